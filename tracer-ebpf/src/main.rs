@@ -1,2 +1,266 @@
+//! Raw tracepoints on kvm_entry and kvm_exit: one event per VM entry, emitted when the round closes at kvm_exit.
+//!
+//! Thin: read, ask a rule of tracer-common, emit. All state of a vCPU lives under its address, because a vCPU may
+//! migrate between kvm_exit and the next kvm_entry, and SVM before Linux 6.2 fires kvm_exit with preemption on.
+
 #![no_std]
 #![no_main]
+
+mod diagnostics;
+mod kernel;
+mod maps;
+
+use aya_ebpf::{
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    macros::raw_tracepoint,
+    programs::RawTracePointContext,
+};
+use tracer_common::{
+    Counters, Event, Flags, Isa, Slot, VM_TYPE_TDX, VMX_PREEMPTION_TIMER,
+    rules::{Age, age, pin_writes},
+};
+
+use crate::{
+    kernel::{read, slot},
+    maps::{COUNTERS, RINGS, TGIDS, VCPU_IDS, VCPUS, VcpuState},
+};
+
+/// Linux 5.16 and later: kvm_exit(vcpu, isa).
+#[raw_tracepoint(tracepoint = "kvm_exit")]
+pub fn kvm_exit(ctx: RawTracePointContext) -> i32 {
+    on_exit(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// Before Linux 5.16: kvm_exit(exit_reason, vcpu, isa).
+#[raw_tracepoint(tracepoint = "kvm_exit")]
+pub fn kvm_exit_5_15(ctx: RawTracePointContext) -> i32 {
+    on_exit(ctx.arg(1), ctx.arg(2));
+    0
+}
+
+/// kvm_entry(vcpu), and where the kernel passes it, (vcpu, force_immediate_exit).
+#[raw_tracepoint(tracepoint = "kvm_entry")]
+pub fn kvm_entry(ctx: RawTracePointContext) -> i32 {
+    let vcpu: u64 = ctx.arg(0);
+    // The second argument may not be touched where the kernel has none: the attach would be refused.
+    let immediate = if slot(Slot::EntryHasImmediate) == Some(1) {
+        Some(ctx.arg::<u64>(1) & 0xff != 0)
+    } else {
+        read::<u8>(vcpu, Slot::VmxReqImmediate).map(|wish| wish != 0)
+    };
+    on_entry(&ctx, vcpu, immediate);
+    0
+}
+
+#[inline(always)]
+fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
+    if !is_selected(vcpu) {
+        return;
+    }
+    let Some(counters) = counters() else { return };
+    counters.entry_events += 1;
+
+    let exits = read::<u64>(vcpu, Slot::StatExits);
+    let (state, last_exits) = match VCPUS.get_ptr_mut(vcpu) {
+        // SAFETY: the value is this vCPU's alone and its hooks never run at once; the map keeps it while in use.
+        Some(state) => unsafe { (&mut *state, Some((*state).exits)) },
+        None => {
+            let inserted = VCPUS.insert(vcpu, VcpuState::new(), 0).is_ok();
+            match VCPUS.get_ptr_mut(vcpu) {
+                // SAFETY: as above.
+                Some(state) if inserted => unsafe { (&mut *state, None) },
+                _ => {
+                    counters.no_state += 1;
+                    diagnostics::no_state(ctx, vcpu);
+                    return;
+                }
+            }
+        }
+    };
+    if state.open != 0 {
+        counters.unmatched_entries += 1;
+    }
+    let age = age(exits, last_exits);
+    if age != Age::Same {
+        *state = VcpuState::new();
+        state.from_birth = (age == Age::Born) as u8;
+        state.kvm = read(vcpu, Slot::VcpuKvm).unwrap_or(0);
+        state.vcpu_id = read(vcpu, Slot::VcpuId).unwrap_or(u32::MAX);
+        state.tdx = (read::<u8>(state.kvm, Slot::KvmVmType) == Some(VM_TYPE_TDX)) as u8;
+        if state.tdx != 0 {
+            diagnostics::tdx(ctx, state.vcpu_id);
+        }
+    }
+    state.exits = exits.unwrap_or(0);
+    state.open = 1;
+    if state.tdx != 0 {
+        state.open = 0;
+        counters.td_entries += 1;
+        return;
+    }
+
+    let mut flags = Flags::NONE;
+    if let Some(immediate) = immediate {
+        flags |= Flags::IMMEDIATE_KNOWN;
+        if immediate {
+            flags |= Flags::IMMEDIATE;
+        }
+    }
+    if let Some(vmcs) = read::<u64>(vcpu, Slot::VmxLoadedVmcs) {
+        state.loaded_vmcs = vmcs;
+        let l2 = slot(Slot::VmxVmcs01).is_some_and(|at| vmcs != vcpu.wrapping_add(at as i64 as u64));
+        flags |= Flags::LEVEL_KNOWN;
+        if l2 {
+            flags |= Flags::L2;
+        }
+        if let Some(pin) = read::<u32>(vmcs, Slot::VmcsPin) {
+            flags |= Flags::PIN_READ;
+            if let Some(writes) = pin_writes(state.last_pin(l2), pin, state.from_birth != 0) {
+                flags |= Flags::PIN_WRITES_KNOWN;
+                state.pin_writes = writes;
+            }
+            state.pin_entry = pin;
+        }
+    } else if let Some(l2) = read::<u64>(vcpu, Slot::StatGuestMode) {
+        flags |= Flags::LEVEL_KNOWN;
+        if l2 != 0 {
+            flags |= Flags::L2;
+        }
+    }
+    state.flags = flags.0;
+
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    state.exit_to_entry_ns = if state.exit_ns == 0 {
+        Event::UNKNOWN_NS
+    } else {
+        now - state.exit_ns
+    };
+    state.entry_ns = now;
+}
+
+#[inline(always)]
+fn on_exit(vcpu: u64, isa: u64) {
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if !is_selected(vcpu) {
+        return;
+    }
+    let Some(counters) = counters() else { return };
+    let Some(state) = VCPUS.get_ptr_mut(vcpu) else {
+        counters.unmatched_exits += 1;
+        return;
+    };
+    // SAFETY: as in on_entry.
+    let state = unsafe { &mut *state };
+    if state.open == 0 {
+        counters.unmatched_exits += u64::from(state.tdx == 0);
+        return;
+    }
+    state.open = 0;
+    state.exit_ns = now;
+
+    let mut flags = Flags(state.flags);
+    let isa = Isa::from_raw(isa as u32);
+    let reason = match isa {
+        Isa::Vmx => read::<u32>(vcpu, Slot::VmxExitReason),
+        Isa::Svm => read::<u64>(vcpu, Slot::SvmVmcb)
+            .and_then(|vmcb| read::<u32>(vmcb, Slot::VmcbExitCode)),
+        Isa::Other => None,
+    };
+    if reason.is_some() {
+        flags |= Flags::REASON_KNOWN;
+    }
+    let reason = reason.unwrap_or(0);
+    if isa == Isa::Vmx && reason & 0xffff == VMX_PREEMPTION_TIMER {
+        if let Some(soft) = read::<u8>(state.loaded_vmcs, Slot::VmcsSoftDisabled) {
+            flags |= Flags::SOFT_KNOWN;
+            if soft != 0 {
+                flags |= Flags::SOFT_DISABLED;
+            }
+        }
+    }
+    let mut pin_exit = 0;
+    if flags.has(Flags::PIN_READ) {
+        if let Some(pin) = read::<u32>(state.loaded_vmcs, Slot::VmcsPin) {
+            pin_exit = pin;
+            state.pin_writes += (pin != state.pin_entry) as u8;
+            state.set_last_pin(flags.has(Flags::L2), pin);
+        } else {
+            flags.0 &= !(Flags::PIN_READ | Flags::PIN_WRITES_KNOWN).0;
+        }
+    }
+
+    counters.rounds += 1;
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let record = RINGS.get(cpu).and_then(|ring| ring.reserve_untyped::<Event>(0));
+    let Some(mut record) = record else {
+        counters.dropped += 1;
+        state.pin_writes = 0;
+        return;
+    };
+    let pid_tgid = bpf_get_current_pid_tgid();
+    record.write(Event {
+        entry_ns: state.entry_ns,
+        exit_ns: now,
+        exit_to_entry_ns: state.exit_to_entry_ns,
+        kvm: state.kvm,
+        seq: counters.rounds,
+        exit_reason: reason,
+        tgid: (pid_tgid >> 32) as u32,
+        tid: pid_tgid as u32,
+        vcpu: state.vcpu_id,
+        pin_entry: state.pin_entry,
+        pin_exit,
+        cpu,
+        flags,
+        isa: isa as u8,
+        pin_writes: state.pin_writes,
+    });
+    state.pin_writes = 0;
+    // A wake-up per record was measured to add VM exits to the very guest that is watched.
+    let mask = slot(Slot::WakeEvery).unwrap_or(1) as u64 - 1;
+    record.submit(u64::from(if counters.rounds & mask == 0 {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    }));
+}
+
+#[inline(always)]
+fn counters() -> Option<&'static mut Counters> {
+    // SAFETY: the slot is this CPU's own; raw tracepoints of one CPU do not nest in each other here.
+    COUNTERS.get_ptr_mut(0).map(|c| unsafe { &mut *c })
+}
+
+/// Whether the filters, where there are any, let this vCPU through.
+#[inline(always)]
+fn is_selected(vcpu: u64) -> bool {
+    if slot(Slot::FilterTgid) == Some(1) {
+        let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        if TGIDS.get_ptr(tgid).is_none() {
+            return false;
+        }
+    }
+    if slot(Slot::FilterVcpu) == Some(1) {
+        let id = read::<u32>(vcpu, Slot::VcpuId).unwrap_or(u32::MAX);
+        if VCPU_IDS.get_ptr(id).is_none() {
+            return false;
+        }
+    }
+    true
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The helpers used, bpf_probe_read_kernel and the ring buffer's, are for GPL-compatible programs.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

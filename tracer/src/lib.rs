@@ -1,0 +1,16 @@
+//! `vmentry`: VM-entry latency, pin-control VMCS writes and spurious VMX-preemption-timer exits of KVM hosts.
+
+pub mod bpf;
+pub mod btf;
+pub mod clock;
+pub mod collect;
+pub mod columns;
+pub mod guest;
+pub mod histogram;
+pub mod host;
+pub mod interval;
+pub mod layout;
+pub mod reasons;
+pub mod recording;
+pub mod report;
+pub mod vm;

@@ -1,0 +1,91 @@
+//! The globals that the loader passes to the programs: where the fields are and what to leave out.
+
+/// Value of an absent slot. No offset in a kernel structure is that negative.
+pub const ABSENT: i32 = i32::MIN;
+
+macro_rules! slots {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// Index of one global. Offsets are bytes; those marked "of the vcpu" count from `struct kvm_vcpu`, wherever
+        /// that lies in the vendor's structure.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Slot { $($(#[$doc])* $name,)+ }
+
+        impl Slot {
+            /// Every slot, in the order of their values.
+            pub const ALL: &'static [Slot] = &[$(Slot::$name,)+];
+        }
+    };
+}
+
+slots! {
+    /// `kvm_vcpu.kvm`, pointer
+    VcpuKvm,
+    /// `kvm_vcpu.vcpu_id`, i32
+    VcpuId,
+    /// `kvm_vcpu.stat.exits`, u64: 0 until the vCPU's first exit
+    StatExits,
+    /// `kvm_vcpu.stat.guest_mode`, u64: not 0 while L2 runs
+    StatGuestMode,
+    /// `kvm.arch.vm_type`, u8 is enough (little endian); absent before Linux 6.8
+    KvmVmType,
+    /// of the vcpu: `vcpu_vmx.exit_reason.full` (or `.vt.exit_reason.full` since 6.16), u32
+    VmxExitReason,
+    /// of the vcpu: `vcpu_vmx.loaded_vmcs`, pointer
+    VmxLoadedVmcs,
+    /// of the vcpu: `vcpu_vmx.vmcs01`, the structure itself
+    VmxVmcs01,
+    /// of the vcpu: `vcpu_vmx.req_immediate_exit`, bool; gone when kvm_entry got its second argument
+    VmxReqImmediate,
+    /// of `loaded_vmcs`: `controls_shadow.pin`, u32
+    VmcsPin,
+    /// of `loaded_vmcs`: `hv_timer_soft_disabled`, bool; absent before Linux 5.3
+    VmcsSoftDisabled,
+    /// of the vcpu: `vcpu_svm.vmcb`, pointer
+    SvmVmcb,
+    /// of the vmcb: `control.exit_code`, low 32 bits
+    VmcbExitCode,
+    /// 1 where kvm_entry's second argument is `force_immediate_exit`
+    EntryHasImmediate,
+    /// 1 to trace only the thread groups of map TGIDS
+    FilterTgid,
+    /// 1 to trace only the vCPU numbers of map VCPU_IDS
+    FilterVcpu,
+    /// a power of two: user space is woken each time so many records were produced on a CPU
+    WakeEvery,
+}
+
+/// Number of globals.
+pub const SLOTS: usize = Slot::ALL.len();
+
+/// All globals. A slot that was not set is [`ABSENT`]: what depends on it is n/a.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config(pub [i32; SLOTS]);
+
+impl Config {
+    /// A configuration that reads nothing and wakes user space at every record.
+    #[must_use]
+    pub const fn empty() -> Self {
+        let mut words = [ABSENT; SLOTS];
+        words[Slot::WakeEvery as usize] = 1;
+        Self(words)
+    }
+
+    /// Sets a slot.
+    pub fn set(&mut self, slot: Slot, value: i32) {
+        self.0[slot as usize] = value;
+    }
+
+    /// A slot's value, or none where it is absent.
+    #[must_use]
+    pub fn get(&self, slot: Slot) -> Option<i32> {
+        let value = self.0[slot as usize];
+        (value != ABSENT).then_some(value)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::empty()
+    }
+}

@@ -1,0 +1,37 @@
+//! The kernel's own account of what it saw, one per CPU.
+
+/// Counters of one CPU since the programs were loaded. Map value: eight-byte words in this order, native endian.
+///
+/// `delivered + dropped == rounds` holds exactly, with `delivered` counted in user space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counters {
+    /// rounds that were closed by a kvm_exit: the entries of every report
+    pub rounds: u64,
+    /// rounds whose record found the ring full
+    pub dropped: u64,
+    /// kvm_entry events of the vCPUs that are traced
+    pub entry_events: u64,
+    /// kvm_entry events that no kvm_exit followed (`vmx->fail`, a vCPU replaced in the middle)
+    pub unmatched_entries: u64,
+    /// kvm_exit events without a kvm_entry (the vCPU ran its guest when the programs were attached)
+    pub unmatched_exits: u64,
+    /// kvm_entry events of TDX guests, which are left out: their state cannot be read
+    pub td_entries: u64,
+    /// kvm_entry events that found no room for the vCPU's state, so that the round is lost
+    pub no_state: u64,
+}
+
+impl Counters {
+    /// Words of one CPU's value.
+    pub const WORDS: usize = 7;
+
+    /// From one CPU's map value.
+    #[must_use]
+    pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
+        let [rounds, dropped, entry_events, unmatched_entries, unmatched_exits, td_entries, no_state] = words;
+        Self { rounds, dropped, entry_events, unmatched_entries, unmatched_exits, td_entries, no_state }
+    }
+}
+
+const _: () = assert!(size_of::<Counters>() == Counters::WORDS * 8);

@@ -1,0 +1,250 @@
+//! The one event: a VM entry, complete when its kvm_exit has come.
+
+use core::ops::{BitOr, BitOrAssign};
+
+use crate::{Isa, rules::TimerCause};
+
+/// What is known about an event, and its yes/no facts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Flags(pub u16);
+
+impl Flags {
+    /// nothing known
+    pub const NONE: Flags = Flags(0);
+    /// `level` was determined
+    pub const LEVEL_KNOWN: Flags = Flags(1);
+    /// the entry was into L2; only with LEVEL_KNOWN
+    pub const L2: Flags = Flags(1 << 1);
+    /// KVM's wish for an immediate exit was determined
+    pub const IMMEDIATE_KNOWN: Flags = Flags(1 << 2);
+    /// KVM forced an immediate exit: no guest instruction ran; only with IMMEDIATE_KNOWN
+    pub const IMMEDIATE: Flags = Flags(1 << 3);
+    /// the timer's soft-disabled state was read (done at preemption-timer exits only)
+    pub const SOFT_KNOWN: Flags = Flags(1 << 4);
+    /// the timer was soft-disabled; only with SOFT_KNOWN
+    pub const SOFT_DISABLED: Flags = Flags(1 << 5);
+    /// `pin_entry` and `pin_exit` were read
+    pub const PIN_READ: Flags = Flags(1 << 6);
+    /// `pin_writes` is known
+    pub const PIN_WRITES_KNOWN: Flags = Flags(1 << 7);
+    /// `exit_reason` was read
+    pub const REASON_KNOWN: Flags = Flags(1 << 8);
+
+    /// True when every flag of `other` is set.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl BitOr for Flags {
+    type Output = Flags;
+    #[inline(always)]
+    fn bitor(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Flags {
+    #[inline(always)]
+    fn bitor_assign(&mut self, other: Flags) {
+        self.0 |= other.0;
+    }
+}
+
+/// One VM entry. Clocks are CLOCK_MONOTONIC in ns, as `bpf_ktime_get_ns` gives it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Event {
+    /// when the program on kvm_entry ended: the program's own time counts as the host's
+    pub entry_ns: u64,
+    /// when the program on kvm_exit began; `exit_ns - entry_ns` is `entry_to_exit_ns`
+    pub exit_ns: u64,
+    /// ns from this vCPU's previous kvm_exit to this kvm_entry, halts included; [`Event::UNKNOWN_NS`] for
+    /// the first entry seen of a vCPU
+    pub exit_to_entry_ns: u64,
+    /// address of `struct kvm`: tells VMs of one process apart; never written to a file
+    pub kvm: u64,
+    /// number of this round on its CPU, from 1: gaps are records that were dropped
+    pub seq: u64,
+    /// VMX: the full 32-bit exit reason, bit 31 set for a failed VM entry; SVM: the exit code; valid with
+    /// REASON_KNOWN
+    pub exit_reason: u32,
+    /// process of the VMM
+    pub tgid: u32,
+    /// thread of the vCPU
+    pub tid: u32,
+    /// KVM's number of the vCPU
+    pub vcpu: u32,
+    /// shadow of the pin controls at kvm_entry; valid with PIN_READ
+    pub pin_entry: u32,
+    /// shadow of the pin controls at kvm_exit; valid with PIN_READ
+    pub pin_exit: u32,
+    /// CPU of the kvm_exit
+    pub cpu: u32,
+    /// what of all this is known
+    pub flags: Flags,
+    /// [`Isa`] as a number
+    pub isa: u8,
+    /// pin-control writes since the previous kvm_exit, by the shadow method: 0, 1 or 2; valid with
+    /// PIN_WRITES_KNOWN
+    pub pin_writes: u8,
+}
+
+impl Event {
+    /// Bytes of a record: neither more nor less is an event.
+    pub const SIZE: usize = 72;
+
+    /// `exit_to_entry_ns` of an entry whose previous exit was not seen.
+    pub const UNKNOWN_NS: u64 = u64::MAX;
+
+    /// Decodes a record; none when its length is not [`Event::SIZE`] or its clocks run backwards.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != Self::SIZE {
+            return None;
+        }
+        let u64_at = |at: usize| {
+            let mut w = [0; 8];
+            w.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_ne_bytes(w)
+        };
+        let u32_at = |at: usize| {
+            let mut w = [0; 4];
+            w.copy_from_slice(&bytes[at..at + 4]);
+            u32::from_ne_bytes(w)
+        };
+        let event = Self {
+            entry_ns: u64_at(0),
+            exit_ns: u64_at(8),
+            exit_to_entry_ns: u64_at(16),
+            kvm: u64_at(24),
+            seq: u64_at(32),
+            exit_reason: u32_at(40),
+            tgid: u32_at(44),
+            tid: u32_at(48),
+            vcpu: u32_at(52),
+            pin_entry: u32_at(56),
+            pin_exit: u32_at(60),
+            cpu: u32_at(64),
+            flags: Flags(u16::from_ne_bytes([bytes[68], bytes[69]])),
+            isa: bytes[70],
+            pin_writes: bytes[71],
+        };
+        (event.exit_ns >= event.entry_ns && event.seq > 0).then_some(event)
+    }
+
+    /// ns between kvm_entry and kvm_exit: timer writes, VM entry, guest and VM exit.
+    #[must_use]
+    pub fn entry_to_exit_ns(&self) -> u64 {
+        self.exit_ns - self.entry_ns
+    }
+
+    /// Whose exit reason it is.
+    #[must_use]
+    pub fn isa(&self) -> Isa {
+        Isa::from_raw(u32::from(self.isa))
+    }
+
+    /// The exit reason, where it was read.
+    #[must_use]
+    pub fn reason(&self) -> Option<u32> {
+        self.flags.has(Flags::REASON_KNOWN).then_some(self.exit_reason)
+    }
+
+    /// Pin-control writes, where they are known.
+    #[must_use]
+    pub fn known_pin_writes(&self) -> Option<u8> {
+        self.flags.has(Flags::PIN_WRITES_KNOWN).then_some(self.pin_writes)
+    }
+
+    /// True for L2, false for L1, none where it could not be told.
+    #[must_use]
+    pub fn is_l2(&self) -> Option<bool> {
+        self.known(Flags::LEVEL_KNOWN, Flags::L2)
+    }
+
+    /// Cause of a preemption-timer exit; none for every other exit.
+    #[must_use]
+    pub fn timer_cause(&self) -> Option<TimerCause> {
+        let timer = self.isa() == Isa::Vmx && self.reason().is_some_and(|r| r & 0xffff == crate::VMX_PREEMPTION_TIMER);
+        timer.then(|| {
+            TimerCause::of(
+                self.known(Flags::SOFT_KNOWN, Flags::SOFT_DISABLED),
+                self.known(Flags::IMMEDIATE_KNOWN, Flags::IMMEDIATE),
+            )
+        })
+    }
+
+    fn known(&self, known: Flags, fact: Flags) -> Option<bool> {
+        self.flags.has(known).then(|| self.flags.has(fact))
+    }
+}
+
+const _: () = assert!(size_of::<Event>() == Event::SIZE);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of(event: &Event) -> [u8; Event::SIZE] {
+        // SAFETY: Event is repr(C) without padding (its fields add up to SIZE, asserted above).
+        unsafe { core::mem::transmute(*event) }
+    }
+
+    fn sample() -> Event {
+        Event {
+            entry_ns: 0x0102_0304_0506_0708,
+            exit_ns: 0x1112_1314_1516_1718,
+            exit_to_entry_ns: 0x2122_2324_2526_2728,
+            kvm: 0x3132_3334_3536_3738,
+            seq: 0x4142_4344_4546_4748,
+            exit_reason: 0x5152_5354,
+            tgid: 0x6162_6364,
+            tid: 0x7172_7374,
+            vcpu: 0x8182_8384,
+            pin_entry: 0x9192_9394,
+            pin_exit: 0xa1a2_a3a4,
+            cpu: 0xb1b2_b3b4,
+            flags: Flags(0xc1c2),
+            isa: 1,
+            pin_writes: 2,
+        }
+    }
+
+    #[test]
+    fn a_decoded_event_is_the_event_that_the_kernel_wrote() {
+        assert_eq!(Event::decode(&bytes_of(&sample())), Some(sample()));
+    }
+
+    #[test]
+    fn any_other_length_is_no_event() {
+        let bytes = bytes_of(&sample());
+        assert_eq!(Event::decode(&bytes[..71]), None);
+        let mut longer = [0; 73];
+        longer[..72].copy_from_slice(&bytes);
+        assert_eq!(Event::decode(&longer), None);
+        assert_eq!(Event::decode(&[]), None);
+    }
+
+    #[test]
+    fn a_clock_that_runs_backwards_is_no_event() {
+        let event = Event { exit_ns: 4, entry_ns: 5, ..sample() };
+        assert_eq!(Event::decode(&bytes_of(&event)), None);
+    }
+
+    #[test]
+    fn only_vmx_reason_52_has_a_timer_cause() {
+        let timer = Event {
+            exit_reason: 52,
+            flags: Flags::REASON_KNOWN | Flags::SOFT_KNOWN | Flags::IMMEDIATE_KNOWN,
+            ..sample()
+        };
+        assert_eq!(timer.timer_cause(), Some(TimerCause::Deadline));
+        assert_eq!(Event { isa: Isa::Svm as u8, ..timer }.timer_cause(), None);
+        assert_eq!(Event { exit_reason: 10, ..timer }.timer_cause(), None);
+        assert_eq!(Event { flags: Flags::IMMEDIATE_KNOWN, ..timer }.timer_cause(), None);
+    }
+}

@@ -1,0 +1,185 @@
+//! The only file that knows aya: load, globals, attach, rings, counters.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{ArrayOfMaps, HashMap, Map, MapData, PerCpuArray, RingBuf},
+    programs::{RawTracePoint, raw_trace_point::RawTracePointLinkId},
+    util::online_cpus,
+};
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
+use tracer_common::{Config, Counters, Event, Slot};
+
+use crate::layout::{ExitArguments, Layout};
+
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tracer-ebpf/dist/vmentry.bpf.o"));
+
+/// Bytes of one CPU's ring where nothing else is asked for: 6500 records.
+pub const DEFAULT_RING_BYTES: u32 = 512 * 1024;
+
+/// How the programs are loaded.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// bytes of one CPU's ring: a power of two, at least a page
+    pub ring_bytes: u32,
+    /// thread groups to trace; none for all
+    pub tgids: Option<Vec<u32>>,
+    /// vCPU numbers to trace; none for all
+    pub vcpu_ids: Option<Vec<u32>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ring_bytes: DEFAULT_RING_BYTES, tgids: None, vcpu_ids: None }
+    }
+}
+
+/// The loaded programs, their rings and counters. Dropping it detaches them.
+pub struct Tracer {
+    ebpf: Ebpf,
+    exit_program: &'static str,
+    links: Vec<(&'static str, RawTracePointLinkId)>,
+    rings: Vec<Ring>,
+    counters: PerCpuArray<MapData, [u64; Counters::WORDS]>,
+}
+
+/// One CPU's ring.
+pub struct Ring {
+    /// the CPU that fills it
+    pub cpu: u32,
+    buffer: RingBuf<MapData>,
+}
+
+impl Tracer {
+    /// Loads the programs and makes the rings. Attaches nothing.
+    pub fn load(layout: &Layout, options: &Options) -> Result<Self> {
+        let ring_bytes = options.ring_bytes;
+        // SAFETY: sysconf reads a constant.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u32;
+        if !ring_bytes.is_power_of_two() || ring_bytes < page {
+            bail!("ring of {ring_bytes} bytes: must be a power of two and at least a page ({page})");
+        }
+        let config = configure(&layout.config, options);
+        let cpus = online_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
+        let last_cpu = cpus.iter().copied().max().unwrap_or(0);
+
+        let mut ebpf = EbpfLoader::new()
+            // Nothing is relocated against the kernel's BTF; parsing it would be the longest part of the start.
+            .btf(None)
+            .override_global("CONFIG", &config.0[..], true)
+            .map_max_entries("RINGS", last_cpu + 1)
+            .load(OBJECT)
+            .context("load the eBPF object")?;
+
+        let mut outer: ArrayOfMaps<MapData> = take(&mut ebpf, "RINGS")?;
+        let mut rings = Vec::with_capacity(cpus.len());
+        for cpu in cpus {
+            let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_RINGBUF as u32, 0, 0, ring_bytes, 0);
+            let map = MapData::create(map, "ring", None)
+                .with_context(|| format!("create the ring of cpu {cpu} ({ring_bytes} bytes)"))?;
+            outer.set(cpu, &map, 0).with_context(|| format!("set the ring of cpu {cpu}"))?;
+            let buffer = RingBuf::try_from(Map::RingBuf(map)).with_context(|| format!("map the ring of cpu {cpu}"))?;
+            rings.push(Ring { cpu, buffer });
+        }
+        fill(&mut ebpf, "TGIDS", options.tgids.as_deref())?;
+        fill(&mut ebpf, "VCPU_IDS", options.vcpu_ids.as_deref())?;
+        let counters = take(&mut ebpf, "COUNTERS")?;
+
+        let exit_program = match layout.exit_arguments {
+            ExitArguments::VcpuIsa => "kvm_exit",
+            ExitArguments::ReasonVcpuIsa => "kvm_exit_5_15",
+        };
+        let mut tracer = Self { ebpf, exit_program, links: Vec::new(), rings, counters };
+        for name in [exit_program, "kvm_entry"] {
+            tracer.program(name)?.load().with_context(|| format!("load program {name}"))?;
+        }
+        // The programs hold the outer map; the rings stay alive through it and through their own descriptors.
+        drop(outer);
+        Ok(tracer)
+    }
+
+    /// Attaches the programs: from here on events come.
+    pub fn attach(&mut self) -> Result<()> {
+        for (name, tracepoint) in [(self.exit_program, "kvm_exit"), ("kvm_entry", "kvm_entry")] {
+            let link = self.program(name)?.attach(tracepoint).with_context(|| format!("attach to {tracepoint}"))?;
+            self.links.push((name, link));
+        }
+        Ok(())
+    }
+
+    /// Detaches the programs; rings and counters can still be read.
+    pub fn detach(&mut self) -> Result<()> {
+        while let Some((name, link)) = self.links.pop() {
+            self.program(name)?.detach(link).with_context(|| format!("detach {name}"))?;
+        }
+        Ok(())
+    }
+
+    /// The rings, in the order of their CPUs.
+    pub fn rings(&mut self) -> &mut [Ring] {
+        &mut self.rings
+    }
+
+    /// Each CPU's counters; the index is the CPU.
+    pub fn counters(&self) -> Result<Vec<Counters>> {
+        let values = self.counters.get(&0, 0).context("read the counters")?;
+        Ok(values.iter().map(|&words| Counters::from_words(words)).collect())
+    }
+
+    /// The program on a tracepoint, for tests that run it with made-up arguments.
+    pub fn program(&mut self, name: &str) -> Result<&mut RawTracePoint> {
+        let program = self.ebpf.program_mut(name).with_context(|| format!("program {name} is not in the object"))?;
+        program.try_into().with_context(|| format!("program {name}"))
+    }
+}
+
+impl Ring {
+    /// Hands every record that is there to `f`, at most `limit`; the number of records.
+    pub fn drain(&mut self, limit: usize, mut f: impl FnMut(&[u8])) -> usize {
+        let mut n = 0;
+        while n < limit {
+            let Some(record) = self.buffer.next() else { break };
+            f(&record);
+            n += 1;
+        }
+        n
+    }
+
+    /// A descriptor of its own that becomes readable when the programs wake user space.
+    pub fn fd(&self) -> io::Result<OwnedFd> {
+        self.buffer.as_fd().try_clone_to_owned()
+    }
+}
+
+/// The globals, with the filters and the number of records after which user space is woken: a quarter of a ring.
+fn configure(found: &Config, options: &Options) -> Config {
+    let mut config = *found;
+    let records = options.ring_bytes / (Event::SIZE as u32 + 8);
+    let wake_every = (records / 4).max(1);
+    config.set(Slot::WakeEvery, 1 << wake_every.ilog2());
+    config.set(Slot::FilterTgid, options.tgids.is_some().into());
+    config.set(Slot::FilterVcpu, options.vcpu_ids.is_some().into());
+    config
+}
+
+fn take<T>(ebpf: &mut Ebpf, name: &str) -> Result<T>
+where
+    T: TryFrom<Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf.take_map(name).with_context(|| format!("map {name} is not in the object"))?;
+    T::try_from(map).with_context(|| format!("map {name}"))
+}
+
+fn fill(ebpf: &mut Ebpf, name: &str, keys: Option<&[u32]>) -> Result<()> {
+    let mut map: HashMap<MapData, u32, u8> = take(ebpf, name)?;
+    for key in keys.unwrap_or_default() {
+        map.insert(key, 1, 0).with_context(|| format!("filter {name}: add {key}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,441 @@
+//! A reader of BTF, split BTF included: just enough to find members of structures and arguments of tracepoints. Pure
+//! over bytes, one pass over the type section, every access checked.
+//!
+//! Format: Documentation/bpf/btf.rst. Reading a whole kernel's BTF into maps of names, as libraries do, takes longer
+//! than everything else a start of this tool does.
+
+use std::fmt;
+
+const MAGIC: u16 = 0xeb9f;
+const HEADER: usize = 24;
+
+const INT: u32 = 1;
+const PTR: u32 = 2;
+const ARRAY: u32 = 3;
+const STRUCT: u32 = 4;
+const UNION: u32 = 5;
+const ENUM: u32 = 6;
+const TYPEDEF: u32 = 8;
+const VOLATILE: u32 = 9;
+const CONST: u32 = 10;
+const RESTRICT: u32 = 11;
+const FUNC_PROTO: u32 = 13;
+const VAR: u32 = 14;
+const DATASEC: u32 = 15;
+const DECL_TAG: u32 = 17;
+const TYPE_TAG: u32 = 18;
+const ENUM64: u32 = 19;
+
+/// How often modifiers and anonymous members are followed before the data is held to be circular.
+const MAX_DEPTH: u32 = 16;
+
+/// Why bytes are no BTF.
+#[derive(Debug, PartialEq, Eq)]
+pub enum BtfError {
+    /// the header's magic is another
+    NoMagic,
+    /// the data ends at this offset, in the middle of something
+    Truncated(usize),
+    /// a type of this unknown kind; its length, and so everything behind it, is unknown
+    UnknownKind(u32),
+}
+
+impl fmt::Display for BtfError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoMagic => write!(f, "not BTF: the magic 0xeb9f is missing"),
+            Self::Truncated(at) => write!(f, "BTF ends in the middle of something at byte {at}"),
+            Self::UnknownKind(kind) => write!(f, "BTF has a type of unknown kind {kind}"),
+        }
+    }
+}
+
+impl std::error::Error for BtfError {}
+
+/// BTF of the kernel, or of one module on top of the kernel's.
+pub struct Btf<'a> {
+    base: Option<&'a Btf<'a>>,
+    types: &'a [u8],
+    strings: &'a [u8],
+    /// offset in `types` of each type, from the first of this BTF on
+    offsets: Vec<u32>,
+    first_id: u32,
+    first_string: u32,
+}
+
+/// A member of a structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// bytes from the beginning of the structure that was asked
+    pub offset: u32,
+    /// bytes; 0 where the type has no size
+    pub size: u32,
+}
+
+/// What a tracepoint's argument is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Argument {
+    /// pointer to the structure of this name
+    StructPointer(String),
+    /// integer, bool or enum of this size in bytes
+    Scalar(u32),
+    /// anything else
+    Other,
+}
+
+#[derive(Clone, Copy)]
+struct Type<'a> {
+    name: u32,
+    kind: u32,
+    kind_flag: bool,
+    size_or_type: u32,
+    /// the bytes behind the common part
+    rest: &'a [u8],
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Result<u32, BtfError> {
+    let word = bytes.get(at..at + 4).ok_or(BtfError::Truncated(at))?;
+    Ok(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]))
+}
+
+/// Bytes behind the common twelve of a type.
+fn rest_len(kind: u32, vlen: usize) -> Result<usize, BtfError> {
+    Ok(match kind {
+        INT | VAR | DECL_TAG => 4,
+        ARRAY => 12,
+        STRUCT | UNION | DATASEC | ENUM64 => vlen * 12,
+        ENUM | FUNC_PROTO => vlen * 8,
+        PTR | 7 | TYPEDEF | VOLATILE | CONST | RESTRICT | 12 | 16 | TYPE_TAG => 0,
+        _ => return Err(BtfError::UnknownKind(kind)),
+    })
+}
+
+impl<'a> Btf<'a> {
+    /// Reads the type section's outline. `base` is the kernel's BTF for a module's, else none.
+    pub fn parse(bytes: &'a [u8], base: Option<&'a Btf<'a>>) -> Result<Self, BtfError> {
+        match bytes.get(..2) {
+            Some(magic) if u16::from_ne_bytes([magic[0], magic[1]]) == MAGIC => {}
+            _ => return Err(BtfError::NoMagic),
+        }
+        let header = u32_at(bytes, 4)? as usize;
+        let section = |at: usize| -> Result<&'a [u8], BtfError> {
+            let start = header.saturating_add(u32_at(bytes, at)? as usize);
+            let end = start.saturating_add(u32_at(bytes, at + 4)? as usize);
+            bytes.get(start..end).ok_or(BtfError::Truncated(bytes.len()))
+        };
+        if header < HEADER {
+            return Err(BtfError::Truncated(header));
+        }
+        let (types, strings) = (section(8)?, section(16)?);
+        let mut offsets = Vec::with_capacity(types.len() / 32);
+        let mut at = 0;
+        while at < types.len() {
+            let info = u32_at(types, at + 4)?;
+            let next = at + 12 + rest_len(info >> 24 & 0x1f, (info & 0xffff) as usize)?;
+            if next > types.len() {
+                return Err(BtfError::Truncated(HEADER + types.len()));
+            }
+            offsets.push(at as u32);
+            at = next;
+        }
+        Ok(Self {
+            types,
+            strings,
+            offsets,
+            first_id: base.map_or(1, |b| b.first_id + b.offsets.len() as u32),
+            first_string: base.map_or(0, |b| b.first_string + b.strings.len() as u32),
+            base,
+        })
+    }
+
+    /// The member `path` ("a.b.c") of structure `name`. Unnamed structures and unions on the way are looked through; bit
+    /// fields are not found.
+    pub fn field(&self, name: &str, path: &str) -> Option<Field> {
+        let mut id = self.find(STRUCT, name)?;
+        let mut offset = 0;
+        for part in path.split('.') {
+            let (at, member_type) = self.member(id, part, MAX_DEPTH)?;
+            offset += at;
+            id = self.strip(member_type)?;
+        }
+        Some(Field { offset, size: self.size(id) })
+    }
+
+    /// Whether there is a structure of this name.
+    pub fn has_struct(&self, name: &str) -> bool {
+        self.find(STRUCT, name).is_some()
+    }
+
+    /// The arguments of a tracepoint as raw-tracepoint programs get them, or none where the tracepoint is unknown.
+    pub fn tracepoint(&self, name: &str) -> Option<Vec<Argument>> {
+        let typedef = self.find(TYPEDEF, &format!("btf_trace_{name}"))?;
+        let pointer = self.get(self.strip(typedef)?)?;
+        let proto = self.get(self.strip(pointer.size_or_type)?)?;
+        if pointer.kind != PTR || proto.kind != FUNC_PROTO {
+            return None;
+        }
+        // The first parameter is the tracepoint's private `void *__data`.
+        let parameters = proto.rest.chunks_exact(8).skip(1);
+        Some(parameters.map(|p| u32_at(p, 4).map_or(Argument::Other, |id| self.argument(id))).collect())
+    }
+
+    fn argument(&self, id: u32) -> Argument {
+        let resolve = |id| self.strip(id).and_then(|id| Some((id, self.get(id)?)));
+        match resolve(id) {
+            Some((_, t)) if t.kind == PTR => match resolve(t.size_or_type) {
+                Some((_, s)) if s.kind == STRUCT || s.kind == 7 => {
+                    Argument::StructPointer(self.name(s.name).to_owned())
+                }
+                _ => Argument::Other,
+            },
+            Some((id, t)) if matches!(t.kind, INT | ENUM | ENUM64) => Argument::Scalar(self.size(id)),
+            _ => Argument::Other,
+        }
+    }
+
+    /// The type of this kind and name: this BTF's own first, then the base's.
+    fn find(&self, kind: u32, name: &str) -> Option<u32> {
+        let own = (0..self.offsets.len() as u32)
+            .map(|i| self.first_id + i)
+            .find(|&id| self.get(id).is_some_and(|t| t.kind == kind && self.name(t.name) == name));
+        own.or_else(|| self.base?.find(kind, name))
+    }
+
+    fn get(&self, id: u32) -> Option<Type<'a>> {
+        if id < self.first_id {
+            return self.base?.get(id);
+        }
+        let at = *self.offsets.get((id - self.first_id) as usize)? as usize;
+        let info = u32_at(self.types, at + 4).ok()?;
+        let kind = info >> 24 & 0x1f;
+        let len = rest_len(kind, (info & 0xffff) as usize).ok()?;
+        Some(Type {
+            name: u32_at(self.types, at).ok()?,
+            kind,
+            kind_flag: info >> 31 != 0,
+            size_or_type: u32_at(self.types, at + 8).ok()?,
+            rest: self.types.get(at + 12..at + 12 + len)?,
+        })
+    }
+
+    fn name(&self, offset: u32) -> &'a str {
+        if offset < self.first_string {
+            return self.base.map_or("", |b| b.name(offset));
+        }
+        let tail = self.strings.get((offset - self.first_string) as usize..).unwrap_or_default();
+        let end = tail.iter().position(|&b| b == 0).unwrap_or(tail.len());
+        std::str::from_utf8(&tail[..end]).unwrap_or_default()
+    }
+
+    /// Follows typedefs and qualifiers.
+    fn strip(&self, mut id: u32) -> Option<u32> {
+        for _ in 0..MAX_DEPTH {
+            let t = self.get(id)?;
+            if !matches!(t.kind, TYPEDEF | VOLATILE | CONST | RESTRICT | TYPE_TAG) {
+                return Some(id);
+            }
+            id = t.size_or_type;
+        }
+        None
+    }
+
+    fn size(&self, id: u32) -> u32 {
+        match self.get(id) {
+            Some(t) if t.kind == PTR => 8,
+            Some(t) if matches!(t.kind, INT | STRUCT | UNION | ENUM | ENUM64) => t.size_or_type,
+            _ => 0,
+        }
+    }
+
+    /// Byte offset and type of a member, unnamed members looked through.
+    fn member(&self, id: u32, name: &str, depth: u32) -> Option<(u32, u32)> {
+        let t = self.get(id)?;
+        if !matches!(t.kind, STRUCT | UNION) || depth == 0 {
+            return None;
+        }
+        for member in t.rest.chunks_exact(12) {
+            let (member_name, member_type) = (u32_at(member, 0).ok()?, u32_at(member, 4).ok()?);
+            let raw = u32_at(member, 8).ok()?;
+            let (bits, bit_field) = if t.kind_flag { (raw & 0xff_ffff, raw >> 24 != 0) } else { (raw, false) };
+            let member_name = self.name(member_name);
+            if member_name == name {
+                return (!bit_field && bits % 8 == 0).then_some((bits / 8, member_type));
+            }
+            if member_name.is_empty()
+                && let Some((at, found)) = self.strip(member_type).and_then(|id| self.member(id, name, depth - 1))
+            {
+                return Some((bits / 8 + at, found));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+pub mod build {
+    //! Makes small BTF for tests.
+
+    use super::*;
+
+    /// BTF under construction.
+    pub struct Builder {
+        types: Vec<u8>,
+        strings: Vec<u8>,
+        next_id: u32,
+        first_string: u32,
+    }
+
+    impl Builder {
+        /// For a kernel.
+        pub fn new() -> Self {
+            Self { types: vec![], strings: vec![0], next_id: 1, first_string: 0 }
+        }
+
+        /// For a module on top of `base`.
+        pub fn split(base: &Builder) -> Self {
+            Self {
+                types: vec![],
+                strings: vec![],
+                next_id: base.next_id,
+                first_string: base.first_string + base.strings.len() as u32,
+            }
+        }
+
+        fn string(&mut self, s: &str) -> u32 {
+            if s.is_empty() {
+                return 0;
+            }
+            let at = self.first_string + self.strings.len() as u32;
+            self.strings.extend(s.as_bytes());
+            self.strings.push(0);
+            at
+        }
+
+        fn add(&mut self, name: &str, kind: u32, vlen: usize, size_or_type: u32, rest: &[u32]) -> u32 {
+            let name = self.string(name);
+            for word in [name, kind << 24 | vlen as u32, size_or_type].iter().chain(rest) {
+                self.types.extend(word.to_ne_bytes());
+            }
+            self.next_id += 1;
+            self.next_id - 1
+        }
+
+        pub fn int(&mut self, name: &str, size: u32) -> u32 {
+            self.add(name, INT, 0, size, &[size * 8])
+        }
+
+        pub fn ptr(&mut self, to: u32) -> u32 {
+            self.add("", PTR, 0, to, &[])
+        }
+
+        pub fn typedef(&mut self, name: &str, to: u32) -> u32 {
+            self.add(name, TYPEDEF, 0, to, &[])
+        }
+
+        /// Members: name, type, offset in bytes.
+        pub fn structure(&mut self, name: &str, size: u32, members: &[(&str, u32, u32)]) -> u32 {
+            let rest: Vec<u32> = members.iter().flat_map(|&(n, t, at)| [self.string(n), t, at * 8]).collect();
+            self.add(name, STRUCT, members.len(), size, &rest)
+        }
+
+        pub fn union(&mut self, size: u32, members: &[(&str, u32)]) -> u32 {
+            let rest: Vec<u32> = members.iter().flat_map(|&(n, t)| [self.string(n), t, 0]).collect();
+            self.add("", UNION, members.len(), size, &rest)
+        }
+
+        /// A tracepoint with these argument types.
+        pub fn tracepoint(&mut self, name: &str, arguments: &[u32]) {
+            let void_ptr = self.ptr(0);
+            let rest: Vec<u32> = [void_ptr].iter().chain(arguments).flat_map(|&t| [0, t]).collect();
+            let proto = self.add("", FUNC_PROTO, arguments.len() + 1, 0, &rest);
+            let pointer = self.ptr(proto);
+            self.typedef(&format!("btf_trace_{name}"), pointer);
+        }
+
+        pub fn bytes(&self) -> Vec<u8> {
+            let mut out = Vec::new();
+            out.extend(MAGIC.to_ne_bytes());
+            out.extend([1, 0]);
+            let (t, s) = (self.types.len() as u32, self.strings.len() as u32);
+            for word in [HEADER as u32, 0, t, t, s] {
+                out.extend(word.to_ne_bytes());
+            }
+            out.extend(&self.types);
+            out.extend(&self.strings);
+            out
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{build::Builder, *};
+
+    #[test]
+    fn a_member_is_found_through_split_btf_typedefs_and_unnamed_unions() {
+        let mut base = Builder::new();
+        let u32_type = base.int("unsigned int", 4);
+        let alias = base.typedef("u32", u32_type);
+        let mut module = Builder::split(&base);
+        let reason = module.union(4, &[("full", alias)]);
+        let unnamed = module.structure("", 8, &[("pad", alias, 0), ("exit_reason", reason, 4)]);
+        module.structure("vcpu_vmx", 32, &[("first", alias, 0), ("", unnamed, 16)]);
+        let (base, module) = (base.bytes(), module.bytes());
+        let base = Btf::parse(&base, None).unwrap();
+        let btf = Btf::parse(&module, Some(&base)).unwrap();
+        assert_eq!(btf.field("vcpu_vmx", "exit_reason.full"), Some(Field { offset: 20, size: 4 }));
+        assert_eq!(btf.field("vcpu_vmx", "exit_reason.half"), None);
+        assert_eq!(btf.field("vcpu_svm", "first"), None);
+        assert!(btf.has_struct("vcpu_vmx") && !btf.has_struct("first"));
+    }
+
+    #[test]
+    fn a_tracepoint_tells_its_arguments() {
+        let mut b = Builder::new();
+        let vcpu = b.structure("kvm_vcpu", 8, &[]);
+        let vcpu = b.ptr(vcpu);
+        let flag = b.int("bool", 1);
+        b.tracepoint("kvm_entry", &[vcpu, flag]);
+        let bytes = b.bytes();
+        let btf = Btf::parse(&bytes, None).unwrap();
+        assert_eq!(
+            btf.tracepoint("kvm_entry"),
+            Some(vec![Argument::StructPointer("kvm_vcpu".into()), Argument::Scalar(1)])
+        );
+        assert_eq!(btf.tracepoint("kvm_exit"), None);
+    }
+
+    #[test]
+    fn no_prefix_of_btf_panics_or_passes_for_the_whole() {
+        let mut b = Builder::new();
+        let int = b.int("int", 4);
+        b.structure("s", 8, &[("a", int, 0), ("b", int, 4)]);
+        let bytes = b.bytes();
+        assert!(Btf::parse(&bytes, None).is_ok());
+        for end in 0..bytes.len() {
+            assert!(Btf::parse(&bytes[..end], None).is_err(), "{end} bytes passed");
+        }
+    }
+
+    #[test]
+    fn a_circular_typedef_ends() {
+        let mut b = Builder::new();
+        b.typedef("loop", 1);
+        b.structure("s", 4, &[("a", 1, 0)]);
+        let bytes = b.bytes();
+        let btf = Btf::parse(&bytes, None).unwrap();
+        assert_eq!(btf.field("s", "a"), None);
+    }
+
+    #[test]
+    fn the_running_kernels_own_btf_gives_task_structs_pid() {
+        let Ok(bytes) = std::fs::read("/sys/kernel/btf/vmlinux") else {
+            eprintln!("skipped: this kernel has no BTF");
+            return;
+        };
+        let btf = Btf::parse(&bytes, None).unwrap();
+        let pid = btf.field("task_struct", "pid").unwrap();
+        assert_eq!(pid.size, 4);
+        assert!(pid.offset > 0);
+    }
+}

@@ -1,0 +1,286 @@
+//! Rings -> decode -> Interval -> channel. One owner, no mutex: a slow consumer makes an interval longer, it never
+//! loses one.
+
+use std::{collections::HashMap, os::fd::OwnedFd, path::Path, sync::Arc, task::Poll, time::Duration};
+
+use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{mpsc, oneshot},
+    time::MissedTickBehavior,
+};
+use tracer_common::{Counters, Event};
+
+use crate::{
+    bpf::Tracer,
+    clock::monotonic_ns,
+    interval::{Interval, Totals, Vm},
+    vm,
+};
+
+/// How often the rings are looked at when their fill level does not wake us before.
+const POLL: Duration = Duration::from_millis(50);
+/// Records taken from one ring before the next gets its turn.
+const BATCH: usize = 16_384;
+/// Looks at the rings after detaching, a millisecond apart, until the kernel's count is reached.
+const LAST_LOOKS: u32 = 1000;
+/// VMs remembered; beyond, the memory starts anew and a VM may be numbered twice.
+const MAX_VMS: usize = 65_536;
+
+/// The balance at the end of a collection, by two independent witnesses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accounting {
+    /// what the kernel counted and what arrived agree on every CPU: `entries == delivered + dropped`
+    pub exact: bool,
+    /// vCPUs that were running their guest when the programs were detached
+    pub open: u64,
+    /// by CPU: number, entries and dropped as the kernel counted them, delivered as they arrived
+    pub cpus: Vec<CpuAccount>,
+}
+
+/// One CPU's balance. CPUs without an entry are left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuAccount {
+    /// number of the CPU
+    pub cpu: u32,
+    /// rounds closed, by the kernel's counter
+    pub entries: u64,
+    /// records that arrived
+    pub delivered: u64,
+    /// rounds that found the ring full, by the kernel's counter
+    pub dropped: u64,
+}
+
+/// What arrived of one CPU.
+#[derive(Clone, Copy, Default)]
+struct Arrived {
+    last_seq: u64,
+    delivered: u64,
+    /// malformed records since `last_seq`: their numbers are unknown, but they are no gap
+    malformed: u64,
+}
+
+impl Arrived {
+    /// Takes a record's number; the entries since the last one that had a number, and how many of them were dropped.
+    fn advance(&mut self, seq: u64) -> (u64, u64) {
+        let entries = seq.saturating_sub(self.last_seq);
+        let dropped = entries.saturating_sub(1 + self.malformed);
+        self.last_seq = self.last_seq.max(seq);
+        self.malformed = 0;
+        (entries, dropped)
+    }
+}
+
+/// Numbers VMs by their process and their `struct kvm`.
+#[derive(Default)]
+struct Vms {
+    by_address: HashMap<(u32, u64), Arc<Vm>>,
+    next: u32,
+}
+
+impl Vms {
+    fn get(&mut self, tgid: u32, kvm: u64) -> Arc<Vm> {
+        if let Some(vm) = self.by_address.get(&(tgid, kvm)) {
+            return Arc::clone(vm);
+        }
+        if self.by_address.len() >= MAX_VMS {
+            self.by_address.clear();
+        }
+        let ordinal = self.by_address.keys().filter(|k| k.0 == tgid).count() as u32;
+        let (name, start_ticks) = match vm::read_process(Path::new("/proc"), tgid) {
+            Ok(p) => (vm::name_from(&p.cmdline, &p.cgroup, &p.comm).0, p.start_time_ticks),
+            Err(_) => (format!("pid-{tgid}"), 0),
+        };
+        let vm = Arc::new(Vm { id: self.next, name, tgid, start_ticks, ordinal });
+        self.next += 1;
+        self.by_address.insert((tgid, kvm), Arc::clone(&vm));
+        vm
+    }
+}
+
+/// Collects from an attached tracer.
+pub struct Collector {
+    tracer: Tracer,
+    vms: Vms,
+    arrived: Vec<Arrived>,
+    counters: Vec<Counters>,
+    interval: Interval,
+}
+
+impl Collector {
+    /// Takes an attached tracer over; the first interval begins now.
+    pub fn new(mut tracer: Tracer) -> Self {
+        let cpus = tracer.rings().iter().map(|r| r.cpu as usize + 1).max().unwrap_or(0);
+        Self {
+            tracer,
+            vms: Vms::default(),
+            arrived: vec![Arrived::default(); cpus],
+            counters: Vec::new(),
+            interval: Interval::starting(monotonic_ns()),
+        }
+    }
+
+    /// Empties the rings into the current interval, each at most a batch; the number of records.
+    pub fn drain(&mut self) -> usize {
+        let Self { tracer, vms, arrived, interval, .. } = self;
+        let mut records = 0;
+        for ring in tracer.rings() {
+            let arrived = &mut arrived[ring.cpu as usize];
+            records += ring.drain(BATCH, |bytes| {
+                arrived.delivered += 1;
+                interval.totals.delivered += 1;
+                let Some(event) = Event::decode(bytes) else {
+                    arrived.malformed += 1;
+                    interval.totals.malformed += 1;
+                    return;
+                };
+                let (entries, dropped) = arrived.advance(event.seq);
+                interval.totals.entries += entries;
+                interval.totals.dropped += dropped;
+                let vm = vms.get(event.tgid, event.kvm);
+                interval.record(&event, &vm);
+            });
+        }
+        records
+    }
+
+    /// Brings the kernel's counts of what is no entry into the current interval.
+    fn count(&mut self) -> Result<()> {
+        let now = self.tracer.counters()?;
+        let sum = |c: &[Counters], f: fn(&Counters) -> u64| c.iter().map(f).sum::<u64>();
+        let unmatched = |c: &Counters| c.unmatched_entries + c.unmatched_exits + c.no_state;
+        let Totals { unmatched: u, td_entries: td, .. } = &mut self.interval.totals;
+        *u += sum(&now, unmatched) - sum(&self.counters, unmatched);
+        *td += sum(&now, |c| c.td_entries) - sum(&self.counters, |c| c.td_entries);
+        self.counters = now;
+        Ok(())
+    }
+
+    /// The current interval, complete up to now; the next one begins.
+    fn cut(&mut self) -> Result<Interval> {
+        self.count()?;
+        let now = monotonic_ns();
+        let mut whole = std::mem::replace(&mut self.interval, Interval::starting(now));
+        whole.length_ns = now - whole.start_ns;
+        Ok(whole)
+    }
+
+    /// Detaches, takes what is still in the rings, and balances the books.
+    pub fn finish(mut self) -> Result<(Interval, Accounting)> {
+        self.tracer.detach()?;
+        let mut kernel = self.tracer.counters()?;
+        for _ in 0..LAST_LOOKS {
+            while self.drain() > 0 {}
+            kernel = self.tracer.counters()?;
+            let balanced =
+                |(cpu, c): (usize, &Counters)| c.rounds == self.arrived.get(cpu).map_or(0, |a| a.delivered) + c.dropped;
+            if kernel.iter().enumerate().all(balanced) {
+                break;
+            }
+            // A program may still be running on another CPU for a moment after it was detached.
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let mut accounting = Accounting { exact: true, ..Accounting::default() };
+        for (cpu, c) in kernel.iter().enumerate() {
+            let arrived = self.arrived.get(cpu).copied().unwrap_or_default();
+            // Drops behind the last record that arrived leave no gap; the kernel's counter tells of them.
+            let trailing = c.rounds.saturating_sub(arrived.last_seq + arrived.malformed);
+            self.interval.totals.entries += c.rounds.saturating_sub(arrived.last_seq);
+            self.interval.totals.dropped += trailing;
+            accounting.exact &= c.rounds == arrived.delivered + c.dropped;
+            accounting.open +=
+                c.entry_events.saturating_sub(c.rounds + c.unmatched_entries + c.td_entries + c.no_state);
+            if c.rounds > 0 {
+                let account =
+                    CpuAccount { cpu: cpu as u32, entries: c.rounds, delivered: arrived.delivered, dropped: c.dropped };
+                accounting.cpus.push(account);
+            }
+        }
+        Ok((self.cut()?, accounting))
+    }
+
+    fn wake_ups(&mut self) -> Result<Vec<AsyncFd<OwnedFd>>> {
+        self.tracer
+            .rings()
+            .iter()
+            .map(|r| {
+                let fd = r.fd().context("watch a ring")?;
+                // SAFETY: the descriptor is owned by what is registered and stays open until that is dropped.
+                unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
+                    .map_err(|e| anyhow!("watch a ring: {e}"))
+            })
+            .collect()
+    }
+}
+
+/// Collects until `stop`, sends an interval every `period`, and the last one at the end. Runs on a thread of its own, so that
+/// neither a slow disk nor drawing delays the rings.
+pub fn run(
+    mut collector: Collector,
+    period: Duration,
+    stop: oneshot::Receiver<()>,
+    out: &mpsc::Sender<Interval>,
+) -> Result<Accounting> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the collector")?;
+    runtime.block_on(async {
+        let wake_ups = collector.wake_ups()?;
+        let mut poll = tokio::time::interval(POLL);
+        let mut end = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        end.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stop = stop;
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut stop => break,
+                _ = end.tick() => {
+                    collector.drain();
+                    // Where the consumer has not taken the last one, this one goes on.
+                    if let Ok(permit) = out.try_reserve() {
+                        permit.send(collector.cut()?);
+                    } else if out.is_closed() {
+                        break;
+                    }
+                }
+                _ = poll.tick() => { collector.drain(); }
+                () = any_readable(&wake_ups) => { collector.drain(); }
+            }
+        }
+        drop(wake_ups);
+        let (last, accounting) = collector.finish()?;
+        // The consumer may be gone (a full disk, say); it has said so itself.
+        let _ = out.send(last).await;
+        Ok(accounting)
+    })
+}
+
+async fn any_readable(rings: &[AsyncFd<OwnedFd>]) {
+    std::future::poll_fn(|context| {
+        let mut ready = false;
+        for ring in rings {
+            if let Poll::Ready(Ok(mut guard)) = ring.poll_read_ready(context) {
+                guard.clear_ready();
+                ready = true;
+            }
+        }
+        if ready { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_in_the_numbers_is_what_was_dropped() {
+        let mut a = Arrived::default();
+        assert_eq!(a.advance(1), (1, 0));
+        assert_eq!(a.advance(2), (1, 0));
+        assert_eq!(a.advance(7), (5, 4));
+        a.malformed = 2;
+        assert_eq!(a.advance(10), (3, 0));
+        assert_eq!(a.advance(11), (1, 0));
+    }
+}

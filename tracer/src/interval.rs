@@ -1,0 +1,313 @@
+//! What was seen in a stretch of time. The heart: everything downstream is a fold of intervals, and `merge` is exact,
+//! associative and commutative.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+use tracer_common::{Event, Isa, rules::TimerCause};
+
+use crate::histogram::Histogram;
+
+/// Series that one interval may hold; entries beyond are counted in [`Totals::not_kept`].
+pub const MAX_SERIES: usize = 65_536;
+
+/// Who was running: the guest or the guest's guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// the host's guest
+    L1,
+    /// a nested guest
+    L2,
+    /// this kernel does not tell
+    Unknown,
+}
+
+/// Whether pin-control writes came before the entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EntryKind {
+    /// no write since the previous kvm_exit
+    Clean,
+    /// at least one
+    Dirty,
+    /// not known: no source of the figure, or the vCPU's past was not seen
+    Unknown,
+}
+
+/// What tells series apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// [`Vm::id`]
+    pub vm: u32,
+    /// KVM's number of the vCPU
+    pub vcpu: u32,
+    /// level that the entry entered
+    pub level: Level,
+    /// whose code `reason` is
+    pub isa: Isa,
+    /// exit reason that ended the entry; none where it could not be read
+    pub reason: Option<u32>,
+    /// with or without pin-control writes
+    pub entry: EntryKind,
+    /// cause of a preemption-timer exit; none for other exits
+    pub cause: Option<TimerCause>,
+}
+
+/// Distributions of the entries of one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Series {
+    /// ns from kvm_entry to kvm_exit; its count is the number of entries
+    pub entry_to_exit: Histogram,
+    /// ns from the previous kvm_exit to kvm_entry; not known for the first entry seen of a vCPU
+    pub exit_to_entry: Histogram,
+    /// pin-control writes per entry; empty where they are not known
+    pub pin_writes: Histogram,
+}
+
+/// A virtual machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vm {
+    /// number within the recording, from 0
+    pub id: u32,
+    /// from the VMM's command line or cgroup, else its command name
+    pub name: String,
+    /// process of the VMM
+    pub tgid: u32,
+    /// start of that process in clock ticks after boot; 0 when it had ended before it could be read
+    pub start_ticks: u64,
+    /// 0 for the first VM seen of that process, 1 for the second
+    pub ordinal: u32,
+}
+
+/// Counts of a stretch of time that are no distributions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// rounds closed by a kvm_exit, by the kernel's own count: delivered + dropped
+    pub entries: u64,
+    /// entries whose record arrived
+    pub delivered: u64,
+    /// entries whose record found the ring full
+    pub dropped: u64,
+    /// kvm_entry without kvm_exit, kvm_exit without kvm_entry, and entries that found no room for their vCPU's state
+    pub unmatched: u64,
+    /// of `delivered`: records that were no event
+    pub malformed: u64,
+    /// of `delivered`: entries beyond the bound of series
+    pub not_kept: u64,
+    /// kvm_entry events of TDX guests, which are left out
+    pub td_entries: u64,
+}
+
+impl Totals {
+    /// Adds another's counts.
+    pub fn merge(&mut self, other: &Totals) {
+        self.entries += other.entries;
+        self.delivered += other.delivered;
+        self.dropped += other.dropped;
+        self.unmatched += other.unmatched;
+        self.malformed += other.malformed;
+        self.not_kept += other.not_kept;
+        self.td_entries += other.td_entries;
+    }
+}
+
+/// A stretch of time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Interval {
+    /// CLOCK_MONOTONIC at its beginning, ns
+    pub start_ns: u64,
+    /// ns of observation; of a merge, the sum
+    pub length_ns: u64,
+    /// counts
+    pub totals: Totals,
+    /// distributions
+    pub series: HashMap<Key, Series>,
+    /// the VMs that `series` speaks of
+    pub vms: BTreeMap<u32, Arc<Vm>>,
+}
+
+impl Interval {
+    /// An interval that begins now.
+    pub fn starting(start_ns: u64) -> Self {
+        Self { start_ns, ..Self::default() }
+    }
+
+    /// Takes an event in. `vm` is who the collector found it to be.
+    pub fn record(&mut self, event: &Event, vm: &Arc<Vm>) {
+        let key = Key::of(event, vm.id);
+        if self.series.len() >= MAX_SERIES && !self.series.contains_key(&key) {
+            self.totals.not_kept += 1;
+            return;
+        }
+        let series = self.series.entry(key).or_default();
+        series.entry_to_exit.record(event.entry_to_exit_ns());
+        if event.exit_to_entry_ns != Event::UNKNOWN_NS {
+            series.exit_to_entry.record(event.exit_to_entry_ns);
+        }
+        if let Some(writes) = event.known_pin_writes() {
+            series.pin_writes.record(u64::from(writes));
+        }
+        if !self.vms.contains_key(&vm.id) {
+            self.vms.insert(vm.id, Arc::clone(vm));
+        }
+    }
+
+    /// Adds another interval. Both must number VMs alike.
+    pub fn merge(&mut self, other: &Interval) {
+        if self.length_ns == 0 && self.series.is_empty() {
+            self.start_ns = other.start_ns;
+        } else if other.length_ns > 0 {
+            self.start_ns = self.start_ns.min(other.start_ns);
+        }
+        self.length_ns += other.length_ns;
+        self.totals.merge(&other.totals);
+        for (key, series) in &other.series {
+            self.series.entry(*key).or_default().merge(series);
+        }
+        for (id, vm) in &other.vms {
+            self.vms.entry(*id).or_insert_with(|| Arc::clone(vm));
+        }
+    }
+}
+
+impl Series {
+    /// Adds another's values.
+    pub fn merge(&mut self, other: &Series) {
+        self.entry_to_exit.merge(&other.entry_to_exit);
+        self.exit_to_entry.merge(&other.exit_to_entry);
+        self.pin_writes.merge(&other.pin_writes);
+    }
+
+    /// Number of entries.
+    pub fn entries(&self) -> u64 {
+        self.entry_to_exit.count()
+    }
+}
+
+impl Key {
+    /// The series an event belongs to.
+    pub fn of(event: &Event, vm: u32) -> Self {
+        Self {
+            vm,
+            vcpu: event.vcpu,
+            level: match event.is_l2() {
+                Some(false) => Level::L1,
+                Some(true) => Level::L2,
+                None => Level::Unknown,
+            },
+            isa: event.isa(),
+            reason: event.reason(),
+            entry: match event.known_pin_writes() {
+                Some(0) => EntryKind::Clean,
+                Some(_) => EntryKind::Dirty,
+                None => EntryKind::Unknown,
+            },
+            cause: event.timer_cause(),
+        }
+    }
+}
+
+macro_rules! names {
+    ($type:ty { $($variant:ident = $name:literal),+ $(,)? }) => {
+        impl $type {
+            /// Name in reports and files.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// From its name.
+            pub fn parse(name: &str) -> Option<Self> {
+                match name { $($name => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+names!(Level { L1 = "L1", L2 = "L2", Unknown = "unknown" });
+names!(EntryKind { Clean = "clean", Dirty = "dirty", Unknown = "unknown" });
+
+#[cfg(test)]
+pub mod tests {
+    use tracer_common::Flags;
+
+    use super::*;
+
+    /// A VM for tests.
+    pub fn vm(id: u32) -> Arc<Vm> {
+        Arc::new(Vm { id, name: format!("vm{id}"), tgid: 100 + id, start_ticks: 7, ordinal: 0 })
+    }
+
+    /// An L1 entry of VMX with everything known.
+    pub fn event(vcpu: u32, reason: u32, guest_ns: u64, writes: u8) -> Event {
+        Event {
+            entry_ns: 1000,
+            exit_ns: 1000 + guest_ns,
+            exit_to_entry_ns: 500,
+            seq: 1,
+            exit_reason: reason,
+            vcpu,
+            flags: Flags::LEVEL_KNOWN
+                | Flags::IMMEDIATE_KNOWN
+                | Flags::SOFT_KNOWN
+                | Flags::PIN_READ
+                | Flags::PIN_WRITES_KNOWN
+                | Flags::REASON_KNOWN,
+            isa: 1,
+            pin_writes: writes,
+            ..Event::default()
+        }
+    }
+
+    fn interval(start: u64, events: &[Event]) -> Interval {
+        let mut i = Interval::starting(start);
+        i.length_ns = 10;
+        events.iter().for_each(|e| i.record(e, &vm(e.vcpu % 2)));
+        i.totals.entries = events.len() as u64;
+        i.totals.delivered = events.len() as u64;
+        i
+    }
+
+    #[test]
+    fn an_unknown_figure_is_left_out_and_never_zero() {
+        let mut i = Interval::starting(0);
+        let e = Event { exit_to_entry_ns: Event::UNKNOWN_NS, flags: Flags::NONE, pin_writes: 1, ..event(0, 10, 5, 0) };
+        i.record(&e, &vm(0));
+        let (key, series) = i.series.iter().next().unwrap();
+        assert_eq!((key.level, key.reason, key.entry), (Level::Unknown, None, EntryKind::Unknown));
+        assert_eq!(series.entries(), 1);
+        assert_eq!((series.exit_to_entry.count(), series.pin_writes.count()), (0, 0));
+    }
+
+    #[test]
+    fn merging_intervals_is_associative_and_commutative() {
+        let a = interval(30, &[event(0, 10, 5, 0), event(1, 52, 900, 2)]);
+        let b = interval(10, &[event(0, 10, 7, 1)]);
+        let c = interval(20, &[event(2, 12, 1 << 40, 0)]);
+        let fold = |parts: [&Interval; 3]| {
+            let mut whole = Interval::default();
+            parts.into_iter().for_each(|p| whole.merge(p));
+            whole
+        };
+        let whole = fold([&a, &b, &c]);
+        assert_eq!(whole, fold([&c, &b, &a]));
+        let mut bc = b.clone();
+        bc.merge(&c);
+        let mut nested = a.clone();
+        nested.merge(&bc);
+        assert_eq!(whole, nested);
+        assert_eq!((whole.start_ns, whole.length_ns, whole.totals.entries), (10, 30, 4));
+    }
+
+    #[test]
+    fn series_are_bounded_and_what_is_beyond_is_counted() {
+        let mut i = Interval::starting(0);
+        for vcpu in 0..=MAX_SERIES as u32 {
+            i.record(&event(vcpu, 10, 5, 0), &vm(0));
+        }
+        i.record(&event(0, 10, 6, 0), &vm(0));
+        assert_eq!(i.series.len(), MAX_SERIES);
+        assert_eq!(i.totals.not_kept, 1);
+    }
+}

@@ -1,0 +1,368 @@
+//! From BTF to the programs' globals: where this kernel keeps what they read. Pure; kernel versions differ in the
+//! alternatives of the table, never in the code.
+
+use std::fmt;
+
+use tracer_common::{Config, Slot};
+
+use crate::btf::{Argument, Btf};
+
+/// The module that runs VMs on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Vendor {
+    /// kvm_intel: VMX
+    Intel,
+    /// kvm_amd: SVM
+    Amd,
+    /// another module: entries and exits only, no reasons
+    Other,
+}
+
+/// Which program fits this kernel's kvm_exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitArguments {
+    /// kvm_exit(vcpu, isa): Linux 5.16 and later
+    VcpuIsa,
+    /// kvm_exit(exit_reason, vcpu, isa)
+    ReasonVcpuIsa,
+}
+
+/// The result of a resolution.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// the globals; slots that were not found are absent
+    pub config: Config,
+    /// the program for kvm_exit
+    pub exit_arguments: ExitArguments,
+    /// what was looked for and not found, and what that costs
+    pub missing: Vec<Missing>,
+}
+
+/// A field that this kernel does not have, or has under a name that is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// e.g. `loaded_vmcs.controls_shadow.pin`
+    pub field: String,
+    /// what is n/a without it
+    pub lost: &'static str,
+}
+
+/// Why the programs cannot run on this kernel at all.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// the tracepoint is not in BTF: kvm is not loaded, or has no BTF
+    NoTracepoint(&'static str),
+    /// the tracepoint's arguments are none of the known forms
+    UnknownArguments(&'static str, Vec<Argument>),
+    /// a field without which nothing can be told
+    NoField(&'static str),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoTracepoint(name) => write!(f, "tracepoint {name} is not in the kernel's BTF"),
+            Self::UnknownArguments(name, found) => {
+                write!(f, "tracepoint {name} has arguments of an unknown form: {found:?}")
+            }
+            Self::NoField(field) => write!(f, "field {field} is not in the kernel's BTF"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Fields of the vendor's vCPU structure or of what it points to. With several paths, the first that exists counts.
+struct Wanted {
+    slot: Slot,
+    structure: &'static str,
+    paths: &'static [&'static str],
+    /// counted from kvm_vcpu within the structure instead of from its beginning
+    of_vcpu: bool,
+    /// bytes that the program reads: the field must have at least as many
+    size: u32,
+    lost: &'static str,
+}
+
+const VMX: &[Wanted] = &[
+    Wanted {
+        slot: Slot::VmxExitReason,
+        structure: "vcpu_vmx",
+        // vcpu_vt since Linux 6.16; a bare u32 before 5.11
+        paths: &["vt.exit_reason.full", "exit_reason.full", "exit_reason"],
+        of_vcpu: true,
+        size: 4,
+        lost: "exit reasons and causes of timer exits",
+    },
+    Wanted {
+        slot: Slot::VmxLoadedVmcs,
+        structure: "vcpu_vmx",
+        paths: &["loaded_vmcs"],
+        of_vcpu: true,
+        size: 8,
+        lost: "pin writes and spurious timer exits",
+    },
+    Wanted {
+        slot: Slot::VmxVmcs01,
+        structure: "vcpu_vmx",
+        paths: &["vmcs01"],
+        of_vcpu: true,
+        size: 0,
+        lost: "the level (L1 or L2)",
+    },
+    Wanted {
+        slot: Slot::VmcsPin,
+        structure: "loaded_vmcs",
+        paths: &["controls_shadow.pin"],
+        of_vcpu: false,
+        size: 4,
+        lost: "pin writes, clean and dirty entries",
+    },
+    Wanted {
+        slot: Slot::VmcsSoftDisabled,
+        structure: "loaded_vmcs",
+        paths: &["hv_timer_soft_disabled"],
+        of_vcpu: false,
+        size: 1,
+        lost: "causes of timer exits",
+    },
+];
+
+const SVM: &[Wanted] = &[
+    Wanted {
+        slot: Slot::SvmVmcb,
+        structure: "vcpu_svm",
+        paths: &["vmcb"],
+        of_vcpu: true,
+        size: 8,
+        lost: "exit reasons",
+    },
+    Wanted {
+        slot: Slot::VmcbExitCode,
+        structure: "vmcb",
+        paths: &["control.exit_code"],
+        of_vcpu: false,
+        size: 4,
+        lost: "exit reasons",
+    },
+];
+
+/// Finds the fields. `kvm` is the BTF that knows kvm's tracepoints and `struct kvm_vcpu`, `vendor` the one that knows the vendor
+/// module's structures (both may be the kernel's own where KVM is built in).
+pub fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Result<Layout, Refusal> {
+    let mut config = Config::empty();
+    let mut missing = Vec::new();
+
+    let entry = kvm.tracepoint("kvm_entry").ok_or(Refusal::NoTracepoint("kvm_entry"))?;
+    match entry.as_slice() {
+        [v] if is_vcpu(v) => {}
+        [v, Argument::Scalar(1)] if is_vcpu(v) => config.set(Slot::EntryHasImmediate, 1),
+        _ => return Err(Refusal::UnknownArguments("kvm_entry", entry)),
+    }
+    let exit = kvm.tracepoint("kvm_exit").ok_or(Refusal::NoTracepoint("kvm_exit"))?;
+    let exit_arguments = match exit.as_slice() {
+        [v, Argument::Scalar(4)] if is_vcpu(v) => ExitArguments::VcpuIsa,
+        [Argument::Scalar(4), v, Argument::Scalar(4)] if is_vcpu(v) => ExitArguments::ReasonVcpuIsa,
+        _ => return Err(Refusal::UnknownArguments("kvm_exit", exit)),
+    };
+
+    for (slot, path, full) in [(Slot::VcpuKvm, "kvm", "kvm_vcpu.kvm"), (Slot::VcpuId, "vcpu_id", "kvm_vcpu.vcpu_id")] {
+        let field = kvm.field("kvm_vcpu", path).ok_or(Refusal::NoField(full))?;
+        config.set(slot, field.offset as i32);
+    }
+    for (slot, path, lost) in [
+        (Slot::StatExits, "stat.exits", "whether an address was taken over by a new vCPU"),
+        (Slot::StatGuestMode, "stat.guest_mode", "the level (L1 or L2) on SVM"),
+    ] {
+        match kvm.field("kvm_vcpu", path) {
+            Some(field) if field.size == 8 => config.set(slot, field.offset as i32),
+            _ => missing.push(Missing { field: format!("kvm_vcpu.{path}"), lost }),
+        }
+    }
+    // Absent before Linux 6.8, when there were no TDX guests to be told apart.
+    if let Some(field) = kvm.field("kvm", "arch.vm_type") {
+        config.set(Slot::KvmVmType, field.offset as i32);
+    }
+
+    let (table, structure): (&[Wanted], _) = match vendor {
+        Vendor::Intel => (VMX, "vcpu_vmx"),
+        Vendor::Amd => (SVM, "vcpu_svm"),
+        Vendor::Other => (&[], ""),
+    };
+    let vcpu_at = vendor_btf.field(structure, "vcpu").map_or(0, |f| f.offset) as i32;
+    for wanted in table {
+        let found = wanted
+            .paths
+            .iter()
+            .find_map(|path| vendor_btf.field(wanted.structure, path))
+            .filter(|field| field.size >= wanted.size);
+        match found {
+            Some(field) => {
+                let from = if wanted.of_vcpu { vcpu_at } else { 0 };
+                config.set(wanted.slot, field.offset as i32 - from);
+            }
+            None => missing.push(Missing {
+                field: format!("{}.{}", wanted.structure, wanted.paths[wanted.paths.len() - 1]),
+                lost: wanted.lost,
+            }),
+        }
+    }
+    if vendor == Vendor::Intel && config.get(Slot::EntryHasImmediate).is_none() {
+        match vendor_btf.field("vcpu_vmx", "req_immediate_exit") {
+            Some(field) => config.set(Slot::VmxReqImmediate, field.offset as i32 - vcpu_at),
+            None => {
+                missing.push(Missing { field: "vcpu_vmx.req_immediate_exit".into(), lost: "causes of timer exits" })
+            }
+        }
+    }
+    Ok(Layout { config, exit_arguments, missing })
+}
+
+fn is_vcpu(argument: &Argument) -> bool {
+    matches!(argument, Argument::StructPointer(name) if name == "kvm_vcpu")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::btf::build::Builder;
+
+    struct Kernel {
+        vmlinux: Builder,
+        u32_type: u32,
+        u64_type: u32,
+        flag: u32,
+        vcpu_pointer: u32,
+        vcpu: u32,
+    }
+
+    fn kernel() -> Kernel {
+        let mut b = Builder::new();
+        let u32_type = b.int("unsigned int", 4);
+        let u64_type = b.int("unsigned long long", 8);
+        let flag = b.int("_Bool", 1);
+        let arch = b.structure("kvm_arch", 8, &[("vm_type", flag, 4)]);
+        let kvm = b.structure("kvm", 64, &[("arch", arch, 32)]);
+        let kvm_pointer = b.ptr(kvm);
+        let stat = b.structure("kvm_vcpu_stat", 32, &[("exits", u64_type, 8), ("guest_mode", u64_type, 24)]);
+        let vcpu = b.structure(
+            "kvm_vcpu",
+            256,
+            &[("kvm", kvm_pointer, 0), ("cpu", u32_type, 0x20), ("vcpu_id", u32_type, 0x24), ("stat", stat, 0x80)],
+        );
+        let vcpu_pointer = b.ptr(vcpu);
+        Kernel { vmlinux: b, u32_type, u64_type, flag, vcpu_pointer, vcpu }
+    }
+
+    fn intel(k: &Kernel, vt: bool) -> Builder {
+        let mut m = Builder::split(&k.vmlinux);
+        let shadow = m.structure("vmcs_controls_shadow", 16, &[("vm_entry", k.u32_type, 0), ("pin", k.u32_type, 8)]);
+        let vmcs = m.structure(
+            "loaded_vmcs",
+            0xa0,
+            &[("hv_timer_soft_disabled", k.flag, 0x16), ("controls_shadow", shadow, 0x80)],
+        );
+        let vmcs_pointer = m.ptr(vmcs);
+        let reason = m.union(4, &[("full", k.u32_type)]);
+        if vt {
+            let vt = m.structure("vcpu_vt", 64, &[("exit_reason", reason, 0x10)]);
+            m.structure(
+                "vcpu_vmx",
+                4096,
+                &[
+                    ("vcpu", k.vcpu, 0),
+                    ("vt", vt, 0x1000),
+                    ("vmcs01", vmcs, 0x1100),
+                    ("loaded_vmcs", vmcs_pointer, 0x1200),
+                ],
+            );
+        } else {
+            m.structure(
+                "vcpu_vmx",
+                4096,
+                &[
+                    ("vcpu", k.vcpu, 16),
+                    ("exit_reason", reason, 0x1e80),
+                    ("vmcs01", vmcs, 0x1a88),
+                    ("loaded_vmcs", vmcs_pointer, 0x1b28),
+                    ("req_immediate_exit", k.flag, 0x1c00),
+                ],
+            );
+        }
+        m
+    }
+
+    fn resolved(k: &Kernel, module: &Builder, vendor: Vendor) -> Result<Layout, Refusal> {
+        let (base, module) = (k.vmlinux.bytes(), module.bytes());
+        let base = Btf::parse(&base, None).unwrap();
+        let module = Btf::parse(&module, Some(&base)).unwrap();
+        resolve(&base, vendor, &module)
+    }
+
+    #[test]
+    fn offsets_count_from_the_vcpu_wherever_it_lies() {
+        let mut k = kernel();
+        k.vmlinux.tracepoint("kvm_entry", &[k.vcpu_pointer]);
+        k.vmlinux.tracepoint("kvm_exit", &[k.vcpu_pointer, k.u32_type]);
+        let layout = resolved(&k, &intel(&k, false), Vendor::Intel).unwrap();
+        let c = &layout.config;
+        assert_eq!(c.get(Slot::VmxExitReason), Some(0x1e80 - 16));
+        assert_eq!(c.get(Slot::VmxLoadedVmcs), Some(0x1b28 - 16));
+        assert_eq!(c.get(Slot::VmcsPin), Some(0x88));
+        assert_eq!(c.get(Slot::VmcsSoftDisabled), Some(0x16));
+        assert_eq!(c.get(Slot::StatExits), Some(0x88));
+        assert_eq!(c.get(Slot::KvmVmType), Some(36));
+        assert_eq!(c.get(Slot::EntryHasImmediate), None);
+        assert_eq!(c.get(Slot::VmxReqImmediate), Some(0x1c00 - 16));
+        assert_eq!(layout.missing, []);
+        assert_eq!(layout.exit_arguments, ExitArguments::VcpuIsa);
+    }
+
+    #[test]
+    fn since_linux_6_16_the_exit_reason_is_in_vcpu_vt() {
+        let mut k = kernel();
+        k.vmlinux.tracepoint("kvm_entry", &[k.vcpu_pointer, k.flag]);
+        k.vmlinux.tracepoint("kvm_exit", &[k.vcpu_pointer, k.u32_type]);
+        let layout = resolved(&k, &intel(&k, true), Vendor::Intel).unwrap();
+        assert_eq!(layout.config.get(Slot::VmxExitReason), Some(0x1010));
+        assert_eq!(layout.config.get(Slot::EntryHasImmediate), Some(1));
+        assert_eq!(layout.config.get(Slot::VmxReqImmediate), None);
+    }
+
+    #[test]
+    fn before_linux_5_16_kvm_exit_has_the_reason_first() {
+        let mut k = kernel();
+        k.vmlinux.tracepoint("kvm_entry", &[k.vcpu_pointer]);
+        k.vmlinux.tracepoint("kvm_exit", &[k.u32_type, k.vcpu_pointer, k.u32_type]);
+        let layout = resolved(&k, &intel(&k, false), Vendor::Intel).unwrap();
+        assert_eq!(layout.exit_arguments, ExitArguments::ReasonVcpuIsa);
+    }
+
+    #[test]
+    fn unknown_arguments_are_refused_and_not_guessed() {
+        let mut k = kernel();
+        k.vmlinux.tracepoint("kvm_entry", &[k.vcpu_pointer, k.u64_type]);
+        k.vmlinux.tracepoint("kvm_exit", &[k.vcpu_pointer, k.u32_type]);
+        assert!(matches!(
+            resolved(&k, &intel(&k, false), Vendor::Intel),
+            Err(Refusal::UnknownArguments("kvm_entry", _))
+        ));
+        let k = kernel();
+        assert!(matches!(resolved(&k, &intel(&k, false), Vendor::Intel), Err(Refusal::NoTracepoint("kvm_entry"))));
+    }
+
+    #[test]
+    fn a_missing_field_is_named_with_what_it_costs() {
+        let mut k = kernel();
+        k.vmlinux.tracepoint("kvm_entry", &[k.vcpu_pointer]);
+        k.vmlinux.tracepoint("kvm_exit", &[k.vcpu_pointer, k.u32_type]);
+        let mut module = Builder::split(&k.vmlinux);
+        let control = module.structure("vmcb_control_area", 128, &[("exit_code", k.u32_type, 0x70)]);
+        module.structure("vmcb", 4096, &[("control", control, 0)]);
+        module.structure("vcpu_svm", 4096, &[("vcpu", k.vcpu, 0)]);
+        let layout = resolved(&k, &module, Vendor::Amd).unwrap();
+        assert_eq!(layout.config.get(Slot::VmcbExitCode), Some(0x70));
+        assert_eq!(layout.missing, [Missing { field: "vcpu_svm.vmcb".into(), lost: "exit reasons" }]);
+    }
+}

@@ -1,0 +1,518 @@
+//! Recordings: an HDR interval log (HdrHistogram tools open it) whose comment lines carry, as JSON, what is no
+//! distribution. Documented in the README's format section.
+//!
+//! ```text
+//! #{"format":"vmentry-recording","version":1,...}              header, first line
+//! #{"vm":{"id":0,"name":"web1",...}}                           before the first interval that speaks of it
+//! Tag=vm=0;vcpu=0;level=L1;isa=vmx;reason=52;entry=clean;cause=deadline;figure=entry_to_exit_ns,<start>,<length>,<max>,HIST...
+//! #{"interval":{"start_ns":...,"length_ns":...,"totals":{...}}} completes an interval
+//! #{"end":{...}}                                               only when the recording ended in order
+//! ```
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io::{self, BufRead, Write},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use base64::Engine as _;
+use hdrhistogram::serialization::{
+    Deserializer, V2DeflateSerializer,
+    interval_log::{IntervalLogIterator, IntervalLogWriterBuilder, LogEntry, Tag},
+};
+use serde::{Deserialize, Serialize};
+use tracer_common::{Isa, rules::TimerCause};
+
+use crate::{
+    clock::Anchor,
+    collect::Accounting,
+    histogram::{DIGITS, Histogram},
+    host::{Host, Policy},
+    interval::{EntryKind, Interval, Key, Level, Series, Totals, Vm},
+};
+
+/// Value of [`Header::format`].
+pub const FORMAT: &str = "vmentry-recording";
+/// Version this program writes; it reads no later one.
+pub const VERSION: u32 = 1;
+
+const LEGEND: &str = "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
+
+/// Where pin writes per entry come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PinSource {
+    /// differences of the controls' shadow copy between kvm_exit, kvm_entry and kvm_exit
+    Shadow,
+    /// not known: the figure is n/a
+    None,
+}
+
+impl PinSource {
+    /// Lower-case name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Shadow => "shadow",
+            Self::None => "none",
+        }
+    }
+}
+
+/// First line of a recording.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// [`FORMAT`]
+    pub format: String,
+    /// [`VERSION`] of the writer
+    pub version: u32,
+    /// e.g. "vmentry 0.1.0"
+    pub tool: String,
+    /// the recorder's command line
+    pub command: Vec<String>,
+    /// what the user called it
+    pub label: Option<String>,
+    /// the same moment on CLOCK_MONOTONIC and on the wall
+    pub anchor: Anchor,
+    /// length of an interval that was asked for, ns
+    pub interval_ns: u64,
+    /// bytes of one CPU's ring
+    pub ring_bytes: u32,
+    /// the host
+    pub host: Host,
+    /// timer policy at the beginning
+    pub policy: Policy,
+    /// source of `pin_writes`
+    pub pin_writes_source: PinSource,
+    /// what this kernel does not tell: field and what is n/a without it
+    pub missing: Vec<String>,
+}
+
+/// Last line of a recording that ended in order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// why it ended, e.g. "duration", "SIGINT"
+    pub reason: String,
+    /// the balance
+    pub accounting: Accounting,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Note {
+    Vm(Vm),
+    Interval { start_ns: u64, length_ns: u64, totals: Totals },
+    End(End),
+}
+
+const FIGURES: [&str; 3] = ["entry_to_exit_ns", "exit_to_entry_ns", "pin_writes"];
+
+fn figures(series: &Series) -> [&Histogram; 3] {
+    [&series.entry_to_exit, &series.exit_to_entry, &series.pin_writes]
+}
+
+fn tag(key: &Key, figure: &str) -> String {
+    let isa = match key.isa {
+        Isa::Vmx => "vmx",
+        Isa::Svm => "svm",
+        Isa::Other => "other",
+    };
+    let reason = key.reason.map_or("unknown".to_owned(), |r| r.to_string());
+    let mut tag = format!(
+        "vm={};vcpu={};level={};isa={isa};reason={reason};entry={};",
+        key.vm,
+        key.vcpu,
+        key.level.name(),
+        key.entry.name(),
+    );
+    if let Some(cause) = key.cause {
+        tag += &format!("cause={};", cause.name());
+    }
+    tag + "figure=" + figure
+}
+
+fn parse_tag(tag: &str) -> Option<(Key, &str)> {
+    let mut key = Key {
+        vm: 0,
+        vcpu: 0,
+        level: Level::Unknown,
+        isa: Isa::Other,
+        reason: None,
+        entry: EntryKind::Unknown,
+        cause: None,
+    };
+    let mut figure = None;
+    for part in tag.split(';') {
+        let (name, value) = part.split_once('=')?;
+        match name {
+            "vm" => key.vm = value.parse().ok()?,
+            "vcpu" => key.vcpu = value.parse().ok()?,
+            "level" => key.level = Level::parse(value)?,
+            "isa" => {
+                key.isa = match value {
+                    "vmx" => Isa::Vmx,
+                    "svm" => Isa::Svm,
+                    "other" => Isa::Other,
+                    _ => return None,
+                }
+            }
+            "reason" if value == "unknown" => key.reason = None,
+            "reason" => key.reason = Some(value.parse().ok()?),
+            "entry" => key.entry = EntryKind::parse(value)?,
+            "cause" => key.cause = Some(TimerCause::ALL.into_iter().find(|c| c.name() == value)?),
+            "figure" => figure = Some(value),
+            // A later version of the format may tell series further apart: it must raise VERSION then.
+            _ => return None,
+        }
+    }
+    Some((key, figure?))
+}
+
+/// Writes a recording. Each interval is one write and one flush.
+pub struct Writer<W: Write> {
+    out: W,
+    anchor: Anchor,
+    known_vms: HashSet<u32>,
+    serializer: V2DeflateSerializer,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins a recording with its header.
+    pub fn new(mut out: W, header: &Header) -> Result<Self> {
+        let mut text = format!("#{}\n", serde_json::to_string(header)?);
+        text += &format!("#[StartTime: {:.3} (seconds since epoch)]\n", header.anchor.unix_ns as f64 / 1e9);
+        text += LEGEND;
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        Ok(Self { out, anchor: header.anchor, known_vms: HashSet::new(), serializer: V2DeflateSerializer::new() })
+    }
+
+    /// Appends an interval.
+    pub fn write(&mut self, interval: &Interval) -> Result<()> {
+        let mut text = Vec::new();
+        for (id, vm) in &interval.vms {
+            if self.known_vms.insert(*id) {
+                note(&mut text, &Note::Vm(Vm::clone(vm)))?;
+            }
+        }
+        let start = Duration::from_nanos(self.anchor.to_unix_ns(interval.start_ns));
+        let length = Duration::from_nanos(interval.length_ns);
+        // Ordered, so that equal intervals make equal files.
+        let ordered: BTreeMap<_, _> = interval.series.iter().collect();
+        let mut log = IntervalLogWriterBuilder::new().begin_log_with(&mut text, &mut self.serializer)?;
+        for (key, series) in ordered {
+            for (figure, histogram) in FIGURES.into_iter().zip(figures(series)) {
+                if histogram.count() == 0 {
+                    continue;
+                }
+                let tag = tag(key, figure);
+                let tag = Tag::new(&tag).ok_or_else(|| anyhow!("tag {tag}: not allowed in an interval log"))?;
+                log.write_histogram(&to_hdr(histogram)?, start, length, Some(tag))
+                    .map_err(|e| anyhow!("encode a histogram: {e}"))?;
+            }
+        }
+        let Interval { start_ns, length_ns, totals, .. } = *interval;
+        note(&mut text, &Note::Interval { start_ns, length_ns, totals })?;
+        self.append(&text)
+    }
+
+    /// Ends the recording in order.
+    pub fn finish(mut self, end: End) -> Result<()> {
+        let mut text = Vec::new();
+        note(&mut text, &Note::End(end))?;
+        self.append(&text)
+    }
+
+    fn append(&mut self, text: &[u8]) -> Result<()> {
+        self.out.write_all(text)?;
+        Ok(self.out.flush()?)
+    }
+}
+
+fn note(text: &mut Vec<u8>, note: &Note) -> Result<()> {
+    text.push(b'#');
+    serde_json::to_writer(&mut *text, note)?;
+    text.push(b'\n');
+    Ok(())
+}
+
+fn to_hdr(histogram: &Histogram) -> Result<hdrhistogram::Histogram<u64>> {
+    let highest = histogram.max().unwrap_or(0).max(2);
+    let mut hdr = hdrhistogram::Histogram::new_with_bounds(1, highest, DIGITS)?;
+    for (low, _, n) in histogram.buckets() {
+        hdr.record_n(low, n)?;
+    }
+    Ok(hdr)
+}
+
+/// Reads a recording interval by interval.
+pub struct Reader<R: BufRead> {
+    input: R,
+    line: u64,
+    header: Header,
+    vms: BTreeMap<u32, Arc<Vm>>,
+    end: Option<End>,
+    torn: bool,
+    deserializer: Deserializer,
+}
+
+impl<R: BufRead> Reader<R> {
+    /// Reads the header. Anything else than a recording of this version, or an earlier one, is an error.
+    pub fn new(mut input: R) -> Result<Self> {
+        let mut first = Vec::new();
+        // A header is a few kilobytes; a foreign file may be one line without end.
+        io::Read::take(&mut input, 1 << 20).read_until(b'\n', &mut first).context("read the header")?;
+        #[derive(Deserialize)]
+        struct Any {
+            format: String,
+            version: u32,
+        }
+        let json = first.strip_prefix(b"#").unwrap_or_default();
+        let any: Any = serde_json::from_slice(json).map_err(|_| {
+            if first.is_empty() {
+                anyhow!("the file is empty: nothing was recorded")
+            } else if first.starts_with(b"#{\"format\":\"vmentry-recording\"") {
+                anyhow!("the header is cut off: nothing was recorded")
+            } else {
+                anyhow!("not a vmentry recording (its first line is no vmentry header): record one with 'vmentry record -o FILE'")
+            }
+        })?;
+        if any.format != FORMAT {
+            bail!("not a vmentry recording: format is '{}', not '{FORMAT}'", any.format);
+        }
+        if any.version > VERSION {
+            bail!(
+                "recording of format version {}, this vmentry reads up to {VERSION}: use a newer vmentry",
+                any.version
+            );
+        }
+        Ok(Self {
+            header: serde_json::from_slice(json).context("read the header")?,
+            input,
+            line: 1,
+            vms: BTreeMap::new(),
+            end: None,
+            torn: false,
+            deserializer: Deserializer::new(),
+        })
+    }
+
+    /// The header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The last line, once everything was read; none where the recording was cut off.
+    pub fn end(&self) -> Option<&End> {
+        self.end.as_ref()
+    }
+
+    /// Whether the file ended within an interval or a line: the recorder was killed, the disk was full.
+    pub fn is_torn(&self) -> bool {
+        self.torn
+    }
+
+    /// The next whole interval; none at the end.
+    pub fn read_interval(&mut self) -> Result<Option<Interval>> {
+        let mut interval = Interval::default();
+        let mut text = Vec::new();
+        loop {
+            text.clear();
+            if self.input.read_until(b'\n', &mut text).context("read")? == 0 {
+                self.torn |= !interval.series.is_empty();
+                return Ok(None);
+            }
+            self.line += 1;
+            if text.last() != Some(&b'\n') {
+                self.torn = true;
+                return Ok(None);
+            }
+            let done = self.take(&text, &mut interval).with_context(|| format!("line {} is damaged", self.line))?;
+            if done {
+                return Ok(Some(interval));
+            }
+        }
+    }
+
+    fn take(&mut self, text: &[u8], interval: &mut Interval) -> Result<bool> {
+        if let Some(json) = text.strip_prefix(b"#{") {
+            let note = serde_json::from_slice([b"{", json].concat().as_slice())?;
+            match note {
+                Note::Vm(vm) => drop(self.vms.insert(vm.id, Arc::new(vm))),
+                Note::Interval { start_ns, length_ns, totals } => {
+                    interval.start_ns = start_ns;
+                    interval.length_ns = length_ns;
+                    interval.totals = totals;
+                    return Ok(true);
+                }
+                Note::End(end) => self.end = Some(end),
+            }
+        } else if text.starts_with(b"Tag=") {
+            self.take_histogram(text, interval)?;
+        } else if !text.starts_with(b"#") && !text.starts_with(b"\"StartTimestamp\"") {
+            bail!("neither a histogram nor a comment");
+        }
+        Ok(false)
+    }
+
+    fn take_histogram(&mut self, text: &[u8], interval: &mut Interval) -> Result<()> {
+        let entry = match IntervalLogIterator::new(text).next() {
+            Some(Ok(LogEntry::Interval(entry))) => entry,
+            _ => bail!("not a line of an HDR interval log"),
+        };
+        let tag = entry.tag().context("a histogram without a tag")?;
+        let (key, figure) = parse_tag(&tag).with_context(|| format!("unknown tag '{}'", tag.as_str()))?;
+        let bytes = base64::engine::general_purpose::STANDARD.decode(entry.encoded_histogram())?;
+        let hdr: hdrhistogram::Histogram<u64> =
+            self.deserializer.deserialize(&mut bytes.as_slice()).map_err(|e| anyhow!("decode a histogram: {e}"))?;
+        let vm = self.vms.get(&key.vm).with_context(|| format!("vm {} was not introduced", key.vm))?;
+        interval.vms.entry(key.vm).or_insert_with(|| Arc::clone(vm));
+        let series = interval.series.entry(key).or_default();
+        let histogram = match figure {
+            "entry_to_exit_ns" => &mut series.entry_to_exit,
+            "exit_to_entry_ns" => &mut series.exit_to_entry,
+            "pin_writes" => &mut series.pin_writes,
+            other => bail!("unknown figure '{other}'"),
+        };
+        for step in hdr.iter_recorded() {
+            histogram.record_n(step.value_iterated_to(), step.count_at_value());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use tracer_common::Event;
+
+    use super::*;
+    use crate::interval::tests::{event, vm};
+
+    /// A header for tests.
+    pub fn header() -> Header {
+        Header {
+            format: FORMAT.into(),
+            version: VERSION,
+            tool: "vmentry test".into(),
+            command: vec!["vmentry".into(), "record".into()],
+            label: Some("a label".into()),
+            anchor: Anchor { monotonic_ns: 1_000, unix_ns: 1_700_000_000_000_000_000 },
+            interval_ns: 1_000_000_000,
+            ring_bytes: 4096,
+            host: Host::default(),
+            policy: Policy::Soft,
+            pin_writes_source: PinSource::Shadow,
+            missing: vec![],
+        }
+    }
+
+    fn interval(start_ns: u64) -> Interval {
+        let mut i = Interval::starting(start_ns);
+        i.length_ns = 1_000_000_000;
+        for n in 0..100 {
+            i.record(&event(0, 10, 900 + n * n * n, 0), &vm(0));
+            i.record(&event(1, 52, 1 << (n % 60), (n % 3) as u8), &vm(3));
+        }
+        i.record(&Event { exit_to_entry_ns: Event::UNKNOWN_NS, ..event(0, 0x8000_0021, 0, 0) }, &vm(0));
+        i.totals = Totals { entries: 205, delivered: 201, dropped: 4, unmatched: 1, ..Totals::default() };
+        i
+    }
+
+    fn recording() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut w = Writer::new(&mut bytes, &header()).unwrap();
+        w.write(&interval(2_000)).unwrap();
+        w.write(&Interval::starting(7)).unwrap();
+        w.write(&interval(3_000)).unwrap();
+        w.finish(End { reason: "duration".into(), accounting: Accounting::default() }).unwrap();
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> (Vec<Interval>, Reader<&[u8]>) {
+        let mut reader = Reader::new(bytes).unwrap();
+        let mut intervals = Vec::new();
+        while let Some(i) = reader.read_interval().unwrap() {
+            intervals.push(i);
+        }
+        (intervals, reader)
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_written() {
+        let bytes = recording();
+        let (intervals, reader) = read(&bytes);
+        assert_eq!(intervals, [interval(2_000), Interval::starting(7), interval(3_000)]);
+        assert_eq!(reader.header(), &header());
+        assert_eq!(reader.end().map(|e| e.reason.as_str()), Some("duration"));
+        assert!(!reader.is_torn());
+    }
+
+    #[test]
+    fn every_prefix_gives_its_whole_intervals_or_a_clear_error() {
+        let bytes = recording();
+        let header_end = bytes.iter().position(|&b| b == b'\n').unwrap();
+        let whole: Vec<_> = read(&bytes).0;
+        for end in (0..bytes.len()).step_by(7) {
+            if end < header_end {
+                assert!(Reader::new(&bytes[..end]).is_err(), "{end}");
+                continue;
+            }
+            let (intervals, reader) = read(&bytes[..end]);
+            assert_eq!(intervals, whole[..intervals.len()], "{end}");
+            assert_eq!(reader.end(), None, "{end}");
+        }
+    }
+
+    #[test]
+    fn an_interval_without_its_last_line_is_torn() {
+        let text = String::from_utf8(recording()).unwrap();
+        let cut = text.rfind("#{\"interval\"").unwrap();
+        let (intervals, reader) = read(&text.as_bytes()[..cut]);
+        assert_eq!(intervals.len(), 2);
+        assert!(reader.is_torn());
+    }
+
+    #[test]
+    fn foreign_files_are_named_as_such() {
+        let message = |bytes: &[u8]| Reader::new(bytes).err().unwrap().to_string();
+        assert!(message(b"PERFILE2\0\0").contains("not a vmentry recording"));
+        assert!(message(b"#[StartTime: 1.0]\n").contains("not a vmentry recording"));
+        assert!(message(b"#{\"format\":\"x\",\"version\":1}\n").contains("format is 'x'"));
+        assert!(message(b"#{\"format\":\"vmentry-recording\",\"version\":99}\n").contains("99"));
+        assert!(message(b"").contains("empty"));
+    }
+
+    #[test]
+    fn a_damaged_line_is_an_error_with_its_number() {
+        let text = String::from_utf8(recording()).unwrap().replacen(",HISTFAAA", ",HISTXAAA", 1);
+        let mut reader = Reader::new(text.as_bytes()).unwrap();
+        let message = format!("{:#}", reader.read_interval().err().unwrap());
+        assert!(message.starts_with("line "), "{message}");
+    }
+
+    #[test]
+    fn hdr_tools_open_a_recording() {
+        let bytes = recording();
+        let histograms = IntervalLogIterator::new(&bytes).filter(|e| matches!(e, Ok(LogEntry::Interval(_)))).count();
+        assert!(IntervalLogIterator::new(&bytes).all(|e| e.is_ok()));
+        assert_eq!(histograms, bytes.windows(4).filter(|w| w == b"Tag=").count());
+    }
+
+    #[test]
+    fn tags_survive_the_way_through_the_file() {
+        let key = Key {
+            vm: 7,
+            vcpu: 3,
+            level: Level::L2,
+            isa: Isa::Vmx,
+            reason: Some(0x8000_0021),
+            entry: EntryKind::Dirty,
+            cause: Some(TimerCause::Spurious),
+        };
+        assert_eq!(parse_tag(&tag(&key, "pin_writes")), Some((key, "pin_writes")));
+        let unknown = Key { reason: None, cause: None, ..key };
+        assert_eq!(parse_tag(&tag(&unknown, "x")), Some((unknown, "x")));
+        assert_eq!(parse_tag("vm=1;color=red;figure=x"), None);
+    }
+}

@@ -1,0 +1,161 @@
+//! The report as JSON: format "vmentry-report", version 1; documented in the README's format section.
+
+use serde_json::{Map, Value, json};
+use tracer_common::{Isa, rules::TimerCause};
+
+use super::{Dimension, Report, Row, View};
+use crate::{
+    columns::{FIGURES, STATS},
+    histogram::Histogram,
+    recording::PinSource,
+};
+
+/// Name and version of the format.
+pub const FORMAT: &str = "vmentry-report/1";
+
+/// The report. What is not known is null, never 0. `by` of none means every dimension.
+pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
+    let by = by.unwrap_or(&Dimension::ALL);
+    let rows = report.rows(&View { by: by.to_vec(), ..view.clone() });
+    let sources: Vec<_> = report.sources.iter().map(|s| s.header.pin_writes_source).collect();
+    let t = &report.whole.totals;
+    let timer: Map<_, _> =
+        TimerCause::ALL.into_iter().map(|c| (c.name().to_owned(), json!(report.timer_exits(c)))).collect();
+    let same = |values: Vec<Value>| {
+        let first = values.first().cloned().unwrap_or(Value::Null);
+        if values.iter().all(|v| *v == first) { first } else { json!("mixed") }
+    };
+    json!({
+        "format": FORMAT,
+        "host": report.sources.first().map(|s| &s.header.host),
+        "policy": same(report.sources.iter().map(|s| json!(s.header.policy)).collect()),
+        "emulated": report.is_emulated(),
+        "virtualized": same(report.sources.iter().map(|s| json!(s.header.host.virtualized)).collect()),
+        "recordings": report.sources.iter().map(|s| json!({
+            "file": s.name,
+            "label": s.header.label,
+            "tool": s.header.tool,
+            "command": s.header.command,
+            "host": s.header.host.name,
+            "started_unix_ns": s.header.anchor.unix_ns,
+            "intervals": s.intervals,
+            "length_ns": s.length_ns,
+            "ended": s.end.as_ref().map(|e| &e.reason),
+            "torn": s.torn,
+            "missing": s.header.missing,
+            "accounting": s.end.as_ref().map(|e| &e.accounting),
+        })).collect::<Vec<_>>(),
+        "length_ns": report.whole.length_ns,
+        "exact": report.is_exact(),
+        "totals": {
+            "entries": t.entries,
+            "delivered": t.delivered,
+            "dropped": t.dropped,
+            "unmatched": t.unmatched,
+            "malformed": t.malformed,
+            "not_kept": t.not_kept,
+            "td_entries": t.td_entries,
+            "pin_writes": report.pin_writes(),
+            "pin_writes_source": same(sources.iter().map(|s| match s {
+                PinSource::None => Value::Null,
+                s => json!(s.name()),
+            }).collect()),
+            "entries_without_pin_writes": report.entries_without_pin_writes(),
+            "timer_exits": timer,
+        },
+        "series": rows.iter().map(|r| series(report, r, by)).collect::<Vec<_>>(),
+    })
+}
+
+fn series(report: &Report, row: &Row, by: &[Dimension]) -> Value {
+    let mut out = Map::new();
+    for &dimension in by {
+        let name = match dimension {
+            Dimension::Reason => "exit_reason",
+            Dimension::Cause => "timer_cause",
+            d => d.name(),
+        };
+        let value = match dimension {
+            Dimension::Vcpu => json!(row.key.vcpu),
+            Dimension::Level | Dimension::Entry => {
+                json!(report.value(&row.key, dimension).unwrap_or_else(|| "unknown".into()))
+            }
+            d => json!(report.value(&row.key, d)),
+        };
+        out.insert(name.into(), value);
+        if dimension == Dimension::Reason {
+            out.insert("exit_reason_code".into(), json!(row.key.reason));
+            let isa = match row.key.isa {
+                Isa::Vmx => json!("vmx"),
+                Isa::Svm => json!("svm"),
+                Isa::Other => Value::Null,
+            };
+            out.insert("isa".into(), isa);
+        }
+        if dimension == Dimension::Vm {
+            let vm = report.whole.vms.get(&row.key.vm);
+            out.insert("tgid".into(), json!(vm.map(|v| v.tgid)));
+        }
+    }
+    out.insert("entries".into(), json!(row.series.entries()));
+    for figure in FIGURES {
+        out.insert(figure.name.into(), distribution((figure.of)(&row.series)));
+    }
+    Value::Object(out)
+}
+
+/// One object per figure; null where no value is known.
+fn distribution(histogram: &Histogram) -> Value {
+    if histogram.count() == 0 {
+        return Value::Null;
+    }
+    let mut out = Map::from_iter([("count".to_owned(), json!(histogram.count()))]);
+    for stat in STATS {
+        let value = (stat.of)(histogram);
+        // Bounds of buckets are whole numbers; only the mean is not.
+        let value = if stat.name == "mean" { json!(value) } else { json!(value.map(|v| v as u64)) };
+        out.insert(stat.name.into(), value);
+    }
+    Value::Object(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{report, view},
+        *,
+    };
+
+    #[test]
+    fn every_documented_field_is_there() {
+        let json = render(&report(), &view(), None);
+        for field in ["format", "host", "policy", "emulated", "totals", "series"] {
+            assert!(!json[field].is_null(), "{field}");
+        }
+        assert_eq!(json["totals"]["timer_exits"]["deadline"], 23);
+        assert_eq!(json["totals"]["pin_writes"], 46);
+        assert_eq!(json["totals"]["pin_writes_source"], "shadow");
+        let timer = &json["series"].as_array().unwrap()[1];
+        assert_eq!(timer["exit_reason"], "PREEMPTION_TIMER");
+        assert_eq!(
+            (&timer["vcpu"], &timer["entry"], &timer["timer_cause"]),
+            (&json!(1), &json!("dirty"), &json!("deadline"))
+        );
+        assert_eq!(timer["pin_writes"]["count"], 23);
+        assert_eq!(timer["entry_to_exit_ns"]["min"], 49_984);
+        assert_eq!(timer["entry_to_exit_ns"].as_object().unwrap().len(), 8);
+    }
+
+    #[test]
+    fn what_is_not_known_is_null() {
+        let mut report = report();
+        for series in report.whole.series.values_mut() {
+            series.pin_writes = Histogram::default();
+        }
+        report.sources[0].header.pin_writes_source = PinSource::None;
+        let json = render(&report, &view(), None);
+        assert_eq!(json["totals"]["pin_writes"], Value::Null);
+        assert_eq!(json["totals"]["pin_writes_source"], Value::Null);
+        assert_eq!(json["series"][0]["pin_writes"], Value::Null);
+    }
+}

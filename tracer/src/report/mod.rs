@@ -1,0 +1,340 @@
+//! A report: recordings merged, filtered, grouped and sorted. Pure; text and JSON are two views of it.
+
+pub mod json;
+pub mod text;
+
+use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
+
+use tracer_common::{Isa, rules::TimerCause};
+
+use crate::{
+    columns::Column,
+    interval::{Interval, Key, Series, Vm},
+    reasons,
+    recording::{End, Header},
+};
+
+/// What entries can be grouped and filtered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dimension {
+    /// name of the VM
+    Vm,
+    /// KVM's number of the vCPU
+    Vcpu,
+    /// L1, L2
+    Level,
+    /// exit reason
+    Reason,
+    /// clean, dirty
+    Entry,
+    /// cause of a timer exit
+    Cause,
+}
+
+impl Dimension {
+    /// Every dimension, in the order of a report's columns.
+    pub const ALL: [Dimension; 6] = [Self::Vm, Self::Vcpu, Self::Level, Self::Reason, Self::Entry, Self::Cause];
+
+    /// Name on the command line and in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vm => "vm",
+            Self::Vcpu => "vcpu",
+            Self::Level => "level",
+            Self::Reason => "reason",
+            Self::Entry => "entry",
+            Self::Cause => "cause",
+        }
+    }
+
+    /// From its name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|d| d.name() == name)
+    }
+}
+
+/// Keeps the entries whose dimension has one of the values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// the dimension
+    pub dimension: Dimension,
+    /// as shown in reports, compared without case
+    pub values: Vec<String>,
+}
+
+impl Filter {
+    /// From "reason=CPUID,HLT".
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let names = || Dimension::ALL.map(Dimension::name).join(", ");
+        let (name, values) =
+            text.split_once('=').ok_or_else(|| format!("filter '{text}': write DIMENSION=VALUE[,VALUE...]"))?;
+        let dimension = Dimension::parse(name)
+            .ok_or_else(|| format!("filter '{text}': no dimension '{name}' (there are {})", names()))?;
+        Ok(Self { dimension, values: values.split(',').map(|v| v.trim().to_lowercase()).collect() })
+    }
+}
+
+/// How a report is cut.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// dimensions that make a row
+    pub by: Vec<Dimension>,
+    /// all must hold
+    pub filters: Vec<Filter>,
+    /// rows with the highest value come first
+    pub sort: Column,
+    /// rows shown; none for all
+    pub top: Option<usize>,
+}
+
+/// One recording's part of a report.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// the file, as it was given
+    pub name: String,
+    /// its header
+    pub header: Header,
+    /// how it ended; none where it was cut off
+    pub end: Option<End>,
+    /// ended within an interval or a line
+    pub torn: bool,
+    /// whole intervals read
+    pub intervals: u64,
+    /// ns of observation
+    pub length_ns: u64,
+}
+
+/// Recordings merged.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// the recordings
+    pub sources: Vec<Source>,
+    /// everything in them; VMs numbered anew
+    pub whole: Interval,
+}
+
+/// Entries that share the values of the view's dimensions.
+#[derive(Debug)]
+pub struct Row {
+    /// values of the view's dimensions, in its order
+    pub group: Vec<String>,
+    /// what a program would like to sort by: the lowest key of the group
+    pub key: Key,
+    /// distributions
+    pub series: Series,
+}
+
+impl Report {
+    /// Adds an interval of a recording. `vms` maps the recording's VM numbers to the report's and is kept between calls.
+    pub fn add(&mut self, mut interval: Interval, vms: &mut BTreeMap<u32, u32>) {
+        for (old, vm) in std::mem::take(&mut interval.vms) {
+            vms.entry(old).or_insert_with(|| {
+                let id = self.number(&vm);
+                self.whole.vms.entry(id).or_insert_with(|| Arc::new(Vm { id, ..Vm::clone(&vm) }));
+                id
+            });
+        }
+        let series = std::mem::take(&mut interval.series);
+        interval.series = series.into_iter().map(|(k, s)| (Key { vm: vms[&k.vm], ..k }, s)).collect();
+        self.whole.merge(&interval);
+    }
+
+    /// The number of a VM that is already known from another recording of the same host and boot, else a new one.
+    fn number(&self, vm: &Vm) -> u32 {
+        let same = |other: &&Arc<Vm>| {
+            (other.tgid, other.start_ticks, other.ordinal, &other.name)
+                == (vm.tgid, vm.start_ticks, vm.ordinal, &vm.name)
+        };
+        let boots: std::collections::BTreeSet<_> = self.sources.iter().map(|s| &s.header.host.boot_id).collect();
+        let known = self.whole.vms.values().find(same).filter(|_| boots.len() <= 1).map(|v| v.id);
+        known.unwrap_or_else(|| self.whole.vms.keys().next_back().map_or(0, |last| last + 1))
+    }
+
+    /// Name of a VM: with its process where several share it, and a number where its process has several.
+    pub fn vm_name(&self, id: u32) -> String {
+        let Some(vm) = self.whole.vms.get(&id) else { return format!("vm-{id}") };
+        let namesakes = self.whole.vms.values().filter(|v| v.name == vm.name);
+        let (mut others, mut siblings) = (false, false);
+        for v in namesakes.filter(|v| v.id != id) {
+            siblings |= v.tgid == vm.tgid && v.start_ticks == vm.start_ticks;
+            others |= v.tgid != vm.tgid || v.start_ticks != vm.start_ticks;
+        }
+        let process = if others { format!("[{}]", vm.tgid) } else { String::new() };
+        let ordinal = if siblings { format!("#{}", vm.ordinal) } else { String::new() };
+        format!("{}{process}{ordinal}", vm.name)
+    }
+
+    /// Value of a dimension as shown; none where it is not known or does not apply.
+    pub fn value(&self, key: &Key, dimension: Dimension) -> Option<String> {
+        match dimension {
+            Dimension::Vm => Some(self.vm_name(key.vm)),
+            Dimension::Vcpu => Some(key.vcpu.to_string()),
+            Dimension::Level => known(key.level.name()),
+            Dimension::Reason => key.reason.map(|r| reasons::name(key.isa as u32, r).into_owned()),
+            Dimension::Entry => known(key.entry.name()),
+            Dimension::Cause => key.cause.map(|c| c.name().to_owned()),
+        }
+    }
+
+    /// The rows of a view.
+    pub fn rows(&self, view: &View) -> Vec<Row> {
+        let mut groups: BTreeMap<Vec<Option<String>>, (Key, Series)> = BTreeMap::new();
+        for (key, series) in &self.whole.series {
+            let passes = |f: &Filter| {
+                let value = self.value(key, f.dimension).unwrap_or_else(|| "n/a".into()).to_lowercase();
+                f.values.contains(&value)
+            };
+            if !view.filters.iter().all(passes) {
+                continue;
+            }
+            let group = view.by.iter().map(|&d| self.value(key, d)).collect();
+            let (lowest, merged) = groups.entry(group).or_insert_with(|| (*key, Series::default()));
+            *lowest = (*lowest).min(*key);
+            merged.merge(series);
+        }
+        let mut rows: Vec<Row> = groups
+            .into_iter()
+            .map(|(group, (key, series))| Row {
+                group: group.into_iter().map(|v| v.unwrap_or_else(|| "-".into())).collect(),
+                key,
+                series,
+            })
+            .collect();
+        // Stable: rows with equal values stay in the order of their groups.
+        rows.sort_by(|a, b| {
+            let value = |row: &Row| view.sort.value(&row.series).unwrap_or(f64::NEG_INFINITY);
+            value(b).partial_cmp(&value(a)).unwrap_or(Ordering::Equal)
+        });
+        rows.truncate(view.top.unwrap_or(usize::MAX));
+        rows
+    }
+
+    /// All pin-control writes; none where no entry's are known.
+    pub fn pin_writes(&self) -> Option<u64> {
+        let known = self.whole.series.values().filter(|s| s.pin_writes.count() > 0);
+        let sum = |s: &Series| s.pin_writes.buckets().map(|(low, _, n)| low * n).sum::<u64>();
+        known.map(sum).reduce(|a, b| a + b)
+    }
+
+    /// Entries whose pin writes are not known.
+    pub fn entries_without_pin_writes(&self) -> u64 {
+        self.whole.series.values().map(|s| s.entries() - s.pin_writes.count()).sum()
+    }
+
+    /// Preemption-timer exits of a cause; none where there is no VMX.
+    pub fn timer_exits(&self, cause: TimerCause) -> Option<u64> {
+        let vmx = self.sources.iter().any(|s| s.header.host.vendor == Some(crate::layout::Vendor::Intel))
+            || self.whole.series.keys().any(|k| k.isa == Isa::Vmx);
+        let of_cause = self.whole.series.iter().filter(|(k, _)| k.cause == Some(cause));
+        vmx.then(|| of_cause.map(|(_, s)| s.entries()).sum())
+    }
+
+    /// Whether any recording was made on an emulated CPU.
+    pub fn is_emulated(&self) -> bool {
+        self.sources.iter().any(|s| s.header.host.emulated)
+    }
+
+    /// False where the kernel's count and what arrived disagree: the figures are not to be trusted.
+    pub fn is_exact(&self) -> bool {
+        let t = &self.whole.totals;
+        t.entries == t.delivered + t.dropped
+            && self.sources.iter().filter_map(|s| s.end.as_ref()).all(|e| e.accounting.exact)
+    }
+}
+
+fn known(name: &str) -> Option<String> {
+    (name != "unknown").then(|| name.to_owned())
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::{
+        interval::{
+            Totals,
+            tests::{event, vm},
+        },
+        recording::tests::header,
+    };
+
+    /// A report of two vCPUs: 23 timer exits of vCPU 1, each with 2 pin writes, 97 CPUID exits of vCPU 0 without.
+    pub fn report() -> Report {
+        let mut interval = Interval::starting(5);
+        interval.length_ns = 2_000_000_000;
+        for n in 0..97 {
+            interval.record(&event(0, 10, 1000 + n, 0), &vm(0));
+        }
+        for n in 0..23 {
+            interval.record(&event(1, 52, 50_000 + n, 2), &vm(0));
+        }
+        interval.totals = Totals { entries: 125, delivered: 120, dropped: 5, unmatched: 1, ..Totals::default() };
+        let source = Source {
+            name: "x.hlog".into(),
+            header: header(),
+            end: None,
+            torn: false,
+            intervals: 1,
+            length_ns: interval.length_ns,
+        };
+        let mut report = Report { sources: vec![source], whole: Interval::default() };
+        report.add(interval, &mut BTreeMap::new());
+        report
+    }
+
+    /// By VM and reason, most entries first.
+    pub fn view() -> View {
+        View { by: vec![Dimension::Vm, Dimension::Reason], filters: vec![], sort: Column::Entries, top: None }
+    }
+
+    fn groups(rows: &[Row]) -> Vec<(String, u64)> {
+        rows.iter().map(|r| (r.group.join("/"), r.series.entries())).collect()
+    }
+
+    #[test]
+    fn rows_are_grouped_filtered_and_sorted() {
+        let report = report();
+        assert_eq!(groups(&report.rows(&view())), [("vm0/CPUID".into(), 97), ("vm0/PREEMPTION_TIMER".into(), 23)]);
+        let slowest = View { sort: Column::parse("entry_to_exit_ns.p50").unwrap(), top: Some(1), ..view() };
+        assert_eq!(groups(&report.rows(&slowest)), [("vm0/PREEMPTION_TIMER".into(), 23)]);
+        let filters = vec![Filter::parse("reason=cpuid").unwrap()];
+        assert_eq!(groups(&report.rows(&View { filters, ..view() })), [("vm0/CPUID".into(), 97)]);
+        let whole = View { by: vec![], ..view() };
+        assert_eq!(groups(&report.rows(&whole)), [(String::new(), 120)]);
+    }
+
+    #[test]
+    fn sums_are_those_of_the_events() {
+        let report = report();
+        assert_eq!(report.pin_writes(), Some(46));
+        assert_eq!(report.timer_exits(TimerCause::Deadline), Some(23));
+        assert_eq!(report.timer_exits(TimerCause::Spurious), Some(0));
+        assert!(report.is_exact());
+        assert_eq!(Report::default().pin_writes(), None);
+        assert_eq!(Report::default().timer_exits(TimerCause::Spurious), None);
+    }
+
+    #[test]
+    fn a_vm_keeps_its_number_across_recordings_of_one_boot_only() {
+        let mut report = report();
+        let mut again = Interval::starting(9);
+        again.record(&event(0, 10, 7, 0), &vm(0));
+        report.add(again.clone(), &mut BTreeMap::new());
+        assert_eq!(report.whole.vms.len(), 1);
+        let mut others = Interval::starting(9);
+        others.record(&event(0, 10, 7, 0), &vm(1));
+        others.record(&event(0, 10, 7, 0), &vm(2));
+        report.add(others, &mut BTreeMap::new());
+        assert_eq!(report.whole.vms.len(), 3);
+        let mut other_boot = report.sources[0].clone();
+        other_boot.header.host.boot_id = "another".into();
+        report.sources.push(other_boot);
+        report.add(again, &mut BTreeMap::new());
+        assert_eq!(report.whole.vms.len(), 4);
+    }
+
+    #[test]
+    fn a_filter_that_makes_no_sense_is_refused_with_what_there_is() {
+        assert!(Filter::parse("color=red").unwrap_err().contains("vm, vcpu, level"));
+        assert!(Filter::parse("reason").unwrap_err().contains("DIMENSION=VALUE"));
+    }
+}

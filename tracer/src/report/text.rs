@@ -1,0 +1,190 @@
+//! The report as text: first what was lost, then where the figures come from, then the tables.
+
+use std::fmt::Write as _;
+
+use tracer_common::rules::TimerCause;
+
+use super::{Dimension, Report, Row, Source, View};
+use crate::{
+    columns::{FIGURES, Figure, STATS, Unit, human},
+    recording::PinSource,
+};
+
+/// Renders a report for a terminal or a file. No colours.
+pub fn render(report: &Report, view: &View) -> String {
+    let mut out = loss(report);
+    if report.is_emulated() {
+        out += "EMULATED: the CPU was emulated in software; counts are right, times are no times of any CPU\n";
+    }
+    for source in &report.sources {
+        out += &recording(source);
+    }
+    out += &totals(report);
+    let rows = report.rows(view);
+    if rows.is_empty() {
+        out += "\nno entries";
+        out +=
+            if report.whole.totals.delivered > 0 { " pass the filters\n" } else { " were recorded: did a VM run?\n" };
+        return out;
+    }
+    for figure in FIGURES.iter().filter(|f| f.unit == Unit::Ns) {
+        let _ = write!(out, "\n{} ({})\n", figure.name, figure.help);
+        out += &table(view, &rows, figure, report.whole.length_ns);
+    }
+    out
+}
+
+/// The first line: what is missing from everything below.
+fn loss(report: &Report) -> String {
+    let t = &report.whole.totals;
+    let mut line = if t.dropped + t.malformed + t.not_kept == 0 {
+        format!("no loss: {} entries, all delivered", t.entries)
+    } else {
+        let percent = 100.0 * (t.dropped + t.malformed + t.not_kept) as f64 / t.entries.max(1) as f64;
+        let mut parts = vec![format!("{} delivered", t.delivered), format!("{} dropped (ring full)", t.dropped)];
+        if t.malformed > 0 {
+            parts.push(format!("{} malformed", t.malformed));
+        }
+        if t.not_kept > 0 {
+            parts.push(format!("{} beyond the bound of series", t.not_kept));
+        }
+        format!("LOST {percent:.3}% of {} entries: {}", t.entries, parts.join(", "))
+    };
+    if !report.is_exact() {
+        line += "; THE KERNEL'S COUNT DISAGREES: do not trust these figures";
+    }
+    line + "\n"
+}
+
+fn recording(source: &Source) -> String {
+    let Source { name, header: h, end, torn, intervals, length_ns } = source;
+    let label = h.label.as_ref().map(|l| format!(" \"{l}\"")).unwrap_or_default();
+    let mut out = format!(
+        "recording  {name}{label}: {} in {intervals} intervals, {}\n",
+        human(Some(*length_ns as f64), Unit::Ns),
+        match (end, torn) {
+            (Some(end), _) => format!("ended by {}", end.reason),
+            (None, true) => "cut off within an interval (what is whole was read)".into(),
+            (None, false) => "cut off (its last whole interval was read)".into(),
+        }
+    );
+    let host = &h.host;
+    let caveat = host.caveat().map(|c| format!(", {c}")).unwrap_or_default();
+    let _ = writeln!(out, "host       {}: Linux {}, {} x {}{caveat}", host.name, host.kernel, host.cpus, host.cpu);
+    let source = match h.pin_writes_source {
+        PinSource::Shadow => "shadow (differences of the controls' shadow copy)",
+        PinSource::None => "none: n/a",
+    };
+    let _ = writeln!(out, "policy     {}; pin writes from {source}", h.policy.name());
+    for missing in &h.missing {
+        let _ = writeln!(out, "missing    {missing}");
+    }
+    out
+}
+
+fn totals(report: &Report) -> String {
+    let count = |n: Option<u64>| n.map_or("n/a".to_owned(), |n| n.to_string());
+    let t = &report.whole.totals;
+    let mut out = String::from("timer exits");
+    for cause in TimerCause::ALL {
+        let n = report.timer_exits(cause);
+        // A cause that cannot be told is worth a word only where there is one.
+        if cause != TimerCause::Unknown || n.is_some_and(|n| n > 0) {
+            let _ = write!(out, "  {} {}", cause.name(), count(n));
+        }
+    }
+    let _ = write!(out, "\npin writes  {}", count(report.pin_writes()));
+    let unknown = report.entries_without_pin_writes();
+    if report.pin_writes().is_some() && unknown > 0 {
+        let _ = write!(out, " (of {unknown} more entries not known)");
+    }
+    let _ = write!(out, "\nunmatched   {}", t.unmatched);
+    let open: u64 = report.sources.iter().filter_map(|s| s.end.as_ref()).map(|e| e.accounting.open).sum();
+    if open > 0 {
+        let _ = write!(out, "; {open} in the guest at the end");
+    }
+    if t.td_entries > 0 {
+        let _ = write!(out, "; {} entries of TDX guests left out", t.td_entries);
+    }
+    out + "\n"
+}
+
+fn table(view: &View, rows: &[Row], figure: &Figure, length_ns: u64) -> String {
+    let group =
+        view.by.iter().map(|d| if *d == Dimension::Reason { "EXIT REASON".into() } else { d.name().to_uppercase() });
+    let mut head: Vec<String> = group.collect();
+    let texts = head.len();
+    head.extend(["ENTRIES", "/S"].map(str::to_owned));
+    let stats = || STATS.iter().filter(|s| s.name != "mean");
+    head.extend(stats().map(|s| s.title.to_owned()));
+    head.push("PIN/ENTRY".into());
+    let mut cells = vec![head];
+    for row in rows {
+        let histogram = (figure.of)(&row.series);
+        let rate = (length_ns > 0).then(|| row.series.entries() as f64 * 1e9 / length_ns as f64);
+        let mut line = row.group.clone();
+        line.push(row.series.entries().to_string());
+        line.push(human(rate, Unit::PerSecond));
+        line.extend(stats().map(|s| human((s.of)(histogram), figure.unit)));
+        line.push(human(row.series.pin_writes.mean(), Unit::Count));
+        cells.push(line);
+    }
+    align(&cells, texts)
+}
+
+/// Columns as wide as their widest cell; the first `texts` to the left, the others to the right.
+fn align(cells: &[Vec<String>], texts: usize) -> String {
+    let columns = cells.first().map_or(0, Vec::len);
+    let width = |c: usize| cells.iter().map(|line| line[c].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for line in cells {
+        let mut text = String::new();
+        for (c, cell) in line.iter().enumerate() {
+            let pad = " ".repeat(widths[c] - cell.chars().count());
+            let gap = if c == 0 { "" } else { "  " };
+            text += &if c < texts { format!("{gap}{cell}{pad}") } else { format!("{gap}{pad}{cell}") };
+        }
+        out += text.trim_end();
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{report, view},
+        *,
+    };
+
+    #[test]
+    fn the_first_line_says_what_was_lost() {
+        let text = render(&report(), &view());
+        assert_eq!(text.lines().next().unwrap(), "LOST 4.000% of 125 entries: 120 delivered, 5 dropped (ring full)");
+        let mut whole = report();
+        whole.whole.totals.entries = 120;
+        whole.whole.totals.dropped = 0;
+        assert!(render(&whole, &view()).starts_with("no loss: 120 entries, all delivered\n"));
+        whole.whole.totals.entries = 121;
+        assert!(render(&whole, &view()).lines().next().unwrap().contains("DISAGREES"));
+    }
+
+    #[test]
+    fn emulation_is_said_and_only_then() {
+        assert!(!render(&report(), &view()).contains("EMULATED"));
+        let mut emulated = report();
+        emulated.sources[0].header.host.emulated = true;
+        assert!(render(&emulated, &view()).contains("EMULATED"));
+    }
+
+    #[test]
+    fn a_table_shows_every_row_with_its_figures() {
+        let text = render(&report(), &view());
+        let row = text.lines().find(|l| l.contains("PREEMPTION_TIMER")).unwrap();
+        let cells: Vec<_> = row.split_whitespace().collect();
+        assert_eq!(cells[..5], ["vm0", "PREEMPTION_TIMER", "23", "11.5", "50.0us"]);
+        assert_eq!(cells.last(), Some(&"2"));
+        assert!(text.contains("timer exits  deadline 23  immediate 0  spurious 0\n"), "{text}");
+    }
+}
