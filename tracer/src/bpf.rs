@@ -99,7 +99,7 @@ impl Tracer {
         for name in [exit_program, "kvm_entry"] {
             tracer.program(name)?.load().with_context(|| format!("load program {name}"))?;
         }
-        // The programs hold the outer map; the rings stay alive through it and through their own descriptors.
+        // Only now: the programs refer to the map by its descriptor until they are loaded. From then on they hold it.
         drop(outer);
         Ok(tracer)
     }
@@ -177,7 +177,8 @@ where
 }
 
 fn fill(ebpf: &mut Ebpf, name: &str, keys: Option<&[u32]>) -> Result<()> {
-    let mut map: HashMap<MapData, u32, u8> = take(ebpf, name)?;
+    let map = ebpf.map_mut(name).with_context(|| format!("map {name} is not in the object"))?;
+    let mut map: HashMap<_, u32, u8> = HashMap::try_from(map).with_context(|| format!("map {name}"))?;
     for key in keys.unwrap_or_default() {
         map.insert(key, 1, 0).with_context(|| format!("filter {name}: add {key}"))?;
     }

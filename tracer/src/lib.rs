@@ -2,6 +2,8 @@
 
 pub mod bpf;
 pub mod btf;
+pub mod check;
+pub mod cli;
 pub mod clock;
 pub mod collect;
 pub mod columns;
@@ -10,7 +12,11 @@ pub mod histogram;
 pub mod host;
 pub mod interval;
 pub mod layout;
+pub mod output;
+pub mod probe;
 pub mod reasons;
+pub mod record;
 pub mod recording;
 pub mod report;
+pub mod reporting;
 pub mod vm;

@@ -1,1 +1,54 @@
-fn main() {}
+//! The command `vmentry`: parses, runs, and prints an error once.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use vmentry::{
+    check,
+    cli::{CheckArgs, Cli, Command, ExerciseArgs, Format},
+    guest, output, record, reporting,
+};
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("vmentry: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    match &cli.command {
+        Command::Check(args) => check(args),
+        Command::Record(args) => record::run(args),
+        Command::Report(args) => reporting::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Exercise(args) => exercise(args).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn check(args: &CheckArgs) -> Result<ExitCode> {
+    let facts = check::gather();
+    let problems = facts.problems();
+    match args.format {
+        Format::Text => output::print(&check::text(&facts, &problems))?,
+        Format::Json => output::print(&(serde_json::to_string_pretty(&check::json(&facts, &problems))? + "\n"))?,
+    }
+    Ok(if check::has_errors(&problems) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn exercise(args: &ExerciseArgs) -> Result<()> {
+    let plan = guest::Plan {
+        scenario: args.scenario,
+        count: args.count,
+        vcpus: args.vcpus,
+        delta: args.delta.unwrap_or(args.scenario.default_delta()),
+    };
+    let outcome = guest::run(&plan)?;
+    match args.format {
+        Format::Text => output::print(&format!("{outcome}\n")),
+        Format::Json => output::print(&(serde_json::to_string_pretty(&outcome)? + "\n")),
+    }
+}

@@ -1,0 +1,199 @@
+//! The command line: types only.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
+
+use crate::{bpf::DEFAULT_RING_BYTES, columns::Column, guest::Scenario};
+
+/// Measures VM-entry latency, pin-control VMCS writes per entry and spurious VMX-preemption-timer exits of KVM hosts.
+#[derive(Debug, Parser)]
+#[command(name = "vmentry", version, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  vmentry check                                  can this host be traced, and how well?
+  vmentry record -o before.hlog --duration 30s   trace every VM for 30 seconds
+  vmentry report before.hlog                     what was seen, by VM and exit reason
+  vmentry report before.hlog --by reason,entry --sort entry_to_exit_ns.p99
+
+Exit codes: 0 done, 1 failed (the message says what to do), 2 wrong command line;
+'record -- COMMAND' ends with the command's code.";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Tell what this host allows to measure, and every problem with its fix
+    Check(CheckArgs),
+    /// Record VM entries into a file
+    Record(RecordArgs),
+    /// Report on recordings
+    Report(ReportArgs),
+    /// Run a small guest that makes known exits, to check a tracer with
+    Exercise(ExerciseArgs),
+}
+
+/// Text for people or JSON for programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// for people
+    #[default]
+    Text,
+    /// for programs; the fields are in the README
+    Json,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// Arguments of `record`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vmentry record -o all.hlog                          until Ctrl-C
+  vmentry record -o web1.hlog --vm web1 --duration 1m
+  vmentry record -o x.hlog -- vmentry exercise tsc-deadline --count 23")]
+pub struct RecordArgs {
+    /// File to write; '-' for standard output
+    #[arg(short, long, value_name = "FILE", default_value = "vmentry.hlog")]
+    pub output: PathBuf,
+    /// Replace FILE if it exists
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Stop after this time, e.g. 500ms, 30s, 5m, 1h
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Length of an interval: what a killed recording loses at most
+    #[arg(long, value_name = "D", value_parser = duration, default_value = "1s")]
+    pub interval: Duration,
+    /// A name for the recording, shown in reports
+    #[arg(long, value_name = "L")]
+    pub label: Option<String>,
+    /// Only VMs of this name or process, as 'vmentry check' lists them [repeatable]
+    #[arg(long, value_name = "NAME|PID")]
+    pub vm: Vec<String>,
+    /// Only VMs of this process [repeatable]
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<u32>,
+    /// Only these vCPU numbers, e.g. 0,2
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub vcpu: Vec<u32>,
+    /// Size of each CPU's ring in KiB: a power of two; a record takes 80 bytes
+    #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024)]
+    pub ring_kib: u32,
+    /// Run this command and stop when it ends
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Dimensions: vm, vcpu, level (L1, L2), reason, entry (clean, dirty), cause (of timer exits).
+
+Examples:
+  vmentry report a.hlog b.hlog                                several recordings as one
+  vmentry report a.hlog --by vm,vcpu,reason --top 10
+  vmentry report a.hlog --filter reason=PREEMPTION_TIMER --by cause,entry
+  vmentry report a.hlog --format json | jq .totals")]
+pub struct ReportArgs {
+    /// Recordings; '-' for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Dimensions that make a row; JSON has all of them by default
+    #[arg(long, value_name = "DIM,..", value_delimiter = ',', value_parser = PossibleValuesParser::new(["vm", "vcpu", "level", "reason", "entry", "cause"]), hide_possible_values = true)]
+    pub by: Vec<String>,
+    /// Keep rows with these values only, e.g. reason=CPUID,HLT [repeatable]
+    #[arg(long, value_name = "DIM=VALUE,..")]
+    pub filter: Vec<String>,
+    /// Column to sort by, highest first: entries, or FIGURE.STATISTIC such as entry_to_exit_ns.p99
+    #[arg(long, value_name = "COLUMN", default_value = "entries", value_parser = column)]
+    pub sort: Column,
+    /// Show the first N rows only
+    #[arg(long, value_name = "N")]
+    pub top: Option<usize>,
+}
+
+/// Arguments of `exercise`.
+#[derive(Debug, Args)]
+pub struct ExerciseArgs {
+    /// What the guest does
+    #[arg(value_name = "SCENARIO", value_parser = scenarios())]
+    pub scenario: Scenario,
+    /// How often each vCPU does it
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: u64,
+    /// Number of vCPUs
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub vcpus: u32,
+    /// TSC cycles until a timer is due, or iterations of a spin loop [default: fits the scenario]
+    #[arg(long, value_name = "N")]
+    pub delta: Option<u32>,
+    /// How to print what was done
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+fn scenarios() -> impl clap::builder::TypedValueParser<Value = Scenario> {
+    use clap::builder::{PossibleValue, TypedValueParser as _};
+    let values = Scenario::ALL.map(|s| PossibleValue::new(s.name()).help(s.description()));
+    PossibleValuesParser::new(values).try_map(|name| name.parse::<Scenario>())
+}
+
+/// A column's name, or all of them.
+fn column(name: &str) -> Result<Column, String> {
+    Column::parse(name).ok_or_else(|| format!("there are: {}", Column::names().join(", ")))
+}
+
+/// From "500ms", "30s", "5m", "1h"; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let scale = match unit {
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("unknown unit '{unit}': use ms, s, m or h")),
+    };
+    let seconds = number.trim().parse::<f64>().map_err(|_| format!("'{number}' is no number"))? * scale;
+    if !(0.01..=1e9).contains(&seconds) {
+        return Err("must be between 10ms and 30 years".into());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units_and_bounds() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
+        for bad in ["", "s", "5d", "-1s", "0", "1e99", "nan"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What a tracer must see of a scenario: exits by reason, for each vCPU.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::host::Extension;
+use super::scenario::Scenario;
+
+/// Exits that a tracer must count for each vCPU of a run.
+///
+/// Timer counts hold while a vCPU stays on its CPU: KVM delivers a deadline that passed during a migration without an
+/// exit. Exits with other reasons may come on top at any time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Expectation {
+    /// Names of exit reasons as in [`crate::reasons`]; with several, their sum is meant.
+    pub reasons: Vec<&'static str>,
+    /// For preemption-timer exits, why they happen; none for other reasons.
+    pub cause: Option<Cause>,
+    /// How `exits_per_vcpu` is to be read.
+    pub bound: Bound,
+    /// Exits on each vCPU.
+    pub exits_per_vcpu: u64,
+}
+
+/// Why a preemption-timer exit happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A timer of the guest expires.
+    Deadline,
+    /// KVM wants control back at once.
+    Immediate,
+}
+
+/// Whether a number of exits is exact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// This many.
+    Exactly,
+    /// This many or more: the host causes such exits too.
+    AtLeast,
+    /// This many, or fewer where the guest did not have to wait.
+    AtMost,
+}
+
+/// What each vCPU that does `count` iterations must show; nothing on a host without VMX and SVM.
+pub fn expectations(scenario: Scenario, count: u64, extension: Extension) -> Vec<Expectation> {
+    match extension {
+        Extension::Vmx { preemption_timer, guest_timers } => vmx(scenario, count, preemption_timer, guest_timers),
+        Extension::Svm => svm(scenario, count),
+        Extension::None => Vec::new(),
+    }
+}
+
+fn vmx(scenario: Scenario, count: u64, preemption_timer: bool, guest_timers: bool) -> Vec<Expectation> {
+    let deadline = guest_timers.then(|| timer(Cause::Deadline, count));
+    let mut expected = Vec::new();
+    match scenario {
+        Scenario::Out | Scenario::Spin => {}
+        Scenario::Cpuid => expected.push(exactly(&["CPUID"], count)),
+        Scenario::Vmcall => expected.push(exactly(&["VMCALL"], count)),
+        Scenario::TscDeadline => {
+            expected.extend(deadline);
+            expected.push(exactly(&["MSR_WRITE"], count));
+        }
+        Scenario::Oneshot => expected.extend(deadline),
+        Scenario::Hlt => {
+            expected.push(exactly(&["HLT"], count));
+            expected.push(exactly(&["MSR_WRITE"], count));
+        }
+        Scenario::Immediate if preemption_timer => {
+            expected.push(timer(Cause::Immediate, count));
+        }
+        // Without the timer KVM gets control back by an interrupt to its own CPU.
+        Scenario::Immediate => expected.push(at_least("EXTERNAL_INTERRUPT", count)),
+    }
+    expected.push(exactly(&["IO_INSTRUCTION"], port_writes(scenario, count)));
+    expected
+}
+
+fn svm(scenario: Scenario, count: u64) -> Vec<Expectation> {
+    let mut expected = Vec::new();
+    match scenario {
+        // Timers expire in the host; how many of its interrupts hit a running guest is not known beforehand.
+        Scenario::Out | Scenario::Spin | Scenario::Oneshot => {}
+        Scenario::Cpuid => expected.push(exactly(&["CPUID"], count)),
+        Scenario::Vmcall => expected.push(exactly(&["VMMCALL"], count)),
+        Scenario::TscDeadline => expected.push(exactly(&["MSR"], count)),
+        Scenario::Hlt => {
+            // Linux 6.15 and later intercept idle HLT only, where the CPU can: a timer that was early leaves no exit.
+            expected.push(Expectation { bound: Bound::AtMost, ..exactly(&["HLT", "IDLE_HLT"], count) });
+            expected.push(exactly(&["MSR"], count));
+        }
+        Scenario::Immediate => expected.push(at_least("INTR", count)),
+    }
+    expected.push(exactly(&["IOIO"], port_writes(scenario, count)));
+    expected
+}
+
+/// The write that ends a run, and those that are the work.
+fn port_writes(scenario: Scenario, count: u64) -> u64 {
+    match scenario {
+        Scenario::Out | Scenario::Immediate => count + 1,
+        _ => 1,
+    }
+}
+
+fn exactly(reasons: &[&'static str], count: u64) -> Expectation {
+    Expectation { reasons: reasons.to_vec(), cause: None, bound: Bound::Exactly, exits_per_vcpu: count }
+}
+
+fn at_least(reason: &'static str, count: u64) -> Expectation {
+    Expectation { bound: Bound::AtLeast, ..exactly(&[reason], count) }
+}
+
+fn timer(cause: Cause, count: u64) -> Expectation {
+    Expectation { cause: Some(cause), ..exactly(&["PREEMPTION_TIMER"], count) }
+}
+
+impl fmt::Display for Expectation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bound = match self.bound {
+            Bound::Exactly => "",
+            Bound::AtLeast => "at least ",
+            Bound::AtMost => "at most ",
+        };
+        let cause = match self.cause {
+            None => "",
+            Some(Cause::Deadline) => " (deadline)",
+            Some(Cause::Immediate) => " (immediate)",
+        };
+        let reasons = self.reasons.join(" or ");
+        write!(f, "{reasons} {bound}{}{cause}", self.exits_per_vcpu)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL_VMX: Extension = Extension::Vmx { preemption_timer: true, guest_timers: true };
+
+    fn lines(scenario: Scenario, extension: Extension) -> Vec<String> {
+        let expected = expectations(scenario, 23, extension);
+        expected.iter().map(Expectation::to_string).collect()
+    }
+
+    #[test]
+    fn deadline_timers_on_vmx_exit_once_each_by_the_preemption_timer() {
+        assert_eq!(
+            lines(Scenario::TscDeadline, FULL_VMX),
+            ["PREEMPTION_TIMER 23 (deadline)", "MSR_WRITE 23", "IO_INSTRUCTION 1"]
+        );
+    }
+
+    #[test]
+    fn immediate_exits_use_the_preemption_timer_even_where_guest_timers_do_not() {
+        let posted = Extension::Vmx { preemption_timer: true, guest_timers: false };
+        assert_eq!(lines(Scenario::Immediate, posted), ["PREEMPTION_TIMER 23 (immediate)", "IO_INSTRUCTION 24"]);
+        assert_eq!(lines(Scenario::Oneshot, posted), ["IO_INSTRUCTION 1"]);
+    }
+
+    #[test]
+    fn without_the_preemption_timer_immediate_exits_are_interrupts() {
+        let off = Extension::Vmx { preemption_timer: false, guest_timers: false };
+        assert_eq!(lines(Scenario::Immediate, off), ["EXTERNAL_INTERRUPT at least 23", "IO_INSTRUCTION 24"]);
+    }
+
+    #[test]
+    fn on_svm_both_kinds_of_hlt_count() {
+        assert_eq!(lines(Scenario::Hlt, Extension::Svm), ["HLT or IDLE_HLT at most 23", "MSR 23", "IOIO 1"]);
+    }
+
+    #[test]
+    fn every_expected_reason_is_in_the_table_of_its_extension() {
+        let isas = [(1, FULL_VMX), (2, Extension::Svm)];
+        for (isa, extension) in isas {
+            for scenario in Scenario::ALL {
+                let expected = expectations(scenario, 1, extension);
+                for reason in expected.iter().flat_map(|e| &e.reasons) {
+                    assert!(crate::reasons::parse(isa, reason).is_some(), "{scenario}: {reason}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_expected_of_a_host_without_vmx_and_svm() {
+        for scenario in Scenario::ALL {
+            assert_eq!(expectations(scenario, 1, Extension::None), []);
+        }
+    }
+
+    #[test]
+    fn json_has_snake_case_names_and_null_for_no_cause() {
+        let json = serde_json::to_string(&at_least("INTR", 5)).unwrap();
+        assert_eq!(json, r#"{"reasons":["INTR"],"cause":null,"bound":"at_least","exits_per_vcpu":5}"#);
+    }
+}

@@ -1,0 +1,215 @@
+// The guest's machine code: 32-bit flat protected mode, no paging, loaded at LOAD and entered at its first byte.
+//
+// On entry EBP points to the vCPU's parameter block (the offsets below) and ESP to the end of its page. EBP stays put:
+// the interrupt handlers count through it, so each vCPU counts in its own block. The words in braces come from image.rs.
+
+        .pushsection .rodata.vmentry_guest, "a", @progbits
+        .code32
+
+        .set LOAD, {load}
+        .set CODE_SELECTOR, {code_selector}
+        .set WORK_PORT, {work_port}
+        .set END_PORT, {end_port}
+
+        // The parameter block: read by the guest ...
+        .set PROGRAM, {program}
+        .set COUNT, {count}
+        .set DELTA, {delta}
+        // ... and written by it.
+        .set ITERATIONS, {iterations}
+        .set INTERRUPTS, {interrupts}
+        .set NMIS, {nmis}
+        .set FIRST_TSC, {first_tsc}
+        .set LAST_TSC, {last_tsc}
+
+        .set APIC_BASE, 0xfee00000
+        .set APIC_EOI, APIC_BASE + 0xb0
+        .set APIC_SPURIOUS, APIC_BASE + 0xf0
+        .set APIC_LVT_TIMER, APIC_BASE + 0x320
+        .set APIC_INITIAL_COUNT, APIC_BASE + 0x380
+        .set APIC_DIVIDE, APIC_BASE + 0x3e0
+        .set APIC_ENABLE, 0x1ff                 // software enable, spurious vector 0xff
+        .set TSC_DEADLINE_MODE, 0x40000
+        .set DIVIDE_BY_1, 0xb
+        .set MSR_TSC_DEADLINE, 0x6e0
+        .set KVM_HC_VAPIC_POLL_IRQ, 1           // the hypercall that does nothing and succeeds
+        .set TIMER_VECTOR, {timer_vector}
+
+        .globl vmentry_guest_start
+vmentry_guest_start:
+        rdtsc
+        movl    %eax, FIRST_TSC(%ebp)
+        movl    %edx, FIRST_TSC + 4(%ebp)
+        movl    COUNT(%ebp), %esi
+        movl    PROGRAM(%ebp), %eax
+        jmp     *PROGRAMS(, %eax, 4)
+
+        // Ends one iteration: count it and go round again from local label 1 until COUNT have been done.
+        .macro  vmentry_next
+        incl    ITERATIONS(%ebp)
+        decl    %esi
+        jnz     1b
+        jmp     .Lvmentry_end
+        .endm
+
+        // EDX:EAX = now + DELTA, into the deadline register.
+        .macro  vmentry_arm_deadline
+        rdtsc
+        addl    DELTA(%ebp), %eax
+        adcl    $0, %edx
+        movl    $MSR_TSC_DEADLINE, %ecx
+        wrmsr
+        .endm
+
+.Lvmentry_out:
+1:      outb    %al, $WORK_PORT
+        vmentry_next
+
+.Lvmentry_cpuid:
+1:      xorl    %eax, %eax
+        xorl    %ecx, %ecx
+        cpuid
+        vmentry_next
+
+        // A hypercall that fails is not counted as done; the host sees it in ITERATIONS.
+.Lvmentry_vmcall:
+1:      movl    $KVM_HC_VAPIC_POLL_IRQ, %eax
+        vmcall
+        testl   %eax, %eax
+        jnz     .Lvmentry_end
+        vmentry_next
+
+.Lvmentry_vmmcall:
+1:      movl    $KVM_HC_VAPIC_POLL_IRQ, %eax
+        vmmcall
+        testl   %eax, %eax
+        jnz     .Lvmentry_end
+        vmentry_next
+
+        // The busy waits have no PAUSE: pause-loop exiting would add exits of its own.
+.Lvmentry_tsc_deadline:
+        movl    $APIC_ENABLE, APIC_SPURIOUS
+        movl    $TSC_DEADLINE_MODE + TIMER_VECTOR, APIC_LVT_TIMER
+        sti
+1:      movl    INTERRUPTS(%ebp), %ebx
+        vmentry_arm_deadline
+2:      cmpl    %ebx, INTERRUPTS(%ebp)
+        je      2b
+        vmentry_next
+
+.Lvmentry_oneshot:
+        movl    $APIC_ENABLE, APIC_SPURIOUS
+        movl    $TIMER_VECTOR, APIC_LVT_TIMER
+        movl    $DIVIDE_BY_1, APIC_DIVIDE
+        sti
+1:      movl    INTERRUPTS(%ebp), %ebx
+        movl    DELTA(%ebp), %eax
+        movl    %eax, APIC_INITIAL_COUNT
+2:      cmpl    %ebx, INTERRUPTS(%ebp)
+        je      2b
+        vmentry_next
+
+        // STI holds interrupts off for one instruction more, so none should be taken between it and HLT.
+.Lvmentry_hlt:
+        movl    $APIC_ENABLE, APIC_SPURIOUS
+        movl    $TSC_DEADLINE_MODE + TIMER_VECTOR, APIC_LVT_TIMER
+1:      movl    INTERRUPTS(%ebp), %ebx
+        vmentry_arm_deadline
+2:      sti
+.Lvmentry_halt:
+        hlt
+        cli
+        cmpl    %ebx, INTERRUPTS(%ebp)
+        je      2b
+        vmentry_next
+
+.Lvmentry_spin:
+1:      movl    DELTA(%ebp), %ecx
+2:      loop    2b
+        vmentry_next
+
+        // User space injects an interrupt and an NMI at each OUT.
+.Lvmentry_immediate:
+        sti
+1:      outb    %al, $WORK_PORT
+        vmentry_next
+
+.Lvmentry_end:
+        cli
+        rdtsc
+        movl    %eax, LAST_TSC(%ebp)
+        movl    %edx, LAST_TSC + 4(%ebp)
+        outb    %al, $END_PORT
+3:      hlt
+        jmp     3b
+
+        // QEMU's emulation of SVM forgets the shadow of STI when an exit falls between STI and HLT (its VMRUN does not
+        // load int_state), and the interrupt comes before HLT, which then would wait for ever: step over it.
+.Lvmentry_on_timer:
+        incl    INTERRUPTS(%ebp)
+        movl    $0, APIC_EOI
+        cmpl    $LOAD + (.Lvmentry_halt - vmentry_guest_start), (%esp)
+        jne     1f
+        incl    (%esp)
+1:      iret
+
+        // Injected by user space past the local APIC, which thus needs no EOI.
+.Lvmentry_on_injected:
+        incl    INTERRUPTS(%ebp)
+        iret
+
+.Lvmentry_on_nmi:
+        incl    NMIS(%ebp)
+        iret
+
+.Lvmentry_on_spurious:
+        iret
+
+        // In the order of image::Program.
+        .balign 8
+.Lvmentry_programs:
+        .long   LOAD + (.Lvmentry_out - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_cpuid - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_vmcall - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_vmmcall - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_tsc_deadline - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_oneshot - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_hlt - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_spin - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_immediate - vmentry_guest_start)
+        .set PROGRAMS, LOAD + (.Lvmentry_programs - vmentry_guest_start)
+
+        // Null, flat code, flat data.
+        .balign 8
+        .globl vmentry_guest_gdt
+vmentry_guest_gdt:
+        .quad   0
+        .quad   0x00cf9b000000ffff
+        .quad   0x00cf93000000ffff
+
+        // A vector without a gate ends the guest in a triple fault, which user space reports with the RIP.
+        .macro  vmentry_gate handler
+        .short  LOAD + (\handler - vmentry_guest_start)
+        .short  CODE_SELECTOR
+        .short  0x8e00
+        .short  0                               // LOAD and the image are below 64 KiB
+        .endm
+
+        .balign 8
+        .globl vmentry_guest_idt
+vmentry_guest_idt:
+        .skip   2 * 8
+        vmentry_gate .Lvmentry_on_nmi
+        .skip   (TIMER_VECTOR - 3) * 8
+        vmentry_gate .Lvmentry_on_timer
+        vmentry_gate .Lvmentry_on_injected
+        .skip   (0xff - (TIMER_VECTOR + 2)) * 8
+        vmentry_gate .Lvmentry_on_spurious
+
+        .globl vmentry_guest_end
+vmentry_guest_end:
+        .purgem vmentry_next
+        .purgem vmentry_arm_deadline
+        .purgem vmentry_gate
+        .code64
+        .popsection

@@ -1,0 +1,161 @@
+//! The virtual machine: created through /dev/kvm, with vCPUs in flat 32-bit protected mode, ready to run.
+
+use anyhow::{Context, Result, bail, ensure};
+use kvm_bindings::{
+    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_RUNNABLE, kvm_mp_state, kvm_regs, kvm_segment,
+    kvm_userspace_memory_region,
+};
+use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+
+use super::image::{self, CODE_SELECTOR, DATA_SELECTOR};
+use super::memory::Memory;
+
+/// Where kvm_intel may put its task-state segment if the CPU cannot run real mode: out of the way of everything.
+const TSS_ADDRESS: usize = 0xfffb_d000;
+
+const CR0_PROTECTED_MODE: u64 = 1 << 0;
+const CR0_EXTENSION_TYPE: u64 = 1 << 4;
+/// RFLAGS with all flags clear: this bit always reads 1.
+const RFLAGS_RESERVED: u64 = 1 << 1;
+const CPUID_1_ECX_TSC_DEADLINE: u32 = 1 << 24;
+
+/// A virtual machine with its vCPUs.
+#[derive(Debug)]
+pub struct Machine {
+    /// The vCPUs, by id.
+    pub vcpus: Vec<VcpuFd>,
+    /// Keeps the machine while vCPUs are lent out.
+    _vm: VmFd,
+    /// The guest's memory. After the descriptors above: fields are dropped in order, and while one of those is open
+    /// the guest may use the mapping.
+    pub memory: Memory,
+}
+
+/// Opens /dev/kvm, or says what to do about it.
+pub fn open_kvm() -> Result<Kvm> {
+    let kvm = Kvm::new().map_err(|error| match error.errno() {
+        libc::ENOENT | libc::ENXIO | libc::ENODEV => anyhow::anyhow!(
+            "open /dev/kvm: {error}: load kvm_intel or kvm_amd (modprobe), and check that virtualization is on in \
+             the firmware"
+        ),
+        libc::EACCES | libc::EPERM => anyhow::anyhow!(
+            "open /dev/kvm: {error}: run as root, or add the user to the device's group (usually `kvm`)"
+        ),
+        _ => anyhow::anyhow!("open /dev/kvm: {error}"),
+    })?;
+    let version = kvm.get_api_version();
+    ensure!(version == 12, "use /dev/kvm: API version {version}, not 12");
+    Ok(kvm)
+}
+
+impl Machine {
+    /// A machine of `vcpus` vCPUs, with the guest's code in its memory but no work yet.
+    pub fn new(kvm: &Kvm, vcpus: u32) -> Result<Self> {
+        let most = kvm.get_max_vcpus();
+        if vcpus as usize > most {
+            bail!("create {vcpus} vCPUs: KVM allows {most}");
+        }
+        for (capability, what) in [
+            (Cap::Irqchip, "an interrupt controller in the kernel"),
+            (Cap::TscDeadlineTimer, "TSC-deadline timers"),
+            (Cap::ImmediateExit, "immediate exits"),
+        ] {
+            ensure!(kvm.check_extension(capability), "use /dev/kvm: it has no {what}");
+        }
+
+        let memory = Memory::new(image::memory_size(vcpus))?;
+        image::load(&memory)?;
+        let vm = kvm.create_vm().context("create VM")?;
+        vm.set_tss_address(TSS_ADDRESS).context("set address of the task-state segment")?;
+        vm.create_irq_chip().context("create interrupt controller")?;
+        let region = kvm_userspace_memory_region {
+            slot: 0,
+            flags: 0,
+            guest_phys_addr: 0,
+            memory_size: memory.size() as u64,
+            userspace_addr: memory.host_address(),
+        };
+        // SAFETY: the region is the whole mapping, which outlives the VM: see the order of Machine's fields.
+        unsafe { vm.set_user_memory_region(region) }.context("give memory to the VM")?;
+
+        let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).context("ask KVM for its CPUID")?;
+        let vcpus = (0..vcpus)
+            .map(|id| create_vcpu(&vm, id, supported.clone()).with_context(|| format!("create vCPU {id}")))
+            .collect::<Result<_>>()?;
+        Ok(Self { vcpus, _vm: vm, memory })
+    }
+}
+
+fn create_vcpu(vm: &VmFd, id: u32, mut cpuid: CpuId) -> Result<VcpuFd> {
+    let vcpu = vm.create_vcpu(u64::from(id))?;
+    set_identity(&mut cpuid, id);
+    vcpu.set_cpuid2(&cpuid).context("set CPUID")?;
+
+    let mut sregs = vcpu.get_sregs().context("get system registers")?;
+    sregs.cs = flat_segment(CODE_SELECTOR, 0xb);
+    let data = flat_segment(DATA_SELECTOR, 0x3);
+    (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
+    sregs.cr0 = CR0_PROTECTED_MODE | CR0_EXTENSION_TYPE;
+    (sregs.gdt.base, sregs.gdt.limit) = (image::gdt().base, image::gdt().limit);
+    (sregs.idt.base, sregs.idt.limit) = (image::idt().base, image::idt().limit);
+    vcpu.set_sregs(&sregs).context("set system registers")?;
+    vcpu.set_regs(&kvm_regs {
+        rip: image::LOAD as u64,
+        rsp: image::stack(id) as u64,
+        rbp: image::parameter_block(id) as u64,
+        rflags: RFLAGS_RESERVED,
+        ..Default::default()
+    })
+    .context("set registers")?;
+    // All vCPUs but the first would wait to be started by the guest.
+    vcpu.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE }).context("make it runnable")?;
+    Ok(vcpu)
+}
+
+/// Gives a vCPU its APIC id and the TSC-deadline timer, which KVM offers by capability and not in its CPUID.
+fn set_identity(cpuid: &mut CpuId, id: u32) {
+    for entry in cpuid.as_mut_slice() {
+        match entry.function {
+            0x1 => {
+                entry.ecx |= CPUID_1_ECX_TSC_DEADLINE;
+                entry.ebx = entry.ebx & 0x00ff_ffff | id << 24;
+            }
+            0xb | 0x1f => entry.edx = id,
+            _ => {}
+        }
+    }
+}
+
+/// A 32-bit segment of all 4 GiB.
+fn flat_segment(selector: u16, type_: u8) -> kvm_segment {
+    kvm_segment {
+        base: 0,
+        limit: u32::MAX,
+        selector,
+        type_,
+        present: 1,
+        dpl: 0,
+        db: 1,
+        s: 1,
+        l: 0,
+        g: 1,
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvm_bindings::kvm_cpuid_entry2;
+
+    #[test]
+    fn each_vcpu_gets_its_apic_id_and_the_deadline_timer() {
+        let entry = |function, ebx| kvm_cpuid_entry2 { function, ebx, ..Default::default() };
+        let mut cpuid = CpuId::from_entries(&[entry(0, 7), entry(1, 0xff12_3456), entry(0xb, 7)]).unwrap();
+        set_identity(&mut cpuid, 3);
+        let entries = cpuid.as_slice();
+        assert_eq!((entries[0].ebx, entries[0].ecx, entries[0].edx), (7, 0, 0));
+        assert_eq!((entries[1].ebx, entries[1].ecx), (0x0312_3456, 1 << 24));
+        assert_eq!((entries[2].ebx, entries[2].edx), (7, 3));
+    }
+}

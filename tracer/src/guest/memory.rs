@@ -1,0 +1,120 @@
+//! Guest memory: one anonymous mapping, shared with a running guest, read and written within its bounds.
+
+use std::io;
+use std::ptr::NonNull;
+
+use anyhow::{Context, Result, ensure};
+
+/// A zeroed memory mapping that KVM may hand to a guest.
+#[derive(Debug)]
+pub struct Memory {
+    start: NonNull<u8>,
+    size: usize,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread, and lives as long as the value.
+unsafe impl Send for Memory {}
+// SAFETY: every access is a volatile copy within bounds; what a running guest or another thread writes meanwhile
+// is some byte value, and no reference into the mapping is ever handed out.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Maps `size` bytes, at least 1.
+    pub fn new(size: usize) -> Result<Self> {
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                size,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error()).with_context(|| format!("map guest memory: {size} bytes"));
+        }
+        let start = NonNull::new(start.cast()).context("map guest memory: null address")?;
+        Ok(Self { start, size })
+    }
+
+    /// The address in this process, for KVM.
+    pub fn host_address(&self) -> u64 {
+        self.start.as_ptr().addr() as u64
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Writes `bytes` at guest-physical address `at`.
+    pub fn write(&self, at: usize, bytes: &[u8]) -> Result<()> {
+        self.check(at, bytes.len())?;
+        for (i, byte) in bytes.iter().enumerate() {
+            // SAFETY: `check` has shown that at + i is inside the mapping.
+            unsafe { self.start.add(at + i).write_volatile(*byte) };
+        }
+        Ok(())
+    }
+
+    /// Writes a little-endian word at guest-physical address `at`.
+    pub fn write_u32(&self, at: usize, value: u32) -> Result<()> {
+        self.write(at, &value.to_le_bytes())
+    }
+
+    /// Reads a little-endian word; whole, not byte by byte, if `at` is aligned.
+    pub fn read_u32(&self, at: usize) -> Result<u32> {
+        self.check(at, 4)?;
+        ensure!(at.is_multiple_of(4), "read guest memory: {at:#x} is unaligned");
+        // SAFETY: inside the mapping by `check`, and aligned because mappings start at a page.
+        Ok(u32::from_le(unsafe { self.start.add(at).cast::<u32>().read_volatile() }))
+    }
+
+    /// Reads two little-endian words; a guest that writes meanwhile may tear them.
+    pub fn read_u64(&self, at: usize) -> Result<u64> {
+        Ok(u64::from(self.read_u32(at)?) | u64::from(self.read_u32(at + 4)?) << 32)
+    }
+
+    fn check(&self, at: usize, len: usize) -> Result<()> {
+        let fits = at.checked_add(len).is_some_and(|end| end <= self.size);
+        ensure!(fits, "access guest memory: {len} bytes at {at:#x} of {:#x}", self.size);
+        Ok(())
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own, and nothing borrows from it.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.size) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let memory = Memory::new(4096).unwrap();
+        memory.write(8, &[1, 2, 3, 4, 5]).unwrap();
+        assert_eq!(memory.read_u32(8).unwrap(), 0x0403_0201);
+        assert_eq!(memory.read_u64(8).unwrap(), 0x05_0403_0201);
+    }
+
+    #[test]
+    fn the_last_word_can_be_written_and_one_byte_more_cannot() {
+        let memory = Memory::new(4096).unwrap();
+        memory.write_u32(4092, 7).unwrap();
+        assert_eq!(memory.read_u32(4092).unwrap(), 7);
+        assert!(memory.write_u32(4093, 7).is_err());
+        assert!(memory.read_u64(4092).is_err());
+        assert!(memory.write(usize::MAX, &[1, 2]).is_err());
+    }
+
+    #[test]
+    fn an_unaligned_word_is_refused() {
+        assert!(Memory::new(4096).unwrap().read_u32(2).is_err());
+    }
+}

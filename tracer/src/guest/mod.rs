@@ -1,0 +1,19 @@
+//! The built-in KVM guest: scenarios that cause a known number of VM exits, to exercise a tracer with.
+//! A run checks that its guest did the work, and says which exits a tracer must have seen.
+
+mod expectation;
+mod host;
+mod image;
+mod kick;
+mod machine;
+mod memory;
+mod outcome;
+mod run;
+mod scenario;
+mod vcpu;
+mod watch;
+
+pub use expectation::{Bound, Cause, Expectation};
+pub use outcome::{Outcome, VcpuOutcome};
+pub use run::{MAX_VCPUS, Plan, run, tsc_khz};
+pub use scenario::Scenario;

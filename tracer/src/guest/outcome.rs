@@ -1,0 +1,132 @@
+//! What a run did, as values, text lines and JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::expectation::Expectation;
+use super::scenario::Scenario;
+
+/// What a run did, and what a tracer must have seen of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// What each vCPU did.
+    pub scenario: Scenario,
+    /// How often each vCPU did it.
+    pub count: u64,
+    /// TSC cycles for timers, loop iterations for `spin`; without meaning for the others.
+    pub delta: u32,
+    /// Process id of the VM: this process's own.
+    pub tgid: u32,
+    /// One entry per vCPU, by id.
+    pub vcpus: Vec<VcpuOutcome>,
+    /// What a tracer must see of each vCPU; empty where the host has neither VMX nor SVM.
+    pub expects: Vec<Expectation>,
+}
+
+/// What one vCPU did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VcpuOutcome {
+    /// The vCPU's id, from 0.
+    pub vcpu: u32,
+    /// Id of the thread that ran it.
+    pub tid: u32,
+    /// Exits to user space, the one that ended the run included.
+    pub user_exits: u64,
+    /// Timer or injected interrupts that the guest took.
+    pub interrupts: u64,
+    /// Non-maskable interrupts that the guest took.
+    pub nmis: u64,
+    /// From the guest's first instruction to its last iteration, in cycles of its own TSC.
+    pub guest_tsc: u64,
+    /// From the first KVM_RUN to the return of the last, in ns of CLOCK_MONOTONIC.
+    pub run_ns: u64,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scenario = self.scenario;
+        for vcpu in &self.vcpus {
+            let VcpuOutcome { vcpu: id, tid, .. } = vcpu;
+            let work = counted(self.count, scenario.work());
+            write!(f, "exercise {scenario}: vcpu {id} (tid {tid}): {work}, ")?;
+            for (count, what) in [(vcpu.interrupts, "interrupt"), (vcpu.nmis, "NMI")] {
+                if count > 0 {
+                    write!(f, "{} taken, ", counted(count, what))?;
+                }
+            }
+            writeln!(
+                f,
+                "{} to user space, {:.3} ms, {} TSC cycles in the guest",
+                counted(vcpu.user_exits, "exit"),
+                vcpu.run_ns as f64 / 1e6,
+                vcpu.guest_tsc
+            )?;
+        }
+        write!(f, "exercise {scenario}: ")?;
+        if self.expects.is_empty() {
+            return write!(f, "the host has neither VMX nor SVM: a tracer sees no exits of it");
+        }
+        let expects: Vec<_> = self.expects.iter().map(Expectation::to_string).collect();
+        write!(f, "a tracer should see for each vcpu: {}", expects.join(", "))
+    }
+}
+
+/// "1 exit", "2 exits".
+pub(super) fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::expectation::expectations;
+    use super::super::host::Extension;
+    use super::*;
+
+    fn outcome(scenario: Scenario, extension: Extension) -> Outcome {
+        Outcome {
+            scenario,
+            count: 23,
+            delta: 200_000,
+            tgid: 120,
+            vcpus: vec![VcpuOutcome {
+                vcpu: 0,
+                tid: 123,
+                user_exits: 1,
+                interrupts: 23,
+                nmis: 0,
+                guest_tsc: 4_600_100,
+                run_ns: 2_345_678,
+            }],
+            expects: expectations(scenario, 23, extension),
+        }
+    }
+
+    #[test]
+    fn text_has_a_line_for_each_vcpu_and_one_for_the_tracer() {
+        let vmx = Extension::Vmx { preemption_timer: true, guest_timers: true };
+        assert_eq!(
+            outcome(Scenario::TscDeadline, vmx).to_string(),
+            "exercise tsc-deadline: vcpu 0 (tid 123): 23 timers, 23 interrupts taken, 1 exit to user space, \
+             2.346 ms, 4600100 TSC cycles in the guest\n\
+             exercise tsc-deadline: a tracer should see for each vcpu: PREEMPTION_TIMER 23 (deadline), \
+             MSR_WRITE 23, IO_INSTRUCTION 1"
+        );
+    }
+
+    #[test]
+    fn text_says_where_no_exits_are_to_be_seen() {
+        let text = outcome(Scenario::Oneshot, Extension::None).to_string();
+        assert!(text.contains("neither VMX nor SVM"), "{text}");
+    }
+
+    #[test]
+    fn json_names_units() {
+        let json = serde_json::to_value(outcome(Scenario::TscDeadline, Extension::Svm)).unwrap();
+        assert_eq!(json["scenario"], "tsc-deadline");
+        assert_eq!(json["vcpus"][0]["run_ns"], 2_345_678);
+        assert_eq!(json["vcpus"][0]["guest_tsc"], 4_600_100);
+        assert_eq!(json["expects"][0]["exits_per_vcpu"], 23);
+    }
+}

@@ -1,0 +1,176 @@
+//! Running a plan: a virtual machine, and one thread for each of its vCPUs.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use super::expectation::expectations;
+use super::host::{Extension, Host};
+use super::image::{self, Parameters, Program};
+use super::kick;
+use super::machine::{self, Machine};
+use super::outcome::{Outcome, VcpuOutcome};
+use super::scenario::Scenario;
+use super::vcpu::{self, AtPortWrite};
+use super::watch::{Report, Watch};
+
+/// Most vCPUs of a plan.
+pub const MAX_VCPUS: u32 = 64;
+
+/// What to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// What each vCPU does.
+    pub scenario: Scenario,
+    /// How often each vCPU does it: 1 to 2^32 - 1.
+    pub count: u64,
+    /// Number of vCPUs: 1 to [`MAX_VCPUS`].
+    pub vcpus: u32,
+    /// TSC cycles for timers, loop iterations for `spin`, without meaning for others; at least 1.
+    pub delta: u32,
+}
+
+/// Runs the plan in a new virtual machine of this process.
+pub fn run(plan: &Plan) -> Result<Outcome> {
+    let count = checked_count(plan)?;
+    let host = Host::probe(Path::new("/sys"));
+    let mut machine = Machine::new(&machine::open_kvm()?, plan.vcpus)?;
+    let parameters =
+        Parameters { program: program(plan.scenario, host), count, delta: guest_delta(plan, tsc_khz_of(&machine)?) };
+    for id in 0..plan.vcpus {
+        image::write_parameters(&machine.memory, id, parameters)?;
+    }
+    let vcpus = run_vcpus(&mut machine, plan).with_context(|| match host.extension {
+        Extension::None => format!(
+            "exercise {}: this host has neither VMX nor SVM, and its KVM may be unable to run the guest",
+            plan.scenario
+        ),
+        _ => format!("exercise {}", plan.scenario),
+    })?;
+    Ok(Outcome {
+        scenario: plan.scenario,
+        count: plan.count,
+        delta: plan.delta,
+        tgid: std::process::id(),
+        vcpus,
+        expects: expectations(plan.scenario, plan.count, host.extension),
+    })
+}
+
+/// The TSC frequency that KVM itself uses, in kHz.
+pub fn tsc_khz() -> Result<u32> {
+    tsc_khz_of(&Machine::new(&machine::open_kvm()?, 1)?)
+}
+
+fn tsc_khz_of(machine: &Machine) -> Result<u32> {
+    let vcpu = machine.vcpus.first().context("use a VM without vCPUs")?;
+    vcpu.get_tsc_khz().context("ask KVM for the TSC frequency")
+}
+
+fn checked_count(plan: &Plan) -> Result<u32> {
+    ensure!((1..=MAX_VCPUS).contains(&plan.vcpus), "use {} vCPUs: 1 to {MAX_VCPUS} are possible", plan.vcpus);
+    ensure!(plan.delta > 0, "use delta 0: it must be at least 1");
+    match u32::try_from(plan.count) {
+        Ok(count) if count > 0 => Ok(count),
+        _ => bail!("use count {}: 1 to {} are possible", plan.count, u32::MAX),
+    }
+}
+
+fn program(scenario: Scenario, host: Host) -> Program {
+    match scenario {
+        Scenario::Out => Program::Out,
+        Scenario::Cpuid => Program::Cpuid,
+        Scenario::Vmcall if host.vmmcall => Program::Vmmcall,
+        Scenario::Vmcall => Program::Vmcall,
+        Scenario::TscDeadline => Program::TscDeadline,
+        Scenario::Oneshot => Program::OneShot,
+        Scenario::Hlt => Program::Hlt,
+        Scenario::Spin => Program::Spin,
+        Scenario::Immediate => Program::Immediate,
+    }
+}
+
+/// The plan's delta in the unit of the guest's program: KVM's local APIC timer counts ns.
+fn guest_delta(plan: &Plan, tsc_khz: u32) -> u32 {
+    if plan.scenario != Scenario::Oneshot {
+        return plan.delta;
+    }
+    let ns = u64::from(plan.delta) * 1_000_000 / u64::from(tsc_khz.max(1));
+    u32::try_from(ns).unwrap_or(u32::MAX).max(1)
+}
+
+fn run_vcpus(machine: &mut Machine, plan: &Plan) -> Result<Vec<VcpuOutcome>> {
+    let at_port_write = match plan.scenario {
+        Scenario::Immediate => AtPortWrite::ForceImmediateExit,
+        _ => AtPortWrite::Continue,
+    };
+    kick::prepare()?;
+    let stop = &AtomicBool::new(false);
+    let mut watch = Watch::new(&machine.memory, *plan, stop);
+    let vcpus = &mut machine.vcpus;
+    thread::scope(|scope| {
+        let (sender, reports) = mpsc::channel();
+        for (id, vcpu) in vcpus.iter_mut().enumerate() {
+            let sender = sender.clone();
+            let work = move || {
+                let tid = kick::this_thread();
+                // The receiver outlives all senders, so no report can fail.
+                let _ = sender.send(Report::Started { vcpu: id, tid });
+                let end = vcpu::run_to_end(vcpu, at_port_write, stop);
+                let _ = sender.send(Report::Ended { vcpu: id, end });
+            };
+            let thread = thread::Builder::new().name(format!("vcpu {id}"));
+            if let Err(error) = thread.spawn_scoped(scope, work) {
+                watch.fail(anyhow!(error).context(format!("start thread of vcpu {id}")));
+                break;
+            }
+        }
+        drop(sender);
+        watch.until_all_ended(&reports)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAN: Plan = Plan { scenario: Scenario::Cpuid, count: 10, vcpus: 1, delta: 1 };
+
+    #[test]
+    fn a_plan_out_of_range_is_refused_with_the_range() {
+        for (plan, said) in [
+            (Plan { vcpus: 0, ..PLAN }, "1 to 64"),
+            (Plan { vcpus: 65, ..PLAN }, "1 to 64"),
+            (Plan { count: 0, ..PLAN }, "1 to 4294967295"),
+            (Plan { count: 1 << 32, ..PLAN }, "1 to 4294967295"),
+            (Plan { delta: 0, ..PLAN }, "at least 1"),
+        ] {
+            let error = run(&plan).unwrap_err().to_string();
+            assert!(error.contains(said), "{plan:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_largest_plan_is_accepted() {
+        let plan = Plan { vcpus: MAX_VCPUS, count: u64::from(u32::MAX), ..PLAN };
+        assert_eq!(checked_count(&plan).unwrap(), u32::MAX);
+    }
+
+    #[test]
+    fn only_one_shot_timers_are_counted_in_nanoseconds() {
+        let plan = |scenario| Plan { scenario, delta: 200_000, ..PLAN };
+        assert_eq!(guest_delta(&plan(Scenario::Oneshot), 2_000_000), 100_000);
+        assert_eq!(guest_delta(&plan(Scenario::TscDeadline), 2_000_000), 200_000);
+        assert_eq!(guest_delta(&plan(Scenario::Oneshot), u32::MAX), 46);
+    }
+
+    #[test]
+    fn the_hypercall_instruction_is_the_one_of_the_hosts_vendor() {
+        let host = |vmmcall| Host { extension: Extension::None, vmmcall };
+        assert_eq!(program(Scenario::Vmcall, host(false)), Program::Vmcall);
+        assert_eq!(program(Scenario::Vmcall, host(true)), Program::Vmmcall);
+    }
+}

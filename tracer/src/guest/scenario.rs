@@ -1,0 +1,137 @@
+//! What a guest can be made to do.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+/// One kind of work for a guest, done a given number of times by each vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scenario {
+    /// Port writes.
+    Out,
+    /// CPUID instructions.
+    Cpuid,
+    /// Hypercalls.
+    Vmcall,
+    /// TSC-deadline timers, busy wait.
+    TscDeadline,
+    /// Local APIC one-shot timers, busy wait.
+    Oneshot,
+    /// TSC-deadline timers, waited for in HLT.
+    Hlt,
+    /// Loops without an exit.
+    Spin,
+    /// Forced immediate exits.
+    Immediate,
+}
+
+impl Scenario {
+    /// All scenarios, in the order in which they are shown.
+    pub const ALL: [Self; 8] = [
+        Self::Out,
+        Self::Cpuid,
+        Self::Vmcall,
+        Self::TscDeadline,
+        Self::Oneshot,
+        Self::Hlt,
+        Self::Spin,
+        Self::Immediate,
+    ];
+
+    /// The name on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Out => "out",
+            Self::Cpuid => "cpuid",
+            Self::Vmcall => "vmcall",
+            Self::TscDeadline => "tsc-deadline",
+            Self::Oneshot => "oneshot",
+            Self::Hlt => "hlt",
+            Self::Spin => "spin",
+            Self::Immediate => "immediate",
+        }
+    }
+
+    /// One line of help.
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Out => "write a port: one exit to user space each",
+            Self::Cpuid => "execute CPUID: one exit handled in the kernel each",
+            Self::Vmcall => "make a hypercall: VMCALL on Intel, VMMCALL on AMD",
+            Self::TscDeadline => "arm a TSC-deadline timer and busy-wait for its interrupt",
+            Self::Oneshot => "arm a local APIC one-shot timer and busy-wait for its interrupt",
+            Self::Hlt => "arm a TSC-deadline timer and wait for its interrupt in HLT",
+            Self::Spin => "loop --delta times without an exit",
+            Self::Immediate => "enter with a forced immediate exit, once for each port write",
+        }
+    }
+
+    /// `--delta` where none is given: TSC cycles for timers, loop iterations for `spin`; the others ignore it.
+    pub fn default_delta(self) -> u32 {
+        match self {
+            Self::Spin => 100_000,
+            _ => 200_000,
+        }
+    }
+
+    /// Whether it arms timers, so that its `--delta` is in TSC cycles and each iteration takes one interrupt.
+    pub fn has_timers(self) -> bool {
+        matches!(self, Self::TscDeadline | Self::Oneshot | Self::Hlt)
+    }
+
+    /// What one iteration is called.
+    pub(super) fn work(self) -> &'static str {
+        match self {
+            Self::Out | Self::Immediate => "port write",
+            Self::Cpuid => "CPUID",
+            Self::Vmcall => "hypercall",
+            Self::TscDeadline | Self::Oneshot | Self::Hlt => "timer",
+            Self::Spin => "loop",
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|scenario| scenario.name() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("no scenario `{name}`; there are: {names}")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_is_found_by_its_name() {
+        for scenario in Scenario::ALL {
+            assert_eq!(scenario.name().parse(), Ok(scenario));
+        }
+    }
+
+    #[test]
+    fn json_and_the_command_line_use_the_same_names() {
+        for scenario in Scenario::ALL {
+            let json = serde_json::to_string(&scenario).unwrap();
+            assert_eq!(json, format!("\"{scenario}\""));
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_known_ones() {
+        let error = "timer".parse::<Scenario>().unwrap_err();
+        assert!(error.contains("`timer`") && error.contains("tsc-deadline"));
+    }
+}

@@ -1,0 +1,145 @@
+//! Running one vCPU until its guest is done.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use kvm_bindings::{
+    KVM_INTERNAL_ERROR_DELIVERY_EV, KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_SIMUL_EX,
+    KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON, KVM_VCPUEVENT_VALID_NMI_PENDING,
+};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+
+use super::image::{END_PORT, INJECTED_VECTOR, WORK_PORT};
+
+/// How a vCPU's run ended.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// The guest wrote the end port.
+    Done(Run),
+    /// The run was stopped from outside.
+    Stopped {
+        /// Where the guest was, as text.
+        location: String,
+    },
+}
+
+/// What a whole run took.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// Exits to user space, the last one included.
+    pub user_exits: u64,
+    /// From the first KVM_RUN to the return of the last, in ns of CLOCK_MONOTONIC.
+    pub run_ns: u64,
+}
+
+/// What user space does when the guest writes the work port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtPortWrite {
+    /// Nothing.
+    Continue,
+    /// Inject an interrupt and an NMI, so that the next entry must exit at once.
+    ForceImmediateExit,
+}
+
+enum Step {
+    Work,
+    End,
+    Interrupted,
+    Unexpected(String),
+}
+
+/// Runs the vCPU until its guest writes the end port, or `stop` is set and a signal gets the thread out of KVM_RUN.
+/// Any other exit is an error that names the RIP.
+pub fn run_to_end(vcpu: &mut VcpuFd, at_port_write: AtPortWrite, stop: &AtomicBool) -> Result<End> {
+    let start = Instant::now();
+    let mut user_exits = 0;
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(End::Stopped { location: location(vcpu) });
+        }
+        match step(vcpu)? {
+            Step::Interrupted => continue,
+            Step::Unexpected(exit) => bail!("{exit} at {}", location(vcpu)),
+            Step::Work => {
+                user_exits += 1;
+                if at_port_write == AtPortWrite::ForceImmediateExit {
+                    force_immediate_exit(vcpu)?;
+                }
+            }
+            Step::End => {
+                let run_ns = start.elapsed().as_nanos() as u64;
+                return Ok(End::Done(Run { user_exits: user_exits + 1, run_ns }));
+            }
+        }
+    }
+}
+
+fn step(vcpu: &mut VcpuFd) -> Result<Step> {
+    let exit = match vcpu.run() {
+        Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+            return Ok(Step::Interrupted);
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("run vCPU at {}", location(vcpu)));
+        }
+        Ok(exit) => exit,
+    };
+    let unexpected = match exit {
+        VcpuExit::IoOut(WORK_PORT, _) => return Ok(Step::Work),
+        VcpuExit::IoOut(END_PORT, _) => return Ok(Step::End),
+        VcpuExit::Shutdown => "guest shut down (triple fault)".into(),
+        VcpuExit::FailEntry(reason, cpu) => {
+            format!("VM entry failed with hardware reason {reason:#x} on CPU {cpu}")
+        }
+        VcpuExit::InternalError => internal_error(vcpu),
+        VcpuExit::Unknown => {
+            // SAFETY: KVM_EXIT_UNKNOWN says that `hw` is the valid field; any bytes are a valid number.
+            let reason = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.hw }.hardware_exit_reason;
+            format!("exit unknown to KVM, hardware reason {reason:#x},")
+        }
+        other => format!("unexpected exit {other:?}"),
+    };
+    Ok(Step::Unexpected(unexpected))
+}
+
+fn internal_error(vcpu: &mut VcpuFd) -> String {
+    // SAFETY: KVM_EXIT_INTERNAL_ERROR says that `internal` is the valid field; any bytes are valid numbers.
+    let error = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal };
+    let what = match error.suberror {
+        KVM_INTERNAL_ERROR_EMULATION => "cannot emulate an instruction",
+        KVM_INTERNAL_ERROR_SIMUL_EX => "simultaneous exceptions",
+        KVM_INTERNAL_ERROR_DELIVERY_EV => "exit while an event was delivered",
+        KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON => "unexpected hardware exit reason",
+        _ => "unknown suberror",
+    };
+    let count = (error.ndata as usize).min(error.data.len());
+    format!("KVM internal error {} ({what}, data {:x?})", error.suberror, &error.data[..count])
+}
+
+/// Makes the next entry one with force_immediate_exit: KVM injects the interrupt first, and must get control back to
+/// inject the NMI (kvm_check_and_inject_events).
+fn force_immediate_exit(vcpu: &mut VcpuFd) -> Result<()> {
+    // The OUT must be complete first, or its completion would come between the injection and the entry.
+    vcpu.set_kvm_immediate_exit(1);
+    let completion = vcpu.run().map(|exit| format!("{exit:?}"));
+    vcpu.set_kvm_immediate_exit(0);
+    let interrupted = matches!(&completion, Err(error) if error.errno() == libc::EINTR);
+    ensure!(interrupted, "complete port write: {completion:?}");
+
+    let mut events = vcpu.get_vcpu_events().context("get vCPU events")?;
+    events.interrupt.injected = 1;
+    events.interrupt.nr = INJECTED_VECTOR;
+    events.interrupt.soft = 0;
+    events.nmi.pending = 1;
+    events.nmi.masked = 0;
+    events.flags = KVM_VCPUEVENT_VALID_NMI_PENDING;
+    vcpu.set_vcpu_events(&events).context("inject interrupt and NMI")
+}
+
+fn location(vcpu: &VcpuFd) -> String {
+    match vcpu.get_regs() {
+        Ok(regs) => format!("RIP {:#x}", regs.rip),
+        Err(error) => format!("an unknown RIP ({error})"),
+    }
+}

@@ -1,0 +1,73 @@
+//! Writing: files with ordinary permissions that are never reached through a link, and a standard output that may be
+//! closed at any time.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use anyhow::{Context, Result, bail};
+
+/// Opens a file to record into. An existing one that holds something is replaced only where `overwrite` says so.
+pub fn create(path: &Path, overwrite: bool) -> Result<Box<dyn Write + Send>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdout()));
+    }
+    let mut options = OpenOptions::new();
+    // In a shared folder another user could have put a link there, and this program runs as root.
+    options.write(true).create(true).mode(0o644).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+    let file: File = match options.open(path) {
+        Ok(file) => file,
+        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
+            bail!("create {}: it is a symbolic link, which is not followed: name the file itself", path.display())
+        }
+        Err(e) => return Err(e).with_context(|| format!("create {}", path.display())),
+    };
+    let metadata = file.metadata().with_context(|| format!("create {}", path.display()))?;
+    if metadata.is_file() && metadata.len() > 0 {
+        if !overwrite {
+            bail!("create {}: it exists and holds something: choose another name or say --overwrite", path.display());
+        }
+        file.set_len(0).with_context(|| format!("empty {}", path.display()))?;
+    }
+    Ok(Box::new(file))
+}
+
+/// Prints to standard output. A reader that has gone away (`| head`) is no error.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e).context("write to standard output"),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    fn refusal(path: &Path) -> String {
+        create(path, false).err().expect("a refusal").to_string()
+    }
+
+    #[test]
+    fn nothing_that_was_recorded_is_lost_and_no_link_is_followed() {
+        let dir = std::env::temp_dir().join(format!("vmentry-output-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (file, link) = (dir.join("a"), dir.join("link"));
+        create(&file, false).unwrap().write_all(b"old").unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o133, 0);
+        assert!(refusal(&file).contains("--overwrite"));
+        assert_eq!(fs::read(&file).unwrap(), b"old");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(refusal(&link).contains("symbolic link"));
+        drop(create(&file, true).unwrap());
+        assert_eq!(fs::read(&file).unwrap(), b"");
+        assert!(refusal(&dir.join("no/such/folder")).contains("no/such/folder"));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,318 @@
+//! `vmentry record`: attach, collect, write, detach on every way out.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::Path,
+    process::{ExitCode, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tracer_common::{Config, Slot};
+
+use crate::{
+    bpf::{Options, Tracer},
+    check,
+    cli::RecordArgs,
+    clock::Anchor,
+    collect::{self, Accounting, Collector},
+    columns::{Unit, human},
+    host::Roots,
+    interval::{Interval, Totals},
+    layout::Layout,
+    output, probe,
+    recording::{End, FORMAT, Header, PinSource, VERSION, Writer},
+    vm,
+};
+
+/// Intervals that may wait for a slow disk before the collector makes them longer.
+const QUEUE: usize = 8;
+/// How long a command may take to end after it was asked to.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Records as the arguments say.
+pub fn run(args: &RecordArgs) -> Result<ExitCode> {
+    let facts = check::gather();
+    if let Some(errors) = check::errors(&facts.problems()) {
+        bail!("cannot record here:\n{errors}\n  'vmentry check' shows everything");
+    }
+    let tgids = selected_tgids(&args.vm, &args.pid)?;
+    // Opened before anything is attached: a wrong name costs nothing.
+    let out = output::create(&args.output, args.overwrite)?;
+    let layout = probe::layout(&Roots::default().sys, facts.host.vendor)?;
+    let options = Options {
+        ring_bytes: args
+            .ring_kib
+            .checked_mul(1024)
+            .with_context(|| format!("--ring-kib {}: too large", args.ring_kib))?,
+        tgids,
+        vcpu_ids: (!args.vcpu.is_empty()).then(|| args.vcpu.clone()),
+    };
+    let header = Header {
+        format: FORMAT.into(),
+        version: VERSION,
+        tool: format!("vmentry {}", env!("CARGO_PKG_VERSION")),
+        command: std::env::args().collect(),
+        label: args.label.clone(),
+        anchor: Anchor::now(),
+        interval_ns: args.interval.as_nanos() as u64,
+        ring_bytes: options.ring_bytes,
+        policy: facts.policy,
+        pin_writes_source: pin_source(&layout.config),
+        missing: facts.missing.clone(),
+        host: facts.host,
+    };
+    let writer = Writer::new(out, &header).with_context(|| format!("write {}", args.output.display()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
+    runtime.block_on(attached(args, &layout, &options, writer))
+}
+
+fn pin_source(config: &Config) -> PinSource {
+    match (config.get(Slot::VmxLoadedVmcs), config.get(Slot::VmcsPin)) {
+        (Some(_), Some(_)) => PinSource::Shadow,
+        _ => PinSource::None,
+    }
+}
+
+/// Processes to trace; none for all.
+fn selected_tgids(names: &[String], pids: &[u32]) -> Result<Option<Vec<u32>>> {
+    if names.is_empty() && pids.is_empty() {
+        return Ok(None);
+    }
+    for pid in pids {
+        if !Path::new("/proc").join(pid.to_string()).exists() {
+            bail!("--pid {pid}: there is no such process");
+        }
+    }
+    let mut tgids = pids.to_vec();
+    let running = vm::find_vms(Path::new("/proc"));
+    for name in names {
+        let of_name = running.iter().filter(|v| v.name == *name || v.process.tgid.to_string() == *name);
+        let before = tgids.len();
+        tgids.extend(of_name.map(|v| v.process.tgid));
+        if tgids.len() == before {
+            let known: Vec<_> = running.iter().map(|v| format!("{} (pid {})", v.name, v.process.tgid)).collect();
+            let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+            bail!("--vm {name}: no such VM is running (running: {known})");
+        }
+    }
+    Ok(Some(tgids))
+}
+
+/// What ends a recording.
+struct Endings {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Endings {
+    fn new() -> Result<Self> {
+        let on = |kind| signal(kind).context("listen for signals");
+        Ok(Self {
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+            hang_up: on(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.hang_up.recv() => "SIGHUP",
+        }
+    }
+}
+
+async fn attached(
+    args: &RecordArgs,
+    layout: &Layout,
+    options: &Options,
+    mut writer: Writer<Box<dyn Write + Send>>,
+) -> Result<ExitCode> {
+    let mut endings = Endings::new()?;
+    let mut tracer = Tracer::load(layout, options)?;
+    tracer.attach()?;
+    let collector = Collector::new(tracer);
+    let (stop, stopped) = oneshot::channel();
+    let (send, mut intervals) = mpsc::channel(QUEUE);
+    let period = args.interval;
+    let thread = std::thread::Builder::new()
+        .name("collect".into())
+        .spawn(move || collect::run(collector, period, stopped, &send))
+        .context("start the collector's thread")?;
+
+    let mut progress = Progress::new(args.command.is_empty());
+    // Everything that can fail from here on must first let the collector detach.
+    let ended = pump(args, &mut endings, &mut intervals, &mut writer, &mut progress).await;
+    // Fails only where the collector has ended by itself; its thread says why.
+    let _ = stop.send(());
+    let mut failure = None;
+    while let Some(interval) = intervals.recv().await {
+        progress.add(&interval);
+        if ended.is_ok() && failure.is_none() {
+            failure = writer.write(&interval).err();
+        }
+    }
+    let accounting = thread.join().map_err(|_| anyhow!("the collector panicked"))?;
+    progress.clear();
+    let name = args.output.display();
+    let saved =
+        |e: anyhow::Error| e.context(format!("write {name} (whole intervals before are in it: vmentry report {name})"));
+    let Ended { reason, status } = ended.map_err(saved)?;
+    if let Some(error) = failure {
+        return Err(saved(error));
+    }
+    let accounting = accounting?;
+    progress.summary(args, reason, &accounting);
+    let exact = accounting.exact;
+    writer.finish(End { reason: reason.into(), accounting }).map_err(saved)?;
+    if !exact {
+        bail!("the kernel's count of entries and what arrived disagree: do not trust {name}, and report this as a bug");
+    }
+    Ok(status.map_or(ExitCode::SUCCESS, command_code))
+}
+
+struct Ended {
+    reason: &'static str,
+    status: Option<ExitStatus>,
+}
+
+/// Writes intervals until something ends the recording.
+async fn pump(
+    args: &RecordArgs,
+    endings: &mut Endings,
+    intervals: &mut mpsc::Receiver<Interval>,
+    writer: &mut Writer<Box<dyn Write + Send>>,
+    progress: &mut Progress,
+) -> Result<Ended> {
+    let mut child = match args.command.split_first() {
+        Some((program, arguments)) => {
+            Some(Command::new(program).args(arguments).spawn().with_context(|| format!("run {program}"))?)
+        }
+        None => None,
+    };
+    let deadline = args.duration.map(|d| Instant::now() + d);
+    let reason = loop {
+        tokio::select! {
+            reason = endings.next() => break reason,
+            () = until(deadline) => break "duration",
+            status = exit_of(&mut child) => {
+                let status = status.context("wait for the command")?;
+                return Ok(Ended { reason: "command", status: Some(status) });
+            }
+            interval = intervals.recv() => match interval {
+                Some(interval) => {
+                    progress.add(&interval);
+                    writer.write(&interval)?;
+                }
+                // The collector has failed; its thread says why.
+                None => break "collector",
+            },
+        }
+    };
+    if let Some(child) = &mut child {
+        end(child).await;
+    }
+    Ok(Ended { reason, status: None })
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn exit_of(child: &mut Option<Child>) -> std::io::Result<ExitStatus> {
+    match child {
+        Some(child) => child.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Asks the command to end, and after a while makes it.
+async fn end(child: &mut Child) {
+    if let Some(pid) = child.id() {
+        // SAFETY: kill takes any number; the child has not been waited for, so that the number is still its own.
+        unsafe { libc::kill(pid as i32, libc::SIGTERM) };
+    }
+    if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
+        drop(child.kill().await);
+    }
+}
+
+/// The command's code, or 128 plus the signal's number, as shells have it.
+fn command_code(status: ExitStatus) -> ExitCode {
+    use std::os::unix::process::ExitStatusExt;
+    let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(1);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// What is said on standard error while and after recording.
+struct Progress {
+    line: bool,
+    started: std::time::Instant,
+    totals: Totals,
+    vms: std::collections::BTreeSet<u32>,
+}
+
+impl Progress {
+    /// A line that moves is for terminals, and not where the command writes there too.
+    fn new(alone: bool) -> Self {
+        let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
+        let line = alone && std::io::stderr().is_terminal() && !dumb;
+        Self {
+            line,
+            started: std::time::Instant::now(),
+            totals: Totals::default(),
+            vms: std::collections::BTreeSet::new(),
+        }
+    }
+
+    fn add(&mut self, interval: &Interval) {
+        self.totals.merge(&interval.totals);
+        self.vms.extend(interval.vms.keys());
+        if self.line {
+            let Totals { entries, dropped, .. } = self.totals;
+            let rate = interval.totals.entries as f64 * 1e9 / interval.length_ns.max(1) as f64;
+            eprint!(
+                "\r\x1b[Krecording {:.0} s: {entries} entries ({rate:.0}/s) of {} VMs, {dropped} dropped. Ctrl-C stops",
+                self.started.elapsed().as_secs_f64(),
+                self.vms.len(),
+            );
+        }
+    }
+
+    fn clear(&self) {
+        if self.line {
+            eprint!("\r\x1b[K");
+        }
+    }
+
+    fn summary(&self, args: &RecordArgs, reason: &str, accounting: &Accounting) {
+        let Totals { entries, dropped, .. } = self.totals;
+        let time = human(Some(self.started.elapsed().as_nanos() as f64), Unit::Ns);
+        eprintln!(
+            "recorded {entries} entries of {} VMs in {time} (ended by {reason}), {dropped} dropped{}",
+            self.vms.len(),
+            if accounting.exact { "" } else { "; COUNTS DISAGREE" },
+        );
+        if dropped > 0 {
+            eprintln!(
+                "dropped entries are missing from every figure: try --ring-kib {}",
+                args.ring_kib.saturating_mul(4)
+            );
+        }
+        if args.output != Path::new("-") {
+            eprintln!("next: vmentry report {}", args.output.display());
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `vmentry report`: recordings in, text or JSON out.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, BufRead, BufReader},
+    path::Path,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::{
+    cli::{Format, ReportArgs},
+    output,
+    recording::Reader,
+    report::{Dimension, Filter, Report, Source, View, json, text},
+};
+
+/// Reads, merges and prints.
+pub fn run(args: &ReportArgs) -> Result<()> {
+    let view = view(args)?;
+    let mut report = Report::default();
+    for path in &args.files {
+        read(path, &mut report).with_context(|| format!("read {}", path.display()))?;
+    }
+    match args.format {
+        Format::Text => output::print(&text::render(&report, &view)),
+        Format::Json => {
+            let by = (!args.by.is_empty()).then_some(view.by.as_slice());
+            let json = serde_json::to_string_pretty(&json::render(&report, &view, by))?;
+            output::print(&(json + "\n"))
+        }
+    }
+}
+
+fn view(args: &ReportArgs) -> Result<View> {
+    let by = args.by.iter().filter_map(|name| Dimension::parse(name)).collect();
+    let filters = args.filter.iter().map(|f| Filter::parse(f)).collect::<Result<_, _>>().map_err(|e| anyhow!(e))?;
+    Ok(View {
+        by: if args.by.is_empty() { vec![Dimension::Vm, Dimension::Level, Dimension::Reason] } else { by },
+        filters,
+        sort: args.sort,
+        top: args.top,
+    })
+}
+
+fn open(path: &Path) -> Result<Box<dyn BufRead>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        bail!("it is a folder");
+    }
+    Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
+}
+
+fn read(path: &Path, report: &mut Report) -> Result<()> {
+    let mut reader = Reader::new(open(path)?)?;
+    let at = report.sources.len();
+    report.sources.push(Source {
+        name: path.display().to_string(),
+        header: reader.header().clone(),
+        end: None,
+        torn: false,
+        intervals: 0,
+        length_ns: 0,
+    });
+    let mut vms = BTreeMap::new();
+    while let Some(interval) = reader.read_interval()? {
+        report.sources[at].intervals += 1;
+        report.sources[at].length_ns += interval.length_ns;
+        report.add(interval, &mut vms);
+    }
+    report.sources[at].end = reader.end().cloned();
+    report.sources[at].torn = reader.is_torn();
+    Ok(())
+}
