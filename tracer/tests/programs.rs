@@ -1,0 +1,409 @@
+//! The real programs on the running kernel: the real verifier, the real rings, made-up vCPUs. BPF_PROG_TEST_RUN calls
+//! them with the address of a map value in which a vCPU is laid out.
+//!
+//! Needs root; `cargo xtask test` runs them, or `cargo test -p vmentry --test programs -- --ignored`.
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, MapData},
+    programs::{RawTracePoint, RawTracePointRunOptions, TestRun},
+};
+use tracer_common::{Config, Counters, Event, Flags, Isa, Slot, rules::TimerCause};
+use vmentry::{
+    bpf::{Options, Tracer},
+    layout::{ExitArguments, Layout},
+};
+
+static TESTBED: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tracer-ebpf/dist/testbed.bpf.o"));
+const ARENA: usize = 32768;
+
+// Where the made-up kernel keeps things, from the beginning of a vCPU. Nothing is where a real kernel has it.
+const VCPU: usize = 1024;
+const KVM: usize = 8;
+const ID: usize = 16;
+const EXITS: usize = 24;
+const GUEST_MODE: usize = 32;
+const REASON: usize = 40;
+const LOADED_VMCS: usize = 48;
+const VMCB: usize = 56;
+const VMCS01: usize = 128;
+const VMCS02: usize = 256;
+const PIN: usize = 8;
+const SOFT: usize = 16;
+const EXIT_CODE: usize = 400;
+const VM_TYPE: usize = 4;
+/// A `struct kvm`, from the beginning of the arena.
+const KVM_AT: usize = 16384;
+
+/// Run in the test's own thread, on whatever CPU that is. On a CPU asked for, the task at hand is any.
+const HERE: u32 = u32::MAX;
+
+const VMX: u64 = 1;
+const SVM: u64 = 2;
+
+fn config() -> Config {
+    let mut c = Config::empty();
+    for (slot, at) in [
+        (Slot::VcpuKvm, KVM),
+        (Slot::VcpuId, ID),
+        (Slot::StatExits, EXITS),
+        (Slot::StatGuestMode, GUEST_MODE),
+        (Slot::KvmVmType, VM_TYPE),
+        (Slot::VmxExitReason, REASON),
+        (Slot::VmxLoadedVmcs, LOADED_VMCS),
+        (Slot::VmxVmcs01, VMCS01),
+        (Slot::VmcsPin, PIN),
+        (Slot::VmcsSoftDisabled, SOFT),
+        (Slot::SvmVmcb, VMCB),
+        (Slot::VmcbExitCode, EXIT_CODE),
+        (Slot::EntryHasImmediate, 1),
+    ] {
+        c.set(slot, at as i32);
+    }
+    c
+}
+
+/// The programs, and kernel memory for them to look at.
+struct Bed {
+    tracer: Tracer,
+    exit_program: &'static str,
+    /// keeps the arena's map alive
+    _testbed: Ebpf,
+    arena: Array<MapData, [u8; ARENA]>,
+    memory: Box<[u8; ARENA]>,
+    address: u64,
+}
+
+impl Bed {
+    fn new(config: Config, options: Options) -> Self {
+        Self::with(config, options, ExitArguments::VcpuIsa)
+    }
+
+    fn with(config: Config, options: Options, exit_arguments: ExitArguments) -> Self {
+        let tracer = Tracer::load(&Layout { config, exit_arguments, missing: vec![] }, &options).unwrap();
+        let mut testbed = EbpfLoader::new().btf(None).load(TESTBED).unwrap();
+        let locate: &mut RawTracePoint = testbed.program_mut("locate").unwrap().try_into().unwrap();
+        locate.load().unwrap();
+        locate.test_run(RawTracePointRunOptions::new()).unwrap();
+        let address: Array<_, u64> = testbed.map("ADDRESS").unwrap().try_into().unwrap();
+        let address = address.get(&0, 0).unwrap();
+        assert_ne!(address, 0);
+        let arena = testbed.take_map("ARENA").unwrap().try_into().unwrap();
+        let exit_program = if exit_arguments == ExitArguments::VcpuIsa { "kvm_exit" } else { "kvm_exit_5_15" };
+        let mut bed = Self { tracer, exit_program, _testbed: testbed, arena, memory: Box::new([0; ARENA]), address };
+        for n in 0..4 {
+            bed.set(n, KVM, bed.address + KVM_AT as u64);
+            bed.set(n, ID, n as u64);
+            bed.enter_level(n, 1);
+        }
+        bed
+    }
+
+    fn at(&self, vcpu: usize) -> u64 {
+        self.address + (vcpu * VCPU) as u64
+    }
+
+    /// Writes eight bytes into a vCPU.
+    fn set(&mut self, vcpu: usize, field: usize, value: u64) {
+        let at = vcpu * VCPU + field;
+        self.memory[at..at + 8].copy_from_slice(&value.to_ne_bytes());
+    }
+
+    fn enter_level(&mut self, vcpu: usize, level: u8) {
+        let vmcs = if level == 1 { VMCS01 } else { VMCS02 };
+        self.set(vcpu, LOADED_VMCS, self.at(vcpu) + vmcs as u64);
+    }
+
+    fn run(&mut self, program: &str, cpu: u32, args: &[u64]) {
+        self.arena.set(0, *self.memory, 0).unwrap();
+        let mut options = RawTracePointRunOptions::new();
+        options.args[..args.len()].copy_from_slice(args);
+        options.cpu = (cpu != HERE).then_some(cpu);
+        self.tracer.program(program).unwrap().test_run(options).unwrap();
+    }
+
+    fn entry(&mut self, vcpu: usize, cpu: u32, immediate: bool) {
+        self.run("kvm_entry", cpu, &[self.at(vcpu), immediate.into()]);
+    }
+
+    /// kvm_exit, and what KVM does next: it counts the exit.
+    fn exit(&mut self, vcpu: usize, cpu: u32, isa: u64, reason: u32) {
+        self.set(vcpu, REASON, reason.into());
+        self.run(self.exit_program, cpu, &[self.at(vcpu), isa]);
+        let at = vcpu * VCPU + EXITS;
+        let exits = u64::from_ne_bytes(self.memory[at..at + 8].try_into().unwrap());
+        self.set(vcpu, EXITS, exits + 1);
+    }
+
+    fn round(&mut self, vcpu: usize, reason: u32) -> Event {
+        self.entry(vcpu, HERE, false);
+        self.exit(vcpu, HERE, VMX, reason);
+        self.one_event()
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for ring in self.tracer.rings() {
+            ring.drain(usize::MAX, |bytes| events.push(Event::decode(bytes).expect("a well-formed event")));
+        }
+        events
+    }
+
+    fn one_event(&mut self) -> Event {
+        let events = self.events();
+        assert_eq!(events.len(), 1);
+        events[0]
+    }
+
+    /// Counters of all CPUs together.
+    fn counters(&self) -> Counters {
+        self.tracer.counters().unwrap().iter().fold(Counters::default(), |a, b| Counters {
+            rounds: a.rounds + b.rounds,
+            dropped: a.dropped + b.dropped,
+            entry_events: a.entry_events + b.entry_events,
+            unmatched_entries: a.unmatched_entries + b.unmatched_entries,
+            unmatched_exits: a.unmatched_exits + b.unmatched_exits,
+            td_entries: a.td_entries + b.td_entries,
+            no_state: a.no_state + b.no_state,
+        })
+    }
+}
+
+fn bed() -> Bed {
+    Bed::new(config(), Options::default())
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_event_tells_who_when_and_why() {
+    let mut bed = bed();
+    let before = vmentry::clock::monotonic_ns();
+    let first = bed.round(2, 10);
+    assert_eq!((first.vcpu, first.isa()), (2, Isa::Vmx));
+    assert_eq!((first.tgid, first.reason()), (std::process::id(), Some(10)));
+    // SAFETY: gettid has no arguments.
+    assert_eq!(first.tid, unsafe { libc::gettid() } as u32);
+    assert_eq!(first.kvm, bed.address + KVM_AT as u64);
+    assert_eq!(first.exit_to_entry_ns, Event::UNKNOWN_NS);
+    assert!(before < first.entry_ns && first.entry_ns <= first.exit_ns);
+    assert!(first.exit_ns < vmentry::clock::monotonic_ns());
+    let second = bed.round(2, 0x8000_0021);
+    assert_eq!(second.reason(), Some(0x8000_0021), "a failed VM entry keeps its bit 31");
+    assert_eq!(second.exit_to_entry_ns, second.entry_ns - first.exit_ns);
+    assert_eq!(first.is_l2(), Some(false));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn pin_writes_of_a_new_vcpu_are_exact() {
+    let mut bed = bed();
+    bed.set(0, VMCS01 + PIN, 0x3f);
+    let first = bed.round(0, 10);
+    assert_eq!(first.known_pin_writes(), Some(1), "first seen, not 0, is one write");
+    assert_eq!((first.pin_entry, first.pin_exit), (0x3f, 0x3f));
+    assert_eq!(bed.round(0, 10).known_pin_writes(), Some(0));
+    // The hard policy sets the bit between kvm_entry and the VM entry ...
+    bed.entry(0, 0, false);
+    bed.set(0, VMCS01 + PIN, 0x7f);
+    bed.exit(0, 0, VMX, 52);
+    let armed = bed.one_event();
+    assert_eq!((armed.known_pin_writes(), armed.pin_entry, armed.pin_exit), (Some(1), 0x3f, 0x7f));
+    // ... and something else may write before and after kvm_entry of one round.
+    bed.set(0, VMCS01 + PIN, 0x5f);
+    bed.entry(0, 0, false);
+    bed.set(0, VMCS01 + PIN, 0x3f);
+    bed.exit(0, 0, VMX, 10);
+    assert_eq!(bed.one_event().known_pin_writes(), Some(2));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_vcpu_that_ran_before_has_no_known_past() {
+    let mut bed = bed();
+    bed.set(0, EXITS, 5);
+    bed.set(0, VMCS01 + PIN, 0x7f);
+    let first = bed.round(0, 10);
+    assert_eq!((first.known_pin_writes(), first.exit_to_entry_ns), (None, Event::UNKNOWN_NS));
+    assert!(first.flags.has(Flags::PIN_READ));
+    assert_eq!(bed.round(0, 10).known_pin_writes(), Some(0));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_new_vcpu_at_a_dead_ones_address_inherits_nothing() {
+    let mut bed = bed();
+    bed.set(0, VMCS01 + PIN, 0x3f);
+    for _ in 0..3 {
+        bed.round(0, 10);
+    }
+    bed.set(0, EXITS, 0);
+    bed.set(0, ID, 7);
+    let born = bed.round(0, 12);
+    assert_eq!((born.vcpu, born.exit_to_entry_ns, born.known_pin_writes()), (7, Event::UNKNOWN_NS, Some(1)));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn nested_entries_are_l2_and_have_a_shadow_of_their_own() {
+    let mut bed = bed();
+    bed.set(0, VMCS01 + PIN, 0x3f);
+    bed.round(0, 10);
+    bed.enter_level(0, 2);
+    bed.set(0, VMCS02 + PIN, 0x3f);
+    bed.entry(0, 0, false);
+    bed.set(0, VMCS02 + PIN, 0x7f);
+    bed.exit(0, 0, VMX, 18);
+    let l2 = bed.one_event();
+    assert_eq!((l2.is_l2(), l2.known_pin_writes()), (Some(true), Some(2)), "the nested double write");
+    bed.enter_level(0, 1);
+    let l1 = bed.round(0, 24);
+    assert_eq!((l1.is_l2(), l1.known_pin_writes()), (Some(false), Some(0)));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn timer_exits_have_their_cause() {
+    let mut bed = bed();
+    let mut cause = |soft: u64, immediate| {
+        bed.set(0, VMCS01 + SOFT, soft);
+        bed.entry(0, 0, immediate);
+        bed.exit(0, 0, VMX, 52);
+        bed.one_event().timer_cause()
+    };
+    assert_eq!(cause(0, false), Some(TimerCause::Deadline));
+    assert_eq!(cause(0, true), Some(TimerCause::Immediate));
+    assert_eq!(cause(1, false), Some(TimerCause::Spurious));
+    assert_eq!(bed.round(0, 10).timer_cause(), None);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_does_not_pair_is_counted_as_unmatched() {
+    let mut bed = bed();
+    bed.exit(0, 0, VMX, 10);
+    assert_eq!(bed.counters().unmatched_exits, 1, "attached while the guest ran");
+    bed.entry(0, 0, false);
+    bed.entry(0, 0, false);
+    bed.exit(0, 0, VMX, 10);
+    bed.exit(0, 0, VMX, 10);
+    assert_eq!(bed.events().len(), 1);
+    let c = bed.counters();
+    assert_eq!((c.unmatched_entries, c.unmatched_exits, c.rounds, c.entry_events), (1, 2, 1, 2));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_vcpu_may_change_its_cpu_at_any_time() {
+    let mut bed = bed();
+    bed.entry(0, 0, false);
+    bed.exit(0, 0, VMX, 10);
+    let first = bed.one_event();
+    bed.entry(0, 1, false);
+    bed.exit(0, 1, VMX, 10);
+    let second = bed.one_event();
+    assert_eq!((first.cpu, second.cpu, first.seq, second.seq), (0, 1, 1, 1));
+    assert_eq!(second.exit_to_entry_ns, second.entry_ns - first.exit_ns);
+    // SVM before Linux 6.2 fires kvm_exit with preemption on.
+    bed.entry(0, 0, false);
+    bed.exit(0, 1, VMX, 10);
+    assert_eq!(bed.events().len(), 1);
+    assert_eq!(bed.counters().unmatched_entries + bed.counters().unmatched_exits, 0);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn tdx_guests_are_left_out_and_counted() {
+    let mut bed = bed();
+    bed.memory[KVM_AT + VM_TYPE] = 5;
+    bed.entry(0, 0, false);
+    bed.exit(0, 0, VMX, 10);
+    assert_eq!(bed.events(), []);
+    let c = bed.counters();
+    assert_eq!((c.td_entries, c.rounds, c.unmatched_exits, c.unmatched_entries), (1, 0, 0, 0));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn filters_leave_others_out_without_a_trace() {
+    let mut other = Bed::new(config(), Options { tgids: Some(vec![1]), ..Options::default() });
+    other.entry(0, 0, false);
+    other.exit(0, 0, VMX, 10);
+    assert_eq!((other.events().len(), other.counters()), (0, Counters::default()));
+    let mut mine = Bed::new(config(), Options { tgids: Some(vec![1, std::process::id()]), ..Options::default() });
+    mine.round(0, 10);
+    let mut second = Bed::new(config(), Options { vcpu_ids: Some(vec![1]), ..Options::default() });
+    second.entry(0, 0, false);
+    second.exit(0, 0, VMX, 10);
+    assert_eq!(second.counters(), Counters::default());
+    assert_eq!(second.round(1, 10).vcpu, 1);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_full_ring_drops_and_every_drop_is_counted() {
+    const ROUNDS: u64 = 500;
+    let mut bed = Bed::new(config(), Options { ring_bytes: 4096, ..Options::default() });
+    for _ in 0..ROUNDS {
+        bed.entry(0, 0, false);
+        bed.exit(0, 0, VMX, 10);
+    }
+    let events = bed.events();
+    let c = bed.counters();
+    assert_eq!(c.rounds, ROUNDS);
+    assert_eq!(events.len() as u64 + c.dropped, ROUNDS);
+    // 80 bytes a record, and one byte of the ring always stays free.
+    assert_eq!(events.len(), 4096 / 80);
+    bed.entry(0, 0, false);
+    bed.exit(0, 0, VMX, 10);
+    let next = bed.one_event();
+    assert_eq!(next.seq, ROUNDS + 1, "the gap in the numbers tells what was dropped");
+    assert_eq!(next.known_pin_writes(), Some(0), "writes of dropped rounds are not carried over");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn svm_has_exit_codes_and_no_pin_controls() {
+    let mut c = config();
+    c.set(Slot::VmxLoadedVmcs, tracer_common::config::ABSENT);
+    let mut bed = Bed::new(c, Options::default());
+    let vmcb = bed.at(0);
+    bed.set(0, VMCB, vmcb);
+    bed.set(0, EXIT_CODE, 0x72);
+    bed.set(0, GUEST_MODE, 1);
+    bed.entry(0, 0, false);
+    bed.exit(0, 0, SVM, 0);
+    let event = bed.one_event();
+    assert_eq!((event.isa(), event.reason(), event.is_l2()), (Isa::Svm, Some(0x72), Some(true)));
+    assert_eq!((event.known_pin_writes(), event.timer_cause()), (None, None));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_unknown_vendor_gives_entries_without_reasons() {
+    let mut bed = Bed::new(Config::empty(), Options::default());
+    bed.entry(0, 0, false);
+    bed.exit(0, 0, 3, 10);
+    let event = bed.one_event();
+    assert_eq!((event.isa(), event.reason(), event.is_l2(), event.timer_cause()), (Isa::Other, None, None, None));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn before_linux_5_16_kvm_exit_has_the_reason_first() {
+    let mut bed = Bed::with(config(), Options::default(), ExitArguments::ReasonVcpuIsa);
+    bed.entry(0, 0, false);
+    bed.set(0, REASON, 12);
+    bed.run("kvm_exit_5_15", 0, &[999, bed.at(0), VMX]);
+    assert_eq!(bed.one_event().reason(), Some(12));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_address_that_cannot_be_read_is_no_event_of_zeros() {
+    let mut bed = bed();
+    bed.run("kvm_entry", 0, &[0xdead_0000_0000_0000, 0]);
+    bed.run("kvm_exit", 0, &[0xdead_0000_0000_0000, VMX]);
+    let event = bed.one_event();
+    assert_eq!((event.reason(), event.known_pin_writes(), event.is_l2()), (None, None, None));
+}
