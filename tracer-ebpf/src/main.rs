@@ -5,6 +5,8 @@
 
 #![no_std]
 #![no_main]
+// The program attributes make the documented functions anew, without their documentation.
+#![allow(missing_docs)]
 
 mod diagnostics;
 mod kernel;
@@ -133,11 +135,7 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
 
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    state.exit_to_entry_ns = if state.exit_ns == 0 {
-        Event::UNKNOWN_NS
-    } else {
-        now - state.exit_ns
-    };
+    state.exit_to_entry_ns = if state.exit_ns == 0 { Event::UNKNOWN_NS } else { now - state.exit_ns };
     state.entry_ns = now;
 }
 
@@ -166,8 +164,7 @@ fn on_exit(vcpu: u64, isa: u64) {
     let isa = Isa::from_raw(isa as u32);
     let reason = match isa {
         Isa::Vmx => read::<u32>(vcpu, Slot::VmxExitReason),
-        Isa::Svm => read::<u64>(vcpu, Slot::SvmVmcb)
-            .and_then(|vmcb| read::<u32>(vmcb, Slot::VmcbExitCode)),
+        Isa::Svm => read::<u64>(vcpu, Slot::SvmVmcb).and_then(|vmcb| read::<u32>(vmcb, Slot::VmcbExitCode)),
         Isa::Other => None,
     };
     if reason.is_some() {
@@ -223,11 +220,7 @@ fn on_exit(vcpu: u64, isa: u64) {
     state.pin_writes = 0;
     // A wake-up per record was measured to add VM exits to the very guest that is watched.
     let mask = slot(Slot::WakeEvery).unwrap_or(1) as u64 - 1;
-    record.submit(u64::from(if counters.rounds & mask == 0 {
-        BPF_RB_FORCE_WAKEUP
-    } else {
-        BPF_RB_NO_WAKEUP
-    }));
+    record.submit(u64::from(if counters.rounds & mask == 0 { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }));
 }
 
 #[inline(always)]

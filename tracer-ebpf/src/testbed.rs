@@ -2,9 +2,13 @@
 
 #![no_std]
 #![no_main]
+// The program attributes make the documented functions anew, without their documentation.
+#![allow(missing_docs)]
 
 use aya_ebpf::{
-    btf_maps::Array, macros::{btf_map, raw_tracepoint}, programs::RawTracePointContext,
+    btf_maps::Array,
+    macros::{btf_map, raw_tracepoint},
+    programs::RawTracePointContext,
 };
 
 /// Bytes of the playground.

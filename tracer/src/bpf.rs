@@ -17,8 +17,7 @@ use tracer_common::{Config, Counters, Event, Slot};
 
 use crate::layout::{ExitArguments, Layout};
 
-static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tracer-ebpf/dist/vmentry.bpf.o"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/vmentry.bpf.o"));
 
 /// Bytes of one CPU's ring where nothing else is asked for: 6500 records.
 pub const DEFAULT_RING_BYTES: u32 = 512 * 1024;

@@ -14,8 +14,7 @@ use vmentry::{
     layout::{ExitArguments, Layout},
 };
 
-static TESTBED: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tracer-ebpf/dist/testbed.bpf.o"));
+static TESTBED: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/testbed.bpf.o"));
 const ARENA: usize = 32768;
 
 // Where the made-up kernel keeps things, from the beginning of a vCPU. Nothing is where a real kernel has it.
