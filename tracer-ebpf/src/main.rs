@@ -171,12 +171,13 @@ fn on_exit(vcpu: u64, isa: u64) {
         flags |= Flags::REASON_KNOWN;
     }
     let reason = reason.unwrap_or(0);
-    if isa == Isa::Vmx && reason & 0xffff == VMX_PREEMPTION_TIMER {
-        if let Some(soft) = read::<u8>(state.loaded_vmcs, Slot::VmcsSoftDisabled) {
-            flags |= Flags::SOFT_KNOWN;
-            if soft != 0 {
-                flags |= Flags::SOFT_DISABLED;
-            }
+    if isa == Isa::Vmx
+        && reason & 0xffff == VMX_PREEMPTION_TIMER
+        && let Some(soft) = read::<u8>(state.loaded_vmcs, Slot::VmcsSoftDisabled)
+    {
+        flags |= Flags::SOFT_KNOWN;
+        if soft != 0 {
+            flags |= Flags::SOFT_DISABLED;
         }
     }
     let mut pin_exit = 0;

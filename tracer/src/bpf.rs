@@ -12,12 +12,16 @@ use aya::{
     programs::{RawTracePoint, raw_trace_point::RawTracePointLinkId},
     util::online_cpus,
 };
+use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
 use tracer_common::{Config, Counters, Event, Slot};
 
 use crate::layout::{ExitArguments, Layout};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/vmentry.bpf.o"));
+
+/// The same programs with rare diagnostics, whose map is of a kind that libbpf's tools refuse.
+static OBJECT_WITH_LOG: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/vmentry-log.bpf.o"));
 
 /// Bytes of one CPU's ring where nothing else is asked for: 6500 records.
 pub const DEFAULT_RING_BYTES: u32 = 512 * 1024;
@@ -31,11 +35,13 @@ pub struct Options {
     pub tgids: Option<Vec<u32>>,
     /// vCPU numbers to trace; none for all
     pub vcpu_ids: Option<Vec<u32>>,
+    /// print the programs' rare diagnostics on standard error
+    pub kernel_log: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: DEFAULT_RING_BYTES, tgids: None, vcpu_ids: None }
+        Self { ring_bytes: DEFAULT_RING_BYTES, tgids: None, vcpu_ids: None, kernel_log: false }
     }
 }
 
@@ -46,6 +52,7 @@ pub struct Tracer {
     links: Vec<(&'static str, RawTracePointLinkId)>,
     rings: Vec<Ring>,
     counters: PerCpuArray<MapData, [u64; Counters::WORDS]>,
+    log: Option<EbpfLogger<Stderr>>,
 }
 
 /// One CPU's ring.
@@ -73,7 +80,7 @@ impl Tracer {
             .btf(None)
             .override_global("CONFIG", &config.0[..], true)
             .map_max_entries("RINGS", last_cpu + 1)
-            .load(OBJECT)
+            .load(if options.kernel_log { OBJECT_WITH_LOG } else { OBJECT })
             .context("load the eBPF object")?;
 
         let mut outer: ArrayOfMaps<MapData> = take(&mut ebpf, "RINGS")?;
@@ -89,12 +96,16 @@ impl Tracer {
         fill(&mut ebpf, "TGIDS", options.tgids.as_deref())?;
         fill(&mut ebpf, "VCPU_IDS", options.vcpu_ids.as_deref())?;
         let counters = take(&mut ebpf, "COUNTERS")?;
+        let log = match options.kernel_log {
+            true => Some(EbpfLogger::init_with_logger(&mut ebpf, Stderr).context("open the programs' log")?),
+            false => None,
+        };
 
         let exit_program = match layout.exit_arguments {
             ExitArguments::VcpuIsa => "kvm_exit",
             ExitArguments::ReasonVcpuIsa => "kvm_exit_5_15",
         };
-        let mut tracer = Self { ebpf, exit_program, links: Vec::new(), rings, counters };
+        let mut tracer = Self { ebpf, exit_program, links: Vec::new(), rings, counters, log };
         for name in [exit_program, "kvm_entry"] {
             tracer.program(name)?.load().with_context(|| format!("load program {name}"))?;
         }
@@ -123,6 +134,13 @@ impl Tracer {
     /// The rings, in the order of their CPUs.
     pub fn rings(&mut self) -> &mut [Ring] {
         &mut self.rings
+    }
+
+    /// Prints the diagnostics that have come.
+    pub fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
     }
 
     /// Each CPU's counters; the index is the CPU.
@@ -154,6 +172,21 @@ impl Ring {
     pub fn fd(&self) -> io::Result<OwnedFd> {
         self.buffer.as_fd().try_clone_to_owned()
     }
+}
+
+/// Prints the programs' diagnostics where progress goes too.
+struct Stderr;
+
+impl log::Log for Stderr {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        eprintln!("vmentry: kernel side: {}: {}", record.level().as_str().to_lowercase(), record.args());
+    }
+
+    fn flush(&self) {}
 }
 
 /// The globals, with the filters and the number of records after which user space is woken: a quarter of a ring.

@@ -274,6 +274,7 @@ impl<'a> Btf<'a> {
 #[cfg(test)]
 pub mod build {
     //! Makes small BTF for tests.
+    #![allow(missing_docs, clippy::new_without_default)]
 
     use super::*;
 

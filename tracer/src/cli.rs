@@ -91,6 +91,9 @@ pub struct RecordArgs {
     /// Size of each CPU's ring in KiB: a power of two; a record takes 80 bytes
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024)]
     pub ring_kib: u32,
+    /// Print the eBPF programs' rare diagnostics on standard error
+    #[arg(long)]
+    pub kernel_log: bool,
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,

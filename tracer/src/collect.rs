@@ -161,6 +161,7 @@ impl Collector {
     fn cut(&mut self) -> Result<Interval> {
         self.count()?;
         let now = monotonic_ns();
+        self.tracer.flush_log();
         let mut whole = std::mem::replace(&mut self.interval, Interval::starting(now));
         whole.length_ns = now - whole.start_ns;
         Ok(whole)

@@ -149,9 +149,7 @@ impl Interval {
         if let Some(writes) = event.known_pin_writes() {
             series.pin_writes.record(u64::from(writes));
         }
-        if !self.vms.contains_key(&vm.id) {
-            self.vms.insert(vm.id, Arc::clone(vm));
-        }
+        self.vms.entry(vm.id).or_insert_with(|| Arc::clone(vm));
     }
 
     /// Adds another interval. Both must number VMs alike.
@@ -230,6 +228,8 @@ names!(EntryKind { Clean = "clean", Dirty = "dirty", Unknown = "unknown" });
 
 #[cfg(test)]
 pub mod tests {
+    //! Tests, and made-up values for those of other modules.
+
     use tracer_common::Flags;
 
     use super::*;

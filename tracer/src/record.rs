@@ -53,6 +53,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
             .with_context(|| format!("--ring-kib {}: too large", args.ring_kib))?,
         tgids,
         vcpu_ids: (!args.vcpu.is_empty()).then(|| args.vcpu.clone()),
+        kernel_log: args.kernel_log,
     };
     let header = Header {
         format: FORMAT.into(),

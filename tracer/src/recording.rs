@@ -384,6 +384,8 @@ impl<R: BufRead> Reader<R> {
 
 #[cfg(test)]
 pub mod tests {
+    //! Tests, and made-up values for those of other modules.
+
     use tracer_common::Event;
 
     use super::*;

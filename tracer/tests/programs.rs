@@ -3,6 +3,8 @@
 //!
 //! Needs root; `cargo xtask test` runs them, or `cargo test -p vmentry --test programs -- --ignored`.
 
+#![allow(clippy::unwrap_used)]
+
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData},
@@ -320,6 +322,17 @@ fn tdx_guests_are_left_out_and_counted() {
     assert_eq!(bed.events(), []);
     let c = bed.counters();
     assert_eq!((c.td_entries, c.rounds, c.unmatched_exits, c.unmatched_entries), (1, 0, 0, 0));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_object_with_diagnostics_does_the_same_and_says_so() {
+    let mut bed = Bed::new(config(), Options { kernel_log: true, ..Options::default() });
+    assert_eq!(bed.round(0, 10).reason(), Some(10));
+    bed.memory[KVM_AT + VM_TYPE] = 5;
+    bed.entry(1, 0, false);
+    bed.tracer.flush_log();
+    assert_eq!(bed.counters().td_entries, 1);
 }
 
 #[test]

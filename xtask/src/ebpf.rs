@@ -194,12 +194,45 @@ fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Makes names of unions such as `MaybeUninit<u8>` (aya-log's) into ones that the kernel takes; bpf-linker 0.10 does that for
+/// structures only. Format: Documentation/bpf/btf.rst.
+fn name_unions(btf: &mut [u8]) -> Option<()> {
+    const UNION: u32 = 5;
+    let word = |btf: &[u8], at: usize| Some(u32::from_le_bytes(btf.get(at..at + 4)?.try_into().ok()?) as usize);
+    let header = word(btf, 4)?;
+    let (mut at, end) = (header + word(btf, 8)?, header + word(btf, 8)? + word(btf, 12)?);
+    let strings = header + word(btf, 16)?;
+    while at < end {
+        let info = word(btf, at + 4)? as u32;
+        let (kind, vlen) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
+        if kind == UNION {
+            let name = strings + word(btf, at)?;
+            let odd = |c: &&mut u8| !c.is_ascii_alphanumeric() && **c != b'_';
+            btf.get_mut(name..)?.iter_mut().take_while(|c| **c != 0).filter(odd).for_each(|c| *c = b'_');
+        }
+        at += 12
+            + match kind {
+                1 | 14 | 17 => 4,
+                3 => 12,
+                4 | UNION | 15 | 19 => vlen * 12,
+                6 | 13 => vlen * 8,
+                _ => 0,
+            };
+    }
+    Some(())
+}
+
 /// The object without its DWARF: what stays is code, maps and BTF.
 fn without_dwarf(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut elf = Builder::read(bytes).context("read the object")?;
     for section in elf.sections.iter_mut() {
         let name = section.name.to_string();
         let debug = name.starts_with(".debug_") || name.starts_with(".rel.debug_");
+        if name == ".BTF"
+            && let SectionData::Data(btf) = &mut section.data
+        {
+            name_unions(btf.to_mut()).context("read the object's BTF")?;
+        }
         // Relocations of BTF serve linkers only; they point at symbols of sections that go away.
         section.delete = debug || name == ".rel.BTF" || name == ".rel.BTF.ext";
     }

@@ -248,6 +248,8 @@ fn known(name: &str) -> Option<String> {
 
 #[cfg(test)]
 pub mod tests {
+    //! Tests, and made-up values for those of other modules.
+
     use super::*;
     use crate::{
         interval::{

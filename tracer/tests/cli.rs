@@ -1,0 +1,160 @@
+//! The real binary on made and damaged recordings: text for people, JSON for programs, one clear error for the rest.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+/// Real entries of a guest that armed 23 timers, did 97 CPUIDs and took 7 forced exits, recorded in the lab.
+const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/lab.hlog");
+
+fn vmentry(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_vmentry")).args(args).env_remove("NO_COLOR").stdin(Stdio::null()).output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn error(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(out(output), "", "nothing goes to standard output");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.starts_with("vmentry: "), "{error}");
+    error
+}
+
+fn temporary(name: &str, bytes: &[u8]) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("vmentry-cli-{}-{name}", std::process::id()));
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn report_on(name: &str, bytes: &[u8]) -> Output {
+    let path = temporary(name, bytes);
+    let output = vmentry(&["report", path.to_str().unwrap()]);
+    fs::remove_file(path).unwrap();
+    output
+}
+
+#[test]
+fn a_report_shows_the_known_exits_of_the_lab() {
+    let output = vmentry(&["report", RECORDING, "--format", "json", "--by", "reason,cause"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let entries = |reason: &str, cause: Option<&str>| {
+        let rows = json["series"].as_array().unwrap();
+        let row = rows.iter().find(|r| r["exit_reason"] == reason && r["timer_cause"].as_str() == cause);
+        row.map_or(0, |r| r["entries"].as_u64().unwrap())
+    };
+    assert_eq!(entries("PREEMPTION_TIMER", Some("deadline")), 23);
+    assert_eq!(entries("PREEMPTION_TIMER", Some("immediate")), 7);
+    assert_eq!(entries("CPUID", None), 97);
+    assert_eq!(json["emulated"], true);
+    assert_eq!(json["totals"]["timer_exits"]["spurious"], 0);
+}
+
+#[test]
+fn a_text_report_says_emulated_and_its_loss_first() {
+    let text = out(&vmentry(&["report", RECORDING]));
+    let mut lines = text.lines();
+    assert!(lines.next().unwrap().starts_with("no loss: "), "{text}");
+    assert!(lines.next().unwrap().starts_with("EMULATED"), "{text}");
+    assert!(text.is_ascii() && !text.contains('\x1b'), "no colours, no surprises");
+}
+
+#[test]
+fn the_same_recording_twice_doubles_every_count() {
+    let entries = |args: &[&str]| {
+        let json: serde_json::Value =
+            serde_json::from_slice(&vmentry(&[&["report", "--format", "json"], args].concat()).stdout).unwrap();
+        json["totals"]["entries"].as_u64().unwrap()
+    };
+    assert_eq!(entries(&[RECORDING, RECORDING]), 2 * entries(&[RECORDING]));
+}
+
+#[test]
+fn a_recording_can_come_through_a_pipe() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_vmentry"))
+        .args(["report", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&fs::read(RECORDING).unwrap()).unwrap();
+    assert!(out(&child.wait_with_output().unwrap()).contains("PREEMPTION_TIMER"));
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_vmentry"))
+        .args(["report", RECORDING, "--format", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()));
+}
+
+#[test]
+fn a_truncated_recording_gives_what_is_whole_and_says_so() {
+    let bytes = fs::read(RECORDING).unwrap();
+    let output = report_on("torn", &bytes[..bytes.len() * 9 / 10]);
+    assert!(output.status.success());
+    assert!(out(&output).contains("cut off"), "{}", out(&output));
+}
+
+#[test]
+fn foreign_and_damaged_files_are_refused_by_name() {
+    assert!(error(&report_on("perf.data", b"PERFILE2\x68\0\0\0")).contains("not a vmentry recording"));
+    assert!(error(&report_on("empty", b"")).contains("empty"));
+    let mut bytes = fs::read(RECORDING).unwrap();
+    let at = bytes.windows(5).position(|w| w == b",HIST").unwrap();
+    bytes[at + 40] ^= 0x15;
+    let damaged = error(&report_on("damaged", &bytes));
+    assert!(damaged.contains("line ") && damaged.contains("damaged"), "{damaged}");
+    assert!(error(&vmentry(&["report", "/no/such/file"])).contains("/no/such/file"));
+    assert!(error(&vmentry(&["report", "/"])).contains("folder"));
+}
+
+#[test]
+fn wrong_flags_exit_2_with_what_there_is() {
+    let usage = |args: &[&str]| {
+        let output = vmentry(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(usage(&["exercise", "dance"]).contains("tsc-deadline"));
+    assert!(usage(&["report"]).contains("FILE"));
+    assert!(usage(&["report", "x", "--sort", "colour"]).contains("entry_to_exit_ns.p99"));
+    assert!(usage(&["report", "x", "--by", "colour"]).contains("level"));
+    assert!(usage(&["record", "--duration", "soon"]).contains("number"));
+}
+
+#[test]
+fn help_fits_a_terminal_and_shows_examples() {
+    for command in [&["--help"][..], &["record", "--help"], &["report", "--help"], &["check", "--help"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_vmentry")).args(command).env("COLUMNS", "80").output().unwrap();
+        let text = out(&output);
+        assert!(text.lines().all(|l| l.chars().count() <= 80), "{command:?} is too wide");
+        assert!(text.lines().count() <= 48, "{command:?} is too long: {}", text.lines().count());
+        assert!(command.len() == 2 && command[0] == "check" || text.contains("Examples:"), "{command:?}");
+    }
+}
+
+#[test]
+fn check_speaks_json_with_every_problem() {
+    let output = vmentry(&["check", "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["format"], "vmentry-check/1");
+    assert_eq!(json["ready"].as_bool(), Some(output.status.success()));
+    for problem in json["problems"].as_array().unwrap() {
+        assert!(problem["fix"].as_str().is_some_and(|f| !f.is_empty()), "{problem}");
+    }
+    assert!(Path::new(RECORDING).exists());
+}

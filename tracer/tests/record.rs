@@ -1,0 +1,198 @@
+//! The real binary recording on the running kernel: every way out keeps what was recorded and leaves nothing attached.
+//! No VM has to run.
+//!
+//! Needs root and a KVM module; `cargo xtask test` runs them, or `cargo test -p vmentry --test record -- --ignored`.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::Mutex,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+/// One at a time: the tests count the programs that are loaded.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn vmentry(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vmentry"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A folder of this test's own.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("vmentry-record-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn loaded() -> usize {
+    aya::programs::loaded_programs().flatten().filter(|p| p.name_as_str().is_some_and(|n| n.starts_with("kvm_e"))).count()
+}
+
+fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{what} did not happen");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn report(file: &str) -> serde_json::Value {
+    let output = vmentry(&["report", "--format", "json", file]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Starts a recording and waits until its programs are attached and its first interval is written.
+fn start(file: &str) -> Child {
+    let child = vmentry(&["record", "-o", file, "--interval", "50ms"]).spawn().unwrap();
+    wait_until("the first interval", || fs::read_to_string(file).is_ok_and(|t| t.contains("#{\"interval\"")));
+    assert_eq!(loaded(), 2);
+    child
+}
+
+fn send(child: &Child, signal: i32) {
+    // SAFETY: the child has not been waited for, so that the number is its own.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+}
+
+fn ends_in_order(signal: i32, name: &str) {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new(name);
+    let file = folder.file("a.hlog");
+    let child = start(&file);
+    send(&child, signal);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains(&format!("ended by {name}")), "{}", text(&output.stderr));
+    let report = report(&file);
+    assert_eq!(report["recordings"][0]["ended"], name);
+    assert_eq!(report["recordings"][0]["accounting"]["exact"], true);
+    wait_until("detaching", || loaded() == 0);
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn ctrl_c_ends_in_order() {
+    ends_in_order(libc::SIGINT, "SIGINT");
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn sigterm_ends_in_order() {
+    ends_in_order(libc::SIGTERM, "SIGTERM");
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn a_closed_terminal_ends_in_order() {
+    ends_in_order(libc::SIGHUP, "SIGHUP");
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn a_killed_recording_still_reports_and_leaves_nothing_attached() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("kill");
+    let file = folder.file("a.hlog");
+    let mut child = start(&file);
+    send(&child, libc::SIGKILL);
+    child.wait().unwrap();
+    let report = report(&file);
+    assert!(report["recordings"][0]["intervals"].as_u64().unwrap() >= 1);
+    assert_eq!(report["recordings"][0]["ended"], serde_json::Value::Null);
+    wait_until("detaching", || loaded() == 0);
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn the_commands_code_is_the_recorders() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("code");
+    let file = folder.file("a.hlog");
+    let output = vmentry(&["record", "-o", &file, "--", "sh", "-c", "exit 7"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!(report(&file)["recordings"][0]["ended"], "command");
+    let output = vmentry(&["record", "--overwrite", "-o", &file, "--", "/no/such/program"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("/no/such/program"));
+    wait_until("detaching", || loaded() == 0);
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn the_duration_ends_the_recording_and_its_command() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("duration");
+    let file = folder.file("a.hlog");
+    let start = Instant::now();
+    let output = vmentry(&["record", "-o", &file, "--duration", "200ms", "--", "sleep", "1000"]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(start.elapsed() < Duration::from_secs(10));
+    assert_eq!(report(&file)["recordings"][0]["ended"], "duration");
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn a_full_disk_is_one_clear_error() {
+    let _alone = ALONE.lock().unwrap();
+    let output = vmentry(&["record", "-o", "/dev/full", "--duration", "200ms"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = text(&output.stderr);
+    assert!(error.contains("/dev/full") && error.contains("No space left"), "{error}");
+    wait_until("detaching", || loaded() == 0);
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn a_filter_that_names_nothing_is_refused_before_anything_is_attached() {
+    let refused = |args: &[&str], why: &str| {
+        let output = vmentry(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains(why), "{}", text(&output.stderr));
+    };
+    let folder = Folder::new("filter");
+    let file = folder.file("a.hlog");
+    refused(&["record", "-o", &file, "--vm", "no-such-vm"], "no such VM is running");
+    refused(&["record", "-o", &file, "--pid", "4194304"], "there is no such process");
+    refused(&["record", "-o", &file, "--ring-kib", "3", "--duration", "1s"], "power of two");
+    assert!(!Path::new(&file).exists() || fs::metadata(&file).unwrap().len() < 4096);
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn without_privileges_the_fix_is_named() {
+    use std::os::unix::process::CommandExt;
+    let folder = Folder::new("nobody");
+    let binary = folder.file("vmentry");
+    fs::copy(env!("CARGO_BIN_EXE_vmentry"), &binary).unwrap();
+    let mut command = Command::new(&binary);
+    let output: Output =
+        command.args(["record", "-o", "/tmp/never"]).uid(65534).gid(65534).current_dir("/").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("run as root"), "{}", text(&output.stderr));
+    assert!(!Path::new("/tmp/never").exists());
+}
