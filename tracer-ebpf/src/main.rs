@@ -87,6 +87,7 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
     let age = age(exits, last_exits);
     if age != Age::Same {
         *state = VcpuState::new();
+        state.is_new = 1;
         state.from_birth = (age == Age::Born) as u8;
         state.kvm = read(vcpu, Slot::VcpuKvm).unwrap_or(0);
         state.vcpu_id = read(vcpu, Slot::VcpuId).unwrap_or(u32::MAX);
@@ -219,9 +220,12 @@ fn on_exit(vcpu: u64, isa: u64) {
         pin_writes: state.pin_writes,
     });
     state.pin_writes = 0;
-    // A wake-up per record was measured to add VM exits to the very guest that is watched.
+    // A wake-up per record was measured to add VM exits to the very guest that is watched. The first record of a vCPU
+    // wakes, so that user space can ask its process for a name while there is one.
     let mask = slot(Slot::WakeEvery).unwrap_or(1) as u64 - 1;
-    record.submit(u64::from(if counters.rounds & mask == 0 { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }));
+    let wake = counters.rounds & mask == 0 || state.is_new != 0;
+    state.is_new = 0;
+    record.submit(if wake { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }.into());
 }
 
 #[inline(always)]

@@ -48,7 +48,9 @@ pub struct VcpuState {
     pub from_birth: u8,
     /// 1 for a vCPU of a TDX guest
     pub tdx: u8,
-    reserved: [u8; 5],
+    /// 1 until the vCPU's first record was written
+    pub is_new: u8,
+    reserved: [u8; 4],
 }
 
 impl VcpuState {
@@ -70,7 +72,8 @@ impl VcpuState {
             open: 0,
             from_birth: 0,
             tdx: 0,
-            reserved: [0; 5],
+            is_new: 0,
+            reserved: [0; 4],
         }
     }
 

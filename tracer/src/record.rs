@@ -166,8 +166,12 @@ async fn attached(
     progress.clear();
     let name = args.output.display();
     let saved =
-        |e: anyhow::Error| e.context(format!("write {name} (whole intervals before are in it: vmentry report {name})"));
-    let Ended { reason, status } = ended.map_err(saved)?;
+        |e: anyhow::Error| e.context(format!("write {name} (what was written before is whole: vmentry report {name})"));
+    let Ended { reason, status } = match ended {
+        Ok(ended) => ended,
+        Err(Failure::Command(error)) => return Err(error),
+        Err(Failure::Write(error)) => return Err(saved(error)),
+    };
     if let Some(error) = failure {
         return Err(saved(error));
     }
@@ -186,6 +190,13 @@ struct Ended {
     status: Option<ExitStatus>,
 }
 
+enum Failure {
+    /// the command could not be run or waited for
+    Command(anyhow::Error),
+    /// the recording could not be written
+    Write(anyhow::Error),
+}
+
 /// Writes intervals until something ends the recording.
 async fn pump(
     args: &RecordArgs,
@@ -193,10 +204,11 @@ async fn pump(
     intervals: &mut mpsc::Receiver<Interval>,
     writer: &mut Writer<Box<dyn Write + Send>>,
     progress: &mut Progress,
-) -> Result<Ended> {
+) -> Result<Ended, Failure> {
     let mut child = match args.command.split_first() {
         Some((program, arguments)) => {
-            Some(Command::new(program).args(arguments).spawn().with_context(|| format!("run {program}"))?)
+            let spawned = Command::new(program).args(arguments).spawn().with_context(|| format!("run {program}"));
+            Some(spawned.map_err(Failure::Command)?)
         }
         None => None,
     };
@@ -206,13 +218,13 @@ async fn pump(
             reason = endings.next() => break reason,
             () = until(deadline) => break "duration",
             status = exit_of(&mut child) => {
-                let status = status.context("wait for the command")?;
+                let status = status.context("wait for the command").map_err(Failure::Command)?;
                 return Ok(Ended { reason: "command", status: Some(status) });
             }
             interval = intervals.recv() => match interval {
                 Some(interval) => {
                     progress.add(&interval);
-                    writer.write(&interval)?;
+                    writer.write(&interval).map_err(Failure::Write)?;
                 }
                 // The collector has failed; its thread says why.
                 None => break "collector",

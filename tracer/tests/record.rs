@@ -45,7 +45,10 @@ impl Drop for Folder {
 }
 
 fn loaded() -> usize {
-    aya::programs::loaded_programs().flatten().filter(|p| p.name_as_str().is_some_and(|n| n.starts_with("kvm_e"))).count()
+    aya::programs::loaded_programs()
+        .flatten()
+        .filter(|p| p.name_as_str().is_some_and(|n| n.starts_with("kvm_e")))
+        .count()
 }
 
 fn wait_until(what: &str, done: impl Fn() -> bool) {

@@ -1,0 +1,60 @@
+# Records guests with known exits while ftrace counts the same events, then tries what must not lose a recording.
+# Leaves everything in $OUT; `cargo xtask test` compares. MODULE is kvm_intel or kvm_amd.
+set -e
+events=/sys/kernel/tracing/events/kvm
+MODULE=kvm_intel
+[ -d /sys/module/kvm_amd ] && MODULE=kvm_amd
+
+vmentry check --format json > $OUT/check.json
+
+# The second witness: histograms that ftrace itself keeps of the two tracepoints.
+echo 'hist:keys=exit_reason' > $events/kvm_exit/trigger
+echo 'hist:keys=vcpu_id' > $events/kvm_entry/trigger
+
+cat > /tmp/guests.sh <<'END'
+set -e
+exercise() { vmentry exercise "$@" --format json > $OUT/exercise-$1.json; }
+exercise tsc-deadline --count 23
+exercise cpuid --count 97
+exercise out --count 31
+exercise vmcall --count 11 --vcpus 2
+exercise hlt --count 9
+exercise spin --count 3
+[ $MODULE = kvm_amd ] || exercise immediate --count 7
+END
+export MODULE
+vmentry record -o $OUT/recording.hlog --label "known exits" --interval 1s -- sh /tmp/guests.sh
+
+cat $events/kvm_exit/hist > $OUT/kvm_exit.hist
+cat $events/kvm_entry/hist > $OUT/kvm_entry.hist
+echo '!hist:keys=exit_reason' > $events/kvm_exit/trigger
+echo '!hist:keys=vcpu_id' > $events/kvm_entry/trigger
+vmentry report $OUT/recording.hlog --format json > $OUT/report.json
+vmentry report $OUT/recording.hlog > $OUT/report.txt
+
+# Waits until a recording has written its first interval.
+recording() { until grep -q '#{"interval"' $1 2> /dev/null; do sleep 0.1; done; }
+
+# A ring of one page, and a collector that stands still while the guest runs.
+vmentry record --ring-kib 4 --interval 200ms -o $OUT/tiny.hlog 2> /dev/null &
+recording $OUT/tiny.hlog
+kill -STOP $!
+vmentry exercise cpuid --count 5000 > /dev/null
+kill -CONT $!
+kill -INT $!
+wait $!
+vmentry report $OUT/tiny.hlog > $OUT/tiny.txt
+vmentry report $OUT/tiny.hlog --format json > $OUT/tiny.json
+
+# A recorder that is killed.
+vmentry record -o $OUT/killed.hlog --interval 200ms 2> /dev/null &
+recording $OUT/killed.hlog
+vmentry exercise cpuid --count 97 > /dev/null
+sleep 0.5
+kill -9 $!
+vmentry report $OUT/killed.hlog --format json > $OUT/killed.json
+
+# No module.
+rmmod $MODULE
+! vmentry record -o $OUT/never.hlog 2> $OUT/no-module.txt
+[ ! -e $OUT/never.hlog ]

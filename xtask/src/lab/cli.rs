@@ -1,0 +1,121 @@
+//! `cargo xtask lab`.
+
+use crate::lab::{self, Cpu, Kernel, Machine};
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Run a script, or a shell, under a real kernel with KVM in an emulated machine
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask lab -- vmentry check
+  cargo xtask lab --kernel 6.1 --add ./guest -- 'vmentry record -o $OUT/run & guest; wait'
+  cargo xtask lab --cpu amd --timeout 60 -- ./script.sh
+  cargo xtask lab shell
+
+Times in there are counts of emulated instructions: right for correctness, meaningless as nanoseconds.")]
+pub struct Arguments {
+    /// intel (VMX: kvm_intel in Bochs) or amd (SVM: kvm_amd in QEMU)
+    #[arg(long, value_enum, default_value = "intel", hide_possible_values = true)]
+    cpu: Cpu,
+    /// Debian's kernel series: 6.1 or 6.12
+    #[arg(long, value_enum, default_value = "6.12", hide_possible_values = true)]
+    kernel: Kernel,
+    /// Load this kvm-intel.ko (or kvm-amd.ko) instead of the distribution's
+    #[arg(long, value_name = "FILE")]
+    module: Option<PathBuf>,
+    /// Parameters of that module, e.g. "preemption_timer=0"
+    #[arg(long, value_name = "PARAMETERS", default_value = "", hide_default_value = true)]
+    module_parameters: String,
+    /// Processors of the machine; more than one takes Bochs twice the time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    processors: u8,
+    /// Put a static program, or any file, into the machine's PATH; may be repeated
+    #[arg(long, value_name = "FILE")]
+    add: Vec<PathBuf>,
+    /// Where output, console.log and what the script leaves in $OUT go [default: target/lab/CPU-KERNEL]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Seconds after which a script is given up
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
+    /// Say what takes how long
+    #[arg(long, short)]
+    verbose: bool,
+    /// Instead of a script: use the machine by hand, with this terminal as its console
+    #[arg(value_enum, value_name = "shell", hide_possible_values = true)]
+    shell: Option<Shell>,
+    /// One shell line, or the path of a script
+    #[arg(last = true, value_name = "SCRIPT", required_unless_present = "shell", conflicts_with = "shell")]
+    script: Vec<String>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Shell {
+    Shell,
+}
+
+/// Does what the command line asks for; the exit code is the script's.
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    let machine = Machine {
+        cpu: arguments.cpu,
+        kernel: arguments.kernel,
+        module: arguments.module,
+        module_parameters: arguments.module_parameters,
+        processors: arguments.processors,
+        add: arguments.add,
+        out: arguments.out,
+        timeout: Duration::from_secs(arguments.timeout),
+        quiet: false,
+        verbose: arguments.verbose,
+    };
+    let outcome = match arguments.shell {
+        Some(Shell::Shell) => lab::shell(&machine)?,
+        None => lab::run(&machine, &script(&arguments.script)?)?,
+    };
+    let lab::Outcome { exit_code, output_path, out_dir, seconds } = outcome;
+    let (output, files) = (output_path.display(), out_dir.display());
+    eprintln!("exit code {exit_code} after {seconds:.0} s; output in {output}, files in {files}");
+    Ok(ExitCode::from(exit_code))
+}
+
+/// A single word that names a file stands for the file's content.
+fn script(words: &[String]) -> Result<String> {
+    match words {
+        [path] if Path::new(path).is_file() => fs::read_to_string(path).with_context(|| format!("read script {path}")),
+        words => Ok(words.join(" ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn a_script_comes_after_dashes_and_a_shell_without() {
+        let line = |words: &str| Line::try_parse_from(words.split(' ')).map(|line| line.arguments);
+        assert_eq!(line("lab --cpu amd -- vmentry check").unwrap().script, ["vmentry", "check"]);
+        assert!(line("lab --kernel 6.1 shell").unwrap().shell.is_some());
+        assert!(line("lab shell --kernel 6.1").unwrap().shell.is_some());
+        assert!(line("lab").is_err());
+        assert!(line("lab shell -- true").is_err());
+        assert!(line("lab --kernel 5.10 -- true").is_err());
+    }
+
+    #[test]
+    fn a_script_is_a_line_or_a_file() {
+        assert_eq!(script(&["uname".into(), "-r".into()]).unwrap(), "uname -r");
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        assert_eq!(script(&[file.into()]).unwrap(), include_str!("../../Cargo.toml"));
+    }
+}

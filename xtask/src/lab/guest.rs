@@ -1,0 +1,164 @@
+//! A machine's inside: the initramfs with programs, modules and script, and the kernel to boot.
+
+use crate::build;
+use crate::debian::{self, Unpacked};
+use crate::lab::filter::filter;
+use crate::lab::inherited::Inherited;
+use crate::lab::initramfs::Archive;
+use crate::lab::kernel::{self, Image};
+use crate::lab::modules::Modules;
+use crate::lab::{Cpu, Machine, bochs, qemu};
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+/// What both emulators have to be told.
+pub struct Boot<'a> {
+    /// How many.
+    pub processors: u8,
+    /// The content of the initramfs.
+    pub initramfs: &'a [u8],
+    /// The kernel's.
+    pub command_line: &'a str,
+    /// Where the serial port goes, in the emulator's own words.
+    pub serial: &'a str,
+    /// The file that the parallel port writes.
+    pub port: &'a str,
+}
+
+/// A machine with everything that it boots from.
+#[derive(Debug)]
+pub struct Guest {
+    cpu: Cpu,
+    processors: u8,
+    kernel: Unpacked,
+    initramfs: Vec<u8>,
+    command_line: String,
+    /// Where results go.
+    pub folder: PathBuf,
+}
+
+impl Guest {
+    /// Gets, builds and packs what the machine needs. Without a script it gives a shell on its console.
+    pub fn prepare(machine: &Machine, script: Option<&str>, more_parameters: &str) -> Result<Guest> {
+        let start = Instant::now();
+        let say = |what: &str| {
+            if machine.verbose {
+                eprintln!("{:6.1} s  {what}", start.elapsed().as_secs_f64());
+            }
+        };
+        super::install(machine.cpu)?;
+        let kernel = debian::newest_kernel(machine.kernel.series())?;
+        let busybox = debian::unpacked("busybox-static")?.file(&["bin/busybox", "usr/bin/busybox"])?;
+        say(&format!("have {}", kernel.package));
+        let programs = [build::static_binary("lab-init")?, build::static_binary("vmentry")?];
+        say("have programs");
+        let initramfs = initramfs(machine, &kernel.root, &busybox, &programs, script)?;
+        say(&format!("have initramfs of {} MB", initramfs.len() >> 20));
+        let own_parameters = match machine.cpu {
+            Cpu::Intel if machine.processors == 1 => format!("{} nosmp", bochs::KERNEL_PARAMETERS),
+            Cpu::Intel => bochs::KERNEL_PARAMETERS.to_owned(),
+            Cpu::Amd => qemu::KERNEL_PARAMETERS.to_owned(),
+        };
+        let command_line = format!("{KERNEL_PARAMETERS} {own_parameters}{more_parameters}");
+        let folder = folder(machine)?;
+        Ok(Guest { cpu: machine.cpu, processors: machine.processors, kernel, initramfs, command_line, folder })
+    }
+
+    /// The emulator's command line, with what has to live as long as the process.
+    pub fn command(&self, serial: &str, port: &str) -> Result<(Command, Vec<Inherited>)> {
+        let Guest { processors, initramfs, command_line, .. } = self;
+        let boot = Boot { processors: *processors, initramfs, command_line, serial, port };
+        match self.cpu {
+            Cpu::Intel => bochs::command(&flat_kernel(&self.kernel)?, &boot),
+            Cpu::Amd => qemu::command(&vmlinuz(&self.kernel)?, &boot),
+        }
+    }
+
+    /// The file that gets what the script prints.
+    pub fn output_path(&self) -> PathBuf {
+        self.folder.join("output")
+    }
+}
+
+/// For every machine. The tool marks its figures as emulated when it finds the first one.
+const KERNEL_PARAMETERS: &str =
+    "vmentry.lab=emulated console=ttyS0,115200 nokaslr mitigations=off panic=10 quiet loglevel=4";
+
+fn folder(machine: &Machine) -> Result<PathBuf> {
+    let folder = match &machine.out {
+        Some(folder) => folder.clone(),
+        None => {
+            let name = format!("{}-{}", machine.cpu.name(), machine.kernel.series());
+            let folder = build::target_dir().join("lab").join(name);
+            let _ = fs::remove_dir_all(&folder);
+            folder
+        }
+    };
+    fs::create_dir_all(&folder).with_context(|| format!("create folder {}", folder.display()))?;
+    Ok(folder)
+}
+
+fn initramfs(
+    machine: &Machine,
+    kernel: &Path,
+    busybox: &Path,
+    programs: &[PathBuf; 2],
+    script: Option<&str>,
+) -> Result<Vec<u8>> {
+    let read = |path: &Path| fs::read(path).with_context(|| format!("read file {}", path.display()));
+    let kvm = machine.cpu.kvm_module();
+    let mut modules = Modules::of_kernel(kernel)?;
+    if let Some(file) = &machine.module {
+        modules.replace(kvm, file)?;
+    }
+    let [init, vmentry] = programs;
+    let mut archive = Archive::default();
+    archive.device("dev/console", 5, 1);
+    archive.file("init", &read(init)?);
+    archive.file("bin/busybox", &read(busybox)?);
+    archive.file("bin/vmentry", &read(vmentry)?);
+    for file in &machine.add {
+        let name = file.file_name().and_then(|name| name.to_str());
+        let name = name.with_context(|| format!("add file {}: it has no plain name", file.display()))?;
+        archive.file(&format!("bin/{name}"), &read(file)?);
+    }
+    let mut manifest = String::new();
+    for module in modules.in_order(&[kvm, "msr"])? {
+        let parameters = if module.name == kvm { machine.module_parameters.as_str() } else { "" };
+        manifest.push_str(format!("/{} {parameters}", module.path).trim_end());
+        manifest.push('\n');
+        archive.file(&module.path, &module.content);
+    }
+    archive.file("lab/manifest", manifest.as_bytes());
+    if let Some(script) = script {
+        archive.file("lab/script", script.as_bytes());
+    }
+    Ok(archive.finish())
+}
+
+/// The kernel as Bochs boots it; the decompressed one is kept in the cache.
+fn flat_kernel(package: &Unpacked) -> Result<Image> {
+    let name = package.root.file_name().unwrap_or_default().to_string_lossy();
+    let vmlinux = debian::cached(&format!("vmlinux/{name}"), |folder| {
+        let path = vmlinuz(package)?;
+        let vmlinuz = fs::read(&path).with_context(|| format!("read file {}", path.display()))?;
+        let (decompressor, stream) = kernel::payload(&vmlinuz)?;
+        let elf = filter(decompressor, stream).with_context(|| format!("decompress {}", path.display()))?;
+        let vmlinux = folder.join("vmlinux");
+        fs::write(&vmlinux, elf).with_context(|| format!("write file {}", vmlinux.display()))?;
+        Ok(vmlinux)
+    })?;
+    kernel::flatten(&fs::read(&vmlinux).with_context(|| format!("read file {}", vmlinux.display()))?)
+}
+
+fn vmlinuz(package: &Unpacked) -> Result<PathBuf> {
+    let boot = package.root.join("boot");
+    let mut files = fs::read_dir(&boot)
+        .with_context(|| format!("read folder {}", boot.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()));
+    let image = files.find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")));
+    image.with_context(|| format!("find vmlinuz in {}", boot.display()))
+}

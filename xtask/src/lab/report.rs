@@ -1,0 +1,74 @@
+//! What the guest reports through the parallel port while it runs and when it ends.
+
+use anyhow::{Context, Result, bail, ensure};
+use lab_init::frame::{Decoder, Frame};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A report that is still being written.
+#[derive(Debug)]
+pub struct Report {
+    stream: File,
+    decoder: Decoder,
+    output: File,
+    echo: bool,
+    files: Vec<u8>,
+    exit_code: Option<u8>,
+}
+
+impl Report {
+    /// Follows `stream`, which grows. The script's output goes into the file `output` and, with `echo`, to stdout.
+    pub fn follow(stream: File, output: &Path, echo: bool) -> Result<Report> {
+        let output = File::create(output).with_context(|| format!("create file {}", output.display()))?;
+        Ok(Report { stream, decoder: Decoder::default(), output, echo, files: Vec::new(), exit_code: None })
+    }
+
+    /// Takes in what has arrived since the last call. A failure that the guest reports is the error.
+    pub fn advance(&mut self) -> Result<()> {
+        let mut arrived = Vec::new();
+        self.stream.read_to_end(&mut arrived).context("read report")?;
+        self.decoder.push(&arrived);
+        while let Some(frame) = self.decoder.next_frame().context("read report")? {
+            match frame {
+                Frame::Output(piece) => self.print(&piece)?,
+                Frame::Files(piece) => self.files.extend_from_slice(&piece),
+                Frame::Failure(message) => bail!("guest: {message}"),
+                Frame::Exit(code) => self.exit_code = Some(code),
+            }
+        }
+        Ok(())
+    }
+
+    /// The script's exit code once the report is complete.
+    pub fn exit_code(&self) -> Option<u8> {
+        self.exit_code
+    }
+
+    /// Unpacks the files that the script left.
+    pub fn unpack(&self, folder: &Path) -> Result<()> {
+        // tar itself refuses absolute paths and those that lead out of the folder.
+        let mut tar = Command::new("tar")
+            .args(["--extract", "--no-same-owner", "--no-overwrite-dir", "--touch", "--file=-", "--directory"])
+            .arg(folder)
+            .stdin(Stdio::piped())
+            .spawn()
+            .context("run tar")?;
+        let written = tar.stdin.take().map(|mut stdin| stdin.write_all(&self.files));
+        let status = tar.wait().context("wait for tar")?;
+        ensure!(status.success(), "unpack files into {}: {status}", folder.display());
+        written.context("run tar: no pipe")?.context("write to tar")
+    }
+
+    fn print(&mut self, piece: &[u8]) -> Result<()> {
+        self.output.write_all(piece).context("write output")?;
+        if self.echo {
+            let mut stdout = io::stdout().lock();
+            let echoed = stdout.write_all(piece).and_then(|()| stdout.flush());
+            // Whoever read it has seen enough; the run itself goes on.
+            self.echo = echoed.is_ok();
+        }
+        Ok(())
+    }
+}
