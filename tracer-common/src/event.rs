@@ -62,8 +62,8 @@ pub struct Event {
     pub entry_ns: u64,
     /// when the program on kvm_exit began; `exit_ns - entry_ns` is `entry_to_exit_ns`
     pub exit_ns: u64,
-    /// ns from this vCPU's previous kvm_exit to this kvm_entry, halts included; [`Event::UNKNOWN_NS`] for
-    /// the first entry seen of a vCPU
+    /// ns from this vCPU's previous kvm_exit to this kvm_entry, halts included: the host's handling of the previous
+    /// exit, which `previous` describes; [`Event::UNKNOWN_NS`] for the first entry seen of a vCPU
     pub exit_to_entry_ns: u64,
     /// address of `struct kvm`: tells VMs of one process apart; never written to a file
     pub kvm: u64,
@@ -91,11 +91,27 @@ pub struct Event {
     /// pin-control writes since the previous kvm_exit, by the shadow method: 0, 1 or 2; valid with
     /// PIN_WRITES_KNOWN
     pub pin_writes: u8,
+    /// the exit that `exit_to_entry_ns` handled; all zero where that is unknown
+    pub previous: Outline,
+}
+
+/// What tells apart how one round went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Outline {
+    /// as [`Event::exit_reason`]
+    pub exit_reason: u32,
+    /// as [`Event::flags`]
+    pub flags: Flags,
+    /// as [`Event::pin_writes`]
+    pub pin_writes: u8,
+    /// as [`Event::isa`]
+    pub isa: u8,
 }
 
 impl Event {
     /// Bytes of a record: neither more nor less is an event.
-    pub const SIZE: usize = 72;
+    pub const SIZE: usize = 80;
 
     /// `exit_to_entry_ns` of an entry whose previous exit was not seen.
     pub const UNKNOWN_NS: u64 = u64::MAX;
@@ -132,6 +148,12 @@ impl Event {
             flags: Flags(u16::from_ne_bytes([bytes[68], bytes[69]])),
             isa: bytes[70],
             pin_writes: bytes[71],
+            previous: Outline {
+                exit_reason: u32_at(72),
+                flags: Flags(u16::from_ne_bytes([bytes[76], bytes[77]])),
+                pin_writes: bytes[78],
+                isa: bytes[79],
+            },
         };
         (event.exit_ns >= event.entry_ns && event.seq > 0).then_some(event)
     }
@@ -142,6 +164,15 @@ impl Event {
         self.exit_ns - self.entry_ns
     }
 
+    /// How this round went.
+    #[must_use]
+    #[inline(always)]
+    pub const fn outline(&self) -> Outline {
+        Outline { exit_reason: self.exit_reason, flags: self.flags, pin_writes: self.pin_writes, isa: self.isa }
+    }
+}
+
+impl Outline {
     /// Whose exit reason it is.
     #[must_use]
     pub fn isa(&self) -> Isa {
@@ -211,6 +242,7 @@ mod tests {
             flags: Flags(0xc1c2),
             isa: 1,
             pin_writes: 2,
+            previous: Outline { exit_reason: 0xd1d2_d3d4, flags: Flags(0xe1e2), pin_writes: 1, isa: 2 },
         }
     }
 
@@ -222,9 +254,9 @@ mod tests {
     #[test]
     fn any_other_length_is_no_event() {
         let bytes = bytes_of(&sample());
-        assert_eq!(Event::decode(&bytes[..71]), None);
-        let mut longer = [0; 73];
-        longer[..72].copy_from_slice(&bytes);
+        assert_eq!(Event::decode(&bytes[..Event::SIZE - 1]), None);
+        let mut longer = [0; Event::SIZE + 1];
+        longer[..Event::SIZE].copy_from_slice(&bytes);
         assert_eq!(Event::decode(&longer), None);
         assert_eq!(Event::decode(&[]), None);
     }
@@ -242,9 +274,9 @@ mod tests {
             flags: Flags::REASON_KNOWN | Flags::SOFT_KNOWN | Flags::IMMEDIATE_KNOWN,
             ..sample()
         };
-        assert_eq!(timer.timer_cause(), Some(TimerCause::Deadline));
-        assert_eq!(Event { isa: Isa::Svm as u8, ..timer }.timer_cause(), None);
-        assert_eq!(Event { exit_reason: 10, ..timer }.timer_cause(), None);
-        assert_eq!(Event { flags: Flags::IMMEDIATE_KNOWN, ..timer }.timer_cause(), None);
+        assert_eq!(timer.outline().timer_cause(), Some(TimerCause::Deadline));
+        assert_eq!(Event { isa: Isa::Svm as u8, ..timer }.outline().timer_cause(), None);
+        assert_eq!(Event { exit_reason: 10, ..timer }.outline().timer_cause(), None);
+        assert_eq!(Event { flags: Flags::IMMEDIATE_KNOWN, ..timer }.outline().timer_cause(), None);
     }
 }

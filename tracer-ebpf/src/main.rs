@@ -19,7 +19,7 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use tracer_common::{
-    Counters, Event, Flags, Isa, Slot, VM_TYPE_TDX, VMX_PREEMPTION_TIMER,
+    Counters, Event, Flags, Isa, Outline, Slot, VM_TYPE_TDX, VMX_PREEMPTION_TIMER,
     rules::{Age, age, pin_writes},
 };
 
@@ -192,13 +192,16 @@ fn on_exit(vcpu: u64, isa: u64) {
         }
     }
 
+    let pin_writes = state.pin_writes;
+    let previous = state.previous;
+    state.pin_writes = 0;
+    state.previous = Outline { exit_reason: reason, flags, pin_writes, isa: isa as u8 };
+
     counters.rounds += 1;
     // SAFETY: a helper without arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let record = RINGS.get(cpu).and_then(|ring| ring.reserve_untyped::<Event>(0));
-    let Some(mut record) = record else {
+    let Some(mut record) = RINGS.get(cpu).and_then(|ring| ring.reserve_untyped::<Event>(0)) else {
         counters.dropped += 1;
-        state.pin_writes = 0;
         return;
     };
     let pid_tgid = bpf_get_current_pid_tgid();
@@ -217,9 +220,9 @@ fn on_exit(vcpu: u64, isa: u64) {
         cpu,
         flags,
         isa: isa as u8,
-        pin_writes: state.pin_writes,
+        pin_writes,
+        previous,
     });
-    state.pin_writes = 0;
     // A wake-up per record was measured to add VM exits to the very guest that is watched. The first record of a vCPU
     // wakes, so that user space can ask its process for a name while there is one.
     let mask = slot(Slot::WakeEvery).unwrap_or(1) as u64 - 1;

@@ -4,7 +4,7 @@ use aya_ebpf::{
     btf_maps::{ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
-use tracer_common::Counters;
+use tracer_common::{Counters, Flags, Outline};
 
 /// vCPUs whose state is kept; beyond that the least recently entered one is forgotten.
 const MAX_VCPUS: usize = 16384;
@@ -26,6 +26,8 @@ pub struct VcpuState {
     pub exit_to_entry_ns: u64,
     /// address of `struct kvm`
     pub kvm: u64,
+    /// how the last round went
+    pub previous: Outline,
     /// `stat.exits` at the last kvm_entry
     pub exits: u64,
     /// the VMCS of the open round
@@ -61,6 +63,7 @@ impl VcpuState {
             entry_ns: 0,
             exit_to_entry_ns: 0,
             kvm: 0,
+            previous: Outline { exit_reason: 0, flags: Flags::NONE, pin_writes: 0, isa: 0 },
             exits: 0,
             loaded_vmcs: 0,
             vcpu_id: 0,

@@ -23,7 +23,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR
 /// The same programs with rare diagnostics, whose map is of a kind that libbpf's tools refuse.
 static OBJECT_WITH_LOG: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/vmentry-log.bpf.o"));
 
-/// Bytes of one CPU's ring where nothing else is asked for: 6500 records.
+/// Bytes of one CPU's ring where nothing else is asked for: 5900 records.
 pub const DEFAULT_RING_BYTES: u32 = 512 * 1024;
 
 /// How the programs are loaded.

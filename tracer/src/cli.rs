@@ -88,7 +88,7 @@ pub struct RecordArgs {
     /// Only these vCPU numbers, e.g. 0,2
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub vcpu: Vec<u32>,
-    /// Size of each CPU's ring in KiB: a power of two; a record takes 80 bytes
+    /// Size of each CPU's ring in KiB: a power of two; a record takes 88 bytes
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024)]
     pub ring_kib: u32,
     /// Print the eBPF programs' rare diagnostics on standard error

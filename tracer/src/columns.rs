@@ -21,6 +21,8 @@ pub struct Figure {
     pub name: &'static str,
     /// what it contains, for the reader of a report
     pub help: &'static str,
+    /// what is counted, as the heading of a column
+    pub counted: &'static str,
     /// unit of its values
     pub unit: Unit,
     /// the distribution
@@ -32,18 +34,21 @@ pub const FIGURES: [Figure; 3] = [
     Figure {
         name: "entry_to_exit_ns",
         help: "kvm_entry -> kvm_exit: timer VMWRITEs + VM-entry + guest + VM-exit",
+        counted: "ENTRIES",
         unit: Unit::Ns,
         of: |s| &s.entry_to_exit,
     },
     Figure {
         name: "exit_to_entry_ns",
-        help: "previous kvm_exit -> kvm_entry: the host's handling, halts included",
+        help: "kvm_exit -> next kvm_entry: the host's handling of that exit, halts included",
+        counted: "EXITS",
         unit: Unit::Ns,
         of: |s| &s.exit_to_entry,
     },
     Figure {
         name: "pin_writes",
         help: "pin-control VMCS writes per entry, since the previous kvm_exit",
+        counted: "ENTRIES",
         unit: Unit::Count,
         of: |s| &s.pin_writes,
     },

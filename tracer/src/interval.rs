@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tracer_common::{Event, Isa, rules::TimerCause};
+use tracer_common::{Event, Isa, Outline, rules::TimerCause};
 
 use crate::histogram::Histogram;
 
@@ -60,7 +60,8 @@ pub struct Key {
 pub struct Series {
     /// ns from kvm_entry to kvm_exit; its count is the number of entries
     pub entry_to_exit: Histogram,
-    /// ns from the previous kvm_exit to kvm_entry; not known for the first entry seen of a vCPU
+    /// ns from the kvm_exit of such a round to the vCPU's next kvm_entry: the host's handling of that exit; as many as were
+    /// followed by an entry
     pub exit_to_entry: Histogram,
     /// pin-control writes per entry; empty where they are not known
     pub pin_writes: Histogram,
@@ -136,20 +137,29 @@ impl Interval {
 
     /// Takes an event in. `vm` is who the collector found it to be.
     pub fn record(&mut self, event: &Event, vm: &Arc<Vm>) {
-        let key = Key::of(event, vm.id);
-        if self.series.len() >= MAX_SERIES && !self.series.contains_key(&key) {
+        self.vms.entry(vm.id).or_insert_with(|| Arc::clone(vm));
+        let Some(series) = self.series(Key::of(vm.id, event.vcpu, &event.outline())) else {
             self.totals.not_kept += 1;
             return;
-        }
-        let series = self.series.entry(key).or_default();
+        };
         series.entry_to_exit.record(event.entry_to_exit_ns());
-        if event.exit_to_entry_ns != Event::UNKNOWN_NS {
-            series.exit_to_entry.record(event.exit_to_entry_ns);
-        }
-        if let Some(writes) = event.known_pin_writes() {
+        if let Some(writes) = event.outline().known_pin_writes() {
             series.pin_writes.record(u64::from(writes));
         }
-        self.vms.entry(vm.id).or_insert_with(|| Arc::clone(vm));
+        // The host's work was on the exit before.
+        if event.exit_to_entry_ns != Event::UNKNOWN_NS
+            && let Some(series) = self.series(Key::of(vm.id, event.vcpu, &event.previous))
+        {
+            series.exit_to_entry.record(event.exit_to_entry_ns);
+        }
+    }
+
+    /// The series of a key; none beyond the bound.
+    fn series(&mut self, key: Key) -> Option<&mut Series> {
+        if self.series.len() >= MAX_SERIES && !self.series.contains_key(&key) {
+            return None;
+        }
+        Some(self.series.entry(key).or_default())
     }
 
     /// Adds another interval. Both must number VMs alike.
@@ -185,24 +195,24 @@ impl Series {
 }
 
 impl Key {
-    /// The series an event belongs to.
-    pub fn of(event: &Event, vm: u32) -> Self {
+    /// The series of a round.
+    pub fn of(vm: u32, vcpu: u32, round: &Outline) -> Self {
         Self {
             vm,
-            vcpu: event.vcpu,
-            level: match event.is_l2() {
+            vcpu,
+            level: match round.is_l2() {
                 Some(false) => Level::L1,
                 Some(true) => Level::L2,
                 None => Level::Unknown,
             },
-            isa: event.isa(),
-            reason: event.reason(),
-            entry: match event.known_pin_writes() {
+            isa: round.isa(),
+            reason: round.reason(),
+            entry: match round.known_pin_writes() {
                 Some(0) => EntryKind::Clean,
                 Some(_) => EntryKind::Dirty,
                 None => EntryKind::Unknown,
             },
-            cause: event.timer_cause(),
+            cause: round.timer_cause(),
         }
     }
 }
@@ -239,9 +249,9 @@ pub mod tests {
         Arc::new(Vm { id, name: format!("vm{id}"), tgid: 100 + id, start_ticks: 7, ordinal: 0 })
     }
 
-    /// An L1 entry of VMX with everything known.
+    /// An L1 entry of VMX with everything known, after one like it.
     pub fn event(vcpu: u32, reason: u32, guest_ns: u64, writes: u8) -> Event {
-        Event {
+        let mut event = Event {
             entry_ns: 1000,
             exit_ns: 1000 + guest_ns,
             exit_to_entry_ns: 500,
@@ -257,7 +267,20 @@ pub mod tests {
             isa: 1,
             pin_writes: writes,
             ..Event::default()
-        }
+        };
+        event.previous = event.outline();
+        event
+    }
+
+    #[test]
+    fn the_hosts_work_counts_for_the_exit_that_caused_it() {
+        let mut i = Interval::starting(0);
+        let previous = event(0, 12, 5, 0).outline();
+        i.record(&Event { previous, ..event(0, 10, 5, 1) }, &vm(0));
+        let of = |reason| i.series.iter().find(|(k, _)| k.reason == Some(reason)).unwrap();
+        let (cpuid, hlt) = (of(10), of(12));
+        assert_eq!((cpuid.0.entry, cpuid.1.entries(), cpuid.1.exit_to_entry.count()), (EntryKind::Dirty, 1, 0));
+        assert_eq!((hlt.0.entry, hlt.1.entries(), hlt.1.exit_to_entry.count()), (EntryKind::Clean, 0, 1));
     }
 
     fn interval(start: u64, events: &[Event]) -> Interval {
@@ -304,7 +327,7 @@ pub mod tests {
     fn series_are_bounded_and_what_is_beyond_is_counted() {
         let mut i = Interval::starting(0);
         for vcpu in 0..=MAX_SERIES as u32 {
-            i.record(&event(vcpu, 10, 5, 0), &vm(0));
+            i.record(&Event { exit_to_entry_ns: Event::UNKNOWN_NS, ..event(vcpu, 10, 5, 0) }, &vm(0));
         }
         i.record(&event(0, 10, 6, 0), &vm(0));
         assert_eq!(i.series.len(), MAX_SERIES);

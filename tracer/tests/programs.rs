@@ -10,7 +10,7 @@ use aya::{
     maps::{Array, MapData},
     programs::{RawTracePoint, RawTracePointRunOptions, TestRun},
 };
-use tracer_common::{Config, Counters, Event, Flags, Isa, Slot, rules::TimerCause};
+use tracer_common::{Config, Counters, Event, Flags, Isa, Outline, Slot, rules::TimerCause};
 use vmentry::{
     bpf::{Options, Tracer},
     layout::{ExitArguments, Layout},
@@ -181,8 +181,8 @@ fn an_event_tells_who_when_and_why() {
     let mut bed = bed();
     let before = vmentry::clock::monotonic_ns();
     let first = bed.round(2, 10);
-    assert_eq!((first.vcpu, first.isa()), (2, Isa::Vmx));
-    assert_eq!((first.tgid, first.reason()), (std::process::id(), Some(10)));
+    assert_eq!((first.vcpu, first.outline().isa()), (2, Isa::Vmx));
+    assert_eq!((first.tgid, first.outline().reason()), (std::process::id(), Some(10)));
     // SAFETY: gettid has no arguments.
     assert_eq!(first.tid, unsafe { libc::gettid() } as u32);
     assert_eq!(first.kvm, bed.address + KVM_AT as u64);
@@ -190,9 +190,10 @@ fn an_event_tells_who_when_and_why() {
     assert!(before < first.entry_ns && first.entry_ns <= first.exit_ns);
     assert!(first.exit_ns < vmentry::clock::monotonic_ns());
     let second = bed.round(2, 0x8000_0021);
-    assert_eq!(second.reason(), Some(0x8000_0021), "a failed VM entry keeps its bit 31");
+    assert_eq!(second.outline().reason(), Some(0x8000_0021), "a failed VM entry keeps its bit 31");
     assert_eq!(second.exit_to_entry_ns, second.entry_ns - first.exit_ns);
-    assert_eq!(first.is_l2(), Some(false));
+    assert_eq!(first.outline().is_l2(), Some(false));
+    assert_eq!((first.previous, second.previous), (Outline::default(), first.outline()));
 }
 
 #[test]
@@ -201,21 +202,21 @@ fn pin_writes_of_a_new_vcpu_are_exact() {
     let mut bed = bed();
     bed.set(0, VMCS01 + PIN, 0x3f);
     let first = bed.round(0, 10);
-    assert_eq!(first.known_pin_writes(), Some(1), "first seen, not 0, is one write");
+    assert_eq!(first.outline().known_pin_writes(), Some(1), "first seen, not 0, is one write");
     assert_eq!((first.pin_entry, first.pin_exit), (0x3f, 0x3f));
-    assert_eq!(bed.round(0, 10).known_pin_writes(), Some(0));
+    assert_eq!(bed.round(0, 10).outline().known_pin_writes(), Some(0));
     // The hard policy sets the bit between kvm_entry and the VM entry ...
     bed.entry(0, 0, false);
     bed.set(0, VMCS01 + PIN, 0x7f);
     bed.exit(0, 0, VMX, 52);
     let armed = bed.one_event();
-    assert_eq!((armed.known_pin_writes(), armed.pin_entry, armed.pin_exit), (Some(1), 0x3f, 0x7f));
+    assert_eq!((armed.outline().known_pin_writes(), armed.pin_entry, armed.pin_exit), (Some(1), 0x3f, 0x7f));
     // ... and something else may write before and after kvm_entry of one round.
     bed.set(0, VMCS01 + PIN, 0x5f);
     bed.entry(0, 0, false);
     bed.set(0, VMCS01 + PIN, 0x3f);
     bed.exit(0, 0, VMX, 10);
-    assert_eq!(bed.one_event().known_pin_writes(), Some(2));
+    assert_eq!(bed.one_event().outline().known_pin_writes(), Some(2));
 }
 
 #[test]
@@ -225,9 +226,9 @@ fn a_vcpu_that_ran_before_has_no_known_past() {
     bed.set(0, EXITS, 5);
     bed.set(0, VMCS01 + PIN, 0x7f);
     let first = bed.round(0, 10);
-    assert_eq!((first.known_pin_writes(), first.exit_to_entry_ns), (None, Event::UNKNOWN_NS));
+    assert_eq!((first.outline().known_pin_writes(), first.exit_to_entry_ns), (None, Event::UNKNOWN_NS));
     assert!(first.flags.has(Flags::PIN_READ));
-    assert_eq!(bed.round(0, 10).known_pin_writes(), Some(0));
+    assert_eq!(bed.round(0, 10).outline().known_pin_writes(), Some(0));
 }
 
 #[test]
@@ -241,7 +242,7 @@ fn a_new_vcpu_at_a_dead_ones_address_inherits_nothing() {
     bed.set(0, EXITS, 0);
     bed.set(0, ID, 7);
     let born = bed.round(0, 12);
-    assert_eq!((born.vcpu, born.exit_to_entry_ns, born.known_pin_writes()), (7, Event::UNKNOWN_NS, Some(1)));
+    assert_eq!((born.vcpu, born.exit_to_entry_ns, born.outline().known_pin_writes()), (7, Event::UNKNOWN_NS, Some(1)));
 }
 
 #[test]
@@ -256,10 +257,14 @@ fn nested_entries_are_l2_and_have_a_shadow_of_their_own() {
     bed.set(0, VMCS02 + PIN, 0x7f);
     bed.exit(0, 0, VMX, 18);
     let l2 = bed.one_event();
-    assert_eq!((l2.is_l2(), l2.known_pin_writes()), (Some(true), Some(2)), "the nested double write");
+    assert_eq!(
+        (l2.outline().is_l2(), l2.outline().known_pin_writes()),
+        (Some(true), Some(2)),
+        "the nested double write"
+    );
     bed.enter_level(0, 1);
     let l1 = bed.round(0, 24);
-    assert_eq!((l1.is_l2(), l1.known_pin_writes()), (Some(false), Some(0)));
+    assert_eq!((l1.outline().is_l2(), l1.outline().known_pin_writes()), (Some(false), Some(0)));
 }
 
 #[test]
@@ -270,12 +275,12 @@ fn timer_exits_have_their_cause() {
         bed.set(0, VMCS01 + SOFT, soft);
         bed.entry(0, 0, immediate);
         bed.exit(0, 0, VMX, 52);
-        bed.one_event().timer_cause()
+        bed.one_event().outline().timer_cause()
     };
     assert_eq!(cause(0, false), Some(TimerCause::Deadline));
     assert_eq!(cause(0, true), Some(TimerCause::Immediate));
     assert_eq!(cause(1, false), Some(TimerCause::Spurious));
-    assert_eq!(bed.round(0, 10).timer_cause(), None);
+    assert_eq!(bed.round(0, 10).outline().timer_cause(), None);
 }
 
 #[test]
@@ -328,7 +333,7 @@ fn tdx_guests_are_left_out_and_counted() {
 #[ignore = "needs root"]
 fn the_object_with_diagnostics_does_the_same_and_says_so() {
     let mut bed = Bed::new(config(), Options { kernel_log: true, ..Options::default() });
-    assert_eq!(bed.round(0, 10).reason(), Some(10));
+    assert_eq!(bed.round(0, 10).outline().reason(), Some(10));
     bed.memory[KVM_AT + VM_TYPE] = 5;
     bed.entry(1, 0, false);
     bed.tracer.flush_log();
@@ -364,13 +369,13 @@ fn a_full_ring_drops_and_every_drop_is_counted() {
     let c = bed.counters();
     assert_eq!(c.rounds, ROUNDS);
     assert_eq!(events.len() as u64 + c.dropped, ROUNDS);
-    // 80 bytes a record, and one byte of the ring always stays free.
-    assert_eq!(events.len(), 4096 / 80);
+    // Each record has a header of 8 bytes.
+    assert_eq!(events.len(), 4096 / (Event::SIZE + 8));
     bed.entry(0, 0, false);
     bed.exit(0, 0, VMX, 10);
     let next = bed.one_event();
     assert_eq!(next.seq, ROUNDS + 1, "the gap in the numbers tells what was dropped");
-    assert_eq!(next.known_pin_writes(), Some(0), "writes of dropped rounds are not carried over");
+    assert_eq!(next.outline().known_pin_writes(), Some(0), "writes of dropped rounds are not carried over");
 }
 
 #[test]
@@ -386,8 +391,11 @@ fn svm_has_exit_codes_and_no_pin_controls() {
     bed.entry(0, 0, false);
     bed.exit(0, 0, SVM, 0);
     let event = bed.one_event();
-    assert_eq!((event.isa(), event.reason(), event.is_l2()), (Isa::Svm, Some(0x72), Some(true)));
-    assert_eq!((event.known_pin_writes(), event.timer_cause()), (None, None));
+    assert_eq!(
+        (event.outline().isa(), event.outline().reason(), event.outline().is_l2()),
+        (Isa::Svm, Some(0x72), Some(true))
+    );
+    assert_eq!((event.outline().known_pin_writes(), event.outline().timer_cause()), (None, None));
 }
 
 #[test]
@@ -397,7 +405,10 @@ fn an_unknown_vendor_gives_entries_without_reasons() {
     bed.entry(0, 0, false);
     bed.exit(0, 0, 3, 10);
     let event = bed.one_event();
-    assert_eq!((event.isa(), event.reason(), event.is_l2(), event.timer_cause()), (Isa::Other, None, None, None));
+    assert_eq!(
+        (event.outline().isa(), event.outline().reason(), event.outline().is_l2(), event.outline().timer_cause()),
+        (Isa::Other, None, None, None)
+    );
 }
 
 #[test]
@@ -407,7 +418,7 @@ fn before_linux_5_16_kvm_exit_has_the_reason_first() {
     bed.entry(0, 0, false);
     bed.set(0, REASON, 12);
     bed.run("kvm_exit_5_15", 0, &[999, bed.at(0), VMX]);
-    assert_eq!(bed.one_event().reason(), Some(12));
+    assert_eq!(bed.one_event().outline().reason(), Some(12));
 }
 
 #[test]
@@ -417,5 +428,8 @@ fn an_address_that_cannot_be_read_is_no_event_of_zeros() {
     bed.run("kvm_entry", 0, &[0xdead_0000_0000_0000, 0]);
     bed.run("kvm_exit", 0, &[0xdead_0000_0000_0000, VMX]);
     let event = bed.one_event();
-    assert_eq!((event.reason(), event.known_pin_writes(), event.is_l2()), (None, None, None));
+    assert_eq!(
+        (event.outline().reason(), event.outline().known_pin_writes(), event.outline().is_l2()),
+        (None, None, None)
+    );
 }

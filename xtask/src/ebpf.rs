@@ -45,13 +45,25 @@ pub struct Arguments {
 
 /// Builds, compares or lints.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let toolchain = Toolchain::install()?;
-    if arguments.clippy {
-        return toolchain.clippy();
+    match arguments {
+        Arguments { clippy: true, .. } => clippy(),
+        Arguments { check: true, .. } => check_committed(),
+        _ => copy(&Toolchain::install()?.build()?, &dist()),
     }
-    let fresh = toolchain.build()?;
-    let dist = build::root().join("tracer-ebpf/dist");
-    if arguments.check { check(&fresh, &dist) } else { copy(&fresh, &dist) }
+}
+
+/// Fails when the committed objects are not what the source gives.
+pub fn check_committed() -> Result<()> {
+    check(&Toolchain::install()?.build()?, &dist())
+}
+
+/// Clippy of the kernel side.
+pub fn clippy() -> Result<()> {
+    Toolchain::install()?.clippy()
+}
+
+fn dist() -> PathBuf {
+    build::root().join("tracer-ebpf/dist")
 }
 
 fn names() -> impl Iterator<Item = &'static str> {

@@ -4,8 +4,11 @@
 
 mod build;
 mod debian;
+mod demo;
 mod ebpf;
 mod lab;
+mod test;
+mod witness;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -13,6 +16,12 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Development tasks of vmentry")]
 enum Task {
+    /// The main job from end to end: check, record, report, with known exits
+    Demo(demo::Arguments),
+    /// Everything a contributor runs; what cannot run here is skipped, and says why
+    Test(test::Arguments),
+    /// Build the static release binary, one file to copy to a host
+    Dist,
     /// Build the eBPF objects, or check the committed ones
     Ebpf(ebpf::Arguments),
     Lab(lab::cli::Arguments),
@@ -20,6 +29,12 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Task::parse() {
+        Task::Demo(arguments) => demo::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Test(arguments) => test::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Dist => build::static_binary("vmentry").map(|path| {
+            println!("{}", path.display());
+            ExitCode::SUCCESS
+        }),
         Task::Ebpf(arguments) => ebpf::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lab(arguments) => lab::cli::run(arguments),
     };

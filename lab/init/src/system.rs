@@ -25,6 +25,7 @@ pub fn prepare() -> Result<()> {
     for (kind, path) in MOUNTS {
         mount(kind, path).with_context(|| format!("mount {kind} on {path}"))?;
     }
+    fs::write("/proc/sys/kernel/hostname", "lab").context("set the host name")?;
     for arguments in [&["--install", "-s", "/bin"][..], &["ifconfig", "lo", "127.0.0.1"]] {
         let status = Command::new("/bin/busybox").args(arguments).status().context("run busybox")?;
         ensure!(status.success(), "run busybox {}: {status}", arguments.join(" "));

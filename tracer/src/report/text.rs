@@ -110,23 +110,27 @@ fn totals(report: &Report) -> String {
 }
 
 fn table(view: &View, rows: &[Row], figure: &Figure, length_ns: u64) -> String {
-    let group =
-        view.by.iter().map(|d| if *d == Dimension::Reason { "EXIT REASON".into() } else { d.name().to_uppercase() });
-    let mut head: Vec<String> = group.collect();
+    let heading = |d: &Dimension| if *d == Dimension::Reason { "EXIT REASON".into() } else { d.name().to_uppercase() };
+    let mut head: Vec<String> = view.by.iter().map(heading).collect();
     let texts = head.len();
-    head.extend(["ENTRIES", "/S"].map(str::to_owned));
     let stats = || STATS.iter().filter(|s| s.name != "mean");
+    head.extend([figure.counted, "/S"].map(str::to_owned));
     head.extend(stats().map(|s| s.title.to_owned()));
-    head.push("PIN/ENTRY".into());
+    // Writes belong to entries; the host's handling of an exit has none of its own.
+    let of_entries = figure.counted == "ENTRIES";
+    head.extend(of_entries.then(|| "PIN/ENTRY".to_owned()));
     let mut cells = vec![head];
     for row in rows {
         let histogram = (figure.of)(&row.series);
-        let rate = (length_ns > 0).then(|| row.series.entries() as f64 * 1e9 / length_ns as f64);
+        if histogram.count() == 0 {
+            continue;
+        }
+        let rate = (length_ns > 0).then(|| histogram.count() as f64 * 1e9 / length_ns as f64);
         let mut line = row.group.clone();
-        line.push(row.series.entries().to_string());
+        line.push(histogram.count().to_string());
         line.push(human(rate, Unit::PerSecond));
         line.extend(stats().map(|s| human((s.of)(histogram), figure.unit)));
-        line.push(human(row.series.pin_writes.mean(), Unit::Count));
+        line.extend(of_entries.then(|| human(row.series.pin_writes.mean(), Unit::Count)));
         cells.push(line);
     }
     align(&cells, texts)

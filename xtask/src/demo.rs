@@ -1,0 +1,137 @@
+//! `cargo xtask demo`: the main job from end to end, on this host where it has kvm_intel and root, else in the lab.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use serde_json::Value;
+
+use crate::{
+    build,
+    lab::{self, Cpu, Kernel, Machine},
+};
+
+const SCRIPT: &str = include_str!("../../lab/scripts/demo.sh");
+
+/// Arguments of `demo`.
+#[derive(Args)]
+pub struct Arguments {
+    /// Debian's kernel series in the lab: 6.1 or 6.12
+    #[arg(long, value_enum, default_value = "6.12", hide_possible_values = true)]
+    kernel: Kernel,
+    /// Boot the lab even where this host could do it
+    #[arg(long)]
+    lab: bool,
+}
+
+/// Runs the demonstration and checks its counts.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let out = build::root().join("target/demo");
+    let emulated = arguments.lab || !host_will_do();
+    if emulated {
+        in_lab(arguments.kernel, &out)?;
+    } else {
+        on_host(&out)?;
+    }
+    let report = out.join("report.json");
+    let text = fs::read_to_string(&report).with_context(|| format!("read {}", report.display()))?;
+    known_counts(&serde_json::from_str(&text).with_context(|| format!("read {}", report.display()))?)?;
+    println!("\nas the guests said: 23 deadline exits, 97 CPUID exits, 7 immediate exits, nothing lost");
+    println!("recording: {}\nreport:    {}", out.join("recording.hlog").display(), report.display());
+    if emulated {
+        println!("next: cargo xtask lab shell (try the tool by hand in there), or take it to a host: cargo xtask dist");
+    }
+    Ok(())
+}
+
+fn host_will_do() -> bool {
+    // SAFETY: geteuid has no arguments and cannot fail.
+    let root = unsafe { libc::geteuid() == 0 };
+    root && Path::new("/sys/module/kvm_intel").is_dir() && Path::new("/sys/kernel/btf/kvm_intel").exists()
+}
+
+fn in_lab(kernel: Kernel, out: &Path) -> Result<()> {
+    eprintln!(
+        "no kvm_intel or no root here: booting Debian's Linux {} with real kvm_intel in an emulator",
+        kernel.series()
+    );
+    lab::install(Cpu::Intel)?;
+    let machine =
+        Machine { kernel, out: Some(out.to_owned()), timeout: Duration::from_secs(400), ..Machine::default() };
+    let outcome = lab::run(&machine, SCRIPT)?;
+    ensure!(
+        outcome.exit_code == 0,
+        "the demonstration ended with {}: see {}",
+        outcome.exit_code,
+        outcome.output_path.display()
+    );
+    Ok(())
+}
+
+fn on_host(out: &Path) -> Result<()> {
+    let binary = build::static_binary("vmentry")?;
+    fs::create_dir_all(out).with_context(|| format!("create folder {}", out.display()))?;
+    let folder = binary.parent().unwrap_or(Path::new("."));
+    let path = env::join_paths(
+        [folder.to_owned()]
+            .into_iter()
+            .chain(env::split_paths(&env::var_os("PATH").unwrap_or_default()))
+            .collect::<Vec<PathBuf>>(),
+    )?;
+    let status =
+        Command::new("sh").args(["-c", SCRIPT]).env("OUT", out).env("PATH", path).status().context("run sh")?;
+    ensure!(status.success(), "the demonstration ended with {status}");
+    Ok(())
+}
+
+/// The guests' own counts; on a busy host other VMs may have added to them.
+fn known_counts(report: &Value) -> Result<()> {
+    let entries = |reason: &str, cause: Option<&str>| -> u64 {
+        let rows = report["series"].as_array().into_iter().flatten();
+        rows.filter(|r| r["exit_reason"] == reason && r["timer_cause"].as_str() == cause)
+            .filter_map(|r| r["entries"].as_u64())
+            .sum()
+    };
+    for (reason, cause, known) in
+        [("PREEMPTION_TIMER", Some("deadline"), 23), ("CPUID", None, 97), ("PREEMPTION_TIMER", Some("immediate"), 7)]
+    {
+        let seen = entries(reason, cause);
+        let good = if report["emulated"] == true { seen == known } else { seen >= known };
+        ensure!(good, "{reason} {}: the guest made {known} exits, {seen} were reported", cause.unwrap_or(""));
+    }
+    let totals = &report["totals"];
+    ensure!(totals["dropped"] == 0 && report["exact"] == true, "entries were lost: {totals}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn one_exit_too_few_or_too_many_fails_in_the_lab() {
+        let report = |deadline: u32| {
+            json!({
+                "emulated": true, "exact": true, "totals": {"dropped": 0},
+                "series": [
+                    {"exit_reason": "PREEMPTION_TIMER", "timer_cause": "deadline", "entries": deadline},
+                    {"exit_reason": "PREEMPTION_TIMER", "timer_cause": "immediate", "entries": 7},
+                    {"exit_reason": "CPUID", "timer_cause": null, "entries": 97},
+                ],
+            })
+        };
+        assert!(known_counts(&report(23)).is_ok());
+        assert!(known_counts(&report(22)).is_err());
+        assert!(known_counts(&report(24)).is_err());
+        let mut lossy = report(23);
+        lossy["totals"]["dropped"] = json!(1);
+        assert!(known_counts(&lossy).is_err());
+    }
+}

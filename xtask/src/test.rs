@@ -1,0 +1,159 @@
+//! `cargo xtask test`: everything a contributor runs. What cannot run here is skipped with the reason, never passed.
+
+use std::{
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use crate::{
+    build, debian, ebpf,
+    lab::{self, Cpu, Kernel, Machine},
+    witness,
+};
+
+/// Arguments of `test`.
+#[derive(Args)]
+pub struct Arguments {
+    /// Leave the emulated machines out
+    #[arg(long)]
+    fast: bool,
+}
+
+enum Outcome {
+    Passed,
+    Skipped(String),
+}
+
+type Step = (&'static str, fn() -> Result<Outcome>);
+
+const STEPS: &[Step] = &[
+    ("format", || cargo(&["fmt", "--all", "--check"])),
+    ("clippy", || cargo(&["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"])),
+    ("unit and command-line tests", || cargo(&["test", "--quiet"])),
+    ("clippy of the kernel side", || ebpf::clippy().map(|()| Outcome::Passed)),
+    ("committed objects against source", || ebpf::check_committed().map(|()| Outcome::Passed)),
+    ("bpftool loads the object", bpftool),
+    ("programs on the running kernel", programs),
+    ("recorder on the running kernel", recorder),
+];
+
+const LABS: &[Step] = &[
+    ("lab amd 6.12", || in_lab(Cpu::Amd, Kernel::V6_12)),
+    ("lab intel 6.12", || in_lab(Cpu::Intel, Kernel::V6_12)),
+    ("lab intel 6.1", || in_lab(Cpu::Intel, Kernel::V6_1)),
+];
+
+/// Runs every step, the later ones also when an earlier one failed.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let labs = if arguments.fast { &[] } else { LABS };
+    let (mut passed, mut failed, mut skipped) = (0, Vec::new(), Vec::new());
+    for (name, step) in STEPS.iter().chain(labs) {
+        eprintln!("\n== {name}");
+        let start = Instant::now();
+        let result = step();
+        let seconds = start.elapsed().as_secs();
+        match result {
+            Ok(Outcome::Passed) => {
+                eprintln!("== {name}: passed in {seconds} s");
+                passed += 1;
+            }
+            Ok(Outcome::Skipped(why)) => {
+                eprintln!("== {name}: SKIPPED: {why}");
+                skipped.push(format!("SKIPPED {name}: {why}"));
+            }
+            Err(error) => {
+                eprintln!("== {name}: FAILED: {error:#}");
+                failed.push(format!("FAILED  {name}: {error:#}"));
+            }
+        }
+    }
+    if arguments.fast {
+        skipped.extend(LABS.iter().map(|(name, _)| format!("SKIPPED {name}: --fast")));
+    }
+    println!();
+    for line in skipped.iter().chain(&failed) {
+        println!("{line}");
+    }
+    println!("{passed} passed, {} failed, {} skipped", failed.len(), skipped.len());
+    ensure!(failed.is_empty(), "{} steps failed", failed.len());
+    Ok(())
+}
+
+fn cargo(arguments: &[&str]) -> Result<Outcome> {
+    let mut command = Command::new(build::cargo());
+    let status = command.args(arguments).current_dir(build::root()).status().context("run cargo")?;
+    ensure!(status.success(), "cargo {}: {status}", arguments.join(" "));
+    Ok(Outcome::Passed)
+}
+
+fn is_root() -> bool {
+    // SAFETY: geteuid has no arguments and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+const NOT_ROOT: &str = "eBPF programs cannot be loaded without root";
+
+fn programs() -> Result<Outcome> {
+    if !is_root() {
+        return Ok(Outcome::Skipped(NOT_ROOT.into()));
+    }
+    build::test_programs(None).map(|()| Outcome::Passed)
+}
+
+fn recorder() -> Result<Outcome> {
+    if !is_root() {
+        return Ok(Outcome::Skipped(NOT_ROOT.into()));
+    }
+    let mut check = Command::new(build::cargo());
+    check.args(["run", "--quiet", "--package", "vmentry", "--", "check"]).current_dir(build::root());
+    if !check.stdout(Stdio::null()).status().context("run vmentry check")?.success() {
+        return Ok(Outcome::Skipped("this host cannot be traced: see 'vmentry check'".into()));
+    }
+    cargo(&["test", "--quiet", "--package", "vmentry", "--test", "record", "--", "--ignored"])
+}
+
+/// The maps must be of the kind that libbpf knows, so that its tools can load the object and dump them.
+fn bpftool() -> Result<Outcome> {
+    if !is_root() {
+        return Ok(Outcome::Skipped(NOT_ROOT.into()));
+    }
+    debian::install(&[("bpftool", "bpftool")])?;
+    let mounted = std::fs::read_to_string("/proc/mounts").unwrap_or_default().contains(" /sys/fs/bpf ");
+    if !mounted && !Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]).status().is_ok_and(|s| s.success())
+    {
+        return Ok(Outcome::Skipped("no bpf file system can be mounted here".into()));
+    }
+    let pins = format!("/sys/fs/bpf/vmentry-test-{}", std::process::id());
+    let object = build::root().join("tracer-ebpf/dist/vmentry.bpf.o");
+    let loaded =
+        Command::new("bpftool").args(["prog", "loadall"]).arg(&object).arg(&pins).status().context("run bpftool")?;
+    let dumped = Command::new("bpftool").args(["map", "dump", "name", "COUNTERS"]).output().context("run bpftool");
+    let _ = std::fs::remove_dir_all(&pins);
+    ensure!(loaded.success(), "bpftool prog loadall {}: {loaded}", object.display());
+    let dump = String::from_utf8_lossy(&dumped?.stdout).into_owned();
+    ensure!(dump.contains("\"dropped\""), "bpftool map dump shows no field names: {dump}");
+    Ok(Outcome::Passed)
+}
+
+fn in_lab(cpu: Cpu, kernel: Kernel) -> Result<Outcome> {
+    if !cfg!(target_arch = "x86_64") {
+        return Ok(Outcome::Skipped("the lab needs an x86-64 host".into()));
+    }
+    lab::install(cpu)?;
+    let machine = Machine { cpu, kernel, timeout: Duration::from_secs(600), ..Machine::default() };
+    let outcome = lab::run(&machine, witness::SCRIPT)?;
+    ensure!(
+        outcome.exit_code == 0,
+        "the script ended with {}: see {}",
+        outcome.exit_code,
+        outcome.output_path.display()
+    );
+    let failures = witness::failures(&outcome.out_dir, cpu == Cpu::Intel)?;
+    if !failures.is_empty() {
+        bail!("{}\n(files in {})", failures.join("\n"), outcome.out_dir.display());
+    }
+    Ok(Outcome::Passed)
+}
