@@ -17,13 +17,13 @@ pub struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  vmentry check                                  can this host be traced, and how well?
-  vmentry record -o before.hlog --duration 30s   trace every VM for 30 seconds
-  vmentry report before.hlog                     what was seen, by VM and exit reason
-  vmentry report before.hlog --by reason,entry --sort entry_to_exit_ns.p99
+  vmentry check                           what can be measured on this host?
+  vmentry record -o a.hlog --duration 30s trace every VM for 30 seconds
+  vmentry report a.hlog                   what was seen, by VM and exit reason
+  vmentry report a.hlog --by reason,entry --sort entry_to_exit_ns.p99
 
-Exit codes: 0 done, 1 failed (the message says what to do), 2 wrong command line;
-'record -- COMMAND' ends with the command's code.";
+Exit codes: 0 done; 1 failed, the message says what to do; 2 wrong command
+line. 'record -- COMMAND' ends with the command's code.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -51,8 +51,8 @@ pub enum Format {
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// How to print
-    #[arg(long, value_enum, default_value_t)]
+    /// How to print: text, or json (its fields are in the README)
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: Format,
 }
 
@@ -102,10 +102,11 @@ pub struct RecordArgs {
 /// Arguments of `report`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Dimensions: vm, vcpu, level (L1, L2), reason, entry (clean, dirty), cause (of timer exits).
+Dimensions: vm, vcpu, level (L1, L2), reason, entry (clean, dirty),
+cause (of timer exits).
 
 Examples:
-  vmentry report a.hlog b.hlog                                several recordings as one
+  vmentry report a.hlog b.hlog                   several recordings as one
   vmentry report a.hlog --by vm,vcpu,reason --top 10
   vmentry report a.hlog --filter reason=PREEMPTION_TIMER --by cause,entry
   vmentry report a.hlog --format json | jq .totals")]
@@ -113,8 +114,8 @@ pub struct ReportArgs {
     /// Recordings; '-' for standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// How to print
-    #[arg(long, value_enum, default_value_t)]
+    /// How to print: text, or json (its fields are in the README)
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: Format,
     /// Dimensions that make a row; JSON has all of them by default
     #[arg(long, value_name = "DIM,..", value_delimiter = ',', value_parser = PossibleValuesParser::new(["vm", "vcpu", "level", "reason", "entry", "cause"]), hide_possible_values = true)]
@@ -145,8 +146,8 @@ pub struct ExerciseArgs {
     /// TSC cycles until a timer is due, or iterations of a spin loop [default: fits the scenario]
     #[arg(long, value_name = "N")]
     pub delta: Option<u32>,
-    /// How to print what was done
-    #[arg(long, value_enum, default_value_t)]
+    /// How to print what was done: text, or json
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: Format,
 }
 

@@ -133,7 +133,7 @@ fn wrong_flags_exit_2_with_what_there_is() {
     assert!(usage(&["report"]).contains("FILE"));
     assert!(usage(&["report", "x", "--sort", "colour"]).contains("entry_to_exit_ns.p99"));
     assert!(usage(&["report", "x", "--by", "colour"]).contains("level"));
-    assert!(usage(&["record", "--duration", "soon"]).contains("number"));
+    assert!(usage(&["record", "--duration", "soon"]).contains("use ms, s, m or h"));
 }
 
 #[test]
