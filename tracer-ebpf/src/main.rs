@@ -1,7 +1,7 @@
 //! Raw tracepoints on kvm_entry and kvm_exit: one event per VM entry, emitted when the round closes at kvm_exit.
 //!
 //! Thin: read, ask a rule of tracer-common, emit. All state of a vCPU lives under its address, because a vCPU may
-//! migrate between kvm_exit and the next kvm_entry, and SVM before Linux 6.2 fires kvm_exit with preemption on.
+//! migrate between kvm_exit and the next kvm_entry, and Linux 6.1 fires kvm_exit with preemption on for SVM.
 
 #![no_std]
 #![no_main]

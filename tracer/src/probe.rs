@@ -56,3 +56,27 @@ pub fn layout(sys: &Path, vendor: Option<Vendor>) -> Result<Layout> {
         _ => "this kernel is not supported".into(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(files: &[&str], vendor: Option<Vendor>) -> String {
+        let sys = std::env::temp_dir().join(format!("vmentry-probe-{}-{}", std::process::id(), files.len()));
+        fs::create_dir_all(sys.join("kernel/btf")).unwrap();
+        for file in files {
+            fs::write(btf_path(&sys, file), crate::btf::build::Builder::new().bytes()).unwrap();
+        }
+        let error = format!("{:#}", layout(&sys, vendor).unwrap_err());
+        fs::remove_dir_all(&sys).unwrap();
+        error
+    }
+
+    #[test]
+    fn each_thing_that_is_missing_is_named_with_its_fix() {
+        assert!(error(&[], Some(Vendor::Intel)).contains("CONFIG_DEBUG_INFO_BTF=y"));
+        assert!(error(&["vmlinux"], None).contains("modprobe kvm_intel"));
+        assert!(error(&["vmlinux", "kvm"], Some(Vendor::Intel)).contains("CONFIG_DEBUG_INFO_BTF_MODULES=y"));
+        assert!(error(&["vmlinux", "kvm", "x"], Some(Vendor::Other)).contains("tracepoint kvm_entry"));
+    }
+}

@@ -151,7 +151,7 @@ fn a_vcpu_may_change_its_cpu_at_any_time() {
     let second = bed.one_event();
     assert_eq!((first.cpu, second.cpu, first.seq, second.seq), (0, 1, 1, 1));
     assert_eq!(second.exit_to_entry_ns, second.entry_ns - first.exit_ns);
-    // SVM before Linux 6.2 fires kvm_exit with preemption on.
+    // Linux 6.1 fires kvm_exit with preemption on for SVM.
     bed.entry(0, 0, false);
     bed.exit(0, 1, VMX, 10);
     assert_eq!(bed.events().len(), 1);

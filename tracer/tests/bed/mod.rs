@@ -7,7 +7,7 @@ use aya::{
     maps::{Array, MapData},
     programs::{RawTracePoint, RawTracePointRunOptions, TestRun},
 };
-use tracer_common::{Config, Counters, Event, Flags, Isa, Outline, Slot, rules::TimerCause};
+use tracer_common::{Config, Counters, Event, Slot};
 use vmentry::{
     bpf::{Options, Tracer},
     layout::{ExitArguments, Layout},
