@@ -47,6 +47,8 @@ slots! {
     VmcbExitCode,
     /// 1 where kvm_entry's second argument is `force_immediate_exit`
     EntryHasImmediate,
+    /// 1 where the program on kvm_vmcs_write is attached: it tells every write to a control
+    ExactWrites,
     /// 1 to trace only the thread groups of map TGIDS
     FilterTgid,
     /// 1 to trace only the vCPU numbers of map VCPU_IDS

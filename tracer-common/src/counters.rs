@@ -20,17 +20,45 @@ pub struct Counters {
     pub td_entries: u64,
     /// kvm_entry events that found no room for the vCPU's state, so that the round is lost
     pub no_state: u64,
+    /// preemption-timer exits that the companion patch classified as spurious
+    pub traced_spurious: u64,
+    /// and as immediate
+    pub traced_immediate: u64,
+    /// and as the guest's deadline
+    pub traced_deadline: u64,
 }
 
 impl Counters {
     /// Words of one CPU's value.
-    pub const WORDS: usize = 7;
+    pub const WORDS: usize = 10;
 
     /// From one CPU's map value.
     #[must_use]
     pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
-        let [rounds, dropped, entry_events, unmatched_entries, unmatched_exits, td_entries, no_state] = words;
-        Self { rounds, dropped, entry_events, unmatched_entries, unmatched_exits, td_entries, no_state }
+        let [
+            rounds,
+            dropped,
+            entry_events,
+            unmatched_entries,
+            unmatched_exits,
+            td_entries,
+            no_state,
+            traced_spurious,
+            traced_immediate,
+            traced_deadline,
+        ] = words;
+        Self {
+            rounds,
+            dropped,
+            entry_events,
+            unmatched_entries,
+            unmatched_exits,
+            td_entries,
+            no_state,
+            traced_spurious,
+            traced_immediate,
+            traced_deadline,
+        }
     }
 }
 

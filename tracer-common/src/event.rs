@@ -2,7 +2,10 @@
 
 use core::ops::{BitOr, BitOrAssign};
 
-use crate::{Isa, rules::TimerCause};
+use crate::{
+    Isa,
+    rules::{TimerCause, Writes},
+};
 
 /// What is known about an event, and its yes/no facts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +33,10 @@ impl Flags {
     pub const PIN_WRITES_KNOWN: Flags = Flags(1 << 7);
     /// `exit_reason` was read
     pub const REASON_KNOWN: Flags = Flags(1 << 8);
+    /// `writes` is exact and complete, and `pin_writes` comes from it: the companion patch told
+    pub const WRITES_EXACT: Flags = Flags(1 << 9);
+    /// `shadow_pin_writes` is known
+    pub const SHADOW_KNOWN: Flags = Flags(1 << 10);
 
     /// True when every flag of `other` is set.
     #[must_use]
@@ -88,11 +95,16 @@ pub struct Event {
     pub flags: Flags,
     /// [`Isa`] as a number
     pub isa: u8,
-    /// pin-control writes since the previous kvm_exit, by the shadow method: 0, 1 or 2; valid with
-    /// PIN_WRITES_KNOWN
+    /// pin-control writes to this VMCS since the previous kvm_exit (of this VMCS, when nested), from the best source there is;
+    /// valid with PIN_WRITES_KNOWN
     pub pin_writes: u8,
     /// the exit that `exit_to_entry_ns` handled; all zero where that is unknown
     pub previous: Outline,
+    /// writes to the controls of this VMCS as the companion patch told them, lanes of [`CONTROLS`](crate::rules::CONTROLS); valid
+    /// with WRITES_EXACT
+    pub writes: Writes,
+    /// pin-control writes by the shadow method: 0, 1 or 2; valid with SHADOW_KNOWN
+    pub shadow_pin_writes: u64,
 }
 
 /// What tells apart how one round went.
@@ -111,7 +123,7 @@ pub struct Outline {
 
 impl Event {
     /// Bytes of a record: neither more nor less is an event.
-    pub const SIZE: usize = 80;
+    pub const SIZE: usize = 96;
 
     /// `exit_to_entry_ns` of an entry whose previous exit was not seen.
     pub const UNKNOWN_NS: u64 = u64::MAX;
@@ -154,6 +166,8 @@ impl Event {
                 pin_writes: bytes[78],
                 isa: bytes[79],
             },
+            writes: Writes(u64_at(80)),
+            shadow_pin_writes: u64_at(88),
         };
         (event.exit_ns >= event.entry_ns && event.seq > 0).then_some(event)
     }
@@ -162,6 +176,18 @@ impl Event {
     #[must_use]
     pub fn entry_to_exit_ns(&self) -> u64 {
         self.exit_ns - self.entry_ns
+    }
+
+    /// Pin-control writes by the shadow method, where they are known.
+    #[must_use]
+    pub fn known_shadow_pin_writes(&self) -> Option<u64> {
+        self.flags.has(Flags::SHADOW_KNOWN).then_some(self.shadow_pin_writes)
+    }
+
+    /// Writes to all controls, where the companion patch told them.
+    #[must_use]
+    pub fn exact_writes(&self) -> Option<Writes> {
+        self.flags.has(Flags::WRITES_EXACT).then_some(self.writes)
     }
 
     /// How this round went.
@@ -243,6 +269,8 @@ mod tests {
             isa: 1,
             pin_writes: 2,
             previous: Outline { exit_reason: 0xd1d2_d3d4, flags: Flags(0xe1e2), pin_writes: 1, isa: 2 },
+            writes: Writes(0xf1f2_f3f4_f5f6_f7f8),
+            shadow_pin_writes: 0x0f1f_2f3f_4f5f_6f7f,
         }
     }
 

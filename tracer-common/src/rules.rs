@@ -81,6 +81,53 @@ pub const fn pin_writes(last: Option<u32>, now: u32, seen_from_birth: bool) -> O
     }
 }
 
+/// The VMCS controls whose writes KVM shadows, in the order of their lanes: SDM names and encodings (vol. 3, appendix B).
+pub const CONTROLS: [(&str, u32); 6] = [
+    ("pin", 0x4000),
+    ("exec", 0x4002),
+    ("secondary", 0x401e),
+    ("tertiary", 0x2034),
+    ("vm_entry", 0x4012),
+    ("vm_exit", 0x400c),
+];
+
+/// Lane of a VMCS field in [`Writes`]; none for every other field.
+#[must_use]
+#[inline(always)]
+pub const fn lane(field: u32) -> Option<u32> {
+    match field {
+        0x4000 => Some(0),
+        0x4002 => Some(1),
+        0x401e => Some(2),
+        0x2034 => Some(3),
+        0x4012 => Some(4),
+        0x400c => Some(5),
+        _ => None,
+    }
+}
+
+/// Counts of control writes of one round, a byte each; a count stays at 255.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Writes(pub u64);
+
+impl Writes {
+    /// With one more write of a lane, 0 to 7.
+    #[must_use]
+    #[inline(always)]
+    pub const fn plus(self, lane: u32) -> Self {
+        let shift = (lane & 7) * 8;
+        if (self.0 >> shift) & 0xff == 0xff { self } else { Self(self.0 + (1 << shift)) }
+    }
+
+    /// Writes of a lane, 0 to 7.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(self, lane: u32) -> u8 {
+        (self.0 >> ((lane & 7) * 8)) as u8
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,5 +166,19 @@ mod tests {
         assert_eq!(pin_writes(None, 0x7f, false), None);
         assert_eq!(pin_writes(Some(0x3f), 0x7f, false), Some(1));
         assert_eq!(pin_writes(Some(0x7f), 0x7f, false), Some(0));
+    }
+
+    #[test]
+    fn lanes_are_counted_apart_and_never_overflow_into_each_other() {
+        let mut writes = Writes::default();
+        for _ in 0..300 {
+            writes = writes.plus(0);
+        }
+        writes = writes.plus(1).plus(5).plus(5);
+        assert_eq!([0, 1, 2, 5].map(|l| writes.of(l)), [255, 1, 0, 2]);
+        for (at, (_, field)) in CONTROLS.iter().enumerate() {
+            assert_eq!(lane(*field), Some(at as u32));
+        }
+        assert_eq!(lane(0x482e), None);
     }
 }

@@ -15,17 +15,17 @@ mod maps;
 use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
-    macros::raw_tracepoint,
-    programs::RawTracePointContext,
+    macros::{kprobe, raw_tracepoint},
+    programs::{ProbeContext, RawTracePointContext},
 };
 use tracer_common::{
     Counters, Event, Flags, Isa, Outline, Slot, VM_TYPE_TDX, VMX_PREEMPTION_TIMER,
-    rules::{Age, age, pin_writes},
+    rules::{Age, Writes, age, lane, pin_writes},
 };
 
 use crate::{
     kernel::{read, slot},
-    maps::{COUNTERS, RINGS, TGIDS, VCPU_IDS, VCPUS, VcpuState},
+    maps::{COUNTERS, RINGS, SITES, TGIDS, VCPU_IDS, VCPUS, VcpuState},
 };
 
 /// Linux 5.16 and later: kvm_exit(vcpu, isa).
@@ -65,28 +65,20 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
     counters.entry_events += 1;
 
     let exits = read::<u64>(vcpu, Slot::StatExits);
-    let (state, last_exits) = match VCPUS.get_ptr_mut(vcpu) {
-        // SAFETY: the value is this vCPU's alone and its hooks never run at once; the map keeps it while in use.
-        Some(state) => unsafe { (&mut *state, Some((*state).exits)) },
-        None => {
-            let inserted = VCPUS.insert(vcpu, VcpuState::new(), 0).is_ok();
-            match VCPUS.get_ptr_mut(vcpu) {
-                // SAFETY: as above.
-                Some(state) if inserted => unsafe { (&mut *state, None) },
-                _ => {
-                    counters.no_state += 1;
-                    diagnostics::no_state(ctx, vcpu);
-                    return;
-                }
-            }
-        }
+    let Some((state, last_exits)) = state_of(vcpu) else {
+        counters.no_state += 1;
+        diagnostics::no_state(ctx, vcpu);
+        return;
     };
     if state.open != 0 {
         counters.unmatched_entries += 1;
     }
     let age = age(exits, last_exits);
     if age != Age::Same {
+        // A new vCPU's VMCS is written before it is entered for the first time.
+        let writes = if state.entered == 0 { state.writes } else { [Writes(0); 2] };
         *state = VcpuState::new();
+        state.writes = writes;
         state.is_new = 1;
         state.from_birth = (age == Age::Born) as u8;
         state.kvm = read(vcpu, Slot::VcpuKvm).unwrap_or(0);
@@ -96,6 +88,7 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
             diagnostics::tdx(ctx, state.vcpu_id);
         }
     }
+    state.entered = 1;
     state.exits = exits.unwrap_or(0);
     state.open = 1;
     if state.tdx != 0 {
@@ -121,8 +114,8 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
         if let Some(pin) = read::<u32>(vmcs, Slot::VmcsPin) {
             flags |= Flags::PIN_READ;
             if let Some(writes) = pin_writes(state.last_pin(l2), pin, state.from_birth != 0) {
-                flags |= Flags::PIN_WRITES_KNOWN;
-                state.pin_writes = writes;
+                flags |= Flags::SHADOW_KNOWN;
+                state.shadow_pin_writes = writes;
             }
             state.pin_entry = pin;
         }
@@ -181,20 +174,33 @@ fn on_exit(vcpu: u64, isa: u64) {
             flags |= Flags::SOFT_DISABLED;
         }
     }
+    let l2 = flags.has(Flags::L2);
     let mut pin_exit = 0;
     if flags.has(Flags::PIN_READ) {
         if let Some(pin) = read::<u32>(state.loaded_vmcs, Slot::VmcsPin) {
             pin_exit = pin;
-            state.pin_writes += (pin != state.pin_entry) as u8;
-            state.set_last_pin(flags.has(Flags::L2), pin);
+            state.shadow_pin_writes += (pin != state.pin_entry) as u8;
+            state.set_last_pin(l2, pin);
         } else {
-            flags.0 &= !(Flags::PIN_READ | Flags::PIN_WRITES_KNOWN).0;
+            flags.0 &= !(Flags::PIN_READ | Flags::SHADOW_KNOWN).0;
         }
     }
-
-    let pin_writes = state.pin_writes;
+    let shadow_pin_writes = state.shadow_pin_writes;
+    state.shadow_pin_writes = 0;
+    let mut pin_writes = shadow_pin_writes;
+    let mut writes = Writes(0);
+    if flags.has(Flags::SHADOW_KNOWN) {
+        // What the shadow method cannot know of a VMCS, its past, the tracepoint has not told either.
+        flags |= Flags::PIN_WRITES_KNOWN;
+        if slot(Slot::ExactWrites) == Some(1) {
+            flags |= Flags::WRITES_EXACT;
+            let pending = if l2 { &mut state.writes[1] } else { &mut state.writes[0] };
+            writes = *pending;
+            *pending = Writes(0);
+            pin_writes = writes.of(0);
+        }
+    }
     let previous = state.previous;
-    state.pin_writes = 0;
     state.previous = Outline { exit_reason: reason, flags, pin_writes, isa: isa as u8 };
 
     counters.rounds += 1;
@@ -222,6 +228,8 @@ fn on_exit(vcpu: u64, isa: u64) {
         isa: isa as u8,
         pin_writes,
         previous,
+        writes,
+        shadow_pin_writes: shadow_pin_writes.into(),
     });
     // A wake-up per record was measured to add VM exits to the very guest that is watched. The first record of a vCPU
     // wakes, so that user space can ask its process for a name while there is one.
@@ -229,6 +237,88 @@ fn on_exit(vcpu: u64, isa: u64) {
     let wake = counters.rounds & mask == 0 || state.is_new != 0;
     state.is_new = 0;
     record.submit(if wake { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }.into());
+}
+
+/// kvm_vmcs_write(vcpu, field, old_val, new_val, vmcs02), of the companion patch: one call per VMWRITE to a control.
+#[raw_tracepoint(tracepoint = "kvm_vmcs_write")]
+pub fn kvm_vmcs_write(ctx: RawTracePointContext) -> i32 {
+    let vcpu: u64 = ctx.arg(0);
+    if let Some(lane) = lane(ctx.arg::<u64>(1) as u32)
+        && is_selected(vcpu)
+        && let Some((state, last_exits)) = state_of(vcpu)
+    {
+        if read::<u64>(vcpu, Slot::StatExits) == Some(0) && last_exits.is_some_and(|exits| exits > 0) {
+            // Left behind by a dead vCPU at this address.
+            *state = VcpuState::new();
+        }
+        let vmcs02 = ctx.arg::<u64>(4) & 0xff != 0;
+        let pending = if vmcs02 { &mut state.writes[1] } else { &mut state.writes[0] };
+        *pending = pending.plus(lane);
+    }
+    0
+}
+
+/// kvm_preemption_timer_exit(vcpu, cause, vmcs02), of the companion patch: a second witness of the causes.
+#[raw_tracepoint(tracepoint = "kvm_preemption_timer_exit")]
+pub fn kvm_preemption_timer_exit(ctx: RawTracePointContext) -> i32 {
+    if is_selected(ctx.arg(0))
+        && let Some(counters) = counters()
+    {
+        // enum kvm_preemption_timer_cause, in its order.
+        match ctx.arg::<u64>(1) as u32 {
+            0 => counters.traced_spurious += 1,
+            1 => counters.traced_immediate += 1,
+            2 => counters.traced_deadline += 1,
+            _ => {}
+        }
+    }
+    0
+}
+
+/// Programs on VMWRITE sites in kvm_intel's code, one each, because a program cannot tell at which of its probes it was called.
+macro_rules! write_sites {
+    ($($name:ident = $index:literal),+ $(,)?) => {
+        $(
+            #[kprobe]
+            pub fn $name(_ctx: ProbeContext) -> u32 {
+                passed($index);
+                0
+            }
+        )+
+    };
+}
+
+write_sites!(
+    write_site_0 = 0,
+    write_site_1 = 1,
+    write_site_2 = 2,
+    write_site_3 = 3,
+    write_site_4 = 4,
+    write_site_5 = 5,
+    write_site_6 = 6,
+    write_site_7 = 7,
+);
+
+#[inline(always)]
+fn passed(site: u32) {
+    if is_selected_tgid()
+        && let Some(count) = SITES.get_ptr_mut(site)
+    {
+        // SAFETY: the slot is this CPU's own, and VMWRITE sites do not nest.
+        unsafe { *count += 1 };
+    }
+}
+
+/// The state under a vCPU's address, made where there is none, and its `stat.exits` at the last kvm_entry (none for new state).
+#[inline(always)]
+fn state_of(vcpu: u64) -> Option<(&'static mut VcpuState, Option<u64>)> {
+    if let Some(state) = VCPUS.get_ptr_mut(vcpu) {
+        // SAFETY: the value is this vCPU's alone and its hooks never run at once; the map keeps it while in use.
+        return unsafe { Some((&mut *state, Some((*state).exits))) };
+    }
+    VCPUS.insert(vcpu, VcpuState::new(), 0).ok()?;
+    // SAFETY: as above.
+    VCPUS.get_ptr_mut(vcpu).map(|state| unsafe { (&mut *state, None) })
 }
 
 #[inline(always)]
@@ -240,11 +330,8 @@ fn counters() -> Option<&'static mut Counters> {
 /// Whether the filters, where there are any, let this vCPU through.
 #[inline(always)]
 fn is_selected(vcpu: u64) -> bool {
-    if slot(Slot::FilterTgid) == Some(1) {
-        let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-        if TGIDS.get_ptr(tgid).is_none() {
-            return false;
-        }
+    if !is_selected_tgid() {
+        return false;
     }
     if slot(Slot::FilterVcpu) == Some(1) {
         let id = read::<u32>(vcpu, Slot::VcpuId).unwrap_or(u32::MAX);
@@ -255,7 +342,15 @@ fn is_selected(vcpu: u64) -> bool {
     true
 }
 
-#[cfg(not(test))]
+#[inline(always)]
+fn is_selected_tgid() -> bool {
+    if slot(Slot::FilterTgid) != Some(1) {
+        return true;
+    }
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    TGIDS.get_ptr(tgid).is_some()
+}
+
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

@@ -4,7 +4,7 @@ use aya_ebpf::{
     btf_maps::{ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
-use tracer_common::{Counters, Flags, Outline};
+use tracer_common::{Counters, Flags, Outline, rules::Writes};
 
 /// vCPUs whose state is kept; beyond that the least recently entered one is forgotten.
 const MAX_VCPUS: usize = 16384;
@@ -28,6 +28,8 @@ pub struct VcpuState {
     pub kvm: u64,
     /// how the last round went
     pub previous: Outline,
+    /// writes to the controls of vmcs01 and vmcs02 since the last kvm_exit of each
+    pub writes: [Writes; 2],
     /// `stat.exits` at the last kvm_entry
     pub exits: u64,
     /// the VMCS of the open round
@@ -38,8 +40,8 @@ pub struct VcpuState {
     last_pin: [u32; 2],
     /// bit 0 and 1: which of `last_pin` is valid
     pin_seen: u8,
-    /// pin-control writes counted in the open round
-    pub pin_writes: u8,
+    /// pin-control writes of the open round, by the shadow method
+    pub shadow_pin_writes: u8,
     /// flags of the open round
     pub flags: u16,
     /// shadow at the open round's kvm_entry
@@ -52,7 +54,9 @@ pub struct VcpuState {
     pub tdx: u8,
     /// 1 until the vCPU's first record was written
     pub is_new: u8,
-    reserved: [u8; 4],
+    /// 1 since the vCPU's first kvm_entry
+    pub entered: u8,
+    reserved: [u8; 3],
 }
 
 impl VcpuState {
@@ -64,19 +68,21 @@ impl VcpuState {
             exit_to_entry_ns: 0,
             kvm: 0,
             previous: Outline { exit_reason: 0, flags: Flags::NONE, pin_writes: 0, isa: 0 },
+            writes: [Writes(0); 2],
             exits: 0,
             loaded_vmcs: 0,
             vcpu_id: 0,
             last_pin: [0; 2],
             pin_seen: 0,
-            pin_writes: 0,
+            shadow_pin_writes: 0,
             flags: 0,
             pin_entry: 0,
             open: 0,
             from_birth: 0,
             tdx: 0,
             is_new: 0,
-            reserved: [0; 4],
+            entered: 0,
+            reserved: [0; 3],
         }
     }
 
@@ -114,6 +120,13 @@ pub static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 /// libbpf refuses a ring buffer whose value has a size.
 #[btf_map]
 pub static RINGS: ArrayOfMaps<RingBuf<(), TEMPLATE_BYTES>, MAX_CPUS> = ArrayOfMaps::new();
+
+/// VMWRITE sites that can be counted at a time.
+pub const MAX_SITES: u32 = 8;
+
+/// How often each VMWRITE site was passed.
+#[btf_map]
+pub static SITES: PerCpuArray<u64, { MAX_SITES as usize }> = PerCpuArray::new();
 
 /// Thread groups to trace, where Slot::FilterTgid is set.
 #[btf_map]

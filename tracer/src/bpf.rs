@@ -9,14 +9,17 @@ use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{ArrayOfMaps, HashMap, Map, MapData, PerCpuArray, RingBuf},
-    programs::{RawTracePoint, raw_trace_point::RawTracePointLinkId},
+    programs::{KProbe, RawTracePoint, kprobe::KProbeLinkId, raw_trace_point::RawTracePointLinkId},
     util::online_cpus,
 };
 use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
 use tracer_common::{Config, Counters, Event, Slot};
 
-use crate::layout::{ExitArguments, Layout};
+use crate::{
+    layout::{ExitArguments, Layout},
+    sites::{MAX_SITES, Site},
+};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/vmentry.bpf.o"));
 
@@ -37,21 +40,39 @@ pub struct Options {
     pub vcpu_ids: Option<Vec<u32>>,
     /// print the programs' rare diagnostics on standard error
     pub kernel_log: bool,
+    /// attach to the companion patch's kvm_vmcs_write: exact writes, but work between kvm_entry and the VM entry
+    pub exact_writes: bool,
+    /// attach to the companion patch's kvm_preemption_timer_exit: a second witness of the causes
+    pub timer_exits: bool,
+    /// VMWRITE sites in kvm_intel to count, at most [`MAX_SITES`]; also work before the VM entry
+    pub sites: Vec<Site>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: DEFAULT_RING_BYTES, tgids: None, vcpu_ids: None, kernel_log: false }
+        Self {
+            ring_bytes: DEFAULT_RING_BYTES,
+            tgids: None,
+            vcpu_ids: None,
+            kernel_log: false,
+            exact_writes: false,
+            timer_exits: false,
+            sites: Vec::new(),
+        }
     }
 }
 
 /// The loaded programs, their rings and counters. Dropping it detaches them.
 pub struct Tracer {
     ebpf: Ebpf,
-    exit_program: &'static str,
+    /// programs and their tracepoints, in the order of attaching
+    programs: Vec<(&'static str, &'static str)>,
+    sites: Vec<Site>,
     links: Vec<(&'static str, RawTracePointLinkId)>,
+    probes: Vec<(String, KProbeLinkId)>,
     rings: Vec<Ring>,
     counters: PerCpuArray<MapData, [u64; Counters::WORDS]>,
+    passed: PerCpuArray<MapData, u64>,
     log: Option<EbpfLogger<Stderr>>,
 }
 
@@ -70,6 +91,9 @@ impl Tracer {
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u32;
         if !ring_bytes.is_power_of_two() || ring_bytes < page {
             bail!("ring of {ring_bytes} bytes: must be a power of two and at least a page ({page})");
+        }
+        if options.sites.len() > MAX_SITES {
+            bail!("{} VMWRITE sites: there are programs for {MAX_SITES}", options.sites.len());
         }
         let config = configure(&layout.config, options);
         let cpus = online_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
@@ -105,9 +129,20 @@ impl Tracer {
             ExitArguments::VcpuIsa => "kvm_exit",
             ExitArguments::ReasonVcpuIsa => "kvm_exit_5_15",
         };
-        let mut tracer = Self { ebpf, exit_program, links: Vec::new(), rings, counters, log };
-        for name in [exit_program, "kvm_entry"] {
+        let mut programs = Vec::new();
+        // Before kvm_entry: the first entry that is seen shall find its writes counted.
+        programs.extend(options.exact_writes.then_some(("kvm_vmcs_write", "kvm_vmcs_write")));
+        programs.extend(options.timer_exits.then_some(("kvm_preemption_timer_exit", "kvm_preemption_timer_exit")));
+        programs.extend([(exit_program, "kvm_exit"), ("kvm_entry", "kvm_entry")]);
+        let passed = take(&mut ebpf, "SITES")?;
+        let (sites, links, probes) = (options.sites.clone(), Vec::new(), Vec::new());
+        let mut tracer = Self { ebpf, programs, sites, links, probes, rings, counters, passed, log };
+        for (name, _) in tracer.programs.clone() {
             tracer.program(name)?.load().with_context(|| format!("load program {name}"))?;
+        }
+        for index in 0..tracer.sites.len() {
+            let name = site_program(index);
+            tracer.probe(&name)?.load().with_context(|| format!("load program {name}"))?;
         }
         // Only now: the programs refer to the map by its descriptor until they are loaded. From then on they hold it.
         drop(outer);
@@ -116,7 +151,15 @@ impl Tracer {
 
     /// Attaches the programs: from here on events come.
     pub fn attach(&mut self) -> Result<()> {
-        for (name, tracepoint) in [(self.exit_program, "kvm_exit"), ("kvm_entry", "kvm_entry")] {
+        for (index, site) in self.sites.clone().into_iter().enumerate() {
+            let name = site_program(index);
+            // With the module's name: other modules may have a function of the same one.
+            let function = format!("kvm_intel:{}", site.symbol);
+            let attached = self.probe(&name)?.attach(&function, site.offset);
+            let link = attached.with_context(|| format!("probe the VMWRITE at {}", site.name()))?;
+            self.probes.push((name, link));
+        }
+        for (name, tracepoint) in self.programs.clone() {
             let link = self.program(name)?.attach(tracepoint).with_context(|| format!("attach to {tracepoint}"))?;
             self.links.push((name, link));
         }
@@ -128,7 +171,26 @@ impl Tracer {
         while let Some((name, link)) = self.links.pop() {
             self.program(name)?.detach(link).with_context(|| format!("detach {name}"))?;
         }
+        while let Some((name, link)) = self.probes.pop() {
+            self.probe(&name)?.detach(link).with_context(|| format!("detach {name}"))?;
+        }
         Ok(())
+    }
+
+    /// How often each VMWRITE site was passed since loading, in the order of the options.
+    pub fn sites(&self) -> Result<Vec<u64>> {
+        let count = |index| Ok(self.passed.get(&index, 0).context("read the sites' counts")?.iter().sum());
+        (0..self.sites.len() as u32).map(count).collect()
+    }
+
+    /// Whether the companion patch's kvm_preemption_timer_exit is listened to.
+    pub fn traces_timer_exits(&self) -> bool {
+        self.programs.iter().any(|p| p.0 == "kvm_preemption_timer_exit")
+    }
+
+    fn probe(&mut self, name: &str) -> Result<&mut KProbe> {
+        let program = self.ebpf.program_mut(name).with_context(|| format!("program {name} is not in the object"))?;
+        program.try_into().with_context(|| format!("program {name}"))
     }
 
     /// The rings, in the order of their CPUs.
@@ -174,6 +236,10 @@ impl Ring {
     }
 }
 
+fn site_program(index: usize) -> String {
+    format!("write_site_{index}")
+}
+
 /// Prints the programs' diagnostics where progress goes too.
 struct Stderr;
 
@@ -195,6 +261,7 @@ fn configure(found: &Config, options: &Options) -> Config {
     let records = options.ring_bytes / (Event::SIZE as u32 + 8);
     let wake_every = (records / 4).max(1);
     config.set(Slot::WakeEvery, 1 << wake_every.ilog2());
+    config.set(Slot::ExactWrites, options.exact_writes.into());
     config.set(Slot::FilterTgid, options.tgids.is_some().into());
     config.set(Slot::FilterVcpu, options.vcpu_ids.is_some().into());
     config

@@ -91,6 +91,16 @@ pub struct RecordArgs {
     /// Size of each CPU's ring in KiB: a power of two; a record takes 88 bytes
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024)]
     pub ring_kib: u32,
+    /// Count every VMCS control write with the companion patch; latencies are not shown then
+    #[arg(long)]
+    pub exact_writes: bool,
+    /// Count pin-control writes by kprobes on kvm_intel's VMWRITEs, beside the shadow method (and the companion patch);
+    /// latencies are not shown then
+    #[arg(long)]
+    pub verify_writes: bool,
+    /// Show latencies although hooks on writes ran before the VM entries
+    #[arg(long)]
+    pub with_latency: bool,
     /// Print the eBPF programs' rare diagnostics on standard error
     #[arg(long)]
     pub kernel_log: bool,

@@ -15,7 +15,7 @@ use tracer_common::{Counters, Event};
 use crate::{
     bpf::Tracer,
     clock::monotonic_ns,
-    interval::{Interval, Totals, Vm},
+    interval::{Interval, Totals, TracedTimerExits, Vm},
     vm,
 };
 
@@ -105,6 +105,7 @@ pub struct Collector {
     vms: Vms,
     arrived: Vec<Arrived>,
     counters: Vec<Counters>,
+    sites: Vec<u64>,
     interval: Interval,
 }
 
@@ -117,6 +118,7 @@ impl Collector {
             vms: Vms::default(),
             arrived: vec![Arrived::default(); cpus],
             counters: Vec::new(),
+            sites: Vec::new(),
             interval: Interval::starting(monotonic_ns()),
         }
     }
@@ -153,6 +155,19 @@ impl Collector {
         let Totals { unmatched: u, td_entries: td, .. } = &mut self.interval.totals;
         *u += sum(&now, unmatched) - sum(&self.counters, unmatched);
         *td += sum(&now, |c| c.td_entries) - sum(&self.counters, |c| c.td_entries);
+        if self.tracer.traces_timer_exits() {
+            let change = |f: fn(&Counters) -> u64| sum(&now, f) - sum(&self.counters, f);
+            self.interval.totals.traced_timer_exits = Some(TracedTimerExits {
+                deadline: change(|c| c.traced_deadline),
+                immediate: change(|c| c.traced_immediate),
+                spurious: change(|c| c.traced_spurious),
+            });
+        }
+        let sites = self.tracer.sites()?;
+        for (index, count) in sites.iter().enumerate() {
+            self.interval.totals.site_writes[index] = count - self.sites.get(index).unwrap_or(&0);
+        }
+        self.sites = sites;
         self.counters = now;
         Ok(())
     }

@@ -7,9 +7,12 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tracer_common::{Event, Isa, Outline, rules::TimerCause};
+use tracer_common::{
+    Event, Isa, Outline,
+    rules::{TimerCause, Writes},
+};
 
-use crate::histogram::Histogram;
+use crate::{histogram::Histogram, sites::MAX_SITES};
 
 /// Series that one interval may hold; entries beyond are counted in [`Totals::not_kept`].
 pub const MAX_SERIES: usize = 65_536;
@@ -99,6 +102,44 @@ pub struct Totals {
     pub not_kept: u64,
     /// kvm_entry events of TDX guests, which are left out
     pub td_entries: u64,
+    /// writes to the controls, where the companion patch told them; null without it
+    #[serde(default)]
+    pub control_writes: Option<ControlWrites>,
+    /// pin-control writes by the shadow method, of all entries where it knows them
+    #[serde(default)]
+    pub shadow_pin_writes: u64,
+    /// preemption-timer exits as the companion patch classified them; null without it
+    #[serde(default)]
+    pub traced_timer_exits: Option<TracedTimerExits>,
+    /// how often each VMWRITE site was passed, in the order of the header's `sites`
+    #[serde(default)]
+    pub site_writes: [u64; MAX_SITES],
+}
+
+/// Writes to the controls of VMCSs, exactly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlWrites {
+    /// to vmcs01, in the order of [`CONTROLS`](tracer_common::rules::CONTROLS)
+    pub vmcs01: [u64; 6],
+    /// to vmcs02
+    pub vmcs02: [u64; 6],
+    /// entries into L1 whose writes are known
+    pub entries_l1: u64,
+    /// entries into L2 whose writes are known
+    pub entries_l2: u64,
+    /// entries of which the shadow method sees another number of pin-control writes
+    pub shadow_differs: u64,
+}
+
+/// Preemption-timer exits by cause, from the companion patch's tracepoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TracedTimerExits {
+    /// the guest's timer was due
+    pub deadline: u64,
+    /// forced by KVM
+    pub immediate: u64,
+    /// the timer was soft-disabled
+    pub spurious: u64,
 }
 
 impl Totals {
@@ -111,6 +152,41 @@ impl Totals {
         self.malformed += other.malformed;
         self.not_kept += other.not_kept;
         self.td_entries += other.td_entries;
+        self.shadow_pin_writes += other.shadow_pin_writes;
+        for (mine, theirs) in self.site_writes.iter_mut().zip(other.site_writes) {
+            *mine += theirs;
+        }
+        if let Some(other) = &other.control_writes {
+            self.control_writes.get_or_insert_default().merge(other);
+        }
+        if let Some(other) = &other.traced_timer_exits {
+            let mine = self.traced_timer_exits.get_or_insert_default();
+            mine.deadline += other.deadline;
+            mine.immediate += other.immediate;
+            mine.spurious += other.spurious;
+        }
+    }
+}
+
+impl ControlWrites {
+    fn merge(&mut self, other: &ControlWrites) {
+        for lane in 0..6 {
+            self.vmcs01[lane] += other.vmcs01[lane];
+            self.vmcs02[lane] += other.vmcs02[lane];
+        }
+        self.entries_l1 += other.entries_l1;
+        self.entries_l2 += other.entries_l2;
+        self.shadow_differs += other.shadow_differs;
+    }
+
+    fn record(&mut self, writes: Writes, l2: bool, shadow: Option<u64>) {
+        let (counts, entries) =
+            if l2 { (&mut self.vmcs02, &mut self.entries_l2) } else { (&mut self.vmcs01, &mut self.entries_l1) };
+        *entries += 1;
+        for (lane, count) in counts.iter_mut().enumerate() {
+            *count += u64::from(writes.of(lane as u32));
+        }
+        self.shadow_differs += u64::from(shadow.is_some_and(|s| s != u64::from(writes.of(0))));
     }
 }
 
@@ -145,6 +221,12 @@ impl Interval {
         series.entry_to_exit.record(event.entry_to_exit_ns());
         if let Some(writes) = event.outline().known_pin_writes() {
             series.pin_writes.record(u64::from(writes));
+        }
+        let shadow = event.known_shadow_pin_writes();
+        self.totals.shadow_pin_writes += shadow.unwrap_or(0);
+        if let Some(writes) = event.exact_writes() {
+            let l2 = event.outline().is_l2() == Some(true);
+            self.totals.control_writes.get_or_insert_default().record(writes, l2, shadow);
         }
         // The host's work was on the exit before.
         if event.exit_to_entry_ns != Event::UNKNOWN_NS
@@ -301,6 +383,22 @@ pub mod tests {
         assert_eq!((key.level, key.reason, key.entry), (Level::Unknown, None, EntryKind::Unknown));
         assert_eq!(series.entries(), 1);
         assert_eq!((series.exit_to_entry.count(), series.pin_writes.count()), (0, 0));
+    }
+
+    #[test]
+    fn exact_writes_are_summed_by_vmcs_and_held_against_the_shadow() {
+        let mut i = Interval::starting(0);
+        let flags = event(0, 10, 5, 0).flags | Flags::WRITES_EXACT | Flags::SHADOW_KNOWN;
+        let writes = Writes::default().plus(0).plus(0).plus(5);
+        i.record(&Event { flags, writes, shadow_pin_writes: 2, ..event(0, 10, 5, 2) }, &vm(0));
+        i.record(&Event { flags: flags | Flags::L2, writes, shadow_pin_writes: 0, ..event(0, 18, 5, 2) }, &vm(0));
+        let exact = i.totals.control_writes.unwrap();
+        assert_eq!((exact.vmcs01, exact.vmcs02), ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 1]));
+        assert_eq!((exact.entries_l1, exact.entries_l2, exact.shadow_differs), (1, 1, 1));
+        assert_eq!(i.totals.shadow_pin_writes, 2);
+        let mut twice = i.clone();
+        twice.merge(&i);
+        assert_eq!(twice.totals.control_writes.unwrap().vmcs01, [4, 0, 0, 0, 0, 2]);
     }
 
     #[test]

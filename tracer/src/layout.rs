@@ -37,6 +37,17 @@ pub struct Layout {
     pub exit_arguments: ExitArguments,
     /// what was looked for and not found, and what that costs
     pub missing: Vec<Missing>,
+    /// the companion patch's tracepoints that are there
+    pub companion: Companion,
+}
+
+/// Tracepoints of the companion patch (`patches/`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Companion {
+    /// kvm_vmcs_write(vcpu, field, old_val, new_val, vmcs02)
+    pub vmcs_write: bool,
+    /// kvm_preemption_timer_exit(vcpu, cause, vmcs02)
+    pub timer_exit: bool,
 }
 
 /// A field that this kernel does not have, or has under a name that is not known.
@@ -216,7 +227,16 @@ pub fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Result<La
             }
         }
     }
-    Ok(Layout { config, exit_arguments, missing })
+    let scalar = Argument::Scalar;
+    let has = |name, expected: &[Argument]| {
+        let found = vendor_btf.tracepoint(name);
+        found.is_some_and(|f| f.split_first().is_some_and(|(vcpu, rest)| is_vcpu(vcpu) && rest == expected))
+    };
+    let companion = Companion {
+        vmcs_write: has("kvm_vmcs_write", &[scalar(4), scalar(8), scalar(8), scalar(1)]),
+        timer_exit: has("kvm_preemption_timer_exit", &[scalar(4), scalar(1)]),
+    };
+    Ok(Layout { config, exit_arguments, missing, companion })
 }
 
 fn is_vcpu(argument: &Argument) -> bool {
@@ -350,6 +370,19 @@ mod tests {
         ));
         let k = kernel();
         assert!(matches!(resolved(&k, &intel(&k, false), Vendor::Intel), Err(Refusal::NoTracepoint("kvm_entry"))));
+    }
+
+    #[test]
+    fn the_companion_patch_is_known_by_its_arguments() {
+        let mut k = kernel();
+        k.vmlinux.tracepoint("kvm_entry", &[k.vcpu_pointer]);
+        k.vmlinux.tracepoint("kvm_exit", &[k.vcpu_pointer, k.u32_type]);
+        let mut patched = intel(&k, false);
+        patched.tracepoint("kvm_vmcs_write", &[k.vcpu_pointer, k.u32_type, k.u64_type, k.u64_type, k.flag]);
+        patched.tracepoint("kvm_preemption_timer_exit", &[k.vcpu_pointer, k.u32_type, k.u32_type]);
+        let companion = resolved(&k, &patched, Vendor::Intel).unwrap().companion;
+        assert_eq!(companion, Companion { vmcs_write: true, timer_exit: false });
+        assert_eq!(resolved(&k, &intel(&k, false), Vendor::Intel).unwrap().companion, Companion::default());
     }
 
     #[test]

@@ -23,11 +23,12 @@ use crate::{
     clock::Anchor,
     collect::{self, Accounting, Collector},
     columns::{Unit, human},
-    host::Roots,
+    host::{Host, Roots},
     interval::{Interval, Totals},
-    layout::Layout,
-    output, probe,
-    recording::{End, FORMAT, Header, PinSource, VERSION, Writer},
+    layout::{Layout, Vendor},
+    module, output, probe,
+    recording::{End, FORMAT, Header, Latency, PinSource, VERSION, Writer},
+    sites::{self, Site},
     vm,
 };
 
@@ -46,7 +47,18 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     // Opened before anything is attached: a wrong name costs nothing.
     let out = output::create(&args.output, args.overwrite)?;
     let layout = probe::layout(&Roots::default().sys, facts.host.vendor)?;
+    let sites = if args.verify_writes { sites(&facts.host)? } else { Vec::new() };
+    if args.exact_writes && !layout.companion.vmcs_write {
+        bail!(
+            "--exact-writes needs the companion patch, and this kvm_intel has no tracepoint kvm_vmcs_write\n  \
+             -> --verify-writes works without it; patches/README.md says how to build it"
+        );
+    }
+    let exact_writes = args.exact_writes || args.verify_writes && layout.companion.vmcs_write;
     let options = Options {
+        exact_writes,
+        timer_exits: layout.companion.timer_exit,
+        sites: sites.clone(),
         ring_bytes: args
             .ring_kib
             .checked_mul(1024)
@@ -65,7 +77,13 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         interval_ns: args.interval.as_nanos() as u64,
         ring_bytes: options.ring_bytes,
         policy: facts.policy,
-        pin_writes_source: pin_source(&layout.config),
+        pin_writes_source: if exact_writes { PinSource::Tracepoint } else { pin_source(&layout.config) },
+        latency: match (exact_writes || args.verify_writes, args.with_latency) {
+            (false, _) => Latency::Clean,
+            (true, false) => Latency::Disturbed,
+            (true, true) => Latency::DisturbedButAsked,
+        },
+        sites,
         missing: facts.missing.clone(),
         host: facts.host,
     };
@@ -79,6 +97,21 @@ fn pin_source(config: &Config) -> PinSource {
         (Some(_), Some(_)) => PinSource::Shadow,
         _ => PinSource::None,
     }
+}
+
+/// The VMWRITEs of the pin controls in the loaded kvm_intel.
+fn sites(host: &Host) -> Result<Vec<Site>> {
+    if host.vendor != Some(Vendor::Intel) {
+        bail!("--verify-writes: only VMX has pin controls, and kvm_intel is not loaded");
+    }
+    let build_id = host.build_ids.get("kvm_intel").map(String::as_str);
+    let module = module::read_loaded(Path::new("/lib/modules"), &host.kernel, "kvm_intel", build_id)
+        .context("--verify-writes: find the module's code")?;
+    let sites = sites::find(&module, sites::PIN_CONTROLS).context("--verify-writes")?;
+    if sites.is_empty() {
+        bail!("--verify-writes: no VMWRITE of the pin controls was recognised in kvm_intel: please report the kernel");
+    }
+    Ok(sites)
 }
 
 /// Processes to trace; none for all.

@@ -31,6 +31,7 @@ use crate::{
     histogram::{DIGITS, Histogram},
     host::{Host, Policy},
     interval::{EntryKind, Interval, Key, Level, Series, Totals, Vm},
+    sites::Site,
 };
 
 /// Value of [`Header::format`].
@@ -46,6 +47,8 @@ const LEGEND: &str = "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"
 pub enum PinSource {
     /// differences of the controls' shadow copy between kvm_exit, kvm_entry and kvm_exit
     Shadow,
+    /// the companion patch's kvm_vmcs_write: exact
+    Tracepoint,
     /// not known: the figure is n/a
     None,
 }
@@ -55,9 +58,23 @@ impl PinSource {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Shadow => "shadow",
+            Self::Tracepoint => "tracepoint",
             Self::None => "none",
         }
     }
+}
+
+/// What the latencies of a recording are worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Latency {
+    /// only the programs on kvm_entry and kvm_exit ran
+    #[default]
+    Clean,
+    /// hooks on VMCS writes ran between kvm_entry and the VM entry: not shown
+    Disturbed,
+    /// the same, and the user asked for them nevertheless
+    DisturbedButAsked,
 }
 
 /// First line of a recording.
@@ -85,6 +102,12 @@ pub struct Header {
     pub policy: Policy,
     /// source of `pin_writes`
     pub pin_writes_source: PinSource,
+    /// what the latencies are worth
+    #[serde(default)]
+    pub latency: Latency,
+    /// VMWRITE sites of the pin controls that were counted
+    #[serde(default)]
+    pub sites: Vec<Site>,
     /// what this kernel does not tell: field and what is n/a without it
     pub missing: Vec<String>,
 }
@@ -405,6 +428,8 @@ pub mod tests {
             host: Host::default(),
             policy: Policy::Soft,
             pin_writes_source: PinSource::Shadow,
+            latency: Latency::Clean,
+            sites: vec![],
             missing: vec![],
         }
     }

@@ -9,7 +9,10 @@
 mod bed;
 
 use bed::*;
-use tracer_common::{Config, Counters, Event, Flags, Isa, Outline, Slot, rules::TimerCause};
+use tracer_common::{
+    Config, Counters, Event, Flags, Isa, Outline, Slot,
+    rules::{TimerCause, Writes},
+};
 use vmentry::{bpf::Options, layout::ExitArguments};
 
 fn bed() -> Bed {
@@ -106,6 +109,42 @@ fn nested_entries_are_l2_and_have_a_shadow_of_their_own() {
     bed.enter_level(0, 1);
     let l1 = bed.round(0, 24);
     assert_eq!((l1.outline().is_l2(), l1.outline().known_pin_writes()), (Some(false), Some(0)));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn exact_writes_belong_to_the_next_entry_of_their_vmcs() {
+    const PIN_CONTROLS: u64 = 0x4000;
+    const ENTRY_CONTROLS: u64 = 0x4012;
+    let mut bed = Bed::new(config(), Options { exact_writes: true, timer_exits: true, ..Options::default() });
+    // The VMCS of a new vCPU is written before it is entered for the first time.
+    bed.write(0, PIN_CONTROLS, false);
+    bed.write(0, ENTRY_CONTROLS, false);
+    bed.set(0, VMCS01 + PIN, 0x3f);
+    let first = bed.round(0, 10);
+    assert_eq!(first.exact_writes().unwrap(), Writes::default().plus(0).plus(4));
+    assert_eq!((first.outline().known_pin_writes(), first.known_shadow_pin_writes()), (Some(1), Some(1)));
+    // Two writes that cancel out: only the tracepoint sees them. One to vmcs02 waits for its own entry.
+    bed.write(0, PIN_CONTROLS, false);
+    bed.write(0, PIN_CONTROLS, true);
+    bed.write(0, PIN_CONTROLS, false);
+    bed.write(0, 0x482e, false);
+    let second = bed.round(0, 10);
+    assert_eq!((second.outline().known_pin_writes(), second.known_shadow_pin_writes()), (Some(2), Some(0)));
+    bed.enter_level(0, 2);
+    assert_eq!(bed.round(0, 18).outline().known_pin_writes(), Some(1));
+    assert_eq!(bed.round(0, 18).outline().known_pin_writes(), Some(0));
+    // A vCPU that ran before: what it wrote before its first exit is not known.
+    bed.set(1, EXITS, 9);
+    bed.write(1, PIN_CONTROLS, false);
+    assert_eq!(bed.round(1, 10).exact_writes(), None);
+    bed.write(1, PIN_CONTROLS, false);
+    assert_eq!(bed.round(1, 10).outline().known_pin_writes(), Some(1));
+    for cause in [0, 1, 1, 2, 2, 2] {
+        bed.run("kvm_preemption_timer_exit", HERE, &[bed.at(0), cause, 0]);
+    }
+    let c = bed.counters();
+    assert_eq!((c.traced_spurious, c.traced_immediate, c.traced_deadline), (1, 2, 3));
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! The report as JSON: format "vmentry-report", version 1; documented in the README's format section.
 
 use serde_json::{Map, Value, json};
-use tracer_common::{Isa, rules::TimerCause};
+use tracer_common::{
+    Isa,
+    rules::{CONTROLS, TimerCause},
+};
 
 use super::{Dimension, Report, Row, View};
 use crate::{
-    columns::{FIGURES, STATS},
+    columns::{FIGURES, STATS, Unit},
     histogram::Histogram,
-    recording::PinSource,
+    recording::{Latency, PinSource},
 };
 
 /// Name and version of the format.
@@ -25,6 +28,12 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
         let first = values.first().cloned().unwrap_or(Value::Null);
         if values.iter().all(|v| *v == first) { first } else { json!("mixed") }
     };
+    let shadow_known = sources.iter().any(|s| *s != PinSource::None);
+    let lanes = |counts: &[u64; 6]| -> Map<_, _> {
+        CONTROLS.iter().zip(counts).map(|((name, _), n)| ((*name).to_owned(), json!(n))).collect()
+    };
+    let sites: Map<_, _> = report.sites().map(|(site, n)| (site.name(), json!(n))).collect();
+    let sites = (!sites.is_empty()).then_some(sites);
     json!({
         "format": FORMAT,
         "host": report.sources.first().map(|s| &s.header.host),
@@ -47,6 +56,7 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
         })).collect::<Vec<_>>(),
         "length_ns": report.whole.length_ns,
         "exact": report.is_exact(),
+        "latency": report.latency(),
         "totals": {
             "entries": t.entries,
             "delivered": t.delivered,
@@ -61,7 +71,17 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
                 s => json!(s.name()),
             }).collect()),
             "entries_without_pin_writes": report.entries_without_pin_writes(),
+            "shadow_pin_writes": shadow_known.then_some(t.shadow_pin_writes),
+            "control_writes": t.control_writes.map(|w| json!({
+                "vmcs01": lanes(&w.vmcs01),
+                "vmcs02": lanes(&w.vmcs02),
+                "entries_l1": w.entries_l1,
+                "entries_l2": w.entries_l2,
+                "shadow_differs": w.shadow_differs,
+            })),
+            "site_writes": sites,
             "timer_exits": timer,
+            "timer_exits_tracepoint": t.traced_timer_exits,
         },
         "series": rows.iter().map(|r| series(report, r, by)).collect::<Vec<_>>(),
     })
@@ -99,7 +119,8 @@ fn series(report: &Report, row: &Row, by: &[Dimension]) -> Value {
     }
     out.insert("entries".into(), json!(row.series.entries()));
     for figure in FIGURES {
-        out.insert(figure.name.into(), distribution((figure.of)(&row.series)));
+        let shown = figure.unit != Unit::Ns || report.latency() != Latency::Disturbed;
+        out.insert(figure.name.into(), if shown { distribution((figure.of)(&row.series)) } else { Value::Null });
     }
     Value::Object(out)
 }

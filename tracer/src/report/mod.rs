@@ -9,9 +9,11 @@ use tracer_common::{Isa, rules::TimerCause};
 
 use crate::{
     columns::Column,
+    histogram::Histogram,
     interval::{Interval, Key, Series, Vm},
     reasons,
-    recording::{End, Header},
+    recording::{End, Header, Latency},
+    sites::Site,
 };
 
 /// What entries can be grouped and filtered by.
@@ -227,6 +229,27 @@ impl Report {
             || self.whole.series.keys().any(|k| k.isa == Isa::Vmx);
         let of_cause = self.whole.series.iter().filter(|(k, _)| k.cause == Some(cause));
         vmx.then(|| of_cause.map(|(_, s)| s.entries()).sum())
+    }
+
+    /// ns the guest had run when a spurious timer exit came: least and median; none without one. VM entry and exit are in it.
+    pub fn spurious_after(&self) -> Option<(u64, u64)> {
+        let mut all = Histogram::default();
+        let spurious = self.whole.series.iter().filter(|(k, _)| k.cause == Some(TimerCause::Spurious));
+        spurious.for_each(|(_, s)| all.merge(&s.entry_to_exit));
+        Some((all.min()?, all.quantile(0.5)?))
+    }
+
+    /// What the latencies are worth: the worst of the recordings.
+    pub fn latency(&self) -> Latency {
+        let of = |l| self.sources.iter().any(|s| s.header.latency == l);
+        [Latency::Disturbed, Latency::DisturbedButAsked].into_iter().find(|&l| of(l)).unwrap_or_default()
+    }
+
+    /// The VMWRITE sites and their counts; none where several recordings have different ones.
+    pub fn sites(&self) -> impl Iterator<Item = (&Site, u64)> {
+        let sites = self.sources.first().map_or(&[][..], |s| &s.header.sites);
+        let same = self.sources.iter().all(|s| s.header.sites == sites);
+        sites.iter().zip(self.whole.totals.site_writes).filter(move |_| same)
     }
 
     /// Whether any recording was made on an emulated CPU.

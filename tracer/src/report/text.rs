@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
-use tracer_common::rules::TimerCause;
+use tracer_common::rules::{CONTROLS, TimerCause};
 
 use super::{Dimension, Report, Row, Source, View};
 use crate::{
-    columns::{FIGURES, Figure, STATS, Unit, human},
-    recording::PinSource,
+    columns::{FIGURES, Figure, STATS, Stat, Unit, human},
+    interval::TracedTimerExits,
+    recording::{Latency, PinSource},
 };
 
 /// Renders a report for a terminal or a file. No colours.
@@ -27,9 +28,21 @@ pub fn render(report: &Report, view: &View) -> String {
             if report.whole.totals.delivered > 0 { " pass the filters\n" } else { " were recorded: did a VM run?\n" };
         return out;
     }
+    match report.latency() {
+        Latency::Disturbed => {
+            out += "\nlatencies are not shown: hooks on VMCS writes ran between kvm_entry and the VM entry. Record again without\n\
+                --exact-writes and --verify-writes for them, or with --with-latency to see them all the same\n\n";
+            return out + &table(view, &rows, &FIGURES[0], &[], report.whole.length_ns);
+        }
+        Latency::DisturbedButAsked => {
+            out += "\nDISTURBED: hooks on VMCS writes ran between kvm_entry and the VM entry; latencies of dirty entries contain them\n";
+        }
+        Latency::Clean => {}
+    }
+    let stats: Vec<_> = STATS.into_iter().filter(|s| s.name != "mean").collect();
     for figure in FIGURES.iter().filter(|f| f.unit == Unit::Ns) {
         let _ = write!(out, "\n{} ({})\n", figure.name, figure.help);
-        out += &table(view, &rows, figure, report.whole.length_ns);
+        out += &table(view, &rows, figure, &stats, report.whole.length_ns);
     }
     out
 }
@@ -72,6 +85,7 @@ fn recording(source: &Source) -> String {
     let caveat = host.caveat().map(|c| format!(", {c}")).unwrap_or_default();
     let _ = writeln!(out, "host       {}: Linux {}, {} x {}{caveat}", host.name, host.kernel, host.cpus, host.cpu);
     let source = match h.pin_writes_source {
+        PinSource::Tracepoint => "tracepoint (companion patch, exact)",
         PinSource::Shadow => "shadow (differences of the controls' shadow copy)",
         PinSource::None => "none: n/a",
     };
@@ -89,15 +103,25 @@ fn totals(report: &Report) -> String {
     for cause in TimerCause::ALL {
         let n = report.timer_exits(cause);
         // A cause that cannot be told is worth a word only where there is one.
+        let ran = report.spurious_after().filter(|_| cause == TimerCause::Spurious);
         if cause != TimerCause::Unknown || n.is_some_and(|n| n > 0) {
             let _ = write!(out, "  {} {}", cause.name(), count(n));
+            if let Some((least, median)) = ran {
+                let ns = |v| human(Some(v as f64), Unit::Ns);
+                let _ = write!(out, " (the guest had run {} at least, {} at the median)", ns(least), ns(median));
+            }
         }
+    }
+    if let Some(traced) = &t.traced_timer_exits {
+        let TracedTimerExits { deadline, immediate, spurious } = traced;
+        let _ = write!(out, "\n  tracepoint  deadline {deadline}  immediate {immediate}  spurious {spurious}");
     }
     let _ = write!(out, "\npin writes  {}", count(report.pin_writes()));
     let unknown = report.entries_without_pin_writes();
     if report.pin_writes().is_some() && unknown > 0 {
         let _ = write!(out, " (of {unknown} more entries not known)");
     }
+    out += &writes(report);
     let _ = write!(out, "\nunmatched   {}", t.unmatched);
     let open: u64 = report.sources.iter().filter_map(|s| s.end.as_ref()).map(|e| e.accounting.open).sum();
     if open > 0 {
@@ -109,13 +133,49 @@ fn totals(report: &Report) -> String {
     out + "\n"
 }
 
-fn table(view: &View, rows: &[Row], figure: &Figure, length_ns: u64) -> String {
+/// The other counts of the same writes, side by side, and the other controls.
+fn writes(report: &Report) -> String {
+    let t = &report.whole.totals;
+    let mut out = String::new();
+    if let Some(w) = &t.control_writes {
+        for (vmcs, counts, entries) in [("vmcs01", &w.vmcs01, w.entries_l1), ("vmcs02", &w.vmcs02, w.entries_l2)] {
+            if entries > 0 {
+                let counts: Vec<_> = CONTROLS.iter().zip(counts).map(|((name, _), n)| format!("{name} {n}")).collect();
+                let _ = write!(out, "\n  {vmcs}    {} (tracepoint, {entries} entries)", counts.join(", "));
+            }
+        }
+        let differs = match w.shadow_differs {
+            0 => "the same for every entry".into(),
+            n => format!("differs for {n} entries: writes that cancel out between two looks are missed"),
+        };
+        let _ = write!(out, "\n  shadow    pin {} ({differs})", t.shadow_pin_writes);
+    }
+    let sites: Vec<_> = report.sites().map(|(site, n)| format!("{} {n}", site.name())).collect();
+    if !sites.is_empty() {
+        let sum: u64 = t.site_writes.iter().sum();
+        let _ = write!(out, "\n  sites     pin {sum} by kprobes on VMWRITEs: {}", sites.join(", "));
+        // The shadow method begins with a vCPU's first entry, the probes with its creation, in whatever thread.
+        let others = t.control_writes.map_or(t.shadow_pin_writes, |w| w.vmcs01[0] + w.vmcs02[0]);
+        if sum != others {
+            let _ = write!(
+                out,
+                "\n            {sum} and {others} differ: sites also count vCPUs that were created or reset and not entered, \
+                 and entries whose round was not complete ({} unmatched, {} unknown, {} dropped)",
+                t.unmatched,
+                report.entries_without_pin_writes(),
+                t.dropped
+            );
+        }
+    }
+    out
+}
+
+fn table(view: &View, rows: &[Row], figure: &Figure, stats: &[Stat], length_ns: u64) -> String {
     let heading = |d: &Dimension| if *d == Dimension::Reason { "EXIT REASON".into() } else { d.name().to_uppercase() };
     let mut head: Vec<String> = view.by.iter().map(heading).collect();
     let texts = head.len();
-    let stats = || STATS.iter().filter(|s| s.name != "mean");
     head.extend([figure.counted, "/S"].map(str::to_owned));
-    head.extend(stats().map(|s| s.title.to_owned()));
+    head.extend(stats.iter().map(|s| s.title.to_owned()));
     // Writes belong to entries; the host's handling of an exit has none of its own.
     let of_entries = figure.counted == "ENTRIES";
     head.extend(of_entries.then(|| "PIN/ENTRY".to_owned()));
@@ -129,7 +189,7 @@ fn table(view: &View, rows: &[Row], figure: &Figure, length_ns: u64) -> String {
         let mut line = row.group.clone();
         line.push(histogram.count().to_string());
         line.push(human(rate, Unit::PerSecond));
-        line.extend(stats().map(|s| human((s.of)(histogram), figure.unit)));
+        line.extend(stats.iter().map(|s| human((s.of)(histogram), figure.unit)));
         line.extend(of_entries.then(|| human(row.series.pin_writes.mean(), Unit::Count)));
         cells.push(line);
     }

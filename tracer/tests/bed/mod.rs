@@ -79,7 +79,9 @@ impl Bed {
     }
 
     pub fn with(config: Config, options: Options, exit_arguments: ExitArguments) -> Self {
-        let tracer = Tracer::load(&Layout { config, exit_arguments, missing: vec![] }, &options).unwrap();
+        let tracer =
+            Tracer::load(&Layout { config, exit_arguments, missing: vec![], companion: Default::default() }, &options)
+                .unwrap();
         let mut testbed = EbpfLoader::new().btf(None).load(TESTBED).unwrap();
         let locate: &mut RawTracePoint = testbed.program_mut("locate").unwrap().try_into().unwrap();
         locate.load().unwrap();
@@ -125,6 +127,11 @@ impl Bed {
         self.run("kvm_entry", cpu, &[self.at(vcpu), immediate.into()]);
     }
 
+    /// What the companion patch tells of a VMWRITE to a control.
+    pub fn write(&mut self, vcpu: usize, field: u64, vmcs02: bool) {
+        self.run("kvm_vmcs_write", HERE, &[self.at(vcpu), field, 0, 1, vmcs02.into()]);
+    }
+
     /// kvm_exit, and what KVM does next: it counts the exit.
     pub fn exit(&mut self, vcpu: usize, cpu: u32, isa: u64, reason: u32) {
         self.set(vcpu, REASON, reason.into());
@@ -164,6 +171,9 @@ impl Bed {
             unmatched_exits: a.unmatched_exits + b.unmatched_exits,
             td_entries: a.td_entries + b.td_entries,
             no_state: a.no_state + b.no_state,
+            traced_spurious: a.traced_spurious + b.traced_spurious,
+            traced_immediate: a.traced_immediate + b.traced_immediate,
+            traced_deadline: a.traced_deadline + b.traced_deadline,
         })
     }
 }

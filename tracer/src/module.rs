@@ -1,0 +1,90 @@
+//! The module file that is loaded: found on disk, unpacked, and compared by build-id with what runs.
+
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use object::Object;
+
+/// The bytes of the running kernel's `module` (kvm_intel), from the file whose build-id is that of the loaded one.
+pub fn read_loaded(lib_modules: &Path, release: &str, module: &str, build_id: Option<&str>) -> Result<Vec<u8>> {
+    let Some(build_id) = build_id else {
+        bail!("{module} shows no build-id in /sys/module/{module}/notes: its code cannot be told from another build's");
+    };
+    let root = lib_modules.join(release);
+    let mut found = Vec::new();
+    search(&root, module, &mut found);
+    if found.is_empty() {
+        bail!("no {module} below {}: install the kernel's module package", root.display());
+    }
+    for path in &found {
+        let bytes = unpack(path).with_context(|| format!("read {}", path.display()))?;
+        if id_of(&bytes).as_deref() == Some(build_id) {
+            return Ok(bytes);
+        }
+    }
+    let names: Vec<_> = found.iter().map(|p| p.display().to_string()).collect();
+    bail!(
+        "{module} is loaded with build-id {build_id}, which is none of {}: load the module that is installed",
+        names.join(", ")
+    )
+}
+
+/// Files of the module's name below a folder; links are not followed, so that the walk ends.
+fn search(folder: &Path, module: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (path, kind) = (entry.path(), entry.file_type());
+        if kind.as_ref().is_ok_and(|k| k.is_dir()) {
+            search(&path, module, found);
+        } else if kind.is_ok_and(|k| k.is_file()) {
+            let name = entry.file_name().to_string_lossy().replace('-', "_");
+            if name.split_once(".ko").is_some_and(|(stem, _)| stem == module) {
+                found.push(path);
+            }
+        }
+    }
+}
+
+fn unpack(path: &Path) -> Result<Vec<u8>> {
+    let packed = fs::read(path)?;
+    let mut bytes = Vec::new();
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("xz") => lzma_rs::xz_decompress(&mut packed.as_slice(), &mut bytes)?,
+        Some("zst") => {
+            ruzstd::decoding::StreamingDecoder::new(packed.as_slice())?.read_to_end(&mut bytes)?;
+        }
+        Some("gz") => {
+            flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut bytes)?;
+        }
+        _ => bytes = packed,
+    }
+    Ok(bytes)
+}
+
+fn id_of(module: &[u8]) -> Option<String> {
+    let elf = object::File::parse(module).ok()?;
+    Some(elf.build_id().ok()??.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let root = std::env::temp_dir().join(format!("vmentry-module-{}", std::process::id()));
+        let folder = root.join("6.1/kernel/arch");
+        fs::create_dir_all(&folder).unwrap();
+        let message = |id| read_loaded(&root, "6.1", "kvm_intel", id).unwrap_err().to_string();
+        assert!(message(None).contains("no build-id"));
+        assert!(message(Some("ab")).contains("no kvm_intel below"));
+        fs::write(folder.join("kvm-intel.ko"), b"no module").unwrap();
+        fs::write(folder.join("kvm-intel-extra.ko"), b"another").unwrap();
+        let error = message(Some("ab"));
+        assert!(error.contains("kvm-intel.ko:") && !error.contains("extra"), "{error}");
+        fs::remove_dir_all(&root).unwrap();
+    }
+}
