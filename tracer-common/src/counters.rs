@@ -20,33 +20,21 @@ pub struct Counters {
     pub td_entries: u64,
     /// kvm_entry events that found no room for the vCPU's state, so that the round is lost
     pub no_state: u64,
-    /// preemption-timer exits that the companion patch classified as spurious
-    pub traced_spurious: u64,
-    /// and as immediate
-    pub traced_immediate: u64,
-    /// and as the guest's deadline
-    pub traced_deadline: u64,
+    /// preemption-timer exits as the companion patch classified them, by its `enum kvm_preemption_timer_cause`: spurious,
+    /// immediate, deadline; the last is for causes it did not have when this was written
+    pub traced_timer_exits: [u64; 4],
 }
 
 impl Counters {
     /// Words of one CPU's value.
-    pub const WORDS: usize = 10;
+    pub const WORDS: usize = 11;
 
     /// From one CPU's map value.
     #[must_use]
     pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
-        let [
-            rounds,
-            dropped,
-            entry_events,
-            unmatched_entries,
-            unmatched_exits,
-            td_entries,
-            no_state,
-            traced_spurious,
-            traced_immediate,
-            traced_deadline,
-        ] = words;
+        let [rounds, dropped, entry_events, unmatched_entries, unmatched_exits, td_entries, no_state, a, b, c, d] =
+            words;
+        let traced_timer_exits = [a, b, c, d];
         Self {
             rounds,
             dropped,
@@ -55,9 +43,7 @@ impl Counters {
             unmatched_exits,
             td_entries,
             no_state,
-            traced_spurious,
-            traced_immediate,
-            traced_deadline,
+            traced_timer_exits,
         }
     }
 }

@@ -156,12 +156,12 @@ impl Collector {
         *u += sum(&now, unmatched) - sum(&self.counters, unmatched);
         *td += sum(&now, |c| c.td_entries) - sum(&self.counters, |c| c.td_entries);
         if self.tracer.traces_timer_exits() {
-            let change = |f: fn(&Counters) -> u64| sum(&now, f) - sum(&self.counters, f);
-            self.interval.totals.traced_timer_exits = Some(TracedTimerExits {
-                deadline: change(|c| c.traced_deadline),
-                immediate: change(|c| c.traced_immediate),
-                spurious: change(|c| c.traced_spurious),
-            });
+            let change = |cause: usize| {
+                let of = |c: &[Counters]| c.iter().map(|c| c.traced_timer_exits[cause]).sum::<u64>();
+                of(&now) - of(&self.counters)
+            };
+            self.interval.totals.traced_timer_exits =
+                Some(TracedTimerExits { spurious: change(0), immediate: change(1), deadline: change(2) });
         }
         let sites = self.tracer.sites()?;
         for (index, count) in sites.iter().enumerate() {

@@ -171,9 +171,7 @@ impl Bed {
             unmatched_exits: a.unmatched_exits + b.unmatched_exits,
             td_entries: a.td_entries + b.td_entries,
             no_state: a.no_state + b.no_state,
-            traced_spurious: a.traced_spurious + b.traced_spurious,
-            traced_immediate: a.traced_immediate + b.traced_immediate,
-            traced_deadline: a.traced_deadline + b.traced_deadline,
+            traced_timer_exits: std::array::from_fn(|i| a.traced_timer_exits[i] + b.traced_timer_exits[i]),
         })
     }
 }
