@@ -6,14 +6,14 @@ use std::{
     os::unix::fs::FileExt,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tracer_common::Slot;
 
 use crate::{
     guest,
     host::{Host, Policy, Roots},
     layout::Vendor,
-    probe, vm,
+    policy, probe, vm,
 };
 
 /// IA32_VMX_MISC; bits 4:0 say at which bit of the TSC the preemption timer counts (SDM vol. 3, A.6).
@@ -51,6 +51,8 @@ pub struct Facts {
     pub tickless_cpus: String,
     /// the companion patch's parameter or tracepoint is there
     pub companion_patch: bool,
+    /// a killed vmentry switched the policy and could not restore it; null for none
+    pub policy_left_behind: Option<policy::Note>,
     /// RLIMIT_MEMLOCK in bytes, null for unlimited; counts only before Linux 5.11
     pub memlock_bytes: Option<u64>,
     /// the kernel accounts maps to memory cgroups instead of RLIMIT_MEMLOCK (Linux 5.11 and later)
@@ -64,7 +66,7 @@ pub struct Facts {
 }
 
 /// The VMX-preemption timer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Timer {
     /// KVM uses it (parameter `preemption_timer`); null where there is no such parameter
     pub used: Option<bool>,
@@ -139,6 +141,7 @@ impl Facts {
             timer: (host.vendor == Some(Vendor::Intel)).then(|| Timer::gather(&host, dev_kvm)),
             tickless_cpus: read("/sys/devices/system/cpu/nohz_full").filter(|s| s != "(null)").unwrap_or_default(),
             companion_patch: host.parameters.contains_key("preemption_timer_policy"),
+            policy_left_behind: policy::left_behind(),
             memlock_bytes: memlock(),
             memlock_unused: kernel_at_least(&host.kernel, 5, 11),
             jit: read("/proc/sys/net/core/bpf_jit_enable").map(|v| v != "0"),
@@ -241,6 +244,15 @@ impl Facts {
                     "run as root or as a member of group kvm",
                 );
             }
+        }
+        if let Some(note) = &self.policy_left_behind {
+            let what = format!(
+                "the timer policy is {}, left behind by vmentry (pid {}), which was killed before it restored {}",
+                self.policy.name(),
+                note.pid,
+                note.before
+            );
+            add(Warning, what, &format!("vmentry policy {}", note.before));
         }
         if self.host.emulated {
             add(Warning, "the CPU is emulated in software".into(), "counts are right, times mean nothing");
@@ -452,6 +464,7 @@ mod tests {
             timer: Some(Timer { used: Some(true), rate: Some(5), tsc_khz: Some(2_400_000), max_delay_s: Some(57.3) }),
             tickless_cpus: String::new(),
             companion_patch: false,
+            policy_left_behind: None,
             memlock_bytes: Some(8 << 20),
             memlock_unused: true,
             jit: Some(true),
@@ -480,6 +493,13 @@ mod tests {
             [Severity::Error, Severity::Error, Severity::Error, Severity::Warning, Severity::Warning]
         );
         assert!(errors(&facts.problems()).unwrap().contains("modprobe kvm_intel"));
+    }
+
+    #[test]
+    fn a_policy_left_behind_is_noticed() {
+        let note = policy::Note { pid: 7, start_ticks: 0, before: "soft".into() };
+        let problems = Facts { policy: Policy::Hard, policy_left_behind: Some(note), ..good() }.problems();
+        assert_eq!(problems[0].fix, "vmentry policy soft");
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub enum Command {
     Record(RecordArgs),
     /// Report on recordings
     Report(ReportArgs),
+    /// Show or set the timer policy (companion patch)
+    Policy(PolicyArgs),
     /// Run a small guest that makes known exits, to check a tracer with
     Exercise(ExerciseArgs),
 }
@@ -136,9 +138,29 @@ pub struct ReportArgs {
     /// Column to sort by, highest first: entries, or FIGURE.STATISTIC such as entry_to_exit_ns.p99
     #[arg(long, value_name = "COLUMN", default_value = "entries", value_parser = column)]
     pub sort: Column,
+    /// Hold the claims of commit 804939ea20 against these recordings, one row each
+    #[arg(long, conflicts_with_all = ["by", "filter", "sort", "top"])]
+    pub claims: bool,
     /// Show the first N rows only
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
+}
+
+/// Arguments of `policy`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vmentry policy                                which policy is in force?
+  vmentry policy hard                           set it, until it is set again
+  vmentry policy hard -- vmentry record -o hard.hlog --duration 30s
+                                                set it for that time only")]
+pub struct PolicyArgs {
+    /// soft: the timer stays on, loaded with the largest value; hard: its bit in the pin controls is toggled
+    #[arg(value_name = "soft|hard", value_parser = PossibleValuesParser::new(["soft", "hard"]), hide_possible_values = true)]
+    pub policy: Option<String>,
+    /// Run this command under the policy, then restore the one before on every way out but kill -9
+    #[arg(last = true, value_name = "COMMAND", requires = "policy")]
+    pub command: Vec<String>,
 }
 
 /// Arguments of `exercise`.

@@ -7,7 +7,7 @@ use clap::Parser;
 use vmentry::{
     check,
     cli::{CheckArgs, Cli, Command, ExerciseArgs, Format},
-    guest, output, record, reporting,
+    guest, output, policy, record, reporting,
 };
 
 fn main() -> ExitCode {
@@ -25,6 +25,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Check(args) => check(args),
         Command::Record(args) => record::run(args),
         Command::Report(args) => reporting::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Policy(args) => policy::run(args),
         Command::Exercise(args) => exercise(args).map(|()| ExitCode::SUCCESS),
     }
 }

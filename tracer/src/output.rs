@@ -35,6 +35,11 @@ pub fn create(path: &Path, overwrite: bool) -> Result<Box<dyn Write + Send>> {
     Ok(Box::new(file))
 }
 
+/// Makes a file that must not be there yet, in one step.
+pub fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)
+}
+
 /// Prints to standard output. A reader that has gone away (`| head`) is no error.
 pub fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();

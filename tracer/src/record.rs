@@ -4,13 +4,11 @@ use std::{
     io::{IsTerminal, Write},
     path::Path,
     process::{ExitCode, ExitStatus},
-    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::{
     process::{Child, Command},
-    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot},
     time::Instant,
 };
@@ -27,6 +25,7 @@ use crate::{
     interval::{Interval, Totals},
     layout::{Layout, Vendor},
     module, output, probe,
+    process::{Endings, command_code, end},
     recording::{End, FORMAT, Header, Latency, PinSource, VERSION, Writer},
     sites::{self, Site},
     vm,
@@ -34,8 +33,6 @@ use crate::{
 
 /// Intervals that may wait for a slow disk before the collector makes them longer.
 const QUEUE: usize = 8;
-/// How long a command may take to end after it was asked to.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// Records as the arguments say.
 pub fn run(args: &RecordArgs) -> Result<ExitCode> {
@@ -83,6 +80,8 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
             (true, false) => Latency::Disturbed,
             (true, true) => Latency::DisturbedButAsked,
         },
+        timer: facts.timer.clone(),
+        tickless_cpus: facts.tickless_cpus.clone(),
         sites,
         missing: facts.missing.clone(),
         host: facts.host,
@@ -137,32 +136,6 @@ fn selected_tgids(names: &[String], pids: &[u32]) -> Result<Option<Vec<u32>>> {
         }
     }
     Ok(Some(tgids))
-}
-
-/// What ends a recording.
-struct Endings {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
-}
-
-impl Endings {
-    fn new() -> Result<Self> {
-        let on = |kind| signal(kind).context("listen for signals");
-        Ok(Self {
-            interrupt: on(SignalKind::interrupt())?,
-            terminate: on(SignalKind::terminate())?,
-            hang_up: on(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.hang_up.recv() => "SIGHUP",
-        }
-    }
 }
 
 async fn attached(
@@ -282,24 +255,6 @@ async fn exit_of(child: &mut Option<Child>) -> std::io::Result<ExitStatus> {
         Some(child) => child.wait().await,
         None => std::future::pending().await,
     }
-}
-
-/// Asks the command to end, and after a while makes it.
-async fn end(child: &mut Child) {
-    if let Some(pid) = child.id() {
-        // SAFETY: kill takes any number; the child has not been waited for, so that the number is still its own.
-        unsafe { libc::kill(pid as i32, libc::SIGTERM) };
-    }
-    if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-        drop(child.kill().await);
-    }
-}
-
-/// The command's code, or 128 plus the signal's number, as shells have it.
-fn command_code(status: ExitStatus) -> ExitCode {
-    use std::os::unix::process::ExitStatusExt;
-    let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(1);
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
 /// What is said on standard error while and after recording.

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use tracer_common::{Isa, rules::TimerCause};
 
 use crate::{
+    check::Timer,
     clock::Anchor,
     collect::Accounting,
     histogram::{DIGITS, Histogram},
@@ -105,6 +106,12 @@ pub struct Header {
     /// what the latencies are worth
     #[serde(default)]
     pub latency: Latency,
+    /// the preemption timer; none without VMX
+    #[serde(default)]
+    pub timer: Option<Timer>,
+    /// CPUs without a periodic tick, as in nohz_full
+    #[serde(default)]
+    pub tickless_cpus: String,
     /// VMWRITE sites of the pin controls that were counted
     #[serde(default)]
     pub sites: Vec<Site>,
@@ -429,6 +436,8 @@ pub mod tests {
             policy: Policy::Soft,
             pin_writes_source: PinSource::Shadow,
             latency: Latency::Clean,
+            timer: None,
+            tickless_cpus: String::new(),
             sites: vec![],
             missing: vec![],
         }

@@ -13,7 +13,7 @@ use crate::{
     cli::{Format, ReportArgs},
     output,
     recording::Reader,
-    report::{Dimension, Filter, Report, Source, View, json, text},
+    report::{Dimension, Filter, Report, Source, View, claims, json, text},
 };
 
 /// Reads, merges and prints.
@@ -24,6 +24,15 @@ pub fn run(args: &ReportArgs) -> Result<()> {
         read(path, &mut report).with_context(|| format!("read {}", path.display()))?;
     }
     match args.format {
+        Format::Text if args.claims => output::print(&claims::text(&report)),
+        Format::Json if args.claims => {
+            let json = serde_json::json!({
+                "format": "vmentry-claims/1",
+                "emulated": report.is_emulated(),
+                "claims": claims::claims(&report),
+            });
+            output::print(&(serde_json::to_string_pretty(&json)? + "\n"))
+        }
         Format::Text => output::print(&text::render(&report, &view)),
         Format::Json => {
             let by = (!args.by.is_empty()).then_some(view.by.as_slice());

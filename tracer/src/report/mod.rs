@@ -1,5 +1,6 @@
 //! A report: recordings merged, filtered, grouped and sorted. Pure; text and JSON are two views of it.
 
+pub mod claims;
 pub mod json;
 pub mod text;
 

@@ -11,8 +11,8 @@ use crate::{
     recording::{Latency, PinSource},
 };
 
-/// Renders a report for a terminal or a file. No colours.
-pub fn render(report: &Report, view: &View) -> String {
+/// What everything below is worth: loss, emulation, where it was recorded.
+pub fn preamble(report: &Report) -> String {
     let mut out = loss(report);
     if report.is_emulated() {
         out += "EMULATED: the CPU was emulated in software; counts are right, times are no times of any CPU\n";
@@ -20,6 +20,12 @@ pub fn render(report: &Report, view: &View) -> String {
     for source in &report.sources {
         out += &recording(source);
     }
+    out
+}
+
+/// Renders a report for a terminal or a file. No colours.
+pub fn render(report: &Report, view: &View) -> String {
+    let mut out = preamble(report);
     out += &totals(report);
     let rows = report.rows(view);
     if rows.is_empty() {

@@ -1,0 +1,230 @@
+//! `vmentry policy`: which timer policy the host runs; switching it (companion patch only); restoring it on every way out.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use tokio::process::Command;
+
+use crate::{
+    cli::PolicyArgs,
+    host::{Host, Policy, Roots},
+    output, probe,
+    process::{Endings, command_code, end},
+};
+
+/// The companion patch's parameter, below /sys.
+const PARAMETER: &str = "module/kvm_intel/parameters/preemption_timer_policy";
+/// Says, while a switch is temporary, what to go back to.
+const NOTE: &str = "/run/vmentry-policy.json";
+
+/// What a temporary switch must restore, and who has to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// process that switched
+    pub pid: u32,
+    /// start of that process in clock ticks after boot
+    pub start_ticks: u64,
+    /// policy before
+    pub before: String,
+}
+
+/// Where the policy is read and written.
+struct Switch {
+    parameter: PathBuf,
+    note: PathBuf,
+}
+
+impl Switch {
+    fn of_host() -> Self {
+        Self { parameter: Roots::default().sys.join(PARAMETER), note: NOTE.into() }
+    }
+
+    fn get(&self) -> Result<String> {
+        match fs::read_to_string(&self.parameter) {
+            Ok(policy) => Ok(policy.trim().to_owned()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => bail!(
+                "this kvm_intel has no switchable policy ({} is missing)\n  \
+                 -> build and load the companion patch: see patches/README.md ('cargo xtask patches build --kernel running')",
+                self.parameter.display()
+            ),
+            Err(e) => Err(e).with_context(|| format!("read {}", self.parameter.display())),
+        }
+    }
+
+    fn set(&self, policy: &str) -> Result<()> {
+        let before = self.get()?;
+        if let Err(e) = fs::write(&self.parameter, policy) {
+            let fix = if e.kind() == io::ErrorKind::PermissionDenied { "\n  -> run as root" } else { "" };
+            bail!("switch the policy from {before} to {policy}: {e}{fix}");
+        }
+        let now = self.get()?;
+        if now != policy {
+            bail!("switch the policy from {before} to {policy}: it reads {now} afterwards");
+        }
+        Ok(())
+    }
+
+    /// Switches until the guard is dropped.
+    fn for_a_while(self, policy: &str) -> Result<Restore> {
+        let before = self.get()?;
+        if let Some(note) = left_behind_at(&self.note, Path::new("/proc")) {
+            bail!(
+                "the policy is {before} because process {} was killed before it restored {}: run 'vmentry policy {}' first",
+                note.pid,
+                note.before,
+                note.before
+            );
+        }
+        let me = std::process::id();
+        let start_ticks = crate::vm::read_process(Path::new("/proc"), me).map(|p| p.start_time_ticks).unwrap_or(0);
+        let note = Note { pid: me, start_ticks, before: before.clone() };
+        // Before the switch: a kill in between must not leave a policy that nobody knows of.
+        let mut file = output::create_new(&self.note).with_context(|| {
+            format!("note the policy to restore in {} (another vmentry may be switching it now)", self.note.display())
+        })?;
+        serde_json::to_writer(&mut file, &note)?;
+        drop(file);
+        let restore = Restore { switch: self, before };
+        restore.switch.set(policy)?;
+        Ok(restore)
+    }
+}
+
+/// Restores the policy when it is dropped: at the end, on an error, on a panic.
+#[must_use]
+struct Restore {
+    switch: Switch,
+    before: String,
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        match self.switch.set(&self.before) {
+            Ok(()) => drop(fs::remove_file(&self.switch.note)),
+            Err(error) => eprintln!("vmentry: THE POLICY WAS NOT RESTORED to {}: {error:#}", self.before),
+        }
+    }
+}
+
+/// A switch whose process is gone; none while it runs or when there is none.
+pub fn left_behind() -> Option<Note> {
+    left_behind_at(Path::new(NOTE), Path::new("/proc"))
+}
+
+fn left_behind_at(note: &Path, proc: &Path) -> Option<Note> {
+    let note: Note = serde_json::from_str(&fs::read_to_string(note).ok()?).ok()?;
+    let alive = crate::vm::read_process(proc, note.pid).is_ok_and(|p| p.start_time_ticks == note.start_ticks);
+    (!alive).then_some(note)
+}
+
+/// Shows, sets, or sets for the time of a command.
+pub fn run(args: &PolicyArgs) -> Result<ExitCode> {
+    let Some(policy) = &args.policy else {
+        return show().map(|()| ExitCode::SUCCESS);
+    };
+    let switch = Switch::of_host();
+    if args.command.is_empty() {
+        let before = switch.get()?;
+        switch.set(policy)?;
+        // Set on purpose: there is nothing to restore any more.
+        let _ = fs::remove_file(&switch.note);
+        output::print(&format!("{before} -> {policy}\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
+    runtime.block_on(async {
+        // Listening comes first: from here on a signal cannot end this process between switching and restoring.
+        let mut endings = Endings::new()?;
+        let restore = switch.for_a_while(policy)?;
+        let (program, arguments) = args.command.split_first().context("no command")?;
+        let mut child = Command::new(program).args(arguments).spawn().with_context(|| format!("run {program}"))?;
+        let code = tokio::select! {
+            status = child.wait() => command_code(status.context("wait for the command")?),
+            signal = endings.next() => {
+                end(&mut child).await;
+                eprintln!("ended by {signal}; policy {} restored", restore.before);
+                ExitCode::FAILURE
+            }
+        };
+        drop(restore);
+        Ok(code)
+    })
+}
+
+fn show() -> Result<()> {
+    let roots = Roots::default();
+    let host = Host::gather(&roots);
+    let layout = probe::layout(&roots.sys, host.vendor);
+    let soft = layout.is_ok_and(|l| l.config.get(tracer_common::Slot::VmcsSoftDisabled).is_some());
+    let policy = host.policy(soft);
+    let switchable = host.parameters.contains_key("preemption_timer_policy");
+    let note = match policy {
+        Policy::Unknown => "no kvm_intel, or it does not tell",
+        Policy::Off => "KVM does not use the preemption timer (preemption_timer=N)",
+        _ if switchable => "switchable: vmentry policy soft|hard",
+        _ => "not switchable: no companion patch (patches/README.md)",
+    };
+    output::print(&format!("{}\n", policy.name()))?;
+    eprintln!("{note}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A parameter file that takes any policy, as the kernel's would.
+    fn switch(name: &str) -> (PathBuf, Switch) {
+        let dir = std::env::temp_dir().join(format!("vmentry-policy-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let parameter = dir.join("parameter");
+        fs::write(&parameter, "soft\n").unwrap();
+        (dir.clone(), Switch { parameter, note: dir.join("note") })
+    }
+
+    #[test]
+    fn a_switch_for_a_while_is_restored_on_return_and_on_panic() {
+        let (dir, s) = switch("restore");
+        let read = || fs::read_to_string(dir.join("parameter")).unwrap();
+        let restore = s.for_a_while("hard").unwrap();
+        assert_eq!(read().trim(), "hard");
+        assert!(dir.join("note").exists());
+        drop(restore);
+        assert_eq!((read().trim(), dir.join("note").exists()), ("soft", false));
+        let again = Switch { parameter: dir.join("parameter"), note: dir.join("note") };
+        let panicked = std::panic::catch_unwind(move || {
+            let _restore = again.for_a_while("hard").unwrap();
+            panic!("in the middle");
+        });
+        assert!(panicked.is_err());
+        assert_eq!(read().trim(), "soft");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_killed_switch_is_noticed_and_a_running_one_is_not() {
+        let (dir, s) = switch("killed");
+        let note = |pid: u32, start_ticks| {
+            let note = Note { pid, start_ticks, before: "soft".into() };
+            fs::write(dir.join("note"), serde_json::to_string(&note).unwrap()).unwrap();
+            left_behind_at(&dir.join("note"), Path::new("/proc")).map(|n| n.before)
+        };
+        let me = std::process::id();
+        let start = crate::vm::read_process(Path::new("/proc"), me).unwrap().start_time_ticks;
+        assert_eq!(note(me, start), None);
+        assert_eq!(note(me, start + 1).as_deref(), Some("soft"));
+        assert!(s.for_a_while("hard").err().unwrap().to_string().contains("was killed"));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn without_the_patch_the_way_to_it_is_named() {
+        let s = Switch { parameter: "/no/such/parameter".into(), note: "/no/such/note".into() };
+        assert!(s.get().unwrap_err().to_string().contains("patches/README.md"));
+    }
+}

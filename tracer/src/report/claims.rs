@@ -1,0 +1,276 @@
+//! The claims of commit 804939ea20 ("KVM: VMX: Leave preemption timer running when it's disabled", Linux 5.3) against
+//! recordings: claimed, measured here, from which figure, or n/a and why. Pure.
+
+use serde::Serialize;
+use tracer_common::rules::TimerCause;
+
+use super::Report;
+use crate::{
+    columns::{Unit, human},
+    histogram::Histogram,
+    host::Policy,
+    interval::{EntryKind, Level, Series},
+    recording::Latency,
+};
+
+/// Fewer entries of a kind make no ratio.
+const LEAST_ENTRIES: u64 = 30;
+
+/// One claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Claim {
+    /// what is claimed
+    pub claim: &'static str,
+    /// the commit's number
+    pub claimed: &'static str,
+    /// the number here; null where it cannot be told
+    pub measured: Option<String>,
+    /// the figure it comes from, or why there is none
+    pub from: String,
+}
+
+/// All claims, in the commit's order.
+pub fn claims(report: &Report) -> Vec<Claim> {
+    let claim = |claim, claimed, result: Result<(String, String), String>| {
+        let (measured, from) = match result {
+            Ok((measured, from)) => (Some(measured), from),
+            Err(why) => (None, why),
+        };
+        Claim { claim, claimed, measured, from }
+    };
+    vec![
+        claim("a pin-control write slows the next VM entry", "more than doubles it", dirty_against_clean(report)),
+        claim("entries of a standard guest that toggle the timer bit, hard policy", "about 1 in 10", toggles(report)),
+        claim("nested entries that write pin controls twice, hard policy", "most", nested(report)),
+        claim("pin writes per entry, soft policy", "the bit stays set: none", soft(report)),
+        claim(
+            "spurious timer exits",
+            "only on a tickless CPU, without other exits for the largest delay",
+            spurious(report),
+        ),
+        claim("the timer's largest delay", "at least 10 s, else KVM does not use it", delay(report)),
+        claim("immediate exits without the timer", "fall back to an IPI to itself", fallback(report)),
+    ]
+}
+
+fn policy(report: &Report) -> Option<Policy> {
+    let mut policies = report.sources.iter().map(|s| s.header.policy);
+    let first = policies.next()?;
+    policies.all(|p| p == first).then_some(first)
+}
+
+fn under(report: &Report, wanted: Policy) -> Result<(), String> {
+    match policy(report) {
+        Some(policy) if policy == wanted => Ok(()),
+        Some(policy) => Err(format!("recorded under the {} policy", policy.name())),
+        None => Err("the recordings' policies differ: report on them one by one".into()),
+    }
+}
+
+/// Series of a level whose pin writes are known.
+fn of_level(report: &Report, level: Level) -> impl Iterator<Item = &Series> {
+    report.whole.series.iter().filter(move |(k, _)| k.level == level && k.entry != EntryKind::Unknown).map(|(_, s)| s)
+}
+
+fn pin_writes(report: &Report, level: Level) -> Histogram {
+    let mut all = Histogram::default();
+    of_level(report, level).for_each(|s| all.merge(&s.pin_writes));
+    all
+}
+
+/// Entries with at least so many writes, and all.
+fn at_least(writes: &Histogram, least: u64) -> (u64, u64) {
+    (writes.buckets().filter(|b| b.0 >= least).map(|b| b.2).sum(), writes.count())
+}
+
+/// Forced immediate exits run no guest instruction: their entry_to_exit is VM entry, VM exit, and what KVM does around them.
+fn dirty_against_clean(report: &Report) -> Result<(String, String), String> {
+    if report.latency() == Latency::Disturbed {
+        return Err(
+            "hooks on VMCS writes ran before the VM entries: record without --exact-writes and --verify-writes".into(),
+        );
+    }
+    let of = |kind| {
+        let mut all = Histogram::default();
+        let wanted =
+            report.whole.series.iter().filter(|(k, _)| k.cause == Some(TimerCause::Immediate) && k.entry == kind);
+        wanted.for_each(|(_, s)| all.merge(&s.entry_to_exit));
+        all
+    };
+    let (dirty, clean) = (of(EntryKind::Dirty), of(EntryKind::Clean));
+    if dirty.count() < LEAST_ENTRIES || clean.count() < LEAST_ENTRIES {
+        return Err(format!(
+            "{} dirty and {} clean entries with a forced immediate exit (the ones that run no guest instruction): {LEAST_ENTRIES} \
+             of each are needed",
+            dirty.count(),
+            clean.count()
+        ));
+    }
+    let (Some((d_low, d, d_high)), Some((c_low, c, c_high))) = (median(&dirty), median(&clean)) else {
+        return Err("no entries".into());
+    };
+    let ratio = |a: u64, b: u64| a as f64 / b.max(1) as f64;
+    Ok((
+        format!("{:.2} times [{:.2}, {:.2}]", ratio(d, c), ratio(d_low, c_high), ratio(d_high, c_low)),
+        format!(
+            "medians of entry_to_exit_ns, {} dirty against {} clean, of {} and {} entries with a forced immediate exit; VM entry and VM \
+             exit; 95 % by order statistics, entries taken as independent",
+            human(Some(d as f64), Unit::Ns),
+            human(Some(c as f64), Unit::Ns),
+            dirty.count(),
+            clean.count()
+        ),
+    ))
+}
+
+/// Median with bounds that hold it with 97.5 % (so that a ratio of two is good for 95 %), whatever the distribution: the ranks
+/// n/2 -+ 2.24 sqrt(n)/2 of the sorted values.
+fn median(histogram: &Histogram) -> Option<(u64, u64, u64)> {
+    let n = histogram.count() as f64;
+    let reach = 2.2414 * n.sqrt() / 2.0;
+    let at = |rank: f64| histogram.quantile((rank / n).clamp(0.0, 1.0));
+    Some((at(n / 2.0 - reach)?, at(n / 2.0)?, at(n / 2.0 + reach + 1.0)?))
+}
+
+fn share(part: u64, whole: u64) -> String {
+    format!("{:.1} % ({part} of {whole})", 100.0 * part as f64 / whole as f64)
+}
+
+fn toggles(report: &Report) -> Result<(String, String), String> {
+    under(report, Policy::Hard)?;
+    match at_least(&pin_writes(report, Level::L1), 1) {
+        (_, 0) => Err("no L1 entry whose pin writes are known".into()),
+        (dirty, all) => Ok((share(dirty, all), "pin_writes of L1 entries; depends on the guest's work".into())),
+    }
+}
+
+fn nested(report: &Report) -> Result<(String, String), String> {
+    under(report, Policy::Hard)?;
+    match at_least(&pin_writes(report, Level::L2), 2) {
+        (_, 0) => Err("no L2 entry: no VM ran a nested guest".into()),
+        (twice, all) => Ok((share(twice, all), "pin_writes of L2 entries".into())),
+    }
+}
+
+fn soft(report: &Report) -> Result<(String, String), String> {
+    under(report, Policy::Soft)?;
+    let (mut all, mut writes) = (pin_writes(report, Level::L1), 0);
+    all.merge(&pin_writes(report, Level::L2));
+    all.buckets().for_each(|(low, _, n)| writes += low * n);
+    match all.count() {
+        0 => Err("no entry whose pin writes are known".into()),
+        n => Ok((
+            format!("{:.4} ({writes} of {n})", writes as f64 / n as f64),
+            "pin_writes; a VMCS's first write is one of them".into(),
+        )),
+    }
+}
+
+fn spurious(report: &Report) -> Result<(String, String), String> {
+    let count = report.timer_exits(TimerCause::Spurious).ok_or("only VMX has a preemption timer")?;
+    let tickless = report.sources.iter().find(|s| !s.header.tickless_cpus.is_empty());
+    let tick =
+        tickless.map_or("no CPU is tickless".to_owned(), |s| format!("tickless CPUs {}", s.header.tickless_cpus));
+    let Some((least, _)) = report.spurious_after() else {
+        return Ok((format!("{count}"), format!("timer exits while soft-disabled; {tick}")));
+    };
+    let delay = report.sources.iter().find_map(|s| s.header.timer.as_ref()?.max_delay_s);
+    let delay = delay.map_or("n/a".into(), |s| format!("{s:.1} s"));
+    Ok((
+        format!("{count}, the earliest after {}", human(Some(least as f64), Unit::Ns)),
+        format!("timer exits while soft-disabled, and their entry_to_exit_ns; largest delay {delay}; {tick}"),
+    ))
+}
+
+fn delay(report: &Report) -> Result<(String, String), String> {
+    let timers: Vec<_> = report.sources.iter().filter_map(|s| s.header.timer.as_ref()).collect();
+    let timer = timers.first().ok_or("no VMX, so no preemption timer")?;
+    let delay =
+        timer.max_delay_s.ok_or("IA32_VMX_MISC or the TSC frequency could not be read: modprobe msr, run as root")?;
+    let used = match timer.used {
+        Some(true) => "KVM uses it",
+        Some(false) => "KVM does not use it",
+        None => "use n/a",
+    };
+    Ok((format!("{delay:.1} s"), format!("(2^32 - 1) << rate TSC cycles, rate from IA32_VMX_MISC; {used}")))
+}
+
+fn fallback(report: &Report) -> Result<(String, String), String> {
+    under(report, Policy::Off).map_err(|why| format!("{why}: reload kvm_intel with preemption_timer=0 to see it"))?;
+    let timer: u64 = TimerCause::ALL.iter().filter_map(|&c| report.timer_exits(c)).sum();
+    Ok((
+        format!("{timer} timer exits among {} entries", report.whole.totals.entries),
+        "timer exits with preemption_timer=N".into(),
+    ))
+}
+
+/// The claims as text.
+pub fn text(report: &Report) -> String {
+    let mut out = super::text::preamble(report);
+    let emulated = if report.is_emulated() { " (emulated)" } else { "" };
+    for c in claims(report) {
+        let measured = c.measured.map_or("n/a".into(), |m| m + emulated);
+        out += &format!("\n{}\n  claimed   {}\n  measured  {measured}\n  from      {}\n", c.claim, c.claimed, c.from);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{super::tests::report, *};
+    use crate::interval::{
+        Interval,
+        tests::{event, vm},
+    };
+    use tracer_common::{Event, Flags};
+
+    fn measured(report: &Report, at: usize) -> Option<String> {
+        claims(report)[at].measured.clone()
+    }
+
+    fn with_immediate(dirty: u64, clean: u64) -> Report {
+        let mut report = report();
+        let mut interval = Interval::starting(0);
+        let immediate = |ns, writes| {
+            let e = event(0, 52, ns, writes);
+            Event { flags: e.flags | Flags::IMMEDIATE, ..e }
+        };
+        (0..dirty).for_each(|n| interval.record(&immediate(2000 + n, 1), &vm(0)));
+        (0..clean).for_each(|n| interval.record(&immediate(1000 + n, 0), &vm(0)));
+        report.add(interval, &mut BTreeMap::new());
+        report
+    }
+
+    #[test]
+    fn the_ratio_is_that_of_entries_without_guest_time() {
+        let ratio = measured(&with_immediate(40, 40), 0).unwrap();
+        assert!(ratio.starts_with("1.98 times [1.9"), "{ratio}");
+        assert_eq!(measured(&with_immediate(29, 40), 0), None);
+        let mut disturbed = with_immediate(40, 40);
+        disturbed.sources[0].header.latency = Latency::Disturbed;
+        assert_eq!(measured(&disturbed, 0), None);
+    }
+
+    #[test]
+    fn a_claim_on_the_other_policy_is_n_a_and_says_so() {
+        let mut report = report();
+        assert_eq!(measured(&report, 1), None);
+        assert!(claims(&report)[1].from.contains("soft policy"));
+        assert_eq!(measured(&report, 3).as_deref(), Some("0.3833 (46 of 120)"));
+        report.sources[0].header.policy = Policy::Hard;
+        assert_eq!(measured(&report, 1).as_deref(), Some("19.2 % (23 of 120)"));
+        assert_eq!(measured(&report, 2), None, "no nested guest ran");
+        assert_eq!(measured(&report, 3), None);
+    }
+
+    #[test]
+    fn a_medians_bounds_hold_it() {
+        let mut h = Histogram::default();
+        (0..1000).for_each(|v| h.record(v));
+        let (low, mid, high) = median(&h).unwrap();
+        assert_eq!(mid, 499);
+        assert!((455..475).contains(&low) && (525..545).contains(&high), "{low} {high}");
+    }
+}
