@@ -20,7 +20,11 @@ exercise out --count 31
 exercise vmcall --count 11 --vcpus 2
 exercise hlt --count 9
 exercise spin --count 3
-[ $MODULE = kvm_amd ] || exercise immediate --count 7
+if [ $MODULE = kvm_intel ]; then
+    exercise immediate --count 7
+    exercise nested --count 13
+    exercise nested-armed --count 17 --vcpus 2
+fi
 END
 export MODULE
 vmentry record -o $OUT/recording.hlog --label "known exits" --interval 1s -- sh /tmp/guests.sh

@@ -132,7 +132,7 @@ pub struct End {
 #[serde(rename_all = "snake_case")]
 enum Note {
     Vm(Vm),
-    Interval { start_ns: u64, length_ns: u64, totals: Totals },
+    Interval { start_ns: u64, length_ns: u64, totals: Box<Totals> },
     End(End),
 }
 
@@ -243,7 +243,7 @@ impl<W: Write> Writer<W> {
             }
         }
         let Interval { start_ns, length_ns, totals, .. } = *interval;
-        note(&mut text, &Note::Interval { start_ns, length_ns, totals })?;
+        note(&mut text, &Note::Interval { start_ns, length_ns, totals: Box::new(totals) })?;
         self.append(&text)
     }
 
@@ -373,7 +373,7 @@ impl<R: BufRead> Reader<R> {
                 Note::Interval { start_ns, length_ns, totals } => {
                     interval.start_ns = start_ns;
                     interval.length_ns = length_ns;
-                    interval.totals = totals;
+                    interval.totals = *totals;
                     return Ok(true);
                 }
                 Note::End(end) => self.end = Some(end),

@@ -30,8 +30,8 @@ pub fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {
     failures.equal("entries that were dropped", &totals["dropped"], 0);
     failures.equal("emulated", &report["emulated"], true);
     if vmx {
-        // The soft policy writes the pin controls once in a vCPU's life.
-        failures.equal("pin writes of all vCPUs", &totals["pin_writes"], vcpus);
+        // The soft policy writes the pin controls once in a VMCS's life; three of the vCPUs have a vmcs02, too.
+        failures.equal("pin writes of all vCPUs", &totals["pin_writes"], vcpus + 3);
         failures.equal("deadline exits", &totals["timer_exits"]["deadline"], 23);
         failures.equal("immediate exits", &totals["timer_exits"]["immediate"], 7);
         failures.equal("spurious exits", &totals["timer_exits"]["spurious"], 0);

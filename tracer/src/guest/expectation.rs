@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::host::Extension;
 use super::scenario::Scenario;
+use crate::interval::Level;
 
 /// Exits that a tracer must count for each vCPU of a run.
 ///
@@ -17,6 +18,9 @@ pub struct Expectation {
     pub reasons: Vec<&'static str>,
     /// For preemption-timer exits, why they happen; none for other reasons.
     pub cause: Option<Cause>,
+    /// Who exits: L1 or L2 where the guest has a guest of its own; none where it has not, or where both may.
+    #[serde(serialize_with = "level_name")]
+    pub level: Option<Level>,
     /// How `exits_per_vcpu` is to be read.
     pub bound: Bound,
     /// Exits on each vCPU.
@@ -75,6 +79,15 @@ fn vmx(scenario: Scenario, count: u64, preemption_timer: bool, guest_timers: boo
         }
         // Without the timer KVM gets control back by an interrupt to its own CPU.
         Scenario::Immediate => expected.push(at_least("EXTERNAL_INTERRUPT", count)),
+        // L1's VMREADs and VMWRITEs are not counted: with VMCS shadowing only some of them exit.
+        Scenario::Nested | Scenario::NestedArmed => {
+            expected.push(at_level(Level::L2, "VMCALL", count));
+            expected.push(at_level(Level::L1, "VMLAUNCH", 1));
+            expected.push(at_level(Level::L1, "VMRESUME", count - 1));
+        }
+    }
+    if scenario == Scenario::NestedArmed {
+        expected.push(at_level(Level::L1, "MSR_WRITE", 1));
     }
     expected.push(exactly(&["IO_INSTRUCTION"], port_writes(scenario, count)));
     expected
@@ -94,6 +107,7 @@ fn svm(scenario: Scenario, count: u64) -> Vec<Expectation> {
             expected.push(exactly(&["MSR"], count));
         }
         Scenario::Immediate => expected.push(at_least("INTR", count)),
+        Scenario::Nested | Scenario::NestedArmed => return Vec::new(),
     }
     expected.push(exactly(&["IOIO"], port_writes(scenario, count)));
     expected
@@ -108,15 +122,23 @@ fn port_writes(scenario: Scenario, count: u64) -> u64 {
 }
 
 fn exactly(reasons: &[&'static str], count: u64) -> Expectation {
-    Expectation { reasons: reasons.to_vec(), cause: None, bound: Bound::Exactly, exits_per_vcpu: count }
+    Expectation { reasons: reasons.to_vec(), cause: None, level: None, bound: Bound::Exactly, exits_per_vcpu: count }
 }
 
 fn at_least(reason: &'static str, count: u64) -> Expectation {
     Expectation { bound: Bound::AtLeast, ..exactly(&[reason], count) }
 }
 
+fn at_level(level: Level, reason: &'static str, count: u64) -> Expectation {
+    Expectation { level: Some(level), ..exactly(&[reason], count) }
+}
+
 fn timer(cause: Cause, count: u64) -> Expectation {
     Expectation { cause: Some(cause), ..exactly(&["PREEMPTION_TIMER"], count) }
+}
+
+fn level_name<S: Serializer>(level: &Option<Level>, serializer: S) -> Result<S::Ok, S::Error> {
+    level.map(Level::name).serialize(serializer)
 }
 
 impl fmt::Display for Expectation {
@@ -132,7 +154,11 @@ impl fmt::Display for Expectation {
             Some(Cause::Immediate) => " (immediate)",
         };
         let reasons = self.reasons.join(" or ");
-        write!(f, "{reasons} {bound}{}{cause}", self.exits_per_vcpu)
+        write!(f, "{reasons} {bound}{}{cause}", self.exits_per_vcpu)?;
+        match self.level {
+            None => Ok(()),
+            Some(level) => write!(f, " ({})", level.name()),
+        }
     }
 }
 
@@ -174,6 +200,15 @@ mod tests {
     }
 
     #[test]
+    fn nested_guests_show_whose_exits_are_whose() {
+        assert_eq!(
+            lines(Scenario::Nested, FULL_VMX),
+            ["VMCALL 23 (L2)", "VMLAUNCH 1 (L1)", "VMRESUME 22 (L1)", "IO_INSTRUCTION 1"]
+        );
+        assert_eq!(lines(Scenario::NestedArmed, FULL_VMX)[3], "MSR_WRITE 1 (L1)");
+    }
+
+    #[test]
     fn every_expected_reason_is_in_the_table_of_its_extension() {
         let isas = [(1, FULL_VMX), (2, Extension::Svm)];
         for (isa, extension) in isas {
@@ -194,8 +229,10 @@ mod tests {
     }
 
     #[test]
-    fn json_has_snake_case_names_and_null_for_no_cause() {
+    fn json_has_snake_case_names_and_null_for_no_cause_or_level() {
         let json = serde_json::to_string(&at_least("INTR", 5)).unwrap();
-        assert_eq!(json, r#"{"reasons":["INTR"],"cause":null,"bound":"at_least","exits_per_vcpu":5}"#);
+        assert_eq!(json, r#"{"reasons":["INTR"],"cause":null,"level":null,"bound":"at_least","exits_per_vcpu":5}"#);
+        let json = serde_json::to_value(at_level(Level::L2, "VMCALL", 5)).unwrap();
+        assert_eq!(json["level"], "L2");
     }
 }

@@ -1,4 +1,5 @@
-// The guest's machine code: 32-bit flat protected mode, no paging, loaded at LOAD and entered at its first byte.
+// The guest's machine code: 32-bit flat protected mode, loaded at LOAD and entered at its first byte. Only hypervisors
+// have paging, because they must; it maps each address to itself.
 //
 // On entry EBP points to the vCPU's parameter block (the offsets below) and ESP to the end of its page. EBP stays put:
 // the interrupt handlers count through it, so each vCPU counts in its own block. The words in braces come from image.rs.
@@ -15,12 +16,19 @@
         .set PROGRAM, {program}
         .set COUNT, {count}
         .set DELTA, {delta}
+        .set VMXON_REGION, {vmxon_region}
+        .set VMCS_REGION, {vmcs_region}
+        .set FIELD_COUNT, {field_count}
+        .set FIELDS, {fields}
         // ... and written by it.
         .set ITERATIONS, {iterations}
         .set INTERRUPTS, {interrupts}
         .set NMIS, {nmis}
         .set FIRST_TSC, {first_tsc}
         .set LAST_TSC, {last_tsc}
+        .set STAGE, {stage}
+        .set INSTRUCTION_ERROR, {instruction_error}
+        .set EXIT_REASON, {exit_reason}
 
         .set APIC_BASE, 0xfee00000
         .set APIC_EOI, APIC_BASE + 0xb0
@@ -34,6 +42,11 @@
         .set MSR_TSC_DEADLINE, 0x6e0
         .set KVM_HC_VAPIC_POLL_IRQ, 1           // the hypercall that does nothing and succeeds
         .set TIMER_VECTOR, {timer_vector}
+
+        // Encodings of VMCS fields, and the basic exit reason that L1 expects.
+        .set FIELD_INSTRUCTION_ERROR, {field_instruction_error}
+        .set FIELD_EXIT_REASON, {field_exit_reason}
+        .set EXIT_REASON_VMCALL, 18
 
         .globl vmentry_guest_start
 vmentry_guest_start:
@@ -134,6 +147,53 @@ vmentry_guest_start:
 1:      outb    %al, $WORK_PORT
         vmentry_next
 
+        // One VMX instruction of L1: note which, and end the run if it fails, which it says by CF or ZF.
+        .macro  vmentry_vmx stage, instruction:vararg
+        movl    $\stage, STAGE(%ebp)
+        \instruction
+        jbe     .Lvmentry_vmx_failed
+        .endm
+
+        // L1, a hypervisor, enters its guest L2 COUNT times. User space has switched paging and VMX on and prepared
+        // regions and list of VMCS fields. Interrupts stay off in L1 and L2, so the timer's is never taken.
+.Lvmentry_nested_armed:
+        movl    $APIC_ENABLE, APIC_SPURIOUS
+        movl    $TSC_DEADLINE_MODE + TIMER_VECTOR, APIC_LVT_TIMER
+        vmentry_arm_deadline
+.Lvmentry_nested:
+        vmentry_vmx {stage_vmxon}, vmxon VMXON_REGION(%ebp)
+        vmentry_vmx {stage_vmclear}, vmclear VMCS_REGION(%ebp)
+        vmentry_vmx {stage_vmptrld}, vmptrld VMCS_REGION(%ebp)
+        leal    FIELDS(%ebp), %ebx
+        movl    FIELD_COUNT(%ebp), %ecx
+2:      movl    (%ebx), %eax
+        vmentry_vmx {stage_vmwrite}, vmwrite 4(%ebx), %eax
+        addl    $8, %ebx
+        loop    2b
+        // What follows these two is reached only if they fail: from L2, L1 goes on at vmentry_guest_l2_exit.
+        vmentry_vmx {stage_vmlaunch}, vmlaunch
+1:      vmentry_vmx {stage_vmresume}, vmresume
+
+        // The general registers are still L1's: L2 changes none.
+        .globl  vmentry_guest_l2_exit
+vmentry_guest_l2_exit:
+        movl    $FIELD_EXIT_REASON, %eax
+        vmentry_vmx {stage_vmread}, vmread %eax, EXIT_REASON(%ebp)
+        movl    ${stage_l2_exit}, STAGE(%ebp)
+        cmpl    $EXIT_REASON_VMCALL, EXIT_REASON(%ebp)
+        jne     .Lvmentry_end
+        vmentry_next
+
+        // An exit by VMCALL leaves L2's RIP at it, so each entry executes it anew.
+        .globl  vmentry_guest_l2
+vmentry_guest_l2:
+        vmcall
+
+.Lvmentry_vmx_failed:
+        jc      .Lvmentry_end                   // no current VMCS, so no error number
+        movl    $FIELD_INSTRUCTION_ERROR, %eax
+        vmread  %eax, INSTRUCTION_ERROR(%ebp)
+
 .Lvmentry_end:
         cli
         rdtsc
@@ -177,6 +237,8 @@ vmentry_guest_start:
         .long   LOAD + (.Lvmentry_hlt - vmentry_guest_start)
         .long   LOAD + (.Lvmentry_spin - vmentry_guest_start)
         .long   LOAD + (.Lvmentry_immediate - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_nested - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_nested_armed - vmentry_guest_start)
         .set PROGRAMS, LOAD + (.Lvmentry_programs - vmentry_guest_start)
 
         // Null, flat code, flat data.
@@ -210,6 +272,7 @@ vmentry_guest_idt:
 vmentry_guest_end:
         .purgem vmentry_next
         .purgem vmentry_arm_deadline
+        .purgem vmentry_vmx
         .purgem vmentry_gate
         .code64
         .popsection

@@ -4,12 +4,18 @@ use core::arch::global_asm;
 
 use anyhow::{Context, Result};
 
+use super::hypervisor::{Stage, Steps};
 use super::memory::Memory;
+use super::vmcs;
 
 /// Guest-physical address of the code, its descriptor tables included.
 pub const LOAD: usize = 0x1000;
-/// Guest-physical address of vCPU 0's page; each vCPU has one: the parameter block at its start, the stack at its end.
-const VCPU_PAGES: usize = 0x4000;
+/// Guest-physical address of the page directory of hypervisors.
+pub const PAGE_DIRECTORY: usize = 0x4000;
+/// Guest-physical address of vCPU 0's pages. Each vCPU has three: the parameter block at the start of the first and the
+/// stack at its end, then a hypervisor's VMXON region and its VMCS.
+const VCPU_PAGES: usize = 0x5000;
+const PAGES_PER_VCPU: usize = 3;
 const PAGE_SIZE: usize = 0x1000;
 
 /// Selector of the flat code segment in the guest's GDT.
@@ -34,6 +40,13 @@ const INTERRUPTS: usize = 0x14;
 const NMIS: usize = 0x18;
 const FIRST_TSC: usize = 0x20;
 const LAST_TSC: usize = 0x28;
+const STAGE: usize = 0x30;
+const INSTRUCTION_ERROR: usize = 0x34;
+const EXIT_REASON: usize = 0x38;
+const VMXON_REGION: usize = 0x40;
+const VMCS_REGION: usize = 0x48;
+const FIELD_COUNT: usize = 0x50;
+const FIELDS: usize = 0x54;
 
 global_asm!(
     include_str!("guest.S"),
@@ -50,6 +63,23 @@ global_asm!(
     nmis = const NMIS,
     first_tsc = const FIRST_TSC,
     last_tsc = const LAST_TSC,
+    stage = const STAGE,
+    instruction_error = const INSTRUCTION_ERROR,
+    exit_reason = const EXIT_REASON,
+    vmxon_region = const VMXON_REGION,
+    vmcs_region = const VMCS_REGION,
+    field_count = const FIELD_COUNT,
+    fields = const FIELDS,
+    field_instruction_error = const vmcs::VM_INSTRUCTION_ERROR,
+    field_exit_reason = const vmcs::EXIT_REASON,
+    stage_vmxon = const Stage::Vmxon as u32,
+    stage_vmclear = const Stage::Vmclear as u32,
+    stage_vmptrld = const Stage::Vmptrld as u32,
+    stage_vmwrite = const Stage::Vmwrite as u32,
+    stage_vmlaunch = const Stage::Vmlaunch as u32,
+    stage_vmresume = const Stage::Vmresume as u32,
+    stage_vmread = const Stage::Vmread as u32,
+    stage_l2_exit = const Stage::L2Exit as u32,
     options(att_syntax)
 );
 
@@ -57,6 +87,8 @@ unsafe extern "C" {
     static vmentry_guest_start: u8;
     static vmentry_guest_gdt: u8;
     static vmentry_guest_idt: u8;
+    static vmentry_guest_l2: u8;
+    static vmentry_guest_l2_exit: u8;
     static vmentry_guest_end: u8;
 }
 
@@ -81,6 +113,10 @@ pub enum Program {
     Spin = 7,
     /// Writes the work port with interrupts on.
     Immediate = 8,
+    /// A hypervisor that enters a guest of its own.
+    Nested = 9,
+    /// The same with a TSC-deadline timer armed.
+    NestedArmed = 10,
 }
 
 /// What one vCPU is to do: the part of its parameter block that the guest reads.
@@ -107,6 +143,8 @@ pub struct Progress {
     pub first_tsc: u64,
     /// Guest TSC after the last iteration, in cycles; 0 before it.
     pub last_tsc: u64,
+    /// How far a hypervisor got; all 0 for other programs.
+    pub steps: Steps,
 }
 
 /// A descriptor table in guest memory.
@@ -120,7 +158,7 @@ pub struct Table {
 
 /// Size in bytes of the memory for a guest of so many vCPUs.
 pub fn memory_size(vcpus: u32) -> usize {
-    VCPU_PAGES + vcpus as usize * PAGE_SIZE
+    parameter_block(vcpus)
 }
 
 /// Puts the code into the guest's memory.
@@ -139,9 +177,19 @@ pub fn idt() -> Table {
     Table { base: address(&raw const vmentry_guest_idt), limit: 256 * 8 - 1 }
 }
 
+/// Guest-physical address of the instruction that L2 executes.
+pub fn l2() -> u64 {
+    address(&raw const vmentry_guest_l2)
+}
+
+/// Guest-physical address where L1 takes L2's exits.
+pub fn l2_exit() -> u64 {
+    address(&raw const vmentry_guest_l2_exit)
+}
+
 /// Guest-physical address of a vCPU's parameter block.
 pub fn parameter_block(vcpu: u32) -> usize {
-    VCPU_PAGES + vcpu as usize * PAGE_SIZE
+    VCPU_PAGES + vcpu as usize * PAGES_PER_VCPU * PAGE_SIZE
 }
 
 /// Guest-physical address of the end of a vCPU's stack.
@@ -157,6 +205,32 @@ pub fn write_parameters(memory: &Memory, vcpu: u32, parameters: Parameters) -> R
     memory.write_u32(block + DELTA, parameters.delta)
 }
 
+/// Maps all addresses to themselves, for hypervisors.
+pub fn write_page_directory(memory: &Memory) -> Result<()> {
+    const PRESENT_WRITABLE_4_MIB: u32 = 1 << 0 | 1 << 1 | 1 << 7;
+    for page in 0..1024 {
+        memory.write_u32(PAGE_DIRECTORY + 4 * page, (page as u32) << 22 | PRESENT_WRITABLE_4_MIB)?;
+    }
+    Ok(())
+}
+
+/// Gives a vCPU that is a hypervisor its regions, which begin with the CPU's `revision` of their format, and the
+/// encodings and values of its VMCS fields.
+pub fn write_hypervisor(memory: &Memory, vcpu: u32, revision: u32, fields: &[(u32, u32)]) -> Result<()> {
+    let block = parameter_block(vcpu);
+    for (number, pointer) in (1..).zip([VMXON_REGION, VMCS_REGION]) {
+        let region = block + number * PAGE_SIZE;
+        memory.write_u32(region, revision)?;
+        memory.write(block + pointer, &(region as u64).to_le_bytes())?;
+    }
+    memory.write_u32(block + FIELD_COUNT, fields.len() as u32)?;
+    for (at, (field, value)) in (block + FIELDS..).step_by(8).zip(fields) {
+        memory.write_u32(at, *field)?;
+        memory.write_u32(at + 4, *value)?;
+    }
+    Ok(())
+}
+
 /// What a vCPU has done so far; it may be running.
 pub fn read_progress(memory: &Memory, vcpu: u32) -> Result<Progress> {
     let block = parameter_block(vcpu);
@@ -166,6 +240,11 @@ pub fn read_progress(memory: &Memory, vcpu: u32) -> Result<Progress> {
         nmis: memory.read_u32(block + NMIS)?,
         first_tsc: memory.read_u64(block + FIRST_TSC)?,
         last_tsc: memory.read_u64(block + LAST_TSC)?,
+        steps: Steps {
+            stage: memory.read_u32(block + STAGE)?,
+            instruction_error: memory.read_u32(block + INSTRUCTION_ERROR)?,
+            exit_reason: memory.read_u32(block + EXIT_REASON)?,
+        },
     })
 }
 
@@ -186,8 +265,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_code_ends_below_the_pages_of_the_vcpus() {
-        assert!(LOAD + code().len() <= VCPU_PAGES);
+    fn the_code_ends_below_the_page_directory() {
+        assert!(LOAD + code().len() <= PAGE_DIRECTORY);
         assert_eq!(
             idt().base + u64::from(idt().limit) + 1,
             (LOAD + code().len()) as u64,
@@ -229,7 +308,33 @@ mod tests {
     }
 
     #[test]
-    fn the_last_stack_ends_with_the_memory() {
-        assert_eq!(stack(2), memory_size(3));
+    fn the_last_vcpus_regions_end_with_the_memory() {
+        assert_eq!(stack(2) + 2 * PAGE_SIZE, memory_size(3));
+    }
+
+    #[test]
+    fn each_hypervisor_has_regions_and_fields_of_its_own() {
+        let memory = Memory::new(memory_size(2)).unwrap();
+        write_hypervisor(&memory, 1, 0x12, &[(0x4000, 0x16), (0x6c14, 7)]).unwrap();
+        let block = parameter_block(1);
+        let regions = [VMXON_REGION, VMCS_REGION].map(|pointer| memory.read_u64(block + pointer).unwrap() as usize);
+        assert_eq!(regions, [stack(1), stack(1) + PAGE_SIZE]);
+        assert_eq!(regions.map(|region| memory.read_u32(region).unwrap()), [0x12, 0x12]);
+        let list = [0, 4, 8, 12, 16].map(|at| memory.read_u32(block + FIELD_COUNT + at).unwrap());
+        assert_eq!(list, [2, 0x4000, 0x16, 0x6c14, 7]);
+        assert_eq!(memory.read_u32(parameter_block(0) + FIELD_COUNT).unwrap(), 0);
+    }
+
+    #[test]
+    fn the_page_directory_maps_every_address_to_itself() {
+        let memory = Memory::new(memory_size(1)).unwrap();
+        write_page_directory(&memory).unwrap();
+        let entry = |address: usize| memory.read_u32(PAGE_DIRECTORY + 4 * (address >> 22)).unwrap();
+        assert_eq!([entry(LOAD), entry(0xfee0_0000)], [0x83, 0xfec0_0083]);
+    }
+
+    #[test]
+    fn l2_is_one_vmcall() {
+        assert_eq!(&code()[l2() as usize - LOAD..][..3], &[0x0f, 0x01, 0xc1]);
     }
 }

@@ -48,6 +48,11 @@ pub fn open_kvm() -> Result<Kvm> {
     Ok(kvm)
 }
 
+/// The CPUID that KVM can give to guests.
+pub fn supported_cpuid(kvm: &Kvm) -> Result<CpuId> {
+    kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).context("ask KVM for its CPUID")
+}
+
 impl Machine {
     /// A machine of `vcpus` vCPUs, with the guest's code in its memory but no work yet.
     pub fn new(kvm: &Kvm, vcpus: u32) -> Result<Self> {
@@ -78,7 +83,7 @@ impl Machine {
         // SAFETY: the region is the whole mapping, which outlives the VM: see the order of Machine's fields.
         unsafe { vm.set_user_memory_region(region) }.context("give memory to the VM")?;
 
-        let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).context("ask KVM for its CPUID")?;
+        let supported = supported_cpuid(kvm)?;
         let vcpus = (0..vcpus)
             .map(|id| create_vcpu(&vm, id, supported.clone()).with_context(|| format!("create vCPU {id}")))
             .collect::<Result<_>>()?;

@@ -3,6 +3,7 @@
 
 mod expectation;
 mod host;
+mod hypervisor;
 mod image;
 mod kick;
 mod machine;
@@ -11,6 +12,7 @@ mod outcome;
 mod run;
 mod scenario;
 mod vcpu;
+mod vmcs;
 mod watch;
 
 pub use expectation::{Bound, Cause, Expectation};

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::expectation::expectations;
 use super::host::{Extension, Host};
+use super::hypervisor;
 use super::image::{self, Parameters, Program};
 use super::kick;
 use super::machine::{self, Machine};
@@ -37,7 +38,15 @@ pub struct Plan {
 pub fn run(plan: &Plan) -> Result<Outcome> {
     let count = checked_count(plan)?;
     let host = Host::probe(Path::new("/sys"));
-    let mut machine = Machine::new(&machine::open_kvm()?, plan.vcpus)?;
+    let kvm = machine::open_kvm()?;
+    if plan.scenario.is_nested() {
+        hypervisor::ensure_possible(host.extension, &machine::supported_cpuid(&kvm)?)
+            .with_context(|| format!("exercise {}", plan.scenario))?;
+    }
+    let mut machine = Machine::new(&kvm, plan.vcpus)?;
+    if plan.scenario.is_nested() {
+        hypervisor::prepare(&machine).with_context(|| format!("exercise {}", plan.scenario))?;
+    }
     let parameters =
         Parameters { program: program(plan.scenario, host), count, delta: guest_delta(plan, tsc_khz_of(&machine)?) };
     for id in 0..plan.vcpus {
@@ -90,6 +99,8 @@ fn program(scenario: Scenario, host: Host) -> Program {
         Scenario::Hlt => Program::Hlt,
         Scenario::Spin => Program::Spin,
         Scenario::Immediate => Program::Immediate,
+        Scenario::Nested => Program::Nested,
+        Scenario::NestedArmed => Program::NestedArmed,
     }
 }
 

@@ -25,11 +25,15 @@ pub enum Scenario {
     Spin,
     /// Forced immediate exits.
     Immediate,
+    /// Entries of a guest of the guest's own.
+    Nested,
+    /// The same with a TSC-deadline timer armed.
+    NestedArmed,
 }
 
 impl Scenario {
     /// All scenarios, in the order in which they are shown.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Out,
         Self::Cpuid,
         Self::Vmcall,
@@ -38,6 +42,8 @@ impl Scenario {
         Self::Hlt,
         Self::Spin,
         Self::Immediate,
+        Self::Nested,
+        Self::NestedArmed,
     ];
 
     /// The name on the command line and in JSON.
@@ -51,6 +57,8 @@ impl Scenario {
             Self::Hlt => "hlt",
             Self::Spin => "spin",
             Self::Immediate => "immediate",
+            Self::Nested => "nested",
+            Self::NestedArmed => "nested-armed",
         }
     }
 
@@ -65,6 +73,8 @@ impl Scenario {
             Self::Hlt => "arm a TSC-deadline timer and wait for its interrupt in HLT",
             Self::Spin => "loop --delta times without an exit",
             Self::Immediate => "enter with a forced immediate exit, once for each port write",
+            Self::Nested => "as a hypervisor, enter an L2 that exits by VMCALL (VMX only)",
+            Self::NestedArmed => "the same while a far TSC-deadline timer is armed (VMX only)",
         }
     }
 
@@ -72,13 +82,20 @@ impl Scenario {
     pub fn default_delta(self) -> u32 {
         match self {
             Self::Spin => 100_000,
+            // Never due before the end, but near enough for the 32 bits of the preemption timer, whatever its rate.
+            Self::NestedArmed => u32::MAX,
             _ => 200_000,
         }
     }
 
-    /// Whether it arms timers, so that its `--delta` is in TSC cycles and each iteration takes one interrupt.
+    /// Whether each iteration arms a timer, `--delta` TSC cycles ahead, and takes its interrupt.
     pub fn has_timers(self) -> bool {
         matches!(self, Self::TscDeadline | Self::Oneshot | Self::Hlt)
+    }
+
+    /// Whether the guest is a hypervisor (L1) with a guest of its own (L2).
+    pub fn is_nested(self) -> bool {
+        matches!(self, Self::Nested | Self::NestedArmed)
     }
 
     /// What one iteration is called.
@@ -89,6 +106,7 @@ impl Scenario {
             Self::Vmcall => "hypercall",
             Self::TscDeadline | Self::Oneshot | Self::Hlt => "timer",
             Self::Spin => "loop",
+            Self::Nested | Self::NestedArmed => "L2 exit",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::image::{self, Progress};
 use super::kick;
@@ -145,6 +145,9 @@ impl<'a> Watch<'a> {
             let nmis = counted(progress.nmis.into(), "NMI");
             tale += &format!(", {nmis} taken");
         }
+        if let Some(step) = progress.steps.last() {
+            tale += &format!(", last step {step}");
+        }
         tale
     }
 
@@ -154,7 +157,7 @@ impl<'a> Watch<'a> {
     }
 
     fn look(&mut self, now: Instant) {
-        let patience = PATIENCE + DELTA_UNIT * self.plan.delta;
+        let patience = patience(self.plan);
         for id in 0..self.vcpus.len() {
             let progress = self.progress(id);
             let vcpu = &mut self.vcpus[id];
@@ -205,10 +208,21 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// How long an iteration may take; that of `nested-armed` does not wait for its timer.
+fn patience(plan: Plan) -> Duration {
+    match plan.scenario {
+        Scenario::NestedArmed => PATIENCE,
+        _ => PATIENCE + DELTA_UNIT * plan.delta,
+    }
+}
+
 /// Whether a guest that came to its end did all of its work.
 fn check(plan: Plan, progress: Progress) -> Result<()> {
-    let Plan { scenario, count, .. } = plan;
+    let Plan { scenario, count, delta, .. } = plan;
     let done = u64::from(progress.iterations);
+    if scenario.is_nested() && done < count {
+        bail!("{}; {done} of {} done", progress.steps, counted(count, scenario.work()));
+    }
     ensure!(done == count, "guest did {done} of {}", counted(count, scenario.work()));
     let injected = scenario == Scenario::Immediate;
     if injected || scenario.has_timers() {
@@ -220,16 +234,32 @@ fn check(plan: Plan, progress: Progress) -> Result<()> {
         let taken = u64::from(progress.nmis);
         ensure!(taken == count, "guest took {taken} of {}", counted(count, "NMI"));
     }
+    if scenario == Scenario::NestedArmed {
+        let took = progress.last_tsc.wrapping_sub(progress.first_tsc);
+        ensure!(
+            took < u64::from(delta),
+            "guest took {took} TSC cycles, but its timer expired after {delta}: use a smaller --count or a \
+             larger --delta"
+        );
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::hypervisor::{Stage, Steps};
     use super::*;
     use std::sync::mpsc;
 
     const PLAN: Plan = Plan { scenario: Scenario::TscDeadline, count: 23, vcpus: 2, delta: 200_000 };
-    const ALL_DONE: Progress = Progress { iterations: 23, interrupts: 23, nmis: 0, first_tsc: 0, last_tsc: 0 };
+    const ALL_DONE: Progress = Progress {
+        iterations: 23,
+        interrupts: 23,
+        nmis: 0,
+        first_tsc: 0,
+        last_tsc: 0,
+        steps: Steps { stage: 0, instruction_error: 0, exit_reason: 0 },
+    };
 
     fn memory() -> Memory {
         Memory::new(image::memory_size(PLAN.vcpus)).unwrap()
@@ -264,6 +294,30 @@ mod tests {
         let plan = Plan { scenario: Scenario::Immediate, ..PLAN };
         let error = check(plan, ALL_DONE).unwrap_err().to_string();
         assert_eq!(error, "guest took 0 of 23 NMIs");
+    }
+
+    #[test]
+    fn a_hypervisor_that_failed_is_told_by_its_last_step() {
+        let plan = Plan { scenario: Scenario::Nested, ..PLAN };
+        check(plan, ALL_DONE).unwrap();
+        let steps = Steps { stage: Stage::Vmresume as u32, instruction_error: 5, exit_reason: 18 };
+        let short = Progress { iterations: 2, steps, ..ALL_DONE };
+        let error = check(plan, short).unwrap_err().to_string();
+        assert_eq!(error, "VMRESUME failed in stage 6: VM-instruction error 5; 2 of 23 L2 exits done");
+    }
+
+    #[test]
+    fn a_timer_that_expired_before_the_end_was_not_armed_all_the_time() {
+        let plan = Plan { scenario: Scenario::NestedArmed, ..PLAN };
+        check(plan, Progress { last_tsc: 199_999, ..ALL_DONE }).unwrap();
+        let error = check(plan, Progress { last_tsc: 200_000, ..ALL_DONE }).unwrap_err().to_string();
+        assert!(error.starts_with("guest took 200000 TSC cycles, but its timer expired after 200000"), "{error}");
+    }
+
+    #[test]
+    fn an_armed_timer_does_not_make_the_watch_wait() {
+        let plan = Plan { scenario: Scenario::NestedArmed, delta: u32::MAX, ..PLAN };
+        assert_eq!(patience(plan), PATIENCE);
     }
 
     #[test]
