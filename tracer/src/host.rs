@@ -173,7 +173,8 @@ fn parameters(sys: &Path, module: &str) -> BTreeMap<String, String> {
     entries.flatten().filter_map(|e| Some((e.file_name().into_string().ok()?, line(e.path())?))).collect()
 }
 
-fn build_id(sys: &Path, module: &str) -> Option<String> {
+/// Build-id of a loaded module; none where it is not loaded, or built in.
+pub fn build_id(sys: &Path, module: &str) -> Option<String> {
     let note = fs::read(sys.join("module").join(module).join("notes/.note.gnu.build-id")).ok()?;
     parse_build_id(&note)
 }

@@ -1,13 +1,73 @@
-//! The module file that is loaded: found on disk, unpacked, and compared by build-id with what runs.
+//! The vendor's module: its file, found on disk, unpacked, and compared by build-id with what runs; and whether it is still
+//! the one that was loaded when a recording began.
 
 use std::{
     fs,
     io::Read,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
 use object::Object;
+
+use crate::host::build_id;
+
+/// Keeps an eye on a loaded module.
+pub struct Watch {
+    sys: PathBuf,
+    module: &'static str,
+    first: Loaded,
+    last: Loaded,
+}
+
+/// One loading of a module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Loaded {
+    build_id: Option<String>,
+    /// of its folder in sysfs: another one after each loading
+    inode: Option<u64>,
+}
+
+/// What happened to a module since the last look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// it is gone: no VM can run
+    Unloaded,
+    /// it is back, the same build: offsets hold, probes in its code are gone
+    Reloaded,
+    /// another build took its place: offsets do not hold
+    Replaced,
+}
+
+impl Watch {
+    /// Begins with what is loaded now.
+    pub fn new(sys: &Path, module: &'static str) -> Self {
+        let now = Loaded::now(sys, module);
+        Self { sys: sys.to_owned(), module, first: now.clone(), last: now }
+    }
+
+    /// What happened since the last look; none for nothing.
+    pub fn look(&mut self) -> Option<Change> {
+        let now = Loaded::now(&self.sys, self.module);
+        if now == self.last {
+            return None;
+        }
+        self.last = now;
+        Some(match &self.last {
+            Loaded { inode: None, .. } => Change::Unloaded,
+            now if now.build_id == self.first.build_id => Change::Reloaded,
+            _ => Change::Replaced,
+        })
+    }
+}
+
+impl Loaded {
+    fn now(sys: &Path, module: &str) -> Self {
+        let folder = fs::metadata(sys.join("module").join(module));
+        Self { build_id: build_id(sys, module), inode: folder.ok().map(|m| m.ino()) }
+    }
+}
 
 /// The bytes of the running kernel's `module` (kvm_intel), from the file whose build-id is that of the loaded one.
 pub fn read_loaded(lib_modules: &Path, release: &str, module: &str, build_id: Option<&str>) -> Result<Vec<u8>> {
@@ -72,6 +132,30 @@ fn id_of(module: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_module_that_goes_comes_back_or_is_replaced_is_noticed_once() {
+        let sys = std::env::temp_dir().join(format!("vmentry-watch-{}", std::process::id()));
+        let folder = sys.join("module/kvm_intel");
+        let load = |id: u8| {
+            fs::create_dir_all(folder.join("notes")).unwrap();
+            let mut note: Vec<u8> = [4u32, 1, 3].iter().flat_map(|w| w.to_ne_bytes()).collect();
+            note.extend([b'G', b'N', b'U', 0, id]);
+            fs::write(folder.join("notes/.note.gnu.build-id"), note).unwrap();
+        };
+        load(1);
+        let mut watch = Watch::new(&sys, "kvm_intel");
+        assert_eq!(watch.look(), None);
+        // Kept, so that the new folder cannot get the old one's inode.
+        fs::rename(&folder, sys.join("old")).unwrap();
+        assert_eq!((watch.look(), watch.look()), (Some(Change::Unloaded), None));
+        load(1);
+        assert_eq!((watch.look(), watch.look()), (Some(Change::Reloaded), None));
+        fs::rename(&folder, sys.join("older")).unwrap();
+        load(2);
+        assert_eq!((watch.look(), watch.look()), (Some(Change::Replaced), None));
+        fs::remove_dir_all(&sys).unwrap();
+    }
 
     #[test]
     fn what_is_missing_is_said() {

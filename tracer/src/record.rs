@@ -21,10 +21,11 @@ use crate::{
     clock::Anchor,
     collect::{self, Accounting, Collector},
     columns::{Unit, human},
-    host::{Host, Roots},
+    host::{Host, Roots, module_name},
     interval::{Interval, Totals},
     layout::{Layout, Vendor},
-    module, output, probe,
+    module::{self, Change, Watch},
+    output, probe,
     process::{Endings, command_code, end},
     recording::{End, FORMAT, Header, Latency, PinSource, VERSION, Writer},
     sites::{self, Site},
@@ -88,7 +89,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     };
     let writer = Writer::new(out, &header).with_context(|| format!("write {}", args.output.display()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
-    runtime.block_on(attached(args, &layout, &options, writer))
+    runtime.block_on(attached(args, header.host.vendor, &layout, &options, writer))
 }
 
 fn pin_source(config: &Config) -> PinSource {
@@ -140,6 +141,7 @@ fn selected_tgids(names: &[String], pids: &[u32]) -> Result<Option<Vec<u32>>> {
 
 async fn attached(
     args: &RecordArgs,
+    vendor: Option<Vendor>,
     layout: &Layout,
     options: &Options,
     mut writer: Writer<Box<dyn Write + Send>>,
@@ -158,7 +160,7 @@ async fn attached(
 
     let mut progress = Progress::new(args.command.is_empty());
     // Everything that can fail from here on must first let the collector detach.
-    let ended = pump(args, &mut endings, &mut intervals, &mut writer, &mut progress).await;
+    let ended = pump(args, vendor, &mut endings, &mut intervals, &mut writer, &mut progress).await;
     // Fails only where the collector has ended by itself; its thread says why.
     let _ = stop.send(());
     let mut failure = None;
@@ -206,6 +208,7 @@ enum Failure {
 /// Writes intervals until something ends the recording.
 async fn pump(
     args: &RecordArgs,
+    vendor: Option<Vendor>,
     endings: &mut Endings,
     intervals: &mut mpsc::Receiver<Interval>,
     writer: &mut Writer<Box<dyn Write + Send>>,
@@ -218,6 +221,7 @@ async fn pump(
         }
         None => None,
     };
+    let mut watch = vendor.and_then(module_name).map(|m| Watch::new(&Roots::default().sys, m));
     let deadline = args.duration.map(|d| Instant::now() + d);
     let reason = loop {
         tokio::select! {
@@ -229,6 +233,10 @@ async fn pump(
             }
             interval = intervals.recv() => match interval {
                 Some(interval) => {
+                    progress.clear();
+                    if let Some(reason) = watch.as_mut().and_then(|w| module_changed(w, !args.verify_writes)) {
+                        break reason;
+                    }
                     progress.add(&interval);
                     writer.write(&interval).map_err(Failure::Write)?;
                 }
@@ -241,6 +249,18 @@ async fn pump(
         end(child).await;
     }
     Ok(Ended { reason, status: None })
+}
+
+/// Says what happened to the vendor's module; the reason to end the recording, if it is one. The interval in which that was
+/// noticed may hold what was read at wrong places, and is left out.
+fn module_changed(watch: &mut Watch, may_go_on: bool) -> Option<&'static str> {
+    match watch.look()? {
+        Change::Unloaded => eprintln!("the KVM module was unloaded: no VM can run; the recording goes on"),
+        Change::Reloaded if may_go_on => eprintln!("the KVM module is back, the same build; the recording goes on"),
+        Change::Reloaded => return Some("a reloaded KVM module, which lost the probes of --verify-writes"),
+        Change::Replaced => return Some("another build of the KVM module, whose layout may differ"),
+    }
+    None
 }
 
 async fn until(deadline: Option<Instant>) {

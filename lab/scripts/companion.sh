@@ -1,0 +1,95 @@
+# Both timer policies on one kernel with the companion module, every source of pin writes side by side, and what must not go
+# wrong when the policy or the module changes underneath. Leaves everything in $OUT; `cargo xtask test` compares.
+# In PATH: kvm-intel-test.ko, the module whose soft-disabled value can be lowered.
+set -e
+events=/sys/kernel/tracing/events
+policy=/sys/module/kvm_intel/parameters/preemption_timer_policy
+
+# NAME COMMAND...: records with every source of writes, while ftrace counts the companion's tracepoints.
+verified() {
+    name=$1
+    shift
+    echo 'hist:keys=field,vmcs02' > $events/kvmvmx/kvm_vmcs_write/trigger
+    echo 'hist:keys=cause' > $events/kvmvmx/kvm_preemption_timer_exit/trigger
+    vmentry record --verify-writes -o $OUT/$name.hlog -- "$@" > $OUT/$name.guest 2> $OUT/$name.log
+    cat $events/kvmvmx/kvm_vmcs_write/hist > $OUT/$name.writes
+    cat $events/kvmvmx/kvm_preemption_timer_exit/hist > $OUT/$name.causes
+    echo '!hist:keys=field,vmcs02' > $events/kvmvmx/kvm_vmcs_write/trigger
+    echo '!hist:keys=cause' > $events/kvmvmx/kvm_preemption_timer_exit/trigger
+    vmentry report $OUT/$name.hlog --format json > $OUT/$name.json
+    vmentry report $OUT/$name.hlog > $OUT/$name.txt
+}
+
+for p in soft hard; do
+    vmentry policy $p > /dev/null
+    verified deadline-$p vmentry exercise tsc-deadline --count 23
+    verified nested-$p vmentry exercise nested --count 19
+    verified armed-$p vmentry exercise nested-armed --count 19
+done
+
+# Undisturbed: latencies, and the shadow method's counts, under the hard policy.
+vmentry record -o $OUT/hard.hlog -- sh -c 'vmentry exercise tsc-deadline --count 23; vmentry exercise nested-armed --count 19' > /dev/null
+vmentry report $OUT/hard.hlog --format json > $OUT/hard.json
+vmentry report $OUT/hard.hlog --claims > $OUT/claims-hard.txt
+vmentry policy soft > /dev/null
+
+# The policy is switched under a running guest: every timer must be delivered.
+vmentry record -o $OUT/flips.hlog -- vmentry exercise tsc-deadline --count 7000 --delta 20000 > $OUT/flips.guest &
+flips=0
+while kill -0 $! 2> /dev/null; do
+    echo hard > $policy
+    echo soft > $policy
+    flips=$((flips + 2))
+    sleep 0.002
+done
+wait $!
+echo $flips > $OUT/flips
+vmentry report $OUT/flips.hlog --format json > $OUT/flips.json
+
+# A policy that is set for a while is restored, also when a signal ends it; a kill is noticed.
+vmentry policy hard -- cat $policy > $OUT/during
+vmentry policy hard -- sleep 100 2> /dev/null &
+until [ "$(cat $policy)" = hard ]; do sleep 0.05; done
+kill -TERM $!
+wait $! || true
+cat $policy > $OUT/after-sigterm
+vmentry policy hard -- sleep 3 2> /dev/null &
+until [ "$(cat $policy)" = hard ]; do sleep 0.05; done
+kill -9 $!
+wait $! 2> /dev/null || true
+vmentry check --format json > $OUT/left-behind.json
+vmentry policy soft > /dev/null
+vmentry check --format json > $OUT/check.json
+! echo bogus > $policy 2> /dev/null
+cat $policy > $OUT/after-bogus
+
+# The module goes and comes back while a recording runs, then another build of it.
+companion=$(find /lib/modules -name kvm-intel.ko)
+vmentry record --interval 200ms -o $OUT/reload.hlog 2> $OUT/reload.log &
+until grep -q '#{"interval"' $OUT/reload.hlog 2> /dev/null; do sleep 0.1; done
+vmentry exercise cpuid --count 97 > /dev/null
+sleep 0.5
+rmmod kvm_intel
+sleep 0.5
+insmod $companion
+sleep 0.5
+vmentry exercise cpuid --count 97 > /dev/null
+sleep 0.5
+rmmod kvm_intel
+insmod /bin/kvm-intel-test.ko preemption_timer_soft_value=100000
+wait $! || true
+vmentry report $OUT/reload.hlog --format json > $OUT/reload.json
+
+# A soft-disabled timer that runs out within moments. This build is not the one on the disk: no sites.
+for p in soft hard; do
+    vmentry policy $p > /dev/null
+    echo 'hist:keys=cause' > $events/kvmvmx/kvm_preemption_timer_exit/trigger
+    vmentry record -o $OUT/spurious-$p.hlog -- vmentry exercise spin --count 100 > /dev/null
+    cat $events/kvmvmx/kvm_preemption_timer_exit/hist > $OUT/spurious-$p.causes
+    echo '!hist:keys=cause' > $events/kvmvmx/kvm_preemption_timer_exit/trigger
+    vmentry report $OUT/spurious-$p.hlog --format json > $OUT/spurious-$p.json
+    vmentry report $OUT/spurious-$p.hlog > $OUT/spurious-$p.txt
+done
+vmentry policy soft > /dev/null
+
+dmesg | grep -iE 'warn|bug:|oops|call trace|rcu:' > $OUT/complaints || true
