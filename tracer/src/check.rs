@@ -116,8 +116,8 @@ pub fn max_delay_s(rate: u32, tsc_khz: u32) -> f64 {
 }
 
 impl Facts {
-    /// Gathers everything. Creates a VM without memory for a moment, to ask KVM for its TSC frequency.
-    pub fn gather(roots: &Roots) -> Self {
+    /// Gathers everything. With `ask_kvm` it creates a VM for a moment, to ask KVM for the TSC frequency it uses.
+    pub fn gather(roots: &Roots, ask_kvm: bool) -> Self {
         let host = Host::gather(roots);
         let sys = &roots.sys;
         let read = |path: &str| fs::read_to_string(path).ok().map(|s| s.trim().to_owned());
@@ -138,7 +138,7 @@ impl Facts {
             layout_error: layout.err().map(|e| format!("{e:#}")),
             tells_timer_causes: causes,
             dev_kvm,
-            timer: (host.vendor == Some(Vendor::Intel)).then(|| Timer::gather(&host, dev_kvm)),
+            timer: (host.vendor == Some(Vendor::Intel)).then(|| Timer::gather(&host, dev_kvm && ask_kvm)),
             tickless_cpus: read("/sys/devices/system/cpu/nohz_full").filter(|s| s != "(null)").unwrap_or_default(),
             companion_patch: host.parameters.contains_key("preemption_timer_policy"),
             policy_left_behind: policy::left_behind(),
@@ -265,10 +265,10 @@ impl Facts {
 }
 
 impl Timer {
-    fn gather(host: &Host, dev_kvm: bool) -> Self {
+    fn gather(host: &Host, ask_kvm: bool) -> Self {
         let used = host.parameters.get("preemption_timer").map(|v| v == "Y" || v == "1");
         let rate = msr(IA32_VMX_MISC).map(|v| (v & 0x1f) as u32);
-        let tsc_khz = if dev_kvm { guest::tsc_khz().ok() } else { None };
+        let tsc_khz = if ask_kvm { guest::tsc_khz().ok() } else { None };
         let max_delay_s = rate.zip(tsc_khz).map(|(rate, khz)| max_delay_s(rate, khz));
         Self { used, rate, tsc_khz, max_delay_s }
     }
@@ -443,8 +443,8 @@ pub fn errors(problems: &[Problem]) -> Option<String> {
 }
 
 /// Facts of this host.
-pub fn gather() -> Facts {
-    Facts::gather(&Roots::default())
+pub fn gather(ask_kvm: bool) -> Facts {
+    Facts::gather(&Roots::default(), ask_kvm)
 }
 
 #[cfg(test)]

@@ -12,6 +12,30 @@ pub fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// Measures the TSC's frequency against CLOCK_MONOTONIC, from its making to the reading.
+pub struct TscMeter {
+    tsc: u64,
+    ns: u64,
+}
+
+impl TscMeter {
+    /// Begins now.
+    pub fn start() -> Self {
+        Self { tsc: tsc(), ns: monotonic_ns() }
+    }
+
+    /// kHz; none while less than a tenth of a second has passed, when the reading of the clocks would count.
+    pub fn khz(&self) -> Option<u32> {
+        let (tsc, ns) = (tsc() - self.tsc, monotonic_ns() - self.ns);
+        (ns >= 100_000_000).then(|| (tsc as f64 * 1e6 / ns as f64).round() as u32)
+    }
+}
+
+fn tsc() -> u64 {
+    // SAFETY: every x86-64 CPU has RDTSC, and Linux leaves it to user space unless asked not to.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
 /// The same moment on both clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {
@@ -31,5 +55,19 @@ impl Anchor {
     /// A moment of CLOCK_MONOTONIC as ns after 1970.
     pub fn to_unix_ns(self, monotonic_ns: u64) -> u64 {
         self.unix_ns.saturating_add(monotonic_ns).saturating_sub(self.monotonic_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tscs_frequency_needs_time_and_is_plausible_then() {
+        let meter = TscMeter::start();
+        assert_eq!(meter.khz(), None);
+        std::thread::sleep(Duration::from_millis(150));
+        let khz = meter.khz().unwrap();
+        assert!((50_000..10_000_000).contains(&khz), "{khz}");
     }
 }

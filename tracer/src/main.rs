@@ -31,7 +31,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
 }
 
 fn check(args: &CheckArgs) -> Result<ExitCode> {
-    let facts = check::gather();
+    let facts = check::gather(true);
     let problems = facts.problems();
     match args.format {
         Format::Text => output::print(&check::text(&facts, &problems))?,

@@ -18,7 +18,7 @@ use crate::{
     bpf::{Options, Tracer},
     check,
     cli::RecordArgs,
-    clock::Anchor,
+    clock::{Anchor, TscMeter},
     collect::{self, Accounting, Collector},
     columns::{Unit, human},
     host::{Host, Roots, module_name},
@@ -37,7 +37,7 @@ const QUEUE: usize = 8;
 
 /// Records as the arguments say.
 pub fn run(args: &RecordArgs) -> Result<ExitCode> {
-    let facts = check::gather();
+    let facts = check::gather(false);
     if let Some(errors) = check::errors(&facts.problems()) {
         bail!("cannot record here:\n{errors}\n  'vmentry check' shows everything");
     }
@@ -146,6 +146,7 @@ async fn attached(
     options: &Options,
     mut writer: Writer<Box<dyn Write + Send>>,
 ) -> Result<ExitCode> {
+    let tsc = TscMeter::start();
     let mut endings = Endings::new()?;
     let mut tracer = Tracer::load(layout, options)?;
     tracer.attach()?;
@@ -186,7 +187,7 @@ async fn attached(
     let accounting = accounting?;
     progress.summary(args, reason, &accounting);
     let exact = accounting.exact;
-    writer.finish(End { reason: reason.into(), accounting }).map_err(saved)?;
+    writer.finish(End { reason: reason.into(), accounting, tsc_khz: tsc.khz() }).map_err(saved)?;
     if !exact {
         bail!("the kernel's count of entries and what arrived disagree: do not trust {name}, and report this as a bug");
     }

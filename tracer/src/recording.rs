@@ -126,6 +126,9 @@ pub struct End {
     pub reason: String,
     /// the balance
     pub accounting: Accounting,
+    /// TSC frequency measured over the recording, kHz; none of a recording under a tenth of a second
+    #[serde(default)]
+    pub tsc_khz: Option<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -461,7 +464,7 @@ pub mod tests {
         w.write(&interval(2_000)).unwrap();
         w.write(&Interval::starting(7)).unwrap();
         w.write(&interval(3_000)).unwrap();
-        w.finish(End { reason: "duration".into(), accounting: Accounting::default() }).unwrap();
+        w.finish(End { reason: "duration".into(), accounting: Accounting::default(), tsc_khz: None }).unwrap();
         bytes
     }
 

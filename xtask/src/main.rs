@@ -7,6 +7,7 @@ mod debian;
 mod demo;
 mod ebpf;
 mod lab;
+mod patches;
 mod test;
 mod witness;
 
@@ -25,6 +26,7 @@ enum Task {
     /// Build the eBPF objects, or check the committed ones
     Ebpf(ebpf::Arguments),
     Lab(lab::cli::Arguments),
+    Patches(patches::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         }),
         Task::Ebpf(arguments) => ebpf::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lab(arguments) => lab::cli::run(arguments),
+        Task::Patches(arguments) => patches::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

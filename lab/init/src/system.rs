@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::{io, ptr};
 
-const MOUNTS: [(&str, &str); 9] = [
+const MOUNTS: [(&str, &str); 10] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
     ("devtmpfs", "/dev"),
@@ -17,12 +17,14 @@ const MOUNTS: [(&str, &str); 9] = [
     ("bpf", "/sys/fs/bpf"),
     ("devpts", "/dev/pts"),
     ("tmpfs", "/tmp"),
+    ("tmpfs", "/run"),
     ("tmpfs", OUT),
 ];
 
 /// Mounts file systems, gives busybox its names, brings the loopback interface up and loads the modules.
 pub fn prepare() -> Result<()> {
     for (kind, path) in MOUNTS {
+        fs::create_dir_all(path).with_context(|| format!("create folder {path}"))?;
         mount(kind, path).with_context(|| format!("mount {kind} on {path}"))?;
     }
     fs::write("/proc/sys/kernel/hostname", "lab").context("set the host name")?;

@@ -4,8 +4,9 @@
 use serde::Serialize;
 use tracer_common::rules::TimerCause;
 
-use super::Report;
+use super::{Report, Source};
 use crate::{
+    check::max_delay_s,
     columns::{Unit, human},
     histogram::Histogram,
     host::Policy,
@@ -174,7 +175,7 @@ fn spurious(report: &Report) -> Result<(String, String), String> {
     let Some((least, _)) = report.spurious_after() else {
         return Ok((format!("{count}"), format!("timer exits while soft-disabled; {tick}")));
     };
-    let delay = report.sources.iter().find_map(|s| s.header.timer.as_ref()?.max_delay_s);
+    let delay = report.sources.iter().find_map(largest_delay);
     let delay = delay.map_or("n/a".into(), |s| format!("{s:.1} s"));
     Ok((
         format!("{count}, the earliest after {}", human(Some(least as f64), Unit::Ns)),
@@ -183,16 +184,24 @@ fn spurious(report: &Report) -> Result<(String, String), String> {
 }
 
 fn delay(report: &Report) -> Result<(String, String), String> {
-    let timers: Vec<_> = report.sources.iter().filter_map(|s| s.header.timer.as_ref()).collect();
-    let timer = timers.first().ok_or("no VMX, so no preemption timer")?;
-    let delay =
-        timer.max_delay_s.ok_or("IA32_VMX_MISC or the TSC frequency could not be read: modprobe msr, run as root")?;
-    let used = match timer.used {
+    let source = report.sources.iter().find(|s| s.header.timer.is_some()).ok_or("no VMX, so no preemption timer")?;
+    let used = match source.header.timer.as_ref().and_then(|t| t.used) {
         Some(true) => "KVM uses it",
         Some(false) => "KVM does not use it",
         None => "use n/a",
     };
-    Ok((format!("{delay:.1} s"), format!("(2^32 - 1) << rate TSC cycles, rate from IA32_VMX_MISC; {used}")))
+    let delay = largest_delay(source).ok_or(
+        "IA32_VMX_MISC could not be read (modprobe msr), or the recording was too short or cut off: see 'vmentry check'",
+    )?;
+    Ok((
+        format!("{delay:.1} s"),
+        format!("(2^32 - 1) << rate TSC cycles, rate from IA32_VMX_MISC, TSC measured; {used}"),
+    ))
+}
+
+fn largest_delay(source: &Source) -> Option<f64> {
+    let rate = source.header.timer.as_ref()?.rate?;
+    Some(max_delay_s(rate, source.end.as_ref()?.tsc_khz?))
 }
 
 fn fallback(report: &Report) -> Result<(String, String), String> {

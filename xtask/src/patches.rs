@@ -1,0 +1,171 @@
+//! The companion patches: builds kvm-intel.ko with them, and checks that patches and build are what they claim to be.
+
+mod build;
+mod check;
+mod headers;
+mod module;
+mod output;
+mod package;
+mod series;
+mod source;
+mod target;
+
+use crate::lab::Kernel;
+use crate::patches::target::Target;
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Build kvm-intel.ko with the companion patches, and check them
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(clap::Subcommand)]
+enum Task {
+    /// Build kvm-intel.ko and print its path
+    Build {
+        /// Debian's newest kernel of a series, or the one that runs here: 6.1, 6.12 or running
+        #[arg(long, value_enum, default_value = "6.12", hide_possible_values = true)]
+        kernel: Choice,
+        /// With the patches for tests, too: not for hosts
+        #[arg(long, conflicts_with = "unpatched")]
+        test_only: bool,
+        /// Without any patch: what the distribution has built
+        #[arg(long)]
+        unpatched: bool,
+        /// Where kvm-intel.ko goes [default: target/patches/KERNEL]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Check that the patches apply, build and leave the rest of KVM alone
+    Check {
+        /// 6.1, 6.12 or running; may be repeated [default: 6.1 and 6.12]
+        #[arg(long, value_enum, hide_possible_values = true)]
+        kernel: Vec<Choice>,
+    },
+}
+
+/// A kernel on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Choice {
+    #[value(name = "6.1")]
+    V6_1,
+    #[value(name = "6.12")]
+    V6_12,
+    Running,
+}
+
+impl Choice {
+    /// The series of which the lab has the newest kernel.
+    fn series(self) -> Option<Kernel> {
+        match self {
+            Choice::V6_1 => Some(Kernel::V6_1),
+            Choice::V6_12 => Some(Kernel::V6_12),
+            Choice::Running => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        self.series().map_or("running", Kernel::series)
+    }
+
+    fn target(self) -> Result<Target> {
+        self.series().map_or_else(Target::running, Target::newest)
+    }
+
+    fn module(self, flavour: Flavour) -> Result<PathBuf> {
+        match self.series() {
+            Some(kernel) => module(kernel, flavour),
+            None => build::module(&Target::running()?, flavour),
+        }
+    }
+}
+
+/// Which patches a module has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// None: the distribution's source.
+    Unpatched,
+    /// Tracepoints and policy parameter.
+    Companion,
+    /// Also what only tests want.
+    TestOnly,
+}
+
+impl Flavour {
+    /// As part of a file name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Flavour::Unpatched => "unpatched",
+            Flavour::Companion => "companion",
+            Flavour::TestOnly => "test-only",
+        }
+    }
+}
+
+/// The kvm-intel.ko of a flavour for the kernel that the lab boots, from the cache if it has been built before.
+pub fn module(kernel: Kernel, flavour: Flavour) -> Result<PathBuf> {
+    build::module(&Target::newest(kernel)?, flavour)
+}
+
+/// Does what the command line asks for.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    match &arguments.task {
+        Task::Build { kernel, test_only, unpatched, out } => {
+            let flavour = match (test_only, unpatched) {
+                (true, _) => Flavour::TestOnly,
+                (_, true) => Flavour::Unpatched,
+                _ => Flavour::Companion,
+            };
+            let folder = out.clone().unwrap_or_else(|| out_dir(*kernel, flavour));
+            println!("{}", copy(&kernel.module(flavour)?, &folder)?.display());
+            Ok(())
+        }
+        Task::Check { kernel } if kernel.is_empty() => check::run(&[Choice::V6_1, Choice::V6_12]),
+        Task::Check { kernel } => check::run(kernel),
+    }
+}
+
+/// One folder per kernel and flavour: `target/patches/6.1`, `target/patches/6.1-test-only`.
+fn out_dir(kernel: Choice, flavour: Flavour) -> PathBuf {
+    let name = match flavour {
+        Flavour::Companion => kernel.name().to_owned(),
+        other => format!("{}-{}", kernel.name(), other.name()),
+    };
+    crate::build::target_dir().join("patches").join(name)
+}
+
+fn copy(module: &Path, folder: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(folder).with_context(|| format!("create folder {}", folder.display()))?;
+    let path = folder.join("kvm-intel.ko");
+    fs::copy(module, &path).with_context(|| format!("copy module to {}", path.display()))?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn flavours_exclude_each_other_and_have_their_own_folders() {
+        let line = |words: &str| Line::try_parse_from(words.split(' ')).map(|line| line.arguments.task);
+        assert!(line("patches build --kernel 6.1 --test-only").is_ok());
+        assert!(line("patches build --kernel running --unpatched --out x").is_ok());
+        assert!(line("patches build --test-only --unpatched").is_err());
+        assert!(line("patches build --kernel 5.10").is_err());
+        assert!(line("patches check --kernel 6.1 --kernel 6.12").is_ok());
+        let folders = [Flavour::Unpatched, Flavour::Companion, Flavour::TestOnly].map(|f| out_dir(Choice::V6_1, f));
+        let names = folders.each_ref().map(|path| path.file_name().unwrap().to_str().unwrap());
+        assert_eq!(names, ["6.1-unpatched", "6.1", "6.1-test-only"]);
+    }
+}

@@ -1,0 +1,139 @@
+//! Builds kvm-intel.ko alone, the way the distribution has built it.
+
+use crate::debian::{self, Need};
+use crate::patches::headers::Headers;
+use crate::patches::module::Module;
+use crate::patches::output::output;
+use crate::patches::target::Target;
+use crate::patches::{Flavour, series, source};
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+/// To be changed with what is done here, so that modules in the cache are built again.
+const RECIPE: u32 = 1;
+
+const NEEDS: [Need; 7] = [
+    ("make", "make"),
+    ("patch", "patch"),
+    ("objcopy", "binutils"),
+    ("pahole", "pahole"),
+    ("tar", "tar"),
+    ("xz", "xz-utils"),
+    ("zstd", "zstd"),
+];
+
+/// The compilers that Debian's kernels are built with.
+const COMPILERS: [Need; 4] = [("gcc-12", "gcc-12"), ("gcc-13", "gcc-13"), ("gcc-14", "gcc-14"), ("gcc-15", "gcc-15")];
+
+/// The module of a flavour for a kernel, from the cache if the same one has been built before.
+pub fn module(target: &Target, flavour: Flavour) -> Result<PathBuf> {
+    debian::install(&NEEDS)?;
+    let headers = target.headers()?;
+    let compiler = headers.compiler()?;
+    let need = COMPILERS.iter().find(|(command, _)| *command == compiler);
+    debian::install(&[*need.with_context(|| format!("find package of compiler {compiler}"))?])?;
+    let patches = series::files(&target.series, flavour)?;
+    let tools = [compiler.as_str(), "pahole"].map(|tool| output(Command::new(tool).arg("--version")));
+    let tools = tools.into_iter().collect::<Result<Vec<_>>>()?;
+    let read = |patch: &PathBuf| fs::read(patch).with_context(|| format!("read patch {}", patch.display()));
+    let contents = patches.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let id = id((&target.release, &target.version), &tools, &contents);
+    let source = source::unpacked(&target.series, &target.version)?;
+    let base_btf = target.base_btf()?;
+    let name = format!("modules/{}-{}-{id:016x}/kvm-intel.ko", target.release, flavour.name());
+    debian::cached(&name, |folder| {
+        eprintln!("building kvm-intel.ko ({}) for {}: takes about half a minute", flavour.name(), target.release);
+        let tree = folder.join("tree");
+        source::copy(&source, &tree)?;
+        for patch in &patches {
+            if !series::apply(patch, &tree)?.is_empty() {
+                eprintln!("note: {} was made for another version of the source, but applies", series::name(patch));
+            }
+        }
+        make(&tree, &headers, &base_btf).with_context(|| format!("build kvm-intel.ko for {}", target.release))
+    })
+}
+
+/// What makes one module differ from another. Only names files in the cache, so another hash in another version of std costs
+/// a build and nothing else.
+fn id(kernel: (&str, &str), tools: &[String], patches: &[Vec<u8>]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (RECIPE, kernel, tools, patches).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Builds in a source tree that is ours to change.
+fn make(tree: &Path, headers: &Headers, base_btf: &Path) -> Result<PathBuf> {
+    let folder = tree.join("arch/x86/kvm");
+    let makefile = folder.join("Makefile");
+    let text = fs::read_to_string(&makefile).with_context(|| format!("read {}", makefile.display()))?;
+    fs::write(&makefile, in_own_tree(&text)).with_context(|| format!("write {}", makefile.display()))?;
+    let jobs = thread::available_parallelism().map_or(1, usize::from);
+    let mut make = Command::new("make");
+    make.args(["--silent", &format!("--jobs={jobs}")]).arg("--directory").arg(&headers.0);
+    make.arg(format!("M={}", folder.display())).arg(format!("KVM_TREE={}", tree.display()));
+    // As if built in the kernel's tree, wherever that is: file names are part of warnings, and of the build-id.
+    for flags in ["KCFLAGS", "KAFLAGS"] {
+        make.arg(format!("{flags}=-ffile-prefix-map={}/=", tree.display()));
+    }
+    // kvm.ko and kvm-amd.ko stay the distribution's.
+    make.args(["CONFIG_KVM=", "CONFIG_KVM_X86=", "CONFIG_KVM_AMD=", "modules"]);
+    output(make.env_remove("MAKEFLAGS"))?;
+    let module = folder.join("kvm-intel.ko");
+    if !has_btf(&module)? {
+        // Headers without vmlinux, as Debian's 6.1.
+        let mut pahole = Command::new("pahole");
+        pahole.env("LLVM_OBJCOPY", "objcopy").arg("-J").args(pahole_flags(headers)?);
+        output(pahole.arg("--btf_base").arg(base_btf).arg(&module))?;
+    }
+    output(Command::new("objcopy").arg("--strip-debug").arg(&module))?;
+    ensure!(has_btf(&module)?, "encode BTF: pahole has left none");
+    Ok(module)
+}
+
+/// KVM's Makefile with `$(srctree)`, where the headers are, replaced: they lack the file that it includes.
+fn in_own_tree(makefile: &str) -> String {
+    makefile.replace("$(srctree)/", "$(KVM_TREE)/")
+}
+
+/// The flags that the kernel's own BTF was encoded with.
+fn pahole_flags(headers: &Headers) -> Result<Vec<String>> {
+    let script = headers.0.join("scripts/pahole-flags.sh");
+    let flags = output(Command::new("sh").arg(&script).env("PAHOLE", "pahole").current_dir(&headers.0));
+    let flags = flags.with_context(|| format!("find flags of pahole by {}", script.display()))?;
+    Ok(flags.split_whitespace().map(str::to_owned).collect())
+}
+
+fn has_btf(module: &Path) -> Result<bool> {
+    let content = fs::read(module).with_context(|| format!("read {}", module.display()))?;
+    Ok(Module::parse(&content)?.btf().is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_makefile_refers_to_the_own_tree() {
+        let makefile = "ccflags-y += -I $(srctree)/arch/x86/kvm\ninclude $(srctree)/virt/kvm/Makefile.kvm\n";
+        let own = in_own_tree(makefile);
+        assert_eq!(own.matches("$(KVM_TREE)/").count(), 2);
+        assert!(!own.contains("srctree"));
+    }
+
+    #[test]
+    fn another_kernel_tool_or_patch_makes_another_module() {
+        let tools = |version: &str| [format!("gcc {version}"), "v1.24".to_owned()];
+        let patches = [b"one".to_vec(), b"two".to_vec()];
+        let base = id(("6.1.0-56-amd64", "1"), &tools("12"), &patches);
+        assert_eq!(base, id(("6.1.0-56-amd64", "1"), &tools("12"), &patches.clone()));
+        assert_ne!(base, id(("6.1.0-56-amd64", "2"), &tools("12"), &patches));
+        assert_ne!(base, id(("6.1.0-56-amd64", "1"), &tools("13"), &patches));
+        assert_ne!(base, id(("6.1.0-56-amd64", "1"), &tools("12"), &patches[..1]));
+        assert_ne!(base, id(("6.1.0-56-amd64", "1"), &tools("12"), &[b"onet".to_vec(), b"wo".to_vec()]));
+    }
+}

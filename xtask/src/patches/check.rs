@@ -1,0 +1,170 @@
+//! Checks that the patches fit their kernels, and that what is built from them can stand in for the distribution's module.
+
+use crate::patches::module::{Module, differences};
+use crate::patches::target::Target;
+use crate::patches::{Choice, Flavour, build, series, source};
+use anyhow::{Context, Result, bail, ensure};
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+/// Symbols by which the patched modules are told from the distribution's.
+const TRACEPOINTS: [&str; 2] = ["__tracepoint_kvm_vmcs_write", "__tracepoint_kvm_preemption_timer_exit"];
+const POLICY: &str = "preemption_timer_policy";
+const SOFT_VALUE: &str = "preemption_timer_soft_value";
+
+/// Checks the patches for some kernels, one line per check on stdout.
+pub fn run(kernels: &[Choice]) -> Result<()> {
+    let mut failed = 0;
+    for &kernel in kernels {
+        let target = kernel.target().with_context(|| format!("check patches for {}", kernel.name()))?;
+        let mut report = |name: &str, result: Result<String>| {
+            failed += usize::from(result.is_err());
+            let result = result.map_or_else(|error| format!("FAILED  {error:#}"), |detail| format!("ok      {detail}"));
+            writeln!(io::stdout(), "{:<8} {name:<28} {result}", kernel.name()).context("print result")
+        };
+        report("patches apply", patches_apply(&target))?;
+        match Built::get(&target) {
+            Ok(built) => {
+                report("modules build", Ok(format!("{} ({})", target.release, target.version)))?;
+                for (name, check) in CHECKS {
+                    report(name, check(&built))?;
+                }
+            }
+            Err(error) => report("modules build", Err(error))?,
+        }
+    }
+    ensure!(failed == 0, "check patches: {failed} failed");
+    Ok(())
+}
+
+type Check = fn(&Built) -> Result<String>;
+
+const CHECKS: [(&str, Check); 5] = [
+    ("made for this kernel", version_magic),
+    ("types for tracers", btf),
+    ("imports unchanged", imports),
+    ("tracepoints and parameters", additions),
+    ("unpatched = distribution's", unpatched_code),
+];
+
+/// The contents of the modules.
+struct Built {
+    distribution: Vec<u8>,
+    unpatched: Vec<u8>,
+    companion: Vec<u8>,
+    test_only: Vec<u8>,
+}
+
+impl Built {
+    fn get(target: &Target) -> Result<Built> {
+        let read = |flavour| {
+            let path = build::module(target, flavour)?;
+            fs::read(&path).with_context(|| format!("read {}", path.display()))
+        };
+        Ok(Built {
+            distribution: target.own_module()?,
+            unpatched: read(Flavour::Unpatched)?,
+            companion: read(Flavour::Companion)?,
+            test_only: read(Flavour::TestOnly)?,
+        })
+    }
+
+    fn ours(&self) -> [(&'static str, &[u8]); 3] {
+        [("unpatched", &self.unpatched), ("companion", &self.companion), ("test-only", &self.test_only)]
+    }
+}
+
+/// A folder that goes away again.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn patches_apply(target: &Target) -> Result<String> {
+    let source = source::unpacked(&target.series, &target.version)?;
+    let files = series::files(&target.series, Flavour::TestOnly)?;
+    let tree = Scratch(std::env::temp_dir().join(format!("vmentry-patches-{}", std::process::id())));
+    source::copy(&source, &tree.0)?;
+    for file in &files {
+        let moved = series::apply(file, &tree.0)?;
+        ensure!(moved.is_empty(), "apply {}: made for another version: {}", series::name(file), moved.join(" "));
+    }
+    Ok(format!("{} patches to linux-source-{} {}, to the line", files.len(), target.series, target.version))
+}
+
+fn version_magic(built: &Built) -> Result<String> {
+    let theirs = Module::parse(&built.distribution)?.version_magic()?;
+    for (name, content) in built.ours() {
+        let ours = Module::parse(content)?.version_magic()?;
+        ensure!(ours == theirs, "compare vermagic: {name} has {ours:?}, the distribution {theirs:?}");
+    }
+    Ok(theirs.trim().to_owned())
+}
+
+fn btf(built: &Built) -> Result<String> {
+    let mut sizes = Vec::new();
+    for (name, content) in built.ours() {
+        let btf = Module::parse(content)?.btf().with_context(|| format!("find BTF in {name}"))?;
+        // A type that only this module has, and that tracers need.
+        let has_type = btf.windows(13).any(|window| window == b"\0loaded_vmcs\0");
+        ensure!(has_type, "find type loaded_vmcs in BTF of {name}: it is not there");
+        sizes.push(format!("{name} {} bytes", btf.len()));
+    }
+    Ok(sizes.join(", "))
+}
+
+fn imports(built: &Built) -> Result<String> {
+    let theirs = Module::parse(&built.distribution)?.imports()?;
+    ensure!(!theirs.is_empty(), "read imports of the distribution's module: it has none");
+    let mut more = 0;
+    for (name, content) in built.ours() {
+        let ours = Module::parse(content)?.imports()?;
+        if let Some((symbol, crc)) =
+            ours.iter().find(|(symbol, crc)| theirs.get(*symbol).is_some_and(|other| other != *crc))
+        {
+            bail!("compare imports: {name} wants {symbol} with CRC {crc:#010x}, the distribution's another");
+        }
+        if let Some(symbol) = theirs.keys().find(|symbol| !ours.contains_key(*symbol)) {
+            bail!("compare imports: {name} does not use {symbol}");
+        }
+        more = ours.len() - theirs.len();
+    }
+    Ok(format!("CRCs of {} symbols; the patches use {more} more", theirs.len()))
+}
+
+fn additions(built: &Built) -> Result<String> {
+    for (name, content, has_patches, is_for_tests) in [
+        ("the distribution's", &built.distribution, false, false),
+        ("unpatched", &built.unpatched, false, false),
+        ("companion", &built.companion, true, false),
+        ("test-only", &built.test_only, true, true),
+    ] {
+        let module = Module::parse(content)?;
+        let parameters = module.information("parm");
+        let has = |parameter: &str| parameters.iter().any(|text| text.starts_with(&format!("{parameter}:")));
+        for tracepoint in TRACEPOINTS {
+            let state = module.defines(tracepoint);
+            ensure!(state == has_patches, "look for {tracepoint} in {name}: found {state}, expected {has_patches}");
+        }
+        for (parameter, expected) in [(POLICY, has_patches), (SOFT_VALUE, is_for_tests)] {
+            let state = has(parameter);
+            ensure!(state == expected, "look for parameter {parameter} in {name}: found {state}, expected {expected}");
+        }
+    }
+    Ok(format!("{} tracepoints, {POLICY}; {SOFT_VALUE} for tests only", TRACEPOINTS.len()))
+}
+
+fn unpatched_code(built: &Built) -> Result<String> {
+    let ours = Module::parse(&built.unpatched)?.code()?;
+    let theirs = Module::parse(&built.distribution)?.code()?;
+    ensure!(!theirs.is_empty(), "read code of the distribution's module: there is none");
+    let found = differences(&ours, &theirs);
+    ensure!(found.is_empty(), "compare code with the distribution's: {}", found.join(", "));
+    let bytes: usize = ours.iter().map(|code| code.bytes.len()).sum();
+    let relocations: usize = ours.iter().map(|code| code.relocations.len()).sum();
+    Ok(format!("{} sections, {bytes} bytes and {relocations} relocations of code are the same", ours.len()))
+}

@@ -1,0 +1,182 @@
+//! What a kernel module's file says: pure over its bytes.
+
+use anyhow::{Context, Result};
+use object::elf::SHF_EXECINSTR;
+use object::read::elf::ElfFile64;
+use object::{Object, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTarget, SectionFlags};
+use std::collections::BTreeMap;
+
+/// A kernel module.
+pub struct Module<'a> {
+    file: ElfFile64<'a>,
+}
+
+/// A section of machine code, as it is before the kernel fills in addresses.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Code<'a> {
+    /// The section's.
+    pub name: String,
+    /// With gaps where addresses go.
+    pub bytes: &'a [u8],
+    /// Which addresses go there: offset, type, symbol or section, addend.
+    pub relocations: Vec<(u64, u32, String, i64)>,
+}
+
+impl<'a> Module<'a> {
+    /// Reads the file of a 64-bit module.
+    pub fn parse(content: &'a [u8]) -> Result<Module<'a>> {
+        Ok(Module { file: ElfFile64::parse(content).context("read module")? })
+    }
+
+    /// The values of a key in `.modinfo`, which is made of strings `KEY=VALUE`.
+    pub fn information(&self, key: &str) -> Vec<String> {
+        let strings = self.section(".modinfo").unwrap_or_default().split(|&byte| byte == 0);
+        let values = strings.filter_map(|string| string.strip_prefix(key.as_bytes())?.strip_prefix(b"="));
+        values.map(|value| String::from_utf8_lossy(value).into_owned()).collect()
+    }
+
+    /// The kernel that the module is for, and how that is built.
+    pub fn version_magic(&self) -> Result<String> {
+        self.information("vermagic").pop().context("find vermagic in module")
+    }
+
+    /// The module's own types.
+    pub fn btf(&self) -> Option<&'a [u8]> {
+        self.section(".BTF")
+    }
+
+    /// What the module takes from the kernel and other modules, with the CRCs of the types involved (struct modversion_info).
+    pub fn imports(&self) -> Result<BTreeMap<String, u64>> {
+        let (rows, _) = self.section("__versions").context("find __versions in module")?.as_chunks::<64>();
+        let import = |row: &[u8; 64]| {
+            let (crc, name) = row.split_first_chunk()?;
+            let name = name.split(|&byte| byte == 0).next()?;
+            Some((String::from_utf8_lossy(name).into_owned(), u64::from_le_bytes(*crc)))
+        };
+        Ok(rows.iter().filter_map(import).collect())
+    }
+
+    /// Whether the module has a symbol, be it local.
+    pub fn defines(&self, name: &str) -> bool {
+        self.file.symbols().any(|symbol| symbol.is_definition() && symbol.name() == Ok(name))
+    }
+
+    /// All sections of machine code.
+    pub fn code(&self) -> Result<Vec<Code<'a>>> {
+        let sections = self.file.sections().filter(|section| {
+            matches!(section.flags(), SectionFlags::Elf { sh_flags } if sh_flags & u64::from(SHF_EXECINSTR) != 0)
+        });
+        sections
+            .map(|section| {
+                let relocations = section.relocations().map(|(offset, relocation)| {
+                    let target = self.name_of(relocation.target())?;
+                    let RelocationFlags::Elf { r_type } = relocation.flags() else { return Ok((offset, 0, target, 0)) };
+                    Ok((offset, r_type, target, relocation.addend()))
+                });
+                let relocations = relocations.collect::<Result<_>>()?;
+                Ok(Code { name: section.name()?.to_owned(), bytes: section.data()?, relocations })
+            })
+            .collect()
+    }
+
+    fn name_of(&self, target: RelocationTarget) -> Result<String> {
+        let RelocationTarget::Symbol(index) = target else { return Ok(format!("{target:?}")) };
+        let symbol = self.file.symbol_by_index(index)?;
+        match symbol.section_index() {
+            // Symbols that stand for sections have no name.
+            Some(section) if symbol.name()?.is_empty() => Ok(self.file.section_by_index(section)?.name()?.to_owned()),
+            _ => Ok(symbol.name()?.to_owned()),
+        }
+    }
+
+    fn section(&self, name: &str) -> Option<&'a [u8]> {
+        self.file.section_by_name_bytes(name.as_bytes())?.data().ok()
+    }
+}
+
+/// Where machine code differs: section by section, one word on what is different. Empty when nothing is.
+pub fn differences(ours: &[Code], theirs: &[Code]) -> Vec<String> {
+    let by_name = |code: &Code, other: &[Code]| other.iter().position(|candidate| candidate.name == code.name);
+    let mut found: Vec<_> = theirs
+        .iter()
+        .filter(|code| by_name(code, ours).is_none())
+        .map(|code| format!("{} is missing", code.name))
+        .collect();
+    for code in ours {
+        match by_name(code, theirs).map(|index| &theirs[index]) {
+            None => found.push(format!("{} is new", code.name)),
+            Some(their) if code.bytes != their.bytes => {
+                let same = code.bytes.iter().zip(their.bytes).take_while(|(a, b)| a == b).count();
+                found.push(format!("{} differs from {same:#x} on", code.name));
+            }
+            Some(their) if code.relocations != their.relocations => {
+                found.push(format!("{} has other relocations", code.name))
+            }
+            Some(_) => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object::write::{Object as Writer, Relocation, Symbol, SymbolSection};
+    use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
+
+    fn module(target: &str) -> Vec<u8> {
+        let mut file = Writer::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
+        let mut section = |name: &str, kind, content: &[u8]| {
+            let id = file.add_section(Vec::new(), name.as_bytes().to_vec(), kind);
+            file.append_section_data(id, content, 1);
+            id
+        };
+        section(".modinfo", SectionKind::ReadOnlyData, b"name=kvm_intel\0parm=a:x\0parm=b:y\0vermagic=6.1 SMP \0");
+        let import = |crc: u64, name: &str| [&crc.to_le_bytes()[..], name.as_bytes(), &[0; 56][name.len()..]].concat();
+        let imports = [import(7, "printk"), import(0xdead_beef, "kvm_init")].concat();
+        section("__versions", SectionKind::ReadOnlyData, &imports);
+        let text = section(".text", SectionKind::Text, &[0xe8, 0, 0, 0, 0, 0xc3]);
+        let symbol = file.add_symbol(Symbol {
+            name: target.as_bytes().to_vec(),
+            value: 0,
+            size: 0,
+            kind: SymbolKind::Text,
+            scope: SymbolScope::Unknown,
+            weak: false,
+            section: SymbolSection::Undefined,
+            flags: SymbolFlags::None,
+        });
+        let flags = RelocationFlags::Elf { r_type: object::elf::R_X86_64_PLT32 };
+        file.add_relocation(text, Relocation { offset: 1, symbol, addend: -4, flags }).unwrap();
+        file.write().unwrap()
+    }
+
+    #[test]
+    fn a_module_tells_what_it_is_for() {
+        let content = module("printk");
+        let module = Module::parse(&content).unwrap();
+        assert_eq!(module.version_magic().unwrap(), "6.1 SMP ");
+        assert_eq!(module.information("parm"), ["a:x", "b:y"]);
+        assert!(module.information("arm").is_empty());
+        assert!(module.btf().is_none());
+        assert!(!module.defines("printk"), "it is only imported");
+        let imports = [("kvm_init".to_owned(), 0xdead_beef), ("printk".to_owned(), 7)];
+        assert_eq!(module.imports().unwrap(), BTreeMap::from(imports));
+        assert!(Module::parse(b"\x7fELF").is_err());
+    }
+
+    #[test]
+    fn code_is_the_same_only_with_its_relocations() {
+        let (ours, same, other) = (module("printk"), module("printk"), module("panic"));
+        let code = |content| Module::parse(content).unwrap().code().unwrap();
+        assert_eq!(code(&ours).len(), 1);
+        assert_eq!(code(&ours)[0].relocations, [(1, object::elf::R_X86_64_PLT32, "printk".to_owned(), -4)]);
+        assert!(differences(&code(&ours), &code(&same)).is_empty());
+        assert_eq!(differences(&code(&ours), &code(&other)), [".text has other relocations"]);
+        assert_eq!(differences(&code(&ours), &[]), [".text is new"]);
+        assert_eq!(differences(&[], &code(&ours)), [".text is missing"]);
+        let mut changed = code(&same);
+        changed[0].bytes = &[0xe8, 0, 0, 0, 0, 0xcc];
+        assert_eq!(differences(&code(&ours), &changed), [".text differs from 0x5 on"]);
+    }
+}

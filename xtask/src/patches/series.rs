@@ -1,0 +1,98 @@
+//! The patches of a flavour, in order, and their application.
+
+use crate::build;
+use crate::patches::Flavour;
+use crate::patches::output::output;
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The kernel series that there are patches for.
+pub fn known() -> Result<Vec<String>> {
+    let folder = folder();
+    let entries = fs::read_dir(&folder).with_context(|| format!("read folder {}", folder.display()))?;
+    let mut series: Vec<_> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("linux-").map(str::to_owned))
+        .collect();
+    series.sort();
+    Ok(series)
+}
+
+/// The patch files of a flavour for a kernel series.
+pub fn files(series: &str, flavour: Flavour) -> Result<Vec<PathBuf>> {
+    let companion = folder().join(format!("linux-{series}"));
+    let test_only = folder().join("test-only").join(format!("linux-{series}"));
+    match flavour {
+        Flavour::Unpatched => Ok(Vec::new()),
+        Flavour::Companion => in_order(&companion),
+        Flavour::TestOnly => Ok([in_order(&companion)?, in_order(&test_only)?].concat()),
+    }
+}
+
+/// Applies a patch to a source tree without fuzz. Returns which hunks have moved: none when the patch is made for this source.
+pub fn apply(file: &Path, tree: &Path) -> Result<Vec<String>> {
+    let mut patch = Command::new("patch");
+    patch.args(["--batch", "--forward", "--strip=1", "--fuzz=0", "--no-backup-if-mismatch"]);
+    patch.arg("--directory").arg(tree).arg("--input").arg(file);
+    let said = output(&mut patch).with_context(|| format!("apply {}", name(file)))?;
+    Ok(moved(&said))
+}
+
+/// A patch file's name, for people.
+pub fn name(file: &Path) -> String {
+    file.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn folder() -> PathBuf {
+    build::root().join("patches")
+}
+
+fn in_order(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("read folder {}", folder.display()))?;
+    let mut files: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|suffix| suffix == "patch"))
+        .collect();
+    ensure!(!files.is_empty(), "find patches in {}: there are none", folder.display());
+    files.sort();
+    Ok(files)
+}
+
+/// What patch(1) found elsewhere than the patch says.
+fn moved(said: &str) -> Vec<String> {
+    said.lines().filter(|line| !line.starts_with("patching file ")).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_may_move_but_not_be_bent() {
+        let folder = std::env::temp_dir().join(format!("vmentry-series-{}", std::process::id()));
+        let patch = folder.join("p.patch");
+        let attempt = |content: &str| {
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("f"), content).unwrap();
+            fs::write(&patch, "--- a/f\n+++ b/f\n@@ -1,3 +1,3 @@\n one\n-two\n+TWO\n three\n").unwrap();
+            apply(&patch, &folder).map(|moved| (fs::read_to_string(folder.join("f")).unwrap(), moved.len()))
+        };
+        let results = [attempt("one\ntwo\nthree\n"), attempt("zero\none\ntwo\nthree\n"), attempt("one\ntwo\nTHREE\n")];
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(*results[0].as_ref().unwrap(), ("one\nTWO\nthree\n".to_owned(), 0));
+        assert_eq!(*results[1].as_ref().unwrap(), ("zero\none\nTWO\nthree\n".to_owned(), 1));
+        assert!(format!("{:#}", results[2].as_ref().unwrap_err()).starts_with("apply p.patch: "));
+    }
+
+    #[test]
+    fn every_series_has_companion_and_test_patches() {
+        assert_eq!(known().unwrap(), ["6.1", "6.12"]);
+        for series in known().unwrap() {
+            let companion = files(&series, Flavour::Companion).unwrap();
+            let test_only = files(&series, Flavour::TestOnly).unwrap();
+            assert!(test_only.len() > companion.len() && test_only.starts_with(&companion));
+            assert!(files(&series, Flavour::Unpatched).unwrap().is_empty());
+        }
+    }
+}
