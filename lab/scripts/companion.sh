@@ -3,6 +3,7 @@
 # In PATH: kvm-intel-test.ko, the module whose soft-disabled value can be lowered.
 set -e
 events=/sys/kernel/tracing/events
+dmesg -c > /dev/null
 policy=/sys/module/kvm_intel/parameters/preemption_timer_policy
 
 # NAME COMMAND...: records with every source of writes, while ftrace counts the companion's tracepoints.
@@ -77,7 +78,7 @@ vmentry exercise cpuid --count 97 > /dev/null
 sleep 0.5
 rmmod kvm_intel
 insmod /bin/kvm-intel-test.ko preemption_timer_soft_value=100000
-wait $! || true
+wait $! && exit 1
 vmentry report $OUT/reload.hlog --format json > $OUT/reload.json
 
 # A soft-disabled timer that runs out within moments. This build is not the one on the disk: no sites.

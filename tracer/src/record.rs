@@ -55,7 +55,8 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     let exact_writes = args.exact_writes || args.verify_writes && layout.companion.vmcs_write;
     let options = Options {
         exact_writes,
-        timer_exits: layout.companion.timer_exit,
+        // Not by default: a program on a tracepoint of kvm_intel keeps the module from being unloaded.
+        timer_exits: layout.companion.timer_exit && (exact_writes || args.verify_writes),
         sites: sites.clone(),
         ring_bytes: args
             .ring_kib
@@ -191,6 +192,9 @@ async fn attached(
     if !exact {
         bail!("the kernel's count of entries and what arrived disagree: do not trust {name}, and report this as a bug");
     }
+    if MODULE_REASONS.contains(&reason) {
+        bail!("the recording ended early because of {reason}; what was recorded is whole: vmentry report {name}");
+    }
     Ok(status.map_or(ExitCode::SUCCESS, command_code))
 }
 
@@ -252,14 +256,20 @@ async fn pump(
     Ok(Ended { reason, status: None })
 }
 
+/// Reasons to end a recording before its time.
+const MODULE_REASONS: [&str; 2] = [
+    "a reloaded KVM module, which lost the probes of --verify-writes",
+    "another build of the KVM module, whose layout may differ",
+];
+
 /// Says what happened to the vendor's module; the reason to end the recording, if it is one. The interval in which that was
 /// noticed may hold what was read at wrong places, and is left out.
 fn module_changed(watch: &mut Watch, may_go_on: bool) -> Option<&'static str> {
     match watch.look()? {
         Change::Unloaded => eprintln!("the KVM module was unloaded: no VM can run; the recording goes on"),
         Change::Reloaded if may_go_on => eprintln!("the KVM module is back, the same build; the recording goes on"),
-        Change::Reloaded => return Some("a reloaded KVM module, which lost the probes of --verify-writes"),
-        Change::Replaced => return Some("another build of the KVM module, whose layout may differ"),
+        Change::Reloaded => return Some(MODULE_REASONS[0]),
+        Change::Replaced => return Some(MODULE_REASONS[1]),
     }
     None
 }

@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod build;
+mod companion;
 mod debian;
 mod demo;
 mod ebpf;

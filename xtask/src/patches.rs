@@ -111,6 +111,11 @@ pub fn module(kernel: Kernel, flavour: Flavour) -> Result<PathBuf> {
     build::module(&Target::newest(kernel)?, flavour)
 }
 
+/// Checks the series of both kernels.
+pub fn check_all() -> Result<()> {
+    check::run(&[Choice::V6_1, Choice::V6_12])
+}
+
 /// Does what the command line asks for.
 pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.task {
@@ -124,7 +129,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             println!("{}", copy(&kernel.module(flavour)?, &folder)?.display());
             Ok(())
         }
-        Task::Check { kernel } if kernel.is_empty() => check::run(&[Choice::V6_1, Choice::V6_12]),
+        Task::Check { kernel } if kernel.is_empty() => check_all(),
         Task::Check { kernel } => check::run(kernel),
     }
 }

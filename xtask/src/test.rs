@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything a contributor runs. What cannot run here is skipped with the reason, never passed.
 
 use std::{
+    fs,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -9,8 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    build, debian, ebpf,
+    build, companion, debian, ebpf,
     lab::{self, Cpu, Kernel, Machine},
+    patches::{self, Flavour},
     witness,
 };
 
@@ -41,9 +43,12 @@ const STEPS: &[Step] = &[
 ];
 
 const LABS: &[Step] = &[
+    ("companion patches", || patches::check_all().map(|()| Outcome::Passed)),
     ("lab amd 6.12", || in_lab(Cpu::Amd, Kernel::V6_12)),
     ("lab intel 6.12", || in_lab(Cpu::Intel, Kernel::V6_12)),
     ("lab intel 6.1", || in_lab(Cpu::Intel, Kernel::V6_1)),
+    ("lab companion 6.12", || with_companion(Kernel::V6_12)),
+    ("lab companion 6.1", || with_companion(Kernel::V6_1)),
 ];
 
 /// Runs every step, the later ones also when an earlier one failed.
@@ -121,7 +126,7 @@ fn bpftool() -> Result<Outcome> {
         return Ok(Outcome::Skipped(NOT_ROOT.into()));
     }
     debian::install(&[("bpftool", "bpftool")])?;
-    let mounted = std::fs::read_to_string("/proc/mounts").unwrap_or_default().contains(" /sys/fs/bpf ");
+    let mounted = fs::read_to_string("/proc/mounts").unwrap_or_default().contains(" /sys/fs/bpf ");
     if !mounted && !Command::new("mount").args(["-t", "bpf", "bpf", "/sys/fs/bpf"]).status().is_ok_and(|s| s.success())
     {
         return Ok(Outcome::Skipped("no bpf file system can be mounted here".into()));
@@ -131,7 +136,7 @@ fn bpftool() -> Result<Outcome> {
     let loaded =
         Command::new("bpftool").args(["prog", "loadall"]).arg(&object).arg(&pins).status().context("run bpftool")?;
     let dumped = Command::new("bpftool").args(["map", "dump", "name", "COUNTERS"]).output().context("run bpftool");
-    let _ = std::fs::remove_dir_all(&pins);
+    let _ = fs::remove_dir_all(&pins);
     ensure!(loaded.success(), "bpftool prog loadall {}: {loaded}", object.display());
     let dump = String::from_utf8_lossy(&dumped?.stdout).into_owned();
     ensure!(dump.contains("\"dropped\""), "bpftool map dump shows no field names: {dump}");
@@ -145,13 +150,38 @@ fn in_lab(cpu: Cpu, kernel: Kernel) -> Result<Outcome> {
     lab::install(cpu)?;
     let machine = Machine { cpu, kernel, timeout: Duration::from_secs(600), ..Machine::default() };
     let outcome = lab::run(&machine, witness::SCRIPT)?;
+    verdict(&outcome, witness::failures(&outcome.out_dir, cpu == Cpu::Intel))
+}
+
+fn with_companion(kernel: Kernel) -> Result<Outcome> {
+    if !cfg!(target_arch = "x86_64") {
+        return Ok(Outcome::Skipped("the lab needs an x86-64 host".into()));
+    }
+    lab::install(Cpu::Intel)?;
+    let module = patches::module(kernel, Flavour::Companion)?;
+    // Under its own name: the lab puts added files side by side.
+    let test_only = build::target_dir().join("patches/kvm-intel-test.ko");
+    fs::create_dir_all(build::target_dir().join("patches")).context("create target/patches")?;
+    fs::copy(patches::module(kernel, Flavour::TestOnly)?, &test_only).context("copy the test-only module")?;
+    let machine = Machine {
+        kernel,
+        module: Some(module),
+        add: vec![test_only],
+        out: Some(build::target_dir().join(format!("lab/companion-{}", kernel.series()))),
+        ..Machine::default()
+    };
+    let outcome = lab::run(&machine, companion::SCRIPT)?;
+    verdict(&outcome, companion::failures(&outcome.out_dir))
+}
+
+fn verdict(outcome: &lab::Outcome, failures: Result<Vec<String>>) -> Result<Outcome> {
     ensure!(
         outcome.exit_code == 0,
         "the script ended with {}: see {}",
         outcome.exit_code,
         outcome.output_path.display()
     );
-    let failures = witness::failures(&outcome.out_dir, cpu == Cpu::Intel)?;
+    let failures = failures?;
     if !failures.is_empty() {
         bail!("{}\n(files in {})", failures.join("\n"), outcome.out_dir.display());
     }

@@ -62,36 +62,42 @@ pub fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {
     Ok(failures.0)
 }
 
+/// What is not as it should be.
 #[derive(Default)]
-struct Failures(Vec<String>);
+pub struct Failures(pub Vec<String>);
 
 impl Failures {
-    fn check(&mut self, good: bool, otherwise: impl FnOnce() -> String) {
+    /// Adds a failure where something is not good.
+    pub fn check(&mut self, good: bool, otherwise: impl FnOnce() -> String) {
         if !good {
             self.0.push(otherwise());
         }
     }
 
-    fn equal(&mut self, what: &str, found: &Value, expected: impl Into<Value>) {
+    /// Adds a failure where something is not what it should be.
+    pub fn equal(&mut self, what: &str, found: &Value, expected: impl Into<Value>) {
         let expected = expected.into();
         self.check(*found == expected, || format!("{what}: {found} instead of {expected}"));
     }
 
-    fn extend(&mut self, more: Failures) {
+    /// Adds others.
+    pub fn extend(&mut self, more: Failures) {
         self.0.extend(more.0);
     }
 }
 
-fn number(value: &Value) -> u64 {
+/// A number, 0 for anything else.
+pub fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
 }
 
-fn rows(report: &Value) -> &[Value] {
+/// The series of a report.
+pub fn rows(report: &Value) -> &[Value] {
     report["series"].as_array().map_or(&[], Vec::as_slice)
 }
 
 /// `entries == delivered + dropped`, by the kernel's own counters where the recording has them.
-fn balance(what: &str, report: &Value) -> Failures {
+pub fn balance(what: &str, report: &Value) -> Failures {
     let mut failures = Failures::default();
     let t = &report["totals"];
     let sum = number(&t["delivered"]) + number(&t["dropped"]);
@@ -144,21 +150,29 @@ fn against_guest(report: &Value, exercise: &Value) -> Failures {
     failures
 }
 
-fn text(path: &Path) -> Result<String> {
+/// A file's text.
+pub fn text(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
 }
 
-fn json(path: &Path) -> Result<Value> {
+/// A file's JSON.
+pub fn json(path: &Path) -> Result<Value> {
     serde_json::from_str(&text(path)?).with_context(|| format!("read {}", path.display()))
 }
 
 /// Counts by key of an ftrace histogram: lines "{ exit_reason:  52 } hitcount:  30".
-fn histogram(text: &str) -> Result<BTreeMap<u64, u64>> {
+pub fn histogram(text: &str) -> Result<BTreeMap<u64, u64>> {
+    Ok(histogram_of_keys(text)?.into_iter().map(|(keys, n)| (keys[0], n)).collect())
+}
+
+/// Counts by keys: lines "{ field:  16384, vmcs02:  0 } hitcount:  30".
+pub fn histogram_of_keys(text: &str) -> Result<BTreeMap<Vec<u64>, u64>> {
     ensure!(text.lines().any(|l| l.trim() == "Dropped: 0"), "ftrace's histogram is not whole:\n{text}");
     let entry = |line: &str| {
-        let (key, count) = line.strip_prefix('{')?.split_once('}')?;
-        let key = key.rsplit(':').next()?.trim().parse().ok()?;
-        Some((key, count.rsplit(':').next()?.trim().parse().ok()?))
+        let (keys, count) = line.strip_prefix('{')?.split_once('}')?;
+        let number = |part: &str| part.rsplit(':').next()?.trim().parse().ok();
+        let keys: Option<Vec<u64>> = keys.split(',').map(number).collect();
+        Some((keys?, number(count)?))
     };
     Ok(text.lines().filter_map(entry).collect())
 }
