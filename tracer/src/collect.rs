@@ -1,7 +1,9 @@
 //! Rings -> decode -> Interval -> channel. One owner, no mutex: a slow consumer makes an interval longer, it never
 //! loses one.
 
-use std::{collections::HashMap, os::fd::OwnedFd, path::Path, sync::Arc, task::Poll, time::Duration};
+use std::{
+    collections::HashMap, os::fd::OwnedFd, path::Path, sync::Arc, task::Poll, thread::JoinHandle, time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
@@ -25,6 +27,8 @@ const POLL: Duration = Duration::from_millis(50);
 const BATCH: usize = 16_384;
 /// Looks at the rings after detaching, a millisecond apart, until the kernel's count is reached.
 const LAST_LOOKS: u32 = 1000;
+/// Intervals that may wait for a slow consumer before the collector makes them longer.
+const QUEUE: usize = 8;
 /// VMs remembered; beyond, the memory starts anew and a VM may be numbered twice.
 const MAX_VMS: usize = 65_536;
 
@@ -100,7 +104,7 @@ impl Vms {
 }
 
 /// Collects from an attached tracer.
-pub struct Collector {
+struct Collector {
     tracer: Tracer,
     vms: Vms,
     arrived: Vec<Arrived>,
@@ -111,7 +115,7 @@ pub struct Collector {
 
 impl Collector {
     /// Takes an attached tracer over; the first interval begins now.
-    pub fn new(mut tracer: Tracer) -> Self {
+    fn new(mut tracer: Tracer) -> Self {
         let cpus = tracer.rings().iter().map(|r| r.cpu as usize + 1).max().unwrap_or(0);
         Self {
             tracer,
@@ -124,7 +128,7 @@ impl Collector {
     }
 
     /// Empties the rings into the current interval, each at most a batch; the number of records.
-    pub fn drain(&mut self) -> usize {
+    fn drain(&mut self) -> usize {
         let Self { tracer, vms, arrived, interval, .. } = self;
         let mut records = 0;
         for ring in tracer.rings() {
@@ -183,7 +187,7 @@ impl Collector {
     }
 
     /// Detaches, takes what is still in the rings, and balances the books.
-    pub fn finish(mut self) -> Result<(Interval, Accounting)> {
+    fn finish(mut self) -> Result<(Interval, Accounting)> {
         self.tracer.detach()?;
         let mut kernel = self.tracer.counters()?;
         for _ in 0..LAST_LOOKS {
@@ -230,9 +234,48 @@ impl Collector {
     }
 }
 
+/// A collection that runs.
+pub struct Collection {
+    /// what was seen, in order; ends after the last interval
+    pub intervals: mpsc::Receiver<Interval>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: JoinHandle<Result<Accounting>>,
+}
+
+impl Collection {
+    /// Attaches a tracer and collects from it on a thread of its own.
+    pub fn start(mut tracer: Tracer, period: Duration) -> Result<Self> {
+        tracer.attach()?;
+        let collector = Collector::new(tracer);
+        let (stop, stopped) = oneshot::channel();
+        let (send, intervals) = mpsc::channel(QUEUE);
+        let thread = std::thread::Builder::new()
+            .name("collect".into())
+            .spawn(move || run(collector, period, stopped, &send))
+            .context("start the collector's thread")?;
+        Ok(Self { intervals, stop: Some(stop), thread })
+    }
+
+    /// Asks for the end. The last interval still has to be taken.
+    pub fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // Fails only where the collector has ended by itself; joining says why.
+            let _ = stop.send(());
+        }
+    }
+
+    /// Waits for the end; the balance.
+    pub fn join(mut self) -> Result<Accounting> {
+        self.stop();
+        // Nobody takes intervals any more: the collector must not wait for room.
+        self.intervals.close();
+        self.thread.join().map_err(|_| anyhow!("the collector panicked"))?
+    }
+}
+
 /// Collects until `stop`, sends an interval every `period`, and the last one at the end. Runs on a thread of its own, so that
 /// neither a slow disk nor drawing delays the rings.
-pub fn run(
+fn run(
     mut collector: Collector,
     period: Duration,
     stop: oneshot::Receiver<()>,

@@ -97,9 +97,21 @@ impl Switch {
 
 /// Restores the policy when it is dropped: at the end, on an error, on a panic.
 #[must_use]
-struct Restore {
+pub struct Restore {
     switch: Switch,
     before: String,
+}
+
+impl Restore {
+    /// Switches the host's policy until the result is dropped.
+    pub fn after(policy: &str) -> Result<Self> {
+        Switch::of_host().for_a_while(policy)
+    }
+
+    /// Switches once more; what is restored stays the policy before the first switch.
+    pub fn switch(&self, policy: &str) -> Result<()> {
+        self.switch.set(policy)
+    }
 }
 
 impl Drop for Restore {

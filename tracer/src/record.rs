@@ -6,10 +6,10 @@ use std::{
     process::{ExitCode, ExitStatus},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use tokio::{
     process::{Child, Command},
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     time::Instant,
 };
 use tracer_common::{Config, Slot};
@@ -19,7 +19,7 @@ use crate::{
     check,
     cli::RecordArgs,
     clock::{Anchor, TscMeter},
-    collect::{self, Accounting, Collector},
+    collect::{Accounting, Collection},
     columns::{Unit, human},
     host::{Host, Roots, module_name},
     interval::{Interval, Totals},
@@ -31,9 +31,6 @@ use crate::{
     sites::{self, Site},
     vm,
 };
-
-/// Intervals that may wait for a slow disk before the collector makes them longer.
-const QUEUE: usize = 8;
 
 /// Records as the arguments say.
 pub fn run(args: &RecordArgs) -> Result<ExitCode> {
@@ -149,30 +146,20 @@ async fn attached(
 ) -> Result<ExitCode> {
     let tsc = TscMeter::start();
     let mut endings = Endings::new()?;
-    let mut tracer = Tracer::load(layout, options)?;
-    tracer.attach()?;
-    let collector = Collector::new(tracer);
-    let (stop, stopped) = oneshot::channel();
-    let (send, mut intervals) = mpsc::channel(QUEUE);
-    let period = args.interval;
-    let thread = std::thread::Builder::new()
-        .name("collect".into())
-        .spawn(move || collect::run(collector, period, stopped, &send))
-        .context("start the collector's thread")?;
+    let mut collection = Collection::start(Tracer::load(layout, options)?, args.interval)?;
 
     let mut progress = Progress::new(args.command.is_empty());
     // Everything that can fail from here on must first let the collector detach.
-    let ended = pump(args, vendor, &mut endings, &mut intervals, &mut writer, &mut progress).await;
-    // Fails only where the collector has ended by itself; its thread says why.
-    let _ = stop.send(());
+    let ended = pump(args, vendor, &mut endings, &mut collection.intervals, &mut writer, &mut progress).await;
+    collection.stop();
     let mut failure = None;
-    while let Some(interval) = intervals.recv().await {
+    while let Some(interval) = collection.intervals.recv().await {
         progress.add(&interval);
         if ended.is_ok() && failure.is_none() {
             failure = writer.write(&interval).err();
         }
     }
-    let accounting = thread.join().map_err(|_| anyhow!("the collector panicked"))?;
+    let accounting = collection.join();
     progress.clear();
     let name = args.output.display();
     let saved =
