@@ -73,7 +73,8 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
     if state.open != 0 {
         counters.unmatched_entries += 1;
     }
-    let age = age(exits, last_exits);
+    // State that the program on kvm_vmcs_write made is no sight of an entry.
+    let age = age(exits, last_exits.filter(|_| state.entered != 0));
     if age != Age::Same {
         // A new vCPU's VMCS is written before it is entered for the first time.
         let writes = if state.entered == 0 { state.writes } else { [Writes(0); 2] };
@@ -104,32 +105,34 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
             flags |= Flags::IMMEDIATE;
         }
     }
-    if let Some(vmcs) = read::<u64>(vcpu, Slot::VmxLoadedVmcs) {
-        state.loaded_vmcs = vmcs;
-        let l2 = slot(Slot::VmxVmcs01).is_some_and(|at| vmcs != vcpu.wrapping_add(at as i64 as u64));
+    let vmcs = read::<u64>(vcpu, Slot::VmxLoadedVmcs);
+    let l2 = match (vmcs, slot(Slot::VmxVmcs01)) {
+        (Some(vmcs), Some(at)) => Some(vmcs != vcpu.wrapping_add(at as i64 as u64)),
+        _ => read::<u64>(vcpu, Slot::StatGuestMode).map(|mode| mode != 0),
+    };
+    if let Some(l2) = l2 {
         flags |= Flags::LEVEL_KNOWN;
         if l2 {
             flags |= Flags::L2;
         }
-        if let Some(pin) = read::<u32>(vmcs, Slot::VmcsPin) {
-            flags |= Flags::PIN_READ;
-            if let Some(writes) = pin_writes(state.last_pin(l2), pin, state.from_birth != 0) {
-                flags |= Flags::SHADOW_KNOWN;
-                state.shadow_pin_writes = writes;
-            }
-            state.pin_entry = pin;
-        }
-    } else if let Some(l2) = read::<u64>(vcpu, Slot::StatGuestMode) {
-        flags |= Flags::LEVEL_KNOWN;
-        if l2 != 0 {
-            flags |= Flags::L2;
-        }
     }
+    // Shadows are kept by level: without it, those of two VMCSs would be held against each other.
+    if let (Some(vmcs), Some(l2)) = (vmcs, l2)
+        && let Some(pin) = read::<u32>(vmcs, Slot::VmcsPin)
+    {
+        flags |= Flags::PIN_READ;
+        if let Some(writes) = pin_writes(state.last_pin(l2), pin, state.from_birth != 0) {
+            flags |= Flags::SHADOW_KNOWN;
+            state.shadow_pin_writes = writes;
+        }
+        state.pin_entry = pin;
+    }
+    state.loaded_vmcs = vmcs.unwrap_or(0);
     state.flags = flags.0;
 
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    state.exit_to_entry_ns = if state.exit_ns == 0 { Event::UNKNOWN_NS } else { now - state.exit_ns };
+    state.exit_to_entry_ns = if state.exit_ns == 0 { Event::UNKNOWN_NS } else { now.saturating_sub(state.exit_ns) };
     state.entry_ns = now;
 }
 

@@ -18,6 +18,7 @@ use tracer_common::{Config, Counters, Event, Slot};
 
 use crate::{
     layout::{ExitArguments, Layout},
+    say,
     sites::{MAX_SITES, Site},
 };
 
@@ -26,7 +27,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR
 /// The same programs with rare diagnostics, whose map is of a kind that libbpf's tools refuse.
 static OBJECT_WITH_LOG: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/vmentry-log.bpf.o"));
 
-/// Bytes of one CPU's ring where nothing else is asked for: 5900 records.
+/// Bytes of one CPU's ring where nothing else is asked for: 5000 records.
 pub const DEFAULT_RING_BYTES: u32 = 512 * 1024;
 
 /// How the programs are loaded.
@@ -249,7 +250,7 @@ impl log::Log for Stderr {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        eprintln!("vmentry: kernel side: {}: {}", record.level().as_str().to_lowercase(), record.args());
+        say!("vmentry: kernel side: {}: {}", record.level().as_str().to_lowercase(), record.args());
     }
 
     fn flush(&self) {}

@@ -12,7 +12,7 @@ use tracer_common::Slot;
 use crate::{
     guest,
     host::{Host, Policy, Roots},
-    layout::Vendor,
+    layout::{Companion, Vendor},
     policy, probe, vm,
 };
 
@@ -49,8 +49,10 @@ pub struct Facts {
     pub timer: Option<Timer>,
     /// CPUs without a periodic tick (nohz_full), where spurious timer exits are possible; empty for none
     pub tickless_cpus: String,
-    /// the companion patch's parameter or tracepoint is there
+    /// the companion patch's parameter is there: the policy can be switched
     pub companion_patch: bool,
+    /// the companion patch's tracepoint for writes is there: `record --exact-writes` works
+    pub companion_tracepoint: bool,
     /// a killed vmentry switched the policy and could not restore it; null for none
     pub policy_left_behind: Option<policy::Note>,
     /// RLIMIT_MEMLOCK in bytes, null for unlimited; counts only before Linux 5.11
@@ -123,6 +125,7 @@ impl Facts {
         let read = |path: &str| fs::read_to_string(path).ok().map(|s| s.trim().to_owned());
         let layout = probe::layout(sys, host.vendor);
         let soft = layout.as_ref().is_ok_and(|l| l.config.get(Slot::VmcsSoftDisabled).is_some());
+        let companion = layout.as_ref().map_or_else(|_| Companion::default(), |l| l.companion);
         let causes = layout.as_ref().is_ok_and(|l| {
             soft && (l.config.get(Slot::EntryHasImmediate).is_some() || l.config.get(Slot::VmxReqImmediate).is_some())
         });
@@ -141,6 +144,7 @@ impl Facts {
             timer: (host.vendor == Some(Vendor::Intel)).then(|| Timer::gather(&host, dev_kvm && ask_kvm)),
             tickless_cpus: read("/sys/devices/system/cpu/nohz_full").filter(|s| s != "(null)").unwrap_or_default(),
             companion_patch: host.parameters.contains_key("preemption_timer_policy"),
+            companion_tracepoint: companion.vmcs_write,
             policy_left_behind: policy::left_behind(),
             memlock_bytes: memlock(),
             memlock_unused: kernel_at_least(&host.kernel, 5, 11),
@@ -245,7 +249,7 @@ impl Facts {
                 );
             }
         }
-        if let Some(note) = &self.policy_left_behind {
+        if let Some(note) = self.policy_left_behind.as_ref().filter(|n| n.before != self.policy.name()) {
             let what = format!(
                 "the timer policy is {}, left behind by vmentry (pid {}), which was killed before it restored {}",
                 self.policy.name(),
@@ -380,10 +384,11 @@ pub fn text(facts: &Facts, problems: &[Problem]) -> String {
         ));
         lines.push((
             "companion",
-            if facts.companion_patch {
-                "patch loaded".into()
-            } else {
-                "no patch: pin writes from the shadow method, policy not switchable".into()
+            match (facts.companion_patch, facts.companion_tracepoint) {
+                (true, true) => "patch loaded: policy switchable, exact writes".into(),
+                (false, true) => "patch loaded in part: exact writes, policy not switchable".into(),
+                (true, false) => "patch loaded in part: policy switchable, no exact writes".into(),
+                (false, false) => "no patch: pin writes from the shadow method, policy not switchable".into(),
             },
         ));
     }
@@ -464,6 +469,7 @@ mod tests {
             timer: Some(Timer { used: Some(true), rate: Some(5), tsc_khz: Some(2_400_000), max_delay_s: Some(57.3) }),
             tickless_cpus: String::new(),
             companion_patch: false,
+            companion_tracepoint: false,
             policy_left_behind: None,
             memlock_bytes: Some(8 << 20),
             memlock_unused: true,

@@ -10,14 +10,15 @@ use crate::{bpf::DEFAULT_RING_BYTES, columns::Column, guest::Scenario};
 #[derive(Debug, Parser)]
 #[command(name = "vmentry", version, after_help = EXAMPLES)]
 pub struct Cli {
-    /// What to do
+    /// What to do; live without one
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   vmentry check                           what can be measured on this host?
+  vmentry                                 watch it; ? shows the keys
   vmentry record -o a.hlog --duration 30s trace every VM for 30 seconds
   vmentry report a.hlog                   what was seen, by VM and exit reason
   vmentry report a.hlog --by reason,entry --sort entry_to_exit_ns.p99
@@ -30,6 +31,8 @@ line. 'record -- COMMAND' ends with the command's code.";
 pub enum Command {
     /// Tell what this host allows to measure, and every problem with its fix
     Check(CheckArgs),
+    /// Watch VM entries as they happen (also: 'vmentry' alone)
+    Live(LiveArgs),
     /// Record VM entries into a file
     Record(RecordArgs),
     /// Report on recordings
@@ -90,7 +93,7 @@ pub struct RecordArgs {
     /// Only these vCPU numbers, e.g. 0,2
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub vcpu: Vec<u32>,
-    /// Size of each CPU's ring in KiB: a power of two; a record takes 88 bytes
+    /// Size of each CPU's ring in KiB: a power of two; an entry takes 104 bytes
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024)]
     pub ring_kib: u32,
     /// Count every VMCS control write with the companion patch; latencies are not shown then
@@ -109,6 +112,29 @@ pub struct RecordArgs {
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// Arguments of `live`.
+#[derive(Debug, Default, Args)]
+#[command(after_help = "\
+Examples:
+  vmentry live                          every VM on this host; ? shows the keys
+  vmentry live --vm web1
+  vmentry live --replay before.hlog     play a recording, on any machine
+  vmentry live | tee log                one line a second where there is no terminal")]
+pub struct LiveArgs {
+    /// Play this recording instead of tracing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu"])]
+    pub replay: Option<PathBuf>,
+    /// Only VMs of this name or process, as 'vmentry check' lists them [repeatable]
+    #[arg(long, value_name = "NAME|PID")]
+    pub vm: Vec<String>,
+    /// Only VMs of this process [repeatable]
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<u32>,
+    /// Only these vCPU numbers, e.g. 0,2
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub vcpu: Vec<u32>,
 }
 
 /// Arguments of `report`.
@@ -142,8 +168,8 @@ pub struct ReportArgs {
     #[arg(long, conflicts_with_all = ["by", "filter", "sort", "top"])]
     pub claims: bool,
     /// Show the first N rows only
-    #[arg(long, value_name = "N")]
-    pub top: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub top: Option<u64>,
 }
 
 /// Arguments of `policy`.

@@ -209,14 +209,16 @@ impl Collector {
             self.interval.totals.entries += c.rounds.saturating_sub(arrived.last_seq);
             self.interval.totals.dropped += trailing;
             accounting.exact &= c.rounds == arrived.delivered + c.dropped;
-            accounting.open +=
-                c.entry_events.saturating_sub(c.rounds + c.unmatched_entries + c.td_entries + c.no_state);
             if c.rounds > 0 {
                 let account =
                     CpuAccount { cpu: cpu as u32, entries: c.rounds, delivered: arrived.delivered, dropped: c.dropped };
                 accounting.cpus.push(account);
             }
         }
+        // Over all CPUs: a round may end on another than it began on.
+        let sum = |f: fn(&Counters) -> u64| kernel.iter().map(f).sum::<u64>();
+        let ended = sum(|c| c.rounds + c.unmatched_entries + c.td_entries + c.no_state);
+        accounting.open = sum(|c| c.entry_events).saturating_sub(ended);
         Ok((self.cut()?, accounting))
     }
 

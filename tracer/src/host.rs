@@ -41,7 +41,7 @@ pub struct Host {
 }
 
 /// Which timer policy is in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
     /// the timer is left running and loaded with the largest value (Linux 5.3 and later)

@@ -3,26 +3,34 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use vmentry::{
     check,
-    cli::{CheckArgs, Cli, Command, ExerciseArgs, Format},
-    guest, output, policy, record, reporting,
+    cli::{CheckArgs, Cli, Command, ExerciseArgs, Format, LiveArgs},
+    guest, live, output, policy, record, reporting, say,
 };
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("vmentry: {error:#}");
+            say!("vmentry: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(cli: &Cli) -> Result<ExitCode> {
-    match &cli.command {
+    let Some(command) = &cli.command else {
+        if live::is_wanted() {
+            return live::run(&LiveArgs::default());
+        }
+        output::print(&Cli::command().render_help().to_string())?;
+        return Ok(ExitCode::from(2));
+    };
+    match command {
         Command::Check(args) => check(args),
+        Command::Live(args) => live::run(args),
         Command::Record(args) => record::run(args),
         Command::Report(args) => reporting::run(args).map(|()| ExitCode::SUCCESS),
         Command::Policy(args) => policy::run(args),

@@ -4,7 +4,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -17,15 +17,22 @@ pub fn create(path: &Path, overwrite: bool) -> Result<Box<dyn Write + Send>> {
     }
     let mut options = OpenOptions::new();
     // In a shared folder another user could have put a link there, and this program runs as root.
-    options.write(true).create(true).mode(0o644).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+    // Nor may a FIFO that somebody put there make it wait for a reader.
+    options.write(true).create(true).mode(0o644).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let file: File = match options.open(path) {
         Ok(file) => file,
         Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
             bail!("create {}: it is a symbolic link, which is not followed: name the file itself", path.display())
         }
+        Err(e) if e.raw_os_error() == Some(libc::ENXIO) => {
+            bail!("create {}: it is no ordinary file; '-' writes to standard output", path.display())
+        }
         Err(e) => return Err(e).with_context(|| format!("create {}", path.display())),
     };
     let metadata = file.metadata().with_context(|| format!("create {}", path.display()))?;
+    if !metadata.is_file() && !metadata.file_type().is_char_device() {
+        bail!("create {}: it is no ordinary file; '-' writes to standard output", path.display());
+    }
     if metadata.is_file() && metadata.len() > 0 {
         if !overwrite {
             bail!("create {}: it exists and holds something: choose another name or say --overwrite", path.display());
@@ -38,6 +45,17 @@ pub fn create(path: &Path, overwrite: bool) -> Result<Box<dyn Write + Send>> {
 /// Makes a file that must not be there yet, in one step.
 pub fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)
+}
+
+/// [`say`] with a format.
+#[macro_export]
+macro_rules! say {
+    ($($part:tt)*) => { $crate::output::say(&format!($($part)*)) };
+}
+
+/// Says something to the user on standard error. One that is gone, with its terminal, is no reason to stop.
+pub fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Prints to standard output. A reader that has gone away (`| head`) is no error.

@@ -1,7 +1,8 @@
 //! `vmentry policy`: which timer policy the host runs; switching it (companion patch only); restoring it on every way out.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -14,11 +15,12 @@ use crate::{
     cli::PolicyArgs,
     host::{Host, Policy, Roots},
     output, probe,
-    process::{Endings, command_code, end},
+    process::{Endings, GRACE, command_code, end},
+    say,
 };
 
 /// The companion patch's parameter, below /sys.
-const PARAMETER: &str = "module/kvm_intel/parameters/preemption_timer_policy";
+pub const PARAMETER: &str = "module/kvm_intel/parameters/preemption_timer_policy";
 /// Says, while a switch is temporary, what to go back to.
 const NOTE: &str = "/run/vmentry-policy.json";
 
@@ -83,13 +85,12 @@ impl Switch {
         let me = std::process::id();
         let start_ticks = crate::vm::read_process(Path::new("/proc"), me).map(|p| p.start_time_ticks).unwrap_or(0);
         let note = Note { pid: me, start_ticks, before: before.clone() };
-        // Before the switch: a kill in between must not leave a policy that nobody knows of.
-        let mut file = output::create_new(&self.note).with_context(|| {
+        // Before the switch: a kill in between must not leave a policy that nobody knows of. In one write, for the same reason.
+        let noted = output::create_new(&self.note).and_then(|mut file| file.write_all(&serde_json::to_vec(&note)?));
+        noted.with_context(|| {
             format!("note the policy to restore in {} (another vmentry may be switching it now)", self.note.display())
         })?;
-        serde_json::to_writer(&mut file, &note)?;
-        drop(file);
-        let restore = Restore { switch: self, before };
+        let restore = Restore { switch: self, before, done: false };
         restore.switch.set(policy)?;
         Ok(restore)
     }
@@ -100,9 +101,29 @@ impl Switch {
 pub struct Restore {
     switch: Switch,
     before: String,
+    done: bool,
 }
 
 impl Restore {
+    /// Restores now; a module that was unloaded meanwhile has nothing to restore.
+    pub fn restore(mut self) -> Result<()> {
+        self.try_restore()
+    }
+
+    fn try_restore(&mut self) -> Result<()> {
+        if !self.done {
+            self.done = true;
+            if self.switch.parameter.exists() {
+                self.switch
+                    .set(&self.before)
+                    .with_context(|| format!("THE POLICY WAS NOT RESTORED to {}", self.before))?;
+            }
+            // Gone already where nothing needs it.
+            let _ = fs::remove_file(&self.switch.note);
+        }
+        Ok(())
+    }
+
     /// Switches the host's policy until the result is dropped.
     pub fn after(policy: &str) -> Result<Self> {
         Switch::of_host().for_a_while(policy)
@@ -116,9 +137,8 @@ impl Restore {
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        match self.switch.set(&self.before) {
-            Ok(()) => drop(fs::remove_file(&self.switch.note)),
-            Err(error) => eprintln!("vmentry: THE POLICY WAS NOT RESTORED to {}: {error:#}", self.before),
+        if let Err(error) = self.try_restore() {
+            say!("vmentry: {error:#}");
         }
     }
 }
@@ -128,10 +148,20 @@ pub fn left_behind() -> Option<Note> {
     left_behind_at(Path::new(NOTE), Path::new("/proc"))
 }
 
-fn left_behind_at(note: &Path, proc: &Path) -> Option<Note> {
-    let note: Note = serde_json::from_str(&fs::read_to_string(note).ok()?).ok()?;
-    let alive = crate::vm::read_process(proc, note.pid).is_ok_and(|p| p.start_time_ticks == note.start_ticks);
-    (!alive).then_some(note)
+fn left_behind_at(path: &Path, proc: &Path) -> Option<Note> {
+    noted(path).filter(|note| !note.is_alive(proc))
+}
+
+/// The note, if there is one. One that cannot be read was cut off by a kill: soft is what a kernel begins with.
+fn noted(path: &Path) -> Option<Note> {
+    let text = fs::read_to_string(path).ok()?;
+    Some(serde_json::from_str(&text).unwrap_or(Note { pid: 0, start_ticks: 0, before: "soft".into() }))
+}
+
+impl Note {
+    fn is_alive(&self, proc: &Path) -> bool {
+        crate::vm::read_process(proc, self.pid).is_ok_and(|p| p.start_time_ticks == self.start_ticks)
+    }
 }
 
 /// Shows, sets, or sets for the time of a command.
@@ -142,6 +172,13 @@ pub fn run(args: &PolicyArgs) -> Result<ExitCode> {
     let switch = Switch::of_host();
     if args.command.is_empty() {
         let before = switch.get()?;
+        if let Some(note) = noted(&switch.note).filter(|n| n.is_alive(Path::new("/proc"))) {
+            bail!(
+                "process {} has set the policy for a while and restores {} at its end: wait for it, or end it",
+                note.pid,
+                note.before
+            );
+        }
         switch.set(policy)?;
         // Set on purpose: there is nothing to restore any more.
         let _ = fs::remove_file(&switch.note);
@@ -155,15 +192,19 @@ pub fn run(args: &PolicyArgs) -> Result<ExitCode> {
         let restore = switch.for_a_while(policy)?;
         let (program, arguments) = args.command.split_first().context("no command")?;
         let mut child = Command::new(program).args(arguments).spawn().with_context(|| format!("run {program}"))?;
-        let code = tokio::select! {
-            status = child.wait() => command_code(status.context("wait for the command")?),
+        let (code, signal) = tokio::select! {
+            status = child.wait() => (command_code(status.context("wait for the command")?), None),
             signal = endings.next() => {
-                end(&mut child).await;
-                eprintln!("ended by {signal}; policy {} restored", restore.before);
-                ExitCode::FAILURE
+                // A recorder gives its own command some time, too.
+                end(&mut child, 5 * GRACE).await;
+                (ExitCode::FAILURE, Some(signal))
             }
         };
-        drop(restore);
+        let before = restore.before.clone();
+        restore.restore()?;
+        if let Some(signal) = signal {
+            say!("ended by {signal}; policy {before} restored");
+        }
         Ok(code)
     })
 }
@@ -182,7 +223,7 @@ fn show() -> Result<()> {
         _ => "not switchable: no companion patch (patches/README.md)",
     };
     output::print(&format!("{}\n", policy.name()))?;
-    eprintln!("{note}");
+    say!("{note}");
     Ok(())
 }
 
@@ -206,7 +247,7 @@ mod tests {
         let restore = s.for_a_while("hard").unwrap();
         assert_eq!(read().trim(), "hard");
         assert!(dir.join("note").exists());
-        drop(restore);
+        restore.restore().unwrap();
         assert_eq!((read().trim(), dir.join("note").exists()), ("soft", false));
         let again = Switch { parameter: dir.join("parameter"), note: dir.join("note") };
         let panicked = std::panic::catch_unwind(move || {
@@ -230,6 +271,8 @@ mod tests {
         let start = crate::vm::read_process(Path::new("/proc"), me).unwrap().start_time_ticks;
         assert_eq!(note(me, start), None);
         assert_eq!(note(me, start + 1).as_deref(), Some("soft"));
+        fs::write(dir.join("note"), "{\"pid\":7,").unwrap();
+        assert_eq!(left_behind_at(&dir.join("note"), Path::new("/proc")).map(|n| n.before).as_deref(), Some("soft"));
         assert!(s.for_a_while("hard").err().unwrap().to_string().contains("was killed"));
         fs::remove_dir_all(&dir).unwrap();
     }

@@ -11,14 +11,18 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-/// How long a command may take to end after it was asked to.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long a command may take to end after it was asked to. One that is a recorder itself needs longer than its own command.
+pub const GRACE: Duration = Duration::from_secs(2);
 
 /// The signals that end a command in order.
 pub struct Endings {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
+    quit: Signal,
+    alarm: Signal,
+    user_1: Signal,
+    user_2: Signal,
 }
 
 impl Endings {
@@ -29,6 +33,10 @@ impl Endings {
             interrupt: on(SignalKind::interrupt())?,
             terminate: on(SignalKind::terminate())?,
             hang_up: on(SignalKind::hangup())?,
+            quit: on(SignalKind::quit())?,
+            alarm: on(SignalKind::alarm())?,
+            user_1: on(SignalKind::user_defined1())?,
+            user_2: on(SignalKind::user_defined2())?,
         })
     }
 
@@ -38,19 +46,24 @@ impl Endings {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.hang_up.recv() => "SIGHUP",
+            _ = self.quit.recv() => "SIGQUIT",
+            _ = self.alarm.recv() => "SIGALRM",
+            _ = self.user_1.recv() => "SIGUSR1",
+            _ = self.user_2.recv() => "SIGUSR2",
         }
     }
 }
 
-/// Asks the command to end, and after a while makes it.
-pub async fn end(child: &mut Child) {
+/// Asks the command to end, and after `grace` makes it; its status.
+pub async fn end(child: &mut Child, grace: Duration) -> Option<ExitStatus> {
     if let Some(pid) = child.id() {
         // SAFETY: kill takes any number; the child has not been waited for, so that the number is still its own.
         unsafe { libc::kill(pid as i32, libc::SIGTERM) };
     }
-    if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-        drop(child.kill().await);
+    if tokio::time::timeout(grace, child.wait()).await.is_err() {
+        let _ = child.kill().await;
     }
+    child.wait().await.ok()
 }
 
 /// The command's code, or 128 plus the signal's number, as shells have it.

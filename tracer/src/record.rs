@@ -2,11 +2,11 @@
 
 use std::{
     io::{IsTerminal, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitCode, ExitStatus},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use tokio::{
     process::{Child, Command},
     sync::mpsc,
@@ -23,11 +23,12 @@ use crate::{
     columns::{Unit, human},
     host::{Host, Roots, module_name},
     interval::{Interval, Totals},
-    layout::{Layout, Vendor},
+    layout::Vendor,
     module::{self, Change, Watch},
-    output, probe,
-    process::{Endings, command_code, end},
+    output, policy, probe,
+    process::{Endings, GRACE, command_code, end},
     recording::{End, FORMAT, Header, Latency, PinSource, VERSION, Writer},
+    say,
     sites::{self, Site},
     vm,
 };
@@ -39,8 +40,6 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         bail!("cannot record here:\n{errors}\n  'vmentry check' shows everything");
     }
     let tgids = selected_tgids(&args.vm, &args.pid)?;
-    // Opened before anything is attached: a wrong name costs nothing.
-    let out = output::create(&args.output, args.overwrite)?;
     let layout = probe::layout(&Roots::default().sys, facts.host.vendor)?;
     let sites = if args.verify_writes { sites(&facts.host)? } else { Vec::new() };
     if args.exact_writes && !layout.companion.vmcs_write {
@@ -85,16 +84,40 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         missing: facts.missing.clone(),
         host: facts.host,
     };
+    if let Some(program) = args.command.first()
+        && !is_program(program)
+    {
+        bail!("run {program}: there is no such program");
+    }
+    // Everything that can be refused has been: only now may an old recording be replaced.
+    let tracer = Tracer::load(&layout, &options)?;
+    let out = output::create(&args.output, args.overwrite)?;
     let writer = Writer::new(out, &header).with_context(|| format!("write {}", args.output.display()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
-    runtime.block_on(attached(args, header.host.vendor, &layout, &options, writer))
+    let module = header.host.vendor.and_then(module_name).map(|m| Watch::new(&Roots::default().sys, m));
+    runtime.block_on(attached(args, module, tracer, writer))
 }
 
-fn pin_source(config: &Config) -> PinSource {
+/// What pin writes come from with these globals, without the companion patch.
+pub fn pin_source(config: &Config) -> PinSource {
     match (config.get(Slot::VmxLoadedVmcs), config.get(Slot::VmcsPin)) {
         (Some(_), Some(_)) => PinSource::Shadow,
         _ => PinSource::None,
     }
+}
+
+/// The companion patch's parameter, where there is one.
+fn policy_now() -> Option<String> {
+    std::fs::read_to_string(Roots::default().sys.join(policy::PARAMETER)).ok()
+}
+
+/// Whether a command's name will be found.
+fn is_program(name: &str) -> bool {
+    let is_file = |path: PathBuf| path.is_file();
+    if name.contains('/') {
+        return is_file(name.into());
+    }
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| is_file(folder.join(name))))
 }
 
 /// The VMWRITEs of the pin controls in the loaded kvm_intel.
@@ -113,16 +136,16 @@ fn sites(host: &Host) -> Result<Vec<Site>> {
 }
 
 /// Processes to trace; none for all.
-fn selected_tgids(names: &[String], pids: &[u32]) -> Result<Option<Vec<u32>>> {
+pub fn selected_tgids(names: &[String], pids: &[u32]) -> Result<Option<Vec<u32>>> {
     if names.is_empty() && pids.is_empty() {
         return Ok(None);
     }
+    let mut tgids = Vec::new();
     for pid in pids {
-        if !Path::new("/proc").join(pid.to_string()).exists() {
-            bail!("--pid {pid}: there is no such process");
-        }
+        // A thread's id, as `top -H` shows it, stands for its process.
+        let process = vm::read_process(Path::new("/proc"), *pid);
+        tgids.push(process.map_err(|_| anyhow!("--pid {pid}: there is no such process"))?.tgid);
     }
-    let mut tgids = pids.to_vec();
     let running = vm::find_vms(Path::new("/proc"));
     for name in names {
         let of_name = running.iter().filter(|v| v.name == *name || v.process.tgid.to_string() == *name);
@@ -139,23 +162,28 @@ fn selected_tgids(names: &[String], pids: &[u32]) -> Result<Option<Vec<u32>>> {
 
 async fn attached(
     args: &RecordArgs,
-    vendor: Option<Vendor>,
-    layout: &Layout,
-    options: &Options,
+    mut module: Option<Watch>,
+    tracer: Tracer,
     mut writer: Writer<Box<dyn Write + Send>>,
 ) -> Result<ExitCode> {
     let tsc = TscMeter::start();
     let mut endings = Endings::new()?;
-    let mut collection = Collection::start(Tracer::load(layout, options)?, args.interval)?;
+    let mut collection = Collection::start(tracer, args.interval)?;
+    let policy = policy_now();
 
     let mut progress = Progress::new(args.command.is_empty());
     // Everything that can fail from here on must first let the collector detach.
-    let ended = pump(args, vendor, &mut endings, &mut collection.intervals, &mut writer, &mut progress).await;
+    let ended = pump(args, &mut module, &mut endings, &mut collection.intervals, &mut writer, &mut progress).await;
     collection.stop();
-    let mut failure = None;
+    let (mut failure, mut left_out) = (None, 0);
+    let mut replaced = ended.as_ref().is_ok_and(|e| MODULE_REASONS.contains(&e.reason));
     while let Some(interval) = collection.intervals.recv().await {
-        progress.add(&interval);
-        if ended.is_ok() && failure.is_none() {
+        let change = module.as_mut().and_then(Watch::look);
+        replaced |= change == Some(Change::Replaced);
+        if replaced {
+            left_out += interval.totals.entries;
+        } else if ended.is_ok() && failure.is_none() {
+            progress.add(&interval);
             failure = writer.write(&interval).err();
         }
     }
@@ -164,6 +192,9 @@ async fn attached(
     let name = args.output.display();
     let saved =
         |e: anyhow::Error| e.context(format!("write {name} (what was written before is whole: vmentry report {name})"));
+    if left_out > 0 {
+        say!("{left_out} entries were left out: they were read while another build of the KVM module was loaded");
+    }
     let Ended { reason, status } = match ended {
         Ok(ended) => ended,
         Err(Failure::Command(error)) => return Err(error),
@@ -175,7 +206,9 @@ async fn attached(
     let accounting = accounting?;
     progress.summary(args, reason, &accounting);
     let exact = accounting.exact;
-    writer.finish(End { reason: reason.into(), accounting, tsc_khz: tsc.khz() }).map_err(saved)?;
+    writer
+        .finish(End { reason: reason.into(), accounting, tsc_khz: tsc.khz(), policy_changed: policy != policy_now() })
+        .map_err(saved)?;
     if !exact {
         bail!("the kernel's count of entries and what arrived disagree: do not trust {name}, and report this as a bug");
     }
@@ -200,7 +233,7 @@ enum Failure {
 /// Writes intervals until something ends the recording.
 async fn pump(
     args: &RecordArgs,
-    vendor: Option<Vendor>,
+    module: &mut Option<Watch>,
     endings: &mut Endings,
     intervals: &mut mpsc::Receiver<Interval>,
     writer: &mut Writer<Box<dyn Write + Send>>,
@@ -213,7 +246,6 @@ async fn pump(
         }
         None => None,
     };
-    let mut watch = vendor.and_then(module_name).map(|m| Watch::new(&Roots::default().sys, m));
     let deadline = args.duration.map(|d| Instant::now() + d);
     let reason = loop {
         tokio::select! {
@@ -226,7 +258,7 @@ async fn pump(
             interval = intervals.recv() => match interval {
                 Some(interval) => {
                     progress.clear();
-                    if let Some(reason) = watch.as_mut().and_then(|w| module_changed(w, !args.verify_writes)) {
+                    if let Some(reason) = module.as_mut().and_then(|m| module_changed(m, !args.verify_writes)) {
                         break reason;
                     }
                     progress.add(&interval);
@@ -237,10 +269,12 @@ async fn pump(
             },
         }
     };
-    if let Some(child) = &mut child {
-        end(child).await;
-    }
-    Ok(Ended { reason, status: None })
+    let status = match &mut child {
+        Some(child) => end(child, GRACE).await,
+        None => None,
+    };
+    // A command that the user interrupted along with this program tells how it went; one that the time ended does not.
+    Ok(Ended { reason, status: status.filter(|_| reason != "duration") })
 }
 
 /// Reasons to end a recording before its time.
@@ -253,8 +287,8 @@ const MODULE_REASONS: [&str; 2] = [
 /// noticed may hold what was read at wrong places, and is left out.
 fn module_changed(watch: &mut Watch, may_go_on: bool) -> Option<&'static str> {
     match watch.look()? {
-        Change::Unloaded => eprintln!("the KVM module was unloaded: no VM can run; the recording goes on"),
-        Change::Reloaded if may_go_on => eprintln!("the KVM module is back, the same build; the recording goes on"),
+        Change::Unloaded => say!("the KVM module was unloaded: no VM can run; the recording goes on"),
+        Change::Reloaded if may_go_on => say!("the KVM module is back, the same build; the recording goes on"),
         Change::Reloaded => return Some(MODULE_REASONS[0]),
         Change::Replaced => return Some(MODULE_REASONS[1]),
     }
@@ -302,7 +336,8 @@ impl Progress {
         if self.line {
             let Totals { entries, dropped, .. } = self.totals;
             let rate = interval.totals.entries as f64 * 1e9 / interval.length_ns.max(1) as f64;
-            eprint!(
+            let _ = write!(
+                std::io::stderr(),
                 "\r\x1b[Krecording {:.0} s: {entries} entries ({rate:.0}/s) of {} VMs, {dropped} dropped. Ctrl-C stops",
                 self.started.elapsed().as_secs_f64(),
                 self.vms.len(),
@@ -312,26 +347,23 @@ impl Progress {
 
     fn clear(&self) {
         if self.line {
-            eprint!("\r\x1b[K");
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }
 
     fn summary(&self, args: &RecordArgs, reason: &str, accounting: &Accounting) {
         let Totals { entries, dropped, .. } = self.totals;
         let time = human(Some(self.started.elapsed().as_nanos() as f64), Unit::Ns);
-        eprintln!(
+        say!(
             "recorded {entries} entries of {} VMs in {time} (ended by {reason}), {dropped} dropped{}",
             self.vms.len(),
             if accounting.exact { "" } else { "; COUNTS DISAGREE" },
         );
         if dropped > 0 {
-            eprintln!(
-                "dropped entries are missing from every figure: try --ring-kib {}",
-                args.ring_kib.saturating_mul(4)
-            );
+            say!("dropped entries are missing from every figure: try --ring-kib {}", args.ring_kib.saturating_mul(4));
         }
         if args.output != Path::new("-") {
-            eprintln!("next: vmentry report {}", args.output.display());
+            say!("next: vmentry report {}", args.output.display());
         }
     }
 }

@@ -129,6 +129,9 @@ pub struct End {
     /// TSC frequency measured over the recording, kHz; none of a recording under a tenth of a second
     #[serde(default)]
     pub tsc_khz: Option<u32>,
+    /// the timer policy at the end was another than at the beginning
+    #[serde(default)]
+    pub policy_changed: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -363,6 +366,10 @@ impl<R: BufRead> Reader<R> {
             }
             let done = self.take(&text, &mut interval).with_context(|| format!("line {} is damaged", self.line))?;
             if done {
+                let odd = |s: &Series| s.pin_writes.count() > s.entries();
+                if interval.series.values().any(odd) {
+                    bail!("the interval that ends in line {} is damaged: more pin writes than entries", self.line);
+                }
                 return Ok(Some(interval));
             }
         }
@@ -464,7 +471,13 @@ pub mod tests {
         w.write(&interval(2_000)).unwrap();
         w.write(&Interval::starting(7)).unwrap();
         w.write(&interval(3_000)).unwrap();
-        w.finish(End { reason: "duration".into(), accounting: Accounting::default(), tsc_khz: None }).unwrap();
+        w.finish(End {
+            reason: "duration".into(),
+            accounting: Accounting::default(),
+            tsc_khz: None,
+            policy_changed: false,
+        })
+        .unwrap();
         bytes
     }
 

@@ -11,28 +11,27 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
     cli::{Format, ReportArgs},
+    host::Policy,
     output,
     recording::Reader,
-    report::{Dimension, Filter, Report, Source, View, claims, json, text},
+    report::{
+        Dimension, Filter, Report, Source, View,
+        claims::{self, Evidence},
+        json, text,
+    },
 };
 
 /// Reads, merges and prints.
 pub fn run(args: &ReportArgs) -> Result<()> {
     let view = view(args)?;
+    if args.claims {
+        return claims_on(args);
+    }
     let mut report = Report::default();
     for path in &args.files {
         read(path, &mut report).with_context(|| format!("read {}", path.display()))?;
     }
     match args.format {
-        Format::Text if args.claims => output::print(&claims::text(&report)),
-        Format::Json if args.claims => {
-            let json = serde_json::json!({
-                "format": "vmentry-claims/1",
-                "emulated": report.is_emulated(),
-                "claims": claims::claims(&report),
-            });
-            output::print(&(serde_json::to_string_pretty(&json)? + "\n"))
-        }
         Format::Text => output::print(&text::render(&report, &view)),
         Format::Json => {
             let by = (!args.by.is_empty()).then_some(view.by.as_slice());
@@ -42,6 +41,31 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     }
 }
 
+fn claims_on(args: &ReportArgs) -> Result<()> {
+    let mut evidence = Evidence::default();
+    for path in &args.files {
+        let failed = || format!("read {}", path.display());
+        read(path, &mut evidence.whole).with_context(failed)?;
+        let policy = evidence.whole.sources.last().map_or(Policy::Unknown, Source::policy);
+        if path == Path::new("-") {
+            bail!("--claims reads its files twice: name them");
+        }
+        read(path, evidence.by_policy.entry(policy).or_default()).with_context(failed)?;
+    }
+    let text = match args.format {
+        Format::Text => claims::text(&evidence),
+        Format::Json => {
+            let json = serde_json::json!({
+                "format": "vmentry-claims/1",
+                "emulated": evidence.whole.is_emulated(),
+                "claims": claims::claims(&evidence),
+            });
+            serde_json::to_string_pretty(&json)? + "\n"
+        }
+    };
+    output::print(&text)
+}
+
 fn view(args: &ReportArgs) -> Result<View> {
     let by = args.by.iter().filter_map(|name| Dimension::parse(name)).collect();
     let filters = args.filter.iter().map(|f| Filter::parse(f)).collect::<Result<_, _>>().map_err(|e| anyhow!(e))?;
@@ -49,7 +73,7 @@ fn view(args: &ReportArgs) -> Result<View> {
         by: if args.by.is_empty() { vec![Dimension::Vm, Dimension::Level, Dimension::Reason] } else { by },
         filters,
         sort: args.sort,
-        top: args.top,
+        top: args.top.map(|n| n as usize),
     })
 }
 

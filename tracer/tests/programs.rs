@@ -140,6 +140,12 @@ fn exact_writes_belong_to_the_next_entry_of_their_vmcs() {
     assert_eq!(bed.round(1, 10).exact_writes(), None);
     bed.write(1, PIN_CONTROLS, false);
     assert_eq!(bed.round(1, 10).outline().known_pin_writes(), Some(1));
+    // Nor may its first write pass for a first entry: it is who it is.
+    bed.set(3, EXITS, 5000);
+    bed.write(3, PIN_CONTROLS, false);
+    let stranger = bed.round(3, 10);
+    assert_eq!((stranger.vcpu, stranger.kvm), (3, bed.address + KVM_AT as u64));
+    assert_eq!((stranger.exact_writes(), stranger.exit_to_entry_ns), (None, Event::UNKNOWN_NS));
     for cause in [0, 1, 1, 2, 2, 2] {
         bed.run("kvm_preemption_timer_exit", HERE, &[bed.at(0), cause, 0]);
     }

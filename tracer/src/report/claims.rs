@@ -1,6 +1,8 @@
 //! The claims of commit 804939ea20 ("KVM: VMX: Leave preemption timer running when it's disabled", Linux 5.3) against
 //! recordings: claimed, measured here, from which figure, or n/a and why. Pure.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use tracer_common::rules::TimerCause;
 
@@ -30,8 +32,28 @@ pub struct Claim {
     pub from: String,
 }
 
+/// Recordings as the claims need them: all of them, and those of each policy alone.
+#[derive(Default)]
+pub struct Evidence {
+    /// everything
+    pub whole: Report,
+    /// by policy; recordings during which it changed are with unknown
+    pub by_policy: BTreeMap<Policy, Report>,
+}
+
+impl Evidence {
+    fn of(&self, policy: Policy) -> Result<&Report, String> {
+        let others = || {
+            let names: Vec<_> = self.by_policy.keys().map(|p| p.name()).collect();
+            format!("no recording under the {} policy (there is: {})", policy.name(), names.join(", "))
+        };
+        self.by_policy.get(&policy).ok_or_else(others)
+    }
+}
+
 /// All claims, in the commit's order.
-pub fn claims(report: &Report) -> Vec<Claim> {
+pub fn claims(evidence: &Evidence) -> Vec<Claim> {
+    let report = &evidence.whole;
     let claim = |claim, claimed, result: Result<(String, String), String>| {
         let (measured, from) = match result {
             Ok((measured, from)) => (Some(measured), from),
@@ -41,31 +63,29 @@ pub fn claims(report: &Report) -> Vec<Claim> {
     };
     vec![
         claim("a pin-control write slows the next VM entry", "more than doubles it", dirty_against_clean(report)),
-        claim("entries of a standard guest that toggle the timer bit, hard policy", "about 1 in 10", toggles(report)),
-        claim("nested entries that write pin controls twice, hard policy", "most", nested(report)),
-        claim("pin writes per entry, soft policy", "the bit stays set: none", soft(report)),
+        claim(
+            "entries of a standard guest that toggle the timer bit, hard policy",
+            "about 1 in 10",
+            evidence.of(Policy::Hard).and_then(toggles),
+        ),
+        claim(
+            "nested entries that write pin controls twice, hard policy",
+            "most",
+            evidence.of(Policy::Hard).and_then(nested),
+        ),
+        claim("pin writes per entry, soft policy", "the bit stays set: none", evidence.of(Policy::Soft).and_then(soft)),
         claim(
             "spurious timer exits",
             "only on a tickless CPU, without other exits for the largest delay",
             spurious(report),
         ),
         claim("the timer's largest delay", "at least 10 s, else KVM does not use it", delay(report)),
-        claim("immediate exits without the timer", "fall back to an IPI to itself", fallback(report)),
+        claim(
+            "immediate exits without the timer",
+            "fall back to an IPI to itself",
+            evidence.of(Policy::Off).and_then(fallback),
+        ),
     ]
-}
-
-fn policy(report: &Report) -> Option<Policy> {
-    let mut policies = report.sources.iter().map(|s| s.header.policy);
-    let first = policies.next()?;
-    policies.all(|p| p == first).then_some(first)
-}
-
-fn under(report: &Report, wanted: Policy) -> Result<(), String> {
-    match policy(report) {
-        Some(policy) if policy == wanted => Ok(()),
-        Some(policy) => Err(format!("recorded under the {} policy", policy.name())),
-        None => Err("the recordings' policies differ: report on them one by one".into()),
-    }
 }
 
 /// Series of a level whose pin writes are known.
@@ -86,7 +106,7 @@ fn at_least(writes: &Histogram, least: u64) -> (u64, u64) {
 
 /// Forced immediate exits run no guest instruction: their entry_to_exit is VM entry, VM exit, and what KVM does around them.
 fn dirty_against_clean(report: &Report) -> Result<(String, String), String> {
-    if report.latency() == Latency::Disturbed {
+    if report.latency() != Latency::Clean {
         return Err(
             "hooks on VMCS writes ran before the VM entries: record without --exact-writes and --verify-writes".into(),
         );
@@ -138,7 +158,6 @@ fn share(part: u64, whole: u64) -> String {
 }
 
 fn toggles(report: &Report) -> Result<(String, String), String> {
-    under(report, Policy::Hard)?;
     match at_least(&pin_writes(report, Level::L1), 1) {
         (_, 0) => Err("no L1 entry whose pin writes are known".into()),
         (dirty, all) => Ok((share(dirty, all), "pin_writes of L1 entries; depends on the guest's work".into())),
@@ -146,7 +165,6 @@ fn toggles(report: &Report) -> Result<(String, String), String> {
 }
 
 fn nested(report: &Report) -> Result<(String, String), String> {
-    under(report, Policy::Hard)?;
     match at_least(&pin_writes(report, Level::L2), 2) {
         (_, 0) => Err("no L2 entry: no VM ran a nested guest".into()),
         (twice, all) => Ok((share(twice, all), "pin_writes of L2 entries".into())),
@@ -154,7 +172,6 @@ fn nested(report: &Report) -> Result<(String, String), String> {
 }
 
 fn soft(report: &Report) -> Result<(String, String), String> {
-    under(report, Policy::Soft)?;
     let (mut all, mut writes) = (pin_writes(report, Level::L1), 0);
     all.merge(&pin_writes(report, Level::L2));
     all.buckets().for_each(|(low, _, n)| writes += low * n);
@@ -205,7 +222,6 @@ fn largest_delay(source: &Source) -> Option<f64> {
 }
 
 fn fallback(report: &Report) -> Result<(String, String), String> {
-    under(report, Policy::Off).map_err(|why| format!("{why}: reload kvm_intel with preemption_timer=0 to see it"))?;
     let timer: u64 = TimerCause::ALL.iter().filter_map(|&c| report.timer_exits(c)).sum();
     Ok((
         format!("{timer} timer exits among {} entries", report.whole.totals.entries),
@@ -214,10 +230,11 @@ fn fallback(report: &Report) -> Result<(String, String), String> {
 }
 
 /// The claims as text.
-pub fn text(report: &Report) -> String {
+pub fn text(evidence: &Evidence) -> String {
+    let report = &evidence.whole;
     let mut out = super::text::preamble(report);
     let emulated = if report.is_emulated() { " (emulated)" } else { "" };
-    for c in claims(report) {
+    for c in claims(evidence) {
         let measured = c.measured.map_or("n/a".into(), |m| m + emulated);
         out += &format!("\n{}\n  claimed   {}\n  measured  {measured}\n  from      {}\n", c.claim, c.claimed, c.from);
     }
@@ -226,8 +243,6 @@ pub fn text(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::{super::tests::report, *};
     use crate::interval::{
         Interval,
@@ -235,8 +250,15 @@ mod tests {
     };
     use tracer_common::{Event, Flags};
 
-    fn measured(report: &Report, at: usize) -> Option<String> {
-        claims(report)[at].measured.clone()
+    fn measured(report: Report, at: usize) -> Option<String> {
+        claims(&evidence(report))[at].measured.clone()
+    }
+
+    /// The claims read only the part of one policy from `by_policy`, which a test's report is as a whole.
+    fn evidence(report: Report) -> Evidence {
+        let policy = report.sources[0].policy();
+        let again = Report { sources: report.sources.clone(), whole: report.whole.clone() };
+        Evidence { whole: report, by_policy: BTreeMap::from([(policy, again)]) }
     }
 
     fn with_immediate(dirty: u64, clean: u64) -> Report {
@@ -254,24 +276,30 @@ mod tests {
 
     #[test]
     fn the_ratio_is_that_of_entries_without_guest_time() {
-        let ratio = measured(&with_immediate(40, 40), 0).unwrap();
+        let ratio = measured(with_immediate(40, 40), 0).unwrap();
         assert!(ratio.starts_with("1.98 times [1.9"), "{ratio}");
-        assert_eq!(measured(&with_immediate(29, 40), 0), None);
+        assert_eq!(measured(with_immediate(29, 40), 0), None);
         let mut disturbed = with_immediate(40, 40);
         disturbed.sources[0].header.latency = Latency::Disturbed;
-        assert_eq!(measured(&disturbed, 0), None);
+        assert_eq!(measured(disturbed, 0), None);
     }
 
     #[test]
-    fn a_claim_on_the_other_policy_is_n_a_and_says_so() {
-        let mut report = report();
-        assert_eq!(measured(&report, 1), None);
-        assert!(claims(&report)[1].from.contains("soft policy"));
-        assert_eq!(measured(&report, 3).as_deref(), Some("0.3833 (46 of 120)"));
-        report.sources[0].header.policy = Policy::Hard;
-        assert_eq!(measured(&report, 1).as_deref(), Some("19.2 % (23 of 120)"));
-        assert_eq!(measured(&report, 2), None, "no nested guest ran");
-        assert_eq!(measured(&report, 3), None);
+    fn a_claim_on_a_policy_is_measured_on_its_recordings_only() {
+        let soft = report();
+        let mut hard = report();
+        hard.sources[0].header.policy = Policy::Hard;
+        let claims_of = |e: &Evidence| claims(e).into_iter().map(|c| (c.measured, c.from)).collect::<Vec<_>>();
+        let only_soft = claims_of(&evidence(report()));
+        assert_eq!(only_soft[1].0, None);
+        assert!(only_soft[1].1.contains("no recording under the hard policy (there is: soft)"), "{}", only_soft[1].1);
+        assert_eq!(only_soft[3].0.as_deref(), Some("0.3833 (46 of 120)"));
+        let both =
+            Evidence { by_policy: BTreeMap::from([(Policy::Soft, soft), (Policy::Hard, hard)]), ..evidence(report()) };
+        let both = claims_of(&both);
+        assert_eq!(both[1].0.as_deref(), Some("19.2 % (23 of 120)"));
+        assert_eq!(both[2].0, None, "no nested guest ran");
+        assert_eq!(both[3].0.as_deref(), Some("0.3833 (46 of 120)"));
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
     json!({
         "format": FORMAT,
         "host": report.sources.first().map(|s| &s.header.host),
-        "policy": same(report.sources.iter().map(|s| json!(s.header.policy)).collect()),
+        "policy": same(report.sources.iter().map(|s| json!(s.policy())).collect()),
         "emulated": report.is_emulated(),
         "virtualized": same(report.sources.iter().map(|s| json!(s.header.host.virtualized)).collect()),
         "recordings": report.sources.iter().map(|s| json!({

@@ -11,6 +11,7 @@ use tracer_common::{Isa, rules::TimerCause};
 use crate::{
     columns::Column,
     histogram::Histogram,
+    host::Policy,
     interval::{Interval, Key, Series, Vm},
     reasons,
     recording::{End, Header, Latency},
@@ -107,6 +108,13 @@ pub struct Source {
     pub length_ns: u64,
 }
 
+impl Source {
+    /// The timer policy, where it was the same from beginning to end.
+    pub fn policy(&self) -> Policy {
+        if self.end.as_ref().is_some_and(|e| e.policy_changed) { Policy::Unknown } else { self.header.policy }
+    }
+}
+
 /// Recordings merged.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -185,7 +193,8 @@ impl Report {
         for (key, series) in &self.whole.series {
             let passes = |f: &Filter| {
                 let value = self.value(key, f.dimension).unwrap_or_else(|| "n/a".into()).to_lowercase();
-                f.values.contains(&value)
+                // What is not known is "-" in the table and "unknown" in JSON.
+                f.values.contains(&value) || value == "n/a" && f.values.iter().any(|v| v == "-" || v == "unknown")
             };
             if !view.filters.iter().all(passes) {
                 continue;
@@ -221,7 +230,7 @@ impl Report {
 
     /// Entries whose pin writes are not known.
     pub fn entries_without_pin_writes(&self) -> u64 {
-        self.whole.series.values().map(|s| s.entries() - s.pin_writes.count()).sum()
+        self.whole.series.values().map(|s| s.entries().saturating_sub(s.pin_writes.count())).sum()
     }
 
     /// Preemption-timer exits of a cause; none where there is no VMX.

@@ -26,7 +26,7 @@ pub fn preamble(report: &Report) -> String {
 /// Renders a report for a terminal or a file. No colours.
 pub fn render(report: &Report, view: &View) -> String {
     let mut out = preamble(report);
-    out += &totals(report);
+    out += &totals(report, view);
     let rows = report.rows(view);
     if rows.is_empty() {
         out += "\nno entries";
@@ -57,7 +57,9 @@ pub fn render(report: &Report, view: &View) -> String {
 fn loss(report: &Report) -> String {
     let t = &report.whole.totals;
     let mut line = if t.dropped + t.malformed + t.not_kept == 0 {
-        format!("no loss: {} entries, all delivered", t.entries)
+        let cut = report.sources.iter().any(|s| s.end.is_none());
+        let cut = if cut { " (cut off: what came after the last whole interval is missing)" } else { "" };
+        format!("no loss: {} entries, all delivered{cut}", t.entries)
     } else {
         let percent = 100.0 * (t.dropped + t.malformed + t.not_kept) as f64 / t.entries.max(1) as f64;
         let mut parts = vec![format!("{} delivered", t.delivered), format!("{} dropped (ring full)", t.dropped)];
@@ -76,6 +78,7 @@ fn loss(report: &Report) -> String {
 }
 
 fn recording(source: &Source) -> String {
+    let source_policy = source.policy();
     let Source { name, header: h, end, torn, intervals, length_ns } = source;
     let label = h.label.as_ref().map(|l| format!(" \"{l}\"")).unwrap_or_default();
     let mut out = format!(
@@ -95,17 +98,18 @@ fn recording(source: &Source) -> String {
         PinSource::Shadow => "shadow (differences of the controls' shadow copy)",
         PinSource::None => "none: n/a",
     };
-    let _ = writeln!(out, "policy     {}; pin writes from {source}", h.policy.name());
+    let changed = if source_policy == h.policy { "" } else { " at the beginning, another at the end" };
+    let _ = writeln!(out, "policy     {}{changed}; pin writes from {source}", h.policy.name());
     for missing in &h.missing {
         let _ = writeln!(out, "missing    {missing}");
     }
     out
 }
 
-fn totals(report: &Report) -> String {
+fn totals(report: &Report, view: &View) -> String {
     let count = |n: Option<u64>| n.map_or("n/a".to_owned(), |n| n.to_string());
     let t = &report.whole.totals;
-    let mut out = String::from("timer exits");
+    let mut out = String::from(if view.filters.is_empty() { "timer exits" } else { "unfiltered\ntimer exits" });
     for cause in TimerCause::ALL {
         let n = report.timer_exits(cause);
         // A cause that cannot be told is worth a word only where there is one.
@@ -235,7 +239,7 @@ mod tests {
         let mut whole = report();
         whole.whole.totals.entries = 120;
         whole.whole.totals.dropped = 0;
-        assert!(render(&whole, &view()).starts_with("no loss: 120 entries, all delivered\n"));
+        assert!(render(&whole, &view()).starts_with("no loss: 120 entries, all delivered (cut off"));
         whole.whole.totals.entries = 121;
         assert!(render(&whole, &view()).lines().next().unwrap().contains("DISAGREES"));
     }

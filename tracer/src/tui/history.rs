@@ -1,0 +1,119 @@
+//! The intervals of the last ten minutes; older ones live on in what was seen since the start.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::interval::{Interval, Key};
+
+/// Time that intervals are kept apart, ns.
+pub const KEPT_NS: u64 = 600_000_000_000;
+/// Series that are kept apart at most, whatever their age: about a gigabyte.
+pub const KEPT_SERIES: usize = 2_000_000;
+
+/// An interval whose keys are in order.
+#[derive(Clone, Debug, Default)]
+pub struct Slice {
+    /// number of the interval since the start; of a merge, the last one's
+    pub number: u64,
+    /// the interval
+    pub interval: Interval,
+    /// its keys, ascending, with their entries
+    pub keys: Vec<(Key, u64)>,
+}
+
+impl Slice {
+    fn new(number: u64, interval: Interval) -> Self {
+        let mut slice = Self { number, interval, keys: Vec::new() };
+        slice.order();
+        slice
+    }
+
+    fn order(&mut self) {
+        self.keys.clear();
+        self.keys.extend(self.interval.series.iter().map(|(k, s)| (*k, s.entries())));
+        self.keys.sort_unstable();
+    }
+}
+
+/// Everything seen.
+#[derive(Debug, Default)]
+pub struct History {
+    kept: VecDeque<Arc<Slice>>,
+    kept_ns: u64,
+    kept_series: usize,
+    next: u64,
+    /// The merge of all intervals before number `merged`. Not of all: merging costs, and few look at it.
+    whole: Arc<Slice>,
+    merged: u64,
+}
+
+impl History {
+    /// Adds an interval.
+    pub fn push(&mut self, interval: Interval) {
+        self.kept_ns += interval.length_ns;
+        self.kept_series += interval.series.len();
+        self.kept.push_back(Arc::new(Slice::new(self.next, interval)));
+        self.next += 1;
+        while self.kept.len() > 1 && (self.kept_ns > KEPT_NS || self.kept_series > KEPT_SERIES) {
+            if let Some(oldest) = self.kept.pop_front() {
+                self.kept_ns -= oldest.interval.length_ns;
+                self.kept_series -= oldest.interval.series.len();
+                if oldest.number >= self.merged {
+                    let whole = Arc::make_mut(&mut self.whole);
+                    whole.interval.merge(&oldest.interval);
+                    whole.keys.clear();
+                    self.merged = oldest.number + 1;
+                }
+            }
+        }
+    }
+
+    /// Number of the newest interval; none before the first.
+    pub fn newest(&self) -> Option<u64> {
+        self.kept.back().map(|s| s.number)
+    }
+
+    /// Number of the oldest that is kept apart.
+    pub fn oldest(&self) -> Option<u64> {
+        self.kept.front().map(|s| s.number)
+    }
+
+    /// The intervals that are kept apart, oldest first.
+    pub fn slices(&self) -> impl DoubleEndedIterator<Item = &Arc<Slice>> {
+        self.kept.iter()
+    }
+
+    /// The intervals of the last `seconds` up to the one with number `end`, oldest first: at least one, if there is one.
+    pub fn window(&self, seconds: f64, end: u64) -> Vec<Arc<Slice>> {
+        let mut taken = 0.0;
+        let mut slices: Vec<_> = self
+            .kept
+            .iter()
+            .rev()
+            .skip_while(|s| s.number > end)
+            .take_while(|s| {
+                let length = s.interval.length_ns as f64 / 1e9;
+                // An interval belongs to the window when most of it does.
+                let inside = taken == 0.0 || taken + length / 2.0 <= seconds;
+                taken += length.max(f64::MIN_POSITIVE);
+                inside
+            })
+            .cloned()
+            .collect();
+        slices.reverse();
+        slices
+    }
+
+    /// Everything up to the interval with number `end`, merged (further, where it was merged before).
+    pub fn since_start(&mut self, end: u64) -> Arc<Slice> {
+        let pending: Vec<_> =
+            self.kept.iter().filter(|s| s.number >= self.merged && s.number <= end).cloned().collect();
+        if !pending.is_empty() || self.whole.keys.is_empty() {
+            let whole = Arc::make_mut(&mut self.whole);
+            pending.iter().for_each(|s| whole.interval.merge(&s.interval));
+            whole.order();
+            self.merged = self.merged.max(pending.last().map_or(0, |s| s.number + 1));
+            whole.number = self.merged.saturating_sub(1);
+        }
+        Arc::clone(&self.whole)
+    }
+}

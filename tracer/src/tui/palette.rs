@@ -1,0 +1,114 @@
+//! How things look: few quiet colours, and something else than colour wherever it matters.
+
+use ratatui::style::{Color, Modifier, Style};
+
+/// What the terminal can show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colors {
+    /// none, or none wanted
+    None,
+    /// the 256 of xterm
+    Ansi256,
+    /// 24 bits
+    True,
+}
+
+/// Colours and characters to draw with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Palette {
+    /// colours
+    pub color: Colors,
+    /// only ASCII characters
+    pub ascii: bool,
+}
+
+impl Palette {
+    fn of(self, rgb: (u8, u8, u8), indexed: u8) -> Style {
+        match self.color {
+            Colors::None => Style::new(),
+            Colors::Ansi256 => Style::new().fg(Color::Indexed(indexed)),
+            Colors::True => Style::new().fg(Color::Rgb(rgb.0, rgb.1, rgb.2)),
+        }
+    }
+
+    /// Ordinary text.
+    pub fn plain(self) -> Style {
+        Style::new()
+    }
+
+    /// What is there to be found, not to be read.
+    pub fn quiet(self) -> Style {
+        match self.color {
+            Colors::None => Style::new().add_modifier(Modifier::DIM),
+            _ => self.of((118, 126, 140), 244),
+        }
+    }
+
+    /// Titles and names.
+    pub fn strong(self) -> Style {
+        Style::new().add_modifier(Modifier::BOLD)
+    }
+
+    /// The column sorted by, keys, what was chosen.
+    pub fn accent(self) -> Style {
+        self.of((122, 178, 210), 110).add_modifier(Modifier::BOLD)
+    }
+
+    /// Clean entries, sparklines.
+    pub fn clean(self) -> Style {
+        self.of((110, 168, 150), 72)
+    }
+
+    /// Dirty entries.
+    pub fn dirty(self) -> Style {
+        self.of((214, 162, 92), 179).add_modifier(Modifier::BOLD)
+    }
+
+    /// Better than the baseline.
+    pub fn lower(self) -> Style {
+        self.of((130, 178, 120), 108)
+    }
+
+    /// More than the baseline.
+    pub fn higher(self) -> Style {
+        self.of((206, 134, 110), 173)
+    }
+
+    /// A state to be aware of.
+    pub fn notice(self) -> Style {
+        self.of((224, 186, 108), 179).add_modifier(Modifier::BOLD)
+    }
+
+    /// What must not be overlooked.
+    pub fn loud(self) -> Style {
+        let style = Style::new().add_modifier(Modifier::BOLD);
+        match self.color {
+            Colors::None => style.add_modifier(Modifier::REVERSED),
+            Colors::Ansi256 => style.fg(Color::Indexed(231)).bg(Color::Indexed(160)),
+            Colors::True => style.fg(Color::Rgb(255, 255, 255)).bg(Color::Rgb(190, 40, 40)),
+        }
+    }
+
+    /// The selected row, over its own style.
+    pub fn selected(self) -> Style {
+        match self.color {
+            Colors::None => Style::new().add_modifier(Modifier::REVERSED),
+            Colors::Ansi256 => Style::new().bg(Color::Indexed(237)),
+            Colors::True => Style::new().bg(Color::Rgb(44, 50, 60)),
+        }
+    }
+
+    /// Eighths of a cell from the bottom, least first.
+    pub fn bars(self) -> &'static [char] {
+        if self.ascii {
+            &['.', ':', '-', '=', '+', '*', '%', '#']
+        } else {
+            &['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
+        }
+    }
+
+    /// One of two characters.
+    pub fn glyph(self, unicode: &'static str, ascii: &'static str) -> &'static str {
+        if self.ascii { ascii } else { unicode }
+    }
+}

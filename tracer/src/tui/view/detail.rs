@@ -1,0 +1,69 @@
+//! The detail pane: panels in as many columns as there is room for.
+
+use super::{panels, pen::Pen};
+use crate::tui::{App, detail::Detail};
+
+type Draw = fn(&mut Pen, &App, &Detail);
+
+/// A panel: how many lines it needs, how many it can use, and how it is drawn.
+struct Panel {
+    least: u16,
+    most: u16,
+    draw: Draw,
+}
+
+const HISTOGRAM: Panel = Panel { least: 7, most: 24, draw: panels::histogram };
+const SERIES: Panel = Panel { least: 5, most: 18, draw: panels::series };
+const SPECTRUM: Panel = Panel { least: 6, most: 11, draw: panels::spectrum };
+const PIN_WRITES: Panel = Panel { least: 3, most: 10, draw: panels::pin_writes };
+const REASONS: Panel = Panel { least: 4, most: 16, draw: panels::reasons };
+const SPURIOUS: Panel = Panel { least: 3, most: 17, draw: panels::spurious };
+
+/// Draws the detail of the selected row.
+pub fn draw(pen: &mut Pen, app: &mut App) {
+    app.prepare_detail();
+    let Some(detail) = &app.seen.detail else { return };
+    pen.rule(0, &format!("{}: {}", detail.name, app.window.name()));
+    let columns: &[&[&Panel]] = match pen.width() {
+        0..=71 => &[&[&HISTOGRAM, &SPECTRUM, &SERIES, &REASONS, &PIN_WRITES, &SPURIOUS]],
+        72..=149 => &[&[&HISTOGRAM, &SERIES, &PIN_WRITES], &[&SPECTRUM, &REASONS, &SPURIOUS]],
+        _ => &[&[&HISTOGRAM, &SERIES], &[&SPECTRUM, &PIN_WRITES], &[&REASONS, &SPURIOUS]],
+    };
+    let many = columns.len() as u16;
+    let width = (pen.width() + 1).saturating_sub(2 * many) / many;
+    for (at, panels) in columns.iter().enumerate() {
+        let x = 1 + at as u16 * (width + 2);
+        let height = pen.height().saturating_sub(1);
+        stack(&mut pen.part(x, 1, width, height), panels, app, detail);
+    }
+}
+
+/// Panels one below another: each its least while there is room, then what is left over, the first ones first.
+fn stack(pen: &mut Pen, panels: &[&Panel], app: &App, detail: &Detail) {
+    let mut left = pen.height();
+    let mut heights = Vec::new();
+    for panel in panels {
+        if panel.least > left {
+            break;
+        }
+        heights.push(panel.least);
+        left -= panel.least;
+    }
+    while left > 0 {
+        let before = left;
+        for (height, panel) in heights.iter_mut().zip(panels) {
+            if *height < panel.most && left > 0 {
+                *height += 1;
+                left -= 1;
+            }
+        }
+        if left == before {
+            break;
+        }
+    }
+    let mut y = 0;
+    for (height, panel) in heights.into_iter().zip(panels) {
+        (panel.draw)(&mut pen.part(0, y, pen.width(), height), app, detail);
+        y += height;
+    }
+}

@@ -1,0 +1,30 @@
+//! The last line: the filter being typed, else a message, else the keys.
+
+use super::pen::Pen;
+use crate::tui::{
+    App,
+    keys::{KEYS, Mode, label},
+};
+
+/// Draws it.
+pub fn draw(pen: &mut Pen, app: &App) {
+    let p = pen.palette;
+    let mut x = 1;
+    if app.mode == Mode::Filter {
+        x = pen.put(x, 0, "filter ", p.quiet());
+        x = pen.put(x, 0, &app.filter, p.strong());
+        x = pen.put(x, 0, p.glyph("▏", "_"), p.accent()) + 2;
+    } else if !app.status.is_empty() {
+        pen.put_cut(x, 0, &app.status, pen.width().saturating_sub(2), p.notice());
+        return;
+    }
+    for binding in KEYS.iter().filter(|b| b.footer && b.scope.covers(&app.mode)) {
+        let Some(key) = binding.keys.first().map(|k| label(k, p.ascii)) else { continue };
+        let width = (key.chars().count() + 1 + binding.name.len()) as u16;
+        if x + width > pen.width() {
+            break;
+        }
+        x = pen.put(x, 0, &key, p.accent());
+        x = pen.put(x + 1, 0, binding.name, p.quiet()) + 2;
+    }
+}

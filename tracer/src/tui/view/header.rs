@@ -1,0 +1,97 @@
+//! The header: which host, which policy, where figures come from, what was lost. What matters most stands first.
+
+use super::pen::Pen;
+use crate::{
+    columns::{Unit, human},
+    recording::PinSource,
+    tui::{App, Origin, columns::short},
+};
+
+/// Draws both lines.
+pub fn draw(pen: &mut Pen, app: &App) {
+    let p = pen.palette;
+    pen.paint(0, 0, pen.width(), p.strong());
+    let state = state(app);
+    let width = state.chars().count() as u16;
+    let notice = app.end.is_some() || app.replay.is_some_and(|r| r.paused);
+    let right = pen.width();
+    pen.put_right(right.saturating_sub(1), 0, &state, if notice { p.notice() } else { p.accent() });
+    let mut left = pen.part(0, 0, right.saturating_sub(width + 3), 1);
+    let mut x = left.put(1, 0, "vmentry", p.strong());
+    let host = &app.info.host;
+    let mut word = |text: &str, style| {
+        if !text.is_empty() {
+            x = left.put(x + 2, 0, text, style);
+        }
+    };
+    if host.emulated {
+        word("EMULATED", p.notice());
+    }
+    if let Origin::Replay { file } = &app.info.origin {
+        word(file, p.plain());
+    }
+    word(&host.name, p.plain());
+    if let Some(hypervisor) = host.virtualized.as_deref().filter(|_| !host.emulated) {
+        word(&format!("virtualized ({hypervisor})"), p.notice());
+    }
+    word(&host.kernel, p.quiet());
+    word(&host.cpu, p.quiet());
+    figures(pen, app);
+}
+
+/// Window, and whether it follows what happens.
+fn state(app: &App) -> String {
+    let mut words = Vec::new();
+    if let Some(baseline) = &app.baseline {
+        words.push(format!("vs {:.0} s of {}", baseline.seconds(), baseline.policy.name()));
+    }
+    if !app.filter.is_empty() {
+        words.push(format!("filter '{}'", app.filter));
+    }
+    words.push(app.window.name().to_owned());
+    match (&app.info.origin, app.replay) {
+        _ if app.paused => words.push("PAUSED".into()),
+        _ if app.end.is_some() => words.push(format!("{:.0} s BACK", app.behind_s())),
+        (Origin::Replay { .. }, Some(r)) => {
+            let speed = if r.paused { "STOPPED".into() } else { format!("x{}", r.speed) };
+            words.push(format!("replay {:.0}% {speed}", r.position * 100.0));
+        }
+        (Origin::Replay { .. }, None) => words.push("replay".into()),
+        (Origin::Live, _) => words.push("live".into()),
+    }
+    words.join(app.palette.glyph(" · ", " | "))
+}
+
+fn figures(pen: &mut Pen, app: &App) {
+    let p = pen.palette;
+    let mut x = 1;
+    if app.lost > 0 {
+        x = pen.put(x, 1, &format!(" LOST {} ", short(app.lost as f64)), p.loud()) + 2;
+    }
+    let rate = (app.seen.seconds > 0.0).then(|| app.seen.entries as f64 / app.seen.seconds);
+    let source = match app.info.pin_writes_source {
+        PinSource::None => "n/a",
+        source => source.name(),
+    };
+    let mut words = vec![
+        ("policy", app.info.policy.name().to_owned()),
+        ("entries/s", human(rate, Unit::PerSecond)),
+        ("pin writes", source.to_owned()),
+        ("own CPU", app.own_cpu.map_or("n/a".into(), |c| format!("{c:.1}%"))),
+        ("lost", app.lost.to_string()),
+        ("max delay", human(app.info.max_delay_s.map(|s| s * 1e9), Unit::Ns)),
+        ("times", app.units.name().to_owned()),
+    ];
+    if !app.info.missing.is_empty() {
+        words.push(("n/a here", app.info.missing.join(", ")));
+    }
+    words.retain(|(name, _)| app.lost == 0 || *name != "lost");
+    for (name, value) in words {
+        let width = (name.len() + 1 + value.chars().count()) as u16;
+        if x + width > pen.width() && x > 1 {
+            break;
+        }
+        x = pen.put(x, 1, name, p.quiet());
+        x = pen.put(x + 1, 1, &value, p.plain()) + 2;
+    }
+}
