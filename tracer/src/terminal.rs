@@ -12,7 +12,7 @@ use ratatui::{
     backend::CrosstermBackend,
     crossterm::{
         cursor, event, execute,
-        terminal::{self, EnterAlternateScreen, LeaveAlternateScreen},
+        terminal::{self, Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen},
     },
 };
 
@@ -36,8 +36,7 @@ impl Screen {
             before(info);
         }));
         enter()?;
-        let terminal = Terminal::new(CrosstermBackend::new(io::stdout())).context("prepare the terminal")?;
-        Ok(Self { terminal })
+        Ok(Self { terminal: new_terminal()? })
     }
 
     /// Gives the terminal back, stops this process as Ctrl-Z does, and takes the terminal again when it goes on.
@@ -46,7 +45,10 @@ impl Screen {
         // SAFETY: raising a signal in this process; SIGSTOP cannot be handled, and SIGCONT comes from the shell.
         unsafe { libc::kill(0, libc::SIGSTOP) };
         enter()?;
-        self.terminal.clear().context("clear the terminal")
+        // A new one draws everything anew. Clearing the old one would ask the terminal for its cursor, and the answer would go to
+        // the thread that reads keys.
+        self.terminal = new_terminal()?;
+        Ok(())
     }
 }
 
@@ -56,10 +58,15 @@ impl Drop for Screen {
     }
 }
 
+fn new_terminal() -> Result<Terminal<CrosstermBackend<Stdout>>> {
+    Terminal::new(CrosstermBackend::new(io::stdout())).context("prepare the terminal")
+}
+
 fn enter() -> Result<()> {
     terminal::enable_raw_mode().context("put the terminal into raw mode")?;
     TAKEN.store(true, Ordering::SeqCst);
-    execute!(io::stdout(), EnterAlternateScreen, event::EnableMouseCapture, cursor::Hide).context("take the terminal")
+    execute!(io::stdout(), EnterAlternateScreen, Clear(ClearType::All), event::EnableMouseCapture, cursor::Hide)
+        .context("take the terminal")
 }
 
 /// Safe to call at any time, more than once.
