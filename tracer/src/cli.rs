@@ -184,7 +184,7 @@ pub struct PolicyArgs {
     /// soft: the timer stays on, loaded with the largest value; hard: its bit in the pin controls is toggled
     #[arg(value_name = "soft|hard", value_parser = PossibleValuesParser::new(["soft", "hard"]), hide_possible_values = true)]
     pub policy: Option<String>,
-    /// Run this command under the policy, then restore the one before on every way out but kill -9
+    /// Run this command under the policy, then restore the one before: at the end, on errors and signals, not after kill -9
     #[arg(last = true, value_name = "COMMAND", requires = "policy")]
     pub command: Vec<String>,
 }

@@ -12,7 +12,7 @@ use ratatui::{
 
 use super::{
     Info, Origin, Palette,
-    columns::{COLUMNS, Kind, Sum, Units, Values, change},
+    columns::{COLUMNS, Kind, Parts, Sum, Units, Values, change},
     detail::Detail,
     history::{History, Slice},
     keys::{Action, Mode, action_of},
@@ -217,6 +217,9 @@ pub struct App {
     /// what is looked at
     pub seen: Seen,
     history: History,
+    parts: Parts,
+    /// The filter that sums of parts and of the baseline were made with.
+    summed_filter: String,
     unfolded: HashSet<Node>,
     selected_node: Option<Node>,
     stale: bool,
@@ -249,6 +252,8 @@ impl App {
             places: Places::default(),
             seen: Seen::default(),
             history: History::default(),
+            parts: Parts::default(),
+            summed_filter: String::new(),
             unfolded: HashSet::new(),
             selected_node: None,
             stale: false,
@@ -269,7 +274,7 @@ impl App {
 
     /// Forgets every interval: the user's reset, or a replay that was sought back. The baseline stays.
     pub fn reset(&mut self) {
-        self.history = History::default();
+        self.history = self.history.emptied();
         self.lost = 0;
         self.end = None;
         self.paused = false;
@@ -630,6 +635,12 @@ impl App {
         let names = vm_names(&slices);
         let before = self.baseline.iter().flat_map(|b| &b.slices);
         let matcher = Matcher::new(&self.filter, slices.iter().chain(before), &names);
+        if self.summed_filter != self.filter {
+            self.summed_filter.clone_from(&self.filter);
+            self.parts = Parts::default();
+            self.baseline.iter_mut().for_each(|b| b.values.clear());
+        }
+        self.parts.keep(slices.iter().chain(self.baseline.iter().flat_map(|b| &b.slices)));
         let making = Making {
             slices: &slices,
             names: &names,
@@ -638,10 +649,7 @@ impl App {
             order: self.order,
             unfolded: &self.unfolded,
         };
-        let rows = making.rows();
-        if let Some(baseline) = &mut self.baseline {
-            baseline.values.clear();
-        }
+        let rows = making.rows(&mut self.parts);
         let entries = slices.iter().map(|s| s.interval.totals.entries).sum();
         let seconds = slices.iter().map(|s| s.interval.length_ns as f64 / 1e9).sum();
         self.seen = Seen { slices, latest, names, matcher, rows, entries, seconds, detail: None };
@@ -663,10 +671,10 @@ impl App {
         let spark = &latest[latest.len().saturating_sub(SPARK)..];
         for row in rows.iter_mut().skip(first).take(count) {
             let node = row.node;
-            row.values.get_or_insert_with(|| Sum::of(slices, node, matcher).values());
+            row.values.get_or_insert_with(|| Sum::of(slices, node, matcher, &mut self.parts).values());
             row.spark.get_or_insert_with(|| spark.iter().map(|s| rate(s, node, matcher)).collect());
             if let Some(baseline) = &mut self.baseline {
-                let of = || Sum::of(&baseline.slices, node, matcher).values();
+                let of = || Sum::of(&baseline.slices, node, matcher, &mut self.parts).values();
                 row.before = Some(*baseline.values.entry(node).or_insert_with(of));
             }
         }
@@ -689,7 +697,7 @@ impl App {
         }
         names.reverse();
         let Seen { slices, latest, matcher, .. } = &self.seen;
-        self.seen.detail = Some(Detail::of(row.node, names.join(" / "), slices, latest, matcher));
+        self.seen.detail = Some(Detail::of(row.node, names.join(" / "), slices, latest, matcher, &mut self.parts));
     }
 }
 

@@ -1,14 +1,40 @@
 //! The table's columns: the figures of [`crate::columns`] and the counts that need more than one series.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use tracer_common::{Isa, rules::TimerCause};
 
-use super::{history::Slice, rows::Matcher, rows::Node};
+use super::{
+    history::Slice,
+    rows::{Matcher, Node},
+    tally::Tally,
+};
 use crate::{
     columns::{FIGURES, Figure, STATS, Stat, Unit, human},
     interval::{EntryKind, Series},
 };
+
+/// Sums of single intervals that are remembered at most.
+const MAX_PARTS: usize = 4096;
+
+/// What sums are made of: windows share all of their intervals but one with the next one.
+#[derive(Debug, Default)]
+pub struct Parts {
+    sums: HashMap<(u64, Node), Sum>,
+    slice: Tally,
+    window: Tally,
+}
+
+impl Parts {
+    /// Forgets all sums but those of these intervals.
+    pub fn keep<'a>(&mut self, slices: impl Iterator<Item = &'a Arc<Slice>>) {
+        let numbers: HashSet<u64> = slices.map(|s| s.number).collect();
+        self.sums.retain(|(number, _), _| numbers.contains(number));
+    }
+}
 
 /// What was seen of a node in a window.
 #[derive(Clone, Debug, Default)]
@@ -29,25 +55,55 @@ pub struct Sum {
 
 impl Sum {
     /// Of a node in a window.
-    pub fn of(slices: &[Arc<Slice>], node: Node, matcher: &Matcher) -> Self {
+    pub fn of(slices: &[Arc<Slice>], node: Node, matcher: &Matcher, parts: &mut Parts) -> Self {
+        if let [slice] = slices {
+            return Self::of_slice(slice, node, matcher, &mut parts.slice);
+        }
         let mut sum = Self { vmx: true, ..Self::default() };
         for slice in slices {
-            sum.seconds += slice.interval.length_ns as f64 / 1e9;
-            for (key, entries) in node.keys(slice).filter(|(key, _)| matcher.passes(key)) {
-                if let Some(series) = slice.interval.series.get(key) {
-                    sum.series.merge(series);
-                }
-                sum.vmx &= key.isa == Isa::Vmx;
-                if key.entry != EntryKind::Unknown {
-                    sum.known += entries;
-                    sum.dirty += if key.entry == EntryKind::Dirty { *entries } else { 0 };
-                }
-                if let Some(at) = key.cause.and_then(|c| TimerCause::ALL.iter().position(|&a| a == c)) {
-                    sum.timer_exits[at] += entries;
-                }
+            if let Some(part) = parts.sums.get(&(slice.number, node)) {
+                sum.add(part, &mut parts.window);
+                continue;
+            }
+            let part = Self::of_slice(slice, node, matcher, &mut parts.slice);
+            sum.add(&part, &mut parts.window);
+            if parts.sums.len() < MAX_PARTS {
+                parts.sums.insert((slice.number, node), part);
             }
         }
+        sum.series = parts.window.take();
         sum
+    }
+
+    fn of_slice(slice: &Slice, node: Node, matcher: &Matcher, tally: &mut Tally) -> Self {
+        let mut sum = Self { vmx: true, seconds: slice.interval.length_ns as f64 / 1e9, ..Self::default() };
+        for (key, entries) in node.keys(slice).filter(|(key, _)| matcher.passes(key)) {
+            if let Some(series) = slice.interval.series.get(key) {
+                tally.add(series);
+            }
+            sum.vmx &= key.isa == Isa::Vmx;
+            if key.entry != EntryKind::Unknown {
+                sum.known += entries;
+                sum.dirty += if key.entry == EntryKind::Dirty { *entries } else { 0 };
+            }
+            if let Some(at) = key.cause.and_then(|c| TimerCause::ALL.iter().position(|&a| a == c)) {
+                sum.timer_exits[at] += entries;
+            }
+        }
+        sum.series = tally.take();
+        sum
+    }
+
+    /// Adds another's counts; its distributions go to the tally.
+    fn add(&mut self, other: &Self, tally: &mut Tally) {
+        tally.add(&other.series);
+        self.seconds += other.seconds;
+        self.dirty += other.dirty;
+        self.known += other.known;
+        self.vmx &= other.vmx;
+        for (mine, theirs) in self.timer_exits.iter_mut().zip(other.timer_exits) {
+            *mine += theirs;
+        }
     }
 
     /// Timer exits of a cause; none where causes are not known of all.
@@ -97,6 +153,8 @@ pub enum Source {
 pub struct Column {
     /// name of the figure, above the titles of its columns
     pub group: &'static str,
+    /// the same where there is no room for it
+    pub short_group: &'static str,
     /// title
     pub title: &'static str,
     /// characters, without the gap
@@ -109,16 +167,19 @@ pub struct Column {
     pub of: Source,
 }
 
-const fn stat(group: &'static str, figure: usize, stat: usize, rank: u8) -> Column {
+const fn stat(figure: usize, stat: usize, rank: u8) -> Column {
     let kind = match FIGURES[figure].unit {
         Unit::Ns => Kind::Time,
         _ => Kind::Mean,
     };
-    Column { group, title: STATS[stat].title, width: 7, rank, kind, of: Source::Stat(FIGURES[figure], STATS[stat]) }
+    let (group, short_group) = [("entry_to_exit", ">exit"), ("exit_to_entry", ">entry"), ("", "")][figure];
+    let of = Source::Stat(FIGURES[figure], STATS[stat]);
+    Column { group, short_group, title: STATS[stat].title, width: 7, rank, kind, of }
 }
 
 const fn timer(title: &'static str, rank: u8, of: fn(&Sum) -> Option<f64>) -> Column {
-    Column { group: "timer exits", title, width: 6, rank, kind: Kind::Count, of: Source::Sum(of) }
+    let (group, short_group) = ("timer exits", "timer");
+    Column { group, short_group, title, width: 6, rank, kind: Kind::Count, of: Source::Sum(of) }
 }
 
 const P50: usize = 1;
@@ -130,21 +191,23 @@ const MEAN: usize = 6;
 pub const COLUMNS: [Column; 12] = [
     Column {
         group: "",
+        short_group: "",
         title: "ENTRIES/S",
         width: 9,
         rank: 0,
         kind: Kind::Rate,
         of: Source::Sum(|s| (s.seconds > 0.0).then(|| s.series.entries() as f64 / s.seconds)),
     },
-    stat("entry_to_exit", 0, P50, 1),
-    stat("entry_to_exit", 0, P99, 2),
-    stat("entry_to_exit", 0, MAX, 8),
-    stat("exit_to_entry", 1, P50, 6),
-    stat("exit_to_entry", 1, P99, 7),
-    stat("exit_to_entry", 1, MAX, 9),
-    Column { title: "PIN/E", width: 6, ..stat("", 2, MEAN, 3) },
+    stat(0, P50, 1),
+    stat(0, P99, 2),
+    stat(0, MAX, 8),
+    stat(1, P50, 6),
+    stat(1, P99, 7),
+    stat(1, MAX, 9),
+    Column { title: "PIN/E", width: 6, ..stat(2, MEAN, 3) },
     Column {
         group: "",
+        short_group: "",
         title: "DIRTY%",
         width: 6,
         rank: 4,

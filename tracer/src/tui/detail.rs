@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tracer_common::{Isa, rules::TimerCause};
 
 use super::{
-    columns::{Sum, Values},
+    columns::{Parts, Sum, Values},
     history::Slice,
     rows::{Matcher, Node, reason_name},
 };
@@ -66,16 +66,23 @@ pub struct Spurious {
 
 impl Detail {
     /// Of a node in a window and the latest intervals.
-    pub fn of(node: Node, name: String, window: &[Arc<Slice>], latest: &[Arc<Slice>], matcher: &Matcher) -> Self {
+    pub fn of(
+        node: Node,
+        name: String,
+        window: &[Arc<Slice>],
+        latest: &[Arc<Slice>],
+        matcher: &Matcher,
+        parts: &mut Parts,
+    ) -> Self {
         let mut detail = Self {
             node,
             name,
-            sum: Sum::of(window, node, matcher),
+            sum: Sum::of(window, node, matcher, parts),
             clean: Histogram::default(),
             dirty: Histogram::default(),
             unknown: Histogram::default(),
             reasons: Vec::new(),
-            latest: latest.iter().map(|s| Sum::of(std::slice::from_ref(s), node, matcher).values()).collect(),
+            latest: latest.iter().map(|s| Sum::of(std::slice::from_ref(s), node, matcher, parts).values()).collect(),
             spurious: spurious(node, latest, matcher),
         };
         let mut reasons: BTreeMap<(Isa, Option<u32>), Series> = BTreeMap::new();

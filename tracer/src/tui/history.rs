@@ -47,6 +47,11 @@ pub struct History {
 }
 
 impl History {
+    /// One that has seen nothing, but whose numbers go on: no two intervals ever share one.
+    pub fn emptied(&self) -> Self {
+        Self { next: self.next, merged: self.next, ..Self::default() }
+    }
+
     /// Adds an interval.
     pub fn push(&mut self, interval: Interval) {
         self.kept_ns += interval.length_ns;

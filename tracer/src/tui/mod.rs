@@ -8,6 +8,7 @@ pub mod history;
 pub mod keys;
 pub mod palette;
 pub mod rows;
+pub mod tally;
 pub mod view;
 
 pub use app::{App, Effect, ReplayCommand};

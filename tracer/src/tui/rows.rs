@@ -9,7 +9,7 @@ use std::{
 use tracer_common::Isa;
 
 use super::{
-    columns::{COLUMNS, Sum, Values},
+    columns::{COLUMNS, Parts, Sum, Values},
     history::Slice,
 };
 use crate::{
@@ -225,21 +225,21 @@ pub struct Making<'a> {
 
 impl Making<'_> {
     /// All rows, top to bottom.
-    pub fn rows(&self) -> Vec<Row> {
+    pub fn rows(&self, parts: &mut Parts) -> Vec<Row> {
         let mut rows = Vec::new();
-        self.add(None, 0, &mut rows);
+        self.add(None, 0, &mut rows, parts);
         rows
     }
 
-    fn add(&self, parent: Option<Node>, depth: u16, rows: &mut Vec<Row>) {
+    fn add(&self, parent: Option<Node>, depth: u16, rows: &mut Vec<Row>, parts: &mut Parts) {
         let mut children: Vec<Row> =
             self.entries(parent).into_iter().map(|(node, entries)| self.row(node, depth, entries)).collect();
-        self.sort(&mut children);
+        self.sort(&mut children, parts);
         for child in children {
             let (node, unfolded) = (child.node, child.unfolded == Some(true));
             rows.push(child);
             if unfolded {
-                self.add(Some(node), depth + 1, rows);
+                self.add(Some(node), depth + 1, rows, parts);
             }
         }
     }
@@ -288,14 +288,14 @@ impl Making<'_> {
         }
     }
 
-    fn sort(&self, rows: &mut [Row]) {
+    fn sort(&self, rows: &mut [Row], parts: &mut Parts) {
         let turn = |order: Ordering| if self.order.ascending { order } else { order.reverse() };
         match self.order.column {
             None => rows.sort_by(|a, b| turn(natural(&b.name, &a.name)).then(a.node.cmp(&b.node))),
             Some(0) => rows.sort_by(|a, b| turn(a.entries.cmp(&b.entries)).then(a.node.cmp(&b.node))),
             Some(column) => {
                 for row in rows.iter_mut() {
-                    row.values = Some(Sum::of(self.slices, row.node, self.matcher).values());
+                    row.values = Some(Sum::of(self.slices, row.node, self.matcher, parts).values());
                 }
                 let value = |r: &Row| r.values.and_then(|v| v[column.min(COLUMNS.len() - 1)]);
                 // What is not known comes last, whatever the order.

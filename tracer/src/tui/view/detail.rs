@@ -12,7 +12,7 @@ struct Panel {
     draw: Draw,
 }
 
-const HISTOGRAM: Panel = Panel { least: 7, most: 24, draw: panels::histogram };
+const HISTOGRAM: Panel = Panel { least: 5, most: 24, draw: panels::histogram };
 const SERIES: Panel = Panel { least: 5, most: 18, draw: panels::series };
 const SPECTRUM: Panel = Panel { least: 6, most: 11, draw: panels::spectrum };
 const PIN_WRITES: Panel = Panel { least: 3, most: 10, draw: panels::pin_writes };
@@ -38,21 +38,19 @@ pub fn draw(pen: &mut Pen, app: &mut App) {
     }
 }
 
-/// Panels one below another: each its least while there is room, then what is left over, the first ones first.
+/// Panels one below another: each its least if there is room for it, then a line in turn of what is left.
 fn stack(pen: &mut Pen, panels: &[&Panel], app: &App, detail: &Detail) {
     let mut left = pen.height();
     let mut heights = Vec::new();
     for panel in panels {
-        if panel.least > left {
-            break;
-        }
-        heights.push(panel.least);
-        left -= panel.least;
+        let least = if panel.least > left { 0 } else { panel.least };
+        heights.push(least);
+        left -= least;
     }
     while left > 0 {
         let before = left;
         for (height, panel) in heights.iter_mut().zip(panels) {
-            if *height < panel.most && left > 0 {
+            if (1..panel.most).contains(height) && left > 0 {
                 *height += 1;
                 left -= 1;
             }

@@ -2,7 +2,7 @@
 
 use super::{chart, pen::Pen};
 use crate::{
-    columns::{FIGURES, Unit, human},
+    columns::FIGURES,
     histogram::Histogram,
     tui::{
         App,
@@ -26,21 +26,25 @@ fn time(ns: Option<u64>, units: Units) -> String {
 /// entry_to_exit of clean and dirty entries over one logarithmic axis, each as shares of its own.
 pub fn histogram(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
+    let (width, height) = (pen.width(), pen.height());
     let x = title(pen, FIGURES[0].name);
     let plain = if detail.clean.count() > 0 || detail.dirty.count() > 0 { &detail.clean } else { &detail.unknown };
     let name = if std::ptr::eq(plain, &detail.clean) { "clean" } else { "all" };
     let x = pen.put(x + 2, 0, p.glyph("█", "#"), p.clean());
-    let x = pen.put(x + 1, 0, &format!("{name} {}", short(plain.count() as f64)), p.quiet());
+    let counted = |name: &str, h: &Histogram| match width {
+        0..44 => name.to_owned(),
+        _ => format!("{name} {}", short(h.count() as f64)),
+    };
+    let x = pen.put(x + 1, 0, &counted(name, plain), p.quiet());
     if detail.dirty.count() > 0 {
         let x = pen.put(x + 2, 0, p.glyph("●", "o"), p.dirty());
-        pen.put(x + 1, 0, &format!("dirty {}", short(detail.dirty.count() as f64)), p.quiet());
+        pen.put(x + 1, 0, &counted("dirty", &detail.dirty), p.quiet());
     }
     let both = [plain, &detail.dirty];
     let low = both.iter().filter_map(|h| h.min()).min().unwrap_or(1).max(1) as f64;
     let high = both.iter().filter_map(|h| h.max()).max().unwrap_or(1).max(1) as f64;
     // At least a doubling, so that a single value stands in the middle of something.
     let (low, high) = if high < low * 2.0 { (low / 1.5, high * 1.5) } else { (low, high * 1.02) };
-    let (width, height) = (pen.width(), pen.height());
     if width < 8 || height < 4 {
         return;
     }
@@ -200,7 +204,7 @@ pub fn spurious(pen: &mut Pen, app: &App, detail: &Detail) {
     for (line, exit) in detail.spurious.iter().take(lines).enumerate() {
         let y = 1 + line as u16;
         let vm = app.seen.names.get(&exit.vm).cloned().unwrap_or_else(|| format!("vm-{}", exit.vm));
-        let ago = if exit.ago_s < 0.5 { "now".into() } else { human(Some(exit.ago_s * 1e9), Unit::Ns) };
+        let ago = if exit.ago_s < 0.5 { "now".into() } else { format!("-{:.0} s", exit.ago_s) };
         pen.put_right(7, y, &ago, p.quiet());
         pen.put_cut(9, y, &format!("{vm}/{}", exit.vcpu), 12, p.plain());
         pen.put(22, y, "ran", p.quiet());

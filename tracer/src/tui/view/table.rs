@@ -54,7 +54,7 @@ pub fn draw(pen: &mut Pen, app: &mut App) {
     app.places = Places::default();
     let titles = match pen.height() {
         0..=2 => 0,
-        3..=7 => 1,
+        3..=5 => 1,
         _ => 2,
     };
     if pen.height() == 0 || pen.width() == 0 {
@@ -100,12 +100,12 @@ fn draw_groups(pen: &mut Pen, app: &App, layout: &Layout) {
     }
     let mut done = 0;
     while let Some((at, right)) = layout.columns.get(done) {
-        let group = COLUMNS[*at].group;
+        let (group, short) = (COLUMNS[*at].group, COLUMNS[*at].short_group);
         let many = layout.columns[done..].iter().take_while(|(at, _)| COLUMNS[*at].group == group).count();
         let left = right - COLUMNS[*at].width;
         let end = layout.columns[done + many - 1].1;
         if !group.is_empty() {
-            draw_group(pen, group, left, end);
+            draw_group(pen, if group.len() as u16 + 2 > end - left { short } else { group }, left, end);
         }
         done += many;
     }
@@ -116,7 +116,8 @@ fn draw_group(pen: &mut Pen, group: &str, left: u16, end: u16) {
     let quiet = pen.palette.quiet();
     let (width, name) = (end - left, group.len() as u16);
     if name + 2 > width {
-        return pen.put_cut(left, 0, group, width, quiet);
+        pen.put_right(end, 0, group, quiet);
+        return;
     }
     let line = pen.palette.glyph("─", "-");
     pen.fill(left..end, 0, line, quiet);

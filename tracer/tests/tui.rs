@@ -1,0 +1,561 @@
+//! The live screen without a terminal: every screen at many sizes against snapshots, keys and mouse as state.
+//!
+//! Snapshots are texts in tests/snapshots; UPDATE_SNAPSHOTS=1 writes them anew.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{collections::HashSet, env, fs, path::Path, sync::Arc};
+
+use ratatui::{
+    Terminal,
+    backend::TestBackend,
+    buffer::Buffer,
+    crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind},
+    style::Color,
+};
+use tracer_common::{Event, Flags};
+use vmentry::{
+    host::{Host, Policy},
+    interval::{Interval, Vm},
+    recording::PinSource,
+    tui::{
+        App, Colors, Effect, Info, Origin, Palette, ReplayCommand,
+        app::Window,
+        keys::{Action, KEYS, Mode, Scope, action_of, label},
+        rows::Group,
+        view,
+    },
+};
+
+const PLAIN: Palette = Palette { color: Colors::None, ascii: false };
+
+fn info() -> Info {
+    Info {
+        host: Host {
+            name: "kvm1".into(),
+            kernel: "6.12.0".into(),
+            cpu: "Intel(R) Xeon(R) Gold 6430".into(),
+            emulated: true,
+            ..Host::default()
+        },
+        policy: Policy::Soft,
+        pin_writes_source: PinSource::Shadow,
+        switchable: true,
+        max_delay_s: Some(68.72),
+        tsc_khz: Some(2_100_000),
+        missing: vec![],
+        origin: Origin::Live,
+    }
+}
+
+fn vm(id: u32) -> Arc<Vm> {
+    let name = ["web1", "db", "build-worker"].get(id as usize).map_or_else(|| format!("vm{id}"), |n| (*n).to_owned());
+    Arc::new(Vm { id, name, tgid: 100 + id, start_ticks: 7, ordinal: 0 })
+}
+
+fn event(vcpu: u32, reason: u32, guest_ns: u64, host_ns: u64, writes: u8) -> Event {
+    let flags = Flags::LEVEL_KNOWN
+        | Flags::IMMEDIATE_KNOWN
+        | Flags::SOFT_KNOWN
+        | Flags::PIN_READ
+        | Flags::PIN_WRITES_KNOWN
+        | Flags::REASON_KNOWN;
+    let mut event = Event {
+        entry_ns: 1000,
+        exit_ns: 1000 + guest_ns,
+        exit_to_entry_ns: host_ns,
+        exit_reason: reason,
+        vcpu,
+        flags,
+        isa: 1,
+        pin_writes: writes,
+        ..Event::default()
+    };
+    event.previous = event.outline();
+    event
+}
+
+/// The n-th second of three VMs: CPUID, HLT and timer exits, of which some are dirty and a few spurious.
+fn interval(n: u64) -> Interval {
+    let mut interval = Interval::starting(n * 1_000_000_000);
+    interval.length_ns = 1_000_000_000;
+    for id in 0..3 {
+        for vcpu in 0..2 {
+            for i in 0..(40 + 30 * u64::from(id) + 10 * (n % 5)) {
+                let spread = (i * i * 37 + n * 11) % 4_000;
+                interval.record(&event(vcpu, 10, 900 + spread, 700 + spread / 3, 0), &vm(id));
+                if i % 4 == 0 {
+                    interval.record(&event(vcpu, 12, 20_000 + 90 * spread, 400_000 + 250 * spread, 0), &vm(id));
+                }
+                if i % 8 == 0 {
+                    interval.record(&event(vcpu, 52, 3_000 + 2 * spread, 1_500 + spread, 1 + (i % 2) as u8), &vm(id));
+                }
+            }
+        }
+    }
+    if n % 7 == 3 {
+        let mut spurious = event(1, 52, 1_200_000, 2_000, 0);
+        spurious.flags |= Flags::SOFT_DISABLED;
+        interval.record(&spurious, &vm(1));
+    }
+    let entries = interval.series.values().map(|s| s.entries()).sum();
+    interval.totals.entries = entries;
+    interval.totals.delivered = entries;
+    interval
+}
+
+/// 200 VMs of 32 vCPUs.
+fn crowd() -> Interval {
+    let mut interval = Interval::starting(0);
+    interval.length_ns = 1_000_000_000;
+    for id in 0..200 {
+        for vcpu in 0..32 {
+            interval.record(&event(vcpu, 10, 900 + u64::from(id), 700, 0), &vm(id));
+        }
+    }
+    interval.totals.entries = 6400;
+    interval
+}
+
+fn empty() -> App {
+    App::new(info(), PLAIN)
+}
+
+fn app() -> App {
+    let mut app = empty();
+    (0..20).for_each(|n| app.push(interval(n)));
+    app.set_own_cpu(Some(0.4));
+    app
+}
+
+fn press(app: &mut App, keys: &str) -> Effect {
+    let mut effect = Effect::None;
+    for c in keys.chars() {
+        let code = match c {
+            '\n' => KeyCode::Enter,
+            '\x1b' => KeyCode::Esc,
+            '\t' => KeyCode::Tab,
+            '→' => KeyCode::Right,
+            '←' => KeyCode::Left,
+            '↓' => KeyCode::Down,
+            '⌫' => KeyCode::Backspace,
+            c => KeyCode::Char(c),
+        };
+        effect = app.key(KeyEvent::new(code, KeyModifiers::NONE));
+    }
+    effect
+}
+
+fn drawn(app: &mut App, width: u16, height: u16) -> Buffer {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| view::draw(frame, app)).unwrap();
+    terminal.backend().buffer().clone()
+}
+
+fn text(buffer: &Buffer) -> String {
+    let width = usize::from(buffer.area.width).max(1);
+    let line = |cells: &[ratatui::buffer::Cell]| cells.iter().map(|c| c.symbol()).collect::<String>();
+    buffer.content.chunks(width).map(|cells| line(cells).trim_end().to_owned() + "\n").collect()
+}
+
+/// Compares with tests/snapshots/NAME.txt.
+fn snapshot(name: &str, app: &mut App, width: u16, height: u16) {
+    let shown = text(&drawn(app, width, height));
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(format!("{name}-{width}x{height}.txt"));
+    if env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, &shown).unwrap();
+        return;
+    }
+    let wanted = fs::read_to_string(&path).unwrap_or_default();
+    assert!(shown == wanted, "{} differs; now:\n{shown}\nUPDATE_SNAPSHOTS=1 accepts it", path.display());
+}
+
+/// Every screen: a name, and how to get there.
+fn screens() -> Vec<(&'static str, App)> {
+    let after = |keys: &str| {
+        let mut app = app();
+        drawn(&mut app, 80, 24);
+        press(&mut app, keys);
+        app
+    };
+    let mut lost = app();
+    let mut loss = interval(20);
+    loss.totals.dropped = 1234;
+    loss.totals.entries += 1234;
+    lost.push(loss);
+    let mut baseline = after("1b");
+    baseline.push(interval(24));
+    let mut scrolled = after("[[[");
+    scrolled.push(interval(20));
+    let mut paused = after(" ");
+    paused.push(interval(20));
+    let mut replay = App::new(Info { origin: Origin::Replay { file: "lab.hlog".into() }, ..info() }, PLAIN);
+    replay.push(interval(0));
+    replay.set_replay(2.0, false, 0.25);
+    vec![
+        ("empty", empty()),
+        ("table", app()),
+        ("expanded", after("→↓→")),
+        ("detail", after("↓→d")),
+        ("series", after("dfF\x1bff")),
+        ("help", after("?")),
+        ("filter", after("/hlt")),
+        ("nothing-matches", after("/zzz\n")),
+        ("by-vcpu", after("gs")),
+        ("by-reason", after("ggr")),
+        ("cycles", after("uu")),
+        ("baseline", baseline),
+        ("question", after("p")),
+        ("paused", paused),
+        ("scrolled", scrolled),
+        ("lost", lost),
+        ("replay", replay),
+    ]
+}
+
+#[test]
+fn every_screen_looks_as_it_did() {
+    for (name, mut app) in screens() {
+        snapshot(name, &mut app, 80, 24);
+        let large = ["table", "detail", "help", "baseline"].contains(&name);
+        if large {
+            snapshot(name, &mut app, 200, 50);
+        }
+        if large || name == "empty" || name == "question" {
+            snapshot(name, &mut app, 40, 10);
+        }
+    }
+}
+
+#[test]
+fn every_screen_is_drawn_at_any_size() {
+    let sizes = [(0, 0), (1, 1), (0, 9), (9, 0), (2, 2), (3, 30), (30, 3), (13, 7), (40, 10), (80, 24), (200, 50)];
+    let mut crowded = empty();
+    (0..3).for_each(|_| crowded.push(crowd()));
+    let mut unfolded = empty();
+    unfolded.push(crowd());
+    drawn(&mut unfolded, 80, 24);
+    press(&mut unfolded, "→↓→d");
+    for (name, mut app) in screens().into_iter().chain([("crowd", crowded), ("crowd-detail", unfolded)]) {
+        for (width, height) in sizes {
+            let buffer = drawn(&mut app, width, height);
+            assert_eq!((buffer.area.width, buffer.area.height), (width, height), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_crowd_is_scrolled_through() {
+    let mut app = empty();
+    app.push(crowd());
+    drawn(&mut app, 80, 24);
+    app.act(Action::Last);
+    assert!(text(&drawn(&mut app, 80, 24)).contains("200 of 200"));
+    app.act(Action::PageUp);
+    assert_eq!(app.selected, 199 - 19);
+    snapshot("crowd", &mut app, 80, 24);
+}
+
+#[test]
+fn without_colours_there_are_none_and_in_ascii_nothing_else() {
+    for (name, mut app) in screens() {
+        app.palette = Palette { color: Colors::None, ascii: true };
+        for (width, height) in [(80, 24), (200, 50)] {
+            for cell in &drawn(&mut app, width, height).content {
+                assert!(cell.symbol().is_ascii(), "{name}: {}", cell.symbol());
+                assert_eq!((cell.fg, cell.bg), (Color::Reset, Color::Reset), "{name}");
+            }
+        }
+    }
+    let mut foreign = empty();
+    let mut interval = Interval::starting(0);
+    interval.length_ns = 1;
+    interval.record(&event(0, 10, 9, 9, 0), &Arc::new(Vm { name: "überall".into(), ..Vm::clone(&vm(9)) }));
+    foreign.push(interval);
+    foreign.palette.ascii = true;
+    assert!(text(&drawn(&mut foreign, 80, 24)).contains("?berall"));
+}
+
+#[test]
+fn colours_are_used_where_there_are_some_and_of_the_kind_there_is() {
+    for (colors, indexed) in [(Colors::Ansi256, true), (Colors::True, false)] {
+        let mut app = app();
+        app.palette.color = colors;
+        let buffer = drawn(&mut app, 80, 24);
+        assert!(buffer.content.iter().any(|c| c.fg != Color::Reset));
+        let of_kind = |c: Color| match c {
+            Color::Reset => true,
+            Color::Indexed(_) => indexed,
+            Color::Rgb(..) => !indexed,
+            _ => false,
+        };
+        assert!(buffer.content.iter().all(|c| of_kind(c.fg) && of_kind(c.bg)));
+    }
+}
+
+#[test]
+fn what_is_not_known_reads_n_a() {
+    let mut app = App::new(Info { pin_writes_source: PinSource::None, max_delay_s: None, ..info() }, PLAIN);
+    let mut interval = Interval::starting(0);
+    interval.length_ns = 1_000_000_000;
+    let bare = Event { exit_to_entry_ns: Event::UNKNOWN_NS, flags: Flags::NONE, isa: 2, ..event(0, 0x78, 5, 0, 0) };
+    interval.record(&bare, &vm(0));
+    app.push(interval);
+    let row = text(&drawn(&mut app, 200, 50)).lines().find(|l| l.contains("web1")).unwrap().to_owned();
+    assert_eq!(row.matches("n/a").count(), 8, "{row}");
+}
+
+fn modes() -> [Mode; 4] {
+    [Mode::Table, Mode::Filter, Mode::Help, Mode::Confirm(Policy::Hard)]
+}
+
+#[test]
+fn no_two_bindings_of_a_mode_have_a_key_in_common() {
+    for mode in modes() {
+        let mut seen = HashSet::new();
+        for key in KEYS.iter().filter(|b| b.scope.covers(&mode)).flat_map(|b| b.keys) {
+            assert!(seen.insert(key), "{mode:?}: {}", label(key, true));
+        }
+    }
+}
+
+#[test]
+fn every_key_of_a_binding_leads_to_its_action_and_is_in_the_help() {
+    let mut help = app();
+    help.act(Action::Help);
+    let page = text(&drawn(&mut help, 200, 100));
+    for binding in KEYS {
+        assert!(page.contains(binding.help), "{}", binding.help);
+        for &(code, modifiers) in binding.keys {
+            assert!(page.contains(&label(&(code, modifiers), false)));
+            for mode in modes().iter().filter(|m| binding.scope.covers(m)) {
+                assert_eq!(action_of(&KeyEvent::new(code, modifiers), mode), Some(binding.action));
+            }
+        }
+    }
+    assert_eq!(
+        action_of(&KeyEvent::new(KeyCode::Char('S'), KeyModifiers::SHIFT), &Mode::Table),
+        Some(Action::SortPrevious)
+    );
+    assert_eq!(action_of(&KeyEvent::new(KeyCode::Char('Z'), KeyModifiers::NONE), &Mode::Table), None);
+}
+
+/// What can be seen of an app: its screen and what it is doing.
+fn trace(app: &mut App) -> String {
+    let screen = text(&drawn(app, 200, 40));
+    format!("{screen}{:?}{:?}{}{}", app.mode, app.end, app.selected, app.figure)
+}
+
+#[test]
+fn every_binding_does_something() {
+    for binding in KEYS {
+        let mut app = app();
+        drawn(&mut app, 200, 40);
+        // Something to go away from: unfolded, in the middle, with filter and baseline, looking back.
+        press(&mut app, "b↓→/c\n[[");
+        drawn(&mut app, 200, 40);
+        press(&mut app, "↓");
+        match binding.scope {
+            Scope::Filter => drop(press(&mut app, "/web")),
+            Scope::Help => {
+                press(&mut app, "?");
+                drawn(&mut app, 80, 10);
+                app.act(Action::Down);
+            }
+            Scope::Confirm => drop(press(&mut app, "p")),
+            Scope::Any | Scope::Table => {}
+        }
+        match binding.action {
+            // Is there already.
+            Action::Window(Window::TenSeconds) => app.window = Window::Start,
+            Action::Expand => drop(press(&mut app, "/\x1b")),
+            _ => {}
+        }
+        let small = binding.scope == Scope::Help;
+        let look = |app: &mut App| if small { text(&drawn(app, 80, 10)) } else { trace(app) };
+        let before = look(&mut app);
+        let (code, modifiers) = binding.keys[0];
+        let effect = app.key(KeyEvent::new(code, modifiers));
+        assert!(
+            effect != Effect::None || look(&mut app) != before,
+            "{}: {}",
+            label(&binding.keys[0], true),
+            binding.help
+        );
+    }
+}
+
+#[test]
+fn keys_that_concern_others_become_effects() {
+    let mut app = app();
+    assert_eq!(press(&mut app, "q"), Effect::Quit);
+    assert_eq!(press(&mut app, "o"), Effect::SaveRecording);
+    assert_eq!(press(&mut app, "e"), Effect::SaveReport);
+    for mode in modes() {
+        app.mode = mode;
+        assert_eq!(app.key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL)), Effect::Quit);
+        assert_eq!(app.key(KeyEvent::new(KeyCode::Char('z'), KeyModifiers::CONTROL)), Effect::Suspend);
+    }
+}
+
+#[test]
+fn the_policy_is_switched_only_after_a_yes_and_only_where_it_can_be() {
+    let mut app = app();
+    assert_eq!(press(&mut app, "p"), Effect::None);
+    assert_eq!(app.mode, Mode::Confirm(Policy::Hard));
+    assert_eq!(press(&mut app, "n"), Effect::None);
+    assert_eq!(press(&mut app, "py"), Effect::SwitchPolicy(Policy::Hard));
+    app.set_policy(Policy::Hard);
+    assert_eq!(press(&mut app, "py"), Effect::SwitchPolicy(Policy::Soft));
+    app.info.switchable = false;
+    assert_eq!(press(&mut app, "py"), Effect::None);
+    assert_eq!(app.mode, Mode::Table);
+    press(&mut app, "p");
+    assert!(app.status.contains("companion patch"));
+}
+
+#[test]
+fn a_filter_is_typed_kept_and_cleared() {
+    let mut app = app();
+    press(&mut app, "/qweb");
+    assert_eq!((app.filter.as_str(), &app.mode), ("qweb", &Mode::Filter));
+    press(&mut app, "⌫⌫⌫⌫DB\n");
+    assert_eq!((app.filter.as_str(), &app.mode), ("DB", &Mode::Table));
+    app.refresh();
+    let names: Vec<_> = app.seen.rows.iter().map(|r| r.name.as_str()).collect();
+    assert_eq!(names, ["db"]);
+    press(&mut app, "\x1b");
+    app.refresh();
+    assert_eq!(app.seen.rows.len(), 3);
+}
+
+#[test]
+fn a_pause_freezes_what_is_seen_but_not_what_is_collected() {
+    let mut app = app();
+    press(&mut app, " ");
+    let (before, visible) = (text(&drawn(&mut app, 200, 50)), app.visible());
+    (20..30).for_each(|n| app.push(interval(n)));
+    assert_eq!(text(&drawn(&mut app, 200, 50)), before);
+    assert_eq!(app.visible(), visible);
+    assert_eq!(app.history().count(), 30);
+    press(&mut app, " ");
+    assert_eq!(app.visible().start_ns, 20_000_000_000);
+}
+
+#[test]
+fn looking_back_stays_where_it_is_and_ends_live() {
+    let mut app = app();
+    press(&mut app, "1[[");
+    assert_eq!(app.visible().start_ns, 17_000_000_000);
+    app.push(interval(20));
+    assert_eq!(app.visible().start_ns, 17_000_000_000);
+    assert_eq!(app.behind_s(), 3.0);
+    press(&mut app, "]]]");
+    assert_eq!((app.end, app.visible().start_ns), (None, 20_000_000_000));
+}
+
+#[test]
+fn windows_hold_what_their_names_say() {
+    let mut app = empty();
+    let mut whole = Interval::default();
+    for n in 0..90 {
+        app.push(interval(n));
+        whole.merge(&interval(n));
+    }
+    for (key, seconds) in [("1", 1), ("2", 10), ("3", 60), ("4", 90)] {
+        press(&mut app, key);
+        assert_eq!(app.visible().length_ns, seconds * 1_000_000_000);
+    }
+    assert_eq!(app.visible(), whole);
+    app.push(interval(90));
+    whole.merge(&interval(90));
+    assert_eq!(app.visible(), whole);
+}
+
+#[test]
+fn the_history_is_bounded_and_what_left_it_still_counts() {
+    let mut app = empty();
+    (0..700).for_each(|n| app.push(interval(n)));
+    assert_eq!(app.history().count(), 600);
+    press(&mut app, "4");
+    assert_eq!(app.visible().length_ns, 700_000_000_000);
+    press(&mut app, "x");
+    assert_eq!(app.history().count(), 0);
+    assert!(text(&drawn(&mut app, 80, 24)).contains("waiting"));
+}
+
+#[test]
+fn the_tree_unfolds_and_folds_and_the_selection_stays_on_its_row() {
+    let mut app = app();
+    press(&mut app, "→→");
+    app.refresh();
+    press(&mut app, "→");
+    app.refresh();
+    let names: Vec<_> = app.seen.rows.iter().map(|r| r.name.as_str()).collect();
+    assert_eq!(names[..5], ["build-worker", "vcpu 0", "CPUID", "HLT", "PREEMPTION_TIMER"]);
+    app.push(interval(20));
+    press(&mut app, "r");
+    app.refresh();
+    assert_eq!(app.seen.rows[app.selected].name, "vcpu 0");
+    press(&mut app, "←←");
+    assert_eq!(app.seen.rows[app.selected].name, "build-worker");
+    press(&mut app, "g");
+    assert_eq!(app.group, Group::Vcpu);
+}
+
+#[test]
+fn the_same_seconds_as_baseline_make_no_difference() {
+    let mut app = app();
+    press(&mut app, "b");
+    let page = text(&drawn(&mut app, 200, 50));
+    assert!(page.contains("vs 10 s of soft"));
+    let row = page.lines().find(|l| l.contains("web1")).unwrap();
+    assert_eq!(row.matches(" = ").count() + row.matches(" =\n").count() + row.matches("n/a").count(), 12, "{row}");
+}
+
+#[test]
+fn a_replay_is_steered_and_a_live_screen_is_not() {
+    let mut live = app();
+    assert_eq!(press(&mut live, "+"), Effect::None);
+    assert!(live.status.contains("--replay"));
+    let mut replay = App::new(Info { origin: Origin::Replay { file: "a.hlog".into() }, ..info() }, PLAIN);
+    assert_eq!(press(&mut replay, " "), Effect::Replay(ReplayCommand::Pause));
+    assert_eq!(press(&mut replay, "+"), Effect::Replay(ReplayCommand::Faster));
+    assert_eq!(press(&mut replay, ","), Effect::Replay(ReplayCommand::SeekBy(-10.0)));
+    press(&mut replay, "p");
+    assert_eq!(replay.mode, Mode::Table);
+}
+
+#[test]
+fn the_mouse_selects_unfolds_and_sorts() {
+    let mut app = app();
+    drawn(&mut app, 80, 24);
+    let at = |column, row, kind| MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE };
+    let click = MouseEventKind::Down(MouseButton::Left);
+    app.mouse(at(5, app.places.rows.y + 1, click));
+    assert_eq!(app.selected, 1);
+    app.mouse(at(5, app.places.rows.y + 1, click));
+    app.refresh();
+    assert_eq!(app.seen.rows.len(), 5);
+    app.mouse(at(5, 9, MouseEventKind::ScrollUp));
+    assert_eq!(app.selected, 0);
+    let (left, _, column) = app.places.titles[2];
+    app.mouse(at(left, app.places.title_line, click));
+    assert_eq!(app.order.column, column);
+    app.mouse(at(left, app.places.title_line, click));
+    assert!(app.order.ascending);
+}
+
+#[test]
+fn loss_is_said_loudly() {
+    let mut app = app();
+    app.palette.color = Colors::Ansi256;
+    let mut loss = interval(20);
+    loss.totals.dropped = 5;
+    app.push(loss);
+    let buffer = drawn(&mut app, 40, 10);
+    assert!(text(&buffer).contains("LOST 5"));
+    assert!(buffer.content.iter().any(|c| c.bg == Color::Indexed(160)));
+}
