@@ -269,13 +269,18 @@ impl Stage {
         for interval in self.app.history() {
             writer.write(interval).with_context(|| format!("write {}", path.display()))?;
         }
-        writer.finish(End {
-            reason: "saved from the live view".into(),
+        writer.finish(self.saved_end())?;
+        Ok(path)
+    }
+
+    /// What is saved ends here; the collection goes on, and balances its books at its own end.
+    fn saved_end(&self) -> End {
+        End {
+            reason: "saving it from the live view".into(),
             accounting: Accounting { exact: true, ..Accounting::default() },
             tsc_khz: None,
-            policy_changed: false,
-        })?;
-        Ok(path)
+            policy_changed: self.policy.is_some(),
+        }
     }
 
     fn save_report(&mut self) -> Result<PathBuf> {
@@ -284,7 +289,7 @@ impl Stage {
         let sources = self.header.iter().map(|header| Source {
             name: "live view".into(),
             header: header.clone(),
-            end: None,
+            end: Some(self.saved_end()),
             torn: false,
             intervals: 1,
             length_ns: whole.length_ns,

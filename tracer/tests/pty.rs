@@ -10,8 +10,12 @@ use std::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::process::CommandExt,
     },
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -28,6 +32,8 @@ struct Session {
     line: OwnedFd,
     before: libc::termios,
     seen: Arc<Mutex<String>>,
+    /// while set, nobody reads what is drawn
+    still: Arc<AtomicBool>,
 }
 
 fn settings(line: &OwnedFd) -> libc::termios {
@@ -41,6 +47,10 @@ fn settings(line: &OwnedFd) -> libc::termios {
 
 impl Session {
     fn start(columns: u16, lines: u16, environment: &[(&str, &str)]) -> Self {
+        Self::run(&["live", "--replay", RECORDING], Path::new("/"), columns, lines, environment)
+    }
+
+    fn run(args: &[&str], folder: &Path, columns: u16, lines: u16, environment: &[(&str, &str)]) -> Self {
         let (mut near, mut far) = (0, 0);
         let size = libc::winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: the pointers are to valid places or null, as openpty(3) allows.
@@ -52,7 +62,7 @@ impl Session {
         let (terminal, line) = unsafe { (File::from_raw_fd(near), OwnedFd::from_raw_fd(far)) };
         let before = settings(&line);
         let mut command = Command::new(env!("CARGO_BIN_EXE_vmentry"));
-        command.args(["live", "--replay", RECORDING]).env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8");
+        command.args(args).current_dir(folder).env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8");
         command.envs(environment.iter().copied()).env_remove("NO_COLOR");
         for stdio in [Command::stdin, Command::stdout, Command::stderr] {
             stdio(&mut command, Stdio::from(line.try_clone().unwrap()));
@@ -67,14 +77,18 @@ impl Session {
         }
         let child = command.spawn().unwrap();
         let seen = Arc::new(Mutex::new(String::new()));
-        let (into, mut from) = (Arc::clone(&seen), terminal.try_clone().unwrap());
+        let still = Arc::new(AtomicBool::new(false));
+        let (into, mut from, stands) = (Arc::clone(&seen), terminal.try_clone().unwrap(), Arc::clone(&still));
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(n @ 1..) = from.read(&mut bytes) {
+                while stands.load(Ordering::SeqCst) {
+                    sleep(Duration::from_millis(10));
+                }
                 into.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..n]));
             }
         });
-        Self { child, terminal, line, before, seen }
+        Self { child, terminal, line, before, seen, still }
     }
 
     fn seen(&self) -> String {
@@ -203,4 +217,39 @@ fn without_a_terminal_there_is_a_line_an_interval() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
     assert!(text.lines().count() >= 1 && text.lines().all(|l| l.contains("entries ")), "{text}");
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn a_terminal_that_stands_still_loses_no_interval() {
+    let folder = std::env::temp_dir().join(format!("vmentry-pty-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut session = Session::run(&["live"], &folder, 200, 50, &[]);
+    session.wait_for("entries/s");
+    sleep(Duration::from_secs(2));
+    // Longer than the queue between collector and screen, with more drawn than the terminal holds.
+    session.still.store(true, Ordering::SeqCst);
+    for _ in 0..90 {
+        session.press("?");
+        sleep(Duration::from_millis(260));
+    }
+    session.still.store(false, Ordering::SeqCst);
+    sleep(Duration::from_secs(2));
+    session.press("o");
+    session.wait_for("recording saved");
+    session.press("q");
+    assert!(session.ends().0.success());
+
+    let saved = std::fs::read_dir(&folder).unwrap().flatten().next().unwrap().path();
+    let text = std::fs::read_to_string(saved).unwrap();
+    let moments: Vec<(u64, u64)> = text
+        .lines()
+        .filter_map(|l| serde_json::from_str::<serde_json::Value>(l.strip_prefix('#')?).ok())
+        .filter_map(|v| Some((v["interval"]["start_ns"].as_u64()?, v["interval"]["length_ns"].as_u64()?)))
+        .collect();
+    let (first, last) = (moments[0], moments[moments.len() - 1]);
+    assert!(last.0 - first.0 > 15_000_000_000, "{moments:?}");
+    assert!(moments.iter().any(|m| m.1 > 2_000_000_000), "the terminal never held anything up: {moments:?}");
+    assert!(moments.windows(2).all(|w| w[0].0 + w[0].1 == w[1].0), "there is a gap: {moments:?}");
+    std::fs::remove_dir_all(folder).unwrap();
 }
