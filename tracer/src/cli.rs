@@ -61,6 +61,20 @@ pub struct CheckArgs {
     pub format: Format,
 }
 
+/// What to trace; everything without an argument.
+#[derive(Debug, Default, Args)]
+pub struct Targets {
+    /// Only VMs of this name or process, as 'vmentry check' lists them [repeatable]
+    #[arg(long, value_name = "NAME|PID")]
+    pub vm: Vec<String>,
+    /// Only VMs of this process [repeatable]
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<u32>,
+    /// Only these vCPU numbers, e.g. 0,2
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub vcpu: Vec<u32>,
+}
+
 /// Arguments of `record`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -84,15 +98,9 @@ pub struct RecordArgs {
     /// A name for the recording, shown in reports
     #[arg(long, value_name = "L")]
     pub label: Option<String>,
-    /// Only VMs of this name or process, as 'vmentry check' lists them [repeatable]
-    #[arg(long, value_name = "NAME|PID")]
-    pub vm: Vec<String>,
-    /// Only VMs of this process [repeatable]
-    #[arg(long, value_name = "PID")]
-    pub pid: Vec<u32>,
-    /// Only these vCPU numbers, e.g. 0,2
-    #[arg(long, value_name = "N", value_delimiter = ',')]
-    pub vcpu: Vec<u32>,
+    /// What to trace
+    #[command(flatten)]
+    pub targets: Targets,
     /// Size of each CPU's ring in KiB: a power of two; an entry takes 104 bytes
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024)]
     pub ring_kib: u32,
@@ -126,15 +134,9 @@ pub struct LiveArgs {
     /// Play this recording instead of tracing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu"])]
     pub replay: Option<PathBuf>,
-    /// Only VMs of this name or process, as 'vmentry check' lists them [repeatable]
-    #[arg(long, value_name = "NAME|PID")]
-    pub vm: Vec<String>,
-    /// Only VMs of this process [repeatable]
-    #[arg(long, value_name = "PID")]
-    pub pid: Vec<u32>,
-    /// Only these vCPU numbers, e.g. 0,2
-    #[arg(long, value_name = "N", value_delimiter = ',')]
-    pub vcpu: Vec<u32>,
+    /// What to trace
+    #[command(flatten)]
+    pub targets: Targets,
 }
 
 /// Arguments of `report`.

@@ -26,8 +26,8 @@ use crate::{
     policy::Restore,
     probe,
     process::Endings,
-    record::{pin_source, selected_tgids},
-    recording::{End, FORMAT, Header, Latency, Reader, VERSION, Writer},
+    record::{header, pin_source, selected_tgids, selected_vcpus},
+    recording::{End, Header, Reader, Writer},
     report::{Dimension, Report, Source, View, text},
     terminal::{self, Screen},
     tui::{App, Effect, Info, Origin, ReplayCommand, view},
@@ -56,8 +56,8 @@ pub fn run(args: &LiveArgs) -> Result<ExitCode> {
     }
     let layout = probe::layout(&Roots::default().sys, facts.host.vendor)?;
     let options = Options {
-        tgids: selected_tgids(&args.vm, &args.pid)?,
-        vcpu_ids: (!args.vcpu.is_empty()).then(|| args.vcpu.clone()),
+        tgids: selected_tgids(&args.targets)?,
+        vcpu_ids: selected_vcpus(&args.targets),
         ..Options::default()
     };
     runtime.block_on(live(&facts, &layout, &options))
@@ -68,7 +68,7 @@ async fn live(facts: &Facts, layout: &Layout, options: &Options) -> Result<ExitC
     let mut endings = Endings::new()?;
     let mut collection = Collection::start(Tracer::load(layout, options)?, PERIOD)?;
     let result = if terminal::is_usable() {
-        let mut stage = Stage::new(live_info(facts, layout), Some(header(facts, layout, options)))?;
+        let mut stage = Stage::new(live_info(facts, layout), Some(header(facts, layout, options, PERIOD)))?;
         stage.watch(&mut collection.intervals, &mut endings).await
     } else {
         lines(&mut collection.intervals, &mut endings).await
@@ -95,27 +95,6 @@ fn live_info(facts: &Facts, layout: &Layout) -> Info {
         tsc_khz: facts.timer.as_ref().and_then(|t| t.tsc_khz),
         missing: facts.missing.clone(),
         origin: Origin::Live,
-    }
-}
-
-fn header(facts: &Facts, layout: &Layout, options: &Options) -> Header {
-    Header {
-        format: FORMAT.into(),
-        version: VERSION,
-        tool: format!("vmentry {}", env!("CARGO_PKG_VERSION")),
-        command: std::env::args().collect(),
-        label: None,
-        anchor: Anchor::now(),
-        interval_ns: PERIOD.as_nanos() as u64,
-        ring_bytes: options.ring_bytes,
-        host: facts.host.clone(),
-        policy: facts.policy,
-        pin_writes_source: pin_source(&layout.config),
-        latency: Latency::Clean,
-        timer: facts.timer.clone(),
-        tickless_cpus: facts.tickless_cpus.clone(),
-        sites: Vec::new(),
-        missing: facts.missing.clone(),
     }
 }
 

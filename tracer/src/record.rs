@@ -4,6 +4,7 @@ use std::{
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
     process::{ExitCode, ExitStatus},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -16,14 +17,14 @@ use tracer_common::{Config, Slot};
 
 use crate::{
     bpf::{Options, Tracer},
-    check,
-    cli::RecordArgs,
+    check::{self, Facts},
+    cli::{RecordArgs, Targets},
     clock::{Anchor, TscMeter},
     collect::{Accounting, Collection},
     columns::{Unit, human},
     host::{Host, Roots, module_name},
     interval::{Interval, Totals},
-    layout::Vendor,
+    layout::{Layout, Vendor},
     module::{self, Change, Watch},
     output, policy, probe,
     process::{Endings, GRACE, command_code, end},
@@ -39,7 +40,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     if let Some(errors) = check::errors(&facts.problems()) {
         bail!("cannot record here:\n{errors}\n  'vmentry check' shows everything");
     }
-    let tgids = selected_tgids(&args.vm, &args.pid)?;
+    let tgids = selected_tgids(&args.targets)?;
     let layout = probe::layout(&Roots::default().sys, facts.host.vendor)?;
     let sites = if args.verify_writes { sites(&facts.host)? } else { Vec::new() };
     if args.exact_writes && !layout.companion.vmcs_write {
@@ -53,36 +54,21 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         exact_writes,
         // Not by default: a program on a tracepoint of kvm_intel keeps the module from being unloaded.
         timer_exits: layout.companion.timer_exit && (exact_writes || args.verify_writes),
-        sites: sites.clone(),
+        sites,
         ring_bytes: args
             .ring_kib
             .checked_mul(1024)
             .with_context(|| format!("--ring-kib {}: too large", args.ring_kib))?,
         tgids,
-        vcpu_ids: (!args.vcpu.is_empty()).then(|| args.vcpu.clone()),
+        vcpu_ids: selected_vcpus(&args.targets),
         kernel_log: args.kernel_log,
     };
-    let header = Header {
-        format: FORMAT.into(),
-        version: VERSION,
-        tool: format!("vmentry {}", env!("CARGO_PKG_VERSION")),
-        command: std::env::args().collect(),
-        label: args.label.clone(),
-        anchor: Anchor::now(),
-        interval_ns: args.interval.as_nanos() as u64,
-        ring_bytes: options.ring_bytes,
-        policy: facts.policy,
-        pin_writes_source: if exact_writes { PinSource::Tracepoint } else { pin_source(&layout.config) },
-        latency: match (exact_writes || args.verify_writes, args.with_latency) {
-            (false, _) => Latency::Clean,
-            (true, false) => Latency::Disturbed,
-            (true, true) => Latency::DisturbedButAsked,
-        },
-        timer: facts.timer.clone(),
-        tickless_cpus: facts.tickless_cpus.clone(),
-        sites,
-        missing: facts.missing.clone(),
-        host: facts.host,
+    let mut header = header(&facts, &layout, &options, args.interval);
+    header.label = args.label.clone();
+    header.latency = match (exact_writes || args.verify_writes, args.with_latency) {
+        (false, _) => Latency::Clean,
+        (true, false) => Latency::Disturbed,
+        (true, true) => Latency::DisturbedButAsked,
     };
     if let Some(program) = args.command.first()
         && !is_program(program)
@@ -96,6 +82,33 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
     let module = header.host.vendor.and_then(module_name).map(|m| Watch::new(&Roots::default().sys, m));
     runtime.block_on(attached(args, module, tracer, writer))
+}
+
+/// vCPU numbers to trace; none for all.
+pub fn selected_vcpus(targets: &Targets) -> Option<Vec<u32>> {
+    (!targets.vcpu.is_empty()).then(|| targets.vcpu.clone())
+}
+
+/// What a recording of this host begins with.
+pub fn header(facts: &Facts, layout: &Layout, options: &Options, interval: Duration) -> Header {
+    Header {
+        format: FORMAT.into(),
+        version: VERSION,
+        tool: format!("vmentry {}", env!("CARGO_PKG_VERSION")),
+        command: std::env::args().collect(),
+        label: None,
+        anchor: Anchor::now(),
+        interval_ns: interval.as_nanos() as u64,
+        ring_bytes: options.ring_bytes,
+        host: facts.host.clone(),
+        policy: facts.policy,
+        pin_writes_source: if options.exact_writes { PinSource::Tracepoint } else { pin_source(&layout.config) },
+        latency: Latency::Clean,
+        timer: facts.timer.clone(),
+        tickless_cpus: facts.tickless_cpus.clone(),
+        sites: options.sites.clone(),
+        missing: facts.missing.clone(),
+    }
 }
 
 /// What pin writes come from with these globals, without the companion patch.
@@ -136,7 +149,8 @@ fn sites(host: &Host) -> Result<Vec<Site>> {
 }
 
 /// Processes to trace; none for all.
-pub fn selected_tgids(names: &[String], pids: &[u32]) -> Result<Option<Vec<u32>>> {
+pub fn selected_tgids(targets: &Targets) -> Result<Option<Vec<u32>>> {
+    let Targets { vm: names, pid: pids, .. } = targets;
     if names.is_empty() && pids.is_empty() {
         return Ok(None);
     }
