@@ -104,8 +104,8 @@ async fn lines(intervals: &mut mpsc::Receiver<Interval>, endings: &mut Endings) 
         tokio::select! {
             _ = endings.next() => return Ok(()),
             interval = intervals.recv() => match interval {
-                Some(interval) => output::print(&line(&interval))?,
-                None => return Ok(()),
+                Some(interval) if output::print_while_read(&line(&interval))? => {}
+                _ => return Ok(()),
             },
         }
     }
