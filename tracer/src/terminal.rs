@@ -3,6 +3,7 @@
 use std::{
     env,
     io::{self, IsTerminal, Stdout},
+    mem::ManuallyDrop,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -23,8 +24,8 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The terminal, taken. Dropping it gives it back.
 pub struct Screen {
-    /// to draw on
-    pub terminal: Terminal<CrosstermBackend<Stdout>>,
+    /// to draw on; never dropped, because ratatui's drop complains on standard error and so panics when the terminal is gone
+    pub terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
 }
 
 impl Screen {
@@ -58,8 +59,8 @@ impl Drop for Screen {
     }
 }
 
-fn new_terminal() -> Result<Terminal<CrosstermBackend<Stdout>>> {
-    Terminal::new(CrosstermBackend::new(io::stdout())).context("prepare the terminal")
+fn new_terminal() -> Result<ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>> {
+    Terminal::new(CrosstermBackend::new(io::stdout())).map(ManuallyDrop::new).context("prepare the terminal")
 }
 
 fn enter() -> Result<()> {
