@@ -12,7 +12,7 @@ use tracer_common::Slot;
 use crate::{
     guest,
     host::{Host, Policy, Roots},
-    layout::{Companion, Vendor},
+    layout::{Companion, Layout, Vendor},
     policy, probe, vm,
 };
 
@@ -37,6 +37,9 @@ pub struct Facts {
     pub kernel_btf: bool,
     /// CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN
     pub may_trace: bool,
+    /// where this kernel keeps what the programs read; none when they cannot run here
+    #[serde(skip)]
+    pub layout: Option<Layout>,
     /// why the programs cannot run here; null when they can
     pub layout_error: Option<String>,
     /// fields that this kernel does not have, and what is n/a without them
@@ -138,7 +141,8 @@ impl Facts {
                 |_| vec![],
                 |l| l.missing.iter().map(|m| format!("{}: {} n/a", m.field, m.lost)).collect(),
             ),
-            layout_error: layout.err().map(|e| format!("{e:#}")),
+            layout_error: layout.as_ref().err().map(|e| format!("{e:#}")),
+            layout: layout.ok(),
             tells_timer_causes: causes,
             dev_kvm,
             timer: (host.vendor == Some(Vendor::Intel)).then(|| Timer::gather(&host, dev_kvm && ask_kvm)),
@@ -462,6 +466,7 @@ mod tests {
             policy: Policy::Soft,
             kernel_btf: true,
             may_trace: true,
+            layout: None,
             layout_error: None,
             missing: vec![],
             tells_timer_causes: true,

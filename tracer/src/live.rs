@@ -19,12 +19,11 @@ use crate::{
     clock::Anchor,
     collect::{Accounting, Collection},
     columns::{Column, Unit, human},
-    host::{Policy, Roots},
+    host::Policy,
     interval::{Interval, Level},
     layout::Layout,
     output,
     policy::Restore,
-    probe,
     process::Endings,
     record::{header, pin_source, selected_tgids, selected_vcpus},
     recording::{End, Header, Reader, Writer},
@@ -54,7 +53,7 @@ pub fn run(args: &LiveArgs) -> Result<ExitCode> {
             "cannot trace here:\n{errors}\n  'vmentry check' shows everything; 'vmentry live --replay FILE' plays a recording"
         );
     }
-    let layout = probe::layout(&Roots::default().sys, facts.host.vendor)?;
+    let layout = facts.layout.clone().context("no layout, and no error about it")?;
     let options = Options {
         tgids: selected_tgids(&args.targets)?,
         vcpu_ids: selected_vcpus(&args.targets),

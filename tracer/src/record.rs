@@ -26,7 +26,7 @@ use crate::{
     interval::{Interval, Totals},
     layout::{Layout, Vendor},
     module::{self, Change, Watch},
-    output, policy, probe,
+    output, policy,
     process::{Endings, GRACE, command_code, end},
     recording::{End, FORMAT, Header, Latency, PinSource, VERSION, Writer},
     say,
@@ -41,7 +41,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         bail!("cannot record here:\n{errors}\n  'vmentry check' shows everything");
     }
     let tgids = selected_tgids(&args.targets)?;
-    let layout = probe::layout(&Roots::default().sys, facts.host.vendor)?;
+    let layout = facts.layout.clone().context("no layout, and no error about it")?;
     let sites = if args.verify_writes { sites(&facts.host)? } else { Vec::new() };
     if args.exact_writes && !layout.companion.vmcs_write {
         bail!(
