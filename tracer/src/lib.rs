@@ -7,6 +7,7 @@ pub mod cli;
 pub mod clock;
 pub mod collect;
 pub mod columns;
+pub mod compare;
 pub mod guest;
 pub mod histogram;
 pub mod host;

@@ -108,6 +108,7 @@ pub fn header(facts: &Facts, layout: &Layout, options: &Options, interval: Durat
         tickless_cpus: facts.tickless_cpus.clone(),
         sites: options.sites.clone(),
         missing: facts.missing.clone(),
+        experiment: None,
     }
 }
 

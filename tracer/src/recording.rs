@@ -5,7 +5,7 @@
 //! #{"format":"vmentry-recording","version":1,...}              header, first line
 //! #{"vm":{"id":0,"name":"web1",...}}                           before the first interval that speaks of it
 //! Tag=vm=0;vcpu=0;level=L1;isa=vmx;reason=52;entry=clean;cause=deadline;figure=entry_to_exit_ns,<start>,<length>,<max>,HIST...
-//! #{"interval":{"start_ns":...,"length_ns":...,"totals":{...}}} completes an interval
+//! #{"interval":{"start_ns":...,"length_ns":...,"totals":{...}}} completes an interval; with "window" one of an experiment
 //! #{"end":{...}}                                               only when the recording ended in order
 //! ```
 
@@ -117,6 +117,37 @@ pub struct Header {
     pub sites: Vec<Site>,
     /// what this kernel does not tell: field and what is n/a without it
     pub missing: Vec<String>,
+    /// the experiment that this is a recording of; none of an ordinary one
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<Experiment>,
+}
+
+/// Two settings of the host, by turns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Experiment {
+    /// name of each setting, e.g. "soft": A, then B
+    pub arms: [String; 2],
+    /// what switches to each: a policy's name, or a command of the user's
+    pub switches: [String; 2],
+    /// length of a window that was asked for, ns
+    pub window_ns: u64,
+    /// what is left out after each switch, ns
+    pub washout_ns: u64,
+    /// rounds that were asked for, of four windows each
+    pub rounds: u32,
+    /// of the order of the windows
+    pub seed: u64,
+}
+
+/// Which window of an experiment an interval is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Label {
+    /// 0 for A, 1 for B
+    pub arm: u8,
+    /// from 0
+    pub round: u32,
+    /// place within the round, 0..=3
+    pub place: u8,
 }
 
 /// Last line of a recording that ended in order.
@@ -138,7 +169,13 @@ pub struct End {
 #[serde(rename_all = "snake_case")]
 enum Note {
     Vm(Vm),
-    Interval { start_ns: u64, length_ns: u64, totals: Box<Totals> },
+    Interval {
+        start_ns: u64,
+        length_ns: u64,
+        totals: Box<Totals>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        window: Option<Label>,
+    },
     End(End),
 }
 
@@ -226,6 +263,11 @@ impl<W: Write> Writer<W> {
 
     /// Appends an interval.
     pub fn write(&mut self, interval: &Interval) -> Result<()> {
+        self.write_window(interval, None)
+    }
+
+    /// Appends an interval that is a window of an experiment; none for one between windows.
+    pub fn write_window(&mut self, interval: &Interval, window: Option<Label>) -> Result<()> {
         let mut text = Vec::new();
         for (id, vm) in &interval.vms {
             if self.known_vms.insert(*id) {
@@ -249,7 +291,7 @@ impl<W: Write> Writer<W> {
             }
         }
         let Interval { start_ns, length_ns, totals, .. } = *interval;
-        note(&mut text, &Note::Interval { start_ns, length_ns, totals: Box::new(totals) })?;
+        note(&mut text, &Note::Interval { start_ns, length_ns, totals: Box::new(totals), window })?;
         self.append(&text)
     }
 
@@ -288,6 +330,7 @@ pub struct Reader<R: BufRead> {
     line: u64,
     header: Header,
     vms: BTreeMap<u32, Arc<Vm>>,
+    window: Option<Label>,
     end: Option<End>,
     torn: bool,
     deserializer: Deserializer,
@@ -328,6 +371,7 @@ impl<R: BufRead> Reader<R> {
             input,
             line: 1,
             vms: BTreeMap::new(),
+            window: None,
             end: None,
             torn: false,
             deserializer: Deserializer::new(),
@@ -342,6 +386,11 @@ impl<R: BufRead> Reader<R> {
     /// The last line, once everything was read; none where the recording was cut off.
     pub fn end(&self) -> Option<&End> {
         self.end.as_ref()
+    }
+
+    /// Which window of an experiment the interval read last is; none of an ordinary recording and between windows.
+    pub fn window(&self) -> Option<Label> {
+        self.window
     }
 
     /// Whether the file ended within an interval or a line: the recorder was killed, the disk was full.
@@ -380,7 +429,8 @@ impl<R: BufRead> Reader<R> {
             let note = serde_json::from_slice([b"{", json].concat().as_slice())?;
             match note {
                 Note::Vm(vm) => drop(self.vms.insert(vm.id, Arc::new(vm))),
-                Note::Interval { start_ns, length_ns, totals } => {
+                Note::Interval { start_ns, length_ns, totals, window } => {
+                    self.window = window;
                     interval.start_ns = start_ns;
                     interval.length_ns = length_ns;
                     interval.totals = *totals;
@@ -450,6 +500,7 @@ pub mod tests {
             tickless_cpus: String::new(),
             sites: vec![],
             missing: vec![],
+            experiment: None,
         }
     }
 
