@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 
-use crate::{bpf::DEFAULT_RING_BYTES, columns::Column, guest::Scenario};
+use crate::{bpf::DEFAULT_RING_BYTES, columns::Column, compare::condition::Condition, guest::Scenario};
 
 /// Measures VM-entry latency, pin-control VMCS writes per entry and spurious VMX-preemption-timer exits of KVM hosts.
 #[derive(Debug, Parser)]
@@ -37,6 +37,10 @@ pub enum Command {
     Record(RecordArgs),
     /// Report on recordings
     Report(ReportArgs),
+    /// Compare two timer policies, or other settings, on running VMs by turns
+    Ab(AbArgs),
+    /// Compare recordings: is B better than A, and how sure are we?
+    Compare(CompareArgs),
     /// Show or set the timer policy (companion patch)
     Policy(PolicyArgs),
     /// Run a small guest that makes known exits, to check a tracer with
@@ -174,6 +178,117 @@ pub struct ReportArgs {
     pub top: Option<u64>,
 }
 
+/// How a comparison is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ComparisonFormat {
+    /// for terminals
+    #[default]
+    Text,
+    /// for programs; the fields are in the README
+    Json,
+    /// one self-contained page
+    Html,
+}
+
+/// A setting to compare: its name and the command that switches to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArmCommand {
+    /// as shown
+    pub name: String,
+    /// run by `sh -c`
+    pub command: String,
+}
+
+/// Arguments of `ab`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Rounds of four windows, ABBA or BAAB by the seed. Policies need the companion
+patch (patches/README.md); --arm compares any other setting:
+  vmentry ab                                    soft against hard, 4.5 minutes
+  vmentry ab --policies soft,soft               what a difference by chance looks like
+  vmentry ab --window 1s --format html > ab.html
+  vmentry ab --arm 'haltpoll=echo 200000 > /sys/module/kvm/parameters/halt_poll_ns' \\
+             --arm 'none=echo 0 > /sys/module/kvm/parameters/halt_poll_ns'")]
+pub struct AbArgs {
+    /// The policies to compare, A first
+    #[arg(long, value_name = "A,B", value_delimiter = ',', default_value = "soft,hard", value_parser = PossibleValuesParser::new(["soft", "hard"]), hide_possible_values = true)]
+    pub policies: Vec<String>,
+    /// A setting to compare and the command that switches to it; twice, A first
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = arm, conflicts_with = "policies")]
+    pub arm: Vec<ArmCommand>,
+    /// Command that restores the setting on every way out [default: that of A]
+    #[arg(long, value_name = "COMMAND", requires = "arm")]
+    pub restore: Option<String>,
+    /// Length of a window
+    #[arg(long, value_name = "D", value_parser = duration, default_value = "5s")]
+    pub window: Duration,
+    /// Rounds of four windows; under 10 cannot tell much (2^-(N-1) is the least p)
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub rounds: u32,
+    /// Left out before the first window
+    #[arg(long, value_name = "D", value_parser = duration, default_value = "2s")]
+    pub warmup: Duration,
+    /// Left out after each switch
+    #[arg(long, value_name = "D", value_parser = duration, default_value = "500ms")]
+    pub washout: Duration,
+    /// Seed of the order of windows [default: from the clock; it is printed]
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+    /// File to record into
+    #[arg(short, long, value_name = "FILE", default_value = "vmentry-ab.hlog")]
+    pub output: PathBuf,
+    /// Replace FILE if it exists
+    #[arg(long)]
+    pub overwrite: bool,
+    /// A name for the recording, shown in reports
+    #[arg(long, value_name = "L")]
+    pub label: Option<String>,
+    /// How to print the comparison: text, json or html
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    pub format: ComparisonFormat,
+    /// What to trace
+    #[command(flatten)]
+    pub targets: Targets,
+    /// Size of each CPU's ring in KiB: a power of two; an entry takes 104 bytes
+    #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024)]
+    pub ring_kib: u32,
+    /// Run this command and stop when it ends
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vmentry compare vmentry-ab.hlog                 an experiment of 'vmentry ab'
+  vmentry compare soft.hlog hard.hlog             A, then B
+  vmentry compare a1.hlog a2.hlog --with b1.hlog b2.hlog
+  vmentry compare a.hlog b.hlog --fail-if 'entry_to_exit_ns.p99>+3%'
+
+Exit codes with --fail-if: 0 no condition holds; 3 one does, beyond chance;
+4 these windows cannot tell.")]
+pub struct CompareArgs {
+    /// One recording of 'vmentry ab' (or several), or A and B, or A's with --with
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// B's recordings
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub with: Vec<PathBuf>,
+    /// Keep entries with these values only, e.g. reason=CPUID,HLT [repeatable]
+    #[arg(long, value_name = "DIM=VALUE,..")]
+    pub filter: Vec<String>,
+    /// Fail if B is that much above (or below) A: FIGURE.STATISTIC>+N%, or >+N with ns, us, ms for a difference [repeatable]
+    #[arg(long, value_name = "CONDITION", value_parser = condition)]
+    pub fail_if: Vec<Condition>,
+    /// Seed of everything random in the statistics
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// How to print: text, json (its fields are in the README) or html
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    pub format: ComparisonFormat,
+}
+
 /// Arguments of `policy`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -215,6 +330,20 @@ fn scenarios() -> impl clap::builder::TypedValueParser<Value = Scenario> {
     use clap::builder::{PossibleValue, TypedValueParser as _};
     let values = Scenario::ALL.map(|s| PossibleValue::new(s.name()).help(s.description()));
     PossibleValuesParser::new(values).try_map(|name| name.parse::<Scenario>())
+}
+
+/// From "NAME=COMMAND".
+fn arm(text: &str) -> Result<ArmCommand, String> {
+    match text.split_once('=').map(|(name, command)| (name.trim(), command.trim())) {
+        Some((name, command)) if !name.is_empty() && !command.is_empty() => {
+            Ok(ArmCommand { name: name.into(), command: command.into() })
+        }
+        _ => Err("write NAME=COMMAND".into()),
+    }
+}
+
+fn condition(text: &str) -> Result<Condition, String> {
+    Condition::parse(text)
 }
 
 /// A column's name, or all of them.

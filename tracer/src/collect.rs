@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     time::MissedTickBehavior,
 };
 use tracer_common::{Counters, Event};
@@ -240,30 +240,35 @@ impl Collector {
 pub struct Collection {
     /// what was seen, in order; ends after the last interval
     pub intervals: mpsc::Receiver<Interval>,
-    stop: Option<oneshot::Sender<()>>,
+    /// a message asks for a cut; closing it, for the end
+    cuts: Option<mpsc::Sender<()>>,
     thread: JoinHandle<Result<Accounting>>,
 }
 
 impl Collection {
-    /// Attaches a tracer and collects from it on a thread of its own.
-    pub fn start(mut tracer: Tracer, period: Duration) -> Result<Self> {
+    /// Attaches a tracer and collects from it on a thread of its own. An interval ends every `period`, if there is one, and
+    /// with every [`Self::cut`].
+    pub fn start(mut tracer: Tracer, period: Option<Duration>) -> Result<Self> {
         tracer.attach()?;
         let collector = Collector::new(tracer);
-        let (stop, stopped) = oneshot::channel();
+        let (cuts, wanted) = mpsc::channel(1);
         let (send, intervals) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("collect".into())
-            .spawn(move || run(collector, period, stopped, &send))
+            .spawn(move || run(collector, period, wanted, &send))
             .context("start the collector's thread")?;
-        Ok(Self { intervals, stop: Some(stop), thread })
+        Ok(Self { intervals, cuts: Some(cuts), thread })
+    }
+
+    /// Ends the current interval now and takes it; none where the collector has ended by itself: joining says why.
+    pub async fn cut(&mut self) -> Option<Interval> {
+        self.cuts.as_ref()?.send(()).await.ok()?;
+        self.intervals.recv().await
     }
 
     /// Asks for the end. The last interval still has to be taken.
     pub fn stop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            // Fails only where the collector has ended by itself; joining says why.
-            let _ = stop.send(());
-        }
+        self.cuts = None;
     }
 
     /// Waits for the end; the balance.
@@ -279,23 +284,33 @@ impl Collection {
 /// neither a slow disk nor drawing delays the rings.
 fn run(
     mut collector: Collector,
-    period: Duration,
-    stop: oneshot::Receiver<()>,
+    period: Option<Duration>,
+    mut cuts: mpsc::Receiver<()>,
     out: &mpsc::Sender<Interval>,
 ) -> Result<Accounting> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the collector")?;
     runtime.block_on(async {
         let wake_ups = collector.wake_ups()?;
         let mut poll = tokio::time::interval(POLL);
-        let mut end = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+        // Without a period the arm below is never polled.
+        let length = period.unwrap_or(Duration::from_secs(1 << 30));
+        let mut end = tokio::time::interval_at(tokio::time::Instant::now() + length, length);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         end.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut stop = stop;
         loop {
             tokio::select! {
                 biased;
-                _ = &mut stop => break,
-                _ = end.tick() => {
+                cut = cuts.recv() => {
+                    if cut.is_none() {
+                        break;
+                    }
+                    collector.drain();
+                    // Who asked for it takes it.
+                    if out.send(collector.cut()?).await.is_err() {
+                        break;
+                    }
+                }
+                _ = end.tick(), if period.is_some() => {
                     collector.drain();
                     // Where the consumer has not taken the last one, this one goes on.
                     if let Ok(permit) = out.try_reserve() {

@@ -1,5 +1,6 @@
 //! `vmentry`: VM-entry latency, pin-control VMCS writes and spurious VMX-preemption-timer exits of KVM hosts.
 
+pub mod ab;
 pub mod bpf;
 pub mod btf;
 pub mod check;
@@ -8,6 +9,7 @@ pub mod clock;
 pub mod collect;
 pub mod columns;
 pub mod compare;
+pub mod comparing;
 pub mod guest;
 pub mod histogram;
 pub mod host;
@@ -24,6 +26,7 @@ pub mod record;
 pub mod recording;
 pub mod report;
 pub mod reporting;
+pub mod schedule;
 pub mod sites;
 pub mod terminal;
 pub mod tui;

@@ -65,7 +65,7 @@ pub fn run(args: &LiveArgs) -> Result<ExitCode> {
 async fn live(facts: &Facts, layout: &Layout, options: &Options) -> Result<ExitCode> {
     // Before anything is attached: a signal must not end this process without restoring the terminal and the policy.
     let mut endings = Endings::new()?;
-    let mut collection = Collection::start(Tracer::load(layout, options)?, PERIOD)?;
+    let mut collection = Collection::start(Tracer::load(layout, options)?, Some(PERIOD))?;
     let result = if terminal::is_usable() {
         let mut stage = Stage::new(live_info(facts, layout), Some(header(facts, layout, options, PERIOD)))?;
         stage.watch(&mut collection.intervals, &mut endings).await

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory, Parser};
 use vmentry::{
-    check,
+    ab, check,
     cli::{CheckArgs, Cli, Command, ExerciseArgs, Format, LiveArgs},
-    guest, live, output, policy, record, reporting, say,
+    comparing, guest, live, output, policy, record, reporting, say,
 };
 
 fn main() -> ExitCode {
@@ -33,6 +33,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Live(args) => live::run(args),
         Command::Record(args) => record::run(args),
         Command::Report(args) => reporting::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Ab(args) => ab::run(args),
+        Command::Compare(args) => comparing::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Exercise(args) => exercise(args).map(|()| ExitCode::SUCCESS),
     }

@@ -96,6 +96,16 @@ impl Switch {
     }
 }
 
+/// The policy that the companion patch's parameter names; none where there is no such parameter.
+pub fn now() -> Option<String> {
+    fs::read_to_string(Switch::of_host().parameter).ok()
+}
+
+/// Fails, with the way to it, where the policy cannot be switched.
+pub fn check_switchable() -> Result<()> {
+    Switch::of_host().get().map(|_| ())
+}
+
 /// Restores the policy when it is dropped: at the end, on an error, on a panic.
 #[must_use]
 pub struct Restore {

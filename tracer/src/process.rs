@@ -1,13 +1,14 @@
 //! Running a command beside the own work: what ends it, and how.
 
 use std::{
+    path::PathBuf,
     process::{ExitCode, ExitStatus},
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::{
-    process::Child,
+    process::{Child, Command},
     signal::unix::{Signal, SignalKind, signal},
 };
 
@@ -51,6 +52,36 @@ impl Endings {
             _ = self.user_1.recv() => "SIGUSR1",
             _ = self.user_2.recv() => "SIGUSR2",
         }
+    }
+}
+
+/// Fails where a command's program will not be found; no command is fine.
+pub fn refuse_unknown(command: &[String]) -> Result<()> {
+    match command.first() {
+        Some(program) if !is_program(program) => bail!("run {program}: there is no such program"),
+        _ => Ok(()),
+    }
+}
+
+fn is_program(name: &str) -> bool {
+    let is_file = |path: PathBuf| path.is_file();
+    if name.contains('/') {
+        return is_file(name.into());
+    }
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| is_file(folder.join(name))))
+}
+
+/// Starts a command, if there is one.
+pub fn start(command: &[String]) -> Result<Option<Child>> {
+    let Some((program, arguments)) = command.split_first() else { return Ok(None) };
+    Ok(Some(Command::new(program).args(arguments).spawn().with_context(|| format!("run {program}"))?))
+}
+
+/// Waits for a command's end; for ever where there is none.
+pub async fn exit_of(child: &mut Option<Child>) -> std::io::Result<ExitStatus> {
+    match child {
+        Some(child) => child.wait().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -2,17 +2,13 @@
 
 use std::{
     io::{IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::{ExitCode, ExitStatus},
     time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use tokio::{
-    process::{Child, Command},
-    sync::mpsc,
-    time::Instant,
-};
+use tokio::{sync::mpsc, time::Instant};
 use tracer_common::{Config, Slot};
 
 use crate::{
@@ -27,7 +23,7 @@ use crate::{
     layout::{Layout, Vendor},
     module::{self, Change, Watch},
     output, policy,
-    process::{Endings, GRACE, command_code, end},
+    process::{Endings, GRACE, command_code, end, exit_of, refuse_unknown, start},
     recording::{End, FORMAT, Header, Latency, PinSource, VERSION, Writer},
     say,
     sites::{self, Site},
@@ -70,11 +66,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         (true, false) => Latency::Disturbed,
         (true, true) => Latency::DisturbedButAsked,
     };
-    if let Some(program) = args.command.first()
-        && !is_program(program)
-    {
-        bail!("run {program}: there is no such program");
-    }
+    refuse_unknown(&args.command)?;
     // Everything that can be refused has been: only now may an old recording be replaced.
     let tracer = Tracer::load(&layout, &options)?;
     let out = output::create(&args.output, args.overwrite)?;
@@ -118,20 +110,6 @@ pub fn pin_source(config: &Config) -> PinSource {
         (Some(_), Some(_)) => PinSource::Shadow,
         _ => PinSource::None,
     }
-}
-
-/// The companion patch's parameter, where there is one.
-fn policy_now() -> Option<String> {
-    std::fs::read_to_string(Roots::default().sys.join(policy::PARAMETER)).ok()
-}
-
-/// Whether a command's name will be found.
-fn is_program(name: &str) -> bool {
-    let is_file = |path: PathBuf| path.is_file();
-    if name.contains('/') {
-        return is_file(name.into());
-    }
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| is_file(folder.join(name))))
 }
 
 /// The VMWRITEs of the pin controls in the loaded kvm_intel.
@@ -183,8 +161,8 @@ async fn attached(
 ) -> Result<ExitCode> {
     let tsc = TscMeter::start();
     let mut endings = Endings::new()?;
-    let mut collection = Collection::start(tracer, args.interval)?;
-    let policy = policy_now();
+    let mut collection = Collection::start(tracer, Some(args.interval))?;
+    let before = policy::now();
 
     let mut progress = Progress::new(args.command.is_empty());
     // Everything that can fail from here on must first let the collector detach.
@@ -222,7 +200,7 @@ async fn attached(
     progress.summary(args, reason, &accounting);
     let exact = accounting.exact;
     writer
-        .finish(End { reason: reason.into(), accounting, tsc_khz: tsc.khz(), policy_changed: policy != policy_now() })
+        .finish(End { reason: reason.into(), accounting, tsc_khz: tsc.khz(), policy_changed: before != policy::now() })
         .map_err(saved)?;
     if !exact {
         bail!("the kernel's count of entries and what arrived disagree: do not trust {name}, and report this as a bug");
@@ -254,13 +232,7 @@ async fn pump(
     writer: &mut Writer<Box<dyn Write + Send>>,
     progress: &mut Progress,
 ) -> Result<Ended, Failure> {
-    let mut child = match args.command.split_first() {
-        Some((program, arguments)) => {
-            let spawned = Command::new(program).args(arguments).spawn().with_context(|| format!("run {program}"));
-            Some(spawned.map_err(Failure::Command)?)
-        }
-        None => None,
-    };
+    let mut child = start(&args.command).map_err(Failure::Command)?;
     let deadline = args.duration.map(|d| Instant::now() + d);
     let reason = loop {
         tokio::select! {
@@ -317,11 +289,9 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-async fn exit_of(child: &mut Option<Child>) -> std::io::Result<ExitStatus> {
-    match child {
-        Some(child) => child.wait().await,
-        None => std::future::pending().await,
-    }
+/// Whether standard error can show a line that is overwritten.
+pub fn has_moving_line() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
 }
 
 /// What is said on standard error while and after recording.
@@ -335,10 +305,8 @@ struct Progress {
 impl Progress {
     /// A line that moves is for terminals, and not where the command writes there too.
     fn new(alone: bool) -> Self {
-        let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
-        let line = alone && std::io::stderr().is_terminal() && !dumb;
         Self {
-            line,
+            line: alone && has_moving_line(),
             started: std::time::Instant::now(),
             totals: Totals::default(),
             vms: std::collections::BTreeSet::new(),

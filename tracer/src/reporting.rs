@@ -13,7 +13,7 @@ use crate::{
     cli::{Format, ReportArgs},
     host::Policy,
     output,
-    recording::Reader,
+    recording::{Header, Reader},
     report::{
         Dimension, Filter, Report, Source, View,
         claims::{self, Evidence},
@@ -77,7 +77,8 @@ fn view(args: &ReportArgs) -> Result<View> {
     })
 }
 
-fn open(path: &Path) -> Result<Box<dyn BufRead>> {
+/// Opens a recording; '-' is standard input.
+pub fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     if path == Path::new("-") {
         return Ok(Box::new(io::stdin().lock()));
     }
@@ -88,17 +89,16 @@ fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
 }
 
+/// A recording of which nothing but the header was read.
+pub fn source(path: &Path, header: &Header) -> Source {
+    let name = path.display().to_string();
+    Source { name, header: header.clone(), end: None, torn: false, intervals: 0, length_ns: 0 }
+}
+
 fn read(path: &Path, report: &mut Report) -> Result<()> {
     let mut reader = Reader::new(open(path)?)?;
     let at = report.sources.len();
-    report.sources.push(Source {
-        name: path.display().to_string(),
-        header: reader.header().clone(),
-        end: None,
-        torn: false,
-        intervals: 0,
-        length_ns: 0,
-    });
+    report.sources.push(source(path, reader.header()));
     let mut vms = BTreeMap::new();
     while let Some(interval) = reader.read_interval()? {
         report.sources[at].intervals += 1;

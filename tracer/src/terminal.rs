@@ -101,3 +101,9 @@ pub fn palette() -> Palette {
     let utf8 = locale.is_some_and(|n| contains(n, &["utf-8", "utf8"]));
     Palette { color, ascii: !utf8 || contains("TERM", &["vt100", "vt220"]) }
 }
+
+/// Columns of standard output's terminal; 100 where it is none.
+pub fn width() -> usize {
+    let columns = terminal::size().map_or(100, |(columns, _)| usize::from(columns));
+    if io::stdout().is_terminal() { columns } else { 100 }
+}

@@ -1,5 +1,8 @@
 //! A/B: is B better than A, and how sure are we? Pure: windows in, a [`Comparison`] out; text, JSON and HTML are views of it.
 
+pub mod condition;
+pub mod fairness;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -48,6 +51,19 @@ pub struct Window {
     pub vcpus: BTreeSet<(String, u32)>,
     /// counts
     pub totals: Totals,
+}
+
+impl Window {
+    /// Takes another's part of the time in.
+    pub fn merge(&mut self, other: &Window) {
+        self.start_unix_ns = self.start_unix_ns.min(other.start_unix_ns);
+        self.length_ns += other.length_ns;
+        for (stratum, series) in &other.strata {
+            self.strata.entry(*stratum).or_default().merge(series);
+        }
+        self.vcpus.extend(other.vcpus.iter().cloned());
+        self.totals.merge(&other.totals);
+    }
 }
 
 /// How the windows came about: what may be swapped under "there is no difference".

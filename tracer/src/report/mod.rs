@@ -137,7 +137,13 @@ pub struct Row {
 
 impl Report {
     /// Adds an interval of a recording. `vms` maps the recording's VM numbers to the report's and is kept between calls.
-    pub fn add(&mut self, mut interval: Interval, vms: &mut BTreeMap<u32, u32>) {
+    pub fn add(&mut self, interval: Interval, vms: &mut BTreeMap<u32, u32>) {
+        let interval = self.renumber(interval, vms);
+        self.whole.merge(&interval);
+    }
+
+    /// Takes an interval's VMs in, and gives it back with the report's numbers of them.
+    pub fn renumber(&mut self, mut interval: Interval, vms: &mut BTreeMap<u32, u32>) -> Interval {
         for (old, vm) in std::mem::take(&mut interval.vms) {
             vms.entry(old).or_insert_with(|| {
                 let id = self.number(&vm);
@@ -147,7 +153,7 @@ impl Report {
         }
         let series = std::mem::take(&mut interval.series);
         interval.series = series.into_iter().map(|(k, s)| (Key { vm: vms[&k.vm], ..k }, s)).collect();
-        self.whole.merge(&interval);
+        interval
     }
 
     /// The number of a VM that is already known from another recording of the same host and boot, else a new one.
@@ -187,16 +193,24 @@ impl Report {
         }
     }
 
+    /// Whether a key passes all filters.
+    pub fn passes(&self, key: &Key, filters: &[Filter]) -> bool {
+        filters.iter().all(|f| {
+            let value = self.value(key, f.dimension).unwrap_or_else(|| "n/a".into()).to_lowercase();
+            // A bare name stands for all VMs of that name.
+            let bare = || (f.dimension == Dimension::Vm).then(|| self.whole.vms.get(&key.vm)).flatten();
+            // What is not known is "-" in the table and "unknown" in JSON.
+            f.values.contains(&value)
+                || bare().is_some_and(|vm| f.values.contains(&vm.name.to_lowercase()))
+                || value == "n/a" && f.values.iter().any(|v| v == "-" || v == "unknown")
+        })
+    }
+
     /// The rows of a view.
     pub fn rows(&self, view: &View) -> Vec<Row> {
         let mut groups: BTreeMap<Vec<Option<String>>, (Key, Series)> = BTreeMap::new();
         for (key, series) in &self.whole.series {
-            let passes = |f: &Filter| {
-                let value = self.value(key, f.dimension).unwrap_or_else(|| "n/a".into()).to_lowercase();
-                // What is not known is "-" in the table and "unknown" in JSON.
-                f.values.contains(&value) || value == "n/a" && f.values.iter().any(|v| v == "-" || v == "unknown")
-            };
-            if !view.filters.iter().all(passes) {
+            if !self.passes(key, &view.filters) {
                 continue;
             }
             let group = view.by.iter().map(|&d| self.value(key, d)).collect();

@@ -1,0 +1,356 @@
+//! `vmentry ab`: switches the host between two settings by turns while its VMs run, records every window, restores the setting on
+//! every way out, and compares.
+
+use std::{
+    io::Write,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{ExitCode, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use tokio::{process::Child, time::Instant};
+
+use crate::{
+    bpf::{Options, Tracer},
+    check,
+    cli::AbArgs,
+    clock::TscMeter,
+    collect::Collection,
+    comparing,
+    host::{Roots, module_name},
+    interval::{Interval, Totals},
+    module::Watch,
+    output,
+    policy::{self, Restore},
+    process::{Endings, GRACE, command_code, end, exit_of, refuse_unknown, start},
+    record,
+    recording::{End, Experiment, Header, Label, Writer},
+    say, schedule,
+};
+
+/// Runs the experiment and compares.
+pub fn run(args: &AbArgs) -> Result<ExitCode> {
+    if args.output == Path::new("-") {
+        bail!("-o -: standard output is for the comparison: name a file");
+    }
+    let facts = check::gather(false);
+    if let Some(errors) = check::errors(&facts.problems()) {
+        bail!("cannot record here:\n{errors}\n  'vmentry check' shows everything");
+    }
+    let (arms, switches) = settings(args)?;
+    refuse_unknown(&args.command)?;
+    let layout = facts.layout.clone().context("no layout, and no error about it")?;
+    let options = Options {
+        ring_bytes: args
+            .ring_kib
+            .checked_mul(1024)
+            .with_context(|| format!("--ring-kib {}: too large", args.ring_kib))?,
+        tgids: record::selected_tgids(&args.targets)?,
+        vcpu_ids: record::selected_vcpus(&args.targets),
+        ..Options::default()
+    };
+    let seed = args.seed.unwrap_or_else(seed_of_now);
+    let mut header = record::header(&facts, &layout, &options, args.window);
+    header.label = args.label.clone();
+    let experiment = Experiment {
+        arms,
+        switches,
+        window_ns: args.window.as_nanos() as u64,
+        washout_ns: args.washout.as_nanos() as u64,
+        rounds: args.rounds,
+        seed,
+    };
+    header.experiment = Some(experiment.clone());
+    let tracer = Tracer::load(&layout, &options)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
+    let code = runtime.block_on(attached(args, &header, &experiment, tracer))?;
+    comparing::print(std::slice::from_ref(&args.output), &[], args.format)?;
+    Ok(code)
+}
+
+/// Names of the two settings, and what switches to each.
+fn settings(args: &AbArgs) -> Result<([String; 2], [String; 2])> {
+    if let [a, b] = args.arm.as_slice() {
+        return Ok(([a.name.clone(), b.name.clone()], [a.command.clone(), b.command.clone()]));
+    }
+    if !args.arm.is_empty() {
+        bail!("--arm: two are compared, and {} was given: --arm 'A=COMMAND' --arm 'B=COMMAND'", args.arm.len());
+    }
+    let [a, b] = args.policies.as_slice() else {
+        bail!("--policies {}: two are compared, e.g. soft,hard", args.policies.join(","));
+    };
+    policy::check_switchable()
+        .context("--policies (other settings can be compared by --arm 'A=COMMAND' --arm 'B=COMMAND')")?;
+    let names = [a.clone(), b.clone()];
+    Ok((names.clone(), names))
+}
+
+/// From the clock: a seed only has to differ from the last one's.
+fn seed_of_now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::from(now.subsec_micros()) + now.as_secs() % 1000 * 1_000_000
+}
+
+/// What switches between the settings, and restores what was before when it is dropped.
+enum Switch {
+    Policy(Restore),
+    Commands(Commands),
+}
+
+/// Settings that the user's commands switch between. What was before cannot be asked for: A's is taken unless the user says.
+struct Commands {
+    restore: String,
+    done: bool,
+}
+
+impl Switch {
+    /// Switches to a setting for the first time.
+    async fn new(args: &AbArgs, to: &str) -> Result<Self> {
+        let Some(first) = args.arm.first() else { return Ok(Self::Policy(Restore::after(to)?)) };
+        let restore = args.restore.clone().unwrap_or_else(|| first.command.clone());
+        let switch = Self::Commands(Commands { restore, done: false });
+        switch.to(to).await?;
+        Ok(switch)
+    }
+
+    async fn to(&self, to: &str) -> Result<()> {
+        match self {
+            Self::Policy(restore) => restore.switch(to),
+            Self::Commands(_) => {
+                let status = tokio::process::Command::from(shell(to)).status().await;
+                let status = status.with_context(|| format!("run sh -c '{to}'"))?;
+                if !status.success() {
+                    bail!("--arm: '{to}' failed ({status}): nothing can be compared under it");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the setting is still the one that was switched to; a command cannot be asked.
+    fn is(&self, setting: &str) -> bool {
+        match self {
+            Self::Policy(_) => policy::now().is_none_or(|now| now.trim() == setting),
+            Self::Commands(_) => true,
+        }
+    }
+
+    fn restore(self) -> Result<()> {
+        match self {
+            Self::Policy(restore) => restore.restore(),
+            Self::Commands(mut commands) => commands.restore(),
+        }
+    }
+}
+
+impl Commands {
+    fn restore(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.done, true) {
+            return Ok(());
+        }
+        let failed = || format!("THE SETTING WAS NOT RESTORED: run '{}'", self.restore);
+        let status = shell(&self.restore).status().with_context(failed)?;
+        if !status.success() {
+            bail!("{}: it failed ({status})", failed());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        if let Err(error) = self.restore() {
+            say!("vmentry: {error:#}");
+        }
+    }
+}
+
+/// A command of the user's, out of reach of the terminal's Ctrl-C: a switch is made whole or not at all. What it prints must not
+/// come between the lines of the comparison.
+fn shell(command: &str) -> std::process::Command {
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", command]).stdin(Stdio::null()).stdout(std::io::stderr()).process_group(0);
+    shell
+}
+
+async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, tracer: Tracer) -> Result<ExitCode> {
+    let tsc = TscMeter::start();
+    // Listening comes first: from here on a signal cannot end this process between switching and restoring.
+    let mut endings = Endings::new()?;
+    let mut module = header.host.vendor.and_then(module_name).map(|m| Watch::new(&Roots::default().sys, m));
+    let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
+    let switch = Switch::new(args, &experiment.switches[first]).await?;
+    // Everything that can be refused has been: only now may an old recording be replaced.
+    let name = args.output.display();
+    let out = output::create(&args.output, args.overwrite)?;
+    let mut writer = Writer::new(out, header).with_context(|| format!("write {name}"))?;
+    let mut collection = Collection::start(tracer, None)?;
+    let mut child = start(&args.command)?;
+    let mut progress = Progress::new(experiment, args.command.is_empty());
+    // Everything that can fail from here on must first restore the setting and let the collector detach.
+    let ended = tokio::select! {
+        biased;
+        ended = interruption(&mut endings, &mut child) => ended,
+        done = windows(args, experiment, &switch, &mut module, &mut collection, &mut writer, &mut progress) => {
+            done.map(|()| Ended { reason: "rounds", status: None })
+        }
+    };
+    let restored = switch.restore();
+    progress.clear();
+    collection.stop();
+    let mut failure = None;
+    while let Some(interval) = collection.intervals.recv().await {
+        progress.totals.merge(&interval.totals);
+        // What is left of a window that did not end is no window.
+        if ended.is_ok() && failure.is_none() {
+            failure = writer.write(&interval).err();
+        }
+    }
+    if let Some(child) = &mut child {
+        end(child, GRACE).await;
+    }
+    let accounting = collection.join();
+    restored?;
+    let saved = || format!("the windows before are whole: vmentry compare {name}");
+    let Ended { reason, status } = ended.with_context(saved)?;
+    if let Some(error) = failure {
+        return Err(error.context(format!("write {name}")).context(saved()));
+    }
+    let accounting = accounting?;
+    let exact = accounting.exact;
+    let end = End { reason: reason.into(), accounting, tsc_khz: tsc.khz(), policy_changed: false };
+    writer.finish(end).with_context(|| format!("write {name}")).with_context(saved)?;
+    progress.summary(args, reason);
+    if !exact {
+        bail!("the kernel's count of entries and what arrived disagree: do not trust {name}, and report this as a bug");
+    }
+    Ok(status.map_or(ExitCode::SUCCESS, command_code))
+}
+
+struct Ended {
+    reason: &'static str,
+    status: Option<ExitStatus>,
+}
+
+/// What ends an experiment before its time.
+async fn interruption(endings: &mut Endings, child: &mut Option<Child>) -> Result<Ended> {
+    tokio::select! {
+        reason = endings.next() => Ok(Ended { reason, status: None }),
+        status = exit_of(child) => Ok(Ended { reason: "command", status: Some(status.context("wait for the command")?) }),
+    }
+}
+
+/// Goes through all windows.
+async fn windows(
+    args: &AbArgs,
+    experiment: &Experiment,
+    switch: &Switch,
+    module: &mut Option<Watch>,
+    collection: &mut Collection,
+    writer: &mut Writer<Box<dyn Write + Send>>,
+    progress: &mut Progress<'_>,
+) -> Result<()> {
+    for label in schedule::windows(experiment.seed, experiment.rounds) {
+        let setting = &experiment.switches[usize::from(label.arm)];
+        // Also where it is in force already: both settings are to be disturbed alike.
+        switch.to(setting).await?;
+        let warmup = if label.round == 0 && label.place == 0 { args.warmup } else { Duration::ZERO };
+        progress.now(label);
+        progress.sleep(warmup + args.washout).await;
+        let between = cut(collection).await?;
+        progress.totals.merge(&between.totals);
+        writer.write(&between)?;
+        progress.sleep(args.window).await;
+        let window = cut(collection).await?;
+        progress.totals.merge(&window.totals);
+        if !switch.is(setting) {
+            bail!("the policy is no longer {setting}: something else switched it during a window, which is left out");
+        }
+        if module.as_mut().and_then(Watch::look).is_some() {
+            bail!("the KVM module was unloaded or reloaded during a window, which is left out");
+        }
+        writer.write_window(&window, Some(label))?;
+        progress.done += 1;
+    }
+    Ok(())
+}
+
+async fn cut(collection: &mut Collection) -> Result<Interval> {
+    collection.cut().await.context("the collector ended early")
+}
+
+/// What is said on standard error while and after the experiment.
+struct Progress<'a> {
+    experiment: &'a Experiment,
+    line: bool,
+    totals: Totals,
+    window: Option<Label>,
+    done: u32,
+}
+
+impl<'a> Progress<'a> {
+    /// A line that moves is for terminals, and not where the command writes there too.
+    fn new(experiment: &'a Experiment, alone: bool) -> Self {
+        let line = alone && record::has_moving_line();
+        Self { experiment, line, totals: Totals::default(), window: None, done: 0 }
+    }
+
+    fn now(&mut self, window: Label) {
+        self.window = Some(window);
+    }
+
+    /// Sleeps, and says every second where the experiment is.
+    async fn sleep(&self, time: Duration) {
+        let until = Instant::now() + time;
+        loop {
+            self.show();
+            let now = Instant::now();
+            if now >= until {
+                return;
+            }
+            tokio::time::sleep_until(until.min(now + Duration::from_secs(1))).await;
+        }
+    }
+
+    fn show(&self) {
+        let (true, Some(window)) = (self.line, self.window) else { return };
+        let Experiment { arms, window_ns, washout_ns, rounds, .. } = self.experiment;
+        let left = schedule::time_left(
+            self.done,
+            *rounds,
+            Duration::from_nanos(*window_ns),
+            Duration::from_nanos(*washout_ns),
+        );
+        let arm = usize::from(window.arm);
+        let _ = write!(
+            std::io::stderr(),
+            "\r\x1b[Kround {} of {rounds}, {} ({}): {} entries, {} dropped; {} s left. Ctrl-C compares what there is",
+            window.round + 1,
+            ["A", "B"][arm],
+            arms[arm],
+            self.totals.entries,
+            self.totals.dropped,
+            left.as_secs(),
+        );
+    }
+
+    fn clear(&self) {
+        if self.line {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+
+    fn summary(&self, args: &AbArgs, reason: &str) {
+        let Totals { entries, dropped, .. } = self.totals;
+        let windows = self.experiment.rounds * u32::from(schedule::PLACES);
+        say!(
+            "recorded {} of {windows} windows, {entries} entries, {dropped} dropped (ended by {reason}); seed {}",
+            self.done,
+            self.experiment.seed
+        );
+        let name = args.output.display();
+        say!("compare again: vmentry compare {name}");
+    }
+}

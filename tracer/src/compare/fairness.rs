@@ -1,0 +1,223 @@
+//! Whether two lists of recordings can be compared: what differs between them besides what is compared.
+
+use super::{Options, Setting};
+use crate::{
+    host::Host,
+    layout::Vendor,
+    recording::{Latency, PinSource},
+    report::Source,
+};
+
+/// Why the sides cannot be compared at all; none where they can.
+pub fn refusal(a: &[Source], b: &[Source]) -> Option<String> {
+    let all = || a.iter().chain(b);
+    if let Some(inexact) = all().find(|s| s.end.as_ref().is_some_and(|e| !e.accounting.exact)) {
+        return Some(format!("{}: the kernel's count disagrees with what arrived: record again", inexact.name));
+    }
+    let differs = |what: &str, of: &dyn Fn(&Host) -> String| {
+        let first = of(&all().next()?.header.host);
+        let other = all().map(|s| (of(&s.header.host), &s.name)).find(|(value, _)| *value != first)?;
+        Some(format!("{what} is {first} in one recording and {} in {}: nothing can be compared", other.0, other.1))
+    };
+    differs("the vendor", &|h| h.vendor.map_or("unknown".into(), |v| format!("{v:?}")))
+        .or_else(|| differs("the CPU", &|h| if h.emulated { "emulated" } else { "real" }.into()))
+}
+
+/// What can be computed of these recordings. The reasons for what cannot are among the [`warnings`].
+pub fn options(a: &[Source], b: &[Source]) -> Options {
+    let all = || a.iter().chain(b);
+    let source = all().next().map(|s| s.header.pin_writes_source);
+    Options {
+        latencies: all().all(|s| s.header.latency != Latency::Disturbed),
+        pin_writes: source != Some(PinSource::None) && all().all(|s| Some(s.header.pin_writes_source) == source),
+        timer: all().all(|s| s.header.host.vendor == Some(Vendor::Intel)),
+        ..Options::default()
+    }
+}
+
+/// What the reader must know before any figure, the loudest first. In an experiment the same recordings are on both sides.
+pub fn warnings(a: &[Source], b: &[Source], experiment: bool) -> Vec<String> {
+    let mut out = Vec::new();
+    let all = || a.iter().chain(if experiment { &[] } else { b });
+    if !options(a, b).latencies {
+        out.push(
+            "latencies are not compared: hooks on VMCS writes ran between kvm_entry and the VM entry in a recording"
+                .into(),
+        );
+    } else if all().any(|s| s.header.latency == Latency::DisturbedButAsked) {
+        out.push(
+            "DISTURBED: hooks on VMCS writes ran before the VM entries; latencies of dirty entries contain them".into(),
+        );
+    }
+    if !experiment {
+        let names = || a.iter().filter(|s| b.iter().any(|o| o.name == s.name));
+        out.extend(names().map(|s| format!("{} is on both sides", s.name)));
+        differences(a, b, &mut out);
+        if at_the_same_time(a, b) {
+            out.push("the sides were recorded at the same time on the same host: they disturbed each other".into());
+        }
+    }
+    let cut_off = all().filter(|s| s.end.is_none());
+    out.extend(cut_off.map(|s| format!("{} was cut off: its end, and what it lost last, are not known", s.name)));
+    let changed = all().find(|s| s.header.experiment.is_none() && s.end.as_ref().is_some_and(|e| e.policy_changed));
+    out.extend(changed.map(|s| format!("the timer policy changed while {} was recorded", s.name)));
+    out
+}
+
+/// Each fact that is not the same on both sides, with both values.
+fn differences(a: &[Source], b: &[Source], out: &mut Vec<String>) {
+    type Fact<'a> = (&'a str, &'a dyn Fn(&Source) -> String);
+    let pin = |s: &Source| s.header.pin_writes_source.name().to_owned();
+    let parameters = |s: &Source| {
+        // The policy is what may be compared.
+        let others = s.header.host.parameters.iter().filter(|(k, _)| *k != "preemption_timer_policy");
+        others.map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
+    };
+    let build =
+        |s: &Source| s.header.host.build_ids.iter().map(|(m, id)| format!("{m} {id}")).collect::<Vec<_>>().join(", ");
+    let facts: [Fact; 10] = [
+        ("source of pin writes (not compared)", &pin),
+        ("CPU", &|s| s.header.host.cpu.clone()),
+        ("microcode", &|s| s.header.host.microcode.clone().unwrap_or_else(|| "n/a".into())),
+        ("kernel", &|s| s.header.host.kernel.clone()),
+        ("build of the KVM modules", &build),
+        ("parameters of the KVM module", &parameters),
+        ("host", &|s| s.header.host.name.clone()),
+        ("CPUs online", &|s| s.header.host.cpus.to_string()),
+        ("tickless CPUs", &|s| s.header.tickless_cpus.clone()),
+        ("version of vmentry", &|s| s.header.tool.clone()),
+    ];
+    for (name, fact) in facts {
+        let values = |side: &[Source]| {
+            let mut values: Vec<_> = side.iter().map(fact).collect();
+            values.sort();
+            values.dedup();
+            values
+        };
+        let (of_a, of_b) = (values(a), values(b));
+        if of_a != of_b || of_a.len() > 1 {
+            let text = |values: &[String]| {
+                let shown = |v: &String| if v.is_empty() { "none".to_owned() } else { v.clone() };
+                values.iter().map(shown).collect::<Vec<_>>().join(" and ")
+            };
+            let what = if of_a == of_b { "within the sides" } else { "between the sides" };
+            out.push(format!("{name} differs {what}: A {}; B {}", text(&of_a), text(&of_b)));
+        }
+    }
+    if options(a, b).pin_writes {
+        return;
+    }
+    if a.iter().chain(b).all(|s| s.header.pin_writes_source == PinSource::None) {
+        out.push("pin writes are not known on either side".into());
+    }
+}
+
+fn at_the_same_time(a: &[Source], b: &[Source]) -> bool {
+    let span = |s: &Source| (s.header.anchor.unix_ns, s.header.anchor.unix_ns + s.length_ns);
+    a.iter().any(|a| {
+        b.iter().any(|b| {
+            let ((a0, a1), (b0, b1)) = (span(a), span(b));
+            a.name != b.name && a.header.host.boot_id == b.header.host.boot_id && a0 < b1 && b0 < a1
+        })
+    })
+}
+
+/// Names of the sides: an experiment's settings, else the policies or the labels where they tell the sides apart, else the files.
+pub fn names(setting_of: &Setting) -> [String; 2] {
+    if let Some(experiment) = &setting_of.experiment {
+        return experiment.arms.clone();
+    }
+    let [a, b] = &setting_of.sources;
+    let of = |side: &[Source], name: &dyn Fn(&Source) -> Option<String>| {
+        let mut names = side.iter().map(name);
+        let first = names.next().flatten()?;
+        names.all(|n| n.as_ref() == Some(&first)).then_some(first)
+    };
+    let label = |s: &Source| s.header.label.clone();
+    let policy = |s: &Source| Some(s.policy().name().to_owned());
+    let by = |name: &dyn Fn(&Source) -> Option<String>| Some([of(a, name)?, of(b, name)?]).filter(|[a, b]| a != b);
+    let files = |side: &[Source]| side.iter().map(|s| s.name.clone()).collect::<Vec<_>>().join(", ");
+    by(&label).or_else(|| by(&policy)).unwrap_or_else(|| [files(a), files(b)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        host::Policy,
+        recording::{End, tests::header},
+    };
+
+    fn source(name: &str) -> Source {
+        let mut header = header();
+        header.host.vendor = Some(Vendor::Intel);
+        header.label = None;
+        header.anchor.unix_ns += name.len() as u64 * 1_000_000_000_000;
+        let end =
+            End { reason: "duration".into(), accounting: Default::default(), tsc_khz: None, policy_changed: false };
+        let mut end = Some(end);
+        end.as_mut().unwrap().accounting.exact = true;
+        Source { name: name.into(), header, end, torn: false, intervals: 20, length_ns: 20_000_000_000 }
+    }
+
+    fn setting(a: Source, b: Source) -> Setting {
+        Setting { names: Default::default(), sources: [vec![a], vec![b]], experiment: None, warnings: vec![] }
+    }
+
+    #[test]
+    fn what_differs_is_named_with_both_values_and_nothing_else_is_said() {
+        let (a, mut b) = (source("a"), source("bb"));
+        assert_eq!(warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false), Vec::<String>::new());
+        b.header.host.kernel = "6.12.0".into();
+        b.header.host.microcode = Some("0x2b".into());
+        b.end = None;
+        let said = warnings(&[a], &[b], false).join("\n");
+        for part in ["kernel differs between the sides: A none; B 6.12.0", "A n/a; B 0x2b", "bb was cut off"] {
+            assert!(said.contains(part), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_refused_or_left_out() {
+        let (a, mut b) = (source("a"), source("bb"));
+        assert_eq!(refusal(std::slice::from_ref(&a), std::slice::from_ref(&b)), None);
+        b.header.pin_writes_source = PinSource::Tracepoint;
+        b.header.latency = Latency::Disturbed;
+        let o = options(std::slice::from_ref(&a), std::slice::from_ref(&b));
+        assert!(!o.pin_writes && !o.latencies && o.timer);
+        assert!(
+            warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false)
+                .join("\n")
+                .contains("A shadow; B tracepoint")
+        );
+        b.header.host.emulated = true;
+        assert!(refusal(std::slice::from_ref(&a), std::slice::from_ref(&b)).unwrap().contains("emulated in bb"));
+        b.header.host.emulated = false;
+        b.end.as_mut().unwrap().accounting.exact = false;
+        assert!(refusal(&[a], &[b]).unwrap().contains("record again"));
+    }
+
+    #[test]
+    fn the_sides_are_called_by_what_tells_them_apart() {
+        let (a, mut b) = (source("a"), source("bb"));
+        assert_eq!(names(&setting(a.clone(), b.clone())), ["a", "bb"]);
+        b.header.policy = Policy::Hard;
+        assert_eq!(names(&setting(a.clone(), b.clone())), ["soft", "hard"]);
+        b.header.label = Some("new kernel".into());
+        assert_eq!(names(&setting(a.clone(), b.clone())), ["soft", "hard"]);
+        let a = Source { header: crate::recording::Header { label: Some("old".into()), ..a.header }, ..a };
+        assert_eq!(names(&setting(a, b)), ["old", "new kernel"]);
+    }
+
+    #[test]
+    fn recordings_of_the_same_time_and_boot_are_told() {
+        let (a, mut b) = (source("a"), source("bb"));
+        b.header.anchor = a.header.anchor;
+        assert!(
+            warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false).join("").contains("at the same time")
+        );
+        let both = [a];
+        assert!(warnings(&both, &both, true).is_empty(), "an experiment is on both sides");
+        assert!(warnings(&both, &both, false).join("").contains("a is on both sides"));
+    }
+}

@@ -1,0 +1,280 @@
+//! `vmentry compare`: recordings in, windows out of them, a comparison printed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::{
+    cli::{CompareArgs, ComparisonFormat},
+    compare::{
+        Comparison, Options, Round, Setting, Stratum, Window, Windows, compare,
+        condition::{Condition, Outcome},
+        fairness, html, json, text,
+    },
+    interval::Interval,
+    output,
+    recording::{Experiment, Label, Reader},
+    report::{Filter, Report, Source},
+    reporting::{open, source},
+    say, schedule, terminal,
+};
+
+/// Windows of one recording that are kept apart; neighbours of a longer one are merged.
+const MOST_WINDOWS: usize = 512;
+/// Exit codes of `--fail-if`.
+const HOLDS: u8 = 3;
+const UNKNOWN: u8 = 4;
+
+/// Compares as the arguments say.
+pub fn run(args: &CompareArgs) -> Result<ExitCode> {
+    let filters: Vec<_> =
+        args.filter.iter().map(|f| Filter::parse(f)).collect::<Result<_, _>>().map_err(|e| anyhow!(e))?;
+    let (comparison, setting) = load(&args.files, &args.with, &filters, args.seed)?;
+    show(&comparison, &setting, args.format)?;
+    judge(&args.fail_if, &comparison)
+}
+
+/// Compares recordings, everything in them, and prints.
+pub fn print(files: &[PathBuf], with: &[PathBuf], format: ComparisonFormat) -> Result<()> {
+    let (comparison, setting) = load(files, with, &[], Options::default().seed)?;
+    show(&comparison, &setting, format)
+}
+
+fn show(comparison: &Comparison, setting: &Setting, format: ComparisonFormat) -> Result<()> {
+    match format {
+        ComparisonFormat::Text => output::print(&text::render(comparison, setting, terminal::width())),
+        ComparisonFormat::Json => {
+            output::print(&(serde_json::to_string_pretty(&json::render(comparison, setting))? + "\n"))
+        }
+        ComparisonFormat::Html => output::print(&html::render(comparison, setting)),
+    }
+}
+
+fn judge(conditions: &[Condition], comparison: &Comparison) -> Result<ExitCode> {
+    let mut code = 0;
+    for condition in conditions {
+        match condition.judge(&comparison.rows, comparison.alpha).map_err(|e| anyhow!(e))? {
+            Outcome::Holds => {
+                say!("--fail-if '{}': holds, beyond chance", condition.text);
+                code = HOLDS;
+            }
+            Outcome::Unknown => {
+                say!("--fail-if '{}': these windows cannot tell: record longer", condition.text);
+                code = if code == HOLDS { HOLDS } else { UNKNOWN };
+            }
+            Outcome::Fails => {}
+        }
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// A recording as a comparison needs it.
+struct Recording {
+    source: Source,
+    windows: Vec<(Option<Label>, Window)>,
+}
+
+fn load(files: &[PathBuf], with: &[PathBuf], filters: &[Filter], seed: u64) -> Result<(Comparison, Setting)> {
+    let read_all = |files: &[PathBuf]| -> Result<Vec<Recording>> {
+        files.iter().map(|f| read(f, filters).with_context(|| format!("read {}", f.display()))).collect()
+    };
+    let mut a = read_all(files)?;
+    let mut b = read_all(with)?;
+    let experiments = a.iter().chain(&b).filter(|r| r.source.header.experiment.is_some()).count();
+    let (windows, mut setting) = if experiments == a.len() && b.is_empty() {
+        rounds(a)?
+    } else if experiments > 0 {
+        bail!("a recording of 'vmentry ab' has both sides in it: compare it alone");
+    } else {
+        if with.is_empty() {
+            if a.len() != 2 {
+                bail!("{} recordings: name two, or A's and then --with B's, or one of 'vmentry ab'", a.len());
+            }
+            b = a.split_off(1);
+        }
+        runs(a, b)
+    };
+    setting.names = fairness::names(&setting);
+    let [a, b] = &setting.sources;
+    if let Some(why) = fairness::refusal(a, b) {
+        bail!(why);
+    }
+    setting.warnings.extend(fairness::warnings(a, b, setting.experiment.is_some()));
+    let options = Options { seed, ..fairness::options(a, b) };
+    // A screenful of statistics takes a second or two.
+    if std::io::stderr().is_terminal() {
+        say!("comparing ...");
+    }
+    Ok((compare(&windows, &options), setting))
+}
+
+/// Recordings made one after the other.
+fn runs(a: Vec<Recording>, b: Vec<Recording>) -> (Windows, Setting) {
+    let split = |side: Vec<Recording>| -> (Vec<Source>, Vec<Vec<Window>>) {
+        let windows = |r: Recording| {
+            let interval_ns = r.source.header.interval_ns;
+            (r.source, merge_neighbours(r.windows.into_iter().map(|(_, w)| w).collect(), interval_ns))
+        };
+        side.into_iter().map(windows).unzip()
+    };
+    let ((a, of_a), (b, of_b)) = (split(a), split(b));
+    let setting = Setting { names: Default::default(), sources: [a, b], experiment: None, warnings: Vec::new() };
+    (Windows::Runs { a: of_a, b: of_b }, setting)
+}
+
+/// Bounds the number of windows, and takes a stub at the end into its neighbour.
+fn merge_neighbours(mut windows: Vec<Window>, interval_ns: u64) -> Vec<Window> {
+    if windows.len() > 1
+        && windows.last().is_some_and(|w| w.length_ns < interval_ns / 2)
+        && let (Some(stub), Some(last)) = (windows.pop(), windows.last_mut())
+    {
+        last.merge(&stub);
+    }
+    let together = windows.len().div_ceil(MOST_WINDOWS).max(1);
+    let merged = |group: &[Window]| {
+        let mut whole = group[0].clone();
+        group[1..].iter().for_each(|w| whole.merge(w));
+        whole
+    };
+    if together == 1 { windows } else { windows.chunks(together).map(merged).collect() }
+}
+
+/// Experiments of 'vmentry ab': several of the same settings are one.
+fn rounds(recordings: Vec<Recording>) -> Result<(Windows, Setting)> {
+    let (mut rounds, mut sources, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let mut experiment: Option<Experiment> = None;
+    for recording in recordings {
+        let Some(this) = &recording.source.header.experiment else { continue };
+        match &experiment {
+            Some(first) if (&first.arms, &first.switches) != (&this.arms, &this.switches) => bail!(
+                "the experiments are not of the same settings: {} against {}, and {} against {}",
+                first.arms[0],
+                first.arms[1],
+                this.arms[0],
+                this.arms[1]
+            ),
+            Some(_) => {}
+            None => experiment = Some(this.clone()),
+        }
+        let name = &recording.source.name;
+        let asked_for = this.rounds as usize;
+        let (whole, left_out) = whole_rounds(recording.windows);
+        if left_out > 0 {
+            warnings.push(format!("{name}: {left_out} windows of a round that did not end are left out"));
+        }
+        if whole.len() < asked_for {
+            warnings.push(format!("{name}: {} of {asked_for} rounds; it ended early", whole.len()));
+        }
+        rounds.extend(whole);
+        sources.push(recording.source);
+    }
+    let setting = Setting { names: Default::default(), sources: [sources.clone(), sources], experiment, warnings };
+    Ok((Windows::Rounds(rounds), setting))
+}
+
+/// Rounds with all their windows, and the number of windows of others.
+fn whole_rounds(windows: Vec<(Option<Label>, Window)>) -> (Vec<Round>, usize) {
+    let mut by_round: BTreeMap<u32, BTreeMap<u8, (u8, Window)>> = BTreeMap::new();
+    for (label, window) in windows {
+        if let Some(Label { arm, round, place }) = label {
+            by_round.entry(round).or_default().insert(place, (arm, window));
+        }
+    }
+    let (mut rounds, mut left_out) = (Vec::new(), 0);
+    for places in by_round.into_values() {
+        let windows = places.len();
+        let a_first = places.get(&0).is_some_and(|w| w.0 == 0);
+        let (a, b): (Vec<_>, Vec<_>) = places.into_values().partition(|(arm, _)| *arm == 0);
+        let pair = |side: Vec<(u8, Window)>| <[Window; 2]>::try_from(side.into_iter().map(|s| s.1).collect::<Vec<_>>());
+        match (pair(a), pair(b)) {
+            (Ok(a), Ok(b)) if windows == usize::from(schedule::PLACES) => rounds.push(Round { a, b, a_first }),
+            _ => left_out += windows,
+        }
+    }
+    (rounds, left_out)
+}
+
+fn read(path: &Path, filters: &[Filter]) -> Result<Recording> {
+    let mut reader = Reader::new(open(path)?)?;
+    // Only its VMs and its source: the windows stay apart.
+    let mut report = Report { sources: vec![source(path, reader.header())], ..Report::default() };
+    let anchor = reader.header().anchor;
+    let (mut vms, mut windows, mut vcpus) = (BTreeMap::new(), Vec::new(), Vec::new());
+    while let Some(interval) = reader.read_interval()? {
+        report.sources[0].intervals += 1;
+        report.sources[0].length_ns += interval.length_ns;
+        let interval = report.renumber(interval, &mut vms);
+        let (window, of_window) = window(&interval, &report, filters, anchor.to_unix_ns(interval.start_ns));
+        windows.push((reader.window(), window));
+        vcpus.push(of_window);
+    }
+    // A VM's name depends on its namesakes, which are known only now.
+    for ((_, window), vcpus) in windows.iter_mut().zip(vcpus) {
+        window.vcpus = vcpus.into_iter().map(|(vm, vcpu)| (report.vm_name(vm), vcpu)).collect();
+    }
+    let mut source = report.sources.remove(0);
+    source.end = reader.end().cloned();
+    source.torn = reader.is_torn();
+    Ok(Recording { source, windows })
+}
+
+/// An interval as a window, and the vCPUs in it by their VM's number.
+fn window(
+    interval: &Interval,
+    report: &Report,
+    filters: &[Filter],
+    start_unix_ns: u64,
+) -> (Window, BTreeSet<(u32, u32)>) {
+    let mut window =
+        Window { start_unix_ns, length_ns: interval.length_ns, totals: interval.totals, ..Window::default() };
+    let mut vcpus = BTreeSet::new();
+    for (key, series) in interval.series.iter().filter(|(key, _)| report.passes(key, filters)) {
+        let stratum = Stratum { level: key.level, isa: key.isa, reason: key.reason, cause: key.cause };
+        window.strata.entry(stratum).or_default().merge(series);
+        if series.entries() > 0 {
+            vcpus.insert((key.vm, key.vcpu));
+        }
+    }
+    (window, vcpus)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(length_ns: u64) -> Window {
+        Window { length_ns, ..Window::default() }
+    }
+
+    fn labelled(windows: &[(u8, u32, u8)]) -> Vec<(Option<Label>, Window)> {
+        let label = |&(arm, round, place)| (Some(Label { arm, round, place }), window(u64::from(place) + 1));
+        windows.iter().map(label).chain([(None, window(99))]).collect()
+    }
+
+    #[test]
+    fn rounds_that_did_not_end_are_left_out_and_counted() {
+        let abba = [(0, 0, 0), (1, 0, 1), (1, 0, 2), (0, 0, 3)];
+        let baab = [(1, 1, 0), (0, 1, 1), (0, 1, 2), (1, 1, 3)];
+        let (rounds, left_out) = whole_rounds(labelled(&[&abba[..], &baab[..], &[(0, 2, 0)]].concat()));
+        assert_eq!((rounds.len(), left_out), (2, 1));
+        assert_eq!((rounds[0].a_first, rounds[1].a_first), (true, false));
+        assert_eq!(rounds[1].a, [window(2), window(3)]);
+        assert_eq!(rounds[1].b, [window(1), window(4)]);
+        // A foreign file may label as it likes.
+        assert_eq!(whole_rounds(labelled(&[(0, 0, 0), (0, 0, 1), (0, 0, 2), (1, 0, 3)])), (vec![], 4));
+    }
+
+    #[test]
+    fn a_stub_joins_its_neighbour_and_a_long_recording_is_merged() {
+        assert_eq!(merge_neighbours(vec![window(10), window(10), window(3)], 10), [window(10), window(13)]);
+        assert_eq!(merge_neighbours(vec![window(3)], 10), [window(3)]);
+        let merged = merge_neighbours(vec![window(10); 1025], 10);
+        assert_eq!(merged.len(), 342);
+        assert_eq!(merged.iter().map(|w| w.length_ns).sum::<u64>(), 10_250);
+    }
+}

@@ -1,0 +1,67 @@
+//! The order of an experiment's windows: rounds of ABBA or BAAB, each by a coin of the seed. Within a round both settings stand
+//! in the middle at the same time, so that a steady drift cancels out; the coin keeps anything periodic from following one of
+//! them, and is what the permutation test tosses again.
+
+use std::time::Duration;
+
+use crate::recording::Label;
+
+/// Windows of a round.
+pub const PLACES: u8 = 4;
+
+/// Which windows there are, in order.
+pub fn windows(seed: u64, rounds: u32) -> impl Iterator<Item = Label> {
+    let mut state = seed;
+    (0..rounds).flat_map(move |round| {
+        let first = (splitmix(&mut state) >> 63) as u8;
+        (0..PLACES).map(move |place| Label { arm: first ^ u8::from(place == 1 || place == 2), round, place })
+    })
+}
+
+/// What is still to come after `done` windows.
+pub fn time_left(done: u32, rounds: u32, window: Duration, washout: Duration) -> Duration {
+    (window + washout) * (rounds * u32::from(PLACES)).saturating_sub(done)
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): equal on every machine and in every version.
+fn splitmix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(seed: u64, rounds: u32) -> String {
+        windows(seed, rounds).map(|l| if l.arm == 0 { 'A' } else { 'B' }).collect()
+    }
+
+    #[test]
+    fn every_round_is_abba_or_baab_and_the_seed_says_which() {
+        let order = text(7, 200);
+        let rounds: Vec<_> = order.as_bytes().chunks(4).collect();
+        let abba = rounds.iter().filter(|r| **r == b"ABBA").count();
+        assert!(rounds.iter().all(|r| *r == b"ABBA" || *r == b"BAAB"));
+        assert!((70..130).contains(&abba), "{abba} of 200");
+        assert_eq!(order, text(7, 200));
+        assert_ne!(order, text(8, 200));
+        assert!(order.starts_with(&text(7, 23)), "more rounds begin as fewer do");
+    }
+
+    #[test]
+    fn labels_number_rounds_and_places() {
+        let labels: Vec<_> = windows(1, 2).map(|l| (l.round, l.place)).collect();
+        assert_eq!(labels, [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)]);
+    }
+
+    #[test]
+    fn the_time_left_reaches_zero() {
+        let (window, washout) = (Duration::from_secs(5), Duration::from_millis(500));
+        assert_eq!(time_left(0, 12, window, washout), Duration::from_secs(264));
+        assert_eq!(time_left(48, 12, window, washout), Duration::ZERO);
+    }
+}
