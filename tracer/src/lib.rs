@@ -11,6 +11,7 @@ pub mod compare;
 pub mod guest;
 pub mod histogram;
 pub mod host;
+pub mod html;
 pub mod interval;
 pub mod layout;
 pub mod live;

@@ -1,5 +1,11 @@
 //! A/B: is B better than A, and how sure are we? Pure: windows in, a [`Comparison`] out; text, JSON and HTML are views of it.
 
+pub mod html;
+pub mod json;
+mod plot;
+pub mod text;
+pub mod wording;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -325,3 +331,6 @@ pub struct Comparison {
     /// drift, order, carry-over, and the like
     pub checks: Vec<Check>,
 }
+
+#[cfg(test)]
+pub mod fixture;
