@@ -127,7 +127,10 @@ fn figures(c: &Comparison, setting: &Setting) -> String {
         let mut table = Table::new("untold", "Figures that these windows cannot tell", columns);
         for row in untold {
             let why = row.why.clone().unwrap_or_else(|| "no reason given".into());
-            table.row_of("quiet", vec![wording::name(row), human(row.a, row.unit), human(row.b, row.unit), why]);
+            table.row_of(
+                "quiet",
+                vec![wording::name(row), wording::value(row.a, row.unit), wording::value(row.b, row.unit), why],
+            );
         }
         out += &heading("Not enough data");
         out += &table.render();
@@ -192,8 +195,8 @@ fn table(id: &str, caption: &str, rows: &[&Row], setting: &Setting) -> String {
     for row in rows {
         let cells = vec![
             wording::name(row),
-            human(row.a, row.unit),
-            human(row.b, row.unit),
+            wording::value(row.a, row.unit),
+            wording::value(row.b, row.unit),
             wording::change(row),
             wording::interval(row),
             wording::chance(row.p_holm),
@@ -213,14 +216,15 @@ fn forest(c: &Comparison, rows: &[&Row], setting: &Setting) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    // An interval that reaches far out says no more than that it does: the picture is for the others.
-    let reach = |r: &(&Row, f64)| {
-        let bound = |b: Option<f64>| b.filter(|b| *b > 0.0).map_or(0.0, |b| b.ln().abs());
-        let ratio = r.0.ratio;
-        let interval = ratio.map_or(0.0, |e| bound(e.low).max(bound(e.high)));
-        interval.min(3.0 * r.1.ln().abs().max(0.05)).max(r.1.ln().abs())
-    };
-    let reach = rows.iter().map(reach).fold(0.01, f64::max) * 1.1;
+    // An interval that reaches far out says no more than that it does: it is cut, so that the others can be seen.
+    let log = |v: f64| if v > 0.0 && v.is_finite() { v.ln().abs() } else { 0.0 };
+    let mut reaches: Vec<_> = rows
+        .iter()
+        .map(|(r, value)| r.ratio.iter().flat_map(|e| [e.low, e.high]).flatten().map(log).fold(log(*value), f64::max))
+        .collect();
+    reaches.sort_by(|a, b| b.total_cmp(a));
+    let changed = rows.iter().filter(|(r, _)| wording::is_change(r)).map(|r| log(r.1)).fold(0.01, f64::max);
+    let reach = reaches.get(1).or(reaches.first()).copied().unwrap_or(0.0).max(changed) * 1.15;
     let axis = Axis::log((-reach).exp(), reach.exp());
     let emulated = if wording::is_emulated(setting) { " (EMULATED)" } else { "" };
     let title = format!("B / A with 95 % intervals{emulated}");
@@ -242,18 +246,25 @@ fn forest(c: &Comparison, rows: &[&Row], setting: &Setting) -> String {
         let changed = wording::is_change(row);
         if let Some((low, high)) = row.ratio.and_then(|e| Some((e.low?, e.high?))) {
             let (from, to) = (chart.x(low), chart.x(high));
-            // An end that is cut off has no bar across.
-            let end = |x: f64, value: f64| {
+            // An end that is cut off is an arrow.
+            let end = |x: f64, value: f64, inwards: f64| {
                 let is_shown = value > 0.0 && (0.001..=0.999).contains(&axis.share(value));
-                if is_shown { format!("M{x:.1} {:.1}v8", y - 4.0) } else { String::new() }
+                let (top, tip) = (y - 4.0, x + inwards);
+                if is_shown {
+                    format!("M{x:.1} {top:.1}v8")
+                } else {
+                    format!("M{tip:.1} {top:.1}L{x:.1} {y:.1}l{inwards} 4")
+                }
             };
-            let ends = end(from, low) + &end(to, high);
+            let ends = end(from, low, 5.0) + &end(to, high, -5.0);
             let class = if changed { "interval" } else { "interval quiet" };
             chart.draw(&format!("<path class=\"{class}\" d=\"M{from:.1} {y:.1}H{to:.1}{ends}\"/>"));
         }
         let x = chart.x(*value);
         let class = if changed { "dot neutral" } else { "dot open" };
-        chart.draw(&format!("<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\"/>"));
+        if log(*value) <= reach {
+            chart.draw(&format!("<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\"/>"));
+        }
         let text = format!("{}  {}", wording::change(row), wording::verdict(row.verdict));
         let right = chart.x(reach.exp()) + 10.0;
         let class = if changed { "strong" } else { "tick" };
@@ -285,8 +296,7 @@ fn distributions(c: &Comparison, setting: &Setting) -> String {
             out += &paragraph(&format!("n/a: {} values of A, {} of B.", d.a.count(), d.b.count()));
             continue;
         }
-        out += &grid(&[densities(d, setting), cdfs(d, setting), shifts(d, setting)]);
-        out += &details("The numbers behind these pictures", &quantiles(d, setting));
+        out += &grid(&[densities(d, setting), cdfs(d, setting), shifts(d, setting), quantiles(d, setting)]);
     }
     if out.is_empty() { paragraph("n/a: latencies cannot be compared here.") } else { out }
 }
@@ -666,7 +676,11 @@ mod tests {
     #[ignore = "writes a page for people to look at"]
     fn a_page_to_look_at() {
         if let Ok(path) = std::env::var("VMENTRY_PAGE") {
-            std::fs::write(path, render(&comparison(), &setting())).unwrap();
+            std::fs::write(&path, render(&comparison(), &setting())).unwrap();
+            for width in [80, 120] {
+                let text = super::super::text::render(&comparison(), &setting(), width);
+                std::fs::write(format!("{path}.{width}.txt"), text).unwrap();
+            }
         }
     }
 }

@@ -23,16 +23,16 @@ use crate::{
 };
 
 /// Lines of the cumulative distributions.
-const HEIGHT: u16 = 12;
+const HEIGHT: u16 = 13;
 
 /// How much B differs at each quantile: numbers, and a bar left or right of nothing, with its interval in brackets.
 pub fn shifts(d: &Distributions, width: usize) -> String {
     let share = |s: &super::Shift, v: f64| if s.a > 0.0 { v / s.a } else { 0.0 };
-    let largest = d.shifts.iter().map(|s| share(s, s.difference.value).abs()).fold(0.0, f64::max);
-    // Bars must be seen: an interval that reaches beyond twice the longest is cut, and an arrow says so.
-    let bounds =
-        d.shifts.iter().flat_map(|s| [s.difference.low, s.difference.high].map(|b| share(s, b.unwrap_or(0.0)).abs()));
-    let limit = bounds.fold(largest, f64::max).min(largest * 2.0).max(0.001);
+    // One quantile far out must not flatten the others' bars: its own is cut, and an arrow says so.
+    let mut sizes: Vec<_> = d.shifts.iter().map(|s| share(s, s.difference.value).abs()).collect();
+    sizes.sort_by(|a, b| b.total_cmp(a));
+    let largest = sizes.first().copied().unwrap_or(0.0);
+    let limit = (sizes.get(1).copied().unwrap_or(largest) * 1.5).clamp(0.001, largest.max(0.001) * 1.25);
     let numbers: Vec<[String; 4]> = d
         .shifts
         .iter()
@@ -80,9 +80,15 @@ fn bar(room: usize, limit: f64, value: f64, low: Option<f64>, high: Option<f64>)
     let end = at(value);
     cells[end.min(middle)..=end.max(middle)].fill('\u{2588}');
     cells[middle] = '\u{2502}';
-    for (bound, cell, inside, beyond) in [(low, from, '[', '<'), (high, to, ']', '>')] {
+    for (bound, cell, inside) in [(low, from, '['), (high, to, ']')] {
         if let Some(bound) = bound {
-            cells[cell] = if bound.abs() > limit * 1.001 { beyond } else { inside };
+            cells[cell] = if bound > limit * 1.001 {
+                '>'
+            } else if bound < -limit * 1.001 {
+                '<'
+            } else {
+                inside
+            };
         }
     }
     cells.into_iter().collect()

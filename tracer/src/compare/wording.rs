@@ -25,11 +25,19 @@ pub fn size(share: f64) -> String {
     percent(share.abs()).trim_start_matches('+').to_owned()
 }
 
+/// A value as people read it; rates of rare exits keep their digits.
+pub fn value(value: Option<f64>, unit: Unit) -> String {
+    match value {
+        Some(v) if unit == Unit::PerSecond && v > 0.0 && v < 10.0 => format!("{v:.3}"),
+        v => human(v, unit),
+    }
+}
+
 /// "+1.23us".
-pub fn signed(value: f64, unit: Unit) -> String {
-    let sign = if value < 0.0 { "-" } else { "+" };
-    let text = human(Some(value.abs()), unit);
-    if value == 0.0 { text } else { format!("{sign}{text}") }
+pub fn signed(number: f64, unit: Unit) -> String {
+    let sign = if number < 0.0 { "-" } else { "+" };
+    let text = value(Some(number.abs()), unit);
+    if number == 0.0 { text } else { format!("{sign}{text}") }
 }
 
 /// "entry_to_exit_ns.p99": what a threshold of `--fail-if` names.
@@ -77,7 +85,7 @@ pub fn chance(p: Option<f64>) -> String {
 pub fn detectable(row: &Row) -> String {
     match (row.detectable, row.a) {
         (Some(d), Some(a)) if a > 0.0 => size(d / a),
-        (Some(d), _) => human(Some(d), row.unit),
+        (Some(d), _) => value(Some(d), row.unit),
         (None, _) => "n/a".into(),
     }
 }
@@ -163,6 +171,11 @@ pub fn loss(side: &Side) -> Option<String> {
 
 /// The answer, in one sentence.
 pub fn summary(c: &Comparison, setting: &Setting) -> String {
+    let emulated = if is_emulated(setting) { " (EMULATED)" } else { "" };
+    answer(c, setting) + emulated
+}
+
+fn answer(c: &Comparison, setting: &Setting) -> String {
     let of = |v: Verdict| c.rows.iter().filter(|r| r.verdict == v).collect::<Vec<_>>();
     let (worse, better, changed) = (of(Verdict::Worse), of(Verdict::Better), of(Verdict::Changed));
     let told = c.rows.iter().filter(|r| r.verdict != Verdict::NotEnoughData).count();
@@ -245,7 +258,7 @@ mod tests {
         let text = summary(&comparison(), &setting());
         assert!(text.starts_with("B (hard) is WORSE in "), "{text}");
         assert!(text.contains("pin_writes.mean +0.41"), "{text}");
-        assert!(text.contains(" changed beyond chance"), "{text}");
+        assert!(text.ends_with(" changed beyond chance (EMULATED)"), "{text}");
         let mut none = comparison();
         none.rows.iter_mut().for_each(|r| r.verdict = Verdict::NoDetectableChange);
         assert!(summary(&none, &setting()).starts_with("no detectable change from A (soft) to B (hard)"));

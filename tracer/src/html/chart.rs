@@ -55,7 +55,10 @@ pub struct Chart {
     legend: Vec<(Look, String)>,
 }
 
+/// Room for the title of the left axis and the legend.
 const TOP: f64 = 30.0;
+/// Rows have neither.
+const TOP_OF_ROWS: f64 = 6.0;
 const BOTTOM: f64 = 42.0;
 
 impl Chart {
@@ -87,7 +90,7 @@ impl Chart {
         step: f64,
         [left, right]: [f64; 2],
     ) -> Self {
-        let height = TOP + BOTTOM + step * rows.len() as f64;
+        let height = TOP_OF_ROWS + BOTTOM + step * rows.len() as f64;
         let mut chart = Self::new(id, title, x, (Axis::linear(0.0, 1.0), Unit::Count, ""));
         chart.width = 520.0 + (left - 58.0) + (right - 16.0);
         (chart.side, chart.height, chart.left, chart.right) = (Side::Rows(rows), height, left, right);
@@ -106,6 +109,10 @@ impl Chart {
         self
     }
 
+    fn top(&self) -> f64 {
+        if let Side::Rows(_) = self.side { TOP_OF_ROWS } else { TOP }
+    }
+
     /// Place of a value from the left.
     pub fn x(&self, value: f64) -> f64 {
         self.left + self.x.0.share(value) * (self.width - self.left - self.right)
@@ -114,13 +121,13 @@ impl Chart {
     /// Place of a value from the top.
     pub fn y(&self, value: f64) -> f64 {
         let share = if let Side::Axis(axis, _) = &self.side { axis.share(value) } else { value };
-        self.height - BOTTOM - share * (self.height - TOP - BOTTOM)
+        self.height - BOTTOM - share * (self.height - self.top() - BOTTOM)
     }
 
     /// Middle of a row, from the top.
     pub fn row(&self, row: usize) -> f64 {
         let rows = if let Side::Rows(rows) = &self.side { rows.len() } else { 1 };
-        TOP + (self.height - TOP - BOTTOM) * (row as f64 + 0.5) / rows as f64
+        self.top() + (self.height - self.top() - BOTTOM) * (row as f64 + 0.5) / rows as f64
     }
 
     /// Names a look beside the title.
@@ -179,8 +186,8 @@ impl Chart {
 
     /// A line from top to bottom at a value of the lower axis.
     pub fn mark(&mut self, value: f64, class: &str) {
-        let (x, bottom) = (self.x(value), self.height - BOTTOM);
-        self.draw(&format!("<path class=\"{class}\" d=\"M{x:.1} {TOP}V{bottom}\"/>"));
+        let (x, top, bottom) = (self.x(value), self.top(), self.height - BOTTOM);
+        self.draw(&format!("<path class=\"{class}\" d=\"M{x:.1} {top}V{bottom}\"/>"));
     }
 
     /// As HTML: a figure with its caption, that scrolls where it is too wide.
@@ -194,7 +201,7 @@ impl Chart {
              <svg role=\"img\" class=\"{size}\" viewBox=\"0 0 {width} {height}\" aria-labelledby=\"{id}-t {id}-d\">\n\
              <title id=\"{id}-t\">{title}</title>\n<desc id=\"{id}-d\">{description}</desc>\n"
         );
-        let (bottom, end) = (height - BOTTOM, width - right);
+        let (top, bottom, end) = (self.top(), height - BOTTOM, width - right);
         match &self.side {
             Side::Axis(axis, unit) => {
                 for tick in axis.ticks(5) {
@@ -219,7 +226,7 @@ impl Chart {
             let (x, text) = (self.x(tick), escape(&(self.x.2)(tick)));
             let _ = writeln!(
                 out,
-                "<path class=\"grid-line\" d=\"M{x:.1} {TOP}V{bottom}\"/>\
+                "<path class=\"grid-line\" d=\"M{x:.1} {top}V{bottom}\"/>\
                  <text class=\"tick middle\" x=\"{x:.1}\" y=\"{:.1}\">{text}</text>",
                 bottom + 17.0
             );
@@ -233,7 +240,9 @@ impl Chart {
             height - 6.0,
             escape(&self.x.1)
         );
-        let _ = writeln!(out, "<text class=\"tick\" x=\"0\" y=\"14\">{}</text>", escape(&self.side_title));
+        if !self.side_title.is_empty() {
+            let _ = writeln!(out, "<text class=\"tick\" x=\"0\" y=\"14\">{}</text>", escape(&self.side_title));
+        }
         out += &self.legend_svg(end);
         out + "</svg>\n</div>\n</figure>\n"
     }

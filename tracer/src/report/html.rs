@@ -479,4 +479,41 @@ mod tests {
         assert!(html.contains("recording 2") && html.contains("differs"));
         check(&render(&Report::default(), &view()));
     }
+
+    /// Two recordings of many intervals, with loss: synthetic.
+    fn long() -> Report {
+        use crate::interval::tests::{event, vm};
+        let mut report = Report { sources: vec![report().sources.remove(0); 2], ..Report::default() };
+        let mut vms = std::collections::BTreeMap::new();
+        let mut x: u64 = 9;
+        for n in 0..300 {
+            let mut interval = crate::interval::Interval::starting(n);
+            interval.length_ns = 1_000_000_000;
+            for _ in 0..40 {
+                x ^= x << 13;
+                x ^= x >> 7;
+                x ^= x << 17;
+                let reason = [10, 12, 30, 52, 1][(x % 5) as usize];
+                let length = 800 + (x >> 8) % 600 + u64::from(reason) * ((x >> 20) % 97 + 40);
+                interval.record(&event((x % 2) as u32, reason, length, u8::from(reason == 52) * 2), &vm(0));
+            }
+            let dropped = if n % 50 == 7 { n } else { 0 };
+            interval.totals.entries = 40 + dropped;
+            (interval.totals.delivered, interval.totals.dropped) = (40, dropped);
+            report.timeline.add((n / 200) as usize, n * 1_000_000_000, &interval);
+            report.add(interval, &mut vms);
+        }
+        report
+    }
+
+    /// `VMENTRY_REPORT_PAGE=/tmp/x.html cargo test -p vmentry --lib -- --ignored page_to_look_at`
+    #[test]
+    #[ignore = "writes a page for people to look at"]
+    fn a_report_page_to_look_at() {
+        let html = render(&long(), &view());
+        check(&html);
+        if let Ok(path) = std::env::var("VMENTRY_REPORT_PAGE") {
+            std::fs::write(path, html).unwrap();
+        }
+    }
 }
