@@ -532,7 +532,9 @@ fn mix(c: &Comparison) -> String {
     for row in &c.mix.rows {
         let shares = [0, 1].map(|side| wording::share(c, row.entries[side], side));
         let difference = match shares {
-            [Some(a), Some(b)] => format!("{:+.1} points", (b - a) * 100.0),
+            [Some(a), Some(b)] => {
+                format!("{:+.1} points", (b - a) * 100.0).replace("-0.0", "0.0").replace("+0.0", "0.0")
+            }
             _ => "n/a".into(),
         };
         let mut cells = vec![wording::kind(&row.stratum), row.entries[0].to_string(), row.entries[1].to_string()];

@@ -78,7 +78,8 @@ pub fn page(title: &str, subtitle: &str, sections: &[Section]) -> String {
 /// What must be read before anything else. `word` is shown in front, so that colour is not what tells.
 pub fn callout(kind: Kind, word: &str, text: &str) -> String {
     let class = kind.class();
-    format!("<p class=\"callout {class}\"><strong>{}</strong> {}</p>\n", escape(word), escape(text))
+    let word = if word.is_empty() { String::new() } else { format!("<strong>{}</strong> ", escape(word)) };
+    format!("<p class=\"callout {class}\">{word}{}</p>\n", escape(text))
 }
 
 /// How a [`callout`] looks.

@@ -2,7 +2,7 @@
 
 use tracer_common::rules::TimerCause;
 
-use super::{Dimension, Report, Row, View, text};
+use super::{Dimension, Report, Row, View, text, timeline::Point};
 use crate::{
     columns::{Column, FIGURES, Figure, STATS, Unit, human},
     histogram::Histogram,
@@ -18,6 +18,8 @@ use crate::{
     recording::Latency,
 };
 
+/// Rows of the table of times: more can be seen, but not read.
+const TIMES: usize = 60;
 /// Exit reasons that get a curve of their own.
 const RIDGES: usize = 8;
 const BINS: usize = 110;
@@ -261,32 +263,39 @@ fn short(name: &str) -> String {
     if name.chars().count() <= 21 { name.into() } else { name.chars().take(20).chain(['\u{2026}']).collect() }
 }
 
+/// Seconds of each point's middle, of the recordings' boundaries, and of the end. Recordings may lie days apart: they are put one
+/// after the other.
+fn places(points: &[Point]) -> (Vec<f64>, Vec<f64>, f64) {
+    let mut places = Vec::with_capacity(points.len());
+    let mut boundaries = Vec::new();
+    let (mut offset, mut end) = (0.0, 0.0f64);
+    for of_one_source in points.chunk_by(|a, b| a.source == b.source) {
+        if !places.is_empty() {
+            boundaries.push(end);
+            offset = end;
+        }
+        for p in of_one_source {
+            let start = offset + p.start_unix_ns.saturating_sub(of_one_source[0].start_unix_ns) as f64 / 1e9;
+            end = end.max(start + p.length_ns as f64 / 1e9);
+            places.push(start + p.length_ns as f64 / 2e9);
+        }
+    }
+    (places, boundaries, end)
+}
+
 fn timeline(report: &Report, view: &View) -> String {
     let points = report.timeline.points();
     if points.is_empty() {
         return paragraph("n/a: no interval was recorded.");
     }
-    // Recordings may lie days apart: they are put one after the other.
-    let mut places = Vec::with_capacity(points.len());
-    let (mut offset, mut begun, mut before) = (0.0, points[0].start_unix_ns, 0);
-    let mut boundaries = Vec::new();
-    let mut end: f64 = 0.0;
-    for p in points {
-        if p.source != before {
-            (offset, begun, before) = (end, p.start_unix_ns, p.source);
-            boundaries.push(end);
-        }
-        let start = offset + p.start_unix_ns.saturating_sub(begun) as f64 / 1e9;
-        end = end.max(start + p.length_ns as f64 / 1e9);
-        places.push(start + p.length_ns as f64 / 2e9);
-    }
+    let (places, boundaries, end) = places(points);
     let latencies = has_latencies(report);
     let quantile = |q: f64| -> Vec<Option<f64>> {
         points.iter().map(|p| p.entry_to_exit.quantile(q).filter(|_| latencies).map(|v| v as f64)).collect()
     };
     let (p50, p99) = (quantile(0.5), quantile(0.99));
-    let rate: Vec<_> = points.iter().map(super::timeline::Point::rate).collect();
-    let pins: Vec<_> = points.iter().map(super::timeline::Point::pin_writes_per_entry).collect();
+    let rate: Vec<_> = points.iter().map(Point::rate).collect();
+    let pins: Vec<_> = points.iter().map(Point::pin_writes_per_entry).collect();
     let dropped: Vec<_> = points.iter().map(|p| Some(p.dropped as f64)).collect();
     let x_title =
         if boundaries.is_empty() { "seconds since the beginning" } else { "seconds; recordings one after the other" };
@@ -335,16 +344,24 @@ fn timeline(report: &Report, view: &View) -> String {
     let headings = ["entries", "entries/s", "p50", "p99", "pin writes/entry", "dropped"];
     let mut columns = vec![Heading::number("s")];
     columns.extend(headings.map(Heading::number));
-    let caption = "Each stretch of time: its middle in seconds; p50 and p99 are of entry_to_exit_ns";
-    let mut table = Table::new("time-table", format!("{caption}{emulated}"), columns);
-    for (at, p) in points.iter().enumerate() {
+    let rows = report.timeline.at_most(TIMES);
+    let merged = if rows.len() < points.len() { ", neighbours merged" } else { "" };
+    let caption =
+        format!("Stretches of time{merged}, by their middle in seconds; p50 and p99 are of entry_to_exit_ns{emulated}");
+    let mut table = Table::new("time-table", caption, columns);
+    let (places_of_rows, ..) = self::places(&rows);
+    for (place, p) in places_of_rows.iter().zip(&rows) {
+        let latency = |q: f64| {
+            let value = p.entry_to_exit.quantile(q).filter(|_| latencies);
+            human(value.map(|v| v as f64), Unit::Ns)
+        };
         table.row(vec![
-            format!("{:.1}", places[at]),
+            format!("{place:.1}"),
             p.entries.to_string(),
-            human(rate[at], Unit::PerSecond),
-            human(p50[at], Unit::Ns),
-            human(p99[at], Unit::Ns),
-            human(pins[at], Unit::Count),
+            human(p.rate(), Unit::PerSecond),
+            latency(0.5),
+            latency(0.99),
+            human(p.pin_writes_per_entry(), Unit::Count),
             p.dropped.to_string(),
         ]);
     }

@@ -118,6 +118,19 @@ impl Timeline {
         self.points = thin;
     }
 
+    /// The same in about `most` points at most: as many as people read.
+    pub fn at_most(&self, most: usize) -> Vec<Point> {
+        let every = self.points.len().div_ceil(most.max(1)).max(1);
+        let of_one_source = self.points.chunk_by(|a, b| a.source == b.source);
+        let merged = of_one_source.flat_map(|points| points.chunks(every)).filter_map(|chunk| {
+            let (first, rest) = chunk.split_first()?;
+            let mut merged = first.clone();
+            rest.iter().for_each(|p| merged.merge(p));
+            Some(merged)
+        });
+        merged.collect()
+    }
+
     /// The points.
     pub fn points(&self) -> &[Point] {
         &self.points
@@ -154,6 +167,8 @@ mod tests {
             let sum: u64 = timeline.points().iter().filter(|p| p.source == source).map(|p| p.entries).sum();
             assert_eq!(sum, 10_000);
         }
+        let few = timeline.at_most(60);
+        assert!(few.len() <= 63 && few.iter().map(|p| p.entries).sum::<u64>() == 30_000, "{}", few.len());
         let of_last: Vec<_> = timeline.points().iter().filter(|p| p.source == 2).map(|p| p.entries).collect();
         assert!(of_last.len() > 50 && of_last.windows(2).rev().skip(1).all(|p| p[0] == p[1]), "{of_last:?}");
     }
