@@ -118,7 +118,7 @@ fn figures(c: &Comparison, setting: &Setting) -> String {
     };
     out += &paragraph(&format!(
         "Change: B against A, in % where A is something, else the difference. Would have been seen: the smallest change that such an \
-         experiment finds in 4 of 5 times. Noise: what a side differs from itself. p: the chance of such a change where there is none, \
+         experiment finds in 4 of 5 times. Noise: what 19 of 20 halves of a side differ from its other half, at most. p: the chance of such a change where there is none, \
          corrected for all figures (Holm); beyond chance is at most {}.",
         c.alpha
     ));
@@ -669,7 +669,7 @@ mod tests {
         s.sources[1][0].header.host.kernel = "6.1.0".into();
         let html = render(&comparison(), &s);
         check(&html);
-        assert!(html.contains("<tr class=\"differs\"><th scope=\"row\">kernel</th><td class=\"text\">6.12.117</td><td class=\"text\">6.1.0</td>"));
+        assert!(html.contains("<tr class=\"differs\"><th scope=\"row\">kernel</th><td class=\"nowrap\">differs</td><td class=\"text\">6.12.117</td><td class=\"text\">6.1.0</td>"));
         assert!(html.contains("nothing was randomised"));
     }
 

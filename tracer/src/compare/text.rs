@@ -150,8 +150,8 @@ fn figures(c: &Comparison, setting: &Setting, width: usize) -> String {
         }
     }
     let legend = format!(
-        "SEES: the smallest change that would have been seen in 4 of 5 such experiments. NOISE: what a side differs from \
-         itself. P(HOLM): the chance of such a change where there is none, corrected for all figures; beyond chance is at most {}. \
+        "SEES: the smallest change that would have been seen in 4 of 5 such experiments. NOISE: what 19 of 20 halves of \
+         a side differ from its other half, at most. P(HOLM): the chance of such a change where there is none, corrected for all figures; beyond chance is at most {}. \
          ~: no detectable change.",
         c.alpha
     );

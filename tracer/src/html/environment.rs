@@ -17,23 +17,24 @@ const UNKNOWN: &str = "n/a";
 
 /// One column per recording. `heads` are their headings.
 pub fn table(id: &str, heads: &[String], sources: &[&Source]) -> Table {
-    let mut columns = vec![Column::word("")];
-    columns.extend(heads.iter().map(|h| Column::text(h.clone())));
     let several = sources.len() > 1;
-    if several {
-        columns.push(Column::word("alike?"));
-    }
+    let mut columns = vec![Column::word("")];
+    columns.extend(several.then(|| Column::word("alike?")));
+    columns.extend(heads.iter().map(|h| Column::text(h.clone())));
     let caption = if several { "The recordings and their hosts, side by side" } else { "The recording and its host" };
     let mut table = Table::new(id, caption, columns);
     let mut add = |name: &str, must_agree: bool, of: &dyn Fn(&Source) -> String| {
         let values: Vec<_> = sources.iter().map(|s| of(s)).collect();
         let differ = values.iter().any(|v| *v != values[0]);
-        let mut cells = vec![name.to_owned()];
-        cells.extend(values);
         let marked = several && must_agree && differ;
-        if several && must_agree {
-            cells.push(if differ { "differs".into() } else { "alike".into() });
-        }
+        let alike = match (must_agree, differ) {
+            (false, _) => "",
+            (true, false) => "alike",
+            (true, true) => "differs",
+        };
+        let mut cells = vec![name.to_owned()];
+        cells.extend(several.then(|| alike.to_owned()));
+        cells.extend(values);
         table.row_of(if marked { "differs" } else { "" }, cells);
     };
     add("file", false, &|s| s.name.clone());

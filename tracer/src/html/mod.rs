@@ -240,4 +240,41 @@ pub mod tests {
         let body = body + &callout(Kind::Alarm, "LOST", HOSTILE) + &tiles(&[("a", HOSTILE.into(), HOSTILE.into())]);
         check(&page(HOSTILE, HOSTILE, &[Section { id: "one", title: "One", body }]));
     }
+
+    /// Relative luminance by WCAG 2.
+    fn luminance(color: &str) -> f64 {
+        let channel = |at: usize| {
+            let c = f64::from(u8::from_str_radix(&color[at..at + 2], 16).unwrap()) / 255.0;
+            if c <= 0.040_45 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
+        };
+        0.2126 * channel(1) + 0.7152 * channel(3) + 0.0722 * channel(5)
+    }
+
+    #[test]
+    fn text_and_lines_stand_out_from_what_is_behind_them() {
+        let themes: Vec<_> = STYLE.split(":root {").skip(1).take(2).collect();
+        for theme in themes {
+            let color = |name: &str| {
+                let (_, rest) = theme.split_once(&format!("--{name}: ")).unwrap();
+                luminance(rest.split(';').next().unwrap())
+            };
+            let contrast = |a: &str, b: &str| {
+                let (a, b) = (color(a), color(b));
+                (a.max(b) + 0.05) / (a.min(b) + 0.05)
+            };
+            for page in ["page", "panel", "alarm-page", "fine-page", "answer-page"] {
+                assert!(contrast("ink", page) >= 7.0, "ink on {page}");
+            }
+            let pairs = [
+                ("quiet", "page"),
+                ("quiet", "panel"),
+                ("link", "page"),
+                ("alarm", "alarm-page"),
+                ("fine", "fine-page"),
+            ];
+            for (front, back) in pairs.into_iter().chain([("a", "page"), ("b", "page"), ("quiet", "alarm-page")]) {
+                assert!(contrast(front, back) >= 4.5, "{front} on {back}: {}", contrast(front, back));
+            }
+        }
+    }
 }
