@@ -60,6 +60,8 @@ const TOP: f64 = 30.0;
 /// Rows have neither.
 const TOP_OF_ROWS: f64 = 6.0;
 const BOTTOM: f64 = 42.0;
+const LEFT: f64 = 66.0;
+const RIGHT: f64 = 22.0;
 
 impl Chart {
     /// Two axes. `id` is unique in the page; `x` and `y` come with their titles.
@@ -74,8 +76,8 @@ impl Chart {
             side_title: y.2.to_owned(),
             width: 520.0,
             height: 260.0,
-            left: 58.0,
-            right: 16.0,
+            left: LEFT,
+            right: RIGHT,
             marks: String::new(),
             legend: Vec::new(),
         }
@@ -92,7 +94,7 @@ impl Chart {
     ) -> Self {
         let height = TOP_OF_ROWS + BOTTOM + step * rows.len() as f64;
         let mut chart = Self::new(id, title, x, (Axis::linear(0.0, 1.0), Unit::Count, ""));
-        chart.width = 520.0 + (left - 58.0) + (right - 16.0);
+        chart.width += (left - LEFT) + (right - RIGHT);
         (chart.side, chart.height, chart.left, chart.right) = (Side::Rows(rows), height, left, right);
         chart
     }

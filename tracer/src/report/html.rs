@@ -312,7 +312,13 @@ fn timeline(report: &Report, view: &View) -> String {
         boundaries.iter().for_each(|b| chart.mark(*b, "mark"));
         for (look, name, values) in lines {
             let line: Vec<_> = places.iter().copied().zip(values.iter().copied()).collect();
-            chart.line(*look, &line);
+            // Nothing is known of what lies between two recordings.
+            let mut rest = line.as_slice();
+            for recording in points.chunk_by(|a, b| a.source == b.source) {
+                let (this, next) = rest.split_at(recording.len());
+                chart.line(*look, this);
+                rest = next;
+            }
             // Marks where there are few: they tell points from what lies between.
             if line.len() <= 40 {
                 line.iter().for_each(|(x, y)| y.iter().for_each(|y| chart.dot(*look, *x, *y)));
