@@ -348,8 +348,19 @@ fn cdfs(d: &Distributions, setting: &Setting) -> String {
     let y = (Axis::linear(0.0, 1.0), Unit::Count, "share of the values");
     let mut chart = Chart::new(id, &title, (axis, d.unit, "up to p99.9, logarithmic"), y);
     for (look, histogram) in [(Look::A, &d.a), (Look::B, &d.b)] {
-        let points = density::cdf(histogram, 300);
-        let line: Vec<_> = points.iter().filter(|p| axis.share(p.0) < 1.0).map(|&(x, y)| (x, Some(y))).collect();
+        // A staircase: the share stays until the next value.
+        let mut line = vec![(axis.value(0.0), Some(0.0))];
+        let mut below = 0.0;
+        for (value, share) in density::cdf(histogram, 300) {
+            let is_shown = axis.share(value) < 1.0;
+            line.push((value, Some(below)));
+            line.extend(is_shown.then_some((value, Some(share))));
+            if !is_shown {
+                break;
+            }
+            below = share;
+        }
+        line.push((axis.value(1.0), Some(below)));
         chart.line(look, &line);
     }
     legend(&mut chart, setting);
