@@ -57,6 +57,20 @@ pub enum Format {
     Json,
 }
 
+/// How a report is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// for people, in a terminal
+    #[default]
+    Text,
+    /// for programs; the fields are in the README
+    Json,
+    /// for people: one self-contained page with pictures
+    Html,
+    /// for spreadsheets: a line per row of the view
+    Csv,
+}
+
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -153,14 +167,15 @@ Examples:
   vmentry report a.hlog b.hlog                   several recordings as one
   vmentry report a.hlog --by vm,vcpu,reason --top 10
   vmentry report a.hlog --filter reason=PREEMPTION_TIMER --by cause,entry
-  vmentry report a.hlog --format json | jq .totals")]
+  vmentry report a.hlog --format json | jq .totals
+  vmentry report a.hlog --format html > a.html   a page with pictures")]
 pub struct ReportArgs {
     /// Recordings; '-' for standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// How to print: text, or json (its fields are in the README)
+    /// How to print: text, html (a page with pictures), csv, or json (the fields of both are in the README)
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
-    pub format: Format,
+    pub format: ReportFormat,
     /// Dimensions that make a row; JSON has all of them by default
     #[arg(long, value_name = "DIM,..", value_delimiter = ',', value_parser = PossibleValuesParser::new(["vm", "vcpu", "level", "reason", "entry", "cause"]), hide_possible_values = true)]
     pub by: Vec<String>,

@@ -13,6 +13,7 @@ pub mod comparing;
 pub mod guest;
 pub mod histogram;
 pub mod host;
+pub mod html;
 pub mod interval;
 pub mod layout;
 pub mod live;

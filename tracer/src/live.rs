@@ -278,7 +278,7 @@ impl Stage {
             sort: Column::Entries,
             top: None,
         };
-        let report = Report { sources: sources.collect(), whole };
+        let report = Report { sources: sources.collect(), whole, ..Report::default() };
         output::create(&path, false)?
             .write_all(text::render(&report, &view).as_bytes())
             .with_context(|| format!("write {}", path.display()))?;

@@ -1,4 +1,4 @@
-//! `vmentry report`: recordings in, text or JSON out.
+//! `vmentry report`: recordings in, text, JSON, HTML or CSV out.
 
 use std::{
     collections::BTreeMap,
@@ -10,15 +10,16 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
-    cli::{Format, ReportArgs},
+    cli::{ReportArgs, ReportFormat},
     host::Policy,
     output,
     recording::{Header, Reader},
     report::{
         Dimension, Filter, Report, Source, View,
         claims::{self, Evidence},
-        json, text,
+        csv, html, json, text,
     },
+    say,
 };
 
 /// Reads, merges and prints.
@@ -32,8 +33,14 @@ pub fn run(args: &ReportArgs) -> Result<()> {
         read(path, &mut report).with_context(|| format!("read {}", path.display()))?;
     }
     match args.format {
-        Format::Text => output::print(&text::render(&report, &view)),
-        Format::Json => {
+        ReportFormat::Text => output::print(&text::render(&report, &view)),
+        ReportFormat::Html => output::print(&html::render(&report, &view)),
+        ReportFormat::Csv => {
+            // The table has no place for what it is worth.
+            say!("{}", text::preamble(&report).trim_end());
+            output::print(&csv::render(&report, &view))
+        }
+        ReportFormat::Json => {
             let by = (!args.by.is_empty()).then_some(view.by.as_slice());
             let json = serde_json::to_string_pretty(&json::render(&report, &view, by))?;
             output::print(&(json + "\n"))
@@ -53,8 +60,11 @@ fn claims_on(args: &ReportArgs) -> Result<()> {
         read(path, evidence.by_policy.entry(policy).or_default()).with_context(failed)?;
     }
     let text = match args.format {
-        Format::Text => claims::text(&evidence),
-        Format::Json => {
+        ReportFormat::Html | ReportFormat::Csv => {
+            bail!("--claims is printed as text or json: choose one of these formats")
+        }
+        ReportFormat::Text => claims::text(&evidence),
+        ReportFormat::Json => {
             let json = serde_json::json!({
                 "format": "vmentry-claims/1",
                 "emulated": evidence.whole.is_emulated(),
@@ -103,6 +113,7 @@ fn read(path: &Path, report: &mut Report) -> Result<()> {
     while let Some(interval) = reader.read_interval()? {
         report.sources[at].intervals += 1;
         report.sources[at].length_ns += interval.length_ns;
+        report.timeline.add(at, reader.header().anchor.to_unix_ns(interval.start_ns), &interval);
         report.add(interval, &mut vms);
     }
     report.sources[at].end = reader.end().cloned();

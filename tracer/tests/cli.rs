@@ -42,6 +42,23 @@ fn report_on(name: &str, bytes: &[u8]) -> Output {
 }
 
 #[test]
+fn a_page_and_a_spreadsheet_of_the_lab_say_that_it_was_emulated() {
+    let page = out(&vmentry(&["report", RECORDING, "--format", "html"]));
+    assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"));
+    for text in ["EMULATED", "PREEMPTION_TIMER", "prefers-color-scheme: dark", "kvm_intel"] {
+        assert!(page.contains(text), "{text}");
+    }
+    let output = vmentry(&["report", RECORDING, "--format", "csv", "--by", "reason"]);
+    let csv = out(&output);
+    assert!(csv.starts_with("exit_reason,entries,entry_to_exit_ns_min,"), "{csv}");
+    assert!(csv.contains("\r\nCPUID,97,") && csv.contains(",EMULATED\r\n"), "{csv}");
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("no loss: 272 entries"));
+    for format in ["html", "csv"] {
+        assert!(error(&vmentry(&["report", RECORDING, "--claims", "--format", format])).contains("text or json"));
+    }
+}
+
+#[test]
 fn a_report_shows_the_known_exits_of_the_lab() {
     let output = vmentry(&["report", RECORDING, "--format", "json", "--by", "reason,cause"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -2,6 +2,11 @@
 
 pub mod condition;
 pub mod fairness;
+pub mod html;
+pub mod json;
+mod plot;
+pub mod text;
+pub mod wording;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -341,3 +346,6 @@ pub struct Comparison {
     /// drift, order, carry-over, and the like
     pub checks: Vec<Check>,
 }
+
+#[cfg(test)]
+pub mod fixture;

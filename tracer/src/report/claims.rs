@@ -257,7 +257,7 @@ mod tests {
     /// The claims read only the part of one policy from `by_policy`, which a test's report is as a whole.
     fn evidence(report: Report) -> Evidence {
         let policy = report.sources[0].policy();
-        let again = Report { sources: report.sources.clone(), whole: report.whole.clone() };
+        let again = Report { sources: report.sources.clone(), whole: report.whole.clone(), ..Report::default() };
         Evidence { whole: report, by_policy: BTreeMap::from([(policy, again)]) }
     }
 

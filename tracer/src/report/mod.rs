@@ -1,8 +1,11 @@
-//! A report: recordings merged, filtered, grouped and sorted. Pure; text and JSON are two views of it.
+//! A report: recordings merged, filtered, grouped and sorted. Pure; text, JSON, HTML and CSV are views of it.
 
 pub mod claims;
+pub mod csv;
+pub mod html;
 pub mod json;
 pub mod text;
+pub mod timeline;
 
 use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
@@ -17,6 +20,8 @@ use crate::{
     recording::{End, Header, Latency},
     sites::Site,
 };
+
+use timeline::Timeline;
 
 /// What entries can be grouped and filtered by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,6 +127,8 @@ pub struct Report {
     pub sources: Vec<Source>,
     /// everything in them; VMs numbered anew
     pub whole: Interval,
+    /// how it went on
+    pub timeline: Timeline,
 }
 
 /// Entries that share the values of the view's dimensions.
@@ -325,7 +332,8 @@ pub mod tests {
             intervals: 1,
             length_ns: interval.length_ns,
         };
-        let mut report = Report { sources: vec![source], whole: Interval::default() };
+        let mut report = Report { sources: vec![source], ..Report::default() };
+        report.timeline.add(0, 1_700_000_000_000_000_000, &interval);
         report.add(interval, &mut BTreeMap::new());
         report
     }

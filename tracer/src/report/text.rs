@@ -54,7 +54,7 @@ pub fn render(report: &Report, view: &View) -> String {
 }
 
 /// The first line: what is missing from everything below.
-fn loss(report: &Report) -> String {
+pub fn loss(report: &Report) -> String {
     let t = &report.whole.totals;
     let mut line = if t.dropped + t.malformed + t.not_kept == 0 {
         let cut = report.sources.iter().any(|s| s.end.is_none());

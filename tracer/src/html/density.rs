@@ -1,0 +1,91 @@
+//! Distributions as curves: how densely the values lie along a logarithmic axis, and which share lies below a value.
+
+use super::axis::Axis;
+use crate::histogram::Histogram;
+
+/// The range that shows all of the histograms; none where all are empty. Zero is drawn at one.
+pub fn range(histograms: &[&Histogram]) -> Option<(f64, f64)> {
+    let low = histograms.iter().filter_map(|h| h.min()).min()?;
+    let high = histograms.iter().filter_map(|h| h.max()).max()?;
+    let (low, high) = ((low as f64).max(1.0), (high as f64).max(1.0));
+    // A little room, so that one single value is a peak and not an edge.
+    Some((low / 1.05, high * 1.05))
+}
+
+/// Share of the values in each of `bins` equal parts of the axis.
+pub fn bins(histogram: &Histogram, axis: &Axis, bins: usize) -> Vec<f64> {
+    let mut out = vec![0.0; bins];
+    let total = histogram.count().max(1) as f64;
+    for (low, width, n) in histogram.buckets() {
+        let from = axis.share((low as f64).max(1.0)) * bins as f64;
+        let to = axis.share(((low + (width - 1)) as f64 + 1.0).max(1.0)) * bins as f64;
+        let (first, last) = ((from as usize).min(bins - 1), (to as usize).min(bins - 1));
+        let share = n as f64 / total;
+        for (bin, sum) in out.iter_mut().enumerate().take(last + 1).skip(first) {
+            // A bucket may be wider than a bin: its values are taken to lie evenly.
+            let overlap = (to.min(bin as f64 + 1.0) - from.max(bin as f64)).max(0.0);
+            *sum += if first == last { share } else { share * overlap / (to - from) };
+        }
+    }
+    out
+}
+
+/// Corners of the staircase over the bins: value and height.
+pub fn stairs(bins: &[f64], axis: &Axis) -> Vec<(f64, f64)> {
+    let n = bins.len() as f64;
+    let corners = |(at, &height): (usize, &f64)| {
+        [(axis.value(at as f64 / n), height), (axis.value((at as f64 + 1.0) / n), height)]
+    };
+    bins.iter().enumerate().flat_map(corners).collect()
+}
+
+/// Points of the cumulative distribution, at most `most`: value, and the share of values up to it. The last is 1.
+pub fn cdf(histogram: &Histogram, most: usize) -> Vec<(f64, f64)> {
+    let buckets: Vec<_> = histogram.buckets().collect();
+    let every = buckets.len().div_ceil(most.max(1)).max(1);
+    let total = histogram.count().max(1) as f64;
+    let mut seen = 0;
+    let mut out = Vec::new();
+    for (at, (low, width, n)) in buckets.iter().enumerate() {
+        seen += n;
+        if (buckets.len() - 1 - at) % every == 0 {
+            out.push(((low + (width - 1)) as f64, seen as f64 / total));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn histogram() -> Histogram {
+        let mut h = Histogram::default();
+        (0..10_000).for_each(|n| h.record(500 + n * n));
+        h
+    }
+
+    #[test]
+    fn every_value_is_in_one_bin() {
+        let h = histogram();
+        let (low, high) = range(&[&h, &Histogram::default()]).unwrap();
+        for n in [1, 7, 100] {
+            let sum: f64 = bins(&h, &Axis::log(low, high), n).iter().sum();
+            assert!((sum - 1.0).abs() < 1e-6, "{sum}");
+        }
+        assert_eq!(range(&[&Histogram::default()]), None);
+        let mut edge = Histogram::default();
+        [0, u64::MAX].into_iter().for_each(|v| edge.record(v));
+        let (low, high) = range(&[&edge]).unwrap();
+        assert!((bins(&edge, &Axis::log(low, high), 50).iter().sum::<f64>() - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_cdf_is_bounded_rises_and_ends_at_one() {
+        let points = cdf(&histogram(), 200);
+        assert!(points.len() <= 200 && points.len() > 100, "{}", points.len());
+        assert!(points.windows(2).all(|p| p[0].0 < p[1].0 && p[0].1 <= p[1].1));
+        assert_eq!(points.last().unwrap().1, 1.0);
+        assert!(cdf(&Histogram::default(), 200).is_empty());
+    }
+}
