@@ -7,7 +7,7 @@ use super::{Stratum, Window};
 use crate::{histogram::Histogram, interval::Series};
 
 /// Buckets times strata that one part holds at most; beyond, buckets are merged to twice their width and again.
-const CELLS: usize = 16_384;
+const CELLS: usize = 8_192;
 /// The same of all parts together: 32 MB.
 const ALL_CELLS: usize = 4 << 20;
 /// Powers of two of an HDR histogram's exact range.

@@ -6,7 +6,7 @@ mod dense;
 mod design;
 mod mix;
 mod permutation;
-mod random;
+pub mod random;
 mod resample;
 mod rows;
 pub mod student;

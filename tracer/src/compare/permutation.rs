@@ -6,8 +6,8 @@ use super::{
     random::Random,
 };
 
-/// Random splits of a side against itself.
-const SPLITS: usize = 400;
+/// Random splits of each side against itself.
+const SPLITS: usize = 100;
 /// Share of them that the noise stays below.
 const NOISE_QUANTILE: f64 = 0.95;
 

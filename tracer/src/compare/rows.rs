@@ -272,6 +272,8 @@ pub fn judge(drafts: Vec<Draft>, design: Design, options: &Options) -> Vec<Row> 
     let mut adjusted = permutation::holm(&p).into_iter();
     let level = options.alpha / p.len().max(1) as f64;
     let least = design.least_p(options.permutations);
+    // Of rounds, all rows have the same degrees of freedom.
+    let mut last = (f64::NAN, 0.0);
     let judged = drafts.into_iter().map(|draft| {
         let (mut row, mut why) = (draft.row, vec![]);
         if row.p.is_none() {
@@ -282,7 +284,10 @@ pub fn judge(drafts: Vec<Draft>, design: Design, options: &Options) -> Vec<Row> 
         }
         row.p_holm = adjusted.next();
         if draft.se > 0.0 && draft.df >= 1.0 {
-            row.detectable = Some(draft.se * student::detectable(draft.df, level, POWER));
+            if draft.df != last.0 {
+                last = (draft.df, student::detectable(draft.df, level, POWER));
+            }
+            row.detectable = Some(draft.se * last.1);
         } else if row.stat != "max" {
             why.push(format!("what is detectable cannot be told from {} that agree", design.unit()));
         }
