@@ -22,7 +22,7 @@ const TAIL: (f64, f64, f64) = (0.02, 3.0, 2.5);
 
 /// Kinds of exits: reason, cause, level of their latencies, pin writes.
 const KINDS: [(u32, Option<TimerCause>, f64, u64); 2] =
-    [(10, None, 1000.0, 0), (52, Some(TimerCause::Deadline), 2000.0, 2)];
+    [(10, None, 400.0, 0), (52, Some(TimerCause::Deadline), 800.0, 2)];
 
 /// How windows come about.
 #[derive(Clone, Copy)]
@@ -41,7 +41,7 @@ struct World {
     effect: f64,
 }
 
-const WORLD: World = World { rho: 0.6, spread: 0.05, drift: 0.1, entries: 1200.0, timer: [0.3, 0.3], effect: 1.0 };
+const WORLD: World = World { rho: 0.6, spread: 0.05, drift: 0.1, entries: 700.0, timer: [0.3, 0.3], effect: 1.0 };
 
 fn uniform(random: &mut Random) -> f64 {
     ((random.bits() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
@@ -96,7 +96,7 @@ impl World {
                 if entry % 40 == 0 {
                     burst = (0.08 * normal(random)).exp();
                 }
-                let mut value = || (level * scale * burst * shapes[random.below(shapes.len())]) as u64;
+                let mut value = || (level * scale * burst * shapes[random.below(shapes.len())]).round() as u64;
                 series.entry_to_exit.record(value());
                 series.exit_to_entry.record(value());
             }
@@ -125,7 +125,7 @@ impl World {
 }
 
 fn options(seed: u64, resamples: u32) -> Options {
-    Options { seed, resamples, permutations: 1500, alpha: ALPHA, ..Options::default() }
+    Options { seed, resamples, permutations: 1000, alpha: ALPHA, ..Options::default() }
 }
 
 /// The results of all trials, in order, of two threads.
@@ -230,7 +230,7 @@ fn recordings_of_one_policy(trials: u64, shapes: &[f64], bounds: &mut Bounds) {
     println!(
         "{trials} pairs of recordings of {RUN} windows, nothing randomised, one policy: any figure reported as different"
     );
-    let world = World { entries: 150.0, drift: 0.0, timer: [0.0; 2], ..WORLD };
+    let world = World { spread: 0.15, entries: 120.0, drift: 0.0, timer: [0.0; 2], ..WORLD };
     let results = each(trials, |seed| {
         let mut random = Random::new(seed + 1_000_000);
         let [a, b] = [0, 1].map(|side| world.run(side, shapes, &mut random));
@@ -269,7 +269,7 @@ fn a_true_effect(trials: u64, shapes: &[f64], bounds: &mut Bounds) {
     let world = World { effect: EFFECT, timer: [0.0; 2], ..WORLD };
     let seen = each(trials, |seed| {
         let windows = world.rounds(shapes, &mut Random::new(seed + 2_000_000));
-        let c = compare::compare(&windows, &options(seed, 1000));
+        let c = compare::compare(&windows, &options(seed, 499));
         Seen { units: c.units, naive: entries_independent(&c), rows: c.rows }
     });
     // A's true values, from far more windows than an experiment has.
@@ -348,7 +348,7 @@ fn main() -> ExitCode {
     let (shapes, mut bounds, start) = (shapes(), Bounds::default(), Instant::now());
     type Part = fn(u64, &[f64], &mut Bounds);
     let parts: [(Part, u64); 4] =
-        [(same_policy_twice, 1), (recordings_of_one_policy, 1), (a_true_effect, 1), (another_workload, 2)];
+        [(same_policy_twice, 1), (recordings_of_one_policy, 2), (a_true_effect, 1), (another_workload, 4)];
     for (part, fewer) in parts {
         let begin = Instant::now();
         part(trials / fewer, &shapes, &mut bounds);
