@@ -260,6 +260,7 @@ fn recordings_of_one_policy(trials: u64, shapes: &[f64], bounds: &mut Bounds) {
 struct Seen {
     rows: Vec<Row>,
     units: [usize; 2],
+    least_p: f64,
     /// by the wrong method
     naive: [f64; 2],
 }
@@ -270,11 +271,10 @@ fn a_true_effect(trials: u64, shapes: &[f64], bounds: &mut Bounds) {
     let seen = each(trials, |seed| {
         let windows = world.rounds(shapes, &mut Random::new(seed + 2_000_000));
         let c = compare::compare(&windows, &options(seed, 499));
-        Seen { units: c.units, naive: entries_independent(&c), rows: c.rows }
+        Seen { units: c.units, least_p: c.least_p, naive: entries_independent(&c), rows: c.rows }
     });
     // A's true values, from far more windows than an experiment has.
     let mut all = Histogram::default();
-    let mut random = Random::new(3_000_000);
     let still = World { effect: 1.0, ..world };
     let many =
         each((trials / 2).max(2), |seed| still.windows(&[0; 4 * ROUNDS], shapes, &mut Random::new(seed + 3_000_000)));
@@ -288,7 +288,6 @@ fn a_true_effect(trials: u64, shapes: &[f64], bounds: &mut Bounds) {
         };
         all.quantile(q).map(|v| v as f64)
     };
-    random.bits();
     for stat in ["p50", "p90", "p99", "mean"] {
         let true_difference = truth(stat).unwrap_or(0.0) * (EFFECT - 1.0);
         let held = |e: Option<compare::Estimate>, truth: f64| {
@@ -308,7 +307,7 @@ fn a_true_effect(trials: u64, shapes: &[f64], bounds: &mut Bounds) {
     let true_difference = truth("p50").unwrap_or(0.0) * (EFFECT - 1.0);
     let (mut promised, mut found, mut holm) = (vec![], vec![], vec![]);
     for s in &seen {
-        let level = ALPHA / compare::family(&s.rows).max(1) as f64;
+        let level = compare::first_step(&s.rows, ALPHA, s.least_p);
         let Some(row) = row(&s.rows, "p50") else { continue };
         promised.extend(compare::promised_power(row, true_difference, s.units, true, level));
         found.push(row.p.is_some_and(|p| p <= level));
@@ -317,8 +316,9 @@ fn a_true_effect(trials: u64, shapes: &[f64], bounds: &mut Bounds) {
     let promised = promised.iter().sum::<f64>() / promised.len().max(1) as f64;
     println!("  (the reports promised to find it in {:.1} % on average)", 100.0 * promised);
     let (low, high) = (promised - 0.05, promised + 0.05);
-    bounds.hold("p50's shift found at Holm's first step", share(found.into_iter()), low, high, trials);
-    bounds.hold("p50's verdict is worse, after all of Holm's steps", share(holm.into_iter()), low, high, trials);
+    // The promise is of the first step alone; the verdict also has the later steps, which other figures' changes open.
+    println!("  (p50's p passes Holm's first step in {:.1} %)", 100.0 * share(found.into_iter()));
+    bounds.hold("p50's verdict is worse, against the promise", share(holm.into_iter()), low, high, trials);
     bounds.hold("promised power is neither none nor certain", promised, 0.5, 0.95, trials);
 }
 

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use tracer_common::{Isa, rules::TimerCause};
 
-pub use self::rows::{family, promised_power};
+pub use self::rows::{family, first_step, promised_power};
 use self::{
     dense::Dense,
     design::{Design, Units},

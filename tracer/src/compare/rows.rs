@@ -265,13 +265,19 @@ pub fn family(rows: &[Row]) -> usize {
     rows.iter().filter(|r| r.p.is_some()).count()
 }
 
+/// The highest p that Holm's first step lets pass: a multiple of the lowest p there is, where any is low enough.
+pub fn first_step(rows: &[Row], alpha: f64, least_p: f64) -> f64 {
+    let level = alpha / family(rows).max(1) as f64;
+    if level < least_p { level } else { (level / least_p + 1e-9).floor() * least_p }
+}
+
 /// Holds the rows against each other: Holm's correction, verdicts, and what could have been detected.
 pub fn judge(drafts: Vec<Draft>, design: Design, options: &Options) -> Vec<Row> {
     let rows: Vec<Row> = drafts.iter().map(|d| d.row.clone()).collect();
     let p: Vec<f64> = rows.iter().filter_map(|r| r.p).collect();
     let mut adjusted = permutation::holm(&p).into_iter();
-    let level = options.alpha / p.len().max(1) as f64;
     let least = design.least_p(options.permutations);
+    let level = first_step(&rows, options.alpha, least);
     // Of rounds, all rows have the same degrees of freedom.
     let mut last = (f64::NAN, 0.0);
     let judged = drafts.into_iter().map(|draft| {
@@ -293,7 +299,7 @@ pub fn judge(drafts: Vec<Draft>, design: Design, options: &Options) -> Vec<Row> 
         }
         row.verdict = if least > level {
             why.push(format!(
-                "with {} of A and {} of B no p can be below {least:.2}; {} figures at once need {level:.2}",
+                "with {} of A and {} of B no p can be below {least:.5}; {} figures at once need {level:.5}",
                 design.units()[0],
                 design.units()[1],
                 p.len()
@@ -314,7 +320,7 @@ pub fn judge(drafts: Vec<Draft>, design: Design, options: &Options) -> Vec<Row> 
     judged.collect()
 }
 
-/// The chance that a true difference of `effect`, in the row's unit, would have been found at Holm's first step: what the row
+/// The chance that a true difference of `effect`, in the row's unit, would have been found at [`first_step`]'s `level`: what the row
 /// promises. None where the row tells no detectable difference. Exact for rounds; of blocks, whose degrees of freedom the row
 /// does not hold, those of both sides' blocks together.
 pub fn promised_power(row: &Row, effect: f64, units: [usize; 2], rounds: bool, level: f64) -> Option<f64> {
