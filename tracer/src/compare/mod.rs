@@ -1,10 +1,22 @@
 //! A/B: is B better than A, and how sure are we? Pure: windows in, a [`Comparison`] out; text, JSON and HTML are views of it.
 
+mod blocks;
+mod checks;
 pub mod condition;
+mod dense;
+mod design;
 pub mod fairness;
 pub mod html;
 pub mod json;
+mod mix;
+mod permutation;
 mod plot;
+pub mod random;
+mod resample;
+mod rows;
+pub mod student;
+#[cfg(test)]
+mod tests;
 pub mod text;
 pub mod wording;
 
@@ -13,6 +25,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use tracer_common::{Isa, rules::TimerCause};
 
+pub use self::rows::{family, first_step, promised_power};
+use self::{
+    dense::Dense,
+    design::{Design, Units},
+    rows::{Draft, Figure},
+};
 use crate::{
     columns::Unit,
     histogram::Histogram,
@@ -20,6 +38,9 @@ use crate::{
     recording::Experiment,
     report::Source,
 };
+
+/// Kinds of exits that the stratified comparison tells apart at most: those with the most entries.
+const MAX_STRATA: usize = 64;
 
 /// One of the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -345,6 +366,196 @@ pub struct Comparison {
     pub timeline: Vec<Point>,
     /// drift, order, carry-over, and the like
     pub checks: Vec<Check>,
+}
+
+/// Compares the two sides.
+pub fn compare(windows: &Windows, options: &Options) -> Comparison {
+    let units = Units::of(windows);
+    let design = units.design;
+    let mix = mix::of(&units, options);
+    let strata = dense::strata(&units.windows, MAX_STRATA);
+    let (mut raw, mut stratified, mut distributions) = (vec![], vec![], vec![]);
+    for (name, of) in LATENCIES {
+        let figure = Figure::latency(name);
+        if !options.latencies {
+            let drafts = figure.unknown("latencies of these recordings cannot be compared");
+            stratified.extend(drafts.iter().filter(|d| d.row.stat != "max").cloned());
+            raw.extend(drafts);
+            continue;
+        }
+        let (drafts, shifts) = rows::compare(&figure, &Dense::of(&units.windows, None, of), &units, options);
+        stratified.extend(within_strata(&figure, &drafts, &strata, of, &units, options));
+        raw.extend(drafts);
+        let [a, b] = [Arm::A, Arm::B].map(|arm| pooled(&units, arm, of));
+        distributions.push(Distributions { figure: name, unit: Unit::Ns, a, b, shifts });
+    }
+    let figure = Figure::mean("pin_writes");
+    if options.pin_writes {
+        let of: Pick = |s| &s.pin_writes;
+        let drafts = rows::compare(&figure, &Dense::of(&units.windows, None, of), &units, options).0;
+        stratified.extend(within_strata(&figure, &drafts, &strata, of, &units, options));
+        raw.extend(drafts);
+    } else {
+        let drafts = figure.unknown("pin writes are not known, or not from one source");
+        stratified.extend(drafts.iter().cloned());
+        raw.extend(drafts);
+    }
+    for (name, better, cause) in RATES {
+        let figure = Figure::rate(name, better);
+        if cause.is_some() && !options.timer {
+            raw.extend(figure.unknown("no VMX-preemption timer on a side"));
+            continue;
+        }
+        let events = |w: &Window| {
+            let counted = w.strata.iter().filter(|(s, _)| cause.is_none() || s.cause == cause);
+            counted.map(|(_, s)| s.entries() as f64).sum()
+        };
+        let parts = units.windows.iter().map(|w| (events(w), w.length_ns as f64 / 1e9));
+        raw.extend(rows::compare(&figure, &Dense::ratio(parts), &units, options).0);
+    }
+
+    let [a, b] = [Arm::A, Arm::B].map(|arm| side(&units, arm));
+    let rows = rows::judge(raw, design, options);
+    let stratified = rows::judge(stratified, design, options);
+    let least_p = design.least_p(options.permutations);
+    Comparison {
+        method: method(&units, options, least_p, [family(&rows), family(&stratified)]),
+        seed: options.seed,
+        alpha: options.alpha,
+        units: design.units(),
+        least_p,
+        rows,
+        stratified,
+        mix,
+        distributions,
+        timeline: timeline(&units, options),
+        checks: checks::of(windows, [&a, &b], options),
+        a,
+        b,
+    }
+}
+
+type Pick = fn(&Series) -> &Histogram;
+
+const LATENCIES: [(&str, Pick); 2] =
+    [("entry_to_exit_ns", |s| &s.entry_to_exit), ("exit_to_entry_ns", |s| &s.exit_to_entry)];
+
+/// Events per second, and the timer's cause of those that are not all entries. How often timers are due and entries come is the
+/// workload's doing.
+const RATES: [(&str, Better, Option<TimerCause>); 4] = [
+    ("timer_exits.deadline", Better::Neither, Some(TimerCause::Deadline)),
+    ("timer_exits.immediate", Better::Neither, Some(TimerCause::Immediate)),
+    ("timer_exits.spurious", Better::Lower, Some(TimerCause::Spurious)),
+    ("entries", Better::Neither, None),
+];
+
+/// The figure's rows with both sides weighted to one mix; with one kind of exit, the raw ones.
+fn within_strata(
+    figure: &Figure,
+    raw: &[Draft],
+    strata: &[Stratum],
+    of: Pick,
+    units: &Units,
+    options: &Options,
+) -> Vec<Draft> {
+    let drafts = if strata.len() > 1 {
+        rows::compare(figure, &Dense::of(&units.windows, Some(strata), of), units, options).0
+    } else {
+        raw.to_vec()
+    };
+    // Weights do not move a maximum.
+    drafts.into_iter().filter(|d| d.row.stat != "max").collect()
+}
+
+fn of_arm<'a>(units: &'a Units, arm: Arm) -> impl Iterator<Item = &'a Window> {
+    units.windows.iter().zip(&units.arms).filter(move |(_, a)| **a == arm).map(|(w, _)| *w)
+}
+
+fn pooled(units: &Units, arm: Arm, of: Pick) -> Histogram {
+    let mut all = Histogram::default();
+    of_arm(units, arm).flat_map(|w| w.strata.values()).for_each(|s| all.merge(of(s)));
+    all
+}
+
+fn side(units: &Units, arm: Arm) -> Side {
+    let mut side = Side {
+        windows: 0,
+        length_ns: 0,
+        totals: Totals::default(),
+        pin_writes: None,
+        timer_exits: BTreeMap::new(),
+        vcpus: BTreeSet::new(),
+    };
+    for window in of_arm(units, arm) {
+        side.windows += 1;
+        side.length_ns = side.length_ns.saturating_add(window.length_ns);
+        side.totals.merge(&window.totals);
+        side.vcpus.extend(window.vcpus.iter().cloned());
+        for (stratum, series) in &window.strata {
+            if let Some(cause) = stratum.cause {
+                *side.timer_exits.entry(cause).or_default() += series.entries();
+            }
+            if let Some(mean) = series.pin_writes.mean() {
+                let writes = mean * series.pin_writes.count() as f64;
+                side.pin_writes = Some(side.pin_writes.unwrap_or(0).saturating_add(writes.round() as u64));
+            }
+        }
+    }
+    side
+}
+
+fn timeline(units: &Units, options: &Options) -> Vec<Point> {
+    let point = |(window, arm): (&&Window, &Arm)| {
+        let mut all = Series::default();
+        window.strata.values().for_each(|s| all.merge(s));
+        let quantile = |q| all.entry_to_exit.quantile(q).filter(|_| options.latencies).map(|v| v as f64);
+        Point {
+            arm: *arm,
+            start_unix_ns: window.start_unix_ns,
+            length_ns: window.length_ns,
+            entries: all.entries(),
+            entry_to_exit: quantile(0.5).zip(quantile(0.99)).map(|(p50, p99)| [p50, p99]),
+            pin_writes: all.pin_writes.mean().filter(|_| options.pin_writes),
+        }
+    };
+    let mut points: Vec<Point> = units.windows.iter().zip(&units.arms).map(point).collect();
+    points.sort_by_key(|p| p.start_unix_ns);
+    points
+}
+
+fn method(units: &Units, options: &Options, least_p: f64, families: [usize; 2]) -> Vec<String> {
+    let mut method = units.method.clone();
+    let labellings = match (units.design, units.design.all_labellings()) {
+        (Design::Rounds(n), Some(_)) => format!("all 2^{n} ways of swapping the sides within rounds"),
+        (Design::Rounds(_), None) => format!("{} random swaps of the sides within rounds", options.permutations),
+        (Design::Blocks { .. }, Some(n)) => format!("all {n:.0} ways of choosing A's blocks"),
+        (Design::Blocks { .. }, None) => format!("{} random choices of A's blocks", options.permutations),
+    };
+    method.push(format!(
+        "p: {labellings}, two-sided on |b - a| of all windows of a side together; the lowest possible is {least_p:.5}"
+    ));
+    method.push(format!(
+        "chance of one false alarm among all figures {}, by Holm's correction over {} figures, and over {} with both sides \
+         weighted to one mix of exits",
+        options.alpha, families[0], families[1]
+    ));
+    method.push(format!(
+        "intervals hold the true value in 95 of 100 experiments: studentised bootstrap of the units, {} resamples, standard \
+         errors by leaving one unit out",
+        options.resamples
+    ));
+    method.push(
+        "detectable: found in 80 of 100 experiments at Holm's first step; noise: 95 % of random splits of a side's own windows \
+         stay below, with half of the data"
+            .to_owned(),
+    );
+    method.push(
+        "quantiles are interpolated within their bucket of 0.1 %; exit_to_entry_ns holds the time that halted vCPUs wait, which \
+         the guest's load decides"
+            .to_owned(),
+    );
+    method.push(format!("seed {}", options.seed));
+    method
 }
 
 #[cfg(test)]

@@ -1,0 +1,101 @@
+//! How long windows next to each other stay alike, and how a run is cut accordingly.
+
+use std::ops::Range;
+
+use super::Window;
+use crate::histogram::Histogram;
+
+/// Block length in units of the windows' memory. At 6 the sums of adjacent blocks of an AR(1) process correlate by less than
+/// 0.1, whatever its coefficient.
+const MEMORIES: f64 = 6.0;
+
+/// ln of the median of entry_to_exit_ns; none without entries.
+pub fn log_p50(window: &Window) -> Option<f64> {
+    let mut all = Histogram::default();
+    window.strata.values().for_each(|s| all.merge(&s.entry_to_exit));
+    all.quantile(0.5).map(|v| (v.max(1) as f64).ln())
+}
+
+/// Windows per block: the sum of the autocorrelations of the windows' log median, up to the first that noise would explain,
+/// times 2 x 6. Each run is measured from its own mean, so that drift makes blocks longer; the bias of short runs is put right
+/// to first order.
+pub fn length(a: &[Vec<Window>], b: &[Vec<Window>]) -> usize {
+    let runs: Vec<Vec<f64>> = a.iter().chain(b).map(|run| run.iter().filter_map(log_p50).collect()).collect();
+    length_of(&runs)
+}
+
+fn length_of(runs: &[Vec<f64>]) -> usize {
+    let centred: Vec<Vec<f64>> = runs
+        .iter()
+        .map(|run| {
+            let mean = run.iter().sum::<f64>() / run.len().max(1) as f64;
+            run.iter().map(|x| x - mean).collect()
+        })
+        .collect();
+    let n: usize = runs.iter().map(Vec::len).sum();
+    let longest = runs.iter().map(Vec::len).max().unwrap_or(0);
+    let spread: f64 = centred.iter().flatten().map(|x| x * x).sum();
+    if spread <= 0.0 {
+        return 1;
+    }
+    let mut memory = 0.0;
+    for lag in 1..longest {
+        let products: f64 =
+            centred.iter().flat_map(|run| run.iter().zip(run.iter().skip(lag))).map(|(x, y)| x * y).sum();
+        let seen = products / spread;
+        // Kendall's bias of an estimated autocorrelation, by run of the mean length.
+        let r = (seen + (1.0 + 4.0 * seen) * runs.len() as f64 / n as f64).min(0.99);
+        if r < 1.0 / (n as f64).sqrt() {
+            break;
+        }
+        memory += r;
+    }
+    ((2.0 * MEMORIES * memory).ceil() as usize).clamp(1, longest.max(1))
+}
+
+/// `count` windows in blocks of at least `length`, as equal as may be; one block where there are fewer.
+pub fn cut(count: usize, length: usize) -> impl Iterator<Item = Range<usize>> {
+    let blocks = (count / length.max(1)).max(1);
+    (0..blocks).map(move |i| i * count / blocks..(i + 1) * count / blocks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::random::Random;
+
+    fn noise(rho: f64, n: usize, seed: u64) -> Vec<f64> {
+        let mut random = Random::new(seed);
+        let mut x = 0.0;
+        (0..n)
+            .map(|_| {
+                let uniform: f64 = (0..12).map(|_| random.below(1 << 20) as f64 / (1 << 20) as f64).sum::<f64>() - 6.0;
+                x = rho * x + uniform;
+                x
+            })
+            .collect()
+    }
+
+    #[test]
+    fn blocks_are_as_long_as_windows_stay_alike() {
+        let lengths = [0.0, 0.3, 0.6, 0.8].map(|rho| {
+            let mut lengths: Vec<_> =
+                (0..99).map(|seed| length_of(&[noise(rho, 120, seed), noise(rho, 120, seed + 999)])).collect();
+            lengths.sort_unstable();
+            lengths[49]
+        });
+        assert!(lengths[0] <= 2 && lengths.is_sorted() && (12..=30).contains(&lengths[2]), "{lengths:?}");
+        assert_eq!(length_of(&[vec![1.0; 50]]), 1);
+        assert_eq!((length_of(&[]), length_of(&[vec![], vec![2.0]])), (1, 1));
+        assert!(length_of(&[(0..50).map(f64::from).collect()]) >= 20, "drift is memory");
+    }
+
+    #[test]
+    fn every_window_is_in_one_block() {
+        for (count, length, blocks) in [(10, 3, 3), (10, 20, 1), (7, 1, 7), (1, usize::MAX, 1)] {
+            let cut: Vec<_> = cut(count, length).collect();
+            assert_eq!(cut.len(), blocks);
+            assert_eq!(cut.iter().cloned().flatten().collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
+        }
+    }
+}

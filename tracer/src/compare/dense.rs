@@ -1,0 +1,280 @@
+//! A figure as arrays: cumulative counts by bucket and stratum of every window, so that pooling is adding, and a quantile of
+//! any pool, weighted by strata or not, is a binary search.
+
+use std::collections::BTreeSet;
+
+use super::{Stratum, Window};
+use crate::{histogram::Histogram, interval::Series};
+
+/// Buckets times strata that one part holds at most; beyond, buckets are merged to twice their width and again.
+const CELLS: usize = 8_192;
+/// The same of all parts together: 32 MB.
+const ALL_CELLS: usize = 4 << 20;
+/// Powers of two of an HDR histogram's exact range.
+const EXACT_BITS: u32 = 10;
+
+/// Counts of one part of the data, or of several together.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counts {
+    /// `[bucket][stratum]`: values in this bucket and all below
+    below: Vec<f64>,
+    /// `[stratum]`: values; or seconds, of rates
+    n: Vec<f64>,
+    /// `[stratum]`: their sum; or the number of events, of rates
+    sum: Vec<f64>,
+}
+
+impl Counts {
+    /// Adds another's counts, `times` over.
+    pub fn add(&mut self, other: &Counts, times: f64) {
+        let add = |mine: &mut [f64], theirs: &[f64]| mine.iter_mut().zip(theirs).for_each(|(m, t)| *m += times * t);
+        add(&mut self.below, &other.below);
+        add(&mut self.n, &other.n);
+        add(&mut self.sum, &other.sum);
+    }
+
+    /// Takes everything out.
+    pub fn clear(&mut self) {
+        [&mut self.below, &mut self.n, &mut self.sum].into_iter().for_each(|v| v.fill(0.0));
+    }
+}
+
+/// Counts, without some of them.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// these
+    pub all: &'a Counts,
+    /// but not these
+    pub but: Option<&'a Counts>,
+}
+
+impl<'a> View<'a> {
+    /// All of them.
+    pub fn of(all: &'a Counts) -> Self {
+        Self { all, but: None }
+    }
+
+    /// All but some of them.
+    pub fn without(all: &'a Counts, but: &'a Counts) -> Self {
+        Self { all, but: Some(but) }
+    }
+
+    /// Values of a stratum.
+    pub fn n(&self, stratum: usize) -> f64 {
+        self.all.n[stratum] - self.but.map_or(0.0, |b| b.n[stratum])
+    }
+
+    /// Their sum; or the events, of rates.
+    pub fn sum(&self, stratum: usize) -> f64 {
+        self.all.sum[stratum] - self.but.map_or(0.0, |b| b.sum[stratum])
+    }
+
+    /// Weighted share of the values in a bucket and below.
+    fn below(&self, bucket: usize, weights: &[f64]) -> f64 {
+        let row = bucket * weights.len()..(bucket + 1) * weights.len();
+        let all = &self.all.below[row.clone()];
+        match self.but {
+            None => all.iter().zip(weights).map(|(n, w)| n * w).sum(),
+            Some(but) => all.iter().zip(&but.below[row]).zip(weights).map(|((n, b), w)| (n - b) * w).sum(),
+        }
+    }
+}
+
+/// One figure of all parts.
+#[derive(Clone, Debug)]
+pub struct Dense {
+    /// lowest value of each bucket
+    low: Vec<f64>,
+    /// width of each bucket
+    width: Vec<f64>,
+    /// number of strata; 1 where they are not told apart
+    pub strata: usize,
+    /// each part's counts
+    pub parts: Vec<Counts>,
+    /// each part's highest value; NaN without values
+    pub maxima: Vec<f64>,
+}
+
+/// Both sides' weights of a value, by stratum.
+#[derive(Clone, Debug, Default)]
+pub struct Weights {
+    /// of A
+    pub a: Vec<f64>,
+    /// of B
+    pub b: Vec<f64>,
+}
+
+impl Weights {
+    /// With one stratum every value weighs the same. With several, both sides get one mix, the mean of theirs over the strata
+    /// that both have; all else weighs nothing.
+    pub fn set(&mut self, a: View, b: View, strata: usize) {
+        self.a.clear();
+        self.b.clear();
+        if strata == 1 {
+            self.a.push(1.0 / a.n(0));
+            self.b.push(1.0 / b.n(0));
+            return;
+        }
+        let common = |s: usize| a.n(s) > 0.0 && b.n(s) > 0.0;
+        let (mut all_a, mut all_b) = (0.0, 0.0);
+        for s in (0..strata).filter(|&s| common(s)) {
+            all_a += a.n(s);
+            all_b += b.n(s);
+        }
+        for s in 0..strata {
+            let share = if common(s) { (a.n(s) / all_a + b.n(s) / all_b) / 2.0 } else { 0.0 };
+            self.a.push(if share > 0.0 { share / a.n(s) } else { 0.0 });
+            self.b.push(if share > 0.0 { share / b.n(s) } else { 0.0 });
+        }
+    }
+}
+
+/// The bucket that holds this one once buckets are 2^`coarser` times as wide, relative to their values.
+fn group(low: u64, coarser: u32) -> u64 {
+    let shift = (low.max(1).ilog2() + coarser).saturating_sub(EXACT_BITS);
+    if coarser == 0 { low } else { low.checked_shr(shift).unwrap_or(0) << shift.min(63) }
+}
+
+fn group_width(low: u64, width: u64, coarser: u32) -> f64 {
+    let shift = (low.max(1).ilog2() + coarser).saturating_sub(EXACT_BITS);
+    if coarser == 0 { width as f64 } else { (shift as f64).exp2() }
+}
+
+impl Dense {
+    /// A distribution by bucket, of parts that are windows each. Without `strata` all kinds of exits are one.
+    pub fn of(parts: &[&Window], strata: Option<&[Stratum]>, of: impl Fn(&Series) -> &Histogram) -> Self {
+        let index = |s: &Stratum| strata.map_or(Some(0), |all| all.iter().position(|x| x == s));
+        let mut buckets = Vec::new();
+        for window in parts {
+            for (_, series) in window.strata.iter().filter(|(s, _)| index(s).is_some()) {
+                buckets.extend(of(series).buckets().map(|(low, width, _)| (low, width)));
+            }
+            buckets.sort_unstable();
+            buckets.dedup();
+        }
+        let count = strata.map_or(1, |s| s.len().max(1));
+        let room = CELLS.min(ALL_CELLS / parts.len().max(1)) / count;
+        let groups = |coarser| -> Vec<(u64, f64)> {
+            let mut groups: Vec<_> =
+                buckets.iter().map(|&(l, w)| (group(l, coarser), group_width(l, w, coarser))).collect();
+            groups.dedup_by_key(|g| g.0);
+            groups
+        };
+        let coarser = (0..EXACT_BITS).find(|&c| groups(c).len() <= room).unwrap_or(EXACT_BITS);
+        let groups = groups(coarser);
+        let dense = |window: &&Window| {
+            let mut counts =
+                Counts { below: vec![0.0; groups.len() * count], n: vec![0.0; count], sum: vec![0.0; count] };
+            for (stratum, series) in &window.strata {
+                let Some(s) = index(stratum) else { continue };
+                let mut at = 0;
+                for (low, width, n) in of(series).buckets() {
+                    let wanted = group(low, coarser);
+                    while groups[at].0 < wanted {
+                        at += 1;
+                    }
+                    counts.below[at * count + s] += n as f64;
+                    counts.n[s] += n as f64;
+                    counts.sum[s] += n as f64 * (low as f64 + (width - 1) as f64 / 2.0);
+                }
+            }
+            for at in count..counts.below.len() {
+                counts.below[at] += counts.below[at - count];
+            }
+            counts
+        };
+        let highest = |window: &&Window| {
+            let counted = window.strata.iter().filter(|(s, _)| index(s).is_some());
+            counted.filter_map(|(_, series)| of(series).max()).max().map_or(f64::NAN, |m| m as f64)
+        };
+        Self {
+            low: groups.iter().map(|g| g.0 as f64).collect(),
+            width: groups.iter().map(|g| g.1).collect(),
+            strata: count,
+            parts: parts.iter().map(dense).collect(),
+            maxima: parts.iter().map(highest).collect(),
+        }
+    }
+
+    /// A figure that is a ratio of two sums, e.g. events and seconds, of each part.
+    pub fn ratio(parts: impl Iterator<Item = (f64, f64)>) -> Self {
+        let parts: Vec<_> = parts.map(|(sum, n)| Counts { below: vec![], n: vec![n], sum: vec![sum] }).collect();
+        let maxima = vec![f64::NAN; parts.len()];
+        Self { low: vec![], width: vec![], strata: 1, parts, maxima }
+    }
+
+    /// The parts put together by groups of their indices.
+    pub fn merged(&self, groups: &[Vec<usize>]) -> Self {
+        let merge = |group: &Vec<usize>| {
+            let mut sum = self.empty();
+            group.iter().for_each(|&p| sum.add(&self.parts[p], 1.0));
+            sum
+        };
+        let highest = |group: &Vec<usize>| group.iter().map(|&p| self.maxima[p]).fold(f64::NAN, f64::max);
+        Self {
+            low: self.low.clone(),
+            width: self.width.clone(),
+            strata: self.strata,
+            parts: groups.iter().map(merge).collect(),
+            maxima: groups.iter().map(highest).collect(),
+        }
+    }
+
+    /// Made by [`Dense::ratio`].
+    pub fn is_rate(&self) -> bool {
+        self.low.is_empty() && self.maxima.iter().all(|m| m.is_nan())
+    }
+
+    /// Counts of nothing.
+    pub fn empty(&self) -> Counts {
+        Counts {
+            below: vec![0.0; self.low.len() * self.strata],
+            n: vec![0.0; self.strata],
+            sum: vec![0.0; self.strata],
+        }
+    }
+
+    /// The quantiles, then the mean, of values with these weights; NaN without values.
+    pub fn values(&self, view: View, weights: &[f64], quantiles: &[f64], values: &mut [f64]) {
+        for (value, &q) in values.iter_mut().zip(quantiles) {
+            *value = self.quantile(view, weights, q);
+        }
+        let mean: f64 = weights.iter().enumerate().map(|(s, &w)| if w == 0.0 { 0.0 } else { w * view.sum(s) }).sum();
+        let known = weights.iter().any(|w| w.is_finite() && *w > 0.0);
+        values[quantiles.len()] = if known { mean } else { f64::NAN };
+    }
+
+    /// The quantile, spread evenly over its bucket: a bucket of one nanosecond is what was rounded to it.
+    fn quantile(&self, view: View, weights: &[f64], q: f64) -> f64 {
+        let (mut from, mut to) = (0, self.low.len());
+        let (mut under, mut over) = (0.0, f64::NAN);
+        while from < to {
+            let middle = usize::midpoint(from, to);
+            let share = view.below(middle, weights);
+            if share.is_nan() {
+                return f64::NAN;
+            }
+            if share < q {
+                (from, under) = (middle + 1, share);
+            } else {
+                (to, over) = (middle, share);
+            }
+        }
+        if from == self.low.len() || over <= under {
+            return f64::NAN;
+        }
+        self.low[from] - 0.5 + self.width[from] * ((q - under) / (over - under))
+    }
+}
+
+/// Strata of all windows, most values first, at most `limit`.
+pub fn strata(windows: &[&Window], limit: usize) -> Vec<Stratum> {
+    let all: BTreeSet<Stratum> = windows.iter().flat_map(|w| w.strata.keys().copied()).collect();
+    let count = |stratum: &Stratum| -> u64 {
+        let of = |w: &&Window| w.strata.get(stratum).map_or(0, |s| s.entries() + s.exit_to_entry.count());
+        windows.iter().map(of).fold(0, u64::saturating_add)
+    };
+    let mut all: Vec<_> = all.into_iter().map(|s| (count(&s), s)).collect();
+    all.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+    all.into_iter().take(limit).map(|(_, s)| s).collect()
+}

@@ -1,0 +1,258 @@
+//! What is exchanged under "there is no difference": the units of both sides, and every way of calling them A and B that was
+//! as likely as the one that came about.
+
+use super::{Arm, Round, Window, Windows, blocks, random::Random};
+
+/// Rounds up to which every flip is tried: 2^13 distinct ones.
+const MAX_FLIPPED: usize = 14;
+/// Choices of A's blocks up to which every one is tried.
+const MAX_CHOICES: f64 = 16_384.0;
+/// Runs of a side from which the run is the unit.
+pub const MIN_RUNS: usize = 4;
+
+/// How parts belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Design {
+    /// that many rounds; parts 2r and 2r + 1 are A's and B's of round r, and each round's labels were drawn by themselves
+    Rounds(usize),
+    /// A's blocks, then B's
+    Blocks {
+        /// blocks of A
+        a: usize,
+        /// blocks of B
+        b: usize,
+    },
+}
+
+/// The windows in order, and what they make up.
+pub struct Units<'a> {
+    /// how parts belong together
+    pub design: Design,
+    /// all windows: round by round A, A, B, B; or A's runs, then B's
+    pub windows: Vec<&'a Window>,
+    /// side of each window
+    pub arms: Vec<Arm>,
+    /// windows of each part, as the design counts them
+    pub parts: Vec<Vec<usize>>,
+    /// how the units were made, for the reader
+    pub method: Vec<String>,
+}
+
+impl<'a> Units<'a> {
+    /// The units of some windows; rounds in the order of time.
+    pub fn of(windows: &'a Windows) -> Self {
+        match windows {
+            Windows::Rounds(rounds) => Self::of_rounds(rounds),
+            Windows::Runs { a, b } => Self::of_runs(a, b),
+        }
+    }
+
+    fn of_rounds(rounds: &'a [Round]) -> Self {
+        let mut rounds: Vec<&Round> = rounds.iter().collect();
+        rounds.sort_by_key(|r| r.a[0].start_unix_ns.min(r.b[0].start_unix_ns));
+        let windows = rounds.iter().flat_map(|r| r.a.iter().chain(&r.b)).collect();
+        let method = vec![format!(
+            "{} rounds of two windows of either side, in the random order ABBA or BAAB; the unit of all statistics is the round, \
+             since windows next to each other are alike",
+            rounds.len()
+        )];
+        Self {
+            design: Design::Rounds(rounds.len()),
+            windows,
+            arms: [Arm::A, Arm::A, Arm::B, Arm::B].repeat(rounds.len()),
+            parts: (0..2 * rounds.len()).map(|p| vec![2 * p, 2 * p + 1]).collect(),
+            method,
+        }
+    }
+
+    fn of_runs(a: &'a [Vec<Window>], b: &'a [Vec<Window>]) -> Self {
+        let mut method = vec![
+            "the recordings were made one after the other and nothing was randomised: a difference may come from \
+                  anything else that changed between them"
+                .to_owned(),
+        ];
+        let runs = |side: &[Vec<Window>]| side.iter().filter(|run| !run.is_empty()).count();
+        let by_run = runs(a) >= MIN_RUNS && runs(b) >= MIN_RUNS;
+        let length = if by_run { usize::MAX } else { blocks::length(a, b) };
+        if by_run {
+            method.push(format!(
+                "the unit of all statistics is the recording, {} of A and {} of B: windows of one recording share what sets \
+                 it apart from the next",
+                runs(a),
+                runs(b)
+            ));
+        } else {
+            method.push(format!(
+                "the unit of all statistics is a block of {length} windows next to each other, as long as they stay alike; how \
+                 much one recording differs from the next of the same setting cannot be known from fewer than {MIN_RUNS} a side"
+            ));
+        }
+        let (mut windows, mut arms, mut parts) = (vec![], vec![], vec![]);
+        let mut counts = [0; 2];
+        for (side, arm, count) in [(a, Arm::A, 0), (b, Arm::B, 1)] {
+            for run in side.iter().filter(|run| !run.is_empty()) {
+                for block in blocks::cut(run.len(), length) {
+                    parts.push(block.map(|w| windows.len() + w).collect());
+                    counts[count] += 1;
+                }
+                windows.extend(run);
+                arms.extend(run.iter().map(|_| arm));
+            }
+        }
+        Self { design: Design::Blocks { a: counts[0], b: counts[1] }, windows, arms, parts, method }
+    }
+}
+
+fn choices(a: usize, b: usize) -> f64 {
+    (1..=a.min(b)).map(|i| (a.max(b) + i) as f64 / i as f64).product::<f64>().round()
+}
+
+impl Design {
+    /// Units of A and of B.
+    pub fn units(self) -> [usize; 2] {
+        match self {
+            Self::Rounds(n) => [n, n],
+            Self::Blocks { a, b } => [a, b],
+        }
+    }
+
+    /// What a unit is called.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Rounds(_) => "rounds",
+            Self::Blocks { .. } => "blocks or recordings",
+        }
+    }
+
+    /// Parts of A.
+    pub fn is_a(self, part: usize) -> bool {
+        match self {
+            Self::Rounds(_) => part.is_multiple_of(2),
+            Self::Blocks { a, .. } => part < a,
+        }
+    }
+
+    /// Number of parts.
+    pub fn parts(self) -> usize {
+        self.units().into_iter().sum()
+    }
+
+    /// Ways of labelling that may give different results; none where only some are drawn.
+    pub fn all_labellings(self) -> Option<f64> {
+        match self {
+            // What calls every A B gives the same |b - a| again.
+            Self::Rounds(n) => (1..=MAX_FLIPPED).contains(&n).then(|| 2f64.powi(n as i32 - 1)),
+            Self::Blocks { a, b } => Some(choices(a, b)).filter(|&n| a > 0 && b > 0 && a + b < 64 && n <= MAX_CHOICES),
+        }
+    }
+
+    /// The lowest p that the permutation test can give.
+    pub fn least_p(self, permutations: u32) -> f64 {
+        let drawn = 1.0 / (f64::from(permutations) + 1.0);
+        match (self, self.all_labellings()) {
+            (_, _) if self.units().contains(&0) => 1.0,
+            (Self::Rounds(_), Some(all)) => 1.0 / all,
+            (Self::Blocks { a, b }, Some(all)) => (if a == b { 2.0 } else { 1.0 }) / all,
+            (_, None) => drawn,
+        }
+    }
+
+    /// Calls `look` with every labelling, `true` for A, the one that came about first; or with that one and as many random ones
+    /// as asked for.
+    pub fn labellings(self, permutations: u32, seed: u64, mut look: impl FnMut(&[bool])) {
+        let mut labels: Vec<bool> = (0..self.parts()).map(|p| self.is_a(p)).collect();
+        if self.units().contains(&0) {
+            return;
+        }
+        let mut random = Random::new(seed);
+        look(&labels);
+        match (self, self.all_labellings()) {
+            (Self::Rounds(_), Some(all)) => {
+                // Gray code: one round changes at a time. The last round never does: that would mirror another labelling.
+                for step in 1..all as u64 {
+                    let round = step.trailing_zeros() as usize;
+                    labels.swap(2 * round, 2 * round + 1);
+                    look(&labels);
+                }
+            }
+            (Self::Blocks { a, b }, Some(_)) => {
+                // Gosper's hack: the next number with as many bits. The lowest is the one that came about.
+                let mut set = (1u64 << a) - 1;
+                loop {
+                    let lowest = set & set.wrapping_neg();
+                    let ripple = set + lowest;
+                    set = ripple | (((set ^ ripple) >> 2) / lowest);
+                    if set >> (a + b) != 0 {
+                        break;
+                    }
+                    labels.iter_mut().enumerate().for_each(|(p, l)| *l = set >> p & 1 == 1);
+                    look(&labels);
+                }
+            }
+            (Self::Rounds(n), None) => {
+                for _ in 0..permutations {
+                    for round in 0..n {
+                        if random.coin() {
+                            labels.swap(2 * round, 2 * round + 1);
+                        }
+                    }
+                    look(&labels);
+                }
+            }
+            (Self::Blocks { .. }, None) => {
+                for _ in 0..permutations {
+                    random.shuffle(&mut labels);
+                    look(&labels);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn all(design: Design) -> Vec<Vec<bool>> {
+        let mut seen = vec![];
+        design.labellings(500, 1, |l| seen.push(l.to_vec()));
+        seen
+    }
+
+    #[test]
+    fn every_flip_of_few_rounds_is_tried_once_but_for_its_mirror() {
+        let seen = all(Design::Rounds(5));
+        let with_mirrors: BTreeSet<Vec<bool>> =
+            seen.iter().flat_map(|l| [l.clone(), l.iter().map(|x| !x).collect()]).collect();
+        assert_eq!((seen.len(), with_mirrors.len()), (16, 32));
+        assert!(with_mirrors.iter().all(|l| l.chunks(2).all(|pair| pair[0] != pair[1])));
+    }
+
+    #[test]
+    fn every_choice_of_few_blocks_is_tried_once() {
+        let seen = all(Design::Blocks { a: 3, b: 4 });
+        assert_eq!(seen.len(), 35);
+        assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), 35);
+        assert!(seen.iter().all(|l| l.iter().filter(|x| **x).count() == 3));
+        assert_eq!(seen[0], [true, true, true, false, false, false, false]);
+    }
+
+    #[test]
+    fn many_units_are_labelled_at_random() {
+        assert_eq!(all(Design::Rounds(40)).len(), 501);
+        let blocks = all(Design::Blocks { a: 30, b: 20 });
+        assert!(blocks.len() == 501 && blocks.iter().all(|l| l.iter().filter(|x| **x).count() == 30));
+        assert_eq!(Design::Rounds(40).least_p(499), 1.0 / 500.0);
+    }
+
+    #[test]
+    fn the_least_p_is_that_of_the_clearest_labelling() {
+        assert_eq!(Design::Rounds(12).least_p(1), 1.0 / 2048.0);
+        assert_eq!(Design::Blocks { a: 6, b: 6 }.least_p(1), 2.0 / 924.0);
+        assert_eq!(Design::Blocks { a: 3, b: 4 }.least_p(1), 1.0 / 35.0);
+        assert_eq!((Design::Rounds(0).least_p(9), Design::Blocks { a: 0, b: 4 }.least_p(9)), (1.0, 1.0));
+        assert_eq!(Design::Rounds(1).least_p(9), 1.0);
+    }
+}

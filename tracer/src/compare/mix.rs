@@ -1,0 +1,69 @@
+//! How the kinds of exits are mixed on either side.
+
+use std::collections::BTreeMap;
+
+use super::{Arm, Mix, MixRow, Options, Stratum, design::Units};
+use crate::{histogram::Histogram, interval::Series};
+
+/// The mix, and whether it changed.
+pub fn of(units: &Units, options: &Options) -> Mix {
+    let mut merged: BTreeMap<Stratum, [Series; 2]> = BTreeMap::new();
+    for (window, arm) in units.windows.iter().zip(&units.arms) {
+        for (stratum, series) in &window.strata {
+            merged.entry(*stratum).or_default()[usize::from(*arm == Arm::B)].merge(series);
+        }
+    }
+    let strata: Vec<Stratum> = merged.keys().copied().collect();
+    let entries = |part: &Vec<usize>| -> Vec<f64> {
+        let count = |s| part.iter().filter_map(|&w| units.windows[w].strata.get(s)).map(|s| s.entries() as f64).sum();
+        strata.iter().map(count).collect()
+    };
+    let parts: Vec<Vec<f64>> = units.parts.iter().map(entries).collect();
+    let (distance, p) = distance(&parts, units, options);
+    let both = |side: usize, of: fn(&Series) -> &Histogram, series: &[Series; 2]| {
+        of(&series[side]).quantile(0.5).filter(|_| options.latencies).map(|v| v as f64)
+    };
+    let mut rows: Vec<MixRow> = merged
+        .iter()
+        .map(|(stratum, series)| MixRow {
+            stratum: *stratum,
+            entries: [series[0].entries(), series[1].entries()],
+            entry_to_exit_p50: [0, 1].map(|side| both(side, |s| &s.entry_to_exit, series)),
+            exit_to_entry_p50: [0, 1].map(|side| both(side, |s| &s.exit_to_entry, series)),
+        })
+        .collect();
+    let sum = |row: &MixRow| row.entries[0].saturating_add(row.entries[1]);
+    rows.sort_by_key(|row| std::cmp::Reverse(sum(row)));
+    let all: f64 = rows.iter().map(|r| sum(r) as f64).sum();
+    let common: f64 = rows.iter().filter(|r| r.entries.iter().all(|&n| n > 0)).map(|r| sum(r) as f64).sum();
+    Mix { rows, distance, p, covered: if all > 0.0 { common / all } else { 0.0 } }
+}
+
+/// Total variation distance of the sides' mixes, 0 where a side is empty, and its p.
+fn distance(parts: &[Vec<f64>], units: &Units, options: &Options) -> (f64, Option<f64>) {
+    let mut labels: Vec<bool> = vec![false; parts.len()];
+    let strata = parts.first().map_or(0, Vec::len);
+    let (mut a, mut total) = (vec![0.0; strata], vec![0.0; strata]);
+    parts.iter().for_each(|part| total.iter_mut().zip(part).for_each(|(t, n)| *t += n));
+    let all: f64 = total.iter().sum();
+    let (mut seen, mut tried, mut hits) = (None, 0u32, 0u32);
+    units.design.labellings(options.permutations, options.seed, |new| {
+        for (part, label) in parts.iter().zip(labels.iter_mut().zip(new)).filter(|(_, (old, new))| **old != **new).map(
+            |(part, (old, new))| {
+                *old = *new;
+                (part, *new)
+            },
+        ) {
+            let sign = if label { 1.0 } else { -1.0 };
+            a.iter_mut().zip(part).for_each(|(a, n)| *a += sign * n);
+        }
+        let n: f64 = a.iter().sum();
+        let apart: f64 = a.iter().zip(&total).map(|(a, t)| (a / n - (t - a) / (all - n)).abs()).sum::<f64>() / 2.0;
+        let seen = *seen.get_or_insert(apart);
+        // A side without entries has no mix: counts against a difference.
+        hits += u32::from(!(apart < seen - 1e-12));
+        tried += 1;
+    });
+    let seen: Option<f64> = seen.filter(|d: &f64| d.is_finite());
+    (seen.unwrap_or(0.0), seen.map(|_| f64::from(hits) / f64::from(tried)))
+}

@@ -1,0 +1,271 @@
+//! The studentised block bootstrap: intervals that hold what they promise with a dozen units, since each resample's deviation is
+//! measured by its own standard error (Efron and Tibshirani 1993, 12.5).
+
+use super::{
+    dense::{Counts, Dense, View, Weights},
+    design::Design,
+    random::Random,
+};
+
+/// Units of a side below which the spread of units says too little about itself.
+pub const MIN_UNITS: usize = 6;
+/// Chance that an interval misses on either end.
+const TAIL: f64 = 0.025;
+/// Share of resamples that may be without a value.
+const MAX_UNKNOWN: f64 = 0.01;
+
+/// What the units' spread says of one statistic.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// standard error of b - a; NaN where not known
+    pub difference_se: f64,
+    /// standard error of ln(b / a)
+    pub log_ratio_se: f64,
+    /// degrees of freedom of `difference_se`
+    pub df: f64,
+    /// 95 % interval of b - a
+    pub difference: Option<[f64; 2]>,
+    /// 95 % interval of b / a
+    pub ratio: Option<[f64; 2]>,
+}
+
+/// A moment's work: values of both sides, by statistic.
+#[derive(Default)]
+struct Pair {
+    a: Vec<f64>,
+    b: Vec<f64>,
+}
+
+impl Pair {
+    fn sized(n: usize) -> Self {
+        Self { a: vec![f64::NAN; n], b: vec![f64::NAN; n] }
+    }
+
+    /// b - a and ln(b / a).
+    fn contrasts(&self, i: usize) -> [f64; 2] {
+        let (a, b) = (self.a[i], self.b[i]);
+        [b - a, (b / a).ln()]
+    }
+}
+
+/// Sums of one side's delete-one values.
+#[derive(Clone, Copy, Default)]
+struct Moments {
+    n: f64,
+    sum: [f64; 2],
+    squares: [f64; 2],
+}
+
+impl Moments {
+    fn take(&mut self, times: f64, deviations: [f64; 2]) {
+        self.n += times;
+        for (i, d) in deviations.into_iter().enumerate() {
+            self.sum[i] += times * d;
+            self.squares[i] += times * d * d;
+        }
+    }
+
+    /// The jackknife's variance of either contrast.
+    fn variance(&self, contrast: usize) -> f64 {
+        let mean = self.sum[contrast] / self.n;
+        (self.n - 1.0) * (self.squares[contrast] / self.n - mean * mean).max(0.0)
+    }
+}
+
+struct Sampler<'a> {
+    dense: &'a Dense,
+    design: Design,
+    quantiles: &'a [f64],
+    pools: [Counts; 2],
+    weights: Weights,
+    whole: Pair,
+    rest: Pair,
+    moments: Vec<[Moments; 2]>,
+}
+
+impl<'a> Sampler<'a> {
+    fn new(dense: &'a Dense, design: Design, quantiles: &'a [f64]) -> Self {
+        let n = quantiles.len() + 1;
+        Self {
+            dense,
+            design,
+            quantiles,
+            pools: [dense.empty(), dense.empty()],
+            weights: Weights::default(),
+            whole: Pair::sized(n),
+            rest: Pair::sized(n),
+            moments: vec![],
+        }
+    }
+
+    fn evaluate(&mut self, without: [Option<usize>; 2]) {
+        let [a, b] = [0, 1]
+            .map(|side| View { all: &self.pools[side], but: without[side].map(|part: usize| &self.dense.parts[part]) });
+        self.weights.set(a, b, self.dense.strata);
+        let pair = if without == [None, None] { &mut self.whole } else { &mut self.rest };
+        self.dense.values(a, &self.weights.a, self.quantiles, &mut pair.a);
+        self.dense.values(b, &self.weights.b, self.quantiles, &mut pair.b);
+    }
+
+    /// Takes each part as often as said, and its values into `whole` and `moments`.
+    fn sample(&mut self, times: &[f64]) {
+        self.pools.iter_mut().for_each(Counts::clear);
+        for (part, &times) in times.iter().enumerate().filter(|(_, t)| **t > 0.0) {
+            self.pools[usize::from(!self.design.is_a(part))].add(&self.dense.parts[part], times);
+        }
+        self.evaluate([None, None]);
+        self.moments.clear();
+        self.moments.resize(self.whole.a.len(), Default::default());
+        for (part, &times) in times.iter().enumerate().filter(|(_, t)| **t > 0.0) {
+            let (without, side) = match self.design {
+                Design::Rounds(_) if part % 2 == 1 => continue,
+                Design::Rounds(_) => ([Some(part), Some(part + 1)], 0),
+                Design::Blocks { a, .. } if part < a => ([Some(part), None], 0),
+                Design::Blocks { .. } => ([None, Some(part)], 1),
+            };
+            self.evaluate(without);
+            for (i, moments) in self.moments.iter_mut().enumerate() {
+                // From the whole's, so that squares do not cancel.
+                let ([d, l], [whole_d, whole_l]) = (self.rest.contrasts(i), self.whole.contrasts(i));
+                moments[side].take(times, [d - whole_d, l - whole_l]);
+            }
+        }
+    }
+
+    /// Standard errors of both contrasts.
+    fn errors(&self, i: usize) -> [f64; 2] {
+        let [first, second] = &self.moments[i];
+        [0, 1].map(|c| match self.design {
+            Design::Rounds(_) => first.variance(c).sqrt(),
+            Design::Blocks { .. } => (first.variance(c) + second.variance(c)).sqrt(),
+        })
+    }
+
+    /// Degrees of freedom of the difference's standard error; of blocks by Welch and Satterthwaite.
+    fn df(&self, i: usize) -> f64 {
+        let [first, second] = self.moments[i];
+        match self.design {
+            Design::Rounds(n) => n as f64 - 1.0,
+            Design::Blocks { .. } => {
+                let (a, b) = (first.variance(0), second.variance(0));
+                (a + b).powi(2) / (a * a / (first.n - 1.0) + b * b / (second.n - 1.0))
+            }
+        }
+    }
+
+    fn draw(&self, random: &mut Random, times: &mut [f64]) {
+        times.fill(0.0);
+        match self.design {
+            Design::Rounds(n) => {
+                for _ in 0..n {
+                    let round = random.below(n);
+                    times[2 * round] += 1.0;
+                    times[2 * round + 1] += 1.0;
+                }
+            }
+            Design::Blocks { a, b } => {
+                (0..a).for_each(|_| times[random.below(a)] += 1.0);
+                (0..b).for_each(|_| times[a + random.below(b)] += 1.0);
+            }
+        }
+    }
+}
+
+/// The spread of every quantile and of the mean; none with fewer than two units.
+pub fn spreads(dense: &Dense, design: Design, quantiles: &[f64], resamples: u32, seed: u64) -> Option<Vec<Spread>> {
+    if design.units().iter().any(|&n| n < 2) {
+        return None;
+    }
+    let mut sampler = Sampler::new(dense, design, quantiles);
+    let mut times = vec![1.0; design.parts()];
+    sampler.sample(&times);
+    let count = quantiles.len() + 1;
+    let seen: Vec<[f64; 2]> = (0..count).map(|i| sampler.whole.contrasts(i)).collect();
+    let mut spreads: Vec<Spread> = (0..count)
+        .map(|i| {
+            let [difference_se, log_ratio_se] = sampler.errors(i);
+            Spread { difference_se, log_ratio_se, df: sampler.df(i), difference: None, ratio: None }
+        })
+        .collect();
+    if resamples == 0 || design.units().iter().any(|&n| n < MIN_UNITS) {
+        return Some(spreads);
+    }
+    let mut random = Random::new(seed ^ 0xb0);
+    let mut deviations: Vec<[Vec<f64>; 2]> = vec![[vec![], vec![]]; count];
+    for _ in 0..resamples {
+        sampler.draw(&mut random, &mut times);
+        sampler.sample(&times);
+        for (i, deviations) in deviations.iter_mut().enumerate() {
+            let (contrasts, errors) = (sampler.whole.contrasts(i), sampler.errors(i));
+            for c in 0..2 {
+                deviations[c].push((contrasts[c] - seen[i][c]) / errors[c]);
+            }
+        }
+    }
+    for ((spread, deviations), seen) in spreads.iter_mut().zip(deviations).zip(seen) {
+        let [difference, log_ratio] = deviations;
+        spread.difference = interval(seen[0], spread.difference_se, difference);
+        spread.ratio = interval(seen[1], spread.log_ratio_se, log_ratio).map(|i| i.map(f64::exp));
+    }
+    Some(spreads)
+}
+
+/// The interval of a value from its studentised deviations; none where they are not known or have no bound.
+fn interval(seen: f64, se: f64, mut deviations: Vec<f64>) -> Option<[f64; 2]> {
+    let drawn = deviations.len() as f64;
+    deviations.retain(|d| !d.is_nan());
+    if !seen.is_finite() || !(se > 0.0) || drawn - deviations.len() as f64 > MAX_UNKNOWN * drawn {
+        return None;
+    }
+    deviations.sort_by(f64::total_cmp);
+    let last = deviations.len().checked_sub(1)?;
+    let tail = (TAIL * (deviations.len() as f64 + 1.0)).round().max(1.0) as usize - 1;
+    let tail = tail.min(last / 2);
+    let bounds = [seen - deviations[last - tail] * se, seen - deviations[tail] * se];
+    bounds.iter().all(|b| b.is_finite()).then_some(bounds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn means(values: &[f64]) -> Dense {
+        Dense::ratio(values.iter().map(|v| (*v, 1.0)))
+    }
+
+    #[test]
+    fn the_jackknifes_error_of_a_mean_is_the_textbooks() {
+        let d = [1.0, 4.0, 2.0, 8.0, 5.0, 7.0];
+        let values: Vec<f64> = d.iter().flat_map(|d| [10.0, 10.0 + d]).collect();
+        let spread = spreads(&means(&values), Design::Rounds(6), &[], 0, 1).unwrap()[0];
+        let mean = d.iter().sum::<f64>() / 6.0;
+        let se = (d.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 5.0 / 6.0).sqrt();
+        assert!((spread.difference_se - se).abs() < 1e-12 && spread.df == 5.0);
+        assert!(spread.difference.is_none());
+        // Welch: the same numbers on either side have twice the variance, and both sides' degrees of freedom.
+        let twice = [d, d].concat();
+        let spread = spreads(&means(&twice), Design::Blocks { a: 6, b: 6 }, &[], 0, 1).unwrap()[0];
+        assert!((spread.difference_se - se * 2f64.sqrt()).abs() < 1e-12 && (spread.df - 10.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn intervals_hold_the_value_and_mirror_with_the_sides() {
+        let a: Vec<f64> = (0..12).map(|r| 100.0 + f64::from(r * 7 % 5)).collect();
+        let b: Vec<f64> = (0..12).map(|r| 110.0 + f64::from(r * 3 % 7)).collect();
+        let rounds = |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).flat_map(|(a, b)| [*a, *b]).collect() };
+        let there = spreads(&means(&rounds(&a, &b)), Design::Rounds(12), &[], 500, 3).unwrap()[0];
+        let back = spreads(&means(&rounds(&b, &a)), Design::Rounds(12), &[], 500, 3).unwrap()[0];
+        let ([low, high], [back_low, back_high]) = (there.difference.unwrap(), back.difference.unwrap());
+        assert!(low < 11.0 && 10.0 < high && low > 5.0 && high < 16.0, "{low} {high}");
+        assert!((low + back_high).abs() < 1e-9 && (high + back_low).abs() < 1e-9);
+        let [low, high] = there.ratio.unwrap();
+        assert!(1.05 < low && low < 1.107 && 1.107 < high && high < 1.15, "{low} {high}");
+    }
+
+    #[test]
+    fn what_never_varies_has_no_studentised_interval() {
+        let constant = spreads(&means(&[2.0, 0.0].repeat(8)), Design::Rounds(8), &[], 200, 1).unwrap()[0];
+        assert_eq!((constant.difference_se, constant.difference, constant.ratio), (0.0, None, None));
+        assert!(spreads(&means(&[1.0, 2.0]), Design::Rounds(1), &[], 9, 1).is_none());
+    }
+}

@@ -1,0 +1,324 @@
+//! Whole comparisons, of windows made up here.
+
+use std::time::Instant;
+
+use super::{random::Random, *};
+
+const CPUID: u32 = 10;
+const TIMER: u32 = 52;
+
+fn stratum(reason: u32, cause: Option<TimerCause>) -> Stratum {
+    Stratum { level: Level::L1, isa: Isa::Vmx, reason: Some(reason), cause }
+}
+
+/// A window of `n` entries around `level` ns, with `writes` pin writes each.
+fn window(start: u64, level: f64, n: u64, writes: u64, random: &mut Random) -> Window {
+    let mut window = Window { start_unix_ns: start, length_ns: 1_000_000_000, ..Window::default() };
+    window.vcpus.insert(("vm".to_owned(), 0));
+    for (reason, cause) in [(CPUID, None), (TIMER, Some(TimerCause::Deadline))] {
+        let series = window.strata.entry(stratum(reason, cause)).or_default();
+        for _ in 0..n {
+            let spread = 0.7 + random.below(1000) as f64 / 1000.0 * 0.6;
+            series.entry_to_exit.record((level * spread) as u64);
+            series.exit_to_entry.record((2.0 * level * spread) as u64);
+            series.pin_writes.record(writes);
+        }
+    }
+    window.totals.entries = 2 * n;
+    window
+}
+
+fn rounds(count: u64, effect: f64, seed: u64) -> Vec<Round> {
+    let mut random = Random::new(seed);
+    (0..count)
+        .map(|r| {
+            let a_first = random.coin();
+            let places = if a_first { [0, 3, 1, 2] } else { [1, 2, 0, 3] };
+            let mut of = |place: u64, effect: f64, writes| {
+                let level = (980 + random.below(40)) as f64 * effect;
+                window((4 * r + place) * 1_000_000_000, level, 250, writes, &mut random)
+            };
+            let a = [of(places[0], 1.0, 0), of(places[1], 1.0, 0)];
+            let b = [of(places[2], effect, 2), of(places[3], effect, 2)];
+            Round { a, b, a_first }
+        })
+        .collect()
+}
+
+fn swapped(rounds: &[Round]) -> Vec<Round> {
+    rounds.iter().map(|r| Round { a: r.b.clone(), b: r.a.clone(), a_first: !r.a_first }).collect()
+}
+
+fn quick() -> Options {
+    Options { resamples: 60, permutations: 200, ..Options::default() }
+}
+
+fn row<'a>(rows: &'a [Row], figure: &str, stat: &str) -> &'a Row {
+    rows.iter().find(|r| r.figure == figure && r.stat == stat).unwrap()
+}
+
+/// What every comparison must hold, whatever it is made of.
+fn sound(c: &Comparison) {
+    assert_eq!((c.rows.len(), c.stratified.len()), (17, 11));
+    for row in c.rows.iter().chain(&c.stratified) {
+        let name = format!("{}.{}: {row:?}", row.figure, row.stat);
+        assert!(row.p.is_none_or(|p| p > 0.0 && p <= 1.0 && p >= c.least_p - 1e-12), "{name}");
+        assert!(row.p_holm.is_none_or(|p| p <= 1.0 && row.p.is_some_and(|raw| raw <= p)), "{name}");
+        for e in [row.difference, row.ratio].into_iter().flatten() {
+            assert!(e.value.is_finite(), "{name}");
+            assert!(
+                e.low.zip(e.high).is_none_or(|(low, high)| low.is_finite() && low <= high && high.is_finite()),
+                "{name}"
+            );
+        }
+        assert!(
+            row.noise.is_none_or(f64::is_finite) && row.detectable.is_none_or(|d| d.is_finite() && d > 0.0),
+            "{name}"
+        );
+        let unknown = row.a.is_none() || row.b.is_none() || row.verdict == Verdict::NotEnoughData;
+        assert!(!unknown || row.why.is_some(), "{name}");
+    }
+    assert!((0.0..=1.0).contains(&c.mix.distance) && (0.0..=1.0).contains(&c.mix.covered));
+}
+
+#[test]
+fn a_plain_difference_is_found_with_its_size() {
+    let c = compare(&Windows::Rounds(rounds(12, 1.2, 1)), &quick());
+    sound(&c);
+    let p50 = row(&c.rows, "entry_to_exit_ns", "p50");
+    assert_eq!((p50.verdict, p50.p), (Verdict::Worse, Some(1.0 / 2048.0)));
+    let ratio = p50.ratio.unwrap();
+    assert!((ratio.value - 1.2).abs() < 0.02 && ratio.low.unwrap() < 1.2 && ratio.high.unwrap() > 1.19, "{ratio:?}");
+    assert!(p50.noise.unwrap() < 0.05 && p50.detectable.unwrap() < 100.0);
+    let writes = row(&c.rows, "pin_writes", "mean");
+    assert_eq!((writes.a, writes.b, writes.verdict), (Some(0.0), Some(2.0), Verdict::Worse));
+    assert_eq!(writes.difference, Some(Estimate { value: 2.0, low: Some(2.0), high: Some(2.0) }));
+    assert_eq!((writes.ratio, writes.detectable), (None, None));
+    assert_eq!(row(&c.stratified, "entry_to_exit_ns", "p50").verdict, Verdict::Worse);
+    assert_eq!((c.a.pin_writes, c.b.pin_writes), (Some(0), Some(24_000)));
+    assert_eq!(c.distributions[0].shifts.len(), 21);
+    assert!(c.timeline.is_sorted_by_key(|p| p.start_unix_ns) && c.timeline.len() == 48);
+    assert!(c.checks.iter().all(|c| !c.alarm), "{:?}", c.checks);
+}
+
+#[test]
+fn what_is_the_same_everywhere_is_not_tested() {
+    let c = compare(&Windows::Rounds(rounds(12, 1.0, 1)), &quick());
+    let spurious = row(&c.rows, "timer_exits.spurious", "per_second");
+    assert_eq!((spurious.a, spurious.b, spurious.p), (Some(0.0), Some(0.0), None));
+    assert_eq!(spurious.verdict, Verdict::NoDetectableChange);
+    let entries = row(&c.rows, "entries", "per_second");
+    assert_eq!((entries.a, entries.count_a, entries.verdict), (Some(500.0), 12_000, Verdict::NoDetectableChange));
+    assert!(!c.rows.iter().any(|r| r.verdict == Verdict::Changed));
+}
+
+#[test]
+fn swapping_the_sides_mirrors_the_differences() {
+    let rounds = rounds(10, 1.03, 5);
+    let there = compare(&Windows::Rounds(rounds.clone()), &quick());
+    let back = compare(&Windows::Rounds(swapped(&rounds)), &quick());
+    for (x, y) in there.rows.iter().chain(&there.stratified).zip(back.rows.iter().chain(&back.stratified)) {
+        assert_eq!((x.a, x.b, x.p, x.p_holm), (y.b, y.a, y.p, y.p_holm), "{}.{}", x.figure, x.stat);
+        let (x, y) = (x.difference.unwrap(), y.difference.unwrap());
+        assert!((x.value + y.value).abs() < 1e-9);
+        assert!(
+            x.low.zip(y.high).is_none_or(|(low, high)| (low + high).abs() < 1e-6 * (low.abs() + 1.0)),
+            "{x:?} {y:?}"
+        );
+    }
+}
+
+#[test]
+fn the_order_in_which_rounds_are_given_is_irrelevant() {
+    let mut rounds = rounds(8, 1.01, 7);
+    let there = compare(&Windows::Rounds(rounds.clone()), &quick());
+    Random::new(1).shuffle(&mut rounds);
+    assert_eq!(there, compare(&Windows::Rounds(rounds), &quick()));
+}
+
+#[test]
+fn few_rounds_are_not_enough_and_say_so() {
+    let c = compare(&Windows::Rounds(rounds(4, 2.0, 1)), &quick());
+    sound(&c);
+    let p50 = row(&c.rows, "entry_to_exit_ns", "p50");
+    assert_eq!((p50.p, p50.verdict), (Some(0.125), Verdict::NotEnoughData));
+    assert!(p50.why.as_deref().unwrap().contains("4"), "{:?}", p50.why);
+    assert_eq!((p50.difference.unwrap().low, c.least_p), (None, 0.125));
+}
+
+#[test]
+fn a_shifted_mix_is_no_difference_within_strata() {
+    let slow = stratum(TIMER, Some(TimerCause::Immediate));
+    let mut rounds = rounds(12, 1.0, 3);
+    for (i, round) in rounds.iter_mut().enumerate() {
+        let mut random = Random::new(i as u64);
+        let mut add = |w: &mut Window, n| {
+            w.strata.insert(slow, window(0, 4000.0, n, 1, &mut random).strata[&stratum(CPUID, None)].clone())
+        };
+        round.a.iter_mut().for_each(|w| drop(add(w, 120)));
+        round.b.iter_mut().for_each(|w| drop(add(w, 300)));
+    }
+    let only_a = window(0, 100.0, 50, 0, &mut Random::new(1)).strata[&stratum(CPUID, None)].clone();
+    rounds[0].a[0].strata.insert(stratum(1, None), only_a);
+    let c = compare(&Windows::Rounds(rounds), &quick());
+    sound(&c);
+    let p50 = |rows| row(rows, "exit_to_entry_ns", "p50").verdict;
+    assert_eq!((p50(&c.rows), p50(&c.stratified)), (Verdict::Worse, Verdict::NoDetectableChange));
+    assert!(c.mix.p.unwrap() < 0.001 && c.mix.distance > 0.05 && c.mix.covered < 1.0, "{:?}", c.mix);
+    assert!(c.mix.rows.is_sorted_by_key(|r| std::cmp::Reverse(r.entries[0] + r.entries[1])));
+}
+
+#[test]
+fn runs_are_compared_by_blocks_or_by_run() {
+    let mut random = Random::new(9);
+    let mut run = |effect: f64| -> Vec<Window> {
+        let level = |random: &mut Random| (980 + random.below(40)) as f64 * effect;
+        (0..40)
+            .map(|i| {
+                let l = level(&mut random);
+                window(i * 1_000_000_000, l, 100, 1, &mut random)
+            })
+            .collect()
+    };
+    let one = Windows::Runs { a: vec![run(1.0)], b: vec![run(1.2)] };
+    let c = compare(&one, &quick());
+    sound(&c);
+    assert!(c.method.iter().any(|m| m.contains("nothing was randomised")));
+    assert!(c.units[0] >= 7, "{:?}", c.units);
+    assert_eq!(row(&c.rows, "entry_to_exit_ns", "p50").verdict, Verdict::Worse);
+    let several = Windows::Runs { a: (0..6).map(|_| run(1.0)).collect(), b: (0..7).map(|_| run(1.2)).collect() };
+    let c = compare(&several, &quick());
+    sound(&c);
+    assert_eq!(c.units, [6, 7]);
+    assert_eq!(row(&c.rows, "entry_to_exit_ns", "p50").verdict, Verdict::Worse);
+}
+
+#[test]
+fn what_is_not_comparable_is_unknown() {
+    let options = Options { latencies: false, pin_writes: false, timer: false, ..quick() };
+    let c = compare(&Windows::Rounds(rounds(10, 1.2, 1)), &options);
+    sound(&c);
+    let known: Vec<_> = c.rows.iter().filter(|r| r.a.is_some()).map(|r| r.figure).collect();
+    assert_eq!(known, ["entries"]);
+    assert!(
+        c.distributions.is_empty() && c.timeline.iter().all(|p| p.entry_to_exit.is_none() && p.pin_writes.is_none())
+    );
+}
+
+#[test]
+fn other_vcpus_and_losses_are_told() {
+    let mut rounds = rounds(6, 1.0, 1);
+    rounds[2].b[1].vcpus.insert(("vm".to_owned(), 7));
+    rounds[3].b[0].totals.dropped = 400;
+    let c = compare(&Windows::Rounds(rounds), &quick());
+    let check = |name| c.checks.iter().find(|c| c.name == name).unwrap();
+    assert!(check("vcpus").alarm && check("vcpus").text.contains("vm/7"), "{}", check("vcpus").text);
+    assert!(check("loss").alarm && check("loss").text.contains("400"), "{}", check("loss").text);
+}
+
+#[test]
+fn drift_and_carry_over_are_told_apart() {
+    let slower = |rounds: Vec<Round>, factor: &dyn Fn(usize, usize) -> f64| -> Vec<Round> {
+        let scale = |w: &Window, by: f64| {
+            let mut scaled = w.clone();
+            for series in scaled.strata.values_mut() {
+                let mut h = Histogram::default();
+                series.entry_to_exit.buckets().for_each(|(v, _, n)| h.record_n((v as f64 * by) as u64, n));
+                series.entry_to_exit = h;
+            }
+            scaled
+        };
+        let each = |(i, r): (usize, Round)| {
+            let (a, b) = if r.a_first { ([0, 3], [1, 2]) } else { ([1, 2], [0, 3]) };
+            Round {
+                a: [0, 1].map(|k| scale(&r.a[k], factor(i, a[k]))),
+                b: [0, 1].map(|k| scale(&r.b[k], factor(i, b[k]))),
+                a_first: r.a_first,
+            }
+        };
+        rounds.into_iter().enumerate().map(each).collect()
+    };
+    let alarms = |rounds: Vec<Round>| -> Vec<&'static str> {
+        let c = compare(&Windows::Rounds(rounds), &quick());
+        c.checks.iter().filter(|c| c.alarm).map(|c| c.name).collect()
+    };
+    assert_eq!(alarms(slower(rounds(12, 1.2, 1), &|i, _| 1.0 + 0.02 * i as f64)), ["drift"]);
+    let within = alarms(slower(rounds(12, 1.2, 1), &|_, place| 1.0 + 0.05 * place as f64));
+    assert_eq!(within, ["order"]);
+    let after_other = alarms(slower(rounds(12, 1.2, 1), &|_, place| if place == 1 || place == 3 { 1.1 } else { 1.0 }));
+    assert!(after_other.contains(&"carry-over"), "{after_other:?}");
+}
+
+/// A window of anything: empty, huge, of no length.
+fn anything(random: &mut Random) -> Window {
+    let mut window = Window { start_unix_ns: random.bits() >> random.below(64), ..Window::default() };
+    window.length_ns = if random.below(4) == 0 { 0 } else { random.bits() >> (20 + random.below(40)) };
+    for _ in 0..random.below(4) {
+        let cause = [None, Some(TimerCause::Spurious), Some(TimerCause::Unknown)][random.below(3)];
+        let series = window.strata.entry(stratum(random.below(3) as u32, cause)).or_default();
+        for _ in 0..random.below(6) {
+            let n = (random.bits() >> 24) >> random.below(41);
+            series.entry_to_exit.record_n(random.bits() >> random.below(64), n);
+            series.exit_to_entry.record_n(random.bits() >> random.below(64), n >> random.below(30));
+            series.pin_writes.record_n(random.below(4) as u64, n);
+        }
+    }
+    window.totals.dropped = random.below(3) as u64;
+    window.vcpus.extend((0..random.below(9)).map(|v| ("vm".to_owned(), v as u32)));
+    window
+}
+
+#[test]
+fn no_input_panics() {
+    let mut random = Random::new(11);
+    let options = |random: &mut Random| Options {
+        seed: random.bits(),
+        resamples: random.below(20) as u32,
+        permutations: random.below(20) as u32,
+        timer: random.coin(),
+        ..Options::default()
+    };
+    for n in 0..60 {
+        let windows = if n % 2 == 0 {
+            let count = random.below(9);
+            let mut round = || {
+                let [a, b, c, d] = [0; 4].map(|_| anything(&mut random));
+                Round { a: [a, b], b: [c, d], a_first: random.coin() }
+            };
+            Windows::Rounds((0..count).map(|_| round()).collect())
+        } else {
+            let mut side = || -> Vec<Vec<Window>> {
+                let runs = random.below(7);
+                (0..runs).map(|_| (0..random.below(9)).map(|_| anything(&mut random)).collect()).collect()
+            };
+            Windows::Runs { a: side(), b: side() }
+        };
+        let c = compare(&windows, &options(&mut random));
+        assert_eq!((c.rows.len(), c.stratified.len()), (17, 11));
+        assert!(c.rows.iter().all(|r| r.p.is_none_or(|p| p > 0.0 && p <= 1.0)));
+    }
+}
+
+#[test]
+#[ignore = "how long it takes: cargo test --release -- --ignored --nocapture"]
+fn a_large_comparison_is_quick() {
+    let mut random = Random::new(2);
+    let mut large = || {
+        let mut w = Window { length_ns: 5_000_000_000, ..Window::default() };
+        for reason in 0..40 {
+            let series = w.strata.entry(stratum(reason, None)).or_default();
+            for _ in 0..400 {
+                series.entry_to_exit.record((900.0 * (random.below(1000) as f64 / 600.0).exp()) as u64);
+                series.exit_to_entry.record((900.0 * (random.below(1000) as f64 / 600.0).exp()) as u64);
+                series.pin_writes.record(random.below(3) as u64);
+            }
+        }
+        w
+    };
+    let rounds = (0..12).map(|_| Round { a: [large(), large()], b: [large(), large()], a_first: true }).collect();
+    let windows = Windows::Rounds(rounds);
+    let start = Instant::now();
+    let c = compare(&windows, &Options::default());
+    println!("{} rows in {:?}; {} buckets", c.rows.len(), start.elapsed(), c.distributions[0].a.buckets().count());
+    assert!(start.elapsed().as_secs() < 2);
+}
