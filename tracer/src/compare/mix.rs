@@ -61,7 +61,7 @@ fn distance(parts: &[Vec<f64>], units: &Units, options: &Options) -> (f64, Optio
         let apart: f64 = a.iter().zip(&total).map(|(a, t)| (a / n - (t - a) / (all - n)).abs()).sum::<f64>() / 2.0;
         let seen = *seen.get_or_insert(apart);
         // A side without entries has no mix: counts against a difference.
-        hits += u32::from(!(apart < seen - 1e-12));
+        hits += u32::from(apart.is_nan() || apart >= seen - 1e-12);
         tried += 1;
     });
     let seen: Option<f64> = seen.filter(|d: &f64| d.is_finite());

@@ -214,7 +214,7 @@ pub fn spreads(dense: &Dense, design: Design, quantiles: &[f64], resamples: u32,
 fn interval(seen: f64, se: f64, mut deviations: Vec<f64>) -> Option<[f64; 2]> {
     let drawn = deviations.len() as f64;
     deviations.retain(|d| !d.is_nan());
-    if !seen.is_finite() || !(se > 0.0) || drawn - deviations.len() as f64 > MAX_UNKNOWN * drawn {
+    if !seen.is_finite() || se.is_nan() || se <= 0.0 || drawn - deviations.len() as f64 > MAX_UNKNOWN * drawn {
         return None;
     }
     deviations.sort_by(f64::total_cmp);
