@@ -89,10 +89,15 @@ fn open(path: &Path) -> Result<Box<dyn BufRead>> {
 }
 
 fn read(path: &Path, report: &mut Report) -> Result<()> {
-    let mut reader = Reader::new(open(path)?)?;
+    read_from(open(path)?, path.display().to_string(), report)
+}
+
+/// Adds a recording to a report.
+pub fn read_from(input: impl BufRead, name: String, report: &mut Report) -> Result<()> {
+    let mut reader = Reader::new(input)?;
     let at = report.sources.len();
     report.sources.push(Source {
-        name: path.display().to_string(),
+        name,
         header: reader.header().clone(),
         end: None,
         torn: false,
@@ -102,7 +107,8 @@ fn read(path: &Path, report: &mut Report) -> Result<()> {
     let mut vms = BTreeMap::new();
     while let Some(interval) = reader.read_interval()? {
         report.sources[at].intervals += 1;
-        report.sources[at].length_ns += interval.length_ns;
+        let length_ns = &mut report.sources[at].length_ns;
+        *length_ns = length_ns.saturating_add(interval.length_ns);
         report.add(interval, &mut vms);
     }
     report.sources[at].end = reader.end().cloned();
