@@ -301,6 +301,20 @@ mod tests {
     }
 
     #[test]
+    fn a_trace_must_have_a_slice_for_every_entry() {
+        let slice = |name: &str, reason: Value, n: u32| json!({"track": ["a (emulated)", "vCPU 0"], "name": name, "exit_reason": reason, "slices": n});
+        let trace = |cpuid: u32, nested: u32| {
+            json!({"unknown_fields": 0, "torn_bytes": 0, "unbalanced": 0, "nested": nested,
+                "slices": [slice("guest L1", json!("CPUID"), cpuid), slice("guest", json!("PREEMPTION_TIMER"), 30), slice("host: CPUID", Value::Null, 96)],
+                "whole": [{"name": "recording ends", "arguments": {"events": "127", "events_not_written": "0", "entries_dropped": "0"}}]})
+        };
+        assert_eq!(trace_against_report(&trace(97, 0), &report()).0, Vec::<String>::new());
+        assert_eq!(trace_against_report(&trace(97, 1), &report()).0.len(), 1);
+        // By reason, in all, and not what the trace's end says.
+        assert_eq!(trace_against_report(&trace(96, 0), &report()).0.len(), 3);
+    }
+
+    #[test]
     fn a_broken_balance_is_found() {
         let mut broken = report();
         broken["totals"]["dropped"] = json!(1);
