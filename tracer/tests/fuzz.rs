@@ -64,13 +64,17 @@ fn check<S: Strategy>(cases: u32, strategy: S, property: impl Fn(S::Value)) {
     let config = Config { failure_persistence: None, rng_seed: RngSeed::Fixed(804_939), ..Config::default() };
     let config = Config { cases: if asked { config.cases } else { cases }, ..config };
     let start = Instant::now();
+    let ran = AtomicUsize::new(0);
     let result = TestRunner::new(config).run(&strategy, |value| {
         if asked || start.elapsed() < Duration::from_secs(3) {
             property(value);
+            ran.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     });
     result.unwrap_or_else(|e| panic!("{e}"));
+    // Seen with --nocapture: how much of it the time allowed.
+    println!("{} cases in {:.1} s", ran.into_inner(), start.elapsed().as_secs_f64());
 }
 
 /// A recording of little: two intervals of every kind of line.
@@ -119,8 +123,9 @@ enum Damage {
     Encoded(Index, Index, u8),
     /// bytes of a histogram below the deflate
     Histogram(Index, Index, Vec<u8>),
+    /// one of the ten words before a histogram's counts, or the first of these
+    Word(Index, u8, u32),
     Deep(Index, u16),
-    Long(Index),
 }
 
 fn damage() -> impl Strategy<Value = Damage> {
@@ -158,8 +163,8 @@ fn damage() -> impl Strategy<Value = Damage> {
         5 => (i(), absurd).prop_map(|(at, n)| Damage::Number(at, n)),
         2 => (i(), i(), any::<u8>()).prop_map(|(l, at, b)| Damage::Encoded(l, at, b)),
         5 => (i(), i(), odd).prop_map(|(l, at, b)| Damage::Histogram(l, at, b)),
+        3 => (i(), 0..12u8, prop::sample::select(vec![0, 1, 2, 3, 5, 255, 1 << 30, 0xfff_ffff, u32::MAX])).prop_map(|(l, at, n)| Damage::Word(l, at, n)),
         1 => (i(), any::<u16>()).prop_map(|(at, n)| Damage::Deep(at, n)),
-        1 => i().prop_map(Damage::Long),
     ]
 }
 
@@ -184,6 +189,18 @@ fn overwrite(bytes: &mut [u8], at: usize, with: &[u8]) {
     for (place, byte) in bytes.iter_mut().skip(at).zip(with) {
         *place = *byte;
     }
+}
+
+/// An encoded histogram with what is deflated changed.
+fn inflated(histogram: Vec<u8>, change: impl Fn(&mut Vec<u8>)) -> Option<Vec<u8>> {
+    let mut plain = Vec::new();
+    ZlibDecoder::new(histogram.get(8..)?).take(1 << 20).read_to_end(&mut plain).ok()?;
+    change(&mut plain);
+    let mut deflated = ZlibEncoder::new(histogram[..8].to_vec(), Compression::fast());
+    deflated.write_all(&plain).ok()?;
+    let mut all = deflated.finish().ok()?;
+    all[4..8].copy_from_slice(&u32::MAX.to_be_bytes());
+    Some(all)
 }
 
 fn damaged(bytes: &[u8], damage: &Damage) -> Option<Vec<u8>> {
@@ -219,8 +236,10 @@ fn damaged(bytes: &[u8], damage: &Damage) -> Option<Vec<u8>> {
             out = lines.concat();
         }
         Damage::Number(which, absurd) => {
-            let begins = |n: &usize| bytes[*n].is_ascii_digit() && (*n == 0 || b":=[,;".contains(&bytes[n - 1]));
-            let numbers: Vec<_> = (0..bytes.len()).filter(begins).collect();
+            // Not those of the header, which are many.
+            let header = bytes.iter().position(|&b| b == b'\n').unwrap_or(0);
+            let begins = |n: &usize| bytes[*n].is_ascii_digit() && b":=[,;".contains(&bytes[n - 1]);
+            let numbers: Vec<_> = (header + 1..bytes.len()).filter(begins).collect();
             let at = *numbers.get(which.index(numbers.len().max(1)))?;
             let end = at + bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
             out.splice(at..end, absurd.bytes());
@@ -234,16 +253,16 @@ fn damaged(bytes: &[u8], damage: &Damage) -> Option<Vec<u8>> {
         }
         Damage::Histogram(line, at, with) => {
             return with_histogram(bytes, line, |histogram| {
-                let mut plain = Vec::new();
-                ZlibDecoder::new(histogram.get(8..)?).take(1 << 20).read_to_end(&mut plain).ok()?;
-                let at = at.index(plain.len() + 1);
-                plain.resize(plain.len().max(at + with.len()), 0);
-                overwrite(&mut plain, at, with);
-                let mut deflated = ZlibEncoder::new(histogram[..8].to_vec(), Compression::fast());
-                deflated.write_all(&plain).ok()?;
-                let mut all = deflated.finish().ok()?;
-                all[4..8].copy_from_slice(&u32::MAX.to_be_bytes());
-                Some(all)
+                inflated(histogram, |plain| {
+                    let at = at.index(plain.len() + 1);
+                    plain.resize(plain.len().max(at + with.len()), 0);
+                    overwrite(plain, at, with);
+                })
+            });
+        }
+        Damage::Word(line, at, word) => {
+            return with_histogram(bytes, line, |histogram| {
+                inflated(histogram, |plain| overwrite(plain, 4 * usize::from(*at), &word.to_be_bytes()))
             });
         }
         Damage::Deep(at, n) => {
@@ -252,7 +271,6 @@ fn damaged(bytes: &[u8], damage: &Damage) -> Option<Vec<u8>> {
             lines.insert(at.index(lines.len()), deep);
             out = lines.concat();
         }
-        Damage::Long(at) => drop(out.splice(at.index(bytes.len())..at.index(bytes.len()), vec![b'7'; 5 << 20])),
     }
     Some(out)
 }
@@ -291,6 +309,14 @@ fn a_damaged_recording_is_read_or_refused() {
         }
         consume(&bytes);
     });
+}
+
+#[test]
+fn a_line_without_end_is_refused() {
+    let line = vec![b'7'; 64 << 20];
+    let bytes = [LAB, &line].concat();
+    let error = read_from(bytes.as_slice(), "x".into(), &mut Report::default()).unwrap_err();
+    assert!(format!("{error:#}").contains("longer than"), "{error:#}");
 }
 
 #[test]
