@@ -47,7 +47,7 @@ fn events(rounds: u64) -> Vec<Seen> {
             random ^= random >> 7;
             random ^= random << 17;
             let host = random % 3000;
-            let guest = (random >> 20) % if random % 7 == 0 { 3 } else { 1 << 20 };
+            let guest = (random >> 20) % if random.is_multiple_of(7) { 3 } else { 1 << 20 };
             let (isa, reason) = match random % 5 {
                 0 => (Isa::Vmx, 52),
                 1 => (Isa::Vmx, 0x8000_0021),
