@@ -78,17 +78,14 @@ pub struct Targets {
 /// Arguments of `record`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Conditions: FIGURE>VALUE or FIGURE<VALUE with entry_to_exit_ns,
-exit_to_entry_ns (ns, us, ms, s) or pin_writes; reason=NAME,
-cause=spurious|deadline|immediate, entry=dirty|clean, level=L1|L2.
-What is not known never matches.
+Conditions: entry_to_exit_ns>1ms, exit_to_entry_ns<9us, pin_writes>1,
+reason=HLT, cause=spurious|deadline|immediate, entry=dirty|clean, level=L1|L2
 
 Examples:
   vmentry record -o all.hlog                          until Ctrl-C
   vmentry record -o web1.hlog --vm web1 --duration 1m
   vmentry record -o x.hlog -- vmentry exercise tsc-deadline --count 23
-  vmentry record --events all.pftrace --duration 5s   open in ui.perfetto.dev
-  vmentry record --flight-recorder 2s --trigger 'exit_to_entry_ns>1ms,reason=MSR_WRITE'")]
+  vmentry record --flight-recorder 2s --trigger 'entry_to_exit_ns>1ms'")]
 pub struct RecordArgs {
     /// File to write; '-' for standard output
     #[arg(short, long, value_name = "FILE", default_value = "vmentry.hlog")]
@@ -124,15 +121,14 @@ pub struct RecordArgs {
     /// Print the eBPF programs' rare diagnostics on standard error
     #[arg(long)]
     pub kernel_log: bool,
-    /// Also write every single event into a Perfetto trace, about 110 bytes each; '-' for standard output
+    /// Write every event into a Perfetto trace, too
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
-    /// Keep the events of the last D in memory (at most 524288) and write them as a Perfetto trace, to --events or
-    /// vmentry.pftrace, when --trigger matches; up to 8 times, at least D apart
+    /// Keep the last D of events; when --trigger matches, write them to --events or vmentry.pftrace
     #[arg(long, value_name = "D", value_parser = duration, requires = "trigger")]
     pub flight_recorder: Option<Duration>,
-    /// What the flight recorder waits for: conditions that must hold together; see below [repeatable: any of them]
-    #[arg(long, value_name = "CONDITION,..", requires = "flight_recorder")]
+    /// Conditions on one event, see below [repeatable]
+    #[arg(long, value_name = "C,..", requires = "flight_recorder")]
     pub trigger: Vec<Clause>,
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]

@@ -167,16 +167,14 @@ pub struct Recorder {
 impl Recorder {
     /// Opens what is to be written, or makes sure that it could be, and starts the thread.
     pub fn start(plan: Plan, header: &Header) -> Result<(Self, Tap)> {
+        plan.check()?;
         let sink = match &plan.flight {
             None => {
                 let out = output::create(&plan.path, plan.overwrite)?;
                 let trace = Trace::new(out, header).with_context(|| format!("write {}", plan.path.display()))?;
                 Sink::All(Box::new(trace))
             }
-            Some(flight) => {
-                refuse_existing(&plan)?;
-                Sink::Flight(Ring::new(flight.span.as_nanos() as u64, CAPACITY))
-            }
+            Some(flight) => Sink::Flight(Ring::new(flight.span.as_nanos() as u64, CAPACITY)),
         };
         let (to, from) = sync_channel(QUEUE);
         let (flight, path) = (plan.flight.clone(), plan.path.clone());
@@ -224,22 +222,33 @@ fn describe(summary: &Summary, path: &Path, flight: Option<&Flight>) -> String {
     text
 }
 
-/// A flight recorder makes its files only when it has something to write; that they cannot be made should be known before.
-fn refuse_existing(plan: &Plan) -> Result<()> {
-    if plan.path == Path::new("-") {
-        bail!("--events -: a flight recorder may write several traces: name a file");
-    }
-    let folder = plan.path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
-        bail!("write {}: there is no folder {}", plan.path.display(), folder.display());
-    }
-    for number in 1..=MAX_TRACES {
-        let path = numbered(&plan.path, number);
-        if !plan.overwrite && path.symlink_metadata().is_ok() {
-            bail!("write {}: it exists: choose another name by --events or say --overwrite", path.display());
+impl Plan {
+    /// Refuses, before anything is opened, what would be refused then: a flight recorder opens its files only when it has something to
+    /// write, and an old recording must outlive a refusal.
+    pub fn check(&self) -> Result<()> {
+        let name = self.path.display();
+        if self.path == Path::new("-") {
+            if self.flight.is_some() {
+                bail!("--events -: a flight recorder may write several traces: name a file");
+            }
+            return Ok(());
         }
+        let folder = self.path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            bail!("--events {name}: there is no folder {}", folder.display());
+        }
+        for number in 1..=if self.flight.is_some() { MAX_TRACES } else { 1 } {
+            let path = numbered(&self.path, number);
+            let Ok(found) = path.symlink_metadata() else { continue };
+            if found.is_symlink() {
+                bail!("--events {name}: {} is a symbolic link, which is not followed", path.display());
+            }
+            if found.is_file() && found.len() > 0 && !self.overwrite {
+                bail!("--events {name}: {} exists: choose another name or say --overwrite", path.display());
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// "a.pftrace", "a-2.pftrace", ...

@@ -81,8 +81,8 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     // Everything that can be refused has been: only now may an old recording be replaced.
     let tracer = Tracer::load(&layout, &options)?;
     let out = output::create(&args.output, args.overwrite)?;
-    let writer = Writer::new(out, &header).with_context(|| format!("write {}", args.output.display()))?;
     let events = plan.map(|plan| Recorder::start(plan, &header)).transpose()?;
+    let writer = Writer::new(out, &header).with_context(|| format!("write {}", args.output.display()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
     let module = header.host.vendor.and_then(module_name).map(|m| Watch::new(&Roots::default().sys, m));
     runtime.block_on(attached(args, module, tracer, writer, events))
@@ -98,7 +98,9 @@ fn events_plan(args: &RecordArgs) -> Result<Option<events::Plan>> {
         bail!("--events {0}: the recording is written there: choose another name", path.display());
     }
     let flight = args.flight_recorder.map(|span| Flight { trigger: Trigger(args.trigger.clone()), span });
-    Ok(Some(events::Plan { path, overwrite: args.overwrite, flight }))
+    let plan = events::Plan { path, overwrite: args.overwrite, flight };
+    plan.check()?;
+    Ok(Some(plan))
 }
 
 /// vCPU numbers to trace; none for all.

@@ -221,15 +221,18 @@ fn traces_that_cannot_be_written_are_refused_before_anything_is_attached() {
         let output = vmentry(&args).output().unwrap();
         assert!(!output.status.success());
         assert!(text(&output.stderr).contains(why), "{}", text(&output.stderr));
-        let _ = fs::remove_file(&file);
+        // The next try is not told that there is something.
+        assert!(fs::metadata(&file).map_or(0, |m| m.len()) == 0);
     };
     fs::write(&trace, "mine").unwrap();
+    std::os::unix::fs::symlink(&trace, folder.file("link")).unwrap();
+    refused(&["--events", &folder.file("link")], "symbolic link");
     refused(&["--events", &trace], "--overwrite");
     refused(&["--events", &file], "choose another name");
     refused(&["--events", "/dev/full"], "No space left");
     let first = folder.file("a.pftrace");
     let flight = ["--flight-recorder", "1s", "--trigger", "reason=HLT", "--events"];
-    refused(&[&flight[..], &[&first]].concat(), "a-2.pftrace: it exists");
+    refused(&[&flight[..], &[&first]].concat(), "a-2.pftrace exists");
     refused(&[&flight[..], &[&folder.file("no/a")]].concat(), "there is no folder");
     refused(&["--flight-recorder", "1s"], "--trigger");
     refused(&["--trigger", "reason=HLT"], "--flight-recorder");
