@@ -36,6 +36,20 @@ echo '!hist:keys=vcpu_id' > $events/kvm_entry/trigger
 vmentry report $OUT/recording.hlog --format json > $OUT/report.json
 vmentry report $OUT/recording.hlog > $OUT/report.txt
 
+# Single events: all of a run; what came before a trigger that is certain; no file for one that cannot come; a disk that is full.
+single() { name=$1; shift; vmentry record -o $OUT/$name.hlog --label $name "$@" -- vmentry exercise cpuid --count 97 > /dev/null 2> $OUT/$name.txt; }
+single events --events $OUT/events.pftrace
+vmentry report $OUT/events.hlog --format json > $OUT/events-report.json
+single flight --flight-recorder 1h --trigger reason=CPUID --events $OUT/flight.pftrace
+single impossible --flight-recorder 1s --trigger 'pin_writes>255,reason=CPUID' --events $OUT/impossible.pftrace
+[ ! -e $OUT/impossible.pftrace ]
+mkdir /tmp/small
+mount -t tmpfs -o size=8k none /tmp/small
+! single full --events /tmp/small/full.pftrace
+cp /tmp/small/full.pftrace $OUT/full.pftrace
+umount /tmp/small
+vmentry report $OUT/full.hlog --format json > $OUT/full-report.json
+
 # Waits until a recording has written its first interval.
 recording() { until grep -q '#{"interval"' $1 2> /dev/null; do sleep 0.1; done; }
 

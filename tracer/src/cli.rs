@@ -4,7 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 
-use crate::{bpf::DEFAULT_RING_BYTES, columns::Column, compare::condition::Condition, guest::Scenario};
+use crate::{
+    bpf::DEFAULT_RING_BYTES, columns::Column, compare::condition::Condition, guest::Scenario, trigger::Clause,
+};
 
 /// Measures VM-entry latency, pin-control VMCS writes per entry and spurious VMX-preemption-timer exits of KVM hosts.
 #[derive(Debug, Parser)]
@@ -96,10 +98,14 @@ pub struct Targets {
 /// Arguments of `record`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Conditions: entry_to_exit_ns>1ms, exit_to_entry_ns<9us, pin_writes>1,
+reason=HLT, cause=spurious|deadline|immediate, entry=dirty|clean, level=L1|L2
+
 Examples:
   vmentry record -o all.hlog                          until Ctrl-C
   vmentry record -o web1.hlog --vm web1 --duration 1m
-  vmentry record -o x.hlog -- vmentry exercise tsc-deadline --count 23")]
+  vmentry record -o x.hlog -- vmentry exercise tsc-deadline --count 23
+  vmentry record --flight-recorder 2s --trigger 'entry_to_exit_ns>1ms'")]
 pub struct RecordArgs {
     /// File to write; '-' for standard output
     #[arg(short, long, value_name = "FILE", default_value = "vmentry.hlog")]
@@ -135,6 +141,15 @@ pub struct RecordArgs {
     /// Print the eBPF programs' rare diagnostics on standard error
     #[arg(long)]
     pub kernel_log: bool,
+    /// Write every event into a Perfetto trace, too
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// Keep the last D of events; when --trigger matches, write them to --events or vmentry.pftrace
+    #[arg(long, value_name = "D", value_parser = duration, requires = "trigger")]
+    pub flight_recorder: Option<Duration>,
+    /// Conditions on one event, see below [repeatable]
+    #[arg(long, value_name = "C,..", requires = "flight_recorder")]
+    pub trigger: Vec<Clause>,
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,

@@ -17,6 +17,7 @@ use tracer_common::{Counters, Event};
 use crate::{
     bpf::Tracer,
     clock::monotonic_ns,
+    events::Tap,
     interval::{Interval, Totals, TracedTimerExits, Vm},
     vm,
 };
@@ -111,11 +112,13 @@ struct Collector {
     counters: Vec<Counters>,
     sites: Vec<u64>,
     interval: Interval,
+    /// where single events go, too
+    events: Option<Tap>,
 }
 
 impl Collector {
     /// Takes an attached tracer over; the first interval begins now.
-    fn new(mut tracer: Tracer) -> Self {
+    fn new(mut tracer: Tracer, events: Option<Tap>) -> Self {
         let cpus = tracer.rings().iter().map(|r| r.cpu as usize + 1).max().unwrap_or(0);
         Self {
             tracer,
@@ -124,12 +127,14 @@ impl Collector {
             counters: Vec::new(),
             sites: Vec::new(),
             interval: Interval::starting(monotonic_ns()),
+            events,
         }
     }
 
     /// Empties the rings into the current interval, each at most a batch; the number of records.
     fn drain(&mut self) -> usize {
-        let Self { tracer, vms, arrived, interval, .. } = self;
+        let Self { tracer, vms, arrived, interval, events, .. } = self;
+        let began_ns = events.as_ref().map_or(0, |_| monotonic_ns());
         let mut records = 0;
         for ring in tracer.rings() {
             let arrived = &mut arrived[ring.cpu as usize];
@@ -146,7 +151,13 @@ impl Collector {
                 interval.totals.dropped += dropped;
                 let vm = vms.get(event.tgid, event.kvm);
                 interval.record(&event, &vm);
+                if let Some(events) = events {
+                    events.push(&event, &vm);
+                }
             });
+        }
+        if let Some(events) = events {
+            events.end_pass(began_ns);
         }
         records
     }
@@ -201,6 +212,9 @@ impl Collector {
             // A program may still be running on another CPU for a moment after it was detached.
             std::thread::sleep(Duration::from_millis(1));
         }
+        if let Some(events) = self.events.take() {
+            events.finish();
+        }
         let mut accounting = Accounting { exact: true, ..Accounting::default() };
         for (cpu, c) in kernel.iter().enumerate() {
             let arrived = self.arrived.get(cpu).copied().unwrap_or_default();
@@ -248,9 +262,14 @@ pub struct Collection {
 impl Collection {
     /// Attaches a tracer and collects from it on a thread of its own. An interval ends every `period`, if there is one, and
     /// with every [`Self::cut`].
-    pub fn start(mut tracer: Tracer, period: Option<Duration>) -> Result<Self> {
+    pub fn start(tracer: Tracer, period: Option<Duration>) -> Result<Self> {
+        Self::start_tapped(tracer, period, None)
+    }
+
+    /// As [`Collection::start`]; single events go to `events`, too.
+    pub fn start_tapped(mut tracer: Tracer, period: Option<Duration>, events: Option<Tap>) -> Result<Self> {
         tracer.attach()?;
-        let collector = Collector::new(tracer);
+        let collector = Collector::new(tracer, events);
         let (cuts, wanted) = mpsc::channel(1);
         let (send, intervals) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()

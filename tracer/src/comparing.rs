@@ -202,12 +202,13 @@ fn whole_rounds(windows: Vec<(Option<Label>, Window)>) -> (Vec<Round>, usize) {
 fn read(path: &Path, filters: &[Filter]) -> Result<Recording> {
     let mut reader = Reader::new(open(path)?)?;
     // Only its VMs and its source: the windows stay apart.
-    let mut report = Report { sources: vec![source(path, reader.header())], ..Report::default() };
+    let mut report = Report { sources: vec![source(path.display().to_string(), reader.header())], ..Report::default() };
     let anchor = reader.header().anchor;
     let (mut vms, mut windows, mut vcpus) = (BTreeMap::new(), Vec::new(), Vec::new());
     while let Some(interval) = reader.read_interval()? {
         report.sources[0].intervals += 1;
-        report.sources[0].length_ns += interval.length_ns;
+        let length_ns = &mut report.sources[0].length_ns;
+        *length_ns = length_ns.saturating_add(interval.length_ns);
         let interval = report.renumber(interval, &mut vms);
         let (window, of_window) = window(&interval, &report, filters, anchor.to_unix_ns(interval.start_ns));
         windows.push((reader.window(), window));

@@ -11,6 +11,9 @@ const HALF_BITS: u32 = HALF.trailing_zeros();
 /// Significant decimal digits that every bucket keeps: a value is known to 0.1 %.
 pub const DIGITS: u8 = 3;
 
+/// Number of buckets that values of 64 bits have.
+pub const BUCKETS: u32 = (65 - HALF_BITS) << HALF_BITS;
+
 /// Counts of values by bucket. Values are `u64` of any unit; every figure derived from it is a bucket's bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
@@ -41,18 +44,25 @@ impl Histogram {
 
     /// Counts `n` equal values.
     pub fn record_n(&mut self, value: u64, n: u64) {
+        self.record_bucket(bucket(value), n);
+    }
+
+    /// Counts `n` values of a bucket, by HDR's flattened counts index below [`BUCKETS`]. Counts end at 2^64 - 1, which nothing real
+    /// reaches.
+    pub fn record_bucket(&mut self, bucket: u32, n: u64) {
+        debug_assert!(bucket < BUCKETS);
         if n > 0 {
-            *self.counts.entry(bucket(value)).or_default() += n;
-            self.total += n;
+            let count = self.counts.entry(bucket).or_default();
+            *count = count.saturating_add(n);
+            self.total = self.total.saturating_add(n);
         }
     }
 
     /// Adds another's counts: exact, associative and commutative.
     pub fn merge(&mut self, other: &Histogram) {
         for (&bucket, &n) in &other.counts {
-            *self.counts.entry(bucket).or_default() += n;
+            self.record_bucket(bucket, n);
         }
-        self.total += other.total;
     }
 
     /// Number of values.
@@ -83,7 +93,7 @@ impl Histogram {
         self.counts
             .iter()
             .find(|&(_, &n)| {
-                seen += n;
+                seen = n.saturating_add(seen);
                 seen >= wanted
             })
             .map(|(&b, _)| highest(b))
@@ -146,8 +156,14 @@ mod tests {
         for v in (0..5000).chain(values(3, 5000)).chain([u64::MAX, u64::MAX / 2, 1 << 63]) {
             let (low, width) = range(bucket(v));
             assert!(low <= v && v - low < width, "{v} not in {low}+{width}");
+            assert!(bucket(v) < BUCKETS);
             assert!(width == 1 || width <= v / 1000, "{v}: bucket of {width}");
         }
+    }
+
+    #[test]
+    fn the_last_bucket_is_that_of_the_highest_value() {
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
     }
 
     #[test]

@@ -145,38 +145,58 @@ pub struct TracedTimerExits {
 impl Totals {
     /// Adds another's counts.
     pub fn merge(&mut self, other: &Totals) {
-        self.entries += other.entries;
-        self.delivered += other.delivered;
-        self.dropped += other.dropped;
-        self.unmatched += other.unmatched;
-        self.malformed += other.malformed;
-        self.not_kept += other.not_kept;
-        self.td_entries += other.td_entries;
-        self.shadow_pin_writes += other.shadow_pin_writes;
+        add(&mut self.entries, other.entries);
+        add(&mut self.delivered, other.delivered);
+        add(&mut self.dropped, other.dropped);
+        add(&mut self.unmatched, other.unmatched);
+        add(&mut self.malformed, other.malformed);
+        add(&mut self.not_kept, other.not_kept);
+        add(&mut self.td_entries, other.td_entries);
+        add(&mut self.shadow_pin_writes, other.shadow_pin_writes);
         for (mine, theirs) in self.site_writes.iter_mut().zip(other.site_writes) {
-            *mine += theirs;
+            add(mine, theirs);
         }
         if let Some(other) = &other.control_writes {
             self.control_writes.get_or_insert_default().merge(other);
         }
         if let Some(other) = &other.traced_timer_exits {
             let mine = self.traced_timer_exits.get_or_insert_default();
-            mine.deadline += other.deadline;
-            mine.immediate += other.immediate;
-            mine.spurious += other.spurious;
+            add(&mut mine.deadline, other.deadline);
+            add(&mut mine.immediate, other.immediate);
+            add(&mut mine.spurious, other.spurious);
         }
     }
+
+    /// Every count there is, for those who must know that none is absurd.
+    pub fn counts(&self) -> impl Iterator<Item = u64> {
+        let Self { entries, delivered, dropped, unmatched, malformed, not_kept, td_entries, shadow_pin_writes, .. } =
+            *self;
+        let writes = self.control_writes.unwrap_or_default();
+        let exits = self.traced_timer_exits.unwrap_or_default();
+        [entries, delivered, dropped, unmatched, malformed, not_kept, td_entries, shadow_pin_writes]
+            .into_iter()
+            .chain(self.site_writes)
+            .chain(writes.vmcs01)
+            .chain(writes.vmcs02)
+            .chain([writes.entries_l1, writes.entries_l2, writes.shadow_differs])
+            .chain([exits.deadline, exits.immediate, exits.spurious])
+    }
+}
+
+/// Exact for all that can be counted; what a damaged file says ends at 2^64 - 1.
+fn add(mine: &mut u64, theirs: u64) {
+    *mine = mine.saturating_add(theirs);
 }
 
 impl ControlWrites {
     fn merge(&mut self, other: &ControlWrites) {
         for lane in 0..6 {
-            self.vmcs01[lane] += other.vmcs01[lane];
-            self.vmcs02[lane] += other.vmcs02[lane];
+            add(&mut self.vmcs01[lane], other.vmcs01[lane]);
+            add(&mut self.vmcs02[lane], other.vmcs02[lane]);
         }
-        self.entries_l1 += other.entries_l1;
-        self.entries_l2 += other.entries_l2;
-        self.shadow_differs += other.shadow_differs;
+        add(&mut self.entries_l1, other.entries_l1);
+        add(&mut self.entries_l2, other.entries_l2);
+        add(&mut self.shadow_differs, other.shadow_differs);
     }
 
     fn record(&mut self, writes: Writes, l2: bool, shadow: Option<u64>) {
@@ -251,7 +271,7 @@ impl Interval {
         } else if other.length_ns > 0 {
             self.start_ns = self.start_ns.min(other.start_ns);
         }
-        self.length_ns += other.length_ns;
+        add(&mut self.length_ns, other.length_ns);
         self.totals.merge(&other.totals);
         for (key, series) in &other.series {
             self.series.entry(*key).or_default().merge(series);

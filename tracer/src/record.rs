@@ -18,6 +18,7 @@ use crate::{
     clock::{Anchor, TscMeter},
     collect::{Accounting, Collection},
     columns::{Unit, human},
+    events::{self, Flight, Recorder, Tap},
     host::{Host, Roots, module_name},
     interval::{Interval, Totals},
     layout::{Layout, Vendor},
@@ -27,6 +28,7 @@ use crate::{
     recording::{End, FORMAT, Header, Latency, PinSource, VERSION, Writer},
     say,
     sites::{self, Site},
+    trigger::Trigger,
     vm,
 };
 
@@ -67,13 +69,30 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         (true, true) => Latency::DisturbedButAsked,
     };
     refuse_unknown(&args.command)?;
+    let plan = events_plan(args)?;
     // Everything that can be refused has been: only now may an old recording be replaced.
     let tracer = Tracer::load(&layout, &options)?;
     let out = output::create(&args.output, args.overwrite)?;
+    let events = plan.map(|plan| Recorder::start(plan, &header)).transpose()?;
     let writer = Writer::new(out, &header).with_context(|| format!("write {}", args.output.display()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
     let module = header.host.vendor.and_then(module_name).map(|m| Watch::new(&Roots::default().sys, m));
-    runtime.block_on(attached(args, module, tracer, writer))
+    runtime.block_on(attached(args, module, tracer, writer, events))
+}
+
+/// Where single events go; none where they are not asked for.
+fn events_plan(args: &RecordArgs) -> Result<Option<events::Plan>> {
+    if args.events.is_none() && args.flight_recorder.is_none() {
+        return Ok(None);
+    }
+    let path = args.events.clone().unwrap_or_else(|| "vmentry.pftrace".into());
+    if path == args.output {
+        bail!("--events {0}: the recording is written there: choose another name", path.display());
+    }
+    let flight = args.flight_recorder.map(|span| Flight { trigger: Trigger(args.trigger.clone()), span });
+    let plan = events::Plan { path, overwrite: args.overwrite, flight };
+    plan.check()?;
+    Ok(Some(plan))
 }
 
 /// vCPU numbers to trace; none for all.
@@ -158,10 +177,12 @@ async fn attached(
     mut module: Option<Watch>,
     tracer: Tracer,
     mut writer: Writer<Box<dyn Write + Send>>,
+    events: Option<(Recorder, Tap)>,
 ) -> Result<ExitCode> {
     let tsc = TscMeter::start();
     let mut endings = Endings::new()?;
-    let mut collection = Collection::start(tracer, Some(args.interval))?;
+    let (events, tap) = events.unzip();
+    let mut collection = Collection::start_tapped(tracer, Some(args.interval), tap)?;
     let before = policy::now();
 
     let mut progress = Progress::new(args.command.is_empty());
@@ -182,6 +203,8 @@ async fn attached(
     }
     let accounting = collection.join();
     progress.clear();
+    let why = ended.as_ref().map_or("an error", |e| e.reason);
+    let events = events.map(|e| e.finish(progress.totals.dropped, why)).transpose();
     let name = args.output.display();
     let saved =
         |e: anyhow::Error| e.context(format!("write {name} (what was written before is whole: vmentry report {name})"));
@@ -207,6 +230,9 @@ async fn attached(
     }
     if MODULE_REASONS.contains(&reason) {
         bail!("the recording ended early because of {reason}; what was recorded is whole: vmentry report {name}");
+    }
+    if events?.is_some_and(|e| e.failed) {
+        return Ok(ExitCode::FAILURE);
     }
     Ok(status.map_or(ExitCode::SUCCESS, command_code))
 }

@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine as _;
 use hdrhistogram::serialization::{
-    Deserializer, V2DeflateSerializer,
+    V2DeflateSerializer,
     interval_log::{IntervalLogIterator, IntervalLogWriterBuilder, LogEntry, Tag},
 };
 use serde::{Deserialize, Serialize};
@@ -29,9 +29,10 @@ use crate::{
     check::Timer,
     clock::Anchor,
     collect::Accounting,
+    hdr,
     histogram::{DIGITS, Histogram},
     host::{Host, Policy},
-    interval::{EntryKind, Interval, Key, Level, Series, Totals, Vm},
+    interval::{EntryKind, Interval, Key, Level, MAX_SERIES, Series, Totals, Vm},
     sites::Site,
 };
 
@@ -41,6 +42,13 @@ pub const FORMAT: &str = "vmentry-recording";
 pub const VERSION: u32 = 1;
 
 const LEGEND: &str = "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
+
+/// Bytes of a line at most: a histogram with every bucket there is takes 700 KiB.
+const MAX_LINE: u64 = 4 << 20;
+/// All counts of a recording together: more is not counted in a human's life, and sums of these need no care.
+const MAX_COUNTS: u64 = 1 << 53;
+/// Buckets of an interval's histograms: 200 MB of memory. A line of a few hundred bytes could make a megabyte of them.
+const MAX_BUCKETS: usize = 8 << 20;
 
 /// Where pin writes per entry come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -333,7 +341,8 @@ pub struct Reader<R: BufRead> {
     window: Option<Label>,
     end: Option<End>,
     torn: bool,
-    deserializer: Deserializer,
+    counts: u64,
+    buckets: usize,
 }
 
 impl<R: BufRead> Reader<R> {
@@ -374,7 +383,8 @@ impl<R: BufRead> Reader<R> {
             window: None,
             end: None,
             torn: false,
-            deserializer: Deserializer::new(),
+            counts: 0,
+            buckets: 0,
         })
     }
 
@@ -402,14 +412,18 @@ impl<R: BufRead> Reader<R> {
     pub fn read_interval(&mut self) -> Result<Option<Interval>> {
         let mut interval = Interval::default();
         let mut text = Vec::new();
+        self.buckets = 0;
         loop {
             text.clear();
-            if self.input.read_until(b'\n', &mut text).context("read")? == 0 {
+            if io::Read::take(&mut self.input, MAX_LINE).read_until(b'\n', &mut text).context("read")? == 0 {
                 self.torn |= !interval.series.is_empty();
                 return Ok(None);
             }
             self.line += 1;
             if text.last() != Some(&b'\n') {
+                if text.len() as u64 == MAX_LINE {
+                    bail!("line {} is damaged: it is longer than {MAX_LINE} bytes", self.line);
+                }
                 self.torn = true;
                 return Ok(None);
             }
@@ -434,9 +448,13 @@ impl<R: BufRead> Reader<R> {
                     interval.start_ns = start_ns;
                     interval.length_ns = length_ns;
                     interval.totals = *totals;
+                    totals.counts().try_for_each(|n| self.count(n))?;
                     return Ok(true);
                 }
-                Note::End(end) => self.end = Some(end),
+                Note::End(end) => {
+                    self.count(end.accounting.open)?;
+                    self.end = Some(end);
+                }
             }
         } else if text.starts_with(b"Tag=") {
             self.take_histogram(text, interval)?;
@@ -454,10 +472,11 @@ impl<R: BufRead> Reader<R> {
         let tag = entry.tag().context("a histogram without a tag")?;
         let (key, figure) = parse_tag(&tag).with_context(|| format!("unknown tag '{}'", tag.as_str()))?;
         let bytes = base64::engine::general_purpose::STANDARD.decode(entry.encoded_histogram())?;
-        let hdr: hdrhistogram::Histogram<u64> =
-            self.deserializer.deserialize(&mut bytes.as_slice()).map_err(|e| anyhow!("decode a histogram: {e}"))?;
         let vm = self.vms.get(&key.vm).with_context(|| format!("vm {} was not introduced", key.vm))?;
         interval.vms.entry(key.vm).or_insert_with(|| Arc::clone(vm));
+        if interval.series.len() >= MAX_SERIES && !interval.series.contains_key(&key) {
+            bail!("more than {MAX_SERIES} series in an interval");
+        }
         let series = interval.series.entry(key).or_default();
         let histogram = match figure {
             "entry_to_exit_ns" => &mut series.entry_to_exit,
@@ -465,8 +484,22 @@ impl<R: BufRead> Reader<R> {
             "pin_writes" => &mut series.pin_writes,
             other => bail!("unknown figure '{other}'"),
         };
-        for step in hdr.iter_recorded() {
-            histogram.record_n(step.value_iterated_to(), step.count_at_value());
+        let (sum, buckets) = hdr::decode_into(&bytes, histogram).context("decode a histogram")?;
+        if figure == "pin_writes" && histogram.max() > Some(u8::MAX.into()) {
+            bail!("more pin writes of an entry than are counted");
+        }
+        self.buckets += buckets;
+        if self.buckets > MAX_BUCKETS {
+            bail!("more than {MAX_BUCKETS} buckets in an interval");
+        }
+        self.count(sum)
+    }
+
+    /// Sums up what is counted, so that nobody downstream has to fear for sums.
+    fn count(&mut self, n: u64) -> Result<()> {
+        self.counts = self.counts.saturating_add(n);
+        if self.counts > MAX_COUNTS {
+            bail!("its counts add up to more than 2^53");
         }
         Ok(())
     }

@@ -100,19 +100,24 @@ pub fn open(path: &Path) -> Result<Box<dyn BufRead>> {
 }
 
 /// A recording of which nothing but the header was read.
-pub fn source(path: &Path, header: &Header) -> Source {
-    let name = path.display().to_string();
+pub fn source(name: String, header: &Header) -> Source {
     Source { name, header: header.clone(), end: None, torn: false, intervals: 0, length_ns: 0 }
 }
 
 fn read(path: &Path, report: &mut Report) -> Result<()> {
-    let mut reader = Reader::new(open(path)?)?;
+    read_from(open(path)?, path.display().to_string(), report)
+}
+
+/// Adds a recording to a report.
+pub fn read_from(input: impl BufRead, name: String, report: &mut Report) -> Result<()> {
+    let mut reader = Reader::new(input)?;
     let at = report.sources.len();
-    report.sources.push(source(path, reader.header()));
+    report.sources.push(source(name, reader.header()));
     let mut vms = BTreeMap::new();
     while let Some(interval) = reader.read_interval()? {
         report.sources[at].intervals += 1;
-        report.sources[at].length_ns += interval.length_ns;
+        let length_ns = &mut report.sources[at].length_ns;
+        *length_ns = length_ns.saturating_add(interval.length_ns);
         report.timeline.add(at, reader.header().anchor.to_unix_ns(interval.start_ns), &interval);
         report.add(interval, &mut vms);
     }

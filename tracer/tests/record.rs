@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod official;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -167,6 +169,75 @@ fn a_full_disk_is_one_clear_error() {
     let error = text(&output.stderr);
     assert!(error.contains("/dev/full") && error.contains("No space left"), "{error}");
     wait_until("detaching", || loaded() == 0);
+}
+
+fn ending(trace: &str) -> Option<official::Slice> {
+    let bytes = fs::read(trace).unwrap();
+    let whole = official::whole_packets(&bytes);
+    assert_eq!(official::unknown_fields(&official::parse(&bytes[..whole])), 0);
+    let read = official::read(&bytes[..whole]);
+    assert!(read.instants.iter().any(|i| i.name == "recording begins"));
+    read.instants.into_iter().find(|i| i.name == "recording ends")
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn a_trace_of_single_events_is_complete_on_every_orderly_way_out_and_opens_after_a_kill() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("events");
+    let (file, trace) = (folder.file("a.hlog"), folder.file("a.pftrace"));
+    let args = ["record", "--overwrite", "-o", &file, "--events", &trace, "--interval", "50ms"];
+    for (signal, reason) in [(libc::SIGINT, "SIGINT"), (libc::SIGTERM, "SIGTERM"), (libc::SIGHUP, "SIGHUP")] {
+        let _ = fs::remove_file(&file);
+        let child = vmentry(&args).spawn().unwrap();
+        wait_until("the first interval", || fs::read_to_string(&file).is_ok_and(|t| t.contains("#{\"interval\"")));
+        send(&child, signal);
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("a.pftrace"), "{}", text(&output.stderr));
+        assert_eq!(ending(&trace).unwrap().arguments["reason"], reason);
+    }
+    for (more, reason) in [(&["--duration", "200ms"][..], "duration"), (&["--", "true"][..], "command")] {
+        let output = vmentry(&[&args[..], more].concat()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!(ending(&trace).unwrap().arguments["reason"], reason);
+    }
+    let _ = fs::remove_file(&file);
+    let mut child = vmentry(&args).spawn().unwrap();
+    wait_until("the first interval", || fs::read_to_string(&file).is_ok_and(|t| t.contains("#{\"interval\"")));
+    send(&child, libc::SIGKILL);
+    child.wait().unwrap();
+    assert_eq!(ending(&trace), None);
+    wait_until("detaching", || loaded() == 0);
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn traces_that_cannot_be_written_are_refused_before_anything_is_attached() {
+    let folder = Folder::new("refused");
+    let (file, trace) = (folder.file("a.hlog"), folder.file("a-2.pftrace"));
+    let refused = |args: &[&str], why: &str| {
+        let args = [&["record", "--duration", "100ms", "-o", &file], args].concat();
+        let output = vmentry(&args).output().unwrap();
+        assert!(!output.status.success());
+        assert!(text(&output.stderr).contains(why), "{}", text(&output.stderr));
+        // The next try is not told that there is something.
+        assert!(fs::metadata(&file).map_or(0, |m| m.len()) == 0);
+    };
+    fs::write(&trace, "mine").unwrap();
+    std::os::unix::fs::symlink(&trace, folder.file("link")).unwrap();
+    refused(&["--events", &folder.file("link")], "symbolic link");
+    refused(&["--events", &trace], "--overwrite");
+    refused(&["--events", &file], "choose another name");
+    refused(&["--events", "/dev/full"], "No space left");
+    let first = folder.file("a.pftrace");
+    let flight = ["--flight-recorder", "1s", "--trigger", "reason=HLT", "--events"];
+    refused(&[&flight[..], &[&first]].concat(), "a-2.pftrace exists");
+    refused(&[&flight[..], &[&folder.file("no/a")]].concat(), "there is no folder");
+    refused(&["--flight-recorder", "1s"], "--trigger");
+    refused(&["--trigger", "reason=HLT"], "--flight-recorder");
+    refused(&["--flight-recorder", "1s", "--trigger", "latency>1ms"], "entry_to_exit_ns");
+    assert_eq!(fs::read_to_string(&trace).unwrap(), "mine");
 }
 
 #[test]

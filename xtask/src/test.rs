@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -150,7 +151,22 @@ fn in_lab(cpu: Cpu, kernel: Kernel) -> Result<Outcome> {
     lab::install(cpu)?;
     let machine = Machine { cpu, kernel, timeout: Duration::from_secs(600), ..Machine::default() };
     let outcome = lab::run(&machine, witness::SCRIPT)?;
+    count_traces(&outcome.out_dir)?;
     verdict(&outcome, witness::failures(&outcome.out_dir, cpu == Cpu::Intel))
+}
+
+/// Reads the traces with the official schema, which is compiled for vmentry's own tests.
+fn count_traces(out: &Path) -> Result<()> {
+    for name in witness::TRACES {
+        let mut command = Command::new(build::cargo());
+        command.args(["run", "--quiet", "--package", "vmentry", "--example", "trace_counts", "--"]);
+        let trace = out.join(format!("{name}.pftrace"));
+        let output = command.arg(&trace).current_dir(build::root()).stderr(Stdio::inherit()).output();
+        let output = output.context("run cargo")?;
+        ensure!(output.status.success(), "trace_counts {}: {}", trace.display(), output.status);
+        fs::write(out.join(format!("{name}-trace.json")), output.stdout).context("write counts of a trace")?;
+    }
+    Ok(())
 }
 
 fn with_companion(kernel: Kernel) -> Result<Outcome> {

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The shell script that a lab runs for [`failures`].
 pub const SCRIPT: &str = include_str!("../../lab/scripts/witness.sh");
@@ -40,6 +40,8 @@ pub fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {
         failures.equal("deadline exits on SVM", &totals["timer_exits"]["deadline"], Value::Null);
     }
 
+    failures.extend(single_events(out)?);
+
     let tiny = json(&out.join("tiny.json"))?;
     failures.extend(balance("tiny ring", &tiny));
     failures.check(number(&tiny["totals"]["dropped"]) > 0, || "tiny ring: nothing was dropped".into());
@@ -60,6 +62,73 @@ pub fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {
         format!("no module: '{}' does not say what to do", refusal.trim())
     });
     Ok(failures.0)
+}
+
+/// Traces of single events that the script leaves, by name without suffix; `xtask test` puts their counts beside them as NAME-trace.json.
+pub const TRACES: [&str; 3] = ["events", "flight", "full"];
+
+/// What the traces hold against the reports of the same recordings.
+fn single_events(out: &Path) -> Result<Failures> {
+    let mut failures = Failures::default();
+    let (report, trace) = (json(&out.join("events-report.json"))?, json(&out.join("events-trace.json"))?);
+    failures.extend(trace_against_report(&trace, &report));
+    let flight = json(&out.join("flight-trace.json"))?;
+    failures.extend(whole("flight recorder", &flight));
+    // Written at the first CPUID exit: that one, and what came before it.
+    failures.equal("flight recorder: CPUID exits", &json!(guest_slices(&flight, "CPUID")), 1);
+    let said = text(&out.join("flight.txt"))?;
+    failures.check(said.contains("matched 97 entries; traces written: 1"), || format!("flight recorder said: {said}"));
+    failures.check(!out.join("impossible.pftrace").exists(), || "an impossible trigger made a trace".into());
+    let (report, said) = (json(&out.join("full-report.json"))?, text(&out.join("full.txt"))?);
+    failures.equal("full disk: end of the recording", &report["recordings"][0]["ended"], "command");
+    failures.check(said.matches("No space left").count() == 1, || format!("full disk: said {said}"));
+    failures.check(said.contains("events are missing"), || format!("full disk: no count of what is missing: {said}"));
+    let full = json(&out.join("full-trace.json"))?;
+    failures.equal("full disk: fields that the official schema does not know", &full["unknown_fields"], 0);
+    Ok(failures)
+}
+
+fn trace_against_report(trace: &Value, report: &Value) -> Failures {
+    let mut failures = whole("trace", trace);
+    let mut by_reason: BTreeMap<&str, u64> = BTreeMap::new();
+    for row in rows(report) {
+        *by_reason.entry(row["exit_reason"].as_str().unwrap_or("unknown")).or_default() += number(&row["entries"]);
+    }
+    for (reason, entries) in by_reason {
+        failures.equal(&format!("guest slices that ended with {reason}"), &json!(guest_slices(trace, reason)), entries);
+    }
+    let guests: u64 = slices(trace).filter(|s| is_guest(s)).map(|s| number(&s["slices"])).sum();
+    failures.equal("guest slices", &json!(guests), report["totals"]["delivered"].clone());
+    let ends = trace["whole"].as_array().into_iter().flatten().find(|m| m["name"] == "recording ends");
+    let arguments = ends.map_or(Value::Null, |m| m["arguments"].clone());
+    failures.equal("events in the trace's end", &arguments["events"], guests.to_string());
+    failures.equal("events not written in the trace's end", &arguments["events_not_written"], "0");
+    failures.equal("entries dropped in the trace's end", &arguments["entries_dropped"], "0");
+    failures.check(slices(trace).all(|s| s["track"][0].as_str().is_some_and(|t| t.contains("emulated"))), || {
+        "a track does not say that it is emulated".into()
+    });
+    failures
+}
+
+/// A trace that ended in order.
+fn whole(what: &str, trace: &Value) -> Failures {
+    let mut failures = Failures::default();
+    for name in ["unknown_fields", "torn_bytes", "unbalanced", "nested"] {
+        failures.equal(&format!("{what}: {name}"), &trace[name], 0);
+    }
+    failures
+}
+
+fn slices(trace: &Value) -> impl Iterator<Item = &Value> {
+    trace["slices"].as_array().into_iter().flatten()
+}
+
+fn is_guest(slice: &Value) -> bool {
+    slice["name"].as_str().is_some_and(|n| n.starts_with("guest"))
+}
+
+fn guest_slices(trace: &Value, reason: &str) -> u64 {
+    slices(trace).filter(|s| is_guest(s) && s["exit_reason"] == reason).map(|s| number(&s["slices"])).sum()
 }
 
 /// What is not as it should be.
@@ -179,8 +248,6 @@ pub fn histogram_of_keys(text: &str) -> Result<BTreeMap<Vec<u64>, u64>> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     const HISTOGRAM: &str = "# event histogram\n\n{ exit_reason:         52 } hitcount:         30\n\
@@ -231,6 +298,20 @@ mod tests {
         assert_eq!(failures(Value::Null, "at_most", 29), 1);
         assert_eq!(failures(Value::Null, "at_least", 31), 1);
         assert_eq!(against_guest(&report(), &json!({"scenario": "x", "expects": []})).0.len(), 1);
+    }
+
+    #[test]
+    fn a_trace_must_have_a_slice_for_every_entry() {
+        let slice = |name: &str, reason: Value, n: u32| json!({"track": ["a (emulated)", "vCPU 0"], "name": name, "exit_reason": reason, "slices": n});
+        let trace = |cpuid: u32, nested: u32| {
+            json!({"unknown_fields": 0, "torn_bytes": 0, "unbalanced": 0, "nested": nested,
+                "slices": [slice("guest L1", json!("CPUID"), cpuid), slice("guest", json!("PREEMPTION_TIMER"), 30), slice("host: CPUID", Value::Null, 96)],
+                "whole": [{"name": "recording ends", "arguments": {"events": "127", "events_not_written": "0", "entries_dropped": "0"}}]})
+        };
+        assert_eq!(trace_against_report(&trace(97, 0), &report()).0, Vec::<String>::new());
+        assert_eq!(trace_against_report(&trace(97, 1), &report()).0.len(), 1);
+        // By reason, in all, and not what the trace's end says.
+        assert_eq!(trace_against_report(&trace(96, 0), &report()).0.len(), 3);
     }
 
     #[test]

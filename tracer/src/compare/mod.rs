@@ -83,7 +83,7 @@ impl Window {
     /// Takes another's part of the time in.
     pub fn merge(&mut self, other: &Window) {
         self.start_unix_ns = self.start_unix_ns.min(other.start_unix_ns);
-        self.length_ns += other.length_ns;
+        self.length_ns = self.length_ns.saturating_add(other.length_ns);
         for (stratum, series) in &other.strata {
             self.strata.entry(*stratum).or_default().merge(series);
         }

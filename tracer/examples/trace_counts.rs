@@ -1,0 +1,38 @@
+//! Counts the slices of a Perfetto trace by track, name and exit reason, as JSON, read with the official schema.
+//! `cargo run -p vmentry --example trace_counts -- FILE`; the lab's witness of `record --events`.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../tests/official/mod.rs"]
+mod official;
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+fn main() {
+    let file = std::env::args().nth(1).expect("a file");
+    let bytes = std::fs::read(&file).unwrap();
+    let whole = official::whole_packets(&bytes);
+    let trace = official::read(&bytes[..whole]);
+    let mut counts: BTreeMap<_, u64> = BTreeMap::new();
+    for slice in &trace.slices {
+        *counts
+            .entry((slice.track.clone(), slice.name.clone(), slice.arguments.get("exit_reason").cloned()))
+            .or_default() += 1;
+    }
+    let counts: Vec<_> = counts
+        .into_iter()
+        .map(|((track, name, reason), n)| json!({"track": track, "name": name, "exit_reason": reason, "slices": n}))
+        .collect();
+    let instants: Vec<_> = trace
+        .instants
+        .iter()
+        .filter(|i| i.track.len() == 1)
+        .map(|i| json!({"name": i.name, "arguments": i.arguments}))
+        .collect();
+    let nested = trace.slices.iter().filter(|s| s.depth > 0).count();
+    let json = json!({"bytes": bytes.len(), "torn_bytes": bytes.len() - whole, "packets": trace.packets, "unbalanced": trace.unbalanced, "nested": nested,
+        "unknown_fields": official::unknown_fields(&official::parse(&bytes[..whole])), "slices": counts, "whole": instants});
+    println!("{}", serde_json::to_string_pretty(&json).unwrap());
+}

@@ -1,0 +1,130 @@
+//! Decodes the histograms of an interval log: HdrHistogram's V2 format, deflated. The crate's own decoder takes a file's word for how
+//! much memory to fill; a recording may be damaged, or not be one's own.
+
+use std::io::Read;
+
+use anyhow::{Context, Result, bail, ensure};
+use flate2::read::ZlibDecoder;
+
+use crate::histogram::{BUCKETS, DIGITS, Histogram};
+
+const COMPRESSED: u32 = 0x1c84_9314;
+const PLAIN: u32 = 0x1c84_9313;
+/// Of a plain histogram: cookie, length, offset, digits, lowest, highest, ratio.
+const HEADER_BYTES: usize = 40;
+/// A count takes nine bytes at most.
+const MAX_BYTES: u64 = HEADER_BYTES as u64 + 9 * BUCKETS as u64;
+
+/// Adds what is encoded in `bytes` to `histogram`; the sum of its counts, and the number of its buckets.
+pub fn decode_into(bytes: &[u8], histogram: &mut Histogram) -> Result<(u64, usize)> {
+    ensure!(u32_at(bytes, 0)? == COMPRESSED, "no deflated V2 histogram");
+    let deflated = bytes.get(8..).context("too short")?;
+    let deflated = &deflated[..deflated.len().min(u32_at(bytes, 4)? as usize)];
+    let mut plain = Vec::new();
+    ZlibDecoder::new(deflated).take(MAX_BYTES + 1).read_to_end(&mut plain).context("inflate")?;
+    ensure!(plain.len() as u64 <= MAX_BYTES, "more counts than there are buckets");
+    ensure!(u32_at(&plain, 0)? == PLAIN, "no V2 histogram");
+    let (digits, lowest) = (u32_at(&plain, 12)?, u64_at(&plain, 16)?);
+    ensure!(digits == u32::from(DIGITS) && lowest == 1 && u32_at(&plain, 8)? == 0, "buckets of another kind");
+    ensure!(u64_at(&plain, 32)? == 1.0f64.to_bits(), "a ratio of values");
+    let counts = plain.get(HEADER_BYTES..).context("too short")?;
+    let mut rest = counts.get(..u32_at(&plain, 4)? as usize).context("fewer counts than it says")?;
+    let (mut bucket, mut sum, mut buckets) = (0u64, 0u64, 0);
+    while !rest.is_empty() {
+        let number = zig_zag(varint(&mut rest)?);
+        if number < 0 {
+            // So many empty buckets.
+            bucket = bucket.saturating_add(number.unsigned_abs());
+            continue;
+        }
+        if number > 0 {
+            ensure!(bucket < u64::from(BUCKETS), "a value of more than 64 bits");
+            histogram.record_bucket(bucket as u32, number as u64);
+            sum = sum.saturating_add(number as u64);
+            buckets += 1;
+        }
+        bucket = bucket.saturating_add(1);
+    }
+    Ok((sum, buckets))
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N]> {
+    Ok(bytes.get(at..at + N).context("too short")?.try_into()?)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Result<u32> {
+    Ok(u32::from_be_bytes(array(bytes, at)?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {
+    Ok(u64::from_be_bytes(array(bytes, at)?))
+}
+
+/// LEB128 of 64 bits in nine bytes: the last one has eight of them.
+fn varint(rest: &mut &[u8]) -> Result<u64> {
+    let mut value = 0;
+    for place in 0..9 {
+        let Some((&byte, more)) = rest.split_first() else { bail!("cut off within a count") };
+        *rest = more;
+        if place == 8 {
+            return Ok(value | u64::from(byte) << 56);
+        }
+        value |= u64::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    Ok(value)
+}
+
+fn zig_zag(n: u64) -> i64 {
+    (n >> 1) as i64 ^ -((n & 1) as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+
+    use super::*;
+
+    fn encode(values: &[(u64, u64)]) -> Vec<u8> {
+        let mut hdr = hdrhistogram::Histogram::<u64>::new_with_bounds(1, u64::MAX, DIGITS).unwrap();
+        values.iter().for_each(|&(value, n)| hdr.record_n(value, n).unwrap());
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new().serialize(&hdr, &mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn what_the_crate_encodes_is_decoded_exactly() {
+        let values: Vec<_> = (0..64)
+            .map(|bit| ((1u64 << bit) + bit * 7, 1 + bit * bit * bit))
+            .chain([(0, 3), (u64::MAX, 1 << 40)])
+            .collect();
+        let mut expected = Histogram::default();
+        values.iter().for_each(|&(value, n)| expected.record_n(value, n));
+        let mut found = Histogram::default();
+        let (sum, buckets) = decode_into(&encode(&values), &mut found).unwrap();
+        assert_eq!(found, expected);
+        assert_eq!((sum, buckets), (expected.count(), expected.buckets().count()));
+    }
+
+    #[test]
+    fn a_length_that_lies_is_an_error_and_fills_no_memory() {
+        let bytes = encode(&[(5, 1)]);
+        let mut plain = Vec::new();
+        ZlibDecoder::new(&bytes[8..]).read_to_end(&mut plain).unwrap();
+        let again = |plain: &[u8]| {
+            let mut deflated = flate2::read::ZlibEncoder::new(plain, flate2::Compression::fast());
+            let mut bytes = [COMPRESSED.to_be_bytes(), u32::MAX.to_be_bytes()].concat();
+            deflated.read_to_end(&mut bytes).unwrap();
+            decode_into(&bytes, &mut Histogram::default())
+        };
+        assert!(again(&plain).is_ok());
+        let mut long = plain.clone();
+        long[4..8].copy_from_slice(&u32::MAX.to_be_bytes());
+        assert!(again(&long).unwrap_err().to_string().contains("fewer"));
+        long.resize(2 << 20, 0);
+        assert!(again(&long).unwrap_err().to_string().contains("more counts"));
+    }
+}

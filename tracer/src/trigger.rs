@@ -1,0 +1,283 @@
+//! What a flight recorder waits for: conditions on one event.
+
+use std::{fmt, str::FromStr};
+
+use tracer_common::{Event, Isa, rules::TimerCause};
+
+use crate::reasons;
+
+/// Conditions of which one must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trigger(pub Vec<Clause>);
+
+/// Conditions that must hold together; as the user wrote it, and what it means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clause {
+    text: String,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    Figure(Figure, Side, u64),
+    /// the reason's code, where VMX and SVM have one of that name
+    Reason {
+        vmx: Option<u32>,
+        svm: Option<u32>,
+    },
+    Cause(TimerCause),
+    Dirty(bool),
+    L2(bool),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Figure {
+    EntryToExit,
+    ExitToEntry,
+    PinWrites,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Above,
+    Below,
+}
+
+impl Trigger {
+    /// Whether an event is what was waited for.
+    pub fn matches(&self, event: &Event) -> bool {
+        self.0.iter().any(|clause| clause.matches(event))
+    }
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let clauses: Vec<_> = self.0.iter().map(|c| c.text.as_str()).collect();
+        f.write_str(&clauses.join(" or "))
+    }
+}
+
+impl Clause {
+    /// Whether all conditions hold. What is not known holds for no condition.
+    pub fn matches(&self, event: &Event) -> bool {
+        self.conditions.iter().all(|c| c.holds(event).unwrap_or(false))
+    }
+}
+
+impl Condition {
+    fn holds(self, event: &Event) -> Option<bool> {
+        let round = event.outline();
+        Some(match self {
+            Self::Figure(figure, side, limit) => {
+                let value = match figure {
+                    Figure::EntryToExit => event.entry_to_exit_ns(),
+                    Figure::ExitToEntry => {
+                        (event.exit_to_entry_ns != Event::UNKNOWN_NS).then_some(event.exit_to_entry_ns)?
+                    }
+                    Figure::PinWrites => round.known_pin_writes()?.into(),
+                };
+                match side {
+                    Side::Above => value > limit,
+                    Side::Below => value < limit,
+                }
+            }
+            Self::Reason { vmx, svm } => match round.isa() {
+                Isa::Vmx => vmx? == round.reason()? & 0xffff,
+                Isa::Svm => svm? == round.reason()?,
+                Isa::Other => return None,
+            },
+            Self::Cause(cause) => round.timer_cause()? == cause,
+            Self::Dirty(dirty) => (round.known_pin_writes()? > 0) == dirty,
+            Self::L2(l2) => round.is_l2()? == l2,
+        })
+    }
+}
+
+const GRAMMAR: &str = "conditions are FIGURE>VALUE or FIGURE<VALUE with entry_to_exit_ns, exit_to_entry_ns or pin_writes, and reason=NAME, \
+    cause=spurious|deadline|immediate, entry=dirty|clean, level=L1|L2";
+
+impl FromStr for Clause {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let conditions = text.split(',').map(|part| condition(part.trim())).collect::<Result<_, _>>()?;
+        Ok(Self { text: text.into(), conditions })
+    }
+}
+
+fn condition(text: &str) -> Result<Condition, String> {
+    let Some(at) = text.find(['>', '<', '=']) else {
+        return Err(format!("'{text}' is no condition; {GRAMMAR}"));
+    };
+    let (name, rest) = text.split_at(at);
+    let (name, operator, value) = (name.trim(), &rest[..1], rest[1..].trim());
+    let side = match operator {
+        ">" => Some(Side::Above),
+        "<" => Some(Side::Below),
+        _ => None,
+    };
+    let figure = match name {
+        "entry_to_exit_ns" => Some(Figure::EntryToExit),
+        "exit_to_entry_ns" => Some(Figure::ExitToEntry),
+        "pin_writes" => Some(Figure::PinWrites),
+        _ => None,
+    };
+    match (figure, side, name) {
+        (Some(Figure::PinWrites), Some(side), _) => {
+            let limit = value.parse().map_err(|_| format!("'{value}' is no number of pin writes"))?;
+            Ok(Condition::Figure(Figure::PinWrites, side, limit))
+        }
+        (Some(figure), Some(side), _) => Ok(Condition::Figure(figure, side, time(value)?)),
+        (Some(_), None, _) => Err(format!("'{text}': {name} is compared with > or <")),
+        (None, None, "reason") => {
+            let of = |isa: Isa| reasons::parse(isa as u32, value);
+            match (of(Isa::Vmx), of(Isa::Svm)) {
+                (None, None) => {
+                    Err(format!("'{value}' is no exit reason: names are those of 'vmentry report', e.g. HLT, CPUID"))
+                }
+                (vmx, svm) => Ok(Condition::Reason { vmx, svm }),
+            }
+        }
+        (None, None, "cause") => {
+            let known = TimerCause::ALL.into_iter().find(|c| *c != TimerCause::Unknown && c.name() == value);
+            known.map(Condition::Cause).ok_or_else(|| one_of(value, "spurious, deadline, immediate"))
+        }
+        (None, None, "entry") => match value {
+            "dirty" => Ok(Condition::Dirty(true)),
+            "clean" => Ok(Condition::Dirty(false)),
+            _ => Err(one_of(value, "dirty, clean")),
+        },
+        (None, None, "level") => match value {
+            "L1" => Ok(Condition::L2(false)),
+            "L2" => Ok(Condition::L2(true)),
+            _ => Err(one_of(value, "L1, L2")),
+        },
+        (None, Some(_), "reason" | "cause" | "entry" | "level") => {
+            Err(format!("'{text}': {name} is compared with =, e.g. {name}=..."))
+        }
+        _ => Err(format!("'{name}' is neither a figure nor a dimension; {GRAMMAR}")),
+    }
+}
+
+fn one_of(value: &str, known: &str) -> String {
+    format!("'{value}' is none of {known}")
+}
+
+/// ns, from a number with its unit.
+fn time(text: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let scale = match unit {
+        "ns" => 1.0,
+        "us" => 1e3,
+        "ms" => 1e6,
+        "s" => 1e9,
+        "" => return Err(format!("'{text}' has no unit: use ns, us, ms or s, e.g. {text}ns")),
+        _ => return Err(format!("unknown unit '{unit}': use ns, us, ms or s")),
+    };
+    let ns = number.trim().parse::<f64>().map_err(|_| format!("'{number}' is no number"))? * scale;
+    if !(0.0..=1e18).contains(&ns) {
+        return Err(format!("'{text}' must be between 0 and 30 years"));
+    }
+    Ok(ns.round() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_common::Flags;
+
+    use super::*;
+    use crate::interval::tests::event;
+
+    fn matches(trigger: &str, event: &Event) -> bool {
+        trigger.parse::<Clause>().unwrap().matches(event)
+    }
+
+    #[test]
+    fn conditions_hold_for_what_they_name_and_strictly() {
+        // 2000 ns in the guest, 500 ns in the host, a CPUID exit with 2 pin writes
+        let e = event(0, 10, 2000, 2);
+        for good in [
+            "entry_to_exit_ns>1999ns",
+            "entry_to_exit_ns<2.001us",
+            "exit_to_entry_ns>0.4us",
+            "pin_writes>1",
+            "pin_writes<3",
+            "reason=cpuid",
+            "reason=10",
+            "entry=dirty",
+            "level=L1",
+            "entry_to_exit_ns > 1us , reason = CPUID, level=L1",
+        ] {
+            assert!(matches(good, &e), "{good}");
+        }
+        for bad in [
+            "entry_to_exit_ns>2000ns",
+            "entry_to_exit_ns<2us",
+            "exit_to_entry_ns>1ms",
+            "pin_writes>2",
+            "reason=HLT",
+            "entry=clean",
+            "level=L2",
+            "cause=spurious",
+            "entry_to_exit_ns>1us,reason=HLT",
+        ] {
+            assert!(!matches(bad, &e), "{bad}");
+        }
+        let both = Trigger(vec!["reason=HLT".parse().unwrap(), "pin_writes>1".parse().unwrap()]);
+        assert!(both.matches(&e));
+        assert_eq!(both.to_string(), "reason=HLT or pin_writes>1");
+    }
+
+    #[test]
+    fn what_is_not_known_never_matches() {
+        let e = Event { flags: Flags::NONE, exit_to_entry_ns: Event::UNKNOWN_NS, ..event(0, 52, 5, 1) };
+        for unknown in [
+            "exit_to_entry_ns>0ns",
+            "exit_to_entry_ns<1s",
+            "pin_writes>0",
+            "pin_writes<9",
+            "entry=clean",
+            "entry=dirty",
+            "reason=PREEMPTION_TIMER",
+            "cause=deadline",
+            "level=L1",
+            "level=L2",
+        ] {
+            assert!(!matches(unknown, &e), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_looked_up_for_the_events_architecture() {
+        let hlt = |isa: Isa, exit_reason| Event { isa: isa as u8, exit_reason, ..event(0, 0, 5, 0) };
+        assert!(matches("reason=HLT", &hlt(Isa::Svm, 0x78)));
+        assert!(matches("reason=HLT", &hlt(Isa::Vmx, 1 << 26 | 12)));
+        assert!(!matches("reason=HLT", &hlt(Isa::Svm, 12)));
+        assert!(!matches("reason=NPF", &hlt(Isa::Vmx, 0x400)));
+        assert!(matches("cause=deadline", &event(0, 52, 5, 0)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_what_would_be_right() {
+        for (text, why) in [
+            ("", "FIGURE>VALUE"),
+            ("latency>1ms", "entry_to_exit_ns"),
+            ("entry_to_exit_ns=1ms", "> or <"),
+            ("entry_to_exit_ns>1", "no unit"),
+            ("entry_to_exit_ns>1h", "use ns, us, ms or s"),
+            ("entry_to_exit_ns>1..2ns", "no number"),
+            ("entry_to_exit_ns>-1ns", "between 0"),
+            ("pin_writes>1ms", "no number of pin writes"),
+            ("reason=NOPE", "no exit reason"),
+            ("reason>HLT", "compared with ="),
+            ("cause=unknown", "spurious, deadline, immediate"),
+            ("entry=Dirty", "dirty, clean"),
+            ("level=L3", "L1, L2"),
+            ("reason=HLT,,level=L1", "is no condition"),
+        ] {
+            let error = text.parse::<Clause>().unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}

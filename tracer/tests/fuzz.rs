@@ -1,0 +1,399 @@
+//! Damaged and hostile input: recordings, events, triggers. Nothing panics, loops, or takes memory without bound.
+//! PROPTEST_CASES=100000 makes it long; the seed is fixed, so that a failure comes again.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    collections::BTreeMap,
+    io::{Read, Write},
+    sync::Arc,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use flate2::{Compression, read::ZlibDecoder, write::ZlibEncoder};
+use proptest::{
+    prelude::*,
+    sample::Index,
+    test_runner::{Config, RngSeed, TestRunner},
+};
+use tracer_common::{Event, Flags};
+use vmentry::{
+    columns::Column,
+    interval::{Interval, Vm},
+    recording::{Reader, Writer},
+    report::{Dimension, Report, View, claims, json, text},
+    reporting::read_from,
+    trigger::Clause,
+};
+
+/// Counts what is allocated.
+struct Counting;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is left to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(now, Ordering::Relaxed);
+        // SAFETY: the caller's promise is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const LAB: &[u8] = include_bytes!("data/lab.hlog");
+/// Far more than a recording of some kilobytes can need, far less than a length that lies asks for.
+const MOST_MEMORY: usize = 256 << 20;
+
+/// Runs a property, for some seconds at most unless the number of cases was asked for.
+fn check<S: Strategy>(cases: u32, strategy: S, property: impl Fn(S::Value)) {
+    let asked = std::env::var_os("PROPTEST_CASES").is_some();
+    let config = Config { failure_persistence: None, rng_seed: RngSeed::Fixed(804_939), ..Config::default() };
+    let config = Config { cases: if asked { config.cases } else { cases }, ..config };
+    let start = Instant::now();
+    let ran = AtomicUsize::new(0);
+    let result = TestRunner::new(config).run(&strategy, |value| {
+        if asked || start.elapsed() < Duration::from_secs(3) {
+            property(value);
+            ran.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+    result.unwrap_or_else(|e| panic!("{e}"));
+    // Seen with --nocapture: how much of it the time allowed.
+    println!("{} cases in {:.1} s", ran.into_inner(), start.elapsed().as_secs_f64());
+}
+
+/// A recording of little: two intervals of every kind of line.
+fn small() -> Vec<u8> {
+    let header = Reader::new(LAB).unwrap().header().clone();
+    let mut bytes = Vec::new();
+    let mut writer = Writer::new(&mut bytes, &header).unwrap();
+    let vm = Arc::new(Vm { id: 0, name: "web".into(), tgid: 5, start_ticks: 7, ordinal: 0 });
+    for at in [1_000, 2_000] {
+        let mut interval = Interval::starting(at);
+        interval.length_ns = 1_000;
+        let known = Flags::REASON_KNOWN | Flags::PIN_WRITES_KNOWN | Flags::SOFT_KNOWN | Flags::IMMEDIATE_KNOWN;
+        for (exit_reason, pin_writes) in [(52, 2), (10, 0), (12, 1)] {
+            let mut event = Event {
+                entry_ns: at,
+                exit_ns: at + 50,
+                seq: 1,
+                exit_reason,
+                flags: known,
+                isa: 1,
+                pin_writes,
+                ..Event::default()
+            };
+            event.previous = event.outline();
+            interval.record(&event, &vm);
+        }
+        interval.totals.entries = 3;
+        interval.totals.delivered = 3;
+        writer.write(&interval).unwrap();
+    }
+    bytes
+}
+
+#[derive(Clone, Debug)]
+enum Damage {
+    Cut(Index),
+    Flip(Index, u8),
+    Insert(Index, Vec<u8>),
+    Remove(Index, u8),
+    Splice(Index, Index),
+    Repeat(Index, u8),
+    Swap(Index, Index),
+    /// the n-th number becomes one that is absurd
+    Number(Index, &'static str),
+    /// bytes of a histogram as encoded
+    Encoded(Index, Index, u8),
+    /// bytes of a histogram below the deflate
+    Histogram(Index, Index, Vec<u8>),
+    /// one of the ten words before a histogram's counts, or the first of these
+    Word(Index, u8, u32),
+    Deep(Index, u16),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let i = || any::<Index>();
+    let absurd = prop::sample::select(vec![
+        "18446744073709551615",
+        "9223372036854775807",
+        "9007199254740993",
+        "4294967295",
+        "-1",
+        "1e308",
+        "1e999",
+        "0",
+        "0.5",
+        "null",
+        "\"x\"",
+        "[]",
+    ]);
+    let bytes = || prop::collection::vec(any::<u8>(), 1..12);
+    let odd = prop_oneof![
+        bytes(),
+        Just(vec![0xff; 9]),
+        Just(vec![0xff, 0xff, 0xff, 0xff]),
+        Just(vec![0x80; 8]),
+        Just(vec![0; 8])
+    ];
+    prop_oneof![
+        1 => i().prop_map(Damage::Cut),
+        2 => (i(), 0..8u8).prop_map(|(at, bit)| Damage::Flip(at, bit)),
+        1 => (i(), bytes()).prop_map(|(at, b)| Damage::Insert(at, b)),
+        1 => (i(), any::<u8>()).prop_map(|(at, n)| Damage::Remove(at, n)),
+        1 => (i(), i()).prop_map(|(a, b)| Damage::Splice(a, b)),
+        2 => (i(), 1..40u8).prop_map(|(at, n)| Damage::Repeat(at, n)),
+        1 => (i(), i()).prop_map(|(a, b)| Damage::Swap(a, b)),
+        5 => (i(), absurd).prop_map(|(at, n)| Damage::Number(at, n)),
+        2 => (i(), i(), any::<u8>()).prop_map(|(l, at, b)| Damage::Encoded(l, at, b)),
+        5 => (i(), i(), odd).prop_map(|(l, at, b)| Damage::Histogram(l, at, b)),
+        3 => (i(), 0..12u8, prop::sample::select(vec![0, 1, 2, 3, 5, 255, 1 << 30, 0xfff_ffff, u32::MAX])).prop_map(|(l, at, n)| Damage::Word(l, at, n)),
+        1 => (i(), any::<u16>()).prop_map(|(at, n)| Damage::Deep(at, n)),
+    ]
+}
+
+fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
+    bytes.split_inclusive(|&b| b == b'\n').map(<[u8]>::to_vec).collect()
+}
+
+/// A line's histogram, decoded by `way` and encoded again.
+fn with_histogram(bytes: &[u8], which: &Index, way: impl Fn(Vec<u8>) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+    let mut lines = lines(bytes);
+    let with: Vec<_> = (0..lines.len()).filter(|&n| lines[n].starts_with(b"Tag=")).collect();
+    let line = lines.get_mut(*with.get(which.index(with.len().max(1)))?)?;
+    let comma = line.iter().rposition(|&b| b == b',')?;
+    let encoded = String::from_utf8_lossy(&line[comma + 1..]).trim().to_owned();
+    let changed = way(STANDARD.decode(encoded).ok()?)?;
+    line.truncate(comma + 1);
+    line.extend(STANDARD.encode(changed).bytes().chain(*b"\n"));
+    Some(lines.concat())
+}
+
+fn overwrite(bytes: &mut [u8], at: usize, with: &[u8]) {
+    for (place, byte) in bytes.iter_mut().skip(at).zip(with) {
+        *place = *byte;
+    }
+}
+
+/// An encoded histogram with what is deflated changed.
+fn inflated(histogram: Vec<u8>, change: impl Fn(&mut Vec<u8>)) -> Option<Vec<u8>> {
+    let mut plain = Vec::new();
+    ZlibDecoder::new(histogram.get(8..)?).take(1 << 20).read_to_end(&mut plain).ok()?;
+    change(&mut plain);
+    let mut deflated = ZlibEncoder::new(histogram[..8].to_vec(), Compression::fast());
+    deflated.write_all(&plain).ok()?;
+    let mut all = deflated.finish().ok()?;
+    all[4..8].copy_from_slice(&u32::MAX.to_be_bytes());
+    Some(all)
+}
+
+fn damaged(bytes: &[u8], damage: &Damage) -> Option<Vec<u8>> {
+    if bytes.is_empty() {
+        return None;
+    }
+    let mut out = bytes.to_vec();
+    match damage {
+        Damage::Cut(at) => out.truncate(at.index(bytes.len())),
+        Damage::Flip(at, bit) => out[at.index(bytes.len())] ^= 1 << bit,
+        Damage::Insert(at, with) => {
+            drop(out.splice(at.index(bytes.len())..at.index(bytes.len()), with.iter().copied()))
+        }
+        Damage::Remove(at, n) => {
+            let at = at.index(bytes.len());
+            out.drain(at..(at + usize::from(*n)).min(bytes.len()));
+        }
+        Damage::Splice(a, b) => {
+            out.truncate(a.index(bytes.len()));
+            out.extend(&LAB[b.index(LAB.len())..]);
+        }
+        Damage::Repeat(line, n) => {
+            let mut lines = lines(bytes);
+            let at = line.index(lines.len());
+            let again = vec![lines[at].clone(); usize::from(*n)];
+            lines.splice(at..at, again);
+            out = lines.concat();
+        }
+        Damage::Swap(a, b) => {
+            let mut lines = lines(bytes);
+            let (a, b) = (a.index(lines.len()), b.index(lines.len()));
+            lines.swap(a, b);
+            out = lines.concat();
+        }
+        Damage::Number(which, absurd) => {
+            // Not those of the header, which are many.
+            let header = bytes.iter().position(|&b| b == b'\n').unwrap_or(0);
+            let begins = |n: &usize| bytes[*n].is_ascii_digit() && b":=[,;".contains(&bytes[n - 1]);
+            let numbers: Vec<_> = (header + 1..bytes.len()).filter(begins).collect();
+            let at = *numbers.get(which.index(numbers.len().max(1)))?;
+            let end = at + bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
+            out.splice(at..end, absurd.bytes());
+        }
+        Damage::Encoded(line, at, byte) => {
+            return with_histogram(bytes, line, |mut histogram| {
+                let at = at.index(histogram.len().max(1));
+                overwrite(&mut histogram, at, &[*byte]);
+                Some(histogram)
+            });
+        }
+        Damage::Histogram(line, at, with) => {
+            return with_histogram(bytes, line, |histogram| {
+                inflated(histogram, |plain| {
+                    let at = at.index(plain.len() + 1);
+                    plain.resize(plain.len().max(at + with.len()), 0);
+                    overwrite(plain, at, with);
+                })
+            });
+        }
+        Damage::Word(line, at, word) => {
+            return with_histogram(bytes, line, |histogram| {
+                inflated(histogram, |plain| overwrite(plain, 4 * usize::from(*at), &word.to_be_bytes()))
+            });
+        }
+        Damage::Deep(at, n) => {
+            let deep = [b"#{\"vm\":".as_slice(), &b"[".repeat(usize::from(*n)), b"\n"].concat();
+            let mut lines = lines(bytes);
+            lines.insert(at.index(lines.len()), deep);
+            out = lines.concat();
+        }
+    }
+    Some(out)
+}
+
+/// All that is done with a recording: read, merged with itself, shown in every way.
+fn consume(bytes: &[u8]) {
+    let before = NOW.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let mut report = Report::default();
+    for name in ["a", "b"] {
+        // What was read before an error is shown nevertheless.
+        let _ = read_from(bytes, name.into(), &mut report);
+    }
+    for by in [vec![Dimension::Vm, Dimension::Level, Dimension::Reason], vec![Dimension::Cause, Dimension::Entry]] {
+        let view = View { by, filters: vec![], sort: Column::Entries, top: None };
+        let _ = text::render(&report, &view);
+        let _ = json::render(&report, &view, None).to_string();
+    }
+    let evidence = claims::Evidence { whole: report, by_policy: BTreeMap::new() };
+    let _ = claims::text(&evidence);
+    let peak = PEAK.load(Ordering::Relaxed).saturating_sub(before);
+    assert!(peak < MOST_MEMORY + 4 * bytes.len(), "{peak} bytes for a file of {}", bytes.len());
+}
+
+#[test]
+fn a_damaged_recording_is_read_or_refused() {
+    let (small, lab) = (small(), LAB.to_vec());
+    // The undamaged ones are read to their end.
+    for whole in [&small, &lab] {
+        read_from(whole.as_slice(), "x".into(), &mut Report::default()).unwrap();
+    }
+    check(600, (any::<bool>(), prop::collection::vec(damage(), 1..5)), |(of_lab, damages)| {
+        let mut bytes = if of_lab { lab.clone() } else { small.clone() };
+        for d in &damages {
+            bytes = damaged(&bytes, d).unwrap_or(bytes);
+        }
+        consume(&bytes);
+    });
+}
+
+#[test]
+fn a_line_without_end_is_refused() {
+    let line = vec![b'7'; 64 << 20];
+    let bytes = [LAB, &line].concat();
+    let error = read_from(bytes.as_slice(), "x".into(), &mut Report::default()).unwrap_err();
+    assert!(format!("{error:#}").contains("longer than"), "{error:#}");
+}
+
+#[test]
+fn random_bytes_after_a_header_are_read_or_refused() {
+    let header_end = LAB.iter().position(|&b| b == b'\n').unwrap() + 1;
+    let word = prop_oneof![
+        any::<u8>().prop_map(|b| vec![b]),
+        prop::sample::select(vec![
+            "Tag=",
+            "vm=0;",
+            "#{\"interval\":",
+            "#{\"end\":",
+            "#[",
+            "\n",
+            ",",
+            "HISTFAAA",
+            "0.000,",
+            "{",
+            "}",
+            "\"totals\":"
+        ])
+        .prop_map(|s| s.as_bytes().to_vec()),
+    ];
+    check(600, (any::<bool>(), prop::collection::vec(word, 0..200)), |(with_header, words)| {
+        let start = if with_header { &LAB[..header_end] } else { &[] };
+        consume(&[start, &words.concat()].concat());
+    });
+}
+
+#[test]
+fn any_bytes_are_an_event_or_none() {
+    let event =
+        prop_oneof![prop::collection::vec(any::<u8>(), Event::SIZE), prop::collection::vec(any::<u8>(), 0..200)];
+    let vm = Arc::new(Vm { id: 0, name: "x".into(), tgid: 1, start_ticks: 0, ordinal: 0 });
+    check(2000, event, |bytes| {
+        let Some(event) = Event::decode(&bytes) else { return };
+        let _ = event.entry_to_exit_ns();
+        Interval::starting(0).record(&event, &vm);
+        let trigger: Clause = "pin_writes>1,reason=HLT,cause=spurious,level=L2,entry_to_exit_ns<1s".parse().unwrap();
+        let _ = trigger.matches(&event);
+        let mut trace = vmentry::trace::Trace::new(Vec::new(), Reader::new(LAB).unwrap().header()).unwrap();
+        let seen = vmentry::trace::Seen { vm: 0, event };
+        trace.write([seen, seen], &BTreeMap::new()).unwrap();
+    });
+}
+
+#[test]
+fn any_text_is_a_trigger_or_an_error_that_says_why() {
+    let word = prop::sample::select(vec![
+        "entry_to_exit_ns",
+        "exit_to_entry_ns",
+        "pin_writes",
+        "reason",
+        "cause",
+        "entry",
+        "level",
+        ">",
+        "<",
+        "=",
+        ",",
+        "1",
+        "ms",
+        "-",
+        "1e400",
+        "nan",
+        "HLT",
+        "0x",
+        "spurious",
+        "é",
+        " ",
+        "0x7fffffffffff",
+        "L2",
+    ]);
+    let text = prop_oneof![prop::collection::vec(word, 0..8).prop_map(|w| w.concat()), ".{0,40}"];
+    check(4000, text, |text| {
+        if let Err(error) = text.parse::<Clause>() {
+            assert!(!error.is_empty());
+        }
+    });
+}
