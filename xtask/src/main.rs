@@ -7,6 +7,7 @@ mod companion;
 mod debian;
 mod demo;
 mod ebpf;
+mod experiment;
 mod lab;
 mod patches;
 mod test;

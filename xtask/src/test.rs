@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    build, companion, debian, ebpf,
+    build, companion, debian, ebpf, experiment,
     lab::{self, Cpu, Kernel, Machine},
     patches::{self, Flavour},
     witness,
@@ -36,6 +36,7 @@ const STEPS: &[Step] = &[
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || cargo(&["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"])),
     ("unit and command-line tests", || cargo(&["test", "--quiet"])),
+    ("method of comparisons", || cargo(&["bench", "--quiet", "--package", "vmentry", "--bench", "method"])),
     ("clippy of the kernel side", || ebpf::clippy().map(|()| Outcome::Passed)),
     ("committed objects against source", || ebpf::check_committed().map(|()| Outcome::Passed)),
     ("bpftool loads the object", bpftool),
@@ -50,6 +51,7 @@ const LABS: &[Step] = &[
     ("lab intel 6.1", || in_lab(Cpu::Intel, Kernel::V6_1)),
     ("lab companion 6.12", || with_companion(Kernel::V6_12)),
     ("lab companion 6.1", || with_companion(Kernel::V6_1)),
+    ("lab experiment 6.12", || in_experiment(Kernel::V6_12)),
 ];
 
 /// Runs every step, the later ones also when an earlier one failed.
@@ -188,6 +190,22 @@ fn with_companion(kernel: Kernel) -> Result<Outcome> {
     };
     let outcome = lab::run(&machine, companion::SCRIPT)?;
     verdict(&outcome, companion::failures(&outcome.out_dir))
+}
+
+fn in_experiment(kernel: Kernel) -> Result<Outcome> {
+    if !cfg!(target_arch = "x86_64") {
+        return Ok(Outcome::Skipped("the lab needs an x86-64 host".into()));
+    }
+    lab::install(Cpu::Intel)?;
+    let machine = Machine {
+        kernel,
+        module: Some(patches::module(kernel, Flavour::Companion)?),
+        timeout: Duration::from_secs(900),
+        out: Some(build::target_dir().join(format!("lab/experiment-{}", kernel.series()))),
+        ..Machine::default()
+    };
+    let outcome = lab::run(&machine, experiment::SCRIPT)?;
+    verdict(&outcome, experiment::failures(&outcome.out_dir))
 }
 
 fn verdict(outcome: &lab::Outcome, failures: Result<Vec<String>>) -> Result<Outcome> {

@@ -74,7 +74,7 @@ fn percent(log: f64) -> f64 {
 
 fn check(name: &'static str, p: Option<f64>, what: &str, effect: Option<f64>) -> Check {
     let text = match (effect, p) {
-        (Some(effect), Some(p)) => format!("median entry_to_exit_ns, {what}: {:+.2} % (p = {p:.3})", percent(effect)),
+        (Some(effect), Some(_)) => format!("median entry_to_exit_ns, {what}: {:+.2} %", percent(effect)),
         _ => format!("median entry_to_exit_ns, {what}: too few windows to tell"),
     };
     Check { name, text, p, alarm: p.is_some_and(|p| p < ALARM) }

@@ -36,7 +36,7 @@ pub fn render(c: &Comparison, setting: &Setting) -> String {
         Section { id: "mix", title: "Exit reasons", body: mix(c) },
         Section { id: "checks", title: "Checks", body: checks(&c.checks) },
         Section { id: "environment", title: "Environment", body: environment(setting) },
-        Section { id: "method", title: "Method", body: method(c, setting) },
+        Section { id: "method", title: "Method", body: method(c) },
     ];
     page(&format!("VM entries: {title}"), &format!("{emulated}{hosts}"), &sections)
 }
@@ -591,20 +591,8 @@ fn environment(setting: &Setting) -> String {
     environment::table("environment-table", &heads, &sources).render()
 }
 
-fn method(c: &Comparison, setting: &Setting) -> String {
-    let mut lines = c.method.clone();
-    lines.push(format!(
-        "Units resampled: {} of A, {} of B; the lowest p they can give is {}; at most one false alarm in {:.0} such reports; seed {}.",
-        c.units[0],
-        c.units[1],
-        wording::chance(Some(c.least_p)),
-        1.0 / c.alpha.max(1e-9),
-        c.seed
-    ));
-    if setting.experiment.is_none() {
-        lines.push("The recordings were made one after the other: nothing was randomised, and whatever else changed between them is in the difference.".into());
-    }
-    list(&lines) + &heading("The figures") + &list(&environment::METHOD)
+fn method(c: &Comparison) -> String {
+    list(&c.method) + &heading("The figures") + &list(&environment::METHOD)
 }
 
 #[cfg(test)]
@@ -681,7 +669,6 @@ mod tests {
         let html = render(&comparison(), &s);
         check(&html);
         assert!(html.contains("<tr class=\"differs\"><th scope=\"row\">kernel</th><td class=\"nowrap\">differs</td><td class=\"text\">6.12.117</td><td class=\"text\">6.1.0</td>"));
-        assert!(html.contains("nothing was randomised"));
     }
 
     /// `VMENTRY_PAGE=/tmp/x.html cargo test -p vmentry --lib -- --ignored page_to_look_at`

@@ -256,14 +256,6 @@ fn distribution(d: &Distributions, setting: &Setting, width: usize) -> String {
 fn method(c: &Comparison, width: usize) -> String {
     let mut out = String::from("\nHow this was found\n");
     let mut lines = c.method.clone();
-    lines.push(format!(
-        "units resampled: {} of A, {} of B; the lowest p they can give is {}; at most one false alarm in {:.0} such reports; seed {}",
-        c.units[0],
-        c.units[1],
-        wording::chance(Some(c.least_p)),
-        1.0 / c.alpha.max(1e-9),
-        c.seed
-    ));
     for check in c.checks.iter().filter(|k| !k.alarm) {
         let p = check.p.map(|p| format!(" (p {})", wording::chance(Some(p)))).unwrap_or_default();
         lines.push(format!("{}: {}{p}", check.name, check.text));

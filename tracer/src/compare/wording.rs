@@ -176,7 +176,12 @@ pub fn summary(c: &Comparison, setting: &Setting) -> String {
 }
 
 fn answer(c: &Comparison, setting: &Setting) -> String {
-    let of = |v: Verdict| c.rows.iter().filter(|r| r.verdict == v).collect::<Vec<_>>();
+    // The surest first.
+    let of = |v: Verdict| {
+        let mut rows: Vec<_> = c.rows.iter().filter(|r| r.verdict == v).collect();
+        rows.sort_by(|a, b| a.p_holm.unwrap_or(1.0).total_cmp(&b.p_holm.unwrap_or(1.0)));
+        rows
+    };
     let (worse, better, changed) = (of(Verdict::Worse), of(Verdict::Better), of(Verdict::Changed));
     let told = c.rows.iter().filter(|r| r.verdict != Verdict::NotEnoughData).count();
     let seen = worse.len() + better.len() + changed.len();
@@ -203,7 +208,7 @@ fn answer(c: &Comparison, setting: &Setting) -> String {
         (true, true) => {
             let least = c.rows.iter().find(|r| r.detectable.is_some() && r.a.is_some_and(|a| a > 0.0));
             let least = least.map(|r| format!(" (a change of {} by {} would have been seen)", name(r), detectable(r)));
-            format!("no detectable change from {a} to {b}, in none of {}{}", figures(told), least.unwrap_or_default())
+            format!("no detectable change from {a} to {b} in any of {}{}", figures(told), least.unwrap_or_default())
         }
     }
 }

@@ -65,10 +65,7 @@ pub fn table(id: &str, heads: &[String], sources: &[&Source]) -> Table {
         let of = |s: &Source| s.header.host.build_ids.get(module).cloned().unwrap_or_else(|| UNKNOWN.into());
         add(&format!("build-id of {module}"), true, &of);
     }
-    add("timer policy", false, &|s| {
-        let changed = if s.policy() == s.header.policy { "" } else { " at the beginning, another at the end" };
-        format!("{}{changed}", s.header.policy.name())
-    });
+    add("timer policy", false, &|s| s.policy_text());
     add("timer's longest delay", true, &|s| {
         let delay = s.header.timer.as_ref().and_then(|t| t.max_delay_s);
         delay.map_or(UNKNOWN.into(), |d| format!("{d:.1}s"))

@@ -116,7 +116,21 @@ pub struct Source {
 impl Source {
     /// The timer policy, where it was the same from beginning to end.
     pub fn policy(&self) -> Policy {
-        if self.end.as_ref().is_some_and(|e| e.policy_changed) { Policy::Unknown } else { self.header.policy }
+        let changed = self.end.as_ref().is_some_and(|e| e.policy_changed) || self.header.experiment.is_some();
+        if changed { Policy::Unknown } else { self.header.policy }
+    }
+
+    /// The policy in words, also where it changed.
+    pub fn policy_text(&self) -> String {
+        let name = self.header.policy.name();
+        match &self.header.experiment {
+            Some(e) => format!(
+                "{name} at the beginning, then {} and {} by turns (see 'vmentry compare')",
+                e.arms[0], e.arms[1]
+            ),
+            None if self.policy() == self.header.policy => name.into(),
+            None => format!("{name} at the beginning, another at the end"),
+        }
     }
 }
 

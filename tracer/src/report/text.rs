@@ -78,7 +78,6 @@ pub fn loss(report: &Report) -> String {
 }
 
 fn recording(source: &Source) -> String {
-    let source_policy = source.policy();
     let Source { name, header: h, end, torn, intervals, length_ns } = source;
     let label = h.label.as_ref().map(|l| format!(" \"{l}\"")).unwrap_or_default();
     let mut out = format!(
@@ -93,13 +92,12 @@ fn recording(source: &Source) -> String {
     let host = &h.host;
     let caveat = host.caveat().map(|c| format!(", {c}")).unwrap_or_default();
     let _ = writeln!(out, "host       {}: Linux {}, {} x {}{caveat}", host.name, host.kernel, host.cpus, host.cpu);
-    let source = match h.pin_writes_source {
+    let pin_source = match h.pin_writes_source {
         PinSource::Tracepoint => "tracepoint (companion patch, exact)",
         PinSource::Shadow => "shadow (differences of the controls' shadow copy)",
         PinSource::None => "none: n/a",
     };
-    let changed = if source_policy == h.policy { "" } else { " at the beginning, another at the end" };
-    let _ = writeln!(out, "policy     {}{changed}; pin writes from {source}", h.policy.name());
+    let _ = writeln!(out, "policy     {}; pin writes from {pin_source}", source.policy_text());
     for missing in &h.missing {
         let _ = writeln!(out, "missing    {missing}");
     }
