@@ -1,5 +1,5 @@
 # Both policies by turns on one running VM: the effect that is there is found, one that is not is not, and whatever ends an
-# experiment leaves the policy as it was. Leaves everything in $OUT; `cargo xtask test` compares.
+# experiment leaves the policy as it was. Leaves everything in $OUT; `cargo xtask test` compares. `seed` is of the A/A experiment.
 set -e
 policy=/sys/module/kvm_intel/parameters/preemption_timer_policy
 # On one CPU a guest that only spins would keep the windows' ends waiting.
@@ -10,24 +10,15 @@ mkdir $cgroup
 echo 1 > $cgroup/cpu.weight
 timers="echo \$\$ > $cgroup/cgroup.procs; exec vmentry exercise tsc-deadline --count 100000000 --delta 500000"
 
+# Statistics take seconds on a real CPU: not here.
 experiment() {
-    vmentry ab --window 60ms --washout 10ms --warmup 50ms "$@" -- sh -c "$timers"
+    vmentry ab --window 60ms --washout 10ms --warmup 50ms --rounds 12 --no-compare "$@" -- sh -c "$timers"
 }
 
-experiment --rounds 12 --seed 23 -o $OUT/ab.hlog --format json > $OUT/ab.json
+experiment --seed 23 -o $OUT/ab.hlog
 cat $policy > $OUT/after-ab
-vmentry compare $OUT/ab.hlog > $OUT/ab.txt
-vmentry compare $OUT/ab.hlog --format html > $OUT/ab.html
-code=0
-vmentry compare $OUT/ab.hlog --fail-if 'pin_writes.mean>+0.1' > /dev/null 2> $OUT/fail-if || code=$?
-echo $code > $OUT/fail-if.code
 vmentry report $OUT/ab.hlog --format json > $OUT/report.json
-
-# One experiment in twenty may see a change where there is none: the second one must not see it, too.
-experiment --rounds 12 --seed 97 --policies soft,soft -o $OUT/aa.hlog --format json > $OUT/aa.json
-if grep -qE '"verdict": "(better|worse|changed)"' $OUT/aa.json; then
-    experiment --rounds 12 --seed 98 --policies soft,soft -o $OUT/aa-2.hlog --format json > $OUT/aa-2.json
-fi
+experiment --seed ${seed:-97} --policies soft,soft -o $OUT/aa.hlog
 
 # Ended within a window of the hard policy; by a setting that cannot be made; by a policy that somebody else switched.
 for signal in INT TERM; do

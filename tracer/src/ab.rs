@@ -66,7 +66,9 @@ pub fn run(args: &AbArgs) -> Result<ExitCode> {
     let tracer = Tracer::load(&layout, &options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
     let code = runtime.block_on(attached(args, &header, &experiment, tracer))?;
-    comparing::print(std::slice::from_ref(&args.output), &[], args.format)?;
+    if !args.no_compare {
+        comparing::print(&args.output, args.format)?;
+    }
     Ok(code)
 }
 

@@ -276,6 +276,9 @@ pub struct AbArgs {
     /// How to print the comparison: text, json or html
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: ComparisonFormat,
+    /// Only record: 'vmentry compare' can do its seconds of statistics on another machine
+    #[arg(long, conflicts_with = "format")]
+    pub no_compare: bool,
     /// What to trace
     #[command(flatten)]
     pub targets: Targets,

@@ -39,9 +39,9 @@ pub fn run(args: &CompareArgs) -> Result<ExitCode> {
     judge(&args.fail_if, &comparison)
 }
 
-/// Compares recordings, everything in them, and prints.
-pub fn print(files: &[PathBuf], with: &[PathBuf], format: ComparisonFormat) -> Result<()> {
-    let (comparison, setting) = load(files, with, &[], Options::default().seed)?;
+/// Compares an experiment's sides, and prints.
+pub fn print(file: &Path, format: ComparisonFormat) -> Result<()> {
+    let (comparison, setting) = load(&[file.to_owned()], &[], &[], Options::default().seed)?;
     show(&comparison, &setting, format)
 }
 
@@ -58,7 +58,7 @@ fn show(comparison: &Comparison, setting: &Setting, format: ComparisonFormat) ->
 fn judge(conditions: &[Condition], comparison: &Comparison) -> Result<ExitCode> {
     let mut code = 0;
     for condition in conditions {
-        match condition.judge(&comparison.rows, comparison.alpha).map_err(|e| anyhow!(e))? {
+        match condition.judge(&comparison.rows).map_err(|e| anyhow!(e))? {
             Outcome::Holds => {
                 say!("--fail-if '{}': holds, beyond chance", condition.text);
                 code = HOLDS;
@@ -93,7 +93,8 @@ fn load(files: &[PathBuf], with: &[PathBuf], filters: &[Filter], seed: u64) -> R
     } else {
         if with.is_empty() {
             if a.len() != 2 {
-                bail!("{} recordings: name two, or A's and then --with B's, or one of 'vmentry ab'", a.len());
+                let number = if a.len() == 1 { "one recording".into() } else { format!("{} recordings", a.len()) };
+                bail!("{number}: name A's and B's, or A's and then --with B's, or one of 'vmentry ab'");
             }
             b = a.split_off(1);
         }

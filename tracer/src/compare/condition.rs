@@ -57,8 +57,8 @@ impl Condition {
         Ok(Self { text: text.into(), name: name.into(), above: text[at..].starts_with('>'), threshold })
     }
 
-    /// Judges it by the rows of a comparison. `alpha` is the family's chance of a false alarm.
-    pub fn judge(&self, rows: &[Row], alpha: f64) -> Result<Outcome, String> {
+    /// Judges it by the rows of a comparison.
+    pub fn judge(&self, rows: &[Row]) -> Result<Outcome, String> {
         let name = |r: &Row| format!("{}.{}", r.figure, r.stat);
         let row = rows.iter().find(|r| name(r) == self.name).ok_or_else(|| {
             let names: Vec<_> = rows.iter().map(name).collect();
@@ -76,7 +76,7 @@ impl Condition {
         let sign = if self.above { 1.0 } else { -1.0 };
         let (value, limit) = (sign * estimate.value, sign * limit);
         let far = if self.above { estimate.high } else { estimate.low.map(|low| -low) };
-        let beyond_chance = row.p_holm.is_some_and(|p| p < alpha);
+        let beyond_chance = matches!(row.verdict, Verdict::Better | Verdict::Worse | Verdict::Changed);
         Ok(match value > limit {
             true if beyond_chance => Outcome::Holds,
             true => Outcome::Unknown,
@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn judged(condition: &str, row: Row) -> Outcome {
-        Condition::parse(condition).unwrap().judge(&[row], 0.05).unwrap()
+        Condition::parse(condition).unwrap().judge(&[row]).unwrap()
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
         for bad in ["", "entry_to_exit_ns.p99", ">3%", "a.b>x%", "a.b>3 parsecs", "a.b>inf%", "a.b>nan"] {
             assert!(Condition::parse(bad).is_err(), "{bad}");
         }
-        let unknown = Condition::parse("entry_to_exit_ns.p98>+3%").unwrap().judge(&[row([1.0; 3], 1.0)], 0.05);
+        let unknown = Condition::parse("entry_to_exit_ns.p98>+3%").unwrap().judge(&[row([1.0; 3], 1.0)]);
         assert!(unknown.unwrap_err().contains("there are: entry_to_exit_ns.p99"));
     }
 }

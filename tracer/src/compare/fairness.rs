@@ -136,8 +136,17 @@ pub fn names(setting_of: &Setting) -> [String; 2] {
     let label = |s: &Source| s.header.label.clone();
     let policy = |s: &Source| Some(s.policy().name().to_owned());
     let by = |name: &dyn Fn(&Source) -> Option<String>| Some([of(a, name)?, of(b, name)?]).filter(|[a, b]| a != b);
-    let files = |side: &[Source]| side.iter().map(|s| s.name.clone()).collect::<Vec<_>>().join(", ");
-    by(&label).or_else(|| by(&policy)).unwrap_or_else(|| [files(a), files(b)])
+    let file = |s: &Source| s.name.rsplit('/').next().unwrap_or(&s.name).to_owned();
+    let files = |side: &[Source]| match side {
+        [] => "none".to_owned(),
+        [one] => file(one),
+        [first, others @ ..] => format!("{} and {} more", file(first), others.len()),
+    };
+    let path = |side: &[Source]| side.first().map_or_else(String::new, |s| s.name.clone());
+    by(&label).or_else(|| by(&policy)).unwrap_or_else(|| {
+        let names = [files(a), files(b)];
+        if names[0] == names[1] { [path(a), path(b)] } else { names }
+    })
 }
 
 #[cfg(test)]

@@ -111,11 +111,11 @@ fn verdict(c: &Comparison, setting: &Setting) -> String {
 
 fn figures(c: &Comparison, setting: &Setting) -> String {
     let (told, untold): (Vec<_>, Vec<_>) = c.rows.iter().partition(|r| r.verdict != Verdict::NotEnoughData);
-    let mut out = if told.is_empty() {
-        paragraph("No figure has enough data.")
-    } else {
-        forest(c, &told, setting) + &table("figures-table", "Every figure", &told, setting)
-    };
+    let valued: Vec<_> = c.rows.iter().filter(|r| r.a.is_some() && r.b.is_some()).collect();
+    let mut out = if told.is_empty() { paragraph("No figure has enough data.") } else { forest(c, &told, setting) };
+    if !valued.is_empty() {
+        out += &table("figures-table", "Every figure", &valued, setting);
+    }
     out += &paragraph(&format!(
         "Change: B against A, in % where A is something, else the difference. Would have been seen: the smallest change that such an \
          experiment finds in 4 of 5 times. Noise: what 19 of 20 halves of a side differ from its other half, at most. p: the chance of such a change where there is none, \

@@ -156,8 +156,8 @@ pub fn compare(figure: &Figure, windows: &Dense, units: &Units, options: &Option
         let mut why = vec![];
         let side = |is_a: bool| of_units.iter().enumerate().filter(move |(p, _)| design.is_a(*p) == is_a);
         let agree = [true, false].map(|is_a| stat != Stat::Max && alike(side(is_a).map(|(_, v)| v[narrow])));
-        let exact = agree == [true, true];
-        draft.same = exact && alike([a, b].into_iter());
+        draft.same = agree == [true, true] && alike([a, b].into_iter());
+        let exact = agree == [true, true] && design.units().into_iter().all(|n| n >= MIN_UNITS);
         let spread = spreads.as_ref().and_then(|s| s.get(wide));
         let bounds = |value, bounds: Option<[f64; 2]>| match bounds {
             _ if exact => Estimate { value, low: Some(value), high: Some(value) },
@@ -182,7 +182,13 @@ pub fn compare(figure: &Figure, windows: &Dense, units: &Units, options: &Option
             Stat::Mean | Stat::Max => f64::INFINITY,
         };
         if draft.same {
-            why.push(format!("the same in all {}: nothing to test", design.unit()));
+            let units = design.units();
+            why.push(format!(
+                "the same in all {} ({} of A, {} of B): nothing to test",
+                design.unit(),
+                units[0],
+                units[1]
+            ));
         } else if beyond < MIN_BEYOND {
             why.push(format!("fewer than {MIN_BEYOND} values beyond {name} on a side"));
         } else if let Some(p) = &p {
@@ -283,7 +289,7 @@ pub fn judge(drafts: Vec<Draft>, design: Design, options: &Options) -> Vec<Row> 
     let judged = drafts.into_iter().map(|draft| {
         let (mut row, mut why) = (draft.row, vec![]);
         if row.p.is_none() {
-            if draft.same {
+            if draft.same && least <= options.alpha {
                 row.verdict = Verdict::NoDetectableChange;
             }
             return row;

@@ -113,10 +113,10 @@ fn host(source: &Source) -> String {
 /// How much a table says, from most to least.
 const VARIANTS: [(usize, bool); 3] = [(2, true), (2, false), (1, false)];
 
-/// The table of figures, in the widest form that fits. Rows without enough data are left to the footnotes.
+/// The table of figures, in the widest form that fits. Rows without a value on both sides are left to the footnotes.
 fn figures(c: &Comparison, setting: &Setting, width: usize) -> String {
     let emulated = if wording::is_emulated(setting) { " (EMULATED)" } else { "" };
-    let shown: Vec<_> = c.rows.iter().filter(|r| r.verdict != Verdict::NotEnoughData).collect();
+    let shown: Vec<_> = c.rows.iter().filter(|r| r.a.is_some() && r.b.is_some()).collect();
     if shown.is_empty() {
         return String::new();
     }
@@ -152,7 +152,7 @@ fn figures(c: &Comparison, setting: &Setting, width: usize) -> String {
     let legend = format!(
         "SEES: the smallest change that would have been seen in 4 of 5 such experiments. NOISE: what 19 of 20 halves of \
          a side differ from its other half, at most. P(HOLM): the chance of such a change where there is none, corrected for all figures; beyond chance is at most {}. \
-         ~: no detectable change.",
+         ~: no detectable change. ?: not enough data, see below.",
         c.alpha
     );
     text + &wrap(&legend, "", width)

@@ -102,7 +102,7 @@ pub const fn word(verdict: Verdict) -> &'static str {
         Verdict::Worse => "WORSE",
         Verdict::Changed => "changed",
         Verdict::NoDetectableChange => "~",
-        Verdict::NotEnoughData => "no data",
+        Verdict::NotEnoughData => "?",
     }
 }
 
@@ -194,7 +194,14 @@ fn answer(c: &Comparison, setting: &Setting) -> String {
     };
     let figures = |n: usize| if n == 1 { "1 figure".into() } else { format!("{n} figures") };
     if told == 0 {
-        let why = c.rows.iter().find_map(|r| r.why.as_deref()).unwrap_or("too few windows");
+        let [units_a, units_b] = c.units;
+        let why = match c.rows.iter().find_map(|r| r.why.as_deref()) {
+            Some(why) if c.least_p <= c.alpha / c.rows.len().max(1) as f64 => why.to_owned(),
+            _ => format!(
+                "{units_a} and {units_b} rounds (or recordings, or blocks of windows) cannot give a p below {}",
+                chance(Some(c.least_p))
+            ),
+        };
         return format!("NOT ENOUGH DATA to compare {b} with {a}: {why}");
     }
     let beyond = format!("{seen} of {} changed beyond chance", figures(told));
