@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use tokio::{process::Child, time::Instant};
 
 use crate::{
@@ -215,15 +215,15 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
     }
     let accounting = collection.join();
     restored?;
-    let saved = || format!("the windows before are whole: vmentry compare {name}");
-    let Ended { reason, status } = ended.with_context(saved)?;
+    let saved = |e: anyhow::Error| anyhow!("{e:#}\n  -> the windows before are whole: vmentry compare {name}");
+    let Ended { reason, status } = ended.map_err(saved)?;
     if let Some(error) = failure {
-        return Err(error.context(format!("write {name}")).context(saved()));
+        return Err(saved(error.context(format!("write {name}"))));
     }
     let accounting = accounting?;
     let exact = accounting.exact;
     let end = End { reason: reason.into(), accounting, tsc_khz: tsc.khz(), policy_changed: false };
-    writer.finish(end).with_context(|| format!("write {name}")).with_context(saved)?;
+    writer.finish(end).with_context(|| format!("write {name}")).map_err(saved)?;
     progress.summary(args, reason);
     if !exact {
         bail!("the kernel's count of entries and what arrived disagree: do not trust {name}, and report this as a bug");

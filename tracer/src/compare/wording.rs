@@ -37,7 +37,7 @@ pub fn value(value: Option<f64>, unit: Unit) -> String {
 pub fn signed(number: f64, unit: Unit) -> String {
     let sign = if number < 0.0 { "-" } else { "+" };
     let text = value(Some(number.abs()), unit);
-    if number == 0.0 { text } else { format!("{sign}{text}") }
+    if text == value(Some(0.0), unit) { text } else { format!("{sign}{text}") }
 }
 
 /// "entry_to_exit_ns.p99": what a threshold of `--fail-if` names.

@@ -41,16 +41,22 @@ pub fn stairs(bins: &[f64], axis: &Axis) -> Vec<(f64, f64)> {
 
 /// Points of the cumulative distribution, at most `most`: value, and the share of values up to it. The last is 1.
 pub fn cdf(histogram: &Histogram, most: usize) -> Vec<(f64, f64)> {
-    let buckets: Vec<_> = histogram.buckets().collect();
-    let every = buckets.len().div_ceil(most.max(1)).max(1);
     let total = histogram.count().max(1) as f64;
-    let mut seen = 0;
+    // Each step keeps two points at most, and so does the last, which may be smaller.
+    let step = 2.0 / most.saturating_sub(2).max(1) as f64;
     let mut out = Vec::new();
-    for (at, (low, width, n)) in buckets.iter().enumerate() {
+    let (mut seen, mut kept, mut skipped) = (0, 0.0, None);
+    for (low, width, n) in histogram.buckets() {
         seen += n;
-        if (buckets.len() - 1 - at) % every == 0 {
-            out.push(((low + (width - 1)) as f64, seen as f64 / total));
+        let point = ((low + (width - 1)) as f64, seen as f64 / total);
+        if point.1 - kept < step && seen < histogram.count() {
+            skipped = Some(point);
+            continue;
         }
+        // A jump is where it is: the point before it stays, too.
+        out.extend(skipped.take());
+        out.push(point);
+        kept = point.1;
     }
     out
 }
@@ -78,6 +84,20 @@ mod tests {
         [0, u64::MAX].into_iter().for_each(|v| edge.record(v));
         let (low, high) = range(&[&edge]).unwrap();
         assert!((bins(&edge, &Axis::log(low, high), 50).iter().sum::<f64>() - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_cdf_jumps_where_the_values_are_however_many_rare_ones_come_between() {
+        let mut h = Histogram::default();
+        h.record_n(100, 500);
+        h.record_n(200, 400);
+        (0..1000).for_each(|n| h.record(10_000 + 10 * n));
+        let points = cdf(&h, 20);
+        let share = |value: f64| points.iter().take_while(|p| p.0 <= value).last().map_or(0.0, |p| p.1);
+        assert!(points.len() <= 20, "{}", points.len());
+        assert_eq!((share(99.0), share(100.0)), (0.0, 500.0 / 1900.0));
+        assert_eq!((share(199.0), share(200.0)), (500.0 / 1900.0, 900.0 / 1900.0));
+        assert!((share(15_000.0) - 1400.0 / 1900.0).abs() < 0.12, "{}", share(15_000.0));
     }
 
     #[test]
