@@ -4,16 +4,16 @@
 
 use std::time::Duration;
 
-use crate::recording::Label;
+use crate::{compare::random::Random, recording::Label};
 
 /// Windows of a round.
 pub const PLACES: u8 = 4;
 
 /// Which windows there are, in order.
 pub fn windows(seed: u64, rounds: u32) -> impl Iterator<Item = Label> {
-    let mut state = seed;
+    let mut random = Random::new(seed);
     (0..rounds).flat_map(move |round| {
-        let first = (splitmix(&mut state) >> 63) as u8;
+        let first = u8::from(random.coin());
         (0..PLACES).map(move |place| Label { arm: first ^ u8::from(place == 1 || place == 2), round, place })
     })
 }
@@ -21,15 +21,6 @@ pub fn windows(seed: u64, rounds: u32) -> impl Iterator<Item = Label> {
 /// What is still to come after `done` windows.
 pub fn time_left(done: u32, rounds: u32, window: Duration, washout: Duration) -> Duration {
     (window + washout) * (rounds * u32::from(PLACES)).saturating_sub(done)
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): equal on every machine and in every version.
-fn splitmix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]
