@@ -30,6 +30,9 @@ use crate::{
     say, schedule,
 };
 
+/// How long a command that switches may take.
+const SWITCH_TIME: Duration = Duration::from_secs(30);
+
 /// Runs the experiment and compares.
 pub fn run(args: &AbArgs) -> Result<ExitCode> {
     if args.output == Path::new("-") {
@@ -109,24 +112,19 @@ struct Commands {
 
 impl Switch {
     /// Switches to a setting for the first time.
-    async fn new(args: &AbArgs, to: &str) -> Result<Self> {
+    fn new(args: &AbArgs, to: &str) -> Result<Self> {
         let Some(first) = args.arm.first() else { return Ok(Self::Policy(Restore::after(to)?)) };
         let restore = args.restore.clone().unwrap_or_else(|| first.command.clone());
         let switch = Self::Commands(Commands { restore, done: false });
-        switch.to(to).await?;
+        switch.to(to)?;
         Ok(switch)
     }
 
-    async fn to(&self, to: &str) -> Result<()> {
+    fn to(&self, to: &str) -> Result<()> {
         match self {
             Self::Policy(restore) => restore.switch(to),
             Self::Commands(_) => {
-                let status = tokio::process::Command::from(shell(to)).status().await;
-                let status = status.with_context(|| format!("run sh -c '{to}'"))?;
-                if !status.success() {
-                    bail!("--arm: '{to}' failed ({status}): nothing can be compared under it");
-                }
-                Ok(())
+                shell(to).context("--arm: nothing can be compared under a setting that cannot be made")
             }
         }
     }
@@ -152,12 +150,7 @@ impl Commands {
         if std::mem::replace(&mut self.done, true) {
             return Ok(());
         }
-        let failed = || format!("THE SETTING WAS NOT RESTORED: run '{}'", self.restore);
-        let status = shell(&self.restore).status().with_context(failed)?;
-        if !status.success() {
-            bail!("{}: it failed ({status})", failed());
-        }
-        Ok(())
+        shell(&self.restore).context("THE SETTING WAS NOT RESTORED: do it by hand")
     }
 }
 
@@ -169,12 +162,26 @@ impl Drop for Commands {
     }
 }
 
-/// A command of the user's, out of reach of the terminal's Ctrl-C: a switch is made whole or not at all. What it prints must not
-/// come between the lines of the comparison.
-fn shell(command: &str) -> std::process::Command {
+/// Runs a command of the user's, out of reach of the terminal's Ctrl-C and without a look at signals: a switch is made whole, or
+/// the next one could come before its end. What it prints must not come between the lines of the comparison.
+fn shell(command: &str) -> Result<()> {
     let mut shell = std::process::Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::null()).stdout(std::io::stderr()).process_group(0);
-    shell
+    let mut child = shell.spawn().with_context(|| format!("run sh -c '{command}'"))?;
+    let started = std::time::Instant::now();
+    loop {
+        match child.try_wait().with_context(|| format!("wait for '{command}'"))? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => bail!("'{command}' failed ({status})"),
+            None if started.elapsed() > SWITCH_TIME => {
+                // SAFETY: the group is the child's own, and the child has not been waited for, so that the number is still its own.
+                unsafe { libc::kill(-(child.id() as i32), libc::SIGKILL) };
+                let _ = child.wait();
+                bail!("'{command}' did not end within {} s", SWITCH_TIME.as_secs());
+            }
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
 }
 
 async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, tracer: Tracer) -> Result<ExitCode> {
@@ -183,7 +190,7 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
     let mut endings = Endings::new()?;
     let mut module = header.host.vendor.and_then(module_name).map(|m| Watch::new(&Roots::default().sys, m));
     let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
-    let switch = Switch::new(args, &experiment.switches[first]).await?;
+    let switch = Switch::new(args, &experiment.switches[first])?;
     // Everything that can be refused has been: only now may an old recording be replaced.
     let name = args.output.display();
     let out = output::create(&args.output, args.overwrite)?;
@@ -257,7 +264,7 @@ async fn windows(
     for label in schedule::windows(experiment.seed, experiment.rounds) {
         let setting = &experiment.switches[usize::from(label.arm)];
         // Also where it is in force already: both settings are to be disturbed alike.
-        switch.to(setting).await?;
+        switch.to(setting)?;
         let warmup = if label.round == 0 && label.place == 0 { args.warmup } else { Duration::ZERO };
         progress.now(label);
         progress.sleep(warmup + args.washout).await;
