@@ -161,11 +161,11 @@ fn in_lab(cpu: Cpu, kernel: Kernel) -> Result<Outcome> {
 fn count_traces(out: &Path) -> Result<()> {
     for name in witness::TRACES {
         let mut command = Command::new(build::cargo());
-        command.args(["run", "--quiet", "--package", "vmentry", "--example", "trace_counts", "--"]);
+        command.args(["run", "--quiet", "--package", "trace-check", "--"]);
         let trace = out.join(format!("{name}.pftrace"));
         let output = command.arg(&trace).current_dir(build::root()).stderr(Stdio::inherit()).output();
         let output = output.context("run cargo")?;
-        ensure!(output.status.success(), "trace_counts {}: {}", trace.display(), output.status);
+        ensure!(output.status.success(), "trace-check {}: {}", trace.display(), output.status);
         fs::write(out.join(format!("{name}-trace.json")), output.stdout).context("write counts of a trace")?;
     }
     Ok(())

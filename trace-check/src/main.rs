@@ -1,10 +1,7 @@
 //! Counts the slices of a Perfetto trace by track, name and exit reason, as JSON, read with the official schema.
-//! `cargo run -p vmentry --example trace_counts -- FILE`; the lab's witness of `record --events`.
+//! `cargo run -p trace-check -- FILE`; the lab's witness of `record --events`.
 
 #![allow(clippy::unwrap_used)]
-
-#[path = "../tests/official/mod.rs"]
-mod official;
 
 use std::collections::BTreeMap;
 
@@ -13,8 +10,8 @@ use serde_json::json;
 fn main() {
     let file = std::env::args().nth(1).expect("a file");
     let bytes = std::fs::read(&file).unwrap();
-    let whole = official::whole_packets(&bytes);
-    let trace = official::read(&bytes[..whole]);
+    let whole = trace_check::whole_packets(&bytes);
+    let trace = trace_check::read(&bytes[..whole]);
     let mut counts: BTreeMap<_, u64> = BTreeMap::new();
     for slice in &trace.slices {
         *counts
@@ -33,6 +30,6 @@ fn main() {
         .collect();
     let nested = trace.slices.iter().filter(|s| s.depth > 0).count();
     let json = json!({"bytes": bytes.len(), "torn_bytes": bytes.len() - whole, "packets": trace.packets, "unbalanced": trace.unbalanced, "nested": nested,
-        "unknown_fields": official::unknown_fields(&official::parse(&bytes[..whole])), "slices": counts, "whole": instants});
+        "unknown_fields": trace_check::unknown_fields(&trace_check::parse(&bytes[..whole])), "slices": counts, "whole": instants});
     println!("{}", serde_json::to_string_pretty(&json).unwrap());
 }

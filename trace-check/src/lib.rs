@@ -1,7 +1,7 @@
 //! Reads a Perfetto trace with the official schema (crate `perfetto_protos`, generated from the project's .proto files), as the
 //! Perfetto UI does: clocks, interned names, slices by track. Knows nothing of how vmentry writes.
 
-#![allow(clippy::unwrap_used, dead_code, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::{BTreeMap, HashMap};
 

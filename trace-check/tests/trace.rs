@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-mod official;
-
 use std::{
     fs,
     io::{self, Write},
@@ -12,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use official::{Slice, read, unknown_fields, whole_packets};
+use trace_check::{Slice, read, unknown_fields, whole_packets};
 use tracer_common::{Event, Flags, Isa};
 use vmentry::{
     events::{Flight, Plan, Recorder, Summary, Tap},
@@ -23,7 +21,7 @@ use vmentry::{
 };
 
 fn header() -> Header {
-    let recording = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/lab.hlog")).unwrap();
+    let recording = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../tracer/tests/data/lab.hlog")).unwrap();
     Reader::new(recording.as_slice()).unwrap().header().clone()
 }
 
@@ -172,10 +170,10 @@ fn every_slice_is_the_events_and_there_is_no_other() {
 #[test]
 fn the_official_schema_knows_every_field() {
     let bytes = trace(&header(), &events(30));
-    assert_eq!(unknown_fields(&official::parse(&bytes)), 0);
+    assert_eq!(unknown_fields(&trace_check::parse(&bytes)), 0);
     // The check itself: a field of no message.
     let packet_with_field_9999: &[u8] = &[0x0a, 4, 0xf8, 0xf0, 0x04, 1];
-    assert_eq!(unknown_fields(&official::parse(packet_with_field_9999)), 1);
+    assert_eq!(unknown_fields(&trace_check::parse(packet_with_field_9999)), 1);
 }
 
 #[test]
@@ -201,13 +199,13 @@ fn a_trace_that_was_cut_anywhere_is_the_beginning_of_the_whole_one() {
     let events = events(500);
     let bytes = trace(&header(), &events);
     assert_eq!(whole_packets(&bytes), bytes.len());
-    let packets = official::parse(&bytes).packet;
+    let packets = trace_check::parse(&bytes).packet;
     let mut cuts: Vec<_> = (0..12).map(|n| bytes.len() / 12 * n + n * 7).collect();
     cuts.extend([0, 1, 2, bytes.len() - 1]);
     for cut in cuts {
         let whole = whole_packets(&bytes[..cut]);
         assert!(cut - whole < 700, "{cut}: more than a packet is lost");
-        let found = official::parse(&bytes[..whole]).packet;
+        let found = trace_check::parse(&bytes[..whole]).packet;
         assert!(found == packets[..found.len()], "{cut}");
         let read = read(&bytes[..whole]);
         assert!(read.unbalanced <= 6, "{cut}: at most one slice of each vCPU is open");
