@@ -24,7 +24,7 @@ use crate::{
     module::Watch,
     output,
     policy::{self, Restore},
-    process::{Endings, GRACE, command_code, end, exit_of, refuse_unknown, start},
+    process::{Endings, GRACE, command_code, default_endings, end, exit_of, refuse_unknown, start},
     record,
     recording::{End, Experiment, Header, Label, Writer},
     say, schedule,
@@ -69,6 +69,7 @@ pub fn run(args: &AbArgs) -> Result<ExitCode> {
     let tracer = Tracer::load(&layout, &options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
     let code = runtime.block_on(attached(args, &header, &experiment, tracer))?;
+    default_endings();
     if !args.no_compare {
         comparing::print(&args.output, args.format)?;
     }
@@ -189,9 +190,10 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
     // Listening comes first: from here on a signal cannot end this process between switching and restoring.
     let mut endings = Endings::new()?;
     let mut module = header.host.vendor.and_then(module_name).map(|m| Watch::new(&Roots::default().sys, m));
+    output::refuse(&args.output, args.overwrite)?;
     let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
     let switch = Switch::new(args, &experiment.switches[first])?;
-    // Everything that can be refused has been: only now may an old recording be replaced.
+    // The setting is one that can be made: only now may an old recording be replaced.
     let name = args.output.display();
     let out = output::create(&args.output, args.overwrite)?;
     let mut writer = Writer::new(out, header).with_context(|| format!("write {name}"))?;
@@ -267,11 +269,11 @@ async fn windows(
         switch.to(setting)?;
         let warmup = if label.round == 0 && label.place == 0 { args.warmup } else { Duration::ZERO };
         progress.now(label);
-        progress.sleep(warmup + args.washout).await;
+        progress.sleep(warmup + args.washout, args.window).await;
         let between = cut(collection).await?;
         progress.totals.merge(&between.totals);
         writer.write(&between)?;
-        progress.sleep(args.window).await;
+        progress.sleep(args.window, Duration::ZERO).await;
         let window = cut(collection).await?;
         progress.totals.merge(&window.totals);
         if !switch.is(setting) {
@@ -310,11 +312,11 @@ impl<'a> Progress<'a> {
         self.window = Some(window);
     }
 
-    /// Sleeps, and says every second where the experiment is.
-    async fn sleep(&self, time: Duration) {
+    /// Sleeps, and says every second where the experiment is. `then` is what remains of the window after that.
+    async fn sleep(&self, time: Duration, then: Duration) {
         let until = Instant::now() + time;
         loop {
-            self.show();
+            self.show(until.saturating_duration_since(Instant::now()) + then);
             let now = Instant::now();
             if now >= until {
                 return;
@@ -323,15 +325,16 @@ impl<'a> Progress<'a> {
         }
     }
 
-    fn show(&self) {
+    fn show(&self, of_window: Duration) {
         let (true, Some(window)) = (self.line, self.window) else { return };
         let Experiment { arms, window_ns, washout_ns, rounds, .. } = self.experiment;
-        let left = schedule::time_left(
-            self.done,
-            *rounds,
-            Duration::from_nanos(*window_ns),
-            Duration::from_nanos(*washout_ns),
-        );
+        let left = of_window
+            + schedule::time_left(
+                self.done + 1,
+                *rounds,
+                Duration::from_nanos(*window_ns),
+                Duration::from_nanos(*washout_ns),
+            );
         let arm = usize::from(window.arm);
         let _ = write!(
             std::io::stderr(),

@@ -1,7 +1,7 @@
 //! `vmentry compare`: recordings in, windows out of them, a comparison printed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -16,10 +16,10 @@ use crate::{
         condition::{Condition, Outcome},
         fairness, html, json, text,
     },
-    interval::Interval,
+    interval::{Interval, Key, Series},
     output,
     recording::{Experiment, Label, Reader},
-    report::{Filter, Report, Source},
+    report::{Dimension, Filter, Report, Source},
     reporting::{open, source},
     say, schedule, terminal,
 };
@@ -102,8 +102,12 @@ fn load(files: &[PathBuf], with: &[PathBuf], filters: &[Filter], seed: u64) -> R
     };
     setting.names = fairness::names(&setting);
     let [a, b] = &setting.sources;
-    if let Some(why) = fairness::refusal(a, b) {
+    if let Some(why) = fairness::refusal(a, b, setting.experiment.is_some()) {
         bail!(why);
+    }
+    if !filters.is_empty() {
+        let only: Vec<_> = filters.iter().map(|f| format!("{}={}", f.dimension.name(), f.values.join(","))).collect();
+        setting.warnings.push(format!("only entries with {} are compared; loss is of all", only.join(" and ")));
     }
     setting.warnings.extend(fairness::warnings(a, b, setting.experiment.is_some()));
     let options = Options { seed, ..fairness::options(a, b) };
@@ -205,44 +209,63 @@ fn read(path: &Path, filters: &[Filter]) -> Result<Recording> {
     // Only its VMs and its source: the windows stay apart.
     let mut report = Report { sources: vec![source(path.display().to_string(), reader.header())], ..Report::default() };
     let anchor = reader.header().anchor;
-    let (mut vms, mut windows, mut vcpus) = (BTreeMap::new(), Vec::new(), Vec::new());
+    // A VM's name depends on its namesakes, which are known only at the end: what is filtered by it is kept apart until then.
+    let (by_vm, others): (Vec<_>, Vec<_>) = filters.iter().cloned().partition(|f| f.dimension == Dimension::Vm);
+    let (mut vms, mut parts) = (BTreeMap::new(), Vec::new());
     while let Some(interval) = reader.read_interval()? {
         report.sources[0].intervals += 1;
         let length_ns = &mut report.sources[0].length_ns;
         *length_ns = length_ns.saturating_add(interval.length_ns);
         let interval = report.renumber(interval, &mut vms);
-        let (window, of_window) = window(&interval, &report, filters, anchor.to_unix_ns(interval.start_ns));
-        windows.push((reader.window(), window));
-        vcpus.push(of_window);
+        let start_unix_ns = anchor.to_unix_ns(interval.start_ns);
+        parts.push((reader.window(), Parts::of(&interval, &report, &others, !by_vm.is_empty(), start_unix_ns)));
     }
-    // A VM's name depends on its namesakes, which are known only now.
-    for ((_, window), vcpus) in windows.iter_mut().zip(vcpus) {
-        window.vcpus = vcpus.into_iter().map(|(vm, vcpu)| (report.vm_name(vm), vcpu)).collect();
-    }
+    let windows = parts.into_iter().map(|(label, parts)| (label, parts.join(&report, &by_vm))).collect();
     let mut source = report.sources.remove(0);
     source.end = reader.end().cloned();
     source.torn = reader.is_torn();
     Ok(Recording { source, windows })
 }
 
-/// An interval as a window, and the vCPUs in it by their VM's number.
-fn window(
-    interval: &Interval,
-    report: &Report,
-    filters: &[Filter],
-    start_unix_ns: u64,
-) -> (Window, BTreeSet<(u32, u32)>) {
-    let mut window =
-        Window { start_unix_ns, length_ns: interval.length_ns, totals: interval.totals, ..Window::default() };
-    let mut vcpus = BTreeSet::new();
-    for (key, series) in interval.series.iter().filter(|(key, _)| report.passes(key, filters)) {
-        let stratum = Stratum { level: key.level, isa: key.isa, reason: key.reason, cause: key.cause };
-        window.strata.entry(stratum).or_default().merge(series);
-        if series.entries() > 0 {
-            vcpus.insert((key.vm, key.vcpu));
+/// An interval on its way to a window.
+struct Parts {
+    window: Window,
+    /// by a key of the VM, where VMs are filtered; else all under one
+    strata: BTreeMap<Option<Key>, BTreeMap<Stratum, Series>>,
+    /// a key of each vCPU that entered
+    vcpus: BTreeMap<(u32, u32), Key>,
+}
+
+impl Parts {
+    fn of(interval: &Interval, report: &Report, filters: &[Filter], by_vm: bool, start_unix_ns: u64) -> Self {
+        let window =
+            Window { start_unix_ns, length_ns: interval.length_ns, totals: interval.totals, ..Window::default() };
+        let mut parts = Self { window, strata: BTreeMap::new(), vcpus: BTreeMap::new() };
+        let mut of_vm = BTreeMap::new();
+        for (key, series) in interval.series.iter().filter(|(key, _)| report.passes(key, filters)) {
+            let vm = by_vm.then(|| *of_vm.entry(key.vm).or_insert(*key));
+            let stratum = Stratum { level: key.level, isa: key.isa, reason: key.reason, cause: key.cause };
+            parts.strata.entry(vm).or_default().entry(stratum).or_default().merge(series);
+            if series.entries() > 0 {
+                parts.vcpus.insert((key.vm, key.vcpu), *key);
+            }
         }
+        parts
     }
-    (window, vcpus)
+
+    /// The window, once all names are known.
+    fn join(self, report: &Report, filters: &[Filter]) -> Window {
+        let mut window = self.window;
+        let passes = |key: &Key| report.passes(key, filters);
+        for (_, strata) in self.strata.into_iter().filter(|(vm, _)| vm.as_ref().is_none_or(passes)) {
+            for (stratum, series) in strata {
+                window.strata.entry(stratum).or_default().merge(&series);
+            }
+        }
+        let vcpus = self.vcpus.into_values().filter(passes);
+        window.vcpus = vcpus.map(|key| (report.vm_name(key.vm), key.vcpu)).collect();
+        window
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{FileTypeExt, OpenOptionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -40,6 +40,24 @@ pub fn create(path: &Path, overwrite: bool) -> Result<Box<dyn Write + Send>> {
         file.set_len(0).with_context(|| format!("empty {}", path.display()))?;
     }
     Ok(Box::new(file))
+}
+
+/// Refuses what [`create`] would refuse because of what is there, and changes nothing.
+pub fn refuse(path: &Path, overwrite: bool) -> Result<()> {
+    if !overwrite && path.metadata().is_ok_and(|m| m.is_file() && m.len() > 0) {
+        bail!("create {}: it exists and holds something: choose another name or say --overwrite", path.display());
+    }
+    Ok(())
+}
+
+/// Whether two names are of one file, also of one that is not there yet.
+pub fn is_same(a: &Path, b: &Path) -> bool {
+    let place = |path: &Path| {
+        let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(folder.canonicalize().ok()?.join(path.file_name()?))
+    };
+    let node = |path: &Path| path.metadata().ok().map(|m| (m.dev(), m.ino()));
+    a == b || place(a).is_some_and(|p| place(b) == Some(p)) || node(a).is_some_and(|n| node(b) == Some(n))
 }
 
 /// Makes a file that must not be there yet, in one step.
@@ -95,6 +113,10 @@ mod tests {
         assert!(refusal(&link).contains("symbolic link"));
         drop(create(&file, true).unwrap());
         assert_eq!(fs::read(&file).unwrap(), b"");
+        assert!(is_same(&file, &dir.join("./a")) && is_same(&dir.join("new"), &dir.join(".").join("new")));
+        assert!(!is_same(&file, &dir.join("b")));
+        fs::hard_link(&file, dir.join("b")).unwrap();
+        assert!(is_same(&file, &dir.join("b")));
         assert!(refusal(&dir.join("no/such/folder")).contains("no/such/folder"));
         fs::remove_dir_all(&dir).unwrap();
     }

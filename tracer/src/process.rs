@@ -85,6 +85,16 @@ pub async fn exit_of(child: &mut Option<Child>) -> std::io::Result<ExitStatus> {
     }
 }
 
+/// Gives these signals back their effect of ending the process at once: nothing is left to be restored.
+pub fn default_endings() {
+    for signal in
+        [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGALRM, libc::SIGUSR1, libc::SIGUSR2]
+    {
+        // SAFETY: the default action needs no handler; the numbers are those of signals that may have one.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// Asks the command to end, and after `grace` makes it; its status.
 pub async fn end(child: &mut Child, grace: Duration) -> Option<ExitStatus> {
     if let Some(pid) = child.id() {

@@ -86,7 +86,7 @@ fn events_plan(args: &RecordArgs) -> Result<Option<events::Plan>> {
         return Ok(None);
     }
     let path = args.events.clone().unwrap_or_else(|| "vmentry.pftrace".into());
-    if path == args.output {
+    if output::is_same(&path, &args.output) {
         bail!("--events {0}: the recording is written there: choose another name", path.display());
     }
     let flight = args.flight_recorder.map(|span| Flight { trigger: Trigger(args.trigger.clone()), span });

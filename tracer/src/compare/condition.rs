@@ -1,6 +1,7 @@
 //! Conditions on a comparison, for `--fail-if`: what may not happen, and whether it did.
 
 use super::{Row, Verdict};
+use crate::columns::Unit;
 
 /// E.g. `entry_to_exit_ns.p99>+3%`.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +21,8 @@ enum Threshold {
     Relative(f64),
     /// of `difference`, in the row's unit
     Absolute(f64),
+    /// of `difference`, ns: only of figures that are times
+    Time(f64),
 }
 
 /// Whether a condition holds.
@@ -27,9 +30,9 @@ enum Threshold {
 pub enum Outcome {
     /// beyond the threshold, and the change is beyond chance
     Holds,
-    /// the interval ends before the threshold, or the values do where there is no interval
+    /// the interval ends before the threshold; of a maximum, which has none, the value does
     Fails,
-    /// the interval reaches beyond the threshold, or there were not enough data
+    /// the interval reaches beyond the threshold or is not known, or there were not enough data
     Unknown,
 }
 
@@ -45,10 +48,11 @@ impl Condition {
         let number = number.ok_or_else(|| format!("'{limit}' is no limit: {example}"))?;
         let threshold = match unit.trim() {
             "%" => Threshold::Relative(number / 100.0),
-            "" | "ns" => Threshold::Absolute(number),
-            "us" => Threshold::Absolute(number * 1e3),
-            "ms" => Threshold::Absolute(number * 1e6),
-            "s" => Threshold::Absolute(number * 1e9),
+            "" => Threshold::Absolute(number),
+            "ns" => Threshold::Time(number),
+            "us" => Threshold::Time(number * 1e3),
+            "ms" => Threshold::Time(number * 1e6),
+            "s" => Threshold::Time(number * 1e9),
             other => return Err(format!("unknown unit '{other}': use %, ns, us, ms, s or none")),
         };
         if name.is_empty() {
@@ -67,20 +71,30 @@ impl Condition {
         if row.verdict == Verdict::NotEnoughData {
             return Ok(Outcome::Unknown);
         }
-        let (estimate, limit) = match self.threshold {
-            Threshold::Relative(limit) => (row.ratio, 1.0 + limit),
-            Threshold::Absolute(limit) => (row.difference, limit),
+        let (estimate, limit, none) = match self.threshold {
+            Threshold::Time(_) if row.unit != Unit::Ns => {
+                return Err(format!("--fail-if '{}': {} is no time: write a plain number", self.text, self.name));
+            }
+            Threshold::Relative(_) if row.a == Some(0.0) => {
+                return Err(format!("--fail-if '{}': A is 0, there is no %: write a difference", self.text));
+            }
+            Threshold::Relative(limit) => (row.ratio, 1.0 + limit, 1.0),
+            Threshold::Absolute(limit) | Threshold::Time(limit) => (row.difference, limit, 0.0),
         };
         let Some(estimate) = estimate else { return Ok(Outcome::Unknown) };
         // Below is above with the signs turned.
         let sign = if self.above { 1.0 } else { -1.0 };
-        let (value, limit) = (sign * estimate.value, sign * limit);
-        let far = if self.above { estimate.high } else { estimate.low.map(|low| -low) };
+        let (value, limit, none) = (sign * estimate.value, sign * limit, sign * none);
+        let [near, far] = [estimate.low, estimate.high].map(|bound| bound.map(|b| sign * b));
+        let (near, far) = if self.above { (near, far) } else { (far, near) };
         let beyond_chance = matches!(row.verdict, Verdict::Better | Verdict::Worse | Verdict::Changed);
+        // A limit on the other side of "no change" can be passed without a change.
+        let passed = beyond_chance || limit < none && near.is_some_and(|near| near > limit);
         Ok(match value > limit {
-            true if beyond_chance => Outcome::Holds,
+            true if passed => Outcome::Holds,
             true => Outcome::Unknown,
-            false if far.is_none_or(|far| far <= limit) => Outcome::Fails,
+            // A maximum never has an interval.
+            false if far.is_some_and(|far| far <= limit) || row.stat == "max" => Outcome::Fails,
             false => Outcome::Unknown,
         })
     }
@@ -131,6 +145,11 @@ mod tests {
         assert_eq!(judged("entry_to_exit_ns.p99>+3%", row([1.05, 0.98, 1.12], 0.4)), Outcome::Unknown);
         assert_eq!(judged("entry_to_exit_ns.p99>+3%", row([1.00, 0.98, 1.02], 0.9)), Outcome::Fails);
         assert_eq!(judged("entry_to_exit_ns.p99<-0.03us", row([0.9, 0.88, 0.92], 0.01)), Outcome::Holds);
+        assert_eq!(judged("entry_to_exit_ns.p99>-20%", row([0.95, 0.90, 0.99], 0.4)), Outcome::Holds);
+        let unbounded = Row { ratio: Some(Estimate { value: 0.06, low: None, high: None }), ..row([1.0; 3], 0.9) };
+        assert_eq!(judged("entry_to_exit_ns.p99>+3%", unbounded.clone()), Outcome::Unknown);
+        let max = Row { stat: "max", ..unbounded };
+        assert_eq!(judged("entry_to_exit_ns.max>+3%", max), Outcome::Fails);
         let none = Row { verdict: Verdict::NotEnoughData, ..row([1.05, 1.02, 1.08], 0.01) };
         assert_eq!(judged("entry_to_exit_ns.p99>+3%", none), Outcome::Unknown);
     }
@@ -140,6 +159,10 @@ mod tests {
         for bad in ["", "entry_to_exit_ns.p99", ">3%", "a.b>x%", "a.b>3 parsecs", "a.b>inf%", "a.b>nan"] {
             assert!(Condition::parse(bad).is_err(), "{bad}");
         }
+        let refused = |text: &str, row: Row| Condition::parse(text).unwrap().judge(&[row]).unwrap_err();
+        assert!(refused("entry_to_exit_ns.p99>+3%", Row { a: Some(0.0), ..row([1.0; 3], 1.0) }).contains("difference"));
+        let count = Row { unit: Unit::Count, ..row([1.0; 3], 1.0) };
+        assert!(refused("entry_to_exit_ns.p99>+3ms", count).contains("plain number"));
         let unknown = Condition::parse("entry_to_exit_ns.p98>+3%").unwrap().judge(&[row([1.0; 3], 1.0)]);
         assert!(unknown.unwrap_err().contains("there are: entry_to_exit_ns.p99"));
     }

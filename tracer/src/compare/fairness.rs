@@ -9,10 +9,18 @@ use crate::{
 };
 
 /// Why the sides cannot be compared at all; none where they can.
-pub fn refusal(a: &[Source], b: &[Source]) -> Option<String> {
+pub fn refusal(a: &[Source], b: &[Source], experiment: bool) -> Option<String> {
     let all = || a.iter().chain(b);
     if let Some(inexact) = all().find(|s| s.end.as_ref().is_some_and(|e| !e.accounting.exact)) {
         return Some(format!("{}: the kernel's count disagrees with what arrived: record again", inexact.name));
+    }
+    // In an experiment both sides have the same recordings.
+    let once: Vec<&Source> = if experiment { a.iter().collect() } else { all().collect() };
+    for (at, source) in once.iter().enumerate() {
+        let which = |s: &Source| (s.header.host.boot_id.clone(), s.header.anchor);
+        if let Some(again) = once[..at].iter().find(|s| which(s) == which(source)) {
+            return Some(format!("{} and {} are the same recording: each counts once", again.name, source.name));
+        }
     }
     let differs = |what: &str, of: &dyn Fn(&Host) -> String| {
         let first = of(&all().next()?.header.host);
@@ -49,13 +57,14 @@ pub fn warnings(a: &[Source], b: &[Source], experiment: bool) -> Vec<String> {
             "DISTURBED: hooks on VMCS writes ran before the VM entries; latencies of dirty entries contain them".into(),
         );
     }
-    if !experiment {
-        let names = || a.iter().filter(|s| b.iter().any(|o| o.name == s.name));
-        out.extend(names().map(|s| format!("{} is on both sides", s.name)));
-        differences(a, b, &mut out);
-        if at_the_same_time(a, b) {
-            out.push("the sides were recorded at the same time on the same host: they disturbed each other".into());
-        }
+    // Between the recordings of several experiments, too.
+    differences(a, b, &mut out);
+    let seeds: Vec<_> = a.iter().filter_map(|s| s.header.experiment.as_ref()).map(|e| e.seed).collect();
+    if (1..seeds.len()).any(|i| seeds[..i].contains(&seeds[i])) {
+        out.push("experiments with the same seed: their coins fell alike, and are no independent ones".into());
+    }
+    if !experiment && at_the_same_time(a, b) {
+        out.push("the sides were recorded at the same time on the same host: they disturbed each other".into());
     }
     let cut_off = all().filter(|s| s.end.is_none());
     out.extend(cut_off.map(|s| format!("{} was cut off: its end, and what it lost last, are not known", s.name)));
@@ -189,7 +198,7 @@ mod tests {
     #[test]
     fn what_cannot_be_compared_is_refused_or_left_out() {
         let (a, mut b) = (source("a"), source("bb"));
-        assert_eq!(refusal(std::slice::from_ref(&a), std::slice::from_ref(&b)), None);
+        assert_eq!(refusal(std::slice::from_ref(&a), std::slice::from_ref(&b), false), None);
         b.header.pin_writes_source = PinSource::Tracepoint;
         b.header.latency = Latency::Disturbed;
         let o = options(std::slice::from_ref(&a), std::slice::from_ref(&b));
@@ -200,10 +209,10 @@ mod tests {
                 .contains("A shadow; B tracepoint")
         );
         b.header.host.emulated = true;
-        assert!(refusal(std::slice::from_ref(&a), std::slice::from_ref(&b)).unwrap().contains("emulated in bb"));
+        assert!(refusal(std::slice::from_ref(&a), std::slice::from_ref(&b), false).unwrap().contains("emulated in bb"));
         b.header.host.emulated = false;
         b.end.as_mut().unwrap().accounting.exact = false;
-        assert!(refusal(&[a], &[b]).unwrap().contains("record again"));
+        assert!(refusal(&[a], &[b], false).unwrap().contains("record again"));
     }
 
     #[test]
@@ -222,11 +231,13 @@ mod tests {
     fn recordings_of_the_same_time_and_boot_are_told() {
         let (a, mut b) = (source("a"), source("bb"));
         b.header.anchor = a.header.anchor;
+        b.header.anchor.unix_ns += 5;
         assert!(
             warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false).join("").contains("at the same time")
         );
         let both = [a];
         assert!(warnings(&both, &both, true).is_empty(), "an experiment is on both sides");
-        assert!(warnings(&both, &both, false).join("").contains("a is on both sides"));
+        assert!(refusal(&both, &both, true).is_none());
+        assert!(refusal(&both, &both, false).unwrap().contains("the same recording"));
     }
 }

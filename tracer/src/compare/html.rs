@@ -59,16 +59,16 @@ fn verdict(c: &Comparison, setting: &Setting) -> String {
         out += &callout(Kind::Alarm, &format!("ALARM {}:", check.name), &check.text);
     }
     let count = |n: Option<u64>| n.map_or("n/a".into(), |n| n.to_string());
-    let per_entry = |s: &super::Side| {
-        let value = s.pin_writes.filter(|_| s.totals.delivered > 0).map(|n| n as f64 / s.totals.delivered as f64);
-        format!("{} per entry", human(value, Unit::Count))
-    };
+    let mean = c.rows.iter().find(|r| r.figure == "pin_writes" && r.stat == "mean");
+    let per_entry = |value: Option<f64>| format!("{} per entry", human(value, Unit::Count));
+    let per_entry = format!("{} / {}", per_entry(mean.and_then(|r| r.a)), per_entry(mean.and_then(|r| r.b)));
+    let entries = [0, 1].map(|side| wording::entries(c, side).to_string());
     let of = |n: usize| if n == 1 { "1 window".to_owned() } else { format!("{n} windows") };
     let both = |f: &dyn Fn(&super::Side) -> String| [f(&c.a), f(&c.b)].join(" / ");
     out += &tiles(&[
         ("observed, A / B", both(&|s| human(Some(s.length_ns as f64), Unit::Ns)), both(&|s| of(s.windows))),
-        ("VM entries, A / B", both(&|s| s.totals.entries.to_string()), String::new()),
-        ("pin writes, A / B", both(&|s| count(s.pin_writes)), both(&per_entry)),
+        ("VM entries, A / B", entries.join(" / "), String::new()),
+        ("pin writes, A / B", both(&|s| count(s.pin_writes)), per_entry),
     ]);
     let columns =
         vec![Column::word(""), Column::text(wording::side(0, setting)), Column::text(wording::side(1, setting))];
@@ -78,14 +78,11 @@ fn verdict(c: &Comparison, setting: &Setting) -> String {
     };
     add("windows", &|s| s.windows.to_string());
     add("length", &|s| human(Some(s.length_ns as f64), Unit::Ns));
-    add("entries", &|s| s.totals.entries.to_string());
+    add("entries", &|s| entries[usize::from(std::ptr::eq(s, &c.b))].clone());
     add("dropped", &|s| s.totals.dropped.to_string());
     add("unmatched", &|s| s.totals.unmatched.to_string());
     add("pin writes", &|s| count(s.pin_writes));
-    add("timer exits", &|s| {
-        let causes: Vec<_> = s.timer_exits.iter().map(|(cause, n)| format!("{} {n}", cause.name())).collect();
-        if causes.is_empty() { "none".into() } else { causes.join(", ") }
-    });
+    add("timer exits", &|s| wording::timer_exits(c, s));
     add("vCPUs", &|s| {
         let most = 16;
         let names: Vec<_> = s.vcpus.iter().take(most).map(|(vm, vcpu)| format!("{vm}/{vcpu}")).collect();
@@ -93,18 +90,9 @@ fn verdict(c: &Comparison, setting: &Setting) -> String {
         names.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
     });
     out += &table.render();
-    if let Some(e) = &setting.experiment {
-        let ns = |n: u64| human(Some(n as f64), Unit::Ns);
-        out += &paragraph(&format!(
-            "By turns in random order (seed {}): {} rounds of four windows of {}, {} left out after each switch. A is switched to by \
-             '{}', B by '{}'.",
-            e.seed,
-            e.rounds,
-            ns(e.window_ns),
-            ns(e.washout_ns),
-            e.switches[0],
-            e.switches[1]
-        ));
+    if let (Some(turns), Some(e)) = (wording::turns(c, setting), &setting.experiment) {
+        let text = format!("Windows {turns}. A is switched to by '{}', B by '{}'.", e.switches[0], e.switches[1]);
+        out += &paragraph(&text);
     }
     out
 }

@@ -25,8 +25,8 @@ pub fn render(c: &Comparison, setting: &Setting) -> Value {
         "least_p": c.least_p,
         "method": c.method,
         "experiment": setting.experiment,
-        "a": side(&c.a, setting, 0),
-        "b": side(&c.b, setting, 1),
+        "a": side(c, &c.a, setting, 0),
+        "b": side(c, &c.b, setting, 1),
         "figures": c.rows.iter().map(row).collect::<Vec<_>>(),
         "stratified": c.stratified.iter().map(row).collect::<Vec<_>>(),
         "mix": {
@@ -48,12 +48,13 @@ pub fn render(c: &Comparison, setting: &Setting) -> Value {
     })
 }
 
-fn side(side: &Side, setting: &Setting, at: usize) -> Value {
+fn side(c: &Comparison, side: &Side, setting: &Setting, at: usize) -> Value {
     let t = &side.totals;
     let timer: Map<_, _> = side.timer_exits.iter().map(|(cause, n)| (cause.name().to_owned(), json!(n))).collect();
     json!({
         "name": setting.names[at],
         "windows": side.windows,
+        "entries": wording::entries(c, at),
         "length_ns": side.length_ns,
         "totals": {
             "entries": t.entries,
@@ -65,7 +66,7 @@ fn side(side: &Side, setting: &Setting, at: usize) -> Value {
             "td_entries": t.td_entries,
         },
         "pin_writes": side.pin_writes,
-        "timer_exits": timer,
+        "timer_exits": wording::knows_timer(c).then_some(timer),
         "vcpus": side.vcpus.iter().map(|(vm, vcpu)| json!({ "vm": vm, "vcpu": vcpu })).collect::<Vec<_>>(),
         "recordings": setting.sources[at].iter().map(recording).collect::<Vec<_>>(),
     })

@@ -55,8 +55,7 @@ fn sides(c: &Comparison, setting: &Setting, width: usize) -> String {
     let mut out = String::new();
     for (at, side) in [&c.a, &c.b].into_iter().enumerate() {
         let pins = side.pin_writes.map_or("n/a".into(), |n| n.to_string());
-        let timer: Vec<_> = side.timer_exits.iter().map(|(cause, n)| format!("{} {n}", cause.name())).collect();
-        let timer = if timer.is_empty() { "none".into() } else { timer.join(", ") };
+        let timer = wording::timer_exits(c, side);
         let windows = if side.windows == 1 { "window" } else { "windows" };
         let text = format!(
             "{}  {}: {} {windows}, {}; {} entries; pin writes {pins}; timer exits: {timer}",
@@ -64,7 +63,7 @@ fn sides(c: &Comparison, setting: &Setting, width: usize) -> String {
             wording::clean(&setting.names[at]),
             side.windows,
             human(Some(side.length_ns as f64), Unit::Ns),
-            side.totals.entries
+            wording::entries(c, at)
         );
         out += &wrap(&text, "   ", width);
     }
@@ -81,16 +80,8 @@ fn sides(c: &Comparison, setting: &Setting, width: usize) -> String {
             hosts.iter().for_each(|h| out += &wrap(&format!("{name} on {h}"), "     ", width));
         }
     }
-    if let Some(e) = &setting.experiment {
-        let ns = |n: u64| human(Some(n as f64), Unit::Ns);
-        let text = format!(
-            "by turns in random order (seed {}): {} rounds of four windows of {}, {} left out after each switch",
-            e.seed,
-            e.rounds,
-            ns(e.window_ns),
-            ns(e.washout_ns)
-        );
-        out += &wrap(&text, "   ", width);
+    if let Some(turns) = wording::turns(c, setting) {
+        out += &wrap(&turns, "   ", width);
     }
     out
 }

@@ -142,6 +142,44 @@ pub fn kind(stratum: &Stratum) -> String {
     }
 }
 
+/// Entries of a side that are compared.
+pub fn entries(c: &Comparison, side: usize) -> u64 {
+    c.mix.rows.iter().map(|r| r.entries[side]).sum()
+}
+
+/// Timer exits of a side by cause; n/a where they are not known.
+pub fn timer_exits(c: &Comparison, side: &Side) -> String {
+    if !knows_timer(c) {
+        return "n/a".into();
+    }
+    let causes: Vec<_> = side.timer_exits.iter().map(|(cause, n)| format!("{} {n}", cause.name())).collect();
+    if causes.is_empty() { "none".into() } else { causes.join(", ") }
+}
+
+/// Whether timer exits are known: there is VMX, and an entry.
+pub fn knows_timer(c: &Comparison) -> bool {
+    c.rows.iter().any(|r| r.figure.starts_with("timer_exits.") && (r.a.is_some() || r.b.is_some()))
+}
+
+/// How an experiment was made; none of recordings made one after the other.
+pub fn turns(c: &Comparison, setting: &Setting) -> Option<String> {
+    let of = setting.sources[0].iter().filter_map(|s| s.header.experiment.as_ref());
+    let experiments: Vec<_> = of.chain(setting.experiment.as_ref().filter(|_| setting.sources[0].is_empty())).collect();
+    let first = experiments.first()?;
+    let seeds: Vec<_> = experiments.iter().map(|e| e.seed.to_string()).collect();
+    let planned: u64 = experiments.iter().map(|e| u64::from(e.rounds)).sum();
+    let of_planned = if planned == c.units[0] as u64 { String::new() } else { format!(" of {planned}") };
+    let ns = |n: u64| human(Some(n as f64), Unit::Ns);
+    Some(format!(
+        "by turns in random order ({} {}): {}{of_planned} rounds of four windows of {}, {} left out after each switch",
+        if seeds.len() == 1 { "seed" } else { "seeds" },
+        seeds.join(", "),
+        c.units[0],
+        ns(first.window_ns),
+        ns(first.washout_ns)
+    ))
+}
+
 /// Whether either side's times are of an emulated CPU.
 pub fn is_emulated(setting: &Setting) -> bool {
     setting.sources.iter().flatten().any(|s| s.header.host.emulated)
@@ -214,7 +252,9 @@ fn answer(c: &Comparison, setting: &Setting) -> String {
         }
         (true, true) => {
             let least = c.rows.iter().find(|r| r.detectable.is_some() && r.a.is_some_and(|a| a > 0.0));
-            let least = least.map(|r| format!(" (a change of {} by {} would have been seen)", name(r), detectable(r)));
+            let least = least.map(|r| {
+                format!(" (a change of {} by {} would have been seen in 4 of 5 times)", name(r), detectable(r))
+            });
             format!("no detectable change from {a} to {b} in any of {}{}", figures(told), least.unwrap_or_default())
         }
     }

@@ -12,7 +12,7 @@ pub fn render(report: &Report, view: &View) -> String {
     let mut head: Vec<String> = view.by.iter().map(|d| dimension(d).to_owned()).collect();
     head.push("entries".into());
     head.extend(FIGURES.iter().flat_map(|f| STATS.iter().map(move |s| format!("{}_{}", f.name, s.name))));
-    head.push("emulated".into());
+    head.extend(["lost_share", "emulated"].map(str::to_owned));
     let mut out = line(&head);
     for row in report.rows(view) {
         out += &line(&cells(report, view, &row));
@@ -30,6 +30,9 @@ fn cells(report: &Report, view: &View, row: &Row) -> Vec<String> {
             cells.push(value.map(|v| v.to_string()).unwrap_or_default());
         }
     }
+    let t = &report.whole.totals;
+    let lost = t.dropped.saturating_add(t.malformed).saturating_add(t.not_kept);
+    cells.push((lost as f64 / t.entries.max(1) as f64).to_string());
     cells.push(if report.is_emulated() { "EMULATED".into() } else { String::new() });
     cells
 }
@@ -63,7 +66,7 @@ mod tests {
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[0][..4], ["vm", "exit_reason", "entries", "entry_to_exit_ns_min"]);
         assert_eq!(lines[1][..3], ["vm0", "CPUID", "97"]);
-        assert!(lines.iter().all(|l| l.len() == 3 + FIGURES.len() * STATS.len() + 1));
+        assert!(lines.iter().all(|l| l.len() == 3 + FIGURES.len() * STATS.len() + 2));
         let at = lines[0].iter().position(|h| *h == "pin_writes_mean").unwrap();
         assert_eq!((lines[1][at], lines[2][at]), ("0", "2"));
     }
