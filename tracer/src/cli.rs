@@ -43,6 +43,8 @@ pub enum Command {
     Ab(AbArgs),
     /// Compare recordings: is B better than A, and how sure are we?
     Compare(CompareArgs),
+    /// Serve metrics to Prometheus, live or from a recording
+    Export(ExportArgs),
     /// Show or set the timer policy (companion patch)
     Policy(PolicyArgs),
     /// Run a small guest that makes known exits, to check a tracer with
@@ -317,6 +319,17 @@ pub struct CompareArgs {
     /// How to print: text, json (its fields are in the README) or html
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: ComparisonFormat,
+}
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vmentry export                                  http://127.0.0.1:9753/metrics")]
+pub struct ExportArgs {
+    /// Print the table of metrics as JSON and end
+    #[arg(long)]
+    pub list_metrics: bool,
 }
 
 /// Arguments of `policy`.

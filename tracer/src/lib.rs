@@ -20,6 +20,7 @@ pub mod html;
 pub mod interval;
 pub mod layout;
 pub mod live;
+pub mod metrics;
 pub mod module;
 pub mod output;
 mod perfetto;
