@@ -155,21 +155,15 @@ pub const LAST_INTERVAL: Metric = metric(
     "When the last interval came from the collector, since 1970; it stands still where the collector hangs",
 );
 /// Series there are.
-pub const SERIES: Metric = metric(
-    "vmentry_series",
-    Kind::Gauge,
-    "",
-    &[],
-    "Combinations of vm, level, exit_reason and entry that are exported; each is two histograms at most",
-);
+pub const SERIES: Metric = metric("vmentry_series", Kind::Gauge, "", &[], "Histograms that are exported");
 /// Series there may be.
 pub const SERIES_LIMIT: Metric =
-    metric("vmentry_series_limit", Kind::Gauge, "", &[], "Combinations beyond which new ones count for vm=\"other\"");
+    metric("vmentry_series_limit", Kind::Gauge, "", &[], "Histograms beyond which new ones count for vm=\"other\"");
 /// Series that are gone.
 pub const SERIES_EXPIRED: Metric = counter(
     "vmentry_series_expired_total",
     &[],
-    "Combinations that were dropped because their VM had no entry for 5 minutes",
+    "Histograms that were dropped because their VM had no entry for 5 minutes",
 );
 /// Entries beyond the bound.
 pub const FOLDED_ENTRIES: Metric =
