@@ -110,6 +110,7 @@ fn header(sources: &[Source], command: Vec<String>) -> Header {
     }
 }
 
+/// How a merge ends, in order.
 fn end(sources: &[Source]) -> End {
     let ends = || sources.iter().filter_map(|s| s.end.as_ref());
     End {
@@ -121,5 +122,99 @@ fn end(sources: &[Source]) -> End {
         },
         tsc_khz: None,
         policy_changed: ends().any(|e| e.policy_changed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::PathBuf, sync::Arc};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        columns::Column,
+        interval::{
+            Interval, Totals, Vm,
+            tests::{event, vm},
+        },
+        recording::tests::header as a_header,
+        report::{View, json, openmetrics, text},
+    };
+
+    /// A recording: its host, its boot, and by interval and entry: VM, vCPU, whether a timer exit, ns and writes.
+    type Made = (u8, u8, Vec<Vec<(u32, u32, bool, u64, u8)>>);
+
+    fn recordings() -> impl Strategy<Value = Vec<Made>> {
+        let entry = (0..3u32, 0..2u32, any::<bool>(), 0..1u64 << 40, 0..3u8);
+        let intervals = proptest::collection::vec(proptest::collection::vec(entry, 0..8), 0..4);
+        proptest::collection::vec((0..3u8, 0..2u8, intervals), 1..5)
+    }
+
+    fn write(path: &Path, (host, boot, intervals): &Made, ends: bool) {
+        let mut header = a_header();
+        header.host.name = format!("host{host}");
+        header.host.boot_id = format!("boot{boot}");
+        header.policy = if *host == 0 { Policy::Soft } else { Policy::Hard };
+        header.anchor.unix_ns += u64::from(*host) * 1_000;
+        let mut writer = Writer::new(fs::File::create(path).unwrap(), &header).unwrap();
+        for (n, entries) in intervals.iter().enumerate() {
+            let mut interval = Interval { start_ns: n as u64 * 10, length_ns: 10, ..Interval::default() };
+            for &(id, vcpu, is_timer, ns, writes) in entries {
+                let vm = if id == 2 { Arc::new(Vm { name: "vm0".into(), ..Vm::clone(&vm(2)) }) } else { vm(id) };
+                interval.record(&event(vcpu, if is_timer { 52 } else { 10 }, ns, writes), &vm);
+            }
+            let delivered = entries.len() as u64;
+            interval.totals = Totals { entries: delivered + 1, delivered, dropped: 1, ..interval.totals };
+            writer.write(&interval).unwrap();
+        }
+        if ends {
+            writer.finish(end(&[])).unwrap();
+        }
+    }
+
+    /// Every view of a report.
+    fn reports(files: &[PathBuf]) -> [String; 3] {
+        let mut report = Report::default();
+        for file in files {
+            read_from(open(file).unwrap(), file.display().to_string(), &mut report).unwrap();
+        }
+        let by = crate::report::Dimension::ALL.to_vec();
+        let view = View { by, filters: vec![], sort: Column::Entries, top: None };
+        [
+            json::render(&report, &view, None).to_string(),
+            text::render(&report, &view),
+            openmetrics::render(&report, &view),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn a_report_on_any_merge_is_the_report_on_its_recordings(made in recordings()) {
+            let dir = std::env::temp_dir().join(format!("vmentry-merging-{}", std::process::id()));
+            fs::create_dir_all(&dir).unwrap();
+            let file = |name: String| dir.join(name);
+            let files: Vec<_> = (0..made.len()).map(|n| file(format!("{n}.hlog"))).collect();
+            for (n, made) in made.iter().enumerate() {
+                write(&files[n], made, n % 3 != 2);
+            }
+            let merge = |from: &[PathBuf], to: &str| {
+                let output = file(to.into());
+                run(&MergeArgs { files: from.to_vec(), output: output.clone(), overwrite: true }).unwrap();
+                output
+            };
+            let whole = reports(&files);
+            prop_assert_eq!(&reports(&[merge(&files, "all.hlog")]), &whole);
+            // A merge of a merge, and one beside a recording.
+            let (some, rest) = files.split_at(files.len() / 2);
+            if !some.is_empty() {
+                let some = merge(some, "some.hlog");
+                let nested: Vec<_> = std::iter::once(some).chain(rest.iter().cloned()).collect();
+                prop_assert_eq!(&reports(&nested), &whole);
+                prop_assert_eq!(&reports(&[merge(&nested, "nested.hlog")]), &whole);
+            }
+            fs::remove_dir_all(&dir).unwrap();
+        }
     }
 }
