@@ -104,7 +104,7 @@ mod tests {
         }
         slow.dedup_by(|a, b| Arc::ptr_eq(a, b));
         assert_eq!(slow.len(), SLOW + 1);
-        assert_eq!(bodies.get(Form { gzip: true, ..TEXT }, || vec![]), None);
+        assert_eq!(bodies.get(Form { gzip: true, ..TEXT }, Vec::new), None);
         slow.clear();
         bodies.current.iter_mut().for_each(|b| b.made -= FRESH);
         assert_eq!(bodies.get(TEXT, || vec![99]).as_deref(), Some(&vec![99]));
