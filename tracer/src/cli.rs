@@ -1,6 +1,6 @@
 //! The command line: types only.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 
@@ -43,6 +43,10 @@ pub enum Command {
     Ab(AbArgs),
     /// Compare recordings: is B better than A, and how sure are we?
     Compare(CompareArgs),
+    /// Merge recordings, of one host or of many, into one
+    Merge(MergeArgs),
+    /// Serve metrics to Prometheus, live or from a recording
+    Export(ExportArgs),
     /// Show or set the timer policy (companion patch)
     Policy(PolicyArgs),
     /// Run a small guest that makes known exits, to check a tracer with
@@ -71,6 +75,8 @@ pub enum ReportFormat {
     Html,
     /// for spreadsheets: a line per row of the view
     Csv,
+    /// for Prometheus and what reads its text, with the metrics of 'vmentry export'
+    Openmetrics,
 }
 
 /// Arguments of `check`.
@@ -175,7 +181,7 @@ pub struct LiveArgs {
 /// Arguments of `report`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Dimensions: vm, vcpu, level (L1, L2), reason, entry (clean, dirty),
+Dimensions: host, vm, vcpu, level (L1, L2), reason, entry (clean, dirty),
 cause (of timer exits).
 
 Examples:
@@ -188,11 +194,11 @@ pub struct ReportArgs {
     /// Recordings; '-' for standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// How to print: text, html (a page with pictures), csv, or json (the fields of both are in the README)
+    /// How to print: text, html (a page with pictures), csv, json (fields: README), or openmetrics
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: ReportFormat,
     /// Dimensions that make a row; JSON has all of them by default
-    #[arg(long, value_name = "DIM,..", value_delimiter = ',', value_parser = PossibleValuesParser::new(["vm", "vcpu", "level", "reason", "entry", "cause"]), hide_possible_values = true)]
+    #[arg(long, value_name = "DIM,..", value_delimiter = ',', value_parser = PossibleValuesParser::new(["host", "vm", "vcpu", "level", "reason", "entry", "cause"]), hide_possible_values = true)]
     pub by: Vec<String>,
     /// Keep rows with these values only, e.g. reason=CPUID,HLT [repeatable]
     #[arg(long, value_name = "DIM=VALUE,..")]
@@ -320,6 +326,70 @@ pub struct CompareArgs {
     /// How to print: text, json (its fields are in the README) or html
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: ComparisonFormat,
+}
+
+/// Arguments of `merge`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A report on the result is the report on the recordings, figure by figure;
+the hosts stay apart.
+
+Examples:
+  vmentry merge -o fleet.hlog host1.hlog host2.hlog host3.hlog
+  vmentry report fleet.hlog --by host,reason
+  vmentry report fleet.hlog --filter host=host2")]
+pub struct MergeArgs {
+    /// Recordings, or merges
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// File to write; '-' for standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Replace the file to write if it exists
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  vmentry export                          http://127.0.0.1:9753/metrics
+  vmentry export --listen 10.0.0.7:9753   for a Prometheus elsewhere
+  vmentry export --textfile /var/lib/node_exporter/vmentry.prom --interval 15s
+  vmentry export --replay a.hlog          what was recorded, on any machine
+  curl -s localhost:9753/metrics | grep spurious
+
+There is neither encryption nor a password: beyond 127.0.0.1, let a firewall
+or a proxy decide who may read it.")]
+pub struct ExportArgs {
+    /// Where to serve metrics, and /healthz; port 0 takes a free one [default: 127.0.0.1:9753, or nothing with --textfile]
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Write metrics here every interval, for node_exporter's textfile collector
+    #[arg(long, value_name = "PATH")]
+    pub textfile: Option<PathBuf>,
+    /// What tells VMs apart: name, and pid or ordinal, which make new series with every start of a VM
+    #[arg(long, value_name = "LABEL,..", value_delimiter = ',', default_value = "name", value_parser = PossibleValuesParser::new(["name", "pid", "ordinal"]), hide_possible_values = true)]
+    pub vm_labels: Vec<String>,
+    /// Histograms at most, each of some 30 series; entries beyond count for vm="other"
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_series: u32,
+    /// How often figures are brought up to date
+    #[arg(long, value_name = "D", value_parser = duration, default_value = "1s")]
+    pub interval: Duration,
+    /// Serve a recording instead of tracing, all of it at once
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu"])]
+    pub replay: Option<PathBuf>,
+    /// Replay as fast as it was recorded; the sum stays at the end
+    #[arg(long, requires = "replay")]
+    pub paced: bool,
+    /// What to trace
+    #[command(flatten)]
+    pub targets: Targets,
+    /// Print the table of metrics as JSON and end
+    #[arg(long)]
+    pub list_metrics: bool,
 }
 
 /// Arguments of `policy`.

@@ -97,7 +97,7 @@ impl Vms {
             Ok(p) => (vm::name_from(&p.cmdline, &p.cgroup, &p.comm).0, p.start_time_ticks),
             Err(_) => (format!("pid-{tgid}"), 0),
         };
-        let vm = Arc::new(Vm { id: self.next, name, tgid, start_ticks, ordinal });
+        let vm = Arc::new(Vm { id: self.next, name, tgid, start_ticks, ordinal, host: None });
         self.next += 1;
         self.by_address.insert((tgid, kvm), Arc::clone(&vm));
         vm

@@ -206,6 +206,9 @@ fn whole_rounds(windows: Vec<(Option<Label>, Window)>) -> (Vec<Round>, usize) {
 
 fn read(path: &Path, filters: &[Filter]) -> Result<Recording> {
     let mut reader = Reader::new(open(path)?)?;
+    if !reader.header().sources.is_empty() {
+        bail!("it is a merge of {} recordings: compare those themselves", reader.header().sources.len());
+    }
     // Only its VMs and its source: the windows stay apart.
     let mut report = Report { sources: vec![source(path.display().to_string(), reader.header())], ..Report::default() };
     let anchor = reader.header().anchor;
@@ -216,7 +219,7 @@ fn read(path: &Path, filters: &[Filter]) -> Result<Recording> {
         report.sources[0].intervals += 1;
         let length_ns = &mut report.sources[0].length_ns;
         *length_ns = length_ns.saturating_add(interval.length_ns);
-        let interval = report.renumber(interval, &mut vms);
+        let interval = report.renumber(0, interval, &mut vms);
         let start_unix_ns = anchor.to_unix_ns(interval.start_ns);
         parts.push((reader.window(), Parts::of(&interval, &report, &others, !by_vm.is_empty(), start_unix_ns)));
     }

@@ -55,6 +55,9 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// Every one.
+    pub const ALL: [Policy; 4] = [Self::Soft, Self::Hard, Self::Off, Self::Unknown];
+
     /// Lower-case name.
     pub const fn name(self) -> &'static str {
         match self {

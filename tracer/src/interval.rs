@@ -71,7 +71,7 @@ pub struct Series {
 }
 
 /// A virtual machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vm {
     /// number within the recording, from 0
     pub id: u32,
@@ -83,6 +83,9 @@ pub struct Vm {
     pub start_ticks: u64,
     /// 0 for the first VM seen of that process, 1 for the second
     pub ordinal: u32,
+    /// the host's name where there are several: in merged recordings and in reports; else none
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 /// Counts of a stretch of time that are no distributions.
@@ -348,7 +351,7 @@ pub mod tests {
 
     /// A VM for tests.
     pub fn vm(id: u32) -> Arc<Vm> {
-        Arc::new(Vm { id, name: format!("vm{id}"), tgid: 100 + id, start_ticks: 7, ordinal: 0 })
+        Arc::new(Vm { id, name: format!("vm{id}"), tgid: 100 + id, start_ticks: 7, ordinal: 0, host: None })
     }
 
     /// An L1 entry of VMX with everything known, after one like it.

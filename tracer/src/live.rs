@@ -312,7 +312,7 @@ impl Cpu {
 }
 
 /// CPU time of all threads of this process so far, seconds.
-fn used_s() -> f64 {
+pub fn used_s() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid timespec; the clock exists on every Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };

@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser};
 use vmentry::{
     ab, check,
     cli::{CheckArgs, Cli, Command, ExerciseArgs, Format, LiveArgs},
-    comparing, guest, live, output, policy, record, reporting, say,
+    comparing, exporting, guest, live, merging, output, policy, record, reporting, say,
 };
 
 fn main() -> ExitCode {
@@ -35,6 +35,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Report(args) => reporting::run(args).map(|()| ExitCode::SUCCESS),
         Command::Ab(args) => ab::run(args),
         Command::Compare(args) => comparing::run(args),
+        Command::Merge(args) => merging::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Export(args) => exporting::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Exercise(args) => exercise(args).map(|()| ExitCode::SUCCESS),
     }

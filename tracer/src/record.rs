@@ -120,6 +120,7 @@ pub fn header(facts: &Facts, layout: &Layout, options: &Options, interval: Durat
         sites: options.sites.clone(),
         missing: facts.missing.clone(),
         experiment: None,
+        sources: Vec::new(),
     }
 }
 

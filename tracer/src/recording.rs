@@ -44,7 +44,7 @@ pub const VERSION: u32 = 1;
 const LEGEND: &str = "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
 
 /// Bytes of a line at most: a histogram with every bucket there is takes 700 KiB.
-const MAX_LINE: u64 = 4 << 20;
+pub const MAX_LINE: u64 = 4 << 20;
 /// All counts of a recording together: more is not counted in a human's life, and sums of these need no care.
 const MAX_COUNTS: u64 = 1 << 53;
 /// Buckets of an interval's histograms: 200 MB of memory. A line of a few hundred bytes could make a megabyte of them.
@@ -128,6 +128,47 @@ pub struct Header {
     /// the experiment that this is a recording of; none of an ordinary one
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<Experiment>,
+    /// the recordings that this one is a merge of; empty of an ordinary one. What they differ in is told by their own headers
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Source>,
+}
+
+/// One recording of several that are reported on, or were merged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    /// the file, as it was given
+    pub name: String,
+    /// its header
+    pub header: Header,
+    /// how it ended; none where it was cut off
+    pub end: Option<End>,
+    /// ended within an interval or a line
+    pub torn: bool,
+    /// whole intervals read
+    pub intervals: u64,
+    /// ns of observation
+    pub length_ns: u64,
+}
+
+impl Source {
+    /// The timer policy, where it was the same from beginning to end.
+    pub fn policy(&self) -> Policy {
+        let changed = self.end.as_ref().is_some_and(|e| e.policy_changed) || self.header.experiment.is_some();
+        if changed { Policy::Unknown } else { self.header.policy }
+    }
+
+    /// The policy in words, also where it changed.
+    pub fn policy_text(&self) -> String {
+        let name = self.header.policy.name();
+        match &self.header.experiment {
+            Some(e) => format!(
+                "{name} at the beginning, then {} and {} by turns (see 'vmentry compare')",
+                e.arms[0], e.arms[1]
+            ),
+            None if self.policy() == self.header.policy => name.into(),
+            None => format!("{name} at the beginning, another at the end"),
+        }
+    }
 }
 
 /// Two settings of the host, by turns.
@@ -183,6 +224,8 @@ enum Note {
         totals: Box<Totals>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         window: Option<Label>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<u32>,
     },
     End(End),
 }
@@ -271,11 +314,20 @@ impl<W: Write> Writer<W> {
 
     /// Appends an interval.
     pub fn write(&mut self, interval: &Interval) -> Result<()> {
-        self.write_window(interval, None)
+        self.write_noted(interval, None, None)
+    }
+
+    /// Appends an interval of one of the header's [`Header::sources`].
+    pub fn write_of(&mut self, interval: &Interval, source: usize) -> Result<()> {
+        self.write_noted(interval, None, Some(u32::try_from(source)?))
     }
 
     /// Appends an interval that is a window of an experiment; none for one between windows.
     pub fn write_window(&mut self, interval: &Interval, window: Option<Label>) -> Result<()> {
+        self.write_noted(interval, window, None)
+    }
+
+    fn write_noted(&mut self, interval: &Interval, window: Option<Label>, source: Option<u32>) -> Result<()> {
         let mut text = Vec::new();
         for (id, vm) in &interval.vms {
             if self.known_vms.insert(*id) {
@@ -299,7 +351,7 @@ impl<W: Write> Writer<W> {
             }
         }
         let Interval { start_ns, length_ns, totals, .. } = *interval;
-        note(&mut text, &Note::Interval { start_ns, length_ns, totals: Box::new(totals), window })?;
+        note(&mut text, &Note::Interval { start_ns, length_ns, totals: Box::new(totals), window, source })?;
         self.append(&text)
     }
 
@@ -339,6 +391,7 @@ pub struct Reader<R: BufRead> {
     header: Header,
     vms: BTreeMap<u32, Arc<Vm>>,
     window: Option<Label>,
+    source: usize,
     end: Option<End>,
     torn: bool,
     counts: u64,
@@ -349,8 +402,8 @@ impl<R: BufRead> Reader<R> {
     /// Reads the header. Anything else than a recording of this version, or an earlier one, is an error.
     pub fn new(mut input: R) -> Result<Self> {
         let mut first = Vec::new();
-        // A header is a few kilobytes; a foreign file may be one line without end.
-        io::Read::take(&mut input, 1 << 20).read_until(b'\n', &mut first).context("read the header")?;
+        // A header is a few kilobytes, that of a merge has those of its sources; a foreign file may be one line without end.
+        io::Read::take(&mut input, MAX_LINE).read_until(b'\n', &mut first).context("read the header")?;
         #[derive(Deserialize)]
         struct Any {
             format: String,
@@ -381,6 +434,7 @@ impl<R: BufRead> Reader<R> {
             line: 1,
             vms: BTreeMap::new(),
             window: None,
+            source: 0,
             end: None,
             torn: false,
             counts: 0,
@@ -401,6 +455,11 @@ impl<R: BufRead> Reader<R> {
     /// Which window of an experiment the interval read last is; none of an ordinary recording and between windows.
     pub fn window(&self) -> Option<Label> {
         self.window
+    }
+
+    /// Which of the header's [`Header::sources`] the interval read last is of; 0 of a recording that is no merge.
+    pub fn source(&self) -> usize {
+        self.source
     }
 
     /// Whether the file ended within an interval or a line: the recorder was killed, the disk was full.
@@ -443,8 +502,12 @@ impl<R: BufRead> Reader<R> {
             let note = serde_json::from_slice([b"{", json].concat().as_slice())?;
             match note {
                 Note::Vm(vm) => drop(self.vms.insert(vm.id, Arc::new(vm))),
-                Note::Interval { start_ns, length_ns, totals, window } => {
+                Note::Interval { start_ns, length_ns, totals, window, source } => {
                     self.window = window;
+                    self.source = source.unwrap_or(0) as usize;
+                    if self.source >= self.header.sources.len().max(1) {
+                        bail!("an interval of recording {}, which the header does not know", self.source);
+                    }
                     interval.start_ns = start_ns;
                     interval.length_ns = length_ns;
                     interval.totals = *totals;
@@ -534,6 +597,7 @@ pub mod tests {
             sites: vec![],
             missing: vec![],
             experiment: None,
+            sources: vec![],
         }
     }
 

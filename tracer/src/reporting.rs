@@ -17,14 +17,14 @@ use crate::{
     report::{
         Dimension, Filter, Report, Source, View,
         claims::{self, Evidence},
-        csv, html, json, text,
+        csv, html, json, openmetrics, text,
     },
     say,
 };
 
 /// Reads, merges and prints.
 pub fn run(args: &ReportArgs) -> Result<()> {
-    let view = view(args)?;
+    let mut view = view(args)?;
     if args.claims {
         return claims_on(args);
     }
@@ -32,7 +32,16 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     for path in &args.files {
         read(path, &mut report).with_context(|| format!("read {}", path.display()))?;
     }
+    if args.by.is_empty() && report.has_hosts() {
+        view.by.insert(0, Dimension::Host);
+    }
     match args.format {
+        ReportFormat::Openmetrics => {
+            if !args.by.is_empty() || args.top.is_some() {
+                bail!("--format openmetrics has labels of its own: leave --by and --top out");
+            }
+            output::print(&openmetrics::render(&report, &view))
+        }
         ReportFormat::Text => output::print(&text::render(&report, &view)),
         ReportFormat::Html => output::print(&html::render(&report, &view)),
         ReportFormat::Csv => {
@@ -53,6 +62,9 @@ fn claims_on(args: &ReportArgs) -> Result<()> {
     for path in &args.files {
         let failed = || format!("read {}", path.display());
         read(path, &mut evidence.whole).with_context(failed)?;
+        if evidence.whole.sources.last().is_some_and(|s| s.name != path.display().to_string()) {
+            bail!("--claims: {} is a merge: name the recordings themselves", path.display());
+        }
         let policy = evidence.whole.sources.last().map_or(Policy::Unknown, Source::policy);
         if path == Path::new("-") {
             bail!("--claims reads its files twice: name them");
@@ -60,7 +72,7 @@ fn claims_on(args: &ReportArgs) -> Result<()> {
         read(path, evidence.by_policy.entry(policy).or_default()).with_context(failed)?;
     }
     let text = match args.format {
-        ReportFormat::Html | ReportFormat::Csv => {
+        ReportFormat::Html | ReportFormat::Csv | ReportFormat::Openmetrics => {
             bail!("--claims is printed as text or json: choose one of these formats")
         }
         ReportFormat::Text => claims::text(&evidence),
@@ -108,20 +120,32 @@ fn read(path: &Path, report: &mut Report) -> Result<()> {
     read_from(open(path)?, path.display().to_string(), report)
 }
 
-/// Adds a recording to a report.
+/// Adds a recording, or those it is a merge of, to a report.
 pub fn read_from(input: impl BufRead, name: String, report: &mut Report) -> Result<()> {
     let mut reader = Reader::new(input)?;
-    let at = report.sources.len();
-    report.sources.push(source(name, reader.header()));
+    let first = report.sources.len();
+    if reader.header().sources.is_empty() {
+        report.sources.push(source(name, reader.header()));
+    }
+    let merged = reader.header().sources.iter().cloned();
+    report.sources.extend(merged.map(|s| Source { intervals: 0, length_ns: 0, ..s }));
     let mut vms = BTreeMap::new();
     while let Some(interval) = reader.read_interval()? {
+        let at = first + reader.source();
         report.sources[at].intervals += 1;
         let length_ns = &mut report.sources[at].length_ns;
         *length_ns = length_ns.saturating_add(interval.length_ns);
         report.timeline.add(at, reader.header().anchor.to_unix_ns(interval.start_ns), &interval);
-        report.add(interval, &mut vms);
+        report.add(at, interval, &mut vms);
     }
-    report.sources[at].end = reader.end().cloned();
-    report.sources[at].torn = reader.is_torn();
+    for source in &mut report.sources[first..] {
+        if reader.header().sources.is_empty() {
+            source.end = reader.end().cloned();
+        } else if reader.end().is_none() {
+            // A merge that was cut off may lack the rest of any of them.
+            source.end = None;
+        }
+        source.torn |= reader.is_torn();
+    }
     Ok(())
 }

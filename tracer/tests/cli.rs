@@ -155,7 +155,15 @@ fn wrong_flags_exit_2_with_what_there_is() {
 
 #[test]
 fn help_fits_a_terminal_and_shows_examples() {
-    for command in [&["--help"][..], &["record", "--help"], &["report", "--help"], &["check", "--help"]] {
+    let commands = [
+        &["--help"][..],
+        &["record", "--help"],
+        &["report", "--help"],
+        &["check", "--help"],
+        &["export", "--help"],
+        &["merge", "--help"],
+    ];
+    for command in commands {
         let output = Command::new(env!("CARGO_BIN_EXE_vmentry")).args(command).env("COLUMNS", "80").output().unwrap();
         let text = out(&output);
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{command:?} is too wide");

@@ -120,7 +120,20 @@ fn recorder() -> Result<Outcome> {
     if !check.stdout(Stdio::null()).status().context("run vmentry check")?.success() {
         return Ok(Outcome::Skipped("this host cannot be traced: see 'vmentry check'".into()));
     }
-    cargo(&["test", "--quiet", "--package", "vmentry", "--test", "record", "--test", "pty", "--", "--ignored"])
+    cargo(&[
+        "test",
+        "--quiet",
+        "--package",
+        "vmentry",
+        "--test",
+        "record",
+        "--test",
+        "pty",
+        "--test",
+        "export",
+        "--",
+        "--ignored",
+    ])
 }
 
 /// The maps must be of the kind that libbpf knows, so that its tools can load the object and dump them.

@@ -270,7 +270,7 @@ mod tests {
         };
         (0..dirty).for_each(|n| interval.record(&immediate(2000 + n, 1), &vm(0)));
         (0..clean).for_each(|n| interval.record(&immediate(1000 + n, 0), &vm(0)));
-        report.add(interval, &mut BTreeMap::new());
+        report.add(0, interval, &mut BTreeMap::new());
         report
     }
 

@@ -524,7 +524,7 @@ mod tests {
             interval.totals.entries = 40 + dropped;
             (interval.totals.delivered, interval.totals.dropped) = (40, dropped);
             report.timeline.add((n / 200) as usize, n * 1_000_000_000, &interval);
-            report.add(interval, &mut vms);
+            report.add(0, interval, &mut vms);
         }
         report
     }

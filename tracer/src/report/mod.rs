@@ -4,6 +4,7 @@ pub mod claims;
 pub mod csv;
 pub mod html;
 pub mod json;
+pub mod openmetrics;
 pub mod text;
 pub mod timeline;
 
@@ -14,18 +15,21 @@ use tracer_common::{Isa, rules::TimerCause};
 use crate::{
     columns::Column,
     histogram::Histogram,
-    host::Policy,
     interval::{Interval, Key, Series, Vm},
     reasons,
-    recording::{End, Header, Latency},
+    recording::Latency,
     sites::Site,
 };
+
+pub use crate::recording::Source;
 
 use timeline::Timeline;
 
 /// What entries can be grouped and filtered by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dimension {
+    /// name of the host
+    Host,
     /// name of the VM
     Vm,
     /// KVM's number of the vCPU
@@ -42,11 +46,13 @@ pub enum Dimension {
 
 impl Dimension {
     /// Every dimension, in the order of a report's columns.
-    pub const ALL: [Dimension; 6] = [Self::Vm, Self::Vcpu, Self::Level, Self::Reason, Self::Entry, Self::Cause];
+    pub const ALL: [Dimension; 7] =
+        [Self::Host, Self::Vm, Self::Vcpu, Self::Level, Self::Reason, Self::Entry, Self::Cause];
 
     /// Name on the command line and in files.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Host => "host",
             Self::Vm => "vm",
             Self::Vcpu => "vcpu",
             Self::Level => "level",
@@ -96,44 +102,6 @@ pub struct View {
     pub top: Option<usize>,
 }
 
-/// One recording's part of a report.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// the file, as it was given
-    pub name: String,
-    /// its header
-    pub header: Header,
-    /// how it ended; none where it was cut off
-    pub end: Option<End>,
-    /// ended within an interval or a line
-    pub torn: bool,
-    /// whole intervals read
-    pub intervals: u64,
-    /// ns of observation
-    pub length_ns: u64,
-}
-
-impl Source {
-    /// The timer policy, where it was the same from beginning to end.
-    pub fn policy(&self) -> Policy {
-        let changed = self.end.as_ref().is_some_and(|e| e.policy_changed) || self.header.experiment.is_some();
-        if changed { Policy::Unknown } else { self.header.policy }
-    }
-
-    /// The policy in words, also where it changed.
-    pub fn policy_text(&self) -> String {
-        let name = self.header.policy.name();
-        match &self.header.experiment {
-            Some(e) => format!(
-                "{name} at the beginning, then {} and {} by turns (see 'vmentry compare')",
-                e.arms[0], e.arms[1]
-            ),
-            None if self.policy() == self.header.policy => name.into(),
-            None => format!("{name} at the beginning, another at the end"),
-        }
-    }
-}
-
 /// Recordings merged.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -143,6 +111,8 @@ pub struct Report {
     pub whole: Interval,
     /// how it went on
     pub timeline: Timeline,
+    /// by number of a VM: in which of `sources` it was first seen
+    pub origins: BTreeMap<u32, usize>,
 }
 
 /// Entries that share the values of the view's dimensions.
@@ -157,20 +127,24 @@ pub struct Row {
 }
 
 impl Report {
-    /// Adds an interval of a recording. `vms` maps the recording's VM numbers to the report's and is kept between calls.
-    pub fn add(&mut self, interval: Interval, vms: &mut BTreeMap<u32, u32>) {
-        let interval = self.renumber(interval, vms);
+    /// Adds an interval of `sources[at]`. `vms` maps the file's VM numbers to the report's and is kept between calls.
+    pub fn add(&mut self, at: usize, interval: Interval, vms: &mut BTreeMap<u32, u32>) {
+        let interval = self.renumber(at, interval, vms);
         self.whole.merge(&interval);
     }
 
-    /// Takes an interval's VMs in, and gives it back with the report's numbers of them.
-    pub fn renumber(&mut self, mut interval: Interval, vms: &mut BTreeMap<u32, u32>) -> Interval {
+    /// Takes the VMs of an interval of `sources[at]` in, and gives it back with the report's numbers of them.
+    pub fn renumber(&mut self, at: usize, mut interval: Interval, vms: &mut BTreeMap<u32, u32>) -> Interval {
+        let host = self.sources.get(at).map(|s| s.header.host.name.clone()).filter(|name| !name.is_empty());
         for (old, vm) in std::mem::take(&mut interval.vms) {
-            vms.entry(old).or_insert_with(|| {
-                let id = self.number(&vm);
-                self.whole.vms.entry(id).or_insert_with(|| Arc::new(Vm { id, ..Vm::clone(&vm) }));
+            let id = *vms.entry(old).or_insert_with(|| {
+                let id = self.number(at, &vm);
+                self.origins.entry(id).or_insert(at);
                 id
             });
+            let vm =
+                self.whole.vms.entry(id).or_insert_with(|| Arc::new(Vm { id, host: host.clone(), ..Vm::clone(&vm) }));
+            interval.vms.insert(id, Arc::clone(vm));
         }
         let series = std::mem::take(&mut interval.series);
         interval.series = series.into_iter().map(|(k, s)| (Key { vm: vms[&k.vm], ..k }, s)).collect();
@@ -178,20 +152,36 @@ impl Report {
     }
 
     /// The number of a VM that is already known from another recording of the same host and boot, else a new one.
-    fn number(&self, vm: &Vm) -> u32 {
+    fn number(&self, at: usize, vm: &Vm) -> u32 {
+        let boot = |at: usize| self.sources.get(at).map(|s| (&s.header.host.name, &s.header.host.boot_id));
         let same = |other: &&Arc<Vm>| {
             (other.tgid, other.start_ticks, other.ordinal, &other.name)
                 == (vm.tgid, vm.start_ticks, vm.ordinal, &vm.name)
+                && self.origins.get(&other.id).is_some_and(|&origin| boot(origin) == boot(at))
         };
-        let boots: std::collections::BTreeSet<_> = self.sources.iter().map(|s| &s.header.host.boot_id).collect();
-        let known = self.whole.vms.values().find(same).filter(|_| boots.len() <= 1).map(|v| v.id);
+        let known = self.whole.vms.values().find(same).map(|v| v.id);
         known.unwrap_or_else(|| self.whole.vms.keys().next_back().map_or(0, |last| last + 1))
     }
 
-    /// Name of a VM: with its process where several share it, and a number where its process has several.
+    /// Whether the recordings are of more than one host.
+    pub fn has_hosts(&self) -> bool {
+        self.sources.windows(2).any(|pair| pair[0].header.host.name != pair[1].header.host.name)
+    }
+
+    /// Name of a VM among all hosts': that of its host follows where another host has one of the same name.
     pub fn vm_name(&self, id: u32) -> String {
+        let name = self.vm_name_on_host(id);
+        let Some(Vm { name: bare, host: Some(host), .. }) = self.whole.vms.get(&id).map(Arc::as_ref) else {
+            return name;
+        };
+        let elsewhere = self.whole.vms.values().any(|v| v.name == *bare && v.host.as_ref() != Some(host));
+        if elsewhere { format!("{name}@{host}") } else { name }
+    }
+
+    /// Name of a VM on its host: with its process where several share it, and a number where its process has several.
+    pub fn vm_name_on_host(&self, id: u32) -> String {
         let Some(vm) = self.whole.vms.get(&id) else { return format!("vm-{id}") };
-        let namesakes = self.whole.vms.values().filter(|v| v.name == vm.name);
+        let namesakes = self.whole.vms.values().filter(|v| v.name == vm.name && v.host == vm.host);
         let (mut others, mut siblings) = (false, false);
         for v in namesakes.filter(|v| v.id != id) {
             siblings |= v.tgid == vm.tgid && v.start_ticks == vm.start_ticks;
@@ -205,6 +195,7 @@ impl Report {
     /// Value of a dimension as shown; none where it is not known or does not apply.
     pub fn value(&self, key: &Key, dimension: Dimension) -> Option<String> {
         match dimension {
+            Dimension::Host => self.whole.vms.get(&key.vm)?.host.clone(),
             Dimension::Vm => Some(self.vm_name(key.vm)),
             Dimension::Vcpu => Some(key.vcpu.to_string()),
             Dimension::Level => known(key.level.name()),
@@ -348,7 +339,7 @@ pub mod tests {
         };
         let mut report = Report { sources: vec![source], ..Report::default() };
         report.timeline.add(0, 1_700_000_000_000_000_000, &interval);
-        report.add(interval, &mut BTreeMap::new());
+        report.add(0, interval, &mut BTreeMap::new());
         report
     }
 
@@ -389,23 +380,23 @@ pub mod tests {
         let mut report = report();
         let mut again = Interval::starting(9);
         again.record(&event(0, 10, 7, 0), &vm(0));
-        report.add(again.clone(), &mut BTreeMap::new());
+        report.add(0, again.clone(), &mut BTreeMap::new());
         assert_eq!(report.whole.vms.len(), 1);
         let mut others = Interval::starting(9);
         others.record(&event(0, 10, 7, 0), &vm(1));
         others.record(&event(0, 10, 7, 0), &vm(2));
-        report.add(others, &mut BTreeMap::new());
+        report.add(0, others, &mut BTreeMap::new());
         assert_eq!(report.whole.vms.len(), 3);
         let mut other_boot = report.sources[0].clone();
         other_boot.header.host.boot_id = "another".into();
         report.sources.push(other_boot);
-        report.add(again, &mut BTreeMap::new());
+        report.add(1, again, &mut BTreeMap::new());
         assert_eq!(report.whole.vms.len(), 4);
     }
 
     #[test]
     fn a_filter_that_makes_no_sense_is_refused_with_what_there_is() {
-        assert!(Filter::parse("color=red").unwrap_err().contains("vm, vcpu, level"));
+        assert!(Filter::parse("color=red").unwrap_err().contains("host, vm, vcpu, level"));
         assert!(Filter::parse("reason").unwrap_err().contains("DIMENSION=VALUE"));
     }
 }

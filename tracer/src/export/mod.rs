@@ -1,0 +1,10 @@
+//! What is exported: figures summed over the process's life (`state`), as families of samples (`family`), as text and
+//! protobuf. Pure; `exporting.rs` does the I/O.
+
+pub mod bodies;
+pub mod distribution;
+pub mod family;
+pub mod negotiate;
+pub mod protobuf;
+pub mod state;
+pub mod text;

@@ -1,0 +1,220 @@
+//! `vmentry merge`: many recordings in, one out. Nothing is summed up: every interval is kept, with the recording it is of, so that
+//! a report on the merge is a report on the recordings.
+
+use std::{collections::BTreeMap, fs, io::Write, path::Path};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    cli::MergeArgs,
+    clock::Anchor,
+    collect::Accounting,
+    host::{Host, Policy},
+    output,
+    recording::{End, FORMAT, Header, MAX_LINE, PinSource, Reader, Source, VERSION, Writer},
+    report::Report,
+    reporting::{open, read_from},
+    say,
+};
+
+/// Merges as the arguments say.
+pub fn run(args: &MergeArgs) -> Result<()> {
+    let target = fs::canonicalize(&args.output).ok();
+    let mut whole = Report::default();
+    for path in &args.files {
+        if path == Path::new("-") {
+            bail!("merge reads its files twice: name them");
+        }
+        if target.is_some() && fs::canonicalize(path).ok() == target {
+            bail!("{} is to be read and to be written: choose another name with -o", path.display());
+        }
+        let input = open(path).with_context(|| format!("read {}", path.display()))?;
+        read_from(input, path.display().to_string(), &mut whole).with_context(|| format!("read {}", path.display()))?;
+    }
+    let sources = whole.sources;
+    let count = sources.len();
+    let out = output::create(&args.output, args.overwrite)?;
+    let failed = || format!("write {}", args.output.display());
+    let header = header(&sources, std::env::args().collect());
+    if serde_json::to_vec(&header)?.len() as u64 + 2 > MAX_LINE {
+        bail!("merge {count} recordings: their headers are more than {MAX_LINE} bytes: merge fewer");
+    }
+    let mut writer = Writer::new(out, &header).with_context(failed)?;
+    let mut numbering = Report { sources, ..Report::default() };
+    let mut first = 0;
+    for path in &args.files {
+        let input = open(path).with_context(|| format!("read {}", path.display()))?;
+        let mut reader = Reader::new(input).with_context(|| format!("read {}", path.display()))?;
+        append(&mut reader, first, &mut numbering, &mut writer)
+            .with_context(|| format!("merge {} into {}", path.display(), args.output.display()))?;
+        first += reader.header().sources.len().max(1);
+    }
+    writer.finish(end(&numbering.sources)).with_context(failed)?;
+    if args.output != Path::new("-") {
+        say!("merged {count} recordings; next: vmentry report {} --by host,reason", args.output.display());
+    }
+    Ok(())
+}
+
+/// Copies a recording's intervals, with numbers of VMs that are unique in the merge, and with the wall's time.
+fn append<W: Write>(
+    reader: &mut Reader<impl std::io::BufRead>,
+    first: usize,
+    numbering: &mut Report,
+    writer: &mut Writer<W>,
+) -> Result<()> {
+    let anchor = reader.header().anchor;
+    let mut vms = BTreeMap::new();
+    while let Some(interval) = reader.read_interval()? {
+        let at = first + reader.source();
+        let mut interval = numbering.renumber(at, interval, &mut vms);
+        interval.start_ns = anchor.to_unix_ns(interval.start_ns);
+        writer.write_of(&interval, at)?;
+    }
+    Ok(())
+}
+
+/// The merge's own header: what all have in common, or that it is not known.
+fn header(sources: &[Source], command: Vec<String>) -> Header {
+    fn common<T: PartialEq>(sources: &[Source], of: impl Fn(&Source) -> T) -> Option<T> {
+        let first = of(sources.first()?);
+        sources.iter().all(|s| of(s) == first).then_some(first)
+    }
+    let emulated = sources.iter().any(|s| s.header.host.emulated);
+    let host = common(sources, |s| s.header.host.clone()).unwrap_or_else(|| Host {
+        name: format!("{} recordings", sources.len()),
+        emulated,
+        ..Host::default()
+    });
+    let unix_ns = sources.iter().map(|s| s.header.anchor.unix_ns).min().unwrap_or(0);
+    Header {
+        format: FORMAT.into(),
+        version: VERSION,
+        tool: format!("vmentry {}", env!("CARGO_PKG_VERSION")),
+        command,
+        label: None,
+        // Clocks of several hosts: times are the wall's.
+        anchor: Anchor { monotonic_ns: unix_ns, unix_ns },
+        interval_ns: sources.iter().map(|s| s.header.interval_ns).max().unwrap_or(0),
+        ring_bytes: common(sources, |s| s.header.ring_bytes).unwrap_or(0),
+        host,
+        policy: common(sources, Source::policy).unwrap_or(Policy::Unknown),
+        pin_writes_source: common(sources, |s| s.header.pin_writes_source).unwrap_or(PinSource::None),
+        latency: Report { sources: sources.to_vec(), ..Report::default() }.latency(),
+        timer: common(sources, |s| s.header.timer.clone()).flatten(),
+        tickless_cpus: common(sources, |s| s.header.tickless_cpus.clone()).unwrap_or_default(),
+        sites: common(sources, |s| s.header.sites.clone()).unwrap_or_default(),
+        missing: common(sources, |s| s.header.missing.clone()).unwrap_or_default(),
+        experiment: None,
+        sources: sources.to_vec(),
+    }
+}
+
+/// How a merge ends, in order.
+fn end(sources: &[Source]) -> End {
+    let ends = || sources.iter().filter_map(|s| s.end.as_ref());
+    End {
+        reason: "merge".into(),
+        accounting: Accounting {
+            exact: ends().all(|e| e.accounting.exact),
+            open: ends().map(|e| e.accounting.open).fold(0, u64::saturating_add),
+            cpus: Vec::new(),
+        },
+        tsc_khz: None,
+        policy_changed: ends().any(|e| e.policy_changed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::PathBuf, sync::Arc};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        columns::Column,
+        interval::{
+            Interval, Totals, Vm,
+            tests::{event, vm},
+        },
+        recording::tests::header as a_header,
+        report::{View, json, openmetrics, text},
+    };
+
+    /// A recording: its host, its boot, and by interval and entry: VM, vCPU, whether a timer exit, ns and writes.
+    type Made = (u8, u8, Vec<Vec<(u32, u32, bool, u64, u8)>>);
+
+    fn recordings() -> impl Strategy<Value = Vec<Made>> {
+        let entry = (0..3u32, 0..2u32, any::<bool>(), 0..1u64 << 40, 0..3u8);
+        let intervals = proptest::collection::vec(proptest::collection::vec(entry, 0..8), 0..4);
+        proptest::collection::vec((0..3u8, 0..2u8, intervals), 1..5)
+    }
+
+    fn write(path: &Path, (host, boot, intervals): &Made, ends: bool) {
+        let mut header = a_header();
+        header.host.name = format!("host{host}");
+        header.host.boot_id = format!("boot{boot}");
+        header.policy = if *host == 0 { Policy::Soft } else { Policy::Hard };
+        header.anchor.unix_ns += u64::from(*host) * 1_000;
+        let mut writer = Writer::new(fs::File::create(path).unwrap(), &header).unwrap();
+        for (n, entries) in intervals.iter().enumerate() {
+            let mut interval = Interval { start_ns: n as u64 * 10, length_ns: 10, ..Interval::default() };
+            for &(id, vcpu, is_timer, ns, writes) in entries {
+                let vm = if id == 2 { Arc::new(Vm { name: "vm0".into(), ..Vm::clone(&vm(2)) }) } else { vm(id) };
+                interval.record(&event(vcpu, if is_timer { 52 } else { 10 }, ns, writes), &vm);
+            }
+            let delivered = entries.len() as u64;
+            interval.totals = Totals { entries: delivered + 1, delivered, dropped: 1, ..interval.totals };
+            writer.write(&interval).unwrap();
+        }
+        if ends {
+            writer.finish(end(&[])).unwrap();
+        }
+    }
+
+    /// Every view of a report.
+    fn reports(files: &[PathBuf]) -> [String; 3] {
+        let mut report = Report::default();
+        for file in files {
+            read_from(open(file).unwrap(), file.display().to_string(), &mut report).unwrap();
+        }
+        let by = crate::report::Dimension::ALL.to_vec();
+        let view = View { by, filters: vec![], sort: Column::Entries, top: None };
+        [
+            json::render(&report, &view, None).to_string(),
+            text::render(&report, &view),
+            openmetrics::render(&report, &view),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn a_report_on_any_merge_is_the_report_on_its_recordings(made in recordings()) {
+            let dir = std::env::temp_dir().join(format!("vmentry-merging-{}", std::process::id()));
+            fs::create_dir_all(&dir).unwrap();
+            let file = |name: String| dir.join(name);
+            let files: Vec<_> = (0..made.len()).map(|n| file(format!("{n}.hlog"))).collect();
+            for (n, made) in made.iter().enumerate() {
+                write(&files[n], made, n % 3 != 2);
+            }
+            let merge = |from: &[PathBuf], to: &str| {
+                let output = file(to.into());
+                run(&MergeArgs { files: from.to_vec(), output: output.clone(), overwrite: true }).unwrap();
+                output
+            };
+            let whole = reports(&files);
+            prop_assert_eq!(&reports(&[merge(&files, "all.hlog")]), &whole);
+            // A merge of a merge, and one beside a recording.
+            let (some, rest) = files.split_at(files.len() / 2);
+            if !some.is_empty() {
+                let some = merge(some, "some.hlog");
+                let nested: Vec<_> = std::iter::once(some).chain(rest.iter().cloned()).collect();
+                prop_assert_eq!(&reports(&nested), &whole);
+                prop_assert_eq!(&reports(&[merge(&nested, "nested.hlog")]), &whole);
+            }
+            fs::remove_dir_all(&dir).unwrap();
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The report as OpenMetrics text: the metrics of `vmentry export`, as if it had been asked at the end of the recording.
+
+use std::sync::Arc;
+
+use super::{Report, View};
+use crate::{
+    clock::Anchor,
+    export::{
+        family::{About, families},
+        state::{State, VmLabel},
+        text::{self, Dialect},
+    },
+    host::Policy,
+    interval::Vm,
+    recording::{Latency, Source},
+};
+
+/// Everything that passes the view's filters.
+pub fn render(report: &Report, view: &View) -> String {
+    let mut whole = report.whole.clone();
+    whole.series.retain(|key, _| report.passes(key, &view.filters));
+    whole.vms = (whole.vms.into_iter())
+        .map(|(id, vm)| (id, Arc::new(Vm { name: report.vm_name_on_host(id), ..Vm::clone(&vm) })))
+        .collect();
+    let labels = if report.has_hosts() { vec![VmLabel::Host] } else { vec![] };
+    let began = report.sources.iter().map(|s| s.header.anchor.unix_ns).min().unwrap_or(0);
+    let began = Anchor { monotonic_ns: 0, unix_ns: began };
+    let mut state = State::new(labels, usize::MAX, began);
+    state.add(&whole, Anchor { unix_ns: began.unix_ns.saturating_add(whole.length_ns), ..began });
+    let about = about(&report.sources);
+    text::encode(&families(&about, &state), Dialect::OpenMetrics)
+}
+
+/// What is known of the hosts of some recordings.
+pub fn about(sources: &[Source]) -> About {
+    let policy = sources.first().map_or(Policy::Unknown, Source::policy);
+    About {
+        hosts: sources.iter().map(|s| s.header.host.clone()).collect(),
+        policy: if sources.iter().all(|s| s.policy() == policy) { policy } else { Policy::Unknown },
+        latencies: sources.iter().all(|s| s.header.latency != Latency::Disturbed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            Filter,
+            tests::{report, view},
+        },
+        *,
+    };
+
+    #[test]
+    fn the_figures_are_the_reports() {
+        let text = render(&report(), &view());
+        for line in [
+            "vmentry_entries_total{vm=\"vm0\",level=\"L1\",entry=\"dirty\"} 23\n",
+            "vmentry_pin_writes_total{vm=\"vm0\",level=\"L1\"} 46\n",
+            "vmentry_timer_exits_total{vm=\"vm0\",cause=\"deadline\"} 23\n",
+            "vmentry_ring_dropped_total 5\n",
+            "vmentry_policy{policy=\"soft\"} 1\n",
+            "vmentry_observed_seconds_total 2\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+        let filters = vec![Filter::parse("reason=CPUID").unwrap()];
+        assert!(!render(&report(), &View { filters, ..view() }).contains("PREEMPTION"));
+    }
+
+    #[test]
+    fn disturbed_latencies_are_left_out() {
+        let mut report = report();
+        report.sources[0].header.latency = Latency::Disturbed;
+        let text = render(&report, &view());
+        assert!(!text.contains("_seconds_bucket") && text.contains("vmentry_entries_total{"));
+    }
+}

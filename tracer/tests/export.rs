@@ -1,0 +1,513 @@
+//! The real exporter on a recording: its totals are the report's in every format, and no client can hurt it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, ChildStderr, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use prost::Message;
+use serde_json::Value;
+
+const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/lab.hlog");
+const PROTOBUF: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0";
+
+fn vmentry(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vmentry"));
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn failure(args: &[&str]) -> String {
+    let output = vmentry(args).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn stdout(args: &[&str]) -> String {
+    let output = vmentry(args).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&stdout(args)).unwrap()
+}
+
+/// A folder of this test's own.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("vmentry-export-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Exporter {
+    child: Child,
+    address: SocketAddr,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Exporter {
+    fn start(args: &[&str]) -> Self {
+        let mut child = vmentry(&[&["export", "--listen", "127.0.0.1:0"], args].concat()).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("metrics on http://").and_then(|l| l.strip_suffix("/metrics"));
+        Self { child, address: address.unwrap_or_else(|| panic!("{line}")).parse().unwrap(), stderr }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream
+    }
+
+    /// Sends bytes as they are; what comes back until the other side closes.
+    fn send(&self, request: &[u8]) -> Vec<u8> {
+        let mut stream = self.connect();
+        // The other side may refuse before it has read everything.
+        let _ = stream.write_all(request);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        answer
+    }
+
+    /// Status line and headers, and the body.
+    fn get(&self, path: &str, accept: &str) -> (String, Vec<u8>) {
+        let answer = self.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n").as_bytes());
+        let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+        (String::from_utf8(answer[..end].to_vec()).unwrap(), answer[end + 4..].to_vec())
+    }
+
+    fn text(&self, accept: &str) -> String {
+        String::from_utf8(self.get("/metrics", accept).1).unwrap()
+    }
+
+    fn value(&self, name: &str) -> f64 {
+        sum(&self.text(""), name)
+    }
+
+    /// Asks it to end; its code and what it said.
+    fn end(mut self, signal: i32) -> (Option<i32>, String) {
+        // SAFETY: the child has not been waited for, so that the number is its own.
+        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+        let mut said = String::new();
+        self.stderr.read_to_string(&mut said).unwrap();
+        (self.child.wait().unwrap().code(), said)
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sum of all samples of a name, in text.
+fn sum(text: &str, name: &str) -> f64 {
+    let samples = text.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+    samples.map(|l| l.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}
+
+/// What is needed of io.prometheus.client, by the tags of its own schema.
+mod client {
+    use prost::Message;
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct MetricFamily {
+        #[prost(string, tag = "1")]
+        pub name: String,
+        #[prost(message, repeated, tag = "4")]
+        pub metric: Vec<Metric>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Metric {
+        #[prost(message, repeated, tag = "1")]
+        pub label: Vec<LabelPair>,
+        #[prost(message, optional, tag = "3")]
+        pub counter: Option<Counter>,
+        #[prost(message, optional, tag = "7")]
+        pub histogram: Option<Histogram>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct LabelPair {
+        #[prost(string, tag = "1")]
+        pub name: String,
+        #[prost(string, tag = "2")]
+        pub value: String,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Counter {
+        #[prost(double, tag = "1")]
+        pub value: f64,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Histogram {
+        #[prost(uint64, tag = "1")]
+        pub sample_count: u64,
+        #[prost(double, tag = "2")]
+        pub sample_sum: f64,
+        #[prost(message, repeated, tag = "3")]
+        pub bucket: Vec<Bucket>,
+        #[prost(sint32, tag = "5")]
+        pub schema: i32,
+        #[prost(uint64, tag = "7")]
+        pub zero_count: u64,
+        #[prost(message, repeated, tag = "12")]
+        pub positive_span: Vec<BucketSpan>,
+        #[prost(sint64, repeated, packed = "false", tag = "13")]
+        pub positive_delta: Vec<i64>,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Bucket {
+        #[prost(uint64, tag = "1")]
+        pub cumulative_count: u64,
+        #[prost(double, tag = "2")]
+        pub upper_bound: f64,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    pub struct BucketSpan {
+        #[prost(sint32, tag = "1")]
+        pub offset: i32,
+        #[prost(uint32, tag = "2")]
+        pub length: u32,
+    }
+}
+
+fn families(mut bytes: &[u8]) -> BTreeMap<String, Vec<client::Metric>> {
+    let mut families = BTreeMap::new();
+    while !bytes.is_empty() {
+        let family = client::MetricFamily::decode_length_delimited(&mut bytes).unwrap();
+        assert!(families.insert(family.name, family.metric).is_none());
+    }
+    families
+}
+
+/// Upper bounds in seconds and counts.
+fn native(h: &client::Histogram) -> Vec<(f64, u64)> {
+    let (mut index, mut count, mut deltas) = (0, 0, h.positive_delta.iter());
+    let mut buckets = Vec::new();
+    for span in &h.positive_span {
+        index += span.offset;
+        for _ in 0..span.length {
+            count += deltas.next().unwrap();
+            buckets.push(((f64::from(index) / 2f64.powi(h.schema)).exp2(), count as u64));
+            index += 1;
+        }
+    }
+    buckets
+}
+
+#[test]
+fn totals_are_the_reports_in_every_format() {
+    let exporter = Exporter::start(&["--replay", RECORDING]);
+    let totals = &json(&["report", RECORDING, "--format", "json"])["totals"];
+    let report = stdout(&["report", RECORDING, "--format", "openmetrics"]);
+    let (head, classic) = exporter.get("/metrics", "");
+    assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("text/plain; version=0.0.4"), "{head}");
+    let classic = String::from_utf8(classic).unwrap();
+    let openmetrics = exporter.text(OPENMETRICS);
+    assert!(openmetrics.ends_with("# EOF\n") && !classic.contains("# EOF"));
+    for text in [&report, &classic, &openmetrics] {
+        let same = |name: &str, value: &Value| assert_eq!(sum(text, name), value.as_f64().unwrap(), "{name}");
+        same("vmentry_entries_total", &totals["entries"]);
+        same("vmentry_entry_to_exit_seconds_count", &totals["entries"]);
+        same("vmentry_ring_entries_total", &totals["entries"]);
+        same("vmentry_pin_writes_total", &totals["pin_writes"]);
+        let timer_exits: u64 = totals["timer_exits"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+        same("vmentry_timer_exits_total", &timer_exits.into());
+    }
+    // What a report tells of figures, the exporter tells in the same words.
+    let figures = |text: &str| -> Vec<String> {
+        let figures = text.lines().filter(|l| l.contains("{vm=") && !l.contains("_created{"));
+        figures.map(str::to_owned).collect()
+    };
+    assert_eq!(figures(&report), figures(&openmetrics));
+}
+
+#[test]
+fn native_buckets_sums_and_counts_are_those_of_the_report_row_by_row() {
+    let exporter = Exporter::start(&["--replay", RECORDING]);
+    let (head, body) = exporter.get("/metrics", PROTOBUF);
+    assert!(head.contains("proto=io.prometheus.client.MetricFamily; encoding=delimited"), "{head}");
+    let families = families(&body);
+    for (figure, metric, by) in [
+        ("entry_to_exit_ns", "vmentry_entry_to_exit_seconds", "vm,level,reason,entry"),
+        ("exit_to_entry_ns", "vmentry_exit_to_entry_seconds", "vm,level,reason"),
+    ] {
+        let report = json(&["report", RECORDING, "--format", "json", "--by", by]);
+        let rows: Vec<_> = report["series"].as_array().unwrap().iter().filter(|r| !r[figure].is_null()).collect();
+        assert_eq!(families[metric].len(), rows.len());
+        for row in rows {
+            let is_row = |m: &&client::Metric| m.label.iter().all(|l| row[l.name.as_str()] == l.value.as_str());
+            let h = families[metric].iter().find(is_row).unwrap().histogram.as_ref().unwrap();
+            let of = |stat: &str| row[figure][stat].as_f64().unwrap();
+            let buckets = native(h);
+            assert_eq!(h.sample_count as f64, of("count"));
+            assert_eq!(buckets.iter().map(|b| b.1).sum::<u64>() + h.zero_count, h.sample_count);
+            assert_eq!(h.bucket.last().unwrap().cumulative_count, h.sample_count, "none is above 10 s");
+            assert!((h.sample_sum * 1e9 / (of("mean") * of("count")) - 1.0).abs() < 1e-12);
+            for (q, stat) in [(0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (1.0, "max")] {
+                let wanted = (q * h.sample_count as f64).ceil() as u64;
+                let mut seen = h.zero_count;
+                let bucket = buckets.iter().find(|b| {
+                    seen += b.1;
+                    seen >= wanted
+                });
+                let ratio = bucket.unwrap().0 * 1e9 / of(stat);
+                // A native bucket's width, and a bucket of the report's beyond its bound.
+                assert!((0.999..1.0219 * 1.001).contains(&ratio), "{metric} {stat}: {ratio}");
+            }
+        }
+    }
+}
+
+#[test]
+fn it_ends_in_order_on_signals() {
+    for (signal, name) in [(libc::SIGTERM, "SIGTERM"), (libc::SIGINT, "SIGINT")] {
+        let (code, said) = Exporter::start(&["--replay", RECORDING]).end(signal);
+        assert_eq!(code, Some(0));
+        assert!(said.contains(&format!("ended by {name}")), "{said}");
+    }
+}
+
+#[test]
+fn paths_and_methods_that_are_not_there_are_refused() {
+    let exporter = Exporter::start(&["--replay", RECORDING]);
+    let status = |request: &[u8]| {
+        let answer = exporter.send(request);
+        String::from_utf8_lossy(&answer).split(' ').nth(1).unwrap_or("").to_owned()
+    };
+    assert_eq!(status(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"), "200");
+    assert_eq!(status(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"), "200");
+    assert_eq!(status(b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), "200");
+    assert_eq!(status(b"GET /../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n"), "404");
+    assert_eq!(status(b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\nx"), "405");
+    assert_eq!(status(b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"), "400");
+    let long = format!("GET /metrics HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
+    assert_eq!(status(long.as_bytes()), "431");
+}
+
+#[test]
+fn slow_half_open_and_many_clients_get_little_and_harm_nobody() {
+    let exporter = Exporter::start(&["--replay", RECORDING]);
+    let before = exporter.value("process_resident_memory_bytes");
+    // They say nothing, begin a request, or never read the answer.
+    let idle: Vec<_> = (0..16).map(|_| exporter.connect()).collect();
+    let begun = (0..8).map(|_| exporter.connect()).inspect(|mut s| s.write_all(b"GET /metrics HT").unwrap());
+    let deaf =
+        (0..4).map(|_| exporter.connect()).inspect(|mut s| s.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap());
+    let clients: Vec<_> = begun.chain(deaf).collect();
+    let start = Instant::now();
+    assert!(exporter.value("vmentry_entries_total") > 0.0);
+    assert!(start.elapsed() < Duration::from_secs(3), "there are places left for others");
+    let mut answers = Vec::new();
+    thread::scope(|scope| {
+        let asking: Vec<_> = (0..200).map(|_| scope.spawn(|| exporter.get("/metrics", OPENMETRICS).1)).collect();
+        answers.extend(asking.into_iter().map(|a| a.join().unwrap()));
+    });
+    assert!(answers.iter().all(|a| a.ends_with(b"# EOF\n")), "every one of 200 has its whole answer");
+    // Who says nothing is cut off.
+    let mut byte = [0; 512];
+    for mut stream in idle {
+        assert!(matches!(stream.read(&mut byte), Ok(_) | Err(_)));
+    }
+    assert!(start.elapsed() < Duration::from_secs(20));
+    drop(clients);
+    let after = exporter.value("process_resident_memory_bytes");
+    assert!(after < before + f64::from(16 << 20), "{before} -> {after}");
+    assert_eq!(exporter.end(libc::SIGTERM).0, Some(0));
+}
+
+#[test]
+fn an_address_that_is_taken_is_one_clear_error_and_an_open_one_is_said() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let error = failure(&["export", "--replay", RECORDING, "--listen", &address]);
+    assert!(error.contains(&address) && error.contains("--listen"), "{error}");
+    assert!(failure(&["export", "--replay", "/no/such/file", "--listen", "127.0.0.1:0"]).contains("/no/such/file"));
+    let mut open = vmentry(&["export", "--replay", RECORDING, "--listen", "0.0.0.0:0"]).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(open.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    open.kill().unwrap();
+    open.wait().unwrap();
+    assert!(line.contains("no password"), "{line}");
+}
+
+#[test]
+fn a_textfile_needs_no_listener() {
+    let folder = Folder::new("textfile");
+    let file = folder.file("vmentry.prom");
+    let mut child = vmentry(&["export", "--replay", RECORDING, "--textfile", &file]).spawn().unwrap();
+    let start = Instant::now();
+    while !PathBuf::from(&file).exists() && start.elapsed() < Duration::from_secs(20) {
+        thread::sleep(Duration::from_millis(10));
+    }
+    // SAFETY: the child has not been waited for, so that the number is its own.
+    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    assert!(child.wait().unwrap().success());
+    let text = fs::read_to_string(&file).unwrap();
+    assert_eq!(sum(&text, "vmentry_entries_total"), 272.0);
+    assert!(
+        !text.contains("\nprocess_") && !text.contains("_created"),
+        "node_exporter has its own, and reads classic text"
+    );
+    assert!(
+        failure(&["export", "--replay", RECORDING, "--textfile", "/no/folder/x.prom"]).contains("/no/folder/x.prom")
+    );
+}
+
+#[test]
+fn a_paced_replay_begins_with_nothing_and_keeps_the_sum() {
+    let exporter = Exporter::start(&["--replay", RECORDING, "--paced"]);
+    let start = Instant::now();
+    while exporter.value("vmentry_entries_total") < 272.0 && start.elapsed() < Duration::from_secs(20) {
+        thread::sleep(Duration::from_millis(50));
+    }
+    thread::sleep(Duration::from_millis(600));
+    assert_eq!(exporter.value("vmentry_entries_total"), 272.0);
+}
+
+#[test]
+fn the_bound_of_series_is_kept_and_seen() {
+    let exporter = Exporter::start(&["--replay", RECORDING, "--max-series", "5"]);
+    let text = exporter.text("");
+    assert_eq!(sum(&text, "vmentry_entries_total"), 272.0);
+    assert_eq!(sum(&text, "vmentry_series_limit"), 5.0);
+    let folded = sum(&text, "vmentry_folded_entries_total");
+    assert!(folded > 0.0 && text.contains("vm=\"other\""), "{folded}");
+}
+
+/// The lab's recording as another host would have made it.
+fn of_another_host(folder: &Folder) -> String {
+    let text = fs::read_to_string(RECORDING).unwrap();
+    let (first, rest) = text.split_once('\n').unwrap();
+    let mut header: Value = serde_json::from_str(&first[1..]).unwrap();
+    header["host"]["name"] = "b".into();
+    header["host"]["boot_id"] = "another".into();
+    header["policy"] = "hard".into();
+    let file = folder.file("b.hlog");
+    fs::write(&file, format!("#{header}\n{rest}")).unwrap();
+    file
+}
+
+#[test]
+fn a_report_on_a_merge_is_the_report_on_its_recordings() {
+    let folder = Folder::new("merge");
+    let (other, merged, twice) = (of_another_host(&folder), folder.file("m.hlog"), folder.file("mm.hlog"));
+    stdout(&["merge", "-o", &merged, RECORDING, &other]);
+    stdout(&["merge", "-o", &twice, &merged, RECORDING]);
+    for args in [
+        &["--format", "json"][..],
+        &["--format", "html"],
+        &["--format", "openmetrics"],
+        &["--by", "host,reason"],
+        &[],
+        &["--filter", "host=b"],
+    ] {
+        assert_eq!(
+            stdout(&[&["report", RECORDING, &other], args].concat()),
+            stdout(&[&["report", &merged], args].concat()),
+            "{args:?}"
+        );
+        assert_eq!(
+            stdout(&[&["report", RECORDING, &other, RECORDING], args].concat()),
+            stdout(&[&["report", &twice], args].concat()),
+            "{args:?}"
+        );
+    }
+    let report = json(&["report", &merged, "--format", "json", "--by", "host"]);
+    assert_eq!(report["policy"], "mixed");
+    let rows: Vec<_> = report["series"].as_array().unwrap().iter().map(|r| (&r["host"], &r["entries"])).collect();
+    assert_eq!(rows, [(&"b".into(), &272.into()), (&"lab".into(), &272.into())]);
+    let exporter = Exporter::start(&["--replay", &merged]);
+    assert_eq!(exporter.value("vmentry_entries_total"), 544.0);
+    assert!(exporter.text("").contains("host=\"b\""));
+}
+
+#[test]
+fn a_merge_never_writes_over_what_it_reads_and_is_refused_where_it_makes_no_sense() {
+    let folder = Folder::new("refused");
+    let (other, merged) = (of_another_host(&folder), folder.file("m.hlog"));
+    stdout(&["merge", "-o", &merged, RECORDING, &other]);
+    let before = fs::read(&other).unwrap();
+    assert!(failure(&["merge", "--overwrite", "-o", &other, RECORDING, &other]).contains("another name"));
+    assert_eq!(fs::read(&other).unwrap(), before);
+    assert!(failure(&["merge", "-o", &merged, RECORDING]).contains("--overwrite"));
+    assert!(failure(&["compare", &merged, RECORDING]).contains("merge of 2"));
+    assert!(failure(&["report", "--claims", &merged]).contains("merge"));
+    let bytes = fs::read(&merged).unwrap();
+    let torn = folder.file("torn.hlog");
+    fs::write(&torn, &bytes[..bytes.len() * 9 / 10]).unwrap();
+    let report = json(&["report", &torn, "--format", "json"]);
+    assert!(report["recordings"].as_array().unwrap().iter().all(|r| r["ended"].is_null()));
+    let strange = String::from_utf8(bytes).unwrap().replace("\"source\":1", "\"source\":2");
+    fs::write(&torn, strange).unwrap();
+    assert!(failure(&["report", &torn]).contains("damaged"));
+}
+
+#[test]
+fn the_table_of_metrics_is_what_is_exported() {
+    let table = json(&["export", "--list-metrics"]);
+    assert_eq!(table["format"], "vmentry-metrics/1");
+    let exporter = Exporter::start(&["--replay", RECORDING]);
+    let exported = families(&exporter.get("/metrics", PROTOBUF).1);
+    let names: Vec<_> = table["metrics"].as_array().unwrap().iter().map(|m| m["name"].as_str().unwrap()).collect();
+    assert_eq!(names.len(), exported.len());
+    assert!(names.iter().all(|n| exported.contains_key(*n)));
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn live_export_answers_and_leaves_nothing_attached() {
+    let loaded = || -> usize {
+        let programs = aya::programs::loaded_programs().flatten();
+        programs.filter(|p| p.name_as_str().is_some_and(|n| n.starts_with("kvm_e"))).count()
+    };
+    let exporter = Exporter::start(&["--interval", "50ms"]);
+    let start = Instant::now();
+    while exporter.value("vmentry_intervals_total") < 3.0 && start.elapsed() < Duration::from_secs(20) {
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(loaded() >= 2);
+    assert!(exporter.get("/healthz", "").0.starts_with("HTTP/1.1 200"));
+    assert!(exporter.value("vmentry_last_interval_timestamp_seconds") > 1.7e9);
+    let (code, said) = exporter.end(libc::SIGTERM);
+    assert_eq!(code, Some(0), "{said}");
+    // The kernel frees programs a moment later.
+    let end = Instant::now();
+    while loaded() > 0 {
+        assert!(end.elapsed() < Duration::from_secs(20), "programs are left attached");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
