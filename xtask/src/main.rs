@@ -4,6 +4,7 @@
 
 mod build;
 mod companion;
+mod dashboards;
 mod debian;
 mod demo;
 mod ebpf;
@@ -26,6 +27,8 @@ enum Task {
     Dist,
     /// Build the eBPF objects, or check the committed ones
     Ebpf(ebpf::Arguments),
+    /// Write Grafana's dashboards and Prometheus's rules, or check the committed ones
+    Dashboards(dashboards::Arguments),
     Lab(lab::cli::Arguments),
     Patches(patches::Arguments),
 }
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }),
         Task::Ebpf(arguments) => ebpf::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Dashboards(arguments) => dashboards::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lab(arguments) => lab::cli::run(arguments),
         Task::Patches(arguments) => patches::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
