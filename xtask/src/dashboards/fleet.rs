@@ -122,9 +122,9 @@ fn hosts() -> Row {
         ),
         Panel::new(
             Kind::Table,
-            "Hosts",
+            "What runs where",
             "none",
-            "What runs where: kernel, CPU, and whether it is virtualized or emulated, in which case its times are no times of a CPU.",
+            "Kernel, CPU, and whether it is virtualized or emulated, in which case its times are no times of a CPU.",
             &[("vmentry_host_info{HOST}", "host")],
         ),
     ];

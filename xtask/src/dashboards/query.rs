@@ -31,6 +31,9 @@ pub fn names(query: &str) -> Names {
         if LISTS.contains(&word) && next == Some(&Token::Sign('(')) {
             names.groupings.extend(words_until(&tokens, &mut at, ')'));
         } else if LISTS.contains(&word) || KEYWORDS.contains(&word.to_lowercase().as_str()) {
+            // No name.
+        } else if matches!(next, Some(Token::Word("by" | "without"))) {
+            // An aggregation whose labels come first.
         } else if next == Some(&Token::Sign('{')) {
             names.selectors.push((word.to_owned(), words_until(&tokens, &mut at, '}')));
         } else if next != Some(&Token::Sign('(')) {
