@@ -5,11 +5,13 @@
 mod build;
 mod companion;
 mod dashboards;
+mod deb;
 mod debian;
 mod demo;
 mod ebpf;
 mod lab;
 mod patches;
+mod prometheus;
 mod test;
 mod witness;
 
@@ -25,10 +27,14 @@ enum Task {
     Test(test::Arguments),
     /// Build the static release binary, one file to copy to a host
     Dist,
+    /// Build the Debian package
+    Deb,
     /// Build the eBPF objects, or check the committed ones
     Ebpf(ebpf::Arguments),
     /// Write Grafana's dashboards and Prometheus's rules, or check the committed ones
     Dashboards(dashboards::Arguments),
+    /// Ask a real Prometheus every query of dashboards and rules, over recordings that the exporter plays
+    Prometheus,
     Lab(lab::cli::Arguments),
     Patches(patches::Arguments),
 }
@@ -41,6 +47,11 @@ fn main() -> ExitCode {
             println!("{}", path.display());
             ExitCode::SUCCESS
         }),
+        Task::Deb => deb::build().map(|path| {
+            println!("{}", path.display());
+            ExitCode::SUCCESS
+        }),
+        Task::Prometheus => prometheus::run().map(|()| ExitCode::SUCCESS),
         Task::Ebpf(arguments) => ebpf::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Dashboards(arguments) => dashboards::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lab(arguments) => lab::cli::run(arguments),

@@ -11,16 +11,16 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    build, companion, debian, ebpf,
+    build, companion, dashboards, deb, debian, ebpf,
     lab::{self, Cpu, Kernel, Machine},
     patches::{self, Flavour},
-    witness,
+    prometheus, witness,
 };
 
 /// Arguments of `test`.
 #[derive(Args)]
 pub struct Arguments {
-    /// Leave the emulated machines out
+    /// Leave the static binary, its package and the emulated machines out
     #[arg(long)]
     fast: bool,
 }
@@ -41,9 +41,12 @@ const STEPS: &[Step] = &[
     ("bpftool loads the object", bpftool),
     ("programs on the running kernel", programs),
     ("recorder on the running kernel", recorder),
+    ("dashboards against the table of metrics", || dashboards::check().map(|()| Outcome::Passed)),
+    ("prometheus", || prometheus::run().map(|()| Outcome::Passed)),
 ];
 
 const LABS: &[Step] = &[
+    ("debian package and service", || deb::check().map(|()| Outcome::Passed)),
     ("companion patches", || patches::check_all().map(|()| Outcome::Passed)),
     ("lab amd 6.12", || in_lab(Cpu::Amd, Kernel::V6_12)),
     ("lab intel 6.12", || in_lab(Cpu::Intel, Kernel::V6_12)),
