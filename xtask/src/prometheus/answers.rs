@@ -10,13 +10,14 @@ use crate::prometheus::http;
 /// Values of a report's histograms are upper bounds of buckets of three digits.
 const HDR_ERROR: f64 = 1.001;
 
-/// Whether a vector or a matrix has a finite number or a histogram with something in it.
-pub fn has_number(result: &Value) -> bool {
-    each(result).any(|(value, histogram)| match (value, histogram) {
-        (Some(value), _) => number(&value[1]).is_some_and(f64::is_finite),
-        (_, Some(histogram)) => number(&histogram[1]["count"]).is_some_and(|count| count > 0.0),
-        _ => false,
-    })
+/// The largest finite number, or count of a histogram, in a vector or matrix; none where there is none.
+pub fn largest(result: &Value) -> Option<f64> {
+    let numbers = each(result).filter_map(|(value, histogram)| match (value, histogram) {
+        (Some(value), _) => number(&value[1]),
+        (_, Some(histogram)) => number(&histogram[1]["count"]),
+        _ => None,
+    });
+    numbers.filter(|number| number.is_finite()).reduce(f64::max)
 }
 
 /// Whether it has a histogram with buckets.
@@ -151,13 +152,13 @@ mod tests {
 
     #[test]
     fn nothing_and_no_number_are_no_answer() {
-        assert!(!has_number(&json!([])));
-        assert!(!has_number(&json!([{"metric": {}, "values": [[1, "NaN"], [2, "+Inf"]]}])));
-        assert!(has_number(&json!([{"metric": {}, "values": [[1, "NaN"], [2, "0"]]}])));
-        assert!(has_number(&json!([{"metric": {}, "value": [1, "3"]}])));
+        assert_eq!(largest(&json!([])), None);
+        assert_eq!(largest(&json!([{"metric": {}, "values": [[1, "NaN"], [2, "+Inf"]]}])), None);
+        assert_eq!(largest(&json!([{"metric": {}, "values": [[1, "NaN"], [2, "0"]]}])), Some(0.0));
+        assert_eq!(largest(&json!([{"metric": {}, "value": [1, "3"]}])), Some(3.0));
         let histogram =
             json!([{"metric": {}, "histogram": [1, {"count": "2", "sum": "3", "buckets": [[0, "1", "2", "2"]]}]}]);
-        assert!(has_number(&histogram) && has_buckets(&histogram));
+        assert!(largest(&histogram) == Some(2.0) && has_buckets(&histogram));
         assert!(!has_buckets(&json!([{"metric": {}, "values": [[1, "1"]]}])));
     }
 }

@@ -9,7 +9,7 @@ pub struct Variant {
     pub host: &'static str,
     /// its policy
     pub policy: &'static str,
-    /// whether its deadline exits are spurious, and an entry is lost in each interval
+    /// whether its deadline exits are spurious, and in each interval an entry is lost and something else is not seen
     pub troubled: bool,
 }
 
@@ -65,7 +65,9 @@ fn counts(line: &str, times: u64, variant: &Variant) -> Result<String> {
     if variant.troubled {
         let entries = number(&interval["totals"]["entries"])?;
         interval["totals"]["entries"] = (entries + 1).into();
-        interval["totals"]["dropped"] = 1.into();
+        for total in ["dropped", "unmatched", "malformed", "not_kept", "td_entries"] {
+            interval["totals"][total] = 1.into();
+        }
     }
     Ok(format!("#{counts}"))
 }
