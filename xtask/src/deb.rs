@@ -8,8 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use clap::Args;
 
-use crate::{build, debian, patches::output::output};
+use crate::{
+    build, debian,
+    patches::output::output,
+    prometheus::server::{self, Server},
+};
 
 /// Built from crates.io where the cache has it not.
 const CARGO_DEB: &str = "3.8.0";
@@ -26,8 +31,25 @@ const CONTENTS: [&str; 6] = [
     "./usr/share/doc/vmentry/CHANGELOG.md",
 ];
 
+/// Arguments of `deb`.
+#[derive(Args)]
+pub struct Arguments {
+    /// Check what is in it, too, and the service
+    #[arg(long)]
+    check: bool,
+}
+
+/// Builds the package, and checks it where that is asked for.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.check {
+        return check();
+    }
+    println!("{}", build()?.display());
+    Ok(())
+}
+
 /// Builds the package and returns its path.
-pub fn build() -> Result<PathBuf> {
+fn build() -> Result<PathBuf> {
     build::static_binary("vmentry")?;
     let cargo_deb = debian::cached(&format!("cargo-deb-{CARGO_DEB}"), |folder| {
         eprintln!("installing with cargo: cargo-deb {CARGO_DEB} (some minutes)");
@@ -109,6 +131,35 @@ fn check_service(root: &Path) -> Result<()> {
     let result = output(&mut security).context("the service is exposed by more than it was")?;
     println!("{}", result.lines().last().unwrap_or_default());
     Ok(())
+}
+
+/// Starts a live exporter as nobody, with the service's capabilities and no others, and asks it for metrics. Needs root, to have
+/// something to give away, and a host that can be traced.
+pub fn run_as_service() -> Result<()> {
+    debian::install(&[("setpriv", "util-linux")])?;
+    let mut cargo = Command::new(build::cargo());
+    cargo.args(["build", "--quiet", "--package", "vmentry"]).current_dir(build::root());
+    ensure!(cargo.status().context("run cargo")?.success(), "build vmentry");
+    // Where everybody may run it: the target folder may be root's own.
+    let binary = std::env::temp_dir().join(format!("vmentry-service-{}", std::process::id()));
+    fs::copy(build::target_dir().join("debug/vmentry"), &binary).context("copy vmentry")?;
+    let result = answers_as_nobody(&binary);
+    let _ = fs::remove_file(&binary);
+    result
+}
+
+fn answers_as_nobody(binary: &Path) -> Result<()> {
+    let log = build::target_dir().join("as-service.log");
+    let port = server::free_port()?;
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]);
+    command.args(["inh", "ambient"].map(|set| format!("--{set}-caps=-all,+bpf,+perfmon")));
+    command.arg("--bounding-set=-all,+bpf,+perfmon").arg(binary);
+    command.args(["export", "--listen", &format!("127.0.0.1:{port}")]).current_dir("/");
+    let exporter = Server::start(&mut command, port, log, "/metrics")?;
+    let metrics = exporter.get("/metrics")?;
+    ensure!(metrics.contains("vmentry_host_info{"), "the exporter without root says: {metrics}");
+    exporter.stop()
 }
 
 /// Whether bpf(2) is allowed after @privileged, which contains it, was taken away.

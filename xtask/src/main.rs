@@ -28,7 +28,7 @@ enum Task {
     /// Build the static release binary, one file to copy to a host
     Dist,
     /// Build the Debian package
-    Deb,
+    Deb(deb::Arguments),
     /// Build the eBPF objects, or check the committed ones
     Ebpf(ebpf::Arguments),
     /// Write Grafana's dashboards and Prometheus's rules, or check the committed ones
@@ -47,10 +47,7 @@ fn main() -> ExitCode {
             println!("{}", path.display());
             ExitCode::SUCCESS
         }),
-        Task::Deb => deb::build().map(|path| {
-            println!("{}", path.display());
-            ExitCode::SUCCESS
-        }),
+        Task::Deb(arguments) => deb::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Prometheus => prometheus::run().map(|()| ExitCode::SUCCESS),
         Task::Ebpf(arguments) => ebpf::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Dashboards(arguments) => dashboards::run(&arguments).map(|()| ExitCode::SUCCESS),

@@ -41,6 +41,7 @@ const STEPS: &[Step] = &[
     ("bpftool loads the object", bpftool),
     ("programs on the running kernel", programs),
     ("recorder on the running kernel", recorder),
+    ("exporter with the service's capabilities", as_service),
     ("dashboards against the table of metrics", || dashboards::check().map(|()| Outcome::Passed)),
     ("prometheus", || prometheus::run().map(|()| Outcome::Passed)),
 ];
@@ -113,15 +114,28 @@ fn programs() -> Result<Outcome> {
 }
 
 fn recorder() -> Result<Outcome> {
+    if let Some(why) = cannot_trace()? {
+        return Ok(Outcome::Skipped(why));
+    }
+    cargo(&["test", "--quiet", "--package", "vmentry", "--test", "record", "--test", "pty", "--", "--ignored"])
+}
+
+fn as_service() -> Result<Outcome> {
+    if let Some(why) = cannot_trace()? {
+        return Ok(Outcome::Skipped(why));
+    }
+    deb::run_as_service().map(|()| Outcome::Passed)
+}
+
+/// Why nothing can be traced here; none where it can.
+fn cannot_trace() -> Result<Option<String>> {
     if !is_root() {
-        return Ok(Outcome::Skipped(NOT_ROOT.into()));
+        return Ok(Some(NOT_ROOT.into()));
     }
     let mut check = Command::new(build::cargo());
     check.args(["run", "--quiet", "--package", "vmentry", "--", "check"]).current_dir(build::root());
-    if !check.stdout(Stdio::null()).status().context("run vmentry check")?.success() {
-        return Ok(Outcome::Skipped("this host cannot be traced: see 'vmentry check'".into()));
-    }
-    cargo(&["test", "--quiet", "--package", "vmentry", "--test", "record", "--test", "pty", "--", "--ignored"])
+    let ready = check.stdout(Stdio::null()).status().context("run vmentry check")?.success();
+    Ok((!ready).then(|| "this host cannot be traced: see 'vmentry check'".into()))
 }
 
 /// The maps must be of the kind that libbpf knows, so that its tools can load the object and dump them.

@@ -109,7 +109,7 @@ pub const ALERTS: &[Alert] = &[
         holds: "10m",
         severity: "warning",
         summary: "{{ $labels.instance }}: {{ $value | humanizePercentage }} of the VM entries were not seen",
-        description: "The rings were full: percentiles are of what was seen. Give vmentry export larger rings (--ring-kib), or the host more idle CPU.",
+        description: "The rings were full: percentiles are of what was seen. Let vmentry export have CPU when it wants some (CPUWeight=, Nice= of its service), or watch fewer VMs (--vm).",
     },
     Alert {
         name: "VmentrySpuriousTimerExits",

@@ -4,7 +4,7 @@
 mod answers;
 mod http;
 mod recordings;
-mod server;
+pub mod server;
 
 use std::{
     fs,

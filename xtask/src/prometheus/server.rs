@@ -45,6 +45,11 @@ impl Server {
         Ok(server)
     }
 
+    /// A page of it.
+    pub fn get(&self, path: &str) -> Result<String> {
+        http::get(self.port, path, "text/plain")
+    }
+
     fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
