@@ -2,7 +2,7 @@
 
 use crate::dashboards::{
     POLICIES,
-    grafana::{Dashboard, Kind, Panel, Row, Variable},
+    grafana::{Dashboard, Kind, LABELS, Panel, Row, Variable},
 };
 
 /// The dashboard of a fleet.
@@ -125,7 +125,7 @@ fn hosts() -> Row {
             "What runs where",
             "none",
             "Kernel, CPU, and whether it is virtualized or emulated, in which case its times are no times of a CPU.",
-            &[("vmentry_host_info{HOST}", "host")],
+            &[("vmentry_host_info{HOST}", LABELS)],
         ),
     ];
     Row { title: "By host", panels }

@@ -7,6 +7,9 @@ const SCHEMA: u32 = 38;
 /// Columns of Grafana's grid.
 const WIDTH: u32 = 24;
 
+/// Legend of a query in a table whose values say nothing: it is all in the labels.
+pub const LABELS: &str = "labels";
+
 /// A dashboard.
 pub struct Dashboard {
     /// in its address, for ever
@@ -168,25 +171,22 @@ impl Panel {
         }
         if self.kind == Kind::Table {
             // A row per series: their labels and, from each query, a value.
+            let mut excluded = json!({"Time": true, "__name__": true, "job": true});
+            let mut renamed = json!({});
+            for (query, letter) in self.queries.iter().zip('A'..) {
+                // Values of several queries come as "Value #A", "Value #B"; that of a single one as "Value".
+                let value = if self.queries.len() == 1 { "Value".to_owned() } else { format!("Value #{letter}") };
+                match query.legend {
+                    LABELS => excluded[value] = json!(true),
+                    legend => renamed[value] = json!(legend),
+                }
+            }
             panel["transformations"] = json!([
                 {"id": "merge", "options": {}},
-                {"id": "organize", "options": {
-                    "excludeByName": {"Time": true, "__name__": true, "job": true},
-                    "indexByName": {},
-                    "renameByName": self.value_names(),
-                }},
+                {"id": "organize", "options": {"excludeByName": excluded, "indexByName": {}, "renameByName": renamed}},
             ]);
         }
         panel
-    }
-
-    /// Values of several queries come as "Value #A", "Value #B"; that of a single one as "Value".
-    fn value_names(&self) -> Value {
-        let name = |letter: char| match self.queries.len() {
-            1 => "Value".to_owned(),
-            _ => format!("Value #{letter}"),
-        };
-        self.queries.iter().zip('A'..).map(|(query, letter)| (name(letter), json!(query.legend))).collect()
     }
 
     fn target(&self, query: &Query, letter: char) -> Value {

@@ -2,7 +2,7 @@
 
 use crate::dashboards::{
     POLICIES,
-    grafana::{Dashboard, Kind, Panel, Row, Variable},
+    grafana::{Dashboard, Kind, LABELS, Panel, Row, Variable},
 };
 
 /// The dashboard of one host.
@@ -97,7 +97,7 @@ fn now() -> Row {
             "Host",
             "none",
             "What runs here: kernel, CPU, and whether it is virtualized or emulated, in which case times are no times of a CPU.",
-            &[("vmentry_host_info{HOST}", "host")],
+            &[("vmentry_host_info{HOST}", LABELS)],
         )
         .wide(24),
     ];
