@@ -4,7 +4,8 @@ use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// What the static binary is built for.
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The workspace's root.
 pub fn root() -> &'static Path {

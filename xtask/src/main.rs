@@ -4,12 +4,15 @@
 
 mod build;
 mod companion;
+mod dashboards;
+mod deb;
 mod debian;
 mod demo;
 mod ebpf;
 mod experiment;
 mod lab;
 mod patches;
+mod prometheus;
 mod test;
 mod witness;
 
@@ -25,8 +28,14 @@ enum Task {
     Test(test::Arguments),
     /// Build the static release binary, one file to copy to a host
     Dist,
+    /// Build the Debian package
+    Deb(deb::Arguments),
     /// Build the eBPF objects, or check the committed ones
     Ebpf(ebpf::Arguments),
+    /// Write Grafana's dashboards and Prometheus's rules, or check the committed ones
+    Dashboards(dashboards::Arguments),
+    /// Ask a real Prometheus every query of dashboards and rules, over recordings that the exporter plays
+    Prometheus,
     Lab(lab::cli::Arguments),
     Patches(patches::Arguments),
 }
@@ -39,7 +48,10 @@ fn main() -> ExitCode {
             println!("{}", path.display());
             ExitCode::SUCCESS
         }),
+        Task::Deb(arguments) => deb::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Prometheus => prometheus::run().map(|()| ExitCode::SUCCESS),
         Task::Ebpf(arguments) => ebpf::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Dashboards(arguments) => dashboards::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lab(arguments) => lab::cli::run(arguments),
         Task::Patches(arguments) => patches::run(&arguments).map(|()| ExitCode::SUCCESS),
     };

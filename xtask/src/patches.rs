@@ -4,7 +4,7 @@ mod build;
 mod check;
 mod headers;
 mod module;
-mod output;
+pub mod output;
 mod package;
 mod series;
 mod source;

@@ -11,16 +11,16 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    build, companion, debian, ebpf, experiment,
+    build, companion, dashboards, deb, debian, ebpf, experiment,
     lab::{self, Cpu, Kernel, Machine},
     patches::{self, Flavour},
-    witness,
+    prometheus, witness,
 };
 
 /// Arguments of `test`.
 #[derive(Args)]
 pub struct Arguments {
-    /// Leave the emulated machines out
+    /// Leave the static binary, its package and the emulated machines out
     #[arg(long)]
     fast: bool,
 }
@@ -42,9 +42,13 @@ const STEPS: &[Step] = &[
     ("bpftool loads the object", bpftool),
     ("programs on the running kernel", programs),
     ("recorder on the running kernel", recorder),
+    ("exporter with the service's capabilities", as_service),
+    ("dashboards against the table of metrics", || dashboards::check().map(|()| Outcome::Passed)),
+    ("prometheus", || prometheus::run().map(|()| Outcome::Passed)),
 ];
 
 const LABS: &[Step] = &[
+    ("debian package and service", || deb::check().map(|()| Outcome::Passed)),
     ("companion patches", || patches::check_all().map(|()| Outcome::Passed)),
     ("lab amd 6.12", || in_lab(Cpu::Amd, Kernel::V6_12)),
     ("lab intel 6.12", || in_lab(Cpu::Intel, Kernel::V6_12)),
@@ -112,13 +116,8 @@ fn programs() -> Result<Outcome> {
 }
 
 fn recorder() -> Result<Outcome> {
-    if !is_root() {
-        return Ok(Outcome::Skipped(NOT_ROOT.into()));
-    }
-    let mut check = Command::new(build::cargo());
-    check.args(["run", "--quiet", "--package", "vmentry", "--", "check"]).current_dir(build::root());
-    if !check.stdout(Stdio::null()).status().context("run vmentry check")?.success() {
-        return Ok(Outcome::Skipped("this host cannot be traced: see 'vmentry check'".into()));
+    if let Some(why) = cannot_trace()? {
+        return Ok(Outcome::Skipped(why));
     }
     cargo(&[
         "test",
@@ -134,6 +133,24 @@ fn recorder() -> Result<Outcome> {
         "--",
         "--ignored",
     ])
+}
+
+fn as_service() -> Result<Outcome> {
+    if let Some(why) = cannot_trace()? {
+        return Ok(Outcome::Skipped(why));
+    }
+    deb::run_as_service().map(|()| Outcome::Passed)
+}
+
+/// Why nothing can be traced here; none where it can.
+fn cannot_trace() -> Result<Option<String>> {
+    if !is_root() {
+        return Ok(Some(NOT_ROOT.into()));
+    }
+    let mut check = Command::new(build::cargo());
+    check.args(["run", "--quiet", "--package", "vmentry", "--", "check"]).current_dir(build::root());
+    let ready = check.stdout(Stdio::null()).status().context("run vmentry check")?.success();
+    Ok((!ready).then(|| "this host cannot be traced: see 'vmentry check'".into()))
 }
 
 /// The maps must be of the kind that libbpf knows, so that its tools can load the object and dump them.

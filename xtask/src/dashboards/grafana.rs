@@ -1,0 +1,416 @@
+//! Grafana's dashboards as its JSON (Grafana 10 or later, schema 38): panels, variables, their place on the grid.
+
+use serde_json::{Value, json};
+
+/// Schema of Grafana 10.0; later ones migrate it when they load it.
+const SCHEMA: u32 = 38;
+/// Columns of Grafana's grid.
+const WIDTH: u32 = 24;
+
+/// Legend of a query in a table whose values say nothing: it is all in the labels.
+pub const LABELS: &str = "labels";
+
+/// A dashboard.
+pub struct Dashboard {
+    /// in its address, for ever
+    pub uid: &'static str,
+    /// heading
+    pub title: &'static str,
+    /// what it answers
+    pub description: &'static str,
+    /// what to show at first, e.g. "now-6h"
+    pub from: &'static str,
+    /// how often to ask again, e.g. "30s"
+    pub refresh: &'static str,
+    /// variables after the data source, each of which may use those before it
+    pub variables: Vec<Variable>,
+    /// rows of panels
+    pub rows: Vec<Row>,
+}
+
+/// A variable that offers a label's values.
+pub struct Variable {
+    /// as in `$name`
+    pub name: &'static str,
+    /// what people read
+    pub title: &'static str,
+    /// the series whose values are offered
+    pub series: String,
+    /// the label
+    pub label: &'static str,
+    /// whether several, and all, can be chosen
+    pub several: bool,
+}
+
+/// A heading and its panels.
+pub struct Row {
+    /// heading
+    pub title: &'static str,
+    /// left to right, wrapping
+    pub panels: Vec<Panel>,
+}
+
+/// How a panel draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// one number
+    Stat,
+    /// lines over time
+    Lines,
+    /// native histograms over time
+    HeatMap,
+    /// a row per series, now
+    Table,
+    /// states over time
+    States,
+}
+
+/// A panel.
+pub struct Panel {
+    /// heading
+    pub title: &'static str,
+    /// what it shows, what it does not, what to do about it
+    pub description: &'static str,
+    /// how it draws
+    pub kind: Kind,
+    /// Grafana's name of the unit
+    pub unit: &'static str,
+    /// what it asks
+    pub queries: Vec<Query>,
+    /// columns of 24
+    pub width: u32,
+    /// rows of the grid
+    pub height: u32,
+    /// from which value on it is yellow, and red
+    pub thresholds: Option<(f64, f64)>,
+    /// values that are names
+    pub names: &'static [(u32, &'static str, &'static str)],
+    /// logarithmic axis
+    pub log: bool,
+}
+
+/// A query and how its series are called.
+pub struct Query {
+    /// PromQL with Grafana's variables
+    pub expr: String,
+    /// of a series, e.g. "{{vm}}"
+    pub legend: &'static str,
+}
+
+impl Panel {
+    /// A panel of a usual size; the queries with their legends.
+    pub fn new(
+        kind: Kind,
+        title: &'static str,
+        unit: &'static str,
+        description: &'static str,
+        queries: &[(&str, &'static str)],
+    ) -> Self {
+        let queries = queries.iter().map(|&(expr, legend)| Query { expr: expr.to_owned(), legend }).collect();
+        let (width, height) = match kind {
+            Kind::Stat => (4, 4),
+            Kind::Lines => (12, 8),
+            Kind::HeatMap => (12, 9),
+            Kind::Table => (12, 9),
+            Kind::States => (12, 8),
+        };
+        Self { title, description, kind, unit, queries, width, height, thresholds: None, names: &[], log: false }
+    }
+
+    /// Of another width.
+    pub fn wide(self, width: u32) -> Self {
+        Self { width, ..self }
+    }
+
+    /// Yellow and red from these values on.
+    pub fn warns(self, yellow: f64, red: f64) -> Self {
+        Self { thresholds: Some((yellow, red)), ..self }
+    }
+
+    /// With a logarithmic axis: latencies reach from microseconds to seconds.
+    pub fn log(self) -> Self {
+        Self { log: true, ..self }
+    }
+
+    /// With names and colours for values.
+    pub fn named(self, names: &'static [(u32, &'static str, &'static str)]) -> Self {
+        Self { names, ..self }
+    }
+
+    fn json(&self, id: u32, x: u32, y: u32) -> Value {
+        let targets: Vec<_> =
+            self.queries.iter().zip('A'..).map(|(query, letter)| self.target(query, letter)).collect();
+        let steps = match self.thresholds {
+            None => json!([{"color": "green", "value": null}]),
+            Some((yellow, red)) => json!([
+                {"color": "green", "value": null}, {"color": "yellow", "value": yellow}, {"color": "red", "value": red}
+            ]),
+        };
+        let mut panel = json!({
+            "id": id,
+            "type": self.kind.name(),
+            "title": self.title,
+            "description": self.description,
+            "datasource": datasource(),
+            "gridPos": {"x": x, "y": y, "w": self.width, "h": self.height},
+            "fieldConfig": {
+                "defaults": {
+                    "unit": self.unit,
+                    "custom": self.custom(),
+                    "mappings": self.mappings(),
+                    "thresholds": {"mode": "absolute", "steps": steps},
+                    "color": {"mode": if self.thresholds.is_some() || self.kind == Kind::States { "thresholds" } else { "palette-classic" }},
+                },
+                "overrides": [],
+            },
+            "options": self.options(),
+            "targets": targets,
+        });
+        if self.kind == Kind::Stat && self.thresholds.is_none() {
+            panel["fieldConfig"]["defaults"]["color"] = json!({"mode": "fixed", "fixedColor": "text"});
+        }
+        if self.kind == Kind::Table {
+            // A row per series: their labels and, from each query, a value.
+            let mut excluded = json!({"Time": true, "__name__": true, "job": true});
+            let mut renamed = json!({});
+            for (query, letter) in self.queries.iter().zip('A'..) {
+                // Values of several queries come as "Value #A", "Value #B"; that of a single one as "Value".
+                let value = if self.queries.len() == 1 { "Value".to_owned() } else { format!("Value #{letter}") };
+                match query.legend {
+                    LABELS => excluded[value] = json!(true),
+                    legend => renamed[value] = json!(legend),
+                }
+            }
+            panel["transformations"] = json!([
+                {"id": "merge", "options": {}},
+                {"id": "organize", "options": {"excludeByName": excluded, "indexByName": {}, "renameByName": renamed}},
+            ]);
+        }
+        panel
+    }
+
+    fn target(&self, query: &Query, letter: char) -> Value {
+        let instant = matches!(self.kind, Kind::Table);
+        json!({
+            "refId": letter.to_string(),
+            "datasource": datasource(),
+            "editorMode": "code",
+            "expr": query.expr,
+            "legendFormat": query.legend,
+            "format": match self.kind { Kind::HeatMap => "heatmap", Kind::Table => "table", _ => "time_series" },
+            "instant": instant,
+            "range": !instant,
+        })
+    }
+
+    fn mappings(&self) -> Value {
+        if self.names.is_empty() {
+            return json!([]);
+        }
+        let entries: serde_json::Map<_, _> = self
+            .names
+            .iter()
+            .enumerate()
+            .map(|(index, (value, text, color))| {
+                (value.to_string(), json!({"index": index, "text": text, "color": color}))
+            })
+            .collect();
+        json!([{"type": "value", "options": entries}])
+    }
+
+    fn custom(&self) -> Value {
+        match self.kind {
+            Kind::Lines => json!({
+                "drawStyle": "line", "lineWidth": 1, "fillOpacity": 5, "showPoints": "auto", "spanNulls": false,
+                "scaleDistribution": if self.log { json!({"type": "log", "log": 10}) } else { json!({"type": "linear"}) },
+            }),
+            Kind::HeatMap => json!({"scaleDistribution": {"type": "linear"}}),
+            Kind::States => json!({"lineWidth": 0, "fillOpacity": 70}),
+            Kind::Table => json!({"align": "auto", "filterable": true}),
+            Kind::Stat => json!({}),
+        }
+    }
+
+    fn options(&self) -> Value {
+        match self.kind {
+            Kind::Stat => json!({
+                "colorMode": "value", "graphMode": "area", "justifyMode": "auto", "orientation": "auto",
+                "textMode": "auto", "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": false},
+            }),
+            Kind::Lines => json!({
+                "legend": {"calcs": ["lastNotNull", "max"], "displayMode": "table", "placement": "bottom", "showLegend": true},
+                "tooltip": {"mode": "multi", "sort": "desc"},
+            }),
+            Kind::HeatMap => json!({
+                "calculate": false,
+                "cellGap": 0,
+                "color": {"mode": "scheme", "scheme": "Oranges", "scale": "exponential", "exponent": 0.5, "steps": 64, "reverse": false, "fill": "dark-orange"},
+                "filterValues": {"le": 1e-9},
+                "legend": {"show": true},
+                "rowsFrame": {"layout": "auto"},
+                "tooltip": {"show": true, "yHistogram": true},
+                "yAxis": {"axisPlacement": "left", "reverse": false, "unit": self.unit},
+            }),
+            Kind::Table => json!({"showHeader": true, "cellHeight": "sm", "footer": {"show": false}}),
+            Kind::States => json!({
+                "alignValue": "left", "mergeValues": true, "rowHeight": 0.8, "showValue": "auto",
+                "legend": {"displayMode": "list", "placement": "bottom", "showLegend": true},
+                "tooltip": {"mode": "single", "sort": "none"},
+            }),
+        }
+    }
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stat => "stat",
+            Self::Lines => "timeseries",
+            Self::HeatMap => "heatmap",
+            Self::Table => "table",
+            Self::States => "state-timeline",
+        }
+    }
+}
+
+fn datasource() -> Value {
+    json!({"type": "prometheus", "uid": "${datasource}"})
+}
+
+impl Variable {
+    /// The query as Grafana knows it.
+    fn definition(&self) -> String {
+        format!("label_values({}, {})", self.series, self.label)
+    }
+
+    fn json(&self) -> Value {
+        let mut variable = json!({
+            "type": "query",
+            "name": self.name,
+            "label": self.title,
+            "datasource": datasource(),
+            "definition": self.definition(),
+            "query": {"query": self.definition(), "refId": "variable"},
+            "refresh": 2,
+            "sort": 1,
+            "hide": 0,
+            "regex": "",
+            "skipUrlSync": false,
+            "multi": self.several,
+            "includeAll": self.several,
+            "current": {},
+            "options": [],
+        });
+        if self.several {
+            // Also series without the label, and no regular expression of a thousand names.
+            variable["allValue"] = json!(".*");
+            variable["current"] = json!({"selected": true, "text": ["All"], "value": ["$__all"]});
+        }
+        variable
+    }
+}
+
+impl Dashboard {
+    /// Puts matchers for the words in its queries' braces: HOST for the hosts, VMS for their VMs, SERIES for those' exit reasons.
+    pub fn selecting(mut self, host: &str) -> Self {
+        let vms = format!("{host}, vm=~\"$vm\"");
+        let series = format!("{vms}, exit_reason=~\"$exit_reason\"");
+        for query in self.rows.iter_mut().flat_map(|row| &mut row.panels).flat_map(|panel| &mut panel.queries) {
+            query.expr = query
+                .expr
+                .replace("{HOST", &format!("{{{host}"))
+                .replace("{VMS", &format!("{{{vms}"))
+                .replace("{SERIES", &format!("{{{series}"));
+        }
+        self
+    }
+
+    /// The file's content.
+    pub fn json(&self) -> Value {
+        let (mut panels, mut id, mut y) = (Vec::new(), 0, 0);
+        for row in &self.rows {
+            id += 1;
+            panels.push(json!({
+                "id": id, "type": "row", "title": row.title, "collapsed": false, "panels": [],
+                "gridPos": {"x": 0, "y": y, "w": WIDTH, "h": 1},
+            }));
+            y += 1;
+            let (mut x, mut height) = (0, 0);
+            for panel in &row.panels {
+                if x + panel.width > WIDTH {
+                    (x, y, height) = (0, y + height, 0);
+                }
+                id += 1;
+                panels.push(panel.json(id, x, y));
+                x += panel.width;
+                height = height.max(panel.height);
+            }
+            y += height;
+        }
+        let source = json!({
+            "type": "datasource", "name": "datasource", "label": "Data source", "query": "prometheus", "regex": "",
+            "refresh": 1, "hide": 0, "multi": false, "includeAll": false, "skipUrlSync": false, "current": {}, "options": [],
+        });
+        let variables: Vec<_> = std::iter::once(source).chain(self.variables.iter().map(Variable::json)).collect();
+        json!({
+            "uid": self.uid,
+            "title": self.title,
+            "description": self.description,
+            "tags": ["vmentry"],
+            "schemaVersion": SCHEMA,
+            "version": 1,
+            "editable": true,
+            "graphTooltip": 1,
+            "timezone": "",
+            "time": {"from": self.from, "to": "now"},
+            "refresh": self.refresh,
+            "annotations": {"list": []},
+            "links": [{
+                "type": "dashboards", "title": "vmentry", "tags": ["vmentry"], "asDropdown": true, "icon": "external link",
+                "includeVars": true, "keepTime": true, "targetBlank": false, "tooltip": "", "url": "",
+            }],
+            "templating": {"list": variables},
+            "panels": panels,
+        })
+    }
+
+    /// Every panel.
+    pub fn panels(&self) -> impl Iterator<Item = &Panel> {
+        self.rows.iter().flat_map(|row| &row.panels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dashboard(widths: &[u32]) -> Dashboard {
+        let panel = |&width: &u32| Panel::new(Kind::Lines, "t", "s", "d", &[("up", "{{instance}}")]).wide(width);
+        let row = || Row { title: "r", panels: widths.iter().map(panel).collect() };
+        Dashboard {
+            uid: "u",
+            title: "t",
+            description: "d",
+            from: "now-1h",
+            refresh: "30s",
+            variables: vec![],
+            rows: vec![row(), row()],
+        }
+    }
+
+    #[test]
+    fn panels_wrap_and_never_overlap() {
+        let json = dashboard(&[12, 12, 8, 16, 24]).json();
+        let panels = json["panels"].as_array().unwrap();
+        let place = |p: &Value| ["x", "y", "w", "h"].map(|k| p["gridPos"][k].as_u64().unwrap());
+        let places: Vec<_> = panels.iter().map(place).collect();
+        assert!(places.iter().all(|[x, _, w, _]| x + w <= 24));
+        for (i, [ax, ay, aw, ah]) in places.iter().enumerate() {
+            for [bx, by, bw, bh] in &places[..i] {
+                assert!(ax + aw <= *bx || bx + bw <= *ax || ay + ah <= *by || by + bh <= *ay, "{places:?}");
+            }
+        }
+        let ids: std::collections::BTreeSet<_> = panels.iter().map(|p| p["id"].as_u64().unwrap()).collect();
+        assert_eq!(ids.len(), panels.len());
+    }
+}

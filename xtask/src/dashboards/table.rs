@@ -1,0 +1,84 @@
+//! What there is to ask for: the exporter's own table of metrics, Prometheus's own series, and what rules record.
+
+use std::{collections::BTreeMap, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::{
+    build,
+    dashboards::query::{self, Names},
+};
+
+/// Labels that Prometheus gives to every series of a target.
+const TARGET: [&str; 2] = ["instance", "job"];
+
+/// Metrics and their labels.
+#[derive(Clone, Debug, Default)]
+pub struct Table(BTreeMap<String, Vec<String>>);
+
+/// The table that the exporter prints, with what Prometheus knows of every target.
+pub fn exported() -> Result<Table> {
+    let mut cargo = Command::new(build::cargo());
+    cargo.args(["run", "--quiet", "--package", "vmentry", "--", "export", "--list-metrics"]).current_dir(build::root());
+    let output = cargo.stderr(std::process::Stdio::inherit()).output().context("run vmentry export --list-metrics")?;
+    ensure!(output.status.success(), "vmentry export --list-metrics: {}", output.status);
+    let json: Value = serde_json::from_slice(&output.stdout).context("read the table of metrics")?;
+    parse(&json)
+}
+
+fn parse(json: &Value) -> Result<Table> {
+    let mut table = Table::default();
+    let metrics = json["metrics"].as_array().context("read the table of metrics: no 'metrics'")?;
+    for metric in metrics {
+        let name = metric["name"].as_str().context("read the table of metrics: a metric without a name")?;
+        let labels: Vec<_> = metric["labels"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        table.add(name, &labels);
+    }
+    for name in ["up", "scrape_duration_seconds", "scrape_samples_scraped"] {
+        table.add(name, &[]);
+    }
+    Ok(table)
+}
+
+impl Table {
+    /// Adds a metric of Prometheus's targets.
+    pub fn add(&mut self, name: &str, labels: &[&str]) {
+        self.0.insert(name.to_owned(), labels.iter().chain(&TARGET).map(|&label| label.to_owned()).collect());
+    }
+
+    /// What a query names that is not there.
+    pub fn problems(&self, expr: &str) -> Vec<String> {
+        let Names { selectors, groupings } = query::names(expr);
+        let mut problems = Vec::new();
+        let mut known = Vec::new();
+        for (metric, labels) in &selectors {
+            let Some(has) = self.0.get(metric) else {
+                problems.push(format!("no metric {metric}"));
+                continue;
+            };
+            known.extend(has);
+            problems.extend(labels.iter().filter(|l| !has.contains(l)).map(|l| format!("{metric} has no label {l}")));
+        }
+        problems.extend(groupings.iter().filter(|l| !known.contains(l)).map(|l| format!("no metric has label {l}")));
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_metric_or_label_is_found() {
+        let json = serde_json::json!({"metrics": [{"name": "a_total", "labels": ["vm"]}, {"name": "b", "labels": []}]});
+        let table = parse(&json).unwrap();
+        assert!(
+            table.problems("sum by (vm, instance) (rate(a_total{vm=~\"$vm\", job=\"x\"}[5m])) / on () b").is_empty()
+        );
+        assert_eq!(table.problems("b{vm=\"x\"}"), ["b has no label vm"]);
+        assert_eq!(table.problems("sum by (level) (a_total)"), ["no metric has label level"]);
+        assert_eq!(table.problems("c > up"), ["no metric c"]);
+        assert!(parse(&Value::Null).is_err());
+    }
+}

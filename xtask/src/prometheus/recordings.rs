@@ -1,0 +1,105 @@
+//! Recordings to play: the fixture of the tests, as many times over, and another of a host with another policy.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+/// How a made recording differs from the fixture.
+pub struct Variant {
+    /// the host's name
+    pub host: &'static str,
+    /// its policy
+    pub policy: &'static str,
+    /// whether its deadline exits are spurious, and in each interval an entry is lost and something else is not seen
+    pub troubled: bool,
+}
+
+/// The fixture's one interval, `times` over.
+pub fn repeat(fixture: &str, times: u64, variant: &Variant) -> Result<String> {
+    let mut lines = fixture.lines();
+    let mut header: Value = json(lines.next().context("read the fixture: it is empty")?)?;
+    header["host"]["name"] = variant.host.into();
+    header["policy"] = variant.policy.into();
+    let mut out = format!("#{header}\n");
+    let (mut interval, mut rest) = (Vec::new(), Vec::new());
+    for line in lines {
+        match line {
+            _ if line.starts_with("Tag=") || line.starts_with("#{\"interval\"") => interval.push(line),
+            _ if line.starts_with("#{\"end\"") => rest.push(line),
+            _ => out = out + line + "\n",
+        }
+    }
+    for number in 0..times {
+        for line in &interval {
+            let line =
+                if line.starts_with('#') { counts(line, number, variant)? } else { histogram(line, number, variant)? };
+            out = out + &line + "\n";
+        }
+    }
+    for line in rest {
+        let mut end = json(line)?;
+        for cpu in end["end"]["accounting"]["cpus"].as_array_mut().into_iter().flatten() {
+            let (entries, delivered) = (number(&cpu["entries"])?, number(&cpu["delivered"])?);
+            let lost = u64::from(variant.troubled);
+            cpu["entries"] = ((entries + lost) * times).into();
+            cpu["delivered"] = (delivered * times).into();
+            cpu["dropped"] = (lost * times).into();
+        }
+        out = out + &format!("#{end}\n");
+    }
+    Ok(out)
+}
+
+fn json(line: &str) -> Result<Value> {
+    serde_json::from_str(line.trim_start_matches('#')).context("read the fixture")
+}
+
+fn number(value: &Value) -> Result<u64> {
+    value.as_u64().context("read the fixture: no number")
+}
+
+fn counts(line: &str, times: u64, variant: &Variant) -> Result<String> {
+    let mut counts = json(line)?;
+    let interval = &mut counts["interval"];
+    let (start, length) = (number(&interval["start_ns"])?, number(&interval["length_ns"])?);
+    interval["start_ns"] = (start + times * length).into();
+    if variant.troubled {
+        let entries = number(&interval["totals"]["entries"])?;
+        interval["totals"]["entries"] = (entries + 1).into();
+        for total in ["dropped", "unmatched", "malformed", "not_kept", "td_entries"] {
+            interval["totals"][total] = 1.into();
+        }
+    }
+    Ok(format!("#{counts}"))
+}
+
+/// `Tag=...,START,LENGTH,MAX,HIST`, seconds.
+fn histogram(line: &str, times: u64, variant: &Variant) -> Result<String> {
+    let mut fields: Vec<_> = line.splitn(5, ',').map(str::to_owned).collect();
+    let [tag, start, length, ..] = &mut fields[..] else { anyhow::bail!("read the fixture: {line}") };
+    let seconds = |text: &str| text.parse::<f64>().context("read the fixture's times");
+    *start = format!("{:.3}", seconds(start)? + times as f64 * seconds(length)?);
+    if variant.troubled {
+        *tag = tag.replace("cause=deadline", "cause=spurious");
+    }
+    Ok(fields.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_follow_each_other_and_the_balance_holds() {
+        let fixture = include_str!("../../../tracer/tests/data/lab.hlog");
+        let once = repeat(fixture, 1, &Variant { host: "lab", policy: "soft", troubled: false }).unwrap();
+        let thrice = repeat(fixture, 3, &Variant { host: "b", policy: "hard", troubled: true }).unwrap();
+        assert_eq!(once.lines().count(), fixture.lines().count());
+        let tags = |text: &str| text.lines().filter(|l| l.starts_with("Tag=")).count();
+        assert_eq!(tags(&thrice), 3 * tags(fixture));
+        let end = json(thrice.lines().last().unwrap()).unwrap();
+        let cpu = &end["end"]["accounting"]["cpus"][0];
+        assert_eq!(cpu["entries"], 3 * 273);
+        assert_eq!(cpu["dropped"], 3);
+        assert!(thrice.contains("cause=spurious") && !thrice.contains("cause=deadline"));
+    }
+}
