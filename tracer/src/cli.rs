@@ -259,7 +259,7 @@ pub struct AbArgs {
     #[arg(long, value_name = "D", value_parser = duration, default_value = "5s")]
     pub window: Duration,
     /// Rounds of four windows; under 10 cannot tell much (2^-(N-1) is the least p)
-    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
     /// Left out before the first window
     #[arg(long, value_name = "D", value_parser = duration, default_value = "2s")]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Window;
-use crate::histogram::Histogram;
+use crate::{histogram::Histogram, interval::Series};
 
 /// Block length in units of the windows' memory. At 6 the sums of adjacent blocks of an AR(1) process correlate by less than
 /// 0.1, whatever its coefficient.
@@ -16,12 +16,34 @@ pub fn log_p50(window: &Window) -> Option<f64> {
     all.quantile(0.5).map(|v| (v.max(1) as f64).ln())
 }
 
-/// Windows per block: the sum of the autocorrelations of the windows' log median, up to the first that noise would explain,
-/// times 2 x 6. Each run is measured from its own mean, so that drift makes blocks longer; the bias of short runs is put right
+fn log(value: f64) -> Option<f64> {
+    Some(value.ln()).filter(|l| l.is_finite())
+}
+
+fn log_rate(window: &Window) -> Option<f64> {
+    let entries: f64 = window.strata.values().map(|s| s.entries() as f64).sum();
+    log(entries / window.length_ns as f64)
+}
+
+fn mean(window: &Window, of: fn(&Series) -> &Histogram) -> Option<f64> {
+    let mut all = Histogram::default();
+    window.strata.values().for_each(|s| all.merge(of(s)));
+    all.mean()
+}
+
+/// What is measured of a window; of these the one with the longest memory decides, since one unit serves all figures.
+const MEASURES: [fn(&Window) -> Option<f64>; 4] =
+    [log_p50, log_rate, |w| mean(w, |s| &s.exit_to_entry).and_then(log), |w| mean(w, |s| &s.pin_writes)];
+
+/// Windows per block, the most that any of the measures asks for: the sum of its autocorrelations, up to the first that noise would
+/// explain, times 2 x 6. Each run is measured from its own mean, so that drift makes blocks longer; the bias of short runs is put right
 /// to first order.
 pub fn length(a: &[Vec<Window>], b: &[Vec<Window>]) -> usize {
-    let runs: Vec<Vec<f64>> = a.iter().chain(b).map(|run| run.iter().filter_map(log_p50).collect()).collect();
-    length_of(&runs)
+    let of = |measure: fn(&Window) -> Option<f64>| {
+        let runs: Vec<Vec<f64>> = a.iter().chain(b).map(|run| run.iter().filter_map(measure).collect()).collect();
+        length_of(&runs)
+    };
+    MEASURES.into_iter().map(of).max().unwrap_or(1)
 }
 
 fn length_of(runs: &[Vec<f64>]) -> usize {
@@ -35,7 +57,9 @@ fn length_of(runs: &[Vec<f64>]) -> usize {
     let n: usize = runs.iter().map(Vec::len).sum();
     let longest = runs.iter().map(Vec::len).max().unwrap_or(0);
     let spread: f64 = centred.iter().flatten().map(|x| x * x).sum();
-    if spread <= 0.0 {
+    // What rounding leaves of a constant is no memory.
+    let squares: f64 = runs.iter().flatten().map(|x| x * x).sum();
+    if spread <= 1e-20 * squares {
         return 1;
     }
     let mut memory = 0.0;
@@ -88,6 +112,25 @@ mod tests {
         assert_eq!(length_of(&[vec![1.0; 50]]), 1);
         assert_eq!((length_of(&[]), length_of(&[vec![], vec![2.0]])), (1, 1));
         assert!(length_of(&[(0..50).map(f64::from).collect()]) >= 20, "drift is memory");
+    }
+
+    #[test]
+    fn the_figure_with_the_longest_memory_decides() {
+        use tracer_common::Isa;
+
+        use crate::{compare::Stratum, interval::Level};
+        let run = |rates: Vec<f64>| -> Vec<Window> {
+            let window = |x: f64| {
+                let mut window = Window { length_ns: 1_000_000_000, ..Window::default() };
+                let stratum = Stratum { level: Level::L1, isa: Isa::Vmx, reason: None, cause: None };
+                let series = window.strata.entry(stratum).or_default();
+                series.entry_to_exit.record_n(100, (300.0 * (0.1 * x).exp()) as u64);
+                window
+            };
+            rates.into_iter().map(window).collect()
+        };
+        assert!(length(&[run(noise(0.0, 60, 1))], &[run(noise(0.0, 60, 2))]) <= 10);
+        assert!(length(&[run(noise(0.95, 60, 1))], &[run(noise(0.95, 60, 2))]) >= 20);
     }
 
     #[test]

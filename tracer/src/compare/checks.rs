@@ -126,6 +126,9 @@ fn vcpus(windows: &Windows, [a, b]: [&Side; 2]) -> Check {
     if !only_b.is_empty() {
         found.push(format!("only B has {only_b}"));
     }
+    if all.is_empty() {
+        found.push("no VM entered".to_owned());
+    }
     if found.is_empty() && partly > 0 {
         found.push(format!("{partly} of {count} windows miss some of {}", names(all.iter().copied())));
     }

@@ -149,11 +149,14 @@ impl Design {
     /// The lowest p that the permutation test can give.
     pub fn least_p(self, permutations: u32) -> f64 {
         let drawn = 1.0 / (f64::from(permutations) + 1.0);
+        let clearest = |a, b| if a == b { 2.0 } else { 1.0 } / choices(a, b);
         match (self, self.all_labellings()) {
             (_, _) if self.units().contains(&0) => 1.0,
             (Self::Rounds(_), Some(all)) => 1.0 / all,
-            (Self::Blocks { a, b }, Some(all)) => (if a == b { 2.0 } else { 1.0 }) / all,
-            (_, None) => drawn,
+            (Self::Blocks { a, b }, Some(_)) => clearest(a, b),
+            // Drawing more often than there are choices tells no more.
+            (Self::Blocks { a, b }, None) => drawn.max(clearest(a, b)),
+            (Self::Rounds(n), None) => drawn.max(2f64.powf(1.0 - n as f64)),
         }
     }
 
@@ -254,5 +257,6 @@ mod tests {
         assert_eq!(Design::Blocks { a: 3, b: 4 }.least_p(1), 1.0 / 35.0);
         assert_eq!((Design::Rounds(0).least_p(9), Design::Blocks { a: 0, b: 4 }.least_p(9)), (1.0, 1.0));
         assert_eq!(Design::Rounds(1).least_p(9), 1.0);
+        assert_eq!(Design::Blocks { a: 97, b: 1 }.least_p(10_000), 1.0 / 98.0);
     }
 }

@@ -1,7 +1,10 @@
 //! The studentised block bootstrap: intervals that hold what they promise with a dozen units, since each resample's deviation is
 //! measured by its own standard error (Efron and Tibshirani 1993, 12.5).
 
+use std::ops::Range;
+
 use super::{
+    blocks,
     dense::{Counts, Dense, View, Weights},
     design::Design,
     random::Random,
@@ -13,6 +16,16 @@ pub const MIN_UNITS: usize = 6;
 const TAIL: f64 = 0.025;
 /// Share of resamples that may be without a value.
 const MAX_UNKNOWN: f64 = 0.01;
+/// Share of its own standard error that a resample's is at least taken for: one of nearly none says nothing of the spread.
+const LEAST_ERROR: f64 = 0.1;
+/// Share of resamples that may be below it: beyond, they would make up the tails.
+const MAX_FLOORED: f64 = 0.02;
+/// Standard errors beyond which a bound is no bound.
+const MAX_DEVIATION: f64 = 15.0;
+/// Standard errors that a bound may lie beyond what is possible, a side's value being known no better.
+const SLACK: f64 = 3.0;
+/// Units of a side from which neighbours are put together, for the bootstrap and the jackknife alone.
+const MAX_UNITS: usize = 100;
 
 /// What the units' spread says of one statistic.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +40,30 @@ pub struct Spread {
     pub difference: Option<[f64; 2]>,
     /// 95 % interval of b / a
     pub ratio: Option<[f64; 2]>,
+    /// why one of them is none though the standard error is known
+    pub why: Option<&'static str>,
+}
+
+/// Neighbouring units of a side put together where there are more than the bootstrap can afford; none where there are not.
+fn grouped(dense: &Dense, design: Design) -> Option<(Dense, Design)> {
+    if design.units().iter().all(|&n| n <= MAX_UNITS) {
+        return None;
+    }
+    let cut = |n: usize| blocks::cut(n, n.div_ceil(MAX_UNITS)).collect::<Vec<_>>();
+    let (groups, design): (Vec<Vec<usize>>, Design) = match design {
+        Design::Rounds(n) => {
+            let cut = cut(n);
+            let sides = |r: &Range<usize>| [0, 1].map(|side| r.clone().map(|i| 2 * i + side).collect());
+            (cut.iter().flat_map(sides).collect(), Design::Rounds(cut.len()))
+        }
+        Design::Blocks { a, b } => {
+            let [of_a, of_b] = [cut(a), cut(b)];
+            let units = Design::Blocks { a: of_a.len(), b: of_b.len() };
+            let of_b = of_b.into_iter().map(|r| r.map(|i| a + i).collect());
+            (of_a.into_iter().map(Iterator::collect).chain(of_b).collect(), units)
+        }
+    };
+    Some((dense.merged(&groups), design))
 }
 
 /// A moment's work: values of both sides, by statistic.
@@ -176,53 +213,75 @@ pub fn spreads(dense: &Dense, design: Design, quantiles: &[f64], resamples: u32,
     if design.units().iter().any(|&n| n < 2) {
         return None;
     }
+    let grouped = grouped(dense, design);
+    let (dense, design) = grouped.as_ref().map_or((dense, design), |(dense, design)| (dense, *design));
     let mut sampler = Sampler::new(dense, design, quantiles);
     let mut times = vec![1.0; design.parts()];
     sampler.sample(&times);
     let count = quantiles.len() + 1;
+    let whole: Vec<[f64; 2]> = (0..count).map(|i| [sampler.whole.a[i], sampler.whole.b[i]]).collect();
     let seen: Vec<[f64; 2]> = (0..count).map(|i| sampler.whole.contrasts(i)).collect();
     let mut spreads: Vec<Spread> = (0..count)
         .map(|i| {
             let [difference_se, log_ratio_se] = sampler.errors(i);
-            Spread { difference_se, log_ratio_se, df: sampler.df(i), difference: None, ratio: None }
+            Spread { difference_se, log_ratio_se, df: sampler.df(i), difference: None, ratio: None, why: None }
         })
         .collect();
     if resamples == 0 || design.units().iter().any(|&n| n < MIN_UNITS) {
         return Some(spreads);
     }
     let mut random = Random::new(seed ^ 0xb0);
-    let mut deviations: Vec<[Vec<f64>; 2]> = vec![[vec![], vec![]]; count];
+    let mut deviations: Vec<[Vec<[f64; 2]>; 2]> = vec![[vec![], vec![]]; count];
     for _ in 0..resamples {
         sampler.draw(&mut random, &mut times);
         sampler.sample(&times);
         for (i, deviations) in deviations.iter_mut().enumerate() {
             let (contrasts, errors) = (sampler.whole.contrasts(i), sampler.errors(i));
             for c in 0..2 {
-                deviations[c].push((contrasts[c] - seen[i][c]) / errors[c]);
+                deviations[c].push([contrasts[c] - seen[i][c], errors[c]]);
             }
         }
     }
-    for ((spread, deviations), seen) in spreads.iter_mut().zip(deviations).zip(seen) {
-        let [difference, log_ratio] = deviations;
-        spread.difference = interval(seen[0], spread.difference_se, difference);
-        spread.ratio = interval(seen[1], spread.log_ratio_se, log_ratio).map(|i| i.map(f64::exp));
+    for (((spread, deviations), seen), [a, b]) in spreads.iter_mut().zip(deviations).zip(seen).zip(whole) {
+        let [difference, log_ratio] = deviations.map(Some);
+        let difference = interval(seen[0], spread.difference_se, difference.unwrap_or_default());
+        let slack = SLACK * spread.difference_se;
+        // No figure is below 0.
+        let possible = |[low, high]: [f64; 2]| low >= -a - slack && high <= b + slack;
+        let difference = difference.and_then(|i| if possible(i) { Ok(i) } else { Err(Some(IMPOSSIBLE)) });
+        let ratio = interval(seen[1], spread.log_ratio_se, log_ratio.unwrap_or_default());
+        spread.why = difference.err().or(ratio.err()).flatten();
+        spread.difference = difference.ok();
+        spread.ratio = ratio.ok().map(|i| i.map(f64::exp));
     }
     Some(spreads)
 }
 
-/// The interval of a value from its studentised deviations; none where they are not known or have no bound.
-fn interval(seen: f64, se: f64, mut deviations: Vec<f64>) -> Option<[f64; 2]> {
-    let drawn = deviations.len() as f64;
-    deviations.retain(|d| !d.is_nan());
+const IMPOSSIBLE: &str = "no interval: its bounds would be values that cannot be, the units differ too much";
+const UNSTABLE: &str = "no interval: a few units make nearly all of the spread, without them there is none";
+
+/// The interval of a value from its deviations and their standard errors; where there is none, why, if that is not plain.
+fn interval(seen: f64, se: f64, drawn: Vec<[f64; 2]>) -> Result<[f64; 2], Option<&'static str>> {
+    let known = drawn.iter().filter(|[d, e]| d.is_finite() && e.is_finite());
+    let floored = known.clone().filter(|[_, e]| *e < LEAST_ERROR * se).count() as f64;
+    let mut deviations: Vec<f64> = known.map(|[d, e]| d / e.max(LEAST_ERROR * se)).collect();
+    let drawn = drawn.len() as f64;
     if !seen.is_finite() || se.is_nan() || se <= 0.0 || drawn - deviations.len() as f64 > MAX_UNKNOWN * drawn {
-        return None;
+        return Err(None);
+    }
+    if floored > MAX_FLOORED * drawn {
+        return Err(Some(UNSTABLE));
     }
     deviations.sort_by(f64::total_cmp);
-    let last = deviations.len().checked_sub(1)?;
+    let last = deviations.len().checked_sub(1).ok_or(None)?;
     let tail = (TAIL * (deviations.len() as f64 + 1.0)).round().max(1.0) as usize - 1;
     let tail = tail.min(last / 2);
-    let bounds = [seen - deviations[last - tail] * se, seen - deviations[tail] * se];
-    bounds.iter().all(|b| b.is_finite()).then_some(bounds)
+    let tails = [deviations[last - tail], deviations[tail]];
+    if tails.iter().any(|t| t.abs() > MAX_DEVIATION) {
+        return Err(Some(UNSTABLE));
+    }
+    let bounds = tails.map(|t| seen - t * se);
+    if bounds.iter().all(|b| b.is_finite()) { Ok(bounds) } else { Err(None) }
 }
 
 #[cfg(test)]
@@ -260,6 +319,30 @@ mod tests {
         assert!((low + back_high).abs() < 1e-9 && (high + back_low).abs() < 1e-9);
         let [low, high] = there.ratio.unwrap();
         assert!(1.05 < low && low < 1.107 && 1.107 < high && high < 1.15, "{low} {high}");
+    }
+
+    #[test]
+    fn one_wild_unit_gives_no_wild_bounds() {
+        // All units agree but one: resamples without it have hardly any error of their own.
+        let mut wild: Vec<f64> =
+            (0..12).flat_map(|r| [10.0 + 0.001 * f64::from(r), 10.001 + 0.002 * f64::from(r)]).collect();
+        wild[7] = 900.0;
+        let spread = spreads(&means(&wild), Design::Rounds(12), &[], 300, 1).unwrap()[0];
+        assert!(spread.difference_se > 0.0 && spread.why.is_some());
+        assert_eq!((spread.difference, spread.ratio), (None, None));
+    }
+
+    #[test]
+    fn neighbours_of_many_units_are_put_together() {
+        let values: Vec<f64> = (0..1000).flat_map(|r| [100.0, 105.0 + f64::from(r * 7 % 11)]).collect();
+        let (dense, design) = grouped(&means(&values), Design::Rounds(1000)).unwrap();
+        assert_eq!((design, dense.parts.len()), (Design::Rounds(100), 200));
+        assert!(grouped(&means(&values[..200]), Design::Rounds(100)).is_none());
+        let (dense, design) = grouped(&means(&values), Design::Blocks { a: 1950, b: 50 }).unwrap();
+        assert_eq!((design.units()[1], dense.parts.len()), (50, design.parts()));
+        let spread = spreads(&means(&values), Design::Rounds(1000), &[], 100, 1).unwrap()[0];
+        let [low, high] = spread.difference.unwrap();
+        assert!(spread.df == 99.0 && low < 10.0 && 9.99 < high && high - low < 1.0, "{low} {high}");
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! Every figure's row: both values, how far apart, how sure, and what that means.
 
 use super::{
-    Better, Estimate, Options, Row, Shift, Verdict,
+    Arm, Better, Estimate, Options, Row, Shift, Verdict,
     dense::{Dense, View, Weights},
     design::{Design, Units},
     permutation::{self, Split},
     resample::{self, MIN_UNITS, Spread},
     student,
 };
-use crate::columns::Unit;
+use crate::{columns::Unit, interval::Series};
 
 /// Values that have to lie beyond a quantile on either side of it.
 const MIN_BEYOND: f64 = 10.0;
@@ -135,6 +135,11 @@ pub fn compare(figure: &Figure, windows: &Dense, units: &Units, options: &Option
     let [a, b] = Split::new(&dense, shifts, &permutation::labels(design)).values();
     let [n_a, n_b] = values_behind(&dense, design);
     let p = permutation::p_values(&dense, design, quantiles, options.permutations, options.seed);
+    let entries = |arm| {
+        let of_arm = units.windows.iter().zip(&units.arms).filter(|(_, a)| **a == arm);
+        of_arm.flat_map(|(w, _)| w.strata.values()).map(Series::entries).fold(0, u64::saturating_add)
+    };
+    let no_entries = entries(Arm::A) == 0 || entries(Arm::B) == 0;
     let by_window = matches!(design, Design::Rounds(_));
     let noise = permutation::noise(if by_window { windows } else { &dense }, design, quantiles, options.seed);
     let spreads = resample::spreads(&dense, design, shifts, options.resamples, options.seed);
@@ -157,7 +162,10 @@ pub fn compare(figure: &Figure, windows: &Dense, units: &Units, options: &Option
         let side = |is_a: bool| of_units.iter().enumerate().filter(move |(p, _)| design.is_a(*p) == is_a);
         let agree = [true, false].map(|is_a| stat != Stat::Max && alike(side(is_a).map(|(_, v)| v[narrow])));
         draft.same = agree == [true, true] && alike([a, b].into_iter());
-        let exact = agree == [true, true] && design.units().into_iter().all(|n| n >= MIN_UNITS);
+        // The same because a side had nothing to count is no finding.
+        let empty = draft.same && no_entries;
+        draft.same &= !empty;
+        let exact = !empty && agree == [true, true] && design.units().into_iter().all(|n| n >= MIN_UNITS);
         let spread = spreads.as_ref().and_then(|s| s.get(wide));
         let bounds = |value, bounds: Option<[f64; 2]>| match bounds {
             _ if exact => Estimate { value, low: Some(value), high: Some(value) },
@@ -168,7 +176,7 @@ pub fn compare(figure: &Figure, windows: &Dense, units: &Units, options: &Option
         row.ratio = (a != 0.0).then(|| bounds(b / a, spread.and_then(|s| s.ratio)));
         if stat == Stat::Max {
             why.push("of a maximum there is no valid interval: resampling never sees beyond it".to_owned());
-        } else if !exact {
+        } else if !exact && !empty {
             why.extend(no_interval(row, spread, design, options));
         }
         if a == 0.0 {
@@ -181,7 +189,9 @@ pub fn compare(figure: &Figure, windows: &Dense, units: &Units, options: &Option
             Stat::Quantile(q) => q.min(1.0 - q) * n_a.effective.min(n_b.effective),
             Stat::Mean | Stat::Max => f64::INFINITY,
         };
-        if draft.same {
+        if empty {
+            why.push("no entries on a side".to_owned());
+        } else if draft.same {
             let units = design.units();
             why.push(format!(
                 "the same in all {} ({} of A, {} of B): nothing to test",
@@ -224,6 +234,7 @@ fn no_interval(row: &Row, spread: Option<&Spread>, design: Design, options: &Opt
         Some(s) if s.difference_se == 0.0 => {
             format!("no interval: {} differ, yet none of them moves the value", design.unit())
         }
+        Some(Spread { why: Some(why), .. }) => (*why).to_owned(),
         _ if !missing(&row.difference) => "no interval of the ratio: a side's value is 0 or may be".to_owned(),
         _ => format!("no interval: too few {} have values", design.unit()),
     })
@@ -303,7 +314,11 @@ pub fn judge(drafts: Vec<Draft>, design: Design, options: &Options) -> Vec<Row> 
         } else if row.stat != "max" {
             why.push(format!("what is detectable cannot be told from {} that agree", design.unit()));
         }
-        row.verdict = if least > level {
+        let few = design.units().into_iter().min().unwrap_or(0) < MIN_UNITS;
+        row.verdict = if few && row.detectable.is_none() && row.stat != "max" {
+            why.push(format!("fewer than {MIN_UNITS} {} of a side", design.unit()));
+            Verdict::NotEnoughData
+        } else if least > level {
             why.push(format!(
                 "with {} of A and {} of B no p can be below {least:.5}; {} figures at once need {level:.5}",
                 design.units()[0],

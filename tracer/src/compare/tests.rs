@@ -50,7 +50,7 @@ fn swapped(rounds: &[Round]) -> Vec<Round> {
 }
 
 fn quick() -> Options {
-    Options { resamples: 60, permutations: 200, ..Options::default() }
+    Options { resamples: 40, permutations: 200, ..Options::default() }
 }
 
 fn row<'a>(rows: &'a [Row], figure: &str, stat: &str) -> &'a Row {
@@ -144,6 +144,36 @@ fn few_rounds_are_not_enough_and_say_so() {
     assert_eq!((p50.p, p50.verdict), (Some(0.125), Verdict::NotEnoughData));
     assert!(p50.why.as_deref().unwrap().contains("4"), "{:?}", p50.why);
     assert_eq!((p50.difference.unwrap().low, c.least_p), (None, 0.125));
+}
+
+#[test]
+fn one_block_tells_nothing() {
+    let mut random = Random::new(3);
+    let mut run = |n: u64| (0..n).map(|i| window(i, 1000.0 + i as f64 % 7.0, 20, 1, &mut random)).collect::<Vec<_>>();
+    let several: Vec<_> = (0..4).map(|_| run(20)).collect();
+    let c = compare(&Windows::Runs { a: several, b: vec![run(1)] }, &Options { alpha: 0.999, ..quick() });
+    assert_eq!(c.units[1], 1);
+    let tested: Vec<_> = c.rows.iter().filter(|r| r.p.is_some() && r.stat != "max").collect();
+    assert!(!tested.is_empty() && tested.iter().all(|r| r.verdict == Verdict::NotEnoughData), "{tested:?}");
+}
+
+#[test]
+fn a_side_without_entries_is_not_the_same_as_the_other() {
+    let mut rounds = rounds(10, 1.0, 1);
+    for round in &mut rounds {
+        for w in round.b.iter_mut() {
+            w.strata.clear();
+        }
+    }
+    let c = compare(&Windows::Rounds(rounds.clone()), &quick());
+    let spurious = row(&c.rows, "timer_exits.spurious", "per_second");
+    assert_eq!((spurious.a, spurious.b, spurious.verdict), (Some(0.0), Some(0.0), Verdict::NotEnoughData));
+    assert!(spurious.why.as_deref().unwrap().contains("no entries on a side"));
+    for w in rounds.iter_mut().flat_map(|r| r.a.iter_mut().chain(&mut r.b)) {
+        w.vcpus.clear();
+    }
+    let c = compare(&Windows::Rounds(rounds), &quick());
+    assert!(c.checks.iter().any(|c| c.name == "vcpus" && c.alarm && c.text == "no VM entered"));
 }
 
 #[test]
