@@ -158,18 +158,25 @@ fn stat_name(part: &str, stat: &str) -> String {
     if part.is_empty() { stat.into() } else { format!("{part} {stat}") }
 }
 
-/// What could not be told, and why: figures that share a reason are told together.
+/// What could not be told, or has no interval, and why: figures that share a reason are told together.
 fn footnotes(c: &Comparison, width: usize) -> String {
-    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
-    for row in c.rows.iter().filter(|r| r.verdict == Verdict::NotEnoughData) {
+    let mut reasons: Vec<(bool, &str, Vec<String>)> = Vec::new();
+    for row in &c.rows {
+        let told = row.verdict != Verdict::NotEnoughData;
+        if told && row.difference.is_none_or(|d| d.low.is_some()) {
+            continue;
+        }
         let why = row.why.as_deref().unwrap_or("no reason given");
-        match reasons.iter_mut().find(|(w, _)| *w == why) {
-            Some((_, names)) => names.push(wording::name(row)),
-            None => reasons.push((why, vec![wording::name(row)])),
+        match reasons.iter_mut().find(|(t, w, _)| (*t, *w) == (told, why)) {
+            Some((_, _, names)) => names.push(wording::name(row)),
+            None => reasons.push((told, why, vec![wording::name(row)])),
         }
     }
-    let lines = reasons.iter().map(|(why, names)| wrap(&format!("not told: {}: {why}", names.join(", ")), "  ", width));
-    lines.collect()
+    let line = |(told, why, names): &(bool, &str, Vec<String>)| {
+        let what = if *told { "n/a" } else { "not told" };
+        wrap(&format!("{what}: {}: {why}", names.join(", ")), "  ", width)
+    };
+    reasons.iter().map(line).collect()
 }
 
 fn stratified(c: &Comparison, width: usize) -> String {
