@@ -49,6 +49,13 @@ slots! {
     EntryHasImmediate,
     /// 1 where the program on kvm_vmcs_write is attached: it tells every write to a control
     ExactWrites,
+    /// `kvm_vcpu.arch.regs[8]`, the guest's R8 and the registers after it, u64 each; set for the calibration guest only, whose
+    /// records have its stamps
+    GuestR8,
+    /// of `loaded_vmcs`: `controls_shadow.exec`, u32
+    VmcsExec,
+    /// ns per TSC cycle times 2^22 ([`tsc_to_ns`](crate::rules::tsc_to_ns)), where the program on kvm_guest_time is attached
+    TscToNs,
     /// 1 to trace only the thread groups of map TGIDS
     FilterTgid,
     /// 1 to trace only the vCPU numbers of map VCPU_IDS

@@ -37,6 +37,8 @@ impl Flags {
     pub const WRITES_EXACT: Flags = Flags(1 << 9);
     /// `shadow_pin_writes` is known
     pub const SHADOW_KNOWN: Flags = Flags(1 << 10);
+    /// `transition_ns` is known: the companion patch's stopwatch ran
+    pub const TRANSITION_KNOWN: Flags = Flags(1 << 11);
 
     /// True when every flag of `other` is set.
     #[must_use]
@@ -103,8 +105,31 @@ pub struct Event {
     /// writes to the controls of this VMCS as the companion patch told them, lanes of [`CONTROLS`](crate::rules::CONTROLS); valid
     /// with WRITES_EXACT
     pub writes: Writes,
+    /// ns from right before the VM entry to right after the VM exit without what the guest ran, by the companion patch's stopwatch;
+    /// stays at `u32::MAX`; valid with TRANSITION_KNOWN
+    pub transition_ns: u32,
     /// pin-control writes by the shadow method: 0, 1 or 2; valid with SHADOW_KNOWN
-    pub shadow_pin_writes: u64,
+    pub shadow_pin_writes: u32,
+}
+
+/// A VM entry of the calibration guest, with the stamps that it left in its registers (`tracer/src/guest/calibration.S`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct StampedEvent {
+    /// the entry
+    pub event: Event,
+    /// R8: guest TSC at its first instruction after a VM entry; of an earlier entry where an interrupt of the host came first
+    pub entry_tsc: u64,
+    /// R9: low half of the guest TSC at its last stamp before a VM exit
+    pub exit_tsc: u64,
+    /// R10: number of the exit that the guest was about to cause, from 1
+    pub number: u64,
+    /// R11: what the guest was doing
+    pub mark: u64,
+    /// shadow of the primary execution controls at kvm_entry; 0 where there is none
+    pub exec_entry: u32,
+    /// the same at kvm_exit
+    pub exec_exit: u32,
 }
 
 /// What tells apart how one round went.
@@ -134,16 +159,7 @@ impl Event {
         if bytes.len() != Self::SIZE {
             return None;
         }
-        let u64_at = |at: usize| {
-            let mut w = [0; 8];
-            w.copy_from_slice(&bytes[at..at + 8]);
-            u64::from_ne_bytes(w)
-        };
-        let u32_at = |at: usize| {
-            let mut w = [0; 4];
-            w.copy_from_slice(&bytes[at..at + 4]);
-            u32::from_ne_bytes(w)
-        };
+        let (u64_at, u32_at) = (|at| u64_at(bytes, at), |at| u32_at(bytes, at));
         let event = Self {
             entry_ns: u64_at(0),
             exit_ns: u64_at(8),
@@ -167,7 +183,8 @@ impl Event {
                 isa: bytes[79],
             },
             writes: Writes(u64_at(80)),
-            shadow_pin_writes: u64_at(88),
+            transition_ns: u32_at(88),
+            shadow_pin_writes: u32_at(92),
         };
         (event.exit_ns >= event.entry_ns && event.seq > 0).then_some(event)
     }
@@ -181,7 +198,17 @@ impl Event {
     /// Pin-control writes by the shadow method, where they are known.
     #[must_use]
     pub fn known_shadow_pin_writes(&self) -> Option<u64> {
-        self.flags.has(Flags::SHADOW_KNOWN).then_some(self.shadow_pin_writes)
+        self.flags.has(Flags::SHADOW_KNOWN).then_some(u64::from(self.shadow_pin_writes))
+    }
+
+    /// ns of VM entry and VM exit without guest time, where they can be known: from the stopwatch; or, without it, the whole of
+    /// an entry that KVM forced to exit at once, which runs no guest instruction (but contains what KVM does around both).
+    #[must_use]
+    pub fn known_transition_ns(&self) -> Option<u64> {
+        if self.flags.has(Flags::TRANSITION_KNOWN) {
+            return Some(u64::from(self.transition_ns));
+        }
+        (self.outline().timer_cause() == Some(TimerCause::Immediate)).then(|| self.entry_to_exit_ns())
     }
 
     /// Writes to all controls, where the companion patch told them.
@@ -240,7 +267,43 @@ impl Outline {
     }
 }
 
+impl StampedEvent {
+    /// Bytes of a record: neither more nor less is a stamped event.
+    pub const SIZE: usize = Event::SIZE + 40;
+
+    /// Decodes a record; none when its length is not [`StampedEvent::SIZE`] or its event is none.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != Self::SIZE {
+            return None;
+        }
+        let (event, stamps) = bytes.split_at(Event::SIZE);
+        Some(Self {
+            event: Event::decode(event)?,
+            entry_tsc: u64_at(stamps, 0),
+            exit_tsc: u64_at(stamps, 8),
+            number: u64_at(stamps, 16),
+            mark: u64_at(stamps, 24),
+            exec_entry: u32_at(stamps, 32),
+            exec_exit: u32_at(stamps, 36),
+        })
+    }
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut w = [0; 8];
+    w.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_ne_bytes(w)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut w = [0; 4];
+    w.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_ne_bytes(w)
+}
+
 const _: () = assert!(size_of::<Event>() == Event::SIZE);
+const _: () = assert!(size_of::<StampedEvent>() == StampedEvent::SIZE);
 
 #[cfg(test)]
 mod tests {
@@ -270,8 +333,38 @@ mod tests {
             pin_writes: 2,
             previous: Outline { exit_reason: 0xd1d2_d3d4, flags: Flags(0xe1e2), pin_writes: 1, isa: 2 },
             writes: Writes(0xf1f2_f3f4_f5f6_f7f8),
-            shadow_pin_writes: 0x0f1f_2f3f_4f5f_6f7f,
+            transition_ns: 0x0f1f_2f3f,
+            shadow_pin_writes: 0x4f5f_6f7f,
         }
+    }
+
+    #[test]
+    fn a_decoded_stamped_event_is_the_one_that_the_kernel_wrote() {
+        let stamped = StampedEvent {
+            event: sample(),
+            entry_tsc: 0x0102_0304_0506_0708,
+            exit_tsc: 0x1112_1314_1516_1718,
+            number: 0x2122_2324_2526_2728,
+            mark: 0x3132_3334_3536_3738,
+            exec_entry: 0x4142_4344,
+            exec_exit: 0x5152_5354,
+        };
+        // SAFETY: as in bytes_of.
+        let bytes: [u8; StampedEvent::SIZE] = unsafe { core::mem::transmute(stamped) };
+        assert_eq!(StampedEvent::decode(&bytes), Some(stamped));
+        assert_eq!(StampedEvent::decode(&bytes[..Event::SIZE]), None);
+        assert_eq!(Event::decode(&bytes), None);
+    }
+
+    #[test]
+    fn a_transition_is_the_stopwatchs_or_that_of_an_immediate_exit() {
+        let immediate = Flags::REASON_KNOWN | Flags::SOFT_KNOWN | Flags::IMMEDIATE_KNOWN | Flags::IMMEDIATE;
+        let event = Event { exit_reason: 52, flags: immediate, entry_ns: 100, exit_ns: 400, ..sample() };
+        assert_eq!(event.known_transition_ns(), Some(300));
+        let timed = Event { flags: immediate | Flags::TRANSITION_KNOWN, transition_ns: 200, ..event };
+        assert_eq!(timed.known_transition_ns(), Some(200));
+        // Asked to exit at once, but something else came first: the guest may have run.
+        assert_eq!(Event { exit_reason: 1, ..event }.known_transition_ns(), None);
     }
 
     #[test]

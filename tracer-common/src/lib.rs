@@ -10,7 +10,7 @@ pub mod rules;
 
 pub use config::{Config, Slot};
 pub use counters::Counters;
-pub use event::{Event, Flags, Outline};
+pub use event::{Event, Flags, Outline, StampedEvent};
 
 /// Whose exit codes an exit reason is, as kvm_exit's `isa` argument says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -81,6 +81,34 @@ pub const fn pin_writes(last: Option<u32>, now: u32, seen_from_birth: bool) -> O
     }
 }
 
+/// [`Slot::TscToNs`](crate::Slot::TscToNs) of a TSC of so many kHz; none where it would not fit.
+#[must_use]
+pub const fn tsc_to_ns_factor(khz: u32) -> Option<i32> {
+    if khz == 0 {
+        return None;
+    }
+    let factor = ((1_000_000_u64 << 22) + khz as u64 / 2) / khz as u64;
+    if factor <= i32::MAX as u64 { Some(factor as i32) } else { None }
+}
+
+/// TSC cycles as ns; true to a millionth up to 4 GHz.
+#[must_use]
+#[inline(always)]
+pub const fn tsc_to_ns(cycles: u32, factor: i32) -> u64 {
+    (cycles as u64 * factor as u64) >> 22
+}
+
+/// ns of VM entry and VM exit: `total` cycles from right before the one to right after the other, less `guest` cycles between them.
+/// The guest's count is by 2^rate cycles: none where it is above the total. Stays at `u32::MAX`.
+#[must_use]
+#[inline(always)]
+pub const fn transition_ns(total: u64, guest: u64, factor: i32) -> Option<u32> {
+    let Some(cycles) = total.checked_sub(guest) else { return None };
+    let cycles = if cycles > u32::MAX as u64 { u32::MAX } else { cycles as u32 };
+    let ns = tsc_to_ns(cycles, factor);
+    Some(if ns > u32::MAX as u64 { u32::MAX } else { ns as u32 })
+}
+
 /// The VMCS controls whose writes KVM shadows, in the order of their lanes: SDM names and encodings (vol. 3, appendix B).
 pub const CONTROLS: [(&str, u32); 6] = [
     ("pin", 0x4000),
@@ -166,6 +194,25 @@ mod tests {
         assert_eq!(pin_writes(None, 0x7f, false), None);
         assert_eq!(pin_writes(Some(0x3f), 0x7f, false), Some(1));
         assert_eq!(pin_writes(Some(0x7f), 0x7f, false), Some(0));
+    }
+
+    #[test]
+    fn cycles_are_true_to_a_millionth_in_nanoseconds() {
+        for khz in [100_000, 1_000_000, 2_399_997, 4_000_000] {
+            let factor = tsc_to_ns_factor(khz).unwrap();
+            let ns = tsc_to_ns(3_000_000_000, factor);
+            let exact = 3e15 / f64::from(khz);
+            assert!((ns as f64 - exact).abs() <= exact / 1e6, "{khz} kHz: {ns} instead of {exact}");
+        }
+        assert_eq!((tsc_to_ns_factor(0), tsc_to_ns_factor(1)), (None, None));
+    }
+
+    #[test]
+    fn a_transition_is_what_the_guest_did_not_run() {
+        let factor = tsc_to_ns_factor(1_000_000).unwrap();
+        assert_eq!(transition_ns(5_000_700, 5_000_000, factor), Some(700));
+        assert_eq!(transition_ns(31, 32, factor), None, "the guest's count is by 2^rate cycles");
+        assert_eq!(transition_ns(u64::MAX, 0, factor), Some(u32::MAX));
     }
 
     #[test]

@@ -19,8 +19,8 @@ use aya_ebpf::{
     programs::{ProbeContext, RawTracePointContext},
 };
 use tracer_common::{
-    Counters, Event, Flags, Isa, Outline, Slot, VM_TYPE_TDX, VMX_PREEMPTION_TIMER,
-    rules::{Age, Writes, age, lane, pin_writes},
+    Counters, Event, Flags, Isa, Outline, Slot, StampedEvent, VM_TYPE_TDX, VMX_PREEMPTION_TIMER,
+    rules::{Age, Writes, age, lane, pin_writes, transition_ns},
 };
 
 use crate::{
@@ -127,6 +127,9 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
         }
         state.pin_entry = pin;
     }
+    if slot(Slot::GuestR8).is_some() {
+        state.exec_entry = vmcs.and_then(|vmcs| read(vmcs, Slot::VmcsExec)).unwrap_or(0);
+    }
     state.loaded_vmcs = vmcs.unwrap_or(0);
     state.flags = flags.0;
 
@@ -211,12 +214,8 @@ fn on_exit(vcpu: u64, isa: u64) {
     counters.rounds += 1;
     // SAFETY: a helper without arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let Some(mut record) = RINGS.get(cpu).and_then(|ring| ring.reserve_untyped::<Event>(0)) else {
-        counters.dropped += 1;
-        return;
-    };
     let pid_tgid = bpf_get_current_pid_tgid();
-    record.write(Event {
+    let event = Event {
         entry_ns: state.entry_ns,
         exit_ns: now,
         exit_to_entry_ns: state.exit_to_entry_ns,
@@ -234,14 +233,53 @@ fn on_exit(vcpu: u64, isa: u64) {
         pin_writes,
         previous,
         writes,
+        transition_ns: state.transition_ns,
         shadow_pin_writes: shadow_pin_writes.into(),
-    });
+    };
     // A wake-up per record was measured to add VM exits to the very guest that is watched. The first record of a vCPU
     // wakes, so that user space can ask its process for a name while there is one.
     let mask = slot(Slot::WakeEvery).unwrap_or(1) as u64 - 1;
     let wake = counters.rounds & mask == 0 || state.is_new != 0;
-    state.is_new = 0;
+    let sent = if slot(Slot::GuestR8).is_some() {
+        let [entry_tsc, exit_tsc, number, mark] = read(vcpu, Slot::GuestR8).unwrap_or([0; 4]);
+        let exec_exit = read(state.loaded_vmcs, Slot::VmcsExec).unwrap_or(0);
+        let exec_entry = state.exec_entry;
+        send(cpu, StampedEvent { event, entry_tsc, exit_tsc, number, mark, exec_entry, exec_exit }, wake)
+    } else {
+        send(cpu, event, wake)
+    };
+    if sent {
+        state.is_new = 0;
+    } else {
+        counters.dropped += 1;
+    }
+}
+
+/// Puts a record into this CPU's ring; false when that is full.
+#[inline(always)]
+fn send<T: 'static>(cpu: u32, value: T, wake: bool) -> bool {
+    let Some(mut record) = RINGS.get(cpu).and_then(|ring| ring.reserve_untyped::<T>(0)) else { return false };
+    record.write(value);
     record.submit(if wake { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }.into());
+    true
+}
+
+/// kvm_guest_time(vcpu, total, guest), of the companion patch's stopwatch: between the VM exit and kvm_exit.
+#[raw_tracepoint(tracepoint = "kvm_guest_time")]
+pub fn kvm_guest_time(ctx: RawTracePointContext) -> i32 {
+    if let Some(factor) = slot(Slot::TscToNs)
+        && let Some(state) = VCPUS.get_ptr_mut(ctx.arg::<u64>(0))
+    {
+        // SAFETY: as in on_entry.
+        let state = unsafe { &mut *state };
+        if state.open != 0
+            && let Some(ns) = transition_ns(ctx.arg(1), ctx.arg(2), factor)
+        {
+            state.transition_ns = ns;
+            state.flags |= Flags::TRANSITION_KNOWN.0;
+        }
+    }
+    0
 }
 
 /// kvm_vmcs_write(vcpu, field, old_val, new_val, vmcs02), of the companion patch: one call per VMWRITE to a control.

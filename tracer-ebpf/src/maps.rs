@@ -46,6 +46,10 @@ pub struct VcpuState {
     pub flags: u16,
     /// shadow at the open round's kvm_entry
     pub pin_entry: u32,
+    /// the same of the primary execution controls, for the calibration guest
+    pub exec_entry: u32,
+    /// VM entry and VM exit of the open round by the stopwatch
+    pub transition_ns: u32,
     /// 1 between kvm_entry and kvm_exit
     pub open: u8,
     /// 1 when the vCPU's first entry was seen
@@ -77,6 +81,8 @@ impl VcpuState {
             shadow_pin_writes: 0,
             flags: 0,
             pin_entry: 0,
+            exec_entry: 0,
+            transition_ns: 0,
             open: 0,
             from_birth: 0,
             tdx: 0,
@@ -116,7 +122,8 @@ pub static VCPUS: LruHashMap<u64, VcpuState, MAX_VCPUS> = LruHashMap::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 
-/// One ring per CPU, so that producers never contend. The records are [`tracer_common::Event`]s; the map says `()`, because
+/// One ring per CPU, so that producers never contend. The records are [`tracer_common::Event`]s, or all of them
+/// [`tracer_common::StampedEvent`]s; the map says `()`, because
 /// libbpf refuses a ring buffer whose value has a size.
 #[btf_map]
 pub static RINGS: ArrayOfMaps<RingBuf<(), TEMPLATE_BYTES>, MAX_CPUS> = ArrayOfMaps::new();

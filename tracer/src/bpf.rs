@@ -14,7 +14,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
-use tracer_common::{Config, Counters, Event, Slot};
+use tracer_common::{Config, Counters, Event, Slot, StampedEvent, config::ABSENT};
 
 use crate::{
     layout::{ExitArguments, Layout},
@@ -45,6 +45,11 @@ pub struct Options {
     pub exact_writes: bool,
     /// attach to the companion patch's kvm_preemption_timer_exit: a second witness of the causes
     pub timer_exits: bool,
+    /// attach to the stopwatch's kvm_guest_time, with ns per TSC cycle as [`Slot::TscToNs`] has it: transition_ns of every entry,
+    /// but work between the VM exit and kvm_exit
+    pub stopwatch: Option<i32>,
+    /// records are [`StampedEvent`]s: for the calibration guest, which leaves stamps in its registers
+    pub stamps: bool,
     /// VMWRITE sites in kvm_intel to count, at most [`MAX_SITES`]; also work before the VM entry
     pub sites: Vec<Site>,
 }
@@ -58,6 +63,8 @@ impl Default for Options {
             kernel_log: false,
             exact_writes: false,
             timer_exits: false,
+            stopwatch: None,
+            stamps: false,
             sites: Vec::new(),
         }
     }
@@ -134,6 +141,7 @@ impl Tracer {
         // Before kvm_entry: the first entry that is seen shall find its writes counted.
         programs.extend(options.exact_writes.then_some(("kvm_vmcs_write", "kvm_vmcs_write")));
         programs.extend(options.timer_exits.then_some(("kvm_preemption_timer_exit", "kvm_preemption_timer_exit")));
+        programs.extend(options.stopwatch.map(|_| ("kvm_guest_time", "kvm_guest_time")));
         programs.extend([(exit_program, "kvm_exit"), ("kvm_entry", "kvm_entry")]);
         let passed = take(&mut ebpf, "SITES")?;
         let (sites, links, probes) = (options.sites.clone(), Vec::new(), Vec::new());
@@ -259,10 +267,15 @@ impl log::Log for Stderr {
 /// The globals, with the filters and the number of records after which user space is woken: a quarter of a ring.
 fn configure(found: &Config, options: &Options) -> Config {
     let mut config = *found;
-    let records = options.ring_bytes / (Event::SIZE as u32 + 8);
+    let record = if options.stamps { StampedEvent::SIZE } else { Event::SIZE };
+    let records = options.ring_bytes / (record as u32 + 8);
     let wake_every = (records / 4).max(1);
     config.set(Slot::WakeEvery, 1 << wake_every.ilog2());
     config.set(Slot::ExactWrites, options.exact_writes.into());
+    config.set(Slot::TscToNs, options.stopwatch.unwrap_or(ABSENT));
+    if !options.stamps {
+        config.set(Slot::GuestR8, ABSENT);
+    }
     config.set(Slot::FilterTgid, options.tgids.is_some().into());
     config.set(Slot::FilterVcpu, options.vcpu_ids.is_some().into());
     config

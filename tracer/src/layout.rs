@@ -48,6 +48,8 @@ pub struct Companion {
     pub vmcs_write: bool,
     /// kvm_preemption_timer_exit(vcpu, cause, vmcs02)
     pub timer_exit: bool,
+    /// the stopwatch's kvm_guest_time(vcpu, total, guest)
+    pub guest_time: bool,
 }
 
 /// A field that this kernel does not have, or has under a name that is not known.
@@ -196,6 +198,14 @@ pub fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Result<La
         config.set(Slot::KvmVmType, field.offset as i32);
     }
 
+    // Read for the calibration guest only: nothing else is lost without them.
+    if let Some(field) = kvm.field("kvm_vcpu", "arch.regs").filter(|f| f.size >= 12 * 8) {
+        config.set(Slot::GuestR8, field.offset as i32 + 8 * 8);
+    }
+    if let Some(field) = vendor_btf.field("loaded_vmcs", "controls_shadow.exec").filter(|f| f.size >= 4) {
+        config.set(Slot::VmcsExec, field.offset as i32);
+    }
+
     let (table, structure): (&[Wanted], _) = match vendor {
         Vendor::Intel => (VMX, "vcpu_vmx"),
         Vendor::Amd => (SVM, "vcpu_svm"),
@@ -235,6 +245,7 @@ pub fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Result<La
     let companion = Companion {
         vmcs_write: has("kvm_vmcs_write", &[scalar(4), scalar(8), scalar(8), scalar(1)]),
         timer_exit: has("kvm_preemption_timer_exit", &[scalar(4), scalar(1)]),
+        guest_time: has("kvm_guest_time", &[scalar(8), scalar(8)]),
     };
     Ok(Layout { config, exit_arguments, missing, companion })
 }
@@ -381,7 +392,7 @@ mod tests {
         patched.tracepoint("kvm_vmcs_write", &[k.vcpu_pointer, k.u32_type, k.u64_type, k.u64_type, k.flag]);
         patched.tracepoint("kvm_preemption_timer_exit", &[k.vcpu_pointer, k.u32_type, k.u32_type]);
         let companion = resolved(&k, &patched, Vendor::Intel).unwrap().companion;
-        assert_eq!(companion, Companion { vmcs_write: true, timer_exit: false });
+        assert_eq!(companion, Companion { vmcs_write: true, ..Companion::default() });
         assert_eq!(resolved(&k, &intel(&k, false), Vendor::Intel).unwrap().companion, Companion::default());
     }
 

@@ -53,6 +53,8 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         // Not by default: a program on a tracepoint of kvm_intel keeps the module from being unloaded.
         timer_exits: layout.companion.timer_exit && (exact_writes || args.verify_writes),
         sites,
+        stopwatch: None,
+        stamps: false,
         ring_bytes: args
             .ring_kib
             .checked_mul(1024)
