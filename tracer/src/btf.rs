@@ -243,8 +243,17 @@ impl<'a> Btf<'a> {
         match self.get(id) {
             Some(t) if t.kind == PTR => 8,
             Some(t) if matches!(t.kind, INT | STRUCT | UNION | ENUM | ENUM64) => t.size_or_type,
+            Some(t) if t.kind == ARRAY => self.array_size(&t).unwrap_or(0),
             _ => 0,
         }
+    }
+
+    /// Of an array of what is no array itself.
+    fn array_size(&self, array: &Type<'_>) -> Option<u32> {
+        let element = self.strip(u32_at(array.rest, 0).ok()?)?;
+        let count = u32_at(array.rest, 8).ok()?;
+        let is_array = self.get(element).is_none_or(|t| t.kind == ARRAY);
+        if is_array { None } else { self.size(element).checked_mul(count) }
     }
 
     /// Byte offset and type of a member, unnamed members looked through.
@@ -337,6 +346,10 @@ pub mod build {
         pub fn structure(&mut self, name: &str, size: u32, members: &[(&str, u32, u32)]) -> u32 {
             let rest: Vec<u32> = members.iter().flat_map(|&(n, t, at)| [self.string(n), t, at * 8]).collect();
             self.add(name, STRUCT, members.len(), size, &rest)
+        }
+
+        pub fn array(&mut self, of: u32, count: u32) -> u32 {
+            self.add("", ARRAY, 0, 0, &[of, 0, count])
         }
 
         pub fn union(&mut self, size: u32, members: &[(&str, u32)]) -> u32 {

@@ -5,7 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 
 use crate::{
-    bpf::DEFAULT_RING_BYTES, columns::Column, compare::condition::Condition, guest::Scenario, trigger::Clause,
+    bpf::DEFAULT_RING_BYTES, calibrate::exits::Exit, columns::Column, compare::condition::Condition, guest::Scenario,
+    trigger::Clause,
 };
 
 /// Measures VM-entry latency, pin-control VMCS writes per entry and spurious VMX-preemption-timer exits of KVM hosts.
@@ -51,6 +52,8 @@ pub enum Command {
     Policy(PolicyArgs),
     /// Run a small guest that makes known exits, to check a tracer with
     Exercise(ExerciseArgs),
+    /// Measure the latency of VM entries and exits alone, with a guest that stamps the TSC
+    Calibrate(CalibrateArgs),
 }
 
 /// Text for people or JSON for programs.
@@ -407,6 +410,35 @@ pub struct PolicyArgs {
     /// Run this command under the policy, then restore the one before: at the end, on errors and signals, not after kill -9
     #[arg(last = true, value_name = "COMMAND", requires = "policy")]
     pub command: Vec<String>,
+}
+
+/// Arguments of `calibrate`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The guest is built in; VMs that run on the host are not traced. With the
+companion patch both timer policies are measured, by turns, and the policy is
+restored on every way out (not after kill -9: 'vmentry check' tells).
+
+Examples:
+  vmentry calibrate                        every exit, some 20 seconds
+  vmentry calibrate --cpu 5 --samples 100000
+  vmentry calibrate --exit cpuid,hlt --format json | jq .exits")]
+pub struct CalibrateArgs {
+    /// CPU to pin the guest to [default: the last one allowed]
+    #[arg(long, value_name = "N")]
+    pub cpu: Option<u32>,
+    /// Samples of each exit, traced, and as many untraced
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(20..=1_000_000))]
+    pub samples: u64,
+    /// Only these exits: cpuid, vmcall, out, msr, hlt, tsc-deadline, immediate
+    #[arg(long, value_name = "EXIT,..", value_delimiter = ',', hide_possible_values = true)]
+    pub exit: Vec<Exit>,
+    /// Loop instructions that the guest executes between its two stamps
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub work: u32,
+    /// How to print: text, or json (its fields are in docs/latencies.md)
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    pub format: Format,
 }
 
 /// Arguments of `exercise`.

@@ -31,7 +31,8 @@ impl TscMeter {
     }
 }
 
-fn tsc() -> u64 {
+/// The TSC of the CPU that this thread is on, in cycles.
+pub fn tsc() -> u64 {
     // SAFETY: every x86-64 CPU has RDTSC, and Linux leaves it to user space unless asked not to.
     unsafe { std::arch::x86_64::_rdtsc() }
 }

@@ -276,11 +276,19 @@ mod tests {
         let arch = b.structure("kvm_arch", 8, &[("vm_type", flag, 4)]);
         let kvm = b.structure("kvm", 64, &[("arch", arch, 32)]);
         let kvm_pointer = b.ptr(kvm);
+        let regs = b.array(u64_type, 17);
+        let vcpu_arch = b.structure("kvm_vcpu_arch", 136, &[("regs", regs, 0)]);
         let stat = b.structure("kvm_vcpu_stat", 32, &[("exits", u64_type, 8), ("guest_mode", u64_type, 24)]);
         let vcpu = b.structure(
             "kvm_vcpu",
             256,
-            &[("kvm", kvm_pointer, 0), ("cpu", u32_type, 0x20), ("vcpu_id", u32_type, 0x24), ("stat", stat, 0x80)],
+            &[
+                ("kvm", kvm_pointer, 0),
+                ("cpu", u32_type, 0x20),
+                ("vcpu_id", u32_type, 0x24),
+                ("stat", stat, 0x80),
+                ("arch", vcpu_arch, 0xa0),
+            ],
         );
         let vcpu_pointer = b.ptr(vcpu);
         Kernel { vmlinux: b, u32_type, u64_type, flag, vcpu_pointer, vcpu }
@@ -344,6 +352,7 @@ mod tests {
         assert_eq!(c.get(Slot::VmcsSoftDisabled), Some(0x16));
         assert_eq!(c.get(Slot::StatExits), Some(0x88));
         assert_eq!(c.get(Slot::KvmVmType), Some(36));
+        assert_eq!(c.get(Slot::GuestR8), Some(0xa0 + 64));
         assert_eq!(c.get(Slot::EntryHasImmediate), None);
         assert_eq!(c.get(Slot::VmxReqImmediate), Some(0x1c00 - 16));
         assert_eq!(layout.missing, []);

@@ -3,6 +3,7 @@
 pub mod ab;
 pub mod bpf;
 pub mod btf;
+pub mod calibrate;
 pub mod check;
 pub mod cli;
 pub mod clock;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory, Parser};
 use vmentry::{
-    ab, check,
+    ab, calibrate, check,
     cli::{CheckArgs, Cli, Command, ExerciseArgs, Format, LiveArgs},
     comparing, exporting, guest, live, merging, output, policy, record, reporting, say,
 };
@@ -38,6 +38,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Merge(args) => merging::run(args).map(|()| ExitCode::SUCCESS),
         Command::Export(args) => exporting::run(args),
         Command::Policy(args) => policy::run(args),
+        Command::Calibrate(args) => calibrate::run(args),
         Command::Exercise(args) => exercise(args).map(|()| ExitCode::SUCCESS),
     }
 }

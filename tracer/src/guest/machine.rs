@@ -13,10 +13,12 @@ use super::memory::Memory;
 /// Where kvm_intel may put its task-state segment if the CPU cannot run real mode: out of the way of everything.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
-const CR0_PROTECTED_MODE: u64 = 1 << 0;
-const CR0_EXTENSION_TYPE: u64 = 1 << 4;
+/// CR0.PE.
+pub const CR0_PROTECTED_MODE: u64 = 1 << 0;
+/// CR0.ET, which always reads 1.
+pub const CR0_EXTENSION_TYPE: u64 = 1 << 4;
 /// RFLAGS with all flags clear: this bit always reads 1.
-const RFLAGS_RESERVED: u64 = 1 << 1;
+pub const RFLAGS_RESERVED: u64 = 1 << 1;
 const CPUID_1_ECX_TSC_DEADLINE: u32 = 1 << 24;
 
 /// A virtual machine with its vCPUs.
@@ -56,6 +58,13 @@ pub fn supported_cpuid(kvm: &Kvm) -> Result<CpuId> {
 impl Machine {
     /// A machine of `vcpus` vCPUs, with the guest's code in its memory but no work yet.
     pub fn new(kvm: &Kvm, vcpus: u32) -> Result<Self> {
+        let memory = Memory::new(image::memory_size(vcpus))?;
+        image::load(&memory)?;
+        Self::with(kvm, memory, vcpus, start_in_protected_mode)
+    }
+
+    /// A machine of `vcpus` vCPUs with this memory; `start` sets the registers of each.
+    pub fn with(kvm: &Kvm, memory: Memory, vcpus: u32, start: fn(&VcpuFd, u32) -> Result<()>) -> Result<Self> {
         let most = kvm.get_max_vcpus();
         if vcpus as usize > most {
             bail!("create {vcpus} vCPUs: KVM allows {most}");
@@ -68,8 +77,6 @@ impl Machine {
             ensure!(kvm.check_extension(capability), "use /dev/kvm: it has no {what}");
         }
 
-        let memory = Memory::new(image::memory_size(vcpus))?;
-        image::load(&memory)?;
         let vm = kvm.create_vm().context("create VM")?;
         vm.set_tss_address(TSS_ADDRESS).context("set address of the task-state segment")?;
         vm.create_irq_chip().context("create interrupt controller")?;
@@ -85,17 +92,23 @@ impl Machine {
 
         let supported = supported_cpuid(kvm)?;
         let vcpus = (0..vcpus)
-            .map(|id| create_vcpu(&vm, id, supported.clone()).with_context(|| format!("create vCPU {id}")))
+            .map(|id| create_vcpu(&vm, id, supported.clone(), start).with_context(|| format!("create vCPU {id}")))
             .collect::<Result<_>>()?;
         Ok(Self { vcpus, _vm: vm, memory })
     }
 }
 
-fn create_vcpu(vm: &VmFd, id: u32, mut cpuid: CpuId) -> Result<VcpuFd> {
+fn create_vcpu(vm: &VmFd, id: u32, mut cpuid: CpuId, start: fn(&VcpuFd, u32) -> Result<()>) -> Result<VcpuFd> {
     let vcpu = vm.create_vcpu(u64::from(id))?;
     set_identity(&mut cpuid, id);
     vcpu.set_cpuid2(&cpuid).context("set CPUID")?;
+    start(&vcpu, id)?;
+    // All vCPUs but the first would wait to be started by the guest.
+    vcpu.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE }).context("make it runnable")?;
+    Ok(vcpu)
+}
 
+fn start_in_protected_mode(vcpu: &VcpuFd, id: u32) -> Result<()> {
     let mut sregs = vcpu.get_sregs().context("get system registers")?;
     sregs.cs = flat_segment(CODE_SELECTOR, 0xb);
     let data = flat_segment(DATA_SELECTOR, 0x3);
@@ -111,10 +124,7 @@ fn create_vcpu(vm: &VmFd, id: u32, mut cpuid: CpuId) -> Result<VcpuFd> {
         rflags: RFLAGS_RESERVED,
         ..Default::default()
     })
-    .context("set registers")?;
-    // All vCPUs but the first would wait to be started by the guest.
-    vcpu.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE }).context("make it runnable")?;
-    Ok(vcpu)
+    .context("set registers")
 }
 
 /// Gives a vCPU its APIC id and the TSC-deadline timer, which KVM offers by capability and not in its CPUID.
@@ -132,7 +142,7 @@ fn set_identity(cpuid: &mut CpuId, id: u32) {
 }
 
 /// A 32-bit segment of all 4 GiB.
-fn flat_segment(selector: u16, type_: u8) -> kvm_segment {
+pub fn flat_segment(selector: u16, type_: u8) -> kvm_segment {
     kvm_segment {
         base: 0,
         limit: u32::MAX,

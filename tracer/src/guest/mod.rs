@@ -1,11 +1,12 @@
 //! The built-in KVM guest: scenarios that cause a known number of VM exits, to exercise a tracer with.
 //! A run checks that its guest did the work, and says which exits a tracer must have seen.
 
+pub mod calibration;
 mod expectation;
 mod host;
 mod hypervisor;
 mod image;
-mod kick;
+pub mod kick;
 mod machine;
 mod memory;
 mod outcome;
@@ -16,6 +17,7 @@ mod vmcs;
 mod watch;
 
 pub use expectation::{Bound, Cause, Expectation};
+pub use host::{Extension, Host as GuestHost};
 pub use outcome::{Outcome, VcpuOutcome};
 pub use run::{MAX_VCPUS, Plan, run, tsc_khz};
 pub use scenario::Scenario;

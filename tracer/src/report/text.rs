@@ -205,7 +205,7 @@ fn table(view: &View, rows: &[Row], figure: &Figure, stats: &[Stat], length_ns: 
 }
 
 /// Columns as wide as their widest cell; the first `texts` to the left, the others to the right.
-fn align(cells: &[Vec<String>], texts: usize) -> String {
+pub fn align(cells: &[Vec<String>], texts: usize) -> String {
     let columns = cells.first().map_or(0, Vec::len);
     let width = |c: usize| cells.iter().map(|line| line[c].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();

@@ -1,0 +1,384 @@
+//! A calibration as text: what it is worth, the exits, what control writes cost, and kvm-unit-tests' figures.
+
+use std::fmt::Write as _;
+
+use super::{
+    Calibration,
+    exits::Exit,
+    sample::{Apart, WARM_UP},
+    summary::{Distribution, ExitCost, Interval, WriteCost},
+};
+use crate::{columns::Unit, columns::human, report::text::align};
+
+/// Renders it for a terminal or a file. No colours.
+pub fn render(c: &Calibration) -> String {
+    let mut out = preamble(c);
+    let mut policies: Vec<_> = c.measured.exits.iter().map(|e| e.policy).collect();
+    policies.dedup();
+    for policy in policies {
+        let exits: Vec<_> = c.measured.exits.iter().filter(|e| e.policy == policy).collect();
+        for unit in [Show::Ns, Show::Tsc] {
+            let _ = writeln!(out, "\npolicy {}, {}", policy.name(), unit.name());
+            out += &table(c, &exits, unit);
+        }
+        out += &without_figures(&exits);
+        out += &transitions(c, &exits);
+    }
+    out += &set_apart(c);
+    for cost in &c.measured.writes {
+        out += &write_cost(c, cost);
+    }
+    out += &unit_tests(c);
+    out + LEGEND
+}
+
+const LEGEND: &str = "
+exit latency   the guest's last stamp -> program on kvm_exit: the exiting instruction, the VM exit, KVM's way to kvm_exit
+host           program on kvm_exit -> program on kvm_entry: KVM's handling, of hlt the halt, of out user space
+entry latency  program on kvm_entry -> the guest's first stamp: KVM's way to the VM entry (its timer's VMWRITEs), the VM entry
+round trip     last stamp -> first stamp, as the guest sees it; untraced: without any program; tracing: the medians' difference
+docs/latencies.md has a drawing of the time line, and what each leaves out
+";
+
+fn preamble(c: &Calibration) -> String {
+    let m = &c.measured;
+    let mut out = String::new();
+    if let Some(why) = c.stopped {
+        let _ = writeln!(out, "INCOMPLETE: stopped by {why}; what follows was complete before");
+    }
+    if c.host.emulated {
+        out += "EMULATED: the CPU was emulated in software; counts are right, times are no times of any CPU\n";
+    }
+    let host = &c.host;
+    let _ = writeln!(out, "host     {}: Linux {}, {}", host.name, host.kernel, host.cpu);
+    let work = if c.work > 0 { format!(", {} loop instructions between its stamps", c.work) } else { String::new() };
+    let _ = writeln!(
+        out,
+        "guest    built in, pinned to CPU {}, its TSC the host's; {} samples of each exit{work}",
+        c.cpu, c.samples
+    );
+    let _ = writeln!(
+        out,
+        "clocks   TSC {:.3} MHz; CLOCK_MONOTONIC is known on it to {} or better, which is in exit_latency and entry_latency",
+        m.khz / 1e3,
+        both(c, Some(m.clock_error)),
+    );
+    for caveat in &c.caveats {
+        let _ = writeln!(out, "note     {caveat}");
+    }
+    out
+}
+
+/// Cycles as "123ns (456)".
+fn both(c: &Calibration, cycles: Option<f64>) -> String {
+    match cycles {
+        Some(cycles) if c.measured.khz > 0.0 => format!("{} ({cycles:.0})", ns(c, cycles)),
+        _ => "n/a".into(),
+    }
+}
+
+fn ns(c: &Calibration, cycles: f64) -> String {
+    let ns = cycles * 1e6 / c.measured.khz;
+    if ns < 0.0 { format!("-{}", human(Some(-ns), Unit::Ns)) } else { human(Some(ns), Unit::Ns) }
+}
+
+/// What durations are shown in.
+#[derive(Clone, Copy)]
+enum Show {
+    Ns,
+    Tsc,
+}
+
+impl Show {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ns => "time",
+            Self::Tsc => "TSC cycles",
+        }
+    }
+
+    fn text(self, c: &Calibration, cycles: Option<f64>) -> String {
+        match (self, cycles) {
+            (_, None) => "n/a".into(),
+            (Self::Ns, Some(cycles)) => ns(c, cycles),
+            (Self::Tsc, Some(cycles)) => format!("{cycles:.0}"),
+        }
+    }
+}
+
+fn table(c: &Calibration, exits: &[&ExitCost], unit: Show) -> String {
+    let heading = |cells: &[&str]| cells.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+    let mut cells = vec![
+        heading(&["", "", "EXIT", "", "HOST", "ENTRY", "", "", "ROUND", "TRIP", ""]),
+        heading(&["", "N", "FLOOR", "P50", "P50", "FLOOR", "P50", "P99", "P50", "UNTRACED", "TRACING"]),
+    ];
+    for exit in exits.iter().filter(|e| e.entry_latency.is_some()) {
+        let of = |d: Option<Distribution>, f: fn(Distribution) -> f64| unit.text(c, d.map(f));
+        cells.push(vec![
+            exit.exit.to_owned(),
+            exit.entry_latency.map_or(0, |d| d.count).to_string(),
+            of(exit.exit_latency, |d| d.floor),
+            of(exit.exit_latency, |d| d.p50),
+            of(exit.host, |d| d.p50),
+            of(exit.entry_latency, |d| d.floor),
+            of(exit.entry_latency, |d| d.p50),
+            of(exit.entry_latency, |d| d.p99),
+            of(exit.round_trip, |d| d.p50),
+            of(exit.untraced, |d| d.p50),
+            unit.text(c, exit.tracing()),
+        ]);
+    }
+    if cells.len() == 2 { String::new() } else { align(&cells, 1) }
+}
+
+fn without_figures(exits: &[&ExitCost]) -> String {
+    let why = |exit: &&&ExitCost| match &exit.unavailable {
+        Some(why) => Some(format!("{}  n/a: {why}\n", exit.exit)),
+        None if exit.entry_latency.is_none() && exit.transition.is_none() => {
+            Some(format!("{}  n/a: no sample is left of {}\n", exit.exit, apart(exit.apart)))
+        }
+        None => None,
+    };
+    exits.iter().filter_map(|exit| why(&exit)).collect()
+}
+
+/// VM entries and exits without a guest's instruction between them.
+fn transitions(c: &Calibration, exits: &[&ExitCost]) -> String {
+    let mut out = String::new();
+    for exit in exits {
+        let Some(d) = exit.transition else { continue };
+        let from = if exit.exit == Exit::Immediate.name() && exit.exit_latency.is_none() {
+            "kvm_entry -> kvm_exit of entries that run no guest instruction"
+        } else {
+            "the companion's stopwatch"
+        };
+        let _ = writeln!(
+            out,
+            "{}  transition (VM entry + VM exit): floor {}, P50 {}, P99 {}; {} entries; {from}",
+            exit.exit,
+            both(c, Some(d.floor)),
+            both(c, Some(d.p50)),
+            both(c, Some(d.p99)),
+            d.count
+        );
+    }
+    out
+}
+
+fn apart(a: Apart) -> String {
+    let parts = [
+        (a.interrupted, "interrupted by the host"),
+        (a.migrated, "on another CPU"),
+        (a.incomplete, "without the record after them"),
+        (a.unclocked, "beyond the clocks"),
+        (a.warm_up, "warm-up"),
+    ];
+    let parts: Vec<_> = parts.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    if parts.is_empty() { "none".into() } else { parts.join(", ") }
+}
+
+fn set_apart(c: &Calibration) -> String {
+    let mut all = Apart::default();
+    let (mut consistent, mut inconsistent) = (0, 0);
+    for exit in &c.measured.exits {
+        all.add(exit.apart);
+        consistent += exit.consistent;
+        inconsistent += exit.inconsistent;
+    }
+    c.measured.writes.iter().for_each(|w| all.add(w.apart));
+    let mut out = format!("\nset apart, in no figure: {} (the first {WARM_UP} of each run are warm-up)\n", apart(all));
+    let _ = writeln!(
+        out,
+        "entry + guest + exit = entry_to_exit, within twice the clocks' error: {consistent} of {} entries",
+        consistent + inconsistent
+    );
+    if inconsistent > 0 {
+        let _ = writeln!(out, "DO NOT TRUST THESE FIGURES: the clocks of {inconsistent} entries do not fit together");
+    }
+    out
+}
+
+fn write_cost(c: &Calibration, w: &WriteCost) -> String {
+    let mut out = format!("\nwrites to the {} controls\n", w.control);
+    if let Some(why) = &w.unavailable {
+        let _ = writeln!(out, "  n/a: {why}");
+        return out;
+    }
+    let times = |i: Interval| format!("{:.2} times [{:.2}, {:.2}]", i.value, i.low, i.high);
+    match (w.cost, w.ratio) {
+        (Some(cost), Some(ratio)) => {
+            let _ = writeln!(
+                out,
+                "  a {} write costs {} ({:.0} cycles) [{}, {}]; the next VM entry takes {} as long [95 %];\n  the seed's claim is \
+                 'more than doubles'",
+                if w.control == "pin" { "pin-control" } else { "control" },
+                ns(c, cost.value),
+                cost.value,
+                ns(c, cost.low),
+                ns(c, cost.high),
+                times(ratio),
+            );
+        }
+        _ => {
+            let _ = writeln!(out, "  n/a: {} rounds are too few for an interval", w.rounds);
+        }
+    }
+    if let Some(untraced) = w.untraced {
+        let _ = writeln!(
+            out,
+            "  second witness, untraced round trips: {} ({:.0} cycles) [{}, {}]",
+            ns(c, untraced.value),
+            untraced.value,
+            ns(c, untraced.low),
+            ns(c, untraced.high)
+        );
+    }
+    for (kind, d) in [("dirty", w.dirty), ("clean", w.clean)] {
+        if let Some(d) = d {
+            let _ = writeln!(
+                out,
+                "  entry_latency of {} {kind} entries: floor {}, P50 {}, P99 {}",
+                d.count,
+                both(c, Some(d.floor)),
+                both(c, Some(d.p50)),
+                both(c, Some(d.p99))
+            );
+        }
+    }
+    if let Some(control) = w.control_ratio {
+        let _ = writeln!(out, "  control, clean entries against clean ones: {}", times(control));
+    }
+    if w.unexpected > 0 {
+        let _ = writeln!(
+            out,
+            "  {} entries were not as provoked (another write came before them): in no figure",
+            w.unexpected
+        );
+    }
+    let _ = writeln!(out, "  {} rounds; {}", w.rounds, w.how);
+    let _ = writeln!(
+        out,
+        "  entry_latency contains KVM's own way to the VM entry: the factor for the VM entry alone is larger, the difference is not"
+    );
+    out
+}
+
+fn unit_tests(c: &Calibration) -> String {
+    let mut out = String::new();
+    for exit in Exit::ALL {
+        let costs = c.measured.exits.iter().filter(|e| e.exit == exit.name());
+        for cost in costs {
+            if let (Some(name), Some(cycles)) = (exit.unit_test(), cost.per_iteration) {
+                let _ = writeln!(out, "{name} {cycles:.0}    (policy {})", cost.policy.name());
+            }
+        }
+    }
+    if out.is_empty() {
+        return out;
+    }
+    format!(
+        "\nas kvm-unit-tests' vmexit counts: TSC cycles per iteration, untraced, mean; two stamps of some 50 cycles included\n{out}"
+    )
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::{super::measure::Measured, *};
+    use crate::{
+        calibrate::{sample::Samples, summary::Round},
+        guest::calibration::Step,
+        host::{Host, Policy},
+    };
+
+    /// A made-up calibration at 2 GHz: 400 cycles of VM entry, 300 of VM exit.
+    pub fn calibration() -> Calibration {
+        let sample = crate::calibrate::sample::Sample {
+            step: Step::Measured,
+            exit_latency: 300.0,
+            host: 900.0,
+            entry_latency: 400.0,
+            round_trip: 1600.0,
+            guest: Some(60.0),
+            pin_writes: Some(0),
+            exec_written: Some(false),
+            stopwatch_ns: None,
+        };
+        let found = Samples { samples: vec![sample; 10], consistent: 10, ..Samples::default() };
+        let mut cpuid = ExitCost::of("cpuid", Policy::Soft, &found, &[1600; 10], &[1400; 10]);
+        cpuid.per_iteration = Some(1460.0);
+        let mut immediate = ExitCost::of("immediate", Policy::Soft, &Samples::default(), &[], &[]);
+        immediate.transition = Distribution::of([700.0; 10]);
+        let hlt = ExitCost::unavailable("hlt", Policy::Soft, "made up".into());
+        let rounds: Vec<_> = (0..12)
+            .map(|n| Round {
+                dirty: 900.0 + f64::from(n),
+                clean: 400.0,
+                control: Some(400.0),
+                untraced: Some((1900.0, 1400.0)),
+            })
+            .collect();
+        let writes = vec![
+            WriteCost::of("pin", "by turns", &rounds, &[900.0; 12], &[400.0; 12]),
+            WriteCost::unavailable("exec", "", "no such writes".into()),
+        ];
+        Calibration {
+            host: Host { name: "made-up".into(), kernel: "6.12".into(), cpu: "CPU".into(), ..Host::default() },
+            cpu: 3,
+            samples: 10,
+            work: 0,
+            clocksource: "tsc".into(),
+            caveats: vec!["a caveat".into()],
+            measured: Measured { exits: vec![cpuid, immediate, hlt], writes, khz: 2e6, clock_error: 30.0 },
+            stopped: None,
+        }
+    }
+
+    #[test]
+    fn the_headline_has_cost_factor_interval_and_claim() {
+        let text = render(&calibration());
+        assert!(
+            text.contains(
+                "a pin-control write costs 253ns (506 cycles) [251ns, 254ns]; the next VM entry takes 2.26 times [2.25, 2.27] as long"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains("'more than doubles'") && text.contains("untraced round trips: 250ns (500 cycles)"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_n_a_with_its_reason() {
+        let text = render(&calibration());
+        assert!(text.contains("hlt  n/a: made up") && text.contains("n/a: no such writes"), "{text}");
+        assert!(text.contains("immediate  transition (VM entry + VM exit): floor 350ns (700)"), "{text}");
+    }
+
+    #[test]
+    fn a_row_tells_every_part_in_both_units() {
+        let text = render(&calibration());
+        let rows: Vec<Vec<_>> =
+            text.lines().filter(|l| l.starts_with("cpuid ")).map(|l| l.split_whitespace().collect()).collect();
+        let ns = ["cpuid", "10", "150ns", "150ns", "450ns", "200ns", "200ns", "200ns", "800ns", "700ns", "100ns"];
+        assert_eq!(rows[0], ns, "{text}");
+        assert_eq!(rows[1][2..], ["300", "300", "900", "400", "400", "400", "1600", "1400", "200"], "{text}");
+        assert!(text.contains("cpuid 1460"), "{text}");
+        assert!(text.contains("known on it to 15ns (30)"), "{text}");
+    }
+
+    #[test]
+    fn emulation_an_early_end_and_clocks_that_do_not_fit_are_said_and_only_then() {
+        let mut c = calibration();
+        let good = render(&c);
+        assert!(!good.contains("EMULATED") && !good.contains("INCOMPLETE") && !good.contains("DO NOT TRUST"), "{good}");
+        c.host.emulated = true;
+        c.stopped = Some("SIGINT");
+        c.measured.exits[0].inconsistent = 1;
+        let bad = render(&c);
+        assert!(
+            bad.contains("EMULATED") && bad.contains("INCOMPLETE: stopped by SIGINT") && bad.contains("DO NOT TRUST"),
+            "{bad}"
+        );
+    }
+}
