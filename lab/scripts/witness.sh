@@ -36,6 +36,26 @@ echo '!hist:keys=vcpu_id' > $events/kvm_entry/trigger
 vmentry report $OUT/recording.hlog --format json > $OUT/report.json
 vmentry report $OUT/recording.hlog > $OUT/report.txt
 
+# The calibration guest: ftrace counts its exits, and its own instructions are known. A thread that is moved about is noticed.
+echo 'hist:keys=exit_reason' > $events/kvm_exit/trigger
+vmentry calibrate --samples 97 --format json > $OUT/calibrate.json
+cat $events/kvm_exit/hist > $OUT/calibrate.hist
+echo '!hist:keys=exit_reason' > $events/kvm_exit/trigger
+vmentry calibrate --samples 97 > $OUT/calibrate.txt
+for work in 1 1000; do
+    vmentry calibrate --samples 40 --exit cpuid --work $work --format json > $OUT/calibrate-$work.json
+done
+if [ $(nproc) -gt 1 ]; then
+    vmentry calibrate --samples 30000 --exit cpuid --format json > $OUT/calibrate-moved.json 2> /dev/null &
+    for mask in 1 2 1 2 1 2 1 2 1 2 1 2; do
+        for task in /proc/$!/task/*; do
+            grep -q "vcpu 0" $task/comm 2> /dev/null && taskset -p $mask ${task##*/} > /dev/null
+        done
+        sleep 0.1
+    done
+    wait $!
+fi
+
 # Single events: all of a run; what came before a trigger that is certain; no file for one that cannot come; a disk that is full.
 single() { name=$1; shift; vmentry record -o $OUT/$name.hlog --label $name "$@" -- vmentry exercise cpuid --count 97 > /dev/null 2> $OUT/$name.txt; }
 single events --events $OUT/events.pftrace

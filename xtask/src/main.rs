@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod build;
+mod calibration;
 mod companion;
 mod dashboards;
 mod deb;

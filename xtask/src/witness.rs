@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use crate::calibration;
+
 /// The shell script that a lab runs for [`failures`].
 pub const SCRIPT: &str = include_str!("../../lab/scripts/witness.sh");
 
@@ -40,6 +42,7 @@ pub fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {
         failures.equal("deadline exits on SVM", &totals["timer_exits"]["deadline"], Value::Null);
     }
 
+    failures.extend(calibration::on_a_stock_kernel(out, vmx)?);
     failures.extend(single_events(out)?);
 
     let tiny = json(&out.join("tiny.json"))?;

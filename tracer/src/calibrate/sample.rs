@@ -55,11 +55,6 @@ impl Apart {
         self.incomplete += other.incomplete;
         self.unclocked += other.unclocked;
     }
-
-    /// All but the warm-up, which is by design.
-    pub fn unwanted(&self) -> u64 {
-        self.interrupted + self.migrated + self.incomplete + self.unclocked
-    }
 }
 
 /// The samples of one run, in the order of the exits.

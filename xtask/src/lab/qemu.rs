@@ -18,7 +18,8 @@ pub fn command(vmlinuz: &Path, boot: &Boot) -> Result<(Command, Vec<Inherited>)>
     let initramfs = Inherited::memory(c"initramfs", boot.initramfs)?;
     let mut command = Command::new("qemu-system-x86_64");
     command
-        .args(["-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm", "-smp", &boot.processors.to_string(), "-m", "1024"])
+        // With a thread for each processor, one was seen to trip over code that the other was patching (int3 of a static branch).
+        .args(["-accel", "tcg,thread=single", "-cpu", "EPYC,+svm", "-smp", &boot.processors.to_string(), "-m", "1024"])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
         .args(["-serial", boot.serial, "-parallel", &format!("file:{}", boot.port)])
         .arg("-kernel")
