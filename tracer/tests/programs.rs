@@ -10,7 +10,7 @@ mod bed;
 
 use bed::*;
 use tracer_common::{
-    Config, Counters, Event, Flags, Isa, Outline, Slot,
+    Config, Counters, Event, Flags, Isa, Outline, Slot, StampedEvent,
     rules::{TimerCause, Writes},
 };
 use vmentry::{bpf::Options, layout::ExitArguments};
@@ -109,6 +109,35 @@ fn nested_entries_are_l2_and_have_a_shadow_of_their_own() {
     bed.enter_level(0, 1);
     let l1 = bed.round(0, 24);
     assert_eq!((l1.outline().is_l2(), l1.outline().known_pin_writes()), (Some(false), Some(0)));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_calibration_guests_records_have_its_stamps_and_the_execution_controls() {
+    let mut c = config();
+    c.set(Slot::GuestR8, REGISTERS as i32);
+    c.set(Slot::VmcsExec, EXEC as i32);
+    let mut bed = Bed::new(c, Options { stamps: true, ..Options::default() });
+    for (n, value) in [0x1111_2222_3333_4444, 0x5555, 7, 9].into_iter().enumerate() {
+        bed.set(0, REGISTERS + 8 * n, value);
+    }
+    bed.set(0, VMCS01 + EXEC, 0xb5);
+    bed.entry(0, HERE, false);
+    bed.set(0, VMCS01 + EXEC, 0xb7);
+    bed.exit(0, HERE, VMX, 10);
+    let mut records = Vec::new();
+    for ring in bed.tracer.rings() {
+        ring.drain(usize::MAX, |bytes| records.push(StampedEvent::decode(bytes).expect("a stamped event")));
+    }
+    assert_eq!(records.len(), 1);
+    let record = records[0];
+    assert_eq!((record.event.vcpu, record.event.outline().reason()), (0, Some(10)));
+    assert_eq!((record.entry_tsc, record.exit_tsc), (0x1111_2222_3333_4444, 0x5555));
+    assert_eq!((record.number, record.mark), (7, 9));
+    assert_eq!((record.exec_entry, record.exec_exit), (0xb5, 0xb7));
+    // Only who asks for stamps gets them, whatever the layout knows.
+    let mut bed = Bed::new(c, Options::default());
+    assert_eq!(bed.round(0, 12).outline().reason(), Some(12));
 }
 
 #[test]

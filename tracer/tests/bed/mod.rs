@@ -29,7 +29,9 @@ pub const VMCS01: usize = 128;
 pub const VMCS02: usize = 256;
 pub const PIN: usize = 8;
 pub const SOFT: usize = 16;
+pub const EXEC: usize = 24;
 pub const EXIT_CODE: usize = 400;
+pub const REGISTERS: usize = 512;
 pub const VM_TYPE: usize = 4;
 /// A `struct kvm`, from the beginning of the arena.
 pub const KVM_AT: usize = 16384;
