@@ -31,8 +31,11 @@ enum Task {
         #[arg(long, value_enum, default_value = "6.12", hide_possible_values = true)]
         kernel: Choice,
         /// With the patches for tests, too: not for hosts
-        #[arg(long, conflicts_with = "unpatched")]
+        #[arg(long, conflicts_with_all = ["unpatched", "stopwatch"])]
         test_only: bool,
+        /// With the stopwatch, too, which is off unless the module is loaded with preemption_timer_stopwatch=1
+        #[arg(long, conflicts_with = "unpatched")]
+        stopwatch: bool,
         /// Without any patch: what the distribution has built
         #[arg(long)]
         unpatched: bool,
@@ -91,6 +94,8 @@ pub enum Flavour {
     Unpatched,
     /// Tracepoints and policy parameter.
     Companion,
+    /// Also the stopwatch.
+    Stopwatch,
     /// Also what only tests want.
     TestOnly,
 }
@@ -101,6 +106,7 @@ impl Flavour {
         match self {
             Flavour::Unpatched => "unpatched",
             Flavour::Companion => "companion",
+            Flavour::Stopwatch => "stopwatch",
             Flavour::TestOnly => "test-only",
         }
     }
@@ -119,10 +125,11 @@ pub fn check_all() -> Result<()> {
 /// Does what the command line asks for.
 pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.task {
-        Task::Build { kernel, test_only, unpatched, out } => {
-            let flavour = match (test_only, unpatched) {
-                (true, _) => Flavour::TestOnly,
-                (_, true) => Flavour::Unpatched,
+        Task::Build { kernel, test_only, stopwatch, unpatched, out } => {
+            let flavour = match (test_only, stopwatch, unpatched) {
+                (true, ..) => Flavour::TestOnly,
+                (_, true, _) => Flavour::Stopwatch,
+                (.., true) => Flavour::Unpatched,
                 _ => Flavour::Companion,
             };
             let folder = out.clone().unwrap_or_else(|| out_dir(*kernel, flavour));
@@ -166,11 +173,15 @@ mod tests {
         let line = |words: &str| Line::try_parse_from(words.split(' ')).map(|line| line.arguments.task);
         assert!(line("patches build --kernel 6.1 --test-only").is_ok());
         assert!(line("patches build --kernel running --unpatched --out x").is_ok());
-        assert!(line("patches build --test-only --unpatched").is_err());
+        assert!(line("patches build --stopwatch").is_ok());
+        for pair in ["--test-only --unpatched", "--test-only --stopwatch", "--stopwatch --unpatched"] {
+            assert!(line(&format!("patches build {pair}")).is_err(), "{pair}");
+        }
         assert!(line("patches build --kernel 5.10").is_err());
         assert!(line("patches check --kernel 6.1 --kernel 6.12").is_ok());
-        let folders = [Flavour::Unpatched, Flavour::Companion, Flavour::TestOnly].map(|f| out_dir(Choice::V6_1, f));
+        let folders = [Flavour::Unpatched, Flavour::Companion, Flavour::Stopwatch, Flavour::TestOnly]
+            .map(|f| out_dir(Choice::V6_1, f));
         let names = folders.each_ref().map(|path| path.file_name().unwrap().to_str().unwrap());
-        assert_eq!(names, ["6.1-unpatched", "6.1", "6.1-test-only"]);
+        assert_eq!(names, ["6.1-unpatched", "6.1", "6.1-stopwatch", "6.1-test-only"]);
     }
 }

@@ -10,7 +10,9 @@ use std::path::PathBuf;
 
 /// Symbols by which the patched modules are told from the distribution's.
 const TRACEPOINTS: [&str; 2] = ["__tracepoint_kvm_vmcs_write", "__tracepoint_kvm_preemption_timer_exit"];
+const STOPWATCH_TRACEPOINT: &str = "__tracepoint_kvm_guest_time";
 const POLICY: &str = "preemption_timer_policy";
+const STOPWATCH: &str = "preemption_timer_stopwatch";
 const SOFT_VALUE: &str = "preemption_timer_soft_value";
 
 /// Checks the patches for some kernels, one line per check on stdout.
@@ -53,6 +55,7 @@ struct Built {
     distribution: Vec<u8>,
     unpatched: Vec<u8>,
     companion: Vec<u8>,
+    stopwatch: Vec<u8>,
     test_only: Vec<u8>,
 }
 
@@ -66,12 +69,18 @@ impl Built {
             distribution: target.own_module()?,
             unpatched: read(Flavour::Unpatched)?,
             companion: read(Flavour::Companion)?,
+            stopwatch: read(Flavour::Stopwatch)?,
             test_only: read(Flavour::TestOnly)?,
         })
     }
 
-    fn ours(&self) -> [(&'static str, &[u8]); 3] {
-        [("unpatched", &self.unpatched), ("companion", &self.companion), ("test-only", &self.test_only)]
+    fn ours(&self) -> [(&'static str, &[u8]); 4] {
+        [
+            ("unpatched", &self.unpatched),
+            ("companion", &self.companion),
+            ("stopwatch", &self.stopwatch),
+            ("test-only", &self.test_only),
+        ]
     }
 }
 
@@ -86,14 +95,18 @@ impl Drop for Scratch {
 
 fn patches_apply(target: &Target) -> Result<String> {
     let source = source::unpacked(&target.series, &target.version)?;
-    let files = series::files(&target.series, Flavour::TestOnly)?;
-    let tree = Scratch(std::env::temp_dir().join(format!("vmentry-patches-{}", std::process::id())));
-    source::copy(&source, &tree.0)?;
-    for file in &files {
-        let moved = series::apply(file, &tree.0)?;
-        ensure!(moved.is_empty(), "apply {}: made for another version: {}", series::name(file), moved.join(" "));
+    let mut counts = Vec::new();
+    for flavour in [Flavour::Stopwatch, Flavour::TestOnly] {
+        let files = series::files(&target.series, flavour)?;
+        let tree = Scratch(std::env::temp_dir().join(format!("vmentry-patches-{}", std::process::id())));
+        source::copy(&source, &tree.0)?;
+        for file in &files {
+            let moved = series::apply(file, &tree.0)?;
+            ensure!(moved.is_empty(), "apply {}: made for another version: {}", series::name(file), moved.join(" "));
+        }
+        counts.push(format!("{} ({})", files.len(), flavour.name()));
     }
-    Ok(format!("{} patches to linux-source-{} {}, to the line", files.len(), target.series, target.version))
+    Ok(format!("{} patches to linux-source-{} {}, to the line", counts.join(", "), target.series, target.version))
 }
 
 fn version_magic(built: &Built) -> Result<String> {
@@ -137,25 +150,30 @@ fn imports(built: &Built) -> Result<String> {
 }
 
 fn additions(built: &Built) -> Result<String> {
-    for (name, content, has_patches, is_for_tests) in [
-        ("the distribution's", &built.distribution, false, false),
-        ("unpatched", &built.unpatched, false, false),
-        ("companion", &built.companion, true, false),
-        ("test-only", &built.test_only, true, true),
+    for (name, content, has_patches, has_stopwatch, is_for_tests) in [
+        ("the distribution's", &built.distribution, false, false, false),
+        ("unpatched", &built.unpatched, false, false, false),
+        ("companion", &built.companion, true, false, false),
+        ("stopwatch", &built.stopwatch, true, true, false),
+        ("test-only", &built.test_only, true, false, true),
     ] {
         let module = Module::parse(content)?;
         let parameters = module.information("parm");
         let has = |parameter: &str| parameters.iter().any(|text| text.starts_with(&format!("{parameter}:")));
-        for tracepoint in TRACEPOINTS {
+        let tracepoints = TRACEPOINTS.map(|tracepoint| (tracepoint, has_patches));
+        for (tracepoint, expected) in tracepoints.into_iter().chain([(STOPWATCH_TRACEPOINT, has_stopwatch)]) {
             let state = module.defines(tracepoint);
-            ensure!(state == has_patches, "look for {tracepoint} in {name}: found {state}, expected {has_patches}");
+            ensure!(state == expected, "look for {tracepoint} in {name}: found {state}, expected {expected}");
         }
-        for (parameter, expected) in [(POLICY, has_patches), (SOFT_VALUE, is_for_tests)] {
+        for (parameter, expected) in [(POLICY, has_patches), (STOPWATCH, has_stopwatch), (SOFT_VALUE, is_for_tests)] {
             let state = has(parameter);
             ensure!(state == expected, "look for parameter {parameter} in {name}: found {state}, expected {expected}");
         }
     }
-    Ok(format!("{} tracepoints, {POLICY}; {SOFT_VALUE} for tests only", TRACEPOINTS.len()))
+    Ok(format!(
+        "{} tracepoints, {POLICY}; one more and {STOPWATCH} with the stopwatch; {SOFT_VALUE} for tests only",
+        TRACEPOINTS.len()
+    ))
 }
 
 fn unpatched_code(built: &Built) -> Result<String> {

@@ -22,11 +22,14 @@ pub fn known() -> Result<Vec<String>> {
 /// The patch files of a flavour for a kernel series.
 pub fn files(series: &str, flavour: Flavour) -> Result<Vec<PathBuf>> {
     let companion = folder().join(format!("linux-{series}"));
-    let test_only = folder().join("test-only").join(format!("linux-{series}"));
+    let and_more = |flavour: &str| {
+        let more = folder().join(flavour).join(format!("linux-{series}"));
+        anyhow::Ok([in_order(&companion)?, in_order(&more)?].concat())
+    };
     match flavour {
         Flavour::Unpatched => Ok(Vec::new()),
         Flavour::Companion => in_order(&companion),
-        Flavour::TestOnly => Ok([in_order(&companion)?, in_order(&test_only)?].concat()),
+        Flavour::Stopwatch | Flavour::TestOnly => and_more(flavour.name()),
     }
 }
 
@@ -86,12 +89,14 @@ mod tests {
     }
 
     #[test]
-    fn every_series_has_companion_and_test_patches() {
+    fn every_series_has_companion_stopwatch_and_test_patches() {
         assert_eq!(known().unwrap(), ["6.1", "6.12"]);
         for series in known().unwrap() {
             let companion = files(&series, Flavour::Companion).unwrap();
-            let test_only = files(&series, Flavour::TestOnly).unwrap();
-            assert!(test_only.len() > companion.len() && test_only.starts_with(&companion));
+            for flavour in [Flavour::Stopwatch, Flavour::TestOnly] {
+                let more = files(&series, flavour).unwrap();
+                assert!(more.len() > companion.len() && more.starts_with(&companion));
+            }
             assert!(files(&series, Flavour::Unpatched).unwrap().is_empty());
         }
     }
