@@ -27,7 +27,7 @@ use crate::{
     process::{Endings, GRACE, command_code, default_endings, end, exit_of, refuse_unknown, start},
     record,
     recording::{End, Experiment, Header, Label, Writer},
-    say, schedule,
+    say, schedule, stopwatch,
 };
 
 /// How long a command that switches may take.
@@ -52,6 +52,7 @@ pub fn run(args: &AbArgs) -> Result<ExitCode> {
             .with_context(|| format!("--ring-kib {}: too large", args.ring_kib))?,
         tgids: record::selected_tgids(&args.targets)?,
         vcpu_ids: record::selected_vcpus(&args.targets),
+        stopwatch: stopwatch::start(&facts)?,
         ..Options::default()
     };
     let seed = args.seed.unwrap_or_else(seed_of_now);

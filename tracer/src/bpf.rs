@@ -14,10 +14,11 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
-use tracer_common::{Config, Counters, Event, Slot, StampedEvent, config::ABSENT};
+use tracer_common::{Config, Counters, Event, Slot, StampedEvent, config::ABSENT, rules::tsc_to_ns_factor};
 
 use crate::{
     layout::{ExitArguments, Layout},
+    recording::Stopwatch,
     say,
     sites::{MAX_SITES, Site},
 };
@@ -45,9 +46,8 @@ pub struct Options {
     pub exact_writes: bool,
     /// attach to the companion patch's kvm_preemption_timer_exit: a second witness of the causes
     pub timer_exits: bool,
-    /// attach to the stopwatch's kvm_guest_time, with ns per TSC cycle as [`Slot::TscToNs`] has it: transition_ns of every entry,
-    /// but work between the VM exit and kvm_exit
-    pub stopwatch: Option<i32>,
+    /// attach to the stopwatch's kvm_guest_time: transition_ns of every entry, but work between the VM exit and kvm_exit
+    pub stopwatch: Option<Stopwatch>,
     /// records are [`StampedEvent`]s: for the calibration guest, which leaves stamps in its registers
     pub stamps: bool,
     /// VMWRITE sites in kvm_intel to count, at most [`MAX_SITES`]; also work before the VM entry
@@ -272,7 +272,7 @@ fn configure(found: &Config, options: &Options) -> Config {
     let wake_every = (records / 4).max(1);
     config.set(Slot::WakeEvery, 1 << wake_every.ilog2());
     config.set(Slot::ExactWrites, options.exact_writes.into());
-    config.set(Slot::TscToNs, options.stopwatch.unwrap_or(ABSENT));
+    config.set(Slot::TscToNs, options.stopwatch.and_then(|s| tsc_to_ns_factor(s.tsc_khz)).unwrap_or(ABSENT));
     if !options.stamps {
         config.set(Slot::GuestR8, ABSENT);
     }

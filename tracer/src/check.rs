@@ -13,7 +13,7 @@ use crate::{
     guest,
     host::{Host, Policy, Roots},
     layout::{Companion, Layout, Vendor},
-    policy, probe, vm,
+    policy, probe, stopwatch, vm,
 };
 
 /// IA32_VMX_MISC; bits 4:0 say at which bit of the TSC the preemption timer counts (SDM vol. 3, A.6).
@@ -56,6 +56,8 @@ pub struct Facts {
     pub companion_patch: bool,
     /// the companion patch's tracepoint for writes is there: `record --exact-writes` works
     pub companion_tracepoint: bool,
+    /// the companion patch's stopwatch is on: transition_ns of every entry is known; null without that patch
+    pub stopwatch: Option<bool>,
     /// a killed vmentry switched the policy and could not restore it; null for none
     pub policy_left_behind: Option<policy::Note>,
     /// RLIMIT_MEMLOCK in bytes, null for unlimited; counts only before Linux 5.11
@@ -149,6 +151,7 @@ impl Facts {
             tickless_cpus: read("/sys/devices/system/cpu/nohz_full").filter(|s| s != "(null)").unwrap_or_default(),
             companion_patch: host.parameters.contains_key("preemption_timer_policy"),
             companion_tracepoint: companion.vmcs_write,
+            stopwatch: host.parameters.get(stopwatch::PARAMETER).filter(|_| companion.guest_time).map(|on| on == "Y"),
             policy_left_behind: policy::left_behind(),
             memlock_bytes: memlock(),
             memlock_unused: kernel_at_least(&host.kernel, 5, 11),
@@ -347,6 +350,7 @@ pub fn text(facts: &Facts, problems: &[Problem]) -> String {
     let keep = [
         "preemption_timer",
         "preemption_timer_policy",
+        stopwatch::PARAMETER,
         "ept",
         "vpid",
         "unrestricted_guest",
@@ -385,6 +389,14 @@ pub fn text(facts: &Facts, problems: &[Problem]) -> String {
         lines.push((
             "timer causes",
             if facts.tells_timer_causes { "deadline, immediate, spurious".into() } else { "n/a".into() },
+        ));
+        lines.push((
+            "stopwatch",
+            match facts.stopwatch {
+                Some(true) => "on: transition_ns of every entry".into(),
+                Some(false) => format!("off (load kvm_intel with {}=1)", stopwatch::PARAMETER),
+                None => "no patch: transition_ns of entries that are forced to exit at once".into(),
+            },
         ));
         lines.push((
             "companion",
@@ -475,6 +487,7 @@ mod tests {
             tickless_cpus: String::new(),
             companion_patch: false,
             companion_tracepoint: false,
+            stopwatch: None,
             policy_left_behind: None,
             memlock_bytes: Some(8 << 20),
             memlock_unused: true,

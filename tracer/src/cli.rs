@@ -108,6 +108,7 @@ pub struct Targets {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Conditions: entry_to_exit_ns>1ms, exit_to_entry_ns<9us, pin_writes>1,
+transition_ns>2us,
 reason=HLT, cause=spurious|deadline|immediate, entry=dirty|clean, level=L1|L2
 
 Examples:

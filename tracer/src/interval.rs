@@ -68,6 +68,9 @@ pub struct Series {
     pub exit_to_entry: Histogram,
     /// pin-control writes per entry; empty where they are not known
     pub pin_writes: Histogram,
+    /// ns of VM entry and VM exit without guest time, of the entries where it is known: those that were forced to exit at once, or,
+    /// with the companion patch's stopwatch, all
+    pub transition: Histogram,
 }
 
 /// A virtual machine.
@@ -245,6 +248,9 @@ impl Interval {
         if let Some(writes) = event.outline().known_pin_writes() {
             series.pin_writes.record(u64::from(writes));
         }
+        if let Some(ns) = event.known_transition_ns() {
+            series.transition.record(ns);
+        }
         let shadow = event.known_shadow_pin_writes();
         self.totals.shadow_pin_writes += shadow.unwrap_or(0);
         if let Some(writes) = event.exact_writes() {
@@ -291,6 +297,7 @@ impl Series {
         self.entry_to_exit.merge(&other.entry_to_exit);
         self.exit_to_entry.merge(&other.exit_to_entry);
         self.pin_writes.merge(&other.pin_writes);
+        self.transition.merge(&other.transition);
     }
 
     /// Number of entries.
@@ -406,6 +413,23 @@ pub mod tests {
         assert_eq!((key.level, key.reason, key.entry), (Level::Unknown, None, EntryKind::Unknown));
         assert_eq!(series.entries(), 1);
         assert_eq!((series.exit_to_entry.count(), series.pin_writes.count()), (0, 0));
+    }
+
+    #[test]
+    fn a_transition_is_kept_where_it_is_known() {
+        let mut i = Interval::starting(0);
+        i.record(&event(0, 10, 5000, 0), &vm(0));
+        let flags = event(0, 10, 5, 0).flags | Flags::TRANSITION_KNOWN;
+        i.record(&Event { flags, transition_ns: 300, ..event(0, 10, 5000, 1) }, &vm(0));
+        let immediate = event(0, 52, 700, 0);
+        i.record(&Event { flags: immediate.flags | Flags::IMMEDIATE, ..immediate }, &vm(0));
+        let of = |reason, entry, cause| {
+            let key = i.series.keys().find(|k| (k.reason, k.entry, k.cause) == (Some(reason), entry, cause)).unwrap();
+            i.series[key].transition.max()
+        };
+        assert_eq!(of(10, EntryKind::Clean, None), None);
+        assert_eq!(of(10, EntryKind::Dirty, None), Some(300));
+        assert_eq!(of(52, EntryKind::Clean, Some(TimerCause::Immediate)), Some(700));
     }
 
     #[test]

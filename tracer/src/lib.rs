@@ -39,6 +39,7 @@ pub mod report;
 pub mod reporting;
 pub mod schedule;
 pub mod sites;
+pub mod stopwatch;
 pub mod terminal;
 pub mod trace;
 pub mod trigger;

@@ -28,6 +28,7 @@ use crate::{
     record::{header, pin_source, selected_tgids, selected_vcpus},
     recording::{End, Header, Reader, Writer},
     report::{Dimension, Report, Source, View, text},
+    stopwatch,
     terminal::{self, Screen},
     tui::{App, Effect, Info, Origin, ReplayCommand, view},
 };
@@ -57,6 +58,7 @@ pub fn run(args: &LiveArgs) -> Result<ExitCode> {
     let options = Options {
         tgids: selected_tgids(&args.targets)?,
         vcpu_ids: selected_vcpus(&args.targets),
+        stopwatch: stopwatch::start(&facts)?,
         ..Options::default()
     };
     runtime.block_on(live(&facts, &layout, &options))

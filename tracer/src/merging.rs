@@ -103,6 +103,7 @@ fn header(sources: &[Source], command: Vec<String>) -> Header {
         latency: Report { sources: sources.to_vec(), ..Report::default() }.latency(),
         timer: common(sources, |s| s.header.timer.clone()).flatten(),
         tickless_cpus: common(sources, |s| s.header.tickless_cpus.clone()).unwrap_or_default(),
+        stopwatch: common(sources, |s| s.header.stopwatch).flatten(),
         sites: common(sources, |s| s.header.sites.clone()).unwrap_or_default(),
         missing: common(sources, |s| s.header.missing.clone()).unwrap_or_default(),
         experiment: None,

@@ -28,6 +28,7 @@ use crate::{
     recording::{End, FORMAT, Header, Latency, PinSource, VERSION, Writer},
     say,
     sites::{self, Site},
+    stopwatch,
     trigger::Trigger,
     vm,
 };
@@ -53,7 +54,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         // Not by default: a program on a tracepoint of kvm_intel keeps the module from being unloaded.
         timer_exits: layout.companion.timer_exit && (exact_writes || args.verify_writes),
         sites,
-        stopwatch: None,
+        stopwatch: stopwatch::start(&facts)?,
         stamps: false,
         ring_bytes: args
             .ring_kib
@@ -119,6 +120,7 @@ pub fn header(facts: &Facts, layout: &Layout, options: &Options, interval: Durat
         latency: Latency::Clean,
         timer: facts.timer.clone(),
         tickless_cpus: facts.tickless_cpus.clone(),
+        stopwatch: options.stopwatch,
         sites: options.sites.clone(),
         missing: facts.missing.clone(),
         experiment: None,

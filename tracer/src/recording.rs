@@ -2,7 +2,7 @@
 //! distribution. Documented in the README's format section.
 //!
 //! ```text
-//! #{"format":"vmentry-recording","version":1,...}              header, first line
+//! #{"format":"vmentry-recording","version":2,...}              header, first line
 //! #{"vm":{"id":0,"name":"web1",...}}                           before the first interval that speaks of it
 //! Tag=vm=0;vcpu=0;level=L1;isa=vmx;reason=52;entry=clean;cause=deadline;figure=entry_to_exit_ns,<start>,<length>,<max>,HIST...
 //! #{"interval":{"start_ns":...,"length_ns":...,"totals":{...}}} completes an interval; with "window" one of an experiment
@@ -38,8 +38,8 @@ use crate::{
 
 /// Value of [`Header::format`].
 pub const FORMAT: &str = "vmentry-recording";
-/// Version this program writes; it reads no later one.
-pub const VERSION: u32 = 1;
+/// Version this program writes; it reads no later one. 2 has the figure `transition_ns`, which readers of 1 refuse.
+pub const VERSION: u32 = 2;
 
 const LEGEND: &str = "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
 
@@ -86,6 +86,22 @@ pub enum Latency {
     DisturbedButAsked,
 }
 
+/// The companion patch's stopwatch, where it was on: it tells `transition_ns` of every entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopwatch {
+    /// guest time is known to 2^rate TSC cycles; null where IA32_VMX_MISC could not be read
+    pub rate: Option<u32>,
+    /// TSC frequency with which its cycles were made ns, kHz
+    pub tsc_khz: u32,
+}
+
+impl Stopwatch {
+    /// What guest time is known to, ns; none where the rate is not known.
+    pub fn tick_ns(&self) -> Option<f64> {
+        Some(2f64.powi(i32::try_from(self.rate?).ok()?) * 1e6 / f64::from(self.tsc_khz.max(1)))
+    }
+}
+
 /// First line of a recording.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
@@ -120,6 +136,9 @@ pub struct Header {
     /// CPUs without a periodic tick, as in nohz_full
     #[serde(default)]
     pub tickless_cpus: String,
+    /// the stopwatch that `transition_ns` comes from; none where it is that of entries that were forced to exit at once
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopwatch: Option<Stopwatch>,
     /// VMWRITE sites of the pin controls that were counted
     #[serde(default)]
     pub sites: Vec<Site>,
@@ -131,6 +150,13 @@ pub struct Header {
     /// the recordings that this one is a merge of; empty of an ordinary one. What they differ in is told by their own headers
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Source>,
+}
+
+impl Header {
+    /// Where `transition_ns` comes from: "stopwatch", or "immediate" for that of entries that were forced to exit at once.
+    pub fn transition_source(&self) -> &'static str {
+        if self.stopwatch.is_some() { "stopwatch" } else { "immediate" }
+    }
 }
 
 /// One recording of several that are reported on, or were merged.
@@ -230,10 +256,10 @@ enum Note {
     End(End),
 }
 
-const FIGURES: [&str; 3] = ["entry_to_exit_ns", "exit_to_entry_ns", "pin_writes"];
+const FIGURES: [&str; 4] = ["entry_to_exit_ns", "exit_to_entry_ns", "pin_writes", "transition_ns"];
 
-fn figures(series: &Series) -> [&Histogram; 3] {
-    [&series.entry_to_exit, &series.exit_to_entry, &series.pin_writes]
+fn figures(series: &Series) -> [&Histogram; 4] {
+    [&series.entry_to_exit, &series.exit_to_entry, &series.pin_writes, &series.transition]
 }
 
 fn tag(key: &Key, figure: &str) -> String {
@@ -545,6 +571,7 @@ impl<R: BufRead> Reader<R> {
             "entry_to_exit_ns" => &mut series.entry_to_exit,
             "exit_to_entry_ns" => &mut series.exit_to_entry,
             "pin_writes" => &mut series.pin_writes,
+            "transition_ns" => &mut series.transition,
             other => bail!("unknown figure '{other}'"),
         };
         let (sum, buckets) = hdr::decode_into(&bytes, histogram).context("decode a histogram")?;
@@ -594,6 +621,7 @@ pub mod tests {
             latency: Latency::Clean,
             timer: None,
             tickless_cpus: String::new(),
+            stopwatch: None,
             sites: vec![],
             missing: vec![],
             experiment: None,

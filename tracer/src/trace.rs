@@ -31,7 +31,8 @@ const CHUNK_BYTES: usize = 1 << 18;
 const WHOLE: u32 = 1;
 
 /// Arguments of slices; their place, from 1, is their number in the file.
-const ARGUMENTS: [&str; 8] = ["exit_reason", "exit_reason_code", "pin_writes", "dirty", "cause", "cpu", "tid", "seq"];
+const ARGUMENTS: [&str; 9] =
+    ["exit_reason", "exit_reason_code", "pin_writes", "dirty", "cause", "cpu", "tid", "seq", "transition_ns"];
 
 /// One event, and whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -377,6 +378,7 @@ impl Track {
             Some(Argument::Number(6, event.cpu.into())),
             Some(Argument::Number(7, event.tid.into())),
             Some(Argument::Number(8, event.seq)),
+            event.known_transition_ns().map(|ns| Argument::Number(9, ns)),
         ];
         let arguments: Vec<_> = arguments.into_iter().flatten().collect();
         self.put(buffer, event.entry_ns, SLICE_BEGIN, Some(Name::Guest(round.is_l2())), &arguments);

@@ -35,6 +35,7 @@ enum Figure {
     EntryToExit,
     ExitToEntry,
     PinWrites,
+    Transition,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,7 @@ impl Condition {
                         (event.exit_to_entry_ns != Event::UNKNOWN_NS).then_some(event.exit_to_entry_ns)?
                     }
                     Figure::PinWrites => round.known_pin_writes()?.into(),
+                    Figure::Transition => event.known_transition_ns()?,
                 };
                 match side {
                     Side::Above => value > limit,
@@ -93,7 +95,7 @@ impl Condition {
     }
 }
 
-const GRAMMAR: &str = "conditions are FIGURE>VALUE or FIGURE<VALUE with entry_to_exit_ns, exit_to_entry_ns or pin_writes, and reason=NAME, \
+const GRAMMAR: &str = "conditions are FIGURE>VALUE or FIGURE<VALUE with entry_to_exit_ns, exit_to_entry_ns, transition_ns or pin_writes, and reason=NAME, \
     cause=spurious|deadline|immediate, entry=dirty|clean, level=L1|L2";
 
 impl FromStr for Clause {
@@ -120,6 +122,7 @@ fn condition(text: &str) -> Result<Condition, String> {
         "entry_to_exit_ns" => Some(Figure::EntryToExit),
         "exit_to_entry_ns" => Some(Figure::ExitToEntry),
         "pin_writes" => Some(Figure::PinWrites),
+        "transition_ns" => Some(Figure::Transition),
         _ => None,
     };
     match (figure, side, name) {

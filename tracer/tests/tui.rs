@@ -296,6 +296,26 @@ fn colours_are_used_where_there_are_some_and_of_the_kind_there_is() {
 }
 
 #[test]
+fn the_stopwatchs_transitions_have_columns_and_a_place_in_the_detail() {
+    let mut app = App::new(info(), PLAIN);
+    let mut interval = Interval::starting(0);
+    interval.length_ns = 1_000_000_000;
+    for (writes, transition_ns) in [(0, 300), (0, 310), (1, 640)] {
+        let clean = event(0, 10, 5000, 700, writes);
+        interval.record(&Event { flags: clean.flags | Flags::TRANSITION_KNOWN, transition_ns, ..clean }, &vm(0));
+    }
+    app.push(interval);
+    let page = text(&drawn(&mut app, 200, 50));
+    let row = page.lines().find(|l| l.contains("web1")).unwrap();
+    assert!(row.contains("310ns    640ns"), "{page}");
+    press(&mut app, "d");
+    let page = text(&drawn(&mut app, 200, 50));
+    let heads = page.lines().find(|l| l.contains("exit>entry t:clean t:dirty")).unwrap_or_else(|| panic!("{page}"));
+    let p50 = page.lines().find(|l| l.contains("p50  ")).unwrap();
+    assert!(p50.contains("700ns   300ns   640ns"), "{heads}\n{p50}");
+}
+
+#[test]
 fn what_is_not_known_reads_n_a() {
     let mut app = App::new(Info { pin_writes_source: PinSource::None, max_delay_s: None, ..info() }, PLAIN);
     let mut interval = Interval::starting(0);
@@ -304,7 +324,7 @@ fn what_is_not_known_reads_n_a() {
     interval.record(&bare, &vm(0));
     app.push(interval);
     let row = text(&drawn(&mut app, 200, 50)).lines().find(|l| l.contains("web1")).unwrap().to_owned();
-    assert_eq!(row.matches("n/a").count(), 8, "{row}");
+    assert_eq!(row.matches("n/a").count(), 10, "{row}");
 }
 
 fn modes() -> [Mode; 4] {
@@ -512,7 +532,7 @@ fn the_same_seconds_as_baseline_make_no_difference() {
     let page = text(&drawn(&mut app, 200, 50));
     assert!(page.contains("vs 10 s of soft"));
     let row = page.lines().find(|l| l.contains("web1")).unwrap();
-    assert_eq!(row.matches(" = ").count() + row.matches(" =\n").count() + row.matches("n/a").count(), 12, "{row}");
+    assert_eq!(row.matches(" = ").count() + row.matches(" =\n").count() + row.matches("n/a").count(), 14, "{row}");
 }
 
 #[test]

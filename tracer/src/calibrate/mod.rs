@@ -36,7 +36,7 @@ use crate::{
     layout::{Layout, Vendor},
     output, policy,
     process::Endings,
-    record,
+    record, stopwatch,
 };
 use bench::{Bench, Settings};
 use measure::{Measured, Plan};
@@ -91,7 +91,7 @@ pub fn run(args: &CalibrateArgs) -> Result<ExitCode> {
     }
     let cpu = choose_cpu(args.cpu)?;
     let plan = plan(args, &facts, &layout);
-    let stopwatch = None;
+    let stopwatch = stopwatch::start(&facts)?;
     let options = Options { stamps: true, stopwatch, tgids: Some(vec![std::process::id()]), ..Options::default() };
     let tracer = Tracer::load(&layout, &options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
@@ -121,7 +121,7 @@ fn plan(args: &CalibrateArgs, facts: &Facts, layout: &Layout) -> Plan {
         Ok(()) if layout.config.get(Slot::VmcsPin).is_none() => {
             Some("loaded_vmcs.controls_shadow.pin is not in this kernel's BTF: dirty entries cannot be told".into())
         }
-        Ok(()) if facts.host.parameters.get("preemption_timer_stopwatch").is_some_and(|on| on == "Y") => Some(
+        Ok(()) if facts.stopwatch == Some(true) => Some(
             "the stopwatch is on, with which kvm_intel refuses the hard policy: load it with preemption_timer_stopwatch=0".into(),
         ),
         Ok(()) if facts.policy == crate::host::Policy::Off => {

@@ -37,6 +37,8 @@ pub fn options(a: &[Source], b: &[Source]) -> Options {
     let source = all().next().map(|s| s.header.pin_writes_source);
     Options {
         latencies: all().all(|s| s.header.latency != Latency::Disturbed),
+        transitions: all()
+            .all(|s| s.header.transition_source() == a.first().map_or("", |s| s.header.transition_source())),
         pin_writes: source != Some(PinSource::None) && all().all(|s| Some(s.header.pin_writes_source) == source),
         timer: all().all(|s| s.header.host.vendor == Some(Vendor::Intel)),
         ..Options::default()

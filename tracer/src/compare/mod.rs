@@ -130,6 +130,8 @@ pub struct Options {
     pub alpha: f64,
     /// latencies are comparable
     pub latencies: bool,
+    /// `transition_ns` is from the same source on both sides
+    pub transitions: bool,
     /// pin writes are known, from the same source on both sides
     pub pin_writes: bool,
     /// VMX: there are preemption-timer exits
@@ -144,6 +146,7 @@ impl Default for Options {
             permutations: 10_000,
             alpha: 0.05,
             latencies: true,
+            transitions: true,
             pin_writes: true,
             timer: true,
         }
@@ -377,6 +380,19 @@ pub fn compare(windows: &Windows, options: &Options) -> Comparison {
     let (mut raw, mut stratified, mut distributions) = (vec![], vec![], vec![]);
     for (name, of) in LATENCIES {
         let figure = Figure::latency(name);
+        if name == "transition_ns" {
+            let is_known = |w: &&Window| w.strata.values().any(|s| s.transition.count() > 0);
+            if !units.windows.iter().any(|w| is_known(w)) {
+                continue;
+            }
+            if options.latencies && !options.transitions {
+                let drafts = figure
+                    .unknown("one side's is the stopwatch's, the other's of entries that were forced to exit at once");
+                stratified.extend(drafts.iter().filter(|d| d.row.stat != "max").cloned());
+                raw.extend(drafts);
+                continue;
+            }
+        }
         if !options.latencies {
             let drafts = figure.unknown("latencies of these recordings cannot be compared");
             stratified.extend(drafts.iter().filter(|d| d.row.stat != "max").cloned());
@@ -437,8 +453,11 @@ pub fn compare(windows: &Windows, options: &Options) -> Comparison {
 
 type Pick = fn(&Series) -> &Histogram;
 
-const LATENCIES: [(&str, Pick); 2] =
-    [("entry_to_exit_ns", |s| &s.entry_to_exit), ("exit_to_entry_ns", |s| &s.exit_to_entry)];
+const LATENCIES: [(&str, Pick); 3] = [
+    ("entry_to_exit_ns", |s| &s.entry_to_exit),
+    ("exit_to_entry_ns", |s| &s.exit_to_entry),
+    ("transition_ns", |s| &s.transition),
+];
 
 /// Events per second, and the timer's cause of those that are not all entries. How often timers are due and entries come is the
 /// workload's doing.

@@ -78,6 +78,13 @@ pub fn table(id: &str, heads: &[String], sources: &[&Source]) -> Table {
         cpus => cpus.into(),
     });
     add("pin writes from", true, &|s| pin_source(s.header.pin_writes_source).into());
+    add("transition_ns from", true, &|s| match s.header.stopwatch {
+        Some(stopwatch) => match stopwatch.tick_ns() {
+            Some(ns) => format!("the companion patch's stopwatch, to {}", human(Some(ns), Unit::Ns)),
+            None => "the companion patch's stopwatch".into(),
+        },
+        None => "entries that were forced to exit at once".into(),
+    });
     add("latencies", true, &|s| latency(s.header.latency).into());
     add("not told by this kernel", true, &|s| match s.header.missing.as_slice() {
         [] => "nothing is missing".into(),
@@ -122,10 +129,12 @@ fn ended(source: &Source) -> String {
 }
 
 /// What figures contain and leave out, whoever shows them.
-pub const METHOD: [&str; 7] = [
+pub const METHOD: [&str; 8] = [
     "One round is kvm_exit -> kvm_entry -> kvm_exit of one vCPU. One record per VM entry leaves the kernel, when its round closes; a record \
      that finds its ring full is counted, so that entries = delivered + dropped, always.",
     "entry_to_exit_ns is no VM-entry latency: the time in the guest is in it, and most of it. Between policies, the difference is what counts.",
+    "transition_ns of entries that were forced to exit at once is all of their entry_to_exit_ns; with the stopwatch, of every entry, it is \
+     less, and the stopwatch's own VMREAD, tracepoint and program are in entry_to_exit_ns.",
     "exit_to_entry_ns belongs to the exit that the host handled; where the vCPU was halted, the wait is in it.",
     "Pin writes are writes of the pin-based VM-execution controls since the previous kvm_exit. The shadow method compares the controls' \
      shadow copy at kvm_exit and kvm_entry: writes that cancel out between two looks are missed. The companion patch's tracepoint sees all.",

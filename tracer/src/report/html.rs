@@ -393,6 +393,11 @@ fn rows(report: &Report, view: &View) -> String {
         if figure.unit == Unit::Ns && !has_latencies(report) {
             continue;
         }
+        if rows.iter().all(|row| (figure.of)(&row.series).count() == 0) {
+            out += &heading(figure.name);
+            out += &paragraph("n/a: no value was recorded.");
+            continue;
+        }
         let mut columns: Vec<_> = view
             .by
             .iter()

@@ -47,11 +47,19 @@ pub fn render(report: &Report, view: &View) -> String {
     }
     let stats: Vec<_> = STATS.into_iter().filter(|s| s.name != "mean").collect();
     for figure in FIGURES.iter().filter(|f| f.unit == Unit::Ns) {
+        if rows.iter().all(|row| (figure.of)(&row.series).count() == 0) {
+            let why = if figure.name == "transition_ns" { WHY_NO_TRANSITION } else { "no value is known" };
+            let _ = write!(out, "\n{}  n/a: {why}\n", figure.name);
+            continue;
+        }
         let _ = write!(out, "\n{} ({})\n", figure.name, figure.help);
         out += &table(view, &rows, figure, &stats, report.whole.length_ns);
     }
     out
 }
+
+/// Where a report has no value of `transition_ns`.
+const WHY_NO_TRANSITION: &str = "no entry was forced to exit at once, and there was no stopwatch (patches/README.md)";
 
 /// The first line: what is missing from everything below.
 pub fn loss(report: &Report) -> String {
@@ -98,6 +106,13 @@ fn recording(source: &Source) -> String {
         PinSource::None => "none: n/a",
     };
     let _ = writeln!(out, "policy     {}; pin writes from {pin_source}", source.policy_text());
+    if let Some(stopwatch) = &h.stopwatch {
+        let tick = stopwatch.tick_ns().map_or("n/a".into(), |ns| human(Some(ns), Unit::Ns));
+        let _ = writeln!(
+            out,
+            "stopwatch  on: transition_ns of every entry, to {tick}; its VMREAD, tracepoint and program are in entry_to_exit_ns"
+        );
+    }
     for missing in &h.missing {
         let _ = writeln!(out, "missing    {missing}");
     }

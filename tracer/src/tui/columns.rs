@@ -172,7 +172,8 @@ const fn stat(figure: usize, stat: usize, rank: u8) -> Column {
         Unit::Ns => Kind::Time,
         _ => Kind::Mean,
     };
-    let (group, short_group) = [("entry_to_exit", ">exit"), ("exit_to_entry", ">entry"), ("", "")][figure];
+    let (group, short_group) =
+        [("entry_to_exit", ">exit"), ("exit_to_entry", ">entry"), ("", ""), ("transition", "trans")][figure];
     let of = Source::Stat(FIGURES[figure], STATS[stat]);
     Column { group, short_group, title: STATS[stat].title, width: 7, rank, kind, of }
 }
@@ -188,7 +189,7 @@ const MAX: usize = 5;
 const MEAN: usize = 6;
 
 /// All columns, in the order they are shown; the first is what rows are sorted by at first.
-pub const COLUMNS: [Column; 12] = [
+pub const COLUMNS: [Column; 14] = [
     Column {
         group: "",
         short_group: "",
@@ -217,6 +218,9 @@ pub const COLUMNS: [Column; 12] = [
     timer("DUE", 11, |s| s.timer_exits(TimerCause::Deadline)),
     timer("IMMED", 12, |s| s.timer_exits(TimerCause::Immediate)),
     timer("SPUR", 5, |s| s.timer_exits(TimerCause::Spurious)),
+    // Last to be given room: without the companion patch's stopwatch there are few values.
+    stat(3, P50, 13),
+    stat(3, P99, 14),
 ];
 
 /// Rank of the sparkline among the columns.

@@ -32,6 +32,8 @@ pub struct Detail {
     pub dirty: Histogram,
     /// of those of which it is not known
     pub unknown: Histogram,
+    /// transition of clean and of dirty entries, where it is known
+    pub transition: [Histogram; 2],
     /// exit reasons, most entries first
     pub reasons: Vec<Reason>,
     /// values of the columns in each of the latest intervals, oldest first
@@ -81,6 +83,7 @@ impl Detail {
             clean: Histogram::default(),
             dirty: Histogram::default(),
             unknown: Histogram::default(),
+            transition: Default::default(),
             reasons: Vec::new(),
             latest: latest.iter().map(|s| Sum::of(std::slice::from_ref(s), node, matcher, parts).values()).collect(),
             spurious: spurious(node, latest, matcher),
@@ -95,6 +98,9 @@ impl Detail {
                     EntryKind::Unknown => &mut detail.unknown,
                 };
                 of_kind.merge(&series.entry_to_exit);
+                if let Some(at) = [EntryKind::Clean, EntryKind::Dirty].iter().position(|kind| *kind == key.entry) {
+                    detail.transition[at].merge(&series.transition);
+                }
                 reasons.entry((key.isa, key.reason)).or_default().merge(series);
             }
         }

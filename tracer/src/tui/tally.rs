@@ -46,6 +46,7 @@ pub struct Tally {
     entry_to_exit: Sums,
     exit_to_entry: Sums,
     pin_writes: Sums,
+    transition: Sums,
 }
 
 impl Tally {
@@ -54,6 +55,7 @@ impl Tally {
         self.entry_to_exit.add(&series.entry_to_exit);
         self.exit_to_entry.add(&series.exit_to_entry);
         self.pin_writes.add(&series.pin_writes);
+        self.transition.add(&series.transition);
     }
 
     /// The sum; begins anew.
@@ -62,6 +64,7 @@ impl Tally {
             entry_to_exit: self.entry_to_exit.take(),
             exit_to_entry: self.exit_to_entry.take(),
             pin_writes: self.pin_writes.take(),
+            transition: self.transition.take(),
         }
     }
 }

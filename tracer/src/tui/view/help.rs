@@ -16,6 +16,7 @@ const FIGURES_HELP: &[(&str, &str)] = &[
     ("PIN/E", "mean of pin_writes"),
     ("DIRTY%", "share of entries with at least one pin-control write"),
     ("DUE IMMED SPUR", "preemption-timer exits: the guest's timer was due; forced by KVM; timer soft-disabled"),
+    ("t:clean t:dirty", "transition_ns of clean and of dirty entries"),
     ("n/a", "not known here: never a zero"),
 ];
 

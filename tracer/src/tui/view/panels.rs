@@ -113,22 +113,28 @@ const QUANTILES: [(&str, f64, bool); 9] = [
     ("max", 1.0, true),
 ];
 
-/// Percentiles of both latencies, and of clean and dirty entries apart.
+/// Percentiles of the latencies, and of clean and dirty entries apart.
 pub fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     title(pen, "percentiles");
-    let of: [(&str, &Histogram); 4] = [
+    let of: [(&str, &Histogram); 6] = [
         ("entry>exit", &detail.sum.series.entry_to_exit),
         ("clean", &detail.clean),
         ("dirty", &detail.dirty),
         ("exit>entry", &detail.sum.series.exit_to_entry),
+        // Of transition_ns.
+        ("t:clean", &detail.transition[0]),
+        ("t:dirty", &detail.transition[1]),
     ];
     let right = |at: usize| match at {
         0 => 22,
         3 => 22 + 2 * 8 + 11,
+        4.. => 22 + 2 * 8 + 11 + 8 * (at as u16 - 3),
         at => 22 + 8 * at as u16,
     };
-    let fits = of.iter().enumerate().filter(|(at, _)| right(*at) <= pen.width()).count();
+    // Without the stopwatch few rows have a transition, and it has no columns then.
+    let known = if detail.sum.series.transition.count() > 0 { of.len() } else { 4 };
+    let fits = of.iter().enumerate().take(known).filter(|(at, _)| right(*at) <= pen.width()).count();
     for (at, (name, _)) in of.iter().enumerate().take(fits) {
         pen.put_right(right(at), 0, name, p.quiet());
     }

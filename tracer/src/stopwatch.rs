@@ -1,0 +1,28 @@
+//! The companion patch's stopwatch: whether it is on, and what makes its TSC cycles ns.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tracer_common::rules::tsc_to_ns_factor;
+
+use crate::{check::Facts, clock::TscMeter, recording::Stopwatch};
+
+/// Parameter of kvm_intel with the stopwatch's patch.
+pub const PARAMETER: &str = "preemption_timer_stopwatch";
+
+/// How long the TSC's frequency is measured: to a millionth, when reading the clocks takes 100 ns.
+const METERING: Duration = Duration::from_millis(110);
+
+/// The stopwatch where it is on, for [`Options::stopwatch`](crate::bpf::Options::stopwatch); measures the TSC's frequency then, for a
+/// tenth of a second.
+pub fn start(facts: &Facts) -> Result<Option<Stopwatch>> {
+    if facts.stopwatch != Some(true) {
+        return Ok(None);
+    }
+    let meter = TscMeter::start();
+    std::thread::sleep(METERING);
+    let tsc_khz = meter.khz().context("measure the TSC's frequency")?;
+    tsc_to_ns_factor(tsc_khz).with_context(|| format!("use a TSC of {tsc_khz} kHz"))?;
+    let rate = facts.timer.as_ref().and_then(|t| t.rate);
+    Ok(Some(Stopwatch { rate, tsc_khz }))
+}
