@@ -13,7 +13,7 @@ use tracer_common::{
     Config, Counters, Event, Flags, Isa, Outline, Slot, StampedEvent,
     rules::{TimerCause, Writes},
 };
-use vmentry::{bpf::Options, layout::ExitArguments};
+use vmentry::{bpf::Options, layout::ExitArguments, recording::Stopwatch};
 
 fn bed() -> Bed {
     Bed::new(config(), Options::default())
@@ -138,6 +138,41 @@ fn a_calibration_guests_records_have_its_stamps_and_the_execution_controls() {
     // Only who asks for stamps gets them, whatever the layout knows.
     let mut bed = Bed::new(c, Options::default());
     assert_eq!(bed.round(0, 12).outline().reason(), Some(12));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_stopwatch_tells_each_rounds_own_transition() {
+    // 1 GHz: cycles are ns.
+    let stopwatch = Some(Stopwatch { rate: Some(0), tsc_khz: 1_000_000 });
+    let mut bed = Bed::new(config(), Options { stopwatch, ..Options::default() });
+    bed.entry(0, HERE, false);
+    bed.guest_time(0, 5_000_300, 5_000_000);
+    bed.exit(0, HERE, VMX, 10);
+    assert_eq!(bed.one_event().known_transition_ns(), Some(300));
+    // A failed VM entry has none, and the round before lends it nothing.
+    assert_eq!(bed.round(0, 0x8000_0021).known_transition_ns(), None);
+    // More guest than there was time: by a timer that counts in steps.
+    bed.entry(0, HERE, false);
+    bed.guest_time(0, 31, 32);
+    bed.exit(0, HERE, VMX, 10);
+    assert_eq!(bed.one_event().known_transition_ns(), None);
+    // Of an L2, and of a vCPU that is not in a round.
+    bed.enter_level(0, 2);
+    bed.guest_time(0, 900, 0);
+    bed.entry(0, HERE, false);
+    bed.guest_time(0, 700, 100);
+    bed.exit(0, HERE, VMX, 18);
+    let l2 = bed.one_event();
+    assert_eq!((l2.outline().is_l2(), l2.known_transition_ns()), (Some(true), Some(600)));
+    bed.guest_time(3, 700, 100);
+    // Without the stopwatch, an entry that was forced to exit at once is all transition.
+    let mut bed = self::bed();
+    bed.entry(0, HERE, true);
+    bed.exit(0, HERE, VMX, 52);
+    let forced = bed.one_event();
+    assert_eq!(forced.known_transition_ns(), Some(forced.entry_to_exit_ns()));
+    assert_eq!(bed.round(0, 52).known_transition_ns(), None, "a deadline's guest has run");
 }
 
 #[test]

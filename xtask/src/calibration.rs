@@ -54,12 +54,12 @@ pub fn on_a_stock_kernel(out: &Path, vmx: bool) -> Result<Failures> {
 }
 
 /// The element of a list that has this name.
-fn of<'a>(calibration: &'a Value, list: &str, field: &str, name: &str) -> &'a Value {
+pub fn of<'a>(calibration: &'a Value, list: &str, field: &str, name: &str) -> &'a Value {
     calibration[list].as_array().into_iter().flatten().find(|e| e[field] == name).unwrap_or(&Value::Null)
 }
 
 /// Records that are in no figure, but for the warm-up.
-fn unwanted(figures: &Value) -> u64 {
+pub fn unwanted(figures: &Value) -> u64 {
     ["interrupted", "migrated", "incomplete", "unclocked"].iter().map(|k| number(&figures["set_apart"][k])).sum()
 }
 

@@ -14,6 +14,7 @@ mod experiment;
 mod lab;
 mod patches;
 mod prometheus;
+mod stopwatch;
 mod test;
 mod witness;
 

@@ -14,7 +14,7 @@ use crate::{
     build, companion, dashboards, deb, debian, ebpf, experiment,
     lab::{self, Cpu, Kernel, Machine},
     patches::{self, Flavour},
-    prometheus, witness,
+    prometheus, stopwatch, witness,
 };
 
 /// Arguments of `test`.
@@ -58,6 +58,8 @@ const LABS: &[Step] = &[
     ("lab intel 6.1", || in_lab(Cpu::Intel, Kernel::V6_1)),
     ("lab companion 6.12", || with_companion(Kernel::V6_12)),
     ("lab companion 6.1", || with_companion(Kernel::V6_1)),
+    ("lab stopwatch 6.12", || with_stopwatch(Kernel::V6_12)),
+    ("lab stopwatch 6.1", || with_stopwatch(Kernel::V6_1)),
     ("lab experiment 6.12", || in_experiment(Kernel::V6_12)),
 ];
 
@@ -227,6 +229,21 @@ fn with_companion(kernel: Kernel) -> Result<Outcome> {
     };
     let outcome = lab::run(&machine, companion::SCRIPT)?;
     verdict(&outcome, companion::failures(&outcome.out_dir))
+}
+
+fn with_stopwatch(kernel: Kernel) -> Result<Outcome> {
+    if !cfg!(target_arch = "x86_64") {
+        return Ok(Outcome::Skipped("the lab needs an x86-64 host".into()));
+    }
+    lab::install(Cpu::Intel)?;
+    let machine = Machine {
+        kernel,
+        module: Some(patches::module(kernel, Flavour::Stopwatch)?),
+        out: Some(build::target_dir().join(format!("lab/stopwatch-{}", kernel.series()))),
+        ..Machine::default()
+    };
+    let outcome = lab::run(&machine, stopwatch::SCRIPT)?;
+    verdict(&outcome, stopwatch::failures(&outcome.out_dir))
 }
 
 fn in_experiment(kernel: Kernel) -> Result<Outcome> {

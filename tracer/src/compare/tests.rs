@@ -236,6 +236,28 @@ fn what_is_not_comparable_is_unknown() {
 }
 
 #[test]
+fn transitions_are_compared_where_there_are_any_and_from_one_source() {
+    let mut rounds = rounds(12, 1.0, 5);
+    let has_rows = |c: &Comparison| c.rows.iter().any(|r| r.figure == "transition_ns");
+    assert!(!has_rows(&compare(&Windows::Rounds(rounds.clone()), &Options { permutations: 2000, ..quick() })));
+    let mut random = Random::new(9);
+    for round in &mut rounds {
+        for (windows, level) in [(&mut round.a, 500), (&mut round.b, 1100)] {
+            for series in windows.iter_mut().flat_map(|w| w.strata.values_mut()) {
+                (0..200).for_each(|_| series.transition.record(level + random.below(40) as u64));
+            }
+        }
+    }
+    let c = compare(&Windows::Rounds(rounds.clone()), &Options { permutations: 2000, ..quick() });
+    let p50 = row(&c.rows, "transition_ns", "p50");
+    assert_eq!(p50.verdict, Verdict::Worse, "{p50:?}");
+    assert!((2.1..2.3).contains(&p50.ratio.unwrap().value), "{p50:?}");
+    let other = compare(&Windows::Rounds(rounds), &Options { transitions: false, ..quick() });
+    let p50 = row(&other.rows, "transition_ns", "p50");
+    assert!(p50.p.is_none() && p50.why.as_ref().unwrap().contains("stopwatch"), "{p50:?}");
+}
+
+#[test]
 fn other_vcpus_and_losses_are_told() {
     let mut rounds = rounds(6, 1.0, 1);
     rounds[2].b[1].vcpus.insert(("vm".to_owned(), 7));

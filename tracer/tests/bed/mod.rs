@@ -134,6 +134,11 @@ impl Bed {
         self.run("kvm_vmcs_write", HERE, &[self.at(vcpu), field, 0, 1, vmcs02.into()]);
     }
 
+    /// What the companion patch's stopwatch tells between VM exit and kvm_exit, TSC cycles.
+    pub fn guest_time(&mut self, vcpu: usize, total: u64, guest: u64) {
+        self.run("kvm_guest_time", HERE, &[self.at(vcpu), total, guest]);
+    }
+
     /// kvm_exit, and what KVM does next: it counts the exit.
     pub fn exit(&mut self, vcpu: usize, cpu: u32, isa: u64, reason: u32) {
         self.set(vcpu, REASON, reason.into());
