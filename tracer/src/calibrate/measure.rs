@@ -28,7 +28,7 @@ const BY_DEBUG_REGISTER: &str = "provoked by a guest that accesses a debug regis
                                  after it. Entries after the first CPUID since then against those after the second; the VMWRITE \
                                  itself is not in the entry";
 /// How the pin controls get written.
-const BY_POLICY: &str = "a TSC deadline armed and cancelled, under the hard policy against the soft one, by turns (ABBA). The VMWRITE and what \
+const BY_POLICY: &str = "provoked by a TSC deadline armed and cancelled, under the hard policy against the soft one, by turns (ABBA). The VMWRITE and what \
                          it does to the VM entry are both in the entry; so is, under both policies, one of the timer's value";
 
 /// What to measure.

@@ -307,6 +307,11 @@ fn caveats(facts: &Facts, clock: &Clock) -> Vec<String> {
     if !clock.invariant {
         caveats.push("the TSC is not said to be invariant".into());
     }
+    if facts.stopwatch == Some(true) {
+        caveats.push(
+            "the stopwatch is on: its VMWRITE is in entry latency, its VMREAD, tracepoint and program are in exit latency".into(),
+        );
+    }
     if clock.source != "tsc" {
         caveats.push(format!(
             "the kernel's clock source is {}, not tsc: CLOCK_MONOTONIC takes longer to read, which the clocks' error contains",

@@ -8,7 +8,12 @@ use super::{
     sample::{Apart, WARM_UP},
     summary::{Distribution, ExitCost, Interval, WriteCost},
 };
-use crate::{columns::Unit, columns::human, report::text::align};
+use crate::{
+    columns::{Unit, human},
+    compare::text::wrap,
+    host::Policy,
+    report::text::align,
+};
 
 /// Renders it for a terminal or a file. No colours.
 pub fn render(c: &Calibration) -> String {
@@ -17,8 +22,10 @@ pub fn render(c: &Calibration) -> String {
     policies.dedup();
     for policy in policies {
         let exits: Vec<_> = c.measured.exits.iter().filter(|e| e.policy == policy).collect();
+        // Only VMX has policies of its timer.
+        let name = if policy == Policy::Unknown { String::new() } else { format!("policy {}, ", policy.name()) };
         for unit in [Show::Ns, Show::Tsc] {
-            let _ = writeln!(out, "\npolicy {}, {}", policy.name(), unit.name());
+            let _ = writeln!(out, "\n{name}{}", unit.name());
             out += &table(c, &exits, unit);
         }
         out += &without_figures(&exits);
@@ -31,6 +38,9 @@ pub fn render(c: &Calibration) -> String {
     out += &unit_tests(c);
     out + LEGEND
 }
+
+/// Characters of a line of words.
+const WIDTH: usize = 110;
 
 const LEGEND: &str = "
 exit latency   the guest's last stamp -> program on kvm_exit: the exiting instruction, the VM exit, KVM's way to kvm_exit
@@ -64,7 +74,7 @@ fn preamble(c: &Calibration) -> String {
         both(c, Some(m.clock_error)),
     );
     for caveat in &c.caveats {
-        let _ = writeln!(out, "note     {caveat}");
+        out += &wrap(&format!("note     {caveat}"), "         ", WIDTH);
     }
     out
 }
@@ -152,8 +162,7 @@ fn transitions(c: &Calibration, exits: &[&ExitCost]) -> String {
         } else {
             "the companion's stopwatch"
         };
-        let _ = writeln!(
-            out,
+        let line = format!(
             "{}  transition (VM entry + VM exit): floor {}, P50 {}, P99 {}; {} entries; {from}",
             exit.exit,
             both(c, Some(d.floor)),
@@ -161,6 +170,7 @@ fn transitions(c: &Calibration, exits: &[&ExitCost]) -> String {
             both(c, Some(d.p99)),
             d.count
         );
+        out += &wrap(&line, "  ", WIDTH);
     }
     out
 }
@@ -209,7 +219,7 @@ fn write_cost(c: &Calibration, w: &WriteCost) -> String {
         (Some(cost), Some(ratio)) => {
             let _ = writeln!(
                 out,
-                "  a {} write costs {} ({:.0} cycles) [{}, {}]; the next VM entry takes {} as long [95 %];\n  the seed's claim is \
+                "  a {} write costs {} ({:.0} cycles) [{}, {}]; the next VM entry takes {} as long\n  [95 %]; the seed's claim is \
                  'more than doubles'",
                 if w.control == "pin" { "pin-control" } else { "control" },
                 ns(c, cost.value),
@@ -255,12 +265,8 @@ fn write_cost(c: &Calibration, w: &WriteCost) -> String {
             w.unexpected
         );
     }
-    let _ = writeln!(out, "  {} rounds; {}", w.rounds, w.how);
-    let _ = writeln!(
-        out,
-        "  entry_latency contains KVM's own way to the VM entry: the factor for the VM entry alone is larger, the difference is not"
-    );
-    out
+    out += &wrap(&format!("  {} rounds, {}", w.rounds, w.how), "  ", WIDTH);
+    out + "  entry_latency contains KVM's own way to the VM entry: the factor of the VM entry alone is larger, the\n  difference is the same\n"
 }
 
 fn unit_tests(c: &Calibration) -> String {
@@ -269,7 +275,11 @@ fn unit_tests(c: &Calibration) -> String {
         let costs = c.measured.exits.iter().filter(|e| e.exit == exit.name());
         for cost in costs {
             if let (Some(name), Some(cycles)) = (exit.unit_test(), cost.per_iteration) {
-                let _ = writeln!(out, "{name} {cycles:.0}    (policy {})", cost.policy.name());
+                let policy = match cost.policy {
+                    Policy::Unknown => String::new(),
+                    policy => format!("    (policy {})", policy.name()),
+                };
+                let _ = writeln!(out, "{name} {cycles:.0}{policy}");
             }
         }
     }
@@ -277,7 +287,7 @@ fn unit_tests(c: &Calibration) -> String {
         return out;
     }
     format!(
-        "\nas kvm-unit-tests' vmexit counts: TSC cycles per iteration, untraced, mean; two stamps of some 50 cycles included\n{out}"
+        "\nas kvm-unit-tests' vmexit counts: TSC cycles per iteration, untraced, mean; two RDTSC more than its own\n{out}"
     )
 }
 

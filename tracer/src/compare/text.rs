@@ -263,7 +263,7 @@ fn method(c: &Comparison, width: usize) -> String {
 }
 
 /// Lines of at most `width`; those after the first begin with `indent`. A word longer than that stays whole.
-fn wrap(text: &str, indent: &str, width: usize) -> String {
+pub fn wrap(text: &str, indent: &str, width: usize) -> String {
     let mut out = String::new();
     let mut line = String::new();
     let mut words = 0;
