@@ -421,7 +421,7 @@ companion patch both timer policies are measured, by turns, and the policy is
 restored on every way out (not after kill -9: 'vmentry check' tells).
 
 Examples:
-  vmentry calibrate                        every exit, some 20 seconds
+  vmentry calibrate                        every exit
   vmentry calibrate --cpu 5 --samples 100000
   vmentry calibrate --exit cpuid,hlt --format json | jq .exits")]
 pub struct CalibrateArgs {
