@@ -1,8 +1,6 @@
 //! A sparse histogram with the buckets of an HDR histogram of three significant digits: what `hdrhistogram` would
 //! keep in tens of kilobytes per series is a few hundred bytes here, and merging is exact.
 
-use std::collections::BTreeMap;
-
 /// Sub-buckets of HDR's first bucket at three significant digits: values below are exact.
 const SUB_BUCKETS: u64 = 2048;
 const HALF: u64 = SUB_BUCKETS / 2;
@@ -17,7 +15,8 @@ pub const BUCKETS: u32 = (65 - HALF_BITS) << HALF_BITS;
 /// Counts of values by bucket. Values are `u64` of any unit; every figure derived from it is a bucket's bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    counts: BTreeMap<u32, u64>,
+    /// buckets that hold values, ascending, and how many; in one piece, since finding the bucket of a value is what a collector does most
+    counts: Vec<(u32, u64)>,
     total: u64,
 }
 
@@ -52,17 +51,40 @@ impl Histogram {
     pub fn record_bucket(&mut self, bucket: u32, n: u64) {
         debug_assert!(bucket < BUCKETS);
         if n > 0 {
-            let count = self.counts.entry(bucket).or_default();
-            *count = count.saturating_add(n);
+            match self.counts.binary_search_by_key(&bucket, |c| c.0) {
+                Ok(at) => self.counts[at].1 = self.counts[at].1.saturating_add(n),
+                Err(at) => self.counts.insert(at, (bucket, n)),
+            }
             self.total = self.total.saturating_add(n);
         }
     }
 
     /// Adds another's counts: exact, associative and commutative.
     pub fn merge(&mut self, other: &Histogram) {
-        for (&bucket, &n) in &other.counts {
-            self.record_bucket(bucket, n);
+        if self.counts.is_empty() {
+            self.counts.clone_from(&other.counts);
+            self.total = other.total;
+            return;
         }
+        if other.counts.len() < self.counts.len() / 8 {
+            other.counts.iter().for_each(|&(bucket, n)| self.record_bucket(bucket, n));
+            return;
+        }
+        let mut both = Vec::with_capacity(self.counts.len() + other.counts.len());
+        let (mut mine, mut theirs) = (self.counts.iter().peekable(), other.counts.iter().peekable());
+        while let (Some(&&(a, n)), Some(&&(b, m))) = (mine.peek(), theirs.peek()) {
+            let count = match a.cmp(&b) {
+                std::cmp::Ordering::Less => n,
+                std::cmp::Ordering::Equal => n.saturating_add(m),
+                std::cmp::Ordering::Greater => m,
+            };
+            both.push((a.min(b), count));
+            mine.next_if(|_| a <= b);
+            theirs.next_if(|_| b <= a);
+        }
+        both.extend(mine.chain(theirs));
+        self.counts = both;
+        self.total = self.total.saturating_add(other.total);
     }
 
     /// Number of values.
@@ -72,12 +94,12 @@ impl Histogram {
 
     /// Lowest value of the lowest bucket that holds one; none when empty.
     pub fn min(&self) -> Option<u64> {
-        self.counts.keys().next().map(|&b| range(b).0)
+        self.counts.first().map(|c| range(c.0).0)
     }
 
     /// Highest value of the highest bucket that holds one; none when empty.
     pub fn max(&self) -> Option<u64> {
-        self.counts.keys().next_back().map(|&b| highest(b))
+        self.counts.last().map(|c| highest(c.0))
     }
 
     /// Mean of the buckets' middles; none when empty.
@@ -92,16 +114,16 @@ impl Histogram {
         let mut seen = 0;
         self.counts
             .iter()
-            .find(|&(_, &n)| {
+            .find(|(_, n)| {
                 seen = n.saturating_add(seen);
                 seen >= wanted
             })
-            .map(|(&b, _)| highest(b))
+            .map(|c| highest(c.0))
     }
 
     /// Buckets that hold values, ascending: lowest value, width, count.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64, u64)> {
-        self.counts.iter().map(|(&b, &n)| {
+        self.counts.iter().map(|&(b, n)| {
             let (low, width) = range(b);
             (low, width, n)
         })

@@ -2,7 +2,7 @@
 //! associative and commutative.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, hash_map::Entry},
     sync::Arc,
 };
 
@@ -11,6 +11,8 @@ use tracer_common::{
     Event, Isa, Outline,
     rules::{TimerCause, Writes},
 };
+
+use rustc_hash::FxHashMap;
 
 use crate::{histogram::Histogram, sites::MAX_SITES};
 
@@ -226,7 +228,7 @@ pub struct Interval {
     /// counts
     pub totals: Totals,
     /// distributions
-    pub series: HashMap<Key, Series>,
+    pub series: FxHashMap<Key, Series>,
     /// the VMs that `series` speaks of
     pub vms: BTreeMap<u32, Arc<Vm>>,
 }
@@ -239,8 +241,7 @@ impl Interval {
 
     /// Takes an event in. `vm` is who the collector found it to be.
     pub fn record(&mut self, event: &Event, vm: &Arc<Vm>) {
-        self.vms.entry(vm.id).or_insert_with(|| Arc::clone(vm));
-        let Some(series) = self.series(Key::of(vm.id, event.vcpu, &event.outline())) else {
+        let Some(series) = self.series(Key::of(vm.id, event.vcpu, &event.outline()), vm) else {
             self.totals.not_kept += 1;
             return;
         };
@@ -259,18 +260,23 @@ impl Interval {
         }
         // The host's work was on the exit before.
         if event.exit_to_entry_ns != Event::UNKNOWN_NS
-            && let Some(series) = self.series(Key::of(vm.id, event.vcpu, &event.previous))
+            && let Some(series) = self.series(Key::of(vm.id, event.vcpu, &event.previous), vm)
         {
             series.exit_to_entry.record(event.exit_to_entry_ns);
         }
     }
 
-    /// The series of a key; none beyond the bound.
-    fn series(&mut self, key: Key) -> Option<&mut Series> {
-        if self.series.len() >= MAX_SERIES && !self.series.contains_key(&key) {
-            return None;
+    /// The series of a key, whose VM is introduced with its first one; none beyond the bound.
+    fn series(&mut self, key: Key, vm: &Arc<Vm>) -> Option<&mut Series> {
+        let is_full = self.series.len() >= MAX_SERIES;
+        match self.series.entry(key) {
+            Entry::Occupied(series) => Some(series.into_mut()),
+            Entry::Vacant(_) if is_full => None,
+            Entry::Vacant(place) => {
+                self.vms.entry(vm.id).or_insert_with(|| Arc::clone(vm));
+                Some(place.insert(Series::default()))
+            }
         }
-        Some(self.series.entry(key).or_default())
     }
 
     /// Adds another interval. Both must number VMs alike.

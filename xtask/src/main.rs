@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod bench;
 mod build;
 mod calibration;
 mod companion;
@@ -38,6 +39,7 @@ enum Task {
     Dashboards(dashboards::Arguments),
     /// Ask a real Prometheus every query of dashboards and rules, over recordings that the exporter plays
     Prometheus,
+    Bench(bench::Arguments),
     Lab(lab::cli::Arguments),
     Patches(patches::Arguments),
 }
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Task::Prometheus => prometheus::run().map(|()| ExitCode::SUCCESS),
         Task::Ebpf(arguments) => ebpf::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Dashboards(arguments) => dashboards::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lab(arguments) => lab::cli::run(arguments),
         Task::Patches(arguments) => patches::run(&arguments).map(|()| ExitCode::SUCCESS),
     };

@@ -41,6 +41,8 @@ pub struct VcpuOutcome {
     pub guest_tsc: u64,
     /// From the first KVM_RUN to the return of the last, in ns of CLOCK_MONOTONIC.
     pub run_ns: u64,
+    /// CPU time of the vCPU's thread meanwhile, in ns.
+    pub cpu_ns: u64,
 }
 
 impl fmt::Display for Outcome {
@@ -98,6 +100,7 @@ mod tests {
                 nmis: 0,
                 guest_tsc: 4_600_100,
                 run_ns: 2_345_678,
+                cpu_ns: 2_000_000,
             }],
             expects: expectations(scenario, 23, extension),
         }

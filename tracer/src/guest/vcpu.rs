@@ -11,6 +11,7 @@ use kvm_bindings::{
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use super::image::{END_PORT, INJECTED_VECTOR, WORK_PORT};
+use crate::clock::thread_cpu_ns;
 
 /// How a vCPU's run ended.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct Run {
     pub user_exits: u64,
     /// From the first KVM_RUN to the return of the last, in ns of CLOCK_MONOTONIC.
     pub run_ns: u64,
+    /// CPU time of the thread meanwhile, ns: the guest's, KVM's and user space's.
+    pub cpu_ns: u64,
 }
 
 /// What user space does when the guest writes the work port.
@@ -52,7 +55,7 @@ enum Step {
 /// Runs the vCPU until its guest writes the end port, or `stop` is set and a signal gets the thread out of KVM_RUN.
 /// Any other exit is an error that names the RIP.
 pub fn run_to_end(vcpu: &mut VcpuFd, at_port_write: AtPortWrite, stop: &AtomicBool) -> Result<End> {
-    let start = Instant::now();
+    let (start, cpu_before) = (Instant::now(), thread_cpu_ns());
     let mut user_exits = 0;
     loop {
         if stop.load(Ordering::Relaxed) {
@@ -69,7 +72,8 @@ pub fn run_to_end(vcpu: &mut VcpuFd, at_port_write: AtPortWrite, stop: &AtomicBo
             }
             Step::End => {
                 let run_ns = start.elapsed().as_nanos() as u64;
-                return Ok(End::Done(Run { user_exits: user_exits + 1, run_ns }));
+                let cpu_ns = thread_cpu_ns() - cpu_before;
+                return Ok(End::Done(Run { user_exits: user_exits + 1, run_ns, cpu_ns }));
             }
         }
     }

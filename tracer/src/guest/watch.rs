@@ -200,6 +200,7 @@ impl<'a> Watch<'a> {
                 nmis: progress.nmis.into(),
                 guest_tsc: progress.last_tsc.wrapping_sub(progress.first_tsc),
                 run_ns: run.run_ns,
+                cpu_ns: run.cpu_ns,
             })
         };
         (self.vcpus.iter().enumerate())
@@ -266,7 +267,7 @@ mod tests {
     }
 
     fn done() -> Result<End> {
-        Ok(End::Done(Run { user_exits: 1, run_ns: 5 }))
+        Ok(End::Done(Run { user_exits: 1, run_ns: 5, cpu_ns: 4 }))
     }
 
     fn stopped() -> Result<End> {

@@ -66,6 +66,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         module: arguments.module,
         module_parameters: arguments.module_parameters,
         processors: arguments.processors,
+        counts_instructions: false,
         add: arguments.add,
         out: arguments.out,
         timeout: Duration::from_secs(arguments.timeout),

@@ -18,6 +18,8 @@ use std::time::Instant;
 pub struct Boot<'a> {
     /// How many.
     pub processors: u8,
+    /// Whether an emulated ns is an instruction.
+    pub counts_instructions: bool,
     /// The content of the initramfs.
     pub initramfs: &'a [u8],
     /// The kernel's.
@@ -33,6 +35,7 @@ pub struct Boot<'a> {
 pub struct Guest {
     cpu: Cpu,
     processors: u8,
+    counts_instructions: bool,
     kernel: Unpacked,
     initramfs: Vec<u8>,
     command_line: String,
@@ -64,13 +67,15 @@ impl Guest {
         };
         let command_line = format!("{KERNEL_PARAMETERS} {own_parameters}{more_parameters}");
         let folder = folder(machine)?;
-        Ok(Guest { cpu: machine.cpu, processors: machine.processors, kernel, initramfs, command_line, folder })
+        let Machine { cpu, processors, counts_instructions, .. } = *machine;
+        Ok(Guest { cpu, processors, counts_instructions, kernel, initramfs, command_line, folder })
     }
 
     /// The emulator's command line, with what has to live as long as the process.
     pub fn command(&self, serial: &str, port: &str) -> Result<(Command, Vec<Inherited>)> {
-        let Guest { processors, initramfs, command_line, .. } = self;
-        let boot = Boot { processors: *processors, initramfs, command_line, serial, port };
+        let Guest { processors, counts_instructions, initramfs, command_line, .. } = self;
+        let (processors, counts_instructions) = (*processors, *counts_instructions);
+        let boot = Boot { processors, counts_instructions, initramfs, command_line, serial, port };
         match self.cpu {
             Cpu::Intel => bochs::command(&flat_kernel(&self.kernel)?, &boot),
             Cpu::Amd => qemu::command(&vmlinuz(&self.kernel)?, &boot),

@@ -87,6 +87,8 @@ pub struct Machine {
     pub module_parameters: String,
     /// How many processors; more than one takes Bochs twice the time.
     pub processors: u8,
+    /// QEMU's clock counts instructions: an emulated ns is one, whatever else this host does. One processor only.
+    pub counts_instructions: bool,
     /// Programs, and other files, that are put into the guest's `PATH`.
     pub add: Vec<PathBuf>,
     /// Where results go; none for target/lab/CPU-KERNEL, which is emptied first.
@@ -107,6 +109,7 @@ impl Default for Machine {
             module: None,
             module_parameters: String::new(),
             processors: 1,
+            counts_instructions: false,
             add: Vec::new(),
             out: None,
             timeout: Duration::from_secs(600),

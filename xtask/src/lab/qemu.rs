@@ -17,6 +17,9 @@ pub const KERNEL_PARAMETERS: &str = "tsc=reliable";
 pub fn command(vmlinuz: &Path, boot: &Boot) -> Result<(Command, Vec<Inherited>)> {
     let initramfs = Inherited::memory(c"initramfs", boot.initramfs)?;
     let mut command = Command::new("qemu-system-x86_64");
+    if boot.counts_instructions {
+        command.args(["-icount", "shift=0,sleep=off"]);
+    }
     command
         // With a thread for each processor, one was seen to trip over code that the other was patching (int3 of a static branch).
         .args(["-accel", "tcg,thread=single", "-cpu", "EPYC,+svm", "-smp", &boot.processors.to_string(), "-m", "1024"])

@@ -1,0 +1,85 @@
+# A guest that does nothing but exit, untraced and under each tool by turns. QEMU's clock counts instructions (-icount shift=0), so
+# that times are counts. Leaves a guest's figures and what the tool counted in $OUT/ROUND-NUMBER-TOOL.*; `cargo xtask bench peers` sums up.
+# The caller sets COUNT, ROUNDS and TOOLS.
+set -e
+tracing=/sys/kernel/tracing
+library() { /bin/ld-linux-x86-64.so.2 --library-path /bin /bin/"$@"; }
+
+guest() { vmentry exercise cpuid --count $COUNT --format json > $1.guest; }
+# Whatever a tool does after its start is not the guest's.
+settle() { sleep 1; }
+
+tool_untraced() { guest $1; }
+
+tool_record() {
+    vmentry record -o $1.hlog 2> /dev/null &
+    until grep -q '#{"interval"' $1.hlog 2> /dev/null; do sleep 0.1; done
+    guest $1
+    kill -INT $!
+    wait $!
+    vmentry report $1.hlog --format json > $1.report
+    wc -c < $1.hlog > $1.bytes
+    rm $1.hlog
+}
+
+tool_ftrace_hist() {
+    echo 'hist:keys=exit_reason' > $tracing/events/kvm/kvm_exit/trigger
+    settle
+    guest $1
+    cat $tracing/events/kvm/kvm_exit/hist > $1.hist
+    echo '!hist:keys=exit_reason' > $tracing/events/kvm/kvm_exit/trigger
+}
+
+tool_ftrace_buffer() {
+    echo > $tracing/trace
+    echo 1 > $tracing/events/kvm/kvm_entry/enable
+    echo 1 > $tracing/events/kvm/kvm_exit/enable
+    settle
+    guest $1
+    echo 0 > $tracing/events/kvm/kvm_entry/enable
+    echo 0 > $tracing/events/kvm/kvm_exit/enable
+    grep -h '^overrun\|^entries' $tracing/per_cpu/cpu0/stats > $1.buffer
+    echo > $tracing/trace
+}
+
+tool_perf_stat() {
+    library perf stat -a -e kvm:kvm_entry,kvm:kvm_exit -x , -o $1.stat sleep 1000 &
+    settle
+    guest $1
+    kill -INT $!
+    wait $! || true
+}
+
+tool_perf_kvm() {
+    library perf kvm --host stat record -a -o $1.perf sleep 1000 > /dev/null 2> $1.perf-log &
+    settle
+    settle
+    guest $1
+    kill -INT $!
+    wait $! || true
+    wc -c < $1.perf > $1.bytes
+    rm $1.perf
+}
+
+tool_trace_cmd() {
+    library trace-cmd record -e kvm:kvm_entry -e kvm:kvm_exit -o $1.dat sleep 1000 > $1.dat-log 2>&1 &
+    settle
+    settle
+    guest $1
+    kill -INT $!
+    wait $! || true
+    wc -c < $1.dat > $1.bytes
+    rm -f $1.dat
+}
+
+for round in $(seq $ROUNDS); do
+    number=0
+    for tool in $TOOLS; do
+        for step in untraced $tool; do
+            number=$((number + 1))
+            tool_$step $OUT/$round-$(printf %02d $number)-$step || echo "$step failed" >> $OUT/failed
+        done
+    done
+    number=$((number + 1))
+    tool_untraced $OUT/$round-$(printf %02d $number)-untraced
+done

@@ -1,0 +1,287 @@
+//! Added instructions per VM exit, of `vmentry record` and of other tools, in an emulated AMD host whose clock counts instructions.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::{
+    debian,
+    lab::{self, Cpu, Machine},
+    witness::{histogram, json, number, text},
+};
+
+const SCRIPT: &str = include_str!("../../../lab/scripts/peers.sh");
+/// SVM's exit code of CPUID.
+const SVM_CPUID: u64 = 0x72;
+
+/// Added instructions per VM exit, exact and repeatable, in an emulated AMD host
+#[derive(clap::Args)]
+#[command(after_help = "\
+QEMU runs with -icount shift=0: an emulated ns is one instruction. No caches, no
+locks, no world switches: a count of work, no prediction for hardware.")]
+pub struct Arguments {
+    /// VM exits of the guest in each run
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    count: u64,
+    /// Rounds, each tool between two untraced runs in every one
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rounds: u64,
+    /// Only these tools: record, ftrace_hist, ftrace_buffer, perf_stat, perf_kvm, trace_cmd
+    #[arg(long, value_name = "TOOL,..", value_delimiter = ',')]
+    tool: Vec<String>,
+}
+
+/// A tool, and the Debian package that has it; none for what the machine has anyway.
+const TOOLS: [(&str, &str, Option<debian::Need>); 6] = [
+    ("record", "vmentry record", None),
+    ("ftrace_hist", "ftrace hist trigger, count by reason", None),
+    ("ftrace_buffer", "ftrace buffer, no reader", None),
+    ("perf_stat", "perf stat, 2 tracepoints", Some(("perf", "linux-perf"))),
+    ("perf_kvm", "perf kvm stat record", Some(("perf", "linux-perf"))),
+    ("trace_cmd", "trace-cmd record", Some(("trace-cmd", "trace-cmd"))),
+];
+
+/// One run of the guest.
+#[derive(Clone, Debug, PartialEq)]
+struct Run {
+    tool: String,
+    /// instructions per exit, everything on the machine's one CPU
+    whole: f64,
+    /// those of the vCPU's thread
+    thread: f64,
+    path: PathBuf,
+}
+
+/// A tool's cost in one round.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Cost {
+    /// instructions per exit more than in the untraced runs before and after
+    whole: f64,
+    /// the same of the vCPU's thread
+    thread: f64,
+    /// exits per second, traced against untraced
+    speed: f64,
+}
+
+/// Boots the machine, lets it measure, and prints a table.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let wanted: Vec<_> = TOOLS
+        .iter()
+        .filter(|(name, ..)| arguments.tool.is_empty() || arguments.tool.iter().any(|tool| tool == name))
+        .collect();
+    let known = TOOLS.map(|(name, ..)| name).join(", ");
+    ensure!(
+        arguments.tool.iter().all(|tool| TOOLS.iter().any(|(name, ..)| name == tool)),
+        "--tool {}: there are {known}",
+        arguments.tool.join(",")
+    );
+    lab::install(Cpu::Amd)?;
+    let (mut tools, mut add) = (Vec::new(), Vec::new());
+    for (name, title, package) in wanted {
+        match package.map_or(Ok(Vec::new()), |(program, package)| with_libraries(program, package)) {
+            Ok(files) => {
+                tools.push(*name);
+                add.extend(files);
+            }
+            Err(error) => println!("SKIPPED {title}: {error:#}"),
+        }
+    }
+    add.sort();
+    add.dedup();
+    let machine = Machine {
+        cpu: Cpu::Amd,
+        counts_instructions: true,
+        add,
+        timeout: Duration::from_secs(3000),
+        out: Some(crate::build::target_dir().join("lab/peers")),
+        quiet: true,
+        ..Machine::default()
+    };
+    let script = format!("COUNT={} ROUNDS={} TOOLS='{}'\n{SCRIPT}", arguments.count, arguments.rounds, tools.join(" "));
+    let outcome = lab::run(&machine, &script)?;
+    ensure!(
+        outcome.exit_code == 0,
+        "the script ended with {}: see {}",
+        outcome.exit_code,
+        outcome.output_path.display()
+    );
+    print(&outcome.out_dir, arguments.count)
+}
+
+/// A program of a package with the libraries that it needs, to be put side by side.
+fn with_libraries(program: &'static str, package: &'static str) -> Result<Vec<PathBuf>> {
+    debian::install(&[(program, package)])?;
+    let path =
+        ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(program)).into_iter().find(|path| path.exists());
+    let path = path.with_context(|| format!("find {program} of package {package}"))?;
+    // Debian's perf is a script that looks for the one of the running kernel.
+    let path = if program == "perf" { versioned_perf().unwrap_or(path) } else { path };
+    let output = Command::new("ldd").arg(&path).output().context("run ldd")?;
+    ensure!(output.status.success(), "ldd {}: {}", path.display(), output.status);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let libraries = text.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    let libraries: Vec<_> = libraries.map(PathBuf::from).collect();
+    ensure!(!libraries.is_empty(), "ldd {}: names no libraries", path.display());
+    Ok([vec![named(&path, program)?], libraries].concat())
+}
+
+fn versioned_perf() -> Option<PathBuf> {
+    let found = fs::read_dir("/usr/bin").ok()?.flatten().map(|entry| entry.path());
+    found.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("perf_"))).max()
+}
+
+/// A copy under the name that the script calls.
+fn named(path: &Path, name: &str) -> Result<PathBuf> {
+    let folder = crate::build::target_dir().join("lab/tools");
+    fs::create_dir_all(&folder).with_context(|| format!("create folder {}", folder.display()))?;
+    let to = folder.join(name);
+    fs::copy(path, &to).with_context(|| format!("copy {} to {}", path.display(), to.display()))?;
+    Ok(to)
+}
+
+fn print(out: &Path, count: u64) -> Result<()> {
+    let failed = text(&out.join("failed")).unwrap_or_default();
+    let rounds = rounds(out, count)?;
+    let mut by_tool: BTreeMap<&str, Vec<Cost>> = BTreeMap::new();
+    for round in &rounds {
+        for (tool, cost) in costs(round) {
+            by_tool.entry(tool).or_default().push(cost);
+        }
+    }
+    let untraced: Vec<f64> =
+        rounds.iter().flatten().filter(|run| run.tool == "untraced").map(|run| run.whole).collect();
+    println!("EMULATED: instructions of an emulated AMD host (QEMU -icount shift=0), {count} CPUID exits a run");
+    println!("untraced: {} instructions per exit, {} runs\n", range(&untraced), untraced.len());
+    println!(
+        "{:<40} {:>22} {:>22} {:>15}  counted, lost, stored",
+        "tool", "+ per exit", "of that the vCPU's", "traced/untraced"
+    );
+    for (tool, title, _) in TOOLS {
+        let Some(costs) = by_tool.get(tool) else { continue };
+        let of = |f: fn(&Cost) -> f64| costs.iter().map(f).collect::<Vec<_>>();
+        let last = rounds.iter().flatten().rev().find(|run| run.tool == tool);
+        let counted = last.map_or(Ok(String::new()), |run| counted(run, count))?;
+        println!(
+            "{title:<40} {:>22} {:>22} {:>15.3}  {counted}",
+            range(&of(|c| c.whole)),
+            range(&of(|c| c.thread)),
+            median(&of(|c| c.speed))
+        );
+    }
+    if !failed.is_empty() {
+        bail!("{}(files in {})", failed, out.display());
+    }
+    Ok(())
+}
+
+/// "min / median / max"
+fn range(values: &[f64]) -> String {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match (sorted.first(), sorted.last()) {
+        (Some(min), Some(max)) => format!("{min:.0} / {:.0} / {max:.0}", median(values)),
+        _ => "n/a".into(),
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The runs of each round, in their order.
+fn rounds(out: &Path, count: u64) -> Result<Vec<Vec<Run>>> {
+    let mut rounds: BTreeMap<u64, BTreeMap<u64, Run>> = BTreeMap::new();
+    for entry in fs::read_dir(out).with_context(|| format!("read folder {}", out.display()))?.flatten() {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(stem) = name.strip_suffix(".guest") else { continue };
+        let mut parts = stem.splitn(3, '-');
+        let (Some(round), Some(place), Some(tool)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        let guest = json(&path)?;
+        let vcpu = &guest["vcpus"][0];
+        let per_exit = |field: &str| number(&vcpu[field]) as f64 / count as f64;
+        let run = Run { tool: tool.into(), whole: per_exit("run_ns"), thread: per_exit("cpu_ns"), path };
+        rounds.entry(round.parse()?).or_default().insert(place.parse()?, run);
+    }
+    Ok(rounds.into_values().map(|round| round.into_values().collect()).collect())
+}
+
+/// Each traced run of a round against the untraced ones before and after it.
+fn costs(round: &[Run]) -> Vec<(&str, Cost)> {
+    round
+        .windows(3)
+        .filter(|three| three[1].tool != "untraced" && three[0].tool == "untraced" && three[2].tool == "untraced")
+        .map(|three| {
+            let base = |f: fn(&Run) -> f64| (f(&three[0]) + f(&three[2])) / 2.0;
+            let (whole, thread) = (base(|r| r.whole), base(|r| r.thread));
+            let run = &three[1];
+            let cost = Cost { whole: run.whole - whole, thread: run.thread - thread, speed: whole / run.whole };
+            (run.tool.as_str(), cost)
+        })
+        .collect()
+}
+
+/// What a tool counted of the guest's exits, and what it lost and stored.
+fn counted(run: &Run, count: u64) -> Result<String> {
+    let beside = |suffix: &str| run.path.with_extension(suffix);
+    let read = |suffix: &str| text(&beside(suffix)).unwrap_or_default();
+    let stored =
+        read("bytes").trim().parse::<f64>().map(|b| format!(", {:.1} B/exit", b / count as f64)).unwrap_or_default();
+    Ok(match run.tool.as_str() {
+        "record" => {
+            let report = json(&beside("report"))?;
+            let rows = report["series"].as_array().into_iter().flatten();
+            let cpuids: u64 = rows.filter(|r| r["exit_reason"] == "CPUID").map(|r| number(&r["entries"])).sum();
+            let totals: &Value = &report["totals"];
+            format!("{cpuids} CPUID of {count}, {} lost{stored}", totals["dropped"])
+        }
+        "ftrace_hist" => {
+            format!("{} CPUID of {count}", histogram(&read("hist"))?.get(&SVM_CPUID).copied().unwrap_or(0))
+        }
+        "ftrace_buffer" => read("buffer").split_whitespace().collect::<Vec<_>>().join(" "),
+        "perf_stat" => {
+            read("stat")
+                .lines()
+                .filter(|l| l.contains("kvm:"))
+                .map(|l| l.split(',').next().unwrap_or(""))
+                .collect::<Vec<_>>()
+                .join(" and ")
+                + " events"
+        }
+        _ => stored.trim_start_matches(", ").to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(tool: &str, whole: f64) -> Run {
+        Run { tool: tool.into(), whole, thread: whole / 2.0, path: PathBuf::new() }
+    }
+
+    #[test]
+    fn a_tool_is_held_against_the_untraced_runs_beside_it() {
+        let round = [run("untraced", 1000.0), run("record", 1600.0), run("untraced", 1200.0), run("perf_stat", 2200.0)];
+        let found = costs(&round);
+        assert_eq!(found.len(), 1, "the last one has no untraced run after it");
+        assert_eq!(found[0].0, "record");
+        assert_eq!((found[0].1.whole, found[0].1.thread), (500.0, 250.0));
+        assert!((found[0].1.speed - 1100.0 / 1600.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn ranges_are_least_middle_and_most() {
+        assert_eq!(range(&[3.0, 1.0, 2.0]), "1 / 2 / 3");
+        assert_eq!(range(&[]), "n/a");
+    }
+}
