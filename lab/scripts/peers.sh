@@ -72,6 +72,11 @@ tool_trace_cmd() {
     rm -f $1.dat
 }
 
+# The first run of all is of cold caches and of a kernel that is still starting up.
+settle
+settle
+guest /tmp/first
+
 for round in $(seq $ROUNDS); do
     number=0
     for tool in $TOOLS; do

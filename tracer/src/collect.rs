@@ -1,11 +1,10 @@
 //! Rings -> decode -> Interval -> channel. One owner, no mutex: a slow consumer makes an interval longer, it never
 //! loses one.
 
-use std::{
-    collections::HashMap, os::fd::OwnedFd, path::Path, sync::Arc, task::Poll, thread::JoinHandle, time::Duration,
-};
+use std::{os::fd::OwnedFd, path::Path, sync::Arc, task::Poll, thread::JoinHandle, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -80,7 +79,7 @@ impl Arrived {
 /// Numbers VMs by their process and their `struct kvm`.
 #[derive(Default)]
 struct Vms {
-    by_address: HashMap<(u32, u64), Arc<Vm>>,
+    by_address: FxHashMap<(u32, u64), Arc<Vm>>,
     next: u32,
 }
 

@@ -51,9 +51,11 @@ impl Histogram {
     pub fn record_bucket(&mut self, bucket: u32, n: u64) {
         debug_assert!(bucket < BUCKETS);
         if n > 0 {
-            match self.counts.binary_search_by_key(&bucket, |c| c.0) {
-                Ok(at) => self.counts[at].1 = self.counts[at].1.saturating_add(n),
-                Err(at) => self.counts.insert(at, (bucket, n)),
+            // By a yes or no instead of an order: half of the instructions.
+            let at = self.counts.partition_point(|c| c.0 < bucket);
+            match self.counts.get_mut(at) {
+                Some(count) if count.0 == bucket => count.1 = count.1.saturating_add(n),
+                _ => self.counts.insert(at, (bucket, n)),
             }
             self.total = self.total.saturating_add(n);
         }

@@ -95,12 +95,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     add.sort();
     add.dedup();
+    // Not what an earlier run left.
+    let out = crate::build::target_dir().join("lab/peers");
+    if out.exists() {
+        fs::remove_dir_all(&out).with_context(|| format!("empty folder {}", out.display()))?;
+    }
     let machine = Machine {
         cpu: Cpu::Amd,
         counts_instructions: true,
         add,
         timeout: Duration::from_secs(3000),
-        out: Some(crate::build::target_dir().join("lab/peers")),
+        out: Some(out),
         quiet: true,
         ..Machine::default()
     };
