@@ -50,7 +50,9 @@ impl Watch {
     /// What happened since the last look; none for nothing.
     pub fn look(&mut self) -> Option<Change> {
         let now = Loaded::now(&self.sys, self.module);
-        if now == self.last {
+        // On its way in or out it has a folder and no notes: what it will be is to be seen later.
+        let passing = now.inode.is_some() && now.build_id.is_none() && self.first.build_id.is_some();
+        if now == self.last || passing {
             return None;
         }
         self.last = now;
@@ -145,6 +147,9 @@ mod tests {
         };
         load(1);
         let mut watch = Watch::new(&sys, "kvm_intel");
+        assert_eq!(watch.look(), None);
+        // The kernel takes the notes away first, and puts them there last.
+        fs::rename(folder.join("notes"), sys.join("notes")).unwrap();
         assert_eq!(watch.look(), None);
         // Kept, so that the new folder cannot get the old one's inode.
         fs::rename(&folder, sys.join("old")).unwrap();
