@@ -19,6 +19,9 @@ const ROUNDS: u64 = 12;
 const WINDOW: u64 = 40;
 /// Instructions between the guest's two stamps, as calibration.S says.
 const INSTRUCTIONS: u64 = 14;
+/// Timers, of each kind, that may be due before the guest waits for them, when the host took the CPU: they make no exit. QEMU's SVM
+/// forgets STI's shadow now and then, and there is no HLT then.
+const LATE: u64 = 8;
 /// Exit reasons of VMX: CPUID, HLT, VMCALL, DR_ACCESS, MSR_READ, PREEMPTION_TIMER; and of SVM: CPUID, HLT, VMMCALL.
 const VMX: [(&str, u64); 3] = [("cpuid", 10), ("hlt", 12), ("vmcall", 18)];
 const VMX_DR_ACCESS: u64 = 29;
@@ -76,8 +79,8 @@ fn parts(calibration: &Value, vmx: bool) -> Failures {
         }
         let counted = number(&exit["entry_latency"]["tsc"]["count"]);
         let set_apart = unwanted(exit);
-        // QEMU's SVM forgets STI's shadow, and then there is no HLT.
-        failures.check(counted + set_apart == SAMPLES || !vmx && name == "hlt" && counted <= SAMPLES, || {
+        let late = if name == "hlt" { LATE } else { 0 };
+        failures.check((SAMPLES - late..=SAMPLES).contains(&(counted + set_apart)), || {
             format!("calibrate {name}: {counted} samples and {set_apart} set apart are not {SAMPLES}")
         });
         failures.check(counted >= SAMPLES * 8 / 10, || format!("calibrate {name}: only {counted} samples are left"));
@@ -103,18 +106,19 @@ fn against_ftrace(calibration: &Value, histogram_text: &str, vmx: bool) -> Resul
     for (name, reason) in if vmx { VMX } else { SVM } {
         let expected = each + if name == "cpuid" { 3 * debug } else { 0 };
         let counted = traced(reason);
-        failures.check(counted == expected || !vmx && name == "hlt" && counted <= expected, || {
+        let late = if name == "hlt" { 2 * LATE } else { 0 };
+        failures.check((expected - late..=expected).contains(&counted), || {
             format!("calibrate {name}: ftrace saw {counted} exits instead of {expected}")
         });
     }
     if vmx {
-        for (what, reason, expected) in [
-            ("debug register", VMX_DR_ACCESS, debug),
-            // Deadlines and forced immediate exits. A deadline that is due before the guest waits for it makes no exit.
-            ("preemption timer", VMX_PREEMPTION_TIMER, 2 * each),
+        for (what, reason, expected, late) in [
+            ("debug register", VMX_DR_ACCESS, debug, 0),
+            // Deadlines and forced immediate exits.
+            ("preemption timer", VMX_PREEMPTION_TIMER, 2 * each, 2 * LATE),
         ] {
             let counted = traced(reason);
-            failures.check(counted == expected, || {
+            failures.check((expected - late..=expected).contains(&counted), || {
                 format!("calibrate: ftrace saw {counted} exits of the {what} instead of {expected}")
             });
         }
