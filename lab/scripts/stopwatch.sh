@@ -8,13 +8,13 @@ dmesg -c > /dev/null
 
 # Both policies by turns; the companion's events count the writes that they make, which then cost what counting costs.
 echo 'hist:keys=field' > $events/kvmvmx/kvm_vmcs_write/trigger
-vmentry calibrate --samples 960 --exit cpuid --format json > $OUT/policies.json
+vmentry calibrate --samples 96 --exit cpuid --format json > $OUT/policies.json
 cat $events/kvmvmx/kvm_vmcs_write/hist > $OUT/policies.writes
 echo '!hist:keys=field' > $events/kvmvmx/kvm_vmcs_write/trigger
 cat $parameters/preemption_timer_policy > $OUT/after-calibrate
-vmentry calibrate --samples 960 --exit cpuid --format json > $OUT/undisturbed.json
+vmentry calibrate --samples 96 --exit cpuid --format json > $OUT/undisturbed.json
 # A signal while the hard policy is in force.
-vmentry calibrate --samples 100000 --exit cpuid > $OUT/stopped.txt 2> $OUT/stopped.log &
+vmentry calibrate --samples 5000 --exit cpuid > $OUT/stopped.txt 2> $OUT/stopped.log &
 until [ "$(cat $parameters/preemption_timer_policy)" = hard ]; do sleep 0.05; done
 kill -INT $!
 code=0
