@@ -53,6 +53,7 @@ fn main() {
         switchable: false,
         max_delay_s: None,
         tsc_khz: None,
+        stopwatch: false,
         missing: vec![],
         origin: Origin::Live,
     };

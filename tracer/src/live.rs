@@ -94,6 +94,7 @@ fn live_info(facts: &Facts, layout: &Layout) -> Info {
         switchable: facts.companion_patch,
         max_delay_s: facts.timer.as_ref().and_then(|t| t.max_delay_s),
         tsc_khz: facts.timer.as_ref().and_then(|t| t.tsc_khz),
+        stopwatch: facts.stopwatch == Some(true),
         missing: facts.missing.clone(),
         origin: Origin::Live,
     }
@@ -383,6 +384,7 @@ async fn replay(path: &Path) -> Result<ExitCode> {
         switchable: false,
         max_delay_s: header.timer.as_ref().and_then(|t| t.max_delay_s),
         tsc_khz: header.timer.as_ref().and_then(|t| t.tsc_khz),
+        stopwatch: header.stopwatch.is_some(),
         missing: header.missing.clone(),
         origin: Origin::Replay { file: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned() },
     };

@@ -43,6 +43,7 @@ fn info() -> Info {
         switchable: true,
         max_delay_s: Some(68.72),
         tsc_khz: Some(2_100_000),
+        stopwatch: false,
         missing: vec![],
         origin: Origin::Live,
     }
@@ -308,6 +309,10 @@ fn the_stopwatchs_transitions_have_columns_and_a_place_in_the_detail() {
     let page = text(&drawn(&mut app, 200, 50));
     let row = page.lines().find(|l| l.contains("web1")).unwrap();
     assert!(row.contains("310ns    640ns"), "{page}");
+    let narrow = |app: &mut App| text(&drawn(app, 80, 24)).lines().find(|l| l.contains("web1")).unwrap().to_owned();
+    assert!(!narrow(&mut app).contains("310ns"));
+    app.info.stopwatch = true;
+    assert!(narrow(&mut app).contains("310ns    640ns"), "{}", narrow(&mut app));
     press(&mut app, "d");
     let page = text(&drawn(&mut app, 200, 50));
     let heads = page.lines().find(|l| l.contains("exit>entry t:clean t:dirty")).unwrap_or_else(|| panic!("{page}"));

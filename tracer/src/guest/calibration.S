@@ -93,6 +93,11 @@
         wrmsr
         .endm
 
+        .macro  cal_timer_on
+        cal_wrmsr CAL_X2APIC_SPURIOUS, CAL_APIC_ENABLE
+        cal_wrmsr CAL_X2APIC_LVT_TIMER, CAL_TSC_DEADLINE_MODE + CAL_TIMER_VECTOR
+        .endm
+
         // A deadline CAL_DELTA ahead. An exit of its own, which is no sample.
         .macro  cal_arm
         xorl    %r11d, %r11d
@@ -191,8 +196,7 @@ vmentry_calibration_start:
 
         // The interrupt's handler is what runs first after the entry: it stamps and keeps.
 .Lcal_hlt:
-        cal_wrmsr CAL_X2APIC_SPURIOUS, CAL_APIC_ENABLE
-        cal_wrmsr CAL_X2APIC_LVT_TIMER, CAL_TSC_DEADLINE_MODE + CAL_TIMER_VECTOR
+        cal_timer_on
 1:      incq    %r10
         cal_arm
         movl    %ebx, %esi
@@ -210,8 +214,7 @@ vmentry_calibration_start:
 
         // Stamps over and over: the exit comes at any of them.
 .Lcal_tsc_deadline:
-        cal_wrmsr CAL_X2APIC_SPURIOUS, CAL_APIC_ENABLE
-        cal_wrmsr CAL_X2APIC_LVT_TIMER, CAL_TSC_DEADLINE_MODE + CAL_TIMER_VECTOR
+        cal_timer_on
 1:      incq    %r10
         cal_arm
         movl    %ebx, %esi
@@ -252,8 +255,7 @@ vmentry_calibration_start:
 
         // Under the hard policy, arming and cancelling a timer each write the pin controls.
 .Lcal_toggle:
-        cal_wrmsr CAL_X2APIC_SPURIOUS, CAL_APIC_ENABLE
-        cal_wrmsr CAL_X2APIC_LVT_TIMER, CAL_TSC_DEADLINE_MODE + CAL_TIMER_VECTOR
+        cal_timer_on
 1:      incq    %r10
         cal_step CAL_ARM
         cal_work
@@ -352,7 +354,7 @@ vmentry_calibration_idt:
 
         .globl vmentry_calibration_end
 vmentry_calibration_end:
-        .irp name, entered, leaving, keep, step, work, next, wrmsr, arm, cpuid, gate
+        .irp name, entered, leaving, keep, step, work, next, wrmsr, timer_on, arm, cpuid, gate
         .purgem cal_\name
         .endr
         .popsection

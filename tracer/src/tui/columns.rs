@@ -173,7 +173,7 @@ const fn stat(figure: usize, stat: usize, rank: u8) -> Column {
         _ => Kind::Mean,
     };
     let (group, short_group) =
-        [("entry_to_exit", ">exit"), ("exit_to_entry", ">entry"), ("", ""), ("transition", "trans")][figure];
+        [("entry_to_exit", ">exit"), ("exit_to_entry", ">entry"), ("", ""), (TRANSITION, "trans")][figure];
     let of = Source::Stat(FIGURES[figure], STATS[stat]);
     Column { group, short_group, title: STATS[stat].title, width: 7, rank, kind, of }
 }
@@ -182,6 +182,9 @@ const fn timer(title: &'static str, rank: u8, of: fn(&Sum) -> Option<f64>) -> Co
     let (group, short_group) = ("timer exits", "timer");
     Column { group, short_group, title, width: 6, rank, kind: Kind::Count, of: Source::Sum(of) }
 }
+
+/// Group of the columns of transition_ns.
+pub const TRANSITION: &str = "transition";
 
 const P50: usize = 1;
 const P99: usize = 3;

@@ -34,6 +34,8 @@ pub struct Info {
     pub max_delay_s: Option<f64>,
     /// TSC frequency, kHz; none where not known: there are no cycles then
     pub tsc_khz: Option<u32>,
+    /// the companion patch's stopwatch is on: transitions are worth a column where there is little room, too
+    pub stopwatch: bool,
     /// what this kernel does not tell: field and what is n/a without it
     pub missing: Vec<String>,
     /// where the intervals come from

@@ -6,7 +6,7 @@ use super::{chart, pen::Pen};
 use crate::tui::{
     App,
     app::{Places, SPARK},
-    columns::{COLUMNS, SPARK_RANK, change_text},
+    columns::{COLUMNS, Column, SPARK_RANK, TRANSITION, change_text},
     rows::Row,
 };
 
@@ -23,9 +23,11 @@ struct Layout {
 }
 
 impl Layout {
-    /// Columns by rank until the first that finds no room.
-    fn of(width: u16) -> Self {
-        let mut ranked: Vec<(u8, Option<usize>)> = COLUMNS.iter().enumerate().map(|(i, c)| (c.rank, Some(i))).collect();
+    /// Columns by rank until the first that finds no room. With the stopwatch, transitions come right after the first latencies.
+    fn of(width: u16, stopwatch: bool) -> Self {
+        let rank = |c: &Column| if stopwatch && c.group == TRANSITION { 2 } else { c.rank };
+        let mut ranked: Vec<(u8, Option<usize>)> =
+            COLUMNS.iter().enumerate().map(|(i, c)| (rank(c), Some(i))).collect();
         ranked.push((SPARK_RANK, None));
         ranked.sort_unstable();
         let mut room = width.saturating_sub(NAME.0 + 2);
@@ -60,7 +62,7 @@ pub fn draw(pen: &mut Pen, app: &mut App) {
     if pen.height() == 0 || pen.width() == 0 {
         return;
     }
-    let layout = Layout::of(pen.width());
+    let layout = Layout::of(pen.width(), app.info.stopwatch);
     let height = pen.height() - titles;
     if titles == 2 {
         draw_groups(pen, app, &layout);
