@@ -1,5 +1,6 @@
-//! What the programs cost per VM entry on the running kernel, by the kernel's own run-time statistics. No VM runs: the
-//! vCPU is made up, its memory is warm, so that this is a floor. Needs root: `cargo bench -p vmentry --bench programs`.
+//! What the programs cost per VM entry on the running kernel, by the kernel's own run-time statistics, beside pairs of programs that do
+//! only what any such pair must: ratios of what was measured by turns in the same run. No VM runs: the vCPU is made up, its memory is
+//! warm, so that this is a floor. Needs root: `cargo bench -p vmentry --bench programs`, or `cargo xtask bench programs`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,62 +8,123 @@
 mod bed;
 
 use aya::{
-    programs::{RawTracePointRunOptions, TestRun},
+    maps::RingBuf,
+    programs::{RawTracePoint, RawTracePointRunOptions, TestRun},
     sys::{Stats, enable_stats},
 };
 use bed::*;
 use vmentry::bpf::Options;
 
 const RUNS: usize = 7;
-const ROUNDS: u64 = 100_000;
+const ROUNDS: u64 = 50_000;
+
+/// Programs on kvm_entry and kvm_exit that do the least there is to do: what they do, and their names in the test bed's object.
+const FLOORS: [(&str, [&str; 2]); 4] = [
+    ("nothing", ["floor_empty", "floor_empty"]),
+    ("the clock, twice", ["floor_clock", "floor_clock"]),
+    ("a ring record", ["floor_empty", "floor_ring"]),
+    ("the clock, twice, and a ring record", ["floor_clock", "floor_clock_ring"]),
+];
+/// Which of them a streaming tracer cannot go below.
+const STREAMING: usize = 3;
 
 fn main() {
     let _statistics = enable_stats(Stats::RunTime).expect("kernel run-time statistics: run as root");
-    for (label, pin) in [("VMX, pin shadow and reason read", true), ("entries and exits only", false)] {
-        let config = if pin { config() } else { tracer_common::Config::empty() };
-        let mut bed = Bed::new(config, Options::default());
-        // Neither new nor replaced: the state that is kept belongs to this vCPU.
-        bed.set(0, EXITS, 5);
-        bed.arena.set(0, *bed.memory, 0).unwrap();
-        let mut costs: Vec<(f64, f64)> = (0..RUNS).map(|_| cost(&mut bed)).collect();
-        costs.sort_by(|a, b| (a.0 + a.1).total_cmp(&(b.0 + b.1)));
-        let total = |i: usize| costs[i].0 + costs[i].1;
-        let median = costs[RUNS / 2];
+    let mut beds = [("vmentry: VMX, pin shadow and reason", true), ("vmentry: entries and exits only", false)].map(
+        |(label, offsets)| {
+            let config = if offsets { config() } else { tracer_common::Config::empty() };
+            let mut bed = Bed::new(config, Options::default());
+            // Neither new nor replaced: the state that is kept belongs to this vCPU.
+            bed.set(0, EXITS, 5);
+            bed.arena.set(0, *bed.memory, 0).unwrap();
+            (label, bed)
+        },
+    );
+    for name in ["floor_empty", "floor_clock", "floor_ring", "floor_clock_ring"] {
+        floor(&mut beds[0].1, name).load().unwrap();
+    }
+    let mut ring = RingBuf::try_from(beds[0].1.testbed.take_map("FLOOR_RING").unwrap()).unwrap();
+
+    // By turns, so that whatever else this machine does is every one's.
+    let mut costs: Vec<Vec<[f64; 2]>> = vec![Vec::new(); FLOORS.len() + beds.len()];
+    for _ in 0..RUNS {
+        for (at, (_, names)) in FLOORS.iter().enumerate() {
+            let bed = &mut beds[0].1;
+            costs[at].push(cost(bed, names, |bed, name| floor(bed, name), || while ring.next().is_some() {}));
+        }
+        for (at, (_, bed)) in beds.iter_mut().enumerate() {
+            let pair = cost(bed, &["kvm_entry", "kvm_exit"], |bed, name| bed.tracer.program(name).unwrap(), || ());
+            costs[FLOORS.len() + at].push(pair);
+        }
+    }
+
+    let total = |pair: &[f64; 2]| pair[0] + pair[1];
+    let floors: Vec<f64> = costs[STREAMING].iter().map(total).collect();
+    println!(
+        "{:<38} {:>15} {:>7} {:>7} {:>22}",
+        "ns per entry (least / median / most)", "", "entry", "exit", "ratio to *"
+    );
+    let labels = FLOORS.iter().map(|(label, _)| *label).chain(beds.iter().map(|(label, _)| *label));
+    for (at, label) in labels.enumerate() {
+        let ratios: Vec<f64> = costs[at].iter().map(total).zip(&floors).map(|(cost, floor)| cost / floor).collect();
+        let part = |n: usize| middle(&costs[at].iter().map(|pair| pair[n]).collect::<Vec<_>>())[1];
         println!(
-            "{label}: {:.0} ns per entry (kvm_entry {:.0} + kvm_exit {:.0}); min {:.0}, max {:.0} of {RUNS} runs of {ROUNDS}",
-            total(RUNS / 2),
-            median.0,
-            median.1,
-            total(0),
-            total(RUNS - 1),
+            "{:<38} {:>15} {:>7.0} {:>7.0} {:>22}",
+            if at == STREAMING { format!("{label} *") } else { label.to_owned() },
+            middle(&costs[at].iter().map(total).collect::<Vec<_>>()).map(|v| format!("{v:.0}")).join(" / "),
+            part(0),
+            part(1),
+            middle(&ratios).map(|v| format!("{v:.2}")).join(" / "),
         );
     }
+    println!(
+        "{RUNS} runs of {ROUNDS} rounds each, by turns; the kernel's statistics read the clock twice a program, everywhere alike"
+    );
+}
+
+/// Least, median and most.
+fn middle(values: &[f64]) -> [f64; 3] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    [sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1]]
+}
+
+fn floor<'a>(bed: &'a mut Bed, name: &str) -> &'a mut RawTracePoint {
+    bed.testbed.program_mut(name).unwrap().try_into().unwrap()
 }
 
 /// Mean ns of the two programs.
-fn cost(bed: &mut Bed) -> (f64, f64) {
-    let before = (spent(bed, "kvm_entry"), spent(bed, "kvm_exit"));
-    for round in 0..ROUNDS {
-        for (program, second) in [("kvm_entry", 0), ("kvm_exit", VMX)] {
-            let mut options = RawTracePointRunOptions::new();
-            options.args[..2].copy_from_slice(&[bed.at(0), second]);
-            bed.tracer.program(program).unwrap().test_run(options).unwrap();
+fn cost(
+    bed: &mut Bed,
+    names: &[&str; 2],
+    program: for<'a> fn(&'a mut Bed, &str) -> &'a mut RawTracePoint,
+    mut drain: impl FnMut(),
+) -> [f64; 2] {
+    let spent = |bed: &mut Bed, name: &str| {
+        let info = program(bed, name).info().unwrap();
+        (info.run_time().as_nanos() as f64, info.run_count() as f64)
+    };
+    // One after the other where both are the same program.
+    let halves: &[&[&str]] = if names[0] == names[1] { &[&names[..1], &names[1..]] } else { &[&names[..]] };
+    let mut means = Vec::new();
+    for half in halves {
+        let before: Vec<_> = half.iter().map(|name| spent(bed, name)).collect();
+        for round in 0..ROUNDS {
+            for (at, name) in half.iter().enumerate() {
+                let mut options = RawTracePointRunOptions::new();
+                options.args[..2].copy_from_slice(&[bed.at(0), if at == 1 { VMX } else { 0 }]);
+                program(bed, name).test_run(options).unwrap();
+            }
+            // A ring that is full would be cheaper.
+            if round % 1024 == 0 {
+                bed.events();
+                drain();
+            }
         }
-        // A ring that is full would be cheaper.
-        if round % 1024 == 0 {
-            bed.events();
+        for (name, before) in half.iter().zip(before) {
+            let after = spent(bed, name);
+            means.push((after.0 - before.0) / (after.1 - before.1));
         }
     }
-    let after = (spent(bed, "kvm_entry"), spent(bed, "kvm_exit"));
-    (mean(before.0, after.0), mean(before.1, after.1))
-}
-
-fn mean(before: (f64, f64), after: (f64, f64)) -> f64 {
-    (after.0 - before.0) / (after.1 - before.1)
-}
-
-/// ns and runs of a program since it was loaded.
-fn spent(bed: &mut Bed, program: &str) -> (f64, f64) {
-    let info = bed.tracer.program(program).unwrap().info().unwrap();
-    (info.run_time().as_nanos() as f64, info.run_count() as f64)
+    [means[0], means[1]]
 }

@@ -68,8 +68,8 @@ pub fn config() -> Config {
 pub struct Bed {
     pub tracer: Tracer,
     pub exit_program: &'static str,
-    /// keeps the arena's map alive
-    _testbed: Ebpf,
+    /// keeps the arena's map alive; it has the floors of benches, too
+    pub testbed: Ebpf,
     pub arena: Array<MapData, [u8; ARENA]>,
     pub memory: Box<[u8; ARENA]>,
     pub address: u64,
@@ -93,7 +93,7 @@ impl Bed {
         assert_ne!(address, 0);
         let arena = testbed.take_map("ARENA").unwrap().try_into().unwrap();
         let exit_program = if exit_arguments == ExitArguments::VcpuIsa { "kvm_exit" } else { "kvm_exit_5_15" };
-        let mut bed = Self { tracer, exit_program, _testbed: testbed, arena, memory: Box::new([0; ARENA]), address };
+        let mut bed = Self { tracer, exit_program, testbed, arena, memory: Box::new([0; ARENA]), address };
         for n in 0..4 {
             bed.set(n, KVM, bed.address + KVM_AT as u64);
             bed.set(n, ID, n as u64);

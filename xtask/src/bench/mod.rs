@@ -2,7 +2,11 @@
 
 mod peers;
 
-use anyhow::Result;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::build;
 
 /// Measure what tracing costs, beside what others cost
 #[derive(clap::Args)]
@@ -13,12 +17,26 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Bench {
+    /// ns per VM entry of the programs on the running kernel, beside the least that any such programs can do; needs root
+    Programs,
+    /// Events per second that user space decodes and folds, on one core
+    Collect,
     Peers(peers::Arguments),
 }
 
 /// Runs it, and prints what it found.
 pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.bench {
+        Bench::Programs => cargo_bench("programs"),
+        Bench::Collect => cargo_bench("collect"),
         Bench::Peers(arguments) => peers::run(arguments),
     }
+}
+
+fn cargo_bench(name: &str) -> Result<()> {
+    let mut cargo = Command::new(build::cargo());
+    cargo.args(["bench", "--quiet", "--package", "vmentry", "--bench", name]).current_dir(build::root());
+    let status = cargo.status().context("run cargo bench")?;
+    ensure!(status.success(), "cargo bench --bench {name}: {status}");
+    Ok(())
 }
