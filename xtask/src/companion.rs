@@ -162,7 +162,9 @@ fn flips(out: &Path) -> Result<Failures> {
     failures.check(flips >= 100, || format!("flips: only {flips} switches"));
     let guest = text(&out.join("flips.guest"))?;
     failures.check(guest.contains("7000 timers, 7000 interrupts taken"), || format!("flips: {guest}"));
-    failures.equal("flips: deadline exits", &report["totals"]["timer_exits"]["deadline"], 7000);
+    // The switching shell shares the machine's one CPU: a timer that is due while it runs is delivered without an exit.
+    let deadlines = number(&report["totals"]["timer_exits"]["deadline"]);
+    failures.check((6950..=7000).contains(&deadlines), || format!("flips: {deadlines} deadline exits for 7000 timers"));
     Ok(failures)
 }
 
