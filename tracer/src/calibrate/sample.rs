@@ -21,7 +21,7 @@ pub struct Sample {
     pub entry_latency: f64,
     /// from stamp to stamp, as the guest sees it; `exit_latency + host + entry_latency`
     pub round_trip: f64,
-    /// between the two stamps of the guest after that entry; none where it took no second one
+    /// between the guest's stamps before that exit; none where it took no first one in that round
     pub guest: Option<f64>,
     /// pin-control writes before that entry; none where they are not known
     pub pin_writes: Option<u8>,
@@ -142,7 +142,7 @@ pub fn find(records: &[StampedEvent], mapping: &Mapping, measured: &[u32], cpu: 
             host: then.entry - here.exit,
             entry_latency: entered - then.entry,
             round_trip: entered - left,
-            guest: then.left(next).filter(|left| *left >= entered).map(|left| left - entered),
+            guest: here.entered(record).filter(|first| *first <= left).map(|first| left - first),
             pin_writes: next.event.outline().known_pin_writes(),
             exec_written: exec_written(record, next),
             stopwatch_ns: record
