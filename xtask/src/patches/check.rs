@@ -119,15 +119,33 @@ fn version_magic(built: &Built) -> Result<String> {
 }
 
 fn btf(built: &Built) -> Result<String> {
+    let companion = TRACEPOINTS.map(argument_list);
+    let stopwatch = [companion.as_slice(), &[argument_list(STOPWATCH_TRACEPOINT)]].concat();
     let mut sizes = Vec::new();
     for (name, content) in built.ours() {
         let btf = Module::parse(content)?.btf().with_context(|| format!("find BTF in {name}"))?;
-        // A type that only this module has, and that tracers need.
-        let has_type = btf.windows(13).any(|window| window == b"\0loaded_vmcs\0");
-        ensure!(has_type, "find type loaded_vmcs in BTF of {name}: it is not there");
+        let own = match name {
+            "unpatched" => &[],
+            "stopwatch" => stopwatch.as_slice(),
+            _ => &companion,
+        };
+        // A type that only this module has and that tracers need, and what tells them the arguments of the patches' tracepoints.
+        for wanted in [&["loaded_vmcs".to_owned()], own].into_iter().flatten() {
+            ensure!(has_name(btf, wanted), "find type {wanted} in BTF of {name}: it is not there");
+        }
         sizes.push(format!("{name} {} bytes", btf.len()));
     }
     Ok(sizes.join(", "))
+}
+
+/// The name of the type that has a tracepoint's raw arguments, by the tracepoint's symbol.
+fn argument_list(tracepoint: &str) -> String {
+    tracepoint.replace("__tracepoint_", "btf_trace_")
+}
+
+/// Whether a whole name is among BTF's strings, each of which ends with a zero.
+fn has_name(btf: &[u8], name: &str) -> bool {
+    btf.split(|&byte| byte == 0).any(|string| string == name.as_bytes())
 }
 
 fn imports(built: &Built) -> Result<String> {
@@ -185,4 +203,17 @@ fn unpatched_code(built: &Built) -> Result<String> {
     let bytes: usize = ours.iter().map(|code| code.bytes.len()).sum();
     let relocations: usize = ours.iter().map(|code| code.relocations.len()).sum();
     Ok(format!("{} sections, {bytes} bytes and {relocations} relocations of code are the same", ours.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_in_btf_is_a_whole_one() {
+        let wanted = argument_list(STOPWATCH_TRACEPOINT);
+        assert_eq!(wanted, "btf_trace_kvm_guest_time");
+        assert!(has_name(b"\0int\0btf_trace_kvm_guest_time\0u64\0", &wanted));
+        assert!(!has_name(b"\0int\0btf_trace_kvm_guest_time_ns\0__btf_trace_kvm_guest_time\0", &wanted));
+    }
 }
