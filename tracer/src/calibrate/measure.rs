@@ -68,8 +68,9 @@ pub fn all(bench: &mut Bench<'_>, plan: &Plan, measured: &mut Measured, say: &dy
 }
 
 fn measure(bench: &mut Bench<'_>, plan: &Plan, measured: &mut Measured, say: &dyn Fn(String)) -> Result<()> {
-    if plan.one_policy.is_some() {
+    if let Some(why) = &plan.one_policy {
         exits(bench, plan, plan.policy, measured, say)?;
+        measured.writes.push(WriteCost::unavailable("pin", BY_POLICY, why.clone()));
     } else {
         let switch = Restore::after(Policy::Soft.name())?;
         exits(bench, plan, Policy::Soft, measured, say)?;
@@ -79,9 +80,6 @@ fn measure(bench: &mut Bench<'_>, plan: &Plan, measured: &mut Measured, say: &dy
         let cost = pin_writes(bench, plan, &switch, measured)?;
         switch.restore()?;
         measured.writes.push(cost);
-    }
-    if let Some(why) = &plan.one_policy {
-        measured.writes.push(WriteCost::unavailable("pin", BY_POLICY, why.clone()));
     }
     say("execution-control writes".into());
     let cost = exec_writes(bench, plan, measured)?;

@@ -35,10 +35,10 @@ pub fn refusal(a: &[Source], b: &[Source], experiment: bool) -> Option<String> {
 pub fn options(a: &[Source], b: &[Source]) -> Options {
     let all = || a.iter().chain(b);
     let source = all().next().map(|s| s.header.pin_writes_source);
+    let transition = all().next().map(|s| s.header.transition_source());
     Options {
         latencies: all().all(|s| s.header.latency != Latency::Disturbed),
-        transitions: all()
-            .all(|s| s.header.transition_source() == a.first().map_or("", |s| s.header.transition_source())),
+        transitions: all().all(|s| Some(s.header.transition_source()) == transition),
         pin_writes: source != Some(PinSource::None) && all().all(|s| Some(s.header.pin_writes_source) == source),
         timer: all().all(|s| s.header.host.vendor == Some(Vendor::Intel)),
         ..Options::default()

@@ -380,21 +380,20 @@ pub fn compare(windows: &Windows, options: &Options) -> Comparison {
     let (mut raw, mut stratified, mut distributions) = (vec![], vec![], vec![]);
     for (name, of) in LATENCIES {
         let figure = Figure::latency(name);
-        if name == "transition_ns" {
-            // Not a row of n/a in every comparison: it takes a stopwatch, or exits that KVM forces.
-            if !units.windows.iter().any(|w| w.strata.values().any(|s| s.transition.count() > 0)) {
-                continue;
-            }
-            if options.latencies && !options.transitions {
-                let drafts = figure
-                    .unknown("one side's is the stopwatch's, the other's of entries that were forced to exit at once");
-                stratified.extend(drafts.iter().filter(|d| d.row.stat != "max").cloned());
-                raw.extend(drafts);
-                continue;
-            }
+        let is_transition = name == "transition_ns";
+        // Not a row of n/a in every comparison: it takes a stopwatch, or exits that KVM forces.
+        if is_transition && !units.windows.iter().any(|w| w.strata.values().any(|s| s.transition.count() > 0)) {
+            continue;
         }
-        if !options.latencies {
-            let drafts = figure.unknown("latencies of these recordings cannot be compared");
+        let why = if !options.latencies {
+            Some("latencies of these recordings cannot be compared")
+        } else if is_transition && !options.transitions {
+            Some("one side's is the stopwatch's, the other's of entries that were forced to exit at once")
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            let drafts = figure.unknown(why);
             stratified.extend(drafts.iter().filter(|d| d.row.stat != "max").cloned());
             raw.extend(drafts);
             continue;

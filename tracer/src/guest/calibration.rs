@@ -9,7 +9,6 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VcpuFd;
 
-use super::host::Host;
 use super::image::{CODE_SELECTOR, DATA_SELECTOR, END_PORT, Table, WORK_PORT};
 use super::machine::{self, CR0_EXTENSION_TYPE, CR0_PROTECTED_MODE, Machine, RFLAGS_RESERVED, flat_segment};
 use super::memory::Memory;
@@ -188,11 +187,6 @@ impl Guest {
     /// The guest's TSC frequency, as KVM has it, kHz.
     pub fn tsc_khz(&self) -> Result<u32> {
         self.machine.vcpus[0].get_tsc_khz().context("ask KVM for the guest's TSC frequency")
-    }
-
-    /// Hypercalls that this host's vendor knows.
-    pub fn hypercall(host: Host) -> Program {
-        if host.vmmcall { Program::Vmmcall } else { Program::Vmcall }
     }
 
     /// Runs the guest in this thread until it is done; an error when `stop` is set meanwhile.
