@@ -1,5 +1,9 @@
 //! The globals that the loader passes to the programs: where the fields are and what to leave out.
 
+/// The helper that the programs call where they mean `bpf_rdonly_cast`, a function whose number only the running kernel knows. There is
+/// no such helper: the loader puts the kernel's number in, or leaves [`Slot::CastType`] absent, so that no call is reached.
+pub const CAST_HELPER: u32 = 0x7fff_0001;
+
 /// Value of an absent slot. No offset in a kernel structure is that negative.
 pub const ABSENT: i32 = i32::MIN;
 
@@ -62,6 +66,11 @@ slots! {
     FilterVcpu,
     /// a power of two: user space is woken each time so many records were produced on a CPU
     WakeEvery,
+    /// a power of two: records of one CPU's ring
+    RingRecords,
+    /// BTF id of a structure that begins with a 64-bit integer, where `bpf_rdonly_cast` can be called (Linux 6.2): the programs then load
+    /// from kernel memory themselves, and a load that faults gives 0
+    CastType,
 }
 
 /// Number of globals.
@@ -77,6 +86,7 @@ impl Config {
     pub const fn empty() -> Self {
         let mut words = [ABSENT; SLOTS];
         words[Slot::WakeEvery as usize] = 1;
+        words[Slot::RingRecords as usize] = 1;
         Self(words)
     }
 

@@ -150,6 +150,9 @@ impl Event {
     /// Bytes of a record: neither more nor less is an event.
     pub const SIZE: usize = 96;
 
+    /// Where a record has `seq`, which is written last.
+    pub const NUMBER_AT: usize = core::mem::offset_of!(Event, seq);
+
     /// `exit_to_entry_ns` of an entry whose previous exit was not seen.
     pub const UNKNOWN_NS: u64 = u64::MAX;
 

@@ -5,6 +5,9 @@
 
 #![no_std]
 #![no_main]
+// A compiler's barrier here, and a compare-and-exchange in maps.rs.
+#![feature(asm_experimental_arch, core_intrinsics)]
+#![allow(internal_features)]
 // The program attributes make the documented functions anew, without their documentation.
 #![allow(missing_docs)]
 
@@ -12,8 +15,11 @@ mod diagnostics;
 mod kernel;
 mod maps;
 
+use core::arch::asm;
+
 use aya_ebpf::{
-    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    bindings::BPF_RB_FORCE_WAKEUP,
+    btf_maps::Array,
     helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::{kprobe, raw_tracepoint},
     programs::{ProbeContext, RawTracePointContext},
@@ -24,8 +30,8 @@ use tracer_common::{
 };
 
 use crate::{
-    kernel::{read, slot},
-    maps::{COUNTERS, RINGS, SITES, TGIDS, VCPU_IDS, VCPUS, VcpuState},
+    kernel::{probe, read, slot},
+    maps::{COUNTERS, RECORDS, SITES, STAMPED, TAKEN, TGIDS, VCPU_IDS, VcpuState, WAKE, new_state, state},
 };
 
 /// Linux 5.16 and later: kvm_exit(vcpu, isa).
@@ -78,13 +84,18 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
     if age != Age::Same {
         // A new vCPU's VMCS is written before it is entered for the first time.
         let writes = if state.entered == 0 { state.writes } else { [Writes(0); 2] };
-        *state = VcpuState::new();
+        state.reset();
+        // Where this can be read, all of the vCPU can: it is one allocation.
+        let Some(kvm) = probe(vcpu, Slot::VcpuKvm).or((slot(Slot::VcpuKvm).is_none()).then_some(0)) else {
+            counters.no_state += 1;
+            return;
+        };
+        state.kvm = kvm;
         state.writes = writes;
         state.is_new = 1;
         state.from_birth = (age == Age::Born) as u8;
-        state.kvm = read(vcpu, Slot::VcpuKvm).unwrap_or(0);
         state.vcpu_id = read(vcpu, Slot::VcpuId).unwrap_or(u32::MAX);
-        state.tdx = (read::<u8>(state.kvm, Slot::KvmVmType) == Some(VM_TYPE_TDX)) as u8;
+        state.tdx = (probe::<u8>(kvm, Slot::KvmVmType) == Some(VM_TYPE_TDX)) as u8;
         if state.tdx != 0 {
             diagnostics::tdx(ctx, state.vcpu_id);
         }
@@ -105,7 +116,7 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
             flags |= Flags::IMMEDIATE;
         }
     }
-    let vmcs = read::<u64>(vcpu, Slot::VmxLoadedVmcs);
+    let vmcs = read::<u64>(vcpu, Slot::VmxLoadedVmcs).filter(|vmcs| *vmcs != 0);
     let l2 = match (vmcs, slot(Slot::VmxVmcs01)) {
         (Some(vmcs), Some(at)) => Some(vmcs != vcpu.wrapping_add(at as i64 as u64)),
         _ => read::<u64>(vcpu, Slot::StatGuestMode).map(|mode| mode != 0),
@@ -147,12 +158,10 @@ fn on_exit(vcpu: u64, isa: u64) {
         return;
     }
     let Some(counters) = counters() else { return };
-    let Some(state) = VCPUS.get_ptr_mut(vcpu) else {
+    let Some(state) = state(vcpu) else {
         counters.unmatched_exits += 1;
         return;
     };
-    // SAFETY: as in on_entry.
-    let state = unsafe { &mut *state };
     if state.open == 0 {
         counters.unmatched_exits += u64::from(state.tdx == 0);
         return;
@@ -164,7 +173,9 @@ fn on_exit(vcpu: u64, isa: u64) {
     let isa = Isa::from_raw(isa as u32);
     let reason = match isa {
         Isa::Vmx => read::<u32>(vcpu, Slot::VmxExitReason),
-        Isa::Svm => read::<u64>(vcpu, Slot::SvmVmcb).and_then(|vmcb| read::<u32>(vmcb, Slot::VmcbExitCode)),
+        Isa::Svm => {
+            read::<u64>(vcpu, Slot::SvmVmcb).filter(|vmcb| *vmcb != 0).and_then(|vmcb| read(vmcb, Slot::VmcbExitCode))
+        }
         Isa::Other => None,
     };
     if reason.is_some() {
@@ -220,7 +231,7 @@ fn on_exit(vcpu: u64, isa: u64) {
         exit_ns: now,
         exit_to_entry_ns: state.exit_to_entry_ns,
         kvm: state.kvm,
-        seq: counters.rounds,
+        seq: 0,
         exit_reason: reason,
         tgid: (pid_tgid >> 32) as u32,
         tid: pid_tgid as u32,
@@ -236,31 +247,55 @@ fn on_exit(vcpu: u64, isa: u64) {
         transition_ns: state.transition_ns,
         shadow_pin_writes: shadow_pin_writes.into(),
     };
+    let sent = if slot(Slot::GuestR8).is_some() {
+        let [entry_tsc, exit_tsc, number, mark] = probe(vcpu, Slot::GuestR8).unwrap_or([0; 4]);
+        let exec_exit = read(state.loaded_vmcs, Slot::VmcsExec).unwrap_or(0);
+        let exec_entry = state.exec_entry;
+        send(&STAMPED, counters, cpu, StampedEvent { event, entry_tsc, exit_tsc, number, mark, exec_entry, exec_exit })
+    } else {
+        send(&RECORDS, counters, cpu, event)
+    };
+    if !sent {
+        counters.dropped += 1;
+        return;
+    }
     // A wake-up per record was measured to add VM exits to the very guest that is watched. The first record of a vCPU
     // wakes, so that user space can ask its process for a name while there is one.
     let mask = slot(Slot::WakeEvery).unwrap_or(1) as u64 - 1;
-    let wake = counters.rounds & mask == 0 || state.is_new != 0;
-    let sent = if slot(Slot::GuestR8).is_some() {
-        let [entry_tsc, exit_tsc, number, mark] = read(vcpu, Slot::GuestR8).unwrap_or([0; 4]);
-        let exec_exit = read(state.loaded_vmcs, Slot::VmcsExec).unwrap_or(0);
-        let exec_entry = state.exec_entry;
-        send(cpu, StampedEvent { event, entry_tsc, exit_tsc, number, mark, exec_entry, exec_exit }, wake)
-    } else {
-        send(cpu, event, wake)
-    };
-    if sent {
+    if counters.rounds & mask == 0 || state.is_new != 0 {
         state.is_new = 0;
-    } else {
-        counters.dropped += 1;
+        if let Some(mut wish) = WAKE.reserve_untyped::<u32>(0) {
+            wish.write(cpu);
+            wish.submit(BPF_RB_FORCE_WAKEUP.into());
+        }
     }
 }
 
-/// Puts a record into this CPU's ring; false when that is full.
+/// Puts the record of the latest round, whose number is 0 yet, into this CPU's ring; false when that is full.
 #[inline(always)]
-fn send<T: 'static>(cpu: u32, value: T, wake: bool) -> bool {
-    let Some(mut record) = RINGS.get(cpu).and_then(|ring| ring.reserve_untyped::<T>(0)) else { return false };
-    record.write(value);
-    record.submit(if wake { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }.into());
+fn send<T, const N: usize, const FLAGS: usize>(
+    ring: &Array<T, N, FLAGS>,
+    counters: &Counters,
+    cpu: u32,
+    record: T,
+) -> bool {
+    let records = slot(Slot::RingRecords).unwrap_or(1) as u64;
+    let sent = counters.rounds - 1 - counters.dropped;
+    let Some(taken) = TAKEN.get_ptr(cpu) else { return false };
+    // SAFETY: a word that user space writes, in one piece.
+    let taken = unsafe { (&raw const (*taken)[0]).read_volatile() };
+    if sent.wrapping_sub(taken) >= records {
+        return false;
+    }
+    let Some(place) = ring.get_ptr_mut(cpu * records as u32 + (sent & (records - 1)) as u32) else { return false };
+    // SAFETY: the place is this CPU's, and user space has taken what was there.
+    unsafe {
+        place.write(record);
+        // Keeps the compiler from writing the number earlier (LLVM has no fence for this target); x86 keeps the order of stores.
+        asm!("", options(nostack, preserves_flags));
+        // A record of either kind begins with an event.
+        (&raw mut (*place.cast::<Event>()).seq).write_volatile(counters.rounds);
+    }
     true
 }
 
@@ -268,16 +303,12 @@ fn send<T: 'static>(cpu: u32, value: T, wake: bool) -> bool {
 #[raw_tracepoint(tracepoint = "kvm_guest_time")]
 pub fn kvm_guest_time(ctx: RawTracePointContext) -> i32 {
     if let Some(factor) = slot(Slot::TscToNs)
-        && let Some(state) = VCPUS.get_ptr_mut(ctx.arg::<u64>(0))
+        && let Some(state) = state(ctx.arg(0))
+        && state.open != 0
+        && let Some(ns) = transition_ns(ctx.arg(1), ctx.arg(2), factor)
     {
-        // SAFETY: as in on_entry.
-        let state = unsafe { &mut *state };
-        if state.open != 0
-            && let Some(ns) = transition_ns(ctx.arg(1), ctx.arg(2), factor)
-        {
-            state.transition_ns = ns;
-            state.flags |= Flags::TRANSITION_KNOWN.0;
-        }
+        state.transition_ns = ns;
+        state.flags |= Flags::TRANSITION_KNOWN.0;
     }
     0
 }
@@ -292,7 +323,7 @@ pub fn kvm_vmcs_write(ctx: RawTracePointContext) -> i32 {
     {
         if read::<u64>(vcpu, Slot::StatExits) == Some(0) && last_exits.is_some_and(|exits| exits > 0) {
             // Left behind by a dead vCPU at this address.
-            *state = VcpuState::new();
+            state.reset();
         }
         let vmcs02 = ctx.arg::<u64>(4) & 0xff != 0;
         let pending = if vmcs02 { &mut state.writes[1] } else { &mut state.writes[0] };
@@ -350,13 +381,11 @@ fn passed(site: u32) {
 /// The state under a vCPU's address, made where there is none, and its `stat.exits` at the last kvm_entry (none for new state).
 #[inline(always)]
 fn state_of(vcpu: u64) -> Option<(&'static mut VcpuState, Option<u64>)> {
-    if let Some(state) = VCPUS.get_ptr_mut(vcpu) {
-        // SAFETY: the value is this vCPU's alone and its hooks never run at once; the map keeps it while in use.
-        return unsafe { Some((&mut *state, Some((*state).exits))) };
+    if let Some(state) = state(vcpu) {
+        let exits = state.exits;
+        return Some((state, Some(exits)));
     }
-    VCPUS.insert(vcpu, VcpuState::new(), 0).ok()?;
-    // SAFETY: as above.
-    VCPUS.get_ptr_mut(vcpu).map(|state| unsafe { (&mut *state, None) })
+    new_state(vcpu).map(|state| (state, None))
 }
 
 #[inline(always)]

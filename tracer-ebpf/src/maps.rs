@@ -1,23 +1,33 @@
 //! The maps, all of them bounded and BTF-defined.
 
+use core::{
+    arch::asm,
+    intrinsics::{AtomicOrdering::Relaxed, atomic_cxchg},
+};
+
 use aya_ebpf::{
-    btf_maps::{ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
-use tracer_common::{Counters, Flags, Outline, rules::Writes};
+use tracer_common::{Counters, Event, Flags, Outline, StampedEvent, rules::Writes};
 
-/// vCPUs whose state is kept; beyond that the least recently entered one is forgotten.
-const MAX_VCPUS: usize = 16384;
+/// vCPUs whose state is kept, in sets: beyond, the one of its set that was entered longest ago is forgotten.
+const MAX_VCPUS: usize = 1 << SET_BITS << WAY_BITS;
+const SET_BITS: u32 = 10;
+const WAY_BITS: u32 = 4;
 /// Entries of a filter.
 const MAX_FILTER: usize = 1024;
-/// CPUs with a ring; the loader sets the host's number. The inner map is a template: the loader makes the rings.
-const MAX_CPUS: usize = 1;
-const TEMPLATE_BYTES: usize = 4096;
+/// Where the loader sets the number of elements: by CPUs and the rings' length.
+const SET_BY_LOADER: usize = 1;
+/// Room for wake-ups that user space has not looked at yet; one that finds none is none.
+const WAKE_UPS: usize = 4096;
 
 /// What is remembered of a vCPU between its hooks.
 #[repr(C)]
-#[derive(Clone, Copy)]
 pub struct VcpuState {
+    /// address of the `struct kvm_vcpu` that it belongs to; 0 for none. Claimed by a compare-and-exchange, for CPUs may want the same place
+    vcpu: u64,
     /// previous kvm_exit, 0 for none
     pub exit_ns: u64,
     /// the open round's kvm_entry
@@ -64,32 +74,30 @@ pub struct VcpuState {
 }
 
 impl VcpuState {
+    /// Forgets everything but whose it is.
     #[inline(always)]
-    pub const fn new() -> Self {
-        Self {
-            exit_ns: 0,
-            entry_ns: 0,
-            exit_to_entry_ns: 0,
-            kvm: 0,
-            previous: Outline { exit_reason: 0, flags: Flags::NONE, pin_writes: 0, isa: 0 },
-            writes: [Writes(0); 2],
-            exits: 0,
-            loaded_vmcs: 0,
-            vcpu_id: 0,
-            last_pin: [0; 2],
-            pin_seen: 0,
-            shadow_pin_writes: 0,
-            flags: 0,
-            pin_entry: 0,
-            exec_entry: 0,
-            transition_ns: 0,
-            open: 0,
-            from_birth: 0,
-            tdx: 0,
-            is_new: 0,
-            entered: 0,
-            reserved: [0; 3],
-        }
+    pub fn reset(&mut self) {
+        self.exit_ns = 0;
+        self.entry_ns = 0;
+        self.exit_to_entry_ns = 0;
+        self.kvm = 0;
+        self.previous = Outline { exit_reason: 0, flags: Flags::NONE, pin_writes: 0, isa: 0 };
+        self.writes = [Writes(0); 2];
+        self.exits = 0;
+        self.loaded_vmcs = 0;
+        self.vcpu_id = 0;
+        self.last_pin = [0; 2];
+        self.pin_seen = 0;
+        self.shadow_pin_writes = 0;
+        self.flags = 0;
+        self.pin_entry = 0;
+        self.exec_entry = 0;
+        self.transition_ns = 0;
+        self.open = 0;
+        self.from_birth = 0;
+        self.tdx = 0;
+        self.is_new = 0;
+        self.entered = 0;
     }
 
     /// The shadow at the last look at this level's VMCS.
@@ -114,19 +122,94 @@ impl VcpuState {
     }
 }
 
-/// State by address of `struct kvm_vcpu`.
+/// States, [`WAYS`] of each set.
 #[btf_map]
-pub static VCPUS: LruHashMap<u64, VcpuState, MAX_VCPUS> = LruHashMap::new();
+static VCPUS: Array<VcpuState, MAX_VCPUS> = Array::new();
+
+/// Places that an address may take.
+const WAYS: u32 = 1 << WAY_BITS;
+
+/// First place of the set of an address: the product's highest bits depend on all of its bits.
+#[inline(always)]
+fn first_place(vcpu: u64) -> u32 {
+    (vcpu.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SET_BITS)) as u32 * WAYS
+}
+
+/// A loop's next step, which the compiler cannot foresee: it would unroll the loop wherever it is used.
+#[inline(always)]
+fn rolled(mut step: u32) -> u32 {
+    // SAFETY: no instruction.
+    unsafe { asm!("/* {0} */", inout(reg) step, options(pure, nomem, nostack, preserves_flags)) };
+    step
+}
+
+/// The state that is kept under a vCPU's address. An array in sets instead of a hash map: a look-up is a tenth of the instructions.
+#[inline(always)]
+pub fn state(vcpu: u64) -> Option<&'static mut VcpuState> {
+    let first = first_place(vcpu);
+    let mut way = 0;
+    while way < WAYS {
+        // SAFETY: the value is this vCPU's alone, by its address, and its hooks never run at once; nothing frees an array's values.
+        let state = unsafe { &mut *VCPUS.get_ptr_mut(first + way)? };
+        if state.vcpu == vcpu {
+            return Some(state);
+        }
+        way = rolled(way + 1);
+    }
+    None
+}
+
+/// Fresh state under an address that has none: in an empty place, or in that of the vCPU entered longest ago. None when another CPU
+/// took the place in the same moment.
+#[inline(always)]
+pub fn new_state(vcpu: u64) -> Option<&'static mut VcpuState> {
+    let first = first_place(vcpu);
+    let (mut oldest, mut entered_ns, mut owner) = (first, u64::MAX, 0);
+    let mut way = 0;
+    while way < WAYS {
+        // SAFETY: only looked at; the words are as old as they may be.
+        let (has, at) = unsafe {
+            let state = VCPUS.get_ptr(first + way)?;
+            ((&raw const (*state).vcpu).read_volatile(), (&raw const (*state).entry_ns).read_volatile())
+        };
+        let at = if has == 0 { 0 } else { at };
+        if at < entered_ns {
+            (oldest, entered_ns, owner) = (first + way, at, has);
+        }
+        way = rolled(way + 1);
+    }
+    let place = VCPUS.get_ptr_mut(oldest)?;
+    // SAFETY: a word of an array's value, which nothing frees. By an intrinsic, since Rust does not know that the target can (Linux 5.12).
+    let (_, claimed) = unsafe { atomic_cxchg::<u64, { Relaxed }, { Relaxed }>(&raw mut (*place).vcpu, owner, vcpu) };
+    if !claimed {
+        return None;
+    }
+    // SAFETY: from here on it is this vCPU's alone, as in `state`.
+    let state = unsafe { &mut *place };
+    state.reset();
+    Some(state)
+}
 
 /// One slot, a value per CPU.
 #[btf_map]
 pub static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 
-/// One ring per CPU, so that producers never contend. The records are [`tracer_common::Event`]s, or all of them
-/// [`tracer_common::StampedEvent`]s; the map says `()`, because
-/// libbpf refuses a ring buffer whose value has a size.
+/// The rings: so many records a CPU, which only that CPU writes, in the order of CPUs. User space maps them. A record is there when its
+/// number, written last, is higher than those before it. (A BPF ring buffer takes a lock and four times the instructions a record.)
 #[btf_map]
-pub static RINGS: ArrayOfMaps<RingBuf<(), TEMPLATE_BYTES>, MAX_CPUS> = ArrayOfMaps::new();
+pub static RECORDS: Array<Event, SET_BY_LOADER, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// The same of [`StampedEvent`]s, instead of [`RECORDS`] for the calibration guest.
+#[btf_map]
+pub static STAMPED: Array<StampedEvent, SET_BY_LOADER, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// By CPU: records that user space has taken out of the ring. A cache line each.
+#[btf_map]
+pub static TAKEN: Array<[u64; 8], SET_BY_LOADER, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Wake-ups of user space, the number of the CPU that wants it.
+#[btf_map]
+pub static WAKE: RingBuf<(), WAKE_UPS> = RingBuf::new();
 
 /// VMWRITE sites that can be counted at a time.
 pub const MAX_SITES: u32 = 8;

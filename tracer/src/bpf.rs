@@ -1,24 +1,30 @@
 //! The only file that knows aya: load, globals, attach, rings, counters.
 
 use std::{
+    borrow::Cow,
     io,
     os::fd::{AsFd, OwnedFd},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{ArrayOfMaps, HashMap, Map, MapData, PerCpuArray, RingBuf},
+    maps::{HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{KProbe, RawTracePoint, kprobe::KProbeLinkId, raw_trace_point::RawTracePointLinkId},
     util::online_cpus,
 };
 use aya_log::EbpfLogger;
-use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
-use tracer_common::{Config, Counters, Event, Slot, StampedEvent, config::ABSENT, rules::tsc_to_ns_factor};
+use tracer_common::{
+    Config, Counters, Event, Slot, StampedEvent,
+    config::{ABSENT, CAST_HELPER},
+    rules::tsc_to_ns_factor,
+};
 
 use crate::{
-    layout::{ExitArguments, Layout},
+    layout::{Cast, ExitArguments, Layout},
     recording::Stopwatch,
+    ring::{Mapping, Ring, Shape},
     say,
     sites::{MAX_SITES, Site},
 };
@@ -28,13 +34,13 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR
 /// The same programs with rare diagnostics, whose map is of a kind that libbpf's tools refuse.
 static OBJECT_WITH_LOG: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/vmentry-log.bpf.o"));
 
-/// Bytes of one CPU's ring where nothing else is asked for: 5000 records.
+/// Most bytes of one CPU's ring where nothing else is asked for: 4096 records.
 pub const DEFAULT_RING_BYTES: u32 = 512 * 1024;
 
 /// How the programs are loaded.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// bytes of one CPU's ring: a power of two, at least a page
+    /// most bytes of one CPU's ring, which has the highest power of two of records that fits: a power of two, at least a page
     pub ring_bytes: u32,
     /// thread groups to trace; none for all
     pub tgids: Option<Vec<u32>>,
@@ -79,21 +85,26 @@ pub struct Tracer {
     links: Vec<(&'static str, RawTracePointLinkId)>,
     probes: Vec<(String, KProbeLinkId)>,
     rings: Vec<Ring>,
+    wake: RingBuf<MapData>,
+    reads_directly: bool,
     counters: PerCpuArray<MapData, [u64; Counters::WORDS]>,
     passed: PerCpuArray<MapData, u64>,
     log: Option<EbpfLogger<Stderr>>,
 }
 
-/// One CPU's ring.
-pub struct Ring {
-    /// the CPU that fills it
-    pub cpu: u32,
-    buffer: RingBuf<MapData>,
-}
-
 impl Tracer {
     /// Loads the programs and makes the rings. Attaches nothing.
     pub fn load(layout: &Layout, options: &Options) -> Result<Self> {
+        // A kernel that has the function may still not let programs call it: without JIT, say. They are the same without, but slower.
+        if let Some(cast) = layout.cast
+            && let Ok(tracer) = Self::load_with(layout, options, Some(cast))
+        {
+            return Ok(tracer);
+        }
+        Self::load_with(layout, options, None)
+    }
+
+    fn load_with(layout: &Layout, options: &Options, cast: Option<Cast>) -> Result<Self> {
         let ring_bytes = options.ring_bytes;
         // SAFETY: sysconf reads a constant.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u32;
@@ -103,28 +114,31 @@ impl Tracer {
         if options.sites.len() > MAX_SITES {
             bail!("{} VMWRITE sites: there are programs for {MAX_SITES}", options.sites.len());
         }
-        let config = configure(&layout.config, options);
-        let cpus = online_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
-        let last_cpu = cpus.iter().copied().max().unwrap_or(0);
+        let record_bytes = if options.stamps { StampedEvent::SIZE } else { Event::SIZE };
+        let shape = Shape::within(ring_bytes, record_bytes);
+        let config = configure(&layout.config, options, shape, cast);
+        let online = online_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
+        let cpus = online.iter().copied().max().unwrap_or(0) + 1;
+        let places = shape.records.checked_mul(cpus).context("rings of more than 2^32 records")?;
+        let (records_map, other_map) = if options.stamps { ("STAMPED", "RECORDS") } else { ("RECORDS", "STAMPED") };
 
+        let object = if options.kernel_log { OBJECT_WITH_LOG } else { OBJECT };
+        let object = cast.map_or(Cow::Borrowed(object), |cast| with_cast(object, cast.function).into());
         let mut ebpf = EbpfLoader::new()
             // Nothing is relocated against the kernel's BTF; parsing it would be the longest part of the start.
             .btf(None)
             .override_global("CONFIG", &config.0[..], true)
-            .map_max_entries("RINGS", last_cpu + 1)
-            .load(if options.kernel_log { OBJECT_WITH_LOG } else { OBJECT })
+            .map_max_entries(records_map, places)
+            .map_max_entries(other_map, 1)
+            .map_max_entries("TAKEN", cpus)
+            .load(&object)
             .context("load the eBPF object")?;
 
-        let mut outer: ArrayOfMaps<MapData> = take(&mut ebpf, "RINGS")?;
-        let mut rings = Vec::with_capacity(cpus.len());
-        for cpu in cpus {
-            let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_RINGBUF as u32, 0, 0, ring_bytes, 0);
-            let map = MapData::create(map, "ring", None)
-                .with_context(|| format!("create the ring of cpu {cpu} ({ring_bytes} bytes)"))?;
-            outer.set(cpu, &map, 0).with_context(|| format!("set the ring of cpu {cpu}"))?;
-            let buffer = RingBuf::try_from(Map::RingBuf(map)).with_context(|| format!("map the ring of cpu {cpu}"))?;
-            rings.push(Ring { cpu, buffer });
-        }
+        let records = Arc::new(mapped(&ebpf, records_map, shape.bytes(cpus), false)?);
+        let taken = Arc::new(mapped(&ebpf, "TAKEN", Ring::taken_bytes(cpus), true)?);
+        let rings =
+            online.into_iter().map(|cpu| Ring::new(cpu, shape, Arc::clone(&records), Arc::clone(&taken))).collect();
+        let wake = take(&mut ebpf, "WAKE")?;
         fill(&mut ebpf, "TGIDS", options.tgids.as_deref())?;
         fill(&mut ebpf, "VCPU_IDS", options.vcpu_ids.as_deref())?;
         let counters = take(&mut ebpf, "COUNTERS")?;
@@ -145,7 +159,9 @@ impl Tracer {
         programs.extend([(exit_program, "kvm_exit"), ("kvm_entry", "kvm_entry")]);
         let passed = take(&mut ebpf, "SITES")?;
         let (sites, links, probes) = (options.sites.clone(), Vec::new(), Vec::new());
-        let mut tracer = Self { ebpf, programs, sites, links, probes, rings, counters, passed, log };
+        let reads_directly = cast.is_some();
+        let mut tracer =
+            Self { ebpf, programs, sites, links, probes, rings, wake, reads_directly, counters, passed, log };
         for (name, _) in tracer.programs.clone() {
             tracer.program(name)?.load().with_context(|| format!("load program {name}"))?;
         }
@@ -153,8 +169,6 @@ impl Tracer {
             let name = site_program(index);
             tracer.probe(&name)?.load().with_context(|| format!("load program {name}"))?;
         }
-        // Only now: the programs refer to the map by its descriptor until they are loaded. From then on they hold it.
-        drop(outer);
         Ok(tracer)
     }
 
@@ -207,6 +221,21 @@ impl Tracer {
         &mut self.rings
     }
 
+    /// A descriptor of its own that becomes readable when the programs wake user space.
+    pub fn wake_up(&self) -> io::Result<OwnedFd> {
+        self.wake.as_fd().try_clone_to_owned()
+    }
+
+    /// Forgets the wake-ups that were.
+    pub fn forget_wake_ups(&mut self) {
+        while self.wake.next().is_some() {}
+    }
+
+    /// Whether the programs load from kernel memory themselves, instead of through a helper.
+    pub fn reads_directly(&self) -> bool {
+        self.reads_directly
+    }
+
     /// Prints the diagnostics that have come.
     pub fn flush_log(&mut self) {
         if let Some(log) = &mut self.log {
@@ -224,24 +253,6 @@ impl Tracer {
     pub fn program(&mut self, name: &str) -> Result<&mut RawTracePoint> {
         let program = self.ebpf.program_mut(name).with_context(|| format!("program {name} is not in the object"))?;
         program.try_into().with_context(|| format!("program {name}"))
-    }
-}
-
-impl Ring {
-    /// Hands every record that is there to `f`, at most `limit`; the number of records.
-    pub fn drain(&mut self, limit: usize, mut f: impl FnMut(&[u8])) -> usize {
-        let mut n = 0;
-        while n < limit {
-            let Some(record) = self.buffer.next() else { break };
-            f(&record);
-            n += 1;
-        }
-        n
-    }
-
-    /// A descriptor of its own that becomes readable when the programs wake user space.
-    pub fn fd(&self) -> io::Result<OwnedFd> {
-        self.buffer.as_fd().try_clone_to_owned()
     }
 }
 
@@ -264,13 +275,28 @@ impl log::Log for Stderr {
     fn flush(&self) {}
 }
 
+/// The object with calls of `bpf_rdonly_cast`, whose id in the kernel's BTF is given, where it has those of [`CAST_HELPER`]. Format:
+/// Documentation/bpf/standardization/instruction-set.rst.
+fn with_cast(object: &[u8], function: u32) -> Vec<u8> {
+    const CALL: u8 = 0x85;
+    /// in the source register: what is called is a function of the kernel by its BTF id
+    const KFUNC: u8 = 2 << 4;
+    let instruction = |registers: u8, immediate: u32| {
+        let [a, b, c, d] = immediate.to_le_bytes();
+        [CALL, registers, 0, 0, a, b, c, d]
+    };
+    let (from, to) = (instruction(0, CAST_HELPER), instruction(KFUNC, function));
+    let mut object = object.to_vec();
+    object.chunks_exact_mut(8).filter(|i| **i == from).for_each(|i| i.copy_from_slice(&to));
+    object
+}
+
 /// The globals, with the filters and the number of records after which user space is woken: a quarter of a ring.
-fn configure(found: &Config, options: &Options) -> Config {
+fn configure(found: &Config, options: &Options, shape: Shape, cast: Option<Cast>) -> Config {
     let mut config = *found;
-    let record = if options.stamps { StampedEvent::SIZE } else { Event::SIZE };
-    let records = options.ring_bytes / (record as u32 + 8);
-    let wake_every = (records / 4).max(1);
-    config.set(Slot::WakeEvery, 1 << wake_every.ilog2());
+    config.set(Slot::RingRecords, shape.records as i32);
+    config.set(Slot::WakeEvery, (shape.records / 4).max(1) as i32);
+    config.set(Slot::CastType, cast.map_or(ABSENT, |cast| cast.structure as i32));
     config.set(Slot::ExactWrites, options.exact_writes.into());
     config.set(Slot::TscToNs, options.stopwatch.and_then(|s| tsc_to_ns_factor(s.tsc_khz)).unwrap_or(ABSENT));
     if !options.stamps {
@@ -287,6 +313,12 @@ where
 {
     let map = ebpf.take_map(name).with_context(|| format!("map {name} is not in the object"))?;
     T::try_from(map).with_context(|| format!("map {name}"))
+}
+
+/// An array map's values in memory.
+fn mapped(ebpf: &Ebpf, name: &str, bytes: usize, writable: bool) -> Result<Mapping> {
+    let Some(Map::Array(map)) = ebpf.map(name) else { bail!("array {name} is not in the object") };
+    Mapping::new(map.fd().as_fd(), bytes, writable).with_context(|| format!("map array {name} ({bytes} bytes)"))
 }
 
 fn fill(ebpf: &mut Ebpf, name: &str, keys: Option<&[u32]>) -> Result<()> {

@@ -19,6 +19,7 @@ const TYPEDEF: u32 = 8;
 const VOLATILE: u32 = 9;
 const CONST: u32 = 10;
 const RESTRICT: u32 = 11;
+const FUNC: u32 = 12;
 const FUNC_PROTO: u32 = 13;
 const VAR: u32 = 14;
 const DATASEC: u32 = 15;
@@ -105,7 +106,7 @@ fn rest_len(kind: u32, vlen: usize) -> Result<usize, BtfError> {
         ARRAY => 12,
         STRUCT | UNION | DATASEC | ENUM64 => vlen * 12,
         ENUM | FUNC_PROTO => vlen * 8,
-        PTR | 7 | TYPEDEF | VOLATILE | CONST | RESTRICT | 12 | 16 | TYPE_TAG => 0,
+        PTR | 7 | TYPEDEF | VOLATILE | CONST | RESTRICT | FUNC | 16 | TYPE_TAG => 0,
         _ => return Err(BtfError::UnknownKind(kind)),
     })
 }
@@ -163,7 +164,22 @@ impl<'a> Btf<'a> {
 
     /// Whether there is a structure of this name.
     pub fn has_struct(&self, name: &str) -> bool {
-        self.find(STRUCT, name).is_some()
+        self.structure(name).is_some()
+    }
+
+    /// The kernel's own BTF: of a module's, what it is based on.
+    pub fn kernel(&self) -> &Btf<'a> {
+        self.base.map_or(self, Btf::kernel)
+    }
+
+    /// Id of a function.
+    pub fn function(&self, name: &str) -> Option<u32> {
+        self.find(FUNC, name)
+    }
+
+    /// Id of a structure.
+    pub fn structure(&self, name: &str) -> Option<u32> {
+        self.find(STRUCT, name)
     }
 
     /// The arguments of a tracepoint as raw-tracepoint programs get them, or none where the tracepoint is unknown.

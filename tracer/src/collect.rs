@@ -1,7 +1,7 @@
 //! Rings -> decode -> Interval -> channel. One owner, no mutex: a slow consumer makes an interval longer, it never
 //! loses one.
 
-use std::{os::fd::OwnedFd, path::Path, sync::Arc, task::Poll, thread::JoinHandle, time::Duration};
+use std::{os::fd::OwnedFd, path::Path, sync::Arc, thread::JoinHandle, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use rustc_hash::FxHashMap;
@@ -135,6 +135,7 @@ impl Collector {
         let Self { tracer, vms, arrived, interval, events, .. } = self;
         let began_ns = events.as_ref().map_or(0, |_| monotonic_ns());
         let mut records = 0;
+        tracer.forget_wake_ups();
         for ring in tracer.rings() {
             let arrived = &mut arrived[ring.cpu as usize];
             records += ring.drain(BATCH, |bytes| {
@@ -235,17 +236,10 @@ impl Collector {
         Ok((self.cut()?, accounting))
     }
 
-    fn wake_ups(&mut self) -> Result<Vec<AsyncFd<OwnedFd>>> {
-        self.tracer
-            .rings()
-            .iter()
-            .map(|r| {
-                let fd = r.fd().context("watch a ring")?;
-                // SAFETY: the descriptor is owned by what is registered and stays open until that is dropped.
-                unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
-                    .map_err(|e| anyhow!("watch a ring: {e}"))
-            })
-            .collect()
+    fn wake_up(&self) -> Result<AsyncFd<OwnedFd>> {
+        let fd = self.tracer.wake_up().context("watch the rings")?;
+        // SAFETY: the descriptor is owned by what is registered and stays open until that is dropped.
+        unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(|e| anyhow!("watch the rings: {e}"))
     }
 }
 
@@ -308,7 +302,7 @@ fn run(
 ) -> Result<Accounting> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the collector")?;
     runtime.block_on(async {
-        let wake_ups = collector.wake_ups()?;
+        let wake_up = collector.wake_up()?;
         let mut poll = tokio::time::interval(POLL);
         // Without a period the arm below is never polled.
         let length = period.unwrap_or(Duration::from_secs(1 << 30));
@@ -338,29 +332,18 @@ fn run(
                     }
                 }
                 _ = poll.tick() => { collector.drain(); }
-                () = any_readable(&wake_ups) => { collector.drain(); }
+                woken = wake_up.readable() => {
+                    woken.context("watch the rings")?.clear_ready();
+                    collector.drain();
+                }
             }
         }
-        drop(wake_ups);
+        drop(wake_up);
         let (last, accounting) = collector.finish()?;
         // The consumer may be gone (a full disk, say); it has said so itself.
         let _ = out.send(last).await;
         Ok(accounting)
     })
-}
-
-async fn any_readable(rings: &[AsyncFd<OwnedFd>]) {
-    std::future::poll_fn(|context| {
-        let mut ready = false;
-        for ring in rings {
-            if let Poll::Ready(Ok(mut guard)) = ring.poll_read_ready(context) {
-                guard.clear_ready();
-                ready = true;
-            }
-        }
-        if ready { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
 }
 
 #[cfg(test)]

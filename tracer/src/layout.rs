@@ -5,7 +5,7 @@ use std::fmt;
 
 use tracer_common::{Config, Slot};
 
-use crate::btf::{Argument, Btf};
+use crate::btf::{Argument, Btf, Field};
 
 /// The module that runs VMs on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -39,6 +39,28 @@ pub struct Layout {
     pub missing: Vec<Missing>,
     /// the companion patch's tracepoints that are there
     pub companion: Companion,
+    /// `bpf_rdonly_cast`, where this kernel has it
+    pub cast: Option<Cast>,
+}
+
+/// What it takes to load from kernel memory without a helper: ids in the kernel's BTF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cast {
+    /// of the function `bpf_rdonly_cast` (Linux 6.2, commit a35b9af4ec2c)
+    pub function: u32,
+    /// of a structure that begins with a 64-bit integer
+    pub structure: u32,
+}
+
+impl Cast {
+    /// Looks for both.
+    pub fn find(btf: &Btf<'_>) -> Option<Self> {
+        let kernel = btf.kernel();
+        let structure = kernel.structure("timespec64")?;
+        let begins = kernel.field("timespec64", "tv_sec")? == Field { offset: 0, size: 8 };
+        let function = kernel.function("bpf_rdonly_cast").filter(|_| begins)?;
+        Some(Self { function, structure })
+    }
 }
 
 /// Tracepoints of the companion patch (`patches/`).
@@ -247,7 +269,7 @@ pub fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Result<La
         timer_exit: has("kvm_preemption_timer_exit", &[scalar(4), scalar(1)]),
         guest_time: has("kvm_guest_time", &[scalar(8), scalar(8)]),
     };
-    Ok(Layout { config, exit_arguments, missing, companion })
+    Ok(Layout { config, exit_arguments, missing, companion, cast: Cast::find(kvm) })
 }
 
 fn is_vcpu(argument: &Argument) -> bool {

@@ -37,6 +37,7 @@ pub mod record;
 pub mod recording;
 pub mod report;
 pub mod reporting;
+pub mod ring;
 pub mod schedule;
 pub mod sites;
 pub mod stopwatch;

@@ -355,7 +355,7 @@ mod tests {
             config.set(Slot::GuestR8, 64);
         }
         let (exit_arguments, companion) = (ExitArguments::VcpuIsa, Companion::default());
-        Layout { config, exit_arguments, missing: vec![], companion }
+        Layout { config, exit_arguments, missing: vec![], companion, cast: None }
     }
 
     #[test]

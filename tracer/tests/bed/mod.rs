@@ -10,7 +10,8 @@ use aya::{
 use tracer_common::{Config, Counters, Event, Slot};
 use vmentry::{
     bpf::{Options, Tracer},
-    layout::{ExitArguments, Layout},
+    btf::Btf,
+    layout::{Cast, ExitArguments, Layout},
 };
 
 pub static TESTBED: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/testbed.bpf.o"));
@@ -64,6 +65,12 @@ pub fn config() -> Config {
     c
 }
 
+/// `bpf_rdonly_cast` of the running kernel.
+pub fn cast() -> Option<Cast> {
+    let kernel = std::fs::read("/sys/kernel/btf/vmlinux").unwrap();
+    Cast::find(&Btf::parse(&kernel, None).unwrap())
+}
+
 /// The programs, and kernel memory for them to look at.
 pub struct Bed {
     pub tracer: Tracer,
@@ -81,9 +88,14 @@ impl Bed {
     }
 
     pub fn with(config: Config, options: Options, exit_arguments: ExitArguments) -> Self {
-        let tracer =
-            Tracer::load(&Layout { config, exit_arguments, missing: vec![], companion: Default::default() }, &options)
-                .unwrap();
+        Self::reading(config, options, exit_arguments, cast())
+    }
+
+    /// With or without loads from kernel memory by the programs themselves.
+    pub fn reading(config: Config, options: Options, exit_arguments: ExitArguments, cast: Option<Cast>) -> Self {
+        let layout = Layout { config, exit_arguments, missing: vec![], companion: Default::default(), cast };
+        let tracer = Tracer::load(&layout, &options).unwrap();
+        assert_eq!(tracer.reads_directly(), cast.is_some());
         let mut testbed = EbpfLoader::new().btf(None).load(TESTBED).unwrap();
         let locate: &mut RawTracePoint = testbed.program_mut("locate").unwrap().try_into().unwrap();
         locate.load().unwrap();

@@ -1,0 +1,159 @@
+//! The rings: memory that the programs write and this process reads, one ring a CPU, one writer and one reader each. Nothing here can
+//! make a program wait: where a ring is full, it counts a drop.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+    ptr::{self, NonNull},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Release},
+        },
+    },
+};
+
+use tracer_common::Event;
+
+/// Bytes between the words of two CPUs in which the programs find how much was taken.
+const TAKEN_BYTES: usize = 64;
+/// Records after which the programs are told of the room.
+const TELL_EVERY: usize = 256;
+
+/// An array map's values in memory.
+pub struct Mapping {
+    at: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: memory of a map, which belongs to no thread.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; what is written while others read is only touched through atomics.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps a map that was made with BPF_F_MMAPABLE and has values of so many bytes altogether.
+    pub fn new(map: BorrowedFd<'_>, bytes: usize, writable: bool) -> io::Result<Self> {
+        let protection = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+        // SAFETY: a new mapping, wherever the kernel likes; it checks length and rights.
+        let at = unsafe { libc::mmap(ptr::null_mut(), bytes, protection, libc::MAP_SHARED, map.as_raw_fd(), 0) };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let at = NonNull::new(at.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { at, bytes })
+    }
+
+    /// The eight bytes at an offset, which others may write at any time.
+    pub fn word(&self, at: usize) -> &AtomicU64 {
+        assert!(at.is_multiple_of(8) && at + 8 <= self.bytes, "word at {at} of {} bytes", self.bytes);
+        // SAFETY: inside the mapping, aligned, and only touched as an atomic while it may change.
+        unsafe { AtomicU64::from_ptr(self.at.as_ptr().add(at).cast()) }
+    }
+
+    /// Bytes at an offset.
+    ///
+    /// # Safety
+    /// Nobody may write them while the slice lives.
+    unsafe fn slice(&self, at: usize, bytes: usize) -> &[u8] {
+        assert!(at + bytes <= self.bytes, "{bytes} bytes at {at} of {}", self.bytes);
+        // SAFETY: inside the mapping, and the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.at.as_ptr().add(at), bytes) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, to which no reference is left.
+        unsafe { libc::munmap(self.at.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// Shape of the rings of all CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// bytes of a record
+    pub record_bytes: usize,
+    /// records of one ring: a power of two
+    pub records: u32,
+}
+
+impl Shape {
+    /// Rings of at most so many bytes.
+    pub fn within(ring_bytes: u32, record_bytes: usize) -> Self {
+        let records = (ring_bytes / record_bytes as u32).max(1);
+        Self { record_bytes, records: 1 << records.ilog2() }
+    }
+
+    /// Bytes of the rings of so many CPUs.
+    pub fn bytes(self, cpus: u32) -> usize {
+        self.record_bytes * self.records as usize * cpus as usize
+    }
+}
+
+/// One CPU's ring.
+pub struct Ring {
+    /// the CPU that fills it
+    pub cpu: u32,
+    shape: Shape,
+    records: Arc<Mapping>,
+    taken: Arc<Mapping>,
+    /// records taken so far
+    next: u64,
+    /// number of the last one
+    last: u64,
+}
+
+impl Ring {
+    /// The ring of a CPU, in mappings of RECORDS (or STAMPED) and TAKEN.
+    pub fn new(cpu: u32, shape: Shape, records: Arc<Mapping>, taken: Arc<Mapping>) -> Self {
+        Self { cpu, shape, records, taken, next: 0, last: 0 }
+    }
+
+    /// Bytes that the words of so many CPUs take in TAKEN.
+    pub fn taken_bytes(cpus: u32) -> usize {
+        cpus as usize * TAKEN_BYTES
+    }
+
+    /// Hands every record that is there to `f`, at most `limit`; the number of records.
+    pub fn drain(&mut self, limit: usize, mut f: impl FnMut(&[u8])) -> usize {
+        let first = self.shape.bytes(self.cpu);
+        let mut n = 0;
+        while n < limit {
+            let place = (self.next & u64::from(self.shape.records - 1)) as usize;
+            let at = first + place * self.shape.record_bytes;
+            // Numbers grow: that of an older record, or the 0 of one that is being written, is none that is awaited.
+            let number = self.records.word(at + Event::NUMBER_AT).load(Acquire);
+            if number <= self.last {
+                break;
+            }
+            // SAFETY: the record is complete, and its place is the program's again only when it is told so below.
+            f(unsafe { self.records.slice(at, self.shape.record_bytes) });
+            self.last = number;
+            self.next += 1;
+            n += 1;
+            if n.is_multiple_of(TELL_EVERY) {
+                self.tell();
+            }
+        }
+        self.tell();
+        n
+    }
+
+    fn tell(&self) {
+        self.taken.word(self.cpu as usize * TAKEN_BYTES).store(self.next, Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rings_length_is_the_power_of_two_that_fits() {
+        let records = |ring_bytes, record_bytes| Shape::within(ring_bytes, record_bytes).records;
+        assert_eq!((records(512 * 1024, 96), records(4096, 96), records(4096, 136)), (4096, 32, 16));
+        assert_eq!(records(16, 96), 1);
+    }
+}
