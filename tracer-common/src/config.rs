@@ -1,15 +1,19 @@
-//! The globals that the loader passes to the programs: where the fields are and what to leave out.
+//! What the loader tells the programs: where the fields are and what to leave out.
 
 /// The helper that the programs call where they mean `bpf_rdonly_cast`, a function whose number only the running kernel knows. There is
 /// no such helper: the loader puts the kernel's number in, or leaves [`Slot::CastType`] absent, so that no call is reached.
 pub const CAST_HELPER: u32 = 0x7fff_0001;
 
-/// Value of an absent slot. No offset in a kernel structure is that negative.
-pub const ABSENT: i32 = i32::MIN;
+/// A slot's place in the programs is the constant `PLACE + slot`, for which the loader puts the value in: a global would be a load more,
+/// of what the verifier knows anyway, each time.
+pub const PLACE: u64 = 0x766d_656e_7472_7900;
+
+/// Value of an absent slot, which no offset and no other value is.
+pub const ABSENT: i64 = -1;
 
 macro_rules! slots {
     ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// Index of one global. Offsets are bytes; those marked "of the vcpu" count from `struct kvm_vcpu`, wherever
+        /// One value. Offsets are bytes; those marked "of the vcpu" count from `struct kvm_vcpu`, wherever
         /// that lies in the vendor's structure.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
@@ -73,12 +77,12 @@ slots! {
     CastType,
 }
 
-/// Number of globals.
+/// Number of slots.
 pub const SLOTS: usize = Slot::ALL.len();
 
-/// All globals. A slot that was not set is [`ABSENT`]: what depends on it is n/a.
+/// All values. A slot that was not set is [`ABSENT`]: what depends on it is n/a.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config(pub [i32; SLOTS]);
+pub struct Config(pub [i64; SLOTS]);
 
 impl Config {
     /// A configuration that reads nothing and wakes user space at every record.
@@ -91,13 +95,13 @@ impl Config {
     }
 
     /// Sets a slot.
-    pub fn set(&mut self, slot: Slot, value: i32) {
-        self.0[slot as usize] = value;
+    pub fn set(&mut self, slot: Slot, value: impl Into<i64>) {
+        self.0[slot as usize] = value.into();
     }
 
     /// A slot's value, or none where it is absent.
     #[must_use]
-    pub fn get(&self, slot: Slot) -> Option<i32> {
+    pub fn get(&self, slot: Slot) -> Option<i64> {
         let value = self.0[slot as usize];
         (value != ABSENT).then_some(value)
     }

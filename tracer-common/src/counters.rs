@@ -23,16 +23,18 @@ pub struct Counters {
     /// preemption-timer exits as the companion patch classified them, by its `enum kvm_preemption_timer_cause`: spurious,
     /// immediate, deadline; the last is for causes it did not have when this was written
     pub traced_timer_exits: [u64; 4],
+    /// records that the ring has room for until user space has taken more: the programs' own
+    pub room: u64,
 }
 
 impl Counters {
     /// Words of one CPU's value.
-    pub const WORDS: usize = 11;
+    pub const WORDS: usize = 12;
 
     /// From one CPU's map value.
     #[must_use]
     pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
-        let [rounds, dropped, entry_events, unmatched_entries, unmatched_exits, td_entries, no_state, a, b, c, d] =
+        let [rounds, dropped, entry_events, unmatched_entries, unmatched_exits, td_entries, no_state, a, b, c, d, room] =
             words;
         let traced_timer_exits = [a, b, c, d];
         Self {
@@ -44,6 +46,7 @@ impl Counters {
             td_entries,
             no_state,
             traced_timer_exits,
+            room,
         }
     }
 }

@@ -83,18 +83,18 @@ pub const fn pin_writes(last: Option<u32>, now: u32, seen_from_birth: bool) -> O
 
 /// [`Slot::TscToNs`](crate::Slot::TscToNs) of a TSC of so many kHz; none where it would not fit.
 #[must_use]
-pub const fn tsc_to_ns_factor(khz: u32) -> Option<i32> {
+pub const fn tsc_to_ns_factor(khz: u32) -> Option<u32> {
     if khz == 0 {
         return None;
     }
     let factor = ((1_000_000_u64 << 22) + khz as u64 / 2) / khz as u64;
-    if factor <= i32::MAX as u64 { Some(factor as i32) } else { None }
+    if factor <= u32::MAX as u64 { Some(factor as u32) } else { None }
 }
 
 /// TSC cycles as ns; true to a millionth up to 4 GHz.
 #[must_use]
 #[inline(always)]
-pub const fn tsc_to_ns(cycles: u32, factor: i32) -> u64 {
+pub const fn tsc_to_ns(cycles: u32, factor: u32) -> u64 {
     (cycles as u64 * factor as u64) >> 22
 }
 
@@ -102,7 +102,7 @@ pub const fn tsc_to_ns(cycles: u32, factor: i32) -> u64 {
 /// The guest's count is by 2^rate cycles: none where it is above the total. Stays at `u32::MAX`.
 #[must_use]
 #[inline(always)]
-pub const fn transition_ns(total: u64, guest: u64, factor: i32) -> Option<u32> {
+pub const fn transition_ns(total: u64, guest: u64, factor: u32) -> Option<u32> {
     let Some(cycles) = total.checked_sub(guest) else { return None };
     let cycles = if cycles > u32::MAX as u64 { u32::MAX } else { cycles as u32 };
     let ns = tsc_to_ns(cycles, factor);

@@ -1,20 +1,39 @@
 //! Reads of kernel memory at offsets that the loader resolved.
 
+use core::arch::asm;
+
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use tracer_common::{
-    Config, Slot,
-    config::{ABSENT, CAST_HELPER},
+    Slot,
+    config::{ABSENT, CAST_HELPER, PLACE},
 };
 
-/// The loader's globals. They live in frozen read-only data: the verifier knows their values and drops dead branches.
-#[unsafe(no_mangle)]
-static CONFIG: Config = Config::empty();
-
-/// A global's value, or none where it is absent.
+/// A slot's value, or none where it is absent: a constant, by which the verifier drops dead branches.
 #[inline(always)]
-pub fn slot(slot: Slot) -> Option<i32> {
-    // SAFETY: a valid static; volatile, because the loader changes it behind the compiler's back.
-    let value = unsafe { core::ptr::read_volatile(&raw const CONFIG.0[slot as usize]) };
+pub fn slot(slot: Slot) -> Option<i64> {
+    macro_rules! constants {
+        ($($name:ident)+) => {
+            match slot { $(Slot::$name => constant!($name),)+ }
+        };
+    }
+    macro_rules! constant {
+        ($name:ident) => {{
+            let value: i64;
+            // SAFETY: one instruction that loads a constant.
+            unsafe {
+                asm!(
+                    "{value} = {place} ll",
+                    value = out(reg) value,
+                    place = const PLACE + Slot::$name as u64,
+                    options(pure, nomem, nostack, preserves_flags)
+                )
+            };
+            value
+        }};
+    }
+    let value = constants!(
+        VcpuKvm VcpuId StatExits StatGuestMode KvmVmType VmxExitReason VmxLoadedVmcs VmxVmcs01 VmxReqImmediate VmcsPin VmcsSoftDisabled SvmVmcb VmcbExitCode EntryHasImmediate ExactWrites GuestR8 VmcsExec TscToNs FilterTgid FilterVcpu WakeEvery RingRecords CastType
+    );
     (value != ABSENT).then_some(value)
 }
 
@@ -23,7 +42,7 @@ pub fn slot(slot: Slot) -> Option<i32> {
 #[inline(always)]
 pub fn read<T: Copy>(base: u64, field: Slot) -> Option<T> {
     let Some(structure) = slot(Slot::CastType) else { return probe(base, field) };
-    let at = base.wrapping_add(slot(field)? as i64 as u64);
+    let at = base.wrapping_add(slot(field)? as u64);
     // SAFETY: the loader replaced the call by one of bpf_rdonly_cast(address, BTF id), or the branch is dead.
     let cast: unsafe extern "C" fn(u64, u64) -> *const T = unsafe { core::mem::transmute(CAST_HELPER as usize) };
     // SAFETY: the verifier allows the load, since the structure begins with 8 bytes of integer, and makes it one that may fault.
@@ -33,7 +52,7 @@ pub fn read<T: Copy>(base: u64, field: Slot) -> Option<T> {
 /// As [`read`], through a helper that notices every fault, at ten times the price.
 #[inline(always)]
 pub fn probe<T>(base: u64, field: Slot) -> Option<T> {
-    let at = base.wrapping_add(slot(field)? as i64 as u64);
+    let at = base.wrapping_add(slot(field)? as u64);
     // SAFETY: the helper checks the address itself and copies.
     unsafe { bpf_probe_read_kernel(at as *const T) }.ok()
 }

@@ -19,7 +19,6 @@ use core::arch::asm;
 
 use aya_ebpf::{
     bindings::BPF_RB_FORCE_WAKEUP,
-    btf_maps::Array,
     helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::{kprobe, raw_tracepoint},
     programs::{ProbeContext, RawTracePointContext},
@@ -31,7 +30,7 @@ use tracer_common::{
 
 use crate::{
     kernel::{probe, read, slot},
-    maps::{COUNTERS, RECORDS, SITES, STAMPED, TAKEN, TGIDS, VCPU_IDS, VcpuState, WAKE, new_state, state},
+    maps::{COUNTERS, RECORDS, SITES, SPARE, STAMPED, TAKEN, TGIDS, VCPU_IDS, VcpuState, WAKE, new_state, state},
 };
 
 /// Linux 5.16 and later: kvm_exit(vcpu, isa).
@@ -116,19 +115,25 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
             flags |= Flags::IMMEDIATE;
         }
     }
-    let vmcs = read::<u64>(vcpu, Slot::VmxLoadedVmcs).filter(|vmcs| *vmcs != 0);
-    let l2 = match (vmcs, slot(Slot::VmxVmcs01)) {
-        (Some(vmcs), Some(at)) => Some(vmcs != vcpu.wrapping_add(at as i64 as u64)),
-        _ => read::<u64>(vcpu, Slot::StatGuestMode).map(|mode| mode != 0),
-    };
-    if let Some(l2) = l2 {
+    // 0 for none, and no `Option`: the compiler would move its undefined part about, which the verifier refuses.
+    let vmcs = read::<u64>(vcpu, Slot::VmxLoadedVmcs).unwrap_or(0);
+    if vmcs != 0
+        && let Some(at) = slot(Slot::VmxVmcs01)
+    {
         flags |= Flags::LEVEL_KNOWN;
-        if l2 {
+        if vmcs != vcpu.wrapping_add(at as u64) {
+            flags |= Flags::L2;
+        }
+    } else if let Some(mode) = read::<u64>(vcpu, Slot::StatGuestMode) {
+        flags |= Flags::LEVEL_KNOWN;
+        if mode != 0 {
             flags |= Flags::L2;
         }
     }
+    let l2 = flags.has(Flags::L2);
     // Shadows are kept by level: without it, those of two VMCSs would be held against each other.
-    if let (Some(vmcs), Some(l2)) = (vmcs, l2)
+    if vmcs != 0
+        && flags.has(Flags::LEVEL_KNOWN)
         && let Some(pin) = read::<u32>(vmcs, Slot::VmcsPin)
     {
         flags |= Flags::PIN_READ;
@@ -139,9 +144,9 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
         state.pin_entry = pin;
     }
     if slot(Slot::GuestR8).is_some() {
-        state.exec_entry = vmcs.and_then(|vmcs| read(vmcs, Slot::VmcsExec)).unwrap_or(0);
+        state.exec_entry = if vmcs == 0 { 0 } else { read(vmcs, Slot::VmcsExec).unwrap_or(0) };
     }
-    state.loaded_vmcs = vmcs.unwrap_or(0);
+    state.loaded_vmcs = vmcs;
     state.flags = flags.0;
 
     // SAFETY: a helper without arguments.
@@ -168,6 +173,12 @@ fn on_exit(vcpu: u64, isa: u64) {
     }
     state.open = 0;
     state.exit_ns = now;
+    counters.rounds += 1;
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let pid_tgid = bpf_get_current_pid_tgid();
+    // Before all else, so that the parts of the record need not wait for it.
+    let Some((place, sent)) = place_of_record(counters, cpu) else { return };
 
     let mut flags = Flags(state.flags);
     let isa = Isa::from_raw(isa as u32);
@@ -222,10 +233,6 @@ fn on_exit(vcpu: u64, isa: u64) {
     let previous = state.previous;
     state.previous = Outline { exit_reason: reason, flags, pin_writes, isa: isa as u8 };
 
-    counters.rounds += 1;
-    // SAFETY: a helper without arguments.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    let pid_tgid = bpf_get_current_pid_tgid();
     let event = Event {
         entry_ns: state.entry_ns,
         exit_ns: now,
@@ -247,18 +254,24 @@ fn on_exit(vcpu: u64, isa: u64) {
         transition_ns: state.transition_ns,
         shadow_pin_writes: shadow_pin_writes.into(),
     };
-    let sent = if slot(Slot::GuestR8).is_some() {
+    // SAFETY: the place is this CPU's, and user space has taken what was there.
+    unsafe { place.write(event) };
+    if slot(Slot::GuestR8).is_some() {
         let [entry_tsc, exit_tsc, number, mark] = probe(vcpu, Slot::GuestR8).unwrap_or([0; 4]);
         let exec_exit = read(state.loaded_vmcs, Slot::VmcsExec).unwrap_or(0);
         let exec_entry = state.exec_entry;
-        send(&STAMPED, counters, cpu, StampedEvent { event, entry_tsc, exit_tsc, number, mark, exec_entry, exec_exit })
-    } else {
-        send(&RECORDS, counters, cpu, event)
-    };
+        // SAFETY: as above; the place is one of STAMPED.
+        unsafe { place.cast::<StampedEvent>().write(StampedEvent { event, entry_tsc, exit_tsc, number, mark, exec_entry, exec_exit }) };
+    }
     if !sent {
         counters.dropped += 1;
         return;
     }
+    // SAFETY: no instruction; keeps the compiler from writing the number earlier (LLVM has no fence for this target). x86 keeps the
+    // order of stores.
+    unsafe { asm!("", options(nostack, preserves_flags)) };
+    // SAFETY: as above.
+    unsafe { (&raw mut (*place).seq).write_volatile(counters.rounds) };
     // A wake-up per record was measured to add VM exits to the very guest that is watched. The first record of a vCPU
     // wakes, so that user space can ask its process for a name while there is one.
     let mask = slot(Slot::WakeEvery).unwrap_or(1) as u64 - 1;
@@ -271,32 +284,23 @@ fn on_exit(vcpu: u64, isa: u64) {
     }
 }
 
-/// Puts the record of the latest round, whose number is 0 yet, into this CPU's ring; false when that is full.
+/// Where the record of the latest round goes, in this CPU's ring; or, where that is full, a place that nobody looks at, and false.
 #[inline(always)]
-fn send<T, const N: usize, const FLAGS: usize>(
-    ring: &Array<T, N, FLAGS>,
-    counters: &Counters,
-    cpu: u32,
-    record: T,
-) -> bool {
+fn place_of_record(counters: &mut Counters, cpu: u32) -> Option<(*mut Event, bool)> {
     let records = slot(Slot::RingRecords).unwrap_or(1) as u64;
-    let sent = counters.rounds - 1 - counters.dropped;
-    let Some(taken) = TAKEN.get_ptr(cpu) else { return false };
-    // SAFETY: a word that user space writes, in one piece.
-    let taken = unsafe { (&raw const (*taken)[0]).read_volatile() };
-    if sent.wrapping_sub(taken) >= records {
-        return false;
+    let number = counters.rounds - 1 - counters.dropped;
+    if number >= counters.room {
+        // SAFETY: a word that user space writes, in one piece.
+        let taken = unsafe { (&raw const (*TAKEN.get_ptr(cpu)?)[0]).read_volatile() };
+        counters.room = taken + records;
+        if number >= counters.room {
+            return Some((SPARE.get_ptr_mut(0)?.cast(), false));
+        }
     }
-    let Some(place) = ring.get_ptr_mut(cpu * records as u32 + (sent & (records - 1)) as u32) else { return false };
-    // SAFETY: the place is this CPU's, and user space has taken what was there.
-    unsafe {
-        place.write(record);
-        // Keeps the compiler from writing the number earlier (LLVM has no fence for this target); x86 keeps the order of stores.
-        asm!("", options(nostack, preserves_flags));
-        // A record of either kind begins with an event.
-        (&raw mut (*place.cast::<Event>()).seq).write_volatile(counters.rounds);
-    }
-    true
+    let index = cpu * records as u32 + (number & (records - 1)) as u32;
+    // A record of either kind begins with an event.
+    let place = if slot(Slot::GuestR8).is_some() { STAMPED.get_ptr_mut(index)?.cast() } else { RECORDS.get_ptr_mut(index)? };
+    Some((place, true))
 }
 
 /// kvm_guest_time(vcpu, total, guest), of the companion patch's stopwatch: between the VM exit and kvm_exit.
@@ -305,7 +309,7 @@ pub fn kvm_guest_time(ctx: RawTracePointContext) -> i32 {
     if let Some(factor) = slot(Slot::TscToNs)
         && let Some(state) = state(ctx.arg(0))
         && state.open != 0
-        && let Some(ns) = transition_ns(ctx.arg(1), ctx.arg(2), factor)
+        && let Some(ns) = transition_ns(ctx.arg(1), ctx.arg(2), factor as u32)
     {
         state.transition_ns = ns;
         state.flags |= Flags::TRANSITION_KNOWN.0;

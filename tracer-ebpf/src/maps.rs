@@ -203,6 +203,10 @@ pub static RECORDS: Array<Event, SET_BY_LOADER, { BPF_F_MMAPABLE as usize }> = A
 #[btf_map]
 pub static STAMPED: Array<StampedEvent, SET_BY_LOADER, { BPF_F_MMAPABLE as usize }> = Array::new();
 
+/// Takes what finds no room.
+#[btf_map]
+pub static SPARE: PerCpuArray<StampedEvent, 1> = PerCpuArray::new();
+
 /// By CPU: records that user space has taken out of the ring. A cache line each.
 #[btf_map]
 pub static TAKEN: Array<[u64; 8], SET_BY_LOADER, { BPF_F_MMAPABLE as usize }> = Array::new();

@@ -1,7 +1,6 @@
 //! The only file that knows aya: load, globals, attach, rings, counters.
 
 use std::{
-    borrow::Cow,
     io,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
@@ -17,7 +16,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use tracer_common::{
     Config, Counters, Event, Slot, StampedEvent,
-    config::{ABSENT, CAST_HELPER},
+    config::{ABSENT, CAST_HELPER, PLACE},
     rules::tsc_to_ns_factor,
 };
 
@@ -123,11 +122,10 @@ impl Tracer {
         let (records_map, other_map) = if options.stamps { ("STAMPED", "RECORDS") } else { ("RECORDS", "STAMPED") };
 
         let object = if options.kernel_log { OBJECT_WITH_LOG } else { OBJECT };
-        let object = cast.map_or(Cow::Borrowed(object), |cast| with_cast(object, cast.function).into());
+        let object = with_constants(object, &config, cast);
         let mut ebpf = EbpfLoader::new()
             // Nothing is relocated against the kernel's BTF; parsing it would be the longest part of the start.
             .btf(None)
-            .override_global("CONFIG", &config.0[..], true)
             .map_max_entries(records_map, places)
             .map_max_entries(other_map, 1)
             .map_max_entries("TAKEN", cpus)
@@ -275,35 +273,50 @@ impl log::Log for Stderr {
     fn flush(&self) {}
 }
 
-/// The object with calls of `bpf_rdonly_cast`, whose id in the kernel's BTF is given, where it has those of [`CAST_HELPER`]. Format:
-/// Documentation/bpf/standardization/instruction-set.rst.
-fn with_cast(object: &[u8], function: u32) -> Vec<u8> {
+/// The object with the configuration's values, and with calls of `bpf_rdonly_cast`, where it has the constants that stand for them.
+/// Format: Documentation/bpf/standardization/instruction-set.rst.
+fn with_constants(object: &[u8], config: &Config, cast: Option<Cast>) -> Vec<u8> {
     const CALL: u8 = 0x85;
     /// in the source register: what is called is a function of the kernel by its BTF id
     const KFUNC: u8 = 2 << 4;
-    let instruction = |registers: u8, immediate: u32| {
-        let [a, b, c, d] = immediate.to_le_bytes();
-        [CALL, registers, 0, 0, a, b, c, d]
-    };
-    let (from, to) = (instruction(0, CAST_HELPER), instruction(KFUNC, function));
+    /// takes two instructions, each with half of the value; the first one's first byte, and its second one says where to
+    const LOAD: u8 = 0x18;
     let mut object = object.to_vec();
-    object.chunks_exact_mut(8).filter(|i| **i == from).for_each(|i| i.copy_from_slice(&to));
+    let (instructions, _) = object.as_chunks_mut::<8>();
+    for at in 0..instructions.len() {
+        let immediate = |i: &[u8; 8]| u32::from_le_bytes([i[4], i[5], i[6], i[7]]);
+        let first = instructions[at];
+        if first[0] == CALL && immediate(&first) == CAST_HELPER {
+            if let Some(cast) = cast {
+                instructions[at][1] |= KFUNC;
+                instructions[at][4..].copy_from_slice(&cast.function.to_le_bytes());
+            }
+        } else if first[0] == LOAD
+            && let Some(second) = instructions.get(at + 1)
+            && let place = u64::from(immediate(second)) << 32 | u64::from(immediate(&first))
+            && let Some(value) = place.checked_sub(PLACE).and_then(|slot| config.0.get(usize::try_from(slot).ok()?))
+        {
+            let [low @ .., e, f, g, h] = value.to_le_bytes();
+            instructions[at][4..].copy_from_slice(&low);
+            instructions[at + 1][4..].copy_from_slice(&[e, f, g, h]);
+        }
+    }
     object
 }
 
-/// The globals, with the filters and the number of records after which user space is woken: a quarter of a ring.
+/// The values, with the filters and the number of records after which user space is woken: a quarter of a ring.
 fn configure(found: &Config, options: &Options, shape: Shape, cast: Option<Cast>) -> Config {
     let mut config = *found;
-    config.set(Slot::RingRecords, shape.records as i32);
-    config.set(Slot::WakeEvery, (shape.records / 4).max(1) as i32);
-    config.set(Slot::CastType, cast.map_or(ABSENT, |cast| cast.structure as i32));
-    config.set(Slot::ExactWrites, options.exact_writes.into());
-    config.set(Slot::TscToNs, options.stopwatch.and_then(|s| tsc_to_ns_factor(s.tsc_khz)).unwrap_or(ABSENT));
+    config.set(Slot::RingRecords, shape.records);
+    config.set(Slot::WakeEvery, (shape.records / 4).max(1));
+    config.set(Slot::CastType, cast.map_or(ABSENT, |cast| cast.structure.into()));
+    config.set(Slot::ExactWrites, options.exact_writes);
+    config.set(Slot::TscToNs, options.stopwatch.and_then(|s| tsc_to_ns_factor(s.tsc_khz)).map_or(ABSENT, i64::from));
     if !options.stamps {
         config.set(Slot::GuestR8, ABSENT);
     }
-    config.set(Slot::FilterTgid, options.tgids.is_some().into());
-    config.set(Slot::FilterVcpu, options.vcpu_ids.is_some().into());
+    config.set(Slot::FilterTgid, options.tgids.is_some());
+    config.set(Slot::FilterVcpu, options.vcpu_ids.is_some());
     config
 }
 

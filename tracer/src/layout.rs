@@ -204,28 +204,28 @@ pub fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Result<La
 
     for (slot, path, full) in [(Slot::VcpuKvm, "kvm", "kvm_vcpu.kvm"), (Slot::VcpuId, "vcpu_id", "kvm_vcpu.vcpu_id")] {
         let field = kvm.field("kvm_vcpu", path).ok_or(Refusal::NoField(full))?;
-        config.set(slot, field.offset as i32);
+        config.set(slot, field.offset);
     }
     for (slot, path, lost) in [
         (Slot::StatExits, "stat.exits", "whether an address was taken over by a new vCPU"),
         (Slot::StatGuestMode, "stat.guest_mode", "the level (L1 or L2) on SVM"),
     ] {
         match kvm.field("kvm_vcpu", path) {
-            Some(field) if field.size == 8 => config.set(slot, field.offset as i32),
+            Some(field) if field.size == 8 => config.set(slot, field.offset),
             _ => missing.push(Missing { field: format!("kvm_vcpu.{path}"), lost }),
         }
     }
     // Absent before Linux 6.8, when there were no TDX guests to be told apart.
     if let Some(field) = kvm.field("kvm", "arch.vm_type") {
-        config.set(Slot::KvmVmType, field.offset as i32);
+        config.set(Slot::KvmVmType, field.offset);
     }
 
     // Read for the calibration guest only: nothing else is lost without them.
     if let Some(field) = kvm.field("kvm_vcpu", "arch.regs").filter(|f| f.size >= 12 * 8) {
-        config.set(Slot::GuestR8, field.offset as i32 + 8 * 8);
+        config.set(Slot::GuestR8, field.offset + 8 * 8);
     }
     if let Some(field) = vendor_btf.field("loaded_vmcs", "controls_shadow.exec").filter(|f| f.size >= 4) {
-        config.set(Slot::VmcsExec, field.offset as i32);
+        config.set(Slot::VmcsExec, field.offset);
     }
 
     let (table, structure): (&[Wanted], _) = match vendor {
@@ -233,7 +233,7 @@ pub fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Result<La
         Vendor::Amd => (SVM, "vcpu_svm"),
         Vendor::Other => (&[], ""),
     };
-    let vcpu_at = vendor_btf.field(structure, "vcpu").map_or(0, |f| f.offset) as i32;
+    let vcpu_at = vendor_btf.field(structure, "vcpu").map_or(0, |f| i64::from(f.offset));
     for wanted in table {
         let found = wanted
             .paths
@@ -243,7 +243,7 @@ pub fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Result<La
         match found {
             Some(field) => {
                 let from = if wanted.of_vcpu { vcpu_at } else { 0 };
-                config.set(wanted.slot, field.offset as i32 - from);
+                config.set(wanted.slot, i64::from(field.offset) - from);
             }
             None => missing.push(Missing {
                 field: format!("{}.{}", wanted.structure, wanted.paths[wanted.paths.len() - 1]),
@@ -253,7 +253,7 @@ pub fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Result<La
     }
     if vendor == Vendor::Intel && config.get(Slot::EntryHasImmediate).is_none() {
         match vendor_btf.field("vcpu_vmx", "req_immediate_exit") {
-            Some(field) => config.set(Slot::VmxReqImmediate, field.offset as i32 - vcpu_at),
+            Some(field) => config.set(Slot::VmxReqImmediate, i64::from(field.offset) - vcpu_at),
             None => {
                 missing.push(Missing { field: "vcpu_vmx.req_immediate_exit".into(), lost: "causes of timer exits" })
             }
