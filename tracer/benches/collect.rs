@@ -6,7 +6,10 @@
 use std::{sync::Arc, time::Instant};
 
 use tracer_common::{Event, Flags, rules::Writes};
-use vmentry::interval::{Interval, Vm};
+use vmentry::{
+    gathering::Gathering,
+    interval::{Interval, Vm},
+};
 
 const RUNS: usize = 7;
 const EVENTS: usize = 1 << 20;
@@ -53,13 +56,14 @@ fn bytes_of(event: &Event) -> Vec<u8> {
 /// Folds all records into an interval; ns.
 fn fold(records: &[Vec<u8>], vms: &[Arc<Vm>]) -> u64 {
     let start = Instant::now();
-    let mut interval = Interval::starting(0);
+    let mut gathering = Gathering::of(Interval::starting(0));
     for _ in 0..64 {
         for bytes in records {
             let event = Event::decode(bytes).unwrap();
-            interval.record(&event, &vms[(event.kvm >> 16) as usize % vms.len()]);
+            gathering.record(&event, &vms[(event.kvm >> 16) as usize % vms.len()]);
         }
     }
+    let interval = gathering.finish();
     assert_eq!(interval.series.values().map(|s| s.entries()).sum::<u64>(), records.len() as u64 * 64);
     start.elapsed().as_nanos() as u64
 }

@@ -17,6 +17,7 @@ use crate::{
     bpf::Tracer,
     clock::monotonic_ns,
     events::Tap,
+    gathering::Gathering,
     interval::{Interval, Totals, TracedTimerExits, Vm},
     vm,
 };
@@ -79,12 +80,22 @@ impl Arrived {
 /// Numbers VMs by their process and their `struct kvm`.
 #[derive(Default)]
 struct Vms {
+    /// found last: most events are of the same VM as the one before
+    last: Option<((u32, u64), Arc<Vm>)>,
     by_address: FxHashMap<(u32, u64), Arc<Vm>>,
     next: u32,
 }
 
 impl Vms {
-    fn get(&mut self, tgid: u32, kvm: u64) -> Arc<Vm> {
+    fn get(&mut self, tgid: u32, kvm: u64) -> &Arc<Vm> {
+        let vm = match self.last.take() {
+            Some((address, vm)) if address == (tgid, kvm) => vm,
+            _ => self.find(tgid, kvm),
+        };
+        &self.last.insert(((tgid, kvm), vm)).1
+    }
+
+    fn find(&mut self, tgid: u32, kvm: u64) -> Arc<Vm> {
         if let Some(vm) = self.by_address.get(&(tgid, kvm)) {
             return Arc::clone(vm);
         }
@@ -110,7 +121,7 @@ struct Collector {
     arrived: Vec<Arrived>,
     counters: Vec<Counters>,
     sites: Vec<u64>,
-    interval: Interval,
+    gathering: Gathering,
     /// where single events go, too
     events: Option<Tap>,
 }
@@ -125,14 +136,14 @@ impl Collector {
             arrived: vec![Arrived::default(); cpus],
             counters: Vec::new(),
             sites: Vec::new(),
-            interval: Interval::starting(monotonic_ns()),
+            gathering: Gathering::of(Interval::starting(monotonic_ns())),
             events,
         }
     }
 
     /// Empties the rings into the current interval, each at most a batch; the number of records.
     fn drain(&mut self) -> usize {
-        let Self { tracer, vms, arrived, interval, events, .. } = self;
+        let Self { tracer, vms, arrived, gathering, events, .. } = self;
         let began_ns = events.as_ref().map_or(0, |_| monotonic_ns());
         let mut records = 0;
         tracer.forget_wake_ups();
@@ -140,19 +151,20 @@ impl Collector {
             let arrived = &mut arrived[ring.cpu as usize];
             records += ring.drain(BATCH, |bytes| {
                 arrived.delivered += 1;
-                interval.totals.delivered += 1;
+                let totals = &mut gathering.interval.totals;
+                totals.delivered += 1;
                 let Some(event) = Event::decode(bytes) else {
                     arrived.malformed += 1;
-                    interval.totals.malformed += 1;
+                    totals.malformed += 1;
                     return;
                 };
                 let (entries, dropped) = arrived.advance(event.seq);
-                interval.totals.entries += entries;
-                interval.totals.dropped += dropped;
+                totals.entries += entries;
+                totals.dropped += dropped;
                 let vm = vms.get(event.tgid, event.kvm);
-                interval.record(&event, &vm);
+                gathering.record(&event, vm);
                 if let Some(events) = events {
-                    events.push(&event, &vm);
+                    events.push(&event, vm);
                 }
             });
         }
@@ -167,7 +179,7 @@ impl Collector {
         let now = self.tracer.counters()?;
         let sum = |c: &[Counters], f: fn(&Counters) -> u64| c.iter().map(f).sum::<u64>();
         let unmatched = |c: &Counters| c.unmatched_entries + c.unmatched_exits + c.no_state;
-        let Totals { unmatched: u, td_entries: td, .. } = &mut self.interval.totals;
+        let Totals { unmatched: u, td_entries: td, .. } = &mut self.gathering.interval.totals;
         *u += sum(&now, unmatched) - sum(&self.counters, unmatched);
         *td += sum(&now, |c| c.td_entries) - sum(&self.counters, |c| c.td_entries);
         if self.tracer.traces_timer_exits() {
@@ -175,12 +187,12 @@ impl Collector {
                 let of = |c: &[Counters]| c.iter().map(|c| c.traced_timer_exits[cause]).sum::<u64>();
                 of(&now) - of(&self.counters)
             };
-            self.interval.totals.traced_timer_exits =
+            self.gathering.interval.totals.traced_timer_exits =
                 Some(TracedTimerExits { spurious: change(0), immediate: change(1), deadline: change(2) });
         }
         let sites = self.tracer.sites()?;
         for (index, count) in sites.iter().enumerate() {
-            self.interval.totals.site_writes[index] = count - self.sites.get(index).unwrap_or(&0);
+            self.gathering.interval.totals.site_writes[index] = count - self.sites.get(index).unwrap_or(&0);
         }
         self.sites = sites;
         self.counters = now;
@@ -192,7 +204,7 @@ impl Collector {
         self.count()?;
         let now = monotonic_ns();
         self.tracer.flush_log();
-        let mut whole = std::mem::replace(&mut self.interval, Interval::starting(now));
+        let mut whole = std::mem::replace(&mut self.gathering, Gathering::of(Interval::starting(now))).finish();
         whole.length_ns = now - whole.start_ns;
         Ok(whole)
     }
@@ -220,8 +232,8 @@ impl Collector {
             let arrived = self.arrived.get(cpu).copied().unwrap_or_default();
             // Drops behind the last record that arrived leave no gap; the kernel's counter tells of them.
             let trailing = c.rounds.saturating_sub(arrived.last_seq + arrived.malformed);
-            self.interval.totals.entries += c.rounds.saturating_sub(arrived.last_seq);
-            self.interval.totals.dropped += trailing;
+            self.gathering.interval.totals.entries += c.rounds.saturating_sub(arrived.last_seq);
+            self.gathering.interval.totals.dropped += trailing;
             accounting.exact &= c.rounds == arrived.delivered + c.dropped;
             if c.rounds > 0 {
                 let account =

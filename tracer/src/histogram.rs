@@ -15,7 +15,7 @@ pub const BUCKETS: u32 = (65 - HALF_BITS) << HALF_BITS;
 /// Counts of values by bucket. Values are `u64` of any unit; every figure derived from it is a bucket's bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// buckets that hold values, ascending, and how many; in one piece, since finding the bucket of a value is what a collector does most
+    /// buckets that hold values, ascending, and how many
     counts: Vec<(u32, u64)>,
     total: u64,
 }
@@ -132,6 +132,99 @@ impl Histogram {
     }
 }
 
+/// A histogram to which values come: with few of them as small as they need, with many as quick as can be.
+pub enum Growing {
+    /// fewer than [`MANY`]
+    Few(Histogram),
+    /// or more
+    Many(Box<Dense>),
+}
+
+/// Values from which on memory is spent for speed (benches/collect.rs: with thousands of small series it would cost speed).
+const MANY: u64 = 4096;
+
+impl Default for Growing {
+    fn default() -> Self {
+        Self::Few(Histogram::default())
+    }
+}
+
+impl Growing {
+    /// Counts one value.
+    pub fn record(&mut self, value: u64) {
+        match self {
+            Self::Many(dense) => dense.record(value),
+            Self::Few(few) => {
+                few.record(value);
+                if few.count() >= MANY {
+                    *self = Self::Many(Box::new(Dense::above(std::mem::take(few))));
+                }
+            }
+        }
+    }
+
+    /// What was counted.
+    pub fn finish(self) -> Histogram {
+        match self {
+            Self::Few(few) => few,
+            Self::Many(dense) => dense.finish(),
+        }
+    }
+}
+
+/// Buckets of a page.
+const PAGE: usize = 128;
+const PAGES: usize = BUCKETS as usize / PAGE;
+
+/// A histogram with a place for every bucket near one that holds values: a value is counted without a search.
+pub struct Dense {
+    /// counted before
+    below: Histogram,
+    /// 0 where there is no page, else one more than its place in `pages`
+    table: [u16; PAGES],
+    pages: Vec<[u32; PAGE]>,
+    /// values in the pages
+    count: u32,
+}
+
+impl Dense {
+    fn above(below: Histogram) -> Self {
+        Self { below, table: [0; PAGES], pages: Vec::new(), count: 0 }
+    }
+
+    fn record(&mut self, value: u64) {
+        let bucket = bucket(value) as usize;
+        let entry = &mut self.table[bucket / PAGE];
+        if *entry == 0 {
+            self.pages.push([0; PAGE]);
+            *entry = self.pages.len() as u16;
+        }
+        self.pages[usize::from(*entry) - 1][bucket % PAGE] += 1;
+        self.count += 1;
+        // No count of a page can be higher than that of all.
+        if self.count == u32::MAX {
+            self.flush();
+        }
+    }
+
+    /// Empties the pages into `below`.
+    fn flush(&mut self) {
+        let mut counts = Vec::new();
+        for (number, &entry) in self.table.iter().enumerate().filter(|(_, entry)| **entry > 0) {
+            let page = self.pages[usize::from(entry) - 1].iter().enumerate();
+            counts.extend(page.filter(|(_, n)| **n > 0).map(|(at, n)| ((number * PAGE + at) as u32, u64::from(*n))));
+        }
+        self.below.merge(&Histogram { counts, total: self.count.into() });
+        (self.table, self.count) = ([0; PAGES], 0);
+        self.pages.clear();
+    }
+
+    fn finish(mut self) -> Histogram {
+        self.flush();
+        self.below
+    }
+}
+
 fn highest(bucket: u32) -> u64 {
     let (low, width) = range(bucket);
     low + (width - 1)
@@ -202,6 +295,22 @@ mod tests {
         right.merge(&of(&a));
         assert_eq!(left, whole);
         assert_eq!(right, whole);
+    }
+
+    #[test]
+    fn a_growing_histogram_counts_the_same() {
+        let values: Vec<_> = values(11, 5000).into_iter().chain([0, u64::MAX, u64::MAX, 1 << 63]).collect();
+        for n in [0, 1, MANY as usize - 1, MANY as usize, MANY as usize + 1, values.len()] {
+            let mut growing = Growing::default();
+            values[..n].iter().for_each(|&v| growing.record(v));
+            assert_eq!(growing.finish(), of(&values[..n]), "{n} values");
+        }
+        let mut dense = Dense::above(Histogram::default());
+        for part in values.chunks(777) {
+            part.iter().for_each(|&v| dense.record(v));
+            dense.flush();
+        }
+        assert_eq!(dense.finish(), of(&values));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! associative and commutative.
 
 use std::{
-    collections::{BTreeMap, hash_map::Entry},
+    collections::BTreeMap,
     hash::{Hash, Hasher},
     sync::Arc,
 };
@@ -15,7 +15,7 @@ use tracer_common::{
 
 use rustc_hash::FxHashMap;
 
-use crate::{histogram::Histogram, sites::MAX_SITES};
+use crate::{gathering::Gathering, histogram::Histogram, sites::MAX_SITES};
 
 /// Series that one interval may hold; entries beyond are counted in [`Totals::not_kept`].
 pub const MAX_SERIES: usize = 65_536;
@@ -59,6 +59,13 @@ pub struct Key {
     pub entry: EntryKind,
     /// cause of a preemption-timer exit; none for other exits
     pub cause: Option<TimerCause>,
+}
+
+impl Default for Key {
+    /// Of an entry of which nothing is known.
+    fn default() -> Self {
+        Self::of(0, 0, &Outline::default())
+    }
 }
 
 /// Distributions of the entries of one key.
@@ -208,7 +215,8 @@ impl ControlWrites {
         add(&mut self.shadow_differs, other.shadow_differs);
     }
 
-    fn record(&mut self, writes: Writes, l2: bool, shadow: Option<u64>) {
+    /// Takes an entry's writes in.
+    pub fn record(&mut self, writes: Writes, l2: bool, shadow: Option<u64>) {
         let (counts, entries) =
             if l2 { (&mut self.vmcs02, &mut self.entries_l2) } else { (&mut self.vmcs01, &mut self.entries_l1) };
         *entries += 1;
@@ -240,44 +248,11 @@ impl Interval {
         Self { start_ns, ..Self::default() }
     }
 
-    /// Takes an event in. `vm` is who the collector found it to be.
+    /// Takes one event in; where there are many, [`Gathering`] does.
     pub fn record(&mut self, event: &Event, vm: &Arc<Vm>) {
-        let Some(series) = self.series(Key::of(vm.id, event.vcpu, &event.outline()), vm) else {
-            self.totals.not_kept += 1;
-            return;
-        };
-        series.entry_to_exit.record(event.entry_to_exit_ns());
-        if let Some(writes) = event.outline().known_pin_writes() {
-            series.pin_writes.record(u64::from(writes));
-        }
-        if let Some(ns) = event.known_transition_ns() {
-            series.transition.record(ns);
-        }
-        let shadow = event.known_shadow_pin_writes();
-        self.totals.shadow_pin_writes += shadow.unwrap_or(0);
-        if let Some(writes) = event.exact_writes() {
-            let l2 = event.outline().is_l2() == Some(true);
-            self.totals.control_writes.get_or_insert_default().record(writes, l2, shadow);
-        }
-        // The host's work was on the exit before.
-        if event.exit_to_entry_ns != Event::UNKNOWN_NS
-            && let Some(series) = self.series(Key::of(vm.id, event.vcpu, &event.previous), vm)
-        {
-            series.exit_to_entry.record(event.exit_to_entry_ns);
-        }
-    }
-
-    /// The series of a key, whose VM is introduced with its first one; none beyond the bound.
-    fn series(&mut self, key: Key, vm: &Arc<Vm>) -> Option<&mut Series> {
-        let is_full = self.series.len() >= MAX_SERIES;
-        match self.series.entry(key) {
-            Entry::Occupied(series) => Some(series.into_mut()),
-            Entry::Vacant(_) if is_full => None,
-            Entry::Vacant(place) => {
-                self.vms.entry(vm.id).or_insert_with(|| Arc::clone(vm));
-                Some(place.insert(Series::default()))
-            }
-        }
+        let mut gathering = Gathering::of(std::mem::take(self));
+        gathering.record(event, vm);
+        *self = gathering.finish();
     }
 
     /// Adds another interval. Both must number VMs alike.

@@ -16,6 +16,7 @@ pub mod events;
 pub mod export;
 pub mod exporting;
 pub mod flight;
+pub mod gathering;
 pub mod guest;
 pub mod hdr;
 pub mod histogram;
