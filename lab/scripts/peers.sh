@@ -11,8 +11,10 @@ settle() { sleep 1; }
 
 tool_untraced() { guest $1; }
 
-tool_record() {
-    vmentry record -o $1.hlog 2> /dev/null &
+tool_record() { record $1; }
+tool_in_kernel() { record $1 "--aggregate in-kernel"; }
+record() {
+    vmentry record $2 -o $1.hlog 2> /dev/null &
     until grep -q '#{"interval"' $1.hlog 2> /dev/null; do sleep 0.1; done
     guest $1
     kill -INT $!
@@ -20,6 +22,16 @@ tool_record() {
     vmentry report $1.hlog --format json > $1.report
     wc -c < $1.hlog > $1.bytes
     rm $1.hlog
+}
+
+tool_live() {
+    vmentry live > $1.live &
+    settle
+    settle
+    guest $1
+    settle
+    kill -INT $!
+    wait $! || true
 }
 
 tool_ftrace_hist() {

@@ -72,6 +72,8 @@ slots! {
     WakeEvery,
     /// a power of two: records of one CPU's ring
     RingRecords,
+    /// 1 to count in map TALLIES instead of writing records
+    InKernel,
     /// BTF id of a structure that begins with a 64-bit integer, where `bpf_rdonly_cast` can be called (Linux 6.2): the programs then load
     /// from kernel memory themselves, and a load that faults gives 0
     CastType,

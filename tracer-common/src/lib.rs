@@ -7,6 +7,7 @@ pub mod config;
 pub mod counters;
 pub mod event;
 pub mod rules;
+pub mod tally;
 
 pub use config::{Config, Slot};
 pub use counters::Counters;

@@ -32,7 +32,7 @@ pub fn slot(slot: Slot) -> Option<i64> {
         }};
     }
     let value = constants!(
-        VcpuKvm VcpuId StatExits StatGuestMode KvmVmType VmxExitReason VmxLoadedVmcs VmxVmcs01 VmxReqImmediate VmcsPin VmcsSoftDisabled SvmVmcb VmcbExitCode EntryHasImmediate ExactWrites GuestR8 VmcsExec TscToNs FilterTgid FilterVcpu WakeEvery RingRecords CastType
+        VcpuKvm VcpuId StatExits StatGuestMode KvmVmType VmxExitReason VmxLoadedVmcs VmxVmcs01 VmxReqImmediate VmcsPin VmcsSoftDisabled SvmVmcb VmcbExitCode EntryHasImmediate ExactWrites GuestR8 VmcsExec TscToNs FilterTgid FilterVcpu WakeEvery RingRecords InKernel CastType
     );
     (value != ABSENT).then_some(value)
 }

@@ -15,7 +15,7 @@ mod diagnostics;
 mod kernel;
 mod maps;
 
-use core::arch::asm;
+use core::{arch::asm, ptr::null_mut};
 
 use aya_ebpf::{
     bindings::BPF_RB_FORCE_WAKEUP,
@@ -26,11 +26,14 @@ use aya_ebpf::{
 use tracer_common::{
     Counters, Event, Flags, Isa, Outline, Slot, StampedEvent, VM_TYPE_TDX, VMX_PREEMPTION_TIMER,
     rules::{Age, Writes, age, lane, pin_writes, transition_ns},
+    tally::{bucket, what},
 };
 
 use crate::{
     kernel::{probe, read, slot},
-    maps::{COUNTERS, RECORDS, SITES, SPARE, STAMPED, TAKEN, TGIDS, VCPU_IDS, VcpuState, WAKE, new_state, state},
+    maps::{
+        COUNTERS, RECORDS, SITES, SPARE, STAMPED, TAKEN, TALLIES, TGIDS, VCPU_IDS, VcpuState, WAKE, new_state, state, tally,
+    },
 };
 
 /// Linux 5.16 and later: kvm_exit(vcpu, isa).
@@ -94,6 +97,7 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
         state.is_new = 1;
         state.from_birth = (age == Age::Born) as u8;
         state.vcpu_id = read(vcpu, Slot::VcpuId).unwrap_or(u32::MAX);
+        state.who = bpf_get_current_pid_tgid() >> 32 << 32 | u64::from(state.vcpu_id);
         state.tdx = (probe::<u8>(kvm, Slot::KvmVmType) == Some(VM_TYPE_TDX)) as u8;
         if state.tdx != 0 {
             diagnostics::tdx(ctx, state.vcpu_id);
@@ -177,8 +181,9 @@ fn on_exit(vcpu: u64, isa: u64) {
     // SAFETY: a helper without arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let pid_tgid = bpf_get_current_pid_tgid();
+    let in_kernel = slot(Slot::InKernel) == Some(1);
     // Before all else, so that the parts of the record need not wait for it.
-    let Some((place, sent)) = place_of_record(counters, cpu) else { return };
+    let (place, sent) = if in_kernel { (null_mut(), true) } else { place_of_record(counters, cpu) };
 
     let mut flags = Flags(state.flags);
     let isa = Isa::from_raw(isa as u32);
@@ -232,6 +237,14 @@ fn on_exit(vcpu: u64, isa: u64) {
     }
     let previous = state.previous;
     state.previous = Outline { exit_reason: reason, flags, pin_writes, isa: isa as u8 };
+    if in_kernel {
+        count(counters, state, now);
+        if state.is_new != 0 {
+            state.is_new = 0;
+            wake(cpu);
+        }
+        return;
+    }
 
     let event = Event {
         entry_ns: state.entry_ns,
@@ -254,6 +267,9 @@ fn on_exit(vcpu: u64, isa: u64) {
         transition_ns: state.transition_ns,
         shadow_pin_writes: shadow_pin_writes.into(),
     };
+    if place.is_null() {
+        return;
+    }
     // SAFETY: the place is this CPU's, and user space has taken what was there.
     unsafe { place.write(event) };
     if slot(Slot::GuestR8).is_some() {
@@ -277,30 +293,75 @@ fn on_exit(vcpu: u64, isa: u64) {
     let mask = slot(Slot::WakeEvery).unwrap_or(1) as u64 - 1;
     if counters.rounds & mask == 0 || state.is_new != 0 {
         state.is_new = 0;
-        if let Some(mut wish) = WAKE.reserve_untyped::<u32>(0) {
-            wish.write(cpu);
-            wish.submit(BPF_RB_FORCE_WAKEUP.into());
+        wake(cpu);
+    }
+}
+
+/// Wakes user space, unless it has not looked at many wake-ups before.
+#[inline(always)]
+fn wake(cpu: u32) {
+    if let Some(mut wish) = WAKE.reserve_untyped::<u32>(0) {
+        wish.write(cpu);
+        wish.submit(BPF_RB_FORCE_WAKEUP.into());
+    }
+}
+
+/// Counts the round that has just closed, instead of sending a record of it.
+#[inline(always)]
+fn count(counters: &mut Counters, state: &mut VcpuState, exit_ns: u64) {
+    // The host's work was on the exit before.
+    if state.tally != 0
+        && state.exit_to_entry_ns != Event::UNKNOWN_NS
+        && let Some(before) = TALLIES.get_ptr_mut(state.tally - 1)
+    {
+        // SAFETY: a series of this vCPU, in which nobody else counts.
+        unsafe {
+            let count = &raw mut (*before).exit_to_entry[bucket(state.exit_to_entry_ns)];
+            *count = (*count).wrapping_add(1);
+            (*before).changes += 1;
         }
+    }
+    let Some((at, place)) = tally(state.kvm, state.who, what(&state.previous)) else {
+        state.tally = 0;
+        counters.dropped += 1;
+        return;
+    };
+    state.tally = at + 1;
+    let writes = if state.previous.pin_writes > 3 { 3 } else { state.previous.pin_writes };
+    // SAFETY: as above.
+    unsafe {
+        let count = &raw mut (*place).entry_to_exit[bucket(exit_ns - state.entry_ns)];
+        *count = (*count).wrapping_add(1);
+        if state.previous.flags.has(Flags::PIN_WRITES_KNOWN) {
+            let count = &raw mut (*place).pin_writes[writes as usize & 3];
+            *count = (*count).wrapping_add(1);
+        }
+        (*place).changes += 1;
     }
 }
 
 /// Where the record of the latest round goes, in this CPU's ring; or, where that is full, a place that nobody looks at, and false.
 #[inline(always)]
-fn place_of_record(counters: &mut Counters, cpu: u32) -> Option<(*mut Event, bool)> {
+fn place_of_record(counters: &mut Counters, cpu: u32) -> (*mut Event, bool) {
     let records = slot(Slot::RingRecords).unwrap_or(1) as u64;
     let number = counters.rounds - 1 - counters.dropped;
-    if number >= counters.room {
+    if number >= counters.room
+        && let Some(taken) = TAKEN.get_ptr(cpu)
+    {
         // SAFETY: a word that user space writes, in one piece.
-        let taken = unsafe { (&raw const (*TAKEN.get_ptr(cpu)?)[0]).read_volatile() };
-        counters.room = taken + records;
-        if number >= counters.room {
-            return Some((SPARE.get_ptr_mut(0)?.cast(), false));
-        }
+        counters.room = unsafe { (&raw const (*taken)[0]).read_volatile() } + records;
     }
     let index = cpu * records as u32 + (number & (records - 1)) as u32;
     // A record of either kind begins with an event.
-    let place = if slot(Slot::GuestR8).is_some() { STAMPED.get_ptr_mut(index)?.cast() } else { RECORDS.get_ptr_mut(index)? };
-    Some((place, true))
+    let place = if slot(Slot::GuestR8).is_some() {
+        STAMPED.get_ptr_mut(index).map(|place| place.cast())
+    } else {
+        RECORDS.get_ptr_mut(index)
+    };
+    match place {
+        Some(place) if number < counters.room => (place, true),
+        _ => (SPARE.get_ptr_mut(0).map_or(null_mut(), |spare| spare.cast()), false),
+    }
 }
 
 /// kvm_guest_time(vcpu, total, guest), of the companion patch's stopwatch: between the VM exit and kvm_exit.

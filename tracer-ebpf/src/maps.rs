@@ -10,7 +10,11 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
-use tracer_common::{Counters, Event, Flags, Outline, StampedEvent, rules::Writes};
+use tracer_common::{
+    Counters, Event, Flags, Outline, StampedEvent,
+    rules::Writes,
+    tally::{MAX_TALLIES, Tally},
+};
 
 /// vCPUs whose state is kept, in sets: beyond, the one of its set that was entered longest ago is forgotten.
 const MAX_VCPUS: usize = 1 << SET_BITS << WAY_BITS;
@@ -44,6 +48,8 @@ pub struct VcpuState {
     pub exits: u64,
     /// the VMCS of the open round
     pub loaded_vmcs: u64,
+    /// as [`Tally::who`]
+    pub who: u64,
     /// KVM's number of the vCPU
     pub vcpu_id: u32,
     /// last look at the shadow, of vmcs01 and vmcs02
@@ -60,6 +66,8 @@ pub struct VcpuState {
     pub exec_entry: u32,
     /// VM entry and VM exit of the open round by the stopwatch
     pub transition_ns: u32,
+    /// one more than the place of the last round's series in TALLIES; 0 for none
+    pub tally: u32,
     /// 1 between kvm_entry and kvm_exit
     pub open: u8,
     /// 1 when the vCPU's first entry was seen
@@ -70,7 +78,7 @@ pub struct VcpuState {
     pub is_new: u8,
     /// 1 since the vCPU's first kvm_entry
     pub entered: u8,
-    reserved: [u8; 3],
+    reserved: [u8; 7],
 }
 
 impl VcpuState {
@@ -85,6 +93,7 @@ impl VcpuState {
         self.writes = [Writes(0); 2];
         self.exits = 0;
         self.loaded_vmcs = 0;
+        self.who = 0;
         self.vcpu_id = 0;
         self.last_pin = [0; 2];
         self.pin_seen = 0;
@@ -93,6 +102,7 @@ impl VcpuState {
         self.pin_entry = 0;
         self.exec_entry = 0;
         self.transition_ns = 0;
+        self.tally = 0;
         self.open = 0;
         self.from_birth = 0;
         self.tdx = 0;
@@ -202,6 +212,41 @@ pub static RECORDS: Array<Event, SET_BY_LOADER, { BPF_F_MMAPABLE as usize }> = A
 /// The same of [`StampedEvent`]s, instead of [`RECORDS`] for the calibration guest.
 #[btf_map]
 pub static STAMPED: Array<StampedEvent, SET_BY_LOADER, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Series, where they are counted here: sets of [`WAYS`] places. A vCPU counts alone in its own; nothing is ever removed.
+#[btf_map]
+pub static TALLIES: Array<Tally, SET_BY_LOADER, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// The place of a series, and what is counted there; none where its set is full, or another CPU took the place in the same moment.
+#[inline(always)]
+pub fn tally(kvm: u64, who: u64, what: u64) -> Option<(u32, *mut Tally)> {
+    let mixed = (kvm ^ what ^ who.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let first = (mixed >> (64 - TALLY_SET_BITS)) as u32 * WAYS;
+    let mut way = 0;
+    while way < WAYS {
+        let at = first + way;
+        let place = TALLIES.get_ptr_mut(at)?;
+        // SAFETY: words of an array's value, which nothing frees; a series that is not complete yet is none of this vCPU's.
+        unsafe {
+            if (*place).kvm == kvm && (*place).who == who && (*place).what == what {
+                return Some((at, place));
+            }
+            if (*place).kvm == 0 {
+                let (_, claimed) = atomic_cxchg::<u64, { Relaxed }, { Relaxed }>(&raw mut (*place).kvm, 0, kvm);
+                if !claimed {
+                    return None;
+                }
+                (*place).what = what;
+                (*place).who = who;
+                return Some((at, place));
+            }
+        }
+        way = rolled(way + 1);
+    }
+    None
+}
+
+const TALLY_SET_BITS: u32 = MAX_TALLIES.trailing_zeros() - WAY_BITS;
 
 /// Takes what finds no room.
 #[btf_map]

@@ -13,7 +13,7 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 use bed::*;
-use vmentry::bpf::Options;
+use vmentry::{bpf::Options, recording::Aggregation};
 
 const RUNS: usize = 7;
 const ROUNDS: u64 = 50_000;
@@ -30,10 +30,17 @@ const STREAMING: usize = 3;
 
 fn main() {
     let _statistics = enable_stats(Stats::RunTime).expect("kernel run-time statistics: run as root");
-    let mut beds = [("vmentry: VMX, pin shadow and reason", true), ("vmentry: entries and exits only", false)].map(
-        |(label, offsets)| {
+    let (records, in_kernel) = (Aggregation::Records, Aggregation::InKernel);
+    let kinds = [
+        ("vmentry: VMX, pin shadow and reason", true, records),
+        ("vmentry: entries and exits only", false, records),
+        ("vmentry --aggregate in-kernel: VMX", true, in_kernel),
+        ("the same: entries and exits only", false, in_kernel),
+    ];
+    let mut beds = kinds.map(
+        |(label, offsets, aggregation)| {
             let config = if offsets { config() } else { tracer_common::Config::empty() };
-            let mut bed = Bed::new(config, Options::default());
+            let mut bed = Bed::new(config, Options { aggregation, ..Options::default() });
             // Neither new nor replaced: the state that is kept belongs to this vCPU.
             bed.set(0, EXITS, 5);
             bed.arena.set(0, *bed.memory, 0).unwrap();

@@ -18,14 +18,16 @@ use tracer_common::{
     Config, Counters, Event, Slot, StampedEvent,
     config::{ABSENT, CAST_HELPER, PLACE},
     rules::tsc_to_ns_factor,
+    tally::MAX_TALLIES,
 };
 
 use crate::{
     layout::{Cast, ExitArguments, Layout},
-    recording::Stopwatch,
+    recording::{Aggregation, Stopwatch},
     ring::{Mapping, Ring, Shape},
     say,
     sites::{MAX_SITES, Site},
+    tallies::Tallies,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/vmentry.bpf.o"));
@@ -53,6 +55,8 @@ pub struct Options {
     pub timer_exits: bool,
     /// attach to the stopwatch's kvm_guest_time: transition_ns of every entry, but work between the VM exit and kvm_exit
     pub stopwatch: Option<Stopwatch>,
+    /// where entries are counted
+    pub aggregation: Aggregation,
     /// records are [`StampedEvent`]s: for the calibration guest, which leaves stamps in its registers
     pub stamps: bool,
     /// VMWRITE sites in kvm_intel to count, at most [`MAX_SITES`]; also work before the VM entry
@@ -69,6 +73,7 @@ impl Default for Options {
             exact_writes: false,
             timer_exits: false,
             stopwatch: None,
+            aggregation: Aggregation::Records,
             stamps: false,
             sites: Vec::new(),
         }
@@ -85,6 +90,7 @@ pub struct Tracer {
     probes: Vec<(String, KProbeLinkId)>,
     rings: Vec<Ring>,
     wake: RingBuf<MapData>,
+    tallies: Option<Tallies>,
     reads_directly: bool,
     counters: PerCpuArray<MapData, [u64; Counters::WORDS]>,
     passed: PerCpuArray<MapData, u64>,
@@ -115,9 +121,11 @@ impl Tracer {
         }
         let record_bytes = if options.stamps { StampedEvent::SIZE } else { Event::SIZE };
         let shape = Shape::within(ring_bytes, record_bytes);
-        let config = configure(&layout.config, options, shape, cast);
         let online = online_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
         let cpus = online.iter().copied().max().unwrap_or(0) + 1;
+        let in_kernel = options.aggregation == Aggregation::InKernel;
+        let shape = if in_kernel { Shape { records: 1, ..shape } } else { shape };
+        let config = configure(&layout.config, options, shape, cast);
         let places = shape.records.checked_mul(cpus).context("rings of more than 2^32 records")?;
         let (records_map, other_map) = if options.stamps { ("STAMPED", "RECORDS") } else { ("RECORDS", "STAMPED") };
 
@@ -129,6 +137,7 @@ impl Tracer {
             .map_max_entries(records_map, places)
             .map_max_entries(other_map, 1)
             .map_max_entries("TAKEN", cpus)
+            .map_max_entries("TALLIES", if in_kernel { MAX_TALLIES as u32 } else { 1 })
             .load(&object)
             .context("load the eBPF object")?;
 
@@ -136,6 +145,10 @@ impl Tracer {
         let taken = Arc::new(mapped(&ebpf, "TAKEN", Ring::taken_bytes(cpus), true)?);
         let rings =
             online.into_iter().map(|cpu| Ring::new(cpu, shape, Arc::clone(&records), Arc::clone(&taken))).collect();
+        let tallies = match in_kernel {
+            true => Some(Tallies::new(mapped(&ebpf, "TALLIES", Tallies::BYTES, false)?)),
+            false => None,
+        };
         let wake = take(&mut ebpf, "WAKE")?;
         fill(&mut ebpf, "TGIDS", options.tgids.as_deref())?;
         fill(&mut ebpf, "VCPU_IDS", options.vcpu_ids.as_deref())?;
@@ -159,7 +172,7 @@ impl Tracer {
         let (sites, links, probes) = (options.sites.clone(), Vec::new(), Vec::new());
         let reads_directly = cast.is_some();
         let mut tracer =
-            Self { ebpf, programs, sites, links, probes, rings, wake, reads_directly, counters, passed, log };
+            Self { ebpf, programs, sites, links, probes, rings, wake, tallies, reads_directly, counters, passed, log };
         for (name, _) in tracer.programs.clone() {
             tracer.program(name)?.load().with_context(|| format!("load program {name}"))?;
         }
@@ -219,14 +232,28 @@ impl Tracer {
         &mut self.rings
     }
 
+    /// Where entries are counted.
+    pub fn aggregation(&self) -> Aggregation {
+        if self.tallies.is_some() { Aggregation::InKernel } else { Aggregation::Records }
+    }
+
+    /// What the programs count themselves, where they do.
+    pub fn tallies(&mut self) -> Option<&mut Tallies> {
+        self.tallies.as_mut()
+    }
+
     /// A descriptor of its own that becomes readable when the programs wake user space.
     pub fn wake_up(&self) -> io::Result<OwnedFd> {
         self.wake.as_fd().try_clone_to_owned()
     }
 
-    /// Forgets the wake-ups that were.
-    pub fn forget_wake_ups(&mut self) {
-        while self.wake.next().is_some() {}
+    /// Forgets the wake-ups that were; whether there were any.
+    pub fn forget_wake_ups(&mut self) -> bool {
+        let mut woken = false;
+        while self.wake.next().is_some() {
+            woken = true;
+        }
+        woken
     }
 
     /// Whether the programs load from kernel memory themselves, instead of through a helper.
@@ -310,6 +337,7 @@ fn configure(found: &Config, options: &Options, shape: Shape, cast: Option<Cast>
     config.set(Slot::RingRecords, shape.records);
     config.set(Slot::WakeEvery, (shape.records / 4).max(1));
     config.set(Slot::CastType, cast.map_or(ABSENT, |cast| cast.structure.into()));
+    config.set(Slot::InKernel, options.aggregation == Aggregation::InKernel);
     config.set(Slot::ExactWrites, options.exact_writes);
     config.set(Slot::TscToNs, options.stopwatch.and_then(|s| tsc_to_ns_factor(s.tsc_khz)).map_or(ABSENT, i64::from));
     if !options.stamps {

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 
 use crate::{
     bpf::DEFAULT_RING_BYTES, calibrate::exits::Exit, columns::Column, compare::condition::Condition, guest::Scenario,
+    recording::Aggregation,
     trigger::Clause,
 };
 
@@ -135,9 +136,13 @@ pub struct RecordArgs {
     /// What to trace
     #[command(flatten)]
     pub targets: Targets,
-    /// Size of each CPU's ring in KiB: a power of two; an entry takes 104 bytes
+    /// Size of each CPU's ring in KiB: a power of two; an entry takes 96 bytes
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024)]
     pub ring_kib: u32,
+    /// Where to count entries: 'in-kernel' costs a busy host less, and knows values to 1.6 % instead of 0.1 %
+    #[arg(long, value_name = "WHERE", value_enum, default_value = "records", hide_possible_values = true,
+          conflicts_with_all = ["exact_writes", "verify_writes", "events", "flight_recorder"])]
+    pub aggregate: Aggregation,
     /// Count every VMCS control write with the companion patch; latencies are not shown then
     #[arg(long)]
     pub exact_writes: bool,

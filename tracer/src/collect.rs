@@ -18,7 +18,8 @@ use crate::{
     clock::monotonic_ns,
     events::Tap,
     gathering::Gathering,
-    interval::{Interval, Totals, TracedTimerExits, Vm},
+    interval::{Interval, Key, Totals, TracedTimerExits, Vm},
+    recording::Aggregation,
     vm,
 };
 
@@ -36,7 +37,8 @@ const MAX_VMS: usize = 65_536;
 /// The balance at the end of a collection, by two independent witnesses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accounting {
-    /// what the kernel counted and what arrived agree on every CPU: `entries == delivered + dropped`
+    /// what the kernel counted and what arrived agree on every CPU (of entries counted in the kernel: of all CPUs together):
+    /// `entries == delivered + dropped`
     pub exact: bool,
     /// vCPUs that were running their guest when the programs were detached
     pub open: u64,
@@ -51,7 +53,7 @@ pub struct CpuAccount {
     pub cpu: u32,
     /// rounds closed, by the kernel's counter
     pub entries: u64,
-    /// records that arrived
+    /// records that arrived; of entries counted in the kernel, all that were not dropped
     pub delivered: u64,
     /// rounds that found the ring full, by the kernel's counter
     pub dropped: u64,
@@ -121,6 +123,8 @@ struct Collector {
     arrived: Vec<Arrived>,
     counters: Vec<Counters>,
     sites: Vec<u64>,
+    /// entries that the programs counted themselves, as far as they were read
+    tallied: u64,
     gathering: Gathering,
     /// where single events go, too
     events: Option<Tap>,
@@ -136,6 +140,7 @@ impl Collector {
             arrived: vec![Arrived::default(); cpus],
             counters: Vec::new(),
             sites: Vec::new(),
+            tallied: 0,
             gathering: Gathering::of(Interval::starting(monotonic_ns())),
             events,
         }
@@ -146,7 +151,14 @@ impl Collector {
         let Self { tracer, vms, arrived, gathering, events, .. } = self;
         let began_ns = events.as_ref().map_or(0, |_| monotonic_ns());
         let mut records = 0;
-        tracer.forget_wake_ups();
+        let woken = tracer.forget_wake_ups();
+        if let Some(tallies) = tracer.tallies().filter(|_| woken) {
+            // A new vCPU: its process is asked for a name while there is one.
+            for whose in tallies.whose() {
+                vms.get(whose.tgid, whose.kvm);
+            }
+            return 0;
+        }
         for ring in tracer.rings() {
             let arrived = &mut arrived[ring.cpu as usize];
             records += ring.drain(BATCH, |bytes| {
@@ -174,6 +186,21 @@ impl Collector {
         records
     }
 
+    /// Brings what the programs counted themselves into the current interval.
+    fn tally(&mut self) {
+        let Self { tracer, vms, gathering, tallied, .. } = self;
+        let Some(tallies) = tracer.tallies() else { return };
+        tallies.take(|growth| {
+            let vm = vms.get(growth.whose.tgid, growth.whose.kvm);
+            let interval = &mut gathering.interval;
+            interval.add(Key::of(vm.id, growth.whose.vcpu, &growth.outline), &growth.series, vm);
+            interval.totals.entries += growth.series.entries();
+            interval.totals.delivered += growth.series.entries();
+            interval.totals.shadow_pin_writes += growth.pin_writes;
+            *tallied += growth.series.entries();
+        });
+    }
+
     /// Brings the kernel's counts of what is no entry into the current interval.
     fn count(&mut self) -> Result<()> {
         let now = self.tracer.counters()?;
@@ -182,6 +209,12 @@ impl Collector {
         let Totals { unmatched: u, td_entries: td, .. } = &mut self.gathering.interval.totals;
         *u += sum(&now, unmatched) - sum(&self.counters, unmatched);
         *td += sum(&now, |c| c.td_entries) - sum(&self.counters, |c| c.td_entries);
+        if self.tracer.tallies().is_some() {
+            // No number tells of them, as those of records do.
+            let dropped = sum(&now, |c| c.dropped) - sum(&self.counters, |c| c.dropped);
+            self.gathering.interval.totals.entries += dropped;
+            self.gathering.interval.totals.dropped += dropped;
+        }
         if self.tracer.traces_timer_exits() {
             let change = |cause: usize| {
                 let of = |c: &[Counters]| c.iter().map(|c| c.traced_timer_exits[cause]).sum::<u64>();
@@ -201,6 +234,7 @@ impl Collector {
 
     /// The current interval, complete up to now; the next one begins.
     fn cut(&mut self) -> Result<Interval> {
+        self.tally();
         self.count()?;
         let now = monotonic_ns();
         self.tracer.flush_log();
@@ -215,10 +249,9 @@ impl Collector {
         let mut kernel = self.tracer.counters()?;
         for _ in 0..LAST_LOOKS {
             while self.drain() > 0 {}
+            self.tally();
             kernel = self.tracer.counters()?;
-            let balanced =
-                |(cpu, c): (usize, &Counters)| c.rounds == self.arrived.get(cpu).map_or(0, |a| a.delivered) + c.dropped;
-            if kernel.iter().enumerate().all(balanced) {
+            if self.is_balanced(&kernel) {
                 break;
             }
             // A program may still be running on another CPU for a moment after it was detached.
@@ -227,14 +260,17 @@ impl Collector {
         if let Some(events) = self.events.take() {
             events.finish();
         }
-        let mut accounting = Accounting { exact: true, ..Accounting::default() };
+        let mut accounting = Accounting { exact: self.is_balanced(&kernel), ..Accounting::default() };
+        let in_kernel = self.tracer.tallies().is_some();
         for (cpu, c) in kernel.iter().enumerate() {
-            let arrived = self.arrived.get(cpu).copied().unwrap_or_default();
+            let mut arrived = self.arrived.get(cpu).copied().unwrap_or_default();
+            if in_kernel {
+                arrived = Arrived { last_seq: c.rounds, delivered: c.rounds - c.dropped, malformed: 0 };
+            }
             // Drops behind the last record that arrived leave no gap; the kernel's counter tells of them.
             let trailing = c.rounds.saturating_sub(arrived.last_seq + arrived.malformed);
             self.gathering.interval.totals.entries += c.rounds.saturating_sub(arrived.last_seq);
             self.gathering.interval.totals.dropped += trailing;
-            accounting.exact &= c.rounds == arrived.delivered + c.dropped;
             if c.rounds > 0 {
                 let account =
                     CpuAccount { cpu: cpu as u32, entries: c.rounds, delivered: arrived.delivered, dropped: c.dropped };
@@ -246,6 +282,16 @@ impl Collector {
         let ended = sum(|c| c.rounds + c.unmatched_entries + c.td_entries + c.no_state);
         accounting.open = sum(|c| c.entry_events).saturating_sub(ended);
         Ok((self.cut()?, accounting))
+    }
+
+    /// Whether what arrived, or was counted in the kernel, and what the kernel says of it are the same.
+    fn is_balanced(&self, kernel: &[Counters]) -> bool {
+        if self.tracer.aggregation() == Aggregation::InKernel {
+            // Of all CPUs together: a series is its vCPU's, wherever that runs.
+            return kernel.iter().map(|c| c.rounds - c.dropped).sum::<u64>() == self.tallied;
+        }
+        let arrived = |cpu: usize| self.arrived.get(cpu).map_or(0, |a| a.delivered);
+        kernel.iter().enumerate().all(|(cpu, c)| c.rounds == arrived(cpu) + c.dropped)
     }
 
     fn wake_up(&self) -> Result<AsyncFd<OwnedFd>> {

@@ -255,6 +255,12 @@ impl Interval {
         *self = gathering.finish();
     }
 
+    /// Adds to a series, which introduces its VM.
+    pub fn add(&mut self, key: Key, series: &Series, vm: &Arc<Vm>) {
+        self.vms.entry(vm.id).or_insert_with(|| Arc::clone(vm));
+        self.series.entry(key).or_default().merge(series);
+    }
+
     /// Adds another interval. Both must number VMs alike.
     pub fn merge(&mut self, other: &Interval) {
         if self.length_ns == 0 && self.series.is_empty() {

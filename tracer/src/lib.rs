@@ -42,6 +42,7 @@ pub mod ring;
 pub mod schedule;
 pub mod sites;
 pub mod stopwatch;
+pub mod tallies;
 pub mod terminal;
 pub mod trace;
 pub mod trigger;

@@ -101,6 +101,7 @@ fn header(sources: &[Source], command: Vec<String>) -> Header {
         policy: common(sources, Source::policy).unwrap_or(Policy::Unknown),
         pin_writes_source: common(sources, |s| s.header.pin_writes_source).unwrap_or(PinSource::None),
         latency: Report { sources: sources.to_vec(), ..Report::default() }.latency(),
+        aggregation: Report { sources: sources.to_vec(), ..Report::default() }.aggregation(),
         timer: common(sources, |s| s.header.timer.clone()).flatten(),
         tickless_cpus: common(sources, |s| s.header.tickless_cpus.clone()).unwrap_or_default(),
         stopwatch: common(sources, |s| s.header.stopwatch).flatten(),

@@ -25,7 +25,7 @@ use crate::{
     module::{self, Change, Watch},
     output, policy,
     process::{Endings, GRACE, command_code, end, exit_of, refuse_unknown, start},
-    recording::{End, FORMAT, Header, Latency, PinSource, VERSION, Writer},
+    recording::{Aggregation, End, FORMAT, Header, Latency, PinSource, VERSION, Writer},
     say,
     sites::{self, Site},
     stopwatch,
@@ -48,13 +48,18 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
              -> --verify-writes works without it; patches/README.md says how to build it"
         );
     }
+    let in_kernel = args.aggregate == Aggregation::InKernel;
+    if in_kernel && facts.stopwatch == Some(true) {
+        say!("--aggregate in-kernel has no transition_ns of the stopwatch: leave it out for that");
+    }
     let exact_writes = args.exact_writes || args.verify_writes && layout.companion.vmcs_write;
     let options = Options {
         exact_writes,
         // Not by default: a program on a tracepoint of kvm_intel keeps the module from being unloaded.
         timer_exits: layout.companion.timer_exit && (exact_writes || args.verify_writes),
         sites,
-        stopwatch: stopwatch::start(&facts)?,
+        stopwatch: if in_kernel { None } else { stopwatch::start(&facts)? },
+        aggregation: args.aggregate,
         stamps: false,
         ring_bytes: args
             .ring_kib
@@ -118,6 +123,7 @@ pub fn header(facts: &Facts, layout: &Layout, options: &Options, interval: Durat
         policy: facts.policy,
         pin_writes_source: if options.exact_writes { PinSource::Tracepoint } else { pin_source(&layout.config) },
         latency: Latency::Clean,
+        aggregation: options.aggregation,
         timer: facts.timer.clone(),
         tickless_cpus: facts.tickless_cpus.clone(),
         stopwatch: options.stopwatch,

@@ -8,7 +8,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicU64,
+            AtomicU32, AtomicU64,
             Ordering::{Acquire, Release},
         },
     },
@@ -50,6 +50,13 @@ impl Mapping {
         assert!(at.is_multiple_of(8) && at + 8 <= self.bytes, "word at {at} of {} bytes", self.bytes);
         // SAFETY: inside the mapping, aligned, and only touched as an atomic while it may change.
         unsafe { AtomicU64::from_ptr(self.at.as_ptr().add(at).cast()) }
+    }
+
+    /// The four bytes at an offset, which others may write at any time.
+    pub fn half(&self, at: usize) -> &AtomicU32 {
+        assert!(at.is_multiple_of(4) && at + 4 <= self.bytes, "half a word at {at} of {} bytes", self.bytes);
+        // SAFETY: as in `word`.
+        unsafe { AtomicU32::from_ptr(self.at.as_ptr().add(at).cast()) }
     }
 
     /// Bytes at an offset.

@@ -13,7 +13,11 @@ use tracer_common::{
     Config, Counters, Event, Flags, Isa, Outline, Slot, StampedEvent,
     rules::{TimerCause, Writes},
 };
-use vmentry::{bpf::Options, layout::ExitArguments, recording::Stopwatch};
+use vmentry::{
+    bpf::Options,
+    layout::ExitArguments,
+    recording::{Aggregation, Stopwatch},
+};
 
 fn bed() -> Bed {
     Bed::new(config(), Options::default())
@@ -430,4 +434,54 @@ fn more_vcpus_than_there_are_places_forget_the_one_entered_longest_ago() {
         }
     }
     assert_eq!(bed.round(0, 12).previous.reason(), Some(12));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_the_programs_count_themselves_is_what_records_tell() {
+    let options = Options { aggregation: Aggregation::InKernel, ..Options::default() };
+    let mut bed = Bed::new(config(), options);
+    bed.set(0, VMCS01 + PIN, 0x3f);
+    for n in 0..97 {
+        bed.entry(n % 2, HERE, false);
+        bed.exit(n % 2, HERE, VMX, if n % 7 == 0 { 52 } else { 10 });
+    }
+    assert_eq!((bed.events().len(), bed.counters().rounds, bed.counters().dropped), (0, 97, 0));
+    let mut seen = Vec::new();
+    bed.tracer.tallies().unwrap().take(|growth| seen.push(growth));
+    let of = |vcpu, reason| {
+        let series = seen.iter().filter(|g| g.whose.vcpu == vcpu && g.outline.reason() == Some(reason));
+        series.fold((0, 0, 0), |sum, g| {
+            (sum.0 + g.series.entries(), sum.1 + g.series.exit_to_entry.count(), sum.2 + g.pin_writes)
+        })
+    };
+    // 0, 14, .. 84 and 7, 21, .. 91 end in timer exits; the last round of each vCPU has no entry after it.
+    assert_eq!((of(0, 52), of(0, 10)), ((7, 7, 1), (42, 41, 0)));
+    assert_eq!((of(1, 52), of(1, 10)), ((7, 7, 0), (41, 40, 0)));
+    assert!(seen.iter().all(|g| g.whose.tgid == std::process::id() && g.whose.kvm == bed.address + KVM_AT as u64));
+    bed.entry(0, HERE, false);
+    bed.exit(0, HERE, VMX, 10);
+    let mut grown = Vec::new();
+    bed.tracer.tallies().unwrap().take(|g| grown.push((g.outline.reason(), g.series.entries(), g.series.exit_to_entry.count())));
+    assert_eq!(grown, [(Some(10), 1, 1)], "only what has come since");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn series_that_find_no_place_are_dropped_and_counted() {
+    let options = Options { aggregation: Aggregation::InKernel, ..Options::default() };
+    let mut bed = Bed::new(config(), options);
+    const REASONS: u32 = 6000;
+    for reason in 0..REASONS {
+        bed.entry(0, HERE, false);
+        bed.exit(0, HERE, VMX, 1000 + reason);
+    }
+    let (mut series, mut entries) = (0, 0);
+    bed.tracer.tallies().unwrap().take(|growth| {
+        series += 1;
+        entries += growth.series.entries();
+    });
+    let c = bed.counters();
+    assert_eq!((c.rounds, c.rounds - c.dropped), (REASONS.into(), entries));
+    assert!((3500..=4096).contains(&series), "{series} series");
 }

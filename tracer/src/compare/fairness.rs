@@ -4,7 +4,7 @@ use super::{Options, Setting};
 use crate::{
     host::Host,
     layout::Vendor,
-    recording::{Latency, PinSource},
+    recording::{Aggregation, Latency, PinSource},
     report::Source,
 };
 
@@ -86,7 +86,11 @@ fn differences(a: &[Source], b: &[Source], out: &mut Vec<String>) {
     };
     let build =
         |s: &Source| s.header.host.build_ids.iter().map(|(m, id)| format!("{m} {id}")).collect::<Vec<_>>().join(", ");
-    let facts: [Fact; 10] = [
+    let facts: [Fact; 11] = [
+        ("where entries were counted", &|s| match s.header.aggregation {
+            Aggregation::Records => "records, to 0.1 %".into(),
+            Aggregation::InKernel => "in the kernel, to 1.6 %".into(),
+        }),
         ("source of pin writes (not compared)", &pin),
         ("CPU", &|s| s.header.host.cpu.clone()),
         ("microcode", &|s| s.header.host.microcode.clone().unwrap_or_else(|| "n/a".into())),

@@ -71,6 +71,9 @@ fn summary(report: &Report) -> String {
         let text = "the CPU was emulated in software; counts are right, times are no times of any CPU";
         out += &callout(Kind::Alarm, "EMULATED", text);
     }
+    if let Some(note) = report.aggregation().note() {
+        out += &callout(Kind::Answer, "COARSE", note);
+    }
     out += &match report.latency() {
         Latency::Clean => String::new(),
         Latency::Disturbed => callout(Kind::Alarm, "NO LATENCIES", NOT_SHOWN),

@@ -57,6 +57,7 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
         "length_ns": report.whole.length_ns,
         "exact": report.is_exact(),
         "latency": report.latency(),
+        "aggregation": report.aggregation(),
         "transition_source": same(report.sources.iter().map(|s| json!(s.header.transition_source())).collect()),
         "stopwatch_tick_ns": same(report.sources.iter().map(|s| json!(s.header.stopwatch.and_then(|w| w.tick_ns()))).collect()),
         "totals": {

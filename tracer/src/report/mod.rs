@@ -17,7 +17,7 @@ use crate::{
     histogram::Histogram,
     interval::{Interval, Key, Series, Vm},
     reasons,
-    recording::Latency,
+    recording::{Aggregation, Latency},
     sites::Site,
 };
 
@@ -279,6 +279,12 @@ impl Report {
     pub fn latency(&self) -> Latency {
         let of = |l| self.sources.iter().any(|s| s.header.latency == l);
         [Latency::Disturbed, Latency::DisturbedButAsked].into_iter().find(|&l| of(l)).unwrap_or_default()
+    }
+
+    /// Where entries were counted: the coarsest of the recordings.
+    pub fn aggregation(&self) -> Aggregation {
+        let in_kernel = self.sources.iter().any(|s| s.header.aggregation == Aggregation::InKernel);
+        if in_kernel { Aggregation::InKernel } else { Aggregation::Records }
     }
 
     /// The VMWRITE sites and their counts; none where several recordings have different ones.

@@ -34,6 +34,9 @@ pub fn render(report: &Report, view: &View) -> String {
             if report.whole.totals.delivered > 0 { " pass the filters\n" } else { " were recorded: did a VM run?\n" };
         return out;
     }
+    if let Some(note) = report.aggregation().note() {
+        let _ = write!(out, "\n{note}\n");
+    }
     match report.latency() {
         Latency::Disturbed => {
             out += "\nlatencies are not shown: hooks on VMCS writes ran between kvm_entry and the VM entry. Record again without\n\

@@ -33,14 +33,16 @@ pub struct Arguments {
     /// Rounds, each tool between two untraced runs in every one
     #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: u64,
-    /// Only these tools: record, ftrace_hist, ftrace_buffer, perf_stat, perf_kvm, trace_cmd
+    /// Only these tools: record, in_kernel, live, ftrace_hist, ftrace_buffer, perf_stat, perf_kvm, trace_cmd
     #[arg(long, value_name = "TOOL,..", value_delimiter = ',')]
     tool: Vec<String>,
 }
 
 /// A tool, and the Debian package that has it; none for what the machine has anyway.
-const TOOLS: [(&str, &str, Option<debian::Need>); 6] = [
+const TOOLS: [(&str, &str, Option<debian::Need>); 8] = [
     ("record", "vmentry record", None),
+    ("in_kernel", "vmentry record --aggregate in-kernel", None),
+    ("live", "vmentry live", None),
     ("ftrace_hist", "ftrace hist trigger, count by reason", None),
     ("ftrace_buffer", "ftrace buffer, no reader", None),
     ("perf_stat", "perf stat, 2 tracepoints", Some(("perf", "linux-perf"))),
@@ -242,7 +244,7 @@ fn counted(run: &Run, count: u64) -> Result<String> {
     let stored =
         read("bytes").trim().parse::<f64>().map(|b| format!(", {:.1} B/exit", b / count as f64)).unwrap_or_default();
     Ok(match run.tool.as_str() {
-        "record" => {
+        "record" | "in_kernel" => {
             let report = json(&beside("report"))?;
             let rows = report["series"].as_array().into_iter().flatten();
             let cpuids: u64 = rows.filter(|r| r["exit_reason"] == "CPUID").map(|r| number(&r["entries"])).sum();
