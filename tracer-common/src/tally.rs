@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn an_outline_keeps_what_a_series_is_told_by() {
-        let flags = Flags::LEVEL_KNOWN | Flags::L2 | Flags::REASON_KNOWN | Flags::PIN_WRITES_KNOWN | Flags::IMMEDIATE_KNOWN;
+        let flags =
+            Flags::LEVEL_KNOWN | Flags::L2 | Flags::REASON_KNOWN | Flags::PIN_WRITES_KNOWN | Flags::IMMEDIATE_KNOWN;
         let cpuid = Outline { exit_reason: 0x8000_000a, flags: flags | Flags::PIN_READ, pin_writes: 2, isa: 1 };
         let kept = outline(what(&cpuid));
         assert_eq!((kept.reason(), kept.is_l2(), kept.known_pin_writes()), (Some(0x8000_000a), Some(true), Some(1)));

@@ -32,7 +32,8 @@ use tracer_common::{
 use crate::{
     kernel::{probe, read, slot},
     maps::{
-        COUNTERS, RECORDS, SITES, SPARE, STAMPED, TAKEN, TALLIES, TGIDS, VCPU_IDS, VcpuState, WAKE, new_state, state, tally,
+        COUNTERS, RECORDS, SITES, SPARE, STAMPED, TAKEN, TALLIES, TGIDS, VCPU_IDS, VcpuState, WAKE, new_state, state,
+        tally,
     },
 };
 
@@ -277,7 +278,17 @@ fn on_exit(vcpu: u64, isa: u64) {
         let exec_exit = read(state.loaded_vmcs, Slot::VmcsExec).unwrap_or(0);
         let exec_entry = state.exec_entry;
         // SAFETY: as above; the place is one of STAMPED.
-        unsafe { place.cast::<StampedEvent>().write(StampedEvent { event, entry_tsc, exit_tsc, number, mark, exec_entry, exec_exit }) };
+        unsafe {
+            place.cast::<StampedEvent>().write(StampedEvent {
+                event,
+                entry_tsc,
+                exit_tsc,
+                number,
+                mark,
+                exec_entry,
+                exec_exit,
+            })
+        };
     }
     if !sent {
         counters.dropped += 1;

@@ -37,16 +37,14 @@ fn main() {
         ("vmentry --aggregate in-kernel: VMX", true, in_kernel),
         ("the same: entries and exits only", false, in_kernel),
     ];
-    let mut beds = kinds.map(
-        |(label, offsets, aggregation)| {
-            let config = if offsets { config() } else { tracer_common::Config::empty() };
-            let mut bed = Bed::new(config, Options { aggregation, ..Options::default() });
-            // Neither new nor replaced: the state that is kept belongs to this vCPU.
-            bed.set(0, EXITS, 5);
-            bed.arena.set(0, *bed.memory, 0).unwrap();
-            (label, bed)
-        },
-    );
+    let mut beds = kinds.map(|(label, offsets, aggregation)| {
+        let config = if offsets { config() } else { tracer_common::Config::empty() };
+        let mut bed = Bed::new(config, Options { aggregation, ..Options::default() });
+        // Neither new nor replaced: the state that is kept belongs to this vCPU.
+        bed.set(0, EXITS, 5);
+        bed.arena.set(0, *bed.memory, 0).unwrap();
+        (label, bed)
+    });
     for name in ["floor_empty", "floor_clock", "floor_ring", "floor_clock_ring"] {
         floor(&mut beds[0].1, name).load().unwrap();
     }

@@ -6,8 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 
 use crate::{
     bpf::DEFAULT_RING_BYTES, calibrate::exits::Exit, columns::Column, compare::condition::Condition, guest::Scenario,
-    recording::Aggregation,
-    trigger::Clause,
+    recording::Aggregation, trigger::Clause,
 };
 
 /// Measures VM-entry latency, pin-control VMCS writes per entry and spurious VMX-preemption-timer exits of KVM hosts.
@@ -86,6 +85,9 @@ pub enum ReportFormat {
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
+    /// Measure what tracing costs here, too: runs a small guest untraced and traced by turns, for some seconds; needs root
+    #[arg(long)]
+    pub overhead: bool,
     /// How to print: text, or json (its fields are in the README)
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: Format,

@@ -29,6 +29,7 @@ pub mod merging;
 pub mod metrics;
 pub mod module;
 pub mod output;
+pub mod overhead;
 mod perfetto;
 pub mod policy;
 pub mod probe;

@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser};
 use vmentry::{
     ab, calibrate, check,
     cli::{CheckArgs, Cli, Command, ExerciseArgs, Format, LiveArgs},
-    comparing, exporting, guest, live, merging, output, policy, record, reporting, say,
+    comparing, exporting, guest, live, merging, output, overhead, policy, record, reporting, say,
 };
 
 fn main() -> ExitCode {
@@ -46,9 +46,19 @@ fn run(cli: &Cli) -> Result<ExitCode> {
 fn check(args: &CheckArgs) -> Result<ExitCode> {
     let facts = check::gather(true);
     let problems = facts.problems();
+    let overhead = if args.overhead { Some(overhead::measure(&facts)?) } else { None };
     match args.format {
-        Format::Text => output::print(&check::text(&facts, &problems))?,
-        Format::Json => output::print(&(serde_json::to_string_pretty(&check::json(&facts, &problems))? + "\n"))?,
+        Format::Text => {
+            let overhead = overhead.map(|o| overhead::text(&o, facts.host.caveat().as_deref())).unwrap_or_default();
+            output::print(&(check::text(&facts, &problems) + &overhead))?;
+        }
+        Format::Json => {
+            let mut json = check::json(&facts, &problems);
+            if let Some(overhead) = overhead {
+                json["overhead"] = serde_json::to_value(overhead)?;
+            }
+            output::print(&(serde_json::to_string_pretty(&json)? + "\n"))?;
+        }
     }
     Ok(if check::has_errors(&problems) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -118,7 +118,9 @@ impl Aggregation {
     pub const fn note(self) -> Option<&'static str> {
         match self {
             Self::Records => None,
-            Self::InKernel => Some("values were counted in the kernel, by 32 classes to a doubling: each is known to 1.6 %"),
+            Self::InKernel => {
+                Some("values were counted in the kernel, by 32 classes to a doubling: each is known to 1.6 %")
+            }
         }
     }
 

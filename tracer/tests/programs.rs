@@ -462,7 +462,10 @@ fn what_the_programs_count_themselves_is_what_records_tell() {
     bed.entry(0, HERE, false);
     bed.exit(0, HERE, VMX, 10);
     let mut grown = Vec::new();
-    bed.tracer.tallies().unwrap().take(|g| grown.push((g.outline.reason(), g.series.entries(), g.series.exit_to_entry.count())));
+    bed.tracer
+        .tallies()
+        .unwrap()
+        .take(|g| grown.push((g.outline.reason(), g.series.entries(), g.series.exit_to_entry.count())));
     assert_eq!(grown, [(Some(10), 1, 1)], "only what has come since");
 }
 

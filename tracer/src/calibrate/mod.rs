@@ -38,7 +38,7 @@ use crate::{
     process::Endings,
     record, stopwatch,
 };
-use bench::{Bench, Settings};
+use bench::{Bench, RING_BYTES, Settings};
 use measure::{Measured, Plan};
 
 /// How long a run of the guest may take before it counts as hung.
@@ -92,7 +92,13 @@ pub fn run(args: &CalibrateArgs) -> Result<ExitCode> {
     let cpu = choose_cpu(args.cpu)?;
     let plan = plan(args, &facts, &layout);
     let stopwatch = stopwatch::start(&facts)?;
-    let options = Options { stamps: true, stopwatch, tgids: Some(vec![std::process::id()]), ..Options::default() };
+    let options = Options {
+        stamps: true,
+        stopwatch,
+        tgids: Some(vec![std::process::id()]),
+        ring_bytes: RING_BYTES,
+        ..Options::default()
+    };
     let tracer = Tracer::load(&layout, &options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
     let (measured, stopped) = runtime.block_on(watched(tracer, plan, cpu, args.work))?;

@@ -1,0 +1,263 @@
+//! `vmentry check --overhead`: what tracing costs on this very host. The built-in guest, which does nothing but exit, runs untraced and
+//! traced by turns; each traced run is held against the untraced ones before and after it.
+
+use std::{fmt::Write as _, io::Write as _, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
+
+use crate::{
+    bpf::{Options, Tracer},
+    check::{self, Facts},
+    collect::Collection,
+    guest::{self, Plan, Scenario},
+    reasons,
+    record::has_moving_line,
+    recording::Aggregation,
+    say,
+};
+
+/// CPUID exits of one run of the guest.
+const EXITS: u64 = 20_000;
+const ROUNDS: usize = 7;
+/// Rates for which the cost is put into words, exits/s of a vCPU.
+const RATES: [u64; 3] = [1_000, 10_000, 100_000];
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub struct Overhead {
+    /// CPUID exits of a run
+    exits: u64,
+    /// runs of each mode
+    rounds: usize,
+    /// ns of an untraced exit and all that belongs to it: least, median, most of the runs
+    untraced_ns: [f64; 3],
+    /// whether the programs load from kernel memory themselves, instead of through a helper
+    direct_loads: bool,
+    /// each mode
+    modes: Vec<Mode>,
+}
+
+/// A way of tracing. Three values are the least, median and most of the rounds.
+#[derive(Debug, Serialize)]
+struct Mode {
+    /// where entries are counted
+    aggregation: Aggregation,
+    /// ns of the vCPU's thread that an entry takes more than untraced
+    vcpu_ns: [f64; 3],
+    /// ns of this process' other threads per entry: the collector's, on whatever CPU
+    collector_ns: [f64; 3],
+    /// exits/s traced, as a share of those untraced
+    speed: [f64; 3],
+    /// entries that were lost
+    dropped: u64,
+    /// CPUID exits that were counted, of those there were
+    counted: u64,
+}
+
+/// One run of the guest, ns per exit.
+#[derive(Clone, Copy)]
+struct Run {
+    wall: f64,
+    thread: f64,
+    others: f64,
+    counted: u64,
+    dropped: u64,
+}
+
+/// Measures, which takes some seconds.
+pub fn measure(facts: &Facts) -> Result<Overhead> {
+    if let Some(errors) = check::errors(&facts.problems()) {
+        bail!("--overhead: cannot trace here:\n{errors}");
+    }
+    ensure!(
+        facts.dev_kvm,
+        "--overhead runs a guest, and /dev/kvm cannot be used: load kvm_intel or kvm_amd, and run as root"
+    );
+    let modes = [Aggregation::Records, Aggregation::InKernel];
+    let mut runs: Vec<(Option<Aggregation>, Run)> = Vec::new();
+    let mut direct_loads = false;
+    // The first run of all is one of cold caches.
+    run(facts, None, &mut direct_loads)?;
+    for round in 0..ROUNDS {
+        progress(round);
+        for mode in modes {
+            for mode in [None, Some(mode)] {
+                runs.push((mode, run(facts, mode, &mut direct_loads)?));
+            }
+        }
+    }
+    runs.push((None, run(facts, None, &mut direct_loads)?));
+    progress(ROUNDS);
+    let untraced = runs.iter().filter(|(mode, _)| mode.is_none()).map(|(_, run)| run.wall);
+    Ok(Overhead {
+        exits: EXITS,
+        rounds: ROUNDS,
+        untraced_ns: range(untraced.collect()),
+        direct_loads,
+        modes: modes.into_iter().map(|mode| of_mode(mode, &runs)).collect(),
+    })
+}
+
+fn of_mode(aggregation: Aggregation, runs: &[(Option<Aggregation>, Run)]) -> Mode {
+    let traced: Vec<_> = runs.windows(3).filter(|three| three[1].0 == Some(aggregation)).collect();
+    let costs = |f: fn(&Run, &Run, &Run) -> f64| range(traced.iter().map(|r| f(&r[0].1, &r[1].1, &r[2].1)).collect());
+    let sum = |f: fn(&Run) -> u64| traced.iter().map(|r| f(&r[1].1)).sum();
+    Mode {
+        aggregation,
+        vcpu_ns: costs(|before, run, after| run.thread - (before.thread + after.thread) / 2.0),
+        collector_ns: costs(|before, run, after| run.others - (before.others + after.others) / 2.0),
+        speed: costs(|before, run, after| (before.wall + after.wall) / 2.0 / run.wall),
+        dropped: sum(|run| run.dropped),
+        counted: sum(|run| run.counted),
+    }
+}
+
+fn run(facts: &Facts, mode: Option<Aggregation>, direct_loads: &mut bool) -> Result<Run> {
+    let plan = Plan { scenario: Scenario::Cpuid, count: EXITS, vcpus: 1, delta: Scenario::Cpuid.default_delta() };
+    let layout = facts.layout.as_ref().context("no layout, and no error about it")?;
+    let collection = match mode {
+        None => None,
+        Some(aggregation) => {
+            let tracer = Tracer::load(layout, &Options { aggregation, ..Options::default() })?;
+            *direct_loads = tracer.reads_directly();
+            Some(Collection::start(tracer, None)?)
+        }
+    };
+    let before = cpu_time()?;
+    let outcome = guest::run(&plan)?;
+    let spent = cpu_time()?.saturating_sub(before);
+    let vcpu = outcome.vcpus.first().context("the guest had no vCPU")?;
+    let per_exit = |ns: u64| ns as f64 / EXITS as f64;
+    let (mut counted, mut dropped) = (0, 0);
+    if let Some(mut collection) = collection {
+        collection.stop();
+        while let Some(interval) = collection.intervals.blocking_recv() {
+            let mine = interval.series.iter().filter(|(key, _)| {
+                key.reason.is_some_and(|reason| reasons::name(key.isa as u32, reason) == "CPUID")
+                    && interval.vms.get(&key.vm).is_some_and(|vm| vm.tgid == outcome.tgid)
+            });
+            counted += mine.map(|(_, series)| series.entries()).sum::<u64>();
+            dropped += interval.totals.dropped;
+        }
+        ensure!(
+            collection.join()?.exact,
+            "the kernel's count of entries and what arrived disagree: please report this as a bug"
+        );
+    }
+    let others = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX).saturating_sub(vcpu.cpu_ns);
+    Ok(Run { wall: per_exit(vcpu.run_ns), thread: per_exit(vcpu.cpu_ns), others: per_exit(others), counted, dropped })
+}
+
+/// CPU time of this process.
+fn cpu_time() -> Result<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec.
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) } != 0;
+    if failed {
+        return Err(std::io::Error::last_os_error()).context("read this process' CPU time");
+    }
+    Ok(Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0)))
+}
+
+fn progress(round: usize) {
+    if has_moving_line() {
+        let line = if round < ROUNDS { format!("round {} of {ROUNDS} ...", round + 1) } else { String::new() };
+        let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
+    } else if round == 0 {
+        say!("a guest runs untraced and traced by turns, {ROUNDS} rounds");
+    }
+}
+
+/// Least, median and most.
+fn range(mut values: Vec<f64>) -> [f64; 3] {
+    values.sort_by(f64::total_cmp);
+    match values.as_slice() {
+        [] => [f64::NAN; 3],
+        all => [all[0], all[all.len() / 2], all[all.len() - 1]],
+    }
+}
+
+/// For people.
+pub fn text(overhead: &Overhead, caveat: Option<&str>) -> String {
+    let three = |v: [f64; 3], digits: usize| v.map(|v| format!("{v:.digits$}")).join(" / ");
+    let mut out = format!(
+        "\noverhead: ns per VM entry of a guest that does nothing but exit ({} CPUID exits a run, {} rounds; least / median / most)\n",
+        overhead.exits, overhead.rounds
+    );
+    if let Some(caveat) = caveat {
+        let _ = writeln!(out, "{caveat}: these are no times of any CPU");
+    }
+    let _ = writeln!(out, "untraced exit  {}", three(overhead.untraced_ns, 0));
+    let _ = writeln!(
+        out,
+        "programs read kernel memory {}\n",
+        if overhead.direct_loads { "by loads" } else { "through a helper (loads need Linux 6.2 and the JIT)" }
+    );
+    let _ = writeln!(
+        out,
+        "{:<12} {:>22} {:>22} {:>20}  counted, lost",
+        "mode", "+ of the vCPU's", "+ of the collector's", "exits/s of untraced"
+    );
+    for mode in &overhead.modes {
+        let _ = writeln!(
+            out,
+            "{:<12} {:>22} {:>22} {:>20}  {} of {}, {}",
+            name(mode.aggregation),
+            three(mode.vcpu_ns, 0),
+            three(mode.collector_ns, 0),
+            three(mode.speed, 3),
+            mode.counted,
+            overhead.exits * overhead.rounds as u64,
+            mode.dropped,
+        );
+    }
+    let _ = writeln!(out, "\n{:<12} {}", "exits/s", RATES.map(|rate| format!("{rate:>10}")).join(" "));
+    for mode in &overhead.modes {
+        let share = |rate: u64| format!("{:>9.3}%", mode.vcpu_ns[1].max(0.0) * rate as f64 / 1e7);
+        let _ = writeln!(out, "{:<12} {}  of a vCPU's time", name(mode.aggregation), RATES.map(share).join(" "));
+    }
+    out
+}
+
+const fn name(aggregation: Aggregation) -> &'static str {
+    match aggregation {
+        Aggregation::Records => "records",
+        Aggregation::InKernel => "in-kernel",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(wall: f64, thread: f64) -> Run {
+        Run { wall, thread, others: 0.0, counted: 5, dropped: 1 }
+    }
+
+    #[test]
+    fn a_traced_run_is_held_against_the_untraced_ones_beside_it() {
+        let (records, in_kernel) = (Some(Aggregation::Records), Some(Aggregation::InKernel));
+        let runs = [
+            (None, run(1000.0, 900.0)),
+            (records, run(1500.0, 1300.0)),
+            (None, run(2000.0, 1100.0)),
+            (in_kernel, run(2500.0, 1250.0)),
+            (None, run(3000.0, 1300.0)),
+        ];
+        let mode = of_mode(Aggregation::Records, &runs);
+        assert_eq!((mode.vcpu_ns, mode.speed, mode.counted, mode.dropped), ([300.0; 3], [1.0; 3], 5, 1));
+        assert_eq!(of_mode(Aggregation::InKernel, &runs).vcpu_ns, [50.0; 3]);
+        let overhead = Overhead {
+            exits: 5,
+            rounds: 1,
+            untraced_ns: range(vec![3000.0, 1000.0, 2000.0]),
+            direct_loads: true,
+            modes: vec![mode],
+        };
+        let text = text(&overhead, Some("EMULATED"));
+        assert!(text.contains("1000 / 2000 / 3000") && text.contains("EMULATED"), "{text}");
+        // 300 ns of each of 10 000 exits are 3 ms of a second.
+        assert!(text.contains("0.300%"), "{text}");
+    }
+}
