@@ -42,6 +42,7 @@ pub fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {
         failures.equal("deadline exits on SVM", &totals["timer_exits"]["deadline"], Value::Null);
     }
 
+    failures.extend(in_kernel_against_records(&json(&out.join("in-kernel.json"))?, &report));
     failures.extend(calibration::on_a_stock_kernel(out, vmx)?);
     failures.extend(single_events(out)?);
 
@@ -65,6 +66,35 @@ pub fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {
         format!("no module: '{}' does not say what to do", refusal.trim())
     });
     Ok(failures.0)
+}
+
+/// What programs counted in the kernel against the records of the same entries.
+fn in_kernel_against_records(in_kernel: &Value, records: &Value) -> Failures {
+    let mut failures = balance("in the kernel", in_kernel);
+    let series = |report| -> BTreeMap<String, [Value; 4]> {
+        let dimensions = ["vm", "vcpu", "level", "isa", "exit_reason_code", "entry", "timer_cause"];
+        let key = |row: &Value| dimensions.map(|name| row[name].to_string()).join(" ");
+        let counts = |row: &Value| {
+            let of = |figure: &str, statistic: &str| row[figure][statistic].clone();
+            [
+                row["entries"].clone(),
+                of("exit_to_entry_ns", "count"),
+                of("pin_writes", "count"),
+                of("pin_writes", "max"),
+            ]
+        };
+        rows(report).iter().map(|row| (key(row), counts(row))).collect()
+    };
+    let (counted, recorded) = (series(in_kernel), series(records));
+    failures.equal("in the kernel: entries", &in_kernel["totals"]["entries"], records["totals"]["entries"].clone());
+    failures.equal("in the kernel: aggregation", &in_kernel["aggregation"], "in-kernel");
+    failures.check(!counted.is_empty(), || "in the kernel: no series".into());
+    for key in counted.keys().chain(recorded.keys()) {
+        failures.check(counted.get(key) == recorded.get(key), || {
+            format!("in the kernel: {key}: {:?} instead of {:?}", counted.get(key), recorded.get(key))
+        });
+    }
+    failures
 }
 
 /// Traces of single events that the script leaves, by name without suffix; `xtask test` puts their counts beside them as NAME-trace.json.
