@@ -53,8 +53,9 @@ fn bytes_of(event: &Event) -> Vec<u8> {
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(event).cast::<u8>(), Event::SIZE) }.to_vec()
 }
 
-/// Folds all records into an interval; ns.
-fn fold(records: &[Vec<u8>], vms: &[Arc<Vm>]) -> u64 {
+/// Folds all records into an interval; ns, series, and bytes of memory that the growing interval takes.
+fn fold(records: &[Vec<u8>], vms: &[Arc<Vm>]) -> (u64, usize, usize) {
+    let before = memory();
     let start = Instant::now();
     let mut gathering = Gathering::of(Interval::starting(0));
     for _ in 0..64 {
@@ -63,9 +64,17 @@ fn fold(records: &[Vec<u8>], vms: &[Arc<Vm>]) -> u64 {
             gathering.record(&event, &vms[(event.kvm >> 16) as usize % vms.len()]);
         }
     }
+    let bytes = memory().saturating_sub(before);
     let interval = gathering.finish();
     assert_eq!(interval.series.values().map(|s| s.entries()).sum::<u64>(), records.len() as u64 * 64);
-    start.elapsed().as_nanos() as u64
+    (start.elapsed().as_nanos() as u64, interval.series.len(), bytes)
+}
+
+/// Bytes that are allocated, by glibc's own account.
+fn memory() -> usize {
+    // SAFETY: a function without arguments.
+    let info = unsafe { libc::mallinfo2() };
+    info.uordblks + info.hblkhd
 }
 
 fn main() {
@@ -73,12 +82,16 @@ fn main() {
     for (vms, vcpus) in [(1, 1), (1, 8), (20, 8), (200, 16)] {
         let names: Vec<_> = (0..vms).map(|id| Arc::new(Vm { id, name: format!("vm{id}"), ..Vm::default() })).collect();
         let records = records(vms, vcpus);
-        let mut ns: Vec<u64> = (0..if once { 1 } else { RUNS }).map(|_| fold(&records, &names)).collect();
+        let folds: Vec<_> = (0..if once { 1 } else { RUNS }).map(|_| fold(&records, &names)).collect();
+        let (_, series, bytes) = folds[0];
+        let mut ns: Vec<u64> = folds.into_iter().map(|(ns, ..)| ns).collect();
         ns.sort_unstable();
         let rate = |ns: u64| records.len() as f64 * 64.0 * 1e3 / ns as f64;
         let (least, middle, most) = (rate(ns[ns.len() - 1]), rate(ns[ns.len() / 2]), rate(ns[0]));
         println!(
-            "{vms} VMs x {vcpus} vCPUs: {least:.2} / {middle:.2} / {most:.2} million events/s (least, median, most)"
+            "{vms} VMs x {vcpus} vCPUs: {least:.2} / {middle:.2} / {most:.2} million events/s (least, median, most); {series} series of \
+             VM, vCPU and reason, {:.1} kB each",
+            bytes as f64 / series as f64 / 1e3
         );
         if once {
             break;

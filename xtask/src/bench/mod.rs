@@ -19,7 +19,9 @@ pub struct Arguments {
 enum Bench {
     /// ns per VM entry of the programs on the running kernel, beside the least that any such programs can do; needs root
     Programs,
-    /// Events per second that user space decodes and folds, on one core
+    /// Events per second through the rings by number of CPUs, and what is dropped when they are too small; needs root
+    Ring,
+    /// Events per second that user space decodes and folds, on one core; time and peak memory of 'report' on up to 1 GB
     Collect,
     Peers(peers::Arguments),
 }
@@ -28,7 +30,8 @@ enum Bench {
 pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.bench {
         Bench::Programs => cargo_bench("programs"),
-        Bench::Collect => cargo_bench("collect"),
+        Bench::Ring => cargo_bench("ring"),
+        Bench::Collect => cargo_bench("collect").and_then(|()| cargo_bench("recordings")),
         Bench::Peers(arguments) => peers::run(arguments),
     }
 }

@@ -1,0 +1,111 @@
+//! What a long recording costs its reader: time and peak memory of `vmentry report` on recordings of 10 MB, 100 MB and 1 GB, and of
+//! `vmentry compare` on two of 100 MB. `cargo bench -p vmentry --bench recordings`; takes a minute and 1.3 GB of the folder for temporary
+//! files.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs::{self, File},
+    io::BufWriter,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Instant,
+};
+
+use tracer_common::{Event, Flags};
+use vmentry::{
+    compare::random::Random,
+    gathering::Gathering,
+    interval::{Interval, Vm},
+    recording::{Header, Writer},
+};
+
+/// A recording whose header is used: what it describes does not matter here.
+const LAB: &str = include_str!("../tests/data/lab.hlog");
+const VMS: u32 = 20;
+const VCPUS: u32 = 8;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// A second of a busy host: 160 vCPUs, seven exit reasons, 200 000 entries.
+fn interval(seed: u64) -> Interval {
+    let mut random = Random::new(seed);
+    let vms: Vec<_> = (0..VMS).map(|id| Arc::new(Vm { id, name: format!("vm{id}"), ..Vm::default() })).collect();
+    let mut gathering = Gathering::of(Interval::default());
+    let known = Flags::LEVEL_KNOWN | Flags::PIN_WRITES_KNOWN | Flags::REASON_KNOWN;
+    for _ in 0..200_000 {
+        let mut event = Event {
+            entry_ns: 0,
+            exit_ns: 600 + random.below(4000) as u64,
+            exit_to_entry_ns: 900 + random.below(9000) as u64,
+            exit_reason: [10, 12, 30, 32, 48, 1, 7][random.below(7)],
+            vcpu: random.below(VCPUS as usize) as u32,
+            flags: known,
+            isa: 1,
+            ..Event::default()
+        };
+        event.previous = event.outline();
+        gathering.record(&event, &vms[random.below(vms.len())]);
+    }
+    let mut interval = gathering.finish();
+    interval.length_ns = SECOND_NS;
+    (interval.totals.entries, interval.totals.delivered) = (200_000, 200_000);
+    interval
+}
+
+/// Writes intervals until the file has so many bytes; how many.
+fn write(path: &Path, header: &Header, intervals: &[Interval], bytes: u64) -> u64 {
+    let mut writer = Writer::new(BufWriter::new(File::create(path).unwrap()), header).unwrap();
+    let mut n = 0;
+    while fs::metadata(path).unwrap().len() < bytes {
+        let interval = &intervals[n as usize % intervals.len()];
+        writer.write(&Interval { start_ns: n * SECOND_NS, ..interval.clone() }).unwrap();
+        n += 1;
+    }
+    n
+}
+
+/// Runs `vmentry`; seconds and peak memory in MB.
+fn run(arguments: &[&str]) -> (f64, f64) {
+    let start = Instant::now();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vmentry"));
+    let child = command.args(arguments).stdout(Stdio::null()).spawn().unwrap();
+    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
+    // SAFETY: both pointers are valid; nobody else waits for the child.
+    let pid = unsafe { libc::wait4(child.id() as i32, &raw mut status, 0, usage.as_mut_ptr()) };
+    assert_eq!((pid, status), (child.id() as i32, 0), "{arguments:?}");
+    // SAFETY: filled in by wait4; all zeros is a value, too.
+    let usage = unsafe { usage.assume_init() };
+    (start.elapsed().as_secs_f64(), usage.ru_maxrss as f64 / 1e3)
+}
+
+fn main() {
+    // `cargo test` runs benches too, to see that they work.
+    let sizes: &[u64] = if std::env::args().any(|a| a == "--bench") { &[10, 100, 1000] } else { &[1] };
+    let header: Header = serde_json::from_str(LAB.lines().next().unwrap().trim_start_matches('#')).unwrap();
+    let intervals: Vec<_> = (1..=4).map(interval).collect();
+    let folder = std::env::temp_dir().join(format!("vmentry-bench-{}", std::process::id()));
+    fs::create_dir(&folder).unwrap();
+    println!("{VMS} VMs x {VCPUS} vCPUs, {} series an interval of a second", intervals[0].series.len());
+    println!("{:<24} {:>10} {:>8} {:>12} {:>8}", "command", "intervals", "s", "peak MB", "MB/s");
+    for &megabytes in sizes {
+        let path = folder.join("recording.hlog");
+        let n = write(&path, &header, &intervals, megabytes * 1_000_000);
+        let (seconds, peak) = run(&["report", path.to_str().unwrap()]);
+        let rate = megabytes as f64 / seconds;
+        println!("{:<24} {n:>10} {seconds:>8.2} {peak:>12.1} {rate:>8.0}", format!("report, {megabytes} MB"));
+    }
+    let sides: [PathBuf; 2] = ["a.hlog", "b.hlog"].map(|name| folder.join(name));
+    let megabytes = sizes[sizes.len() / 2];
+    let mut n = 0;
+    for (at, path) in (0..).zip(&sides) {
+        // An hour later: the same recording twice would be refused.
+        let mut header = header.clone();
+        header.anchor.unix_ns += at * 3600 * SECOND_NS;
+        n += write(path, &header, &intervals, megabytes * 1_000_000);
+    }
+    let (seconds, peak) = run(&["compare", sides[0].to_str().unwrap(), sides[1].to_str().unwrap()]);
+    let rate = 2.0 * megabytes as f64 / seconds;
+    println!("{:<24} {n:>10} {seconds:>8.2} {peak:>12.1} {rate:>8.0}", format!("compare, 2 x {megabytes} MB"));
+    fs::remove_dir_all(&folder).unwrap();
+}
