@@ -181,8 +181,8 @@ fn on_exit(vcpu: u64, isa: u64) {
     counters.rounds += 1;
     // SAFETY: a helper without arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let pid_tgid = bpf_get_current_pid_tgid();
     let in_kernel = slot(Slot::InKernel) == Some(1);
+    let pid_tgid = if in_kernel { 0 } else { bpf_get_current_pid_tgid() };
     // Before all else, so that the parts of the record need not wait for it.
     let (place, sent) = if in_kernel { (null_mut(), true) } else { place_of_record(counters, cpu) };
 

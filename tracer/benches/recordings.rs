@@ -66,6 +66,7 @@ fn write(path: &Path, header: &Header, intervals: &[Interval], bytes: u64) -> u6
 }
 
 /// Runs `vmentry`; seconds and peak memory in MB.
+#[allow(clippy::zombie_processes, reason = "wait4 waits, and tells the memory")]
 fn run(arguments: &[&str]) -> (f64, f64) {
     let start = Instant::now();
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmentry"));

@@ -299,7 +299,7 @@ pub struct AbArgs {
     /// What to trace
     #[command(flatten)]
     pub targets: Targets,
-    /// Size of each CPU's ring in KiB: a power of two; an entry takes 104 bytes
+    /// Size of each CPU's ring in KiB: a power of two; an entry takes 96 bytes
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024)]
     pub ring_kib: u32,
     /// Run this command and stop when it ends

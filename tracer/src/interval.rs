@@ -108,7 +108,7 @@ pub struct Totals {
     pub entries: u64,
     /// entries whose record arrived
     pub delivered: u64,
-    /// entries whose record found the ring full
+    /// entries whose record found the ring full; of entries counted in the kernel, those whose series found no place
     pub dropped: u64,
     /// kvm_entry without kvm_exit, kvm_exit without kvm_entry, and entries that found no room for their vCPU's state
     pub unmatched: u64,

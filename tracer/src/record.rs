@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::{sync::mpsc, time::Instant};
-use tracer_common::{Config, Slot};
+use tracer_common::{Config, Slot, tally::MAX_TALLIES};
 
 use crate::{
     bpf::{Options, Tracer},
@@ -380,7 +380,16 @@ impl Progress {
             if accounting.exact { "" } else { "; COUNTS DISAGREE" },
         );
         if dropped > 0 {
-            say!("dropped entries are missing from every figure: try --ring-kib {}", args.ring_kib.saturating_mul(4));
+            match args.aggregate {
+                Aggregation::Records => {
+                    let more = args.ring_kib.saturating_mul(4);
+                    say!("dropped entries are missing from every figure: try --ring-kib {more}");
+                }
+                Aggregation::InKernel => say!(
+                    "dropped entries are missing from every figure: the kernel keeps {MAX_TALLIES} series of vCPU and exit reason. Trace \
+                     fewer VMs (--vm), or leave out --aggregate in-kernel"
+                ),
+            }
         }
         if args.output != Path::new("-") {
             say!("next: vmentry report {}", args.output.display());

@@ -124,6 +124,14 @@ impl Aggregation {
         }
     }
 
+    /// What became of entries that were dropped.
+    pub const fn why_dropped(self) -> &'static str {
+        match self {
+            Self::Records => "ring full",
+            Self::InKernel => "no room for their series",
+        }
+    }
+
     fn is_usual(&self) -> bool {
         *self == Self::Records
     }

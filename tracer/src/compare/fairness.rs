@@ -194,9 +194,15 @@ mod tests {
         assert_eq!(warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false), Vec::<String>::new());
         b.header.host.kernel = "6.12.0".into();
         b.header.host.microcode = Some("0x2b".into());
+        b.header.aggregation = Aggregation::InKernel;
         b.end = None;
         let said = warnings(&[a], &[b], false).join("\n");
-        for part in ["kernel differs between the sides: A none; B 6.12.0", "A n/a; B 0x2b", "bb was cut off"] {
+        for part in [
+            "kernel differs between the sides: A none; B 6.12.0",
+            "A n/a; B 0x2b",
+            "B in the kernel, to 1.6 %",
+            "bb was cut off",
+        ] {
             assert!(said.contains(part), "{said}");
         }
     }

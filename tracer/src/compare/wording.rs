@@ -192,7 +192,7 @@ pub fn loss(side: &Side) -> Option<String> {
     let mut text = String::new();
     if lost > 0 {
         let share = 100.0 * lost as f64 / entries.max(1) as f64;
-        text = format!("{share:.3}% of {entries} entries: {dropped} dropped (ring full)");
+        text = format!("{share:.3}% of {entries} entries: {dropped} dropped");
         if malformed > 0 {
             text += &format!(", {malformed} malformed");
         }

@@ -138,7 +138,11 @@ fn totals(report: &Report, view: &View) -> String {
         "rounds closed by a kvm_exit, by the kernel's own count: delivered + dropped",
     );
     add("delivered", t.delivered.to_string(), "entries whose record arrived");
-    add("dropped", t.dropped.to_string(), "entries whose record found the ring full");
+    add(
+        "dropped",
+        t.dropped.to_string(),
+        "entries whose record found the ring full, or, counted in the kernel, no room for their series",
+    );
     add(
         "unmatched",
         t.unmatched.to_string(),
@@ -497,6 +501,16 @@ mod tests {
         let html = render(&report, &view());
         check(&html);
         assert!(html.contains("latencies are not shown") && !html.contains("50.0us"));
+    }
+
+    #[test]
+    fn coarse_values_are_called_so() {
+        let mut report = report();
+        assert!(!render(&report, &view()).contains("COARSE"));
+        report.sources[0].header.aggregation = crate::recording::Aggregation::InKernel;
+        let html = render(&report, &view());
+        check(&html);
+        assert!(html.contains("COARSE") && html.contains("known to 1.6 %"));
     }
 
     #[test]

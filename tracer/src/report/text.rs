@@ -73,7 +73,10 @@ pub fn loss(report: &Report) -> String {
         format!("no loss: {} entries, all delivered{cut}", t.entries)
     } else {
         let percent = 100.0 * (t.dropped + t.malformed + t.not_kept) as f64 / t.entries.max(1) as f64;
-        let mut parts = vec![format!("{} delivered", t.delivered), format!("{} dropped (ring full)", t.dropped)];
+        let mut parts = vec![
+            format!("{} delivered", t.delivered),
+            format!("{} dropped ({})", t.dropped, report.aggregation().why_dropped()),
+        ];
         if t.malformed > 0 {
             parts.push(format!("{} malformed", t.malformed));
         }
@@ -266,6 +269,18 @@ mod tests {
         let mut emulated = report();
         emulated.sources[0].header.host.emulated = true;
         assert!(render(&emulated, &view()).contains("EMULATED"));
+    }
+
+    #[test]
+    fn what_was_counted_in_the_kernel_is_said_to_be_coarse_and_lost_for_another_reason() {
+        let mut report = report();
+        assert!(!render(&report, &view()).contains("1.6 %"));
+        report.sources[0].header.aggregation = crate::recording::Aggregation::InKernel;
+        let text = render(&report, &view());
+        assert!(
+            text.contains("each is known to 1.6 %") && text.contains("5 dropped (no room for their series)"),
+            "{text}"
+        );
     }
 
     #[test]
