@@ -100,3 +100,21 @@ for round in $(seq $ROUNDS); do
     number=$((number + 1))
     tool_untraced $OUT/$round-$(printf %02d $number)-untraced
 done
+
+# What the kernel itself says of each program of a tool's: apart, since it reads the clock twice a program for that.
+for tool in $TOOLS; do
+    case $tool in
+    record) set -- vmentry record -o /tmp/stats.hlog ;;
+    in_kernel) set -- vmentry record --aggregate in-kernel -o /tmp/stats.hlog ;;
+    *) continue ;;
+    esac
+    "$@" 2> /dev/null &
+    until grep -q '#{"interval"' /tmp/stats.hlog 2> /dev/null; do sleep 0.1; done
+    echo 1 > /proc/sys/kernel/bpf_stats_enabled
+    guest /tmp/stats
+    echo 0 > /proc/sys/kernel/bpf_stats_enabled
+    cat /proc/$!/fdinfo/* 2> /dev/null | grep '^run_time_ns\|^run_cnt' > $OUT/$tool.programs
+    kill -INT $!
+    wait $!
+    rm /tmp/stats.hlog
+done

@@ -5,10 +5,10 @@
 pub const CAST_HELPER: u32 = 0x7fff_0001;
 
 /// A slot's place in the programs is the constant `PLACE + slot`, for which the loader puts the value in: a global would be a load more,
-/// of what the verifier knows anyway, each time.
-pub const PLACE: u64 = 0x766d_656e_7472_7900;
+/// of what the verifier knows anyway, each time. Negative, so that all slots are absent in an object that no loader has touched.
+pub const PLACE: u64 = 0xf66d_656e_7472_7900;
 
-/// Value of an absent slot, which no offset and no other value is.
+/// Value of an absent slot. A value that counts is never negative.
 pub const ABSENT: i64 = -1;
 
 macro_rules! slots {
@@ -105,7 +105,7 @@ impl Config {
     #[must_use]
     pub fn get(&self, slot: Slot) -> Option<i64> {
         let value = self.0[slot as usize];
-        (value != ABSENT).then_some(value)
+        (value >= 0).then_some(value)
     }
 }
 

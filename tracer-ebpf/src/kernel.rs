@@ -5,7 +5,7 @@ use core::arch::asm;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use tracer_common::{
     Slot,
-    config::{ABSENT, CAST_HELPER, PLACE},
+    config::{CAST_HELPER, PLACE},
 };
 
 /// A slot's value, or none where it is absent: a constant, by which the verifier drops dead branches.
@@ -34,7 +34,7 @@ pub fn slot(slot: Slot) -> Option<i64> {
     let value = constants!(
         VcpuKvm VcpuId StatExits StatGuestMode KvmVmType VmxExitReason VmxLoadedVmcs VmxVmcs01 VmxReqImmediate VmcsPin VmcsSoftDisabled SvmVmcb VmcbExitCode EntryHasImmediate ExactWrites GuestR8 VmcsExec TscToNs FilterTgid FilterVcpu WakeEvery RingRecords InKernel CastType
     );
-    (value != ABSENT).then_some(value)
+    (value >= 0).then_some(value)
 }
 
 /// Reads the field at `base` plus the slot's offset, an integer; none where the slot is absent or, as far as that is noticed, the read

@@ -182,10 +182,23 @@ fn print(out: &Path, count: u64) -> Result<()> {
             median(&of(|c| c.speed))
         );
     }
+    for (tool, title, _) in TOOLS {
+        let Ok(text) = text(&out.join(format!("{tool}.programs"))) else { continue };
+        let programs: Vec<_> =
+            programs(&text).iter().map(|(each, runs)| format!("{each:.0} a run, {runs} runs")).collect();
+        println!("{title}: its programs by the kernel's statistics, which are in it: {}", programs.join("; "));
+    }
     if !failed.is_empty() {
         bail!("{}(files in {})", failed, out.display());
     }
     Ok(())
+}
+
+/// Instructions a run, and runs, of each program that ran, from its file in fdinfo.
+fn programs(fdinfo: &str) -> Vec<(f64, u64)> {
+    let values: Vec<u64> = fdinfo.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse().ok()).collect();
+    let (pairs, _) = values.as_chunks::<2>();
+    pairs.iter().filter(|pair| pair[1] > 0).map(|[time, runs]| (*time as f64 / *runs as f64, *runs)).collect()
 }
 
 /// "min / median / max"
@@ -284,6 +297,12 @@ mod tests {
         assert_eq!(found[0].0, "record");
         assert_eq!((found[0].1.whole, found[0].1.thread), (500.0, 250.0));
         assert!((found[0].1.speed - 1100.0 / 1600.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn programs_that_never_ran_are_left_out() {
+        let text = "run_time_ns:\t900\nrun_cnt:\t3\nrun_time_ns:\t0\nrun_cnt:\t0\n";
+        assert_eq!(programs(text), [(300.0, 3)]);
     }
 
     #[test]
