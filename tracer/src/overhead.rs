@@ -11,7 +11,6 @@ use crate::{
     check::{self, Facts},
     collect::Collection,
     guest::{self, Plan, Scenario},
-    reasons,
     record::has_moving_line,
     recording::Aggregation,
     say,
@@ -51,7 +50,7 @@ struct Mode {
     speed: [f64; 3],
     /// entries that were lost
     dropped: u64,
-    /// CPUID exits that were counted, of those there were
+    /// entries of the guest that were counted, of at least as many exits as there were
     counted: u64,
 }
 
@@ -67,6 +66,12 @@ struct Run {
 
 /// Measures, which takes some seconds.
 pub fn measure(facts: &Facts) -> Result<Overhead> {
+    let measured = rounds(facts);
+    progress(ROUNDS);
+    measured
+}
+
+fn rounds(facts: &Facts) -> Result<Overhead> {
     if let Some(errors) = check::errors(&facts.problems()) {
         bail!("--overhead: cannot trace here:\n{errors}");
     }
@@ -88,7 +93,6 @@ pub fn measure(facts: &Facts) -> Result<Overhead> {
         }
     }
     runs.push((None, run(facts, None, &mut direct_loads)?));
-    progress(ROUNDS);
     let untraced = runs.iter().filter(|(mode, _)| mode.is_none()).map(|(_, run)| run.wall);
     Ok(Overhead {
         exits: EXITS,
@@ -133,16 +137,22 @@ fn run(facts: &Facts, mode: Option<Aggregation>, direct_loads: &mut bool) -> Res
     if let Some(mut collection) = collection {
         collection.stop();
         while let Some(interval) = collection.intervals.blocking_recv() {
-            let mine = interval.series.iter().filter(|(key, _)| {
-                key.reason.is_some_and(|reason| reasons::name(key.isa as u32, reason) == "CPUID")
-                    && interval.vms.get(&key.vm).is_some_and(|vm| vm.tgid == outcome.tgid)
-            });
+            let mine = interval
+                .series
+                .iter()
+                .filter(|(key, _)| interval.vms.get(&key.vm).is_some_and(|vm| vm.tgid == outcome.tgid));
             counted += mine.map(|(_, series)| series.entries()).sum::<u64>();
             dropped += interval.totals.dropped;
         }
         ensure!(
             collection.join()?.exact,
             "the kernel's count of entries and what arrived disagree: please report this as a bug"
+        );
+    }
+    if mode.is_some() && counted + dropped < EXITS {
+        bail!(
+            "--overhead: {counted} VM entries of the guest were seen, and it made {EXITS} exits: this KVM does not pass kvm_entry and \
+             kvm_exit with each, so that the guest does not show what tracing costs"
         );
     }
     let others = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX).saturating_sub(vcpu.cpu_ns);
@@ -186,7 +196,7 @@ pub fn text(overhead: &Overhead, caveat: Option<&str>) -> String {
         overhead.exits, overhead.rounds
     );
     if let Some(caveat) = caveat {
-        let _ = writeln!(out, "{caveat}: these are no times of any CPU");
+        let _ = writeln!(out, "{}: these are not the times of a bare CPU", caveat.to_uppercase());
     }
     let _ = writeln!(out, "untraced exit  {}", three(overhead.untraced_ns, 0));
     let _ = writeln!(
@@ -214,8 +224,14 @@ pub fn text(overhead: &Overhead, caveat: Option<&str>) -> String {
     }
     let _ = writeln!(out, "\n{:<12} {}", "exits/s", RATES.map(|rate| format!("{rate:>10}")).join(" "));
     for mode in &overhead.modes {
-        let share = |rate: u64| format!("{:>9.3}%", mode.vcpu_ns[1].max(0.0) * rate as f64 / 1e7);
-        let _ = writeln!(out, "{:<12} {}  of a vCPU's time", name(mode.aggregation), RATES.map(share).join(" "));
+        let noise = mode.vcpu_ns[0] <= 0.0;
+        let share = |rate: u64| match noise {
+            true => format!("{:>10}", "n/a"),
+            false => format!("{:>9.3}%", mode.vcpu_ns[1] * rate as f64 / 1e7),
+        };
+        let why =
+            if noise { "the runs differ by more than the cost: try again on a quiet host" } else { "of a vCPU's time" };
+        let _ = writeln!(out, "{:<12} {}  {why}", name(mode.aggregation), RATES.map(share).join(" "));
     }
     out
 }
@@ -259,5 +275,8 @@ mod tests {
         assert!(text.contains("1000 / 2000 / 3000") && text.contains("EMULATED"), "{text}");
         // 300 ns of each of 10 000 exits are 3 ms of a second.
         assert!(text.contains("0.300%"), "{text}");
+        let noisy = Mode { vcpu_ns: [-5.0, 40.0, 90.0], ..of_mode(Aggregation::Records, &runs) };
+        let text = super::text(&Overhead { modes: vec![noisy], ..overhead }, None);
+        assert!(text.contains("n/a") && !text.contains("%"), "{text}");
     }
 }
