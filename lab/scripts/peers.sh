@@ -22,6 +22,8 @@ record() {
     vmentry report $1.hlog --format json > $1.report
     wc -c < $1.hlog > $1.bytes
     rm $1.hlog
+    # The kernel frees the maps when nobody runs any more: that is not the next run's.
+    settle
 }
 
 tool_live() {
@@ -32,6 +34,7 @@ tool_live() {
     settle
     kill -INT $!
     wait $! || true
+    settle
 }
 
 tool_ftrace_hist() {

@@ -109,7 +109,7 @@ pub enum Aggregation {
     /// Here, from a record per VM entry: values are known to 0.1 %
     #[default]
     Records,
-    /// By the eBPF programs, without records: values are known to 1.6 %, and a host with millions of exits/s is disturbed less
+    /// By the eBPF programs, without records: values are known to 1.6 %, and no CPU is needed to fold them
     InKernel,
 }
 
