@@ -206,13 +206,13 @@ pub fn text(overhead: &Overhead, caveat: Option<&str>) -> String {
     );
     let _ = writeln!(
         out,
-        "{:<12} {:>22} {:>22} {:>20}  counted, lost",
+        "{:<12} {:>22} {:>22} {:>20}  entries counted for exits, lost",
         "mode", "+ of the vCPU's", "+ of the collector's", "exits/s of untraced"
     );
     for mode in &overhead.modes {
         let _ = writeln!(
             out,
-            "{:<12} {:>22} {:>22} {:>20}  {} of {}, {}",
+            "{:<12} {:>22} {:>22} {:>20}  {} for {}, {}",
             name(mode.aggregation),
             three(mode.vcpu_ns, 0),
             three(mode.collector_ns, 0),
