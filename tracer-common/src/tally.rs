@@ -54,7 +54,7 @@ pub const fn middle(bucket: usize) -> u64 {
 pub struct Tally {
     /// address of `struct kvm`; 0 where there is no series. Claimed first
     pub kvm: u64,
-    /// the VMM's process in the high half, KVM's number of the vCPU in the low one
+    /// the VMM's process in the high half, KVM's number of the vCPU in the low one; written last
     pub who: u64,
     /// [`what`] the entries have in common
     pub what: u64,

@@ -37,6 +37,14 @@ pub fn slot(slot: Slot) -> Option<i64> {
     (value >= 0).then_some(value)
 }
 
+/// Keeps the compiler from moving stores across, since user space reads while programs write. LLVM has no fence for this target, and x86
+/// itself keeps the order of stores.
+#[inline(always)]
+pub fn barrier() {
+    // SAFETY: no instruction.
+    unsafe { asm!("", options(nostack, preserves_flags)) };
+}
+
 /// Reads the field at `base` plus the slot's offset, an integer; none where the slot is absent or, as far as that is noticed, the read
 /// faults: [`Slot::CastType`].
 #[inline(always)]

@@ -5,7 +5,7 @@
 
 #![no_std]
 #![no_main]
-// A compiler's barrier here, and a compare-and-exchange in maps.rs.
+// Assembly in kernel.rs and maps.rs, and maps.rs' compare-and-exchange.
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(internal_features)]
 // The program attributes make the documented functions anew, without their documentation.
@@ -15,7 +15,7 @@ mod diagnostics;
 mod kernel;
 mod maps;
 
-use core::{arch::asm, ptr::null_mut};
+use core::ptr::null_mut;
 
 use aya_ebpf::{
     bindings::BPF_RB_FORCE_WAKEUP,
@@ -26,11 +26,11 @@ use aya_ebpf::{
 use tracer_common::{
     Counters, Event, Flags, Isa, Outline, Slot, StampedEvent, VM_TYPE_TDX, VMX_PREEMPTION_TIMER,
     rules::{Age, Writes, age, lane, pin_writes, transition_ns},
-    tally::{bucket, what},
+    tally::{Tally, bucket, what},
 };
 
 use crate::{
-    kernel::{probe, read, slot},
+    kernel::{barrier, probe, read, slot},
     maps::{
         COUNTERS, RECORDS, SITES, SPARE, STAMPED, TAKEN, TALLIES, TGIDS, VCPU_IDS, VcpuState, WAKE, new_state, state,
         tally,
@@ -97,11 +97,11 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
         state.writes = writes;
         state.is_new = 1;
         state.from_birth = (age == Age::Born) as u8;
-        state.vcpu_id = read(vcpu, Slot::VcpuId).unwrap_or(u32::MAX);
-        state.who = bpf_get_current_pid_tgid() >> 32 << 32 | u64::from(state.vcpu_id);
+        let vcpu_id = read(vcpu, Slot::VcpuId).unwrap_or(u32::MAX);
+        state.who = bpf_get_current_pid_tgid() >> 32 << 32 | u64::from(vcpu_id);
         state.tdx = (probe::<u8>(kvm, Slot::KvmVmType) == Some(VM_TYPE_TDX)) as u8;
         if state.tdx != 0 {
-            diagnostics::tdx(ctx, state.vcpu_id);
+            diagnostics::tdx(ctx, vcpu_id);
         }
     }
     state.entered = 1;
@@ -256,7 +256,7 @@ fn on_exit(vcpu: u64, isa: u64) {
         exit_reason: reason,
         tgid: (pid_tgid >> 32) as u32,
         tid: pid_tgid as u32,
-        vcpu: state.vcpu_id,
+        vcpu: state.who as u32,
         pin_entry: state.pin_entry,
         pin_exit,
         cpu,
@@ -269,6 +269,7 @@ fn on_exit(vcpu: u64, isa: u64) {
         shadow_pin_writes: shadow_pin_writes.into(),
     };
     if place.is_null() {
+        counters.dropped += 1;
         return;
     }
     // SAFETY: the place is this CPU's, and user space has taken what was there.
@@ -294,10 +295,8 @@ fn on_exit(vcpu: u64, isa: u64) {
         counters.dropped += 1;
         return;
     }
-    // SAFETY: no instruction; keeps the compiler from writing the number earlier (LLVM has no fence for this target). x86 keeps the
-    // order of stores.
-    unsafe { asm!("", options(nostack, preserves_flags)) };
-    // SAFETY: as above.
+    barrier();
+    // SAFETY: as above; last, for it says that the record is there.
     unsafe { (&raw mut (*place).seq).write_volatile(counters.rounds) };
     // A wake-up per record was measured to add VM exits to the very guest that is watched. The first record of a vCPU
     // wakes, so that user space can ask its process for a name while there is one.
@@ -327,9 +326,8 @@ fn count(counters: &mut Counters, state: &mut VcpuState, exit_ns: u64) {
     {
         // SAFETY: a series of this vCPU, in which nobody else counts.
         unsafe {
-            let count = &raw mut (*before).exit_to_entry[bucket(state.exit_to_entry_ns)];
-            *count = (*count).wrapping_add(1);
-            (*before).changes += 1;
+            add_one(&raw mut (*before).exit_to_entry[bucket(state.exit_to_entry_ns)]);
+            changed(before);
         }
     }
     let Some((at, place)) = tally(state.kvm, state.who, what(&state.previous)) else {
@@ -341,14 +339,31 @@ fn count(counters: &mut Counters, state: &mut VcpuState, exit_ns: u64) {
     let writes = if state.previous.pin_writes > 3 { 3 } else { state.previous.pin_writes };
     // SAFETY: as above.
     unsafe {
-        let count = &raw mut (*place).entry_to_exit[bucket(exit_ns - state.entry_ns)];
-        *count = (*count).wrapping_add(1);
+        add_one(&raw mut (*place).entry_to_exit[bucket(exit_ns - state.entry_ns)]);
         if state.previous.flags.has(Flags::PIN_WRITES_KNOWN) {
-            let count = &raw mut (*place).pin_writes[writes as usize & 3];
-            *count = (*count).wrapping_add(1);
+            add_one(&raw mut (*place).pin_writes[writes as usize & 3]);
         }
-        (*place).changes += 1;
+        changed(place);
     }
+}
+
+/// # Safety
+/// A count of a series in which nobody else counts.
+#[inline(always)]
+unsafe fn add_one(count: *mut u32) {
+    // SAFETY: the caller's promise.
+    unsafe { *count = (*count).wrapping_add(1) };
+}
+
+/// Says that counts of a series have grown: after they have, or user space could take them for unchanged.
+///
+/// # Safety
+/// A series in which nobody else counts.
+#[inline(always)]
+unsafe fn changed(series: *mut Tally) {
+    barrier();
+    // SAFETY: the caller's promise.
+    unsafe { (&raw mut (*series).changes).write_volatile((*series).changes + 1) };
 }
 
 /// Where the record of the latest round goes, in this CPU's ring; or, where that is full, a place that nobody looks at, and false.

@@ -16,6 +16,8 @@ use tracer_common::{
     tally::{MAX_TALLIES, Tally},
 };
 
+use crate::kernel::barrier;
+
 /// vCPUs whose state is kept, in sets: beyond, the one of its set that was entered longest ago is forgotten.
 const MAX_VCPUS: usize = 1 << SET_BITS << WAY_BITS;
 const SET_BITS: u32 = 10;
@@ -50,8 +52,6 @@ pub struct VcpuState {
     pub loaded_vmcs: u64,
     /// as [`Tally::who`]
     pub who: u64,
-    /// KVM's number of the vCPU
-    pub vcpu_id: u32,
     /// last look at the shadow, of vmcs01 and vmcs02
     last_pin: [u32; 2],
     /// bit 0 and 1: which of `last_pin` is valid
@@ -94,7 +94,6 @@ impl VcpuState {
         self.exits = 0;
         self.loaded_vmcs = 0;
         self.who = 0;
-        self.vcpu_id = 0;
         self.last_pin = [0; 2];
         self.pin_seen = 0;
         self.shadow_pin_writes = 0;
@@ -237,7 +236,9 @@ pub fn tally(kvm: u64, who: u64, what: u64) -> Option<(u32, *mut Tally)> {
                     return None;
                 }
                 (*place).what = what;
-                (*place).who = who;
+                barrier();
+                // Last, for it says that the series is there.
+                (&raw mut (*place).who).write_volatile(who);
                 return Some((at, place));
             }
         }
