@@ -11,11 +11,15 @@ settle() { sleep 1; }
 
 tool_untraced() { guest $1; }
 
-tool_record() { record $1; }
-tool_in_kernel() { record $1 "--aggregate in-kernel"; }
-record() {
-    vmentry record $2 -o $1.hlog 2> /dev/null &
+tool_record() { record $1 records; }
+tool_in_kernel() { record $1 in-kernel; }
+# Starts a recording, and waits until it has begun; $! is its process.
+start_recording() {
+    vmentry record --aggregate $2 -o $1.hlog 2> /dev/null &
     until grep -q '#{"interval"' $1.hlog 2> /dev/null; do sleep 0.1; done
+}
+record() {
+    start_recording $1 $2
     guest $1
     kill -INT $!
     wait $!
@@ -107,12 +111,10 @@ done
 # What the kernel itself says of each program of a tool's: apart, since it reads the clock twice a program for that.
 for tool in $TOOLS; do
     case $tool in
-    record) set -- vmentry record -o /tmp/stats.hlog ;;
-    in_kernel) set -- vmentry record --aggregate in-kernel -o /tmp/stats.hlog ;;
+    record) start_recording /tmp/stats records ;;
+    in_kernel) start_recording /tmp/stats in-kernel ;;
     *) continue ;;
     esac
-    "$@" 2> /dev/null &
-    until grep -q '#{"interval"' /tmp/stats.hlog 2> /dev/null; do sleep 0.1; done
     echo 1 > /proc/sys/kernel/bpf_stats_enabled
     guest /tmp/stats
     echo 0 > /proc/sys/kernel/bpf_stats_enabled

@@ -13,7 +13,7 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 use bed::*;
-use vmentry::{bpf::Options, recording::Aggregation};
+use vmentry::{bpf::Options, overhead::range, recording::Aggregation};
 
 const RUNS: usize = 7;
 const ROUNDS: u64 = 50_000;
@@ -72,26 +72,19 @@ fn main() {
     let labels = FLOORS.iter().map(|(label, _)| *label).chain(beds.iter().map(|(label, _)| *label));
     for (at, label) in labels.enumerate() {
         let ratios: Vec<f64> = costs[at].iter().map(total).zip(&floors).map(|(cost, floor)| cost / floor).collect();
-        let part = |n: usize| middle(&costs[at].iter().map(|pair| pair[n]).collect::<Vec<_>>())[1];
+        let part = |n: usize| range(costs[at].iter().map(|pair| pair[n]).collect())[1];
         println!(
             "{:<38} {:>15} {:>7.0} {:>7.0} {:>22}",
             if at == STREAMING { format!("{label} *") } else { label.to_owned() },
-            middle(&costs[at].iter().map(total).collect::<Vec<_>>()).map(|v| format!("{v:.0}")).join(" / "),
+            range(costs[at].iter().map(total).collect()).map(|v| format!("{v:.0}")).join(" / "),
             part(0),
             part(1),
-            middle(&ratios).map(|v| format!("{v:.2}")).join(" / "),
+            range(ratios).map(|v| format!("{v:.2}")).join(" / "),
         );
     }
     println!(
         "{RUNS} runs of {ROUNDS} rounds each, by turns; the kernel's statistics read the clock twice a program, everywhere alike"
     );
-}
-
-/// Least, median and most.
-fn middle(values: &[f64]) -> [f64; 3] {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    [sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1]]
 }
 
 fn floor<'a>(bed: &'a mut Bed, name: &str) -> &'a mut RawTracePoint {

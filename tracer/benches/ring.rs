@@ -25,6 +25,7 @@ use vmentry::{
     bpf::Options,
     gathering::Gathering,
     interval::{Interval, Vm},
+    overhead::range,
 };
 
 /// The collector's: how long it sleeps at most.
@@ -87,9 +88,8 @@ struct Done {
     seconds: f64,
 }
 
-fn three(mut values: Vec<f64>) -> String {
-    values.sort_by(f64::total_cmp);
-    [values[0], values[values.len() / 2], values[values.len() - 1]].map(|v| format!("{v:.1}")).join(" / ")
+fn three(values: Vec<f64>) -> String {
+    range(values).map(|v| format!("{v:.1}")).join(" / ")
 }
 
 /// One run. The account must be exact at any load.

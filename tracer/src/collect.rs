@@ -152,9 +152,9 @@ impl Collector {
         let began_ns = events.as_ref().map_or(0, |_| monotonic_ns());
         let mut records = 0;
         let woken = tracer.forget_wake_ups();
-        if let Some(tallies) = tracer.tallies().filter(|_| woken) {
-            // A new vCPU: its process is asked for a name while there is one.
-            for whose in tallies.whose() {
+        if let Some(tallies) = tracer.tallies() {
+            // A new vCPU: its process is asked for a name while there is one. Counts are read when the interval ends.
+            for whose in tallies.whose().filter(|_| woken) {
                 vms.get(whose.tgid, whose.kvm);
             }
             return 0;
@@ -196,7 +196,7 @@ impl Collector {
             interval.add(Key::of(vm.id, growth.whose.vcpu, &growth.outline), &growth.series, vm);
             interval.totals.entries += growth.series.entries();
             interval.totals.delivered += growth.series.entries();
-            interval.totals.shadow_pin_writes += growth.pin_writes;
+            interval.totals.shadow_pin_writes += growth.series.pin_writes.sum();
             *tallied += growth.series.entries();
         });
     }
@@ -209,7 +209,7 @@ impl Collector {
         let Totals { unmatched: u, td_entries: td, .. } = &mut self.gathering.interval.totals;
         *u += sum(&now, unmatched) - sum(&self.counters, unmatched);
         *td += sum(&now, |c| c.td_entries) - sum(&self.counters, |c| c.td_entries);
-        if self.tracer.tallies().is_some() {
+        if self.tracer.aggregation() == Aggregation::InKernel {
             // No number tells of them, as those of records do.
             let dropped = sum(&now, |c| c.dropped) - sum(&self.counters, |c| c.dropped);
             self.gathering.interval.totals.entries += dropped;
@@ -261,7 +261,7 @@ impl Collector {
             events.finish();
         }
         let mut accounting = Accounting { exact: self.is_balanced(&kernel), ..Accounting::default() };
-        let in_kernel = self.tracer.tallies().is_some();
+        let in_kernel = self.tracer.aggregation() == Aggregation::InKernel;
         for (cpu, c) in kernel.iter().enumerate() {
             let mut arrived = self.arrived.get(cpu).copied().unwrap_or_default();
             if in_kernel {

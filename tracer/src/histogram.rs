@@ -104,6 +104,11 @@ impl Histogram {
         self.counts.last().map(|c| highest(c.0))
     }
 
+    /// Sum of the buckets' lowest values: exact of values below 2048, such as counts of writes.
+    pub fn sum(&self) -> u64 {
+        self.buckets().map(|(low, _, n)| low.saturating_mul(n)).fold(0, u64::saturating_add)
+    }
+
     /// Mean of the buckets' middles; none when empty.
     pub fn mean(&self) -> Option<f64> {
         let sum: f64 = self.buckets().map(|(low, width, n)| (low + width / 2) as f64 * n as f64).sum();

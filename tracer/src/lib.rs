@@ -27,6 +27,7 @@ pub mod layout;
 pub mod live;
 pub mod merging;
 pub mod metrics;
+mod mmap;
 pub mod module;
 pub mod output;
 pub mod overhead;

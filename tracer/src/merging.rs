@@ -86,6 +86,7 @@ fn header(sources: &[Source], command: Vec<String>) -> Header {
         emulated,
         ..Host::default()
     });
+    let report = Report { sources: sources.to_vec(), ..Report::default() };
     let unix_ns = sources.iter().map(|s| s.header.anchor.unix_ns).min().unwrap_or(0);
     Header {
         format: FORMAT.into(),
@@ -100,15 +101,15 @@ fn header(sources: &[Source], command: Vec<String>) -> Header {
         host,
         policy: common(sources, Source::policy).unwrap_or(Policy::Unknown),
         pin_writes_source: common(sources, |s| s.header.pin_writes_source).unwrap_or(PinSource::None),
-        latency: Report { sources: sources.to_vec(), ..Report::default() }.latency(),
-        aggregation: Report { sources: sources.to_vec(), ..Report::default() }.aggregation(),
+        latency: report.latency(),
+        aggregation: report.aggregation(),
         timer: common(sources, |s| s.header.timer.clone()).flatten(),
         tickless_cpus: common(sources, |s| s.header.tickless_cpus.clone()).unwrap_or_default(),
         stopwatch: common(sources, |s| s.header.stopwatch).flatten(),
         sites: common(sources, |s| s.header.sites.clone()).unwrap_or_default(),
         missing: common(sources, |s| s.header.missing.clone()).unwrap_or_default(),
         experiment: None,
-        sources: sources.to_vec(),
+        sources: report.sources,
     }
 }
 

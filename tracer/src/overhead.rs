@@ -62,6 +62,8 @@ struct Run {
     others: f64,
     counted: u64,
     dropped: u64,
+    /// as [`Overhead::direct_loads`]; false untraced
+    direct_loads: bool,
 }
 
 /// Measures, which takes some seconds.
@@ -81,24 +83,23 @@ fn rounds(facts: &Facts) -> Result<Overhead> {
     );
     let modes = [Aggregation::Records, Aggregation::InKernel];
     let mut runs: Vec<(Option<Aggregation>, Run)> = Vec::new();
-    let mut direct_loads = false;
     // The first run of all is one of cold caches.
-    run(facts, None, &mut direct_loads)?;
+    run(facts, None)?;
     for round in 0..ROUNDS {
         progress(round);
         for mode in modes {
             for mode in [None, Some(mode)] {
-                runs.push((mode, run(facts, mode, &mut direct_loads)?));
+                runs.push((mode, run(facts, mode)?));
             }
         }
     }
-    runs.push((None, run(facts, None, &mut direct_loads)?));
+    runs.push((None, run(facts, None)?));
     let untraced = runs.iter().filter(|(mode, _)| mode.is_none()).map(|(_, run)| run.wall);
     Ok(Overhead {
         exits: EXITS,
         rounds: ROUNDS,
         untraced_ns: range(untraced.collect()),
-        direct_loads,
+        direct_loads: runs.iter().any(|(_, run)| run.direct_loads),
         modes: modes.into_iter().map(|mode| of_mode(mode, &runs)).collect(),
     })
 }
@@ -117,17 +118,13 @@ fn of_mode(aggregation: Aggregation, runs: &[(Option<Aggregation>, Run)]) -> Mod
     }
 }
 
-fn run(facts: &Facts, mode: Option<Aggregation>, direct_loads: &mut bool) -> Result<Run> {
+fn run(facts: &Facts, mode: Option<Aggregation>) -> Result<Run> {
     let plan = Plan { scenario: Scenario::Cpuid, count: EXITS, vcpus: 1, delta: Scenario::Cpuid.default_delta() };
     let layout = facts.layout.as_ref().context("no layout, and no error about it")?;
-    let collection = match mode {
-        None => None,
-        Some(aggregation) => {
-            let tracer = Tracer::load(layout, &Options { aggregation, ..Options::default() })?;
-            *direct_loads = tracer.reads_directly();
-            Some(Collection::start(tracer, None)?)
-        }
-    };
+    let load = |aggregation| Tracer::load(layout, &Options { aggregation, ..Options::default() });
+    let tracer = mode.map(load).transpose()?;
+    let direct_loads = tracer.as_ref().is_some_and(Tracer::reads_directly);
+    let collection = tracer.map(|tracer| Collection::start(tracer, None)).transpose()?;
     let before = cpu_time()?;
     let outcome = guest::run(&plan)?;
     let spent = cpu_time()?.saturating_sub(before);
@@ -156,7 +153,8 @@ fn run(facts: &Facts, mode: Option<Aggregation>, direct_loads: &mut bool) -> Res
         );
     }
     let others = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX).saturating_sub(vcpu.cpu_ns);
-    Ok(Run { wall: per_exit(vcpu.run_ns), thread: per_exit(vcpu.cpu_ns), others: per_exit(others), counted, dropped })
+    let [wall, thread, others] = [vcpu.run_ns, vcpu.cpu_ns, others].map(per_exit);
+    Ok(Run { wall, thread, others, counted, dropped, direct_loads })
 }
 
 /// CPU time of this process.
@@ -179,8 +177,8 @@ fn progress(round: usize) {
     }
 }
 
-/// Least, median and most.
-fn range(mut values: Vec<f64>) -> [f64; 3] {
+/// Least, median and most; not a number without values.
+pub fn range(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
     match values.as_slice() {
         [] => [f64::NAN; 3],
@@ -213,7 +211,7 @@ pub fn text(overhead: &Overhead, caveat: Option<&str>) -> String {
         let _ = writeln!(
             out,
             "{:<12} {:>22} {:>22} {:>20}  {} for {}, {}",
-            name(mode.aggregation),
+            mode.aggregation.name(),
             three(mode.vcpu_ns, 0),
             three(mode.collector_ns, 0),
             three(mode.speed, 3),
@@ -231,16 +229,9 @@ pub fn text(overhead: &Overhead, caveat: Option<&str>) -> String {
         };
         let why =
             if noise { "the runs differ by more than the cost: try again on a quiet host" } else { "of a vCPU's time" };
-        let _ = writeln!(out, "{:<12} {}  {why}", name(mode.aggregation), RATES.map(share).join(" "));
+        let _ = writeln!(out, "{:<12} {}  {why}", mode.aggregation.name(), RATES.map(share).join(" "));
     }
     out
-}
-
-const fn name(aggregation: Aggregation) -> &'static str {
-    match aggregation {
-        Aggregation::Records => "records",
-        Aggregation::InKernel => "in-kernel",
-    }
 }
 
 #[cfg(test)]
@@ -248,7 +239,7 @@ mod tests {
     use super::*;
 
     fn run(wall: f64, thread: f64) -> Run {
-        Run { wall, thread, others: 0.0, counted: 5, dropped: 1 }
+        Run { wall, thread, others: 0.0, counted: 5, dropped: 1, direct_loads: true }
     }
 
     #[test]

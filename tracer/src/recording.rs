@@ -124,6 +124,22 @@ impl Aggregation {
         }
     }
 
+    /// Name in files and on command lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Records => "records",
+            Self::InKernel => "in-kernel",
+        }
+    }
+
+    /// Where, and what values are known to.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Records => "from records, to 0.1 %",
+            Self::InKernel => "in the kernel, to 1.6 %",
+        }
+    }
+
     /// What became of entries that were dropped.
     pub const fn why_dropped(self) -> &'static str {
         match self {

@@ -3,8 +3,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd},
-    ptr::{self, NonNull},
+    os::fd::BorrowedFd,
     sync::{
         Arc,
         atomic::{
@@ -16,47 +15,34 @@ use std::{
 
 use tracer_common::Event;
 
+use crate::mmap::Mmap;
+
 /// Bytes between the words of two CPUs in which the programs find how much was taken.
 const TAKEN_BYTES: usize = 64;
 /// Records after which the programs are told of the room.
 const TELL_EVERY: usize = 256;
 
-/// An array map's values in memory.
-pub struct Mapping {
-    at: NonNull<u8>,
-    bytes: usize,
-}
-
-// SAFETY: memory of a map, which belongs to no thread.
-unsafe impl Send for Mapping {}
-// SAFETY: as above; what is written while others read is only touched through atomics.
-unsafe impl Sync for Mapping {}
+/// An array map's values in memory, which programs may write at any time.
+pub struct Mapping(Mmap);
 
 impl Mapping {
     /// Maps a map that was made with BPF_F_MMAPABLE and has values of so many bytes altogether.
     pub fn new(map: BorrowedFd<'_>, bytes: usize, writable: bool) -> io::Result<Self> {
-        let protection = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
-        // SAFETY: a new mapping, wherever the kernel likes; it checks length and rights.
-        let at = unsafe { libc::mmap(ptr::null_mut(), bytes, protection, libc::MAP_SHARED, map.as_raw_fd(), 0) };
-        if at == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let at = NonNull::new(at.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { at, bytes })
+        Ok(Self(Mmap::new(Some(map), bytes, writable)?))
     }
 
     /// The eight bytes at an offset, which others may write at any time.
     pub fn word(&self, at: usize) -> &AtomicU64 {
-        assert!(at.is_multiple_of(8) && at + 8 <= self.bytes, "word at {at} of {} bytes", self.bytes);
+        assert!(at.is_multiple_of(8) && at + 8 <= self.0.size(), "word at {at} of {} bytes", self.0.size());
         // SAFETY: inside the mapping, aligned, and only touched as an atomic while it may change.
-        unsafe { AtomicU64::from_ptr(self.at.as_ptr().add(at).cast()) }
+        unsafe { AtomicU64::from_ptr(self.0.start().as_ptr().add(at).cast()) }
     }
 
     /// The four bytes at an offset, which others may write at any time.
     pub fn half(&self, at: usize) -> &AtomicU32 {
-        assert!(at.is_multiple_of(4) && at + 4 <= self.bytes, "half a word at {at} of {} bytes", self.bytes);
+        assert!(at.is_multiple_of(4) && at + 4 <= self.0.size(), "half a word at {at} of {} bytes", self.0.size());
         // SAFETY: as in `word`.
-        unsafe { AtomicU32::from_ptr(self.at.as_ptr().add(at).cast()) }
+        unsafe { AtomicU32::from_ptr(self.0.start().as_ptr().add(at).cast()) }
     }
 
     /// Bytes at an offset.
@@ -64,16 +50,9 @@ impl Mapping {
     /// # Safety
     /// Nobody may write them while the slice lives.
     unsafe fn slice(&self, at: usize, bytes: usize) -> &[u8] {
-        assert!(at + bytes <= self.bytes, "{bytes} bytes at {at} of {}", self.bytes);
+        assert!(at + bytes <= self.0.size(), "{bytes} bytes at {at} of {}", self.0.size());
         // SAFETY: inside the mapping, and the caller's promise.
-        unsafe { std::slice::from_raw_parts(self.at.as_ptr().add(at), bytes) }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the mapping of `new`, to which no reference is left.
-        unsafe { libc::munmap(self.at.as_ptr().cast(), self.bytes) };
+        unsafe { std::slice::from_raw_parts(self.0.start().as_ptr().add(at), bytes) }
     }
 }
 

@@ -46,8 +46,6 @@ pub struct Growth {
     pub outline: Outline,
     /// the values; each stands for those of its bucket
     pub series: Series,
-    /// pin-control writes of all its entries, where they are known
-    pub pin_writes: u64,
 }
 
 impl Tallies {
@@ -90,11 +88,10 @@ impl Tallies {
             let entry_to_exit = grown(at + offset_of!(Tally, entry_to_exit), &mut seen.entry_to_exit, BUCKETS, middle);
             let exit_to_entry = grown(at + offset_of!(Tally, exit_to_entry), &mut seen.exit_to_entry, BUCKETS, middle);
             let pin_writes = grown(at + offset_of!(Tally, pin_writes), &mut seen.pin_writes, 4, |writes| writes as u64);
-            let sum = pin_writes.buckets().map(|(writes, _, n)| writes * n).sum();
             let immediate = outline.timer_cause() == Some(TimerCause::Immediate);
             let transition = if immediate { entry_to_exit.clone() } else { Histogram::default() };
             let series = Series { entry_to_exit, exit_to_entry, pin_writes, transition };
-            f(Growth { whose: self.whose_at(at), outline, series, pin_writes: sum });
+            f(Growth { whose: self.whose_at(at), outline, series });
         }
     }
 

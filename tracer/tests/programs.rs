@@ -452,7 +452,7 @@ fn what_the_programs_count_themselves_is_what_records_tell() {
     let of = |vcpu, reason| {
         let series = seen.iter().filter(|g| g.whose.vcpu == vcpu && g.outline.reason() == Some(reason));
         series.fold((0, 0, 0), |sum, g| {
-            (sum.0 + g.series.entries(), sum.1 + g.series.exit_to_entry.count(), sum.2 + g.pin_writes)
+            (sum.0 + g.series.entries(), sum.1 + g.series.exit_to_entry.count(), sum.2 + g.series.pin_writes.sum())
         })
     };
     // 0, 14, .. 84 and 7, 21, .. 91 end in timer exits; the last round of each vCPU has no entry after it.

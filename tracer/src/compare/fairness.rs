@@ -4,7 +4,7 @@ use super::{Options, Setting};
 use crate::{
     host::Host,
     layout::Vendor,
-    recording::{Aggregation, Latency, PinSource},
+    recording::{Latency, PinSource},
     report::Source,
 };
 
@@ -87,10 +87,7 @@ fn differences(a: &[Source], b: &[Source], out: &mut Vec<String>) {
     let build =
         |s: &Source| s.header.host.build_ids.iter().map(|(m, id)| format!("{m} {id}")).collect::<Vec<_>>().join(", ");
     let facts: [Fact; 11] = [
-        ("where entries were counted", &|s| match s.header.aggregation {
-            Aggregation::Records => "records, to 0.1 %".into(),
-            Aggregation::InKernel => "in the kernel, to 1.6 %".into(),
-        }),
+        ("where entries were counted", &|s| s.header.aggregation.text().into()),
         ("source of pin writes (not compared)", &pin),
         ("CPU", &|s| s.header.host.cpu.clone()),
         ("microcode", &|s| s.header.host.microcode.clone().unwrap_or_else(|| "n/a".into())),
@@ -194,7 +191,7 @@ mod tests {
         assert_eq!(warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false), Vec::<String>::new());
         b.header.host.kernel = "6.12.0".into();
         b.header.host.microcode = Some("0x2b".into());
-        b.header.aggregation = Aggregation::InKernel;
+        b.header.aggregation = crate::recording::Aggregation::InKernel;
         b.end = None;
         let said = warnings(&[a], &[b], false).join("\n");
         for part in [

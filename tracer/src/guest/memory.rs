@@ -1,52 +1,28 @@
 //! Guest memory: one anonymous mapping, shared with a running guest, read and written within its bounds.
 
-use std::io;
-use std::ptr::NonNull;
-
 use anyhow::{Context, Result, ensure};
 
-/// A zeroed memory mapping that KVM may hand to a guest.
-#[derive(Debug)]
-pub struct Memory {
-    start: NonNull<u8>,
-    size: usize,
-}
+use crate::mmap::Mmap;
 
-// SAFETY: the mapping belongs to the process, not to a thread, and lives as long as the value.
-unsafe impl Send for Memory {}
-// SAFETY: every access is a volatile copy within bounds; what a running guest or another thread writes meanwhile
-// is some byte value, and no reference into the mapping is ever handed out.
-unsafe impl Sync for Memory {}
+/// A zeroed memory mapping that KVM may hand to a guest. Every access is a volatile copy within bounds; what a running guest or another
+/// thread writes meanwhile is some byte value, and no reference into the mapping is ever handed out.
+#[derive(Debug)]
+pub struct Memory(Mmap);
 
 impl Memory {
     /// Maps `size` bytes, at least 1.
     pub fn new(size: usize) -> Result<Self> {
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                size,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error()).with_context(|| format!("map guest memory: {size} bytes"));
-        }
-        let start = NonNull::new(start.cast()).context("map guest memory: null address")?;
-        Ok(Self { start, size })
+        Ok(Self(Mmap::new(None, size, true).with_context(|| format!("map guest memory: {size} bytes"))?))
     }
 
     /// The address in this process, for KVM.
     pub fn host_address(&self) -> u64 {
-        self.start.as_ptr().addr() as u64
+        self.0.start().as_ptr().addr() as u64
     }
 
     /// Size in bytes.
     pub fn size(&self) -> usize {
-        self.size
+        self.0.size()
     }
 
     /// Writes `bytes` at guest-physical address `at`.
@@ -54,7 +30,7 @@ impl Memory {
         self.check(at, bytes.len())?;
         for (i, byte) in bytes.iter().enumerate() {
             // SAFETY: `check` has shown that at + i is inside the mapping.
-            unsafe { self.start.add(at + i).write_volatile(*byte) };
+            unsafe { self.0.start().add(at + i).write_volatile(*byte) };
         }
         Ok(())
     }
@@ -69,7 +45,7 @@ impl Memory {
         self.check(at, 4)?;
         ensure!(at.is_multiple_of(4), "read guest memory: {at:#x} is unaligned");
         // SAFETY: inside the mapping by `check`, and aligned because mappings start at a page.
-        Ok(u32::from_le(unsafe { self.start.add(at).cast::<u32>().read_volatile() }))
+        Ok(u32::from_le(unsafe { self.0.start().add(at).cast::<u32>().read_volatile() }))
     }
 
     /// Reads two little-endian words; a guest that writes meanwhile may tear them.
@@ -78,16 +54,9 @@ impl Memory {
     }
 
     fn check(&self, at: usize, len: usize) -> Result<()> {
-        let fits = at.checked_add(len).is_some_and(|end| end <= self.size);
-        ensure!(fits, "access guest memory: {len} bytes at {at:#x} of {:#x}", self.size);
+        let fits = at.checked_add(len).is_some_and(|end| end <= self.0.size());
+        ensure!(fits, "access guest memory: {len} bytes at {at:#x} of {:#x}", self.0.size());
         Ok(())
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own, and nothing borrows from it.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.size) };
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     columns::{Unit, human},
     layout::Vendor,
-    recording::{Aggregation, Latency, PinSource},
+    recording::{Latency, PinSource},
     report::Source,
 };
 
@@ -85,13 +85,7 @@ pub fn table(id: &str, heads: &[String], sources: &[&Source]) -> Table {
         },
         None => "entries that were forced to exit at once".into(),
     });
-    add("entries counted", true, &|s| {
-        match s.header.aggregation {
-            Aggregation::Records => "from a record each: values are known to 0.1 %",
-            Aggregation::InKernel => "in the kernel: values are known to 1.6 %",
-        }
-        .into()
-    });
+    add("entries counted", true, &|s| s.header.aggregation.text().into());
     add("latencies", true, &|s| latency(s.header.latency).into());
     add("not told by this kernel", true, &|s| match s.header.missing.as_slice() {
         [] => "nothing is missing".into(),

@@ -174,9 +174,9 @@ fn nested(report: &Report) -> Result<(String, String), String> {
 }
 
 fn soft(report: &Report) -> Result<(String, String), String> {
-    let (mut all, mut writes) = (pin_writes(report, Level::L1), 0);
+    let mut all = pin_writes(report, Level::L1);
     all.merge(&pin_writes(report, Level::L2));
-    all.buckets().for_each(|(low, _, n)| writes += low * n);
+    let writes = all.sum();
     match all.count() {
         0 => Err("no entry whose pin writes are known".into()),
         n => Ok((

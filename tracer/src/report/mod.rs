@@ -250,8 +250,7 @@ impl Report {
     /// All pin-control writes; none where no entry's are known.
     pub fn pin_writes(&self) -> Option<u64> {
         let known = self.whole.series.values().filter(|s| s.pin_writes.count() > 0);
-        let sum = |s: &Series| s.pin_writes.buckets().map(|(low, _, n)| low * n).sum::<u64>();
-        known.map(sum).reduce(|a, b| a + b)
+        known.map(|s| s.pin_writes.sum()).reduce(|a, b| a + b)
     }
 
     /// Entries whose pin writes are not known.

@@ -72,7 +72,7 @@ impl Timeline {
         };
         for series in interval.series.values() {
             point.entry_to_exit.merge(&series.entry_to_exit);
-            point.pin_writes += series.pin_writes.buckets().map(|(low, _, n)| low * n).sum::<u64>();
+            point.pin_writes += series.pin_writes.sum();
             point.with_pin_writes += series.pin_writes.count();
         }
         match self.points.last_mut() {
