@@ -15,8 +15,11 @@ tool_record() { record $1 records; }
 tool_in_kernel() { record $1 in-kernel; }
 # Starts a recording, and waits until it has begun; $! is its process.
 start_recording() {
-    vmentry record --aggregate $2 -o $1.hlog 2> /dev/null &
-    until grep -q '#{"interval"' $1.hlog 2> /dev/null; do sleep 0.1; done
+    vmentry record --aggregate $2 -o $1.hlog 2> $1.talk &
+    until grep -q '#{"interval"' $1.hlog 2> /dev/null; do
+        kill -0 $! || { cat $1.talk >&2; return 1; }
+        sleep 0.1
+    done
 }
 record() {
     start_recording $1 $2

@@ -8,6 +8,43 @@ pub const CAST_HELPER: u32 = 0x7fff_0001;
 /// of what the verifier knows anyway, each time. Negative, so that all slots are absent in an object that no loader has touched.
 pub const PLACE: u64 = 0xf66d_656e_7472_7900;
 
+/// An array's place in the programs is the constant `REGION + region`, for which the loader puts the address of the map's only value in:
+/// a look-up, even where the kernel makes code of it, takes ten instructions and an index on the stack.
+pub const REGION: u64 = 0xf66d_656e_7472_7a00;
+
+/// Bytes between two CPUs' words in [`Region::Taken`].
+pub const TAKEN_STRIDE: u64 = 64;
+
+/// An array that the programs and user space share, in a map with one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Region {
+    /// [`VcpuState`](crate::state::VcpuState)s, in sets
+    States,
+    /// [`Counters`](crate::Counters), a [`Counters::STRIDE`](crate::Counters::STRIDE) apart, by CPU
+    Counters,
+    /// the rings: so many records a CPU, which only that CPU writes, in the order of CPUs. A record is the beginning of an event, a whole
+    /// one, or a stamped one for the calibration guest; it is there when its number, written last, is higher than those before it. (A BPF
+    /// ring buffer takes a lock and four times the instructions a record.)
+    Records,
+    /// records that user space has taken out of each CPU's ring, a cache line apart
+    Taken,
+    /// [`Tally`](crate::tally::Tally)s, where series are counted here: in sets of places. A vCPU counts alone in its own; nothing is ever
+    /// removed
+    Tallies,
+}
+
+impl Region {
+    /// Every region, and its map's name.
+    pub const ALL: [(Region, &'static str); 5] = [
+        (Region::States, "STATES"),
+        (Region::Counters, "COUNTERS"),
+        (Region::Records, "RECORDS"),
+        (Region::Taken, "TAKEN"),
+        (Region::Tallies, "TALLIES"),
+    ];
+}
+
 /// Value of an absent slot. A value that counts is never negative.
 pub const ABSENT: i64 = -1;
 
@@ -72,8 +109,16 @@ slots! {
     WakeEvery,
     /// a power of two: records of one CPU's ring
     RingRecords,
-    /// 1 to count in map TALLIES instead of writing records
+    /// bytes of a record
+    RecordBytes,
+    /// 1 where records are whole events: with the calibration guest's registers, too, where [`Slot::GuestR8`] is set
+    Details,
+    /// 1 to count in TALLIES instead of writing records
     InKernel,
+    /// CPUs that there may be; absent in an object that no loader has touched, whose programs do nothing
+    Cpus,
+    /// CPUs that have a ring; on others, which came online later, every round is dropped
+    RingCpus,
     /// BTF id of a structure that begins with a 64-bit integer, where `bpf_rdonly_cast` can be called (Linux 6.2): the programs then load
     /// from kernel memory themselves, and a load that faults gives 0
     CastType,

@@ -1,6 +1,6 @@
 //! The kernel's own account of what it saw, one per CPU.
 
-/// Counters of one CPU since the programs were loaded. Map value: eight-byte words in this order, native endian.
+/// Counters of one CPU since the programs were loaded. Eight-byte words in this order, native endian.
 ///
 /// `delivered + dropped == rounds` holds exactly, with `delivered` counted in user space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,8 +10,6 @@ pub struct Counters {
     pub rounds: u64,
     /// rounds whose record found the ring full
     pub dropped: u64,
-    /// kvm_entry events of the vCPUs that are traced
-    pub entry_events: u64,
     /// kvm_entry events that no kvm_exit followed (`vmx->fail`, a vCPU replaced in the middle)
     pub unmatched_entries: u64,
     /// kvm_exit events without a kvm_entry (the vCPU ran its guest when the programs were attached)
@@ -28,19 +26,21 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Words of one CPU's value.
-    pub const WORDS: usize = 12;
+    /// Words of one CPU's counters.
+    pub const WORDS: usize = 11;
 
-    /// From one CPU's map value.
+    /// Bytes from one CPU's to the next one's: no cache line is shared.
+    pub const STRIDE: usize = 128;
+
+    /// From one CPU's words.
     #[must_use]
     pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
-        let [rounds, dropped, entry_events, unmatched_entries, unmatched_exits, td_entries, no_state, a, b, c, d, room] =
+        let [rounds, dropped, unmatched_entries, unmatched_exits, td_entries, no_state, a, b, c, d, room] =
             words;
         let traced_timer_exits = [a, b, c, d];
         Self {
             rounds,
             dropped,
-            entry_events,
             unmatched_entries,
             unmatched_exits,
             td_entries,
@@ -51,4 +51,4 @@ impl Counters {
     }
 }
 
-const _: () = assert!(size_of::<Counters>() == Counters::WORDS * 8);
+const _: () = assert!(size_of::<Counters>() == Counters::WORDS * 8 && Counters::WORDS * 8 <= Counters::STRIDE);

@@ -63,7 +63,8 @@ impl BitOrAssign for Flags {
     }
 }
 
-/// One VM entry. Clocks are CLOCK_MONOTONIC in ns, as `bpf_ktime_get_ns` gives it.
+/// One VM entry. Clocks are CLOCK_MONOTONIC in ns, as `bpf_ktime_get_ns` gives it. A record is the first [`Event::SHORT`] bytes of it, a
+/// cache line, or, where details are asked for, the whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Event {
@@ -76,32 +77,24 @@ pub struct Event {
     pub exit_to_entry_ns: u64,
     /// address of `struct kvm`: tells VMs of one process apart; never written to a file
     pub kvm: u64,
-    /// number of this round on its CPU, from 1: gaps are records that were dropped
-    pub seq: u64,
+    /// KVM's number of the vCPU
+    pub vcpu: u32,
+    /// process of the VMM
+    pub tgid: u32,
     /// VMX: the full 32-bit exit reason, bit 31 set for a failed VM entry; SVM: the exit code; valid with
     /// REASON_KNOWN
     pub exit_reason: u32,
-    /// process of the VMM
-    pub tgid: u32,
-    /// thread of the vCPU
-    pub tid: u32,
-    /// KVM's number of the vCPU
-    pub vcpu: u32,
-    /// shadow of the pin controls at kvm_entry; valid with PIN_READ
-    pub pin_entry: u32,
-    /// shadow of the pin controls at kvm_exit; valid with PIN_READ
-    pub pin_exit: u32,
-    /// CPU of the kvm_exit
-    pub cpu: u32,
     /// what of all this is known
     pub flags: Flags,
-    /// [`Isa`] as a number
-    pub isa: u8,
     /// pin-control writes to this VMCS since the previous kvm_exit (of this VMCS, when nested), from the best source there is;
     /// valid with PIN_WRITES_KNOWN
     pub pin_writes: u8,
+    /// [`Isa`] as a number
+    pub isa: u8,
     /// the exit that `exit_to_entry_ns` handled; all zero where that is unknown
     pub previous: Outline,
+    /// number of this round on its CPU, from 1: gaps are records that were dropped
+    pub seq: u64,
     /// writes to the controls of this VMCS as the companion patch told them, lanes of [`CONTROLS`](crate::rules::CONTROLS); valid
     /// with WRITES_EXACT
     pub writes: Writes,
@@ -110,6 +103,14 @@ pub struct Event {
     pub transition_ns: u32,
     /// pin-control writes by the shadow method: 0, 1 or 2; valid with SHADOW_KNOWN
     pub shadow_pin_writes: u32,
+    /// thread of the vCPU; 0 in a short record
+    pub tid: u32,
+    /// CPU of the kvm_exit; in a short record 0, for its ring tells
+    pub cpu: u32,
+    /// shadow of the pin controls at kvm_entry; valid with PIN_READ, 0 in a short record
+    pub pin_entry: u32,
+    /// shadow of the pin controls at kvm_exit; valid with PIN_READ, 0 in a short record
+    pub pin_exit: u32,
 }
 
 /// A VM entry of the calibration guest, with the stamps that it left in its registers (`tracer/src/guest/calibration.S`).
@@ -132,9 +133,9 @@ pub struct StampedEvent {
     pub exec_exit: u32,
 }
 
-/// What tells apart how one round went.
+/// What tells apart how one round went: one word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Outline {
     /// as [`Event::exit_reason`]
     pub exit_reason: u32,
@@ -147,8 +148,11 @@ pub struct Outline {
 }
 
 impl Event {
-    /// Bytes of a record: neither more nor less is an event.
+    /// Bytes of a whole event.
     pub const SIZE: usize = 96;
+
+    /// Bytes of a short record.
+    pub const SHORT: usize = core::mem::offset_of!(Event, writes);
 
     /// Where a record has `seq`, which is written last.
     pub const NUMBER_AT: usize = core::mem::offset_of!(Event, seq);
@@ -156,39 +160,45 @@ impl Event {
     /// `exit_to_entry_ns` of an entry whose previous exit was not seen.
     pub const UNKNOWN_NS: u64 = u64::MAX;
 
-    /// Decodes a record; none when its length is not [`Event::SIZE`] or its clocks run backwards.
+    /// Decodes a record; none when its length is neither [`Event::SHORT`] nor [`Event::SIZE`], or its clocks run backwards.
     #[must_use]
+    #[inline]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() != Self::SIZE {
-            return None;
-        }
-        let (u64_at, u32_at) = (|at| u64_at(bytes, at), |at| u32_at(bytes, at));
-        let event = Self {
+        let (head, tail) = bytes.split_first_chunk::<{ Self::SHORT }>()?;
+        let (u64_at, u32_at) = (|at| u64_at(head, at), |at| u32_at(head, at));
+        let mut event = Self {
             entry_ns: u64_at(0),
             exit_ns: u64_at(8),
             exit_to_entry_ns: u64_at(16),
             kvm: u64_at(24),
-            seq: u64_at(32),
+            vcpu: u32_at(32),
+            tgid: u32_at(36),
             exit_reason: u32_at(40),
-            tgid: u32_at(44),
-            tid: u32_at(48),
-            vcpu: u32_at(52),
-            pin_entry: u32_at(56),
-            pin_exit: u32_at(60),
-            cpu: u32_at(64),
-            flags: Flags(u16::from_ne_bytes([bytes[68], bytes[69]])),
-            isa: bytes[70],
-            pin_writes: bytes[71],
+            flags: Flags(u16::from_ne_bytes([head[44], head[45]])),
+            pin_writes: head[46],
+            isa: head[47],
             previous: Outline {
-                exit_reason: u32_at(72),
-                flags: Flags(u16::from_ne_bytes([bytes[76], bytes[77]])),
-                pin_writes: bytes[78],
-                isa: bytes[79],
+                exit_reason: u32_at(48),
+                flags: Flags(u16::from_ne_bytes([head[52], head[53]])),
+                pin_writes: head[54],
+                isa: head[55],
             },
-            writes: Writes(u64_at(80)),
-            transition_ns: u32_at(88),
-            shadow_pin_writes: u32_at(92),
+            seq: u64_at(56),
+            // What a short record leaves out is what the other source of pin writes would say.
+            shadow_pin_writes: head[46].into(),
+            ..Self::default()
         };
+        if let Some(tail) = tail.as_array::<{ Self::SIZE - Self::SHORT }>() {
+            event.writes = Writes(self::u64_at(tail, 0));
+            event.transition_ns = self::u32_at(tail, 8);
+            event.shadow_pin_writes = self::u32_at(tail, 12);
+            event.tid = self::u32_at(tail, 16);
+            event.cpu = self::u32_at(tail, 20);
+            event.pin_entry = self::u32_at(tail, 24);
+            event.pin_exit = self::u32_at(tail, 28);
+        } else if !tail.is_empty() {
+            return None;
+        }
         (event.exit_ns >= event.entry_ns && event.seq > 0).then_some(event)
     }
 
@@ -305,7 +315,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes(w)
 }
 
-const _: () = assert!(size_of::<Event>() == Event::SIZE);
+const _: () = assert!(size_of::<Event>() == Event::SIZE && Event::SHORT == 64);
 const _: () = assert!(size_of::<StampedEvent>() == StampedEvent::SIZE);
 
 #[cfg(test)]
@@ -376,9 +386,26 @@ mod tests {
     }
 
     #[test]
+    fn a_short_record_is_an_event_without_its_details() {
+        let short = Event {
+            writes: Writes(0),
+            transition_ns: 0,
+            shadow_pin_writes: sample().pin_writes.into(),
+            tid: 0,
+            cpu: 0,
+            pin_entry: 0,
+            pin_exit: 0,
+            ..sample()
+        };
+        assert_eq!(Event::decode(&bytes_of(&sample())[..Event::SHORT]), Some(short));
+    }
+
+    #[test]
     fn any_other_length_is_no_event() {
         let bytes = bytes_of(&sample());
         assert_eq!(Event::decode(&bytes[..Event::SIZE - 1]), None);
+        assert_eq!(Event::decode(&bytes[..Event::SHORT - 1]), None);
+        assert_eq!(Event::decode(&bytes[..Event::SHORT + 1]), None);
         let mut longer = [0; Event::SIZE + 1];
         longer[..Event::SIZE].copy_from_slice(&bytes);
         assert_eq!(Event::decode(&longer), None);

@@ -7,9 +7,10 @@ pub mod config;
 pub mod counters;
 pub mod event;
 pub mod rules;
+pub mod state;
 pub mod tally;
 
-pub use config::{Config, Slot};
+pub use config::{Config, Region, Slot};
 pub use counters::Counters;
 pub use event::{Event, Flags, Outline, StampedEvent};
 

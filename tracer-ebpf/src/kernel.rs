@@ -32,7 +32,7 @@ pub fn slot(slot: Slot) -> Option<i64> {
         }};
     }
     let value = constants!(
-        VcpuKvm VcpuId StatExits StatGuestMode KvmVmType VmxExitReason VmxLoadedVmcs VmxVmcs01 VmxReqImmediate VmcsPin VmcsSoftDisabled SvmVmcb VmcbExitCode EntryHasImmediate ExactWrites GuestR8 VmcsExec TscToNs FilterTgid FilterVcpu WakeEvery RingRecords InKernel CastType
+        VcpuKvm VcpuId StatExits StatGuestMode KvmVmType VmxExitReason VmxLoadedVmcs VmxVmcs01 VmxReqImmediate VmcsPin VmcsSoftDisabled SvmVmcb VmcbExitCode EntryHasImmediate ExactWrites GuestR8 VmcsExec TscToNs FilterTgid FilterVcpu WakeEvery RingRecords RecordBytes Details InKernel Cpus RingCpus CastType
     );
     (value >= 0).then_some(value)
 }
@@ -43,6 +43,15 @@ pub fn slot(slot: Slot) -> Option<i64> {
 pub fn barrier() {
     // SAFETY: no instruction.
     unsafe { asm!("", options(nostack, preserves_flags)) };
+}
+
+/// A value of which the compiler knows no more than where it comes from: what is made of it is made here, after all before. The verifier
+/// follows every path through a histogram's bucket, and two of them together are too many.
+#[inline(always)]
+pub fn from_here(mut value: u64) -> u64 {
+    // SAFETY: no instruction.
+    unsafe { asm!("", inout("r0") value, options(nostack, preserves_flags)) };
+    value
 }
 
 /// Reads the field at `base` plus the slot's offset, an integer; none where the slot is absent or, as far as that is noticed, the read

@@ -15,8 +15,6 @@ mod diagnostics;
 mod kernel;
 mod maps;
 
-use core::ptr::null_mut;
-
 use aya_ebpf::{
     bindings::BPF_RB_FORCE_WAKEUP,
     helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
@@ -26,15 +24,13 @@ use aya_ebpf::{
 use tracer_common::{
     Counters, Event, Flags, Isa, Outline, Slot, StampedEvent, VM_TYPE_TDX, VMX_PREEMPTION_TIMER,
     rules::{Age, Writes, age, lane, pin_writes, transition_ns},
+    state::{Phase, VcpuState},
     tally::{Tally, bucket, what},
 };
 
 use crate::{
-    kernel::{barrier, probe, read, slot},
-    maps::{
-        COUNTERS, RECORDS, SITES, SPARE, STAMPED, TAKEN, TALLIES, TGIDS, VCPU_IDS, VcpuState, WAKE, new_state, state,
-        tally,
-    },
+    kernel::{barrier, from_here, probe, read, slot},
+    maps::{SITES, TGIDS, VCPU_IDS, WAKE, counters, new_state, record, state, taken, tally, tally_at},
 };
 
 /// Linux 5.16 and later: kvm_exit(vcpu, isa).
@@ -70,27 +66,24 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
     if !is_selected(vcpu) {
         return;
     }
-    let Some(counters) = counters() else { return };
-    counters.entry_events += 1;
-
     let exits = read::<u64>(vcpu, Slot::StatExits);
-    let Some((state, last_exits)) = state_of(vcpu) else {
-        counters.no_state += 1;
+    let Some(state) = state(vcpu).or_else(|| new_state(vcpu)) else {
+        note(|counters| counters.no_state += 1);
         diagnostics::no_state(ctx, vcpu);
         return;
     };
-    if state.open != 0 {
-        counters.unmatched_entries += 1;
+    if state.phase == Phase::OPEN {
+        note(|counters| counters.unmatched_entries += 1);
     }
     // State that the program on kvm_vmcs_write made is no sight of an entry.
-    let age = age(exits, last_exits.filter(|_| state.entered != 0));
+    let age = age(exits, (state.phase != Phase::NEW).then_some(state.exits));
     if age != Age::Same {
         // A new vCPU's VMCS is written before it is entered for the first time.
-        let writes = if state.entered == 0 { state.writes } else { [Writes(0); 2] };
+        let writes = if state.phase == Phase::NEW { state.writes } else { [Writes(0); 2] };
         state.reset();
         // Where this can be read, all of the vCPU can: it is one allocation.
         let Some(kvm) = probe(vcpu, Slot::VcpuKvm).or((slot(Slot::VcpuKvm).is_none()).then_some(0)) else {
-            counters.no_state += 1;
+            note(|counters| counters.no_state += 1);
             return;
         };
         state.kvm = kvm;
@@ -99,19 +92,17 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
         state.from_birth = (age == Age::Born) as u8;
         let vcpu_id = read(vcpu, Slot::VcpuId).unwrap_or(u32::MAX);
         state.who = bpf_get_current_pid_tgid() >> 32 << 32 | u64::from(vcpu_id);
-        state.tdx = (probe::<u8>(kvm, Slot::KvmVmType) == Some(VM_TYPE_TDX)) as u8;
-        if state.tdx != 0 {
+        if probe::<u8>(kvm, Slot::KvmVmType) == Some(VM_TYPE_TDX) {
+            state.phase = Phase::TDX;
             diagnostics::tdx(ctx, vcpu_id);
         }
     }
-    state.entered = 1;
     state.exits = exits.unwrap_or(0);
-    state.open = 1;
-    if state.tdx != 0 {
-        state.open = 0;
-        counters.td_entries += 1;
+    if state.phase == Phase::TDX {
+        note(|counters| counters.td_entries += 1);
         return;
     }
+    state.phase = Phase::OPEN;
 
     let mut flags = Flags::NONE;
     if let Some(immediate) = immediate {
@@ -152,7 +143,7 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
         state.exec_entry = if vmcs == 0 { 0 } else { read(vmcs, Slot::VmcsExec).unwrap_or(0) };
     }
     state.loaded_vmcs = vmcs;
-    state.flags = flags.0;
+    state.flags = flags;
 
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -167,26 +158,23 @@ fn on_exit(vcpu: u64, isa: u64) {
     if !is_selected(vcpu) {
         return;
     }
-    let Some(counters) = counters() else { return };
     let Some(state) = state(vcpu) else {
-        counters.unmatched_exits += 1;
+        note(|counters| counters.unmatched_exits += 1);
         return;
     };
-    if state.open == 0 {
-        counters.unmatched_exits += u64::from(state.tdx == 0);
+    if state.phase != Phase::OPEN {
+        if state.phase != Phase::TDX {
+            note(|counters| counters.unmatched_exits += 1);
+        }
         return;
     }
-    state.open = 0;
+    state.phase = Phase::CLOSED;
     state.exit_ns = now;
+    let cpu = cpu();
+    let Some(counters) = counters(cpu) else { return };
     counters.rounds += 1;
-    // SAFETY: a helper without arguments.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    let in_kernel = slot(Slot::InKernel) == Some(1);
-    let pid_tgid = if in_kernel { 0 } else { bpf_get_current_pid_tgid() };
-    // Before all else, so that the parts of the record need not wait for it.
-    let (place, sent) = if in_kernel { (null_mut(), true) } else { place_of_record(counters, cpu) };
 
-    let mut flags = Flags(state.flags);
+    let mut flags = state.flags;
     let isa = Isa::from_raw(isa as u32);
     let reason = match isa {
         Isa::Vmx => read::<u32>(vcpu, Slot::VmxExitReason),
@@ -237,9 +225,10 @@ fn on_exit(vcpu: u64, isa: u64) {
         }
     }
     let previous = state.previous;
-    state.previous = Outline { exit_reason: reason, flags, pin_writes, isa: isa as u8 };
-    if in_kernel {
-        count(counters, state, now);
+    let round = Outline { exit_reason: reason, flags, pin_writes, isa: isa as u8 };
+    state.previous = round;
+    if slot(Slot::InKernel) == Some(1) {
+        count(counters, state, &round, now);
         if state.is_new != 0 {
             state.is_new = 0;
             wake(cpu);
@@ -247,53 +236,48 @@ fn on_exit(vcpu: u64, isa: u64) {
         return;
     }
 
-    let event = Event {
-        entry_ns: state.entry_ns,
-        exit_ns: now,
-        exit_to_entry_ns: state.exit_to_entry_ns,
-        kvm: state.kvm,
-        seq: 0,
-        exit_reason: reason,
-        tgid: (pid_tgid >> 32) as u32,
-        tid: pid_tgid as u32,
-        vcpu: state.who as u32,
-        pin_entry: state.pin_entry,
-        pin_exit,
-        cpu,
-        flags,
-        isa: isa as u8,
-        pin_writes,
-        previous,
-        writes,
-        transition_ns: state.transition_ns,
-        shadow_pin_writes: shadow_pin_writes.into(),
+    let Some(place) = place_of_record(counters, cpu) else {
+        counters.dropped += 1;
+        return;
     };
-    if place.is_null() {
-        counters.dropped += 1;
-        return;
-    }
     // SAFETY: the place is this CPU's, and user space has taken what was there.
-    unsafe { place.write(event) };
-    if slot(Slot::GuestR8).is_some() {
-        let [entry_tsc, exit_tsc, number, mark] = probe(vcpu, Slot::GuestR8).unwrap_or([0; 4]);
-        let exec_exit = read(state.loaded_vmcs, Slot::VmcsExec).unwrap_or(0);
-        let exec_entry = state.exec_entry;
-        // SAFETY: as above; the place is one of STAMPED.
-        unsafe {
-            place.cast::<StampedEvent>().write(StampedEvent {
-                event,
-                entry_tsc,
-                exit_tsc,
-                number,
-                mark,
-                exec_entry,
-                exec_exit,
-            })
-        };
+    unsafe {
+        (*place).entry_ns = state.entry_ns;
+        (*place).exit_ns = now;
+        (*place).exit_to_entry_ns = state.exit_to_entry_ns;
+        (*place).kvm = state.kvm;
+        (&raw mut (*place).vcpu).cast::<u64>().write(state.who);
+        (*place).exit_reason = reason;
+        (*place).flags = flags;
+        (*place).pin_writes = pin_writes;
+        (*place).isa = isa as u8;
+        (*place).previous = previous;
     }
-    if !sent {
-        counters.dropped += 1;
-        return;
+    if slot(Slot::Details) == Some(1) {
+        // SAFETY: as above; the place has room for the whole.
+        unsafe {
+            (*place).writes = writes;
+            (*place).transition_ns = state.transition_ns;
+            (*place).shadow_pin_writes = shadow_pin_writes.into();
+            (*place).tid = bpf_get_current_pid_tgid() as u32;
+            (*place).cpu = cpu as u32;
+            (*place).pin_entry = state.pin_entry;
+            (*place).pin_exit = pin_exit;
+        }
+        if slot(Slot::GuestR8).is_some() {
+            let [entry_tsc, exit_tsc, number, mark] = probe(vcpu, Slot::GuestR8).unwrap_or([0; 4]);
+            let exec_exit = read(state.loaded_vmcs, Slot::VmcsExec).unwrap_or(0);
+            let place = place.cast::<StampedEvent>();
+            // SAFETY: as above.
+            unsafe {
+                (*place).entry_tsc = entry_tsc;
+                (*place).exit_tsc = exit_tsc;
+                (*place).number = number;
+                (*place).mark = mark;
+                (*place).exec_entry = state.exec_entry;
+                (*place).exec_exit = exec_exit;
+            }
+        }
     }
     barrier();
     // SAFETY: as above; last, for it says that the record is there.
@@ -309,38 +293,45 @@ fn on_exit(vcpu: u64, isa: u64) {
 
 /// Wakes user space, unless it has not looked at many wake-ups before.
 #[inline(always)]
-fn wake(cpu: u32) {
+fn wake(cpu: u64) {
     if let Some(mut wish) = WAKE.reserve_untyped::<u32>(0) {
-        wish.write(cpu);
+        wish.write(cpu as u32);
         wish.submit(BPF_RB_FORCE_WAKEUP.into());
     }
 }
 
 /// Counts the round that has just closed, instead of sending a record of it.
 #[inline(always)]
-fn count(counters: &mut Counters, state: &mut VcpuState, exit_ns: u64) {
+fn count(counters: &mut Counters, state: &mut VcpuState, round: &Outline, exit_ns: u64) {
+    let what = what(round);
+    let mut found = None;
     // The host's work was on the exit before.
-    if state.tally != 0
-        && state.exit_to_entry_ns != Event::UNKNOWN_NS
-        && let Some(before) = TALLIES.get_ptr_mut(state.tally - 1)
-    {
+    if let Some(before) = tally_at(state.tally.wrapping_sub(1)) {
         // SAFETY: a series of this vCPU, in which nobody else counts.
         unsafe {
-            add_one(&raw mut (*before).exit_to_entry[bucket(state.exit_to_entry_ns)]);
-            changed(before);
+            if state.exit_to_entry_ns != Event::UNKNOWN_NS {
+                add_one(&raw mut (*before).exit_to_entry[bucket(from_here(state.exit_to_entry_ns))]);
+                changed(before);
+            }
+            if (*before).what == what {
+                found = Some(before);
+            }
         }
     }
-    let Some((at, place)) = tally(state.kvm, state.who, what(&state.previous)) else {
-        state.tally = 0;
+    let place = found.or_else(|| {
+        state.tally = tally(state.kvm, state.who, what).map_or(0, |number| number + 1);
+        // SAFETY: a field. Read again, lest the verifier follow what comes for every way the search may have gone.
+        tally_at(unsafe { (&raw const state.tally).read_volatile() }.wrapping_sub(1))
+    });
+    let Some(place) = place else {
         counters.dropped += 1;
         return;
     };
-    state.tally = at + 1;
-    let writes = if state.previous.pin_writes > 3 { 3 } else { state.previous.pin_writes };
+    let writes = if round.pin_writes > 3 { 3 } else { round.pin_writes };
     // SAFETY: as above.
     unsafe {
-        add_one(&raw mut (*place).entry_to_exit[bucket(exit_ns - state.entry_ns)]);
-        if state.previous.flags.has(Flags::PIN_WRITES_KNOWN) {
+        add_one(&raw mut (*place).entry_to_exit[bucket(from_here(exit_ns - state.entry_ns))]);
+        if round.flags.has(Flags::PIN_WRITES_KNOWN) {
             add_one(&raw mut (*place).pin_writes[writes as usize & 3]);
         }
         changed(place);
@@ -366,28 +357,21 @@ unsafe fn changed(series: *mut Tally) {
     unsafe { (&raw mut (*series).changes).write_volatile((*series).changes + 1) };
 }
 
-/// Where the record of the latest round goes, in this CPU's ring; or, where that is full, a place that nobody looks at, and false.
+/// Where the record of the latest round goes, in this CPU's ring; none where that is full.
 #[inline(always)]
-fn place_of_record(counters: &mut Counters, cpu: u32) -> (*mut Event, bool) {
+fn place_of_record(counters: &mut Counters, cpu: u64) -> Option<*mut Event> {
     let records = slot(Slot::RingRecords).unwrap_or(1) as u64;
+    if cpu >= slot(Slot::RingCpus).unwrap_or(0) as u64 {
+        return None;
+    }
     let number = counters.rounds - 1 - counters.dropped;
-    if number >= counters.room
-        && let Some(taken) = TAKEN.get_ptr(cpu)
-    {
-        // SAFETY: a word that user space writes, in one piece.
-        counters.room = unsafe { (&raw const (*taken)[0]).read_volatile() } + records;
+    if number >= counters.room {
+        counters.room = taken(cpu) + records;
+        if number >= counters.room {
+            return None;
+        }
     }
-    let index = cpu * records as u32 + (number & (records - 1)) as u32;
-    // A record of either kind begins with an event.
-    let place = if slot(Slot::GuestR8).is_some() {
-        STAMPED.get_ptr_mut(index).map(|place| place.cast())
-    } else {
-        RECORDS.get_ptr_mut(index)
-    };
-    match place {
-        Some(place) if number < counters.room => (place, true),
-        _ => (SPARE.get_ptr_mut(0).map_or(null_mut(), |spare| spare.cast()), false),
-    }
+    Some(record(cpu * records + (number & (records - 1))))
 }
 
 /// kvm_guest_time(vcpu, total, guest), of the companion patch's stopwatch: between the VM exit and kvm_exit.
@@ -395,11 +379,11 @@ fn place_of_record(counters: &mut Counters, cpu: u32) -> (*mut Event, bool) {
 pub fn kvm_guest_time(ctx: RawTracePointContext) -> i32 {
     if let Some(factor) = slot(Slot::TscToNs)
         && let Some(state) = state(ctx.arg(0))
-        && state.open != 0
+        && state.phase == Phase::OPEN
         && let Some(ns) = transition_ns(ctx.arg(1), ctx.arg(2), factor as u32)
     {
         state.transition_ns = ns;
-        state.flags |= Flags::TRANSITION_KNOWN.0;
+        state.flags |= Flags::TRANSITION_KNOWN;
     }
     0
 }
@@ -410,9 +394,9 @@ pub fn kvm_vmcs_write(ctx: RawTracePointContext) -> i32 {
     let vcpu: u64 = ctx.arg(0);
     if let Some(lane) = lane(ctx.arg::<u64>(1) as u32)
         && is_selected(vcpu)
-        && let Some((state, last_exits)) = state_of(vcpu)
+        && let Some(state) = state(vcpu).or_else(|| new_state(vcpu))
     {
-        if read::<u64>(vcpu, Slot::StatExits) == Some(0) && last_exits.is_some_and(|exits| exits > 0) {
+        if read::<u64>(vcpu, Slot::StatExits) == Some(0) && state.exits > 0 {
             // Left behind by a dead vCPU at this address.
             state.reset();
         }
@@ -427,7 +411,7 @@ pub fn kvm_vmcs_write(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "kvm_preemption_timer_exit")]
 pub fn kvm_preemption_timer_exit(ctx: RawTracePointContext) -> i32 {
     if is_selected(ctx.arg(0))
-        && let Some(counters) = counters()
+        && let Some(counters) = counters(cpu())
     {
         // Masked, so that the verifier knows the bound.
         counters.traced_timer_exits[ctx.arg::<u64>(1) as usize & 3] += 1;
@@ -469,20 +453,18 @@ fn passed(site: u32) {
     }
 }
 
-/// The state under a vCPU's address, made where there is none, and its `stat.exits` at the last kvm_entry (none for new state).
+/// Counts what is rare.
 #[inline(always)]
-fn state_of(vcpu: u64) -> Option<(&'static mut VcpuState, Option<u64>)> {
-    if let Some(state) = state(vcpu) {
-        let exits = state.exits;
-        return Some((state, Some(exits)));
+fn note(count: impl FnOnce(&mut Counters)) {
+    if let Some(counters) = counters(cpu()) {
+        count(counters);
     }
-    new_state(vcpu).map(|state| (state, None))
 }
 
 #[inline(always)]
-fn counters() -> Option<&'static mut Counters> {
-    // SAFETY: the slot is this CPU's own; raw tracepoints of one CPU do not nest in each other here.
-    COUNTERS.get_ptr_mut(0).map(|c| unsafe { &mut *c })
+fn cpu() -> u64 {
+    // SAFETY: a helper without arguments.
+    u64::from(unsafe { bpf_get_smp_processor_id() })
 }
 
 /// Whether the filters, where there are any, let this vCPU through.

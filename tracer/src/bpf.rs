@@ -2,23 +2,25 @@
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
+    mem::offset_of,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    sync::{Arc, atomic::Ordering::Acquire},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, Map, MapData, PerCpuArray, RingBuf},
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{KProbe, RawTracePoint, kprobe::KProbeLinkId, raw_trace_point::RawTracePointLinkId},
-    util::online_cpus,
+    util::{nr_cpus, online_cpus},
 };
 use aya_log::EbpfLogger;
+use aya_obj::generated::{BPF_F_MMAPABLE, BPF_PSEUDO_KFUNC_CALL, BPF_PSEUDO_MAP_VALUE, bpf_map_type::BPF_MAP_TYPE_ARRAY};
 use tracer_common::{
-    Config, Counters, Event, Slot, StampedEvent,
-    config::{ABSENT, CAST_HELPER, PLACE},
+    Config, Counters, Event, Region, Slot, StampedEvent,
+    config::{ABSENT, CAST_HELPER, PLACE, REGION, TAKEN_STRIDE},
     rules::tsc_to_ns_factor,
-    tally::MAX_TALLIES,
+    state::{MAX_STATES, Phase, VcpuState},
 };
 
 use crate::{
@@ -35,7 +37,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR
 /// The same programs with rare diagnostics, whose map is of a kind that libbpf's tools refuse.
 static OBJECT_WITH_LOG: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/vmentry-log.bpf.o"));
 
-/// Most bytes of one CPU's ring where nothing else is asked for: 4096 records.
+/// Most bytes of one CPU's ring where nothing else is asked for: 8192 records.
 pub const DEFAULT_RING_BYTES: u32 = 512 * 1024;
 
 /// How the programs are loaded.
@@ -57,6 +59,8 @@ pub struct Options {
     pub stopwatch: Option<Stopwatch>,
     /// where entries are counted
     pub aggregation: Aggregation,
+    /// records are whole [`Event`]s, with thread, CPU and pin shadows, as they are also where one of the companion patch's is asked for
+    pub details: bool,
     /// records are [`StampedEvent`]s: for the calibration guest, which leaves stamps in its registers
     pub stamps: bool,
     /// VMWRITE sites in kvm_intel to count, at most [`MAX_SITES`]; also work before the VM entry
@@ -74,6 +78,7 @@ impl Default for Options {
             timer_exits: false,
             stopwatch: None,
             aggregation: Aggregation::Records,
+            details: false,
             stamps: false,
             sites: Vec::new(),
         }
@@ -92,7 +97,11 @@ pub struct Tracer {
     wake: RingBuf<MapData>,
     tallies: Option<Tallies>,
     reads_directly: bool,
-    counters: PerCpuArray<MapData, [u64; Counters::WORDS]>,
+    cpus: usize,
+    counters: Mapping,
+    states: Mapping,
+    /// maps that the programs know by the addresses of their values
+    _regions: Vec<MapData>,
     passed: PerCpuArray<MapData, u64>,
     log: Option<EbpfLogger<Stderr>>,
 }
@@ -119,40 +128,55 @@ impl Tracer {
         if options.sites.len() > MAX_SITES {
             bail!("{} VMWRITE sites: there are programs for {MAX_SITES}", options.sites.len());
         }
-        let record_bytes = if options.stamps { StampedEvent::SIZE } else { Event::SIZE };
-        let shape = Shape::within(ring_bytes, record_bytes);
-        let online = online_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
-        let cpus = online.iter().copied().max().unwrap_or(0) + 1;
+        let whole = options.details || options.exact_writes || options.stopwatch.is_some();
+        let record_bytes = match (options.stamps, whole) {
+            (true, _) => StampedEvent::SIZE,
+            (false, true) => Event::SIZE,
+            (false, false) => Event::SHORT,
+        };
         let in_kernel = options.aggregation == Aggregation::InKernel;
+        let shape = Shape::within(ring_bytes, record_bytes);
         let shape = if in_kernel { Shape { records: 1, ..shape } } else { shape };
-        let config = configure(&layout.config, options, shape, cast);
-        let places = shape.records.checked_mul(cpus).context("rings of more than 2^32 records")?;
-        let (records_map, other_map) = if options.stamps { ("STAMPED", "RECORDS") } else { ("RECORDS", "STAMPED") };
+        let online = online_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
+        let ring_cpus = online.iter().copied().max().unwrap_or(0) + 1;
+        let cpus = nr_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
+
+        let mut config = configure(&layout.config, options, shape, cast);
+        config.set(Slot::Details, options.stamps || whole);
+        config.set(Slot::Cpus, cpus as u32);
+        config.set(Slot::RingCpus, ring_cpus);
+        let bytes = |region| match region {
+            Region::States => VcpuState::SIZE * MAX_STATES,
+            Region::Counters => Counters::STRIDE * cpus,
+            Region::Records => shape.bytes(ring_cpus),
+            Region::Taken => TAKEN_STRIDE as usize * ring_cpus as usize,
+            Region::Tallies if in_kernel => Tallies::BYTES,
+            // Code that is never reached still names it.
+            Region::Tallies => 8,
+        };
+        let regions: Vec<_> =
+            Region::ALL.iter().map(|&(region, name)| make(name, bytes(region))).collect::<Result<_>>()?;
+        let map = |region: Region, writable| {
+            let (fd, bytes) = (regions[region as usize].fd().as_fd(), bytes(region));
+            Mapping::new(fd, bytes, writable).with_context(|| format!("map {region:?} ({bytes} bytes) into memory"))
+        };
 
         let object = if options.kernel_log { OBJECT_WITH_LOG } else { OBJECT };
-        let object = with_constants(object, &config, cast);
-        let mut ebpf = EbpfLoader::new()
-            // Nothing is relocated against the kernel's BTF; parsing it would be the longest part of the start.
-            .btf(None)
-            .map_max_entries(records_map, places)
-            .map_max_entries(other_map, 1)
-            .map_max_entries("TAKEN", cpus)
-            .map_max_entries("TALLIES", if in_kernel { MAX_TALLIES as u32 } else { 1 })
-            .load(&object)
-            .context("load the eBPF object")?;
+        let object = with_constants(object, &config, cast, &regions);
+        // Nothing is relocated against the kernel's BTF; parsing it would be the longest part of the start.
+        let mut ebpf = EbpfLoader::new().btf(None).load(&object).context("load the eBPF object")?;
 
-        let records = Arc::new(mapped(&ebpf, records_map, shape.bytes(cpus), false)?);
-        let taken = Arc::new(mapped(&ebpf, "TAKEN", Ring::taken_bytes(cpus), true)?);
+        let (records, taken) = (Arc::new(map(Region::Records, false)?), Arc::new(map(Region::Taken, true)?));
         let rings =
             online.into_iter().map(|cpu| Ring::new(cpu, shape, Arc::clone(&records), Arc::clone(&taken))).collect();
         let tallies = match in_kernel {
-            true => Some(Tallies::new(mapped(&ebpf, "TALLIES", Tallies::BYTES, false)?)),
+            true => Some(Tallies::new(map(Region::Tallies, false)?)),
             false => None,
         };
+        let (counters, states) = (map(Region::Counters, false)?, map(Region::States, false)?);
         let wake = take(&mut ebpf, "WAKE")?;
         fill(&mut ebpf, "TGIDS", options.tgids.as_deref())?;
         fill(&mut ebpf, "VCPU_IDS", options.vcpu_ids.as_deref())?;
-        let counters = take(&mut ebpf, "COUNTERS")?;
         let log = match options.kernel_log {
             true => Some(EbpfLogger::init_with_logger(&mut ebpf, Stderr).context("open the programs' log")?),
             false => None,
@@ -170,9 +194,23 @@ impl Tracer {
         programs.extend([(exit_program, "kvm_exit"), ("kvm_entry", "kvm_entry")]);
         let passed = take(&mut ebpf, "SITES")?;
         let (sites, links, probes) = (options.sites.clone(), Vec::new(), Vec::new());
-        let reads_directly = cast.is_some();
-        let mut tracer =
-            Self { ebpf, programs, sites, links, probes, rings, wake, tallies, reads_directly, counters, passed, log };
+        let mut tracer = Self {
+            ebpf,
+            programs,
+            sites,
+            links,
+            probes,
+            rings,
+            wake,
+            tallies,
+            reads_directly: cast.is_some(),
+            cpus,
+            counters,
+            states,
+            _regions: regions,
+            passed,
+            log,
+        };
         for (name, _) in tracer.programs.clone() {
             tracer.program(name)?.load().with_context(|| format!("load program {name}"))?;
         }
@@ -269,9 +307,15 @@ impl Tracer {
     }
 
     /// Each CPU's counters; the index is the CPU.
-    pub fn counters(&self) -> Result<Vec<Counters>> {
-        let values = self.counters.get(&0, 0).context("read the counters")?;
-        Ok(values.iter().map(|&words| Counters::from_words(words)).collect())
+    pub fn counters(&self) -> Vec<Counters> {
+        let word = |cpu: usize, n: usize| self.counters.word(cpu * Counters::STRIDE + 8 * n).load(Acquire);
+        (0..self.cpus).map(|cpu| Counters::from_words(std::array::from_fn(|n| word(cpu, n)))).collect()
+    }
+
+    /// vCPUs that are between kvm_entry and kvm_exit.
+    pub fn open_rounds(&self) -> u64 {
+        let places = (0..MAX_STATES).map(|place| place * VcpuState::SIZE);
+        places.filter(|at| self.states.byte(at + offset_of!(VcpuState, phase)) == Phase::OPEN.0).count() as u64
     }
 
     /// The program on a tracepoint, for tests that run it with made-up arguments.
@@ -300,12 +344,10 @@ impl log::Log for Stderr {
     fn flush(&self) {}
 }
 
-/// The object with the configuration's values, and with calls of `bpf_rdonly_cast`, where it has the constants that stand for them.
-/// Format: Documentation/bpf/standardization/instruction-set.rst.
-fn with_constants(object: &[u8], config: &Config, cast: Option<Cast>) -> Vec<u8> {
+/// The object with the configuration's values, the addresses of the regions, and calls of `bpf_rdonly_cast`, where it has the constants
+/// that stand for them. Format: Documentation/bpf/standardization/instruction-set.rst.
+fn with_constants(object: &[u8], config: &Config, cast: Option<Cast>, regions: &[MapData]) -> Vec<u8> {
     const CALL: u8 = 0x85;
-    /// in the source register: what is called is a function of the kernel by its BTF id
-    const KFUNC: u8 = 2 << 4;
     /// takes two instructions, each with half of the value; the first one's first byte, and its second one says where to
     const LOAD: u8 = 0x18;
     let mut object = object.to_vec();
@@ -315,14 +357,23 @@ fn with_constants(object: &[u8], config: &Config, cast: Option<Cast>) -> Vec<u8>
         let first = instructions[at];
         if first[0] == CALL && immediate(&first) == CAST_HELPER {
             if let Some(cast) = cast {
-                instructions[at][1] |= KFUNC;
+                instructions[at][1] |= (BPF_PSEUDO_KFUNC_CALL << 4) as u8;
                 instructions[at][4..].copy_from_slice(&cast.function.to_le_bytes());
             }
         } else if first[0] == LOAD
             && let Some(second) = instructions.get(at + 1)
-            && let place = u64::from(immediate(second)) << 32 | u64::from(immediate(&first))
-            && let Some(value) = place.checked_sub(PLACE).and_then(|slot| config.0.get(usize::try_from(slot).ok()?))
         {
+            let constant = u64::from(immediate(second)) << 32 | u64::from(immediate(&first));
+            let index = |from: u64| constant.checked_sub(from).and_then(|index| usize::try_from(index).ok());
+            let value = if let Some(region) = index(REGION).and_then(|region| regions.get(region)) {
+                // Low half: the map's descriptor; high half: an offset in its value.
+                instructions[at][1] |= (BPF_PSEUDO_MAP_VALUE << 4) as u8;
+                i64::from(region.fd().as_fd().as_raw_fd())
+            } else if let Some(value) = index(PLACE).and_then(|slot| config.0.get(slot)) {
+                *value
+            } else {
+                continue;
+            };
             let [low @ .., e, f, g, h] = value.to_le_bytes();
             instructions[at][4..].copy_from_slice(&low);
             instructions[at + 1][4..].copy_from_slice(&[e, f, g, h]);
@@ -331,10 +382,28 @@ fn with_constants(object: &[u8], config: &Config, cast: Option<Cast>) -> Vec<u8>
     object
 }
 
+/// An array with one value of so many bytes, for this process and its programs to share.
+fn make(name: &str, bytes: usize) -> Result<MapData> {
+    let size = u32::try_from(bytes).ok().filter(|size| *size <= MAX_REGION);
+    let size = size.with_context(|| format!("{name} of {bytes} bytes: at most {MAX_REGION}: try a smaller --ring-kib"))?;
+    let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_ARRAY as u32, 4, size, 1, BPF_F_MMAPABLE);
+    MapData::create(map, name, None).map_err(|error| match error {
+        MapError::CreateError { io_error, .. } if io_error.raw_os_error() == Some(libc::E2BIG) => anyhow!(
+            "{name} of {bytes} bytes: before Linux 6.0 an array's value has at most 4 MiB: try a smaller --ring-kib, and leave out \
+             --aggregate in-kernel"
+        ),
+        error => anyhow::Error::new(error).context(format!("make map {name} of {bytes} bytes")),
+    })
+}
+
+/// Most bytes that the verifier lets a program reach from a map's value (BPF_MAX_VAR_OFF).
+const MAX_REGION: u32 = 1 << 29;
+
 /// The values, with the filters and the number of records after which user space is woken: a quarter of a ring.
 fn configure(found: &Config, options: &Options, shape: Shape, cast: Option<Cast>) -> Config {
     let mut config = *found;
     config.set(Slot::RingRecords, shape.records);
+    config.set(Slot::RecordBytes, shape.record_bytes as u32);
     config.set(Slot::WakeEvery, (shape.records / 4).max(1));
     config.set(Slot::CastType, cast.map_or(ABSENT, |cast| cast.structure.into()));
     config.set(Slot::InKernel, options.aggregation == Aggregation::InKernel);
@@ -350,16 +419,10 @@ fn configure(found: &Config, options: &Options, shape: Shape, cast: Option<Cast>
 
 fn take<T>(ebpf: &mut Ebpf, name: &str) -> Result<T>
 where
-    T: TryFrom<Map, Error = aya::maps::MapError>,
+    T: TryFrom<Map, Error = MapError>,
 {
     let map = ebpf.take_map(name).with_context(|| format!("map {name} is not in the object"))?;
     T::try_from(map).with_context(|| format!("map {name}"))
-}
-
-/// An array map's values in memory.
-fn mapped(ebpf: &Ebpf, name: &str, bytes: usize, writable: bool) -> Result<Mapping> {
-    let Some(Map::Array(map)) = ebpf.map(name) else { bail!("array {name} is not in the object") };
-    Mapping::new(map.fd().as_fd(), bytes, writable).with_context(|| format!("map array {name} ({bytes} bytes)"))
 }
 
 fn fill(ebpf: &mut Ebpf, name: &str, keys: Option<&[u32]>) -> Result<()> {

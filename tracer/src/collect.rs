@@ -203,7 +203,7 @@ impl Collector {
 
     /// Brings the kernel's counts of what is no entry into the current interval.
     fn count(&mut self) -> Result<()> {
-        let now = self.tracer.counters()?;
+        let now = self.tracer.counters();
         let sum = |c: &[Counters], f: fn(&Counters) -> u64| c.iter().map(f).sum::<u64>();
         let unmatched = |c: &Counters| c.unmatched_entries + c.unmatched_exits + c.no_state;
         let Totals { unmatched: u, td_entries: td, .. } = &mut self.gathering.interval.totals;
@@ -246,11 +246,11 @@ impl Collector {
     /// Detaches, takes what is still in the rings, and balances the books.
     fn finish(mut self) -> Result<(Interval, Accounting)> {
         self.tracer.detach()?;
-        let mut kernel = self.tracer.counters()?;
+        let mut kernel = self.tracer.counters();
         for _ in 0..LAST_LOOKS {
             while self.drain() > 0 {}
             self.tally();
-            kernel = self.tracer.counters()?;
+            kernel = self.tracer.counters();
             if self.is_balanced(&kernel) {
                 break;
             }
@@ -277,10 +277,7 @@ impl Collector {
                 accounting.cpus.push(account);
             }
         }
-        // Over all CPUs: a round may end on another than it began on.
-        let sum = |f: fn(&Counters) -> u64| kernel.iter().map(f).sum::<u64>();
-        let ended = sum(|c| c.rounds + c.unmatched_entries + c.td_entries + c.no_state);
-        accounting.open = sum(|c| c.entry_events).saturating_sub(ended);
+        accounting.open = self.tracer.open_rounds();
         Ok((self.cut()?, accounting))
     }
 

@@ -60,6 +60,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         sites,
         stopwatch: if in_kernel { None } else { stopwatch::start(&facts)? },
         aggregation: args.aggregate,
+        details: args.events.is_some() || args.flight_recorder.is_some(),
         stamps: false,
         ring_bytes: args
             .ring_kib

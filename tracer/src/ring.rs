@@ -7,18 +7,16 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicU32, AtomicU64,
+            AtomicU8, AtomicU32, AtomicU64,
             Ordering::{Acquire, Release},
         },
     },
 };
 
-use tracer_common::Event;
+use tracer_common::{Event, config::TAKEN_STRIDE};
 
 use crate::mmap::Mmap;
 
-/// Bytes between the words of two CPUs in which the programs find how much was taken.
-const TAKEN_BYTES: usize = 64;
 /// Records after which the programs are told of the room.
 const TELL_EVERY: usize = 256;
 
@@ -43,6 +41,13 @@ impl Mapping {
         assert!(at.is_multiple_of(4) && at + 4 <= self.0.size(), "half a word at {at} of {} bytes", self.0.size());
         // SAFETY: as in `word`.
         unsafe { AtomicU32::from_ptr(self.0.start().as_ptr().add(at).cast()) }
+    }
+
+    /// The byte at an offset, which others may write at any time.
+    pub fn byte(&self, at: usize) -> u8 {
+        assert!(at < self.0.size(), "byte at {at} of {}", self.0.size());
+        // SAFETY: as in `word`.
+        unsafe { AtomicU8::from_ptr(self.0.start().as_ptr().add(at)) }.load(Acquire)
     }
 
     /// Bytes at an offset.
@@ -92,14 +97,9 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// The ring of a CPU, in mappings of RECORDS (or STAMPED) and TAKEN.
+    /// The ring of a CPU, in mappings of RECORDS and TAKEN.
     pub fn new(cpu: u32, shape: Shape, records: Arc<Mapping>, taken: Arc<Mapping>) -> Self {
         Self { cpu, shape, records, taken, next: 0, last: 0 }
-    }
-
-    /// Bytes that the words of so many CPUs take in TAKEN.
-    pub fn taken_bytes(cpus: u32) -> usize {
-        cpus as usize * TAKEN_BYTES
     }
 
     /// Hands every record that is there to `f`, at most `limit`; the number of records.
@@ -128,7 +128,7 @@ impl Ring {
     }
 
     fn tell(&self) {
-        self.taken.word(self.cpu as usize * TAKEN_BYTES).store(self.next, Release);
+        self.taken.word(self.cpu as usize * TAKEN_STRIDE as usize).store(self.next, Release);
     }
 }
 

@@ -155,6 +155,7 @@ impl Toolchain {
         vec![
             "-Cdebuginfo=2".into(),
             "-Clink-arg=--btf".into(),
+            "-Ctarget-cpu=v3".into(),
             format!("-Clinker={}", self.linker.display()),
             format!("--remap-path-prefix={}=.", build::root().display()),
             format!("--remap-path-prefix={cargo_home}/registry/src=registry"),

@@ -182,10 +182,9 @@ impl Bed {
 
     /// Counters of all CPUs together.
     pub fn counters(&self) -> Counters {
-        self.tracer.counters().unwrap().iter().fold(Counters::default(), |a, b| Counters {
+        self.tracer.counters().iter().fold(Counters::default(), |a, b| Counters {
             rounds: a.rounds + b.rounds,
             dropped: a.dropped + b.dropped,
-            entry_events: a.entry_events + b.entry_events,
             unmatched_entries: a.unmatched_entries + b.unmatched_entries,
             unmatched_exits: a.unmatched_exits + b.unmatched_exits,
             td_entries: a.td_entries + b.td_entries,
