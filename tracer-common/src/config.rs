@@ -8,6 +8,11 @@ pub const CAST_HELPER: u32 = 0x7fff_0001;
 /// of what the verifier knows anyway, each time. Negative, so that all slots are absent in an object that no loader has touched.
 pub const PLACE: u64 = 0xf66d_656e_7472_7900;
 
+/// In [`Slot::Filter`]: only the thread groups of map TGIDS are traced.
+pub const FILTER_TGIDS: i64 = 1;
+/// In [`Slot::Filter`]: only the vCPU numbers of map VCPU_IDS are traced.
+pub const FILTER_VCPUS: i64 = 2;
+
 /// An array's place in the programs is the constant `REGION + region`, for which the loader puts the address of the map's only value in:
 /// a look-up, even where the kernel makes code of it, takes ten instructions and an index on the stack.
 pub const REGION: u64 = 0xf66d_656e_7472_7a00;
@@ -101,11 +106,9 @@ slots! {
     VmcsExec,
     /// ns per TSC cycle times 2^22 ([`tsc_to_ns`](crate::rules::tsc_to_ns)), where the program on kvm_guest_time is attached
     TscToNs,
-    /// 1 to trace only the thread groups of map TGIDS
-    FilterTgid,
-    /// 1 to trace only the vCPU numbers of map VCPU_IDS
-    FilterVcpu,
-    /// a power of two: user space is woken each time so many records were produced on a CPU
+    /// [`FILTER_TGIDS`] and [`FILTER_VCPUS`], or 0; absent in an object that no loader has touched, whose programs do nothing
+    Filter,
+    /// user space is woken each time so many rounds were closed on a CPU
     WakeEvery,
     /// a power of two: records of one CPU's ring
     RingRecords,
@@ -115,7 +118,7 @@ slots! {
     Details,
     /// 1 to count in TALLIES instead of writing records
     InKernel,
-    /// CPUs that there may be; absent in an object that no loader has touched, whose programs do nothing
+    /// CPUs that there may be
     Cpus,
     /// CPUs that have a ring; on others, which came online later, every round is dropped
     RingCpus,

@@ -23,11 +23,13 @@ pub struct Counters {
     pub traced_timer_exits: [u64; 4],
     /// records that the ring has room for until user space has taken more: the programs' own
     pub room: u64,
+    /// rounds after which user space is woken: the programs' own
+    pub wake_at: u64,
 }
 
 impl Counters {
     /// Words of one CPU's counters.
-    pub const WORDS: usize = 11;
+    pub const WORDS: usize = 12;
 
     /// Bytes from one CPU's to the next one's: no cache line is shared.
     pub const STRIDE: usize = 128;
@@ -35,7 +37,7 @@ impl Counters {
     /// From one CPU's words.
     #[must_use]
     pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
-        let [rounds, dropped, unmatched_entries, unmatched_exits, td_entries, no_state, a, b, c, d, room] =
+        let [rounds, dropped, unmatched_entries, unmatched_exits, td_entries, no_state, a, b, c, d, room, wake_at] =
             words;
         let traced_timer_exits = [a, b, c, d];
         Self {
@@ -47,6 +49,7 @@ impl Counters {
             no_state,
             traced_timer_exits,
             room,
+            wake_at,
         }
     }
 }

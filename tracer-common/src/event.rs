@@ -1,6 +1,9 @@
 //! The one event: a VM entry, complete when its kvm_exit has come.
 
-use core::ops::{BitOr, BitOrAssign};
+use core::{
+    mem::offset_of,
+    ops::{BitOr, BitOrAssign},
+};
 
 use crate::{
     Isa,
@@ -63,10 +66,8 @@ impl BitOrAssign for Flags {
     }
 }
 
-/// One VM entry. Clocks are CLOCK_MONOTONIC in ns, as `bpf_ktime_get_ns` gives it. A record is the first [`Event::SHORT`] bytes of it, a
-/// cache line, or, where details are asked for, the whole.
+/// One VM entry. Clocks are CLOCK_MONOTONIC in ns, as `bpf_ktime_get_ns` gives it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
 pub struct Event {
     /// when the program on kvm_entry ended: the program's own time counts as the host's
     pub entry_ns: u64,
@@ -115,7 +116,6 @@ pub struct Event {
 
 /// A VM entry of the calibration guest, with the stamps that it left in its registers (`tracer/src/guest/calibration.S`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
 pub struct StampedEvent {
     /// the entry
     pub event: Event,
@@ -133,73 +133,157 @@ pub struct StampedEvent {
     pub exec_exit: u32,
 }
 
-/// What tells apart how one round went: one word.
+/// An event as the programs write it. A short record is what comes before `writes`, a cache line; where details are asked for, it is
+/// whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C, align(8))]
-pub struct Outline {
-    /// as [`Event::exit_reason`]
-    pub exit_reason: u32,
-    /// as [`Event::flags`]
-    pub flags: Flags,
-    /// as [`Event::pin_writes`]
-    pub pin_writes: u8,
-    /// as [`Event::isa`]
-    pub isa: u8,
+#[repr(C)]
+pub struct Record {
+    /// as [`Event::entry_ns`]
+    pub entry_ns: u64,
+    /// as [`Event::exit_ns`]
+    pub exit_ns: u64,
+    /// when the program on the vCPU's previous kvm_exit began; 0 where that was not seen
+    pub previous_exit_ns: u64,
+    /// as [`Event::kvm`]
+    pub kvm: u64,
+    /// [`Event::tgid`] in the high half, [`Event::vcpu`] in the low one
+    pub who: u64,
+    /// how the round went
+    pub outline: Outline,
+    /// as [`Event::previous`]
+    pub previous: Outline,
+    /// as [`Event::seq`]; written last
+    pub seq: u64,
+    /// as [`Event::writes`]
+    pub writes: Writes,
+    /// as [`Event::transition_ns`]
+    pub transition_ns: u32,
+    /// as [`Event::shadow_pin_writes`]
+    pub shadow_pin_writes: u32,
+    /// as [`Event::tid`]
+    pub tid: u32,
+    /// as [`Event::cpu`]
+    pub cpu: u32,
+    /// as [`Event::pin_entry`]
+    pub pin_entry: u32,
+    /// as [`Event::pin_exit`]
+    pub pin_exit: u32,
 }
 
-impl Event {
-    /// Bytes of a whole event.
+/// A stamped event as the program writes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct StampedRecord {
+    /// the entry
+    pub record: Record,
+    /// as [`StampedEvent::entry_tsc`]
+    pub entry_tsc: u64,
+    /// as [`StampedEvent::exit_tsc`]
+    pub exit_tsc: u64,
+    /// as [`StampedEvent::number`]
+    pub number: u64,
+    /// as [`StampedEvent::mark`]
+    pub mark: u64,
+    /// as [`StampedEvent::exec_entry`]
+    pub exec_entry: u32,
+    /// as [`StampedEvent::exec_exit`]
+    pub exec_exit: u32,
+}
+
+impl Record {
+    /// Bytes of a whole record.
     pub const SIZE: usize = 96;
 
     /// Bytes of a short record.
-    pub const SHORT: usize = core::mem::offset_of!(Event, writes);
+    pub const SHORT: usize = offset_of!(Record, writes);
 
-    /// Where a record has `seq`, which is written last.
-    pub const NUMBER_AT: usize = core::mem::offset_of!(Event, seq);
+    /// Where a record has `seq`.
+    pub const NUMBER_AT: usize = offset_of!(Record, seq);
+}
 
+impl StampedRecord {
+    /// Bytes of a stamped record.
+    pub const SIZE: usize = Record::SIZE + 40;
+}
+
+/// What tells apart how one round went, in one word: from its lowest bits on [`Event::exit_reason`], [`Event::flags`],
+/// [`Event::pin_writes`] and [`Event::isa`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct Outline(pub u64);
+
+impl Event {
     /// `exit_to_entry_ns` of an entry whose previous exit was not seen.
     pub const UNKNOWN_NS: u64 = u64::MAX;
 
-    /// Decodes a record; none when its length is neither [`Event::SHORT`] nor [`Event::SIZE`], or its clocks run backwards.
+    /// Decodes a record; none when its length is neither [`Record::SHORT`] nor [`Record::SIZE`], or its clocks run backwards.
     #[must_use]
     #[inline]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (head, tail) = bytes.split_first_chunk::<{ Self::SHORT }>()?;
-        let (u64_at, u32_at) = (|at| u64_at(head, at), |at| u32_at(head, at));
+        let (head, tail) = bytes.split_first_chunk::<{ Record::SHORT }>()?;
+        let at = |at: usize| u64_at(head, at);
+        let (entry_ns, previous_exit_ns) = (at(offset_of!(Record, entry_ns)), at(offset_of!(Record, previous_exit_ns)));
+        let (who, outline) = (at(offset_of!(Record, who)), Outline(at(offset_of!(Record, outline))));
         let mut event = Self {
-            entry_ns: u64_at(0),
-            exit_ns: u64_at(8),
-            exit_to_entry_ns: u64_at(16),
-            kvm: u64_at(24),
-            vcpu: u32_at(32),
-            tgid: u32_at(36),
-            exit_reason: u32_at(40),
-            flags: Flags(u16::from_ne_bytes([head[44], head[45]])),
-            pin_writes: head[46],
-            isa: head[47],
-            previous: Outline {
-                exit_reason: u32_at(48),
-                flags: Flags(u16::from_ne_bytes([head[52], head[53]])),
-                pin_writes: head[54],
-                isa: head[55],
+            entry_ns,
+            exit_ns: at(offset_of!(Record, exit_ns)),
+            exit_to_entry_ns: match previous_exit_ns {
+                0 => Self::UNKNOWN_NS,
+                // The clocks of two CPUs may differ by some ns.
+                _ => entry_ns.saturating_sub(previous_exit_ns),
             },
-            seq: u64_at(56),
+            kvm: at(offset_of!(Record, kvm)),
+            vcpu: who as u32,
+            tgid: (who >> 32) as u32,
+            exit_reason: outline.exit_reason(),
+            flags: outline.flags(),
+            pin_writes: outline.pin_writes(),
+            isa: outline.isa_number(),
+            previous: Outline(at(offset_of!(Record, previous))),
+            seq: at(Record::NUMBER_AT),
             // What a short record leaves out is what the other source of pin writes would say.
-            shadow_pin_writes: head[46].into(),
+            shadow_pin_writes: outline.pin_writes().into(),
             ..Self::default()
         };
-        if let Some(tail) = tail.as_array::<{ Self::SIZE - Self::SHORT }>() {
-            event.writes = Writes(self::u64_at(tail, 0));
-            event.transition_ns = self::u32_at(tail, 8);
-            event.shadow_pin_writes = self::u32_at(tail, 12);
-            event.tid = self::u32_at(tail, 16);
-            event.cpu = self::u32_at(tail, 20);
-            event.pin_entry = self::u32_at(tail, 24);
-            event.pin_exit = self::u32_at(tail, 28);
-        } else if !tail.is_empty() {
-            return None;
+        if !tail.is_empty() {
+            let tail: &[u8; Record::SIZE - Record::SHORT] = tail.try_into().ok()?;
+            let at = |field: usize| u32_at(tail, field - Record::SHORT);
+            event.writes = Writes(u64_at(tail, 0));
+            event.transition_ns = at(offset_of!(Record, transition_ns));
+            event.shadow_pin_writes = at(offset_of!(Record, shadow_pin_writes));
+            event.tid = at(offset_of!(Record, tid));
+            event.cpu = at(offset_of!(Record, cpu));
+            event.pin_entry = at(offset_of!(Record, pin_entry));
+            event.pin_exit = at(offset_of!(Record, pin_exit));
         }
         (event.exit_ns >= event.entry_ns && event.seq > 0).then_some(event)
+    }
+
+    /// The whole record that would give this event, for whoever makes up records.
+    #[must_use]
+    pub fn encode(&self) -> [u8; Record::SIZE] {
+        let mut bytes = [0; Record::SIZE];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        let previous_exit_ns = match self.exit_to_entry_ns {
+            Self::UNKNOWN_NS => 0,
+            ns => self.entry_ns.saturating_sub(ns),
+        };
+        put(offset_of!(Record, entry_ns), &self.entry_ns.to_ne_bytes());
+        put(offset_of!(Record, exit_ns), &self.exit_ns.to_ne_bytes());
+        put(offset_of!(Record, previous_exit_ns), &previous_exit_ns.to_ne_bytes());
+        put(offset_of!(Record, kvm), &self.kvm.to_ne_bytes());
+        put(offset_of!(Record, who), &(u64::from(self.tgid) << 32 | u64::from(self.vcpu)).to_ne_bytes());
+        put(offset_of!(Record, outline), &self.outline().0.to_ne_bytes());
+        put(offset_of!(Record, previous), &self.previous.0.to_ne_bytes());
+        put(offset_of!(Record, seq), &self.seq.to_ne_bytes());
+        put(offset_of!(Record, writes), &self.writes.0.to_ne_bytes());
+        put(offset_of!(Record, transition_ns), &self.transition_ns.to_ne_bytes());
+        put(offset_of!(Record, shadow_pin_writes), &self.shadow_pin_writes.to_ne_bytes());
+        put(offset_of!(Record, tid), &self.tid.to_ne_bytes());
+        put(offset_of!(Record, cpu), &self.cpu.to_ne_bytes());
+        put(offset_of!(Record, pin_entry), &self.pin_entry.to_ne_bytes());
+        put(offset_of!(Record, pin_exit), &self.pin_exit.to_ne_bytes());
+        bytes
     }
 
     /// ns between kvm_entry and kvm_exit: timer writes, VM entry, guest and VM exit.
@@ -234,27 +318,62 @@ impl Event {
     #[must_use]
     #[inline(always)]
     pub const fn outline(&self) -> Outline {
-        Outline { exit_reason: self.exit_reason, flags: self.flags, pin_writes: self.pin_writes, isa: self.isa }
+        Outline::of(self.exit_reason, self.flags, self.pin_writes, self.isa)
     }
 }
 
 impl Outline {
+    /// From its parts, `isa` as a number.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(exit_reason: u32, flags: Flags, pin_writes: u8, isa: u8) -> Self {
+        Self(exit_reason as u64 | (flags.0 as u64) << 32 | (pin_writes as u64) << 48 | (isa as u64) << 56)
+    }
+
+    /// As [`Event::exit_reason`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn exit_reason(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// As [`Event::flags`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn flags(self) -> Flags {
+        Flags((self.0 >> 32) as u16)
+    }
+
+    /// As [`Event::pin_writes`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn pin_writes(self) -> u8 {
+        (self.0 >> 48) as u8
+    }
+
+    /// As [`Event::isa`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn isa_number(self) -> u8 {
+        (self.0 >> 56) as u8
+    }
+
     /// Whose exit reason it is.
     #[must_use]
     pub fn isa(&self) -> Isa {
-        Isa::from_raw(u32::from(self.isa))
+        Isa::from_raw(u32::from(self.isa_number()))
     }
 
     /// The exit reason, where it was read.
     #[must_use]
     pub fn reason(&self) -> Option<u32> {
-        self.flags.has(Flags::REASON_KNOWN).then_some(self.exit_reason)
+        self.flags().has(Flags::REASON_KNOWN).then_some(self.exit_reason())
     }
 
     /// Pin-control writes, where they are known.
     #[must_use]
     pub fn known_pin_writes(&self) -> Option<u8> {
-        self.flags.has(Flags::PIN_WRITES_KNOWN).then_some(self.pin_writes)
+        self.flags().has(Flags::PIN_WRITES_KNOWN).then_some(self.pin_writes())
     }
 
     /// True for L2, false for L1, none where it could not be told.
@@ -276,29 +395,25 @@ impl Outline {
     }
 
     fn known(&self, known: Flags, fact: Flags) -> Option<bool> {
-        self.flags.has(known).then(|| self.flags.has(fact))
+        self.flags().has(known).then(|| self.flags().has(fact))
     }
 }
 
 impl StampedEvent {
-    /// Bytes of a record: neither more nor less is a stamped event.
-    pub const SIZE: usize = Event::SIZE + 40;
-
-    /// Decodes a record; none when its length is not [`StampedEvent::SIZE`] or its event is none.
+    /// Decodes a record; none when its length is not [`StampedRecord::SIZE`] or its event is none.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() != Self::SIZE {
+        if bytes.len() != StampedRecord::SIZE {
             return None;
         }
-        let (event, stamps) = bytes.split_at(Event::SIZE);
         Some(Self {
-            event: Event::decode(event)?,
-            entry_tsc: u64_at(stamps, 0),
-            exit_tsc: u64_at(stamps, 8),
-            number: u64_at(stamps, 16),
-            mark: u64_at(stamps, 24),
-            exec_entry: u32_at(stamps, 32),
-            exec_exit: u32_at(stamps, 36),
+            event: Event::decode(&bytes[..Record::SIZE])?,
+            entry_tsc: u64_at(bytes, offset_of!(StampedRecord, entry_tsc)),
+            exit_tsc: u64_at(bytes, offset_of!(StampedRecord, exit_tsc)),
+            number: u64_at(bytes, offset_of!(StampedRecord, number)),
+            mark: u64_at(bytes, offset_of!(StampedRecord, mark)),
+            exec_entry: u32_at(bytes, offset_of!(StampedRecord, exec_entry)),
+            exec_exit: u32_at(bytes, offset_of!(StampedRecord, exec_exit)),
         })
     }
 }
@@ -315,46 +430,66 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes(w)
 }
 
-const _: () = assert!(size_of::<Event>() == Event::SIZE && Event::SHORT == 64);
-const _: () = assert!(size_of::<StampedEvent>() == StampedEvent::SIZE);
+const _: () = assert!(size_of::<Record>() == Record::SIZE && Record::SHORT == 64);
+const _: () = assert!(size_of::<StampedRecord>() == StampedRecord::SIZE);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn bytes_of(event: &Event) -> [u8; Event::SIZE] {
-        // SAFETY: Event is repr(C) without padding (its fields add up to SIZE, asserted above).
-        unsafe { core::mem::transmute(*event) }
+    fn record() -> Record {
+        Record {
+            entry_ns: 0x2122_2324_2526_2728,
+            exit_ns: 0x3132_3334_3536_3738,
+            previous_exit_ns: 0x0102_0304_0506_0708,
+            kvm: 0x3132_3334_3536_3738,
+            who: 0x6162_6364_8182_8384,
+            outline: Outline::of(0x5152_5354, Flags(0xc1c2), 2, 1),
+            previous: Outline::of(0xd1d2_d3d4, Flags(0xe1e2), 1, 2),
+            seq: 0x4142_4344_4546_4748,
+            writes: Writes(0xf1f2_f3f4_f5f6_f7f8),
+            transition_ns: 0x0f1f_2f3f,
+            shadow_pin_writes: 0x4f5f_6f7f,
+            tid: 0x7172_7374,
+            cpu: 0xb1b2_b3b4,
+            pin_entry: 0x9192_9394,
+            pin_exit: 0xa1a2_a3a4,
+        }
+    }
+
+    fn bytes_of(record: Record) -> [u8; Record::SIZE] {
+        // SAFETY: repr(C) without padding: its fields add up to SIZE, asserted above.
+        unsafe { core::mem::transmute(record) }
     }
 
     fn sample() -> Event {
         Event {
-            entry_ns: 0x0102_0304_0506_0708,
-            exit_ns: 0x1112_1314_1516_1718,
-            exit_to_entry_ns: 0x2122_2324_2526_2728,
+            entry_ns: 0x2122_2324_2526_2728,
+            exit_ns: 0x3132_3334_3536_3738,
+            exit_to_entry_ns: 0x2020_2020_2020_2020,
             kvm: 0x3132_3334_3536_3738,
-            seq: 0x4142_4344_4546_4748,
-            exit_reason: 0x5152_5354,
-            tgid: 0x6162_6364,
-            tid: 0x7172_7374,
             vcpu: 0x8182_8384,
-            pin_entry: 0x9192_9394,
-            pin_exit: 0xa1a2_a3a4,
-            cpu: 0xb1b2_b3b4,
+            tgid: 0x6162_6364,
+            exit_reason: 0x5152_5354,
             flags: Flags(0xc1c2),
-            isa: 1,
             pin_writes: 2,
-            previous: Outline { exit_reason: 0xd1d2_d3d4, flags: Flags(0xe1e2), pin_writes: 1, isa: 2 },
+            isa: 1,
+            previous: Outline::of(0xd1d2_d3d4, Flags(0xe1e2), 1, 2),
+            seq: 0x4142_4344_4546_4748,
             writes: Writes(0xf1f2_f3f4_f5f6_f7f8),
             transition_ns: 0x0f1f_2f3f,
             shadow_pin_writes: 0x4f5f_6f7f,
+            tid: 0x7172_7374,
+            cpu: 0xb1b2_b3b4,
+            pin_entry: 0x9192_9394,
+            pin_exit: 0xa1a2_a3a4,
         }
     }
 
     #[test]
     fn a_decoded_stamped_event_is_the_one_that_the_kernel_wrote() {
-        let stamped = StampedEvent {
-            event: sample(),
+        let written = StampedRecord {
+            record: record(),
             entry_tsc: 0x0102_0304_0506_0708,
             exit_tsc: 0x1112_1314_1516_1718,
             number: 0x2122_2324_2526_2728,
@@ -362,10 +497,12 @@ mod tests {
             exec_entry: 0x4142_4344,
             exec_exit: 0x5152_5354,
         };
+        let StampedRecord { record: _, entry_tsc, exit_tsc, number, mark, exec_entry, exec_exit } = written;
         // SAFETY: as in bytes_of.
-        let bytes: [u8; StampedEvent::SIZE] = unsafe { core::mem::transmute(stamped) };
+        let bytes: [u8; StampedRecord::SIZE] = unsafe { core::mem::transmute(written) };
+        let stamped = StampedEvent { event: sample(), entry_tsc, exit_tsc, number, mark, exec_entry, exec_exit };
         assert_eq!(StampedEvent::decode(&bytes), Some(stamped));
-        assert_eq!(StampedEvent::decode(&bytes[..Event::SIZE]), None);
+        assert_eq!(StampedEvent::decode(&bytes[..Record::SIZE]), None);
         assert_eq!(Event::decode(&bytes), None);
     }
 
@@ -382,7 +519,11 @@ mod tests {
 
     #[test]
     fn a_decoded_event_is_the_event_that_the_kernel_wrote() {
-        assert_eq!(Event::decode(&bytes_of(&sample())), Some(sample()));
+        assert_eq!(Event::decode(&bytes_of(record())), Some(sample()));
+        assert_eq!(sample().encode(), bytes_of(record()));
+        let first = Event { exit_to_entry_ns: Event::UNKNOWN_NS, ..sample() };
+        assert_eq!(Event::decode(&bytes_of(Record { previous_exit_ns: 0, ..record() })), Some(first));
+        assert_eq!(first.encode(), bytes_of(Record { previous_exit_ns: 0, ..record() }));
     }
 
     #[test]
@@ -397,25 +538,26 @@ mod tests {
             pin_exit: 0,
             ..sample()
         };
-        assert_eq!(Event::decode(&bytes_of(&sample())[..Event::SHORT]), Some(short));
+        assert_eq!(Event::decode(&bytes_of(record())[..Record::SHORT]), Some(short));
     }
 
     #[test]
     fn any_other_length_is_no_event() {
-        let bytes = bytes_of(&sample());
-        assert_eq!(Event::decode(&bytes[..Event::SIZE - 1]), None);
-        assert_eq!(Event::decode(&bytes[..Event::SHORT - 1]), None);
-        assert_eq!(Event::decode(&bytes[..Event::SHORT + 1]), None);
-        let mut longer = [0; Event::SIZE + 1];
-        longer[..Event::SIZE].copy_from_slice(&bytes);
+        let bytes = bytes_of(record());
+        for length in [0, Record::SHORT - 1, Record::SHORT + 1, Record::SIZE - 1] {
+            assert_eq!(Event::decode(&bytes[..length]), None);
+        }
+        let mut longer = [0; Record::SIZE + 1];
+        longer[..Record::SIZE].copy_from_slice(&bytes);
         assert_eq!(Event::decode(&longer), None);
-        assert_eq!(Event::decode(&[]), None);
     }
 
     #[test]
     fn a_clock_that_runs_backwards_is_no_event() {
-        let event = Event { exit_ns: 4, entry_ns: 5, ..sample() };
-        assert_eq!(Event::decode(&bytes_of(&event)), None);
+        assert_eq!(Event::decode(&bytes_of(Record { exit_ns: 4, entry_ns: 5, ..record() })), None);
+        // Those of two CPUs may by some ns.
+        let record = Record { previous_exit_ns: 6, entry_ns: 5, ..record() };
+        assert_eq!(Event::decode(&bytes_of(record)).map(|event| event.exit_to_entry_ns), Some(0));
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub mod tally;
 
 pub use config::{Config, Region, Slot};
 pub use counters::Counters;
-pub use event::{Event, Flags, Outline, StampedEvent};
+pub use event::{Event, Flags, Outline, Record, StampedEvent, StampedRecord};
 
 /// Whose exit codes an exit reason is, as kvm_exit's `isa` argument says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -25,16 +25,14 @@ impl Phase {
     pub const TDX: Self = Self(3);
 }
 
-/// A vCPU's state: two cache lines.
+/// A vCPU's state: two cache lines, of which the second is for VMX.
 #[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub struct VcpuState {
     /// address of the `struct kvm_vcpu` that it belongs to; 0 for none. Claimed by a compare-and-exchange, for CPUs may want the same place
     pub vcpu: u64,
     /// the open round's kvm_entry
     pub entry_ns: u64,
-    /// of the open round
-    pub exit_to_entry_ns: u64,
     /// previous kvm_exit, 0 for none
     pub exit_ns: u64,
     /// `stat.exits` at the last kvm_entry
@@ -45,8 +43,6 @@ pub struct VcpuState {
     pub who: u64,
     /// how the last round went
     pub previous: Outline,
-    /// the VMCS of the open round
-    pub loaded_vmcs: u64,
     /// flags of the open round
     pub flags: Flags,
     /// pin-control writes of the open round, by the shadow method
@@ -55,11 +51,11 @@ pub struct VcpuState {
     pub phase: Phase,
     /// 1 when the vCPU's first entry was seen
     pub from_birth: u8,
-    /// 1 until the vCPU's first record was written
-    pub is_new: u8,
     /// bit 0 and 1: which of `last_pin` is valid
     pub pin_seen: u8,
-    reserved: [u8; 5],
+    reserved: [u8; 2],
+    /// the VMCS of the open round
+    pub loaded_vmcs: u64,
     /// shadow at the open round's kvm_entry
     pub pin_entry: u32,
     /// the same of the primary execution controls, for the calibration guest
@@ -72,6 +68,7 @@ pub struct VcpuState {
     pub tally: u32,
     /// writes to the controls of vmcs01 and vmcs02 since the last kvm_exit of each
     pub writes: [Writes; 2],
+    unused: [u64; 2],
 }
 
 impl VcpuState {
@@ -84,26 +81,25 @@ impl VcpuState {
         *self = Self {
             vcpu: self.vcpu,
             entry_ns: 0,
-            exit_to_entry_ns: 0,
             exit_ns: 0,
             exits: 0,
             kvm: 0,
             who: 0,
-            previous: Outline { exit_reason: 0, flags: Flags::NONE, pin_writes: 0, isa: 0 },
+            previous: Outline(0),
             loaded_vmcs: 0,
             flags: Flags::NONE,
             shadow_pin_writes: 0,
             phase: Phase::NEW,
             from_birth: 0,
-            is_new: 0,
             pin_seen: 0,
-            reserved: [0; 5],
+            reserved: [0; 2],
             pin_entry: 0,
             exec_entry: 0,
             last_pin: [0; 2],
             transition_ns: 0,
             tally: 0,
             writes: [Writes(0); 2],
+            unused: [0; 2],
         };
     }
 

@@ -57,7 +57,7 @@ pub struct Tally {
     /// the VMM's process in the high half, KVM's number of the vCPU in the low one; written last
     pub who: u64,
     /// [`what`] the entries have in common
-    pub what: u64,
+    pub what: Outline,
     /// changes after a count of this series has
     pub changes: u64,
     /// entries by pin-control writes: none, one, two, more; where they are not known, none
@@ -68,27 +68,35 @@ pub struct Tally {
     pub exit_to_entry: [u32; BUCKETS],
 }
 
-/// What tells series of one vCPU apart, in a word: of the outline what a series' key is made of.
+/// What tells series of one vCPU apart, in a word: of the outline what a series' key is made of; of pin writes, whether there are any.
 #[must_use]
 #[inline(always)]
-pub const fn what(outline: &Outline) -> u64 {
-    let of_all = Flags::LEVEL_KNOWN.0 | Flags::L2.0 | Flags::PIN_WRITES_KNOWN.0 | Flags::REASON_KNOWN.0;
-    let of_timers = Flags::IMMEDIATE_KNOWN.0 | Flags::IMMEDIATE.0 | Flags::SOFT_KNOWN.0 | Flags::SOFT_DISABLED.0;
-    let is_timer = outline.isa == Isa::Vmx as u8 && outline.exit_reason & 0xffff == VMX_PREEMPTION_TIMER;
-    let flags = outline.flags.0 & if is_timer { of_all | of_timers } else { of_all };
-    let dirty = (outline.pin_writes != 0) as u64;
-    outline.exit_reason as u64 | (flags as u64) << 32 | dirty << 48 | (outline.isa as u64) << 56
-}
-
-/// An outline of such entries.
-#[must_use]
-pub const fn outline(what: u64) -> Outline {
-    Outline {
-        exit_reason: what as u32,
-        flags: Flags((what >> 32) as u16),
-        pin_writes: (what >> 48) as u8,
-        isa: (what >> 56) as u8,
+pub const fn what(outline: Outline) -> Outline {
+    const OF_ALL: u64 = Outline::of(
+        u32::MAX,
+        Flags(Flags::LEVEL_KNOWN.0 | Flags::L2.0 | Flags::PIN_WRITES_KNOWN.0 | Flags::REASON_KNOWN.0),
+        0,
+        u8::MAX,
+    )
+    .0;
+    const OF_TIMERS: u64 = Outline::of(
+        0,
+        Flags(Flags::IMMEDIATE_KNOWN.0 | Flags::IMMEDIATE.0 | Flags::SOFT_KNOWN.0 | Flags::SOFT_DISABLED.0),
+        0,
+        0,
+    )
+    .0;
+    /// basic exit reason, and whose it is
+    const REASON: u64 = Outline::of(0xffff, Flags::NONE, 0, u8::MAX).0;
+    const TIMER: u64 = Outline::of(VMX_PREEMPTION_TIMER, Flags::NONE, 0, Isa::Vmx as u8).0;
+    let mut what = outline.0 & OF_ALL;
+    if outline.0 & REASON == TIMER {
+        what |= outline.0 & OF_TIMERS;
     }
+    if outline.pin_writes() != 0 {
+        what |= Outline::of(0, Flags::NONE, 1, 0).0;
+    }
+    Outline(what)
 }
 
 #[cfg(test)]
@@ -113,12 +121,14 @@ mod tests {
     fn an_outline_keeps_what_a_series_is_told_by() {
         let flags =
             Flags::LEVEL_KNOWN | Flags::L2 | Flags::REASON_KNOWN | Flags::PIN_WRITES_KNOWN | Flags::IMMEDIATE_KNOWN;
-        let cpuid = Outline { exit_reason: 0x8000_000a, flags: flags | Flags::PIN_READ, pin_writes: 2, isa: 1 };
-        let kept = outline(what(&cpuid));
+        let kept = what(Outline::of(0x8000_000a, flags | Flags::PIN_READ, 2, 1));
         assert_eq!((kept.reason(), kept.is_l2(), kept.known_pin_writes()), (Some(0x8000_000a), Some(true), Some(1)));
-        let timer = Outline { exit_reason: 52, flags: flags | Flags::SOFT_KNOWN, pin_writes: 0, isa: 1 };
-        assert_eq!(outline(what(&timer)).timer_cause(), timer.timer_cause());
-        assert_ne!(what(&timer), what(&Outline { flags: timer.flags | Flags::IMMEDIATE, ..timer }));
-        assert_eq!(what(&cpuid), what(&Outline { flags: cpuid.flags | Flags::IMMEDIATE, ..cpuid }), "of timers only");
+        assert_eq!(kept, what(Outline::of(0x8000_000a, flags | Flags::IMMEDIATE, 1, 1)), "of timers only");
+        let timer = |flags| Outline::of(52, flags, 0, 1);
+        let deadline = timer(flags | Flags::SOFT_KNOWN);
+        assert_eq!(what(deadline).timer_cause(), deadline.timer_cause());
+        assert_ne!(what(deadline), what(timer(flags | Flags::SOFT_KNOWN | Flags::IMMEDIATE)));
+        let svm = Outline::of(52, flags, 0, 2);
+        assert_eq!(what(svm).flags().0 & Flags::IMMEDIATE_KNOWN.0, 0);
     }
 }

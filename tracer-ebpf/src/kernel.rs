@@ -25,14 +25,14 @@ pub fn slot(slot: Slot) -> Option<i64> {
                     "{value} = {place} ll",
                     value = out(reg) value,
                     place = const PLACE + Slot::$name as u64,
-                    options(pure, nomem, nostack, preserves_flags)
+                    options(nomem, nostack, preserves_flags)
                 )
             };
             value
         }};
     }
     let value = constants!(
-        VcpuKvm VcpuId StatExits StatGuestMode KvmVmType VmxExitReason VmxLoadedVmcs VmxVmcs01 VmxReqImmediate VmcsPin VmcsSoftDisabled SvmVmcb VmcbExitCode EntryHasImmediate ExactWrites GuestR8 VmcsExec TscToNs FilterTgid FilterVcpu WakeEvery RingRecords RecordBytes Details InKernel Cpus RingCpus CastType
+        VcpuKvm VcpuId StatExits StatGuestMode KvmVmType VmxExitReason VmxLoadedVmcs VmxVmcs01 VmxReqImmediate VmcsPin VmcsSoftDisabled SvmVmcb VmcbExitCode EntryHasImmediate ExactWrites GuestR8 VmcsExec TscToNs Filter WakeEvery RingRecords RecordBytes Details InKernel Cpus RingCpus CastType
     );
     (value >= 0).then_some(value)
 }

@@ -15,14 +15,18 @@ mod diagnostics;
 mod kernel;
 mod maps;
 
+use core::{ffi::c_void, ptr::null_mut};
+
 use aya_ebpf::{
+    EbpfContext as _,
     bindings::BPF_RB_FORCE_WAKEUP,
     helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::{kprobe, raw_tracepoint},
     programs::{ProbeContext, RawTracePointContext},
 };
 use tracer_common::{
-    Counters, Event, Flags, Isa, Outline, Slot, StampedEvent, VM_TYPE_TDX, VMX_PREEMPTION_TIMER,
+    Counters, Flags, Isa, Outline, Record, Slot, StampedRecord, VM_TYPE_TDX, VMX_PREEMPTION_TIMER,
+    config::{FILTER_TGIDS, FILTER_VCPUS},
     rules::{Age, Writes, age, lane, pin_writes, transition_ns},
     state::{Phase, VcpuState},
     tally::{Tally, bucket, what},
@@ -30,8 +34,12 @@ use tracer_common::{
 
 use crate::{
     kernel::{barrier, from_here, probe, read, slot},
-    maps::{SITES, TGIDS, VCPU_IDS, WAKE, counters, new_state, record, state, taken, tally, tally_at},
+    maps::{SITES, TGIDS, VCPU_IDS, WAKE, counters, likely_state, new_state, record, state, taken, tally, tally_at},
 };
+
+/// kvm_exit's `isa`.
+const VMX: u64 = Isa::Vmx as u64;
+const SVM: u64 = Isa::Svm as u64;
 
 /// Linux 5.16 and later: kvm_exit(vcpu, isa).
 #[raw_tracepoint(tracepoint = "kvm_exit")]
@@ -51,67 +59,41 @@ pub fn kvm_exit_5_15(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "kvm_entry")]
 pub fn kvm_entry(ctx: RawTracePointContext) -> i32 {
     let vcpu: u64 = ctx.arg(0);
+    let mut flags = Flags::NONE;
     // The second argument may not be touched where the kernel has none: the attach would be refused.
-    let immediate = if slot(Slot::EntryHasImmediate) == Some(1) {
-        Some(ctx.arg::<u64>(1) & 0xff != 0)
-    } else {
-        read::<u8>(vcpu, Slot::VmxReqImmediate).map(|wish| wish != 0)
-    };
-    on_entry(&ctx, vcpu, immediate);
+    if slot(Slot::EntryHasImmediate) == Some(1) {
+        flags |= Flags::IMMEDIATE_KNOWN;
+        if ctx.arg::<u64>(1) & 0xff != 0 {
+            flags |= Flags::IMMEDIATE;
+        }
+    } else if let Some(wish) = read::<u8>(vcpu, Slot::VmxReqImmediate) {
+        flags |= Flags::IMMEDIATE_KNOWN;
+        if wish != 0 {
+            flags |= Flags::IMMEDIATE;
+        }
+    }
+    on_entry(&ctx, vcpu, flags);
     0
 }
 
 #[inline(always)]
-fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
+fn on_entry(ctx: &RawTracePointContext, vcpu: u64, mut flags: Flags) {
     if !is_selected(vcpu) {
         return;
     }
-    let exits = read::<u64>(vcpu, Slot::StatExits);
-    let Some(state) = state(vcpu).or_else(|| new_state(vcpu)) else {
-        note(|counters| counters.no_state += 1);
-        diagnostics::no_state(ctx, vcpu);
-        return;
-    };
-    if state.phase == Phase::OPEN {
-        note(|counters| counters.unmatched_entries += 1);
-    }
-    // State that the program on kvm_vmcs_write made is no sight of an entry.
-    let age = age(exits, (state.phase != Phase::NEW).then_some(state.exits));
-    if age != Age::Same {
-        // A new vCPU's VMCS is written before it is entered for the first time.
-        let writes = if state.phase == Phase::NEW { state.writes } else { [Writes(0); 2] };
-        state.reset();
-        // Where this can be read, all of the vCPU can: it is one allocation.
-        let Some(kvm) = probe(vcpu, Slot::VcpuKvm).or((slot(Slot::VcpuKvm).is_none()).then_some(0)) else {
-            note(|counters| counters.no_state += 1);
-            return;
-        };
-        state.kvm = kvm;
-        state.writes = writes;
-        state.is_new = 1;
-        state.from_birth = (age == Age::Born) as u8;
-        let vcpu_id = read(vcpu, Slot::VcpuId).unwrap_or(u32::MAX);
-        state.who = bpf_get_current_pid_tgid() >> 32 << 32 | u64::from(vcpu_id);
-        if probe::<u8>(kvm, Slot::KvmVmType) == Some(VM_TYPE_TDX) {
-            state.phase = Phase::TDX;
-            diagnostics::tdx(ctx, vcpu_id);
-        }
-    }
-    state.exits = exits.unwrap_or(0);
-    if state.phase == Phase::TDX {
-        note(|counters| counters.td_entries += 1);
-        return;
+    // No `Option`: the compiler would move its undefined part about, which the verifier refuses.
+    let exits = read::<u64>(vcpu, Slot::StatExits).unwrap_or(0);
+    let is_older = slot(Slot::StatExits).is_none() || exits > 0;
+    let mut state = likely_state(vcpu);
+    if state.vcpu != vcpu || state.phase != Phase::CLOSED || !is_older || exits < state.exits {
+        // SAFETY: none or this vCPU's state, as in `likely_state`.
+        let Some(met) = (unsafe { meet(ctx.as_ptr(), vcpu, exits).as_mut() }) else { return };
+        state = met;
     }
     state.phase = Phase::OPEN;
+    state.exits = exits;
 
-    let mut flags = Flags::NONE;
-    if let Some(immediate) = immediate {
-        flags |= Flags::IMMEDIATE_KNOWN;
-        if immediate {
-            flags |= Flags::IMMEDIATE;
-        }
-    }
-    // 0 for none, and no `Option`: the compiler would move its undefined part about, which the verifier refuses.
+    // 0 for none.
     let vmcs = read::<u64>(vcpu, Slot::VmxLoadedVmcs).unwrap_or(0);
     if vmcs != 0
         && let Some(at) = slot(Slot::VmxVmcs01)
@@ -142,13 +124,55 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, immediate: Option<bool>) {
     if slot(Slot::GuestR8).is_some() {
         state.exec_entry = if vmcs == 0 { 0 } else { read(vmcs, Slot::VmcsExec).unwrap_or(0) };
     }
-    state.loaded_vmcs = vmcs;
+    if slot(Slot::VmxLoadedVmcs).is_some() {
+        state.loaded_vmcs = vmcs;
+    }
     state.flags = flags;
-
     // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
-    state.exit_to_entry_ns = if state.exit_ns == 0 { Event::UNKNOWN_NS } else { now.saturating_sub(state.exit_ns) };
-    state.entry_ns = now;
+    state.entry_ns = unsafe { bpf_ktime_get_ns() };
+}
+
+/// The state of a vCPU of which this is no entry like the one before: it is new, or there is another at its address, or its last round is
+/// open still, or its state is not at the likely place. None for what is not to be traced. Apart, so that the usual entry does not pay.
+#[inline(never)]
+fn meet(ctx: *mut c_void, vcpu: u64, exits: u64) -> *mut VcpuState {
+    let Some(state) = state(vcpu).or_else(|| new_state(vcpu)) else {
+        note(|counters| counters.no_state += 1);
+        diagnostics::no_state(ctx, vcpu);
+        return null_mut();
+    };
+    if state.phase == Phase::OPEN {
+        note(|counters| counters.unmatched_entries += 1);
+    }
+    // State that the program on kvm_vmcs_write made is no sight of an entry.
+    let age = age(slot(Slot::StatExits).map(|_| exits), (state.phase != Phase::NEW).then_some(state.exits));
+    if age != Age::Same {
+        // A new vCPU's VMCS is written before it is entered for the first time.
+        let writes = if state.phase == Phase::NEW { state.writes } else { [Writes(0); 2] };
+        state.reset();
+        // Where this can be read, all of the vCPU can: it is one allocation.
+        let Some(kvm) = probe(vcpu, Slot::VcpuKvm).or((slot(Slot::VcpuKvm).is_none()).then_some(0)) else {
+            note(|counters| counters.no_state += 1);
+            return null_mut();
+        };
+        state.kvm = kvm;
+        state.writes = writes;
+        state.from_birth = (age == Age::Born) as u8;
+        let vcpu_id = read(vcpu, Slot::VcpuId).unwrap_or(u32::MAX);
+        state.who = bpf_get_current_pid_tgid() >> 32 << 32 | u64::from(vcpu_id);
+        if probe::<u8>(kvm, Slot::KvmVmType) == Some(VM_TYPE_TDX) {
+            state.phase = Phase::TDX;
+            diagnostics::tdx(ctx, vcpu_id);
+        }
+        // Its first record wakes user space, so that that can ask the process for a name while there is one.
+        note(|counters| counters.wake_at = 0);
+    }
+    if state.phase == Phase::TDX {
+        state.exits = exits;
+        note(|counters| counters.td_entries += 1);
+        return null_mut();
+    }
+    state
 }
 
 #[inline(always)]
@@ -158,36 +182,28 @@ fn on_exit(vcpu: u64, isa: u64) {
     if !is_selected(vcpu) {
         return;
     }
-    let Some(state) = state(vcpu) else {
-        note(|counters| counters.unmatched_exits += 1);
-        return;
-    };
-    if state.phase != Phase::OPEN {
-        if state.phase != Phase::TDX {
-            note(|counters| counters.unmatched_exits += 1);
-        }
-        return;
+    let mut state = likely_state(vcpu);
+    if state.vcpu != vcpu || state.phase != Phase::OPEN {
+        // SAFETY: none or this vCPU's state, as in `likely_state`.
+        let Some(found) = (unsafe { open_round(vcpu).as_mut() }) else { return };
+        state = found;
     }
     state.phase = Phase::CLOSED;
-    state.exit_ns = now;
-    let cpu = cpu();
-    let Some(counters) = counters(cpu) else { return };
-    counters.rounds += 1;
-
     let mut flags = state.flags;
-    let isa = Isa::from_raw(isa as u32);
-    let reason = match isa {
-        Isa::Vmx => read::<u32>(vcpu, Slot::VmxExitReason),
-        Isa::Svm => {
-            read::<u64>(vcpu, Slot::SvmVmcb).filter(|vmcb| *vmcb != 0).and_then(|vmcb| read(vmcb, Slot::VmcbExitCode))
+    let (reason, known) = match isa {
+        VMX => (read::<u32>(vcpu, Slot::VmxExitReason).unwrap_or(0), slot(Slot::VmxExitReason).is_some()),
+        SVM => {
+            let vmcb = read::<u64>(vcpu, Slot::SvmVmcb).unwrap_or(0);
+            let known = vmcb != 0 && slot(Slot::VmcbExitCode).is_some();
+            (if known { read::<u32>(vmcb, Slot::VmcbExitCode).unwrap_or(0) } else { 0 }, known)
         }
-        Isa::Other => None,
+        _ => (0, false),
     };
-    if reason.is_some() {
+    if known {
         flags |= Flags::REASON_KNOWN;
     }
-    let reason = reason.unwrap_or(0);
-    if isa == Isa::Vmx
+    if slot(Slot::VmcsSoftDisabled).is_some()
+        && isa == VMX
         && reason & 0xffff == VMX_PREEMPTION_TIMER
         && let Some(soft) = read::<u8>(state.loaded_vmcs, Slot::VmcsSoftDisabled)
     {
@@ -196,99 +212,108 @@ fn on_exit(vcpu: u64, isa: u64) {
             flags |= Flags::SOFT_DISABLED;
         }
     }
-    let l2 = flags.has(Flags::L2);
-    let mut pin_exit = 0;
-    if flags.has(Flags::PIN_READ) {
-        if let Some(pin) = read::<u32>(state.loaded_vmcs, Slot::VmcsPin) {
-            pin_exit = pin;
-            state.shadow_pin_writes += (pin != state.pin_entry) as u8;
-            state.set_last_pin(l2, pin);
-        } else {
-            flags.0 &= !(Flags::PIN_READ | Flags::SHADOW_KNOWN).0;
+    let (mut pin_exit, mut pin_writes, mut shadow_pin_writes, mut writes) = (0, 0, 0, Writes(0));
+    // Without the shadow there is no tracepoint that tells of writes either.
+    if slot(Slot::VmcsPin).is_some() {
+        let l2 = flags.has(Flags::L2);
+        shadow_pin_writes = state.shadow_pin_writes;
+        state.shadow_pin_writes = 0;
+        if flags.has(Flags::PIN_READ) {
+            if let Some(pin) = read::<u32>(state.loaded_vmcs, Slot::VmcsPin) {
+                pin_exit = pin;
+                shadow_pin_writes += (pin != state.pin_entry) as u8;
+                state.set_last_pin(l2, pin);
+            } else {
+                flags.0 &= !(Flags::PIN_READ | Flags::SHADOW_KNOWN).0;
+            }
         }
-    }
-    let shadow_pin_writes = state.shadow_pin_writes;
-    state.shadow_pin_writes = 0;
-    let mut pin_writes = shadow_pin_writes;
-    let mut writes = Writes(0);
-    if slot(Slot::ExactWrites) == Some(1) {
-        let pending = if l2 { &mut state.writes[1] } else { &mut state.writes[0] };
-        writes = *pending;
-        *pending = Writes(0);
-        pin_writes = writes.of(0);
-    }
-    if flags.has(Flags::SHADOW_KNOWN) {
-        // What the shadow method cannot know of a VMCS, its past, the tracepoint has not told either.
-        flags |= Flags::PIN_WRITES_KNOWN;
+        pin_writes = shadow_pin_writes;
         if slot(Slot::ExactWrites) == Some(1) {
-            flags |= Flags::WRITES_EXACT;
+            let pending = if l2 { &mut state.writes[1] } else { &mut state.writes[0] };
+            writes = *pending;
+            *pending = Writes(0);
+            pin_writes = writes.of(0);
         }
-    }
-    let previous = state.previous;
-    let round = Outline { exit_reason: reason, flags, pin_writes, isa: isa as u8 };
-    state.previous = round;
-    if slot(Slot::InKernel) == Some(1) {
-        count(counters, state, &round, now);
-        if state.is_new != 0 {
-            state.is_new = 0;
-            wake(cpu);
-        }
-        return;
-    }
-
-    let Some(place) = place_of_record(counters, cpu) else {
-        counters.dropped += 1;
-        return;
-    };
-    // SAFETY: the place is this CPU's, and user space has taken what was there.
-    unsafe {
-        (*place).entry_ns = state.entry_ns;
-        (*place).exit_ns = now;
-        (*place).exit_to_entry_ns = state.exit_to_entry_ns;
-        (*place).kvm = state.kvm;
-        (&raw mut (*place).vcpu).cast::<u64>().write(state.who);
-        (*place).exit_reason = reason;
-        (*place).flags = flags;
-        (*place).pin_writes = pin_writes;
-        (*place).isa = isa as u8;
-        (*place).previous = previous;
-    }
-    if slot(Slot::Details) == Some(1) {
-        // SAFETY: as above; the place has room for the whole.
-        unsafe {
-            (*place).writes = writes;
-            (*place).transition_ns = state.transition_ns;
-            (*place).shadow_pin_writes = shadow_pin_writes.into();
-            (*place).tid = bpf_get_current_pid_tgid() as u32;
-            (*place).cpu = cpu as u32;
-            (*place).pin_entry = state.pin_entry;
-            (*place).pin_exit = pin_exit;
-        }
-        if slot(Slot::GuestR8).is_some() {
-            let [entry_tsc, exit_tsc, number, mark] = probe(vcpu, Slot::GuestR8).unwrap_or([0; 4]);
-            let exec_exit = read(state.loaded_vmcs, Slot::VmcsExec).unwrap_or(0);
-            let place = place.cast::<StampedEvent>();
-            // SAFETY: as above.
-            unsafe {
-                (*place).entry_tsc = entry_tsc;
-                (*place).exit_tsc = exit_tsc;
-                (*place).number = number;
-                (*place).mark = mark;
-                (*place).exec_entry = state.exec_entry;
-                (*place).exec_exit = exec_exit;
+        if flags.has(Flags::SHADOW_KNOWN) {
+            // What the shadow method cannot know of a VMCS, its past, the tracepoint has not told either.
+            flags |= Flags::PIN_WRITES_KNOWN;
+            if slot(Slot::ExactWrites) == Some(1) {
+                flags |= Flags::WRITES_EXACT;
             }
         }
     }
-    barrier();
-    // SAFETY: as above; last, for it says that the record is there.
-    unsafe { (&raw mut (*place).seq).write_volatile(counters.rounds) };
-    // A wake-up per record was measured to add VM exits to the very guest that is watched. The first record of a vCPU
-    // wakes, so that user space can ask its process for a name while there is one.
-    let mask = slot(Slot::WakeEvery).unwrap_or(1) as u64 - 1;
-    if counters.rounds & mask == 0 || state.is_new != 0 {
-        state.is_new = 0;
+    let (previous, previous_exit_ns) = (state.previous, state.exit_ns);
+    let round = Outline::of(reason, flags, pin_writes, isa as u8);
+    state.previous = round;
+    state.exit_ns = now;
+
+    let cpu = cpu();
+    let Some(counters) = counters(cpu) else { return };
+    let rounds = counters.rounds + 1;
+    counters.rounds = rounds;
+    if slot(Slot::InKernel) == Some(1) {
+        count(counters, state, round, previous_exit_ns);
+    } else {
+        let Some(place) = place_of_record(counters, rounds, cpu) else {
+            counters.dropped += 1;
+            return;
+        };
+        // SAFETY: the place is this CPU's, and user space has taken what was there.
+        unsafe {
+            (*place).entry_ns = state.entry_ns;
+            (*place).exit_ns = now;
+            (*place).previous_exit_ns = previous_exit_ns;
+            (*place).kvm = state.kvm;
+            (*place).who = state.who;
+            (*place).outline = round;
+            (*place).previous = previous;
+        }
+        if slot(Slot::Details) == Some(1) {
+            // SAFETY: as above; the place has room for the whole.
+            unsafe {
+                (*place).writes = writes;
+                (*place).transition_ns = state.transition_ns;
+                (*place).shadow_pin_writes = shadow_pin_writes.into();
+                (*place).tid = bpf_get_current_pid_tgid() as u32;
+                (*place).cpu = cpu as u32;
+                (*place).pin_entry = state.pin_entry;
+                (*place).pin_exit = pin_exit;
+            }
+            if slot(Slot::GuestR8).is_some() {
+                let [entry_tsc, exit_tsc, number, mark] = probe(vcpu, Slot::GuestR8).unwrap_or([0; 4]);
+                let exec_exit = read(state.loaded_vmcs, Slot::VmcsExec).unwrap_or(0);
+                let place = place.cast::<StampedRecord>();
+                // SAFETY: as above.
+                unsafe {
+                    (*place).entry_tsc = entry_tsc;
+                    (*place).exit_tsc = exit_tsc;
+                    (*place).number = number;
+                    (*place).mark = mark;
+                    (*place).exec_entry = state.exec_entry;
+                    (*place).exec_exit = exec_exit;
+                }
+            }
+        }
+        barrier();
+        // SAFETY: as above; last, for it says that the record is there.
+        unsafe { (&raw mut (*place).seq).write_volatile(rounds) };
+    }
+    // A wake-up per record was measured to add VM exits to the very guest that is watched.
+    if rounds >= counters.wake_at {
+        counters.wake_at = rounds + slot(Slot::WakeEvery).unwrap_or(1) as u64;
         wake(cpu);
     }
+}
+
+/// The state of a vCPU whose open round ends, but not at the likely place; none where there is no open round.
+#[inline(never)]
+fn open_round(vcpu: u64) -> *mut VcpuState {
+    match state(vcpu) {
+        Some(state) if state.phase == Phase::OPEN => return state,
+        Some(state) if state.phase == Phase::TDX => {}
+        _ => note(|counters| counters.unmatched_exits += 1),
+    }
+    null_mut()
 }
 
 /// Wakes user space, unless it has not looked at many wake-ups before.
@@ -302,15 +327,16 @@ fn wake(cpu: u64) {
 
 /// Counts the round that has just closed, instead of sending a record of it.
 #[inline(always)]
-fn count(counters: &mut Counters, state: &mut VcpuState, round: &Outline, exit_ns: u64) {
+fn count(counters: &mut Counters, state: &mut VcpuState, round: Outline, previous_exit_ns: u64) {
     let what = what(round);
     let mut found = None;
     // The host's work was on the exit before.
     if let Some(before) = tally_at(state.tally.wrapping_sub(1)) {
         // SAFETY: a series of this vCPU, in which nobody else counts.
         unsafe {
-            if state.exit_to_entry_ns != Event::UNKNOWN_NS {
-                add_one(&raw mut (*before).exit_to_entry[bucket(from_here(state.exit_to_entry_ns))]);
+            if previous_exit_ns != 0 {
+                let ns = state.entry_ns.saturating_sub(previous_exit_ns);
+                add_one(&raw mut (*before).exit_to_entry[bucket(from_here(ns))]);
                 changed(before);
             }
             if (*before).what == what {
@@ -327,11 +353,11 @@ fn count(counters: &mut Counters, state: &mut VcpuState, round: &Outline, exit_n
         counters.dropped += 1;
         return;
     };
-    let writes = if round.pin_writes > 3 { 3 } else { round.pin_writes };
+    let writes = if round.pin_writes() > 3 { 3 } else { round.pin_writes() };
     // SAFETY: as above.
     unsafe {
-        add_one(&raw mut (*place).entry_to_exit[bucket(from_here(exit_ns - state.entry_ns))]);
-        if round.flags.has(Flags::PIN_WRITES_KNOWN) {
+        add_one(&raw mut (*place).entry_to_exit[bucket(from_here(state.exit_ns - state.entry_ns))]);
+        if round.flags().has(Flags::PIN_WRITES_KNOWN) {
             add_one(&raw mut (*place).pin_writes[writes as usize & 3]);
         }
         changed(place);
@@ -359,12 +385,12 @@ unsafe fn changed(series: *mut Tally) {
 
 /// Where the record of the latest round goes, in this CPU's ring; none where that is full.
 #[inline(always)]
-fn place_of_record(counters: &mut Counters, cpu: u64) -> Option<*mut Event> {
+fn place_of_record(counters: &mut Counters, rounds: u64, cpu: u64) -> Option<*mut Record> {
     let records = slot(Slot::RingRecords).unwrap_or(1) as u64;
     if cpu >= slot(Slot::RingCpus).unwrap_or(0) as u64 {
         return None;
     }
-    let number = counters.rounds - 1 - counters.dropped;
+    let number = rounds - 1 - counters.dropped;
     if number >= counters.room {
         counters.room = taken(cpu) + records;
         if number >= counters.room {
@@ -445,7 +471,7 @@ write_sites!(
 
 #[inline(always)]
 fn passed(site: u32) {
-    if is_selected_tgid()
+    if slot(Slot::Filter).is_some_and(|filter| filter & FILTER_TGIDS == 0 || is_selected_tgid())
         && let Some(count) = SITES.get_ptr_mut(site)
     {
         // SAFETY: the slot is this CPU's own, and VMWRITE sites do not nest.
@@ -467,13 +493,14 @@ fn cpu() -> u64 {
     u64::from(unsafe { bpf_get_smp_processor_id() })
 }
 
-/// Whether the filters, where there are any, let this vCPU through.
+/// Whether the filters, where there are any, let this vCPU through; none gets through without a loader.
 #[inline(always)]
 fn is_selected(vcpu: u64) -> bool {
-    if !is_selected_tgid() {
+    let Some(filter) = slot(Slot::Filter) else { return false };
+    if filter & FILTER_TGIDS != 0 && !is_selected_tgid() {
         return false;
     }
-    if slot(Slot::FilterVcpu) == Some(1) {
+    if filter & FILTER_VCPUS != 0 {
         let id = read::<u32>(vcpu, Slot::VcpuId).unwrap_or(u32::MAX);
         if VCPU_IDS.get_ptr(id).is_none() {
             return false;
@@ -484,9 +511,6 @@ fn is_selected(vcpu: u64) -> bool {
 
 #[inline(always)]
 fn is_selected_tgid() -> bool {
-    if slot(Slot::FilterTgid) != Some(1) {
-        return true;
-    }
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     TGIDS.get_ptr(tgid).is_some()
 }

@@ -3,6 +3,7 @@
 
 use core::{
     arch::asm,
+    hint::assert_unchecked,
     intrinsics::{AtomicOrdering::Relaxed, atomic_cxchg},
 };
 
@@ -11,7 +12,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use tracer_common::{
-    Counters, Event, Region, Slot,
+    Counters, Outline, Record, Region, Slot,
     config::{REGION, TAKEN_STRIDE},
     state::{SET_BITS, VcpuState, WAY_BITS},
     tally::{MAX_TALLIES, Tally},
@@ -36,7 +37,7 @@ macro_rules! region {
                 "{at} = {place} ll",
                 at = out(reg) at,
                 place = const REGION + Region::$name as u64,
-                options(pure, nomem, nostack, preserves_flags)
+                options(nomem, nostack, preserves_flags)
             )
         };
         at
@@ -46,7 +47,10 @@ macro_rules! region {
 /// A place in a region, so many bytes from its beginning; the verifier checks that it is inside.
 #[inline(always)]
 fn place<T>(region: *mut u8, at: u64) -> *mut T {
-    region.wrapping_add(at as usize).cast()
+    let place = region.wrapping_add(at as usize);
+    // SAFETY: no address of a region is 0. Without this, the compiler asks each time.
+    unsafe { assert_unchecked(!place.is_null()) };
+    place.cast()
 }
 
 /// A loop's next step, which the compiler cannot foresee: it would unroll the loop wherever it is used.
@@ -70,7 +74,7 @@ pub fn counters(cpu: u64) -> Option<&'static mut Counters> {
 
 /// A place of RECORDS by its number, of records of so many bytes. The number must be below the number of places.
 #[inline(always)]
-pub fn record(number: u64) -> *mut Event {
+pub fn record(number: u64) -> *mut Record {
     let bytes = slot(Slot::RecordBytes).unwrap_or(0) as u64;
     place(region!(Records), number * bytes)
 }
@@ -90,10 +94,17 @@ fn states(vcpu: u64) -> *mut VcpuState {
     place(region!(States), set * WAYS * VcpuState::SIZE as u64)
 }
 
+/// The first place of the set of a vCPU's address: if its state is there, that is its own alone, for its hooks never run at once; if not,
+/// it may only be looked at. Not without a loader.
+#[inline(always)]
+pub fn likely_state(vcpu: u64) -> &'static mut VcpuState {
+    // SAFETY: nothing frees a region.
+    unsafe { &mut *states(vcpu) }
+}
+
 /// The state that is kept under a vCPU's address. An array in sets instead of a hash map: a look-up is a tenth of the instructions.
 #[inline(always)]
 pub fn state(vcpu: u64) -> Option<&'static mut VcpuState> {
-    slot(Slot::Cpus)?;
     let mut at = states(vcpu);
     let mut way = 0;
     while way < WAYS {
@@ -112,7 +123,6 @@ pub fn state(vcpu: u64) -> Option<&'static mut VcpuState> {
 /// took the place in the same moment.
 #[inline(always)]
 pub fn new_state(vcpu: u64) -> Option<&'static mut VcpuState> {
-    slot(Slot::Cpus)?;
     let first = states(vcpu);
     let (mut oldest, mut entered_ns, mut owner) = (first, u64::MAX, 0);
     let mut at = first;
@@ -149,8 +159,8 @@ pub fn tally_at(number: u32) -> Option<*mut Tally> {
 
 /// The place of a series, made where there is none; none where its set is full, or another CPU took the place in the same moment.
 #[inline(always)]
-pub fn tally(kvm: u64, who: u64, what: u64) -> Option<u32> {
-    let mixed = (kvm ^ what ^ who.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+pub fn tally(kvm: u64, who: u64, what: Outline) -> Option<u32> {
+    let mixed = (kvm ^ what.0 ^ who.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     let first = (mixed >> (64 - TALLY_SET_BITS)) * WAYS;
     let mut way = 0;
     while way < WAYS {
@@ -191,10 +201,10 @@ pub const MAX_SITES: u32 = 8;
 #[btf_map]
 pub static SITES: PerCpuArray<u64, { MAX_SITES as usize }> = PerCpuArray::new();
 
-/// Thread groups to trace, where Slot::FilterTgid is set.
+/// Thread groups to trace, where Slot::Filter says so.
 #[btf_map]
 pub static TGIDS: HashMap<u32, u8, MAX_FILTER> = HashMap::new();
 
-/// vCPU numbers to trace, where Slot::FilterVcpu is set.
+/// vCPU numbers to trace, where Slot::Filter says so.
 #[btf_map]
 pub static VCPU_IDS: HashMap<u32, u8, MAX_FILTER> = HashMap::new();

@@ -13,7 +13,7 @@ use aya_ebpf::{
     macros::{btf_map, raw_tracepoint},
     programs::RawTracePointContext,
 };
-use tracer_common::Event;
+use tracer_common::Record;
 
 /// Bytes of the playground.
 const SIZE: usize = 32768;
@@ -87,34 +87,11 @@ fn keep(now: u64) {
 
 #[inline(always)]
 fn send(now: u64) {
-    if let Some(mut record) = FLOOR_RING.reserve_untyped::<Event>(0) {
-        record.write(Event { entry_ns: now, exit_ns: now, seq: 1, ..EMPTY });
+    if let Some(mut record) = FLOOR_RING.reserve_untyped::<[u64; Record::SHORT / 8]>(0) {
+        record.write([now; Record::SHORT / 8]);
         record.submit(BPF_RB_NO_WAKEUP.into());
     }
 }
-
-/// What the records hold besides.
-const EMPTY: Event = Event {
-    entry_ns: 0,
-    exit_ns: 0,
-    exit_to_entry_ns: 0,
-    kvm: 0,
-    seq: 0,
-    exit_reason: 0,
-    tgid: 0,
-    tid: 0,
-    vcpu: 0,
-    pin_entry: 0,
-    pin_exit: 0,
-    cpu: 0,
-    flags: tracer_common::Flags::NONE,
-    isa: 0,
-    pin_writes: 0,
-    previous: tracer_common::Outline { exit_reason: 0, flags: tracer_common::Flags::NONE, pin_writes: 0, isa: 0 },
-    writes: tracer_common::rules::Writes(0),
-    transition_ns: 0,
-    shadow_pin_writes: 0,
-};
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

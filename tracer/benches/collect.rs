@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use tracer_common::{Event, Flags, rules::Writes};
+use tracer_common::{Event, Flags, Record};
 use vmentry::{
     gathering::Gathering,
     interval::{Interval, Vm},
@@ -39,18 +39,12 @@ fn records(vms: u32, vcpus: u32) -> Vec<Vec<u8>> {
                     | Flags::REASON_KNOWN,
                 isa: 1,
                 previous,
-                writes: Writes(0),
                 ..Event::default()
             };
             previous = event.outline();
-            bytes_of(&event)
+            event.encode()[..Record::SHORT].to_vec()
         })
         .collect()
-}
-
-fn bytes_of(event: &Event) -> Vec<u8> {
-    // SAFETY: Event is repr(C) without padding; its bytes live as long as the reference.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(event).cast::<u8>(), Event::SIZE) }.to_vec()
 }
 
 /// Folds all records into an interval; ns, series, and bytes of memory that the growing interval takes.

@@ -20,7 +20,7 @@ use std::{
 
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun};
 use bed::*;
-use tracer_common::Event;
+use tracer_common::{Event, Record};
 use vmentry::{
     bpf::Options,
     gathering::Gathering,
@@ -36,7 +36,7 @@ fn main() {
     // `cargo test` runs benches too, to see that they work.
     let (length, runs) = if std::env::args().any(|a| a == "--bench") { (1000, 3) } else { (20, 1) };
     let cpus = thread::available_parallelism().unwrap().get().min(4);
-    println!("{cpus} CPUs, records of {} bytes, {runs} runs of {length} ms each: least / median / most", Event::SIZE);
+    println!("{cpus} CPUs, records of {} bytes, {runs} runs of {length} ms each: least / median / most", Record::SHORT);
     println!(
         "{:<9} {:>8} {:>12} {:>26} {:>26} {:>22}",
         "producers", "ring KiB", "reader", "offered, 1000 events/s", "delivered, 1000 events/s", "dropped, %"

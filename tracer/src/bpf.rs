@@ -17,8 +17,8 @@ use aya::{
 use aya_log::EbpfLogger;
 use aya_obj::generated::{BPF_F_MMAPABLE, BPF_PSEUDO_KFUNC_CALL, BPF_PSEUDO_MAP_VALUE, bpf_map_type::BPF_MAP_TYPE_ARRAY};
 use tracer_common::{
-    Config, Counters, Event, Region, Slot, StampedEvent,
-    config::{ABSENT, CAST_HELPER, PLACE, REGION, TAKEN_STRIDE},
+    Config, Counters, Record, Region, Slot, StampedRecord,
+    config::{ABSENT, CAST_HELPER, FILTER_TGIDS, FILTER_VCPUS, PLACE, REGION, TAKEN_STRIDE},
     rules::tsc_to_ns_factor,
     state::{MAX_STATES, Phase, VcpuState},
 };
@@ -59,9 +59,9 @@ pub struct Options {
     pub stopwatch: Option<Stopwatch>,
     /// where entries are counted
     pub aggregation: Aggregation,
-    /// records are whole [`Event`]s, with thread, CPU and pin shadows, as they are also where one of the companion patch's is asked for
+    /// records are whole, with thread, CPU and pin shadows, as they are also where one of the companion patch's tracepoints is asked for
     pub details: bool,
-    /// records are [`StampedEvent`]s: for the calibration guest, which leaves stamps in its registers
+    /// records are [`StampedRecord`]s: for the calibration guest, which leaves stamps in its registers
     pub stamps: bool,
     /// VMWRITE sites in kvm_intel to count, at most [`MAX_SITES`]; also work before the VM entry
     pub sites: Vec<Site>,
@@ -130,9 +130,9 @@ impl Tracer {
         }
         let whole = options.details || options.exact_writes || options.stopwatch.is_some();
         let record_bytes = match (options.stamps, whole) {
-            (true, _) => StampedEvent::SIZE,
-            (false, true) => Event::SIZE,
-            (false, false) => Event::SHORT,
+            (true, _) => StampedRecord::SIZE,
+            (false, true) => Record::SIZE,
+            (false, false) => Record::SHORT,
         };
         let in_kernel = options.aggregation == Aggregation::InKernel;
         let shape = Shape::within(ring_bytes, record_bytes);
@@ -404,7 +404,9 @@ fn configure(found: &Config, options: &Options, shape: Shape, cast: Option<Cast>
     let mut config = *found;
     config.set(Slot::RingRecords, shape.records);
     config.set(Slot::RecordBytes, shape.record_bytes as u32);
-    config.set(Slot::WakeEvery, (shape.records / 4).max(1));
+    // Of entries counted in the kernel only a vCPU's first one wakes.
+    let in_kernel = options.aggregation == Aggregation::InKernel;
+    config.set(Slot::WakeEvery, if in_kernel { u32::MAX } else { (shape.records / 4).max(1) });
     config.set(Slot::CastType, cast.map_or(ABSENT, |cast| cast.structure.into()));
     config.set(Slot::InKernel, options.aggregation == Aggregation::InKernel);
     config.set(Slot::ExactWrites, options.exact_writes);
@@ -412,8 +414,11 @@ fn configure(found: &Config, options: &Options, shape: Shape, cast: Option<Cast>
     if !options.stamps {
         config.set(Slot::GuestR8, ABSENT);
     }
-    config.set(Slot::FilterTgid, options.tgids.is_some());
-    config.set(Slot::FilterVcpu, options.vcpu_ids.is_some());
+    let filter = |bit, is_set| if is_set { bit } else { 0 };
+    config.set(
+        Slot::Filter,
+        filter(FILTER_TGIDS, options.tgids.is_some()) | filter(FILTER_VCPUS, options.vcpu_ids.is_some()),
+    );
     config
 }
 

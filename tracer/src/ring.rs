@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use tracer_common::{Event, config::TAKEN_STRIDE};
+use tracer_common::{Record, config::TAKEN_STRIDE};
 
 use crate::mmap::Mmap;
 
@@ -110,7 +110,7 @@ impl Ring {
             let place = (self.next & u64::from(self.shape.records - 1)) as usize;
             let at = first + place * self.shape.record_bytes;
             // Numbers grow: that of an older record, or the 0 of one that is being written, is none that is awaited.
-            let number = self.records.word(at + Event::NUMBER_AT).load(Acquire);
+            let number = self.records.word(at + Record::NUMBER_AT).load(Acquire);
             if number <= self.last {
                 break;
             }

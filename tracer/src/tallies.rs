@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use tracer_common::{
     Outline,
     rules::TimerCause,
-    tally::{BUCKETS, MAX_TALLIES, Tally, middle, outline},
+    tally::{BUCKETS, MAX_TALLIES, Tally, middle},
 };
 
 use crate::{histogram::Histogram, interval::Series, ring::Mapping};
@@ -74,7 +74,7 @@ impl Tallies {
                 continue;
             }
             seen.changes = changes;
-            let outline = outline(places.word(at + offset_of!(Tally, what)).load(Acquire));
+            let outline = Outline(places.word(at + offset_of!(Tally, what)).load(Acquire));
             let grown = |at, before: &mut Vec<u32>, length, value: fn(usize) -> u64| {
                 before.resize(length, 0);
                 let mut histogram = Histogram::default();

@@ -19,7 +19,7 @@ use proptest::{
     sample::Index,
     test_runner::{Config, RngSeed, TestRunner},
 };
-use tracer_common::{Event, Flags};
+use tracer_common::{Event, Flags, Record};
 use vmentry::{
     columns::Column,
     interval::{Interval, Vm},
@@ -349,7 +349,7 @@ fn random_bytes_after_a_header_are_read_or_refused() {
 #[test]
 fn any_bytes_are_an_event_or_none() {
     let event =
-        prop_oneof![prop::collection::vec(any::<u8>(), Event::SIZE), prop::collection::vec(any::<u8>(), 0..200)];
+        prop_oneof![prop::collection::vec(any::<u8>(), Record::SIZE), prop::collection::vec(any::<u8>(), 0..200)];
     let vm = Arc::new(Vm { id: 0, name: "x".into(), tgid: 1, start_ticks: 0, ordinal: 0, host: None });
     check(2000, event, |bytes| {
         let Some(event) = Event::decode(&bytes) else { return };

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail, ensure};
-use tracer_common::{StampedEvent, rules::TimerCause};
+use tracer_common::{StampedEvent, StampedRecord, rules::TimerCause};
 
 use super::{
     mapping::{Mapping, Sandwich, narrowest},
@@ -194,7 +194,7 @@ fn warm(round_trips: &[u32], program: Program) -> impl Iterator<Item = u32> {
 /// The most records that one run makes, some interrupts of the host included, must fit into a ring.
 /// Bytes of a CPU's ring, of which a power of two of records is used: up to half of it is not.
 pub const RING_BYTES: u32 = 1 << 20;
-const _: () = assert!((BATCH + WARM_UP) * 6 * (StampedEvent::SIZE as u64) < RING_BYTES as u64 / 2);
+const _: () = assert!((BATCH + WARM_UP) * 6 * (StampedRecord::SIZE as u64) < RING_BYTES as u64 / 2);
 
 #[cfg(test)]
 mod tests {

@@ -190,6 +190,7 @@ impl Bed {
             td_entries: a.td_entries + b.td_entries,
             no_state: a.no_state + b.no_state,
             room: 0,
+            wake_at: 0,
             traced_timer_exits: std::array::from_fn(|i| a.traced_timer_exits[i] + b.traced_timer_exits[i]),
         })
     }
