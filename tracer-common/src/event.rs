@@ -288,12 +288,14 @@ impl Event {
 
     /// ns between kvm_entry and kvm_exit: timer writes, VM entry, guest and VM exit.
     #[must_use]
+    #[inline]
     pub fn entry_to_exit_ns(&self) -> u64 {
         self.exit_ns - self.entry_ns
     }
 
     /// Pin-control writes by the shadow method, where they are known.
     #[must_use]
+    #[inline]
     pub fn known_shadow_pin_writes(&self) -> Option<u64> {
         self.flags.has(Flags::SHADOW_KNOWN).then_some(u64::from(self.shadow_pin_writes))
     }
@@ -301,6 +303,7 @@ impl Event {
     /// ns of VM entry and VM exit without guest time, where they can be known: from the stopwatch; or, without it, the whole of
     /// an entry that KVM forced to exit at once, which runs no guest instruction (but contains what KVM does around both).
     #[must_use]
+    #[inline]
     pub fn known_transition_ns(&self) -> Option<u64> {
         if self.flags.has(Flags::TRANSITION_KNOWN) {
             return Some(u64::from(self.transition_ns));
@@ -310,6 +313,7 @@ impl Event {
 
     /// Writes to all controls, where the companion patch told them.
     #[must_use]
+    #[inline]
     pub fn exact_writes(&self) -> Option<Writes> {
         self.flags.has(Flags::WRITES_EXACT).then_some(self.writes)
     }
@@ -360,31 +364,36 @@ impl Outline {
 
     /// Whose exit reason it is.
     #[must_use]
-    pub fn isa(&self) -> Isa {
+    #[inline]
+    pub fn isa(self) -> Isa {
         Isa::from_raw(u32::from(self.isa_number()))
     }
 
     /// The exit reason, where it was read.
     #[must_use]
-    pub fn reason(&self) -> Option<u32> {
+    #[inline]
+    pub fn reason(self) -> Option<u32> {
         self.flags().has(Flags::REASON_KNOWN).then_some(self.exit_reason())
     }
 
     /// Pin-control writes, where they are known.
     #[must_use]
-    pub fn known_pin_writes(&self) -> Option<u8> {
+    #[inline]
+    pub fn known_pin_writes(self) -> Option<u8> {
         self.flags().has(Flags::PIN_WRITES_KNOWN).then_some(self.pin_writes())
     }
 
     /// True for L2, false for L1, none where it could not be told.
     #[must_use]
-    pub fn is_l2(&self) -> Option<bool> {
+    #[inline]
+    pub fn is_l2(self) -> Option<bool> {
         self.known(Flags::LEVEL_KNOWN, Flags::L2)
     }
 
     /// Cause of a preemption-timer exit; none for every other exit.
     #[must_use]
-    pub fn timer_cause(&self) -> Option<TimerCause> {
+    #[inline]
+    pub fn timer_cause(self) -> Option<TimerCause> {
         let timer = self.isa() == Isa::Vmx && self.reason().is_some_and(|r| r & 0xffff == crate::VMX_PREEMPTION_TIMER);
         timer.then(|| {
             TimerCause::of(
@@ -394,7 +403,8 @@ impl Outline {
         })
     }
 
-    fn known(&self, known: Flags, fact: Flags) -> Option<bool> {
+    #[inline]
+    fn known(self, known: Flags, fact: Flags) -> Option<bool> {
         self.flags().has(known).then(|| self.flags().has(fact))
     }
 }
@@ -418,12 +428,14 @@ impl StampedEvent {
     }
 }
 
+#[inline]
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut w = [0; 8];
     w.copy_from_slice(&bytes[at..at + 8]);
     u64::from_ne_bytes(w)
 }
 
+#[inline]
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut w = [0; 4];
     w.copy_from_slice(&bytes[at..at + 4]);

@@ -31,6 +31,8 @@ const BATCH: usize = 16_384;
 const LAST_LOOKS: u32 = 1000;
 /// Intervals that may wait for a slow consumer before the collector makes them longer.
 const QUEUE: usize = 8;
+/// Places of VMs that are found without a search, as a power of two.
+const RECENT_BITS: u32 = 5;
 /// VMs remembered; beyond, the memory starts anew and a VM may be numbered twice.
 const MAX_VMS: usize = 65_536;
 
@@ -82,19 +84,19 @@ impl Arrived {
 /// Numbers VMs by their process and their `struct kvm`.
 #[derive(Default)]
 struct Vms {
-    /// found last: most events are of the same VM as the one before
-    last: Option<((u32, u64), Arc<Vm>)>,
+    /// found last, by a few bits of the address; no process has number 0
+    recent: [((u32, u64), Arc<Vm>); 1 << RECENT_BITS],
     by_address: FxHashMap<(u32, u64), Arc<Vm>>,
     next: u32,
 }
 
 impl Vms {
     fn get(&mut self, tgid: u32, kvm: u64) -> &Arc<Vm> {
-        let vm = match self.last.take() {
-            Some((address, vm)) if address == (tgid, kvm) => vm,
-            _ => self.find(tgid, kvm),
-        };
-        &self.last.insert(((tgid, kvm), vm)).1
+        let at = (kvm.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - RECENT_BITS)) as usize;
+        if self.recent[at].0 != (tgid, kvm) {
+            self.recent[at] = ((tgid, kvm), self.find(tgid, kvm));
+        }
+        &self.recent[at].1
     }
 
     fn find(&mut self, tgid: u32, kvm: u64) -> Arc<Vm> {

@@ -4,16 +4,18 @@
 use std::{collections::hash_map::Entry, sync::Arc};
 
 use rustc_hash::FxHashMap;
-use tracer_common::Event;
+use tracer_common::{Event, Flags, Outline, tally::what};
 
 use crate::{
     histogram::{Growing, Histogram},
     interval::{Interval, Key, MAX_SERIES, Series, Vm},
 };
 
-/// Places remembered by a few bits of a key.
+/// Places remembered by a few bits of what they are found by.
 const HINTS: usize = 1 << HINT_BITS;
 const HINT_BITS: u32 = 13;
+/// Numbers of pin writes that are counted without a histogram: all there are, unless something is odd.
+const FEW_WRITES: usize = 4;
 
 /// What is gathered.
 #[derive(Default)]
@@ -21,37 +23,69 @@ pub struct Gathering {
     /// counts, and what was there before; its series are complete only after [`Self::finish`]
     pub interval: Interval,
     series: Vec<Live>,
-    places: FxHashMap<Key, u32>,
-    /// by a few bits of a key: more of its bits, and where it was found last, to be tried before `places`
-    hints: Vec<(u32, u32)>,
+    places: FxHashMap<Place, u32>,
+    /// by a few bits of a place: that place, and where its series was found last, to be tried before `places`
+    hints: Vec<(Place, u32)>,
+}
+
+/// What tells series apart while they grow, in two words: whose it is, the VM's number in the high half and the vCPU's in the low one; and
+/// what its entries have in common ([`what`]).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Place(u64, Outline);
+
+impl Place {
+    /// Of no series: what an outline of one has in common never has this bit.
+    const NONE: Self = Self(u64::MAX, Outline::of(0, Flags::PIN_READ, 0, 0));
+
+    fn of(vm: &Vm, vcpu: u32, round: Outline) -> Self {
+        Self(u64::from(vm.id) << 32 | u64::from(vcpu), what(round))
+    }
+
+    fn hint(self) -> usize {
+        let mixed = (self.0.rotate_left(23) ^ self.1.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> (64 - HINT_BITS)) as usize
+    }
+
+    fn key(self) -> Key {
+        Key::of((self.0 >> 32) as u32, self.0 as u32, &self.1)
+    }
 }
 
 /// A series that grows.
-#[derive(Default)]
 struct Live {
-    key: Key,
+    place: Place,
     entry_to_exit: Growing,
     exit_to_entry: Growing,
-    pin_writes: Histogram,
+    few_writes: [u64; FEW_WRITES],
+    many_writes: Histogram,
     transition: Growing,
 }
 
 impl Gathering {
     /// Goes on with an interval.
     pub fn of(interval: Interval) -> Self {
-        Self { interval, series: Vec::new(), places: FxHashMap::default(), hints: vec![(0, u32::MAX); HINTS] }
+        Self {
+            interval,
+            series: Vec::new(),
+            places: FxHashMap::default(),
+            hints: vec![(Place::NONE, 0); HINTS],
+        }
     }
 
     /// Takes an event in. `vm` is who the collector found it to be.
+    #[inline]
     pub fn record(&mut self, event: &Event, vm: &Arc<Vm>) {
         let round = event.outline();
-        let Some(series) = self.series(Key::of(vm.id, event.vcpu, &round), vm) else {
+        let Some(series) = self.series(Place::of(vm, event.vcpu, round), vm) else {
             self.interval.totals.not_kept += 1;
             return;
         };
         series.entry_to_exit.record(event.entry_to_exit_ns());
         if let Some(writes) = round.known_pin_writes() {
-            series.pin_writes.record(u64::from(writes));
+            match series.few_writes.get_mut(usize::from(writes)) {
+                Some(count) => *count += 1,
+                None => series.many_writes.record(writes.into()),
+            }
         }
         if let Some(ns) = event.known_transition_ns() {
             series.transition.record(ns);
@@ -64,7 +98,7 @@ impl Gathering {
         }
         // The host's work was on the exit before.
         if event.exit_to_entry_ns != Event::UNKNOWN_NS
-            && let Some(series) = self.series(Key::of(vm.id, event.vcpu, &event.previous), vm)
+            && let Some(series) = self.series(Place::of(vm, event.vcpu, event.previous), vm)
         {
             series.exit_to_entry.record(event.exit_to_entry_ns);
         }
@@ -73,13 +107,17 @@ impl Gathering {
     /// The interval with all that was gathered.
     pub fn finish(mut self) -> Interval {
         for live in self.series {
+            let mut pin_writes = live.many_writes;
+            for (writes, n) in live.few_writes.into_iter().enumerate() {
+                pin_writes.record_n(writes as u64, n);
+            }
             let series = Series {
                 entry_to_exit: live.entry_to_exit.finish(),
                 exit_to_entry: live.exit_to_entry.finish(),
-                pin_writes: live.pin_writes,
+                pin_writes,
                 transition: live.transition.finish(),
             };
-            match self.interval.series.entry(live.key) {
+            match self.interval.series.entry(live.place.key()) {
                 Entry::Vacant(place) => {
                     place.insert(series);
                 }
@@ -89,31 +127,38 @@ impl Gathering {
         self.interval
     }
 
-    /// The series of a key, whose VM is introduced with its first one; none beyond the bound.
-    fn series(&mut self, key: Key, vm: &Arc<Vm>) -> Option<&mut Live> {
-        let bits = (key.vm << 18) ^ (key.vcpu << 8) ^ key.reason.unwrap_or(0) ^ (key.entry as u32) << 6;
-        let bits = bits.wrapping_mul(0x9e37_79b1);
-        let hint = (bits >> (32 - HINT_BITS)) as usize;
-        let (tag, place) = self.hints[hint];
-        let mut place = place as usize;
-        if tag != bits || self.series.get(place).is_none_or(|live| live.key != key) {
-            place = self.place(key, vm)?;
-            self.hints[hint] = (bits, place as u32);
+    /// The series of a place, whose VM is introduced with its first one; none beyond the bound.
+    #[inline]
+    fn series(&mut self, place: Place, vm: &Arc<Vm>) -> Option<&mut Live> {
+        let hint = place.hint();
+        let (known, mut at) = self.hints[hint];
+        if known != place {
+            at = self.find(place, vm)?;
+            self.hints[hint] = (place, at);
         }
-        Some(&mut self.series[place])
+        self.series.get_mut(at as usize)
     }
 
-    fn place(&mut self, key: Key, vm: &Arc<Vm>) -> Option<usize> {
-        if let Some(place) = self.places.get(&key) {
-            return Some(*place as usize);
+    #[cold]
+    fn find(&mut self, place: Place, vm: &Arc<Vm>) -> Option<u32> {
+        if let Some(at) = self.places.get(&place) {
+            return Some(*at);
         }
         let known = self.interval.series.len();
-        if known + self.series.len() >= MAX_SERIES && !self.interval.series.contains_key(&key) {
+        if known + self.series.len() >= MAX_SERIES && !self.interval.series.contains_key(&place.key()) {
             return None;
         }
         self.interval.vms.entry(vm.id).or_insert_with(|| Arc::clone(vm));
-        self.places.insert(key, self.series.len() as u32);
-        self.series.push(Live { key, ..Live::default() });
-        Some(self.series.len() - 1)
+        let at = self.series.len() as u32;
+        self.places.insert(place, at);
+        self.series.push(Live {
+            place,
+            entry_to_exit: Growing::default(),
+            exit_to_entry: Growing::default(),
+            few_writes: [0; FEW_WRITES],
+            many_writes: Histogram::default(),
+            transition: Growing::default(),
+        });
+        Some(at)
     }
 }

@@ -21,6 +21,7 @@ pub struct Histogram {
 }
 
 /// Number of the value's bucket: HDR's flattened counts index.
+#[inline]
 fn bucket(value: u64) -> u32 {
     let doubling = 63 - (value | (SUB_BUCKETS - 1)).leading_zeros() - HALF_BITS;
     let sub = value >> doubling;
@@ -156,14 +157,19 @@ impl Default for Growing {
 
 impl Growing {
     /// Counts one value.
+    #[inline]
     pub fn record(&mut self, value: u64) {
         match self {
             Self::Many(dense) => dense.record(value),
-            Self::Few(few) => {
-                few.record(value);
-                if few.count() >= MANY {
-                    *self = Self::Many(Box::new(Dense::above(std::mem::take(few))));
-                }
+            Self::Few(_) => self.record_one_of_few(value),
+        }
+    }
+
+    fn record_one_of_few(&mut self, value: u64) {
+        if let Self::Few(few) = self {
+            few.record(value);
+            if few.count() >= MANY {
+                *self = Self::Many(Box::new(Dense::above(std::mem::take(few))));
             }
         }
     }
@@ -185,30 +191,38 @@ const PAGES: usize = BUCKETS as usize / PAGE;
 pub struct Dense {
     /// counted before
     below: Histogram,
-    /// 0 where there is no page, else one more than its place in `pages`
+    /// place of a bucket's page in `pages`; the first one is nobody's
     table: [u16; PAGES],
     pages: Vec<[u32; PAGE]>,
-    /// values in the pages
-    count: u32,
 }
 
 impl Dense {
     fn above(below: Histogram) -> Self {
-        Self { below, table: [0; PAGES], pages: Vec::new(), count: 0 }
+        Self { below, table: [0; PAGES], pages: vec![[0; PAGE]] }
     }
 
+    #[inline]
     fn record(&mut self, value: u64) {
         let bucket = bucket(value) as usize;
-        let entry = &mut self.table[bucket / PAGE];
-        if *entry == 0 {
-            self.pages.push([0; PAGE]);
-            *entry = self.pages.len() as u16;
+        let page = usize::from(self.table[bucket / PAGE]);
+        let count = &mut self.pages[page][bucket % PAGE];
+        *count += 1;
+        // A page must be made where there is none, and one that is full must be emptied: nobody's counts all are.
+        if page == 0 || *count == u32::MAX {
+            *count -= 1;
+            self.record_in_new_page(bucket);
         }
-        self.pages[usize::from(*entry) - 1][bucket % PAGE] += 1;
-        self.count += 1;
-        // No count of a page can be higher than that of all.
-        if self.count == u32::MAX {
+    }
+
+    #[cold]
+    fn record_in_new_page(&mut self, bucket: usize) {
+        if self.table[bucket / PAGE] > 0 {
             self.flush();
+        }
+        self.table[bucket / PAGE] = self.pages.len() as u16;
+        self.pages.push([0; PAGE]);
+        if let Some(page) = self.pages.last_mut() {
+            page[bucket % PAGE] = 1;
         }
     }
 
@@ -216,12 +230,13 @@ impl Dense {
     fn flush(&mut self) {
         let mut counts = Vec::new();
         for (number, &entry) in self.table.iter().enumerate().filter(|(_, entry)| **entry > 0) {
-            let page = self.pages[usize::from(entry) - 1].iter().enumerate();
+            let page = self.pages[usize::from(entry)].iter().enumerate();
             counts.extend(page.filter(|(_, n)| **n > 0).map(|(at, n)| ((number * PAGE + at) as u32, u64::from(*n))));
         }
-        self.below.merge(&Histogram { counts, total: self.count.into() });
-        (self.table, self.count) = ([0; PAGES], 0);
-        self.pages.clear();
+        let total = counts.iter().map(|(_, n)| n).sum();
+        self.below.merge(&Histogram { counts, total });
+        self.table = [0; PAGES];
+        self.pages.truncate(1);
     }
 
     fn finish(mut self) -> Histogram {

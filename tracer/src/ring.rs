@@ -50,14 +50,11 @@ impl Mapping {
         unsafe { AtomicU8::from_ptr(self.0.start().as_ptr().add(at)) }.load(Acquire)
     }
 
-    /// Bytes at an offset.
-    ///
-    /// # Safety
-    /// Nobody may write them while the slice lives.
-    unsafe fn slice(&self, at: usize, bytes: usize) -> &[u8] {
-        assert!(at + bytes <= self.0.size(), "{bytes} bytes at {at} of {}", self.0.size());
-        // SAFETY: inside the mapping, and the caller's promise.
-        unsafe { std::slice::from_raw_parts(self.0.start().as_ptr().add(at), bytes) }
+    /// So many bytes at an offset, which others may write at any time.
+    fn bytes(&self, at: usize, bytes: usize) -> *const u8 {
+        assert!(at.is_multiple_of(8) && at + bytes <= self.0.size(), "{bytes} bytes at {at} of {}", self.0.size());
+        // SAFETY: inside the mapping.
+        unsafe { self.0.start().as_ptr().add(at) }
     }
 }
 
@@ -104,18 +101,21 @@ impl Ring {
 
     /// Hands every record that is there to `f`, at most `limit`; the number of records.
     pub fn drain(&mut self, limit: usize, mut f: impl FnMut(&[u8])) -> usize {
-        let first = self.shape.bytes(self.cpu);
+        let Shape { record_bytes, records } = self.shape;
+        let ring = self.records.bytes(self.shape.bytes(self.cpu), self.shape.bytes(1));
         let mut n = 0;
         while n < limit {
-            let place = (self.next & u64::from(self.shape.records - 1)) as usize;
-            let at = first + place * self.shape.record_bytes;
-            // Numbers grow: that of an older record, or the 0 of one that is being written, is none that is awaited.
-            let number = self.records.word(at + Record::NUMBER_AT).load(Acquire);
+            let place = (self.next & u64::from(records - 1)) as usize;
+            // SAFETY: inside the ring.
+            let record = unsafe { ring.add(place * record_bytes) };
+            // Numbers grow: that of an older record, or the 0 of a place that has none, is none that is awaited.
+            // SAFETY: a record's length and this offset are multiples of 8; only touched as an atomic while it may change.
+            let number = unsafe { AtomicU64::from_ptr(record.add(Record::NUMBER_AT).cast_mut().cast()) }.load(Acquire);
             if number <= self.last {
                 break;
             }
             // SAFETY: the record is complete, and its place is the program's again only when it is told so below.
-            f(unsafe { self.records.slice(at, self.shape.record_bytes) });
+            f(unsafe { std::slice::from_raw_parts(record, record_bytes) });
             self.last = number;
             self.next += 1;
             n += 1;
