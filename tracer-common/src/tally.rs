@@ -15,28 +15,27 @@ const HIGHEST: u64 = (1 << 36) - 1;
 /// Series that are kept; entries of those beyond are counted as dropped.
 pub const MAX_TALLIES: usize = 4096;
 
-/// Bucket of a value, below [`BUCKETS`]. A shift found in five steps: the kernel's programs have no instruction for it.
+/// Bucket of a value, below [`BUCKETS`]. By a tree of comparisons that knows each doubling's shift: the kernel's programs have no
+/// instruction that finds it.
 #[must_use]
 #[inline(always)]
 pub const fn bucket(ns: u64) -> usize {
-    let mut sub = if ns > HIGHEST { HIGHEST } else { ns };
-    let mut doubling = 0;
-    if sub >= 1 << 21 {
-        (sub, doubling) = (sub >> 16, 16);
+    macro_rules! within {
+        // Left of a node are the doublings before the one that it names, right of it that one and those after it.
+        ([$left:tt $first:literal $right:tt]) => {
+            if ns < PER_DOUBLING << $first { within!($left) } else { within!($right) }
+        };
+        ($doubling:literal) => {
+            (ns >> $doubling) + $doubling * PER_DOUBLING
+        };
     }
-    if sub >= 1 << 13 {
-        (sub, doubling) = (sub >> 8, doubling + 8);
+    if ns > HIGHEST {
+        return BUCKETS - 1;
     }
-    if sub >= 1 << 9 {
-        (sub, doubling) = (sub >> 4, doubling + 4);
-    }
-    if sub >= 1 << 7 {
-        (sub, doubling) = (sub >> 2, doubling + 2);
-    }
-    if sub >= 1 << 6 {
-        (sub, doubling) = (sub >> 1, doubling + 1);
-    }
-    (doubling * PER_DOUBLING + sub) as usize & (BUCKETS - 1)
+    let bucket = within!(
+        [[[[0 1 [1 2 2]] 3 [[3 4 4] 5 [5 6 6]]] 7 [[[7 8 8] 9 [9 10 10]] 11 [[11 12 12] 13 [13 14 14]]]] 15 [[[[15 16 16] 17 [17 18 18]] 19 [[19 20 20] 21 [21 22 22]]] 23 [[[23 24 24] 25 [25 26 26]] 27 [[27 28 28] 29 [29 30 30]]]]]
+    );
+    bucket as usize & (BUCKETS - 1)
 }
 
 /// Middle of a bucket, which stands for its values.

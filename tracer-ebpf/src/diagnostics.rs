@@ -10,7 +10,11 @@ use aya_ebpf::programs::RawTracePointContext;
 #[inline(always)]
 pub fn no_state(ctx: *mut c_void, vcpu: u64) {
     #[cfg(feature = "log")]
-    aya_log_ebpf::warn!(&RawTracePointContext::new(ctx), "no room for the state of vcpu {:x}: its entries are not traced", vcpu);
+    aya_log_ebpf::warn!(
+        &RawTracePointContext::new(ctx),
+        "no room for the state of vcpu {:x}: its entries are not traced",
+        vcpu
+    );
     #[cfg(not(feature = "log"))]
     let _ = (ctx, vcpu);
 }

@@ -335,12 +335,14 @@ fn count(counters: &mut Counters, state: &mut VcpuState, round: Outline, previou
         // SAFETY: a series of this vCPU, in which nobody else counts.
         unsafe {
             if previous_exit_ns != 0 {
-                let ns = state.entry_ns.saturating_sub(previous_exit_ns);
+                // The clocks of two CPUs may differ by some ns.
+                let ns = (state.entry_ns.wrapping_sub(previous_exit_ns) as i64).max(0) as u64;
                 add_one(&raw mut (*before).exit_to_entry[bucket(from_here(ns))]);
-                changed(before);
             }
             if (*before).what == what {
                 found = Some(before);
+            } else {
+                changed(before);
             }
         }
     }
@@ -357,7 +359,7 @@ fn count(counters: &mut Counters, state: &mut VcpuState, round: Outline, previou
     // SAFETY: as above.
     unsafe {
         add_one(&raw mut (*place).entry_to_exit[bucket(from_here(state.exit_ns - state.entry_ns))]);
-        if round.flags().has(Flags::PIN_WRITES_KNOWN) {
+        if slot(Slot::VmcsPin).is_some() && round.flags().has(Flags::PIN_WRITES_KNOWN) {
             add_one(&raw mut (*place).pin_writes[writes as usize & 3]);
         }
         changed(place);

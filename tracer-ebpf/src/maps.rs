@@ -129,7 +129,8 @@ pub fn new_state(vcpu: u64) -> Option<&'static mut VcpuState> {
     let mut way = 0;
     while way < WAYS {
         // SAFETY: only looked at; the words are as old as they may be.
-        let (has, last) = unsafe { ((&raw const (*at).vcpu).read_volatile(), (&raw const (*at).entry_ns).read_volatile()) };
+        let (has, last) =
+            unsafe { ((&raw const (*at).vcpu).read_volatile(), (&raw const (*at).entry_ns).read_volatile()) };
         let last = if has == 0 { 0 } else { last };
         if last < entered_ns {
             (oldest, entered_ns, owner) = (at, last, has);

@@ -15,7 +15,9 @@ use aya::{
     util::{nr_cpus, online_cpus},
 };
 use aya_log::EbpfLogger;
-use aya_obj::generated::{BPF_F_MMAPABLE, BPF_PSEUDO_KFUNC_CALL, BPF_PSEUDO_MAP_VALUE, bpf_map_type::BPF_MAP_TYPE_ARRAY};
+use aya_obj::generated::{
+    BPF_F_MMAPABLE, BPF_PSEUDO_KFUNC_CALL, BPF_PSEUDO_MAP_VALUE, bpf_map_type::BPF_MAP_TYPE_ARRAY,
+};
 use tracer_common::{
     Config, Counters, Record, Region, Slot, StampedRecord,
     config::{ABSENT, CAST_HELPER, FILTER_TGIDS, FILTER_VCPUS, PLACE, REGION, TAKEN_STRIDE},
@@ -385,7 +387,8 @@ fn with_constants(object: &[u8], config: &Config, cast: Option<Cast>, regions: &
 /// An array with one value of so many bytes, for this process and its programs to share.
 fn make(name: &str, bytes: usize) -> Result<MapData> {
     let size = u32::try_from(bytes).ok().filter(|size| *size <= MAX_REGION);
-    let size = size.with_context(|| format!("{name} of {bytes} bytes: at most {MAX_REGION}: try a smaller --ring-kib"))?;
+    let size =
+        size.with_context(|| format!("{name} of {bytes} bytes: at most {MAX_REGION}: try a smaller --ring-kib"))?;
     let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_ARRAY as u32, 4, size, 1, BPF_F_MMAPABLE);
     MapData::create(map, name, None).map_err(|error| match error {
         MapError::CreateError { io_error, .. } if io_error.raw_os_error() == Some(libc::E2BIG) => anyhow!(

@@ -64,12 +64,7 @@ struct Live {
 impl Gathering {
     /// Goes on with an interval.
     pub fn of(interval: Interval) -> Self {
-        Self {
-            interval,
-            series: Vec::new(),
-            places: FxHashMap::default(),
-            hints: vec![(Place::NONE, 0); HINTS],
-        }
+        Self { interval, series: Vec::new(), places: FxHashMap::default(), hints: vec![(Place::NONE, 0); HINTS] }
     }
 
     /// Takes an event in. `vm` is who the collector found it to be.
