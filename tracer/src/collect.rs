@@ -66,18 +66,16 @@ pub struct CpuAccount {
 struct Arrived {
     last_seq: u64,
     delivered: u64,
-    /// malformed records since `last_seq`: their numbers are unknown, but they are no gap
-    malformed: u64,
 }
 
 impl Arrived {
-    /// Takes a record's number; the entries since the last one that had a number, and how many of them were dropped.
-    fn advance(&mut self, seq: u64) -> (u64, u64) {
+    /// Takes so many records, of which the last one had this number, in; the entries since the last look, and how many of them were
+    /// dropped.
+    fn advance(&mut self, records: u64, seq: u64) -> (u64, u64) {
         let entries = seq.saturating_sub(self.last_seq);
-        let dropped = entries.saturating_sub(1 + self.malformed);
-        self.last_seq = self.last_seq.max(seq);
-        self.malformed = 0;
-        (entries, dropped)
+        self.last_seq += entries;
+        self.delivered += records;
+        (entries, entries.saturating_sub(records))
     }
 }
 
@@ -162,25 +160,23 @@ impl Collector {
             return 0;
         }
         for ring in tracer.rings() {
-            let arrived = &mut arrived[ring.cpu as usize];
-            records += ring.drain(BATCH, |bytes| {
-                arrived.delivered += 1;
-                let totals = &mut gathering.interval.totals;
-                totals.delivered += 1;
+            let taken = ring.drain(BATCH, |bytes| {
                 let Some(event) = Event::decode(bytes) else {
-                    arrived.malformed += 1;
-                    totals.malformed += 1;
+                    gathering.interval.totals.malformed += 1;
                     return;
                 };
-                let (entries, dropped) = arrived.advance(event.seq);
-                totals.entries += entries;
-                totals.dropped += dropped;
                 let vm = vms.get(event.tgid, event.kvm);
                 gathering.record(&event, vm);
                 if let Some(events) = events {
                     events.push(&event, vm);
                 }
             });
+            let (entries, dropped) = arrived[ring.cpu as usize].advance(taken as u64, ring.last());
+            let totals = &mut gathering.interval.totals;
+            totals.delivered += taken as u64;
+            totals.entries += entries;
+            totals.dropped += dropped;
+            records += taken;
         }
         if let Some(events) = events {
             events.end_pass(began_ns);
@@ -267,11 +263,11 @@ impl Collector {
         for (cpu, c) in kernel.iter().enumerate() {
             let mut arrived = self.arrived.get(cpu).copied().unwrap_or_default();
             if in_kernel {
-                arrived = Arrived { last_seq: c.rounds, delivered: c.rounds - c.dropped, malformed: 0 };
+                arrived = Arrived { last_seq: c.rounds, delivered: c.rounds - c.dropped };
             }
             // Drops behind the last record that arrived leave no gap; the kernel's counter tells of them.
-            let trailing = c.rounds.saturating_sub(arrived.last_seq + arrived.malformed);
-            self.gathering.interval.totals.entries += c.rounds.saturating_sub(arrived.last_seq);
+            let trailing = c.rounds.saturating_sub(arrived.last_seq);
+            self.gathering.interval.totals.entries += trailing;
             self.gathering.interval.totals.dropped += trailing;
             if c.rounds > 0 {
                 let account =
@@ -410,11 +406,11 @@ mod tests {
     #[test]
     fn a_gap_in_the_numbers_is_what_was_dropped() {
         let mut a = Arrived::default();
-        assert_eq!(a.advance(1), (1, 0));
-        assert_eq!(a.advance(2), (1, 0));
-        assert_eq!(a.advance(7), (5, 4));
-        a.malformed = 2;
-        assert_eq!(a.advance(10), (3, 0));
-        assert_eq!(a.advance(11), (1, 0));
+        assert_eq!(a.advance(0, 0), (0, 0));
+        assert_eq!(a.advance(1, 1), (1, 0));
+        assert_eq!(a.advance(1, 2), (1, 0));
+        assert_eq!(a.advance(3, 9), (7, 4));
+        assert_eq!(a.advance(0, 9), (0, 0));
+        assert_eq!((a.delivered, a.last_seq), (5, 9));
     }
 }

@@ -18,7 +18,6 @@ const HINT_BITS: u32 = 13;
 const FEW_WRITES: usize = 4;
 
 /// What is gathered.
-#[derive(Default)]
 pub struct Gathering {
     /// counts, and what was there before; its series are complete only after [`Self::finish`]
     pub interval: Interval,
@@ -26,6 +25,8 @@ pub struct Gathering {
     places: FxHashMap<Place, u32>,
     /// by a few bits of a place: that place, and where its series was found last, to be tried before `places`
     hints: Vec<(Place, u32)>,
+    /// the last event's vCPU and outline, and its series: most likely the next one's `previous`
+    last: (u64, Outline, u32),
 }
 
 /// What tells series apart while they grow, in two words: whose it is, the VM's number in the high half and the vCPU's in the low one; and
@@ -36,10 +37,6 @@ struct Place(u64, Outline);
 impl Place {
     /// Of no series: what an outline of one has in common never has this bit.
     const NONE: Self = Self(u64::MAX, Outline::of(0, Flags::PIN_READ, 0, 0));
-
-    fn of(vm: &Vm, vcpu: u32, round: Outline) -> Self {
-        Self(u64::from(vm.id) << 32 | u64::from(vcpu), what(round))
-    }
 
     fn hint(self) -> usize {
         let mixed = (self.0.rotate_left(23) ^ self.1.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -64,17 +61,26 @@ struct Live {
 impl Gathering {
     /// Goes on with an interval.
     pub fn of(interval: Interval) -> Self {
-        Self { interval, series: Vec::new(), places: FxHashMap::default(), hints: vec![(Place::NONE, 0); HINTS] }
+        Self {
+            interval,
+            series: Vec::new(),
+            places: FxHashMap::default(),
+            hints: vec![(Place::NONE, 0); HINTS],
+            last: (u64::MAX, Outline(0), 0),
+        }
     }
 
     /// Takes an event in. `vm` is who the collector found it to be.
     #[inline]
     pub fn record(&mut self, event: &Event, vm: &Arc<Vm>) {
         let round = event.outline();
-        let Some(series) = self.series(Place::of(vm, event.vcpu, round), vm) else {
+        let whose = u64::from(vm.id) << 32 | u64::from(event.vcpu);
+        let Some(at) = self.find(Place(whose, what(round)), vm) else {
             self.interval.totals.not_kept += 1;
             return;
         };
+        let last = std::mem::replace(&mut self.last, (whose, round, at));
+        let series = &mut self.series[at as usize];
         series.entry_to_exit.record(event.entry_to_exit_ns());
         if let Some(writes) = round.known_pin_writes() {
             match series.few_writes.get_mut(usize::from(writes)) {
@@ -92,10 +98,15 @@ impl Gathering {
             self.interval.totals.control_writes.get_or_insert_default().record(writes, l2, shadow);
         }
         // The host's work was on the exit before.
-        if event.exit_to_entry_ns != Event::UNKNOWN_NS
-            && let Some(series) = self.series(Place::of(vm, event.vcpu, event.previous), vm)
-        {
-            series.exit_to_entry.record(event.exit_to_entry_ns);
+        if event.exit_to_entry_ns == Event::UNKNOWN_NS {
+            return;
+        }
+        let at = match last {
+            (of, outline, at) if of == whose && outline == event.previous => Some(at),
+            _ => self.find(Place(whose, what(event.previous)), vm),
+        };
+        if let Some(at) = at {
+            self.series[at as usize].exit_to_entry.record(event.exit_to_entry_ns);
         }
     }
 
@@ -124,18 +135,18 @@ impl Gathering {
 
     /// The series of a place, whose VM is introduced with its first one; none beyond the bound.
     #[inline]
-    fn series(&mut self, place: Place, vm: &Arc<Vm>) -> Option<&mut Live> {
+    fn find(&mut self, place: Place, vm: &Arc<Vm>) -> Option<u32> {
         let hint = place.hint();
         let (known, mut at) = self.hints[hint];
         if known != place {
-            at = self.find(place, vm)?;
+            at = self.search(place, vm)?;
             self.hints[hint] = (place, at);
         }
-        self.series.get_mut(at as usize)
+        Some(at)
     }
 
     #[cold]
-    fn find(&mut self, place: Place, vm: &Arc<Vm>) -> Option<u32> {
+    fn search(&mut self, place: Place, vm: &Arc<Vm>) -> Option<u32> {
         if let Some(at) = self.places.get(&place) {
             return Some(*at);
         }

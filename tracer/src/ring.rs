@@ -99,6 +99,11 @@ impl Ring {
         Self { cpu, shape, records, taken, next: 0, last: 0 }
     }
 
+    /// Number of the last record taken; 0 for none.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
     /// Hands every record that is there to `f`, at most `limit`; the number of records.
     pub fn drain(&mut self, limit: usize, mut f: impl FnMut(&[u8])) -> usize {
         let Shape { record_bytes, records } = self.shape;
