@@ -3,7 +3,8 @@
 # The caller sets COUNT, ROUNDS and TOOLS.
 set -e
 tracing=/sys/kernel/tracing
-library() { /bin/ld-linux-x86-64.so.2 --library-path /bin /bin/"$@"; }
+# The process is the program itself, so that a signal reaches it. To be called in the background only.
+library() { exec /bin/ld-linux-x86-64.so.2 --library-path /bin /bin/"$@"; }
 
 guest() { vmentry exercise cpuid --count $COUNT --format json > $1.guest; }
 # Whatever a tool does after its start is not the guest's.
@@ -62,6 +63,33 @@ tool_ftrace_buffer() {
     echo 0 > $tracing/events/kvm/kvm_exit/enable
     grep -h '^overrun\|^entries' $tracing/per_cpu/cpu0/stats > $1.buffer
     echo > $tracing/trace
+}
+
+# Counts of exits, and times by the exit's reason, as its users write them. It is there when its timer has run out for the first time.
+tool_bpftrace_count() { with_bpftrace $1 'tracepoint:kvm:kvm_exit { @[args->exit_reason] = count(); }'; }
+tool_bpftrace_host() {
+    with_bpftrace $1 '
+        tracepoint:kvm:kvm_exit { @at[tid] = nsecs; @reason[tid] = args->exit_reason; }
+        tracepoint:kvm:kvm_entry /@at[tid]/ { @[@reason[tid]] = hist(nsecs - @at[tid]); delete(@at[tid]); }
+        END { clear(@at); clear(@reason); }'
+}
+tool_bpftrace_guest() {
+    with_bpftrace $1 '
+        tracepoint:kvm:kvm_entry { @at[tid] = nsecs; }
+        tracepoint:kvm:kvm_exit /@at[tid]/ { @[args->exit_reason] = hist(nsecs - @at[tid]); delete(@at[tid]); }
+        END { clear(@at); }'
+}
+with_bpftrace() {
+    library bpftrace -e "$2 interval:s:1 { printf(\"ready\\n\"); }" > $1.bpftrace 2>&1 &
+    until grep -q ready $1.bpftrace; do
+        kill -0 $! || { cat $1.bpftrace >&2; return 1; }
+        sleep 0.1
+    done
+    settle
+    guest $1
+    kill -INT $!
+    wait $! || true
+    settle
 }
 
 tool_perf_stat() {

@@ -33,13 +33,13 @@ pub struct Arguments {
     /// Rounds, each tool between two untraced runs in every one
     #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: u64,
-    /// Only these tools: record, in_kernel, live, ftrace_hist, ftrace_buffer, perf_stat, perf_kvm, trace_cmd
+    /// Only these tools: record, in_kernel, live, ftrace_hist, ftrace_buffer, perf_stat, perf_kvm, trace_cmd, bpftrace_count, ..
     #[arg(long, value_name = "TOOL,..", value_delimiter = ',')]
     tool: Vec<String>,
 }
 
 /// A tool, and the Debian package that has it; none for what the machine has anyway.
-const TOOLS: [(&str, &str, Option<debian::Need>); 8] = [
+const TOOLS: [(&str, &str, Option<debian::Need>); 11] = [
     ("record", "vmentry record", None),
     ("in_kernel", "vmentry record --aggregate in-kernel", None),
     ("live", "vmentry live", None),
@@ -48,7 +48,12 @@ const TOOLS: [(&str, &str, Option<debian::Need>); 8] = [
     ("perf_stat", "perf stat, 2 tracepoints", Some(("perf", "linux-perf"))),
     ("perf_kvm", "perf kvm stat record", Some(("perf", "linux-perf"))),
     ("trace_cmd", "trace-cmd record", Some(("trace-cmd", "trace-cmd"))),
+    ("bpftrace_count", "bpftrace, count by reason", Some(BPFTRACE)),
+    ("bpftrace_guest", "bpftrace, entry to exit by reason", Some(BPFTRACE)),
+    ("bpftrace_host", "bpftrace, exit to entry by reason", Some(BPFTRACE)),
 ];
+
+const BPFTRACE: debian::Need = ("bpftrace", "bpftrace");
 
 /// One run of the guest.
 #[derive(Clone, Debug, PartialEq)]
@@ -277,13 +282,44 @@ fn counted(run: &Run, count: u64) -> Result<String> {
                 .join(" and ")
                 + " events"
         }
+        _ if run.tool.starts_with("bpftrace") => {
+            format!("{} CPUID of {count}", bpftrace(&read("bpftrace")).get(&SVM_CPUID).copied().unwrap_or(0))
+        }
         _ => stored.trim_start_matches(", ").to_owned(),
     })
+}
+
+/// Counts by reason of what bpftrace prints of its map `@`: `@[114]: 20000`, or a histogram below `@[114]:` with lines such as
+/// `[512, 1K)  20000 |@@@@|`.
+fn bpftrace(printed: &str) -> BTreeMap<u64, u64> {
+    let mut counts = BTreeMap::new();
+    let mut reason = None;
+    for line in printed.lines() {
+        if let Some((key, count)) = line.strip_prefix("@[").and_then(|rest| rest.split_once("]:")) {
+            reason = key.parse().ok();
+            if let (Some(reason), Ok(count)) = (reason, count.trim().parse()) {
+                counts.insert(reason, count);
+            }
+        } else if let Some(reason) = reason
+            && let Some((_, rest)) = line.split_once([')', ']'])
+            && let Some(count) = rest.split('|').next().and_then(|count| count.trim().parse::<u64>().ok())
+        {
+            *counts.entry(reason).or_default() += count;
+        }
+    }
+    counts
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bpftraces_counts_and_histograms_are_read() {
+        let printed = "Attaching 3 probes...\nready\n\n@[114]: \n[512, 1K)     19990 |@@@@@@@@|\n[1K, 2K)         10 |     |\n\n@[96]: 3\n";
+        assert_eq!(bpftrace(printed), BTreeMap::from([(96, 3), (114, 20_000)]));
+        assert_eq!(bpftrace("[1]  4 |@|\n"), BTreeMap::new());
+    }
 
     fn run(tool: &str, whole: f64) -> Run {
         Run { tool: tool.into(), whole, thread: whole / 2.0, path: PathBuf::new() }
