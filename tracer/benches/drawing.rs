@@ -7,7 +7,7 @@ use tracer_common::{Event, Flags};
 use vmentry::{
     host::{Host, Policy},
     interval::{Interval, Vm},
-    recording::PinSource,
+    recording::{Aggregation, PinSource},
     tui::{App, Colors, Info, Origin, Palette, app::Window, keys::Action, view},
 };
 
@@ -50,6 +50,7 @@ fn main() {
         host: Host::default(),
         policy: Policy::Soft,
         pin_writes_source: PinSource::Shadow,
+        aggregation: Aggregation::Records,
         switchable: false,
         max_delay_s: None,
         tsc_khz: None,

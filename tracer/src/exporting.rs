@@ -38,7 +38,7 @@ use crate::{
     output, policy,
     process::Endings,
     record::{selected_tgids, selected_vcpus},
-    recording::{Header, Reader},
+    recording::{Aggregation, Header, Reader},
     report::openmetrics,
     reporting::source,
     say,
@@ -196,7 +196,12 @@ async fn trace(args: &ExportArgs, listener: Option<TcpListener>, endings: &mut E
         vcpu_ids: selected_vcpus(&args.targets),
         ..Options::default()
     };
-    let about = About { hosts: vec![facts.host.clone()], policy: facts.policy, latencies: true };
+    let about = About {
+        hosts: vec![facts.host.clone()],
+        policy: facts.policy,
+        aggregation: Aggregation::Records,
+        latencies: true,
+    };
     let silence = SILENCE.max(5 * args.interval);
     let exporter = Rc::new(RefCell::new(Exporter::new(args, about, vm_labels(args), Some(silence))));
     let mut module = facts.host.vendor.and_then(module_name).map(|m| Watch::new(&Roots::default().sys, m));

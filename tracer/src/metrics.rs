@@ -138,8 +138,8 @@ pub const HOST_INFO: Metric = metric(
     "vmentry_host_info",
     Kind::Info,
     "",
-    &["host", "kernel", "cpu", "microcode", "vendor", "emulated", "virtualized"],
-    "The host; emulated=\"true\": times mean nothing; virtualized: signature of the hypervisor below, or empty",
+    &["host", "kernel", "cpu", "microcode", "vendor", "emulated", "virtualized", "counted"],
+    "The host; emulated=\"true\": times mean nothing; virtualized: signature of the hypervisor below, or empty; counted=\"in-kernel\": values are known to 1.6 %",
 );
 /// Observed time.
 pub const OBSERVED: Metric =

@@ -114,6 +114,12 @@ pub enum Aggregation {
 }
 
 impl Aggregation {
+    /// Of several recordings: the coarsest.
+    pub fn of(sources: &[Source]) -> Self {
+        let in_kernel = sources.iter().any(|s| s.header.aggregation == Self::InKernel);
+        if in_kernel { Self::InKernel } else { Self::Records }
+    }
+
     /// What reports must say of it; none of what is usual.
     pub const fn note(self) -> Option<&'static str> {
         match self {

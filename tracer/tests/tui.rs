@@ -17,7 +17,7 @@ use tracer_common::{Event, Flags};
 use vmentry::{
     host::{Host, Policy},
     interval::{Interval, Vm},
-    recording::PinSource,
+    recording::{Aggregation, PinSource},
     tui::{
         App, Colors, Effect, Info, Origin, Palette, ReplayCommand,
         app::Window,
@@ -40,6 +40,7 @@ fn info() -> Info {
         },
         policy: Policy::Soft,
         pin_writes_source: PinSource::Shadow,
+        aggregation: Aggregation::Records,
         switchable: true,
         max_delay_s: Some(68.72),
         tsc_khz: Some(2_100_000),
@@ -322,14 +323,19 @@ fn the_stopwatchs_transitions_have_columns_and_a_place_in_the_detail() {
 
 #[test]
 fn what_is_not_known_reads_n_a() {
-    let mut app = App::new(Info { pin_writes_source: PinSource::None, max_delay_s: None, ..info() }, PLAIN);
+    let mut app = App::new(
+        Info { pin_writes_source: PinSource::None, aggregation: Aggregation::InKernel, max_delay_s: None, ..info() },
+        PLAIN,
+    );
     let mut interval = Interval::starting(0);
     interval.length_ns = 1_000_000_000;
     let bare = Event { exit_to_entry_ns: Event::UNKNOWN_NS, flags: Flags::NONE, isa: 2, ..event(0, 0x78, 5, 0, 0) };
     interval.record(&bare, &vm(0));
     app.push(interval);
-    let row = text(&drawn(&mut app, 200, 50)).lines().find(|l| l.contains("web1")).unwrap().to_owned();
+    let screen = text(&drawn(&mut app, 200, 50));
+    let row = screen.lines().find(|l| l.contains("web1")).unwrap();
     assert_eq!(row.matches("n/a").count(), 10, "{row}");
+    assert!(screen.lines().next().unwrap().contains("values to 1.6 %"), "{screen}");
 }
 
 fn modes() -> [Mode; 4] {

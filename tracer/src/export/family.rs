@@ -7,6 +7,7 @@ use crate::{
     host::{Host, Policy},
     layout::Vendor,
     metrics::{self, Metric},
+    recording::Aggregation,
 };
 
 /// Names and values.
@@ -62,6 +63,8 @@ pub struct About {
     pub hosts: Vec<Host>,
     /// timer policy; unknown where hosts differ
     pub policy: Policy,
+    /// where entries were counted, and so how well values are known
+    pub aggregation: Aggregation,
     /// whether latencies are fit to be shown
     pub latencies: bool,
 }
@@ -74,6 +77,7 @@ impl About {
         // A host may have been recorded more than once.
         let mut hosts: Vec<Labels<'_>> = Vec::new();
         for host in self.hosts.iter().map(host_labels) {
+            let host = [host, vec![("counted", Cow::Borrowed(self.aggregation.name()))]].concat();
             if !hosts.contains(&host) {
                 hosts.push(host);
             }

@@ -12,7 +12,7 @@ pub fn render(report: &Report, view: &View) -> String {
     let mut head: Vec<String> = view.by.iter().map(|d| dimension(d).to_owned()).collect();
     head.push("entries".into());
     head.extend(FIGURES.iter().flat_map(|f| STATS.iter().map(move |s| format!("{}_{}", f.name, s.name))));
-    head.extend(["lost_share", "emulated"].map(str::to_owned));
+    head.extend(["lost_share", "emulated", "counted"].map(str::to_owned));
     let mut out = line(&head);
     for row in report.rows(view) {
         out += &line(&cells(report, view, &row));
@@ -34,6 +34,7 @@ fn cells(report: &Report, view: &View, row: &Row) -> Vec<String> {
     let lost = t.dropped.saturating_add(t.malformed).saturating_add(t.not_kept);
     cells.push((lost as f64 / t.entries.max(1) as f64).to_string());
     cells.push(if report.is_emulated() { "EMULATED".into() } else { String::new() });
+    cells.push(report.aggregation().name().into());
     cells
 }
 
@@ -66,7 +67,8 @@ mod tests {
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[0][..4], ["vm", "exit_reason", "entries", "entry_to_exit_ns_min"]);
         assert_eq!(lines[1][..3], ["vm0", "CPUID", "97"]);
-        assert!(lines.iter().all(|l| l.len() == 3 + FIGURES.len() * STATS.len() + 2));
+        assert!(lines.iter().all(|l| l.len() == 3 + FIGURES.len() * STATS.len() + 3));
+        assert_eq!((lines[0].last(), lines[1].last()), (Some(&"counted"), Some(&"records")));
         let at = lines[0].iter().position(|h| *h == "pin_writes_mean").unwrap();
         assert_eq!((lines[1][at], lines[2][at]), ("0", "2"));
     }
@@ -78,7 +80,7 @@ mod tests {
         let csv = render(&report, &view());
         let first = csv.lines().nth(1).unwrap();
         assert!(first.starts_with("vm0,CPUID,97,,,,,,,,"), "{first}");
-        assert!(first.ends_with(",0,,,,,,,,0.04,"), "{first}");
+        assert!(first.ends_with(",0,,,,,,,,0.04,,records"), "{first}");
     }
 
     #[test]
@@ -99,6 +101,6 @@ mod tests {
         let mut report = report();
         assert!(!render(&report, &view()).contains("EMULATED"));
         report.sources[0].header.host.emulated = true;
-        assert!(render(&report, &view()).lines().skip(1).all(|l| l.ends_with(",EMULATED")));
+        assert!(render(&report, &view()).lines().skip(1).all(|l| l.ends_with(",EMULATED,records")));
     }
 }

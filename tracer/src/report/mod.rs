@@ -282,8 +282,7 @@ impl Report {
 
     /// Where entries were counted: the coarsest of the recordings.
     pub fn aggregation(&self) -> Aggregation {
-        let in_kernel = self.sources.iter().any(|s| s.header.aggregation == Aggregation::InKernel);
-        if in_kernel { Aggregation::InKernel } else { Aggregation::Records }
+        Aggregation::of(&self.sources)
     }
 
     /// The VMWRITE sites and their counts; none where several recordings have different ones.

@@ -12,7 +12,7 @@ use crate::{
     },
     host::Policy,
     interval::Vm,
-    recording::{Latency, Source},
+    recording::{Aggregation, Latency, Source},
 };
 
 /// Everything that passes the view's filters.
@@ -37,6 +37,7 @@ pub fn about(sources: &[Source]) -> About {
     About {
         hosts: sources.iter().map(|s| s.header.host.clone()).collect(),
         policy: if sources.iter().all(|s| s.policy() == policy) { policy } else { Policy::Unknown },
+        aggregation: Aggregation::of(sources),
         latencies: sources.iter().all(|s| s.header.latency != Latency::Disturbed),
     }
 }
@@ -67,6 +68,14 @@ mod tests {
         assert!(text.ends_with("# EOF\n"));
         let filters = vec![Filter::parse("reason=CPUID").unwrap()];
         assert!(!render(&report(), &View { filters, ..view() }).contains("PREEMPTION"));
+    }
+
+    #[test]
+    fn values_that_were_counted_in_the_kernel_are_said_to_be() {
+        let mut report = report();
+        assert!(render(&report, &view()).contains(",counted=\"records\"} 1\n"));
+        report.sources[0].header.aggregation = Aggregation::InKernel;
+        assert!(render(&report, &view()).contains(",counted=\"in-kernel\"} 1\n"));
     }
 
     #[test]

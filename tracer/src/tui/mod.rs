@@ -16,7 +16,7 @@ pub use palette::{Colors, Palette};
 
 use crate::{
     host::{Host, Policy},
-    recording::PinSource,
+    recording::{Aggregation, PinSource},
 };
 
 /// What the header tells of the host and of the sources of the figures.
@@ -28,6 +28,8 @@ pub struct Info {
     pub policy: Policy,
     /// source of pin writes
     pub pin_writes_source: PinSource,
+    /// where entries were counted, and so how well values are known
+    pub aggregation: Aggregation,
     /// whether the policy can be switched from here: live, with the companion patch
     pub switchable: bool,
     /// longest delay of the preemption timer, seconds; none where not known

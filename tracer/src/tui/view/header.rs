@@ -3,7 +3,7 @@
 use super::pen::Pen;
 use crate::{
     columns::{Unit, human},
-    recording::PinSource,
+    recording::{Aggregation, PinSource},
     tui::{App, Origin, columns::short},
 };
 
@@ -33,6 +33,9 @@ pub fn draw(pen: &mut Pen, app: &App) {
     word(&host.name, p.plain());
     if let Some(hypervisor) = host.virtualized.as_deref().filter(|_| !host.emulated) {
         word(&format!("virtualized ({hypervisor})"), p.notice());
+    }
+    if app.info.aggregation == Aggregation::InKernel {
+        word("values to 1.6 %", p.notice());
     }
     word(&host.kernel, p.quiet());
     word(&host.cpu, p.quiet());
