@@ -92,6 +92,47 @@ with_bpftrace() {
     settle
 }
 
+# The tool itself refuses AMD, knows 69 reasons, and takes the vCPU's address for the reason in its raw tracepoint.
+tool_bcc_kvmexit() {
+    install_bcc
+    sed -e 's/if b"Intel" in arch_info:/if True:/' \
+        -e 's/#define REASON_NUM 69/#define REASON_NUM 128/' \
+        -e 's/if BPF.support_raw_tracepoint_in_module():/if False:/' \
+        -e 's/^# Do some checks/exit_reasons = tuple(exit_reasons) + tuple("SVM_%d" % n for n in range(len(exit_reasons), 128))/' \
+        /usr/sbin/kvmexit-bpfcc > /tmp/kvmexit
+    with_bcc $1 Ctrl-C /tmp/kvmexit
+}
+tool_bcc_histogram() {
+    install_bcc
+    with_bcc $1 ready /bin/bcc_histogram.py
+}
+install_bcc() {
+    [ -e /bin/bcc.tar ] || return 0
+    tar -xf /bin/bcc.tar -C /
+    rm /bin/bcc.tar
+    local kernel=$(uname -r)
+    mkdir -p /lib/modules/$kernel
+    ln -s /usr/src/linux-headers-$kernel /lib/modules/$kernel/build
+    ln -s /usr/src/linux-headers-*-common /lib/modules/$kernel/source
+}
+# What the shell starts in the background ignores SIGINT, and Python leaves it at that.
+with_bcc() {
+    /usr/bin/python3.11 -u -c '
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")' $3 > $1.bcc 2>&1 &
+    until grep -q $2 $1.bcc; do
+        kill -0 $! || { cat $1.bcc >&2; return 1; }
+        sleep 0.1
+    done
+    settle
+    guest $1
+    kill -INT $!
+    wait $! || true
+    settle
+}
+
 tool_perf_stat() {
     library perf stat -a -e kvm:kvm_entry,kvm:kvm_exit -x , -o $1.stat sleep 1000 &
     settle

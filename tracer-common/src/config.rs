@@ -13,20 +13,17 @@ pub const FILTER_TGIDS: i64 = 1;
 /// In [`Slot::Filter`]: only the vCPU numbers of map VCPU_IDS are traced.
 pub const FILTER_VCPUS: i64 = 2;
 
-/// An array's place in the programs is the constant `REGION + region`, for which the loader puts the address of the map's only value in:
+/// An array's place in the programs is the constant `REGION + region`, for which the loader puts the address of its map's only value in:
 /// a look-up, even where the kernel makes code of it, takes ten instructions and an index on the stack.
 pub const REGION: u64 = 0xf66d_656e_7472_7a00;
 
-/// Bytes between two CPUs' words in [`Region::Taken`].
-pub const TAKEN_STRIDE: u64 = 64;
-
-/// An array that the programs and user space share, in a map with one value.
+/// An array that the programs and user space share: the only value of a map, and long as the loader says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Region {
     /// [`VcpuState`](crate::state::VcpuState)s, in sets
     States,
-    /// [`Counters`](crate::Counters), a [`Counters::STRIDE`](crate::Counters::STRIDE) apart, by CPU
+    /// [`Counters`](crate::Counters) by CPU
     Counters,
     /// the rings: so many records a CPU, which only that CPU writes, in the order of CPUs. A record is the beginning of an event, a whole
     /// one, or a stamped one for the calibration guest; it is there when its number, written last, is higher than those before it. (A BPF
@@ -40,14 +37,24 @@ pub enum Region {
 }
 
 impl Region {
-    /// Every region, and its map's name.
-    pub const ALL: [(Region, &'static str); 5] = [
-        (Region::States, "STATES"),
-        (Region::Counters, "COUNTERS"),
-        (Region::Records, "RECORDS"),
-        (Region::Taken, "TAKEN"),
-        (Region::Tallies, "TALLIES"),
-    ];
+    /// Every region.
+    pub const ALL: [Region; 5] = [Region::States, Region::Counters, Region::Records, Region::Taken, Region::Tallies];
+
+    /// Elements of the array in an object that no loader has touched: the loader knows the array in the object's BTF by it, and puts
+    /// another length there.
+    #[must_use]
+    pub const fn length(self) -> usize {
+        4097 + self as usize
+    }
+}
+
+/// A word of [`Region::Taken`]: a cache line of its own, for user space writes it.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Taken {
+    /// records
+    pub records: u64,
+    unused: [u64; 7],
 }
 
 /// Value of an absent slot. A value that counts is never negative.

@@ -1,4 +1,4 @@
-//! The maps, all of them bounded: those that this object defines, and arrays with one value, made by the loader, whose addresses it
+//! The maps, all of them bounded and BTF-defined. Arrays that every entry needs are the only values of theirs, whose addresses the loader
 //! puts into the code ([`Region`]).
 
 use core::{
@@ -8,12 +8,13 @@ use core::{
 };
 
 use aya_ebpf::{
-    btf_maps::{HashMap, PerCpuArray, RingBuf},
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use tracer_common::{
     Counters, Outline, Record, Region, Slot,
-    config::{REGION, TAKEN_STRIDE},
+    config::{REGION, Taken},
     state::{SET_BITS, VcpuState, WAY_BITS},
     tally::{MAX_TALLIES, Tally},
 };
@@ -26,6 +27,29 @@ const MAX_FILTER: usize = 1024;
 const WAKE_UPS: usize = 4096;
 /// Places that an address may take.
 const WAYS: u64 = 1 << WAY_BITS;
+
+/// The map of an array that the programs know by its address, in the memory of both sides.
+type Shared<T, const LENGTH: usize> = Array<[T; LENGTH], 1, { BPF_F_MMAPABLE as usize }>;
+
+/// States of vCPUs, [`WAYS`] of each set.
+#[btf_map]
+pub static STATES: Shared<VcpuState, { Region::States.length() }> = Shared::new();
+
+/// Each CPU's counters.
+#[btf_map]
+pub static COUNTERS: Shared<Counters, { Region::Counters.length() }> = Shared::new();
+
+/// The rings, in words.
+#[btf_map]
+pub static RECORDS: Shared<u64, { Region::Records.length() }> = Shared::new();
+
+/// By CPU: records that user space has taken out of the ring.
+#[btf_map]
+pub static TAKEN: Shared<Taken, { Region::Taken.length() }> = Shared::new();
+
+/// Series that are counted here, [`WAYS`] of each set.
+#[btf_map]
+pub static TALLIES: Shared<Tally, { Region::Tallies.length() }> = Shared::new();
 
 /// The address of a region: nothing is known of it here, only the verifier knows its length.
 macro_rules! region {
@@ -67,7 +91,7 @@ pub fn counters(cpu: u64) -> Option<&'static mut Counters> {
     if cpu >= slot(Slot::Cpus)? as u64 {
         return None;
     }
-    let counters: *mut Counters = place(region!(Counters), cpu * Counters::STRIDE as u64);
+    let counters: *mut Counters = place(region!(Counters), cpu * size_of::<Counters>() as u64);
     // SAFETY: the place is this CPU's own; raw tracepoints of one CPU do not nest in each other here.
     Some(unsafe { &mut *counters })
 }
@@ -82,9 +106,9 @@ pub fn record(number: u64) -> *mut Record {
 /// Records that user space has taken out of a CPU's ring, a CPU that has one.
 #[inline(always)]
 pub fn taken(cpu: u64) -> u64 {
-    let at: *mut u64 = place(region!(Taken), cpu * TAKEN_STRIDE);
+    let at: *const Taken = place(region!(Taken), cpu * size_of::<Taken>() as u64);
     // SAFETY: a word that user space writes, in one piece.
-    unsafe { at.read_volatile() }
+    unsafe { (&raw const (*at).records).read_volatile() }
 }
 
 /// First place of the set of an address: the product's highest bits depend on all of its bits.

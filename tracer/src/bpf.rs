@@ -1,31 +1,33 @@
 //! The only file that knows aya: load, globals, attach, rings, counters.
 
 use std::{
+    fs::File,
     io,
     mem::offset_of,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     sync::{Arc, atomic::Ordering::Acquire},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfError, EbpfLoader,
     maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{KProbe, RawTracePoint, kprobe::KProbeLinkId, raw_trace_point::RawTracePointLinkId},
     util::{nr_cpus, online_cpus},
 };
 use aya_log::EbpfLogger;
-use aya_obj::generated::{
-    BPF_F_MMAPABLE, BPF_PSEUDO_KFUNC_CALL, BPF_PSEUDO_MAP_VALUE, bpf_map_type::BPF_MAP_TYPE_ARRAY,
-};
+use aya_obj::generated::{BPF_PSEUDO_KFUNC_CALL, BPF_PSEUDO_MAP_VALUE};
+use object::{Object as _, ObjectSection as _};
 use tracer_common::{
     Config, Counters, Record, Region, Slot, StampedRecord,
-    config::{ABSENT, CAST_HELPER, FILTER_TGIDS, FILTER_VCPUS, PLACE, REGION, TAKEN_STRIDE},
+    config::{ABSENT, CAST_HELPER, FILTER_TGIDS, FILTER_VCPUS, PLACE, REGION},
     rules::tsc_to_ns_factor,
     state::{MAX_STATES, Phase, VcpuState},
+    tally::MAX_TALLIES,
 };
 
 use crate::{
+    btf::Btf,
     layout::{Cast, ExitArguments, Layout},
     recording::{Aggregation, Stopwatch},
     ring::{Mapping, Ring, Shape},
@@ -102,8 +104,6 @@ pub struct Tracer {
     cpus: usize,
     counters: Mapping,
     states: Mapping,
-    /// maps that the programs know by the addresses of their values
-    _regions: Vec<MapData>,
     passed: PerCpuArray<MapData, u64>,
     log: Option<EbpfLogger<Stderr>>,
 }
@@ -137,45 +137,59 @@ impl Tracer {
             (false, false) => Record::SHORT,
         };
         let in_kernel = options.aggregation == Aggregation::InKernel;
-        let shape = Shape::within(ring_bytes, record_bytes);
-        let shape = if in_kernel { Shape { records: 1, ..shape } } else { shape };
         let online = online_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
         let ring_cpus = online.iter().copied().max().unwrap_or(0) + 1;
         let cpus = nr_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
-
-        let mut config = configure(&layout.config, options, shape, cast);
-        config.set(Slot::Details, options.stamps || whole);
-        config.set(Slot::Cpus, cpus as u32);
-        config.set(Slot::RingCpus, ring_cpus);
-        let bytes = |region| match region {
-            Region::States => VcpuState::SIZE * MAX_STATES,
-            Region::Counters => Counters::STRIDE * cpus,
-            Region::Records => shape.bytes(ring_cpus),
-            Region::Taken => TAKEN_STRIDE as usize * ring_cpus as usize,
-            Region::Tallies if in_kernel => Tallies::BYTES,
-            // Code that is never reached still names it.
-            Region::Tallies => 8,
+        let wanted = Shape::within(ring_bytes, record_bytes);
+        let wanted = if in_kernel { Shape { records: 1, ..wanted } } else { wanted };
+        let names = Names::reserve()?;
+        let make = |shape: Shape| {
+            let mut config = configure(&layout.config, options, shape, cast);
+            config.set(Slot::Details, options.stamps || whole);
+            config.set(Slot::Cpus, cpus as u32);
+            config.set(Slot::RingCpus, ring_cpus);
+            let length = |region| match region {
+                Region::States => MAX_STATES,
+                Region::Counters => cpus,
+                Region::Records => shape.bytes(ring_cpus) / size_of::<u64>(),
+                Region::Taken => ring_cpus as usize,
+                Region::Tallies if in_kernel => MAX_TALLIES,
+                // Code that is never reached still names it.
+                Region::Tallies => 1,
+            };
+            let object = if options.kernel_log { OBJECT_WITH_LOG } else { OBJECT };
+            let object = with_lengths(with_constants(object, &config, cast, &names), length)?;
+            // Nothing is relocated against the kernel's BTF; parsing it would be the longest part of the start.
+            let loaded = EbpfLoader::new().btf(None).load(&object);
+            loaded.map(|ebpf| (ebpf, shape)).context("load the eBPF object")
         };
-        let regions: Vec<_> =
-            Region::ALL.iter().map(|&(region, name)| make(name, bytes(region))).collect::<Result<_>>()?;
-        let map = |region: Region, writable| {
-            let (fd, bytes) = (regions[region as usize].fd().as_fd(), bytes(region));
-            Mapping::new(fd, bytes, writable).with_context(|| format!("map {region:?} ({bytes} bytes) into memory"))
+        let (mut ebpf, shape) = make(wanted).or_else(|error| match too_large(&error) {
+            Some("RECORDS") => {
+                let smaller = Shape::within(MOST_BEFORE_6_1 / ring_cpus, record_bytes);
+                say!(
+                    "rings of {} records instead of {}: before Linux 6.1, those of all {ring_cpus} CPUs together have 4 MiB",
+                    smaller.records,
+                    wanted.records
+                );
+                make(smaller)
+            }
+            Some("TALLIES") => Err(error.context("--aggregate in-kernel needs Linux 6.1 or later")),
+            _ => Err(error),
+        })?;
+        let map = |region: Region, name: &str, writable| {
+            let Some(Map::Array(map)) = ebpf.map(name) else { bail!("array {name} is not in the object") };
+            names.give(region, map.fd().as_fd()).with_context(|| format!("name array {name}"))?;
+            let bytes = map.info().with_context(|| format!("ask for the size of array {name}"))?.value_size();
+            Mapping::new(map.fd().as_fd(), bytes as usize, writable)
+                .with_context(|| format!("map array {name} ({bytes} bytes)"))
         };
-
-        let object = if options.kernel_log { OBJECT_WITH_LOG } else { OBJECT };
-        let object = with_constants(object, &config, cast, &regions);
-        // Nothing is relocated against the kernel's BTF; parsing it would be the longest part of the start.
-        let mut ebpf = EbpfLoader::new().btf(None).load(&object).context("load the eBPF object")?;
-
-        let (records, taken) = (Arc::new(map(Region::Records, false)?), Arc::new(map(Region::Taken, true)?));
+        let (counters, states) = (map(Region::Counters, "COUNTERS", false)?, map(Region::States, "STATES", false)?);
+        let (records, taken) = (map(Region::Records, "RECORDS", false)?, map(Region::Taken, "TAKEN", true)?);
+        let tallies = map(Region::Tallies, "TALLIES", false)?;
+        let (records, taken) = (Arc::new(records), Arc::new(taken));
         let rings =
             online.into_iter().map(|cpu| Ring::new(cpu, shape, Arc::clone(&records), Arc::clone(&taken))).collect();
-        let tallies = match in_kernel {
-            true => Some(Tallies::new(map(Region::Tallies, false)?)),
-            false => None,
-        };
-        let (counters, states) = (map(Region::Counters, false)?, map(Region::States, false)?);
+        let tallies = in_kernel.then(|| Tallies::new(tallies));
         let wake = take(&mut ebpf, "WAKE")?;
         fill(&mut ebpf, "TGIDS", options.tgids.as_deref())?;
         fill(&mut ebpf, "VCPU_IDS", options.vcpu_ids.as_deref())?;
@@ -209,7 +223,6 @@ impl Tracer {
             cpus,
             counters,
             states,
-            _regions: regions,
             passed,
             log,
         };
@@ -310,7 +323,7 @@ impl Tracer {
 
     /// Each CPU's counters; the index is the CPU.
     pub fn counters(&self) -> Vec<Counters> {
-        let word = |cpu: usize, n: usize| self.counters.word(cpu * Counters::STRIDE + 8 * n).load(Acquire);
+        let word = |cpu: usize, n: usize| self.counters.word(8 * (cpu * Counters::WORDS + n)).load(Acquire);
         (0..self.cpus).map(|cpu| Counters::from_words(std::array::from_fn(|n| word(cpu, n)))).collect()
     }
 
@@ -348,7 +361,7 @@ impl log::Log for Stderr {
 
 /// The object with the configuration's values, the addresses of the regions, and calls of `bpf_rdonly_cast`, where it has the constants
 /// that stand for them. Format: Documentation/bpf/standardization/instruction-set.rst.
-fn with_constants(object: &[u8], config: &Config, cast: Option<Cast>, regions: &[MapData]) -> Vec<u8> {
+fn with_constants(object: &[u8], config: &Config, cast: Option<Cast>, names: &Names) -> Vec<u8> {
     const CALL: u8 = 0x85;
     /// takes two instructions, each with half of the value; the first one's first byte, and its second one says where to
     const LOAD: u8 = 0x18;
@@ -367,10 +380,10 @@ fn with_constants(object: &[u8], config: &Config, cast: Option<Cast>, regions: &
         {
             let constant = u64::from(immediate(second)) << 32 | u64::from(immediate(&first));
             let index = |from: u64| constant.checked_sub(from).and_then(|index| usize::try_from(index).ok());
-            let value = if let Some(region) = index(REGION).and_then(|region| regions.get(region)) {
+            let value = if let Some(name) = index(REGION).and_then(|region| names.of(region)) {
                 // Low half: the map's descriptor; high half: an offset in its value.
                 instructions[at][1] |= (BPF_PSEUDO_MAP_VALUE << 4) as u8;
-                i64::from(region.fd().as_fd().as_raw_fd())
+                i64::from(name)
             } else if let Some(value) = index(PLACE).and_then(|slot| config.0.get(slot)) {
                 *value
             } else {
@@ -384,23 +397,51 @@ fn with_constants(object: &[u8], config: &Config, cast: Option<Cast>, regions: &
     object
 }
 
-/// An array with one value of so many bytes, for this process and its programs to share.
-fn make(name: &str, bytes: usize) -> Result<MapData> {
-    let size = u32::try_from(bytes).ok().filter(|size| *size <= MAX_REGION);
-    let size =
-        size.with_context(|| format!("{name} of {bytes} bytes: at most {MAX_REGION}: try a smaller --ring-kib"))?;
-    let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_ARRAY as u32, 4, size, 1, BPF_F_MMAPABLE);
-    MapData::create(map, name, None).map_err(|error| match error {
-        MapError::CreateError { io_error, .. } if io_error.raw_os_error() == Some(libc::E2BIG) => anyhow!(
-            "{name} of {bytes} bytes: before Linux 6.0 an array's value has at most 4 MiB: try a smaller --ring-kib, and leave out \
-             --aggregate in-kernel"
-        ),
-        error => anyhow::Error::new(error).context(format!("make map {name} of {bytes} bytes")),
-    })
+/// The most that an array's value had before "bpf: remove obsolete KMALLOC_MAX_SIZE restriction on array map value size" (July 2022).
+const MOST_BEFORE_6_1: u32 = 4 << 20;
+
+/// The map of which the kernel says that it is too large.
+fn too_large(error: &anyhow::Error) -> Option<&str> {
+    let Some(EbpfError::MapError(MapError::CreateError { name, io_error })) = error.downcast_ref() else { return None };
+    (io_error.raw_os_error() == Some(libc::E2BIG)).then_some(name)
 }
 
-/// Most bytes that the verifier lets a program reach from a map's value (BPF_MAX_VAR_OFF).
-const MAX_REGION: u32 = 1 << 29;
+/// Descriptors by which the code names the regions: it is written before their maps are made, and read after.
+struct Names([OwnedFd; Region::ALL.len()]);
+
+impl Names {
+    fn reserve() -> Result<Self> {
+        let nothing = || File::open("/dev/null").map(OwnedFd::from).context("open /dev/null");
+        Ok(Self([nothing()?, nothing()?, nothing()?, nothing()?, nothing()?]))
+    }
+
+    fn of(&self, region: usize) -> Option<i32> {
+        self.0.get(region).map(AsRawFd::as_raw_fd)
+    }
+
+    fn give(&self, region: Region, map: BorrowedFd<'_>) -> io::Result<()> {
+        // SAFETY: both descriptors are open; what the second one stood for is nobody's.
+        let done = unsafe { libc::dup3(map.as_raw_fd(), self.0[region as usize].as_raw_fd(), libc::O_CLOEXEC) };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+/// The object whose BTF has these lengths of the regions' arrays, from which their maps are made.
+fn with_lengths(mut object: Vec<u8>, length: impl Fn(Region) -> usize) -> Result<Vec<u8>> {
+    let elf = object::File::parse(&*object).context("read the eBPF object")?;
+    let section = elf.section_by_name(".BTF").context("find the object's BTF")?;
+    let (start, _) = section.file_range().context("find the object's BTF")?;
+    let btf = Btf::parse(section.data().context("read the object's BTF")?, None)?;
+    let region = |now: u32| Region::ALL.into_iter().find(|region| region.length() == now as usize);
+    let places: Vec<_> =
+        btf.array_lengths().filter_map(|(at, now)| Some((start as usize + at, region(now)?))).collect();
+    ensure!(places.len() == Region::ALL.len(), "the object has {} of {} arrays", places.len(), Region::ALL.len());
+    for (at, region) in places {
+        let length = u32::try_from(length(region)).with_context(|| format!("array {region:?}: too long"))?;
+        object[at..at + 4].copy_from_slice(&length.to_ne_bytes());
+    }
+    Ok(object)
+}
 
 /// The values, with the filters and the number of records after which user space is woken: a quarter of a ring.
 fn configure(found: &Config, options: &Options, shape: Shape, cast: Option<Cast>) -> Config {

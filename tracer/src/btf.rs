@@ -57,6 +57,8 @@ impl std::error::Error for BtfError {}
 pub struct Btf<'a> {
     base: Option<&'a Btf<'a>>,
     types: &'a [u8],
+    /// where the types begin in the bytes that were read
+    types_at: usize,
     strings: &'a [u8],
     /// offset in `types` of each type, from the first of this BTF on
     offsets: Vec<u32>,
@@ -141,6 +143,7 @@ impl<'a> Btf<'a> {
         }
         Ok(Self {
             types,
+            types_at: header + u32_at(bytes, 8)? as usize,
             strings,
             offsets,
             first_id: base.map_or(1, |b| b.first_id + b.offsets.len() as u32),
@@ -165,6 +168,15 @@ impl<'a> Btf<'a> {
     /// Whether there is a structure of this name.
     pub fn has_struct(&self, name: &str) -> bool {
         self.structure(name).is_some()
+    }
+
+    /// The length of every array, and where it stands in the bytes that were read: four of them.
+    pub fn array_lengths(&self) -> impl Iterator<Item = (usize, u32)> {
+        self.offsets.iter().filter_map(|at| {
+            let at = *at as usize;
+            let is_array = u32_at(self.types, at + 4).ok()? >> 24 & 0x1f == ARRAY;
+            is_array.then(|| Some((self.types_at + at + 20, u32_at(self.types, at + 20).ok()?)))?
+        })
     }
 
     /// The kernel's own BTF: of a module's, what it is based on.

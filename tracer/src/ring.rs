@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use tracer_common::{Record, config::TAKEN_STRIDE};
+use tracer_common::{Record, config::Taken};
 
 use crate::mmap::Mmap;
 
@@ -133,7 +133,7 @@ impl Ring {
     }
 
     fn tell(&self) {
-        self.taken.word(self.cpu as usize * TAKEN_STRIDE as usize).store(self.next, Release);
+        self.taken.word(self.cpu as usize * size_of::<Taken>()).store(self.next, Release);
     }
 }
 

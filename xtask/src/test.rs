@@ -172,11 +172,16 @@ fn bpftool() -> Result<Outcome> {
         return Ok(Outcome::Skipped("no bpf file system can be mounted here".into()));
     }
     let pins = format!("/sys/fs/bpf/vmentry-test-{}", std::process::id());
+    // Programs that no loader has touched use no map that would keep it alive.
+    let maps = format!("{pins}-maps");
     let object = build::root().join("tracer-ebpf/dist/vmentry.bpf.o");
-    let loaded =
-        Command::new("bpftool").args(["prog", "loadall"]).arg(&object).arg(&pins).status().context("run bpftool")?;
+    let mut load = Command::new("bpftool");
+    load.args(["prog", "loadall"]).arg(&object).args([&pins, "pinmaps", &maps]);
+    let loaded = load.status().context("run bpftool")?;
     let dumped = Command::new("bpftool").args(["map", "dump", "name", "COUNTERS"]).output().context("run bpftool");
-    let _ = fs::remove_dir_all(&pins);
+    for folder in [&pins, &maps] {
+        let _ = fs::remove_dir_all(folder);
+    }
     ensure!(loaded.success(), "bpftool prog loadall {}: {loaded}", object.display());
     let dump = String::from_utf8_lossy(&dumped?.stdout).into_owned();
     ensure!(dump.contains("\"dropped\""), "bpftool map dump shows no field names: {dump}");

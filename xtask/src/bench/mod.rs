@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what tracing costs, as ratios and differences of things measured in the same run.
 
+mod bcc;
 mod peers;
 
 use std::process::Command;

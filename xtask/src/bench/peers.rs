@@ -4,15 +4,15 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use super::bcc;
 use crate::{
-    debian,
+    build, debian,
     lab::{self, Cpu, Machine},
     witness::{histogram, json, number, text},
 };
@@ -33,13 +33,14 @@ pub struct Arguments {
     /// Rounds, each tool between two untraced runs in every one
     #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: u64,
-    /// Only these tools: record, in_kernel, live, ftrace_hist, ftrace_buffer, perf_stat, perf_kvm, trace_cmd, bpftrace_count, ..
+    /// Only these tools: record, in_kernel, live, ftrace_hist, ftrace_buffer, perf_stat, perf_kvm, trace_cmd, bcc_kvmexit,
+    /// bcc_histogram, bpftrace_count, bpftrace_guest, bpftrace_host
     #[arg(long, value_name = "TOOL,..", value_delimiter = ',')]
     tool: Vec<String>,
 }
 
 /// A tool, and the Debian package that has it; none for what the machine has anyway.
-const TOOLS: [(&str, &str, Option<debian::Need>); 11] = [
+const TOOLS: [(&str, &str, Option<debian::Need>); 13] = [
     ("record", "vmentry record", None),
     ("in_kernel", "vmentry record --aggregate in-kernel", None),
     ("live", "vmentry live", None),
@@ -48,12 +49,15 @@ const TOOLS: [(&str, &str, Option<debian::Need>); 11] = [
     ("perf_stat", "perf stat, 2 tracepoints", Some(("perf", "linux-perf"))),
     ("perf_kvm", "perf kvm stat record", Some(("perf", "linux-perf"))),
     ("trace_cmd", "trace-cmd record", Some(("trace-cmd", "trace-cmd"))),
+    ("bcc_kvmexit", "bcc kvmexit, edited to run on AMD (counts)", Some(BCC)),
+    ("bcc_histogram", "bcc, exit to entry, no reason", Some(BCC)),
     ("bpftrace_count", "bpftrace, count by reason", Some(BPFTRACE)),
     ("bpftrace_guest", "bpftrace, entry to exit by reason", Some(BPFTRACE)),
     ("bpftrace_host", "bpftrace, exit to entry by reason", Some(BPFTRACE)),
 ];
 
 const BPFTRACE: debian::Need = ("bpftrace", "bpftrace");
+const BCC: debian::Need = ("kvmexit-bpfcc", "bpfcc-tools");
 
 /// One run of the guest.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,7 +107,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     add.sort();
     add.dedup();
     // Not what an earlier run left.
-    let out = crate::build::target_dir().join("lab/peers");
+    let out = build::target_dir().join("lab/peers");
     if out.exists() {
         fs::remove_dir_all(&out).with_context(|| format!("empty folder {}", out.display()))?;
     }
@@ -129,18 +133,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 /// A program of a package with the libraries that it needs, to be put side by side.
 fn with_libraries(program: &'static str, package: &'static str) -> Result<Vec<PathBuf>> {
+    if (program, package) == BCC {
+        let kernel = debian::newest_kernel(Machine::default().kernel.series())?.package;
+        return Ok(vec![bcc::archive(&kernel)?, build::root().join("lab/scripts/bcc_histogram.py")]);
+    }
     debian::install(&[(program, package)])?;
     let path =
         ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(program)).into_iter().find(|path| path.exists());
     let path = path.with_context(|| format!("find {program} of package {package}"))?;
     // Debian's perf is a script that looks for the one of the running kernel.
     let path = if program == "perf" { versioned_perf().unwrap_or(path) } else { path };
-    let output = Command::new("ldd").arg(&path).output().context("run ldd")?;
-    ensure!(output.status.success(), "ldd {}: {}", path.display(), output.status);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let libraries = text.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
-    let libraries: Vec<_> = libraries.map(PathBuf::from).collect();
-    ensure!(!libraries.is_empty(), "ldd {}: names no libraries", path.display());
+    let libraries = bcc::libraries(&path)?;
     Ok([vec![named(&path, program)?], libraries].concat())
 }
 
@@ -151,7 +154,7 @@ fn versioned_perf() -> Option<PathBuf> {
 
 /// A copy under the name that the script calls.
 fn named(path: &Path, name: &str) -> Result<PathBuf> {
-    let folder = crate::build::target_dir().join("lab/tools");
+    let folder = build::target_dir().join("lab/tools");
     fs::create_dir_all(&folder).with_context(|| format!("create folder {}", folder.display()))?;
     let to = folder.join(name);
     fs::copy(path, &to).with_context(|| format!("copy {} to {}", path.display(), to.display()))?;
@@ -282,11 +285,19 @@ fn counted(run: &Run, count: u64) -> Result<String> {
                 .join(" and ")
                 + " events"
         }
+        "bcc_kvmexit" => format!("{} CPUID of {count}", after(&read("bcc"), &format!("SVM_{SVM_CPUID}"))),
+        "bcc_histogram" => format!("{} exits of {count}", after(&read("bcc"), "all")),
         _ if run.tool.starts_with("bpftrace") => {
             format!("{} CPUID of {count}", bpftrace(&read("bpftrace")).get(&SVM_CPUID).copied().unwrap_or(0))
         }
         _ => stored.trim_start_matches(", ").to_owned(),
     })
+}
+
+/// The number in the line that begins with a word; none is n/a.
+fn after(printed: &str, word: &str) -> String {
+    let line = printed.lines().find_map(|line| line.strip_prefix(word)).unwrap_or_default();
+    line.trim().parse::<u64>().map_or("n/a".into(), |n| n.to_string())
 }
 
 /// Counts by reason of what bpftrace prints of its map `@`: `@[114]: 20000`, or a histogram below `@[114]:` with lines such as

@@ -20,9 +20,20 @@ pub fn command(vmlinuz: &Path, boot: &Boot) -> Result<(Command, Vec<Inherited>)>
     if boot.counts_instructions {
         command.args(["-icount", "shift=0,sleep=off"]);
     }
+    // Half of it is the most that may be in files: tools with their compilers are some 500 MB.
+    let megabytes = if boot.counts_instructions { "2048" } else { "1024" };
     command
         // With a thread for each processor, one was seen to trip over code that the other was patching (int3 of a static branch).
-        .args(["-accel", "tcg,thread=single", "-cpu", "EPYC,+svm", "-smp", &boot.processors.to_string(), "-m", "1024"])
+        .args([
+            "-accel",
+            "tcg,thread=single",
+            "-cpu",
+            "EPYC,+svm",
+            "-smp",
+            &boot.processors.to_string(),
+            "-m",
+            megabytes,
+        ])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
         .args(["-serial", boot.serial, "-parallel", &format!("file:{}", boot.port)])
         .arg("-kernel")
