@@ -25,8 +25,10 @@ pub struct Counters {
     pub room: u64,
     /// rounds after which user space is woken: the programs' own
     pub wake_at: u64,
+    /// what a search found: the programs' own
+    pub found: u64,
     /// so that no cache line is two CPUs'
-    pub unused: [u64; 4],
+    pub unused: [u64; 3],
 }
 
 impl Counters {
@@ -49,6 +51,7 @@ impl Counters {
             d,
             room,
             wake_at,
+            found,
             unused @ ..,
         ] = words;
         let traced_timer_exits = [a, b, c, d];
@@ -62,6 +65,7 @@ impl Counters {
             traced_timer_exits,
             room,
             wake_at,
+            found,
             unused,
         }
     }

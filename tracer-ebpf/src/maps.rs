@@ -10,12 +10,13 @@ use core::{
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    helpers::bpf_get_smp_processor_id,
     macros::btf_map,
 };
 use tracer_common::{
     Counters, Outline, Record, Region, Slot,
     config::{REGION, Taken},
-    state::{SET_BITS, VcpuState, WAY_BITS},
+    state::{MAX_STATES, SET_BITS, VcpuState, WAY_BITS},
     tally::{MAX_TALLIES, Tally},
 };
 
@@ -113,9 +114,14 @@ pub fn taken(cpu: u64) -> u64 {
 
 /// First place of the set of an address: the product's highest bits depend on all of its bits.
 #[inline(always)]
-fn states(vcpu: u64) -> *mut VcpuState {
-    let set = vcpu.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SET_BITS);
-    place(region!(States), set * WAYS * VcpuState::SIZE as u64)
+fn first_place(vcpu: u64) -> u64 {
+    (vcpu.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SET_BITS)) * WAYS
+}
+
+/// The state at a place, which must be below [`MAX_STATES`].
+#[inline(always)]
+fn state_at(number: u64) -> *mut VcpuState {
+    place(region!(States), number * VcpuState::SIZE as u64)
 }
 
 /// The first place of the set of a vCPU's address: if its state is there, that is its own alone, for its hooks never run at once; if not,
@@ -123,21 +129,38 @@ fn states(vcpu: u64) -> *mut VcpuState {
 #[inline(always)]
 pub fn likely_state(vcpu: u64) -> &'static mut VcpuState {
     // SAFETY: nothing frees a region.
-    unsafe { &mut *states(vcpu) }
+    unsafe { &mut *state_at(first_place(vcpu)) }
+}
+
+/// A number that a search found, below `end`, or none. Through memory, lest the verifier follow all that comes after it for every way
+/// that the search may have gone.
+#[inline(always)]
+fn found(number: Option<u64>, end: u64) -> Option<u64> {
+    // SAFETY: a helper without arguments.
+    let counters = counters(u64::from(unsafe { bpf_get_smp_processor_id() }))?;
+    counters.found = number.unwrap_or(u64::MAX);
+    // SAFETY: a field.
+    let number = unsafe { (&raw const counters.found).read_volatile() };
+    (number < end).then_some(number)
 }
 
 /// The state that is kept under a vCPU's address. An array in sets instead of a hash map: a look-up is a tenth of the instructions.
 #[inline(always)]
 pub fn state(vcpu: u64) -> Option<&'static mut VcpuState> {
-    let mut at = states(vcpu);
+    let number = found(search(vcpu), MAX_STATES as u64)?;
+    // SAFETY: the value is this vCPU's alone, by its address, and its hooks never run at once; nothing frees a region.
+    Some(unsafe { &mut *state_at(number) })
+}
+
+#[inline(always)]
+fn search(vcpu: u64) -> Option<u64> {
+    let first = first_place(vcpu);
     let mut way = 0;
     while way < WAYS {
-        // SAFETY: the value is this vCPU's alone, by its address, and its hooks never run at once; nothing frees a region.
-        let state = unsafe { &mut *at };
-        if state.vcpu == vcpu {
-            return Some(state);
+        // SAFETY: only looked at.
+        if unsafe { (*state_at(first + way)).vcpu } == vcpu {
+            return Some(first + way);
         }
-        at = at.wrapping_add(1);
         way = rolled(way + 1);
     }
     None
@@ -147,28 +170,29 @@ pub fn state(vcpu: u64) -> Option<&'static mut VcpuState> {
 /// took the place in the same moment.
 #[inline(always)]
 pub fn new_state(vcpu: u64) -> Option<&'static mut VcpuState> {
-    let first = states(vcpu);
+    let first = first_place(vcpu);
     let (mut oldest, mut entered_ns, mut owner) = (first, u64::MAX, 0);
-    let mut at = first;
     let mut way = 0;
     while way < WAYS {
         // SAFETY: only looked at; the words are as old as they may be.
-        let (has, last) =
-            unsafe { ((&raw const (*at).vcpu).read_volatile(), (&raw const (*at).entry_ns).read_volatile()) };
+        let (has, last) = unsafe {
+            let state = state_at(first + way);
+            ((&raw const (*state).vcpu).read_volatile(), (&raw const (*state).entry_ns).read_volatile())
+        };
         let last = if has == 0 { 0 } else { last };
         if last < entered_ns {
-            (oldest, entered_ns, owner) = (at, last, has);
+            (oldest, entered_ns, owner) = (first + way, last, has);
         }
-        at = at.wrapping_add(1);
         way = rolled(way + 1);
     }
+    let place = state_at(found(Some(oldest), MAX_STATES as u64)?);
     // SAFETY: a word of a region, which nothing frees. By an intrinsic, since Rust does not know that the target can (Linux 5.12).
-    let (_, claimed) = unsafe { atomic_cxchg::<u64, { Relaxed }, { Relaxed }>(&raw mut (*oldest).vcpu, owner, vcpu) };
+    let (_, claimed) = unsafe { atomic_cxchg::<u64, { Relaxed }, { Relaxed }>(&raw mut (*place).vcpu, owner, vcpu) };
     if !claimed {
         return None;
     }
     // SAFETY: from here on it is this vCPU's alone, as in `state`.
-    let state = unsafe { &mut *oldest };
+    let state = unsafe { &mut *place };
     state.reset();
     Some(state)
 }

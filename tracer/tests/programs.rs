@@ -488,3 +488,27 @@ fn series_that_find_no_place_are_dropped_and_counted() {
     assert_eq!((c.rounds, c.rounds - c.dropped), (REASONS.into(), entries));
     assert!((3500..=4096).contains(&series), "{series} series");
 }
+
+#[test]
+#[ignore = "needs root"]
+fn the_verifier_is_soon_done() {
+    // It gives up at a million, and half of that took a third of a second.
+    const MOST: u32 = 100_000;
+    let options = [
+        Options::default(),
+        Options {
+            exact_writes: true,
+            stopwatch: Some(Stopwatch { tsc_khz: 1_000_000, rate: None }),
+            ..Options::default()
+        },
+        Options { aggregation: Aggregation::InKernel, ..Options::default() },
+    ];
+    for (options, cast) in options.into_iter().flat_map(|options| [(options.clone(), cast()), (options, None)]) {
+        let mut bed = Bed::reading(config(), options, ExitArguments::VcpuIsa, cast);
+        for name in ["kvm_entry", "kvm_exit"] {
+            // None before Linux 5.16.
+            let verified = bed.tracer.program(name).unwrap().info().unwrap().verified_instruction_count();
+            assert!(verified.is_none_or(|n| n < MOST), "{name}: {verified:?} instructions");
+        }
+    }
+}
