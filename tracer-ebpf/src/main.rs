@@ -33,7 +33,7 @@ use tracer_common::{
 };
 
 use crate::{
-    kernel::{barrier, from_here, probe, read, slot},
+    kernel::{barrier, from_here, probe, read, slot, times},
     maps::{SITES, TGIDS, VCPU_IDS, WAKE, counters, likely_state, new_state, record, state, taken, tally, tally_at},
 };
 
@@ -399,7 +399,7 @@ fn place_of_record(counters: &mut Counters, rounds: u64, cpu: u64) -> Option<*mu
             return None;
         }
     }
-    Some(record(cpu * records + (number & (records - 1))))
+    Some(record(times(cpu, records) + (number & (records - 1))))
 }
 
 /// kvm_guest_time(vcpu, total, guest), of the companion patch's stopwatch: between the VM exit and kvm_exit.

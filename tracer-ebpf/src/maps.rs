@@ -20,7 +20,7 @@ use tracer_common::{
     tally::{MAX_TALLIES, Tally},
 };
 
-use crate::kernel::{barrier, slot};
+use crate::kernel::{barrier, slot, times};
 
 /// Entries of a filter.
 const MAX_FILTER: usize = 1024;
@@ -101,7 +101,7 @@ pub fn counters(cpu: u64) -> Option<&'static mut Counters> {
 #[inline(always)]
 pub fn record(number: u64) -> *mut Record {
     let bytes = slot(Slot::RecordBytes).unwrap_or(0) as u64;
-    place(region!(Records), number * bytes)
+    place(region!(Records), times(number, bytes))
 }
 
 /// Records that user space has taken out of a CPU's ring, a CPU that has one.
@@ -155,12 +155,14 @@ pub fn state(vcpu: u64) -> Option<&'static mut VcpuState> {
 #[inline(always)]
 fn search(vcpu: u64) -> Option<u64> {
     let first = first_place(vcpu);
+    let mut at = state_at(first);
     let mut way = 0;
     while way < WAYS {
         // SAFETY: only looked at.
-        if unsafe { (*state_at(first + way)).vcpu } == vcpu {
+        if unsafe { (*at).vcpu } == vcpu {
             return Some(first + way);
         }
+        at = at.wrapping_add(1);
         way = rolled(way + 1);
     }
     None
@@ -171,21 +173,21 @@ fn search(vcpu: u64) -> Option<u64> {
 #[inline(always)]
 pub fn new_state(vcpu: u64) -> Option<&'static mut VcpuState> {
     let first = first_place(vcpu);
-    let (mut oldest, mut entered_ns, mut owner) = (first, u64::MAX, 0);
+    let (mut oldest, mut entered_ns, mut owner) = (0, u64::MAX, 0);
+    let mut at = state_at(first);
     let mut way = 0;
     while way < WAYS {
         // SAFETY: only looked at; the words are as old as they may be.
-        let (has, last) = unsafe {
-            let state = state_at(first + way);
-            ((&raw const (*state).vcpu).read_volatile(), (&raw const (*state).entry_ns).read_volatile())
-        };
+        let (has, last) =
+            unsafe { ((&raw const (*at).vcpu).read_volatile(), (&raw const (*at).entry_ns).read_volatile()) };
         let last = if has == 0 { 0 } else { last };
         if last < entered_ns {
-            (oldest, entered_ns, owner) = (first + way, last, has);
+            (oldest, entered_ns, owner) = (way, last, has);
         }
+        at = at.wrapping_add(1);
         way = rolled(way + 1);
     }
-    let place = state_at(found(Some(oldest), MAX_STATES as u64)?);
+    let place = state_at(found(Some(first + oldest), MAX_STATES as u64)?);
     // SAFETY: a word of a region, which nothing frees. By an intrinsic, since Rust does not know that the target can (Linux 5.12).
     let (_, claimed) = unsafe { atomic_cxchg::<u64, { Relaxed }, { Relaxed }>(&raw mut (*place).vcpu, owner, vcpu) };
     if !claimed {

@@ -138,7 +138,7 @@ pub struct RecordArgs {
     /// What to trace
     #[command(flatten)]
     pub targets: Targets,
-    /// Size of each CPU's ring in KiB: a power of two; an entry takes 64 bytes, 96 with --events or --exact-writes
+    /// Size of each CPU's ring in KiB: a power of two; 64 bytes an entry, with details 96
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024)]
     pub ring_kib: u32,
     /// Where to count entries: 'in-kernel' needs no rings and no CPU for the collector, and knows values to 1.6 % instead of 0.1 %
