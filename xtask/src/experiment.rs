@@ -79,8 +79,10 @@ fn effect(out: &Path, vmentry: &Path) -> Result<Failures> {
     failures.equal("ab: dropped", &report["totals"]["dropped"], 0);
     let policy = text(&out.join("after-ab"))?;
     failures.check(policy.trim() == "soft", || format!("after-ab: {}", policy.trim()));
+    // What else differs by a cycle between the policies, emulated, is not known beforehand.
     let summary = ab["summary"].as_str().unwrap_or_default();
-    failures.check(summary.starts_with("B (hard) is WORSE: pin_writes.mean"), || format!("ab: {summary}"));
+    let is_worse = summary.starts_with("B (hard) is WORSE") && summary.contains("pin_writes.mean");
+    failures.check(is_worse, || format!("ab: {summary}"));
     Ok(failures)
 }
 
