@@ -16,9 +16,11 @@ const PYTHON: &str = "/usr/bin/python3.11";
 const NEEDS: [debian::Need; 2] = [(PYTHON, "python3.11"), ("/usr/sbin/kvmexit-bpfcc", "bpfcc-tools")];
 /// What is needed besides programs and libraries.
 const FOLDERS: [&str; 2] = ["/usr/lib/python3.11", "/usr/lib/python3/dist-packages/bcc"];
-const LIBRARIES: [&str; 2] = [
+const LIBRARIES: [&str; 3] = [
     "/usr/lib/x86_64-linux-gnu/libbcc.so.0",
     "/usr/lib/python3.11/lib-dynload/_ctypes.cpython-311-x86_64-linux-gnu.so",
+    // bcc loads it by its name.
+    "/lib/x86_64-linux-gnu/librt.so.1",
 ];
 
 /// The archive, for machines with a kernel of Debian's package of this name.

@@ -294,10 +294,14 @@ fn counted(run: &Run, count: u64) -> Result<String> {
     })
 }
 
-/// The number in the line that begins with a word; none is n/a.
+/// The number behind a word that ends a line but for that; none is n/a.
 fn after(printed: &str, word: &str) -> String {
-    let line = printed.lines().find_map(|line| line.strip_prefix(word)).unwrap_or_default();
-    line.trim().parse::<u64>().map_or("n/a".into(), |n| n.to_string())
+    let behind = |line: &str| {
+        let mut words = line.split_whitespace().rev();
+        let number = words.next()?.parse::<u64>().ok()?;
+        (words.next() == Some(word)).then_some(number)
+    };
+    printed.lines().find_map(behind).map_or("n/a".into(), |number| number.to_string())
 }
 
 /// Counts by reason of what bpftrace prints of its map `@`: `@[114]: 20000`, or a histogram below `@[114]:` with lines such as
@@ -324,6 +328,13 @@ fn bpftrace(printed: &str) -> BTreeMap<u64, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bccs_counts_are_read() {
+        let printed = "Hit Ctrl-C to end.\n\nPID      TID      KVM_EXIT_REASON   COUNT\n237      238      SVM_114           20000   \n";
+        assert_eq!((after(printed, "SVM_114"), after(printed, "SVM_11")), ("20000".into(), "n/a".into()));
+        assert_eq!(after("below 64 ns: 3\nall 23\n", "all"), "23");
+    }
 
     #[test]
     fn bpftraces_counts_and_histograms_are_read() {
