@@ -20,8 +20,8 @@ pub fn command(vmlinuz: &Path, boot: &Boot) -> Result<(Command, Vec<Inherited>)>
     if boot.counts_instructions {
         command.args(["-icount", "shift=0,sleep=off"]);
     }
-    // Half of it is the most that may be in files: tools with their compilers are some 500 MB.
-    let megabytes = if boot.counts_instructions { "2048" } else { "1024" };
+    // Half of it is the most that may be in files: tools with their compilers are some 900 MB.
+    let megabytes = if boot.counts_instructions { "4096" } else { "1024" };
     command
         // With a thread for each processor, one was seen to trip over code that the other was patching (int3 of a static branch).
         .args([
