@@ -142,6 +142,16 @@ impl Tracer {
         let cpus = nr_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
         let wanted = Shape::within(ring_bytes, record_bytes);
         let wanted = if in_kernel { Shape { records: 1, ..wanted } } else { wanted };
+        // What is known to be too much, or turns out to be.
+        let smaller = |most: u32, why: &str| {
+            let shape = Shape::within(most / ring_cpus, record_bytes);
+            say!("rings of {} records instead of {}: {why}", shape.records, wanted.records);
+            shape
+        };
+        let wanted = match wanted.bytes(ring_cpus) > MOST as usize {
+            true => smaller(MOST, "those of all CPUs together may have 512 MiB"),
+            false => wanted,
+        };
         let names = Names::reserve()?;
         let make = |shape: Shape| {
             let mut config = configure(&layout.config, options, shape, cast);
@@ -165,13 +175,7 @@ impl Tracer {
         };
         let (mut ebpf, shape) = make(wanted).or_else(|error| match too_large(&error) {
             Some("RECORDS") => {
-                let smaller = Shape::within(MOST_BEFORE_6_1 / ring_cpus, record_bytes);
-                say!(
-                    "rings of {} records instead of {}: before Linux 6.1, those of all {ring_cpus} CPUs together have 4 MiB",
-                    smaller.records,
-                    wanted.records
-                );
-                make(smaller)
+                make(smaller(MOST_BEFORE_6_1, "before Linux 6.1, those of all CPUs together may have 4 MiB"))
             }
             Some("TALLIES") => Err(error.context("--aggregate in-kernel needs Linux 6.1 or later")),
             _ => Err(error),
@@ -397,6 +401,8 @@ fn with_constants(object: &[u8], config: &Config, cast: Option<Cast>, names: &Na
     object
 }
 
+/// The most of an array's value that the verifier lets a program reach (BPF_MAX_VAR_OFF).
+const MOST: u32 = 1 << 29;
 /// The most that an array's value had before "bpf: remove obsolete KMALLOC_MAX_SIZE restriction on array map value size" (July 2022).
 const MOST_BEFORE_6_1: u32 = 4 << 20;
 
