@@ -1,10 +1,14 @@
 # A guest that does nothing but exit, untraced and under each tool by turns. QEMU's clock counts instructions (-icount shift=0), so
 # that times are counts. Leaves a guest's figures and what the tool counted in $OUT/ROUND-NUMBER-TOOL.*; `cargo xtask bench peers` sums up.
-# The caller sets COUNT, ROUNDS and TOOLS.
+# The caller sets COUNT, ROUNDS and TOOLS; and, to measure the wall clock of this very host instead, HERE, the folder of scripts, and PYTHON.
 set -e
 tracing=/sys/kernel/tracing
-# The process is the program itself, so that a signal reaches it. To be called in the background only.
-library() { exec /bin/ld-linux-x86-64.so.2 --library-path /bin /bin/"$@"; }
+# The process is the program itself, so that a signal reaches it. To be called in the background only. In the lab, programs have their
+# libraries beside them.
+library() {
+    [ -z "$HERE" ] || exec "$@"
+    exec /bin/ld-linux-x86-64.so.2 --library-path /bin /bin/"$@"
+}
 
 guest() { vmentry exercise cpuid --count $COUNT --format json > $1.guest; }
 # Whatever a tool does after its start is not the guest's.
@@ -99,12 +103,12 @@ tool_bcc_kvmexit() {
         -e 's/#define REASON_NUM 69/#define REASON_NUM 128/' \
         -e 's/if BPF.support_raw_tracepoint_in_module():/if False:/' \
         -e 's/^# Do some checks/exit_reasons = tuple(exit_reasons) + tuple("SVM_%d" % n for n in range(len(exit_reasons), 128))/' \
-        /usr/sbin/kvmexit-bpfcc > /tmp/kvmexit
-    with_bcc $1 Ctrl-C /tmp/kvmexit
+        /usr/sbin/kvmexit-bpfcc > $OUT/kvmexit
+    with_bcc $1 Ctrl-C $OUT/kvmexit
 }
 tool_bcc_histogram() {
     install_bcc
-    with_bcc $1 ready /bin/bcc_histogram.py
+    with_bcc $1 ready ${HERE:-/bin}/bcc_histogram.py
 }
 install_bcc() {
     [ -e /bin/bcc.tar ] || return 0
@@ -117,7 +121,7 @@ install_bcc() {
 }
 # What the shell starts in the background ignores SIGINT, and Python leaves it at that.
 with_bcc() {
-    /usr/bin/python3.11 -u -c '
+    ${PYTHON:-/usr/bin/python3.11} -u -c '
 import runpy, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv = sys.argv[1:]
@@ -134,7 +138,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")' $3 > $1.bcc 2>&1 &
 }
 
 tool_perf_stat() {
-    library perf stat -a -e kvm:kvm_entry,kvm:kvm_exit -x , -o $1.stat sleep 1000 &
+    library perf stat -a -e kvm:kvm_entry,kvm:kvm_exit -x , -o $1.stat &
     settle
     guest $1
     kill -INT $!
@@ -142,7 +146,7 @@ tool_perf_stat() {
 }
 
 tool_perf_kvm() {
-    library perf kvm --host stat record -a -o $1.perf sleep 1000 > /dev/null 2> $1.perf-log &
+    library perf kvm --host stat record -a -o $1.perf > /dev/null 2> $1.perf-log &
     settle
     settle
     guest $1
@@ -153,7 +157,7 @@ tool_perf_kvm() {
 }
 
 tool_trace_cmd() {
-    library trace-cmd record -e kvm:kvm_entry -e kvm:kvm_exit -o $1.dat sleep 1000 > $1.dat-log 2>&1 &
+    library trace-cmd record -e kvm:kvm_entry -e kvm:kvm_exit -o $1.dat > $1.dat-log 2>&1 &
     settle
     settle
     guest $1
@@ -166,7 +170,7 @@ tool_trace_cmd() {
 # The first run of all is of cold caches and of a kernel that is still starting up.
 settle
 settle
-guest /tmp/first
+guest $OUT/first
 
 for round in $(seq $ROUNDS); do
     number=0
@@ -183,15 +187,16 @@ done
 # What the kernel itself says of each program of a tool's: apart, since it reads the clock twice a program for that.
 for tool in $TOOLS; do
     case $tool in
-    record) start_recording /tmp/stats records ;;
-    in_kernel) start_recording /tmp/stats in-kernel ;;
+    record) start_recording $OUT/stats records ;;
+    in_kernel) start_recording $OUT/stats in-kernel ;;
     *) continue ;;
     esac
+    were=$(cat /proc/sys/kernel/bpf_stats_enabled)
     echo 1 > /proc/sys/kernel/bpf_stats_enabled
-    guest /tmp/stats
-    echo 0 > /proc/sys/kernel/bpf_stats_enabled
+    guest $OUT/stats
+    echo $were > /proc/sys/kernel/bpf_stats_enabled
     cat /proc/$!/fdinfo/* 2> /dev/null | grep '^run_time_ns\|^run_cnt' > $OUT/$tool.programs
     kill -INT $!
     wait $!
-    rm /tmp/stats.hlog
+    rm $OUT/stats.hlog
 done

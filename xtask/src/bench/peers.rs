@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -20,6 +21,8 @@ use crate::{
 const SCRIPT: &str = include_str!("../../../lab/scripts/peers.sh");
 /// SVM's exit code of CPUID.
 const SVM_CPUID: u64 = 0x72;
+/// VMX' exit reason of CPUID.
+const VMX_CPUID: u64 = 10;
 
 /// Added instructions per VM exit, exact and repeatable, in an emulated AMD host
 #[derive(clap::Args)]
@@ -37,10 +40,15 @@ pub struct Arguments {
     /// bcc_histogram, bpftrace_count, bpftrace_guest, bpftrace_host
     #[arg(long, value_name = "TOOL,..", value_delimiter = ',')]
     tool: Vec<String>,
+    /// Wall clock of this host instead, ns per exit: needs root, kvm_intel or kvm_amd, and a host that does nothing else
+    #[arg(long)]
+    here: bool,
 }
 
-/// A tool, and the Debian package that has it; none for what the machine has anyway.
-const TOOLS: [(&str, &str, Option<debian::Need>); 13] = [
+/// Its name for the script and for people, and the Debian package that has it; none for what the machine has anyway.
+type Tool = (&'static str, &'static str, Option<debian::Need>);
+
+const TOOLS: [Tool; 13] = [
     ("record", "vmentry record", None),
     ("in_kernel", "vmentry record --aggregate in-kernel", None),
     ("live", "vmentry live", None),
@@ -93,6 +101,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         "--tool {}: there are {known}",
         arguments.tool.join(",")
     );
+    if arguments.here {
+        return here(arguments, &wanted);
+    }
     lab::install(Cpu::Amd)?;
     let (mut tools, mut add) = (Vec::new(), Vec::new());
     for (name, title, package) in wanted {
@@ -106,11 +117,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     add.sort();
     add.dedup();
-    // Not what an earlier run left.
-    let out = build::target_dir().join("lab/peers");
-    if out.exists() {
-        fs::remove_dir_all(&out).with_context(|| format!("empty folder {}", out.display()))?;
-    }
+    let out = empty("lab/peers")?;
     let machine = Machine {
         cpu: Cpu::Amd,
         counts_instructions: true,
@@ -120,7 +127,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         quiet: true,
         ..Machine::default()
     };
-    let script = format!("COUNT={} ROUNDS={} TOOLS='{}'\n{SCRIPT}", arguments.count, arguments.rounds, tools.join(" "));
+    let script = script(arguments, &tools, "");
     let outcome = lab::run(&machine, &script)?;
     ensure!(
         outcome.exit_code == 0,
@@ -128,7 +135,57 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         outcome.exit_code,
         outcome.output_path.display()
     );
-    print(&outcome.out_dir, arguments.count)
+    println!(
+        "EMULATED: instructions of an emulated AMD host (QEMU -icount shift=0), {} CPUID exits a run",
+        arguments.count
+    );
+    print(&outcome.out_dir, arguments.count, "instructions", SVM_CPUID)
+}
+
+/// The same on this very host. ftrace's own buffer and triggers are left alone: somebody may use them.
+fn here(arguments: &Arguments, wanted: &[&Tool]) -> Result<()> {
+    let has_module = ["kvm_intel", "kvm_amd"].iter().any(|module| Path::new("/sys/module").join(module).exists());
+    ensure!(
+        has_module,
+        "--here: neither kvm_intel nor kvm_amd is loaded: no tool would see an exit. Without --here the lab is measured"
+    );
+    let info = fs::read_to_string("/proc/cpuinfo").context("read /proc/cpuinfo")?;
+    let cpuid = if info.contains("AuthenticAMD") { SVM_CPUID } else { VMX_CPUID };
+    let mut tools = Vec::new();
+    for (name, title, package) in wanted.iter().filter(|(name, ..)| !name.starts_with("ftrace")) {
+        match package.map_or(Ok(()), |need| debian::install(&[need])) {
+            Ok(()) => tools.push(*name),
+            Err(error) => println!("SKIPPED {title}: {error:#}"),
+        }
+    }
+    let vmentry = build::static_binary("vmentry")?;
+    let out = empty("lab/peers-here")?;
+    fs::create_dir_all(&out).with_context(|| format!("create folder {}", out.display()))?;
+    let mut path = vmentry.parent().context("find vmentry's folder")?.as_os_str().to_owned();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    let scripts = build::root().join("lab/scripts");
+    let variables = format!("HERE='{}' PYTHON=/usr/bin/python3", scripts.display());
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(script(arguments, &tools, &variables)).env("PATH", path).env("OUT", &out);
+    let status = shell.status().context("run sh")?;
+    ensure!(status.success(), "the script ended with {status}: see above; it needs root, and /dev/kvm");
+    println!("this host, wall clock: {} CPUID exits a run", arguments.count);
+    print(&out, arguments.count, "ns", cpuid)
+}
+
+fn script(arguments: &Arguments, tools: &[&str], variables: &str) -> String {
+    let Arguments { count, rounds, .. } = arguments;
+    format!("COUNT={count} ROUNDS={rounds} TOOLS='{}' {variables}\n{SCRIPT}", tools.join(" "))
+}
+
+/// A folder for results, without what an earlier run left.
+fn empty(name: &str) -> Result<PathBuf> {
+    let out = build::target_dir().join(name);
+    if out.exists() {
+        fs::remove_dir_all(&out).with_context(|| format!("empty folder {}", out.display()))?;
+    }
+    Ok(out)
 }
 
 /// A program of a package with the libraries that it needs, to be put side by side.
@@ -161,7 +218,7 @@ fn named(path: &Path, name: &str) -> Result<PathBuf> {
     Ok(to)
 }
 
-fn print(out: &Path, count: u64) -> Result<()> {
+fn print(out: &Path, count: u64, unit: &str, cpuid: u64) -> Result<()> {
     let failed = text(&out.join("failed")).unwrap_or_default();
     let rounds = rounds(out, count)?;
     let mut by_tool: BTreeMap<&str, Vec<Cost>> = BTreeMap::new();
@@ -172,8 +229,7 @@ fn print(out: &Path, count: u64) -> Result<()> {
     }
     let untraced: Vec<f64> =
         rounds.iter().flatten().filter(|run| run.tool == "untraced").map(|run| run.whole).collect();
-    println!("EMULATED: instructions of an emulated AMD host (QEMU -icount shift=0), {count} CPUID exits a run");
-    println!("untraced: {} instructions per exit, {} runs\n", range(&untraced), untraced.len());
+    println!("untraced: {} {unit} per exit, {} runs\n", range(&untraced), untraced.len());
     println!(
         "{:<40} {:>22} {:>22} {:>15}  counted, lost, stored",
         "tool", "+ per exit", "of that the vCPU's", "traced/untraced"
@@ -182,7 +238,7 @@ fn print(out: &Path, count: u64) -> Result<()> {
         let Some(costs) = by_tool.get(tool) else { continue };
         let of = |f: fn(&Cost) -> f64| costs.iter().map(f).collect::<Vec<_>>();
         let last = rounds.iter().flatten().rev().find(|run| run.tool == tool);
-        let counted = last.map_or(Ok(String::new()), |run| counted(run, count))?;
+        let counted = last.map_or(Ok(String::new()), |run| counted(run, count, cpuid))?;
         println!(
             "{title:<40} {:>22} {:>22} {:>15.3}  {counted}",
             range(&of(|c| c.whole)),
@@ -259,7 +315,7 @@ fn costs(round: &[Run]) -> Vec<(&str, Cost)> {
 }
 
 /// What a tool counted of the guest's exits, and what it lost and stored.
-fn counted(run: &Run, count: u64) -> Result<String> {
+fn counted(run: &Run, count: u64, cpuid: u64) -> Result<String> {
     let beside = |suffix: &str| run.path.with_extension(suffix);
     let read = |suffix: &str| text(&beside(suffix)).unwrap_or_default();
     let stored =
@@ -273,7 +329,7 @@ fn counted(run: &Run, count: u64) -> Result<String> {
             format!("{cpuids} CPUID of {count}, {} lost{stored}", totals["dropped"])
         }
         "ftrace_hist" => {
-            format!("{} CPUID of {count}", histogram(&read("hist"))?.get(&SVM_CPUID).copied().unwrap_or(0))
+            format!("{} CPUID of {count}", histogram(&read("hist"))?.get(&cpuid).copied().unwrap_or(0))
         }
         "ftrace_buffer" => read("buffer").split_whitespace().collect::<Vec<_>>().join(" "),
         "perf_stat" => {
@@ -285,10 +341,12 @@ fn counted(run: &Run, count: u64) -> Result<String> {
                 .join(" and ")
                 + " events"
         }
-        "bcc_kvmexit" => format!("{} CPUID of {count}", after(&read("bcc"), &format!("SVM_{SVM_CPUID}"))),
+        "bcc_kvmexit" => {
+            format!("{} CPUID of {count}", after(&read("bcc"), if cpuid == VMX_CPUID { "CPUID" } else { "SVM_114" }))
+        }
         "bcc_histogram" => format!("{} exits of {count}", after(&read("bcc"), "all")),
         _ if run.tool.starts_with("bpftrace") => {
-            format!("{} CPUID of {count}", bpftrace(&read("bpftrace")).get(&SVM_CPUID).copied().unwrap_or(0))
+            format!("{} CPUID of {count}", bpftrace(&read("bpftrace")).get(&cpuid).copied().unwrap_or(0))
         }
         _ => stored.trim_start_matches(", ").to_owned(),
     })
