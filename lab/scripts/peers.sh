@@ -14,6 +14,23 @@ guest() { vmentry exercise cpuid --count $COUNT --format json > $1.guest; }
 # Whatever a tool does after its start is not the guest's.
 settle() { sleep 1; }
 
+# WORD FILE TALK: waits until the file has the word. Not longer than the process that was started last lives, whose talk is shown then.
+await() {
+    until grep -q "$1" $2 2> /dev/null; do
+        kill -0 $! || { cat $3 >&2; return 1; }
+        sleep 0.1
+    done
+}
+# NAME WORD TALK: the guest beside the process that was started last, when that has said the word; then ends that.
+guest_beside() {
+    await $2 $3 $3 || return 1
+    settle
+    guest $1
+    kill -INT $!
+    wait $! || true
+    settle
+}
+
 tool_untraced() { guest $1; }
 
 tool_record() { record $1 records; }
@@ -21,13 +38,10 @@ tool_in_kernel() { record $1 in-kernel; }
 # Starts a recording, and waits until it has begun; $! is its process.
 start_recording() {
     vmentry record --aggregate $2 -o $1.hlog 2> $1.talk &
-    until grep -q '#{"interval"' $1.hlog 2> /dev/null; do
-        kill -0 $! || { cat $1.talk >&2; return 1; }
-        sleep 0.1
-    done
+    await '#{"interval"' $1.hlog $1.talk
 }
 record() {
-    start_recording $1 $2
+    start_recording $1 $2 || return 1
     guest $1
     kill -INT $!
     wait $!
@@ -85,15 +99,7 @@ tool_bpftrace_guest() {
 }
 with_bpftrace() {
     library bpftrace -e "$2 interval:s:1 { printf(\"ready\\n\"); }" > $1.bpftrace 2>&1 &
-    until grep -q ready $1.bpftrace; do
-        kill -0 $! || { cat $1.bpftrace >&2; return 1; }
-        sleep 0.1
-    done
-    settle
-    guest $1
-    kill -INT $!
-    wait $! || true
-    settle
+    guest_beside $1 ready $1.bpftrace
 }
 
 # The tool itself refuses AMD, knows 69 reasons, and takes the vCPU's address for the reason in its raw tracepoint.
@@ -126,15 +132,7 @@ import runpy, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")' $3 > $1.bcc 2>&1 &
-    until grep -q $2 $1.bcc; do
-        kill -0 $! || { cat $1.bcc >&2; return 1; }
-        sleep 0.1
-    done
-    settle
-    guest $1
-    kill -INT $!
-    wait $! || true
-    settle
+    guest_beside $1 $2 $1.bcc
 }
 
 tool_perf_stat() {

@@ -1,35 +1,38 @@
-//! Reads of kernel memory at offsets that the loader resolved.
+//! Reads of kernel memory at offsets that the loader resolved, and other helpers in assembly.
 
 use core::arch::asm;
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_probe_read_kernel};
 use tracer_common::{
     Slot,
     config::{CAST_HELPER, PLACE},
 };
+
+/// A constant of this type, in whose place the loader puts another one.
+macro_rules! constant {
+    ($type:ty, $place:expr) => {{
+        let value: $type;
+        // SAFETY: one instruction that loads a constant.
+        unsafe {
+            core::arch::asm!(
+                "{value} = {place} ll",
+                value = out(reg) value,
+                place = const $place,
+                options(nomem, nostack, preserves_flags)
+            )
+        };
+        value
+    }};
+}
+pub(crate) use constant;
 
 /// A slot's value, or none where it is absent: a constant, by which the verifier drops dead branches.
 #[inline(always)]
 pub fn slot(slot: Slot) -> Option<i64> {
     macro_rules! constants {
         ($($name:ident)+) => {
-            match slot { $(Slot::$name => constant!($name),)+ }
+            match slot { $(Slot::$name => constant!(i64, PLACE + Slot::$name as u64),)+ }
         };
-    }
-    macro_rules! constant {
-        ($name:ident) => {{
-            let value: i64;
-            // SAFETY: one instruction that loads a constant.
-            unsafe {
-                asm!(
-                    "{value} = {place} ll",
-                    value = out(reg) value,
-                    place = const PLACE + Slot::$name as u64,
-                    options(nomem, nostack, preserves_flags)
-                )
-            };
-            value
-        }};
     }
     let value = constants!(
         VcpuKvm VcpuId StatExits StatGuestMode KvmVmType VmxExitReason VmxLoadedVmcs VmxVmcs01 VmxReqImmediate VmcsPin VmcsSoftDisabled SvmVmcb VmcbExitCode EntryHasImmediate ExactWrites GuestR8 VmcsExec TscToNs Filter WakeEvery RingRecords RecordBytes Details InKernel Cpus RingCpus CastType
@@ -43,6 +46,13 @@ pub fn slot(slot: Slot) -> Option<i64> {
 pub fn barrier() {
     // SAFETY: no instruction.
     unsafe { asm!("", options(nostack, preserves_flags)) };
+}
+
+/// This CPU.
+#[inline(always)]
+pub fn cpu() -> u64 {
+    // SAFETY: a helper without arguments.
+    u64::from(unsafe { bpf_get_smp_processor_id() })
 }
 
 /// A number times a slot's value, in this order: Linux 6.1's verifier knows nothing of a product whose second factor is not a

@@ -20,7 +20,7 @@ use core::{ffi::c_void, ptr::null_mut};
 use aya_ebpf::{
     EbpfContext as _,
     bindings::BPF_RB_FORCE_WAKEUP,
-    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::{kprobe, raw_tracepoint},
     programs::{ProbeContext, RawTracePointContext},
 };
@@ -33,7 +33,7 @@ use tracer_common::{
 };
 
 use crate::{
-    kernel::{barrier, from_here, probe, read, slot, times},
+    kernel::{barrier, cpu, from_here, probe, read, slot, times},
     maps::{SITES, TGIDS, VCPU_IDS, WAKE, counters, likely_state, new_state, record, state, taken, tally, tally_at},
 };
 
@@ -487,12 +487,6 @@ fn note(count: impl FnOnce(&mut Counters)) {
     if let Some(counters) = counters(cpu()) {
         count(counters);
     }
-}
-
-#[inline(always)]
-fn cpu() -> u64 {
-    // SAFETY: a helper without arguments.
-    u64::from(unsafe { bpf_get_smp_processor_id() })
 }
 
 /// Whether the filters, where there are any, let this vCPU through; none gets through without a loader.

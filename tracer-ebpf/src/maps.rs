@@ -10,7 +10,6 @@ use core::{
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
-    helpers::bpf_get_smp_processor_id,
     macros::btf_map,
 };
 use tracer_common::{
@@ -20,7 +19,7 @@ use tracer_common::{
     tally::{MAX_TALLIES, Tally},
 };
 
-use crate::kernel::{barrier, slot, times};
+use crate::kernel::{barrier, constant, cpu, slot, times};
 
 /// Entries of a filter.
 const MAX_FILTER: usize = 1024;
@@ -54,19 +53,9 @@ pub static TALLIES: Shared<Tally, { Region::Tallies.length() }> = Shared::new();
 
 /// The address of a region: nothing is known of it here, only the verifier knows its length.
 macro_rules! region {
-    ($name:ident) => {{
-        let at: *mut u8;
-        // SAFETY: one instruction that loads a constant.
-        unsafe {
-            asm!(
-                "{at} = {place} ll",
-                at = out(reg) at,
-                place = const REGION + Region::$name as u64,
-                options(nomem, nostack, preserves_flags)
-            )
-        };
-        at
-    }};
+    ($name:ident) => {
+        constant!(*mut u8, REGION + Region::$name as u64)
+    };
 }
 
 /// A place in a region, so many bytes from its beginning; the verifier checks that it is inside.
@@ -136,8 +125,7 @@ pub fn likely_state(vcpu: u64) -> &'static mut VcpuState {
 /// that the search may have gone.
 #[inline(always)]
 fn found(number: Option<u64>, end: u64) -> Option<u64> {
-    // SAFETY: a helper without arguments.
-    let counters = counters(u64::from(unsafe { bpf_get_smp_processor_id() }))?;
+    let counters = counters(cpu())?;
     counters.found = number.unwrap_or(u64::MAX);
     // SAFETY: a field.
     let number = unsafe { (&raw const counters.found).read_volatile() };
