@@ -13,11 +13,13 @@ use std::{
 use trace_check::{Slice, read, unknown_fields, whole_packets};
 use tracer_common::{Event, Flags, Isa};
 use vmentry::{
-    events::{Flight, Plan, Recorder, Summary, Tap},
-    interval::Vm,
+    model::interval::Vm,
     recording::{Header, Reader},
-    trace::{Closing, Seen, Trace, Vms},
-    trigger::Trigger,
+    trace::{
+        sink::{Flight, Plan, Recorder, Summary, Tap},
+        trigger::Trigger,
+        writer::{Closing, Seen, Trace, Vms},
+    },
 };
 
 fn header() -> Header {
@@ -98,7 +100,7 @@ fn slices_of(seen: &Seen, emulated: bool) -> Vec<Slice> {
     let mark = if emulated { " (emulated)" } else { "" };
     let track = vec![format!("web{id} [{}]{mark}", 100 + id), format!("vCPU {}", event.vcpu)];
     let name = |isa: Isa, reason: Option<u32>| {
-        reason.map_or("unknown".into(), |r| vmentry::reasons::name(isa as u32, r).into_owned())
+        reason.map_or("unknown".into(), |r| vmentry::model::exit_reasons::name(isa as u32, r).into_owned())
     };
     let mut slices = Vec::new();
     if event.exit_to_entry_ns != Event::UNKNOWN_NS {

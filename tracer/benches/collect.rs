@@ -6,8 +6,8 @@
 use std::{sync::Arc, time::Instant};
 
 use tracer_common::{Event, Flags, Record};
-use vmentry::{
-    gathering::Gathering,
+use vmentry::model::{
+    accumulator::Gathering,
     interval::{Interval, Vm},
 };
 

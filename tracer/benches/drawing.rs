@@ -5,8 +5,8 @@ use std::{hint::black_box, sync::Arc, time::Instant};
 use ratatui::{Terminal, backend::TestBackend};
 use tracer_common::{Event, Flags};
 use vmentry::{
-    host::{Host, Policy},
-    interval::{Interval, Vm},
+    host::machine::{Host, Policy},
+    model::interval::{Interval, Vm},
     recording::{Aggregation, PinSource},
     tui::{App, Colors, Info, Origin, Palette, app::Window, keys::Action, view},
 };

@@ -16,8 +16,10 @@ use std::{
 use tracer_common::{Event, Flags};
 use vmentry::{
     compare::random::Random,
-    gathering::Gathering,
-    interval::{Interval, Vm},
+    model::{
+        accumulator::Gathering,
+        interval::{Interval, Vm},
+    },
     recording::{Header, Writer},
 };
 

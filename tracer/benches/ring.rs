@@ -22,10 +22,12 @@ use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun};
 use bed::*;
 use tracer_common::{Event, Record};
 use vmentry::{
-    bpf::Options,
-    gathering::Gathering,
-    interval::{Interval, Vm},
-    overhead::range,
+    commands::overhead::range,
+    kernel::tracer::Options,
+    model::{
+        accumulator::Gathering,
+        interval::{Interval, Vm},
+    },
 };
 
 /// The collector's: how long it sleeps at most.

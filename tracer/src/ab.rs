@@ -13,21 +13,28 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::{process::Child, time::Instant};
 
 use crate::{
-    bpf::{Options, Tracer},
-    check,
-    cli::AbArgs,
-    clock::TscMeter,
-    collect::Collection,
-    comparing,
-    host::{Roots, module_name},
-    interval::{Interval, Totals},
-    module::Watch,
+    collect::collector::Collection,
+    commands::{
+        args::AbArgs,
+        child::{Endings, GRACE, command_code, default_endings, end, exit_of, refuse_unknown, start},
+        compare, record,
+    },
+    compare::schedule,
+    host::{
+        clock::TscMeter,
+        facts,
+        machine::{Roots, module_name},
+        policy::{self, Restore},
+        stopwatch,
+    },
+    kernel::{
+        kvm_module::Watch,
+        tracer::{Options, Tracer},
+    },
+    model::interval::{Interval, Totals},
     output,
-    policy::{self, Restore},
-    process::{Endings, GRACE, command_code, default_endings, end, exit_of, refuse_unknown, start},
-    record,
     recording::{End, Experiment, Header, Label, Writer},
-    say, schedule, stopwatch,
+    say,
 };
 
 /// How long a command that switches may take.
@@ -38,8 +45,8 @@ pub fn run(args: &AbArgs) -> Result<ExitCode> {
     if args.output == Path::new("-") {
         bail!("-o -: standard output is for the comparison: name a file");
     }
-    let facts = check::gather(false);
-    if let Some(errors) = check::errors(&facts.problems()) {
+    let facts = facts::gather(false);
+    if let Some(errors) = facts::errors(&facts.problems()) {
         bail!("cannot record here:\n{errors}\n  'vmentry check' shows everything");
     }
     let (arms, switches) = settings(args)?;
@@ -72,7 +79,7 @@ pub fn run(args: &AbArgs) -> Result<ExitCode> {
     let code = runtime.block_on(attached(args, &header, &experiment, tracer))?;
     default_endings();
     if !args.no_compare {
-        comparing::print(&args.output, args.format)?;
+        compare::print(&args.output, args.format)?;
     }
     Ok(code)
 }

@@ -27,13 +27,15 @@ use tracer_common::{
 };
 
 use crate::{
-    btf::Btf,
-    layout::{Cast, ExitArguments, Layout},
+    kernel::{
+        btf::Btf,
+        in_kernel_series::Tallies,
+        layout::{Cast, ExitArguments, Layout},
+        ring::{Mapping, Ring, Shape},
+        vmwrite_sites::{MAX_SITES, Site},
+    },
     recording::{Aggregation, Stopwatch},
-    ring::{Mapping, Ring, Shape},
     say,
-    sites::{MAX_SITES, Site},
-    tallies::Tallies,
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/vmentry.bpf.o"));

@@ -11,9 +11,14 @@ use tracer_common::Slot;
 
 use crate::{
     guest,
-    host::{Host, Policy, Roots},
-    layout::{Companion, Layout, Vendor},
-    policy, probe, stopwatch, vm,
+    host::{
+        machine::{Host, Policy, Roots},
+        policy, stopwatch, vmm,
+    },
+    kernel::{
+        layout::{Companion, Layout, Vendor},
+        resolve,
+    },
 };
 
 /// IA32_VMX_MISC; bits 4:0 say at which bit of the TSC the preemption timer counts (SDM vol. 3, A.6).
@@ -128,7 +133,7 @@ impl Facts {
         let host = Host::gather(roots);
         let sys = &roots.sys;
         let read = |path: &str| fs::read_to_string(path).ok().map(|s| s.trim().to_owned());
-        let layout = probe::layout(sys, host.vendor);
+        let layout = resolve::layout(sys, host.vendor);
         let soft = layout.as_ref().is_ok_and(|l| l.config.get(Slot::VmcsSoftDisabled).is_some());
         let companion = layout.as_ref().map_or_else(|_| Companion::default(), |l| l.companion);
         let causes = layout.as_ref().is_ok_and(|l| {
@@ -157,7 +162,7 @@ impl Facts {
             memlock_unused: kernel_at_least(&host.kernel, 5, 11),
             jit: read("/proc/sys/net/core/bpf_jit_enable").map(|v| v != "0"),
             lockdown: read("/sys/kernel/security/lockdown").and_then(|s| chosen(&s)),
-            vms: vm::find_vms(&roots.proc)
+            vms: vmm::find_vms(&roots.proc)
                 .into_iter()
                 .map(|v| RunningVm { name: v.name, tgid: v.process.tgid })
                 .collect(),

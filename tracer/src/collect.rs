@@ -14,13 +14,14 @@ use tokio::{
 use tracer_common::{Counters, Event};
 
 use crate::{
-    bpf::Tracer,
-    clock::monotonic_ns,
-    events::Tap,
-    gathering::Gathering,
-    interval::{Interval, Key, Totals, TracedTimerExits, Vm},
+    host::{clock::monotonic_ns, vmm},
+    kernel::tracer::Tracer,
+    model::{
+        accumulator::Gathering,
+        interval::{Interval, Key, Totals, TracedTimerExits, Vm},
+    },
     recording::Aggregation,
-    vm,
+    trace::sink::Tap,
 };
 
 /// How often the rings are looked at when their fill level does not wake us before.
@@ -105,8 +106,8 @@ impl Vms {
             self.by_address.clear();
         }
         let ordinal = self.by_address.keys().filter(|k| k.0 == tgid).count() as u32;
-        let (name, start_ticks) = match vm::read_process(Path::new("/proc"), tgid) {
-            Ok(p) => (vm::name_from(&p.cmdline, &p.cgroup, &p.comm).0, p.start_time_ticks),
+        let (name, start_ticks) = match vmm::read_process(Path::new("/proc"), tgid) {
+            Ok(p) => (vmm::name_from(&p.cmdline, &p.cgroup, &p.comm).0, p.start_time_ticks),
             Err(_) => (format!("pid-{tgid}"), 0),
         };
         let vm = Arc::new(Vm { id: self.next, name, tgid, start_ticks, ordinal, host: None });

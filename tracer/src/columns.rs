@@ -1,7 +1,7 @@
 //! The one table of figures: name, title, unit, help and how to get it. Text, JSON, and everything else that shows
 //! figures walks it.
 
-use crate::{histogram::Histogram, interval::Series};
+use crate::model::{histogram::Histogram, interval::Series};
 
 /// Unit of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,18 +10,21 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
-    cli::{CompareArgs, ComparisonFormat},
+    commands::{
+        args::{CompareArgs, ComparisonFormat},
+        report::{open, source},
+    },
     compare::{
         Comparison, Options, Round, Setting, Stratum, Window, Windows, compare,
         condition::{Condition, Outcome},
-        fairness, html, json, text,
+        fairness, html, json, schedule, text,
     },
-    interval::{Interval, Key, Series},
+    model::interval::{Interval, Key, Series},
     output,
     recording::{Experiment, Label, Reader},
     report::{Dimension, Filter, Report, Source},
-    reporting::{open, source},
-    say, schedule, terminal,
+    say,
+    tui::terminal,
 };
 
 /// Windows of one recording that are kept apart; neighbours of a longer one are merged.

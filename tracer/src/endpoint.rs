@@ -15,11 +15,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore};
 
 use crate::{
+    commands::export::Exporter,
     export::{
         bodies::Form,
         negotiate::{Format, allows_gzip},
     },
-    exporting::Exporter,
 };
 
 /// Connections at a time.

@@ -16,15 +16,19 @@ use anyhow::{Context, Result, anyhow, bail};
 use tracer_common::Event;
 
 use crate::{
-    clock::monotonic_ns,
-    columns::{Unit, human},
-    flight::{CAPACITY, Ring},
-    interval::Vm,
+    host::clock::monotonic_ns,
+    model::{
+        figures::{Unit, human},
+        interval::Vm,
+    },
     output,
     recording::Header,
     say,
-    trace::{Closing, Seen, Trace, Vms, reason_name},
-    trigger::Trigger,
+    trace::{
+        flight_recorder::{CAPACITY, Ring},
+        trigger::Trigger,
+        writer::{Closing, Seen, Trace, Vms, reason_name},
+    },
 };
 
 /// Events of one batch; 104 bytes each.
@@ -429,7 +433,7 @@ fn tell(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interval::tests::{event, vm};
+    use crate::model::interval::tests::{event, vm};
 
     fn tap() -> (Tap, Receiver<Message>) {
         let (to, from) = sync_channel(2);

@@ -17,30 +17,38 @@ use anyhow::{Context, Result, bail};
 use tokio::{net::TcpListener, sync::mpsc, task::LocalSet};
 
 use crate::{
-    bpf::{Options, Tracer},
-    check,
-    cli::ExportArgs,
-    clock::{Anchor, monotonic_ns},
-    collect::Collection,
-    endpoint::{self, Places},
+    collect::collector::Collection,
+    commands::{
+        args::ExportArgs,
+        child::Endings,
+        live,
+        record::{selected_tgids, selected_vcpus},
+        report::source,
+    },
     export::{
         bodies::{Bodies, Form},
         family::{About, Family, Value, families},
+        http::{self, Places},
+        metrics,
         negotiate::Format,
         protobuf,
         state::{State, VmLabel},
         text::{self, Dialect},
     },
-    host::{Policy, Roots, module_name},
-    interval::Interval,
-    live, metrics,
-    module::{Change, Watch},
-    output, policy,
-    process::Endings,
-    record::{selected_tgids, selected_vcpus},
+    host::{
+        clock::{Anchor, monotonic_ns},
+        facts,
+        machine::{Policy, Roots, module_name},
+        policy,
+    },
+    kernel::{
+        kvm_module::{Change, Watch},
+        tracer::{Options, Tracer},
+    },
+    model::interval::Interval,
+    output,
     recording::{Aggregation, Header, Reader},
     report::openmetrics,
-    reporting::source,
     say,
 };
 
@@ -184,8 +192,8 @@ fn vm_labels(args: &ExportArgs) -> Vec<VmLabel> {
 }
 
 async fn trace(args: &ExportArgs, listener: Option<TcpListener>, endings: &mut Endings) -> Result<ExitCode> {
-    let facts = check::gather(false);
-    if let Some(errors) = check::errors(&facts.problems()) {
+    let facts = facts::gather(false);
+    if let Some(errors) = facts::errors(&facts.problems()) {
         bail!(
             "cannot trace here:\n{errors}\n  'vmentry check' shows everything; 'vmentry export --replay FILE' serves a recording"
         );
@@ -312,7 +320,7 @@ async fn pump(
     let places = Places::new();
     let mut serving = Box::pin(async {
         match &listener {
-            Some(listener) => endpoint::serve(listener, &places, exporter).await,
+            Some(listener) => http::serve(listener, &places, exporter).await,
             None => std::future::pending().await,
         }
     });
@@ -399,10 +407,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        cli::{Cli, Command},
-        export::family::Labels,
-        interval::tests::{event, vm},
-        metrics::{METRICS, VM_LABELS},
+        commands::args::{Cli, Command},
+        export::{
+            family::Labels,
+            metrics::{METRICS, VM_LABELS},
+        },
+        model::interval::tests::{event, vm},
         recording::tests::header,
     };
 

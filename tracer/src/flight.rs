@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::trace::Seen;
+use crate::trace::writer::Seen;
 
 /// Events held at most; 104 bytes each, 52 MiB in all.
 pub const CAPACITY: usize = 512 << 10;
@@ -54,7 +54,7 @@ mod tests {
     use tracer_common::Event;
 
     use super::*;
-    use crate::interval::tests::event;
+    use crate::model::interval::tests::event;
 
     fn at(exit_ns: u64) -> Seen {
         Seen { vm: 0, event: Event { exit_ns, entry_ns: exit_ns, ..event(0, 10, 0, 0) } }

@@ -6,7 +6,7 @@ use std::{collections::hash_map::Entry, sync::Arc};
 use rustc_hash::FxHashMap;
 use tracer_common::{Event, Flags, Outline, tally::what};
 
-use crate::{
+use crate::model::{
     histogram::{Growing, Histogram},
     interval::{Interval, Key, MAX_SERIES, Series, Vm},
 };

@@ -6,7 +6,7 @@ use std::io::Read;
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::ZlibDecoder;
 
-use crate::histogram::{BUCKETS, DIGITS, Histogram};
+use crate::model::histogram::{BUCKETS, DIGITS, Histogram};
 
 const COMPRESSED: u32 = 0x1c84_9314;
 const PLAIN: u32 = 0x1c84_9313;

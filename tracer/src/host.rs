@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::layout::Vendor;
+use crate::kernel::layout::Vendor;
 
 /// Word on the kernel's command line by which a lab says that its CPU is emulated in software.
 pub const LAB_WORD: &str = "vmentry.lab=emulated";

@@ -15,7 +15,10 @@ use tracer_common::{
 
 use rustc_hash::FxHashMap;
 
-use crate::{gathering::Gathering, histogram::Histogram, sites::MAX_SITES};
+use crate::{
+    kernel::vmwrite_sites::MAX_SITES,
+    model::{accumulator::Gathering, histogram::Histogram},
+};
 
 /// Series that one interval may hold; entries beyond are counted in [`Totals::not_kept`].
 pub const MAX_SERIES: usize = 65_536;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use tracer_common::{Config, Slot};
 
-use crate::btf::{Argument, Btf, Field};
+use crate::kernel::btf::{Argument, Btf, Field};
 
 /// The module that runs VMs on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -279,7 +279,7 @@ fn is_vcpu(argument: &Argument) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::btf::build::Builder;
+    use crate::kernel::btf::build::Builder;
 
     struct Kernel {
         vmlinux: Builder,

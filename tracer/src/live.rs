@@ -13,24 +13,35 @@ use ratatui::crossterm::event::{self, Event};
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use crate::{
-    bpf::{Options, Tracer},
-    check::{self, Facts},
-    cli::LiveArgs,
-    clock::Anchor,
-    collect::{Accounting, Collection},
-    columns::{Column, Unit, human},
-    host::Policy,
-    interval::{Interval, Level},
-    layout::Layout,
+    collect::collector::{Accounting, Collection},
+    commands::{
+        args::LiveArgs,
+        child::Endings,
+        record::{header, pin_source, selected_tgids, selected_vcpus},
+    },
+    host::{
+        clock::Anchor,
+        facts::{self, Facts},
+        machine::Policy,
+        policy::Restore,
+        stopwatch,
+    },
+    kernel::{
+        layout::Layout,
+        tracer::{Options, Tracer},
+    },
+    model::{
+        figures::{Column, Unit, human},
+        interval::{Interval, Level},
+    },
     output,
-    policy::Restore,
-    process::Endings,
-    record::{header, pin_source, selected_tgids, selected_vcpus},
     recording::{Aggregation, End, Header, Reader, Writer},
     report::{Dimension, Report, Source, View, text},
-    stopwatch,
-    terminal::{self, Screen},
-    tui::{App, Effect, Info, Origin, ReplayCommand, view},
+    tui::{
+        App, Effect, Info, Origin, ReplayCommand,
+        terminal::{self, Screen},
+        view,
+    },
 };
 
 /// Length of an interval.
@@ -48,8 +59,8 @@ pub fn run(args: &LiveArgs) -> Result<ExitCode> {
     if let Some(file) = &args.replay {
         return runtime.block_on(replay(file));
     }
-    let facts = check::gather(true);
-    if let Some(errors) = check::errors(&facts.problems()) {
+    let facts = facts::gather(true);
+    if let Some(errors) = facts::errors(&facts.problems()) {
         bail!(
             "cannot trace here:\n{errors}\n  'vmentry check' shows everything; 'vmentry live --replay FILE' plays a recording"
         );
@@ -116,7 +127,7 @@ async fn lines(intervals: &mut mpsc::Receiver<Interval>, endings: &mut Endings) 
 
 /// "12.0s  345 entries  345/s  p50 1.2us  p99 4.5us  pin/entry 0.1  dropped 0".
 fn line(interval: &Interval) -> String {
-    let mut all = crate::interval::Series::default();
+    let mut all = crate::model::interval::Series::default();
     interval.series.values().for_each(|s| all.merge(s));
     let rate = interval.totals.entries as f64 * 1e9 / interval.length_ns.max(1) as f64;
     let value = |name: &str, unit| human(Column::parse(name).and_then(|c| c.value(&all)), unit);

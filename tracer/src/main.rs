@@ -5,9 +5,15 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory, Parser};
 use vmentry::{
-    ab, calibrate, check,
-    cli::{CheckArgs, Cli, Command, ExerciseArgs, Format, LiveArgs},
-    comparing, exporting, guest, live, merging, output, overhead, policy, record, reporting, say,
+    calibrate,
+    commands::{
+        ab,
+        args::{CheckArgs, Cli, Command, ExerciseArgs, Format, LiveArgs},
+        compare, export, live, merge, overhead, record, report,
+    },
+    guest,
+    host::{facts, policy},
+    output, say,
 };
 
 fn main() -> ExitCode {
@@ -32,11 +38,11 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Check(args) => check(args),
         Command::Live(args) => live::run(args),
         Command::Record(args) => record::run(args),
-        Command::Report(args) => reporting::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Report(args) => report::run(args).map(|()| ExitCode::SUCCESS),
         Command::Ab(args) => ab::run(args),
-        Command::Compare(args) => comparing::run(args),
-        Command::Merge(args) => merging::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Export(args) => exporting::run(args),
+        Command::Compare(args) => compare::run(args),
+        Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Export(args) => export::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Exercise(args) => exercise(args).map(|()| ExitCode::SUCCESS),
@@ -44,23 +50,23 @@ fn run(cli: &Cli) -> Result<ExitCode> {
 }
 
 fn check(args: &CheckArgs) -> Result<ExitCode> {
-    let facts = check::gather(true);
+    let facts = facts::gather(true);
     let problems = facts.problems();
     let overhead = if args.overhead { Some(overhead::measure(&facts)?) } else { None };
     match args.format {
         Format::Text => {
             let overhead = overhead.map(|o| overhead::text(&o, facts.host.caveat().as_deref())).unwrap_or_default();
-            output::print(&(check::text(&facts, &problems) + &overhead))?;
+            output::print(&(facts::text(&facts, &problems) + &overhead))?;
         }
         Format::Json => {
-            let mut json = check::json(&facts, &problems);
+            let mut json = facts::json(&facts, &problems);
             if let Some(overhead) = overhead {
                 json["overhead"] = serde_json::to_value(overhead)?;
             }
             output::print(&(serde_json::to_string_pretty(&json)? + "\n"))?;
         }
     }
-    Ok(if check::has_errors(&problems) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if facts::has_errors(&problems) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn exercise(args: &ExerciseArgs) -> Result<()> {

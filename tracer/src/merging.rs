@@ -6,14 +6,18 @@ use std::{collections::BTreeMap, fs, io::Write, path::Path};
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    cli::MergeArgs,
-    clock::Anchor,
-    collect::Accounting,
-    host::{Host, Policy},
+    collect::collector::Accounting,
+    commands::{
+        args::MergeArgs,
+        report::{open, read_from},
+    },
+    host::{
+        clock::Anchor,
+        machine::{Host, Policy},
+    },
     output,
     recording::{End, FORMAT, Header, MAX_LINE, PinSource, Reader, Source, VERSION, Writer},
     report::Report,
-    reporting::{open, read_from},
     say,
 };
 
@@ -136,10 +140,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        columns::Column,
-        interval::{
-            Interval, Totals, Vm,
-            tests::{event, vm},
+        model::{
+            figures::Column,
+            interval::{
+                Interval, Totals, Vm,
+                tests::{event, vm},
+            },
         },
         recording::tests::header as a_header,
         report::{View, json, openmetrics, text},

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::columns::FIGURES;
+use crate::model::figures::FIGURES;
 
 /// Form of a metric's samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

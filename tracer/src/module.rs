@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use object::Object;
 
-use crate::host::build_id;
+use crate::host::machine::build_id;
 
 /// Keeps an eye on a loaded module.
 pub struct Watch {

@@ -7,11 +7,11 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
 use crate::{
-    bpf::{Options, Tracer},
-    check::{self, Facts},
-    collect::Collection,
+    collect::collector::Collection,
+    commands::record::has_moving_line,
     guest::{self, Plan, Scenario},
-    record::has_moving_line,
+    host::facts::{self, Facts},
+    kernel::tracer::{Options, Tracer},
     recording::Aggregation,
     say,
 };
@@ -74,7 +74,7 @@ pub fn measure(facts: &Facts) -> Result<Overhead> {
 }
 
 fn rounds(facts: &Facts) -> Result<Overhead> {
-    if let Some(errors) = check::errors(&facts.problems()) {
+    if let Some(errors) = facts::errors(&facts.problems()) {
         bail!("--overhead: cannot trace here:\n{errors}");
     }
     ensure!(

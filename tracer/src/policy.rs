@@ -12,11 +12,13 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use crate::{
-    cli::PolicyArgs,
-    host::{Host, Policy, Roots},
-    output, probe,
-    process::{Endings, GRACE, command_code, end},
-    say,
+    commands::{
+        args::PolicyArgs,
+        child::{Endings, GRACE, command_code, end},
+    },
+    host::machine::{Host, Policy, Roots},
+    kernel::resolve,
+    output, say,
 };
 
 /// The companion patch's parameter, below /sys.
@@ -83,7 +85,8 @@ impl Switch {
             );
         }
         let me = std::process::id();
-        let start_ticks = crate::vm::read_process(Path::new("/proc"), me).map(|p| p.start_time_ticks).unwrap_or(0);
+        let start_ticks =
+            crate::host::vmm::read_process(Path::new("/proc"), me).map(|p| p.start_time_ticks).unwrap_or(0);
         let note = Note { pid: me, start_ticks, before: before.clone() };
         // Before the switch: a kill in between must not leave a policy that nobody knows of. In one write, for the same reason.
         let noted = output::create_new(&self.note).and_then(|mut file| file.write_all(&serde_json::to_vec(&note)?));
@@ -170,7 +173,7 @@ fn noted(path: &Path) -> Option<Note> {
 
 impl Note {
     fn is_alive(&self, proc: &Path) -> bool {
-        crate::vm::read_process(proc, self.pid).is_ok_and(|p| p.start_time_ticks == self.start_ticks)
+        crate::host::vmm::read_process(proc, self.pid).is_ok_and(|p| p.start_time_ticks == self.start_ticks)
     }
 }
 
@@ -222,7 +225,7 @@ pub fn run(args: &PolicyArgs) -> Result<ExitCode> {
 fn show() -> Result<()> {
     let roots = Roots::default();
     let host = Host::gather(&roots);
-    let layout = probe::layout(&roots.sys, host.vendor);
+    let layout = resolve::layout(&roots.sys, host.vendor);
     let soft = layout.is_ok_and(|l| l.config.get(tracer_common::Slot::VmcsSoftDisabled).is_some());
     let policy = host.policy(soft);
     let switchable = host.parameters.contains_key("preemption_timer_policy");
@@ -278,7 +281,7 @@ mod tests {
             left_behind_at(&dir.join("note"), Path::new("/proc")).map(|n| n.before)
         };
         let me = std::process::id();
-        let start = crate::vm::read_process(Path::new("/proc"), me).unwrap().start_time_ticks;
+        let start = crate::host::vmm::read_process(Path::new("/proc"), me).unwrap().start_time_ticks;
         assert_eq!(note(me, start), None);
         assert_eq!(note(me, start + 1).as_deref(), Some("soft"));
         fs::write(dir.join("note"), "{\"pid\":7,").unwrap();

@@ -8,9 +8,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    btf::Btf,
-    host::module_name,
-    layout::{self, Layout, Vendor},
+    host::machine::module_name,
+    kernel::{
+        btf::Btf,
+        layout::{self, Layout, Vendor},
+    },
 };
 
 fn btf_path(sys: &Path, module: &str) -> PathBuf {
@@ -65,7 +67,7 @@ mod tests {
         let sys = std::env::temp_dir().join(format!("vmentry-probe-{}-{}", std::process::id(), files.len()));
         fs::create_dir_all(sys.join("kernel/btf")).unwrap();
         for file in files {
-            fs::write(btf_path(&sys, file), crate::btf::build::Builder::new().bytes()).unwrap();
+            fs::write(btf_path(&sys, file), crate::kernel::btf::build::Builder::new().bytes()).unwrap();
         }
         let error = format!("{:#}", layout(&sys, vendor).unwrap_err());
         fs::remove_dir_all(&sys).unwrap();

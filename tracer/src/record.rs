@@ -12,31 +12,40 @@ use tokio::{sync::mpsc, time::Instant};
 use tracer_common::{Config, Slot, tally::MAX_TALLIES};
 
 use crate::{
-    bpf::{Options, Tracer},
-    check::{self, Facts},
-    cli::{RecordArgs, Targets},
-    clock::{Anchor, TscMeter},
-    collect::{Accounting, Collection},
-    columns::{Unit, human},
-    events::{self, Flight, Recorder, Tap},
-    host::{Host, Roots, module_name},
-    interval::{Interval, Totals},
-    layout::{Layout, Vendor},
-    module::{self, Change, Watch},
-    output, policy,
-    process::{Endings, GRACE, command_code, end, exit_of, refuse_unknown, start},
+    collect::collector::{Accounting, Collection},
+    commands::{
+        args::{RecordArgs, Targets},
+        child::{Endings, GRACE, command_code, end, exit_of, refuse_unknown, start},
+    },
+    host::{
+        clock::{Anchor, TscMeter},
+        facts::{self, Facts},
+        machine::{Host, Roots, module_name},
+        policy, stopwatch, vmm,
+    },
+    kernel::{
+        kvm_module::{self, Change, Watch},
+        layout::{Layout, Vendor},
+        tracer::{Options, Tracer},
+        vmwrite_sites::{self, Site},
+    },
+    model::{
+        figures::{Unit, human},
+        interval::{Interval, Totals},
+    },
+    output,
     recording::{Aggregation, End, FORMAT, Header, Latency, PinSource, VERSION, Writer},
     say,
-    sites::{self, Site},
-    stopwatch,
-    trigger::Trigger,
-    vm,
+    trace::{
+        sink::{self, Flight, Recorder, Tap},
+        trigger::Trigger,
+    },
 };
 
 /// Records as the arguments say.
 pub fn run(args: &RecordArgs) -> Result<ExitCode> {
-    let facts = check::gather(false);
-    if let Some(errors) = check::errors(&facts.problems()) {
+    let facts = facts::gather(false);
+    if let Some(errors) = facts::errors(&facts.problems()) {
         bail!("cannot record here:\n{errors}\n  'vmentry check' shows everything");
     }
     let tgids = selected_tgids(&args.targets)?;
@@ -90,7 +99,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
 }
 
 /// Where single events go; none where they are not asked for.
-fn events_plan(args: &RecordArgs) -> Result<Option<events::Plan>> {
+fn events_plan(args: &RecordArgs) -> Result<Option<sink::Plan>> {
     if args.events.is_none() && args.flight_recorder.is_none() {
         return Ok(None);
     }
@@ -99,7 +108,7 @@ fn events_plan(args: &RecordArgs) -> Result<Option<events::Plan>> {
         bail!("--events {0}: the recording is written there: choose another name", path.display());
     }
     let flight = args.flight_recorder.map(|span| Flight { trigger: Trigger(args.trigger.clone()), span });
-    let plan = events::Plan { path, overwrite: args.overwrite, flight };
+    let plan = sink::Plan { path, overwrite: args.overwrite, flight };
     plan.check()?;
     Ok(Some(plan))
 }
@@ -149,9 +158,9 @@ fn sites(host: &Host) -> Result<Vec<Site>> {
         bail!("--verify-writes: only VMX has pin controls, and kvm_intel is not loaded");
     }
     let build_id = host.build_ids.get("kvm_intel").map(String::as_str);
-    let module = module::read_loaded(Path::new("/lib/modules"), &host.kernel, "kvm_intel", build_id)
+    let module = kvm_module::read_loaded(Path::new("/lib/modules"), &host.kernel, "kvm_intel", build_id)
         .context("--verify-writes: find the module's code")?;
-    let sites = sites::find(&module, sites::PIN_CONTROLS).context("--verify-writes")?;
+    let sites = vmwrite_sites::find(&module, vmwrite_sites::PIN_CONTROLS).context("--verify-writes")?;
     if sites.is_empty() {
         bail!("--verify-writes: no VMWRITE of the pin controls was recognised in kvm_intel: please report the kernel");
     }
@@ -167,10 +176,10 @@ pub fn selected_tgids(targets: &Targets) -> Result<Option<Vec<u32>>> {
     let mut tgids = Vec::new();
     for pid in pids {
         // A thread's id, as `top -H` shows it, stands for its process.
-        let process = vm::read_process(Path::new("/proc"), *pid);
+        let process = vmm::read_process(Path::new("/proc"), *pid);
         tgids.push(process.map_err(|_| anyhow!("--pid {pid}: there is no such process"))?.tgid);
     }
-    let running = vm::find_vms(Path::new("/proc"));
+    let running = vmm::find_vms(Path::new("/proc"));
     for name in names {
         let of_name = running.iter().filter(|v| v.name == *name || v.process.tgid.to_string() == *name);
         let before = tgids.len();

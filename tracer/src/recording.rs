@@ -9,6 +9,9 @@
 //! #{"end":{...}}                                               only when the recording ended in order
 //! ```
 
+#[path = "hdr.rs"]
+pub mod hdr;
+
 use std::{
     collections::{BTreeMap, HashSet},
     io::{self, BufRead, Write},
@@ -26,14 +29,17 @@ use serde::{Deserialize, Serialize};
 use tracer_common::{Isa, rules::TimerCause};
 
 use crate::{
-    check::Timer,
-    clock::Anchor,
-    collect::Accounting,
-    hdr,
-    histogram::{DIGITS, Histogram},
-    host::{Host, Policy},
-    interval::{EntryKind, Interval, Key, Level, MAX_SERIES, Series, Totals, Vm},
-    sites::Site,
+    collect::collector::Accounting,
+    host::{
+        clock::Anchor,
+        facts::Timer,
+        machine::{Host, Policy},
+    },
+    kernel::vmwrite_sites::Site,
+    model::{
+        histogram::{DIGITS, Histogram},
+        interval::{EntryKind, Interval, Key, Level, MAX_SERIES, Series, Totals, Vm},
+    },
 };
 
 /// Value of [`Header::format`].
@@ -662,7 +668,7 @@ pub mod tests {
     use tracer_common::Event;
 
     use super::*;
-    use crate::interval::tests::{event, vm};
+    use crate::model::interval::tests::{event, vm};
 
     /// A header for tests.
     pub fn header() -> Header {

@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
-    cli::{ReportArgs, ReportFormat},
-    host::Policy,
+    commands::args::{ReportArgs, ReportFormat},
+    host::machine::Policy,
     output,
     recording::{Header, Reader},
     report::{

@@ -15,7 +15,7 @@ use std::{
 
 use tracer_common::{Record, config::Taken};
 
-use crate::mmap::Mmap;
+use crate::kernel::mmap::Mmap;
 
 /// Records after which the programs are told of the room.
 const TELL_EVERY: usize = 256;

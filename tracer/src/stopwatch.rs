@@ -5,7 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tracer_common::rules::tsc_to_ns_factor;
 
-use crate::{check::Facts, clock::TscMeter, recording::Stopwatch};
+use crate::{
+    host::{clock::TscMeter, facts::Facts},
+    recording::Stopwatch,
+};
 
 /// Parameter of kvm_intel with the stopwatch's patch.
 pub const PARAMETER: &str = "preemption_timer_stopwatch";
@@ -13,7 +16,7 @@ pub const PARAMETER: &str = "preemption_timer_stopwatch";
 /// How long the TSC's frequency is measured: to a millionth, when reading the clocks takes 100 ns.
 const METERING: Duration = Duration::from_millis(110);
 
-/// The stopwatch where it is on, for [`Options::stopwatch`](crate::bpf::Options::stopwatch); measures the TSC's frequency then, for a
+/// The stopwatch where it is on, for [`Options::stopwatch`](crate::kernel::tracer::Options::stopwatch); measures the TSC's frequency then, for a
 /// tenth of a second.
 pub fn start(facts: &Facts) -> Result<Option<Stopwatch>> {
     if facts.stopwatch != Some(true) {

@@ -10,7 +10,10 @@ use tracer_common::{
     tally::{BUCKETS, MAX_TALLIES, Tally, middle},
 };
 
-use crate::{histogram::Histogram, interval::Series, ring::Mapping};
+use crate::{
+    kernel::ring::Mapping,
+    model::{histogram::Histogram, interval::Series},
+};
 
 /// The map of tallies, and what was read of it.
 pub struct Tallies {

@@ -11,14 +11,13 @@ use prost::Message as _;
 use tracer_common::{Event, Isa, rules::TimerCause};
 
 use crate::{
-    interval::Vm,
-    perfetto::{
+    model::{exit_reasons, interval::Vm},
+    recording::Header,
+    trace::proto::{
         Clock, ClockSnapshot, DebugAnnotation, EXPLICIT, INCREMENTAL_STATE_CLEARED, INSTANT, InternedData,
         InternedName, MONOTONIC, NEEDS_INCREMENTAL_STATE, REALTIME, SINCE_LAST_PACKET, SLICE_BEGIN, SLICE_END,
         SystemInfo, TracePacket, TracePacketDefaults, TrackDescriptor, TrackEvent, TrackEventDefaults, Utsname,
     },
-    reasons,
-    recording::Header,
 };
 
 /// Tracks remembered; beyond, the memory starts anew and a vCPU may get a second track.
@@ -293,7 +292,7 @@ enum Text {
 
 /// Name of an exit reason as reports have it.
 pub fn reason_name(isa: Isa, reason: Option<u32>) -> String {
-    reason.map_or_else(|| "unknown".into(), |r| reasons::name(isa as u32, r).into_owned())
+    reason.map_or_else(|| "unknown".into(), |r| exit_reasons::name(isa as u32, r).into_owned())
 }
 
 impl Name {

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use tracer_common::{Event, Isa, rules::TimerCause};
 
-use crate::reasons;
+use crate::model::exit_reasons;
 
 /// Conditions of which one must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -133,7 +133,7 @@ fn condition(text: &str) -> Result<Condition, String> {
         (Some(figure), Some(side), _) => Ok(Condition::Figure(figure, side, time(value)?)),
         (Some(_), None, _) => Err(format!("'{text}': {name} is compared with > or <")),
         (None, None, "reason") => {
-            let of = |isa: Isa| reasons::parse(isa as u32, value);
+            let of = |isa: Isa| exit_reasons::parse(isa as u32, value);
             match (of(Isa::Vmx), of(Isa::Svm)) {
                 (None, None) => {
                     Err(format!("'{value}' is no exit reason: names are those of 'vmentry report', e.g. HLT, CPUID"))
@@ -190,7 +190,7 @@ mod tests {
     use tracer_common::Flags;
 
     use super::*;
-    use crate::interval::tests::event;
+    use crate::model::interval::tests::event;
 
     fn matches(trigger: &str, event: &Event) -> bool {
         trigger.parse::<Clause>().unwrap().matches(event)

@@ -21,12 +21,14 @@ use proptest::{
 };
 use tracer_common::{Event, Flags, Record};
 use vmentry::{
-    columns::Column,
-    interval::{Interval, Vm},
+    commands::report::read_from,
+    model::{
+        figures::Column,
+        interval::{Interval, Vm},
+    },
     recording::{Reader, Writer},
     report::{Dimension, Report, View, claims, json, text},
-    reporting::read_from,
-    trigger::Clause,
+    trace::trigger::Clause,
 };
 
 /// Counts what is allocated.
@@ -357,8 +359,8 @@ fn any_bytes_are_an_event_or_none() {
         Interval::starting(0).record(&event, &vm);
         let trigger: Clause = "pin_writes>1,reason=HLT,cause=spurious,level=L2,entry_to_exit_ns<1s".parse().unwrap();
         let _ = trigger.matches(&event);
-        let mut trace = vmentry::trace::Trace::new(Vec::new(), Reader::new(LAB).unwrap().header()).unwrap();
-        let seen = vmentry::trace::Seen { vm: 0, event };
+        let mut trace = vmentry::trace::writer::Trace::new(Vec::new(), Reader::new(LAB).unwrap().header()).unwrap();
+        let seen = vmentry::trace::writer::Seen { vm: 0, event };
         trace.write([seen, seen], &BTreeMap::new()).unwrap();
     });
 }

@@ -14,8 +14,7 @@ use tracer_common::{
     rules::{TimerCause, Writes},
 };
 use vmentry::{
-    bpf::Options,
-    layout::ExitArguments,
+    kernel::{layout::ExitArguments, tracer::Options},
     recording::{Aggregation, Stopwatch},
 };
 
@@ -27,7 +26,7 @@ fn bed() -> Bed {
 #[ignore = "needs root"]
 fn an_event_tells_who_when_and_why() {
     let mut bed = bed();
-    let before = vmentry::clock::monotonic_ns();
+    let before = vmentry::host::clock::monotonic_ns();
     let first = bed.round(2, 10);
     assert_eq!((first.vcpu, first.outline().isa()), (2, Isa::Vmx));
     assert_eq!((first.tgid, first.outline().reason()), (std::process::id(), Some(10)));
@@ -36,7 +35,7 @@ fn an_event_tells_who_when_and_why() {
     assert_eq!(first.kvm, bed.address + KVM_AT as u64);
     assert_eq!(first.exit_to_entry_ns, Event::UNKNOWN_NS);
     assert!(before < first.entry_ns && first.entry_ns <= first.exit_ns);
-    assert!(first.exit_ns < vmentry::clock::monotonic_ns());
+    assert!(first.exit_ns < vmentry::host::clock::monotonic_ns());
     let second = bed.round(2, 0x8000_0021);
     assert_eq!(second.outline().reason(), Some(0x8000_0021), "a failed VM entry keeps its bit 31");
     assert_eq!(second.exit_to_entry_ns, second.entry_ns - first.exit_ns);

@@ -15,8 +15,8 @@ use ratatui::{
 };
 use tracer_common::{Event, Flags};
 use vmentry::{
-    host::{Host, Policy},
-    interval::{Interval, Vm},
+    host::machine::{Host, Policy},
+    model::interval::{Interval, Vm},
     recording::{Aggregation, PinSource},
     tui::{
         App, Colors, Effect, Info, Origin, Palette, ReplayCommand,

@@ -10,9 +10,9 @@ use super::{
     sample::{self, Samples, WARM_UP},
 };
 use crate::{
-    bpf::Tracer,
-    clock::{monotonic_ns, tsc},
     guest::calibration::{Guest, Program, Task},
+    host::clock::{monotonic_ns, tsc},
+    kernel::tracer::Tracer,
 };
 
 /// Iterations of one run: their records fit into a ring, so that nobody has to read it meanwhile.

@@ -4,7 +4,7 @@ use tracer_common::Isa;
 
 use crate::{
     guest::{Extension, GuestHost, calibration::Program},
-    reasons,
+    model::exit_reasons,
 };
 
 /// One kind of exit.
@@ -96,7 +96,7 @@ impl Exit {
             Self::Hlt => &["HLT"],
             Self::TscDeadline | Self::Immediate => &["PREEMPTION_TIMER"],
         };
-        names.iter().filter_map(|name| reasons::parse(isa as u32, name)).collect()
+        names.iter().filter_map(|name| exit_reasons::parse(isa as u32, name)).collect()
     }
 }
 

@@ -14,8 +14,7 @@ use crate::{
         GuestHost,
         calibration::{Program, Step},
     },
-    host::Policy,
-    policy::Restore,
+    host::{machine::Policy, policy::Restore},
 };
 
 /// Rounds of an experiment: of 12 medians, the third and the tenth hold the true one with 96 %.

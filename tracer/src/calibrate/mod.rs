@@ -28,15 +28,22 @@ use tokio::{sync::mpsc, time::Instant};
 use tracer_common::{Isa, Slot};
 
 use crate::{
-    bpf::{Options, Tracer},
-    check::{self, Facts},
-    cli::{CalibrateArgs, Format},
+    commands::{
+        args::{CalibrateArgs, Format},
+        child::Endings,
+        record,
+    },
     guest::{GuestHost, kick},
-    host::{Host, Roots},
-    layout::{Layout, Vendor},
-    output, policy,
-    process::Endings,
-    record, stopwatch,
+    host::{
+        facts::{self, Facts},
+        machine::{Host, Roots},
+        policy, stopwatch,
+    },
+    kernel::{
+        layout::{Layout, Vendor},
+        tracer::{Options, Tracer},
+    },
+    output,
 };
 use bench::{Bench, RING_BYTES, Settings};
 use measure::{Measured, Plan};
@@ -80,8 +87,8 @@ enum Message {
 
 /// Calibrates as the arguments say.
 pub fn run(args: &CalibrateArgs) -> Result<ExitCode> {
-    let facts = check::gather(false);
-    if let Some(errors) = check::errors(&facts.problems()) {
+    let facts = facts::gather(false);
+    if let Some(errors) = facts::errors(&facts.problems()) {
         bail!("cannot calibrate here:\n{errors}\n  'vmentry check' shows everything");
     }
     let layout = facts.layout.clone().context("no layout, and no error about it")?;
@@ -130,7 +137,7 @@ fn plan(args: &CalibrateArgs, facts: &Facts, layout: &Layout) -> Plan {
         Ok(()) if facts.stopwatch == Some(true) => Some(
             "the stopwatch is on, with which kvm_intel refuses the hard policy: load it with preemption_timer_stopwatch=0".into(),
         ),
-        Ok(()) if facts.policy == crate::host::Policy::Off => {
+        Ok(()) if facts.policy == crate::host::machine::Policy::Off => {
             Some("kvm_intel has preemption_timer=N: neither policy has an effect".into())
         }
         Ok(()) => None,
@@ -353,7 +360,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::{Companion, ExitArguments};
+    use crate::kernel::layout::{Companion, ExitArguments};
 
     fn layout(with_registers: bool) -> Layout {
         let mut config = tracer_common::Config::empty();

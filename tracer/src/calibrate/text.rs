@@ -9,9 +9,9 @@ use super::{
     summary::{Distribution, ExitCost, Interval, WriteCost},
 };
 use crate::{
-    columns::{Unit, human},
     compare::text::wrap,
-    host::Policy,
+    host::machine::Policy,
+    model::figures::{Unit, human},
     report::text::align,
 };
 
@@ -299,7 +299,7 @@ pub mod tests {
     use crate::{
         calibrate::{sample::Samples, summary::Round},
         guest::calibration::Step,
-        host::{Host, Policy},
+        host::machine::{Host, Policy},
     };
 
     /// A made-up calibration at 2 GHz: 400 cycles of VM entry, 300 of VM exit.

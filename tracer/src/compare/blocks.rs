@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Window;
-use crate::{histogram::Histogram, interval::Series};
+use crate::model::{histogram::Histogram, interval::Series};
 
 /// Block length in units of the windows' memory. At 6 the sums of adjacent blocks of an AR(1) process correlate by less than
 /// 0.1, whatever its coefficient.
@@ -118,7 +118,7 @@ mod tests {
     fn the_figure_with_the_longest_memory_decides() {
         use tracer_common::Isa;
 
-        use crate::{compare::Stratum, interval::Level};
+        use crate::{compare::Stratum, model::interval::Level};
         let run = |rates: Vec<f64>| -> Vec<Window> {
             let window = |x: f64| {
                 let mut window = Window { length_ns: 1_000_000_000, ..Window::default() };

@@ -1,7 +1,7 @@
 //! Conditions on a comparison, for `--fail-if`: what may not happen, and whether it did.
 
 use super::{Row, Verdict};
-use crate::columns::Unit;
+use crate::model::figures::Unit;
 
 /// E.g. `entry_to_exit_ns.p99>+3%`.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,8 +104,8 @@ impl Condition {
 mod tests {
     use super::*;
     use crate::{
-        columns::Unit,
         compare::{Better, Estimate},
+        model::figures::Unit,
     };
 
     fn row(ratio: [f64; 3], p_holm: f64) -> Row {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{Stratum, Window};
-use crate::{histogram::Histogram, interval::Series};
+use crate::model::{histogram::Histogram, interval::Series};
 
 /// Buckets times strata that one part holds at most; beyond, buckets are merged to twice their width and again.
 const CELLS: usize = 8_192;

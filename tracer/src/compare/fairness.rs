@@ -2,8 +2,8 @@
 
 use super::{Options, Setting};
 use crate::{
-    host::Host,
-    layout::Vendor,
+    host::machine::Host,
+    kernel::layout::Vendor,
     recording::{Latency, PinSource},
     report::Source,
 };
@@ -165,7 +165,7 @@ pub fn names(setting_of: &Setting) -> [String; 2] {
 mod tests {
     use super::*;
     use crate::{
-        host::Policy,
+        host::machine::Policy,
         recording::{End, tests::header},
     };
 

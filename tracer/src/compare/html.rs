@@ -3,7 +3,6 @@
 
 use super::{Arm, Check, Comparison, Distributions, Point, Row, Setting, Shift, Verdict, wording};
 use crate::{
-    columns::{FIGURES, Unit, human},
     html::{
         Kind, Section,
         axis::Axis,
@@ -13,6 +12,7 @@ use crate::{
         table::{Column, Table},
         tiles,
     },
+    model::figures::{FIGURES, Unit, human},
 };
 
 const BINS: usize = 90;
@@ -325,7 +325,7 @@ fn densities(d: &Distributions, setting: &Setting) -> String {
         chart.line(look, &stairs.iter().map(|&(x, y)| (x, Some(y))).collect::<Vec<_>>());
     }
     legend(&mut chart, setting);
-    let median = |h: &crate::histogram::Histogram| human(h.quantile(0.5).map(|v| v as f64), d.unit);
+    let median = |h: &crate::model::histogram::Histogram| human(h.quantile(0.5).map(|v| v as f64), d.unit);
     chart.describe(format!("{title}: median {} of A, {} of B.", median(&d.a), median(&d.b))).render()
 }
 
@@ -352,7 +352,7 @@ fn cdfs(d: &Distributions, setting: &Setting) -> String {
         chart.line(look, &line);
     }
     legend(&mut chart, setting);
-    let p99 = |h: &crate::histogram::Histogram| human(h.quantile(0.99).map(|v| v as f64), d.unit);
+    let p99 = |h: &crate::model::histogram::Histogram| human(h.quantile(0.99).map(|v| v as f64), d.unit);
     chart.describe(format!("{title}: 99 % are up to {} for A, {} for B.", p99(&d.a), p99(&d.b))).render()
 }
 

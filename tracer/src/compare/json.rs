@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Comparison, Distributions, Row, Setting, Side, wording};
-use crate::{columns::Unit, html::density, report::Source};
+use crate::{html::density, model::figures::Unit, report::Source};
 
 /// Name and version of the format.
 pub const FORMAT: &str = "vmentry-compare/1";

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Arm, Mix, MixRow, Options, Stratum, design::Units};
-use crate::{histogram::Histogram, interval::Series};
+use crate::model::{histogram::Histogram, interval::Series};
 
 /// The mix, and whether it changed.
 pub fn of(units: &Units, options: &Options) -> Mix {

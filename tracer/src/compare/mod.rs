@@ -14,6 +14,8 @@ mod plot;
 pub mod random;
 mod resample;
 mod rows;
+#[path = "../schedule.rs"]
+pub mod schedule;
 pub mod student;
 #[cfg(test)]
 mod tests;
@@ -32,9 +34,11 @@ use self::{
     rows::{Draft, Figure},
 };
 use crate::{
-    columns::Unit,
-    histogram::Histogram,
-    interval::{Level, Series, Totals},
+    model::{
+        figures::Unit,
+        histogram::Histogram,
+        interval::{Level, Series, Totals},
+    },
     recording::Experiment,
     report::Source,
 };

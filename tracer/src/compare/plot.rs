@@ -15,11 +15,11 @@ use ratatui::{
 
 use super::{Distributions, wording};
 use crate::{
-    columns::human,
     html::{
         axis::{Axis, label},
         density,
     },
+    model::figures::human,
 };
 
 /// Lines of the cumulative distributions.

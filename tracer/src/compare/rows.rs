@@ -8,7 +8,7 @@ use super::{
     resample::{self, MIN_UNITS, Spread},
     student,
 };
-use crate::{columns::Unit, interval::Series};
+use crate::model::{figures::Unit, interval::Series};
 
 /// Values that have to lie beyond a quantile on either side of it.
 const MIN_BEYOND: f64 = 10.0;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Comparison, Distributions, Setting, Verdict, plot, wording};
 use crate::{
-    columns::{FIGURES, Unit, human},
+    model::figures::{FIGURES, Unit, human},
     report::Source,
 };
 

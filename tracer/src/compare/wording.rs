@@ -2,10 +2,12 @@
 
 use super::{Comparison, Estimate, Row, Setting, Side, Stratum, Verdict};
 use crate::{
-    columns::{Unit, human},
     html::is_deceptive,
-    interval::Totals,
-    reasons,
+    model::{
+        exit_reasons,
+        figures::{Unit, human},
+        interval::Totals,
+    },
 };
 
 /// "+12.3%" of 0.123.
@@ -134,7 +136,7 @@ pub fn side(side: usize, setting: &Setting) -> String {
 
 /// "L1 PREEMPTION_TIMER (spurious)".
 pub fn kind(stratum: &Stratum) -> String {
-    let reason = stratum.reason.map_or("reason n/a".into(), |r| reasons::name(stratum.isa as u32, r).into_owned());
+    let reason = stratum.reason.map_or("reason n/a".into(), |r| exit_reasons::name(stratum.isa as u32, r).into_owned());
     let cause = stratum.cause.map(|c| format!(" ({})", c.name())).unwrap_or_default();
     match stratum.level.name() {
         "unknown" => format!("{reason}{cause}"),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::histogram::Histogram;
+use crate::model::histogram::Histogram;
 
 /// Native buckets per doubling are 2^SCHEMA: each is 2.2 % wide.
 pub const SCHEMA: i32 = 5;

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use super::{distribution::Distribution, state::State};
 use crate::{
-    host::{Host, Policy},
-    layout::Vendor,
-    metrics::{self, Metric},
+    export::metrics::{self, Metric},
+    host::machine::{Host, Policy},
+    kernel::layout::Vendor,
     recording::Aggregation,
 };
 

@@ -7,7 +7,7 @@ use super::{
     distribution::{BOUNDS, Distribution, SCHEMA, ZERO_THRESHOLD_S},
     family::{Family, Sample, Value},
 };
-use crate::metrics::Kind;
+use crate::export::metrics::Kind;
 
 const COUNTER: i32 = 0;
 const GAUGE: i32 = 1;
@@ -194,7 +194,7 @@ fn sparse(distribution: &Distribution) -> (Vec<BucketSpan>, Vec<i64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{export::distribution::tests::of, metrics};
+    use crate::export::{distribution::tests::of, metrics};
 
     fn decode(mut bytes: &[u8]) -> Vec<MetricFamily> {
         let mut families = Vec::new();

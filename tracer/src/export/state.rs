@@ -10,9 +10,12 @@ use super::{
     family::{Family, Labels, Sample, Value},
 };
 use crate::{
-    clock::Anchor,
-    interval::{EntryKind, Interval, Key, Level, Series, Totals, Vm},
-    metrics, reasons,
+    export::metrics,
+    host::clock::Anchor,
+    model::{
+        exit_reasons,
+        interval::{EntryKind, Interval, Key, Level, Series, Totals, Vm},
+    },
 };
 
 /// A VM without an entry for so long is forgotten, ns.
@@ -167,7 +170,7 @@ impl State {
 
     /// Where a series counts: its own VM, or "other" beyond the bound.
     fn place(&mut self, identity: &Identity, key: &Key, series: &Series) -> (Identity, Reason) {
-        let reason = key.reason.map_or(Cow::Borrowed("unknown"), |r| reasons::name(key.isa as u32, r));
+        let reason = key.reason.map_or(Cow::Borrowed("unknown"), |r| exit_reasons::name(key.isa as u32, r));
         let wanted = |identity: &Identity, reason: &Reason| {
             let none = Sums::default();
             self.vms.get(identity).unwrap_or(&none).wants(key, reason, series)
@@ -301,7 +304,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::interval::tests::{event, vm};
+    use crate::model::interval::tests::{event, vm};
 
     fn at(seconds: u64) -> Anchor {
         let ns = seconds * 1_000_000_000;

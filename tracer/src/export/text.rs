@@ -6,7 +6,7 @@ use super::{
     distribution::{BOUNDS, Distribution},
     family::{Family, Labels, Sample, Value},
 };
-use crate::metrics::Kind;
+use crate::export::metrics::Kind;
 
 /// Which text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ impl std::fmt::Display for Seconds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{export::distribution::tests::of, metrics};
+    use crate::export::{distribution::tests::of, metrics};
 
     fn sample<'a>(vm: &'a str, value: Value<'a>) -> Sample<'a> {
         Sample { labels: vec![("vm", vm.into())], value, created_ns: Some(1_700_000_000_250_000_000) }

@@ -13,7 +13,7 @@ use super::image::{CODE_SELECTOR, DATA_SELECTOR, END_PORT, Table, WORK_PORT};
 use super::machine::{self, CR0_EXTENSION_TYPE, CR0_PROTECTED_MODE, Machine, RFLAGS_RESERVED, flat_segment};
 use super::memory::Memory;
 use super::vcpu::{self, AtPortWrite, End};
-use crate::clock::tsc;
+use crate::host::clock::tsc;
 
 const LOAD: usize = 0x1000;
 const PAGE_TABLES: usize = 0x5000;

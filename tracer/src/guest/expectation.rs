@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::host::Extension;
 use super::scenario::Scenario;
-use crate::interval::Level;
+use crate::model::interval::Level;
 
 /// Exits that a tracer must count for each vCPU of a run.
 ///
@@ -14,7 +14,7 @@ use crate::interval::Level;
 /// exit. Exits with other reasons may come on top at any time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Expectation {
-    /// Names of exit reasons as in [`crate::reasons`]; with several, their sum is meant.
+    /// Names of exit reasons as in [`crate::model::exit_reasons`]; with several, their sum is meant.
     pub reasons: Vec<&'static str>,
     /// For preemption-timer exits, why they happen; none for other reasons.
     pub cause: Option<Cause>,
@@ -215,7 +215,7 @@ mod tests {
             for scenario in Scenario::ALL {
                 let expected = expectations(scenario, 1, extension);
                 for reason in expected.iter().flat_map(|e| &e.reasons) {
-                    assert!(crate::reasons::parse(isa, reason).is_some(), "{scenario}: {reason}");
+                    assert!(crate::model::exit_reasons::parse(isa, reason).is_some(), "{scenario}: {reason}");
                 }
             }
         }

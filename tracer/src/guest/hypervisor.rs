@@ -13,7 +13,7 @@ use super::image;
 use super::machine::Machine;
 use super::memory::Memory;
 use super::vmcs::{self, Controls};
-use crate::reasons;
+use crate::model::exit_reasons;
 
 const CPUID_1_ECX_VMX: u32 = 1 << 5;
 const MSR_FEATURE_CONTROL: u32 = 0x3a;
@@ -103,7 +103,7 @@ impl fmt::Display for Steps {
         match self.last_stage() {
             None => write!(f, "ended before VMXON, in stage {number}"),
             Some(Stage::L2Exit) => {
-                let reason = reasons::name(Isa::Vmx as u32, exit_reason);
+                let reason = exit_reasons::name(Isa::Vmx as u32, exit_reason);
                 write!(f, "L2 exited by {reason}, not by VMCALL, in stage {number}")
             }
             Some(stage) => {

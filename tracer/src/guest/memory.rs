@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use crate::mmap::Mmap;
+use crate::kernel::mmap::Mmap;
 
 /// A zeroed memory mapping that KVM may hand to a guest. Every access is a volatile copy within bounds; what a running guest or another
 /// thread writes meanwhile is some byte value, and no reference into the mapping is ever handed out.

@@ -11,7 +11,7 @@ use kvm_bindings::{
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use super::image::{END_PORT, INJECTED_VECTOR, WORK_PORT};
-use crate::clock::thread_cpu_ns;
+use crate::host::clock::thread_cpu_ns;
 
 /// How a vCPU's run ended.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! Axes: values to places, and the round numbers that are written beside them.
 
-use crate::columns::Unit;
+use crate::model::figures::Unit;
 
 /// A range of values along a line of a picture.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::{axis::Axis, axis::label, escape};
-use crate::{columns::Unit, compare::Arm};
+use crate::{compare::Arm, model::figures::Unit};
 
 /// How a series is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

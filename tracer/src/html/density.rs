@@ -1,7 +1,7 @@
 //! Distributions as curves: how densely the values lie along a logarithmic axis, and which share lies below a value.
 
 use super::axis::Axis;
-use crate::histogram::Histogram;
+use crate::model::histogram::Histogram;
 
 /// The range that shows all of the histograms; none where all are empty. Zero is drawn at one.
 pub fn range(histograms: &[&Histogram]) -> Option<(f64, f64)> {

@@ -7,8 +7,8 @@ use super::{
     table::{Column, Table},
 };
 use crate::{
-    columns::{Unit, human},
-    layout::Vendor,
+    kernel::layout::Vendor,
+    model::figures::{Unit, human},
     recording::{Latency, PinSource},
     report::Source,
 };

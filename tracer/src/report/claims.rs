@@ -8,11 +8,12 @@ use tracer_common::rules::TimerCause;
 
 use super::{Report, Source};
 use crate::{
-    check::max_delay_s,
-    columns::{Unit, human},
-    histogram::Histogram,
-    host::Policy,
-    interval::{EntryKind, Level, Series},
+    host::{facts::max_delay_s, machine::Policy},
+    model::{
+        figures::{Unit, human},
+        histogram::Histogram,
+        interval::{EntryKind, Level, Series},
+    },
     recording::Latency,
 };
 
@@ -246,7 +247,7 @@ pub fn text(evidence: &Evidence) -> String {
 #[cfg(test)]
 mod tests {
     use super::{super::tests::report, *};
-    use crate::interval::{
+    use crate::model::interval::{
         Interval,
         tests::{event, vm},
     };

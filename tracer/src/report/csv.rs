@@ -2,7 +2,7 @@
 
 use super::{Dimension, Report, Row, View};
 use crate::{
-    columns::{FIGURES, STATS, Unit},
+    model::figures::{FIGURES, STATS, Unit},
     recording::Latency,
 };
 

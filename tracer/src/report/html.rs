@@ -4,8 +4,6 @@ use tracer_common::rules::TimerCause;
 
 use super::{Dimension, Report, Row, View, text, timeline::Point};
 use crate::{
-    columns::{Column, FIGURES, Figure, STATS, Unit, human},
-    histogram::Histogram,
     html::{
         Kind, Section,
         axis::Axis,
@@ -14,6 +12,10 @@ use crate::{
         density, details, environment, grid, heading, list, page, paragraph,
         table::{Column as Heading, Table},
         tiles,
+    },
+    model::{
+        figures::{Column, FIGURES, Figure, STATS, Unit, human},
+        histogram::Histogram,
     },
     recording::Latency,
 };
@@ -527,12 +529,12 @@ mod tests {
 
     /// Two recordings of many intervals, with loss: synthetic.
     fn long() -> Report {
-        use crate::interval::tests::{event, vm};
+        use crate::model::interval::tests::{event, vm};
         let mut report = Report { sources: vec![report().sources.remove(0); 2], ..Report::default() };
         let mut vms = std::collections::BTreeMap::new();
         let mut x: u64 = 9;
         for n in 0..300 {
-            let mut interval = crate::interval::Interval::starting(n);
+            let mut interval = crate::model::interval::Interval::starting(n);
             interval.length_ns = 1_000_000_000;
             for _ in 0..40 {
                 x ^= x << 13;

@@ -8,8 +8,10 @@ use tracer_common::{
 
 use super::{Dimension, Report, Row, View};
 use crate::{
-    columns::{FIGURES, STATS, Unit},
-    histogram::Histogram,
+    model::{
+        figures::{FIGURES, STATS, Unit},
+        histogram::Histogram,
+    },
     recording::{Latency, PinSource},
 };
 

@@ -13,12 +13,14 @@ use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 use tracer_common::{Isa, rules::TimerCause};
 
 use crate::{
-    columns::Column,
-    histogram::Histogram,
-    interval::{Interval, Key, Series, Vm},
-    reasons,
+    kernel::vmwrite_sites::Site,
+    model::{
+        exit_reasons,
+        figures::Column,
+        histogram::Histogram,
+        interval::{Interval, Key, Series, Vm},
+    },
     recording::{Aggregation, Latency},
-    sites::Site,
 };
 
 pub use crate::recording::Source;
@@ -199,7 +201,7 @@ impl Report {
             Dimension::Vm => Some(self.vm_name(key.vm)),
             Dimension::Vcpu => Some(key.vcpu.to_string()),
             Dimension::Level => known(key.level.name()),
-            Dimension::Reason => key.reason.map(|r| reasons::name(key.isa as u32, r).into_owned()),
+            Dimension::Reason => key.reason.map(|r| exit_reasons::name(key.isa as u32, r).into_owned()),
             Dimension::Entry => known(key.entry.name()),
             Dimension::Cause => key.cause.map(|c| c.name().to_owned()),
         }
@@ -260,7 +262,7 @@ impl Report {
 
     /// Preemption-timer exits of a cause; none where there is no VMX.
     pub fn timer_exits(&self, cause: TimerCause) -> Option<u64> {
-        let vmx = self.sources.iter().any(|s| s.header.host.vendor == Some(crate::layout::Vendor::Intel))
+        let vmx = self.sources.iter().any(|s| s.header.host.vendor == Some(crate::kernel::layout::Vendor::Intel))
             || self.whole.series.keys().any(|k| k.isa == Isa::Vmx);
         let of_cause = self.whole.series.iter().filter(|(k, _)| k.cause == Some(cause));
         vmx.then(|| of_cause.map(|(_, s)| s.entries()).sum())
@@ -315,7 +317,7 @@ pub mod tests {
 
     use super::*;
     use crate::{
-        interval::{
+        model::interval::{
             Totals,
             tests::{event, vm},
         },

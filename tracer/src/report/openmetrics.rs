@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use super::{Report, View};
 use crate::{
-    clock::Anchor,
     export::{
         family::{About, families},
         state::{State, VmLabel},
         text::{self, Dialect},
     },
-    host::Policy,
-    interval::Vm,
+    host::{clock::Anchor, machine::Policy},
+    model::interval::Vm,
     recording::{Aggregation, Latency, Source},
 };
 

@@ -6,8 +6,10 @@ use tracer_common::rules::{CONTROLS, TimerCause};
 
 use super::{Dimension, Report, Row, Source, View};
 use crate::{
-    columns::{FIGURES, Figure, STATS, Stat, Unit, human},
-    interval::TracedTimerExits,
+    model::{
+        figures::{FIGURES, Figure, STATS, Stat, Unit, human},
+        interval::TracedTimerExits,
+    },
     recording::{Latency, PinSource},
 };
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{histogram::Histogram, interval::Interval};
+use crate::model::{histogram::Histogram, interval::Interval};
 
 /// Points kept, about as many as a picture can show.
 const MOST: usize = 512;

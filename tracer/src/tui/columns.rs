@@ -1,4 +1,4 @@
-//! The table's columns: the figures of [`crate::columns`] and the counts that need more than one series.
+//! The table's columns: the figures of [`crate::model::figures`] and the counts that need more than one series.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,8 +12,8 @@ use super::{
     rows::{Matcher, Node},
     tally::Tally,
 };
-use crate::{
-    columns::{FIGURES, Figure, STATS, Stat, Unit, human},
+use crate::model::{
+    figures::{FIGURES, Figure, STATS, Stat, Unit, human},
     interval::{EntryKind, Series},
 };
 

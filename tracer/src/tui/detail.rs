@@ -9,7 +9,7 @@ use super::{
     history::Slice,
     rows::{Matcher, Node, reason_name},
 };
-use crate::{
+use crate::model::{
     histogram::Histogram,
     interval::{EntryKind, Series},
 };

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::interval::{Interval, Key};
+use crate::model::interval::{Interval, Key};
 
 /// Time that intervals are kept apart, ns.
 pub const KEPT_NS: u64 = 600_000_000_000;

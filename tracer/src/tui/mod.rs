@@ -9,13 +9,15 @@ pub mod keys;
 pub mod palette;
 pub mod rows;
 pub mod tally;
+#[path = "../terminal.rs"]
+pub mod terminal;
 pub mod view;
 
 pub use app::{App, Effect, ReplayCommand};
 pub use palette::{Colors, Palette};
 
 use crate::{
-    host::{Host, Policy},
+    host::machine::{Host, Policy},
     recording::{Aggregation, PinSource},
 };
 

@@ -12,9 +12,9 @@ use super::{
     columns::{COLUMNS, Parts, Sum, Values},
     history::Slice,
 };
-use crate::{
+use crate::model::{
+    exit_reasons,
     interval::{Key, Vm},
-    reasons,
 };
 
 /// What a row stands for.
@@ -135,7 +135,7 @@ pub fn vm_names(slices: &[Arc<Slice>]) -> HashMap<u32, String> {
 
 /// Name of an exit reason.
 pub fn reason_name(isa: Isa, reason: Option<u32>) -> String {
-    reason.map_or_else(|| "unknown".into(), |r| reasons::name(isa as u32, r).into_owned())
+    reason.map_or_else(|| "unknown".into(), |r| exit_reasons::name(isa as u32, r).into_owned())
 }
 
 /// Name of a vCPU within its VM.

@@ -1,6 +1,6 @@
 //! Adds up many histograms at once: a window's rows are sums of tens of thousands, too many for merging one by one.
 
-use crate::{histogram::Histogram, interval::Series};
+use crate::model::{histogram::Histogram, interval::Series};
 
 /// Buckets of one width: HDR's at three significant digits.
 const OF_A_WIDTH: usize = 2048;

@@ -8,10 +8,10 @@ use aya::{
     programs::{RawTracePoint, RawTracePointRunOptions, TestRun},
 };
 use tracer_common::{Config, Counters, Event, Slot};
-use vmentry::{
-    bpf::{Options, Tracer},
+use vmentry::kernel::{
     btf::Btf,
     layout::{Cast, ExitArguments, Layout},
+    tracer::{Options, Tracer},
 };
 
 pub static TESTBED: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/testbed.bpf.o"));

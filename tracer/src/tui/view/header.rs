@@ -2,7 +2,7 @@
 
 use super::pen::Pen;
 use crate::{
-    columns::{Unit, human},
+    model::figures::{Unit, human},
     recording::{Aggregation, PinSource},
     tui::{App, Origin, columns::short},
 };

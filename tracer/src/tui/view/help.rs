@@ -2,7 +2,7 @@
 
 use super::pen::Pen;
 use crate::{
-    columns::FIGURES,
+    model::figures::FIGURES,
     tui::{
         App,
         keys::{Binding, KEYS, label},

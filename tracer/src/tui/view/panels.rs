@@ -2,8 +2,7 @@
 
 use super::{chart, pen::Pen};
 use crate::{
-    columns::FIGURES,
-    histogram::Histogram,
+    model::{figures::FIGURES, histogram::Histogram},
     tui::{
         App,
         columns::{COLUMNS, Units, short},

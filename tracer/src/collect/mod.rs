@@ -1,0 +1,4 @@
+//! From rings to intervals, on a thread of its own.
+
+#[path = "../collect.rs"]
+pub mod collector;
