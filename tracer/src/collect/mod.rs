@@ -1,4 +1,3 @@
 //! From rings to intervals, on a thread of its own.
 
-#[path = "../collect.rs"]
 pub mod collector;

@@ -14,7 +14,6 @@ mod plot;
 pub mod random;
 mod resample;
 mod rows;
-#[path = "../schedule.rs"]
 pub mod schedule;
 pub mod student;
 #[cfg(test)]

@@ -4,9 +4,7 @@
 pub mod bodies;
 pub mod distribution;
 pub mod family;
-#[path = "../endpoint.rs"]
 pub mod http;
-#[path = "../metrics.rs"]
 pub mod metrics;
 pub mod negotiate;
 pub mod protobuf;

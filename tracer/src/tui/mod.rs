@@ -9,7 +9,6 @@ pub mod keys;
 pub mod palette;
 pub mod rows;
 pub mod tally;
-#[path = "../terminal.rs"]
 pub mod terminal;
 pub mod view;
 

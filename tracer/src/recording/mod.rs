@@ -9,7 +9,6 @@
 //! #{"end":{...}}                                               only when the recording ended in order
 //! ```
 
-#[path = "hdr.rs"]
 pub mod hdr;
 
 use std::{
