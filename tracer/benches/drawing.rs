@@ -5,9 +5,12 @@ use std::{hint::black_box, sync::Arc, time::Instant};
 use ratatui::{Terminal, backend::TestBackend};
 use tracer_common::{Event, Flags};
 use vmentry::{
-    host::machine::{Host, Policy},
-    model::interval::{Interval, Vm},
-    recording::{Aggregation, PinSource},
+    host::machine::Host,
+    model::{
+        interval::{Interval, Vm},
+        measurement::{Aggregation, PinSource},
+        policy::Policy,
+    },
     tui::{App, Colors, Info, Origin, Palette, app::Window, keys::Action, view},
 };
 

@@ -15,7 +15,7 @@ use tracer_common::{
 };
 use vmentry::{
     kernel::{layout::ExitArguments, tracer::Options},
-    recording::{Aggregation, Stopwatch},
+    model::measurement::{Aggregation, Stopwatch},
 };
 
 fn bed() -> Bed {

@@ -15,9 +15,12 @@ use ratatui::{
 };
 use tracer_common::{Event, Flags};
 use vmentry::{
-    host::machine::{Host, Policy},
-    model::interval::{Interval, Vm},
-    recording::{Aggregation, PinSource},
+    host::machine::Host,
+    model::{
+        interval::{Interval, Vm},
+        measurement::{Aggregation, PinSource},
+        policy::Policy,
+    },
     tui::{
         App, Colors, Effect, Info, Origin, Palette, ReplayCommand,
         app::Window,

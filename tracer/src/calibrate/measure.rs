@@ -14,7 +14,8 @@ use crate::{
         GuestHost,
         calibration::{Program, Step},
     },
-    host::{machine::Policy, policy::Restore},
+    host::policy::Restore,
+    model::policy::Policy,
 };
 
 /// Rounds of an experiment: of 12 medians, the third and the tenth hold the true one with 96 %.

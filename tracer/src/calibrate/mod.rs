@@ -40,9 +40,10 @@ use crate::{
         policy, stopwatch,
     },
     kernel::{
-        layout::{Layout, Vendor},
+        layout::Layout,
         tracer::{Options, Tracer},
     },
+    model::vendor::Vendor,
     output,
 };
 use bench::{Bench, RING_BYTES, Settings};
@@ -137,7 +138,7 @@ fn plan(args: &CalibrateArgs, facts: &Facts, layout: &Layout) -> Plan {
         Ok(()) if facts.stopwatch == Some(true) => Some(
             "the stopwatch is on, with which kvm_intel refuses the hard policy: load it with preemption_timer_stopwatch=0".into(),
         ),
-        Ok(()) if facts.policy == crate::host::machine::Policy::Off => {
+        Ok(()) if facts.policy == crate::model::policy::Policy::Off => {
             Some("kvm_intel has preemption_timer=N: neither policy has an effect".into())
         }
         Ok(()) => None,

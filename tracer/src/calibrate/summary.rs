@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::sample::{Apart, Sample, Samples};
-use crate::{guest::calibration::Step, host::machine::Policy};
+use crate::{guest::calibration::Step, model::policy::Policy};
 
 /// A distribution of durations in TSC cycles.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -10,8 +10,10 @@ use super::{
 };
 use crate::{
     compare::text::wrap,
-    host::machine::Policy,
-    model::figures::{Unit, human},
+    model::{
+        figures::{Unit, human},
+        policy::Policy,
+    },
     report::text::align,
 };
 
@@ -299,7 +301,8 @@ pub mod tests {
     use crate::{
         calibrate::{sample::Samples, summary::Round},
         guest::calibration::Step,
-        host::machine::{Host, Policy},
+        host::machine::Host,
+        model::policy::Policy,
     };
 
     /// A made-up calibration at 2 GHz: 400 cycles of VM entry, 300 of VM exit.

@@ -5,7 +5,6 @@ use std::{os::fd::OwnedFd, path::Path, sync::Arc, thread::JoinHandle, time::Dura
 
 use anyhow::{Context, Result, anyhow};
 use rustc_hash::FxHashMap;
-use serde::{Deserialize, Serialize};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::mpsc,
@@ -17,10 +16,11 @@ use crate::{
     host::{clock::monotonic_ns, vmm},
     kernel::tracer::Tracer,
     model::{
+        accounting::{Accounting, CpuAccount},
         accumulator::Gathering,
         interval::{Interval, Key, Totals, TracedTimerExits, Vm},
+        measurement::Aggregation,
     },
-    recording::Aggregation,
     trace::sink::Tap,
 };
 
@@ -36,31 +36,6 @@ const QUEUE: usize = 8;
 const RECENT_BITS: u32 = 5;
 /// VMs remembered; beyond, the memory starts anew and a VM may be numbered twice.
 const MAX_VMS: usize = 65_536;
-
-/// The balance at the end of a collection, by two independent witnesses.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Accounting {
-    /// what the kernel counted and what arrived agree on every CPU (of entries counted in the kernel: of all CPUs together):
-    /// `entries == delivered + dropped`
-    pub exact: bool,
-    /// vCPUs that were running their guest when the programs were detached
-    pub open: u64,
-    /// by CPU: number, entries and dropped as the kernel counted them, delivered as they arrived
-    pub cpus: Vec<CpuAccount>,
-}
-
-/// One CPU's balance. CPUs without an entry are left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CpuAccount {
-    /// number of the CPU
-    pub cpu: u32,
-    /// rounds closed, by the kernel's counter
-    pub entries: u64,
-    /// records that arrived; of entries counted in the kernel, all that were not dropped
-    pub delivered: u64,
-    /// rounds that found the ring full, by the kernel's counter
-    pub dropped: u64,
-}
 
 /// What arrived of one CPU.
 #[derive(Clone, Copy, Default)]

@@ -23,7 +23,7 @@ use crate::{
     host::{
         clock::TscMeter,
         facts,
-        machine::{Roots, module_name},
+        machine::Roots,
         policy::{self, Restore},
         stopwatch,
     },
@@ -31,7 +31,10 @@ use crate::{
         kvm_module::Watch,
         tracer::{Options, Tracer},
     },
-    model::interval::{Interval, Totals},
+    model::{
+        interval::{Interval, Totals},
+        vendor::Vendor,
+    },
     output,
     recording::{End, Experiment, Header, Label, Writer},
     say,
@@ -197,7 +200,7 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
     let tsc = TscMeter::start();
     // Listening comes first: from here on a signal cannot end this process between switching and restoring.
     let mut endings = Endings::new()?;
-    let mut module = header.host.vendor.and_then(module_name).map(|m| Watch::new(&Roots::default().sys, m));
+    let mut module = header.host.vendor.and_then(Vendor::module).map(|m| Watch::new(&Roots::default().sys, m));
     output::refuse(&args.output, args.overwrite)?;
     let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
     let switch = Switch::new(args, &experiment.switches[first])?;

@@ -5,8 +5,12 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 
 use crate::{
-    calibrate::exits::Exit, compare::condition::Condition, guest::Scenario, kernel::tracer::DEFAULT_RING_BYTES,
-    model::figures::Column, recording::Aggregation, trace::trigger::Clause,
+    calibrate::exits::Exit,
+    compare::condition::Condition,
+    guest::Scenario,
+    kernel::tracer::DEFAULT_RING_BYTES,
+    model::{figures::Column, measurement::Aggregation},
+    trace::trigger::Clause,
 };
 
 /// Measures VM-entry latency, pin-control VMCS writes per entry and spurious VMX-preemption-timer exits of KVM hosts.

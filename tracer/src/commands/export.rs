@@ -38,16 +38,16 @@ use crate::{
     host::{
         clock::{Anchor, monotonic_ns},
         facts,
-        machine::{Policy, Roots, module_name},
+        machine::Roots,
         policy,
     },
     kernel::{
         kvm_module::{Change, Watch},
         tracer::{Options, Tracer},
     },
-    model::interval::Interval,
+    model::{interval::Interval, measurement::Aggregation, policy::Policy, vendor::Vendor},
     output,
-    recording::{Aggregation, Header, Reader},
+    recording::{Header, Reader},
     report::openmetrics,
     say,
 };
@@ -212,7 +212,7 @@ async fn trace(args: &ExportArgs, listener: Option<TcpListener>, endings: &mut E
     };
     let silence = SILENCE.max(5 * args.interval);
     let exporter = Rc::new(RefCell::new(Exporter::new(args, about, vm_labels(args), Some(silence))));
-    let mut module = facts.host.vendor.and_then(module_name).map(|m| Watch::new(&Roots::default().sys, m));
+    let mut module = facts.host.vendor.and_then(Vendor::module).map(|m| Watch::new(&Roots::default().sys, m));
     let mut collection = Collection::start(Tracer::load(&layout, &options)?, Some(args.interval))?;
     let mut take = |interval: &Interval| {
         match module.as_mut().and_then(Watch::look) {

@@ -13,7 +13,7 @@ use ratatui::crossterm::event::{self, Event};
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use crate::{
-    collect::collector::{Accounting, Collection},
+    collect::collector::Collection,
     commands::{
         args::LiveArgs,
         child::Endings,
@@ -22,7 +22,6 @@ use crate::{
     host::{
         clock::Anchor,
         facts::{self, Facts},
-        machine::Policy,
         policy::Restore,
         stopwatch,
     },
@@ -31,11 +30,14 @@ use crate::{
         tracer::{Options, Tracer},
     },
     model::{
+        accounting::Accounting,
         figures::{Column, Unit, human},
         interval::{Interval, Level},
+        measurement::Aggregation,
+        policy::Policy,
     },
     output,
-    recording::{Aggregation, End, Header, Reader, Writer},
+    recording::{End, Header, Reader, Writer},
     report::{Dimension, Report, Source, View, text},
     tui::{
         App, Effect, Info, Origin, ReplayCommand,

@@ -6,17 +6,14 @@ use std::{collections::BTreeMap, fs, io::Write, path::Path};
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    collect::collector::Accounting,
     commands::{
         args::MergeArgs,
         report::{open, read_from},
     },
-    host::{
-        clock::Anchor,
-        machine::{Host, Policy},
-    },
+    host::{clock::Anchor, machine::Host},
+    model::{accounting::Accounting, measurement::PinSource, policy::Policy},
     output,
-    recording::{End, FORMAT, Header, MAX_LINE, PinSource, Reader, Source, VERSION, Writer},
+    recording::{End, FORMAT, Header, MAX_LINE, Reader, Source, VERSION, Writer},
     report::Report,
     say,
 };

@@ -12,7 +12,7 @@ use crate::{
     guest::{self, Plan, Scenario},
     host::facts::{self, Facts},
     kernel::tracer::{Options, Tracer},
-    recording::Aggregation,
+    model::measurement::Aggregation,
     say,
 };
 

@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tracer_common::{Config, Slot, tally::MAX_TALLIES};
 
 use crate::{
-    collect::collector::{Accounting, Collection},
+    collect::collector::Collection,
     commands::{
         args::{RecordArgs, Targets},
         child::{Endings, GRACE, command_code, end, exit_of, refuse_unknown, start},
@@ -20,21 +20,24 @@ use crate::{
     host::{
         clock::{Anchor, TscMeter},
         facts::{self, Facts},
-        machine::{Host, Roots, module_name},
+        machine::{Host, Roots},
         policy, stopwatch, vmm,
     },
     kernel::{
         kvm_module::{self, Change, Watch},
-        layout::{Layout, Vendor},
+        layout::Layout,
         tracer::{Options, Tracer},
         vmwrite_sites::{self, Site},
     },
     model::{
+        accounting::Accounting,
         figures::{Unit, human},
         interval::{Interval, Totals},
+        measurement::{Aggregation, Latency, PinSource},
+        vendor::Vendor,
     },
     output,
-    recording::{Aggregation, End, FORMAT, Header, Latency, PinSource, VERSION, Writer},
+    recording::{End, FORMAT, Header, VERSION, Writer},
     say,
     trace::{
         sink::{self, Flight, Recorder, Tap},
@@ -94,7 +97,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     let events = plan.map(|plan| Recorder::start(plan, &header)).transpose()?;
     let writer = Writer::new(out, &header).with_context(|| format!("write {}", args.output.display()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
-    let module = header.host.vendor.and_then(module_name).map(|m| Watch::new(&Roots::default().sys, m));
+    let module = header.host.vendor.and_then(Vendor::module).map(|m| Watch::new(&Roots::default().sys, m));
     runtime.block_on(attached(args, module, tracer, writer, events))
 }
 

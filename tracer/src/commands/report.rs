@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
     commands::args::{ReportArgs, ReportFormat},
-    host::machine::Policy,
+    model::policy::Policy,
     output,
     recording::{Header, Reader},
     report::{

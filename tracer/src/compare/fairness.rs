@@ -3,8 +3,10 @@
 use super::{Options, Setting};
 use crate::{
     host::machine::Host,
-    kernel::layout::Vendor,
-    recording::{Latency, PinSource},
+    model::{
+        measurement::{Latency, PinSource},
+        vendor::Vendor,
+    },
     report::Source,
 };
 
@@ -165,7 +167,7 @@ pub fn names(setting_of: &Setting) -> [String; 2] {
 mod tests {
     use super::*;
     use crate::{
-        host::machine::Policy,
+        model::policy::Policy,
         recording::{End, tests::header},
     };
 
@@ -191,7 +193,7 @@ mod tests {
         assert_eq!(warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false), Vec::<String>::new());
         b.header.host.kernel = "6.12.0".into();
         b.header.host.microcode = Some("0x2b".into());
-        b.header.aggregation = crate::recording::Aggregation::InKernel;
+        b.header.aggregation = crate::model::measurement::Aggregation::InKernel;
         b.end = None;
         let said = warnings(&[a], &[b], false).join("\n");
         for part in [

@@ -5,9 +5,8 @@ use std::borrow::Cow;
 use super::{distribution::Distribution, state::State};
 use crate::{
     export::metrics::{self, Metric},
-    host::machine::{Host, Policy},
-    kernel::layout::Vendor,
-    recording::Aggregation,
+    host::machine::Host,
+    model::{measurement::Aggregation, policy::Policy, vendor::Vendor},
 };
 
 /// Names and values.

@@ -6,18 +6,23 @@ use std::{
     os::unix::fs::FileExt,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tracer_common::Slot;
 
 use crate::{
     guest,
     host::{
-        machine::{Host, Policy, Roots},
+        machine::{Host, Roots},
         policy, stopwatch, vmm,
     },
     kernel::{
-        layout::{Companion, Layout, Vendor},
+        layout::{Companion, Layout},
         resolve,
+    },
+    model::{
+        measurement::{Timer, max_delay_s},
+        policy::Policy,
+        vendor::Vendor,
     },
 };
 
@@ -77,19 +82,6 @@ pub struct Facts {
     pub vms: Vec<RunningVm>,
 }
 
-/// The VMX-preemption timer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Timer {
-    /// KVM uses it (parameter `preemption_timer`); null where there is no such parameter
-    pub used: Option<bool>,
-    /// it counts once every 2^rate TSC cycles; null where the MSR cannot be read
-    pub rate: Option<u32>,
-    /// TSC frequency as KVM has it, kHz; null where KVM cannot be asked
-    pub tsc_khz: Option<u32>,
-    /// delay of the largest value, seconds; null where one of its parts is unknown
-    pub max_delay_s: Option<f64>,
-}
-
 /// A VM that runs now.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunningVm {
@@ -120,11 +112,6 @@ pub struct Problem {
     pub what: String,
     /// what to do about it
     pub fix: String,
-}
-
-/// Largest delay of the timer in seconds: `(2^32 - 1) << rate` TSC cycles.
-pub fn max_delay_s(rate: u32, tsc_khz: u32) -> f64 {
-    (f64::from(u32::MAX) * 2f64.powi(rate as i32)) / (f64::from(tsc_khz) * 1e3)
 }
 
 impl Facts {

@@ -8,7 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::layout::Vendor;
+use crate::{
+    kernel::kvm_module::build_id,
+    model::{policy::Policy, vendor::Vendor},
+};
 
 /// Word on the kernel's command line by which a lab says that its CPU is emulated in software.
 pub const LAB_WORD: &str = "vmentry.lab=emulated";
@@ -40,35 +43,6 @@ pub struct Host {
     pub boot_id: String,
 }
 
-/// Which timer policy is in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Policy {
-    /// the timer is left running and loaded with the largest value (Linux 5.3 and later)
-    Soft,
-    /// the timer's bit in the pin controls is toggled
-    Hard,
-    /// KVM does not use the preemption timer
-    Off,
-    /// no VMX, or not known
-    Unknown,
-}
-
-impl Policy {
-    /// Every one.
-    pub const ALL: [Policy; 4] = [Self::Soft, Self::Hard, Self::Off, Self::Unknown];
-
-    /// Lower-case name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Soft => "soft",
-            Self::Hard => "hard",
-            Self::Off => "off",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
 /// Where host facts are read from, so that tests can make one up.
 pub struct Roots {
     /// /proc
@@ -95,7 +69,7 @@ impl Host {
         let cmdline = line(roots.proc.join("cmdline")).unwrap_or_default();
         let virtualized = hypervisor();
         let vendor = vendor(&roots.sys);
-        let module = vendor.and_then(module_name);
+        let module = vendor.and_then(Vendor::module);
         Self {
             name: line(roots.proc.join("sys/kernel/hostname")).unwrap_or_default(),
             kernel: line(roots.proc.join("sys/kernel/osrelease")).unwrap_or_default(),
@@ -145,15 +119,6 @@ impl Host {
     }
 }
 
-/// Name of the vendor's module; none for another.
-pub fn module_name(vendor: Vendor) -> Option<&'static str> {
-    match vendor {
-        Vendor::Intel => Some("kvm_intel"),
-        Vendor::Amd => Some("kvm_amd"),
-        Vendor::Other => None,
-    }
-}
-
 fn vendor(sys: &Path) -> Option<Vendor> {
     let loaded = |m: &str| sys.join("module").join(m).is_dir();
     [(Vendor::Intel, "kvm_intel"), (Vendor::Amd, "kvm_amd")]
@@ -174,20 +139,6 @@ fn parameters(sys: &Path, module: &str) -> BTreeMap<String, String> {
         return BTreeMap::new();
     };
     entries.flatten().filter_map(|e| Some((e.file_name().into_string().ok()?, line(e.path())?))).collect()
-}
-
-/// Build-id of a loaded module; none where it is not loaded, or built in.
-pub fn build_id(sys: &Path, module: &str) -> Option<String> {
-    let note = fs::read(sys.join("module").join(module).join("notes/.note.gnu.build-id")).ok()?;
-    parse_build_id(&note)
-}
-
-/// The id in an ELF note: three words (name size, id size, type), the name "GNU", the id.
-fn parse_build_id(note: &[u8]) -> Option<String> {
-    let word = |at: usize| Some(u32::from_ne_bytes(note.get(at..at + 4)?.try_into().ok()?) as usize);
-    let name = word(0)?.next_multiple_of(4);
-    let id = note.get(12 + name..)?.get(..word(4)?)?;
-    (!id.is_empty()).then(|| id.iter().map(|b| format!("{b:02x}")).collect())
 }
 
 fn cpuinfo_field(cpuinfo: &str, name: &str) -> Option<String> {
@@ -231,15 +182,6 @@ mod tests {
         assert_eq!((patched("soft"), patched("hard"), patched("odd")), (Policy::Soft, Policy::Hard, Policy::Unknown));
         assert_eq!(intel(&[]).policy(true), Policy::Unknown);
         assert_eq!(Host { vendor: Some(Vendor::Amd), ..Host::default() }.policy(true), Policy::Unknown);
-    }
-
-    #[test]
-    fn a_build_id_is_read_from_its_note_and_nothing_else() {
-        let mut note: Vec<u8> = [4u32, 3, 3].iter().flat_map(|w| w.to_ne_bytes()).collect();
-        note.extend(b"GNU\0\xab\xcd\x01");
-        assert_eq!(parse_build_id(&note).as_deref(), Some("abcd01"));
-        assert_eq!(parse_build_id(&note[..note.len() - 1]), None);
-        assert_eq!(parse_build_id(&[]), None);
     }
 
     #[test]

@@ -16,8 +16,9 @@ use crate::{
         args::PolicyArgs,
         child::{Endings, GRACE, command_code, end},
     },
-    host::machine::{Host, Policy, Roots},
+    host::machine::{Host, Roots},
     kernel::resolve,
+    model::policy::Policy,
     output, say,
 };
 

@@ -7,7 +7,7 @@ use tracer_common::rules::tsc_to_ns_factor;
 
 use crate::{
     host::{clock::TscMeter, facts::Facts},
-    recording::Stopwatch,
+    model::measurement::Stopwatch,
 };
 
 /// Parameter of kvm_intel with the stopwatch's patch.

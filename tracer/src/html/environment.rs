@@ -7,9 +7,11 @@ use super::{
     table::{Column, Table},
 };
 use crate::{
-    kernel::layout::Vendor,
-    model::figures::{Unit, human},
-    recording::{Latency, PinSource},
+    model::{
+        figures::{Unit, human},
+        measurement::{Latency, PinSource},
+        vendor::Vendor,
+    },
     report::Source,
 };
 

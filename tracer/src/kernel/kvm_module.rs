@@ -11,8 +11,6 @@ use std::{
 use anyhow::{Context, Result, bail};
 use object::Object;
 
-use crate::host::machine::build_id;
-
 /// Keeps an eye on a loaded module.
 pub struct Watch {
     sys: PathBuf,
@@ -131,6 +129,20 @@ fn id_of(module: &[u8]) -> Option<String> {
     Some(elf.build_id().ok()??.iter().map(|b| format!("{b:02x}")).collect())
 }
 
+/// Build-id of a loaded module; none where it is not loaded, or built in.
+pub fn build_id(sys: &Path, module: &str) -> Option<String> {
+    let note = fs::read(sys.join("module").join(module).join("notes/.note.gnu.build-id")).ok()?;
+    parse_build_id(&note)
+}
+
+/// The id in an ELF note: three words (name size, id size, type), the name "GNU", the id.
+fn parse_build_id(note: &[u8]) -> Option<String> {
+    let word = |at: usize| Some(u32::from_ne_bytes(note.get(at..at + 4)?.try_into().ok()?) as usize);
+    let name = word(0)?.next_multiple_of(4);
+    let id = note.get(12 + name..)?.get(..word(4)?)?;
+    (!id.is_empty()).then(|| id.iter().map(|b| format!("{b:02x}")).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,5 +187,14 @@ mod tests {
         let error = message(Some("ab"));
         assert!(error.contains("kvm-intel.ko:") && !error.contains("extra"), "{error}");
         fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_build_id_is_read_from_its_note_and_nothing_else() {
+        let mut note: Vec<u8> = [4u32, 3, 3].iter().flat_map(|w| w.to_ne_bytes()).collect();
+        note.extend(b"GNU\0\xab\xcd\x01");
+        assert_eq!(parse_build_id(&note).as_deref(), Some("abcd01"));
+        assert_eq!(parse_build_id(&note[..note.len() - 1]), None);
+        assert_eq!(parse_build_id(&[]), None);
     }
 }

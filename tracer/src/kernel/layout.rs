@@ -5,19 +5,10 @@ use std::fmt;
 
 use tracer_common::{Config, Slot};
 
-use crate::kernel::btf::{Argument, Btf, Field};
-
-/// The module that runs VMs on this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Vendor {
-    /// kvm_intel: VMX
-    Intel,
-    /// kvm_amd: SVM
-    Amd,
-    /// another module: entries and exits only, no reasons
-    Other,
-}
+use crate::{
+    kernel::btf::{Argument, Btf, Field},
+    model::vendor::Vendor,
+};
 
 /// Which program fits this kernel's kvm_exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,11 +8,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    host::machine::module_name,
     kernel::{
         btf::Btf,
-        layout::{self, Layout, Vendor},
+        layout::{self, Layout},
     },
+    model::vendor::Vendor,
 };
 
 fn btf_path(sys: &Path, module: &str) -> PathBuf {
@@ -39,7 +39,7 @@ pub fn layout(sys: &Path, vendor: Option<Vendor>) -> Result<Layout> {
     };
     let vmlinux = Btf::parse(&vmlinux, None).with_context(|| format!("read {}", path.display()))?;
     let kvm_bytes = optional(&btf_path(sys, "kvm"))?;
-    let module = module_name(vendor);
+    let module = vendor.module();
     let vendor_bytes = match module {
         Some(module) => optional(&btf_path(sys, module))?,
         None => None,

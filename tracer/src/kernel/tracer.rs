@@ -34,7 +34,7 @@ use crate::{
         ring::{Mapping, Ring, Shape},
         vmwrite_sites::{MAX_SITES, Site},
     },
-    recording::{Aggregation, Stopwatch},
+    model::measurement::{Aggregation, Stopwatch},
     say,
 };
 

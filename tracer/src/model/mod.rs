@@ -1,7 +1,11 @@
 //! Pure values: intervals, histograms, exit reasons, figures. No I/O.
 
+pub mod accounting;
 pub mod accumulator;
 pub mod exit_reasons;
 pub mod figures;
 pub mod histogram;
 pub mod interval;
+pub mod measurement;
+pub mod policy;
+pub mod vendor;

@@ -28,16 +28,14 @@ use serde::{Deserialize, Serialize};
 use tracer_common::{Isa, rules::TimerCause};
 
 use crate::{
-    collect::collector::Accounting,
-    host::{
-        clock::Anchor,
-        facts::Timer,
-        machine::{Host, Policy},
-    },
+    host::{clock::Anchor, machine::Host},
     kernel::vmwrite_sites::Site,
     model::{
+        accounting::Accounting,
         histogram::{DIGITS, Histogram},
         interval::{EntryKind, Interval, Key, Level, MAX_SERIES, Series, Totals, Vm},
+        measurement::{Aggregation, Latency, PinSource, Stopwatch, Timer},
+        policy::Policy,
     },
 };
 
@@ -54,115 +52,6 @@ pub const MAX_LINE: u64 = 4 << 20;
 const MAX_COUNTS: u64 = 1 << 53;
 /// Buckets of an interval's histograms: 200 MB of memory. A line of a few hundred bytes could make a megabyte of them.
 const MAX_BUCKETS: usize = 8 << 20;
-
-/// Where pin writes per entry come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PinSource {
-    /// differences of the controls' shadow copy between kvm_exit, kvm_entry and kvm_exit
-    Shadow,
-    /// the companion patch's kvm_vmcs_write: exact
-    Tracepoint,
-    /// not known: the figure is n/a
-    None,
-}
-
-impl PinSource {
-    /// Lower-case name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Shadow => "shadow",
-            Self::Tracepoint => "tracepoint",
-            Self::None => "none",
-        }
-    }
-}
-
-/// What the latencies of a recording are worth.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Latency {
-    /// only the programs on kvm_entry and kvm_exit ran
-    #[default]
-    Clean,
-    /// hooks on VMCS writes ran between kvm_entry and the VM entry: not shown
-    Disturbed,
-    /// the same, and the user asked for them nevertheless
-    DisturbedButAsked,
-}
-
-/// The companion patch's stopwatch, where it was on: it tells `transition_ns` of every entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stopwatch {
-    /// guest time is known to 2^rate TSC cycles; null where IA32_VMX_MISC could not be read
-    pub rate: Option<u32>,
-    /// TSC frequency with which its cycles were made ns, kHz
-    pub tsc_khz: u32,
-}
-
-impl Stopwatch {
-    /// What guest time is known to, ns; none where the rate is not known.
-    pub fn tick_ns(&self) -> Option<f64> {
-        Some(2f64.powi(i32::try_from(self.rate?).ok()?) * 1e6 / f64::from(self.tsc_khz.max(1)))
-    }
-}
-
-/// Where entries are counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Aggregation {
-    /// Here, from a record per VM entry: values are known to 0.1 %
-    #[default]
-    Records,
-    /// By the eBPF programs, without records: values are known to 1.6 %, and no CPU is needed to fold them
-    InKernel,
-}
-
-impl Aggregation {
-    /// Of several recordings: the coarsest.
-    pub fn of(sources: &[Source]) -> Self {
-        let in_kernel = sources.iter().any(|s| s.header.aggregation == Self::InKernel);
-        if in_kernel { Self::InKernel } else { Self::Records }
-    }
-
-    /// What reports must say of it; none of what is usual.
-    pub const fn note(self) -> Option<&'static str> {
-        match self {
-            Self::Records => None,
-            Self::InKernel => {
-                Some("values were counted in the kernel, by 32 classes to a doubling: each is known to 1.6 %")
-            }
-        }
-    }
-
-    /// Name in files and on command lines.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Records => "records",
-            Self::InKernel => "in-kernel",
-        }
-    }
-
-    /// Where, and what values are known to.
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::Records => "from records, to 0.1 %",
-            Self::InKernel => "in the kernel, to 1.6 %",
-        }
-    }
-
-    /// What became of entries that were dropped.
-    pub const fn why_dropped(self) -> &'static str {
-        match self {
-            Self::Records => "ring full",
-            Self::InKernel => "no room for their series",
-        }
-    }
-
-    fn is_usual(&self) -> bool {
-        *self == Self::Records
-    }
-}
 
 /// First line of a recording.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -239,6 +128,12 @@ pub struct Source {
     pub intervals: u64,
     /// ns of observation
     pub length_ns: u64,
+}
+
+/// Where entries were counted, of several recordings: the coarsest.
+pub fn aggregation(sources: &[Source]) -> Aggregation {
+    let in_kernel = sources.iter().any(|s| s.header.aggregation == Aggregation::InKernel);
+    if in_kernel { Aggregation::InKernel } else { Aggregation::Records }
 }
 
 impl Source {

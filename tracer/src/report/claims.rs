@@ -7,14 +7,12 @@ use serde::Serialize;
 use tracer_common::rules::TimerCause;
 
 use super::{Report, Source};
-use crate::{
-    host::{facts::max_delay_s, machine::Policy},
-    model::{
-        figures::{Unit, human},
-        histogram::Histogram,
-        interval::{EntryKind, Level, Series},
-    },
-    recording::Latency,
+use crate::model::{
+    figures::{Unit, human},
+    histogram::Histogram,
+    interval::{EntryKind, Level, Series},
+    measurement::{Latency, max_delay_s},
+    policy::Policy,
 };
 
 /// Fewer entries of a kind make no ratio.

@@ -1,9 +1,9 @@
 //! The report's rows as CSV by RFC 4180, for spreadsheets; documented in the README's format section.
 
 use super::{Dimension, Report, Row, View};
-use crate::{
-    model::figures::{FIGURES, STATS, Unit},
-    recording::Latency,
+use crate::model::{
+    figures::{FIGURES, STATS, Unit},
+    measurement::Latency,
 };
 
 /// A header, then one line per row of the view. What is not known is empty, never 0.

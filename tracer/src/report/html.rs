@@ -16,8 +16,8 @@ use crate::{
     model::{
         figures::{Column, FIGURES, Figure, STATS, Unit, human},
         histogram::Histogram,
+        measurement::Latency,
     },
-    recording::Latency,
 };
 
 /// Rows of the table of times: more can be seen, but not read.
@@ -509,7 +509,7 @@ mod tests {
     fn coarse_values_are_called_so() {
         let mut report = report();
         assert!(!render(&report, &view()).contains("COARSE"));
-        report.sources[0].header.aggregation = crate::recording::Aggregation::InKernel;
+        report.sources[0].header.aggregation = crate::model::measurement::Aggregation::InKernel;
         let html = render(&report, &view());
         check(&html);
         assert!(html.contains("COARSE") && html.contains("known to 1.6 %"));

@@ -7,12 +7,10 @@ use tracer_common::{
 };
 
 use super::{Dimension, Report, Row, View};
-use crate::{
-    model::{
-        figures::{FIGURES, STATS, Unit},
-        histogram::Histogram,
-    },
-    recording::{Latency, PinSource},
+use crate::model::{
+    figures::{FIGURES, STATS, Unit},
+    histogram::Histogram,
+    measurement::{Latency, PinSource},
 };
 
 /// Name and version of the format.

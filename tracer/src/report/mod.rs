@@ -19,8 +19,9 @@ use crate::{
         figures::Column,
         histogram::Histogram,
         interval::{Interval, Key, Series, Vm},
+        measurement::{Aggregation, Latency},
     },
-    recording::{Aggregation, Latency},
+    recording,
 };
 
 pub use crate::recording::Source;
@@ -262,7 +263,7 @@ impl Report {
 
     /// Preemption-timer exits of a cause; none where there is no VMX.
     pub fn timer_exits(&self, cause: TimerCause) -> Option<u64> {
-        let vmx = self.sources.iter().any(|s| s.header.host.vendor == Some(crate::kernel::layout::Vendor::Intel))
+        let vmx = self.sources.iter().any(|s| s.header.host.vendor == Some(crate::model::vendor::Vendor::Intel))
             || self.whole.series.keys().any(|k| k.isa == Isa::Vmx);
         let of_cause = self.whole.series.iter().filter(|(k, _)| k.cause == Some(cause));
         vmx.then(|| of_cause.map(|(_, s)| s.entries()).sum())
@@ -284,7 +285,7 @@ impl Report {
 
     /// Where entries were counted: the coarsest of the recordings.
     pub fn aggregation(&self) -> Aggregation {
-        Aggregation::of(&self.sources)
+        recording::aggregation(&self.sources)
     }
 
     /// The VMWRITE sites and their counts; none where several recordings have different ones.

@@ -9,9 +9,9 @@ use crate::{
         state::{State, VmLabel},
         text::{self, Dialect},
     },
-    host::{clock::Anchor, machine::Policy},
-    model::interval::Vm,
-    recording::{Aggregation, Latency, Source},
+    host::clock::Anchor,
+    model::{interval::Vm, measurement::Latency, policy::Policy},
+    recording::{self, Source},
 };
 
 /// Everything that passes the view's filters.
@@ -36,7 +36,7 @@ pub fn about(sources: &[Source]) -> About {
     About {
         hosts: sources.iter().map(|s| s.header.host.clone()).collect(),
         policy: if sources.iter().all(|s| s.policy() == policy) { policy } else { Policy::Unknown },
-        aggregation: Aggregation::of(sources),
+        aggregation: recording::aggregation(sources),
         latencies: sources.iter().all(|s| s.header.latency != Latency::Disturbed),
     }
 }

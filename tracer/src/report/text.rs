@@ -5,12 +5,10 @@ use std::fmt::Write as _;
 use tracer_common::rules::{CONTROLS, TimerCause};
 
 use super::{Dimension, Report, Row, Source, View};
-use crate::{
-    model::{
-        figures::{FIGURES, Figure, STATS, Stat, Unit, human},
-        interval::TracedTimerExits,
-    },
-    recording::{Latency, PinSource},
+use crate::model::{
+    figures::{FIGURES, Figure, STATS, Stat, Unit, human},
+    interval::TracedTimerExits,
+    measurement::{Latency, PinSource},
 };
 
 /// What everything below is worth: loss, emulation, where it was recorded.
@@ -277,7 +275,7 @@ mod tests {
     fn what_was_counted_in_the_kernel_is_said_to_be_coarse_and_lost_for_another_reason() {
         let mut report = report();
         assert!(!render(&report, &view()).contains("1.6 %"));
-        report.sources[0].header.aggregation = crate::recording::Aggregation::InKernel;
+        report.sources[0].header.aggregation = crate::model::measurement::Aggregation::InKernel;
         let text = render(&report, &view());
         assert!(
             text.contains("each is known to 1.6 %") && text.contains("5 dropped (no room for their series)"),

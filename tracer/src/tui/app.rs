@@ -18,7 +18,7 @@ use super::{
     keys::{Action, Mode, action_of},
     rows::{Group, Making, Matcher, Node, Order, Row, vm_names},
 };
-use crate::{host::machine::Policy, model::interval::Interval};
+use crate::model::{interval::Interval, policy::Policy};
 
 /// Intervals that sparklines and time series look back at most.
 pub const LATEST: usize = 120;

@@ -3,7 +3,7 @@
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::app::Window;
-use crate::host::machine::Policy;
+use crate::model::policy::Policy;
 
 /// What the user is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]

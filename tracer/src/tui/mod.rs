@@ -16,8 +16,11 @@ pub use app::{App, Effect, ReplayCommand};
 pub use palette::{Colors, Palette};
 
 use crate::{
-    host::machine::{Host, Policy},
-    recording::{Aggregation, PinSource},
+    host::machine::Host,
+    model::{
+        measurement::{Aggregation, PinSource},
+        policy::Policy,
+    },
 };
 
 /// What the header tells of the host and of the sources of the figures.

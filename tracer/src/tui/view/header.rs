@@ -2,8 +2,10 @@
 
 use super::pen::Pen;
 use crate::{
-    model::figures::{Unit, human},
-    recording::{Aggregation, PinSource},
+    model::{
+        figures::{Unit, human},
+        measurement::{Aggregation, PinSource},
+    },
     tui::{App, Origin, columns::short},
 };
 

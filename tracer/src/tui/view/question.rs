@@ -1,7 +1,7 @@
 //! The question before the policy is switched.
 
 use super::pen::Pen;
-use crate::{host::machine::Policy, tui::App};
+use crate::{model::policy::Policy, tui::App};
 
 const WIDTH: u16 = 58;
 const HEIGHT: u16 = 7;
