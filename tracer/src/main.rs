@@ -5,14 +5,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory, Parser};
 use vmentry::{
-    calibrate,
     commands::{
         ab,
-        args::{CheckArgs, Cli, Command, ExerciseArgs, Format, LiveArgs},
-        compare, export, live, merge, overhead, record, report,
+        args::{Cli, Command, LiveArgs},
+        calibrate, check, compare, exercise, export, live, merge, policy, record, report,
     },
-    guest,
-    host::{facts, policy},
     output, say,
 };
 
@@ -35,7 +32,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         return Ok(ExitCode::from(2));
     };
     match command {
-        Command::Check(args) => check(args),
+        Command::Check(args) => check::run(args),
         Command::Live(args) => live::run(args),
         Command::Record(args) => record::run(args),
         Command::Report(args) => report::run(args).map(|()| ExitCode::SUCCESS),
@@ -45,42 +42,6 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Export(args) => export::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Calibrate(args) => calibrate::run(args),
-        Command::Exercise(args) => exercise(args).map(|()| ExitCode::SUCCESS),
-    }
-}
-
-fn check(args: &CheckArgs) -> Result<ExitCode> {
-    let facts = facts::gather(true);
-    let problems = facts.problems();
-    let overhead = if args.overhead { Some(overhead::measure(&facts)?) } else { None };
-    match args.format {
-        Format::Text => {
-            let overhead = overhead.map(|o| overhead::text(&o, facts.host.caveat().as_deref())).unwrap_or_default();
-            output::print(&(facts::text(&facts, &problems) + &overhead))?;
-        }
-        Format::Json => {
-            let mut json = facts::json(&facts, &problems);
-            if let Some(overhead) = overhead {
-                json["overhead"] = serde_json::to_value(overhead)?;
-            }
-            output::print(&(serde_json::to_string_pretty(&json)? + "\n"))?;
-        }
-    }
-    Ok(if facts::has_errors(&problems) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-fn exercise(args: &ExerciseArgs) -> Result<()> {
-    let plan = guest::Plan {
-        scenario: args.scenario,
-        count: args.count,
-        vcpus: args.vcpus,
-        delta: args.delta.unwrap_or(args.scenario.default_delta()),
-    };
-    // Reports name VMs by their process. Without a name of its own it would be one more "vmentry".
-    let _ = std::fs::write("/proc/self/comm", plan.scenario.name());
-    let outcome = guest::run(&plan)?;
-    match args.format {
-        Format::Text => output::print(&format!("{outcome}\n")),
-        Format::Json => output::print(&(serde_json::to_string_pretty(&outcome)? + "\n")),
+        Command::Exercise(args) => exercise::run(args).map(|()| ExitCode::SUCCESS),
     }
 }

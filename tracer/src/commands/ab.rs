@@ -17,13 +17,15 @@ use crate::{
     commands::{
         args::AbArgs,
         child::{Endings, GRACE, command_code, default_endings, end, exit_of, refuse_unknown, start},
-        compare, record,
+        compare,
+        progress::ProgressLine,
+        session::{
+            ensure_exact, header, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module,
+        },
     },
     compare::schedule,
     host::{
         clock::TscMeter,
-        facts,
-        machine::Roots,
         policy::{self, Restore},
         stopwatch,
     },
@@ -31,10 +33,7 @@ use crate::{
         kvm_module::Watch,
         tracer::{Options, Tracer},
     },
-    model::{
-        interval::{Interval, Totals},
-        vendor::Vendor,
-    },
+    model::interval::{Interval, Totals},
     output,
     recording::{End, Experiment, Header, Label, Writer},
     say,
@@ -48,25 +47,18 @@ pub fn run(args: &AbArgs) -> Result<ExitCode> {
     if args.output == Path::new("-") {
         bail!("-o -: standard output is for the comparison: name a file");
     }
-    let facts = facts::gather(false);
-    if let Some(errors) = facts::errors(&facts.problems()) {
-        bail!("cannot record here:\n{errors}\n  'vmentry check' shows everything");
-    }
+    let (facts, layout) = traceable_host("record", "", false)?;
     let (arms, switches) = settings(args)?;
     refuse_unknown(&args.command)?;
-    let layout = facts.layout.clone().context("no layout, and no error about it")?;
     let options = Options {
-        ring_bytes: args
-            .ring_kib
-            .checked_mul(1024)
-            .with_context(|| format!("--ring-kib {}: too large", args.ring_kib))?,
-        tgids: record::selected_tgids(&args.targets)?,
-        vcpu_ids: record::selected_vcpus(&args.targets),
+        ring_bytes: ring_bytes(args.ring_kib)?,
+        tgids: selected_tgids(&args.targets)?,
+        vcpu_ids: selected_vcpus(&args.targets),
         stopwatch: stopwatch::start(&facts)?,
         ..Options::default()
     };
     let seed = args.seed.unwrap_or_else(seed_of_now);
-    let mut header = record::header(&facts, &layout, &options, args.window);
+    let mut header = header(&facts, &layout, &options, args.window);
     header.label = args.label.clone();
     let experiment = Experiment {
         arms,
@@ -78,7 +70,7 @@ pub fn run(args: &AbArgs) -> Result<ExitCode> {
     };
     header.experiment = Some(experiment.clone());
     let tracer = Tracer::load(&layout, &options)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
+    let runtime = runtime()?;
     let code = runtime.block_on(attached(args, &header, &experiment, tracer))?;
     default_endings();
     if !args.no_compare {
@@ -200,7 +192,7 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
     let tsc = TscMeter::start();
     // Listening comes first: from here on a signal cannot end this process between switching and restoring.
     let mut endings = Endings::new()?;
-    let mut module = header.host.vendor.and_then(Vendor::module).map(|m| Watch::new(&Roots::default().sys, m));
+    let mut module = watch_module(&header.host);
     output::refuse(&args.output, args.overwrite)?;
     let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
     let switch = Switch::new(args, &experiment.switches[first])?;
@@ -220,7 +212,7 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
         }
     };
     let restored = switch.restore();
-    progress.clear();
+    progress.line.clear();
     collection.stop();
     let mut failure = None;
     while let Some(interval) = collection.intervals.recv().await {
@@ -241,13 +233,11 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
         return Err(saved(error.context(format!("write {name}"))));
     }
     let accounting = accounting?;
-    let exact = accounting.exact;
+    let exact = ensure_exact(&accounting, &name.to_string());
     let end = End { reason: reason.into(), accounting, tsc_khz: tsc.khz(), policy_changed: false };
     writer.finish(end).with_context(|| format!("write {name}")).map_err(saved)?;
     progress.summary(args, reason);
-    if !exact {
-        bail!("the kernel's count of entries and what arrived disagree: do not trust {name}, and report this as a bug");
-    }
+    exact?;
     Ok(status.map_or(ExitCode::SUCCESS, command_code))
 }
 
@@ -306,7 +296,7 @@ async fn cut(collection: &mut Collection) -> Result<Interval> {
 /// What is said on standard error while and after the experiment.
 struct Progress<'a> {
     experiment: &'a Experiment,
-    line: bool,
+    line: ProgressLine,
     totals: Totals,
     window: Option<Label>,
     done: u32,
@@ -315,8 +305,7 @@ struct Progress<'a> {
 impl<'a> Progress<'a> {
     /// A line that moves is for terminals, and not where the command writes there too.
     fn new(experiment: &'a Experiment, alone: bool) -> Self {
-        let line = alone && record::has_moving_line();
-        Self { experiment, line, totals: Totals::default(), window: None, done: 0 }
+        Self { experiment, line: ProgressLine::new(alone), totals: Totals::default(), window: None, done: 0 }
     }
 
     fn now(&mut self, window: Label) {
@@ -337,7 +326,7 @@ impl<'a> Progress<'a> {
     }
 
     fn show(&self, of_window: Duration) {
-        let (true, Some(window)) = (self.line, self.window) else { return };
+        let (true, Some(window)) = (self.line.is_shown(), self.window) else { return };
         let Experiment { arms, window_ns, washout_ns, rounds, .. } = self.experiment;
         let left = of_window
             + schedule::time_left(
@@ -347,22 +336,15 @@ impl<'a> Progress<'a> {
                 Duration::from_nanos(*washout_ns),
             );
         let arm = usize::from(window.arm);
-        let _ = write!(
-            std::io::stderr(),
-            "\r\x1b[Kround {} of {rounds}, {} ({}): {} entries, {} dropped; {} s left. Ctrl-C compares what there is",
+        self.line.show(&format!(
+            "round {} of {rounds}, {} ({}): {} entries, {} dropped; {} s left. Ctrl-C compares what there is",
             window.round + 1,
             ["A", "B"][arm],
             arms[arm],
             self.totals.entries,
             self.totals.dropped,
             left.as_secs(),
-        );
-    }
-
-    fn clear(&self) {
-        if self.line {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
+        ));
     }
 
     fn summary(&self, args: &AbArgs, reason: &str) {

@@ -21,8 +21,8 @@ use crate::{
     },
     model::interval::{Interval, Key, Series},
     output,
-    recording::{Experiment, Label, Reader},
-    report::{Dimension, Filter, Report, Source},
+    recording::{Experiment, Label, Provenance, Reader},
+    report::{Dimension, Filter, Report},
     say,
     tui::terminal,
 };
@@ -78,7 +78,7 @@ fn judge(conditions: &[Condition], comparison: &Comparison) -> Result<ExitCode> 
 
 /// A recording as a comparison needs it.
 struct Recording {
-    source: Source,
+    source: Provenance,
     windows: Vec<(Option<Label>, Window)>,
 }
 
@@ -123,7 +123,7 @@ fn load(files: &[PathBuf], with: &[PathBuf], filters: &[Filter], seed: u64) -> R
 
 /// Recordings made one after the other.
 fn runs(a: Vec<Recording>, b: Vec<Recording>) -> (Windows, Setting) {
-    let split = |side: Vec<Recording>| -> (Vec<Source>, Vec<Vec<Window>>) {
+    let split = |side: Vec<Recording>| -> (Vec<Provenance>, Vec<Vec<Window>>) {
         let windows = |r: Recording| {
             let interval_ns = r.source.header.interval_ns;
             (r.source, merge_neighbours(r.windows.into_iter().map(|(_, w)| w).collect(), interval_ns))

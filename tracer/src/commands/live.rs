@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use ratatui::crossterm::event::{self, Event};
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
@@ -17,11 +17,11 @@ use crate::{
     commands::{
         args::LiveArgs,
         child::Endings,
-        record::{header, pin_source, selected_tgids, selected_vcpus},
+        session::{ensure_exact, header, pin_source, runtime, selected_tgids, selected_vcpus, traceable_host},
     },
     host::{
-        clock::Anchor,
-        facts::{self, Facts},
+        clock::{Anchor, process_cpu_ns},
+        facts::Facts,
         policy::Restore,
         stopwatch,
     },
@@ -37,8 +37,8 @@ use crate::{
         policy::Policy,
     },
     output,
-    recording::{End, Header, Reader, Writer},
-    report::{Dimension, Report, Source, View, text},
+    recording::{End, Header, Provenance, Reader, Writer},
+    report::{Dimension, Report, View, text},
     tui::{
         App, Effect, Info, Origin, ReplayCommand,
         terminal::{self, Screen},
@@ -57,17 +57,12 @@ const MEMORY_S: f64 = 600.0;
 
 /// Shows live, or plays a recording.
 pub fn run(args: &LiveArgs) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
+    let runtime = runtime()?;
     if let Some(file) = &args.replay {
         return runtime.block_on(replay(file));
     }
-    let facts = facts::gather(true);
-    if let Some(errors) = facts::errors(&facts.problems()) {
-        bail!(
-            "cannot trace here:\n{errors}\n  'vmentry check' shows everything; 'vmentry live --replay FILE' plays a recording"
-        );
-    }
-    let layout = facts.layout.clone().context("no layout, and no error about it")?;
+    let hint = "; 'vmentry live --replay FILE' plays a recording";
+    let (facts, layout) = traceable_host("trace", hint, true)?;
     let options = Options {
         tgids: selected_tgids(&args.targets)?,
         vcpu_ids: selected_vcpus(&args.targets),
@@ -89,13 +84,9 @@ async fn live(facts: &Facts, layout: &Layout, options: &Options) -> Result<ExitC
     };
     collection.stop();
     while collection.intervals.recv().await.is_some() {}
-    let Accounting { exact, .. } = collection.join()?;
+    let accounting = collection.join()?;
     result?;
-    if !exact {
-        bail!(
-            "the kernel's count of entries and what arrived disagree: do not trust what was shown, and report this as a bug"
-        );
-    }
+    ensure_exact(&accounting, "what was shown")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -281,7 +272,7 @@ impl Stage {
     fn save_report(&mut self) -> Result<PathBuf> {
         let path = PathBuf::from(format!("vmentry-{}.txt", Anchor::now().unix_ns / 1_000_000_000));
         let whole = self.app.visible();
-        let sources = self.header.iter().map(|header| Source {
+        let sources = self.header.iter().map(|header| Provenance {
             name: "live view".into(),
             header: header.clone(),
             end: Some(self.saved_end()),
@@ -317,23 +308,15 @@ struct Cpu {
 
 impl Cpu {
     fn new() -> Self {
-        Self { at: Instant::now(), used: used_s() }
+        Self { at: Instant::now(), used: process_cpu_ns() as f64 / 1e9 }
     }
 
     fn percent(&mut self) -> Option<f64> {
-        let (at, used) = (Instant::now(), used_s());
+        let (at, used) = (Instant::now(), process_cpu_ns() as f64 / 1e9);
         let share = (used - self.used) / at.duration_since(self.at).as_secs_f64();
         *self = Self { at, used };
         share.is_finite().then_some(100.0 * share)
     }
-}
-
-/// CPU time of all threads of this process so far, seconds.
-pub fn used_s() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec; the clock exists on every Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 /// A recording that is played.

@@ -13,7 +13,7 @@ use crate::{
     host::{clock::Anchor, machine::Host},
     model::{accounting::Accounting, measurement::PinSource, policy::Policy},
     output,
-    recording::{End, FORMAT, Header, MAX_LINE, Reader, Source, VERSION, Writer},
+    recording::{End, FORMAT, Header, MAX_LINE, Provenance, Reader, VERSION, Writer},
     report::Report,
     say,
 };
@@ -76,8 +76,8 @@ fn append<W: Write>(
 }
 
 /// The merge's own header: what all have in common, or that it is not known.
-fn header(sources: &[Source], command: Vec<String>) -> Header {
-    fn common<T: PartialEq>(sources: &[Source], of: impl Fn(&Source) -> T) -> Option<T> {
+fn header(sources: &[Provenance], command: Vec<String>) -> Header {
+    fn common<T: PartialEq>(sources: &[Provenance], of: impl Fn(&Provenance) -> T) -> Option<T> {
         let first = of(sources.first()?);
         sources.iter().all(|s| of(s) == first).then_some(first)
     }
@@ -100,7 +100,7 @@ fn header(sources: &[Source], command: Vec<String>) -> Header {
         interval_ns: sources.iter().map(|s| s.header.interval_ns).max().unwrap_or(0),
         ring_bytes: common(sources, |s| s.header.ring_bytes).unwrap_or(0),
         host,
-        policy: common(sources, Source::policy).unwrap_or(Policy::Unknown),
+        policy: common(sources, Provenance::policy).unwrap_or(Policy::Unknown),
         pin_writes_source: common(sources, |s| s.header.pin_writes_source).unwrap_or(PinSource::None),
         latency: report.latency(),
         aggregation: report.aggregation(),
@@ -115,7 +115,7 @@ fn header(sources: &[Source], command: Vec<String>) -> Header {
 }
 
 /// How a merge ends, in order.
-fn end(sources: &[Source]) -> End {
+fn end(sources: &[Provenance]) -> End {
     let ends = || sources.iter().filter_map(|s| s.end.as_ref());
     End {
         reason: "merge".into(),

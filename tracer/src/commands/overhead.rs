@@ -1,16 +1,19 @@
 //! `vmentry check --overhead`: what tracing costs on this very host. The built-in guest, which does nothing but exit, runs untraced and
 //! traced by turns; each traced run is held against the untraced ones before and after it.
 
-use std::{fmt::Write as _, io::Write as _, time::Duration};
+use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
 use crate::{
     collect::collector::Collection,
-    commands::record::has_moving_line,
+    commands::{progress::ProgressLine, session::ensure_exact},
     guest::{self, Plan, Scenario},
-    host::facts::{self, Facts},
+    host::{
+        clock::process_cpu_ns,
+        facts::{self, Facts},
+    },
     kernel::tracer::{Options, Tracer},
     model::measurement::Aggregation,
     say,
@@ -68,12 +71,13 @@ struct Run {
 
 /// Measures, which takes some seconds.
 pub fn measure(facts: &Facts) -> Result<Overhead> {
-    let measured = rounds(facts);
-    progress(ROUNDS);
+    let line = ProgressLine::new(true);
+    let measured = rounds(facts, &line);
+    line.clear();
     measured
 }
 
-fn rounds(facts: &Facts) -> Result<Overhead> {
+fn rounds(facts: &Facts, line: &ProgressLine) -> Result<Overhead> {
     if let Some(errors) = facts::errors(&facts.problems()) {
         bail!("--overhead: cannot trace here:\n{errors}");
     }
@@ -85,8 +89,11 @@ fn rounds(facts: &Facts) -> Result<Overhead> {
     let mut runs: Vec<(Option<Aggregation>, Run)> = Vec::new();
     // The first run of all is one of cold caches.
     run(facts, None)?;
+    if !line.is_shown() {
+        say!("a guest runs alternately untraced and traced, {ROUNDS} rounds");
+    }
     for round in 0..ROUNDS {
-        progress(round);
+        line.show(&format!("round {} of {ROUNDS} ...", round + 1));
         for mode in modes {
             for mode in [None, Some(mode)] {
                 runs.push((mode, run(facts, mode)?));
@@ -125,9 +132,9 @@ fn run(facts: &Facts, mode: Option<Aggregation>) -> Result<Run> {
     let tracer = mode.map(load).transpose()?;
     let direct_loads = tracer.as_ref().is_some_and(Tracer::reads_directly);
     let collection = tracer.map(|tracer| Collection::start(tracer, None)).transpose()?;
-    let before = cpu_time()?;
+    let before = process_cpu_ns();
     let outcome = guest::run(&plan)?;
-    let spent = cpu_time()?.saturating_sub(before);
+    let spent = process_cpu_ns().saturating_sub(before);
     let vcpu = outcome.vcpus.first().context("the guest had no vCPU")?;
     let per_exit = |ns: u64| ns as f64 / EXITS as f64;
     let (mut counted, mut dropped) = (0, 0);
@@ -141,10 +148,7 @@ fn run(facts: &Facts, mode: Option<Aggregation>) -> Result<Run> {
             counted += mine.map(|(_, series)| series.entries()).sum::<u64>();
             dropped += interval.totals.dropped;
         }
-        ensure!(
-            collection.join()?.exact,
-            "the kernel's count of entries and what arrived disagree: please report this as a bug"
-        );
+        ensure_exact(&collection.join()?, "the overhead measured here")?;
     }
     if mode.is_some() && counted + dropped < EXITS {
         bail!(
@@ -152,29 +156,9 @@ fn run(facts: &Facts, mode: Option<Aggregation>) -> Result<Run> {
              kvm_exit with each, so that the guest does not show what tracing costs"
         );
     }
-    let others = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX).saturating_sub(vcpu.cpu_ns);
+    let others = spent.saturating_sub(vcpu.cpu_ns);
     let [wall, thread, others] = [vcpu.run_ns, vcpu.cpu_ns, others].map(per_exit);
     Ok(Run { wall, thread, others, counted, dropped, direct_loads })
-}
-
-/// CPU time of this process.
-fn cpu_time() -> Result<Duration> {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec.
-    let failed = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) } != 0;
-    if failed {
-        return Err(std::io::Error::last_os_error()).context("read this process' CPU time");
-    }
-    Ok(Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0)))
-}
-
-fn progress(round: usize) {
-    if has_moving_line() {
-        let line = if round < ROUNDS { format!("round {} of {ROUNDS} ...", round + 1) } else { String::new() };
-        let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
-    } else if round == 0 {
-        say!("a guest runs untraced and traced by turns, {ROUNDS} rounds");
-    }
 }
 
 /// Least, median and most; not a number without values.

@@ -1,31 +1,28 @@
 //! `vmentry record`: attach, collect, write, detach on every way out.
 
 use std::{
-    io::{IsTerminal, Write},
+    io::Write,
     path::Path,
     process::{ExitCode, ExitStatus},
-    time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use tokio::{sync::mpsc, time::Instant};
-use tracer_common::{Config, Slot, tally::MAX_TALLIES};
+use tracer_common::tally::MAX_TALLIES;
 
 use crate::{
     collect::collector::Collection,
     commands::{
-        args::{RecordArgs, Targets},
+        args::RecordArgs,
         child::{Endings, GRACE, command_code, end, exit_of, refuse_unknown, start},
+        progress::ProgressLine,
+        session::{
+            ensure_exact, header, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module,
+        },
     },
-    host::{
-        clock::{Anchor, TscMeter},
-        facts::{self, Facts},
-        machine::{Host, Roots},
-        policy, stopwatch, vmm,
-    },
+    host::{clock::TscMeter, machine::Host, policy, stopwatch},
     kernel::{
         kvm_module::{self, Change, Watch},
-        layout::Layout,
         tracer::{Options, Tracer},
         vmwrite_sites::{self, Site},
     },
@@ -33,11 +30,11 @@ use crate::{
         accounting::Accounting,
         figures::{Unit, human},
         interval::{Interval, Totals},
-        measurement::{Aggregation, Latency, PinSource},
+        measurement::{Aggregation, Latency},
         vendor::Vendor,
     },
     output,
-    recording::{End, FORMAT, Header, VERSION, Writer},
+    recording::{End, Writer},
     say,
     trace::{
         sink::{self, Flight, Recorder, Tap},
@@ -47,12 +44,8 @@ use crate::{
 
 /// Records as the arguments say.
 pub fn run(args: &RecordArgs) -> Result<ExitCode> {
-    let facts = facts::gather(false);
-    if let Some(errors) = facts::errors(&facts.problems()) {
-        bail!("cannot record here:\n{errors}\n  'vmentry check' shows everything");
-    }
+    let (facts, layout) = traceable_host("record", "", false)?;
     let tgids = selected_tgids(&args.targets)?;
-    let layout = facts.layout.clone().context("no layout, and no error about it")?;
     let sites = if args.verify_writes { sites(&facts.host)? } else { Vec::new() };
     if args.exact_writes && !layout.companion.vmcs_write {
         bail!(
@@ -74,10 +67,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         aggregation: args.aggregate,
         details: args.events.is_some() || args.flight_recorder.is_some(),
         stamps: false,
-        ring_bytes: args
-            .ring_kib
-            .checked_mul(1024)
-            .with_context(|| format!("--ring-kib {}: too large", args.ring_kib))?,
+        ring_bytes: ring_bytes(args.ring_kib)?,
         tgids,
         vcpu_ids: selected_vcpus(&args.targets),
         kernel_log: args.kernel_log,
@@ -96,9 +86,8 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     let out = output::create(&args.output, args.overwrite)?;
     let events = plan.map(|plan| Recorder::start(plan, &header)).transpose()?;
     let writer = Writer::new(out, &header).with_context(|| format!("write {}", args.output.display()))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
-    let module = header.host.vendor.and_then(Vendor::module).map(|m| Watch::new(&Roots::default().sys, m));
-    runtime.block_on(attached(args, module, tracer, writer, events))
+    let module = watch_module(&header.host);
+    runtime()?.block_on(attached(args, module, tracer, writer, events))
 }
 
 /// Where single events go; none where they are not asked for.
@@ -116,45 +105,6 @@ fn events_plan(args: &RecordArgs) -> Result<Option<sink::Plan>> {
     Ok(Some(plan))
 }
 
-/// vCPU numbers to trace; none for all.
-pub fn selected_vcpus(targets: &Targets) -> Option<Vec<u32>> {
-    (!targets.vcpu.is_empty()).then(|| targets.vcpu.clone())
-}
-
-/// What a recording of this host begins with.
-pub fn header(facts: &Facts, layout: &Layout, options: &Options, interval: Duration) -> Header {
-    Header {
-        format: FORMAT.into(),
-        version: VERSION,
-        tool: format!("vmentry {}", env!("CARGO_PKG_VERSION")),
-        command: std::env::args().collect(),
-        label: None,
-        anchor: Anchor::now(),
-        interval_ns: interval.as_nanos() as u64,
-        ring_bytes: options.ring_bytes,
-        host: facts.host.clone(),
-        policy: facts.policy,
-        pin_writes_source: if options.exact_writes { PinSource::Tracepoint } else { pin_source(&layout.config) },
-        latency: Latency::Clean,
-        aggregation: options.aggregation,
-        timer: facts.timer.clone(),
-        tickless_cpus: facts.tickless_cpus.clone(),
-        stopwatch: options.stopwatch,
-        sites: options.sites.clone(),
-        missing: facts.missing.clone(),
-        experiment: None,
-        sources: Vec::new(),
-    }
-}
-
-/// What pin writes come from with these globals, without the companion patch.
-pub fn pin_source(config: &Config) -> PinSource {
-    match (config.get(Slot::VmxLoadedVmcs), config.get(Slot::VmcsPin)) {
-        (Some(_), Some(_)) => PinSource::Shadow,
-        _ => PinSource::None,
-    }
-}
-
 /// The VMWRITEs of the pin controls in the loaded kvm_intel.
 fn sites(host: &Host) -> Result<Vec<Site>> {
     if host.vendor != Some(Vendor::Intel) {
@@ -168,32 +118,6 @@ fn sites(host: &Host) -> Result<Vec<Site>> {
         bail!("--verify-writes: no VMWRITE of the pin controls was recognised in kvm_intel: please report the kernel");
     }
     Ok(sites)
-}
-
-/// Processes to trace; none for all.
-pub fn selected_tgids(targets: &Targets) -> Result<Option<Vec<u32>>> {
-    let Targets { vm: names, pid: pids, .. } = targets;
-    if names.is_empty() && pids.is_empty() {
-        return Ok(None);
-    }
-    let mut tgids = Vec::new();
-    for pid in pids {
-        // A thread's id, as `top -H` shows it, stands for its process.
-        let process = vmm::read_process(Path::new("/proc"), *pid);
-        tgids.push(process.map_err(|_| anyhow!("--pid {pid}: there is no such process"))?.tgid);
-    }
-    let running = vmm::find_vms(Path::new("/proc"));
-    for name in names {
-        let of_name = running.iter().filter(|v| v.name == *name || v.process.tgid.to_string() == *name);
-        let before = tgids.len();
-        tgids.extend(of_name.map(|v| v.process.tgid));
-        if tgids.len() == before {
-            let known: Vec<_> = running.iter().map(|v| format!("{} (pid {})", v.name, v.process.tgid)).collect();
-            let known = if known.is_empty() { "none".into() } else { known.join(", ") };
-            bail!("--vm {name}: no such VM is running (running: {known})");
-        }
-    }
-    Ok(Some(tgids))
 }
 
 async fn attached(
@@ -226,7 +150,7 @@ async fn attached(
         }
     }
     let accounting = collection.join();
-    progress.clear();
+    progress.line.clear();
     let why = ended.as_ref().map_or("an error", |e| e.reason);
     let events = events.map(|e| e.finish(progress.totals.dropped, why)).transpose();
     let name = args.output.display();
@@ -245,13 +169,11 @@ async fn attached(
     }
     let accounting = accounting?;
     progress.summary(args, reason, &accounting);
-    let exact = accounting.exact;
+    let exact = ensure_exact(&accounting, &name.to_string());
     writer
         .finish(End { reason: reason.into(), accounting, tsc_khz: tsc.khz(), policy_changed: before != policy::now() })
         .map_err(saved)?;
-    if !exact {
-        bail!("the kernel's count of entries and what arrived disagree: do not trust {name}, and report this as a bug");
-    }
+    exact?;
     if MODULE_REASONS.contains(&reason) {
         bail!("the recording ended early because of {reason}; what was recorded is whole: vmentry report {name}");
     }
@@ -294,7 +216,7 @@ async fn pump(
             }
             interval = intervals.recv() => match interval {
                 Some(interval) => {
-                    progress.clear();
+                    progress.line.clear();
                     if let Some(reason) = module.as_mut().and_then(|m| module_changed(m, !args.verify_writes)) {
                         break reason;
                     }
@@ -339,14 +261,9 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// Whether standard error can show a line that is overwritten.
-pub fn has_moving_line() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
-}
-
-/// What is said on standard error while and after recording.
+/// Progress and summary of a recording, on standard error.
 struct Progress {
-    line: bool,
+    line: ProgressLine,
     started: std::time::Instant,
     totals: Totals,
     vms: std::collections::BTreeSet<u32>,
@@ -356,7 +273,7 @@ impl Progress {
     /// A line that moves is for terminals, and not where the command writes there too.
     fn new(alone: bool) -> Self {
         Self {
-            line: alone && has_moving_line(),
+            line: ProgressLine::new(alone),
             started: std::time::Instant::now(),
             totals: Totals::default(),
             vms: std::collections::BTreeSet::new(),
@@ -366,21 +283,14 @@ impl Progress {
     fn add(&mut self, interval: &Interval) {
         self.totals.merge(&interval.totals);
         self.vms.extend(interval.vms.keys());
-        if self.line {
+        if self.line.is_shown() {
             let Totals { entries, dropped, .. } = self.totals;
             let rate = interval.totals.entries as f64 * 1e9 / interval.length_ns.max(1) as f64;
-            let _ = write!(
-                std::io::stderr(),
-                "\r\x1b[Krecording {:.0} s: {entries} entries ({rate:.0}/s) of {} VMs, {dropped} dropped. Ctrl-C stops",
+            self.line.show(&format!(
+                "recording {:.0} s: {entries} entries ({rate:.0}/s) of {} VMs, {dropped} dropped. Ctrl-C stops",
                 self.started.elapsed().as_secs_f64(),
                 self.vms.len(),
-            );
-        }
-    }
-
-    fn clear(&self) {
-        if self.line {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
+            ));
         }
     }
 

@@ -13,9 +13,9 @@ use crate::{
     commands::args::{ReportArgs, ReportFormat},
     model::policy::Policy,
     output,
-    recording::{Header, Reader},
+    recording::{Header, Provenance, Reader},
     report::{
-        Dimension, Filter, Report, Source, View,
+        Dimension, Filter, Report, View,
         claims::{self, Evidence},
         csv, html, json, openmetrics, text,
     },
@@ -65,7 +65,7 @@ fn claims_on(args: &ReportArgs) -> Result<()> {
         if evidence.whole.sources.last().is_some_and(|s| s.name != path.display().to_string()) {
             bail!("--claims: {} is a merge: name the recordings themselves", path.display());
         }
-        let policy = evidence.whole.sources.last().map_or(Policy::Unknown, Source::policy);
+        let policy = evidence.whole.sources.last().map_or(Policy::Unknown, Provenance::policy);
         if path == Path::new("-") {
             bail!("--claims reads its files twice: name them");
         }
@@ -112,8 +112,8 @@ pub fn open(path: &Path) -> Result<Box<dyn BufRead>> {
 }
 
 /// A recording of which nothing but the header was read.
-pub fn source(name: String, header: &Header) -> Source {
-    Source { name, header: header.clone(), end: None, torn: false, intervals: 0, length_ns: 0 }
+pub fn source(name: String, header: &Header) -> Provenance {
+    Provenance { name, header: header.clone(), end: None, torn: false, intervals: 0, length_ns: 0 }
 }
 
 fn read(path: &Path, report: &mut Report) -> Result<()> {
@@ -128,7 +128,7 @@ pub fn read_from(input: impl BufRead, name: String, report: &mut Report) -> Resu
         report.sources.push(source(name, reader.header()));
     }
     let merged = reader.header().sources.iter().cloned();
-    report.sources.extend(merged.map(|s| Source { intervals: 0, length_ns: 0, ..s }));
+    report.sources.extend(merged.map(|s| Provenance { intervals: 0, length_ns: 0, ..s }));
     let mut vms = BTreeMap::new();
     while let Some(interval) = reader.read_interval()? {
         let at = first + reader.source();

@@ -7,19 +7,19 @@ use crate::{
         measurement::{Latency, PinSource},
         vendor::Vendor,
     },
-    report::Source,
+    recording::Provenance,
 };
 
 /// Why the sides cannot be compared at all; none where they can.
-pub fn refusal(a: &[Source], b: &[Source], experiment: bool) -> Option<String> {
+pub fn refusal(a: &[Provenance], b: &[Provenance], experiment: bool) -> Option<String> {
     let all = || a.iter().chain(b);
     if let Some(inexact) = all().find(|s| s.end.as_ref().is_some_and(|e| !e.accounting.exact)) {
         return Some(format!("{}: the kernel's count disagrees with what arrived: record again", inexact.name));
     }
     // In an experiment both sides have the same recordings.
-    let once: Vec<&Source> = if experiment { a.iter().collect() } else { all().collect() };
+    let once: Vec<&Provenance> = if experiment { a.iter().collect() } else { all().collect() };
     for (at, source) in once.iter().enumerate() {
-        let which = |s: &Source| (s.header.host.boot_id.clone(), s.header.anchor);
+        let which = |s: &Provenance| (s.header.host.boot_id.clone(), s.header.anchor);
         if let Some(again) = once[..at].iter().find(|s| which(s) == which(source)) {
             return Some(format!("{} and {} are the same recording: each counts once", again.name, source.name));
         }
@@ -34,7 +34,7 @@ pub fn refusal(a: &[Source], b: &[Source], experiment: bool) -> Option<String> {
 }
 
 /// What can be computed of these recordings. The reasons for what cannot are among the [`warnings`].
-pub fn options(a: &[Source], b: &[Source]) -> Options {
+pub fn options(a: &[Provenance], b: &[Provenance]) -> Options {
     let all = || a.iter().chain(b);
     let source = all().next().map(|s| s.header.pin_writes_source);
     let transition = all().next().map(|s| s.header.transition_source());
@@ -48,7 +48,7 @@ pub fn options(a: &[Source], b: &[Source]) -> Options {
 }
 
 /// What the reader must know before any figure, the loudest first. In an experiment the same recordings are on both sides.
-pub fn warnings(a: &[Source], b: &[Source], experiment: bool) -> Vec<String> {
+pub fn warnings(a: &[Provenance], b: &[Provenance], experiment: bool) -> Vec<String> {
     let mut out = Vec::new();
     let all = || a.iter().chain(if experiment { &[] } else { b });
     if !options(a, b).latencies {
@@ -78,16 +78,17 @@ pub fn warnings(a: &[Source], b: &[Source], experiment: bool) -> Vec<String> {
 }
 
 /// Each fact that is not the same on both sides, with both values.
-fn differences(a: &[Source], b: &[Source], out: &mut Vec<String>) {
-    type Fact<'a> = (&'a str, &'a dyn Fn(&Source) -> String);
-    let pin = |s: &Source| s.header.pin_writes_source.name().to_owned();
-    let parameters = |s: &Source| {
+fn differences(a: &[Provenance], b: &[Provenance], out: &mut Vec<String>) {
+    type Fact<'a> = (&'a str, &'a dyn Fn(&Provenance) -> String);
+    let pin = |s: &Provenance| s.header.pin_writes_source.name().to_owned();
+    let parameters = |s: &Provenance| {
         // The policy is what may be compared.
         let others = s.header.host.parameters.iter().filter(|(k, _)| *k != "preemption_timer_policy");
         others.map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
     };
-    let build =
-        |s: &Source| s.header.host.build_ids.iter().map(|(m, id)| format!("{m} {id}")).collect::<Vec<_>>().join(", ");
+    let build = |s: &Provenance| {
+        s.header.host.build_ids.iter().map(|(m, id)| format!("{m} {id}")).collect::<Vec<_>>().join(", ")
+    };
     let facts: [Fact; 11] = [
         ("where entries were counted", &|s| s.header.aggregation.text().into()),
         ("source of pin writes (not compared)", &pin),
@@ -102,7 +103,7 @@ fn differences(a: &[Source], b: &[Source], out: &mut Vec<String>) {
         ("version of vmentry", &|s| s.header.tool.clone()),
     ];
     for (name, fact) in facts {
-        let values = |side: &[Source]| {
+        let values = |side: &[Provenance]| {
             let mut values: Vec<_> = side.iter().map(fact).collect();
             values.sort();
             values.dedup();
@@ -126,8 +127,8 @@ fn differences(a: &[Source], b: &[Source], out: &mut Vec<String>) {
     }
 }
 
-fn at_the_same_time(a: &[Source], b: &[Source]) -> bool {
-    let span = |s: &Source| (s.header.anchor.unix_ns, s.header.anchor.unix_ns + s.length_ns);
+fn at_the_same_time(a: &[Provenance], b: &[Provenance]) -> bool {
+    let span = |s: &Provenance| (s.header.anchor.unix_ns, s.header.anchor.unix_ns + s.length_ns);
     a.iter().any(|a| {
         b.iter().any(|b| {
             let ((a0, a1), (b0, b1)) = (span(a), span(b));
@@ -142,21 +143,21 @@ pub fn names(setting_of: &Setting) -> [String; 2] {
         return experiment.arms.clone();
     }
     let [a, b] = &setting_of.sources;
-    let of = |side: &[Source], name: &dyn Fn(&Source) -> Option<String>| {
+    let of = |side: &[Provenance], name: &dyn Fn(&Provenance) -> Option<String>| {
         let mut names = side.iter().map(name);
         let first = names.next().flatten()?;
         names.all(|n| n.as_ref() == Some(&first)).then_some(first)
     };
-    let label = |s: &Source| s.header.label.clone();
-    let policy = |s: &Source| Some(s.policy().name().to_owned());
-    let by = |name: &dyn Fn(&Source) -> Option<String>| Some([of(a, name)?, of(b, name)?]).filter(|[a, b]| a != b);
-    let file = |s: &Source| s.name.rsplit('/').next().unwrap_or(&s.name).to_owned();
-    let files = |side: &[Source]| match side {
+    let label = |s: &Provenance| s.header.label.clone();
+    let policy = |s: &Provenance| Some(s.policy().name().to_owned());
+    let by = |name: &dyn Fn(&Provenance) -> Option<String>| Some([of(a, name)?, of(b, name)?]).filter(|[a, b]| a != b);
+    let file = |s: &Provenance| s.name.rsplit('/').next().unwrap_or(&s.name).to_owned();
+    let files = |side: &[Provenance]| match side {
         [] => "none".to_owned(),
         [one] => file(one),
         [first, others @ ..] => format!("{} and {} more", file(first), others.len()),
     };
-    let path = |side: &[Source]| side.first().map_or_else(String::new, |s| s.name.clone());
+    let path = |side: &[Provenance]| side.first().map_or_else(String::new, |s| s.name.clone());
     by(&label).or_else(|| by(&policy)).unwrap_or_else(|| {
         let names = [files(a), files(b)];
         if names[0] == names[1] { [path(a), path(b)] } else { names }
@@ -171,7 +172,7 @@ mod tests {
         recording::{End, tests::header},
     };
 
-    fn source(name: &str) -> Source {
+    fn source(name: &str) -> Provenance {
         let mut header = header();
         header.host.vendor = Some(Vendor::Intel);
         header.label = None;
@@ -180,10 +181,10 @@ mod tests {
             End { reason: "duration".into(), accounting: Default::default(), tsc_khz: None, policy_changed: false };
         let mut end = Some(end);
         end.as_mut().unwrap().accounting.exact = true;
-        Source { name: name.into(), header, end, torn: false, intervals: 20, length_ns: 20_000_000_000 }
+        Provenance { name: name.into(), header, end, torn: false, intervals: 20, length_ns: 20_000_000_000 }
     }
 
-    fn setting(a: Source, b: Source) -> Setting {
+    fn setting(a: Provenance, b: Provenance) -> Setting {
         Setting { names: Default::default(), sources: [vec![a], vec![b]], experiment: None, warnings: vec![] }
     }
 
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!(names(&setting(a.clone(), b.clone())), ["soft", "hard"]);
         b.header.label = Some("new kernel".into());
         assert_eq!(names(&setting(a.clone(), b.clone())), ["soft", "hard"]);
-        let a = Source { header: crate::recording::Header { label: Some("old".into()), ..a.header }, ..a };
+        let a = Provenance { header: crate::recording::Header { label: Some("old".into()), ..a.header }, ..a };
         assert_eq!(names(&setting(a, b)), ["old", "new kernel"]);
     }
 

@@ -195,8 +195,14 @@ pub fn setting() -> Setting {
         seed: 7,
     };
     header.experiment = Some(experiment.clone());
-    let source =
-        Source { name: "ab.hlog".into(), header, end: None, torn: false, intervals: 40, length_ns: 200_000_000_000 };
+    let source = Provenance {
+        name: "ab.hlog".into(),
+        header,
+        end: None,
+        torn: false,
+        intervals: 40,
+        length_ns: 200_000_000_000,
+    };
     Setting {
         names: ["soft".into(), "hard".into()],
         sources: [vec![source.clone()], vec![source]],

@@ -17,6 +17,15 @@ use crate::{
 
 const BINS: usize = 90;
 
+impl From<Arm> for Look {
+    fn from(arm: Arm) -> Self {
+        match arm {
+            Arm::A => Self::A,
+            Arm::B => Self::B,
+        }
+    }
+}
+
 /// Renders a comparison as a self-contained HTML page.
 pub fn render(c: &Comparison, setting: &Setting) -> String {
     let title = format!("{} against {}", wording::side(1, setting), wording::side(0, setting));

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Comparison, Distributions, Row, Setting, Side, wording};
-use crate::{html::density, model::figures::Unit, report::Source};
+use crate::{html::density, model::figures::Unit, recording::Provenance};
 
 /// Name and version of the format.
 pub const FORMAT: &str = "vmentry-compare/1";
@@ -72,7 +72,7 @@ fn side(c: &Comparison, side: &Side, setting: &Setting, at: usize) -> Value {
     })
 }
 
-fn recording(source: &Source) -> Value {
+fn recording(source: &Provenance) -> Value {
     let header = &source.header;
     json!({
         "file": source.name,

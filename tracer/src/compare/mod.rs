@@ -38,8 +38,7 @@ use crate::{
         histogram::Histogram,
         interval::{Level, Series, Totals},
     },
-    recording::Experiment,
-    report::Source,
+    recording::{Experiment, Provenance},
 };
 
 /// Kinds of exits that the stratified comparison tells apart at most: those with the most entries.
@@ -319,7 +318,7 @@ pub struct Setting {
     /// e.g. ["soft", "hard"], or the recordings' labels or names
     pub names: [String; 2],
     /// recordings of A and of B; of an experiment, the one recording is in both
-    pub sources: [Vec<Source>; 2],
+    pub sources: [Vec<Provenance>; 2],
     /// the experiment; none where recordings were made one after the other
     pub experiment: Option<Experiment>,
     /// what differs between the sides besides what is compared, and what is missing; loudest first

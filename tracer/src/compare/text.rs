@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Comparison, Distributions, Setting, Verdict, plot, wording};
 use crate::{
     model::figures::{FIGURES, Unit, human},
-    report::Source,
+    recording::Provenance,
 };
 
 /// Renders a comparison for a terminal of `width` columns, at least 60.
@@ -86,7 +86,7 @@ fn sides(c: &Comparison, setting: &Setting, width: usize) -> String {
     out
 }
 
-fn host(source: &Source) -> String {
+fn host(source: &Provenance) -> String {
     let host = &source.header.host;
     let caveat = host.caveat().map(|c| format!(", {c}")).unwrap_or_default();
     let microcode = host.microcode.as_ref().map(|m| format!(", microcode {m}")).unwrap_or_default();

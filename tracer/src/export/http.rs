@@ -14,12 +14,10 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore};
 
-use crate::{
-    commands::export::Exporter,
-    export::{
-        bodies::Form,
-        negotiate::{Format, allows_gzip},
-    },
+use crate::export::{
+    bodies::Form,
+    exporter::Exporter,
+    negotiate::{Format, allows_gzip},
 };
 
 /// Connections at a time.

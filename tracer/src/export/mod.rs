@@ -3,10 +3,12 @@
 
 pub mod bodies;
 pub mod distribution;
+pub(crate) mod exporter;
 pub mod family;
-pub mod http;
+pub(crate) mod http;
 pub mod metrics;
 pub mod negotiate;
 pub mod protobuf;
 pub mod state;
 pub mod text;
+pub(crate) mod textfile;

@@ -19,5 +19,5 @@ mod watch;
 pub use expectation::{Bound, Cause, Expectation};
 pub use host::{Extension, Host as GuestHost};
 pub use outcome::{Outcome, VcpuOutcome};
-pub use run::{MAX_VCPUS, Plan, run, tsc_khz};
+pub use run::{MAX_VCPUS, Plan, run};
 pub use scenario::Scenario;

@@ -69,11 +69,6 @@ pub fn run(plan: &Plan) -> Result<Outcome> {
     })
 }
 
-/// The TSC frequency that KVM itself uses, in kHz.
-pub fn tsc_khz() -> Result<u32> {
-    tsc_khz_of(&Machine::new(&machine::open_kvm()?, 1)?)
-}
-
 fn tsc_khz_of(machine: &Machine) -> Result<u32> {
     let vcpu = machine.vcpus.first().context("use a VM without vCPUs")?;
     vcpu.get_tsc_khz().context("ask KVM for the TSC frequency")

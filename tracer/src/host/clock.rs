@@ -2,22 +2,29 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use kvm_ioctls::Kvm;
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// CLOCK_MONOTONIC in ns: the clock of `bpf_ktime_get_ns`.
+/// CLOCK_MONOTONIC, ns: the clock of `bpf_ktime_get_ns`.
 pub fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a valid timespec; CLOCK_MONOTONIC always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+    clock_ns(ClockId::Monotonic)
 }
 
 /// CPU time of the calling thread, ns.
-pub fn thread_cpu_ns() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a valid timespec; CLOCK_THREAD_CPUTIME_ID always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut now) };
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+pub(crate) fn thread_cpu_ns() -> u64 {
+    clock_ns(ClockId::ThreadCPUTime)
+}
+
+/// CPU time of all threads of this process, ns.
+pub(crate) fn process_cpu_ns() -> u64 {
+    clock_ns(ClockId::ProcessCPUTime)
+}
+
+fn clock_ns(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock);
+    // Neither part of these clocks is ever negative.
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 /// Measures the TSC's frequency against CLOCK_MONOTONIC, from its making to the reading.
@@ -43,6 +50,12 @@ impl TscMeter {
 pub fn tsc() -> u64 {
     // SAFETY: every x86-64 CPU has RDTSC, and Linux leaves it to user space unless asked not to.
     unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+/// TSC frequency that KVM itself uses, kHz: of a VM with one vCPU that is made and dropped; none where /dev/kvm cannot be used.
+pub fn kvm_tsc_khz() -> Option<u32> {
+    let vm = Kvm::new().ok()?.create_vm().ok()?;
+    vm.create_vcpu(0).ok()?.get_tsc_khz().ok()
 }
 
 /// The same moment on both clocks.

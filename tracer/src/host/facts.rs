@@ -1,7 +1,6 @@
-//! `vmentry check`: facts (I/O) -> problems with their fixes (pure) -> text or JSON.
+//! Facts of this host (I/O), and the problems that they make (pure), each with its fix.
 
 use std::{
-    fmt::Write as _,
     fs::{self, File},
     os::unix::fs::FileExt,
 };
@@ -10,8 +9,8 @@ use serde::Serialize;
 use tracer_common::Slot;
 
 use crate::{
-    guest,
     host::{
+        clock::kvm_tsc_khz,
         machine::{Host, Roots},
         policy, stopwatch, vmm,
     },
@@ -30,7 +29,7 @@ use crate::{
 const IA32_VMX_MISC: u64 = 0x485;
 
 /// KVM does not use a timer whose largest delay is shorter (commit 804939ea20).
-const LEAST_DELAY_S: f64 = 10.0;
+pub(crate) const LEAST_DELAY_S: f64 = 10.0;
 
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
@@ -271,7 +270,7 @@ impl Timer {
     fn gather(host: &Host, ask_kvm: bool) -> Self {
         let used = host.parameters.get("preemption_timer").map(|v| v == "Y" || v == "1");
         let rate = msr(IA32_VMX_MISC).map(|v| (v & 0x1f) as u32);
-        let tsc_khz = if ask_kvm { guest::tsc_khz().ok() } else { None };
+        let tsc_khz = if ask_kvm { kvm_tsc_khz() } else { None };
         let max_delay_s = rate.zip(tsc_khz).map(|(rate, khz)| max_delay_s(rate, khz));
         Self { used, rate, tsc_khz, max_delay_s }
     }
@@ -308,136 +307,6 @@ fn kernel_at_least(release: &str, major: u32, minor: u32) -> bool {
 /// The bracketed word of "none [integrity] confidentiality".
 fn chosen(text: &str) -> Option<String> {
     Some(text.split_once('[')?.1.split_once(']')?.0.to_owned())
-}
-
-/// Facts and problems for people.
-pub fn text(facts: &Facts, problems: &[Problem]) -> String {
-    let na = |v: Option<String>| v.unwrap_or_else(|| "n/a".into());
-    let yes = |b: bool| if b { "yes" } else { "no" }.to_owned();
-    let host = &facts.host;
-    let vendor = match host.vendor {
-        Some(Vendor::Intel) => "kvm_intel (VMX)",
-        Some(Vendor::Amd) => "kvm_amd (SVM)",
-        Some(Vendor::Other) => "other",
-        None => "none loaded",
-    };
-    let mut lines = vec![
-        ("host", format!("{}, {} x {}", host.name, host.cpus, host.cpu)),
-        ("kernel", format!("Linux {}", host.kernel)),
-        ("microcode", na(host.microcode.clone())),
-        ("runs on", na(host.caveat().or(Some("bare metal, as far as can be told".into())))),
-        ("kvm", vendor.into()),
-        ("may trace", yes(facts.may_trace)),
-        ("btf", if facts.layout_error.is_none() { "resolved".into() } else { "not resolved".into() }),
-        (
-            "/dev/kvm",
-            if facts.dev_kvm {
-                "usable (for 'exercise')".into()
-            } else {
-                "not usable (only 'exercise' needs it)".into()
-            },
-        ),
-        ("timer policy", facts.policy.name().into()),
-    ];
-    let keep = [
-        "preemption_timer",
-        "preemption_timer_policy",
-        stopwatch::PARAMETER,
-        "ept",
-        "vpid",
-        "unrestricted_guest",
-        "nested",
-        "enable_apicv",
-        "npt",
-        "avic",
-    ];
-    let parameters: Vec<_> = keep.iter().filter_map(|&k| Some(format!("{k}={}", host.parameters.get(k)?))).collect();
-    if !parameters.is_empty() {
-        lines.push(("parameters", parameters.join(" ")));
-    }
-    if let Some(t) = &facts.timer {
-        let rate = na(t.rate.map(|r| format!("once in {} TSC cycles (IA32_VMX_MISC)", 1u64 << r)));
-        lines.push((
-            "timer",
-            format!(
-                "{}, counts {rate}",
-                match t.used {
-                    Some(true) => "used by KVM",
-                    Some(false) => "not used by KVM",
-                    None => "use n/a",
-                }
-            ),
-        ));
-        lines.push(("tsc", na(t.tsc_khz.map(|k| format!("{k} kHz (from KVM)")))));
-        lines.push((
-            "max delay",
-            na(t.max_delay_s.map(|s| {
-                format!(
-                    "{s:.1} s; KVM asks for {LEAST_DELAY_S} s at least: {}",
-                    if s < LEAST_DELAY_S { "too short" } else { "met" }
-                )
-            })),
-        ));
-        lines.push((
-            "timer causes",
-            if facts.tells_timer_causes { "deadline, immediate, spurious".into() } else { "n/a".into() },
-        ));
-        lines.push((
-            "stopwatch",
-            match facts.stopwatch {
-                Some(true) => "on: transition_ns of every entry".into(),
-                Some(false) => format!("off (load kvm_intel with {}=1)", stopwatch::PARAMETER),
-                None => "no patch: transition_ns of entries that are forced to exit at once".into(),
-            },
-        ));
-        lines.push((
-            "companion",
-            match (facts.companion_patch, facts.companion_tracepoint) {
-                (true, true) => "patch loaded: policy switchable, exact writes".into(),
-                (false, true) => "patch loaded in part: exact writes, policy not switchable".into(),
-                (true, false) => "patch loaded in part: policy switchable, no exact writes".into(),
-                (false, false) => "no patch: pin writes from the shadow method, policy not switchable".into(),
-            },
-        ));
-    }
-    lines.push((
-        "tickless cpus",
-        if facts.tickless_cpus.is_empty() { "none (nohz_full is empty)".into() } else { facts.tickless_cpus.clone() },
-    ));
-    let memlock = facts.memlock_bytes.map_or("unlimited".into(), |b| format!("{b} bytes"));
-    lines.push(("memlock", if facts.memlock_unused { format!("{memlock}, not used by this kernel") } else { memlock }));
-    let vms: Vec<_> = facts.vms.iter().map(|v| format!("{} (pid {})", v.name, v.tgid)).collect();
-    lines.push(("running VMs", if vms.is_empty() { "none".into() } else { vms.join(", ") }));
-
-    let mut out = String::new();
-    for (name, value) in lines {
-        let _ = writeln!(out, "{name:<14}{value}");
-    }
-    out.push('\n');
-    for p in problems {
-        let severity = match p.severity {
-            Severity::Error => "ERROR",
-            Severity::Warning => "warning",
-            Severity::Note => "note",
-        };
-        let _ = writeln!(out, "{severity}: {}\n  -> {}", p.what, p.fix);
-    }
-    out += if problems.iter().any(|p| p.severity == Severity::Error) {
-        "'vmentry record' cannot work here: see the errors above\n"
-    } else {
-        "ready: vmentry record -o FILE\n"
-    };
-    out
-}
-
-/// Facts and problems for programs; format "vmentry-check", version 1.
-pub fn json(facts: &Facts, problems: &[Problem]) -> serde_json::Value {
-    serde_json::json!({
-        "format": "vmentry-check/1",
-        "ready": !has_errors(problems),
-        "problems": problems,
-        "facts": facts,
-    })
 }
 
 /// Whether `record` cannot work.

@@ -1,26 +1,15 @@
-//! `vmentry policy`: which timer policy the host runs; switching it (companion patch only); restoring it on every way out.
+//! The timer policy in force: read, switched (companion patch only), and restored on every way out.
 
 use std::{
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
-    process::ExitCode,
 };
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use tokio::process::Command;
 
-use crate::{
-    commands::{
-        args::PolicyArgs,
-        child::{Endings, GRACE, command_code, end},
-    },
-    host::machine::{Host, Roots},
-    kernel::resolve,
-    model::policy::Policy,
-    output, say,
-};
+use crate::{host::machine::Roots, output, say};
 
 /// The companion patch's parameter, below /sys.
 pub const PARAMETER: &str = "module/kvm_intel/parameters/preemption_timer_policy";
@@ -39,13 +28,14 @@ pub struct Note {
 }
 
 /// Where the policy is read and written.
-struct Switch {
+pub(crate) struct Switch {
     parameter: PathBuf,
     note: PathBuf,
 }
 
 impl Switch {
-    fn of_host() -> Self {
+    /// This host's.
+    pub(crate) fn of_host() -> Self {
         Self { parameter: Roots::default().sys.join(PARAMETER), note: NOTE.into() }
     }
 
@@ -74,8 +64,24 @@ impl Switch {
         Ok(())
     }
 
-    /// Switches until the guard is dropped.
-    fn for_a_while(self, policy: &str) -> Result<Restore> {
+    /// Sets the policy to stay; returns the one before. Refused while another process has set one that it will restore.
+    pub(crate) fn set_to_stay(&self, policy: &str) -> Result<String> {
+        let before = self.get()?;
+        if let Some(note) = noted(&self.note).filter(|n| n.is_alive(Path::new("/proc"))) {
+            bail!(
+                "process {} has set the policy for a while and restores {} at its end: wait for it, or end it",
+                note.pid,
+                note.before
+            );
+        }
+        self.set(policy)?;
+        // Set on purpose: there is nothing to restore any more.
+        let _ = fs::remove_file(&self.note);
+        Ok(before)
+    }
+
+    /// Sets the policy until the guard is dropped.
+    pub(crate) fn set_for_a_while(self, policy: &str) -> Result<Restore> {
         let before = self.get()?;
         if let Some(note) = left_behind_at(&self.note, Path::new("/proc")) {
             bail!(
@@ -119,6 +125,11 @@ pub struct Restore {
 }
 
 impl Restore {
+    /// The policy that will be restored.
+    pub(crate) fn before(&self) -> &str {
+        &self.before
+    }
+
     /// Restores now; a module that was unloaded meanwhile has nothing to restore.
     pub fn restore(mut self) -> Result<()> {
         self.try_restore()
@@ -140,7 +151,7 @@ impl Restore {
 
     /// Switches the host's policy until the result is dropped.
     pub fn after(policy: &str) -> Result<Self> {
-        Switch::of_host().for_a_while(policy)
+        Switch::of_host().set_for_a_while(policy)
     }
 
     /// Switches once more; what is restored stays the policy before the first switch.
@@ -178,69 +189,6 @@ impl Note {
     }
 }
 
-/// Shows, sets, or sets for the time of a command.
-pub fn run(args: &PolicyArgs) -> Result<ExitCode> {
-    let Some(policy) = &args.policy else {
-        return show().map(|()| ExitCode::SUCCESS);
-    };
-    let switch = Switch::of_host();
-    if args.command.is_empty() {
-        let before = switch.get()?;
-        if let Some(note) = noted(&switch.note).filter(|n| n.is_alive(Path::new("/proc"))) {
-            bail!(
-                "process {} has set the policy for a while and restores {} at its end: wait for it, or end it",
-                note.pid,
-                note.before
-            );
-        }
-        switch.set(policy)?;
-        // Set on purpose: there is nothing to restore any more.
-        let _ = fs::remove_file(&switch.note);
-        output::print(&format!("{before} -> {policy}\n"))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
-    runtime.block_on(async {
-        // Listening comes first: from here on a signal cannot end this process between switching and restoring.
-        let mut endings = Endings::new()?;
-        let restore = switch.for_a_while(policy)?;
-        let (program, arguments) = args.command.split_first().context("no command")?;
-        let mut child = Command::new(program).args(arguments).spawn().with_context(|| format!("run {program}"))?;
-        let (code, signal) = tokio::select! {
-            status = child.wait() => (command_code(status.context("wait for the command")?), None),
-            signal = endings.next() => {
-                // A recorder gives its own command some time, too.
-                end(&mut child, 5 * GRACE).await;
-                (ExitCode::FAILURE, Some(signal))
-            }
-        };
-        let before = restore.before.clone();
-        restore.restore()?;
-        if let Some(signal) = signal {
-            say!("ended by {signal}; policy {before} restored");
-        }
-        Ok(code)
-    })
-}
-
-fn show() -> Result<()> {
-    let roots = Roots::default();
-    let host = Host::gather(&roots);
-    let layout = resolve::layout(&roots.sys, host.vendor);
-    let soft = layout.is_ok_and(|l| l.config.get(tracer_common::Slot::VmcsSoftDisabled).is_some());
-    let policy = host.policy(soft);
-    let switchable = host.parameters.contains_key("preemption_timer_policy");
-    let note = match policy {
-        Policy::Unknown => "no kvm_intel, or it does not tell",
-        Policy::Off => "KVM does not use the preemption timer (preemption_timer=N)",
-        _ if switchable => "switchable: vmentry policy soft|hard",
-        _ => "not switchable: no companion patch (patches/README.md)",
-    };
-    output::print(&format!("{}\n", policy.name()))?;
-    say!("{note}");
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,14 +206,14 @@ mod tests {
     fn a_switch_for_a_while_is_restored_on_return_and_on_panic() {
         let (dir, s) = switch("restore");
         let read = || fs::read_to_string(dir.join("parameter")).unwrap();
-        let restore = s.for_a_while("hard").unwrap();
+        let restore = s.set_for_a_while("hard").unwrap();
         assert_eq!(read().trim(), "hard");
         assert!(dir.join("note").exists());
         restore.restore().unwrap();
         assert_eq!((read().trim(), dir.join("note").exists()), ("soft", false));
         let again = Switch { parameter: dir.join("parameter"), note: dir.join("note") };
         let panicked = std::panic::catch_unwind(move || {
-            let _restore = again.for_a_while("hard").unwrap();
+            let _restore = again.set_for_a_while("hard").unwrap();
             panic!("in the middle");
         });
         assert!(panicked.is_err());
@@ -287,7 +235,7 @@ mod tests {
         assert_eq!(note(me, start + 1).as_deref(), Some("soft"));
         fs::write(dir.join("note"), "{\"pid\":7,").unwrap();
         assert_eq!(left_behind_at(&dir.join("note"), Path::new("/proc")).map(|n| n.before).as_deref(), Some("soft"));
-        assert!(s.for_a_while("hard").err().unwrap().to_string().contains("was killed"));
+        assert!(s.set_for_a_while("hard").err().unwrap().to_string().contains("was killed"));
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::{axis::Axis, axis::label, escape};
-use crate::{compare::Arm, model::figures::Unit};
+use crate::model::figures::Unit;
 
 /// How a series is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,15 +13,6 @@ pub enum Look {
     A,
     /// the second, or B: a dashed line, open squares
     B,
-}
-
-impl From<Arm> for Look {
-    fn from(arm: Arm) -> Self {
-        match arm {
-            Arm::A => Self::A,
-            Arm::B => Self::B,
-        }
-    }
 }
 
 impl Look {

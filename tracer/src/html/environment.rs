@@ -12,20 +12,20 @@ use crate::{
         measurement::{Latency, PinSource},
         vendor::Vendor,
     },
-    report::Source,
+    recording::Provenance,
 };
 
 const UNKNOWN: &str = "n/a";
 
 /// One column per recording. `heads` are their headings.
-pub fn table(id: &str, heads: &[String], sources: &[&Source]) -> Table {
+pub fn table(id: &str, heads: &[String], sources: &[&Provenance]) -> Table {
     let several = sources.len() > 1;
     let mut columns = vec![Column::word("")];
     columns.extend(several.then(|| Column::word("alike?")));
     columns.extend(heads.iter().map(|h| Column::text(h.clone())));
     let caption = if several { "The recordings and their hosts, side by side" } else { "The recording and its host" };
     let mut table = Table::new(id, caption, columns);
-    let mut add = |name: &str, must_agree: bool, of: &dyn Fn(&Source) -> String| {
+    let mut add = |name: &str, must_agree: bool, of: &dyn Fn(&Provenance) -> String| {
         let values: Vec<_> = sources.iter().map(|s| of(s)).collect();
         let differ = values.iter().any(|v| *v != values[0]);
         let marked = several && must_agree && differ;
@@ -62,9 +62,9 @@ pub fn table(id: &str, heads: &[String], sources: &[&Source]) -> Table {
         Some(Vendor::Other) => "another".into(),
         None => UNKNOWN.into(),
     });
-    let names = |of: fn(&Source) -> Vec<&String>| sources.iter().flat_map(|s| of(s)).collect::<BTreeSet<_>>();
+    let names = |of: fn(&Provenance) -> Vec<&String>| sources.iter().flat_map(|s| of(s)).collect::<BTreeSet<_>>();
     for module in names(|s| s.header.host.build_ids.keys().collect()) {
-        let of = |s: &Source| s.header.host.build_ids.get(module).cloned().unwrap_or_else(|| UNKNOWN.into());
+        let of = |s: &Provenance| s.header.host.build_ids.get(module).cloned().unwrap_or_else(|| UNKNOWN.into());
         add(&format!("build-id of {module}"), true, &of);
     }
     add("timer policy", false, &|s| s.policy_text());
@@ -100,7 +100,7 @@ pub fn table(id: &str, heads: &[String], sources: &[&Source]) -> Table {
     for parameter in names(|s| s.header.host.parameters.keys().collect()) {
         // It is what two policies are told apart by.
         let must_agree = parameter != "preemption_timer_policy";
-        let of = |s: &Source| s.header.host.parameters.get(parameter).cloned().unwrap_or_else(|| UNKNOWN.into());
+        let of = |s: &Provenance| s.header.host.parameters.get(parameter).cloned().unwrap_or_else(|| UNKNOWN.into());
         add(&format!("parameter {parameter}"), must_agree, &of);
     }
     table
@@ -123,7 +123,7 @@ const fn latency(latency: Latency) -> &'static str {
     }
 }
 
-fn ended(source: &Source) -> String {
+fn ended(source: &Provenance) -> String {
     match (&source.end, source.torn) {
         (Some(end), _) => format!("ended by {}", end.reason),
         (None, true) => "cut off within an interval (what is whole was read)".into(),

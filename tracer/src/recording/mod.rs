@@ -103,7 +103,7 @@ pub struct Header {
     pub experiment: Option<Experiment>,
     /// the recordings that this one is a merge of; empty of an ordinary one. What they differ in is told by their own headers
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub sources: Vec<Source>,
+    pub sources: Vec<Provenance>,
 }
 
 impl Header {
@@ -115,7 +115,7 @@ impl Header {
 
 /// One recording of several that are reported on, or were merged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Source {
+pub struct Provenance {
     /// the file, as it was given
     pub name: String,
     /// its header
@@ -131,12 +131,12 @@ pub struct Source {
 }
 
 /// Where entries were counted, of several recordings: the coarsest.
-pub fn aggregation(sources: &[Source]) -> Aggregation {
+pub fn aggregation(sources: &[Provenance]) -> Aggregation {
     let in_kernel = sources.iter().any(|s| s.header.aggregation == Aggregation::InKernel);
     if in_kernel { Aggregation::InKernel } else { Aggregation::Records }
 }
 
-impl Source {
+impl Provenance {
     /// The timer policy, where it was the same from beginning to end.
     pub fn policy(&self) -> Policy {
         let changed = self.end.as_ref().is_some_and(|e| e.policy_changed) || self.header.experiment.is_some();

@@ -6,13 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use tracer_common::rules::TimerCause;
 
-use super::{Report, Source};
-use crate::model::{
-    figures::{Unit, human},
-    histogram::Histogram,
-    interval::{EntryKind, Level, Series},
-    measurement::{Latency, max_delay_s},
-    policy::Policy,
+use super::Report;
+use crate::{
+    model::{
+        figures::{Unit, human},
+        histogram::Histogram,
+        interval::{EntryKind, Level, Series},
+        measurement::{Latency, max_delay_s},
+        policy::Policy,
+    },
+    recording::Provenance,
 };
 
 /// Fewer entries of a kind make no ratio.
@@ -217,7 +220,7 @@ fn delay(report: &Report) -> Result<(String, String), String> {
     ))
 }
 
-fn largest_delay(source: &Source) -> Option<f64> {
+fn largest_delay(source: &Provenance) -> Option<f64> {
     let rate = source.header.timer.as_ref()?.rate?;
     Some(max_delay_s(rate, source.end.as_ref()?.tsc_khz?))
 }

@@ -21,10 +21,8 @@ use crate::{
         interval::{Interval, Key, Series, Vm},
         measurement::{Aggregation, Latency},
     },
-    recording,
+    recording::{self, Provenance},
 };
-
-pub use crate::recording::Source;
 
 use timeline::Timeline;
 
@@ -109,7 +107,7 @@ pub struct View {
 #[derive(Debug, Default)]
 pub struct Report {
     /// the recordings
-    pub sources: Vec<Source>,
+    pub sources: Vec<Provenance>,
     /// everything in them; VMs numbered anew
     pub whole: Interval,
     /// how it went on
@@ -336,7 +334,7 @@ pub mod tests {
             interval.record(&event(1, 52, 50_000 + n, 2), &vm(0));
         }
         interval.totals = Totals { entries: 125, delivered: 120, dropped: 5, unmatched: 1, ..Totals::default() };
-        let source = Source {
+        let source = Provenance {
             name: "x.hlog".into(),
             header: header(),
             end: None,

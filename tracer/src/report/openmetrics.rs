@@ -11,7 +11,7 @@ use crate::{
     },
     host::clock::Anchor,
     model::{interval::Vm, measurement::Latency, policy::Policy},
-    recording::{self, Source},
+    recording::{self, Provenance},
 };
 
 /// Everything that passes the view's filters.
@@ -31,8 +31,8 @@ pub fn render(report: &Report, view: &View) -> String {
 }
 
 /// What is known of the hosts of some recordings.
-pub fn about(sources: &[Source]) -> About {
-    let policy = sources.first().map_or(Policy::Unknown, Source::policy);
+pub fn about(sources: &[Provenance]) -> About {
+    let policy = sources.first().map_or(Policy::Unknown, Provenance::policy);
     About {
         hosts: sources.iter().map(|s| s.header.host.clone()).collect(),
         policy: if sources.iter().all(|s| s.policy() == policy) { policy } else { Policy::Unknown },
@@ -50,6 +50,7 @@ mod tests {
         },
         *,
     };
+    use crate::model::measurement::Aggregation;
 
     #[test]
     fn the_figures_are_the_reports() {

@@ -4,11 +4,14 @@ use std::fmt::Write as _;
 
 use tracer_common::rules::{CONTROLS, TimerCause};
 
-use super::{Dimension, Report, Row, Source, View};
-use crate::model::{
-    figures::{FIGURES, Figure, STATS, Stat, Unit, human},
-    interval::TracedTimerExits,
-    measurement::{Latency, PinSource},
+use super::{Dimension, Report, Row, View};
+use crate::{
+    model::{
+        figures::{FIGURES, Figure, STATS, Stat, Unit, human},
+        interval::TracedTimerExits,
+        measurement::{Latency, PinSource},
+    },
+    recording::Provenance,
 };
 
 /// What everything below is worth: loss, emulation, where it was recorded.
@@ -91,8 +94,8 @@ pub fn loss(report: &Report) -> String {
     line + "\n"
 }
 
-fn recording(source: &Source) -> String {
-    let Source { name, header: h, end, torn, intervals, length_ns } = source;
+fn recording(source: &Provenance) -> String {
+    let Provenance { name, header: h, end, torn, intervals, length_ns } = source;
     let label = h.label.as_ref().map(|l| format!(" \"{l}\"")).unwrap_or_default();
     let mut out = format!(
         "recording  {name}{label}: {} in {intervals} intervals, {}\n",

@@ -115,8 +115,8 @@ impl Sum {
     /// The values of all columns.
     pub fn values(&self) -> Values {
         COLUMNS.map(|column| match column.of {
-            Source::Stat(figure, stat) => (stat.of)((figure.of)(&self.series)),
-            Source::Sum(of) => of(self),
+            Provenance::Stat(figure, stat) => (stat.of)((figure.of)(&self.series)),
+            Provenance::Sum(of) => of(self),
         })
     }
 }
@@ -141,7 +141,7 @@ pub enum Kind {
 
 /// Where a column's values come from.
 #[derive(Clone, Copy, Debug)]
-pub enum Source {
+pub enum Provenance {
     /// a statistic of a figure
     Stat(Figure, Stat),
     /// more than one series
@@ -164,7 +164,7 @@ pub struct Column {
     /// what its values are
     pub kind: Kind,
     /// where they come from
-    pub of: Source,
+    pub of: Provenance,
 }
 
 const fn stat(figure: usize, stat: usize, rank: u8) -> Column {
@@ -174,13 +174,13 @@ const fn stat(figure: usize, stat: usize, rank: u8) -> Column {
     };
     let (group, short_group) =
         [("entry_to_exit", ">exit"), ("exit_to_entry", ">entry"), ("", ""), (TRANSITION, "trans")][figure];
-    let of = Source::Stat(FIGURES[figure], STATS[stat]);
+    let of = Provenance::Stat(FIGURES[figure], STATS[stat]);
     Column { group, short_group, title: STATS[stat].title, width: 7, rank, kind, of }
 }
 
 const fn timer(title: &'static str, rank: u8, of: fn(&Sum) -> Option<f64>) -> Column {
     let (group, short_group) = ("timer exits", "timer");
-    Column { group, short_group, title, width: 6, rank, kind: Kind::Count, of: Source::Sum(of) }
+    Column { group, short_group, title, width: 6, rank, kind: Kind::Count, of: Provenance::Sum(of) }
 }
 
 /// Group of the columns of transition_ns.
@@ -200,7 +200,7 @@ pub const COLUMNS: [Column; 14] = [
         width: 9,
         rank: 0,
         kind: Kind::Rate,
-        of: Source::Sum(|s| (s.seconds > 0.0).then(|| s.series.entries() as f64 / s.seconds)),
+        of: Provenance::Sum(|s| (s.seconds > 0.0).then(|| s.series.entries() as f64 / s.seconds)),
     },
     stat(0, P50, 1),
     stat(0, P99, 2),
@@ -216,7 +216,7 @@ pub const COLUMNS: [Column; 14] = [
         width: 6,
         rank: 4,
         kind: Kind::Percent,
-        of: Source::Sum(|s| (s.known > 0).then(|| 100.0 * s.dirty as f64 / s.known as f64)),
+        of: Provenance::Sum(|s| (s.known > 0).then(|| 100.0 * s.dirty as f64 / s.known as f64)),
     },
     timer("DUE", 11, |s| s.timer_exits(TimerCause::Deadline)),
     timer("IMMED", 12, |s| s.timer_exits(TimerCause::Immediate)),

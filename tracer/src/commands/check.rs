@@ -1,0 +1,169 @@
+//! `vmentry check`: what can be measured on this host, and how to fix what cannot; as text or JSON.
+
+use std::{fmt::Write as _, process::ExitCode};
+
+use anyhow::Result;
+
+use crate::{
+    commands::{
+        args::{CheckArgs, Format},
+        overhead,
+    },
+    host::{
+        facts::{self, Facts, LEAST_DELAY_S, Problem, Severity},
+        stopwatch,
+    },
+    model::vendor::Vendor,
+    output,
+};
+
+/// Gathers, judges and prints.
+pub fn run(args: &CheckArgs) -> Result<ExitCode> {
+    let facts = facts::gather(true);
+    let problems = facts.problems();
+    let overhead = if args.overhead { Some(overhead::measure(&facts)?) } else { None };
+    match args.format {
+        Format::Text => {
+            let overhead = overhead.map(|o| overhead::text(&o, facts.host.caveat().as_deref())).unwrap_or_default();
+            output::print(&(text(&facts, &problems) + &overhead))?;
+        }
+        Format::Json => {
+            let mut json = json(&facts, &problems);
+            if let Some(overhead) = overhead {
+                json["overhead"] = serde_json::to_value(overhead)?;
+            }
+            output::print(&(serde_json::to_string_pretty(&json)? + "\n"))?;
+        }
+    }
+    Ok(if facts::has_errors(&problems) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Facts and problems for people.
+fn text(facts: &Facts, problems: &[Problem]) -> String {
+    let na = |v: Option<String>| v.unwrap_or_else(|| "n/a".into());
+    let yes = |b: bool| if b { "yes" } else { "no" }.to_owned();
+    let host = &facts.host;
+    let vendor = match host.vendor {
+        Some(Vendor::Intel) => "kvm_intel (VMX)",
+        Some(Vendor::Amd) => "kvm_amd (SVM)",
+        Some(Vendor::Other) => "other",
+        None => "none loaded",
+    };
+    let mut lines = vec![
+        ("host", format!("{}, {} x {}", host.name, host.cpus, host.cpu)),
+        ("kernel", format!("Linux {}", host.kernel)),
+        ("microcode", na(host.microcode.clone())),
+        ("runs on", na(host.caveat().or(Some("bare metal, as far as can be told".into())))),
+        ("kvm", vendor.into()),
+        ("may trace", yes(facts.may_trace)),
+        ("btf", if facts.layout_error.is_none() { "resolved".into() } else { "not resolved".into() }),
+        (
+            "/dev/kvm",
+            if facts.dev_kvm {
+                "usable (for 'exercise')".into()
+            } else {
+                "not usable (only 'exercise' needs it)".into()
+            },
+        ),
+        ("timer policy", facts.policy.name().into()),
+    ];
+    let keep = [
+        "preemption_timer",
+        "preemption_timer_policy",
+        stopwatch::PARAMETER,
+        "ept",
+        "vpid",
+        "unrestricted_guest",
+        "nested",
+        "enable_apicv",
+        "npt",
+        "avic",
+    ];
+    let parameters: Vec<_> = keep.iter().filter_map(|&k| Some(format!("{k}={}", host.parameters.get(k)?))).collect();
+    if !parameters.is_empty() {
+        lines.push(("parameters", parameters.join(" ")));
+    }
+    if let Some(t) = &facts.timer {
+        let rate = na(t.rate.map(|r| format!("once in {} TSC cycles (IA32_VMX_MISC)", 1u64 << r)));
+        lines.push((
+            "timer",
+            format!(
+                "{}, counts {rate}",
+                match t.used {
+                    Some(true) => "used by KVM",
+                    Some(false) => "not used by KVM",
+                    None => "use n/a",
+                }
+            ),
+        ));
+        lines.push(("tsc", na(t.tsc_khz.map(|k| format!("{k} kHz (from KVM)")))));
+        lines.push((
+            "max delay",
+            na(t.max_delay_s.map(|s| {
+                format!(
+                    "{s:.1} s; KVM asks for {LEAST_DELAY_S} s at least: {}",
+                    if s < LEAST_DELAY_S { "too short" } else { "met" }
+                )
+            })),
+        ));
+        lines.push((
+            "timer causes",
+            if facts.tells_timer_causes { "deadline, immediate, spurious".into() } else { "n/a".into() },
+        ));
+        lines.push((
+            "stopwatch",
+            match facts.stopwatch {
+                Some(true) => "on: transition_ns of every entry".into(),
+                Some(false) => format!("off (load kvm_intel with {}=1)", stopwatch::PARAMETER),
+                None => "no patch: transition_ns of entries that are forced to exit at once".into(),
+            },
+        ));
+        lines.push((
+            "companion",
+            match (facts.companion_patch, facts.companion_tracepoint) {
+                (true, true) => "patch loaded: policy switchable, exact writes".into(),
+                (false, true) => "patch loaded in part: exact writes, policy not switchable".into(),
+                (true, false) => "patch loaded in part: policy switchable, no exact writes".into(),
+                (false, false) => "no patch: pin writes from the shadow method, policy not switchable".into(),
+            },
+        ));
+    }
+    lines.push((
+        "tickless cpus",
+        if facts.tickless_cpus.is_empty() { "none (nohz_full is empty)".into() } else { facts.tickless_cpus.clone() },
+    ));
+    let memlock = facts.memlock_bytes.map_or("unlimited".into(), |b| format!("{b} bytes"));
+    lines.push(("memlock", if facts.memlock_unused { format!("{memlock}, not used by this kernel") } else { memlock }));
+    let vms: Vec<_> = facts.vms.iter().map(|v| format!("{} (pid {})", v.name, v.tgid)).collect();
+    lines.push(("running VMs", if vms.is_empty() { "none".into() } else { vms.join(", ") }));
+
+    let mut out = String::new();
+    for (name, value) in lines {
+        let _ = writeln!(out, "{name:<14}{value}");
+    }
+    out.push('\n');
+    for p in problems {
+        let severity = match p.severity {
+            Severity::Error => "ERROR",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        };
+        let _ = writeln!(out, "{severity}: {}\n  -> {}", p.what, p.fix);
+    }
+    out += if problems.iter().any(|p| p.severity == Severity::Error) {
+        "'vmentry record' cannot work here: see the errors above\n"
+    } else {
+        "ready: vmentry record -o FILE\n"
+    };
+    out
+}
+
+/// Facts and problems for programs; format "vmentry-check", version 1.
+fn json(facts: &Facts, problems: &[Problem]) -> serde_json::Value {
+    serde_json::json!({
+        "format": "vmentry-check/1",
+        "ready": !facts::has_errors(problems),
+        "problems": problems,
+        "facts": facts,
+    })
+}

@@ -1,0 +1,73 @@
+//! `vmentry policy`: show the timer policy, set it, or set it while a command runs.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use tokio::process::Command;
+
+use crate::{
+    commands::{
+        args::PolicyArgs,
+        child::{Endings, GRACE, command_code, end},
+    },
+    host::{
+        machine::{Host, Roots},
+        policy::Switch,
+    },
+    kernel::resolve,
+    model::policy::Policy,
+    output, say,
+};
+
+/// Shows, sets, or sets for the time of a command.
+pub fn run(args: &PolicyArgs) -> Result<ExitCode> {
+    let Some(policy) = &args.policy else {
+        return show().map(|()| ExitCode::SUCCESS);
+    };
+    let switch = Switch::of_host();
+    if args.command.is_empty() {
+        let before = switch.set_to_stay(policy)?;
+        output::print(&format!("{before} -> {policy}\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
+    runtime.block_on(async {
+        // Listening comes first: from here on a signal cannot end this process between switching and restoring.
+        let mut endings = Endings::new()?;
+        let restore = switch.set_for_a_while(policy)?;
+        let (program, arguments) = args.command.split_first().context("no command")?;
+        let mut child = Command::new(program).args(arguments).spawn().with_context(|| format!("run {program}"))?;
+        let (code, signal) = tokio::select! {
+            status = child.wait() => (command_code(status.context("wait for the command")?), None),
+            signal = endings.next() => {
+                // A recorder gives its own command some time, too.
+                end(&mut child, 5 * GRACE).await;
+                (ExitCode::FAILURE, Some(signal))
+            }
+        };
+        let before = restore.before().to_owned();
+        restore.restore()?;
+        if let Some(signal) = signal {
+            say!("ended by {signal}; policy {before} restored");
+        }
+        Ok(code)
+    })
+}
+
+fn show() -> Result<()> {
+    let roots = Roots::default();
+    let host = Host::gather(&roots);
+    let layout = resolve::layout(&roots.sys, host.vendor);
+    let soft = layout.is_ok_and(|l| l.config.get(tracer_common::Slot::VmcsSoftDisabled).is_some());
+    let policy = host.policy(soft);
+    let switchable = host.parameters.contains_key("preemption_timer_policy");
+    let note = match policy {
+        Policy::Unknown => "no kvm_intel, or it does not tell",
+        Policy::Off => "KVM does not use the preemption timer (preemption_timer=N)",
+        _ if switchable => "switchable: vmentry policy soft|hard",
+        _ => "not switchable: no companion patch (patches/README.md)",
+    };
+    output::print(&format!("{}\n", policy.name()))?;
+    say!("{note}");
+    Ok(())
+}

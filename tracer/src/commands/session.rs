@@ -1,0 +1,124 @@
+//! The steps that `record`, `live`, `ab`, `export`, `calibrate` and `check --overhead` share: is tracing possible here, which VMs are
+//! traced, and the header of a recording.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use tracer_common::{Config, Slot};
+
+use crate::{
+    commands::args::Targets,
+    host::{
+        clock::Anchor,
+        facts::{self, Facts},
+        machine::{Host, Roots},
+        vmm,
+    },
+    kernel::{kvm_module::Watch, layout::Layout, tracer::Options},
+    model::{
+        accounting::Accounting,
+        measurement::{Latency, PinSource},
+        vendor::Vendor,
+    },
+    recording::{FORMAT, Header, VERSION},
+};
+
+/// Facts and layout of this host, or all reasons why it cannot be traced, each with its fix. `command` is named in the error; `hint`
+/// follows it. With `ask_kvm`, a VM is made for a moment to ask KVM for its TSC frequency.
+pub(crate) fn traceable_host(command: &str, hint: &str, ask_kvm: bool) -> Result<(Facts, Layout)> {
+    let facts = facts::gather(ask_kvm);
+    if let Some(errors) = facts::errors(&facts.problems()) {
+        bail!("cannot {command} here:\n{errors}\n  'vmentry check' shows everything{hint}");
+    }
+    let layout = facts.layout.clone().context("no layout, and no error about it")?;
+    Ok((facts, layout))
+}
+
+/// Watches for the vendor's module being unloaded or replaced; none where the vendor has none.
+pub(crate) fn watch_module(host: &Host) -> Option<Watch> {
+    host.vendor.and_then(Vendor::module).map(|module| Watch::new(&Roots::default().sys, module))
+}
+
+/// Fails where the kernel's count of entries and the records that arrived disagree; `figures` names what must not be trusted then.
+pub(crate) fn ensure_exact(accounting: &Accounting, figures: &str) -> Result<()> {
+    ensure!(
+        accounting.exact,
+        "the kernel's count of entries and the delivered records disagree: do not trust {figures}, and report this as a bug"
+    );
+    Ok(())
+}
+
+/// The runtime of a command: one thread, with timers, signals and sockets.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")
+}
+
+/// Bytes of a CPU's ring.
+pub(crate) fn ring_bytes(kib: u32) -> Result<u32> {
+    kib.checked_mul(1024).with_context(|| format!("--ring-kib {kib}: too large"))
+}
+
+/// vCPU numbers to trace; none for all.
+pub(crate) fn selected_vcpus(targets: &Targets) -> Option<Vec<u32>> {
+    (!targets.vcpu.is_empty()).then(|| targets.vcpu.clone())
+}
+
+/// What a recording of this host begins with.
+pub(crate) fn header(facts: &Facts, layout: &Layout, options: &Options, interval: Duration) -> Header {
+    Header {
+        format: FORMAT.into(),
+        version: VERSION,
+        tool: format!("vmentry {}", env!("CARGO_PKG_VERSION")),
+        command: std::env::args().collect(),
+        label: None,
+        anchor: Anchor::now(),
+        interval_ns: interval.as_nanos() as u64,
+        ring_bytes: options.ring_bytes,
+        host: facts.host.clone(),
+        policy: facts.policy,
+        pin_writes_source: if options.exact_writes { PinSource::Tracepoint } else { pin_source(&layout.config) },
+        latency: Latency::Clean,
+        aggregation: options.aggregation,
+        timer: facts.timer.clone(),
+        tickless_cpus: facts.tickless_cpus.clone(),
+        stopwatch: options.stopwatch,
+        sites: options.sites.clone(),
+        missing: facts.missing.clone(),
+        experiment: None,
+        sources: Vec::new(),
+    }
+}
+
+/// What pin writes come from with these globals, without the companion patch.
+pub(crate) fn pin_source(config: &Config) -> PinSource {
+    match (config.get(Slot::VmxLoadedVmcs), config.get(Slot::VmcsPin)) {
+        (Some(_), Some(_)) => PinSource::Shadow,
+        _ => PinSource::None,
+    }
+}
+
+/// Processes to trace; none for all.
+pub(crate) fn selected_tgids(targets: &Targets) -> Result<Option<Vec<u32>>> {
+    let Targets { vm: names, pid: pids, .. } = targets;
+    if names.is_empty() && pids.is_empty() {
+        return Ok(None);
+    }
+    let mut tgids = Vec::new();
+    for pid in pids {
+        // A thread's id, as `top -H` shows it, stands for its process.
+        let process = vmm::read_process(Path::new("/proc"), *pid);
+        tgids.push(process.map_err(|_| anyhow!("--pid {pid}: there is no such process"))?.tgid);
+    }
+    let running = vmm::find_vms(Path::new("/proc"));
+    for name in names {
+        let of_name = running.iter().filter(|v| v.name == *name || v.process.tgid.to_string() == *name);
+        let before = tgids.len();
+        tgids.extend(of_name.map(|v| v.process.tgid));
+        if tgids.len() == before {
+            let known: Vec<_> = running.iter().map(|v| format!("{} (pid {})", v.name, v.process.tgid)).collect();
+            let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+            bail!("--vm {name}: no such VM is running (running: {known})");
+        }
+    }
+    Ok(Some(tgids))
+}

@@ -1,0 +1,88 @@
+//! A file of metrics for node_exporter's textfile collector, replaced in one step.
+
+use std::{
+    fs::{self, Permissions},
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{
+    exporter::Exporter,
+    text::{self, Dialect},
+};
+use crate::{output, say};
+
+/// A file for node_exporter.
+pub(crate) struct Textfile {
+    path: PathBuf,
+    /// in the same folder, so that it can take the file's place at once
+    draft: PathBuf,
+    /// what went wrong last
+    problem: Option<String>,
+}
+
+impl Textfile {
+    /// A file whose name ends in .prom; nothing is written yet.
+    pub(crate) fn new(path: &Path) -> Result<Self> {
+        let name = path.file_name().with_context(|| format!("--textfile {}: name a file", path.display()))?;
+        if path.extension().is_none_or(|e| e != "prom") {
+            bail!("--textfile {}: node_exporter reads only what ends in .prom", path.display());
+        }
+        let draft = format!(".{}.{}", name.to_string_lossy(), std::process::id());
+        Ok(Self { path: path.to_owned(), draft: path.with_file_name(draft), problem: None })
+    }
+
+    /// Replaces the file in one step. Neither it nor its draft is ever reached through a link.
+    pub(crate) fn write(&self, exporter: &Exporter) -> Result<()> {
+        let failed = || format!("write {}", self.path.display());
+        let text = text::encode(&exporter.families(), Dialect::Classic);
+        // Left behind by a process of the same number that was killed.
+        let _ = fs::remove_file(&self.draft);
+        let mut file = output::create_new(&self.draft).with_context(failed)?;
+        let written = file
+            .write_all(text.as_bytes())
+            // Whoever runs node_exporter reads it, whatever this process's umask is.
+            .and_then(|()| file.set_permissions(Permissions::from_mode(0o644)))
+            .and_then(|()| fs::rename(&self.draft, &self.path));
+        if written.is_err() {
+            let _ = fs::remove_file(&self.draft);
+        }
+        written.with_context(failed)
+    }
+
+    /// A full disk may be emptied again: says each problem once, and goes on.
+    pub(crate) fn try_write(&mut self, exporter: &Exporter) {
+        let problem = self.write(exporter).err().map(|e| format!("{e:#}"));
+        if let Some(problem) = problem.as_ref().filter(|p| self.problem.as_ref() != Some(p)) {
+            say!("{problem}");
+        }
+        self.problem = problem;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::exporter::tests::exporter, *};
+
+    #[test]
+    fn a_textfile_is_replaced_at_once_and_through_no_link() {
+        let dir = std::env::temp_dir().join(format!("vmentry-textfile-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (file, secret) = (dir.join("vmentry.prom"), dir.join("secret"));
+        fs::write(&secret, "secret").unwrap();
+        std::os::unix::fs::symlink(&secret, &file).unwrap();
+        let textfile = Textfile::new(&file).unwrap();
+        std::os::unix::fs::symlink(&secret, &textfile.draft).unwrap();
+        textfile.write(&exporter(&[])).unwrap();
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains("vmentry_ring_entries_total 0\n") && !text.contains("process_"), "{text}");
+        assert_eq!(fs::symlink_metadata(&file).unwrap().permissions().mode() & 0o7777, 0o644);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2, "no draft is left");
+        assert!(Textfile::new(Path::new("/tmp/vmentry.txt")).is_err());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
