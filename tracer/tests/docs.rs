@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -47,7 +46,8 @@ fn every_command_in_the_examples_is_one_of_the_program() {
         let found = invocations(&page.text);
         checked += found.len();
         for (line, invocation) in found {
-            let complaints = invocation.unknown(|sub| help.entry(sub.to_owned()).or_insert_with(|| help_of(sub)).clone());
+            let complaints =
+                invocation.unknown(|sub| help.entry(sub.to_owned()).or_insert_with(|| help_of(sub)).clone());
             faults.extend(page.faults(complaints.into_iter().map(|text| (line, text)).collect()));
         }
     }
@@ -149,26 +149,42 @@ fn is_only_a_link(line: &str) -> bool {
         || rest.strip_prefix('(').and_then(|target| target.strip_suffix(')')).is_some_and(is_target)
 }
 
+/// Prose between code fences, paragraph by paragraph, in pieces: code spans (true) and the text between them. A piece has
+/// the number of the line in which it begins.
+fn prose(text: &str) -> Vec<(usize, bool, String)> {
+    let mut pieces: Vec<(usize, bool, String)> = Vec::new();
+    let mut is_code = false;
+    for line in lines(text) {
+        let is_row = line.text.trim_start().starts_with('|');
+        if line.fence.is_some() || line.text.trim().is_empty() || is_row {
+            is_code = false;
+        }
+        for (at, part) in line.text.split('`').enumerate().filter(|_| line.fence.is_none()) {
+            is_code ^= at > 0;
+            match pieces.last_mut() {
+                Some((_, true, span)) if is_code && at == 0 => *span += &format!(" {}", part.trim_start()),
+                _ => pieces.push((line.number, is_code, part.to_owned())),
+            }
+        }
+    }
+    pieces
+}
+
 /// Links outside of examples whose target is a path that `exists` denies.
 fn broken_links(text: &str, exists: impl Fn(&str) -> bool) -> Vec<(usize, String)> {
     let mut broken = Vec::new();
-    for line in lines(text).iter().filter(|line| line.fence.is_none()) {
-        let prose = without_code(line.text);
+    for (line, _, prose) in prose(text).iter().filter(|(_, is_code, _)| !is_code) {
         let inline = prose.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next());
         let defined = prose.trim_start().strip_prefix('[').and_then(|rest| rest.split_once("]: "));
         for link in inline.chain(defined.map(|(_, target)| target.trim())) {
             let path = link.split('#').next().unwrap_or_default();
             let is_relative = !path.is_empty() && !path.contains("://") && !path.starts_with("mailto:");
             if is_relative && !exists(path) {
-                broken.push((line.number, format!("no such file: {path}")));
+                broken.push((*line, format!("no such file: {path}")));
             }
         }
     }
     broken
-}
-
-fn without_code(line: &str) -> String {
-    line.split('`').step_by(2).collect::<Vec<_>>().join("``")
 }
 
 /// `vmentry` as an example calls it.
@@ -218,35 +234,29 @@ fn listed_flags(help: &str) -> Vec<String> {
 }
 
 /// The calls of `vmentry` in fences and in inline code that begins with it. A fence marked `text` is output; in one marked
-/// `console`, commands begin with `$ `.
+/// `console`, commands begin with `$ `. A line that ends in a backslash goes on in the next.
 fn invocations(text: &str) -> Vec<(usize, Invocation)> {
-    let lines = lines(text);
-    let mut found = Vec::new();
-    let mut command = String::new();
-    for (at, line) in lines.iter().enumerate() {
-        let Some(info) = line.fence else {
-            let spans = line.text.split('`').skip(1).step_by(2).filter(|span| span.starts_with("vmentry "));
-            found.extend(spans.flat_map(calls).map(|call| (line.number, call)));
-            continue;
+    let spans = prose(text).into_iter().filter(|(_, is_code, span)| *is_code && span.starts_with("vmentry "));
+    let mut commands: Vec<_> = spans.map(|(number, _, span)| (number, span)).collect();
+    let mut goes_on = false;
+    for Line { number, text, fence } in lines(text) {
+        let code = match fence {
+            None | Some("text") => continue,
+            Some("console") if !goes_on => text.strip_prefix("$ "),
+            Some(_) => Some(text),
         };
-        let is_session = info == "console";
-        let code = match line.text.strip_prefix("$ ") {
-            _ if info == "text" => continue,
-            Some(code) => code,
-            None if is_session && command.is_empty() => continue,
-            None => line.text,
-        };
-        let goes_on = lines.get(at + 1).is_some_and(|next| next.fence.is_some());
-        match code.strip_suffix('\\').filter(|_| goes_on) {
-            Some(part) => command += part,
-            None => {
-                let _ = write!(command, "{code}");
-                found.extend(calls(&command).into_iter().map(|call| (line.number, call)));
-                command.clear();
-            }
+        let Some(code) = code else { continue };
+        match commands.last_mut() {
+            Some((_, command)) if goes_on => *command += code,
+            _ => commands.push((number, code.to_owned())),
+        }
+        goes_on = false;
+        if let Some((_, command)) = commands.last_mut().filter(|_| code.ends_with('\\')) {
+            goes_on = true;
+            command.pop();
         }
     }
-    found
+    commands.iter().flat_map(|(number, command)| calls(command).into_iter().map(|call| (*number, call))).collect()
 }
 
 /// The calls of `vmentry` in a shell line: at its beginning, and after `sudo`, `--`, `&&`, `;` and `|`.
@@ -306,7 +316,7 @@ mod tests {
     const HELP: &str = "Does it.\n\nUsage: vmentry [COMMAND]\n\nCommands:\n  record  Record it\n  policy  Switch it\n\n\
         Options:\n  -o, --output <FILE>  File, not --input\n      --by <DIM,..>  Rows\n  -h, --help  Print help\n";
 
-    fn numbers(found: Vec<(usize, String)>) -> Vec<usize> {
+    fn numbers<T>(found: Vec<(usize, T)>) -> Vec<usize> {
         found.into_iter().map(|(line, _)| line).collect()
     }
 
@@ -342,21 +352,25 @@ mod tests {
     #[test]
     fn a_link_to_a_missing_file_is_found() {
         let text = "[a](there.md), [b](gone.md#part), [c](docs/gone.md \"title\")\n\n[d]: gone.png\n[e](#part) \
-                    [f](https://example.org/gone)\n`[g](gone.md)`\n```\n[h](gone.md)\n```\n";
+                    [f](https://example.org/gone)\n`[g](gone.md)`\n\n`code\n[i](gone.md)` [j](gone.md)\n```\n[h](gone.md)\n```\n";
         let broken = broken_links(text, |path| path == "there.md");
-        let expected = [(1, "gone.md"), (1, "docs/gone.md"), (3, "gone.png")];
+        let expected = [(1, "gone.md"), (1, "docs/gone.md"), (3, "gone.png"), (8, "gone.md")];
         assert_eq!(broken, expected.map(|(line, path)| (line, format!("no such file: {path}"))));
     }
 
     #[test]
     fn a_command_or_flag_that_the_help_lacks_is_found() {
         assert_eq!(unknown("```\nvmentry recrd -o a\n```\n"), ["vmentry has no command 'recrd'"]);
-        assert_eq!(unknown("```\nsudo vmentry record --out=a -x\n```\n"), [
-            "'vmentry record' has no --out",
-            "'vmentry record' has no -x"
-        ]);
+        assert_eq!(
+            unknown("```\nsudo vmentry record --out=a -x\n```\n"),
+            ["'vmentry record' has no --out", "'vmentry record' has no -x"]
+        );
         assert_eq!(unknown("```\nvmentry record --input\n```\n"), ["'vmentry record' has no --input"]);
         assert_eq!(unknown("use `vmentry record --gone`, or not\n"), ["'vmentry record' has no --gone"]);
+        assert_eq!(
+            unknown("`a` or `vmentry record\n--gone`, not `vmentry-x --gone`"),
+            ["'vmentry record' has no --gone"]
+        );
         assert_eq!(unknown("```\nvmentry record --output a --by vm -h\n```\n"), [""; 0]);
     }
 
@@ -375,6 +389,12 @@ mod tests {
         ] {
             assert_eq!(unknown(&format!("```\n{line}\n```\n")).len(), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_fault_is_reported_with_the_line_in_which_its_command_begins() {
+        let text = "`vmentry gone`\n\n```\ntrue\nvmentry record \\\n  --gone\nvmentry gone\n```\n";
+        assert_eq!(numbers(invocations(text)), [1, 5, 7]);
     }
 
     #[test]
