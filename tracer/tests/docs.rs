@@ -28,11 +28,16 @@ fn every_page_that_is_exempt_from_wrapping_needs_it() {
 }
 
 #[test]
-fn every_relative_link_points_to_a_file() {
+fn every_relative_link_points_to_a_file_and_a_heading_of_it() {
     let mut faults = Vec::new();
     for page in pages() {
         let folder = page.path.parent().unwrap_or(Path::new("")).to_owned();
-        faults.extend(page.faults(broken_links(&page.text, |target| folder.join(target).exists())));
+        let headings = |path: &str| match path {
+            "" => Some(headings(&page.text)),
+            path if path.ends_with(".md") => fs::read_to_string(folder.join(path)).ok().map(|text| headings(&text)),
+            path => folder.join(path).exists().then(Vec::new),
+        };
+        faults.extend(page.faults(broken_links(&page.text, headings)));
     }
     no_faults(faults);
 }
@@ -136,7 +141,8 @@ fn long_lines(text: &str) -> Vec<(usize, String)> {
         .collect()
 }
 
-/// Whether a line has nothing but one link: a URL, `<URL>`, `[text](target)` or `[name]: target`, as a list item or not.
+/// Whether a line has nothing but one link: a URL, `<URL>`, `[text](target)` or `[name]: target`, as a list item or
+/// not.
 fn is_only_a_link(line: &str) -> bool {
     let line = line.trim().trim_start_matches(['-', '*', '+']).trim_start().trim_end_matches(['.', ',', ';', ':']);
     let is_target = |s: &str| !s.is_empty() && !s.contains(char::is_whitespace);
@@ -149,8 +155,8 @@ fn is_only_a_link(line: &str) -> bool {
         || rest.strip_prefix('(').and_then(|target| target.strip_suffix(')')).is_some_and(is_target)
 }
 
-/// Prose between code fences, paragraph by paragraph, in pieces: code spans (true) and the text between them. A piece has
-/// the number of the line in which it begins.
+/// Prose between code fences, paragraph by paragraph, in pieces: code spans (true) and the text between them. A piece
+/// has the number of the line in which it begins.
 fn prose(text: &str) -> Vec<(usize, bool, String)> {
     let mut pieces: Vec<(usize, bool, String)> = Vec::new();
     let mut is_code = false;
@@ -170,17 +176,34 @@ fn prose(text: &str) -> Vec<(usize, bool, String)> {
     pieces
 }
 
-/// Links outside of examples whose target is a path that `exists` denies.
-fn broken_links(text: &str, exists: impl Fn(&str) -> bool) -> Vec<(usize, String)> {
+/// The anchors of a page's headings: lower case, dashes for spaces, other punctuation left out.
+fn headings(text: &str) -> Vec<String> {
+    let lines = lines(text).into_iter().filter(|line| line.fence.is_none() && line.text.starts_with('#'));
+    let anchor = |title: &str| -> String {
+        let kept = title.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect::<String>().to_lowercase()
+    };
+    lines.map(|line| anchor(line.text.trim_start_matches('#').trim())).collect()
+}
+
+/// Relative links outside of examples to no file, or to no heading of it. `headings` of a path: none for a missing
+/// file; of "", those of the page itself.
+fn broken_links(text: &str, headings: impl Fn(&str) -> Option<Vec<String>>) -> Vec<(usize, String)> {
     let mut broken = Vec::new();
     for (line, _, prose) in prose(text).iter().filter(|(_, is_code, _)| !is_code) {
         let inline = prose.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next());
         let defined = prose.trim_start().strip_prefix('[').and_then(|rest| rest.split_once("]: "));
         for link in inline.chain(defined.map(|(_, target)| target.trim())) {
-            let path = link.split('#').next().unwrap_or_default();
-            let is_relative = !path.is_empty() && !path.contains("://") && !path.starts_with("mailto:");
-            if is_relative && !exists(path) {
-                broken.push((*line, format!("no such file: {path}")));
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            if path.contains("://") || path.starts_with("mailto:") {
+                continue;
+            }
+            match headings(path) {
+                None => broken.push((*line, format!("no such file: {path}"))),
+                Some(known) if !anchor.is_empty() && !known.iter().any(|heading| heading == anchor) => {
+                    broken.push((*line, format!("no such heading: {link}")));
+                }
+                Some(_) => {}
             }
         }
     }
@@ -233,8 +256,8 @@ fn listed_flags(help: &str) -> Vec<String> {
         .collect()
 }
 
-/// The calls of `vmentry` in fences and in inline code that begins with it. A fence marked `text` is output; in one marked
-/// `console`, commands begin with `$ `. A line that ends in a backslash goes on in the next.
+/// The calls of `vmentry` in fences and in inline code that begins with it. A fence marked `text` is output; in one
+/// marked `console`, commands begin with `$ `. A line that ends in a backslash goes on in the next.
 fn invocations(text: &str) -> Vec<(usize, Invocation)> {
     let spans = prose(text).into_iter().filter(|(_, is_code, span)| *is_code && span.starts_with("vmentry "));
     let mut commands: Vec<_> = spans.map(|(number, _, span)| (number, span)).collect();
@@ -351,11 +374,20 @@ mod tests {
 
     #[test]
     fn a_link_to_a_missing_file_is_found() {
-        let text = "[a](there.md), [b](gone.md#part), [c](docs/gone.md \"title\")\n\n[d]: gone.png\n[e](#part) \
-                    [f](https://example.org/gone)\n`[g](gone.md)`\n\n`code\n[i](gone.md)` [j](gone.md)\n```\n[h](gone.md)\n```\n";
-        let broken = broken_links(text, |path| path == "there.md");
+        let text = "[a](there.md), [b](gone.md#part), [c](docs/gone.md \"title\")\n\n[d]: gone.png\n\
+                    [f](https://example.org/gone#part)\n`[g](gone.md)`\n\n\
+                    `code\n[i](gone.md)` [j](gone.md)\n```\n[h](gone.md)\n```\n";
+        let broken = broken_links(text, |path| (path == "there.md").then(Vec::new));
         let expected = [(1, "gone.md"), (1, "docs/gone.md"), (3, "gone.png"), (8, "gone.md")];
         assert_eq!(broken, expected.map(|(line, path)| (line, format!("no such file: {path}"))));
+    }
+
+    #[test]
+    fn a_link_to_a_missing_heading_is_found() {
+        let text = "# A/B: `is` it so?\n\n[a](#ab-is-it-so) [b](#gone) [c](x.md#two-words) [d](x.md#gone) [e](x.md)\n";
+        let broken = broken_links(text, |path| Some(headings(if path.is_empty() { text } else { "## Two words\n" })));
+        assert_eq!(broken, ["#gone", "x.md#gone"].map(|link| (3, format!("no such heading: {link}"))));
+        assert_eq!(headings("```\n# comment\n```\n"), [""; 0]);
     }
 
     #[test]
