@@ -451,7 +451,11 @@ fn what_the_programs_count_themselves_is_what_records_tell() {
     let of = |vcpu, reason| {
         let series = seen.iter().filter(|g| g.whose.vcpu == vcpu && g.outline.reason() == Some(reason));
         series.fold((0, 0, 0), |sum, g| {
-            (sum.0 + g.series.entries(), sum.1 + g.series.exit_to_entry.count(), sum.2 + g.series.pin_writes.sum())
+            (
+                sum.0 + g.series.entries(),
+                sum.1 + g.series[Figure::ExitToEntry].count(),
+                sum.2 + g.series[Figure::PinWrites].sum(),
+            )
         })
     };
     // 0, 14, .. 84 and 7, 21, .. 91 end in timer exits; the last round of each vCPU has no entry after it.
@@ -464,7 +468,7 @@ fn what_the_programs_count_themselves_is_what_records_tell() {
     bed.tracer
         .tallies()
         .unwrap()
-        .take(|g| grown.push((g.outline.reason(), g.series.entries(), g.series.exit_to_entry.count())));
+        .take(|g| grown.push((g.outline.reason(), g.series.entries(), g.series[Figure::ExitToEntry].count())));
     assert_eq!(grown, [(Some(10), 1, 1)], "only what has come since");
 }
 

@@ -12,7 +12,7 @@ use tracer_common::{
 
 use crate::{
     kernel::ring::Mapping,
-    model::{histogram::Histogram, interval::Series},
+    model::{figures::Figure, histogram::Histogram, interval::Series},
 };
 
 /// The map of tallies, and what was read of it.
@@ -92,8 +92,13 @@ impl Tallies {
             let exit_to_entry = grown(at + offset_of!(Tally, exit_to_entry), &mut seen.exit_to_entry, BUCKETS, middle);
             let pin_writes = grown(at + offset_of!(Tally, pin_writes), &mut seen.pin_writes, 4, |writes| writes as u64);
             let immediate = outline.timer_cause() == Some(TimerCause::Immediate);
-            let transition = if immediate { entry_to_exit.clone() } else { Histogram::default() };
-            let series = Series { entry_to_exit, exit_to_entry, pin_writes, transition };
+            let series = Series::from_fn(|figure| match figure {
+                Figure::EntryToExit => entry_to_exit.clone(),
+                Figure::ExitToEntry => exit_to_entry.clone(),
+                Figure::PinWrites => pin_writes.clone(),
+                Figure::Transition if immediate => entry_to_exit.clone(),
+                Figure::Transition => Histogram::default(),
+            });
             f(Growth { whose: self.whose_at(at), outline, series });
         }
     }

@@ -7,7 +7,8 @@ use rustc_hash::FxHashMap;
 use tracer_common::{Event, Flags, Outline, tally::what};
 
 use crate::model::{
-    histogram::{Growing, Histogram},
+    figures::Figure,
+    histogram::{Histogram, RunningHistogram},
     interval::{Interval, Key, MAX_SERIES, Series, Vm},
 };
 
@@ -18,7 +19,7 @@ const HINT_BITS: u32 = 13;
 const FEW_WRITES: usize = 4;
 
 /// What is gathered.
-pub struct Gathering {
+pub struct Accumulator {
     /// counts, and what was there before; its series are complete only after [`Self::finish`]
     pub interval: Interval,
     series: Vec<Live>,
@@ -51,14 +52,14 @@ impl Place {
 /// A series that grows.
 struct Live {
     place: Place,
-    entry_to_exit: Growing,
-    exit_to_entry: Growing,
+    entry_to_exit: RunningHistogram,
+    exit_to_entry: RunningHistogram,
     few_writes: [u64; FEW_WRITES],
     many_writes: Histogram,
-    transition: Growing,
+    transition: RunningHistogram,
 }
 
-impl Gathering {
+impl Accumulator {
     /// Goes on with an interval.
     pub fn of(interval: Interval) -> Self {
         Self {
@@ -117,12 +118,11 @@ impl Gathering {
             for (writes, n) in live.few_writes.into_iter().enumerate() {
                 pin_writes.record_n(writes as u64, n);
             }
-            let series = Series {
-                entry_to_exit: live.entry_to_exit.finish(),
-                exit_to_entry: live.exit_to_entry.finish(),
-                pin_writes,
-                transition: live.transition.finish(),
-            };
+            let mut series = Series::default();
+            series[Figure::EntryToExit] = live.entry_to_exit.finish();
+            series[Figure::ExitToEntry] = live.exit_to_entry.finish();
+            series[Figure::PinWrites] = pin_writes;
+            series[Figure::Transition] = live.transition.finish();
             match self.interval.series.entry(live.place.key()) {
                 Entry::Vacant(place) => {
                     place.insert(series);
@@ -159,11 +159,11 @@ impl Gathering {
         self.places.insert(place, at);
         self.series.push(Live {
             place,
-            entry_to_exit: Growing::default(),
-            exit_to_entry: Growing::default(),
+            entry_to_exit: RunningHistogram::default(),
+            exit_to_entry: RunningHistogram::default(),
             few_writes: [0; FEW_WRITES],
             many_writes: Histogram::default(),
-            transition: Growing::default(),
+            transition: RunningHistogram::default(),
         });
         Some(at)
     }

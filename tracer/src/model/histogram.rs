@@ -139,7 +139,7 @@ impl Histogram {
 }
 
 /// A histogram to which values come: with few of them as small as they need, with many as quick as can be.
-pub enum Growing {
+pub enum RunningHistogram {
     /// fewer than [`MANY`]
     Few(Histogram),
     /// or more
@@ -149,13 +149,13 @@ pub enum Growing {
 /// Values from which on memory is spent for speed (benches/collect.rs: with thousands of small series it would cost speed).
 const MANY: u64 = 4096;
 
-impl Default for Growing {
+impl Default for RunningHistogram {
     fn default() -> Self {
         Self::Few(Histogram::default())
     }
 }
 
-impl Growing {
+impl RunningHistogram {
     /// Counts one value.
     #[inline]
     pub fn record(&mut self, value: u64) {
@@ -321,7 +321,7 @@ mod tests {
     fn a_growing_histogram_counts_the_same() {
         let values: Vec<_> = values(11, 5000).into_iter().chain([0, u64::MAX, u64::MAX, 1 << 63]).collect();
         for n in [0, 1, MANY as usize - 1, MANY as usize, MANY as usize + 1, values.len()] {
-            let mut growing = Growing::default();
+            let mut growing = RunningHistogram::default();
             values[..n].iter().for_each(|&v| growing.record(v));
             assert_eq!(growing.finish(), of(&values[..n]), "{n} values");
         }

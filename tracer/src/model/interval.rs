@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     hash::{Hash, Hasher},
+    ops::{Index, IndexMut},
     sync::Arc,
 };
 
@@ -17,7 +18,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     kernel::vmwrite_sites::MAX_SITES,
-    model::{accumulator::Gathering, histogram::Histogram},
+    model::{accumulator::Accumulator, figures::Figure, histogram::Histogram},
 };
 
 /// Series that one interval may hold; entries beyond are counted in [`Totals::not_kept`].
@@ -71,19 +72,27 @@ impl Default for Key {
     }
 }
 
-/// Distributions of the entries of one key.
+/// The distributions of the entries of one key, one a [`Figure`], empty where nothing is known.
+///
+/// The count of [`Figure::EntryToExit`] is the number of entries. [`Figure::ExitToEntry`] has as many values as these entries' exits were
+/// followed by another entry; [`Figure::Transition`] those of immediate timer exits, or with the stopwatch all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Series {
-    /// ns from kvm_entry to kvm_exit; its count is the number of entries
-    pub entry_to_exit: Histogram,
-    /// ns from the kvm_exit of such a round to the vCPU's next kvm_entry: the host's handling of that exit; as many as were
-    /// followed by an entry
-    pub exit_to_entry: Histogram,
-    /// pin-control writes per entry; empty where they are not known
-    pub pin_writes: Histogram,
-    /// ns of VM entry and VM exit without guest time, of the entries where it is known: those that were forced to exit at once, or,
-    /// with the companion patch's stopwatch, all
-    pub transition: Histogram,
+    distributions: [Histogram; Figure::ALL.len()],
+}
+
+impl Index<Figure> for Series {
+    type Output = Histogram;
+
+    fn index(&self, figure: Figure) -> &Histogram {
+        &self.distributions[figure as usize]
+    }
+}
+
+impl IndexMut<Figure> for Series {
+    fn index_mut(&mut self, figure: Figure) -> &mut Histogram {
+        &mut self.distributions[figure as usize]
+    }
 }
 
 /// A virtual machine.
@@ -251,11 +260,11 @@ impl Interval {
         Self { start_ns, ..Self::default() }
     }
 
-    /// Takes one event in; where there are many, [`Gathering`] does.
+    /// Takes one event in; where there are many, [`Accumulator`] does.
     pub fn record(&mut self, event: &Event, vm: &Arc<Vm>) {
-        let mut gathering = Gathering::of(std::mem::take(self));
-        gathering.record(event, vm);
-        *self = gathering.finish();
+        let mut accumulator = Accumulator::of(std::mem::take(self));
+        accumulator.record(event, vm);
+        *self = accumulator.finish();
     }
 
     /// Adds to a series, which introduces its VM.
@@ -283,17 +292,21 @@ impl Interval {
 }
 
 impl Series {
+    /// With a distribution of each figure.
+    pub fn from_fn(distribution: impl FnMut(Figure) -> Histogram) -> Self {
+        Self { distributions: Figure::ALL.map(distribution) }
+    }
+
     /// Adds another's values.
     pub fn merge(&mut self, other: &Series) {
-        self.entry_to_exit.merge(&other.entry_to_exit);
-        self.exit_to_entry.merge(&other.exit_to_entry);
-        self.pin_writes.merge(&other.pin_writes);
-        self.transition.merge(&other.transition);
+        for (mine, theirs) in self.distributions.iter_mut().zip(&other.distributions) {
+            mine.merge(theirs);
+        }
     }
 
     /// Number of entries.
     pub fn entries(&self) -> u64 {
-        self.entry_to_exit.count()
+        self[Figure::EntryToExit].count()
     }
 }
 
@@ -398,8 +411,8 @@ pub mod tests {
         i.record(&Event { previous, ..event(0, 10, 5, 1) }, &vm(0));
         let of = |reason| i.series.iter().find(|(k, _)| k.reason == Some(reason)).unwrap();
         let (cpuid, hlt) = (of(10), of(12));
-        assert_eq!((cpuid.0.entry, cpuid.1.entries(), cpuid.1.exit_to_entry.count()), (EntryKind::Dirty, 1, 0));
-        assert_eq!((hlt.0.entry, hlt.1.entries(), hlt.1.exit_to_entry.count()), (EntryKind::Clean, 0, 1));
+        assert_eq!((cpuid.0.entry, cpuid.1.entries(), cpuid.1[Figure::ExitToEntry].count()), (EntryKind::Dirty, 1, 0));
+        assert_eq!((hlt.0.entry, hlt.1.entries(), hlt.1[Figure::ExitToEntry].count()), (EntryKind::Clean, 0, 1));
     }
 
     fn interval(start: u64, events: &[Event]) -> Interval {
@@ -419,7 +432,7 @@ pub mod tests {
         let (key, series) = i.series.iter().next().unwrap();
         assert_eq!((key.level, key.reason, key.entry), (Level::Unknown, None, EntryKind::Unknown));
         assert_eq!(series.entries(), 1);
-        assert_eq!((series.exit_to_entry.count(), series.pin_writes.count()), (0, 0));
+        assert_eq!((series[Figure::ExitToEntry].count(), series[Figure::PinWrites].count()), (0, 0));
     }
 
     #[test]
@@ -432,7 +445,7 @@ pub mod tests {
         i.record(&Event { flags: immediate.flags | Flags::IMMEDIATE, ..immediate }, &vm(0));
         let of = |reason, entry, cause| {
             let key = i.series.keys().find(|k| (k.reason, k.entry, k.cause) == (Some(reason), entry, cause)).unwrap();
-            i.series[key].transition.max()
+            i.series[key][Figure::Transition].max()
         };
         assert_eq!(of(10, EntryKind::Clean, None), None);
         assert_eq!(of(10, EntryKind::Dirty, None), Some(300));

@@ -32,6 +32,7 @@ use crate::{
     kernel::vmwrite_sites::Site,
     model::{
         accounting::Accounting,
+        figures::Figure,
         histogram::{DIGITS, Histogram},
         interval::{EntryKind, Interval, Key, Level, MAX_SERIES, Series, Totals, Vm},
         measurement::{Aggregation, Latency, PinSource, Stopwatch, Timer},
@@ -216,13 +217,7 @@ enum Note {
     End(End),
 }
 
-const FIGURES: [&str; 4] = ["entry_to_exit_ns", "exit_to_entry_ns", "pin_writes", "transition_ns"];
-
-fn figures(series: &Series) -> [&Histogram; 4] {
-    [&series.entry_to_exit, &series.exit_to_entry, &series.pin_writes, &series.transition]
-}
-
-fn tag(key: &Key, figure: &str) -> String {
+fn tag(key: &Key, figure: Figure) -> String {
     let isa = match key.isa {
         Isa::Vmx => "vmx",
         Isa::Svm => "svm",
@@ -239,10 +234,10 @@ fn tag(key: &Key, figure: &str) -> String {
     if let Some(cause) = key.cause {
         tag += &format!("cause={};", cause.name());
     }
-    tag + "figure=" + figure
+    tag + "figure=" + figure.name()
 }
 
-fn parse_tag(tag: &str) -> Option<(Key, &str)> {
+fn parse_tag(tag: &str) -> Option<(Key, Figure)> {
     let mut key = Key {
         vm: 0,
         vcpu: 0,
@@ -271,7 +266,7 @@ fn parse_tag(tag: &str) -> Option<(Key, &str)> {
             "reason" => key.reason = Some(value.parse().ok()?),
             "entry" => key.entry = EntryKind::parse(value)?,
             "cause" => key.cause = Some(TimerCause::ALL.into_iter().find(|c| c.name() == value)?),
-            "figure" => figure = Some(value),
+            "figure" => figure = Some(Figure::parse(value)?),
             // A later version of the format may tell series further apart: it must raise VERSION then.
             _ => return None,
         }
@@ -326,7 +321,8 @@ impl<W: Write> Writer<W> {
         let ordered: BTreeMap<_, _> = interval.series.iter().collect();
         let mut log = IntervalLogWriterBuilder::new().begin_log_with(&mut text, &mut self.serializer)?;
         for (key, series) in ordered {
-            for (figure, histogram) in FIGURES.into_iter().zip(figures(series)) {
+            for figure in Figure::ALL {
+                let histogram = &series[figure];
                 if histogram.count() == 0 {
                     continue;
                 }
@@ -474,7 +470,7 @@ impl<R: BufRead> Reader<R> {
             }
             let done = self.take(&text, &mut interval).with_context(|| format!("line {} is damaged", self.line))?;
             if done {
-                let odd = |s: &Series| s.pin_writes.count() > s.entries();
+                let odd = |s: &Series| s[Figure::PinWrites].count() > s.entries();
                 if interval.series.values().any(odd) {
                     bail!("the interval that ends in line {} is damaged: more pin writes than entries", self.line);
                 }
@@ -527,15 +523,9 @@ impl<R: BufRead> Reader<R> {
             bail!("more than {MAX_SERIES} series in an interval");
         }
         let series = interval.series.entry(key).or_default();
-        let histogram = match figure {
-            "entry_to_exit_ns" => &mut series.entry_to_exit,
-            "exit_to_entry_ns" => &mut series.exit_to_entry,
-            "pin_writes" => &mut series.pin_writes,
-            "transition_ns" => &mut series.transition,
-            other => bail!("unknown figure '{other}'"),
-        };
+        let histogram = &mut series[figure];
         let (sum, buckets) = hdr::decode_into(&bytes, histogram).context("decode a histogram")?;
-        if figure == "pin_writes" && histogram.max() > Some(u8::MAX.into()) {
+        if figure == Figure::PinWrites && histogram.max() > Some(u8::MAX.into()) {
             bail!("more pin writes of an entry than are counted");
         }
         self.buckets += buckets;
@@ -699,9 +689,10 @@ pub mod tests {
             entry: EntryKind::Dirty,
             cause: Some(TimerCause::Spurious),
         };
-        assert_eq!(parse_tag(&tag(&key, "pin_writes")), Some((key, "pin_writes")));
+        assert_eq!(parse_tag(&tag(&key, Figure::PinWrites)), Some((key, Figure::PinWrites)));
         let unknown = Key { reason: None, cause: None, ..key };
-        assert_eq!(parse_tag(&tag(&unknown, "x")), Some((unknown, "x")));
-        assert_eq!(parse_tag("vm=1;color=red;figure=x"), None);
+        assert_eq!(parse_tag(&tag(&unknown, Figure::Transition)), Some((unknown, Figure::Transition)));
+        assert_eq!(parse_tag("vm=1;color=red;figure=pin_writes"), None);
+        assert_eq!(parse_tag("vm=1;figure=x"), None);
     }
 }
