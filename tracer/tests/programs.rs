@@ -15,7 +15,10 @@ use tracer_common::{
 };
 use vmentry::{
     kernel::{layout::ExitArguments, tracer::Options},
-    model::measurement::{Aggregation, Stopwatch},
+    model::{
+        figures::Figure,
+        measurement::{Aggregation, Stopwatch},
+    },
 };
 
 fn bed() -> Bed {
