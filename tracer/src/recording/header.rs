@@ -15,7 +15,7 @@ use crate::{
 
 /// Value of [`Header::format`].
 pub const FORMAT: &str = "vmentry-recording";
-/// Version this program writes; it reads no later one. 2 has the figure `transition_ns`, which readers of 1 refuse.
+/// Version that this program writes, and the highest that it reads. 2 added the figure `transition_ns`, which readers of 1 refuse.
 pub const VERSION: u32 = 2;
 
 /// First line of a recording.
@@ -29,11 +29,11 @@ pub struct Header {
     pub tool: String,
     /// the recorder's command line
     pub command: Vec<String>,
-    /// what the user called it
+    /// `--label`
     pub label: Option<String>,
     /// the same moment on CLOCK_MONOTONIC and on the wall
     pub anchor: Anchor,
-    /// length of an interval that was asked for, ns
+    /// requested length of an interval, ns
     pub interval_ns: u64,
     /// bytes of one CPU's ring
     pub ring_bytes: u32,
@@ -43,64 +43,64 @@ pub struct Header {
     pub policy: Policy,
     /// source of `pin_writes`
     pub pin_writes_source: PinSource,
-    /// what the latencies are worth
+    /// whether guest and host times are disturbed by hooks
     #[serde(default)]
     pub latency: Latency,
     /// where entries were counted
     #[serde(default, skip_serializing_if = "Aggregation::is_usual")]
     pub aggregation: Aggregation,
-    /// the preemption timer; none without VMX
+    /// the VMX-preemption timer; none without VMX
     #[serde(default)]
     pub timer: Option<Timer>,
     /// CPUs without a periodic tick, as in nohz_full
     #[serde(default)]
     pub tickless_cpus: String,
-    /// the stopwatch that `transition_ns` comes from; none where it is that of entries that were forced to exit at once
+    /// the stopwatch, where it was on; without it, `transition_ns` is known of immediate timer exits only
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopwatch: Option<Stopwatch>,
-    /// VMWRITE sites of the pin controls that were counted
+    /// the VMWRITE sites that kprobes counted
     #[serde(default)]
     pub sites: Vec<Site>,
-    /// what this kernel does not tell: field and what is n/a without it
+    /// fields that this kernel does not have, each with the figures that are n/a without it
     pub missing: Vec<String>,
-    /// the experiment that this is a recording of; none of an ordinary one
+    /// the experiment of `vmentry ab` that this records; none otherwise
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<Experiment>,
-    /// the recordings that this one is a merge of; empty of an ordinary one. What they differ in is told by their own headers
+    /// the merged recordings with their own headers; empty unless this is a merge
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Provenance>,
 }
 
 impl Header {
-    /// Where `transition_ns` comes from: "stopwatch", or "immediate" for that of entries that were forced to exit at once.
+    /// Source of `transition_ns`: "stopwatch", or "immediate" for immediate timer exits.
     pub fn transition_source(&self) -> &'static str {
         if self.stopwatch.is_some() { "stopwatch" } else { "immediate" }
     }
 }
 
-/// Two settings of the host, by turns.
+/// An experiment: two settings of the host, alternately.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Experiment {
     /// name of each setting, e.g. "soft": A, then B
     pub arms: [String; 2],
-    /// what switches to each: a policy's name, or a command of the user's
+    /// the switch to each setting: a policy's name, or a shell command
     pub switches: [String; 2],
-    /// length of a window that was asked for, ns
+    /// requested length of a window, ns
     pub window_ns: u64,
-    /// what is left out after each switch, ns
+    /// time left out after each switch, ns
     pub washout_ns: u64,
-    /// rounds that were asked for, of four windows each
+    /// requested rounds, of four windows each
     pub rounds: u32,
-    /// of the order of the windows
+    /// seed of the windows' order
     pub seed: u64,
 }
 
-/// Which window of an experiment an interval is.
+/// The window of an experiment that an interval belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Label {
     /// 0 for A, 1 for B
     pub arm: u8,
-    /// from 0
+    /// round, from 0
     pub round: u32,
     /// place within the round, 0..=3
     pub place: u8,
@@ -111,12 +111,12 @@ pub struct Label {
 pub struct End {
     /// why it ended, e.g. "duration", "SIGINT"
     pub reason: String,
-    /// the balance
+    /// entries, delivered and dropped, by CPU
     pub accounting: Accounting,
-    /// TSC frequency measured over the recording, kHz; none of a recording under a tenth of a second
+    /// TSC frequency measured over the recording, kHz; none below 0.1 s
     #[serde(default)]
     pub tsc_khz: Option<u32>,
-    /// the timer policy at the end was another than at the beginning
+    /// the timer policy at the end differs from that at the beginning
     #[serde(default)]
     pub policy_changed: bool,
 }

@@ -1,10 +1,10 @@
-//! The limits of recordings, of writer and reader alike. Nothing in a file is taken on trust.
+//! The limits of recordings. A reader refuses what is over them.
 
 pub use crate::model::interval::MAX_SERIES;
 
-/// Bytes of a line at most: a histogram with every bucket there is takes 700 KiB.
+/// Most bytes of a line. A histogram with every possible bucket takes 700 KiB.
 pub const MAX_LINE: u64 = 4 << 20;
-/// All counts of a recording together: more is not counted in a human's life, and sums of these need no care.
+/// Highest sum of all counts of a recording: f64 and sums of counts stay exact.
 pub(crate) const MAX_COUNTS: u64 = 1 << 53;
-/// Buckets of an interval's histograms: 200 MB of memory. A line of a few hundred bytes could make a megabyte of them.
+/// Most buckets of an interval: 200 MB of memory. A line of a few hundred bytes could expand to a megabyte.
 pub(crate) const MAX_BUCKETS: usize = 8 << 20;

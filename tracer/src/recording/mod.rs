@@ -1,12 +1,12 @@
-//! Recordings: an HDR interval log (HdrHistogram tools open it) whose comment lines carry, as JSON, what is no
-//! distribution. Documented in the README's format section.
+//! Recordings on disk: an HDR interval log, which HdrHistogram tools open. Comment lines hold JSON: header, VMs, counts, end.
+//! Documented in the README's format section.
 //!
 //! ```text
 //! #{"format":"vmentry-recording","version":2,...}              header, first line
-//! #{"vm":{"id":0,"name":"web1",...}}                           before the first interval that speaks of it
+//! #{"vm":{"id":0,"name":"web1",...}}                           before the first interval with a series of it
 //! Tag=vm=0;vcpu=0;level=L1;isa=vmx;reason=52;entry=clean;cause=deadline;figure=entry_to_exit_ns,<start>,<length>,<max>,HIST...
 //! #{"interval":{"start_ns":...,"length_ns":...,"totals":{...}}} completes an interval; with "window" one of an experiment
-//! #{"end":{...}}                                               only when the recording ended in order
+//! #{"end":{...}}                                               only where the recording ended in order
 //! ```
 
 pub mod hdr;

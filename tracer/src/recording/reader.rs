@@ -38,7 +38,7 @@ pub struct Reader<R: BufRead> {
 }
 
 impl<R: BufRead> Reader<R> {
-    /// Reads the header. Anything else than a recording of this version, or an earlier one, is an error.
+    /// Reads the header. Foreign files, and recordings of a later version, are an error.
     pub fn new(mut input: R) -> Result<Self> {
         let mut first = Vec::new();
         // A header is a few kilobytes, that of a merge has those of its sources; a foreign file may be one line without end.
@@ -86,17 +86,17 @@ impl<R: BufRead> Reader<R> {
         &self.header
     }
 
-    /// The last line, once everything was read; none where the recording was cut off.
+    /// The last line, after all intervals were read; none where the recording was cut off.
     pub fn end(&self) -> Option<&End> {
         self.end.as_ref()
     }
 
-    /// Which window of an experiment the interval read last is; none of an ordinary recording and between windows.
+    /// The window that the latest interval belongs to; none between windows and outside of experiments.
     pub fn window(&self) -> Option<Label> {
         self.window
     }
 
-    /// Which of the header's [`Header::sources`] the interval read last is of; 0 of a recording that is no merge.
+    /// Index in [`Header::sources`] of the latest interval; 0 where the recording is no merge.
     pub fn source(&self) -> usize {
         self.source
     }
@@ -192,7 +192,7 @@ impl<R: BufRead> Reader<R> {
         self.count(sum)
     }
 
-    /// Sums up what is counted, so that nobody downstream has to fear for sums.
+    /// Bounds the sum of all counts, so that sums of counts never overflow downstream.
     fn count(&mut self, n: u64) -> Result<()> {
         self.counts = self.counts.saturating_add(n);
         if self.counts > MAX_COUNTS {

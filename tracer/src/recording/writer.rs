@@ -57,7 +57,7 @@ impl<W: Write> Writer<W> {
         self.write_noted(interval, None, Some(u32::try_from(source)?))
     }
 
-    /// Appends an interval that is a window of an experiment; none for one between windows.
+    /// Appends an interval of an experiment. `window` is none for the time between windows.
     pub fn write_window(&mut self, interval: &Interval, window: Option<Label>) -> Result<()> {
         self.write_noted(interval, window, None)
     }
