@@ -31,7 +31,7 @@ pub enum Region {
     Records,
     /// records that user space has taken out of each CPU's ring, a cache line apart
     Taken,
-    /// [`Tally`](crate::tally::Tally)s, where series are counted here: in sets of places. A vCPU counts alone in its own; nothing is ever
+    /// [`Tally`](crate::in_kernel_series::Tally)s, where series are counted here: in sets of places. A vCPU counts alone in its own; nothing is ever
     /// removed
     Tallies,
 }

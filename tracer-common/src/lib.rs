@@ -6,9 +6,9 @@
 pub mod config;
 pub mod counters;
 pub mod event;
+pub mod in_kernel_series;
 pub mod rules;
 pub mod state;
-pub mod tally;
 
 pub use config::{Config, Region, Slot};
 pub use counters::Counters;

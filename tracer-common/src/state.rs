@@ -39,7 +39,7 @@ pub struct VcpuState {
     pub exits: u64,
     /// address of `struct kvm`
     pub kvm: u64,
-    /// as [`Tally::who`](crate::tally::Tally::who)
+    /// as [`Tally::who`](crate::in_kernel_series::Tally::who)
     pub who: u64,
     /// how the last round went
     pub previous: Outline,

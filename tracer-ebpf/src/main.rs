@@ -27,9 +27,9 @@ use aya_ebpf::{
 use tracer_common::{
     Counters, Flags, Isa, Outline, Record, Slot, StampedRecord, VM_TYPE_TDX, VMX_PREEMPTION_TIMER,
     config::{FILTER_TGIDS, FILTER_VCPUS},
+    in_kernel_series::{Tally, bucket, what},
     rules::{Age, Writes, age, lane, pin_writes, transition_ns},
     state::{Phase, VcpuState},
-    tally::{Tally, bucket, what},
 };
 
 use crate::{

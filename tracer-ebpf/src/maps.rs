@@ -15,8 +15,8 @@ use aya_ebpf::{
 use tracer_common::{
     Counters, Outline, Record, Region, Slot,
     config::{REGION, Taken},
+    in_kernel_series::{MAX_TALLIES, Tally},
     state::{MAX_STATES, SET_BITS, VcpuState, WAY_BITS},
-    tally::{MAX_TALLIES, Tally},
 };
 
 use crate::kernel::{barrier, constant, cpu, slot, times};

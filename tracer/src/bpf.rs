@@ -21,9 +21,9 @@ use object::{Object as _, ObjectSection as _};
 use tracer_common::{
     Config, Counters, Record, Region, Slot, StampedRecord,
     config::{ABSENT, CAST_HELPER, FILTER_TGIDS, FILTER_VCPUS, PLACE, REGION},
+    in_kernel_series::MAX_TALLIES,
     rules::tsc_to_ns_factor,
     state::{MAX_STATES, Phase, VcpuState},
-    tally::MAX_TALLIES,
 };
 
 use crate::{

@@ -4,7 +4,7 @@
 use std::{collections::hash_map::Entry, sync::Arc};
 
 use rustc_hash::FxHashMap;
-use tracer_common::{Event, Flags, Outline, tally::what};
+use tracer_common::{Event, Flags, Outline, in_kernel_series::what};
 
 use crate::{
     histogram::{Growing, Histogram},

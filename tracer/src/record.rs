@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::{sync::mpsc, time::Instant};
-use tracer_common::{Config, Slot, tally::MAX_TALLIES};
+use tracer_common::{Config, Slot, in_kernel_series::MAX_TALLIES};
 
 use crate::{
     bpf::{Options, Tracer},

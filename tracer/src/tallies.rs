@@ -6,8 +6,8 @@ use std::{mem::offset_of, sync::atomic::Ordering::Acquire};
 use rustc_hash::FxHashMap;
 use tracer_common::{
     Outline,
+    in_kernel_series::{BUCKETS, MAX_TALLIES, Tally, middle},
     rules::TimerCause,
-    tally::{BUCKETS, MAX_TALLIES, Tally, middle},
 };
 
 use crate::{histogram::Histogram, interval::Series, ring::Mapping};
