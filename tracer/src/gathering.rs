@@ -4,7 +4,7 @@
 use std::{collections::hash_map::Entry, sync::Arc};
 
 use rustc_hash::FxHashMap;
-use tracer_common::{Event, Flags, Outline, in_kernel_series::what};
+use tracer_common::{Event, Flags, Outline, in_kernel_series::series_key};
 
 use crate::{
     histogram::{Growing, Histogram},
@@ -30,7 +30,7 @@ pub struct Gathering {
 }
 
 /// What tells series apart while they grow, in two words: whose it is, the VM's number in the high half and the vCPU's in the low one; and
-/// what its entries have in common ([`what`]).
+/// what its entries have in common ([`series_key`]).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Place(u64, Outline);
 
@@ -75,7 +75,7 @@ impl Gathering {
     pub fn record(&mut self, event: &Event, vm: &Arc<Vm>) {
         let round = event.outline();
         let whose = u64::from(vm.id) << 32 | u64::from(event.vcpu);
-        let Some(at) = self.find(Place(whose, what(round)), vm) else {
+        let Some(at) = self.find(Place(whose, series_key(round)), vm) else {
             self.interval.totals.not_kept += 1;
             return;
         };
@@ -103,7 +103,7 @@ impl Gathering {
         }
         let at = match last {
             (of, outline, at) if of == whose && outline == event.previous => Some(at),
-            _ => self.find(Place(whose, what(event.previous)), vm),
+            _ => self.find(Place(whose, series_key(event.previous)), vm),
         };
         if let Some(at) = at {
             self.series[at as usize].exit_to_entry.record(event.exit_to_entry_ns);

@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tracer_common::{
     Event, Isa, Outline,
-    rules::{TimerCause, Writes},
+    rules::{Control, TimerCause, Writes},
 };
 
 use rustc_hash::FxHashMap;
@@ -135,7 +135,7 @@ pub struct Totals {
 /// Writes to the controls of VMCSs, exactly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlWrites {
-    /// to vmcs01, in the order of [`CONTROLS`](tracer_common::rules::CONTROLS)
+    /// to vmcs01, in the order of [`Control::ALL`]
     pub vmcs01: [u64; 6],
     /// to vmcs02
     pub vmcs02: [u64; 6],
@@ -220,10 +220,10 @@ impl ControlWrites {
         let (counts, entries) =
             if l2 { (&mut self.vmcs02, &mut self.entries_l2) } else { (&mut self.vmcs01, &mut self.entries_l1) };
         *entries += 1;
-        for (lane, count) in counts.iter_mut().enumerate() {
-            *count += u64::from(writes.of(lane as u32));
+        for (control, count) in Control::ALL.into_iter().zip(counts) {
+            *count += u64::from(writes.of(control));
         }
-        self.shadow_differs += u64::from(shadow.is_some_and(|s| s != u64::from(writes.of(0))));
+        self.shadow_differs += u64::from(shadow.is_some_and(|s| s != u64::from(writes.of(Control::Pin))));
     }
 }
 
@@ -440,7 +440,7 @@ pub mod tests {
     fn exact_writes_are_summed_by_vmcs_and_held_against_the_shadow() {
         let mut i = Interval::starting(0);
         let flags = event(0, 10, 5, 0).flags | Flags::WRITES_EXACT | Flags::SHADOW_KNOWN;
-        let writes = Writes::default().plus(0).plus(0).plus(5);
+        let writes = Writes::default().plus(Control::Pin).plus(Control::Pin).plus(Control::VmExit);
         i.record(&Event { flags, writes, shadow_pin_writes: 2, ..event(0, 10, 5, 2) }, &vm(0));
         i.record(&Event { flags: flags | Flags::L2, writes, shadow_pin_writes: 0, ..event(0, 18, 5, 2) }, &vm(0));
         let exact = i.totals.control_writes.unwrap();
