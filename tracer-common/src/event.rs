@@ -162,6 +162,14 @@ pub struct ShortRecord {
 pub struct Record {
     /// the short record
     pub short: ShortRecord,
+    /// the details
+    pub details: Details,
+}
+
+/// The fields of a whole record that a short one does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Details {
     /// as [`Event::writes`]
     pub writes: Writes,
     /// as [`Event::transition_ns`]
@@ -228,10 +236,11 @@ impl Event {
     #[must_use]
     #[inline]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let event = match ShortRecord::read_from_bytes(bytes) {
-            Ok(record) => Self::from(&record),
-            Err(_) => Self::from(&Record::read_from_bytes(bytes).ok()?),
-        };
+        let (short, details) = ShortRecord::read_from_prefix(bytes).ok()?;
+        let mut event = Self::from(&short);
+        if !details.is_empty() {
+            event.add(&Details::read_from_bytes(details).ok()?);
+        }
         event.is_sound().then_some(event)
     }
 
@@ -241,6 +250,18 @@ impl Event {
         zerocopy::transmute!(Record::from(self))
     }
 
+    #[inline]
+    fn add(&mut self, details: &Details) {
+        self.writes = details.writes;
+        self.transition_ns = details.transition_ns;
+        self.shadow_pin_writes = details.shadow_pin_writes;
+        self.tid = details.tid;
+        self.cpu = details.cpu;
+        self.pin_entry = details.pin_entry;
+        self.pin_exit = details.pin_exit;
+    }
+
+    #[inline]
     fn is_sound(&self) -> bool {
         self.exit_ns >= self.entry_ns && self.seq > 0
     }
@@ -313,22 +334,6 @@ impl From<&ShortRecord> for Event {
     }
 }
 
-impl From<&Record> for Event {
-    #[inline]
-    fn from(record: &Record) -> Self {
-        Self {
-            writes: record.writes,
-            transition_ns: record.transition_ns,
-            shadow_pin_writes: record.shadow_pin_writes,
-            tid: record.tid,
-            cpu: record.cpu,
-            pin_entry: record.pin_entry,
-            pin_exit: record.pin_exit,
-            ..Self::from(&record.short)
-        }
-    }
-}
-
 impl From<&Event> for Record {
     fn from(event: &Event) -> Self {
         Self {
@@ -345,13 +350,15 @@ impl From<&Event> for Record {
                 previous: event.previous,
                 seq: event.seq,
             },
-            writes: event.writes,
-            transition_ns: event.transition_ns,
-            shadow_pin_writes: event.shadow_pin_writes,
-            tid: event.tid,
-            cpu: event.cpu,
-            pin_entry: event.pin_entry,
-            pin_exit: event.pin_exit,
+            details: Details {
+                writes: event.writes,
+                transition_ns: event.transition_ns,
+                shadow_pin_writes: event.shadow_pin_writes,
+                tid: event.tid,
+                cpu: event.cpu,
+                pin_entry: event.pin_entry,
+                pin_exit: event.pin_exit,
+            },
         }
     }
 }
@@ -446,7 +453,8 @@ impl StampedEvent {
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let stamped = StampedRecord::read_from_bytes(bytes).ok()?;
-        let event = Event::from(&stamped.record);
+        let mut event = Event::from(&stamped.record.short);
+        event.add(&stamped.record.details);
         event.is_sound().then_some(Self {
             event,
             entry_tsc: stamped.entry_tsc,
@@ -481,13 +489,15 @@ mod tests {
     fn record() -> Record {
         Record {
             short: short(),
-            writes: Writes(0xf1f2_f3f4_f5f6_f7f8),
-            transition_ns: 0x0f1f_2f3f,
-            shadow_pin_writes: 0x4f5f_6f7f,
-            tid: 0x7172_7374,
-            cpu: 0xb1b2_b3b4,
-            pin_entry: 0x9192_9394,
-            pin_exit: 0xa1a2_a3a4,
+            details: Details {
+                writes: Writes(0xf1f2_f3f4_f5f6_f7f8),
+                transition_ns: 0x0f1f_2f3f,
+                shadow_pin_writes: 0x4f5f_6f7f,
+                tid: 0x7172_7374,
+                cpu: 0xb1b2_b3b4,
+                pin_entry: 0x9192_9394,
+                pin_exit: 0xa1a2_a3a4,
+            },
         }
     }
 

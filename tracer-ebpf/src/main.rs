@@ -379,13 +379,13 @@ fn send_record(counters: Shared<Counters>, cpu: u64, round: &Round) -> bool {
 fn write_details(place: Shared<StampedRecord>, cpu: u64, round: &Round) {
     let Round { state, pins, .. } = round;
     let state = *state;
-    set!(place.record.writes = pins.all);
-    set!(place.record.transition_ns = get!(state.transition_ns));
-    set!(place.record.shadow_pin_writes = pins.shadow.into());
-    set!(place.record.tid = bpf_get_current_pid_tgid() as u32);
-    set!(place.record.cpu = cpu as u32);
-    set!(place.record.pin_entry = get!(state.pin_entry));
-    set!(place.record.pin_exit = pins.pin_exit);
+    set!(place.record.details.writes = pins.all);
+    set!(place.record.details.transition_ns = get!(state.transition_ns));
+    set!(place.record.details.shadow_pin_writes = pins.shadow.into());
+    set!(place.record.details.tid = bpf_get_current_pid_tgid() as u32);
+    set!(place.record.details.cpu = cpu as u32);
+    set!(place.record.details.pin_entry = get!(state.pin_entry));
+    set!(place.record.details.pin_exit = pins.pin_exit);
 }
 
 /// Writes the stamps that the calibration guest left in its registers.
