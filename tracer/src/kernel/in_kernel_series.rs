@@ -6,8 +6,8 @@ use std::{mem::offset_of, sync::atomic::Ordering::Acquire};
 use rustc_hash::FxHashMap;
 use tracer_common::{
     Outline,
+    in_kernel_series::{BUCKETS, MAX_IN_KERNEL_SERIES, SeriesCounts, middle},
     rules::TimerCause,
-    tally::{BUCKETS, MAX_TALLIES, Tally, middle},
 };
 
 use crate::{
@@ -53,7 +53,7 @@ pub struct Growth {
 
 impl Tallies {
     /// Bytes of the map.
-    pub const BYTES: usize = size_of::<Tally>() * MAX_TALLIES;
+    pub const BYTES: usize = size_of::<SeriesCounts>() * MAX_IN_KERNEL_SERIES;
 
     /// Of the map in memory.
     pub fn new(places: Mapping) -> Self {
@@ -62,22 +62,22 @@ impl Tallies {
 
     /// Whose series there are.
     pub fn whose(&self) -> impl Iterator<Item = Whose> {
-        (0..MAX_TALLIES).filter_map(|place| self.at(place).map(|at| self.whose_at(at)))
+        (0..MAX_IN_KERNEL_SERIES).filter_map(|place| self.at(place).map(|at| self.whose_at(at)))
     }
 
     /// Hands out what every series has grown by since the last look.
     pub fn take(&mut self, mut f: impl FnMut(Growth)) {
-        for place in 0..MAX_TALLIES {
+        for place in 0..MAX_IN_KERNEL_SERIES {
             let Some(at) = self.at(place) else { continue };
             // Before the counts: one that comes later is seen at the next look, since this has not been then.
-            let changes = self.word(at + offset_of!(Tally, changes));
+            let changes = self.word(at + offset_of!(SeriesCounts, changes));
             let Self { places, seen } = self;
             let seen = seen.entry(place).or_default();
             if changes == seen.changes {
                 continue;
             }
             seen.changes = changes;
-            let outline = Outline(places.word(at + offset_of!(Tally, what)).load(Acquire));
+            let outline = Outline(places.word(at + offset_of!(SeriesCounts, key)).load(Acquire));
             let grown = |at, before: &mut Vec<u32>, length, value: fn(usize) -> u64| {
                 before.resize(length, 0);
                 let mut histogram = Histogram::default();
@@ -88,9 +88,12 @@ impl Tallies {
                 }
                 histogram
             };
-            let entry_to_exit = grown(at + offset_of!(Tally, entry_to_exit), &mut seen.entry_to_exit, BUCKETS, middle);
-            let exit_to_entry = grown(at + offset_of!(Tally, exit_to_entry), &mut seen.exit_to_entry, BUCKETS, middle);
-            let pin_writes = grown(at + offset_of!(Tally, pin_writes), &mut seen.pin_writes, 4, |writes| writes as u64);
+            let entry_to_exit =
+                grown(at + offset_of!(SeriesCounts, entry_to_exit), &mut seen.entry_to_exit, BUCKETS, middle);
+            let exit_to_entry =
+                grown(at + offset_of!(SeriesCounts, exit_to_entry), &mut seen.exit_to_entry, BUCKETS, middle);
+            let pin_writes =
+                grown(at + offset_of!(SeriesCounts, pin_writes), &mut seen.pin_writes, 4, |writes| writes as u64);
             let immediate = outline.timer_cause() == Some(TimerCause::Immediate);
             let series = Series::from_fn(|figure| match figure {
                 Figure::EntryToExit => entry_to_exit.clone(),
@@ -105,13 +108,13 @@ impl Tallies {
 
     /// Offset of a place that a series has; none where it is free, or not complete yet.
     fn at(&self, place: usize) -> Option<usize> {
-        let at = place * size_of::<Tally>();
-        (self.word(at + offset_of!(Tally, who)) != 0).then_some(at)
+        let at = place * size_of::<SeriesCounts>();
+        (self.word(at + offset_of!(SeriesCounts, who)) != 0).then_some(at)
     }
 
     fn whose_at(&self, at: usize) -> Whose {
-        let who = self.word(at + offset_of!(Tally, who));
-        Whose { tgid: (who >> 32) as u32, kvm: self.word(at + offset_of!(Tally, kvm)), vcpu: who as u32 }
+        let who = self.word(at + offset_of!(SeriesCounts, who));
+        Whose { tgid: (who >> 32) as u32, kvm: self.word(at + offset_of!(SeriesCounts, kvm)), vcpu: who as u32 }
     }
 
     fn word(&self, at: usize) -> u64 {

@@ -21,9 +21,9 @@ use object::{Object as _, ObjectSection as _};
 use tracer_common::{
     Config, Counters, Record, Region, Slot, StampedRecord,
     config::{ABSENT, CAST_HELPER, FILTER_TGIDS, FILTER_VCPUS, PLACE, REGION},
+    in_kernel_series::MAX_IN_KERNEL_SERIES,
     rules::tsc_to_ns_factor,
     state::{MAX_STATES, Phase, VcpuState},
-    tally::MAX_TALLIES,
 };
 
 use crate::{
@@ -165,9 +165,9 @@ impl Tracer {
                 Region::Counters => cpus,
                 Region::Records => shape.bytes(ring_cpus) / size_of::<u64>(),
                 Region::Taken => ring_cpus as usize,
-                Region::Tallies if in_kernel => MAX_TALLIES,
+                Region::Series if in_kernel => MAX_IN_KERNEL_SERIES,
                 // Code that is never reached still names it.
-                Region::Tallies => 1,
+                Region::Series => 1,
             };
             let object = if options.kernel_log { OBJECT_WITH_LOG } else { OBJECT };
             let object = with_lengths(with_constants(object, &config, cast, &names), length)?;
@@ -179,7 +179,7 @@ impl Tracer {
             Some("RECORDS") => {
                 make(smaller(MOST_BEFORE_6_1, "before Linux 6.1, those of all CPUs together may have 4 MiB"))
             }
-            Some("TALLIES") => Err(error.context("--aggregate in-kernel needs Linux 6.1 or later")),
+            Some("SERIES") => Err(error.context("--aggregate in-kernel needs Linux 6.1 or later")),
             _ => Err(error),
         })?;
         let map = |region: Region, name: &str, writable| {
@@ -191,7 +191,7 @@ impl Tracer {
         };
         let (counters, states) = (map(Region::Counters, "COUNTERS", false)?, map(Region::States, "STATES", false)?);
         let (records, taken) = (map(Region::Records, "RECORDS", false)?, map(Region::Taken, "TAKEN", true)?);
-        let tallies = map(Region::Tallies, "TALLIES", false)?;
+        let tallies = map(Region::Series, "SERIES", false)?;
         let (records, taken) = (Arc::new(records), Arc::new(taken));
         let rings =
             online.into_iter().map(|cpu| Ring::new(cpu, shape, Arc::clone(&records), Arc::clone(&taken))).collect();

@@ -3,7 +3,7 @@
 use std::{collections::hash_map::Entry, sync::Arc};
 
 use rustc_hash::FxHashMap;
-use tracer_common::{Event, Flags, Outline, tally::what};
+use tracer_common::{Event, Flags, Outline, in_kernel_series::series_key};
 
 use crate::model::{
     figures::Figure,
@@ -31,13 +31,13 @@ pub struct Accumulator {
     last: (u64, Outline, u32),
 }
 
-/// Identifies a series in two words: the VM's number in the high half and the vCPU's in the low half, then [`what`] its entries have in
+/// Identifies a series in two words: the VM's number in the high half and the vCPU's in the low half, then [`series_key`] its entries have in
 /// common.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Id(u64, Outline);
 
 impl Id {
-    /// No series: [`what`] clears this flag.
+    /// No series: [`series_key`] clears this flag.
     const NONE: Self = Self(u64::MAX, Outline::of(0, Flags::PIN_READ, 0, 0));
 
     fn hash_index(self) -> usize {
@@ -78,7 +78,7 @@ impl Accumulator {
     pub fn record(&mut self, event: &Event, vm: &Arc<Vm>) {
         let round = event.outline();
         let vcpu = u64::from(vm.id) << 32 | u64::from(event.vcpu);
-        let Some(at) = self.find(Id(vcpu, what(round)), vm) else {
+        let Some(at) = self.find(Id(vcpu, series_key(round)), vm) else {
             self.interval.totals.not_kept += 1;
             return;
         };
@@ -106,7 +106,7 @@ impl Accumulator {
         }
         let at = match last {
             (last_vcpu, outline, at) if last_vcpu == vcpu && outline == event.previous => Some(at),
-            _ => self.find(Id(vcpu, what(event.previous)), vm),
+            _ => self.find(Id(vcpu, series_key(event.previous)), vm),
         };
         if let Some(at) = at {
             self.series[at as usize].exit_to_entry.record(event.exit_to_entry_ns);

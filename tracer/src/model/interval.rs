@@ -92,7 +92,7 @@ pub mod tests {
 
     use tracer_common::{
         Flags,
-        rules::{TimerCause, Writes},
+        rules::{Control, TimerCause, Writes},
     };
 
     use super::*;
@@ -178,7 +178,7 @@ pub mod tests {
     fn exact_writes_are_summed_by_vmcs_and_compared_with_the_shadow_method() {
         let mut i = Interval::starting(0);
         let flags = event(0, 10, 5, 0).flags | Flags::WRITES_EXACT | Flags::SHADOW_KNOWN;
-        let writes = Writes::default().plus(0).plus(0).plus(5);
+        let writes = Writes::default().plus(Control::Pin).plus(Control::Pin).plus(Control::VmExit);
         i.record(&Event { flags, writes, shadow_pin_writes: 2, ..event(0, 10, 5, 2) }, &vm(0));
         i.record(&Event { flags: flags | Flags::L2, writes, shadow_pin_writes: 0, ..event(0, 18, 5, 2) }, &vm(0));
         let exact = i.totals.control_writes.unwrap();

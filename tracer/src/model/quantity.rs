@@ -42,7 +42,10 @@ mod tests {
 
     #[test]
     fn units_of_time_are_ns() {
-        assert_eq!(["ns", "us", "ms", "s", "min", "h"].map(unit_ns).map(Option::unwrap), [1.0, 1e3, 1e6, 1e9, 6e10, 3.6e12]);
+        assert_eq!(
+            ["ns", "us", "ms", "s", "min", "h"].map(unit_ns).map(Option::unwrap),
+            [1.0, 1e3, 1e6, 1e9, 6e10, 3.6e12]
+        );
         assert_eq!(unit_ns("d"), None);
     }
 }

@@ -1,9 +1,10 @@
 //! Counts of a stretch of time that are no distributions: the account of entries, and writes and timer exits by other witnesses.
 
 use serde::{Deserialize, Serialize};
-use tracer_common::rules::Writes;
-
-use crate::kernel::vmwrite_sites::MAX_SITES;
+use tracer_common::{
+    config::MAX_SITES,
+    rules::{Control, Writes},
+};
 
 /// Counts of a stretch of time that are no distributions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +40,7 @@ pub struct Totals {
 /// VMWRITEs to VMCS controls, each one counted by the companion patch's tracepoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlWrites {
-    /// to vmcs01, in the order of [`CONTROLS`](tracer_common::rules::CONTROLS)
+    /// to vmcs01, in the order of [`Control::ALL`]
     pub vmcs01: [u64; 6],
     /// to vmcs02
     pub vmcs02: [u64; 6],
@@ -124,9 +125,9 @@ impl ControlWrites {
         let (counts, entries) =
             if l2 { (&mut self.vmcs02, &mut self.entries_l2) } else { (&mut self.vmcs01, &mut self.entries_l1) };
         *entries += 1;
-        for (lane, count) in (0..).zip(counts) {
-            *count += u64::from(writes.of(lane));
+        for (control, count) in Control::ALL.into_iter().zip(counts) {
+            *count += u64::from(writes.of(control));
         }
-        self.shadow_differs += u64::from(shadow.is_some_and(|s| s != u64::from(writes.of(0))));
+        self.shadow_differs += u64::from(shadow.is_some_and(|s| s != u64::from(writes.of(Control::Pin))));
     }
 }
