@@ -4,18 +4,14 @@
 
 mod bench;
 mod build;
-mod calibration;
-mod companion;
 mod dashboards;
-mod deb;
 mod debian;
 mod demo;
-mod ebpf;
-mod experiment;
 mod lab;
+mod packaging;
 mod patches;
+mod process;
 mod prometheus;
-mod stopwatch;
 mod test;
 mod witness;
 
@@ -32,9 +28,9 @@ enum Task {
     /// Build the static release binary, one file to copy to a host
     Dist,
     /// Build the Debian package
-    Deb(deb::Arguments),
+    Deb(packaging::Arguments),
     /// Build the eBPF objects, or check the committed ones
-    Ebpf(ebpf::Arguments),
+    Ebpf(build::ebpf::Arguments),
     /// Write Grafana's dashboards and Prometheus's rules, or check the committed ones
     Dashboards(dashboards::Arguments),
     /// Ask a real Prometheus every query of dashboards and rules, over recordings that the exporter plays
@@ -52,9 +48,9 @@ fn main() -> ExitCode {
             println!("{}", path.display());
             ExitCode::SUCCESS
         }),
-        Task::Deb(arguments) => deb::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Deb(arguments) => packaging::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Prometheus => prometheus::run().map(|()| ExitCode::SUCCESS),
-        Task::Ebpf(arguments) => ebpf::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Ebpf(arguments) => build::ebpf::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Dashboards(arguments) => dashboards::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lab(arguments) => lab::cli::run(arguments),

@@ -15,7 +15,7 @@ use super::bcc;
 use crate::{
     build, debian,
     lab::{self, Cpu, Machine},
-    witness::{histogram, json, number, text},
+    witness::counts::{histogram, json, number, text},
 };
 
 const SCRIPT: &str = include_str!("../../../lab/scripts/peers.sh");

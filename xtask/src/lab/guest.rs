@@ -2,12 +2,12 @@
 
 use crate::build;
 use crate::debian::{self, Unpacked};
-use crate::lab::filter::filter;
 use crate::lab::inherited::Inherited;
 use crate::lab::initramfs::Archive;
 use crate::lab::kernel::{self, Image};
 use crate::lab::modules::Modules;
 use crate::lab::{Cpu, Machine, bochs, qemu};
+use crate::process::filter::filter;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};

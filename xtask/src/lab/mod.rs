@@ -5,7 +5,6 @@ pub mod cli;
 mod console;
 mod disk;
 mod emulator;
-mod filter;
 mod guest;
 mod inherited;
 mod initramfs;

@@ -3,9 +3,9 @@
 use crate::debian::{self, Need};
 use crate::patches::headers::Headers;
 use crate::patches::module::Module;
-use crate::patches::output::output;
 use crate::patches::target::Target;
 use crate::patches::{Flavour, series, source};
+use crate::process::output::output;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};

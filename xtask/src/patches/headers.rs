@@ -1,7 +1,7 @@
 //! The distribution's kernel headers, either installed or unpacked into the cache so that they work from there.
 
 use crate::debian;
-use crate::patches::package;
+use crate::debian::package;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};

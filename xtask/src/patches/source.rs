@@ -1,8 +1,8 @@
 //! KVM's part of the distribution's kernel source.
 
 use crate::debian;
-use crate::patches::output::output;
-use crate::patches::package;
+use crate::debian::package;
+use crate::process::output::output;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -3,8 +3,8 @@
 use crate::debian::{self, Unpacked};
 use crate::lab::Kernel;
 use crate::patches::headers::Headers;
-use crate::patches::output::output;
 use crate::patches::{series, source};
+use crate::process::output::output;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -22,7 +22,7 @@ use crate::{
     build,
     dashboards::{self, rules},
     debian,
-    patches::output::output,
+    process::output::output,
     prometheus::{recordings::Variant, server::Server},
 };
 

@@ -4,8 +4,6 @@ mod build;
 mod check;
 mod headers;
 mod module;
-pub mod output;
-mod package;
 mod series;
 mod source;
 mod target;

@@ -6,10 +6,10 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::witness::{Failures, balance, histogram, histogram_of_keys, json, number, rows, text};
+use crate::witness::counts::{Failures, balance, histogram, histogram_of_keys, json, number, rows, text};
 
 /// The shell script that a lab runs for [`failures`].
-pub const SCRIPT: &str = include_str!("../../lab/scripts/companion.sh");
+pub const SCRIPT: &str = include_str!("../../../lab/scripts/companion.sh");
 
 /// Timers of the script's deadline runs.
 const TIMERS: u64 = 23;

@@ -7,12 +7,12 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::{
-    calibration,
-    witness::{Failures, balance, histogram, json, number, rows, text},
+    witness::calibration,
+    witness::counts::{Failures, balance, histogram, json, number, rows, text},
 };
 
 /// The shell script that a lab runs for [`failures`].
-pub const SCRIPT: &str = include_str!("../../lab/scripts/stopwatch.sh");
+pub const SCRIPT: &str = include_str!("../../../lab/scripts/stopwatch.sh");
 
 /// Rounds of a calibration, windows of each policy in one (traced and untraced), iterations of a window at the script's samples, with
 /// the warm-up, and writes that an iteration makes under the hard policy.

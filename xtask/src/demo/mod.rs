@@ -16,7 +16,7 @@ use crate::{
     lab::{self, Cpu, Kernel, Machine},
 };
 
-const SCRIPT: &str = include_str!("../../lab/scripts/demo.sh");
+const SCRIPT: &str = include_str!("../../../lab/scripts/demo.sh");
 
 /// Arguments of `demo`.
 #[derive(Args)]

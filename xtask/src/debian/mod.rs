@@ -1,5 +1,7 @@
 //! Debian as the source of kernels and tools: installs what is missing, unpacks packages into a cache.
 
+pub mod package;
+
 use anyhow::{Context, Result, bail, ensure};
 use std::cmp::Ordering;
 use std::fs::{self, File};

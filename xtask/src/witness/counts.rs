@@ -6,10 +6,10 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::calibration;
+use crate::witness::calibration;
 
 /// The shell script that a lab runs for [`failures`].
-pub const SCRIPT: &str = include_str!("../../lab/scripts/witness.sh");
+pub const SCRIPT: &str = include_str!("../../../lab/scripts/witness.sh");
 
 /// Everything that is not as it should be in the files that the script left; empty when all is well.
 pub fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {

@@ -12,7 +12,7 @@ use clap::Args;
 
 use crate::{
     build, debian,
-    patches::output::output,
+    process::output::output,
     prometheus::server::{self, Server},
 };
 
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_service_may_call_bpf() {
-        assert!(allows_bpf(include_str!("../../packaging/vmentry-export.service")));
+        assert!(allows_bpf(include_str!("../../../packaging/vmentry-export.service")));
         assert!(allows_bpf("SystemCallFilter=@system-service bpf\n"));
         assert!(!allows_bpf("SystemCallFilter=@system-service bpf\nSystemCallFilter=~@resources @privileged\n"));
         assert!(!allows_bpf("SystemCallFilter=@system-service\n"));
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_service_has_the_two_capabilities_that_it_needs() {
-        let unit = include_str!("../../packaging/vmentry-export.service");
+        let unit = include_str!("../../../packaging/vmentry-export.service");
         for set in ["AmbientCapabilities", "CapabilityBoundingSet"] {
             assert!(unit.contains(&format!("\n{set}=CAP_BPF CAP_PERFMON\n")));
         }

@@ -1,5 +1,7 @@
 //! Builds the workspace's own programs.
 
+pub mod ebpf;
+
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -6,10 +6,10 @@ use std::{path::Path, process::Command};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::witness::{Failures, json, number, text};
+use crate::witness::counts::{Failures, json, number, text};
 
 /// The shell script that a lab runs for [`failures`].
-pub const SCRIPT: &str = include_str!("../../lab/scripts/ab.sh");
+pub const SCRIPT: &str = include_str!("../../../lab/scripts/ab.sh");
 
 /// Seeds of the A/A experiment: chance makes one in twenty see a change, and some refuse an interval, which the second must not then.
 pub const SEEDS: [u32; 2] = [97, 98];

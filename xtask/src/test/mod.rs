@@ -11,10 +11,13 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    build, companion, dashboards, deb, debian, ebpf, experiment,
+    build::{self, ebpf},
+    dashboards, debian,
     lab::{self, Cpu, Kernel, Machine},
+    packaging,
     patches::{self, Flavour},
-    prometheus, stopwatch, witness,
+    prometheus,
+    witness::{companion, counts, experiment, stopwatch},
 };
 
 /// Arguments of `test`.
@@ -51,7 +54,7 @@ const STEPS: &[Step] = &[
 ];
 
 const LABS: &[Step] = &[
-    ("debian package and service", || deb::check().map(|()| Outcome::Passed)),
+    ("debian package and service", || packaging::check().map(|()| Outcome::Passed)),
     ("companion patches", || patches::check_all().map(|()| Outcome::Passed)),
     ("lab amd 6.12", || in_lab(Cpu::Amd, Kernel::V6_12)),
     ("lab intel 6.12", || in_lab(Cpu::Intel, Kernel::V6_12)),
@@ -146,7 +149,7 @@ fn as_service() -> Result<Outcome> {
     if let Some(why) = cannot_trace()? {
         return Ok(Outcome::Skipped(why));
     }
-    deb::run_as_service().map(|()| Outcome::Passed)
+    packaging::run_as_service().map(|()| Outcome::Passed)
 }
 
 /// Why nothing can be traced here; none where it can.
@@ -196,16 +199,16 @@ fn in_lab(cpu: Cpu, kernel: Kernel) -> Result<Outcome> {
     // A second processor is quick in QEMU, and slow in Bochs.
     let processors = if cpu == Cpu::Amd { 2 } else { 1 };
     let machine = Machine { cpu, kernel, processors, timeout: Duration::from_secs(600), ..Machine::default() };
-    let outcome = lab::run(&machine, witness::SCRIPT)?;
+    let outcome = lab::run(&machine, counts::SCRIPT)?;
     count_traces(&outcome.out_dir)?;
-    verdict(&outcome, witness::failures(&outcome.out_dir, cpu == Cpu::Intel))
+    verdict(&outcome, counts::failures(&outcome.out_dir, cpu == Cpu::Intel))
 }
 
 /// Reads the traces with the official schema.
 fn count_traces(out: &Path) -> Result<()> {
     // As the first tests have built it: any other way the schema would be compiled again, with other features.
     cargo(&["test", "--quiet", "--no-run"])?;
-    for name in witness::TRACES {
+    for name in counts::TRACES {
         let trace = out.join(format!("{name}.pftrace"));
         let mut command = Command::new(build::target_dir().join("debug/trace-check"));
         let output = command.arg(&trace).stderr(Stdio::inherit()).output().context("run trace-check")?;

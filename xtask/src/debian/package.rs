@@ -1,6 +1,6 @@
 //! Packages of one exact version: a module must be built from the very source and headers of its kernel.
 
-use crate::patches::output::output;
+use crate::process::output::output;
 use anyhow::{Context, Result, ensure};
 use std::fs::{self, File};
 use std::path::Path;

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::witness::{Failures, histogram, json, number, text};
+use crate::witness::counts::{Failures, histogram, json, number, text};
 
 /// Samples that the script asks for.
 const SAMPLES: u64 = 97;

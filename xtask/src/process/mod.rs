@@ -1,0 +1,4 @@
+//! Runs other programs.
+
+pub mod filter;
+pub mod output;
