@@ -12,6 +12,7 @@ mod packaging;
 mod patches;
 mod process;
 mod prometheus;
+mod rooms;
 mod test;
 mod witness;
 

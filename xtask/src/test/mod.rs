@@ -16,7 +16,7 @@ use crate::{
     lab::{self, Cpu, Kernel, Machine},
     packaging,
     patches::{self, Flavour},
-    prometheus,
+    prometheus, rooms,
     witness::{companion, counts, experiment, stopwatch},
 };
 
@@ -41,6 +41,7 @@ type Step = (&'static str, fn() -> Result<Outcome>);
 const STEPS: &[Step] = &[
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || cargo(&["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"])),
+    ("rooms", || rooms::check().map(|()| Outcome::Passed)),
     ("unit and command-line tests", || cargo(&["test", "--quiet"])),
     ("method of comparisons", || cargo(&["bench", "--quiet", "--package", "vmentry", "--bench", "method"])),
     ("clippy of the kernel side", || ebpf::clippy().map(|()| Outcome::Passed)),
