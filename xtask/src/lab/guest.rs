@@ -7,7 +7,7 @@ use crate::lab::initramfs::Archive;
 use crate::lab::kernel::{self, Image};
 use crate::lab::modules::Modules;
 use crate::lab::{Cpu, Machine, bochs, qemu};
-use crate::process::filter::filter;
+use crate::process::filter;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! Kernel modules for the guest: found in an unpacked kernel package, made quick to load, in an order that loads.
 
-use crate::process::filter::filter;
+use crate::process::filter;
 use anyhow::{Context, Result, ensure};
 use std::collections::HashMap;
 use std::fs;

@@ -12,7 +12,7 @@ use clap::Args;
 
 use crate::{
     build, debian,
-    process::output::output,
+    process::output,
     prometheus::server::{self, Server},
 };
 

@@ -5,7 +5,7 @@ use crate::patches::headers::Headers;
 use crate::patches::module::Module;
 use crate::patches::target::Target;
 use crate::patches::{Flavour, series, source};
-use crate::process::output::output;
+use crate::process::output;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};

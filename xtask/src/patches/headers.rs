@@ -1,7 +1,6 @@
 //! The distribution's kernel headers, either installed or unpacked into the cache so that they work from there.
 
 use crate::debian;
-use crate::debian::package;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,17 +15,17 @@ impl Headers {
         let root = debian::cached(&format!("headers/{release}_{version}"), |folder| {
             let root = folder.join("root");
             let name = format!("linux-headers-{release}");
-            package::unpack(&name, version, &root)?;
+            debian::unpack_version(&name, version, &root)?;
             let headers = root.join("usr/src").join(&name);
             let makefile = headers.join("Makefile");
             let text = fs::read_to_string(&makefile).with_context(|| format!("read {}", makefile.display()))?;
             let (common, text) = relocated(&text).with_context(|| format!("read {}", makefile.display()))?;
             fs::write(&makefile, text).with_context(|| format!("write {}", makefile.display()))?;
-            package::unpack(&common, version, &root)?;
+            debian::unpack_version(&common, version, &root)?;
             let scripts = headers.join("scripts");
             let scripts = fs::read_link(&scripts).with_context(|| format!("read link {}", scripts.display()))?;
             let kbuild = kbuild_package(&scripts).with_context(|| format!("read link {}", scripts.display()))?;
-            package::unpack(&kbuild, version, &root)?;
+            debian::unpack_version(&kbuild, version, &root)?;
             Ok(root)
         })?;
         Ok(Headers(root.join("usr/src").join(format!("linux-headers-{release}"))))

@@ -2,7 +2,7 @@
 
 use crate::build;
 use crate::patches::Flavour;
-use crate::process::output::output;
+use crate::process::output;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};

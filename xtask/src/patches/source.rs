@@ -1,8 +1,7 @@
 //! KVM's part of the distribution's kernel source.
 
 use crate::debian;
-use crate::debian::package;
-use crate::process::output::output;
+use crate::process::output;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +15,7 @@ pub fn unpacked(series: &str, version: &str) -> Result<PathBuf> {
     debian::cached(&format!("sources/{series}_{version}"), |folder| {
         let root = folder.join("root");
         let name = format!("linux-source-{series}");
-        package::unpack(&name, version, &root)?;
+        debian::unpack_version(&name, version, &root)?;
         let archive = root.join("usr/src").join(format!("{name}.tar.xz"));
         let source = folder.join("source");
         std::fs::create_dir(&source).with_context(|| format!("create folder {}", source.display()))?;

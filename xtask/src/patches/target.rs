@@ -4,7 +4,7 @@ use crate::debian::{self, Unpacked};
 use crate::lab::Kernel;
 use crate::patches::headers::Headers;
 use crate::patches::{series, source};
-use crate::process::output::output;
+use crate::process::output;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -22,7 +22,7 @@ use crate::{
     build,
     dashboards::{self, rules},
     debian,
-    process::output::output,
+    process::output,
     prometheus::{recordings::Variant, server::Server},
 };
 
