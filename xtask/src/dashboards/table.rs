@@ -1,6 +1,6 @@
 //! What there is to ask for: the exporter's own table of metrics, Prometheus's own series, and what rules record.
 
-use std::{collections::BTreeMap, process::Command};
+use std::{collections::BTreeMap, process::Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -19,9 +19,8 @@ pub struct Table(BTreeMap<String, Vec<String>>);
 
 /// The table that the exporter prints, with what Prometheus knows of every target.
 pub fn exported() -> Result<Table> {
-    let mut cargo = Command::new(build::cargo());
-    cargo.args(["run", "--quiet", "--package", "vmentry", "--", "export", "--list-metrics"]).current_dir(build::root());
-    let output = cargo.stderr(std::process::Stdio::inherit()).output().context("run vmentry export --list-metrics")?;
+    let mut cargo = build::cargo(["run", "--quiet", "--package", "vmentry", "--", "export", "--list-metrics"]);
+    let output = cargo.stderr(Stdio::inherit()).output().context("run vmentry export --list-metrics")?;
     ensure!(output.status.success(), "vmentry export --list-metrics: {}", output.status);
     let json: Value = serde_json::from_slice(&output.stdout).context("read the table of metrics")?;
     parse(&json)

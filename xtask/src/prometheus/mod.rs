@@ -54,11 +54,7 @@ pub fn run() -> Result<()> {
     output(Command::new(&promtool).args(["check", "rules"]).arg(committed.join("vmentry.rules.yml")))?;
     output(Command::new(&promtool).args(["test", "rules"]).arg(committed.join("vmentry.test.yml")))?;
 
-    let mut cargo = Command::new(build::cargo());
-    cargo.args(["build", "--quiet", "--package", "vmentry"]).current_dir(build::root());
-    ensure!(cargo.status().context("run cargo")?.success(), "build vmentry");
-    let vmentry = build::target_dir().join("debug/vmentry");
-
+    let vmentry = build::debug_binary("vmentry")?;
     let folder = build::target_dir().join("prometheus");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).with_context(|| format!("create folder {}", folder.display()))?;

@@ -106,10 +106,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn cargo(arguments: &[&str]) -> Result<Outcome> {
-    let mut command = Command::new(build::cargo());
-    let status = command.args(arguments).current_dir(build::root()).status().context("run cargo")?;
-    ensure!(status.success(), "cargo {}: {status}", arguments.join(" "));
-    Ok(Outcome::Passed)
+    build::run_cargo(arguments).map(|()| Outcome::Passed)
 }
 
 fn is_root() -> bool {
@@ -158,8 +155,7 @@ fn cannot_trace() -> Result<Option<String>> {
     if !is_root() {
         return Ok(Some(NOT_ROOT.into()));
     }
-    let mut check = Command::new(build::cargo());
-    check.args(["run", "--quiet", "--package", "vmentry", "--", "check"]).current_dir(build::root());
+    let mut check = build::cargo(["run", "--quiet", "--package", "vmentry", "--", "check"]);
     let ready = check.stdout(Stdio::null()).status().context("run vmentry check")?.success();
     Ok((!ready).then(|| "this host cannot be traced: see 'vmentry check'".into()))
 }
