@@ -14,8 +14,8 @@ use serde_json::Value;
 use super::bcc;
 use crate::{
     build, debian,
+    lab::results::{histogram, json, number, text},
     lab::{self, Cpu, Machine},
-    witness::counts::{histogram, json, number, text},
 };
 
 const SCRIPT: &str = include_str!("../../../lab/scripts/peers.sh");

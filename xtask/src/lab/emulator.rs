@@ -1,4 +1,4 @@
-//! A running emulator: its process and the terminal that it believes to have. It never outlives this program.
+//! A running emulator: its process, and a pseudo-terminal for it. The process never outlives this program.
 
 use crate::lab::inherited::Inherited;
 use anyhow::{Context, Result};
@@ -19,25 +19,25 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Opens a pseudo-terminal that passes bytes on as they are.
+    /// Opens a pseudo-terminal in raw mode.
     pub fn open() -> Result<Terminal> {
         let (mut near, mut far) = (-1, -1);
-        // SAFETY: both descriptors are valid places to write to; the other arguments may be null.
+        // SAFETY: openpty writes the two descriptors, for which the pointers are valid; the other arguments may be null.
         if unsafe { libc::openpty(&mut near, &mut far, ptr::null_mut(), ptr::null(), ptr::null()) } < 0 {
             return Err(io::Error::last_os_error()).context("open pseudo-terminal");
         }
         for descriptor in [near, far] {
-            // SAFETY: the descriptor was opened above.
+            // SAFETY: fcntl only changes a flag of a descriptor that openpty has opened.
             unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
         }
-        // SAFETY: openpty returned the descriptors and nobody else owns them.
+        // SAFETY: openpty returned these open descriptors, and nothing else owns them.
         let owned = |descriptor| File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
         let terminal = Terminal { near: owned(near), far: owned(far) };
         super::console::set_raw(terminal.far.as_raw_fd()).context("set up pseudo-terminal")?;
         Ok(terminal)
     }
 
-    /// The path of the far end.
+    /// Returns the path of the far end.
     pub fn path(&self) -> Result<String> {
         let path = format!("/proc/self/fd/{}", self.far.as_raw_fd());
         let path = std::fs::read_link(&path).with_context(|| format!("read link {path}"))?;
@@ -53,20 +53,20 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Starts an emulator on a terminal of its own that nobody looks at.
+    /// Starts an emulator on a pseudo-terminal of its own, whose output is discarded.
     pub fn start(mut command: Command) -> Result<Emulator> {
         let Terminal { mut near, far } = Terminal::open()?;
         let stderr = Inherited::memory(c"stderr", b"")?.0;
         command.stdin(far.try_clone()?).stdout(far).stderr(stderr.try_clone()?);
         let parent = std::process::id();
-        // SAFETY: all calls are async-signal-safe.
+        // SAFETY: between fork and exec, only async-signal-safe functions are called, and nothing is allocated.
         unsafe {
             command.pre_exec(move || {
-                // A session, and so a process group, of its own: the user's Ctrl-C is for this program only.
+                // With a session, and so a process group, of its own, the emulator does not get the user's Ctrl-C.
                 if libc::setsid() < 0 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
                     return Err(io::Error::last_os_error());
                 }
-                // The parent may have died before the prctl.
+                // The parent may have died before the call to prctl.
                 if libc::getppid().unsigned_abs() != parent {
                     return Err(io::ErrorKind::BrokenPipe.into());
                 }
@@ -81,18 +81,18 @@ impl Emulator {
         Ok(Emulator { child, stderr })
     }
 
-    /// How it ended, if it did.
+    /// Returns the exit status, if the emulator has ended.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.child.try_wait().context("wait for emulator")
     }
 
-    /// The end of what it wrote to stderr, after a colon; nothing if it was silent.
+    /// Returns the end of its stderr after a colon, or nothing if stderr is empty.
     pub fn complaint(&mut self) -> String {
         let mut stderr = Vec::new();
-        // Without a complaint the exit status has to do.
+        // Without stderr, the error has the exit status only.
         let _ = self.stderr.rewind().and_then(|()| self.stderr.read_to_end(&mut stderr));
         let stderr = String::from_utf8_lossy(&stderr);
-        // Bochs frames its last words with lines of ====.
+        // Bochs prints its last message between lines of ====.
         let lines: Vec<_> = stderr.lines().filter(|line| !line.starts_with("==")).collect();
         match lines[lines.len().saturating_sub(2)..].join(" ") {
             silence if silence.is_empty() => silence,
@@ -104,8 +104,9 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            // SAFETY: a signal to the process group that `start` made of the child, which has not been waited for.
-            unsafe { libc::kill(-(self.child.id() as i32), libc::SIGKILL) };
+            // SAFETY: kill touches no memory of ours. The child has not been waited for, so its id is still that of the process
+            // group that `start` made.
+            unsafe { libc::kill(-self.child.id().cast_signed(), libc::SIGKILL) };
             let _ = self.child.wait();
         }
     }

@@ -1,5 +1,5 @@
-//! Files that the emulator opens through inherited descriptors: those in memory need no cleaning up however things end, and no
-//! path can trouble an emulator's option parser.
+//! Files that an emulator opens through inherited descriptors. Files in memory need no removal however the run ends, and no path
+//! can confuse an emulator's option parser.
 
 use anyhow::{Context, Result};
 use std::ffi::CStr;
@@ -13,35 +13,35 @@ use std::path::Path;
 pub struct Inherited(pub File);
 
 impl Inherited {
-    /// A file in memory; `name` shows up in /proc only.
+    /// Creates a file in memory; `name` is visible in /proc only.
     pub fn memory(name: &CStr, content: &[u8]) -> Result<Inherited> {
-        // SAFETY: the name is a valid string.
+        // SAFETY: the pointer is to a string that ends with a zero and outlives the call.
         let descriptor = unsafe { libc::memfd_create(name.as_ptr(), 0) };
         if descriptor < 0 {
             return Err(io::Error::last_os_error()).context("create file in memory");
         }
-        // SAFETY: the call above returned this descriptor, and nobody else owns it.
+        // SAFETY: memfd_create returned this open descriptor, and nothing else owns it.
         let mut file = File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
         file.write_all(content).context("fill file in memory")?;
         Ok(Inherited(file))
     }
 
-    /// A new, empty file on disk.
+    /// Creates an empty file on disk.
     pub fn create(path: &Path) -> Result<Inherited> {
         let file = File::create(path).with_context(|| format!("create file {}", path.display()))?;
-        // SAFETY: the descriptor is open; without FD_CLOEXEC children inherit it.
+        // SAFETY: fcntl only changes a flag of a descriptor that `file` holds open. Without FD_CLOEXEC, children inherit it.
         if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFD, 0) } < 0 {
             return Err(io::Error::last_os_error()).context("pass on file");
         }
         Ok(Inherited(file))
     }
 
-    /// The path under which this process and its children open it.
+    /// Returns the path by which this process and its children open the file.
     pub fn path(&self) -> String {
         format!("/proc/self/fd/{}", self.0.as_raw_fd())
     }
 
-    /// Opens it for reading, at a position of its own.
+    /// Opens the file for reading, with its own position.
     pub fn reader(&self) -> Result<File> {
         let path = self.path();
         File::open(&path).with_context(|| format!("open file {path}"))

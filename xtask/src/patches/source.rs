@@ -1,4 +1,4 @@
-//! KVM's part of the distribution's kernel source.
+//! The part of the distribution's kernel source that belongs to KVM.
 
 use crate::debian;
 use crate::process::output;
@@ -6,11 +6,10 @@ use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What is built or patched, and the script that decompresses kernels.
-const PARTS: [&str; 4] =
-    ["arch/x86/kvm/*", "virt/kvm/*", "Documentation/admin-guide/kernel-parameters.txt", "scripts/extract-vmlinux"];
+/// Files that are built or patched.
+const PARTS: [&str; 3] = ["arch/x86/kvm/*", "virt/kvm/*", "Documentation/admin-guide/kernel-parameters.txt"];
 
-/// The source of a kernel version, unpacked once; not to be written to.
+/// Returns the source of a kernel version in the cache, which must not be written to.
 pub fn unpacked(series: &str, version: &str) -> Result<PathBuf> {
     debian::cached(&format!("sources/{series}_{version}"), |folder| {
         let root = folder.join("root");

@@ -17,7 +17,7 @@ use crate::{
     packaging,
     patches::{self, Flavour},
     prometheus, rooms,
-    witness::{companion, counts, experiment, stopwatch},
+    witness::{self, companion, counts, experiment, stopwatch},
 };
 
 /// Arguments of `test`.
@@ -205,7 +205,7 @@ fn in_lab(cpu: Cpu, kernel: Kernel) -> Result<Outcome> {
 fn count_traces(out: &Path) -> Result<()> {
     // As the first tests have built it: any other way the schema would be compiled again, with other features.
     cargo(&["test", "--quiet", "--no-run"])?;
-    for name in counts::TRACES {
+    for name in witness::TRACES {
         let trace = out.join(format!("{name}.pftrace"));
         let mut command = Command::new(build::target_dir().join("debug/trace-check"));
         let output = command.arg(&trace).stderr(Stdio::inherit()).output().context("run trace-check")?;

@@ -1,76 +1,74 @@
-//! What a calibration in a lab must show: counts as ftrace's, the guest's own instructions, parts that add up. Pure: files in,
-//! failures out.
+//! Checks calibrations in a lab: counts equal to ftrace's, the guest's own instructions, and parts that add up.
 
-use std::path::Path;
+use std::ops::RangeInclusive;
 
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::witness::counts::{Failures, histogram, json, number, text};
+use crate::{
+    lab::results::{Results, number},
+    witness::failures::{Failures, count, element},
+};
 
 /// Samples that the script asks for.
 const SAMPLES: u64 = 97;
-/// The guest's first iterations in each run.
+/// First iterations of the guest in each run, which are left out.
 const WARM_UP: u64 = 8;
-/// Untraced, traced, traced, untraced.
+/// Runs of each exit: untraced, traced, traced, untraced.
 const RUNS: u64 = 4;
-/// Rounds of an experiment, and iterations of one at so few samples.
+/// Rounds of an experiment with control writes.
 const ROUNDS: u64 = 12;
+/// Iterations in a round with so few samples.
 const WINDOW: u64 = 40;
-/// Instructions between the guest's two stamps, as calibration.S says.
-const INSTRUCTIONS: u64 = 14;
-/// Timers, of each kind, that may be due before the guest waits for them, when the host took the CPU: they make no exit. QEMU's SVM
-/// forgets STI's shadow now and then, and there is no HLT then.
+/// Instructions between the guest's two stamps in calibration.S.
+const INSTRUCTIONS: f64 = 14.0;
+/// Most timers of a kind that make no exit. A timer that is due before the guest waits for it, because the host took the CPU,
+/// makes none; nor is there an HLT if QEMU's SVM forgets the shadow of STI, as it does now and then.
 const LATE: u64 = 8;
-/// Exit reasons of VMX: CPUID, HLT, VMCALL, DR_ACCESS, MSR_READ, PREEMPTION_TIMER; and of SVM: CPUID, HLT, VMMCALL.
+/// Exits of VMX by their reasons.
 const VMX: [(&str, u64); 3] = [("cpuid", 10), ("hlt", 12), ("vmcall", 18)];
 const VMX_DR_ACCESS: u64 = 29;
 const VMX_PREEMPTION_TIMER: u64 = 52;
+/// Exits of SVM by their exit codes: CPUID, HLT, VMMCALL.
 const SVM: [(&str, u64); 3] = [("cpuid", 0x72), ("hlt", 0x78), ("vmcall", 0x81)];
 
-/// Of the files that witness.sh leaves.
-pub fn on_a_stock_kernel(out: &Path, vmx: bool) -> Result<Failures> {
+/// Checks the calibrations that witness.sh leaves.
+pub(super) fn on_a_stock_kernel(results: Results, vmx: bool) -> Result<Failures> {
     let mut failures = Failures::default();
-    let calibration = json(&out.join("calibrate.json"))?;
+    let calibration = results.json("calibrate.json")?;
     failures.equal("calibrate: emulated", &calibration["emulated"], true);
     failures.equal("calibrate: stopped", &calibration["stopped"], Value::Null);
     failures.extend(parts(&calibration, vmx));
-    failures.extend(against_ftrace(&calibration, &text(&out.join("calibrate.hist"))?, vmx)?);
-    let pin = of(&calibration, "control_writes", "control", "pin");
+    failures.extend(against_ftrace(results, &calibration, vmx)?);
+    let pin = element(&calibration, "control_writes", "control", "pin");
     failures.check(pin["unavailable"].is_string() && pin["cost"].is_null(), || {
         format!("calibrate: pin writes without the companion patch: {pin}")
     });
     if vmx {
         failures.extend(exec_writes(&calibration));
-        failures.extend(instructions(out)?);
+        failures.extend(instructions(results)?);
     } else {
-        // Whoever moved the thread to another CPU: what it measured there is not averaged in.
-        let moved = json(&out.join("calibrate-moved.json"))?;
-        let apart = &of(&moved, "exits", "exit", "cpuid")["set_apart"];
+        // The script moves the vCPU's thread to another CPU; samples of that time must be set apart.
+        let moved = results.json("calibrate-moved.json")?;
+        let apart = &element(&moved, "exits", "exit", "cpuid")["set_apart"];
         failures.check(number(&apart["migrated"]) > 0, || format!("calibrate, moved: set apart {apart}"));
     }
-    let shown = text(&out.join("calibrate.txt"))?;
-    for words in ["EMULATED", "set apart, in no figure", "entry + guest + exit = entry_to_exit"] {
-        failures.check(shown.contains(words), || format!("calibrate: '{words}' is not in\n{shown}"));
-    }
+    let text = results.text("calibrate.txt")?;
+    let words = ["EMULATED", "set apart, in no figure", "entry + guest + exit = entry_to_exit"];
+    failures.contains("calibrate", &text, &words);
     Ok(failures)
 }
 
-/// The element of a list that has this name.
-pub fn of<'a>(calibration: &'a Value, list: &str, field: &str, name: &str) -> &'a Value {
-    calibration[list].as_array().into_iter().flatten().find(|e| e[field] == name).unwrap_or(&Value::Null)
-}
-
-/// Records that are in no figure, but for the warm-up.
-pub fn unwanted(figures: &Value) -> u64 {
+/// Returns the number of records that are in no figure, except those of the warm-up.
+pub(super) fn set_apart(figures: &Value) -> u64 {
     ["interrupted", "migrated", "incomplete", "unclocked"].iter().map(|k| number(&figures["set_apart"][k])).sum()
 }
 
-/// Nothing is lost without being counted, and the parts of every entry add up to the whole.
+/// Checks that every sample is measured or counted as set apart, and that the parts of each entry add up to the whole.
 fn parts(calibration: &Value, vmx: bool) -> Failures {
     let mut failures = Failures::default();
     for exit in calibration["exits"].as_array().into_iter().flatten() {
-        let name = exit["exit"].as_str().unwrap_or("");
+        let name = exit["exit"].as_str().unwrap_or_default();
         if name == "immediate" || name == "tsc-deadline" {
             failures.check(exit["unavailable"].is_null() == vmx, || {
                 format!("calibrate {name}: unavailable: {}", exit["unavailable"])
@@ -78,12 +76,11 @@ fn parts(calibration: &Value, vmx: bool) -> Failures {
             continue;
         }
         let counted = number(&exit["entry_latency"]["tsc"]["count"]);
-        let set_apart = unwanted(exit);
-        let late = if name == "hlt" { LATE } else { 0 };
-        failures.check((SAMPLES - late..=SAMPLES).contains(&(counted + set_apart)), || {
-            format!("calibrate {name}: {counted} samples and {set_apart} set apart are not {SAMPLES}")
+        let apart = set_apart(exit);
+        failures.check(within_late(SAMPLES, late(name)).contains(&(counted + apart)), || {
+            format!("calibrate {name}: {counted} samples and {apart} set apart are not {SAMPLES}")
         });
-        failures.check(counted >= SAMPLES * 8 / 10, || format!("calibrate {name}: only {counted} samples are left"));
+        failures.check(counted >= SAMPLES * 8 / 10, || format!("calibrate {name}: only {counted} samples remain"));
         failures.equal(&format!("calibrate {name}: entries whose parts do not add up"), &exit["inconsistent"], 0);
         failures.check(number(&exit["consistent"]) >= counted * 8 / 10, || {
             format!("calibrate {name}: the parts of {} entries were added up", exit["consistent"])
@@ -96,45 +93,45 @@ fn parts(calibration: &Value, vmx: bool) -> Failures {
     failures
 }
 
-/// Every exit that the guest was made to make, as ftrace counted them meanwhile.
-fn against_ftrace(calibration: &Value, histogram_text: &str, vmx: bool) -> Result<Failures> {
+/// Compares the guest's exits with ftrace's counts of the same time.
+fn against_ftrace(results: Results, calibration: &Value, vmx: bool) -> Result<Failures> {
     let mut failures = Failures::default();
-    let traced = histogram(histogram_text)?;
-    let traced = |reason: u64| traced.get(&reason).copied().unwrap_or(0);
+    let traced = results.histogram("calibrate.hist")?;
+    let mut check = |name: &str, reason: u64, expected: u64, late: u64| {
+        let exits = count(&traced, reason);
+        failures.check(within_late(expected, late).contains(&exits), || {
+            format!("calibrate {name}: ftrace counted {exits} exits instead of {expected}")
+        });
+    };
     let each = 2 * SAMPLES + RUNS * WARM_UP;
     let debug = if vmx { ROUNDS * (WINDOW + WARM_UP) } else { 0 };
     for (name, reason) in if vmx { VMX } else { SVM } {
-        let expected = each + if name == "cpuid" { 3 * debug } else { 0 };
-        let counted = traced(reason);
-        let late = if name == "hlt" { 2 * LATE } else { 0 };
-        failures.check((expected - late..=expected).contains(&counted), || {
-            format!("calibrate {name}: ftrace saw {counted} exits instead of {expected}")
-        });
+        check(name, reason, each + if name == "cpuid" { 3 * debug } else { 0 }, 2 * late(name));
     }
     if vmx {
-        for (what, reason, expected, late) in [
-            ("debug register", VMX_DR_ACCESS, debug, 0),
-            // Deadlines and forced immediate exits.
-            ("preemption timer", VMX_PREEMPTION_TIMER, 2 * each, 2 * LATE),
-        ] {
-            let counted = traced(reason);
-            failures.check((expected - late..=expected).contains(&counted), || {
-                format!("calibrate: ftrace saw {counted} exits of the {what} instead of {expected}")
-            });
-        }
-        let immediate = of(calibration, "exits", "exit", "immediate");
+        check("debug register", VMX_DR_ACCESS, debug, 0);
+        // Both deadlines and forced immediate exits.
+        check("preemption timer", VMX_PREEMPTION_TIMER, 2 * each, 2 * LATE);
+        let immediate = element(calibration, "exits", "exit", "immediate");
         failures.equal("calibrate: immediate exits", &immediate["transition"]["tsc"]["count"], SAMPLES);
     }
     Ok(failures)
 }
 
-/// Writes come where they are provoked and nowhere else. In an emulator that checks everything at every VM entry they cost nothing, and
-/// nothing may be found.
+fn late(exit: &str) -> u64 {
+    if exit == "hlt" { LATE } else { 0 }
+}
+
+fn within_late(expected: u64, late: u64) -> RangeInclusive<u64> {
+    expected - late..=expected
+}
+
+/// Checks that control writes come only where the guest provokes them, and that they cost nothing: the emulator repeats all
+/// checks at every VM-entry.
 fn exec_writes(calibration: &Value) -> Failures {
     let mut failures = Failures::default();
-    let exec = of(calibration, "control_writes", "control", "exec");
-    let apart: u64 =
-        ["interrupted", "migrated", "incomplete", "unclocked"].iter().map(|k| number(&exec["set_apart"][k])).sum();
+    let exec = element(calibration, "control_writes", "control", "exec");
+    let apart = set_apart(exec);
     for kind in ["dirty", "clean"] {
         let count = number(&exec[kind]["tsc"]["count"]);
         failures
@@ -150,21 +147,17 @@ fn exec_writes(calibration: &Value) -> Failures {
     failures
 }
 
-/// In Bochs an instruction is a cycle: the guest's part is its own instructions, whatever their number, and the latencies do not
-/// change with it.
-fn instructions(out: &Path) -> Result<Failures> {
+/// Checks that the guest's part is the number of its instructions, which are cycles in Bochs, and that latencies do not depend on
+/// it.
+fn instructions(results: Results) -> Result<Failures> {
     let mut failures = Failures::default();
     let mut latencies = Vec::new();
-    for work in [1, 1000] {
-        let calibration = json(&out.join(format!("calibrate-{work}.json")))?;
-        let cpuid = of(&calibration, "exits", "exit", "cpuid");
-        let guest = &cpuid["guest"]["tsc"];
+    for (work, cycles) in [(1, INSTRUCTIONS + 1.0), (1000, INSTRUCTIONS + 1000.0)] {
+        let calibration = results.json(&format!("calibrate-{work}.json"))?;
+        let cpuid = element(&calibration, "exits", "exit", "cpuid");
         for stat in ["floor", "p50", "max"] {
-            failures.equal(
-                &format!("calibrate --work {work}: guest cycles ({stat})"),
-                &guest[stat],
-                (INSTRUCTIONS + work) as f64,
-            );
+            let name = format!("calibrate --work {work}: guest cycles ({stat})");
+            failures.equal(&name, &cpuid["guest"]["tsc"][stat], cycles);
         }
         latencies
             .push(["entry_latency", "exit_latency"].map(|figure| cpuid[figure]["tsc"]["p50"].as_f64().unwrap_or(0.0)));

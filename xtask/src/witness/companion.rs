@@ -1,21 +1,24 @@
-//! What a run with the companion module must show under both policies: every source of pin writes agrees, and nothing goes
-//! wrong when the policy or the module changes underneath. Pure: files in, failures out.
+//! Checks a lab with the companion module under both policies: every source of pin writes agrees, and switching the policy or
+//! reloading the module breaks nothing.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::witness::counts::{Failures, balance, histogram, histogram_of_keys, json, number, rows, text};
+use crate::{
+    lab::results::{Results, number},
+    witness::failures::{Failures, balance, count, no_complaints, rows},
+};
 
 /// The shell script that a lab runs for [`failures`].
-pub const SCRIPT: &str = include_str!("../../../lab/scripts/companion.sh");
+pub(crate) const SCRIPT: &str = include_str!("../../../lab/scripts/companion.sh");
 
 /// Timers of the script's deadline runs.
 const TIMERS: u64 = 23;
-/// L2 entries by VMCALL of its nested runs.
+/// L2 entries of its nested runs.
 const NESTED: u64 = 19;
-/// The controls as reports and as VMCSs call them.
+/// The controls: their names in reports, and their encodings (VMCS fields).
 const CONTROLS: [(&str, u64); 6] = [
     ("pin", 0x4000),
     ("exec", 0x4002),
@@ -24,84 +27,91 @@ const CONTROLS: [(&str, u64); 6] = [
     ("vm_entry", 0x4012),
     ("vm_exit", 0x400c),
 ];
+/// Values of enum kvm_preemption_timer_cause.
+const SPURIOUS: u64 = 0;
+const DEADLINE: u64 = 2;
 
-/// Everything that is not as it should be in the files that the script left; empty when all is well.
-pub fn failures(out: &Path) -> Result<Vec<String>> {
+/// Returns every failed check of the files that the script left.
+pub(crate) fn failures(out: &Path) -> Result<Vec<String>> {
+    let results = Results(out);
+    let mut failures = sources(results)?;
+    failures.extend(shadow_alone(results)?);
+    failures.extend(switches(results)?);
+    failures.extend(policy_is_restored(results)?);
+    failures.extend(reload(results)?);
+    failures.extend(spurious_exits(results)?);
+    failures.extend(no_complaints(results)?);
+    Ok(failures.0)
+}
+
+/// Compares all sources of pin writes under both policies.
+fn sources(results: Results) -> Result<Failures> {
     let mut failures = Failures::default();
     for hard in [false, true] {
         let policy = if hard { "hard" } else { "soft" };
-        // The bit is toggled on for each timer and off after it; the first write makes the VMCS.
-        let deadline = if hard { 2 * TIMERS + 1 } else { 1 };
-        let run = |name: &str| Run::read(out, &format!("{name}-{policy}"));
-        let run_deadline = run("deadline")?;
-        failures.extend(run_deadline.sources_agree());
-        failures.extend(run_deadline.pin_writes(deadline, 0));
-        failures.extend(run_deadline.deadlines(TIMERS));
-        // An L2 entry with a timer writes vmcs02 twice under the hard policy: off in prepare_vmcs02_early, on in vmx_vcpu_run.
+        let run = |name: &str| Run::read(results, &format!("{name}-{policy}"));
+        // The bit is set for each timer and cleared after it; the first write initializes the VMCS.
+        let written = if hard { 2 * TIMERS + 1 } else { 1 };
+        let deadline = run("deadline")?;
+        failures.extend(deadline.sources_agree());
+        failures.extend(deadline.pin_writes(written, 0));
+        failures.extend(deadline.deadlines(TIMERS));
+        // Under the hard policy, an L2 entry with a timer writes vmcs02 twice: off in prepare_vmcs02_early, on in vmx_vcpu_run.
         let armed = if hard { 2 * NESTED } else { 1 };
         for (name, vmcs02) in [("nested", 1), ("armed", armed)] {
             let run = run(name)?;
             failures.extend(run.sources_agree());
-            let vmcs01 = number(&run.report["totals"]["control_writes"]["vmcs01"]["pin"]);
-            failures.extend(run.pin_writes(vmcs01, vmcs02));
+            failures.extend(run.pin_writes(vmcs01_pin_writes(&run.report), vmcs02));
         }
     }
-
-    let hard = json(&out.join("hard.json"))?;
-    failures.extend(balance("hard", &hard));
-    failures.equal("latency of a recording without hooks on writes", &hard["latency"], "clean");
-    let armed_vmcs01 = number(&json(&out.join("armed-hard.json"))?["totals"]["control_writes"]["vmcs01"]["pin"]);
-    let both = 2 * TIMERS + 1 + armed_vmcs01 + 2 * NESTED;
-    failures.equal("pin writes by the shadow alone, hard policy", &hard["totals"]["pin_writes"], both);
-
-    failures.extend(flips(out)?);
-    failures.extend(policy_is_restored(out)?);
-    failures.extend(reload(out)?);
-    for (policy, expected) in [("soft", 100), ("hard", 0)] {
-        let report = json(&out.join(format!("spurious-{policy}.json")))?;
-        failures.equal(&format!("spurious exits, {policy}"), &report["totals"]["timer_exits"]["spurious"], expected);
-        let traced = histogram(&text(&out.join(format!("spurious-{policy}.causes")))?)?;
-        let traced = traced.get(&0).copied().unwrap_or(0);
-        failures.check(traced == expected, || {
-            format!("spurious exits by ftrace, {policy}: {traced} instead of {expected}")
-        });
-    }
-    let complaints = text(&out.join("complaints"))?;
-    failures.check(complaints.trim().is_empty(), || format!("the kernel complained:\n{complaints}"));
-    Ok(failures.0)
+    Ok(failures)
 }
 
-/// A recording with every source of writes, and what ftrace saw of it.
+fn vmcs01_pin_writes(report: &Value) -> u64 {
+    number(&report["totals"]["control_writes"]["vmcs01"]["pin"])
+}
+
+/// Checks a recording under the hard policy without hooks on writes: latencies are shown, and the shadow copy counts every write.
+fn shadow_alone(results: Results) -> Result<Failures> {
+    let hard = results.json("hard.json")?;
+    let mut failures = balance("hard", &hard);
+    failures.equal("latency of a recording without hooks on writes", &hard["latency"], "clean");
+    let writes = 2 * TIMERS + 1 + vmcs01_pin_writes(&results.json("armed-hard.json")?) + 2 * NESTED;
+    failures.equal("pin writes by the shadow alone, hard policy", &hard["totals"]["pin_writes"], writes);
+    Ok(failures)
+}
+
+/// A recording with every source of writes, and ftrace's counts of the same run.
 struct Run {
     name: String,
     report: Value,
-    /// by field and vmcs02
-    writes: std::collections::BTreeMap<Vec<u64>, u64>,
-    /// by enum kvm_preemption_timer_cause
-    causes: std::collections::BTreeMap<u64, u64>,
+    /// Writes by encoding and by whether the VMCS is a vmcs02.
+    writes: BTreeMap<Vec<u64>, u64>,
+    /// Timer exits by enum kvm_preemption_timer_cause.
+    causes: BTreeMap<u64, u64>,
 }
 
 impl Run {
-    fn read(out: &Path, name: &str) -> Result<Self> {
+    fn read(results: Results, name: &str) -> Result<Self> {
         Ok(Self {
             name: name.to_owned(),
-            report: json(&out.join(format!("{name}.json")))?,
-            writes: histogram_of_keys(&text(&out.join(format!("{name}.writes")))?)?,
-            causes: histogram(&text(&out.join(format!("{name}.causes")))?)?,
+            report: results.json(&format!("{name}.json"))?,
+            writes: results.histogram_of_keys(&format!("{name}.writes"))?,
+            causes: results.histogram(&format!("{name}.causes"))?,
         })
     }
 
-    /// Tracepoint, shadow, sites and ftrace count the same.
+    /// Checks that tracepoint, shadow copy, VMWRITE sites and ftrace count the same writes.
     fn sources_agree(&self) -> Failures {
         let mut failures = balance(&self.name, &self.report);
         let totals = &self.report["totals"];
         let exact = &totals["control_writes"];
         for (vmcs, is_vmcs02) in [("vmcs01", 0), ("vmcs02", 1)] {
             for (control, field) in CONTROLS {
-                let mut traced = self.writes.get(&vec![field, is_vmcs02]).copied().unwrap_or(0);
+                let mut traced = count(&self.writes, vec![field, is_vmcs02]);
                 if self.is_nested() && vmcs == "vmcs01" && control == "secondary" {
-                    // The guest ends within VMX operation. KVM turns VMCS shadowing off when it frees the vCPU: a write that no
-                    // entry follows.
+                    // The guest ends within VMX operation. KVM disables VMCS shadowing when it frees the vCPU; no entry follows
+                    // this write.
                     traced = traced.saturating_sub(1);
                 }
                 failures.equal(
@@ -130,6 +140,7 @@ impl Run {
         number(&self.report["totals"]["control_writes"]["entries_l2"]) > 0
     }
 
+    /// Checks the numbers of pin writes.
     fn pin_writes(&self, vmcs01: u64, vmcs02: u64) -> Failures {
         let mut failures = Failures::default();
         let exact = &self.report["totals"]["control_writes"];
@@ -138,6 +149,7 @@ impl Run {
         failures
     }
 
+    /// Checks the number of deadline exits by vmentry's rule, by the tracepoint and by ftrace.
     fn deadlines(&self, expected: u64) -> Failures {
         let mut failures = Failures::default();
         let totals = &self.report["totals"];
@@ -145,50 +157,60 @@ impl Run {
             failures.equal(&format!("{}: deadline exits by {by}", self.name), &counts["deadline"], expected);
             failures.equal(&format!("{}: spurious exits by {by}", self.name), &counts["spurious"], 0);
         }
-        let traced = self.causes.get(&2).copied().unwrap_or(0);
-        failures.check(traced == expected, || {
-            format!("{}: {traced} deadline exits by ftrace instead of {expected}", self.name)
-        });
+        failures.same(&format!("{}: deadline exits by ftrace", self.name), count(&self.causes, DEADLINE), expected);
         failures
     }
 }
 
-fn flips(out: &Path) -> Result<Failures> {
-    let report = json(&out.join("flips.json"))?;
-    let mut failures = balance("flips", &report);
+/// Checks that every timer was delivered while the policy was switched.
+fn switches(results: Results) -> Result<Failures> {
+    let report = results.json("flips.json")?;
+    let mut failures = balance("switches", &report);
     let entries = number(&report["totals"]["entries"]);
-    failures.check(entries >= 20_000, || format!("flips: only {entries} entries"));
-    let flips = text(&out.join("flips"))?.trim().parse().unwrap_or(0);
-    failures.check(flips >= 100, || format!("flips: only {flips} switches"));
-    let guest = text(&out.join("flips.guest"))?;
-    failures.check(guest.contains("7000 timers, 7000 interrupts taken"), || format!("flips: {guest}"));
-    // The switching shell shares the machine's one CPU: a timer that is due while it runs is delivered without an exit.
+    failures.check(entries >= 20_000, || format!("switches: only {entries} entries"));
+    let switches: u64 = results.word("flips")?.parse().unwrap_or(0);
+    failures.check(switches >= 100, || format!("switches: only {switches}"));
+    failures.contains("switches", &results.text("flips.guest")?, &["7000 timers, 7000 interrupts taken"]);
+    // The switching shell shares the machine's only CPU: a timer that is due while it runs is delivered without an exit.
     let deadlines = number(&report["totals"]["timer_exits"]["deadline"]);
-    failures.check((6950..=7000).contains(&deadlines), || format!("flips: {deadlines} deadline exits for 7000 timers"));
+    failures
+        .check((6950..=7000).contains(&deadlines), || format!("switches: {deadlines} deadline exits for 7000 timers"));
     Ok(failures)
 }
 
-fn policy_is_restored(out: &Path) -> Result<Failures> {
+/// Checks that a policy set for a while is restored, and that check finds one that was left behind.
+fn policy_is_restored(results: Results) -> Result<Failures> {
     let mut failures = Failures::default();
     for (file, expected) in [("during", "hard"), ("after-sigterm", "soft"), ("after-bogus", "soft")] {
-        let policy = text(&out.join(file))?;
-        failures.check(policy.trim() == expected, || format!("policy {file}: {} instead of {expected}", policy.trim()));
+        failures.same(&format!("policy {file}"), results.word(file)?.as_str(), expected);
     }
     for (file, expected) in [("left-behind.json", true), ("check.json", false)] {
-        let problems = json(&out.join(file))?["problems"].to_string();
+        let problems = results.json(file)?["problems"].to_string();
         failures.check(problems.contains("left behind") == expected, || format!("{file}: {problems}"));
     }
     Ok(failures)
 }
 
-fn reload(out: &Path) -> Result<Failures> {
-    let report = json(&out.join("reload.json"))?;
+/// Checks that a recording continues after the same module was reloaded, and ends if another build is loaded.
+fn reload(results: Results) -> Result<Failures> {
+    let report = results.json("reload.json")?;
     let mut failures = balance("reload", &report);
-    let log = text(&out.join("reload.log"))?;
-    for message in ["was unloaded", "the same build; the recording goes on", "ended early because of another build"] {
-        failures.check(log.contains(message), || format!("reload: '{message}' is not in:\n{log}"));
+    let messages = ["was unloaded", "the same build; the recording goes on", "ended early because of another build"];
+    failures.contains("reload", &results.text("reload.log")?, &messages);
+    let cpuid = rows(&report).iter().filter(|r| r["exit_reason"] == "CPUID");
+    let cpuid: u64 = cpuid.map(|r| number(&r["entries"])).sum();
+    failures.check(cpuid == 2 * 97, || format!("reload: {cpuid} CPUID exits before and after"));
+    Ok(failures)
+}
+
+/// Checks that a soft-disabled timer that runs out makes spurious exits, and a hard-disabled one none.
+fn spurious_exits(results: Results) -> Result<Failures> {
+    let mut failures = Failures::default();
+    for (policy, expected) in [("soft", 100), ("hard", 0)] {
+        let report = results.json(&format!("spurious-{policy}.json"))?;
+        failures.equal(&format!("spurious exits, {policy}"), &report["totals"]["timer_exits"]["spurious"], expected);
+        let traced = results.histogram(&format!("spurious-{policy}.causes"))?;
+        failures.same(&format!("spurious exits by ftrace, {policy}"), count(&traced, SPURIOUS), expected);
     }
-    let cpuids: u64 = rows(&report).iter().filter(|r| r["exit_reason"] == "CPUID").map(|r| number(&r["entries"])).sum();
-    failures.check(cpuids == 2 * 97, || format!("reload: {cpuids} CPUID exits before and after"));
     Ok(failures)
 }

@@ -1,38 +1,68 @@
-//! Compares what `vmentry` reports with what others saw of the same run: ftrace's histograms and the guests themselves.
-//! Pure: files in, failures out.
+//! Checks a lab with a kernel of the distribution: known exits of guests, counted by vmentry, by ftrace and by the guests.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use anyhow::{Context, Result};
+use serde_json::Value;
 
-use crate::witness::calibration;
+use crate::{
+    lab::results::{Results, json, number},
+    witness::{
+        calibration,
+        failures::{Failures, balance, rows},
+        traces,
+    },
+};
 
 /// The shell script that a lab runs for [`failures`].
-pub const SCRIPT: &str = include_str!("../../../lab/scripts/witness.sh");
+pub(crate) const SCRIPT: &str = include_str!("../../../lab/scripts/witness.sh");
 
-/// Everything that is not as it should be in the files that the script left; empty when all is well.
-pub fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {
-    let mut failures = Failures(Vec::new());
-    let report = json(&out.join("report.json"))?;
-    failures.extend(against_ftrace(
-        &report,
-        &histogram(&text(&out.join("kvm_entry.hist"))?)?,
-        &histogram(&text(&out.join("kvm_exit.hist"))?)?,
-    ));
+/// Returns every failed check of the files that the script left.
+pub(crate) fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {
+    let results = Results(out);
+    let report = results.json("report.json")?;
+    let mut failures =
+        against_ftrace(&report, &results.histogram("kvm_entry.hist")?, &results.histogram("kvm_exit.hist")?);
+    failures.extend(known_exits(results, &report, vmx)?);
+    failures.extend(in_kernel_against_records(&results.json("in-kernel.json")?, &report));
+    failures.extend(calibration::on_a_stock_kernel(results, vmx)?);
+    failures.extend(traces::failures(results)?);
+    failures.extend(tiny_ring(results)?);
+    failures.extend(killed(results)?);
+    let refusal = results.text("no-module.txt")?;
+    failures.contains("record without the KVM module", &refusal, &["modprobe kvm_intel"]);
+    Ok(failures.0)
+}
+
+/// Compares entries and exits by reason with ftrace's counts.
+fn against_ftrace(report: &Value, entries: &BTreeMap<u64, u64>, exits: &BTreeMap<u64, u64>) -> Failures {
+    let mut failures = balance("recording", report);
+    failures.equal("entries by ftrace's kvm_entry", &report["totals"]["entries"], entries.values().sum::<u64>());
+    let mut reported: BTreeMap<u64, u64> = BTreeMap::new();
+    for row in rows(report) {
+        *reported.entry(number(&row["exit_reason_code"])).or_default() += number(&row["entries"]);
+    }
+    failures.check(reported == *exits, || format!("entries by exit reason {reported:?} are not ftrace's {exits:?}"));
+    failures
+}
+
+/// Compares the report with the guests' own counts, and pin writes and timer exits with the known numbers.
+fn known_exits(results: Results, report: &Value, vmx: bool) -> Result<Failures> {
+    let mut failures = Failures::default();
     let mut vcpus = 0;
-    for entry in fs::read_dir(out).with_context(|| format!("read folder {}", out.display()))?.flatten() {
+    let folder = results.0;
+    for entry in fs::read_dir(folder).with_context(|| format!("read folder {}", folder.display()))?.flatten() {
         if entry.file_name().to_string_lossy().starts_with("exercise-") {
             let exercise = json(&entry.path())?;
             vcpus += exercise["vcpus"].as_array().map_or(0, Vec::len);
-            failures.extend(against_guest(&report, &exercise));
+            failures.extend(against_guest(report, &exercise));
         }
     }
     let totals = &report["totals"];
-    failures.equal("entries that were dropped", &totals["dropped"], 0);
+    failures.equal("dropped entries", &totals["dropped"], 0);
     failures.equal("emulated", &report["emulated"], true);
     if vmx {
-        // The soft policy writes the pin controls once in a VMCS's life; three of the vCPUs have a vmcs02, too.
+        // The soft policy writes the pin controls once in the life of a VMCS. Three of the vCPUs also have a vmcs02.
         failures.equal("pin writes of all vCPUs", &totals["pin_writes"], vcpus + 3);
         failures.equal("deadline exits", &totals["timer_exits"]["deadline"], 23);
         failures.equal("immediate exits", &totals["timer_exits"]["immediate"], 7);
@@ -41,36 +71,43 @@ pub fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {
         failures.equal("pin writes on SVM", &totals["pin_writes"], Value::Null);
         failures.equal("deadline exits on SVM", &totals["timer_exits"]["deadline"], Value::Null);
     }
-
-    failures.extend(in_kernel_against_records(&json(&out.join("in-kernel.json"))?, &report));
-    failures.extend(calibration::on_a_stock_kernel(out, vmx)?);
-    failures.extend(single_events(out)?);
-
-    let tiny = json(&out.join("tiny.json"))?;
-    failures.extend(balance("tiny ring", &tiny));
-    failures.check(number(&tiny["totals"]["dropped"]) > 0, || "tiny ring: nothing was dropped".into());
-    let first = text(&out.join("tiny.txt"))?;
-    failures.check(first.starts_with("LOST "), || {
-        format!("tiny ring: the report begins with '{}'", first.lines().next().unwrap_or(""))
-    });
-
-    let killed = json(&out.join("killed.json"))?;
-    failures.extend(balance("killed", &killed));
-    failures.check(number(&killed["totals"]["entries"]) >= 97, || {
-        format!("killed: {} entries were saved", killed["totals"]["entries"])
-    });
-    failures.equal("killed: end of the recording", &killed["recordings"][0]["ended"], Value::Null);
-
-    let refusal = text(&out.join("no-module.txt"))?;
-    failures.check(refusal.contains("modprobe kvm_intel"), || {
-        format!("no module: '{}' does not say what to do", refusal.trim())
-    });
-    Ok(failures.0)
+    Ok(failures)
 }
 
-/// What programs counted in the kernel against the records of the same entries.
+/// Compares the report with the exits that a guest expects a tracer to count for each of its vCPUs.
+fn against_guest(report: &Value, exercise: &Value) -> Failures {
+    let mut failures = Failures::default();
+    let expectations = exercise["expects"].as_array().map_or(&[][..], Vec::as_slice);
+    failures.check(!expectations.is_empty(), || format!("{}: the guest expects nothing", exercise["scenario"]));
+    for vcpu in exercise["vcpus"].as_array().into_iter().flatten() {
+        for expected in expectations {
+            let names = expected["reasons"].as_array().map_or(&[][..], Vec::as_slice);
+            let of_guest = |row: &&Value| {
+                row["tgid"] == exercise["tgid"]
+                    && row["vcpu"] == vcpu["vcpu"]
+                    && names.contains(&row["exit_reason"])
+                    && (expected["cause"].is_null() || row["timer_cause"] == expected["cause"])
+                    && (expected["level"].is_null() || row["level"] == expected["level"])
+            };
+            let counted: u64 = rows(report).iter().filter(of_guest).map(|r| number(&r["entries"])).sum();
+            let wanted = number(&expected["exits_per_vcpu"]);
+            let good = match expected["bound"].as_str() {
+                Some("exactly") => counted == wanted,
+                Some("at_least") => counted >= wanted,
+                Some("at_most") => counted <= wanted,
+                _ => false,
+            };
+            failures.check(good, || {
+                format!("{} vcpu {}: {counted} exits instead of {expected}", exercise["scenario"], vcpu["vcpu"])
+            });
+        }
+    }
+    failures
+}
+
+/// Compares the series that the eBPF programs counted in the kernel with those from records of the same entries.
 fn in_kernel_against_records(in_kernel: &Value, records: &Value) -> Failures {
-    let mut failures = balance("in the kernel", in_kernel);
+    let mut failures = balance("in-kernel", in_kernel);
     let series = |report| -> BTreeMap<String, [Value; 4]> {
         let dimensions = ["vm", "vcpu", "level", "isa", "exit_reason_code", "entry", "timer_cause"];
         let key = |row: &Value| dimensions.map(|name| row[name].to_string()).join(" ");
@@ -86,205 +123,44 @@ fn in_kernel_against_records(in_kernel: &Value, records: &Value) -> Failures {
         rows(report).iter().map(|row| (key(row), counts(row))).collect()
     };
     let (counted, recorded) = (series(in_kernel), series(records));
-    failures.equal("in the kernel: entries", &in_kernel["totals"]["entries"], records["totals"]["entries"].clone());
-    failures.equal("in the kernel: aggregation", &in_kernel["aggregation"], "in-kernel");
-    failures.check(!counted.is_empty(), || "in the kernel: no series".into());
+    failures.equal("in-kernel: entries", &in_kernel["totals"]["entries"], records["totals"]["entries"].clone());
+    failures.equal("in-kernel: aggregation", &in_kernel["aggregation"], "in-kernel");
+    failures.check(!counted.is_empty(), || "in-kernel: no series".into());
     for key in counted.keys().chain(recorded.keys()) {
         failures.check(counted.get(key) == recorded.get(key), || {
-            format!("in the kernel: {key}: {:?} instead of {:?}", counted.get(key), recorded.get(key))
+            format!("in-kernel: {key}: {:?} instead of {:?}", counted.get(key), recorded.get(key))
         });
     }
     failures
 }
 
-/// Traces of single events that the script leaves, by name without suffix; `xtask test` puts their counts beside them as NAME-trace.json.
-pub const TRACES: [&str; 3] = ["events", "flight", "full"];
-
-/// What the traces hold against the reports of the same recordings.
-fn single_events(out: &Path) -> Result<Failures> {
-    let mut failures = Failures::default();
-    let (report, trace) = (json(&out.join("events-report.json"))?, json(&out.join("events-trace.json"))?);
-    failures.extend(trace_against_report(&trace, &report));
-    let flight = json(&out.join("flight-trace.json"))?;
-    failures.extend(whole("flight recorder", &flight));
-    // Written at the first CPUID exit: that one, and what came before it.
-    failures.equal("flight recorder: CPUID exits", &json!(guest_slices(&flight, "CPUID")), 1);
-    let said = text(&out.join("flight.txt"))?;
-    failures.check(said.contains("matched 97 entries; traces written: 1"), || format!("flight recorder said: {said}"));
-    failures.check(!out.join("impossible.pftrace").exists(), || "an impossible trigger made a trace".into());
-    let (report, said) = (json(&out.join("full-report.json"))?, text(&out.join("full.txt"))?);
-    failures.equal("full disk: end of the recording", &report["recordings"][0]["ended"], "command");
-    failures.check(said.matches("No space left").count() == 1, || format!("full disk: said {said}"));
-    failures.check(said.contains("events are missing"), || format!("full disk: no count of what is missing: {said}"));
-    let full = json(&out.join("full-trace.json"))?;
-    failures.equal("full disk: fields that the official schema does not know", &full["unknown_fields"], 0);
+/// Checks that entries lost in a ring of one page are counted, and that the report begins with them.
+fn tiny_ring(results: Results) -> Result<Failures> {
+    let report = results.json("tiny.json")?;
+    let mut failures = balance("tiny ring", &report);
+    failures.check(number(&report["totals"]["dropped"]) > 0, || "tiny ring: nothing was dropped".into());
+    let text = results.text("tiny.txt")?;
+    failures.check(text.starts_with("LOST "), || {
+        format!("tiny ring: the report begins with '{}'", text.lines().next().unwrap_or_default())
+    });
     Ok(failures)
 }
 
-fn trace_against_report(trace: &Value, report: &Value) -> Failures {
-    let mut failures = whole("trace", trace);
-    let mut by_reason: BTreeMap<&str, u64> = BTreeMap::new();
-    for row in rows(report) {
-        *by_reason.entry(row["exit_reason"].as_str().unwrap_or("unknown")).or_default() += number(&row["entries"]);
-    }
-    for (reason, entries) in by_reason {
-        failures.equal(&format!("guest slices that ended with {reason}"), &json!(guest_slices(trace, reason)), entries);
-    }
-    let guests: u64 = slices(trace).filter(|s| is_guest(s)).map(|s| number(&s["slices"])).sum();
-    failures.equal("guest slices", &json!(guests), report["totals"]["delivered"].clone());
-    let ends = trace["whole"].as_array().into_iter().flatten().find(|m| m["name"] == "recording ends");
-    let arguments = ends.map_or(Value::Null, |m| m["arguments"].clone());
-    failures.equal("events in the trace's end", &arguments["events"], guests.to_string());
-    failures.equal("events not written in the trace's end", &arguments["events_not_written"], "0");
-    failures.equal("entries dropped in the trace's end", &arguments["entries_dropped"], "0");
-    failures.check(slices(trace).all(|s| s["track"][0].as_str().is_some_and(|t| t.contains("emulated"))), || {
-        "a track does not say that it is emulated".into()
-    });
-    failures
-}
-
-/// A trace that ended in order.
-fn whole(what: &str, trace: &Value) -> Failures {
-    let mut failures = Failures::default();
-    for name in ["unknown_fields", "torn_bytes", "unbalanced", "nested"] {
-        failures.equal(&format!("{what}: {name}"), &trace[name], 0);
-    }
-    failures
-}
-
-fn slices(trace: &Value) -> impl Iterator<Item = &Value> {
-    trace["slices"].as_array().into_iter().flatten()
-}
-
-fn is_guest(slice: &Value) -> bool {
-    slice["name"].as_str().is_some_and(|n| n.starts_with("guest"))
-}
-
-fn guest_slices(trace: &Value, reason: &str) -> u64 {
-    slices(trace).filter(|s| is_guest(s) && s["exit_reason"] == reason).map(|s| number(&s["slices"])).sum()
-}
-
-/// What is not as it should be.
-#[derive(Default)]
-pub struct Failures(pub Vec<String>);
-
-impl Failures {
-    /// Adds a failure where something is not good.
-    pub fn check(&mut self, good: bool, otherwise: impl FnOnce() -> String) {
-        if !good {
-            self.0.push(otherwise());
-        }
-    }
-
-    /// Adds a failure where something is not what it should be.
-    pub fn equal(&mut self, what: &str, found: &Value, expected: impl Into<Value>) {
-        let expected = expected.into();
-        self.check(*found == expected, || format!("{what}: {found} instead of {expected}"));
-    }
-
-    /// Adds others.
-    pub fn extend(&mut self, more: Failures) {
-        self.0.extend(more.0);
-    }
-}
-
-/// A number, 0 for anything else.
-pub fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or(0)
-}
-
-/// The series of a report.
-pub fn rows(report: &Value) -> &[Value] {
-    report["series"].as_array().map_or(&[], Vec::as_slice)
-}
-
-/// `entries == delivered + dropped`, by the kernel's own counters where the recording has them.
-pub fn balance(what: &str, report: &Value) -> Failures {
-    let mut failures = Failures::default();
-    let t = &report["totals"];
-    let sum = number(&t["delivered"]) + number(&t["dropped"]);
-    failures.check(number(&t["entries"]) == sum, || {
-        format!("{what}: {} entries are not {sum} delivered or dropped", t["entries"])
-    });
-    failures.equal(&format!("{what}: exact"), &report["exact"], true);
-    failures
-}
-
-fn against_ftrace(report: &Value, entries: &BTreeMap<u64, u64>, exits: &BTreeMap<u64, u64>) -> Failures {
-    let mut failures = balance("recording", report);
-    failures.equal("entries by ftrace's kvm_entry", &report["totals"]["entries"], entries.values().sum::<u64>());
-    let mut ours: BTreeMap<u64, u64> = BTreeMap::new();
-    for row in rows(report) {
-        *ours.entry(number(&row["exit_reason_code"])).or_default() += number(&row["entries"]);
-    }
-    failures.check(ours == *exits, || format!("entries by exit reason {ours:?} are not ftrace's {exits:?}"));
-    failures
-}
-
-/// What a guest says a tracer must have seen of each of its vCPUs.
-fn against_guest(report: &Value, exercise: &Value) -> Failures {
-    let mut failures = Failures::default();
-    let expectations = exercise["expects"].as_array().map_or(&[][..], Vec::as_slice);
-    failures.check(!expectations.is_empty(), || format!("{}: the guest expects nothing", exercise["scenario"]));
-    for vcpu in exercise["vcpus"].as_array().into_iter().flatten() {
-        for expected in expectations {
-            let names = expected["reasons"].as_array().map_or(&[][..], Vec::as_slice);
-            let of_guest = |row: &&Value| {
-                row["tgid"] == exercise["tgid"]
-                    && row["vcpu"] == vcpu["vcpu"]
-                    && names.contains(&row["exit_reason"])
-                    && (expected["cause"].is_null() || row["timer_cause"] == expected["cause"])
-                    && (expected["level"].is_null() || row["level"] == expected["level"])
-            };
-            let seen: u64 = rows(report).iter().filter(of_guest).map(|r| number(&r["entries"])).sum();
-            let wanted = number(&expected["exits_per_vcpu"]);
-            let good = match expected["bound"].as_str() {
-                Some("exactly") => seen == wanted,
-                Some("at_least") => seen >= wanted,
-                Some("at_most") => seen <= wanted,
-                _ => false,
-            };
-            failures.check(good, || {
-                format!("{} vcpu {}: {seen} exits where {expected} was expected", exercise["scenario"], vcpu["vcpu"])
-            });
-        }
-    }
-    failures
-}
-
-/// A file's text.
-pub fn text(path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
-}
-
-/// A file's JSON.
-pub fn json(path: &Path) -> Result<Value> {
-    serde_json::from_str(&text(path)?).with_context(|| format!("read {}", path.display()))
-}
-
-/// Counts by key of an ftrace histogram: lines "{ exit_reason:  52 } hitcount:  30".
-pub fn histogram(text: &str) -> Result<BTreeMap<u64, u64>> {
-    Ok(histogram_of_keys(text)?.into_iter().map(|(keys, n)| (keys[0], n)).collect())
-}
-
-/// Counts by keys: lines "{ field:  16384, vmcs02:  0 } hitcount:  30".
-pub fn histogram_of_keys(text: &str) -> Result<BTreeMap<Vec<u64>, u64>> {
-    ensure!(text.lines().any(|l| l.trim() == "Dropped: 0"), "ftrace's histogram is not whole:\n{text}");
-    let entry = |line: &str| {
-        let (keys, count) = line.strip_prefix('{')?.split_once('}')?;
-        let number = |part: &str| part.rsplit(':').next()?.trim().parse().ok();
-        let keys: Option<Vec<u64>> = keys.split(',').map(number).collect();
-        Some((keys?, number(count)?))
-    };
-    Ok(text.lines().filter_map(entry).collect())
+/// Checks that the recording of a killed recorder has all complete intervals, and no end.
+fn killed(results: Results) -> Result<Failures> {
+    let report = results.json("killed.json")?;
+    let mut failures = balance("killed", &report);
+    let entries = &report["totals"]["entries"];
+    failures.check(number(entries) >= 97, || format!("killed: {entries} entries were saved"));
+    failures.equal("killed: end of the recording", &report["recordings"][0]["ended"], Value::Null);
+    Ok(failures)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
 
-    const HISTOGRAM: &str = "# event histogram\n\n{ exit_reason:         52 } hitcount:         30\n\
-        { exit_reason:         10 } hitcount:         97\n\nTotals:\n    Hits: 127\n    Dropped: 0\n";
+    use super::*;
 
     fn report() -> Value {
         let row = |reason: &str, code: u32, cause: Value, entries: u32| json!({"tgid": 5, "vcpu": 0, "exit_reason": reason, "exit_reason_code": code, "timer_cause": cause, "entries": entries});
@@ -301,7 +177,7 @@ mod tests {
 
     #[test]
     fn equal_counts_pass_and_one_more_or_less_fails() {
-        let exits = histogram(HISTOGRAM).unwrap();
+        let exits = BTreeMap::from([(52, 30), (10, 97)]);
         let entries = BTreeMap::from([(0, 127)]);
         assert_eq!(against_ftrace(&report(), &entries, &exits).0, Vec::<String>::new());
         for (key, count) in [(52, 29), (10, 98), (12, 1)] {
@@ -310,12 +186,6 @@ mod tests {
             assert_eq!(against_ftrace(&report(), &entries, &other).0.len(), 1, "{key} {count}");
         }
         assert_eq!(against_ftrace(&report(), &BTreeMap::from([(0, 126)]), &exits).0.len(), 1);
-    }
-
-    #[test]
-    fn a_histogram_that_dropped_is_no_witness() {
-        assert!(histogram(&HISTOGRAM.replace("Dropped: 0", "Dropped: 3")).is_err());
-        assert!(histogram("").is_err());
     }
 
     #[test]
@@ -331,29 +201,5 @@ mod tests {
         assert_eq!(failures(Value::Null, "at_most", 29), 1);
         assert_eq!(failures(Value::Null, "at_least", 31), 1);
         assert_eq!(against_guest(&report(), &json!({"scenario": "x", "expects": []})).0.len(), 1);
-    }
-
-    #[test]
-    fn a_trace_must_have_a_slice_for_every_entry() {
-        let slice = |name: &str, reason: Value, n: u32| json!({"track": ["a (emulated)", "vCPU 0"], "name": name, "exit_reason": reason, "slices": n});
-        let trace = |cpuid: u32, nested: u32| {
-            json!({"unknown_fields": 0, "torn_bytes": 0, "unbalanced": 0, "nested": nested,
-                "slices": [slice("guest L1", json!("CPUID"), cpuid), slice("guest", json!("PREEMPTION_TIMER"), 30), slice("host: CPUID", Value::Null, 96)],
-                "whole": [{"name": "recording ends", "arguments": {"events": "127", "events_not_written": "0", "entries_dropped": "0"}}]})
-        };
-        assert_eq!(trace_against_report(&trace(97, 0), &report()).0, Vec::<String>::new());
-        assert_eq!(trace_against_report(&trace(97, 1), &report()).0.len(), 1);
-        // By reason, in all, and not what the trace's end says.
-        assert_eq!(trace_against_report(&trace(96, 0), &report()).0.len(), 3);
-    }
-
-    #[test]
-    fn a_broken_balance_is_found() {
-        let mut broken = report();
-        broken["totals"]["dropped"] = json!(1);
-        assert_eq!(balance("x", &broken).0.len(), 1);
-        broken["totals"]["dropped"] = json!(0);
-        broken["exact"] = json!(false);
-        assert_eq!(balance("x", &broken).0.len(), 1);
     }
 }

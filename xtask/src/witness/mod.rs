@@ -1,7 +1,12 @@
-//! Compares what `vmentry` reports of a lab with what others saw of the same run. Pure: files in, failures out.
+//! Compares vmentry's results in a lab with those of other witnesses of the same run: ftrace and the guests. Pure: files in,
+//! failures out.
 
-pub mod calibration;
-pub mod companion;
-pub mod counts;
-pub mod experiment;
-pub mod stopwatch;
+mod calibration;
+pub(crate) mod companion;
+pub(crate) mod counts;
+pub(crate) mod experiment;
+mod failures;
+pub(crate) mod stopwatch;
+mod traces;
+
+pub(crate) use crate::witness::traces::TRACES;
