@@ -22,19 +22,19 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Development tasks of vmentry")]
 enum Task {
-    /// The main job from end to end: check, record, report, with known exits
+    /// Check, record and report guests with known exits, on this host or in an emulated machine
     Demo(demo::Arguments),
-    /// Everything a contributor runs; what cannot run here is skipped, and says why
+    /// Run everything a contributor runs; steps that cannot run here are skipped with the reason
     Test(test::Arguments),
-    /// Build the static release binary, one file to copy to a host
+    /// Build the static release binary: one file to copy to a host
     Dist,
     /// Build the Debian package
     Deb(packaging::Arguments),
     /// Build the eBPF objects, or check the committed ones
     Ebpf(build::ebpf::Arguments),
-    /// Write Grafana's dashboards and Prometheus's rules, or check the committed ones
+    /// Write Grafana's dashboards and Prometheus's rules, or check the committed files
     Dashboards(dashboards::Arguments),
-    /// Ask a real Prometheus every query of dashboards and rules, over recordings that the exporter plays
+    /// Ask a real Prometheus every query of the dashboards and rules, while exporters replay recordings
     Prometheus,
     Bench(bench::Arguments),
     Lab(lab::cli::Arguments),
