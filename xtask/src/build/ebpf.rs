@@ -12,7 +12,7 @@ use crate::build::{self, toolchain::Toolchain};
 
 /// Arguments of `ebpf`.
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Compare with the committed objects instead of replacing them. With another toolchain than the recorded one, run the
     /// tests of the programs on the fresh objects, because they cannot be equal
     #[arg(long)]
@@ -23,7 +23,7 @@ pub struct Arguments {
 }
 
 /// Builds the objects, checks the committed ones or runs clippy.
-pub fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match arguments {
         Arguments { clippy: true, .. } => clippy(),
         Arguments { check: true, .. } => check_committed(),
@@ -32,12 +32,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Fails if the committed objects differ from those that the source gives.
-pub fn check_committed() -> Result<()> {
+pub(crate) fn check_committed() -> Result<()> {
     check(&Toolchain::install()?.build()?, &dist())
 }
 
 /// Runs clippy on the eBPF programs.
-pub fn clippy() -> Result<()> {
+pub(crate) fn clippy() -> Result<()> {
     Toolchain::install()?.clippy()
 }
 

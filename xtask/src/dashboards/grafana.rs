@@ -11,44 +11,44 @@ const WIDTH: u32 = 24;
 pub(super) const LABELS: &str = "labels";
 
 /// A dashboard.
-pub struct Dashboard {
+pub(crate) struct Dashboard {
     /// Part of the dashboard's address: must not change.
-    pub uid: &'static str,
-    pub title: &'static str,
+    pub(crate) uid: &'static str,
+    pub(crate) title: &'static str,
     /// The questions that it answers.
-    pub description: &'static str,
+    pub(crate) description: &'static str,
     /// Begin of the time range at first, e.g. "now-6h".
-    pub from: &'static str,
+    pub(crate) from: &'static str,
     /// Time between refreshes, e.g. "30s".
-    pub refresh: &'static str,
+    pub(crate) refresh: &'static str,
     /// Variables besides the data source; each may use those before it.
-    pub variables: Vec<Variable>,
-    pub rows: Vec<Row>,
+    pub(crate) variables: Vec<Variable>,
+    pub(crate) rows: Vec<Row>,
 }
 
 /// A variable that offers the values of a label.
-pub struct Variable {
+pub(crate) struct Variable {
     /// Name, as in `$name`.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Name on the dashboard.
-    pub title: &'static str,
+    pub(crate) title: &'static str,
     /// PromQL of the series that have the label.
-    pub series: String,
-    pub label: &'static str,
+    pub(crate) series: String,
+    pub(crate) label: &'static str,
     /// Whether several values, or all, can be chosen.
-    pub several: bool,
+    pub(crate) several: bool,
 }
 
 /// A heading and its panels.
-pub struct Row {
-    pub title: &'static str,
+pub(crate) struct Row {
+    pub(crate) title: &'static str,
     /// From left to right, wrapped to the grid.
-    pub panels: Vec<Panel>,
+    pub(crate) panels: Vec<Panel>,
 }
 
 /// The type of a panel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// One number.
     Stat,
     /// Lines over time.
@@ -62,44 +62,44 @@ pub enum Kind {
 }
 
 /// A panel.
-pub struct Panel {
-    pub title: &'static str,
+pub(crate) struct Panel {
+    pub(crate) title: &'static str,
     /// What it shows, what it leaves out, and what to do about it.
-    pub description: &'static str,
-    pub kind: Kind,
+    pub(crate) description: &'static str,
+    pub(crate) kind: Kind,
     /// Grafana's name of the unit.
-    pub unit: &'static str,
-    pub queries: Vec<Query>,
+    pub(crate) unit: &'static str,
+    pub(crate) queries: Vec<Query>,
     /// Columns of the grid, of 24.
-    pub width: u32,
+    pub(crate) width: u32,
     /// Rows of the grid.
-    pub height: u32,
+    pub(crate) height: u32,
     /// Values from which the panel is yellow, and red.
-    pub thresholds: Option<(f64, f64)>,
+    pub(crate) thresholds: Option<(f64, f64)>,
     /// Values with a name and a colour.
-    pub names: &'static [(u32, &'static str, &'static str)],
+    pub(crate) names: &'static [(u32, &'static str, &'static str)],
     /// Whether the axis is logarithmic.
-    pub log: bool,
+    pub(crate) log: bool,
 }
 
 /// A query and the legend of its series.
-pub struct Query {
+pub(crate) struct Query {
     /// PromQL with Grafana's variables.
-    pub expr: String,
+    pub(crate) expr: String,
     /// Legend of a series, e.g. "{{vm}}".
-    pub legend: String,
+    pub(crate) legend: String,
 }
 
 impl Query {
     /// A query with its legend.
-    pub fn new(expr: impl Into<String>, legend: impl Into<String>) -> Self {
+    pub(crate) fn new(expr: impl Into<String>, legend: impl Into<String>) -> Self {
         Self { expr: expr.into(), legend: legend.into() }
     }
 }
 
 /// The variables of both dashboards: host, VM and exit reason. `host` is the matcher of the chosen hosts; `several` says
 /// whether more than one host can be chosen.
-pub fn variables(host: &str, several: bool) -> Vec<Variable> {
+pub(crate) fn variables(host: &str, several: bool) -> Vec<Variable> {
     let vm = format!("vmentry_entries_total{{{host}}}");
     let reason = format!("vmentry_entry_to_exit_seconds{{{host}, vm=~\"$vm\"}}");
     vec![
@@ -111,7 +111,7 @@ pub fn variables(host: &str, several: bool) -> Vec<Variable> {
 
 impl Panel {
     /// A panel of the usual size for its type.
-    pub fn new(
+    pub(crate) fn new(
         kind: Kind,
         title: &'static str,
         unit: &'static str,
@@ -129,22 +129,22 @@ impl Panel {
     }
 
     /// Sets another width.
-    pub fn wide(self, width: u32) -> Self {
+    pub(crate) fn wide(self, width: u32) -> Self {
         Self { width, ..self }
     }
 
     /// Sets the values from which the panel is yellow, and red.
-    pub fn warns(self, yellow: f64, red: f64) -> Self {
+    pub(crate) fn warns(self, yellow: f64, red: f64) -> Self {
         Self { thresholds: Some((yellow, red)), ..self }
     }
 
     /// Makes the axis logarithmic, because latencies range from microseconds to seconds.
-    pub fn log(self) -> Self {
+    pub(crate) fn log(self) -> Self {
         Self { log: true, ..self }
     }
 
     /// Sets names and colours of values.
-    pub fn named(self, names: &'static [(u32, &'static str, &'static str)]) -> Self {
+    pub(crate) fn named(self, names: &'static [(u32, &'static str, &'static str)]) -> Self {
         Self { names, ..self }
     }
 
@@ -328,7 +328,7 @@ impl Variable {
 impl Dashboard {
     /// Replaces words in the braces of all queries by matchers: HOST by that of the hosts, VMS by those of hosts and VMs, SERIES by
     /// those of hosts, VMs and exit reasons.
-    pub fn selecting(mut self, host: &str) -> Self {
+    pub(crate) fn selecting(mut self, host: &str) -> Self {
         let vms = format!("{host}, vm=~\"$vm\"");
         let series = format!("{vms}, exit_reason=~\"$exit_reason\"");
         for query in self.rows.iter_mut().flat_map(|row| &mut row.panels).flat_map(|panel| &mut panel.queries) {
@@ -342,7 +342,7 @@ impl Dashboard {
     }
 
     /// Content of the file.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let (mut panels, mut id, mut y) = (Vec::new(), 0, 0);
         for row in &self.rows {
             id += 1;
@@ -391,7 +391,7 @@ impl Dashboard {
     }
 
     /// All panels.
-    pub fn panels(&self) -> impl Iterator<Item = &Panel> {
+    pub(crate) fn panels(&self) -> impl Iterator<Item = &Panel> {
         self.rows.iter().flat_map(|row| &row.panels)
     }
 }

@@ -3,11 +3,11 @@
 
 mod expressions;
 mod fleet;
-pub mod grafana;
+pub(crate) mod grafana;
 mod host;
 mod query;
-pub mod rules;
-pub mod table;
+pub(crate) mod rules;
+pub(crate) mod table;
 
 use std::{fs, path::PathBuf};
 
@@ -25,14 +25,14 @@ const POLICIES: &[(u32, &str, &str)] =
 
 /// Arguments of `dashboards`.
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Compare with the committed files instead of replacing them
     #[arg(long)]
     check: bool,
 }
 
 /// Writes the files, or compares them with the committed ones.
-pub fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.check {
         return check();
     }
@@ -45,7 +45,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Fails if a query names a metric or label that the exporter does not have, or a committed file is out of date.
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     let queries = consistent(&table::exported()?)?;
     for (path, content) in files()? {
         let committed = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
@@ -60,12 +60,12 @@ pub fn check() -> Result<()> {
 }
 
 /// The folder of the files.
-pub fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     build::root().join("dashboards")
 }
 
 /// All dashboards.
-pub fn all() -> [Dashboard; 2] {
+pub(crate) fn all() -> [Dashboard; 2] {
     [host::dashboard(), fleet::dashboard()]
 }
 

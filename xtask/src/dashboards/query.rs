@@ -2,11 +2,11 @@
 
 /// The names in a query, in their order.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Names {
+pub(crate) struct Names {
     /// Metrics, each with the labels in its braces.
-    pub selectors: Vec<(String, Vec<String>)>,
+    pub(crate) selectors: Vec<(String, Vec<String>)>,
     /// Labels in `by`, `on` and similar lists.
-    pub groupings: Vec<String>,
+    pub(crate) groupings: Vec<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ const LISTS: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "grou
 const KEYWORDS: [&str; 8] = ["and", "or", "unless", "bool", "offset", "inf", "nan", "atan2"];
 
 /// Returns the names in a query. Strings, numbers and ranges in brackets are no names.
-pub fn names(query: &str) -> Names {
+pub(crate) fn names(query: &str) -> Names {
     let tokens = tokens(query);
     let mut names = Names::default();
     let mut at = 0;

@@ -3,41 +3,41 @@
 use std::fmt::Write as _;
 
 /// A recorded series.
-pub struct Recording {
+pub(crate) struct Recording {
     /// level:metric:operation, as in Prometheus's naming guide.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Labels of its series.
-    pub labels: &'static [&'static str],
+    pub(crate) labels: &'static [&'static str],
     /// PromQL.
-    pub expr: &'static str,
+    pub(crate) expr: &'static str,
 }
 
 /// An alert, which fires if its value has met the condition for some time.
-pub struct Alert {
-    pub name: &'static str,
+pub(crate) struct Alert {
+    pub(crate) name: &'static str,
     /// PromQL of the watched value.
-    pub value: &'static str,
+    pub(crate) value: &'static str,
     /// Condition of the alert, e.g. "> 0.001".
-    pub condition: &'static str,
+    pub(crate) condition: &'static str,
     /// Time for which the condition must hold, e.g. "10m".
-    pub holds: &'static str,
+    pub(crate) holds: &'static str,
     /// "critical", "warning" or "info".
-    pub severity: &'static str,
+    pub(crate) severity: &'static str,
     /// One line.
-    pub summary: &'static str,
+    pub(crate) summary: &'static str,
     /// Its meaning, and what to do.
-    pub description: &'static str,
+    pub(crate) description: &'static str,
 }
 
 impl Alert {
     /// The rule's expression.
-    pub fn expr(&self) -> String {
+    pub(crate) fn expr(&self) -> String {
         format!("{}\n{}", self.value, self.condition)
     }
 }
 
 /// All recorded series, in an order in which later ones and alerts may use earlier ones.
-pub const RECORDINGS: &[Recording] = &[
+pub(crate) const RECORDINGS: &[Recording] = &[
     Recording {
         name: "instance:vmentry_entries:rate5m",
         labels: &["instance"],
@@ -82,7 +82,7 @@ pub const RECORDINGS: &[Recording] = &[
 ];
 
 /// All alerts.
-pub const ALERTS: &[Alert] = &[
+pub(crate) const ALERTS: &[Alert] = &[
     Alert {
         name: "VmentryExporterDown",
         value: "up{job=\"vmentry\"}",
@@ -157,7 +157,7 @@ pub const ALERTS: &[Alert] = &[
 ];
 
 /// Content of the rules file.
-pub fn yaml() -> String {
+pub(crate) fn yaml() -> String {
     let mut text = String::from(
         "# Written by `cargo xtask dashboards`: change xtask/src/dashboards/rules.rs.\n\
          # Needs native histograms: see README.md.\ngroups:\n  - name: vmentry\n    rules:\n",

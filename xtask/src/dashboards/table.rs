@@ -15,10 +15,10 @@ const TARGET: [&str; 2] = ["instance", "job"];
 
 /// Metrics with their labels.
 #[derive(Clone, Debug, Default)]
-pub struct Table(BTreeMap<String, Vec<String>>);
+pub(crate) struct Table(BTreeMap<String, Vec<String>>);
 
 /// Returns the exporter's metrics, as it prints them, and those that Prometheus adds for every target.
-pub fn exported() -> Result<Table> {
+pub(crate) fn exported() -> Result<Table> {
     let mut cargo = build::cargo(["run", "--quiet", "--package", "vmentry", "--", "export", "--list-metrics"]);
     let output = cargo.stderr(Stdio::inherit()).output().context("run vmentry export --list-metrics")?;
     ensure!(output.status.success(), "vmentry export --list-metrics: {}", output.status);
@@ -42,12 +42,12 @@ fn parse(json: &Value) -> Result<Table> {
 
 impl Table {
     /// Adds a metric; it also has the labels of a target.
-    pub fn add(&mut self, name: &str, labels: &[&str]) {
+    pub(crate) fn add(&mut self, name: &str, labels: &[&str]) {
         self.0.insert(name.to_owned(), labels.iter().chain(&TARGET).map(|&label| label.to_owned()).collect());
     }
 
     /// Returns a message for each unknown metric or label in a query.
-    pub fn problems(&self, expr: &str) -> Vec<String> {
+    pub(crate) fn problems(&self, expr: &str) -> Vec<String> {
         let Names { selectors, groupings } = query::names(expr);
         let mut problems = Vec::new();
         let mut known = Vec::new();

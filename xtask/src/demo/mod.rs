@@ -22,7 +22,7 @@ const SCRIPT: &str = include_str!("../../../lab/scripts/demo.sh");
 
 /// Arguments of `demo`.
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Debian's kernel series for the lab: 6.1 or 6.12
     #[arg(long, value_enum, default_value = "6.12", hide_possible_values = true)]
     kernel: Kernel,
@@ -32,7 +32,7 @@ pub struct Arguments {
 }
 
 /// Runs the demonstration, and compares its counts with those of the guests.
-pub fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let out = build::root().join("target/demo");
     let emulated = arguments.lab || !host_can_be_traced();
     if emulated {

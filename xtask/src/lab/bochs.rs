@@ -9,7 +9,7 @@ use anyhow::Result;
 use std::process::Command;
 
 /// Packages to install.
-pub const NEEDS: &[Need] = &[
+pub(crate) const NEEDS: &[Need] = &[
     ("bochs-bin", "bochs"),
     ("/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so", "bochs-term"),
     (BIOS, "bochsbios"),
@@ -18,7 +18,7 @@ pub const NEEDS: &[Need] = &[
 
 /// Kernel parameters. They skip the kernel's own certificates, random numbers from jitter and self-tests of ciphers, which take
 /// half of the time until init.
-pub const KERNEL_PARAMETERS: &str =
+pub(crate) const KERNEL_PARAMETERS: &str =
     "random.trust_cpu=on initcall_blacklist=load_system_certificate_list,jent_mod_init cryptomgr.notests";
 
 const BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
@@ -27,7 +27,7 @@ const MEMORY_MB: u64 = 512;
 
 /// Returns a Bochs that boots the kernel, with the files that must live as long as its process. Its display is a terminal, so
 /// stdin and stdout must be one.
-pub fn command(kernel: &Image, boot: &Boot) -> Result<(Command, Vec<Inherited>)> {
+pub(crate) fn command(kernel: &Image, boot: &Boot) -> Result<(Command, Vec<Inherited>)> {
     let disk = disk::lay_out(kernel, boot.initramfs, boot.command_line, MEMORY_MB << 20)?;
     let image = Inherited::memory(c"disk", &disk.bytes)?;
     let configuration = configuration(boot, &image.path(), disk.cylinders);

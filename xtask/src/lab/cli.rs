@@ -17,7 +17,7 @@ Examples:
   cargo xtask lab shell
 
 Counts in the machine are exact; its times say nothing about real hardware.")]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// intel (VMX: kvm_intel in Bochs) or amd (SVM: kvm_amd in QEMU)
     #[arg(long, value_enum, default_value = "intel", hide_possible_values = true)]
     cpu: Cpu,
@@ -59,7 +59,7 @@ enum Shell {
 }
 
 /// Runs the script or the shell, and returns its exit code.
-pub fn run(arguments: Arguments) -> Result<ExitCode> {
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     let machine = Machine {
         cpu: arguments.cpu,
         kernel: arguments.kernel,

@@ -8,10 +8,10 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Key that ends the connection, as in telnet: Ctrl-].
-pub const ESCAPE: u8 = 0x1d;
+pub(crate) const ESCAPE: u8 = 0x1d;
 
 /// Sets a terminal to raw mode, in which it passes on every byte unchanged, and returns its former settings.
-pub fn set_raw(terminal: RawFd) -> io::Result<libc::termios> {
+pub(crate) fn set_raw(terminal: RawFd) -> io::Result<libc::termios> {
     let mut before = MaybeUninit::uninit();
     // SAFETY: tcgetattr writes a termios, for which the pointer is valid.
     if unsafe { libc::tcgetattr(terminal, before.as_mut_ptr()) } < 0 {
@@ -36,7 +36,7 @@ fn restore(terminal: RawFd, settings: &libc::termios) -> io::Result<()> {
 
 /// The user's terminal in raw mode, with its former settings.
 #[derive(Debug)]
-pub struct Console {
+pub(crate) struct Console {
     // Not io::stdin(), because poll does not see bytes in its buffer.
     keyboard: File,
     before: libc::termios,
@@ -50,7 +50,7 @@ extern "C" fn stop(_: libc::c_int) {
 
 impl Console {
     /// Takes over the terminal until dropped. From then on, signals that would end the program only set a flag.
-    pub fn open() -> Result<Console> {
+    pub(crate) fn open() -> Result<Console> {
         let keyboard = File::from(io::stdin().as_fd().try_clone_to_owned().context("open terminal")?);
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
             let handler = stop as extern "C" fn(libc::c_int);
@@ -62,7 +62,7 @@ impl Console {
     }
 
     /// Returns the terminal's lines and columns. Fails if there is no terminal.
-    pub fn size() -> Result<(u16, u16)> {
+    pub(crate) fn size() -> Result<(u16, u16)> {
         ensure!(
             io::stdin().is_terminal() && io::stdout().is_terminal(),
             "open console: stdin and stdout must be a terminal; to run a script, pass it after --"
@@ -76,7 +76,7 @@ impl Console {
     }
 
     /// Passes on input and output for up to a tenth of a second. Returns false if the user has ended the connection.
-    pub fn exchange(&mut self, machine: &mut File) -> Result<bool> {
+    pub(crate) fn exchange(&mut self, machine: &mut File) -> Result<bool> {
         let mut ready =
             [libc::STDIN_FILENO, machine.as_raw_fd()].map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
         // SAFETY: pointer and length describe the array, which outlives the call.

@@ -38,15 +38,15 @@ const COMMAND_LINE_MAX: usize = 2048;
 
 /// A flat disk image.
 #[derive(Debug)]
-pub struct Disk {
+pub(crate) struct Disk {
     /// Content of the file.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Cylinders of its geometry; 16 heads and 63 sectors are fixed.
-    pub cylinders: usize,
+    pub(crate) cylinders: usize,
 }
 
 /// Lays out a disk that boots `kernel` in a machine with `memory` bytes of RAM.
-pub fn lay_out(kernel: &Image, initramfs: &[u8], command_line: &str, memory: u64) -> Result<Disk> {
+pub(crate) fn lay_out(kernel: &Image, initramfs: &[u8], command_line: &str, memory: u64) -> Result<Disk> {
     ensure!(
         u64::from(kernel.base) + kernel.memory_size <= u64::from(START_INFO),
         "place kernel: it ends at {:#x}, above {START_INFO:#x}",

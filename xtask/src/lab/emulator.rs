@@ -11,16 +11,16 @@ use std::{ptr, thread};
 
 /// A pseudo-terminal.
 #[derive(Debug)]
-pub struct Terminal {
+pub(crate) struct Terminal {
     /// This program's end.
-    pub near: File,
+    pub(crate) near: File,
     /// The end that looks like a terminal.
-    pub far: File,
+    pub(crate) far: File,
 }
 
 impl Terminal {
     /// Opens a pseudo-terminal in raw mode.
-    pub fn open() -> Result<Terminal> {
+    pub(crate) fn open() -> Result<Terminal> {
         let (mut near, mut far) = (-1, -1);
         // SAFETY: openpty writes the two descriptors, for which the pointers are valid; the other arguments may be null.
         if unsafe { libc::openpty(&mut near, &mut far, ptr::null_mut(), ptr::null(), ptr::null()) } < 0 {
@@ -38,7 +38,7 @@ impl Terminal {
     }
 
     /// Returns the path of the far end.
-    pub fn path(&self) -> Result<String> {
+    pub(crate) fn path(&self) -> Result<String> {
         let path = format!("/proc/self/fd/{}", self.far.as_raw_fd());
         let path = std::fs::read_link(&path).with_context(|| format!("read link {path}"))?;
         Ok(path.to_string_lossy().into_owned())
@@ -47,14 +47,14 @@ impl Terminal {
 
 /// An emulator's process.
 #[derive(Debug)]
-pub struct Emulator {
+pub(crate) struct Emulator {
     child: Child,
     stderr: File,
 }
 
 impl Emulator {
     /// Starts an emulator on a pseudo-terminal of its own, whose output is discarded.
-    pub fn start(mut command: Command) -> Result<Emulator> {
+    pub(crate) fn start(mut command: Command) -> Result<Emulator> {
         let Terminal { mut near, far } = Terminal::open()?;
         let stderr = Inherited::memory(c"stderr", b"")?.0;
         command.stdin(far.try_clone()?).stdout(far).stderr(stderr.try_clone()?);
@@ -82,12 +82,12 @@ impl Emulator {
     }
 
     /// Returns the exit status, if the emulator has ended.
-    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.child.try_wait().context("wait for emulator")
     }
 
     /// Returns the end of its stderr after a colon, or nothing if stderr is empty.
-    pub fn complaint(&mut self) -> String {
+    pub(crate) fn complaint(&mut self) -> String {
         let mut stderr = Vec::new();
         // Without stderr, the error has the exit status only.
         let _ = self.stderr.rewind().and_then(|()| self.stderr.read_to_end(&mut stderr));

@@ -15,24 +15,24 @@ use std::process::Command;
 use std::time::Instant;
 
 /// Settings of a boot that both emulators take.
-pub struct Boot<'a> {
+pub(crate) struct Boot<'a> {
     /// Number of processors.
-    pub processors: u8,
+    pub(crate) processors: u8,
     /// Whether QEMU's clock counts instructions: one per emulated ns.
-    pub counts_instructions: bool,
+    pub(crate) counts_instructions: bool,
     /// Content of the initramfs.
-    pub initramfs: &'a [u8],
+    pub(crate) initramfs: &'a [u8],
     /// Command line of the kernel.
-    pub command_line: &'a str,
+    pub(crate) command_line: &'a str,
     /// Destination of the serial port, in the emulator's syntax.
-    pub serial: &'a str,
+    pub(crate) serial: &'a str,
     /// Path of the file that the parallel port writes.
-    pub port: &'a str,
+    pub(crate) port: &'a str,
 }
 
 /// A machine with everything that it boots from.
 #[derive(Debug)]
-pub struct Guest {
+pub(crate) struct Guest {
     cpu: Cpu,
     processors: u8,
     counts_instructions: bool,
@@ -40,13 +40,13 @@ pub struct Guest {
     initramfs: Vec<u8>,
     command_line: String,
     /// Folder of the results.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 impl Guest {
     /// Downloads, builds and packs everything that the machine boots from. Without a script, the machine starts a shell on its
     /// console. `more_parameters` is appended to the kernel's command line.
-    pub fn prepare(machine: &Machine, script: Option<&str>, more_parameters: &str) -> Result<Guest> {
+    pub(crate) fn prepare(machine: &Machine, script: Option<&str>, more_parameters: &str) -> Result<Guest> {
         let start = Instant::now();
         let say = |step: &str| {
             if machine.verbose {
@@ -73,7 +73,7 @@ impl Guest {
     }
 
     /// Returns the emulator's command, with the files that must live as long as its process.
-    pub fn command(&self, serial: &str, port: &str) -> Result<(Command, Vec<Inherited>)> {
+    pub(crate) fn command(&self, serial: &str, port: &str) -> Result<(Command, Vec<Inherited>)> {
         let Guest { processors, counts_instructions, initramfs, command_line, .. } = self;
         let (processors, counts_instructions) = (*processors, *counts_instructions);
         let boot = Boot { processors, counts_instructions, initramfs, command_line, serial, port };
@@ -84,7 +84,7 @@ impl Guest {
     }
 
     /// File that receives the script's output.
-    pub fn output_path(&self) -> PathBuf {
+    pub(crate) fn output_path(&self) -> PathBuf {
         self.folder.join("output")
     }
 }

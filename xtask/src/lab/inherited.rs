@@ -10,11 +10,11 @@ use std::path::Path;
 
 /// A file that child processes inherit.
 #[derive(Debug)]
-pub struct Inherited(pub File);
+pub(crate) struct Inherited(pub(crate) File);
 
 impl Inherited {
     /// Creates a file in memory; `name` is visible in /proc only.
-    pub fn memory(name: &CStr, content: &[u8]) -> Result<Inherited> {
+    pub(crate) fn memory(name: &CStr, content: &[u8]) -> Result<Inherited> {
         // SAFETY: the pointer is to a string that ends with a zero and outlives the call.
         let descriptor = unsafe { libc::memfd_create(name.as_ptr(), 0) };
         if descriptor < 0 {
@@ -27,7 +27,7 @@ impl Inherited {
     }
 
     /// Creates an empty file on disk.
-    pub fn create(path: &Path) -> Result<Inherited> {
+    pub(crate) fn create(path: &Path) -> Result<Inherited> {
         let file = File::create(path).with_context(|| format!("create file {}", path.display()))?;
         // SAFETY: fcntl only changes a flag of a descriptor that `file` holds open. Without FD_CLOEXEC, children inherit it.
         if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFD, 0) } < 0 {
@@ -37,12 +37,12 @@ impl Inherited {
     }
 
     /// Returns the path by which this process and its children open the file.
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("/proc/self/fd/{}", self.0.as_raw_fd())
     }
 
     /// Opens the file for reading, with its own position.
-    pub fn reader(&self) -> Result<File> {
+    pub(crate) fn reader(&self) -> Result<File> {
         let path = self.path();
         File::open(&path).with_context(|| format!("open file {path}"))
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 /// An archive to which files are added; it adds their folders itself.
 #[derive(Debug, Default)]
-pub struct Archive {
+pub(crate) struct Archive {
     bytes: Vec<u8>,
     entries: u32,
     folders: BTreeSet<String>,
@@ -16,19 +16,19 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 
 impl Archive {
     /// Adds a file that everybody may read and execute.
-    pub fn file(&mut self, path: &str, content: &[u8]) {
+    pub(crate) fn file(&mut self, path: &str, content: &[u8]) {
         self.folders_of(path);
         self.entry(path, EXECUTABLE, (0, 0), content);
     }
 
     /// Adds a character device.
-    pub fn device(&mut self, path: &str, major: u32, minor: u32) {
+    pub(crate) fn device(&mut self, path: &str, major: u32, minor: u32) {
         self.folders_of(path);
         self.entry(path, CHARACTER_DEVICE, (major, minor), &[]);
     }
 
     /// Returns the complete archive.
-    pub fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.entries = 0;
         self.entry("TRAILER!!!", 0, (0, 0), &[]);
         self.bytes

@@ -4,19 +4,19 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// A kernel's memory.
 #[derive(Debug)]
-pub struct Image {
+pub(crate) struct Image {
     /// Physical address of the first byte.
-    pub base: u32,
+    pub(crate) base: u32,
     /// Physical address of the PVH entry point.
-    pub entry: u32,
+    pub(crate) entry: u32,
     /// Bytes of memory that it takes, zeroed parts included.
-    pub memory_size: u64,
+    pub(crate) memory_size: u64,
     /// Content of the memory up to the last byte that is not zero.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// Returns the compressed vmlinux inside a vmlinuz, and the command that decompresses it.
-pub fn payload(vmlinuz: &[u8]) -> Result<(&'static [&'static str], &[u8])> {
+pub(crate) fn payload(vmlinuz: &[u8]) -> Result<(&'static [&'static str], &[u8])> {
     // Documentation/arch/x86/boot.rst: setup_sects, header magic, payload_offset, payload_length.
     ensure!(vmlinuz.get(0x202..0x206) == Some(b"HdrS"), "read setup header: not a vmlinuz");
     let setup_sectors = match vmlinuz[0x1f1] {
@@ -41,7 +41,7 @@ pub fn payload(vmlinuz: &[u8]) -> Result<(&'static [&'static str], &[u8])> {
 }
 
 /// Lays out the loadable segments of a vmlinux as memory.
-pub fn flatten(elf: &[u8]) -> Result<Image> {
+pub(crate) fn flatten(elf: &[u8]) -> Result<Image> {
     const PT_LOAD: u32 = 1;
     const PT_NOTE: u32 = 4;
     ensure!(elf.starts_with(b"\x7fELF\x02\x01"), "read vmlinux: not a 64-bit little-endian ELF file");

@@ -6,32 +6,32 @@ use std::io::Read;
 
 /// A log that is still being written.
 #[derive(Debug)]
-pub struct Log {
+pub(crate) struct Log {
     file: File,
     bytes: Vec<u8>,
 }
 
 impl Log {
     /// Follows a growing file.
-    pub fn follow(file: File) -> Log {
+    pub(crate) fn follow(file: File) -> Log {
         Log { file, bytes: Vec::new() }
     }
 
     /// Reads everything written since the last call.
-    pub fn advance(&mut self) -> Result<()> {
+    pub(crate) fn advance(&mut self) -> Result<()> {
         self.file.read_to_end(&mut self.bytes).context("read console log")?;
         Ok(())
     }
 
     /// Returns the first line of the kernel's panic, if it has panicked.
-    pub fn panic(&self) -> Option<String> {
+    pub(crate) fn panic(&self) -> Option<String> {
         const PANIC: &[u8] = b"Kernel panic";
         let start = self.bytes.windows(PANIC.len()).position(|window| window == PANIC)?;
         String::from_utf8_lossy(&self.bytes[start..]).lines().next().map(str::to_owned)
     }
 
     /// Returns the last lines that are not empty.
-    pub fn tail(&self, count: usize) -> String {
+    pub(crate) fn tail(&self, count: usize) -> String {
         let text = String::from_utf8_lossy(&self.bytes).replace('\r', "");
         let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         lines[lines.len().saturating_sub(count)..].join("\n")

@@ -8,18 +8,18 @@ use std::path::{Path, PathBuf};
 
 /// A module as the guest loads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Module {
+pub(crate) struct Module {
     /// Name in /proc/modules.
-    pub name: String,
+    pub(crate) name: String,
     /// Path on a system that has the package installed, without the suffix of compression.
-    pub path: String,
+    pub(crate) path: String,
     /// Content of the .ko file, neither compressed nor signed.
-    pub content: Vec<u8>,
+    pub(crate) content: Vec<u8>,
 }
 
 /// The modules of one kernel.
 #[derive(Debug)]
-pub struct Modules {
+pub(crate) struct Modules {
     folder: PathBuf,
     files: HashMap<String, PathBuf>,
     replaced: HashMap<String, PathBuf>,
@@ -28,7 +28,7 @@ pub struct Modules {
 
 impl Modules {
     /// Finds the modules under `root`, the folder of an unpacked kernel package.
-    pub fn of_kernel(root: &Path) -> Result<Modules> {
+    pub(crate) fn of_kernel(root: &Path) -> Result<Modules> {
         let folder =
             ["usr/lib/modules", "lib/modules"].map(|name| root.join(name)).into_iter().find(|path| path.is_dir());
         let folder = folder.with_context(|| format!("find modules in {}", root.display()))?;
@@ -43,14 +43,14 @@ impl Modules {
     }
 
     /// Replaces the content of a module by another file.
-    pub fn replace(&mut self, name: &str, file: &Path) -> Result<()> {
+    pub(crate) fn replace(&mut self, name: &str, file: &Path) -> Result<()> {
         ensure!(file.is_file(), "replace module {name}: no file {}", file.display());
         self.replaced.insert(name.to_owned(), file.to_owned());
         Ok(())
     }
 
     /// Returns these modules and their dependencies, each after its own dependencies.
-    pub fn in_order(&self, names: &[&str]) -> Result<Vec<Module>> {
+    pub(crate) fn in_order(&self, names: &[&str]) -> Result<Vec<Module>> {
         let mut ordered = Vec::new();
         for name in names {
             append(name, &mut ordered, &|name| self.load(name))?;

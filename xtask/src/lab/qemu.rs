@@ -8,13 +8,13 @@ use std::path::Path;
 use std::process::Command;
 
 /// Packages to install.
-pub const NEEDS: &[Need] = &[("qemu-system-x86_64", "qemu-system-x86")];
+pub(crate) const NEEDS: &[Need] = &[("qemu-system-x86_64", "qemu-system-x86")];
 
 /// Kernel parameters.
-pub const KERNEL_PARAMETERS: &str = "tsc=reliable";
+pub(crate) const KERNEL_PARAMETERS: &str = "tsc=reliable";
 
 /// Returns a QEMU that boots the kernel, with the files that must live as long as its process.
-pub fn command(vmlinuz: &Path, boot: &Boot) -> Result<(Command, Vec<Inherited>)> {
+pub(crate) fn command(vmlinuz: &Path, boot: &Boot) -> Result<(Command, Vec<Inherited>)> {
     let initramfs = Inherited::memory(c"initramfs", boot.initramfs)?;
     let mut command = Command::new("qemu-system-x86_64");
     if boot.counts_instructions {

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 /// A report that is still being written.
 #[derive(Debug)]
-pub struct Report {
+pub(crate) struct Report {
     stream: File,
     decoder: Decoder,
     output: File,
@@ -20,13 +20,13 @@ pub struct Report {
 
 impl Report {
     /// Follows a growing stream. The script's output goes to the file `output` and, with `echo`, to stdout.
-    pub fn follow(stream: File, output: &Path, echo: bool) -> Result<Report> {
+    pub(crate) fn follow(stream: File, output: &Path, echo: bool) -> Result<Report> {
         let output = File::create(output).with_context(|| format!("create file {}", output.display()))?;
         Ok(Report { stream, decoder: Decoder::default(), output, echo, files: Vec::new(), exit_code: None })
     }
 
     /// Reads everything that has arrived since the last call. Fails if the guest reports a failure.
-    pub fn advance(&mut self) -> Result<()> {
+    pub(crate) fn advance(&mut self) -> Result<()> {
         let mut arrived = Vec::new();
         self.stream.read_to_end(&mut arrived).context("read report")?;
         self.decoder.push(&arrived);
@@ -42,12 +42,12 @@ impl Report {
     }
 
     /// Exit code of the script; none until the report is complete.
-    pub fn exit_code(&self) -> Option<u8> {
+    pub(crate) fn exit_code(&self) -> Option<u8> {
         self.exit_code
     }
 
     /// Unpacks the files that the script left in `$OUT`.
-    pub fn unpack(&self, folder: &Path) -> Result<()> {
+    pub(crate) fn unpack(&self, folder: &Path) -> Result<()> {
         // tar itself refuses absolute paths and paths that lead out of the folder.
         let mut tar = Command::new("tar")
             .args(["--extract", "--no-same-owner", "--no-overwrite-dir", "--touch", "--file=-", "--directory"])

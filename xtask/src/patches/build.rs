@@ -30,7 +30,7 @@ const NEEDS: [Need; 7] = [
 const COMPILERS: [Need; 4] = [("gcc-12", "gcc-12"), ("gcc-13", "gcc-13"), ("gcc-14", "gcc-14"), ("gcc-15", "gcc-15")];
 
 /// Returns the module of a flavour for a kernel, from the cache if it has been built before.
-pub fn module(target: &Target, flavour: Flavour) -> Result<PathBuf> {
+pub(crate) fn module(target: &Target, flavour: Flavour) -> Result<PathBuf> {
     debian::install(&NEEDS)?;
     let headers = target.headers()?;
     let compiler = headers.compiler()?;

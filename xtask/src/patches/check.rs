@@ -15,7 +15,7 @@ const STOPWATCH: &str = "preemption_timer_stopwatch";
 const SOFT_VALUE: &str = "preemption_timer_soft_value";
 
 /// Checks the patches for some kernels, and prints a line for each check.
-pub fn run(kernels: &[Choice]) -> Result<()> {
+pub(crate) fn run(kernels: &[Choice]) -> Result<()> {
     let mut failed = 0;
     for &kernel in kernels {
         let target = kernel.target().with_context(|| format!("check patches for {}", kernel.name()))?;

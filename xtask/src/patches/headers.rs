@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 /// A folder in which `make M=... modules` works.
 #[derive(Clone, Debug)]
-pub struct Headers(pub PathBuf);
+pub(crate) struct Headers(pub(crate) PathBuf);
 
 impl Headers {
     /// Returns the headers of a kernel release, unpacked together with the two other packages that they refer to.
-    pub fn unpacked(release: &str, version: &str) -> Result<Headers> {
+    pub(crate) fn unpacked(release: &str, version: &str) -> Result<Headers> {
         let root = debian::cached(&format!("headers/{release}_{version}"), |folder| {
             let root = folder.join("root");
             let name = format!("linux-headers-{release}");
@@ -32,7 +32,7 @@ impl Headers {
     }
 
     /// Returns the command of the compiler that has built the kernel.
-    pub fn compiler(&self) -> Result<String> {
+    pub(crate) fn compiler(&self) -> Result<String> {
         let path = self.0.join(".kernelvariables");
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         compiler(&text).with_context(|| format!("find compiler in {}", path.display()))

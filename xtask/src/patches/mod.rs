@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 /// Build kvm-intel.ko with the companion patches, and check them
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     task: Task,
 }
@@ -87,7 +87,7 @@ impl Choice {
 
 /// The patches of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flavour {
+pub(crate) enum Flavour {
     /// No patches: the distribution's source.
     Unpatched,
     /// Tracepoints and the policy parameter.
@@ -100,7 +100,7 @@ pub enum Flavour {
 
 impl Flavour {
     /// Name as part of a file name.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Flavour::Unpatched => "unpatched",
             Flavour::Companion => "companion",
@@ -111,17 +111,17 @@ impl Flavour {
 }
 
 /// Returns the kvm-intel.ko of a flavour for the kernel that the lab boots, from the cache if it has been built before.
-pub fn module(kernel: Kernel, flavour: Flavour) -> Result<PathBuf> {
+pub(crate) fn module(kernel: Kernel, flavour: Flavour) -> Result<PathBuf> {
     build::module(&Target::newest(kernel)?, flavour)
 }
 
 /// Checks the patches of both series.
-pub fn check_all() -> Result<()> {
+pub(crate) fn check_all() -> Result<()> {
     check::run(&[Choice::V6_1, Choice::V6_12])
 }
 
 /// Builds a module, or checks the patches.
-pub fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.task {
         Task::Build { kernel, test_only, stopwatch, unpatched, out } => {
             let flavour = match (test_only, stopwatch, unpatched) {

@@ -7,46 +7,46 @@ use object::{Object, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTar
 use std::collections::BTreeMap;
 
 /// A kernel module.
-pub struct Module<'a> {
+pub(crate) struct Module<'a> {
     file: ElfFile64<'a>,
 }
 
 /// A section of machine code, before the kernel fills in addresses.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Code<'a> {
+pub(crate) struct Code<'a> {
     /// Name of the section.
-    pub name: String,
+    pub(crate) name: String,
     /// Its bytes, with gaps for the addresses.
-    pub bytes: &'a [u8],
+    pub(crate) bytes: &'a [u8],
     /// Addresses for the gaps: offset, type, symbol or section, addend.
-    pub relocations: Vec<(u64, u32, String, i64)>,
+    pub(crate) relocations: Vec<(u64, u32, String, i64)>,
 }
 
 impl<'a> Module<'a> {
     /// Parses the file of a 64-bit module.
-    pub fn parse(content: &'a [u8]) -> Result<Module<'a>> {
+    pub(crate) fn parse(content: &'a [u8]) -> Result<Module<'a>> {
         Ok(Module { file: ElfFile64::parse(content).context("read module")? })
     }
 
     /// Returns the values of a key in `.modinfo`, which consists of strings `KEY=VALUE`.
-    pub fn information(&self, key: &str) -> Vec<String> {
+    pub(crate) fn information(&self, key: &str) -> Vec<String> {
         let strings = self.section(".modinfo").unwrap_or_default().split(|&byte| byte == 0);
         let values = strings.filter_map(|string| string.strip_prefix(key.as_bytes())?.strip_prefix(b"="));
         values.map(|value| String::from_utf8_lossy(value).into_owned()).collect()
     }
 
     /// Returns the vermagic: release and build options of the kernel that the module is for.
-    pub fn version_magic(&self) -> Result<String> {
+    pub(crate) fn version_magic(&self) -> Result<String> {
         self.information("vermagic").pop().context("find vermagic in module")
     }
 
     /// Returns the BTF of the module's own types.
-    pub fn btf(&self) -> Option<&'a [u8]> {
+    pub(crate) fn btf(&self) -> Option<&'a [u8]> {
         self.section(".BTF")
     }
 
     /// Returns the symbols imported from the kernel and other modules, with their CRCs (struct modversion_info).
-    pub fn imports(&self) -> Result<BTreeMap<String, u64>> {
+    pub(crate) fn imports(&self) -> Result<BTreeMap<String, u64>> {
         let (rows, _) = self.section("__versions").context("find __versions in module")?.as_chunks::<64>();
         let import = |row: &[u8; 64]| {
             let (crc, name) = row.split_first_chunk()?;
@@ -57,12 +57,12 @@ impl<'a> Module<'a> {
     }
 
     /// Whether the module defines a symbol, global or local.
-    pub fn defines(&self, name: &str) -> bool {
+    pub(crate) fn defines(&self, name: &str) -> bool {
         self.file.symbols().any(|symbol| symbol.is_definition() && symbol.name() == Ok(name))
     }
 
     /// Returns all sections of machine code.
-    pub fn code(&self) -> Result<Vec<Code<'a>>> {
+    pub(crate) fn code(&self) -> Result<Vec<Code<'a>>> {
         let sections = self.file.sections().filter(|section| {
             matches!(section.flags(), SectionFlags::Elf { sh_flags } if sh_flags & u64::from(SHF_EXECINSTR) != 0)
         });
@@ -95,7 +95,7 @@ impl<'a> Module<'a> {
 }
 
 /// Returns a message for each section of machine code that differs.
-pub fn differences(ours: &[Code], theirs: &[Code]) -> Vec<String> {
+pub(crate) fn differences(ours: &[Code], theirs: &[Code]) -> Vec<String> {
     let by_name = |code: &Code, other: &[Code]| other.iter().position(|candidate| candidate.name == code.name);
     let mut found: Vec<_> = theirs
         .iter()

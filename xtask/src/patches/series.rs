@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Returns the kernel series that have patches.
-pub fn known() -> Result<Vec<String>> {
+pub(crate) fn known() -> Result<Vec<String>> {
     let folder = folder();
     let entries = fs::read_dir(&folder).with_context(|| format!("read folder {}", folder.display()))?;
     let mut series: Vec<_> = entries
@@ -20,7 +20,7 @@ pub fn known() -> Result<Vec<String>> {
 }
 
 /// Returns the patch files of a flavour for a kernel series, in order.
-pub fn files(series: &str, flavour: Flavour) -> Result<Vec<PathBuf>> {
+pub(crate) fn files(series: &str, flavour: Flavour) -> Result<Vec<PathBuf>> {
     let companion = folder().join(format!("linux-{series}"));
     let and_more = |flavour: &str| {
         let more = folder().join(flavour).join(format!("linux-{series}"));
@@ -35,7 +35,7 @@ pub fn files(series: &str, flavour: Flavour) -> Result<Vec<PathBuf>> {
 
 /// Applies a patch to a source tree without fuzz. Returns patch's messages about hunks that have moved: none if the patch was made
 /// for this source.
-pub fn apply(file: &Path, tree: &Path) -> Result<Vec<String>> {
+pub(crate) fn apply(file: &Path, tree: &Path) -> Result<Vec<String>> {
     let mut patch = Command::new("patch");
     patch.args(["--batch", "--forward", "--strip=1", "--fuzz=0", "--no-backup-if-mismatch"]);
     patch.arg("--directory").arg(tree).arg("--input").arg(file);
@@ -44,7 +44,7 @@ pub fn apply(file: &Path, tree: &Path) -> Result<Vec<String>> {
 }
 
 /// Returns a patch's file name.
-pub fn name(file: &Path) -> String {
+pub(crate) fn name(file: &Path) -> String {
     file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 

@@ -10,7 +10,7 @@ use std::process::Command;
 const PARTS: [&str; 3] = ["arch/x86/kvm/*", "virt/kvm/*", "Documentation/admin-guide/kernel-parameters.txt"];
 
 /// Returns the source of a kernel version in the cache, which must not be written to.
-pub fn unpacked(series: &str, version: &str) -> Result<PathBuf> {
+pub(crate) fn unpacked(series: &str, version: &str) -> Result<PathBuf> {
     debian::cached(&format!("sources/{series}_{version}"), |folder| {
         let root = folder.join("root");
         let name = format!("linux-source-{series}");
@@ -28,6 +28,6 @@ pub fn unpacked(series: &str, version: &str) -> Result<PathBuf> {
 }
 
 /// Copies the source to a folder where it can be patched and built.
-pub fn copy(source: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy(source: &Path, to: &Path) -> Result<()> {
     output(Command::new("cp").arg("-r").arg(source).arg(to)).map(|_| ())
 }

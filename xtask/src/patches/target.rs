@@ -12,20 +12,20 @@ use std::process::Command;
 
 /// A kernel package.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub(crate) struct Target {
     /// Series, as in the name of linux-source: `6.12`.
-    pub series: String,
+    pub(crate) series: String,
     /// Release, as in `uname -r`: `6.12.117+deb12-cloud-amd64`.
-    pub release: String,
+    pub(crate) release: String,
     /// Version of the package: `6.12.117-1~deb12u1`.
-    pub version: String,
+    pub(crate) version: String,
     /// The unpacked package; none for the running kernel, whose package is installed.
     package: Option<Unpacked>,
 }
 
 impl Target {
     /// Returns Debian's newest kernel of a series, in the flavour that the lab boots.
-    pub fn newest(kernel: Kernel) -> Result<Target> {
+    pub(crate) fn newest(kernel: Kernel) -> Result<Target> {
         let package = debian::newest_kernel(kernel.series())?;
         let folder = package.root.file_name().unwrap_or_default().to_string_lossy();
         let (release, version) =
@@ -34,7 +34,7 @@ impl Target {
     }
 
     /// Returns the running kernel, if this machine has everything that a build for it needs.
-    pub fn running() -> Result<Target> {
+    pub(crate) fn running() -> Result<Target> {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("read kernel release")?;
         let release = release.trim();
         let package = format!("linux-image-{release}");
@@ -57,7 +57,7 @@ impl Target {
     }
 
     /// Returns the kernel's headers.
-    pub fn headers(&self) -> Result<Headers> {
+    pub(crate) fn headers(&self) -> Result<Headers> {
         match self.package {
             Some(_) => Headers::unpacked(&self.release, &self.version),
             None => Ok(Headers(installed_headers(&self.release))),
@@ -65,12 +65,12 @@ impl Target {
     }
 
     /// Returns a file with the BTF that the module's BTF extends.
-    pub fn base_btf(&self) -> Result<PathBuf> {
+    pub(crate) fn base_btf(&self) -> Result<PathBuf> {
         self.package.as_ref().map_or_else(|| Ok(RUNNING_BTF.into()), lab::vmlinux)
     }
 
     /// Returns the distribution's own kvm-intel.ko, decompressed.
-    pub fn own_module(&self) -> Result<Vec<u8>> {
+    pub(crate) fn own_module(&self) -> Result<Vec<u8>> {
         let root = self.package.as_ref().map_or(Path::new("/"), |package| &package.root);
         let folders = ["usr/lib/modules", "lib/modules"].map(|folder| root.join(folder).join(&self.release));
         let files = folders.iter().flat_map(|folder| {

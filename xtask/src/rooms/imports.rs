@@ -74,9 +74,10 @@ impl Reader {
             }
         }
         let written: Vec<_> = segments.iter().map(|(segment, _)| segment.as_str()).collect();
+        let written = written.join("::").trim_end_matches("::self").to_owned();
         // The last segment's line: that of the name within a group over several lines.
         let line = segments.last().map_or(*line, |(_, line)| *line);
-        self.file.imports.push(Import { line, written: written.join("::"), target });
+        self.file.imports.push(Import { line, written, target });
     }
 
     fn note_use(&mut self, prefix: &mut Vec<(String, usize)>, tree: &UseTree) {
