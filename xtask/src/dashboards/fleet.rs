@@ -3,10 +3,11 @@
 use crate::dashboards::{
     POLICIES,
     expressions::{
-        GUEST_TIME, HOST_TIME, HOST_TIME_WITHOUT_HLT, dirty_share, lost_share, of_policy, p50_and_p99,
-        p50_and_p99_by_policy, pin_writes_per_entry, policy_number, quantile, rate, spurious_exits, sum_of_rates,
+        GUEST_TIME, HOST_TIME, HOST_TIME_WITHOUT_HLT, lost_share, of_policy, p50_and_p99, p50_and_p99_by_policy,
+        policy_number, quantile, rate, spurious_exits, sum_of_rates,
     },
-    grafana::{Dashboard, Kind, LABELS, Panel, Query, Row, variables},
+    grafana::{Dashboard, Kind, Panel, Query, Row, variables},
+    panels,
 };
 
 /// The dashboard of a fleet.
@@ -63,14 +64,7 @@ fn now() -> Row {
             vec![Query::new("sum(vmentry_policy{HOST, policy=\"hard\"})", "hosts")],
         )
         .warns(1.0, 1e9),
-        Panel::new(
-            Kind::Stat,
-            "Lost",
-            "percentunit",
-            "Share of entries that did not fit into the rings. Above 0, percentiles describe the measured entries only.",
-            vec![Query::new(lost_share(""), "lost")],
-        )
-        .warns(1e-6, 1e-3),
+        panels::lost(),
     ];
     Row { title: "Now", panels }
 }
@@ -100,14 +94,7 @@ fn hosts() -> Row {
             "VM entries per second by host.",
             vec![Query::new(sum_of_rates("instance", "vmentry_entries_total{VMS}"), "{{instance}}")],
         ),
-        Panel::new(
-            Kind::Table,
-            "Kernels and CPUs",
-            "none",
-            "Kernel and CPU of each host, and whether it is virtualized or emulated. Times of an emulated host say nothing about \
-             real hardware.",
-            vec![Query::new("vmentry_host_info{HOST}", LABELS)],
-        ),
+        panels::kernels("Kernels and CPUs"),
     ];
     Row { title: "By host", panels }
 }
@@ -245,32 +232,9 @@ fn hard_relative_to_soft() -> Vec<Query> {
 
 fn timer() -> Row {
     let panels = vec![
-        Panel::new(
-            Kind::Lines,
-            "Pin writes per entry by host",
-            "short",
-            "Pin-control VMCS writes per entry. After each, the next VM-entry repeats its checks. No line if the kernel does not \
-             provide the number.",
-            vec![Query::new(pin_writes_per_entry("instance"), "{{instance}}")],
-        )
-        .wide(8),
-        Panel::new(
-            Kind::Lines,
-            "Dirty share by host",
-            "percentunit",
-            "Share of entries with a pin-control write before them, among the entries for which this is known.",
-            vec![Query::new(dirty_share("instance"), "{{instance}}")],
-        )
-        .wide(8),
-        Panel::new(
-            Kind::Lines,
-            "Spurious timer exits by host",
-            "cps",
-            "Exits of a timer that KVM had disabled in software. Only a vCPU without other exits for about a minute should make \
-             one.",
-            vec![Query::new(spurious_exits("instance"), "{{instance}}")],
-        )
-        .wide(8),
+        panels::pin_writes("Pin writes per entry by host", "instance").wide(8),
+        panels::dirty_entries("Dirty share by host", "instance").wide(8),
+        panels::spurious("Spurious timer exits by host", "instance").wide(8),
     ];
     Row { title: "Preemption timer", panels }
 }

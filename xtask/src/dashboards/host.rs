@@ -3,10 +3,11 @@
 use crate::dashboards::{
     POLICIES,
     expressions::{
-        GUEST_TIME, HOST_TIME, HOST_TIME_WITHOUT_HLT, dirty_share, entries, lost_share, p50_and_p99,
-        pin_writes_per_entry, policy_number, quantile, rate, spurious_exits, sum, sum_of_rates,
+        GUEST_TIME, HOST_TIME, HOST_TIME_WITHOUT_HLT, dirty_share, entries, p50_and_p99, pin_writes_per_entry,
+        policy_number, quantile, rate, sum, sum_of_rates,
     },
-    grafana::{Dashboard, Kind, LABELS, Panel, Query, Row, variables},
+    grafana::{Dashboard, Kind, Panel, Query, Row, variables},
+    panels,
 };
 
 /// The dashboard of one host.
@@ -57,14 +58,7 @@ fn now() -> Row {
             vec![Query::new(dirty_share(""), "dirty")],
         )
         .warns(0.1, 0.5),
-        Panel::new(
-            Kind::Stat,
-            "Lost",
-            "percentunit",
-            "Share of entries that did not fit into the rings. Above 0, percentiles describe the measured entries only.",
-            vec![Query::new(lost_share(""), "lost")],
-        )
-        .warns(1e-6, 1e-3),
+        panels::lost(),
         Panel::new(
             Kind::Stat,
             "Policy",
@@ -74,15 +68,7 @@ fn now() -> Row {
             vec![Query::new(format!("max({})", policy_number()), "policy")],
         )
         .named(POLICIES),
-        Panel::new(
-            Kind::Table,
-            "Host",
-            "none",
-            "Kernel and CPU of this host, and whether it is virtualized or emulated. Times of an emulated host say nothing about \
-             real hardware.",
-            vec![Query::new("vmentry_host_info{HOST}", LABELS)],
-        )
-        .wide(24),
+        panels::kernels("Host").wide(24),
     ];
     Row { title: "Now", panels }
 }
@@ -182,14 +168,7 @@ fn timer() -> Row {
     let known = "vmentry_entry_to_exit_seconds{SERIES, entry=~\"clean|dirty\"}";
     let dirty_share = format!("{} / {}", entries("exit_reason", dirty), entries("exit_reason", known));
     let panels = vec![
-        Panel::new(
-            Kind::Lines,
-            "Pin writes per entry by VM",
-            "short",
-            "Pin-control VMCS writes per entry. After each, the next VM-entry repeats its checks. No line if the kernel does not \
-             provide the number.",
-            vec![Query::new(pin_writes_per_entry("vm"), "{{vm}}")],
-        ),
+        panels::pin_writes("Pin writes per entry by VM", "vm"),
         Panel::new(
             Kind::Lines,
             "Dirty share by exit reason",
@@ -206,14 +185,7 @@ fn timer() -> Row {
              timer.",
             vec![Query::new(sum_of_rates("cause", "vmentry_timer_exits_total{VMS}"), "{{cause}}")],
         ),
-        Panel::new(
-            Kind::Lines,
-            "Spurious timer exits by VM",
-            "cps",
-            "Exits of a timer that KVM had disabled in software. Only a vCPU without other exits for about a minute should make \
-             one.",
-            vec![Query::new(spurious_exits("vm"), "{{vm}}")],
-        ),
+        panels::spurious("Spurious timer exits by VM", "vm"),
     ];
     Row { title: "Preemption timer", panels }
 }

@@ -5,6 +5,7 @@ mod expressions;
 mod fleet;
 pub(crate) mod grafana;
 mod host;
+mod panels;
 mod query;
 pub(crate) mod rules;
 pub(crate) mod table;
