@@ -1,7 +1,5 @@
 //! Development tasks of vmentry: `cargo xtask --help`.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))]
-
 mod bench;
 mod build;
 mod dashboards;

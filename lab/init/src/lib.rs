@@ -1,7 +1,5 @@
 //! What the lab's guest and its host agree on.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))]
-
 pub mod frame;
 
 /// The modules to load, in order, one per line: the path of the file, then parameters.

@@ -35,6 +35,7 @@ impl Port {
 }
 
 fn out(port: u16, value: u8) {
-    // SAFETY: called after ioperm has granted access (`Port::open`), with registers of the parallel port only; touches no memory.
+    // SAFETY: called after ioperm has granted access (`Port::open`), with registers of the parallel port only; touches
+    // no memory.
     unsafe { std::arch::asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags)) }
 }

@@ -1,4 +1,5 @@
-//! Packs bcc for the lab: Python, the libraries of the compiler and the kernel's headers, with their paths, in one archive.
+//! Packs bcc for the lab: Python, the libraries of the compiler and the kernel's headers, with their paths, in one
+//! archive.
 
 use std::{
     collections::BTreeSet,

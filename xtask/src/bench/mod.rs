@@ -16,12 +16,14 @@ pub(crate) struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Bench {
-    /// Measure ns per VM entry of the eBPF programs on the running kernel, beside programs that do the minimum; needs root
+    /// Measure ns per VM entry of the eBPF programs on the running kernel, beside programs that do the minimum; needs
+    /// root
     Programs,
-    /// Measure events per second through the rings by number of CPUs, and drops from rings that are too small; needs root
+    /// Measure events per second through the rings by number of CPUs, and drops from rings that are too small; needs
+    /// root
     Ring,
-    /// Measure events per second that user space decodes and folds on one core, and time and peak memory of 'report' on up to
-    /// 1 GB
+    /// Measure events per second that user space decodes and folds on one core, and time and peak memory of 'report' on
+    /// up to 1 GB
     Collect,
     Peers(peers::Arguments),
 }

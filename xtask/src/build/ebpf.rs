@@ -13,8 +13,8 @@ use crate::build::{self, toolchain::Toolchain};
 /// Arguments of `ebpf`.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Compare with the committed objects instead of replacing them. With another toolchain than the recorded one, run the
-    /// tests of the programs on the fresh objects, because they cannot be equal
+    /// Compare with the committed objects instead of replacing them. With another toolchain than the recorded one, run
+    /// the tests of the programs on the fresh objects, because they cannot be equal
     #[arg(long)]
     check: bool,
     /// Run clippy on the eBPF programs instead

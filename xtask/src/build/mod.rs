@@ -79,8 +79,8 @@ pub(crate) fn cargo_tool(name: &str, version: &str) -> Result<PathBuf> {
     Ok(root.join("bin").join(name))
 }
 
-/// Runs the tests of the eBPF programs on the running kernel, with the objects in `objects` instead of the committed ones.
-/// Needs root.
+/// Runs the tests of the eBPF programs on the running kernel, with the objects in `objects` instead of the committed
+/// ones. Needs root.
 pub(crate) fn test_programs(objects: Option<&Path>) -> Result<()> {
     let mut test = cargo(["test", "--quiet", "--package", "vmentry", "--test", "programs", "--", "--ignored"]);
     if let Some(folder) = objects {

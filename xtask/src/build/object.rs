@@ -6,8 +6,8 @@ use object::{
     elf::SHT_STRTAB,
 };
 
-/// Replaces characters that the kernel rejects in names of unions, such as `MaybeUninit<u8>` of aya-log; bpf-linker 0.10 does
-/// so for structures only. Returns none if the BTF is cut off. Format: Documentation/bpf/btf.rst.
+/// Replaces characters that the kernel rejects in names of unions, such as `MaybeUninit<u8>` of aya-log; bpf-linker
+/// 0.10 does so for structures only. Returns none if the BTF is cut off. Format: Documentation/bpf/btf.rst.
 fn name_unions(btf: &mut [u8]) -> Option<()> {
     const UNION: usize = 5;
     let word = |btf: &[u8], at: usize| Some(u32::from_le_bytes(btf.get(at..at + 4)?.try_into().ok()?) as usize);

@@ -97,8 +97,8 @@ impl Query {
     }
 }
 
-/// The variables of both dashboards: host, VM and exit reason. `host` is the matcher of the chosen hosts; `several` says
-/// whether more than one host can be chosen.
+/// The variables of both dashboards: host, VM and exit reason. `host` is the matcher of the chosen hosts; `several`
+/// says whether more than one host can be chosen.
 pub(crate) fn variables(host: &str, several: bool) -> Vec<Variable> {
     let vm = format!("vmentry_entries_total{{{host}}}");
     let reason = format!("vmentry_entry_to_exit_seconds{{{host}, vm=~\"$vm\"}}");
@@ -326,8 +326,8 @@ impl Variable {
 }
 
 impl Dashboard {
-    /// Replaces words in the braces of all queries by matchers: HOST by that of the hosts, VMS by those of hosts and VMs, SERIES by
-    /// those of hosts, VMs and exit reasons.
+    /// Replaces words in the braces of all queries by matchers: HOST by that of the hosts, VMS by those of hosts and
+    /// VMs, SERIES by those of hosts, VMs and exit reasons.
     pub(crate) fn selecting(mut self, host: &str) -> Self {
         let vms = format!("{host}, vm=~\"$vm\"");
         let series = format!("{vms}, exit_reason=~\"$exit_reason\"");

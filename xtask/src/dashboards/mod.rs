@@ -1,5 +1,5 @@
-//! `cargo xtask dashboards`: writes Grafana's dashboards and Prometheus's rules, and checks that their queries name only metrics
-//! and labels in the exporter's own table.
+//! `cargo xtask dashboards`: writes Grafana's dashboards and Prometheus's rules, and checks that their queries name
+//! only metrics and labels in the exporter's own table.
 
 mod expressions;
 mod fleet;

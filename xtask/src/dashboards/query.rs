@@ -1,4 +1,5 @@
-//! Extracts the names in a PromQL query: metrics with their labels, and labels to group or match by. promtool checks the syntax.
+//! Extracts the names in a PromQL query: metrics with their labels, and labels to group or match by. promtool checks
+//! the syntax.
 
 /// The names in a query, in their order.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -76,7 +76,8 @@ pub(super) fn names_with_prefix(prefix: &str) -> Result<String> {
     output(Command::new("apt-cache").args(["pkgnames", prefix]))
 }
 
-/// Returns the version of each package that apt would install. Packages that apt does not know are missing in the result.
+/// Returns the version of each package that apt would install. Packages that apt does not know are missing in the
+/// result.
 pub(super) fn offers(packages: &[&str]) -> Result<Vec<Offer>> {
     if packages.is_empty() {
         return Ok(Vec::new());

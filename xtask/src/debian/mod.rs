@@ -51,8 +51,8 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
     apt::install(&packages)
 }
 
-/// Returns the newest kernel package of a series (`6.1`, `6.12`) that apt offers, unpacked. No version is pinned because
-/// Debian withdraws superseded ones. Without a network, returns the newest one in the cache.
+/// Returns the newest kernel package of a series (`6.1`, `6.12`) that apt offers, unpacked. No version is pinned
+/// because Debian withdraws superseded ones. Without a network, returns the newest one in the cache.
 pub(crate) fn newest_kernel(series: &str) -> Result<Unpacked> {
     apt::with_fresh_lists(|| fetch(&offered_kernel(series)?)).or_else(|error| {
         let cached = newest_cached(|name| is_kernel(name, series))?.with_context(|| format!("{error:#}"))?;
@@ -108,8 +108,8 @@ fn fetch(offer: &Offer) -> Result<Unpacked> {
     Ok(Unpacked { package: package.clone(), root })
 }
 
-/// Whether a package is the kernel of a series in the flavour that the lab boots: the plain one of 6.1, the smaller cloud one
-/// of later series, which come as backports (`6.12.117+deb12`). Both flavours have kvm-intel and kvm-amd.
+/// Whether a package is the kernel of a series in the flavour that the lab boots: the plain one of 6.1, the smaller
+/// cloud one of later series, which come as backports (`6.12.117+deb12`). Both flavours have kvm-intel and kvm-amd.
 fn is_kernel(package: &str, series: &str) -> bool {
     let Some(rest) = package.strip_prefix("linux-image-").and_then(|rest| rest.strip_prefix(series)) else {
         return false;

@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: checks, records and reports guests with known exits, on this host if it has kvm_intel and root, else in
-//! the lab.
+//! `cargo xtask demo`: checks, records and reports guests with known exits, on this host if it has kvm_intel and root,
+//! else in the lab.
 
 use std::{
     env, fs,

@@ -16,8 +16,8 @@ pub(crate) const NEEDS: &[Need] = &[
     (VGA_BIOS, "vgabios"),
 ];
 
-/// Kernel parameters. They skip the kernel's own certificates, random numbers from jitter and self-tests of ciphers, which take
-/// half of the time until init.
+/// Kernel parameters. They skip the kernel's own certificates, random numbers from jitter and self-tests of ciphers,
+/// which take half of the time until init.
 pub(crate) const KERNEL_PARAMETERS: &str =
     "random.trust_cpu=on initcall_blacklist=load_system_certificate_list,jent_mod_init cryptomgr.notests";
 
@@ -25,8 +25,8 @@ const BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
 const VGA_BIOS: &str = "/usr/share/vgabios/vgabios.bin";
 const MEMORY_MB: u64 = 512;
 
-/// Returns a Bochs that boots the kernel, with the files that must live as long as its process. Its display is a terminal, so
-/// stdin and stdout must be one.
+/// Returns a Bochs that boots the kernel, with the files that must live as long as its process. Its display is a
+/// terminal, so stdin and stdout must be one.
 pub(crate) fn command(kernel: &Image, boot: &Boot) -> Result<(Command, Vec<Inherited>)> {
     let disk = disk::lay_out(kernel, boot.initramfs, boot.command_line, MEMORY_MB << 20)?;
     let image = Inherited::memory(c"disk", &disk.bytes)?;
@@ -39,9 +39,9 @@ pub(crate) fn command(kernel: &Image, boot: &Boot) -> Result<(Command, Vec<Inher
     Ok((command, vec![image, configuration, debugger]))
 }
 
-/// Returns the configuration file. The processor is the newest model that does not report its clock frequency in CPUID: if KVM
-/// knew the frequency, it would disable the preemption timer, which has one tick per cycle in Bochs and so runs out in less
-/// than 10 s.
+/// Returns the configuration file. The processor is the newest model that does not report its clock frequency in CPUID:
+/// if KVM knew the frequency, it would disable the preemption timer, which has one tick per cycle in Bochs and so runs
+/// out in less than 10 s.
 fn configuration(boot: &Boot, disk: &str, cylinders: usize) -> String {
     let Boot { processors, serial, port, .. } = boot;
     format!(

@@ -70,7 +70,8 @@ impl Console {
         let mut size = MaybeUninit::<libc::winsize>::zeroed();
         // SAFETY: TIOCGWINSZ writes a winsize, for which the pointer is valid.
         let result = unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCGWINSZ, size.as_mut_ptr()) };
-        // SAFETY: all bytes are initialized: by zeroed(), or by the call if it succeeded; winsize has no invalid values.
+        // SAFETY: all bytes are initialized: by zeroed(), or by the call if it succeeded; winsize has no invalid
+        // values.
         let size = unsafe { size.assume_init() };
         Ok(if result == 0 && size.ws_row > 0 { (size.ws_row, size.ws_col) } else { (24, 80) })
     }

@@ -59,7 +59,8 @@ pub(crate) fn lay_out(kernel: &Image, initramfs: &[u8], command_line: &str, memo
         memory >> 20
     );
     let parameters = parameters(initramfs.len() as u64, command_line, memory)?;
-    // SAFETY: the assembly above defines the symbol with 512 bytes in read-only data: it ends with `.org 510` and a word.
+    // SAFETY: the assembly above defines the symbol with 512 bytes in read-only data: it ends with `.org 510` and a
+    // word.
     let mut bytes = unsafe { lab_boot_sector }.to_vec();
     put(&mut bytes, ENTRY, &kernel.entry.to_le_bytes());
     put(&mut bytes, START_INFO_POINTER, &START_INFO.to_le_bytes());
@@ -77,8 +78,8 @@ pub(crate) fn lay_out(kernel: &Image, initramfs: &[u8], command_line: &str, memo
     Ok(Disk { bytes, cylinders })
 }
 
-/// Returns `struct hvm_start_info`, version 1, with the data it points to: the command line, one module (the initramfs) and a
-/// memory map.
+/// Returns `struct hvm_start_info`, version 1, with the data it points to: the command line, one module (the initramfs)
+/// and a memory map.
 fn parameters(initramfs: u64, command_line: &str, memory: u64) -> Result<Vec<u8>> {
     const RAM: u32 = 1;
     const RESERVED: u32 = 2;

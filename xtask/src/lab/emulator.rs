@@ -22,7 +22,8 @@ impl Terminal {
     /// Opens a pseudo-terminal in raw mode.
     pub(crate) fn open() -> Result<Terminal> {
         let (mut near, mut far) = (-1, -1);
-        // SAFETY: openpty writes the two descriptors, for which the pointers are valid; the other arguments may be null.
+        // SAFETY: openpty writes the two descriptors, for which the pointers are valid; the other arguments may be
+        // null.
         if unsafe { libc::openpty(&mut near, &mut far, ptr::null_mut(), ptr::null(), ptr::null()) } < 0 {
             return Err(io::Error::last_os_error()).context("open pseudo-terminal");
         }
@@ -104,8 +105,8 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            // SAFETY: kill touches no memory of ours. The child has not been waited for, so its id is still that of the process
-            // group that `start` made.
+            // SAFETY: kill touches no memory of ours. The child has not been waited for, so its id is still that of the
+            // process group that `start` made.
             unsafe { libc::kill(-self.child.id().cast_signed(), libc::SIGKILL) };
             let _ = self.child.wait();
         }

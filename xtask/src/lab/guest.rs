@@ -44,8 +44,8 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Downloads, builds and packs everything that the machine boots from. Without a script, the machine starts a shell on its
-    /// console. `more_parameters` is appended to the kernel's command line.
+    /// Downloads, builds and packs everything that the machine boots from. Without a script, the machine starts a shell
+    /// on its console. `more_parameters` is appended to the kernel's command line.
     pub(crate) fn prepare(machine: &Machine, script: Option<&str>, more_parameters: &str) -> Result<Guest> {
         let start = Instant::now();
         let say = |step: &str| {

@@ -1,5 +1,5 @@
-//! Files that an emulator opens through inherited descriptors. Files in memory need no removal however the run ends, and no path
-//! can confuse an emulator's option parser.
+//! Files that an emulator opens through inherited descriptors. Files in memory need no removal however the run ends,
+//! and no path can confuse an emulator's option parser.
 
 use anyhow::{Context, Result};
 use std::ffi::CStr;
@@ -29,7 +29,8 @@ impl Inherited {
     /// Creates an empty file on disk.
     pub(crate) fn create(path: &Path) -> Result<Inherited> {
         let file = File::create(path).with_context(|| format!("create file {}", path.display()))?;
-        // SAFETY: fcntl only changes a flag of a descriptor that `file` holds open. Without FD_CLOEXEC, children inherit it.
+        // SAFETY: fcntl only changes a flag of a descriptor that `file` holds open. Without FD_CLOEXEC, children
+        // inherit it.
         if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFD, 0) } < 0 {
             return Err(io::Error::last_os_error()).context("pass on file");
         }

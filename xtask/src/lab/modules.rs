@@ -1,4 +1,5 @@
-//! Kernel modules for the guest: finds them in an unpacked kernel package, and returns them decompressed and in loading order.
+//! Kernel modules for the guest: finds them in an unpacked kernel package, and returns them decompressed and in loading
+//! order.
 
 use crate::process::filter;
 use anyhow::{Context, Result, ensure};
@@ -108,7 +109,8 @@ fn information(module: &[u8], key: &str) -> Option<String> {
     Some(String::from_utf8_lossy(value).into_owned())
 }
 
-/// Returns a module without its appended signature (struct module_signature), whose verification takes seconds in an emulator.
+/// Returns a module without its appended signature (struct module_signature), whose verification takes seconds in an
+/// emulator.
 fn unsigned(module: &[u8]) -> &[u8] {
     const MAGIC: &[u8] = b"~Module signature appended~\n";
     let unsigned = || {

@@ -23,7 +23,8 @@ pub(crate) fn command(vmlinuz: &Path, boot: &Boot) -> Result<(Command, Vec<Inher
     // Files may take up to half of the memory: tools with their compilers take about 900 MB.
     let megabytes = if boot.counts_instructions { "4096" } else { "1024" };
     command
-        // One thread for all processors: with a thread each, a processor hit the int3 of a static branch that another one was patching.
+        // One thread for all processors: with a thread each, a processor hit the int3 of a static branch that another
+        // one was patching.
         .args([
             "-accel",
             "tcg,thread=single",

@@ -56,7 +56,8 @@ pub(crate) fn histogram(text: &str) -> Result<BTreeMap<u64, u64>> {
     Ok(histogram_of_keys(text)?.into_iter().map(|(keys, n)| (keys[0], n)).collect())
 }
 
-/// Returns the counts by several keys, with lines "{ field:  16384, vmcs02:  0 } hitcount:  30". Fails if ftrace has dropped some.
+/// Returns the counts by several keys, with lines "{ field:  16384, vmcs02:  0 } hitcount:  30". Fails if ftrace has
+/// dropped some.
 fn histogram_of_keys(text: &str) -> Result<BTreeMap<Vec<u64>, u64>> {
     ensure!(text.lines().any(|l| l.trim() == "Dropped: 0"), "read a histogram of ftrace: it has dropped hits:\n{text}");
     let entry = |line: &str| {

@@ -15,8 +15,8 @@ use crate::{
     prometheus::server::{self, Server},
 };
 
-/// Limit of `systemd-analyze security`, in tenths of its score from 0 (nothing is exposed) to 10, as systemd 252 takes it.
-/// Sockets, /proc and two capabilities remain.
+/// Limit of `systemd-analyze security`, in tenths of its score from 0 (nothing is exposed) to 10, as systemd 252 takes
+/// it. Sockets, /proc and two capabilities remain.
 const EXPOSURE: u32 = 20;
 
 /// Checks the service that is installed below `root`: systemd accepts it, and its exposure is within the limit.
@@ -49,8 +49,8 @@ pub(super) fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs the exporter as nobody with only the service's capabilities, and checks that it answers with metrics. Needs root, which
-/// it gives up, and a host that can be traced.
+/// Runs the exporter as nobody with only the service's capabilities, and checks that it answers with metrics. Needs
+/// root, which it gives up, and a host that can be traced.
 pub(crate) fn run_as_service() -> Result<()> {
     debian::install(&[("setpriv", "util-linux")])?;
     let built = build::debug_binary("vmentry")?;

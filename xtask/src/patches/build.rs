@@ -58,8 +58,8 @@ pub(crate) fn module(target: &Target, flavour: Flavour) -> Result<PathBuf> {
     })
 }
 
-/// Returns a hash of everything that a module depends on. It only names files in the cache, so if another version of std has
-/// another hash, the module is merely built again.
+/// Returns a hash of everything that a module depends on. It only names files in the cache, so if another version of
+/// std has another hash, the module is merely built again.
 fn id(kernel: (&str, &str), tools: &[String], patches: &[Vec<u8>]) -> u64 {
     let mut hasher = DefaultHasher::new();
     (RECIPE, kernel, tools, patches).hash(&mut hasher);

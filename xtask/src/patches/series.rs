@@ -33,8 +33,8 @@ pub(crate) fn files(series: &str, flavour: Flavour) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Applies a patch to a source tree without fuzz. Returns patch's messages about hunks that have moved: none if the patch was made
-/// for this source.
+/// Applies a patch to a source tree without fuzz. Returns patch's messages about hunks that have moved: none if the
+/// patch was made for this source.
 pub(crate) fn apply(file: &Path, tree: &Path) -> Result<Vec<String>> {
     let mut patch = Command::new("patch");
     patch.args(["--batch", "--forward", "--strip=1", "--fuzz=0", "--no-backup-if-mismatch"]);

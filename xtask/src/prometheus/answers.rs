@@ -56,8 +56,8 @@ fn by_row(port: u16, expr: &str) -> Result<BTreeMap<Key, f64>> {
         .collect()
 }
 
-/// Fails if a host's series differ from the report of its recording: counts and sums of native and classic histograms must be
-/// equal, percentiles must lie within a bucket.
+/// Fails if a host's series differ from the report of its recording: counts and sums of native and classic histograms
+/// must be equal, percentiles must lie within a bucket.
 pub(super) fn compare(native: u16, classic: u16, host: &str, report: &Value) -> Result<()> {
     let totals = &report["totals"];
     for (expr, wanted) in [

@@ -1,5 +1,5 @@
-//! `cargo xtask prometheus`: real Prometheus servers scrape real exporters, which replay recordings of two hosts. Asks every
-//! query of the dashboards and rules, and compares the answers with `vmentry report` of the same recordings.
+//! `cargo xtask prometheus`: real Prometheus servers scrape real exporters, which replay recordings of two hosts. Asks
+//! every query of the dashboards and rules, and compares the answers with `vmentry report` of the same recordings.
 
 mod answers;
 mod http;

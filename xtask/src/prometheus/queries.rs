@@ -1,4 +1,5 @@
-//! Asks a Prometheus every query of the panels, variables and rules, and checks that each answer has the data it must have.
+//! Asks a Prometheus every query of the panels, variables and rules, and checks that each answer has the data it must
+//! have.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -14,8 +15,8 @@ use crate::{
 
 /// Four scrapes a second apart, as Grafana computes $__rate_interval.
 const RATE_INTERVAL: &str = "4s";
-/// Queries that answer only zeros in this test, by the beginnings of their names, each with the reason. Every other query must
-/// answer a number above 0.
+/// Queries that answer only zeros in this test, by the beginnings of their names, each with the reason. Every other
+/// query must answer a number above 0.
 const ZEROS: [(&str, &str); 5] = [
     ("vmentry-host soft Lost", "this host lost no entry"),
     ("vmentry-host soft Spurious timer exits by VM", "this host had no spurious exit"),
@@ -87,8 +88,8 @@ fn check_answers(asked: &Asked) -> Result<()> {
     Ok(())
 }
 
-/// Checks that Prometheus has evaluated every rule without an error, and that the alert of the host with the hard policy waits
-/// for its hour to pass.
+/// Checks that Prometheus has evaluated every rule without an error, and that the alert of the host with the hard
+/// policy waits for its hour to pass.
 fn check_rules_in_prometheus(port: u16) -> Result<()> {
     let rules = http::api(port, "rules", &[])?;
     let groups = rules["groups"].as_array().into_iter().flatten();

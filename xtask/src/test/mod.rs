@@ -1,4 +1,5 @@
-//! `cargo xtask test`: everything a contributor runs. A step that cannot run here is skipped with the reason, never passed.
+//! `cargo xtask test`: everything a contributor runs. A step that cannot run here is skipped with the reason, never
+//! passed.
 
 mod labs;
 mod steps;

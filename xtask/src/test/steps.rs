@@ -71,7 +71,8 @@ fn cannot_trace() -> Result<Option<String>> {
     Ok((!ready).then(|| "this host cannot be traced: see 'vmentry check'".into()))
 }
 
-/// Checks that libbpf's tools can load the object and dump its maps, whose definitions must therefore be of libbpf's kind.
+/// Checks that libbpf's tools can load the object and dump its maps, whose definitions must therefore be of libbpf's
+/// kind.
 fn bpftool() -> Result<Outcome> {
     if !process::is_root() {
         return Ok(Outcome::Skipped(NOT_ROOT.into()));

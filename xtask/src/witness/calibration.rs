@@ -22,8 +22,8 @@ const ROUNDS: u64 = 12;
 const WINDOW: u64 = 40;
 /// Instructions between the guest's two stamps in calibration.S.
 const INSTRUCTIONS: f64 = 14.0;
-/// Most timers of a kind that make no exit. A timer that is due before the guest waits for it, because the host took the CPU,
-/// makes none; nor is there an HLT if QEMU's SVM forgets the shadow of STI, as it does now and then.
+/// Most timers of a kind that make no exit. A timer that is due before the guest waits for it, because the host took
+/// the CPU, makes none; nor is there an HLT if QEMU's SVM forgets the shadow of STI, as it does now and then.
 const LATE: u64 = 8;
 /// Exits of VMX by their reasons.
 const VMX: [(&str, u64); 3] = [("cpuid", 10), ("hlt", 12), ("vmcall", 18)];
@@ -126,8 +126,8 @@ fn within_late(expected: u64, late: u64) -> RangeInclusive<u64> {
     expected - late..=expected
 }
 
-/// Checks that control writes come only where the guest provokes them, and that they cost nothing: the emulator repeats all
-/// checks at every VM-entry.
+/// Checks that control writes come only where the guest provokes them, and that they cost nothing: the emulator repeats
+/// all checks at every VM-entry.
 fn exec_writes(calibration: &Value) -> Failures {
     let mut failures = Failures::default();
     let exec = element(calibration, "control_writes", "control", "exec");
@@ -147,8 +147,8 @@ fn exec_writes(calibration: &Value) -> Failures {
     failures
 }
 
-/// Checks that the guest's part is the number of its instructions, which are cycles in Bochs, and that latencies do not depend on
-/// it.
+/// Checks that the guest's part is the number of its instructions, which are cycles in Bochs, and that latencies do not
+/// depend on it.
 fn instructions(results: Results) -> Result<Failures> {
     let mut failures = Failures::default();
     let mut latencies = Vec::new();

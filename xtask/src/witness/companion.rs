@@ -1,5 +1,5 @@
-//! Checks a lab with the companion module under both policies: every source of pin writes agrees, and switching the policy or
-//! reloading the module breaks nothing.
+//! Checks a lab with the companion module under both policies: every source of pin writes agrees, and switching the
+//! policy or reloading the module breaks nothing.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -56,7 +56,8 @@ fn sources(results: Results) -> Result<Failures> {
         failures.extend(deadline.sources_agree());
         failures.extend(deadline.pin_writes(written, 0));
         failures.extend(deadline.deadlines(TIMERS));
-        // Under the hard policy, an L2 entry with a timer writes vmcs02 twice: off in prepare_vmcs02_early, on in vmx_vcpu_run.
+        // Under the hard policy, an L2 entry with a timer writes vmcs02 twice: off in prepare_vmcs02_early, on in
+        // vmx_vcpu_run.
         let armed = if hard { 2 * NESTED } else { 1 };
         for (name, vmcs02) in [("nested", 1), ("armed", armed)] {
             let run = run(name)?;
@@ -71,7 +72,8 @@ fn vmcs01_pin_writes(report: &Value) -> u64 {
     number(&report["totals"]["control_writes"]["vmcs01"]["pin"])
 }
 
-/// Checks a recording under the hard policy without hooks on writes: latencies are shown, and the shadow copy counts every write.
+/// Checks a recording under the hard policy without hooks on writes: latencies are shown, and the shadow copy counts
+/// every write.
 fn shadow_alone(results: Results) -> Result<Failures> {
     let hard = results.json("hard.json")?;
     let mut failures = balance("hard", &hard);
@@ -110,8 +112,8 @@ impl Run {
             for (control, field) in CONTROLS {
                 let mut traced = count(&self.writes, vec![field, is_vmcs02]);
                 if self.is_nested() && vmcs == "vmcs01" && control == "secondary" {
-                    // The guest ends within VMX operation. KVM disables VMCS shadowing when it frees the vCPU; no entry follows
-                    // this write.
+                    // The guest ends within VMX operation. KVM disables VMCS shadowing when it frees the vCPU; no entry
+                    // follows this write.
                     traced = traced.saturating_sub(1);
                 }
                 failures.equal(
@@ -171,7 +173,8 @@ fn switches(results: Results) -> Result<Failures> {
     let switches: u64 = results.word("flips")?.parse().unwrap_or(0);
     failures.check(switches >= 100, || format!("switches: only {switches}"));
     failures.contains("switches", &results.text("flips.guest")?, &["7000 timers, 7000 interrupts taken"]);
-    // The switching shell shares the machine's only CPU: a timer that is due while it runs is delivered without an exit.
+    // The switching shell shares the machine's only CPU: a timer that is due while it runs is delivered without an
+    // exit.
     let deadlines = number(&report["totals"]["timer_exits"]["deadline"]);
     failures
         .check((6950..=7000).contains(&deadlines), || format!("switches: {deadlines} deadline exits for 7000 timers"));

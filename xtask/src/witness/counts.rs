@@ -1,4 +1,5 @@
-//! Checks a lab with a kernel of the distribution: known exits of guests, counted by vmentry, by ftrace and by the guests.
+//! Checks a lab with a kernel of the distribution: known exits of guests, counted by vmentry, by ftrace and by the
+//! guests.
 
 use std::{collections::BTreeMap, fs, path::Path};
 

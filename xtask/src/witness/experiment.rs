@@ -1,5 +1,5 @@
-//! Checks `vmentry ab` with the companion module: it finds an existing effect, reports none in an A/A experiment, and restores the
-//! policy however it ends.
+//! Checks `vmentry ab` with the companion module: it finds an existing effect, reports none in an A/A experiment, and
+//! restores the policy however it ends.
 
 use std::{path::Path, process::Command};
 
@@ -14,20 +14,20 @@ use crate::{
 /// The shell script that a lab runs for [`failures`].
 pub(crate) const SCRIPT: &str = include_str!("../../../lab/scripts/ab.sh");
 
-/// Seeds of the A/A experiment, tried in this order. By chance one in twenty experiments finds a change, and some have too few values
-/// for a confidence interval.
+/// Seeds of the A/A experiment, tried in this order. By chance one in twenty experiments finds a change, and some have
+/// too few values for a confidence interval.
 pub(crate) const SEEDS: [u32; 2] = [97, 98];
 
-/// Returns every failed check of the files that the script left, except those of [`false_alarms`]. Compares with the binary
-/// `vmentry`.
+/// Returns every failed check of the files that the script left, except those of [`false_alarms`]. Compares with the
+/// binary `vmentry`.
 pub(crate) fn failures(out: &Path, vmentry: &Path) -> Result<Vec<String>> {
     let mut failures = effect(Results(out), vmentry)?;
     failures.extend(restored(Results(out))?);
     Ok(failures.0)
 }
 
-/// Returns failures that chance can cause: differences in the A/A experiment, soft against soft, and an effect without a confidence
-/// interval.
+/// Returns failures that chance can cause: differences in the A/A experiment, soft against soft, and an effect without
+/// a confidence interval.
 pub(crate) fn false_alarms(out: &Path, vmentry: &Path) -> Result<Vec<String>> {
     let mut failures = Failures::default();
     let (_, ab) = compare(vmentry, &out.join("ab.hlog"), &[])?;

@@ -1,5 +1,5 @@
-//! Compares vmentry's results in a lab with those of other witnesses of the same run: ftrace and the guests. Pure: files in,
-//! failures out.
+//! Compares vmentry's results in a lab with those of other witnesses of the same run: ftrace and the guests. Pure:
+//! files in, failures out.
 
 mod calibration;
 pub(crate) mod companion;

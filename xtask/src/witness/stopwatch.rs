@@ -1,5 +1,5 @@
-//! Checks a lab with the stopwatch: both policies calibrated while it is off, and transitions that do not depend on the guest
-//! while it is on.
+//! Checks a lab with the stopwatch: both policies calibrated while it is off, and transitions that do not depend on the
+//! guest while it is on.
 
 use std::path::Path;
 
@@ -46,7 +46,8 @@ pub(crate) fn failures(out: &Path) -> Result<Vec<String>> {
     Ok(failures.0)
 }
 
-/// Checks a calibration of both policies: under the hard one, each armed and each cancelled timer is a write, and nothing else is.
+/// Checks a calibration of both policies: under the hard one, each armed and each cancelled timer is a write, and
+/// nothing else is.
 fn policies(results: Results) -> Result<Failures> {
     let mut failures = Failures::default();
     let calibration = results.json("policies.json")?;
@@ -62,8 +63,8 @@ fn policies(results: Results) -> Result<Failures> {
         });
     }
     failures.equal("calibrate: entries with another write than provoked", &pin["unexpected"], 0);
-    // Without ftrace a write costs a few instructions of KVM, because VM-entry of the emulator does not become slower. With
-    // ftrace it costs ftrace's work, too.
+    // Without ftrace a write costs a few instructions of KVM, because VM-entry of the emulator does not become slower.
+    // With ftrace it costs ftrace's work, too.
     failures.extend(cost_of_a_write(&results.json("undisturbed.json")?, 1.0..60.0));
     failures.extend(cost_of_a_write(&calibration, 200.0..5000.0));
     failures.extend(provoked_writes(results)?);
@@ -83,7 +84,8 @@ fn cost_of_a_write(calibration: &Value, range: std::ops::Range<f64>) -> Failures
     failures
 }
 
-/// Compares ftrace's count of pin writes with the provoked ones, traced and untraced. Each switch of the policy may add two.
+/// Compares ftrace's count of pin writes with the provoked ones, traced and untraced. Each switch of the policy may add
+/// two.
 fn provoked_writes(results: Results) -> Result<Failures> {
     let mut failures = Failures::default();
     let provoked = 2 * ROUNDS * WINDOWS * (ITERATIONS + WARM_UP) * WRITES;
@@ -173,8 +175,8 @@ fn every_entry_has_a_transition(results: Results, name: &str, report: &Value) ->
     Ok(failures)
 }
 
-/// Checks that transitions are equal within 200 ns, 20 instructions of the emulator, whatever the guest did. The emulator takes 6
-/// less on the way to L2.
+/// Checks that transitions are equal within 200 ns, 20 instructions of the emulator, whatever the guest did. The
+/// emulator takes 6 less on the way to L2.
 fn constant(name: &str, report: &Value) -> Failures {
     let mut failures = Failures::default();
     let of = |stat: &'static str| rows(report).iter().filter_map(move |r| r["transition_ns"][stat].as_u64());
@@ -183,8 +185,8 @@ fn constant(name: &str, report: &Value) -> Failures {
     failures
 }
 
-/// Compares the guest's stamps with the stopwatch on the same rounds: entry and exit latency minus the transition must be the same
-/// part of KVM for every exit reason.
+/// Compares the guest's stamps with the stopwatch on the same rounds: entry and exit latency minus the transition must
+/// be the same part of KVM for every exit reason.
 fn stamps_against_stopwatch(results: Results) -> Result<Failures> {
     let mut failures = Failures::default();
     let calibration = results.json("calibrate-on.json")?;

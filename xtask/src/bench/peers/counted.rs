@@ -58,8 +58,8 @@ fn after(printed: &str, word: &str) -> String {
     printed.lines().find_map(behind).map_or("n/a".into(), |number| number.to_string())
 }
 
-/// Returns the counts by reason in bpftrace's output of its map `@`: `@[114]: 20000`, or a histogram below `@[114]:` with lines
-/// such as `[512, 1K)  20000 |@@@@|`.
+/// Returns the counts by reason in bpftrace's output of its map `@`: `@[114]: 20000`, or a histogram below `@[114]:`
+/// with lines such as `[512, 1K)  20000 |@@@@|`.
 fn bpftrace(printed: &str) -> BTreeMap<u64, u64> {
     let mut counts = BTreeMap::new();
     let mut reason = None;
