@@ -1,4 +1,4 @@
-//! Trims an eBPF object file to what the loader needs.
+//! Removes the parts of an eBPF object file that the loader does not need.
 
 use anyhow::{Context, Result};
 use object::{

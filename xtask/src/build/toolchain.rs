@@ -52,7 +52,7 @@ pub(super) struct Toolchain {
 }
 
 impl Toolchain {
-    /// Installs what is missing.
+    /// Installs the missing parts of the toolchain.
     pub(super) fn install() -> Result<Self> {
         debian::install(&NEEDS)?;
         let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;

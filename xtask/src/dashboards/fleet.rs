@@ -15,8 +15,8 @@ pub(super) fn dashboard() -> Dashboard {
     Dashboard {
         uid: "vmentry-fleet",
         title: "vmentry: fleet",
-        description: "VM entries of many KVM hosts: guest time and host time by host, VM and exit reason, hosts by timer policy, \
-                      spurious exits, loss and overhead.",
+        description: "VM entries of many KVM hosts: guest time and host time by host, VM and exit reason, hosts by \
+                      timer policy, spurious exits, loss and overhead.",
         from: "now-6h",
         refresh: "1m",
         variables: variables("instance=~\"$instance\"", true),
@@ -60,7 +60,8 @@ fn now() -> Row {
             Kind::Stat,
             "Hosts on the hard policy",
             "none",
-            "Hosts whose KVM toggles the timer's bit in the pin controls at every switch, which makes the next VM-entry slower.",
+            "Hosts whose KVM toggles the timer's bit in the pin controls at every switch, which makes the next \
+             VM-entry slower.",
             vec![Query::new("sum(vmentry_policy{HOST, policy=\"hard\"})", "hosts")],
         )
         .warns(1.0, 1e9),
@@ -75,7 +76,8 @@ fn hosts() -> Row {
             Kind::Lines,
             "Guest time by host",
             "s",
-            "p50 and p99 of guest time by host. Choose one exit reason to compare hosts, because their guests do different work.",
+            "p50 and p99 of guest time by host. Choose one exit reason to compare hosts, because their guests do \
+             different work.",
             p50_and_p99("instance", GUEST_TIME),
         )
         .log(),
@@ -162,8 +164,8 @@ fn policies() -> Row {
             Kind::States,
             "Policy by host",
             "none",
-            "Timer policy of each host over time: soft (a large value in the timer), hard (the bit in the pin controls), off (KVM \
-             does not use the timer).",
+            "Timer policy of each host over time: soft (a large value in the timer), hard (the bit in the pin \
+             controls), off (KVM does not use the timer).",
             vec![Query::new(format!("max by (instance) ({number})"), "{{instance}}")],
         )
         .named(POLICIES),
@@ -178,8 +180,8 @@ fn policies() -> Row {
             Kind::Lines,
             "Guest time by policy",
             "s",
-            "p50 and p99 of guest time of all hosts with a policy. Other hosts do other work: choose one exit reason and similar \
-             VMs, and run vmentry ab for a result with a confidence interval.",
+            "p50 and p99 of guest time of all hosts with a policy. Other hosts do other work: choose one exit reason \
+             and similar VMs, and run vmentry ab for a result with a confidence interval.",
             p50_and_p99_by_policy(GUEST_TIME),
         )
         .log(),
@@ -202,7 +204,8 @@ fn policies() -> Row {
             Kind::Lines,
             "Hard policy relative to soft",
             "percentunit",
-            "Median and mean guest time of the hosts with the hard policy, as a share of the soft ones'. 100 %: no difference.",
+            "Median and mean guest time of the hosts with the hard policy, as a share of the soft ones'. 100 %: no \
+             difference.",
             hard_relative_to_soft(),
         ),
     ];
@@ -254,8 +257,8 @@ fn tool() -> Row {
             Kind::Lines,
             "CPU of the exporter by host",
             "percentunit",
-            "Share of one CPU. The eBPF programs are not part of it: they run on the vCPUs' time, about 0.5 us per entry (README: \
-             Overhead).",
+            "Share of one CPU. The eBPF programs are not part of it: they run on the vCPUs' time, about 0.5 us per \
+             entry (README: Overhead).",
             vec![Query::new(cpu, "{{instance}}")],
         )
         .wide(8),
@@ -263,8 +266,8 @@ fn tool() -> Row {
             Kind::Lines,
             "Series by host",
             "percentunit",
-            "Series that each exporter holds, as a share of their limit. At the limit, new VMs are counted together as VM \
-             \"other\".",
+            "Series that each exporter holds, as a share of their limit. At the limit, new VMs are counted together as \
+             VM \"other\".",
             vec![Query::new("vmentry_series{HOST} / vmentry_series_limit{HOST}", "{{instance}}")],
         )
         .wide(8),

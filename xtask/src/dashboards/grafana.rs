@@ -64,7 +64,7 @@ pub(crate) enum Kind {
 /// A panel.
 pub(crate) struct Panel {
     pub(crate) title: &'static str,
-    /// What it shows, what it leaves out, and what to do about it.
+    /// Its content, what it leaves out, and advice.
     pub(crate) description: &'static str,
     pub(crate) kind: Kind,
     /// Grafana's name of the unit.

@@ -15,8 +15,8 @@ pub(super) fn dashboard() -> Dashboard {
     Dashboard {
         uid: "vmentry-host",
         title: "vmentry: one host",
-        description: "VM entries of one KVM host by VM and exit reason: guest time, host time, pin-control VMCS writes, timer exits, \
-                      loss and overhead.",
+        description: "VM entries of one KVM host by VM and exit reason: guest time, host time, pin-control VMCS \
+                      writes, timer exits, loss and overhead.",
         from: "now-1h",
         refresh: "30s",
         variables: variables("instance=\"$instance\"", false),
@@ -45,8 +45,8 @@ fn now() -> Row {
             Kind::Stat,
             "Pin writes per entry",
             "short",
-            "Pin-control VMCS writes per entry: 0 with the soft policy once the guests run, up to 2 with the hard policy. No value \
-             if the kernel does not provide the number.",
+            "Pin-control VMCS writes per entry: 0 with the soft policy once the guests run, up to 2 with the hard \
+             policy. No value if the kernel does not provide the number.",
             vec![Query::new(pin_writes_per_entry(""), "writes per entry")],
         )
         .warns(0.1, 0.5),
@@ -63,8 +63,8 @@ fn now() -> Row {
             Kind::Stat,
             "Policy",
             "none",
-            "How KVM on this host disables the preemption timer: soft (a large value in the timer), hard (the bit in the pin \
-             controls), off (KVM does not use the timer).",
+            "How KVM on this host disables the preemption timer: soft (a large value in the timer), hard (the bit in \
+             the pin controls), off (KVM does not use the timer).",
             vec![Query::new(format!("max({})", policy_number()), "policy")],
         )
         .named(POLICIES),
@@ -79,15 +79,16 @@ fn guest_time() -> Row {
             Kind::HeatMap,
             "Distribution of guest time",
             "s",
-            "Guest time (kvm_entry to kvm_exit: timer VMWRITEs, VM-entry, guest, VM-exit) over time, from native histograms.",
+            "Guest time (kvm_entry to kvm_exit: timer VMWRITEs, VM-entry, guest, VM-exit) over time, from native \
+             histograms.",
             vec![Query::new(sum_of_rates("", GUEST_TIME), "guest time")],
         ),
         Panel::new(
             Kind::Lines,
             "Guest time of clean and dirty entries",
             "s",
-            "p50 and p99 of entries without and with a pin-control write before them. Choose one exit reason, because the mix of \
-             exit reasons may differ.",
+            "p50 and p99 of entries without and with a pin-control write before them. Choose one exit reason, because \
+             the mix of exit reasons may differ.",
             p50_and_p99("entry", GUEST_TIME),
         )
         .log(),
@@ -132,14 +133,16 @@ fn host_time() -> Row {
             Kind::HeatMap,
             "Distribution of host time",
             "s",
-            "Host time (kvm_exit to the next kvm_entry) over time, from native histograms. Halts and user space are part of it.",
+            "Host time (kvm_exit to the next kvm_entry) over time, from native histograms. Halts and user space are \
+             part of it.",
             vec![Query::new(sum_of_rates("", HOST_TIME), "host time")],
         ),
         Panel::new(
             Kind::Lines,
             "Host time by exit reason",
             "s",
-            "p50 and p99 of host time by the exit that the host handled. Host time of HLT lasts as long as the guest halts.",
+            "p50 and p99 of host time by the exit that the host handled. Host time of HLT lasts as long as the guest \
+             halts.",
             p50_and_p99("exit_reason", HOST_TIME),
         )
         .log(),
@@ -155,8 +158,8 @@ fn host_time() -> Row {
             Kind::Lines,
             "CPUs in host time by exit reason",
             "short",
-            "Seconds of host time per second, by exit reason: the number of CPUs that handle exits. Without HLT, because a halted \
-             vCPU takes no CPU.",
+            "Seconds of host time per second, by exit reason: the number of CPUs that handle exits. Without HLT, \
+             because a halted vCPU takes no CPU.",
             vec![Query::new(sum("exit_reason", &busy), "{{exit_reason}}")],
         ),
     ];
@@ -173,16 +176,16 @@ fn timer() -> Row {
             Kind::Lines,
             "Dirty share by exit reason",
             "percentunit",
-            "Share of entries with a pin-control write before them, among the entries for which this is known, by the exit that \
-             ended them.",
+            "Share of entries with a pin-control write before them, among the entries for which this is known, by the \
+             exit that ended them.",
             vec![Query::new(dirty_share, "{{exit_reason}}")],
         ),
         Panel::new(
             Kind::Lines,
             "Timer exits by cause",
             "cps",
-            "Preemption-timer exits: the guest's deadline, an immediate exit that KVM forced, or a spurious exit of a disabled \
-             timer.",
+            "Preemption-timer exits: the guest's deadline, an immediate exit that KVM forced, or a spurious exit of a \
+             disabled timer.",
             vec![Query::new(sum_of_rates("cause", "vmentry_timer_exits_total{VMS}"), "{{cause}}")],
         ),
         panels::spurious("Spurious timer exits by VM", "vm"),
@@ -196,8 +199,8 @@ fn tool() -> Row {
             Kind::Lines,
             "Entries not measured",
             "cps",
-            "Entries per second that are missing in the other panels: lost in full rings, unmatched, undecodable, beyond the limit \
-             of series, or of TDX guests.",
+            "Entries per second that are missing in the other panels: lost in full rings, unmatched, undecodable, \
+             beyond the limit of series, or of TDX guests.",
             vec![
                 Query::new(rate("vmentry_ring_dropped_total{HOST}"), "lost"),
                 Query::new(rate("vmentry_unmatched_total{HOST}"), "unmatched"),
@@ -210,8 +213,8 @@ fn tool() -> Row {
             Kind::Lines,
             "CPU of the exporter",
             "percentunit",
-            "Share of one CPU. The eBPF programs are not part of it: they run on the vCPUs' time, about 0.5 us per entry (README: \
-             Overhead).",
+            "Share of one CPU. The eBPF programs are not part of it: they run on the vCPUs' time, about 0.5 us per \
+             entry (README: Overhead).",
             vec![Query::new(rate("process_cpu_seconds_total{HOST}"), "exporter")],
         ),
         Panel::new(
@@ -225,14 +228,16 @@ fn tool() -> Row {
             Kind::Lines,
             "Series",
             "short",
-            "Series that the exporter holds, and their limit. At the limit, new VMs are counted together as VM \"other\".",
+            "Series that the exporter holds, and their limit. At the limit, new VMs are counted together as VM \
+             \"other\".",
             vec![Query::new("vmentry_series{HOST}", "series"), Query::new("vmentry_series_limit{HOST}", "limit")],
         ),
         Panel::new(
             Kind::Lines,
             "Folded and expired",
             "cps",
-            "Entries counted for VM \"other\" because of the limit of series, and series dropped because their VM has ended.",
+            "Entries counted for VM \"other\" because of the limit of series, and series dropped because their VM has \
+             ended.",
             vec![
                 Query::new(rate("vmentry_folded_entries_total{HOST}"), "entries folded"),
                 Query::new(rate("vmentry_series_expired_total{HOST}"), "series expired"),
@@ -242,8 +247,8 @@ fn tool() -> Row {
             Kind::Lines,
             "Age of the last interval",
             "s",
-            "Time since the collector last delivered an interval. Normally below the sum of interval and scrape interval; if it \
-             keeps rising, the collector hangs.",
+            "Time since the collector last delivered an interval. Normally below the sum of interval and scrape \
+             interval; if it keeps rising, the collector hangs.",
             vec![Query::new("time() - vmentry_last_interval_timestamp_seconds{HOST}", "age")],
         ),
     ];

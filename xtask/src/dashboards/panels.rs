@@ -23,7 +23,8 @@ pub(super) fn kernels(title: &'static str) -> Panel {
         Kind::Table,
         title,
         "none",
-        "Kernel and CPU, and whether the host is virtualized or emulated. Times of an emulated host say nothing about real hardware.",
+        "Kernel and CPU, and whether the host is virtualized or emulated. Times of an emulated host say nothing about \
+         real hardware.",
         vec![Query::new("vmentry_host_info{HOST}", LABELS)],
     )
 }
@@ -34,8 +35,8 @@ pub(super) fn pin_writes(title: &'static str, label: &str) -> Panel {
         Kind::Lines,
         title,
         "short",
-        "Pin-control VMCS writes per entry. After each, the next VM-entry repeats its checks. No line if the kernel does not provide \
-         the number.",
+        "Pin-control VMCS writes per entry. After each, the next VM-entry repeats its checks. No line if the kernel \
+         does not provide the number.",
         vec![Query::new(pin_writes_per_entry(label), format!("{{{{{label}}}}}"))],
     )
 }
@@ -57,7 +58,8 @@ pub(super) fn spurious(title: &'static str, label: &str) -> Panel {
         Kind::Lines,
         title,
         "cps",
-        "Exits of a timer that KVM had disabled in software. Only a vCPU without other exits for about a minute should make one.",
+        "Exits of a timer that KVM had disabled in software. Only a vCPU without other exits for about a minute should \
+         make one.",
         vec![Query::new(spurious_exits(label), format!("{{{{{label}}}}}"))],
     )
 }

@@ -90,7 +90,8 @@ pub(crate) const ALERTS: &[Alert] = &[
         holds: "5m",
         severity: "warning",
         summary: "{{ $labels.instance }}: vmentry export does not answer",
-        description: "On the host, run systemctl status vmentry-export, and vmentry check, which lists every problem with its fix.",
+        description: "On the host, run systemctl status vmentry-export, and vmentry check, which lists every problem \
+                      with its fix.",
     },
     Alert {
         name: "VmentryCollectorStalled",
@@ -99,7 +100,8 @@ pub(crate) const ALERTS: &[Alert] = &[
         holds: "5m",
         severity: "warning",
         summary: "{{ $labels.instance }}: no interval for {{ $value | humanizeDuration }}",
-        description: "vmentry export answers, but its collector delivers no intervals, so the counters do not change. Restart the service, and please report this bug.",
+        description: "vmentry export answers, but its collector delivers no intervals, so the counters do not change. \
+                      Restart the service, and please report this bug.",
     },
     Alert {
         name: "VmentryEntriesLost",
@@ -108,7 +110,8 @@ pub(crate) const ALERTS: &[Alert] = &[
         holds: "10m",
         severity: "warning",
         summary: "{{ $labels.instance }}: {{ $value | humanizePercentage }} of the VM entries were lost",
-        description: "The rings were full, so percentiles describe the measured entries only. Give vmentry export more CPU time (CPUWeight=, Nice= of its service), or measure fewer VMs (--vm).",
+        description: "The rings were full, so percentiles describe the measured entries only. Give vmentry export more \
+                      CPU time (CPUWeight=, Nice= of its service), or measure fewer VMs (--vm).",
     },
     Alert {
         name: "VmentrySpuriousTimerExits",
@@ -117,8 +120,9 @@ pub(crate) const ALERTS: &[Alert] = &[
         holds: "15m",
         severity: "warning",
         summary: "{{ $labels.instance }}: {{ $value | humanize }} spurious preemption-timer exits per second",
-        description: "A timer that KVM had disabled in software ran out. Its full count takes about a minute, so a vCPU without other exits for that \
-                      long makes one now and then. More than six per minute on a host need a look: the dashboard shows the VM.",
+        description: "A timer that KVM had disabled in software ran out. Its full count takes about a minute, so a \
+                      vCPU without other exits for that long makes one now and then. More than six per minute on a \
+                      host need a look: the dashboard shows the VM.",
     },
     Alert {
         name: "VmentryHardPolicyLeftOn",
@@ -127,7 +131,8 @@ pub(crate) const ALERTS: &[Alert] = &[
         holds: "1h",
         severity: "warning",
         summary: "{{ $labels.instance }}: the preemption timer's hard policy is on",
-        description: "Every switch of the timer's bit makes the next VM-entry slower. If no experiment is running, run vmentry policy soft.",
+        description: "Every switch of the timer's bit makes the next VM-entry slower. If no experiment is running, run \
+                      vmentry policy soft.",
     },
     Alert {
         name: "VmentryExitToEntryP99Regressed",
@@ -138,10 +143,11 @@ pub(crate) const ALERTS: &[Alert] = &[
                     and instance_exit_reason:vmentry_exit_to_entry_seconds:count_rate1h offset 1d > 1",
         holds: "30m",
         severity: "warning",
-        summary: "{{ $labels.instance }}: p99 of host time on {{ $labels.exit_reason }} is {{ $value | humanize }} times yesterday's",
-        description: "Host time (kvm_exit to the next kvm_entry) by exit reason, compared with the same hour of yesterday, if both days have more than \
-                      one such exit per second. Exit reasons that wait for an event are left out. The same exit reason can mean other work on another \
-                      day: compare VMs first.",
+        summary: "{{ $labels.instance }}: p99 of host time on {{ $labels.exit_reason }} is {{ $value | humanize }} \
+                  times yesterday's",
+        description: "Host time (kvm_exit to the next kvm_entry) by exit reason, compared with the same hour of \
+                      yesterday, if both days have more than one such exit per second. Exit reasons that wait for an \
+                      event are left out. The same exit reason can mean other work on another day: compare VMs first.",
     },
     Alert {
         name: "VmentryEntryToExitP50Regressed",
@@ -150,9 +156,10 @@ pub(crate) const ALERTS: &[Alert] = &[
         condition: "> 2",
         holds: "1h",
         severity: "info",
-        summary: "{{ $labels.instance }}: median guest time of {{ $labels.entry }} entries is {{ $value | humanize }} times yesterday's",
-        description: "Guest time includes the work of the guests, so either their work has changed or VM-entry has become slower. Compare recordings \
-                      of both states with vmentry compare to find out.",
+        summary: "{{ $labels.instance }}: median guest time of {{ $labels.entry }} entries is {{ $value | humanize }} \
+                  times yesterday's",
+        description: "Guest time includes the work of the guests, so either their work has changed or VM-entry has \
+                      become slower. Compare recordings of both states with vmentry compare to find out.",
     },
 ];
 

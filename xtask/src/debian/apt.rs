@@ -33,7 +33,7 @@ impl Offer {
         let archive = fs::read_dir(&folder)?.find_map(|entry| Some(entry.ok()?.path()));
         let archive = archive.with_context(|| format!("download package {package}: apt-get left no file"))?;
         let sum = sha256_of(File::open(&archive).with_context(|| format!("open {}", archive.display()))?)?;
-        ensure!(sum == *sha256, "verify package {package}: its SHA256 is {sum}, apt's lists say {sha256}");
+        ensure!(sum == *sha256, "verify package {package}: its SHA256 is {sum}, in apt's lists it is {sha256}");
         output(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(root))
             .with_context(|| format!("unpack package {package}"))?;
         Ok(())

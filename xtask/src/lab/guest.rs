@@ -48,7 +48,7 @@ impl Guest {
     /// on its console. `more_parameters` is appended to the kernel's command line.
     pub(crate) fn prepare(machine: &Machine, script: Option<&str>, more_parameters: &str) -> Result<Guest> {
         let start = Instant::now();
-        let say = |step: &str| {
+        let log = |step: &str| {
             if machine.verbose {
                 eprintln!("{:6.1} s  {step}", start.elapsed().as_secs_f64());
             }
@@ -56,11 +56,11 @@ impl Guest {
         lab::install(machine.cpu)?;
         let kernel = debian::newest_kernel(machine.kernel.series())?;
         let busybox = debian::unpacked("busybox-static")?.file(&["bin/busybox", "usr/bin/busybox"])?;
-        say(&format!("{} is unpacked", kernel.package));
+        log(&format!("{} is unpacked", kernel.package));
         let programs = [build::static_binary("lab-init")?, build::static_binary("vmentry")?];
-        say("programs are built");
+        log("programs are built");
         let initramfs = initramfs(machine, &kernel.root, &busybox, &programs, script)?;
-        say(&format!("initramfs of {} MB is packed", initramfs.len() >> 20));
+        log(&format!("initramfs of {} MB is packed", initramfs.len() >> 20));
         let own_parameters = match machine.cpu {
             Cpu::Intel if machine.processors == 1 => format!("{} nosmp", bochs::KERNEL_PARAMETERS),
             Cpu::Intel => bochs::KERNEL_PARAMETERS.to_owned(),

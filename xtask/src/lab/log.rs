@@ -12,7 +12,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Follows a growing file.
+    /// Follows a file that is still being written.
     pub(crate) fn follow(file: File) -> Log {
         Log { file, bytes: Vec::new() }
     }

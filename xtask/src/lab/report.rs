@@ -19,7 +19,8 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Follows a growing stream. The script's output goes to the file `output` and, with `echo`, to stdout.
+    /// Follows a stream that is still being written. The script's output goes to the file `output` and, with `echo`, to
+    /// stdout.
     pub(crate) fn follow(stream: File, output: &Path, echo: bool) -> Result<Report> {
         let output = File::create(output).with_context(|| format!("create file {}", output.display()))?;
         Ok(Report { stream, decoder: Decoder::default(), output, echo, files: Vec::new(), exit_code: None })

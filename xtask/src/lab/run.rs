@@ -17,7 +17,7 @@ use crate::lab::{
     report::Report,
 };
 
-/// Boots a machine, runs a shell script in it and returns what it leaves.
+/// Boots a machine, runs a shell script in it and returns its results.
 pub(crate) fn run(machine: &Machine, script: &str) -> Result<Outcome> {
     let guest = Guest::prepare(machine, Some(script), "")?;
     let console = guest.folder.join("console.log");

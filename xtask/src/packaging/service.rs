@@ -38,9 +38,9 @@ pub(super) fn check(root: &Path) -> Result<()> {
         .arg(&copy)
         .output()
         .context("run systemd-analyze")?;
-    let said = String::from_utf8_lossy(&verify.stderr);
+    let messages = String::from_utf8_lossy(&verify.stderr);
     // Complaints about this machine's other units do not count.
-    let complaints: Vec<_> = said.lines().filter(|line| line.contains("vmentry-export")).collect();
+    let complaints: Vec<_> = messages.lines().filter(|line| line.contains("vmentry-export")).collect();
     ensure!(complaints.is_empty(), "systemd-analyze verify: {}", complaints.join("\n"));
     let mut security = Command::new("systemd-analyze");
     security.args(["security", "--no-pager", "--offline=true", &format!("--threshold={EXPOSURE}")]).arg(&copy);

@@ -13,8 +13,8 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.env("LC_ALL", "C").stdin(Stdio::null()).output().with_context(|| format!("run {program}"))?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
-        let said = stdout + &String::from_utf8_lossy(&output.stderr);
-        let lines: Vec<_> = said.trim().lines().collect();
+        let messages = stdout + &String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<_> = messages.trim().lines().collect();
         bail!("run {program}: {}\n{}", output.status, lines[lines.len().saturating_sub(LINES)..].join("\n"));
     }
     Ok(stdout)

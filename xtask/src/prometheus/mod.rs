@@ -59,8 +59,8 @@ pub(crate) fn run() -> Result<()> {
         exporter.stop()?;
     }
     println!(
-        "{asked} queries answered by Prometheus; counts, sums and percentiles match the reports ({waited} s of replay, {} s \
-         in all)",
+        "{asked} queries answered by Prometheus; counts, sums and percentiles match the reports ({waited} s of replay, \
+         {} s in all)",
         start.elapsed().as_secs()
     );
     Ok(())
@@ -96,9 +96,9 @@ fn lint(promtool: &Path, port: u16) -> Result<()> {
         .context("run promtool")?;
     child.stdin.take().context("open promtool's standard input")?.write_all(text.as_bytes())?;
     let result = child.wait_with_output().context("wait for promtool")?;
-    let said = String::from_utf8_lossy(&result.stdout) + String::from_utf8_lossy(&result.stderr);
-    if !result.status.success() || !said.trim().is_empty() {
-        bail!("promtool check metrics: {}: {said}", result.status);
+    let messages = String::from_utf8_lossy(&result.stdout) + String::from_utf8_lossy(&result.stderr);
+    if !result.status.success() || !messages.trim().is_empty() {
+        bail!("promtool check metrics: {}: {messages}", result.status);
     }
     Ok(())
 }

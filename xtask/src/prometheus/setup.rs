@@ -113,7 +113,7 @@ fn serve(programs: &Programs, folder: &Path, config: &Path, name: &str, flags: &
     Server::start(&mut command, port, folder.join(format!("{name}.log")), "/-/ready")
 }
 
-/// Writes series of the rules for yesterday, which are half of what they record today, into the database of `native`.
+/// Writes yesterday's series of the rules, half as high as today's, into the database of `native`.
 fn backfill(promtool: &Path, folder: &Path) -> Result<()> {
     let now = unix_seconds()?;
     let mut text = String::new();

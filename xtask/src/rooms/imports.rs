@@ -196,7 +196,7 @@ fn segment(name: &Ident) -> (String, usize) {
     (name.to_string(), name.span().start().line)
 }
 
-/// The path that begins with this segment and goes on with `:: name` as often as the tokens say.
+/// Returns the path that begins with this segment, with every `:: name` that follows in the tokens.
 fn rest_of_path(
     first: (String, usize),
     tokens: &mut Peekable<impl Iterator<Item = TokenTree>>,

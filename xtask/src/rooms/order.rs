@@ -97,8 +97,9 @@ fn against(house: &House, at: &str, written: &str, (room, target): (&str, &str))
 }
 
 fn items_of_library(house: &House, path: &str, file: &File) -> Vec<String> {
-    let say = |line: &usize| format!("{}/{path}:{line}: lib.rs declares the rooms and holds nothing else", house.src);
-    file.other_items.iter().map(say).collect()
+    let message =
+        |line: &usize| format!("{}/{path}:{line}: lib.rs declares the rooms and holds nothing else", house.src);
+    file.other_items.iter().map(message).collect()
 }
 
 /// Pairs of rooms that import each other.

@@ -164,7 +164,11 @@ mod tests {
     use super::*;
 
     fn report() -> Value {
-        let row = |reason: &str, code: u32, cause: Value, entries: u32| json!({"tgid": 5, "vcpu": 0, "exit_reason": reason, "exit_reason_code": code, "timer_cause": cause, "entries": entries});
+        let row = |reason: &str, code: u32, cause: Value, entries: u32| {
+            json!({
+                "tgid": 5, "vcpu": 0, "exit_reason": reason, "exit_reason_code": code, "timer_cause": cause, "entries": entries
+            })
+        };
         json!({
             "exact": true,
             "totals": {"entries": 127, "delivered": 127, "dropped": 0},
@@ -192,8 +196,9 @@ mod tests {
     #[test]
     fn a_guests_expectation_counts_by_reason_and_cause() {
         let exercise = |cause: Value, bound: &str, count: u32| {
-            json!({"scenario": "x", "tgid": 5, "vcpus": [{"vcpu": 0}],
-                "expects": [{"reasons": ["PREEMPTION_TIMER"], "cause": cause, "bound": bound, "exits_per_vcpu": count}]})
+            let bound =
+                json!({"reasons": ["PREEMPTION_TIMER"], "cause": cause, "bound": bound, "exits_per_vcpu": count});
+            json!({"scenario": "x", "tgid": 5, "vcpus": [{"vcpu": 0}], "expects": [bound]})
         };
         let failures = |cause, bound, count| against_guest(&report(), &exercise(cause, bound, count)).0.len();
         assert_eq!(failures(json!("deadline"), "exactly", 23), 0);

@@ -86,7 +86,12 @@ mod tests {
 
     #[test]
     fn lost_entries_that_are_not_counted_fail() {
-        let report = |entries: u32, dropped: u32, exact: bool| json!({"exact": exact, "totals": {"entries": entries, "delivered": 127, "dropped": dropped}});
+        let report = |entries: u32, dropped: u32, exact: bool| {
+            json!({
+                "exact": exact,
+                "totals": {"entries": entries, "delivered": 127, "dropped": dropped},
+            })
+        };
         assert_eq!(balance("x", &report(127, 0, true)).0, [""; 0]);
         assert_eq!(balance("x", &report(128, 1, true)).0, [""; 0]);
         assert_eq!(balance("x", &report(127, 1, true)).0.len(), 1);

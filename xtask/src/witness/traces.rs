@@ -97,7 +97,11 @@ mod tests {
             "totals": {"delivered": 127},
             "series": [{"exit_reason": "PREEMPTION_TIMER", "entries": 30}, {"exit_reason": "CPUID", "entries": 97}],
         });
-        let slice = |name: &str, reason: Value, n: u32| json!({"track": ["a (emulated)", "vCPU 0"], "name": name, "exit_reason": reason, "slices": n});
+        let slice = |name: &str, reason: Value, n: u32| {
+            json!({
+                "track": ["a (emulated)", "vCPU 0"], "name": name, "exit_reason": reason, "slices": n
+            })
+        };
         let trace = |cpuid: u32, nested: u32| {
             let end = json!({"events": "127", "events_not_written": "0", "entries_dropped": "0"});
             json!({"unknown_fields": 0, "torn_bytes": 0, "unbalanced": 0, "nested": nested,

@@ -31,8 +31,8 @@ const VMX_CPUID: u64 = 10;
 /// Measure added instructions per VM exit, exact and repeatable, in an emulated AMD host
 #[derive(clap::Args)]
 #[command(after_help = "\
-QEMU runs with -icount shift=0: an emulated ns is one instruction. Without caches, locks and world switches, this
-counts work and does not predict times on hardware.")]
+QEMU runs with -icount shift=0: an emulated ns is one instruction. Without caches, locks
+and world switches, this counts work and does not predict times on hardware.")]
 pub(super) struct Arguments {
     /// VM exits of the guest in each run
     #[arg(long, value_name = "N", default_value_t = 20_000)]
@@ -89,7 +89,7 @@ fn in_lab(arguments: &Arguments, wanted: &[&Tool]) -> Result<()> {
     table::print(&Measured { out: &outcome.out_dir, count: arguments.count, unit: "instructions", cpuid: SVM_CPUID })
 }
 
-/// Measures wall clock on this host. Leaves out ftrace's buffer and triggers, because somebody may be using them.
+/// Measures wall clock on this host. Leaves out ftrace's buffer and triggers, which may be in use.
 fn on_this_host(arguments: &Arguments, wanted: &[&Tool]) -> Result<()> {
     let has_module = ["kvm_intel", "kvm_amd"].iter().any(|module| Path::new("/sys/module").join(module).exists());
     ensure!(
