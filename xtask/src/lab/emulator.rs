@@ -1,13 +1,25 @@
 //! A running emulator: its process, and a pseudo-terminal for it. The process never outlives this program.
 
-use crate::lab::inherited::Inherited;
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{self, Read, Seek},
+    os::{
+        fd::AsRawFd,
+        unix::{ffi::OsStrExt, fs::OpenOptionsExt, process::CommandExt},
+    },
+    process::{Child, Command, ExitStatus},
+    thread,
+};
+
 use anyhow::{Context, Result};
-use std::fs::File;
-use std::io::{self, Read, Seek};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus};
-use std::{ptr, thread};
+use rustix::{
+    fs::OFlags,
+    process::{Pid, Signal, getpid, getppid, kill_process_group, set_parent_process_death_signal, setsid},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+};
+
+use crate::lab::{console::set_raw, inherited::Inherited};
 
 /// A pseudo-terminal.
 #[derive(Debug)]
@@ -21,21 +33,18 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Opens a pseudo-terminal in raw mode.
     pub(crate) fn open() -> Result<Terminal> {
-        let (mut near, mut far) = (-1, -1);
-        // SAFETY: openpty writes the two descriptors, for which the pointers are valid; the other arguments may be
-        // null.
-        if unsafe { libc::openpty(&mut near, &mut far, ptr::null_mut(), ptr::null(), ptr::null()) } < 0 {
-            return Err(io::Error::last_os_error()).context("open pseudo-terminal");
-        }
-        for descriptor in [near, far] {
-            // SAFETY: fcntl only changes a flag of a descriptor that openpty has opened.
-            unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
-        }
-        // SAFETY: openpty returned these open descriptors, and nothing else owns them.
-        let owned = |descriptor| File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
-        let terminal = Terminal { near: owned(near), far: owned(far) };
-        super::console::set_raw(terminal.far.as_raw_fd()).context("set up pseudo-terminal")?;
-        Ok(terminal)
+        let open = || {
+            let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+            grantpt(&near)?;
+            unlockpt(&near)?;
+            let name = ptsname(&near, Vec::new())?;
+            let mut options = File::options();
+            options.read(true).write(true).custom_flags(OFlags::NOCTTY.bits().cast_signed());
+            let far = options.open(OsStr::from_bytes(name.as_bytes()))?;
+            set_raw(&far)?;
+            io::Result::Ok(Terminal { near: File::from(near), far })
+        };
+        open().context("open pseudo-terminal")
     }
 
     /// Returns the path of the far end.
@@ -59,16 +68,15 @@ impl Emulator {
         let Terminal { mut near, far } = Terminal::open()?;
         let stderr = Inherited::memory(c"stderr", b"")?.0;
         command.stdin(far.try_clone()?).stdout(far).stderr(stderr.try_clone()?);
-        let parent = std::process::id();
+        let parent = getpid();
         // SAFETY: between fork and exec, only async-signal-safe functions are called, and nothing is allocated.
         unsafe {
             command.pre_exec(move || {
                 // With a session, and so a process group, of its own, the emulator does not get the user's Ctrl-C.
-                if libc::setsid() < 0 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                // The parent may have died before the call to prctl.
-                if libc::getppid().unsigned_abs() != parent {
+                setsid()?;
+                set_parent_process_death_signal(Some(Signal::KILL))?;
+                // The parent may have died before the line above.
+                if getppid() != Some(parent) {
                     return Err(io::ErrorKind::BrokenPipe.into());
                 }
                 Ok(())
@@ -105,10 +113,91 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            // SAFETY: kill touches no memory of ours. The child has not been waited for, so its id is still that of the
-            // process group that `start` made.
-            unsafe { libc::kill(-self.child.id().cast_signed(), libc::SIGKILL) };
+            // `start` made the child the leader of a process group.
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
             let _ = self.child.wait();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_pseudo_terminal_passes_on_every_byte_unchanged() {
+        let Terminal { mut near, mut far } = Terminal::open().unwrap();
+        let mut bytes = [0; 5];
+        near.write_all(b"\r\n\x03\x04\x1d").unwrap();
+        far.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"\r\n\x03\x04\x1d");
+        far.write_all(b"a\nb\r\x1b").unwrap();
+        near.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"a\nb\r\x1b");
+    }
+
+    #[test]
+    fn the_path_of_a_pseudo_terminal_leads_to_its_far_end() {
+        let mut terminal = Terminal::open().unwrap();
+        let path = terminal.path().unwrap();
+        assert!(path.starts_with("/dev/pts/"), "{path}");
+        terminal.near.write_all(b"x").unwrap();
+        let mut byte = [0];
+        File::open(path).unwrap().read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"x");
+    }
+
+    fn wait(emulator: &mut Emulator) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = emulator.ended().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn an_emulator_has_a_terminal_a_session_and_a_last_message() {
+        let mut command = Command::new("sh");
+        // Field 6 of stat is the session.
+        let script =
+            "test -t 0 && test -t 1 && test $(cut -d' ' -f6 /proc/$$/stat) = $$ || exit 1; echo last words >&2; exit 3";
+        command.args(["-c", script]);
+        let mut emulator = Emulator::start(command).unwrap();
+        assert_eq!(wait(&mut emulator).code(), Some(3));
+        assert_eq!(emulator.complaint(), ": last words");
+    }
+
+    #[test]
+    fn a_dropped_emulator_ends_with_its_whole_process_group() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000 & echo $! >$0; wait"]).arg(file.path());
+        let emulator = Emulator::start(command).unwrap();
+        let start = Instant::now();
+        let pid = loop {
+            let text = std::fs::read_to_string(file.path()).unwrap();
+            if text.ends_with('\n') {
+                break text;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(5));
+        };
+        drop(emulator);
+        let is_running = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+            !stat.is_empty() && !stat.contains(") Z ")
+        };
+        while is_running() {
+            assert!(start.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(5));
         }
     }
 }

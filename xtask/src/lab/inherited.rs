@@ -1,12 +1,13 @@
 //! Files that an emulator opens through inherited descriptors. Files in memory need no removal however the run ends,
 //! and no path can confuse an emulator's option parser.
 
+use std::{ffi::CStr, fs::File, io::Write, os::fd::AsRawFd, path::Path};
+
 use anyhow::{Context, Result};
-use std::ffi::CStr;
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::path::Path;
+use rustix::{
+    fs::{MemfdFlags, memfd_create},
+    io::{FdFlags, fcntl_setfd},
+};
 
 /// A file that child processes inherit.
 #[derive(Debug)]
@@ -15,13 +16,8 @@ pub(crate) struct Inherited(pub(crate) File);
 impl Inherited {
     /// Creates a file in memory; `name` is visible in /proc only.
     pub(crate) fn memory(name: &CStr, content: &[u8]) -> Result<Inherited> {
-        // SAFETY: the pointer is to a string that ends with a zero and outlives the call.
-        let descriptor = unsafe { libc::memfd_create(name.as_ptr(), 0) };
-        if descriptor < 0 {
-            return Err(io::Error::last_os_error()).context("create file in memory");
-        }
-        // SAFETY: memfd_create returned this open descriptor, and nothing else owns it.
-        let mut file = File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        let file = memfd_create(name, MemfdFlags::empty()).context("create file in memory")?;
+        let mut file = File::from(file);
         file.write_all(content).context("fill file in memory")?;
         Ok(Inherited(file))
     }
@@ -29,11 +25,8 @@ impl Inherited {
     /// Creates an empty file on disk.
     pub(crate) fn create(path: &Path) -> Result<Inherited> {
         let file = File::create(path).with_context(|| format!("create file {}", path.display()))?;
-        // SAFETY: fcntl only changes a flag of a descriptor that `file` holds open. Without FD_CLOEXEC, children
-        // inherit it.
-        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFD, 0) } < 0 {
-            return Err(io::Error::last_os_error()).context("pass on file");
-        }
+        // Without FD_CLOEXEC, children inherit the file.
+        fcntl_setfd(&file, FdFlags::empty()).context("pass on file")?;
         Ok(Inherited(file))
     }
 
@@ -46,5 +39,22 @@ impl Inherited {
     pub(crate) fn reader(&self) -> Result<File> {
         let path = self.path();
         File::open(&path).with_context(|| format!("open file {path}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, process::Command};
+
+    use super::*;
+
+    #[test]
+    fn a_child_opens_an_inherited_file_by_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let on_disk = Inherited::create(&folder.path().join("f")).unwrap();
+        let in_memory = Inherited::memory(c"m", b"content\n").unwrap();
+        let mut copy = Command::new("cp");
+        assert!(copy.args([in_memory.path(), on_disk.path()]).status().unwrap().success());
+        assert_eq!(fs::read(folder.path().join("f")).unwrap(), b"content\n");
     }
 }

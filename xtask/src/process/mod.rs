@@ -18,6 +18,5 @@ pub(crate) fn run(command: &mut Command, task: &str) -> Result<()> {
 
 /// Whether this process runs as root.
 pub(crate) fn is_root() -> bool {
-    // SAFETY: geteuid takes no arguments, touches no memory of ours and cannot fail.
-    unsafe { libc::geteuid() == 0 }
+    rustix::process::geteuid().is_root()
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::prometheus::http;
 
@@ -56,9 +57,7 @@ impl Server {
 
     /// Ends the server with SIGTERM. Fails if its exit status is not 0.
     pub(crate) fn stop(mut self) -> Result<()> {
-        let pid = libc::pid_t::try_from(self.child.id()).context("read a process id")?;
-        // SAFETY: kill touches no memory of ours. The child has not been waited for, so the id is still its own.
-        ensure!(unsafe { libc::kill(pid, libc::SIGTERM) } == 0, "end process {pid}");
+        kill_process(Pid::from_child(&self.child), Signal::TERM).context("end the server by SIGTERM")?;
         let status = self.child.wait().context("wait for the server")?;
         ensure!(status.success(), "end the server by SIGTERM: {status}: {}", self.output());
         Ok(())
