@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The crates that are held to an order of rooms.
-const HOUSES: [&House; 1] = [&XTASK];
+const HOUSES: [&House; 2] = [&XTASK, &TRACER];
 
 /// This crate, from the commands to what every task needs.
 const XTASK: House = House {
@@ -34,6 +34,29 @@ const XTASK: House = House {
         "process",
     ],
     macros: &[],
+};
+
+/// The tool, in the reverse order of an event's way from the kernel to a view.
+const TRACER: House = House {
+    src: "tracer/src",
+    rooms: &[
+        "commands",
+        "calibrate",
+        "tui",
+        "compare",
+        "report",
+        "export",
+        "html",
+        "collect",
+        "trace",
+        "recording",
+        "guest",
+        "host",
+        "kernel",
+        "model",
+        "output",
+    ],
+    macros: &[("say", "output")],
 };
 
 /// Fails with every import, file and pair of rooms that breaks the order.
@@ -79,5 +102,10 @@ mod tests {
     #[test]
     fn xtask_keeps_the_order_of_its_rooms() {
         assert_eq!(violations_in(&XTASK).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn the_tracer_keeps_the_order_of_its_rooms() {
+        assert_eq!(violations_in(&TRACER).unwrap(), [""; 0]);
     }
 }
