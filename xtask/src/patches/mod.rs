@@ -1,11 +1,9 @@
-//! The companion patches: builds kvm-intel.ko with them, and checks that patches and build are what they claim to be.
+//! The companion patches: builds kvm-intel.ko with them, and checks patches and modules.
 
 mod build;
 mod check;
 mod headers;
 mod module;
-pub mod output;
-mod package;
 mod series;
 mod source;
 mod target;
@@ -18,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 /// Build kvm-intel.ko with the companion patches, and check them
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     task: Task,
 }
@@ -27,23 +25,23 @@ pub struct Arguments {
 enum Task {
     /// Build kvm-intel.ko and print its path
     Build {
-        /// Debian's newest kernel of a series, or the one that runs here: 6.1, 6.12 or running
+        /// Debian's newest kernel of a series, or the running kernel: 6.1, 6.12 or running
         #[arg(long, value_enum, default_value = "6.12", hide_possible_values = true)]
         kernel: Choice,
-        /// With the patches for tests, too: not for hosts
+        /// Also apply the patches for tests; not for hosts
         #[arg(long, conflicts_with_all = ["unpatched", "stopwatch"])]
         test_only: bool,
-        /// With the stopwatch, too, which is off unless the module is loaded with preemption_timer_stopwatch=1
+        /// Also apply the stopwatch, which is off unless the module is loaded with preemption_timer_stopwatch=1
         #[arg(long, conflicts_with = "unpatched")]
         stopwatch: bool,
-        /// Without any patch: what the distribution has built
+        /// Apply no patches: the module of the distribution
         #[arg(long)]
         unpatched: bool,
-        /// Where kvm-intel.ko goes [default: target/patches/KERNEL]
+        /// Folder of kvm-intel.ko [default: target/patches/KERNEL]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
-    /// Check that the patches apply, build and leave the rest of KVM alone
+    /// Check that the patches apply, build and change nothing else of KVM
     Check {
         /// 6.1, 6.12 or running; may be repeated [default: 6.1 and 6.12]
         #[arg(long, value_enum, hide_possible_values = true)]
@@ -62,7 +60,7 @@ enum Choice {
 }
 
 impl Choice {
-    /// The series of which the lab has the newest kernel.
+    /// The series whose newest kernel the lab boots; none for the running kernel.
     fn series(self) -> Option<Kernel> {
         match self {
             Choice::V6_1 => Some(Kernel::V6_1),
@@ -87,22 +85,22 @@ impl Choice {
     }
 }
 
-/// Which patches a module has.
+/// The patches of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flavour {
-    /// None: the distribution's source.
+pub(crate) enum Flavour {
+    /// No patches: the distribution's source.
     Unpatched,
-    /// Tracepoints and policy parameter.
+    /// Tracepoints and the policy parameter.
     Companion,
-    /// Also the stopwatch.
+    /// The companion patches and the stopwatch.
     Stopwatch,
-    /// Also what only tests want.
+    /// The companion patches and those for tests.
     TestOnly,
 }
 
 impl Flavour {
-    /// As part of a file name.
-    pub fn name(self) -> &'static str {
+    /// Name as part of a file name.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Flavour::Unpatched => "unpatched",
             Flavour::Companion => "companion",
@@ -112,18 +110,18 @@ impl Flavour {
     }
 }
 
-/// The kvm-intel.ko of a flavour for the kernel that the lab boots, from the cache if it has been built before.
-pub fn module(kernel: Kernel, flavour: Flavour) -> Result<PathBuf> {
+/// Returns the kvm-intel.ko of a flavour for the kernel that the lab boots, from the cache if it has been built before.
+pub(crate) fn module(kernel: Kernel, flavour: Flavour) -> Result<PathBuf> {
     build::module(&Target::newest(kernel)?, flavour)
 }
 
-/// Checks the series of both kernels.
-pub fn check_all() -> Result<()> {
+/// Checks the patches of both series.
+pub(crate) fn check_all() -> Result<()> {
     check::run(&[Choice::V6_1, Choice::V6_12])
 }
 
-/// Does what the command line asks for.
-pub fn run(arguments: &Arguments) -> Result<()> {
+/// Builds a module, or checks the patches.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.task {
         Task::Build { kernel, test_only, stopwatch, unpatched, out } => {
             let flavour = match (test_only, stopwatch, unpatched) {
@@ -141,7 +139,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
-/// One folder per kernel and flavour: `target/patches/6.1`, `target/patches/6.1-test-only`.
+/// Returns the folder of a kernel and flavour: `target/patches/6.1`, `target/patches/6.1-test-only`.
 fn out_dir(kernel: Choice, flavour: Flavour) -> PathBuf {
     let name = match flavour {
         Flavour::Companion => kernel.name().to_owned(),
@@ -150,6 +148,7 @@ fn out_dir(kernel: Choice, flavour: Flavour) -> PathBuf {
     crate::build::target_dir().join("patches").join(name)
 }
 
+/// Copies a module into a folder, and returns its path there.
 fn copy(module: &Path, folder: &Path) -> Result<PathBuf> {
     fs::create_dir_all(folder).with_context(|| format!("create folder {}", folder.display()))?;
     let path = folder.join("kvm-intel.ko");
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn flavours_exclude_each_other_and_have_their_own_folders() {
+    fn flavours_exclude_each_other_and_each_has_its_own_folder() {
         let line = |words: &str| Line::try_parse_from(words.split(' ')).map(|line| line.arguments.task);
         assert!(line("patches build --kernel 6.1 --test-only").is_ok());
         assert!(line("patches build --kernel running --unpatched --out x").is_ok());

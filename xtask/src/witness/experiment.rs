@@ -1,28 +1,34 @@
-//! What `vmentry ab` must show with the companion module: the effect that is there, none where none is, and the policy as it was
-//! after every way out.
+//! Checks `vmentry ab` with the companion module: it finds an existing effect, reports none in an A/A experiment, and
+//! restores the policy however it ends.
 
 use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::witness::{Failures, json, number, text};
+use crate::{
+    lab::results::{Results, number},
+    witness::failures::Failures,
+};
 
 /// The shell script that a lab runs for [`failures`].
-pub const SCRIPT: &str = include_str!("../../lab/scripts/ab.sh");
+pub(crate) const SCRIPT: &str = include_str!("../../../lab/scripts/ab.sh");
 
-/// Seeds of the A/A experiment: chance makes one in twenty see a change, and some refuse an interval, which the second must not then.
-pub const SEEDS: [u32; 2] = [97, 98];
+/// Seeds of the A/A experiment, tried in this order. By chance one in twenty experiments finds a change, and some have
+/// too few values for a confidence interval.
+pub(crate) const SEEDS: [u32; 2] = [97, 98];
 
-/// Everything that is not as it should be in the files that the script left; empty when all is well. `vmentry` compares.
-pub fn failures(out: &Path, vmentry: &Path) -> Result<Vec<String>> {
-    let mut failures = effect(out, vmentry)?;
-    failures.extend(restored(out)?);
+/// Returns every failed check of the files that the script left, except those of [`false_alarms`]. Compares with the
+/// binary `vmentry`.
+pub(crate) fn failures(out: &Path, vmentry: &Path) -> Result<Vec<String>> {
+    let mut failures = effect(Results(out), vmentry)?;
+    failures.extend(restored(Results(out))?);
     Ok(failures.0)
 }
 
-/// What chance may have done: what the A/A experiment, soft against soft, reports as different, and an effect without an interval.
-pub fn false_alarms(out: &Path, vmentry: &Path) -> Result<Vec<String>> {
+/// Returns failures that chance can cause: differences in the A/A experiment, soft against soft, and an effect without
+/// a confidence interval.
+pub(crate) fn false_alarms(out: &Path, vmentry: &Path) -> Result<Vec<String>> {
     let mut failures = Failures::default();
     let (_, ab) = compare(vmentry, &out.join("ab.hlog"), &[])?;
     let writes = figure(&ab, "pin_writes", "mean");
@@ -40,7 +46,7 @@ pub fn false_alarms(out: &Path, vmentry: &Path) -> Result<Vec<String>> {
     Ok(failures.0)
 }
 
-/// Exit code and JSON of `vmentry compare`.
+/// Runs `vmentry compare` and returns its exit code and JSON.
 fn compare(vmentry: &Path, recording: &Path, arguments: &[&str]) -> Result<(Option<i32>, Value)> {
     let mut command = Command::new(vmentry);
     let output = command.arg("compare").arg(recording).args(["--format", "json"]).args(arguments).output();
@@ -50,10 +56,10 @@ fn compare(vmentry: &Path, recording: &Path, arguments: &[&str]) -> Result<(Opti
     Ok((output.status.code(), json))
 }
 
-/// Soft against hard: about two pin writes per timer against none.
-fn effect(out: &Path, vmentry: &Path) -> Result<Failures> {
+/// Checks soft against hard: no pin writes against about two per timer.
+fn effect(results: Results, vmentry: &Path) -> Result<Failures> {
     let mut failures = Failures::default();
-    let (code, ab) = compare(vmentry, &out.join("ab.hlog"), &["--fail-if", "pin_writes.mean>+0.1"])?;
+    let (code, ab) = compare(vmentry, &results.0.join("ab.hlog"), &["--fail-if", "pin_writes.mean>+0.1"])?;
     failures.check(code == Some(3), || format!("ab: --fail-if ended with {code:?} instead of 3"));
     failures.equal("ab: emulated", &ab["emulated"], true);
     failures.equal("ab: rounds", &ab["units"]["a"], 12);
@@ -64,34 +70,32 @@ fn effect(out: &Path, vmentry: &Path) -> Result<Failures> {
     failures.check(timers >= 100, || format!("ab: only {timers} timer exits under the hard policy"));
     let per_timer = number(&hard["pin_writes"]) as f64 / timers.max(1) as f64;
     failures.check((1.9..=2.1).contains(&per_timer), || format!("ab: {per_timer} pin writes per timer, hard policy"));
-    // A switch may still be owed its write when the washout ends.
+    // A write that a switch of the policy causes may come after the washout.
     failures.check(number(&soft["pin_writes"]) <= 12, || format!("ab: {} pin writes, soft policy", soft["pin_writes"]));
     for bound in ["low", "high"] {
         let (value, bound) = (&writes["difference"]["value"], &writes["difference"][bound]);
         failures.check(bound.is_null() || bound.as_f64() > Some(0.0), || format!("ab: interval of {value}: {bound}"));
     }
-    // The windows are in the recording, and nothing else of it is lost.
-    let report = json(&out.join("report.json"))?;
+    // The recording has all entries, of which the windows have a part.
+    let report = results.json("report.json")?;
     let entries = |side: &Value| number(&side["totals"]["entries"]);
     let (all, windows) = (number(&report["totals"]["entries"]), entries(soft) + entries(hard));
     failures.check(all > windows && windows > all / 2, || format!("ab: {windows} of {all} entries are in windows"));
     failures.equal("ab: policy of its report", &report["policy"], "unknown");
     failures.equal("ab: dropped", &report["totals"]["dropped"], 0);
-    let policy = text(&out.join("after-ab"))?;
-    failures.check(policy.trim() == "soft", || format!("after-ab: {}", policy.trim()));
-    // What else differs by a cycle between the policies, emulated, is not known beforehand.
+    failures.same("after-ab", results.word("after-ab")?.as_str(), "soft");
+    // In an emulator, other figures may differ by a cycle between the policies, so the summary may name more.
     let summary = ab["summary"].as_str().unwrap_or_default();
     let is_worse = summary.starts_with("B (hard) is WORSE") && summary.contains("pin_writes.mean");
     failures.check(is_worse, || format!("ab: {summary}"));
     Ok(failures)
 }
 
-/// The policy, and what was said, after each way out.
-fn restored(out: &Path) -> Result<Failures> {
+/// Checks the policy, and the messages, after each way to end an experiment.
+fn restored(results: Results) -> Result<Failures> {
     let mut failures = Failures::default();
     for after in ["after-INT", "after-TERM", "after-arm", "after-else"] {
-        let policy = text(&out.join(after))?;
-        failures.check(policy.trim() == "soft", || format!("{after}: {}", policy.trim()));
+        failures.same(after, results.word(after)?.as_str(), "soft");
     }
     for (file, expected) in [
         ("INT.txt", "ended by SIGINT"),
@@ -100,12 +104,12 @@ fn restored(out: &Path) -> Result<Failures> {
         ("arm.txt", "'false' failed"),
         ("else.txt", "the policy is no longer soft"),
     ] {
-        let said = text(&out.join(file))?;
-        failures.check(said.contains(expected), || format!("{file}: '{expected}' is not in:\n{said}"));
+        failures.contains(file, &results.text(file)?, &[expected]);
     }
     Ok(failures)
 }
 
+/// Returns a statistic of a figure in a comparison.
 fn figure<'a>(comparison: &'a Value, figure: &str, stat: &str) -> &'a Value {
     let is = |f: &&Value| f["figure"] == figure && f["stat"] == stat;
     comparison["figures"].as_array().and_then(|all| all.iter().find(is)).unwrap_or(&Value::Null)

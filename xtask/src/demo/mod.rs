@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: the main job from end to end, on this host where it has kvm_intel and root, else in the lab.
+//! `cargo xtask demo`: checks, records and reports guests with known exits, on this host if it has kvm_intel and root,
+//! else in the lab.
 
 use std::{
     env, fs,
@@ -14,25 +15,26 @@ use serde_json::Value;
 use crate::{
     build,
     lab::{self, Cpu, Kernel, Machine},
+    process,
 };
 
-const SCRIPT: &str = include_str!("../../lab/scripts/demo.sh");
+const SCRIPT: &str = include_str!("../../../lab/scripts/demo.sh");
 
 /// Arguments of `demo`.
 #[derive(Args)]
-pub struct Arguments {
-    /// Debian's kernel series in the lab: 6.1 or 6.12
+pub(crate) struct Arguments {
+    /// Debian's kernel series for the lab: 6.1 or 6.12
     #[arg(long, value_enum, default_value = "6.12", hide_possible_values = true)]
     kernel: Kernel,
-    /// Boot the lab even where this host could do it
+    /// Run in the lab even if this host can be traced
     #[arg(long)]
     lab: bool,
 }
 
-/// Runs the demonstration and checks its counts.
-pub fn run(arguments: &Arguments) -> Result<()> {
+/// Runs the demonstration, and compares its counts with those of the guests.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let out = build::root().join("target/demo");
-    let emulated = arguments.lab || !host_will_do();
+    let emulated = arguments.lab || !host_can_be_traced();
     if emulated {
         in_lab(arguments.kernel, &out)?;
     } else {
@@ -40,19 +42,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let report = out.join("report.json");
     let text = fs::read_to_string(&report).with_context(|| format!("read {}", report.display()))?;
-    known_counts(&serde_json::from_str(&text).with_context(|| format!("read {}", report.display()))?)?;
-    println!("\nas the guests said: 23 deadline exits, 97 CPUID exits, 7 immediate exits, nothing lost");
+    check_counts(&serde_json::from_str(&text).with_context(|| format!("read {}", report.display()))?)?;
+    println!("\nmatches what the guests executed: 23 deadline exits, 97 CPUID exits, 7 immediate exits, nothing lost");
     println!("recording: {}\nreport:    {}", out.join("recording.hlog").display(), report.display());
     if emulated {
-        println!("next: cargo xtask lab shell (try the tool by hand in there), or take it to a host: cargo xtask dist");
+        println!("next: try the tool in the lab (cargo xtask lab shell), or build it for a host (cargo xtask dist)");
     }
     Ok(())
 }
 
-fn host_will_do() -> bool {
-    // SAFETY: geteuid has no arguments and cannot fail.
-    let root = unsafe { libc::geteuid() == 0 };
-    root && Path::new("/sys/module/kvm_intel").is_dir() && Path::new("/sys/kernel/btf/kvm_intel").exists()
+fn host_can_be_traced() -> bool {
+    process::is_root() && Path::new("/sys/module/kvm_intel").is_dir() && Path::new("/sys/kernel/btf/kvm_intel").exists()
 }
 
 fn in_lab(kernel: Kernel, out: &Path) -> Result<()> {
@@ -63,14 +63,7 @@ fn in_lab(kernel: Kernel, out: &Path) -> Result<()> {
     lab::install(Cpu::Intel)?;
     let machine =
         Machine { kernel, out: Some(out.to_owned()), timeout: Duration::from_secs(400), ..Machine::default() };
-    let outcome = lab::run(&machine, SCRIPT)?;
-    ensure!(
-        outcome.exit_code == 0,
-        "the demonstration ended with {}: see {}",
-        outcome.exit_code,
-        outcome.output_path.display()
-    );
-    Ok(())
+    lab::run(&machine, SCRIPT)?.check_exit_code()
 }
 
 fn on_host(out: &Path) -> Result<()> {
@@ -83,14 +76,13 @@ fn on_host(out: &Path) -> Result<()> {
             .chain(env::split_paths(&env::var_os("PATH").unwrap_or_default()))
             .collect::<Vec<PathBuf>>(),
     )?;
-    let status =
-        Command::new("sh").args(["-c", SCRIPT]).env("OUT", out).env("PATH", path).status().context("run sh")?;
-    ensure!(status.success(), "the demonstration ended with {status}");
-    Ok(())
+    let mut shell = Command::new("sh");
+    shell.args(["-c", SCRIPT]).env("OUT", out).env("PATH", path);
+    process::run(&mut shell, "run the demonstration")
 }
 
-/// The guests' own counts; on a busy host other VMs may have added to them.
-fn known_counts(report: &Value) -> Result<()> {
+/// Compares the report with the exits that the guests executed. On a real host, other VMs may add to them.
+fn check_counts(report: &Value) -> Result<()> {
     let entries = |reason: &str, cause: Option<&str>| -> u64 {
         let rows = report["series"].as_array().into_iter().flatten();
         rows.filter(|r| r["exit_reason"] == reason && r["timer_cause"].as_str() == cause)
@@ -100,12 +92,16 @@ fn known_counts(report: &Value) -> Result<()> {
     for (reason, cause, known) in
         [("PREEMPTION_TIMER", Some("deadline"), 23), ("CPUID", None, 97), ("PREEMPTION_TIMER", Some("immediate"), 7)]
     {
-        let seen = entries(reason, cause);
-        let good = if report["emulated"] == true { seen == known } else { seen >= known };
-        ensure!(good, "{reason} {}: the guest made {known} exits, {seen} were reported", cause.unwrap_or(""));
+        let reported = entries(reason, cause);
+        let good = if report["emulated"] == true { reported == known } else { reported >= known };
+        ensure!(
+            good,
+            "compare {reason} {}: the guest executed {known} exits, {reported} were reported",
+            cause.unwrap_or("")
+        );
     }
     let totals = &report["totals"];
-    ensure!(totals["dropped"] == 0 && report["exact"] == true, "entries were lost: {totals}");
+    ensure!(totals["dropped"] == 0 && report["exact"] == true, "compare totals: entries were lost: {totals}");
     Ok(())
 }
 
@@ -127,11 +123,11 @@ mod tests {
                 ],
             })
         };
-        assert!(known_counts(&report(23)).is_ok());
-        assert!(known_counts(&report(22)).is_err());
-        assert!(known_counts(&report(24)).is_err());
+        assert!(check_counts(&report(23)).is_ok());
+        assert!(check_counts(&report(22)).is_err());
+        assert!(check_counts(&report(24)).is_err());
         let mut lossy = report(23);
         lossy["totals"]["dropped"] = json!(1);
-        assert!(known_counts(&lossy).is_err());
+        assert!(check_counts(&lossy).is_err());
     }
 }
