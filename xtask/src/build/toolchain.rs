@@ -1,9 +1,7 @@
 //! The toolchain of the eBPF programs: Debian's rustc and bpf-linker.
 
 use std::{
-    env,
-    ffi::OsString,
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -74,7 +72,7 @@ impl Toolchain {
         cargo
             .args([command, "--quiet", "--locked", "--package", "tracer-ebpf", "--target", TARGET, "-Zbuild-std=core"])
             .current_dir(build::root())
-            .env("PATH", path_with_debian_first())
+            .env("PATH", process::path_with(Path::new("/usr/bin")))
             .env("RUSTC", "/usr/bin/rustc")
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_TARGET_DIR", Self::target_dir())
@@ -126,10 +124,4 @@ impl Toolchain {
         }
         Ok(())
     }
-}
-
-fn path_with_debian_first() -> OsString {
-    let mut path = OsString::from("/usr/bin:");
-    path.push(env::var_os("PATH").unwrap_or_default());
-    path
 }

@@ -1,12 +1,7 @@
 //! `cargo xtask demo`: checks, records and reports guests with known exits, on this host if it has kvm_intel and root,
 //! else in the lab.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -69,13 +64,7 @@ fn in_lab(kernel: Kernel, out: &Path) -> Result<()> {
 fn on_host(out: &Path) -> Result<()> {
     let binary = build::static_binary("vmentry")?;
     fs::create_dir_all(out).with_context(|| format!("create folder {}", out.display()))?;
-    let folder = binary.parent().unwrap_or(Path::new("."));
-    let path = env::join_paths(
-        [folder.to_owned()]
-            .into_iter()
-            .chain(env::split_paths(&env::var_os("PATH").unwrap_or_default()))
-            .collect::<Vec<PathBuf>>(),
-    )?;
+    let path = process::path_with(binary.parent().unwrap_or(Path::new(".")));
     let mut shell = Command::new("sh");
     shell.args(["-c", SCRIPT]).env("OUT", out).env("PATH", path);
     process::run(&mut shell, "run the demonstration")

@@ -3,7 +3,7 @@
 mod filter;
 mod output;
 
-use std::process::Command;
+use std::{ffi::OsString, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
@@ -14,6 +14,14 @@ pub(crate) fn run(command: &mut Command, task: &str) -> Result<()> {
     let status = command.status().with_context(|| format!("run {}", command.get_program().display()))?;
     ensure!(status.success(), "{task}: {status}");
     Ok(())
+}
+
+/// Returns `PATH` with a folder before all others.
+pub(crate) fn path_with(folder: &Path) -> OsString {
+    let mut path = folder.as_os_str().to_owned();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    path
 }
 
 /// Whether this process runs as root.

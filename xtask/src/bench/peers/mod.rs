@@ -108,9 +108,7 @@ fn on_this_host(arguments: &Arguments, wanted: &[&Tool]) -> Result<()> {
     let vmentry = build::static_binary("vmentry")?;
     let out = cleared("lab/peers-here")?;
     fs::create_dir_all(&out).with_context(|| format!("create folder {}", out.display()))?;
-    let mut path = vmentry.parent().context("find vmentry's folder")?.as_os_str().to_owned();
-    path.push(":");
-    path.push(std::env::var_os("PATH").unwrap_or_default());
+    let path = process::path_with(vmentry.parent().context("find vmentry's folder")?);
     let scripts = build::root().join("lab/scripts");
     let variables = format!("HERE='{}' PYTHON=/usr/bin/python3", scripts.display());
     let mut shell = Command::new("sh");
