@@ -152,7 +152,7 @@ fn on(results: Results) -> Result<Failures> {
         failures.same(&format!("{cause} exits by ftrace"), count(&causes, key), expected);
     }
     for (file, words) in [
-        ("cpuid.txt", &["transition_ns (", "stopwatch  on"][..]),
+        ("cpuid.txt", &["transition (transition_ns)", "stopwatch  on"][..]),
         ("cpuid-entry.txt", &["clean"]),
         ("cpuid.html", &["transition_ns"]),
     ] {
