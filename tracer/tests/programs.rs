@@ -14,7 +14,7 @@ use tracer_common::{
     rules::{TimerCause, Writes},
 };
 use vmentry::{
-    kernel::{layout::ExitArguments, tracer::Options},
+    kernel::{layout::ExitArguments, options::Options},
     model::measurement::{Aggregation, Stopwatch},
 };
 

@@ -29,10 +29,7 @@ use crate::{
         policy::{self, Restore},
         stopwatch,
     },
-    kernel::{
-        kvm_module::Watch,
-        tracer::{Options, Tracer},
-    },
+    kernel::{kvm_module::Watch, options::Options, tracer::Tracer},
     model::interval::{Interval, Totals},
     output,
     recording::{End, Experiment, Header, Label, Writer},

@@ -32,10 +32,7 @@ use crate::{
     },
     guest::{GuestHost, kick},
     host::{facts::Facts, machine::Roots, policy, stopwatch},
-    kernel::{
-        layout::Layout,
-        tracer::{Options, Tracer},
-    },
+    kernel::{layout::Layout, options::Options, tracer::Tracer},
     model::{policy::Policy, vendor::Vendor},
     output,
 };

@@ -33,7 +33,8 @@ use crate::{
     host::policy,
     kernel::{
         kvm_module::{Change, Watch},
-        tracer::{Options, Tracer},
+        options::Options,
+        tracer::Tracer,
     },
     model::{interval::Interval, measurement::Aggregation, policy::Policy},
     output,

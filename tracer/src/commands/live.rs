@@ -25,10 +25,7 @@ use crate::{
         policy::Restore,
         stopwatch,
     },
-    kernel::{
-        layout::Layout,
-        tracer::{Options, Tracer},
-    },
+    kernel::{layout::Layout, options::Options, tracer::Tracer},
     model::{
         accounting::Accounting,
         figures::{Column, Unit, human},

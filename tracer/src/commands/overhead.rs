@@ -14,7 +14,7 @@ use crate::{
         clock::process_cpu_ns,
         facts::{self, Facts},
     },
-    kernel::tracer::{Options, Tracer},
+    kernel::{options::Options, tracer::Tracer},
     model::measurement::Aggregation,
     say,
 };

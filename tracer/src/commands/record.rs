@@ -23,7 +23,8 @@ use crate::{
     host::{clock::TscMeter, machine::Host, policy, stopwatch},
     kernel::{
         kvm_module::{self, Change, Watch},
-        tracer::{Options, Tracer},
+        options::Options,
+        tracer::Tracer,
         vmwrite_sites::{self, Site},
     },
     model::{

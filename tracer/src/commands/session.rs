@@ -14,7 +14,7 @@ use crate::{
         machine::{Host, Roots},
         vmm,
     },
-    kernel::{kvm_module::Watch, layout::Layout, tracer::Options},
+    kernel::{kvm_module::Watch, layout::Layout, options::Options},
     model::{
         accounting::Accounting,
         measurement::{Latency, PinSource},

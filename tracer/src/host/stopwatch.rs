@@ -16,7 +16,7 @@ pub const PARAMETER: &str = "preemption_timer_stopwatch";
 /// How long the TSC's frequency is measured: to a millionth, when reading the clocks takes 100 ns.
 const METERING: Duration = Duration::from_millis(110);
 
-/// The stopwatch where it is on, for [`Options::stopwatch`](crate::kernel::tracer::Options::stopwatch); measures the TSC's frequency then, for a
+/// The stopwatch where it is on, for [`Options::stopwatch`](crate::kernel::options::Options::stopwatch); measures the TSC's frequency then, for a
 /// tenth of a second.
 pub fn start(facts: &Facts) -> Result<Option<Stopwatch>> {
     if facts.stopwatch != Some(true) {

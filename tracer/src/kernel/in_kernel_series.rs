@@ -52,11 +52,8 @@ pub struct Growth {
 }
 
 impl Tallies {
-    /// Bytes of the map.
-    pub const BYTES: usize = size_of::<Tally>() * MAX_TALLIES;
-
     /// Of the map in memory.
-    pub fn new(places: Mapping) -> Self {
+    pub(crate) fn new(places: Mapping) -> Self {
         Self { places, seen: FxHashMap::default() }
     }
 

@@ -5,6 +5,8 @@ pub mod in_kernel_series;
 pub mod kvm_module;
 pub mod layout;
 pub(crate) mod mmap;
+pub mod options;
+mod patch;
 pub mod resolve;
 pub mod ring;
 pub mod tracer;
