@@ -82,7 +82,7 @@ impl Vms {
         }
         let ordinal = self.by_address.keys().filter(|k| k.0 == tgid).count() as u32;
         let (name, start_ticks) = match vmm::read_process(Path::new("/proc"), tgid) {
-            Ok(p) => (vmm::name_from(&p.cmdline, &p.cgroup, &p.comm).0, p.start_time_ticks),
+            Ok(p) => (p.name(), p.start_time_ticks),
             Err(_) => (format!("pid-{tgid}"), 0),
         };
         let vm = Arc::new(Vm { id: self.next, name, tgid, start_ticks, ordinal, host: None });

@@ -31,7 +31,7 @@ use crate::{
         session::{runtime, traceable_host},
     },
     guest::{GuestHost, kick},
-    host::{facts::Facts, machine::Roots, policy, stopwatch},
+    host::{facts::Facts, policy, roots::Roots, stopwatch},
     kernel::{layout::Layout, options::Options, tracer::Tracer},
     model::{policy::Policy, vendor::Vendor},
     output,

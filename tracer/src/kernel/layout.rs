@@ -268,20 +268,21 @@ fn is_vcpu(argument: &Argument) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernel::btf::build::Builder;
+pub(crate) mod made_up {
+    //! BTF of made-up kernels.
 
-    struct Kernel {
-        vmlinux: Builder,
-        u32_type: u32,
-        u64_type: u32,
-        flag: u32,
-        vcpu_pointer: u32,
-        vcpu: u32,
+    use crate::{kernel::btf::build::Builder, model::vendor::Vendor};
+
+    pub(crate) struct Kernel {
+        pub(super) vmlinux: Builder,
+        pub(super) u32_type: u32,
+        pub(super) u64_type: u32,
+        pub(super) flag: u32,
+        pub(super) vcpu_pointer: u32,
+        pub(super) vcpu: u32,
     }
 
-    fn kernel() -> Kernel {
+    pub(super) fn kernel() -> Kernel {
         let mut b = Builder::new();
         let u32_type = b.int("unsigned int", 4);
         let u64_type = b.int("unsigned long long", 8);
@@ -307,7 +308,7 @@ mod tests {
         Kernel { vmlinux: b, u32_type, u64_type, flag, vcpu_pointer, vcpu }
     }
 
-    fn intel(k: &Kernel, vt: bool) -> Builder {
+    pub(super) fn intel(k: &Kernel, vt: bool) -> Builder {
         let mut m = Builder::split(&k.vmlinux);
         let shadow = m.structure("vmcs_controls_shadow", 16, &[("vm_entry", k.u32_type, 0), ("pin", k.u32_type, 8)]);
         let vmcs = m.structure(
@@ -344,6 +345,33 @@ mod tests {
         }
         m
     }
+
+    fn amd(k: &Kernel) -> Builder {
+        let mut m = Builder::split(&k.vmlinux);
+        let control = m.structure("vmcb_control_area", 128, &[("exit_code", k.u32_type, 0x70)]);
+        let vmcb = m.structure("vmcb", 4096, &[("control", control, 0)]);
+        let vmcb = m.ptr(vmcb);
+        m.structure("vcpu_svm", 4096, &[("vcpu", k.vcpu, 0), ("vmcb", vmcb, 0x800)]);
+        m
+    }
+
+    /// BTF of a kernel with KVM built in, and of the vendor's module.
+    pub(crate) fn btf(vendor: Vendor) -> (Vec<u8>, Vec<u8>) {
+        let mut k = kernel();
+        k.vmlinux.tracepoint("kvm_entry", &[k.vcpu_pointer, k.flag]);
+        k.vmlinux.tracepoint("kvm_exit", &[k.vcpu_pointer, k.u32_type]);
+        let module = if vendor == Vendor::Intel { intel(&k, true) } else { amd(&k) };
+        (k.vmlinux.bytes(), module.bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        made_up::{Kernel, intel, kernel},
+        *,
+    };
+    use crate::kernel::btf::build::Builder;
 
     fn resolved(k: &Kernel, module: &Builder, vendor: Vendor) -> Result<Layout, Refusal> {
         let (base, module) = (k.vmlinux.bytes(), module.bytes());
