@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Instant};
 
 use tracer_common::{Event, Flags, Record};
 use vmentry::model::{
-    accumulator::Gathering,
+    accumulator::Accumulator,
     interval::{Interval, Vm},
 };
 
@@ -51,15 +51,15 @@ fn records(vms: u32, vcpus: u32) -> Vec<Vec<u8>> {
 fn fold(records: &[Vec<u8>], vms: &[Arc<Vm>]) -> (u64, usize, usize) {
     let before = memory();
     let start = Instant::now();
-    let mut gathering = Gathering::of(Interval::starting(0));
+    let mut accumulator = Accumulator::of(Interval::starting(0));
     for _ in 0..64 {
         for bytes in records {
             let event = Event::decode(bytes).unwrap();
-            gathering.record(&event, &vms[(event.kvm >> 16) as usize % vms.len()]);
+            accumulator.record(&event, &vms[(event.kvm >> 16) as usize % vms.len()]);
         }
     }
     let bytes = memory().saturating_sub(before);
-    let interval = gathering.finish();
+    let interval = accumulator.finish();
     assert_eq!(interval.series.values().map(|s| s.entries()).sum::<u64>(), records.len() as u64 * 64);
     (start.elapsed().as_nanos() as u64, interval.series.len(), bytes)
 }

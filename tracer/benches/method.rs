@@ -6,7 +6,7 @@ use std::{f64::consts::TAU, process::ExitCode, time::Instant};
 use tracer_common::{Isa, rules::TimerCause};
 use vmentry::{
     compare::{self, Options, Round, Row, Stratum, Verdict, Window, Windows, random::Random},
-    model::{histogram::Histogram, interval::Level},
+    model::{figures::Figure, histogram::Histogram, interval::Level},
 };
 
 const TRIALS: u64 = 1000;
@@ -108,10 +108,10 @@ impl World {
                     burst = (0.08 * normal(random)).exp();
                 }
                 let mut value = || (level * scale * burst * shapes[random.below(shapes.len())]).round() as u64;
-                series.entry_to_exit.record(value());
-                series.exit_to_entry.record(value());
+                series[Figure::EntryToExit].record(value());
+                series[Figure::ExitToEntry].record(value());
             }
-            series.pin_writes.record_n(writes, n);
+            series[Figure::PinWrites].record_n(writes, n);
             window.totals.entries += n;
         }
         window
@@ -291,7 +291,7 @@ fn a_true_effect(trials: u64, shapes: &[f64], bounds: &mut Bounds) {
     let still = World { effect: 1.0, ..world };
     let many =
         each((trials / 2).max(2), |seed| still.windows(&[0; 4 * ROUNDS], shapes, &mut Random::new(seed + 3_000_000)));
-    many.iter().flatten().flat_map(|w| w.strata.values()).for_each(|s| all.merge(&s.entry_to_exit));
+    many.iter().flatten().flat_map(|w| w.strata.values()).for_each(|s| all.merge(&s[Figure::EntryToExit]));
     let truth = |stat: &str| {
         let q = match stat {
             "p50" => 0.5,

@@ -25,7 +25,7 @@ use vmentry::{
     commands::overhead::range,
     kernel::options::Options,
     model::{
-        accumulator::Gathering,
+        accumulator::Accumulator,
         interval::{Interval, Vm},
     },
 };
@@ -134,7 +134,7 @@ fn run(producers: usize, kib: u32, reader: Reader, length: Duration) -> Done {
         }
         let wake_up = bed.tracer.wake_up().unwrap();
         let vm = std::sync::Arc::new(Vm::default());
-        let mut gathering = Gathering::of(Interval::default());
+        let mut accumulator = Accumulator::of(Interval::default());
         let mut delivered = 0;
         start.wait();
         let began = Instant::now();
@@ -142,7 +142,7 @@ fn run(producers: usize, kib: u32, reader: Reader, length: Duration) -> Done {
             bed.tracer.forget_wake_ups();
             for ring in bed.tracer.rings() {
                 delivered +=
-                    ring.drain(usize::MAX, |bytes| gathering.record(&Event::decode(bytes).unwrap(), &vm)) as u64;
+                    ring.drain(usize::MAX, |bytes| accumulator.record(&Event::decode(bytes).unwrap(), &vm)) as u64;
             }
         };
         while began.elapsed() < length {

@@ -17,7 +17,8 @@ use crate::{
     kernel::tracer::Tracer,
     model::{
         accounting::{Accounting, CpuAccount},
-        accumulator::Gathering,
+        accumulator::Accumulator,
+        figures::Figure,
         interval::{Interval, Key, Totals, TracedTimerExits, Vm},
         measurement::Aggregation,
     },
@@ -101,7 +102,7 @@ struct Collector {
     sites: Vec<u64>,
     /// entries that the programs counted themselves, as far as they were read
     tallied: u64,
-    gathering: Gathering,
+    accumulator: Accumulator,
     /// where single events go, too
     events: Option<Tap>,
 }
@@ -117,38 +118,38 @@ impl Collector {
             counters: Vec::new(),
             sites: Vec::new(),
             tallied: 0,
-            gathering: Gathering::of(Interval::starting(monotonic_ns())),
+            accumulator: Accumulator::of(Interval::starting(monotonic_ns())),
             events,
         }
     }
 
     /// Empties the rings into the current interval, each at most a batch; the number of records.
     fn drain(&mut self) -> usize {
-        let Self { tracer, vms, arrived, gathering, events, .. } = self;
+        let Self { tracer, vms, arrived, accumulator, events, .. } = self;
         let began_ns = events.as_ref().map_or(0, |_| monotonic_ns());
         let mut records = 0;
         let woken = tracer.forget_wake_ups();
-        if let Some(tallies) = tracer.tallies() {
+        if let Some(tallies) = tracer.in_kernel_series() {
             // A new vCPU: its process is asked for a name while there is one. Counts are read when the interval ends.
-            for whose in tallies.whose().filter(|_| woken) {
-                vms.get(whose.tgid, whose.kvm);
+            for owner in tallies.owners().filter(|_| woken) {
+                vms.get(owner.tgid, owner.kvm);
             }
             return 0;
         }
         for ring in tracer.rings() {
             let taken = ring.drain(BATCH, |bytes| {
                 let Some(event) = Event::decode(bytes) else {
-                    gathering.interval.totals.malformed += 1;
+                    accumulator.interval.totals.malformed += 1;
                     return;
                 };
                 let vm = vms.get(event.tgid, event.kvm);
-                gathering.record(&event, vm);
+                accumulator.record(&event, vm);
                 if let Some(events) = events {
                     events.push(&event, vm);
                 }
             });
             let (entries, dropped) = arrived[ring.cpu as usize].advance(taken as u64, ring.last());
-            let totals = &mut gathering.interval.totals;
+            let totals = &mut accumulator.interval.totals;
             totals.delivered += taken as u64;
             totals.entries += entries;
             totals.dropped += dropped;
@@ -162,15 +163,15 @@ impl Collector {
 
     /// Brings what the programs counted themselves into the current interval.
     fn tally(&mut self) {
-        let Self { tracer, vms, gathering, tallied, .. } = self;
-        let Some(tallies) = tracer.tallies() else { return };
+        let Self { tracer, vms, accumulator, tallied, .. } = self;
+        let Some(tallies) = tracer.in_kernel_series() else { return };
         tallies.take(|growth| {
-            let vm = vms.get(growth.whose.tgid, growth.whose.kvm);
-            let interval = &mut gathering.interval;
-            interval.add(Key::of(vm.id, growth.whose.vcpu, &growth.outline), &growth.series, vm);
+            let vm = vms.get(growth.owner.tgid, growth.owner.kvm);
+            let interval = &mut accumulator.interval;
+            interval.add(Key::of(vm.id, growth.owner.vcpu, &growth.outline), &growth.series, vm);
             interval.totals.entries += growth.series.entries();
             interval.totals.delivered += growth.series.entries();
-            interval.totals.shadow_pin_writes += growth.series.pin_writes.sum();
+            interval.totals.shadow_pin_writes += growth.series[Figure::PinWrites].sum();
             *tallied += growth.series.entries();
         });
     }
@@ -180,26 +181,26 @@ impl Collector {
         let now = self.tracer.counters();
         let sum = |c: &[Counters], f: fn(&Counters) -> u64| c.iter().map(f).sum::<u64>();
         let unmatched = |c: &Counters| c.unmatched_entries + c.unmatched_exits + c.no_state;
-        let Totals { unmatched: u, td_entries: td, .. } = &mut self.gathering.interval.totals;
+        let Totals { unmatched: u, td_entries: td, .. } = &mut self.accumulator.interval.totals;
         *u += sum(&now, unmatched) - sum(&self.counters, unmatched);
         *td += sum(&now, |c| c.td_entries) - sum(&self.counters, |c| c.td_entries);
         if self.tracer.aggregation() == Aggregation::InKernel {
             // No number tells of them, as those of records do.
             let dropped = sum(&now, |c| c.dropped) - sum(&self.counters, |c| c.dropped);
-            self.gathering.interval.totals.entries += dropped;
-            self.gathering.interval.totals.dropped += dropped;
+            self.accumulator.interval.totals.entries += dropped;
+            self.accumulator.interval.totals.dropped += dropped;
         }
         if self.tracer.traces_timer_exits() {
             let change = |cause: usize| {
                 let of = |c: &[Counters]| c.iter().map(|c| c.traced_timer_exits[cause]).sum::<u64>();
                 of(&now) - of(&self.counters)
             };
-            self.gathering.interval.totals.traced_timer_exits =
+            self.accumulator.interval.totals.traced_timer_exits =
                 Some(TracedTimerExits { spurious: change(0), immediate: change(1), deadline: change(2) });
         }
         let sites = self.tracer.sites()?;
         for (index, count) in sites.iter().enumerate() {
-            self.gathering.interval.totals.site_writes[index] = count - self.sites.get(index).unwrap_or(&0);
+            self.accumulator.interval.totals.site_writes[index] = count - self.sites.get(index).unwrap_or(&0);
         }
         self.sites = sites;
         self.counters = now;
@@ -212,7 +213,7 @@ impl Collector {
         self.count()?;
         let now = monotonic_ns();
         self.tracer.flush_log();
-        let mut whole = std::mem::replace(&mut self.gathering, Gathering::of(Interval::starting(now))).finish();
+        let mut whole = std::mem::replace(&mut self.accumulator, Accumulator::of(Interval::starting(now))).finish();
         whole.length_ns = now - whole.start_ns;
         Ok(whole)
     }
@@ -243,8 +244,8 @@ impl Collector {
             }
             // Drops behind the last record that arrived leave no gap; the kernel's counter tells of them.
             let trailing = c.rounds.saturating_sub(arrived.last_seq);
-            self.gathering.interval.totals.entries += trailing;
-            self.gathering.interval.totals.dropped += trailing;
+            self.accumulator.interval.totals.entries += trailing;
+            self.accumulator.interval.totals.dropped += trailing;
             if c.rounds > 0 {
                 let account =
                     CpuAccount { cpu: cpu as u32, entries: c.rounds, delivered: arrived.delivered, dropped: c.dropped };

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use tokio::{sync::mpsc, time::Instant};
-use tracer_common::tally::MAX_TALLIES;
+use tracer_common::in_kernel_series::MAX_IN_KERNEL_SERIES;
 
 use crate::{
     collect::collector::Collection,
@@ -315,7 +315,7 @@ impl Progress {
                     say!("dropped entries are missing from every figure: try --ring-kib {more}");
                 }
                 Aggregation::InKernel => say!(
-                    "dropped entries are missing from every figure: the kernel keeps {MAX_TALLIES} series of vCPU and exit reason. Trace \
+                    "dropped entries are missing from every figure: the kernel keeps {MAX_IN_KERNEL_SERIES} series of vCPU and exit reason. Trace \
                      fewer VMs (--vm), or leave out --aggregate in-kernel"
                 ),
             }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Window;
-use crate::model::{histogram::Histogram, interval::Series};
+use crate::model::{figures::Figure, histogram::Histogram, interval::Series};
 
 /// Block length in units of the windows' memory. At 6 the sums of adjacent blocks of an AR(1) process correlate by less than
 /// 0.1, whatever its coefficient.
@@ -12,7 +12,7 @@ const MEMORIES: f64 = 6.0;
 /// ln of the median of entry_to_exit_ns; none without entries.
 pub fn log_p50(window: &Window) -> Option<f64> {
     let mut all = Histogram::default();
-    window.strata.values().for_each(|s| all.merge(&s.entry_to_exit));
+    window.strata.values().for_each(|s| all.merge(&s[Figure::EntryToExit]));
     all.quantile(0.5).map(|v| (v.max(1) as f64).ln())
 }
 
@@ -33,7 +33,7 @@ fn mean(window: &Window, of: fn(&Series) -> &Histogram) -> Option<f64> {
 
 /// What is measured of a window; of these the one with the longest memory decides, since one unit serves all figures.
 const MEASURES: [fn(&Window) -> Option<f64>; 4] =
-    [log_p50, log_rate, |w| mean(w, |s| &s.exit_to_entry).and_then(log), |w| mean(w, |s| &s.pin_writes)];
+    [log_p50, log_rate, |w| mean(w, |s| &s[Figure::ExitToEntry]).and_then(log), |w| mean(w, |s| &s[Figure::PinWrites])];
 
 /// Windows per block, the most that any of the measures asks for: the sum of its autocorrelations, up to the first that noise would
 /// explain, times 2 x 6. Each run is measured from its own mean, so that drift makes blocks longer; the bias of short runs is put right
@@ -124,7 +124,7 @@ mod tests {
                 let mut window = Window { length_ns: 1_000_000_000, ..Window::default() };
                 let stratum = Stratum { level: Level::L1, isa: Isa::Vmx, reason: None, cause: None };
                 let series = window.strata.entry(stratum).or_default();
-                series.entry_to_exit.record_n(100, (300.0 * (0.1 * x).exp()) as u64);
+                series[Figure::EntryToExit].record_n(100, (300.0 * (0.1 * x).exp()) as u64);
                 window
             };
             rates.into_iter().map(window).collect()

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{Stratum, Window};
-use crate::model::{histogram::Histogram, interval::Series};
+use crate::model::figures::Figure;
 
 /// Buckets times strata that one part holds at most; beyond, buckets are merged to twice their width and again.
 const CELLS: usize = 8_192;
@@ -142,12 +142,12 @@ fn group_width(low: u64, width: u64, coarser: u32) -> f64 {
 
 impl Dense {
     /// A distribution by bucket, of parts that are windows each. Without `strata` all kinds of exits are one.
-    pub fn of(parts: &[&Window], strata: Option<&[Stratum]>, of: impl Fn(&Series) -> &Histogram) -> Self {
+    pub fn of(parts: &[&Window], strata: Option<&[Stratum]>, figure: Figure) -> Self {
         let index = |s: &Stratum| strata.map_or(Some(0), |all| all.iter().position(|x| x == s));
         let mut buckets = Vec::new();
         for window in parts {
             for (_, series) in window.strata.iter().filter(|(s, _)| index(s).is_some()) {
-                buckets.extend(of(series).buckets().map(|(low, width, _)| (low, width)));
+                buckets.extend(series[figure].buckets().map(|(low, width, _)| (low, width)));
             }
             buckets.sort_unstable();
             buckets.dedup();
@@ -168,7 +168,7 @@ impl Dense {
             for (stratum, series) in &window.strata {
                 let Some(s) = index(stratum) else { continue };
                 let mut at = 0;
-                for (low, width, n) in of(series).buckets() {
+                for (low, width, n) in series[figure].buckets() {
                     let wanted = group(low, coarser);
                     while groups[at].0 < wanted {
                         at += 1;
@@ -185,7 +185,7 @@ impl Dense {
         };
         let highest = |window: &&Window| {
             let counted = window.strata.iter().filter(|(s, _)| index(s).is_some());
-            counted.filter_map(|(_, series)| of(series).max()).max().map_or(f64::NAN, |m| m as f64)
+            counted.filter_map(|(_, series)| series[figure].max()).max().map_or(f64::NAN, |m| m as f64)
         };
         Self {
             low: groups.iter().map(|g| g.0 as f64).collect(),
@@ -271,7 +271,7 @@ impl Dense {
 pub fn strata(windows: &[&Window], limit: usize) -> Vec<Stratum> {
     let all: BTreeSet<Stratum> = windows.iter().flat_map(|w| w.strata.keys().copied()).collect();
     let count = |stratum: &Stratum| -> u64 {
-        let of = |w: &&Window| w.strata.get(stratum).map_or(0, |s| s.entries() + s.exit_to_entry.count());
+        let of = |w: &&Window| w.strata.get(stratum).map_or(0, |s| s.entries() + s[Figure::ExitToEntry].count());
         windows.iter().map(of).fold(0, u64::saturating_add)
     };
     let mut all: Vec<_> = all.into_iter().map(|s| (count(&s), s)).collect();

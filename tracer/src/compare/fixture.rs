@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tracer_common::{Isa, rules::TimerCause};
 
 use super::*;
-use crate::recording::tests::header;
+use crate::{model::figures::Figure, recording::tests::header};
 
 struct Random(u64);
 
@@ -73,7 +73,7 @@ fn unknown(figure: &'static str, stat: &'static str, unit: Unit, why: &str) -> R
     }
 }
 
-fn distribution(figure: &'static str, seed: u64, scale: f64) -> Distributions {
+fn distribution(figure: Figure, seed: u64, scale: f64) -> Distributions {
     let (a, b) = (histogram(seed, 40_000, 1.0), histogram(seed + 1, 40_000, scale));
     let quantiles = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999];
     let shifts = quantiles.map(|q| {
@@ -81,7 +81,7 @@ fn distribution(figure: &'static str, seed: u64, scale: f64) -> Distributions {
         let difference = of(&b) - of(&a);
         Shift { quantile: q, a: of(&a), difference: around(difference, of(&a) * 0.02 / (1.03 - q).sqrt()).unwrap() }
     });
-    Distributions { figure, unit: Unit::Ns, a, b, shifts: shifts.to_vec() }
+    Distributions { figure, a, b, shifts: shifts.to_vec() }
 }
 
 fn stratum(reason: u32, cause: Option<TimerCause>) -> Stratum {
@@ -164,7 +164,7 @@ pub fn comparison() -> Comparison {
             p: Some(0.004),
             covered: 0.9999,
         },
-        distributions: vec![distribution("entry_to_exit_ns", 5, 1.12), distribution("exit_to_entry_ns", 11, 1.0)],
+        distributions: vec![distribution(Figure::EntryToExit, 5, 1.12), distribution(Figure::ExitToEntry, 11, 1.0)],
         timeline: timeline.collect(),
         checks: vec![
             Check { name: "drift", text: "A's p50 drifts by -0.1 % per round".into(), p: Some(0.62), alarm: false },

@@ -12,7 +12,7 @@ use crate::{
         table::{Column, Table},
         tiles,
     },
-    model::figures::{FIGURES, Unit, human},
+    model::figures::{Unit, human},
 };
 
 const BINS: usize = 90;
@@ -285,10 +285,8 @@ fn forest(c: &Comparison, rows: &[&Row], setting: &Setting) -> String {
 fn distributions(c: &Comparison, setting: &Setting) -> String {
     let mut out = String::new();
     for d in &c.distributions {
-        out += &heading(d.figure);
-        if let Some(figure) = FIGURES.iter().find(|f| f.name == d.figure) {
-            out += &paragraph(figure.help);
-        }
+        out += &heading(&d.figure.heading());
+        out += &paragraph(d.figure.help());
         if d.a.count() == 0 || d.b.count() == 0 {
             out += &paragraph(&format!("n/a: {} values of A, {} of B.", d.a.count(), d.b.count()));
             continue;
@@ -299,7 +297,7 @@ fn distributions(c: &Comparison, setting: &Setting) -> String {
 }
 
 fn emulated(d: &Distributions, setting: &Setting) -> String {
-    format!("{}{}", d.figure, if wording::is_emulated(setting) { " (EMULATED)" } else { "" })
+    format!("{}{}", d.figure.title(), if wording::is_emulated(setting) { " (EMULATED)" } else { "" })
 }
 
 fn legend(chart: &mut Chart, setting: &Setting) {
@@ -324,26 +322,26 @@ fn densities(d: &Distributions, setting: &Setting) -> String {
         b
     });
     let peak = both.iter().flatten().fold(f64::MIN_POSITIVE, |a, &b| a.max(b));
-    let title = format!("How the values of {} lie", emulated(d, setting));
-    let id = format!("density-{}", d.figure);
+    let title = format!("Distribution of {}", emulated(d, setting));
+    let id = format!("density-{}", d.figure.name());
     let y = (Axis::linear(0.0, peak * 1.08), Unit::Count, "share of the values");
-    let mut chart = Chart::new(id, &title, (axis, d.unit, "up to p99.9, logarithmic"), y);
+    let mut chart = Chart::new(id, &title, (axis, d.figure.unit(), "up to p99.9, logarithmic"), y);
     for (look, bins) in [Look::A, Look::B].into_iter().zip(&both) {
         let stairs = density::stairs(bins, &axis);
         chart.band(look, &stairs.iter().map(|&(x, y)| (x, 0.0, y)).collect::<Vec<_>>());
         chart.line(look, &stairs.iter().map(|&(x, y)| (x, Some(y))).collect::<Vec<_>>());
     }
     legend(&mut chart, setting);
-    let median = |h: &crate::model::histogram::Histogram| human(h.quantile(0.5).map(|v| v as f64), d.unit);
+    let median = |h: &crate::model::histogram::Histogram| human(h.quantile(0.5).map(|v| v as f64), d.figure.unit());
     chart.describe(format!("{title}: median {} of A, {} of B.", median(&d.a), median(&d.b))).render()
 }
 
 fn cdfs(d: &Distributions, setting: &Setting) -> String {
     let Some(axis) = near(d) else { return String::new() };
     let title = format!("Share of {} up to a value", emulated(d, setting));
-    let id = format!("cdf-{}", d.figure);
+    let id = format!("cdf-{}", d.figure.name());
     let y = (Axis::linear(0.0, 1.0), Unit::Count, "share of the values");
-    let mut chart = Chart::new(id, &title, (axis, d.unit, "up to p99.9, logarithmic"), y);
+    let mut chart = Chart::new(id, &title, (axis, d.figure.unit(), "up to p99.9, logarithmic"), y);
     for (look, histogram) in [(Look::A, &d.a), (Look::B, &d.b)] {
         // A staircase: the share stays until the next value.
         let mut line = vec![(axis.value(0.0), Some(0.0))];
@@ -361,7 +359,7 @@ fn cdfs(d: &Distributions, setting: &Setting) -> String {
         chart.line(look, &line);
     }
     legend(&mut chart, setting);
-    let p99 = |h: &crate::model::histogram::Histogram| human(h.quantile(0.99).map(|v| v as f64), d.unit);
+    let p99 = |h: &crate::model::histogram::Histogram| human(h.quantile(0.99).map(|v| v as f64), d.figure.unit());
     chart.describe(format!("{title}: 99 % are up to {} for A, {} for B.", p99(&d.a), p99(&d.b))).render()
 }
 
@@ -384,7 +382,7 @@ fn shifts(d: &Distributions, setting: &Setting) -> String {
     let high = relative.iter().map(|r| r.1[2].min(largest)).fold(0.0, f64::max);
     let room = (high - low).max(0.002) * 0.08;
     let title = format!("Shift function: how much B's {} differs", emulated(d, setting));
-    let id = format!("shift-{}", d.figure);
+    let id = format!("shift-{}", d.figure.name());
     let last = (relative.len() - 1).max(1) as f64;
     let names: Vec<_> = relative.iter().map(|(s, _)| quantile(s.quantile)).collect();
     let axis = (Axis::linear(0.0, last), Unit::Count, "quantile, with 95 % interval");
@@ -418,14 +416,14 @@ fn quantiles(d: &Distributions, setting: &Setting) -> String {
         Column::number("change"),
     ];
     let caption = format!("Quantiles of {}: {} values of A, {} of B", emulated(d, setting), d.a.count(), d.b.count());
-    let mut table = Table::new(format!("quantiles-{}", d.figure), caption, columns);
+    let mut table = Table::new(format!("quantiles-{}", d.figure.name()), caption, columns);
     for s in &d.shifts {
-        let bound = |b: Option<f64>| b.map_or("n/a".into(), |b| wording::signed(b, d.unit));
+        let bound = |b: Option<f64>| b.map_or("n/a".into(), |b| wording::signed(b, d.figure.unit()));
         table.row(vec![
             quantile(s.quantile),
-            human(Some(s.a), d.unit),
-            human(Some(s.a + s.difference.value), d.unit),
-            wording::signed(s.difference.value, d.unit),
+            human(Some(s.a), d.figure.unit()),
+            human(Some(s.a + s.difference.value), d.figure.unit()),
+            wording::signed(s.difference.value, d.figure.unit()),
             format!("[{}, {}]", bound(s.difference.low), bound(s.difference.high)),
             if s.a > 0.0 { wording::percent(s.difference.value / s.a) } else { "n/a".into() },
         ]);

@@ -124,7 +124,7 @@ fn row(row: &Row) -> Value {
 fn distribution(d: &Distributions) -> Value {
     json!({
         "figure": d.figure,
-        "unit": unit(d.unit),
+        "unit": unit(d.figure.unit()),
         "count_a": d.a.count(),
         "count_b": d.b.count(),
         "cdf": { "a": density::cdf(&d.a, POINTS), "b": density::cdf(&d.b, POINTS) },

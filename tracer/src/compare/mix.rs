@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Arm, Mix, MixRow, Options, Stratum, design::Units};
-use crate::model::{histogram::Histogram, interval::Series};
+use crate::model::{figures::Figure, interval::Series};
 
 /// The mix, and whether it changed.
 pub fn of(units: &Units, options: &Options) -> Mix {
@@ -20,16 +20,16 @@ pub fn of(units: &Units, options: &Options) -> Mix {
     };
     let parts: Vec<Vec<f64>> = units.parts.iter().map(entries).collect();
     let (distance, p) = distance(&parts, units, options);
-    let both = |side: usize, of: fn(&Series) -> &Histogram, series: &[Series; 2]| {
-        of(&series[side]).quantile(0.5).filter(|_| options.latencies).map(|v| v as f64)
+    let both = |side: usize, figure: Figure, series: &[Series; 2]| {
+        series[side][figure].quantile(0.5).filter(|_| options.latencies).map(|v| v as f64)
     };
     let mut rows: Vec<MixRow> = merged
         .iter()
         .map(|(stratum, series)| MixRow {
             stratum: *stratum,
             entries: [series[0].entries(), series[1].entries()],
-            entry_to_exit_p50: [0, 1].map(|side| both(side, |s| &s.entry_to_exit, series)),
-            exit_to_entry_p50: [0, 1].map(|side| both(side, |s| &s.exit_to_entry, series)),
+            entry_to_exit_p50: [0, 1].map(|side| both(side, Figure::EntryToExit, series)),
+            exit_to_entry_p50: [0, 1].map(|side| both(side, Figure::ExitToEntry, series)),
         })
         .collect();
     let sum = |row: &MixRow| row.entries[0].saturating_add(row.entries[1]);

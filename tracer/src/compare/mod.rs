@@ -30,11 +30,11 @@ pub use self::rows::{family, first_step, promised_power};
 use self::{
     dense::Dense,
     design::{Design, Units},
-    rows::{Draft, Figure},
+    rows::{Draft, Measure},
 };
 use crate::{
     model::{
-        figures::Unit,
+        figures::{Figure, Unit},
         histogram::Histogram,
         interval::{Level, Series, Totals},
     },
@@ -244,10 +244,8 @@ pub struct Shift {
 /// A figure's two distributions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Distributions {
-    /// as in [`Row::figure`]
-    pub figure: &'static str,
-    /// unit of its values
-    pub unit: Unit,
+    /// a figure that is a time
+    pub figure: Figure,
     /// all of A
     pub a: Histogram,
     /// all of B
@@ -380,47 +378,33 @@ pub fn compare(windows: &Windows, options: &Options) -> Comparison {
     let mix = mix::of(&units, options);
     let strata = dense::strata(&units.windows, MAX_STRATA);
     let (mut raw, mut stratified, mut distributions) = (vec![], vec![], vec![]);
-    for (name, of) in LATENCIES {
-        let figure = Figure::latency(name);
-        let is_transition = name == "transition_ns";
+    // Times first: the order of the rows.
+    let (times, counts): (Vec<_>, Vec<_>) = Figure::ALL.into_iter().partition(|figure| figure.is_time());
+    for figure in times.into_iter().chain(counts) {
         // Not a row of n/a in every comparison: it takes a stopwatch, or exits that KVM forces.
-        if is_transition && !units.windows.iter().any(|w| w.strata.values().any(|s| s.transition.count() > 0)) {
+        let has_values = || units.windows.iter().any(|w| w.strata.values().any(|s| s[figure].count() > 0));
+        if figure == Figure::Transition && !has_values() {
             continue;
         }
-        let why = if !options.latencies {
-            Some("latencies of these recordings cannot be compared")
-        } else if is_transition && !options.transitions {
-            Some("one side's is the stopwatch's, the other's of entries that were forced to exit at once")
-        } else {
-            None
-        };
-        if let Some(why) = why {
-            let drafts = figure.unknown(why);
-            stratified.extend(drafts.iter().filter(|d| d.row.stat != "max").cloned());
+        let measure = Measure::of(figure);
+        if let Some(why) = incomparable(figure, options) {
+            let drafts = measure.unknown(why);
+            stratified.extend(without_maxima(drafts.clone()));
             raw.extend(drafts);
             continue;
         }
-        let (drafts, shifts) = rows::compare(&figure, &Dense::of(&units.windows, None, of), &units, options);
-        stratified.extend(within_strata(&figure, &drafts, &strata, of, &units, options));
+        let (drafts, shifts) = rows::compare(&measure, &Dense::of(&units.windows, None, figure), &units, options);
+        stratified.extend(within_strata(figure, &drafts, &strata, &units, options));
         raw.extend(drafts);
-        let [a, b] = [Arm::A, Arm::B].map(|arm| pooled(&units, arm, of));
-        distributions.push(Distributions { figure: name, unit: Unit::Ns, a, b, shifts });
-    }
-    let figure = Figure::mean("pin_writes");
-    if options.pin_writes {
-        let of: Pick = |s| &s.pin_writes;
-        let drafts = rows::compare(&figure, &Dense::of(&units.windows, None, of), &units, options).0;
-        stratified.extend(within_strata(&figure, &drafts, &strata, of, &units, options));
-        raw.extend(drafts);
-    } else {
-        let drafts = figure.unknown("pin writes are not known, or not from one source");
-        stratified.extend(drafts.iter().cloned());
-        raw.extend(drafts);
+        if figure.is_time() {
+            let [a, b] = [Arm::A, Arm::B].map(|arm| pooled(&units, arm, figure));
+            distributions.push(Distributions { figure, a, b, shifts });
+        }
     }
     for (name, better, cause) in RATES {
-        let figure = Figure::rate(name, better);
+        let measure = Measure::rate(name, better);
         if cause.is_some() && !options.timer {
-            raw.extend(figure.unknown("no VMX-preemption timer on a side"));
+            raw.extend(measure.unknown("no VMX-preemption timer on a side"));
             continue;
         }
         let events = |w: &Window| {
@@ -428,7 +412,7 @@ pub fn compare(windows: &Windows, options: &Options) -> Comparison {
             counted.map(|(_, s)| s.entries() as f64).sum()
         };
         let parts = units.windows.iter().map(|w| (events(w), w.length_ns as f64 / 1e9));
-        raw.extend(rows::compare(&figure, &Dense::ratio(parts), &units, options).0);
+        raw.extend(rows::compare(&measure, &Dense::ratio(parts), &units, options).0);
     }
 
     let [a, b] = [Arm::A, Arm::B].map(|arm| side(&units, arm));
@@ -452,13 +436,22 @@ pub fn compare(windows: &Windows, options: &Options) -> Comparison {
     }
 }
 
-type Pick = fn(&Series) -> &Histogram;
+/// Why the two sides' values of a figure cannot be compared; none where they can.
+const fn incomparable(figure: Figure, options: &Options) -> Option<&'static str> {
+    match figure {
+        _ if figure.is_time() && !options.latencies => Some("latencies of these recordings cannot be compared"),
+        Figure::Transition if !options.transitions => {
+            Some("one side's is the stopwatch's, the other's of immediate timer exits")
+        }
+        Figure::PinWrites if !options.pin_writes => Some("pin writes are not known, or not from one source"),
+        _ => None,
+    }
+}
 
-const LATENCIES: [(&str, Pick); 3] = [
-    ("entry_to_exit_ns", |s| &s.entry_to_exit),
-    ("exit_to_entry_ns", |s| &s.exit_to_entry),
-    ("transition_ns", |s| &s.transition),
-];
+/// Weights do not move a maximum.
+fn without_maxima(drafts: Vec<Draft>) -> impl Iterator<Item = Draft> {
+    drafts.into_iter().filter(|d| d.row.stat != "max")
+}
 
 /// Events per second, and the timer's cause of those that are not all entries. How often timers are due and entries come is the
 /// workload's doing.
@@ -471,29 +464,26 @@ const RATES: [(&str, Better, Option<TimerCause>); 4] = [
 
 /// The figure's rows with both sides weighted to one mix; with one kind of exit, the raw ones.
 fn within_strata(
-    figure: &Figure,
+    figure: Figure,
     raw: &[Draft],
     strata: &[Stratum],
-    of: Pick,
     units: &Units,
     options: &Options,
-) -> Vec<Draft> {
-    let drafts = if strata.len() > 1 {
-        rows::compare(figure, &Dense::of(&units.windows, Some(strata), of), units, options).0
+) -> impl Iterator<Item = Draft> + use<> {
+    without_maxima(if strata.len() > 1 {
+        rows::compare(&Measure::of(figure), &Dense::of(&units.windows, Some(strata), figure), units, options).0
     } else {
         raw.to_vec()
-    };
-    // Weights do not move a maximum.
-    drafts.into_iter().filter(|d| d.row.stat != "max").collect()
+    })
 }
 
 fn of_arm<'a>(units: &'a Units, arm: Arm) -> impl Iterator<Item = &'a Window> {
     units.windows.iter().zip(&units.arms).filter(move |(_, a)| **a == arm).map(|(w, _)| *w)
 }
 
-fn pooled(units: &Units, arm: Arm, of: Pick) -> Histogram {
+fn pooled(units: &Units, arm: Arm, figure: Figure) -> Histogram {
     let mut all = Histogram::default();
-    of_arm(units, arm).flat_map(|w| w.strata.values()).for_each(|s| all.merge(of(s)));
+    of_arm(units, arm).flat_map(|w| w.strata.values()).for_each(|s| all.merge(&s[figure]));
     all
 }
 
@@ -515,8 +505,8 @@ fn side(units: &Units, arm: Arm) -> Side {
             if let Some(cause) = stratum.cause {
                 *side.timer_exits.entry(cause).or_default() += series.entries();
             }
-            if let Some(mean) = series.pin_writes.mean() {
-                let writes = mean * series.pin_writes.count() as f64;
+            if let Some(mean) = series[Figure::PinWrites].mean() {
+                let writes = mean * series[Figure::PinWrites].count() as f64;
                 side.pin_writes = Some(side.pin_writes.unwrap_or(0).saturating_add(writes.round() as u64));
             }
         }
@@ -528,14 +518,14 @@ fn timeline(units: &Units, options: &Options) -> Vec<Point> {
     let point = |(window, arm): (&&Window, &Arm)| {
         let mut all = Series::default();
         window.strata.values().for_each(|s| all.merge(s));
-        let quantile = |q| all.entry_to_exit.quantile(q).filter(|_| options.latencies).map(|v| v as f64);
+        let quantile = |q| all[Figure::EntryToExit].quantile(q).filter(|_| options.latencies).map(|v| v as f64);
         Point {
             arm: *arm,
             start_unix_ns: window.start_unix_ns,
             length_ns: window.length_ns,
             entries: all.entries(),
             entry_to_exit: quantile(0.5).zip(quantile(0.99)).map(|(p50, p99)| [p50, p99]),
-            pin_writes: all.pin_writes.mean().filter(|_| options.pin_writes),
+            pin_writes: all[Figure::PinWrites].mean().filter(|_| options.pin_writes),
         }
     };
     let mut points: Vec<Point> = units.windows.iter().zip(&units.arms).map(point).collect();

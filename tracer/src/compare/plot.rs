@@ -40,8 +40,8 @@ pub fn shifts(d: &Distributions, width: usize) -> String {
             let value = share(s, s.difference.value);
             [
                 quantile(s.quantile),
-                human(Some(s.a), d.unit),
-                wording::signed(s.difference.value, d.unit),
+                human(Some(s.a), d.figure.unit()),
+                wording::signed(s.difference.value, d.figure.unit()),
                 if s.a > 0.0 { wording::percent(value) } else { "n/a".into() },
             ]
         })
@@ -125,7 +125,7 @@ pub fn cdfs(d: &Distributions, width: usize) -> String {
     let mut labels = vec![' '; usize::from(columns)];
     let mut free = 0;
     for tick in axis.ticks(usize::from(columns) / 9) {
-        let text = label(tick, d.unit);
+        let text = label(tick, d.figure.unit());
         let length = text.chars().count();
         let at = (axis.share(tick) * f64::from(columns - 1)).round() as usize;
         let at = at.saturating_sub(length / 2).min(labels.len().saturating_sub(length));

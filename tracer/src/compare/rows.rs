@@ -8,7 +8,10 @@ use super::{
     resample::{self, MIN_UNITS, Spread},
     student,
 };
-use crate::model::{figures::Unit, interval::Series};
+use crate::model::{
+    figures::{Figure, Unit},
+    interval::Series,
+};
 
 /// Values that have to lie beyond a quantile on either side of it.
 const MIN_BEYOND: f64 = 10.0;
@@ -28,9 +31,9 @@ enum Stat {
     Max,
 }
 
-/// A figure, before it is known.
+/// Something that is compared: a [`Figure`] or a rate, with the statistics that are tested.
 #[derive(Clone, Copy, Debug)]
-pub struct Figure {
+pub struct Measure {
     /// as in [`Row::figure`]
     pub name: &'static str,
     /// unit of its values
@@ -41,7 +44,7 @@ pub struct Figure {
     stats: &'static [(&'static str, Stat)],
 }
 
-const LATENCY: &[(&str, Stat)] = &[
+const TIMES: &[(&str, Stat)] = &[
     ("p50", Stat::Quantile(0.5)),
     ("p90", Stat::Quantile(0.9)),
     ("p99", Stat::Quantile(0.99)),
@@ -51,15 +54,11 @@ const LATENCY: &[(&str, Stat)] = &[
 ];
 const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
 
-impl Figure {
-    /// A latency.
-    pub const fn latency(name: &'static str) -> Self {
-        Self { name, unit: Unit::Ns, better: Better::Lower, stats: LATENCY }
-    }
-
-    /// A count per entry.
-    pub const fn mean(name: &'static str) -> Self {
-        Self { name, unit: Unit::Count, better: Better::Lower, stats: &[("mean", Stat::Mean)] }
+impl Measure {
+    /// A figure: quantiles, maximum and mean of times, the mean of counts.
+    pub const fn of(figure: Figure) -> Self {
+        let stats: &[_] = if figure.is_time() { TIMES } else { &[("mean", Stat::Mean)] };
+        Self { name: figure.name(), unit: figure.unit(), better: Better::Lower, stats }
     }
 
     /// Events per second.
@@ -121,10 +120,10 @@ fn alike(values: impl Iterator<Item = f64>) -> bool {
 }
 
 /// A figure compared: its rows, and the shift function where it has quantiles.
-pub fn compare(figure: &Figure, windows: &Dense, units: &Units, options: &Options) -> (Vec<Draft>, Vec<Shift>) {
+pub fn compare(measure: &Measure, windows: &Dense, units: &Units, options: &Options) -> (Vec<Draft>, Vec<Shift>) {
     let design = units.design;
     let dense = windows.merged(&units.parts);
-    let quantiles: &[f64] = if figure.stats.len() > 1 { &QUANTILES } else { &[] };
+    let quantiles: &[f64] = if measure.stats.len() > 1 { &QUANTILES } else { &[] };
     let shifts: &[f64] = if quantiles.is_empty() { &[] } else { &SHIFTS };
     let place = |stat: Stat, of: &[f64]| match stat {
         Stat::Quantile(q) => of.iter().position(|x| *x == q).unwrap_or(of.len()),
@@ -146,8 +145,8 @@ pub fn compare(figure: &Figure, windows: &Dense, units: &Units, options: &Option
     let of_units = of_units(&dense, quantiles);
 
     let mut drafts = vec![];
-    for &(name, stat) in figure.stats {
-        let mut draft = Draft::of(figure.row(name, None));
+    for &(name, stat) in measure.stats {
+        let mut draft = Draft::of(measure.row(name, None));
         let (wide, narrow) = (place(stat, shifts), place(stat, quantiles));
         let row = &mut draft.row;
         (row.a, row.b) = (known(a[wide]), known(b[wide]));

@@ -19,9 +19,9 @@ fn window(start: u64, level: f64, n: u64, writes: u64, random: &mut Random) -> W
         let series = window.strata.entry(stratum(reason, cause)).or_default();
         for _ in 0..n {
             let spread = 0.7 + random.below(1000) as f64 / 1000.0 * 0.6;
-            series.entry_to_exit.record((level * spread) as u64);
-            series.exit_to_entry.record((2.0 * level * spread) as u64);
-            series.pin_writes.record(writes);
+            series[Figure::EntryToExit].record((level * spread) as u64);
+            series[Figure::ExitToEntry].record((2.0 * level * spread) as u64);
+            series[Figure::PinWrites].record(writes);
         }
     }
     window.totals.entries = 2 * n;
@@ -244,7 +244,7 @@ fn transitions_are_compared_where_there_are_any_and_from_one_source() {
     for round in &mut rounds {
         for (windows, level) in [(&mut round.a, 500), (&mut round.b, 1100)] {
             for series in windows.iter_mut().flat_map(|w| w.strata.values_mut()) {
-                (0..200).for_each(|_| series.transition.record(level + random.below(40) as u64));
+                (0..200).for_each(|_| series[Figure::Transition].record(level + random.below(40) as u64));
             }
         }
     }
@@ -275,8 +275,8 @@ fn drift_and_carry_over_are_told_apart() {
             let mut scaled = w.clone();
             for series in scaled.strata.values_mut() {
                 let mut h = Histogram::default();
-                series.entry_to_exit.buckets().for_each(|(v, _, n)| h.record_n((v as f64 * by) as u64, n));
-                series.entry_to_exit = h;
+                series[Figure::EntryToExit].buckets().for_each(|(v, _, n)| h.record_n((v as f64 * by) as u64, n));
+                series[Figure::EntryToExit] = h;
             }
             scaled
         };
@@ -310,9 +310,9 @@ fn anything(random: &mut Random) -> Window {
         let series = window.strata.entry(stratum(random.below(3) as u32, cause)).or_default();
         for _ in 0..random.below(6) {
             let n = (random.bits() >> 24) >> random.below(41);
-            series.entry_to_exit.record_n(random.bits() >> random.below(64), n);
-            series.exit_to_entry.record_n(random.bits() >> random.below(64), n >> random.below(30));
-            series.pin_writes.record_n(random.below(4) as u64, n);
+            series[Figure::EntryToExit].record_n(random.bits() >> random.below(64), n);
+            series[Figure::ExitToEntry].record_n(random.bits() >> random.below(64), n >> random.below(30));
+            series[Figure::PinWrites].record_n(random.below(4) as u64, n);
         }
     }
     window.totals.dropped = random.below(3) as u64;
@@ -360,9 +360,9 @@ fn a_large_comparison_is_quick() {
         for reason in 0..40 {
             let series = w.strata.entry(stratum(reason, None)).or_default();
             for _ in 0..400 {
-                series.entry_to_exit.record((900.0 * (random.below(1000) as f64 / 600.0).exp()) as u64);
-                series.exit_to_entry.record((900.0 * (random.below(1000) as f64 / 600.0).exp()) as u64);
-                series.pin_writes.record(random.below(3) as u64);
+                series[Figure::EntryToExit].record((900.0 * (random.below(1000) as f64 / 600.0).exp()) as u64);
+                series[Figure::ExitToEntry].record((900.0 * (random.below(1000) as f64 / 600.0).exp()) as u64);
+                series[Figure::PinWrites].record(random.below(3) as u64);
             }
         }
         w

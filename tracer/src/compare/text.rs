@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Comparison, Distributions, Setting, Verdict, plot, wording};
 use crate::{
-    model::figures::{FIGURES, Unit, human},
+    model::figures::{Unit, human},
     recording::Provenance,
 };
 
@@ -239,9 +239,8 @@ fn mix(c: &Comparison, width: usize) -> String {
 }
 
 fn distribution(d: &Distributions, setting: &Setting, width: usize) -> String {
-    let help = FIGURES.iter().find(|f| f.name == d.figure).map(|f| format!(" ({})", f.help)).unwrap_or_default();
     let emulated = if wording::is_emulated(setting) { ", EMULATED" } else { "" };
-    let mut out = format!("\n{}", wrap(&format!("{}{help}{emulated}", d.figure), "", width));
+    let mut out = format!("\n{}", wrap(&format!("{}{emulated}: {}", d.figure.heading(), d.figure.help()), "", width));
     if d.a.count() == 0 || d.b.count() == 0 {
         let _ = writeln!(out, "n/a: {} values of A, {} of B", d.a.count(), d.b.count());
         return out;

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::model::figures::FIGURES;
+use crate::model::figures::Figure;
 
 /// Form of a metric's samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub const ENTRY_TO_EXIT: Metric = metric(
     Kind::Histogram,
     "seconds",
     &["vm", "level", "exit_reason", "entry"],
-    FIGURES[0].help,
+    Figure::EntryToExit.help(),
 );
 /// Durations of the host's handling, by the exit that was handled.
 pub const EXIT_TO_ENTRY: Metric = metric(
@@ -76,7 +76,7 @@ pub const EXIT_TO_ENTRY: Metric = metric(
     Kind::Histogram,
     "seconds",
     &["vm", "level", "exit_reason"],
-    FIGURES[1].help,
+    Figure::ExitToEntry.help(),
 );
 /// Entries.
 pub const ENTRIES: Metric = counter(

@@ -10,10 +10,11 @@ use super::{
     family::{Family, Labels, Sample, Value},
 };
 use crate::{
-    export::metrics,
+    export::metrics::{self, Metric},
     host::clock::Anchor,
     model::{
         exit_reasons,
+        figures::Figure,
         interval::{EntryKind, Interval, Key, Level, Series, Totals, Vm},
     },
 };
@@ -52,6 +53,26 @@ impl VmLabel {
 type Identity = Vec<(&'static str, String)>;
 type Reason = Cow<'static, str>;
 
+/// A figure that is exported as a histogram.
+struct Exported {
+    figure: Figure,
+    metric: &'static Metric,
+    /// whether clean and dirty entries are told apart
+    by_entry: bool,
+}
+
+impl Exported {
+    fn place(&self, key: &Key, reason: &Reason) -> (Figure, Level, Reason, Option<EntryKind>) {
+        (self.figure, key.level, reason.clone(), self.by_entry.then_some(key.entry))
+    }
+}
+
+/// The figures that are exported as histograms.
+const HISTOGRAMS: [Exported; 2] = [
+    Exported { figure: Figure::EntryToExit, metric: &metrics::ENTRY_TO_EXIT, by_entry: true },
+    Exported { figure: Figure::ExitToEntry, metric: &metrics::EXIT_TO_ENTRY, by_entry: false },
+];
+
 /// One VM's sums.
 #[derive(Debug, Default)]
 struct Sums {
@@ -64,21 +85,15 @@ struct Sums {
     /// writes, and entries whose writes are known
     pin_writes: BTreeMap<Level, (u64, u64)>,
     timer_exits: BTreeMap<TimerCause, u64>,
-    entry_to_exit: BTreeMap<(Level, Reason, EntryKind), Distribution>,
-    exit_to_entry: BTreeMap<(Level, Reason), Distribution>,
+    /// by figure of [`HISTOGRAMS`], level, exit reason, and where the figure is told apart by it, kind of entry
+    histograms: BTreeMap<(Figure, Level, Reason, Option<EntryKind>), Distribution>,
 }
 
 impl Sums {
-    fn histograms(&self) -> usize {
-        self.entry_to_exit.len() + self.exit_to_entry.len()
-    }
-
     /// Histograms that a series would need beside those there are.
     fn wants(&self, key: &Key, reason: &Reason, series: &Series) -> usize {
-        let entry = series.entry_to_exit.count() > 0
-            && !self.entry_to_exit.contains_key(&(key.level, reason.clone(), key.entry));
-        let exit = series.exit_to_entry.count() > 0 && !self.exit_to_entry.contains_key(&(key.level, reason.clone()));
-        usize::from(entry) + usize::from(exit)
+        let places = HISTOGRAMS.iter().filter(|h| series[h.figure].count() > 0).map(|h| h.place(key, reason));
+        places.filter(|place| !self.histograms.contains_key(place)).count()
     }
 
     fn add(&mut self, key: &Key, reason: &Reason, series: &Series) {
@@ -86,15 +101,15 @@ impl Sums {
         let entries = series.entries();
         if entries > 0 {
             grow(self.entries.entry((key.level, key.entry)).or_default(), entries);
-            self.entry_to_exit.entry((key.level, reason.clone(), key.entry)).or_default().add(&series.entry_to_exit);
         }
-        if series.exit_to_entry.count() > 0 {
-            self.exit_to_entry.entry((key.level, reason.clone())).or_default().add(&series.exit_to_entry);
+        for histogram in HISTOGRAMS.iter().filter(|h| series[h.figure].count() > 0) {
+            let place = self.histograms.entry(histogram.place(key, reason)).or_default();
+            place.add(&series[histogram.figure]);
         }
-        if series.pin_writes.count() > 0 {
+        if series[Figure::PinWrites].count() > 0 {
             let (writes, known) = self.pin_writes.entry(key.level).or_default();
-            series.pin_writes.buckets().for_each(|(low, _, n)| grow(writes, low.saturating_mul(n)));
-            grow(known, series.pin_writes.count());
+            grow(writes, series[Figure::PinWrites].sum());
+            grow(known, series[Figure::PinWrites].count());
         }
         if let Some(cause) = key.cause {
             grow(self.timer_exits.entry(cause).or_default(), entries);
@@ -181,7 +196,7 @@ impl State {
             return (identity.clone(), reason);
         }
         let other = self.other();
-        let of_other = self.vms.get(&other).map_or(0, Sums::histograms);
+        let of_other = self.vms.get(&other).map_or(0, |sums| sums.histograms.len());
         let is_full = wanted(&other, &reason) + of_other > OTHERS;
         grow(&mut self.folded, series.entries());
         (other, if is_full { Cow::Borrowed(OTHER) } else { reason })
@@ -193,8 +208,8 @@ impl State {
         self.vms.retain(|identity, sums| {
             let stays = now.monotonic_ns.saturating_sub(sums.last_entry_ns) <= EXPIRY_NS;
             if !stays {
-                grow(expired, sums.histograms() as u64);
-                *histograms -= if *identity == other { 0 } else { sums.histograms() };
+                grow(expired, sums.histograms.len() as u64);
+                *histograms -= if *identity == other { 0 } else { sums.histograms.len() };
             }
             stays
         });
@@ -215,44 +230,42 @@ impl State {
 
     /// What is known of the VMs' entries. Without `latencies` the histograms are left out.
     pub fn figures<'a>(&'a self, latencies: bool) -> Vec<Family<'a>> {
-        let mut families = [&metrics::ENTRY_TO_EXIT, &metrics::EXIT_TO_ENTRY, &metrics::ENTRIES, &metrics::PIN_WRITES]
-            .into_iter()
-            .chain([&metrics::PIN_KNOWN_ENTRIES, &metrics::TIMER_EXITS])
-            .map(Family::new)
-            .collect::<Vec<_>>();
-        let [entry_to_exit, exit_to_entry, entries, pin_writes, known, timer_exits] = families.as_mut_slice() else {
-            return families;
-        };
+        let mut times: Vec<_> = HISTOGRAMS.iter().map(|h| Family::new(h.metric)).collect();
+        let [mut entries, mut pin_writes, mut known, mut timer_exits] =
+            [&metrics::ENTRIES, &metrics::PIN_WRITES, &metrics::PIN_KNOWN_ENTRIES, &metrics::TIMER_EXITS]
+                .map(Family::new);
         for (identity, sums) in &self.vms {
             let created_ns = Some(sums.created_ns);
             let push = |family: &mut Family<'a>, more: &[(&'static str, &'static str)], n: u64| {
                 family.samples.push(Sample { labels: labels(identity, more), value: Value::Count(n), created_ns });
             };
             for ((level, kind), n) in &sums.entries {
-                push(entries, &[("level", level.name()), ("entry", kind.name())], *n);
+                push(&mut entries, &[("level", level.name()), ("entry", kind.name())], *n);
             }
             for (level, (writes, of)) in &sums.pin_writes {
-                push(pin_writes, &[("level", level.name())], *writes);
-                push(known, &[("level", level.name())], *of);
+                push(&mut pin_writes, &[("level", level.name())], *writes);
+                push(&mut known, &[("level", level.name())], *of);
             }
             for cause in TimerCause::ALL.into_iter().filter(|_| sums.is_vmx) {
                 let n = sums.timer_exits.get(&cause).copied();
                 if n.is_some() || cause != TimerCause::Unknown {
-                    push(timer_exits, &[("cause", cause.name())], n.unwrap_or(0));
+                    push(&mut timer_exits, &[("cause", cause.name())], n.unwrap_or(0));
                 }
             }
             if !latencies {
                 continue;
             }
-            for ((level, reason, kind), distribution) in &sums.entry_to_exit {
-                let more = [("level", level.name()), ("exit_reason", reason), ("entry", kind.name())];
-                entry_to_exit.samples.push(histogram(labels(identity, &more), distribution, sums));
-            }
-            for ((level, reason), distribution) in &sums.exit_to_entry {
-                let more = [("level", level.name()), ("exit_reason", reason)];
-                exit_to_entry.samples.push(histogram(labels(identity, &more), distribution, sums));
+            for ((figure, level, reason, kind), distribution) in &sums.histograms {
+                let mut more = vec![("level", level.name()), ("exit_reason", reason)];
+                more.extend(kind.map(|kind| ("entry", kind.name())));
+                let family = HISTOGRAMS.iter().zip(&mut times).find(|(h, _)| h.figure == *figure);
+                if let Some((_, family)) = family {
+                    family.samples.push(histogram(labels(identity, &more), distribution, sums));
+                }
             }
         }
+        let mut families = times;
+        families.extend([entries, pin_writes, known, timer_exits]);
         families.retain(|f| !f.samples.is_empty());
         families
     }
@@ -277,7 +290,7 @@ impl State {
     pub fn health(&self) -> Vec<Family<'static>> {
         let created = Some(self.created_ns);
         let last = self.last_interval_ns.map(|ns| Value::Number(ns as f64 / 1e9));
-        let histograms: usize = self.vms.values().map(Sums::histograms).sum();
+        let histograms: usize = self.vms.values().map(|sums| sums.histograms.len()).sum();
         let mut families = vec![Family::one(&metrics::INTERVALS, Value::Count(self.intervals), created)];
         families.extend(last.map(|value| Family::one(&metrics::LAST_INTERVAL, value, None)));
         families.extend([
@@ -325,7 +338,7 @@ mod tests {
     }
 
     /// Samples of a metric: labels as "vm0/L1/clean", and the value or count.
-    fn samples(state: &State, metric: &metrics::Metric) -> Vec<(String, u64)> {
+    fn samples(state: &State, metric: &Metric) -> Vec<(String, u64)> {
         let families = [state.figures(true), state.totals(), state.health()].concat();
         let of_metric = families.into_iter().filter(|f| f.metric.name == metric.name).flat_map(|f| f.samples);
         let number = |value: Value<'_>| match value {
@@ -337,7 +350,7 @@ mod tests {
         of_metric.map(|s| (text(s.labels), number(s.value))).collect()
     }
 
-    fn value(state: &State, metric: &metrics::Metric) -> u64 {
+    fn value(state: &State, metric: &Metric) -> u64 {
         samples(state, metric)[0].1
     }
 
@@ -367,7 +380,10 @@ mod tests {
         interval.series = interval
             .series
             .into_iter()
-            .map(|(k, s)| (Key { isa: Isa::Svm, cause: None, ..k }, Series { pin_writes: Default::default(), ..s }))
+            .map(|(k, mut s)| {
+                s[Figure::PinWrites] = Default::default();
+                (Key { isa: Isa::Svm, cause: None, ..k }, s)
+            })
             .collect();
         state.add(&interval, at(1));
         for metric in [&metrics::PIN_WRITES, &metrics::PIN_KNOWN_ENTRIES, &metrics::TIMER_EXITS] {

@@ -18,13 +18,13 @@ use aya_log::EbpfLogger;
 use rustix::{io::Errno, param::page_size};
 use tracer_common::{
     Counters, Region,
+    in_kernel_series::MAX_IN_KERNEL_SERIES,
     state::{MAX_STATES, Phase, VcpuState},
-    tally::MAX_TALLIES,
 };
 
 use crate::{
     kernel::{
-        in_kernel_series::Tallies,
+        in_kernel_series::InKernelSeries,
         layout::{Cast, Layout},
         options::{Cpus, Options},
         patch::{PlaceholderFds, patched},
@@ -56,7 +56,7 @@ pub struct Tracer {
     probes: Vec<(String, KProbeLinkId)>,
     rings: Vec<Ring>,
     wake: RingBuf<MapData>,
-    tallies: Option<Tallies>,
+    in_kernel_series: Option<InKernelSeries>,
     reads_directly: bool,
     /// CPUs that have counters
     cpus: usize,
@@ -81,7 +81,7 @@ struct Regions {
     counters: Mapping,
     records: Arc<Mapping>,
     taken: Arc<Mapping>,
-    tallies: Mapping,
+    series: Mapping,
 }
 
 impl Attempt<'_> {
@@ -99,7 +99,7 @@ impl Attempt<'_> {
             probes: Vec::new(),
             rings: self.cpus.online.iter().map(ring).collect(),
             wake: take(&mut ebpf, "WAKE")?,
-            tallies: self.options.counts_in_kernel().then(|| Tallies::new(regions.tallies)),
+            in_kernel_series: self.options.counts_in_kernel().then(|| InKernelSeries::new(regions.series)),
             reads_directly: self.cast.is_some(),
             cpus: self.cpus.possible as usize,
             counters: regions.counters,
@@ -128,7 +128,7 @@ impl Attempt<'_> {
                 shape = self.smaller_rings(MAX_RINGS_BYTES_BEFORE_6_1, why);
                 Ok((self.create_maps_for(shape, placeholders)?, shape))
             }
-            Some("TALLIES") => Err(error.context("--aggregate in-kernel needs Linux 6.1 or later")),
+            Some("SERIES") => Err(error.context("--aggregate in-kernel needs Linux 6.1 or later")),
             _ => Err(error),
         }
     }
@@ -147,9 +147,9 @@ impl Attempt<'_> {
             Region::Counters => self.cpus.possible as usize,
             Region::Records => shape.bytes(self.cpus.rings()) / size_of::<u64>(),
             Region::Taken => self.cpus.rings() as usize,
-            Region::Tallies if self.options.counts_in_kernel() => MAX_TALLIES,
+            Region::Series if self.options.counts_in_kernel() => MAX_IN_KERNEL_SERIES,
             // Code that is never reached still names it.
-            Region::Tallies => 1,
+            Region::Series => 1,
         };
         let object = if self.options.kernel_log { OBJECT_WITH_LOG } else { OBJECT };
         let object = patched(object, &config, self.cast, placeholders, length)?;
@@ -172,7 +172,7 @@ fn map_regions(ebpf: &Ebpf, placeholders: &mut PlaceholderFds) -> Result<Regions
         states: map(Region::States, "STATES", false)?,
         records: Arc::new(map(Region::Records, "RECORDS", false)?),
         taken: Arc::new(map(Region::Taken, "TAKEN", true)?),
-        tallies: map(Region::Tallies, "TALLIES", false)?,
+        series: map(Region::Series, "SERIES", false)?,
     })
 }
 
@@ -292,12 +292,12 @@ impl Tracer {
 
     /// Where entries are counted.
     pub(crate) fn aggregation(&self) -> Aggregation {
-        if self.tallies.is_some() { Aggregation::InKernel } else { Aggregation::Records }
+        if self.in_kernel_series.is_some() { Aggregation::InKernel } else { Aggregation::Records }
     }
 
     /// The series that the programs count; none where they write records.
-    pub fn tallies(&mut self) -> Option<&mut Tallies> {
-        self.tallies.as_mut()
+    pub fn in_kernel_series(&mut self) -> Option<&mut InKernelSeries> {
+        self.in_kernel_series.as_mut()
     }
 
     /// A new descriptor that becomes readable when the programs wake user space.

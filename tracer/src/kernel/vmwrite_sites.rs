@@ -9,12 +9,12 @@
 use anyhow::{Context, Result};
 use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
 use serde::{Deserialize, Serialize};
+use tracer_common::rules::Control;
 
-/// Programs for sites that the eBPF object has.
-pub const MAX_SITES: usize = 8;
+pub use tracer_common::config::MAX_SITES;
 
 /// Encoding of the pin-based VM-execution controls (SDM vol. 3, appendix B).
-pub const PIN_CONTROLS: u32 = 0x4000;
+pub const PIN_CONTROLS: u32 = Control::Pin.encoding();
 
 /// A place in a module's code that writes a VMCS field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

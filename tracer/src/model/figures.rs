@@ -1,5 +1,7 @@
-//! The one table of figures: name, title, unit, help and how to get it. Text, JSON, and everything else that shows
-//! figures walks it.
+//! The one table of figures and statistics. Recording, report, CSV, JSON, HTML, live view, metrics, triggers and comparisons walk it:
+//! a new figure is a variant here, its value of an event, and its place in [`Accumulator`](super::accumulator::Accumulator).
+
+use tracer_common::Event;
 
 use crate::model::{histogram::Histogram, interval::Series};
 
@@ -15,80 +17,197 @@ pub enum Unit {
 }
 
 /// A distribution that every series has.
-#[derive(Clone, Copy, Debug)]
-pub struct Figure {
-    /// name in files, with its unit as suffix
-    pub name: &'static str,
-    /// what it contains, for the reader of a report
-    pub help: &'static str,
-    /// what is counted, as the heading of a column
-    pub counted: &'static str,
-    /// unit of its values
-    pub unit: Unit,
-    /// the distribution
-    pub of: fn(&Series) -> &Histogram,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Figure {
+    /// kvm_entry to kvm_exit, ns
+    EntryToExit,
+    /// kvm_exit to the vCPU's next kvm_entry, ns; belongs to the exit that the host handled
+    ExitToEntry,
+    /// pin-control writes per entry
+    PinWrites,
+    /// VM entry and VM exit without guest code, ns
+    Transition,
 }
 
-/// All figures.
-pub const FIGURES: [Figure; 4] = [
-    Figure {
-        name: "entry_to_exit_ns",
-        help: "kvm_entry -> kvm_exit: timer VMWRITEs + VM-entry + guest + VM-exit",
-        counted: "ENTRIES",
-        unit: Unit::Ns,
-        of: |s| &s.entry_to_exit,
-    },
-    Figure {
-        name: "exit_to_entry_ns",
-        help: "kvm_exit -> next kvm_entry: the host's handling of that exit, halts included",
-        counted: "EXITS",
-        unit: Unit::Ns,
-        of: |s| &s.exit_to_entry,
-    },
-    Figure {
-        name: "pin_writes",
-        help: "pin-control VMCS writes per entry, since the previous kvm_exit",
-        counted: "ENTRIES",
-        unit: Unit::Count,
-        of: |s| &s.pin_writes,
-    },
-    Figure {
-        name: "transition_ns",
-        help: "VM-entry + VM-exit without guest time: entries forced to exit at once, or all by the companion patch's stopwatch",
-        counted: "ENTRIES",
-        unit: Unit::Ns,
-        of: |s| &s.transition,
-    },
-];
+/// A row of the table.
+struct Entry {
+    name: &'static str,
+    title: &'static str,
+    short_title: &'static str,
+    help: &'static str,
+    counts_exits: bool,
+    unit: Unit,
+}
+
+impl Figure {
+    /// Every figure, in the order of files and tables.
+    pub const ALL: [Self; 4] = [Self::EntryToExit, Self::ExitToEntry, Self::PinWrites, Self::Transition];
+
+    const fn entry(self) -> Entry {
+        match self {
+            Self::EntryToExit => Entry {
+                name: "entry_to_exit_ns",
+                title: "guest time",
+                short_title: "guest",
+                help: "kvm_entry -> kvm_exit: timer VMWRITEs + VM entry + guest + VM exit",
+                counts_exits: false,
+                unit: Unit::Ns,
+            },
+            Self::ExitToEntry => Entry {
+                name: "exit_to_entry_ns",
+                title: "host time",
+                short_title: "host",
+                help: "kvm_exit -> next kvm_entry: the host's handling of that exit, halts included",
+                counts_exits: true,
+                unit: Unit::Ns,
+            },
+            Self::PinWrites => Entry {
+                name: "pin_writes",
+                title: "pin writes",
+                short_title: "pin",
+                help: "pin-control VMCS writes per entry, since the previous kvm_exit",
+                counts_exits: false,
+                unit: Unit::Count,
+            },
+            Self::Transition => Entry {
+                name: "transition_ns",
+                title: "transition",
+                short_title: "trans",
+                help: "VM entry + VM exit without guest code: immediate timer exits, or every entry with the companion patch's stopwatch",
+                counts_exits: false,
+                unit: Unit::Ns,
+            },
+        }
+    }
+
+    /// Name in files and on command lines, with its unit as suffix.
+    pub const fn name(self) -> &'static str {
+        self.entry().name
+    }
+
+    /// Name for people.
+    pub const fn title(self) -> &'static str {
+        self.entry().title
+    }
+
+    /// Name for people where there is little room: at most 5 characters.
+    pub const fn short_title(self) -> &'static str {
+        self.entry().short_title
+    }
+
+    /// Both names: "guest time (entry_to_exit_ns)".
+    pub fn heading(self) -> String {
+        format!("{} ({})", self.title(), self.name())
+    }
+
+    /// What the values contain, in a line.
+    pub const fn help(self) -> &'static str {
+        self.entry().help
+    }
+
+    /// Whether there is one value per handled exit instead of one per entry.
+    pub const fn counts_exits(self) -> bool {
+        self.entry().counts_exits
+    }
+
+    /// Unit of the values.
+    pub const fn unit(self) -> Unit {
+        self.entry().unit
+    }
+
+    /// Whether the values are times, which hooks before the VM entry disturb.
+    pub const fn is_time(self) -> bool {
+        matches!(self.unit(), Unit::Ns)
+    }
+
+    /// From its name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|figure| figure.name() == name)
+    }
+
+    /// The value of one event; none where it is not known.
+    pub fn of_event(self, event: &Event) -> Option<u64> {
+        match self {
+            Self::EntryToExit => Some(event.entry_to_exit_ns()),
+            Self::ExitToEntry => (event.exit_to_entry_ns != Event::UNKNOWN_NS).then_some(event.exit_to_entry_ns),
+            Self::PinWrites => event.outline().known_pin_writes().map(u64::from),
+            Self::Transition => event.known_transition_ns(),
+        }
+    }
+}
+
+impl serde::Serialize for Figure {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
 
 /// A number that sums a distribution up.
-#[derive(Clone, Copy, Debug)]
-pub struct Stat {
-    /// name in files
-    pub name: &'static str,
-    /// heading of its column
-    pub title: &'static str,
-    /// the number; none of an empty distribution
-    pub of: fn(&Histogram) -> Option<f64>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stat {
+    /// lowest value
+    Min,
+    /// median
+    P50,
+    /// 90th percentile
+    P90,
+    /// 99th percentile
+    P99,
+    /// 99.9th percentile
+    P999,
+    /// highest value
+    Max,
+    /// mean
+    Mean,
 }
 
-fn quantile(h: &Histogram, q: f64) -> Option<f64> {
-    h.quantile(q).map(|v| v as f64)
+impl Stat {
+    /// Every statistic, in the order of files and tables.
+    pub const ALL: [Self; 7] = [Self::Min, Self::P50, Self::P90, Self::P99, Self::P999, Self::Max, Self::Mean];
+
+    /// Name in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Min => "min",
+            Self::P50 => "p50",
+            Self::P90 => "p90",
+            Self::P99 => "p99",
+            Self::P999 => "p999",
+            Self::Max => "max",
+            Self::Mean => "mean",
+        }
+    }
+
+    /// Heading of its column.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Min => "MIN",
+            Self::P50 => "P50",
+            Self::P90 => "P90",
+            Self::P99 => "P99",
+            Self::P999 => "P99.9",
+            Self::Max => "MAX",
+            Self::Mean => "MEAN",
+        }
+    }
+
+    /// Its value; none of an empty distribution.
+    pub fn of(self, histogram: &Histogram) -> Option<f64> {
+        let quantile = |q| histogram.quantile(q).map(|v| v as f64);
+        match self {
+            Self::Min => histogram.min().map(|v| v as f64),
+            Self::P50 => quantile(0.50),
+            Self::P90 => quantile(0.90),
+            Self::P99 => quantile(0.99),
+            Self::P999 => quantile(0.999),
+            Self::Max => histogram.max().map(|v| v as f64),
+            Self::Mean => histogram.mean(),
+        }
+    }
 }
 
-/// All statistics of a figure.
-pub const STATS: [Stat; 7] = [
-    Stat { name: "min", title: "MIN", of: |h| h.min().map(|v| v as f64) },
-    Stat { name: "p50", title: "P50", of: |h| quantile(h, 0.50) },
-    Stat { name: "p90", title: "P90", of: |h| quantile(h, 0.90) },
-    Stat { name: "p99", title: "P99", of: |h| quantile(h, 0.99) },
-    Stat { name: "p999", title: "P99.9", of: |h| quantile(h, 0.999) },
-    Stat { name: "max", title: "MAX", of: |h| h.max().map(|v| v as f64) },
-    Stat { name: "mean", title: "MEAN", of: Histogram::mean },
-];
-
-/// Something to sort by.
-#[derive(Clone, Copy, Debug)]
+/// A column to sort by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
     /// number of entries
     Entries,
@@ -103,22 +222,20 @@ impl Column {
             return Some(Self::Entries);
         }
         let (figure, stat) = name.split_once('.')?;
-        let figure = FIGURES.into_iter().find(|f| f.name == figure)?;
-        let stat = STATS.into_iter().find(|s| s.name == stat)?;
-        Some(Self::Stat(figure, stat))
+        Some(Self::Stat(Figure::parse(figure)?, Stat::ALL.into_iter().find(|s| s.name() == stat)?))
     }
 
     /// Every name that [`Column::parse`] knows.
     pub fn names() -> Vec<String> {
-        let stats = FIGURES.iter().flat_map(|f| STATS.iter().map(move |s| format!("{}.{}", f.name, s.name)));
+        let stats = Figure::ALL.into_iter().flat_map(|f| Stat::ALL.map(|s| format!("{}.{}", f.name(), s.name())));
         std::iter::once("entries".to_owned()).chain(stats).collect()
     }
 
     /// The column's value; none where it is not known.
-    pub fn value(&self, series: &Series) -> Option<f64> {
+    pub fn value(self, series: &Series) -> Option<f64> {
         match self {
             Self::Entries => Some(series.entries() as f64),
-            Self::Stat(figure, stat) => (stat.of)((figure.of)(series)),
+            Self::Stat(figure, stat) => stat.of(&series[figure]),
         }
     }
 }
@@ -156,7 +273,7 @@ mod tests {
     fn what_is_not_known_reads_n_a_and_never_zero() {
         assert_eq!(human(None, Unit::Ns), "n/a");
         assert_eq!(human(Some(0.0), Unit::Ns), "0ns");
-        assert!(STATS.iter().all(|s| (s.of)(&Histogram::default()).is_none()));
+        assert!(Stat::ALL.iter().all(|s| s.of(&Histogram::default()).is_none()));
     }
 
     #[test]
@@ -169,5 +286,11 @@ mod tests {
     fn every_column_is_found_by_its_name() {
         assert!(Column::names().iter().all(|n| Column::parse(n).is_some()));
         assert!(Column::parse("entry_to_exit_ns.p98").is_none());
+    }
+
+    #[test]
+    fn a_figure_has_a_place_of_its_own_in_a_series() {
+        let places: Vec<_> = Figure::ALL.iter().map(|&figure| figure as usize).collect();
+        assert_eq!(places, [0, 1, 2, 3]);
     }
 }

@@ -9,7 +9,7 @@ use tracer_common::rules::TimerCause;
 use super::Report;
 use crate::{
     model::{
-        figures::{Unit, human},
+        figures::{Figure, Unit, human},
         histogram::Histogram,
         interval::{EntryKind, Level, Series},
         measurement::{Latency, max_delay_s},
@@ -97,7 +97,7 @@ fn of_level(report: &Report, level: Level) -> impl Iterator<Item = &Series> {
 
 fn pin_writes(report: &Report, level: Level) -> Histogram {
     let mut all = Histogram::default();
-    of_level(report, level).for_each(|s| all.merge(&s.pin_writes));
+    of_level(report, level).for_each(|s| all.merge(&s[Figure::PinWrites]));
     all
 }
 
@@ -119,7 +119,12 @@ fn dirty_against_clean(report: &Report) -> Result<(String, String), String> {
     }
     let of = |kind| {
         let mut all = Histogram::default();
-        report.whole.series.iter().filter(|(k, _)| k.entry == kind).for_each(|(_, s)| all.merge(&s.transition));
+        report
+            .whole
+            .series
+            .iter()
+            .filter(|(k, _)| k.entry == kind)
+            .for_each(|(_, s)| all.merge(&s[Figure::Transition]));
         all
     };
     let (dirty, clean) = (of(EntryKind::Dirty), of(EntryKind::Clean));

@@ -2,7 +2,7 @@
 
 use super::{Dimension, Report, Row, View};
 use crate::model::{
-    figures::{FIGURES, STATS, Unit},
+    figures::{Figure, Stat},
     measurement::Latency,
 };
 
@@ -11,7 +11,7 @@ pub fn render(report: &Report, view: &View) -> String {
     let dimension = |d: &Dimension| if *d == Dimension::Reason { "exit_reason" } else { d.name() };
     let mut head: Vec<String> = view.by.iter().map(|d| dimension(d).to_owned()).collect();
     head.push("entries".into());
-    head.extend(FIGURES.iter().flat_map(|f| STATS.iter().map(move |s| format!("{}_{}", f.name, s.name))));
+    head.extend(Figure::ALL.into_iter().flat_map(|f| Stat::ALL.map(|s| format!("{}_{}", f.name(), s.name()))));
     head.extend(["lost_share", "emulated", "counted"].map(str::to_owned));
     let mut out = line(&head);
     for row in report.rows(view) {
@@ -23,10 +23,10 @@ pub fn render(report: &Report, view: &View) -> String {
 fn cells(report: &Report, view: &View, row: &Row) -> Vec<String> {
     let mut cells: Vec<_> = view.by.iter().map(|&d| text(&report.value(&row.key, d).unwrap_or_default())).collect();
     cells.push(row.series.entries().to_string());
-    for figure in FIGURES {
-        let shown = figure.unit != Unit::Ns || report.latency() != Latency::Disturbed;
-        for stat in STATS {
-            let value = (stat.of)((figure.of)(&row.series)).filter(|_| shown);
+    for figure in Figure::ALL {
+        let shown = !figure.is_time() || report.latency() != Latency::Disturbed;
+        for stat in Stat::ALL {
+            let value = stat.of(&row.series[figure]).filter(|_| shown);
             cells.push(value.map(|v| v.to_string()).unwrap_or_default());
         }
     }
@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[0][..4], ["vm", "exit_reason", "entries", "entry_to_exit_ns_min"]);
         assert_eq!(lines[1][..3], ["vm0", "CPUID", "97"]);
-        assert!(lines.iter().all(|l| l.len() == 3 + FIGURES.len() * STATS.len() + 3));
+        assert!(lines.iter().all(|l| l.len() == 3 + Figure::ALL.len() * Stat::ALL.len() + 3));
         assert_eq!((lines[0].last(), lines[1].last()), (Some(&"counted"), Some(&"records")));
         let at = lines[0].iter().position(|h| *h == "pin_writes_mean").unwrap();
         assert_eq!((lines[1][at], lines[2][at]), ("0", "2"));

@@ -14,7 +14,7 @@ use crate::{
         tiles,
     },
     model::{
-        figures::{Column, FIGURES, Figure, STATS, Unit, human},
+        figures::{Column, Figure, Stat, Unit, human},
         histogram::Histogram,
         measurement::Latency,
     },
@@ -52,9 +52,9 @@ fn has_latencies(report: &Report) -> bool {
 }
 
 /// All entries of a figure in one histogram.
-fn whole(report: &Report, figure: &Figure) -> Histogram {
+fn whole(report: &Report, figure: Figure) -> Histogram {
     let mut all = Histogram::default();
-    report.whole.series.values().for_each(|s| all.merge((figure.of)(s)));
+    report.whole.series.values().for_each(|s| all.merge(&s[figure]));
     all
 }
 
@@ -88,13 +88,13 @@ fn summary(report: &Report) -> String {
     let length = report.whole.length_ns;
     let rate = (length > 0).then(|| t.entries as f64 * 1e9 / length as f64);
     let note = if report.is_emulated() { "EMULATED" } else { "" }.to_owned();
-    let entry_to_exit = whole(report, &FIGURES[0]);
+    let entry_to_exit = whole(report, Figure::EntryToExit);
     let latency = |q: f64| {
         let value = entry_to_exit.quantile(q).filter(|_| has_latencies(report));
         human(value.map(|v| v as f64), Unit::Ns)
     };
     let mut pins = Histogram::default();
-    report.whole.series.values().for_each(|s| pins.merge(&s.pin_writes));
+    report.whole.series.values().for_each(|s| pins.merge(&s[Figure::PinWrites]));
     let mut sources: Vec<_> =
         report.sources.iter().map(|s| environment::pin_source(s.header.pin_writes_source)).collect();
     sources.dedup();
@@ -106,8 +106,8 @@ fn summary(report: &Report) -> String {
         ("observed", human(Some(length as f64), Unit::Ns), counted(report.sources.len(), "recording")),
         ("VM entries", t.entries.to_string(), guests),
         ("entries/s", human(rate, Unit::PerSecond), String::new()),
-        ("entry_to_exit_ns, median", latency(0.5), note.clone()),
-        ("entry_to_exit_ns, p99", latency(0.99), note),
+        ("guest time, median", latency(0.5), note.clone()),
+        ("guest time, p99", latency(0.99), note),
         ("pin writes per entry", human(pins.mean(), Unit::Count), format!("from {}", sources.join("; "))),
         (
             "spurious timer exits",
@@ -201,27 +201,27 @@ fn distributions(report: &Report, view: &View) -> String {
     let rows = report.rows(&by_reason);
     let mut out =
         if view.filters.is_empty() { String::new() } else { paragraph("Only the entries that pass the filters.") };
-    for figure in FIGURES.iter().filter(|f| f.unit == Unit::Ns) {
-        let rows: Vec<_> = rows.iter().filter(|r| (figure.of)(&r.series).count() > 0).collect();
-        out += &heading(figure.name);
-        out += &paragraph(figure.help);
+    for figure in Figure::ALL.into_iter().filter(|f| f.is_time()) {
+        let rows: Vec<_> = rows.iter().filter(|r| r.series[figure].count() > 0).collect();
+        out += &heading(&figure.heading());
+        out += &paragraph(figure.help());
         out += &if rows.is_empty() { paragraph("n/a: no value was recorded.") } else { ridges(report, figure, &rows) };
     }
     out
 }
 
 /// One curve per exit reason, each as high as its own peak, over one axis.
-fn ridges(report: &Report, figure: &Figure, rows: &[&Row]) -> String {
+fn ridges(report: &Report, figure: Figure, rows: &[&Row]) -> String {
     const STEP: f64 = 46.0;
-    let histograms: Vec<_> = rows.iter().map(|r| (figure.of)(&r.series)).collect();
+    let histograms: Vec<_> = rows.iter().map(|r| &r.series[figure]).collect();
     let Some((low, high)) = density::range(&histograms) else { return String::new() };
     let emulated = if report.is_emulated() { " (EMULATED)" } else { "" };
     let axis = Axis::log(low, high);
     let labels = rows.iter().map(|r| short(&r.group[0])).collect();
-    let title = format!("{} by exit reason{emulated}", figure.name);
+    let title = format!("{} by exit reason{emulated}", figure.title());
     let x_title = "ns, logarithmic; each curve as high as its own peak; tick: median, dashed: p99";
-    let id = format!("ridges-{}", figure.name);
-    let mut chart = Chart::rows(&id, &title, (axis, figure.unit, x_title), labels, STEP, [168.0, 92.0]);
+    let id = format!("ridges-{}", figure.name());
+    let mut chart = Chart::rows(&id, &title, (axis, figure.unit(), x_title), labels, STEP, [168.0, 92.0]);
     let mut words = Vec::new();
     for (at, (row, histogram)) in rows.iter().zip(&histograms).enumerate() {
         let bins = density::bins(histogram, &axis, BINS);
@@ -246,25 +246,30 @@ fn ridges(report: &Report, figure: &Figure, rows: &[&Row]) -> String {
         let share = format!("{} values", human(Some(histogram.count() as f64), Unit::Count));
         let right = chart.x(high) + 10.0;
         let middle = chart.row(at);
-        chart.text(right, middle - 2.0, "strong", &human(Some(p50), figure.unit));
+        chart.text(right, middle - 2.0, "strong", &human(Some(p50), figure.unit()));
         chart.text(right, middle + 13.0, "tick", &share);
         words.push(format!(
             "{} median {}, p99 {}",
             row.group[0],
-            human(Some(p50), figure.unit),
-            human(Some(p99), figure.unit)
+            human(Some(p50), figure.unit()),
+            human(Some(p99), figure.unit())
         ));
     }
     let chart = chart.describe(format!("{title}: {}.", words.join("; ")));
-    let mut columns = vec![Heading::word("exit reason"), Heading::number(figure.counted.to_lowercase())];
-    columns.extend(STATS.iter().map(|s| Heading::number(s.title.to_lowercase())));
+    let mut columns = vec![Heading::word("exit reason"), Heading::number(counted(figure))];
+    columns.extend(Stat::ALL.map(|s| Heading::number(s.title().to_lowercase())));
     let mut table = Table::new(format!("{id}-table"), format!("{title}: the numbers"), columns);
     for (row, histogram) in rows.iter().zip(&histograms) {
         let mut cells = vec![row.group[0].clone(), histogram.count().to_string()];
-        cells.extend(STATS.iter().map(|s| human((s.of)(histogram), figure.unit)));
+        cells.extend(Stat::ALL.map(|s| human(s.of(histogram), figure.unit())));
         table.row(cells);
     }
     chart.render() + &details("The numbers behind this picture", &table.render())
+}
+
+/// What a figure has one value of.
+const fn counted(figure: Figure) -> &'static str {
+    if figure.counts_exits() { "exits" } else { "entries" }
 }
 
 /// As much of a name as fits beside a picture.
@@ -398,12 +403,12 @@ fn rows(report: &Report, view: &View) -> String {
         out += &paragraph(&format!("Only entries with {}.", filters.join(" and ")));
     }
     let emulated = if report.is_emulated() { "; EMULATED" } else { "" };
-    for figure in FIGURES {
-        if figure.unit == Unit::Ns && !has_latencies(report) {
+    for figure in Figure::ALL {
+        if figure.is_time() && !has_latencies(report) {
             continue;
         }
-        if rows.iter().all(|row| (figure.of)(&row.series).count() == 0) {
-            out += &heading(figure.name);
+        if rows.iter().all(|row| row.series[figure].count() == 0) {
+            out += &heading(&figure.heading());
             out += &paragraph("n/a: no value was recorded.");
             continue;
         }
@@ -415,21 +420,21 @@ fn rows(report: &Report, view: &View) -> String {
         if columns.is_empty() {
             columns.push(Heading::word(""));
         }
-        columns.extend([figure.counted.to_lowercase(), "/s".into()].map(Heading::number));
-        columns.extend(STATS.iter().map(|s| Heading::number(s.title.to_lowercase())));
+        columns.extend([counted(figure), "/s"].map(Heading::number));
+        columns.extend(Stat::ALL.map(|s| Heading::number(s.title().to_lowercase())));
         let caption =
-            format!("{}: {}{}", figure.name, figure.help, if figure.unit == Unit::Ns { emulated } else { "" });
-        let mut table = Table::new(format!("rows-{}", figure.name), caption, columns);
+            format!("{}: {}{}", figure.heading(), figure.help(), if figure.is_time() { emulated } else { "" });
+        let mut table = Table::new(format!("rows-{}", figure.name()), caption, columns);
         for row in &rows {
-            let histogram = (figure.of)(&row.series);
+            let histogram = &row.series[figure];
             let seconds = report.whole.length_ns as f64 / 1e9;
             let rate = (seconds > 0.0).then(|| histogram.count() as f64 / seconds);
             let mut cells = if row.group.is_empty() { vec!["all".into()] } else { row.group.clone() };
             cells.extend([histogram.count().to_string(), human(rate, Unit::PerSecond)]);
-            cells.extend(STATS.iter().map(|s| human((s.of)(histogram), figure.unit)));
+            cells.extend(Stat::ALL.map(|s| human(s.of(histogram), figure.unit())));
             table.row(cells);
         }
-        out += &heading(figure.name);
+        out += &heading(&figure.heading());
         out += &table.render();
     }
     if !has_latencies(report) {
@@ -447,7 +452,7 @@ fn environment(report: &Report) -> String {
 }
 
 fn method() -> String {
-    let figures: Vec<_> = FIGURES.iter().map(|f| format!("{}: {}", f.name, f.help)).collect();
+    let figures: Vec<_> = Figure::ALL.iter().map(|f| format!("{}: {}", f.heading(), f.help())).collect();
     list(&figures) + &list(&environment::METHOD)
 }
 
@@ -468,8 +473,8 @@ mod tests {
         for text in ["LOST", "4.000% of 125 entries", "PREEMPTION_TIMER", "CPUID", "timer exits: spurious", "50.0us"] {
             assert!(html.contains(text), "{text}");
         }
-        for figure in FIGURES {
-            assert!(html.contains(figure.name), "{}", figure.name);
+        for figure in Figure::ALL {
+            assert!(html.contains(figure.name()), "{}", figure.name());
         }
         assert!(!html.contains("EMULATED"));
     }

@@ -3,12 +3,12 @@
 use serde_json::{Map, Value, json};
 use tracer_common::{
     Isa,
-    rules::{CONTROLS, TimerCause},
+    rules::{Control, TimerCause},
 };
 
 use super::{Dimension, Report, Row, View};
 use crate::model::{
-    figures::{FIGURES, STATS, Unit},
+    figures::{Figure, Stat},
     histogram::Histogram,
     measurement::{Latency, PinSource},
 };
@@ -30,7 +30,7 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
     };
     let shadow_known = sources.iter().any(|s| *s != PinSource::None);
     let lanes = |counts: &[u64; 6]| -> Map<_, _> {
-        CONTROLS.iter().zip(counts).map(|((name, _), n)| ((*name).to_owned(), json!(n))).collect()
+        Control::ALL.iter().zip(counts).map(|(control, n)| (control.name().to_owned(), json!(n))).collect()
     };
     let sites: Map<_, _> = report.sites().map(|(site, n)| (site.name(), json!(n))).collect();
     let sites = (!sites.is_empty()).then_some(sites);
@@ -121,9 +121,9 @@ fn series(report: &Report, row: &Row, by: &[Dimension]) -> Value {
         }
     }
     out.insert("entries".into(), json!(row.series.entries()));
-    for figure in FIGURES {
-        let shown = figure.unit != Unit::Ns || report.latency() != Latency::Disturbed;
-        out.insert(figure.name.into(), if shown { distribution((figure.of)(&row.series)) } else { Value::Null });
+    for figure in Figure::ALL {
+        let shown = !figure.is_time() || report.latency() != Latency::Disturbed;
+        out.insert(figure.name().into(), if shown { distribution(&row.series[figure]) } else { Value::Null });
     }
     Value::Object(out)
 }
@@ -134,11 +134,11 @@ fn distribution(histogram: &Histogram) -> Value {
         return Value::Null;
     }
     let mut out = Map::from_iter([("count".to_owned(), json!(histogram.count()))]);
-    for stat in STATS {
-        let value = (stat.of)(histogram);
+    for stat in Stat::ALL {
+        let value = stat.of(histogram);
         // Bounds of buckets are whole numbers; only the mean is not.
-        let value = if stat.name == "mean" { json!(value) } else { json!(value.map(|v| v as u64)) };
-        out.insert(stat.name.into(), value);
+        let value = if stat == Stat::Mean { json!(value) } else { json!(value.map(|v| v as u64)) };
+        out.insert(stat.name().into(), value);
     }
     Value::Object(out)
 }
@@ -174,7 +174,7 @@ mod tests {
     fn what_is_not_known_is_null() {
         let mut report = report();
         for series in report.whole.series.values_mut() {
-            series.pin_writes = Histogram::default();
+            series[Figure::PinWrites] = Histogram::default();
         }
         report.sources[0].header.pin_writes_source = PinSource::None;
         let json = render(&report, &view(), None);

@@ -16,7 +16,7 @@ use crate::{
     kernel::vmwrite_sites::Site,
     model::{
         exit_reasons,
-        figures::Column,
+        figures::{Column, Figure},
         histogram::Histogram,
         interval::{Interval, Key, Series, Vm},
         measurement::{Aggregation, Latency},
@@ -250,13 +250,13 @@ impl Report {
 
     /// All pin-control writes; none where no entry's are known.
     pub fn pin_writes(&self) -> Option<u64> {
-        let known = self.whole.series.values().filter(|s| s.pin_writes.count() > 0);
-        known.map(|s| s.pin_writes.sum()).reduce(|a, b| a + b)
+        let known = self.whole.series.values().filter(|s| s[Figure::PinWrites].count() > 0);
+        known.map(|s| s[Figure::PinWrites].sum()).reduce(|a, b| a + b)
     }
 
     /// Entries whose pin writes are not known.
     pub fn entries_without_pin_writes(&self) -> u64 {
-        self.whole.series.values().map(|s| s.entries().saturating_sub(s.pin_writes.count())).sum()
+        self.whole.series.values().map(|s| s.entries().saturating_sub(s[Figure::PinWrites].count())).sum()
     }
 
     /// Preemption-timer exits of a cause; none where there is no VMX.
@@ -271,7 +271,7 @@ impl Report {
     pub fn spurious_after(&self) -> Option<(u64, u64)> {
         let mut all = Histogram::default();
         let spurious = self.whole.series.iter().filter(|(k, _)| k.cause == Some(TimerCause::Spurious));
-        spurious.for_each(|(_, s)| all.merge(&s.entry_to_exit));
+        spurious.for_each(|(_, s)| all.merge(&s[Figure::EntryToExit]));
         Some((all.min()?, all.quantile(0.5)?))
     }
 

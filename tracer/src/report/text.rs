@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use tracer_common::rules::{CONTROLS, TimerCause};
+use tracer_common::rules::{Control, TimerCause};
 
 use super::{Dimension, Report, Row, View};
 use crate::{
     model::{
-        figures::{FIGURES, Figure, STATS, Stat, Unit, human},
+        figures::{Figure, Stat, Unit, human},
         interval::TracedTimerExits,
         measurement::{Latency, PinSource},
     },
@@ -44,21 +44,21 @@ pub fn render(report: &Report, view: &View) -> String {
         Latency::Disturbed => {
             out += "\nlatencies are not shown: hooks on VMCS writes ran between kvm_entry and the VM entry. Record again without\n\
                 --exact-writes and --verify-writes for them, or with --with-latency to see them all the same\n\n";
-            return out + &table(view, &rows, &FIGURES[0], &[], report.whole.length_ns);
+            return out + &table(view, &rows, Figure::EntryToExit, &[], report.whole.length_ns);
         }
         Latency::DisturbedButAsked => {
             out += "\nDISTURBED: hooks on VMCS writes ran between kvm_entry and the VM entry; latencies of dirty entries contain them\n";
         }
         Latency::Clean => {}
     }
-    let stats: Vec<_> = STATS.into_iter().filter(|s| s.name != "mean").collect();
-    for figure in FIGURES.iter().filter(|f| f.unit == Unit::Ns) {
-        if rows.iter().all(|row| (figure.of)(&row.series).count() == 0) {
-            let why = if figure.name == "transition_ns" { WHY_NO_TRANSITION } else { "no value is known" };
-            let _ = write!(out, "\n{}  n/a: {why}\n", figure.name);
+    let stats: Vec<_> = Stat::ALL.into_iter().filter(|s| *s != Stat::Mean).collect();
+    for figure in Figure::ALL.into_iter().filter(|f| f.is_time()) {
+        if rows.iter().all(|row| row.series[figure].count() == 0) {
+            let why = if figure == Figure::Transition { WHY_NO_TRANSITION } else { "no value is known" };
+            let _ = write!(out, "\n{}  n/a: {why}\n", figure.heading());
             continue;
         }
-        let _ = write!(out, "\n{} ({})\n", figure.name, figure.help);
+        let _ = write!(out, "\n{}: {}\n", figure.heading(), figure.help());
         out += &table(view, &rows, figure, &stats, report.whole.length_ns);
     }
     out
@@ -172,7 +172,8 @@ fn writes(report: &Report) -> String {
     if let Some(w) = &t.control_writes {
         for (vmcs, counts, entries) in [("vmcs01", &w.vmcs01, w.entries_l1), ("vmcs02", &w.vmcs02, w.entries_l2)] {
             if entries > 0 {
-                let counts: Vec<_> = CONTROLS.iter().zip(counts).map(|((name, _), n)| format!("{name} {n}")).collect();
+                let counts: Vec<_> =
+                    Control::ALL.iter().zip(counts).map(|(control, n)| format!("{} {n}", control.name())).collect();
                 let _ = write!(out, "\n  {vmcs}    {} (tracepoint, {entries} entries)", counts.join(", "));
             }
         }
@@ -202,18 +203,18 @@ fn writes(report: &Report) -> String {
     out
 }
 
-fn table(view: &View, rows: &[Row], figure: &Figure, stats: &[Stat], length_ns: u64) -> String {
+fn table(view: &View, rows: &[Row], figure: Figure, stats: &[Stat], length_ns: u64) -> String {
     let heading = |d: &Dimension| if *d == Dimension::Reason { "EXIT REASON".into() } else { d.name().to_uppercase() };
     let mut head: Vec<String> = view.by.iter().map(heading).collect();
     let texts = head.len();
-    head.extend([figure.counted, "/S"].map(str::to_owned));
-    head.extend(stats.iter().map(|s| s.title.to_owned()));
+    head.extend([if figure.counts_exits() { "EXITS" } else { "ENTRIES" }, "/S"].map(str::to_owned));
+    head.extend(stats.iter().map(|s| s.title().to_owned()));
     // Writes belong to entries; the host's handling of an exit has none of its own.
-    let of_entries = figure.counted == "ENTRIES";
+    let of_entries = !figure.counts_exits();
     head.extend(of_entries.then(|| "PIN/ENTRY".to_owned()));
     let mut cells = vec![head];
     for row in rows {
-        let histogram = (figure.of)(&row.series);
+        let histogram = &row.series[figure];
         if histogram.count() == 0 {
             continue;
         }
@@ -221,8 +222,8 @@ fn table(view: &View, rows: &[Row], figure: &Figure, stats: &[Stat], length_ns: 
         let mut line = row.group.clone();
         line.push(histogram.count().to_string());
         line.push(human(rate, Unit::PerSecond));
-        line.extend(stats.iter().map(|s| human((s.of)(histogram), figure.unit)));
-        line.extend(of_entries.then(|| human(row.series.pin_writes.mean(), Unit::Count)));
+        line.extend(stats.iter().map(|s| human(s.of(histogram), figure.unit())));
+        line.extend(of_entries.then(|| human(row.series[Figure::PinWrites].mean(), Unit::Count)));
         cells.push(line);
     }
     align(&cells, texts)

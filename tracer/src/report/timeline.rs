@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{histogram::Histogram, interval::Interval};
+use crate::model::{figures::Figure, histogram::Histogram, interval::Interval};
 
 /// Points kept, about as many as a picture can show.
 const MOST: usize = 512;
@@ -71,9 +71,9 @@ impl Timeline {
             ..Point::default()
         };
         for series in interval.series.values() {
-            point.entry_to_exit.merge(&series.entry_to_exit);
-            point.pin_writes += series.pin_writes.sum();
-            point.with_pin_writes += series.pin_writes.count();
+            point.entry_to_exit.merge(&series[Figure::EntryToExit]);
+            point.pin_writes += series[Figure::PinWrites].sum();
+            point.with_pin_writes += series[Figure::PinWrites].count();
         }
         match self.points.last_mut() {
             Some(last) if last.source == source && self.last < self.each => {

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use tracer_common::{Event, Isa, rules::TimerCause};
 
-use crate::model::exit_reasons;
+use crate::model::{exit_reasons, figures::Figure};
 
 /// Conditions of which one must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,14 +28,6 @@ enum Condition {
     Cause(TimerCause),
     Dirty(bool),
     L2(bool),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Figure {
-    EntryToExit,
-    ExitToEntry,
-    PinWrites,
-    Transition,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,14 +62,7 @@ impl Condition {
         let round = event.outline();
         Some(match self {
             Self::Figure(figure, side, limit) => {
-                let value = match figure {
-                    Figure::EntryToExit => event.entry_to_exit_ns(),
-                    Figure::ExitToEntry => {
-                        (event.exit_to_entry_ns != Event::UNKNOWN_NS).then_some(event.exit_to_entry_ns)?
-                    }
-                    Figure::PinWrites => round.known_pin_writes()?.into(),
-                    Figure::Transition => event.known_transition_ns()?,
-                };
+                let value = figure.of_event(event)?;
                 match side {
                     Side::Above => value > limit,
                     Side::Below => value < limit,
@@ -118,13 +103,7 @@ fn condition(text: &str) -> Result<Condition, String> {
         "<" => Some(Side::Below),
         _ => None,
     };
-    let figure = match name {
-        "entry_to_exit_ns" => Some(Figure::EntryToExit),
-        "exit_to_entry_ns" => Some(Figure::ExitToEntry),
-        "pin_writes" => Some(Figure::PinWrites),
-        "transition_ns" => Some(Figure::Transition),
-        _ => None,
-    };
+    let figure = Figure::parse(name);
     match (figure, side, name) {
         (Some(Figure::PinWrites), Some(side), _) => {
             let limit = value.parse().map_err(|_| format!("'{value}' is no number of pin writes"))?;

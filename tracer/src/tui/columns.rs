@@ -13,7 +13,7 @@ use super::{
     tally::Tally,
 };
 use crate::model::{
-    figures::{FIGURES, Figure, STATS, Stat, Unit, human},
+    figures::{Figure, Stat, Unit, human},
     interval::{EntryKind, Series},
 };
 
@@ -115,8 +115,8 @@ impl Sum {
     /// The values of all columns.
     pub fn values(&self) -> Values {
         COLUMNS.map(|column| match column.of {
-            Provenance::Stat(figure, stat) => (stat.of)((figure.of)(&self.series)),
-            Provenance::Sum(of) => of(self),
+            Derivation::Stat(figure, stat) => stat.of(&self.series[figure]),
+            Derivation::Sum(of) => of(self),
         })
     }
 }
@@ -141,7 +141,7 @@ pub enum Kind {
 
 /// Where a column's values come from.
 #[derive(Clone, Copy, Debug)]
-pub enum Provenance {
+pub enum Derivation {
     /// a statistic of a figure
     Stat(Figure, Stat),
     /// more than one series
@@ -164,32 +164,23 @@ pub struct Column {
     /// what its values are
     pub kind: Kind,
     /// where they come from
-    pub of: Provenance,
+    pub of: Derivation,
 }
 
-const fn stat(figure: usize, stat: usize, rank: u8) -> Column {
-    let kind = match FIGURES[figure].unit {
-        Unit::Ns => Kind::Time,
-        _ => Kind::Mean,
+const fn stat(figure: Figure, stat: Stat, rank: u8) -> Column {
+    let kind = if figure.is_time() { Kind::Time } else { Kind::Mean };
+    // Pin writes stand alone: their column has a title of its own.
+    let (group, short_group) = match figure {
+        Figure::PinWrites => ("", ""),
+        figure => (figure.title(), figure.short_title()),
     };
-    let (group, short_group) =
-        [("entry_to_exit", ">exit"), ("exit_to_entry", ">entry"), ("", ""), (TRANSITION, "trans")][figure];
-    let of = Provenance::Stat(FIGURES[figure], STATS[stat]);
-    Column { group, short_group, title: STATS[stat].title, width: 7, rank, kind, of }
+    Column { group, short_group, title: stat.title(), width: 7, rank, kind, of: Derivation::Stat(figure, stat) }
 }
 
 const fn timer(title: &'static str, rank: u8, of: fn(&Sum) -> Option<f64>) -> Column {
     let (group, short_group) = ("timer exits", "timer");
-    Column { group, short_group, title, width: 6, rank, kind: Kind::Count, of: Provenance::Sum(of) }
+    Column { group, short_group, title, width: 6, rank, kind: Kind::Count, of: Derivation::Sum(of) }
 }
-
-/// Group of the columns of transition_ns.
-pub const TRANSITION: &str = "transition";
-
-const P50: usize = 1;
-const P99: usize = 3;
-const MAX: usize = 5;
-const MEAN: usize = 6;
 
 /// All columns, in the order they are shown; the first is what rows are sorted by at first.
 pub const COLUMNS: [Column; 14] = [
@@ -200,15 +191,15 @@ pub const COLUMNS: [Column; 14] = [
         width: 9,
         rank: 0,
         kind: Kind::Rate,
-        of: Provenance::Sum(|s| (s.seconds > 0.0).then(|| s.series.entries() as f64 / s.seconds)),
+        of: Derivation::Sum(|s| (s.seconds > 0.0).then(|| s.series.entries() as f64 / s.seconds)),
     },
-    stat(0, P50, 1),
-    stat(0, P99, 2),
-    stat(0, MAX, 8),
-    stat(1, P50, 6),
-    stat(1, P99, 7),
-    stat(1, MAX, 9),
-    Column { title: "PIN/E", width: 6, ..stat(2, MEAN, 3) },
+    stat(Figure::EntryToExit, Stat::P50, 1),
+    stat(Figure::EntryToExit, Stat::P99, 2),
+    stat(Figure::EntryToExit, Stat::Max, 8),
+    stat(Figure::ExitToEntry, Stat::P50, 6),
+    stat(Figure::ExitToEntry, Stat::P99, 7),
+    stat(Figure::ExitToEntry, Stat::Max, 9),
+    Column { title: "PIN/E", width: 6, ..stat(Figure::PinWrites, Stat::Mean, 3) },
     Column {
         group: "",
         short_group: "",
@@ -216,14 +207,14 @@ pub const COLUMNS: [Column; 14] = [
         width: 6,
         rank: 4,
         kind: Kind::Percent,
-        of: Provenance::Sum(|s| (s.known > 0).then(|| 100.0 * s.dirty as f64 / s.known as f64)),
+        of: Derivation::Sum(|s| (s.known > 0).then(|| 100.0 * s.dirty as f64 / s.known as f64)),
     },
     timer("DUE", 11, |s| s.timer_exits(TimerCause::Deadline)),
     timer("IMMED", 12, |s| s.timer_exits(TimerCause::Immediate)),
     timer("SPUR", 5, |s| s.timer_exits(TimerCause::Spurious)),
     // Last to be given room: without the companion patch's stopwatch there are few values.
-    stat(3, P50, 13),
-    stat(3, P99, 14),
+    stat(Figure::Transition, Stat::P50, 13),
+    stat(Figure::Transition, Stat::P99, 14),
 ];
 
 /// Rank of the sparkline among the columns.

@@ -10,6 +10,7 @@ use super::{
     rows::{Matcher, Node, reason_name},
 };
 use crate::model::{
+    figures::Figure,
     histogram::Histogram,
     interval::{EntryKind, Series},
 };
@@ -97,9 +98,9 @@ impl Detail {
                     EntryKind::Dirty => &mut detail.dirty,
                     EntryKind::Unknown => &mut detail.unknown,
                 };
-                of_kind.merge(&series.entry_to_exit);
+                of_kind.merge(&series[Figure::EntryToExit]);
                 if let Some(at) = [EntryKind::Clean, EntryKind::Dirty].iter().position(|kind| *kind == key.entry) {
-                    detail.transition[at].merge(&series.transition);
+                    detail.transition[at].merge(&series[Figure::Transition]);
                 }
                 reasons.entry((key.isa, key.reason)).or_default().merge(series);
             }
@@ -117,7 +118,7 @@ fn spurious(node: Node, latest: &[Arc<Slice>], matcher: &Matcher) -> Vec<Spuriou
     for slice in latest.iter().rev() {
         for (key, _) in node.keys(slice).filter(|(k, _)| k.cause == Some(TimerCause::Spurious) && matcher.passes(k)) {
             let Some(series) = slice.interval.series.get(key) else { continue };
-            found.extend(series.entry_to_exit.buckets().map(|(low, width, count)| Spurious {
+            found.extend(series[Figure::EntryToExit].buckets().map(|(low, width, count)| Spurious {
                 ago_s: ago_ns as f64 / 1e9,
                 vm: key.vm,
                 vcpu: key.vcpu,

@@ -1,6 +1,6 @@
 //! Adds up many histograms at once: a window's rows are sums of tens of thousands, too many for merging one by one.
 
-use crate::model::{histogram::Histogram, interval::Series};
+use crate::model::{figures::Figure, histogram::Histogram, interval::Series};
 
 /// Buckets of one width: HDR's at three significant digits.
 const OF_A_WIDTH: usize = 2048;
@@ -43,29 +43,20 @@ impl Sums {
 /// A sum of series, to be used again for the next one.
 #[derive(Debug, Default)]
 pub struct Tally {
-    entry_to_exit: Sums,
-    exit_to_entry: Sums,
-    pin_writes: Sums,
-    transition: Sums,
+    sums: [Sums; Figure::ALL.len()],
 }
 
 impl Tally {
     /// Adds a series.
     pub fn add(&mut self, series: &Series) {
-        self.entry_to_exit.add(&series.entry_to_exit);
-        self.exit_to_entry.add(&series.exit_to_entry);
-        self.pin_writes.add(&series.pin_writes);
-        self.transition.add(&series.transition);
+        for (sums, figure) in self.sums.iter_mut().zip(Figure::ALL) {
+            sums.add(&series[figure]);
+        }
     }
 
     /// The sum; begins anew.
     pub fn take(&mut self) -> Series {
-        Series {
-            entry_to_exit: self.entry_to_exit.take(),
-            exit_to_entry: self.exit_to_entry.take(),
-            pin_writes: self.pin_writes.take(),
-            transition: self.transition.take(),
-        }
+        Series::from_fn(|figure| self.sums[figure as usize].take())
     }
 }
 
@@ -80,9 +71,9 @@ mod tests {
             let mut merged = Series::default();
             for n in 0..50u64 {
                 let mut series = Series::default();
-                (0..60).for_each(|i| series.entry_to_exit.record((n * 977 + seed) << i >> (i % 7)));
-                series.exit_to_entry.record_n(u64::MAX - n, n);
-                series.pin_writes.record(n % 3);
+                (0..60).for_each(|i| series[Figure::EntryToExit].record((n * 977 + seed) << i >> (i % 7)));
+                series[Figure::ExitToEntry].record_n(u64::MAX - n, n);
+                series[Figure::PinWrites].record(n % 3);
                 merged.merge(&series);
                 tally.add(&series);
             }

@@ -2,7 +2,7 @@
 
 use super::pen::Pen;
 use crate::{
-    model::figures::FIGURES,
+    model::figures::Figure,
     tui::{
         App,
         keys::{Binding, KEYS, label},
@@ -47,7 +47,7 @@ fn lines(ascii: bool) -> Vec<(String, &'static str)> {
         title(""),
         title("Figures"),
     ]);
-    lines.extend(FIGURES.iter().map(|f| (f.name.to_owned(), f.help)));
+    lines.extend(Figure::ALL.iter().map(|f| (f.heading(), f.help())));
     lines.extend(FIGURES_HELP.iter().map(|(name, help)| ((*name).to_owned(), *help)));
     lines
 }

@@ -2,7 +2,7 @@
 
 use super::{chart, pen::Pen};
 use crate::{
-    model::{figures::FIGURES, histogram::Histogram},
+    model::{figures::Figure, histogram::Histogram},
     tui::{
         App,
         columns::{COLUMNS, Units, short},
@@ -26,7 +26,7 @@ fn time(ns: Option<u64>, units: Units) -> String {
 pub fn histogram(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     let (width, height) = (pen.width(), pen.height());
-    let x = title(pen, FIGURES[0].name);
+    let x = title(pen, Figure::EntryToExit.title());
     let plain = if detail.clean.count() > 0 || detail.dirty.count() > 0 { &detail.clean } else { &detail.unknown };
     let name = if std::ptr::eq(plain, &detail.clean) { "clean" } else { "all" };
     let x = pen.put(x + 2, 0, p.glyph("█", "#"), p.clean());
@@ -117,10 +117,10 @@ pub fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     title(pen, "percentiles");
     let of: [(&str, &Histogram); 6] = [
-        ("entry>exit", &detail.sum.series.entry_to_exit),
+        (Figure::EntryToExit.title(), &detail.sum.series[Figure::EntryToExit]),
         ("clean", &detail.clean),
         ("dirty", &detail.dirty),
-        ("exit>entry", &detail.sum.series.exit_to_entry),
+        (Figure::ExitToEntry.title(), &detail.sum.series[Figure::ExitToEntry]),
         // Of transition_ns.
         ("t:clean", &detail.transition[0]),
         ("t:dirty", &detail.transition[1]),
@@ -132,7 +132,7 @@ pub fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
         at => 22 + 8 * at as u16,
     };
     // Without the stopwatch few rows have a transition, and it has no columns then.
-    let known = if detail.sum.series.transition.count() > 0 { of.len() } else { 4 };
+    let known = if detail.sum.series[Figure::Transition].count() > 0 { of.len() } else { 4 };
     let fits = of.iter().enumerate().take(known).filter(|(at, _)| right(*at) <= pen.width()).count();
     for (at, (name, _)) in of.iter().enumerate().take(fits) {
         pen.put_right(right(at), 0, name, p.quiet());
@@ -153,7 +153,7 @@ pub fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
 /// How many entries had how many pin writes.
 pub fn pin_writes(pen: &mut Pen, _: &App, detail: &Detail) {
     let p = pen.palette;
-    let histogram = &detail.sum.series.pin_writes;
+    let histogram = &detail.sum.series[Figure::PinWrites];
     let x = title(pen, "pin writes per entry");
     let lines = usize::from(pen.height().saturating_sub(1));
     if histogram.count() == 0 {
@@ -188,8 +188,8 @@ pub fn reasons(pen: &mut Pen, app: &App, detail: &Detail) {
         let share = reason.series.entries() as f64 / whole;
         pen.put_cut(1, y, &reason.name, name.saturating_sub(1), p.plain());
         pen.put_right(name + 8, y, &format!("{:.1}%", share * 100.0), p.plain());
-        pen.put_right(name + 17, y, &time(reason.series.entry_to_exit.quantile(0.5), app.units), p.plain());
-        pen.put_right(name + 26, y, &time(reason.series.exit_to_entry.quantile(0.5), app.units), p.plain());
+        pen.put_right(name + 17, y, &time(reason.series[Figure::EntryToExit].quantile(0.5), app.units), p.plain());
+        pen.put_right(name + 26, y, &time(reason.series[Figure::ExitToEntry].quantile(0.5), app.units), p.plain());
         if width > name + 34 {
             chart::share(pen, name + 28, y, width - name - 28, share, p.clean());
         }

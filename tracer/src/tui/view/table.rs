@@ -3,11 +3,14 @@
 use ratatui::layout::Rect;
 
 use super::{chart, pen::Pen};
-use crate::tui::{
-    App,
-    app::{Places, SPARK},
-    columns::{COLUMNS, Column, SPARK_RANK, TRANSITION, change_text},
-    rows::Row,
+use crate::{
+    model::figures::Figure,
+    tui::{
+        App,
+        app::{Places, SPARK},
+        columns::{COLUMNS, Column, Derivation, SPARK_RANK, change_text},
+        rows::Row,
+    },
 };
 
 /// Least and greatest width of the first column.
@@ -25,7 +28,8 @@ struct Layout {
 impl Layout {
     /// Columns by rank until the first that finds no room. With the stopwatch, transitions come right after the first latencies.
     fn of(width: u16, stopwatch: bool) -> Self {
-        let rank = |c: &Column| if stopwatch && c.group == TRANSITION { 2 } else { c.rank };
+        let rank =
+            |c: &Column| if stopwatch && matches!(c.of, Derivation::Stat(Figure::Transition, _)) { 2 } else { c.rank };
         let mut ranked: Vec<(u8, Option<usize>)> =
             COLUMNS.iter().enumerate().map(|(i, c)| (rank(c), Some(i))).collect();
         ranked.push((SPARK_RANK, None));
