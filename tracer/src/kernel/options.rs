@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use tracer_common::{
     Config, Record, Slot, StampedRecord,
-    config::{ABSENT, FILTER_TGIDS, FILTER_VCPUS},
+    config::{ABSENT, FILTER_TGIDS, FILTER_VCPUS, MAX_SITES},
     rules::tsc_to_ns_factor,
 };
 
@@ -11,7 +11,7 @@ use crate::{
     kernel::{
         layout::{Cast, ExitArguments},
         ring::Shape,
-        vmwrite_sites::{MAX_SITES, Site},
+        vmwrite_sites::Site,
     },
     model::measurement::{Aggregation, Stopwatch},
 };
