@@ -16,7 +16,7 @@ use tracer_common::{
     state::{MAX_STATES, Owner, Phase, VcpuState, set_of},
 };
 use vmentry::{
-    kernel::{layout::ExitArguments, tracer::Options},
+    kernel::{layout::ExitArguments, options::Options},
     model::{
         figures::Figure,
         measurement::{Aggregation, Stopwatch},
@@ -517,9 +517,9 @@ fn series_counted_in_the_kernel_lose_no_entry_when_vcpus_evict_each_other() {
     let crowd = bed.crowd(CROWD);
     let exits = run_a_crowd(&mut bed, &crowd);
     let mut entries = 0;
-    bed.tracer.tallies().unwrap().take(|growth| {
-        let vcpu = growth.whose.vcpu as usize;
-        assert!(vcpu < CROWD && growth.whose.kvm == crowd.at(vcpu), "{:?}", growth.whose);
+    bed.tracer.in_kernel_series().unwrap().take(|growth| {
+        let vcpu = growth.owner.vcpu as usize;
+        assert!(vcpu < CROWD && growth.owner.kvm == crowd.at(vcpu), "{:?}", growth.owner);
         entries += growth.series.entries();
     });
     let c = bed.counters();
@@ -608,7 +608,10 @@ fn after_a_stray_hook_each_vcpu_counts_in_its_own_series_only() {
         let mut bed = bed_after(stray, is_open, Aggregation::InKernel);
         run_round(&mut bed, 0, 10);
         let mut entries = [0; 2];
-        bed.tracer.tallies().unwrap().take(|growth| entries[growth.whose.vcpu as usize] += growth.series.entries());
+        bed.tracer
+            .in_kernel_series()
+            .unwrap()
+            .take(|growth| entries[growth.owner.vcpu as usize] += growth.series.entries());
         let c = bed.counters();
         assert_eq!((entries[0] + entries[1], entries[1]), (c.rounds - c.dropped, 3));
     }
@@ -626,9 +629,9 @@ fn series_counted_in_the_kernel_equal_those_from_records() {
     }
     assert_eq!((bed.events().len(), bed.counters().rounds, bed.counters().dropped), (0, 97, 0));
     let mut seen = Vec::new();
-    bed.tracer.tallies().unwrap().take(|growth| seen.push(growth));
+    bed.tracer.in_kernel_series().unwrap().take(|growth| seen.push(growth));
     let of = |vcpu, reason| {
-        let series = seen.iter().filter(|g| g.whose.vcpu == vcpu && g.outline.reason() == Some(reason));
+        let series = seen.iter().filter(|g| g.owner.vcpu == vcpu && g.outline.reason() == Some(reason));
         series.fold((0, 0, 0), |sum, g| {
             (
                 sum.0 + g.series.entries(),
@@ -640,12 +643,12 @@ fn series_counted_in_the_kernel_equal_those_from_records() {
     // 0, 14, .. 84 and 7, 21, .. 91 end in timer exits; the last round of each vCPU has no entry after it.
     assert_eq!((of(0, 52), of(0, 10)), ((7, 7, 1), (42, 41, 0)));
     assert_eq!((of(1, 52), of(1, 10)), ((7, 7, 0), (41, 40, 0)));
-    assert!(seen.iter().all(|g| g.whose.tgid == std::process::id() && g.whose.kvm == bed.address + KVM_AT as u64));
+    assert!(seen.iter().all(|g| g.owner.tgid == std::process::id() && g.owner.kvm == bed.address + KVM_AT as u64));
     bed.entry(0, HERE, false);
     bed.exit(0, HERE, VMX, 10);
     let mut grown = Vec::new();
     bed.tracer
-        .tallies()
+        .in_kernel_series()
         .unwrap()
         .take(|g| grown.push((g.outline.reason(), g.series.entries(), g.series[Figure::ExitToEntry].count())));
     assert_eq!(grown, [(Some(10), 1, 1)], "only entries since the last read");
@@ -662,7 +665,7 @@ fn entries_whose_series_finds_no_place_are_counted_as_dropped() {
         bed.exit(0, HERE, VMX, 1000 + reason);
     }
     let (mut series, mut entries) = (0, 0);
-    bed.tracer.tallies().unwrap().take(|growth| {
+    bed.tracer.in_kernel_series().unwrap().take(|growth| {
         series += 1;
         entries += growth.series.entries();
     });

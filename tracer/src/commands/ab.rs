@@ -27,13 +27,14 @@ use crate::{
     host::{
         clock::TscMeter,
         policy::{self, Restore},
+        roots::Roots,
         stopwatch,
     },
-    kernel::{
-        kvm_module::Watch,
-        tracer::{Options, Tracer},
+    kernel::{kvm_module::Watch, options::Options, tracer::Tracer},
+    model::{
+        interval::{Interval, Totals},
+        policy::Policy,
     },
-    model::interval::{Interval, Totals},
     output,
     recording::{End, Experiment, Header, Label, Writer},
     say,
@@ -117,7 +118,7 @@ struct Commands {
 impl Switch {
     /// Switches to a setting for the first time.
     fn new(args: &AbArgs, to: &str) -> Result<Self> {
-        let Some(first) = args.arm.first() else { return Ok(Self::Policy(Restore::after(to)?)) };
+        let Some(first) = args.arm.first() else { return Ok(Self::Policy(Restore::after(named_policy(to)?)?)) };
         let restore = args.restore.clone().unwrap_or_else(|| first.command.clone());
         let switch = Self::Commands(Commands { restore, done: false });
         switch.to(to)?;
@@ -126,7 +127,7 @@ impl Switch {
 
     fn to(&self, to: &str) -> Result<()> {
         match self {
-            Self::Policy(restore) => restore.switch(to),
+            Self::Policy(restore) => restore.switch(named_policy(to)?),
             Self::Commands(_) => {
                 shell(to).context("--arm: nothing can be compared under a setting that cannot be made")
             }
@@ -136,7 +137,7 @@ impl Switch {
     /// Whether the setting is still the one that was switched to; a command cannot be asked.
     fn is(&self, setting: &str) -> bool {
         match self {
-            Self::Policy(_) => policy::now().is_none_or(|now| now.trim() == setting),
+            Self::Policy(_) => policy::now(&Roots::default()).is_none_or(|now| now.name() == setting),
             Self::Commands(_) => true,
         }
     }
@@ -147,6 +148,11 @@ impl Switch {
             Self::Commands(mut commands) => commands.restore(),
         }
     }
+}
+
+/// The policy of a setting's name.
+fn named_policy(name: &str) -> Result<Policy> {
+    Policy::parse(name).with_context(|| format!("--policies {name}: is neither soft nor hard"))
 }
 
 impl Commands {

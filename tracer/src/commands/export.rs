@@ -30,10 +30,11 @@ use crate::{
         state::VmLabel,
         textfile::Textfile,
     },
-    host::policy,
+    host::{policy, roots::Roots},
     kernel::{
         kvm_module::{Change, Watch},
-        tracer::{Options, Tracer},
+        options::Options,
+        tracer::Tracer,
     },
     model::{interval::Interval, measurement::Aggregation, policy::Policy},
     output,
@@ -134,12 +135,7 @@ async fn trace(args: &ExportArgs, listener: Option<TcpListener>, endings: &mut E
 
 /// The policy, which the companion patch lets others switch at any time.
 fn policy_now(at_first: Policy) -> Policy {
-    match policy::now().as_deref().map(str::trim) {
-        Some("soft") => Policy::Soft,
-        Some("hard") => Policy::Hard,
-        Some(_) => Policy::Unknown,
-        None => at_first,
-    }
+    policy::now(&Roots::default()).unwrap_or(at_first)
 }
 
 async fn replay(

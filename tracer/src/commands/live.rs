@@ -25,10 +25,7 @@ use crate::{
         policy::Restore,
         stopwatch,
     },
-    kernel::{
-        layout::Layout,
-        tracer::{Options, Tracer},
-    },
+    kernel::{layout::Layout, options::Options, tracer::Tracer},
     model::{
         accounting::Accounting,
         figures::{Column, Unit, human},
@@ -241,8 +238,8 @@ impl Stage {
 
     fn switch(&mut self, policy: Policy) -> Result<()> {
         match &self.policy {
-            Some(restore) => restore.switch(policy.name())?,
-            None => self.policy = Some(Restore::after(policy.name())?),
+            Some(restore) => restore.switch(policy)?,
+            None => self.policy = Some(Restore::after(policy)?),
         }
         self.app.set_policy(policy);
         Ok(())

@@ -20,10 +20,11 @@ use crate::{
             ensure_exact, header, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module,
         },
     },
-    host::{clock::TscMeter, machine::Host, policy, stopwatch},
+    host::{clock::TscMeter, machine::Host, policy, roots::Roots, stopwatch},
     kernel::{
         kvm_module::{self, Change, Watch},
-        tracer::{Options, Tracer},
+        options::Options,
+        tracer::Tracer,
         vmwrite_sites::{self, Site},
     },
     model::{
@@ -111,7 +112,7 @@ fn sites(host: &Host) -> Result<Vec<Site>> {
         bail!("--verify-writes: only VMX has pin controls, and kvm_intel is not loaded");
     }
     let build_id = host.build_ids.get("kvm_intel").map(String::as_str);
-    let module = kvm_module::read_loaded(Path::new("/lib/modules"), &host.kernel, "kvm_intel", build_id)
+    let module = kvm_module::read_loaded(&Roots::default().lib_modules, &host.kernel, "kvm_intel", build_id)
         .context("--verify-writes: find the module's code")?;
     let sites = vmwrite_sites::find(&module, vmwrite_sites::PIN_CONTROLS).context("--verify-writes")?;
     if sites.is_empty() {
@@ -131,7 +132,7 @@ async fn attached(
     let mut endings = Endings::new()?;
     let (events, tap) = events.unzip();
     let mut collection = Collection::start_tapped(tracer, Some(args.interval), tap)?;
-    let before = policy::now();
+    let before = policy::now(&Roots::default());
 
     let mut progress = Progress::new(args.command.is_empty());
     // Everything that can fail from here on must first let the collector detach.
@@ -171,7 +172,12 @@ async fn attached(
     progress.summary(args, reason, &accounting);
     let exact = ensure_exact(&accounting, &name.to_string());
     writer
-        .finish(End { reason: reason.into(), accounting, tsc_khz: tsc.khz(), policy_changed: before != policy::now() })
+        .finish(End {
+            reason: reason.into(),
+            accounting,
+            tsc_khz: tsc.khz(),
+            policy_changed: before != policy::now(&Roots::default()),
+        })
         .map_err(saved)?;
     exact?;
     if MODULE_REASONS.contains(&reason) {

@@ -19,7 +19,8 @@ use tracer_common::{
 use vmentry::kernel::{
     btf::Btf,
     layout::{Cast, ExitArguments, Layout},
-    tracer::{Options, Tracer},
+    options::Options,
+    tracer::Tracer,
 };
 
 pub static TESTBED: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/testbed.bpf.o"));
