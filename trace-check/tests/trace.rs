@@ -16,9 +16,9 @@ use vmentry::{
     model::interval::Vm,
     recording::{Header, Reader},
     trace::{
-        sink::{Flight, Plan, Recorder, Summary, Tap},
+        perfetto::{Closing, Seen, Trace, Vms},
+        recorder::{Flight, Plan, Recorder, Summary, Tap},
         trigger::Trigger,
-        writer::{Closing, Seen, Trace, Vms},
     },
 };
 

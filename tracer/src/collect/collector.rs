@@ -21,7 +21,7 @@ use crate::{
         interval::{Interval, Key, Totals, TracedTimerExits, Vm},
         measurement::Aggregation,
     },
-    trace::sink::Tap,
+    trace::recorder::Tap,
 };
 
 /// How often the rings are looked at when their fill level does not wake us before.

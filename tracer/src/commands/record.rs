@@ -37,7 +37,7 @@ use crate::{
     recording::{End, Writer},
     say,
     trace::{
-        sink::{self, Flight, Recorder, Tap},
+        recorder::{self, Flight, Recorder, Tap},
         trigger::Trigger,
     },
 };
@@ -91,7 +91,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
 }
 
 /// Where single events go; none where they are not asked for.
-fn events_plan(args: &RecordArgs) -> Result<Option<sink::Plan>> {
+fn events_plan(args: &RecordArgs) -> Result<Option<recorder::Plan>> {
     if args.events.is_none() && args.flight_recorder.is_none() {
         return Ok(None);
     }
@@ -100,7 +100,7 @@ fn events_plan(args: &RecordArgs) -> Result<Option<sink::Plan>> {
         bail!("--events {0}: the recording is written there: choose another name", path.display());
     }
     let flight = args.flight_recorder.map(|span| Flight { trigger: Trigger(args.trigger.clone()), span });
-    let plan = sink::Plan { path, overwrite: args.overwrite, flight };
+    let plan = recorder::Plan { path, overwrite: args.overwrite, flight };
     plan.check()?;
     Ok(Some(plan))
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::host::Extension;
+use super::guest_host::Extension;
 use super::scenario::Scenario;
 use crate::model::interval::Level;
 

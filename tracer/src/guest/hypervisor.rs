@@ -8,7 +8,7 @@ use kvm_bindings::{CpuId, Msrs, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
 use tracer_common::Isa;
 
-use super::host::Extension;
+use super::guest_host::Extension;
 use super::image;
 use super::machine::Machine;
 use super::memory::Memory;

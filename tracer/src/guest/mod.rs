@@ -3,7 +3,7 @@
 
 pub mod calibration;
 mod expectation;
-mod host;
+mod guest_host;
 mod hypervisor;
 mod image;
 pub mod kick;
@@ -17,7 +17,7 @@ mod vmcs;
 mod watch;
 
 pub use expectation::{Bound, Cause, Expectation};
-pub use host::{Extension, Host as GuestHost};
+pub use guest_host::{Extension, Host as GuestHost};
 pub use outcome::{Outcome, VcpuOutcome};
 pub use run::{MAX_VCPUS, Plan, run};
 pub use scenario::Scenario;

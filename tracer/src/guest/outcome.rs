@@ -83,7 +83,7 @@ pub(super) fn counted(count: u64, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::expectation::expectations;
-    use super::super::host::Extension;
+    use super::super::guest_host::Extension;
     use super::*;
 
     fn outcome(scenario: Scenario, extension: Extension) -> Outcome {

@@ -8,7 +8,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::expectation::expectations;
-use super::host::{Extension, Host};
+use super::guest_host::{Extension, Host};
 use super::hypervisor;
 use super::image::{self, Parameters, Program};
 use super::kick;

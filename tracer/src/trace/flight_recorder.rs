@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::trace::writer::Seen;
+use crate::trace::perfetto::Seen;
 
 /// Events held at most; 104 bytes each, 52 MiB in all.
 pub const CAPACITY: usize = 512 << 10;

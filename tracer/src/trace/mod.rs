@@ -1,7 +1,7 @@
 //! Single events: from the collector into Perfetto traces, or kept until a trigger matches.
 
 pub mod flight_recorder;
+pub mod perfetto;
 mod proto;
-pub mod sink;
+pub mod recorder;
 pub mod trigger;
-pub mod writer;

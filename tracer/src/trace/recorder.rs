@@ -26,8 +26,8 @@ use crate::{
     say,
     trace::{
         flight_recorder::{CAPACITY, Ring},
+        perfetto::{Closing, Seen, Trace, Vms, reason_name},
         trigger::Trigger,
-        writer::{Closing, Seen, Trace, Vms, reason_name},
     },
 };
 
