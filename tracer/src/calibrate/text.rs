@@ -9,12 +9,11 @@ use super::{
     summary::{Distribution, ExitCost, Interval, WriteCost},
 };
 use crate::{
-    compare::text::wrap,
     model::{
         figures::{Unit, human},
         policy::Policy,
     },
-    report::text::align,
+    output::{align, wrap},
 };
 
 /// Renders it for a terminal or a file. No colours.

@@ -96,7 +96,7 @@ fn events_plan(args: &RecordArgs) -> Result<Option<recorder::Plan>> {
         return Ok(None);
     }
     let path = args.events.clone().unwrap_or_else(|| "vmentry.pftrace".into());
-    if output::is_same(&path, &args.output) {
+    if output::is_same_file(&path, &args.output) {
         bail!("--events {0}: the recording is written there: choose another name", path.display());
     }
     let flight = args.flight_recorder.map(|span| Flight { trigger: Trigger(args.trigger.clone()), span });

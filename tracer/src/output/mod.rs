@@ -1,5 +1,10 @@
-//! Writing to files and to standard output.
+//! What every view writes with: files that are created safely, standard output and error, and plain-text layout.
 
 mod files;
+mod layout;
+mod streams;
 
-pub use files::{create, create_new, is_same, print, print_while_read, refuse, say};
+pub(crate) use files::{create, create_new, is_same_file, refuse_existing};
+pub(crate) use layout::{align, wrap};
+pub(crate) use streams::print_while_read;
+pub use streams::{print, say};
