@@ -21,7 +21,7 @@ use crate::{
         interval::{Interval, Key, Totals, TracedTimerExits, Vm},
         measurement::Aggregation,
     },
-    trace::recorder::Tap,
+    trace::event_sink::EventSink,
 };
 
 /// How often the rings are looked at when their fill level does not wake us before.
@@ -103,12 +103,12 @@ struct Collector {
     tallied: u64,
     gathering: Gathering,
     /// where single events go, too
-    events: Option<Tap>,
+    events: Option<EventSink>,
 }
 
 impl Collector {
     /// Takes an attached tracer over; the first interval begins now.
-    fn new(mut tracer: Tracer, events: Option<Tap>) -> Self {
+    fn new(mut tracer: Tracer, events: Option<EventSink>) -> Self {
         let cpus = tracer.rings().iter().map(|r| r.cpu as usize + 1).max().unwrap_or(0);
         Self {
             tracer,
@@ -289,7 +289,7 @@ impl Collection {
     }
 
     /// As [`Collection::start`]; single events go to `events`, too.
-    pub fn start_tapped(mut tracer: Tracer, period: Option<Duration>, events: Option<Tap>) -> Result<Self> {
+    pub fn start_tapped(mut tracer: Tracer, period: Option<Duration>, events: Option<EventSink>) -> Result<Self> {
         tracer.attach()?;
         let collector = Collector::new(tracer, events);
         let (cuts, wanted) = mpsc::channel(1);

@@ -6,5 +6,5 @@ mod streams;
 
 pub(crate) use files::{create, create_new, is_same_file, refuse_existing};
 pub(crate) use layout::{align, wrap};
-pub(crate) use streams::print_while_read;
 pub use streams::{print, say};
+pub(crate) use streams::{print_while_read, say_over_progress};

@@ -1,6 +1,6 @@
 //! Standard output for data and standard error for messages. Either may be closed at any time.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, Result};
 
@@ -13,6 +13,15 @@ macro_rules! say {
 /// Writes a line to standard error. A failure is ignored: a closed terminal is no reason to stop.
 pub fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Writes a line to standard error, on a terminal in place of a progress line that may be there.
+pub(crate) fn say_over_progress(text: &str) {
+    if io::stderr().is_terminal() {
+        say(&format!("\r\x1b[K{text}"));
+    } else {
+        say(text);
+    }
 }
 
 /// Writes to standard output. A closed pipe (`| head`) is no error.
