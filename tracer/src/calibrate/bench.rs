@@ -10,7 +10,7 @@ use super::{
     sample::{self, Samples, WARM_UP},
 };
 use crate::{
-    guest::calibration::{Guest, Program, Task},
+    guest::calibration::{CalibrationGuest, CalibrationProgram, GuestTask},
     host::clock::{monotonic_ns, tsc},
     kernel::tracer::Tracer,
 };
@@ -22,7 +22,7 @@ const SANDWICHES: usize = 64;
 
 /// The machine that measures.
 pub struct Bench<'a> {
-    guest: Guest,
+    guest: CalibrationGuest,
     tracer: Tracer,
     /// the CPU that this thread is pinned to
     pub cpu: u32,
@@ -77,7 +77,7 @@ impl<'a> Bench<'a> {
         stop: &'a AtomicBool,
         progress: &'a dyn Fn(),
     ) -> Result<Self> {
-        Ok(Self { guest: Guest::new()?, tracer, cpu, settings, stop, progress, first: None, last: None })
+        Ok(Self { guest: CalibrationGuest::new()?, tracer, cpu, settings, stop, progress, first: None, last: None })
     }
 
     /// The guest's TSC frequency, as KVM has it, kHz.
@@ -105,14 +105,14 @@ impl<'a> Bench<'a> {
     }
 
     /// Runs `count` iterations, and the warm-up of each run, with the programs attached.
-    pub fn traced(&mut self, program: Program, count: u64, measured: &[u32]) -> Result<Traced> {
+    pub fn traced(&mut self, program: CalibrationProgram, count: u64, measured: &[u32]) -> Result<Traced> {
         self.tracer.attach()?;
         let traced = self.attached(program, count, measured);
         self.tracer.detach()?;
         traced
     }
 
-    fn attached(&mut self, program: Program, count: u64, measured: &[u32]) -> Result<Traced> {
+    fn attached(&mut self, program: CalibrationProgram, count: u64, measured: &[u32]) -> Result<Traced> {
         let mut traced = Traced::default();
         let mut looks = vec![self.look()?];
         let mut runs = Vec::new();
@@ -145,7 +145,7 @@ impl<'a> Bench<'a> {
     }
 
     /// The same without any program.
-    pub fn untraced(&mut self, program: Program, count: u64) -> Result<Untraced> {
+    pub fn untraced(&mut self, program: CalibrationProgram, count: u64) -> Result<Untraced> {
         let mut untraced = Untraced::default();
         for count in batches(count) {
             let done = self.guest.run(&self.task(program, count), self.stop)?;
@@ -157,9 +157,9 @@ impl<'a> Bench<'a> {
         Ok(untraced)
     }
 
-    fn task(&self, program: Program, count: u64) -> Task {
+    fn task(&self, program: CalibrationProgram, count: u64) -> GuestTask {
         let Settings { work, delta, far } = self.settings;
-        Task { program, count: (count + WARM_UP) as u32, work, delta, far }
+        GuestTask { program, count: (count + WARM_UP) as u32, work, delta, far }
     }
 
     /// Empties the rings; the records in the order of the exits.
@@ -187,7 +187,7 @@ fn batches(count: u64) -> impl Iterator<Item = u64> {
 }
 
 /// A list without the warm-up's round trips.
-fn warm(round_trips: &[u32], program: Program) -> impl Iterator<Item = u32> {
+fn warm(round_trips: &[u32], program: CalibrationProgram) -> impl Iterator<Item = u32> {
     round_trips.iter().skip(WARM_UP as usize * program.listed()).copied()
 }
 
@@ -211,8 +211,8 @@ mod tests {
     #[test]
     fn the_warm_up_is_left_out_of_the_guests_list() {
         let list: Vec<u32> = (0..20).collect();
-        assert_eq!(warm(&list, Program::Cpuid).next(), Some(8));
+        assert_eq!(warm(&list, CalibrationProgram::Cpuid).next(), Some(8));
         let list: Vec<u32> = (0..40).collect();
-        assert_eq!(warm(&list, Program::Toggle).collect::<Vec<_>>(), [32, 33, 34, 35, 36, 37, 38, 39]);
+        assert_eq!(warm(&list, CalibrationProgram::Toggle).collect::<Vec<_>>(), [32, 33, 34, 35, 36, 37, 38, 39]);
     }
 }

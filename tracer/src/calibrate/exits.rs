@@ -3,7 +3,7 @@
 use tracer_common::Isa;
 
 use crate::{
-    guest::{Extension, GuestHost, calibration::Program},
+    guest::{Extension, GuestHost, calibration::CalibrationProgram},
     model::exit_reasons,
 };
 
@@ -45,16 +45,16 @@ impl Exit {
     }
 
     /// What the guest does for it.
-    pub const fn program(self, host: GuestHost) -> Program {
+    pub const fn program(self, host: GuestHost) -> CalibrationProgram {
         match self {
-            Self::Cpuid => Program::Cpuid,
-            Self::Vmcall if host.vmmcall => Program::Vmmcall,
-            Self::Vmcall => Program::Vmcall,
-            Self::Out => Program::Out,
-            Self::Msr => Program::Msr,
-            Self::Hlt => Program::Hlt,
-            Self::TscDeadline => Program::TscDeadline,
-            Self::Immediate => Program::Immediate,
+            Self::Cpuid => CalibrationProgram::Cpuid,
+            Self::Vmcall if host.vmmcall => CalibrationProgram::Vmmcall,
+            Self::Vmcall => CalibrationProgram::Vmcall,
+            Self::Out => CalibrationProgram::Out,
+            Self::Msr => CalibrationProgram::Msr,
+            Self::Hlt => CalibrationProgram::Hlt,
+            Self::TscDeadline => CalibrationProgram::TscDeadline,
+            Self::Immediate => CalibrationProgram::Immediate,
         }
     }
 

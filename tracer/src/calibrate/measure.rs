@@ -12,7 +12,7 @@ use super::{
 use crate::{
     guest::{
         GuestHost,
-        calibration::{Program, Step},
+        calibration::{CalibrationProgram, Step},
     },
     host::policy::Restore,
     model::policy::Policy,
@@ -153,7 +153,7 @@ fn exec_writes(bench: &mut Bench<'_>, plan: &Plan, measured: &mut Measured) -> R
     let (mut rounds, mut dirty, mut clean) = (Vec::new(), Vec::new(), Vec::new());
     let (mut unexpected, mut apart) = (0, super::sample::Apart::default());
     for _ in 0..ROUNDS {
-        let traced = bench.traced(Program::Debug, window, &[])?;
+        let traced = bench.traced(CalibrationProgram::Debug, window, &[])?;
         measured.clock_error = measured.clock_error.max(traced.samples.clock_error);
         apart.add(traced.samples.apart);
         let samples = &traced.samples.samples;
@@ -191,7 +191,7 @@ fn pin_writes(bench: &mut Bench<'_>, plan: &Plan, switch: &Restore, measured: &m
         let mut trips = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
         for policy in turns {
             switch.switch(policy.name())?;
-            let untraced = bench.untraced(Program::Toggle, window)?;
+            let untraced = bench.untraced(CalibrationProgram::Toggle, window)?;
             for (n, cycles) in untraced.round_trips.iter().enumerate() {
                 if n % 2 == 0 {
                     trips[usize::from(policy == Policy::Hard)][n % 4 / 2].push(f64::from(*cycles));
@@ -203,7 +203,7 @@ fn pin_writes(bench: &mut Bench<'_>, plan: &Plan, switch: &Restore, measured: &m
         for policy in turns {
             switch.switch(policy.name())?;
             let hard = policy == Policy::Hard;
-            let traced = bench.traced(Program::Toggle, window, &[])?;
+            let traced = bench.traced(CalibrationProgram::Toggle, window, &[])?;
             measured.clock_error = measured.clock_error.max(traced.samples.clock_error);
             apart.add(traced.samples.apart);
             for sample in &traced.samples.samples {

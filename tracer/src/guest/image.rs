@@ -1,4 +1,4 @@
-//! The guest's memory: its machine code (guest.S), where everything lies, and the parameter block of each vCPU.
+//! The layout of the guest's memory: its machine code (guest.S), descriptor tables, and the parameter block of each vCPU.
 
 use core::arch::global_asm;
 
@@ -92,9 +92,9 @@ unsafe extern "C" {
     static vmentry_guest_end: u8;
 }
 
-/// The guest's machine code, in the order of the jump table in guest.S.
+/// The programs in guest.S, in the order of its jump table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Program {
+pub enum ExerciseProgram {
     /// Writes the work port.
     Out = 0,
     /// Executes CPUID.
@@ -113,37 +113,37 @@ pub enum Program {
     Spin = 7,
     /// Writes the work port with interrupts on.
     Immediate = 8,
-    /// A hypervisor that enters a guest of its own.
+    /// Enters a guest of its own as a hypervisor.
     Nested = 9,
     /// The same with a TSC-deadline timer armed.
     NestedArmed = 10,
 }
 
-/// What one vCPU is to do: the part of its parameter block that the guest reads.
+/// The work of one vCPU: the part of its parameter block that the guest reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Parameters {
-    /// Which code to run.
-    pub program: Program,
+    /// The program to run.
+    pub program: ExerciseProgram,
     /// Iterations, at least 1.
     pub count: u32,
-    /// In the program's own unit: TSC cycles, APIC timer ticks or loop iterations; at least 1.
+    /// TSC cycles, APIC timer ticks (ns in KVM) or loop iterations, as the program uses it; at least 1.
     pub delta: u32,
 }
 
-/// What one vCPU has done: the part of its parameter block that the guest writes.
+/// The progress of one vCPU: the part of its parameter block that the guest writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Iterations completed.
+pub struct GuestProgress {
+    /// Completed iterations.
     pub iterations: u32,
-    /// Timer or injected interrupts taken.
+    /// Timer interrupts, or injected ones, that the guest took.
     pub interrupts: u32,
-    /// Non-maskable interrupts taken.
+    /// Non-maskable interrupts that the guest took.
     pub nmis: u32,
     /// Guest TSC at the first instruction, in cycles; 0 before it.
     pub first_tsc: u64,
     /// Guest TSC after the last iteration, in cycles; 0 before it.
     pub last_tsc: u64,
-    /// How far a hypervisor got; all 0 for other programs.
+    /// The last step of a hypervisor; all 0 for other programs.
     pub steps: Steps,
 }
 
@@ -151,17 +151,17 @@ pub struct Progress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table {
     /// Guest-physical address.
-    pub base: u64,
+    pub base: u32,
     /// Size in bytes, less 1.
     pub limit: u16,
 }
 
-/// Size in bytes of the memory for a guest of so many vCPUs.
+/// Size in bytes of the memory of a guest with this many vCPUs.
 pub fn memory_size(vcpus: u32) -> usize {
     parameter_block(vcpus)
 }
 
-/// Puts the code into the guest's memory.
+/// Copies the code into the guest's memory.
 pub fn load(memory: &Memory) -> Result<()> {
     let code = code();
     memory.write(LOAD, code).with_context(|| format!("load guest code: {} bytes", code.len()))
@@ -178,12 +178,12 @@ pub fn idt() -> Table {
 }
 
 /// Guest-physical address of the instruction that L2 executes.
-pub fn l2() -> u64 {
+pub fn l2() -> u32 {
     address(&raw const vmentry_guest_l2)
 }
 
-/// Guest-physical address where L1 takes L2's exits.
-pub fn l2_exit() -> u64 {
+/// Guest-physical address at which L1 continues after an exit of L2.
+pub fn l2_exit() -> u32 {
     address(&raw const vmentry_guest_l2_exit)
 }
 
@@ -197,7 +197,7 @@ pub fn stack(vcpu: u32) -> usize {
     parameter_block(vcpu) + PAGE_SIZE
 }
 
-/// Tells a vCPU what to do.
+/// Writes the work of a vCPU into its parameter block.
 pub fn write_parameters(memory: &Memory, vcpu: u32, parameters: Parameters) -> Result<()> {
     let block = parameter_block(vcpu);
     memory.write_u32(block + PROGRAM, parameters.program as u32)?;
@@ -205,17 +205,17 @@ pub fn write_parameters(memory: &Memory, vcpu: u32, parameters: Parameters) -> R
     memory.write_u32(block + DELTA, parameters.delta)
 }
 
-/// Maps all addresses to themselves, for hypervisors.
+/// Writes the page directory of hypervisors, which maps every address to itself.
 pub fn write_page_directory(memory: &Memory) -> Result<()> {
     const PRESENT_WRITABLE_4_MIB: u32 = 1 << 0 | 1 << 1 | 1 << 7;
-    for page in 0..1024 {
-        memory.write_u32(PAGE_DIRECTORY + 4 * page, (page as u32) << 22 | PRESENT_WRITABLE_4_MIB)?;
+    for (at, page) in (PAGE_DIRECTORY..).step_by(4).zip(0..1024_u32) {
+        memory.write_u32(at, page << 22 | PRESENT_WRITABLE_4_MIB)?;
     }
     Ok(())
 }
 
-/// Gives a vCPU that is a hypervisor its regions, which begin with the CPU's `revision` of their format, and the
-/// encodings and values of its VMCS fields.
+/// Writes the VMXON and VMCS regions of a vCPU that is a hypervisor, which begin with the CPU's `revision` of their format, and
+/// the encodings and values of its VMCS fields.
 pub fn write_hypervisor(memory: &Memory, vcpu: u32, revision: u32, fields: &[(u32, u32)]) -> Result<()> {
     let block = parameter_block(vcpu);
     for (number, pointer) in (1..).zip([VMXON_REGION, VMCS_REGION]) {
@@ -223,7 +223,7 @@ pub fn write_hypervisor(memory: &Memory, vcpu: u32, revision: u32, fields: &[(u3
         memory.write_u32(region, revision)?;
         memory.write(block + pointer, &(region as u64).to_le_bytes())?;
     }
-    memory.write_u32(block + FIELD_COUNT, fields.len() as u32)?;
+    memory.write_u32(block + FIELD_COUNT, u32::try_from(fields.len())?)?;
     for (at, (field, value)) in (block + FIELDS..).step_by(8).zip(fields) {
         memory.write_u32(at, *field)?;
         memory.write_u32(at + 4, *value)?;
@@ -231,10 +231,10 @@ pub fn write_hypervisor(memory: &Memory, vcpu: u32, revision: u32, fields: &[(u3
     Ok(())
 }
 
-/// What a vCPU has done so far; it may be running.
-pub fn read_progress(memory: &Memory, vcpu: u32) -> Result<Progress> {
+/// Reads the progress of a vCPU, which may be running.
+pub fn read_progress(memory: &Memory, vcpu: u32) -> Result<GuestProgress> {
     let block = parameter_block(vcpu);
-    Ok(Progress {
+    Ok(GuestProgress {
         iterations: memory.read_u32(block + ITERATIONS)?,
         interrupts: memory.read_u32(block + INTERRUPTS)?,
         nmis: memory.read_u32(block + NMIS)?,
@@ -251,13 +251,17 @@ pub fn read_progress(memory: &Memory, vcpu: u32) -> Result<Progress> {
 fn code() -> &'static [u8] {
     let start = &raw const vmentry_guest_start;
     let len = (&raw const vmentry_guest_end).addr() - start.addr();
-    // SAFETY: guest.S defines both symbols around one run of read-only bytes, the start before the end.
+    // SAFETY: guest.S defines both symbols in one read-only section, the end after the start, so `len` bytes from `start` are
+    // initialized, belong to one object and never change.
     unsafe { core::slice::from_raw_parts(start, len) }
 }
 
 /// The guest-physical address of a symbol of guest.S.
-fn address(symbol: *const u8) -> u64 {
-    (LOAD + symbol.addr() - (&raw const vmentry_guest_start).addr()) as u64
+fn address(symbol: *const u8) -> u32 {
+    let address = LOAD + symbol.addr() - (&raw const vmentry_guest_start).addr();
+    #[expect(clippy::cast_possible_truncation, reason = "a test holds the code below the page directory, at 16 KiB")]
+    let address = address as u32;
+    address
 }
 
 #[cfg(test)]
@@ -268,9 +272,9 @@ mod tests {
     fn the_code_ends_below_the_page_directory() {
         assert!(LOAD + code().len() <= PAGE_DIRECTORY);
         assert_eq!(
-            idt().base + u64::from(idt().limit) + 1,
-            (LOAD + code().len()) as u64,
-            "the interrupt table is the last thing in the code and has 256 gates"
+            idt().base as usize + usize::from(idt().limit) + 1,
+            LOAD + code().len(),
+            "the interrupt descriptor table ends the code and has 256 gates"
         );
     }
 
@@ -297,14 +301,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_guest_wrote_is_read_from_its_own_block() {
+    fn progress_is_read_from_the_block_of_the_vcpu() {
         let memory = Memory::new(memory_size(2)).unwrap();
         let block = parameter_block(1);
         memory.write_u32(block + ITERATIONS, 7).unwrap();
         memory.write_u32(block + FIRST_TSC + 4, 1).unwrap();
         let progress = read_progress(&memory, 1).unwrap();
         assert_eq!((progress.iterations, progress.first_tsc), (7, 1 << 32));
-        assert_eq!(read_progress(&memory, 0).unwrap(), Progress::default());
+        assert_eq!(read_progress(&memory, 0).unwrap(), GuestProgress::default());
     }
 
     #[test]
@@ -317,7 +321,8 @@ mod tests {
         let memory = Memory::new(memory_size(2)).unwrap();
         write_hypervisor(&memory, 1, 0x12, &[(0x4000, 0x16), (0x6c14, 7)]).unwrap();
         let block = parameter_block(1);
-        let regions = [VMXON_REGION, VMCS_REGION].map(|pointer| memory.read_u64(block + pointer).unwrap() as usize);
+        let regions = [VMXON_REGION, VMCS_REGION]
+            .map(|pointer| usize::try_from(memory.read_u64(block + pointer).unwrap()).unwrap());
         assert_eq!(regions, [stack(1), stack(1) + PAGE_SIZE]);
         assert_eq!(regions.map(|region| memory.read_u32(region).unwrap()), [0x12, 0x12]);
         let list = [0, 4, 8, 12, 16].map(|at| memory.read_u32(block + FIELD_COUNT + at).unwrap());

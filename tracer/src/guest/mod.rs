@@ -1,5 +1,5 @@
-//! The built-in KVM guest: scenarios that cause a known number of VM exits, to exercise a tracer with.
-//! A run checks that its guest did the work, and says which exits a tracer must have seen.
+//! The built-in KVM guests: one runs scenarios that cause a known number of VM exits, to validate a tracer with; the other, the
+//! calibration guest, stamps the TSC around its exits. A run checks that its guest did the work.
 
 pub mod calibration;
 mod expectation;
@@ -16,8 +16,6 @@ mod vcpu;
 mod vmcs;
 mod watch;
 
-pub use expectation::{Bound, Cause, Expectation};
-pub use guest_host::{Extension, Host as GuestHost};
-pub use outcome::{Outcome, VcpuOutcome};
-pub use run::{MAX_VCPUS, Plan, run};
+pub use guest_host::{Extension, GuestHost};
+pub use run::{ExercisePlan, run};
 pub use scenario::Scenario;

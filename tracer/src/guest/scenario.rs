@@ -1,11 +1,11 @@
-//! What a guest can be made to do.
+//! The scenarios that a guest can run.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
 
-/// One kind of work for a guest, done a given number of times by each vCPU.
+/// The work that each vCPU of a guest does a given number of times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scenario {
@@ -15,17 +15,17 @@ pub enum Scenario {
     Cpuid,
     /// Hypercalls.
     Vmcall,
-    /// TSC-deadline timers, busy wait.
+    /// TSC-deadline timers with a busy wait.
     TscDeadline,
-    /// Local APIC one-shot timers, busy wait.
+    /// Local APIC one-shot timers with a busy wait.
     Oneshot,
-    /// TSC-deadline timers, waited for in HLT.
+    /// TSC-deadline timers with HLT.
     Hlt,
     /// Loops without an exit.
     Spin,
     /// Forced immediate exits.
     Immediate,
-    /// Entries of a guest of the guest's own.
+    /// Entries into a nested guest (L2).
     Nested,
     /// The same with a TSC-deadline timer armed.
     NestedArmed,
@@ -72,17 +72,17 @@ impl Scenario {
             Self::Oneshot => "arm a local APIC one-shot timer and busy-wait for its interrupt",
             Self::Hlt => "arm a TSC-deadline timer and wait for its interrupt in HLT",
             Self::Spin => "loop --delta times without an exit",
-            Self::Immediate => "enter with a forced immediate exit, once for each port write",
-            Self::Nested => "as a hypervisor, enter an L2 that exits by VMCALL (VMX only)",
+            Self::Immediate => "write a port, after which KVM forces an immediate exit",
+            Self::Nested => "as a hypervisor (L1), enter an L2 that exits by VMCALL (VMX only)",
             Self::NestedArmed => "the same while a far TSC-deadline timer is armed (VMX only)",
         }
     }
 
-    /// `--delta` where none is given: TSC cycles for timers, loop iterations for `spin`; the others ignore it.
+    /// The default of `--delta`: TSC cycles for timers, loop iterations for `spin`, ignored by the others.
     pub fn default_delta(self) -> u32 {
         match self {
             Self::Spin => 100_000,
-            // Never due before the end, but near enough for the 32 bits of the preemption timer, whatever its rate.
+            // Late enough to expire after the end, but small enough for the 32-bit preemption timer at any rate.
             Self::NestedArmed => u32::MAX,
             _ => 200_000,
         }
@@ -98,7 +98,7 @@ impl Scenario {
         matches!(self, Self::Nested | Self::NestedArmed)
     }
 
-    /// What one iteration is called.
+    /// The noun for one iteration.
     pub(super) fn work(self) -> &'static str {
         match self {
             Self::Out | Self::Immediate => "port write",
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_answered_with_the_known_ones() {
+    fn an_unknown_name_is_refused_with_the_known_ones() {
         let error = "timer".parse::<Scenario>().unwrap_err();
         assert!(error.contains("`timer`") && error.contains("tsc-deadline"));
     }
