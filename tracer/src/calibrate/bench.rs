@@ -21,11 +21,11 @@ const BATCH: u32 = 500;
 const READINGS: usize = 64;
 
 /// The guest, the tracer and the clocks of a calibration.
-pub struct Bench<'a> {
+pub(crate) struct Bench<'a> {
     guest: CalibrationGuest,
     tracer: Tracer,
     /// the CPU that this thread is pinned to
-    pub cpu: u32,
+    pub(crate) cpu: u32,
     /// of every run
     settings: Settings,
     stop: &'a AtomicBool,
@@ -37,40 +37,40 @@ pub struct Bench<'a> {
 
 /// The guest's settings, the same for every run.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// loop instructions between two stamps
-    pub work: u32,
+    pub(crate) work: u32,
     /// TSC cycles until the guest's timers
-    pub delta: u32,
+    pub(crate) delta: u32,
     /// TSC cycles until timers that are cancelled before they expire
-    pub far: u64,
+    pub(crate) far: u64,
 }
 
 /// The results of traced runs.
 #[derive(Debug, Default)]
-pub struct Traced {
+pub(crate) struct Traced {
     /// samples found in the records
-    pub samples: Samples,
+    pub(crate) samples: Samples,
     /// round trips as the guest listed them, without the warm-up
-    pub round_trips: Vec<u32>,
+    pub(crate) round_trips: Vec<u32>,
     /// guest time of entries with a forced immediate exit, cycles
-    pub immediate: Vec<f64>,
+    pub(crate) immediate: Vec<f64>,
 }
 
 /// The results of untraced runs.
 #[derive(Debug, Default)]
-pub struct Untraced {
+pub(crate) struct Untraced {
     /// round trips as the guest listed them, without the warm-up
-    pub round_trips: Vec<u32>,
+    pub(crate) round_trips: Vec<u32>,
     /// cycles from the first iteration to the end of the last, summed over all runs
-    pub cycles: u64,
+    pub(crate) cycles: u64,
     /// iterations of all runs, including the warm-up
-    pub iterations: u64,
+    pub(crate) iterations: u64,
 }
 
 impl<'a> Bench<'a> {
     /// Creates the guest, for a thread that is pinned to `cpu`.
-    pub fn new(
+    pub(crate) fn new(
         tracer: Tracer,
         cpu: u32,
         settings: Settings,
@@ -82,22 +82,22 @@ impl<'a> Bench<'a> {
     }
 
     /// The guest's TSC frequency according to KVM, in kHz.
-    pub fn guest_khz(&self) -> Result<u32> {
+    pub(crate) fn guest_khz(&self) -> Result<u32> {
         self.guest.tsc_khz()
     }
 
     /// Sets timers that are cancelled to a second ahead, for a TSC of `guest_khz` kHz.
-    pub fn set_far(&mut self, guest_khz: u32) {
+    pub(crate) fn set_far(&mut self, guest_khz: u32) {
         self.settings.far = u64::from(guest_khz) * 1000;
     }
 
     /// TSC frequency between the first and the last reading of the clocks, in kHz; none before the second reading.
-    pub fn khz(&self) -> Option<f64> {
+    pub(crate) fn khz(&self) -> Option<f64> {
         Mapping::new(&[self.first_reading?, self.last_reading?]).map(|m| m.khz())
     }
 
     /// Reads both clocks.
-    pub fn read_clocks(&mut self) -> Result<ClockReading> {
+    pub(crate) fn read_clocks(&mut self) -> Result<ClockReading> {
         let readings = (0..READINGS).map(|_| ClockReading { before: tsc(), ns: monotonic_ns(), after: tsc() });
         let reading = narrowest(readings).context("read the clocks")?;
         self.first_reading.get_or_insert(reading);
@@ -107,7 +107,7 @@ impl<'a> Bench<'a> {
 
     /// Runs `count` iterations, plus the warm-up of each run, with the programs attached. `measured` are the reasons of the exit that
     /// the program is for.
-    pub fn traced(&mut self, program: CalibrationProgram, count: u64, measured: &[u32]) -> Result<Traced> {
+    pub(crate) fn traced(&mut self, program: CalibrationProgram, count: u64, measured: &[u32]) -> Result<Traced> {
         self.tracer.attach()?;
         let traced = self.run_attached(program, count, measured);
         self.tracer.detach()?;
@@ -146,7 +146,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Runs `count` iterations, plus the warm-up of each run, without any program attached.
-    pub fn untraced(&mut self, program: CalibrationProgram, count: u64) -> Result<Untraced> {
+    pub(crate) fn untraced(&mut self, program: CalibrationProgram, count: u64) -> Result<Untraced> {
         let mut untraced = Untraced::default();
         for count in batches(count) {
             let done = self.guest.run(&self.task(program, count), self.stop)?;
@@ -194,7 +194,7 @@ fn without_warm_up(round_trips: &[u32], program: CalibrationProgram) -> impl Ite
 }
 
 /// Bytes of each CPU's ring. The number of records that it holds is a power of two, so up to half of the bytes are unused.
-pub const RING_BYTES: u32 = 1 << 20;
+pub(crate) const RING_BYTES: u32 = 1 << 20;
 /// The records of one run, including those of some interrupts of the host, must fit into a ring.
 const _: () = assert!((BATCH + WARM_UP) as usize * 6 * StampedRecord::SIZE < RING_BYTES as usize / 2);
 

@@ -28,11 +28,11 @@ pub enum Exit {
 
 impl Exit {
     /// All exits, in the order of the reports.
-    pub const ALL: [Self; 7] =
+    pub(crate) const ALL: [Self; 7] =
         [Self::Cpuid, Self::Vmcall, Self::Out, Self::Msr, Self::Hlt, Self::TscDeadline, Self::Immediate];
 
     /// The name on the command line and in reports.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Cpuid => "cpuid",
             Self::Vmcall => "vmcall",
@@ -45,7 +45,7 @@ impl Exit {
     }
 
     /// The guest's program that causes the exit.
-    pub const fn program(self, host: GuestHost) -> CalibrationProgram {
+    pub(crate) const fn program(self, host: GuestHost) -> CalibrationProgram {
         match self {
             Self::Cpuid => CalibrationProgram::Cpuid,
             Self::Vmcall if host.vmmcall => CalibrationProgram::Vmmcall,
@@ -59,7 +59,7 @@ impl Exit {
     }
 
     /// The test in kvm-unit-tests' vmexit that measures the same exit; none if there is none.
-    pub const fn unit_test(self) -> Option<&'static str> {
+    pub(crate) const fn unit_test(self) -> Option<&'static str> {
         match self {
             Self::Cpuid => Some("cpuid"),
             Self::Vmcall => Some("vmcall"),
@@ -69,7 +69,7 @@ impl Exit {
     }
 
     /// The reason why this host has no such exit; none if it has.
-    pub fn unavailable(self, host: GuestHost) -> Option<String> {
+    pub(crate) fn unavailable(self, host: GuestHost) -> Option<String> {
         let Extension::Vmx { preemption_timer, guest_timers } = host.extension else {
             let vmx_only = matches!(self, Self::TscDeadline | Self::Immediate);
             return vmx_only.then(|| "only VMX has a preemption timer".into());
@@ -86,7 +86,7 @@ impl Exit {
     }
 
     /// The exit reasons of this exit, by their codes on an ISA.
-    pub fn reasons(self, isa: Isa) -> Vec<u32> {
+    pub(crate) fn reasons(self, isa: Isa) -> Vec<u32> {
         let names: &[&str] = match self {
             Self::Cpuid => &["CPUID"],
             Self::Vmcall => &["VMCALL", "VMMCALL"],

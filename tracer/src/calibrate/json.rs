@@ -8,7 +8,7 @@ use super::{
 };
 
 /// Renders a calibration. Every duration is given in TSC cycles and in ns; unknown values are null.
-pub fn render(c: &Calibration) -> Value {
+pub(crate) fn render(c: &Calibration) -> Value {
     let m = &c.measured;
     let scale = Scale((m.khz > 0.0).then(|| 1e6 / m.khz));
     json!({

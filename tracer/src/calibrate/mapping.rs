@@ -2,13 +2,13 @@
 
 /// CLOCK_MONOTONIC, read between two reads of the TSC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClockReading {
+pub(crate) struct ClockReading {
     /// TSC before, cycles
-    pub before: u64,
+    pub(crate) before: u64,
     /// CLOCK_MONOTONIC, ns
-    pub ns: u64,
+    pub(crate) ns: u64,
     /// TSC after, cycles
-    pub after: u64,
+    pub(crate) after: u64,
 }
 
 impl ClockReading {
@@ -23,7 +23,7 @@ impl ClockReading {
 }
 
 /// The reading with the least time between its two reads of the TSC, which was not interrupted if any was not.
-pub fn narrowest(readings: impl IntoIterator<Item = ClockReading>) -> Option<ClockReading> {
+pub(crate) fn narrowest(readings: impl IntoIterator<Item = ClockReading>) -> Option<ClockReading> {
     readings.into_iter().min_by_key(ClockReading::width)
 }
 
@@ -56,13 +56,13 @@ impl Segment {
 /// of slope within the line, which the slopes of its neighbours bound. (The clock is read at the same point of each reading, because
 /// the code is the same and the narrowest reading was not interrupted, so its place does not change the slope.)
 #[derive(Clone, Debug, Default)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     segments: Vec<Segment>,
 }
 
 impl Mapping {
     /// Makes the lines from readings in the order of time; none if there are fewer than two different moments.
-    pub fn new(readings: &[ClockReading]) -> Option<Self> {
+    pub(crate) fn new(readings: &[ClockReading]) -> Option<Self> {
         let mut segments: Vec<_> = readings.windows(2).filter_map(|pair| Segment::between(pair[0], pair[1])).collect();
         if segments.is_empty() {
             return None;
@@ -85,14 +85,14 @@ impl Mapping {
     }
 
     /// The TSC at a moment of CLOCK_MONOTONIC, and the bound of its error, both in cycles; none outside of the readings.
-    pub fn tsc(&self, ns: u64) -> Option<(f64, f64)> {
+    pub(crate) fn tsc(&self, ns: u64) -> Option<(f64, f64)> {
         let at = self.segments.partition_point(|s| s.to.ns < ns);
         let segment = self.segments.get(at).filter(|s| s.from.ns <= ns)?;
         Some((segment.from.middle() + (ns - segment.from.ns) as f64 * segment.slope, segment.error))
     }
 
     /// TSC frequency between the first and the last reading, in kHz.
-    pub fn khz(&self) -> f64 {
+    pub(crate) fn khz(&self) -> f64 {
         let (Some(first), Some(last)) = (self.segments.first(), self.segments.last()) else { return 0.0 };
         (last.to.middle() - first.from.middle()) / (last.to.ns - first.from.ns) as f64 * 1e6
     }

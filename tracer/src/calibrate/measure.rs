@@ -35,36 +35,36 @@ const BY_POLICY: &str = "caused by a guest that arms and cancels a TSC deadline,
                          write of the timer's value";
 
 /// What to measure.
-pub struct CalibrationPlan {
+pub(crate) struct CalibrationPlan {
     /// the exits to measure
-    pub exits: Vec<Exit>,
+    pub(crate) exits: Vec<Exit>,
     /// samples of each exit, traced and again untraced
-    pub samples: u64,
+    pub(crate) samples: u64,
     /// the properties of the host that decide how the guest exits
-    pub host: GuestHost,
+    pub(crate) host: GuestHost,
     /// the ISA of the exit reasons
-    pub isa: Isa,
+    pub(crate) isa: Isa,
     /// the timer policy in force
-    pub policy: Policy,
+    pub(crate) policy: Policy,
     /// the reason why policies cannot be switched; none if they can
-    pub one_policy: Option<String>,
+    pub(crate) one_policy: Option<String>,
 }
 
 /// The results so far.
 #[derive(Default)]
-pub struct Measured {
+pub(crate) struct Measured {
     /// by policy and exit
-    pub exits: Vec<ExitCost>,
+    pub(crate) exits: Vec<ExitCost>,
     /// by control
-    pub writes: Vec<WriteCost>,
+    pub(crate) writes: Vec<WriteCost>,
     /// TSC frequency relative to CLOCK_MONOTONIC, kHz
-    pub khz: f64,
+    pub(crate) khz: f64,
     /// largest bound of the clocks' error, cycles
-    pub clock_error: f64,
+    pub(crate) clock_error: f64,
 }
 
 /// Measures everything in the plan, or as much as is complete when the bench is stopped. Calls `announce` with each next step.
-pub fn all(
+pub(crate) fn all(
     bench: &mut Bench<'_>,
     plan: &CalibrationPlan,
     measured: &mut Measured,

@@ -5,7 +5,7 @@
 
 pub(crate) mod affinity;
 mod bench;
-pub mod exits;
+pub(crate) mod exits;
 pub(crate) mod json;
 mod mapping;
 pub(crate) mod measure;
@@ -31,23 +31,23 @@ const DELTA: u32 = 200_000;
 const SAME_FREQUENCY: f64 = 1e-3;
 
 /// A calibration: the results, and where they were measured.
-pub struct Calibration {
+pub(crate) struct Calibration {
     /// the host
-    pub host: Host,
+    pub(crate) host: Host,
     /// the CPU that the guest was pinned to
-    pub cpu: u32,
+    pub(crate) cpu: u32,
     /// requested samples of each exit
-    pub samples: u64,
+    pub(crate) samples: u64,
     /// loop instructions between the guest's stamps
-    pub work: u32,
+    pub(crate) work: u32,
     /// the kernel's clock source, e.g. "tsc"
-    pub clocksource: String,
+    pub(crate) clocksource: String,
     /// the limits of the figures on this host
-    pub caveats: Vec<String>,
+    pub(crate) caveats: Vec<String>,
     /// the results
-    pub measured: Measured,
+    pub(crate) measured: Measured,
     /// the signal or event that ended it before it was complete; none if it is complete
-    pub stopped_by: Option<&'static str>,
+    pub(crate) stopped_by: Option<&'static str>,
 }
 
 /// A message from the thread that measures.

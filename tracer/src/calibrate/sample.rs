@@ -6,49 +6,49 @@ use super::mapping::Mapping;
 use crate::guest::calibration::Step;
 
 /// Iterations at the beginning of a run that are not counted, because caches and the VMCS are cold.
-pub const WARM_UP: u32 = 8;
+pub(crate) const WARM_UP: u32 = 8;
 
 /// One exit of the calibration guest and the VM entry after it. Durations are in TSC cycles unless a name says ns.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// the instruction that exited
-    pub step: Step,
+    pub(crate) step: Step,
     /// from the guest's last stamp to the program on kvm_exit: the exiting instruction and the VM exit
-    pub exit_latency: f64,
+    pub(crate) exit_latency: f64,
     /// host time, from the program on kvm_exit to the one on kvm_entry
-    pub host: f64,
+    pub(crate) host: f64,
     /// VM-entry latency, from the program on kvm_entry to the guest's first stamp
-    pub entry_latency: f64,
+    pub(crate) entry_latency: f64,
     /// from the last stamp to the first one after the VM entry: `exit_latency + host + entry_latency`
-    pub round_trip: f64,
+    pub(crate) round_trip: f64,
     /// between the guest's first and last stamp before the exit; none if it took no first stamp since the last VM entry
-    pub guest: Option<f64>,
+    pub(crate) guest: Option<f64>,
     /// pin-control writes before the VM entry; none if unknown
-    pub pin_writes: Option<u8>,
+    pub(crate) pin_writes: Option<u8>,
     /// whether the primary execution controls were written before the VM entry; none if they could not be read
-    pub exec_written: Option<bool>,
+    pub(crate) exec_written: Option<bool>,
     /// transition time of the round that ends with this exit, by the companion patch's stopwatch, ns; none without it
-    pub stopwatch_ns: Option<u32>,
+    pub(crate) stopwatch_ns: Option<u32>,
 }
 
 /// Records of the guest that are excluded from every figure, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Excluded {
+pub(crate) struct Excluded {
     /// the first iterations of each run
-    pub warm_up: u64,
+    pub(crate) warm_up: u64,
     /// the host interrupted the guest between a stamp and its VM exit or VM entry
-    pub interrupted: u64,
+    pub(crate) interrupted: u64,
     /// the vCPU ran on another CPU than the one it is pinned to
-    pub migrated: u64,
+    pub(crate) migrated: u64,
     /// the record of the VM entry after the exit was lost, or does not exist because the exit is the last of its run
-    pub incomplete: u64,
+    pub(crate) incomplete: u64,
     /// outside of the clock readings
-    pub unclocked: u64,
+    pub(crate) unclocked: u64,
 }
 
 impl Excluded {
     /// Adds another's counts.
-    pub fn add(&mut self, other: Excluded) {
+    pub(crate) fn add(&mut self, other: Excluded) {
         self.warm_up += other.warm_up;
         self.interrupted += other.interrupted;
         self.migrated += other.migrated;
@@ -59,27 +59,27 @@ impl Excluded {
 
 /// The samples of one run, in the order of the exits.
 #[derive(Clone, Debug, Default)]
-pub struct Samples {
+pub(crate) struct Samples {
     /// samples for the figures
-    pub samples: Vec<Sample>,
+    pub(crate) samples: Vec<Sample>,
     /// excluded records
-    pub excluded: Excluded,
+    pub(crate) excluded: Excluded,
     /// largest bound of the clocks' error, cycles
-    pub clock_error: f64,
+    pub(crate) clock_error: f64,
     /// rounds whose parts add up to the guest time within the clocks' error
-    pub consistent: u64,
+    pub(crate) consistent: u64,
     /// rounds whose parts do not
-    pub inconsistent: u64,
+    pub(crate) inconsistent: u64,
 }
 
 impl Samples {
     /// Removes the samples and their counts, but keeps the clocks' error.
-    pub fn discard(&mut self) {
+    pub(crate) fn discard(&mut self) {
         *self = Self { clock_error: self.clock_error, ..Self::default() };
     }
 
     /// Appends another run's samples and counts.
-    pub fn add(&mut self, other: Samples) {
+    pub(crate) fn add(&mut self, other: Samples) {
         self.samples.extend(other.samples);
         self.excluded.add(other.excluded);
         self.clock_error = self.clock_error.max(other.clock_error);
@@ -103,7 +103,7 @@ fn is_reason_of(step: Step, isa: Isa, reason: u32, measured: &[u32]) -> bool {
 
 /// Finds the samples in one run's records, which must be in the order of the exits. `measured` are the reasons of the exit that the
 /// program is for, and `cpu` is the CPU that the vCPU is pinned to.
-pub fn find(records: &[StampedEvent], mapping: &Mapping, measured: &[u32], cpu: u32) -> Samples {
+pub(crate) fn find(records: &[StampedEvent], mapping: &Mapping, measured: &[u32], cpu: u32) -> Samples {
     let mut found = Samples::default();
     for (at, record) in records.iter().enumerate() {
         let Some(step) = Step::from_mark(record.mark) else { continue };

@@ -7,26 +7,26 @@ use crate::{guest::calibration::Step, model::policy::Policy};
 
 /// A distribution of durations in TSC cycles.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Distribution {
+pub(crate) struct Distribution {
     /// number of values
-    pub count: u64,
+    pub(crate) count: u64,
     /// the smallest value
-    pub floor: f64,
+    pub(crate) floor: f64,
     /// median
-    pub p50: f64,
+    pub(crate) p50: f64,
     /// 90th percentile
-    pub p90: f64,
+    pub(crate) p90: f64,
     /// 99th percentile
-    pub p99: f64,
+    pub(crate) p99: f64,
     /// the largest value
-    pub max: f64,
+    pub(crate) max: f64,
     /// arithmetic mean
-    pub mean: f64,
+    pub(crate) mean: f64,
 }
 
 impl Distribution {
     /// The distribution of these values; none if there are none.
-    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = values.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
         let (floor, max) = (*sorted.first()?, *sorted.last()?);
@@ -47,7 +47,7 @@ impl Distribution {
     }
 
     /// The same values multiplied by `factor`.
-    pub fn scaled(&self, factor: f64) -> Self {
+    pub(crate) fn scaled(&self, factor: f64) -> Self {
         Self {
             count: self.count,
             floor: self.floor * factor,
@@ -62,19 +62,19 @@ impl Distribution {
 
 /// A median and its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct MedianInterval {
+pub(crate) struct MedianInterval {
     /// the sample median
-    pub value: f64,
+    pub(crate) value: f64,
     /// lower bound
-    pub low: f64,
+    pub(crate) low: f64,
     /// upper bound
-    pub high: f64,
+    pub(crate) high: f64,
 }
 
 impl MedianInterval {
     /// The median of repetitions, and the narrowest symmetric pair of order statistics that contains the true median with at least 95 %
     /// for any distribution (the interval of the sign test); none for fewer than six values, for which there is no such pair.
-    pub fn of_median(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn of_median(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = values.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
         let n = sorted.len();
@@ -97,70 +97,70 @@ impl MedianInterval {
     }
 
     /// The same values multiplied by `factor`.
-    pub fn scaled(&self, factor: f64) -> Self {
+    pub(crate) fn scaled(&self, factor: f64) -> Self {
         Self { value: self.value * factor, low: self.low * factor, high: self.high * factor }
     }
 }
 
 /// The durations of one exit of the guest, in TSC cycles.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ExitCost {
+pub(crate) struct ExitCost {
     /// name of the exit, e.g. "cpuid"
-    pub exit: &'static str,
+    pub(crate) exit: &'static str,
     /// timer policy during the measurement
-    pub policy: Policy,
+    pub(crate) policy: Policy,
     /// last stamp -> program on kvm_exit; none without samples, as all distributions below
-    pub exit_latency: Option<Distribution>,
+    pub(crate) exit_latency: Option<Distribution>,
     /// host time: program on kvm_exit -> program on kvm_entry
-    pub host: Option<Distribution>,
+    pub(crate) host: Option<Distribution>,
     /// VM-entry latency: program on kvm_entry -> first stamp
-    pub entry_latency: Option<Distribution>,
+    pub(crate) entry_latency: Option<Distribution>,
     /// VM-entry latency of entries without a pin-control write before them
-    pub clean: Option<Distribution>,
+    pub(crate) clean: Option<Distribution>,
     /// VM-entry latency of entries with one
-    pub dirty: Option<Distribution>,
+    pub(crate) dirty: Option<Distribution>,
     /// first stamp -> last stamp
-    pub guest: Option<Distribution>,
+    pub(crate) guest: Option<Distribution>,
     /// last stamp -> first stamp in traced runs, from the guest's list
-    pub round_trip: Option<Distribution>,
+    pub(crate) round_trip: Option<Distribution>,
     /// the same in untraced runs
-    pub untraced: Option<Distribution>,
+    pub(crate) untraced: Option<Distribution>,
     /// mean cycles of a whole iteration in untraced runs, as kvm-unit-tests' vmexit counts
-    pub per_iteration: Option<f64>,
+    pub(crate) per_iteration: Option<f64>,
     /// whether a round trip lasts until a timer expires, however long its parts are
-    pub waits: bool,
+    pub(crate) waits: bool,
     /// transition time (VM entry + VM exit without guest code): of entries that run no guest instruction, or by the stopwatch
-    pub transition: Option<Distribution>,
+    pub(crate) transition: Option<Distribution>,
     /// records that are excluded from every figure
-    pub excluded: Excluded,
+    pub(crate) excluded: Excluded,
     /// rounds whose parts add up to the guest time within the clocks' error
-    pub consistent: u64,
+    pub(crate) consistent: u64,
     /// rounds whose parts do not
-    pub inconsistent: u64,
+    pub(crate) inconsistent: u64,
     /// the reason why there are no figures; none if there are
-    pub unavailable: Option<String>,
+    pub(crate) unavailable: Option<String>,
 }
 
 /// The measurements that an [`ExitCost`] is computed from.
 #[derive(Clone, Copy)]
-pub struct ExitSource<'a> {
+pub(crate) struct ExitSource<'a> {
     /// samples of traced runs
-    pub samples: &'a Samples,
+    pub(crate) samples: &'a Samples,
     /// round trips of traced runs as the guest listed them, cycles; 0 if there was no exit
-    pub traced: &'a [u32],
+    pub(crate) traced: &'a [u32],
     /// round trips of untraced runs
-    pub untraced: &'a [u32],
+    pub(crate) untraced: &'a [u32],
 }
 
 impl ExitCost {
     /// An exit without figures, and the reason.
-    pub fn unavailable(exit: &'static str, policy: Policy, why: String) -> Self {
+    pub(crate) fn unavailable(exit: &'static str, policy: Policy, why: String) -> Self {
         let nothing = ExitSource { samples: &Samples::default(), traced: &[], untraced: &[] };
         Self { unavailable: Some(why), ..Self::of(exit, policy, nothing) }
     }
 
     /// Computes the distributions of an exit.
-    pub fn of(exit: &'static str, policy: Policy, source: ExitSource<'_>) -> Self {
+    pub(crate) fn of(exit: &'static str, policy: Policy, source: ExitSource<'_>) -> Self {
         let ExitSource { samples, traced, untraced } = source;
         let all = |f: fn(&Sample) -> f64| Distribution::of(samples.samples.iter().map(f));
         let entries = |dirty: bool| {
@@ -190,61 +190,67 @@ impl ExitCost {
     }
 
     /// The cost of tracing: the difference of the median round trips, cycles; none if a round trip lasts until a timer expires.
-    pub fn tracing(&self) -> Option<f64> {
+    pub(crate) fn tracing(&self) -> Option<f64> {
         (!self.waits).then_some(self.round_trip?.p50 - self.untraced?.p50)
     }
 }
 
 /// The cost of a write to a control.
 #[derive(Clone, Debug, PartialEq)]
-pub struct WriteCost {
+pub(crate) struct WriteCost {
     /// the control, as in [`CONTROLS`](tracer_common::rules::CONTROLS)
-    pub control: &'static str,
+    pub(crate) control: &'static str,
     /// how the writes were caused, and which entries they are compared with
-    pub how: &'static str,
+    pub(crate) how: &'static str,
     /// VM-entry latency of entries with a write before them, cycles
-    pub dirty: Option<Distribution>,
+    pub(crate) dirty: Option<Distribution>,
     /// VM-entry latency of entries without one, cycles
-    pub clean: Option<Distribution>,
+    pub(crate) clean: Option<Distribution>,
     /// median over the rounds of the difference of the medians, cycles
-    pub cost: Option<MedianInterval>,
+    pub(crate) cost: Option<MedianInterval>,
     /// median over the rounds of the ratio of the medians
-    pub ratio: Option<MedianInterval>,
+    pub(crate) ratio: Option<MedianInterval>,
     /// the same ratio between two groups of entries without a write, which shows the effect of chance and position
-    pub control_ratio: Option<MedianInterval>,
+    pub(crate) control_ratio: Option<MedianInterval>,
     /// median over the rounds of the difference of untraced round trips, cycles; none if these differ in more than the write
-    pub untraced: Option<MedianInterval>,
+    pub(crate) untraced: Option<MedianInterval>,
     /// number of rounds
-    pub rounds: usize,
+    pub(crate) rounds: usize,
     /// entries with a write where none was expected, or the reverse; excluded from every figure
-    pub unexpected: u64,
+    pub(crate) unexpected: u64,
     /// records that are excluded from every figure
-    pub excluded: Excluded,
+    pub(crate) excluded: Excluded,
     /// the reason why there are no figures; none if there are
-    pub unavailable: Option<String>,
+    pub(crate) unavailable: Option<String>,
 }
 
 /// One round of an experiment: median VM-entry latencies, and median untraced round trips if these can be compared. In cycles.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct CostRound {
+pub(crate) struct CostRound {
     /// VM-entry latency of entries with a write
-    pub dirty: f64,
+    pub(crate) dirty: f64,
     /// VM-entry latency of entries without one
-    pub clean: f64,
+    pub(crate) clean: f64,
     /// VM-entry latency of other entries without one, as a control
-    pub control: Option<f64>,
+    pub(crate) control: Option<f64>,
     /// untraced round trips with and without a write
-    pub untraced: Option<(f64, f64)>,
+    pub(crate) untraced: Option<(f64, f64)>,
 }
 
 impl WriteCost {
     /// An experiment without figures, and the reason.
-    pub fn unavailable(control: &'static str, how: &'static str, why: String) -> Self {
+    pub(crate) fn unavailable(control: &'static str, how: &'static str, why: String) -> Self {
         Self { unavailable: Some(why), ..Self::of(control, how, &[], &[], &[]) }
     }
 
     /// Computes the cost from the rounds and from the VM-entry latencies of all entries.
-    pub fn of(control: &'static str, how: &'static str, rounds: &[CostRound], dirty: &[f64], clean: &[f64]) -> Self {
+    pub(crate) fn of(
+        control: &'static str,
+        how: &'static str,
+        rounds: &[CostRound],
+        dirty: &[f64],
+        clean: &[f64],
+    ) -> Self {
         Self {
             control,
             how,
@@ -265,17 +271,17 @@ impl WriteCost {
 }
 
 /// VM-entry latencies after the exits of a step, of the samples that `is_wanted` accepts.
-pub fn entries_after(samples: &[Sample], step: Step, is_wanted: impl Fn(&Sample) -> bool) -> Vec<f64> {
+pub(crate) fn entries_after(samples: &[Sample], step: Step, is_wanted: impl Fn(&Sample) -> bool) -> Vec<f64> {
     samples.iter().filter(|s| s.step == step && is_wanted(s)).map(|s| s.entry_latency).collect()
 }
 
 /// The median; none if there are no values.
-pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     Distribution::of(values).map(|d| d.p50)
 }
 
 /// The mean of the medians of two groups whose values differ; none if a group is empty.
-pub fn mean_of_medians(a: &[f64], b: &[f64]) -> Option<f64> {
+pub(crate) fn mean_of_medians(a: &[f64], b: &[f64]) -> Option<f64> {
     Some((median(a.iter().copied())? + median(b.iter().copied())?) / 2.0)
 }
 

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Renders a calibration for a terminal or a file, without colours.
-pub fn render(c: &Calibration) -> String {
+pub(crate) fn render(c: &Calibration) -> String {
     let mut out = preamble(c);
     let mut policies: Vec<_> = c.measured.exits.iter().map(|e| e.policy).collect();
     policies.dedup();
@@ -296,7 +296,7 @@ fn unit_tests(c: &Calibration) -> String {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::{super::measure::Measured, *};
     use crate::{
         calibrate::{
@@ -309,7 +309,7 @@ pub mod tests {
     };
 
     /// A made-up calibration at 2 GHz: a VM-entry latency of 400 cycles, an exit latency of 300.
-    pub fn calibration() -> Calibration {
+    pub(crate) fn calibration() -> Calibration {
         let sample = crate::calibrate::sample::Sample {
             step: Step::Measured,
             exit_latency: 300.0,

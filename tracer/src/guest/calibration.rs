@@ -25,7 +25,7 @@ const PAGE_SIZE: usize = 0x1000;
 const TIMER_VECTOR: u8 = 0x40;
 
 /// Round trips that one run can list, in 4 MiB of memory.
-pub const MAX_ROUND_TRIPS: usize = 1 << 20;
+pub(crate) const MAX_ROUND_TRIPS: usize = 1 << 20;
 
 /// "vmentry", so that no other value of R11 is taken for a mark.
 const MAGIC: u64 = u64::from_be_bytes(*b"\0vmentry");
@@ -78,7 +78,7 @@ unsafe extern "C" {
 
 /// The programs in calibration.S, in the order of its table. The guest repeats one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CalibrationProgram {
+pub(crate) enum CalibrationProgram {
     /// CPUID
     Cpuid = 0,
     /// Intel's hypercall
@@ -103,7 +103,7 @@ pub enum CalibrationProgram {
 
 impl CalibrationProgram {
     /// Round trips that each iteration lists.
-    pub const fn listed(self) -> usize {
+    pub(crate) const fn listed(self) -> usize {
         match self {
             Self::Debug => 3,
             Self::Toggle => 4,
@@ -116,7 +116,7 @@ impl CalibrationProgram {
 /// The instruction that exited, as R11 marks it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
-pub enum Step {
+pub(crate) enum Step {
     /// the exit that the program is for
     Measured = 1,
     /// the access to a debug register
@@ -135,7 +135,7 @@ pub enum Step {
 
 impl Step {
     /// Decodes R11; none if the exit is no sample, or if this is another guest.
-    pub fn from_mark(mark: u64) -> Option<Self> {
+    pub(crate) fn from_mark(mark: u64) -> Option<Self> {
         let all = [Self::Measured, Self::Debug, Self::Arm, Self::Cancel, Self::After, Self::After2, Self::After3];
         all.into_iter().find(|step| mark == MAGIC << 8 | *step as u64)
     }
@@ -143,38 +143,38 @@ impl Step {
 
 /// The work of one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GuestTask {
+pub(crate) struct GuestTask {
     /// the program to repeat
-    pub program: CalibrationProgram,
+    pub(crate) program: CalibrationProgram,
     /// iterations, at least 1
-    pub count: u32,
+    pub(crate) count: u32,
     /// loop instructions between two stamps
-    pub work: u32,
+    pub(crate) work: u32,
     /// TSC cycles until the timers of `Hlt` and `TscDeadline`
-    pub delta: u32,
+    pub(crate) delta: u32,
     /// TSC cycles until the timers of `Toggle`, which are cancelled before
-    pub far: u64,
+    pub(crate) far: u64,
 }
 
 /// The stamps of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TaskResult {
+pub(crate) struct TaskResult {
     /// TSC cycles from the last stamp before each exit to the first one after it, in the order of the exits; 0 if there was no exit
-    pub round_trips: Vec<u32>,
+    pub(crate) round_trips: Vec<u32>,
     /// TSC before the first iteration
-    pub first_tsc: u64,
+    pub(crate) first_tsc: u64,
     /// TSC after the last iteration
-    pub last_tsc: u64,
+    pub(crate) last_tsc: u64,
 }
 
 /// The machine, with its one vCPU.
-pub struct CalibrationGuest {
+pub(crate) struct CalibrationGuest {
     machine: Machine,
 }
 
 impl CalibrationGuest {
     /// Creates the machine and sets its TSC to the host's.
-    pub fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let kvm = machine::open_kvm()?;
         let memory = Memory::new(LIST + 4 * MAX_ROUND_TRIPS)?;
         let code = code();
@@ -186,12 +186,12 @@ impl CalibrationGuest {
     }
 
     /// The guest's TSC frequency according to KVM, in kHz.
-    pub fn tsc_khz(&self) -> Result<u32> {
+    pub(crate) fn tsc_khz(&self) -> Result<u32> {
         self.machine.vcpus[0].get_tsc_khz().context("ask KVM for the guest's TSC frequency")
     }
 
     /// Runs the guest in this thread until it is done. Fails if `stop` is set before.
-    pub fn run(&mut self, task: &GuestTask, stop: &AtomicBool) -> Result<TaskResult> {
+    pub(crate) fn run(&mut self, task: &GuestTask, stop: &AtomicBool) -> Result<TaskResult> {
         let listed = task.count as usize * task.program.listed();
         ensure!(listed <= MAX_ROUND_TRIPS, "list {listed} round trips: at most {MAX_ROUND_TRIPS} fit");
         self.write_task(task, listed)?;

@@ -13,24 +13,24 @@ use crate::model::interval::Level;
 /// Timer counts hold only while a vCPU stays on its CPU, because KVM delivers a deadline that passed during a migration
 /// without an exit. Exits with other reasons may be added at any time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Expectation {
+pub(crate) struct Expectation {
     /// Names of exit reasons as in [`crate::model::exit_reasons`]. Several names stand for the sum of their exits.
-    pub reasons: Vec<&'static str>,
+    pub(crate) reasons: Vec<&'static str>,
     /// The cause of preemption-timer exits; none for other reasons.
-    pub cause: Option<ExpectedCause>,
+    pub(crate) cause: Option<ExpectedCause>,
     /// L1 or L2 if the guest has a guest of its own; none if it has not, or if either may exit.
     #[serde(serialize_with = "level_name")]
-    pub level: Option<Level>,
+    pub(crate) level: Option<Level>,
     /// Whether `exits_per_vcpu` is exact or a limit.
-    pub bound: Bound,
+    pub(crate) bound: Bound,
     /// Exits of each vCPU.
-    pub exits_per_vcpu: u64,
+    pub(crate) exits_per_vcpu: u64,
 }
 
 /// Why a preemption-timer exit happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ExpectedCause {
+pub(crate) enum ExpectedCause {
     /// A timer of the guest expires.
     Deadline,
     /// KVM forces the exit to get control back at once.
@@ -40,7 +40,7 @@ pub enum ExpectedCause {
 /// Whether a number of exits is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Bound {
+pub(crate) enum Bound {
     /// Exactly this many.
     Exactly,
     /// This many or more, because the host also causes such exits.
@@ -50,7 +50,7 @@ pub enum Bound {
 }
 
 /// The exits of each vCPU that does `count` iterations; empty on a host without VMX and SVM.
-pub fn expectations(scenario: Scenario, count: u64, extension: Extension) -> Vec<Expectation> {
+pub(crate) fn expectations(scenario: Scenario, count: u64, extension: Extension) -> Vec<Expectation> {
     match extension {
         Extension::Vmx { preemption_timer, guest_timers } => vmx(scenario, count, preemption_timer, guest_timers),
         Extension::Svm => svm(scenario, count),

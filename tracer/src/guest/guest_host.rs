@@ -7,7 +7,7 @@ use core::arch::x86_64::{__cpuid, __cpuid_count};
 
 /// The CPU's virtualization extension and how KVM uses it for timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extension {
+pub(crate) enum Extension {
     /// Intel VT-x.
     Vmx {
         /// Whether KVM uses the VMX-preemption timer at all, which it then does for forced immediate exits.
@@ -23,16 +23,16 @@ pub enum Extension {
 
 /// The host, as far as its guests depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GuestHost {
+pub(crate) struct GuestHost {
     /// The extension that runs the guest.
-    pub extension: Extension,
+    pub(crate) extension: Extension,
     /// Whether guests must use VMMCALL (AMD, Hygon) instead of VMCALL for hypercalls.
-    pub vmmcall: bool,
+    pub(crate) vmmcall: bool,
 }
 
 impl GuestHost {
     /// Reads CPUID, and the parameters of the KVM modules below `sysfs`, usually /sys.
-    pub fn probe(sysfs: &Path) -> Self {
+    pub(crate) fn probe(sysfs: &Path) -> Self {
         let vendor = __cpuid(0);
         let vendor = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
         let vendor = vendor.as_flattened();

@@ -30,7 +30,7 @@ const MSR_VMX_ENTRY_CONTROLS: u32 = 0x484;
 /// The step that a hypervisor executes or executed last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// Enter VMX operation.
     Vmxon = 1,
     /// Initialize the VMCS.
@@ -77,18 +77,18 @@ impl Stage {
 
 /// The last step of a hypervisor, displayed as its failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Steps {
+pub(crate) struct Steps {
     /// Number of its last [`Stage`]; 0 before the first.
-    pub stage: u32,
+    pub(crate) stage: u32,
     /// VM-instruction error of the failed step; 0 if none failed, or if there was no current VMCS.
-    pub instruction_error: u32,
+    pub(crate) instruction_error: u32,
     /// Exit reason of L2's last exit, as in the VMCS; 0 before the first exit.
-    pub exit_reason: u32,
+    pub(crate) exit_reason: u32,
 }
 
 impl Steps {
     /// Name of the last step; none before the first.
-    pub fn last(self) -> Option<&'static str> {
+    pub(crate) fn last(self) -> Option<&'static str> {
         self.last_stage().map(Stage::name)
     }
 
@@ -118,7 +118,7 @@ impl fmt::Display for Steps {
 }
 
 /// Checks that KVM offers VMX to guests, by the CPUID that it supports. The error says how to enable it.
-pub fn ensure_possible(extension: Extension, supported: &CpuId) -> Result<()> {
+pub(crate) fn ensure_possible(extension: Extension, supported: &CpuId) -> Result<()> {
     if !matches!(extension, Extension::Vmx { .. }) {
         bail!("find VMX for the guest's hypervisor: this host has none; use one with an Intel CPU");
     }
@@ -132,7 +132,7 @@ pub fn ensure_possible(extension: Extension, supported: &CpuId) -> Result<()> {
 }
 
 /// Makes every vCPU of a new machine a hypervisor. Call it before the vCPUs run.
-pub fn prepare(machine: &Machine) -> Result<()> {
+pub(crate) fn prepare(machine: &Machine) -> Result<()> {
     image::write_page_directory(&machine.memory)?;
     for (id, vcpu) in (0..).zip(&machine.vcpus) {
         prepare_vcpu(&machine.memory, id, vcpu).with_context(|| format!("make vCPU {id} a hypervisor"))?;

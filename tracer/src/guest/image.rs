@@ -9,9 +9,9 @@ use super::memory::Memory;
 use super::vmcs;
 
 /// Guest-physical address of the code, its descriptor tables included.
-pub const LOAD: usize = 0x1000;
+pub(crate) const LOAD: usize = 0x1000;
 /// Guest-physical address of the page directory of hypervisors.
-pub const PAGE_DIRECTORY: usize = 0x4000;
+pub(crate) const PAGE_DIRECTORY: usize = 0x4000;
 /// Guest-physical address of vCPU 0's pages. Each vCPU has three: the parameter block at the start of the first and the
 /// stack at its end, then a hypervisor's VMXON region and its VMCS.
 const VCPU_PAGES: usize = 0x5000;
@@ -19,17 +19,17 @@ const PAGES_PER_VCPU: usize = 3;
 const PAGE_SIZE: usize = 0x1000;
 
 /// Selector of the flat code segment in the guest's GDT.
-pub const CODE_SELECTOR: u16 = 0x08;
+pub(crate) const CODE_SELECTOR: u16 = 0x08;
 /// Selector of the flat data segment in the guest's GDT.
-pub const DATA_SELECTOR: u16 = 0x10;
+pub(crate) const DATA_SELECTOR: u16 = 0x10;
 /// The port that a scenario writes to as its work.
-pub const WORK_PORT: u16 = 0x10;
+pub(crate) const WORK_PORT: u16 = 0x10;
 /// The port that a guest writes to when it is done.
-pub const END_PORT: u16 = 0xf4;
+pub(crate) const END_PORT: u16 = 0xf4;
 /// The vector of the guest's timers.
 const TIMER_VECTOR: u8 = 0x40;
 /// The vector for interrupts that user space injects past the local APIC: their handler writes no EOI.
-pub const INJECTED_VECTOR: u8 = TIMER_VECTOR + 1;
+pub(crate) const INJECTED_VECTOR: u8 = TIMER_VECTOR + 1;
 
 // Offsets in the parameter block.
 const PROGRAM: usize = 0x00;
@@ -94,7 +94,7 @@ unsafe extern "C" {
 
 /// The programs in guest.S, in the order of its jump table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExerciseProgram {
+pub(crate) enum ExerciseProgram {
     /// Writes the work port.
     Out = 0,
     /// Executes CPUID.
@@ -121,84 +121,84 @@ pub enum ExerciseProgram {
 
 /// The work of one vCPU: the part of its parameter block that the guest reads.
 #[derive(Clone, Copy, Debug)]
-pub struct Parameters {
+pub(crate) struct Parameters {
     /// The program to run.
-    pub program: ExerciseProgram,
+    pub(crate) program: ExerciseProgram,
     /// Iterations, at least 1.
-    pub count: u32,
+    pub(crate) count: u32,
     /// TSC cycles, APIC timer ticks (ns in KVM) or loop iterations, as the program uses it; at least 1.
-    pub delta: u32,
+    pub(crate) delta: u32,
 }
 
 /// The progress of one vCPU: the part of its parameter block that the guest writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GuestProgress {
+pub(crate) struct GuestProgress {
     /// Completed iterations.
-    pub iterations: u32,
+    pub(crate) iterations: u32,
     /// Timer interrupts, or injected ones, that the guest took.
-    pub interrupts: u32,
+    pub(crate) interrupts: u32,
     /// Non-maskable interrupts that the guest took.
-    pub nmis: u32,
+    pub(crate) nmis: u32,
     /// Guest TSC at the first instruction, in cycles; 0 before it.
-    pub first_tsc: u64,
+    pub(crate) first_tsc: u64,
     /// Guest TSC after the last iteration, in cycles; 0 before it.
-    pub last_tsc: u64,
+    pub(crate) last_tsc: u64,
     /// The last step of a hypervisor; all 0 for other programs.
-    pub steps: Steps,
+    pub(crate) steps: Steps,
 }
 
 /// A descriptor table in guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Table {
+pub(crate) struct Table {
     /// Guest-physical address.
-    pub base: u32,
+    pub(crate) base: u32,
     /// Size in bytes, less 1.
-    pub limit: u16,
+    pub(crate) limit: u16,
 }
 
 /// Size in bytes of the memory of a guest with this many vCPUs.
-pub fn memory_size(vcpus: u32) -> usize {
+pub(crate) fn memory_size(vcpus: u32) -> usize {
     parameter_block(vcpus)
 }
 
 /// Copies the code into the guest's memory.
-pub fn load(memory: &Memory) -> Result<()> {
+pub(crate) fn load(memory: &Memory) -> Result<()> {
     let code = code();
     memory.write(LOAD, code).with_context(|| format!("load guest code: {} bytes", code.len()))
 }
 
 /// The guest's global descriptor table.
-pub fn gdt() -> Table {
+pub(crate) fn gdt() -> Table {
     Table { base: address(&raw const vmentry_guest_gdt), limit: 3 * 8 - 1 }
 }
 
 /// The guest's interrupt descriptor table.
-pub fn idt() -> Table {
+pub(crate) fn idt() -> Table {
     Table { base: address(&raw const vmentry_guest_idt), limit: 256 * 8 - 1 }
 }
 
 /// Guest-physical address of the instruction that L2 executes.
-pub fn l2() -> u32 {
+pub(crate) fn l2() -> u32 {
     address(&raw const vmentry_guest_l2)
 }
 
 /// Guest-physical address at which L1 continues after an exit of L2.
-pub fn l2_exit() -> u32 {
+pub(crate) fn l2_exit() -> u32 {
     address(&raw const vmentry_guest_l2_exit)
 }
 
 /// Guest-physical address of a vCPU's parameter block.
-pub fn parameter_block(vcpu: u32) -> usize {
+pub(crate) fn parameter_block(vcpu: u32) -> usize {
     VCPU_PAGES + vcpu as usize * PAGES_PER_VCPU * PAGE_SIZE
 }
 
 /// Guest-physical address of the end of a vCPU's stack.
-pub fn stack(vcpu: u32) -> usize {
+pub(crate) fn stack(vcpu: u32) -> usize {
     parameter_block(vcpu) + PAGE_SIZE
 }
 
 /// Writes the work of a vCPU into its parameter block.
-pub fn write_parameters(memory: &Memory, vcpu: u32, parameters: Parameters) -> Result<()> {
+pub(crate) fn write_parameters(memory: &Memory, vcpu: u32, parameters: Parameters) -> Result<()> {
     let block = parameter_block(vcpu);
     memory.write_u32(block + PROGRAM, parameters.program as u32)?;
     memory.write_u32(block + COUNT, parameters.count)?;
@@ -206,7 +206,7 @@ pub fn write_parameters(memory: &Memory, vcpu: u32, parameters: Parameters) -> R
 }
 
 /// Writes the page directory of hypervisors, which maps every address to itself.
-pub fn write_page_directory(memory: &Memory) -> Result<()> {
+pub(crate) fn write_page_directory(memory: &Memory) -> Result<()> {
     const PRESENT_WRITABLE_4_MIB: u32 = 1 << 0 | 1 << 1 | 1 << 7;
     for (at, page) in (PAGE_DIRECTORY..).step_by(4).zip(0..1024_u32) {
         memory.write_u32(at, page << 22 | PRESENT_WRITABLE_4_MIB)?;
@@ -216,7 +216,7 @@ pub fn write_page_directory(memory: &Memory) -> Result<()> {
 
 /// Writes the VMXON and VMCS regions of a vCPU that is a hypervisor, which begin with the CPU's `revision` of their format, and
 /// the encodings and values of its VMCS fields.
-pub fn write_hypervisor(memory: &Memory, vcpu: u32, revision: u32, fields: &[(u32, u32)]) -> Result<()> {
+pub(crate) fn write_hypervisor(memory: &Memory, vcpu: u32, revision: u32, fields: &[(u32, u32)]) -> Result<()> {
     let block = parameter_block(vcpu);
     for (number, pointer) in (1..).zip([VMXON_REGION, VMCS_REGION]) {
         let region = block + number * PAGE_SIZE;
@@ -232,7 +232,7 @@ pub fn write_hypervisor(memory: &Memory, vcpu: u32, revision: u32, fields: &[(u3
 }
 
 /// Reads the progress of a vCPU, which may be running.
-pub fn read_progress(memory: &Memory, vcpu: u32) -> Result<GuestProgress> {
+pub(crate) fn read_progress(memory: &Memory, vcpu: u32) -> Result<GuestProgress> {
     let block = parameter_block(vcpu);
     Ok(GuestProgress {
         iterations: memory.read_u32(block + ITERATIONS)?,

@@ -5,18 +5,18 @@ use libc::{c_int, c_void, siginfo_t};
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 /// Id of the calling thread.
-pub fn this_thread() -> u32 {
+pub(crate) fn this_thread() -> u32 {
     rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()
 }
 
 /// Installs the handler. Call it before the first [`send`].
-pub fn prepare() -> Result<()> {
+pub(crate) fn prepare() -> Result<()> {
     // register_signal_handler does not set SA_RESTART, so the interrupted call returns.
     register_signal_handler(SIGRTMIN(), do_nothing).context("set signal handler")
 }
 
 /// Sends the signal to a thread of this process. A thread that has ended is no error.
-pub fn send(tid: u32) {
+pub(crate) fn send(tid: u32) {
     // vmm-sys-util's Killable sends by pthread_t, which scoped threads do not give out and which dangles after a join.
     // SAFETY: tgkill takes integers only. It reaches no other process, because the first one is this process's own id, and a
     // thread that receives the signal runs a handler that does nothing.

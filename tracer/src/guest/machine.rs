@@ -14,27 +14,27 @@ use super::memory::Memory;
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
 /// CR0.PE.
-pub const CR0_PROTECTED_MODE: u64 = 1 << 0;
+pub(crate) const CR0_PROTECTED_MODE: u64 = 1 << 0;
 /// CR0.ET, which always reads as 1.
-pub const CR0_EXTENSION_TYPE: u64 = 1 << 4;
+pub(crate) const CR0_EXTENSION_TYPE: u64 = 1 << 4;
 /// RFLAGS with all flags clear; this bit always reads as 1.
-pub const RFLAGS_RESERVED: u64 = 1 << 1;
+pub(crate) const RFLAGS_RESERVED: u64 = 1 << 1;
 const CPUID_1_ECX_TSC_DEADLINE: u32 = 1 << 24;
 
 /// A virtual machine with its vCPUs.
 #[derive(Debug)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// The vCPUs, by id.
-    pub vcpus: Vec<VcpuFd>,
+    pub(crate) vcpus: Vec<VcpuFd>,
     /// Keeps the VM open.
     _vm: VmFd,
     /// The guest's memory. It is the last field because fields are dropped in order, and the guest may use the mapping as long
     /// as one of the descriptors above is open.
-    pub memory: Memory,
+    pub(crate) memory: Memory,
 }
 
 /// Opens /dev/kvm. The error says how to fix it.
-pub fn open_kvm() -> Result<Kvm> {
+pub(crate) fn open_kvm() -> Result<Kvm> {
     let kvm = Kvm::new().map_err(|error| match error.errno() {
         libc::ENOENT | libc::ENXIO | libc::ENODEV => anyhow::anyhow!(
             "open /dev/kvm: {error}: load kvm_intel or kvm_amd (modprobe), and check that virtualization is on in \
@@ -51,20 +51,20 @@ pub fn open_kvm() -> Result<Kvm> {
 }
 
 /// The CPUID entries that KVM supports for guests.
-pub fn supported_cpuid(kvm: &Kvm) -> Result<CpuId> {
+pub(crate) fn supported_cpuid(kvm: &Kvm) -> Result<CpuId> {
     kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).context("ask KVM for its CPUID")
 }
 
 impl Machine {
     /// Creates a machine of `vcpus` vCPUs in flat 32-bit protected mode, with the code of guest.S in its memory but no work yet.
-    pub fn new(kvm: &Kvm, vcpus: u32) -> Result<Self> {
+    pub(crate) fn new(kvm: &Kvm, vcpus: u32) -> Result<Self> {
         let memory = Memory::new(image::memory_size(vcpus))?;
         image::load(&memory)?;
         Self::with(kvm, memory, vcpus, start_in_protected_mode)
     }
 
     /// Creates a machine of `vcpus` vCPUs with this memory; `start` sets the registers of a vCPU by its id.
-    pub fn with(kvm: &Kvm, memory: Memory, vcpus: u32, start: fn(&VcpuFd, u32) -> Result<()>) -> Result<Self> {
+    pub(crate) fn with(kvm: &Kvm, memory: Memory, vcpus: u32, start: fn(&VcpuFd, u32) -> Result<()>) -> Result<Self> {
         let most = kvm.get_max_vcpus();
         if vcpus as usize > most {
             bail!("create {vcpus} vCPUs: KVM allows {most}");
@@ -143,7 +143,7 @@ fn set_identity(cpuid: &mut CpuId, id: u32) {
 }
 
 /// A 32-bit segment that covers all 4 GiB.
-pub fn flat_segment(selector: u16, type_: u8) -> kvm_segment {
+pub(crate) fn flat_segment(selector: u16, type_: u8) -> kvm_segment {
     kvm_segment {
         base: 0,
         limit: u32::MAX,

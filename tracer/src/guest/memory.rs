@@ -8,26 +8,26 @@ use crate::kernel::mmap::Mmap;
 /// A zeroed mapping for KVM to give to a guest. Every access is a volatile copy within bounds. A running guest or another thread
 /// may write at the same time, which yields an old or a new value; no reference into the mapping is ever created.
 #[derive(Debug)]
-pub struct Memory(Mmap);
+pub(crate) struct Memory(Mmap);
 
 impl Memory {
     /// Maps `size` bytes, at least 1.
-    pub fn new(size: usize) -> Result<Self> {
+    pub(crate) fn new(size: usize) -> Result<Self> {
         Ok(Self(Mmap::new(None, size, true).with_context(|| format!("map guest memory: {size} bytes"))?))
     }
 
     /// The address in this process, for KVM.
-    pub fn host_address(&self) -> u64 {
+    pub(crate) fn host_address(&self) -> u64 {
         self.0.start().as_ptr().addr() as u64
     }
 
     /// Size in bytes.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.0.size()
     }
 
     /// Writes `bytes` at guest-physical address `at`.
-    pub fn write(&self, at: usize, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&self, at: usize, bytes: &[u8]) -> Result<()> {
         self.check(at, bytes.len())?;
         for (i, byte) in bytes.iter().enumerate() {
             // SAFETY: `check` ensured that at + len lies within the mapping, so at + i does, and the mapping is writable and
@@ -38,12 +38,12 @@ impl Memory {
     }
 
     /// Writes a little-endian word at guest-physical address `at`.
-    pub fn write_u32(&self, at: usize, value: u32) -> Result<()> {
+    pub(crate) fn write_u32(&self, at: usize, value: u32) -> Result<()> {
         self.write(at, &value.to_le_bytes())
     }
 
     /// Reads a little-endian word in one access. `at` must be aligned.
-    pub fn read_u32(&self, at: usize) -> Result<u32> {
+    pub(crate) fn read_u32(&self, at: usize) -> Result<u32> {
         self.check(at, 4)?;
         ensure!(at.is_multiple_of(4), "read guest memory: {at:#x} is unaligned");
         // SAFETY: `check` ensured that the four bytes lie within the mapping, which is readable and lives as long as `self`. The
@@ -52,7 +52,7 @@ impl Memory {
     }
 
     /// Reads two little-endian words in two accesses, between which a running guest may write.
-    pub fn read_u64(&self, at: usize) -> Result<u64> {
+    pub(crate) fn read_u64(&self, at: usize) -> Result<u64> {
         Ok(u64::from(self.read_u32(at)?) | u64::from(self.read_u32(at + 4)?) << 32)
     }
 

@@ -1,12 +1,12 @@
 //! The built-in KVM guests: one runs scenarios that cause a known number of VM exits, to validate a tracer with; the other, the
 //! calibration guest, stamps the TSC around its exits. A run checks that its guest did the work.
 
-pub mod calibration;
+pub(crate) mod calibration;
 mod expectation;
 mod guest_host;
 mod hypervisor;
 mod image;
-pub mod kick;
+pub(crate) mod kick;
 mod machine;
 mod memory;
 mod outcome;
@@ -16,6 +16,6 @@ mod vcpu;
 mod vmcs;
 mod watch;
 
-pub use guest_host::{Extension, GuestHost};
-pub use run::{ExercisePlan, run};
-pub use scenario::Scenario;
+pub(crate) use guest_host::{Extension, GuestHost};
+pub(crate) use run::{ExercisePlan, run};
+pub(crate) use scenario::Scenario;

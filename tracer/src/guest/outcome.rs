@@ -9,40 +9,40 @@ use super::scenario::Scenario;
 
 /// The work of a run, and the exits that a tracer must have counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ExerciseOutcome {
+pub(crate) struct ExerciseOutcome {
     /// The work of each vCPU.
-    pub scenario: Scenario,
+    pub(crate) scenario: Scenario,
     /// Iterations of each vCPU.
-    pub count: u64,
+    pub(crate) count: u64,
     /// TSC cycles for timers, loop iterations for `spin`, meaningless for the others.
-    pub delta: u32,
+    pub(crate) delta: u32,
     /// Process id of the VM, which is this process.
-    pub tgid: u32,
+    pub(crate) tgid: u32,
     /// One entry per vCPU, by id.
-    pub vcpus: Vec<VcpuOutcome>,
+    pub(crate) vcpus: Vec<VcpuOutcome>,
     /// The exits that a tracer must count for each vCPU; empty if the host has neither VMX nor SVM.
-    pub expects: Vec<Expectation>,
+    pub(crate) expects: Vec<Expectation>,
 }
 
 /// The outcome of one vCPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct VcpuOutcome {
+pub(crate) struct VcpuOutcome {
     /// The vCPU's id, from 0.
-    pub vcpu: u32,
+    pub(crate) vcpu: u32,
     /// Thread id of the vCPU.
-    pub tid: u32,
+    pub(crate) tid: u32,
     /// Exits to user space, including the last one.
-    pub user_exits: u64,
+    pub(crate) user_exits: u64,
     /// Timer or injected interrupts that the guest took.
-    pub interrupts: u64,
+    pub(crate) interrupts: u64,
     /// Non-maskable interrupts that the guest took.
-    pub nmis: u64,
+    pub(crate) nmis: u64,
     /// From the guest's first instruction to its last iteration, in cycles of the guest's TSC.
-    pub guest_tsc: u64,
+    pub(crate) guest_tsc: u64,
     /// From the first KVM_RUN to the return of the last, in ns of CLOCK_MONOTONIC.
-    pub run_ns: u64,
+    pub(crate) run_ns: u64,
     /// CPU time of the vCPU's thread in that time, in ns.
-    pub cpu_ns: u64,
+    pub(crate) cpu_ns: u64,
 }
 
 impl fmt::Display for ExerciseOutcome {

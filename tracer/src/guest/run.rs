@@ -19,23 +19,23 @@ use super::vcpu::{self, AtPortWrite};
 use super::watch::{VcpuReport, Watch};
 
 /// vCPUs of a plan at most.
-pub const MAX_VCPUS: u32 = 64;
+pub(crate) const MAX_VCPUS: u32 = 64;
 
 /// The scenario to run, and how often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExercisePlan {
+pub(crate) struct ExercisePlan {
     /// The work of each vCPU.
-    pub scenario: Scenario,
+    pub(crate) scenario: Scenario,
     /// Iterations of each vCPU: 1 to 2^32 - 1.
-    pub count: u64,
+    pub(crate) count: u64,
     /// Number of vCPUs: 1 to [`MAX_VCPUS`].
-    pub vcpus: u32,
+    pub(crate) vcpus: u32,
     /// TSC cycles for timers, loop iterations for `spin`, ignored by the others; at least 1.
-    pub delta: u32,
+    pub(crate) delta: u32,
 }
 
 /// Runs the plan in a new virtual machine of this process.
-pub fn run(plan: &ExercisePlan) -> Result<ExerciseOutcome> {
+pub(crate) fn run(plan: &ExercisePlan) -> Result<ExerciseOutcome> {
     let count = checked_count(plan)?;
     let host = GuestHost::probe(Path::new("/sys"));
     let kvm = machine::open_kvm()?;

@@ -33,7 +33,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// All scenarios, in the order in which they are shown.
-    pub const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Out,
         Self::Cpuid,
         Self::Vmcall,
@@ -47,7 +47,7 @@ impl Scenario {
     ];
 
     /// The name on the command line and in JSON.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Out => "out",
             Self::Cpuid => "cpuid",
@@ -63,7 +63,7 @@ impl Scenario {
     }
 
     /// One line of help.
-    pub fn description(self) -> &'static str {
+    pub(crate) fn description(self) -> &'static str {
         match self {
             Self::Out => "write a port: one exit to user space each",
             Self::Cpuid => "execute CPUID: one exit handled in the kernel each",
@@ -79,7 +79,7 @@ impl Scenario {
     }
 
     /// The default of `--delta`: TSC cycles for timers, loop iterations for `spin`, ignored by the others.
-    pub fn default_delta(self) -> u32 {
+    pub(crate) fn default_delta(self) -> u32 {
         match self {
             Self::Spin => 100_000,
             // Late enough to expire after the end, but small enough for the 32-bit preemption timer at any rate.
@@ -89,12 +89,12 @@ impl Scenario {
     }
 
     /// Whether each iteration arms a timer, `--delta` TSC cycles ahead, and takes its interrupt.
-    pub fn has_timers(self) -> bool {
+    pub(crate) fn has_timers(self) -> bool {
         matches!(self, Self::TscDeadline | Self::Oneshot | Self::Hlt)
     }
 
     /// Whether the guest is a hypervisor (L1) with a guest of its own (L2).
-    pub fn is_nested(self) -> bool {
+    pub(crate) fn is_nested(self) -> bool {
         matches!(self, Self::Nested | Self::NestedArmed)
     }
 

@@ -15,7 +15,7 @@ use crate::host::clock::thread_cpu_ns;
 
 /// How a vCPU's run ended.
 #[derive(Clone, Debug)]
-pub enum End {
+pub(crate) enum End {
     /// The guest wrote the end port.
     Done(RunTotals),
     /// The run was stopped from outside.
@@ -27,18 +27,18 @@ pub enum End {
 
 /// Exits and times of a whole run.
 #[derive(Clone, Copy, Debug)]
-pub struct RunTotals {
+pub(crate) struct RunTotals {
     /// Exits to user space, the last one included.
-    pub user_exits: u64,
+    pub(crate) user_exits: u64,
     /// From the first KVM_RUN to the return of the last, in ns of CLOCK_MONOTONIC.
-    pub run_ns: u64,
+    pub(crate) run_ns: u64,
     /// CPU time of the thread in that time, in ns: guest, KVM and user space.
-    pub cpu_ns: u64,
+    pub(crate) cpu_ns: u64,
 }
 
 /// How user space handles a write to the work port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AtPortWrite {
+pub(crate) enum AtPortWrite {
     /// Run the guest again.
     Continue,
     /// Inject an interrupt and an NMI, which makes KVM force an immediate exit at the next VM entry.
@@ -55,7 +55,7 @@ enum RunExit {
 
 /// Runs the vCPU until its guest writes the end port, or until `stop` is set and a signal interrupts KVM_RUN.
 /// Any exit that is no write to one of the two ports is an error that names the RIP.
-pub fn run_to_end(vcpu: &mut VcpuFd, at_port_write: AtPortWrite, stop: &AtomicBool) -> Result<End> {
+pub(crate) fn run_to_end(vcpu: &mut VcpuFd, at_port_write: AtPortWrite, stop: &AtomicBool) -> Result<End> {
     let (start, cpu_before) = (Instant::now(), thread_cpu_ns());
     let mut user_exits = 0;
     loop {

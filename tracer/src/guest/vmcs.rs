@@ -5,17 +5,17 @@ use super::image::{self, CODE_SELECTOR, DATA_SELECTOR};
 
 /// CR0 of L1 and L2: protected mode (bit 0) with paging (31), and native FPU errors (5) because VMX demands them; bit 4
 /// always reads 1.
-pub const CR0: u32 = 1 << 31 | 1 << 5 | 1 << 4 | 1 << 0;
+pub(crate) const CR0: u32 = 1 << 31 | 1 << 5 | 1 << 4 | 1 << 0;
 /// CR3 of L1 and L2.
 #[expect(clippy::cast_possible_truncation, reason = "a constant of 16 KiB")]
-pub const CR3: u32 = image::PAGE_DIRECTORY as u32;
+pub(crate) const CR3: u32 = image::PAGE_DIRECTORY as u32;
 /// CR4 of L1 and L2: VMX (bit 13), and pages of 4 MiB (4).
-pub const CR4: u32 = 1 << 13 | 1 << 4;
+pub(crate) const CR4: u32 = 1 << 13 | 1 << 4;
 
 /// The field with the error of the last VMX instruction.
-pub const VM_INSTRUCTION_ERROR: u32 = 0x4400;
+pub(crate) const VM_INSTRUCTION_ERROR: u32 = 0x4400;
 /// The field with the exit reason of L2.
-pub const EXIT_REASON: u32 = 0x4402;
+pub(crate) const EXIT_REASON: u32 = 0x4402;
 
 // Controls.
 const PIN_CONTROLS: u32 = 0x4000;
@@ -127,19 +127,19 @@ const RFLAGS_RESERVED: u32 = 1 << 1;
 
 /// The bits that must be 1 in each word of controls. L1 sets no others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Controls {
+pub(crate) struct Controls {
     /// Pin-based VM-execution controls.
-    pub pin: u32,
+    pub(crate) pin: u32,
     /// Primary processor-based VM-execution controls.
-    pub processor: u32,
+    pub(crate) processor: u32,
     /// VM-exit controls.
-    pub exit: u32,
+    pub(crate) exit: u32,
     /// VM-entry controls.
-    pub entry: u32,
+    pub(crate) entry: u32,
 }
 
 /// Encodings and values of the fields, for an L1 whose stack ends at `l1_stack`.
-pub fn fields(controls: Controls, l1_stack: u32) -> Vec<(u32, u32)> {
+pub(crate) fn fields(controls: Controls, l1_stack: u32) -> Vec<(u32, u32)> {
     let (gdt, idt) = (image::gdt(), image::idt());
     let mut fields = vec![
         (PIN_CONTROLS, controls.pin),

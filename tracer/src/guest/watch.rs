@@ -26,7 +26,7 @@ const KICK_EVERY: Duration = Duration::from_millis(10);
 
 /// A message from a vCPU's thread to the watch.
 #[derive(Debug)]
-pub enum VcpuReport {
+pub(crate) enum VcpuReport {
     /// The thread is about to run the vCPU.
     Started {
         /// The vCPU's id.
@@ -45,7 +45,7 @@ pub enum VcpuReport {
 
 /// Follows the vCPUs of one machine.
 #[derive(Debug)]
-pub struct Watch<'a> {
+pub(crate) struct Watch<'a> {
     memory: &'a Memory,
     plan: ExercisePlan,
     /// Set to make the vCPUs' threads stop.
@@ -74,7 +74,7 @@ enum State {
 
 impl<'a> Watch<'a> {
     /// Watches the plan's vCPUs, whose threads end when `stop` is set.
-    pub fn new(memory: &'a Memory, plan: ExercisePlan, stop: &'a AtomicBool) -> Self {
+    pub(crate) fn new(memory: &'a Memory, plan: ExercisePlan, stop: &'a AtomicBool) -> Self {
         let watched = |_| Watched {
             tid: None,
             state: State::Running,
@@ -85,13 +85,13 @@ impl<'a> Watch<'a> {
     }
 
     /// Notes a failure and stops all vCPUs. Only the first failure is kept, because later ones may be its consequences.
-    pub fn fail(&mut self, error: anyhow::Error) {
+    pub(crate) fn fail(&mut self, error: anyhow::Error) {
         self.failure.get_or_insert(error);
         self.stop.store(true, Ordering::Relaxed);
     }
 
     /// Receives reports until every thread has ended, and returns the outcome of each vCPU. Call [`kick::prepare`] before.
-    pub fn until_all_ended(mut self, reports: &Receiver<VcpuReport>) -> Result<Vec<VcpuOutcome>> {
+    pub(crate) fn until_all_ended(mut self, reports: &Receiver<VcpuReport>) -> Result<Vec<VcpuOutcome>> {
         loop {
             let stopping = self.stop.load(Ordering::Relaxed);
             let pause = if stopping { KICK_EVERY } else { CHECK_EVERY };

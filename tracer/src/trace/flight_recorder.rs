@@ -1,6 +1,9 @@
 //! The flight recorder: keeps the most recent events in memory and writes them as a trace when a trigger matches.
 
-use std::{collections::VecDeque, path::PathBuf};
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
 use tracer_common::Event;
@@ -72,7 +75,7 @@ impl FlightRecorder {
     }
 
     /// Writes one trace and returns its events and bytes.
-    fn write(&self, path: &PathBuf, events: Vec<VmEvent>, vms: &Vms, mut closing: Closing) -> Result<(u64, u64)> {
+    fn write(&self, path: &Path, events: Vec<VmEvent>, vms: &Vms, mut closing: Closing) -> Result<(u64, u64)> {
         let mut trace = Trace::new(output::create(path, self.overwrite)?, &self.header)?;
         closing.not_written += trace.write(events, vms)?;
         let events = trace.events();
