@@ -26,7 +26,7 @@ pub(crate) struct Bench<'a> {
     tracer: Tracer,
     /// the CPU that this thread is pinned to
     pub(crate) cpu: u32,
-    /// of every run
+    /// settings of every run
     settings: Settings,
     stop: &'a AtomicBool,
     /// called after each run

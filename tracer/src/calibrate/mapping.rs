@@ -52,9 +52,9 @@ impl Segment {
 /// Straight lines from each reading to the next.
 ///
 /// The kernel computes CLOCK_MONOTONIC from the TSC by a line whose slope it changes now and then (NTP). The error of a line is
-/// therefore bounded by half the width of its readings, anywhere in which the clock may have been read, plus the effect of a change
-/// of slope within the line, which the slopes of its neighbours bound. (The clock is read at the same point of each reading, because
-/// the code is the same and the narrowest reading was not interrupted, so its place does not change the slope.)
+/// therefore bounded by half the width of its readings, because the clock may have been read anywhere within them, plus the effect of
+/// a change of slope within the line, which the slopes of its neighbours bound. The place of the clock's read does not change the
+/// slope, because it is the same in all readings: the code is the same, and the narrowest reading was not interrupted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mapping {
     segments: Vec<Segment>,

@@ -165,9 +165,9 @@ fn exit(
 #[derive(Default)]
 struct Experiment {
     rounds: Vec<CostRound>,
-    /// entry latencies after a write, cycles
+    /// VM-entry latencies after a write, cycles
     dirty: Vec<f64>,
-    /// entry latencies without a write, cycles
+    /// VM-entry latencies without a write, cycles
     clean: Vec<f64>,
     /// entries with a write where none was expected, or the reverse
     unexpected: u64,

@@ -54,7 +54,7 @@ enum RunExit {
 }
 
 /// Runs the vCPU until its guest writes the end port, or until `stop` is set and a signal interrupts KVM_RUN.
-/// Any exit that is no write to one of the two ports is an error that names the RIP.
+/// Any exit other than a write to one of the two ports is an error that names the RIP.
 pub(crate) fn run_to_end(vcpu: &mut VcpuFd, at_port_write: AtPortWrite, stop: &AtomicBool) -> Result<End> {
     let (start, cpu_before) = (Instant::now(), thread_cpu_ns());
     let mut user_exits = 0;

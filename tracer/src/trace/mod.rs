@@ -2,7 +2,7 @@
 //! flight recorder, those before a trigger.
 
 pub mod event_sink;
-pub mod flight_recorder;
+mod flight_recorder;
 pub mod perfetto;
 pub mod plan;
 mod proto;

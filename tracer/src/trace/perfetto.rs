@@ -174,7 +174,7 @@ impl<W: Write> Trace<W> {
     }
 
     /// Bytes written, without those still in the buffer.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
