@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{Comparison, Distributions, Setting, Verdict, plot, wording};
 use crate::{
     model::figures::{Unit, human},
+    output::wrap,
     recording::Provenance,
 };
 
@@ -259,27 +260,6 @@ fn method(c: &Comparison, width: usize) -> String {
     }
     lines.iter().for_each(|l| out += &wrap(&format!("- {}", wording::clean(l)), "  ", width));
     out
-}
-
-/// Lines of at most `width`; those after the first begin with `indent`. A word longer than that stays whole.
-pub fn wrap(text: &str, indent: &str, width: usize) -> String {
-    let mut out = String::new();
-    let mut line = String::new();
-    let mut words = 0;
-    // What stands in front of the first word, and between a label and its text, stays.
-    for word in text.split(' ') {
-        if words > 0 && line.chars().count() + 1 + word.chars().count() > width {
-            out += line.trim_end();
-            out.push('\n');
-            line = indent.to_owned();
-            words = 0;
-        } else if words > 0 {
-            line.push(' ');
-        }
-        line += word;
-        words += 1;
-    }
-    out + line.trim_end() + "\n"
 }
 
 /// Columns as wide as their widest cell: the first to the left, and the last where it is `words`; the others to the right.
