@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use super::{
     Arm, Check, Options, Round, Side, Windows,
-    blocks::{self, log_p50},
-    permutation,
+    stats::{
+        blocks::{self, log_p50},
+        permutation,
+    },
 };
 
 /// p below which the reader is told.

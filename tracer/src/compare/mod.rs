@@ -1,37 +1,30 @@
 //! A/B: is B better than A, and how sure are we? Pure: windows in, a [`Comparison`] out; text, JSON and HTML are views of it.
 
-mod blocks;
 mod checks;
-pub mod condition;
-mod dense;
-mod design;
-pub mod fairness;
-pub mod html;
-pub mod json;
-mod mix;
-mod permutation;
-mod plot;
-pub mod random;
-mod resample;
-mod rows;
-pub mod schedule;
-pub mod student;
+pub(crate) mod condition;
+pub(crate) mod fairness;
+pub(crate) mod schedule;
+mod stats;
 #[cfg(test)]
 mod tests;
-pub mod text;
-pub mod wording;
+pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use tracer_common::{Isa, rules::TimerCause};
 
-pub use self::rows::{family, first_step, promised_power};
-use self::{
-    dense::Dense,
+use self::stats::{
+    dense::{self, Dense},
     design::{Design, Units},
-    rows::{Draft, Measure},
+    mix,
+    rows::{self, Draft, Measure, family},
 };
+pub use self::stats::{
+    random,
+    rows::{first_step, promised_power},
+};
+pub(crate) use self::view::{html, json, text};
 use crate::{
     model::{
         figures::{Figure, Unit},
@@ -569,4 +562,4 @@ fn method(units: &Units, options: &Options, least_p: f64, families: [usize; 2]) 
 }
 
 #[cfg(test)]
-pub mod fixture;
+pub(crate) mod fixture;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::{compare::random::Random, recording::Label};
+use crate::{compare::stats::random::Random, recording::Label};
 
 /// Windows of a round.
 pub const PLACES: u8 = 4;

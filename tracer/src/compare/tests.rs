@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{random::Random, *};
+use super::{stats::random::Random, *};
 
 const CPUID: u32 = 10;
 const TIMER: u32 = 52;

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Comparison, Distributions, Setting, Verdict, plot, wording};
+use super::{plot, wording};
 use crate::{
+    compare::{Comparison, Distributions, Setting, Verdict},
     model::figures::{Unit, human},
     recording::Provenance,
 };
@@ -310,11 +311,11 @@ fn align<const N: usize>(lines: &[[String; N]], gap: usize, words: bool) -> Stri
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::fixture::{comparison, setting},
-        *,
+    use super::*;
+    use crate::{
+        compare::fixture::{comparison, setting},
+        html::tests::HOSTILE,
     };
-    use crate::html::tests::HOSTILE;
 
     #[test]
     fn every_figure_has_a_row_or_a_reason() {

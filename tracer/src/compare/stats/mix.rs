@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Arm, Mix, MixRow, Options, Stratum, design::Units};
-use crate::model::{figures::Figure, interval::Series};
+use super::design::Units;
+use crate::{
+    compare::{Arm, Mix, MixRow, Options, Stratum},
+    model::{figures::Figure, interval::Series},
+};
 
 /// The mix, and whether it changed.
 pub fn of(units: &Units, options: &Options) -> Mix {

@@ -2,8 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Comparison, Distributions, Row, Setting, Side, wording};
-use crate::{html::density, model::figures::Unit, recording::Provenance};
+use super::wording;
+use crate::{
+    compare::{Comparison, Distributions, Row, Setting, Side},
+    html::density,
+    model::figures::Unit,
+    recording::Provenance,
+};
 
 /// Name and version of the format.
 pub const FORMAT: &str = "vmentry-compare/1";
@@ -134,15 +139,13 @@ fn distribution(d: &Distributions) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::fixture::{comparison, setting},
-        *,
-    };
+    use super::*;
+    use crate::compare::fixture::{comparison, setting};
 
     #[test]
     fn every_documented_field_is_there() {
         let json = render(&comparison(), &setting());
-        let readme = include_str!("../../../README.md");
+        let readme = include_str!("../../../../README.md");
         let (_, section) = readme.split_once("**JSON comparison**").unwrap();
         let table = section.split("\n\n").find(|p| p.starts_with("| field")).unwrap();
         let documented: Vec<_> =

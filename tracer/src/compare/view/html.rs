@@ -1,8 +1,9 @@
 //! A comparison as one page: the answer, what it rests on, how large the differences are, where in the distribution they lie, and
 //! what else differed.
 
-use super::{Arm, Check, Comparison, Distributions, Point, Row, Setting, Shift, Verdict, wording};
+use super::wording;
 use crate::{
+    compare::{Arm, Check, Comparison, Distributions, Point, Row, Setting, Shift, Side, Verdict},
     html::{
         Kind, Section,
         axis::Axis,
@@ -73,7 +74,7 @@ fn verdict(c: &Comparison, setting: &Setting) -> String {
     let per_entry = format!("{} / {}", per_entry(mean.and_then(|r| r.a)), per_entry(mean.and_then(|r| r.b)));
     let entries = [0, 1].map(|side| wording::entries(c, side).to_string());
     let of = |n: usize| if n == 1 { "1 window".to_owned() } else { format!("{n} windows") };
-    let both = |f: &dyn Fn(&super::Side) -> String| [f(&c.a), f(&c.b)].join(" / ");
+    let both = |f: &dyn Fn(&Side) -> String| [f(&c.a), f(&c.b)].join(" / ");
     out += &tiles(&[
         ("observed, A / B", both(&|s| human(Some(s.length_ns as f64), Unit::Ns)), both(&|s| of(s.windows))),
         ("VM entries, A / B", entries.join(" / "), String::new()),
@@ -82,7 +83,7 @@ fn verdict(c: &Comparison, setting: &Setting) -> String {
     let columns =
         vec![Column::word(""), Column::text(wording::side(0, setting)), Column::text(wording::side(1, setting))];
     let mut table = Table::new("sides", "What was compared", columns);
-    let mut add = |what: &str, of: &dyn Fn(&super::Side) -> String| {
+    let mut add = |what: &str, of: &dyn Fn(&Side) -> String| {
         table.row(vec![what.into(), of(&c.a), of(&c.b)]);
     };
     add("windows", &|s| s.windows.to_string());
@@ -592,13 +593,16 @@ fn method(c: &Comparison) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::fixture::{comparison, setting},
-        *,
-    };
-    use crate::html::{
-        escape,
-        tests::{HOSTILE, check},
+    use super::*;
+    use crate::{
+        compare::{
+            Estimate,
+            fixture::{comparison, setting},
+        },
+        html::{
+            escape,
+            tests::{HOSTILE, check},
+        },
     };
 
     fn hostile() -> (Comparison, Setting) {
@@ -646,7 +650,7 @@ mod tests {
         c.timeline.iter_mut().for_each(|p| (p.entry_to_exit, p.pin_writes) = (None, None));
         (c.checks, c.stratified, c.mix.rows) = Default::default();
         for row in &mut c.rows {
-            row.ratio = row.ratio.map(|e| super::super::Estimate { low: None, high: Some(f64::INFINITY), ..e });
+            row.ratio = row.ratio.map(|e| Estimate { low: None, high: Some(f64::INFINITY), ..e });
         }
         let html = render(&c, &setting());
         check(&html);

@@ -1,7 +1,8 @@
 //! What is exchanged under "there is no difference": the units of both sides, and every way of calling them A and B that was
 //! as likely as the one that came about.
 
-use super::{Arm, Round, Window, Windows, blocks, random::Random};
+use super::{blocks, random::Random};
+use crate::compare::{Arm, Round, Window, Windows};
 
 /// Rounds up to which every flip is tried: 2^13 distinct ones.
 const MAX_FLIPPED: usize = 14;

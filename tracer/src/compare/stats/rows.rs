@@ -1,16 +1,18 @@
 //! Every figure's row: both values, how far apart, how sure, and what that means.
 
 use super::{
-    Arm, Better, Estimate, Options, Row, Shift, Verdict,
     dense::{Dense, View, Weights},
     design::{Design, Units},
     permutation::{self, Split},
     resample::{self, MIN_UNITS, Spread},
     student,
 };
-use crate::model::{
-    figures::{Figure, Unit},
-    interval::Series,
+use crate::{
+    compare::{Arm, Better, Estimate, Options, Row, Shift, Verdict},
+    model::{
+        figures::{Figure, Unit},
+        interval::Series,
+    },
 };
 
 /// Values that have to lie beyond a quantile on either side of it.

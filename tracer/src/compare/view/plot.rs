@@ -13,8 +13,9 @@ use ratatui::{
     },
 };
 
-use super::{Distributions, wording};
+use super::wording;
 use crate::{
+    compare::{Distributions, Shift},
     html::{
         axis::{Axis, label},
         density,
@@ -27,7 +28,7 @@ const HEIGHT: u16 = 13;
 
 /// How much B differs at each quantile: numbers, and a bar left or right of nothing, with its interval in brackets.
 pub fn shifts(d: &Distributions, width: usize) -> String {
-    let share = |s: &super::Shift, v: f64| if s.a > 0.0 { v / s.a } else { 0.0 };
+    let share = |s: &Shift, v: f64| if s.a > 0.0 { v / s.a } else { 0.0 };
     // One quantile far out must not flatten the others' bars: its own is cut, and an arrow says so.
     let mut sizes: Vec<_> = d.shifts.iter().map(|s| share(s, s.difference.value).abs()).collect();
     sizes.sort_by(|a, b| b.total_cmp(a));
@@ -160,7 +161,8 @@ fn drawn(points: &[(f64, f64)], axis: &Axis, columns: u16, marker: Marker) -> Bu
 
 #[cfg(test)]
 mod tests {
-    use super::{super::fixture::comparison, *};
+    use super::*;
+    use crate::compare::fixture::comparison;
 
     #[test]
     fn bars_lie_on_the_side_of_their_sign() {

@@ -1,7 +1,7 @@
 //! How a comparison is put into words: the same in text, HTML and the summary of the JSON.
 
-use super::{Comparison, Estimate, Row, Setting, Side, Stratum, Verdict};
 use crate::{
+    compare::{Comparison, Estimate, Row, Setting, Side, Stratum, Verdict},
     html::is_deceptive,
     model::{
         exit_reasons,
@@ -295,10 +295,8 @@ pub fn share_text(share: Option<f64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::fixture::{comparison, setting},
-        *,
-    };
+    use super::*;
+    use crate::compare::fixture::{comparison, setting};
 
     #[test]
     fn percentages_keep_their_meaning_at_every_size() {

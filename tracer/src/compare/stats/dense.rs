@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Stratum, Window};
-use crate::model::figures::Figure;
+use crate::{
+    compare::{Stratum, Window},
+    model::figures::Figure,
+};
 
 /// Buckets times strata that one part holds at most; beyond, buckets are merged to twice their width and again.
 const CELLS: usize = 8_192;

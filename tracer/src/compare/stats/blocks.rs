@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
-use super::Window;
-use crate::model::{figures::Figure, histogram::Histogram, interval::Series};
+use crate::{
+    compare::Window,
+    model::{figures::Figure, histogram::Histogram, interval::Series},
+};
 
 /// Block length in units of the windows' memory. At 6 the sums of adjacent blocks of an AR(1) process correlate by less than
 /// 0.1, whatever its coefficient.
@@ -86,7 +88,7 @@ pub fn cut(count: usize, length: usize) -> impl Iterator<Item = Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::random::Random;
+    use crate::compare::stats::random::Random;
 
     fn noise(rho: f64, n: usize, seed: u64) -> Vec<f64> {
         let mut random = Random::new(seed);
