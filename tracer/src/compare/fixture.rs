@@ -5,7 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use tracer_common::{Isa, rules::TimerCause};
 
 use super::*;
-use crate::{model::figures::Figure, recording::tests::header};
+use crate::{
+    model::{
+        figures::{Figure, Unit},
+        histogram::Histogram,
+        interval::{Level, Totals},
+    },
+    recording::{Experiment, Provenance, tests::header},
+};
 
 struct Random(u64);
 

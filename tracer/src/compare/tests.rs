@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use super::{stats::random::Random, *};
+use tracer_common::{Isa, rules::TimerCause};
+
+use super::{random::Random, *};
+use crate::model::{figures::Figure, histogram::Histogram, interval::Level};
 
 const CPUID: u32 = 10;
 const TIMER: u32 = 52;
