@@ -1,5 +1,6 @@
-//! A/B: is B better than A, and how sure are we? Pure: windows in, a [`Comparison`] out; text, JSON and HTML are views of it.
+//! A/B: is B better than A, and how certain is that? Windows in, a [`Comparison`] out, without I/O; text, JSON and HTML are views of it.
 
+mod assemble;
 mod checks;
 mod comparison;
 pub(crate) mod condition;
@@ -11,12 +12,18 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod view;
+mod windows;
 
-pub(crate) use self::view::{html, json, text};
 pub use self::{
-    comparison::*,
+    assemble::compare,
+    comparison::{Better, Check, Comparison, Distributions, Estimate, Mix, MixRow, Point, Row, Shift, Side, Verdict},
     stats::{
+        judging::{first_step, promised_power},
         random,
-        rows::{first_step, promised_power},
     },
+    windows::{Arm, ExperimentRound, Options, Stratum, Window, Windows},
+};
+pub(crate) use self::{
+    comparison::Setting,
+    view::{html, json, text, wording},
 };

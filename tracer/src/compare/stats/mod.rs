@@ -3,6 +3,8 @@
 pub(super) mod blocks;
 pub(super) mod dense;
 pub(super) mod design;
+pub(super) mod judging;
+pub(super) mod measure;
 pub(super) mod mix;
 pub(super) mod permutation;
 pub mod random;

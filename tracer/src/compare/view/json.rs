@@ -1,4 +1,4 @@
-//! A comparison as JSON: format "vmentry-compare", version 1; documented in the README's format section.
+//! A comparison as JSON: format "vmentry-compare", version 1; the README documents it.
 
 use serde_json::{Map, Value, json};
 
@@ -11,13 +11,13 @@ use crate::{
 };
 
 /// Name and version of the format.
-pub const FORMAT: &str = "vmentry-compare/1";
+const FORMAT: &str = "vmentry-compare/1";
 
-/// Points of a cumulative distribution.
+/// Points of a cumulative distribution at most.
 const POINTS: usize = 200;
 
-/// The comparison. What is not known is null, never 0.
-pub fn render(c: &Comparison, setting: &Setting) -> Value {
+/// The comparison. An unknown value is null, never 0.
+pub(crate) fn render(c: &Comparison, setting: &Setting) -> Value {
     json!({
         "format": FORMAT,
         "emulated": wording::is_emulated(setting),
@@ -39,7 +39,7 @@ pub fn render(c: &Comparison, setting: &Setting) -> Value {
             "p": c.mix.p,
             "covered": c.mix.covered,
             "rows": c.mix.rows.iter().map(|r| json!({
-                "kind": wording::kind(&r.stratum),
+                "kind": wording::exit_reason(&r.stratum),
                 "level": r.stratum.level.name(),
                 "exit_reason_code": r.stratum.reason,
                 "timer_cause": r.stratum.cause.map(|c| c.name()),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_null_and_words_are_stable() {
+    fn unknown_values_are_null_and_names_are_stable() {
         let json = render(&comparison(), &setting());
         let max = json["figures"].as_array().unwrap().iter().find(|r| r["stat"] == "max").unwrap();
         assert_eq!((&max["a"], &max["p"], &max["ratio"]), (&Value::Null, &Value::Null, &Value::Null));

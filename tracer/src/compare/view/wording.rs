@@ -1,7 +1,10 @@
-//! How a comparison is put into words: the same in text, HTML and the summary of the JSON.
+//! The words of a comparison, shared by text, HTML and the JSON's summary.
 
 use crate::{
-    compare::{Comparison, Estimate, Row, Setting, Side, Stratum, Verdict},
+    compare::{
+        Comparison, Estimate, Row, Setting, Side, Stratum, Verdict,
+        condition::{Condition, ConditionResult},
+    },
     html::is_deceptive,
     model::{
         exit_reasons,
@@ -11,7 +14,7 @@ use crate::{
 };
 
 /// "+12.3%" of 0.123.
-pub fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     let p = share * 100.0;
     let digits = match p.abs() {
         p if p < 0.995 => 2,
@@ -22,13 +25,13 @@ pub fn percent(share: f64) -> String {
     if text.trim_start_matches(['+', '-', '0', '.']) == "%" { "0%".into() } else { text }
 }
 
-/// The same without a sign, of what has no direction.
-pub fn size(share: f64) -> String {
+/// The same without a sign, for sizes.
+pub(crate) fn size(share: f64) -> String {
     percent(share.abs()).trim_start_matches('+').to_owned()
 }
 
-/// A value as people read it; rates of rare exits keep their digits.
-pub fn value(value: Option<f64>, unit: Unit) -> String {
+/// A value for people; rates of rare exits keep their digits.
+pub(crate) fn value(value: Option<f64>, unit: Unit) -> String {
     match value {
         Some(v) if unit == Unit::PerSecond && v > 0.0 && v < 10.0 => format!("{v:.3}"),
         v => human(v, unit),
@@ -36,19 +39,19 @@ pub fn value(value: Option<f64>, unit: Unit) -> String {
 }
 
 /// "+1.23us".
-pub fn signed(number: f64, unit: Unit) -> String {
+pub(crate) fn signed(number: f64, unit: Unit) -> String {
     let sign = if number < 0.0 { "-" } else { "+" };
     let text = value(Some(number.abs()), unit);
     if text == value(Some(0.0), unit) { text } else { format!("{sign}{text}") }
 }
 
-/// "entry_to_exit_ns.p99": what a threshold of `--fail-if` names.
-pub fn name(row: &Row) -> String {
+/// "entry_to_exit_ns.p99", as `--fail-if` names it.
+pub(crate) fn name(row: &Row) -> String {
     format!("{}.{}", row.figure, row.stat)
 }
 
-/// B against A: in % where A is something, else the difference.
-pub fn change(row: &Row) -> String {
+/// B against A: in %, or the difference if A is 0.
+pub(crate) fn change(row: &Row) -> String {
     match (row.ratio, row.difference) {
         (Some(ratio), _) => percent(ratio.value - 1.0),
         (None, Some(d)) => signed(d.value, row.unit),
@@ -56,8 +59,8 @@ pub fn change(row: &Row) -> String {
     }
 }
 
-/// The interval of [`change`]; a bound without a value is "?".
-pub fn interval(row: &Row) -> String {
+/// The confidence interval of [`change`]; "?" for a bound that is not known.
+pub(crate) fn interval(row: &Row) -> String {
     let bounds = |e: Estimate, show: &dyn Fn(f64) -> String| {
         if e.low.is_none() && e.high.is_none() {
             return "n/a".into();
@@ -73,8 +76,8 @@ pub fn interval(row: &Row) -> String {
     }
 }
 
-/// A chance.
-pub fn chance(p: Option<f64>) -> String {
+/// A p value; never 0.
+pub(crate) fn p_value(p: Option<f64>) -> String {
     match p {
         None => "n/a".into(),
         Some(p) if p < 0.0001 => "<.0001".into(),
@@ -83,8 +86,8 @@ pub fn chance(p: Option<f64>) -> String {
     }
 }
 
-/// The smallest change that would have been seen, as a share of A where A is something.
-pub fn detectable(row: &Row) -> String {
+/// The minimum detectable effect, in % of A, or as a difference if A is 0.
+pub(crate) fn mde(row: &Row) -> String {
     match (row.detectable, row.a) {
         (Some(d), Some(a)) if a > 0.0 => size(d / a),
         (Some(d), _) => value(Some(d), row.unit),
@@ -92,13 +95,13 @@ pub fn detectable(row: &Row) -> String {
     }
 }
 
-/// How far a side is from itself.
-pub fn noise(row: &Row) -> String {
+/// The A/A noise: 95th percentile of half-against-half differences within a side.
+pub(crate) fn noise(row: &Row) -> String {
     row.noise.map_or("n/a".into(), size)
 }
 
-/// A verdict in one word, for narrow tables; "~" where there is nothing to tell.
-pub const fn word(verdict: Verdict) -> &'static str {
+/// A verdict in one word, for narrow tables.
+pub(crate) const fn word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Better => "better",
         Verdict::Worse => "WORSE",
@@ -108,8 +111,8 @@ pub const fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-/// A verdict in words.
-pub const fn verdict(verdict: Verdict) -> &'static str {
+/// A verdict in full.
+pub(crate) const fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Better => "better",
         Verdict::Worse => "WORSE",
@@ -119,23 +122,23 @@ pub const fn verdict(verdict: Verdict) -> &'static str {
     }
 }
 
-/// Whether a row says that something is different, beyond chance.
-pub const fn is_change(row: &Row) -> bool {
+/// Whether a row's change is significant.
+pub(crate) const fn is_change(row: &Row) -> bool {
     matches!(row.verdict, Verdict::Better | Verdict::Worse | Verdict::Changed)
 }
 
-/// A name from a recording, fit for a terminal.
-pub fn clean(name: &str) -> String {
+/// A name from a recording, safe for a terminal.
+pub(crate) fn clean(name: &str) -> String {
     name.chars().map(|c| if is_deceptive(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// "B (hard)".
-pub fn side(side: usize, setting: &Setting) -> String {
+pub(crate) fn side(side: usize, setting: &Setting) -> String {
     format!("{} ({})", ["A", "B"][side], clean(&setting.names[side]))
 }
 
 /// "L1 PREEMPTION_TIMER (spurious)".
-pub fn kind(stratum: &Stratum) -> String {
+pub(crate) fn exit_reason(stratum: &Stratum) -> String {
     let reason = stratum.reason.map_or("reason n/a".into(), |r| exit_reasons::name(stratum.isa as u32, r).into_owned());
     let cause = stratum.cause.map(|c| format!(" ({})", c.name())).unwrap_or_default();
     match stratum.level.name() {
@@ -144,13 +147,13 @@ pub fn kind(stratum: &Stratum) -> String {
     }
 }
 
-/// Entries of a side that are compared.
-pub fn entries(c: &Comparison, side: usize) -> u64 {
+/// Number of a side's entries that are compared.
+pub(crate) fn entries(c: &Comparison, side: usize) -> u64 {
     c.mix.rows.iter().map(|r| r.entries[side]).sum()
 }
 
-/// Timer exits of a side by cause; n/a where they are not known.
-pub fn timer_exits(c: &Comparison, side: &Side) -> String {
+/// Timer exits of a side by cause; n/a if they are not known.
+pub(crate) fn timer_exits(c: &Comparison, side: &Side) -> String {
     if !knows_timer(c) {
         return "n/a".into();
     }
@@ -158,13 +161,13 @@ pub fn timer_exits(c: &Comparison, side: &Side) -> String {
     if causes.is_empty() { "none".into() } else { causes.join(", ") }
 }
 
-/// Whether timer exits are known: there is VMX, and an entry.
-pub fn knows_timer(c: &Comparison) -> bool {
+/// Whether timer exits are known: on VMX, with at least one entry.
+pub(crate) fn knows_timer(c: &Comparison) -> bool {
     c.rows.iter().any(|r| r.figure.starts_with("timer_exits.") && (r.a.is_some() || r.b.is_some()))
 }
 
-/// How an experiment was made; none of recordings made one after the other.
-pub fn turns(c: &Comparison, setting: &Setting) -> Option<String> {
+/// How an experiment alternated; none for recordings made one after the other.
+pub(crate) fn alternation(c: &Comparison, setting: &Setting) -> Option<String> {
     let of = setting.sources[0].iter().filter_map(|s| s.header.experiment.as_ref());
     let experiments: Vec<_> = of.chain(setting.experiment.as_ref().filter(|_| setting.sources[0].is_empty())).collect();
     let first = experiments.first()?;
@@ -173,7 +176,7 @@ pub fn turns(c: &Comparison, setting: &Setting) -> Option<String> {
     let of_planned = if planned == c.units[0] as u64 { String::new() } else { format!(" of {planned}") };
     let ns = |n: u64| human(Some(n as f64), Unit::Ns);
     Some(format!(
-        "by turns in random order ({} {}): {}{of_planned} rounds of four windows of {}, {} left out after each switch",
+        "alternately, in random order ({} {}): {}{of_planned} rounds of four windows of {}, {} left out after each switch",
         if seeds.len() == 1 { "seed" } else { "seeds" },
         seeds.join(", "),
         c.units[0],
@@ -182,13 +185,16 @@ pub fn turns(c: &Comparison, setting: &Setting) -> Option<String> {
     ))
 }
 
-/// Whether either side's times are of an emulated CPU.
-pub fn is_emulated(setting: &Setting) -> bool {
+/// Said of every comparison from an emulated CPU, after the word EMULATED.
+pub(crate) const EMULATED: &str = "counts are exact; times say nothing about real hardware";
+
+/// Whether either side ran on an emulated CPU.
+pub(crate) fn is_emulated(setting: &Setting) -> bool {
     setting.sources.iter().flatten().any(|s| s.header.host.emulated)
 }
 
-/// What is missing from a side; none where nothing is.
-pub fn loss(side: &Side) -> Option<String> {
+/// The loss of a side; none without loss.
+pub(crate) fn loss(side: &Side) -> Option<String> {
     let Totals { entries, delivered, dropped, malformed, not_kept, .. } = side.totals;
     let lost = dropped + malformed + not_kept;
     let mut text = String::new();
@@ -196,10 +202,10 @@ pub fn loss(side: &Side) -> Option<String> {
         let share = 100.0 * lost as f64 / entries.max(1) as f64;
         text = format!("{share:.3}% of {entries} entries: {dropped} dropped");
         if malformed > 0 {
-            text += &format!(", {malformed} malformed");
+            text += &format!(", {malformed} undecodable");
         }
         if not_kept > 0 {
-            text += &format!(", {not_kept} beyond the bound of series");
+            text += &format!(", {not_kept} over the series limit");
         }
     }
     if entries != delivered + dropped {
@@ -210,61 +216,101 @@ pub fn loss(side: &Side) -> Option<String> {
 }
 
 /// The answer, in one sentence.
-pub fn summary(c: &Comparison, setting: &Setting) -> String {
+pub(crate) fn summary(c: &Comparison, setting: &Setting) -> String {
     let emulated = if is_emulated(setting) { " (EMULATED)" } else { "" };
     answer(c, setting) + emulated
 }
 
 fn answer(c: &Comparison, setting: &Setting) -> String {
-    // The surest first.
-    let of = |v: Verdict| {
-        let mut rows: Vec<_> = c.rows.iter().filter(|r| r.verdict == v).collect();
-        rows.sort_by(|a, b| a.p_holm.unwrap_or(1.0).total_cmp(&b.p_holm.unwrap_or(1.0)));
-        rows
-    };
-    let (worse, better, changed) = (of(Verdict::Worse), of(Verdict::Better), of(Verdict::Changed));
-    let told = c.rows.iter().filter(|r| r.verdict != Verdict::NotEnoughData).count();
-    let seen = worse.len() + better.len() + changed.len();
-    let (a, b) = (side(0, setting), side(1, setting));
-    let say = |r: &&Row| format!("{} {} {}", name(r), change(r), interval(r));
-    let first = |rows: &[&Row]| {
-        let more = rows.len().saturating_sub(2);
-        let text = rows.iter().take(2).map(say).collect::<Vec<_>>().join(", ");
-        if more > 0 { format!("{text}, and {more} more") } else { text }
-    };
-    let figures = |n: usize| if n == 1 { "1 figure".into() } else { format!("{n} figures") };
-    if told == 0 {
-        let [units_a, units_b] = c.units;
-        let why = match c.rows.iter().find_map(|r| r.why.as_deref()) {
-            Some(why) if c.least_p <= c.alpha / c.rows.len().max(1) as f64 => why.to_owned(),
-            _ => format!(
-                "{units_a} and {units_b} rounds (or recordings, or blocks of windows) cannot give a p below {}",
-                chance(Some(c.least_p))
-            ),
-        };
-        return format!("NOT ENOUGH DATA to compare {b} with {a}: {why}");
+    let conclusive = c.rows.iter().filter(|r| r.verdict != Verdict::NotEnoughData).count();
+    if conclusive == 0 {
+        return not_enough(c, setting);
     }
-    let beyond = format!("{seen} of {} changed beyond chance", figures(told));
+    let [worse, better, changed] = [Verdict::Worse, Verdict::Better, Verdict::Changed].map(|v| surest_first(c, v));
+    let (a, b) = (side(0, setting), side(1, setting));
+    let significant = worse.len() + better.len() + changed.len();
+    let of_all = format!("{significant} of {} changed significantly", count_figures(conclusive));
     match (worse.is_empty(), better.is_empty()) {
-        (false, true) => format!("{b} is WORSE: {}; {beyond}", first(&worse)),
-        (true, false) => format!("{b} is better: {}; {beyond}", first(&better)),
-        (false, false) => format!("{b} is WORSE in {}, better in {}; {beyond}", first(&worse), first(&better)),
-        (true, true) if seen > 0 => {
-            format!("{b} is neither better nor worse than {a}, but other: {}; {beyond}", first(&changed))
+        (false, true) => format!("{b} is WORSE: {}; {of_all}", top_two(&worse)),
+        (true, false) => format!("{b} is better: {}; {of_all}", top_two(&better)),
+        (false, false) => format!("{b} is WORSE in {}, better in {}; {of_all}", top_two(&worse), top_two(&better)),
+        (true, true) if significant > 0 => {
+            format!("{b} differs from {a}, but is neither better nor worse: {}; {of_all}", top_two(&changed))
         }
         (true, true) => {
-            let least = c.rows.iter().find(|r| r.detectable.is_some() && r.a.is_some_and(|a| a > 0.0));
-            let least = least.map(|r| {
-                format!(" (a change of {} by {} would have been seen in 4 of 5 times)", name(r), detectable(r))
-            });
-            format!("no detectable change from {a} to {b} in any of {}{}", figures(told), least.unwrap_or_default())
+            let first = c.rows.iter().find(|r| r.detectable.is_some() && r.a.is_some_and(|a| a > 0.0));
+            let mde = first.map(|r| format!(" (MDE of {}: {})", name(r), mde(r))).unwrap_or_default();
+            format!("no detectable change from {a} to {b} in any of {}{mde}", count_figures(conclusive))
         }
     }
 }
 
-/// Rows of the stratified comparison that say something else than the raw ones: another verdict, or a change that differs by more
-/// than noise.
-pub fn contradicting(c: &Comparison) -> Vec<(&Row, &Row)> {
+fn not_enough(c: &Comparison, setting: &Setting) -> String {
+    let why = match c.rows.iter().find_map(|r| r.why.as_deref()) {
+        Some(why) if c.least_p <= c.alpha / c.rows.len().max(1) as f64 => why.to_owned(),
+        _ => format!(
+            "{} and {} rounds (or recordings, or blocks of windows) cannot give a p below {}",
+            c.units[0],
+            c.units[1],
+            p_value(Some(c.least_p))
+        ),
+    };
+    format!("NOT ENOUGH DATA to compare {} with {}: {why}", side(1, setting), side(0, setting))
+}
+
+/// The rows of a verdict, lowest adjusted p first.
+fn surest_first(c: &Comparison, verdict: Verdict) -> Vec<&Row> {
+    let mut rows: Vec<_> = c.rows.iter().filter(|r| r.verdict == verdict).collect();
+    rows.sort_by(|a, b| a.p_holm.unwrap_or(1.0).total_cmp(&b.p_holm.unwrap_or(1.0)));
+    rows
+}
+
+fn top_two(rows: &[&Row]) -> String {
+    let text = |r: &&Row| format!("{} {} {}", name(r), change(r), interval(r));
+    let first = rows.iter().take(2).map(text).collect::<Vec<_>>().join(", ");
+    match rows.len().saturating_sub(2) {
+        0 => first,
+        more => format!("{first}, and {more} more"),
+    }
+}
+
+fn count_figures(n: usize) -> String {
+    if n == 1 { "1 figure".into() } else { format!("{n} figures") }
+}
+
+/// The difference of the sides, and its confidence interval.
+fn difference(row: &Row) -> (String, String) {
+    let Some(Estimate { value, low, high }) = row.difference else { return ("n/a".into(), "n/a".into()) };
+    let [low, high] = [low, high].map(|b| b.map_or("?".into(), |b| signed(b, row.unit)));
+    (signed(value, row.unit), format!("[{low}, {high}]"))
+}
+
+/// The message of `--fail-if`; none if the condition does not hold. `observed_ns` is the sum of both sides.
+pub(crate) fn condition(condition: &Condition, row: &Row, result: ConditionResult, observed_ns: u64) -> Option<String> {
+    let (change, interval) = if condition.is_relative() { (change(row), interval(row)) } else { difference(row) };
+    match result {
+        ConditionResult::DoesNotHold => None,
+        ConditionResult::Holds => Some(format!(
+            "FAIL {}: {change} {interval} is {} {}",
+            name(row),
+            if condition.is_above() { "above" } else { "below" },
+            condition.limit_text()
+        )),
+        ConditionResult::Inconclusive => {
+            let advice = match condition.growth_needed(row) {
+                Some(growth) => {
+                    let seconds = ((growth - 1.0) * observed_ns as f64 / 1e9).ceil().max(1.0);
+                    format!("record at least {seconds:.0} more seconds")
+                }
+                None => "record longer".to_owned(),
+            };
+            Some(format!("--fail-if '{}': inconclusive: {change} {interval}: {advice}", condition.text))
+        }
+    }
+}
+
+/// Pairs of a raw and a stratified row that disagree: another verdict, or ratios that differ by more than the A/A noise.
+pub(crate) fn contradicting(c: &Comparison) -> Vec<(&Row, &Row)> {
     let ratio = |r: &Row| r.ratio.map(|e| e.value);
     let pairs = c.stratified.iter().filter_map(|s| {
         let raw = c.rows.iter().find(|r| (r.figure, r.stat) == (s.figure, s.stat))?;
@@ -277,19 +323,19 @@ pub fn contradicting(c: &Comparison) -> Vec<(&Row, &Row)> {
     pairs.collect()
 }
 
-/// Shares of both mixes, and whether they differ by enough to be shown: a share of the entries that is not noise.
-pub fn is_mix_apart(c: &Comparison) -> bool {
+/// Whether the exit mixes differ by enough to be shown.
+pub(crate) fn mix_differs(c: &Comparison) -> bool {
     c.mix.distance > 0.01 || c.mix.p.is_some_and(|p| p <= c.alpha)
 }
 
-/// A side's share of a kind of exit; none without entries.
-pub fn share(c: &Comparison, entries: u64, side: usize) -> Option<f64> {
+/// Share of a side's entries that `entries` are; none without entries.
+pub(crate) fn share(c: &Comparison, entries: u64, side: usize) -> Option<f64> {
     let all: u64 = c.mix.rows.iter().map(|r| r.entries[side]).sum();
     (all > 0).then(|| entries as f64 / all as f64)
 }
 
-/// Plain percentage of a share.
-pub fn share_text(share: Option<f64>) -> String {
+/// "12.3%"; n/a for none.
+pub(crate) fn share_text(share: Option<f64>) -> String {
     share.map_or("n/a".into(), |s| format!("{:.1}%", s * 100.0))
 }
 
@@ -299,18 +345,18 @@ mod tests {
     use crate::compare::fixture::{comparison, setting};
 
     #[test]
-    fn percentages_keep_their_meaning_at_every_size() {
+    fn percentages_are_readable_at_every_size() {
         let texts = [0.0, 0.00123, 0.123, 1.5, 12.0, -0.5, 0.00001, -0.000_01].map(percent);
         assert_eq!(texts, ["0%", "+0.12%", "+12.3%", "+150%", "+1200%", "-50.0%", "0%", "0%"]);
         assert_eq!(signed(-1500.0, Unit::Ns), "-1.50us");
     }
 
     #[test]
-    fn the_summary_names_what_got_worse_and_how_many_figures_changed() {
+    fn the_summary_names_the_worst_rows_and_counts_the_significant_ones() {
         let text = summary(&comparison(), &setting());
         assert!(text.starts_with("B (hard) is WORSE in "), "{text}");
         assert!(text.contains("pin_writes.mean +0.41"), "{text}");
-        assert!(text.ends_with(" changed beyond chance (EMULATED)"), "{text}");
+        assert!(text.ends_with(" changed significantly (EMULATED)"), "{text}");
         let mut none = comparison();
         none.rows.iter_mut().for_each(|r| r.verdict = Verdict::NoDetectableChange);
         assert!(summary(&none, &setting()).starts_with("no detectable change from A (soft) to B (hard)"));
@@ -319,9 +365,9 @@ mod tests {
     }
 
     #[test]
-    fn chances_are_never_zero() {
-        assert_eq!(chance(Some(0.0)), "<.0001");
-        assert_eq!(chance(Some(0.0123)), "0.012");
-        assert_eq!(chance(None), "n/a");
+    fn p_values_are_never_zero() {
+        assert_eq!(p_value(Some(0.0)), "<.0001");
+        assert_eq!(p_value(Some(0.0123)), "0.012");
+        assert_eq!(p_value(None), "n/a");
     }
 }
