@@ -10,7 +10,6 @@ pub mod exercise;
 pub mod export;
 pub mod live;
 pub mod merge;
-pub mod overhead;
 pub mod policy;
 mod progress;
 pub mod record;

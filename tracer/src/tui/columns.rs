@@ -10,7 +10,7 @@ use tracer_common::{Isa, rules::TimerCause};
 use super::{
     history::Slice,
     rows::{Matcher, Node},
-    tally::Tally,
+    series_sum::Tally,
 };
 use crate::model::{
     figures::{Figure, Stat, Unit, human},

@@ -8,7 +8,7 @@ pub mod history;
 pub mod keys;
 pub mod palette;
 pub mod rows;
-pub mod tally;
+pub mod series_sum;
 pub mod terminal;
 pub mod view;
 

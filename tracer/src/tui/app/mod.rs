@@ -10,15 +10,17 @@ use ratatui::{
     layout::Rect,
 };
 
-use super::{
-    Info, Origin, Palette,
-    columns::{COLUMNS, Kind, Parts, Sum, Units, Values, change},
-    detail::Detail,
-    history::{History, Slice},
-    keys::{Action, Mode, action_of},
-    rows::{Group, Making, Matcher, Node, Order, Row, vm_names},
+use crate::{
+    model::{interval::Interval, policy::Policy},
+    tui::{
+        Info, Origin, Palette,
+        columns::{COLUMNS, Kind, Parts, Sum, Units, Values, change},
+        detail::Detail,
+        history::{History, Slice},
+        keys::{Action, Mode, action_of},
+        rows::{Group, Making, Matcher, Node, Order, Row, vm_names},
+    },
 };
-use crate::model::{interval::Interval, policy::Policy};
 
 /// Intervals that sparklines and time series look back at most.
 pub const LATEST: usize = 120;
