@@ -46,7 +46,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const KICK_EVERY: Duration = Duration::from_millis(10);
 
 /// Calibrates as the arguments say.
-pub fn run(args: &CalibrateArgs) -> Result<ExitCode> {
+pub(super) fn run(args: &CalibrateArgs) -> Result<ExitCode> {
     let (facts, layout) = traceable_host("calibrate", "", false)?;
     let clock = Clock::gather();
     if let Some(why) = refusal(&facts.host, &layout, &clock) {

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Shows, sets, or sets for the time of a command.
-pub fn run(args: &PolicyArgs) -> Result<ExitCode> {
+pub(super) fn run(args: &PolicyArgs) -> Result<ExitCode> {
     let Some(policy) = &args.policy else {
         return show().map(|()| ExitCode::SUCCESS);
     };

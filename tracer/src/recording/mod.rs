@@ -10,6 +10,7 @@
 //! ```
 
 pub mod hdr;
+pub(crate) mod tape;
 
 use std::{
     collections::{BTreeMap, HashSet},

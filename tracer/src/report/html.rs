@@ -2,7 +2,7 @@
 
 use tracer_common::rules::TimerCause;
 
-use super::{Dimension, Report, Row, View, text, timeline::Point};
+use super::{Dimension, Report, Row, View, notes, timeline::Point};
 use crate::{
     html::{
         Kind, Section,
@@ -59,7 +59,7 @@ fn whole(report: &Report, figure: Figure) -> Histogram {
 }
 
 fn summary(report: &Report) -> String {
-    let loss = text::loss(report);
+    let loss = notes::loss(report);
     let loss = loss.trim_end();
     let cut = report.sources.iter().any(|s| s.end.is_none());
     let t = &report.whole.totals;

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Gathers, judges and prints.
-pub fn run(args: &CheckArgs) -> Result<ExitCode> {
+pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
     let facts = facts::gather(true);
     let problems = facts.problems();
     let overhead = if args.overhead { Some(overhead::measure(&facts)?) } else { None };
