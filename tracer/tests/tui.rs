@@ -25,7 +25,7 @@ use vmentry::{
         App, Colors, Effect, Info, Origin, Palette, ReplayCommand,
         app::Window,
         keys::{Action, KEYS, Mode, Scope, action_of, label},
-        rows::Group,
+        node::Group,
         view,
     },
 };

@@ -1,17 +1,17 @@
-//! Charts of characters: sparklines, bars over time, two distributions over one axis, shares.
+//! Charts of characters: sparklines, bars over time, columns and shares.
 
 use ratatui::style::Style;
 
 use super::pen::Pen;
 
-/// Values as bars of one line, newest at the right, highest value full.
+/// Values as bars of one line, newest at the right; the highest has the full height.
 pub fn spark(pen: &mut Pen, values: &[f64]) {
     let style = pen.palette.clean();
     let values: Vec<_> = values.iter().map(|&v| (v > 0.0).then_some(v)).collect();
     bars(pen, &values, style);
 }
 
-/// Values as bars of the pen's whole height, newest at the right; gaps where none is known. Returns the highest.
+/// Values as bars of the pen's height, newest at the right; unknown values are gaps. Returns the highest value.
 pub fn bars(pen: &mut Pen, values: &[Option<f64>], style: Style) -> f64 {
     let width = usize::from(pen.width());
     let shown = &values[values.len().saturating_sub(width)..];
@@ -25,7 +25,7 @@ pub fn bars(pen: &mut Pen, values: &[Option<f64>], style: Style) -> f64 {
     highest
 }
 
-/// A bar of a share of the pen's height; anything at all is seen.
+/// A bar of a share of the pen's height; any value above 0 is visible.
 pub fn column(pen: &mut Pen, x: u16, share: f64, style: Style) {
     let glyphs = pen.palette.bars();
     let height = pen.height();
@@ -41,7 +41,7 @@ pub fn column(pen: &mut Pen, x: u16, share: f64, style: Style) {
     }
 }
 
-/// The line of a share of the pen's height.
+/// The line at a share of the pen's height.
 pub fn line_of(pen: &Pen, share: f64) -> u16 {
     let height = pen.height();
     let up = (share.min(1.0) * f64::from(height)).ceil() as u16;

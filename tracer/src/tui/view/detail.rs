@@ -5,7 +5,7 @@ use crate::tui::{App, detail::Detail};
 
 type Draw = fn(&mut Pen, &App, &Detail);
 
-/// A panel: how many lines it needs, how many it can use, and how it is drawn.
+/// A panel: the least and the most lines that it is drawn in.
 struct Panel {
     least: u16,
     most: u16,
@@ -38,7 +38,7 @@ pub fn draw(pen: &mut Pen, app: &mut App) {
     }
 }
 
-/// Panels one below another: each its least if there is room for it, then a line in turn of what is left.
+/// Draws panels one below another: each gets its least height if there is room, then one more line in turn while there are some.
 fn stack(pen: &mut Pen, panels: &[&Panel], app: &App, detail: &Detail) {
     let mut left = pen.height();
     let mut heights = Vec::new();

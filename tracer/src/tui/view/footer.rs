@@ -1,4 +1,4 @@
-//! The last line: the filter being typed, else a message, else the keys.
+//! The last line: the filter while it is typed, else a message, else keys.
 
 use super::pen::Pen;
 use crate::tui::{

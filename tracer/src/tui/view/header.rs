@@ -1,4 +1,4 @@
-//! The header: which host, which policy, where figures come from, what was lost. What matters most stands first.
+//! The header: host, policy, sources of figures, loss; the most important first.
 
 use super::pen::Pen;
 use crate::{
@@ -44,7 +44,7 @@ pub fn draw(pen: &mut Pen, app: &App) {
     figures(pen, app);
 }
 
-/// Window, and whether it follows what happens.
+/// Baseline, filter, window, and whether the window is live.
 fn state(app: &App) -> String {
     let mut words = Vec::new();
     if let Some(baseline) = &app.baseline {
@@ -84,7 +84,7 @@ fn figures(pen: &mut Pen, app: &App) {
         ("pin writes", source.to_owned()),
         ("own CPU", app.own_cpu.map_or("n/a".into(), |c| format!("{c:.1}%"))),
         ("lost", app.lost.to_string()),
-        ("max delay", human(app.info.max_delay_s.map(|s| s * 1e9), Unit::Ns)),
+        ("longest timer delay", human(app.info.max_delay_s.map(|s| s * 1e9), Unit::Ns)),
         ("times", app.units.name().to_owned()),
     ];
     if !app.info.missing.is_empty() {

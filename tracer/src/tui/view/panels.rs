@@ -1,4 +1,4 @@
-//! What the detail pane is made of.
+//! The panels of the detail pane.
 
 use super::{chart, pen::Pen};
 use crate::{
@@ -22,7 +22,7 @@ fn time(ns: Option<u64>, units: Units) -> String {
     ns.map_or("n/a".into(), |ns| units.time(ns as f64, TIME))
 }
 
-/// entry_to_exit of clean and dirty entries over one logarithmic axis, each as shares of its own.
+/// Guest time of clean and dirty entries over one logarithmic axis, each as shares of its entries.
 pub fn histogram(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     let (width, height) = (pen.width(), pen.height());
@@ -42,7 +42,7 @@ pub fn histogram(pen: &mut Pen, app: &App, detail: &Detail) {
     let both = [plain, &detail.dirty];
     let low = both.iter().filter_map(|h| h.min()).min().unwrap_or(1).max(1) as f64;
     let high = both.iter().filter_map(|h| h.max()).max().unwrap_or(1).max(1) as f64;
-    // At least a doubling, so that a single value stands in the middle of something.
+    // At least a factor of 2, so that a single value stands in the middle.
     let (low, high) = if high < low * 2.0 { (low / 1.5, high * 1.5) } else { (low, high * 1.02) };
     if width < 8 || height < 4 {
         return;
@@ -97,7 +97,7 @@ pub fn series(pen: &mut Pen, app: &App, detail: &Detail) {
     let shown: f64 =
         app.seen.latest.iter().rev().take(usize::from(width)).map(|s| s.interval.length_ns as f64 / 1e9).sum();
     let y = height.saturating_sub(1);
-    pen.put(0, y, &format!("{shown:.0} s, by interval; f: another figure"), p.quiet());
+    pen.put(0, y, &format!("{shown:.0} s, by interval; f: next figure"), p.quiet());
 }
 
 const QUANTILES: [(&str, f64, bool); 9] = [
@@ -112,7 +112,7 @@ const QUANTILES: [(&str, f64, bool); 9] = [
     ("max", 1.0, true),
 ];
 
-/// Percentiles of the latencies, and of clean and dirty entries apart.
+/// Percentiles of guest time, of that of clean and of dirty entries, of host time and of transitions.
 pub fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     title(pen, "percentiles");
@@ -121,7 +121,7 @@ pub fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
         ("clean", &detail.clean),
         ("dirty", &detail.dirty),
         (Figure::ExitToEntry.title(), &detail.sum.series[Figure::ExitToEntry]),
-        // Of transition_ns.
+        // transition_ns
         ("t:clean", &detail.transition[0]),
         ("t:dirty", &detail.transition[1]),
     ];
@@ -131,7 +131,7 @@ pub fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
         4.. => 22 + 2 * 8 + 11 + 8 * (at as u16 - 3),
         at => 22 + 8 * at as u16,
     };
-    // Without the stopwatch few rows have a transition, and it has no columns then.
+    // Without the stopwatch, rows without a transition have no such columns.
     let known = if detail.sum.series[Figure::Transition].count() > 0 { of.len() } else { 4 };
     let fits = of.iter().enumerate().take(known).filter(|(at, _)| right(*at) <= pen.width()).count();
     for (at, (name, _)) in of.iter().enumerate().take(fits) {
@@ -150,7 +150,7 @@ pub fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
     }
 }
 
-/// How many entries had how many pin writes.
+/// Number of entries by number of pin writes.
 pub fn pin_writes(pen: &mut Pen, _: &App, detail: &Detail) {
     let p = pen.palette;
     let histogram = &detail.sum.series[Figure::PinWrites];
@@ -172,14 +172,14 @@ pub fn pin_writes(pen: &mut Pen, _: &App, detail: &Detail) {
     }
 }
 
-/// Exit reasons: share of entries and both medians.
+/// Exit reasons: share of entries, median guest time, median host time.
 pub fn reasons(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     title(pen, "exit reasons");
     let width = pen.width();
     let name = width.saturating_sub(26).min(26);
     pen.put_right(name + 8, 0, "share", p.quiet());
-    pen.put_right(name + 17, 0, "ran p50", p.quiet());
+    pen.put_right(name + 17, 0, "guest p50", p.quiet());
     pen.put_right(name + 26, 0, "host p50", p.quiet());
     let whole = detail.sum.series.entries().max(1) as f64;
     let lines = usize::from(pen.height().saturating_sub(1));
@@ -196,7 +196,7 @@ pub fn reasons(pen: &mut Pen, app: &App, detail: &Detail) {
     }
 }
 
-/// The last spurious timer exits and how long the guest had run.
+/// The last spurious timer exits and their guest times.
 pub fn spurious(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     let x = title(pen, "last spurious timer exits");
@@ -212,10 +212,10 @@ pub fn spurious(pen: &mut Pen, app: &App, detail: &Detail) {
         let ago = if exit.ago_s < 0.5 { "now".into() } else { format!("-{:.0} s", exit.ago_s) };
         pen.put_right(7, y, &ago, p.quiet());
         pen.put_cut(9, y, &format!("{vm}/{}", exit.vcpu), 12, p.plain());
-        pen.put(22, y, "ran", p.quiet());
-        pen.put_right(26 + TIME, y, &time(Some(exit.ran_ns), app.units), p.dirty());
+        pen.put(22, y, "guest", p.quiet());
+        pen.put_right(28 + TIME, y, &time(Some(exit.guest_ns), app.units), p.dirty());
         if exit.count > 1 {
-            pen.put(35, y, &format!("x{}", exit.count), p.quiet());
+            pen.put(37, y, &format!("x{}", exit.count), p.quiet());
         }
     }
 }

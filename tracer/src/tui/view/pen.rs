@@ -1,4 +1,4 @@
-//! Writes into its area and nowhere else; in ASCII where that is all there is.
+//! Writes into its area and nowhere else; in ASCII on terminals without UTF-8.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 

@@ -16,7 +16,7 @@ use crate::{
 /// Least and greatest width of the first column.
 const NAME: (u16, u16) = (14, 44);
 
-/// What fits.
+/// Columns that fit.
 struct Layout {
     name: u16,
     /// Index and right end of each column.
@@ -26,7 +26,7 @@ struct Layout {
 }
 
 impl Layout {
-    /// Columns by rank until the first that finds no room. With the stopwatch, transitions come right after the first latencies.
+    /// Takes columns by rank until one finds no room. With the stopwatch, transitions come right after guest time.
     fn of(width: u16, stopwatch: bool) -> Self {
         let rank =
             |c: &Column| if stopwatch && matches!(c.of, Derivation::Stat(Figure::Transition, _)) { 2 } else { c.rank };
@@ -55,7 +55,7 @@ impl Layout {
     }
 }
 
-/// Draws it and notes where, for the mouse.
+/// Draws it, and notes its places for the mouse.
 pub fn draw(pen: &mut Pen, app: &mut App) {
     app.places = Places::default();
     let titles = match pen.height() {
@@ -117,7 +117,7 @@ fn draw_groups(pen: &mut Pen, app: &App, layout: &Layout) {
     }
 }
 
-/// A name centred over its columns, on a line that joins them.
+/// A title centred over its columns, on a line that joins them.
 fn draw_group(pen: &mut Pen, group: &str, left: u16, end: u16) {
     let quiet = pen.palette.quiet();
     let (width, name) = (end - left, group.len() as u16);
