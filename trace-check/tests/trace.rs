@@ -1,15 +1,15 @@
-//! What `vmentry` writes as a Perfetto trace, read with the official schema: every slice is the event's.
+//! Reads vmentry's Perfetto traces with the official schema and compares every slice with its event.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![expect(clippy::unwrap_used, reason = "a test: an error is a failure")]
 
 use std::{
     fs,
     io::{self, Write},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
+use tempfile::TempDir;
 use trace_check::{Slice, read, unknown_fields, whole_packets};
 use tracer_common::{Event, Flags, Isa};
 use vmentry::{
@@ -35,7 +35,7 @@ fn vms() -> Vms {
     (0..3).map(|id| (id, vm(id))).collect()
 }
 
-/// Rounds of three VMs with two vCPUs each, every one following the one before without a gap, ordered by their end.
+/// Returns rounds of three VMs with two vCPUs each, without gaps between the rounds of a vCPU, ordered by their ends.
 fn events(rounds: u64) -> Vec<Seen> {
     let mut random = 0x9e37_79b9_7f4a_7c15u64;
     let mut events = Vec::new();
@@ -94,7 +94,7 @@ fn trace(header: &Header, events: &[Seen]) -> Vec<u8> {
     bytes
 }
 
-/// What a viewer must show of an event: the slice of the host's work, where it is known, and the guest's.
+/// Returns the slices that a viewer must show for an event: host time, if it is known, and guest time.
 fn slices_of(seen: &Seen, emulated: bool) -> Vec<Slice> {
     let Seen { vm: id, event } = seen;
     let mark = if emulated { " (emulated)" } else { "" };
@@ -146,7 +146,7 @@ fn sorted(mut slices: Vec<Slice>) -> Vec<Slice> {
 }
 
 #[test]
-fn every_slice_is_the_events_and_there_is_no_other() {
+fn every_event_has_its_slices_and_there_are_no_others() {
     let events = events(200);
     let header = header();
     let bytes = trace(&header, &events);
@@ -158,7 +158,7 @@ fn every_slice_is_the_events_and_there_is_no_other() {
     for (found, expected) in found_slices.iter().zip(&expected) {
         assert_eq!(found, expected);
     }
-    // Pin writes are moments at the entries that had some.
+    // Pin writes are instants at the entries that had some.
     let writes: Vec<_> = found.instants.iter().filter(|i| i.name == "pin writes").collect();
     let dirty = |s: &&Seen| s.event.outline().known_pin_writes().is_some_and(|n| n > 0);
     assert_eq!(writes.len(), events.iter().filter(dirty).count());
@@ -173,13 +173,13 @@ fn every_slice_is_the_events_and_there_is_no_other() {
 fn the_official_schema_knows_every_field() {
     let bytes = trace(&header(), &events(30));
     assert_eq!(unknown_fields(&trace_check::parse(&bytes)), 0);
-    // The check itself: a field of no message.
+    // Checks the function itself: a field that no message has.
     let packet_with_field_9999: &[u8] = &[0x0a, 4, 0xf8, 0xf0, 0x04, 1];
     assert_eq!(unknown_fields(&trace_check::parse(packet_with_field_9999)), 1);
 }
 
 #[test]
-fn the_trace_says_where_it_is_from_how_it_ended_and_what_is_missing() {
+fn the_trace_names_its_host_the_reason_of_its_end_and_the_number_of_missing_events() {
     let mut header = header();
     for emulated in [true, false] {
         header.host.emulated = emulated;
@@ -197,7 +197,7 @@ fn the_trace_says_where_it_is_from_how_it_ended_and_what_is_missing() {
 }
 
 #[test]
-fn a_trace_that_was_cut_anywhere_is_the_beginning_of_the_whole_one() {
+fn a_truncated_trace_is_the_beginning_of_the_complete_one() {
     let events = events(500);
     let bytes = trace(&header(), &events);
     assert_eq!(whole_packets(&bytes), bytes.len());
@@ -206,11 +206,11 @@ fn a_trace_that_was_cut_anywhere_is_the_beginning_of_the_whole_one() {
     cuts.extend([0, 1, 2, bytes.len() - 1]);
     for cut in cuts {
         let whole = whole_packets(&bytes[..cut]);
-        assert!(cut - whole < 700, "{cut}: more than a packet is lost");
+        assert!(cut - whole < 700, "{cut}: lost more than a packet");
         let found = trace_check::parse(&bytes[..whole]).packet;
         assert!(found == packets[..found.len()], "{cut}");
         let read = read(&bytes[..whole]);
-        assert!(read.unbalanced <= 6, "{cut}: at most one slice of each vCPU is open");
+        assert!(read.unbalanced <= 6, "{cut}: at most one open slice per vCPU");
     }
 }
 
@@ -227,7 +227,7 @@ fn an_event_that_comes_after_a_later_one_is_refused_and_counted() {
 }
 
 #[test]
-fn only_whole_packets_are_handed_on_and_a_failed_write_counts_as_none() {
+fn only_complete_packets_are_written_and_those_of_a_failed_write_do_not_count() {
     struct Disk(Vec<usize>, usize);
     impl Write for Disk {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -251,32 +251,17 @@ fn only_whole_packets_are_handed_on_and_a_failed_write_counts_as_none() {
     assert!(disk.0.len() > 3);
 }
 
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("vmentry-trace-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn files(&self) -> Vec<String> {
-        let mut names: Vec<_> =
-            fs::read_dir(&self.0).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
+/// Returns the sorted names of the files in a folder.
+fn files(folder: &TempDir) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Gives events to the tap as a collector does: CPU by CPU, so that within a pass they are not in order.
+/// Passes on events as a collector does: CPU by CPU, so that they are not in order within a pass.
 fn feed(tap: &mut Tap, events: &[Seen]) {
-    // A collector numbers VMs in the order in which it sees them.
+    // A collector numbers VMs in the order of their first events.
     let mut order: Vec<u32> = Vec::new();
     for pass in events.chunks(1000) {
         for cpu in 0..4 {
@@ -289,22 +274,22 @@ fn feed(tap: &mut Tap, events: &[Seen]) {
             }
         }
         tap.end_pass(pass.last().unwrap().event.exit_ns + 1);
-        // The thread that writes must keep up in this test.
+        // Gives the writing thread time to keep up.
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
 #[test]
 fn events_of_many_cpus_become_one_trace_in_order() {
-    let folder = Folder::new("all");
-    let plan = Plan { path: folder.0.join("a.pftrace"), overwrite: false, flight: None };
+    let folder = tempfile::tempdir().unwrap();
+    let plan = Plan { path: folder.path().join("a.pftrace"), overwrite: false, flight: None };
     let header = header();
     let (recorder, mut tap) = Recorder::start(plan, &header).unwrap();
     let events = events(500);
     feed(&mut tap, &events);
     tap.finish();
     let summary = recorder.finish(4, "duration").unwrap();
-    let bytes = fs::read(folder.0.join("a.pftrace")).unwrap();
+    let bytes = fs::read(folder.path().join("a.pftrace")).unwrap();
     assert_eq!((summary.written, summary.not_written, summary.failed), (events.len() as u64, 0, false));
     assert_eq!(summary.bytes, bytes.len() as u64);
     let read = read(&bytes);
@@ -315,18 +300,18 @@ fn events_of_many_cpus_become_one_trace_in_order() {
     assert_eq!((end.number("events_not_written"), end.number("entries_dropped")), (Some(0), Some(4)));
 }
 
-fn flight(folder: &Folder, trigger: &str, span: Duration) -> (Recorder, Tap) {
+fn flight(folder: &TempDir, trigger: &str, span: Duration) -> (Recorder, Tap) {
     let trigger = Trigger(vec![trigger.parse().unwrap()]);
-    let plan = Plan { path: folder.0.join("f.pftrace"), overwrite: false, flight: Some(Flight { trigger, span }) };
+    let plan = Plan { path: folder.path().join("f.pftrace"), overwrite: false, flight: Some(Flight { trigger, span }) };
     Recorder::start(plan, &header()).unwrap()
 }
 
 #[test]
 fn a_flight_recorder_writes_the_time_before_its_trigger() {
-    let folder = Folder::new("flight");
+    let folder = tempfile::tempdir().unwrap();
     let mut events = events(500);
     let span = Duration::from_millis(20);
-    // The one event that is longer than any other.
+    // Only this event matches the trigger.
     let chosen = events.len() * 3 / 4;
     let exit = events[chosen].event.exit_ns;
     events[chosen].event.pin_writes = 9;
@@ -339,8 +324,8 @@ fn a_flight_recorder_writes_the_time_before_its_trigger() {
         let from = exit - span.as_nanos() as u64;
         (from..=exit).contains(&s.event.exit_ns)
     };
-    let read = read(&fs::read(folder.0.join("f.pftrace")).unwrap());
-    assert_eq!(folder.files(), ["f.pftrace"]);
+    let read = read(&fs::read(folder.path().join("f.pftrace")).unwrap());
+    assert_eq!(files(&folder), ["f.pftrace"]);
     assert_eq!((summary.matches, summary.traces, summary.cut_short), (1, 1, false));
     assert_eq!(summary.written, events.iter().filter(wanted).count() as u64);
     assert!(summary.written > 20 && summary.written < events.len() as u64);
@@ -350,18 +335,18 @@ fn a_flight_recorder_writes_the_time_before_its_trigger() {
 }
 
 #[test]
-fn a_trigger_that_never_comes_leaves_no_file() {
-    let folder = Folder::new("never");
+fn a_trigger_without_a_match_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
     let (recorder, mut tap) = flight(&folder, "pin_writes>8", Duration::from_secs(1));
     feed(&mut tap, &events(100));
     tap.finish();
     assert_eq!(recorder.finish(0, "SIGINT").unwrap(), Summary::default());
-    assert_eq!(folder.files(), [""; 0]);
+    assert_eq!(files(&folder), [""; 0]);
 }
 
 #[test]
-fn further_traces_are_numbered_bounded_and_apart() {
-    let folder = Folder::new("many");
+fn further_traces_are_numbered_limited_and_do_not_overlap() {
+    let folder = tempfile::tempdir().unwrap();
     let span = Duration::from_millis(10);
     let events = events(500);
     let (recorder, mut tap) = flight(&folder, "entry_to_exit_ns<1s", span);
@@ -369,19 +354,19 @@ fn further_traces_are_numbered_bounded_and_apart() {
     tap.finish();
     let summary = recorder.finish(0, "SIGINT").unwrap();
     assert_eq!((summary.matches, summary.traces), (events.len() as u64, 8));
-    assert_eq!(folder.files().len(), 8);
-    assert!(folder.files().contains(&"f-8.pftrace".into()));
+    assert_eq!(files(&folder).len(), 8);
+    assert!(files(&folder).contains(&"f-8.pftrace".into()));
     let ends: Vec<_> = (1..=8u32)
         .map(|n| {
             let name = if n == 1 { "f.pftrace".into() } else { format!("f-{n}.pftrace") };
-            let read = read(&fs::read(folder.0.join(name)).unwrap());
+            let read = read(&fs::read(folder.path().join(name)).unwrap());
             read.slices.iter().map(|s| s.end_ns).max().unwrap()
         })
         .collect();
     assert!(ends.windows(2).all(|w| w[1] - w[0] >= span.as_nanos() as u64), "{ends:?}");
-    // They are not replaced.
+    // Existing files are not replaced.
     let again = Plan {
-        path: folder.0.join("f.pftrace"),
+        path: folder.path().join("f.pftrace"),
         overwrite: false,
         flight: Some(Flight { trigger: Trigger(vec!["reason=HLT".parse().unwrap()]), span }),
     };
@@ -390,9 +375,8 @@ fn further_traces_are_numbered_bounded_and_apart() {
 }
 
 #[test]
-fn a_full_disk_is_said_once_and_the_rest_is_counted() {
+fn a_disk_without_space_for_the_first_packets_is_an_error() {
     let plan = Plan { path: "/dev/full".into(), overwrite: false, flight: None };
-    // Already its first packets find no room.
     let error = Recorder::start(plan, &header()).err().unwrap();
     assert!(format!("{error:#}").contains("No space left"), "{error:#}");
 }

@@ -1,54 +1,56 @@
-//! What the loader tells the programs: where the fields are and what to leave out.
+//! The constants that the loader patches into the programs: offsets of kernel fields, filters, sizes, and the addresses of the regions.
 
-/// The helper that the programs call where they mean `bpf_rdonly_cast`, a function whose number only the running kernel knows. There is
-/// no such helper: the loader puts the kernel's number in, or leaves [`Slot::CastType`] absent, so that no call is reached.
+/// Placeholder of the helper number that programs call for `bpf_rdonly_cast`, a kernel function whose BTF id only the running kernel
+/// knows. The loader turns the call into one of that function, or leaves [`Slot::CastType`] absent, so that no call is reached.
 pub const CAST_HELPER: u32 = 0x7fff_0001;
 
-/// A slot's place in the programs is the constant `PLACE + slot`, for which the loader puts the value in: a global would be a load more,
-/// of what the verifier knows anyway, each time. Negative, so that all slots are absent in an object that no loader has touched.
+/// Placeholder of a slot: the programs load the constant `PLACE + slot`, which the loader replaces by the slot's value. A constant, because
+/// a global would cost another load each time. Negative, so that all slots are absent in an object that no loader has patched.
 pub const PLACE: u64 = 0xf66d_656e_7472_7900;
 
-/// In [`Slot::Filter`]: only the thread groups of map TGIDS are traced.
+/// Bit of [`Slot::Filter`]: trace only the thread groups of map TGIDS.
 pub const FILTER_TGIDS: i64 = 1;
-/// In [`Slot::Filter`]: only the vCPU numbers of map VCPU_IDS are traced.
+/// Bit of [`Slot::Filter`]: trace only the vCPU numbers of map VCPU_IDS.
 pub const FILTER_VCPUS: i64 = 2;
 
-/// An array's place in the programs is the constant `REGION + region`, for which the loader puts the address of its map's only value in:
-/// a look-up, even where the kernel makes code of it, takes ten instructions and an index on the stack.
+/// VMWRITE sites that can be counted at the same time: the object has one kprobe program for each.
+pub const MAX_SITES: usize = 8;
+
+/// Placeholder of a region: the programs load the constant `REGION + region`, which the loader replaces by the address of the map's only
+/// value. A map look-up would cost ten instructions, even where the kernel inlines it.
 pub const REGION: u64 = 0xf66d_656e_7472_7a00;
 
-/// An array that the programs and user space share: the only value of a map, and long as the loader says.
+/// An array that the programs and user space share: the only value of its map, with a length that the loader chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Region {
     /// [`VcpuState`](crate::state::VcpuState)s, in sets
     States,
-    /// [`Counters`](crate::Counters) by CPU
+    /// [`Counters`](crate::Counters), by CPU
     Counters,
-    /// the rings: so many records a CPU, which only that CPU writes, in the order of CPUs. A record is the beginning of an event, a whole
-    /// one, or a stamped one for the calibration guest; it is there when its number, written last, is higher than those before it. (A BPF
-    /// ring buffer takes a lock and four times the instructions a record.)
+    /// the rings, in the order of CPUs: equally many records each, which only that CPU writes. A record is short, whole or stamped. It is
+    /// complete when its number, written last, is higher than the one before it. (A BPF ring buffer takes a lock and four times the
+    /// instructions per record.)
     Records,
-    /// records that user space has taken out of each CPU's ring, a cache line apart
+    /// by CPU, the records that user space has taken out of the ring; a cache line each
     Taken,
-    /// [`Tally`](crate::tally::Tally)s, where series are counted here: in sets of places. A vCPU counts alone in its own; nothing is ever
-    /// removed
-    Tallies,
+    /// [`SeriesCounts`](crate::in_kernel_series::SeriesCounts), in sets of places; series are never removed
+    Series,
 }
 
 impl Region {
     /// Every region.
-    pub const ALL: [Region; 5] = [Region::States, Region::Counters, Region::Records, Region::Taken, Region::Tallies];
+    pub const ALL: [Region; 5] = [Region::States, Region::Counters, Region::Records, Region::Taken, Region::Series];
 
-    /// Elements of the array in an object that no loader has touched: the loader knows the array in the object's BTF by it, and puts
-    /// another length there.
+    /// Elements of the array in an object that no loader has patched. The loader finds the array in the object's BTF by this length and
+    /// replaces it by the length that it wants.
     #[must_use]
     pub const fn length(self) -> usize {
         4097 + self as usize
     }
 }
 
-/// A word of [`Region::Taken`]: a cache line of its own, for user space writes it.
+/// An element of [`Region::Taken`]: a cache line of its own, because user space writes it.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Taken {
@@ -57,20 +59,20 @@ pub struct Taken {
     unused: [u64; 7],
 }
 
-/// Value of an absent slot. A value that counts is never negative.
+/// Value of an absent slot. Other values are never negative.
 pub const ABSENT: i64 = -1;
 
 macro_rules! slots {
     ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// One value. Offsets are bytes; those marked "of the vcpu" count from `struct kvm_vcpu`, wherever
-        /// that lies in the vendor's structure.
+        /// A patched constant. Offsets are in bytes. Offsets "of the vcpu" are relative to `struct kvm_vcpu`, which may lie anywhere in
+        /// the vendor's structure.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
         pub enum Slot { $($(#[$doc])* $name,)+ }
 
         impl Slot {
-            /// Every slot, in the order of their values.
-            pub const ALL: &'static [Slot] = &[$(Slot::$name,)+];
+            /// Every slot, in the order of their numbers.
+            const ALL: &'static [Slot] = &[$(Slot::$name,)+];
         }
     };
 }
@@ -84,7 +86,7 @@ slots! {
     StatExits,
     /// `kvm_vcpu.stat.guest_mode`, u64: not 0 while L2 runs
     StatGuestMode,
-    /// `kvm.arch.vm_type`, u8 is enough (little endian); absent before Linux 6.8
+    /// `kvm.arch.vm_type`, its low byte; absent before Linux 6.8
     KvmVmType,
     /// of the vcpu: `vcpu_vmx.exit_reason.full` (or `.vt.exit_reason.full` since 6.16), u32
     VmxExitReason,
@@ -92,7 +94,7 @@ slots! {
     VmxLoadedVmcs,
     /// of the vcpu: `vcpu_vmx.vmcs01`, the structure itself
     VmxVmcs01,
-    /// of the vcpu: `vcpu_vmx.req_immediate_exit`, bool; gone when kvm_entry got its second argument
+    /// of the vcpu: `vcpu_vmx.req_immediate_exit`, bool; absent since kvm_entry has a second argument
     VmxReqImmediate,
     /// of `loaded_vmcs`: `controls_shadow.pin`, u32
     VmcsPin,
@@ -104,45 +106,45 @@ slots! {
     VmcbExitCode,
     /// 1 where kvm_entry's second argument is `force_immediate_exit`
     EntryHasImmediate,
-    /// 1 where the program on kvm_vmcs_write is attached: it tells every write to a control
+    /// 1 where the program on kvm_vmcs_write is attached, which counts every write to a control
     ExactWrites,
-    /// `kvm_vcpu.arch.regs[8]`, the guest's R8 and the registers after it, u64 each; set for the calibration guest only, whose
-    /// records have its stamps
+    /// `kvm_vcpu.arch.regs[8]`: the guest's R8 and the registers after it, u64 each. Set for the calibration guest only, whose records
+    /// have its stamps
     GuestR8,
     /// of `loaded_vmcs`: `controls_shadow.exec`, u32
     VmcsExec,
-    /// ns per TSC cycle times 2^22 ([`tsc_to_ns`](crate::rules::tsc_to_ns)), where the program on kvm_guest_time is attached
+    /// [`tsc_to_ns_factor`](crate::rules::tsc_to_ns_factor) of the TSC; absent unless the program on kvm_guest_time is attached
     TscToNs,
-    /// [`FILTER_TGIDS`] and [`FILTER_VCPUS`], or 0; absent in an object that no loader has touched, whose programs do nothing
+    /// [`FILTER_TGIDS`], [`FILTER_VCPUS`], both or 0. Absent in an object that no loader has patched: its programs do nothing
     Filter,
-    /// user space is woken each time so many rounds were closed on a CPU
+    /// rounds of a CPU after which user space is woken
     WakeEvery,
-    /// a power of two: records of one CPU's ring
+    /// records of one CPU's ring, a power of two
     RingRecords,
     /// bytes of a record
     RecordBytes,
-    /// 1 where records are whole events: with the calibration guest's registers, too, where [`Slot::GuestR8`] is set
+    /// 1 where records are whole, and stamped where [`Slot::GuestR8`] is set, too
     Details,
-    /// 1 to count in TALLIES instead of writing records
+    /// 1 to count in SERIES instead of writing records
     InKernel,
-    /// CPUs that there may be
+    /// number of possible CPUs
     Cpus,
-    /// CPUs that have a ring; on others, which came online later, every round is dropped
+    /// number of CPUs with a ring; a CPU that came online later has none, and all its rounds are dropped
     RingCpus,
-    /// BTF id of a structure that begins with a 64-bit integer, where `bpf_rdonly_cast` can be called (Linux 6.2): the programs then load
-    /// from kernel memory themselves, and a load that faults gives 0
+    /// BTF id of a structure that begins with a 64-bit integer; absent where `bpf_rdonly_cast` cannot be called (before Linux 6.2). With
+    /// it the programs load from kernel memory themselves; a load that faults returns 0
     CastType,
 }
 
 /// Number of slots.
-pub const SLOTS: usize = Slot::ALL.len();
+const SLOTS: usize = Slot::ALL.len();
 
-/// All values. A slot that was not set is [`ABSENT`]: what depends on it is n/a.
+/// Values of all slots. A slot that was not set is [`ABSENT`]: figures that depend on it are n/a.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config(pub [i64; SLOTS]);
 
 impl Config {
-    /// A configuration that reads nothing and wakes user space at every record.
+    /// A configuration that reads no kernel memory and wakes user space at every record.
     #[must_use]
     pub const fn empty() -> Self {
         let mut words = [ABSENT; SLOTS];
@@ -161,11 +163,5 @@ impl Config {
     pub fn get(&self, slot: Slot) -> Option<i64> {
         let value = self.0[slot as usize];
         (value >= 0).then_some(value)
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self::empty()
     }
 }

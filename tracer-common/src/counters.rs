@@ -1,33 +1,35 @@
-//! The kernel's own account of what it saw, one per CPU.
+//! The programs' counters, one set per CPU.
 
-/// Counters of one CPU since the programs were loaded. Eight-byte words in this order, native endian.
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// Counters of one CPU since the programs were loaded: eight-byte words in this order, native endian.
 ///
 /// `delivered + dropped == rounds` holds exactly, with `delivered` counted in user space.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Counters {
-    /// rounds that were closed by a kvm_exit: the entries of every report
+    /// rounds that a kvm_exit closed: the entries of every report
     pub rounds: u64,
-    /// rounds whose record found the ring full
+    /// rounds whose record found the ring full; with `--aggregate in-kernel`, rounds whose series found no place
     pub dropped: u64,
-    /// kvm_entry events that no kvm_exit followed (`vmx->fail`, a vCPU replaced in the middle)
+    /// kvm_entry events that no kvm_exit followed (`vmx->fail`, a vCPU replaced in between)
     pub unmatched_entries: u64,
-    /// kvm_exit events without a kvm_entry (the vCPU ran its guest when the programs were attached)
+    /// kvm_exit events without a kvm_entry (the vCPU ran its guest when the programs were attached, or its state was evicted)
     pub unmatched_exits: u64,
-    /// kvm_entry events of TDX guests, which are left out: their state cannot be read
+    /// kvm_entry events of TDX guests, which are not traced: their state cannot be read
     pub td_entries: u64,
-    /// kvm_entry events that found no room for the vCPU's state, so that the round is lost
+    /// kvm_entry events that found no place for the vCPU's state; their rounds are not traced
     pub no_state: u64,
-    /// preemption-timer exits as the companion patch classified them, by its `enum kvm_preemption_timer_cause`: spurious,
-    /// immediate, deadline; the last is for causes it did not have when this was written
+    /// preemption-timer exits by the companion patch's `enum kvm_preemption_timer_cause`: spurious, immediate, deadline; the last
+    /// count is for causes added to that enum later
     pub traced_timer_exits: [u64; 4],
-    /// records that the ring has room for until user space has taken more: the programs' own
+    /// number of the first record that the ring has no room for until user space has taken more; used by the programs only
     pub room: u64,
-    /// rounds after which user space is woken: the programs' own
+    /// number of the round that wakes user space; used by the programs only
     pub wake_at: u64,
-    /// what a search found: the programs' own
-    pub found: u64,
-    /// so that no cache line is two CPUs'
+    /// a value on its way through memory, where the verifier forgets how it came about; used by the programs only
+    pub scratch: u64,
+    /// fills the cache line, because two CPUs must not share one
     pub unused: [u64; 3],
 }
 
@@ -38,37 +40,6 @@ impl Counters {
     /// From one CPU's words.
     #[must_use]
     pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
-        let [
-            rounds,
-            dropped,
-            unmatched_entries,
-            unmatched_exits,
-            td_entries,
-            no_state,
-            a,
-            b,
-            c,
-            d,
-            room,
-            wake_at,
-            found,
-            unused @ ..,
-        ] = words;
-        let traced_timer_exits = [a, b, c, d];
-        Self {
-            rounds,
-            dropped,
-            unmatched_entries,
-            unmatched_exits,
-            td_entries,
-            no_state,
-            traced_timer_exits,
-            room,
-            wake_at,
-            found,
-            unused,
-        }
+        zerocopy::transmute!(words)
     }
 }
-
-const _: () = assert!(size_of::<Counters>() == Counters::WORDS * 8);

@@ -1,20 +1,28 @@
-//! What the kernel and the user side share: the event, the loader's globals, the counters, and the rules
-//! that decide. No I/O, no allocation; the user side decodes bytes, it never casts them.
+//! Shared by the eBPF programs and user space: the event and its record, the state, the counters, the loader's constants, and the pure
+//! rules. No I/O, no allocation, no unsafe: user space decodes bytes by zerocopy's checked reads.
 
 #![no_std]
+#![forbid(unsafe_code)]
+#![warn(
+    clippy::cast_lossless,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss
+)]
 
 pub mod config;
 pub mod counters;
 pub mod event;
+pub mod in_kernel_series;
 pub mod rules;
 pub mod state;
-pub mod tally;
 
 pub use config::{Config, Region, Slot};
 pub use counters::Counters;
-pub use event::{Event, Flags, Outline, Record, StampedEvent, StampedRecord};
+pub use event::{Event, Flags, Outline, Record, ShortRecord, StampedEvent, StampedRecord};
 
-/// Whose exit codes an exit reason is, as kvm_exit's `isa` argument says.
+/// The instruction set that an exit reason belongs to, as in kvm_exit's `isa` argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Isa {
@@ -30,7 +38,7 @@ impl Isa {
     /// From the tracepoint's argument or an event's byte.
     #[must_use]
     #[inline(always)]
-    pub const fn from_raw(raw: u32) -> Self {
+    pub(crate) const fn from_raw(raw: u32) -> Self {
         match raw {
             1 => Self::Vmx,
             2 => Self::Svm,
@@ -42,5 +50,18 @@ impl Isa {
 /// Basic VMX exit reason of a VMX-preemption-timer exit (SDM vol. 3, appendix C).
 pub const VMX_PREEMPTION_TIMER: u32 = 52;
 
-/// `kvm_arch.vm_type` of a TDX guest (`KVM_X86_TDX_VM`, Linux 6.16): its vCPUs are no `struct vcpu_vmx`.
+/// `kvm_arch.vm_type` of a TDX guest (`KVM_X86_TDX_VM`, Linux 6.16): its vCPUs are not `struct vcpu_vmx`.
 pub const VM_TYPE_TDX: u8 = 5;
+
+/// The low half of a word.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "drops the high half")]
+pub(crate) const fn low32(word: u64) -> u32 {
+    word as u32
+}
+
+/// The high half of a word.
+#[inline(always)]
+pub(crate) const fn high32(word: u64) -> u32 {
+    low32(word >> 32)
+}

@@ -1,15 +1,19 @@
 //! The decisions of the programs, as pure functions.
 
-/// Why a VMX-preemption timer ran out.
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::low32;
+
+/// Why a VMX-preemption timer expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TimerCause {
-    /// the guest's timer was due
+    /// the guest's timer reached its deadline
     Deadline,
-    /// KVM asked for an exit before the first guest instruction
+    /// KVM forced an exit before the first guest instruction
     Immediate,
-    /// the timer was soft-disabled and ran out all the same
+    /// the timer was soft-disabled and expired nevertheless
     Spurious,
-    /// this kernel does not tell
+    /// cannot be read on this kernel
     Unknown,
 }
 
@@ -18,8 +22,8 @@ impl TimerCause {
     pub const ALL: [TimerCause; 4] =
         [TimerCause::Deadline, TimerCause::Immediate, TimerCause::Spurious, TimerCause::Unknown];
 
-    /// The cause, from the timer's soft-disabled state and from kvm_entry's `force_immediate_exit`. KVM looks at them in
-    /// this order (`handle_fastpath_preemption_timer`, commit 804939ea20).
+    /// The cause, from the timer's soft-disabled state and kvm_entry's `force_immediate_exit`. KVM checks them in this order
+    /// (`handle_fastpath_preemption_timer`, commit 804939ea20).
     #[must_use]
     pub const fn of(soft_disabled: Option<bool>, immediate: Option<bool>) -> Self {
         match (soft_disabled, immediate) {
@@ -42,19 +46,19 @@ impl TimerCause {
     }
 }
 
-/// What a kvm_entry says about the state kept under its vCPU's address.
+/// Relation between a vCPU at its kvm_entry and the state kept for its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
-    /// the first entry of a new vCPU: nothing happened before it
+    /// the first entry of a new vCPU: its past is empty
     Born,
-    /// a vCPU that ran before it was first seen, or took a dead one's address: its past is unknown
+    /// a vCPU that ran before it was first seen, or that reuses the address of a dead one: its past is unknown
     Stranger,
-    /// the vCPU that was seen before
+    /// the vCPU that the state belongs to
     Same,
 }
 
-/// Tells whether the state kept for an address still belongs to the vCPU there. `exits` is its `stat.exits` now (none where
-/// the kernel has no such field), `last` what it was at the previous kvm_entry seen (none without state).
+/// Decides whether the state kept for an address still belongs to the vCPU there. `exits` is its `stat.exits` now (none where the kernel
+/// has no such field), `last` the value at the previous kvm_entry seen (none without one).
 #[must_use]
 #[inline(always)]
 pub const fn age(exits: Option<u64>, last: Option<u64>) -> Age {
@@ -66,11 +70,11 @@ pub const fn age(exits: Option<u64>, last: Option<u64>) -> Age {
     }
 }
 
-/// Pin-control writes that one look at the shadow reveals: KVM writes the field only when its shadow differs. `last` is the
-/// shadow at the previous look; without one, a VMCS of a vCPU that was seen from its birth starts at 0 ("first seen, not 0" is
-/// one write), and of any other nothing is known.
+/// Pin-control writes since the shadow was last read: 1 where it has changed, because KVM writes the field only when its shadow differs.
+/// `last` is the shadow when last read. Without it the VMCS of a vCPU that was seen from its birth starts at 0 (a first value other than
+/// 0 is one write); for any other vCPU the result is none, not known.
 ///
-/// Two writes between two looks that cancel out are missed.
+/// Misses two writes between two reads that cancel each other out.
 #[must_use]
 #[inline(always)]
 pub const fn pin_writes(last: Option<u32>, now: u32, seen_from_birth: bool) -> Option<u8> {
@@ -81,78 +85,104 @@ pub const fn pin_writes(last: Option<u32>, now: u32, seen_from_birth: bool) -> O
     }
 }
 
-/// [`Slot::TscToNs`](crate::Slot::TscToNs) of a TSC of so many kHz; none where it would not fit.
+/// ns per TSC cycle times 2^22, for a TSC frequency in kHz ([`Slot::TscToNs`](crate::Slot::TscToNs)); none where it does not fit.
 #[must_use]
 pub const fn tsc_to_ns_factor(khz: u32) -> Option<u32> {
     if khz == 0 {
         return None;
     }
     let factor = ((1_000_000_u64 << 22) + khz as u64 / 2) / khz as u64;
-    if factor <= u32::MAX as u64 { Some(factor as u32) } else { None }
+    if factor <= u32::MAX as u64 { Some(low32(factor)) } else { None }
 }
 
-/// TSC cycles as ns; true to a millionth up to 4 GHz.
-#[must_use]
+/// TSC cycles as ns, accurate to 1 ppm up to 4 GHz.
 #[inline(always)]
-pub const fn tsc_to_ns(cycles: u32, factor: u32) -> u64 {
+const fn tsc_to_ns(cycles: u32, factor: u32) -> u64 {
     (cycles as u64 * factor as u64) >> 22
 }
 
-/// ns of VM entry and VM exit: `total` cycles from right before the one to right after the other, less `guest` cycles between them.
-/// The guest's count is by 2^rate cycles: none where it is above the total. Stays at `u32::MAX`.
+/// VM-entry plus VM-exit, ns: `total` TSC cycles from right before the VM-entry to right after the VM-exit, minus the guest's `guest`
+/// cycles. These are counted in steps of 2^rate: none where they exceed the total. Saturates at `u32::MAX`.
 #[must_use]
 #[inline(always)]
 pub const fn transition_ns(total: u64, guest: u64, factor: u32) -> Option<u32> {
     let Some(cycles) = total.checked_sub(guest) else { return None };
-    let cycles = if cycles > u32::MAX as u64 { u32::MAX } else { cycles as u32 };
-    let ns = tsc_to_ns(cycles, factor);
-    Some(if ns > u32::MAX as u64 { u32::MAX } else { ns as u32 })
+    Some(saturating_u32(tsc_to_ns(saturating_u32(cycles), factor)))
 }
 
-/// The VMCS controls whose writes KVM shadows, in the order of their lanes: SDM names and encodings (vol. 3, appendix B).
-pub const CONTROLS: [(&str, u32); 6] = [
-    ("pin", 0x4000),
-    ("exec", 0x4002),
-    ("secondary", 0x401e),
-    ("tertiary", 0x2034),
-    ("vm_entry", 0x4012),
-    ("vm_exit", 0x400c),
-];
-
-/// Lane of a VMCS field in [`Writes`]; none for every other field.
-#[must_use]
 #[inline(always)]
-pub const fn lane(field: u32) -> Option<u32> {
-    match field {
-        0x4000 => Some(0),
-        0x4002 => Some(1),
-        0x401e => Some(2),
-        0x2034 => Some(3),
-        0x4012 => Some(4),
-        0x400c => Some(5),
-        _ => None,
-    }
+const fn saturating_u32(value: u64) -> u32 {
+    if value > u32::MAX as u64 { u32::MAX } else { low32(value) }
 }
 
-/// Counts of control writes of one round, a byte each; a count stays at 255.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+macro_rules! controls {
+    ($($(#[$doc:meta])* $control:ident = $encoding:literal $name:literal,)+) => {
+        /// A VMCS control whose shadow KVM keeps, by its SDM name and encoding (vol. 3, appendix B). Its number is its lane in [`Writes`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Control { $($(#[$doc])* $control,)+ }
+
+        impl Control {
+            /// Every control, in the order of the lanes.
+            pub const ALL: [Control; [$($encoding,)+].len()] = [$(Self::$control,)+];
+
+            /// Name in reports and files.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$control => $name,)+ }
+            }
+
+            /// Encoding of the VMCS field.
+            #[must_use]
+            pub const fn encoding(self) -> u32 {
+                match self { $(Self::$control => $encoding,)+ }
+            }
+
+            /// The control of a VMCS field; none for every other field.
+            #[must_use]
+            #[inline(always)]
+            pub const fn from_encoding(field: u32) -> Option<Self> {
+                match field { $($encoding => Some(Self::$control),)+ _ => None }
+            }
+        }
+    };
+}
+
+controls! {
+    /// pin-based VM-execution controls
+    Pin = 0x4000 "pin",
+    /// primary processor-based VM-execution controls
+    Exec = 0x4002 "exec",
+    /// secondary processor-based VM-execution controls
+    Secondary = 0x401e "secondary",
+    /// tertiary processor-based VM-execution controls
+    Tertiary = 0x2034 "tertiary",
+    /// VM-entry controls
+    VmEntry = 0x4012 "vm_entry",
+    /// VM-exit controls
+    VmExit = 0x400c "vm_exit",
+}
+
+/// Counts of the control writes of one round, a byte per [`Control`]; a count saturates at 255.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(transparent)]
 pub struct Writes(pub u64);
 
 impl Writes {
-    /// With one more write of a lane, 0 to 7.
+    /// With one more write to a control.
     #[must_use]
     #[inline(always)]
-    pub const fn plus(self, lane: u32) -> Self {
-        let shift = (lane & 7) * 8;
+    pub const fn plus(self, control: Control) -> Self {
+        let shift = control as u32 * 8;
         if (self.0 >> shift) & 0xff == 0xff { self } else { Self(self.0 + (1 << shift)) }
     }
 
-    /// Writes of a lane, 0 to 7.
+    /// Writes to a control.
     #[must_use]
     #[inline(always)]
-    pub const fn of(self, lane: u32) -> u8 {
-        (self.0 >> ((lane & 7) * 8)) as u8
+    #[expect(clippy::cast_possible_truncation, reason = "takes the control's byte")]
+    pub const fn of(self, control: Control) -> u8 {
+        (self.0 >> (control as u32 * 8)) as u8
     }
 }
 
@@ -168,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_that_cannot_be_told_is_unknown() {
+    fn a_cause_that_cannot_be_read_is_unknown() {
         assert_eq!(TimerCause::of(None, Some(true)), TimerCause::Unknown);
         assert_eq!(TimerCause::of(Some(false), None), TimerCause::Unknown);
         assert_eq!(TimerCause::of(Some(false), Some(true)), TimerCause::Immediate);
@@ -176,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_trusted_only_while_its_exits_grow() {
+    fn a_state_stays_with_its_address_only_while_the_exits_do_not_decrease() {
         assert_eq!(age(Some(0), None), Age::Born);
         assert_eq!(age(Some(0), Some(17)), Age::Born);
         assert_eq!(age(Some(5), None), Age::Stranger);
@@ -188,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_look_counts_one_write_for_a_vmcs_seen_from_birth_only() {
+    fn a_first_shadow_other_than_zero_is_one_write_only_for_a_vcpu_seen_from_birth() {
         assert_eq!(pin_writes(None, 0x7f, true), Some(1));
         assert_eq!(pin_writes(None, 0, true), Some(0));
         assert_eq!(pin_writes(None, 0x7f, false), None);
@@ -197,7 +227,8 @@ mod tests {
     }
 
     #[test]
-    fn cycles_are_true_to_a_millionth_in_nanoseconds() {
+    #[expect(clippy::cast_precision_loss, reason = "less than 2^53 ns")]
+    fn cycles_convert_to_nanoseconds_within_1_ppm() {
         for khz in [100_000, 1_000_000, 2_399_997, 4_000_000] {
             let factor = tsc_to_ns_factor(khz).unwrap();
             let ns = tsc_to_ns(3_000_000_000, factor);
@@ -208,24 +239,25 @@ mod tests {
     }
 
     #[test]
-    fn a_transition_is_what_the_guest_did_not_run() {
+    fn a_transition_is_the_total_without_the_guests_cycles() {
         let factor = tsc_to_ns_factor(1_000_000).unwrap();
         assert_eq!(transition_ns(5_000_700, 5_000_000, factor), Some(700));
-        assert_eq!(transition_ns(31, 32, factor), None, "the guest's count is by 2^rate cycles");
+        assert_eq!(transition_ns(31, 32, factor), None, "the guest's cycles are counted in steps of 2^rate");
         assert_eq!(transition_ns(u64::MAX, 0, factor), Some(u32::MAX));
     }
 
     #[test]
-    fn lanes_are_counted_apart_and_never_overflow_into_each_other() {
+    fn controls_are_counted_separately_and_never_overflow_into_each_other() {
+        use Control::{Exec, Pin, Secondary, VmExit};
         let mut writes = Writes::default();
         for _ in 0..300 {
-            writes = writes.plus(0);
+            writes = writes.plus(Pin);
         }
-        writes = writes.plus(1).plus(5).plus(5);
-        assert_eq!([0, 1, 2, 5].map(|l| writes.of(l)), [255, 1, 0, 2]);
-        for (at, (_, field)) in CONTROLS.iter().enumerate() {
-            assert_eq!(lane(*field), Some(at as u32));
+        writes = writes.plus(Exec).plus(VmExit).plus(VmExit);
+        assert_eq!([Pin, Exec, Secondary, VmExit].map(|control| writes.of(control)), [255, 1, 0, 2]);
+        for (lane, control) in Control::ALL.into_iter().enumerate() {
+            assert_eq!((Control::from_encoding(control.encoding()), control as usize), (Some(control), lane));
         }
-        assert_eq!(lane(0x482e), None);
+        assert_eq!(Control::from_encoding(0x482e), None);
     }
 }

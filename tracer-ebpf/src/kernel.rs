@@ -1,18 +1,18 @@
-//! Reads of kernel memory at offsets that the loader resolved, and other helpers in assembly.
+//! Patched constants, helpers, and reads of kernel memory at the offsets that the loader resolved.
 
 use core::arch::asm;
 
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_probe_read_kernel};
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel};
 use tracer_common::{
     Slot,
     config::{CAST_HELPER, PLACE},
 };
 
-/// A constant of this type, in whose place the loader puts another one.
+/// A constant of this type, for which the loader patches another one in.
 macro_rules! constant {
     ($type:ty, $place:expr) => {{
         let value: $type;
-        // SAFETY: one instruction that loads a constant.
+        // SAFETY: one instruction that loads a constant into the register named.
         unsafe {
             core::arch::asm!(
                 "{value} = {place} ll",
@@ -26,7 +26,7 @@ macro_rules! constant {
 }
 pub(crate) use constant;
 
-/// A slot's value, or none where it is absent: a constant, by which the verifier drops dead branches.
+/// A slot's value; none where it is absent. A constant, so that the verifier removes dead branches.
 #[inline(always)]
 pub fn slot(slot: Slot) -> Option<i64> {
     macro_rules! constants {
@@ -40,57 +40,74 @@ pub fn slot(slot: Slot) -> Option<i64> {
     (value >= 0).then_some(value)
 }
 
-/// Keeps the compiler from moving stores across, since user space reads while programs write. LLVM has no fence for this target, and x86
-/// itself keeps the order of stores.
+/// Keeps the compiler from moving stores across, because user space and other CPUs read while programs write. LLVM has no fence for this
+/// target; x86 itself keeps stores in order.
 #[inline(always)]
 pub fn barrier() {
-    // SAFETY: no instruction.
+    // SAFETY: no instruction at all.
     unsafe { asm!("", options(nostack, preserves_flags)) };
 }
 
-/// This CPU.
+/// Number of this CPU.
 #[inline(always)]
 pub fn cpu() -> u64 {
-    // SAFETY: a helper without arguments.
+    // SAFETY: the helper takes no argument and cannot fail.
     u64::from(unsafe { bpf_get_smp_processor_id() })
 }
 
-/// A number times a slot's value, in this order: Linux 6.1's verifier knows nothing of a product whose second factor is not a
-/// constant, and the compiler takes them as it likes.
+/// CLOCK_MONOTONIC, ns.
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: the helper takes no argument and cannot fail.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The product of a number and a slot's value, in this order: Linux 6.1's verifier derives no bound for a product whose second factor is
+/// not a constant, and the compiler would swap the factors.
 #[inline(always)]
 pub fn times(mut number: u64, constant: u64) -> u64 {
-    // SAFETY: one instruction that multiplies.
+    // SAFETY: one instruction, which multiplies the two registers named.
     unsafe {
         asm!("{number} *= {constant}", number = inout(reg) number, constant = in(reg) constant, options(pure, nomem, nostack, preserves_flags))
     };
     number
 }
 
-/// A value of which the compiler knows no more than where it comes from: what is made of it is made here, after all before. The verifier
-/// follows every path through a histogram's bucket, and two of them together are too many.
+/// The value itself, of whose origin the compiler then knows nothing: it computes everything that depends on it after this point. The
+/// verifier follows each path through [`bucket`](tracer_common::in_kernel_series::bucket), and interleaving two of them multiplies the
+/// paths.
 #[inline(always)]
-pub fn from_here(mut value: u64) -> u64 {
-    // SAFETY: no instruction.
+pub fn opaque(mut value: u64) -> u64 {
+    // SAFETY: no instruction at all.
     unsafe { asm!("", inout("r0") value, options(nostack, preserves_flags)) };
     value
 }
 
-/// Reads the field at `base` plus the slot's offset, an integer; none where the slot is absent or, as far as that is noticed, the read
-/// faults: [`Slot::CastType`].
+/// The next step of a loop, which the compiler cannot predict: it would unroll the loop wherever it is inlined.
+#[inline(always)]
+pub fn unpredictable(mut step: u64) -> u64 {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("", inout("r0") step, options(pure, nomem, nostack, preserves_flags)) };
+    step
+}
+
+/// Reads the integer field at `base` plus the slot's offset. None where the slot is absent or the read faults; with
+/// [`Slot::CastType`], a read that faults returns 0 instead.
 #[inline(always)]
 pub fn read<T: Copy>(base: u64, field: Slot) -> Option<T> {
     let Some(structure) = slot(Slot::CastType) else { return probe(base, field) };
     let at = base.wrapping_add(slot(field)? as u64);
-    // SAFETY: the loader replaced the call by one of bpf_rdonly_cast(address, BTF id), or the branch is dead.
+    // SAFETY: the loader patches the call of this number into one of bpf_rdonly_cast(address, BTF id), which has this signature; where it
+    // did not, CastType is absent and this line is not reached.
     let cast: unsafe extern "C" fn(u64, u64) -> *const T = unsafe { core::mem::transmute(CAST_HELPER as usize) };
-    // SAFETY: the verifier allows the load, since the structure begins with 8 bytes of integer, and makes it one that may fault.
+    // SAFETY: the verifier allows the load, because the structure begins with 8 bytes of integer, and the kernel handles its fault.
     Some(unsafe { cast(at, structure as u64).read_volatile() })
 }
 
-/// As [`read`], through a helper that notices every fault, at ten times the price.
+/// As [`read`], through a helper that detects every fault but takes ten times as long.
 #[inline(always)]
 pub fn probe<T>(base: u64, field: Slot) -> Option<T> {
     let at = base.wrapping_add(slot(field)? as u64);
-    // SAFETY: the helper checks the address itself and copies.
+    // SAFETY: the helper checks the address and copies; any bits are a T, which is a number or an array of numbers.
     unsafe { bpf_probe_read_kernel(at as *const T) }.ok()
 }

@@ -1,10 +1,10 @@
-//! The maps, all of them bounded and BTF-defined. Arrays that every entry needs are the only values of theirs, whose addresses the loader
-//! puts into the code ([`Region`]).
+//! The maps, all bounded and BTF-defined. Arrays that every entry needs are the only value of their map; the loader patches its address
+//! into the code ([`Region`]).
 
 use core::{
-    arch::asm,
     hint::assert_unchecked,
     intrinsics::{AtomicOrdering::Relaxed, atomic_cxchg},
+    ptr::NonNull,
 };
 
 use aya_ebpf::{
@@ -13,237 +13,155 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use tracer_common::{
-    Counters, Outline, Record, Region, Slot,
-    config::{REGION, Taken},
-    state::{MAX_STATES, SET_BITS, VcpuState, WAY_BITS},
-    tally::{MAX_TALLIES, Tally},
+    Counters, Region, Slot, StampedRecord,
+    config::{MAX_SITES, REGION, Taken},
+    in_kernel_series::SeriesCounts,
+    state::{Owner, VcpuState},
 };
 
-use crate::kernel::{barrier, constant, cpu, slot, times};
+use crate::{
+    kernel::{constant, cpu, slot, times},
+    shared::{Shared, get, set},
+};
 
 /// Entries of a filter.
 const MAX_FILTER: usize = 1024;
-/// Room for wake-ups that user space has not looked at yet; one that finds none is none.
+/// Wake-ups that user space has not seen yet; a further one is lost, which is harmless while there are others.
 const WAKE_UPS: usize = 4096;
-/// Places that an address may take.
-const WAYS: u64 = 1 << WAY_BITS;
 
-/// The map of an array that the programs know by its address, in the memory of both sides.
-type Shared<T, const LENGTH: usize> = Array<[T; LENGTH], 1, { BPF_F_MMAPABLE as usize }>;
+/// The map of an array whose address the programs know, in memory that user space can map.
+type Mapped<T, const LENGTH: usize> = Array<[T; LENGTH], 1, { BPF_F_MMAPABLE as usize }>;
 
-/// States of vCPUs, [`WAYS`] of each set.
+/// States of vCPUs, in sets.
 #[btf_map]
-pub static STATES: Shared<VcpuState, { Region::States.length() }> = Shared::new();
+pub static STATES: Mapped<VcpuState, { Region::States.length() }> = Mapped::new();
 
-/// Each CPU's counters.
+/// Counters by CPU.
 #[btf_map]
-pub static COUNTERS: Shared<Counters, { Region::Counters.length() }> = Shared::new();
+pub static COUNTERS: Mapped<Counters, { Region::Counters.length() }> = Mapped::new();
 
 /// The rings, in words.
 #[btf_map]
-pub static RECORDS: Shared<u64, { Region::Records.length() }> = Shared::new();
+pub static RECORDS: Mapped<u64, { Region::Records.length() }> = Mapped::new();
 
-/// By CPU: records that user space has taken out of the ring.
+/// Records that user space has taken out of the ring, by CPU.
 #[btf_map]
-pub static TAKEN: Shared<Taken, { Region::Taken.length() }> = Shared::new();
+pub static TAKEN: Mapped<Taken, { Region::Taken.length() }> = Mapped::new();
 
-/// Series that are counted here, [`WAYS`] of each set.
+/// Series that the programs count themselves, in sets.
 #[btf_map]
-pub static TALLIES: Shared<Tally, { Region::Tallies.length() }> = Shared::new();
+pub static SERIES: Mapped<SeriesCounts, { Region::Series.length() }> = Mapped::new();
 
-/// The address of a region: nothing is known of it here, only the verifier knows its length.
+/// Wake-ups of user space: the number of the CPU that asks for it.
+#[btf_map]
+pub static WAKE: RingBuf<(), WAKE_UPS> = RingBuf::new();
+
+/// Executions of each VMWRITE site.
+#[btf_map]
+pub static SITES: PerCpuArray<u64, MAX_SITES> = PerCpuArray::new();
+
+/// Thread groups to trace, with [`FILTER_TGIDS`](tracer_common::config::FILTER_TGIDS).
+#[btf_map]
+pub static TGIDS: HashMap<u32, u8, MAX_FILTER> = HashMap::new();
+
+/// vCPU numbers to trace, with [`FILTER_VCPUS`](tracer_common::config::FILTER_VCPUS).
+#[btf_map]
+pub static VCPU_IDS: HashMap<u32, u8, MAX_FILTER> = HashMap::new();
+
+/// The address of a region, of whose length only the verifier knows.
 macro_rules! region {
     ($name:ident) => {
         constant!(*mut u8, REGION + Region::$name as u64)
     };
 }
 
-/// A place in a region, so many bytes from its beginning; the verifier checks that it is inside.
+/// The value at an offset in bytes from the beginning of a region, a multiple of 8; the verifier checks that it is inside.
 #[inline(always)]
-fn place<T>(region: *mut u8, at: u64) -> *mut T {
-    let place = region.wrapping_add(at as usize);
-    // SAFETY: no address of a region is 0. Without this, the compiler asks each time.
-    unsafe { assert_unchecked(!place.is_null()) };
-    place.cast()
+fn value_at<T>(region: *mut u8, offset: u64) -> Shared<T> {
+    let at: *mut T = region.wrapping_add(offset as usize).cast();
+    // SAFETY: the loader patched the region's address in, which is not 0, and the offset does not wrap around. Without this the compiler
+    // tests for 0.
+    unsafe { assert_unchecked(!at.is_null()) };
+    // SAFETY: not null by the line above; in a region, as the verifier checks at each access; aligned, because regions begin at a page and
+    // values at multiples of 8. States, counters, records and series have fields of numbers only.
+    unsafe { Shared::new(NonNull::new_unchecked(at)) }
 }
 
-/// A loop's next step, which the compiler cannot foresee: it would unroll the loop wherever it is used.
+/// A CPU's counters; none without a loader, which provides counters for each possible CPU.
 #[inline(always)]
-fn rolled(mut step: u64) -> u64 {
-    // SAFETY: no instruction.
-    unsafe { asm!("", inout("r0") step, options(pure, nomem, nostack, preserves_flags)) };
-    step
-}
-
-/// A CPU's counters; none without a loader, who has places for every possible CPU.
-#[inline(always)]
-pub fn counters(cpu: u64) -> Option<&'static mut Counters> {
+pub fn counters(cpu: u64) -> Option<Shared<Counters>> {
     if cpu >= slot(Slot::Cpus)? as u64 {
         return None;
     }
-    let counters: *mut Counters = place(region!(Counters), cpu * size_of::<Counters>() as u64);
-    // SAFETY: the place is this CPU's own; raw tracepoints of one CPU do not nest in each other here.
-    Some(unsafe { &mut *counters })
+    Some(value_at(region!(Counters), cpu * size_of::<Counters>() as u64))
 }
 
-/// A place of RECORDS by its number, of records of so many bytes. The number must be below the number of places.
+/// Counts a rare event in this CPU's counters.
+macro_rules! count_rare {
+    ($counter:ident) => {
+        if let Some(counters) = $crate::maps::counters($crate::kernel::cpu()) {
+            $crate::shared::increment!(counters.$counter);
+        }
+    };
+}
+pub(crate) use count_rare;
+
+/// A place of RECORDS by its number, which must be below the number of places. Of the record, only the first [`Slot::RecordBytes`] bytes
+/// may be touched.
 #[inline(always)]
-pub fn record(number: u64) -> *mut Record {
+pub fn record(number: u64) -> Shared<StampedRecord> {
     let bytes = slot(Slot::RecordBytes).unwrap_or(0) as u64;
-    place(region!(Records), times(number, bytes))
+    value_at(region!(Records), times(number, bytes))
 }
 
-/// Records that user space has taken out of a CPU's ring, a CPU that has one.
+/// Records that user space has taken out of the ring of a CPU, which must have one.
 #[inline(always)]
 pub fn taken(cpu: u64) -> u64 {
-    let at: *const Taken = place(region!(Taken), cpu * size_of::<Taken>() as u64);
-    // SAFETY: a word that user space writes, in one piece.
-    unsafe { (&raw const (*at).records).read_volatile() }
+    let taken: Shared<Taken> = value_at(region!(Taken), cpu * size_of::<Taken>() as u64);
+    get!(taken.records)
 }
 
-/// First place of the set of an address: the product's highest bits depend on all of its bits.
+/// A place of STATES by its number, which must be below [`MAX_STATES`](tracer_common::state::MAX_STATES).
 #[inline(always)]
-fn first_place(vcpu: u64) -> u64 {
-    (vcpu.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SET_BITS)) * WAYS
+pub fn state(number: u64) -> Shared<VcpuState> {
+    value_at(region!(States), number * VcpuState::SIZE as u64)
 }
 
-/// The state at a place, which must be below [`MAX_STATES`].
+/// A place of SERIES by its number, which must be below [`MAX_IN_KERNEL_SERIES`](tracer_common::in_kernel_series::MAX_IN_KERNEL_SERIES).
 #[inline(always)]
-fn state_at(number: u64) -> *mut VcpuState {
-    place(region!(States), number * VcpuState::SIZE as u64)
+pub fn series(number: u64) -> Shared<SeriesCounts> {
+    value_at(region!(Series), number * size_of::<SeriesCounts>() as u64)
 }
 
-/// The first place of the set of a vCPU's address: if its state is there, that is its own alone, for its hooks never run at once; if not,
-/// it may only be looked at. Not without a loader.
+/// Replaces the owner of a state if it is still `owner`; whether it was.
 #[inline(always)]
-pub fn likely_state(vcpu: u64) -> &'static mut VcpuState {
-    // SAFETY: nothing frees a region.
-    unsafe { &mut *state_at(first_place(vcpu)) }
+pub fn replace_owner(state: Shared<VcpuState>, owner: Owner, new: Owner) -> bool {
+    // SAFETY: `Shared::new` was promised a valid place, and `owner` is its first, aligned word.
+    unsafe { replace(&raw mut (*state.as_ptr()).owner.0, owner.0, new.0) }
 }
 
-/// A number that a search found, below `end`, or none. Through memory, lest the verifier follow all that comes after it for every way
-/// that the search may have gone.
+/// Claims an unused place of SERIES for a VM; whether it was unused.
 #[inline(always)]
-fn found(number: Option<u64>, end: u64) -> Option<u64> {
+pub fn claim_series(series: Shared<SeriesCounts>, kvm: u64) -> bool {
+    // SAFETY: `Shared::new` was promised a valid place, and `kvm` is its first, aligned word.
+    unsafe { replace(&raw mut (*series.as_ptr()).kvm, 0, kvm) }
+}
+
+/// # Safety
+/// `word` must be an aligned word of a region.
+#[inline(always)]
+unsafe fn replace(word: *mut u64, old: u64, new: u64) -> bool {
+    // SAFETY: the caller's promise. An intrinsic, because core has no compare-and-exchange for this target, although kernels since 5.12
+    // have; they run it with a full barrier, whatever ordering is named here.
+    unsafe { atomic_cxchg::<u64, { Relaxed }, { Relaxed }>(word, old, new) }.1
+}
+
+/// A number below `end`, or none; through memory, where the verifier forgets how it was found. It would otherwise follow the rest of the
+/// program once for each step of the search.
+#[inline(always)]
+pub fn forget_search(number: Option<u64>, end: u64) -> Option<u64> {
     let counters = counters(cpu())?;
-    counters.found = number.unwrap_or(u64::MAX);
-    // SAFETY: a field.
-    let number = unsafe { (&raw const counters.found).read_volatile() };
+    set!(counters.scratch = number.unwrap_or(u64::MAX));
+    let number = get!(counters.scratch);
     (number < end).then_some(number)
 }
-
-/// The state that is kept under a vCPU's address. An array in sets instead of a hash map: a look-up is a tenth of the instructions.
-#[inline(always)]
-pub fn state(vcpu: u64) -> Option<&'static mut VcpuState> {
-    let number = found(search(vcpu), MAX_STATES as u64)?;
-    // SAFETY: the value is this vCPU's alone, by its address, and its hooks never run at once; nothing frees a region.
-    Some(unsafe { &mut *state_at(number) })
-}
-
-#[inline(always)]
-fn search(vcpu: u64) -> Option<u64> {
-    let first = first_place(vcpu);
-    let mut at = state_at(first);
-    let mut way = 0;
-    while way < WAYS {
-        // SAFETY: only looked at.
-        if unsafe { (*at).vcpu } == vcpu {
-            return Some(first + way);
-        }
-        at = at.wrapping_add(1);
-        way = rolled(way + 1);
-    }
-    None
-}
-
-/// Fresh state under an address that has none: in an empty place, or in that of the vCPU entered longest ago. None when another CPU
-/// took the place in the same moment.
-#[inline(always)]
-pub fn new_state(vcpu: u64) -> Option<&'static mut VcpuState> {
-    let first = first_place(vcpu);
-    let (mut oldest, mut entered_ns, mut owner) = (0, u64::MAX, 0);
-    let mut at = state_at(first);
-    let mut way = 0;
-    while way < WAYS {
-        // SAFETY: only looked at; the words are as old as they may be.
-        let (has, last) =
-            unsafe { ((&raw const (*at).vcpu).read_volatile(), (&raw const (*at).entry_ns).read_volatile()) };
-        let last = if has == 0 { 0 } else { last };
-        if last < entered_ns {
-            (oldest, entered_ns, owner) = (way, last, has);
-        }
-        at = at.wrapping_add(1);
-        way = rolled(way + 1);
-    }
-    let place = state_at(found(Some(first + oldest), MAX_STATES as u64)?);
-    // SAFETY: a word of a region, which nothing frees. By an intrinsic, since Rust does not know that the target can (Linux 5.12).
-    let (_, claimed) = unsafe { atomic_cxchg::<u64, { Relaxed }, { Relaxed }>(&raw mut (*place).vcpu, owner, vcpu) };
-    if !claimed {
-        return None;
-    }
-    // SAFETY: from here on it is this vCPU's alone, as in `state`.
-    let state = unsafe { &mut *place };
-    state.reset();
-    Some(state)
-}
-
-/// A series by its place; none where there is no such place.
-#[inline(always)]
-pub fn tally_at(number: u32) -> Option<*mut Tally> {
-    if number >= MAX_TALLIES as u32 {
-        return None;
-    }
-    Some(place(region!(Tallies), u64::from(number) * size_of::<Tally>() as u64))
-}
-
-/// The place of a series, made where there is none; none where its set is full, or another CPU took the place in the same moment.
-#[inline(always)]
-pub fn tally(kvm: u64, who: u64, what: Outline) -> Option<u32> {
-    let mixed = (kvm ^ what.0 ^ who.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    let first = (mixed >> (64 - TALLY_SET_BITS)) * WAYS;
-    let mut way = 0;
-    while way < WAYS {
-        let number = (first + way) as u32;
-        let place = tally_at(number)?;
-        // SAFETY: words of a region, which nothing frees; a series that is not complete yet is none of this vCPU's.
-        unsafe {
-            if (*place).kvm == kvm && (*place).who == who && (*place).what == what {
-                return Some(number);
-            }
-            if (*place).kvm == 0 {
-                let (_, claimed) = atomic_cxchg::<u64, { Relaxed }, { Relaxed }>(&raw mut (*place).kvm, 0, kvm);
-                if !claimed {
-                    return None;
-                }
-                (*place).what = what;
-                barrier();
-                // Last, for it says that the series is there.
-                (&raw mut (*place).who).write_volatile(who);
-                return Some(number);
-            }
-        }
-        way = rolled(way + 1);
-    }
-    None
-}
-
-const TALLY_SET_BITS: u32 = MAX_TALLIES.trailing_zeros() - WAY_BITS;
-
-/// Wake-ups of user space, the number of the CPU that wants it.
-#[btf_map]
-pub static WAKE: RingBuf<(), WAKE_UPS> = RingBuf::new();
-
-/// VMWRITE sites that can be counted at a time.
-pub const MAX_SITES: u32 = 8;
-
-/// How often each VMWRITE site was passed.
-#[btf_map]
-pub static SITES: PerCpuArray<u64, { MAX_SITES as usize }> = PerCpuArray::new();
-
-/// Thread groups to trace, where Slot::Filter says so.
-#[btf_map]
-pub static TGIDS: HashMap<u32, u8, MAX_FILTER> = HashMap::new();
-
-/// vCPU numbers to trace, where Slot::Filter says so.
-#[btf_map]
-pub static VCPU_IDS: HashMap<u32, u8, MAX_FILTER> = HashMap::new();

@@ -1,13 +1,12 @@
-//! A kernel-memory playground for tests: a map value whose address is known, where a made-up vCPU can live. And floors for benches:
-//! programs that do only what any such program must.
+//! For tests: kernel memory at a known address, where simulated vCPUs are laid out. For benches: floors, programs that do only the work
+//! that any such program must do.
 
 #![no_std]
 #![no_main]
-// The program attributes make the documented functions anew, without their documentation.
-#![allow(missing_docs)]
+#![allow(missing_docs, reason = "the program attributes repeat documented functions without their documentation")]
 
 use aya_ebpf::{
-    bindings::BPF_RB_NO_WAKEUP,
+    bindings::{BPF_F_MMAPABLE, BPF_RB_NO_WAKEUP},
     btf_maps::{Array, PerCpuArray, RingBuf},
     helpers::bpf_ktime_get_ns,
     macros::{btf_map, raw_tracepoint},
@@ -15,25 +14,34 @@ use aya_ebpf::{
 };
 use tracer_common::Record;
 
-/// Bytes of the playground.
+/// Bytes of ARENA.
 const SIZE: usize = 32768;
 
 #[btf_map]
 static ARENA: Array<[u8; SIZE], 1> = Array::new();
 
-#[btf_map]
-static ADDRESS: Array<u64, 1> = Array::new();
+/// Bytes of CROWD: enough cache lines that one set of states has more of them than places.
+const CROWD_SIZE: usize = 3 << 20;
 
-/// Writes the address of ARENA's value into ADDRESS.
+#[btf_map]
+static CROWD: Array<[u8; CROWD_SIZE], 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+#[btf_map]
+static ADDRESS: Array<u64, 2> = Array::new();
+
+/// Writes the addresses of the values of ARENA and CROWD into ADDRESS.
 #[raw_tracepoint(tracepoint = "kvm_entry")]
 pub fn locate(_ctx: RawTracePointContext) -> i32 {
     if let Some(arena) = ARENA.get_ptr(0) {
         let _ = ADDRESS.set(0, arena as u64, 0);
     }
+    if let Some(crowd) = CROWD.get_ptr(0) {
+        let _ = ADDRESS.set(1, crowd as u64, 0);
+    }
     0
 }
 
-/// Room for the records of a bench between two looks.
+/// Bytes of the ring buffer: room for the records of a bench between two drains.
 const RING: usize = 1 << 20;
 
 #[btf_map]
@@ -48,21 +56,21 @@ pub fn floor_empty(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Reads the clock, and keeps what it read.
+/// Reads the clock and stores the time.
 #[raw_tracepoint(tracepoint = "kvm_entry")]
 pub fn floor_clock(_ctx: RawTracePointContext) -> i32 {
     keep(now());
     0
 }
 
-/// Writes a record of an event's size into a ring.
+/// Writes a record as long as a short one into a ring buffer.
 #[raw_tracepoint(tracepoint = "kvm_exit")]
 pub fn floor_ring(_ctx: RawTracePointContext) -> i32 {
     send(0);
     0
 }
 
-/// Reads the clock, and writes a record with it.
+/// Reads the clock and writes a record with the time.
 #[raw_tracepoint(tracepoint = "kvm_exit")]
 pub fn floor_clock_ring(_ctx: RawTracePointContext) -> i32 {
     let now = now();
@@ -73,14 +81,14 @@ pub fn floor_clock_ring(_ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn now() -> u64 {
-    // SAFETY: a helper without arguments.
+    // SAFETY: the helper takes no argument and cannot fail.
     unsafe { bpf_ktime_get_ns() }
 }
 
 #[inline(always)]
 fn keep(now: u64) {
     if let Some(clock) = FLOOR_CLOCK.get_ptr_mut(0) {
-        // SAFETY: the slot is this CPU's own.
+        // SAFETY: the map is per CPU, and programs of one CPU run one after the other, so that nobody else writes this value.
         unsafe { *clock = now };
     }
 }

@@ -6,7 +6,7 @@ use std::{f64::consts::TAU, process::ExitCode, time::Instant};
 use tracer_common::{Isa, rules::TimerCause};
 use vmentry::{
     compare::{self, Options, Round, Row, Stratum, Verdict, Window, Windows, random::Random},
-    model::{histogram::Histogram, interval::Level},
+    model::{figures::Figure, histogram::Histogram, interval::Level},
 };
 
 const TRIALS: u64 = 1000;

@@ -1,6 +1,6 @@
-//! What the programs cost per VM entry on the running kernel, by the kernel's own run-time statistics, beside pairs of programs that do
-//! only what any such pair must: ratios of what was measured by turns in the same run. No VM runs: the vCPU is made up, its memory is
-//! warm, so that this is a floor. Needs root: `cargo bench -p vmentry --bench programs`, or `cargo xtask bench programs`.
+//! Cost of the programs per VM entry on the running kernel, by the kernel's own run-time statistics, as a ratio to pairs of programs that
+//! do only the work any such pair must do; measured alternately in the same run. No VM runs: the vCPU is simulated and its memory is warm,
+//! so this is a lower bound. Needs root: `cargo bench -p vmentry --bench programs`, or `cargo xtask bench programs`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,19 +13,19 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 use bed::*;
-use vmentry::{commands::check::overhead::range, kernel::tracer::Options, model::measurement::Aggregation};
+use vmentry::{commands::check::overhead::range, kernel::options::Options, model::measurement::Aggregation};
 
 const RUNS: usize = 7;
 const ROUNDS: u64 = 50_000;
 
-/// Programs on kvm_entry and kvm_exit that do the least there is to do: what they do, and their names in the test bed's object.
+/// Floors: the work of a pair of minimal programs on kvm_entry and kvm_exit, and their names in the test bed's object.
 const FLOORS: [(&str, [&str; 2]); 4] = [
     ("nothing", ["floor_empty", "floor_empty"]),
     ("the clock, twice", ["floor_clock", "floor_clock"]),
     ("a ring record", ["floor_empty", "floor_ring"]),
     ("the clock, twice, and a ring record", ["floor_clock", "floor_clock_ring"]),
 ];
-/// Which of them a streaming tracer cannot go below.
+/// The floor that a streaming tracer cannot go below.
 const STREAMING: usize = 3;
 
 fn main() {
@@ -40,7 +40,7 @@ fn main() {
     let mut beds = kinds.map(|(label, offsets, aggregation)| {
         let config = if offsets { config() } else { tracer_common::Config::empty() };
         let mut bed = Bed::new(config, Options { aggregation, ..Options::default() });
-        // Neither new nor replaced: the state that is kept belongs to this vCPU.
+        // A vCPU that has exited before, so that its state is kept from entry to entry.
         bed.set(0, EXITS, 5);
         bed.arena.set(0, *bed.memory, 0).unwrap();
         (label, bed)
@@ -50,7 +50,7 @@ fn main() {
     }
     let mut ring = RingBuf::try_from(beds[0].1.testbed.take_map("FLOOR_RING").unwrap()).unwrap();
 
-    // By turns, so that whatever else this machine does is every one's.
+    // Alternately, so that other load on this machine hits all of them.
     let mut costs: Vec<Vec<[f64; 2]>> = vec![Vec::new(); FLOORS.len() + beds.len()];
     for _ in 0..RUNS {
         for (at, (_, names)) in FLOORS.iter().enumerate() {
@@ -83,7 +83,7 @@ fn main() {
         );
     }
     println!(
-        "{RUNS} runs of {ROUNDS} rounds each, by turns; the kernel's statistics read the clock twice a program, everywhere alike"
+        "{RUNS} runs of {ROUNDS} rounds each, alternately; the kernel's statistics read the clock twice a program, everywhere alike"
     );
 }
 
@@ -113,7 +113,7 @@ fn cost(
                 options.args[..2].copy_from_slice(&[bed.at(0), if at == 1 { VMX } else { 0 }]);
                 program(bed, name).test_run(options).unwrap();
             }
-            // A ring that is full would be cheaper.
+            // A full ring would be cheaper.
             if round % 1024 == 0 {
                 bed.events();
                 drain();

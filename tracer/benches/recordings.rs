@@ -17,7 +17,7 @@ use tracer_common::{Event, Flags};
 use vmentry::{
     compare::random::Random,
     model::{
-        accumulator::Gathering,
+        accumulator::Accumulator,
         interval::{Interval, Vm},
     },
     recording::{Header, Writer},
@@ -33,7 +33,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 fn interval(seed: u64) -> Interval {
     let mut random = Random::new(seed);
     let vms: Vec<_> = (0..VMS).map(|id| Arc::new(Vm { id, name: format!("vm{id}"), ..Vm::default() })).collect();
-    let mut gathering = Gathering::of(Interval::default());
+    let mut accumulator = Accumulator::of(Interval::default());
     let known = Flags::LEVEL_KNOWN | Flags::PIN_WRITES_KNOWN | Flags::REASON_KNOWN;
     for _ in 0..200_000 {
         let mut event = Event {
@@ -47,9 +47,9 @@ fn interval(seed: u64) -> Interval {
             ..Event::default()
         };
         event.previous = event.outline();
-        gathering.record(&event, &vms[random.below(vms.len())]);
+        accumulator.record(&event, &vms[random.below(vms.len())]);
     }
-    let mut interval = gathering.finish();
+    let mut interval = accumulator.finish();
     interval.length_ns = SECOND_NS;
     (interval.totals.entries, interval.totals.delivered) = (200_000, 200_000);
     interval

@@ -23,7 +23,7 @@ use bed::*;
 use tracer_common::{Event, Record};
 use vmentry::{
     commands::check::overhead::range,
-    kernel::tracer::Options,
+    kernel::options::Options,
     model::{
         accumulator::Accumulator,
         interval::{Interval, Vm},

@@ -1,7 +1,7 @@
 //! `vmentry`: VM-entry latency, pin-control VMCS writes and spurious VMX-preemption-timer exits of KVM hosts.
 
 pub mod calibrate;
-pub mod collect;
+pub(crate) mod collect;
 pub mod commands;
 pub mod compare;
 pub mod export;

@@ -72,9 +72,9 @@ fn measure(bench: &mut Bench<'_>, plan: &Plan, measured: &mut Measured, say: &dy
         exits(bench, plan, plan.policy, measured, say)?;
         measured.writes.push(WriteCost::unavailable("pin", BY_POLICY, why.clone()));
     } else {
-        let switch = Restore::after(Policy::Soft.name())?;
+        let switch = Restore::after(Policy::Soft)?;
         exits(bench, plan, Policy::Soft, measured, say)?;
-        switch.switch(Policy::Hard.name())?;
+        switch.switch(Policy::Hard)?;
         exits(bench, plan, Policy::Hard, measured, say)?;
         say("pin-control writes".into());
         let cost = pin_writes(bench, plan, &switch, measured)?;
@@ -190,7 +190,7 @@ fn pin_writes(bench: &mut Bench<'_>, plan: &Plan, switch: &Restore, measured: &m
         // Round trips in the order of the exits: armed, CPUID, cancelled, CPUID.
         let mut trips = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
         for policy in turns {
-            switch.switch(policy.name())?;
+            switch.switch(policy)?;
             let untraced = bench.untraced(Program::Toggle, window)?;
             for (n, cycles) in untraced.round_trips.iter().enumerate() {
                 if n % 2 == 0 {
@@ -201,7 +201,7 @@ fn pin_writes(bench: &mut Bench<'_>, plan: &Plan, switch: &Restore, measured: &m
         let mut entries = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
         let mut others = [Vec::new(), Vec::new()];
         for policy in turns {
-            switch.switch(policy.name())?;
+            switch.switch(policy)?;
             let hard = policy == Policy::Hard;
             let traced = bench.traced(Program::Toggle, window, &[])?;
             measured.clock_error = measured.clock_error.max(traced.samples.clock_error);

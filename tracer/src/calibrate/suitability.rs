@@ -3,10 +3,7 @@
 use tracer_common::Slot;
 
 use crate::{
-    host::{
-        facts::Facts,
-        machine::{Host, Roots},
-    },
+    host::{facts::Facts, machine::Host, roots::Roots},
     kernel::layout::Layout,
     model::vendor::Vendor,
 };

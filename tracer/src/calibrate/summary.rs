@@ -182,7 +182,7 @@ impl ExitCost {
 /// What a write to a control costs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WriteCost {
-    /// the control, as in [`CONTROLS`](tracer_common::rules::CONTROLS)
+    /// the control, as in [`Control::ALL`](tracer_common::rules::Control::ALL)
     pub control: &'static str,
     /// how the writes were caused, and what the entries without one are
     pub how: &'static str,

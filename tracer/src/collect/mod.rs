@@ -1,3 +1,5 @@
 //! From rings to intervals, on a thread of its own.
 
-pub mod collector;
+mod arrivals;
+pub(crate) mod collector;
+mod vms;

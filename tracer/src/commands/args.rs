@@ -8,7 +8,7 @@ use crate::{
     calibrate::exits::Exit,
     compare::condition::Condition,
     guest::Scenario,
-    kernel::tracer::DEFAULT_RING_BYTES,
+    kernel::options::DEFAULT_RING_BYTES,
     model::{figures::Column, measurement::Aggregation},
     trace::trigger::Clause,
 };

@@ -31,11 +31,8 @@ use crate::{
         session::{runtime, traceable_host},
     },
     guest::{GuestHost, kick},
-    host::{facts::Facts, machine::Roots, policy, stopwatch},
-    kernel::{
-        layout::Layout,
-        tracer::{Options, Tracer},
-    },
+    host::{facts::Facts, policy, roots::Roots, stopwatch},
+    kernel::{layout::Layout, options::Options, tracer::Tracer},
     model::{policy::Policy, vendor::Vendor},
     output,
 };

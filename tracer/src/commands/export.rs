@@ -29,10 +29,11 @@ use crate::{
         state::VmLabel,
         textfile::Textfile,
     },
-    host::policy,
+    host::{policy, roots::Roots},
     kernel::{
         kvm_module::{Change, Watch},
-        tracer::{Options, Tracer},
+        options::Options,
+        tracer::Tracer,
     },
     model::{interval::Interval, measurement::Aggregation, policy::Policy},
     output,
@@ -141,12 +142,7 @@ fn ensure_same_module(module: Option<&mut Watch>) -> Result<()> {
 
 /// The policy in force, which anybody can switch at any time with the companion patch.
 fn policy_now(at_first: Policy) -> Policy {
-    match policy::now().as_deref().map(str::trim) {
-        Some("soft") => Policy::Soft,
-        Some("hard") => Policy::Hard,
-        Some(_) => Policy::Unknown,
-        None => at_first,
-    }
+    policy::now(&Roots::default()).unwrap_or(at_first)
 }
 
 /// Exports a recording.

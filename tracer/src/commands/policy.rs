@@ -10,10 +10,7 @@ use crate::{
         args::PolicyArgs,
         child::{Endings, GRACE, command_code, end},
     },
-    host::{
-        machine::{Host, Roots},
-        policy::Switch,
-    },
+    host::{machine::Host, policy::Switch, roots::Roots},
     kernel::resolve,
     model::policy::Policy,
     output, say,
@@ -21,20 +18,21 @@ use crate::{
 
 /// Shows, sets, or sets for the time of a command.
 pub(super) fn run(args: &PolicyArgs) -> Result<ExitCode> {
-    let Some(policy) = &args.policy else {
+    let Some(name) = &args.policy else {
         return show().map(|()| ExitCode::SUCCESS);
     };
+    let policy = Policy::parse(name).with_context(|| format!("set policy {name}: is neither soft nor hard"))?;
     let switch = Switch::of_host();
     if args.command.is_empty() {
         let before = switch.set_to_stay(policy)?;
-        output::print(&format!("{before} -> {policy}\n"))?;
+        output::print(&format!("{} -> {name}\n", before.name()))?;
         return Ok(ExitCode::SUCCESS);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
     runtime.block_on(async {
         // Listening comes first: from here on a signal cannot end this process between switching and restoring.
         let mut endings = Endings::new()?;
-        let restore = switch.set_for_a_while(policy)?;
+        let restore = switch.set_temporarily(policy)?;
         let (program, arguments) = args.command.split_first().context("no command")?;
         let mut child = Command::new(program).args(arguments).spawn().with_context(|| format!("run {program}"))?;
         let (code, signal) = tokio::select! {
@@ -45,7 +43,7 @@ pub(super) fn run(args: &PolicyArgs) -> Result<ExitCode> {
                 (ExitCode::FAILURE, Some(signal))
             }
         };
-        let before = restore.before().to_owned();
+        let before = restore.before().name();
         restore.restore()?;
         if let Some(signal) = signal {
             say!("ended by {signal}; policy {before} restored");

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, io::Write, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use tokio::{sync::mpsc, time::Instant};
-use tracer_common::tally::MAX_TALLIES;
+use tracer_common::in_kernel_series::MAX_IN_KERNEL_SERIES;
 
 use crate::{
     collect::collector::Collection,
@@ -16,11 +16,12 @@ use crate::{
             ensure_exact, header, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module,
         },
     },
-    host::{clock::TscMeter, facts::Facts, machine::Host, policy, stopwatch},
+    host::{clock::TscMeter, facts::Facts, machine::Host, policy, roots::Roots, stopwatch},
     kernel::{
         kvm_module::{self, Change, Watch},
         layout::Layout,
-        tracer::{Options, Tracer},
+        options::Options,
+        tracer::Tracer,
         vmwrite_sites::{self, Site},
     },
     model::{
@@ -66,7 +67,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
         let tsc = TscMeter::start();
         let mut endings = Endings::new()?;
         let mut collection = Collection::start_tapped(tracer, Some(args.interval), sink)?;
-        let policy_before = policy::now();
+        let policy_before = policy::now(&Roots::default());
         // From here on an error must not return before the collector has detached.
         let ended = recording.pump(&mut endings, &mut collection.intervals).await;
         collection.stop();
@@ -79,7 +80,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
             reason: reason.into(),
             accounting,
             tsc_khz: tsc.khz(),
-            policy_changed: policy_before != policy::now(),
+            policy_changed: policy_before != policy::now(&Roots::default()),
         })?;
         if events?.is_some_and(|e| e.failed) {
             return Ok(ExitCode::FAILURE);
@@ -140,7 +141,7 @@ fn vmwrite_sites(host: &Host) -> Result<Vec<Site>> {
         bail!("--verify-writes: only VMX has pin controls, and kvm_intel is not loaded");
     }
     let build_id = host.build_ids.get("kvm_intel").map(String::as_str);
-    let module = kvm_module::read_loaded(Path::new("/lib/modules"), &host.kernel, "kvm_intel", build_id)
+    let module = kvm_module::read_loaded(&Roots::default().lib_modules, &host.kernel, "kvm_intel", build_id)
         .context("--verify-writes: find the module's code")?;
     let sites = vmwrite_sites::find(&module, vmwrite_sites::PIN_CONTROLS).context("--verify-writes")?;
     if sites.is_empty() {
@@ -341,7 +342,7 @@ impl Progress {
                     say!("dropped entries are missing from every figure: try --ring-kib {more}");
                 }
                 Aggregation::InKernel => say!(
-                    "dropped entries are missing from every figure: the kernel keeps {MAX_TALLIES} series of vCPU and exit reason. Trace \
+                    "dropped entries are missing from every figure: the kernel keeps {MAX_IN_KERNEL_SERIES} series of vCPU and exit reason. Trace \
                      fewer VMs (--vm), or leave out --aggregate in-kernel"
                 ),
             }

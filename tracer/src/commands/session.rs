@@ -1,7 +1,7 @@
 //! The steps that `record`, `live`, `ab`, `export`, `calibrate` and `check --overhead` share: check that tracing is possible here,
 //! select VMs, make a recording's header, detach.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use tracer_common::{Config, Slot};
@@ -12,10 +12,12 @@ use crate::{
     host::{
         clock::Anchor,
         facts::{self, Facts},
-        machine::{Host, Roots},
+        machine::Host,
+        problems,
+        roots::Roots,
         vmm,
     },
-    kernel::{kvm_module::Watch, layout::Layout, tracer::Options},
+    kernel::{kvm_module::Watch, layout::Layout, options::Options},
     model::{
         accounting::Accounting,
         measurement::{Latency, PinSource},
@@ -28,7 +30,7 @@ use crate::{
 /// with `hint`. With `ask_kvm`, a VM is created for a moment to ask KVM for its TSC frequency.
 pub(crate) fn traceable_host(command: &str, hint: &str, ask_kvm: bool) -> Result<(Facts, Layout)> {
     let facts = facts::gather(ask_kvm);
-    if let Some(errors) = facts::errors(&facts.problems()) {
+    if let Some(errors) = problems::errors(&facts.problems()) {
         bail!("cannot {command} here:\n{errors}\n  'vmentry check' shows everything{hint}");
     }
     let layout = facts.layout.clone().context("no layout, and no error about it")?;
@@ -119,13 +121,14 @@ pub(crate) fn selected_tgids(targets: &Targets) -> Result<Option<Vec<u32>>> {
     if names.is_empty() && pids.is_empty() {
         return Ok(None);
     }
+    let Roots { proc, .. } = Roots::default();
     let mut tgids = Vec::new();
     for pid in pids {
         // The id of a thread, as `top -H` shows it, selects its process.
-        let process = vmm::read_process(Path::new("/proc"), *pid);
+        let process = vmm::read_process(&proc, *pid);
         tgids.push(process.map_err(|_| anyhow!("--pid {pid}: there is no such process"))?.tgid);
     }
-    let running = vmm::find_vms(Path::new("/proc"));
+    let running = vmm::find_vms(&proc);
     for name in names {
         let of_name = running.iter().filter(|v| v.name == *name || v.process.tgid.to_string() == *name);
         let before = tgids.len();

@@ -1,6 +1,8 @@
 //! What L1 writes into its VMCS: an L2 in L1's own segments and paging, with no exits but those that always happen.
 //! Encodings, access rights and reserved bits are those of Intel's SDM, volume 3.
 
+use tracer_common::rules::Control;
+
 use super::image::{self, CODE_SELECTOR, DATA_SELECTOR};
 
 /// CR0 of L1 and L2: protected mode (bit 0) with paging (31), and native FPU errors (5) because VMX demands them; bit 4
@@ -17,16 +19,16 @@ pub const VM_INSTRUCTION_ERROR: u32 = 0x4400;
 pub const EXIT_REASON: u32 = 0x4402;
 
 // Controls.
-const PIN_CONTROLS: u32 = 0x4000;
-const PROCESSOR_CONTROLS: u32 = 0x4002;
+const PIN_CONTROLS: u32 = Control::Pin.encoding();
+const PROCESSOR_CONTROLS: u32 = Control::Exec.encoding();
 const EXCEPTION_BITMAP: u32 = 0x4004;
 const PAGE_FAULT_MASK: u32 = 0x4006;
 const PAGE_FAULT_MATCH: u32 = 0x4008;
 const CR3_TARGET_COUNT: u32 = 0x400a;
-const EXIT_CONTROLS: u32 = 0x400c;
+const EXIT_CONTROLS: u32 = Control::VmExit.encoding();
 const EXIT_MSR_STORE_COUNT: u32 = 0x400e;
 const EXIT_MSR_LOAD_COUNT: u32 = 0x4010;
-const ENTRY_CONTROLS: u32 = 0x4012;
+const ENTRY_CONTROLS: u32 = Control::VmEntry.encoding();
 const ENTRY_MSR_LOAD_COUNT: u32 = 0x4014;
 const ENTRY_INTERRUPTION: u32 = 0x4016;
 const CR0_MASK: u32 = 0x6000;

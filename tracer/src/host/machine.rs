@@ -1,22 +1,19 @@
-//! What host this is: gathered once, written into every recording, shown by `check` and `report`.
+//! The identity of this host: gathered once, written into every recording, shown by `check` and `report`.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    host::{policy, roots::Roots},
     kernel::kvm_module::build_id,
     model::{policy::Policy, vendor::Vendor},
 };
 
-/// Word on the kernel's command line by which a lab says that its CPU is emulated in software.
-pub const LAB_WORD: &str = "vmentry.lab=emulated";
+/// Word on the kernel's command line of a lab whose CPU is emulated in software.
+pub(crate) const LAB_WORD: &str = "vmentry.lab=emulated";
 
-/// The host, as far as it explains figures.
+/// The properties of a host that explain its figures.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
     /// the host's name
@@ -25,36 +22,22 @@ pub struct Host {
     pub kernel: String,
     /// e.g. "Intel(R) Xeon(R) ..."
     pub cpu: String,
-    /// microcode revision as /proc/cpuinfo prints it; none where it does not
+    /// microcode revision as in /proc/cpuinfo; none where it has none
     pub microcode: Option<String>,
     /// CPUs online
     pub cpus: u32,
-    /// module that runs VMs; none while none is loaded
+    /// module that runs VMs; none while no such module is loaded
     pub vendor: Option<Vendor>,
-    /// build-id by module, of kvm and the vendor's; empty where KVM is built in
+    /// build-ids of kvm and the vendor's module, by module; empty where KVM is built in
     pub build_ids: BTreeMap<String, String>,
     /// parameters of the vendor's module
     pub parameters: BTreeMap<String, String>,
-    /// the CPU is emulated in software: times mean nothing
+    /// the CPU is emulated in software: times say nothing about real hardware
     pub emulated: bool,
-    /// signature of the hypervisor this host runs under; none on bare metal (and under Bochs, which sets no bit)
+    /// signature of the hypervisor that this host runs on; none on bare metal (and under Bochs, which does not set the CPUID bit)
     pub virtualized: Option<String>,
-    /// kernel's random id of this boot: two recordings with the same one share their clock
+    /// the kernel's random id of this boot: recordings with the same id share their clock
     pub boot_id: String,
-}
-
-/// Where host facts are read from, so that tests can make one up.
-pub struct Roots {
-    /// /proc
-    pub proc: PathBuf,
-    /// /sys
-    pub sys: PathBuf,
-}
-
-impl Default for Roots {
-    fn default() -> Self {
-        Self { proc: "/proc".into(), sys: "/sys".into() }
-    }
 }
 
 fn line(path: impl AsRef<Path>) -> Option<String> {
@@ -62,12 +45,12 @@ fn line(path: impl AsRef<Path>) -> Option<String> {
 }
 
 impl Host {
-    /// Reads the host's facts. What cannot be read stays empty: `check` says so.
-    pub fn gather(roots: &Roots) -> Self {
+    /// Reads the host's properties. Those that cannot be read stay empty; `check` reports them.
+    pub(crate) fn gather(roots: &Roots) -> Self {
         let cpuinfo = line(roots.proc.join("cpuinfo")).unwrap_or_default();
         let field = |name| cpuinfo_field(&cpuinfo, name);
         let cmdline = line(roots.proc.join("cmdline")).unwrap_or_default();
-        let virtualized = hypervisor();
+        let virtualized = hypervisor(&cpuinfo);
         let vendor = vendor(&roots.sys);
         let module = vendor.and_then(Vendor::module);
         Self {
@@ -75,7 +58,7 @@ impl Host {
             kernel: line(roots.proc.join("sys/kernel/osrelease")).unwrap_or_default(),
             cpu: field("model name").unwrap_or_default(),
             microcode: field("microcode"),
-            cpus: cpuinfo.lines().filter(|l| l.starts_with("processor")).count() as u32,
+            cpus: u32::try_from(cpuinfo.lines().filter(|l| l.starts_with("processor")).count()).unwrap_or(u32::MAX),
             vendor,
             build_ids: ["kvm"]
                 .into_iter()
@@ -90,8 +73,8 @@ impl Host {
         }
     }
 
-    /// The policy that the parameters tell. `soft_field`: the kernel knows a soft-disabled timer at all.
-    pub fn policy(&self, soft_field: bool) -> Policy {
+    /// The policy, from the module's parameters. `soft_field`: this kernel has `hv_timer_soft_disabled`.
+    pub(crate) fn policy(&self, soft_field: bool) -> Policy {
         if self.vendor != Some(Vendor::Intel) {
             return Policy::Unknown;
         }
@@ -101,16 +84,14 @@ impl Host {
             None => return Policy::Unknown,
         }
         match self.parameters.get("preemption_timer_policy").map(String::as_str) {
-            Some("soft") => Policy::Soft,
-            Some("hard") => Policy::Hard,
-            Some(_) => Policy::Unknown,
-            // Without the companion patch: soft since commit 804939ea20, which brought the field.
+            Some(text) => policy::parse(text),
+            // Without the companion patch: soft since commit 804939ea20, which added the field.
             None if soft_field => Policy::Soft,
             None => Policy::Hard,
         }
     }
 
-    /// One word on what the figures of this host are worth: "emulated", "virtualized (KVMKVMKVM)" or none.
+    /// Why this host's times need caution: "emulated" or "virtualized (KVMKVMKVM)"; none on bare metal.
     pub fn caveat(&self) -> Option<String> {
         if self.emulated {
             return Some("emulated".into());
@@ -128,7 +109,7 @@ fn vendor(sys: &Path) -> Option<Vendor> {
         .or_else(|| loaded("kvm").then_some(Vendor::Other).filter(|_| other_vendor(sys)))
 }
 
-/// kvm alone runs no VM: some third module (kvm_pvm, for one) has to be there.
+/// Whether a third module is loaded, such as kvm_pvm: kvm alone runs no VM.
 fn other_vendor(sys: &Path) -> bool {
     fs::read_dir(sys.join("module"))
         .is_ok_and(|d| d.flatten().any(|e| e.file_name().to_string_lossy().starts_with("kvm_")))
@@ -148,22 +129,24 @@ fn cpuinfo_field(cpuinfo: &str, name: &str) -> Option<String> {
     })
 }
 
-/// The hypervisor's signature (CPUID leaf 0x40000000), where CPUID.1:ECX[31] says there is one.
-#[cfg(target_arch = "x86_64")]
-fn hypervisor() -> Option<String> {
-    use std::arch::x86_64::__cpuid;
-    if __cpuid(1).ecx >> 31 == 0 {
-        return None;
-    }
-    let leaf = __cpuid(0x4000_0000);
+/// Signature of the hypervisor below; none where /proc/cpuinfo has no flag `hypervisor` (CPUID.1:ECX[31]).
+fn hypervisor(cpuinfo: &str) -> Option<String> {
+    let flags = cpuinfo_field(cpuinfo, "flags")?;
+    flags.split_whitespace().any(|flag| flag == "hypervisor").then(hypervisor_signature)
+}
+
+/// CPUID leaf 0x40000000: twelve characters.
+fn hypervisor_signature() -> String {
+    let leaf = std::arch::x86_64::__cpuid(0x4000_0000);
     let bytes: Vec<u8> = [leaf.ebx, leaf.ecx, leaf.edx].iter().flat_map(|r| r.to_le_bytes()).collect();
-    let text: String = bytes.iter().take_while(|&&b| b != 0).map(|&b| b as char).collect();
-    Some(if text.trim().is_empty() { "unknown hypervisor".into() } else { text.trim().to_owned() })
+    let text: String = bytes.iter().take_while(|&&b| b != 0).map(|&b| char::from(b)).collect();
+    if text.trim().is_empty() { "unknown hypervisor".into() } else { text.trim().to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::roots::made_up::Folder;
 
     fn intel(parameters: &[(&str, &str)]) -> Host {
         Host {
@@ -185,16 +168,19 @@ mod tests {
     }
 
     #[test]
-    fn a_lab_is_emulated_by_its_word_alone() {
-        let dir = std::env::temp_dir().join(format!("vmentry-host-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let roots = Roots { proc: dir.clone(), sys: dir.clone() };
-        fs::write(dir.join("cmdline"), "quiet vmentry.lab=emulated panic=1\n").unwrap();
-        assert!(Host::gather(&roots).emulated);
-        fs::write(dir.join("cmdline"), "quiet vmentry.lab=emulated2\n").unwrap();
-        let host = Host::gather(&roots);
-        assert_eq!(host.emulated, host.virtualized.is_some_and(|v| v.starts_with("TCG")));
-        assert_eq!(host.vendor, None);
-        fs::remove_dir_all(&dir).unwrap();
+    fn a_lab_is_recognised_by_its_whole_word() {
+        let folder = Folder::new();
+        folder.write("proc/cmdline", "quiet vmentry.lab=emulated panic=1\n");
+        assert!(Host::gather(&folder.roots).emulated);
+        folder.write("proc/cmdline", "quiet vmentry.lab=emulated2\n");
+        let host = Host::gather(&folder.roots);
+        assert_eq!((host.emulated, host.virtualized, host.vendor), (false, None, None));
+    }
+
+    #[test]
+    fn a_hypervisor_is_looked_for_where_the_cpu_has_its_flag() {
+        assert_eq!(hypervisor("flags\t\t: fpu vmx\n"), None);
+        assert_eq!(hypervisor("flags\t\t: fpu hypervisor_x\n"), None);
+        assert!(hypervisor("flags\t\t: fpu hypervisor\n").is_some());
     }
 }

@@ -1,8 +1,10 @@
-//! What this host is: CPU, KVM modules, timer policy, VMs, clocks, and what can be measured on it.
+//! This host: CPU, KVM modules, timer policy, VMs, clocks, and the problems that stand in the way of measuring.
 
 pub mod clock;
-pub mod facts;
+pub(crate) mod facts;
 pub mod machine;
-pub mod policy;
-pub mod stopwatch;
-pub mod vmm;
+pub(crate) mod policy;
+pub(crate) mod problems;
+pub(crate) mod roots;
+pub(crate) mod stopwatch;
+pub(crate) mod vmm;

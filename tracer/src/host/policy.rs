@@ -1,4 +1,4 @@
-//! The timer policy in force: read, switched (companion patch only), and restored on every way out.
+//! The timer policy in force: read, switched (companion patch only), and restored however the process ends, except by SIGKILL.
 
 use std::{
     fs,
@@ -9,69 +9,91 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::{host::machine::Roots, output, say};
+use crate::{
+    host::{roots::Roots, vmm::read_process},
+    model::policy::Policy,
+    output, say,
+};
 
 /// The companion patch's parameter, below /sys.
-pub const PARAMETER: &str = "module/kvm_intel/parameters/preemption_timer_policy";
-/// Says, while a switch is temporary, what to go back to.
-const NOTE: &str = "/run/vmentry-policy.json";
+const PARAMETER: &str = "module/kvm_intel/parameters/preemption_timer_policy";
+/// The note of a temporary switch, below /run.
+const NOTE: &str = "vmentry-policy.json";
 
-/// What a temporary switch must restore, and who has to.
+/// Note of a temporary switch: the policy to restore, and the process that has to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Note {
+pub(crate) struct Note {
     /// process that switched
-    pub pid: u32,
-    /// start of that process in clock ticks after boot
-    pub start_ticks: u64,
-    /// policy before
-    pub before: String,
+    pub(crate) pid: u32,
+    /// start of that process in clock ticks since boot
+    pub(crate) start_ticks: u64,
+    /// policy before the switch
+    pub(crate) before: Policy,
 }
 
-/// Where the policy is read and written.
+/// Reads and switches the policy.
 pub(crate) struct Switch {
     parameter: PathBuf,
     note: PathBuf,
+    proc: PathBuf,
+}
+
+/// The policy that the companion patch's parameter names: soft, hard, or unknown for any other text.
+pub(super) fn parse(text: &str) -> Policy {
+    match Policy::parse(text.trim()) {
+        Some(policy @ (Policy::Soft | Policy::Hard)) => policy,
+        _ => Policy::Unknown,
+    }
 }
 
 impl Switch {
-    /// This host's.
-    pub(crate) fn of_host() -> Self {
-        Self { parameter: Roots::default().sys.join(PARAMETER), note: NOTE.into() }
+    /// The switch of the host below these folders.
+    fn of(roots: &Roots) -> Self {
+        Self { parameter: roots.sys.join(PARAMETER), note: roots.run.join(NOTE), proc: roots.proc.clone() }
     }
 
-    fn get(&self) -> Result<String> {
-        match fs::read_to_string(&self.parameter) {
-            Ok(policy) => Ok(policy.trim().to_owned()),
+    /// This host's.
+    pub(crate) fn of_host() -> Self {
+        Self::of(&Roots::default())
+    }
+
+    fn get(&self) -> Result<Policy> {
+        let parameter = self.parameter.display();
+        let text = match fs::read_to_string(&self.parameter) {
+            Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => bail!(
-                "this kvm_intel has no switchable policy ({} is missing)\n  \
-                 -> build and load the companion patch: see patches/README.md ('cargo xtask patches build --kernel running')",
-                self.parameter.display()
+                "this kvm_intel has no switchable policy ({parameter} is missing)\n  \
+                 -> build and load the companion patch: see patches/README.md ('cargo xtask patches build --kernel running')"
             ),
-            Err(e) => Err(e).with_context(|| format!("read {}", self.parameter.display())),
+            Err(e) => return Err(e).with_context(|| format!("read {parameter}")),
+        };
+        match parse(&text) {
+            Policy::Unknown => bail!("read {parameter}: '{}' is neither soft nor hard", text.trim()),
+            policy => Ok(policy),
         }
     }
 
-    fn set(&self, policy: &str) -> Result<()> {
-        let before = self.get()?;
-        if let Err(e) = fs::write(&self.parameter, policy) {
+    fn set(&self, policy: Policy) -> Result<()> {
+        let (before, to) = (self.get()?.name(), policy.name());
+        if let Err(e) = fs::write(&self.parameter, to) {
             let fix = if e.kind() == io::ErrorKind::PermissionDenied { "\n  -> run as root" } else { "" };
-            bail!("switch the policy from {before} to {policy}: {e}{fix}");
+            bail!("switch the policy from {before} to {to}: {e}{fix}");
         }
         let now = self.get()?;
         if now != policy {
-            bail!("switch the policy from {before} to {policy}: it reads {now} afterwards");
+            bail!("switch the policy from {before} to {to}: it reads {} afterwards", now.name());
         }
         Ok(())
     }
 
-    /// Sets the policy to stay; returns the one before. Refused while another process has set one that it will restore.
-    pub(crate) fn set_to_stay(&self, policy: &str) -> Result<String> {
+    /// Sets the policy to stay; returns the one before. Fails while another process is going to restore one.
+    pub(crate) fn set_to_stay(&self, policy: Policy) -> Result<Policy> {
         let before = self.get()?;
-        if let Some(note) = noted(&self.note).filter(|n| n.is_alive(Path::new("/proc"))) {
+        if let Some(note) = self.note().filter(|note| note.is_alive(&self.proc)) {
             bail!(
-                "process {} has set the policy for a while and restores {} at its end: wait for it, or end it",
+                "process {} has switched the policy temporarily and will restore {} when it ends: wait for it, or end it",
                 note.pid,
-                note.before
+                note.before.name()
             );
         }
         self.set(policy)?;
@@ -80,22 +102,20 @@ impl Switch {
         Ok(before)
     }
 
-    /// Sets the policy until the guard is dropped.
-    pub(crate) fn set_for_a_while(self, policy: &str) -> Result<Restore> {
+    /// Sets the policy until the result is dropped.
+    pub(crate) fn set_temporarily(self, policy: Policy) -> Result<Restore> {
         let before = self.get()?;
-        if let Some(note) = left_behind_at(&self.note, Path::new("/proc")) {
+        if let Some(note) = self.left_behind() {
+            let (now, restored) = (before.name(), note.before.name());
             bail!(
-                "the policy is {before} because process {} was killed before it restored {}: run 'vmentry policy {}' first",
-                note.pid,
-                note.before,
-                note.before
+                "the policy is {now} because process {} was killed before it restored {restored}: run 'vmentry policy {restored}' first",
+                note.pid
             );
         }
-        let me = std::process::id();
-        let start_ticks =
-            crate::host::vmm::read_process(Path::new("/proc"), me).map(|p| p.start_time_ticks).unwrap_or(0);
-        let note = Note { pid: me, start_ticks, before: before.clone() };
-        // Before the switch: a kill in between must not leave a policy that nobody knows of. In one write, for the same reason.
+        let pid = std::process::id();
+        let start_ticks = read_process(&self.proc, pid).map(|p| p.start_time_ticks).unwrap_or(0);
+        let note = Note { pid, start_ticks, before };
+        // Before the switch and in one write, so that a kill in between leaves no switched policy without a note.
         let noted = output::create_new(&self.note).and_then(|mut file| file.write_all(&serde_json::to_vec(&note)?));
         noted.with_context(|| {
             format!("note the policy to restore in {} (another vmentry may be switching it now)", self.note.display())
@@ -104,34 +124,59 @@ impl Switch {
         restore.switch.set(policy)?;
         Ok(restore)
     }
+
+    /// The note; none where there is none. One that cannot be read was cut off by a kill; its policy is taken to be soft, the default.
+    fn note(&self) -> Option<Note> {
+        let text = fs::read_to_string(&self.note).ok()?;
+        Some(serde_json::from_str(&text).unwrap_or(Note { pid: 0, start_ticks: 0, before: Policy::Soft }))
+    }
+
+    fn left_behind(&self) -> Option<Note> {
+        self.note().filter(|note| !note.is_alive(&self.proc))
+    }
 }
 
-/// The policy that the companion patch's parameter names; none where there is no such parameter.
-pub fn now() -> Option<String> {
-    fs::read_to_string(Switch::of_host().parameter).ok()
+/// The policy that the companion patch's parameter names now; none where there is no such parameter.
+pub(crate) fn now(roots: &Roots) -> Option<Policy> {
+    fs::read_to_string(Switch::of(roots).parameter).ok().map(|text| parse(&text))
 }
 
-/// Fails, with the way to it, where the policy cannot be switched.
-pub fn check_switchable() -> Result<()> {
+/// Fails, with the fix, where the policy cannot be switched.
+pub(crate) fn check_switchable() -> Result<()> {
     Switch::of_host().get().map(|_| ())
+}
+
+/// The note of a switch whose process is gone; none while it runs, or without a note.
+pub(crate) fn left_behind(roots: &Roots) -> Option<Note> {
+    Switch::of(roots).left_behind()
 }
 
 /// Restores the policy when it is dropped: at the end, on an error, on a panic.
 #[must_use]
-pub struct Restore {
+pub(crate) struct Restore {
     switch: Switch,
-    before: String,
+    before: Policy,
     done: bool,
 }
 
 impl Restore {
-    /// The policy that will be restored.
-    pub(crate) fn before(&self) -> &str {
-        &self.before
+    /// Switches this host's policy until the result is dropped.
+    pub(crate) fn after(policy: Policy) -> Result<Self> {
+        Switch::of_host().set_temporarily(policy)
     }
 
-    /// Restores now; a module that was unloaded meanwhile has nothing to restore.
-    pub fn restore(mut self) -> Result<()> {
+    /// Switches once more; the policy to restore stays the one before the first switch.
+    pub(crate) fn switch(&self, policy: Policy) -> Result<()> {
+        self.switch.set(policy)
+    }
+
+    /// The policy that will be restored.
+    pub(crate) fn before(&self) -> Policy {
+        self.before
+    }
+
+    /// Restores now. If the module was unloaded meanwhile, there is nothing to restore.
+    pub(crate) fn restore(mut self) -> Result<()> {
         self.try_restore()
     }
 
@@ -139,24 +184,13 @@ impl Restore {
         if !self.done {
             self.done = true;
             if self.switch.parameter.exists() {
-                self.switch
-                    .set(&self.before)
-                    .with_context(|| format!("THE POLICY WAS NOT RESTORED to {}", self.before))?;
+                let restored = self.switch.set(self.before);
+                restored.with_context(|| format!("THE POLICY WAS NOT RESTORED to {}", self.before.name()))?;
             }
-            // Gone already where nothing needs it.
+            // It may be gone already: 'vmentry policy' removes it.
             let _ = fs::remove_file(&self.switch.note);
         }
         Ok(())
-    }
-
-    /// Switches the host's policy until the result is dropped.
-    pub fn after(policy: &str) -> Result<Self> {
-        Switch::of_host().set_for_a_while(policy)
-    }
-
-    /// Switches once more; what is restored stays the policy before the first switch.
-    pub fn switch(&self, policy: &str) -> Result<()> {
-        self.switch.set(policy)
     }
 }
 
@@ -168,80 +202,87 @@ impl Drop for Restore {
     }
 }
 
-/// A switch whose process is gone; none while it runs or when there is none.
-pub fn left_behind() -> Option<Note> {
-    left_behind_at(Path::new(NOTE), Path::new("/proc"))
-}
-
-fn left_behind_at(path: &Path, proc: &Path) -> Option<Note> {
-    noted(path).filter(|note| !note.is_alive(proc))
-}
-
-/// The note, if there is one. One that cannot be read was cut off by a kill: soft is what a kernel begins with.
-fn noted(path: &Path) -> Option<Note> {
-    let text = fs::read_to_string(path).ok()?;
-    Some(serde_json::from_str(&text).unwrap_or(Note { pid: 0, start_ticks: 0, before: "soft".into() }))
-}
-
 impl Note {
     fn is_alive(&self, proc: &Path) -> bool {
-        crate::host::vmm::read_process(proc, self.pid).is_ok_and(|p| p.start_time_ticks == self.start_ticks)
+        read_process(proc, self.pid).is_ok_and(|process| process.start_time_ticks == self.start_ticks)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::roots::made_up::Folder;
 
-    /// A parameter file that takes any policy, as the kernel's would.
-    fn switch(name: &str) -> (PathBuf, Switch) {
-        let dir = std::env::temp_dir().join(format!("vmentry-policy-{name}-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let parameter = dir.join("parameter");
-        fs::write(&parameter, "soft\n").unwrap();
-        (dir.clone(), Switch { parameter, note: dir.join("note") })
+    const PARAMETER_FILE: &str = "sys/module/kvm_intel/parameters/preemption_timer_policy";
+
+    /// A host whose parameter file takes any policy, as the kernel's does, and whose processes are the real ones.
+    fn host() -> Folder {
+        let mut host = Folder::new();
+        host.roots.proc = Roots::default().proc;
+        host.write(PARAMETER_FILE, "soft\n");
+        host
     }
 
     #[test]
-    fn a_switch_for_a_while_is_restored_on_return_and_on_panic() {
-        let (dir, s) = switch("restore");
-        let read = || fs::read_to_string(dir.join("parameter")).unwrap();
-        let restore = s.set_for_a_while("hard").unwrap();
-        assert_eq!(read().trim(), "hard");
-        assert!(dir.join("note").exists());
+    fn a_temporary_switch_is_restored_on_return_and_on_panic() {
+        let host = host();
+        let read = || host.read(PARAMETER_FILE).trim().to_owned();
+        let has_note = || host.has("run/vmentry-policy.json");
+        let restore = Switch::of(&host.roots).set_temporarily(Policy::Hard).unwrap();
+        assert_eq!((read().as_str(), has_note(), restore.before()), ("hard", true, Policy::Soft));
         restore.restore().unwrap();
-        assert_eq!((read().trim(), dir.join("note").exists()), ("soft", false));
-        let again = Switch { parameter: dir.join("parameter"), note: dir.join("note") };
+        assert_eq!((read().as_str(), has_note()), ("soft", false));
+        let again = Switch::of(&host.roots);
         let panicked = std::panic::catch_unwind(move || {
-            let _restore = again.set_for_a_while("hard").unwrap();
+            let _restore = again.set_temporarily(Policy::Hard).unwrap();
             panic!("in the middle");
         });
         assert!(panicked.is_err());
-        assert_eq!(read().trim(), "soft");
-        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(read(), "soft");
     }
 
     #[test]
     fn a_killed_switch_is_noticed_and_a_running_one_is_not() {
-        let (dir, s) = switch("killed");
-        let note = |pid: u32, start_ticks| {
-            let note = Note { pid, start_ticks, before: "soft".into() };
-            fs::write(dir.join("note"), serde_json::to_string(&note).unwrap()).unwrap();
-            left_behind_at(&dir.join("note"), Path::new("/proc")).map(|n| n.before)
+        let host = host();
+        let left = |pid: u32, start_ticks: u64| {
+            host.write(
+                "run/vmentry-policy.json",
+                format!(r#"{{"pid":{pid},"start_ticks":{start_ticks},"before":"soft"}}"#),
+            );
+            left_behind(&host.roots).map(|n| n.before)
         };
         let me = std::process::id();
-        let start = crate::host::vmm::read_process(Path::new("/proc"), me).unwrap().start_time_ticks;
-        assert_eq!(note(me, start), None);
-        assert_eq!(note(me, start + 1).as_deref(), Some("soft"));
-        fs::write(dir.join("note"), "{\"pid\":7,").unwrap();
-        assert_eq!(left_behind_at(&dir.join("note"), Path::new("/proc")).map(|n| n.before).as_deref(), Some("soft"));
-        assert!(s.set_for_a_while("hard").err().unwrap().to_string().contains("was killed"));
-        fs::remove_dir_all(&dir).unwrap();
+        let start = read_process(&host.roots.proc, me).unwrap().start_time_ticks;
+        assert_eq!(left(me, start), None);
+        assert_eq!(left(me, start + 1), Some(Policy::Soft));
+        host.write("run/vmentry-policy.json", "{\"pid\":7,");
+        assert_eq!(left_behind(&host.roots).map(|n| n.before), Some(Policy::Soft));
+        let refused = Switch::of(&host.roots).set_temporarily(Policy::Hard);
+        assert!(refused.err().unwrap().to_string().contains("was killed"));
+    }
+
+    #[test]
+    fn a_note_is_written_as_it_always_was() {
+        let note = Note { pid: 7, start_ticks: 1, before: Policy::Hard };
+        assert_eq!(serde_json::to_string(&note).unwrap(), r#"{"pid":7,"start_ticks":1,"before":"hard"}"#);
+    }
+
+    #[test]
+    fn a_policy_that_is_neither_soft_nor_hard_is_unknown_and_never_switched() {
+        let host = host();
+        assert_eq!(now(&host.roots), Some(Policy::Soft));
+        for odd in ["off", "odd", ""] {
+            host.write(PARAMETER_FILE, odd);
+            assert_eq!(now(&host.roots), Some(Policy::Unknown));
+            let error = Switch::of(&host.roots).set_to_stay(Policy::Hard).unwrap_err().to_string();
+            assert!(error.contains("neither soft nor hard"), "{error}");
+        }
+        assert_eq!(now(&Folder::new().roots), None);
     }
 
     #[test]
     fn without_the_patch_the_way_to_it_is_named() {
-        let s = Switch { parameter: "/no/such/parameter".into(), note: "/no/such/note".into() };
-        assert!(s.get().unwrap_err().to_string().contains("patches/README.md"));
+        let error = Switch::of(&Folder::new().roots).get().unwrap_err();
+        assert!(error.to_string().contains("patches/README.md"));
     }
 }

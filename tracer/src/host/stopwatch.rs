@@ -1,4 +1,4 @@
-//! The companion patch's stopwatch: whether it is on, and what makes its TSC cycles ns.
+//! The companion patch's stopwatch: whether it is on, and the TSC frequency that converts its cycles to ns.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use crate::{
     model::measurement::Stopwatch,
 };
 
-/// Parameter of kvm_intel with the stopwatch's patch.
-pub const PARAMETER: &str = "preemption_timer_stopwatch";
+/// Parameter of a kvm_intel that has the stopwatch's patch.
+pub(crate) const PARAMETER: &str = "preemption_timer_stopwatch";
 
-/// How long the TSC's frequency is measured: to a millionth, when reading the clocks takes 100 ns.
+/// How long the TSC's frequency is measured: exact to 1e-6 where reading the clocks takes 100 ns.
 const METERING: Duration = Duration::from_millis(110);
 
-/// The stopwatch where it is on, for [`Options::stopwatch`](crate::kernel::tracer::Options::stopwatch); measures the TSC's frequency then, for a
-/// tenth of a second.
-pub fn start(facts: &Facts) -> Result<Option<Stopwatch>> {
+/// The stopwatch, for [`Options::stopwatch`](crate::kernel::options::Options::stopwatch); none where it is off. Measures the TSC's frequency
+/// for a tenth of a second where it is on.
+pub(crate) fn start(facts: &Facts) -> Result<Option<Stopwatch>> {
     if facts.stopwatch != Some(true) {
         return Ok(None);
     }

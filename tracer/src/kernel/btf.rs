@@ -1,5 +1,5 @@
-//! A reader of BTF, split BTF included: just enough to find members of structures and arguments of tracepoints. Pure
-//! over bytes, one pass over the type section, every access checked.
+//! Reads BTF, split BTF included: as much as it takes to find members of structures and arguments of tracepoints. Pure over bytes, one pass
+//! over the type section, every access checked.
 //!
 //! Format: Documentation/bpf/btf.rst. Reading a whole kernel's BTF into maps of names, as libraries do, takes longer
 //! than everything else a start of this tool does.
@@ -27,17 +27,17 @@ const DECL_TAG: u32 = 17;
 const TYPE_TAG: u32 = 18;
 const ENUM64: u32 = 19;
 
-/// How often modifiers and anonymous members are followed before the data is held to be circular.
+/// Modifiers and unnamed members followed before the types are taken to be circular.
 const MAX_DEPTH: u32 = 16;
 
-/// Why bytes are no BTF.
+/// Why bytes are not BTF.
 #[derive(Debug, PartialEq, Eq)]
 pub enum BtfError {
-    /// the header's magic is another
+    /// the header does not begin with the magic number
     NoMagic,
-    /// the data ends at this offset, in the middle of something
+    /// the data ends at this offset, in the middle of a header, a section or a type
     Truncated(usize),
-    /// a type of this unknown kind; its length, and so everything behind it, is unknown
+    /// a type of this unknown kind, after which nothing can be read because its length is unknown
     UnknownKind(u32),
 }
 
@@ -45,7 +45,7 @@ impl fmt::Display for BtfError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoMagic => write!(f, "not BTF: the magic 0xeb9f is missing"),
-            Self::Truncated(at) => write!(f, "BTF ends in the middle of something at byte {at}"),
+            Self::Truncated(at) => write!(f, "BTF is cut off at byte {at}"),
             Self::UnknownKind(kind) => write!(f, "BTF has a type of unknown kind {kind}"),
         }
     }
@@ -57,7 +57,7 @@ impl std::error::Error for BtfError {}
 pub struct Btf<'a> {
     base: Option<&'a Btf<'a>>,
     types: &'a [u8],
-    /// where the types begin in the bytes that were read
+    /// offset of `types` in the bytes that were parsed
     types_at: usize,
     strings: &'a [u8],
     /// offset in `types` of each type, from the first of this BTF on
@@ -68,14 +68,14 @@ pub struct Btf<'a> {
 
 /// A member of a structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Field {
-    /// bytes from the beginning of the structure that was asked
-    pub offset: u32,
-    /// bytes; 0 where the type has no size
-    pub size: u32,
+pub(crate) struct Field {
+    /// bytes from the beginning of the structure
+    pub(crate) offset: u32,
+    /// size in bytes; 0 where the type has none
+    pub(crate) size: u32,
 }
 
-/// What a tracepoint's argument is.
+/// Type of a tracepoint's argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Argument {
     /// pointer to the structure of this name
@@ -92,7 +92,7 @@ struct Type<'a> {
     kind: u32,
     kind_flag: bool,
     size_or_type: u32,
-    /// the bytes behind the common part
+    /// the bytes after the common part
     rest: &'a [u8],
 }
 
@@ -101,7 +101,12 @@ fn u32_at(bytes: &[u8], at: usize) -> Result<u32, BtfError> {
     Ok(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]))
 }
 
-/// Bytes behind the common twelve of a type.
+/// A length as BTF counts, in 32 bits.
+fn len_u32(len: usize) -> Result<u32, BtfError> {
+    u32::try_from(len).map_err(|_| BtfError::Truncated(len))
+}
+
+/// Bytes after the common twelve of a type.
 fn rest_len(kind: u32, vlen: usize) -> Result<usize, BtfError> {
     Ok(match kind {
         INT | VAR | DECL_TAG => 4,
@@ -114,7 +119,7 @@ fn rest_len(kind: u32, vlen: usize) -> Result<usize, BtfError> {
 }
 
 impl<'a> Btf<'a> {
-    /// Reads the type section's outline. `base` is the kernel's BTF for a module's, else none.
+    /// Finds where each type begins. `base` is the kernel's BTF for that of a module, none for the kernel's own.
     pub fn parse(bytes: &'a [u8], base: Option<&'a Btf<'a>>) -> Result<Self, BtfError> {
         match bytes.get(..2) {
             Some(magic) if u16::from_ne_bytes([magic[0], magic[1]]) == MAGIC => {}
@@ -138,7 +143,7 @@ impl<'a> Btf<'a> {
             if next > types.len() {
                 return Err(BtfError::Truncated(HEADER + types.len()));
             }
-            offsets.push(at as u32);
+            offsets.push(len_u32(at)?);
             at = next;
         }
         Ok(Self {
@@ -146,15 +151,14 @@ impl<'a> Btf<'a> {
             types_at: header + u32_at(bytes, 8)? as usize,
             strings,
             offsets,
-            first_id: base.map_or(1, |b| b.first_id + b.offsets.len() as u32),
-            first_string: base.map_or(0, |b| b.first_string + b.strings.len() as u32),
+            first_id: base.map_or(Ok(1), |b| Ok(b.first_id + len_u32(b.offsets.len())?))?,
+            first_string: base.map_or(Ok(0), |b| Ok(b.first_string + len_u32(b.strings.len())?))?,
             base,
         })
     }
 
-    /// The member `path` ("a.b.c") of structure `name`. Unnamed structures and unions on the way are looked through; bit
-    /// fields are not found.
-    pub fn field(&self, name: &str, path: &str) -> Option<Field> {
+    /// The member `path` ("a.b.c") of structure `name`, also inside unnamed structures and unions; none for a bit field.
+    pub(crate) fn field(&self, name: &str, path: &str) -> Option<Field> {
         let mut id = self.find(STRUCT, name)?;
         let mut offset = 0;
         for part in path.split('.') {
@@ -165,13 +169,13 @@ impl<'a> Btf<'a> {
         Some(Field { offset, size: self.size(id) })
     }
 
-    /// Whether there is a structure of this name.
-    pub fn has_struct(&self, name: &str) -> bool {
+    /// Whether a structure has this name.
+    pub(crate) fn has_struct(&self, name: &str) -> bool {
         self.structure(name).is_some()
     }
 
-    /// The length of every array, and where it stands in the bytes that were read: four of them.
-    pub fn array_lengths(&self) -> impl Iterator<Item = (usize, u32)> {
+    /// The length of every array type, and its offset in the bytes that were parsed; it takes four bytes.
+    pub(crate) fn array_lengths(&self) -> impl Iterator<Item = (usize, u32)> {
         self.offsets.iter().filter_map(|at| {
             let at = *at as usize;
             let is_array = u32_at(self.types, at + 4).ok()? >> 24 & 0x1f == ARRAY;
@@ -179,23 +183,23 @@ impl<'a> Btf<'a> {
         })
     }
 
-    /// The kernel's own BTF: of a module's, what it is based on.
-    pub fn kernel(&self) -> &Btf<'a> {
+    /// The kernel's own BTF: for that of a module, its base.
+    pub(crate) fn kernel(&self) -> &Btf<'a> {
         self.base.map_or(self, Btf::kernel)
     }
 
     /// Id of a function.
-    pub fn function(&self, name: &str) -> Option<u32> {
+    pub(crate) fn function(&self, name: &str) -> Option<u32> {
         self.find(FUNC, name)
     }
 
     /// Id of a structure.
-    pub fn structure(&self, name: &str) -> Option<u32> {
+    pub(crate) fn structure(&self, name: &str) -> Option<u32> {
         self.find(STRUCT, name)
     }
 
-    /// The arguments of a tracepoint as raw-tracepoint programs get them, or none where the tracepoint is unknown.
-    pub fn tracepoint(&self, name: &str) -> Option<Vec<Argument>> {
+    /// The arguments of a tracepoint as raw-tracepoint programs get them; none where there is no such tracepoint.
+    pub(crate) fn tracepoint(&self, name: &str) -> Option<Vec<Argument>> {
         let typedef = self.find(TYPEDEF, &format!("btf_trace_{name}"))?;
         let pointer = self.get(self.strip(typedef)?)?;
         let proto = self.get(self.strip(pointer.size_or_type)?)?;
@@ -221,10 +225,10 @@ impl<'a> Btf<'a> {
         }
     }
 
-    /// The type of this kind and name: this BTF's own first, then the base's.
+    /// The type of this kind and name, in this BTF first, then in its base.
     fn find(&self, kind: u32, name: &str) -> Option<u32> {
-        let own = (0..self.offsets.len() as u32)
-            .map(|i| self.first_id + i)
+        let own = (self.first_id..)
+            .take(self.offsets.len())
             .find(|&id| self.get(id).is_some_and(|t| t.kind == kind && self.name(t.name) == name));
         own.or_else(|| self.base?.find(kind, name))
     }
@@ -276,7 +280,7 @@ impl<'a> Btf<'a> {
         }
     }
 
-    /// Of an array of what is no array itself.
+    /// Size of an array; none where its elements are arrays, too.
     fn array_size(&self, array: &Type<'_>) -> Option<u32> {
         let element = self.strip(u32_at(array.rest, 0).ok()?)?;
         let count = u32_at(array.rest, 8).ok()?;
@@ -284,7 +288,7 @@ impl<'a> Btf<'a> {
         if is_array { None } else { self.size(element).checked_mul(count) }
     }
 
-    /// Byte offset and type of a member, unnamed members looked through.
+    /// Byte offset and type of a member, also inside unnamed members.
     fn member(&self, id: u32, name: &str, depth: u32) -> Option<(u32, u32)> {
         let t = self.get(id)?;
         if !matches!(t.kind, STRUCT | UNION) || depth == 0 {
@@ -309,14 +313,13 @@ impl<'a> Btf<'a> {
 }
 
 #[cfg(test)]
-pub mod build {
-    //! Makes small BTF for tests.
-    #![allow(missing_docs, clippy::new_without_default)]
+pub(crate) mod build {
+    //! Builds small BTF for tests.
 
     use super::*;
 
     /// BTF under construction.
-    pub struct Builder {
+    pub(crate) struct Builder {
         types: Vec<u8>,
         strings: Vec<u8>,
         next_id: u32,
@@ -325,17 +328,17 @@ pub mod build {
 
     impl Builder {
         /// For a kernel.
-        pub fn new() -> Self {
+        pub(crate) fn new() -> Self {
             Self { types: vec![], strings: vec![0], next_id: 1, first_string: 0 }
         }
 
         /// For a module on top of `base`.
-        pub fn split(base: &Builder) -> Self {
+        pub(crate) fn split(base: &Builder) -> Self {
             Self {
                 types: vec![],
                 strings: vec![],
                 next_id: base.next_id,
-                first_string: base.first_string + base.strings.len() as u32,
+                first_string: base.first_string + len_u32(base.strings.len()).unwrap(),
             }
         }
 
@@ -343,7 +346,7 @@ pub mod build {
             if s.is_empty() {
                 return 0;
             }
-            let at = self.first_string + self.strings.len() as u32;
+            let at = self.first_string + len_u32(self.strings.len()).unwrap();
             self.strings.extend(s.as_bytes());
             self.strings.push(0);
             at
@@ -351,42 +354,42 @@ pub mod build {
 
         fn add(&mut self, name: &str, kind: u32, vlen: usize, size_or_type: u32, rest: &[u32]) -> u32 {
             let name = self.string(name);
-            for word in [name, kind << 24 | vlen as u32, size_or_type].iter().chain(rest) {
+            for word in [name, kind << 24 | len_u32(vlen).unwrap(), size_or_type].iter().chain(rest) {
                 self.types.extend(word.to_ne_bytes());
             }
             self.next_id += 1;
             self.next_id - 1
         }
 
-        pub fn int(&mut self, name: &str, size: u32) -> u32 {
+        pub(crate) fn int(&mut self, name: &str, size: u32) -> u32 {
             self.add(name, INT, 0, size, &[size * 8])
         }
 
-        pub fn ptr(&mut self, to: u32) -> u32 {
+        pub(crate) fn ptr(&mut self, to: u32) -> u32 {
             self.add("", PTR, 0, to, &[])
         }
 
-        pub fn typedef(&mut self, name: &str, to: u32) -> u32 {
+        pub(crate) fn typedef(&mut self, name: &str, to: u32) -> u32 {
             self.add(name, TYPEDEF, 0, to, &[])
         }
 
         /// Members: name, type, offset in bytes.
-        pub fn structure(&mut self, name: &str, size: u32, members: &[(&str, u32, u32)]) -> u32 {
+        pub(crate) fn structure(&mut self, name: &str, size: u32, members: &[(&str, u32, u32)]) -> u32 {
             let rest: Vec<u32> = members.iter().flat_map(|&(n, t, at)| [self.string(n), t, at * 8]).collect();
             self.add(name, STRUCT, members.len(), size, &rest)
         }
 
-        pub fn array(&mut self, of: u32, count: u32) -> u32 {
+        pub(crate) fn array(&mut self, of: u32, count: u32) -> u32 {
             self.add("", ARRAY, 0, 0, &[of, 0, count])
         }
 
-        pub fn union(&mut self, size: u32, members: &[(&str, u32)]) -> u32 {
+        pub(crate) fn union(&mut self, size: u32, members: &[(&str, u32)]) -> u32 {
             let rest: Vec<u32> = members.iter().flat_map(|&(n, t)| [self.string(n), t, 0]).collect();
             self.add("", UNION, members.len(), size, &rest)
         }
 
         /// A tracepoint with these argument types.
-        pub fn tracepoint(&mut self, name: &str, arguments: &[u32]) {
+        pub(crate) fn tracepoint(&mut self, name: &str, arguments: &[u32]) {
             let void_ptr = self.ptr(0);
             let rest: Vec<u32> = [void_ptr].iter().chain(arguments).flat_map(|&t| [0, t]).collect();
             let proto = self.add("", FUNC_PROTO, arguments.len() + 1, 0, &rest);
@@ -394,12 +397,12 @@ pub mod build {
             self.typedef(&format!("btf_trace_{name}"), pointer);
         }
 
-        pub fn bytes(&self) -> Vec<u8> {
+        pub(crate) fn bytes(&self) -> Vec<u8> {
             let mut out = Vec::new();
             out.extend(MAGIC.to_ne_bytes());
             out.extend([1, 0]);
-            let (t, s) = (self.types.len() as u32, self.strings.len() as u32);
-            for word in [HEADER as u32, 0, t, t, s] {
+            let (t, s) = (len_u32(self.types.len()).unwrap(), len_u32(self.strings.len()).unwrap());
+            for word in [len_u32(HEADER).unwrap(), 0, t, t, s] {
                 out.extend(word.to_ne_bytes());
             }
             out.extend(&self.types);
@@ -432,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tracepoint_tells_its_arguments() {
+    fn a_tracepoints_arguments_are_read() {
         let mut b = Builder::new();
         let vcpu = b.structure("kvm_vcpu", 8, &[]);
         let vcpu = b.ptr(vcpu);

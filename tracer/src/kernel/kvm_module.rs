@@ -1,5 +1,5 @@
-//! The vendor's module: its file, found on disk, unpacked, and compared by build-id with what runs; and whether it is still
-//! the one that was loaded when a recording began.
+//! The vendor's KVM module: its file on disk with the build-id of the loaded one, unpacked; and whether the module is unloaded or replaced
+//! during a recording.
 
 use std::{
     fs,
@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use object::Object;
 
-/// Keeps an eye on a loaded module.
-pub struct Watch {
+/// Watches a loaded module.
+pub(crate) struct Watch {
     sys: PathBuf,
     module: &'static str,
     first: Loaded,
@@ -23,32 +23,32 @@ pub struct Watch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Loaded {
     build_id: Option<String>,
-    /// of its folder in sysfs: another one after each loading
+    /// of its folder in sysfs; another one after each loading
     inode: Option<u64>,
 }
 
-/// What happened to a module since the last look.
+/// A change to a module since the last look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// it is gone: no VM can run
+pub(crate) enum Change {
+    /// not loaded any more: no VM can run
     Unloaded,
-    /// it is back, the same build: offsets hold, probes in its code are gone
+    /// loaded again, the same build: offsets are valid, probes in its code are gone
     Reloaded,
-    /// another build took its place: offsets do not hold
+    /// another build was loaded: offsets are not valid
     Replaced,
 }
 
 impl Watch {
-    /// Begins with what is loaded now.
-    pub fn new(sys: &Path, module: &'static str) -> Self {
+    /// Starts from the module that is loaded now.
+    pub(crate) fn new(sys: &Path, module: &'static str) -> Self {
         let now = Loaded::now(sys, module);
         Self { sys: sys.to_owned(), module, first: now.clone(), last: now }
     }
 
-    /// What happened since the last look; none for nothing.
-    pub fn look(&mut self) -> Option<Change> {
+    /// The change since the last look; none without one.
+    pub(crate) fn look(&mut self) -> Option<Change> {
         let now = Loaded::now(&self.sys, self.module);
-        // On its way in or out it has a folder and no notes: what it will be is to be seen later.
+        // While it is loaded or unloaded it has a folder without notes; the next look shows the result.
         let passing = now.inode.is_some() && now.build_id.is_none() && self.first.build_id.is_some();
         if now == self.last || passing {
             return None;
@@ -69,45 +69,46 @@ impl Loaded {
     }
 }
 
-/// The bytes of the running kernel's `module` (kvm_intel), from the file whose build-id is that of the loaded one.
-pub fn read_loaded(lib_modules: &Path, release: &str, module: &str, build_id: Option<&str>) -> Result<Vec<u8>> {
+/// Reads the running kernel's `module` (kvm_intel) from the file that has the build-id of the loaded one.
+pub(crate) fn read_loaded(lib_modules: &Path, release: &str, module: &str, build_id: Option<&str>) -> Result<Vec<u8>> {
     let Some(build_id) = build_id else {
-        bail!("{module} shows no build-id in /sys/module/{module}/notes: its code cannot be told from another build's");
+        bail!("{module} shows no build-id in /sys/module/{module}/notes: its file cannot be told from another build's");
     };
     let root = lib_modules.join(release);
-    let mut found = Vec::new();
-    search(&root, module, &mut found);
-    if found.is_empty() {
+    let mut files = Vec::new();
+    search(&root, module, &mut files);
+    if files.is_empty() {
         bail!("no {module} below {}: install the kernel's module package", root.display());
     }
-    for path in &found {
+    for path in &files {
         let bytes = unpack(path).with_context(|| format!("read {}", path.display()))?;
         if id_of(&bytes).as_deref() == Some(build_id) {
             return Ok(bytes);
         }
     }
-    let names: Vec<_> = found.iter().map(|p| p.display().to_string()).collect();
+    let names: Vec<_> = files.iter().map(|p| p.display().to_string()).collect();
     bail!(
         "{module} is loaded with build-id {build_id}, which is none of {}: load the module that is installed",
         names.join(", ")
     )
 }
 
-/// Files of the module's name below a folder; links are not followed, so that the walk ends.
-fn search(folder: &Path, module: &str, found: &mut Vec<PathBuf>) {
+/// Collects the module's files below a folder. Links are not followed, so that the walk ends.
+fn search(folder: &Path, module: &str, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let (path, kind) = (entry.path(), entry.file_type());
         if kind.as_ref().is_ok_and(|k| k.is_dir()) {
-            search(&path, module, found);
+            search(&path, module, files);
         } else if kind.is_ok_and(|k| k.is_file()) {
             let name = entry.file_name().to_string_lossy().replace('-', "_");
             if name.split_once(".ko").is_some_and(|(stem, _)| stem == module) {
-                found.push(path);
+                files.push(path);
             }
         }
     }
 }
 
+/// Reads a module's file, decompressed by its extension.
 fn unpack(path: &Path) -> Result<Vec<u8>> {
     let packed = fs::read(path)?;
     let mut bytes = Vec::new();
@@ -130,7 +131,7 @@ fn id_of(module: &[u8]) -> Option<String> {
 }
 
 /// Build-id of a loaded module; none where it is not loaded, or built in.
-pub fn build_id(sys: &Path, module: &str) -> Option<String> {
+pub(crate) fn build_id(sys: &Path, module: &str) -> Option<String> {
     let note = fs::read(sys.join("module").join(module).join("notes/.note.gnu.build-id")).ok()?;
     parse_build_id(&note)
 }
@@ -148,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_module_that_goes_comes_back_or_is_replaced_is_noticed_once() {
+    fn unloading_reloading_and_replacing_a_module_are_noticed_once_each() {
         let sys = std::env::temp_dir().join(format!("vmentry-watch-{}", std::process::id()));
         let folder = sys.join("module/kvm_intel");
         let load = |id: u8| {
@@ -160,10 +161,10 @@ mod tests {
         load(1);
         let mut watch = Watch::new(&sys, "kvm_intel");
         assert_eq!(watch.look(), None);
-        // The kernel takes the notes away first, and puts them there last.
+        // The kernel removes the notes first, and adds them last.
         fs::rename(folder.join("notes"), sys.join("notes")).unwrap();
         assert_eq!(watch.look(), None);
-        // Kept, so that the new folder cannot get the old one's inode.
+        // Renamed, not removed, so that the new folder cannot get the old one's inode.
         fs::rename(&folder, sys.join("old")).unwrap();
         assert_eq!((watch.look(), watch.look()), (Some(Change::Unloaded), None));
         load(1);
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said() {
+    fn a_missing_file_or_build_id_is_named() {
         let root = std::env::temp_dir().join(format!("vmentry-module-{}", std::process::id()));
         let folder = root.join("6.1/kernel/arch");
         fs::create_dir_all(&folder).unwrap();

@@ -1,5 +1,5 @@
-//! From BTF to the programs' globals: where this kernel keeps what they read. Pure; kernel versions differ in the
-//! alternatives of the table, never in the code.
+//! From BTF to the programs' constants: the offsets of the fields that they read. Pure; kernel versions differ in the alternatives of the
+//! table, never in the code.
 
 use std::fmt;
 
@@ -10,31 +10,31 @@ use crate::{
     model::vendor::Vendor,
 };
 
-/// Which program fits this kernel's kvm_exit.
+/// Arguments of this kernel's kvm_exit, which decide the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitArguments {
     /// kvm_exit(vcpu, isa): Linux 5.16 and later
     VcpuIsa,
-    /// kvm_exit(exit_reason, vcpu, isa)
+    /// kvm_exit(exit_reason, vcpu, isa): before Linux 5.16
     ReasonVcpuIsa,
 }
 
-/// The result of a resolution.
+/// Everything about this kernel that the programs depend on.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    /// the globals; slots that were not found are absent
+    /// the programs' constants; slots of fields that were not found are absent
     pub config: Config,
-    /// the program for kvm_exit
+    /// arguments of kvm_exit
     pub exit_arguments: ExitArguments,
-    /// what was looked for and not found, and what that costs
+    /// fields that were not found, and the figures that are n/a without them
     pub missing: Vec<Missing>,
     /// the companion patch's tracepoints that are there
     pub companion: Companion,
-    /// `bpf_rdonly_cast`, where this kernel has it
+    /// `bpf_rdonly_cast`; none where this kernel does not have it
     pub cast: Option<Cast>,
 }
 
-/// What it takes to load from kernel memory without a helper: ids in the kernel's BTF.
+/// Ids in the kernel's BTF by which programs load from kernel memory without a helper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cast {
     /// of the function `bpf_rdonly_cast` (Linux 6.2, commit a35b9af4ec2c)
@@ -44,7 +44,7 @@ pub struct Cast {
 }
 
 impl Cast {
-    /// Looks for both.
+    /// Finds both; none where one is missing.
     pub fn find(btf: &Btf<'_>) -> Option<Self> {
         let kernel = btf.kernel();
         let structure = kernel.structure("timespec64")?;
@@ -65,23 +65,23 @@ pub struct Companion {
     pub guest_time: bool,
 }
 
-/// A field that this kernel does not have, or has under a name that is not known.
+/// A field that this kernel does not have, or has under an unknown name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// e.g. `loaded_vmcs.controls_shadow.pin`
     pub field: String,
-    /// what is n/a without it
+    /// the figures that are n/a without it
     pub lost: &'static str,
 }
 
 /// Why the programs cannot run on this kernel at all.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// the tracepoint is not in BTF: kvm is not loaded, or has no BTF
     NoTracepoint(&'static str),
-    /// the tracepoint's arguments are none of the known forms
+    /// the tracepoint's arguments have none of the known forms
     UnknownArguments(&'static str, Vec<Argument>),
-    /// a field without which nothing can be told
+    /// a field without which nothing can be measured
     NoField(&'static str),
 }
 
@@ -99,12 +99,12 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// Fields of the vendor's vCPU structure or of what it points to. With several paths, the first that exists counts.
+/// A field of the vendor's vCPU structure, or of a structure that it points to. Of several paths, the first that exists counts.
 struct Wanted {
     slot: Slot,
     structure: &'static str,
     paths: &'static [&'static str],
-    /// counted from kvm_vcpu within the structure instead of from its beginning
+    /// the offset counts from kvm_vcpu within the structure instead of from its beginning
     of_vcpu: bool,
     /// bytes that the program reads: the field must have at least as many
     size: u32,
@@ -115,7 +115,7 @@ const VMX: &[Wanted] = &[
     Wanted {
         slot: Slot::VmxExitReason,
         structure: "vcpu_vmx",
-        // vcpu_vt since Linux 6.16; a bare u32 before 5.11
+        // in vcpu_vt since Linux 6.16; a bare u32 before 5.11
         paths: &["vt.exit_reason.full", "exit_reason.full", "exit_reason"],
         of_vcpu: true,
         size: 4,
@@ -174,9 +174,9 @@ const SVM: &[Wanted] = &[
     },
 ];
 
-/// Finds the fields. `kvm` is the BTF that knows kvm's tracepoints and `struct kvm_vcpu`, `vendor` the one that knows the vendor
-/// module's structures (both may be the kernel's own where KVM is built in).
-pub fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Result<Layout, Refusal> {
+/// Finds the fields. `kvm` is the BTF with kvm's tracepoints and `struct kvm_vcpu`, `vendor_btf` the one with the vendor module's structures;
+/// both may be the kernel's own where KVM is built in.
+pub(crate) fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Result<Layout, Refusal> {
     let mut config = Config::empty();
     let mut missing = Vec::new();
 
@@ -198,7 +198,7 @@ pub fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Result<La
         config.set(slot, field.offset);
     }
     for (slot, path, lost) in [
-        (Slot::StatExits, "stat.exits", "whether an address was taken over by a new vCPU"),
+        (Slot::StatExits, "stat.exits", "whether a new vCPU took over an address"),
         (Slot::StatGuestMode, "stat.guest_mode", "the level (L1 or L2) on SVM"),
     ] {
         match kvm.field("kvm_vcpu", path) {
@@ -206,12 +206,12 @@ pub fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Result<La
             _ => missing.push(Missing { field: format!("kvm_vcpu.{path}"), lost }),
         }
     }
-    // Absent before Linux 6.8, when there were no TDX guests to be told apart.
+    // Absent before Linux 6.8, which had no TDX guests.
     if let Some(field) = kvm.field("kvm", "arch.vm_type") {
         config.set(Slot::KvmVmType, field.offset);
     }
 
-    // Read for the calibration guest only: nothing else is lost without them.
+    // For the calibration guest only, so their absence is not reported.
     if let Some(field) = kvm.field("kvm_vcpu", "arch.regs").filter(|f| f.size >= 12 * 8) {
         config.set(Slot::GuestR8, field.offset + 8 * 8);
     }
@@ -268,20 +268,21 @@ fn is_vcpu(argument: &Argument) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernel::btf::build::Builder;
+pub(crate) mod made_up {
+    //! BTF of made-up kernels.
 
-    struct Kernel {
-        vmlinux: Builder,
-        u32_type: u32,
-        u64_type: u32,
-        flag: u32,
-        vcpu_pointer: u32,
-        vcpu: u32,
+    use crate::{kernel::btf::build::Builder, model::vendor::Vendor};
+
+    pub(crate) struct Kernel {
+        pub(super) vmlinux: Builder,
+        pub(super) u32_type: u32,
+        pub(super) u64_type: u32,
+        pub(super) flag: u32,
+        pub(super) vcpu_pointer: u32,
+        pub(super) vcpu: u32,
     }
 
-    fn kernel() -> Kernel {
+    pub(super) fn kernel() -> Kernel {
         let mut b = Builder::new();
         let u32_type = b.int("unsigned int", 4);
         let u64_type = b.int("unsigned long long", 8);
@@ -307,7 +308,7 @@ mod tests {
         Kernel { vmlinux: b, u32_type, u64_type, flag, vcpu_pointer, vcpu }
     }
 
-    fn intel(k: &Kernel, vt: bool) -> Builder {
+    pub(super) fn intel(k: &Kernel, vt: bool) -> Builder {
         let mut m = Builder::split(&k.vmlinux);
         let shadow = m.structure("vmcs_controls_shadow", 16, &[("vm_entry", k.u32_type, 0), ("pin", k.u32_type, 8)]);
         let vmcs = m.structure(
@@ -344,6 +345,33 @@ mod tests {
         }
         m
     }
+
+    fn amd(k: &Kernel) -> Builder {
+        let mut m = Builder::split(&k.vmlinux);
+        let control = m.structure("vmcb_control_area", 128, &[("exit_code", k.u32_type, 0x70)]);
+        let vmcb = m.structure("vmcb", 4096, &[("control", control, 0)]);
+        let vmcb = m.ptr(vmcb);
+        m.structure("vcpu_svm", 4096, &[("vcpu", k.vcpu, 0), ("vmcb", vmcb, 0x800)]);
+        m
+    }
+
+    /// BTF of a kernel with KVM built in, and of the vendor's module.
+    pub(crate) fn btf(vendor: Vendor) -> (Vec<u8>, Vec<u8>) {
+        let mut k = kernel();
+        k.vmlinux.tracepoint("kvm_entry", &[k.vcpu_pointer, k.flag]);
+        k.vmlinux.tracepoint("kvm_exit", &[k.vcpu_pointer, k.u32_type]);
+        let module = if vendor == Vendor::Intel { intel(&k, true) } else { amd(&k) };
+        (k.vmlinux.bytes(), module.bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        made_up::{Kernel, intel, kernel},
+        *,
+    };
+    use crate::kernel::btf::build::Builder;
 
     fn resolved(k: &Kernel, module: &Builder, vendor: Vendor) -> Result<Layout, Refusal> {
         let (base, module) = (k.vmlinux.bytes(), module.bytes());
@@ -406,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn the_companion_patch_is_known_by_its_arguments() {
+    fn the_companion_patchs_tracepoints_are_recognised_by_their_arguments() {
         let mut k = kernel();
         k.vmlinux.tracepoint("kvm_entry", &[k.vcpu_pointer]);
         k.vmlinux.tracepoint("kvm_exit", &[k.vcpu_pointer, k.u32_type]);
@@ -419,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_field_is_named_with_what_it_costs() {
+    fn a_missing_field_is_named_with_the_figures_that_are_lost() {
         let mut k = kernel();
         k.vmlinux.tracepoint("kvm_entry", &[k.vcpu_pointer]);
         k.vmlinux.tracepoint("kvm_exit", &[k.vcpu_pointer, k.u32_type]);

@@ -1,52 +1,61 @@
-//! Shared memory mappings: made, sent between threads, and given back in one place. What may be done with their bytes is their users' matter.
+//! Shared memory mappings, unmapped when dropped. They hand out an address only: their users must argue for each access.
 
 use std::{
+    fs::File,
     io,
-    os::fd::{AsRawFd, BorrowedFd},
-    ptr::{self, NonNull},
+    os::fd::{AsFd, BorrowedFd},
+    ptr::NonNull,
 };
 
-/// A mapping that is this value's own.
-#[derive(Debug)]
-pub struct Mmap {
-    start: NonNull<u8>,
-    size: usize,
-}
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::{MemfdFlags, memfd_create};
 
-// SAFETY: the mapping belongs to the process, not to a thread, and lives as long as the value, which itself never looks into it.
-unsafe impl Send for Mmap {}
-// SAFETY: as above.
-unsafe impl Sync for Mmap {}
+/// An owned shared mapping.
+#[derive(Debug)]
+pub(crate) struct Mmap(MmapRaw);
 
 impl Mmap {
-    /// Maps `size` bytes, at least 1, of what a descriptor stands for; without one, zeroed memory.
-    pub fn new(descriptor: Option<BorrowedFd<'_>>, size: usize, writable: bool) -> io::Result<Self> {
-        let protection = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
-        let flags = libc::MAP_SHARED | if descriptor.is_none() { libc::MAP_ANONYMOUS } else { 0 };
-        let descriptor = descriptor.map_or(-1, |fd| fd.as_raw_fd());
-        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists; the kernel checks length and rights.
-        let start = unsafe { libc::mmap(ptr::null_mut(), size, protection, flags, descriptor, 0) };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { start, size })
+    /// Maps `size` bytes, at least 1, of the file or map behind a descriptor; without one, zeroed memory.
+    pub(crate) fn new(descriptor: Option<BorrowedFd<'_>>, size: usize, writable: bool) -> io::Result<Self> {
+        let zeroed;
+        let descriptor = match descriptor {
+            Some(descriptor) => descriptor,
+            // A private mapping would be copied on write after a fork, away from the guest that runs in it.
+            None => {
+                zeroed = File::from(memfd_create("vmentry", MemfdFlags::CLOEXEC)?);
+                zeroed.set_len(size as u64)?;
+                zeroed.as_fd()
+            }
+        };
+        let mut options = MmapOptions::new();
+        options.len(size);
+        let mapped = if writable { options.map_raw(&descriptor) } else { options.map_raw_read_only(&descriptor) };
+        mapped.map(Self)
     }
 
-    /// Its first byte, at a page's beginning.
-    pub fn start(&self) -> NonNull<u8> {
-        self.start
+    /// Address of the first byte, at the beginning of a page.
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        NonNull::new(self.0.as_mut_ptr()).expect("the kernel chooses no address 0 for a mapping")
     }
 
-    /// Bytes.
-    pub fn size(&self) -> usize {
-        self.size
+    /// Size in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.0.len()
     }
 }
 
-impl Drop for Mmap {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own, and whoever uses it keeps the value.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.size) };
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_without_a_file_is_zeroed_writable_and_ends_at_a_page() {
+        let memory = Mmap::new(None, 5000, true).unwrap();
+        assert_eq!((memory.size(), memory.start().addr().get() % rustix::param::page_size()), (5000, 0));
+        // SAFETY: the mapping has 5000 bytes, and nobody else has it.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(memory.start().as_ptr(), memory.size()) };
+        assert!(bytes.iter().all(|&byte| byte == 0));
+        bytes[4999] = 1;
+        assert_eq!(bytes[4999], 1);
     }
 }

@@ -1,11 +1,13 @@
-//! The kernel side: BTF and field offsets, loading and attaching the eBPF programs, their rings and counters.
+//! The kernel side: BTF and field offsets; the eBPF programs, loaded and attached; their rings and counters; the vendor's KVM module.
 
 pub mod btf;
-pub mod in_kernel_series;
-pub mod kvm_module;
+pub(crate) mod in_kernel_series;
+pub(crate) mod kvm_module;
 pub mod layout;
 pub(crate) mod mmap;
-pub mod resolve;
-pub mod ring;
+pub mod options;
+mod patch;
+pub(crate) mod resolve;
+pub(crate) mod ring;
 pub mod tracer;
-pub mod vmwrite_sites;
+pub(crate) mod vmwrite_sites;

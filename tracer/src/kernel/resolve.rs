@@ -1,4 +1,4 @@
-//! Reads the running kernel's BTF and resolves the layout: the rim around `btf` and `layout`.
+//! Reads the running kernel's BTF and resolves the layout: the I/O for `btf` and `layout`.
 
 use std::{
     fs, io,
@@ -19,7 +19,7 @@ fn btf_path(sys: &Path, module: &str) -> PathBuf {
     sys.join("kernel/btf").join(module)
 }
 
-/// A module's BTF; none where it is built in (or has none, which the resolution then tells).
+/// A module's BTF; none where it is built in, or has none, which the resolution then reports.
 fn optional(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -28,8 +28,8 @@ fn optional(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Where the running kernel keeps what the programs read. Errors name the module to load or the kernel option to set.
-pub fn layout(sys: &Path, vendor: Option<Vendor>) -> Result<Layout> {
+/// Offsets of the fields that the programs read, in the running kernel. Errors name the module to load or the kernel option to set.
+pub(crate) fn layout(sys: &Path, vendor: Option<Vendor>) -> Result<Layout> {
     let path = btf_path(sys, "vmlinux");
     let Some(vmlinux) = optional(&path)? else {
         bail!("no {}: this kernel was built without BTF; use one with CONFIG_DEBUG_INFO_BTF=y", path.display());
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn each_thing_that_is_missing_is_named_with_its_fix() {
+    fn missing_btf_and_modules_are_named_with_their_fix() {
         assert!(error(&[], Some(Vendor::Intel)).contains("CONFIG_DEBUG_INFO_BTF=y"));
         assert!(error(&["vmlinux"], None).contains("modprobe kvm_intel"));
         assert!(error(&["vmlinux", "kvm"], Some(Vendor::Intel)).contains("CONFIG_DEBUG_INFO_BTF_MODULES=y"));

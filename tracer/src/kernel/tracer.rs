@@ -1,95 +1,50 @@
-//! The only file that knows aya: load, globals, attach, rings, counters.
+//! Loads, attaches and detaches the programs, and reads their rings and counters. The only file that uses aya.
 
 use std::{
-    fs::File,
     io,
     mem::offset_of,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, atomic::Ordering::Acquire},
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{KProbe, RawTracePoint, kprobe::KProbeLinkId, raw_trace_point::RawTracePointLinkId},
+    programs::{KProbe, ProgramError, RawTracePoint, kprobe::KProbeLinkId, raw_trace_point::RawTracePointLinkId},
     util::{nr_cpus, online_cpus},
 };
 use aya_log::EbpfLogger;
-use aya_obj::generated::{BPF_PSEUDO_KFUNC_CALL, BPF_PSEUDO_MAP_VALUE};
-use object::{Object as _, ObjectSection as _};
+use rustix::{io::Errno, param::page_size};
 use tracer_common::{
-    Config, Counters, Record, Region, Slot, StampedRecord,
-    config::{ABSENT, CAST_HELPER, FILTER_TGIDS, FILTER_VCPUS, PLACE, REGION},
-    rules::tsc_to_ns_factor,
+    Counters, Region,
+    in_kernel_series::MAX_IN_KERNEL_SERIES,
     state::{MAX_STATES, Phase, VcpuState},
-    tally::MAX_TALLIES,
 };
 
 use crate::{
     kernel::{
-        btf::Btf,
-        in_kernel_series::Tallies,
-        layout::{Cast, ExitArguments, Layout},
+        in_kernel_series::InKernelSeries,
+        layout::{Cast, Layout},
+        options::{Cpus, Options},
+        patch::{PlaceholderFds, patched},
         ring::{Mapping, Ring, Shape},
-        vmwrite_sites::{MAX_SITES, Site},
+        vmwrite_sites::Site,
     },
-    model::measurement::{Aggregation, Stopwatch},
+    model::measurement::Aggregation,
     say,
 };
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/vmentry.bpf.o"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/vmentry.bpf.o"));
 
-/// The same programs with rare diagnostics, whose map is of a kind that libbpf's tools refuse.
+/// The same programs with rare diagnostics. Their log is a map of a kind that libbpf's tools refuse.
 static OBJECT_WITH_LOG: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/vmentry-log.bpf.o"));
 
-/// Most bytes of one CPU's ring where nothing else is asked for: 8192 records.
-pub const DEFAULT_RING_BYTES: u32 = 512 * 1024;
+/// Size limit of the rings of all CPUs together: the verifier lets a program reach no more of an array's value (BPF_MAX_VAR_OFF).
+const MAX_RINGS_BYTES: u32 = 1 << 29;
 
-/// How the programs are loaded.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// most bytes of one CPU's ring, which has the highest power of two of records that fits: a power of two, at least a page
-    pub ring_bytes: u32,
-    /// thread groups to trace; none for all
-    pub tgids: Option<Vec<u32>>,
-    /// vCPU numbers to trace; none for all
-    pub vcpu_ids: Option<Vec<u32>>,
-    /// print the programs' rare diagnostics on standard error
-    pub kernel_log: bool,
-    /// attach to the companion patch's kvm_vmcs_write: exact writes, but work between kvm_entry and the VM entry
-    pub exact_writes: bool,
-    /// attach to the companion patch's kvm_preemption_timer_exit: a second witness of the causes
-    pub timer_exits: bool,
-    /// attach to the stopwatch's kvm_guest_time: transition_ns of every entry, but work between the VM exit and kvm_exit
-    pub stopwatch: Option<Stopwatch>,
-    /// where entries are counted
-    pub aggregation: Aggregation,
-    /// records are whole, with thread, CPU and pin shadows, as they are also where one of the companion patch's tracepoints is asked for
-    pub details: bool,
-    /// records are [`StampedRecord`]s: for the calibration guest, which leaves stamps in its registers
-    pub stamps: bool,
-    /// VMWRITE sites in kvm_intel to count, at most [`MAX_SITES`]; also work before the VM entry
-    pub sites: Vec<Site>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            ring_bytes: DEFAULT_RING_BYTES,
-            tgids: None,
-            vcpu_ids: None,
-            kernel_log: false,
-            exact_writes: false,
-            timer_exits: false,
-            stopwatch: None,
-            aggregation: Aggregation::Records,
-            details: false,
-            stamps: false,
-            sites: Vec::new(),
-        }
-    }
-}
+/// The same before Linux 6.1, commit "bpf: remove obsolete KMALLOC_MAX_SIZE restriction on array map value size" of July 2022.
+const MAX_RINGS_BYTES_BEFORE_6_1: u32 = 4 << 20;
 
 /// The loaded programs, their rings and counters. Dropping it detaches them.
 pub struct Tracer {
@@ -101,152 +56,190 @@ pub struct Tracer {
     probes: Vec<(String, KProbeLinkId)>,
     rings: Vec<Ring>,
     wake: RingBuf<MapData>,
-    tallies: Option<Tallies>,
+    in_kernel_series: Option<InKernelSeries>,
     reads_directly: bool,
+    /// CPUs that have counters
     cpus: usize,
     counters: Mapping,
     states: Mapping,
+    /// how often each VMWRITE site was passed
     passed: PerCpuArray<MapData, u64>,
     log: Option<EbpfLogger<Stderr>>,
+}
+
+/// One attempt at loading: with or without calls of `bpf_rdonly_cast`.
+struct Attempt<'a> {
+    layout: &'a Layout,
+    options: &'a Options,
+    cpus: &'a Cpus,
+    cast: Option<Cast>,
+}
+
+/// The regions in memory.
+struct Regions {
+    states: Mapping,
+    counters: Mapping,
+    records: Arc<Mapping>,
+    taken: Arc<Mapping>,
+    series: Mapping,
+}
+
+impl Attempt<'_> {
+    fn load(&self) -> Result<Tracer> {
+        let mut placeholders = PlaceholderFds::reserve()?;
+        let (mut ebpf, shape) = self.create_maps(&placeholders)?;
+        let regions = map_regions(&ebpf, &mut placeholders)?;
+        let ring = |&cpu: &u32| Ring::new(cpu, shape, Arc::clone(&regions.records), Arc::clone(&regions.taken));
+        fill(&mut ebpf, "TGIDS", self.options.tgids.as_deref())?;
+        fill(&mut ebpf, "VCPU_IDS", self.options.vcpu_ids.as_deref())?;
+        let mut tracer = Tracer {
+            programs: self.options.programs(self.layout.exit_arguments),
+            sites: self.options.sites.clone(),
+            links: Vec::new(),
+            probes: Vec::new(),
+            rings: self.cpus.online.iter().map(ring).collect(),
+            wake: take(&mut ebpf, "WAKE")?,
+            in_kernel_series: self.options.counts_in_kernel().then(|| InKernelSeries::new(regions.series)),
+            reads_directly: self.cast.is_some(),
+            cpus: self.cpus.possible as usize,
+            counters: regions.counters,
+            states: regions.states,
+            passed: take(&mut ebpf, "SITES")?,
+            log: self.options.kernel_log.then(|| open_log(&mut ebpf)).transpose()?,
+            ebpf,
+        };
+        tracer.load_programs()?;
+        Ok(tracer)
+    }
+
+    /// Creates the maps, with smaller rings where this kernel has no room for those asked for; returns the rings' shape, too.
+    fn create_maps(&self, placeholders: &PlaceholderFds) -> Result<(Ebpf, Shape)> {
+        let mut shape = self.options.ring_shape();
+        if shape.bytes(self.cpus.rings()) > MAX_RINGS_BYTES as usize {
+            shape = self.smaller_rings(MAX_RINGS_BYTES, "those of all CPUs together may have 512 MiB");
+        }
+        let error = match self.create_maps_for(shape, placeholders) {
+            Ok(ebpf) => return Ok((ebpf, shape)),
+            Err(error) => error,
+        };
+        match map_too_large(&error) {
+            Some("RECORDS") => {
+                let why = "before Linux 6.1, those of all CPUs together may have 4 MiB";
+                shape = self.smaller_rings(MAX_RINGS_BYTES_BEFORE_6_1, why);
+                Ok((self.create_maps_for(shape, placeholders)?, shape))
+            }
+            Some("SERIES") => Err(error.context("--aggregate in-kernel needs Linux 6.1 or later")),
+            _ => Err(error),
+        }
+    }
+
+    fn smaller_rings(&self, max_bytes: u32, why: &str) -> Shape {
+        let wanted = self.options.ring_shape();
+        let shape = Shape::within(max_bytes / self.cpus.rings(), wanted.record_bytes);
+        say!("rings of {} records instead of {}: {why}", shape.records, wanted.records);
+        shape
+    }
+
+    fn create_maps_for(&self, shape: Shape, placeholders: &PlaceholderFds) -> Result<Ebpf> {
+        let config = self.options.config(&self.layout.config, shape, self.cpus, self.cast)?;
+        let length = |region| match region {
+            Region::States => MAX_STATES,
+            Region::Counters => self.cpus.possible as usize,
+            Region::Records => shape.bytes(self.cpus.rings()) / size_of::<u64>(),
+            Region::Taken => self.cpus.rings() as usize,
+            Region::Series if self.options.counts_in_kernel() => MAX_IN_KERNEL_SERIES,
+            // Code that is never reached still names it.
+            Region::Series => 1,
+        };
+        let object = if self.options.kernel_log { OBJECT_WITH_LOG } else { OBJECT };
+        let object = patched(object, &config, self.cast, placeholders, length)?;
+        // Nothing is relocated against the kernel's BTF, and parsing it would take longer than the rest of the start.
+        EbpfLoader::new().btf(None).load(&object).context("load the eBPF object")
+    }
+}
+
+/// Maps the regions into memory, and makes their placeholder descriptors refer to them.
+fn map_regions(ebpf: &Ebpf, placeholders: &mut PlaceholderFds) -> Result<Regions> {
+    let mut map = |region: Region, name: &str, writable| {
+        let Some(Map::Array(map)) = ebpf.map(name) else { bail!("array {name} is not in the object") };
+        placeholders.replace(region, map.fd().as_fd()).with_context(|| format!("put array {name} into the code"))?;
+        let bytes = map.info().with_context(|| format!("ask for the size of array {name}"))?.value_size();
+        Mapping::new(map.fd().as_fd(), bytes as usize, writable)
+            .with_context(|| format!("map array {name} ({bytes} bytes)"))
+    };
+    Ok(Regions {
+        counters: map(Region::Counters, "COUNTERS", false)?,
+        states: map(Region::States, "STATES", false)?,
+        records: Arc::new(map(Region::Records, "RECORDS", false)?),
+        taken: Arc::new(map(Region::Taken, "TAKEN", true)?),
+        series: map(Region::Series, "SERIES", false)?,
+    })
+}
+
+/// The map that was refused because it is too large.
+fn map_too_large(error: &anyhow::Error) -> Option<&str> {
+    let Some(EbpfError::MapError(MapError::CreateError { name, io_error })) = error.downcast_ref() else { return None };
+    (Errno::from_io_error(io_error) == Some(Errno::TOOBIG)).then_some(name)
+}
+
+/// The outcome of a load with calls of `bpf_rdonly_cast`, or, where they may be why it failed, of the same load without. Where that fails
+/// as well, the first error comes first: it is about the programs that this kernel should run.
+fn or_without_cast<T>(with_cast: Result<T>, without_cast: impl FnOnce() -> Result<T>) -> Result<T> {
+    let first = match with_cast {
+        Err(error) if cast_may_be_refused(&error) => error,
+        other => return other,
+    };
+    without_cast().map_err(|second| {
+        let (with, without) = (format!("{first:#}"), format!("{second:#}"));
+        if with == without { first } else { anyhow!("{with}\n  and without bpf_rdonly_cast: {without}") }
+    })
+}
+
+/// Whether the kernel refused a program for what may be a call of `bpf_rdonly_cast`. A kernel that has the function may still not let
+/// programs call it: without JIT, say, when the verifier returns ENOTSUPP. Missing rights and memory are no reason, nor is anything
+/// that fails before a program is loaded (maps, rings that are too large): that would fail the same way without the call.
+fn cast_may_be_refused(error: &anyhow::Error) -> bool {
+    let Some(ProgramError::LoadError { io_error, .. }) = error.downcast_ref() else { return false };
+    !matches!(Errno::from_io_error(io_error), Some(Errno::PERM | Errno::NOMEM | Errno::MFILE | Errno::NFILE))
+}
+
+impl Cpus {
+    fn of_host() -> Result<Self> {
+        let online = online_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
+        let possible = nr_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
+        Ok(Self { online, possible: u32::try_from(possible).context("count the CPUs")? })
+    }
 }
 
 impl Tracer {
     /// Loads the programs and makes the rings. Attaches nothing.
     pub fn load(layout: &Layout, options: &Options) -> Result<Self> {
-        // A kernel that has the function may still not let programs call it: without JIT, say. They are the same without, but slower.
-        if let Some(cast) = layout.cast
-            && let Ok(tracer) = Self::load_with(layout, options, Some(cast))
-        {
-            return Ok(tracer);
+        options.check(page_size())?;
+        let cpus = Cpus::of_host()?;
+        let load = |cast| Attempt { layout, options, cpus: &cpus, cast }.load();
+        match layout.cast {
+            // The programs are the same without it, but slower.
+            Some(cast) => or_without_cast(load(Some(cast)), || load(None)),
+            None => load(None),
         }
-        Self::load_with(layout, options, None)
     }
 
-    fn load_with(layout: &Layout, options: &Options, cast: Option<Cast>) -> Result<Self> {
-        let ring_bytes = options.ring_bytes;
-        // SAFETY: sysconf reads a constant.
-        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u32;
-        if !ring_bytes.is_power_of_two() || ring_bytes < page {
-            bail!("ring of {ring_bytes} bytes: must be a power of two and at least a page ({page})");
+    fn load_programs(&mut self) -> Result<()> {
+        for (name, _) in self.programs.clone() {
+            self.program(name)?.load().with_context(|| format!("load program {name}"))?;
         }
-        if options.sites.len() > MAX_SITES {
-            bail!("{} VMWRITE sites: there are programs for {MAX_SITES}", options.sites.len());
-        }
-        let whole = options.details || options.exact_writes || options.stopwatch.is_some();
-        let record_bytes = match (options.stamps, whole) {
-            (true, _) => StampedRecord::SIZE,
-            (false, true) => Record::SIZE,
-            (false, false) => Record::SHORT,
-        };
-        let in_kernel = options.aggregation == Aggregation::InKernel;
-        let online = online_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
-        let ring_cpus = online.iter().copied().max().unwrap_or(0) + 1;
-        let cpus = nr_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
-        let wanted = Shape::within(ring_bytes, record_bytes);
-        let wanted = if in_kernel { Shape { records: 1, ..wanted } } else { wanted };
-        // What is known to be too much, or turns out to be.
-        let smaller = |most: u32, why: &str| {
-            let shape = Shape::within(most / ring_cpus, record_bytes);
-            say!("rings of {} records instead of {}: {why}", shape.records, wanted.records);
-            shape
-        };
-        let wanted = match wanted.bytes(ring_cpus) > MOST as usize {
-            true => smaller(MOST, "those of all CPUs together may have 512 MiB"),
-            false => wanted,
-        };
-        let names = Names::reserve()?;
-        let make = |shape: Shape| {
-            let mut config = configure(&layout.config, options, shape, cast);
-            config.set(Slot::Details, options.stamps || whole);
-            config.set(Slot::Cpus, cpus as u32);
-            config.set(Slot::RingCpus, ring_cpus);
-            let length = |region| match region {
-                Region::States => MAX_STATES,
-                Region::Counters => cpus,
-                Region::Records => shape.bytes(ring_cpus) / size_of::<u64>(),
-                Region::Taken => ring_cpus as usize,
-                Region::Tallies if in_kernel => MAX_TALLIES,
-                // Code that is never reached still names it.
-                Region::Tallies => 1,
-            };
-            let object = if options.kernel_log { OBJECT_WITH_LOG } else { OBJECT };
-            let object = with_lengths(with_constants(object, &config, cast, &names), length)?;
-            // Nothing is relocated against the kernel's BTF; parsing it would be the longest part of the start.
-            let loaded = EbpfLoader::new().btf(None).load(&object);
-            loaded.map(|ebpf| (ebpf, shape)).context("load the eBPF object")
-        };
-        let (mut ebpf, shape) = make(wanted).or_else(|error| match too_large(&error) {
-            Some("RECORDS") => {
-                make(smaller(MOST_BEFORE_6_1, "before Linux 6.1, those of all CPUs together may have 4 MiB"))
-            }
-            Some("TALLIES") => Err(error.context("--aggregate in-kernel needs Linux 6.1 or later")),
-            _ => Err(error),
-        })?;
-        let map = |region: Region, name: &str, writable| {
-            let Some(Map::Array(map)) = ebpf.map(name) else { bail!("array {name} is not in the object") };
-            names.give(region, map.fd().as_fd()).with_context(|| format!("name array {name}"))?;
-            let bytes = map.info().with_context(|| format!("ask for the size of array {name}"))?.value_size();
-            Mapping::new(map.fd().as_fd(), bytes as usize, writable)
-                .with_context(|| format!("map array {name} ({bytes} bytes)"))
-        };
-        let (counters, states) = (map(Region::Counters, "COUNTERS", false)?, map(Region::States, "STATES", false)?);
-        let (records, taken) = (map(Region::Records, "RECORDS", false)?, map(Region::Taken, "TAKEN", true)?);
-        let tallies = map(Region::Tallies, "TALLIES", false)?;
-        let (records, taken) = (Arc::new(records), Arc::new(taken));
-        let rings =
-            online.into_iter().map(|cpu| Ring::new(cpu, shape, Arc::clone(&records), Arc::clone(&taken))).collect();
-        let tallies = in_kernel.then(|| Tallies::new(tallies));
-        let wake = take(&mut ebpf, "WAKE")?;
-        fill(&mut ebpf, "TGIDS", options.tgids.as_deref())?;
-        fill(&mut ebpf, "VCPU_IDS", options.vcpu_ids.as_deref())?;
-        let log = match options.kernel_log {
-            true => Some(EbpfLogger::init_with_logger(&mut ebpf, Stderr).context("open the programs' log")?),
-            false => None,
-        };
-
-        let exit_program = match layout.exit_arguments {
-            ExitArguments::VcpuIsa => "kvm_exit",
-            ExitArguments::ReasonVcpuIsa => "kvm_exit_5_15",
-        };
-        let mut programs = Vec::new();
-        // Before kvm_entry: the first entry that is seen shall find its writes counted.
-        programs.extend(options.exact_writes.then_some(("kvm_vmcs_write", "kvm_vmcs_write")));
-        programs.extend(options.timer_exits.then_some(("kvm_preemption_timer_exit", "kvm_preemption_timer_exit")));
-        programs.extend(options.stopwatch.map(|_| ("kvm_guest_time", "kvm_guest_time")));
-        programs.extend([(exit_program, "kvm_exit"), ("kvm_entry", "kvm_entry")]);
-        let passed = take(&mut ebpf, "SITES")?;
-        let (sites, links, probes) = (options.sites.clone(), Vec::new(), Vec::new());
-        let mut tracer = Self {
-            ebpf,
-            programs,
-            sites,
-            links,
-            probes,
-            rings,
-            wake,
-            tallies,
-            reads_directly: cast.is_some(),
-            cpus,
-            counters,
-            states,
-            passed,
-            log,
-        };
-        for (name, _) in tracer.programs.clone() {
-            tracer.program(name)?.load().with_context(|| format!("load program {name}"))?;
-        }
-        for index in 0..tracer.sites.len() {
+        for index in 0..self.sites.len() {
             let name = site_program(index);
-            tracer.probe(&name)?.load().with_context(|| format!("load program {name}"))?;
+            self.probe(&name)?.load().with_context(|| format!("load program {name}"))?;
         }
-        Ok(tracer)
+        Ok(())
     }
 
-    /// Attaches the programs: from here on events come.
-    pub fn attach(&mut self) -> Result<()> {
+    /// Attaches the programs, which count and write records as soon as they are.
+    pub(crate) fn attach(&mut self) -> Result<()> {
         for (index, site) in self.sites.clone().into_iter().enumerate() {
             let name = site_program(index);
-            // With the module's name: other modules may have a function of the same one.
+            // With the module's name, because another module may have a function of the same name.
             let function = format!("kvm_intel:{}", site.symbol);
             let attached = self.probe(&name)?.attach(&function, site.offset);
             let link = attached.with_context(|| format!("probe the VMWRITE at {}", site.name()))?;
@@ -260,7 +253,7 @@ impl Tracer {
     }
 
     /// Detaches the programs; rings and counters can still be read.
-    pub fn detach(&mut self) -> Result<()> {
+    pub(crate) fn detach(&mut self) -> Result<()> {
         while let Some((name, link)) = self.links.pop() {
             self.program(name)?.detach(link).with_context(|| format!("detach {name}"))?;
         }
@@ -270,20 +263,26 @@ impl Tracer {
         Ok(())
     }
 
-    /// How often each VMWRITE site was passed since loading, in the order of the options.
-    pub fn sites(&self) -> Result<Vec<u64>> {
-        let count = |index| Ok(self.passed.get(&index, 0).context("read the sites' counts")?.iter().sum());
-        (0..self.sites.len() as u32).map(count).collect()
-    }
-
-    /// Whether the companion patch's kvm_preemption_timer_exit is listened to.
-    pub fn traces_timer_exits(&self) -> bool {
-        self.programs.iter().any(|p| p.0 == "kvm_preemption_timer_exit")
+    /// The program on a tracepoint; tests and benches run it with made-up arguments.
+    pub fn program(&mut self, name: &str) -> Result<&mut RawTracePoint> {
+        let program = self.ebpf.program_mut(name).with_context(|| format!("program {name} is not in the object"))?;
+        program.try_into().with_context(|| format!("program {name}"))
     }
 
     fn probe(&mut self, name: &str) -> Result<&mut KProbe> {
         let program = self.ebpf.program_mut(name).with_context(|| format!("program {name} is not in the object"))?;
         program.try_into().with_context(|| format!("program {name}"))
+    }
+
+    /// How often each VMWRITE site was passed since loading, in the order of the options.
+    pub(crate) fn sites(&self) -> Result<Vec<u64>> {
+        let count = |index| Ok(self.passed.get(&index, 0).context("read the sites' counts")?.iter().sum());
+        (0..).take(self.sites.len()).map(count).collect()
+    }
+
+    /// Whether a program is attached to the companion patch's kvm_preemption_timer_exit.
+    pub(crate) fn traces_timer_exits(&self) -> bool {
+        self.programs.iter().any(|p| p.0 == "kvm_preemption_timer_exit")
     }
 
     /// The rings, in the order of their CPUs.
@@ -292,21 +291,21 @@ impl Tracer {
     }
 
     /// Where entries are counted.
-    pub fn aggregation(&self) -> Aggregation {
-        if self.tallies.is_some() { Aggregation::InKernel } else { Aggregation::Records }
+    pub(crate) fn aggregation(&self) -> Aggregation {
+        if self.in_kernel_series.is_some() { Aggregation::InKernel } else { Aggregation::Records }
     }
 
-    /// What the programs count themselves, where they do.
-    pub fn tallies(&mut self) -> Option<&mut Tallies> {
-        self.tallies.as_mut()
+    /// The series that the programs count; none where they write records.
+    pub fn in_kernel_series(&mut self) -> Option<&mut InKernelSeries> {
+        self.in_kernel_series.as_mut()
     }
 
-    /// A descriptor of its own that becomes readable when the programs wake user space.
+    /// A new descriptor that becomes readable when the programs wake user space.
     pub fn wake_up(&self) -> io::Result<OwnedFd> {
         self.wake.as_fd().try_clone_to_owned()
     }
 
-    /// Forgets the wake-ups that were; whether there were any.
+    /// Consumes the wake-ups so far; returns whether there were any.
     pub fn forget_wake_ups(&mut self) -> bool {
         let mut woken = false;
         while self.wake.next().is_some() {
@@ -315,12 +314,12 @@ impl Tracer {
         woken
     }
 
-    /// Whether the programs load from kernel memory themselves, instead of through a helper.
+    /// Whether the programs load from kernel memory themselves, through `bpf_rdonly_cast`, instead of through a helper.
     pub fn reads_directly(&self) -> bool {
         self.reads_directly
     }
 
-    /// Prints the diagnostics that have come.
+    /// Prints the programs' diagnostics since the last call.
     pub fn flush_log(&mut self) {
         if let Some(log) = &mut self.log {
             log.flush();
@@ -338,19 +337,13 @@ impl Tracer {
         let places = (0..MAX_STATES).map(|place| place * VcpuState::SIZE);
         places.filter(|at| self.states.byte(at + offset_of!(VcpuState, phase)) == Phase::OPEN.0).count() as u64
     }
-
-    /// The program on a tracepoint, for tests that run it with made-up arguments.
-    pub fn program(&mut self, name: &str) -> Result<&mut RawTracePoint> {
-        let program = self.ebpf.program_mut(name).with_context(|| format!("program {name} is not in the object"))?;
-        program.try_into().with_context(|| format!("program {name}"))
-    }
 }
 
 fn site_program(index: usize) -> String {
     format!("write_site_{index}")
 }
 
-/// Prints the programs' diagnostics where progress goes too.
+/// Prints the programs' diagnostics on standard error, as progress is.
 struct Stderr;
 
 impl log::Log for Stderr {
@@ -365,113 +358,8 @@ impl log::Log for Stderr {
     fn flush(&self) {}
 }
 
-/// The object with the configuration's values, the addresses of the regions, and calls of `bpf_rdonly_cast`, where it has the constants
-/// that stand for them. Format: Documentation/bpf/standardization/instruction-set.rst.
-fn with_constants(object: &[u8], config: &Config, cast: Option<Cast>, names: &Names) -> Vec<u8> {
-    const CALL: u8 = 0x85;
-    /// takes two instructions, each with half of the value; the first one's first byte, and its second one says where to
-    const LOAD: u8 = 0x18;
-    let mut object = object.to_vec();
-    let (instructions, _) = object.as_chunks_mut::<8>();
-    for at in 0..instructions.len() {
-        let immediate = |i: &[u8; 8]| u32::from_le_bytes([i[4], i[5], i[6], i[7]]);
-        let first = instructions[at];
-        if first[0] == CALL && immediate(&first) == CAST_HELPER {
-            if let Some(cast) = cast {
-                instructions[at][1] |= (BPF_PSEUDO_KFUNC_CALL << 4) as u8;
-                instructions[at][4..].copy_from_slice(&cast.function.to_le_bytes());
-            }
-        } else if first[0] == LOAD
-            && let Some(second) = instructions.get(at + 1)
-        {
-            let constant = u64::from(immediate(second)) << 32 | u64::from(immediate(&first));
-            let index = |from: u64| constant.checked_sub(from).and_then(|index| usize::try_from(index).ok());
-            let value = if let Some(name) = index(REGION).and_then(|region| names.of(region)) {
-                // Low half: the map's descriptor; high half: an offset in its value.
-                instructions[at][1] |= (BPF_PSEUDO_MAP_VALUE << 4) as u8;
-                i64::from(name)
-            } else if let Some(value) = index(PLACE).and_then(|slot| config.0.get(slot)) {
-                *value
-            } else {
-                continue;
-            };
-            let [low @ .., e, f, g, h] = value.to_le_bytes();
-            instructions[at][4..].copy_from_slice(&low);
-            instructions[at + 1][4..].copy_from_slice(&[e, f, g, h]);
-        }
-    }
-    object
-}
-
-/// The most of an array's value that the verifier lets a program reach (BPF_MAX_VAR_OFF).
-const MOST: u32 = 1 << 29;
-/// The most that an array's value had before "bpf: remove obsolete KMALLOC_MAX_SIZE restriction on array map value size" (July 2022).
-const MOST_BEFORE_6_1: u32 = 4 << 20;
-
-/// The map of which the kernel says that it is too large.
-fn too_large(error: &anyhow::Error) -> Option<&str> {
-    let Some(EbpfError::MapError(MapError::CreateError { name, io_error })) = error.downcast_ref() else { return None };
-    (io_error.raw_os_error() == Some(libc::E2BIG)).then_some(name)
-}
-
-/// Descriptors by which the code names the regions: it is written before their maps are made, and read after.
-struct Names([OwnedFd; Region::ALL.len()]);
-
-impl Names {
-    fn reserve() -> Result<Self> {
-        let nothing = || File::open("/dev/null").map(OwnedFd::from).context("open /dev/null");
-        Ok(Self([nothing()?, nothing()?, nothing()?, nothing()?, nothing()?]))
-    }
-
-    fn of(&self, region: usize) -> Option<i32> {
-        self.0.get(region).map(AsRawFd::as_raw_fd)
-    }
-
-    fn give(&self, region: Region, map: BorrowedFd<'_>) -> io::Result<()> {
-        // SAFETY: both descriptors are open; what the second one stood for is nobody's.
-        let done = unsafe { libc::dup3(map.as_raw_fd(), self.0[region as usize].as_raw_fd(), libc::O_CLOEXEC) };
-        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
-}
-
-/// The object whose BTF has these lengths of the regions' arrays, from which their maps are made.
-fn with_lengths(mut object: Vec<u8>, length: impl Fn(Region) -> usize) -> Result<Vec<u8>> {
-    let elf = object::File::parse(&*object).context("read the eBPF object")?;
-    let section = elf.section_by_name(".BTF").context("find the object's BTF")?;
-    let (start, _) = section.file_range().context("find the object's BTF")?;
-    let btf = Btf::parse(section.data().context("read the object's BTF")?, None)?;
-    let region = |now: u32| Region::ALL.into_iter().find(|region| region.length() == now as usize);
-    let places: Vec<_> =
-        btf.array_lengths().filter_map(|(at, now)| Some((start as usize + at, region(now)?))).collect();
-    ensure!(places.len() == Region::ALL.len(), "the object has {} of {} arrays", places.len(), Region::ALL.len());
-    for (at, region) in places {
-        let length = u32::try_from(length(region)).with_context(|| format!("array {region:?}: too long"))?;
-        object[at..at + 4].copy_from_slice(&length.to_ne_bytes());
-    }
-    Ok(object)
-}
-
-/// The values, with the filters and the number of records after which user space is woken: a quarter of a ring.
-fn configure(found: &Config, options: &Options, shape: Shape, cast: Option<Cast>) -> Config {
-    let mut config = *found;
-    config.set(Slot::RingRecords, shape.records);
-    config.set(Slot::RecordBytes, shape.record_bytes as u32);
-    // Of entries counted in the kernel only a vCPU's first one wakes.
-    let in_kernel = options.aggregation == Aggregation::InKernel;
-    config.set(Slot::WakeEvery, if in_kernel { u32::MAX } else { (shape.records / 4).max(1) });
-    config.set(Slot::CastType, cast.map_or(ABSENT, |cast| cast.structure.into()));
-    config.set(Slot::InKernel, options.aggregation == Aggregation::InKernel);
-    config.set(Slot::ExactWrites, options.exact_writes);
-    config.set(Slot::TscToNs, options.stopwatch.and_then(|s| tsc_to_ns_factor(s.tsc_khz)).map_or(ABSENT, i64::from));
-    if !options.stamps {
-        config.set(Slot::GuestR8, ABSENT);
-    }
-    let filter = |bit, is_set| if is_set { bit } else { 0 };
-    config.set(
-        Slot::Filter,
-        filter(FILTER_TGIDS, options.tgids.is_some()) | filter(FILTER_VCPUS, options.vcpu_ids.is_some()),
-    );
-    config
+fn open_log(ebpf: &mut Ebpf) -> Result<EbpfLogger<Stderr>> {
+    EbpfLogger::init_with_logger(ebpf, Stderr).context("open the programs' log")
 }
 
 fn take<T>(ebpf: &mut Ebpf, name: &str) -> Result<T>
@@ -489,4 +377,66 @@ fn fill(ebpf: &mut Ebpf, name: &str, keys: Option<&[u32]>) -> Result<()> {
         map.insert(key, 1, 0).with_context(|| format!("filter {name}: add {key}"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use aya_obj::VerifierLog;
+
+    use super::*;
+
+    /// ENOTSUPP, which no user-space header has: the verifier's answer to a call of a kernel function without JIT.
+    const ENOTSUPP: i32 = 524;
+
+    fn refused_program(errno: i32, log: &str) -> anyhow::Error {
+        let io_error = io::Error::from_raw_os_error(errno);
+        let error = ProgramError::LoadError { io_error, verifier_log: VerifierLog::new(log.into()) };
+        anyhow::Error::from(error).context("load program kvm_exit")
+    }
+
+    fn refused_map(errno: i32) -> anyhow::Error {
+        let io_error = io::Error::from_raw_os_error(errno);
+        let error = EbpfError::MapError(MapError::CreateError { name: "RECORDS".into(), io_error });
+        anyhow::Error::from(error).context("load the eBPF object")
+    }
+
+    #[test]
+    fn a_load_is_repeated_without_the_cast_only_where_the_cast_may_have_been_refused() {
+        for errno in [ENOTSUPP, Errno::INVAL.raw_os_error(), Errno::ACCESS.raw_os_error()] {
+            assert_eq!(or_without_cast(Err(refused_program(errno, "")), || Ok(7)).unwrap(), 7, "{errno}");
+        }
+        let unrelated = [
+            refused_program(Errno::PERM.raw_os_error(), ""),
+            refused_program(Errno::NOMEM.raw_os_error(), ""),
+            refused_map(Errno::INVAL.raw_os_error()),
+            refused_map(Errno::TOOBIG.raw_os_error()),
+            anyhow!("open /dev/null"),
+        ];
+        for error in unrelated {
+            let message = error.to_string();
+            let kept = or_without_cast::<()>(Err(error), || panic!("repeated after: {message}"));
+            assert_eq!(kept.unwrap_err().to_string(), message);
+        }
+        assert_eq!(or_without_cast(Ok(1), || panic!("repeated after a success")).unwrap(), 1);
+    }
+
+    #[test]
+    fn the_first_error_of_two_is_shown_first() {
+        let both = |first, second| {
+            let error = or_without_cast::<()>(Err(first), || Err(second)).unwrap_err();
+            format!("{error:#}")
+        };
+        let message = both(refused_program(22, "unknown opcode"), refused_program(22, "R1 is a scalar"));
+        let (first, second) = (message.find("unknown opcode").unwrap(), message.find("R1 is a scalar").unwrap());
+        assert!(message.starts_with("load program kvm_exit") && first < second, "{message}");
+        assert!(message.contains("without bpf_rdonly_cast"));
+        let message = both(refused_program(22, "the same"), refused_program(22, "the same"));
+        assert!(!message.contains("without bpf_rdonly_cast"), "{message}");
+    }
+
+    #[test]
+    fn a_map_that_is_too_large_is_named() {
+        assert_eq!(map_too_large(&refused_map(Errno::TOOBIG.raw_os_error())), Some("RECORDS"));
+        assert_eq!(map_too_large(&refused_map(Errno::NOMEM.raw_os_error())), None);
+    }
 }

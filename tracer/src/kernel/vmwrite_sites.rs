@@ -1,27 +1,25 @@
-//! Where a kvm_intel module writes a VMCS field: found in its machine code, named as symbol and offset, so that a kprobe can be
-//! put there on a kernel without the companion patch. Pure over the module's bytes.
+//! Finds the instructions of a kvm_intel module that write a VMCS field, in its machine code, as symbol and offset: places for kprobes on a
+//! kernel without the companion patch. Pure over the module's bytes.
 //!
-//! VMWRITE takes the field in a register. Compilers load it as a constant right before:
-//! `[41] b8+r imm32(field)  [40-4f] 0f 79 modrm`, with modrm.reg the register that was loaded. Seven distribution builds of 6.1
+//! VMWRITE takes the field in a register, which compilers load with a constant right before it:
+//! `[41] b8+r imm32(field)  [40-4f] 0f 79 modrm`, where modrm.reg is the register that was loaded. Seven distribution builds of 6.1
 //! and 6.12 have no other form and no false match. VMWRITEs with a variable field (copies between vmcs12 and a shadow VMCS,
 //! emulated VMWRITEs) write other VMCSs; the pattern leaves them out.
 
 use anyhow::{Context, Result};
 use object::{Object, ObjectSection, ObjectSymbol, SectionKind, SymbolKind};
 use serde::{Deserialize, Serialize};
-
-/// Programs for sites that the eBPF object has.
-pub const MAX_SITES: usize = 8;
+use tracer_common::rules::Control;
 
 /// Encoding of the pin-based VM-execution controls (SDM vol. 3, appendix B).
-pub const PIN_CONTROLS: u32 = 0x4000;
+pub(crate) const PIN_CONTROLS: u32 = Control::Pin.encoding();
 
-/// A place in a module's code that writes a VMCS field.
+/// An instruction sequence in a module's code that writes a VMCS field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Site {
     /// the function
     pub symbol: String,
-    /// bytes from its beginning to the instruction that loads the field's number: probing it costs one trap, probing the VMWRITE two
+    /// bytes from its beginning to the instruction that loads the field's encoding; a probe there costs one trap, on the VMWRITE two
     pub offset: u64,
 }
 
@@ -32,8 +30,8 @@ impl Site {
     }
 }
 
-/// All sites that write `field`, in the order of the code.
-pub fn find(module: &[u8], field: u32) -> Result<Vec<Site>> {
+/// All sites that write the field of this encoding, in the order of the code.
+pub(crate) fn find(module: &[u8], field: u32) -> Result<Vec<Site>> {
     let elf = object::File::parse(module).context("read the module")?;
     let mut sites = Vec::new();
     for section in elf.sections().filter(|s| s.kind() == SectionKind::Text) {
@@ -45,7 +43,7 @@ pub fn find(module: &[u8], field: u32) -> Result<Vec<Site>> {
                     && s.section_index() == Some(section.index())
                     && (s.address()..s.address() + s.size().max(1)).contains(&at)
             });
-            // Code between functions cannot be probed by name; there is none in any build looked at.
+            // Code outside functions cannot be probed by name. No known build has any there.
             let function = function.with_context(|| format!("site at {at:#x}: no function there"))?;
             sites.push(Site {
                 symbol: function.name().context("read a symbol")?.to_owned(),
@@ -63,7 +61,7 @@ fn matches(code: &[u8], field: u32) -> Vec<usize> {
     candidates.filter_map(|at| match_at(code, at)).collect()
 }
 
-/// Where the loading instruction begins whose constant is at `at`, if a VMWRITE of it follows.
+/// Offset of the loading instruction whose constant is at `at`; none where no VMWRITE of it follows.
 fn match_at(code: &[u8], at: usize) -> Option<usize> {
     let opcode = *code.get(at.checked_sub(1)?)?;
     if !(0xb8..=0xbf).contains(&opcode) {
@@ -77,7 +75,7 @@ fn match_at(code: &[u8], at: usize) -> Option<usize> {
     if code.get(next..next + 2)? != [0x0f, 0x79] {
         return None;
     }
-    // VMWRITE's ModRM.reg is the field, extended by REX.R.
+    // ModRM.reg of VMWRITE is the register with the field, extended by REX.R.
     let modrm = *code.get(next + 2)?;
     let register = (modrm >> 3 & 7) | (rex & 4) << 1;
     (register == loaded).then_some(at - 1 - usize::from(extended))
@@ -98,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_none() {
+    fn other_code_is_not_a_site() {
         // VMREAD (0f 78)
         assert!(matches(&[0xb8, 0, 0x40, 0, 0, 0x0f, 0x78, 0xc6], 0x4000).is_empty());
         // the field is in another register
@@ -114,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_module_are_an_error() {
+    fn bytes_that_are_not_a_module_are_an_error() {
         assert!(find(b"not an ELF file", PIN_CONTROLS).is_err());
     }
 }

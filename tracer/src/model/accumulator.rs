@@ -1,57 +1,59 @@
-//! An interval while events come: the same figures as [`Interval`]'s, in places that are found quickly. What a collector does ten million
-//! times a second is done here, and nothing else.
+//! Folds events into an [`Interval`], ten million a second: the same figures, in places that are found without a search.
 
 use std::{collections::hash_map::Entry, sync::Arc};
 
 use rustc_hash::FxHashMap;
-use tracer_common::{Event, Flags, Outline, tally::what};
+use tracer_common::{Event, Flags, Outline, in_kernel_series::series_key};
 
 use crate::model::{
     figures::Figure,
-    histogram::{Histogram, RunningHistogram},
+    histogram::Histogram,
     interval::{Interval, Key, MAX_SERIES, Series, Vm},
+    running_histogram::RunningHistogram,
 };
 
-/// Places remembered by a few bits of what they are found by.
+/// Entries of the direct-mapped cache in front of the hash map, as a power of two.
 const HINTS: usize = 1 << HINT_BITS;
 const HINT_BITS: u32 = 13;
-/// Numbers of pin writes that are counted without a histogram: all there are, unless something is odd.
+/// Numbers of pin writes per entry that are counted in an array; more are rare and go to a histogram.
 const FEW_WRITES: usize = 4;
 
-/// What is gathered.
+/// An interval that is being filled.
 pub struct Accumulator {
-    /// counts, and what was there before; its series are complete only after [`Self::finish`]
+    /// counts; the series are complete only after [`Self::finish`]
     pub interval: Interval,
-    series: Vec<Live>,
-    places: FxHashMap<Place, u32>,
-    /// by a few bits of a place: that place, and where its series was found last, to be tried before `places`
-    hints: Vec<(Place, u32)>,
-    /// the last event's vCPU and outline, and its series: most likely the next one's `previous`
+    series: Vec<RunningSeries>,
+    /// index in `series`
+    index: FxHashMap<Id, u32>,
+    /// the latest `index` entry of each hash, tried before `index`
+    hints: Vec<(Id, u32)>,
+    /// vCPU, outline and series index of the last event: its series is most likely where the next event's host time belongs
     last: (u64, Outline, u32),
 }
 
-/// What tells series apart while they grow, in two words: whose it is, the VM's number in the high half and the vCPU's in the low one; and
-/// what its entries have in common ([`what`]).
+/// Identifies a series in two words: the VM's number in the high half and the vCPU's in the low half, then [`series_key`] its entries have in
+/// common.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Place(u64, Outline);
+struct Id(u64, Outline);
 
-impl Place {
-    /// Of no series: what an outline of one has in common never has this bit.
+impl Id {
+    /// No series: [`series_key`] clears this flag.
     const NONE: Self = Self(u64::MAX, Outline::of(0, Flags::PIN_READ, 0, 0));
 
-    fn hint(self) -> usize {
+    fn hash_index(self) -> usize {
         let mixed = (self.0.rotate_left(23) ^ self.1.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed >> (64 - HINT_BITS)) as usize
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is the vCPU's number")]
     fn key(self) -> Key {
         Key::of((self.0 >> 32) as u32, self.0 as u32, &self.1)
     }
 }
 
-/// A series that grows.
-struct Live {
-    place: Place,
+/// A series that is being filled.
+struct RunningSeries {
+    id: Id,
     entry_to_exit: RunningHistogram,
     exit_to_entry: RunningHistogram,
     few_writes: [u64; FEW_WRITES],
@@ -60,27 +62,27 @@ struct Live {
 }
 
 impl Accumulator {
-    /// Goes on with an interval.
+    /// Goes on with an interval that may hold series already.
     pub fn of(interval: Interval) -> Self {
         Self {
             interval,
             series: Vec::new(),
-            places: FxHashMap::default(),
-            hints: vec![(Place::NONE, 0); HINTS],
+            index: FxHashMap::default(),
+            hints: vec![(Id::NONE, 0); HINTS],
             last: (u64::MAX, Outline(0), 0),
         }
     }
 
-    /// Takes an event in. `vm` is who the collector found it to be.
+    /// Counts an event of `vm`.
     #[inline]
     pub fn record(&mut self, event: &Event, vm: &Arc<Vm>) {
         let round = event.outline();
-        let whose = u64::from(vm.id) << 32 | u64::from(event.vcpu);
-        let Some(at) = self.find(Place(whose, what(round)), vm) else {
+        let vcpu = u64::from(vm.id) << 32 | u64::from(event.vcpu);
+        let Some(at) = self.find(Id(vcpu, series_key(round)), vm) else {
             self.interval.totals.not_kept += 1;
             return;
         };
-        let last = std::mem::replace(&mut self.last, (whose, round, at));
+        let last = std::mem::replace(&mut self.last, (vcpu, round, at));
         let series = &mut self.series[at as usize];
         series.entry_to_exit.record(event.entry_to_exit_ns());
         if let Some(writes) = round.known_pin_writes() {
@@ -98,34 +100,34 @@ impl Accumulator {
             let l2 = round.is_l2() == Some(true);
             self.interval.totals.control_writes.get_or_insert_default().record(writes, l2, shadow);
         }
-        // The host's work was on the exit before.
+        // Host time is spent on the previous exit, so it is charged to that exit's series.
         if event.exit_to_entry_ns == Event::UNKNOWN_NS {
             return;
         }
         let at = match last {
-            (of, outline, at) if of == whose && outline == event.previous => Some(at),
-            _ => self.find(Place(whose, what(event.previous)), vm),
+            (last_vcpu, outline, at) if last_vcpu == vcpu && outline == event.previous => Some(at),
+            _ => self.find(Id(vcpu, series_key(event.previous)), vm),
         };
         if let Some(at) = at {
             self.series[at as usize].exit_to_entry.record(event.exit_to_entry_ns);
         }
     }
 
-    /// The interval with all that was gathered.
+    /// The interval with everything that was counted.
     pub fn finish(mut self) -> Interval {
-        for live in self.series {
-            let mut pin_writes = live.many_writes;
-            for (writes, n) in live.few_writes.into_iter().enumerate() {
+        for running in self.series {
+            let mut pin_writes = running.many_writes;
+            for (writes, n) in running.few_writes.into_iter().enumerate() {
                 pin_writes.record_n(writes as u64, n);
             }
             let mut series = Series::default();
-            series[Figure::EntryToExit] = live.entry_to_exit.finish();
-            series[Figure::ExitToEntry] = live.exit_to_entry.finish();
+            series[Figure::EntryToExit] = running.entry_to_exit.finish();
+            series[Figure::ExitToEntry] = running.exit_to_entry.finish();
             series[Figure::PinWrites] = pin_writes;
-            series[Figure::Transition] = live.transition.finish();
-            match self.interval.series.entry(live.place.key()) {
-                Entry::Vacant(place) => {
-                    place.insert(series);
+            series[Figure::Transition] = running.transition.finish();
+            match self.interval.series.entry(running.id.key()) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(series);
                 }
                 Entry::Occupied(known) => known.into_mut().merge(&series),
             }
@@ -133,32 +135,32 @@ impl Accumulator {
         self.interval
     }
 
-    /// The series of a place, whose VM is introduced with its first one; none beyond the bound.
+    /// Index of a series, which is made where there is none; none over [`MAX_SERIES`].
     #[inline]
-    fn find(&mut self, place: Place, vm: &Arc<Vm>) -> Option<u32> {
-        let hint = place.hint();
+    fn find(&mut self, id: Id, vm: &Arc<Vm>) -> Option<u32> {
+        let hint = id.hash_index();
         let (known, mut at) = self.hints[hint];
-        if known != place {
-            at = self.search(place, vm)?;
-            self.hints[hint] = (place, at);
+        if known != id {
+            at = self.search(id, vm)?;
+            self.hints[hint] = (id, at);
         }
         Some(at)
     }
 
     #[cold]
-    fn search(&mut self, place: Place, vm: &Arc<Vm>) -> Option<u32> {
-        if let Some(at) = self.places.get(&place) {
+    fn search(&mut self, id: Id, vm: &Arc<Vm>) -> Option<u32> {
+        if let Some(at) = self.index.get(&id) {
             return Some(*at);
         }
         let known = self.interval.series.len();
-        if known + self.series.len() >= MAX_SERIES && !self.interval.series.contains_key(&place.key()) {
+        if known + self.series.len() >= MAX_SERIES && !self.interval.series.contains_key(&id.key()) {
             return None;
         }
         self.interval.vms.entry(vm.id).or_insert_with(|| Arc::clone(vm));
-        let at = self.series.len() as u32;
-        self.places.insert(place, at);
-        self.series.push(Live {
-            place,
+        let at = u32::try_from(self.series.len()).ok()?;
+        self.index.insert(id, at);
+        self.series.push(RunningSeries {
+            id,
             entry_to_exit: RunningHistogram::default(),
             exit_to_entry: RunningHistogram::default(),
             few_writes: [0; FEW_WRITES],

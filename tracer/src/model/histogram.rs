@@ -1,5 +1,5 @@
-//! A sparse histogram with the buckets of an HDR histogram of three significant digits: what `hdrhistogram` would
-//! keep in tens of kilobytes per series is a few hundred bytes here, and merging is exact.
+//! A sparse histogram with the buckets of an HDR histogram of three significant digits: a few hundred bytes a series, where
+//! `hdrhistogram` keeps tens of kilobytes. Merging is exact.
 
 /// Sub-buckets of HDR's first bucket at three significant digits: values below are exact.
 const SUB_BUCKETS: u64 = 2048;
@@ -12,7 +12,7 @@ pub const DIGITS: u8 = 3;
 /// Number of buckets that values of 64 bits have.
 pub const BUCKETS: u32 = (65 - HALF_BITS) << HALF_BITS;
 
-/// Counts of values by bucket. Values are `u64` of any unit; every figure derived from it is a bucket's bound.
+/// Counts of values by bucket. Values are `u64` of any unit; every statistic is a bound of a bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
     /// buckets that hold values, ascending, and how many
@@ -22,7 +22,8 @@ pub struct Histogram {
 
 /// Number of the value's bucket: HDR's flattened counts index.
 #[inline]
-fn bucket(value: u64) -> u32 {
+#[expect(clippy::cast_possible_truncation, reason = "the result is below BUCKETS")]
+pub(crate) fn bucket(value: u64) -> u32 {
     let doubling = 63 - (value | (SUB_BUCKETS - 1)).leading_zeros() - HALF_BITS;
     let sub = value >> doubling;
     ((u64::from(doubling) << HALF_BITS) + sub) as u32
@@ -52,7 +53,7 @@ impl Histogram {
     pub fn record_bucket(&mut self, bucket: u32, n: u64) {
         debug_assert!(bucket < BUCKETS);
         if n > 0 {
-            // By a yes or no instead of an order: half of the instructions.
+            // partition_point instead of binary_search: half of the instructions.
             let at = self.counts.partition_point(|c| c.0 < bucket);
             match self.counts.get_mut(at) {
                 Some(count) if count.0 == bucket => count.1 = count.1.saturating_add(n),
@@ -60,6 +61,13 @@ impl Histogram {
             }
             self.total = self.total.saturating_add(n);
         }
+    }
+
+    /// From counts by bucket, in ascending order of buckets, none of them 0.
+    pub(crate) fn from_ascending(counts: Vec<(u32, u64)>) -> Self {
+        debug_assert!(counts.is_sorted_by(|a, b| a.0 < b.0));
+        let total = counts.iter().map(|(_, n)| n).fold(0, |sum, n| n.saturating_add(sum));
+        Self { counts, total }
     }
 
     /// Adds another's counts: exact, associative and commutative.
@@ -118,6 +126,11 @@ impl Histogram {
 
     /// Highest value of the bucket that holds the quantile, `0.0..=1.0`, as HDR histograms define it; none when empty.
     pub fn quantile(&self, quantile: f64) -> Option<u64> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and the number of values"
+        )]
         let wanted = ((quantile.clamp(0.0, 1.0) * self.total as f64).ceil() as u64).max(1);
         let mut seen = 0;
         self.counts
@@ -138,124 +151,17 @@ impl Histogram {
     }
 }
 
-/// A histogram to which values come: with few of them as small as they need, with many as quick as can be.
-pub enum RunningHistogram {
-    /// fewer than [`MANY`]
-    Few(Histogram),
-    /// or more
-    Many(Box<Dense>),
-}
-
-/// Values from which on memory is spent for speed (benches/collect.rs: with thousands of small series it would cost speed).
-const MANY: u64 = 4096;
-
-impl Default for RunningHistogram {
-    fn default() -> Self {
-        Self::Few(Histogram::default())
-    }
-}
-
-impl RunningHistogram {
-    /// Counts one value.
-    #[inline]
-    pub fn record(&mut self, value: u64) {
-        match self {
-            Self::Many(dense) => dense.record(value),
-            Self::Few(_) => self.record_one_of_few(value),
-        }
-    }
-
-    fn record_one_of_few(&mut self, value: u64) {
-        if let Self::Few(few) = self {
-            few.record(value);
-            if few.count() >= MANY {
-                *self = Self::Many(Box::new(Dense::above(std::mem::take(few))));
-            }
-        }
-    }
-
-    /// What was counted.
-    pub fn finish(self) -> Histogram {
-        match self {
-            Self::Few(few) => few,
-            Self::Many(dense) => dense.finish(),
-        }
-    }
-}
-
-/// Buckets of a page.
-const PAGE: usize = 128;
-const PAGES: usize = BUCKETS as usize / PAGE;
-
-/// A histogram with a place for every bucket near one that holds values: a value is counted without a search.
-pub struct Dense {
-    /// counted before
-    below: Histogram,
-    /// place of a bucket's page in `pages`; the first one is nobody's
-    table: [u16; PAGES],
-    pages: Vec<[u32; PAGE]>,
-}
-
-impl Dense {
-    fn above(below: Histogram) -> Self {
-        Self { below, table: [0; PAGES], pages: vec![[0; PAGE]] }
-    }
-
-    #[inline]
-    fn record(&mut self, value: u64) {
-        let bucket = bucket(value) as usize;
-        let page = usize::from(self.table[bucket / PAGE]);
-        let count = &mut self.pages[page][bucket % PAGE];
-        *count += 1;
-        // A page must be made where there is none, and one that is full must be emptied: nobody's counts all are.
-        if page == 0 || *count == u32::MAX {
-            *count -= 1;
-            self.record_in_new_page(bucket);
-        }
-    }
-
-    #[cold]
-    fn record_in_new_page(&mut self, bucket: usize) {
-        if self.table[bucket / PAGE] > 0 {
-            self.flush();
-        }
-        self.table[bucket / PAGE] = self.pages.len() as u16;
-        self.pages.push([0; PAGE]);
-        if let Some(page) = self.pages.last_mut() {
-            page[bucket % PAGE] = 1;
-        }
-    }
-
-    /// Empties the pages into `below`.
-    fn flush(&mut self) {
-        let mut counts = Vec::new();
-        for (number, &entry) in self.table.iter().enumerate().filter(|(_, entry)| **entry > 0) {
-            let page = self.pages[usize::from(entry)].iter().enumerate();
-            counts.extend(page.filter(|(_, n)| **n > 0).map(|(at, n)| ((number * PAGE + at) as u32, u64::from(*n))));
-        }
-        let total = counts.iter().map(|(_, n)| n).sum();
-        self.below.merge(&Histogram { counts, total });
-        self.table = [0; PAGES];
-        self.pages.truncate(1);
-    }
-
-    fn finish(mut self) -> Histogram {
-        self.flush();
-        self.below
-    }
-}
-
 fn highest(bucket: u32) -> u64 {
     let (low, width) = range(bucket);
     low + (width - 1)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// xorshift: values of every magnitude.
-    fn values(seed: u64, n: usize) -> Vec<u64> {
+    pub(crate) fn values(seed: u64, n: usize) -> Vec<u64> {
         let mut x = seed;
         (0..n)
             .map(|i| {
@@ -267,7 +173,7 @@ mod tests {
             .collect()
     }
 
-    fn of(values: &[u64]) -> Histogram {
+    pub(crate) fn of(values: &[u64]) -> Histogram {
         let mut h = Histogram::default();
         values.iter().for_each(|&v| h.record(v));
         h
@@ -315,22 +221,6 @@ mod tests {
         right.merge(&of(&a));
         assert_eq!(left, whole);
         assert_eq!(right, whole);
-    }
-
-    #[test]
-    fn a_growing_histogram_counts_the_same() {
-        let values: Vec<_> = values(11, 5000).into_iter().chain([0, u64::MAX, u64::MAX, 1 << 63]).collect();
-        for n in [0, 1, MANY as usize - 1, MANY as usize, MANY as usize + 1, values.len()] {
-            let mut growing = RunningHistogram::default();
-            values[..n].iter().for_each(|&v| growing.record(v));
-            assert_eq!(growing.finish(), of(&values[..n]), "{n} values");
-        }
-        let mut dense = Dense::above(Histogram::default());
-        for part in values.chunks(777) {
-            part.iter().for_each(|&v| dense.record(v));
-            dense.flush();
-        }
-        assert_eq!(dense.finish(), of(&values));
     }
 
     #[test]

@@ -1,14 +1,14 @@
-//! How figures were measured: sources, settings, and the timer that they depend on. Written into every recording.
+//! How figures were measured: their sources, the settings, and the VMX-preemption timer. Part of every recording.
 
 use serde::{Deserialize, Serialize};
 
-/// Where pin writes per entry come from.
+/// The source of pin writes per entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PinSource {
-    /// differences of the controls' shadow copy between kvm_exit, kvm_entry and kvm_exit
+    /// differences of KVM's shadow copy of the pin controls between kvm_exit, kvm_entry and kvm_exit
     Shadow,
-    /// the companion patch's kvm_vmcs_write: exact
+    /// the companion patch's tracepoint kvm_vmcs_write: exact
     Tracepoint,
     /// not known: the figure is n/a
     None,
@@ -25,7 +25,7 @@ impl PinSource {
     }
 }
 
-/// What the latencies of a recording are worth.
+/// Whether guest and host times of a recording are disturbed by hooks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Latency {
@@ -34,23 +34,23 @@ pub enum Latency {
     Clean,
     /// hooks on VMCS writes ran between kvm_entry and the VM entry: not shown
     Disturbed,
-    /// the same, and the user asked for them nevertheless
+    /// the same, but shown because the user asked for them (`--with-latency`)
     DisturbedButAsked,
 }
 
-/// The companion patch's stopwatch, where it was on: it tells `transition_ns` of every entry.
+/// The companion patch's stopwatch: `transition_ns` of every entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopwatch {
-    /// guest time is known to 2^rate TSC cycles; null where IA32_VMX_MISC could not be read
+    /// resolution: 2^rate TSC cycles; null where IA32_VMX_MISC could not be read
     pub rate: Option<u32>,
-    /// TSC frequency with which its cycles were made ns, kHz
+    /// TSC frequency used to convert its cycles to ns, kHz
     pub tsc_khz: u32,
 }
 
 impl Stopwatch {
-    /// What guest time is known to, ns; none where the rate is not known.
+    /// Its resolution, ns; none where the rate is not known.
     pub fn tick_ns(&self) -> Option<f64> {
-        Some(2f64.powi(i32::try_from(self.rate?).ok()?) * 1e6 / f64::from(self.tsc_khz.max(1)))
+        Some(f64::from(self.rate?).exp2() * 1e6 / f64::from(self.tsc_khz.max(1)))
     }
 }
 
@@ -58,21 +58,19 @@ impl Stopwatch {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Aggregation {
-    /// Here, from a record per VM entry: values are known to 0.1 %
+    /// In user space, from one record per VM entry: values are exact to 0.1 %
     #[default]
     Records,
-    /// By the eBPF programs, without records: values are known to 1.6 %, and no CPU is needed to fold them
+    /// In the eBPF programs, without records: values are exact to 1.6 %, and the collector needs almost no CPU
     InKernel,
 }
 
 impl Aggregation {
-    /// What reports must say of it; none of what is usual.
+    /// A note that reports must show; none for records.
     pub const fn note(self) -> Option<&'static str> {
         match self {
             Self::Records => None,
-            Self::InKernel => {
-                Some("values were counted in the kernel, by 32 classes to a doubling: each is known to 1.6 %")
-            }
+            Self::InKernel => Some("values were counted in the kernel, in 32 buckets per power of two: exact to 1.6 %"),
         }
     }
 
@@ -84,7 +82,7 @@ impl Aggregation {
         }
     }
 
-    /// Where, and what values are known to.
+    /// Where entries were counted, and how exact values are.
     pub const fn text(self) -> &'static str {
         match self {
             Self::Records => "from records, to 0.1 %",
@@ -92,7 +90,7 @@ impl Aggregation {
         }
     }
 
-    /// What became of entries that were dropped.
+    /// Why entries were dropped.
     pub const fn why_dropped(self) -> &'static str {
         match self {
             Self::Records => "ring full",
@@ -115,11 +113,11 @@ pub struct Timer {
     pub rate: Option<u32>,
     /// TSC frequency as KVM has it, kHz; null where KVM cannot be asked
     pub tsc_khz: Option<u32>,
-    /// delay of the largest value, seconds; null where one of its parts is unknown
+    /// the longest timer delay, seconds; null where rate or frequency is unknown
     pub max_delay_s: Option<f64>,
 }
 
-/// Largest delay of the timer in seconds: `(2^32 - 1) << rate` TSC cycles.
+/// The longest timer delay, seconds: `(2^32 - 1) << rate` TSC cycles. `rate` is below 32.
 pub fn max_delay_s(rate: u32, tsc_khz: u32) -> f64 {
-    (f64::from(u32::MAX) * 2f64.powi(rate as i32)) / (f64::from(tsc_khz) * 1e3)
+    f64::from(u32::MAX) * f64::from(rate).exp2() / (f64::from(tsc_khz) * 1e3)
 }

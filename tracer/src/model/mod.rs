@@ -8,4 +8,8 @@ pub mod histogram;
 pub mod interval;
 pub mod measurement;
 pub mod policy;
+mod quantity;
+mod running_histogram;
+pub mod series;
+pub mod totals;
 pub mod vendor;

@@ -29,4 +29,9 @@ impl Policy {
             Self::Unknown => "unknown",
         }
     }
+
+    /// The policy of this name; none for any other text.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|policy| policy.name() == name)
+    }
 }

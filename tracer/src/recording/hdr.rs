@@ -1,7 +1,7 @@
-//! Decodes the histograms of an interval log: HdrHistogram's V2 format, deflated. The crate's own decoder takes a file's word for how
-//! much memory to fill; a recording may be damaged, or not be one's own.
+//! Decodes the histograms of an interval log: HdrHistogram's V2 format, deflated. By hand, because the crate's decoder allocates as much
+//! as the file asks for, and a recording may be damaged or hostile.
 
-use std::io::Read;
+use std::{io::Read, num::NonZeroU64};
 
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::ZlibDecoder;
@@ -15,7 +15,7 @@ const HEADER_BYTES: usize = 40;
 /// A count takes nine bytes at most.
 const MAX_BYTES: u64 = HEADER_BYTES as u64 + 9 * BUCKETS as u64;
 
-/// Adds what is encoded in `bytes` to `histogram`; the sum of its counts, and the number of its buckets.
+/// Adds the histogram encoded in `bytes` to `histogram`. Returns the sum of the added counts and the number of their buckets.
 pub fn decode_into(bytes: &[u8], histogram: &mut Histogram) -> Result<(u64, usize)> {
     ensure!(u32_at(bytes, 0)? == COMPRESSED, "no deflated V2 histogram");
     let deflated = bytes.get(8..).context("too short")?;
@@ -31,19 +31,19 @@ pub fn decode_into(bytes: &[u8], histogram: &mut Histogram) -> Result<(u64, usiz
     let mut rest = counts.get(..u32_at(&plain, 4)? as usize).context("fewer counts than it says")?;
     let (mut bucket, mut sum, mut buckets) = (0u64, 0u64, 0);
     while !rest.is_empty() {
-        let number = zig_zag(varint(&mut rest)?);
-        if number < 0 {
-            // So many empty buckets.
-            bucket = bucket.saturating_add(number.unsigned_abs());
-            continue;
+        match zig_zag(varint(&mut rest)?) {
+            // A run of empty buckets.
+            run @ ..0 => bucket = bucket.saturating_add(run.unsigned_abs()),
+            count => {
+                if let Some(count) = NonZeroU64::new(count.unsigned_abs()) {
+                    let index = u32::try_from(bucket).ok().filter(|index| *index < BUCKETS);
+                    histogram.record_bucket(index.context("a value of more than 64 bits")?, count.get());
+                    sum = sum.saturating_add(count.get());
+                    buckets += 1;
+                }
+                bucket = bucket.saturating_add(1);
+            }
         }
-        if number > 0 {
-            ensure!(bucket < u64::from(BUCKETS), "a value of more than 64 bits");
-            histogram.record_bucket(bucket as u32, number as u64);
-            sum = sum.saturating_add(number as u64);
-            buckets += 1;
-        }
-        bucket = bucket.saturating_add(1);
     }
     Ok((sum, buckets))
 }
@@ -77,8 +77,9 @@ fn varint(rest: &mut &[u8]) -> Result<u64> {
     Ok(value)
 }
 
+/// Small numbers of either sign as small unsigned ones: 0, -1, 1, -2 are 0, 1, 2, 3.
 fn zig_zag(n: u64) -> i64 {
-    (n >> 1) as i64 ^ -((n & 1) as i64)
+    (n >> 1).cast_signed() ^ -(n & 1).cast_signed()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use tracer_common::{
     Isa,
-    rules::{CONTROLS, TimerCause},
+    rules::{Control, TimerCause},
 };
 
 use super::{Dimension, Report, Row, View};
@@ -30,7 +30,7 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
     };
     let shadow_known = sources.iter().any(|s| *s != PinSource::None);
     let lanes = |counts: &[u64; 6]| -> Map<_, _> {
-        CONTROLS.iter().zip(counts).map(|((name, _), n)| ((*name).to_owned(), json!(n))).collect()
+        Control::ALL.iter().zip(counts).map(|(control, n)| (control.name().to_owned(), json!(n))).collect()
     };
     let sites: Map<_, _> = report.sites().map(|(site, n)| (site.name(), json!(n))).collect();
     let sites = (!sites.is_empty()).then_some(sites);

@@ -1,23 +1,32 @@
-//! A test bed on the running kernel: the loaded programs, and a map value in which made-up vCPUs live.
+//! A test bed on the running kernel: the loaded programs, and map values in which simulated vCPUs are laid out.
 
 #![allow(clippy::unwrap_used, dead_code, missing_docs)]
 
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    ptr::NonNull,
+};
+
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, MapData},
-    programs::{RawTracePoint, RawTracePointRunOptions, TestRun},
+    maps::{Array, Map, MapData, MapInfo},
+    programs::{ProgramInfo, RawTracePoint, RawTracePointRunOptions, TestRun},
 };
-use tracer_common::{Config, Counters, Event, Slot};
+use tracer_common::{
+    Config, Counters, Event, Slot,
+    state::{MAX_STATES, VcpuState, set_of},
+};
 use vmentry::kernel::{
     btf::Btf,
     layout::{Cast, ExitArguments, Layout},
-    tracer::{Options, Tracer},
+    options::Options,
+    tracer::Tracer,
 };
 
 pub static TESTBED: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/testbed.bpf.o"));
 pub const ARENA: usize = 32768;
 
-// Where the made-up kernel keeps things, from the beginning of a vCPU. Nothing is where a real kernel has it.
+// Offsets of the simulated kernel, from the beginning of a vCPU. None is as in a real kernel.
 pub const VCPU: usize = 1024;
 pub const KVM: usize = 8;
 pub const ID: usize = 16;
@@ -37,7 +46,7 @@ pub const VM_TYPE: usize = 4;
 /// A `struct kvm`, from the beginning of the arena.
 pub const KVM_AT: usize = 16384;
 
-/// Run in the test's own thread, on whatever CPU that is. On a CPU asked for, the task at hand is any.
+/// Runs a program in the test's own thread, on its current CPU. On any other CPU, the current task may be any.
 pub const HERE: u32 = u32::MAX;
 
 pub const VMX: u64 = 1;
@@ -71,11 +80,11 @@ pub fn cast() -> Option<Cast> {
     Cast::find(&Btf::parse(&kernel, None).unwrap())
 }
 
-/// The programs, and kernel memory for them to look at.
+/// The programs, and kernel memory for them to read.
 pub struct Bed {
     pub tracer: Tracer,
     pub exit_program: &'static str,
-    /// keeps the arena's map alive; it has the floors of benches, too
+    /// keeps the maps alive; also has the floors of benches
     pub testbed: Ebpf,
     pub arena: Array<MapData, [u8; ARENA]>,
     pub memory: Box<[u8; ARENA]>,
@@ -91,7 +100,7 @@ impl Bed {
         Self::reading(config, options, exit_arguments, cast())
     }
 
-    /// With or without loads from kernel memory by the programs themselves.
+    /// With or without loads from kernel memory by the programs themselves (`cast`).
     pub fn reading(config: Config, options: Options, exit_arguments: ExitArguments, cast: Option<Cast>) -> Self {
         let layout = Layout { config, exit_arguments, missing: vec![], companion: Default::default(), cast };
         let tracer = Tracer::load(&layout, &options).unwrap();
@@ -141,17 +150,17 @@ impl Bed {
         self.run("kvm_entry", cpu, &[self.at(vcpu), immediate.into()]);
     }
 
-    /// What the companion patch tells of a VMWRITE to a control.
+    /// The companion patch's event of a VMWRITE to a control.
     pub fn write(&mut self, vcpu: usize, field: u64, vmcs02: bool) {
         self.run("kvm_vmcs_write", HERE, &[self.at(vcpu), field, 0, 1, vmcs02.into()]);
     }
 
-    /// What the companion patch's stopwatch tells between VM exit and kvm_exit, TSC cycles.
+    /// The stopwatch's event between VM-exit and kvm_exit, in TSC cycles.
     pub fn guest_time(&mut self, vcpu: usize, total: u64, guest: u64) {
         self.run("kvm_guest_time", HERE, &[self.at(vcpu), total, guest]);
     }
 
-    /// kvm_exit, and what KVM does next: it counts the exit.
+    /// kvm_exit, after which KVM counts the exit.
     pub fn exit(&mut self, vcpu: usize, cpu: u32, isa: u64, reason: u32) {
         self.set(vcpu, REASON, reason.into());
         self.run(self.exit_program, cpu, &[self.at(vcpu), isa]);
@@ -174,10 +183,54 @@ impl Bed {
         events
     }
 
+    /// As [`Self::events`], where a record may be undecodable.
+    pub fn events_that_decode(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for ring in self.tracer.rings() {
+            ring.drain(usize::MAX, |bytes| events.extend(Event::decode(bytes)));
+        }
+        events
+    }
+
     pub fn one_event(&mut self) -> Event {
         let events = self.events();
         assert_eq!(events.len(), 1);
         events[0]
+    }
+
+    /// A program, for a thread of its own that runs it.
+    pub fn program(&mut self, name: &'static str) -> RawTracePoint {
+        RawTracePoint::from_program_info(self.info(name), name.into()).unwrap()
+    }
+
+    fn info(&mut self, name: &str) -> ProgramInfo {
+        self.tracer.program(name).unwrap().info().unwrap()
+    }
+
+    /// The states that the programs keep, writable.
+    pub fn states(&mut self) -> Mapped<[VcpuState; MAX_STATES]> {
+        let maps = self.info("kvm_entry").map_ids().unwrap().unwrap();
+        let maps = maps.into_iter().map(|id| MapInfo::from_id(id).unwrap());
+        let states = maps.into_iter().find(|map| map.name_as_str() == Some("STATES")).unwrap();
+        Mapped::new(states.fd().unwrap().as_fd())
+    }
+
+    /// Simulated vCPUs in one set of states, this many.
+    pub fn crowd(&mut self, vcpus: usize) -> Crowd {
+        let address: Array<_, u64> = self.testbed.map("ADDRESS").unwrap().try_into().unwrap();
+        let base = address.get(&1, 0).unwrap();
+        let Some(Map::Array(map)) = self.testbed.map("CROWD") else { panic!("CROWD is an array") };
+        let of_one_set = (0..CROWD / CROWDED).filter(|n| set_of(base + (n * CROWDED) as u64) == set_of(base));
+        let crowd = Crowd { memory: Mapped::new(map.fd().as_fd()), base, places: of_one_set.take(vcpus).collect() };
+        assert_eq!(crowd.places.len(), vcpus);
+        for n in 0..vcpus {
+            // A VM of its own each, of which only the type is read: 0.
+            crowd.set(n, KVM, crowd.at(n));
+            crowd.set(n, ID, n as u64);
+            crowd.set(n, EXITS, 5);
+            crowd.set(n, REASON, Crowd::reason(n).into());
+        }
+        crowd
     }
 
     /// Counters of all CPUs together.
@@ -192,5 +245,62 @@ impl Bed {
             traced_timer_exits: std::array::from_fn(|i| a.traced_timer_exits[i] + b.traced_timer_exits[i]),
             ..Counters::default()
         })
+    }
+}
+
+/// Bytes of the crowd, and of each vCPU in it.
+const CROWD: usize = 3 << 20;
+const CROWDED: usize = 64;
+
+/// Simulated vCPUs whose states compete for the places of one set. Each has a VM and an exit reason of its own.
+pub struct Crowd {
+    memory: Mapped<[u8; CROWD]>,
+    base: u64,
+    /// of each vCPU, in vCPUs
+    places: Vec<usize>,
+}
+
+impl Crowd {
+    /// Exit reason of a vCPU.
+    pub fn reason(vcpu: usize) -> u32 {
+        1000 + vcpu as u32
+    }
+
+    /// Address of a vCPU, and of its `struct kvm`.
+    pub fn at(&self, vcpu: usize) -> u64 {
+        self.base + (self.places[vcpu] * CROWDED) as u64
+    }
+
+    /// Writes eight bytes into a vCPU.
+    fn set(&self, vcpu: usize, field: usize, value: u64) {
+        let at = self.places[vcpu] * CROWDED + field;
+        // SAFETY: inside the mapping and aligned; no program runs yet.
+        unsafe { self.memory.as_ptr().cast::<u8>().add(at).cast::<u64>().write_volatile(value) };
+    }
+}
+
+/// A map's only value in memory, which programs may access at any time.
+pub struct Mapped<T>(NonNull<T>);
+
+impl<T> Mapped<T> {
+    fn new(map: BorrowedFd<'_>) -> Self {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let at = unsafe {
+            libc::mmap(std::ptr::null_mut(), size_of::<T>(), protection, libc::MAP_SHARED, map.as_raw_fd(), 0)
+        };
+        assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+        Self(NonNull::new(at.cast()).unwrap())
+    }
+
+    pub fn as_ptr(&self) -> *mut T {
+        self.0.as_ptr()
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made in `new` with this length, and nobody else has its address.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), size_of::<T>()) };
     }
 }

@@ -27,10 +27,7 @@ use crate::{
     },
     compare::schedule,
     host::{clock::TscMeter, stopwatch},
-    kernel::{
-        kvm_module::Watch,
-        tracer::{Options, Tracer},
-    },
+    kernel::{kvm_module::Watch, options::Options, tracer::Tracer},
     model::{
         accounting::Accounting,
         interval::{Interval, Totals},

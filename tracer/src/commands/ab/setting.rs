@@ -6,7 +6,11 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     commands::args::AbArgs,
-    host::policy::{self, Restore},
+    host::{
+        policy::{self, Restore},
+        roots::Roots,
+    },
+    model::policy::Policy,
     say,
 };
 
@@ -30,6 +34,11 @@ pub(super) fn settings(args: &AbArgs) -> Result<([String; 2], [String; 2])> {
     Ok((names.clone(), names))
 }
 
+/// The policy of a setting's name.
+fn named_policy(name: &str) -> Result<Policy> {
+    Policy::parse(name).with_context(|| format!("--policies {name}: is neither soft nor hard"))
+}
+
 /// Switches between the settings; dropping it restores the setting from before.
 pub(super) enum Switch {
     Policy(Restore),
@@ -46,7 +55,7 @@ pub(super) struct Commands {
 impl Switch {
     /// Switches for the first time.
     pub(super) fn new(args: &AbArgs, to: &str) -> Result<Self> {
-        let Some(first) = args.arm.first() else { return Ok(Self::Policy(Restore::after(to)?)) };
+        let Some(first) = args.arm.first() else { return Ok(Self::Policy(Restore::after(named_policy(to)?)?)) };
         let restore = args.restore.clone().unwrap_or_else(|| first.command.clone());
         let switch = Self::Commands(Commands { restore, done: false });
         switch.to(to)?;
@@ -56,7 +65,7 @@ impl Switch {
     /// Switches to a setting.
     pub(super) fn to(&self, to: &str) -> Result<()> {
         match self {
-            Self::Policy(restore) => restore.switch(to),
+            Self::Policy(restore) => restore.switch(named_policy(to)?),
             Self::Commands(_) => run(to).context("--arm: the command must succeed to compare its setting"),
         }
     }
@@ -64,7 +73,7 @@ impl Switch {
     /// Whether the setting is still in force; taken for granted of a command's setting, which cannot be read back.
     pub(super) fn is(&self, setting: &str) -> bool {
         match self {
-            Self::Policy(_) => policy::now().is_none_or(|now| now.trim() == setting),
+            Self::Policy(_) => policy::now(&Roots::default()).is_none_or(|now| now.name() == setting),
             Self::Commands(_) => true,
         }
     }

@@ -9,7 +9,8 @@ use anyhow::Result;
 use crate::{
     commands::args::{CheckArgs, Format},
     host::{
-        facts::{self, Facts, LEAST_DELAY_S, Problem, Severity},
+        facts::{self, Facts, LEAST_DELAY_S},
+        problems::{self, Problem, Severity},
         stopwatch,
     },
     model::vendor::Vendor,
@@ -34,7 +35,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
             output::print(&(serde_json::to_string_pretty(&json)? + "\n"))?;
         }
     }
-    Ok(if facts::has_errors(&problems) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if problems::has_errors(&problems) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Facts and problems for people.
@@ -131,8 +132,6 @@ fn text(facts: &Facts, problems: &[Problem]) -> String {
         "tickless cpus",
         if facts.tickless_cpus.is_empty() { "none (nohz_full is empty)".into() } else { facts.tickless_cpus.clone() },
     ));
-    let memlock = facts.memlock_bytes.map_or("unlimited".into(), |b| format!("{b} bytes"));
-    lines.push(("memlock", if facts.memlock_unused { format!("{memlock}, not used by this kernel") } else { memlock }));
     let vms: Vec<_> = facts.vms.iter().map(|v| format!("{} (pid {})", v.name, v.tgid)).collect();
     lines.push(("running VMs", if vms.is_empty() { "none".into() } else { vms.join(", ") }));
 
@@ -161,7 +160,7 @@ fn text(facts: &Facts, problems: &[Problem]) -> String {
 fn json(facts: &Facts, problems: &[Problem]) -> serde_json::Value {
     serde_json::json!({
         "format": "vmentry-check/1",
-        "ready": !facts::has_errors(problems),
+        "ready": !problems::has_errors(problems),
         "problems": problems,
         "facts": facts,
     })

@@ -10,11 +10,8 @@ use crate::{
     collect::collector::Collection,
     commands::{progress::ProgressLine, session::ensure_exact},
     guest::{self, Plan, Scenario},
-    host::{
-        clock::process_cpu_ns,
-        facts::{self, Facts},
-    },
-    kernel::tracer::{Options, Tracer},
+    host::{clock::process_cpu_ns, facts::Facts, problems},
+    kernel::{options::Options, tracer::Tracer},
     model::measurement::Aggregation,
     say,
 };
@@ -70,7 +67,7 @@ struct Run {
 }
 
 /// Measures, which takes some seconds.
-pub fn measure(facts: &Facts) -> Result<Overhead> {
+pub(crate) fn measure(facts: &Facts) -> Result<Overhead> {
     let line = ProgressLine::new(true);
     let measured = rounds(facts, &line);
     line.clear();
@@ -78,7 +75,7 @@ pub fn measure(facts: &Facts) -> Result<Overhead> {
 }
 
 fn rounds(facts: &Facts, line: &ProgressLine) -> Result<Overhead> {
-    if let Some(errors) = facts::errors(&facts.problems()) {
+    if let Some(errors) = problems::errors(&facts.problems()) {
         bail!("--overhead: cannot trace here:\n{errors}");
     }
     ensure!(

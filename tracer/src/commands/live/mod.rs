@@ -17,10 +17,7 @@ use crate::{
         session::{detach, header, pin_source, runtime, selected_tgids, selected_vcpus, traceable_host},
     },
     host::{facts::Facts, stopwatch},
-    kernel::{
-        layout::Layout,
-        tracer::{Options, Tracer},
-    },
+    kernel::{layout::Layout, options::Options, tracer::Tracer},
     model::{
         figures::{Figure, Stat, Unit, human},
         interval::{Interval, Level, Series},

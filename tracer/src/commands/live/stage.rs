@@ -135,8 +135,8 @@ impl Stage {
 
     fn switch(&mut self, policy: Policy) -> Result<()> {
         match &self.policy {
-            Some(restore) => restore.switch(policy.name())?,
-            None => self.policy = Some(Restore::after(policy.name())?),
+            Some(restore) => restore.switch(policy)?,
+            None => self.policy = Some(Restore::after(policy)?),
         }
         self.app.set_policy(policy);
         Ok(())

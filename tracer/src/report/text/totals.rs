@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tracer_common::rules::{CONTROLS, TimerCause};
+use tracer_common::rules::{Control, TimerCause};
 
 use crate::{
     model::{
@@ -57,7 +57,8 @@ fn writes(report: &Report) -> String {
     if let Some(w) = &t.control_writes {
         for (vmcs, counts, entries) in [("vmcs01", &w.vmcs01, w.entries_l1), ("vmcs02", &w.vmcs02, w.entries_l2)] {
             if entries > 0 {
-                let counts: Vec<_> = CONTROLS.iter().zip(counts).map(|((name, _), n)| format!("{name} {n}")).collect();
+                let counts: Vec<_> =
+                    Control::ALL.iter().zip(counts).map(|(control, n)| format!("{} {n}", control.name())).collect();
                 let _ = write!(out, "\n  {vmcs}    {} (tracepoint, {entries} entries)", counts.join(", "));
             }
         }

@@ -1,0 +1,120 @@
+//! Counts rounds in SERIES instead of sending records of them (`--aggregate in-kernel`).
+
+use tracer_common::{
+    Flags, Outline, Slot,
+    in_kernel_series::{MAX_IN_KERNEL_SERIES, SeriesCounts, bucket, series_key},
+    state::WAY_BITS,
+};
+
+use crate::{
+    kernel::{barrier, opaque, slot, unpredictable},
+    maps::{self, claim_series},
+    shared::{Shared, get, increment, set},
+    states::State,
+};
+
+/// Places of a set.
+const WAYS: u64 = 1 << WAY_BITS;
+const SET_BITS: u32 = MAX_IN_KERNEL_SERIES.trailing_zeros() - WAY_BITS;
+
+/// Whose series: a VM and a vCPU, as in [`SeriesCounts`].
+#[derive(Clone, Copy)]
+pub struct Identity {
+    pub kvm: u64,
+    pub who: u64,
+}
+
+/// Times of a round, CLOCK_MONOTONIC in ns.
+#[derive(Clone, Copy)]
+pub struct Times {
+    /// 0 where it was not seen
+    pub previous_exit_ns: u64,
+    pub entry_ns: u64,
+    pub exit_ns: u64,
+}
+
+/// Counts a round that has just closed; false where its series finds no place.
+#[inline(always)]
+pub fn count(state: State, identity: Identity, round: Outline, times: Times) -> bool {
+    let key = series_key(round);
+    let mut found = None;
+    if let Some(last) = last_series(state, identity) {
+        // Host time is the host's work on the previous exit, so it counts in that exit's series.
+        if times.previous_exit_ns != 0 {
+            // The clocks of two CPUs may differ by some ns.
+            let ns = (times.entry_ns.wrapping_sub(times.previous_exit_ns) as i64).max(0) as u64;
+            increment!(last.exit_to_entry[bucket(opaque(ns))]);
+        }
+        if get!(last.key) == key {
+            found = Some(last);
+        } else {
+            publish_change(last);
+        }
+    }
+    let series = found.or_else(|| {
+        set!(state.series = find_or_make(identity, key).map_or(0, |number| number + 1));
+        // Through memory, or the verifier would follow the rest of the program once for each step of the search.
+        series_before(get!(state.series))
+    });
+    let Some(series) = series else { return false };
+    increment!(series.entry_to_exit[bucket(opaque(times.exit_ns.wrapping_sub(times.entry_ns)))]);
+    if slot(Slot::VmcsPin).is_some() && round.flags().has(Flags::PIN_WRITES_KNOWN) {
+        let writes = if round.pin_writes() > 3 { 3 } else { round.pin_writes() };
+        // Masked, so that the verifier knows the bound.
+        increment!(series.pin_writes[writes as usize & 3]);
+    }
+    publish_change(series);
+    true
+}
+
+/// The series of the vCPU's last round. None for a series of another vCPU, which the hook of an evicted vCPU may have left in the state: two
+/// hooks could count in it at the same time.
+#[inline(always)]
+fn last_series(state: State, identity: Identity) -> Option<Shared<SeriesCounts>> {
+    let last = series_before(get!(state.series))?;
+    (get!(last.kvm) == identity.kvm && get!(last.who) == identity.who).then_some(last)
+}
+
+/// The series whose place is one less than a number; none for 0.
+#[inline(always)]
+fn series_before(number: u32) -> Option<Shared<SeriesCounts>> {
+    let place = number.wrapping_sub(1);
+    (place < MAX_IN_KERNEL_SERIES as u32).then(|| maps::series(place.into()))
+}
+
+/// Makes the counts of a series visible: `changes` increases after they have, or user space could take them for unchanged.
+#[inline(always)]
+fn publish_change(series: Shared<SeriesCounts>) {
+    barrier();
+    increment!(series.changes);
+}
+
+/// The place of a series, made where there is none. None where its set is full, or another CPU took the place at the same time.
+#[inline(always)]
+fn find_or_make(identity: Identity, key: Outline) -> Option<u32> {
+    let Identity { kvm, who } = identity;
+    let mixed = (kvm ^ key.0 ^ who.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let first = (mixed >> (64 - SET_BITS)) * WAYS;
+    let mut way = 0;
+    while way < WAYS {
+        let number = (first + way) as u32;
+        let series = series_before(number + 1)?;
+        let owner = get!(series.kvm);
+        // The identity of a series that another CPU is making is not complete yet: it is not this vCPU's, whose hooks run one at a time.
+        if owner == kvm && get!(series.who) == who && get!(series.key) == key {
+            return Some(number);
+        }
+        if owner == 0 {
+            if !claim_series(series, kvm) {
+                return None;
+            }
+            set!(series.key = key);
+            barrier();
+            // Last, because it says that the identity is complete.
+            set!(series.who = who);
+            return Some(number);
+        }
+        way = unpredictable(way + 1);
+    }
+    None
+}

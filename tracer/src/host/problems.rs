@@ -1,0 +1,288 @@
+//! What stands in the way of measuring on this host, each with its fix: one small rule per concern, pure over the facts.
+
+use serde::Serialize;
+
+use crate::{
+    host::facts::{Facts, LEAST_DELAY_S},
+    model::vendor::Vendor,
+};
+
+/// How bad a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Severity {
+    /// `record` cannot work
+    Error,
+    /// figures are missing or worth less
+    Warning,
+    /// good to know
+    Note,
+}
+
+/// A problem, with the current value and the fix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Problem {
+    /// how bad it is
+    pub(crate) severity: Severity,
+    /// the problem, with the current value
+    pub(crate) what: String,
+    /// how to fix it
+    pub(crate) fix: String,
+}
+
+/// A rule: the problem that the facts make, if any.
+type Rule = fn(&Facts) -> Option<Problem>;
+
+/// Every rule, in the order in which problems of one severity are shown.
+const RULES: &[Rule] = &[
+    rights,
+    kernel_btf,
+    kvm_module,
+    layout,
+    lockdown,
+    jit,
+    vendor,
+    timer_use,
+    timer_rate,
+    tsc_frequency,
+    policy_left_behind,
+    real_hardware,
+];
+
+impl Facts {
+    /// Every problem at once, the worst first.
+    pub(crate) fn problems(&self) -> Vec<Problem> {
+        let mut problems: Vec<_> = missing_fields(self).chain(RULES.iter().filter_map(|rule| rule(self))).collect();
+        problems.sort_by_key(|problem| problem.severity);
+        problems
+    }
+}
+
+/// Whether `record` cannot work.
+pub(crate) fn has_errors(problems: &[Problem]) -> bool {
+    problems.iter().any(|p| p.severity == Severity::Error)
+}
+
+/// The errors as one message, for commands that cannot go on; none without errors.
+pub(crate) fn errors(problems: &[Problem]) -> Option<String> {
+    let errors: Vec<_> = problems
+        .iter()
+        .filter(|p| p.severity == Severity::Error)
+        .map(|p| format!("{}\n  -> {}", p.what, p.fix))
+        .collect();
+    (!errors.is_empty()).then(|| errors.join("\n"))
+}
+
+fn error(what: impl Into<String>, fix: impl Into<String>) -> Problem {
+    Problem { severity: Severity::Error, what: what.into(), fix: fix.into() }
+}
+
+fn warning(what: impl Into<String>, fix: impl Into<String>) -> Problem {
+    Problem { severity: Severity::Warning, what: what.into(), fix: fix.into() }
+}
+
+fn note(what: impl Into<String>, fix: impl Into<String>) -> Problem {
+    Problem { severity: Severity::Note, what: what.into(), fix: fix.into() }
+}
+
+const SEE_KERNELS: &str = "see 'Supported kernels' in the README";
+
+fn rights(facts: &Facts) -> Option<Problem> {
+    let fix = "run as root: sudo vmentry ... (or grant CAP_BPF and CAP_PERFMON)";
+    (!facts.may_trace).then(|| error("this process may not load eBPF programs", fix))
+}
+
+fn kernel_btf(facts: &Facts) -> Option<Problem> {
+    let what = "the kernel has no BTF (/sys/kernel/btf/vmlinux is missing)";
+    (!facts.kernel_btf).then(|| error(what, "use a kernel with CONFIG_DEBUG_INFO_BTF=y"))
+}
+
+fn kvm_module(facts: &Facts) -> Option<Problem> {
+    let fix = "modprobe kvm_intel (or kvm_amd); if that fails, enable VMX or SVM in the firmware";
+    facts.host.vendor.is_none().then(|| error("no KVM module is loaded", fix))
+}
+
+/// Without BTF or a KVM module there is no layout either; other rules say so.
+fn layout(facts: &Facts) -> Option<Problem> {
+    let reason = facts.layout_error.as_ref().filter(|_| facts.kernel_btf && facts.host.vendor.is_some())?;
+    Some(error(reason, SEE_KERNELS))
+}
+
+fn missing_fields(facts: &Facts) -> impl Iterator<Item = Problem> {
+    facts.missing.iter().map(|missing| warning(format!("not in this kernel: {missing}"), SEE_KERNELS))
+}
+
+fn lockdown(facts: &Facts) -> Option<Problem> {
+    let what = "kernel lockdown is 'confidentiality': programs may not read kernel memory";
+    let fix = "boot with lockdown=integrity or without lockdown";
+    (facts.lockdown.as_deref() == Some("confidentiality")).then(|| error(what, fix))
+}
+
+fn jit(facts: &Facts) -> Option<Problem> {
+    let what = "net.core.bpf_jit_enable is 0: the programs are interpreted and slow the guests";
+    (facts.jit == Some(false)).then(|| warning(what, "sysctl net.core.bpf_jit_enable=1"))
+}
+
+fn vendor(facts: &Facts) -> Option<Problem> {
+    match facts.host.vendor? {
+        Vendor::Intel => None,
+        Vendor::Amd => Some(note(
+            "AMD host (SVM): no VMX-preemption timer and no pin controls",
+            "entries, exits and exit reasons are measured; the rest is n/a",
+        )),
+        Vendor::Other => Some(warning(
+            "neither kvm_intel nor kvm_amd runs the VMs",
+            "entries and exits are measured; exit reasons and all VMX figures are n/a",
+        )),
+    }
+}
+
+fn timer_use(facts: &Facts) -> Option<Problem> {
+    let timer = facts.timer.as_ref().filter(|timer| timer.used == Some(false))?;
+    let why = match timer.max_delay_s {
+        Some(s) if s < LEAST_DELAY_S => {
+            format!(": its longest delay is {s:.1} s, below the {LEAST_DELAY_S} s that KVM requires")
+        }
+        _ => String::new(),
+    };
+    Some(warning(
+        format!("KVM does not use the preemption timer (kvm_intel.preemption_timer=N){why}"),
+        "there will be no timer exits; reload kvm_intel with preemption_timer=1 if it was switched off",
+    ))
+}
+
+fn timer_rate(facts: &Facts) -> Option<Problem> {
+    facts.timer.as_ref().filter(|timer| timer.rate.is_none())?;
+    Some(note("the timer's rate is n/a: IA32_VMX_MISC cannot be read", "modprobe msr, and run as root"))
+}
+
+fn tsc_frequency(facts: &Facts) -> Option<Problem> {
+    facts.timer.as_ref().filter(|timer| timer.tsc_khz.is_none())?;
+    Some(note("the TSC frequency is n/a: KVM cannot be asked", "run as root or as a member of group kvm"))
+}
+
+fn policy_left_behind(facts: &Facts) -> Option<Problem> {
+    let note = facts.policy_left_behind.as_ref().filter(|note| note.before != facts.policy)?;
+    let (now, before) = (facts.policy.name(), note.before.name());
+    let what = format!(
+        "the timer policy is {now}, left behind by vmentry (pid {}), which was killed before it restored {before}",
+        note.pid
+    );
+    Some(warning(what, format!("vmentry policy {before}")))
+}
+
+fn real_hardware(facts: &Facts) -> Option<Problem> {
+    if facts.host.emulated {
+        let fix = "counts are exact; times say nothing about real hardware";
+        return Some(warning("the CPU is emulated in software", fix));
+    }
+    let hypervisor = facts.host.virtualized.as_ref()?;
+    let what = format!("this host is itself a VM ({hypervisor})");
+    Some(warning(what, "times include the work of the hypervisor below"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        host::{machine::Host, policy},
+        model::{measurement::Timer, policy::Policy},
+    };
+
+    fn good() -> Facts {
+        Facts {
+            host: Host { vendor: Some(Vendor::Intel), kernel: "6.12.1".into(), ..Host::default() },
+            policy: Policy::Soft,
+            kernel_btf: true,
+            may_trace: true,
+            layout: None,
+            layout_error: None,
+            missing: vec![],
+            tells_timer_causes: true,
+            dev_kvm: true,
+            timer: Some(Timer { used: Some(true), rate: Some(5), tsc_khz: Some(2_400_000), max_delay_s: Some(57.3) }),
+            tickless_cpus: String::new(),
+            companion_patch: false,
+            companion_tracepoint: false,
+            stopwatch: None,
+            policy_left_behind: None,
+            jit: Some(true),
+            lockdown: None,
+            vms: vec![],
+        }
+    }
+
+    #[test]
+    fn a_good_host_has_no_problem() {
+        assert_eq!(good().problems(), []);
+    }
+
+    #[test]
+    fn every_problem_is_named_at_once_the_worst_first() {
+        let facts = Facts {
+            may_trace: false,
+            kernel_btf: false,
+            host: Host { emulated: true, ..Host::default() },
+            jit: Some(false),
+            ..good()
+        };
+        let severities: Vec<_> = facts.problems().iter().map(|p| p.severity).collect();
+        assert_eq!(
+            severities,
+            [Severity::Error, Severity::Error, Severity::Error, Severity::Warning, Severity::Warning]
+        );
+        assert!(errors(&facts.problems()).unwrap().contains("modprobe kvm_intel"));
+    }
+
+    #[test]
+    fn a_policy_left_behind_is_noticed() {
+        let note = policy::Note { pid: 7, start_ticks: 0, before: Policy::Soft };
+        let problems = Facts { policy: Policy::Hard, policy_left_behind: Some(note), ..good() }.problems();
+        assert_eq!(problems[0].fix, "vmentry policy soft");
+    }
+
+    #[test]
+    fn a_timer_that_kvm_refused_is_explained_by_its_delay() {
+        let timer = Timer { used: Some(false), rate: Some(0), tsc_khz: Some(1_000_000), max_delay_s: Some(4.3) };
+        let problems = Facts { timer: Some(timer), ..good() }.problems();
+        assert!(problems[0].what.contains("4.3 s"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_layout_that_cannot_be_resolved_is_named_once() {
+        let unsupported = Facts { layout_error: Some("field x is missing".into()), ..good() };
+        assert_eq!(unsupported.problems(), [error("field x is missing", SEE_KERNELS)]);
+        let no_module = Facts { host: Host::default(), ..unsupported };
+        assert_eq!(no_module.problems().len(), 1, "that no module is loaded says it all");
+    }
+
+    #[test]
+    fn each_rule_speaks_for_the_concern_it_is_named_for() {
+        let only = |facts: Facts| match facts.problems().as_slice() {
+            [one] => (one.severity, one.what.clone()),
+            more => panic!("{more:?}"),
+        };
+        let timer =
+            |used, rate, tsc_khz| Facts { timer: Some(Timer { used, rate, tsc_khz, max_delay_s: None }), ..good() };
+        let of_vendor = |vendor| Facts { host: Host { vendor, ..Host::default() }, ..good() };
+        let cases = [
+            (Facts { may_trace: false, ..good() }, Severity::Error, "may not load eBPF programs"),
+            (Facts { kernel_btf: false, ..good() }, Severity::Error, "no BTF"),
+            (of_vendor(None), Severity::Error, "no KVM module"),
+            (Facts { lockdown: Some("confidentiality".into()), ..good() }, Severity::Error, "lockdown"),
+            (Facts { missing: vec!["a.b: c n/a".into()], ..good() }, Severity::Warning, "a.b: c n/a"),
+            (Facts { jit: Some(false), ..good() }, Severity::Warning, "bpf_jit_enable is 0"),
+            (of_vendor(Some(Vendor::Amd)), Severity::Note, "AMD host"),
+            (of_vendor(Some(Vendor::Other)), Severity::Warning, "neither kvm_intel nor kvm_amd"),
+            (timer(Some(false), Some(5), Some(1)), Severity::Warning, "does not use the preemption timer"),
+            (timer(Some(true), None, Some(1)), Severity::Note, "IA32_VMX_MISC"),
+            (timer(Some(true), Some(5), None), Severity::Note, "TSC frequency"),
+        ];
+        for (facts, severity, what) in cases {
+            let found = only(facts);
+            assert!(found.0 == severity && found.1.contains(what), "{found:?}");
+        }
+        let inside = Host { virtualized: Some("KVMKVMKVM".into()), vendor: Some(Vendor::Intel), ..Host::default() };
+        assert!(only(Facts { host: inside, ..good() }).1.contains("is itself a VM (KVMKVMKVM)"));
+    }
+}

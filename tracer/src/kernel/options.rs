@@ -1,0 +1,211 @@
+//! How the programs are loaded: filters, ring sizes, tracepoints, and the constants that follow from them.
+
+use anyhow::{Context, Result, bail};
+use tracer_common::{
+    Config, Record, Slot, StampedRecord,
+    config::{ABSENT, FILTER_TGIDS, FILTER_VCPUS, MAX_SITES},
+    rules::tsc_to_ns_factor,
+};
+
+use crate::{
+    kernel::{
+        layout::{Cast, ExitArguments},
+        ring::Shape,
+        vmwrite_sites::Site,
+    },
+    model::measurement::{Aggregation, Stopwatch},
+};
+
+/// Size limit of one CPU's ring, in bytes, unless another one is asked for: 8192 short records.
+pub(crate) const DEFAULT_RING_BYTES: u32 = 512 * 1024;
+
+/// How the programs are loaded.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// size limit of one CPU's ring, in bytes: a power of two, at least a page. A ring holds the largest power of two of records that fits
+    pub ring_bytes: u32,
+    /// thread groups to trace; none for all
+    pub tgids: Option<Vec<u32>>,
+    /// vCPU numbers to trace; none for all
+    pub vcpu_ids: Option<Vec<u32>>,
+    /// print the programs' rare diagnostics on standard error
+    pub kernel_log: bool,
+    /// attach to the companion patch's kvm_vmcs_write: exact pin-control writes, at the cost of work between kvm_entry and VM-entry
+    pub exact_writes: bool,
+    /// attach to the companion patch's kvm_preemption_timer_exit: a second witness of the timer exits' causes
+    pub timer_exits: bool,
+    /// attach to the stopwatch's kvm_guest_time: transition_ns of every entry, at the cost of work between VM-exit and kvm_exit
+    pub stopwatch: Option<Stopwatch>,
+    /// where entries are counted
+    pub aggregation: Aggregation,
+    /// records are whole, with thread, CPU and pin shadows; they also are with `exact_writes` or `stopwatch`
+    pub details: bool,
+    /// records are [`StampedRecord`]s: for the calibration guest, which leaves time stamps in its registers
+    pub stamps: bool,
+    /// VMWRITE sites in kvm_intel to count, at most [`MAX_SITES`], at the cost of a trap before VM-entry
+    pub sites: Vec<Site>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ring_bytes: DEFAULT_RING_BYTES,
+            tgids: None,
+            vcpu_ids: None,
+            kernel_log: false,
+            exact_writes: false,
+            timer_exits: false,
+            stopwatch: None,
+            aggregation: Aggregation::Records,
+            details: false,
+            stamps: false,
+            sites: Vec::new(),
+        }
+    }
+}
+
+/// CPUs of this host, for which maps are sized.
+pub(super) struct Cpus {
+    /// numbers of the CPUs online, which have a ring
+    pub(super) online: Vec<u32>,
+    /// CPUs that may come online; each has counters
+    pub(super) possible: u32,
+}
+
+impl Cpus {
+    /// Rings in the map, online or not: those of the CPUs up to the highest one online.
+    pub(super) fn rings(&self) -> u32 {
+        self.online.iter().max().map_or(1, |highest| highest + 1)
+    }
+}
+
+impl Options {
+    /// Fails where no kernel can load the programs like this. `page_bytes` is the size of a page.
+    pub(super) fn check(&self, page_bytes: usize) -> Result<()> {
+        let ring_bytes = self.ring_bytes;
+        if !ring_bytes.is_power_of_two() || (ring_bytes as usize) < page_bytes {
+            bail!("ring of {ring_bytes} bytes: must be a power of two and at least a page ({page_bytes})");
+        }
+        if self.sites.len() > MAX_SITES {
+            bail!("{} VMWRITE sites: there are programs for {MAX_SITES}", self.sites.len());
+        }
+        Ok(())
+    }
+
+    /// Entries are counted by the programs; no records are written.
+    pub(super) fn counts_in_kernel(&self) -> bool {
+        self.aggregation == Aggregation::InKernel
+    }
+
+    /// Shape of the rings that these options ask for.
+    pub(super) fn ring_shape(&self) -> Shape {
+        let shape = Shape::within(self.ring_bytes, self.record_bytes());
+        if self.counts_in_kernel() { Shape { records: 1, ..shape } } else { shape }
+    }
+
+    fn has_whole_records(&self) -> bool {
+        self.details || self.exact_writes || self.stopwatch.is_some()
+    }
+
+    fn record_bytes(&self) -> usize {
+        match (self.stamps, self.has_whole_records()) {
+            (true, _) => StampedRecord::SIZE,
+            (false, true) => Record::SIZE,
+            (false, false) => Record::SHORT,
+        }
+    }
+
+    /// Programs and their tracepoints, in the order of attaching.
+    pub(super) fn programs(&self, exit_arguments: ExitArguments) -> Vec<(&'static str, &'static str)> {
+        let exit_program = match exit_arguments {
+            ExitArguments::VcpuIsa => "kvm_exit",
+            ExitArguments::ReasonVcpuIsa => "kvm_exit_5_15",
+        };
+        let mut programs = Vec::new();
+        // kvm_vmcs_write comes before kvm_entry, so that the first entry has its writes counted.
+        programs.extend(self.exact_writes.then_some(("kvm_vmcs_write", "kvm_vmcs_write")));
+        programs.extend(self.timer_exits.then_some(("kvm_preemption_timer_exit", "kvm_preemption_timer_exit")));
+        programs.extend(self.stopwatch.map(|_| ("kvm_guest_time", "kvm_guest_time")));
+        programs.extend([(exit_program, "kvm_exit"), ("kvm_entry", "kvm_entry")]);
+        programs
+    }
+
+    /// The programs' constants: the kernel's offsets in `found`, and these options.
+    pub(super) fn config(&self, found: &Config, shape: Shape, cpus: &Cpus, cast: Option<Cast>) -> Result<Config> {
+        let mut config = *found;
+        config.set(Slot::RingRecords, shape.records);
+        config.set(Slot::RecordBytes, i64::try_from(shape.record_bytes).context("size of a record")?);
+        // A quarter of a ring; with in-kernel counting, only the first entry of a vCPU wakes user space.
+        let in_kernel = self.counts_in_kernel();
+        config.set(Slot::WakeEvery, if in_kernel { u32::MAX } else { (shape.records / 4).max(1) });
+        config.set(Slot::CastType, cast.map_or(ABSENT, |cast| cast.structure.into()));
+        config.set(Slot::InKernel, in_kernel);
+        config.set(Slot::ExactWrites, self.exact_writes);
+        let tsc_to_ns = self.stopwatch.and_then(|stopwatch| tsc_to_ns_factor(stopwatch.tsc_khz));
+        config.set(Slot::TscToNs, tsc_to_ns.map_or(ABSENT, i64::from));
+        if !self.stamps {
+            config.set(Slot::GuestR8, ABSENT);
+        }
+        let tgids = if self.tgids.is_some() { FILTER_TGIDS } else { 0 };
+        let vcpus = if self.vcpu_ids.is_some() { FILTER_VCPUS } else { 0 };
+        config.set(Slot::Filter, tgids | vcpus);
+        config.set(Slot::Details, self.stamps || self.has_whole_records());
+        config.set(Slot::Cpus, cpus.possible);
+        config.set(Slot::RingCpus, cpus.rings());
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cpus() -> Cpus {
+        Cpus { online: vec![0, 2], possible: 8 }
+    }
+
+    #[test]
+    fn rings_and_sites_beyond_the_limits_are_refused() {
+        let check = |options: Options| options.check(4096).map_err(|e| e.to_string());
+        assert_eq!(check(Options::default()), Ok(()));
+        assert!(check(Options { ring_bytes: 2048, ..Options::default() }).unwrap_err().contains("at least a page"));
+        assert!(check(Options { ring_bytes: 12_288, ..Options::default() }).unwrap_err().contains("a power of two"));
+        let sites = vec![Site { symbol: "f".into(), offset: 0 }; MAX_SITES + 1];
+        assert!(check(Options { sites, ..Options::default() }).unwrap_err().contains("VMWRITE sites"));
+    }
+
+    #[test]
+    fn records_are_as_long_as_the_options_need() {
+        let bytes = |options: Options| options.ring_shape().record_bytes;
+        assert_eq!(bytes(Options::default()), Record::SHORT);
+        assert_eq!(bytes(Options { exact_writes: true, ..Options::default() }), Record::SIZE);
+        assert_eq!(bytes(Options { stamps: true, ..Options::default() }), StampedRecord::SIZE);
+    }
+
+    #[test]
+    fn in_kernel_counting_needs_no_room_for_records_and_wakes_once() {
+        let options = Options { aggregation: Aggregation::InKernel, ..Options::default() };
+        let shape = options.ring_shape();
+        assert_eq!(shape.records, 1);
+        let config = options.config(&Config::empty(), shape, &cpus(), None).unwrap();
+        assert_eq!((config.get(Slot::InKernel), config.get(Slot::WakeEvery)), (Some(1), Some(u32::MAX.into())));
+    }
+
+    #[test]
+    fn filters_are_set_where_they_are_asked_for_even_if_empty() {
+        let filter = |tgids, vcpu_ids| {
+            let options = Options { tgids, vcpu_ids, ..Options::default() };
+            options.config(&Config::empty(), options.ring_shape(), &cpus(), None).unwrap().get(Slot::Filter)
+        };
+        assert_eq!(filter(None, None), Some(0));
+        assert_eq!(filter(Some(vec![]), None), Some(FILTER_TGIDS));
+        assert_eq!(filter(Some(vec![1]), Some(vec![0])), Some(FILTER_TGIDS | FILTER_VCPUS));
+    }
+
+    #[test]
+    fn cpus_up_to_the_highest_one_online_have_a_ring() {
+        let options = Options::default();
+        let config = options.config(&Config::empty(), options.ring_shape(), &cpus(), None).unwrap();
+        assert_eq!((config.get(Slot::Cpus), config.get(Slot::RingCpus)), (Some(8), Some(3)));
+    }
+}

@@ -1,0 +1,133 @@
+//! Counts of a stretch of time that are no distributions: the account of entries, and writes and timer exits by other witnesses.
+
+use serde::{Deserialize, Serialize};
+use tracer_common::{
+    config::MAX_SITES,
+    rules::{Control, Writes},
+};
+
+/// Counts of a stretch of time that are no distributions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// rounds closed by a kvm_exit, as the kernel counted them: delivered + dropped
+    pub entries: u64,
+    /// entries whose record arrived
+    pub delivered: u64,
+    /// entries whose record found the ring full; with in-kernel aggregation, entries whose series found no place
+    pub dropped: u64,
+    /// kvm_entry without kvm_exit, kvm_exit without kvm_entry, and entries that found no room for their vCPU's state
+    pub unmatched: u64,
+    /// of `delivered`: records that failed to decode; should be 0
+    pub malformed: u64,
+    /// of `delivered`: entries over the limit of series in an interval
+    pub not_kept: u64,
+    /// kvm_entry events of TDX guests, which are in no other count
+    pub td_entries: u64,
+    /// control writes, from the companion patch's tracepoint; null without it
+    #[serde(default)]
+    pub control_writes: Option<ControlWrites>,
+    /// pin-control writes by the shadow method, of all entries where they are known
+    #[serde(default)]
+    pub shadow_pin_writes: u64,
+    /// preemption-timer exits as the companion patch classified them; null without it
+    #[serde(default)]
+    pub traced_timer_exits: Option<TracedTimerExits>,
+    /// executions of each VMWRITE site, in the order of the header's `sites`
+    #[serde(default)]
+    pub site_writes: [u64; MAX_SITES],
+}
+
+/// VMWRITEs to VMCS controls, each one counted by the companion patch's tracepoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlWrites {
+    /// to vmcs01, in the order of [`Control::ALL`]
+    pub vmcs01: [u64; 6],
+    /// to vmcs02
+    pub vmcs02: [u64; 6],
+    /// entries into L1 whose writes are known
+    pub entries_l1: u64,
+    /// entries into L2 whose writes are known
+    pub entries_l2: u64,
+    /// entries for which the shadow method counts another number of pin-control writes
+    pub shadow_differs: u64,
+}
+
+/// VMX-preemption-timer exits by cause, from the companion patch's tracepoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TracedTimerExits {
+    /// the guest's timer was due
+    pub deadline: u64,
+    /// forced by KVM
+    pub immediate: u64,
+    /// the timer was soft-disabled
+    pub spurious: u64,
+}
+
+impl Totals {
+    /// Adds another's counts.
+    pub fn merge(&mut self, other: &Totals) {
+        add(&mut self.entries, other.entries);
+        add(&mut self.delivered, other.delivered);
+        add(&mut self.dropped, other.dropped);
+        add(&mut self.unmatched, other.unmatched);
+        add(&mut self.malformed, other.malformed);
+        add(&mut self.not_kept, other.not_kept);
+        add(&mut self.td_entries, other.td_entries);
+        add(&mut self.shadow_pin_writes, other.shadow_pin_writes);
+        for (mine, theirs) in self.site_writes.iter_mut().zip(other.site_writes) {
+            add(mine, theirs);
+        }
+        if let Some(other) = &other.control_writes {
+            self.control_writes.get_or_insert_default().merge(other);
+        }
+        if let Some(other) = &other.traced_timer_exits {
+            let mine = self.traced_timer_exits.get_or_insert_default();
+            add(&mut mine.deadline, other.deadline);
+            add(&mut mine.immediate, other.immediate);
+            add(&mut mine.spurious, other.spurious);
+        }
+    }
+
+    /// Every count, so that a reader can bound their sum.
+    pub fn counts(&self) -> impl Iterator<Item = u64> {
+        let Self { entries, delivered, dropped, unmatched, malformed, not_kept, td_entries, shadow_pin_writes, .. } =
+            *self;
+        let writes = self.control_writes.unwrap_or_default();
+        let exits = self.traced_timer_exits.unwrap_or_default();
+        [entries, delivered, dropped, unmatched, malformed, not_kept, td_entries, shadow_pin_writes]
+            .into_iter()
+            .chain(self.site_writes)
+            .chain(writes.vmcs01)
+            .chain(writes.vmcs02)
+            .chain([writes.entries_l1, writes.entries_l2, writes.shadow_differs])
+            .chain([exits.deadline, exits.immediate, exits.spurious])
+    }
+}
+
+/// Adds; a damaged file's counts saturate at 2^64 - 1.
+pub(crate) fn add(mine: &mut u64, theirs: u64) {
+    *mine = mine.saturating_add(theirs);
+}
+
+impl ControlWrites {
+    fn merge(&mut self, other: &ControlWrites) {
+        for lane in 0..6 {
+            add(&mut self.vmcs01[lane], other.vmcs01[lane]);
+            add(&mut self.vmcs02[lane], other.vmcs02[lane]);
+        }
+        add(&mut self.entries_l1, other.entries_l1);
+        add(&mut self.entries_l2, other.entries_l2);
+        add(&mut self.shadow_differs, other.shadow_differs);
+    }
+
+    /// Counts an entry's writes. `shadow`: its pin-control writes by the shadow method, where they are known.
+    pub fn record(&mut self, writes: Writes, l2: bool, shadow: Option<u64>) {
+        let (counts, entries) =
+            if l2 { (&mut self.vmcs02, &mut self.entries_l2) } else { (&mut self.vmcs01, &mut self.entries_l1) };
+        *entries += 1;
+        for (control, count) in Control::ALL.into_iter().zip(counts) {
+            *count += u64::from(writes.of(control));
+        }
+        self.shadow_differs += u64::from(shadow.is_some_and(|s| s != u64::from(writes.of(Control::Pin))));
+    }
+}

@@ -1,0 +1,122 @@
+//! The first and the last line of a recording, and the experiment that it may be a part of.
+
+use serde::{Deserialize, Serialize};
+
+use super::provenance::Provenance;
+use crate::{
+    host::{clock::Anchor, machine::Host},
+    kernel::vmwrite_sites::Site,
+    model::{
+        accounting::Accounting,
+        measurement::{Aggregation, Latency, PinSource, Stopwatch, Timer},
+        policy::Policy,
+    },
+};
+
+/// Value of [`Header::format`].
+pub const FORMAT: &str = "vmentry-recording";
+/// Version that this program writes, and the highest that it reads. 2 added the figure `transition_ns`, which readers of 1 refuse.
+pub const VERSION: u32 = 2;
+
+/// First line of a recording.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// [`FORMAT`]
+    pub format: String,
+    /// [`VERSION`] of the writer
+    pub version: u32,
+    /// e.g. "vmentry 0.1.0"
+    pub tool: String,
+    /// the recorder's command line
+    pub command: Vec<String>,
+    /// `--label`
+    pub label: Option<String>,
+    /// the same moment on CLOCK_MONOTONIC and on the wall
+    pub anchor: Anchor,
+    /// requested length of an interval, ns
+    pub interval_ns: u64,
+    /// bytes of one CPU's ring
+    pub ring_bytes: u32,
+    /// the host
+    pub host: Host,
+    /// timer policy at the beginning
+    pub policy: Policy,
+    /// source of `pin_writes`
+    pub pin_writes_source: PinSource,
+    /// whether guest and host times are disturbed by hooks
+    #[serde(default)]
+    pub latency: Latency,
+    /// where entries were counted
+    #[serde(default, skip_serializing_if = "Aggregation::is_usual")]
+    pub aggregation: Aggregation,
+    /// the VMX-preemption timer; none without VMX
+    #[serde(default)]
+    pub timer: Option<Timer>,
+    /// CPUs without a periodic tick, as in nohz_full
+    #[serde(default)]
+    pub tickless_cpus: String,
+    /// the stopwatch, where it was on; without it, `transition_ns` is known of immediate timer exits only
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopwatch: Option<Stopwatch>,
+    /// the VMWRITE sites that kprobes counted
+    #[serde(default)]
+    pub sites: Vec<Site>,
+    /// fields that this kernel does not have, each with the figures that are n/a without it
+    pub missing: Vec<String>,
+    /// the experiment of `vmentry ab` that this records; none otherwise
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<Experiment>,
+    /// the merged recordings with their own headers; empty unless this is a merge
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Provenance>,
+}
+
+impl Header {
+    /// Source of `transition_ns`: "stopwatch", or "immediate" for immediate timer exits.
+    pub fn transition_source(&self) -> &'static str {
+        if self.stopwatch.is_some() { "stopwatch" } else { "immediate" }
+    }
+}
+
+/// An experiment: two settings of the host, alternately.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Experiment {
+    /// name of each setting, e.g. "soft": A, then B
+    pub arms: [String; 2],
+    /// the switch to each setting: a policy's name, or a shell command
+    pub switches: [String; 2],
+    /// requested length of a window, ns
+    pub window_ns: u64,
+    /// time left out after each switch, ns
+    pub washout_ns: u64,
+    /// requested rounds, of four windows each
+    pub rounds: u32,
+    /// seed of the windows' order
+    pub seed: u64,
+}
+
+/// The window of an experiment that an interval belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Label {
+    /// 0 for A, 1 for B
+    pub arm: u8,
+    /// round, from 0
+    pub round: u32,
+    /// place within the round, 0..=3
+    pub place: u8,
+}
+
+/// Last line of a recording that ended in order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// why it ended, e.g. "duration", "SIGINT"
+    pub reason: String,
+    /// entries, delivered and dropped, by CPU
+    pub accounting: Accounting,
+    /// TSC frequency measured over the recording, kHz; none below 0.1 s
+    #[serde(default)]
+    pub tsc_khz: Option<u32>,
+    /// the timer policy at the end differs from that at the beginning
+    #[serde(default)]
+    pub policy_changed: bool,
+}
