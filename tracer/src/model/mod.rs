@@ -8,7 +8,7 @@ pub mod histogram;
 pub mod interval;
 pub mod measurement;
 pub mod policy;
-mod quantity;
+pub(crate) mod quantity;
 mod running_histogram;
 pub mod series;
 pub mod totals;

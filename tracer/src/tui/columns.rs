@@ -94,7 +94,7 @@ pub const COLUMNS: [Column; 14] = [
         of: Derivation::Sum(|s| (s.known > 0).then(|| 100.0 * s.dirty as f64 / s.known as f64)),
     },
     timer("DEADLINE", 11, |s| s.timer_exits(TimerCause::Deadline)),
-    timer("IMMEDIATE", 12, |s| s.timer_exits(TimerCause::Immediate)),
+    Column { width: 9, ..timer("IMMEDIATE", 12, |s| s.timer_exits(TimerCause::Immediate)) },
     timer("SPURIOUS", 5, |s| s.timer_exits(TimerCause::Spurious)),
     // Shown last: without the companion patch's stopwatch there are few values.
     stat(Figure::Transition, Stat::P50, 13),

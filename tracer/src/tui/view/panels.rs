@@ -178,7 +178,7 @@ pub fn reasons(pen: &mut Pen, app: &App, detail: &Detail) {
     title(pen, "exit reasons");
     let width = pen.width();
     let name = width.saturating_sub(26).min(26);
-    pen.put_right(name + 8, 0, "share", p.quiet());
+    pen.put_right(name + 7, 0, "share", p.quiet());
     pen.put_right(name + 17, 0, "guest p50", p.quiet());
     pen.put_right(name + 26, 0, "host p50", p.quiet());
     let whole = detail.sum.series.entries().max(1) as f64;
@@ -187,7 +187,7 @@ pub fn reasons(pen: &mut Pen, app: &App, detail: &Detail) {
         let y = 1 + line as u16;
         let share = reason.series.entries() as f64 / whole;
         pen.put_cut(1, y, &reason.name, name.saturating_sub(1), p.plain());
-        pen.put_right(name + 8, y, &format!("{:.1}%", share * 100.0), p.plain());
+        pen.put_right(name + 7, y, &format!("{:.1}%", share * 100.0), p.plain());
         pen.put_right(name + 17, y, &time(reason.series[Figure::EntryToExit].quantile(0.5), app.units), p.plain());
         pen.put_right(name + 26, y, &time(reason.series[Figure::ExitToEntry].quantile(0.5), app.units), p.plain());
         if width > name + 34 {
