@@ -88,6 +88,6 @@ fn view(args: &ReportArgs) -> Result<View> {
         by: if args.by.is_empty() { vec![Dimension::Vm, Dimension::Level, Dimension::Reason] } else { by },
         filters,
         sort: args.sort,
-        top: args.top.map(|n| n as usize),
+        top: args.top.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
     })
 }

@@ -136,11 +136,16 @@ fn distribution(histogram: &Histogram) -> Value {
     let mut out = Map::from_iter([("count".to_owned(), json!(histogram.count()))]);
     for stat in Stat::ALL {
         let value = stat.of(histogram);
-        // The bounds of buckets are whole numbers; the mean is not.
-        let value = if stat == Stat::Mean { json!(value) } else { json!(value.map(|v| v as u64)) };
+        let value = if stat == Stat::Mean { json!(value) } else { json!(value.map(whole)) };
         out.insert(stat.name().into(), value);
     }
     Value::Object(out)
+}
+
+/// A bound of a bucket, which is a whole number.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was made from a u64")]
+fn whole(bound: f64) -> u64 {
+    bound as u64
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 
 pub mod claims;
 pub(crate) mod csv;
-pub mod html;
+pub(crate) mod html;
 pub mod input;
 pub mod json;
 mod notes;
 pub(crate) mod openmetrics;
 pub mod text;
-pub mod timeline;
+pub(crate) mod timeline;
 mod view;
 
 use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};

@@ -10,19 +10,23 @@ const OF_A_WIDTH: usize = 2048;
 struct HistogramSum {
     /// By bucket: all of width 1, all of width 2, all of width 4, and so on.
     counts: Vec<u64>,
-    touched: Vec<u32>,
+    touched: Vec<usize>,
 }
 
 impl HistogramSum {
     fn add(&mut self, histogram: &Histogram) {
         for (low, width, count) in histogram.buckets() {
             let doubling = width.trailing_zeros();
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "a bucket's place among those of its width is below OF_A_WIDTH"
+            )]
             let at = doubling as usize * OF_A_WIDTH + (low >> doubling) as usize;
             if at >= self.counts.len() {
                 self.counts.resize(at + 1, 0);
             }
             if self.counts[at] == 0 {
-                self.touched.push(at as u32);
+                self.touched.push(at);
             }
             self.counts[at] += count;
         }
@@ -32,7 +36,6 @@ impl HistogramSum {
         let mut histogram = Histogram::default();
         self.touched.sort_unstable();
         for at in self.touched.drain(..) {
-            let at = at as usize;
             let low = ((at % OF_A_WIDTH) as u64) << (at / OF_A_WIDTH);
             histogram.record_n(low, std::mem::take(&mut self.counts[at]));
         }

@@ -32,7 +32,7 @@ pub use window::Window;
 /// Intervals of a sparkline or time series, at most.
 pub const LATEST: usize = 120;
 /// Intervals of a sparkline.
-pub const SPARK: usize = 16;
+pub const SPARK: u16 = 16;
 
 /// Where rows and titles were drawn, for the mouse.
 #[derive(Clone, Debug, Default)]

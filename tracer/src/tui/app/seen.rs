@@ -80,7 +80,7 @@ impl App {
     /// Computes the values of the rows that are about to be drawn.
     pub fn prepare_rows(&mut self, first: usize, count: usize) {
         let Seen { slices, latest, matcher, rows, .. } = &mut self.seen;
-        let spark = &latest[latest.len().saturating_sub(SPARK)..];
+        let spark = &latest[latest.len().saturating_sub(usize::from(SPARK))..];
         for row in rows.iter_mut().skip(first).take(count) {
             let node = row.node;
             row.values.get_or_insert_with(|| Sum::of(slices, node, matcher, &mut self.sums).values());

@@ -2,7 +2,7 @@
 
 use ratatui::style::Style;
 
-use super::pen::Pen;
+use super::pen::{Pen, cells, share_of};
 
 /// Values as bars of one line, newest at the right; the highest has the full height.
 pub fn spark(pen: &mut Pen, values: &[f64]) {
@@ -19,7 +19,7 @@ pub fn bars(pen: &mut Pen, values: &[Option<f64>], style: Style) -> f64 {
     let left = width - shown.len();
     for (at, value) in shown.iter().enumerate() {
         if let Some(value) = value.filter(|_| highest > 0.0) {
-            column(pen, (left + at) as u16, value / highest, style);
+            column(pen, cells(left + at), value / highest, style);
         }
     }
     highest
@@ -32,7 +32,7 @@ pub fn column(pen: &mut Pen, x: u16, share: f64, style: Style) {
     if share <= 0.0 || height == 0 {
         return;
     }
-    let eighths = ((share.min(1.0) * f64::from(height) * 8.0).round() as u16).max(1);
+    let eighths = share_of(share, height.saturating_mul(8), f64::round).max(1);
     let mut text = [0; 4];
     for line in 0..eighths.div_ceil(8) {
         let part = (eighths - line * 8).min(8);
@@ -44,13 +44,13 @@ pub fn column(pen: &mut Pen, x: u16, share: f64, style: Style) {
 /// The line at a share of the pen's height.
 pub fn line_of(pen: &Pen, share: f64) -> u16 {
     let height = pen.height();
-    let up = (share.min(1.0) * f64::from(height)).ceil() as u16;
+    let up = share_of(share, height, f64::ceil);
     height.saturating_sub(up.max(1))
 }
 
 /// A share as a horizontal bar.
 pub fn share(pen: &mut Pen, x: u16, y: u16, width: u16, share: f64, style: Style) {
-    let full = (share.clamp(0.0, 1.0) * f64::from(width)).round() as u16;
+    let full = share_of(share, width, f64::round);
     let full = if share > 0.0 { full.max(1) } else { 0 };
     let glyph = pen.palette.glyph("▬", "=");
     pen.fill(x..x + full.min(width), y, glyph, style);

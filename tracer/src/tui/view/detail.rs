@@ -1,6 +1,9 @@
 //! The detail pane: panels in as many columns as there is room for.
 
-use super::{panels, pen::Pen};
+use super::{
+    panels,
+    pen::{Pen, cells},
+};
 use crate::tui::{App, detail::Detail};
 
 type Draw = fn(&mut Pen, &App, &Detail);
@@ -29,10 +32,10 @@ pub fn draw(pen: &mut Pen, app: &mut App) {
         72..=149 => &[&[&HISTOGRAM, &SERIES, &PIN_WRITES], &[&SPECTRUM, &REASONS, &SPURIOUS]],
         _ => &[&[&HISTOGRAM, &SERIES], &[&SPECTRUM, &PIN_WRITES], &[&REASONS, &SPURIOUS]],
     };
-    let many = columns.len() as u16;
+    let many = cells(columns.len());
     let width = (pen.width() + 1).saturating_sub(2 * many) / many;
     for (at, panels) in columns.iter().enumerate() {
-        let x = 1 + at as u16 * (width + 2);
+        let x = 1 + cells(at) * (width + 2);
         let height = pen.height().saturating_sub(1);
         stack(&mut pen.part(x, 1, width, height), panels, app, detail);
     }

@@ -1,6 +1,6 @@
 //! The header: host, policy, sources of figures, loss; the most important first.
 
-use super::pen::Pen;
+use super::pen::{Pen, width_of};
 use crate::{
     model::{
         figures::{Unit, human},
@@ -14,7 +14,7 @@ pub fn draw(pen: &mut Pen, app: &App) {
     let p = pen.palette;
     pen.paint(0, 0, pen.width(), p.strong());
     let state = state(app);
-    let width = state.chars().count() as u16;
+    let width = width_of(&state);
     let notice = app.end.is_some() || app.replay.is_some_and(|r| r.paused);
     let right = pen.width();
     pen.put_right(right.saturating_sub(1), 0, &state, if notice { p.notice() } else { p.accent() });
@@ -92,8 +92,8 @@ fn figures(pen: &mut Pen, app: &App) {
     }
     words.retain(|(name, _)| app.lost == 0 || *name != "lost");
     for (name, value) in words {
-        let width = (name.len() + 1 + value.chars().count()) as u16;
-        if x + width > pen.width() && x > 1 {
+        let width = width_of(name).saturating_add(1).saturating_add(width_of(&value));
+        if x.saturating_add(width) > pen.width() && x > 1 {
             break;
         }
         x = pen.put(x, 1, name, p.quiet());

@@ -1,6 +1,6 @@
 //! The help: every key of the table of keys, and the meaning of the figures.
 
-use super::pen::Pen;
+use super::pen::{Pen, cells};
 use crate::{
     model::figures::Figure,
     tui::{
@@ -30,7 +30,7 @@ pub fn draw(pen: &mut Pen, app: &mut App) {
     let height = usize::from(pen.height());
     app.help_line = app.help_line.min(lines.len().saturating_sub(height));
     for (y, (left, right)) in lines.iter().skip(app.help_line).take(height).enumerate() {
-        let y = y as u16;
+        let y = cells(y);
         if right.is_empty() {
             pen.put(1, y, left, p.strong());
         } else {

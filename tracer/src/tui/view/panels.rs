@@ -1,6 +1,9 @@
 //! The panels of the detail pane.
 
-use super::{chart, pen::Pen};
+use super::{
+    chart,
+    pen::{Pen, cells, width_of},
+};
 use crate::{
     model::{figures::Figure, histogram::Histogram},
     tui::{
@@ -65,7 +68,7 @@ pub fn histogram(pen: &mut Pen, app: &App, detail: &Detail) {
         let x = width * quarter / 4;
         let label = at(f64::from(x) / f64::from(width));
         if width >= 36 || quarter == 2 {
-            pen.put(x.saturating_sub(label.len() as u16 / 2), y, &label, p.quiet());
+            pen.put(x.saturating_sub(width_of(&label) / 2), y, &label, p.quiet());
         }
     }
     pen.put_right(width, y, &at(1.0), p.quiet());
@@ -77,6 +80,11 @@ fn shares(histogram: &Histogram, low: f64, high: f64, bins: usize) -> Vec<f64> {
     let scale = bins as f64 / (high / low).ln();
     for (from, width, count) in histogram.buckets() {
         let middle = (from as f64 + width as f64 / 2.0).max(low);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "not negative, because middle >= low"
+        )]
         let bin = ((middle / low).ln() * scale) as usize;
         shares[bin.min(bins - 1)] += count as f64 / histogram.count() as f64;
     }
@@ -128,8 +136,8 @@ pub fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
     let right = |at: usize| match at {
         0 => 22,
         3 => 22 + 2 * 8 + 11,
-        4.. => 22 + 2 * 8 + 11 + 8 * (at as u16 - 3),
-        at => 22 + 8 * at as u16,
+        4.. => 22 + 2 * 8 + 11 + 8 * (cells(at) - 3),
+        at => 22 + 8 * cells(at),
     };
     // Without the stopwatch, rows without a transition have no such columns.
     let known = if detail.sum.series[Figure::Transition].count() > 0 { of.len() } else { 4 };
@@ -140,7 +148,7 @@ pub fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
     let lines = pen.height().saturating_sub(1);
     let all = usize::from(lines) > QUANTILES.len();
     for (line, (name, q, _)) in QUANTILES.iter().filter(|(_, _, short)| all || *short).enumerate() {
-        let y = 1 + line as u16;
+        let y = 1 + cells(line);
         pen.put(1, y, name, p.quiet());
         for (at, (_, histogram)) in of.iter().enumerate().take(fits) {
             let value = if *q == 0.0 { histogram.min() } else { histogram.quantile(*q) };
@@ -162,7 +170,7 @@ pub fn pin_writes(pen: &mut Pen, _: &App, detail: &Detail) {
     }
     let width = pen.width().saturating_sub(22);
     for (line, (value, _, count)) in histogram.buckets().take(lines).enumerate() {
-        let y = 1 + line as u16;
+        let y = 1 + cells(line);
         let share = count as f64 / histogram.count() as f64;
         let style = if value == 0 { p.clean() } else { p.dirty() };
         pen.put_right(4, y, &value.to_string(), p.plain());
@@ -184,7 +192,7 @@ pub fn reasons(pen: &mut Pen, app: &App, detail: &Detail) {
     let whole = detail.sum.series.entries().max(1) as f64;
     let lines = usize::from(pen.height().saturating_sub(1));
     for (line, reason) in detail.reasons.iter().take(lines).enumerate() {
-        let y = 1 + line as u16;
+        let y = 1 + cells(line);
         let share = reason.series.entries() as f64 / whole;
         pen.put_cut(1, y, &reason.name, name.saturating_sub(1), p.plain());
         pen.put_right(name + 7, y, &format!("{:.1}%", share * 100.0), p.plain());
@@ -207,7 +215,7 @@ pub fn spurious(pen: &mut Pen, app: &App, detail: &Detail) {
     }
     let lines = usize::from(pen.height().saturating_sub(1));
     for (line, exit) in detail.spurious.iter().take(lines).enumerate() {
-        let y = 1 + line as u16;
+        let y = 1 + cells(line);
         let vm = app.seen.names.get(&exit.vm).cloned().unwrap_or_else(|| format!("vm-{}", exit.vm));
         let ago = if exit.ago_s < 0.5 { "now".into() } else { format!("-{:.0} s", exit.ago_s) };
         pen.put_right(7, y, &ago, p.quiet());

@@ -4,6 +4,22 @@ use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
 use crate::tui::Palette;
 
+/// A number of cells: no screen has [`u16::MAX`].
+pub fn cells(n: usize) -> u16 {
+    u16::try_from(n).unwrap_or(u16::MAX)
+}
+
+/// Cells that a text takes.
+pub fn width_of(text: &str) -> u16 {
+    cells(text.chars().count())
+}
+
+/// A share of some cells, rounded by `round`.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, and NaN becomes 0")]
+pub fn share_of(share: f64, cells: u16, round: fn(f64) -> f64) -> u16 {
+    round(share.clamp(0.0, 1.0) * f64::from(cells)) as u16
+}
+
 /// A part of the screen to draw on. Positions are relative to it.
 pub struct Pen<'a> {
     buffer: &'a mut Buffer,
@@ -69,8 +85,7 @@ impl<'a> Pen<'a> {
 
     /// Writes a text that ends before `right`.
     pub fn put_right(&mut self, right: u16, y: u16, text: &str, style: Style) {
-        let width = text.chars().count() as u16;
-        self.put(right.saturating_sub(width), y, text, style);
+        self.put(right.saturating_sub(width_of(text)), y, text, style);
     }
 
     /// Writes a text into `width`, cut where it is longer.

@@ -2,7 +2,10 @@
 
 use ratatui::layout::Rect;
 
-use super::{chart, pen::Pen};
+use super::{
+    chart,
+    pen::{Pen, cells, width_of},
+};
 use crate::{
     model::figures::Figure,
     tui::{
@@ -37,7 +40,7 @@ impl Layout {
         let mut room = width.saturating_sub(NAME.0 + 2);
         let mut shown = Vec::new();
         for (_, column) in ranked {
-            let wanted = column.map_or(SPARK as u16, |c| COLUMNS[c].width) + 2;
+            let wanted = column.map_or(SPARK, |c| COLUMNS[c].width) + 2;
             if wanted > room {
                 break;
             }
@@ -91,7 +94,7 @@ pub fn draw(pen: &mut Pen, app: &mut App) {
     app.first = app.first.clamp(lowest_first, app.selected).min(app.seen.rows.len().saturating_sub(lines));
     app.prepare_rows(app.first, lines);
     for (line, at) in (app.first..app.seen.rows.len()).take(lines).enumerate() {
-        let y = titles + line as u16;
+        let y = titles + cells(line);
         draw_row(pen, app, &layout, y, &app.seen.rows[at]);
         if at == app.selected {
             pen.paint(0, y, area.width, pen.palette.selected());
@@ -111,7 +114,7 @@ fn draw_groups(pen: &mut Pen, app: &App, layout: &Layout) {
         let left = right - COLUMNS[*at].width;
         let end = layout.columns[done + many - 1].1;
         if !group.is_empty() {
-            draw_group(pen, if group.len() as u16 + 2 > end - left { short } else { group }, left, end);
+            draw_group(pen, if width_of(group) + 2 > end - left { short } else { group }, left, end);
         }
         done += many;
     }
@@ -120,7 +123,7 @@ fn draw_groups(pen: &mut Pen, app: &App, layout: &Layout) {
 /// A title centred over its columns, on a line that joins them.
 fn draw_group(pen: &mut Pen, group: &str, left: u16, end: u16) {
     let quiet = pen.palette.quiet();
-    let (width, name) = (end - left, group.len() as u16);
+    let (width, name) = (end - left, width_of(group));
     if name + 2 > width {
         pen.put_right(end, 0, group, quiet);
         return;
@@ -180,6 +183,6 @@ fn draw_row(pen: &mut Pen, app: &App, layout: &Layout, y: u16, row: &Row) {
         }
     }
     if let (Some(left), Some(spark)) = (layout.spark, &row.spark) {
-        chart::spark(&mut pen.part(left, y, SPARK as u16, 1), spark);
+        chart::spark(&mut pen.part(left, y, SPARK, 1), spark);
     }
 }
