@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Metrics of the entries that pass the view's filters.
-pub fn render(report: &Report, view: &View) -> String {
+pub(crate) fn render(report: &Report, view: &View) -> String {
     let mut whole = report.whole.clone();
     whole.series.retain(|key, _| report.passes(key, &view.filters));
     whole.vms = (whole.vms.into_iter())
@@ -31,7 +31,7 @@ pub fn render(report: &Report, view: &View) -> String {
 }
 
 /// Properties of the hosts of some recordings.
-pub fn about(sources: &[Provenance]) -> About {
+pub(crate) fn about(sources: &[Provenance]) -> About {
     let policy = sources.first().map_or(Policy::Unknown, Provenance::policy);
     About {
         hosts: sources.iter().map(|s| s.header.host.clone()).collect(),

@@ -6,11 +6,11 @@ use super::sum::Sum;
 use crate::model::figures::{Figure, Stat, Unit, human};
 
 /// Values of all columns; none if unknown.
-pub type Values = [Option<f64>; COLUMNS.len()];
+pub(super) type Values = [Option<f64>; COLUMNS.len()];
 
 /// Kind of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// ns
     Time,
     /// per second
@@ -25,7 +25,7 @@ pub enum Kind {
 
 /// Where a column's values come from.
 #[derive(Clone, Copy, Debug)]
-pub enum Derivation {
+pub(super) enum Derivation {
     /// a statistic of a figure
     Stat(Figure, Stat),
     /// a value of all series
@@ -34,7 +34,7 @@ pub enum Derivation {
 
 /// A column.
 #[derive(Clone, Copy, Debug)]
-pub struct Column {
+pub(super) struct Column {
     /// title of the figure, above the titles of its columns
     pub group: &'static str,
     /// the same where there is little room
@@ -67,7 +67,7 @@ const fn timer(title: &'static str, rank: u8, of: fn(&Sum) -> Option<f64>) -> Co
 }
 
 /// All columns, in the order of the table; at first, rows are sorted by the first column.
-pub const COLUMNS: [Column; 14] = [
+pub(super) const COLUMNS: [Column; 14] = [
     Column {
         group: "",
         short_group: "",
@@ -102,7 +102,7 @@ pub const COLUMNS: [Column; 14] = [
 ];
 
 /// Rank of the sparkline among the columns.
-pub const SPARK_RANK: u8 = 10;
+pub(super) const SPARK_RANK: u8 = 10;
 
 /// Unit of times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,7 +138,7 @@ impl Units {
 
 impl Column {
     /// A value as the table shows it; "n/a" if it is unknown.
-    pub fn text(&self, value: Option<f64>, units: Units) -> String {
+    pub(super) fn text(&self, value: Option<f64>, units: Units) -> String {
         let Some(value) = value else { return "n/a".into() };
         match self.kind {
             Kind::Time => units.time(value, self.width),
@@ -151,7 +151,7 @@ impl Column {
     }
 
     /// Title with the figure's, for a panel.
-    pub fn full_name(&self) -> String {
+    pub(super) fn full_name(&self) -> String {
         match self.group {
             "" => self.title.to_lowercase(),
             group => format!("{group} {}", self.title.to_lowercase()),
@@ -160,7 +160,7 @@ impl Column {
 }
 
 /// A count in at most five characters.
-pub fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     let (scaled, suffix) = match value {
         v if v < 1e4 => return format!("{v:.0}"),
         v if v < 1e6 => (v / 1e3, "k"),
@@ -172,7 +172,7 @@ pub fn short(value: f64) -> String {
 }
 
 /// Change against a baseline in percent; none if either is unknown, or if only the baseline is 0.
-pub fn change(now: Option<f64>, before: Option<f64>) -> Option<f64> {
+pub(super) fn change(now: Option<f64>, before: Option<f64>) -> Option<f64> {
     let (now, before) = (now?, before?);
     if now == before {
         return Some(0.0);
@@ -181,7 +181,7 @@ pub fn change(now: Option<f64>, before: Option<f64>) -> Option<f64> {
 }
 
 /// A change as the table shows it.
-pub fn change_text(percent: Option<f64>) -> String {
+pub(super) fn change_text(percent: Option<f64>) -> String {
     match percent {
         None => "n/a".into(),
         Some(p) if p.abs() < 0.05 => "=".into(),

@@ -5,9 +5,9 @@ use std::{collections::VecDeque, sync::Arc};
 use crate::model::interval::{Interval, Key};
 
 /// Time for which intervals are kept, ns.
-pub const KEPT_NS: u64 = 600_000_000_000;
+pub(super) const KEPT_NS: u64 = 600_000_000_000;
 /// Series that are kept, at most, whatever their age: about a gigabyte.
-pub const KEPT_SERIES: usize = 2_000_000;
+pub(super) const KEPT_SERIES: usize = 2_000_000;
 
 /// An interval and its keys in order.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +36,7 @@ impl Slice {
 
 /// All intervals seen.
 #[derive(Debug, Default)]
-pub struct History {
+pub(super) struct History {
     kept: VecDeque<Arc<Slice>>,
     kept_ns: u64,
     kept_series: usize,
@@ -48,12 +48,12 @@ pub struct History {
 
 impl History {
     /// A history without intervals whose numbers go on: no two intervals ever share a number.
-    pub fn emptied(&self) -> Self {
+    pub(super) fn emptied(&self) -> Self {
         Self { next: self.next, merged: self.next, ..Self::default() }
     }
 
     /// Adds an interval.
-    pub fn push(&mut self, interval: Interval) {
+    pub(super) fn push(&mut self, interval: Interval) {
         self.kept_ns += interval.length_ns;
         self.kept_series += interval.series.len();
         self.kept.push_back(Arc::new(Slice::new(self.next, interval)));
@@ -73,22 +73,22 @@ impl History {
     }
 
     /// Number of the newest interval; none before the first.
-    pub fn newest(&self) -> Option<u64> {
+    pub(super) fn newest(&self) -> Option<u64> {
         self.kept.back().map(|s| s.number)
     }
 
     /// Number of the oldest interval that is kept.
-    pub fn oldest(&self) -> Option<u64> {
+    pub(super) fn oldest(&self) -> Option<u64> {
         self.kept.front().map(|s| s.number)
     }
 
     /// The intervals that are kept, oldest first.
-    pub fn slices(&self) -> impl DoubleEndedIterator<Item = &Arc<Slice>> {
+    pub(super) fn slices(&self) -> impl DoubleEndedIterator<Item = &Arc<Slice>> {
         self.kept.iter()
     }
 
     /// The intervals of the last `seconds` up to number `end`, oldest first: at least one, if there is one.
-    pub fn window(&self, seconds: f64, end: u64) -> Vec<Arc<Slice>> {
+    pub(super) fn window(&self, seconds: f64, end: u64) -> Vec<Arc<Slice>> {
         let mut taken = 0.0;
         let mut slices: Vec<_> = self
             .kept
@@ -109,7 +109,7 @@ impl History {
     }
 
     /// The merge of all intervals up to number `end`, and of later ones that were merged before.
-    pub fn since_start(&mut self, end: u64) -> Arc<Slice> {
+    pub(super) fn since_start(&mut self, end: u64) -> Arc<Slice> {
         let pending: Vec<_> =
             self.kept.iter().filter(|s| s.number >= self.merged && s.number <= end).cloned().collect();
         if !pending.is_empty() || self.whole.keys.is_empty() {

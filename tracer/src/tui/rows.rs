@@ -45,7 +45,7 @@ pub struct Row {
 }
 
 /// Builds the rows of a window.
-pub struct RowBuilder<'a> {
+pub(super) struct RowBuilder<'a> {
     /// the window
     pub slices: &'a [Arc<Slice>],
     /// names of its VMs
@@ -62,7 +62,7 @@ pub struct RowBuilder<'a> {
 
 impl RowBuilder<'_> {
     /// All rows, top to bottom.
-    pub fn rows(&self, sums: &mut SumCache) -> Vec<Row> {
+    pub(super) fn rows(&self, sums: &mut SumCache) -> Vec<Row> {
         let mut rows = Vec::new();
         self.add(None, 0, &mut rows, sums);
         rows

@@ -45,20 +45,20 @@ impl HistogramSum {
 
 /// A sum of series; its memory is used again for the next sum.
 #[derive(Debug, Default)]
-pub struct SeriesSum {
+pub(super) struct SeriesSum {
     sums: [HistogramSum; Figure::ALL.len()],
 }
 
 impl SeriesSum {
     /// Adds a series.
-    pub fn add(&mut self, series: &Series) {
+    pub(super) fn add(&mut self, series: &Series) {
         for (sums, figure) in self.sums.iter_mut().zip(Figure::ALL) {
             sums.add(&series[figure]);
         }
     }
 
     /// Returns the sum and begins a new one.
-    pub fn take(&mut self) -> Series {
+    pub(super) fn take(&mut self) -> Series {
         Series::from_fn(|figure| self.sums[figure as usize].take())
     }
 }

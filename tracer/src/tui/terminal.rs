@@ -23,14 +23,14 @@ use crate::tui::{Colors, Palette};
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The terminal in use; dropping it restores the terminal.
-pub struct Screen {
+pub(crate) struct Screen {
     /// never dropped: ratatui's drop prints to standard error, which panics when the terminal is gone
     pub terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
 }
 
 impl Screen {
     /// Takes the terminal. From then on a panic restores it before it prints.
-    pub fn take() -> Result<Self> {
+    pub(crate) fn take() -> Result<Self> {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             give_back();
@@ -41,7 +41,7 @@ impl Screen {
     }
 
     /// Restores the terminal, stops this process as Ctrl-Z does, and takes the terminal again when the process continues.
-    pub fn suspend(&mut self) -> Result<()> {
+    pub(crate) fn suspend(&mut self) -> Result<()> {
         give_back();
         // SAFETY: kill has no memory effects; 0 is this process's own group, which the shell continues by SIGCONT.
         unsafe { libc::kill(0, libc::SIGSTOP) };
@@ -80,12 +80,12 @@ fn give_back() {
 }
 
 /// Whether the live view can be drawn: standard input and output are a terminal that is not dumb.
-pub fn is_usable() -> bool {
+pub(crate) fn is_usable() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal() && env::var_os("TERM").is_none_or(|t| t != "dumb")
 }
 
 /// Colours and characters of this terminal, from the usual environment variables.
-pub fn palette() -> Palette {
+pub(crate) fn palette() -> Palette {
     let set = |name: &str| env::var(name).is_ok_and(|v| !v.is_empty());
     let contains =
         |name: &str, what: &[&str]| env::var(name).is_ok_and(|v| what.iter().any(|w| v.to_lowercase().contains(w)));
@@ -103,7 +103,7 @@ pub fn palette() -> Palette {
 }
 
 /// Columns of standard output; 100 if it is no terminal.
-pub fn width() -> usize {
+pub(crate) fn width() -> usize {
     let columns = terminal::size().map_or(100, |(columns, _)| usize::from(columns));
     if io::stdout().is_terminal() { columns } else { 100 }
 }

@@ -5,14 +5,14 @@ use ratatui::style::Style;
 use super::pen::{Pen, cells, share_of};
 
 /// Values as bars of one line, newest at the right; the highest has the full height.
-pub fn spark(pen: &mut Pen, values: &[f64]) {
+pub(super) fn spark(pen: &mut Pen, values: &[f64]) {
     let style = pen.palette.clean();
     let values: Vec<_> = values.iter().map(|&v| (v > 0.0).then_some(v)).collect();
     bars(pen, &values, style);
 }
 
 /// Values as bars of the pen's height, newest at the right; unknown values are gaps. Returns the highest value.
-pub fn bars(pen: &mut Pen, values: &[Option<f64>], style: Style) -> f64 {
+pub(super) fn bars(pen: &mut Pen, values: &[Option<f64>], style: Style) -> f64 {
     let width = usize::from(pen.width());
     let shown = &values[values.len().saturating_sub(width)..];
     let highest = shown.iter().flatten().fold(0.0, |a: f64, &b| a.max(b));
@@ -26,7 +26,7 @@ pub fn bars(pen: &mut Pen, values: &[Option<f64>], style: Style) -> f64 {
 }
 
 /// A bar of a share of the pen's height; any value above 0 is visible.
-pub fn column(pen: &mut Pen, x: u16, share: f64, style: Style) {
+pub(super) fn column(pen: &mut Pen, x: u16, share: f64, style: Style) {
     let glyphs = pen.palette.bars();
     let height = pen.height();
     if share <= 0.0 || height == 0 {
@@ -42,14 +42,14 @@ pub fn column(pen: &mut Pen, x: u16, share: f64, style: Style) {
 }
 
 /// The line at a share of the pen's height.
-pub fn line_of(pen: &Pen, share: f64) -> u16 {
+pub(super) fn line_of(pen: &Pen, share: f64) -> u16 {
     let height = pen.height();
     let up = share_of(share, height, f64::ceil);
     height.saturating_sub(up.max(1))
 }
 
 /// A share as a horizontal bar.
-pub fn share(pen: &mut Pen, x: u16, y: u16, width: u16, share: f64, style: Style) {
+pub(super) fn share(pen: &mut Pen, x: u16, y: u16, width: u16, share: f64, style: Style) {
     let full = share_of(share, width, f64::round);
     let full = if share > 0.0 { full.max(1) } else { 0 };
     let glyph = pen.palette.glyph("▬", "=");

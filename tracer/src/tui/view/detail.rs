@@ -23,7 +23,7 @@ const REASONS: Panel = Panel { least: 4, most: 16, draw: panels::reasons };
 const SPURIOUS: Panel = Panel { least: 3, most: 17, draw: panels::spurious };
 
 /// Draws the detail of the selected row.
-pub fn draw(pen: &mut Pen, app: &mut App) {
+pub(super) fn draw(pen: &mut Pen, app: &mut App) {
     app.prepare_detail();
     let Some(detail) = &app.seen.detail else { return };
     pen.rule(0, &format!("{}: {}", detail.name, app.window.name()));

@@ -7,7 +7,7 @@ use crate::tui::{
 };
 
 /// Draws it.
-pub fn draw(pen: &mut Pen, app: &App) {
+pub(super) fn draw(pen: &mut Pen, app: &App) {
     let p = pen.palette;
     let mut x = 1;
     if app.mode == Mode::Filter {

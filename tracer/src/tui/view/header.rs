@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Draws both lines.
-pub fn draw(pen: &mut Pen, app: &App) {
+pub(super) fn draw(pen: &mut Pen, app: &App) {
     let p = pen.palette;
     pen.paint(0, 0, pen.width(), p.strong());
     let state = state(app);

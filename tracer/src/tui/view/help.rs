@@ -23,7 +23,7 @@ const FIGURES_HELP: &[(&str, &str)] = &[
 ];
 
 /// Draws it, from the line that it was scrolled to.
-pub fn draw(pen: &mut Pen, app: &mut App) {
+pub(super) fn draw(pen: &mut Pen, app: &mut App) {
     let p = pen.palette;
     let room = pen.width().saturating_sub(KEYS_WIDTH + 4);
     let lines = lines(usize::from(room), p.ascii);

@@ -26,7 +26,7 @@ fn time(ns: Option<u64>, units: Units) -> String {
 }
 
 /// Guest time of clean and dirty entries over one logarithmic axis, each as shares of its entries.
-pub fn histogram(pen: &mut Pen, app: &App, detail: &Detail) {
+pub(super) fn histogram(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     let (width, height) = (pen.width(), pen.height());
     let x = title(pen, Figure::EntryToExit.title());
@@ -92,7 +92,7 @@ fn shares(histogram: &Histogram, low: f64, high: f64, bins: usize) -> Vec<f64> {
 }
 
 /// The chosen figure over the latest intervals.
-pub fn series(pen: &mut Pen, app: &App, detail: &Detail) {
+pub(super) fn series(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     let column = &COLUMNS[app.figure];
     let values: Vec<_> = detail.latest.iter().map(|v| v[app.figure]).collect();
@@ -121,7 +121,7 @@ const QUANTILES: [(&str, f64, bool); 9] = [
 ];
 
 /// Percentiles of guest time, of that of clean and of dirty entries, of host time and of transitions.
-pub fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
+pub(super) fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     title(pen, "percentiles");
     let of: [(&str, &Histogram); 6] = [
@@ -159,7 +159,7 @@ pub fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
 }
 
 /// Number of entries by number of pin writes.
-pub fn pin_writes(pen: &mut Pen, _: &App, detail: &Detail) {
+pub(super) fn pin_writes(pen: &mut Pen, _: &App, detail: &Detail) {
     let p = pen.palette;
     let histogram = &detail.sum.series[Figure::PinWrites];
     let x = title(pen, "pin writes per entry");
@@ -181,7 +181,7 @@ pub fn pin_writes(pen: &mut Pen, _: &App, detail: &Detail) {
 }
 
 /// Exit reasons: share of entries, median guest time, median host time.
-pub fn reasons(pen: &mut Pen, app: &App, detail: &Detail) {
+pub(super) fn reasons(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     title(pen, "exit reasons");
     let width = pen.width();
@@ -205,7 +205,7 @@ pub fn reasons(pen: &mut Pen, app: &App, detail: &Detail) {
 }
 
 /// The last spurious timer exits and their guest times.
-pub fn spurious(pen: &mut Pen, app: &App, detail: &Detail) {
+pub(super) fn spurious(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     let x = title(pen, "last spurious timer exits");
     if detail.spurious.is_empty() {

@@ -7,7 +7,7 @@ const WIDTH: u16 = 58;
 const HEIGHT: u16 = 7;
 
 /// Draws it over the middle.
-pub fn draw(pen: &mut Pen, app: &App, policy: Policy) {
+pub(super) fn draw(pen: &mut Pen, app: &App, policy: Policy) {
     let p = pen.palette;
     let (width, height) = (WIDTH.min(pen.width()), HEIGHT.min(pen.height()));
     let (x, y) = ((pen.width() - width) / 2, (pen.height() - height) / 2);

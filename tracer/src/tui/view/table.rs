@@ -59,7 +59,7 @@ impl Layout {
 }
 
 /// Draws it, and notes its places for the mouse.
-pub fn draw(pen: &mut Pen, app: &mut App) {
+pub(super) fn draw(pen: &mut Pen, app: &mut App) {
     app.places = Places::default();
     let titles = match pen.height() {
         0..=2 => 0,
