@@ -13,7 +13,7 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 use bed::*;
-use vmentry::{commands::overhead::range, kernel::options::Options, model::measurement::Aggregation};
+use vmentry::{commands::check::overhead::range, kernel::options::Options, model::measurement::Aggregation};
 
 const RUNS: usize = 7;
 const ROUNDS: u64 = 50_000;

@@ -22,7 +22,7 @@ use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun};
 use bed::*;
 use tracer_common::{Event, Record};
 use vmentry::{
-    commands::overhead::range,
+    commands::check::overhead::range,
     kernel::options::Options,
     model::{
         accumulator::Accumulator,

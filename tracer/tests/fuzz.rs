@@ -21,13 +21,12 @@ use proptest::{
 };
 use tracer_common::{Event, Flags, Record};
 use vmentry::{
-    commands::report::read_from,
     model::{
         figures::Column,
         interval::{Interval, Vm},
     },
     recording::{Reader, Writer},
-    report::{Dimension, Report, View, claims, json, text},
+    report::{Dimension, Report, View, claims, input::read_from, json, text},
     trace::trigger::Clause,
 };
 

@@ -17,6 +17,7 @@ use tracer_common::{Event, Flags};
 use vmentry::{
     host::machine::Host,
     model::{
+        accumulator::Accumulator,
         interval::{Interval, Vm},
         measurement::{Aggregation, PinSource},
         policy::Policy,
@@ -25,7 +26,7 @@ use vmentry::{
         App, Colors, Effect, Info, Origin, Palette, ReplayCommand,
         app::Window,
         keys::{Action, KEYS, Mode, Scope, action_of, label},
-        rows::Group,
+        node::Group,
         view,
     },
 };
@@ -82,8 +83,7 @@ fn event(vcpu: u32, reason: u32, guest_ns: u64, host_ns: u64, writes: u8) -> Eve
 
 /// The n-th second of three VMs: CPUID, HLT and timer exits, of which some are dirty and a few spurious.
 fn interval(n: u64) -> Interval {
-    let mut interval = Interval::starting(n * 1_000_000_000);
-    interval.length_ns = 1_000_000_000;
+    let mut interval = Accumulator::of(Interval::starting(n * 1_000_000_000));
     for id in 0..3 {
         for vcpu in 0..2 {
             for i in 0..(40 + 30 * u64::from(id) + 10 * (n % 5)) {
@@ -103,6 +103,8 @@ fn interval(n: u64) -> Interval {
         spurious.flags |= Flags::SOFT_DISABLED;
         interval.record(&spurious, &vm(1));
     }
+    let mut interval = interval.finish();
+    interval.length_ns = 1_000_000_000;
     let entries = interval.series.values().map(|s| s.entries()).sum();
     interval.totals.entries = entries;
     interval.totals.delivered = entries;
@@ -111,13 +113,14 @@ fn interval(n: u64) -> Interval {
 
 /// 200 VMs of 32 vCPUs.
 fn crowd() -> Interval {
-    let mut interval = Interval::starting(0);
-    interval.length_ns = 1_000_000_000;
+    let mut interval = Accumulator::of(Interval::starting(0));
     for id in 0..200 {
         for vcpu in 0..32 {
             interval.record(&event(vcpu, 10, 900 + u64::from(id), 700, 0), &vm(id));
         }
     }
+    let mut interval = interval.finish();
+    interval.length_ns = 1_000_000_000;
     interval.totals.entries = 6400;
     interval
 }
@@ -319,7 +322,7 @@ fn the_stopwatchs_transitions_have_columns_and_a_place_in_the_detail() {
     assert!(narrow(&mut app).contains("310ns    640ns"), "{}", narrow(&mut app));
     press(&mut app, "d");
     let page = text(&drawn(&mut app, 200, 50));
-    let heads = page.lines().find(|l| l.contains("exit>entry t:clean t:dirty")).unwrap_or_else(|| panic!("{page}"));
+    let heads = page.lines().find(|l| l.contains("host time t:clean t:dirty")).unwrap_or_else(|| panic!("{page}"));
     let p50 = page.lines().find(|l| l.contains("p50  ")).unwrap();
     assert!(p50.contains("700ns   300ns   640ns"), "{heads}\n{p50}");
 }

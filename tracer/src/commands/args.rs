@@ -9,7 +9,11 @@ use crate::{
     compare::condition::Condition,
     guest::Scenario,
     kernel::options::DEFAULT_RING_BYTES,
-    model::{figures::Column, measurement::Aggregation},
+    model::{
+        figures::Column,
+        measurement::Aggregation,
+        quantity::{split_unit, unit_ns},
+    },
     trace::trigger::Clause,
 };
 
@@ -17,7 +21,7 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(name = "vmentry", version, after_help = EXAMPLES)]
 pub struct Cli {
-    /// What to do; live without one
+    /// What to do; without a command: live
     #[command(subcommand)]
     pub command: Option<Command>,
 }
@@ -33,10 +37,10 @@ Examples:
 Exit codes: 0 done; 1 failed, the message says what to do; 2 wrong command
 line. 'record -- COMMAND' ends with the command's code.";
 
-/// What to do.
+/// A command and its arguments.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Tell what this host allows to measure, and every problem with its fix
+    /// Check what can be measured on this host, and how to fix what cannot
     Check(CheckArgs),
     /// Watch VM entries as they happen (also: 'vmentry' alone)
     Live(LiveArgs),
@@ -44,9 +48,9 @@ pub enum Command {
     Record(RecordArgs),
     /// Report on recordings
     Report(ReportArgs),
-    /// Compare two timer policies, or other settings, on running VMs by turns
+    /// A/B-test a KVM setting under running VMs (randomised, interleaved)
     Ab(AbArgs),
-    /// Compare recordings: is B better than A, and how sure are we?
+    /// Compare recordings: is B better than A, and how certain is that?
     Compare(CompareArgs),
     /// Merge recordings, of one host or of many, into one
     Merge(MergeArgs),
@@ -54,9 +58,9 @@ pub enum Command {
     Export(ExportArgs),
     /// Show or set the timer policy (companion patch)
     Policy(PolicyArgs),
-    /// Run a small guest that makes known exits, to check a tracer with
+    /// Run a built-in guest with a known number of exits (to validate a tracer)
     Exercise(ExerciseArgs),
-    /// Measure the latency of VM entries and exits alone, with a guest that stamps the TSC
+    /// Measure VM-entry and VM-exit latency alone, with a guest that stamps the TSC
     Calibrate(CalibrateArgs),
 }
 
@@ -78,18 +82,18 @@ pub enum ReportFormat {
     Text,
     /// for programs; the fields are in the README
     Json,
-    /// for people: one self-contained page with pictures
+    /// for people: one self-contained page with charts
     Html,
-    /// for spreadsheets: a line per row of the view
+    /// for spreadsheets: one line per row
     Csv,
-    /// for Prometheus and what reads its text, with the metrics of 'vmentry export'
+    /// for Prometheus: the metrics of 'vmentry export'
     Openmetrics,
 }
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Measure what tracing costs here, too: runs a small guest untraced and traced by turns, for some seconds; needs root
+    /// Also measure the tracing overhead: for some seconds, alternately runs a small guest with and without tracing; needs root
     #[arg(long)]
     pub overhead: bool,
     /// How to print: text, or json (its fields are in the README)
@@ -97,7 +101,7 @@ pub struct CheckArgs {
     pub format: Format,
 }
 
-/// What to trace; everything without an argument.
+/// VMs and vCPUs to trace; without arguments, all.
 #[derive(Debug, Default, Args)]
 pub struct Targets {
     /// Only VMs of this name or process, as 'vmentry check' lists them [repeatable]
@@ -133,39 +137,39 @@ pub struct RecordArgs {
     /// Stop after this time, e.g. 500ms, 30s, 5m, 1h
     #[arg(long, value_name = "D", value_parser = duration)]
     pub duration: Option<Duration>,
-    /// Length of an interval: what a killed recording loses at most
+    /// Length of an interval; a killed recording loses at most one
     #[arg(long, value_name = "D", value_parser = duration, default_value = "1s")]
     pub interval: Duration,
-    /// A name for the recording, shown in reports
+    /// Name of the recording, shown in reports
     #[arg(long, value_name = "L")]
     pub label: Option<String>,
     /// What to trace
     #[command(flatten)]
     pub targets: Targets,
-    /// Size of each CPU's ring in KiB: a power of two; 64 bytes an entry, with details 96
+    /// Size of each CPU's ring in KiB, a power of two; an entry takes 64 bytes, with details 96
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024)]
     pub ring_kib: u32,
-    /// Where to count entries: 'in-kernel' needs no rings and no CPU for the collector, and knows values to 1.6 % instead of 0.1 %
+    /// Where to count entries: 'in-kernel' needs no rings and no CPU for the collector; values are then precise to 1.6 % instead
+    /// of 0.1 %
     #[arg(long, value_name = "WHERE", value_enum, default_value = "records", hide_possible_values = true,
           conflicts_with_all = ["exact_writes", "verify_writes", "events", "flight_recorder"])]
     pub aggregate: Aggregation,
-    /// Count every VMCS control write with the companion patch; latencies are not shown then
+    /// Count every VMCS control write with the companion patch; reports then show no times
     #[arg(long)]
     pub exact_writes: bool,
-    /// Count pin-control writes by kprobes on kvm_intel's VMWRITEs, beside the shadow method (and the companion patch);
-    /// latencies are not shown then
+    /// Count pin-control writes also by kprobes on kvm_intel's VMWRITEs, to check the shadow method; reports then show no times
     #[arg(long)]
     pub verify_writes: bool,
-    /// Show latencies although hooks on writes ran before the VM entries
+    /// Show times although hooks on VMCS writes ran before the VM entries
     #[arg(long)]
     pub with_latency: bool,
     /// Print the eBPF programs' rare diagnostics on standard error
     #[arg(long)]
     pub kernel_log: bool,
-    /// Write every event into a Perfetto trace, too
+    /// Also write every event into a Perfetto trace
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
-    /// Keep the last D of events; when --trigger matches, write them to --events or vmentry.pftrace
+    /// Keep the events of the last D; when --trigger matches, write them to --events or vmentry.pftrace
     #[arg(long, value_name = "D", value_parser = duration, requires = "trigger")]
     pub flight_recorder: Option<Duration>,
     /// Conditions on one event, see below [repeatable]
@@ -183,9 +187,9 @@ Examples:
   vmentry live                          every VM on this host; ? shows the keys
   vmentry live --vm web1
   vmentry live --replay before.hlog     play a recording, on any machine
-  vmentry live | tee log                one line a second where there is no terminal")]
+  vmentry live | tee log                one line per second without a terminal")]
 pub struct LiveArgs {
-    /// Play this recording instead of tracing
+    /// Play a recording instead of tracing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu"])]
     pub replay: Option<PathBuf>,
     /// What to trace
@@ -204,27 +208,27 @@ Examples:
   vmentry report a.hlog --by vm,vcpu,reason --top 10
   vmentry report a.hlog --filter reason=PREEMPTION_TIMER --by cause,entry
   vmentry report a.hlog --format json | jq .totals
-  vmentry report a.hlog --format html > a.html   a page with pictures")]
+  vmentry report a.hlog --format html > a.html   a page with charts")]
 pub struct ReportArgs {
     /// Recordings; '-' for standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// How to print: text, html (a page with pictures), csv, json (fields: README), or openmetrics
+    /// How to print: text, html (a page with charts), csv, json (fields: README), or openmetrics
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: ReportFormat,
-    /// Dimensions that make a row; JSON has all of them by default
+    /// Dimensions to group by; JSON has all of them by default
     #[arg(long, value_name = "DIM,..", value_delimiter = ',', value_parser = PossibleValuesParser::new(["host", "vm", "vcpu", "level", "reason", "entry", "cause"]), hide_possible_values = true)]
     pub by: Vec<String>,
-    /// Keep rows with these values only, e.g. reason=CPUID,HLT [repeatable]
+    /// Keep only rows with these values, e.g. reason=CPUID,HLT [repeatable]
     #[arg(long, value_name = "DIM=VALUE,..")]
     pub filter: Vec<String>,
     /// Column to sort by, highest first: entries, or FIGURE.STATISTIC such as entry_to_exit_ns.p99
     #[arg(long, value_name = "COLUMN", default_value = "entries", value_parser = column)]
     pub sort: Column,
-    /// Hold the claims of commit 804939ea20 against these recordings, one row each
+    /// Check each claim of commit 804939ea20 against these recordings
     #[arg(long, conflicts_with_all = ["by", "filter", "sort", "top"])]
     pub claims: bool,
-    /// Show the first N rows only
+    /// Show only the first N rows
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub top: Option<u64>,
 }
@@ -241,7 +245,7 @@ pub enum ComparisonFormat {
     Html,
 }
 
-/// A setting to compare: its name and the command that switches to it.
+/// A setting to compare: its name, and the command that switches to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArmCommand {
     /// as shown
@@ -253,10 +257,10 @@ pub struct ArmCommand {
 /// Arguments of `ab`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Rounds of four windows, ABBA or BAAB by the seed. Policies need the companion
-patch (patches/README.md); --arm compares any other setting:
+Each round has four windows, ABBA or BAAB at random. Policies need the
+companion patch (patches/README.md); --arm compares any other setting:
   vmentry ab                                    soft against hard, 4.5 minutes
-  vmentry ab --policies soft,soft               what a difference by chance looks like
+  vmentry ab --policies soft,soft               A/A test: differences by chance
   vmentry ab --window 1s --format html > ab.html
   vmentry ab --arm 'haltpoll=echo 200000 > /sys/module/kvm/parameters/halt_poll_ns' \\
              --arm 'none=echo 0 > /sys/module/kvm/parameters/halt_poll_ns'")]
@@ -267,22 +271,22 @@ pub struct AbArgs {
     /// A setting to compare and the command that switches to it; twice, A first
     #[arg(long, value_name = "NAME=COMMAND", value_parser = arm, conflicts_with = "policies")]
     pub arm: Vec<ArmCommand>,
-    /// Command that restores the setting on every way out [default: that of A]
+    /// Command that restores the setting on every way out [default: A's]
     #[arg(long, value_name = "COMMAND", requires = "arm")]
     pub restore: Option<String>,
     /// Length of a window
     #[arg(long, value_name = "D", value_parser = duration, default_value = "5s")]
     pub window: Duration,
-    /// Rounds of four windows; under 10 cannot tell much (2^-(N-1) is the least p)
+    /// Rounds of four windows; use at least 10 (the least possible p is 2^-(N-1))
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
-    /// Left out before the first window
+    /// Time left out before the first window
     #[arg(long, value_name = "D", value_parser = duration, default_value = "2s")]
     pub warmup: Duration,
-    /// Left out after each switch
+    /// Time left out after each switch
     #[arg(long, value_name = "D", value_parser = duration, default_value = "500ms")]
     pub washout: Duration,
-    /// Seed of the order of windows [default: from the clock; it is printed]
+    /// Seed of the order of windows [default: from the clock, and printed]
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
     /// File to record into
@@ -291,19 +295,19 @@ pub struct AbArgs {
     /// Replace FILE if it exists
     #[arg(long)]
     pub overwrite: bool,
-    /// A name for the recording, shown in reports
+    /// Name of the recording, shown in reports
     #[arg(long, value_name = "L")]
     pub label: Option<String>,
     /// How to print the comparison: text, json or html
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: ComparisonFormat,
-    /// Only record: 'vmentry compare' can do its seconds of statistics on another machine
+    /// Only record; 'vmentry compare' can do the statistics later, on any machine
     #[arg(long, conflicts_with = "format")]
     pub no_compare: bool,
     /// What to trace
     #[command(flatten)]
     pub targets: Targets,
-    /// Size of each CPU's ring in KiB: a power of two; an entry takes 64 bytes
+    /// Size of each CPU's ring in KiB, a power of two; an entry takes 64 bytes
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024)]
     pub ring_kib: u32,
     /// Run this command and stop when it ends
@@ -320,22 +324,23 @@ Examples:
   vmentry compare a1.hlog a2.hlog --with b1.hlog b2.hlog
   vmentry compare a.hlog b.hlog --fail-if 'entry_to_exit_ns.p99>+3%'
 
-Exit codes with --fail-if: 0 no condition holds; 3 one does, beyond chance;
-4 these windows cannot tell.")]
+Exit codes with --fail-if: 0 no condition holds; 3 one holds, beyond chance;
+4 inconclusive: record longer.")]
 pub struct CompareArgs {
-    /// One recording of 'vmentry ab' (or several), or A and B, or A's with --with
+    /// Recordings: those of 'vmentry ab', or A and B, or those of A before --with
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// B's recordings
+    /// Recordings of B
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub with: Vec<PathBuf>,
-    /// Keep entries with these values only, e.g. reason=CPUID,HLT [repeatable]
+    /// Keep only entries with these values, e.g. reason=CPUID,HLT [repeatable]
     #[arg(long, value_name = "DIM=VALUE,..")]
     pub filter: Vec<String>,
-    /// Fail if B is that much above (or below) A: FIGURE.STATISTIC>+N%, or >+N with ns, us, ms for a difference [repeatable]
+    /// Fail if B is that much above (>) or below (<) A: FIGURE.STATISTIC>+N%, or >+N with ns, us, ms for a difference
+    /// [repeatable]
     #[arg(long, value_name = "CONDITION", value_parser = condition)]
     pub fail_if: Vec<Condition>,
-    /// Seed of everything random in the statistics
+    /// Seed of the statistics
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
     /// How to print: text, json (its fields are in the README) or html
@@ -346,8 +351,7 @@ pub struct CompareArgs {
 /// Arguments of `merge`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A report on the result is the report on the recordings, figure by figure;
-the hosts stay apart.
+A report on the result equals a report on the recordings; hosts stay apart.
 
 Examples:
   vmentry merge -o fleet.hlog host1.hlog host2.hlog host3.hlog
@@ -375,8 +379,8 @@ Examples:
   vmentry export --replay a.hlog          what was recorded, on any machine
   curl -s localhost:9753/metrics | grep spurious
 
-There is neither encryption nor a password: beyond 127.0.0.1, let a firewall
-or a proxy decide who may read it.")]
+There is no encryption and no password: beyond 127.0.0.1, restrict access by a
+firewall or a proxy.")]
 pub struct ExportArgs {
     /// Where to serve metrics, and /healthz; port 0 takes a free one [default: 127.0.0.1:9753, or nothing with --textfile]
     #[arg(long, value_name = "IP:PORT")]
@@ -384,25 +388,25 @@ pub struct ExportArgs {
     /// Write metrics here every interval, for node_exporter's textfile collector
     #[arg(long, value_name = "PATH")]
     pub textfile: Option<PathBuf>,
-    /// What tells VMs apart: name, and pid or ordinal, which make new series with every start of a VM
+    /// Labels that identify VMs: name, and pid or ordinal, which create new series at every start of a VM
     #[arg(long, value_name = "LABEL,..", value_delimiter = ',', default_value = "name", value_parser = PossibleValuesParser::new(["name", "pid", "ordinal"]), hide_possible_values = true)]
     pub vm_labels: Vec<String>,
-    /// Histograms at most, each of some 30 series; entries beyond count for vm="other"
+    /// Histograms, at most, each of some 30 series; entries over this limit are counted as vm="other"
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_series: u32,
-    /// How often figures are brought up to date
+    /// How often metrics are updated
     #[arg(long, value_name = "D", value_parser = duration, default_value = "1s")]
     pub interval: Duration,
-    /// Serve a recording instead of tracing, all of it at once
+    /// Serve a whole recording instead of tracing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu"])]
     pub replay: Option<PathBuf>,
-    /// Replay as fast as it was recorded; the sum stays at the end
+    /// Replay at the speed of the recording; the sum stays at the end
     #[arg(long, requires = "replay")]
     pub paced: bool,
     /// What to trace
     #[command(flatten)]
     pub targets: Targets,
-    /// Print the table of metrics as JSON and end
+    /// Print the table of metrics as JSON
     #[arg(long)]
     pub list_metrics: bool,
 }
@@ -416,10 +420,10 @@ Examples:
   vmentry policy hard -- vmentry record -o hard.hlog --duration 30s
                                                 set it for that time only")]
 pub struct PolicyArgs {
-    /// soft: the timer stays on, loaded with the largest value; hard: its bit in the pin controls is toggled
+    /// soft: a disabled timer keeps running, loaded with its largest value; hard: its bit in the pin controls is toggled
     #[arg(value_name = "soft|hard", value_parser = PossibleValuesParser::new(["soft", "hard"]), hide_possible_values = true)]
     pub policy: Option<String>,
-    /// Run this command under the policy, then restore the one before: at the end, on errors and signals, not after kill -9
+    /// Run this command under the policy, then restore the previous one: also after errors and signals, not after kill -9
     #[arg(last = true, value_name = "COMMAND", requires = "policy")]
     pub command: Vec<String>,
 }
@@ -427,19 +431,19 @@ pub struct PolicyArgs {
 /// Arguments of `calibrate`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The guest is built in; VMs that run on the host are not traced. With the
-companion patch both timer policies are measured, by turns, and the policy is
-restored on every way out (not after kill -9: 'vmentry check' tells).
+The guest is built in; running VMs are not traced. With the companion patch,
+both timer policies are measured alternately, and the previous policy is
+restored on every way out (not after kill -9: 'vmentry check' says so).
 
 Examples:
   vmentry calibrate                        every exit
   vmentry calibrate --cpu 5 --samples 100000
   vmentry calibrate --exit cpuid,hlt --format json | jq .exits")]
 pub struct CalibrateArgs {
-    /// CPU to pin the guest to [default: the last one allowed]
+    /// CPU to pin the guest to [default: the last allowed CPU]
     #[arg(long, value_name = "N")]
     pub cpu: Option<u32>,
-    /// Samples of each exit, traced, and as many untraced
+    /// Samples of each exit: so many traced, and so many untraced
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(20..=1_000_000))]
     pub samples: u64,
     /// Only these exits: cpuid, vmcall, out, msr, hlt, tsc-deadline, immediate
@@ -459,16 +463,16 @@ pub struct ExerciseArgs {
     /// What the guest does
     #[arg(value_name = "SCENARIO", value_parser = scenarios())]
     pub scenario: Scenario,
-    /// How often each vCPU does it
+    /// Repetitions by each vCPU
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub count: u64,
     /// Number of vCPUs
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub vcpus: u32,
-    /// TSC cycles until a timer is due, or iterations of a spin loop [default: fits the scenario]
+    /// TSC cycles to a timer's deadline, or iterations of a spin loop [default: by scenario]
     #[arg(long, value_name = "N")]
     pub delta: Option<u32>,
-    /// How to print what was done: text, or json
+    /// How to print the counts: text, or json
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: Format,
 }
@@ -493,23 +497,17 @@ fn condition(text: &str) -> Result<Condition, String> {
     Condition::parse(text)
 }
 
-/// A column's name, or all of them.
+/// A column by its name; the error lists all names.
 fn column(name: &str) -> Result<Column, String> {
     Column::parse(name).ok_or_else(|| format!("there are: {}", Column::names().join(", ")))
 }
 
 /// From "500ms", "30s", "5m", "1h"; a bare number is seconds.
 fn duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let scale = match unit {
-        "ms" => 1e-3,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("unknown unit '{unit}': use ms, s, m or h")),
-    };
-    let seconds = number.trim().parse::<f64>().map_err(|_| format!("'{number}' is no number"))? * scale;
+    const UNITS: &str = "use ms, s, m or h";
+    let (number, unit) = split_unit(text).map_err(|e| format!("{e}: {UNITS}"))?;
+    let unit = if unit.is_empty() { "s" } else { unit };
+    let seconds = number * unit_ns(unit).ok_or_else(|| format!("unknown unit '{unit}': {UNITS}"))? / 1e9;
     if !(0.01..=1e9).contains(&seconds) {
         return Err("must be between 10ms and 30 years".into());
     }

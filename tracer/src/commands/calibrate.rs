@@ -39,11 +39,11 @@ use crate::{
 
 /// How long a run of the guest may take before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How often the thread that runs the guest is kicked when it must stop.
+/// How often the guest's thread is kicked when it must stop.
 const KICK_EVERY: Duration = Duration::from_millis(10);
 
 /// Calibrates as the arguments say.
-pub fn run(args: &CalibrateArgs) -> Result<ExitCode> {
+pub(super) fn run(args: &CalibrateArgs) -> Result<ExitCode> {
     let (facts, layout) = traceable_host("calibrate", "", false)?;
     let clock = HostClock::gather();
     if let Some(why) = refusal(&facts.host, &layout, &clock) {
@@ -84,11 +84,12 @@ fn plan(args: &CalibrateArgs, facts: &Facts, layout: &Layout) -> CalibrationPlan
     let one_policy = match policy::check_switchable() {
         _ if isa != Isa::Vmx => Some("only VMX has pin controls".to_owned()),
         Err(error) => Some(format!("{error:#}")),
-        Ok(()) if layout.config.get(Slot::VmcsPin).is_none() => {
-            Some("loaded_vmcs.controls_shadow.pin is not in this kernel's BTF: dirty entries cannot be told".into())
-        }
+        Ok(()) if layout.config.get(Slot::VmcsPin).is_none() => Some(
+            "loaded_vmcs.controls_shadow.pin is not in this kernel's BTF: dirty entries cannot be recognised".into(),
+        ),
         Ok(()) if facts.stopwatch == Some(true) => Some(
-            "the stopwatch is on, with which kvm_intel refuses the hard policy: load it with preemption_timer_stopwatch=0".into(),
+            "kvm_intel refuses the hard policy while the stopwatch is on: load it with preemption_timer_stopwatch=0"
+                .into(),
         ),
         Ok(()) if facts.policy == Policy::Off => {
             Some("kvm_intel has preemption_timer=N: neither policy has an effect".into())
@@ -100,9 +101,9 @@ fn plan(args: &CalibrateArgs, facts: &Facts, layout: &Layout) -> CalibrationPlan
     CalibrationPlan { exits, samples: args.samples, host, isa, policy: facts.policy, one_policy }
 }
 
-/// Measures in a thread of its own until that is done or a signal comes; what was measured, and the signal.
+/// Measures in a thread of its own until it is done or a signal comes; returns what was measured, and the signal.
 async fn watched(tracer: Tracer, job: Job) -> Result<(Measured, Option<&'static str>)> {
-    // Listening comes first: from here on a signal cannot end this process while a policy waits to be restored.
+    // Before the first switch: from here on a signal cannot kill this process before it has restored the policy.
     let mut endings = Endings::new()?;
     kick::prepare()?;
     let (stop, tid) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
@@ -122,7 +123,7 @@ async fn watched(tracer: Tracer, job: Job) -> Result<(Measured, Option<&'static 
         tokio::select! {
             message = messages.recv() => match message {
                 Some(Update::Alive) => alive = Instant::now(),
-                Some(Update::Next(step)) => progress.show(&format!("calibrating: {step}. Ctrl-C shows what there is")),
+                Some(Update::Next(step)) => progress.show(&format!("calibrating: {step}. Ctrl-C shows the results so far")),
                 None => break,
             },
             signal = endings.next() => {
@@ -144,7 +145,7 @@ async fn watched(tracer: Tracer, job: Job) -> Result<(Measured, Option<&'static 
     let (measured, result) = thread.join().map_err(|_| anyhow!("the vCPU's thread panicked: please report this"))?;
     match result {
         Err(error) if stopped.is_none() => Err(error),
-        // What was complete before is shown all the same.
+        // The complete results from before are still shown.
         _ => Ok((measured, stopped)),
     }
 }

@@ -1,4 +1,4 @@
-//! Running a command beside the own work: what ends it, and how.
+//! A command that runs while this program works, and the signals that end both.
 
 use std::{
     path::PathBuf,
@@ -12,11 +12,19 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-/// How long a command may take to end after it was asked to. One that is a recorder itself needs longer than its own command.
-pub const GRACE: Duration = Duration::from_secs(2);
+/// How long a command may take to end after SIGTERM. A command that is a recorder itself gives this time to its own command.
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
-/// The signals that end a command in order.
-pub struct Endings {
+/// How traced time ended.
+pub(crate) struct Ended {
+    /// a signal's name, or a word for the recording's end
+    pub(crate) reason: &'static str,
+    /// how the command that ran meanwhile exited; none without one
+    pub(crate) status: Option<ExitStatus>,
+}
+
+/// The signals that end this program in order: it detaches, restores and saves first.
+pub(crate) struct Endings {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
@@ -27,8 +35,8 @@ pub struct Endings {
 }
 
 impl Endings {
-    /// From here on these signals no longer end the process by themselves.
-    pub fn new() -> Result<Self> {
+    /// Starts to listen: these signals no longer kill the process.
+    pub(crate) fn new() -> Result<Self> {
         let on = |kind| signal(kind).context("listen for signals");
         Ok(Self {
             interrupt: on(SignalKind::interrupt())?,
@@ -41,8 +49,8 @@ impl Endings {
         })
     }
 
-    /// Waits for the next one; its name.
-    pub async fn next(&mut self) -> &'static str {
+    /// Waits for the next signal and returns its name.
+    pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
@@ -55,8 +63,8 @@ impl Endings {
     }
 }
 
-/// Fails where a command's program will not be found; no command is fine.
-pub fn refuse_unknown(command: &[String]) -> Result<()> {
+/// Fails if the command's program does not exist; an empty command passes.
+pub(crate) fn refuse_unknown(command: &[String]) -> Result<()> {
     match command.first() {
         Some(program) if !is_program(program) => bail!("run {program}: there is no such program"),
         _ => Ok(()),
@@ -71,35 +79,35 @@ fn is_program(name: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| is_file(folder.join(name))))
 }
 
-/// Starts a command, if there is one.
-pub fn start(command: &[String]) -> Result<Option<Child>> {
+/// Starts the command; none if it is empty.
+pub(crate) fn start(command: &[String]) -> Result<Option<Child>> {
     let Some((program, arguments)) = command.split_first() else { return Ok(None) };
     Ok(Some(Command::new(program).args(arguments).spawn().with_context(|| format!("run {program}"))?))
 }
 
-/// Waits for a command's end; for ever where there is none.
-pub async fn exit_of(child: &mut Option<Child>) -> std::io::Result<ExitStatus> {
+/// Waits until the command exits; for ever without one.
+pub(crate) async fn exit_of(child: &mut Option<Child>) -> std::io::Result<ExitStatus> {
     match child {
         Some(child) => child.wait().await,
         None => std::future::pending().await,
     }
 }
 
-/// Gives these signals back their effect of ending the process at once: nothing is left to be restored.
-pub fn default_endings() {
+/// Lets the signals of [`Endings`] kill the process again: nothing is left to restore.
+pub(crate) fn default_endings() {
     for signal in
         [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGALRM, libc::SIGUSR1, libc::SIGUSR2]
     {
-        // SAFETY: the default action needs no handler; the numbers are those of signals that may have one.
+        // SAFETY: SIG_DFL is a valid disposition for each of these signals, and no handler's state is freed by it.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 
-/// Asks the command to end, and after `grace` makes it; its status.
-pub async fn end(child: &mut Child, grace: Duration) -> Option<ExitStatus> {
-    if let Some(pid) = child.id() {
-        // SAFETY: kill takes any number; the child has not been waited for, so that the number is still its own.
-        unsafe { libc::kill(pid as i32, libc::SIGTERM) };
+/// Sends SIGTERM to the command, and SIGKILL after `grace`; returns its status.
+pub(crate) async fn end(child: &mut Child, grace: Duration) -> Option<ExitStatus> {
+    if let Some(pid) = child.id().and_then(|id| libc::pid_t::try_from(id).ok()) {
+        // SAFETY: kill has no memory effects; the child has not been waited for, so its pid cannot have been reused.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
     }
     if tokio::time::timeout(grace, child.wait()).await.is_err() {
         let _ = child.kill().await;
@@ -107,8 +115,8 @@ pub async fn end(child: &mut Child, grace: Duration) -> Option<ExitStatus> {
     child.wait().await.ok()
 }
 
-/// The command's code, or 128 plus the signal's number, as shells have it.
-pub fn command_code(status: ExitStatus) -> ExitCode {
+/// The command's exit code, or 128 plus the signal's number as in a shell.
+pub(crate) fn command_code(status: ExitStatus) -> ExitCode {
     use std::os::unix::process::ExitStatusExt;
     let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(1);
     ExitCode::from(u8::try_from(code).unwrap_or(1))

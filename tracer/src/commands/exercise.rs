@@ -1,5 +1,7 @@
 //! `vmentry exercise`: runs the built-in guest, which makes a known number of exits, to validate a tracer.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 
 use crate::{
@@ -8,18 +10,19 @@ use crate::{
 };
 
 /// Runs the guest and prints its exits and the counts that a tracer must show.
-pub fn run(args: &ExerciseArgs) -> Result<()> {
+pub(super) fn run(args: &ExerciseArgs) -> Result<ExitCode> {
     let plan = guest::ExercisePlan {
         scenario: args.scenario,
         count: args.count,
         vcpus: args.vcpus,
         delta: args.delta.unwrap_or(args.scenario.default_delta()),
     };
-    // Reports name VMs by their process. Without a name of its own it would be one more "vmentry".
+    // Reports name VMs by their process, which would be called "vmentry".
     let _ = std::fs::write("/proc/self/comm", plan.scenario.name());
     let outcome = guest::run(&plan)?;
-    match args.format {
-        Format::Text => output::print(&format!("{outcome}\n")),
-        Format::Json => output::print(&(serde_json::to_string_pretty(&outcome)? + "\n")),
-    }
+    output::print(&match args.format {
+        Format::Text => format!("{outcome}\n"),
+        Format::Json => serde_json::to_string_pretty(&outcome)? + "\n",
+    })?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,10 +1,10 @@
-//! `vmentry export`: attach or replay, sum up, serve and write metrics, detach on every way out.
+//! `vmentry export`: attaches or replays, sums up, serves and writes metrics, detaches on every way out.
 
 use std::{
     cell::RefCell,
-    fs::{self},
+    fs::File,
     io::BufReader,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     process::ExitCode,
     rc::Rc,
@@ -19,8 +19,7 @@ use crate::{
     commands::{
         args::ExportArgs,
         child::Endings,
-        report::source,
-        session::{ensure_exact, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
+        session::{detach, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
     },
     export::{
         exporter::Exporter,
@@ -38,18 +37,18 @@ use crate::{
     },
     model::{interval::Interval, measurement::Aggregation, policy::Policy},
     output,
-    recording::{Header, Reader},
-    report::openmetrics,
+    recording::{Header, Reader, tape},
+    report::{input, openmetrics},
     say,
 };
 
-/// Where metrics are served without `--listen`.
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9753);
-/// A collector that has been silent for so long, or five intervals, is not well.
+/// Address without `--listen`.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9753);
+/// A collector that is silent for this time, or for five intervals if they are longer, is reported as unhealthy.
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// Exports as the arguments say.
-pub fn run(args: &ExportArgs) -> Result<ExitCode> {
+pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
     if args.list_metrics {
         output::print(&(serde_json::to_string_pretty(&metrics::json())? + "\n"))?;
         return Ok(ExitCode::SUCCESS);
@@ -63,17 +62,20 @@ pub fn run(args: &ExportArgs) -> Result<ExitCode> {
             Some(file) => replay(args, file, listener, &mut endings).await,
             None => trace(args, listener, &mut endings).await,
         }
-    })
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Where metrics are served; none where they are only written.
+/// The socket that metrics are served on; none if they are only written to a file.
 async fn listen(args: &ExportArgs) -> Result<Option<TcpListener>> {
     let Some(address) = args.listen.or(args.textfile.is_none().then_some(DEFAULT_LISTEN)) else { return Ok(None) };
     let listener = TcpListener::bind(address).await.with_context(|| {
-        format!("listen on {address} (another exporter may run: choose another address with --listen, or port 0 for a free one)")
+        format!(
+            "listen on {address} (is another exporter running? Choose another address with --listen; port 0 takes a free one)"
+        )
     })?;
     if !address.ip().is_loopback() {
-        say!("anyone who reaches {} can read these metrics: there is no password", address.ip());
+        say!("anyone who can reach {} can read these metrics: there is no password", address.ip());
     }
     say!("metrics on http://{}/metrics", listener.local_addr().context("listen")?);
     Ok(Some(listener))
@@ -91,7 +93,12 @@ fn vm_labels(args: &ExportArgs) -> Vec<VmLabel> {
     labels
 }
 
-async fn trace(args: &ExportArgs, listener: Option<TcpListener>, endings: &mut Endings) -> Result<ExitCode> {
+fn max_series(args: &ExportArgs) -> usize {
+    usize::try_from(args.max_series).unwrap_or(usize::MAX)
+}
+
+/// Exports what is traced on this host.
+async fn trace(args: &ExportArgs, listener: Option<TcpListener>, endings: &mut Endings) -> Result<()> {
     let hint = "; 'vmentry export --replay FILE' serves a recording";
     let (facts, layout) = traceable_host("trace", hint, false)?;
     let options = Options {
@@ -106,137 +113,146 @@ async fn trace(args: &ExportArgs, listener: Option<TcpListener>, endings: &mut E
         latencies: true,
     };
     let silence = SILENCE.max(5 * args.interval);
-    let exporter =
-        Rc::new(RefCell::new(Exporter::new(args.max_series as usize, about, vm_labels(args), Some(silence))));
+    let exporter = Exporter::new(max_series(args), about, vm_labels(args), Some(silence));
+    let server = Server::new(args, listener, exporter);
     let mut module = watch_module(&facts.host);
     let mut collection = Collection::start(Tracer::load(&layout, &options)?, Some(args.interval))?;
-    let mut take = |interval: &Interval| {
-        match module.as_mut().and_then(Watch::look) {
-            Some(Change::Replaced) => {
-                bail!("another build of the KVM module was loaded, whose layout may differ: start the exporter again")
-            }
-            Some(Change::Unloaded) => say!("the KVM module was unloaded: no VM can run"),
-            Some(Change::Reloaded) => say!("the KVM module is back, the same build"),
-            None => {}
-        }
-        let mut exporter = exporter.borrow_mut();
+    let take = |exporter: &mut Exporter, interval: &Interval| {
+        ensure_same_module(module.as_mut())?;
         exporter.about.policy = policy_now(facts.policy);
         exporter.add(interval);
         Ok(())
     };
-    let ended = pump(args, &exporter, listener, endings, &mut collection.intervals, &mut take).await;
-    collection.stop();
-    while collection.intervals.recv().await.is_some() {}
-    let accounting = collection.join()?;
-    ended?;
-    ensure_exact(&accounting, "what was exported")?;
-    Ok(ExitCode::SUCCESS)
+    let ended = server.run(endings, &mut collection.intervals, take).await;
+    detach(collection, ended, "what was exported").await
 }
 
-/// The policy, which the companion patch lets others switch at any time.
+/// Fails if another build of the KVM module was loaded; says so if the module went or came back.
+fn ensure_same_module(module: Option<&mut Watch>) -> Result<()> {
+    match module.and_then(Watch::look) {
+        Some(Change::Replaced) => {
+            bail!("another build of the KVM module was loaded, whose layout may differ: start the exporter again")
+        }
+        Some(Change::Unloaded) => say!("the KVM module was unloaded: no VM can run"),
+        Some(Change::Reloaded) => say!("the KVM module is back, the same build"),
+        None => {}
+    }
+    Ok(())
+}
+
+/// The policy in force, which anybody can switch at any time with the companion patch.
 fn policy_now(at_first: Policy) -> Policy {
     policy::now(&Roots::default()).unwrap_or(at_first)
 }
 
-async fn replay(
-    args: &ExportArgs,
-    file: &Path,
-    listener: Option<TcpListener>,
-    endings: &mut Endings,
-) -> Result<ExitCode> {
-    let failed = || format!("read {}", file.display());
-    let input = BufReader::new(fs::File::open(file).with_context(failed)?);
-    let mut reader = Reader::new(input).with_context(failed)?;
+/// Exports a recording.
+async fn replay(args: &ExportArgs, file: &Path, listener: Option<TcpListener>, endings: &mut Endings) -> Result<()> {
+    let mut reader = tape::open(file)?;
     let mut labels = vm_labels(args);
     if reader.header().sources.len() > 1 {
         labels.insert(0, VmLabel::Host);
     }
-    let exporter = Rc::new(RefCell::new(Exporter::new(args.max_series as usize, about(reader.header()), labels, None)));
+    let exporter = Exporter::new(max_series(args), about(reader.header()), labels, None);
+    let server = Server::new(args, listener, exporter);
+    // Stays open after the last interval: the metrics are served until a signal comes.
     let (send, mut intervals) = mpsc::channel(1);
-    let mut take = |interval: &Interval| {
-        exporter.borrow_mut().add(interval);
-        Ok(())
-    };
     if args.paced {
-        tokio::task::spawn_local(async move {
-            loop {
-                match reader.read_interval() {
-                    Ok(Some(interval)) => {
-                        tokio::time::sleep(Duration::from_nanos(interval.length_ns)).await;
-                        if send.send(interval).await.is_err() {
-                            return;
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(error) => {
-                        say!("the replay ends here: {error:#}");
-                        break;
-                    }
-                }
-            }
-            // What was seen stays.
-            send.closed().await;
-        });
+        tokio::task::spawn_local(play(reader, send));
     } else {
-        while let Some(interval) = reader.read_interval().with_context(failed)? {
-            take(&interval)?;
+        while let Some(interval) = reader.read_interval().with_context(|| format!("read {}", file.display()))? {
+            server.exporter.borrow_mut().add(&interval);
         }
         tokio::task::spawn_local(async move { send.closed().await });
     }
-    pump(args, &exporter, listener, endings, &mut intervals, &mut take).await?;
-    Ok(ExitCode::SUCCESS)
+    let take = |exporter: &mut Exporter, interval: &Interval| {
+        exporter.add(interval);
+        Ok(())
+    };
+    server.run(endings, &mut intervals, take).await
 }
 
-/// What a recording's header tells of itself, or of those it is a merge of.
+/// Sends intervals as fast as they were recorded, then waits until nobody listens.
+async fn play(mut reader: Reader<BufReader<File>>, send: mpsc::Sender<Interval>) {
+    loop {
+        match reader.read_interval() {
+            Ok(Some(interval)) => {
+                tokio::time::sleep(Duration::from_nanos(interval.length_ns)).await;
+                if send.send(interval).await.is_err() {
+                    return;
+                }
+            }
+            Ok(None) => break,
+            Err(error) => {
+                say!("the replay ends here: {error:#}");
+                break;
+            }
+        }
+    }
+    send.closed().await;
+}
+
+/// What is known about the host of a recording, or about the hosts of a merge.
 fn about(header: &Header) -> About {
     if header.sources.is_empty() {
-        return openmetrics::about(&[source(String::new(), header)]);
+        return openmetrics::about(&[input::unread(String::new(), header)]);
     }
     openmetrics::about(&header.sources)
 }
 
-/// Takes intervals, serves and writes, until a signal.
-async fn pump(
-    args: &ExportArgs,
-    exporter: &Rc<RefCell<Exporter>>,
+/// Metrics and the places where they go.
+struct Server<'a> {
+    exporter: Rc<RefCell<Exporter>>,
     listener: Option<TcpListener>,
-    endings: &mut Endings,
-    intervals: &mut mpsc::Receiver<Interval>,
-    take: &mut impl FnMut(&Interval) -> Result<()>,
-) -> Result<()> {
-    let places = Places::new();
-    let mut serving = Box::pin(async {
-        match &listener {
-            Some(listener) => http::serve(listener, &places, exporter).await,
-            None => std::future::pending().await,
-        }
-    });
-    let mut textfile = args.textfile.as_deref().map(Textfile::new).transpose()?;
-    if let Some(file) = &mut textfile {
-        // An error now is one of the arguments; later ones may pass.
-        file.write(&exporter.borrow())?;
+    textfile: Option<&'a Path>,
+}
+
+impl<'a> Server<'a> {
+    fn new(args: &'a ExportArgs, listener: Option<TcpListener>, exporter: Exporter) -> Self {
+        Self { exporter: Rc::new(RefCell::new(exporter)), listener, textfile: args.textfile.as_deref() }
     }
-    let result = loop {
-        tokio::select! {
-            signal = endings.next() => {
-                say!("ended by {signal}");
-                break Ok(());
+
+    /// Takes intervals, serves and writes, until a signal comes or `take` fails.
+    async fn run(
+        self,
+        endings: &mut Endings,
+        intervals: &mut mpsc::Receiver<Interval>,
+        mut take: impl FnMut(&mut Exporter, &Interval) -> Result<()>,
+    ) -> Result<()> {
+        let Self { exporter, listener, textfile } = self;
+        let places = Places::new();
+        let mut serving = Box::pin(async {
+            match &listener {
+                Some(listener) => http::serve(listener, &places, &exporter).await,
+                None => std::future::pending().await,
             }
-            () = &mut serving => {}
-            interval = intervals.recv() => {
-                // The collector has failed; its thread says why.
-                let Some(interval) = interval else { break Ok(()) };
-                if let Err(error) = take(&interval) {
-                    break Err(error);
-                }
-                if let Some(file) = &mut textfile {
-                    file.try_write(&exporter.borrow());
-                }
-            }
+        });
+        let mut textfile = textfile.map(Textfile::new).transpose()?;
+        if let Some(file) = &mut textfile {
+            // An error of the first write is one of the arguments; later ones may pass.
+            file.write(&exporter.borrow())?;
         }
-    };
-    drop(serving);
-    drop(listener);
-    places.close().await;
-    result
+        let result = loop {
+            tokio::select! {
+                signal = endings.next() => {
+                    say!("ended by {signal}");
+                    break Ok(());
+                }
+                () = &mut serving => {}
+                interval = intervals.recv() => {
+                    // The collector has failed; its thread reports why.
+                    let Some(interval) = interval else { break Ok(()) };
+                    if let Err(error) = take(&mut exporter.borrow_mut(), &interval) {
+                        break Err(error);
+                    }
+                    if let Some(file) = &mut textfile {
+                        file.try_write(&exporter.borrow());
+                    }
+                }
+            }
+        };
+        drop(serving);
+        drop(listener);
+        places.close().await;
+        result
+    }
 }

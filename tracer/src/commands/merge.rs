@@ -1,38 +1,23 @@
-//! `vmentry merge`: many recordings in, one out. Nothing is summed up: every interval is kept, with the recording it is of, so that
-//! a report on the merge is a report on the recordings.
+//! `vmentry merge`: many recordings in, one out. Every interval is kept, with the recording that it comes from, so that a report on
+//! the merge equals a report on the recordings.
 
-use std::{collections::BTreeMap, fs, io::Write, path::Path};
+use std::{collections::BTreeMap, fs, io::Write, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    commands::{
-        args::MergeArgs,
-        report::{open, read_from},
-    },
+    commands::args::MergeArgs,
     host::{clock::Anchor, machine::Host},
     model::{accounting::Accounting, measurement::PinSource, policy::Policy},
     output,
     recording::{End, FORMAT, Header, MAX_LINE, Provenance, Reader, VERSION, Writer},
-    report::Report,
+    report::{Report, input},
     say,
 };
 
 /// Merges as the arguments say.
-pub fn run(args: &MergeArgs) -> Result<()> {
-    let target = fs::canonicalize(&args.output).ok();
-    let mut whole = Report::default();
-    for path in &args.files {
-        if path == Path::new("-") {
-            bail!("merge reads its files twice: name them");
-        }
-        if target.is_some() && fs::canonicalize(path).ok() == target {
-            bail!("{} is to be read and to be written: choose another name with -o", path.display());
-        }
-        let input = open(path).with_context(|| format!("read {}", path.display()))?;
-        read_from(input, path.display().to_string(), &mut whole).with_context(|| format!("read {}", path.display()))?;
-    }
-    let sources = whole.sources;
+pub(super) fn run(args: &MergeArgs) -> Result<ExitCode> {
+    let sources = read_sources(args)?;
     let count = sources.len();
     let out = output::create(&args.output, args.overwrite)?;
     let failed = || format!("write {}", args.output.display());
@@ -44,8 +29,7 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     let mut numbering = Report { sources, ..Report::default() };
     let mut first = 0;
     for path in &args.files {
-        let input = open(path).with_context(|| format!("read {}", path.display()))?;
-        let mut reader = Reader::new(input).with_context(|| format!("read {}", path.display()))?;
+        let mut reader = input::open(path)?;
         append(&mut reader, first, &mut numbering, &mut writer)
             .with_context(|| format!("merge {} into {}", path.display(), args.output.display()))?;
         first += reader.header().sources.len().max(1);
@@ -54,10 +38,26 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     if args.output != Path::new("-") {
         say!("merged {count} recordings; next: vmentry report {} --by host,reason", args.output.display());
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Copies a recording's intervals, with numbers of VMs that are unique in the merge, and with the wall's time.
+/// Reads every recording once, for their headers and ends.
+fn read_sources(args: &MergeArgs) -> Result<Vec<Provenance>> {
+    let target = fs::canonicalize(&args.output).ok();
+    let mut whole = Report::default();
+    for path in &args.files {
+        if path == Path::new("-") {
+            bail!("merge reads its files twice: name them");
+        }
+        if target.is_some() && fs::canonicalize(path).ok() == target {
+            bail!("{} is both read and written: choose another name with -o", path.display());
+        }
+        input::read(path, &mut whole)?;
+    }
+    Ok(whole.sources)
+}
+
+/// Copies a recording's intervals, with VM numbers that are unique in the merge, and with wall-clock times.
 fn append<W: Write>(
     reader: &mut Reader<impl std::io::BufRead>,
     first: usize,
@@ -75,7 +75,7 @@ fn append<W: Write>(
     Ok(())
 }
 
-/// The merge's own header: what all have in common, or that it is not known.
+/// The merge's own header: values that all recordings share; unknown where they differ.
 fn header(sources: &[Provenance], command: Vec<String>) -> Header {
     fn common<T: PartialEq>(sources: &[Provenance], of: impl Fn(&Provenance) -> T) -> Option<T> {
         let first = of(sources.first()?);
@@ -95,7 +95,7 @@ fn header(sources: &[Provenance], command: Vec<String>) -> Header {
         tool: format!("vmentry {}", env!("CARGO_PKG_VERSION")),
         command,
         label: None,
-        // Clocks of several hosts: times are the wall's.
+        // The monotonic clocks of several hosts differ: times are wall-clock times.
         anchor: Anchor { monotonic_ns: unix_ns, unix_ns },
         interval_ns: sources.iter().map(|s| s.header.interval_ns).max().unwrap_or(0),
         ring_bytes: common(sources, |s| s.header.ring_bytes).unwrap_or(0),
@@ -114,7 +114,7 @@ fn header(sources: &[Provenance], command: Vec<String>) -> Header {
     }
 }
 
-/// How a merge ends, in order.
+/// The end of a merge: the recordings' accounting taken together.
 fn end(sources: &[Provenance]) -> End {
     let ends = || sources.iter().filter_map(|s| s.end.as_ref());
     End {
@@ -183,7 +183,7 @@ mod tests {
     fn reports(files: &[PathBuf]) -> [String; 3] {
         let mut report = Report::default();
         for file in files {
-            read_from(open(file).unwrap(), file.display().to_string(), &mut report).unwrap();
+            input::read(file, &mut report).unwrap();
         }
         let by = crate::report::Dimension::ALL.to_vec();
         let view = View { by, filters: vec![], sort: Column::Entries, top: None };

@@ -1,18 +1,43 @@
-//! The commands: arguments, I/O, signals, exit codes. Everything below is called from here; nothing below calls back.
+//! The commands: arguments, I/O, signals, exit codes. They import every other room, share `child`, `comparison`, `progress` and
+//! `session`, and never import each other.
 
-pub mod ab;
 pub mod args;
-pub mod calibrate;
 pub mod check;
-pub mod child;
-pub mod compare;
-pub mod exercise;
-pub mod export;
-pub mod live;
-pub mod merge;
-pub mod overhead;
-pub mod policy;
+
+mod ab;
+mod calibrate;
+mod child;
+mod compare;
+mod comparison;
+mod exercise;
+mod export;
+mod live;
+mod merge;
+mod policy;
 mod progress;
-pub mod record;
-pub mod report;
+mod record;
+mod report;
 mod session;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use args::Command;
+
+/// Runs a command; an error is the caller's to print.
+pub fn run(command: &Command) -> Result<ExitCode> {
+    match command {
+        Command::Check(args) => check::run(args),
+        Command::Live(args) => live::run(args),
+        Command::Record(args) => record::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Ab(args) => ab::run(args),
+        Command::Compare(args) => compare::run(args),
+        Command::Merge(args) => merge::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Policy(args) => policy::run(args),
+        Command::Calibrate(args) => calibrate::run(args),
+        Command::Exercise(args) => exercise::run(args),
+    }
+}

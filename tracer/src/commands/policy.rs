@@ -1,4 +1,4 @@
-//! `vmentry policy`: show the timer policy, set it, or set it while a command runs.
+//! `vmentry policy`: shows the timer policy, sets it, or sets it while a command runs.
 
 use std::process::ExitCode;
 
@@ -9,6 +9,7 @@ use crate::{
     commands::{
         args::PolicyArgs,
         child::{Endings, GRACE, command_code, end},
+        session::runtime,
     },
     host::{machine::Host, policy::Switch, roots::Roots},
     kernel::resolve,
@@ -16,8 +17,8 @@ use crate::{
     output, say,
 };
 
-/// Shows, sets, or sets for the time of a command.
-pub fn run(args: &PolicyArgs) -> Result<ExitCode> {
+/// Shows or sets the policy, or sets it while a command runs.
+pub(super) fn run(args: &PolicyArgs) -> Result<ExitCode> {
     let Some(name) = &args.policy else {
         return show().map(|()| ExitCode::SUCCESS);
     };
@@ -28,9 +29,8 @@ pub fn run(args: &PolicyArgs) -> Result<ExitCode> {
         output::print(&format!("{} -> {name}\n", before.name()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
-    runtime.block_on(async {
-        // Listening comes first: from here on a signal cannot end this process between switching and restoring.
+    runtime()?.block_on(async {
+        // Before the switch: from here on a signal cannot kill this process between switching and restoring.
         let mut endings = Endings::new()?;
         let restore = switch.set_temporarily(policy)?;
         let (program, arguments) = args.command.split_first().context("no command")?;
@@ -38,7 +38,7 @@ pub fn run(args: &PolicyArgs) -> Result<ExitCode> {
         let (code, signal) = tokio::select! {
             status = child.wait() => (command_code(status.context("wait for the command")?), None),
             signal = endings.next() => {
-                // A recorder gives its own command some time, too.
+                // The command may be a recorder that gives its own command time to end.
                 end(&mut child, 5 * GRACE).await;
                 (ExitCode::FAILURE, Some(signal))
             }
@@ -60,7 +60,7 @@ fn show() -> Result<()> {
     let policy = host.policy(soft);
     let switchable = host.parameters.contains_key("preemption_timer_policy");
     let note = match policy {
-        Policy::Unknown => "no kvm_intel, or it does not tell",
+        Policy::Unknown => "kvm_intel is not loaded, or does not show its policy",
         Policy::Off => "KVM does not use the preemption timer (preemption_timer=N)",
         _ if switchable => "switchable: vmentry policy soft|hard",
         _ => "not switchable: no companion patch (patches/README.md)",

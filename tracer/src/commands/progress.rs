@@ -1,20 +1,20 @@
-//! The line on standard error that long work overwrites.
+//! The progress line of long work, on standard error.
 
 use std::io::{IsTerminal, Write};
 
-/// A line that is overwritten; none where standard error is no terminal, or a command writes there too.
+/// A line that is overwritten. Shown only if standard error is a terminal and no other command writes to it.
 pub(crate) struct ProgressLine {
     shown: bool,
 }
 
 impl ProgressLine {
-    /// `alone`: nothing else writes to this terminal.
+    /// `alone`: no other command writes to this terminal.
     pub(crate) fn new(alone: bool) -> Self {
         let is_usable = std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         Self { shown: alone && is_usable }
     }
 
-    /// Whether anybody sees it.
+    /// Whether it is shown.
     pub(crate) fn is_shown(&self) -> bool {
         self.shown
     }

@@ -1,10 +1,6 @@
-//! `vmentry record`: attach, collect, write, detach on every way out.
+//! `vmentry record`: attaches, collects and writes intervals; detaches on every way out.
 
-use std::{
-    io::Write,
-    path::Path,
-    process::{ExitCode, ExitStatus},
-};
+use std::{collections::BTreeSet, io::Write, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 use tokio::{sync::mpsc, time::Instant};
@@ -14,15 +10,16 @@ use crate::{
     collect::collector::Collection,
     commands::{
         args::RecordArgs,
-        child::{Endings, GRACE, command_code, end, exit_of, refuse_unknown, start},
+        child::{Ended, Endings, GRACE, command_code, end, exit_of, refuse_unknown, start},
         progress::ProgressLine,
         session::{
             ensure_exact, header, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module,
         },
     },
-    host::{clock::TscMeter, machine::Host, policy, roots::Roots, stopwatch},
+    host::{clock::TscMeter, facts::Facts, machine::Host, policy, roots::Roots, stopwatch},
     kernel::{
         kvm_module::{self, Change, Watch},
+        layout::Layout,
         options::Options,
         tracer::Tracer,
         vmwrite_sites::{self, Site},
@@ -38,7 +35,6 @@ use crate::{
     recording::{End, Writer},
     say,
     trace::{
-        event_sink::EventSink,
         plan::{FlightOptions, TracePlan},
         recorder::EventRecorder,
         trigger::Trigger,
@@ -46,10 +42,58 @@ use crate::{
 };
 
 /// Records as the arguments say.
-pub fn run(args: &RecordArgs) -> Result<ExitCode> {
+pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     let (facts, layout) = traceable_host("record", "", false)?;
+    let options = options(args, &facts, &layout)?;
+    let mut header = header(&facts, &layout, &options, args.interval);
+    header.label = args.label.clone();
+    header.latency = match (options.exact_writes || args.verify_writes, args.with_latency) {
+        (false, _) => Latency::Clean,
+        (true, false) => Latency::Disturbed,
+        (true, true) => Latency::DisturbedButAsked,
+    };
+    refuse_unknown(&args.command)?;
+    let plan = events_plan(args)?;
+    // Replaces an old recording only after everything that can be refused was checked.
+    let tracer = Tracer::load(&layout, &options)?;
+    let out = output::create(&args.output, args.overwrite)?;
+    let (events, sink) = plan.map(|plan| EventRecorder::start(plan, &header)).transpose()?.unzip();
+    let mut recording = Recording {
+        args,
+        module: watch_module(&header.host),
+        writer: Writer::new(out, &header).with_context(|| format!("write {}", args.output.display()))?,
+        progress: Progress::new(args.command.is_empty()),
+    };
+    runtime()?.block_on(async {
+        let tsc = TscMeter::start();
+        let mut endings = Endings::new()?;
+        let mut collection = Collection::start_tapped(tracer, Some(args.interval), sink)?;
+        let policy_before = policy::now(&Roots::default());
+        // From here on an error must not return before the collector has detached.
+        let ended = recording.pump(&mut endings, &mut collection.intervals).await;
+        collection.stop();
+        let drained = recording.drain(&mut collection.intervals, &ended).await;
+        let accounting = collection.join();
+        recording.progress.line.clear();
+        let reason = ended.as_ref().map_or("an error", |e| e.reason);
+        let events = events.map(|e| e.finish(recording.progress.totals.dropped, reason)).transpose();
+        let status = recording.finish(ended, drained, accounting, |accounting| End {
+            reason: reason.into(),
+            accounting,
+            tsc_khz: tsc.khz(),
+            policy_changed: policy_before != policy::now(&Roots::default()),
+        })?;
+        if events?.is_some_and(|e| e.failed) {
+            return Ok(ExitCode::FAILURE);
+        }
+        Ok(status.map_or(ExitCode::SUCCESS, command_code))
+    })
+}
+
+/// How the programs are loaded for these arguments; fails if this host cannot do it.
+fn options(args: &RecordArgs, facts: &Facts, layout: &Layout) -> Result<Options> {
     let tgids = selected_tgids(&args.targets)?;
-    let sites = if args.verify_writes { sites(&facts.host)? } else { Vec::new() };
+    let sites = if args.verify_writes { vmwrite_sites(&facts.host)? } else { Vec::new() };
     if args.exact_writes && !layout.companion.vmcs_write {
         bail!(
             "--exact-writes needs the companion patch, and this kvm_intel has no tracepoint kvm_vmcs_write\n  \
@@ -58,15 +102,15 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     }
     let in_kernel = args.aggregate == Aggregation::InKernel;
     if in_kernel && facts.stopwatch == Some(true) {
-        say!("--aggregate in-kernel has no transition_ns of the stopwatch: leave it out for that");
+        say!("--aggregate in-kernel ignores the stopwatch: leave it out to get transition_ns of every entry");
     }
     let exact_writes = args.exact_writes || args.verify_writes && layout.companion.vmcs_write;
-    let options = Options {
+    Ok(Options {
         exact_writes,
-        // Not by default: a program on a tracepoint of kvm_intel keeps the module from being unloaded.
+        // Only when asked: a program on a tracepoint of kvm_intel keeps the module from being unloaded.
         timer_exits: layout.companion.timer_exit && (exact_writes || args.verify_writes),
         sites,
-        stopwatch: if in_kernel { None } else { stopwatch::start(&facts)? },
+        stopwatch: if in_kernel { None } else { stopwatch::start(facts)? },
         aggregation: args.aggregate,
         details: args.events.is_some() || args.flight_recorder.is_some(),
         stamps: false,
@@ -74,33 +118,17 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         tgids,
         vcpu_ids: selected_vcpus(&args.targets),
         kernel_log: args.kernel_log,
-    };
-    let mut header = header(&facts, &layout, &options, args.interval);
-    header.label = args.label.clone();
-    header.latency = match (exact_writes || args.verify_writes, args.with_latency) {
-        (false, _) => Latency::Clean,
-        (true, false) => Latency::Disturbed,
-        (true, true) => Latency::DisturbedButAsked,
-    };
-    refuse_unknown(&args.command)?;
-    let plan = events_plan(args)?;
-    // Everything that can be refused has been: only now may an old recording be replaced.
-    let tracer = Tracer::load(&layout, &options)?;
-    let out = output::create(&args.output, args.overwrite)?;
-    let events = plan.map(|plan| EventRecorder::start(plan, &header)).transpose()?;
-    let writer = Writer::new(out, &header).with_context(|| format!("write {}", args.output.display()))?;
-    let module = watch_module(&header.host);
-    runtime()?.block_on(attached(args, module, tracer, writer, events))
+    })
 }
 
-/// Where single events go; none where they are not asked for.
+/// The file for single events and when it is written; none if they were not asked for.
 fn events_plan(args: &RecordArgs) -> Result<Option<TracePlan>> {
     if args.events.is_none() && args.flight_recorder.is_none() {
         return Ok(None);
     }
     let path = args.events.clone().unwrap_or_else(|| "vmentry.pftrace".into());
     if output::is_same_file(&path, &args.output) {
-        bail!("--events {0}: the recording is written there: choose another name", path.display());
+        bail!("--events {0}: the recording is written to this file: choose another name", path.display());
     }
     let flight_recorder =
         args.flight_recorder.map(|span| FlightOptions { trigger: Trigger(args.trigger.clone()), span });
@@ -110,7 +138,7 @@ fn events_plan(args: &RecordArgs) -> Result<Option<TracePlan>> {
 }
 
 /// The VMWRITEs of the pin controls in the loaded kvm_intel.
-fn sites(host: &Host) -> Result<Vec<Site>> {
+fn vmwrite_sites(host: &Host) -> Result<Vec<Site>> {
     if host.vendor != Some(Vendor::Intel) {
         bail!("--verify-writes: only VMX has pin controls, and kvm_intel is not loaded");
     }
@@ -124,77 +152,12 @@ fn sites(host: &Host) -> Result<Vec<Site>> {
     Ok(sites)
 }
 
-async fn attached(
-    args: &RecordArgs,
-    mut module: Option<Watch>,
-    tracer: Tracer,
-    mut writer: Writer<Box<dyn Write + Send>>,
-    events: Option<(EventRecorder, EventSink)>,
-) -> Result<ExitCode> {
-    let tsc = TscMeter::start();
-    let mut endings = Endings::new()?;
-    let (events, sink) = events.unzip();
-    let mut collection = Collection::start_tapped(tracer, Some(args.interval), sink)?;
-    let before = policy::now(&Roots::default());
-
-    let mut progress = Progress::new(args.command.is_empty());
-    // Everything that can fail from here on must first let the collector detach.
-    let ended = pump(args, &mut module, &mut endings, &mut collection.intervals, &mut writer, &mut progress).await;
-    collection.stop();
-    let (mut failure, mut left_out) = (None, 0);
-    let mut replaced = ended.as_ref().is_ok_and(|e| MODULE_REASONS.contains(&e.reason));
-    while let Some(interval) = collection.intervals.recv().await {
-        let change = module.as_mut().and_then(Watch::look);
-        replaced |= change == Some(Change::Replaced);
-        if replaced {
-            left_out += interval.totals.entries;
-        } else if ended.is_ok() && failure.is_none() {
-            progress.add(&interval);
-            failure = writer.write(&interval).err();
-        }
-    }
-    let accounting = collection.join();
-    progress.line.clear();
-    let why = ended.as_ref().map_or("an error", |e| e.reason);
-    let events = events.map(|e| e.finish(progress.totals.dropped, why)).transpose();
-    let name = args.output.display();
-    let saved =
-        |e: anyhow::Error| e.context(format!("write {name} (what was written before is whole: vmentry report {name})"));
-    if left_out > 0 {
-        say!("{left_out} entries were left out: they were read while another build of the KVM module was loaded");
-    }
-    let Ended { reason, status } = match ended {
-        Ok(ended) => ended,
-        Err(Failure::Command(error)) => return Err(error),
-        Err(Failure::Write(error)) => return Err(saved(error)),
-    };
-    if let Some(error) = failure {
-        return Err(saved(error));
-    }
-    let accounting = accounting?;
-    progress.summary(args, reason, &accounting);
-    let exact = ensure_exact(&accounting, &name.to_string());
-    writer
-        .finish(End {
-            reason: reason.into(),
-            accounting,
-            tsc_khz: tsc.khz(),
-            policy_changed: before != policy::now(&Roots::default()),
-        })
-        .map_err(saved)?;
-    exact?;
-    if MODULE_REASONS.contains(&reason) {
-        bail!("the recording ended early because of {reason}; what was recorded is whole: vmentry report {name}");
-    }
-    if events?.is_some_and(|e| e.failed) {
-        return Ok(ExitCode::FAILURE);
-    }
-    Ok(status.map_or(ExitCode::SUCCESS, command_code))
-}
-
-struct Ended {
-    reason: &'static str,
-    status: Option<ExitStatus>,
+/// A recording while it is written.
+struct Recording<'a> {
+    args: &'a RecordArgs,
+    module: Option<Watch>,
+    writer: Writer<Box<dyn Write + Send>>,
+    progress: Progress,
 }
 
 enum Failure {
@@ -204,45 +167,108 @@ enum Failure {
     Write(anyhow::Error),
 }
 
-/// Writes intervals until something ends the recording.
-async fn pump(
-    args: &RecordArgs,
-    module: &mut Option<Watch>,
-    endings: &mut Endings,
-    intervals: &mut mpsc::Receiver<Interval>,
-    writer: &mut Writer<Box<dyn Write + Send>>,
-    progress: &mut Progress,
-) -> Result<Ended, Failure> {
-    let mut child = start(&args.command).map_err(Failure::Command)?;
-    let deadline = args.duration.map(|d| Instant::now() + d);
-    let reason = loop {
-        tokio::select! {
-            reason = endings.next() => break reason,
-            () = until(deadline) => break "duration",
-            status = exit_of(&mut child) => {
-                let status = status.context("wait for the command").map_err(Failure::Command)?;
-                return Ok(Ended { reason: "command", status: Some(status) });
-            }
-            interval = intervals.recv() => match interval {
-                Some(interval) => {
-                    progress.line.clear();
-                    if let Some(reason) = module.as_mut().and_then(|m| module_changed(m, !args.verify_writes)) {
-                        break reason;
-                    }
-                    progress.add(&interval);
-                    writer.write(&interval).map_err(Failure::Write)?;
+/// Intervals that were left when the programs were detached.
+#[derive(Default)]
+struct Drained {
+    /// entries read while another build of the KVM module was loaded, and not written
+    left_out: u64,
+    /// the first error of writing an interval
+    failure: Option<anyhow::Error>,
+}
+
+impl Recording<'_> {
+    /// Runs the command and writes intervals until something ends the recording.
+    async fn pump(
+        &mut self,
+        endings: &mut Endings,
+        intervals: &mut mpsc::Receiver<Interval>,
+    ) -> Result<Ended, Failure> {
+        let mut child = start(&self.args.command).map_err(Failure::Command)?;
+        let deadline = self.args.duration.map(|d| Instant::now() + d);
+        let reason = loop {
+            tokio::select! {
+                reason = endings.next() => break reason,
+                () = until(deadline) => break "duration",
+                status = exit_of(&mut child) => {
+                    let status = status.context("wait for the command").map_err(Failure::Command)?;
+                    return Ok(Ended { reason: "command", status: Some(status) });
                 }
-                // The collector has failed; its thread says why.
-                None => break "collector",
-            },
+                interval = intervals.recv() => match interval {
+                    Some(interval) => if let Some(reason) = self.add(&interval)? { break reason },
+                    // The collector has failed; its thread reports why.
+                    None => break "collector",
+                },
+            }
+        };
+        let status = match &mut child {
+            Some(child) => end(child, GRACE).await,
+            None => None,
+        };
+        // The status of a command that the user interrupted counts; that of a command that --duration ended does not.
+        Ok(Ended { reason, status: status.filter(|_| reason != "duration") })
+    }
+
+    /// Writes an interval, unless the KVM module changed during it: then returns why the recording must end.
+    fn add(&mut self, interval: &Interval) -> Result<Option<&'static str>, Failure> {
+        self.progress.line.clear();
+        if let Some(reason) = self.module.as_mut().and_then(|m| module_changed(m, !self.args.verify_writes)) {
+            return Ok(Some(reason));
         }
-    };
-    let status = match &mut child {
-        Some(child) => end(child, GRACE).await,
-        None => None,
-    };
-    // A command that the user interrupted along with this program tells how it went; one that the time ended does not.
-    Ok(Ended { reason, status: status.filter(|_| reason != "duration") })
+        self.progress.add(interval);
+        self.writer.write(interval).map_err(Failure::Write)?;
+        Ok(None)
+    }
+
+    /// Writes the intervals that were on their way when the programs were detached.
+    async fn drain(&mut self, intervals: &mut mpsc::Receiver<Interval>, ended: &Result<Ended, Failure>) -> Drained {
+        let mut drained = Drained::default();
+        let mut replaced = ended.as_ref().is_ok_and(|e| MODULE_REASONS.contains(&e.reason));
+        while let Some(interval) = intervals.recv().await {
+            let change = self.module.as_mut().and_then(Watch::look);
+            replaced |= change == Some(Change::Replaced);
+            if replaced {
+                drained.left_out += interval.totals.entries;
+            } else if ended.is_ok() && drained.failure.is_none() {
+                self.progress.add(&interval);
+                drained.failure = self.writer.write(&interval).err();
+            }
+        }
+        drained
+    }
+
+    /// Reports the first error, else prints the summary and writes the last line; returns the command's status.
+    fn finish(
+        self,
+        ended: Result<Ended, Failure>,
+        drained: Drained,
+        accounting: Result<Accounting>,
+        last_line: impl FnOnce(Accounting) -> End,
+    ) -> Result<Option<std::process::ExitStatus>> {
+        let name = self.args.output.display();
+        let saved = |e: anyhow::Error| {
+            e.context(format!("write {name} (the intervals written before are whole: vmentry report {name})"))
+        };
+        if drained.left_out > 0 {
+            say!("{} entries were left out: another build of the KVM module was loaded then", drained.left_out);
+        }
+        let Ended { reason, status } = match ended {
+            Ok(ended) => ended,
+            Err(Failure::Command(error)) => return Err(error),
+            Err(Failure::Write(error)) => return Err(saved(error)),
+        };
+        if let Some(error) = drained.failure {
+            return Err(saved(error));
+        }
+        let accounting = accounting?;
+        self.progress.summary(self.args, reason, &accounting);
+        let exact = ensure_exact(&accounting, &name.to_string());
+        self.writer.finish(last_line(accounting)).map_err(saved)?;
+        exact?;
+        if MODULE_REASONS.contains(&reason) {
+            bail!("the recording ended early because of {reason}; what was recorded is whole: vmentry report {name}");
+        }
+        Ok(status)
+    }
 }
 
 /// Reasons to end a recording before its time.
@@ -251,8 +277,8 @@ const MODULE_REASONS: [&str; 2] = [
     "another build of the KVM module, whose layout may differ",
 ];
 
-/// Says what happened to the vendor's module; the reason to end the recording, if it is one. The interval in which that was
-/// noticed may hold what was read at wrong places, and is left out.
+/// Says how the vendor's module changed, and returns the reason if the recording must end. The interval in which the change was
+/// noticed may hold values read at wrong offsets, and is left out.
 fn module_changed(watch: &mut Watch, may_go_on: bool) -> Option<&'static str> {
     match watch.look()? {
         Change::Unloaded => say!("the KVM module was unloaded: no VM can run; the recording goes on"),
@@ -275,17 +301,17 @@ struct Progress {
     line: ProgressLine,
     started: std::time::Instant,
     totals: Totals,
-    vms: std::collections::BTreeSet<u32>,
+    vms: BTreeSet<u32>,
 }
 
 impl Progress {
-    /// A line that moves is for terminals, and not where the command writes there too.
+    /// `alone`: no command writes to the same terminal.
     fn new(alone: bool) -> Self {
         Self {
             line: ProgressLine::new(alone),
             started: std::time::Instant::now(),
             totals: Totals::default(),
-            vms: std::collections::BTreeSet::new(),
+            vms: BTreeSet::new(),
         }
     }
 

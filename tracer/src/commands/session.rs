@@ -1,5 +1,5 @@
-//! The steps that `record`, `live`, `ab`, `export`, `calibrate` and `check --overhead` share: is tracing possible here, which VMs are
-//! traced, and the header of a recording.
+//! The steps that `record`, `live`, `ab`, `export`, `calibrate` and `check --overhead` share: check that tracing is possible here,
+//! select VMs, make a recording's header, detach.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use tracer_common::{Config, Slot};
 
 use crate::{
+    collect::collector::Collection,
     commands::args::Targets,
     host::{
         clock::Anchor,
@@ -25,8 +26,8 @@ use crate::{
     recording::{FORMAT, Header, VERSION},
 };
 
-/// Facts and layout of this host, or all reasons why it cannot be traced, each with its fix. `command` is named in the error; `hint`
-/// follows it. With `ask_kvm`, a VM is made for a moment to ask KVM for its TSC frequency.
+/// Facts and layout of this host, or every reason why it cannot be traced, each with its fix. The error names `command` and ends
+/// with `hint`. With `ask_kvm`, a VM is created for a moment to ask KVM for its TSC frequency.
 pub(crate) fn traceable_host(command: &str, hint: &str, ask_kvm: bool) -> Result<(Facts, Layout)> {
     let facts = facts::gather(ask_kvm);
     if let Some(errors) = problems::errors(&facts.problems()) {
@@ -36,12 +37,12 @@ pub(crate) fn traceable_host(command: &str, hint: &str, ask_kvm: bool) -> Result
     Ok((facts, layout))
 }
 
-/// Watches for the vendor's module being unloaded or replaced; none where the vendor has none.
+/// Watches whether the vendor's KVM module is unloaded or replaced; none if the vendor has no such module.
 pub(crate) fn watch_module(host: &Host) -> Option<Watch> {
     host.vendor.and_then(Vendor::module).map(|module| Watch::new(&Roots::default().sys, module))
 }
 
-/// Fails where the kernel's count of entries and the records that arrived disagree; `figures` names what must not be trusted then.
+/// Fails if the kernel's count of entries and the delivered records disagree; `figures` names what must not be trusted then.
 pub(crate) fn ensure_exact(accounting: &Accounting, figures: &str) -> Result<()> {
     ensure!(
         accounting.exact,
@@ -50,12 +51,22 @@ pub(crate) fn ensure_exact(accounting: &Accounting, figures: &str) -> Result<()>
     Ok(())
 }
 
-/// The runtime of a command: one thread, with timers, signals and sockets.
+/// Detaches the programs, waits until the rings are drained, and checks the accounting. An error of the collector comes before one in
+/// `result`, and that before a wrong account.
+pub(crate) async fn detach(mut collection: Collection, result: Result<()>, figures: &str) -> Result<()> {
+    collection.stop();
+    while collection.intervals.recv().await.is_some() {}
+    let accounting = collection.join()?;
+    result?;
+    ensure_exact(&accounting, figures)
+}
+
+/// A command's async runtime: one thread, with timers, signals and sockets.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")
 }
 
-/// Bytes of a CPU's ring.
+/// Size of one CPU's ring in bytes.
 pub(crate) fn ring_bytes(kib: u32) -> Result<u32> {
     kib.checked_mul(1024).with_context(|| format!("--ring-kib {kib}: too large"))
 }
@@ -65,7 +76,7 @@ pub(crate) fn selected_vcpus(targets: &Targets) -> Option<Vec<u32>> {
     (!targets.vcpu.is_empty()).then(|| targets.vcpu.clone())
 }
 
-/// What a recording of this host begins with.
+/// The header of a recording of this host.
 pub(crate) fn header(facts: &Facts, layout: &Layout, options: &Options, interval: Duration) -> Header {
     Header {
         format: FORMAT.into(),
@@ -74,7 +85,7 @@ pub(crate) fn header(facts: &Facts, layout: &Layout, options: &Options, interval
         command: std::env::args().collect(),
         label: None,
         anchor: Anchor::now(),
-        interval_ns: interval.as_nanos() as u64,
+        interval_ns: nanoseconds(interval),
         ring_bytes: options.ring_bytes,
         host: facts.host.clone(),
         policy: facts.policy,
@@ -91,7 +102,12 @@ pub(crate) fn header(facts: &Facts, layout: &Layout, options: &Options, interval
     }
 }
 
-/// What pin writes come from with these globals, without the companion patch.
+/// A duration of the command line in ns.
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Source of pin writes with these globals, without the companion patch.
 pub(crate) fn pin_source(config: &Config) -> PinSource {
     match (config.get(Slot::VmxLoadedVmcs), config.get(Slot::VmcsPin)) {
         (Some(_), Some(_)) => PinSource::Shadow,
@@ -108,7 +124,7 @@ pub(crate) fn selected_tgids(targets: &Targets) -> Result<Option<Vec<u32>>> {
     let Roots { proc, .. } = Roots::default();
     let mut tgids = Vec::new();
     for pid in pids {
-        // A thread's id, as `top -H` shows it, stands for its process.
+        // The id of a thread, as `top -H` shows it, selects its process.
         let process = vmm::read_process(&proc, *pid);
         tgids.push(process.map_err(|_| anyhow!("--pid {pid}: there is no such process"))?.tgid);
     }

@@ -16,6 +16,7 @@ mod note;
 mod provenance;
 mod reader;
 mod tag;
+pub(crate) mod tape;
 mod writer;
 
 pub use header::{End, Experiment, FORMAT, Header, Label, VERSION};

@@ -1,5 +1,5 @@
-//! The claims of commit 804939ea20 ("KVM: VMX: Leave preemption timer running when it's disabled", Linux 5.3) against
-//! recordings: claimed, measured here, from which figure, or n/a and why. Pure.
+//! Checks each claim of commit 804939ea20 ("KVM: VMX: Leave preemption timer running when it's disabled", Linux 5.3) against
+//! recordings: the claim, the value here, its figure, or n/a and why. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,28 +18,28 @@ use crate::{
     recording::Provenance,
 };
 
-/// Fewer entries of a kind make no ratio.
+/// Least number of dirty and of clean entries for a ratio.
 const LEAST_ENTRIES: u64 = 30;
 
 /// One claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Claim {
-    /// what is claimed
+    /// the claim
     pub claim: &'static str,
-    /// the commit's number
+    /// what the commit says
     pub claimed: &'static str,
-    /// the number here; null where it cannot be told
+    /// the value in these recordings; null if unknown
     pub measured: Option<String>,
-    /// the figure it comes from, or why there is none
+    /// the figure of the value, or why there is none
     pub from: String,
 }
 
-/// Recordings as the claims need them: all of them, and those of each policy alone.
+/// Recordings to check claims against: all of them, and those of each policy.
 #[derive(Default)]
 pub struct Evidence {
-    /// everything
+    /// all recordings
     pub whole: Report,
-    /// by policy; recordings during which it changed are with unknown
+    /// by policy; those during which the policy changed are under unknown
     pub by_policy: BTreeMap<Policy, Report>,
 }
 
@@ -47,7 +47,7 @@ impl Evidence {
     fn of(&self, policy: Policy) -> Result<&Report, String> {
         let others = || {
             let names: Vec<_> = self.by_policy.keys().map(|p| p.name()).collect();
-            format!("no recording under the {} policy (there is: {})", policy.name(), names.join(", "))
+            format!("no recording under the {} policy (there are: {})", policy.name(), names.join(", "))
         };
         self.by_policy.get(&policy).ok_or_else(others)
     }
@@ -78,10 +78,10 @@ pub fn claims(evidence: &Evidence) -> Vec<Claim> {
         claim("pin writes per entry, soft policy", "the bit stays set: none", evidence.of(Policy::Soft).and_then(soft)),
         claim(
             "spurious timer exits",
-            "only on a tickless CPU, without other exits for the largest delay",
+            "only on a tickless CPU, without other exits for the longest timer delay",
             spurious(report),
         ),
-        claim("the timer's largest delay", "at least 10 s, else KVM does not use it", delay(report)),
+        claim("longest timer delay", "at least 10 s, else KVM does not use it", delay(report)),
         claim(
             "immediate exits without the timer",
             "fall back to an IPI to itself",
@@ -90,7 +90,7 @@ pub fn claims(evidence: &Evidence) -> Vec<Claim> {
     ]
 }
 
-/// Series of a level whose pin writes are known.
+/// The series of a level whose pin writes are known.
 fn of_level(report: &Report, level: Level) -> impl Iterator<Item = &Series> {
     report.whole.series.iter().filter(move |(k, _)| k.level == level && k.entry != EntryKind::Unknown).map(|(_, s)| s)
 }
@@ -101,12 +101,12 @@ fn pin_writes(report: &Report, level: Level) -> Histogram {
     all
 }
 
-/// Entries with at least so many writes, and all.
+/// Entries with at least `least` writes, and all entries.
 fn at_least(writes: &Histogram, least: u64) -> (u64, u64) {
     (writes.buckets().filter(|b| b.0 >= least).map(|b| b.2).sum(), writes.count())
 }
 
-/// By transition_ns, which no guest time is in: of entries that were forced to exit at once, or of all by the stopwatch.
+/// Compares `transition_ns`, which contains no guest time: of entries that were forced to exit at once, or of all with the stopwatch.
 fn dirty_against_clean(report: &Report) -> Result<(String, String), String> {
     if report.latency() != Latency::Clean {
         return Err(
@@ -115,7 +115,7 @@ fn dirty_against_clean(report: &Report) -> Result<(String, String), String> {
     }
     let sources: BTreeSet<_> = report.sources.iter().map(|s| s.header.transition_source()).collect();
     if sources.len() > 1 {
-        return Err("some recordings have the stopwatch's transition_ns, others not: report on them apart".into());
+        return Err("only some recordings have the stopwatch's transition_ns: report on them separately".into());
     }
     let of = |kind| {
         let mut all = Histogram::default();
@@ -143,8 +143,8 @@ fn dirty_against_clean(report: &Report) -> Result<(String, String), String> {
     Ok((
         format!("{:.2} times [{:.2}, {:.2}]", ratio(d, c), ratio(d_low, c_high), ratio(d_high, c_low)),
         format!(
-            "medians of transition_ns, {} dirty against {} clean, of {} and {} entries; VM entry and VM exit; 95 % by order \
-             statistics, entries taken as independent; 'vmentry calibrate' measures the VM entry alone",
+            "medians of transition_ns, {} dirty against {} clean, of {} and {} entries; VM entry + VM exit without guest code; 95 % confidence interval by order \
+             statistics, which takes entries as independent; 'vmentry calibrate' measures the VM-entry latency alone",
             human(Some(d as f64), Unit::Ns),
             human(Some(c as f64), Unit::Ns),
             dirty.count(),
@@ -153,8 +153,8 @@ fn dirty_against_clean(report: &Report) -> Result<(String, String), String> {
     ))
 }
 
-/// Median with bounds that hold it with 97.5 % (so that a ratio of two is good for 95 %), whatever the distribution: the ranks
-/// n/2 -+ 2.24 sqrt(n)/2 of the sorted values.
+/// Median and its 97.5 % confidence interval (95 % for a ratio of two), for any distribution: the ranks n/2 -+ 2.24 sqrt(n)/2 of the
+/// sorted values.
 fn median(histogram: &Histogram) -> Option<(u64, u64, u64)> {
     let n = histogram.count() as f64;
     let reach = 2.2414 * n.sqrt() / 2.0;
@@ -169,7 +169,7 @@ fn share(part: u64, whole: u64) -> String {
 fn toggles(report: &Report) -> Result<(String, String), String> {
     match at_least(&pin_writes(report, Level::L1), 1) {
         (_, 0) => Err("no L1 entry whose pin writes are known".into()),
-        (dirty, all) => Ok((share(dirty, all), "pin_writes of L1 entries; depends on the guest's work".into())),
+        (dirty, all) => Ok((share(dirty, all), "pin_writes of L1 entries; depends on the guest's workload".into())),
     }
 }
 
@@ -201,11 +201,11 @@ fn spurious(report: &Report) -> Result<(String, String), String> {
     let Some((least, _)) = report.spurious_after() else {
         return Ok((format!("{count}"), format!("timer exits while soft-disabled; {tick}")));
     };
-    let delay = report.sources.iter().find_map(largest_delay);
+    let delay = report.sources.iter().find_map(longest_delay);
     let delay = delay.map_or("n/a".into(), |s| format!("{s:.1} s"));
     Ok((
         format!("{count}, the earliest after {}", human(Some(least as f64), Unit::Ns)),
-        format!("timer exits while soft-disabled, and their entry_to_exit_ns; largest delay {delay}; {tick}"),
+        format!("timer exits while soft-disabled, and their guest time; longest timer delay {delay}; {tick}"),
     ))
 }
 
@@ -216,7 +216,7 @@ fn delay(report: &Report) -> Result<(String, String), String> {
         Some(false) => "KVM does not use it",
         None => "use n/a",
     };
-    let delay = largest_delay(source).ok_or(
+    let delay = longest_delay(source).ok_or(
         "IA32_VMX_MISC could not be read (modprobe msr), or the recording was too short or cut off: see 'vmentry check'",
     )?;
     Ok((
@@ -225,7 +225,7 @@ fn delay(report: &Report) -> Result<(String, String), String> {
     ))
 }
 
-fn largest_delay(source: &Provenance) -> Option<f64> {
+fn longest_delay(source: &Provenance) -> Option<f64> {
     let rate = source.header.timer.as_ref()?.rate?;
     Some(max_delay_s(rate, source.end.as_ref()?.tsc_khz?))
 }
@@ -238,7 +238,7 @@ fn fallback(report: &Report) -> Result<(String, String), String> {
     ))
 }
 
-/// The claims as text.
+/// The claims for people.
 pub fn text(evidence: &Evidence) -> String {
     let report = &evidence.whole;
     let mut out = super::text::preamble(report);
@@ -263,7 +263,7 @@ mod tests {
         claims(&evidence(report))[at].measured.clone()
     }
 
-    /// The claims read only the part of one policy from `by_policy`, which a test's report is as a whole.
+    /// A report whose recordings are all of one policy.
     fn evidence(report: Report) -> Evidence {
         let policy = report.sources[0].policy();
         let again = Report { sources: report.sources.clone(), whole: report.whole.clone(), ..Report::default() };
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ratio_is_that_of_entries_without_guest_time() {
+    fn the_ratio_is_of_transitions() {
         let ratio = measured(with_immediate(40, 40), 0).unwrap();
         assert!(ratio.starts_with("1.98 times [1.9"), "{ratio}");
         assert_eq!(measured(with_immediate(29, 40), 0), None);
@@ -294,14 +294,14 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_on_a_policy_is_measured_on_its_recordings_only() {
+    fn a_claim_about_a_policy_is_checked_against_its_recordings_only() {
         let soft = report();
         let mut hard = report();
         hard.sources[0].header.policy = Policy::Hard;
         let claims_of = |e: &Evidence| claims(e).into_iter().map(|c| (c.measured, c.from)).collect::<Vec<_>>();
         let only_soft = claims_of(&evidence(report()));
         assert_eq!(only_soft[1].0, None);
-        assert!(only_soft[1].1.contains("no recording under the hard policy (there is: soft)"), "{}", only_soft[1].1);
+        assert!(only_soft[1].1.contains("no recording under the hard policy (there are: soft)"), "{}", only_soft[1].1);
         assert_eq!(only_soft[3].0.as_deref(), Some("0.3833 (46 of 120)"));
         let both =
             Evidence { by_policy: BTreeMap::from([(Policy::Soft, soft), (Policy::Hard, hard)]), ..evidence(report()) };
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_medians_bounds_hold_it() {
+    fn a_median_lies_within_its_interval() {
         let mut h = Histogram::default();
         (0..1000).for_each(|v| h.record(v));
         let (low, mid, high) = median(&h).unwrap();

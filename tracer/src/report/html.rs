@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tracer_common::rules::TimerCause;
 
-use super::{Dimension, Report, Row, View, text, timeline::Point};
+use super::{Dimension, Report, Row, View, notes, timeline::Point};
 use crate::{
     html::{
         Markup, Section, Tile, Tone,
@@ -107,7 +107,7 @@ fn summary(report: &Report) -> Markup {
 }
 
 fn loss(report: &Report) -> Markup {
-    let loss = text::loss(report);
+    let loss = notes::loss(report);
     let loss = loss.trim_end();
     let complete = report.sources.iter().all(|s| s.end.is_some());
     let t = &report.whole.totals;

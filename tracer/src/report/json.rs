@@ -16,7 +16,7 @@ use crate::model::{
 /// Name and version of the format.
 pub const FORMAT: &str = "vmentry-report/1";
 
-/// The report. What is not known is null, never 0. `by` of none means every dimension.
+/// The report. Unknown values are null, never 0. Without `by`, rows have every dimension.
 pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
     let by = by.unwrap_or(&Dimension::ALL);
     let rows = report.rows(&View { by: by.to_vec(), ..view.clone() });
@@ -128,7 +128,7 @@ fn series(report: &Report, row: &Row, by: &[Dimension]) -> Value {
     Value::Object(out)
 }
 
-/// One object per figure; null where no value is known.
+/// The statistics of a figure; null without values.
 fn distribution(histogram: &Histogram) -> Value {
     if histogram.count() == 0 {
         return Value::Null;
@@ -136,11 +136,16 @@ fn distribution(histogram: &Histogram) -> Value {
     let mut out = Map::from_iter([("count".to_owned(), json!(histogram.count()))]);
     for stat in Stat::ALL {
         let value = stat.of(histogram);
-        // Bounds of buckets are whole numbers; only the mean is not.
-        let value = if stat == Stat::Mean { json!(value) } else { json!(value.map(|v| v as u64)) };
+        let value = if stat == Stat::Mean { json!(value) } else { json!(value.map(whole)) };
         out.insert(stat.name().into(), value);
     }
     Value::Object(out)
+}
+
+/// A bound of a bucket, which is a whole number.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was made from a u64")]
+fn whole(bound: f64) -> u64 {
+    bound as u64
 }
 
 #[cfg(test)]
@@ -171,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_null() {
+    fn unknown_values_are_null() {
         let mut report = report();
         for series in report.whole.series.values_mut() {
             series[Figure::PinWrites] = Histogram::default();

@@ -1,12 +1,15 @@
-//! A report: recordings merged, filtered, grouped and sorted. Pure; text, JSON, HTML and CSV are views of it.
+//! A report: recordings merged, filtered, grouped and sorted. Pure but for `input`; text, JSON, HTML and CSV are views of it.
 
 pub mod claims;
-pub mod csv;
-pub mod html;
+pub(crate) mod csv;
+pub(crate) mod html;
+pub mod input;
 pub mod json;
-pub mod openmetrics;
+mod notes;
+pub(crate) mod openmetrics;
 pub mod text;
-pub mod timeline;
+pub(crate) mod timeline;
+mod view;
 
 use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
@@ -16,7 +19,7 @@ use crate::{
     kernel::vmwrite_sites::Site,
     model::{
         exit_reasons,
-        figures::{Column, Figure},
+        figures::Figure,
         histogram::Histogram,
         interval::{Interval, Key, Series, Vm},
         measurement::{Aggregation, Latency},
@@ -25,94 +28,18 @@ use crate::{
 };
 
 use timeline::Timeline;
-
-/// What entries can be grouped and filtered by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Dimension {
-    /// name of the host
-    Host,
-    /// name of the VM
-    Vm,
-    /// KVM's number of the vCPU
-    Vcpu,
-    /// L1, L2
-    Level,
-    /// exit reason
-    Reason,
-    /// clean, dirty
-    Entry,
-    /// cause of a timer exit
-    Cause,
-}
-
-impl Dimension {
-    /// Every dimension, in the order of a report's columns.
-    pub const ALL: [Dimension; 7] =
-        [Self::Host, Self::Vm, Self::Vcpu, Self::Level, Self::Reason, Self::Entry, Self::Cause];
-
-    /// Name on the command line and in files.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Host => "host",
-            Self::Vm => "vm",
-            Self::Vcpu => "vcpu",
-            Self::Level => "level",
-            Self::Reason => "reason",
-            Self::Entry => "entry",
-            Self::Cause => "cause",
-        }
-    }
-
-    /// From its name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|d| d.name() == name)
-    }
-}
-
-/// Keeps the entries whose dimension has one of the values.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Filter {
-    /// the dimension
-    pub dimension: Dimension,
-    /// as shown in reports, compared without case
-    pub values: Vec<String>,
-}
-
-impl Filter {
-    /// From "reason=CPUID,HLT".
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let names = || Dimension::ALL.map(Dimension::name).join(", ");
-        let (name, values) =
-            text.split_once('=').ok_or_else(|| format!("filter '{text}': write DIMENSION=VALUE[,VALUE...]"))?;
-        let dimension = Dimension::parse(name)
-            .ok_or_else(|| format!("filter '{text}': no dimension '{name}' (there are {})", names()))?;
-        Ok(Self { dimension, values: values.split(',').map(|v| v.trim().to_lowercase()).collect() })
-    }
-}
-
-/// How a report is cut.
-#[derive(Clone, Debug)]
-pub struct View {
-    /// dimensions that make a row
-    pub by: Vec<Dimension>,
-    /// all must hold
-    pub filters: Vec<Filter>,
-    /// rows with the highest value come first
-    pub sort: Column,
-    /// rows shown; none for all
-    pub top: Option<usize>,
-}
+pub use view::{Dimension, Filter, View};
 
 /// Recordings merged.
 #[derive(Debug, Default)]
 pub struct Report {
     /// the recordings
     pub sources: Vec<Provenance>,
-    /// everything in them; VMs numbered anew
+    /// all their intervals merged; VMs have numbers of the report's own
     pub whole: Interval,
-    /// how it went on
+    /// their course
     pub timeline: Timeline,
-    /// by number of a VM: in which of `sources` it was first seen
+    /// by number of a VM: index of the source in which it was first seen
     pub origins: BTreeMap<u32, usize>,
 }
 
@@ -121,7 +48,7 @@ pub struct Report {
 pub struct Row {
     /// values of the view's dimensions, in its order
     pub group: Vec<String>,
-    /// what a program would like to sort by: the lowest key of the group
+    /// the lowest key of the group
     pub key: Key,
     /// distributions
     pub series: Series,
@@ -134,7 +61,7 @@ impl Report {
         self.whole.merge(&interval);
     }
 
-    /// Takes the VMs of an interval of `sources[at]` in, and gives it back with the report's numbers of them.
+    /// Adds the VMs of an interval of `sources[at]`, and returns it with the report's numbers of them.
     pub fn renumber(&mut self, at: usize, mut interval: Interval, vms: &mut BTreeMap<u32, u32>) -> Interval {
         let host = self.sources.get(at).map(|s| s.header.host.name.clone()).filter(|name| !name.is_empty());
         for (old, vm) in std::mem::take(&mut interval.vms) {
@@ -152,7 +79,7 @@ impl Report {
         interval
     }
 
-    /// The number of a VM that is already known from another recording of the same host and boot, else a new one.
+    /// The number of a VM that another recording of the same host and boot has, else a new one.
     fn number(&self, at: usize, vm: &Vm) -> u32 {
         let boot = |at: usize| self.sources.get(at).map(|s| (&s.header.host.name, &s.header.host.boot_id));
         let same = |other: &&Arc<Vm>| {
@@ -164,12 +91,12 @@ impl Report {
         known.unwrap_or_else(|| self.whole.vms.keys().next_back().map_or(0, |last| last + 1))
     }
 
-    /// Whether the recordings are of more than one host.
+    /// Whether the recordings come from more than one host.
     pub fn has_hosts(&self) -> bool {
         self.sources.windows(2).any(|pair| pair[0].header.host.name != pair[1].header.host.name)
     }
 
-    /// Name of a VM among all hosts': that of its host follows where another host has one of the same name.
+    /// Name of a VM among all hosts: NAME@HOST if another host has a VM of that name.
     pub fn vm_name(&self, id: u32) -> String {
         let name = self.vm_name_on_host(id);
         let Some(Vm { name: bare, host: Some(host), .. }) = self.whole.vms.get(&id).map(Arc::as_ref) else {
@@ -179,7 +106,7 @@ impl Report {
         if elsewhere { format!("{name}@{host}") } else { name }
     }
 
-    /// Name of a VM on its host: with its process where several share it, and a number where its process has several.
+    /// Name of a VM on its host: NAME\[PROCESS\] if several processes share the name, NAME#NUMBER if its process has several VMs.
     pub fn vm_name_on_host(&self, id: u32) -> String {
         let Some(vm) = self.whole.vms.get(&id) else { return format!("vm-{id}") };
         let namesakes = self.whole.vms.values().filter(|v| v.name == vm.name && v.host == vm.host);
@@ -193,7 +120,7 @@ impl Report {
         format!("{}{process}{ordinal}", vm.name)
     }
 
-    /// Value of a dimension as shown; none where it is not known or does not apply.
+    /// Value of a dimension as shown; none if it is unknown or does not apply.
     pub fn value(&self, key: &Key, dimension: Dimension) -> Option<String> {
         match dimension {
             Dimension::Host => self.whole.vms.get(&key.vm)?.host.clone(),
@@ -210,9 +137,9 @@ impl Report {
     pub fn passes(&self, key: &Key, filters: &[Filter]) -> bool {
         filters.iter().all(|f| {
             let value = self.value(key, f.dimension).unwrap_or_else(|| "n/a".into()).to_lowercase();
-            // A bare name stands for all VMs of that name.
+            // A bare name selects all VMs of that name.
             let bare = || (f.dimension == Dimension::Vm).then(|| self.whole.vms.get(&key.vm)).flatten();
-            // What is not known is "-" in the table and "unknown" in JSON.
+            // An unknown value is "-" in the table and "unknown" in JSON.
             f.values.contains(&value)
                 || bare().is_some_and(|vm| f.values.contains(&vm.name.to_lowercase()))
                 || value == "n/a" && f.values.iter().any(|v| v == "-" || v == "unknown")
@@ -248,18 +175,18 @@ impl Report {
         rows
     }
 
-    /// All pin-control writes; none where no entry's are known.
+    /// Number of pin-control writes; none if they are known of no entry.
     pub fn pin_writes(&self) -> Option<u64> {
         let known = self.whole.series.values().filter(|s| s[Figure::PinWrites].count() > 0);
         known.map(|s| s[Figure::PinWrites].sum()).reduce(|a, b| a + b)
     }
 
-    /// Entries whose pin writes are not known.
+    /// Entries whose pin writes are unknown.
     pub fn entries_without_pin_writes(&self) -> u64 {
         self.whole.series.values().map(|s| s.entries().saturating_sub(s[Figure::PinWrites].count())).sum()
     }
 
-    /// Preemption-timer exits of a cause; none where there is no VMX.
+    /// Preemption-timer exits of a cause; none without VMX.
     pub fn timer_exits(&self, cause: TimerCause) -> Option<u64> {
         let vmx = self.sources.iter().any(|s| s.header.host.vendor == Some(crate::model::vendor::Vendor::Intel))
             || self.whole.series.keys().any(|k| k.isa == Isa::Vmx);
@@ -267,7 +194,7 @@ impl Report {
         vmx.then(|| of_cause.map(|(_, s)| s.entries()).sum())
     }
 
-    /// ns the guest had run when a spurious timer exit came: least and median; none without one. VM entry and exit are in it.
+    /// Guest time of spurious timer exits, ns: least and median; none without such an exit.
     pub fn spurious_after(&self) -> Option<(u64, u64)> {
         let mut all = Histogram::default();
         let spurious = self.whole.series.iter().filter(|(k, _)| k.cause == Some(TimerCause::Spurious));
@@ -275,10 +202,21 @@ impl Report {
         Some((all.min()?, all.quantile(0.5)?))
     }
 
-    /// What the latencies are worth: the worst of the recordings.
+    /// Whether times are disturbed: the worst of the recordings.
     pub fn latency(&self) -> Latency {
         let of = |l| self.sources.iter().any(|s| s.header.latency == l);
         [Latency::Disturbed, Latency::DisturbedButAsked].into_iter().find(|&l| of(l)).unwrap_or_default()
+    }
+
+    /// Whether a figure's values are shown: disturbed times are not.
+    pub(crate) fn shows(&self, figure: Figure) -> bool {
+        !figure.is_time() || self.latency() != Latency::Disturbed
+    }
+
+    /// Entries that are missing from the series.
+    pub(crate) fn lost(&self) -> u64 {
+        let t = &self.whole.totals;
+        t.dropped.saturating_add(t.malformed).saturating_add(t.not_kept)
     }
 
     /// Where entries were counted: the coarsest of the recordings.
@@ -286,7 +224,7 @@ impl Report {
         recording::aggregation(&self.sources)
     }
 
-    /// The VMWRITE sites and their counts; none where several recordings have different ones.
+    /// VMWRITE sites and their counts; none if the recordings have different sites.
     pub fn sites(&self) -> impl Iterator<Item = (&Site, u64)> {
         let sites = self.sources.first().map_or(&[][..], |s| &s.header.sites);
         let same = self.sources.iter().all(|s| s.header.sites == sites);
@@ -298,7 +236,7 @@ impl Report {
         self.sources.iter().any(|s| s.header.host.emulated)
     }
 
-    /// False where the kernel's count and what arrived disagree: the figures are not to be trusted.
+    /// False if the kernel's count of entries and the delivered records disagree: then no figure can be trusted.
     pub fn is_exact(&self) -> bool {
         let t = &self.whole.totals;
         t.entries == t.delivered + t.dropped
@@ -312,13 +250,16 @@ fn known(name: &str) -> Option<String> {
 
 #[cfg(test)]
 pub mod tests {
-    //! Tests, and made-up values for those of other modules.
+    //! Tests, and made-up reports for the tests of other modules.
 
     use super::*;
     use crate::{
-        model::interval::{
-            Totals,
-            tests::{event, vm},
+        model::{
+            figures::Column,
+            interval::{
+                Totals,
+                tests::{event, vm},
+            },
         },
         recording::tests::header,
     };
@@ -397,11 +338,5 @@ pub mod tests {
         report.sources.push(other_boot);
         report.add(1, again, &mut BTreeMap::new());
         assert_eq!(report.whole.vms.len(), 4);
-    }
-
-    #[test]
-    fn a_filter_that_makes_no_sense_is_refused_with_what_there_is() {
-        assert!(Filter::parse("color=red").unwrap_err().contains("host, vm, vcpu, level"));
-        assert!(Filter::parse("reason").unwrap_err().contains("DIMENSION=VALUE"));
     }
 }

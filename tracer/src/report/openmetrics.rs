@@ -1,4 +1,4 @@
-//! The report as OpenMetrics text: the metrics of `vmentry export`, as if it had been asked at the end of the recording.
+//! The report as OpenMetrics text: the metrics that `vmentry export` would have had at the end of the recording.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use crate::{
     recording::{self, Provenance},
 };
 
-/// Everything that passes the view's filters.
-pub fn render(report: &Report, view: &View) -> String {
+/// Metrics of the entries that pass the view's filters.
+pub(crate) fn render(report: &Report, view: &View) -> String {
     let mut whole = report.whole.clone();
     whole.series.retain(|key, _| report.passes(key, &view.filters));
     whole.vms = (whole.vms.into_iter())
@@ -30,8 +30,8 @@ pub fn render(report: &Report, view: &View) -> String {
     text::encode(&families(&about, &state), Dialect::OpenMetrics)
 }
 
-/// What is known of the hosts of some recordings.
-pub fn about(sources: &[Provenance]) -> About {
+/// Properties of the hosts of some recordings.
+pub(crate) fn about(sources: &[Provenance]) -> About {
     let policy = sources.first().map_or(Policy::Unknown, Provenance::policy);
     About {
         hosts: sources.iter().map(|s| s.header.host.clone()).collect(),
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_were_counted_in_the_kernel_are_said_to_be() {
+    fn values_counted_in_the_kernel_are_labelled() {
         let mut report = report();
         assert!(render(&report, &view()).contains(",counted=\"records\"} 1\n"));
         report.sources[0].header.aggregation = Aggregation::InKernel;
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn disturbed_latencies_are_left_out() {
+    fn disturbed_times_are_left_out() {
         let mut report = report();
         report.sources[0].header.latency = Latency::Disturbed;
         let text = render(&report, &view());

@@ -1,16 +1,16 @@
-//! How recordings went on: a bounded number of points, each a stretch of one recording.
+//! The course of recordings: a bounded number of points, each a stretch of time of one recording.
 
 use std::collections::BTreeMap;
 
 use crate::model::{figures::Figure, histogram::Histogram, interval::Interval};
 
-/// Points kept, about as many as a picture can show.
+/// Points at most: about as many as a chart can show.
 const MOST: usize = 512;
 
 /// A stretch of a recording: one interval, or neighbours merged.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Point {
-    /// which of the report's sources
+    /// index of the report's source
     pub source: usize,
     /// ns since the epoch at its beginning
     pub start_unix_ns: u64,
@@ -18,9 +18,9 @@ pub struct Point {
     pub length_ns: u64,
     /// entries, by the kernel's own count
     pub entries: u64,
-    /// of them: those that found the ring full
+    /// entries that found the ring full
     pub dropped: u64,
-    /// ns from kvm_entry to kvm_exit, of all entries
+    /// guest time of all entries
     pub entry_to_exit: Histogram,
     /// pin-control writes of entries where they are known
     pub pin_writes: u64,
@@ -29,12 +29,12 @@ pub struct Point {
 }
 
 impl Point {
-    /// Entries per second; none without time.
+    /// Entries per second; none if its length is 0.
     pub fn rate(&self) -> Option<f64> {
         (self.length_ns > 0).then(|| self.entries as f64 * 1e9 / self.length_ns as f64)
     }
 
-    /// Pin-control writes per entry; none where they are not known.
+    /// Pin-control writes per entry; none if they are unknown.
     pub fn pin_writes_per_entry(&self) -> Option<f64> {
         (self.with_pin_writes > 0).then(|| self.pin_writes as f64 / self.with_pin_writes as f64)
     }
@@ -53,7 +53,7 @@ impl Point {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Timeline {
     points: Vec<Point>,
-    /// intervals that make a point, of the recording that is being read
+    /// intervals per point, of the recording that is read
     each: usize,
     /// intervals in the last point
     last: usize,
@@ -91,7 +91,7 @@ impl Timeline {
         }
     }
 
-    /// Merges neighbours, two by two, of the recording that has the most points.
+    /// Merges pairs of neighbours of the recording that has the most points.
     fn thin(&mut self) {
         let mut of_source: BTreeMap<usize, usize> = BTreeMap::new();
         self.points.iter().for_each(|p| *of_source.entry(p.source).or_default() += 1);
@@ -118,7 +118,7 @@ impl Timeline {
         self.points = thin;
     }
 
-    /// The same in about `most` points at most: as many as people read.
+    /// The same course in about `most` points.
     pub fn at_most(&self, most: usize) -> Vec<Point> {
         let every = self.points.len().div_ceil(most.max(1)).max(1);
         let of_one_source = self.points.chunk_by(|a, b| a.source == b.source);

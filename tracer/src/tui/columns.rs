@@ -1,137 +1,21 @@
-//! The table's columns: the figures of [`crate::model::figures`] and the counts that need more than one series.
+//! The table's columns: statistics of the figures of [`crate::model::figures`], and counts over several series.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use tracer_common::rules::TimerCause;
 
-use tracer_common::{Isa, rules::TimerCause};
+use super::sum::Sum;
+use crate::model::figures::{Figure, Stat, Unit, human};
 
-use super::{
-    history::Slice,
-    rows::{Matcher, Node},
-    tally::Tally,
-};
-use crate::model::{
-    figures::{Figure, Stat, Unit, human},
-    interval::{EntryKind, Series},
-};
+/// Values of all columns; none if unknown.
+pub(super) type Values = [Option<f64>; COLUMNS.len()];
 
-/// Sums of single intervals that are remembered at most.
-const MAX_PARTS: usize = 4096;
-
-/// What sums are made of: windows share all of their intervals but one with the next one.
-#[derive(Debug, Default)]
-pub struct Parts {
-    sums: HashMap<(u64, Node), Sum>,
-    slice: Tally,
-    window: Tally,
-}
-
-impl Parts {
-    /// Forgets all sums but those of these intervals.
-    pub fn keep<'a>(&mut self, slices: impl Iterator<Item = &'a Arc<Slice>>) {
-        let numbers: HashSet<u64> = slices.map(|s| s.number).collect();
-        self.sums.retain(|(number, _), _| numbers.contains(number));
-    }
-}
-
-/// What was seen of a node in a window.
-#[derive(Clone, Debug, Default)]
-pub struct Sum {
-    /// seconds of observation
-    pub seconds: f64,
-    /// all its distributions, merged
-    pub series: Series,
-    /// entries with pin-control writes
-    pub dirty: u64,
-    /// entries of which it is known whether they had some
-    pub known: u64,
-    /// timer exits in the order of [`TimerCause::ALL`]
-    pub timer_exits: [u64; 4],
-    /// every exit was one of VMX
-    pub vmx: bool,
-}
-
-impl Sum {
-    /// Of a node in a window.
-    pub fn of(slices: &[Arc<Slice>], node: Node, matcher: &Matcher, parts: &mut Parts) -> Self {
-        if let [slice] = slices {
-            return Self::of_slice(slice, node, matcher, &mut parts.slice);
-        }
-        let mut sum = Self { vmx: true, ..Self::default() };
-        for slice in slices {
-            if let Some(part) = parts.sums.get(&(slice.number, node)) {
-                sum.add(part, &mut parts.window);
-                continue;
-            }
-            let part = Self::of_slice(slice, node, matcher, &mut parts.slice);
-            sum.add(&part, &mut parts.window);
-            if parts.sums.len() < MAX_PARTS {
-                parts.sums.insert((slice.number, node), part);
-            }
-        }
-        sum.series = parts.window.take();
-        sum
-    }
-
-    fn of_slice(slice: &Slice, node: Node, matcher: &Matcher, tally: &mut Tally) -> Self {
-        let mut sum = Self { vmx: true, seconds: slice.interval.length_ns as f64 / 1e9, ..Self::default() };
-        for (key, entries) in node.keys(slice).filter(|(key, _)| matcher.passes(key)) {
-            if let Some(series) = slice.interval.series.get(key) {
-                tally.add(series);
-            }
-            sum.vmx &= key.isa == Isa::Vmx;
-            if key.entry != EntryKind::Unknown {
-                sum.known += entries;
-                sum.dirty += if key.entry == EntryKind::Dirty { *entries } else { 0 };
-            }
-            if let Some(at) = key.cause.and_then(|c| TimerCause::ALL.iter().position(|&a| a == c)) {
-                sum.timer_exits[at] += entries;
-            }
-        }
-        sum.series = tally.take();
-        sum
-    }
-
-    /// Adds another's counts; its distributions go to the tally.
-    fn add(&mut self, other: &Self, tally: &mut Tally) {
-        tally.add(&other.series);
-        self.seconds += other.seconds;
-        self.dirty += other.dirty;
-        self.known += other.known;
-        self.vmx &= other.vmx;
-        for (mine, theirs) in self.timer_exits.iter_mut().zip(other.timer_exits) {
-            *mine += theirs;
-        }
-    }
-
-    /// Timer exits of a cause; none where causes are not known of all.
-    fn timer_exits(&self, cause: TimerCause) -> Option<f64> {
-        let of = |c| TimerCause::ALL.iter().zip(self.timer_exits).find(|(a, _)| **a == c).map_or(0, |(_, n)| n);
-        (self.vmx && self.series.entries() > 0 && of(TimerCause::Unknown) == 0).then(|| of(cause) as f64)
-    }
-
-    /// The values of all columns.
-    pub fn values(&self) -> Values {
-        COLUMNS.map(|column| match column.of {
-            Derivation::Stat(figure, stat) => stat.of(&self.series[figure]),
-            Derivation::Sum(of) => of(self),
-        })
-    }
-}
-
-/// Values of all columns; none where not known.
-pub type Values = [Option<f64>; COLUMNS.len()];
-
-/// What a column's values are.
+/// Kind of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// ns
     Time,
     /// per second
     Rate,
-    /// in the window
+    /// a count in the window
     Count,
     /// mean of counts
     Mean,
@@ -141,27 +25,27 @@ pub enum Kind {
 
 /// Where a column's values come from.
 #[derive(Clone, Copy, Debug)]
-pub enum Derivation {
+pub(super) enum Derivation {
     /// a statistic of a figure
     Stat(Figure, Stat),
-    /// more than one series
+    /// a value of all series
     Sum(fn(&Sum) -> Option<f64>),
 }
 
 /// A column.
 #[derive(Clone, Copy, Debug)]
-pub struct Column {
-    /// name of the figure, above the titles of its columns
+pub(super) struct Column {
+    /// title of the figure, above the titles of its columns
     pub group: &'static str,
-    /// the same where there is no room for it
+    /// the same where there is little room
     pub short_group: &'static str,
     /// title
     pub title: &'static str,
     /// characters, without the gap
     pub width: u16,
-    /// 0 is dropped last when there is not enough room
+    /// when there is not enough room, the column of the highest rank is dropped first
     pub rank: u8,
-    /// what its values are
+    /// kind of its values
     pub kind: Kind,
     /// where they come from
     pub of: Derivation,
@@ -179,11 +63,11 @@ const fn stat(figure: Figure, stat: Stat, rank: u8) -> Column {
 
 const fn timer(title: &'static str, rank: u8, of: fn(&Sum) -> Option<f64>) -> Column {
     let (group, short_group) = ("timer exits", "timer");
-    Column { group, short_group, title, width: 6, rank, kind: Kind::Count, of: Derivation::Sum(of) }
+    Column { group, short_group, title, width: 8, rank, kind: Kind::Count, of: Derivation::Sum(of) }
 }
 
-/// All columns, in the order they are shown; the first is what rows are sorted by at first.
-pub const COLUMNS: [Column; 14] = [
+/// All columns, in the order of the table; at first, rows are sorted by the first column.
+pub(super) const COLUMNS: [Column; 14] = [
     Column {
         group: "",
         short_group: "",
@@ -209,18 +93,18 @@ pub const COLUMNS: [Column; 14] = [
         kind: Kind::Percent,
         of: Derivation::Sum(|s| (s.known > 0).then(|| 100.0 * s.dirty as f64 / s.known as f64)),
     },
-    timer("DUE", 11, |s| s.timer_exits(TimerCause::Deadline)),
-    timer("IMMED", 12, |s| s.timer_exits(TimerCause::Immediate)),
-    timer("SPUR", 5, |s| s.timer_exits(TimerCause::Spurious)),
-    // Last to be given room: without the companion patch's stopwatch there are few values.
+    timer("DEADLINE", 11, |s| s.timer_exits(TimerCause::Deadline)),
+    Column { width: 9, ..timer("IMMEDIATE", 12, |s| s.timer_exits(TimerCause::Immediate)) },
+    timer("SPURIOUS", 5, |s| s.timer_exits(TimerCause::Spurious)),
+    // Shown last: without the companion patch's stopwatch there are few values.
     stat(Figure::Transition, Stat::P50, 13),
     stat(Figure::Transition, Stat::P99, 14),
 ];
 
 /// Rank of the sparkline among the columns.
-pub const SPARK_RANK: u8 = 10;
+pub(super) const SPARK_RANK: u8 = 10;
 
-/// How times are written.
+/// Unit of times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Units {
     /// three digits with ns, us, ms or s
@@ -253,8 +137,8 @@ impl Units {
 }
 
 impl Column {
-    /// A value as the table shows it; "n/a" where it is not known.
-    pub fn text(&self, value: Option<f64>, units: Units) -> String {
+    /// A value as the table shows it; "n/a" if it is unknown.
+    pub(super) fn text(&self, value: Option<f64>, units: Units) -> String {
         let Some(value) = value else { return "n/a".into() };
         match self.kind {
             Kind::Time => units.time(value, self.width),
@@ -266,8 +150,8 @@ impl Column {
         }
     }
 
-    /// Name with its figure, for a title that stands alone.
-    pub fn full_name(&self) -> String {
+    /// Title with the figure's, for a panel.
+    pub(super) fn full_name(&self) -> String {
         match self.group {
             "" => self.title.to_lowercase(),
             group => format!("{group} {}", self.title.to_lowercase()),
@@ -275,8 +159,8 @@ impl Column {
     }
 }
 
-/// A count in five characters.
-pub fn short(value: f64) -> String {
+/// A count in at most five characters.
+pub(super) fn short(value: f64) -> String {
     let (scaled, suffix) = match value {
         v if v < 1e4 => return format!("{v:.0}"),
         v if v < 1e6 => (v / 1e3, "k"),
@@ -287,8 +171,8 @@ pub fn short(value: f64) -> String {
     format!("{scaled:.digits$}{suffix}")
 }
 
-/// Change against a baseline in percent; none where either is not known, or where there was nothing to grow from.
-pub fn change(now: Option<f64>, before: Option<f64>) -> Option<f64> {
+/// Change against a baseline in percent; none if either is unknown, or if only the baseline is 0.
+pub(super) fn change(now: Option<f64>, before: Option<f64>) -> Option<f64> {
     let (now, before) = (now?, before?);
     if now == before {
         return Some(0.0);
@@ -297,7 +181,7 @@ pub fn change(now: Option<f64>, before: Option<f64>) -> Option<f64> {
 }
 
 /// A change as the table shows it.
-pub fn change_text(percent: Option<f64>) -> String {
+pub(super) fn change_text(percent: Option<f64>) -> String {
     match percent {
         None => "n/a".into(),
         Some(p) if p.abs() < 0.05 => "=".into(),

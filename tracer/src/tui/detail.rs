@@ -1,13 +1,15 @@
-//! Everything about one row: what the detail pane shows.
+//! The detail of one row: distributions, exit reasons, time series, spurious exits.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use tracer_common::{Isa, rules::TimerCause};
 
 use super::{
-    columns::{Parts, Sum, Values},
+    columns::Values,
+    filter::Matcher,
     history::Slice,
-    rows::{Matcher, Node, reason_name},
+    node::{Node, reason_name},
+    sum::{Sum, SumCache},
 };
 use crate::model::{
     figures::Figure,
@@ -15,8 +17,18 @@ use crate::model::{
     interval::{EntryKind, Series},
 };
 
-/// Spurious exits that are listed at most.
+/// Spurious exits that are listed, at most.
 const LISTED: usize = 16;
+
+/// Where a detail is taken from.
+pub struct View<'a> {
+    /// the window
+    pub window: &'a [Arc<Slice>],
+    /// the latest intervals, oldest first
+    pub latest: &'a [Arc<Slice>],
+    /// the filter
+    pub matcher: &'a Matcher,
+}
 
 /// A row's detail.
 #[derive(Clone, Debug)]
@@ -27,13 +39,13 @@ pub struct Detail {
     pub name: String,
     /// everything in the window
     pub sum: Sum,
-    /// entry_to_exit of entries without pin-control writes
+    /// guest time of entries without pin-control writes
     pub clean: Histogram,
-    /// of those with
+    /// guest time of entries with pin-control writes
     pub dirty: Histogram,
-    /// of those of which it is not known
+    /// guest time of entries whose pin-control writes are unknown
     pub unknown: Histogram,
-    /// transition of clean and of dirty entries, where it is known
+    /// transition of clean and of dirty entries, as far as it is known
     pub transition: [Histogram; 2],
     /// exit reasons, most entries first
     pub reasons: Vec<Reason>,
@@ -43,7 +55,7 @@ pub struct Detail {
     pub spurious: Vec<Spurious>,
 }
 
-/// An exit reason's part.
+/// The entries of an exit reason.
 #[derive(Clone, Debug)]
 pub struct Reason {
     /// its name
@@ -52,45 +64,39 @@ pub struct Reason {
     pub series: Series,
 }
 
-/// Spurious exits of a vCPU that came after the same time.
+/// Spurious exits of a vCPU with the same guest time, within the precision of a bucket.
 #[derive(Clone, Debug)]
 pub struct Spurious {
-    /// seconds between the end of its interval and the end of what is shown
+    /// seconds between the end of its interval and the end of the window
     pub ago_s: f64,
     /// the VM
     pub vm: u32,
     /// the vCPU
     pub vcpu: u32,
-    /// ns the guest had run; VM entry and exit are in it
-    pub ran_ns: u64,
+    /// guest time, ns
+    pub guest_ns: u64,
     /// how many
     pub count: u64,
 }
 
 impl Detail {
     /// Of a node in a window and the latest intervals.
-    pub fn of(
-        node: Node,
-        name: String,
-        window: &[Arc<Slice>],
-        latest: &[Arc<Slice>],
-        matcher: &Matcher,
-        parts: &mut Parts,
-    ) -> Self {
+    pub fn of(node: Node, name: String, view: &View, sums: &mut SumCache) -> Self {
+        let View { window, latest, matcher } = view;
         let mut detail = Self {
             node,
             name,
-            sum: Sum::of(window, node, matcher, parts),
+            sum: Sum::of(window, node, matcher, sums),
             clean: Histogram::default(),
             dirty: Histogram::default(),
             unknown: Histogram::default(),
             transition: Default::default(),
             reasons: Vec::new(),
-            latest: latest.iter().map(|s| Sum::of(std::slice::from_ref(s), node, matcher, parts).values()).collect(),
+            latest: latest.iter().map(|s| Sum::of(std::slice::from_ref(s), node, matcher, sums).values()).collect(),
             spurious: spurious(node, latest, matcher),
         };
         let mut reasons: BTreeMap<(Isa, Option<u32>), Series> = BTreeMap::new();
-        for slice in window {
+        for slice in *window {
             for (key, _) in node.keys(slice).filter(|(key, _)| matcher.passes(key)) {
                 let Some(series) = slice.interval.series.get(key) else { continue };
                 let of_kind = match key.entry {
@@ -122,7 +128,7 @@ fn spurious(node: Node, latest: &[Arc<Slice>], matcher: &Matcher) -> Vec<Spuriou
                 ago_s: ago_ns as f64 / 1e9,
                 vm: key.vm,
                 vcpu: key.vcpu,
-                ran_ns: low + width / 2,
+                guest_ns: low + width / 2,
                 count,
             }));
         }

@@ -1,18 +1,18 @@
-//! The intervals of the last ten minutes; older ones live on in what was seen since the start.
+//! The intervals of the last ten minutes; older ones are kept merged, for the window since the start.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use crate::model::interval::{Interval, Key};
 
-/// Time that intervals are kept apart, ns.
-pub const KEPT_NS: u64 = 600_000_000_000;
-/// Series that are kept apart at most, whatever their age: about a gigabyte.
-pub const KEPT_SERIES: usize = 2_000_000;
+/// Time for which intervals are kept, ns.
+pub(super) const KEPT_NS: u64 = 600_000_000_000;
+/// Series that are kept, at most, whatever their age: about a gigabyte.
+pub(super) const KEPT_SERIES: usize = 2_000_000;
 
-/// An interval whose keys are in order.
+/// An interval and its keys in order.
 #[derive(Clone, Debug, Default)]
 pub struct Slice {
-    /// number of the interval since the start; of a merge, the last one's
+    /// number of the interval since the start; of a merge, that of its last interval
     pub number: u64,
     /// the interval
     pub interval: Interval,
@@ -34,26 +34,26 @@ impl Slice {
     }
 }
 
-/// Everything seen.
+/// All intervals seen.
 #[derive(Debug, Default)]
-pub struct History {
+pub(super) struct History {
     kept: VecDeque<Arc<Slice>>,
     kept_ns: u64,
     kept_series: usize,
     next: u64,
-    /// The merge of all intervals before number `merged`. Not of all: merging costs, and few look at it.
+    /// The merge of all intervals before number `merged`. The others are merged only when it is shown.
     whole: Arc<Slice>,
     merged: u64,
 }
 
 impl History {
-    /// One that has seen nothing, but whose numbers go on: no two intervals ever share one.
-    pub fn emptied(&self) -> Self {
+    /// A history without intervals whose numbers go on: no two intervals ever share a number.
+    pub(super) fn emptied(&self) -> Self {
         Self { next: self.next, merged: self.next, ..Self::default() }
     }
 
     /// Adds an interval.
-    pub fn push(&mut self, interval: Interval) {
+    pub(super) fn push(&mut self, interval: Interval) {
         self.kept_ns += interval.length_ns;
         self.kept_series += interval.series.len();
         self.kept.push_back(Arc::new(Slice::new(self.next, interval)));
@@ -73,22 +73,22 @@ impl History {
     }
 
     /// Number of the newest interval; none before the first.
-    pub fn newest(&self) -> Option<u64> {
+    pub(super) fn newest(&self) -> Option<u64> {
         self.kept.back().map(|s| s.number)
     }
 
-    /// Number of the oldest that is kept apart.
-    pub fn oldest(&self) -> Option<u64> {
+    /// Number of the oldest interval that is kept.
+    pub(super) fn oldest(&self) -> Option<u64> {
         self.kept.front().map(|s| s.number)
     }
 
-    /// The intervals that are kept apart, oldest first.
-    pub fn slices(&self) -> impl DoubleEndedIterator<Item = &Arc<Slice>> {
+    /// The intervals that are kept, oldest first.
+    pub(super) fn slices(&self) -> impl DoubleEndedIterator<Item = &Arc<Slice>> {
         self.kept.iter()
     }
 
-    /// The intervals of the last `seconds` up to the one with number `end`, oldest first: at least one, if there is one.
-    pub fn window(&self, seconds: f64, end: u64) -> Vec<Arc<Slice>> {
+    /// The intervals of the last `seconds` up to number `end`, oldest first: at least one, if there is one.
+    pub(super) fn window(&self, seconds: f64, end: u64) -> Vec<Arc<Slice>> {
         let mut taken = 0.0;
         let mut slices: Vec<_> = self
             .kept
@@ -108,8 +108,8 @@ impl History {
         slices
     }
 
-    /// Everything up to the interval with number `end`, merged (further, where it was merged before).
-    pub fn since_start(&mut self, end: u64) -> Arc<Slice> {
+    /// The merge of all intervals up to number `end`, and of later ones that were merged before.
+    pub(super) fn since_start(&mut self, end: u64) -> Arc<Slice> {
         let pending: Vec<_> =
             self.kept.iter().filter(|s| s.number >= self.merged && s.number <= end).cloned().collect();
         if !pending.is_empty() || self.whole.keys.is_empty() {

@@ -1,24 +1,24 @@
-//! The one table of keys: what they do, and what the footer and the help say of them.
+//! The one table of keys: their actions, and their texts in footer and help.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::app::Window;
 use crate::model::policy::Policy;
 
-/// What the user is doing.
+/// Mode of the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// looking at the table
+    /// the table is shown
     Table,
-    /// typing a filter
+    /// a filter is typed
     Filter,
-    /// reading the help
+    /// the help is shown
     Help,
-    /// asked whether to switch the policy to this one
+    /// the user is asked whether to switch to this policy
     Confirm(Policy),
 }
 
-/// What a key makes the screen do.
+/// An action of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the table of keys says what each does")]
 pub enum Action {
@@ -68,7 +68,7 @@ pub enum Action {
     No,
 }
 
-/// In which modes a binding holds.
+/// Modes in which a binding is active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// all of them
@@ -84,7 +84,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Whether it holds in a mode.
+    /// Whether it covers a mode.
     pub fn covers(self, mode: &Mode) -> bool {
         match self {
             Self::Any => true,
@@ -96,23 +96,23 @@ impl Scope {
     }
 }
 
-/// A key with its modifiers; Shift is left out for characters, which have it in themselves.
+/// A key with its modifiers; without Shift for characters, whose case says it.
 pub type Chord = (KeyCode, KeyModifiers);
 
-/// Keys and what they do.
+/// Keys, their action and their texts.
 #[derive(Debug)]
 pub struct Binding {
     /// any of these
     pub keys: &'static [Chord],
-    /// what they do
+    /// the action
     pub action: Action,
     /// one word, for the footer
     pub name: &'static str,
     /// a line, for the help
     pub help: &'static str,
-    /// whether the footer tells of it
+    /// whether the footer shows it
     pub footer: bool,
-    /// where it holds
+    /// modes in which it is active
     pub scope: Scope,
 }
 
@@ -152,16 +152,16 @@ table! {
     Table [ch('q')] Action::Quit, "quit", "quit", true;
     Table [ch('?'), key(KeyCode::F(1))] Action::Help, "help", "this help", true;
     Table [ch('w')] Action::NextWindow, "window", "next window: 1 s, 10 s, 60 s, since start", true;
-    Table [ch(' ')] Action::Pause, "pause", "pause or go on; collection goes on meanwhile (a replay stops)", true;
+    Table [ch(' ')] Action::Pause, "pause", "pause or continue; a live view keeps collecting", true;
     Table [ch('d'), key(KeyCode::Tab)] Action::Detail, "detail", "show or hide the detail of the selected row", true;
     Table [ch('g')] Action::Group, "group", "group by VM, vCPU or exit reason", true;
     Table [ch('s'), ch('>')] Action::SortNext, "sort", "sort by the next column", true;
     Table [ch('/')] Action::Filter, "filter", "filter by VM, vCPU or exit reason", true;
-    Table [ch('b')] Action::Baseline, "baseline", "what is shown becomes the baseline: figures become differences to it", true;
+    Table [ch('b')] Action::Baseline, "baseline", "show values as changes against the window shown now", true;
     Table [ch('u')] Action::Units, "units", "times as ns/us/ms, as ns, as TSC cycles", true;
     Table [ch('p')] Action::Policy, "policy", "switch the timer policy (companion patch; asks first)", true;
-    Table [ch('o')] Action::SaveRecording, "save", "save what is seen as recording", true;
-    Table [ch('e')] Action::SaveReport, "report", "save what is seen as report", true;
+    Table [ch('o')] Action::SaveRecording, "save", "save the intervals kept as recording", true;
+    Table [ch('e')] Action::SaveReport, "report", "save a report on the window", true;
     Table [key(KeyCode::Up), ch('k')] Action::Up, "up", "select the row above", false;
     Table [key(KeyCode::Down), ch('j')] Action::Down, "down", "select the row below", false;
     Table [key(KeyCode::PageUp)] Action::PageUp, "page up", "a page up", false;
@@ -170,7 +170,7 @@ table! {
     Table [key(KeyCode::End)] Action::Last, "last", "select the last row", false;
     Table [key(KeyCode::Enter)] Action::Toggle, "toggle", "unfold or fold the selected row", false;
     Table [key(KeyCode::Right), ch('l')] Action::Expand, "unfold", "unfold: VM, its vCPUs, their exit reasons", false;
-    Table [key(KeyCode::Left), ch('h')] Action::Collapse, "fold", "fold, or go to the row that holds this one", false;
+    Table [key(KeyCode::Left), ch('h')] Action::Collapse, "fold", "fold, or go to the parent row", false;
     Table [ch('f')] Action::NextFigure, "figure", "next figure in the detail's time series", false;
     Table [ch('F')] Action::PreviousFigure, "figure", "previous figure in the detail's time series", false;
     Table [ch('S'), ch('<')] Action::SortPrevious, "sort", "sort by the previous column", false;
@@ -180,15 +180,15 @@ table! {
     Table [ch('2')] Action::Window(Window::TenSeconds), "10 s", "window of 10 s", false;
     Table [ch('3')] Action::Window(Window::Minute), "60 s", "window of 60 s", false;
     Table [ch('4')] Action::Window(Window::Start), "start", "window since start", false;
-    Table [ch('['), shift(KeyCode::Left)] Action::Back, "back", "look back, interval by interval", false;
-    Table [ch(']'), shift(KeyCode::Right)] Action::Forward, "forward", "look forward; at the end, live again", false;
-    Table [ch('B')] Action::ClearBaseline, "no baseline", "forget the baseline", false;
-    Table [ch('x')] Action::Reset, "reset", "forget everything seen so far, but the baseline", false;
+    Table [ch('['), shift(KeyCode::Left)] Action::Back, "back", "move the window back by an interval", false;
+    Table [ch(']'), shift(KeyCode::Right)] Action::Forward, "forward", "move the window forward; at the end, live again", false;
+    Table [ch('B')] Action::ClearBaseline, "no baseline", "clear the baseline", false;
+    Table [ch('x')] Action::Reset, "reset", "forget everything seen so far except the baseline", false;
     Table [ch('+'), ch('=')] Action::Faster, "faster", "replay faster", false;
     Table [ch('-')] Action::Slower, "slower", "replay slower", false;
     Table [ch('.')] Action::SeekForward, "seek", "replay: skip 10 s", false;
     Table [ch(',')] Action::SeekBack, "seek", "replay: 10 s back", false;
-    Any [ctrl('l')] Action::Redraw, "redraw", "draw the screen anew", false;
+    Any [ctrl('l')] Action::Redraw, "redraw", "redraw the screen", false;
     Any [ctrl('z')] Action::Suspend, "suspend", "suspend; 'fg' brings it back", false;
     Any [ctrl('c')] Action::Quit, "quit", "quit, whatever is on the screen", false;
     Filter [key(KeyCode::Enter)] Action::Apply, "apply", "filter: keep it and go back to the table", true;
@@ -204,7 +204,7 @@ table! {
     Confirm [ch('n'), key(KeyCode::Esc), ch('q')] Action::No, "no", "question: no", true;
 }
 
-/// What a key does in a mode; none where it does nothing.
+/// The action of a key in a mode; none if it has none.
 pub fn action_of(event: &KeyEvent, mode: &Mode) -> Option<Action> {
     if event.kind == KeyEventKind::Release {
         return None;
@@ -221,7 +221,7 @@ fn chord_of(event: &KeyEvent) -> Chord {
     (event.code, modifiers)
 }
 
-/// A key as people write it.
+/// Name of a key for people.
 pub fn label(&(code, modifiers): &Chord, ascii: bool) -> String {
     let name = match code {
         KeyCode::Char(' ') => "Space".to_owned(),

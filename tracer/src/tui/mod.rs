@@ -1,15 +1,18 @@
-//! The live screen, pure: keys (one table), state, drawing. Whoever runs it feeds intervals and keys, draws frames and
-//! carries out the effects.
+//! The live screen: keys (one table), state, drawing; all pure but for `terminal`. The caller feeds intervals and keys, draws frames
+//! and carries out the effects.
 
 pub mod app;
-pub mod columns;
-pub mod detail;
-pub mod history;
+mod columns;
+mod detail;
+mod filter;
+mod history;
 pub mod keys;
-pub mod palette;
-pub mod rows;
-pub mod tally;
-pub mod terminal;
+pub mod node;
+mod palette;
+mod rows;
+mod series_sum;
+mod sum;
+pub(crate) mod terminal;
 pub mod view;
 
 pub use app::{App, Effect, ReplayCommand};
@@ -23,7 +26,7 @@ use crate::{
     },
 };
 
-/// What the header tells of the host and of the sources of the figures.
+/// The host and the sources of figures, for the header.
 #[derive(Clone, Debug)]
 pub struct Info {
     /// the host
@@ -32,17 +35,17 @@ pub struct Info {
     pub policy: Policy,
     /// source of pin writes
     pub pin_writes_source: PinSource,
-    /// where entries were counted, and so how well values are known
+    /// where entries were counted, and so the precision of values
     pub aggregation: Aggregation,
-    /// whether the policy can be switched from here: live, with the companion patch
+    /// whether the policy can be switched: live, with the companion patch
     pub switchable: bool,
-    /// longest delay of the preemption timer, seconds; none where not known
+    /// longest timer delay, seconds; none if unknown
     pub max_delay_s: Option<f64>,
-    /// TSC frequency, kHz; none where not known: there are no cycles then
+    /// TSC frequency, kHz; none if unknown: then times cannot be shown in cycles
     pub tsc_khz: Option<u32>,
-    /// the companion patch's stopwatch is on: transitions are worth a column where there is little room, too
+    /// the companion patch's stopwatch is on: transitions get their columns on narrow screens, too
     pub stopwatch: bool,
-    /// what this kernel does not tell: field and what is n/a without it
+    /// fields that this kernel lacks, and what is n/a without each
     pub missing: Vec<String>,
     /// where the intervals come from
     pub origin: Origin,

@@ -1,11 +1,11 @@
-//! How things look: few quiet colours, and something else than colour wherever it matters.
+//! Colours and characters: few quiet colours; whatever a colour means is also said by text or form.
 
 use ratatui::style::{Color, Modifier, Style};
 
-/// What the terminal can show.
+/// Colours of the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colors {
-    /// none, or none wanted
+    /// none, or not wanted
     None,
     /// the 256 of xterm
     Ansi256,
@@ -36,7 +36,7 @@ impl Palette {
         Style::new()
     }
 
-    /// What is there to be found, not to be read.
+    /// Labels, units, lines.
     pub fn quiet(self) -> Style {
         match self.color {
             Colors::None => Style::new().add_modifier(Modifier::DIM),
@@ -49,7 +49,7 @@ impl Palette {
         Style::new().add_modifier(Modifier::BOLD)
     }
 
-    /// The column sorted by, keys, what was chosen.
+    /// The sorted column, keys, titles of panels.
     pub fn accent(self) -> Style {
         self.of((122, 178, 210), 110).add_modifier(Modifier::BOLD)
     }
@@ -64,7 +64,7 @@ impl Palette {
         self.of((214, 162, 92), 179).add_modifier(Modifier::BOLD)
     }
 
-    /// Better than the baseline.
+    /// Less than the baseline.
     pub fn lower(self) -> Style {
         self.of((130, 178, 120), 108)
     }
@@ -79,7 +79,7 @@ impl Palette {
         self.of((224, 186, 108), 179).add_modifier(Modifier::BOLD)
     }
 
-    /// What must not be overlooked.
+    /// Loss.
     pub fn loud(self) -> Style {
         let style = Style::new().add_modifier(Modifier::BOLD);
         match self.color {
@@ -98,7 +98,7 @@ impl Palette {
         }
     }
 
-    /// Eighths of a cell from the bottom, least first.
+    /// Bars of 1 to 8 eighths of a cell.
     pub fn bars(self) -> &'static [char] {
         if self.ascii {
             &['.', ':', '-', '=', '+', '*', '%', '#']
@@ -107,7 +107,7 @@ impl Palette {
         }
     }
 
-    /// One of two characters.
+    /// The character that the terminal can show.
     pub fn glyph(self, unicode: &'static str, ascii: &'static str) -> &'static str {
         if self.ascii { ascii } else { unicode }
     }

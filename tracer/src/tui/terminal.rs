@@ -1,4 +1,4 @@
-//! The terminal while the live view has it: raw, on the alternate screen, with the mouse; given back on every way out.
+//! The terminal while the live view uses it: raw, on the alternate screen, with the mouse; restored on every way out.
 
 use std::{
     env,
@@ -19,18 +19,18 @@ use ratatui::{
 
 use crate::tui::{Colors, Palette};
 
-/// Whether the terminal is ours at the moment: the panic hook must not touch one that is not.
+/// Whether the live view uses the terminal now: otherwise the panic hook must not touch it.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The terminal, taken. Dropping it gives it back.
-pub struct Screen {
-    /// to draw on; never dropped, because ratatui's drop complains on standard error and so panics when the terminal is gone
+/// The terminal in use; dropping it restores the terminal.
+pub(crate) struct Screen {
+    /// never dropped: ratatui's drop prints to standard error, which panics when the terminal is gone
     pub terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
 }
 
 impl Screen {
-    /// Takes the terminal. From then on a panic gives it back before it prints.
-    pub fn take() -> Result<Self> {
+    /// Takes the terminal. From then on a panic restores it before it prints.
+    pub(crate) fn take() -> Result<Self> {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             give_back();
@@ -40,14 +40,14 @@ impl Screen {
         Ok(Self { terminal: new_terminal()? })
     }
 
-    /// Gives the terminal back, stops this process as Ctrl-Z does, and takes the terminal again when it goes on.
-    pub fn suspend(&mut self) -> Result<()> {
+    /// Restores the terminal, stops this process as Ctrl-Z does, and takes the terminal again when the process continues.
+    pub(crate) fn suspend(&mut self) -> Result<()> {
         give_back();
-        // SAFETY: raising a signal in this process; SIGSTOP cannot be handled, and SIGCONT comes from the shell.
+        // SAFETY: kill has no memory effects; 0 is this process's own group, which the shell continues by SIGCONT.
         unsafe { libc::kill(0, libc::SIGSTOP) };
         enter()?;
-        // A new one draws everything anew. Clearing the old one would ask the terminal for its cursor, and the answer would go to
-        // the thread that reads keys.
+        // A new terminal redraws everything. Clearing the old one would ask for the cursor's position, and the thread that reads keys
+        // would get the answer.
         self.terminal = new_terminal()?;
         Ok(())
     }
@@ -70,22 +70,22 @@ fn enter() -> Result<()> {
         .context("take the terminal")
 }
 
-/// Safe to call at any time, more than once.
+/// Restores the terminal; may be called at any time and more than once.
 fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
-        // A terminal that is gone cannot be restored, and needs it no more.
+        // A terminal that is gone cannot be restored.
         let _ = execute!(io::stdout(), event::DisableMouseCapture, LeaveAlternateScreen, cursor::Show);
         let _ = terminal::disable_raw_mode();
     }
 }
 
-/// Whether the live view can be drawn: both ends are a terminal that understands sequences.
-pub fn is_usable() -> bool {
+/// Whether the live view can be drawn: standard input and output are a terminal that is not dumb.
+pub(crate) fn is_usable() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal() && env::var_os("TERM").is_none_or(|t| t != "dumb")
 }
 
-/// Colours and characters that this terminal shows, by the usual variables.
-pub fn palette() -> Palette {
+/// Colours and characters of this terminal, from the usual environment variables.
+pub(crate) fn palette() -> Palette {
     let set = |name: &str| env::var(name).is_ok_and(|v| !v.is_empty());
     let contains =
         |name: &str, what: &[&str]| env::var(name).is_ok_and(|v| what.iter().any(|w| v.to_lowercase().contains(w)));
@@ -96,14 +96,14 @@ pub fn palette() -> Palette {
     } else {
         Colors::Ansi256
     };
-    // The first of these that is set decides, as in setlocale(3).
+    // The first of these that is set counts, as in setlocale(3).
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find(|n| set(n));
     let utf8 = locale.is_some_and(|n| contains(n, &["utf-8", "utf8"]));
     Palette { color, ascii: !utf8 || contains("TERM", &["vt100", "vt220"]) }
 }
 
-/// Columns of standard output's terminal; 100 where it is none.
-pub fn width() -> usize {
+/// Columns of standard output; 100 if it is no terminal.
+pub(crate) fn width() -> usize {
     let columns = terminal::size().map_or(100, |(columns, _)| usize::from(columns));
     if io::stdout().is_terminal() { columns } else { 100 }
 }

@@ -1,38 +1,38 @@
-//! Charts of characters: sparklines, bars over time, two distributions over one axis, shares.
+//! Charts of characters: sparklines, bars over time, columns and shares.
 
 use ratatui::style::Style;
 
-use super::pen::Pen;
+use super::pen::{Pen, cells, share_of};
 
-/// Values as bars of one line, newest at the right, highest value full.
-pub fn spark(pen: &mut Pen, values: &[f64]) {
+/// Values as bars of one line, newest at the right; the highest has the full height.
+pub(super) fn spark(pen: &mut Pen, values: &[f64]) {
     let style = pen.palette.clean();
     let values: Vec<_> = values.iter().map(|&v| (v > 0.0).then_some(v)).collect();
     bars(pen, &values, style);
 }
 
-/// Values as bars of the pen's whole height, newest at the right; gaps where none is known. Returns the highest.
-pub fn bars(pen: &mut Pen, values: &[Option<f64>], style: Style) -> f64 {
+/// Values as bars of the pen's height, newest at the right; unknown values are gaps. Returns the highest value.
+pub(super) fn bars(pen: &mut Pen, values: &[Option<f64>], style: Style) -> f64 {
     let width = usize::from(pen.width());
     let shown = &values[values.len().saturating_sub(width)..];
     let highest = shown.iter().flatten().fold(0.0, |a: f64, &b| a.max(b));
     let left = width - shown.len();
     for (at, value) in shown.iter().enumerate() {
         if let Some(value) = value.filter(|_| highest > 0.0) {
-            column(pen, (left + at) as u16, value / highest, style);
+            column(pen, cells(left + at), value / highest, style);
         }
     }
     highest
 }
 
-/// A bar of a share of the pen's height; anything at all is seen.
-pub fn column(pen: &mut Pen, x: u16, share: f64, style: Style) {
+/// A bar of a share of the pen's height; any value above 0 is visible.
+pub(super) fn column(pen: &mut Pen, x: u16, share: f64, style: Style) {
     let glyphs = pen.palette.bars();
     let height = pen.height();
     if share <= 0.0 || height == 0 {
         return;
     }
-    let eighths = ((share.min(1.0) * f64::from(height) * 8.0).round() as u16).max(1);
+    let eighths = share_of(share, height.saturating_mul(8), f64::round).max(1);
     let mut text = [0; 4];
     for line in 0..eighths.div_ceil(8) {
         let part = (eighths - line * 8).min(8);
@@ -41,16 +41,16 @@ pub fn column(pen: &mut Pen, x: u16, share: f64, style: Style) {
     }
 }
 
-/// The line of a share of the pen's height.
-pub fn line_of(pen: &Pen, share: f64) -> u16 {
+/// The line at a share of the pen's height.
+pub(super) fn line_of(pen: &Pen, share: f64) -> u16 {
     let height = pen.height();
-    let up = (share.min(1.0) * f64::from(height)).ceil() as u16;
+    let up = share_of(share, height, f64::ceil);
     height.saturating_sub(up.max(1))
 }
 
 /// A share as a horizontal bar.
-pub fn share(pen: &mut Pen, x: u16, y: u16, width: u16, share: f64, style: Style) {
-    let full = (share.clamp(0.0, 1.0) * f64::from(width)).round() as u16;
+pub(super) fn share(pen: &mut Pen, x: u16, y: u16, width: u16, share: f64, style: Style) {
+    let full = share_of(share, width, f64::round);
     let full = if share > 0.0 { full.max(1) } else { 0 };
     let glyph = pen.palette.glyph("▬", "=");
     pen.fill(x..x + full.min(width), y, glyph, style);

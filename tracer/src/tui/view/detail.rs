@@ -1,11 +1,14 @@
 //! The detail pane: panels in as many columns as there is room for.
 
-use super::{panels, pen::Pen};
+use super::{
+    panels,
+    pen::{Pen, cells},
+};
 use crate::tui::{App, detail::Detail};
 
 type Draw = fn(&mut Pen, &App, &Detail);
 
-/// A panel: how many lines it needs, how many it can use, and how it is drawn.
+/// A panel: the least and the most lines that it is drawn in.
 struct Panel {
     least: u16,
     most: u16,
@@ -20,7 +23,7 @@ const REASONS: Panel = Panel { least: 4, most: 16, draw: panels::reasons };
 const SPURIOUS: Panel = Panel { least: 3, most: 17, draw: panels::spurious };
 
 /// Draws the detail of the selected row.
-pub fn draw(pen: &mut Pen, app: &mut App) {
+pub(super) fn draw(pen: &mut Pen, app: &mut App) {
     app.prepare_detail();
     let Some(detail) = &app.seen.detail else { return };
     pen.rule(0, &format!("{}: {}", detail.name, app.window.name()));
@@ -29,16 +32,16 @@ pub fn draw(pen: &mut Pen, app: &mut App) {
         72..=149 => &[&[&HISTOGRAM, &SERIES, &PIN_WRITES], &[&SPECTRUM, &REASONS, &SPURIOUS]],
         _ => &[&[&HISTOGRAM, &SERIES], &[&SPECTRUM, &PIN_WRITES], &[&REASONS, &SPURIOUS]],
     };
-    let many = columns.len() as u16;
+    let many = cells(columns.len());
     let width = (pen.width() + 1).saturating_sub(2 * many) / many;
     for (at, panels) in columns.iter().enumerate() {
-        let x = 1 + at as u16 * (width + 2);
+        let x = 1 + cells(at) * (width + 2);
         let height = pen.height().saturating_sub(1);
         stack(&mut pen.part(x, 1, width, height), panels, app, detail);
     }
 }
 
-/// Panels one below another: each its least if there is room for it, then a line in turn of what is left.
+/// Draws panels one below another: each gets its least height if there is room, then one more line in turn while there are some.
 fn stack(pen: &mut Pen, panels: &[&Panel], app: &App, detail: &Detail) {
     let mut left = pen.height();
     let mut heights = Vec::new();

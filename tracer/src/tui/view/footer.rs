@@ -1,13 +1,13 @@
-//! The last line: the filter being typed, else a message, else the keys.
+//! The last line: the filter while it is typed, else a message, else keys.
 
-use super::pen::Pen;
+use super::pen::{Pen, width_of};
 use crate::tui::{
     App,
     keys::{KEYS, Mode, label},
 };
 
 /// Draws it.
-pub fn draw(pen: &mut Pen, app: &App) {
+pub(super) fn draw(pen: &mut Pen, app: &App) {
     let p = pen.palette;
     let mut x = 1;
     if app.mode == Mode::Filter {
@@ -20,7 +20,7 @@ pub fn draw(pen: &mut Pen, app: &App) {
     }
     for binding in KEYS.iter().filter(|b| b.footer && b.scope.covers(&app.mode)) {
         let Some(key) = binding.keys.first().map(|k| label(k, p.ascii)) else { continue };
-        let width = (key.chars().count() + 1 + binding.name.len()) as u16;
+        let width = width_of(&key) + 1 + width_of(binding.name);
         if x + width > pen.width() {
             break;
         }

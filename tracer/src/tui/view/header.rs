@@ -1,6 +1,6 @@
-//! The header: which host, which policy, where figures come from, what was lost. What matters most stands first.
+//! The header: host, policy, sources of figures, loss; the most important first.
 
-use super::pen::Pen;
+use super::pen::{Pen, width_of};
 use crate::{
     model::{
         figures::{Unit, human},
@@ -10,11 +10,11 @@ use crate::{
 };
 
 /// Draws both lines.
-pub fn draw(pen: &mut Pen, app: &App) {
+pub(super) fn draw(pen: &mut Pen, app: &App) {
     let p = pen.palette;
     pen.paint(0, 0, pen.width(), p.strong());
     let state = state(app);
-    let width = state.chars().count() as u16;
+    let width = width_of(&state);
     let notice = app.end.is_some() || app.replay.is_some_and(|r| r.paused);
     let right = pen.width();
     pen.put_right(right.saturating_sub(1), 0, &state, if notice { p.notice() } else { p.accent() });
@@ -44,7 +44,7 @@ pub fn draw(pen: &mut Pen, app: &App) {
     figures(pen, app);
 }
 
-/// Window, and whether it follows what happens.
+/// Baseline, filter, window, and whether the window is live.
 fn state(app: &App) -> String {
     let mut words = Vec::new();
     if let Some(baseline) = &app.baseline {
@@ -84,7 +84,7 @@ fn figures(pen: &mut Pen, app: &App) {
         ("pin writes", source.to_owned()),
         ("own CPU", app.own_cpu.map_or("n/a".into(), |c| format!("{c:.1}%"))),
         ("lost", app.lost.to_string()),
-        ("max delay", human(app.info.max_delay_s.map(|s| s * 1e9), Unit::Ns)),
+        ("longest timer delay", human(app.info.max_delay_s.map(|s| s * 1e9), Unit::Ns)),
         ("times", app.units.name().to_owned()),
     ];
     if !app.info.missing.is_empty() {
@@ -92,8 +92,8 @@ fn figures(pen: &mut Pen, app: &App) {
     }
     words.retain(|(name, _)| app.lost == 0 || *name != "lost");
     for (name, value) in words {
-        let width = (name.len() + 1 + value.chars().count()) as u16;
-        if x + width > pen.width() && x > 1 {
+        let width = width_of(name).saturating_add(1).saturating_add(width_of(&value));
+        if x.saturating_add(width) > pen.width() && x > 1 {
             break;
         }
         x = pen.put(x, 1, name, p.quiet());

@@ -1,6 +1,6 @@
-//! The help: every key of the table of keys, and what the figures mean.
+//! The help: every key of the table of keys, and the meaning of the figures.
 
-use super::pen::Pen;
+use super::pen::{Pen, cells};
 use crate::{
     model::figures::Figure,
     tui::{
@@ -13,41 +13,58 @@ use crate::{
 const KEYS_WIDTH: u16 = 22;
 
 const FIGURES_HELP: &[(&str, &str)] = &[
-    ("PIN/E", "mean of pin_writes"),
+    ("PIN/E", "pin writes per entry, mean"),
     ("DIRTY%", "share of entries with at least one pin-control write"),
-    ("DUE IMMED SPUR", "preemption-timer exits: the guest's timer was due; forced by KVM; timer soft-disabled"),
-    ("t:clean t:dirty", "transition_ns of clean and of dirty entries"),
-    ("n/a", "not known here: never a zero"),
+    ("DEADLINE", "timer exits at the guest's deadline"),
+    ("IMMEDIATE", "timer exits that KVM forced"),
+    ("SPURIOUS", "timer exits while the timer was soft-disabled"),
+    ("t:clean t:dirty", "transition of clean and of dirty entries"),
+    ("n/a", "unknown here; never shown as 0"),
 ];
 
 /// Draws it, from the line that it was scrolled to.
-pub fn draw(pen: &mut Pen, app: &mut App) {
+pub(super) fn draw(pen: &mut Pen, app: &mut App) {
     let p = pen.palette;
-    let lines = lines(p.ascii);
+    let room = pen.width().saturating_sub(KEYS_WIDTH + 4);
+    let lines = lines(usize::from(room), p.ascii);
     let height = usize::from(pen.height());
     app.help_line = app.help_line.min(lines.len().saturating_sub(height));
     for (y, (left, right)) in lines.iter().skip(app.help_line).take(height).enumerate() {
-        let y = y as u16;
+        let y = cells(y);
         if right.is_empty() {
             pen.put(1, y, left, p.strong());
         } else {
             pen.put_within(2, y, left, KEYS_WIDTH, p.accent());
-            pen.put_cut(KEYS_WIDTH + 3, y, right, pen.width().saturating_sub(KEYS_WIDTH + 4), p.plain());
+            pen.put_cut(KEYS_WIDTH + 3, y, right, room, p.plain());
         }
     }
 }
 
-fn lines(ascii: bool) -> Vec<(String, &'static str)> {
-    let title = |text: &str| (text.to_owned(), "");
+/// Keys or names at the left, texts of at most `room` characters at the right. Titles have no text.
+fn lines(room: usize, ascii: bool) -> Vec<(String, String)> {
     let keys = |b: &Binding| b.keys.iter().map(|k| label(k, ascii)).collect::<Vec<_>>().join("  ");
-    let mut lines = vec![title("Keys")];
-    lines.extend(KEYS.iter().map(|b| (keys(b), b.help)));
-    lines.extend([
-        ("mouse".to_owned(), "click selects, again unfolds; a title sorts; the wheel moves"),
-        title(""),
-        title("Figures"),
-    ]);
-    lines.extend(Figure::ALL.iter().map(|f| (f.heading(), f.help())));
-    lines.extend(FIGURES_HELP.iter().map(|(name, help)| ((*name).to_owned(), *help)));
+    let mut lines = vec![("Keys".to_owned(), String::new())];
+    KEYS.iter().for_each(|b| add(&mut lines, keys(b), b.help, room));
+    add(&mut lines, "mouse".into(), "click selects, again unfolds; titles sort; wheel moves", room);
+    lines.extend([(String::new(), String::new()), ("Figures".to_owned(), String::new())]);
+    for figure in Figure::ALL {
+        add(&mut lines, figure.title().into(), &format!("{}: {}", figure.name(), figure.help()), room);
+    }
+    FIGURES_HELP.iter().for_each(|(name, help)| add(&mut lines, (*name).into(), help, room));
     lines
+}
+
+/// Adds a text, broken at spaces into as many lines as it needs.
+fn add(lines: &mut Vec<(String, String)>, mut left: String, text: &str, room: usize) {
+    let mut line = String::new();
+    for word in text.split(' ') {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > room {
+            lines.push((std::mem::take(&mut left), std::mem::take(&mut line)));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line += word;
+    }
+    lines.push((left, line));
 }

@@ -1,4 +1,4 @@
-//! Drawing: what the state looks like. Every part draws through a [`Pen`], which cannot leave its area.
+//! Draws the state. Every part draws through a [`Pen`], which cannot leave its area.
 
 mod chart;
 mod detail;

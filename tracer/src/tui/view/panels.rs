@@ -1,6 +1,9 @@
-//! What the detail pane is made of.
+//! The panels of the detail pane.
 
-use super::{chart, pen::Pen};
+use super::{
+    chart,
+    pen::{Pen, cells, width_of},
+};
 use crate::{
     model::{figures::Figure, histogram::Histogram},
     tui::{
@@ -22,8 +25,8 @@ fn time(ns: Option<u64>, units: Units) -> String {
     ns.map_or("n/a".into(), |ns| units.time(ns as f64, TIME))
 }
 
-/// entry_to_exit of clean and dirty entries over one logarithmic axis, each as shares of its own.
-pub fn histogram(pen: &mut Pen, app: &App, detail: &Detail) {
+/// Guest time of clean and dirty entries over one logarithmic axis, each as shares of its entries.
+pub(super) fn histogram(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     let (width, height) = (pen.width(), pen.height());
     let x = title(pen, Figure::EntryToExit.title());
@@ -42,7 +45,7 @@ pub fn histogram(pen: &mut Pen, app: &App, detail: &Detail) {
     let both = [plain, &detail.dirty];
     let low = both.iter().filter_map(|h| h.min()).min().unwrap_or(1).max(1) as f64;
     let high = both.iter().filter_map(|h| h.max()).max().unwrap_or(1).max(1) as f64;
-    // At least a doubling, so that a single value stands in the middle of something.
+    // At least a factor of 2, so that a single value stands in the middle.
     let (low, high) = if high < low * 2.0 { (low / 1.5, high * 1.5) } else { (low, high * 1.02) };
     if width < 8 || height < 4 {
         return;
@@ -65,7 +68,7 @@ pub fn histogram(pen: &mut Pen, app: &App, detail: &Detail) {
         let x = width * quarter / 4;
         let label = at(f64::from(x) / f64::from(width));
         if width >= 36 || quarter == 2 {
-            pen.put(x.saturating_sub(label.len() as u16 / 2), y, &label, p.quiet());
+            pen.put(x.saturating_sub(width_of(&label) / 2), y, &label, p.quiet());
         }
     }
     pen.put_right(width, y, &at(1.0), p.quiet());
@@ -77,6 +80,11 @@ fn shares(histogram: &Histogram, low: f64, high: f64, bins: usize) -> Vec<f64> {
     let scale = bins as f64 / (high / low).ln();
     for (from, width, count) in histogram.buckets() {
         let middle = (from as f64 + width as f64 / 2.0).max(low);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "not negative, because middle >= low"
+        )]
         let bin = ((middle / low).ln() * scale) as usize;
         shares[bin.min(bins - 1)] += count as f64 / histogram.count() as f64;
     }
@@ -84,7 +92,7 @@ fn shares(histogram: &Histogram, low: f64, high: f64, bins: usize) -> Vec<f64> {
 }
 
 /// The chosen figure over the latest intervals.
-pub fn series(pen: &mut Pen, app: &App, detail: &Detail) {
+pub(super) fn series(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     let column = &COLUMNS[app.figure];
     let values: Vec<_> = detail.latest.iter().map(|v| v[app.figure]).collect();
@@ -97,7 +105,7 @@ pub fn series(pen: &mut Pen, app: &App, detail: &Detail) {
     let shown: f64 =
         app.seen.latest.iter().rev().take(usize::from(width)).map(|s| s.interval.length_ns as f64 / 1e9).sum();
     let y = height.saturating_sub(1);
-    pen.put(0, y, &format!("{shown:.0} s, by interval; f: another figure"), p.quiet());
+    pen.put(0, y, &format!("{shown:.0} s, by interval; f: next figure"), p.quiet());
 }
 
 const QUANTILES: [(&str, f64, bool); 9] = [
@@ -112,8 +120,8 @@ const QUANTILES: [(&str, f64, bool); 9] = [
     ("max", 1.0, true),
 ];
 
-/// Percentiles of the latencies, and of clean and dirty entries apart.
-pub fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
+/// Percentiles of guest time, of that of clean and of dirty entries, of host time and of transitions.
+pub(super) fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     title(pen, "percentiles");
     let of: [(&str, &Histogram); 6] = [
@@ -121,17 +129,17 @@ pub fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
         ("clean", &detail.clean),
         ("dirty", &detail.dirty),
         (Figure::ExitToEntry.title(), &detail.sum.series[Figure::ExitToEntry]),
-        // Of transition_ns.
+        // transition_ns
         ("t:clean", &detail.transition[0]),
         ("t:dirty", &detail.transition[1]),
     ];
     let right = |at: usize| match at {
         0 => 22,
         3 => 22 + 2 * 8 + 11,
-        4.. => 22 + 2 * 8 + 11 + 8 * (at as u16 - 3),
-        at => 22 + 8 * at as u16,
+        4.. => 22 + 2 * 8 + 11 + 8 * (cells(at) - 3),
+        at => 22 + 8 * cells(at),
     };
-    // Without the stopwatch few rows have a transition, and it has no columns then.
+    // Without the stopwatch, rows without a transition have no such columns.
     let known = if detail.sum.series[Figure::Transition].count() > 0 { of.len() } else { 4 };
     let fits = of.iter().enumerate().take(known).filter(|(at, _)| right(*at) <= pen.width()).count();
     for (at, (name, _)) in of.iter().enumerate().take(fits) {
@@ -140,7 +148,7 @@ pub fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
     let lines = pen.height().saturating_sub(1);
     let all = usize::from(lines) > QUANTILES.len();
     for (line, (name, q, _)) in QUANTILES.iter().filter(|(_, _, short)| all || *short).enumerate() {
-        let y = 1 + line as u16;
+        let y = 1 + cells(line);
         pen.put(1, y, name, p.quiet());
         for (at, (_, histogram)) in of.iter().enumerate().take(fits) {
             let value = if *q == 0.0 { histogram.min() } else { histogram.quantile(*q) };
@@ -150,8 +158,8 @@ pub fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
     }
 }
 
-/// How many entries had how many pin writes.
-pub fn pin_writes(pen: &mut Pen, _: &App, detail: &Detail) {
+/// Number of entries by number of pin writes.
+pub(super) fn pin_writes(pen: &mut Pen, _: &App, detail: &Detail) {
     let p = pen.palette;
     let histogram = &detail.sum.series[Figure::PinWrites];
     let x = title(pen, "pin writes per entry");
@@ -162,7 +170,7 @@ pub fn pin_writes(pen: &mut Pen, _: &App, detail: &Detail) {
     }
     let width = pen.width().saturating_sub(22);
     for (line, (value, _, count)) in histogram.buckets().take(lines).enumerate() {
-        let y = 1 + line as u16;
+        let y = 1 + cells(line);
         let share = count as f64 / histogram.count() as f64;
         let style = if value == 0 { p.clean() } else { p.dirty() };
         pen.put_right(4, y, &value.to_string(), p.plain());
@@ -172,22 +180,22 @@ pub fn pin_writes(pen: &mut Pen, _: &App, detail: &Detail) {
     }
 }
 
-/// Exit reasons: share of entries and both medians.
-pub fn reasons(pen: &mut Pen, app: &App, detail: &Detail) {
+/// Exit reasons: share of entries, median guest time, median host time.
+pub(super) fn reasons(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     title(pen, "exit reasons");
     let width = pen.width();
     let name = width.saturating_sub(26).min(26);
-    pen.put_right(name + 8, 0, "share", p.quiet());
-    pen.put_right(name + 17, 0, "ran p50", p.quiet());
+    pen.put_right(name + 7, 0, "share", p.quiet());
+    pen.put_right(name + 17, 0, "guest p50", p.quiet());
     pen.put_right(name + 26, 0, "host p50", p.quiet());
     let whole = detail.sum.series.entries().max(1) as f64;
     let lines = usize::from(pen.height().saturating_sub(1));
     for (line, reason) in detail.reasons.iter().take(lines).enumerate() {
-        let y = 1 + line as u16;
+        let y = 1 + cells(line);
         let share = reason.series.entries() as f64 / whole;
         pen.put_cut(1, y, &reason.name, name.saturating_sub(1), p.plain());
-        pen.put_right(name + 8, y, &format!("{:.1}%", share * 100.0), p.plain());
+        pen.put_right(name + 7, y, &format!("{:.1}%", share * 100.0), p.plain());
         pen.put_right(name + 17, y, &time(reason.series[Figure::EntryToExit].quantile(0.5), app.units), p.plain());
         pen.put_right(name + 26, y, &time(reason.series[Figure::ExitToEntry].quantile(0.5), app.units), p.plain());
         if width > name + 34 {
@@ -196,8 +204,8 @@ pub fn reasons(pen: &mut Pen, app: &App, detail: &Detail) {
     }
 }
 
-/// The last spurious timer exits and how long the guest had run.
-pub fn spurious(pen: &mut Pen, app: &App, detail: &Detail) {
+/// The last spurious timer exits and their guest times.
+pub(super) fn spurious(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     let x = title(pen, "last spurious timer exits");
     if detail.spurious.is_empty() {
@@ -207,15 +215,15 @@ pub fn spurious(pen: &mut Pen, app: &App, detail: &Detail) {
     }
     let lines = usize::from(pen.height().saturating_sub(1));
     for (line, exit) in detail.spurious.iter().take(lines).enumerate() {
-        let y = 1 + line as u16;
+        let y = 1 + cells(line);
         let vm = app.seen.names.get(&exit.vm).cloned().unwrap_or_else(|| format!("vm-{}", exit.vm));
         let ago = if exit.ago_s < 0.5 { "now".into() } else { format!("-{:.0} s", exit.ago_s) };
         pen.put_right(7, y, &ago, p.quiet());
         pen.put_cut(9, y, &format!("{vm}/{}", exit.vcpu), 12, p.plain());
-        pen.put(22, y, "ran", p.quiet());
-        pen.put_right(26 + TIME, y, &time(Some(exit.ran_ns), app.units), p.dirty());
+        pen.put(22, y, "guest", p.quiet());
+        pen.put_right(28 + TIME, y, &time(Some(exit.guest_ns), app.units), p.dirty());
         if exit.count > 1 {
-            pen.put(35, y, &format!("x{}", exit.count), p.quiet());
+            pen.put(37, y, &format!("x{}", exit.count), p.quiet());
         }
     }
 }

@@ -1,11 +1,27 @@
-//! Writes into its area and nowhere else; in ASCII where that is all there is.
+//! Writes into its area and nowhere else; in ASCII on terminals without UTF-8.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
 use crate::tui::Palette;
 
+/// A number of cells: no screen has [`u16::MAX`].
+pub(super) fn cells(n: usize) -> u16 {
+    u16::try_from(n).unwrap_or(u16::MAX)
+}
+
+/// Cells that a text takes.
+pub(super) fn width_of(text: &str) -> u16 {
+    cells(text.chars().count())
+}
+
+/// A share of some cells, rounded by `round`.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, and NaN becomes 0")]
+pub(super) fn share_of(share: f64, cells: u16, round: fn(f64) -> f64) -> u16 {
+    round(share.clamp(0.0, 1.0) * f64::from(cells)) as u16
+}
+
 /// A part of the screen to draw on. Positions are relative to it.
-pub struct Pen<'a> {
+pub(super) struct Pen<'a> {
     buffer: &'a mut Buffer,
     area: Rect,
     /// how things look
@@ -14,45 +30,45 @@ pub struct Pen<'a> {
 
 impl<'a> Pen<'a> {
     /// For an area of a buffer.
-    pub fn new(buffer: &'a mut Buffer, area: Rect, palette: Palette) -> Self {
+    pub(super) fn new(buffer: &'a mut Buffer, area: Rect, palette: Palette) -> Self {
         let area = area.intersection(buffer.area);
         Self { buffer, area, palette }
     }
 
     /// For a part of this one's area, in the screen's coordinates.
-    pub fn within(&mut self, area: Rect) -> Pen<'_> {
+    pub(super) fn within(&mut self, area: Rect) -> Pen<'_> {
         let area = area.intersection(self.area);
         Pen { buffer: self.buffer, area, palette: self.palette }
     }
 
     /// For a part of this one's area, relative to it.
-    pub fn part(&mut self, x: u16, y: u16, width: u16, height: u16) -> Pen<'_> {
+    pub(super) fn part(&mut self, x: u16, y: u16, width: u16, height: u16) -> Pen<'_> {
         let area = Rect { x: self.area.x.saturating_add(x), y: self.area.y.saturating_add(y), width, height };
         self.within(area)
     }
 
     /// The area, in the screen's coordinates.
-    pub fn area(&self) -> Rect {
+    pub(super) fn area(&self) -> Rect {
         self.area
     }
 
     /// Width.
-    pub fn width(&self) -> u16 {
+    pub(super) fn width(&self) -> u16 {
         self.area.width
     }
 
     /// Height.
-    pub fn height(&self) -> u16 {
+    pub(super) fn height(&self) -> u16 {
         self.area.height
     }
 
     /// Writes a text and returns where it ended.
-    pub fn put(&mut self, x: u16, y: u16, text: &str, style: Style) -> u16 {
+    pub(super) fn put(&mut self, x: u16, y: u16, text: &str, style: Style) -> u16 {
         self.put_within(x, y, text, u16::MAX, style)
     }
 
     /// Writes at most `width` characters.
-    pub fn put_within(&mut self, x: u16, y: u16, text: &str, width: u16, style: Style) -> u16 {
+    pub(super) fn put_within(&mut self, x: u16, y: u16, text: &str, width: u16, style: Style) -> u16 {
         if x >= self.area.width || y >= self.area.height {
             return x;
         }
@@ -68,13 +84,12 @@ impl<'a> Pen<'a> {
     }
 
     /// Writes a text that ends before `right`.
-    pub fn put_right(&mut self, right: u16, y: u16, text: &str, style: Style) {
-        let width = text.chars().count() as u16;
-        self.put(right.saturating_sub(width), y, text, style);
+    pub(super) fn put_right(&mut self, right: u16, y: u16, text: &str, style: Style) {
+        self.put(right.saturating_sub(width_of(text)), y, text, style);
     }
 
     /// Writes a text into `width`, cut where it is longer.
-    pub fn put_cut(&mut self, x: u16, y: u16, text: &str, width: u16, style: Style) {
+    pub(super) fn put_cut(&mut self, x: u16, y: u16, text: &str, width: u16, style: Style) {
         if text.chars().count() <= usize::from(width) {
             self.put(x, y, text, style);
         } else if width > 0 {
@@ -84,14 +99,14 @@ impl<'a> Pen<'a> {
     }
 
     /// Fills columns of a line with one character.
-    pub fn fill(&mut self, columns: std::ops::Range<u16>, y: u16, glyph: &str, style: Style) {
+    pub(super) fn fill(&mut self, columns: std::ops::Range<u16>, y: u16, glyph: &str, style: Style) {
         for x in columns {
             self.put(x, y, glyph, style);
         }
     }
 
     /// A title over a line across the whole width.
-    pub fn rule(&mut self, y: u16, title: &str) {
+    pub(super) fn rule(&mut self, y: u16, title: &str) {
         let line = self.palette.glyph("─", "-");
         let quiet = self.palette.quiet();
         self.fill(0..self.width(), y, line, quiet);
@@ -105,13 +120,13 @@ impl<'a> Pen<'a> {
     }
 
     /// Changes the style of an area.
-    pub fn paint(&mut self, x: u16, y: u16, width: u16, style: Style) {
+    pub(super) fn paint(&mut self, x: u16, y: u16, width: u16, style: Style) {
         let area = Rect { x: self.area.x.saturating_add(x), y: self.area.y.saturating_add(y), width, height: 1 };
         self.buffer.set_style(area.intersection(self.area), style);
     }
 
     /// Empties the area.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         for y in self.area.top()..self.area.bottom() {
             for x in self.area.left()..self.area.right() {
                 self.buffer[(x, y)].reset();

@@ -2,7 +2,10 @@
 
 use ratatui::layout::Rect;
 
-use super::{chart, pen::Pen};
+use super::{
+    chart,
+    pen::{Pen, cells, width_of},
+};
 use crate::{
     model::figures::Figure,
     tui::{
@@ -16,7 +19,7 @@ use crate::{
 /// Least and greatest width of the first column.
 const NAME: (u16, u16) = (14, 44);
 
-/// What fits.
+/// Columns that fit.
 struct Layout {
     name: u16,
     /// Index and right end of each column.
@@ -26,7 +29,7 @@ struct Layout {
 }
 
 impl Layout {
-    /// Columns by rank until the first that finds no room. With the stopwatch, transitions come right after the first latencies.
+    /// Takes columns by rank until one finds no room. With the stopwatch, transitions come right after guest time.
     fn of(width: u16, stopwatch: bool) -> Self {
         let rank =
             |c: &Column| if stopwatch && matches!(c.of, Derivation::Stat(Figure::Transition, _)) { 2 } else { c.rank };
@@ -37,7 +40,7 @@ impl Layout {
         let mut room = width.saturating_sub(NAME.0 + 2);
         let mut shown = Vec::new();
         for (_, column) in ranked {
-            let wanted = column.map_or(SPARK as u16, |c| COLUMNS[c].width) + 2;
+            let wanted = column.map_or(SPARK, |c| COLUMNS[c].width) + 2;
             if wanted > room {
                 break;
             }
@@ -55,8 +58,8 @@ impl Layout {
     }
 }
 
-/// Draws it and notes where, for the mouse.
-pub fn draw(pen: &mut Pen, app: &mut App) {
+/// Draws it, and notes its places for the mouse.
+pub(super) fn draw(pen: &mut Pen, app: &mut App) {
     app.places = Places::default();
     let titles = match pen.height() {
         0..=2 => 0,
@@ -91,7 +94,7 @@ pub fn draw(pen: &mut Pen, app: &mut App) {
     app.first = app.first.clamp(lowest_first, app.selected).min(app.seen.rows.len().saturating_sub(lines));
     app.prepare_rows(app.first, lines);
     for (line, at) in (app.first..app.seen.rows.len()).take(lines).enumerate() {
-        let y = titles + line as u16;
+        let y = titles + cells(line);
         draw_row(pen, app, &layout, y, &app.seen.rows[at]);
         if at == app.selected {
             pen.paint(0, y, area.width, pen.palette.selected());
@@ -111,16 +114,16 @@ fn draw_groups(pen: &mut Pen, app: &App, layout: &Layout) {
         let left = right - COLUMNS[*at].width;
         let end = layout.columns[done + many - 1].1;
         if !group.is_empty() {
-            draw_group(pen, if group.len() as u16 + 2 > end - left { short } else { group }, left, end);
+            draw_group(pen, if width_of(group) + 2 > end - left { short } else { group }, left, end);
         }
         done += many;
     }
 }
 
-/// A name centred over its columns, on a line that joins them.
+/// A title centred over its columns, on a line that joins them.
 fn draw_group(pen: &mut Pen, group: &str, left: u16, end: u16) {
     let quiet = pen.palette.quiet();
-    let (width, name) = (end - left, group.len() as u16);
+    let (width, name) = (end - left, width_of(group));
     if name + 2 > width {
         pen.put_right(end, 0, group, quiet);
         return;
@@ -180,6 +183,6 @@ fn draw_row(pen: &mut Pen, app: &App, layout: &Layout, y: u16, row: &Row) {
         }
     }
     if let (Some(left), Some(spark)) = (layout.spark, &row.spark) {
-        chart::spark(&mut pen.part(left, y, SPARK as u16, 1), spark);
+        chart::spark(&mut pen.part(left, y, SPARK, 1), spark);
     }
 }

@@ -1,5 +1,5 @@
-//! `vmentry check --overhead`: what tracing costs on this very host. The built-in guest, which does nothing but exit, runs untraced and
-//! traced by turns; each traced run is held against the untraced ones before and after it.
+//! `vmentry check --overhead`: measures the tracing overhead on this host. The built-in guest, which does nothing but exit, runs
+//! alternately untraced and traced; each traced run is compared with the untraced runs before and after it.
 
 use std::fmt::Write as _;
 
@@ -19,38 +19,38 @@ use crate::{
 /// CPUID exits of one run of the guest.
 const EXITS: u64 = 20_000;
 const ROUNDS: usize = 7;
-/// Rates for which the cost is put into words, exits/s of a vCPU.
+/// Rates for which the overhead is printed, exits/s of a vCPU.
 const RATES: [u64; 3] = [1_000, 10_000, 100_000];
 
-/// What was measured.
+/// The overhead as measured.
 #[derive(Debug, Serialize)]
 pub struct Overhead {
     /// CPUID exits of a run
     exits: u64,
     /// runs of each mode
     rounds: usize,
-    /// ns of an untraced exit and all that belongs to it: least, median, most of the runs
+    /// ns of an untraced exit with its entry and handling: least, median, most of the runs
     untraced_ns: [f64; 3],
-    /// whether the programs load from kernel memory themselves, instead of through a helper
+    /// whether the programs read kernel memory by loads instead of a helper
     direct_loads: bool,
-    /// each mode
+    /// in-kernel and by records
     modes: Vec<Mode>,
 }
 
-/// A way of tracing. Three values are the least, median and most of the rounds.
+/// A mode of tracing. Three values are the least, median and most of the rounds.
 #[derive(Debug, Serialize)]
 struct Mode {
     /// where entries are counted
     aggregation: Aggregation,
-    /// ns of the vCPU's thread that an entry takes more than untraced
+    /// ns that an entry adds to the vCPU's thread
     vcpu_ns: [f64; 3],
-    /// ns of this process' other threads per entry: the collector's, on whatever CPU
+    /// ns that an entry adds to this process's other threads: the collector's, on any CPU
     collector_ns: [f64; 3],
-    /// exits/s traced, as a share of those untraced
+    /// exits/s traced as a share of exits/s untraced
     speed: [f64; 3],
     /// entries that were lost
     dropped: u64,
-    /// entries of the guest that were counted, of at least as many exits as there were
+    /// entries of the guest that were counted: at least as many as its exits
     counted: u64,
 }
 
@@ -84,7 +84,7 @@ fn rounds(facts: &Facts, line: &ProgressLine) -> Result<Overhead> {
     );
     let modes = [Aggregation::Records, Aggregation::InKernel];
     let mut runs: Vec<(Option<Aggregation>, Run)> = Vec::new();
-    // The first run of all is one of cold caches.
+    // The first run has cold caches and is left out.
     run(facts, None)?;
     if !line.is_shown() {
         say!("a guest runs alternately untraced and traced, {ROUNDS} rounds");
@@ -150,8 +150,8 @@ fn run(facts: &Facts, mode: Option<Aggregation>) -> Result<Run> {
     }
     if mode.is_some() && counted + dropped < EXITS {
         bail!(
-            "--overhead: {counted} VM entries of the guest were seen, and it made {EXITS} exits: this KVM does not pass kvm_entry and \
-             kvm_exit with each, so that the guest does not show what tracing costs"
+            "--overhead: {counted} VM entries of the guest were traced, and it made {EXITS} exits: this KVM does not fire kvm_entry and \
+             kvm_exit for each, so that the guest cannot show the overhead"
         );
     }
     let others = spent.saturating_sub(vcpu.cpu_ns);
@@ -159,7 +159,7 @@ fn run(facts: &Facts, mode: Option<Aggregation>) -> Result<Run> {
     Ok(Run { wall, thread, others, counted, dropped, direct_loads })
 }
 
-/// Least, median and most; not a number without values.
+/// Least, median and most; NaN without values.
 pub fn range(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
     match values.as_slice() {
@@ -176,7 +176,7 @@ pub fn text(overhead: &Overhead, caveat: Option<&str>) -> String {
         overhead.exits, overhead.rounds
     );
     if let Some(caveat) = caveat {
-        let _ = writeln!(out, "{}: these are not the times of a bare CPU", caveat.to_uppercase());
+        let _ = writeln!(out, "{}: these times say nothing about bare metal", caveat.to_uppercase());
     }
     let _ = writeln!(out, "untraced exit  {}", three(overhead.untraced_ns, 0));
     let _ = writeln!(
@@ -186,8 +186,8 @@ pub fn text(overhead: &Overhead, caveat: Option<&str>) -> String {
     );
     let _ = writeln!(
         out,
-        "{:<12} {:>22} {:>22} {:>20}  entries counted for exits, lost",
-        "mode", "+ of the vCPU's", "+ of the collector's", "exits/s of untraced"
+        "{:<12} {:>22} {:>22} {:>20}  entries for exits, lost",
+        "mode", "added to vCPU", "added to collector", "exits/s of untraced"
     );
     for mode in &overhead.modes {
         let _ = writeln!(
@@ -209,8 +209,11 @@ pub fn text(overhead: &Overhead, caveat: Option<&str>) -> String {
             true => format!("{:>10}", "n/a"),
             false => format!("{:>9.3}%", mode.vcpu_ns[1] * rate as f64 / 1e7),
         };
-        let why =
-            if noise { "the runs differ by more than the cost: try again on a quiet host" } else { "of a vCPU's time" };
+        let why = if noise {
+            "the runs differ by more than the overhead: try again on a quiet host"
+        } else {
+            "of a vCPU's time"
+        };
         let _ = writeln!(out, "{:<12} {}  {why}", mode.aggregation.name(), RATES.map(share).join(" "));
     }
     out
@@ -225,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_traced_run_is_held_against_the_untraced_ones_beside_it() {
+    fn a_traced_run_is_compared_with_the_untraced_runs_beside_it() {
         let (records, in_kernel) = (Some(Aggregation::Records), Some(Aggregation::InKernel));
         let runs = [
             (None, run(1000.0, 900.0)),

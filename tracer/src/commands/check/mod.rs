@@ -1,14 +1,13 @@
 //! `vmentry check`: what can be measured on this host, and how to fix what cannot; as text or JSON.
 
+pub mod overhead;
+
 use std::{fmt::Write as _, process::ExitCode};
 
 use anyhow::Result;
 
 use crate::{
-    commands::{
-        args::{CheckArgs, Format},
-        overhead,
-    },
+    commands::args::{CheckArgs, Format},
     host::{
         facts::{self, Facts, LEAST_DELAY_S},
         problems::{self, Problem, Severity},
@@ -19,7 +18,7 @@ use crate::{
 };
 
 /// Gathers, judges and prints.
-pub fn run(args: &CheckArgs) -> Result<ExitCode> {
+pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
     let facts = facts::gather(true);
     let problems = facts.problems();
     let overhead = if args.overhead { Some(overhead::measure(&facts)?) } else { None };

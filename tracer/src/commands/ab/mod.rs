@@ -1,0 +1,268 @@
+//! `vmentry ab`: alternates a setting of the host while its VMs run, records every window, restores the setting on every way out,
+//! and compares.
+
+mod setting;
+
+use std::{
+    io::Write,
+    path::Path,
+    process::{ExitCode, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use tokio::{process::Child, time::Instant};
+
+use crate::{
+    collect::collector::Collection,
+    commands::{
+        args::AbArgs,
+        child::{Ended, Endings, GRACE, command_code, default_endings, end, exit_of, refuse_unknown, start},
+        comparison,
+        progress::ProgressLine,
+        session::{
+            ensure_exact, header, nanoseconds, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host,
+            watch_module,
+        },
+    },
+    compare::schedule,
+    host::{clock::TscMeter, stopwatch},
+    kernel::{kvm_module::Watch, options::Options, tracer::Tracer},
+    model::{
+        accounting::Accounting,
+        interval::{Interval, Totals},
+    },
+    output,
+    recording::{End, Experiment, Header, Label, Writer},
+    say,
+};
+use setting::{Switch, settings};
+
+/// Runs the experiment and compares.
+pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
+    if args.output == Path::new("-") {
+        bail!("-o -: standard output is for the comparison: name a file");
+    }
+    let (facts, layout) = traceable_host("record", "", false)?;
+    let (arms, switches) = settings(args)?;
+    refuse_unknown(&args.command)?;
+    let options = Options {
+        ring_bytes: ring_bytes(args.ring_kib)?,
+        tgids: selected_tgids(&args.targets)?,
+        vcpu_ids: selected_vcpus(&args.targets),
+        stopwatch: stopwatch::start(&facts)?,
+        ..Options::default()
+    };
+    let experiment = Experiment {
+        arms,
+        switches,
+        window_ns: nanoseconds(args.window),
+        washout_ns: nanoseconds(args.washout),
+        rounds: args.rounds,
+        seed: args.seed.unwrap_or_else(seed_of_now),
+    };
+    let mut header = header(&facts, &layout, &options, args.window);
+    header.label = args.label.clone();
+    header.experiment = Some(experiment.clone());
+    let tracer = Tracer::load(&layout, &options)?;
+    let code = runtime()?.block_on(attached(args, &header, &experiment, tracer))?;
+    default_endings();
+    if !args.no_compare {
+        comparison::print_experiment(&args.output, args.format)?;
+    }
+    Ok(code)
+}
+
+/// A seed from the clock: it only has to differ from the last one.
+fn seed_of_now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::from(now.subsec_micros()) + now.as_secs() % 1000 * 1_000_000
+}
+
+async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, tracer: Tracer) -> Result<ExitCode> {
+    let tsc = TscMeter::start();
+    // Before the first switch: from here on a signal cannot kill this process between switching and restoring.
+    let mut endings = Endings::new()?;
+    let module = watch_module(&header.host);
+    output::refuse_existing(&args.output, args.overwrite)?;
+    let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
+    let switch = Switch::new(args, &experiment.switches[first])?;
+    // Replaces an old recording only after the first switch succeeded.
+    let name = args.output.display();
+    let out = output::create(&args.output, args.overwrite)?;
+    let writer = Writer::new(out, header).with_context(|| format!("write {name}"))?;
+    let collection = Collection::start(tracer, None)?;
+    let mut child = start(&args.command)?;
+    let progress = Progress::new(experiment, args.command.is_empty());
+    let mut run = Run { args, experiment, switch, module, collection, writer, progress };
+    // From here on an error must not return before the setting is restored and the collector has detached.
+    let ended = tokio::select! {
+        biased;
+        ended = interruption(&mut endings, &mut child) => ended,
+        done = run.windows() => done.map(|()| Ended { reason: "rounds", status: None }),
+    };
+    let last_line =
+        |accounting, reason: &str| End { reason: reason.into(), accounting, tsc_khz: tsc.khz(), policy_changed: false };
+    let status = run.finish(ended, child, last_line).await?;
+    Ok(status.map_or(ExitCode::SUCCESS, command_code))
+}
+
+/// Waits for a signal or for the command's exit, either of which ends an experiment before its time.
+async fn interruption(endings: &mut Endings, child: &mut Option<Child>) -> Result<Ended> {
+    tokio::select! {
+        reason = endings.next() => Ok(Ended { reason, status: None }),
+        status = exit_of(child) => Ok(Ended { reason: "command", status: Some(status.context("wait for the command")?) }),
+    }
+}
+
+/// An experiment while it runs.
+struct Run<'a> {
+    args: &'a AbArgs,
+    experiment: &'a Experiment,
+    switch: Switch,
+    module: Option<Watch>,
+    collection: Collection,
+    writer: Writer<Box<dyn Write + Send>>,
+    progress: Progress<'a>,
+}
+
+impl Run<'_> {
+    /// Goes through all windows.
+    async fn windows(&mut self) -> Result<()> {
+        for label in schedule::windows(self.experiment.seed, self.experiment.rounds) {
+            self.window(label).await?;
+        }
+        Ok(())
+    }
+
+    /// Switches, waits for the washout, records the window.
+    async fn window(&mut self, label: Label) -> Result<()> {
+        let args = self.args;
+        let setting = &self.experiment.switches[usize::from(label.arm)];
+        // Also if it is in force already: switching must disturb both settings alike.
+        self.switch.to(setting)?;
+        let warmup = if label.round == 0 && label.place == 0 { args.warmup } else { Duration::ZERO };
+        self.progress.window = Some(label);
+        self.progress.sleep(warmup + args.washout, args.window).await;
+        let between = self.cut().await?;
+        self.writer.write(&between)?;
+        self.progress.sleep(args.window, Duration::ZERO).await;
+        let window = self.cut().await?;
+        if !self.switch.is(setting) {
+            bail!("the policy is no longer {setting}: something else switched it during a window, which is left out");
+        }
+        if self.module.as_mut().and_then(Watch::look).is_some() {
+            bail!("the KVM module was unloaded or reloaded during a window, which is left out");
+        }
+        self.writer.write_window(&window, Some(label))?;
+        self.progress.done += 1;
+        Ok(())
+    }
+
+    /// Ends the interval that the collector fills.
+    async fn cut(&mut self) -> Result<Interval> {
+        let interval = self.collection.cut().await.context("the collector ended early")?;
+        self.progress.totals.merge(&interval.totals);
+        Ok(interval)
+    }
+
+    /// Restores the setting, detaches, ends the command, and writes the recording's end; returns the command's status.
+    async fn finish(
+        mut self,
+        ended: Result<Ended>,
+        child: Option<Child>,
+        last_line: impl FnOnce(Accounting, &str) -> End,
+    ) -> Result<Option<ExitStatus>> {
+        let restored = self.switch.restore();
+        self.progress.line.clear();
+        self.collection.stop();
+        let mut failure = None;
+        while let Some(interval) = self.collection.intervals.recv().await {
+            self.progress.totals.merge(&interval.totals);
+            // The rest of a window that did not end is written as an interval between windows.
+            if ended.is_ok() && failure.is_none() {
+                failure = self.writer.write(&interval).err();
+            }
+        }
+        if let Some(mut child) = child {
+            end(&mut child, GRACE).await;
+        }
+        let accounting = self.collection.join();
+        restored?;
+        let name = self.args.output.display();
+        let saved = |e: anyhow::Error| anyhow!("{e:#}\n  -> the windows before are whole: vmentry compare {name}");
+        let Ended { reason, status } = ended.map_err(saved)?;
+        if let Some(error) = failure {
+            return Err(saved(error.context(format!("write {name}"))));
+        }
+        let accounting = accounting?;
+        let exact = ensure_exact(&accounting, &name.to_string());
+        self.writer.finish(last_line(accounting, reason)).with_context(|| format!("write {name}")).map_err(saved)?;
+        self.progress.summary(self.args, reason);
+        exact?;
+        Ok(status)
+    }
+}
+
+/// Progress and summary of an experiment, on standard error.
+struct Progress<'a> {
+    experiment: &'a Experiment,
+    line: ProgressLine,
+    totals: Totals,
+    window: Option<Label>,
+    /// whole windows
+    done: u32,
+}
+
+impl<'a> Progress<'a> {
+    /// `alone`: no command writes to the same terminal.
+    fn new(experiment: &'a Experiment, alone: bool) -> Self {
+        Self { experiment, line: ProgressLine::new(alone), totals: Totals::default(), window: None, done: 0 }
+    }
+
+    /// Sleeps, and shows the progress every second. `then` is the rest of the window after that.
+    async fn sleep(&self, time: Duration, then: Duration) {
+        let until = Instant::now() + time;
+        loop {
+            self.show(until.saturating_duration_since(Instant::now()) + then);
+            let now = Instant::now();
+            if now >= until {
+                return;
+            }
+            tokio::time::sleep_until(until.min(now + Duration::from_secs(1))).await;
+        }
+    }
+
+    fn show(&self, of_window: Duration) {
+        let (true, Some(window)) = (self.line.is_shown(), self.window) else { return };
+        let Experiment { arms, window_ns, washout_ns, rounds, .. } = self.experiment;
+        let left = of_window
+            + schedule::time_left(
+                self.done + 1,
+                *rounds,
+                Duration::from_nanos(*window_ns),
+                Duration::from_nanos(*washout_ns),
+            );
+        let arm = usize::from(window.arm);
+        self.line.show(&format!(
+            "round {} of {rounds}, {} ({}): {} entries, {} dropped; {} s left. Ctrl-C compares the rounds so far",
+            window.round + 1,
+            ["A", "B"][arm],
+            arms[arm],
+            self.totals.entries,
+            self.totals.dropped,
+            left.as_secs(),
+        ));
+    }
+
+    fn summary(&self, args: &AbArgs, reason: &str) {
+        let Totals { entries, dropped, .. } = self.totals;
+        let windows = self.experiment.rounds * u32::from(schedule::PLACES);
+        say!(
+            "recorded {} of {windows} windows, {entries} entries, {dropped} dropped (ended by {reason}); seed {}",
+            self.done,
+            self.experiment.seed
+        );
+        say!("compare again: vmentry compare {}", args.output.display());
+    }
+}

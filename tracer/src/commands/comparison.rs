@@ -1,0 +1,300 @@
+//! Makes a comparison of recordings and prints it, for `compare` and `ab`.
+
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    commands::args::ComparisonFormat,
+    compare::{
+        Comparison, ExperimentRound, Options, Setting, Stratum, Window, Windows, compare, fairness, html, json,
+        schedule, text,
+    },
+    model::interval::{Interval, Key, Series},
+    output,
+    recording::{Experiment, Label, Provenance},
+    report::{Dimension, Filter, Report, input},
+    say,
+    tui::terminal,
+};
+
+/// Windows of one recording at most; neighbours of a longer recording are merged.
+const MOST_WINDOWS: usize = 512;
+
+/// Recordings to compare, and how.
+pub(crate) struct Request<'a> {
+    /// A's, or A's and B's, or those of `vmentry ab`
+    pub(crate) files: &'a [PathBuf],
+    /// B's
+    pub(crate) with: &'a [PathBuf],
+    /// entries that are kept
+    pub(crate) filters: &'a [Filter],
+    /// of the statistics
+    pub(crate) seed: u64,
+}
+
+/// Compares the two settings of an experiment, and prints.
+pub(crate) fn print_experiment(file: &Path, format: ComparisonFormat) -> Result<()> {
+    let files = [file.to_owned()];
+    let request = Request { files: &files, with: &[], filters: &[], seed: Options::default().seed };
+    let (comparison, setting) = load(&request)?;
+    print(&comparison, &setting, format)
+}
+
+/// Prints a comparison.
+pub(crate) fn print(comparison: &Comparison, setting: &Setting, format: ComparisonFormat) -> Result<()> {
+    match format {
+        ComparisonFormat::Text => output::print(&text::render(comparison, setting, terminal::width())),
+        ComparisonFormat::Json => {
+            output::print(&(serde_json::to_string_pretty(&json::render(comparison, setting))? + "\n"))
+        }
+        ComparisonFormat::Html => output::print(&html::render(comparison, setting)),
+    }
+}
+
+/// A recording and its windows.
+struct Recording {
+    source: Provenance,
+    windows: Vec<(Option<Label>, Window)>,
+}
+
+/// Reads recordings, refuses those that cannot be compared, and compares.
+pub(crate) fn load(request: &Request) -> Result<(Comparison, Setting)> {
+    let (windows, mut setting) = read_sides(request)?;
+    setting.names = fairness::names(&setting);
+    let [a, b] = &setting.sources;
+    if let Some(why) = fairness::refusal(a, b, setting.experiment.is_some()) {
+        bail!(why);
+    }
+    if !request.filters.is_empty() {
+        let only = |f: &Filter| format!("{}={}", f.dimension.name(), f.values.join(","));
+        let only: Vec<_> = request.filters.iter().map(only).collect();
+        setting.warnings.push(format!("only entries with {} are compared; loss is that of all", only.join(" and ")));
+    }
+    setting.warnings.extend(fairness::warnings(a, b, setting.experiment.is_some()));
+    let options = Options { seed: request.seed, ..fairness::options(a, b) };
+    // The statistics take a second or two.
+    if std::io::stderr().is_terminal() {
+        say!("comparing ...");
+    }
+    Ok((compare(&windows, &options), setting))
+}
+
+/// The windows of both sides, and where they come from.
+fn read_sides(request: &Request) -> Result<(Windows, Setting)> {
+    let read_all = |files: &[PathBuf]| -> Result<Vec<Recording>> { files.iter().map(|f| read(f, request)).collect() };
+    let mut a = read_all(request.files)?;
+    let mut b = read_all(request.with)?;
+    let experiments = a.iter().chain(&b).filter(|r| r.source.header.experiment.is_some()).count();
+    if experiments == a.len() && b.is_empty() {
+        return rounds(a);
+    }
+    if experiments > 0 {
+        bail!("a recording of 'vmentry ab' has both sides in it: compare it alone");
+    }
+    if request.with.is_empty() {
+        if a.len() != 2 {
+            let number = if a.len() == 1 { "one recording".into() } else { format!("{} recordings", a.len()) };
+            bail!("{number}: name A and B, or the recordings of A and then --with those of B, or one of 'vmentry ab'");
+        }
+        b = a.split_off(1);
+    }
+    Ok(runs(a, b))
+}
+
+/// Recordings made one after the other.
+fn runs(a: Vec<Recording>, b: Vec<Recording>) -> (Windows, Setting) {
+    let split = |side: Vec<Recording>| -> (Vec<Provenance>, Vec<Vec<Window>>) {
+        let windows = |r: Recording| {
+            let interval_ns = r.source.header.interval_ns;
+            (r.source, merge_neighbours(r.windows.into_iter().map(|(_, w)| w).collect(), interval_ns))
+        };
+        side.into_iter().map(windows).unzip()
+    };
+    let ((a, of_a), (b, of_b)) = (split(a), split(b));
+    let setting = Setting { names: Default::default(), sources: [a, b], experiment: None, warnings: Vec::new() };
+    (Windows::Runs { a: of_a, b: of_b }, setting)
+}
+
+/// Merges a short window at the end into its neighbour, and neighbours into at most [`MOST_WINDOWS`] windows.
+fn merge_neighbours(mut windows: Vec<Window>, interval_ns: u64) -> Vec<Window> {
+    if windows.len() > 1
+        && windows.last().is_some_and(|w| w.length_ns < interval_ns / 2)
+        && let (Some(stub), Some(last)) = (windows.pop(), windows.last_mut())
+    {
+        last.merge(&stub);
+    }
+    let together = windows.len().div_ceil(MOST_WINDOWS).max(1);
+    let merged = |group: &[Window]| {
+        let mut whole = group[0].clone();
+        group[1..].iter().for_each(|w| whole.merge(w));
+        whole
+    };
+    if together == 1 { windows } else { windows.chunks(together).map(merged).collect() }
+}
+
+/// The rounds of experiments of 'vmentry ab', which must be of the same settings.
+fn rounds(recordings: Vec<Recording>) -> Result<(Windows, Setting)> {
+    let (mut rounds, mut sources, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let mut experiment: Option<Experiment> = None;
+    for recording in recordings {
+        let Some(this) = &recording.source.header.experiment else { continue };
+        match &experiment {
+            Some(first) if (&first.arms, &first.switches) != (&this.arms, &this.switches) => bail!(
+                "the experiments compare different settings: {} against {}, and {} against {}",
+                first.arms[0],
+                first.arms[1],
+                this.arms[0],
+                this.arms[1]
+            ),
+            Some(_) => {}
+            None => experiment = Some(this.clone()),
+        }
+        let name = &recording.source.name;
+        let asked_for = this.rounds as usize;
+        let (whole, left_out) = whole_rounds(recording.windows);
+        if left_out > 0 {
+            warnings.push(format!("{name}: {left_out} windows of a round that did not end are left out"));
+        }
+        if whole.len() < asked_for {
+            warnings.push(format!("{name}: {} of {asked_for} rounds; it ended early", whole.len()));
+        }
+        rounds.extend(whole);
+        sources.push(recording.source);
+    }
+    let setting = Setting { names: Default::default(), sources: [sources.clone(), sources], experiment, warnings };
+    Ok((Windows::Rounds(rounds), setting))
+}
+
+/// Rounds with all their windows, and the number of windows of others.
+fn whole_rounds(windows: Vec<(Option<Label>, Window)>) -> (Vec<ExperimentRound>, usize) {
+    let mut by_round: BTreeMap<u32, BTreeMap<u8, (u8, Window)>> = BTreeMap::new();
+    for (label, window) in windows {
+        if let Some(Label { arm, round, place }) = label {
+            by_round.entry(round).or_default().insert(place, (arm, window));
+        }
+    }
+    let (mut rounds, mut left_out) = (Vec::new(), 0);
+    for places in by_round.into_values() {
+        let windows = places.len();
+        let a_first = places.get(&0).is_some_and(|w| w.0 == 0);
+        let (a, b): (Vec<_>, Vec<_>) = places.into_values().partition(|(arm, _)| *arm == 0);
+        let pair = |side: Vec<(u8, Window)>| <[Window; 2]>::try_from(side.into_iter().map(|s| s.1).collect::<Vec<_>>());
+        match (pair(a), pair(b)) {
+            (Ok(a), Ok(b)) if windows == usize::from(schedule::PLACES) => {
+                rounds.push(ExperimentRound { a, b, a_first })
+            }
+            _ => left_out += windows,
+        }
+    }
+    (rounds, left_out)
+}
+
+fn read(path: &Path, request: &Request) -> Result<Recording> {
+    let mut reader = input::open(path)?;
+    let name = path.display().to_string();
+    if !reader.header().sources.is_empty() {
+        let merged = reader.header().sources.len();
+        bail!("read {name}: it is a merge of {merged} recordings: compare the recordings themselves");
+    }
+    // Of the report only the VMs and the source are used: the windows stay apart.
+    let mut report = Report { sources: vec![input::unread(name, reader.header())], ..Report::default() };
+    let anchor = reader.header().anchor;
+    // The name of a VM depends on its namesakes, which are known only at the end: until then, VMs that are filtered stay apart.
+    let (by_vm, others): (Vec<_>, Vec<_>) = request.filters.iter().cloned().partition(|f| f.dimension == Dimension::Vm);
+    let (mut vms, mut parts) = (BTreeMap::new(), Vec::new());
+    while let Some(interval) = reader.read_interval().with_context(|| format!("read {}", path.display()))? {
+        report.sources[0].intervals += 1;
+        let length_ns = &mut report.sources[0].length_ns;
+        *length_ns = length_ns.saturating_add(interval.length_ns);
+        let interval = report.renumber(0, interval, &mut vms);
+        let start_unix_ns = anchor.to_unix_ns(interval.start_ns);
+        parts.push((reader.window(), Parts::of(&interval, start_unix_ns, &report, &others, !by_vm.is_empty())));
+    }
+    let windows = parts.into_iter().map(|(label, parts)| (label, parts.join(&report, &by_vm))).collect();
+    let mut source = report.sources.remove(0);
+    source.end = reader.end().cloned();
+    source.torn = reader.is_torn();
+    Ok(Recording { source, windows })
+}
+
+/// A window whose VMs have no names yet.
+struct Parts {
+    window: Window,
+    /// by a key of the VM if VMs are filtered; else all under none
+    strata: BTreeMap<Option<Key>, BTreeMap<Stratum, Series>>,
+    /// a key of each vCPU that entered
+    vcpus: BTreeMap<(u32, u32), Key>,
+}
+
+impl Parts {
+    fn of(interval: &Interval, start_unix_ns: u64, report: &Report, filters: &[Filter], by_vm: bool) -> Self {
+        let window =
+            Window { start_unix_ns, length_ns: interval.length_ns, totals: interval.totals, ..Window::default() };
+        let mut parts = Self { window, strata: BTreeMap::new(), vcpus: BTreeMap::new() };
+        let mut of_vm = BTreeMap::new();
+        for (key, series) in interval.series.iter().filter(|(key, _)| report.passes(key, filters)) {
+            let vm = by_vm.then(|| *of_vm.entry(key.vm).or_insert(*key));
+            let stratum = Stratum { level: key.level, isa: key.isa, reason: key.reason, cause: key.cause };
+            parts.strata.entry(vm).or_default().entry(stratum).or_default().merge(series);
+            if series.entries() > 0 {
+                parts.vcpus.insert((key.vm, key.vcpu), *key);
+            }
+        }
+        parts
+    }
+
+    /// The window of the VMs that pass the filters, when all names are known.
+    fn join(self, report: &Report, filters: &[Filter]) -> Window {
+        let mut window = self.window;
+        let passes = |key: &Key| report.passes(key, filters);
+        for (_, strata) in self.strata.into_iter().filter(|(vm, _)| vm.as_ref().is_none_or(passes)) {
+            for (stratum, series) in strata {
+                window.strata.entry(stratum).or_default().merge(&series);
+            }
+        }
+        let vcpus = self.vcpus.into_values().filter(passes);
+        window.vcpus = vcpus.map(|key| (report.vm_name(key.vm), key.vcpu)).collect();
+        window
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(length_ns: u64) -> Window {
+        Window { length_ns, ..Window::default() }
+    }
+
+    fn labelled(windows: &[(u8, u32, u8)]) -> Vec<(Option<Label>, Window)> {
+        let label = |&(arm, round, place)| (Some(Label { arm, round, place }), window(u64::from(place) + 1));
+        windows.iter().map(label).chain([(None, window(99))]).collect()
+    }
+
+    #[test]
+    fn rounds_that_did_not_end_are_left_out_and_counted() {
+        let abba = [(0, 0, 0), (1, 0, 1), (1, 0, 2), (0, 0, 3)];
+        let baab = [(1, 1, 0), (0, 1, 1), (0, 1, 2), (1, 1, 3)];
+        let (rounds, left_out) = whole_rounds(labelled(&[&abba[..], &baab[..], &[(0, 2, 0)]].concat()));
+        assert_eq!((rounds.len(), left_out), (2, 1));
+        assert_eq!((rounds[0].a_first, rounds[1].a_first), (true, false));
+        assert_eq!(rounds[1].a, [window(2), window(3)]);
+        assert_eq!(rounds[1].b, [window(1), window(4)]);
+        // A damaged or foreign file may have any labels.
+        assert_eq!(whole_rounds(labelled(&[(0, 0, 0), (0, 0, 1), (0, 0, 2), (1, 0, 3)])), (vec![], 4));
+    }
+
+    #[test]
+    fn a_stub_joins_its_neighbour_and_a_long_recording_is_merged() {
+        assert_eq!(merge_neighbours(vec![window(10), window(10), window(3)], 10), [window(10), window(13)]);
+        assert_eq!(merge_neighbours(vec![window(3)], 10), [window(3)]);
+        let merged = merge_neighbours(vec![window(10); 1025], 10);
+        assert_eq!(merged.len(), 342);
+        assert_eq!(merged.iter().map(|w| w.length_ns).sum::<u64>(), 10_250);
+    }
+}

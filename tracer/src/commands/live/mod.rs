@@ -1,0 +1,114 @@
+//! `vmentry live`: traces and draws, or plays a recording; prints one line per interval if there is no terminal.
+
+mod files;
+mod replay;
+mod stage;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use tokio::sync::mpsc;
+
+use crate::{
+    collect::collector::Collection,
+    commands::{
+        args::LiveArgs,
+        child::Endings,
+        session::{detach, header, pin_source, runtime, selected_tgids, selected_vcpus, traceable_host},
+    },
+    host::{facts::Facts, stopwatch},
+    kernel::{layout::Layout, options::Options, tracer::Tracer},
+    model::{
+        figures::{Figure, Stat, Unit, human},
+        interval::{Interval, Level, Series},
+        measurement::Aggregation,
+    },
+    output,
+    tui::{Info, Origin, terminal},
+};
+use stage::Stage;
+
+/// Length of an interval.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Traces, or plays a recording.
+pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
+    let runtime = runtime()?;
+    if let Some(file) = &args.replay {
+        runtime.block_on(replay::play(file))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let hint = "; 'vmentry live --replay FILE' plays a recording";
+    let (facts, layout) = traceable_host("trace", hint, true)?;
+    let options = Options {
+        tgids: selected_tgids(&args.targets)?,
+        vcpu_ids: selected_vcpus(&args.targets),
+        stopwatch: stopwatch::start(&facts)?,
+        ..Options::default()
+    };
+    runtime.block_on(trace(&facts, &layout, &options))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn trace(facts: &Facts, layout: &Layout, options: &Options) -> Result<()> {
+    // Before anything is attached: a signal must not end this process without restoring the terminal and the policy.
+    let mut endings = Endings::new()?;
+    let mut collection = Collection::start(Tracer::load(layout, options)?, Some(PERIOD))?;
+    let shown = if terminal::is_usable() {
+        let mut stage = Stage::new(info(facts, layout), Some(header(facts, layout, options, PERIOD)))?;
+        stage.watch(&mut collection.intervals, &mut endings).await
+    } else {
+        print_lines(&mut collection.intervals, &mut endings).await
+    };
+    detach(collection, shown, "what was shown").await
+}
+
+fn info(facts: &Facts, layout: &Layout) -> Info {
+    Info {
+        host: facts.host.clone(),
+        policy: facts.policy,
+        pin_writes_source: pin_source(&layout.config),
+        aggregation: Aggregation::Records,
+        switchable: facts.companion_patch,
+        max_delay_s: facts.timer.as_ref().and_then(|t| t.max_delay_s),
+        tsc_khz: facts.timer.as_ref().and_then(|t| t.tsc_khz),
+        stopwatch: facts.stopwatch == Some(true),
+        missing: facts.missing.clone(),
+        origin: Origin::Live,
+    }
+}
+
+/// Prints one line per interval.
+async fn print_lines(intervals: &mut mpsc::Receiver<Interval>, endings: &mut Endings) -> Result<()> {
+    loop {
+        tokio::select! {
+            _ = endings.next() => return Ok(()),
+            interval = intervals.recv() => match interval {
+                Some(interval) if output::print_while_read(&line(&interval))? => {}
+                _ => return Ok(()),
+            },
+        }
+    }
+}
+
+/// "12.0s entries 345 (345/s, L2 0) guest p50 1.20us p99 4.50us host p50 ... pin/entry 0.100 dropped 0".
+fn line(interval: &Interval) -> String {
+    let mut all = Series::default();
+    interval.series.values().for_each(|s| all.merge(s));
+    let times = |figure: Figure| {
+        let value = |stat: Stat| human(stat.of(&all[figure]), figure.unit());
+        format!("{} p50 {} p99 {}", figure.short_title(), value(Stat::P50), value(Stat::P99))
+    };
+    let rate = interval.totals.entries as f64 * 1e9 / interval.length_ns.max(1) as f64;
+    let l2: u64 = interval.series.iter().filter(|(k, _)| k.level == Level::L2).map(|(_, s)| s.entries()).sum();
+    format!(
+        "{:.1}s entries {} ({}/s, L2 {l2}) {} {} pin/entry {} dropped {}\n",
+        (interval.start_ns + interval.length_ns) as f64 / 1e9,
+        interval.totals.entries,
+        human(Some(rate), Unit::PerSecond),
+        times(Figure::EntryToExit),
+        times(Figure::ExitToEntry),
+        human(Stat::Mean.of(&all[Figure::PinWrites]), Unit::Count),
+        interval.totals.dropped,
+    )
+}

@@ -1,0 +1,170 @@
+//! The live view on the terminal: takes keys and intervals, draws frames, carries out what the screen asks for.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use ratatui::crossterm::event::{self, Event};
+use tokio::{sync::mpsc, time::MissedTickBehavior};
+
+use super::files;
+use crate::{
+    commands::child::Endings,
+    host::{clock::process_cpu_ns, policy::Restore},
+    model::{interval::Interval, policy::Policy},
+    recording::Header,
+    tui::{
+        App, Effect, Info,
+        terminal::{self, Screen},
+        view,
+    },
+};
+
+/// Frames per second, at most.
+const FRAMES: u32 = 4;
+/// Keys that may wait for a slow terminal.
+const KEYS: usize = 64;
+
+/// The screen, its state, and what it may change on the host.
+pub(super) struct Stage {
+    screen: Screen,
+    pub(super) app: App,
+    pub(super) keys: mpsc::Receiver<Event>,
+    /// of a recording that is saved; none while a recording is played
+    header: Option<Header>,
+    policy: Option<Restore>,
+    cpu: CpuMeter,
+}
+
+impl Stage {
+    /// Takes the terminal and starts to read keys.
+    pub(super) fn new(info: Info, header: Option<Header>) -> Result<Self> {
+        let screen = Screen::take()?;
+        let (send, keys) = mpsc::channel(KEYS);
+        // Reading blocks, so it has a thread; the thread ends with the process.
+        std::thread::Builder::new()
+            .name("keys".into())
+            .spawn(move || {
+                while let Ok(event) = event::read() {
+                    if send.blocking_send(event).is_err() {
+                        break;
+                    }
+                }
+            })
+            .context("start the keys' thread")?;
+        let app = App::new(info, terminal::palette());
+        Ok(Self { screen, app, keys, header, policy: None, cpu: CpuMeter::start() })
+    }
+
+    /// Draws intervals until the user or a signal ends it.
+    pub(super) async fn watch(
+        &mut self,
+        intervals: &mut mpsc::Receiver<Interval>,
+        endings: &mut Endings,
+    ) -> Result<()> {
+        let mut frames = frames();
+        let mut dirty = true;
+        loop {
+            tokio::select! {
+                _ = endings.next() => return Ok(()),
+                Some(event) = self.keys.recv() => {
+                    dirty = true;
+                    match self.take(event) {
+                        Effect::Quit => return Ok(()),
+                        effect => self.carry_out(effect)?,
+                    }
+                }
+                interval = intervals.recv() => match interval {
+                    Some(interval) => {
+                        self.app.set_own_cpu(self.cpu.percent());
+                        self.app.push(interval);
+                        dirty = true;
+                    }
+                    None => return Ok(()),
+                },
+                _ = frames.tick(), if dirty => {
+                    self.draw()?;
+                    dirty = false;
+                }
+            }
+        }
+    }
+
+    /// Hands a key or the mouse to the screen.
+    pub(super) fn take(&mut self, event: Event) -> Effect {
+        match event {
+            Event::Key(key) => self.app.key(key),
+            Event::Mouse(mouse) => self.app.mouse(mouse),
+            _ => Effect::Redraw,
+        }
+    }
+
+    /// Draws a frame.
+    pub(super) fn draw(&mut self) -> Result<()> {
+        // For the test that a panic gives the terminal back; not in release builds.
+        #[cfg(debug_assertions)]
+        assert!(std::env::var_os("VMENTRY_PANIC_WHILE_DRAWING").is_none(), "asked to panic");
+        let app = &mut self.app;
+        self.screen.terminal.draw(|frame| view::draw(frame, app)).context("draw")?;
+        Ok(())
+    }
+
+    /// Does what the screen asks for, apart from quitting and replaying.
+    pub(super) fn carry_out(&mut self, effect: Effect) -> Result<()> {
+        match effect {
+            Effect::Suspend => self.screen.suspend()?,
+            Effect::SwitchPolicy(policy) => {
+                let done = self.switch(policy);
+                self.show(done.map(|()| format!("policy {}; the previous one is restored at the end", policy.name())));
+            }
+            Effect::SaveRecording => {
+                let saved = files::save_recording(self.header.as_ref(), self.policy.is_some(), &self.app);
+                self.show(saved.map(|path| format!("recording saved: {}", path.display())));
+            }
+            Effect::SaveReport => {
+                let saved = files::save_report(self.header.as_ref(), self.policy.is_some(), &mut self.app);
+                self.show(saved.map(|path| format!("report saved: {}", path.display())));
+            }
+            Effect::None | Effect::Quit | Effect::Redraw | Effect::Replay(_) => {}
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, result: Result<String>) {
+        self.app.set_status(result.unwrap_or_else(|error| format!("{error:#}")));
+    }
+
+    fn switch(&mut self, policy: Policy) -> Result<()> {
+        match &self.policy {
+            Some(restore) => restore.switch(policy)?,
+            None => self.policy = Some(Restore::after(policy)?),
+        }
+        self.app.set_policy(policy);
+        Ok(())
+    }
+}
+
+/// Ticks at which a frame may be drawn.
+pub(super) fn frames() -> tokio::time::Interval {
+    let mut frames = tokio::time::interval(Duration::from_secs(1) / FRAMES);
+    frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    frames
+}
+
+/// Measures this process's share of a CPU between two readings.
+struct CpuMeter {
+    at: Instant,
+    used_s: f64,
+}
+
+impl CpuMeter {
+    fn start() -> Self {
+        Self { at: Instant::now(), used_s: process_cpu_ns() as f64 / 1e9 }
+    }
+
+    fn percent(&mut self) -> Option<f64> {
+        let now = Self::start();
+        let share = (now.used_s - self.used_s) / now.at.duration_since(self.at).as_secs_f64();
+        *self = now;
+        share.is_finite().then_some(100.0 * share)
+    }
+}

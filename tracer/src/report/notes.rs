@@ -1,0 +1,37 @@
+//! The notes that every view of a report shows: loss, emulation, disturbed times. Each has one wording.
+
+use super::Report;
+
+/// Follows "EMULATED".
+pub(super) const EMULATED: &str = "counts are exact; times say nothing about real hardware";
+
+/// Why disturbed times are not shown.
+pub(super) const NOT_SHOWN: &str = "times are not shown: hooks on VMCS writes ran between kvm_entry and the VM entry. Record again \
+    without --exact-writes and --verify-writes, or with --with-latency to see them anyway";
+
+/// Follows "DISTURBED", where disturbed times are shown.
+pub(super) const DISTURBED: &str =
+    "hooks on VMCS writes ran between kvm_entry and the VM entry; the times of dirty entries contain them";
+
+/// The first line of every view: entries that are missing from all figures.
+pub(super) fn loss(report: &Report) -> String {
+    let t = &report.whole.totals;
+    let mut line = if report.lost() == 0 {
+        let cut = report.sources.iter().any(|s| s.end.is_none());
+        let cut = if cut { " (cut off: everything after the last whole interval is missing)" } else { "" };
+        format!("no loss: {} entries, all delivered{cut}", t.entries)
+    } else {
+        let percent = 100.0 * report.lost() as f64 / t.entries.max(1) as f64;
+        let mut parts = vec![
+            format!("{} delivered", t.delivered),
+            format!("{} dropped ({})", t.dropped, report.aggregation().why_dropped()),
+        ];
+        let more = [(t.malformed, "undecodable"), (t.not_kept, "over the series limit")];
+        parts.extend(more.into_iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} {why}")));
+        format!("LOST {percent:.3}% of {} entries: {}", t.entries, parts.join(", "))
+    };
+    if !report.is_exact() {
+        line += "; THE KERNEL'S COUNT DISAGREES: do not trust these figures";
+    }
+    line + "\n"
+}

@@ -1,0 +1,89 @@
+//! Counts of the whole report: timer exits, pin writes by every method, unmatched entries.
+
+use std::fmt::Write as _;
+
+use tracer_common::rules::{Control, TimerCause};
+
+use crate::{
+    model::{
+        figures::{Unit, human},
+        interval::TracedTimerExits,
+    },
+    report::{Report, View},
+};
+
+/// The counts, whatever the view's filters.
+pub(super) fn render(report: &Report, view: &View) -> String {
+    let count = |n: Option<u64>| n.map_or("n/a".to_owned(), |n| n.to_string());
+    let t = &report.whole.totals;
+    let mut out = String::from(if view.filters.is_empty() { "timer exits" } else { "unfiltered\ntimer exits" });
+    for cause in TimerCause::ALL {
+        let n = report.timer_exits(cause);
+        let guest_time = report.spurious_after().filter(|_| cause == TimerCause::Spurious);
+        // Exits of unknown cause are named only if there are some.
+        if cause != TimerCause::Unknown || n.is_some_and(|n| n > 0) {
+            let _ = write!(out, "  {} {}", cause.name(), count(n));
+            if let Some((least, median)) = guest_time {
+                let ns = |v| human(Some(v as f64), Unit::Ns);
+                let _ = write!(out, " (guest time: least {}, median {})", ns(least), ns(median));
+            }
+        }
+    }
+    if let Some(traced) = &t.traced_timer_exits {
+        let TracedTimerExits { deadline, immediate, spurious } = traced;
+        let _ = write!(out, "\n  tracepoint  deadline {deadline}  immediate {immediate}  spurious {spurious}");
+    }
+    let _ = write!(out, "\npin writes  {}", count(report.pin_writes()));
+    let unknown = report.entries_without_pin_writes();
+    if report.pin_writes().is_some() && unknown > 0 {
+        let _ = write!(out, " (unknown of {unknown} more entries)");
+    }
+    out += &writes(report);
+    let _ = write!(out, "\nunmatched   {}", t.unmatched);
+    let open: u64 = report.sources.iter().filter_map(|s| s.end.as_ref()).map(|e| e.accounting.open).sum();
+    if open > 0 {
+        let _ = write!(out, "; {open} vCPUs in the guest at the end");
+    }
+    if t.td_entries > 0 {
+        let _ = write!(out, "; {} entries of TDX guests left out", t.td_entries);
+    }
+    out + "\n"
+}
+
+/// The same writes as counted by other methods, and writes of other controls.
+fn writes(report: &Report) -> String {
+    let t = &report.whole.totals;
+    let mut out = String::new();
+    if let Some(w) = &t.control_writes {
+        for (vmcs, counts, entries) in [("vmcs01", &w.vmcs01, w.entries_l1), ("vmcs02", &w.vmcs02, w.entries_l2)] {
+            if entries > 0 {
+                let counts: Vec<_> =
+                    Control::ALL.iter().zip(counts).map(|(control, n)| format!("{} {n}", control.name())).collect();
+                let _ = write!(out, "\n  {vmcs}    {} (tracepoint, {entries} entries)", counts.join(", "));
+            }
+        }
+        let differs = match w.shadow_differs {
+            0 => "the same for every entry".into(),
+            n => format!("differs for {n} entries: writes that cancel out between two reads are missed"),
+        };
+        let _ = write!(out, "\n  shadow    pin {} ({differs})", t.shadow_pin_writes);
+    }
+    let sites: Vec<_> = report.sites().map(|(site, n)| format!("{} {n}", site.name())).collect();
+    if !sites.is_empty() {
+        let sum: u64 = t.site_writes.iter().sum();
+        let _ = write!(out, "\n  sites     pin {sum} by kprobes on VMWRITEs: {}", sites.join(", "));
+        // The shadow method begins with a vCPU's first entry, the probes with its creation, in any thread.
+        let others = t.control_writes.map_or(t.shadow_pin_writes, |w| w.vmcs01[0] + w.vmcs02[0]);
+        if sum != others {
+            let _ = write!(
+                out,
+                "\n            {sum} and {others} differ: sites also count vCPUs that were created or reset and not entered, \
+                 and entries whose round is incomplete ({} unmatched, {} unknown, {} dropped)",
+                t.unmatched,
+                report.entries_without_pin_writes(),
+                t.dropped
+            );
+        }
+    }
+    out
+}

@@ -1,0 +1,193 @@
+//! The state of the screen: the intervals seen, the window shown of them, and how.
+
+mod actions;
+mod baseline;
+mod navigation;
+mod replay;
+mod seen;
+mod window;
+
+use std::collections::HashSet;
+
+use ratatui::layout::Rect;
+
+use crate::{
+    model::{interval::Interval, policy::Policy},
+    tui::{
+        Info, Palette,
+        columns::Units,
+        history::History,
+        keys::Mode,
+        node::{Group, Node},
+        rows::Order,
+        sum::SumCache,
+    },
+};
+pub use actions::Effect;
+pub use baseline::Baseline;
+pub use replay::{Replay, ReplayCommand};
+pub use seen::Seen;
+pub use window::Window;
+
+/// Intervals of a sparkline or time series, at most.
+pub const LATEST: usize = 120;
+/// Intervals of a sparkline.
+pub const SPARK: u16 = 16;
+
+/// Where rows and titles were drawn, for the mouse.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// rows of the table
+    pub rows: Rect,
+    /// titles of its columns: left, right (exclusive), column; none is the name
+    pub titles: Vec<(u16, u16, Option<usize>)>,
+    /// line of the titles
+    pub title_line: u16,
+}
+
+/// The screen's state.
+#[derive(Debug)]
+pub struct App {
+    /// host and sources of figures
+    pub info: Info,
+    /// colours and characters
+    pub palette: Palette,
+    /// what the user is doing
+    pub mode: Mode,
+    /// length of the window
+    pub window: Window,
+    /// number of the last interval of the window; none follows the newest
+    pub end: Option<u64>,
+    /// stopped by the user, not by looking back
+    pub paused: bool,
+    /// how rows are grouped
+    pub group: Group,
+    /// how they are sorted
+    pub order: Order,
+    /// text of the filter
+    pub filter: String,
+    /// how times are written
+    pub units: Units,
+    /// the window that values are compared with
+    pub baseline: Option<Baseline>,
+    /// whether the detail is shown
+    pub detail: bool,
+    /// figure of the detail's time series: index into [`COLUMNS`]
+    pub figure: usize,
+    /// index of the selected row
+    pub selected: usize,
+    /// index of the first row on the screen
+    pub first: usize,
+    /// first line of the help on the screen
+    pub help_line: usize,
+    /// a message
+    pub status: String,
+    /// entries since the start that are missing from all figures
+    pub lost: u64,
+    /// percent of a CPU that this process takes; none if unknown
+    pub own_cpu: Option<f64>,
+    /// state of the replay
+    pub replay: Option<Replay>,
+    /// where it was drawn
+    pub places: Places,
+    /// what is shown
+    pub seen: Seen,
+    history: History,
+    sums: SumCache,
+    /// The filter of `sums` and of the baseline's values.
+    summed_filter: String,
+    unfolded: HashSet<Node>,
+    selected_node: Option<Node>,
+    stale: bool,
+}
+
+impl App {
+    /// A screen that has seen nothing.
+    pub fn new(info: Info, palette: Palette) -> Self {
+        Self {
+            info,
+            palette,
+            mode: Mode::Table,
+            window: Window::default(),
+            end: None,
+            paused: false,
+            group: Group::default(),
+            order: Order { column: Some(0), ascending: false },
+            filter: String::new(),
+            units: Units::default(),
+            baseline: None,
+            detail: false,
+            figure: 0,
+            selected: 0,
+            first: 0,
+            help_line: 0,
+            status: String::new(),
+            lost: 0,
+            own_cpu: None,
+            replay: None,
+            places: Places::default(),
+            seen: Seen::default(),
+            history: History::default(),
+            sums: SumCache::default(),
+            summed_filter: String::new(),
+            unfolded: HashSet::new(),
+            selected_node: None,
+            stale: false,
+        }
+    }
+
+    /// Adds an interval.
+    pub fn push(&mut self, interval: Interval) {
+        if self.end.is_none() {
+            // A second reference would make the history copy the sum since the start.
+            self.seen.slices.clear();
+            self.stale = true;
+        }
+        let totals = &interval.totals;
+        self.lost += totals.dropped + totals.malformed + totals.not_kept;
+        self.history.push(interval);
+    }
+
+    /// Forgets every interval, for the user or before a jump in a replay. The baseline stays.
+    pub fn reset(&mut self) {
+        self.history = self.history.emptied();
+        self.lost = 0;
+        self.end = None;
+        self.paused = false;
+        self.seen = Seen::default();
+        self.stale = true;
+    }
+
+    /// Sets the policy in force.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.info.policy = policy;
+    }
+
+    /// Sets this process's share of a CPU, percent.
+    pub fn set_own_cpu(&mut self, percent: Option<f64>) {
+        self.own_cpu = percent;
+    }
+
+    /// Shows a message until the next key.
+    pub fn set_status(&mut self, status: String) {
+        self.status = status;
+    }
+
+    /// Sets the state of the replay.
+    pub fn set_replay(&mut self, speed: f64, paused: bool, position: f64) {
+        self.replay = Some(Replay { speed, paused, position: position.clamp(0.0, 1.0) });
+    }
+
+    /// The intervals of the window merged, whatever the filter.
+    pub fn visible(&mut self) -> Interval {
+        self.refresh();
+        let mut whole = Interval::default();
+        self.seen.slices.iter().for_each(|s| whole.merge(&s.interval));
+        whole
+    }
+
+    /// The intervals that are kept, oldest first.
+    pub fn history(&self) -> impl Iterator<Item = &Interval> {
+        self.history.slices().map(|s| &s.interval)
+    }
+}

@@ -1,0 +1,120 @@
+//! What is shown: slices, rows and detail, made again when an interval or an action changed them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{App, LATEST, SPARK};
+use crate::tui::{
+    detail::{Detail, View},
+    filter::Matcher,
+    history::Slice,
+    node::{Node, vm_names},
+    rows::{Row, RowBuilder},
+    sum::{Sum, SumCache},
+};
+
+/// Slices, rows and detail of the window.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// the window
+    pub slices: Vec<Arc<Slice>>,
+    /// the latest intervals, oldest first
+    pub latest: Vec<Arc<Slice>>,
+    /// names of the VMs
+    pub names: HashMap<u32, String>,
+    /// the filter
+    pub matcher: Matcher,
+    /// rows, top to bottom
+    pub rows: Vec<Row>,
+    /// entries by the kernel's count
+    pub entries: u64,
+    /// seconds of observation
+    pub seconds: f64,
+    /// detail of the selected row, if it is shown
+    pub detail: Option<Detail>,
+}
+
+impl App {
+    /// Makes the rows again if an interval or an action changed them.
+    pub fn refresh(&mut self) {
+        if !std::mem::take(&mut self.stale) {
+            return;
+        }
+        self.seen.slices.clear();
+        let Some(newest) = self.history.newest() else {
+            self.seen = Seen::default();
+            return;
+        };
+        let end = self.end.unwrap_or(newest).max(self.history.oldest().unwrap_or(0));
+        let slices = match self.window.seconds() {
+            Some(seconds) => self.history.window(seconds, end),
+            None => vec![self.history.since_start(end)],
+        };
+        let mut latest: Vec<_> =
+            self.history.slices().rev().skip_while(|s| s.number > end).take(LATEST).cloned().collect();
+        latest.reverse();
+        let names = vm_names(&slices);
+        let before = self.baseline.iter().flat_map(|b| &b.slices);
+        let matcher = Matcher::new(&self.filter, slices.iter().chain(before), &names);
+        if self.summed_filter != self.filter {
+            self.summed_filter.clone_from(&self.filter);
+            self.sums = SumCache::default();
+            self.baseline.iter_mut().for_each(|b| b.values.clear());
+        }
+        self.sums.keep(slices.iter().chain(self.baseline.iter().flat_map(|b| &b.slices)));
+        let builder = RowBuilder {
+            slices: &slices,
+            names: &names,
+            matcher: &matcher,
+            group: self.group,
+            order: self.order,
+            unfolded: &self.unfolded,
+        };
+        let rows = builder.rows(&mut self.sums);
+        let entries = slices.iter().map(|s| s.interval.totals.entries).sum();
+        let seconds = slices.iter().map(|s| s.interval.length_ns as f64 / 1e9).sum();
+        self.seen = Seen { slices, latest, names, matcher, rows, entries, seconds, detail: None };
+        let kept = self.selected_node.and_then(|node| self.seen.rows.iter().position(|r| r.node == node));
+        self.select(kept.unwrap_or(self.selected));
+    }
+
+    /// Computes the values of the rows that are about to be drawn.
+    pub fn prepare_rows(&mut self, first: usize, count: usize) {
+        let Seen { slices, latest, matcher, rows, .. } = &mut self.seen;
+        let spark = &latest[latest.len().saturating_sub(usize::from(SPARK))..];
+        for row in rows.iter_mut().skip(first).take(count) {
+            let node = row.node;
+            row.values.get_or_insert_with(|| Sum::of(slices, node, matcher, &mut self.sums).values());
+            row.spark.get_or_insert_with(|| spark.iter().map(|s| rate(s, node, matcher)).collect());
+            if let Some(baseline) = &mut self.baseline {
+                let of = || Sum::of(&baseline.slices, node, matcher, &mut self.sums).values();
+                row.before = Some(*baseline.values.entry(node).or_insert_with(of));
+            }
+        }
+    }
+
+    /// Computes the detail of the selected row.
+    pub fn prepare_detail(&mut self) {
+        let Some(row) = self.seen.rows.get(self.selected) else {
+            self.seen.detail = None;
+            return;
+        };
+        if self.seen.detail.as_ref().is_some_and(|d| d.node == row.node) {
+            return;
+        }
+        let mut names = vec![row.name.clone()];
+        let mut node = row.node;
+        while let Some(parent) = node.parent(self.group) {
+            names.extend(self.seen.rows.iter().find(|r| r.node == parent).map(|r| r.name.clone()));
+            node = parent;
+        }
+        names.reverse();
+        let Seen { slices, latest, matcher, .. } = &self.seen;
+        let view = View { window: slices, latest, matcher };
+        self.seen.detail = Some(Detail::of(row.node, names.join(" / "), &view, &mut self.sums));
+    }
+}
+
+fn rate(slice: &Slice, node: Node, matcher: &Matcher) -> f64 {
+    let entries: u64 = node.keys(slice).filter(|(k, _)| matcher.passes(k)).map(|(_, n)| n).sum();
+    entries as f64 * 1e9 / slice.interval.length_ns.max(1) as f64
+}
