@@ -1,6 +1,6 @@
-# Master boot record of the lab's disk: goes to flat 32-bit mode, reads the extents in its table by ATA PIO and enters the
-# kernel through PVH. No boot loader and no BIOS disk calls: emulated, those would cost a minute.
-# Assembled inside xtask (xtask/src/lab/disk.rs), hence every absolute address is spelled 0x7c00 + (label - .Lstart).
+# Master boot record of the lab's disk: switches to flat 32-bit mode, reads the extents in its table by ATA PIO and
+# enters the kernel through PVH. It avoids a boot loader and BIOS disk calls, which take a minute in an emulator.
+# Assembled into xtask (xtask/src/lab/disk.rs), so every absolute address is written as 0x7c00 + (label - .Lstart).
 
         .code16
 .Lstart:
@@ -31,7 +31,7 @@
         movl    $(0x7c00 + (.Lextents - .Lstart)), %esi
 
 .Lextent:
-        movl    (%esi), %edi                    # where it goes; 0 ends the table
+        movl    (%esi), %edi                    # destination; 0 ends the table
         testl   %edi, %edi
         jz      .Lenter
         movl    4(%esi), %ebx                   # first sector
@@ -94,7 +94,7 @@
         .word   23
         .long   0x7c00 + (.Lgdt - .Lstart)
 
-        .org    0x178                           # xtask fills in what follows
+        .org    0x178                           # xtask fills in the rest
 .Lentry:
         .long   0
 .Lstart_info:

@@ -1,8 +1,9 @@
-# Both policies by turns on one running VM: the effect that is there is found, one that is not is not, and whatever ends an
-# experiment leaves the policy as it was. Leaves everything in $OUT; `cargo xtask test` compares. `seed` is of the A/A experiment.
+# Runs `vmentry ab` on a running VM: soft against hard, where it must find a difference, soft against soft, where it
+# must find none, and experiments that end early, which must restore the policy. Leaves results in $OUT, which `cargo
+# xtask test` checks. $seed is the seed of the A/A experiment.
 set -e
 policy=/sys/module/kvm_intel/parameters/preemption_timer_policy
-# On one CPU a guest that only spins would keep the windows' ends waiting.
+# On one CPU, a guest that only spins would delay the ends of the windows, so it gets a low weight.
 cgroup=/sys/fs/cgroup/guest
 mount -t cgroup2 none /sys/fs/cgroup
 echo +cpu > /sys/fs/cgroup/cgroup.subtree_control
@@ -10,7 +11,7 @@ mkdir $cgroup
 echo 1 > $cgroup/cpu.weight
 timers="echo \$\$ > $cgroup/cgroup.procs; exec vmentry exercise tsc-deadline --count 100000000 --delta 500000"
 
-# Statistics take seconds on a real CPU: not here.
+# No statistics in here, where they would take long; they take seconds on a real CPU.
 experiment() {
     vmentry ab --window 60ms --washout 10ms --warmup 50ms --rounds 12 --no-compare "$@" -- sh -c "$timers"
 }
@@ -20,7 +21,8 @@ cat $policy > $OUT/after-ab
 vmentry report $OUT/ab.hlog --format json > $OUT/report.json
 experiment --seed ${seed:-97} --policies soft,soft -o $OUT/aa.hlog
 
-# Ended within a window of the hard policy; by a setting that cannot be made; by a policy that somebody else switched.
+# Experiments that end early: by a signal within a window of the hard policy, by an arm that fails, and by a policy that
+# another program has switched.
 for signal in INT TERM; do
     vmentry ab --window 60s --washout 10ms --warmup 50ms --policies hard,hard -o $OUT/$signal.hlog > $OUT/$signal.txt 2>&1 &
     until [ "$(cat $policy)" = hard ]; do sleep 0.05; done

@@ -1,4 +1,4 @@
-"""The least that measures time with bcc: ns from kvm_exit to kvm_entry by powers of two, on raw tracepoints, without a reason."""
+"""Minimal time measurement with bcc: ns from kvm_exit to kvm_entry in powers of two, by raw tracepoints, without exit reasons."""
 
 from time import sleep
 

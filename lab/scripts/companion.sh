@@ -1,12 +1,12 @@
-# Both timer policies on one kernel with the companion module, every source of pin writes side by side, and what must not go
-# wrong when the policy or the module changes underneath. Leaves everything in $OUT; `cargo xtask test` compares.
-# In PATH: kvm-intel-test.ko, the module whose soft-disabled value can be lowered.
+# Runs guests under both timer policies with the companion module, records pin writes from every source, and changes
+# policy and module during recordings. Leaves results in $OUT, which `cargo xtask test` checks. /bin has
+# kvm-intel-test.ko, the module whose timer value for "soft-disabled" can be lowered.
 set -e
 events=/sys/kernel/tracing/events
 dmesg -c > /dev/null
 policy=/sys/module/kvm_intel/parameters/preemption_timer_policy
 
-# NAME COMMAND...: records with every source of writes, while ftrace counts the companion's tracepoints.
+# NAME COMMAND...: records a command with every source of writes, while ftrace counts the companion's tracepoints.
 verified() {
     name=$1
     shift
@@ -28,13 +28,13 @@ for p in soft hard; do
     verified armed-$p vmentry exercise nested-armed --count 19
 done
 
-# Undisturbed: latencies, and the shadow method's counts, under the hard policy.
+# Without hooks on writes, under the hard policy: latencies, and the counts of the shadow copy.
 vmentry record -o $OUT/hard.hlog -- sh -c 'vmentry exercise tsc-deadline --count 23; vmentry exercise nested-armed --count 19' > /dev/null
 vmentry report $OUT/hard.hlog --format json > $OUT/hard.json
 vmentry report $OUT/hard.hlog --claims > $OUT/claims-hard.txt
 vmentry policy soft > /dev/null
 
-# The policy is switched under a running guest: every timer must be delivered.
+# Switches the policy under a running guest: every timer must be delivered.
 vmentry record -o $OUT/flips.hlog -- vmentry exercise tsc-deadline --count 7000 --delta 20000 > $OUT/flips.guest &
 flips=0
 while kill -0 $! 2> /dev/null; do
@@ -47,7 +47,7 @@ wait $!
 echo $flips > $OUT/flips
 vmentry report $OUT/flips.hlog --format json > $OUT/flips.json
 
-# A policy that is set for a while is restored, also when a signal ends it; a kill is noticed.
+# A policy set for the time of a command is restored, also after a signal. After SIGKILL, check reports the policy.
 vmentry policy hard -- cat $policy > $OUT/during
 vmentry policy hard -- sleep 100 2> /dev/null &
 until [ "$(cat $policy)" = hard ]; do sleep 0.05; done
@@ -64,7 +64,7 @@ vmentry check --format json > $OUT/check.json
 ! echo bogus > $policy 2> /dev/null
 cat $policy > $OUT/after-bogus
 
-# The module goes and comes back while a recording runs, then another build of it.
+# Reloads the module during a recording, then loads another build of it.
 companion=$(find /lib/modules -name kvm-intel.ko)
 vmentry record --interval 200ms -o $OUT/reload.hlog 2> $OUT/reload.log &
 until grep -q '#{"interval"' $OUT/reload.hlog 2> /dev/null; do sleep 0.1; done
@@ -81,7 +81,7 @@ insmod /bin/kvm-intel-test.ko preemption_timer_soft_value=100000
 wait $! && exit 1
 vmentry report $OUT/reload.hlog --format json > $OUT/reload.json
 
-# A soft-disabled timer that runs out within moments. This build is not the one on the disk: no sites.
+# A soft-disabled timer that soon runs out. VMWRITE sites are unknown, because this build is not the one on the disk.
 for p in soft hard; do
     vmentry policy $p > /dev/null
     echo 'hist:keys=cause' > $events/kvmvmx/kvm_preemption_timer_exit/trigger

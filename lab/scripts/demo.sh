@@ -1,4 +1,5 @@
-# What `cargo xtask demo` runs, in the lab or on a host: check, record guests with known exits, report. Results in $OUT.
+# Run by `cargo xtask demo`, in the lab or on a host: checks, records guests with known exits, and reports. Results go
+# to $OUT.
 set -e
 echo "\$ vmentry check"
 vmentry check

@@ -1,27 +1,29 @@
-# A guest that does nothing but exit, untraced and under each tool by turns. QEMU's clock counts instructions (-icount shift=0), so
-# that times are counts. Leaves a guest's figures and what the tool counted in $OUT/ROUND-NUMBER-TOOL.*; `cargo xtask bench peers` sums up.
-# The caller sets COUNT, ROUNDS and TOOLS; and, to measure the wall clock of this very host instead, HERE, the folder of scripts, and PYTHON.
+# Runs a guest that only makes exits, alternately untraced and under each tool. Times are counts of instructions,
+# because QEMU's clock counts them (-icount shift=0). Leaves the guest's figures and the tool's counts in
+# $OUT/ROUND-NUMBER-TOOL.*, which `cargo xtask bench peers` summarizes. The caller sets COUNT, ROUNDS and TOOLS; to
+# measure the wall clock of this host instead, also HERE, the folder of the scripts, and PYTHON.
 set -e
 tracing=/sys/kernel/tracing
-# The process is the program itself, so that a signal reaches it. To be called in the background only. In the lab, programs have their
-# libraries beside them.
+# PROGRAM ARGUMENTS...: becomes the program, so that a signal to $! reaches it; call it in the background only. In the
+# lab, the libraries lie beside the programs.
 library() {
     [ -z "$HERE" ] || exec "$@"
     exec /bin/ld-linux-x86-64.so.2 --library-path /bin /bin/"$@"
 }
 
 guest() { vmentry exercise cpuid --count $COUNT --format json > $1.guest; }
-# Whatever a tool does after its start is not the guest's.
+# Waits until a tool has started, or ended, so that this work does not count as the guest's.
 settle() { sleep 1; }
 
-# WORD FILE TALK: waits until the file has the word. Not longer than the process that was started last lives, whose talk is shown then.
+# WORD FILE OUTPUT: waits until the file has the word. Fails if the last started process ends first, and prints its
+# output.
 await() {
     until grep -q "$1" $2 2> /dev/null; do
         kill -0 $! || { cat $3 >&2; return 1; }
         sleep 0.1
     done
 }
-# NAME WORD TALK: the guest beside the process that was started last, when that has said the word; then ends that.
+# NAME WORD OUTPUT: waits for the word in the output of the last started process, runs the guest, and ends the process.
 guest_beside() {
     await $2 $3 $3 || return 1
     settle
@@ -35,10 +37,10 @@ tool_untraced() { guest $1; }
 
 tool_record() { record $1 records; }
 tool_in_kernel() { record $1 in-kernel; }
-# Starts a recording, and waits until it has begun; $! is its process.
+# NAME AGGREGATION: starts a recording and waits until it has begun; $! is its process.
 start_recording() {
-    vmentry record --aggregate $2 -o $1.hlog 2> $1.talk &
-    await '#{"interval"' $1.hlog $1.talk
+    vmentry record --aggregate $2 -o $1.hlog 2> $1.log &
+    await '#{"interval"' $1.hlog $1.log
 }
 record() {
     start_recording $1 $2 || return 1
@@ -48,7 +50,7 @@ record() {
     vmentry report $1.hlog --format json > $1.report
     wc -c < $1.hlog > $1.bytes
     rm $1.hlog
-    # The kernel frees the maps when nobody runs any more: that is not the next run's.
+    # The kernel frees the maps after the last program has ended, which must not count for the next run.
     settle
 }
 
@@ -83,7 +85,8 @@ tool_ftrace_buffer() {
     echo > $tracing/trace
 }
 
-# Counts of exits, and times by the exit's reason, as its users write them. It is there when its timer has run out for the first time.
+# Counts of exits, and times by exit reason, written as its users do. bpftrace is ready when its interval timer first
+# prints.
 tool_bpftrace_count() { with_bpftrace $1 'tracepoint:kvm:kvm_exit { @[args->exit_reason] = count(); }'; }
 tool_bpftrace_host() {
     with_bpftrace $1 '
@@ -102,7 +105,8 @@ with_bpftrace() {
     guest_beside $1 ready $1.bpftrace
 }
 
-# The tool itself refuses AMD, knows 69 reasons, and takes the vCPU's address for the reason in its raw tracepoint.
+# The tool as it is rejects AMD, knows 69 exit reasons, and in its raw tracepoint takes the vCPU's address for the exit
+# reason.
 tool_bcc_kvmexit() {
     install_bcc
     sed -e 's/if b"Intel" in arch_info:/if True:/' \
@@ -125,7 +129,7 @@ install_bcc() {
     ln -s /usr/src/linux-headers-$kernel /lib/modules/$kernel/build
     ln -s /usr/src/linux-headers-*-common /lib/modules/$kernel/source
 }
-# What the shell starts in the background ignores SIGINT, and Python leaves it at that.
+# Background processes of the shell ignore SIGINT, which Python does not change by itself.
 with_bcc() {
     ${PYTHON:-/usr/bin/python3.11} -u -c '
 import runpy, signal, sys
@@ -165,7 +169,7 @@ tool_trace_cmd() {
     rm -f $1.dat
 }
 
-# The first run of all is of cold caches and of a kernel that is still starting up.
+# A first run is left out: caches are cold and the kernel is still starting up.
 settle
 settle
 guest $OUT/first
@@ -182,7 +186,8 @@ for round in $(seq $ROUNDS); do
     tool_untraced $OUT/$round-$(printf %02d $number)-untraced
 done
 
-# What the kernel itself says of each program of a tool's: apart, since it reads the clock twice a program for that.
+# The kernel's statistics of each eBPF program, in runs of their own, because the kernel reads the clock twice per
+# program for them.
 for tool in $TOOLS; do
     case $tool in
     record) start_recording $OUT/stats records ;;

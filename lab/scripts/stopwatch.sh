@@ -1,19 +1,19 @@
-# The companion patch with the stopwatch: first off, when both policies can be calibrated, then on. ftrace sees the same events.
-# Leaves everything in $OUT; `cargo xtask test` compares.
+# Runs the companion module with the stopwatch: first off, to calibrate both policies, then on. ftrace counts the same
+# events. Leaves results in $OUT, which `cargo xtask test` checks.
 set -e
 events=/sys/kernel/tracing/events
 parameters=/sys/module/kvm_intel/parameters
 module=$(find /lib/modules -name kvm-intel.ko)
 dmesg -c > /dev/null
 
-# Both policies by turns; the companion's events count the writes that they make, which then cost what counting costs.
+# Both policies alternately. ftrace counts the writes, so each write also costs the work of ftrace.
 echo 'hist:keys=field' > $events/kvmvmx/kvm_vmcs_write/trigger
 vmentry calibrate --samples 96 --exit cpuid --format json > $OUT/policies.json
 cat $events/kvmvmx/kvm_vmcs_write/hist > $OUT/policies.writes
 echo '!hist:keys=field' > $events/kvmvmx/kvm_vmcs_write/trigger
 cat $parameters/preemption_timer_policy > $OUT/after-calibrate
 vmentry calibrate --samples 96 --exit cpuid --format json > $OUT/undisturbed.json
-# A signal while the hard policy is in force.
+# A signal under the hard policy.
 vmentry calibrate --samples 5000 --exit cpuid > $OUT/stopped.txt 2> $OUT/stopped.log &
 until [ "$(cat $parameters/preemption_timer_policy)" = hard ]; do sleep 0.05; done
 kill -INT $!
@@ -31,7 +31,7 @@ insmod $module nested=1 preemption_timer_stopwatch=1
 cat $parameters/preemption_timer_policy > $OUT/policy-on
 vmentry check > $OUT/check-on.txt
 
-# NAME COMMAND...: records while ftrace counts rounds, the stopwatch's events, and the timer's causes.
+# NAME COMMAND...: records a command while ftrace counts exits, the stopwatch's events and the causes of timer exits.
 timed() {
     name=$1
     shift
@@ -49,7 +49,7 @@ timed() {
     vmentry report $OUT/$name.hlog > $OUT/$name.txt
 }
 
-# The guest's time grows a thousandfold.
+# The two guests differ only in the time they spin, by a factor of 1000.
 timed spin-1000 vmentry exercise spin --count 20 --delta 1000
 timed spin-1000000 vmentry exercise spin --count 20 --delta 1000000
 timed cpuid vmentry exercise cpuid --count 97
@@ -59,10 +59,10 @@ timed hlt vmentry exercise hlt --count 9
 timed armed vmentry exercise nested-armed --count 19
 vmentry report $OUT/cpuid.hlog --by reason,entry > $OUT/cpuid-entry.txt
 vmentry report $OUT/cpuid.hlog --format html > $OUT/cpuid.html
-# The same guest under both stopwatches: the stamps and the timer.
+# Measures the same rounds with the guest's stamps and with the stopwatch.
 vmentry calibrate --samples 97 --exit cpuid,vmcall,msr --format json > $OUT/calibrate-on.json
 vmentry calibrate --samples 40 --exit cpuid > $OUT/calibrate-on.txt
-# A comparison of stopwatch with stopwatch, and of stopwatch with none.
+# A second recording with the stopwatch.
 vmentry record -o $OUT/again.hlog -- vmentry exercise cpuid --count 97 > /dev/null 2>&1
 
 rmmod kvm_intel

@@ -1,5 +1,5 @@
-# Records guests with known exits while ftrace counts the same events, then tries what must not lose a recording.
-# Leaves everything in $OUT; `cargo xtask test` compares. MODULE is kvm_intel or kvm_amd.
+# Records guests with known exits while ftrace counts the same events, then provokes the faults that a recording must
+# survive. Leaves results in $OUT, which `cargo xtask test` checks. MODULE is kvm_intel or kvm_amd.
 set -e
 events=/sys/kernel/tracing/events/kvm
 MODULE=kvm_intel
@@ -7,7 +7,7 @@ MODULE=kvm_intel
 
 vmentry check --format json > $OUT/check.json
 
-# The second witness: histograms that ftrace itself keeps of the two tracepoints.
+# The second witness: ftrace's own histograms of the two tracepoints.
 echo 'hist:keys=exit_reason' > $events/kvm_exit/trigger
 echo 'hist:keys=vcpu_id' > $events/kvm_entry/trigger
 
@@ -27,7 +27,7 @@ if [ $MODULE = kvm_intel ]; then
 fi
 END
 export MODULE
-# Counted twice: from records, and by programs in the kernel.
+# Two recordings of the same guests: one from records, one aggregated in the kernel.
 vmentry record -o $OUT/recording.hlog --label "known exits" --interval 1s -- \
     vmentry record --aggregate in-kernel -o $OUT/in-kernel.hlog -- sh /tmp/guests.sh
 vmentry report $OUT/in-kernel.hlog --format json > $OUT/in-kernel.json
@@ -39,7 +39,8 @@ echo '!hist:keys=vcpu_id' > $events/kvm_entry/trigger
 vmentry report $OUT/recording.hlog --format json > $OUT/report.json
 vmentry report $OUT/recording.hlog > $OUT/report.txt
 
-# The calibration guest: ftrace counts its exits, and its own instructions are known. A thread that is moved about is noticed.
+# The calibration guest: ftrace counts its exits, and its instructions are known. vmentry must detect that its thread
+# moves.
 echo 'hist:keys=exit_reason' > $events/kvm_exit/trigger
 vmentry calibrate --samples 97 --format json > $OUT/calibrate.json
 cat $events/kvm_exit/hist > $OUT/calibrate.hist
@@ -59,7 +60,7 @@ if [ $(nproc) -gt 1 ]; then
     wait $!
 fi
 
-# Single events: all of a run; what came before a trigger that is certain; no file for one that cannot come; a disk that is full.
+# Single events: a whole run, the time before a trigger, no file for an impossible trigger, and a full disk.
 single() { name=$1; shift; vmentry record -o $OUT/$name.hlog --label $name "$@" -- vmentry exercise cpuid --count 97 > /dev/null 2> $OUT/$name.txt; }
 single events --events $OUT/events.pftrace
 vmentry report $OUT/events.hlog --format json > $OUT/events-report.json
@@ -76,7 +77,7 @@ vmentry report $OUT/full.hlog --format json > $OUT/full-report.json
 # Waits until a recording has written its first interval.
 recording() { until grep -q '#{"interval"' $1 2> /dev/null; do sleep 0.1; done; }
 
-# A ring of one page, and a collector that stands still while the guest runs.
+# A ring of one page, and a collector that is stopped while the guest runs.
 vmentry record --ring-kib 4 --interval 200ms -o $OUT/tiny.hlog 2> /dev/null &
 recording $OUT/tiny.hlog
 kill -STOP $!
@@ -87,7 +88,7 @@ wait $!
 vmentry report $OUT/tiny.hlog > $OUT/tiny.txt
 vmentry report $OUT/tiny.hlog --format json > $OUT/tiny.json
 
-# A recorder that is killed.
+# A killed recorder.
 vmentry record -o $OUT/killed.hlog --interval 200ms 2> /dev/null &
 recording $OUT/killed.hlog
 vmentry exercise cpuid --count 97 > /dev/null
@@ -95,7 +96,7 @@ sleep 0.5
 kill -9 $!
 vmentry report $OUT/killed.hlog --format json > $OUT/killed.json
 
-# No module.
+# Without the KVM module.
 rmmod $MODULE
 ! vmentry record -o $OUT/never.hlog 2> $OUT/no-module.txt
 [ ! -e $OUT/never.hlog ]

@@ -1,73 +1,100 @@
-//! Reads a Perfetto trace with the official schema (crate `perfetto_protos`, generated from the project's .proto files), as the
-//! Perfetto UI does: clocks, interned names, slices by track. Knows nothing of how vmentry writes.
+//! Reads a Perfetto trace as the Perfetto UI does: clocks, interned names, slices by track. Uses the official schema
+//! (crate `perfetto_protos`, generated from Perfetto's .proto files), and none of vmentry's code.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![expect(clippy::unwrap_used, reason = "a library of tests: a trace that cannot be read is a failed test")]
 
 use std::collections::{BTreeMap, HashMap};
 
-use perfetto_protos::{debug_annotation::DebugAnnotation, trace::Trace, trace_packet::TracePacket};
+use perfetto_protos::{
+    clock_snapshot::ClockSnapshot, debug_annotation::DebugAnnotation, trace::Trace, trace_packet::TracePacket,
+};
 use protobuf::{
     Message, MessageDyn,
     reflect::{ReflectFieldRef, ReflectValueRef},
 };
 
+/// Values of TrackEvent.Type.
 const BEGIN: i32 = 1;
 const END: i32 = 2;
 const INSTANT: i32 = 3;
+/// Values of BuiltinClock.
+const REALTIME: u32 = 1;
 const MONOTONIC: u32 = 3;
+/// Bits of TracePacket.SequenceFlags.
+const INCREMENTAL_STATE_CLEARED: u32 = 1;
+const NEEDS_INCREMENTAL_STATE: u32 = 2;
 
+/// A slice, or an instant.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Slice {
-    /// names of its track and of those above, the highest first
+    /// Names of its track and of the tracks above, the top one first.
     pub track: Vec<String>,
+    /// Name of the slice.
     pub name: String,
-    /// CLOCK_MONOTONIC
+    /// Begin, CLOCK_MONOTONIC.
     pub begin_ns: u64,
-    /// equal to the beginning for an instant
+    /// End, CLOCK_MONOTONIC; that of an instant is its begin.
     pub end_ns: u64,
-    /// slices around it
+    /// Number of slices around it on its track.
     pub depth: usize,
+    /// Debug annotations by name.
     pub arguments: BTreeMap<String, String>,
 }
 
 impl Slice {
+    /// Returns an argument that is a number.
     pub fn number(&self, argument: &str) -> Option<u64> {
         self.arguments.get(argument)?.parse().ok()
     }
 }
 
+/// The content of a trace.
 #[derive(Debug, Default)]
 pub struct Read {
-    /// by track, then by beginning
+    /// Slices by track, then by end.
     pub slices: Vec<Slice>,
+    /// Instants by track, then by time.
     pub instants: Vec<Slice>,
-    /// slices that never ended, ends without a beginning
+    /// Number of slices without an end, and of ends without a begin.
     pub unbalanced: usize,
+    /// Number of packets.
     pub packets: usize,
-    /// CLOCK_REALTIME minus CLOCK_MONOTONIC
+    /// CLOCK_REALTIME minus CLOCK_MONOTONIC.
     pub wall_minus_monotonic_ns: i128,
+    /// Primary clock of the trace, a value of BuiltinClock.
     pub primary_clock: i32,
 }
 
+/// State of a packet sequence.
 #[derive(Default)]
 struct Sequence {
+    /// Whether incremental state has been cleared, after which it is complete.
     valid: bool,
+    /// Default clock of timestamps.
     clock: u32,
+    /// Default track of events.
     track: u64,
+    /// Last time of each incremental clock.
     last: HashMap<u32, u64>,
+    /// Interned names of events.
     names: HashMap<u64, String>,
+    /// Interned names of arguments.
     arguments: HashMap<u64, String>,
+    /// Interned strings.
     texts: HashMap<u64, String>,
 }
 
+/// A track event: a begin, an end or an instant.
 struct Moment {
+    /// CLOCK_MONOTONIC.
     at_ns: u64,
+    /// Value of TrackEvent.Type.
     kind: i32,
     name: String,
     arguments: BTreeMap<String, String>,
 }
 
-/// Length of the whole packets at the beginning of a file.
+/// Returns the length of the complete packets at the beginning of a file.
 pub fn whole_packets(bytes: &[u8]) -> usize {
     let mut whole = 0;
     loop {
@@ -93,7 +120,7 @@ pub fn whole_packets(bytes: &[u8]) -> usize {
     }
 }
 
-/// Fields that the official schema does not know, in a message and those within it.
+/// Returns the number of fields that the official schema does not know, in a message and in those within it.
 pub fn unknown_fields(message: &dyn MessageDyn) -> usize {
     let mut unknown = message.unknown_fields_dyn().iter().count();
     let mut look = |value: ReflectValueRef| {
@@ -111,10 +138,12 @@ pub fn unknown_fields(message: &dyn MessageDyn) -> usize {
     unknown
 }
 
+/// Parses complete packets.
 pub fn parse(bytes: &[u8]) -> Trace {
     Trace::parse_from_bytes(bytes).unwrap()
 }
 
+/// Reads complete packets.
 pub fn read(bytes: &[u8]) -> Read {
     let trace = parse(bytes);
     let mut read = Read { packets: trace.packet.len(), ..Read::default() };
@@ -125,45 +154,27 @@ pub fn read(bytes: &[u8]) -> Read {
         let sequence = sequences.entry(packet.trusted_packet_sequence_id()).or_default();
         sequence.take(packet);
         if packet.has_clock_snapshot() {
-            let clocks = packet.clock_snapshot();
-            let of = |id| clocks.clocks.iter().find(|c| c.clock_id() == id).map(|c| c.timestamp());
-            sequence
-                .last
-                .extend(clocks.clocks.iter().filter(|c| c.is_incremental()).map(|c| (c.clock_id(), c.timestamp())));
-            // A sequence's clock can be placed only where it is tied to one that is known.
-            assert!(of(MONOTONIC).is_some());
-            if let Some(wall) = of(1) {
-                read.wall_minus_monotonic_ns = i128::from(wall) - i128::from(of(MONOTONIC).unwrap());
-                read.primary_clock = clocks.primary_trace_clock.map_or(0, |c| c.value());
-            }
+            read.set_clocks(packet.clock_snapshot());
         }
         if packet.has_track_descriptor() {
             let track = packet.track_descriptor();
             tracks.insert(track.uuid(), (track.name().to_owned(), track.parent_uuid()));
         }
         if packet.has_track_event() {
-            let event = packet.track_event();
-            assert!(sequence.valid || packet.sequence_flags() & 2 == 0);
-            let track = if event.has_track_uuid() { event.track_uuid() } else { sequence.track };
-            assert!(tracks.contains_key(&track), "track {track} was not introduced");
-            let name =
-                if event.has_name_iid() { sequence.names[&event.name_iid()].clone() } else { event.name().into() };
-            moments.entry(track).or_default().push(Moment {
-                at_ns: sequence.time(packet),
-                kind: event.type_.map_or(0, |t| t.value()),
-                name,
-                arguments: event.debug_annotations.iter().map(|a| sequence.argument(a)).collect(),
-            });
+            let (track, moment) = sequence.moment(packet);
+            assert!(tracks.contains_key(&track), "track {track} has no descriptor before its first event");
+            moments.entry(track).or_default().push(moment);
         }
     }
     for (track, mut moments) in moments {
-        // As the UI does: by time, and in the order of the file where the time is the same.
+        // As in the UI: by time, and in the order of the file for equal times.
         moments.sort_by_key(|m| m.at_ns);
         read.add(&path(&tracks, track), moments);
     }
     read
 }
 
+/// Returns the names of a track and of the tracks above it, the top one first.
 fn path(tracks: &HashMap<u64, (String, u64)>, mut track: u64) -> Vec<String> {
     let mut path = Vec::new();
     while let Some((name, parent)) = tracks.get(&track) {
@@ -174,8 +185,9 @@ fn path(tracks: &HashMap<u64, (String, u64)>, mut track: u64) -> Vec<String> {
 }
 
 impl Sequence {
+    /// Updates the state from a packet.
     fn take(&mut self, packet: &TracePacket) {
-        if packet.sequence_flags() & 1 != 0 {
+        if packet.sequence_flags() & INCREMENTAL_STATE_CLEARED != 0 {
             *self = Self { valid: true, ..Self::default() };
         }
         if let Some(defaults) = packet.trace_packet_defaults.as_ref() {
@@ -188,8 +200,28 @@ impl Sequence {
             let texts = data.debug_annotation_string_values.iter();
             self.texts.extend(texts.map(|n| (n.iid(), String::from_utf8(n.str().to_vec()).unwrap())));
         }
+        if packet.has_clock_snapshot() {
+            let clocks = packet.clock_snapshot().clocks.iter();
+            self.last.extend(clocks.filter(|c| c.is_incremental()).map(|c| (c.clock_id(), c.timestamp())));
+        }
     }
 
+    /// Returns the track event of a packet, and its track.
+    fn moment(&mut self, packet: &TracePacket) -> (u64, Moment) {
+        let event = packet.track_event();
+        assert!(self.valid || packet.sequence_flags() & NEEDS_INCREMENTAL_STATE == 0);
+        let track = if event.has_track_uuid() { event.track_uuid() } else { self.track };
+        let name = if event.has_name_iid() { self.names[&event.name_iid()].clone() } else { event.name().into() };
+        let moment = Moment {
+            at_ns: self.time(packet),
+            kind: event.type_.map_or(0, |t| t.value()),
+            name,
+            arguments: event.debug_annotations.iter().map(|a| self.argument(a)).collect(),
+        };
+        (track, moment)
+    }
+
+    /// Returns the time of a packet, CLOCK_MONOTONIC.
     fn time(&mut self, packet: &TracePacket) -> u64 {
         let clock = if packet.has_timestamp_clock_id() { packet.timestamp_clock_id() } else { self.clock };
         if clock == MONOTONIC {
@@ -200,6 +232,7 @@ impl Sequence {
         *last
     }
 
+    /// Returns name and value of a debug annotation.
     fn argument(&self, annotation: &DebugAnnotation) -> (String, String) {
         let name = if annotation.has_name_iid() {
             self.arguments[&annotation.name_iid()].clone()
@@ -220,6 +253,17 @@ impl Sequence {
 }
 
 impl Read {
+    fn set_clocks(&mut self, snapshot: &ClockSnapshot) {
+        let of = |id| snapshot.clocks.iter().find(|c| c.clock_id() == id).map(|c| c.timestamp());
+        // A sequence's own clock has a place in time only by its relation to a known clock.
+        let monotonic = of(MONOTONIC).expect("CLOCK_MONOTONIC in every snapshot");
+        if let Some(wall) = of(REALTIME) {
+            self.wall_minus_monotonic_ns = i128::from(wall) - i128::from(monotonic);
+            self.primary_clock = snapshot.primary_trace_clock.map_or(0, |c| c.value());
+        }
+    }
+
+    /// Adds the slices and instants of a track.
     fn add(&mut self, track: &[String], moments: Vec<Moment>) {
         let mut open: Vec<Slice> = Vec::new();
         for Moment { at_ns, kind, name, arguments } in moments {
@@ -232,7 +276,7 @@ impl Read {
                     Some(begun) => self.slices.push(Slice { end_ns: at_ns, ..begun }),
                     None => self.unbalanced += 1,
                 },
-                other => panic!("unexpected kind of event {other}"),
+                other => panic!("unexpected type of event {other}"),
             }
         }
         self.unbalanced += open.len();

@@ -1,14 +1,14 @@
-//! Counts the slices of a Perfetto trace by track, name and exit reason, as JSON, read with the official schema.
-//! `cargo run -p trace-check -- FILE`; the lab's witness of `record --events`.
+//! Reads a Perfetto trace with the official schema and prints, as JSON, its slices counted by track, name and exit
+//! reason. `cargo xtask test` compares these counts with reports. Usage: `cargo run -p trace-check -- FILE`.
 
-#![allow(clippy::unwrap_used)]
+#![expect(clippy::unwrap_used, reason = "a program of the tests: a file that cannot be read is a failed test")]
 
 use std::collections::BTreeMap;
 
 use serde_json::json;
 
 fn main() {
-    let file = std::env::args().nth(1).expect("a file");
+    let file = std::env::args().nth(1).expect("usage: trace-check FILE");
     let bytes = std::fs::read(&file).unwrap();
     let whole = trace_check::whole_packets(&bytes);
     let trace = trace_check::read(&bytes[..whole]);
@@ -29,7 +29,15 @@ fn main() {
         .map(|i| json!({"name": i.name, "arguments": i.arguments}))
         .collect();
     let nested = trace.slices.iter().filter(|s| s.depth > 0).count();
-    let json = json!({"bytes": bytes.len(), "torn_bytes": bytes.len() - whole, "packets": trace.packets, "unbalanced": trace.unbalanced, "nested": nested,
-        "unknown_fields": trace_check::unknown_fields(&trace_check::parse(&bytes[..whole])), "slices": counts, "whole": instants});
+    let json = json!({
+        "bytes": bytes.len(),
+        "torn_bytes": bytes.len() - whole,
+        "packets": trace.packets,
+        "unbalanced": trace.unbalanced,
+        "nested": nested,
+        "unknown_fields": trace_check::unknown_fields(&trace_check::parse(&bytes[..whole])),
+        "slices": counts,
+        "whole": instants,
+    });
     println!("{}", serde_json::to_string_pretty(&json).unwrap());
 }

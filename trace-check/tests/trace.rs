@@ -1,24 +1,27 @@
-//! What `vmentry` writes as a Perfetto trace, read with the official schema: every slice is the event's.
+//! Reads the Perfetto traces that `vmentry` writes with the official schema, and compares every slice with its event.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
 
 use std::{
     fs,
     io::{self, Write},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
+use tempfile::TempDir;
 use trace_check::{Slice, read, unknown_fields, whole_packets};
 use tracer_common::{Event, Flags, Isa};
 use vmentry::{
     model::interval::Vm,
     recording::{Header, Reader},
     trace::{
-        sink::{Flight, Plan, Recorder, Summary, Tap},
+        event_sink::EventSink,
+        perfetto::{Closing, Trace},
+        plan::{FlightOptions, TracePlan},
+        recorder::{EventRecorder, EventSummary},
         trigger::Trigger,
-        writer::{Closing, Seen, Trace, Vms},
+        vm_event::{VmEvent, Vms},
     },
 };
 
@@ -35,8 +38,8 @@ fn vms() -> Vms {
     (0..3).map(|id| (id, vm(id))).collect()
 }
 
-/// Rounds of three VMs with two vCPUs each, every one following the one before without a gap, ordered by their end.
-fn events(rounds: u64) -> Vec<Seen> {
+/// Events of three VMs with two vCPUs each, ordered by their exits. A vCPU's events follow each other without a gap.
+fn events(rounds: u64) -> Vec<VmEvent> {
     let mut random = 0x9e37_79b9_7f4a_7c15u64;
     let mut events = Vec::new();
     for vcpu in 0..6u32 {
@@ -78,14 +81,14 @@ fn events(rounds: u64) -> Vec<Seen> {
             };
             previous = Some(event.outline());
             now = event.exit_ns;
-            events.push(Seen { vm: vcpu / 2, event });
+            events.push(VmEvent { vm: vcpu / 2, event });
         }
     }
     events.sort_by_key(|s| s.event.exit_ns);
     events
 }
 
-fn trace(header: &Header, events: &[Seen]) -> Vec<u8> {
+fn trace(header: &Header, events: &[VmEvent]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut trace = Trace::new(&mut bytes, header).unwrap();
     assert_eq!(trace.write(events.iter().copied(), &vms()).unwrap(), 0);
@@ -94,9 +97,9 @@ fn trace(header: &Header, events: &[Seen]) -> Vec<u8> {
     bytes
 }
 
-/// What a viewer must show of an event: the slice of the host's work, where it is known, and the guest's.
-fn slices_of(seen: &Seen, emulated: bool) -> Vec<Slice> {
-    let Seen { vm: id, event } = seen;
+/// The slices that a viewer must show for an event: one for the host time, if known, and one for the guest time.
+fn slices_of(vm_event: &VmEvent, emulated: bool) -> Vec<Slice> {
+    let VmEvent { vm: id, event } = vm_event;
     let mark = if emulated { " (emulated)" } else { "" };
     let track = vec![format!("web{id} [{}]{mark}", 100 + id), format!("vCPU {}", event.vcpu)];
     let name = |isa: Isa, reason: Option<u32>| {
@@ -146,7 +149,7 @@ fn sorted(mut slices: Vec<Slice>) -> Vec<Slice> {
 }
 
 #[test]
-fn every_slice_is_the_events_and_there_is_no_other() {
+fn every_event_has_its_slices_and_there_are_no_others() {
     let events = events(200);
     let header = header();
     let bytes = trace(&header, &events);
@@ -158,9 +161,9 @@ fn every_slice_is_the_events_and_there_is_no_other() {
     for (found, expected) in found_slices.iter().zip(&expected) {
         assert_eq!(found, expected);
     }
-    // Pin writes are moments at the entries that had some.
+    // Pin writes are instants at the entries that had some.
     let writes: Vec<_> = found.instants.iter().filter(|i| i.name == "pin writes").collect();
-    let dirty = |s: &&Seen| s.event.outline().known_pin_writes().is_some_and(|n| n > 0);
+    let dirty = |s: &&VmEvent| s.event.outline().known_pin_writes().is_some_and(|n| n > 0);
     assert_eq!(writes.len(), events.iter().filter(dirty).count());
     assert!(writes.iter().all(|w| w.depth == 0 && w.number("pin_writes").is_some_and(|n| n > 0)));
     assert_eq!(found.primary_clock, 3, "CLOCK_MONOTONIC");
@@ -173,31 +176,31 @@ fn every_slice_is_the_events_and_there_is_no_other() {
 fn the_official_schema_knows_every_field() {
     let bytes = trace(&header(), &events(30));
     assert_eq!(unknown_fields(&trace_check::parse(&bytes)), 0);
-    // The check itself: a field of no message.
+    // The check itself finds a field that belongs to no message.
     let packet_with_field_9999: &[u8] = &[0x0a, 4, 0xf8, 0xf0, 0x04, 1];
     assert_eq!(unknown_fields(&trace_check::parse(packet_with_field_9999)), 1);
 }
 
 #[test]
-fn the_trace_says_where_it_is_from_how_it_ended_and_what_is_missing() {
+fn the_trace_describes_its_host_its_end_and_the_missing_events() {
     let mut header = header();
     for emulated in [true, false] {
         header.host.emulated = emulated;
         let read = read(&trace(&header, &events(2)));
-        let moment = |name: &str| read.instants.iter().find(|i| i.name == name).unwrap();
-        let begin = moment("recording begins");
+        let instant = |name: &str| read.instants.iter().find(|i| i.name == name).unwrap();
+        let begin = instant("recording begins");
         assert_eq!(begin.begin_ns, header.anchor.monotonic_ns);
         assert_eq!(begin.arguments["kernel"], header.host.kernel);
         assert_eq!(begin.arguments["emulated"].starts_with("yes"), emulated);
         assert!(read.slices.iter().all(|s| s.track[0].contains("emulated") == emulated));
-        let end = moment("recording ends");
+        let end = instant("recording ends");
         assert_eq!((end.arguments["reason"].as_str(), end.number("events")), ("SIGINT", Some(12)));
         assert_eq!((end.number("events_not_written"), end.number("entries_dropped")), (Some(3), Some(5)));
     }
 }
 
 #[test]
-fn a_trace_that_was_cut_anywhere_is_the_beginning_of_the_whole_one() {
+fn a_trace_cut_at_any_byte_decodes_to_the_beginning_of_the_whole_one() {
     let events = events(500);
     let bytes = trace(&header(), &events);
     assert_eq!(whole_packets(&bytes), bytes.len());
@@ -215,7 +218,7 @@ fn a_trace_that_was_cut_anywhere_is_the_beginning_of_the_whole_one() {
 }
 
 #[test]
-fn an_event_that_comes_after_a_later_one_is_refused_and_counted() {
+fn an_event_older_than_a_written_one_is_refused_and_counted() {
     let events = events(10);
     let late = events[20];
     let mut bytes = Vec::new();
@@ -227,7 +230,7 @@ fn an_event_that_comes_after_a_later_one_is_refused_and_counted() {
 }
 
 #[test]
-fn only_whole_packets_are_handed_on_and_a_failed_write_counts_as_none() {
+fn only_whole_packets_are_written_and_events_of_a_failed_write_are_not_counted() {
     struct Disk(Vec<usize>, usize);
     impl Write for Disk {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -251,60 +254,44 @@ fn only_whole_packets_are_handed_on_and_a_failed_write_counts_as_none() {
     assert!(disk.0.len() > 3);
 }
 
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("vmentry-trace-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn files(&self) -> Vec<String> {
-        let mut names: Vec<_> =
-            fs::read_dir(&self.0).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
+fn names_in(folder: &TempDir) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Gives events to the tap as a collector does: CPU by CPU, so that within a pass they are not in order.
-fn feed(tap: &mut Tap, events: &[Seen]) {
-    // A collector numbers VMs in the order in which it sees them.
+/// Pushes events as a collector does: CPU by CPU, so that they are out of order within a pass.
+fn feed(sink: &mut EventSink, events: &[VmEvent]) {
+    // A collector numbers VMs in the order of their first event.
     let mut order: Vec<u32> = Vec::new();
     for pass in events.chunks(1000) {
         for cpu in 0..4 {
-            for seen in pass.iter().filter(|s| s.event.cpu % 4 == cpu) {
-                if !order.contains(&seen.vm) {
-                    order.push(seen.vm);
+            for vm_event in pass.iter().filter(|s| s.event.cpu % 4 == cpu) {
+                if !order.contains(&vm_event.vm) {
+                    order.push(vm_event.vm);
                 }
-                let number = order.iter().position(|&v| v == seen.vm).unwrap() as u32;
-                tap.push(&seen.event, &Arc::new(Vm { id: number, ..Vm::clone(&vm(seen.vm)) }));
+                let number = order.iter().position(|&v| v == vm_event.vm).unwrap() as u32;
+                sink.push(&vm_event.event, &Arc::new(Vm { id: number, ..Vm::clone(&vm(vm_event.vm)) }));
             }
         }
-        tap.end_pass(pass.last().unwrap().event.exit_ns + 1);
-        // The thread that writes must keep up in this test.
+        sink.end_pass(pass.last().unwrap().event.exit_ns + 1);
+        // The thread that writes must be able to keep up.
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
 #[test]
 fn events_of_many_cpus_become_one_trace_in_order() {
-    let folder = Folder::new("all");
-    let plan = Plan { path: folder.0.join("a.pftrace"), overwrite: false, flight: None };
+    let folder = tempfile::tempdir().unwrap();
+    let plan = TracePlan { path: folder.path().join("a.pftrace"), overwrite: false, flight_recorder: None };
     let header = header();
-    let (recorder, mut tap) = Recorder::start(plan, &header).unwrap();
+    let (recorder, mut sink) = EventRecorder::start(plan, &header).unwrap();
     let events = events(500);
-    feed(&mut tap, &events);
-    tap.finish();
+    feed(&mut sink, &events);
+    sink.finish();
     let summary = recorder.finish(4, "duration").unwrap();
-    let bytes = fs::read(folder.0.join("a.pftrace")).unwrap();
+    let bytes = fs::read(folder.path().join("a.pftrace")).unwrap();
     assert_eq!((summary.written, summary.not_written, summary.failed), (events.len() as u64, 0, false));
     assert_eq!(summary.bytes, bytes.len() as u64);
     let read = read(&bytes);
@@ -315,32 +302,36 @@ fn events_of_many_cpus_become_one_trace_in_order() {
     assert_eq!((end.number("events_not_written"), end.number("entries_dropped")), (Some(0), Some(4)));
 }
 
-fn flight(folder: &Folder, trigger: &str, span: Duration) -> (Recorder, Tap) {
+fn flight(folder: &TempDir, trigger: &str, span: Duration) -> (EventRecorder, EventSink) {
     let trigger = Trigger(vec![trigger.parse().unwrap()]);
-    let plan = Plan { path: folder.0.join("f.pftrace"), overwrite: false, flight: Some(Flight { trigger, span }) };
-    Recorder::start(plan, &header()).unwrap()
+    let plan = TracePlan {
+        path: folder.path().join("f.pftrace"),
+        overwrite: false,
+        flight_recorder: Some(FlightOptions { trigger, span }),
+    };
+    EventRecorder::start(plan, &header()).unwrap()
 }
 
 #[test]
 fn a_flight_recorder_writes_the_time_before_its_trigger() {
-    let folder = Folder::new("flight");
+    let folder = tempfile::tempdir().unwrap();
     let mut events = events(500);
     let span = Duration::from_millis(20);
-    // The one event that is longer than any other.
+    // The only event with so many pin writes.
     let chosen = events.len() * 3 / 4;
     let exit = events[chosen].event.exit_ns;
     events[chosen].event.pin_writes = 9;
     events[chosen].event.flags |= Flags::PIN_WRITES_KNOWN;
-    let (recorder, mut tap) = flight(&folder, "pin_writes>8", span);
-    feed(&mut tap, &events);
-    tap.finish();
+    let (recorder, mut sink) = flight(&folder, "pin_writes>8", span);
+    feed(&mut sink, &events);
+    sink.finish();
     let summary = recorder.finish(0, "SIGINT").unwrap();
-    let wanted = |s: &&Seen| {
+    let wanted = |s: &&VmEvent| {
         let from = exit - span.as_nanos() as u64;
         (from..=exit).contains(&s.event.exit_ns)
     };
-    let read = read(&fs::read(folder.0.join("f.pftrace")).unwrap());
-    assert_eq!(folder.files(), ["f.pftrace"]);
+    let read = read(&fs::read(folder.path().join("f.pftrace")).unwrap());
+    assert_eq!(names_in(&folder), ["f.pftrace"]);
     assert_eq!((summary.matches, summary.traces, summary.cut_short), (1, 1, false));
     assert_eq!(summary.written, events.iter().filter(wanted).count() as u64);
     assert!(summary.written > 20 && summary.written < events.len() as u64);
@@ -350,49 +341,49 @@ fn a_flight_recorder_writes_the_time_before_its_trigger() {
 }
 
 #[test]
-fn a_trigger_that_never_comes_leaves_no_file() {
-    let folder = Folder::new("never");
-    let (recorder, mut tap) = flight(&folder, "pin_writes>8", Duration::from_secs(1));
-    feed(&mut tap, &events(100));
-    tap.finish();
-    assert_eq!(recorder.finish(0, "SIGINT").unwrap(), Summary::default());
-    assert_eq!(folder.files(), [""; 0]);
+fn a_trigger_that_never_matches_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (recorder, mut sink) = flight(&folder, "pin_writes>8", Duration::from_secs(1));
+    feed(&mut sink, &events(100));
+    sink.finish();
+    assert_eq!(recorder.finish(0, "SIGINT").unwrap(), EventSummary::default());
+    assert_eq!(names_in(&folder), [""; 0]);
 }
 
 #[test]
-fn further_traces_are_numbered_bounded_and_apart() {
-    let folder = Folder::new("many");
+fn further_traces_are_numbered_limited_in_number_and_do_not_overlap() {
+    let folder = tempfile::tempdir().unwrap();
     let span = Duration::from_millis(10);
     let events = events(500);
-    let (recorder, mut tap) = flight(&folder, "entry_to_exit_ns<1s", span);
-    feed(&mut tap, &events);
-    tap.finish();
+    let (recorder, mut sink) = flight(&folder, "entry_to_exit_ns<1s", span);
+    feed(&mut sink, &events);
+    sink.finish();
     let summary = recorder.finish(0, "SIGINT").unwrap();
     assert_eq!((summary.matches, summary.traces), (events.len() as u64, 8));
-    assert_eq!(folder.files().len(), 8);
-    assert!(folder.files().contains(&"f-8.pftrace".into()));
+    assert_eq!(names_in(&folder).len(), 8);
+    assert!(names_in(&folder).contains(&"f-8.pftrace".into()));
     let ends: Vec<_> = (1..=8u32)
         .map(|n| {
             let name = if n == 1 { "f.pftrace".into() } else { format!("f-{n}.pftrace") };
-            let read = read(&fs::read(folder.0.join(name)).unwrap());
+            let read = read(&fs::read(folder.path().join(name)).unwrap());
             read.slices.iter().map(|s| s.end_ns).max().unwrap()
         })
         .collect();
     assert!(ends.windows(2).all(|w| w[1] - w[0] >= span.as_nanos() as u64), "{ends:?}");
-    // They are not replaced.
-    let again = Plan {
-        path: folder.0.join("f.pftrace"),
+    // Existing traces are not replaced.
+    let again = TracePlan {
+        path: folder.path().join("f.pftrace"),
         overwrite: false,
-        flight: Some(Flight { trigger: Trigger(vec!["reason=HLT".parse().unwrap()]), span }),
+        flight_recorder: Some(FlightOptions { trigger: Trigger(vec!["reason=HLT".parse().unwrap()]), span }),
     };
-    let error = Recorder::start(again, &header()).err().unwrap().to_string();
+    let error = EventRecorder::start(again, &header()).err().unwrap().to_string();
     assert!(error.contains("--overwrite"), "{error}");
 }
 
 #[test]
-fn a_full_disk_is_said_once_and_the_rest_is_counted() {
-    let plan = Plan { path: "/dev/full".into(), overwrite: false, flight: None };
-    // Already its first packets find no room.
-    let error = Recorder::start(plan, &header()).err().unwrap();
+fn a_full_disk_is_an_error_that_names_the_cause() {
+    let plan = TracePlan { path: "/dev/full".into(), overwrite: false, flight_recorder: None };
+    // The first packets already find no space.
+    let error = EventRecorder::start(plan, &header()).err().unwrap();
     assert!(format!("{error:#}").contains("No space left"), "{error:#}");
 }

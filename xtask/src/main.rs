@@ -1,21 +1,16 @@
 //! Development tasks of vmentry: `cargo xtask --help`.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))]
-
 mod bench;
 mod build;
-mod calibration;
-mod companion;
 mod dashboards;
-mod deb;
 mod debian;
 mod demo;
-mod ebpf;
-mod experiment;
 mod lab;
+mod packaging;
 mod patches;
+mod process;
 mod prometheus;
-mod stopwatch;
+mod rooms;
 mod test;
 mod witness;
 
@@ -25,19 +20,19 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Development tasks of vmentry")]
 enum Task {
-    /// The main job from end to end: check, record, report, with known exits
+    /// Check, record and report guests with known exits, on this host or in an emulated machine
     Demo(demo::Arguments),
-    /// Everything a contributor runs; what cannot run here is skipped, and says why
+    /// Run everything a contributor runs; steps that cannot run here are skipped with the reason
     Test(test::Arguments),
-    /// Build the static release binary, one file to copy to a host
+    /// Build the static release binary: one file to copy to a host
     Dist,
     /// Build the Debian package
-    Deb(deb::Arguments),
+    Deb(packaging::Arguments),
     /// Build the eBPF objects, or check the committed ones
-    Ebpf(ebpf::Arguments),
-    /// Write Grafana's dashboards and Prometheus's rules, or check the committed ones
+    Ebpf(build::ebpf::Arguments),
+    /// Write Grafana's dashboards and Prometheus's rules, or check the committed files
     Dashboards(dashboards::Arguments),
-    /// Ask a real Prometheus every query of dashboards and rules, over recordings that the exporter plays
+    /// Ask a real Prometheus every query of the dashboards and rules, while exporters replay recordings
     Prometheus,
     Bench(bench::Arguments),
     Lab(lab::cli::Arguments),
@@ -52,9 +47,9 @@ fn main() -> ExitCode {
             println!("{}", path.display());
             ExitCode::SUCCESS
         }),
-        Task::Deb(arguments) => deb::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Deb(arguments) => packaging::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Prometheus => prometheus::run().map(|()| ExitCode::SUCCESS),
-        Task::Ebpf(arguments) => ebpf::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Ebpf(arguments) => build::ebpf::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Dashboards(arguments) => dashboards::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lab(arguments) => lab::cli::run(arguments),

@@ -1,47 +1,47 @@
-//! The stream from guest to host: frames of one tag byte, a length (u32, little endian) and the content.
+//! The stream from guest to host. A frame is one tag byte, a length (u32, little endian) and the content.
 
 use std::fmt;
 
 /// One message of the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// A piece of what the script prints.
+    /// A piece of the script's output.
     Output(Vec<u8>),
     /// A piece of the tar stream of the files that the script left.
     Files(Vec<u8>),
-    /// Why the guest could not do its work.
+    /// The error of a guest that could not run the script.
     Failure(String),
-    /// The script's exit code. The last frame: a stream without it is cut off.
+    /// Exit code of the script. This is the last frame; a stream without it is truncated.
     Exit(u8),
 }
 
-/// A stream that no guest writes.
+/// An invalid frame, which no guest writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed {
-    /// The first byte of the offending frame.
+pub struct InvalidFrame {
+    /// First byte of the frame.
     pub tag: u8,
-    /// The length it claims.
+    /// Length in its header.
     pub length: usize,
 }
 
-impl fmt::Display for Malformed {
+impl fmt::Display for InvalidFrame {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "frame with tag {:#04x} and {} bytes", self.tag, self.length)
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for InvalidFrame {}
 
 const OUTPUT: u8 = b'o';
 const FILES: u8 = b'f';
 const FAILURE: u8 = b'!';
 const EXIT: u8 = b'x';
 const HEADER: usize = 5;
-/// Writers send less; a larger length means that the stream is out of step.
+/// Longest content. A larger length means that the stream is corrupt.
 const LENGTH_MAX: usize = 1 << 20;
 
 impl Frame {
-    /// The frame as it is sent. Content beyond a megabyte is cut off: send more frames instead.
+    /// Returns the bytes of the frame. Truncates content of more than 1 MiB, which needs several frames.
     pub fn encode(&self) -> Vec<u8> {
         let (tag, content) = match self {
             Frame::Output(content) => (OUTPUT, &content[..]),
@@ -57,25 +57,25 @@ impl Frame {
     }
 }
 
-/// Takes a stream apart, however it is cut into pieces.
+/// Splits a stream into frames; the stream may come in pieces of any size.
 #[derive(Debug, Default)]
 pub struct Decoder {
     pending: Vec<u8>,
 }
 
 impl Decoder {
-    /// Adds what arrived.
+    /// Adds a piece of the stream.
     pub fn push(&mut self, bytes: &[u8]) {
         self.pending.extend_from_slice(bytes);
     }
 
-    /// The next frame, if it has arrived as a whole.
-    pub fn next_frame(&mut self) -> Result<Option<Frame>, Malformed> {
+    /// Returns the next frame if all of it has arrived.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, InvalidFrame> {
         let Some(&[tag, a, b, c, d]) = self.pending.first_chunk() else { return Ok(None) };
         let length = u32::from_le_bytes([a, b, c, d]) as usize;
-        let malformed = Malformed { tag, length };
+        let invalid = InvalidFrame { tag, length };
         if length > LENGTH_MAX {
-            return Err(malformed);
+            return Err(invalid);
         }
         let Some(content) = self.pending.get(HEADER..HEADER + length) else { return Ok(None) };
         let frame = match (tag, content) {
@@ -83,7 +83,7 @@ impl Decoder {
             (FILES, content) => Frame::Files(content.to_vec()),
             (FAILURE, content) => Frame::Failure(String::from_utf8_lossy(content).into_owned()),
             (EXIT, &[code]) => Frame::Exit(code),
-            _ => return Err(malformed),
+            _ => return Err(invalid),
         };
         self.pending.drain(..HEADER + length);
         Ok(Some(frame))
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_survive_any_cut() {
+    fn frames_are_decoded_from_pieces_of_any_size() {
         let frames = [
             Frame::Output(b"hello\n".to_vec()),
             Frame::Output(Vec::new()),
@@ -118,14 +118,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_off_stream_has_no_last_frame() {
+    fn a_truncated_stream_has_no_last_frame() {
         let mut decoder = Decoder::default();
         decoder.push(&Frame::Output(vec![1, 2, 3]).encode()[..7]);
         assert_eq!(decoder.next_frame(), Ok(None));
     }
 
     #[test]
-    fn what_no_guest_writes_is_an_error() {
+    fn an_unknown_tag_or_a_wrong_length_is_an_error() {
         for bytes in [&b"z\0\0\0\0"[..], b"x\0\0\0\0", b"o\xff\xff\xff\xff"] {
             let mut decoder = Decoder::default();
             decoder.push(bytes);

@@ -1,12 +1,10 @@
-//! What the lab's guest and its host agree on.
-
-#![cfg_attr(test, allow(clippy::unwrap_used))]
+//! Paths and frames that the lab's guest and its host share.
 
 pub mod frame;
 
-/// The modules to load, in order, one per line: the path of the file, then parameters.
+/// File with the modules to load, in order, one per line: the path of the file, then its parameters.
 pub const MANIFEST: &str = "/lab/manifest";
-/// What the guest runs; when absent it gives a shell on the console.
+/// The script that the guest runs. Without this file, it starts a shell on the console.
 pub const SCRIPT: &str = "/lab/script";
-/// What is left here goes back to the host; the script finds it in `$OUT`.
+/// Folder whose files go to the host; `$OUT` in the script.
 pub const OUT: &str = "/out";

@@ -1,4 +1,5 @@
-//! PID 1 of the lab's machines: prepares a system, has a worker run the script and report to the host, and powers off.
+//! PID 1 of the lab's machines: prepares the system, starts a worker that runs the script and reports to the host, and
+//! powers off.
 
 mod port;
 mod system;
@@ -22,7 +23,7 @@ fn main() {
     }
 }
 
-/// Brings the system up and reaps whatever ends until the worker does.
+/// Prepares the system, and reaps processes until the worker has ended.
 fn boot() -> Result<()> {
     system::prepare()?;
     let worker = Command::new("/init").spawn()?.id();

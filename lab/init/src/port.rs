@@ -1,4 +1,5 @@
-//! The parallel port: the guest's way to the host. Both emulators append one byte to a file per strobe.
+//! The parallel port, through which the guest reports to the host. Both emulators append a byte to a file at each
+//! strobe.
 
 use lab_init::frame::Frame;
 use std::io;
@@ -9,14 +10,15 @@ pub struct Port(());
 
 const DATA: u16 = 0x378;
 const CONTROL: u16 = 0x37a;
-/// Printer selected and not being reset.
+/// Printer selected and not in reset.
 const IDLE: u8 = 0x0c;
 const STROBE: u8 = 0x0d;
 
 impl Port {
     /// Gets access to the port's registers.
     pub fn open() -> io::Result<Port> {
-        // SAFETY: ioperm only grants access to the three registers; nothing else in this system drives the port.
+        // SAFETY: ioperm touches no memory. It grants access to the three registers of the port, which nothing else in
+        // this system uses.
         if unsafe { libc::ioperm(DATA.into(), 3, 1) } < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -35,6 +37,7 @@ impl Port {
 }
 
 fn out(port: u16, value: u8) {
-    // SAFETY: called after ioperm has granted access (`Port::open`), with registers of the parallel port only; touches no memory.
+    // SAFETY: `out` touches no memory. Callers pass registers of the parallel port only, to which `Port::open` has
+    // access.
     unsafe { std::arch::asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags)) }
 }

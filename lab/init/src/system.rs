@@ -1,4 +1,4 @@
-//! The system around the script: file systems, modules, the end.
+//! Prepares the system for the script (file systems, modules), and ends it.
 
 use anyhow::{Context, Result, ensure};
 use lab_init::{MANIFEST, OUT};
@@ -21,7 +21,7 @@ const MOUNTS: [(&str, &str); 10] = [
     ("tmpfs", OUT),
 ];
 
-/// Mounts file systems, gives busybox its names, brings the loopback interface up and loads the modules.
+/// Mounts file systems, installs links to busybox, brings up the loopback interface and loads the modules.
 pub fn prepare() -> Result<()> {
     for (kind, path) in MOUNTS {
         fs::create_dir_all(path).with_context(|| format!("create folder {path}"))?;
@@ -43,7 +43,7 @@ pub fn prepare() -> Result<()> {
 fn mount(kind: &str, path: &str) -> Result<()> {
     fs::create_dir_all(path)?;
     let (kind, path) = (CString::new(kind)?, CString::new(path)?);
-    // SAFETY: all pointers are valid strings, or null where the file system takes no data.
+    // SAFETY: the pointers are to strings that outlive the call; these file systems take no data, which may be null.
     let result = unsafe { libc::mount(kind.as_ptr(), path.as_ptr(), kind.as_ptr(), 0, ptr::null()) };
     ensure!(result == 0, io::Error::last_os_error());
     Ok(())
@@ -52,17 +52,17 @@ fn mount(kind: &str, path: &str) -> Result<()> {
 fn load(file: &str, parameters: &str) -> Result<()> {
     let module = File::open(file)?;
     let parameters = CString::new(parameters)?;
-    // SAFETY: the descriptor is open and the parameters are a valid string for the time of the call.
+    // SAFETY: finit_module reads the parameters, a string that outlives the call; `module` keeps the descriptor open.
     let result =
         unsafe { libc::syscall(libc::SYS_finit_module, module.as_raw_fd(), parameters.as_ptr().cast::<c_char>(), 0) };
     ensure!(result == 0, "{}; see the kernel's messages", io::Error::last_os_error());
     Ok(())
 }
 
-/// Reaps every process that ends, orphans included, until the one with this id has ended.
+/// Reaps every process that ends, including orphans, until the process with this id has ended.
 pub fn reap_until(pid: u32) {
     loop {
-        // SAFETY: a null status pointer is allowed.
+        // SAFETY: waitpid may get a null pointer, and then writes no status.
         let ended = unsafe { libc::waitpid(-1, ptr::null_mut(), 0) };
         if ended < 0 || ended.unsigned_abs() == pid {
             return;
@@ -70,9 +70,9 @@ pub fn reap_until(pid: u32) {
     }
 }
 
-/// Ends the machine.
+/// Powers off the machine.
 pub fn power_off() -> ! {
-    // SAFETY: no preconditions; there is no file system that would have to be synced.
+    // SAFETY: reboot touches no memory. No file system needs a sync, because all of them are in memory.
     unsafe { libc::reboot(libc::RB_POWER_OFF) };
     loop {
         std::thread::park();

@@ -15,15 +15,15 @@ use std::thread;
 use std::time::Duration;
 
 const CONSOLE: &str = "/dev/ttyS0";
-/// How long the output of processes that outlive the script is still waited for.
+/// Time to wait for output of processes that outlive the script.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Does the guest's work; everything the host learns goes through the parallel port.
+/// Runs the script or the shell, and reports output, files and exit code through the parallel port.
 pub fn run() -> Result<()> {
     let mut port = Port::open().context("open parallel port")?;
     let status = if Path::new(SCRIPT).exists() { run_script(&mut port)? } else { run_shell()? };
     send_files(&mut port)?;
-    // As a shell would say it: 128 + signal.
+    // As in a shell: 128 + signal.
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
     port.send(&Frame::Exit(code as u8));
     Ok(())
@@ -39,7 +39,7 @@ fn run_script(port: &mut Port) -> Result<ExitStatus> {
     let mut script = shell();
     script.arg(SCRIPT).stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
     let mut child = script.spawn().context("run sh")?;
-    // It holds the pipe's other end: closed here, the end of output shows once the last process has let go of it.
+    // `script` holds the pipe's writing end. After this drop, the output ends with the last process that has it open.
     drop(script);
     let (sender, events) = mpsc::channel();
     let printed = sender.clone();
@@ -54,7 +54,7 @@ fn run_script(port: &mut Port) -> Result<ExitStatus> {
         match event {
             Ok(Event::Printed(piece)) => port.send(&Frame::Output(piece)),
             Ok(Event::Ended(ended)) => status = Some(ended.context("wait for script")?),
-            Err(_) => return status.context("wait for script: nobody reports its end"),
+            Err(_) => return status.context("wait for script: its end was not reported"),
         }
     }
 }
@@ -65,7 +65,8 @@ fn run_shell() -> Result<ExitStatus> {
     set_size(&console);
     let mut command = shell();
     command.arg("-i").stdin(console.try_clone()?).stdout(console.try_clone()?).stderr(console);
-    // SAFETY: both calls are async-signal-safe; descriptor 0 is the console.
+    // SAFETY: between fork and exec, only async-signal-safe functions are called, and nothing is allocated. Descriptor
+    // 0 is the console.
     unsafe {
         command.pre_exec(|| {
             if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
@@ -77,12 +78,13 @@ fn run_shell() -> Result<ExitStatus> {
     command.status().context("run sh")
 }
 
-/// The kernel hands `LINES=` and `COLUMNS=` of its command line to init: the size of the terminal at the other end.
+/// Sets the size of the console to that of the user's terminal, which the kernel passes from its command line to init
+/// as `LINES` and `COLUMNS`.
 fn set_size(console: &File) {
     let number = |name| std::env::var(name).ok()?.parse().ok();
     if let (Some(ws_row), Some(ws_col)) = (number("LINES"), number("COLUMNS")) {
         let size = libc::winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
-        // SAFETY: the descriptor is open and the pointer is to a winsize, which this request reads.
+        // SAFETY: TIOCSWINSZ reads the winsize, which outlives the call; `console` keeps the descriptor open.
         unsafe { libc::ioctl(console.as_raw_fd(), libc::TIOCSWINSZ, &size) };
     }
 }
@@ -107,7 +109,7 @@ fn send_files(port: &mut Port) -> Result<()> {
     Ok(())
 }
 
-/// Passes on what can be read, until the end or until nobody wants more.
+/// Passes on pieces of a stream until it ends or `accept` returns false.
 fn forward(mut reader: impl Read, mut accept: impl FnMut(Vec<u8>) -> bool) {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(length @ 1..) = reader.read(&mut buffer) {

@@ -199,7 +199,7 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
     // Listening comes first: from here on a signal cannot end this process between switching and restoring.
     let mut endings = Endings::new()?;
     let mut module = watch_module(&header.host);
-    output::refuse(&args.output, args.overwrite)?;
+    output::refuse_existing(&args.output, args.overwrite)?;
     let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
     let switch = Switch::new(args, &experiment.switches[first])?;
     // The setting is one that can be made: only now may an old recording be replaced.

@@ -15,9 +15,9 @@ use crate::{
         report::{open, source},
     },
     compare::{
-        Comparison, Options, Round, Setting, Stratum, Window, Windows, compare,
-        condition::{Condition, Outcome},
-        fairness, html, json, schedule, text,
+        Comparison, ExperimentRound, Options, Setting, Stratum, Window, Windows, compare,
+        condition::{Condition, ConditionResult},
+        fairness, html, json, schedule, text, wording,
     },
     model::interval::{Interval, Key, Series},
     output,
@@ -31,7 +31,7 @@ use crate::{
 const MOST_WINDOWS: usize = 512;
 /// Exit codes of `--fail-if`.
 const HOLDS: u8 = 3;
-const UNKNOWN: u8 = 4;
+const INCONCLUSIVE: u8 = 4;
 
 /// Compares as the arguments say.
 pub fn run(args: &CompareArgs) -> Result<ExitCode> {
@@ -60,18 +60,17 @@ fn show(comparison: &Comparison, setting: &Setting, format: ComparisonFormat) ->
 
 fn judge(conditions: &[Condition], comparison: &Comparison) -> Result<ExitCode> {
     let mut code = 0;
+    let observed_ns = comparison.a.length_ns.saturating_add(comparison.b.length_ns);
     for condition in conditions {
-        match condition.judge(&comparison.rows).map_err(|e| anyhow!(e))? {
-            Outcome::Holds => {
-                say!("--fail-if '{}': holds, beyond chance", condition.text);
-                code = HOLDS;
-            }
-            Outcome::Unknown => {
-                say!("--fail-if '{}': these windows cannot tell: record longer", condition.text);
-                code = if code == HOLDS { HOLDS } else { UNKNOWN };
-            }
-            Outcome::Fails => {}
+        let (result, row) = condition.judge(&comparison.rows).map_err(|e| anyhow!(e))?;
+        if let Some(message) = wording::condition(condition, row, result, observed_ns) {
+            say!("{message}");
         }
+        code = match result {
+            ConditionResult::Holds => HOLDS,
+            ConditionResult::Inconclusive if code != HOLDS => INCONCLUSIVE,
+            _ => code,
+        };
     }
     Ok(ExitCode::from(code))
 }
@@ -186,7 +185,7 @@ fn rounds(recordings: Vec<Recording>) -> Result<(Windows, Setting)> {
 }
 
 /// Rounds with all their windows, and the number of windows of others.
-fn whole_rounds(windows: Vec<(Option<Label>, Window)>) -> (Vec<Round>, usize) {
+fn whole_rounds(windows: Vec<(Option<Label>, Window)>) -> (Vec<ExperimentRound>, usize) {
     let mut by_round: BTreeMap<u32, BTreeMap<u8, (u8, Window)>> = BTreeMap::new();
     for (label, window) in windows {
         if let Some(Label { arm, round, place }) = label {
@@ -200,7 +199,9 @@ fn whole_rounds(windows: Vec<(Option<Label>, Window)>) -> (Vec<Round>, usize) {
         let (a, b): (Vec<_>, Vec<_>) = places.into_values().partition(|(arm, _)| *arm == 0);
         let pair = |side: Vec<(u8, Window)>| <[Window; 2]>::try_from(side.into_iter().map(|s| s.1).collect::<Vec<_>>());
         match (pair(a), pair(b)) {
-            (Ok(a), Ok(b)) if windows == usize::from(schedule::PLACES) => rounds.push(Round { a, b, a_first }),
+            (Ok(a), Ok(b)) if windows == usize::from(schedule::PLACES) => {
+                rounds.push(ExperimentRound { a, b, a_first })
+            }
             _ => left_out += windows,
         }
     }

@@ -9,7 +9,7 @@ use crate::{
 
 /// Runs the guest and prints its exits and the counts that a tracer must show.
 pub fn run(args: &ExerciseArgs) -> Result<()> {
-    let plan = guest::Plan {
+    let plan = guest::ExercisePlan {
         scenario: args.scenario,
         count: args.count,
         vcpus: args.vcpus,

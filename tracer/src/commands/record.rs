@@ -38,7 +38,9 @@ use crate::{
     recording::{End, Writer},
     say,
     trace::{
-        sink::{self, Flight, Recorder, Tap},
+        event_sink::EventSink,
+        plan::{FlightOptions, TracePlan},
+        recorder::EventRecorder,
         trigger::Trigger,
     },
 };
@@ -85,23 +87,24 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     // Everything that can be refused has been: only now may an old recording be replaced.
     let tracer = Tracer::load(&layout, &options)?;
     let out = output::create(&args.output, args.overwrite)?;
-    let events = plan.map(|plan| Recorder::start(plan, &header)).transpose()?;
+    let events = plan.map(|plan| EventRecorder::start(plan, &header)).transpose()?;
     let writer = Writer::new(out, &header).with_context(|| format!("write {}", args.output.display()))?;
     let module = watch_module(&header.host);
     runtime()?.block_on(attached(args, module, tracer, writer, events))
 }
 
 /// Where single events go; none where they are not asked for.
-fn events_plan(args: &RecordArgs) -> Result<Option<sink::Plan>> {
+fn events_plan(args: &RecordArgs) -> Result<Option<TracePlan>> {
     if args.events.is_none() && args.flight_recorder.is_none() {
         return Ok(None);
     }
     let path = args.events.clone().unwrap_or_else(|| "vmentry.pftrace".into());
-    if output::is_same(&path, &args.output) {
+    if output::is_same_file(&path, &args.output) {
         bail!("--events {0}: the recording is written there: choose another name", path.display());
     }
-    let flight = args.flight_recorder.map(|span| Flight { trigger: Trigger(args.trigger.clone()), span });
-    let plan = sink::Plan { path, overwrite: args.overwrite, flight };
+    let flight_recorder =
+        args.flight_recorder.map(|span| FlightOptions { trigger: Trigger(args.trigger.clone()), span });
+    let plan = TracePlan { path, overwrite: args.overwrite, flight_recorder };
     plan.check()?;
     Ok(Some(plan))
 }
@@ -126,12 +129,12 @@ async fn attached(
     mut module: Option<Watch>,
     tracer: Tracer,
     mut writer: Writer<Box<dyn Write + Send>>,
-    events: Option<(Recorder, Tap)>,
+    events: Option<(EventRecorder, EventSink)>,
 ) -> Result<ExitCode> {
     let tsc = TscMeter::start();
     let mut endings = Endings::new()?;
-    let (events, tap) = events.unzip();
-    let mut collection = Collection::start_tapped(tracer, Some(args.interval), tap)?;
+    let (events, sink) = events.unzip();
+    let mut collection = Collection::start_tapped(tracer, Some(args.interval), sink)?;
     let before = policy::now(&Roots::default());
 
     let mut progress = Progress::new(args.command.is_empty());

@@ -35,7 +35,7 @@ mod tests {
         assert_eq!(split_unit(" 1.5 m "), Ok((1.5, "m")));
         assert_eq!(split_unit("-3%"), Ok((-3.0, "%")));
         assert_eq!(split_unit("7"), Ok((7.0, "")));
-        for bad in ["", "ms", "1.2.3s", "1e999s"] {
+        for bad in ["", "ms", "1.2.3s", "infs"] {
             assert!(split_unit(bad).is_err(), "{bad}");
         }
     }

@@ -11,6 +11,7 @@ use crate::{
         interval::TracedTimerExits,
         measurement::{Latency, PinSource},
     },
+    output::align,
     recording::Provenance,
 };
 
@@ -227,25 +228,6 @@ fn table(view: &View, rows: &[Row], figure: Figure, stats: &[Stat], length_ns: u
         cells.push(line);
     }
     align(&cells, texts)
-}
-
-/// Columns as wide as their widest cell; the first `texts` to the left, the others to the right.
-pub fn align(cells: &[Vec<String>], texts: usize) -> String {
-    let columns = cells.first().map_or(0, Vec::len);
-    let width = |c: usize| cells.iter().map(|line| line[c].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut out = String::new();
-    for line in cells {
-        let mut text = String::new();
-        for (c, cell) in line.iter().enumerate() {
-            let pad = " ".repeat(widths[c] - cell.chars().count());
-            let gap = if c == 0 { "" } else { "  " };
-            text += &if c < texts { format!("{gap}{cell}{pad}") } else { format!("{gap}{pad}{cell}") };
-        }
-        out += text.trim_end();
-        out.push('\n');
-    }
-    out
 }
 
 #[cfg(test)]

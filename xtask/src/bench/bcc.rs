@@ -1,5 +1,5 @@
-//! bcc for the lab: Python, the compiler's libraries and the kernel's headers, in an archive with the paths at which they look for each
-//! other.
+//! Packs bcc for the lab: Python, the libraries of the compiler and the kernel's headers, with their paths, in one
+//! archive.
 
 use std::{
     collections::BTreeSet,
@@ -9,24 +9,25 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{build, debian};
+use crate::{build, debian, process::output};
 
-/// Debian's Python, which its bcc is for.
+/// The Python that Debian's bcc is built for.
 const PYTHON: &str = "/usr/bin/python3.11";
 const NEEDS: [debian::Need; 2] = [(PYTHON, "python3.11"), ("/usr/sbin/kvmexit-bpfcc", "bpfcc-tools")];
-/// What is needed besides programs and libraries.
+/// Folders that are needed besides programs and libraries.
 const FOLDERS: [&str; 2] = ["/usr/lib/python3.11", "/usr/lib/python3/dist-packages/bcc"];
 const LIBRARIES: [&str; 3] = [
     "/usr/lib/x86_64-linux-gnu/libbcc.so.0",
     "/usr/lib/python3.11/lib-dynload/_ctypes.cpython-311-x86_64-linux-gnu.so",
-    // bcc loads it by its name.
+    // bcc loads it at run time, by its name.
     "/lib/x86_64-linux-gnu/librt.so.1",
 ];
 
-/// The archive, for machines with a kernel of Debian's package of this name.
-pub fn archive(kernel: &str) -> Result<PathBuf> {
+/// Makes the archive for machines with Debian's kernel package of this name, and returns its path.
+pub(super) fn archive(kernel: &str) -> Result<PathBuf> {
     debian::install(&NEEDS)?;
-    let version = kernel.strip_prefix("linux-image-").context("a kernel's package")?;
+    let version =
+        kernel.strip_prefix("linux-image-").with_context(|| format!("read the version of package {kernel}"))?;
     let common = version.trim_end_matches("-amd64").trim_end_matches("-cloud");
     let headers = [format!("linux-headers-{version}"), format!("linux-headers-{common}-common")];
     let mut files: BTreeSet<PathBuf> =
@@ -38,34 +39,28 @@ pub fn archive(kernel: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(&folder).with_context(|| format!("create folder {}", folder.display()))?;
     let path = folder.join("bcc.tar");
     let plain = |path: &Path| path.strip_prefix("/").unwrap_or(path).to_owned();
-    // What links point at, under the links' names.
-    tar(Command::new("tar")
-        .args(["-ch", "-C", "/", "--exclude=config-3.11*", "--exclude=test", "-f"])
-        .arg(&path)
-        .args(files.iter().map(|file| plain(file))))?;
+    // -h stores the targets of links under the names of the links.
+    output(
+        Command::new("tar")
+            .args(["-ch", "-C", "/", "--exclude=config-3.11*", "--exclude=test", "-f"])
+            .arg(&path)
+            .args(files.iter().map(|file| plain(file))),
+    )?;
     for package in headers {
         let root = debian::unpacked(&package)?.root;
-        tar(Command::new("tar").args(["-r", "-f"]).arg(&path).arg("-C").arg(root).arg("usr/src"))?;
+        output(Command::new("tar").args(["-r", "-f"]).arg(&path).arg("-C").arg(root).arg("usr/src"))?;
     }
     Ok(path)
 }
 
-fn tar(command: &mut Command) -> Result<()> {
-    let output = command.output().context("run tar")?;
-    ensure!(output.status.success(), "tar: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
-    Ok(())
-}
-
-/// The libraries that a program or a library loads, the loader among them.
-pub fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let output = Command::new("ldd").arg(program).output().context("run ldd")?;
-    ensure!(output.status.success(), "ldd {}: {}", program.display(), output.status);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+/// Returns the libraries that a program or a library loads, including the loader.
+pub(super) fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let text = output(Command::new("ldd").arg(program))?;
     let found: Vec<_> = text
         .lines()
         .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
         .map(PathBuf::from)
         .collect();
-    ensure!(!found.is_empty(), "ldd {}: names no libraries", program.display());
+    ensure!(!found.is_empty(), "ldd {}: it needs no libraries", program.display());
     Ok(found)
 }

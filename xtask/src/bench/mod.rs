@@ -1,34 +1,35 @@
-//! `cargo xtask bench`: what tracing costs, as ratios and differences of things measured in the same run.
+//! `cargo xtask bench`: the overhead of tracing, as ratios and differences within one run.
 
 mod bcc;
 mod peers;
 
-use std::process::Command;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use crate::build;
 
-/// Measure what tracing costs, beside what others cost
+/// Measure the overhead of tracing, and of other tools
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     bench: Bench,
 }
 
 #[derive(clap::Subcommand)]
 enum Bench {
-    /// ns per VM entry of the programs on the running kernel, beside the least that any such programs can do; needs root
+    /// Measure ns per VM entry of the eBPF programs on the running kernel, beside programs that do the minimum; needs
+    /// root
     Programs,
-    /// Events per second through the rings by number of CPUs, and what is dropped when they are too small; needs root
+    /// Measure events per second through the rings by number of CPUs, and drops from rings that are too small; needs
+    /// root
     Ring,
-    /// Events per second that user space decodes and folds, on one core; time and peak memory of 'report' on up to 1 GB
+    /// Measure events per second that user space decodes and folds on one core, and time and peak memory of 'report' on
+    /// up to 1 GB
     Collect,
     Peers(peers::Arguments),
 }
 
-/// Runs it, and prints what it found.
-pub fn run(arguments: &Arguments) -> Result<()> {
+/// Runs a benchmark, which prints its results.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.bench {
         Bench::Programs => cargo_bench("programs"),
         Bench::Ring => cargo_bench("ring"),
@@ -38,9 +39,5 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn cargo_bench(name: &str) -> Result<()> {
-    let mut cargo = Command::new(build::cargo());
-    cargo.args(["bench", "--quiet", "--package", "vmentry", "--bench", name]).current_dir(build::root());
-    let status = cargo.status().context("run cargo bench")?;
-    ensure!(status.success(), "cargo bench --bench {name}: {status}");
-    Ok(())
+    build::run_cargo(&["bench", "--quiet", "--package", "vmentry", "--bench", name])
 }

@@ -1,35 +1,25 @@
-//! The dashboard of a fleet: hosts beside each other, by policy, and what one of them costs the others.
+//! The dashboard of a fleet: many hosts side by side, by policy.
 
 use crate::dashboards::{
     POLICIES,
-    grafana::{Dashboard, Kind, LABELS, Panel, Row, Variable},
+    expressions::{
+        GUEST_TIME, HOST_TIME, HOST_TIME_WITHOUT_HLT, lost_share, of_policy, p50_and_p99, p50_and_p99_by_policy,
+        policy_number, quantile, rate, spurious_exits, sum_of_rates,
+    },
+    grafana::{Dashboard, Kind, Panel, Query, Row, variables},
+    panels,
 };
 
 /// The dashboard of a fleet.
-pub fn dashboard() -> Dashboard {
+pub(super) fn dashboard() -> Dashboard {
     Dashboard {
         uid: "vmentry-fleet",
         title: "vmentry: fleet",
-        description: "VM-entry rounds of many KVM hosts: durations by host, VM and exit reason, hosts by timer policy, spurious exits, loss and overhead.",
+        description: "VM entries of many KVM hosts: guest time and host time by host, VM and exit reason, hosts by \
+                      timer policy, spurious exits, loss and overhead.",
         from: "now-6h",
         refresh: "1m",
-        variables: vec![
-            Variable { name: "instance", title: "Host", series: "vmentry_build_info".into(), label: "instance", several: true },
-            Variable {
-                name: "vm",
-                title: "VM",
-                series: "vmentry_entries_total{instance=~\"$instance\"}".into(),
-                label: "vm",
-                several: true,
-            },
-            Variable {
-                name: "exit_reason",
-                title: "Exit reason",
-                series: "vmentry_entry_to_exit_seconds{instance=~\"$instance\", vm=~\"$vm\"}".into(),
-                label: "exit_reason",
-                several: true,
-            },
-        ],
+        variables: variables("instance=~\"$instance\"", true),
         rows: vec![now(), hosts(), distributions(), policies(), timer(), tool()],
     }
     .selecting("instance=~\"$instance\"")
@@ -41,50 +31,41 @@ fn now() -> Row {
             Kind::Stat,
             "Hosts",
             "none",
-            "Hosts that answer, of those chosen.",
-            &[("count(vmentry_build_info{HOST})", "hosts")],
+            "Number of chosen hosts that answer.",
+            vec![Query::new("count(vmentry_build_info{HOST})", "hosts")],
         ),
         Panel::new(
             Kind::Stat,
             "Entries",
             "cps",
-            "VM entries a second of the chosen hosts and VMs.",
-            &[("sum(rate(vmentry_entries_total{VMS}[$__rate_interval]))", "entries")],
+            "VM entries per second of the chosen hosts and VMs.",
+            vec![Query::new(sum_of_rates("", "vmentry_entries_total{VMS}"), "entries")],
         ),
         Panel::new(
             Kind::Stat,
-            "entry_to_exit p99",
+            "Guest time p99",
             "s",
-            "99th percentile of kvm_entry -> kvm_exit of all of them. The guests' own time is in it.",
-            &[("histogram_quantile(0.99, sum(rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval])))", "p99")],
+            "99th percentile of guest time, kvm_entry to kvm_exit, of the chosen hosts, VMs and exit reasons.",
+            vec![Query::new(quantile(0.99, "", GUEST_TIME), "p99")],
         ),
         Panel::new(
             Kind::Stat,
             "Spurious timer exits",
             "cps",
-            "Preemption-timer exits for nothing, a second: the timer ran out while it was switched off in software.",
-            &[("sum(rate(vmentry_timer_exits_total{VMS, cause=\"spurious\"}[$__rate_interval]))", "spurious")],
+            "Exits per second of a timer that KVM had disabled in software.",
+            vec![Query::new(spurious_exits(""), "spurious")],
         )
         .warns(0.1, 1.0),
         Panel::new(
             Kind::Stat,
             "Hosts on the hard policy",
             "none",
-            "Hosts whose KVM toggles the timer's bit at every switch, which makes the next VM entry dearer.",
-            &[("sum(vmentry_policy{HOST, policy=\"hard\"})", "hosts")],
+            "Hosts whose KVM toggles the timer's bit in the pin controls at every switch, which makes the next \
+             VM-entry slower.",
+            vec![Query::new("sum(vmentry_policy{HOST, policy=\"hard\"})", "hosts")],
         )
         .warns(1.0, 1e9),
-        Panel::new(
-            Kind::Stat,
-            "Lost",
-            "percentunit",
-            "Entries that did not fit into the rings, of all. Above 0 the percentiles are of what was seen.",
-            &[(
-                "sum(rate(vmentry_ring_dropped_total{HOST}[$__rate_interval])) / sum(rate(vmentry_ring_entries_total{HOST}[$__rate_interval]))",
-                "lost",
-            )],
-        )
-        .warns(1e-6, 1e-3),
+        panels::lost(),
     ];
     Row { title: "Now", panels }
 }
@@ -93,40 +74,29 @@ fn hosts() -> Row {
     let panels = vec![
         Panel::new(
             Kind::Lines,
-            "entry_to_exit by host",
+            "Guest time by host",
             "s",
-            "p50 and p99 of kvm_entry -> kvm_exit by host. Choose one exit reason to compare hosts: the guests' own time is in it.",
-            &[
-                ("histogram_quantile(0.5, sum by (instance) (rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval])))", "p50 {{instance}}"),
-                ("histogram_quantile(0.99, sum by (instance) (rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval])))", "p99 {{instance}}"),
-            ],
+            "p50 and p99 of guest time by host. Choose one exit reason to compare hosts, because their guests do \
+             different work.",
+            p50_and_p99("instance", GUEST_TIME),
         )
         .log(),
         Panel::new(
             Kind::Lines,
-            "exit_to_entry by host",
+            "Host time by host",
             "s",
-            "p50 and p99 of the host's handling of exits (kvm_exit -> next kvm_entry) by host, without HLT, which is as long as the guest halts.",
-            &[
-                ("histogram_quantile(0.5, sum by (instance) (rate(vmentry_exit_to_entry_seconds{SERIES, exit_reason!=\"HLT\"}[$__rate_interval])))", "p50 {{instance}}"),
-                ("histogram_quantile(0.99, sum by (instance) (rate(vmentry_exit_to_entry_seconds{SERIES, exit_reason!=\"HLT\"}[$__rate_interval])))", "p99 {{instance}}"),
-            ],
+            "p50 and p99 of host time by host. Without HLT, which lasts as long as the guest halts.",
+            p50_and_p99("instance", HOST_TIME_WITHOUT_HLT),
         )
         .log(),
         Panel::new(
             Kind::Lines,
             "Entries by host",
             "cps",
-            "VM entries a second by host.",
-            &[("sum by (instance) (rate(vmentry_entries_total{VMS}[$__rate_interval]))", "{{instance}}")],
+            "VM entries per second by host.",
+            vec![Query::new(sum_of_rates("instance", "vmentry_entries_total{VMS}"), "{{instance}}")],
         ),
-        Panel::new(
-            Kind::Table,
-            "What runs where",
-            "none",
-            "Kernel, CPU, and whether it is virtualized or emulated, in which case its times are no times of a CPU.",
-            &[("vmentry_host_info{HOST}", LABELS)],
-        ),
+        panels::kernels("Kernels and CPUs"),
     ];
     Row { title: "By host", panels }
 }
@@ -135,185 +105,172 @@ fn distributions() -> Row {
     let panels = vec![
         Panel::new(
             Kind::HeatMap,
-            "entry_to_exit",
+            "Distribution of guest time",
             "s",
-            "Distribution of kvm_entry -> kvm_exit of all chosen hosts over time, from native histograms.",
-            &[("sum(rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval]))", "entry_to_exit")],
+            "Guest time (kvm_entry to kvm_exit) of all chosen hosts over time, from native histograms.",
+            vec![Query::new(sum_of_rates("", GUEST_TIME), "guest time")],
         ),
         Panel::new(
             Kind::HeatMap,
-            "exit_to_entry",
+            "Distribution of host time",
             "s",
-            "Distribution of the hosts' handling of exits (kvm_exit -> next kvm_entry) over time, from native histograms.",
-            &[("sum(rate(vmentry_exit_to_entry_seconds{SERIES}[$__rate_interval]))", "exit_to_entry")],
+            "Host time (kvm_exit to the next kvm_entry) of all chosen hosts over time, from native histograms.",
+            vec![Query::new(sum_of_rates("", HOST_TIME), "host time")],
         ),
         Panel::new(
             Kind::Lines,
-            "entry_to_exit p99 by exit reason",
+            "Guest time p99 by exit reason",
             "s",
-            "99th percentile of kvm_entry -> kvm_exit by the exit that ended it.",
-            &[("histogram_quantile(0.99, sum by (exit_reason) (rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval])))", "{{exit_reason}}")],
+            "99th percentile of guest time by the exit that ended it.",
+            vec![Query::new(quantile(0.99, "exit_reason", GUEST_TIME), "{{exit_reason}}")],
         )
         .log(),
         Panel::new(
             Kind::Lines,
-            "exit_to_entry p99 by exit reason",
+            "Host time p99 by exit reason",
             "s",
-            "99th percentile of the hosts' handling by the exit that was handled.",
-            &[("histogram_quantile(0.99, sum by (exit_reason) (rate(vmentry_exit_to_entry_seconds{SERIES}[$__rate_interval])))", "{{exit_reason}}")],
+            "99th percentile of host time by the exit that the host handled.",
+            vec![Query::new(quantile(0.99, "exit_reason", HOST_TIME), "{{exit_reason}}")],
         )
         .log(),
         Panel::new(
             Kind::Table,
-            "The 20 VMs of the longest entry_to_exit",
+            "20 VMs with the longest guest time",
             "s",
-            "VMs by the 99th percentile of kvm_entry -> kvm_exit in the dashboard's time.",
-            &[("topk(20, histogram_quantile(0.99, sum by (instance, vm) (rate(vmentry_entry_to_exit_seconds{SERIES}[$__range]))))", "p99")],
+            "VMs by the 99th percentile of guest time over the dashboard's time range.",
+            vec![top_vms(GUEST_TIME)],
         ),
         Panel::new(
             Kind::Table,
-            "The 20 VMs of the longest exit_to_entry",
+            "20 VMs with the longest host time",
             "s",
-            "VMs by the 99th percentile of the host's handling in the dashboard's time, without HLT.",
-            &[("topk(20, histogram_quantile(0.99, sum by (instance, vm) (rate(vmentry_exit_to_entry_seconds{SERIES, exit_reason!=\"HLT\"}[$__range]))))", "p99")],
+            "VMs by the 99th percentile of host time over the dashboard's time range, without HLT.",
+            vec![top_vms(HOST_TIME_WITHOUT_HLT)],
         ),
     ];
     Row { title: "By exit reason and VM", panels }
 }
 
+/// The 20 VMs with the highest 99th percentile over the dashboard's time range.
+fn top_vms(histograms: &str) -> Query {
+    let merged = format!("sum by (instance, vm) (rate({histograms}[$__range]))");
+    Query::new(format!("topk(20, histogram_quantile(0.99, {merged}))"), "p99")
+}
+
 fn policies() -> Row {
+    let number = format!("{} or vmentry_policy{{HOST, policy=\"unknown\"}} * 0", policy_number());
     let panels = vec![
         Panel::new(
             Kind::States,
             "Policy by host",
             "none",
-            "Which timer policy each host had when: soft (a large value in the timer), hard (the pin control's bit), off (no timer at all).",
-            &[("max by (instance) (vmentry_policy{HOST, policy=\"soft\"} * 1 or vmentry_policy{HOST, policy=\"hard\"} * 2 or vmentry_policy{HOST, policy=\"off\"} * 3 or vmentry_policy{HOST, policy=\"unknown\"} * 0)", "{{instance}}")],
+            "Timer policy of each host over time: soft (a large value in the timer), hard (the bit in the pin \
+             controls), off (KVM does not use the timer).",
+            vec![Query::new(format!("max by (instance) ({number})"), "{{instance}}")],
         )
         .named(POLICIES),
         Panel::new(
             Kind::Lines,
             "Hosts by policy",
             "none",
-            "How many of the chosen hosts have which policy.",
-            &[("sum by (policy) (vmentry_policy{HOST})", "{{policy}}")],
+            "Number of chosen hosts with each policy.",
+            vec![Query::new("sum by (policy) (vmentry_policy{HOST})", "{{policy}}")],
         ),
         Panel::new(
             Kind::Lines,
-            "entry_to_exit by policy",
+            "Guest time by policy",
             "s",
-            "A/B: p50 and p99 of kvm_entry -> kvm_exit of all hosts of a policy. Other hosts, other work: choose one exit reason and alike VMs, and take vmentry ab \
-             for an answer with a confidence.",
-            &[
-                ("histogram_quantile(0.5, sum(rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval]) and on (instance) vmentry_policy{HOST, policy=\"soft\"} == 1))", "p50 soft"),
-                ("histogram_quantile(0.5, sum(rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval]) and on (instance) vmentry_policy{HOST, policy=\"hard\"} == 1))", "p50 hard"),
-                ("histogram_quantile(0.99, sum(rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval]) and on (instance) vmentry_policy{HOST, policy=\"soft\"} == 1))", "p99 soft"),
-                ("histogram_quantile(0.99, sum(rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval]) and on (instance) vmentry_policy{HOST, policy=\"hard\"} == 1))", "p99 hard"),
-            ],
+            "p50 and p99 of guest time of all hosts with a policy. Other hosts do other work: choose one exit reason \
+             and similar VMs, and run vmentry ab for a result with a confidence interval.",
+            p50_and_p99_by_policy(GUEST_TIME),
         )
         .log(),
         Panel::new(
             Kind::Lines,
-            "exit_to_entry by policy",
+            "Host time by policy",
             "s",
-            "A/B: p50 and p99 of the hosts' handling of exits of all hosts of a policy, without HLT.",
-            &[
-                ("histogram_quantile(0.5, sum(rate(vmentry_exit_to_entry_seconds{SERIES, exit_reason!=\"HLT\"}[$__rate_interval]) and on (instance) vmentry_policy{HOST, policy=\"soft\"} == 1))", "p50 soft"),
-                ("histogram_quantile(0.5, sum(rate(vmentry_exit_to_entry_seconds{SERIES, exit_reason!=\"HLT\"}[$__rate_interval]) and on (instance) vmentry_policy{HOST, policy=\"hard\"} == 1))", "p50 hard"),
-                ("histogram_quantile(0.99, sum(rate(vmentry_exit_to_entry_seconds{SERIES, exit_reason!=\"HLT\"}[$__rate_interval]) and on (instance) vmentry_policy{HOST, policy=\"soft\"} == 1))", "p99 soft"),
-                ("histogram_quantile(0.99, sum(rate(vmentry_exit_to_entry_seconds{SERIES, exit_reason!=\"HLT\"}[$__rate_interval]) and on (instance) vmentry_policy{HOST, policy=\"hard\"} == 1))", "p99 hard"),
-            ],
+            "p50 and p99 of host time of all hosts with a policy, without HLT.",
+            p50_and_p99_by_policy(HOST_TIME_WITHOUT_HLT),
         )
         .log(),
         Panel::new(
             Kind::Lines,
             "Pin writes per entry by policy",
             "short",
-            "A/B: pin-control VMCS writes per entry of all hosts of a policy.",
-            &[(
-                "sum by (policy) (rate(vmentry_pin_writes_total{VMS}[$__rate_interval]) * on (instance) group_left (policy) (vmentry_policy{HOST} == 1)) / sum by (policy) (rate(vmentry_pin_known_entries_total{VMS}[$__rate_interval]) * on (instance) group_left (policy) (vmentry_policy{HOST} == 1))",
-                "{{policy}}",
-            )],
+            "Pin-control VMCS writes per entry of all hosts with a policy.",
+            vec![Query::new(pin_writes_by_policy(), "{{policy}}")],
         ),
         Panel::new(
             Kind::Lines,
-            "Hard policy against soft",
+            "Hard policy relative to soft",
             "percentunit",
-            "A/B: the hard hosts' median and mean of kvm_entry -> kvm_exit, as a share of the soft hosts'. 100 %: no difference.",
-            &[
-                ("histogram_quantile(0.5, sum(rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval]) and on (instance) vmentry_policy{HOST, policy=\"hard\"} == 1)) / histogram_quantile(0.5, sum(rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval]) and on (instance) vmentry_policy{HOST, policy=\"soft\"} == 1))", "median"),
-                ("sum(histogram_sum(rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval])) and on (instance) vmentry_policy{HOST, policy=\"hard\"} == 1) / sum(histogram_count(rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval])) and on (instance) vmentry_policy{HOST, policy=\"hard\"} == 1) / (sum(histogram_sum(rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval])) and on (instance) vmentry_policy{HOST, policy=\"soft\"} == 1) / sum(histogram_count(rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval])) and on (instance) vmentry_policy{HOST, policy=\"soft\"} == 1))", "mean"),
-            ],
+            "Median and mean guest time of the hosts with the hard policy, as a share of the soft ones'. 100 %: no \
+             difference.",
+            hard_relative_to_soft(),
         ),
     ];
     Row { title: "By policy", panels }
 }
 
+fn pin_writes_by_policy() -> String {
+    let by_policy = |series: &str| {
+        let policy = "on (instance) group_left (policy) (vmentry_policy{HOST} == 1)";
+        format!("sum by (policy) ({} * {policy})", rate(series))
+    };
+    format!("{} / {}", by_policy("vmentry_pin_writes_total{VMS}"), by_policy("vmentry_pin_known_entries_total{VMS}"))
+}
+
+fn hard_relative_to_soft() -> Vec<Query> {
+    let sum = |expr: &str, policy: &str| format!("sum({})", of_policy(expr, policy));
+    let median = |policy: &str| format!("histogram_quantile(0.5, {})", sum(&rate(GUEST_TIME), policy));
+    let mean = |policy: &str| {
+        let of = |function: &str| sum(&format!("histogram_{function}({})", rate(GUEST_TIME)), policy);
+        format!("{} / {}", of("sum"), of("count"))
+    };
+    vec![
+        Query::new(format!("{} / {}", median("hard"), median("soft")), "median"),
+        Query::new(format!("{} / ({})", mean("hard"), mean("soft")), "mean"),
+    ]
+}
+
 fn timer() -> Row {
     let panels = vec![
-        Panel::new(
-            Kind::Lines,
-            "Pin writes per entry by host",
-            "short",
-            "Pin-control VMCS writes per entry. Each makes the VM entry after it redo its checks. No line where the kernel does not tell.",
-            &[(
-                "sum by (instance) (rate(vmentry_pin_writes_total{VMS}[$__rate_interval])) / sum by (instance) (rate(vmentry_pin_known_entries_total{VMS}[$__rate_interval]))",
-                "{{instance}}",
-            )],
-        )
-        .wide(8),
-        Panel::new(
-            Kind::Lines,
-            "Dirty share by host",
-            "percentunit",
-            "Entries with a pin-control write before them, of those where it is known.",
-            &[(
-                "(sum by (instance) (rate(vmentry_entries_total{VMS, entry=\"dirty\"}[$__rate_interval])) or 0 * sum by (instance) (rate(vmentry_entries_total{VMS}[$__rate_interval]))) / sum by (instance) (rate(vmentry_entries_total{VMS, entry=~\"clean|dirty\"}[$__rate_interval]))",
-                "{{instance}}",
-            )],
-        )
-        .wide(8),
-        Panel::new(
-            Kind::Lines,
-            "Spurious timer exits by host",
-            "cps",
-            "Preemption-timer exits for nothing. Only a vCPU that is left alone for a minute or so should make one.",
-            &[("sum by (instance) (rate(vmentry_timer_exits_total{VMS, cause=\"spurious\"}[$__rate_interval]))", "{{instance}}")],
-        )
-        .wide(8),
+        panels::pin_writes("Pin writes per entry by host", "instance").wide(8),
+        panels::dirty_entries("Dirty share by host", "instance").wide(8),
+        panels::spurious("Spurious timer exits by host", "instance").wide(8),
     ];
     Row { title: "Preemption timer", panels }
 }
 
 fn tool() -> Row {
+    let cpu = format!("{} and on (instance) vmentry_build_info", rate("process_cpu_seconds_total{HOST}"));
     let panels = vec![
         Panel::new(
             Kind::Lines,
             "Lost by host",
             "percentunit",
-            "Entries that did not fit into the rings, of all that the kernel side counted.",
-            &[(
-                "sum by (instance) (rate(vmentry_ring_dropped_total{HOST}[$__rate_interval])) / sum by (instance) (rate(vmentry_ring_entries_total{HOST}[$__rate_interval]))",
-                "{{instance}}",
-            )],
+            "Share of entries that did not fit into the rings, among all that the eBPF programs counted.",
+            vec![Query::new(lost_share("instance"), "{{instance}}")],
         )
         .wide(8),
         Panel::new(
             Kind::Lines,
-            "Own CPU by host",
+            "CPU of the exporter by host",
             "percentunit",
-            "CPU of the exporters, of one CPU. What the programs in the kernel take is charged to the vCPUs, some 0.5 us an entry (README: Overhead).",
-            &[("rate(process_cpu_seconds_total{HOST}[$__rate_interval]) and on (instance) vmentry_build_info", "{{instance}}")],
+            "Share of one CPU. The eBPF programs are not part of it: they run on the vCPUs' time, about 0.5 us per \
+             entry (README: Overhead).",
+            vec![Query::new(cpu, "{{instance}}")],
         )
         .wide(8),
         Panel::new(
             Kind::Lines,
             "Series by host",
             "percentunit",
-            "Series that each exporter holds, of its limit, beyond which new VMs are counted under one name.",
-            &[("vmentry_series{HOST} / vmentry_series_limit{HOST}", "{{instance}}")],
+            "Series that each exporter holds, as a share of their limit. At the limit, new VMs are counted together as \
+             VM \"other\".",
+            vec![Query::new("vmentry_series{HOST} / vmentry_series_limit{HOST}", "{{instance}}")],
         )
         .wide(8),
     ];
-    Row { title: "The tool itself", panels }
+    Row { title: "Exporters", panels }
 }

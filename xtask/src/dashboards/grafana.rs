@@ -1,112 +1,123 @@
-//! Grafana's dashboards as its JSON (Grafana 10 or later, schema 38): panels, variables, their place on the grid.
+//! Writes dashboards as JSON for Grafana 10 or later (schema 38): panels with their places on the grid, and variables.
 
 use serde_json::{Value, json};
 
-/// Schema of Grafana 10.0; later ones migrate it when they load it.
+/// Schema of Grafana 10.0; later versions migrate it when they load it.
 const SCHEMA: u32 = 38;
 /// Columns of Grafana's grid.
 const WIDTH: u32 = 24;
 
-/// Legend of a query in a table whose values say nothing: it is all in the labels.
-pub const LABELS: &str = "labels";
+/// Legend of a query in a table that shows the labels only, because the values carry no information.
+pub(super) const LABELS: &str = "labels";
 
 /// A dashboard.
-pub struct Dashboard {
-    /// in its address, for ever
-    pub uid: &'static str,
-    /// heading
-    pub title: &'static str,
-    /// what it answers
-    pub description: &'static str,
-    /// what to show at first, e.g. "now-6h"
-    pub from: &'static str,
-    /// how often to ask again, e.g. "30s"
-    pub refresh: &'static str,
-    /// variables after the data source, each of which may use those before it
-    pub variables: Vec<Variable>,
-    /// rows of panels
-    pub rows: Vec<Row>,
+pub(crate) struct Dashboard {
+    /// Part of the dashboard's address: must not change.
+    pub(crate) uid: &'static str,
+    pub(crate) title: &'static str,
+    /// The questions that it answers.
+    pub(crate) description: &'static str,
+    /// Begin of the time range at first, e.g. "now-6h".
+    pub(crate) from: &'static str,
+    /// Time between refreshes, e.g. "30s".
+    pub(crate) refresh: &'static str,
+    /// Variables besides the data source; each may use those before it.
+    pub(crate) variables: Vec<Variable>,
+    pub(crate) rows: Vec<Row>,
 }
 
-/// A variable that offers a label's values.
-pub struct Variable {
-    /// as in `$name`
-    pub name: &'static str,
-    /// what people read
-    pub title: &'static str,
-    /// the series whose values are offered
-    pub series: String,
-    /// the label
-    pub label: &'static str,
-    /// whether several, and all, can be chosen
-    pub several: bool,
+/// A variable that offers the values of a label.
+pub(crate) struct Variable {
+    /// Name, as in `$name`.
+    pub(crate) name: &'static str,
+    /// Name on the dashboard.
+    pub(crate) title: &'static str,
+    /// PromQL of the series that have the label.
+    pub(crate) series: String,
+    pub(crate) label: &'static str,
+    /// Whether several values, or all, can be chosen.
+    pub(crate) several: bool,
 }
 
 /// A heading and its panels.
-pub struct Row {
-    /// heading
-    pub title: &'static str,
-    /// left to right, wrapping
-    pub panels: Vec<Panel>,
+pub(crate) struct Row {
+    pub(crate) title: &'static str,
+    /// From left to right, wrapped to the grid.
+    pub(crate) panels: Vec<Panel>,
 }
 
-/// How a panel draws.
+/// The type of a panel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// one number
+pub(crate) enum Kind {
+    /// One number.
     Stat,
-    /// lines over time
+    /// Lines over time.
     Lines,
-    /// native histograms over time
+    /// Native histograms over time.
     HeatMap,
-    /// a row per series, now
+    /// The current values, a row for each series.
     Table,
-    /// states over time
+    /// States over time.
     States,
 }
 
 /// A panel.
-pub struct Panel {
-    /// heading
-    pub title: &'static str,
-    /// what it shows, what it does not, what to do about it
-    pub description: &'static str,
-    /// how it draws
-    pub kind: Kind,
-    /// Grafana's name of the unit
-    pub unit: &'static str,
-    /// what it asks
-    pub queries: Vec<Query>,
-    /// columns of 24
-    pub width: u32,
-    /// rows of the grid
-    pub height: u32,
-    /// from which value on it is yellow, and red
-    pub thresholds: Option<(f64, f64)>,
-    /// values that are names
-    pub names: &'static [(u32, &'static str, &'static str)],
-    /// logarithmic axis
-    pub log: bool,
+pub(crate) struct Panel {
+    pub(crate) title: &'static str,
+    /// Its content, what it leaves out, and advice.
+    pub(crate) description: &'static str,
+    pub(crate) kind: Kind,
+    /// Grafana's name of the unit.
+    pub(crate) unit: &'static str,
+    pub(crate) queries: Vec<Query>,
+    /// Columns of the grid, of 24.
+    pub(crate) width: u32,
+    /// Rows of the grid.
+    pub(crate) height: u32,
+    /// Values from which the panel is yellow, and red.
+    pub(crate) thresholds: Option<(f64, f64)>,
+    /// Values with a name and a colour.
+    pub(crate) names: &'static [(u32, &'static str, &'static str)],
+    /// Whether the axis is logarithmic.
+    pub(crate) log: bool,
 }
 
-/// A query and how its series are called.
-pub struct Query {
-    /// PromQL with Grafana's variables
-    pub expr: String,
-    /// of a series, e.g. "{{vm}}"
-    pub legend: &'static str,
+/// A query and the legend of its series.
+pub(crate) struct Query {
+    /// PromQL with Grafana's variables.
+    pub(crate) expr: String,
+    /// Legend of a series, e.g. "{{vm}}".
+    pub(crate) legend: String,
+}
+
+impl Query {
+    /// A query with its legend.
+    pub(crate) fn new(expr: impl Into<String>, legend: impl Into<String>) -> Self {
+        Self { expr: expr.into(), legend: legend.into() }
+    }
+}
+
+/// The variables of both dashboards: host, VM and exit reason. `host` is the matcher of the chosen hosts; `several`
+/// says whether more than one host can be chosen.
+pub(crate) fn variables(host: &str, several: bool) -> Vec<Variable> {
+    let vm = format!("vmentry_entries_total{{{host}}}");
+    let reason = format!("vmentry_entry_to_exit_seconds{{{host}, vm=~\"$vm\"}}");
+    vec![
+        Variable { name: "instance", title: "Host", series: "vmentry_build_info".into(), label: "instance", several },
+        Variable { name: "vm", title: "VM", series: vm, label: "vm", several: true },
+        Variable { name: "exit_reason", title: "Exit reason", series: reason, label: "exit_reason", several: true },
+    ]
 }
 
 impl Panel {
-    /// A panel of a usual size; the queries with their legends.
-    pub fn new(
+    /// A panel of the usual size for its type.
+    pub(crate) fn new(
         kind: Kind,
         title: &'static str,
         unit: &'static str,
         description: &'static str,
-        queries: &[(&str, &'static str)],
+        queries: Vec<Query>,
     ) -> Self {
-        let queries = queries.iter().map(|&(expr, legend)| Query { expr: expr.to_owned(), legend }).collect();
         let (width, height) = match kind {
             Kind::Stat => (4, 4),
             Kind::Lines => (12, 8),
@@ -117,23 +128,23 @@ impl Panel {
         Self { title, description, kind, unit, queries, width, height, thresholds: None, names: &[], log: false }
     }
 
-    /// Of another width.
-    pub fn wide(self, width: u32) -> Self {
+    /// Sets another width.
+    pub(crate) fn wide(self, width: u32) -> Self {
         Self { width, ..self }
     }
 
-    /// Yellow and red from these values on.
-    pub fn warns(self, yellow: f64, red: f64) -> Self {
+    /// Sets the values from which the panel is yellow, and red.
+    pub(crate) fn warns(self, yellow: f64, red: f64) -> Self {
         Self { thresholds: Some((yellow, red)), ..self }
     }
 
-    /// With a logarithmic axis: latencies reach from microseconds to seconds.
-    pub fn log(self) -> Self {
+    /// Makes the axis logarithmic, because latencies range from microseconds to seconds.
+    pub(crate) fn log(self) -> Self {
         Self { log: true, ..self }
     }
 
-    /// With names and colours for values.
-    pub fn named(self, names: &'static [(u32, &'static str, &'static str)]) -> Self {
+    /// Sets names and colours of values.
+    pub(crate) fn named(self, names: &'static [(u32, &'static str, &'static str)]) -> Self {
         Self { names, ..self }
     }
 
@@ -170,23 +181,27 @@ impl Panel {
             panel["fieldConfig"]["defaults"]["color"] = json!({"mode": "fixed", "fixedColor": "text"});
         }
         if self.kind == Kind::Table {
-            // A row per series: their labels and, from each query, a value.
-            let mut excluded = json!({"Time": true, "__name__": true, "job": true});
-            let mut renamed = json!({});
-            for (query, letter) in self.queries.iter().zip('A'..) {
-                // Values of several queries come as "Value #A", "Value #B"; that of a single one as "Value".
-                let value = if self.queries.len() == 1 { "Value".to_owned() } else { format!("Value #{letter}") };
-                match query.legend {
-                    LABELS => excluded[value] = json!(true),
-                    legend => renamed[value] = json!(legend),
-                }
-            }
-            panel["transformations"] = json!([
-                {"id": "merge", "options": {}},
-                {"id": "organize", "options": {"excludeByName": excluded, "indexByName": {}, "renameByName": renamed}},
-            ]);
+            panel["transformations"] = self.transformations();
         }
         panel
+    }
+
+    /// Makes a table of a row for each series: its labels, and a value from each query.
+    fn transformations(&self) -> Value {
+        let mut excluded = json!({"Time": true, "__name__": true, "job": true});
+        let mut renamed = json!({});
+        for (query, letter) in self.queries.iter().zip('A'..) {
+            // Grafana names the values of several queries "Value #A", "Value #B", and that of a single one "Value".
+            let value = if self.queries.len() == 1 { "Value".to_owned() } else { format!("Value #{letter}") };
+            match query.legend.as_str() {
+                LABELS => excluded[value] = json!(true),
+                legend => renamed[value] = json!(legend),
+            }
+        }
+        json!([
+            {"id": "merge", "options": {}},
+            {"id": "organize", "options": {"excludeByName": excluded, "indexByName": {}, "renameByName": renamed}},
+        ])
     }
 
     fn target(&self, query: &Query, letter: char) -> Value {
@@ -278,7 +293,7 @@ fn datasource() -> Value {
 }
 
 impl Variable {
-    /// The query as Grafana knows it.
+    /// The query in Grafana's syntax.
     fn definition(&self) -> String {
         format!("label_values({}, {})", self.series, self.label)
     }
@@ -302,7 +317,7 @@ impl Variable {
             "options": [],
         });
         if self.several {
-            // Also series without the label, and no regular expression of a thousand names.
+            // Matches series without the label too, and avoids a regular expression of a thousand names.
             variable["allValue"] = json!(".*");
             variable["current"] = json!({"selected": true, "text": ["All"], "value": ["$__all"]});
         }
@@ -311,8 +326,9 @@ impl Variable {
 }
 
 impl Dashboard {
-    /// Puts matchers for the words in its queries' braces: HOST for the hosts, VMS for their VMs, SERIES for those' exit reasons.
-    pub fn selecting(mut self, host: &str) -> Self {
+    /// Replaces words in the braces of all queries by matchers: HOST by that of the hosts, VMS by those of hosts and
+    /// VMs, SERIES by those of hosts, VMs and exit reasons.
+    pub(crate) fn selecting(mut self, host: &str) -> Self {
         let vms = format!("{host}, vm=~\"$vm\"");
         let series = format!("{vms}, exit_reason=~\"$exit_reason\"");
         for query in self.rows.iter_mut().flat_map(|row| &mut row.panels).flat_map(|panel| &mut panel.queries) {
@@ -325,8 +341,8 @@ impl Dashboard {
         self
     }
 
-    /// The file's content.
-    pub fn json(&self) -> Value {
+    /// Content of the file.
+    pub(crate) fn json(&self) -> Value {
         let (mut panels, mut id, mut y) = (Vec::new(), 0, 0);
         for row in &self.rows {
             id += 1;
@@ -374,8 +390,8 @@ impl Dashboard {
         })
     }
 
-    /// Every panel.
-    pub fn panels(&self) -> impl Iterator<Item = &Panel> {
+    /// All panels.
+    pub(crate) fn panels(&self) -> impl Iterator<Item = &Panel> {
         self.rows.iter().flat_map(|row| &row.panels)
     }
 }
@@ -385,7 +401,8 @@ mod tests {
     use super::*;
 
     fn dashboard(widths: &[u32]) -> Dashboard {
-        let panel = |&width: &u32| Panel::new(Kind::Lines, "t", "s", "d", &[("up", "{{instance}}")]).wide(width);
+        let panel =
+            |&width: &u32| Panel::new(Kind::Lines, "t", "s", "d", vec![Query::new("up", "{{instance}}")]).wide(width);
         let row = || Row { title: "r", panels: widths.iter().map(panel).collect() };
         Dashboard {
             uid: "u",
@@ -399,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn panels_wrap_and_never_overlap() {
+    fn panels_wrap_within_the_grid_and_never_overlap() {
         let json = dashboard(&[12, 12, 8, 16, 24]).json();
         let panels = json["panels"].as_array().unwrap();
         let place = |p: &Value| ["x", "y", "w", "h"].map(|k| p["gridPos"][k].as_u64().unwrap());

@@ -2,35 +2,25 @@
 
 use crate::dashboards::{
     POLICIES,
-    grafana::{Dashboard, Kind, LABELS, Panel, Row, Variable},
+    expressions::{
+        GUEST_TIME, HOST_TIME, HOST_TIME_WITHOUT_HLT, dirty_share, entries, p50_and_p99, pin_writes_per_entry,
+        policy_number, quantile, rate, sum, sum_of_rates,
+    },
+    grafana::{Dashboard, Kind, Panel, Query, Row, variables},
+    panels,
 };
 
 /// The dashboard of one host.
-pub fn dashboard() -> Dashboard {
+pub(super) fn dashboard() -> Dashboard {
     Dashboard {
         uid: "vmentry-host",
         title: "vmentry: one host",
-        description: "VM-entry rounds of one KVM host by VM and exit reason: durations, pin-control VMCS writes, timer exits, loss and overhead.",
+        description: "VM entries of one KVM host by VM and exit reason: guest time, host time, pin-control VMCS \
+                      writes, timer exits, loss and overhead.",
         from: "now-1h",
         refresh: "30s",
-        variables: vec![
-            Variable { name: "instance", title: "Host", series: "vmentry_build_info".into(), label: "instance", several: false },
-            Variable {
-                name: "vm",
-                title: "VM",
-                series: "vmentry_entries_total{instance=\"$instance\"}".into(),
-                label: "vm",
-                several: true,
-            },
-            Variable {
-                name: "exit_reason",
-                title: "Exit reason",
-                series: "vmentry_entry_to_exit_seconds{instance=\"$instance\", vm=~\"$vm\"}".into(),
-                label: "exit_reason",
-                several: true,
-            },
-        ],
-        rows: vec![now(), entry_to_exit(), exit_to_entry(), timer(), tool()],
+        variables: variables("instance=\"$instance\"", false),
+        rows: vec![now(), guest_time(), host_time(), timer(), tool()],
     }
     .selecting("instance=\"$instance\"")
 }
@@ -41,207 +31,164 @@ fn now() -> Row {
             Kind::Stat,
             "Entries",
             "cps",
-            "VM entries a second that the programs saw, of the chosen VMs and exit reasons.",
-            &[("sum(histogram_count(rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval])))", "entries")],
+            "VM entries per second of the chosen VMs and exit reasons.",
+            vec![Query::new(entries("", GUEST_TIME), "entries")],
         ),
         Panel::new(
             Kind::Stat,
-            "entry_to_exit p50",
+            "Guest time p50",
             "s",
-            "Median of kvm_entry -> kvm_exit. The guest's own time is in it: it is not the VM-entry latency.",
-            &[("histogram_quantile(0.5, sum(rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval])))", "p50")],
+            "Median guest time: kvm_entry to kvm_exit, with VM-entry and VM-exit. This is not the VM-entry latency.",
+            vec![Query::new(quantile(0.5, "", GUEST_TIME), "p50")],
         ),
         Panel::new(
             Kind::Stat,
             "Pin writes per entry",
             "short",
-            "Pin-control VMCS writes per entry: 0 with the soft policy once the guests run, up to 2 with the hard one. No value where the kernel does not tell.",
-            &[(
-                "sum(rate(vmentry_pin_writes_total{VMS}[$__rate_interval])) / sum(rate(vmentry_pin_known_entries_total{VMS}[$__rate_interval]))",
-                "writes per entry",
-            )],
+            "Pin-control VMCS writes per entry: 0 with the soft policy once the guests run, up to 2 with the hard \
+             policy. No value if the kernel does not provide the number.",
+            vec![Query::new(pin_writes_per_entry(""), "writes per entry")],
         )
         .warns(0.1, 0.5),
         Panel::new(
             Kind::Stat,
             "Dirty share",
             "percentunit",
-            "Entries with a pin-control write before them, of those where it is known.",
-            &[(
-                "(sum(rate(vmentry_entries_total{VMS, entry=\"dirty\"}[$__rate_interval])) or 0 * sum(rate(vmentry_entries_total{VMS}[$__rate_interval]))) / sum(rate(vmentry_entries_total{VMS, entry=~\"clean|dirty\"}[$__rate_interval]))",
-                "dirty",
-            )],
+            "Share of entries with a pin-control write before them, among the entries for which this is known.",
+            vec![Query::new(dirty_share(""), "dirty")],
         )
         .warns(0.1, 0.5),
-        Panel::new(
-            Kind::Stat,
-            "Lost",
-            "percentunit",
-            "Entries that did not fit into the rings, of all. Above 0 the percentiles are of what was seen.",
-            &[(
-                "sum(rate(vmentry_ring_dropped_total{HOST}[$__rate_interval])) / sum(rate(vmentry_ring_entries_total{HOST}[$__rate_interval]))",
-                "lost",
-            )],
-        )
-        .warns(1e-6, 1e-3),
+        panels::lost(),
         Panel::new(
             Kind::Stat,
             "Policy",
             "none",
-            "How this host's KVM switches the preemption timer off: soft (a large value in the timer), hard (the pin control's bit), off (no timer at all).",
-            &[("max(vmentry_policy{HOST, policy=\"soft\"} * 1 or vmentry_policy{HOST, policy=\"hard\"} * 2 or vmentry_policy{HOST, policy=\"off\"} * 3)", "policy")],
+            "How KVM on this host disables the preemption timer: soft (a large value in the timer), hard (the bit in \
+             the pin controls), off (KVM does not use the timer).",
+            vec![Query::new(format!("max({})", policy_number()), "policy")],
         )
         .named(POLICIES),
-        Panel::new(
-            Kind::Table,
-            "Host",
-            "none",
-            "What runs here: kernel, CPU, and whether it is virtualized or emulated, in which case times are no times of a CPU.",
-            &[("vmentry_host_info{HOST}", LABELS)],
-        )
-        .wide(24),
+        panels::kernels("Host").wide(24),
     ];
     Row { title: "Now", panels }
 }
 
-fn entry_to_exit() -> Row {
+fn guest_time() -> Row {
     let panels = vec![
         Panel::new(
             Kind::HeatMap,
-            "entry_to_exit",
+            "Distribution of guest time",
             "s",
-            "Distribution of kvm_entry -> kvm_exit (timer VMWRITEs, VM entry, guest, VM exit) over time, from native histograms.",
-            &[("sum(rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval]))", "entry_to_exit")],
+            "Guest time (kvm_entry to kvm_exit: timer VMWRITEs, VM-entry, guest, VM-exit) over time, from native \
+             histograms.",
+            vec![Query::new(sum_of_rates("", GUEST_TIME), "guest time")],
         ),
         Panel::new(
             Kind::Lines,
-            "entry_to_exit of clean and dirty entries",
+            "Guest time of clean and dirty entries",
             "s",
-            "Entries without and with a pin-control write before them, p50 and p99: the natural experiment. Choose one exit reason, or the mix of reasons differs.",
-            &[
-                ("histogram_quantile(0.5, sum by (entry) (rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval])))", "p50 {{entry}}"),
-                ("histogram_quantile(0.99, sum by (entry) (rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval])))", "p99 {{entry}}"),
-            ],
+            "p50 and p99 of entries without and with a pin-control write before them. Choose one exit reason, because \
+             the mix of exit reasons may differ.",
+            p50_and_p99("entry", GUEST_TIME),
         )
         .log(),
         Panel::new(
             Kind::Lines,
-            "entry_to_exit by exit reason",
+            "Guest time by exit reason",
             "s",
-            "p50 and p99 of kvm_entry -> kvm_exit by the exit that ended it. The guest's own time is in it.",
-            &[
-                ("histogram_quantile(0.5, sum by (exit_reason) (rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval])))", "p50 {{exit_reason}}"),
-                ("histogram_quantile(0.99, sum by (exit_reason) (rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval])))", "p99 {{exit_reason}}"),
-            ],
+            "p50 and p99 of guest time by the exit that ended it.",
+            p50_and_p99("exit_reason", GUEST_TIME),
         )
         .log(),
         Panel::new(
             Kind::Lines,
-            "entry_to_exit by VM",
+            "Guest time by VM",
             "s",
-            "p50 and p99 of kvm_entry -> kvm_exit by VM and level (L2 entries are those of guests of guests).",
-            &[
-                ("histogram_quantile(0.5, sum by (vm, level) (rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval])))", "p50 {{vm}} {{level}}"),
-                ("histogram_quantile(0.99, sum by (vm, level) (rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval])))", "p99 {{vm}} {{level}}"),
-            ],
+            "p50 and p99 of guest time by VM and level. L2 entries are those of nested guests.",
+            p50_and_p99("vm, level", GUEST_TIME),
         )
         .log(),
         Panel::new(
             Kind::Lines,
             "Entries by exit reason",
             "cps",
-            "VM entries a second by the exit that ended them.",
-            &[("sum by (exit_reason) (histogram_count(rate(vmentry_entry_to_exit_seconds{SERIES}[$__rate_interval])))", "{{exit_reason}}")],
+            "VM entries per second by the exit that ended them.",
+            vec![Query::new(entries("exit_reason", GUEST_TIME), "{{exit_reason}}")],
         ),
         Panel::new(
             Kind::Lines,
             "Entries by VM",
             "cps",
-            "VM entries a second by VM and level, of all exit reasons.",
-            &[("sum by (vm, level) (rate(vmentry_entries_total{VMS}[$__rate_interval]))", "{{vm}} {{level}}")],
+            "VM entries per second by VM and level, of all exit reasons.",
+            vec![Query::new(sum_of_rates("vm, level", "vmentry_entries_total{VMS}"), "{{vm}} {{level}}")],
         ),
     ];
-    Row { title: "From kvm_entry to kvm_exit", panels }
+    Row { title: "Guest time (kvm_entry to kvm_exit)", panels }
 }
 
-fn exit_to_entry() -> Row {
+fn host_time() -> Row {
+    let busy = format!("histogram_sum({})", rate(HOST_TIME_WITHOUT_HLT));
     let panels = vec![
         Panel::new(
             Kind::HeatMap,
-            "exit_to_entry",
+            "Distribution of host time",
             "s",
-            "Distribution of the host's handling of exits (kvm_exit -> next kvm_entry), halts and user space included, from native histograms.",
-            &[("sum(rate(vmentry_exit_to_entry_seconds{SERIES}[$__rate_interval]))", "exit_to_entry")],
+            "Host time (kvm_exit to the next kvm_entry) over time, from native histograms. Halts and user space are \
+             part of it.",
+            vec![Query::new(sum_of_rates("", HOST_TIME), "host time")],
         ),
         Panel::new(
             Kind::Lines,
-            "exit_to_entry by exit reason",
+            "Host time by exit reason",
             "s",
-            "p50 and p99 of the host's handling, by the exit that was handled. HLT is as long as the guest halts.",
-            &[
-                ("histogram_quantile(0.5, sum by (exit_reason) (rate(vmentry_exit_to_entry_seconds{SERIES}[$__rate_interval])))", "p50 {{exit_reason}}"),
-                ("histogram_quantile(0.99, sum by (exit_reason) (rate(vmentry_exit_to_entry_seconds{SERIES}[$__rate_interval])))", "p99 {{exit_reason}}"),
-            ],
+            "p50 and p99 of host time by the exit that the host handled. Host time of HLT lasts as long as the guest \
+             halts.",
+            p50_and_p99("exit_reason", HOST_TIME),
         )
         .log(),
         Panel::new(
             Kind::Lines,
-            "exit_to_entry by VM",
+            "Host time by VM",
             "s",
-            "p50 and p99 of the host's handling by VM, without HLT.",
-            &[
-                ("histogram_quantile(0.5, sum by (vm) (rate(vmentry_exit_to_entry_seconds{SERIES, exit_reason!=\"HLT\"}[$__rate_interval])))", "p50 {{vm}}"),
-                ("histogram_quantile(0.99, sum by (vm) (rate(vmentry_exit_to_entry_seconds{SERIES, exit_reason!=\"HLT\"}[$__rate_interval])))", "p99 {{vm}}"),
-            ],
+            "p50 and p99 of host time by VM, without HLT.",
+            p50_and_p99("vm", HOST_TIME_WITHOUT_HLT),
         )
         .log(),
         Panel::new(
             Kind::Lines,
-            "Time in the host by exit reason",
+            "CPUs in host time by exit reason",
             "short",
-            "Seconds of handling per second of clock, by exit reason: what the exits cost, in CPUs. HLT is left out: halted is not busy.",
-            &[("sum by (exit_reason) (histogram_sum(rate(vmentry_exit_to_entry_seconds{SERIES, exit_reason!=\"HLT\"}[$__rate_interval])))", "{{exit_reason}}")],
+            "Seconds of host time per second, by exit reason: the number of CPUs that handle exits. Without HLT, \
+             because a halted vCPU takes no CPU.",
+            vec![Query::new(sum("exit_reason", &busy), "{{exit_reason}}")],
         ),
     ];
-    Row { title: "From kvm_exit to the next kvm_entry", panels }
+    Row { title: "Host time (kvm_exit to the next kvm_entry)", panels }
 }
 
 fn timer() -> Row {
+    let dirty = "vmentry_entry_to_exit_seconds{SERIES, entry=\"dirty\"}";
+    let known = "vmentry_entry_to_exit_seconds{SERIES, entry=~\"clean|dirty\"}";
+    let dirty_share = format!("{} / {}", entries("exit_reason", dirty), entries("exit_reason", known));
     let panels = vec![
-        Panel::new(
-            Kind::Lines,
-            "Pin writes per entry by VM",
-            "short",
-            "Pin-control VMCS writes per entry. Each makes the VM entry after it redo its checks. No line where the kernel does not tell.",
-            &[(
-                "sum by (vm) (rate(vmentry_pin_writes_total{VMS}[$__rate_interval])) / sum by (vm) (rate(vmentry_pin_known_entries_total{VMS}[$__rate_interval]))",
-                "{{vm}}",
-            )],
-        ),
+        panels::pin_writes("Pin writes per entry by VM", "vm"),
         Panel::new(
             Kind::Lines,
             "Dirty share by exit reason",
             "percentunit",
-            "Entries with a pin-control write before them, of those where it is known, by the exit that ended them.",
-            &[(
-                "sum by (exit_reason) (histogram_count(rate(vmentry_entry_to_exit_seconds{SERIES, entry=\"dirty\"}[$__rate_interval]))) / sum by (exit_reason) (histogram_count(rate(vmentry_entry_to_exit_seconds{SERIES, entry=~\"clean|dirty\"}[$__rate_interval])))",
-                "{{exit_reason}}",
-            )],
+            "Share of entries with a pin-control write before them, among the entries for which this is known, by the \
+             exit that ended them.",
+            vec![Query::new(dirty_share, "{{exit_reason}}")],
         ),
         Panel::new(
             Kind::Lines,
             "Timer exits by cause",
             "cps",
-            "Preemption-timer exits: the guest's deadline, an immediate exit that KVM forced, or spurious (the timer ran out while it was off).",
-            &[("sum by (cause) (rate(vmentry_timer_exits_total{VMS}[$__rate_interval]))", "{{cause}}")],
+            "Preemption-timer exits: the guest's deadline, an immediate exit that KVM forced, or a spurious exit of a \
+             disabled timer.",
+            vec![Query::new(sum_of_rates("cause", "vmentry_timer_exits_total{VMS}"), "{{cause}}")],
         ),
-        Panel::new(
-            Kind::Lines,
-            "Spurious timer exits by VM",
-            "cps",
-            "Exits for nothing: the timer ran out while it was switched off in software. Only a vCPU that is left alone for a minute or so should make one.",
-            &[("sum by (vm) (rate(vmentry_timer_exits_total{VMS, cause=\"spurious\"}[$__rate_interval]))", "{{vm}}")],
-        ),
+        panels::spurious("Spurious timer exits by VM", "vm"),
     ];
     Row { title: "Preemption timer", panels }
 }
@@ -250,55 +197,60 @@ fn tool() -> Row {
     let panels = vec![
         Panel::new(
             Kind::Lines,
-            "Not seen",
+            "Entries not measured",
             "cps",
-            "What is missing in the other panels, a second: entries that did not fit into the rings, records without their other half.",
-            &[
-                ("rate(vmentry_ring_dropped_total{HOST}[$__rate_interval])", "lost"),
-                ("rate(vmentry_unmatched_total{HOST}[$__rate_interval])", "unmatched"),
-                ("rate(vmentry_ring_malformed_total{HOST}[$__rate_interval])", "malformed"),
-                ("rate(vmentry_not_kept_entries_total{HOST}[$__rate_interval])", "beyond an interval's series"),
-                ("rate(vmentry_td_entries_total{HOST}[$__rate_interval])", "of TDX guests"),
+            "Entries per second that are missing in the other panels: lost in full rings, unmatched, undecodable, \
+             beyond the limit of series, or of TDX guests.",
+            vec![
+                Query::new(rate("vmentry_ring_dropped_total{HOST}"), "lost"),
+                Query::new(rate("vmentry_unmatched_total{HOST}"), "unmatched"),
+                Query::new(rate("vmentry_ring_malformed_total{HOST}"), "undecodable"),
+                Query::new(rate("vmentry_not_kept_entries_total{HOST}"), "over an interval's limit of series"),
+                Query::new(rate("vmentry_td_entries_total{HOST}"), "of TDX guests"),
             ],
         ),
         Panel::new(
             Kind::Lines,
-            "Own CPU",
+            "CPU of the exporter",
             "percentunit",
-            "CPU of the exporter, of one CPU. What the programs in the kernel take is charged to the vCPUs, some 0.5 us an entry (README: Overhead).",
-            &[("rate(process_cpu_seconds_total{HOST}[$__rate_interval])", "exporter")],
+            "Share of one CPU. The eBPF programs are not part of it: they run on the vCPUs' time, about 0.5 us per \
+             entry (README: Overhead).",
+            vec![Query::new(rate("process_cpu_seconds_total{HOST}"), "exporter")],
         ),
         Panel::new(
             Kind::Lines,
-            "Own memory",
+            "Memory of the exporter",
             "bytes",
-            "Memory of the exporter: rings, and some kB for each series.",
-            &[("process_resident_memory_bytes{HOST}", "resident")],
+            "Resident memory of the exporter: rings, and some kB for each series.",
+            vec![Query::new("process_resident_memory_bytes{HOST}", "resident")],
         ),
         Panel::new(
             Kind::Lines,
             "Series",
             "short",
-            "Series that the exporter holds, and its limit. Beyond it new VMs are counted under one name.",
-            &[("vmentry_series{HOST}", "series"), ("vmentry_series_limit{HOST}", "limit")],
+            "Series that the exporter holds, and their limit. At the limit, new VMs are counted together as VM \
+             \"other\".",
+            vec![Query::new("vmentry_series{HOST}", "series"), Query::new("vmentry_series_limit{HOST}", "limit")],
         ),
         Panel::new(
             Kind::Lines,
             "Folded and expired",
             "cps",
-            "Entries that were counted for VM \"other\" because of the limit of series, and series dropped because their VM has gone.",
-            &[
-                ("rate(vmentry_folded_entries_total{HOST}[$__rate_interval])", "entries folded"),
-                ("rate(vmentry_series_expired_total{HOST}[$__rate_interval])", "series expired"),
+            "Entries counted for VM \"other\" because of the limit of series, and series dropped because their VM has \
+             ended.",
+            vec![
+                Query::new(rate("vmentry_folded_entries_total{HOST}"), "entries folded"),
+                Query::new(rate("vmentry_series_expired_total{HOST}"), "series expired"),
             ],
         ),
         Panel::new(
             Kind::Lines,
             "Age of the last interval",
             "s",
-            "Time since the collector last delivered. It should stay below the interval and a scrape; a rising line is a collector that hangs.",
-            &[("time() - vmentry_last_interval_timestamp_seconds{HOST}", "age")],
+            "Time since the collector last delivered an interval. Normally below the sum of interval and scrape \
+             interval; if it keeps rising, the collector hangs.",
+            vec![Query::new("time() - vmentry_last_interval_timestamp_seconds{HOST}", "age")],
         ),
     ];
-    Row { title: "The tool itself", panels }
+    Row { title: "Exporter", panels }
 }

@@ -1,12 +1,14 @@
-//! `cargo xtask dashboards`: Grafana's dashboards and Prometheus's rules, written from here and checked against the exporter's own
-//! table of metrics, so that no query names what is not exported.
+//! `cargo xtask dashboards`: writes Grafana's dashboards and Prometheus's rules, and checks that their queries name
+//! only metrics and labels in the exporter's own table.
 
+mod expressions;
 mod fleet;
-pub mod grafana;
+pub(crate) mod grafana;
 mod host;
+mod panels;
 mod query;
-pub mod rules;
-pub mod table;
+pub(crate) mod rules;
+pub(crate) mod table;
 
 use std::{fs, path::PathBuf};
 
@@ -18,20 +20,20 @@ use crate::{
     dashboards::{grafana::Dashboard, table::Table},
 };
 
-/// Values of the panels that show a policy: the value, its name, its colour.
+/// Values of panels that show a policy: number, name, colour.
 const POLICIES: &[(u32, &str, &str)] =
     &[(0, "unknown", "text"), (1, "soft", "green"), (2, "hard", "orange"), (3, "off", "blue")];
 
 /// Arguments of `dashboards`.
 #[derive(Args)]
-pub struct Arguments {
-    /// Compare with what is committed instead of replacing it
+pub(crate) struct Arguments {
+    /// Compare with the committed files instead of replacing them
     #[arg(long)]
     check: bool,
 }
 
-/// Writes the files, or compares them.
-pub fn run(arguments: &Arguments) -> Result<()> {
+/// Writes the files, or compares them with the committed ones.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.check {
         return check();
     }
@@ -43,24 +45,28 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Fails when a query names what the exporter has not, or a committed file is not what this makes.
-pub fn check() -> Result<()> {
+/// Fails if a query names a metric or label that the exporter does not have, or a committed file is out of date.
+pub(crate) fn check() -> Result<()> {
     let queries = consistent(&table::exported()?)?;
     for (path, content) in files()? {
         let committed = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        ensure!(committed == content, "{} is old: run 'cargo xtask dashboards' and commit", path.display());
+        ensure!(
+            committed == content,
+            "compare {}: out of date: run 'cargo xtask dashboards' and commit",
+            path.display()
+        );
     }
     println!("{queries} queries name exported metrics and labels; the committed files are up to date");
     Ok(())
 }
 
-/// The folder of all this.
-pub fn folder() -> PathBuf {
+/// The folder of the files.
+pub(crate) fn folder() -> PathBuf {
     build::root().join("dashboards")
 }
 
 /// All dashboards.
-pub fn all() -> [Dashboard; 2] {
+pub(crate) fn all() -> [Dashboard; 2] {
     [host::dashboard(), fleet::dashboard()]
 }
 
@@ -73,32 +79,30 @@ fn files() -> Result<Vec<(PathBuf, String)>> {
     Ok(files)
 }
 
-/// Checks every query and returns how many there are.
+/// Checks every query and returns their number.
 fn consistent(table: &Table) -> Result<usize> {
     let mut table = table.clone();
     let mut problems = Vec::new();
     let mut queries = 0;
-    for recording in rules::RECORDINGS {
-        problems
-            .extend(table.problems(recording.expr).into_iter().map(|problem| format!("{}: {problem}", recording.name)));
-        table.add(recording.name, recording.labels);
+    let mut check = |table: &Table, name: &str, expr: &str| {
+        problems.extend(table.problems(expr).into_iter().map(|problem| format!("{name}: {problem}")));
         queries += 1;
+    };
+    for recording in rules::RECORDINGS {
+        check(&table, recording.name, recording.expr);
+        table.add(recording.name, recording.labels);
     }
     for alert in rules::ALERTS {
-        problems.extend(table.problems(&alert.expr()).into_iter().map(|problem| format!("{}: {problem}", alert.name)));
-        queries += 1;
+        check(&table, alert.name, &alert.expr());
     }
     for dashboard in all() {
-        let about = |what: &str, problem: String| format!("{}: {what}: {problem}", dashboard.uid);
         for variable in &dashboard.variables {
             let expr = format!("count by ({}) ({})", variable.label, variable.series);
-            problems.extend(table.problems(&expr).into_iter().map(|p| about(variable.name, p)));
-            queries += 1;
+            check(&table, &format!("{}: {}", dashboard.uid, variable.name), &expr);
         }
         for panel in dashboard.panels() {
             for query in &panel.queries {
-                problems.extend(table.problems(&query.expr).into_iter().map(|p| about(panel.title, p)));
-                queries += 1;
+                check(&table, &format!("{}: {}", dashboard.uid, panel.title), &query.expr);
             }
         }
     }
@@ -111,13 +115,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_panel_says_what_it_shows_and_in_which_unit() {
+    fn every_panel_has_a_description_a_unit_and_legends() {
         for dashboard in all() {
             for panel in dashboard.panels() {
                 assert!(panel.description.len() > 20, "{}", panel.title);
                 assert!(!panel.unit.is_empty() && !panel.queries.is_empty(), "{}", panel.title);
                 assert!(panel.queries.iter().all(|q| !q.legend.is_empty()), "{}", panel.title);
-                // Grafana's own ids: others are shown as text.
+                // Grafana's own ids; it would show others as text.
                 let units = ["s", "cps", "short", "none", "percentunit", "bytes"];
                 assert!(units.contains(&panel.unit), "{}: {}", panel.title, panel.unit);
             }
@@ -125,13 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn variables_cascade_and_no_query_uses_one_that_is_not_there() {
+    fn each_variable_uses_only_those_before_it_and_each_query_only_known_ones() {
         for dashboard in all() {
             let names: Vec<_> = dashboard.variables.iter().map(|v| v.name).collect();
             assert_eq!(names, ["instance", "vm", "exit_reason"]);
             for (index, variable) in dashboard.variables.iter().enumerate() {
                 let used: Vec<_> = variables(&variable.series);
-                assert_eq!(used, names[..index], "{} offers what those before it leave", variable.name);
+                assert_eq!(used, names[..index], "{} uses all variables before it", variable.name);
             }
             for query in dashboard.panels().flat_map(|p| &p.queries) {
                 for name in variables(&query.expr) {
@@ -155,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn uids_and_titles_are_their_own() {
+    fn uids_and_titles_are_unique() {
         let [a, b] = all();
         assert!(a.uid != b.uid && a.title != b.title);
         for dashboard in [a, b] {

@@ -1,13 +1,13 @@
-//! What a PromQL query names: metrics with the labels they are selected by, and labels to group or match by. Syntax is promtool's
-//! business.
+//! Extracts the names in a PromQL query: metrics with their labels, and labels to group or match by. promtool checks
+//! the syntax.
 
-/// What a query names, in its order.
+/// The names in a query, in their order.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Names {
-    /// metrics, each with the labels in its braces
-    pub selectors: Vec<(String, Vec<String>)>,
-    /// labels in `by`, `on` and the like
-    pub groupings: Vec<String>,
+pub(crate) struct Names {
+    /// Metrics, each with the labels in its braces.
+    pub(crate) selectors: Vec<(String, Vec<String>)>,
+    /// Labels in `by`, `on` and similar lists.
+    pub(crate) groupings: Vec<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -19,8 +19,8 @@ enum Token<'a> {
 const LISTS: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
 const KEYWORDS: [&str; 8] = ["and", "or", "unless", "bool", "offset", "inf", "nan", "atan2"];
 
-/// The names in a query. Strings, numbers and what stands in brackets are no names.
-pub fn names(query: &str) -> Names {
+/// Returns the names in a query. Strings, numbers and ranges in brackets are no names.
+pub(crate) fn names(query: &str) -> Names {
     let tokens = tokens(query);
     let mut names = Names::default();
     let mut at = 0;
@@ -31,7 +31,7 @@ pub fn names(query: &str) -> Names {
         if LISTS.contains(&word) && next == Some(&Token::Sign('(')) {
             names.groupings.extend(words_until(&tokens, &mut at, ')'));
         } else if LISTS.contains(&word) || KEYWORDS.contains(&word.to_lowercase().as_str()) {
-            // No name.
+            // Keywords are no names.
         } else if matches!(next, Some(Token::Word("by" | "without"))) {
             // An aggregation whose labels come first.
         } else if next == Some(&Token::Sign('{')) {
@@ -43,6 +43,7 @@ pub fn names(query: &str) -> Names {
     names
 }
 
+/// Takes the words up to a sign.
 fn words_until(tokens: &[Token<'_>], at: &mut usize, end: char) -> Vec<String> {
     let mut words = Vec::new();
     while let Some(token) = tokens.get(*at) {
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_a_name_where_nothing_is_named() {
+    fn numbers_strings_and_functions_are_no_names() {
         assert_eq!(names("1.5e3 > bool 2 and \"x\""), Names::default());
         assert_eq!(names("sum(\"unclosed"), Names::default());
     }

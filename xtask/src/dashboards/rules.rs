@@ -1,44 +1,43 @@
-//! Prometheus's rules: recorded series that make a fleet cheap to watch, and alerts.
+//! Prometheus's rules: recorded series, which make dashboards of a fleet cheap, and alerts.
 
 use std::fmt::Write as _;
 
 /// A recorded series.
-pub struct Recording {
-    /// level:metric:operation, as Prometheus's naming guide has it
-    pub name: &'static str,
-    /// labels of its series
-    pub labels: &'static [&'static str],
-    /// PromQL
-    pub expr: &'static str,
+pub(crate) struct Recording {
+    /// level:metric:operation, as in Prometheus's naming guide.
+    pub(crate) name: &'static str,
+    /// Labels of its series.
+    pub(crate) labels: &'static [&'static str],
+    /// PromQL.
+    pub(crate) expr: &'static str,
 }
 
-/// An alert: fires where its value meets the condition for a while.
-pub struct Alert {
-    /// its name
-    pub name: &'static str,
-    /// PromQL of the value that is watched
-    pub value: &'static str,
-    /// what is wrong with it, e.g. "> 0.001"
-    pub condition: &'static str,
-    /// for how long, e.g. "10m"
-    pub holds: &'static str,
-    /// "critical", "warning" or "info"
-    pub severity: &'static str,
-    /// one line
-    pub summary: &'static str,
-    /// what it means and what to do
-    pub description: &'static str,
+/// An alert, which fires if its value has met the condition for some time.
+pub(crate) struct Alert {
+    pub(crate) name: &'static str,
+    /// PromQL of the watched value.
+    pub(crate) value: &'static str,
+    /// Condition of the alert, e.g. "> 0.001".
+    pub(crate) condition: &'static str,
+    /// Time for which the condition must hold, e.g. "10m".
+    pub(crate) holds: &'static str,
+    /// "critical", "warning" or "info".
+    pub(crate) severity: &'static str,
+    /// One line.
+    pub(crate) summary: &'static str,
+    /// Its meaning, and what to do.
+    pub(crate) description: &'static str,
 }
 
 impl Alert {
     /// The rule's expression.
-    pub fn expr(&self) -> String {
+    pub(crate) fn expr(&self) -> String {
         format!("{}\n{}", self.value, self.condition)
     }
 }
 
-/// Recorded before the alerts that read them.
-pub const RECORDINGS: &[Recording] = &[
+/// All recorded series, in an order in which later ones and alerts may use earlier ones.
+pub(crate) const RECORDINGS: &[Recording] = &[
     Recording {
         name: "instance:vmentry_entries:rate5m",
         labels: &["instance"],
@@ -83,7 +82,7 @@ pub const RECORDINGS: &[Recording] = &[
 ];
 
 /// All alerts.
-pub const ALERTS: &[Alert] = &[
+pub(crate) const ALERTS: &[Alert] = &[
     Alert {
         name: "VmentryExporterDown",
         value: "up{job=\"vmentry\"}",
@@ -91,7 +90,8 @@ pub const ALERTS: &[Alert] = &[
         holds: "5m",
         severity: "warning",
         summary: "{{ $labels.instance }}: vmentry export does not answer",
-        description: "On the host: systemctl status vmentry-export; vmentry check names what is wrong with its fix.",
+        description: "On the host, run systemctl status vmentry-export, and vmentry check, which lists every problem \
+                      with its fix.",
     },
     Alert {
         name: "VmentryCollectorStalled",
@@ -100,7 +100,8 @@ pub const ALERTS: &[Alert] = &[
         holds: "5m",
         severity: "warning",
         summary: "{{ $labels.instance }}: no interval for {{ $value | humanizeDuration }}",
-        description: "vmentry export answers, but its collector delivers nothing: the counters stand still. Restart it, and please report it.",
+        description: "vmentry export answers, but its collector delivers no intervals, so the counters do not change. \
+                      Restart the service, and please report this bug.",
     },
     Alert {
         name: "VmentryEntriesLost",
@@ -108,8 +109,9 @@ pub const ALERTS: &[Alert] = &[
         condition: "> 0.001",
         holds: "10m",
         severity: "warning",
-        summary: "{{ $labels.instance }}: {{ $value | humanizePercentage }} of the VM entries were not seen",
-        description: "The rings were full: percentiles are of what was seen. Let vmentry export have CPU when it wants some (CPUWeight=, Nice= of its service), or watch fewer VMs (--vm).",
+        summary: "{{ $labels.instance }}: {{ $value | humanizePercentage }} of the VM entries were lost",
+        description: "The rings were full, so percentiles describe the measured entries only. Give vmentry export more \
+                      CPU time (CPUWeight=, Nice= of its service), or measure fewer VMs (--vm).",
     },
     Alert {
         name: "VmentrySpuriousTimerExits",
@@ -117,9 +119,10 @@ pub const ALERTS: &[Alert] = &[
         condition: "> 0.1",
         holds: "15m",
         severity: "warning",
-        summary: "{{ $labels.instance }}: {{ $value | humanize }} spurious preemption-timer exits a second",
-        description: "A timer that KVM had switched off in software ran out. The timer's full count takes a minute or so, therefore a vCPU that is left alone \
-                      for that long makes one now and then; more than six a minute on a host are worth a look: which VM it is, the dashboard tells.",
+        summary: "{{ $labels.instance }}: {{ $value | humanize }} spurious preemption-timer exits per second",
+        description: "A timer that KVM had disabled in software ran out. Its full count takes about a minute, so a \
+                      vCPU without other exits for that long makes one now and then. More than six per minute on a \
+                      host need a look: the dashboard shows the VM.",
     },
     Alert {
         name: "VmentryHardPolicyLeftOn",
@@ -128,7 +131,8 @@ pub const ALERTS: &[Alert] = &[
         holds: "1h",
         severity: "warning",
         summary: "{{ $labels.instance }}: the preemption timer's hard policy is on",
-        description: "Every switch of the timer's bit makes the next VM entry dearer. If no experiment runs: vmentry policy soft.",
+        description: "Every switch of the timer's bit makes the next VM-entry slower. If no experiment is running, run \
+                      vmentry policy soft.",
     },
     Alert {
         name: "VmentryExitToEntryP99Regressed",
@@ -139,9 +143,11 @@ pub const ALERTS: &[Alert] = &[
                     and instance_exit_reason:vmentry_exit_to_entry_seconds:count_rate1h offset 1d > 1",
         holds: "30m",
         severity: "warning",
-        summary: "{{ $labels.instance }}: p99 of handling {{ $labels.exit_reason }} is {{ $value | humanize }} times yesterday's",
-        description: "The host's part (kvm_exit to the next kvm_entry) against the same hour of yesterday, by exit reason, of reasons with more than one exit a \
-                      second on both days. Reasons that wait for an event are left out. The same reason can do other work on another day: compare VMs first.",
+        summary: "{{ $labels.instance }}: p99 of host time on {{ $labels.exit_reason }} is {{ $value | humanize }} \
+                  times yesterday's",
+        description: "Host time (kvm_exit to the next kvm_entry) by exit reason, compared with the same hour of \
+                      yesterday, if both days have more than one such exit per second. Exit reasons that wait for an \
+                      event are left out. The same exit reason can mean other work on another day: compare VMs first.",
     },
     Alert {
         name: "VmentryEntryToExitP50Regressed",
@@ -150,16 +156,17 @@ pub const ALERTS: &[Alert] = &[
         condition: "> 2",
         holds: "1h",
         severity: "info",
-        summary: "{{ $labels.instance }}: the median {{ $labels.entry }} entry_to_exit is {{ $value | humanize }} times yesterday's",
-        description: "The guests' own time is in it: a hint that the work has changed, or that entries have become dearer. vmentry compare with recordings of both \
-                      kinds tells which.",
+        summary: "{{ $labels.instance }}: median guest time of {{ $labels.entry }} entries is {{ $value | humanize }} \
+                  times yesterday's",
+        description: "Guest time includes the work of the guests, so either their work has changed or VM-entry has \
+                      become slower. Compare recordings of both states with vmentry compare to find out.",
     },
 ];
 
-/// The rules file.
-pub fn yaml() -> String {
+/// Content of the rules file.
+pub(crate) fn yaml() -> String {
     let mut text = String::from(
-        "# Made by `cargo xtask dashboards`: change xtask/src/dashboards/rules.rs.\n\
+        "# Written by `cargo xtask dashboards`: change xtask/src/dashboards/rules.rs.\n\
          # Needs native histograms: see README.md.\ngroups:\n  - name: vmentry\n    rules:\n",
     );
     for Recording { name, expr, .. } in RECORDINGS {
@@ -180,11 +187,12 @@ pub fn yaml() -> String {
     text
 }
 
+/// A YAML block of lines.
 fn block(expr: &str) -> String {
     expr.lines().fold("|-".to_owned(), |text, line| text + "\n          " + line)
 }
 
-/// A JSON string is a YAML one.
+/// A YAML string; JSON strings are YAML strings.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

@@ -1,6 +1,6 @@
-//! What there is to ask for: the exporter's own table of metrics, Prometheus's own series, and what rules record.
+//! All metrics that a query may name: those of the exporter, of Prometheus itself, and of recording rules.
 
-use std::{collections::BTreeMap, process::Command};
+use std::{collections::BTreeMap, process::Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -10,18 +10,17 @@ use crate::{
     dashboards::query::{self, Names},
 };
 
-/// Labels that Prometheus gives to every series of a target.
+/// Labels that Prometheus adds to every series of a target.
 const TARGET: [&str; 2] = ["instance", "job"];
 
-/// Metrics and their labels.
+/// Metrics with their labels.
 #[derive(Clone, Debug, Default)]
-pub struct Table(BTreeMap<String, Vec<String>>);
+pub(crate) struct Table(BTreeMap<String, Vec<String>>);
 
-/// The table that the exporter prints, with what Prometheus knows of every target.
-pub fn exported() -> Result<Table> {
-    let mut cargo = Command::new(build::cargo());
-    cargo.args(["run", "--quiet", "--package", "vmentry", "--", "export", "--list-metrics"]).current_dir(build::root());
-    let output = cargo.stderr(std::process::Stdio::inherit()).output().context("run vmentry export --list-metrics")?;
+/// Returns the exporter's metrics, as it prints them, and those that Prometheus adds for every target.
+pub(crate) fn exported() -> Result<Table> {
+    let mut cargo = build::cargo(["run", "--quiet", "--package", "vmentry", "--", "export", "--list-metrics"]);
+    let output = cargo.stderr(Stdio::inherit()).output().context("run vmentry export --list-metrics")?;
     ensure!(output.status.success(), "vmentry export --list-metrics: {}", output.status);
     let json: Value = serde_json::from_slice(&output.stdout).context("read the table of metrics")?;
     parse(&json)
@@ -42,13 +41,13 @@ fn parse(json: &Value) -> Result<Table> {
 }
 
 impl Table {
-    /// Adds a metric of Prometheus's targets.
-    pub fn add(&mut self, name: &str, labels: &[&str]) {
+    /// Adds a metric; it also has the labels of a target.
+    pub(crate) fn add(&mut self, name: &str, labels: &[&str]) {
         self.0.insert(name.to_owned(), labels.iter().chain(&TARGET).map(|&label| label.to_owned()).collect());
     }
 
-    /// What a query names that is not there.
-    pub fn problems(&self, expr: &str) -> Vec<String> {
+    /// Returns a message for each unknown metric or label in a query.
+    pub(crate) fn problems(&self, expr: &str) -> Vec<String> {
         let Names { selectors, groupings } = query::names(expr);
         let mut problems = Vec::new();
         let mut known = Vec::new();
@@ -70,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_metric_or_label_is_found() {
+    fn an_unknown_metric_or_label_is_a_problem() {
         let json = serde_json::json!({"metrics": [{"name": "a_total", "labels": ["vm"]}, {"name": "b", "labels": []}]});
         let table = parse(&json).unwrap();
         assert!(

@@ -1,4 +1,4 @@
-//! Bochs, which emulates VMX: Debian's stock 2.7.
+//! Bochs 2.7 of Debian, which emulates VMX.
 
 use crate::debian::Need;
 use crate::lab::disk;
@@ -8,39 +8,40 @@ use crate::lab::kernel::Image;
 use anyhow::Result;
 use std::process::Command;
 
-/// What has to be installed.
-pub const NEEDS: &[Need] = &[
+/// Packages to install.
+pub(crate) const NEEDS: &[Need] = &[
     ("bochs-bin", "bochs"),
     ("/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so", "bochs-term"),
     (BIOS, "bochsbios"),
     (VGA_BIOS, "vgabios"),
 ];
 
-/// For the kernel command line. What is skipped (the kernel's own certificates, random numbers from jitter, self-tests of ciphers)
-/// takes half of the time until init.
-pub const KERNEL_PARAMETERS: &str =
+/// Kernel parameters. They skip the kernel's own certificates, random numbers from jitter and self-tests of ciphers,
+/// which take half of the time until init.
+pub(crate) const KERNEL_PARAMETERS: &str =
     "random.trust_cpu=on initcall_blacklist=load_system_certificate_list,jent_mod_init cryptomgr.notests";
 
 const BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
 const VGA_BIOS: &str = "/usr/share/vgabios/vgabios.bin";
 const MEMORY_MB: u64 = 512;
 
-/// A Bochs that boots the kernel. Its display is a terminal: stdin and stdout have to be one. The files have to live as long as the
-/// process.
-pub fn command(kernel: &Image, boot: &Boot) -> Result<(Command, Vec<Inherited>)> {
+/// Returns a Bochs that boots the kernel, with the files that must live as long as its process. Its display is a
+/// terminal, so stdin and stdout must be one.
+pub(crate) fn command(kernel: &Image, boot: &Boot) -> Result<(Command, Vec<Inherited>)> {
     let disk = disk::lay_out(kernel, boot.initramfs, boot.command_line, MEMORY_MB << 20)?;
     let image = Inherited::memory(c"disk", &disk.bytes)?;
     let configuration = configuration(boot, &image.path(), disk.cylinders);
     let configuration = Inherited::memory(c"bochsrc", configuration.as_bytes())?;
-    // Debian's build starts in its debugger: continue.
+    // Debian's build starts in the debugger of Bochs; `c` continues.
     let debugger = Inherited::memory(c"debugger", b"c\n")?;
     let mut command = Command::new("bochs-bin");
     command.args(["-q", "-f", &configuration.path(), "-rc", &debugger.path()]).env("TERM", "vt100");
     Ok((command, vec![image, configuration, debugger]))
 }
 
-/// The processor is the newest one that does not report its clock through CPUID: with a known clock KVM would find the preemption
-/// timer too short for its 10-second rule (one tick is one cycle here) and switch it off.
+/// Returns the configuration file. The processor is the newest model that does not report its clock frequency in CPUID:
+/// if KVM knew the frequency, it would disable the preemption timer, which has one tick per cycle in Bochs and so runs
+/// out in less than 10 s.
 fn configuration(boot: &Boot, disk: &str, cylinders: usize) -> String {
     let Boot { processors, serial, port, .. } = boot;
     format!(

@@ -16,8 +16,8 @@ Examples:
   cargo xtask lab --cpu amd --timeout 60 -- ./script.sh
   cargo xtask lab shell
 
-Times in there are counts of emulated instructions: right for correctness, meaningless as nanoseconds.")]
-pub struct Arguments {
+Counts in the machine are exact; its times say nothing about real hardware.")]
+pub(crate) struct Arguments {
     /// intel (VMX: kvm_intel in Bochs) or amd (SVM: kvm_amd in QEMU)
     #[arg(long, value_enum, default_value = "intel", hide_possible_values = true)]
     cpu: Cpu,
@@ -33,22 +33,22 @@ pub struct Arguments {
     /// Processors of the machine; more than one takes Bochs twice the time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     processors: u8,
-    /// Put a static program, or any file, into the machine's PATH; may be repeated
+    /// Add a static program, or any file, to the machine's PATH; may be repeated
     #[arg(long, value_name = "FILE")]
     add: Vec<PathBuf>,
-    /// Where output, console.log and what the script leaves in $OUT go [default: target/lab/CPU-KERNEL]
+    /// Folder of output, console.log and the files that the script leaves in $OUT [default: target/lab/CPU-KERNEL]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Seconds after which a script is given up
+    /// Seconds after which the machine is stopped
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
-    /// Say what takes how long
+    /// Print the time of each step
     #[arg(long, short)]
     verbose: bool,
-    /// Instead of a script: use the machine by hand, with this terminal as its console
+    /// Open a shell in the machine instead of running a script, with this terminal as its console
     #[arg(value_enum, value_name = "shell", hide_possible_values = true)]
     shell: Option<Shell>,
-    /// One shell line, or the path of a script
+    /// A shell line, or the path of a script
     #[arg(last = true, value_name = "SCRIPT", required_unless_present = "shell", conflicts_with = "shell")]
     script: Vec<String>,
 }
@@ -58,8 +58,8 @@ enum Shell {
     Shell,
 }
 
-/// Does what the command line asks for; the exit code is the script's.
-pub fn run(arguments: Arguments) -> Result<ExitCode> {
+/// Runs the script or the shell, and returns its exit code.
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     let machine = Machine {
         cpu: arguments.cpu,
         kernel: arguments.kernel,
@@ -83,7 +83,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::from(exit_code))
 }
 
-/// A single word that names a file stands for the file's content.
+/// Returns the script: the content of the file if the only word is its path, else the words.
 fn script(words: &[String]) -> Result<String> {
     match words {
         [path] if Path::new(path).is_file() => fs::read_to_string(path).with_context(|| format!("read script {path}")),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_comes_after_dashes_and_a_shell_without() {
+    fn a_script_follows_two_dashes_and_a_shell_needs_none() {
         let line = |words: &str| Line::try_parse_from(words.split(' ')).map(|line| line.arguments);
         assert_eq!(line("lab --cpu amd -- vmentry check").unwrap().script, ["vmentry", "check"]);
         assert!(line("lab --kernel 6.1 shell").unwrap().shell.is_some());
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_is_a_line_or_a_file() {
+    fn a_script_is_a_shell_line_or_the_content_of_a_file() {
         assert_eq!(script(&["uname".into(), "-r".into()]).unwrap(), "uname -r");
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
         assert_eq!(script(&[file.into()]).unwrap(), include_str!("../../Cargo.toml"));

@@ -1,45 +1,38 @@
-//! The user's terminal as the console of a machine.
+//! Makes the user's terminal the console of a machine.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Read, Write},
+    os::fd::AsFd,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use anyhow::{Context, Result, ensure};
-use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr},
+};
 
-/// Ends the connection, as in telnet: Ctrl-].
-pub const ESCAPE: u8 = 0x1d;
+/// Key that ends the connection, as in telnet: Ctrl-].
+const ESCAPE: u8 = 0x1d;
+/// Longest wait for input or output: a tenth of a second.
+const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
-/// Makes a terminal pass every byte on as it is; returns how it was.
-pub fn set_raw(terminal: RawFd) -> io::Result<libc::termios> {
-    let mut before = MaybeUninit::uninit();
-    // SAFETY: the pointer is valid for writes of a termios.
-    if unsafe { libc::tcgetattr(terminal, before.as_mut_ptr()) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: tcgetattr succeeded and filled it in.
-    let before = unsafe { before.assume_init() };
-    let mut raw = before;
-    // SAFETY: the pointer is to an initialised termios.
-    unsafe { libc::cfmakeraw(&mut raw) };
-    restore(terminal, &raw)?;
+/// Sets a terminal to raw mode, in which it passes on every byte unchanged, and returns its former settings.
+pub(crate) fn set_raw(terminal: impl AsFd) -> io::Result<Termios> {
+    let before = tcgetattr(&terminal)?;
+    let mut raw = before.clone();
+    raw.make_raw();
+    tcsetattr(&terminal, OptionalActions::Flush, &raw)?;
     Ok(before)
 }
 
-fn restore(terminal: RawFd, settings: &libc::termios) -> io::Result<()> {
-    // SAFETY: the pointer is to an initialised termios.
-    match unsafe { libc::tcsetattr(terminal, libc::TCSAFLUSH, settings) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// The user's terminal in raw mode, and what to restore it to.
+/// The user's terminal in raw mode, with its former settings.
 #[derive(Debug)]
-pub struct Console {
-    // Not io::stdin(): what that has buffered, poll does not see.
+pub(crate) struct Console {
+    // Not io::stdin(), because poll does not see bytes in its buffer.
     keyboard: File,
-    before: libc::termios,
+    before: Termios,
 }
 
 static STOPPED: AtomicBool = AtomicBool::new(false);
@@ -49,50 +42,45 @@ extern "C" fn stop(_: libc::c_int) {
 }
 
 impl Console {
-    /// Takes the terminal over until dropped; signals that would end the program are then only noted.
-    pub fn open() -> Result<Console> {
+    /// Takes over the terminal until dropped. From then on, signals that would end the program only set a flag.
+    pub(crate) fn open() -> Result<Console> {
         let keyboard = File::from(io::stdin().as_fd().try_clone_to_owned().context("open terminal")?);
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
             let handler = stop as extern "C" fn(libc::c_int);
-            // SAFETY: the handler only stores to an atomic.
+            // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
             unsafe { libc::signal(signal, handler as libc::sighandler_t) };
         }
-        let before = set_raw(libc::STDIN_FILENO).context("set terminal to raw mode")?;
+        let before = set_raw(&keyboard).context("set terminal to raw mode")?;
         Ok(Console { keyboard, before })
     }
 
-    /// The terminal's lines and columns; an error when there is no terminal.
-    pub fn size() -> Result<(u16, u16)> {
+    /// Returns the terminal's lines and columns. Fails if there is no terminal.
+    pub(crate) fn size() -> Result<(u16, u16)> {
         ensure!(
             io::stdin().is_terminal() && io::stdout().is_terminal(),
-            "open console: stdin and stdout have to be a terminal; to run a script, give it after --"
+            "open console: stdin and stdout must be a terminal; to run a script, pass it after --"
         );
-        let mut size = MaybeUninit::<libc::winsize>::zeroed();
-        // SAFETY: the pointer is valid for writes of a winsize.
-        let result = unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCGWINSZ, size.as_mut_ptr()) };
-        // SAFETY: zeros are a valid winsize if the call has not filled it in.
-        let size = unsafe { size.assume_init() };
-        Ok(if result == 0 && size.ws_row > 0 { (size.ws_row, size.ws_col) } else { (24, 80) })
+        let size = tcgetwinsize(io::stdin()).ok().filter(|size| size.ws_row > 0);
+        Ok(size.map_or((24, 80), |size| (size.ws_row, size.ws_col)))
     }
 
-    /// Passes on what was typed and printed within a tenth of a second; false when the user is through with it.
-    pub fn exchange(&mut self, machine: &mut File) -> Result<bool> {
-        let mut ready =
-            [libc::STDIN_FILENO, machine.as_raw_fd()].map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
-        // SAFETY: the pointer and the length are those of the array.
-        let count = unsafe { libc::poll(ready.as_mut_ptr(), ready.len() as libc::nfds_t, 100) };
-        if count <= 0 {
+    /// Passes on input and output for up to a tenth of a second. Returns false if the user has ended the connection.
+    pub(crate) fn exchange(&mut self, machine: &mut File) -> Result<bool> {
+        let mut ready = [&self.keyboard, &*machine].map(|file| PollFd::new(file, PollFlags::IN));
+        // An error is a signal, whose handler has set the flag.
+        if !matches!(poll(&mut ready, Some(&WAIT)), Ok(1..)) {
             return Ok(!STOPPED.load(Ordering::Relaxed));
         }
+        let [typed, printed] = ready.map(|file| file.revents());
         let mut bytes = [0; 4096];
-        if ready[0].revents != 0 {
+        if !typed.is_empty() {
             let length = self.keyboard.read(&mut bytes).context("read from terminal")?;
             if length == 0 || bytes[..length].contains(&ESCAPE) {
                 return Ok(false);
             }
             machine.write_all(&bytes[..length]).context("write to the machine's console")?;
         }
-        if ready[1].revents & libc::POLLIN != 0 {
+        if printed.contains(PollFlags::IN) {
             let length = machine.read(&mut bytes).context("read from the machine's console")?;
             let mut stdout = io::stdout().lock();
             stdout.write_all(&bytes[..length]).and_then(|()| stdout.flush()).context("write to terminal")?;
@@ -103,6 +91,6 @@ impl Console {
 
 impl Drop for Console {
     fn drop(&mut self) {
-        let _ = restore(libc::STDIN_FILENO, &self.before);
+        let _ = tcsetattr(&self.keyboard, OptionalActions::Flush, &self.before);
     }
 }

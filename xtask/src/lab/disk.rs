@@ -1,4 +1,4 @@
-//! Bochs' boot disk: a master boot record (lab/boot.S) that loads the kernel, its parameters and the initramfs.
+//! The boot disk of Bochs: a master boot record (lab/boot.S) that loads the kernel, its parameters and the initramfs.
 
 use crate::lab::kernel::Image;
 use anyhow::{Result, ensure};
@@ -17,9 +17,9 @@ unsafe extern "C" {
 }
 
 const SECTOR: usize = 512;
-/// The boot sector reads this much per command.
+/// Bytes that the boot sector reads per command.
 const CHUNK: usize = 128 * SECTOR;
-/// Sectors per cylinder of the geometry that is told to Bochs: 16 heads of 63 sectors.
+/// Bytes per cylinder of the disk's geometry: 16 heads of 63 sectors.
 const CYLINDER: usize = 16 * 63 * SECTOR;
 
 /// Offsets in the boot sector (see the end of lab/boot.S).
@@ -27,26 +27,26 @@ const ENTRY: usize = 0x178;
 const START_INFO_POINTER: usize = 0x17c;
 const EXTENTS: usize = 0x180;
 
-/// Where `struct hvm_start_info`, then the initramfs, go in guest memory; kernels end below.
+/// Addresses of `struct hvm_start_info` and of the initramfs in guest memory; the kernel must end below.
 const START_INFO: u32 = 0x700_0000;
 const INITRAMFS: u32 = 0x800_0000;
 const MODULE_LIST: usize = 0x100;
 const MEMORY_MAP: usize = 0x200;
 const COMMAND_LINE: usize = 0x1000;
-/// The kernel's own limit (COMMAND_LINE_SIZE of x86).
+/// Limit of the kernel: COMMAND_LINE_SIZE of x86.
 const COMMAND_LINE_MAX: usize = 2048;
 
 /// A flat disk image.
 #[derive(Debug)]
-pub struct Disk {
-    /// What the file holds.
-    pub bytes: Vec<u8>,
-    /// Its geometry: 16 heads and 63 sectors are fixed.
-    pub cylinders: usize,
+pub(crate) struct Disk {
+    /// Content of the file.
+    pub(crate) bytes: Vec<u8>,
+    /// Cylinders of its geometry; 16 heads and 63 sectors are fixed.
+    pub(crate) cylinders: usize,
 }
 
 /// Lays out a disk that boots `kernel` in a machine with `memory` bytes of RAM.
-pub fn lay_out(kernel: &Image, initramfs: &[u8], command_line: &str, memory: u64) -> Result<Disk> {
+pub(crate) fn lay_out(kernel: &Image, initramfs: &[u8], command_line: &str, memory: u64) -> Result<Disk> {
     ensure!(
         u64::from(kernel.base) + kernel.memory_size <= u64::from(START_INFO),
         "place kernel: it ends at {:#x}, above {START_INFO:#x}",
@@ -59,7 +59,8 @@ pub fn lay_out(kernel: &Image, initramfs: &[u8], command_line: &str, memory: u64
         memory >> 20
     );
     let parameters = parameters(initramfs.len() as u64, command_line, memory)?;
-    // SAFETY: the symbol is defined by the assembly above, which ends with `.org 510` and a word: 512 bytes, never written.
+    // SAFETY: the assembly above defines the symbol with 512 bytes in read-only data: it ends with `.org 510` and a
+    // word.
     let mut bytes = unsafe { lab_boot_sector }.to_vec();
     put(&mut bytes, ENTRY, &kernel.entry.to_le_bytes());
     put(&mut bytes, START_INFO_POINTER, &START_INFO.to_le_bytes());
@@ -77,7 +78,8 @@ pub fn lay_out(kernel: &Image, initramfs: &[u8], command_line: &str, memory: u64
     Ok(Disk { bytes, cylinders })
 }
 
-/// `struct hvm_start_info` version 1 with what it points to: the command line, one module (the initramfs) and a memory map.
+/// Returns `struct hvm_start_info`, version 1, with the data it points to: the command line, one module (the initramfs)
+/// and a memory map.
 fn parameters(initramfs: u64, command_line: &str, memory: u64) -> Result<Vec<u8>> {
     const RAM: u32 = 1;
     const RESERVED: u32 = 2;
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_into_memory_is_refused() {
+    fn a_kernel_initramfs_or_command_line_that_is_too_large_is_an_error() {
         assert!(lay_out(&Image { memory_size: 0x700_0000, ..image() }, b"", "", 512 << 20).is_err());
         assert!(lay_out(&image(), &vec![0; 2 << 20], "", 129 << 20).is_err());
         assert!(lay_out(&image(), b"", &"x".repeat(4000), 512 << 20).is_err());

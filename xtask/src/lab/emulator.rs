@@ -1,44 +1,54 @@
-//! A running emulator: its process and the terminal that it believes to have. It never outlives this program.
+//! A running emulator: its process, and a pseudo-terminal for it. The process never outlives this program.
 
-use crate::lab::inherited::Inherited;
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{self, Read, Seek},
+    os::{
+        fd::AsRawFd,
+        unix::{ffi::OsStrExt, fs::OpenOptionsExt, process::CommandExt},
+    },
+    process::{Child, Command, ExitStatus},
+    thread,
+};
+
 use anyhow::{Context, Result};
-use std::fs::File;
-use std::io::{self, Read, Seek};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus};
-use std::{ptr, thread};
+use rustix::{
+    fs::OFlags,
+    process::{Pid, Signal, getpid, getppid, kill_process_group, set_parent_process_death_signal, setsid},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+};
+
+use crate::lab::{console::set_raw, inherited::Inherited};
 
 /// A pseudo-terminal.
 #[derive(Debug)]
-pub struct Terminal {
+pub(crate) struct Terminal {
     /// This program's end.
-    pub near: File,
+    pub(crate) near: File,
     /// The end that looks like a terminal.
-    pub far: File,
+    pub(crate) far: File,
 }
 
 impl Terminal {
-    /// Opens a pseudo-terminal that passes bytes on as they are.
-    pub fn open() -> Result<Terminal> {
-        let (mut near, mut far) = (-1, -1);
-        // SAFETY: both descriptors are valid places to write to; the other arguments may be null.
-        if unsafe { libc::openpty(&mut near, &mut far, ptr::null_mut(), ptr::null(), ptr::null()) } < 0 {
-            return Err(io::Error::last_os_error()).context("open pseudo-terminal");
-        }
-        for descriptor in [near, far] {
-            // SAFETY: the descriptor was opened above.
-            unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
-        }
-        // SAFETY: openpty returned the descriptors and nobody else owns them.
-        let owned = |descriptor| File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
-        let terminal = Terminal { near: owned(near), far: owned(far) };
-        super::console::set_raw(terminal.far.as_raw_fd()).context("set up pseudo-terminal")?;
-        Ok(terminal)
+    /// Opens a pseudo-terminal in raw mode.
+    pub(crate) fn open() -> Result<Terminal> {
+        let open = || {
+            let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+            grantpt(&near)?;
+            unlockpt(&near)?;
+            let name = ptsname(&near, Vec::new())?;
+            let mut options = File::options();
+            options.read(true).write(true).custom_flags(OFlags::NOCTTY.bits().cast_signed());
+            let far = options.open(OsStr::from_bytes(name.as_bytes()))?;
+            set_raw(&far)?;
+            io::Result::Ok(Terminal { near: File::from(near), far })
+        };
+        open().context("open pseudo-terminal")
     }
 
-    /// The path of the far end.
-    pub fn path(&self) -> Result<String> {
+    /// Returns the path of the far end.
+    pub(crate) fn path(&self) -> Result<String> {
         let path = format!("/proc/self/fd/{}", self.far.as_raw_fd());
         let path = std::fs::read_link(&path).with_context(|| format!("read link {path}"))?;
         Ok(path.to_string_lossy().into_owned())
@@ -47,27 +57,26 @@ impl Terminal {
 
 /// An emulator's process.
 #[derive(Debug)]
-pub struct Emulator {
+pub(crate) struct Emulator {
     child: Child,
     stderr: File,
 }
 
 impl Emulator {
-    /// Starts an emulator on a terminal of its own that nobody looks at.
-    pub fn start(mut command: Command) -> Result<Emulator> {
+    /// Starts an emulator on a pseudo-terminal of its own, whose output is discarded.
+    pub(crate) fn start(mut command: Command) -> Result<Emulator> {
         let Terminal { mut near, far } = Terminal::open()?;
         let stderr = Inherited::memory(c"stderr", b"")?.0;
         command.stdin(far.try_clone()?).stdout(far).stderr(stderr.try_clone()?);
-        let parent = std::process::id();
-        // SAFETY: all calls are async-signal-safe.
+        let parent = getpid();
+        // SAFETY: between fork and exec, only async-signal-safe functions are called, and nothing is allocated.
         unsafe {
             command.pre_exec(move || {
-                // A session, and so a process group, of its own: the user's Ctrl-C is for this program only.
-                if libc::setsid() < 0 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                // The parent may have died before the prctl.
-                if libc::getppid().unsigned_abs() != parent {
+                // With a session, and so a process group, of its own, the emulator does not get the user's Ctrl-C.
+                setsid()?;
+                set_parent_process_death_signal(Some(Signal::KILL))?;
+                // The parent may have died before the line above.
+                if getppid() != Some(parent) {
                     return Err(io::ErrorKind::BrokenPipe.into());
                 }
                 Ok(())
@@ -81,18 +90,18 @@ impl Emulator {
         Ok(Emulator { child, stderr })
     }
 
-    /// How it ended, if it did.
-    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+    /// Returns the exit status, if the emulator has ended.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.child.try_wait().context("wait for emulator")
     }
 
-    /// The end of what it wrote to stderr, after a colon; nothing if it was silent.
-    pub fn complaint(&mut self) -> String {
+    /// Returns the end of its stderr after a colon, or nothing if stderr is empty.
+    pub(crate) fn complaint(&mut self) -> String {
         let mut stderr = Vec::new();
-        // Without a complaint the exit status has to do.
+        // Without stderr, the error has the exit status only.
         let _ = self.stderr.rewind().and_then(|()| self.stderr.read_to_end(&mut stderr));
         let stderr = String::from_utf8_lossy(&stderr);
-        // Bochs frames its last words with lines of ====.
+        // Bochs prints its last message between lines of ====.
         let lines: Vec<_> = stderr.lines().filter(|line| !line.starts_with("==")).collect();
         match lines[lines.len().saturating_sub(2)..].join(" ") {
             silence if silence.is_empty() => silence,
@@ -104,9 +113,91 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            // SAFETY: a signal to the process group that `start` made of the child, which has not been waited for.
-            unsafe { libc::kill(-(self.child.id() as i32), libc::SIGKILL) };
+            // `start` made the child the leader of a process group.
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
             let _ = self.child.wait();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_pseudo_terminal_passes_on_every_byte_unchanged() {
+        let Terminal { mut near, mut far } = Terminal::open().unwrap();
+        let mut bytes = [0; 5];
+        near.write_all(b"\r\n\x03\x04\x1d").unwrap();
+        far.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"\r\n\x03\x04\x1d");
+        far.write_all(b"a\nb\r\x1b").unwrap();
+        near.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"a\nb\r\x1b");
+    }
+
+    #[test]
+    fn the_path_of_a_pseudo_terminal_leads_to_its_far_end() {
+        let mut terminal = Terminal::open().unwrap();
+        let path = terminal.path().unwrap();
+        assert!(path.starts_with("/dev/pts/"), "{path}");
+        terminal.near.write_all(b"x").unwrap();
+        let mut byte = [0];
+        File::open(path).unwrap().read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"x");
+    }
+
+    fn wait(emulator: &mut Emulator) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = emulator.ended().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn an_emulator_has_a_terminal_a_session_and_a_last_message() {
+        let mut command = Command::new("sh");
+        // Field 6 of stat is the session.
+        let script =
+            "test -t 0 && test -t 1 && test $(cut -d' ' -f6 /proc/$$/stat) = $$ || exit 1; echo last words >&2; exit 3";
+        command.args(["-c", script]);
+        let mut emulator = Emulator::start(command).unwrap();
+        assert_eq!(wait(&mut emulator).code(), Some(3));
+        assert_eq!(emulator.complaint(), ": last words");
+    }
+
+    #[test]
+    fn a_dropped_emulator_ends_with_its_whole_process_group() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000 & echo $! >$0; wait"]).arg(file.path());
+        let emulator = Emulator::start(command).unwrap();
+        let start = Instant::now();
+        let pid = loop {
+            let text = std::fs::read_to_string(file.path()).unwrap();
+            if text.ends_with('\n') {
+                break text;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(5));
+        };
+        drop(emulator);
+        let is_running = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+            !stat.is_empty() && !stat.contains(") Z ")
+        };
+        while is_running() {
+            assert!(start.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(5));
         }
     }
 }

@@ -1,65 +1,66 @@
-//! A machine's inside: the initramfs with programs, modules and script, and the kernel to boot.
+//! Prepares what a machine boots: the kernel, and an initramfs with programs, modules and the script.
 
 use crate::build;
 use crate::debian::{self, Unpacked};
-use crate::lab::filter::filter;
 use crate::lab::inherited::Inherited;
 use crate::lab::initramfs::Archive;
 use crate::lab::kernel::{self, Image};
 use crate::lab::modules::Modules;
-use crate::lab::{Cpu, Machine, bochs, qemu};
+use crate::lab::{self, Cpu, Machine, bochs, qemu};
+use crate::process::filter;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-/// What both emulators have to be told.
-pub struct Boot<'a> {
-    /// How many.
-    pub processors: u8,
-    /// Whether an emulated ns is an instruction.
-    pub counts_instructions: bool,
-    /// The content of the initramfs.
-    pub initramfs: &'a [u8],
-    /// The kernel's.
-    pub command_line: &'a str,
-    /// Where the serial port goes, in the emulator's own words.
-    pub serial: &'a str,
-    /// The file that the parallel port writes.
-    pub port: &'a str,
+/// Settings of a boot that both emulators take.
+pub(crate) struct Boot<'a> {
+    /// Number of processors.
+    pub(crate) processors: u8,
+    /// Whether QEMU's clock counts instructions: one per emulated ns.
+    pub(crate) counts_instructions: bool,
+    /// Content of the initramfs.
+    pub(crate) initramfs: &'a [u8],
+    /// Command line of the kernel.
+    pub(crate) command_line: &'a str,
+    /// Destination of the serial port, in the emulator's syntax.
+    pub(crate) serial: &'a str,
+    /// Path of the file that the parallel port writes.
+    pub(crate) port: &'a str,
 }
 
 /// A machine with everything that it boots from.
 #[derive(Debug)]
-pub struct Guest {
+pub(crate) struct Guest {
     cpu: Cpu,
     processors: u8,
     counts_instructions: bool,
     kernel: Unpacked,
     initramfs: Vec<u8>,
     command_line: String,
-    /// Where results go.
-    pub folder: PathBuf,
+    /// Folder of the results.
+    pub(crate) folder: PathBuf,
 }
 
 impl Guest {
-    /// Gets, builds and packs what the machine needs. Without a script it gives a shell on its console.
-    pub fn prepare(machine: &Machine, script: Option<&str>, more_parameters: &str) -> Result<Guest> {
+    /// Downloads, builds and packs everything that the machine boots from. Without a script, the machine starts a shell
+    /// on its console. `more_parameters` is appended to the kernel's command line.
+    pub(crate) fn prepare(machine: &Machine, script: Option<&str>, more_parameters: &str) -> Result<Guest> {
         let start = Instant::now();
-        let say = |what: &str| {
+        let log = |step: &str| {
             if machine.verbose {
-                eprintln!("{:6.1} s  {what}", start.elapsed().as_secs_f64());
+                eprintln!("{:6.1} s  {step}", start.elapsed().as_secs_f64());
             }
         };
-        super::install(machine.cpu)?;
+        lab::install(machine.cpu)?;
         let kernel = debian::newest_kernel(machine.kernel.series())?;
         let busybox = debian::unpacked("busybox-static")?.file(&["bin/busybox", "usr/bin/busybox"])?;
-        say(&format!("have {}", kernel.package));
+        log(&format!("{} is unpacked", kernel.package));
         let programs = [build::static_binary("lab-init")?, build::static_binary("vmentry")?];
-        say("have programs");
+        log("programs are built");
         let initramfs = initramfs(machine, &kernel.root, &busybox, &programs, script)?;
-        say(&format!("have initramfs of {} MB", initramfs.len() >> 20));
+        log(&format!("initramfs of {} MB is packed", initramfs.len() >> 20));
         let own_parameters = match machine.cpu {
             Cpu::Intel if machine.processors == 1 => format!("{} nosmp", bochs::KERNEL_PARAMETERS),
             Cpu::Intel => bochs::KERNEL_PARAMETERS.to_owned(),
@@ -71,8 +72,8 @@ impl Guest {
         Ok(Guest { cpu, processors, counts_instructions, kernel, initramfs, command_line, folder })
     }
 
-    /// The emulator's command line, with what has to live as long as the process.
-    pub fn command(&self, serial: &str, port: &str) -> Result<(Command, Vec<Inherited>)> {
+    /// Returns the emulator's command, with the files that must live as long as its process.
+    pub(crate) fn command(&self, serial: &str, port: &str) -> Result<(Command, Vec<Inherited>)> {
         let Guest { processors, counts_instructions, initramfs, command_line, .. } = self;
         let (processors, counts_instructions) = (*processors, *counts_instructions);
         let boot = Boot { processors, counts_instructions, initramfs, command_line, serial, port };
@@ -82,16 +83,17 @@ impl Guest {
         }
     }
 
-    /// The file that gets what the script prints.
-    pub fn output_path(&self) -> PathBuf {
+    /// File that receives the script's output.
+    pub(crate) fn output_path(&self) -> PathBuf {
         self.folder.join("output")
     }
 }
 
-/// For every machine. The tool marks its figures as emulated when it finds the first one.
+/// Kernel parameters of every machine. With the first one, vmentry marks all figures as emulated.
 const KERNEL_PARAMETERS: &str =
     "vmentry.lab=emulated console=ttyS0,115200 nokaslr mitigations=off panic=10 quiet loglevel=4";
 
+/// Returns the folder of the results, created.
 fn folder(machine: &Machine) -> Result<PathBuf> {
     let folder = match &machine.out {
         Some(folder) => folder.clone(),
@@ -144,10 +146,16 @@ fn initramfs(
     Ok(archive.finish())
 }
 
-/// The kernel as Bochs boots it; the decompressed one is kept in the cache.
+/// Returns the kernel as Bochs boots it.
 fn flat_kernel(package: &Unpacked) -> Result<Image> {
+    let vmlinux = vmlinux(package)?;
+    kernel::flatten(&fs::read(&vmlinux).with_context(|| format!("read file {}", vmlinux.display()))?)
+}
+
+/// Returns the decompressed kernel of a package, which is kept in the cache.
+pub(crate) fn vmlinux(package: &Unpacked) -> Result<PathBuf> {
     let name = package.root.file_name().unwrap_or_default().to_string_lossy();
-    let vmlinux = debian::cached(&format!("vmlinux/{name}"), |folder| {
+    debian::cached(&format!("vmlinux/{name}"), |folder| {
         let path = vmlinuz(package)?;
         let vmlinuz = fs::read(&path).with_context(|| format!("read file {}", path.display()))?;
         let (decompressor, stream) = kernel::payload(&vmlinuz)?;
@@ -155,10 +163,10 @@ fn flat_kernel(package: &Unpacked) -> Result<Image> {
         let vmlinux = folder.join("vmlinux");
         fs::write(&vmlinux, elf).with_context(|| format!("write file {}", vmlinux.display()))?;
         Ok(vmlinux)
-    })?;
-    kernel::flatten(&fs::read(&vmlinux).with_context(|| format!("read file {}", vmlinux.display()))?)
+    })
 }
 
+/// Returns the path of a package's compressed kernel.
 fn vmlinuz(package: &Unpacked) -> Result<PathBuf> {
     let boot = package.root.join("boot");
     let mut files = fs::read_dir(&boot)

@@ -1,49 +1,60 @@
-//! Files that the emulator opens through inherited descriptors: those in memory need no cleaning up however things end, and no
-//! path can trouble an emulator's option parser.
+//! Files that an emulator opens through inherited descriptors. Files in memory need no removal however the run ends,
+//! and no path can confuse an emulator's option parser.
+
+use std::{ffi::CStr, fs::File, io::Write, os::fd::AsRawFd, path::Path};
 
 use anyhow::{Context, Result};
-use std::ffi::CStr;
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::path::Path;
+use rustix::{
+    fs::{MemfdFlags, memfd_create},
+    io::{FdFlags, fcntl_setfd},
+};
 
 /// A file that child processes inherit.
 #[derive(Debug)]
-pub struct Inherited(pub File);
+pub(crate) struct Inherited(pub(crate) File);
 
 impl Inherited {
-    /// A file in memory; `name` shows up in /proc only.
-    pub fn memory(name: &CStr, content: &[u8]) -> Result<Inherited> {
-        // SAFETY: the name is a valid string.
-        let descriptor = unsafe { libc::memfd_create(name.as_ptr(), 0) };
-        if descriptor < 0 {
-            return Err(io::Error::last_os_error()).context("create file in memory");
-        }
-        // SAFETY: the call above returned this descriptor, and nobody else owns it.
-        let mut file = File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
+    /// Creates a file in memory; `name` is visible in /proc only.
+    pub(crate) fn memory(name: &CStr, content: &[u8]) -> Result<Inherited> {
+        let file = memfd_create(name, MemfdFlags::empty()).context("create file in memory")?;
+        let mut file = File::from(file);
         file.write_all(content).context("fill file in memory")?;
         Ok(Inherited(file))
     }
 
-    /// A new, empty file on disk.
-    pub fn create(path: &Path) -> Result<Inherited> {
+    /// Creates an empty file on disk.
+    pub(crate) fn create(path: &Path) -> Result<Inherited> {
         let file = File::create(path).with_context(|| format!("create file {}", path.display()))?;
-        // SAFETY: the descriptor is open; without FD_CLOEXEC children inherit it.
-        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFD, 0) } < 0 {
-            return Err(io::Error::last_os_error()).context("pass on file");
-        }
+        // Without FD_CLOEXEC, children inherit the file.
+        fcntl_setfd(&file, FdFlags::empty()).context("pass on file")?;
         Ok(Inherited(file))
     }
 
-    /// The path under which this process and its children open it.
-    pub fn path(&self) -> String {
+    /// Returns the path by which this process and its children open the file.
+    pub(crate) fn path(&self) -> String {
         format!("/proc/self/fd/{}", self.0.as_raw_fd())
     }
 
-    /// Opens it for reading, at a position of its own.
-    pub fn reader(&self) -> Result<File> {
+    /// Opens the file for reading, with its own position.
+    pub(crate) fn reader(&self) -> Result<File> {
         let path = self.path();
         File::open(&path).with_context(|| format!("open file {path}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, process::Command};
+
+    use super::*;
+
+    #[test]
+    fn a_child_opens_an_inherited_file_by_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let on_disk = Inherited::create(&folder.path().join("f")).unwrap();
+        let in_memory = Inherited::memory(c"m", b"content\n").unwrap();
+        let mut copy = Command::new("cp");
+        assert!(copy.args([in_memory.path(), on_disk.path()]).status().unwrap().success());
+        assert_eq!(fs::read(folder.path().join("f")).unwrap(), b"content\n");
     }
 }

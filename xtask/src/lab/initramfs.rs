@@ -1,10 +1,10 @@
-//! Writes an initramfs: a cpio archive in the kernel's "newc" format, the same bytes for the same input.
+//! Writes an initramfs: a cpio archive in the kernel's "newc" format, with the same bytes for the same input.
 
 use std::collections::BTreeSet;
 
-/// A growing archive. Folders come by themselves.
+/// An archive to which files are added; it adds their folders itself.
 #[derive(Debug, Default)]
-pub struct Archive {
+pub(crate) struct Archive {
     bytes: Vec<u8>,
     entries: u32,
     folders: BTreeSet<String>,
@@ -15,20 +15,20 @@ const EXECUTABLE: u32 = 0o100_755;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
 impl Archive {
-    /// Adds a file that everybody may read and run.
-    pub fn file(&mut self, path: &str, content: &[u8]) {
+    /// Adds a file that everybody may read and execute.
+    pub(crate) fn file(&mut self, path: &str, content: &[u8]) {
         self.folders_of(path);
         self.entry(path, EXECUTABLE, (0, 0), content);
     }
 
     /// Adds a character device.
-    pub fn device(&mut self, path: &str, major: u32, minor: u32) {
+    pub(crate) fn device(&mut self, path: &str, major: u32, minor: u32) {
         self.folders_of(path);
         self.entry(path, CHARACTER_DEVICE, (major, minor), &[]);
     }
 
-    /// The finished archive.
-    pub fn finish(mut self) -> Vec<u8> {
+    /// Returns the complete archive.
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.entries = 0;
         self.entry("TRAILER!!!", 0, (0, 0), &[]);
         self.bytes
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_those_of_the_format() {
+    fn the_bytes_follow_the_newc_format() {
         let mut one = Archive::default();
         one.file("ab", b"xyz");
         let fields = [1, 0o100_755, 0, 0, 1, 0, 3, 0, 0, 0, 0, 3, 0];
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn cpio_lists_what_was_put_in() {
+    fn cpio_lists_the_added_files_with_their_modes() {
         let Ok(mut cpio) =
             Command::new("cpio").args(["-itv", "--quiet"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
         else {

@@ -1,22 +1,22 @@
-//! Kernel images: vmlinuz -> vmlinux -> one flat piece of memory and its PVH entry.
+//! Kernel images: from vmlinuz to vmlinux to one flat piece of memory with its PVH entry.
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A kernel as it lies in memory.
+/// A kernel's memory.
 #[derive(Debug)]
-pub struct Image {
+pub(crate) struct Image {
     /// Physical address of the first byte.
-    pub base: u32,
+    pub(crate) base: u32,
     /// Physical address of the PVH entry point.
-    pub entry: u32,
-    /// How much memory it takes, zeroed parts included.
-    pub memory_size: u64,
-    /// The memory's content up to its last byte that is not zero.
-    pub bytes: Vec<u8>,
+    pub(crate) entry: u32,
+    /// Bytes of memory that it takes, zeroed parts included.
+    pub(crate) memory_size: u64,
+    /// Content of the memory up to the last byte that is not zero.
+    pub(crate) bytes: Vec<u8>,
 }
 
-/// The compressed vmlinux inside a vmlinuz and the command that decompresses it.
-pub fn payload(vmlinuz: &[u8]) -> Result<(&'static [&'static str], &[u8])> {
+/// Returns the compressed vmlinux inside a vmlinuz, and the command that decompresses it.
+pub(crate) fn payload(vmlinuz: &[u8]) -> Result<(&'static [&'static str], &[u8])> {
     // Documentation/arch/x86/boot.rst: setup_sects, header magic, payload_offset, payload_length.
     ensure!(vmlinuz.get(0x202..0x206) == Some(b"HdrS"), "read setup header: not a vmlinuz");
     let setup_sectors = match vmlinuz[0x1f1] {
@@ -26,7 +26,7 @@ pub fn payload(vmlinuz: &[u8]) -> Result<(&'static [&'static str], &[u8])> {
     let offset = (setup_sectors + 1) * 512 + word(vmlinuz, 0x248)? as usize;
     let length = word(vmlinuz, 0x24c)? as usize;
     let payload = vmlinuz.get(offset..offset.saturating_add(length)).context("read payload: vmlinuz is too short")?;
-    // The last four bytes are the size of the decompressed kernel, and no part of the compressed stream.
+    // The last four bytes are the size of the decompressed kernel, not part of the compressed stream.
     let stream = &payload[..payload.len().saturating_sub(4)];
     for (magic, command) in [
         (&b"\x28\xb5\x2f\xfd"[..], &["zstd", "-dcq"][..]),
@@ -40,8 +40,8 @@ pub fn payload(vmlinuz: &[u8]) -> Result<(&'static [&'static str], &[u8])> {
     bail!("read payload: unknown compression {:02x?}", &stream[..stream.len().min(4)])
 }
 
-/// Lays the loadable segments of a vmlinux out as memory.
-pub fn flatten(elf: &[u8]) -> Result<Image> {
+/// Lays out the loadable segments of a vmlinux as memory.
+pub(crate) fn flatten(elf: &[u8]) -> Result<Image> {
     const PT_LOAD: u32 = 1;
     const PT_NOTE: u32 = 4;
     ensure!(elf.starts_with(b"\x7fELF\x02\x01"), "read vmlinux: not a 64-bit little-endian ELF file");
@@ -80,7 +80,7 @@ pub fn flatten(elf: &[u8]) -> Result<Image> {
     })
 }
 
-/// The description of the note XEN_ELFNOTE_PHYS32_ENTRY, if these notes hold it.
+/// Returns the address in the note XEN_ELFNOTE_PHYS32_ENTRY, if it is among these notes.
 fn pvh_entry(mut notes: &[u8]) -> Result<Option<u32>> {
     const PHYS32_ENTRY: u32 = 18;
     while notes.len() >= 12 {

@@ -1,4 +1,4 @@
-//! The log of a machine's console: what the kernel says.
+//! The log of a machine's console, with the messages of its kernel.
 
 use anyhow::{Context, Result};
 use std::fs::File;
@@ -6,32 +6,32 @@ use std::io::Read;
 
 /// A log that is still being written.
 #[derive(Debug)]
-pub struct Log {
+pub(crate) struct Log {
     file: File,
     bytes: Vec<u8>,
 }
 
 impl Log {
-    /// Follows a file that grows.
-    pub fn follow(file: File) -> Log {
+    /// Follows a file that is still being written.
+    pub(crate) fn follow(file: File) -> Log {
         Log { file, bytes: Vec::new() }
     }
 
-    /// Takes in what was written since the last call.
-    pub fn advance(&mut self) -> Result<()> {
+    /// Reads everything written since the last call.
+    pub(crate) fn advance(&mut self) -> Result<()> {
         self.file.read_to_end(&mut self.bytes).context("read console log")?;
         Ok(())
     }
 
-    /// What the kernel said when it panicked, if it did.
-    pub fn panic(&self) -> Option<String> {
+    /// Returns the first line of the kernel's panic, if it has panicked.
+    pub(crate) fn panic(&self) -> Option<String> {
         const PANIC: &[u8] = b"Kernel panic";
         let start = self.bytes.windows(PANIC.len()).position(|window| window == PANIC)?;
         String::from_utf8_lossy(&self.bytes[start..]).lines().next().map(str::to_owned)
     }
 
-    /// The last lines that say something.
-    pub fn tail(&self, count: usize) -> String {
+    /// Returns the last lines that are not empty.
+    pub(crate) fn tail(&self, count: usize) -> String {
         let text = String::from_utf8_lossy(&self.bytes).replace('\r', "");
         let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         lines[lines.len().saturating_sub(count)..].join("\n")
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_noticed() {
+    fn a_panic_is_found() {
         let panic = |content| {
             let mut log = log(content);
             log.advance().unwrap();
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tail_has_the_last_lines_that_say_something() {
+    fn the_tail_has_the_last_lines_that_are_not_empty() {
         let mut log = log(b"one\r\ntwo\r\n\r\nthree\xff\r\n");
         log.advance().unwrap();
         assert_eq!(log.tail(2), "two\nthree\u{fffd}");

@@ -1,6 +1,7 @@
-//! Kernel modules for the guest: found in an unpacked kernel package, made quick to load, in an order that loads.
+//! Kernel modules for the guest: finds them in an unpacked kernel package, and returns them decompressed and in loading
+//! order.
 
-use crate::lab::filter::filter;
+use crate::process::filter;
 use anyhow::{Context, Result, ensure};
 use std::collections::HashMap;
 use std::fs;
@@ -8,18 +9,18 @@ use std::path::{Path, PathBuf};
 
 /// A module as the guest loads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Module {
-    /// The name in /proc/modules.
-    pub name: String,
-    /// Where it lies on a system that has the package installed, but uncompressed.
-    pub path: String,
-    /// The content of the .ko file, neither compressed nor signed.
-    pub content: Vec<u8>,
+pub(crate) struct Module {
+    /// Name in /proc/modules.
+    pub(crate) name: String,
+    /// Path on a system that has the package installed, without the suffix of compression.
+    pub(crate) path: String,
+    /// Content of the .ko file, neither compressed nor signed.
+    pub(crate) content: Vec<u8>,
 }
 
 /// The modules of one kernel.
 #[derive(Debug)]
-pub struct Modules {
+pub(crate) struct Modules {
     folder: PathBuf,
     files: HashMap<String, PathBuf>,
     replaced: HashMap<String, PathBuf>,
@@ -28,7 +29,7 @@ pub struct Modules {
 
 impl Modules {
     /// Finds the modules under `root`, the folder of an unpacked kernel package.
-    pub fn of_kernel(root: &Path) -> Result<Modules> {
+    pub(crate) fn of_kernel(root: &Path) -> Result<Modules> {
         let folder =
             ["usr/lib/modules", "lib/modules"].map(|name| root.join(name)).into_iter().find(|path| path.is_dir());
         let folder = folder.with_context(|| format!("find modules in {}", root.display()))?;
@@ -42,15 +43,15 @@ impl Modules {
         Ok(Modules { folder, files, replaced: HashMap::new(), builtin })
     }
 
-    /// Takes the content of a module from another file.
-    pub fn replace(&mut self, name: &str, file: &Path) -> Result<()> {
+    /// Replaces the content of a module by another file.
+    pub(crate) fn replace(&mut self, name: &str, file: &Path) -> Result<()> {
         ensure!(file.is_file(), "replace module {name}: no file {}", file.display());
         self.replaced.insert(name.to_owned(), file.to_owned());
         Ok(())
     }
 
-    /// These modules and what they depend on, each after its dependencies.
-    pub fn in_order(&self, names: &[&str]) -> Result<Vec<Module>> {
+    /// Returns these modules and their dependencies, each after its own dependencies.
+    pub(crate) fn in_order(&self, names: &[&str]) -> Result<Vec<Module>> {
         let mut ordered = Vec::new();
         for name in names {
             append(name, &mut ordered, &|name| self.load(name))?;
@@ -58,7 +59,7 @@ impl Modules {
         Ok(ordered)
     }
 
-    /// A module, or none when it is part of the kernel.
+    /// Returns a module, or none if it is built into the kernel.
     fn load(&self, name: &str) -> Result<Option<Module>> {
         let Some(file) = self.files.get(name) else {
             ensure!(self.builtin.iter().any(|builtin| builtin == name), "find module {name}: the kernel has none");
@@ -80,7 +81,7 @@ impl Modules {
     }
 }
 
-/// Appends a module after its dependencies unless it is there.
+/// Appends a module after its dependencies, unless it is there already.
 fn append(name: &str, ordered: &mut Vec<Module>, load: &impl Fn(&str) -> Result<Option<Module>>) -> Result<()> {
     if ordered.iter().any(|module| module.name == name) {
         return Ok(());
@@ -94,13 +95,13 @@ fn append(name: &str, ordered: &mut Vec<Module>, load: &impl Fn(&str) -> Result<
     Ok(())
 }
 
-/// The modules that a module asks for, in the kernel's spelling.
+/// Returns the names of the modules that a module depends on, in the kernel's spelling.
 fn dependencies(module: &[u8]) -> Vec<String> {
     let list = information(module, "depends").unwrap_or_default();
     list.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect()
 }
 
-/// A value in a module's section .modinfo: strings `KEY=VALUE`, each ended by a zero.
+/// Returns a value of a module's section .modinfo, which consists of strings `KEY=VALUE` that end with a zero.
 fn information(module: &[u8], key: &str) -> Option<String> {
     let key = format!("\0{key}=");
     let start = module.windows(key.len()).position(|window| window == key.as_bytes())? + key.len();
@@ -108,7 +109,8 @@ fn information(module: &[u8], key: &str) -> Option<String> {
     Some(String::from_utf8_lossy(value).into_owned())
 }
 
-/// A module without its appended signature (struct module_signature), whose check takes seconds in an emulator.
+/// Returns a module without its appended signature (struct module_signature), whose verification takes seconds in an
+/// emulator.
 fn unsigned(module: &[u8]) -> &[u8] {
     const MAGIC: &[u8] = b"~Module signature appended~\n";
     let unsigned = || {
@@ -119,6 +121,7 @@ fn unsigned(module: &[u8]) -> &[u8] {
     unsigned().unwrap_or(module)
 }
 
+/// Adds the module files below a folder, by their names.
 fn collect(folder: &Path, files: &mut HashMap<String, PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("read folder {}", folder.display()))? {
         let path = entry?.path();
@@ -131,7 +134,7 @@ fn collect(folder: &Path, files: &mut HashMap<String, PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's name of a module file: `kvm-intel.ko.xz` is kvm_intel.
+/// Returns the kernel's name of a module file: kvm_intel for `kvm-intel.ko.xz`.
 fn name_of(file: &Path) -> String {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     name.split('.').next().unwrap_or_default().replace('-', "_")
@@ -163,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn information_is_found_by_its_whole_key() {
+    fn a_value_is_found_by_its_whole_key() {
         let module = b"\x7fELF\0filename=x\0name=kvm_intel\0vermagic=6.1";
         assert_eq!(information(module, "name").unwrap(), "kvm_intel");
         assert_eq!(information(module, "vermagic").unwrap(), "6.1");
@@ -171,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn signatures_are_cut_off() {
+    fn signatures_are_removed() {
         let signature =
             [&b"module"[..], b"SIGNATURE", &[0; 8], &9_u32.to_be_bytes(), b"~Module signature appended~\n"].concat();
         assert_eq!(unsigned(&signature), b"module");
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_the_kernels() {
+    fn file_names_become_the_kernels_names() {
         assert_eq!(name_of(Path::new("/a.b/kvm-intel.ko.xz")), "kvm_intel");
         assert_eq!(name_of(Path::new("msr.ko")), "msr");
     }

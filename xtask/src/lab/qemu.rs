@@ -1,4 +1,4 @@
-//! QEMU, whose code translation emulates SVM without any support of the host.
+//! QEMU, which emulates SVM by code translation, without support by the host.
 
 use crate::debian::Need;
 use crate::lab::guest::Boot;
@@ -7,23 +7,24 @@ use anyhow::Result;
 use std::path::Path;
 use std::process::Command;
 
-/// What has to be installed.
-pub const NEEDS: &[Need] = &[("qemu-system-x86_64", "qemu-system-x86")];
+/// Packages to install.
+pub(crate) const NEEDS: &[Need] = &[("qemu-system-x86_64", "qemu-system-x86")];
 
-/// For the kernel command line.
-pub const KERNEL_PARAMETERS: &str = "tsc=reliable";
+/// Kernel parameters.
+pub(crate) const KERNEL_PARAMETERS: &str = "tsc=reliable";
 
-/// A QEMU that boots the kernel. The files have to live as long as the process.
-pub fn command(vmlinuz: &Path, boot: &Boot) -> Result<(Command, Vec<Inherited>)> {
+/// Returns a QEMU that boots the kernel, with the files that must live as long as its process.
+pub(crate) fn command(vmlinuz: &Path, boot: &Boot) -> Result<(Command, Vec<Inherited>)> {
     let initramfs = Inherited::memory(c"initramfs", boot.initramfs)?;
     let mut command = Command::new("qemu-system-x86_64");
     if boot.counts_instructions {
         command.args(["-icount", "shift=0,sleep=off"]);
     }
-    // Half of it is the most that may be in files: tools with their compilers are some 900 MB.
+    // Files may take up to half of the memory: tools with their compilers take about 900 MB.
     let megabytes = if boot.counts_instructions { "4096" } else { "1024" };
     command
-        // With a thread for each processor, one was seen to trip over code that the other was patching (int3 of a static branch).
+        // One thread for all processors: with a thread each, a processor hit the int3 of a static branch that another
+        // one was patching.
         .args([
             "-accel",
             "tcg,thread=single",

@@ -1,4 +1,4 @@
-//! What the guest reports through the parallel port while it runs and when it ends.
+//! The guest's report through the parallel port: output while it runs, files and exit code at the end.
 
 use anyhow::{Context, Result, bail, ensure};
 use lab_init::frame::{Decoder, Frame};
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 /// A report that is still being written.
 #[derive(Debug)]
-pub struct Report {
+pub(crate) struct Report {
     stream: File,
     decoder: Decoder,
     output: File,
@@ -19,14 +19,15 @@ pub struct Report {
 }
 
 impl Report {
-    /// Follows `stream`, which grows. The script's output goes into the file `output` and, with `echo`, to stdout.
-    pub fn follow(stream: File, output: &Path, echo: bool) -> Result<Report> {
+    /// Follows a stream that is still being written. The script's output goes to the file `output` and, with `echo`, to
+    /// stdout.
+    pub(crate) fn follow(stream: File, output: &Path, echo: bool) -> Result<Report> {
         let output = File::create(output).with_context(|| format!("create file {}", output.display()))?;
         Ok(Report { stream, decoder: Decoder::default(), output, echo, files: Vec::new(), exit_code: None })
     }
 
-    /// Takes in what has arrived since the last call. A failure that the guest reports is the error.
-    pub fn advance(&mut self) -> Result<()> {
+    /// Reads everything that has arrived since the last call. Fails if the guest reports a failure.
+    pub(crate) fn advance(&mut self) -> Result<()> {
         let mut arrived = Vec::new();
         self.stream.read_to_end(&mut arrived).context("read report")?;
         self.decoder.push(&arrived);
@@ -41,14 +42,14 @@ impl Report {
         Ok(())
     }
 
-    /// The script's exit code once the report is complete.
-    pub fn exit_code(&self) -> Option<u8> {
+    /// Exit code of the script; none until the report is complete.
+    pub(crate) fn exit_code(&self) -> Option<u8> {
         self.exit_code
     }
 
-    /// Unpacks the files that the script left.
-    pub fn unpack(&self, folder: &Path) -> Result<()> {
-        // tar itself refuses absolute paths and those that lead out of the folder.
+    /// Unpacks the files that the script left in `$OUT`.
+    pub(crate) fn unpack(&self, folder: &Path) -> Result<()> {
+        // tar itself refuses absolute paths and paths that lead out of the folder.
         let mut tar = Command::new("tar")
             .args(["--extract", "--no-same-owner", "--no-overwrite-dir", "--touch", "--file=-", "--directory"])
             .arg(folder)
@@ -66,7 +67,7 @@ impl Report {
         if self.echo {
             let mut stdout = io::stdout().lock();
             let echoed = stdout.write_all(piece).and_then(|()| stdout.flush());
-            // Whoever read it has seen enough; the run itself goes on.
+            // If the reader of stdout is gone, the run continues without echo.
             self.echo = echoed.is_ok();
         }
         Ok(())

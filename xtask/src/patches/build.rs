@@ -1,11 +1,11 @@
-//! Builds kvm-intel.ko alone, the way the distribution has built it.
+//! Builds kvm-intel.ko alone, in the way of the distribution.
 
 use crate::debian::{self, Need};
 use crate::patches::headers::Headers;
 use crate::patches::module::Module;
-use crate::patches::output::output;
 use crate::patches::target::Target;
 use crate::patches::{Flavour, series, source};
+use crate::process::output;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-/// To be changed with what is done here, so that modules in the cache are built again.
+/// Number of this file's build procedure. A change of it makes cached modules be built again.
 const RECIPE: u32 = 1;
 
 const NEEDS: [Need; 7] = [
@@ -26,11 +26,11 @@ const NEEDS: [Need; 7] = [
     ("zstd", "zstd"),
 ];
 
-/// The compilers that Debian's kernels are built with.
+/// Compilers that Debian's kernels are built with.
 const COMPILERS: [Need; 4] = [("gcc-12", "gcc-12"), ("gcc-13", "gcc-13"), ("gcc-14", "gcc-14"), ("gcc-15", "gcc-15")];
 
-/// The module of a flavour for a kernel, from the cache if the same one has been built before.
-pub fn module(target: &Target, flavour: Flavour) -> Result<PathBuf> {
+/// Returns the module of a flavour for a kernel, from the cache if it has been built before.
+pub(crate) fn module(target: &Target, flavour: Flavour) -> Result<PathBuf> {
     debian::install(&NEEDS)?;
     let headers = target.headers()?;
     let compiler = headers.compiler()?;
@@ -58,15 +58,15 @@ pub fn module(target: &Target, flavour: Flavour) -> Result<PathBuf> {
     })
 }
 
-/// What makes one module differ from another. Only names files in the cache, so another hash in another version of std costs
-/// a build and nothing else.
+/// Returns a hash of everything that a module depends on. It only names files in the cache, so if another version of
+/// std has another hash, the module is merely built again.
 fn id(kernel: (&str, &str), tools: &[String], patches: &[Vec<u8>]) -> u64 {
     let mut hasher = DefaultHasher::new();
     (RECIPE, kernel, tools, patches).hash(&mut hasher);
     hasher.finish()
 }
 
-/// Builds in a source tree that is ours to change.
+/// Builds the module in a writable source tree.
 fn make(tree: &Path, headers: &Headers, base_btf: &Path) -> Result<PathBuf> {
     let folder = tree.join("arch/x86/kvm");
     let makefile = folder.join("Makefile");
@@ -76,31 +76,31 @@ fn make(tree: &Path, headers: &Headers, base_btf: &Path) -> Result<PathBuf> {
     let mut make = Command::new("make");
     make.args(["--silent", &format!("--jobs={jobs}")]).arg("--directory").arg(&headers.0);
     make.arg(format!("M={}", folder.display())).arg(format!("KVM_TREE={}", tree.display()));
-    // As if built in the kernel's tree, wherever that is: file names are part of warnings, and of the build-id.
+    // File names are part of warnings and of the build-id: they become those of the kernel's own tree.
     for flags in ["KCFLAGS", "KAFLAGS"] {
         make.arg(format!("{flags}=-ffile-prefix-map={}/=", tree.display()));
     }
-    // kvm.ko and kvm-amd.ko stay the distribution's.
+    // Only kvm-intel.ko is built: kvm.ko and kvm-amd.ko remain those of the distribution.
     make.args(["CONFIG_KVM=", "CONFIG_KVM_X86=", "CONFIG_KVM_AMD=", "modules"]);
     output(make.env_remove("MAKEFLAGS"))?;
     let module = folder.join("kvm-intel.ko");
     if !has_btf(&module)? {
-        // Headers without vmlinux, as Debian's 6.1.
+        // The build encodes no BTF if the headers have no vmlinux, as those of Debian's 6.1.
         let mut pahole = Command::new("pahole");
         pahole.env("LLVM_OBJCOPY", "objcopy").arg("-J").args(pahole_flags(headers)?);
         output(pahole.arg("--btf_base").arg(base_btf).arg(&module))?;
     }
     output(Command::new("objcopy").arg("--strip-debug").arg(&module))?;
-    ensure!(has_btf(&module)?, "encode BTF: pahole has left none");
+    ensure!(has_btf(&module)?, "encode BTF: pahole has made none");
     Ok(module)
 }
 
-/// KVM's Makefile with `$(srctree)`, where the headers are, replaced: they lack the file that it includes.
+/// Replaces `$(srctree)` in KVM's Makefile, which leads to the headers: they lack the file that it includes.
 fn in_own_tree(makefile: &str) -> String {
     makefile.replace("$(srctree)/", "$(KVM_TREE)/")
 }
 
-/// The flags that the kernel's own BTF was encoded with.
+/// Returns the flags with which the kernel's own BTF was encoded.
 fn pahole_flags(headers: &Headers) -> Result<Vec<String>> {
     let script = headers.0.join("scripts/pahole-flags.sh");
     let flags = output(Command::new("sh").arg(&script).env("PAHOLE", "pahole").current_dir(&headers.0));
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_makefile_refers_to_the_own_tree() {
+    fn the_makefile_refers_to_the_patched_tree() {
         let makefile = "ccflags-y += -I $(srctree)/arch/x86/kvm\ninclude $(srctree)/virt/kvm/Makefile.kvm\n";
         let own = in_own_tree(makefile);
         assert_eq!(own.matches("$(KVM_TREE)/").count(), 2);

@@ -1,4 +1,4 @@
-//! Checks that the patches fit their kernels, and that what is built from them can stand in for the distribution's module.
+//! Checks that the patches fit their kernels, and that the built modules can replace the distribution's.
 
 use crate::patches::module::{Module, differences};
 use crate::patches::target::Target;
@@ -6,17 +6,16 @@ use crate::patches::{Choice, Flavour, build, series, source};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
 
-/// Symbols by which the patched modules are told from the distribution's.
+/// Symbols that only patched modules define.
 const TRACEPOINTS: [&str; 2] = ["__tracepoint_kvm_vmcs_write", "__tracepoint_kvm_preemption_timer_exit"];
 const STOPWATCH_TRACEPOINT: &str = "__tracepoint_kvm_guest_time";
 const POLICY: &str = "preemption_timer_policy";
 const STOPWATCH: &str = "preemption_timer_stopwatch";
 const SOFT_VALUE: &str = "preemption_timer_soft_value";
 
-/// Checks the patches for some kernels, one line per check on stdout.
-pub fn run(kernels: &[Choice]) -> Result<()> {
+/// Checks the patches for some kernels, and prints a line for each check.
+pub(crate) fn run(kernels: &[Choice]) -> Result<()> {
     let mut failed = 0;
     for &kernel in kernels {
         let target = kernel.target().with_context(|| format!("check patches for {}", kernel.name()))?;
@@ -50,7 +49,7 @@ const CHECKS: [(&str, Check); 5] = [
     ("unpatched = distribution's", unpatched_code),
 ];
 
-/// The contents of the modules.
+/// Contents of the modules.
 struct Built {
     distribution: Vec<u8>,
     unpatched: Vec<u8>,
@@ -84,24 +83,17 @@ impl Built {
     }
 }
 
-/// A folder that goes away again.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
+/// Applies every patch to its own version of the source, without moved hunks.
 fn patches_apply(target: &Target) -> Result<String> {
     let source = source::unpacked(&target.series, &target.version)?;
     let mut counts = Vec::new();
     for flavour in [Flavour::Stopwatch, Flavour::TestOnly] {
         let files = series::files(&target.series, flavour)?;
-        let tree = Scratch(std::env::temp_dir().join(format!("vmentry-patches-{}", std::process::id())));
-        source::copy(&source, &tree.0)?;
+        let folder = tempfile::tempdir().context("create folder")?;
+        let tree = folder.path().join("tree");
+        source::copy(&source, &tree)?;
         for file in &files {
-            let moved = series::apply(file, &tree.0)?;
+            let moved = series::apply(file, &tree)?;
             ensure!(moved.is_empty(), "apply {}: made for another version: {}", series::name(file), moved.join(" "));
         }
         counts.push(format!("{} ({})", files.len(), flavour.name()));
@@ -109,6 +101,7 @@ fn patches_apply(target: &Target) -> Result<String> {
     Ok(format!("{} patches to linux-source-{} {}, to the line", counts.join(", "), target.series, target.version))
 }
 
+/// Compares the vermagic of every module with the distribution's.
 fn version_magic(built: &Built) -> Result<String> {
     let theirs = Module::parse(&built.distribution)?.version_magic()?;
     for (name, content) in built.ours() {
@@ -118,6 +111,7 @@ fn version_magic(built: &Built) -> Result<String> {
     Ok(theirs.trim().to_owned())
 }
 
+/// Looks for the types that tracers need.
 fn btf(built: &Built) -> Result<String> {
     let companion = TRACEPOINTS.map(argument_list);
     let stopwatch = [companion.as_slice(), &[argument_list(STOPWATCH_TRACEPOINT)]].concat();
@@ -129,35 +123,38 @@ fn btf(built: &Built) -> Result<String> {
             "stopwatch" => stopwatch.as_slice(),
             _ => &companion,
         };
-        // A type that only this module has and that tracers need, and what tells them the arguments of the patches' tracepoints.
+        // Tracers need this type, which only this module has, and the arguments of the patches' tracepoints.
         for wanted in [&["loaded_vmcs".to_owned()], own].into_iter().flatten() {
-            ensure!(has_name(btf, wanted), "find type {wanted} in BTF of {name}: it is not there");
+            ensure!(has_name(btf, wanted), "find type {wanted} in BTF of {name}: missing");
         }
         sizes.push(format!("{name} {} bytes", btf.len()));
     }
     Ok(sizes.join(", "))
 }
 
-/// The name of the type that has a tracepoint's raw arguments, by the tracepoint's symbol.
+/// Returns the type of a tracepoint's raw arguments, by the tracepoint's symbol.
 fn argument_list(tracepoint: &str) -> String {
     tracepoint.replace("__tracepoint_", "btf_trace_")
 }
 
-/// Whether a whole name is among BTF's strings, each of which ends with a zero.
+/// Whether a name is one of BTF's strings, which end with a zero.
 fn has_name(btf: &[u8], name: &str) -> bool {
     btf.split(|&byte| byte == 0).any(|string| string == name.as_bytes())
 }
 
+/// Compares imported symbols and their CRCs with the distribution's.
 fn imports(built: &Built) -> Result<String> {
     let theirs = Module::parse(&built.distribution)?.imports()?;
-    ensure!(!theirs.is_empty(), "read imports of the distribution's module: it has none");
+    ensure!(!theirs.is_empty(), "read imports of the distribution's module: none");
     let mut more = 0;
     for (name, content) in built.ours() {
         let ours = Module::parse(content)?.imports()?;
         if let Some((symbol, crc)) =
             ours.iter().find(|(symbol, crc)| theirs.get(*symbol).is_some_and(|other| other != *crc))
         {
-            bail!("compare imports: {name} wants {symbol} with CRC {crc:#010x}, the distribution's another");
+            bail!(
+                "compare imports: {name} wants {symbol} with CRC {crc:#010x}, the distribution's module with another"
+            );
         }
         if let Some(symbol) = theirs.keys().find(|symbol| !ours.contains_key(*symbol)) {
             bail!("compare imports: {name} does not use {symbol}");
@@ -167,6 +164,7 @@ fn imports(built: &Built) -> Result<String> {
     Ok(format!("CRCs of {} symbols; the patches use {more} more", theirs.len()))
 }
 
+/// Looks for tracepoints and parameters, which each flavour must have or must not have.
 fn additions(built: &Built) -> Result<String> {
     for (name, content, has_patches, has_stopwatch, is_for_tests) in [
         ("the distribution's", &built.distribution, false, false, false),
@@ -194,15 +192,16 @@ fn additions(built: &Built) -> Result<String> {
     ))
 }
 
+/// Compares the code of the unpatched module with the distribution's.
 fn unpatched_code(built: &Built) -> Result<String> {
     let ours = Module::parse(&built.unpatched)?.code()?;
     let theirs = Module::parse(&built.distribution)?.code()?;
-    ensure!(!theirs.is_empty(), "read code of the distribution's module: there is none");
+    ensure!(!theirs.is_empty(), "read code of the distribution's module: none");
     let found = differences(&ours, &theirs);
     ensure!(found.is_empty(), "compare code with the distribution's: {}", found.join(", "));
     let bytes: usize = ours.iter().map(|code| code.bytes.len()).sum();
     let relocations: usize = ours.iter().map(|code| code.relocations.len()).sum();
-    Ok(format!("{} sections, {bytes} bytes and {relocations} relocations of code are the same", ours.len()))
+    Ok(format!("{} sections, {bytes} bytes and {relocations} relocations of code are equal", ours.len()))
 }
 
 #[cfg(test)]
@@ -210,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_in_btf_is_a_whole_one() {
+    fn a_name_in_btf_is_compared_as_a_whole() {
         let wanted = argument_list(STOPWATCH_TRACEPOINT);
         assert_eq!(wanted, "btf_trace_kvm_guest_time");
         assert!(has_name(b"\0int\0btf_trace_kvm_guest_time\0u64\0", &wanted));

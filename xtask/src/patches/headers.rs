@@ -1,46 +1,45 @@
-//! The distribution's kernel headers, either installed or unpacked into the cache so that they work from there.
+//! The distribution's kernel headers, installed or unpacked into the cache.
 
 use crate::debian;
-use crate::patches::package;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A folder in which `make M=... modules` works.
 #[derive(Clone, Debug)]
-pub struct Headers(pub PathBuf);
+pub(crate) struct Headers(pub(crate) PathBuf);
 
 impl Headers {
-    /// The headers of a kernel release, with what they refer to in two other packages.
-    pub fn unpacked(release: &str, version: &str) -> Result<Headers> {
+    /// Returns the headers of a kernel release, unpacked together with the two other packages that they refer to.
+    pub(crate) fn unpacked(release: &str, version: &str) -> Result<Headers> {
         let root = debian::cached(&format!("headers/{release}_{version}"), |folder| {
             let root = folder.join("root");
             let name = format!("linux-headers-{release}");
-            package::unpack(&name, version, &root)?;
+            debian::unpack_version(&name, version, &root)?;
             let headers = root.join("usr/src").join(&name);
             let makefile = headers.join("Makefile");
             let text = fs::read_to_string(&makefile).with_context(|| format!("read {}", makefile.display()))?;
             let (common, text) = relocated(&text).with_context(|| format!("read {}", makefile.display()))?;
             fs::write(&makefile, text).with_context(|| format!("write {}", makefile.display()))?;
-            package::unpack(&common, version, &root)?;
+            debian::unpack_version(&common, version, &root)?;
             let scripts = headers.join("scripts");
             let scripts = fs::read_link(&scripts).with_context(|| format!("read link {}", scripts.display()))?;
             let kbuild = kbuild_package(&scripts).with_context(|| format!("read link {}", scripts.display()))?;
-            package::unpack(&kbuild, version, &root)?;
+            debian::unpack_version(&kbuild, version, &root)?;
             Ok(root)
         })?;
         Ok(Headers(root.join("usr/src").join(format!("linux-headers-{release}"))))
     }
 
-    /// The command of the compiler that has built the kernel.
-    pub fn compiler(&self) -> Result<String> {
+    /// Returns the command of the compiler that has built the kernel.
+    pub(crate) fn compiler(&self) -> Result<String> {
         let path = self.0.join(".kernelvariables");
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         compiler(&text).with_context(|| format!("find compiler in {}", path.display()))
     }
 }
 
-/// The package with the common headers, and the Makefile with its one absolute path made relative to itself.
+/// Returns the package with the common headers, and the Makefile with its only absolute path made relative to itself.
 fn relocated(makefile: &str) -> Option<(String, String)> {
     let line = makefile.lines().find(|line| line.starts_with("include /usr/src/linux-headers-"))?;
     let rest = line.strip_prefix("include /usr/src/")?;
@@ -49,13 +48,13 @@ fn relocated(makefile: &str) -> Option<(String, String)> {
     Some((common.to_owned(), makefile.replace(line, &relative)))
 }
 
-/// The package that brings the folder which the link `scripts` leads to: `../../lib/linux-kbuild-6.1/scripts`.
+/// Returns the package of the folder that the link `scripts` leads to: `../../lib/linux-kbuild-6.1/scripts`.
 fn kbuild_package(scripts: &Path) -> Option<String> {
     let mut names = scripts.components().filter_map(|part| part.as_os_str().to_str());
     names.find(|name| name.starts_with("linux-kbuild-")).map(str::to_owned)
 }
 
-/// The compiler in Debian's `.kernelvariables`: `CC = ... $(CROSS_COMPILE)gcc-12`.
+/// Returns the compiler in Debian's `.kernelvariables`: `CC = ... $(CROSS_COMPILE)gcc-12`.
 fn compiler(variables: &str) -> Option<String> {
     let value = variables.lines().find_map(|line| line.strip_prefix("CC = "))?;
     let command = value.rsplit(|c: char| c.is_whitespace() || c == ')').next()?;
@@ -67,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_makefile_loses_its_absolute_path() {
+    fn the_makefiles_absolute_path_becomes_relative() {
         let (common, makefile) = relocated("# x\ninclude /usr/src/linux-headers-6.1.0-56-common/Makefile\n").unwrap();
         assert_eq!(common, "linux-headers-6.1.0-56-common");
         assert!(makefile.starts_with("# x\ninclude $(dir ") && !makefile.contains("/usr/src"), "{makefile}");
@@ -76,14 +75,14 @@ mod tests {
     }
 
     #[test]
-    fn the_other_packages_are_named_by_the_headers() {
+    fn the_kbuild_package_is_found_in_the_link() {
         let name = |link: &str| kbuild_package(Path::new(link));
         assert_eq!(name("../../lib/linux-kbuild-6.1/scripts").unwrap(), "linux-kbuild-6.1");
         assert_eq!(name("../x/scripts"), None);
     }
 
     #[test]
-    fn the_compiler_is_the_one_of_the_kernel() {
+    fn the_compiler_is_read_from_debians_variables() {
         let variables = "override ARCH = x86\nCCACHE = ccache\n\
             CC = $(if $(DEBIAN_KERNEL_USE_CCACHE),$(CCACHE)) $(CROSS_COMPILE)gcc-12\n";
         assert_eq!(compiler(variables).unwrap(), "gcc-12");

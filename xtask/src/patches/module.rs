@@ -1,4 +1,4 @@
-//! What a kernel module's file says: pure over its bytes.
+//! Reads a kernel module's file. Pure: bytes in, values out.
 
 use anyhow::{Context, Result};
 use object::elf::SHF_EXECINSTR;
@@ -7,46 +7,46 @@ use object::{Object, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTar
 use std::collections::BTreeMap;
 
 /// A kernel module.
-pub struct Module<'a> {
+pub(crate) struct Module<'a> {
     file: ElfFile64<'a>,
 }
 
-/// A section of machine code, as it is before the kernel fills in addresses.
+/// A section of machine code, before the kernel fills in addresses.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Code<'a> {
-    /// The section's.
-    pub name: String,
-    /// With gaps where addresses go.
-    pub bytes: &'a [u8],
-    /// Which addresses go there: offset, type, symbol or section, addend.
-    pub relocations: Vec<(u64, u32, String, i64)>,
+pub(crate) struct Code<'a> {
+    /// Name of the section.
+    pub(crate) name: String,
+    /// Its bytes, with gaps for the addresses.
+    pub(crate) bytes: &'a [u8],
+    /// Addresses for the gaps: offset, type, symbol or section, addend.
+    pub(crate) relocations: Vec<(u64, u32, String, i64)>,
 }
 
 impl<'a> Module<'a> {
-    /// Reads the file of a 64-bit module.
-    pub fn parse(content: &'a [u8]) -> Result<Module<'a>> {
+    /// Parses the file of a 64-bit module.
+    pub(crate) fn parse(content: &'a [u8]) -> Result<Module<'a>> {
         Ok(Module { file: ElfFile64::parse(content).context("read module")? })
     }
 
-    /// The values of a key in `.modinfo`, which is made of strings `KEY=VALUE`.
-    pub fn information(&self, key: &str) -> Vec<String> {
+    /// Returns the values of a key in `.modinfo`, which consists of strings `KEY=VALUE`.
+    pub(crate) fn information(&self, key: &str) -> Vec<String> {
         let strings = self.section(".modinfo").unwrap_or_default().split(|&byte| byte == 0);
         let values = strings.filter_map(|string| string.strip_prefix(key.as_bytes())?.strip_prefix(b"="));
         values.map(|value| String::from_utf8_lossy(value).into_owned()).collect()
     }
 
-    /// The kernel that the module is for, and how that is built.
-    pub fn version_magic(&self) -> Result<String> {
+    /// Returns the vermagic: release and build options of the kernel that the module is for.
+    pub(crate) fn version_magic(&self) -> Result<String> {
         self.information("vermagic").pop().context("find vermagic in module")
     }
 
-    /// The module's own types.
-    pub fn btf(&self) -> Option<&'a [u8]> {
+    /// Returns the BTF of the module's own types.
+    pub(crate) fn btf(&self) -> Option<&'a [u8]> {
         self.section(".BTF")
     }
 
-    /// What the module takes from the kernel and other modules, with the CRCs of the types involved (struct modversion_info).
-    pub fn imports(&self) -> Result<BTreeMap<String, u64>> {
+    /// Returns the symbols imported from the kernel and other modules, with their CRCs (struct modversion_info).
+    pub(crate) fn imports(&self) -> Result<BTreeMap<String, u64>> {
         let (rows, _) = self.section("__versions").context("find __versions in module")?.as_chunks::<64>();
         let import = |row: &[u8; 64]| {
             let (crc, name) = row.split_first_chunk()?;
@@ -56,13 +56,13 @@ impl<'a> Module<'a> {
         Ok(rows.iter().filter_map(import).collect())
     }
 
-    /// Whether the module has a symbol, be it local.
-    pub fn defines(&self, name: &str) -> bool {
+    /// Whether the module defines a symbol, global or local.
+    pub(crate) fn defines(&self, name: &str) -> bool {
         self.file.symbols().any(|symbol| symbol.is_definition() && symbol.name() == Ok(name))
     }
 
-    /// All sections of machine code.
-    pub fn code(&self) -> Result<Vec<Code<'a>>> {
+    /// Returns all sections of machine code.
+    pub(crate) fn code(&self) -> Result<Vec<Code<'a>>> {
         let sections = self.file.sections().filter(|section| {
             matches!(section.flags(), SectionFlags::Elf { sh_flags } if sh_flags & u64::from(SHF_EXECINSTR) != 0)
         });
@@ -83,7 +83,7 @@ impl<'a> Module<'a> {
         let RelocationTarget::Symbol(index) = target else { return Ok(format!("{target:?}")) };
         let symbol = self.file.symbol_by_index(index)?;
         match symbol.section_index() {
-            // Symbols that stand for sections have no name.
+            // Symbols of sections have no name.
             Some(section) if symbol.name()?.is_empty() => Ok(self.file.section_by_index(section)?.name()?.to_owned()),
             _ => Ok(symbol.name()?.to_owned()),
         }
@@ -94,8 +94,8 @@ impl<'a> Module<'a> {
     }
 }
 
-/// Where machine code differs: section by section, one word on what is different. Empty when nothing is.
-pub fn differences(ours: &[Code], theirs: &[Code]) -> Vec<String> {
+/// Returns a message for each section of machine code that differs.
+pub(crate) fn differences(ours: &[Code], theirs: &[Code]) -> Vec<String> {
     let by_name = |code: &Code, other: &[Code]| other.iter().position(|candidate| candidate.name == code.name);
     let mut found: Vec<_> = theirs
         .iter()
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_tells_what_it_is_for() {
+    fn the_values_of_a_module_are_read() {
         let content = module("printk");
         let module = Module::parse(&content).unwrap();
         assert_eq!(module.version_magic().unwrap(), "6.1 SMP ");
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn code_is_the_same_only_with_its_relocations() {
+    fn code_is_compared_with_its_relocations() {
         let (ours, same, other) = (module("printk"), module("printk"), module("panic"));
         let code = |content| Module::parse(content).unwrap().code().unwrap();
         assert_eq!(code(&ours).len(), 1);

@@ -1,15 +1,15 @@
-//! The patches of a flavour, in order, and their application.
+//! Lists the patches of a flavour in order, and applies them.
 
 use crate::build;
 use crate::patches::Flavour;
-use crate::patches::output::output;
+use crate::process::output;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The kernel series that there are patches for.
-pub fn known() -> Result<Vec<String>> {
+/// Returns the kernel series that have patches.
+pub(crate) fn known() -> Result<Vec<String>> {
     let folder = folder();
     let entries = fs::read_dir(&folder).with_context(|| format!("read folder {}", folder.display()))?;
     let mut series: Vec<_> = entries
@@ -19,8 +19,8 @@ pub fn known() -> Result<Vec<String>> {
     Ok(series)
 }
 
-/// The patch files of a flavour for a kernel series.
-pub fn files(series: &str, flavour: Flavour) -> Result<Vec<PathBuf>> {
+/// Returns the patch files of a flavour for a kernel series, in order.
+pub(crate) fn files(series: &str, flavour: Flavour) -> Result<Vec<PathBuf>> {
     let companion = folder().join(format!("linux-{series}"));
     let and_more = |flavour: &str| {
         let more = folder().join(flavour).join(format!("linux-{series}"));
@@ -33,17 +33,18 @@ pub fn files(series: &str, flavour: Flavour) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Applies a patch to a source tree without fuzz. Returns which hunks have moved: none when the patch is made for this source.
-pub fn apply(file: &Path, tree: &Path) -> Result<Vec<String>> {
+/// Applies a patch to a source tree without fuzz. Returns patch's messages about hunks that have moved: none if the
+/// patch was made for this source.
+pub(crate) fn apply(file: &Path, tree: &Path) -> Result<Vec<String>> {
     let mut patch = Command::new("patch");
     patch.args(["--batch", "--forward", "--strip=1", "--fuzz=0", "--no-backup-if-mismatch"]);
     patch.arg("--directory").arg(tree).arg("--input").arg(file);
-    let said = output(&mut patch).with_context(|| format!("apply {}", name(file)))?;
-    Ok(moved(&said))
+    let messages = output(&mut patch).with_context(|| format!("apply {}", name(file)))?;
+    Ok(moved(&messages))
 }
 
-/// A patch file's name, for people.
-pub fn name(file: &Path) -> String {
+/// Returns a patch's file name.
+pub(crate) fn name(file: &Path) -> String {
     file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
@@ -57,14 +58,14 @@ fn in_order(folder: &Path) -> Result<Vec<PathBuf>> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|suffix| suffix == "patch"))
         .collect();
-    ensure!(!files.is_empty(), "find patches in {}: there are none", folder.display());
+    ensure!(!files.is_empty(), "find patches in {}: none", folder.display());
     files.sort();
     Ok(files)
 }
 
-/// What patch(1) found elsewhere than the patch says.
-fn moved(said: &str) -> Vec<String> {
-    said.lines().filter(|line| !line.starts_with("patching file ")).map(str::to_owned).collect()
+/// Returns the messages of patch(1) about hunks that it found at other lines.
+fn moved(messages: &str) -> Vec<String> {
+    messages.lines().filter(|line| !line.starts_with("patching file ")).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -72,17 +73,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_patch_may_move_but_not_be_bent() {
-        let folder = std::env::temp_dir().join(format!("vmentry-series-{}", std::process::id()));
-        let patch = folder.join("p.patch");
+    fn a_patch_applies_at_other_lines_but_never_with_fuzz() {
+        let folder = tempfile::tempdir().unwrap();
+        let (patch, file) = (folder.path().join("p.patch"), folder.path().join("f"));
+        fs::write(&patch, "--- a/f\n+++ b/f\n@@ -1,3 +1,3 @@\n one\n-two\n+TWO\n three\n").unwrap();
         let attempt = |content: &str| {
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join("f"), content).unwrap();
-            fs::write(&patch, "--- a/f\n+++ b/f\n@@ -1,3 +1,3 @@\n one\n-two\n+TWO\n three\n").unwrap();
-            apply(&patch, &folder).map(|moved| (fs::read_to_string(folder.join("f")).unwrap(), moved.len()))
+            fs::write(&file, content).unwrap();
+            apply(&patch, folder.path()).map(|moved| (fs::read_to_string(&file).unwrap(), moved.len()))
         };
         let results = [attempt("one\ntwo\nthree\n"), attempt("zero\none\ntwo\nthree\n"), attempt("one\ntwo\nTHREE\n")];
-        fs::remove_dir_all(&folder).unwrap();
         assert_eq!(*results[0].as_ref().unwrap(), ("one\nTWO\nthree\n".to_owned(), 0));
         assert_eq!(*results[1].as_ref().unwrap(), ("zero\none\nTWO\nthree\n".to_owned(), 1));
         assert!(format!("{:#}", results[2].as_ref().unwrap_err()).starts_with("apply p.patch: "));

@@ -1,22 +1,20 @@
-//! KVM's part of the distribution's kernel source.
+//! The part of the distribution's kernel source that belongs to KVM.
 
 use crate::debian;
-use crate::patches::output::output;
-use crate::patches::package;
+use crate::process::output;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What is built or patched, and the script that decompresses kernels.
-const PARTS: [&str; 4] =
-    ["arch/x86/kvm/*", "virt/kvm/*", "Documentation/admin-guide/kernel-parameters.txt", "scripts/extract-vmlinux"];
+/// Files that are built or patched.
+const PARTS: [&str; 3] = ["arch/x86/kvm/*", "virt/kvm/*", "Documentation/admin-guide/kernel-parameters.txt"];
 
-/// The source of a kernel version, unpacked once; not to be written to.
-pub fn unpacked(series: &str, version: &str) -> Result<PathBuf> {
+/// Returns the source of a kernel version in the cache, which must not be written to.
+pub(crate) fn unpacked(series: &str, version: &str) -> Result<PathBuf> {
     debian::cached(&format!("sources/{series}_{version}"), |folder| {
         let root = folder.join("root");
         let name = format!("linux-source-{series}");
-        package::unpack(&name, version, &root)?;
+        debian::unpack_version(&name, version, &root)?;
         let archive = root.join("usr/src").join(format!("{name}.tar.xz"));
         let source = folder.join("source");
         std::fs::create_dir(&source).with_context(|| format!("create folder {}", source.display()))?;
@@ -30,6 +28,6 @@ pub fn unpacked(series: &str, version: &str) -> Result<PathBuf> {
 }
 
 /// Copies the source to a folder where it can be patched and built.
-pub fn copy(source: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy(source: &Path, to: &Path) -> Result<()> {
     output(Command::new("cp").arg("-r").arg(source).arg(to)).map(|_| ())
 }

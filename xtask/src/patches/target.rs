@@ -1,10 +1,10 @@
-//! The kernel that a module is built for: the newest one of a series, or the one that runs here.
+//! The kernel to build a module for: the newest one of a series, or the running one.
 
 use crate::debian::{self, Unpacked};
-use crate::lab::Kernel;
+use crate::lab::{self, Kernel};
 use crate::patches::headers::Headers;
-use crate::patches::output::output;
-use crate::patches::{series, source};
+use crate::patches::series;
+use crate::process::{filter, output};
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,29 +12,29 @@ use std::process::Command;
 
 /// A kernel package.
 #[derive(Clone, Debug)]
-pub struct Target {
-    /// As in the name of linux-source: `6.12`.
-    pub series: String,
-    /// As `uname -r` says it: `6.12.117+deb12-cloud-amd64`.
-    pub release: String,
-    /// The package's: `6.12.117-1~deb12u1`.
-    pub version: String,
-    /// The folder that stands for `/`; none when the kernel is installed and runs.
-    root: Option<PathBuf>,
+pub(crate) struct Target {
+    /// Series, as in the name of linux-source: `6.12`.
+    pub(crate) series: String,
+    /// Release, as in `uname -r`: `6.12.117+deb12-cloud-amd64`.
+    pub(crate) release: String,
+    /// Version of the package: `6.12.117-1~deb12u1`.
+    pub(crate) version: String,
+    /// The unpacked package; none for the running kernel, whose package is installed.
+    package: Option<Unpacked>,
 }
 
 impl Target {
-    /// Debian's newest kernel of a series, in the flavour that the lab boots.
-    pub fn newest(kernel: Kernel) -> Result<Target> {
-        let Unpacked { package, root } = debian::newest_kernel(kernel.series())?;
-        let folder = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    /// Returns Debian's newest kernel of a series, in the flavour that the lab boots.
+    pub(crate) fn newest(kernel: Kernel) -> Result<Target> {
+        let package = debian::newest_kernel(kernel.series())?;
+        let folder = package.root.file_name().unwrap_or_default().to_string_lossy();
         let (release, version) =
-            release_and_version(&package, &folder).with_context(|| format!("read version of {folder}"))?;
-        Ok(Target { series: kernel.series().to_owned(), release, version, root: Some(root) })
+            release_and_version(&package.package, &folder).with_context(|| format!("read version of {folder}"))?;
+        Ok(Target { series: kernel.series().to_owned(), release, version, package: Some(package) })
     }
 
-    /// The running kernel, if everything is there that a module for it takes.
-    pub fn running() -> Result<Target> {
+    /// Returns the running kernel, if this machine has everything that a build for it needs.
+    pub(crate) fn running() -> Result<Target> {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("read kernel release")?;
         let release = release.trim();
         let package = format!("linux-image-{release}");
@@ -52,52 +52,39 @@ impl Target {
             series: series_of(release),
             version: version.unwrap_or_default(),
             release: release.to_owned(),
-            root: None,
+            package: None,
         })
     }
 
-    /// The kernel's headers.
-    pub fn headers(&self) -> Result<Headers> {
-        match self.root {
+    /// Returns the kernel's headers.
+    pub(crate) fn headers(&self) -> Result<Headers> {
+        match self.package {
             Some(_) => Headers::unpacked(&self.release, &self.version),
             None => Ok(Headers(installed_headers(&self.release))),
         }
     }
 
-    /// A file with the BTF that a module's is based on.
-    pub fn base_btf(&self) -> Result<PathBuf> {
-        let Some(root) = &self.root else { return Ok(RUNNING_BTF.into()) };
-        let script = source::unpacked(&self.series, &self.version)?.join("scripts/extract-vmlinux");
-        let vmlinuz = root.join(format!("boot/vmlinuz-{}", self.release));
-        // The lab's name: it keeps the same file there.
-        let name = root.file_name().unwrap_or_default().to_string_lossy();
-        debian::cached(&format!("vmlinux/{name}"), |folder| {
-            let vmlinux = folder.join("vmlinux");
-            let mut extract = Command::new("sh");
-            extract.args(["-c", "exec sh \"$0\" \"$1\" >\"$2\""]).arg(&script).arg(&vmlinuz).arg(&vmlinux);
-            output(&mut extract).with_context(|| format!("decompress {}", vmlinuz.display()))?;
-            Ok(vmlinux)
-        })
+    /// Returns a file with the BTF that the module's BTF extends.
+    pub(crate) fn base_btf(&self) -> Result<PathBuf> {
+        self.package.as_ref().map_or_else(|| Ok(RUNNING_BTF.into()), lab::vmlinux)
     }
 
-    /// The distribution's own kvm-intel.ko, decompressed.
-    pub fn own_module(&self) -> Result<Vec<u8>> {
-        let root = self.root.as_deref().unwrap_or(Path::new("/"));
+    /// Returns the distribution's own kvm-intel.ko, decompressed.
+    pub(crate) fn own_module(&self) -> Result<Vec<u8>> {
+        let root = self.package.as_ref().map_or(Path::new("/"), |package| &package.root);
         let folders = ["usr/lib/modules", "lib/modules"].map(|folder| root.join(folder).join(&self.release));
         let files = folders.iter().flat_map(|folder| {
             ["", ".xz", ".zst"].map(|suffix| folder.join(format!("kernel/arch/x86/kvm/kvm-intel.ko{suffix}")))
         });
         let file = files.into_iter().find(|file| file.is_file());
         let file = file.with_context(|| format!("find kvm-intel.ko of {}", self.release))?;
-        let decompressor = match file.extension().and_then(|suffix| suffix.to_str()) {
-            Some("xz") => "xz",
-            Some("zst") => "zstd",
-            _ => return fs::read(&file).with_context(|| format!("read {}", file.display())),
-        };
-        let content = Command::new(decompressor).arg("-dcq").arg(&file).output();
-        let content = content.with_context(|| format!("run {decompressor}"))?;
-        ensure!(content.status.success(), "decompress {}: {}", file.display(), content.status);
-        Ok(content.stdout)
+        let content = fs::read(&file).with_context(|| format!("read {}", file.display()))?;
+        match file.extension().and_then(|suffix| suffix.to_str()) {
+            Some("xz") => filter(&["xz", "-dcq"], &content),
+            Some("zst") => filter(&["zstd", "-dcq"], &content),
+            _ => Ok(content),
+        }
+        .with_context(|| format!("decompress {}", file.display()))
     }
 }
 
@@ -107,20 +94,20 @@ fn installed_headers(release: &str) -> PathBuf {
     Path::new("/lib/modules").join(release).join("build")
 }
 
-/// From the name of an image package and of its folder, `PACKAGE_VERSION`.
+/// Reads release and version from the name of an image package and of its folder, `PACKAGE_VERSION`.
 fn release_and_version(package: &str, folder: &str) -> Option<(String, String)> {
     let release = package.strip_prefix("linux-image-")?;
     let version = folder.strip_prefix(package)?.strip_prefix('_')?;
     Some((release.to_owned(), version.to_owned()))
 }
 
-/// The first two numbers of a release.
+/// Returns the first two numbers of a release.
 fn series_of(release: &str) -> String {
     let numbers: Vec<_> = release.split(|c: char| !c.is_ascii_digit()).take(2).collect();
     numbers.join(".")
 }
 
-/// What is known of the running kernel.
+/// Facts about the running kernel.
 struct Host<'a> {
     release: &'a str,
     version: Option<&'a str>,
@@ -130,7 +117,7 @@ struct Host<'a> {
 }
 
 impl Host<'_> {
-    /// Everything that is missing for a build, each with the way to get it.
+    /// Returns everything that a build needs and this machine lacks, each with its fix.
     fn missing(&self) -> Vec<String> {
         let Host { release, version, has_headers, has_btf, series } = self;
         let own = series_of(release);

@@ -1,4 +1,4 @@
-//! What Prometheus answers: whether there is something in it, and whether it agrees with a report.
+//! Reads answers of Prometheus, and compares them with reports.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use crate::prometheus::http;
 
-/// Values of a report's histograms are upper bounds of buckets of three digits.
+/// Error of a report's percentiles, which are upper bounds of buckets with three significant digits.
 const HDR_ERROR: f64 = 1.001;
 
-/// The largest finite number, or count of a histogram, in a vector or matrix; none where there is none.
-pub fn largest(result: &Value) -> Option<f64> {
+/// Returns the largest finite number, or count of a histogram, in a vector or matrix; none if there is none.
+pub(super) fn largest(result: &Value) -> Option<f64> {
     let numbers = each(result).filter_map(|(value, histogram)| match (value, histogram) {
         (Some(value), _) => number(&value[1]),
         (_, Some(histogram)) => number(&histogram[1]["count"]),
@@ -20,13 +20,13 @@ pub fn largest(result: &Value) -> Option<f64> {
     numbers.filter(|number| number.is_finite()).reduce(f64::max)
 }
 
-/// Whether it has a histogram with buckets.
-pub fn has_buckets(result: &Value) -> bool {
+/// Whether a vector or matrix has a histogram with buckets.
+pub(super) fn has_buckets(result: &Value) -> bool {
     each(result)
         .any(|(_, histogram)| histogram.is_some_and(|h| h[1]["buckets"].as_array().is_some_and(|b| !b.is_empty())))
 }
 
-/// Every sample: a number, or a histogram.
+/// Every sample of a vector or matrix: either a number or a histogram.
 fn each(result: &Value) -> impl Iterator<Item = (Option<&Value>, Option<&Value>)> {
     let series = || result.as_array().into_iter().flatten();
     let many = |name: &'static str| series().flat_map(move |s| s[name].as_array().into_iter().flatten());
@@ -39,11 +39,14 @@ fn number(value: &Value) -> Option<f64> {
     value.as_str()?.parse().ok()
 }
 
-/// The values of a vector by VM and exit reason.
-fn by_row(port: u16, expr: &str) -> Result<BTreeMap<(String, String), f64>> {
-    let data = http::api(port, "query", &[("query", expr)])?;
+/// A row of a report or a series of an answer: VM and exit reason.
+type Key = (String, String);
+
+/// Asks for a vector and returns its values by VM and exit reason.
+fn by_row(port: u16, expr: &str) -> Result<BTreeMap<Key, f64>> {
+    let result = http::query(port, expr)?;
     let text = |sample: &Value, label: &str| sample["metric"][label].as_str().unwrap_or_default().to_owned();
-    let samples = data["result"].as_array().with_context(|| format!("read the answer to {expr}"))?;
+    let samples = result.as_array().with_context(|| format!("read the answer to {expr}"))?;
     samples
         .iter()
         .map(|sample| {
@@ -53,9 +56,9 @@ fn by_row(port: u16, expr: &str) -> Result<BTreeMap<(String, String), f64>> {
         .collect()
 }
 
-/// Fails where a host's series are not what the report of its recording says: counts and sums exactly, of native and classic
-/// histograms; percentiles within a bucket.
-pub fn agree(native: u16, classic: u16, host: &str, report: &Value) -> Result<()> {
+/// Fails if a host's series differ from the report of its recording: counts and sums of native and classic histograms
+/// must be equal, percentiles must lie within a bucket.
+pub(super) fn compare(native: u16, classic: u16, host: &str, report: &Value) -> Result<()> {
     let totals = &report["totals"];
     for (expr, wanted) in [
         ("sum(vmentry_ring_entries_total{HOST})", &totals["entries"]),
@@ -68,76 +71,102 @@ pub fn agree(native: u16, classic: u16, host: &str, report: &Value) -> Result<()
     ] {
         let expr = expr.replace("HOST", &format!("instance=\"{host}\""));
         for port in [native, classic] {
-            let seen = by_row(port, &expr)?.into_values().next();
-            ensure!(seen.is_some() && seen == wanted.as_f64(), "{expr}: {seen:?}, the report says {wanted}");
+            let answer = by_row(port, &expr)?.into_values().next();
+            ensure!(answer.is_some() && answer == wanted.as_f64(), "{expr}: {answer:?}, the report has {wanted}");
         }
     }
     for figure in ["entry_to_exit", "exit_to_entry"] {
-        histograms(native, classic, host, report, figure).with_context(|| format!("{figure} of {host}"))?;
+        let histograms = Histograms::ask(native, classic, host, figure);
+        let compared = histograms.and_then(|histograms| compare_rows(&histograms, report, figure));
+        compared.with_context(|| format!("compare {figure} of {host}"))?;
     }
     Ok(())
 }
 
-fn histograms(native: u16, classic: u16, host: &str, report: &Value, figure: &str) -> Result<()> {
-    let metric = format!("vmentry_{figure}_seconds");
-    let host = format!("instance=\"{host}\"");
-    let grouped = format!("sum by (vm, exit_reason) ({metric}{{{host}}})");
-    let ask = |expr: String| by_row(native, &expr);
-    let counts = ask(format!("histogram_count({grouped})"))?;
-    let sums = ask(format!("histogram_sum({grouped})"))?;
-    let quantiles = ["0.5", "0.9", "0.99"].map(|q| ask(format!("histogram_quantile({q}, {grouped})")));
-    let [p50, p90, p99] = quantiles;
-    let quantiles = [("p50", p50?), ("p90", p90?), ("p99", p99?)];
-    let in_classic = |suffix: &str| by_row(classic, &format!("sum by (vm, exit_reason) ({metric}_{suffix}{{{host}}})"));
-    let (classic_counts, classic_sums) = (in_classic("count")?, in_classic("sum")?);
-    let classic_buckets =
-        by_row(classic, &format!("sum by (vm, exit_reason) ({metric}_bucket{{{host}, le=\"+Inf\"}})"))?;
-    let growth = bucket_growth(native, &format!("{metric}{{{host}}}"))?;
-    ensure!(growth > 1.0 && growth <= 1.2, "native buckets grow by {growth}");
+/// A figure of a host in both kinds of histograms. Times are in seconds.
+struct Histograms {
+    /// Counts, each with its source.
+    counts: [(&'static str, BTreeMap<Key, f64>); 3],
+    /// Sums, each with its source.
+    sums: [(&'static str, BTreeMap<Key, f64>); 2],
+    /// Percentiles of the native histograms, by their names in a report.
+    percentiles: [(&'static str, BTreeMap<Key, f64>); 3],
+    /// Ratio of a native bucket's upper bound to its lower one.
+    growth: f64,
+}
 
+impl Histograms {
+    fn ask(native: u16, classic: u16, host: &str, figure: &str) -> Result<Histograms> {
+        let metric = format!("vmentry_{figure}_seconds");
+        let host = format!("instance=\"{host}\"");
+        let grouped = format!("sum by (vm, exit_reason) ({metric}{{{host}}})");
+        let in_native = |function: &str| by_row(native, &format!("histogram_{function}{grouped})"));
+        let in_classic = |suffix: &str, more: &str| {
+            by_row(classic, &format!("sum by (vm, exit_reason) ({metric}_{suffix}{{{host}{more}}})"))
+        };
+        let growth = bucket_growth(native, &format!("{metric}{{{host}}}"))?;
+        ensure!(growth > 1.0 && growth <= 1.2, "native buckets grow by {growth}");
+        Ok(Histograms {
+            counts: [
+                ("native", in_native("count(")?),
+                ("classic", in_classic("count", "")?),
+                ("classic +Inf", in_classic("bucket", ", le=\"+Inf\"")?),
+            ],
+            sums: [("native", in_native("sum(")?), ("classic", in_classic("sum", "")?)],
+            percentiles: [
+                ("p50", in_native("quantile(0.5, ")?),
+                ("p90", in_native("quantile(0.9, ")?),
+                ("p99", in_native("quantile(0.99, ")?),
+            ],
+            growth,
+        })
+    }
+}
+
+fn compare_rows(histograms: &Histograms, report: &Value, figure: &str) -> Result<()> {
     let mut rows = 0;
     for row in report["series"].as_array().context("read the report: no series")? {
-        let key = (
-            row["vm"].as_str().unwrap_or_default().to_owned(),
-            row["exit_reason"].as_str().unwrap_or_default().to_owned(),
-        );
+        let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
         let stats = &row[format!("{figure}_ns")];
-        let count = stats["count"].as_f64().unwrap_or_default();
-        if count == 0.0 {
-            continue;
-        }
-        rows += 1;
-        for (kind, counts) in [("native", &counts), ("classic", &classic_counts), ("classic +Inf", &classic_buckets)] {
-            ensure!(
-                counts.get(&key) == Some(&count),
-                "{kind} count of {key:?}: {:?}, the report says {count}",
-                counts.get(&key)
-            );
-        }
-        let sum = stats["mean"].as_f64().context("read the report: no mean")? * count / 1e9;
-        for (kind, sums) in [("native", &sums), ("classic", &classic_sums)] {
-            let seen = sums.get(&key).copied().unwrap_or(f64::NAN);
-            // The report's mean has the rounding of a division.
-            ensure!((seen / sum - 1.0).abs() < 1e-9, "{kind} sum of {key:?}: {seen}, the report says {sum}");
-        }
-        for (name, values) in &quantiles {
-            let reported = stats[*name].as_f64().context("read the report: no percentile")? / 1e9;
-            let seen = values.get(&key).copied().unwrap_or(f64::NAN);
-            let ratio = seen / reported;
-            ensure!(
-                ratio < growth * HDR_ERROR && ratio > 1.0 / (growth * HDR_ERROR),
-                "{name} of {key:?}: {seen}, the report says {reported}: further apart than a bucket ({growth})"
-            );
+        if stats["count"].as_f64().unwrap_or_default() > 0.0 {
+            rows += 1;
+            compare_row(histograms, &(text("vm"), text("exit_reason")), stats)?;
         }
     }
-    ensure!(rows > 5 && rows == counts.len(), "{rows} rows in the report, {} series", counts.len());
+    let series = histograms.counts[0].1.len();
+    ensure!(rows > 5 && rows == series, "{rows} rows in the report, {series} series");
     Ok(())
 }
 
-/// By which factor a native bucket's upper bound is above its lower one.
+fn compare_row(histograms: &Histograms, key: &Key, stats: &Value) -> Result<()> {
+    let Histograms { counts, sums, percentiles, growth } = histograms;
+    let count = stats["count"].as_f64().unwrap_or_default();
+    for (source, counts) in counts {
+        let answer = counts.get(key);
+        ensure!(answer == Some(&count), "{source} count of {key:?}: {answer:?}, the report has {count}");
+    }
+    let sum = stats["mean"].as_f64().context("read the report: no mean")? * count / 1e9;
+    for (source, sums) in sums {
+        let answer = sums.get(key).copied().unwrap_or(f64::NAN);
+        // The report's mean is rounded by a division.
+        ensure!((answer / sum - 1.0).abs() < 1e-9, "{source} sum of {key:?}: {answer}, the report has {sum}");
+    }
+    for (name, values) in percentiles {
+        let reported = stats[*name].as_f64().context("read the report: no percentile")? / 1e9;
+        let answer = values.get(key).copied().unwrap_or(f64::NAN);
+        let ratio = answer / reported;
+        ensure!(
+            ratio < growth * HDR_ERROR && ratio > 1.0 / (growth * HDR_ERROR),
+            "{name} of {key:?}: {answer}, the report has {reported}: they differ by more than a bucket ({growth})"
+        );
+    }
+    Ok(())
+}
+
+/// Returns the largest ratio of a native bucket's upper bound to its lower one.
 fn bucket_growth(port: u16, expr: &str) -> Result<f64> {
-    let data = http::api(port, "query", &[("query", expr)])?;
-    let growths = each(&data["result"]).filter_map(|(_, histogram)| {
+    let result = http::query(port, expr)?;
+    let growths = each(&result).filter_map(|(_, histogram)| {
         let buckets = histogram?[1]["buckets"].as_array()?;
         buckets.iter().filter_map(|b| Some(number(&b[2])? / number(&b[1])?)).filter(|g| g.is_finite()).reduce(f64::max)
     });
@@ -151,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_and_no_number_are_no_answer() {
+    fn an_answer_needs_a_finite_number_or_a_histogram() {
         assert_eq!(largest(&json!([])), None);
         assert_eq!(largest(&json!([{"metric": {}, "values": [[1, "NaN"], [2, "+Inf"]]}])), None);
         assert_eq!(largest(&json!([{"metric": {}, "values": [[1, "NaN"], [2, "0"]]}])), Some(0.0));

@@ -1,20 +1,20 @@
-//! Recordings to play: the fixture of the tests, as many times over, and another of a host with another policy.
+//! Makes long recordings from the fixture of the tests by repetition, with another host, policy or problems.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-/// How a made recording differs from the fixture.
-pub struct Variant {
-    /// the host's name
-    pub host: &'static str,
-    /// its policy
-    pub policy: &'static str,
-    /// whether its deadline exits are spurious, and in each interval an entry is lost and something else is not seen
-    pub troubled: bool,
+/// The differences of a made recording from the fixture.
+pub(super) struct Variant {
+    /// Name of the host.
+    pub(super) host: &'static str,
+    /// Its policy, as in the recording's header.
+    pub(super) policy: &'static str,
+    /// Whether deadline exits become spurious, and each interval has a lost entry and one of each other problem.
+    pub(super) has_problems: bool,
 }
 
-/// The fixture's one interval, `times` over.
-pub fn repeat(fixture: &str, times: u64, variant: &Variant) -> Result<String> {
+/// Returns a recording with the fixture's only interval repeated.
+pub(super) fn repeat(fixture: &str, times: u64, variant: &Variant) -> Result<String> {
     let mut lines = fixture.lines();
     let mut header: Value = json(lines.next().context("read the fixture: it is empty")?)?;
     header["host"]["name"] = variant.host.into();
@@ -39,7 +39,7 @@ pub fn repeat(fixture: &str, times: u64, variant: &Variant) -> Result<String> {
         let mut end = json(line)?;
         for cpu in end["end"]["accounting"]["cpus"].as_array_mut().into_iter().flatten() {
             let (entries, delivered) = (number(&cpu["entries"])?, number(&cpu["delivered"])?);
-            let lost = u64::from(variant.troubled);
+            let lost = u64::from(variant.has_problems);
             cpu["entries"] = ((entries + lost) * times).into();
             cpu["delivered"] = (delivered * times).into();
             cpu["dropped"] = (lost * times).into();
@@ -57,12 +57,13 @@ fn number(value: &Value) -> Result<u64> {
     value.as_u64().context("read the fixture: no number")
 }
 
+/// Changes the comment line with an interval's counts.
 fn counts(line: &str, times: u64, variant: &Variant) -> Result<String> {
     let mut counts = json(line)?;
     let interval = &mut counts["interval"];
     let (start, length) = (number(&interval["start_ns"])?, number(&interval["length_ns"])?);
     interval["start_ns"] = (start + times * length).into();
-    if variant.troubled {
+    if variant.has_problems {
         let entries = number(&interval["totals"]["entries"])?;
         interval["totals"]["entries"] = (entries + 1).into();
         for total in ["dropped", "unmatched", "malformed", "not_kept", "td_entries"] {
@@ -72,13 +73,13 @@ fn counts(line: &str, times: u64, variant: &Variant) -> Result<String> {
     Ok(format!("#{counts}"))
 }
 
-/// `Tag=...,START,LENGTH,MAX,HIST`, seconds.
+/// Changes a histogram's line, `Tag=...,START,LENGTH,MAX,HIST`, with times in seconds.
 fn histogram(line: &str, times: u64, variant: &Variant) -> Result<String> {
     let mut fields: Vec<_> = line.splitn(5, ',').map(str::to_owned).collect();
     let [tag, start, length, ..] = &mut fields[..] else { anyhow::bail!("read the fixture: {line}") };
     let seconds = |text: &str| text.parse::<f64>().context("read the fixture's times");
     *start = format!("{:.3}", seconds(start)? + times as f64 * seconds(length)?);
-    if variant.troubled {
+    if variant.has_problems {
         *tag = tag.replace("cause=deadline", "cause=spurious");
     }
     Ok(fields.join(","))
@@ -89,10 +90,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn intervals_follow_each_other_and_the_balance_holds() {
+    fn repeated_intervals_keep_entries_equal_to_delivered_plus_dropped() {
         let fixture = include_str!("../../../tracer/tests/data/lab.hlog");
-        let once = repeat(fixture, 1, &Variant { host: "lab", policy: "soft", troubled: false }).unwrap();
-        let thrice = repeat(fixture, 3, &Variant { host: "b", policy: "hard", troubled: true }).unwrap();
+        let once = repeat(fixture, 1, &Variant { host: "lab", policy: "soft", has_problems: false }).unwrap();
+        let thrice = repeat(fixture, 3, &Variant { host: "b", policy: "hard", has_problems: true }).unwrap();
         assert_eq!(once.lines().count(), fixture.lines().count());
         let tags = |text: &str| text.lines().filter(|l| l.starts_with("Tag=")).count();
         assert_eq!(tags(&thrice), 3 * tags(fixture));

@@ -1,0 +1,373 @@
+//! The studentised block bootstrap: each resample's deviation is divided by its own standard error, so that intervals keep their level
+//! with a dozen units (Efron and Tibshirani 1993, 12.5).
+
+use std::ops::Range;
+
+use super::{
+    blocks,
+    dense::{Counts, Dense, View, Weights},
+    design::Design,
+    random::Random,
+};
+use crate::model::number::truncated_usize;
+
+/// Fewest units of a side for an interval; fewer do not determine their own spread.
+pub const MIN_UNITS: usize = 6;
+/// Chance that an interval misses at either end.
+const TAIL: f64 = 0.025;
+/// Largest share of resamples without a value.
+const MAX_UNKNOWN: f64 = 0.01;
+/// Lower limit of a resample's standard error, as a share of the sample's: a tiny one carries no information on the spread.
+const LEAST_ERROR: f64 = 0.1;
+/// Largest share of resamples below that limit; more would form the tails.
+const MAX_FLOORED: f64 = 0.02;
+/// Largest distance of a bound from the value, in standard errors.
+const MAX_DEVIATION: f64 = 15.0;
+/// Standard errors that a bound may lie beyond possible values, because a side's value is not known better.
+const SLACK: f64 = 3.0;
+/// Units of a side above which neighbours are merged, for the bootstrap and the jackknife only.
+const MAX_UNITS: usize = 100;
+
+/// The spread of one statistic, from its units.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// standard error of b - a; NaN if not known
+    pub difference_se: f64,
+    /// standard error of ln(b / a); NaN if not known
+    pub log_ratio_se: f64,
+    /// degrees of freedom of `difference_se`
+    pub df: f64,
+    /// 95 % confidence interval of b - a
+    pub difference: Option<[f64; 2]>,
+    /// 95 % confidence interval of b / a
+    pub ratio: Option<[f64; 2]>,
+    /// reason why an interval is none although its standard error is known
+    pub why: Option<&'static str>,
+}
+
+/// Merges neighbouring units of a side if there are more than the bootstrap can afford; none if there are not.
+fn grouped(dense: &Dense, design: Design) -> Option<(Dense, Design)> {
+    if design.units().iter().all(|&n| n <= MAX_UNITS) {
+        return None;
+    }
+    let cut = |n: usize| blocks::cut(n, n.div_ceil(MAX_UNITS)).collect::<Vec<_>>();
+    let (groups, design): (Vec<Vec<usize>>, Design) = match design {
+        Design::Rounds(n) => {
+            let cut = cut(n);
+            let sides = |r: &Range<usize>| [0, 1].map(|side| r.clone().map(|i| 2 * i + side).collect());
+            (cut.iter().flat_map(sides).collect(), Design::Rounds(cut.len()))
+        }
+        Design::Blocks { a, b } => {
+            let [of_a, of_b] = [cut(a), cut(b)];
+            let units = Design::Blocks { a: of_a.len(), b: of_b.len() };
+            let of_b = of_b.into_iter().map(|r| r.map(|i| a + i).collect());
+            (of_a.into_iter().map(Iterator::collect).chain(of_b).collect(), units)
+        }
+    };
+    Some((dense.merged(&groups), design))
+}
+
+/// Values of both sides, by statistic.
+#[derive(Default)]
+struct Pair {
+    a: Vec<f64>,
+    b: Vec<f64>,
+}
+
+impl Pair {
+    fn sized(n: usize) -> Self {
+        Self { a: vec![f64::NAN; n], b: vec![f64::NAN; n] }
+    }
+
+    /// b - a and ln(b / a).
+    fn contrasts(&self, i: usize) -> [f64; 2] {
+        let (a, b) = (self.a[i], self.b[i]);
+        [b - a, (b / a).ln()]
+    }
+}
+
+/// Sums over one side's leave-one-out values.
+#[derive(Clone, Copy, Default)]
+struct Moments {
+    n: f64,
+    sum: [f64; 2],
+    squares: [f64; 2],
+}
+
+impl Moments {
+    fn take(&mut self, times: f64, deviations: [f64; 2]) {
+        self.n += times;
+        for (i, d) in deviations.into_iter().enumerate() {
+            self.sum[i] += times * d;
+            self.squares[i] += times * d * d;
+        }
+    }
+
+    /// The jackknife's variance of either contrast.
+    fn variance(&self, contrast: usize) -> f64 {
+        let mean = self.sum[contrast] / self.n;
+        (self.n - 1.0) * (self.squares[contrast] / self.n - mean * mean).max(0.0)
+    }
+}
+
+struct Sampler<'a> {
+    dense: &'a Dense,
+    design: Design,
+    quantiles: &'a [f64],
+    pools: [Counts; 2],
+    weights: Weights,
+    whole: Pair,
+    rest: Pair,
+    moments: Vec<[Moments; 2]>,
+}
+
+impl<'a> Sampler<'a> {
+    fn new(dense: &'a Dense, design: Design, quantiles: &'a [f64]) -> Self {
+        let n = quantiles.len() + 1;
+        Self {
+            dense,
+            design,
+            quantiles,
+            pools: [dense.empty(), dense.empty()],
+            weights: Weights::default(),
+            whole: Pair::sized(n),
+            rest: Pair::sized(n),
+            moments: vec![],
+        }
+    }
+
+    fn evaluate(&mut self, without: [Option<usize>; 2]) {
+        let [a, b] = [0, 1]
+            .map(|side| View { all: &self.pools[side], but: without[side].map(|part: usize| &self.dense.parts[part]) });
+        self.weights.set(a, b, self.dense.strata);
+        let pair = if without == [None, None] { &mut self.whole } else { &mut self.rest };
+        self.dense.values(a, &self.weights.a, self.quantiles, &mut pair.a);
+        self.dense.values(b, &self.weights.b, self.quantiles, &mut pair.b);
+    }
+
+    /// Takes each part `times` over, and writes the results into `whole` and `moments`.
+    fn sample(&mut self, times: &[f64]) {
+        self.pools.iter_mut().for_each(Counts::clear);
+        for (part, &times) in times.iter().enumerate().filter(|(_, t)| **t > 0.0) {
+            self.pools[usize::from(!self.design.is_a(part))].add(&self.dense.parts[part], times);
+        }
+        self.evaluate([None, None]);
+        self.moments.clear();
+        self.moments.resize(self.whole.a.len(), Default::default());
+        for (part, &times) in times.iter().enumerate().filter(|(_, t)| **t > 0.0) {
+            let (without, side) = match self.design {
+                Design::Rounds(_) if part % 2 == 1 => continue,
+                Design::Rounds(_) => ([Some(part), Some(part + 1)], 0),
+                Design::Blocks { a, .. } if part < a => ([Some(part), None], 0),
+                Design::Blocks { .. } => ([None, Some(part)], 1),
+            };
+            self.evaluate(without);
+            for (i, moments) in self.moments.iter_mut().enumerate() {
+                // Deviations from the whole's values, so that squares do not cancel.
+                let ([d, l], [whole_d, whole_l]) = (self.rest.contrasts(i), self.whole.contrasts(i));
+                moments[side].take(times, [d - whole_d, l - whole_l]);
+            }
+        }
+    }
+
+    /// Standard errors of both contrasts.
+    fn errors(&self, i: usize) -> [f64; 2] {
+        let [first, second] = &self.moments[i];
+        [0, 1].map(|c| match self.design {
+            Design::Rounds(_) => first.variance(c).sqrt(),
+            Design::Blocks { .. } => (first.variance(c) + second.variance(c)).sqrt(),
+        })
+    }
+
+    /// Degrees of freedom of the difference's standard error; for blocks by Welch and Satterthwaite.
+    fn df(&self, i: usize) -> f64 {
+        let [first, second] = self.moments[i];
+        match self.design {
+            Design::Rounds(n) => n as f64 - 1.0,
+            Design::Blocks { .. } => {
+                let (a, b) = (first.variance(0), second.variance(0));
+                (a + b).powi(2) / (a * a / (first.n - 1.0) + b * b / (second.n - 1.0))
+            }
+        }
+    }
+
+    fn draw(&self, random: &mut Random, times: &mut [f64]) {
+        times.fill(0.0);
+        match self.design {
+            Design::Rounds(n) => {
+                for _ in 0..n {
+                    let round = random.below(n);
+                    times[2 * round] += 1.0;
+                    times[2 * round + 1] += 1.0;
+                }
+            }
+            Design::Blocks { a, b } => {
+                (0..a).for_each(|_| times[random.below(a)] += 1.0);
+                (0..b).for_each(|_| times[a + random.below(b)] += 1.0);
+            }
+        }
+    }
+}
+
+/// The spread of every quantile and of the mean; none with fewer than two units.
+pub fn spreads(dense: &Dense, design: Design, quantiles: &[f64], resamples: u32, seed: u64) -> Option<Vec<Spread>> {
+    if design.units().iter().any(|&n| n < 2) {
+        return None;
+    }
+    let grouped = grouped(dense, design);
+    let (dense, design) = grouped.as_ref().map_or((dense, design), |(dense, design)| (dense, *design));
+    let mut sampler = Sampler::new(dense, design, quantiles);
+    sampler.sample(&vec![1.0; design.parts()]);
+    let count = quantiles.len() + 1;
+    let whole: Vec<[f64; 2]> = (0..count).map(|i| [sampler.whole.a[i], sampler.whole.b[i]]).collect();
+    let seen: Vec<[f64; 2]> = (0..count).map(|i| sampler.whole.contrasts(i)).collect();
+    let mut spreads: Vec<Spread> = (0..count).map(|i| sampler.spread(i)).collect();
+    if resamples == 0 || design.units().iter().any(|&n| n < MIN_UNITS) {
+        return Some(spreads);
+    }
+    let deviations = sampler.deviations(&seen, resamples, seed);
+    for (((spread, deviations), seen), whole) in spreads.iter_mut().zip(deviations).zip(seen).zip(whole) {
+        spread.set_intervals(whole, seen, deviations);
+    }
+    Some(spreads)
+}
+
+/// Deviations of the resamples' contrasts with their standard errors, of one statistic: of b - a, and of ln(b / a).
+type Deviations = [Vec<[f64; 2]>; 2];
+
+impl Sampler<'_> {
+    /// Standard errors of a statistic, without intervals.
+    fn spread(&self, i: usize) -> Spread {
+        let [difference_se, log_ratio_se] = self.errors(i);
+        Spread { difference_se, log_ratio_se, df: self.df(i), difference: None, ratio: None, why: None }
+    }
+
+    /// Resamples the units; the deviations from the contrasts `seen`, by statistic.
+    fn deviations(&mut self, seen: &[[f64; 2]], resamples: u32, seed: u64) -> Vec<Deviations> {
+        let mut random = Random::new(seed ^ 0xb0);
+        let mut times = vec![0.0; self.design.parts()];
+        let mut deviations: Vec<Deviations> = vec![[vec![], vec![]]; seen.len()];
+        for _ in 0..resamples {
+            self.draw(&mut random, &mut times);
+            self.sample(&times);
+            for (i, deviations) in deviations.iter_mut().enumerate() {
+                let (contrasts, errors) = (self.whole.contrasts(i), self.errors(i));
+                for c in 0..2 {
+                    deviations[c].push([contrasts[c] - seen[i][c], errors[c]]);
+                }
+            }
+        }
+        deviations
+    }
+}
+
+impl Spread {
+    /// Sets the intervals from both sides' values, their contrasts, and the resamples' deviations from these.
+    fn set_intervals(&mut self, [a, b]: [f64; 2], seen: [f64; 2], [of_difference, of_ratio]: Deviations) {
+        let slack = SLACK * self.difference_se;
+        // No figure is below 0.
+        let possible = |[low, high]: [f64; 2]| low >= -a - slack && high <= b + slack;
+        let difference = interval(seen[0], self.difference_se, &of_difference)
+            .and_then(|i| if possible(i) { Ok(i) } else { Err(Some(IMPOSSIBLE)) });
+        let ratio = interval(seen[1], self.log_ratio_se, &of_ratio);
+        self.why = difference.err().or(ratio.err()).flatten();
+        self.difference = difference.ok();
+        self.ratio = ratio.ok().map(|i| i.map(f64::exp));
+    }
+}
+
+const IMPOSSIBLE: &str = "no interval: the units differ so much that its bounds would be impossible values";
+const UNSTABLE: &str = "no interval: a few units make nearly all of the spread";
+
+/// The interval of a value from its deviations and their standard errors; or the reason for none, if it is not obvious.
+fn interval(seen: f64, se: f64, drawn: &[[f64; 2]]) -> Result<[f64; 2], Option<&'static str>> {
+    let known = drawn.iter().filter(|[d, e]| d.is_finite() && e.is_finite());
+    let floored = known.clone().filter(|[_, e]| *e < LEAST_ERROR * se).count() as f64;
+    let mut deviations: Vec<f64> = known.map(|[d, e]| d / e.max(LEAST_ERROR * se)).collect();
+    let drawn = drawn.len() as f64;
+    if !seen.is_finite() || se.is_nan() || se <= 0.0 || drawn - deviations.len() as f64 > MAX_UNKNOWN * drawn {
+        return Err(None);
+    }
+    if floored > MAX_FLOORED * drawn {
+        return Err(Some(UNSTABLE));
+    }
+    deviations.sort_by(f64::total_cmp);
+    let last = deviations.len().checked_sub(1).ok_or(None)?;
+    let tail = truncated_usize((TAIL * (deviations.len() as f64 + 1.0)).round().max(1.0)) - 1;
+    let tail = tail.min(last / 2);
+    let tails = [deviations[last - tail], deviations[tail]];
+    if tails.iter().any(|t| t.abs() > MAX_DEVIATION) {
+        return Err(Some(UNSTABLE));
+    }
+    let bounds = tails.map(|t| seen - t * se);
+    if bounds.iter().all(|b| b.is_finite()) { Ok(bounds) } else { Err(None) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn means(values: &[f64]) -> Dense {
+        Dense::ratio(values.iter().map(|v| (*v, 1.0)))
+    }
+
+    #[test]
+    fn the_jackknifes_error_of_a_mean_matches_the_textbook() {
+        let d = [1.0, 4.0, 2.0, 8.0, 5.0, 7.0];
+        let values: Vec<f64> = d.iter().flat_map(|d| [10.0, 10.0 + d]).collect();
+        let spread = spreads(&means(&values), Design::Rounds(6), &[], 0, 1).unwrap()[0];
+        let mean = d.iter().sum::<f64>() / 6.0;
+        let se = (d.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 5.0 / 6.0).sqrt();
+        assert!((spread.difference_se - se).abs() < 1e-12 && spread.df == 5.0);
+        assert!(spread.difference.is_none());
+        // Welch: the same numbers on either side have twice the variance, and both sides' degrees of freedom.
+        let twice = [d, d].concat();
+        let spread = spreads(&means(&twice), Design::Blocks { a: 6, b: 6 }, &[], 0, 1).unwrap()[0];
+        assert!((spread.difference_se - se * 2f64.sqrt()).abs() < 1e-12 && (spread.df - 10.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn intervals_contain_the_value_and_mirror_with_the_sides() {
+        let a: Vec<f64> = (0..12).map(|r| 100.0 + f64::from(r * 7 % 5)).collect();
+        let b: Vec<f64> = (0..12).map(|r| 110.0 + f64::from(r * 3 % 7)).collect();
+        let rounds = |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).flat_map(|(a, b)| [*a, *b]).collect() };
+        let there = spreads(&means(&rounds(&a, &b)), Design::Rounds(12), &[], 500, 3).unwrap()[0];
+        let back = spreads(&means(&rounds(&b, &a)), Design::Rounds(12), &[], 500, 3).unwrap()[0];
+        let ([low, high], [back_low, back_high]) = (there.difference.unwrap(), back.difference.unwrap());
+        assert!(low < 11.0 && 10.0 < high && low > 5.0 && high < 16.0, "{low} {high}");
+        assert!((low + back_high).abs() < 1e-9 && (high + back_low).abs() < 1e-9);
+        let [low, high] = there.ratio.unwrap();
+        assert!(1.05 < low && low < 1.107 && 1.107 < high && high < 1.15, "{low} {high}");
+    }
+
+    #[test]
+    fn one_outlier_gives_no_wild_bounds() {
+        // All units but one agree, so resamples without it have hardly any standard error.
+        let mut wild: Vec<f64> =
+            (0..12).flat_map(|r| [10.0 + 0.001 * f64::from(r), 10.001 + 0.002 * f64::from(r)]).collect();
+        wild[7] = 900.0;
+        let spread = spreads(&means(&wild), Design::Rounds(12), &[], 300, 1).unwrap()[0];
+        assert!(spread.difference_se > 0.0 && spread.why.is_some());
+        assert_eq!((spread.difference, spread.ratio), (None, None));
+    }
+
+    #[test]
+    fn neighbours_of_many_units_are_merged() {
+        let values: Vec<f64> = (0..1000).flat_map(|r| [100.0, 105.0 + f64::from(r * 7 % 11)]).collect();
+        let (dense, design) = grouped(&means(&values), Design::Rounds(1000)).unwrap();
+        assert_eq!((design, dense.parts.len()), (Design::Rounds(100), 200));
+        assert!(grouped(&means(&values[..200]), Design::Rounds(100)).is_none());
+        let (dense, design) = grouped(&means(&values), Design::Blocks { a: 1950, b: 50 }).unwrap();
+        assert_eq!((design.units()[1], dense.parts.len()), (50, design.parts()));
+        let spread = spreads(&means(&values), Design::Rounds(1000), &[], 100, 1).unwrap()[0];
+        let [low, high] = spread.difference.unwrap();
+        assert!(spread.df == 99.0 && low < 10.0 && 9.99 < high && high - low < 1.0, "{low} {high}");
+    }
+
+    #[test]
+    fn a_constant_has_no_studentised_interval() {
+        let constant = spreads(&means(&[2.0, 0.0].repeat(8)), Design::Rounds(8), &[], 200, 1).unwrap()[0];
+        assert_eq!((constant.difference_se, constant.difference, constant.ratio), (0.0, None, None));
+        assert!(spreads(&means(&[1.0, 2.0]), Design::Rounds(1), &[], 9, 1).is_none());
+    }
+}

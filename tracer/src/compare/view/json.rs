@@ -1,0 +1,173 @@
+//! A comparison as JSON: format "vmentry-compare", version 1; the README documents it.
+
+use serde_json::{Map, Value, json};
+
+use super::wording;
+use crate::{
+    compare::{Comparison, Distributions, Row, Setting, Side},
+    html::density,
+    model::figures::Unit,
+    recording::Provenance,
+};
+
+/// Name and version of the format.
+const FORMAT: &str = "vmentry-compare/1";
+
+/// Points of a cumulative distribution at most.
+const POINTS: usize = 200;
+
+/// The comparison. An unknown value is null, never 0.
+pub(crate) fn render(c: &Comparison, setting: &Setting) -> Value {
+    json!({
+        "format": FORMAT,
+        "emulated": wording::is_emulated(setting),
+        "summary": wording::summary(c, setting),
+        "warnings": setting.warnings,
+        "checks": c.checks,
+        "seed": c.seed,
+        "alpha": c.alpha,
+        "units": { "a": c.units[0], "b": c.units[1] },
+        "least_p": c.least_p,
+        "method": c.method,
+        "experiment": setting.experiment,
+        "a": side(c, &c.a, setting, 0),
+        "b": side(c, &c.b, setting, 1),
+        "figures": c.rows.iter().map(row).collect::<Vec<_>>(),
+        "stratified": c.stratified.iter().map(row).collect::<Vec<_>>(),
+        "mix": {
+            "distance": c.mix.distance,
+            "p": c.mix.p,
+            "covered": c.mix.covered,
+            "rows": c.mix.rows.iter().map(|r| json!({
+                "kind": wording::exit_reason(&r.stratum),
+                "level": r.stratum.level.name(),
+                "exit_reason_code": r.stratum.reason,
+                "timer_cause": r.stratum.cause.map(|c| c.name()),
+                "entries": r.entries,
+                "entry_to_exit_ns_p50": r.entry_to_exit_p50,
+                "exit_to_entry_ns_p50": r.exit_to_entry_p50,
+            })).collect::<Vec<_>>(),
+        },
+        "distributions": c.distributions.iter().map(distribution).collect::<Vec<_>>(),
+        "windows": c.timeline,
+    })
+}
+
+fn side(c: &Comparison, side: &Side, setting: &Setting, at: usize) -> Value {
+    let t = &side.totals;
+    let timer: Map<_, _> = side.timer_exits.iter().map(|(cause, n)| (cause.name().to_owned(), json!(n))).collect();
+    json!({
+        "name": setting.names[at],
+        "windows": side.windows,
+        "entries": wording::entries(c, at),
+        "length_ns": side.length_ns,
+        "totals": {
+            "entries": t.entries,
+            "delivered": t.delivered,
+            "dropped": t.dropped,
+            "unmatched": t.unmatched,
+            "malformed": t.malformed,
+            "not_kept": t.not_kept,
+            "td_entries": t.td_entries,
+        },
+        "pin_writes": side.pin_writes,
+        "timer_exits": wording::knows_timer(c).then_some(timer),
+        "vcpus": side.vcpus.iter().map(|(vm, vcpu)| json!({ "vm": vm, "vcpu": vcpu })).collect::<Vec<_>>(),
+        "recordings": setting.sources[at].iter().map(recording).collect::<Vec<_>>(),
+    })
+}
+
+fn recording(source: &Provenance) -> Value {
+    let header = &source.header;
+    json!({
+        "file": source.name,
+        "label": header.label,
+        "tool": header.tool,
+        "command": header.command,
+        "host": header.host,
+        "policy": source.policy(),
+        "pin_writes_source": header.pin_writes_source,
+        "latency": header.latency,
+        "started_unix_ns": header.anchor.unix_ns,
+        "intervals": source.intervals,
+        "length_ns": source.length_ns,
+        "ended": source.end.as_ref().map(|e| &e.reason),
+        "torn": source.torn,
+        "missing": header.missing,
+    })
+}
+
+const fn unit(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Ns => "ns",
+        Unit::Count => "count",
+        Unit::PerSecond => "per_second",
+    }
+}
+
+fn row(row: &Row) -> Value {
+    json!({
+        "figure": row.figure,
+        "stat": row.stat,
+        "unit": unit(row.unit),
+        "better": row.better,
+        "a": row.a,
+        "b": row.b,
+        "count_a": row.count_a,
+        "count_b": row.count_b,
+        "difference": row.difference,
+        "ratio": row.ratio,
+        "p": row.p,
+        "p_holm": row.p_holm,
+        "detectable": row.detectable,
+        "noise": row.noise,
+        "verdict": row.verdict,
+        "why": row.why,
+    })
+}
+
+fn distribution(d: &Distributions) -> Value {
+    json!({
+        "figure": d.figure,
+        "unit": unit(d.figure.unit()),
+        "count_a": d.a.count(),
+        "count_b": d.b.count(),
+        "cdf": { "a": density::cdf(&d.a, POINTS), "b": density::cdf(&d.b, POINTS) },
+        "shifts": d.shifts,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::fixture::{comparison, setting};
+
+    #[test]
+    fn every_documented_field_is_there() {
+        let json = render(&comparison(), &setting());
+        let readme = include_str!("../../../../README.md");
+        let (_, section) = readme.split_once("**JSON comparison**").unwrap();
+        let table = section.split("\n\n").find(|p| p.starts_with("| field")).unwrap();
+        let documented: Vec<_> =
+            table.lines().skip(2).filter_map(|l| l.split('|').nth(1)).flat_map(|f| f.split(',')).collect();
+        for field in &documented {
+            let field = field.trim().trim_matches('`').trim_end_matches("[]");
+            assert!(!json[field].is_null(), "{field}");
+        }
+        assert_eq!(json.as_object().unwrap().len(), documented.len(), "{documented:?}");
+        assert_eq!(json["emulated"], true);
+        assert_eq!(json["figures"].as_array().unwrap().len(), comparison().rows.len());
+    }
+
+    #[test]
+    fn unknown_values_are_null_and_names_are_stable() {
+        let json = render(&comparison(), &setting());
+        let max = json["figures"].as_array().unwrap().iter().find(|r| r["stat"] == "max").unwrap();
+        assert_eq!((&max["a"], &max["p"], &max["ratio"]), (&Value::Null, &Value::Null, &Value::Null));
+        assert_eq!(max["verdict"], "not_enough_data");
+        assert_eq!(json["windows"][0]["arm"], "A");
+        assert_eq!(json["a"]["timer_exits"]["spurious"], 3);
+        let cdf = json["distributions"][0]["cdf"]["a"].as_array().unwrap();
+        assert!(cdf.len() <= POINTS && cdf.last().unwrap()[1] == 1.0);
+    }
+}

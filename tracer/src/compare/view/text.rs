@@ -1,0 +1,382 @@
+//! A comparison as text: alarms, the answer, the table, the pictures. No colours.
+
+use std::fmt::Write as _;
+
+use super::{plot, wording};
+use crate::{
+    compare::{Comparison, Distributions, Row, Setting, Verdict},
+    model::figures::{Figure, Unit, human},
+    output::wrap,
+    recording::Provenance,
+};
+
+/// Renders a comparison for a terminal of `width` columns, at least 60.
+pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize) -> String {
+    let width = width.max(60);
+    let mut out = alarms(c, setting, width);
+    out += &sides(c, setting, width);
+    out.push('\n');
+    out += &wrap(&wording::summary(c, setting), "", width);
+    out.push('\n');
+    out += &figures(c, setting, width);
+    out += &footnotes(c, width);
+    out += &stratified(c, width);
+    out += &mix(c, width);
+    for d in &c.distributions {
+        out += &distribution(d, setting, width);
+    }
+    out + &method(c, width)
+}
+
+/// Everything that the reader must know before any figure.
+fn alarms(c: &Comparison, setting: &Setting, width: usize) -> String {
+    let mut out = String::new();
+    for (name, side) in [("A", &c.a), ("B", &c.b)] {
+        if let Some(loss) = wording::loss(side) {
+            out += &wrap(&format!("LOST in {name}: {loss}"), "         ", width);
+        }
+    }
+    if wording::is_emulated(setting) {
+        out += &wrap(&format!("EMULATED: {}", wording::EMULATED), "         ", width);
+    }
+    for warning in &setting.warnings {
+        out += &wrap(&format!("WARNING  {}", wording::clean(warning)), "         ", width);
+    }
+    for check in c.checks.iter().filter(|k| k.alarm) {
+        let p = check.p.map(|p| format!(" (p {})", wording::p_value(Some(p)))).unwrap_or_default();
+        out += &wrap(&format!("ALARM    {}: {}{p}", check.name, wording::clean(&check.text)), "         ", width);
+    }
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out
+}
+
+fn sides(c: &Comparison, setting: &Setting, width: usize) -> String {
+    let mut out = String::new();
+    for (at, side) in [&c.a, &c.b].into_iter().enumerate() {
+        let pins = side.pin_writes.map_or("n/a".into(), |n| n.to_string());
+        let timer = wording::timer_exits(c, side);
+        let windows = if side.windows == 1 { "window" } else { "windows" };
+        let text = format!(
+            "{}  {}: {} {windows}, {}; {} entries; pin writes {pins}; timer exits: {timer}",
+            ["A", "B"][at],
+            wording::clean(&setting.names[at]),
+            side.windows,
+            human(Some(side.length_ns as f64), Unit::Ns),
+            wording::entries(c, at)
+        );
+        out += &wrap(&text, "   ", width);
+    }
+    let hosts = |side: usize| {
+        let mut hosts: Vec<_> = setting.sources[side].iter().map(host).collect();
+        hosts.dedup();
+        hosts
+    };
+    let (a, b) = (hosts(0), hosts(1));
+    if a == b {
+        a.iter().for_each(|h| out += &wrap(&format!("on {h}"), "   ", width));
+    } else {
+        for (name, hosts) in [("A", a), ("B", b)] {
+            hosts.iter().for_each(|h| out += &wrap(&format!("{name} on {h}"), "     ", width));
+        }
+    }
+    if let Some(alternation) = wording::alternation(c, setting) {
+        out += &wrap(&alternation, "   ", width);
+    }
+    out
+}
+
+fn host(source: &Provenance) -> String {
+    let host = &source.header.host;
+    let caveat = host.caveat().map(|c| format!(", {c}")).unwrap_or_default();
+    let microcode = host.microcode.as_ref().map(|m| format!(", microcode {m}")).unwrap_or_default();
+    let text = format!(
+        "{}: Linux {}, {} x {}{microcode}{caveat}; pin writes from {}",
+        host.name,
+        host.kernel,
+        host.cpus,
+        host.cpu,
+        source.header.pin_writes_source.name()
+    );
+    wording::clean(&text)
+}
+
+/// Forms of the table, widest first: gap between columns, and verdicts in full.
+const VARIANTS: [(usize, bool); 3] = [(2, true), (2, false), (1, false)];
+
+/// The table of figures in the widest form that fits. Rows without a value on both sides are in the footnotes.
+fn figures(c: &Comparison, setting: &Setting, width: usize) -> String {
+    let emulated = if wording::is_emulated(setting) { " (EMULATED)" } else { "" };
+    let shown: Vec<_> = c.rows.iter().filter(|r| r.a.is_some() && r.b.is_some()).collect();
+    if shown.is_empty() {
+        return String::new();
+    }
+    let mut text = String::new();
+    for (gap, long) in VARIANTS {
+        text = align(&lines(&shown, emulated, long), gap, true);
+        if text.lines().all(|l| l.chars().count() <= width) {
+            break;
+        }
+    }
+    let legend = format!(
+        "95% CI: confidence interval of the change. ADJ. P: p of the permutation test, adjusted for all figures (Holm); significant: at \
+         most {}. MDE: smallest change found with 80 % power. A/A: A/A noise, the 95th percentile of half-against-half differences within a \
+         side. ~: no detectable change. ?: not enough data, see below.",
+        c.alpha
+    );
+    text + &wrap(&legend, "", width)
+}
+
+/// The cells of the table, with a line above each figure.
+fn lines(rows: &[&Row], emulated: &str, long: bool) -> Vec<[String; 9]> {
+    let noise = if long { "A/A NOISE" } else { "A/A" };
+    let head = ["", "A", "B", "CHANGE", "95% CI", "ADJ. P", "MDE", noise, "VERDICT"];
+    let mut lines = vec![head.map(str::to_owned)];
+    let mut group = "";
+    for row in rows {
+        let (figure, part) = row.figure.split_once('.').unwrap_or((row.figure, ""));
+        if figure != group {
+            group = figure;
+            let note = if row.unit == Unit::Ns { emulated } else { "" };
+            let heading = Figure::parse(figure).map_or(figure.to_owned(), Figure::heading);
+            lines.push([&format!("{heading}{note}"), "", "", "", "", "", "", "", ""].map(str::to_owned));
+        }
+        lines.push([
+            format!("  {}", stat_name(part, row.stat)),
+            wording::value(row.a, row.unit),
+            wording::value(row.b, row.unit),
+            wording::change(row),
+            wording::interval(row),
+            wording::p_value(row.p_holm),
+            wording::mde(row),
+            wording::noise(row),
+            if long { wording::verdict(row.verdict) } else { wording::word(row.verdict) }.into(),
+        ]);
+    }
+    lines
+}
+
+fn stat_name(part: &str, stat: &str) -> String {
+    let stat = match stat {
+        "p999" => "p99.9",
+        "per_second" => "/s",
+        other => other,
+    };
+    if part.is_empty() { stat.into() } else { format!("{part} {stat}") }
+}
+
+/// Rows without a verdict or without an interval, by reason.
+fn footnotes(c: &Comparison, width: usize) -> String {
+    let mut reasons: Vec<(bool, &str, Vec<String>)> = Vec::new();
+    for row in &c.rows {
+        let judged = row.verdict != Verdict::NotEnoughData;
+        if judged && row.difference.is_none_or(|d| d.low.is_some()) {
+            continue;
+        }
+        let why = row.why.as_deref().unwrap_or("no reason given");
+        match reasons.iter_mut().find(|(j, w, _)| (*j, *w) == (judged, why)) {
+            Some((_, _, names)) => names.push(wording::name(row)),
+            None => reasons.push((judged, why, vec![wording::name(row)])),
+        }
+    }
+    let line = |(judged, why, names): &(bool, &str, Vec<String>)| {
+        let result = if *judged { "n/a" } else { "not enough data" };
+        wrap(&format!("{result}: {}: {why}", names.join(", ")), "  ", width)
+    };
+    reasons.iter().map(line).collect()
+}
+
+fn stratified(c: &Comparison, width: usize) -> String {
+    let pairs = wording::contradicting(c);
+    if pairs.is_empty() {
+        return String::new();
+    }
+    let mut lines = vec![["", "RAW", "ONE MIX", "95% CI", "ADJ. P", "VERDICT"].map(str::to_owned)];
+    for (raw, one) in pairs {
+        lines.push([
+            format!("  {}", wording::name(raw)),
+            wording::change(raw),
+            wording::change(one),
+            wording::interval(one),
+            wording::p_value(one.p_holm),
+            format!("{}, not {}", wording::word(one.verdict), wording::word(raw.verdict)),
+        ]);
+    }
+    let text = format!(
+        "With both sides weighted to one mix of exits ({} of the entries), these figures disagree with the raw ones: part of their \
+         change comes from the workload, not from the cost of an exit.",
+        wording::share_text(Some(c.mix.covered))
+    );
+    let table = [2, 1].map(|gap| align(&lines, gap, true));
+    let fits = |t: &&String| t.lines().all(|l| l.chars().count() <= width);
+    format!("\n{}{}", wrap(&text, "", width), table.iter().find(fits).unwrap_or(&table[1]))
+}
+
+fn mix(c: &Comparison, width: usize) -> String {
+    if !wording::mix_differs(c) || c.mix.rows.is_empty() {
+        return String::new();
+    }
+    const TOP: usize = 8;
+    let text = format!(
+        "The exit mixes differ by {} (total variation, p {}). GUEST: median guest time (entry_to_exit_ns); HOST: median host time \
+         (exit_to_entry_ns).",
+        wording::share_text(Some(c.mix.distance)),
+        wording::p_value(c.mix.p)
+    );
+    let head = ["", "SHARE A", "B", "GUEST A", "B", "HOST A", "B"].map(str::to_owned);
+    let mut lines = vec![head];
+    for row in c.mix.rows.iter().take(TOP) {
+        let share = |side| wording::share_text(wording::share(c, row.entries[side], side));
+        let ns = |v: Option<f64>| human(v, Unit::Ns);
+        lines.push([
+            format!("  {}", wording::exit_reason(&row.stratum)),
+            share(0),
+            share(1),
+            ns(row.entry_to_exit_p50[0]),
+            ns(row.entry_to_exit_p50[1]),
+            ns(row.exit_to_entry_p50[0]),
+            ns(row.exit_to_entry_p50[1]),
+        ]);
+    }
+    let table = [2, 1].map(|gap| align(&lines, gap, false));
+    let fits = |t: &&String| t.lines().all(|l| l.chars().count() <= width);
+    let more = c.mix.rows.len().saturating_sub(TOP);
+    let more = if more > 0 { format!("  and {more} more\n") } else { String::new() };
+    format!("\n{}{}{more}", wrap(&text, "", width), table.iter().find(fits).unwrap_or(&table[1]))
+}
+
+fn distribution(d: &Distributions, setting: &Setting, width: usize) -> String {
+    let emulated = if wording::is_emulated(setting) { ", EMULATED" } else { "" };
+    let mut out = format!("\n{}", wrap(&format!("{}{emulated}: {}", d.figure.heading(), d.figure.help()), "", width));
+    if d.a.count() == 0 || d.b.count() == 0 {
+        let _ = writeln!(out, "n/a: {} values of A, {} of B", d.a.count(), d.b.count());
+        return out;
+    }
+    out += &plot::shifts(d, width);
+    out += &plot::cdfs(d, width);
+    out
+}
+
+fn method(c: &Comparison, width: usize) -> String {
+    let mut out = String::from("\nMethod and checks\n");
+    let mut lines = c.method.clone();
+    for check in c.checks.iter().filter(|k| !k.alarm) {
+        let p = check.p.map(|p| format!(" (p {})", wording::p_value(Some(p)))).unwrap_or_default();
+        lines.push(format!("{}: {}{p}", check.name, check.text));
+    }
+    lines.iter().for_each(|l| out += &wrap(&format!("- {}", wording::clean(l)), "  ", width));
+    out
+}
+
+/// Aligns columns: the first to the left, also the last if it is `words`; the others to the right.
+fn align<const N: usize>(lines: &[[String; N]], gap: usize, words: bool) -> String {
+    let is_group = |line: &[String; N]| line[1..].iter().all(String::is_empty);
+    let width = |c: usize| {
+        let cells = lines.iter().filter(|l| c > 0 || !is_group(l)).map(|l| l[c].chars().count());
+        cells.max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut out = String::new();
+    for line in lines {
+        let mut text = String::new();
+        for (c, cell) in line.iter().enumerate() {
+            let pad = " ".repeat(widths[c].saturating_sub(cell.chars().count()));
+            let space = if c == 0 { String::new() } else { " ".repeat(gap) };
+            text += &if c == 0 || words && c == N - 1 {
+                format!("{space}{cell}{pad}")
+            } else {
+                format!("{space}{pad}{cell}")
+            };
+        }
+        out += text.trim_end();
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        compare::fixture::{comparison, setting},
+        html::tests::HOSTILE,
+    };
+
+    #[test]
+    fn every_figure_has_a_row_or_a_reason() {
+        for width in [80, 120] {
+            let text = render(&comparison(), &setting(), width);
+            let flowing = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            for row in comparison().rows {
+                let (figure, part) = row.figure.split_once('.').unwrap_or((row.figure, ""));
+                let heading = Figure::parse(figure).map_or(figure.to_owned(), Figure::heading);
+                let cell = format!("  {} ", stat_name(part, row.stat));
+                let shown = match row.verdict {
+                    Verdict::NotEnoughData => {
+                        flowing.contains(&wording::name(&row)) && flowing.contains(row.why.as_ref().unwrap())
+                    }
+                    _ => {
+                        text.lines().any(|l| l.strip_suffix(" (EMULATED)").unwrap_or(l) == heading)
+                            && text.lines().any(|l| l.starts_with(&cell))
+                    }
+                };
+                assert!(shown, "{} in\n{text}", wording::name(&row));
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_wider_than_the_terminal() {
+        for width in [80, 100, 120, 200] {
+            let text = render(&comparison(), &setting(), width);
+            let widest = text.lines().max_by_key(|l| l.chars().count()).unwrap();
+            assert!(widest.chars().count() <= width, "{widest}");
+            assert!(text.lines().all(|l| l.trim_end() == l), "no trailing blanks");
+        }
+    }
+
+    #[test]
+    fn alarms_come_before_the_answer() {
+        let text = render(&comparison(), &setting(), 80);
+        let answer = text.find("B (hard) is WORSE").unwrap();
+        for word in ["LOST in A", "LOST in B", "EMULATED", "WARNING", "ALARM    carry-over"] {
+            assert!(text.find(word).is_some_and(|at| at < answer), "{word}");
+        }
+        assert!(text.find("drift").is_some_and(|at| at > answer));
+    }
+
+    #[test]
+    fn columns_are_below_their_headings() {
+        let text = render(&comparison(), &setting(), 120);
+        let head = text.lines().find(|l| l.contains("ADJ. P")).unwrap();
+        let end = head.find("CHANGE").unwrap() + "CHANGE".len();
+        let p50 = text.lines().find(|l| l.starts_with("  p50")).unwrap();
+        assert!(p50[..end].ends_with('%'), "{head}\n{p50}");
+        assert!(p50.ends_with("better"));
+    }
+
+    #[test]
+    fn a_hostile_name_cannot_control_the_terminal() {
+        let mut setting = setting();
+        setting.names = [HOSTILE.into(), HOSTILE.into()];
+        setting.warnings = vec![HOSTILE.into()];
+        for source in setting.sources.iter_mut().flatten() {
+            source.header.host.cpu = HOSTILE.into();
+            source.header.host.name = HOSTILE.into();
+        }
+        let text = render(&comparison(), &setting, 80);
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+    }
+
+    #[test]
+    fn an_empty_comparison_is_a_text_too() {
+        let mut empty = comparison();
+        empty.rows.clear();
+        empty.stratified.clear();
+        empty.mix.rows.clear();
+        empty.distributions.iter_mut().for_each(|d| (d.a, d.shifts) = Default::default());
+        let text = render(&empty, &setting(), 80);
+        assert!(text.contains("NOT ENOUGH DATA") && text.contains("n/a: 0 values of A"), "{text}");
+    }
+}

@@ -1,0 +1,114 @@
+//! `cargo xtask deb`: builds the Debian package with cargo-deb from `tracer/Cargo.toml`, and checks it and its service.
+
+mod service;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+pub(crate) use crate::packaging::service::run_as_service;
+use crate::{build, debian, process::output};
+
+/// Version of cargo-deb, from crates.io.
+const CARGO_DEB: &str = "3.8.0";
+const NEEDS: [debian::Need; 2] = [("systemd-analyze", "systemd"), ("dpkg-deb", "dpkg")];
+/// Files that must be in the package.
+const CONTENTS: [&str; 6] = [
+    "./usr/bin/vmentry",
+    "./usr/lib/systemd/system/vmentry-export.service",
+    "./etc/default/vmentry-export",
+    "./usr/share/doc/vmentry/README.md",
+    "./usr/share/doc/vmentry/copyright",
+    "./usr/share/doc/vmentry/CHANGELOG.md",
+];
+
+/// Arguments of `deb`.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Also check the contents of the package, and its service
+    #[arg(long)]
+    check: bool,
+}
+
+/// Builds the package and prints its path, or checks it.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.check {
+        return check();
+    }
+    println!("{}", build()?.display());
+    Ok(())
+}
+
+/// Builds the package and returns its path.
+fn build() -> Result<PathBuf> {
+    build::static_binary("vmentry")?;
+    let cargo_deb = build::cargo_tool("cargo-deb", CARGO_DEB)?;
+    let folder = build::target_dir().join("deb");
+    // Packages of other versions may lie there.
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).with_context(|| format!("create folder {}", folder.display()))?;
+    let mut command = Command::new(cargo_deb);
+    // Takes the binary that was built above: static, and stripped by its profile.
+    command.args(["deb", "--quiet", "--package", "vmentry", "--no-build", "--no-strip", "--profile", "dist"]);
+    command.args(["--target", build::TARGET, "--output"]).arg(&folder).current_dir(build::root());
+    output(&mut command).context("build the package")?;
+    let package = fs::read_dir(&folder)?.find_map(|entry| Some(entry.ok()?.path()));
+    package.context("build the package: cargo-deb has made no file")
+}
+
+/// Builds the package and checks its contents, its binary and its service.
+pub(crate) fn check() -> Result<()> {
+    debian::install(&NEEDS)?;
+    let package = build()?;
+    check_contents(&package)?;
+    let root = build::target_dir().join("deb/root");
+    output(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&root))?;
+    let version = output(Command::new(root.join("usr/bin/vmentry")).arg("--version"))?;
+    ensure!(version.starts_with("vmentry "), "run the packaged binary: --version prints {version}");
+    service::check(&root)
+}
+
+/// Checks that the package has all files, owned by root, and the right fields.
+fn check_contents(package: &Path) -> Result<()> {
+    let list = output(Command::new("dpkg-deb").arg("--contents").arg(package))?;
+    let files: BTreeSet<_> =
+        list.lines().filter_map(|line| line.split_whitespace().nth(5)).filter(|path| !path.ends_with('/')).collect();
+    let dashboards = committed(&build::root().join("dashboards"), "./usr/share/vmentry/dashboards")?;
+    let wanted = CONTENTS.into_iter().chain(dashboards.iter().map(String::as_str));
+    let missing: Vec<_> = wanted.filter(|path| !files.contains(path)).collect();
+    ensure!(missing.is_empty(), "check {}: missing {}:\n{list}", package.display(), missing.join(", "));
+    ensure!(
+        list.lines().all(|line| line.split_whitespace().nth(1) == Some("0/0")),
+        "check {}: some files are not owned by root:\n{list}",
+        package.display()
+    );
+    let fields = ["Package", "Architecture", "Depends"];
+    let info = output(Command::new("dpkg-deb").args(["--field"]).arg(package).args(fields))?;
+    ensure!(
+        info.contains("Package: vmentry\n") && info.contains("Architecture: amd64\n"),
+        "check {}: fields are {info}",
+        package.display()
+    );
+    Ok(())
+}
+
+/// The files below a folder, as paths below `to`.
+fn committed(folder: &Path, to: &str) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("read folder {}", folder.display()))? {
+        let entry = entry?;
+        let path = format!("{to}/{}", entry.file_name().to_string_lossy());
+        if entry.file_type()?.is_dir() {
+            files.extend(committed(&entry.path(), &path)?);
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}

@@ -1,0 +1,106 @@
+//! Checks the exporter's systemd service: its unit file, and its capabilities on the running kernel.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    build, debian,
+    process::output,
+    prometheus::server::{self, Server},
+};
+
+/// Limit of `systemd-analyze security`, in tenths of its score from 0 (nothing is exposed) to 10, as systemd 252 takes
+/// it. Sockets, /proc and two capabilities remain.
+const EXPOSURE: u32 = 20;
+
+/// Checks the service that is installed below `root`: systemd accepts it, and its exposure is within the limit.
+pub(super) fn check(root: &Path) -> Result<()> {
+    let unit = root.join("usr/lib/systemd/system/vmentry-export.service");
+    let text = fs::read_to_string(&unit).with_context(|| format!("read {}", unit.display()))?;
+    ensure!(
+        allows_bpf(&text),
+        "check {}: SystemCallFilter must allow bpf after it removes @privileged, which contains bpf",
+        unit.display()
+    );
+    // systemd-analyze looks the program up on this machine; that the package has it was checked before.
+    let here =
+        text.replace("ExecStart=/usr/bin/vmentry", &format!("ExecStart={}", root.join("usr/bin/vmentry").display()));
+    let copy = root.join("vmentry-export.service");
+    fs::write(&copy, here).with_context(|| format!("write {}", copy.display()))?;
+    let verify = Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(&copy)
+        .output()
+        .context("run systemd-analyze")?;
+    let messages = String::from_utf8_lossy(&verify.stderr);
+    // Complaints about this machine's other units do not count.
+    let complaints: Vec<_> = messages.lines().filter(|line| line.contains("vmentry-export")).collect();
+    ensure!(complaints.is_empty(), "systemd-analyze verify: {}", complaints.join("\n"));
+    let mut security = Command::new("systemd-analyze");
+    security.args(["security", "--no-pager", "--offline=true", &format!("--threshold={EXPOSURE}")]).arg(&copy);
+    let result = output(&mut security).context("check the exposure of the service: it is above the limit")?;
+    println!("{}", result.lines().last().unwrap_or_default());
+    Ok(())
+}
+
+/// Runs the exporter as nobody with only the service's capabilities, and checks that it answers with metrics. Needs
+/// root, which it gives up, and a host that can be traced.
+pub(crate) fn run_as_service() -> Result<()> {
+    debian::install(&[("setpriv", "util-linux")])?;
+    let built = build::debug_binary("vmentry")?;
+    // Copied to a folder that everybody may enter, because only root may be able to enter the target folder.
+    let folder = tempfile::tempdir().context("create folder")?;
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).context("open the folder to everybody")?;
+    let binary = folder.path().join("vmentry");
+    fs::copy(built, &binary).context("copy vmentry")?;
+    answers_as_nobody(&binary)
+}
+
+fn answers_as_nobody(binary: &Path) -> Result<()> {
+    let log = build::target_dir().join("as-service.log");
+    let port = server::free_port()?;
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]);
+    command.args(["inh", "ambient"].map(|set| format!("--{set}-caps=-all,+bpf,+perfmon")));
+    command.arg("--bounding-set=-all,+bpf,+perfmon").arg(binary);
+    command.args(["export", "--listen", &format!("127.0.0.1:{port}")]).current_dir("/");
+    let exporter = Server::start(&mut command, port, log, "/metrics")?;
+    let metrics = exporter.get("/metrics")?;
+    ensure!(metrics.contains("vmentry_host_info{"), "ask the exporter without root for metrics: {metrics}");
+    exporter.stop()
+}
+
+/// Whether a unit's filter allows bpf(2) after it removes @privileged, which contains bpf.
+fn allows_bpf(unit: &str) -> bool {
+    let filters: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")).collect();
+    let removed = filters.iter().rposition(|f| f.starts_with('~') && f.contains("@privileged"));
+    let allowed = filters.iter().rposition(|f| !f.starts_with('~') && f.split(' ').any(|call| call == "bpf"));
+    allowed.is_some() && allowed > removed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_allows_bpf_only_after_it_removes_privileged_calls() {
+        assert!(allows_bpf(include_str!("../../../packaging/vmentry-export.service")));
+        assert!(allows_bpf("SystemCallFilter=@system-service bpf\n"));
+        assert!(!allows_bpf("SystemCallFilter=@system-service bpf\nSystemCallFilter=~@resources @privileged\n"));
+        assert!(!allows_bpf("SystemCallFilter=@system-service\n"));
+    }
+
+    #[test]
+    fn the_service_has_exactly_the_two_capabilities_that_it_needs() {
+        let unit = include_str!("../../../packaging/vmentry-export.service");
+        for set in ["AmbientCapabilities", "CapabilityBoundingSet"] {
+            assert!(unit.contains(&format!("\n{set}=CAP_BPF CAP_PERFMON\n")));
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The test of rooms: every source file lies in a room (a folder of `src`), and imports between rooms go one way only.
+
+mod imports;
+mod order;
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    build,
+    rooms::order::{House, Source},
+};
+
+/// The crates that are held to an order of rooms.
+const HOUSES: [&House; 2] = [&XTASK, &TRACER];
+
+/// This crate, from the commands to what every task needs.
+const XTASK: House = House {
+    src: "xtask/src",
+    rooms: &[
+        "test",
+        "rooms",
+        "demo",
+        "bench",
+        "witness",
+        "packaging",
+        "prometheus",
+        "dashboards",
+        "patches",
+        "lab",
+        "build",
+        "debian",
+        "process",
+    ],
+    macros: &[],
+};
+
+/// The tool, in the reverse order of an event's way from the kernel to a view.
+const TRACER: House = House {
+    src: "tracer/src",
+    rooms: &[
+        "commands",
+        "calibrate",
+        "tui",
+        "compare",
+        "report",
+        "export",
+        "html",
+        "collect",
+        "trace",
+        "recording",
+        "guest",
+        "host",
+        "kernel",
+        "model",
+        "output",
+    ],
+    macros: &[("say", "output")],
+};
+
+/// Fails with every import, file and pair of rooms that breaks the order.
+pub(crate) fn check() -> Result<()> {
+    let mut violations = Vec::new();
+    for house in HOUSES {
+        violations.extend(violations_in(house)?);
+    }
+    ensure!(violations.is_empty(), "{}", violations.join("\n"));
+    Ok(())
+}
+
+fn violations_in(house: &House) -> Result<Vec<String>> {
+    let src = build::root().join(house.src);
+    let mut sources = Vec::new();
+    read_sources(&src, "", &mut sources)?;
+    ensure!(!sources.is_empty(), "read sources in {}: there are none", src.display());
+    order::violations(house, &sources)
+}
+
+/// Reads every `.rs` file of a folder; `below` is the folder's path below `src`.
+fn read_sources(folder: &Path, below: &str, sources: &mut Vec<Source>) -> Result<()> {
+    let entries = fs::read_dir(folder).with_context(|| format!("read folder {}", folder.display()))?;
+    let mut entries = entries.collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = entry.path();
+        if path.is_dir() {
+            read_sources(&path, &format!("{below}{name}/"), sources)?;
+        } else if name.ends_with(".rs") {
+            let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            sources.push(Source { path: format!("{below}{name}"), text });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn xtask_keeps_the_order_of_its_rooms() {
+        assert_eq!(violations_in(&XTASK).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn the_tracer_keeps_the_order_of_its_rooms() {
+        assert_eq!(violations_in(&TRACER).unwrap(), [""; 0]);
+    }
+}

@@ -1,0 +1,126 @@
+//! The steps that take minutes: the Debian package, the companion patches, and emulated machines with real kernels.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    build,
+    lab::{self, Cpu, Kernel, Machine},
+    packaging,
+    patches::{self, Flavour},
+    test::{Outcome, Step, steps::passed},
+    witness::{self, companion, counts, experiment, stopwatch},
+};
+
+pub(super) const LABS: &[Step] = &[
+    ("debian package and service", || passed(packaging::check())),
+    ("companion patches", || passed(patches::check_all())),
+    ("lab amd 6.12", || with_known_exits(Cpu::Amd, Kernel::V6_12)),
+    ("lab intel 6.12", || with_known_exits(Cpu::Intel, Kernel::V6_12)),
+    ("lab intel 6.1", || with_known_exits(Cpu::Intel, Kernel::V6_1)),
+    ("lab companion 6.12", || with_companion(Kernel::V6_12)),
+    ("lab companion 6.1", || with_companion(Kernel::V6_1)),
+    ("lab stopwatch 6.12", || with_stopwatch(Kernel::V6_12)),
+    ("lab stopwatch 6.1", || with_stopwatch(Kernel::V6_1)),
+    ("lab experiment 6.12", || with_experiment(Kernel::V6_12)),
+];
+
+/// Runs a step in the lab, after installing the emulator for a processor.
+fn in_lab(cpu: Cpu, step: impl FnOnce() -> Result<()>) -> Result<Outcome> {
+    if !cfg!(target_arch = "x86_64") {
+        return Ok(Outcome::Skipped("the lab needs an x86-64 host".into()));
+    }
+    lab::install(cpu)?;
+    passed(step())
+}
+
+/// Boots a machine and runs a script, whose exit code must be 0.
+fn run(machine: &Machine, script: &str) -> Result<lab::Outcome> {
+    let outcome = lab::run(machine, script)?;
+    outcome.check_exit_code()?;
+    Ok(outcome)
+}
+
+/// Boots the distribution's own kernel and modules.
+fn with_known_exits(cpu: Cpu, kernel: Kernel) -> Result<Outcome> {
+    in_lab(cpu, || {
+        // In QEMU a second processor takes little time; in Bochs it takes twice the time.
+        let processors = if cpu == Cpu::Amd { 2 } else { 1 };
+        let machine = Machine { cpu, kernel, processors, timeout: Duration::from_secs(600), ..Machine::default() };
+        let outcome = run(&machine, counts::SCRIPT)?;
+        count_traces(&outcome.out_dir)?;
+        check(&outcome, &counts::failures(&outcome.out_dir, cpu == Cpu::Intel)?)
+    })
+}
+
+/// Counts the slices of the traces with trace-check, which reads them with the official schema.
+fn count_traces(out: &Path) -> Result<()> {
+    // Built with the same arguments as the unit tests, or else the schema would be compiled again with other features.
+    build::run_cargo(&["test", "--quiet", "--no-run"])?;
+    for name in witness::TRACES {
+        let trace = out.join(format!("{name}.pftrace"));
+        let mut command = Command::new(build::target_dir().join("debug/trace-check"));
+        let output = command.arg(&trace).stderr(Stdio::inherit()).output().context("run trace-check")?;
+        ensure!(output.status.success(), "trace-check {}: {}", trace.display(), output.status);
+        fs::write(out.join(format!("{name}-trace.json")), output.stdout).context("write counts of a trace")?;
+    }
+    Ok(())
+}
+
+/// An Intel machine with a module of the companion patches. Its results go to target/lab/NAME-KERNEL.
+fn companion_machine(name: &str, kernel: Kernel, flavour: Flavour) -> Result<Machine> {
+    let out = build::target_dir().join(format!("lab/{name}-{}", kernel.series()));
+    Ok(Machine { kernel, module: Some(patches::module(kernel, flavour)?), out: Some(out), ..Machine::default() })
+}
+
+fn with_companion(kernel: Kernel) -> Result<Outcome> {
+    in_lab(Cpu::Intel, || {
+        let machine = companion_machine("companion", kernel, Flavour::Companion)?;
+        // Copied under another name, because the lab puts added files into one folder.
+        let test_only = build::target_dir().join("patches/kvm-intel-test.ko");
+        fs::create_dir_all(build::target_dir().join("patches")).context("create target/patches")?;
+        fs::copy(patches::module(kernel, Flavour::TestOnly)?, &test_only).context("copy the test-only module")?;
+        let outcome = run(&Machine { add: vec![test_only], ..machine }, companion::SCRIPT)?;
+        check(&outcome, &companion::failures(&outcome.out_dir)?)
+    })
+}
+
+fn with_stopwatch(kernel: Kernel) -> Result<Outcome> {
+    in_lab(Cpu::Intel, || {
+        let outcome = run(&companion_machine("stopwatch", kernel, Flavour::Stopwatch)?, stopwatch::SCRIPT)?;
+        check(&outcome, &stopwatch::failures(&outcome.out_dir)?)
+    })
+}
+
+/// Runs the experiment with another seed if the only failures are those that chance can cause.
+fn with_experiment(kernel: Kernel) -> Result<Outcome> {
+    in_lab(Cpu::Intel, || {
+        let vmentry = build::static_binary("vmentry")?;
+        let machine = companion_machine("experiment", kernel, Flavour::Companion)?;
+        let machine = Machine { timeout: Duration::from_secs(900), ..machine };
+        let mut alarms = Vec::new();
+        for seed in experiment::SEEDS {
+            let outcome = run(&machine, &format!("seed={seed}\n{}", experiment::SCRIPT))?;
+            alarms = experiment::false_alarms(&outcome.out_dir, &vmentry)?;
+            let mut failures = experiment::failures(&outcome.out_dir, &vmentry)?;
+            if alarms.is_empty() || !failures.is_empty() {
+                failures.append(&mut alarms);
+                return check(&outcome, &failures);
+            }
+            eprintln!("seed {seed}: {}: trying the next seed", alarms.join("; "));
+        }
+        bail!("false alarms with all seeds: {}", alarms.join("; "))
+    })
+}
+
+/// Fails with every failed check.
+fn check(outcome: &lab::Outcome, failures: &[String]) -> Result<()> {
+    ensure!(failures.is_empty(), "{}\n(files in {})", failures.join("\n"), outcome.out_dir.display());
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! `cargo xtask test`: everything a contributor runs. A step that cannot run here is skipped with the reason, never
+//! passed.
+
+mod labs;
+mod steps;
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+
+use crate::test::{labs::LABS, steps::STEPS};
+
+/// Arguments of `test`.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Skip the Debian package, the companion patches and the emulated machines
+    #[arg(long)]
+    fast: bool,
+    /// Run only the steps whose name contains this, e.g. "lab amd"
+    #[arg(long, value_name = "NAME", conflicts_with = "fast")]
+    only: Option<String>,
+}
+
+/// The result of a step that did not fail.
+enum Outcome {
+    Passed,
+    /// The reason why it cannot run here.
+    Skipped(String),
+}
+
+/// A step: its name, and the function that runs it.
+type Step = (&'static str, fn() -> Result<Outcome>);
+
+/// Runs every step, also those after a failed one.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let labs = if arguments.fast { &[] } else { LABS };
+    let is_wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| name.contains(only));
+    let mut summary = Summary::default();
+    for (name, step) in STEPS.iter().chain(labs).filter(|(name, _)| is_wanted(name)) {
+        summary.run(name, step);
+    }
+    if arguments.fast {
+        summary.skipped.extend(LABS.iter().map(|(name, _)| format!("SKIPPED {name}: --fast")));
+    }
+    summary.print()
+}
+
+/// The results so far.
+#[derive(Default)]
+struct Summary {
+    passed: usize,
+    failed: Vec<String>,
+    skipped: Vec<String>,
+}
+
+impl Summary {
+    fn run(&mut self, name: &str, step: &fn() -> Result<Outcome>) {
+        eprintln!("\n== {name}");
+        let start = Instant::now();
+        match step() {
+            Ok(Outcome::Passed) => {
+                eprintln!("== {name}: passed in {} s", start.elapsed().as_secs());
+                self.passed += 1;
+            }
+            Ok(Outcome::Skipped(reason)) => {
+                eprintln!("== {name}: SKIPPED: {reason}");
+                self.skipped.push(format!("SKIPPED {name}: {reason}"));
+            }
+            Err(error) => {
+                eprintln!("== {name}: FAILED: {error:#}");
+                self.failed.push(format!("FAILED  {name}: {error:#}"));
+            }
+        }
+    }
+
+    /// Prints skipped and failed steps and the totals. Fails if a step failed, or if there was none.
+    fn print(&self) -> Result<()> {
+        let Summary { passed, failed, skipped } = self;
+        ensure!(passed + failed.len() + skipped.len() > 0, "select steps by --only: no step has such a name");
+        println!();
+        for line in skipped.iter().chain(failed) {
+            println!("{line}");
+        }
+        println!("{passed} passed, {} failed, {} skipped", failed.len(), skipped.len());
+        ensure!(failed.is_empty(), "{} steps failed", failed.len());
+        Ok(())
+    }
+}

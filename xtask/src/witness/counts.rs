@@ -1,0 +1,211 @@
+//! Checks a lab with a kernel of the distribution: known exits of guests, counted by vmentry, by ftrace and by the
+//! guests.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::{
+    lab::results::{Results, json, number},
+    witness::{
+        calibration,
+        failures::{Failures, balance, rows},
+        traces,
+    },
+};
+
+/// The shell script that a lab runs for [`failures`].
+pub(crate) const SCRIPT: &str = include_str!("../../../lab/scripts/witness.sh");
+
+/// Returns every failed check of the files that the script left.
+pub(crate) fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {
+    let results = Results(out);
+    let report = results.json("report.json")?;
+    let mut failures =
+        against_ftrace(&report, &results.histogram("kvm_entry.hist")?, &results.histogram("kvm_exit.hist")?);
+    failures.extend(known_exits(results, &report, vmx)?);
+    failures.extend(in_kernel_against_records(&results.json("in-kernel.json")?, &report));
+    failures.extend(calibration::on_a_stock_kernel(results, vmx)?);
+    failures.extend(traces::failures(results)?);
+    failures.extend(tiny_ring(results)?);
+    failures.extend(killed(results)?);
+    let refusal = results.text("no-module.txt")?;
+    failures.contains("record without the KVM module", &refusal, &["modprobe kvm_intel"]);
+    Ok(failures.0)
+}
+
+/// Compares entries and exits by reason with ftrace's counts.
+fn against_ftrace(report: &Value, entries: &BTreeMap<u64, u64>, exits: &BTreeMap<u64, u64>) -> Failures {
+    let mut failures = balance("recording", report);
+    failures.equal("entries by ftrace's kvm_entry", &report["totals"]["entries"], entries.values().sum::<u64>());
+    let mut reported: BTreeMap<u64, u64> = BTreeMap::new();
+    for row in rows(report) {
+        *reported.entry(number(&row["exit_reason_code"])).or_default() += number(&row["entries"]);
+    }
+    failures.check(reported == *exits, || format!("entries by exit reason {reported:?} are not ftrace's {exits:?}"));
+    failures
+}
+
+/// Compares the report with the guests' own counts, and pin writes and timer exits with the known numbers.
+fn known_exits(results: Results, report: &Value, vmx: bool) -> Result<Failures> {
+    let mut failures = Failures::default();
+    let mut vcpus = 0;
+    let folder = results.0;
+    for entry in fs::read_dir(folder).with_context(|| format!("read folder {}", folder.display()))?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with("exercise-") {
+            let exercise = json(&entry.path())?;
+            vcpus += exercise["vcpus"].as_array().map_or(0, Vec::len);
+            failures.extend(against_guest(report, &exercise));
+        }
+    }
+    let totals = &report["totals"];
+    failures.equal("dropped entries", &totals["dropped"], 0);
+    failures.equal("emulated", &report["emulated"], true);
+    if vmx {
+        // The soft policy writes the pin controls once in the life of a VMCS. Three of the vCPUs also have a vmcs02.
+        failures.equal("pin writes of all vCPUs", &totals["pin_writes"], vcpus + 3);
+        failures.equal("deadline exits", &totals["timer_exits"]["deadline"], 23);
+        failures.equal("immediate exits", &totals["timer_exits"]["immediate"], 7);
+        failures.equal("spurious exits", &totals["timer_exits"]["spurious"], 0);
+    } else {
+        failures.equal("pin writes on SVM", &totals["pin_writes"], Value::Null);
+        failures.equal("deadline exits on SVM", &totals["timer_exits"]["deadline"], Value::Null);
+    }
+    Ok(failures)
+}
+
+/// Compares the report with the exits that a guest expects a tracer to count for each of its vCPUs.
+fn against_guest(report: &Value, exercise: &Value) -> Failures {
+    let mut failures = Failures::default();
+    let expectations = exercise["expects"].as_array().map_or(&[][..], Vec::as_slice);
+    failures.check(!expectations.is_empty(), || format!("{}: the guest expects nothing", exercise["scenario"]));
+    for vcpu in exercise["vcpus"].as_array().into_iter().flatten() {
+        for expected in expectations {
+            let names = expected["reasons"].as_array().map_or(&[][..], Vec::as_slice);
+            let of_guest = |row: &&Value| {
+                row["tgid"] == exercise["tgid"]
+                    && row["vcpu"] == vcpu["vcpu"]
+                    && names.contains(&row["exit_reason"])
+                    && (expected["cause"].is_null() || row["timer_cause"] == expected["cause"])
+                    && (expected["level"].is_null() || row["level"] == expected["level"])
+            };
+            let counted: u64 = rows(report).iter().filter(of_guest).map(|r| number(&r["entries"])).sum();
+            let wanted = number(&expected["exits_per_vcpu"]);
+            let good = match expected["bound"].as_str() {
+                Some("exactly") => counted == wanted,
+                Some("at_least") => counted >= wanted,
+                Some("at_most") => counted <= wanted,
+                _ => false,
+            };
+            failures.check(good, || {
+                format!("{} vcpu {}: {counted} exits instead of {expected}", exercise["scenario"], vcpu["vcpu"])
+            });
+        }
+    }
+    failures
+}
+
+/// Compares the series that the eBPF programs counted in the kernel with those from records of the same entries.
+fn in_kernel_against_records(in_kernel: &Value, records: &Value) -> Failures {
+    let mut failures = balance("in-kernel", in_kernel);
+    let series = |report| -> BTreeMap<String, [Value; 4]> {
+        let dimensions = ["vm", "vcpu", "level", "isa", "exit_reason_code", "entry", "timer_cause"];
+        let key = |row: &Value| dimensions.map(|name| row[name].to_string()).join(" ");
+        let counts = |row: &Value| {
+            let of = |figure: &str, statistic: &str| row[figure][statistic].clone();
+            [
+                row["entries"].clone(),
+                of("exit_to_entry_ns", "count"),
+                of("pin_writes", "count"),
+                of("pin_writes", "max"),
+            ]
+        };
+        rows(report).iter().map(|row| (key(row), counts(row))).collect()
+    };
+    let (counted, recorded) = (series(in_kernel), series(records));
+    failures.equal("in-kernel: entries", &in_kernel["totals"]["entries"], records["totals"]["entries"].clone());
+    failures.equal("in-kernel: aggregation", &in_kernel["aggregation"], "in-kernel");
+    failures.check(!counted.is_empty(), || "in-kernel: no series".into());
+    for key in counted.keys().chain(recorded.keys()) {
+        failures.check(counted.get(key) == recorded.get(key), || {
+            format!("in-kernel: {key}: {:?} instead of {:?}", counted.get(key), recorded.get(key))
+        });
+    }
+    failures
+}
+
+/// Checks that entries lost in a ring of one page are counted, and that the report begins with them.
+fn tiny_ring(results: Results) -> Result<Failures> {
+    let report = results.json("tiny.json")?;
+    let mut failures = balance("tiny ring", &report);
+    failures.check(number(&report["totals"]["dropped"]) > 0, || "tiny ring: nothing was dropped".into());
+    let text = results.text("tiny.txt")?;
+    failures.check(text.starts_with("LOST "), || {
+        format!("tiny ring: the report begins with '{}'", text.lines().next().unwrap_or_default())
+    });
+    Ok(failures)
+}
+
+/// Checks that the recording of a killed recorder has all complete intervals, and no end.
+fn killed(results: Results) -> Result<Failures> {
+    let report = results.json("killed.json")?;
+    let mut failures = balance("killed", &report);
+    let entries = &report["totals"]["entries"];
+    failures.check(number(entries) >= 97, || format!("killed: {entries} entries were saved"));
+    failures.equal("killed: end of the recording", &report["recordings"][0]["ended"], Value::Null);
+    Ok(failures)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn report() -> Value {
+        let row = |reason: &str, code: u32, cause: Value, entries: u32| {
+            json!({
+                "tgid": 5, "vcpu": 0, "exit_reason": reason, "exit_reason_code": code, "timer_cause": cause, "entries": entries
+            })
+        };
+        json!({
+            "exact": true,
+            "totals": {"entries": 127, "delivered": 127, "dropped": 0},
+            "series": [
+                row("PREEMPTION_TIMER", 52, json!("deadline"), 23),
+                row("PREEMPTION_TIMER", 52, json!("immediate"), 7),
+                row("CPUID", 10, Value::Null, 97),
+            ],
+        })
+    }
+
+    #[test]
+    fn equal_counts_pass_and_one_more_or_less_fails() {
+        let exits = BTreeMap::from([(52, 30), (10, 97)]);
+        let entries = BTreeMap::from([(0, 127)]);
+        assert_eq!(against_ftrace(&report(), &entries, &exits).0, Vec::<String>::new());
+        for (key, count) in [(52, 29), (10, 98), (12, 1)] {
+            let mut other = exits.clone();
+            other.insert(key, count);
+            assert_eq!(against_ftrace(&report(), &entries, &other).0.len(), 1, "{key} {count}");
+        }
+        assert_eq!(against_ftrace(&report(), &BTreeMap::from([(0, 126)]), &exits).0.len(), 1);
+    }
+
+    #[test]
+    fn a_guests_expectation_counts_by_reason_and_cause() {
+        let exercise = |cause: Value, bound: &str, count: u32| {
+            let bound =
+                json!({"reasons": ["PREEMPTION_TIMER"], "cause": cause, "bound": bound, "exits_per_vcpu": count});
+            json!({"scenario": "x", "tgid": 5, "vcpus": [{"vcpu": 0}], "expects": [bound]})
+        };
+        let failures = |cause, bound, count| against_guest(&report(), &exercise(cause, bound, count)).0.len();
+        assert_eq!(failures(json!("deadline"), "exactly", 23), 0);
+        assert_eq!(failures(json!("deadline"), "exactly", 22), 1);
+        assert_eq!(failures(Value::Null, "exactly", 30), 0);
+        assert_eq!(failures(Value::Null, "at_most", 29), 1);
+        assert_eq!(failures(Value::Null, "at_least", 31), 1);
+        assert_eq!(against_guest(&report(), &json!({"scenario": "x", "expects": []})).0.len(), 1);
+    }
+}

@@ -1,0 +1,12 @@
+//! Compares vmentry's results in a lab with those of other witnesses of the same run: ftrace and the guests. Pure:
+//! files in, failures out.
+
+mod calibration;
+pub(crate) mod companion;
+pub(crate) mod counts;
+pub(crate) mod experiment;
+mod failures;
+pub(crate) mod stopwatch;
+mod traces;
+
+pub(crate) use crate::witness::traces::TRACES;
