@@ -9,7 +9,7 @@ pub mod interval;
 pub mod measurement;
 pub mod number;
 pub mod policy;
-mod quantity;
+pub(crate) mod quantity;
 mod running_histogram;
 pub mod series;
 pub mod totals;
