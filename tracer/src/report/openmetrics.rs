@@ -31,7 +31,7 @@ pub fn render(report: &Report, view: &View) -> String {
 }
 
 /// What is known of the hosts of some recordings.
-pub fn about(sources: &[Provenance]) -> About {
+pub(crate) fn about(sources: &[Provenance]) -> About {
     let policy = sources.first().map_or(Policy::Unknown, Provenance::policy);
     About {
         hosts: sources.iter().map(|s| s.header.host.clone()).collect(),
