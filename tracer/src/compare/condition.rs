@@ -1,7 +1,10 @@
 //! Conditions on a comparison, for `--fail-if`.
 
 use super::{Estimate, Row, Verdict};
-use crate::model::figures::Unit;
+use crate::model::{
+    figures::Unit,
+    quantity::{TIME_UNITS, split_unit, unit_ns},
+};
 
 /// A condition such as `entry_to_exit_ns.p99>+3%`.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,23 +42,19 @@ pub(crate) enum ConditionResult {
 }
 
 impl Condition {
-    /// Parses `FIGURE.STATISTIC>+N%`; also with `<`, and with `ns`, `us`, `ms`, `s` or no unit for a difference.
+    /// Parses `FIGURE.STATISTIC>+N%`; also with `<`, and with a unit of time or no unit for a difference.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let example = "write FIGURE.STATISTIC>+N%, such as entry_to_exit_ns.p99>+3% or pin_writes.mean>+0.1";
         let at = text.find(['<', '>']).ok_or(example)?;
         let (name, limit) = (text[..at].trim(), text[at + 1..].trim());
-        let split = limit.find(|c: char| c.is_alphabetic() || c == '%').unwrap_or(limit.len());
-        let (number, unit) = limit.split_at(split);
-        let number = number.trim().parse::<f64>().ok().filter(|n| n.is_finite());
-        let number = number.ok_or_else(|| format!("'{limit}' is not a limit: {example}"))?;
-        let threshold = match unit.trim() {
+        let (number, unit) = split_unit(limit).map_err(|_| format!("'{limit}' is not a limit: {example}"))?;
+        let threshold = match unit {
             "%" => Threshold::Relative(number / 100.0),
             "" => Threshold::Absolute(number),
-            "ns" => Threshold::Time(number),
-            "us" => Threshold::Time(number * 1e3),
-            "ms" => Threshold::Time(number * 1e6),
-            "s" => Threshold::Time(number * 1e9),
-            other => return Err(format!("unknown unit '{other}': use %, ns, us, ms, s or none")),
+            unit => match unit_ns(unit) {
+                Some(ns) => Threshold::Time(number * ns),
+                None => return Err(format!("unknown unit '{unit}': use %, {TIME_UNITS}, or none")),
+            },
         };
         if name.is_empty() {
             return Err(example.into());

@@ -4,7 +4,11 @@ use std::{fmt, str::FromStr};
 
 use tracer_common::{Event, Isa, rules::TimerCause};
 
-use crate::model::{exit_reasons, figures::Figure};
+use crate::model::{
+    exit_reasons,
+    figures::Figure,
+    quantity::{TIME_UNITS, split_unit, unit_ns},
+};
 
 /// Clauses of which at least one must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -148,17 +152,11 @@ fn one_of(value: &str, known: &str) -> String {
 
 /// Parses a number with its unit and returns ns.
 fn time(text: &str) -> Result<u64, String> {
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let scale = match unit {
-        "ns" => 1.0,
-        "us" => 1e3,
-        "ms" => 1e6,
-        "s" => 1e9,
-        "" => return Err(format!("'{text}' has no unit: use ns, us, ms or s, e.g. {text}ns")),
-        _ => return Err(format!("unknown unit '{unit}': use ns, us, ms or s")),
-    };
-    let ns = number.trim().parse::<f64>().map_err(|_| format!("'{number}' is not a number"))? * scale;
+    let (number, unit) = split_unit(text)?;
+    if unit.is_empty() {
+        return Err(format!("'{text}' has no unit: use {TIME_UNITS}, e.g. {text}ns"));
+    }
+    let ns = number * unit_ns(unit).ok_or_else(|| format!("unknown unit '{unit}': use {TIME_UNITS}"))?;
     if !(0.0..=1e18).contains(&ns) {
         return Err(format!("'{text}' must be between 0 and 30 years"));
     }

@@ -43,14 +43,14 @@ impl Counts {
 
 /// Counts minus other counts.
 #[derive(Clone, Copy)]
-pub struct View<'a> {
+pub struct CountsView<'a> {
     /// all counts
     pub all: &'a Counts,
     /// the counts to subtract
     pub but: Option<&'a Counts>,
 }
 
-impl<'a> View<'a> {
+impl<'a> CountsView<'a> {
     /// All counts.
     pub fn of(all: &'a Counts) -> Self {
         Self { all, but: None }
@@ -109,7 +109,7 @@ pub struct Weights {
 impl Weights {
     /// Sets the weights. With one stratum every value has the same weight. With several, both sides get one mix, the mean of theirs
     /// over the strata that both have; other strata get weight 0.
-    pub fn set(&mut self, a: View, b: View, strata: usize) {
+    pub fn set(&mut self, a: CountsView, b: CountsView, strata: usize) {
         self.a.clear();
         self.b.clear();
         if strata == 1 {
@@ -247,7 +247,7 @@ impl Dense {
     }
 
     /// Writes the quantiles and then the mean of the weighted values; NaN without values.
-    pub fn values(&self, view: View, weights: &[f64], quantiles: &[f64], values: &mut [f64]) {
+    pub fn values(&self, view: CountsView, weights: &[f64], quantiles: &[f64], values: &mut [f64]) {
         for (value, &q) in values.iter_mut().zip(quantiles) {
             *value = self.quantile(view, weights, q);
         }
@@ -257,7 +257,7 @@ impl Dense {
     }
 
     /// The quantile, interpolated within its bucket; a bucket of 1 ns holds the values that round to it.
-    fn quantile(&self, view: View, weights: &[f64], q: f64) -> f64 {
+    fn quantile(&self, view: CountsView, weights: &[f64], q: f64) -> f64 {
         let (mut from, mut to) = (0, self.low.len());
         let (mut under, mut over) = (0.0, f64::NAN);
         while from < to {

@@ -1,7 +1,7 @@
 //! The permutation test and the A/A noise: values again under other labels.
 
 use super::{
-    dense::{Counts, Dense, View, Weights},
+    dense::{Counts, CountsView, Dense, Weights},
     design::Design,
     random::Random,
 };
@@ -51,7 +51,7 @@ impl<'a> Split<'a> {
 
     /// Quantiles, mean and maximum of A and of B; NaN without values.
     pub fn values(&mut self) -> [Vec<f64>; 2] {
-        let (a, b) = (View::of(&self.a), View::without(&self.total, &self.a));
+        let (a, b) = (CountsView::of(&self.a), CountsView::without(&self.total, &self.a));
         self.weights.set(a, b, self.dense.strata);
         let side = |view, weights: &[f64], arm| {
             let mut values = vec![f64::NAN; self.quantiles.len() + 2];

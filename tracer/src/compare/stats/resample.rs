@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::{
     blocks,
-    dense::{Counts, Dense, View, Weights},
+    dense::{Counts, CountsView, Dense, Weights},
     design::Design,
     random::Random,
 };
@@ -137,8 +137,10 @@ impl<'a> Sampler<'a> {
     }
 
     fn evaluate(&mut self, without: [Option<usize>; 2]) {
-        let [a, b] = [0, 1]
-            .map(|side| View { all: &self.pools[side], but: without[side].map(|part: usize| &self.dense.parts[part]) });
+        let [a, b] = [0, 1].map(|side| CountsView {
+            all: &self.pools[side],
+            but: without[side].map(|part: usize| &self.dense.parts[part]),
+        });
         self.weights.set(a, b, self.dense.strata);
         let pair = if without == [None, None] { &mut self.whole } else { &mut self.rest };
         self.dense.values(a, &self.weights.a, self.quantiles, &mut pair.a);

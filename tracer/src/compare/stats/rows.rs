@@ -1,7 +1,7 @@
 //! The rows of one figure: both values, their difference and ratio, and how certain these are.
 
 use super::{
-    dense::{Dense, View, Weights},
+    dense::{CountsView, Dense, Weights},
     design::{Design, Units},
     measure::{Draft, Measure},
     permutation::{self, Split},
@@ -220,10 +220,10 @@ fn values_behind(dense: &Dense, design: Design) -> [Behind; 2] {
         if design.is_a(part) { a.add(counts, 1.0) } else { b.add(counts, 1.0) }
     }
     let mut weights = Weights::default();
-    weights.set(View::of(&a), View::of(&b), dense.strata);
+    weights.set(CountsView::of(&a), CountsView::of(&b), dense.strata);
     [(&a, &weights.a), (&b, &weights.b)].map(|(counts, weights)| {
         let strata = || weights.iter().enumerate().filter(|(_, w)| w.is_finite() && **w > 0.0);
-        let (n, events) = (|s| View::of(counts).n(s), |s| View::of(counts).sum(s));
+        let (n, events) = (|s| CountsView::of(counts).n(s), |s| CountsView::of(counts).sum(s));
         let counted: f64 = strata().map(|(s, _)| if dense.is_rate() { events(s) } else { n(s) }).sum();
         let squares: f64 = strata().map(|(s, w)| w * w * n(s)).sum();
         Behind { counted: truncated_u64(counted), effective: if squares > 0.0 { 1.0 / squares } else { 0.0 } }
@@ -233,7 +233,7 @@ fn values_behind(dense: &Dense, design: Design) -> [Behind; 2] {
 /// Values of every unit.
 fn of_units(dense: &Dense, quantiles: &[f64]) -> Vec<Vec<f64>> {
     let of = |counts| {
-        let view = View::of(counts);
+        let view = CountsView::of(counts);
         let n: f64 = (0..dense.strata).map(|s| view.n(s)).sum();
         let mut values = vec![f64::NAN; quantiles.len() + 2];
         dense.values(view, &vec![1.0 / n; dense.strata], quantiles, &mut values);

@@ -120,9 +120,9 @@ fn figures(c: &Comparison, setting: &Setting, width: usize) -> String {
         }
     }
     let legend = format!(
-        "95% CI: confidence interval of the change. ADJ. P: p of the permutation test, adjusted for all figures (Holm); significant: at \
-         most {}. MDE: smallest change found with 80 % power. A/A: A/A noise, the 95th percentile of half-against-half differences within a \
-         side. ~: no detectable change. ?: not enough data, see below.",
+        "95% CI: confidence interval of the change. ADJ. P: p of the permutation test, adjusted for all figures (Holm); significant: \
+         at most {}. MDE: smallest change found with 80 % power. A/A: A/A noise, the 95th percentile of half-against-half \
+         differences within a side. ~: no detectable change. ?: not enough data, see below.",
         c.alpha
     );
     text + &wrap(&legend, "", width)

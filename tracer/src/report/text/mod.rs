@@ -135,10 +135,7 @@ mod tests {
         assert!(!render(&report, &view()).contains("1.6 %"));
         report.sources[0].header.aggregation = crate::model::measurement::Aggregation::InKernel;
         let text = render(&report, &view());
-        assert!(
-            text.contains("each is known to 1.6 %") && text.contains("5 dropped (no room for their series)"),
-            "{text}"
-        );
+        assert!(text.contains("exact to 1.6 %") && text.contains("5 dropped (no room for their series)"), "{text}");
     }
 
     #[test]

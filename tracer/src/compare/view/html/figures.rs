@@ -41,7 +41,7 @@ pub(super) fn section(c: &Comparison, setting: &Setting) -> Markup {
 
 fn not_enough_data(rows: &[&Row]) -> Markup {
     let columns = vec![Heading::word("figure"), Heading::number("A"), Heading::number("B"), Heading::text("reason")];
-    let mut table = Table::new("untold", "Figures without a verdict", columns);
+    let mut table = Table::new("not-enough-data", "Figures without a verdict", columns);
     for row in rows {
         let why = row.why.clone().unwrap_or_else(|| "no reason given".into());
         let [a, b] = [row.a, row.b].map(|v| wording::value(v, row.unit));
