@@ -119,8 +119,8 @@ pub struct Targets {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Conditions: entry_to_exit_ns>1ms, exit_to_entry_ns<9us, pin_writes>1,
-transition_ns>2us,
-reason=HLT, cause=spurious|deadline|immediate, entry=dirty|clean, level=L1|L2
+transition_ns>2us, reason=HLT, cause=spurious|deadline|immediate,
+entry=dirty|clean, level=L1|L2
 
 Examples:
   vmentry record -o all.hlog                          until Ctrl-C
@@ -146,18 +146,17 @@ pub struct RecordArgs {
     /// What to trace
     #[command(flatten)]
     pub targets: Targets,
-    /// Size of each CPU's ring in KiB, a power of two; an entry takes 64 bytes, with details 96
+    /// Size of each CPU's ring in KiB, a power of two; an entry takes 64 bytes (96 with details)
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024)]
     pub ring_kib: u32,
-    /// Where to count entries: 'in-kernel' needs no rings and no CPU for the collector; values are then precise to 1.6 % instead
-    /// of 0.1 %
+    /// Where to count entries: 'in-kernel' needs no rings and no collector's CPU; values to 1.6 % instead of 0.1 %
     #[arg(long, value_name = "WHERE", value_enum, default_value = "records", hide_possible_values = true,
           conflicts_with_all = ["exact_writes", "verify_writes", "events", "flight_recorder"])]
     pub aggregate: Aggregation,
     /// Count every VMCS control write with the companion patch; reports then show no times
     #[arg(long)]
     pub exact_writes: bool,
-    /// Count pin-control writes also by kprobes on kvm_intel's VMWRITEs, to check the shadow method; reports then show no times
+    /// Also count pin-control writes by kprobes on kvm_intel's VMWRITEs; reports then show no times
     #[arg(long)]
     pub verify_writes: bool,
     /// Show times although hooks on VMCS writes ran before the VM entries
