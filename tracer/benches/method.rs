@@ -6,7 +6,7 @@ use std::{f64::consts::TAU, process::ExitCode, time::Instant};
 use tracer_common::{Isa, rules::TimerCause};
 use vmentry::{
     compare::{self, ExperimentRound, Options, Row, Stratum, Verdict, Window, Windows, random::Random},
-    model::{figures::Figure, histogram::Histogram, interval::Level, number::truncated_u64},
+    model::{figures::Figure, histogram::Histogram, number::truncated_u64, series::Level},
 };
 
 const TRIALS: u64 = 1000;

@@ -19,11 +19,8 @@ use crate::{
     host::{clock::monotonic_ns, roots::Roots},
     kernel::tracer::Tracer,
     model::{
-        accounting::Accounting,
-        accumulator::Accumulator,
-        figures::Figure,
-        interval::{Interval, Key, TracedTimerExits},
-        measurement::Aggregation,
+        accounting::Accounting, accumulator::Accumulator, figures::Figure, interval::Interval,
+        measurement::Aggregation, series::Key, totals::TracedTimerExits,
     },
     trace::event_sink::EventSink,
 };

@@ -14,7 +14,10 @@ use crate::{
         Comparison, ExperimentRound, Options, Setting, Stratum, Window, Windows, compare, fairness, html, json,
         schedule, text,
     },
-    model::interval::{Interval, Key, Series},
+    model::{
+        interval::Interval,
+        series::{Key, Series},
+    },
     output,
     recording::{Experiment, Label, Provenance},
     report::{Dimension, Filter, Report, input},

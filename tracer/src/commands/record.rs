@@ -27,8 +27,9 @@ use crate::{
     model::{
         accounting::Accounting,
         figures::{Unit, human},
-        interval::{Interval, Totals},
+        interval::Interval,
         measurement::{Aggregation, Latency},
+        totals::Totals,
         vendor::Vendor,
     },
     output,

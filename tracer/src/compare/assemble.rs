@@ -16,11 +16,7 @@ use super::{
     },
     windows::{Arm, Options, Stratum, Window, Windows},
 };
-use crate::model::{
-    figures::Figure,
-    histogram::Histogram,
-    interval::{Series, Totals},
-};
+use crate::model::{figures::Figure, histogram::Histogram, series::Series, totals::Totals};
 
 /// Strata of the stratified comparison at most: those with the most entries.
 const MAX_STRATA: usize = 64;

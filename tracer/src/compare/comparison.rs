@@ -10,7 +10,7 @@ use crate::{
     model::{
         figures::{Figure, Unit},
         histogram::Histogram,
-        interval::Totals,
+        totals::Totals,
     },
     recording::{Experiment, Provenance},
 };

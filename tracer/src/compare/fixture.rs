@@ -9,8 +9,9 @@ use crate::{
     model::{
         figures::{Figure, Unit},
         histogram::Histogram,
-        interval::{Level, Totals},
         number::truncated_u64,
+        series::Level,
+        totals::Totals,
     },
     recording::{Experiment, Provenance, tests::header},
 };

@@ -5,7 +5,7 @@ use std::time::Instant;
 use tracer_common::{Isa, rules::TimerCause};
 
 use super::{random::Random, *};
-use crate::model::{figures::Figure, histogram::Histogram, interval::Level, number::truncated_u64};
+use crate::model::{figures::Figure, histogram::Histogram, number::truncated_u64, series::Level};
 
 const CPUID: u32 = 10;
 const TIMER: u32 = 52;

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use tracer_common::{Isa, rules::TimerCause};
 
-use crate::model::interval::{Level, Series, Totals};
+use crate::model::{
+    series::{Level, Series},
+    totals::Totals,
+};
 
 /// One of the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -15,7 +15,9 @@ use crate::{
     model::{
         exit_reasons,
         figures::Figure,
-        interval::{EntryKind, Interval, Key, Level, Series, Totals, Vm},
+        interval::{Interval, Vm},
+        series::{EntryKind, Key, Level, Series},
+        totals::Totals,
     },
 };
 

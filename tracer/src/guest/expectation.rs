@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::guest_host::Extension;
 use super::scenario::Scenario;
-use crate::model::interval::Level;
+use crate::model::series::Level;
 
 /// Exits that a tracer must count for each vCPU of a run.
 ///

@@ -3,7 +3,7 @@
 
 use tracer_common::Event;
 
-use crate::model::{histogram::Histogram, interval::Series};
+use crate::model::{histogram::Histogram, series::Series};
 
 /// Unit of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,10 +28,7 @@ use crate::{
     compare::schedule,
     host::{clock::TscMeter, stopwatch},
     kernel::{kvm_module::Watch, options::Options, tracer::Tracer},
-    model::{
-        accounting::Accounting,
-        interval::{Interval, Totals},
-    },
+    model::{accounting::Accounting, interval::Interval, totals::Totals},
     output,
     recording::{End, Experiment, Header, Label, Writer},
     say,

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::{
     compare::windows::Window,
-    model::{figures::Figure, histogram::Histogram, interval::Series, number::truncated_usize},
+    model::{figures::Figure, histogram::Histogram, number::truncated_usize, series::Series},
 };
 
 /// Block length in units of the windows' memory. At 6 the sums of adjacent blocks of an AR(1) process correlate by less than
@@ -123,7 +123,7 @@ mod tests {
 
         use crate::{
             compare::windows::Stratum,
-            model::{interval::Level, number::truncated_u64},
+            model::{number::truncated_u64, series::Level},
         };
         let run = |rates: Vec<f64>| -> Vec<Window> {
             let window = |x: f64| {

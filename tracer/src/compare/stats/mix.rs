@@ -8,7 +8,7 @@ use crate::{
         comparison::{Mix, MixRow},
         windows::{Arm, Options, Stratum},
     },
-    model::{figures::Figure, interval::Series},
+    model::{figures::Figure, series::Series},
 };
 
 /// Computes the mix, its distance and the p of that.

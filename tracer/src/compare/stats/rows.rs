@@ -12,7 +12,7 @@ use crate::{
         comparison::{Estimate, Row, Shift},
         windows::{Arm, Options},
     },
-    model::{figures::Stat, interval::Series, number::truncated_u64},
+    model::{figures::Stat, number::truncated_u64, series::Series},
 };
 
 /// Values that must lie beyond a quantile on each side.

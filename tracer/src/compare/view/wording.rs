@@ -9,7 +9,7 @@ use crate::{
     model::{
         exit_reasons,
         figures::{Unit, human},
-        interval::Totals,
+        totals::Totals,
     },
 };
 
