@@ -103,7 +103,7 @@ fn slices_of(vm_event: &VmEvent, emulated: bool) -> Vec<Slice> {
     let mark = if emulated { " (emulated)" } else { "" };
     let track = vec![format!("web{id} [{}]{mark}", 100 + id), format!("vCPU {}", event.vcpu)];
     let name = |isa: Isa, reason: Option<u32>| {
-        reason.map_or("unknown".into(), |r| vmentry::model::exit_reasons::name(isa as u32, r).into_owned())
+        reason.map_or("unknown".into(), |r| vmentry::model::exit_reasons::name(isa, r).into_owned())
     };
     let mut slices = Vec::new();
     if event.exit_to_entry_ns != Event::UNKNOWN_NS {

@@ -35,6 +35,19 @@ pub enum Isa {
 }
 
 impl Isa {
+    /// Each one.
+    pub const ALL: [Self; 3] = [Self::Other, Self::Vmx, Self::Svm];
+
+    /// Name in files: "vmx", "svm", or "other".
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Other => "other",
+            Self::Vmx => "vmx",
+            Self::Svm => "svm",
+        }
+    }
+
     /// From the tracepoint's argument or an event's byte.
     #[must_use]
     #[inline(always)]

@@ -1,5 +1,13 @@
 //! `vmentry`: VM-entry latency, pin-control VMCS writes and spurious VMX-preemption-timer exits of KVM hosts.
 
+#![warn(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    clippy::cast_lossless,
+    unreachable_pub
+)]
+
 pub(crate) mod calibrate;
 pub(crate) mod collect;
 pub mod commands;

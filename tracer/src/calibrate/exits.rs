@@ -95,7 +95,7 @@ impl Exit {
             Self::Hlt => &["HLT"],
             Self::TscDeadline | Self::Immediate => &["PREEMPTION_TIMER"],
         };
-        names.iter().filter_map(|name| exit_reasons::parse(isa as u32, name)).collect()
+        names.iter().filter_map(|name| exit_reasons::parse(isa, name)).collect()
     }
 }
 

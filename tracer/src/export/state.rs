@@ -182,7 +182,7 @@ impl State {
 
     /// The VM and exit reason that a series counts for: its own, or "other" over the limit.
     fn place(&mut self, identity: &Identity, key: &Key, series: &Series) -> (Identity, Reason) {
-        let reason = key.reason.map_or(Cow::Borrowed("unknown"), |r| exit_reasons::name(key.isa as u32, r));
+        let reason = exit_reasons::name_or_unknown(key.isa, key.reason);
         let wanted = |identity: &Identity, reason: &Reason| {
             let none = Sums::default();
             self.vms.get(identity).unwrap_or(&none).wants(key, reason, series)

@@ -210,7 +210,9 @@ mod tests {
 
     #[test]
     fn every_expected_reason_is_in_the_table_of_its_isa() {
-        let isas = [(1, FULL_VMX), (2, Extension::Svm)];
+        use tracer_common::Isa;
+
+        let isas = [(Isa::Vmx, FULL_VMX), (Isa::Svm, Extension::Svm)];
         for (isa, extension) in isas {
             for scenario in Scenario::ALL {
                 let expected = expectations(scenario, 1, extension);

@@ -103,7 +103,7 @@ impl fmt::Display for Steps {
         match self.last_stage() {
             None => write!(f, "ended before VMXON, in stage {number}"),
             Some(Stage::L2Exit) => {
-                let reason = exit_reasons::name(Isa::Vmx as u32, exit_reason);
+                let reason = exit_reasons::name(Isa::Vmx, exit_reason);
                 write!(f, "L2 exited by {reason}, not by VMCALL, in stage {number}")
             }
             Some(stage) => {

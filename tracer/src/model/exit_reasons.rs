@@ -2,10 +2,7 @@
 
 use std::borrow::Cow;
 
-/// Number of the VMX instruction set architecture in kvm_exit events.
-const VMX: u32 = 1;
-/// Number of the SVM instruction set architecture in kvm_exit events.
-const SVM: u32 = 2;
+use tracer_common::Isa;
 
 const VMX_BASIC: u32 = 0xffff;
 const VMX_BUS_LOCK_DETECTED: u32 = 1 << 26;
@@ -231,15 +228,19 @@ pub fn svm(code: u32) -> Option<&'static str> {
     find(SVM_NAMES, code)
 }
 
-/// Name of an exit reason as kvm_exit gives it: `isa` 1 is VMX, with the modifier bits in `reason`, 2 is SVM.
-///
-/// Reasons without a name become numbers, as the manuals write them: `VMX 123`, `SVM 0x123`, `3:0x7b`.
-pub fn name(isa: u32, reason: u32) -> Cow<'static, str> {
+/// Name of an exit reason as kvm_exit has it, for VMX with the modifier bits. A reason without a name becomes its number, as the
+/// manuals write it: `VMX 123`, `SVM 0x123`.
+pub fn name(isa: Isa, reason: u32) -> Cow<'static, str> {
     match isa {
-        VMX => vmx_full(reason),
-        SVM => svm(reason).map_or_else(|| format!("SVM {reason:#x}").into(), Cow::Borrowed),
-        _ => format!("{isa}:{reason:#x}").into(),
+        Isa::Vmx => vmx_full(reason),
+        Isa::Svm => svm(reason).map_or_else(|| format!("SVM {reason:#x}").into(), Cow::Borrowed),
+        Isa::Other => format!("{reason:#x}").into(),
     }
+}
+
+/// Name of an exit reason, or "unknown" where it could not be read.
+pub(crate) fn name_or_unknown(isa: Isa, reason: Option<u32>) -> Cow<'static, str> {
+    reason.map_or(Cow::Borrowed("unknown"), |reason| name(isa, reason))
 }
 
 fn vmx_full(reason: u32) -> Cow<'static, str> {
@@ -258,12 +259,12 @@ fn vmx_full(reason: u32) -> Cow<'static, str> {
 /// The basic reason (VMX) or code (SVM) that a name means, whatever its case and without suffixes.
 ///
 /// Numbers are accepted too: `52`, `0x34`, and as [`name`] writes them. None if there is no such name for this `isa`.
-pub fn parse(isa: u32, name: &str) -> Option<u32> {
+pub fn parse(isa: Isa, name: &str) -> Option<u32> {
     let name = name.trim();
     let (table, prefix) = match isa {
-        VMX => (VMX_NAMES, "vmx "),
-        SVM => (SVM_NAMES, "svm "),
-        _ => return None,
+        Isa::Vmx => (VMX_NAMES, "vmx "),
+        Isa::Svm => (SVM_NAMES, "svm "),
+        Isa::Other => return None,
     };
     if let Some((reason, _)) = table.iter().find(|(_, n)| n.eq_ignore_ascii_case(name)) {
         return Some(*reason);
@@ -329,50 +330,51 @@ mod tests {
 
     #[test]
     fn modifier_bits_of_vmx_leave_the_name_and_add_what_matters() {
-        assert_eq!(name(1, 52), "PREEMPTION_TIMER");
-        assert_eq!(name(1, 1 << 31 | 33), "INVALID_STATE (failed entry)");
-        assert_eq!(name(1, 1 << 26 | 12), "HLT (bus lock)");
-        assert_eq!(name(1, 1 << 31 | 1 << 26 | 2), "TRIPLE_FAULT (bus lock) (failed entry)");
+        assert_eq!(name(Isa::Vmx, 52), "PREEMPTION_TIMER");
+        assert_eq!(name(Isa::Vmx, 1 << 31 | 33), "INVALID_STATE (failed entry)");
+        assert_eq!(name(Isa::Vmx, 1 << 26 | 12), "HLT (bus lock)");
+        assert_eq!(name(Isa::Vmx, 1 << 31 | 1 << 26 | 2), "TRIPLE_FAULT (bus lock) (failed entry)");
         let unnamed_bits = 1 << 25 | 1 << 27 | 1 << 28 | 1 << 29;
-        assert_eq!(name(1, unnamed_bits | 10), "CPUID");
+        assert_eq!(name(Isa::Vmx, unnamed_bits | 10), "CPUID");
     }
 
     #[test]
     fn reasons_without_a_name_are_numbers() {
-        assert_eq!(name(1, 123), "VMX 123");
-        assert_eq!(name(1, 1 << 31 | 123), "VMX 123 (failed entry)");
-        assert_eq!(name(2, 0x123), "SVM 0x123");
-        assert_eq!(name(3, 0x7b), "3:0x7b");
+        assert_eq!(name(Isa::Vmx, 123), "VMX 123");
+        assert_eq!(name(Isa::Vmx, 1 << 31 | 123), "VMX 123 (failed entry)");
+        assert_eq!(name(Isa::Svm, 0x123), "SVM 0x123");
+        assert_eq!(name(Isa::Other, 0x7b), "0x7b");
+        assert_eq!(name_or_unknown(Isa::Vmx, None), "unknown");
     }
 
     #[test]
     fn every_name_and_number_parses_back() {
-        for (isa, table) in [(1, VMX_NAMES), (2, SVM_NAMES)] {
+        for (isa, table) in [(Isa::Vmx, VMX_NAMES), (Isa::Svm, SVM_NAMES)] {
             for (reason, _) in table {
                 assert_eq!(parse(isa, &name(isa, *reason)), Some(*reason));
             }
         }
-        assert_eq!(parse(1, &name(1, 123)), Some(123));
-        assert_eq!(parse(2, &name(2, 0x123)), Some(0x123));
+        assert_eq!(parse(Isa::Vmx, &name(Isa::Vmx, 123)), Some(123));
+        assert_eq!(parse(Isa::Svm, &name(Isa::Svm, 0x123)), Some(0x123));
     }
 
     #[test]
     fn filters_take_any_case_and_numbers() {
-        assert_eq!(parse(1, "preemption_timer"), Some(52));
-        assert_eq!(parse(1, " Hlt "), Some(12));
-        assert_eq!(parse(2, "hlt"), Some(0x78));
-        assert_eq!(parse(1, "52"), Some(52));
-        assert_eq!(parse(1, "0x34"), Some(52));
-        assert_eq!(parse(2, "SVM 0x72"), Some(0x72));
+        assert_eq!(parse(Isa::Vmx, "preemption_timer"), Some(52));
+        assert_eq!(parse(Isa::Vmx, " Hlt "), Some(12));
+        assert_eq!(parse(Isa::Svm, "hlt"), Some(0x78));
+        assert_eq!(parse(Isa::Vmx, "52"), Some(52));
+        assert_eq!(parse(Isa::Vmx, "0x34"), Some(52));
+        assert_eq!(parse(Isa::Svm, "SVM 0x72"), Some(0x72));
     }
 
     #[test]
     fn what_is_no_reason_of_the_isa_is_refused() {
-        assert_eq!(parse(1, "IOIO"), None);
-        assert_eq!(parse(2, "PREEMPTION_TIMER"), None);
-        assert_eq!(parse(2, "VMX 3"), None);
-        assert_eq!(parse(1, ""), None);
-        assert_eq!(parse(1, "-1"), None);
-        assert_eq!(parse(3, "HLT"), None);
+        assert_eq!(parse(Isa::Vmx, "IOIO"), None);
+        assert_eq!(parse(Isa::Svm, "PREEMPTION_TIMER"), None);
+        assert_eq!(parse(Isa::Svm, "VMX 3"), None);
+        assert_eq!(parse(Isa::Vmx, ""), None);
+        assert_eq!(parse(Isa::Vmx, "-1"), None);
+        assert_eq!(parse(Isa::Other, "HLT"), None);
     }
 }

@@ -216,7 +216,7 @@ pub mod tests {
     #[test]
     fn entries_over_the_limit_of_series_are_counted() {
         let mut i = Interval::starting(0);
-        for vcpu in 0..=MAX_SERIES as u32 {
+        for vcpu in 0..=u32::try_from(MAX_SERIES).unwrap() {
             i.record(&Event { exit_to_entry_ns: Event::UNKNOWN_NS, ..event(vcpu, 10, 5, 0) }, &vm(0));
         }
         i.record(&event(0, 10, 6, 0), &vm(0));

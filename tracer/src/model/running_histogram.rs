@@ -125,7 +125,8 @@ mod tests {
     #[test]
     fn a_running_histogram_counts_the_same_as_a_plain_one() {
         let values: Vec<_> = values(11, 5000).into_iter().chain([0, u64::MAX, u64::MAX, 1 << 63]).collect();
-        for n in [0, 1, MANY as usize - 1, MANY as usize, MANY as usize + 1, values.len()] {
+        let many = usize::try_from(MANY).unwrap();
+        for n in [0, 1, many - 1, many, many + 1, values.len()] {
             let mut running = RunningHistogram::default();
             values[..n].iter().for_each(|&v| running.record(v));
             assert_eq!(running.finish(), of(&values[..n]), "{n} values");

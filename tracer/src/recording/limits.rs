@@ -1,6 +1,6 @@
 //! The limits of recordings. A reader refuses what is over them.
 
-pub use crate::model::interval::MAX_SERIES;
+pub(super) use crate::model::interval::MAX_SERIES;
 
 /// Most bytes of a line. A histogram with every possible bucket takes 700 KiB.
 pub const MAX_LINE: u64 = 4 << 20;

@@ -9,11 +9,7 @@ use crate::model::{
 
 /// The tag of a figure of a series.
 pub(crate) fn tag(key: &Key, figure: Figure) -> String {
-    let isa = match key.isa {
-        Isa::Vmx => "vmx",
-        Isa::Svm => "svm",
-        Isa::Other => "other",
-    };
+    let isa = key.isa.name();
     let reason = key.reason.map_or("unknown".to_owned(), |r| r.to_string());
     let mut tag = format!(
         "vm={};vcpu={};level={};isa={isa};reason={reason};entry={};",
@@ -46,14 +42,7 @@ pub(crate) fn parse_tag(tag: &str) -> Option<(Key, Figure)> {
             "vm" => key.vm = value.parse().ok()?,
             "vcpu" => key.vcpu = value.parse().ok()?,
             "level" => key.level = Level::parse(value)?,
-            "isa" => {
-                key.isa = match value {
-                    "vmx" => Isa::Vmx,
-                    "svm" => Isa::Svm,
-                    "other" => Isa::Other,
-                    _ => return None,
-                }
-            }
+            "isa" => key.isa = Isa::ALL.into_iter().find(|isa| isa.name() == value)?,
             "reason" if value == "unknown" => key.reason = None,
             "reason" => key.reason = Some(value.parse().ok()?),
             "entry" => key.entry = EntryKind::parse(value)?,

@@ -109,9 +109,8 @@ fn series(report: &Report, row: &Row, by: &[Dimension]) -> Value {
         if dimension == Dimension::Reason {
             out.insert("exit_reason_code".into(), json!(row.key.reason));
             let isa = match row.key.isa {
-                Isa::Vmx => json!("vmx"),
-                Isa::Svm => json!("svm"),
                 Isa::Other => Value::Null,
+                isa => json!(isa.name()),
             };
             out.insert("isa".into(), isa);
         }

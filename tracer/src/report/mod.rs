@@ -128,7 +128,7 @@ impl Report {
             Dimension::Vm => Some(self.vm_name(key.vm)),
             Dimension::Vcpu => Some(key.vcpu.to_string()),
             Dimension::Level => known(key.level.name()),
-            Dimension::Reason => key.reason.map(|r| exit_reasons::name(key.isa as u32, r).into_owned()),
+            Dimension::Reason => key.reason.map(|r| exit_reasons::name(key.isa, r).into_owned()),
             Dimension::Entry => known(key.entry.name()),
             Dimension::Cause => key.cause.map(|c| c.name().to_owned()),
         }

@@ -9,14 +9,17 @@ use anyhow::Result;
 use tracer_common::Event;
 
 use super::{
-    perfetto::{Closing, Trace, reason_name},
+    perfetto::{Closing, Trace},
     plan::{FlightOptions, MAX_TRACES, TracePlan, numbered},
     recorder::EventSummary,
     vm_event::{VmEvent, Vms},
 };
 use crate::{
     host::clock::monotonic_ns,
-    model::figures::{Unit, human},
+    model::{
+        exit_reasons::name_or_unknown,
+        figures::{Unit, human},
+    },
     output,
     recording::Header,
 };
@@ -96,7 +99,7 @@ fn describe(vm_event: &VmEvent, vms: &Vms) -> String {
     format!(
         "trigger: VM {vm} vCPU {}, {}{cause}, guest time {}, host time {host}, pin writes {writes}",
         event.vcpu,
-        reason_name(round.isa(), round.reason()),
+        name_or_unknown(round.isa(), round.reason()),
         time(event.entry_to_exit_ns()),
     )
 }

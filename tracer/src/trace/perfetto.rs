@@ -7,7 +7,7 @@ use std::{
 };
 
 use prost::Message as _;
-use tracer_common::{Event, Isa};
+use tracer_common::Event;
 
 use super::{
     proto::{
@@ -17,7 +17,7 @@ use super::{
     track::Track,
     vm_event::{VmEvent, Vms},
 };
-use crate::{model::exit_reasons, recording::Header};
+use crate::recording::Header;
 
 /// Tracks remembered. Beyond that, all are forgotten, and a vCPU that goes on gets a second track.
 const MAX_TRACKS: usize = 65_536;
@@ -266,11 +266,6 @@ impl<W: Write> Trace<W> {
         self.vcpus.insert(key, track);
         fits
     }
-}
-
-/// Name of an exit reason as in reports; "unknown" without one.
-pub(super) fn reason_name(isa: Isa, reason: Option<u32>) -> String {
-    reason.map_or_else(|| "unknown".into(), |r| exit_reasons::name(isa as u32, r).into_owned())
 }
 
 fn annotation(name: &str) -> DebugAnnotation {

@@ -5,29 +5,29 @@
 use prost::Message;
 
 /// [`TracePacket::sequence_flags`]: names interned before on this sequence are void.
-pub const INCREMENTAL_STATE_CLEARED: u32 = 1;
+pub(super) const INCREMENTAL_STATE_CLEARED: u32 = 1;
 /// [`TracePacket::sequence_flags`]: the packet uses interned names.
-pub const NEEDS_INCREMENTAL_STATE: u32 = 2;
+pub(super) const NEEDS_INCREMENTAL_STATE: u32 = 2;
 
 /// CLOCK_REALTIME in [`Clock::clock_id`].
-pub const REALTIME: u32 = 1;
+pub(super) const REALTIME: u32 = 1;
 /// CLOCK_MONOTONIC in [`Clock::clock_id`].
-pub const MONOTONIC: u32 = 3;
+pub(super) const MONOTONIC: u32 = 3;
 /// The first clock id that belongs to a sequence; here ns since the sequence's last packet.
-pub const SINCE_LAST_PACKET: u32 = 64;
+pub(super) const SINCE_LAST_PACKET: u32 = 64;
 
 /// [`TrackEvent::kind`]: a slice begins.
-pub const SLICE_BEGIN: i32 = 1;
+pub(super) const SLICE_BEGIN: i32 = 1;
 /// [`TrackEvent::kind`]: the innermost slice of the track ends.
-pub const SLICE_END: i32 = 2;
+pub(super) const SLICE_END: i32 = 2;
 /// [`TrackEvent::kind`]: an instant.
-pub const INSTANT: i32 = 3;
+pub(super) const INSTANT: i32 = 3;
 
 /// [`TrackDescriptor::child_ordering`]: by [`TrackDescriptor::sibling_order_rank`].
-pub const EXPLICIT: i32 = 3;
+pub(super) const EXPLICIT: i32 = 3;
 
 #[derive(Clone, PartialEq, Message)]
-pub struct TracePacket {
+pub(super) struct TracePacket {
     #[prost(message, optional, tag = "6")]
     pub clock_snapshot: Option<ClockSnapshot>,
     #[prost(uint64, optional, tag = "8")]
@@ -53,7 +53,7 @@ pub struct TracePacket {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct ClockSnapshot {
+pub(super) struct ClockSnapshot {
     #[prost(message, repeated, tag = "1")]
     pub clocks: Vec<Clock>,
     #[prost(int32, optional, tag = "2")]
@@ -61,7 +61,7 @@ pub struct ClockSnapshot {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Clock {
+pub(super) struct Clock {
     #[prost(uint32, optional, tag = "1")]
     pub clock_id: Option<u32>,
     #[prost(uint64, optional, tag = "2")]
@@ -73,7 +73,7 @@ pub struct Clock {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct TracePacketDefaults {
+pub(super) struct TracePacketDefaults {
     #[prost(message, optional, tag = "11")]
     pub track_event_defaults: Option<TrackEventDefaults>,
     #[prost(uint32, optional, tag = "58")]
@@ -81,13 +81,13 @@ pub struct TracePacketDefaults {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct TrackEventDefaults {
+pub(super) struct TrackEventDefaults {
     #[prost(uint64, optional, tag = "11")]
     pub track_uuid: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct TrackDescriptor {
+pub(super) struct TrackDescriptor {
     #[prost(uint64, optional, tag = "1")]
     pub uuid: Option<u64>,
     #[prost(string, optional, tag = "2")]
@@ -101,7 +101,7 @@ pub struct TrackDescriptor {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct TrackEvent {
+pub(super) struct TrackEvent {
     #[prost(message, repeated, tag = "4")]
     pub debug_annotations: Vec<DebugAnnotation>,
     #[prost(int32, optional, tag = "9")]
@@ -115,7 +115,7 @@ pub struct TrackEvent {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct DebugAnnotation {
+pub(super) struct DebugAnnotation {
     #[prost(uint64, optional, tag = "1")]
     pub name_iid: Option<u64>,
     #[prost(bool, optional, tag = "2")]
@@ -131,7 +131,7 @@ pub struct DebugAnnotation {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct InternedData {
+pub(super) struct InternedData {
     #[prost(message, repeated, tag = "2")]
     pub event_names: Vec<InternedName>,
     #[prost(message, repeated, tag = "3")]
@@ -142,7 +142,7 @@ pub struct InternedData {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct InternedName {
+pub(super) struct InternedName {
     #[prost(uint64, optional, tag = "1")]
     pub iid: Option<u64>,
     #[prost(string, optional, tag = "2")]
@@ -150,13 +150,13 @@ pub struct InternedName {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct SystemInfo {
+pub(super) struct SystemInfo {
     #[prost(message, optional, tag = "1")]
     pub utsname: Option<Utsname>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Utsname {
+pub(super) struct Utsname {
     #[prost(string, optional, tag = "1")]
     pub sysname: Option<String>,
     #[prost(string, optional, tag = "3")]

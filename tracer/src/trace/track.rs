@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use tracer_common::{Event, Isa, rules::TimerCause};
 
 use super::{
-    perfetto::{append, packet_of, reason_name},
+    perfetto::{append, packet_of},
     proto::{
         Clock, ClockSnapshot, DebugAnnotation, INCREMENTAL_STATE_CLEARED, INSTANT, InternedData, InternedName,
         MONOTONIC, NEEDS_INCREMENTAL_STATE, SINCE_LAST_PACKET, SLICE_BEGIN, SLICE_END, TracePacket,
         TracePacketDefaults, TrackDescriptor, TrackEvent, TrackEventDefaults,
     },
 };
+
+use crate::model::exit_reasons::name_or_unknown;
 
 /// Names interned for one track; further ones are written in full.
 const MAX_NAMES: usize = 1024;
@@ -64,7 +66,7 @@ impl Name {
             Self::Guest(None) => "guest".into(),
             Self::Guest(Some(false)) => "guest L1".into(),
             Self::Guest(Some(true)) => "guest L2".into(),
-            Self::Host(isa, reason) => format!("host: {}", reason_name(isa, reason)),
+            Self::Host(isa, reason) => format!("host: {}", name_or_unknown(isa, reason)),
             Self::PinWrites => "pin writes".into(),
         }
     }
@@ -73,7 +75,7 @@ impl Name {
 impl Text {
     fn text(self) -> String {
         match self {
-            Self::Reason(isa, reason) => reason_name(isa, reason),
+            Self::Reason(isa, reason) => name_or_unknown(isa, reason).into_owned(),
             Self::Cause(cause) => cause.name().into(),
         }
     }

@@ -117,7 +117,7 @@ fn condition(text: &str) -> Result<Condition, String> {
         (Some(figure), Some(side), _) => Ok(Condition::Figure(figure, side, time(value)?)),
         (Some(_), None, _) => Err(format!("'{text}': compare {name} with > or <")),
         (None, None, "reason") => {
-            let of = |isa: Isa| exit_reasons::parse(isa as u32, value);
+            let of = |isa: Isa| exit_reasons::parse(isa, value);
             match (of(Isa::Vmx), of(Isa::Svm)) {
                 (None, None) => {
                     Err(format!("'{value}' is not an exit reason: use a name from 'vmentry report', e.g. HLT, CPUID"))

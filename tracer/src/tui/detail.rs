@@ -8,10 +8,11 @@ use super::{
     columns::Values,
     filter::Matcher,
     history::Slice,
-    node::{Node, reason_name},
+    node::Node,
     sum::{Sum, SumCache},
 };
 use crate::model::{
+    exit_reasons::name_or_unknown,
     figures::Figure,
     histogram::Histogram,
     series::{EntryKind, Series},
@@ -111,8 +112,10 @@ impl Detail {
                 reasons.entry((key.isa, key.reason)).or_default().merge(series);
             }
         }
-        detail.reasons =
-            reasons.into_iter().map(|((isa, r), series)| Reason { name: reason_name(isa, r), series }).collect();
+        detail.reasons = reasons
+            .into_iter()
+            .map(|((isa, r), series)| Reason { name: name_or_unknown(isa, r).into_owned(), series })
+            .collect();
         detail.reasons.sort_by_key(|r| std::cmp::Reverse(r.series.entries()));
         detail
     }

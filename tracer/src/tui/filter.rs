@@ -7,11 +7,8 @@ use std::{
 
 use tracer_common::Isa;
 
-use super::{
-    history::Slice,
-    node::{reason_name, vcpu_name},
-};
-use crate::model::series::Key;
+use super::{history::Slice, node::vcpu_name};
+use crate::model::{exit_reasons::name_or_unknown, series::Key};
 
 /// Selects the series whose VM, vCPU or exit reason has the filter's text in its name.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +40,7 @@ impl Matcher {
         let chosen = Chosen {
             vms: names.iter().filter(|(_, name)| matches(name)).map(|(id, _)| *id).collect(),
             vcpus: vcpus.into_iter().filter(|v| matches(&vcpu_name(*v))).collect(),
-            reasons: reasons.into_iter().filter(|&(isa, reason)| matches(&reason_name(isa, reason))).collect(),
+            reasons: reasons.into_iter().filter(|&(isa, reason)| matches(&name_or_unknown(isa, reason))).collect(),
         };
         Self { chosen: Some(chosen) }
     }

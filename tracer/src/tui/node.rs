@@ -9,7 +9,7 @@ use std::{
 use tracer_common::Isa;
 
 use super::history::Slice;
-use crate::model::{exit_reasons, interval::Vm, series::Key};
+use crate::model::{interval::Vm, series::Key};
 
 /// A node of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,11 +116,6 @@ pub fn vm_names(slices: &[Arc<Slice>]) -> HashMap<u32, String> {
         format!("{}{process}{ordinal}", vm.name)
     };
     vms.iter().map(|(id, vm)| (*id, name(vm))).collect()
-}
-
-/// Name of an exit reason.
-pub fn reason_name(isa: Isa, reason: Option<u32>) -> String {
-    reason.map_or_else(|| "unknown".into(), |r| exit_reasons::name(isa as u32, r).into_owned())
 }
 
 /// Name of a vCPU within its VM.

@@ -10,9 +10,11 @@ use super::{
     columns::{COLUMNS, Values},
     filter::Matcher,
     history::Slice,
-    node::{Group, Node, reason_name, vcpu_name},
+    node::{Group, Node, vcpu_name},
     sum::{Sum, SumCache},
 };
+
+use crate::model::exit_reasons::name_or_unknown;
 
 /// The order of rows that have the same parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +123,7 @@ impl RowBuilder<'_> {
             Node::Vm(vm) => vm_name(vm),
             Node::Vcpu(_, vcpu) if self.group == Group::Vm => vcpu_name(vcpu),
             Node::Vcpu(vm, vcpu) => format!("{}/{vcpu}", vm_name(vm)),
-            Node::Exit(_, _, isa, reason) | Node::Reason(isa, reason) => reason_name(isa, reason),
+            Node::Exit(_, _, isa, reason) | Node::Reason(isa, reason) => name_or_unknown(isa, reason).into_owned(),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
 const MEMORIES: f64 = 6.0;
 
 /// ln of the median guest time (entry_to_exit_ns); none without entries.
-pub fn log_p50(window: &Window) -> Option<f64> {
+pub(crate) fn log_p50(window: &Window) -> Option<f64> {
     let mut all = Histogram::default();
     window.strata.values().for_each(|s| all.merge(&s[Figure::EntryToExit]));
     all.quantile(0.5).map(|v| (v.max(1) as f64).ln())
@@ -40,7 +40,7 @@ const MEASURES: [fn(&Window) -> Option<f64>; 4] =
 /// Windows per block: the longest that any measure needs, which is 12 times the sum of its autocorrelations up to the first that noise
 /// explains. Each run is measured from its own mean, so that drift makes blocks longer; the bias of short runs is corrected to first
 /// order.
-pub fn length(a: &[Vec<Window>], b: &[Vec<Window>]) -> usize {
+pub(crate) fn length(a: &[Vec<Window>], b: &[Vec<Window>]) -> usize {
     let of = |measure: fn(&Window) -> Option<f64>| {
         let runs: Vec<Vec<f64>> = a.iter().chain(b).map(|run| run.iter().filter_map(measure).collect()).collect();
         length_of(&runs)
@@ -80,7 +80,7 @@ fn length_of(runs: &[Vec<f64>]) -> usize {
 }
 
 /// Cuts `count` windows into blocks of at least `length`, as equal as possible; one block if there are fewer windows.
-pub fn cut(count: usize, length: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn cut(count: usize, length: usize) -> impl Iterator<Item = Range<usize>> {
     let blocks = (count / length.max(1)).max(1);
     (0..blocks).map(move |i| i * count / blocks..(i + 1) * count / blocks)
 }

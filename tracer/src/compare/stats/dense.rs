@@ -17,7 +17,7 @@ const EXACT_BITS: u32 = 10;
 
 /// Counts of one part of the data, or of several parts together.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// `[bucket][stratum]`: number of values in this bucket and all below
     below: Vec<f64>,
     /// `[stratum]`: number of values; seconds for rates
@@ -28,7 +28,7 @@ pub struct Counts {
 
 impl Counts {
     /// Adds another's counts, `times` over.
-    pub fn add(&mut self, other: &Counts, times: f64) {
+    pub(crate) fn add(&mut self, other: &Counts, times: f64) {
         let add = |mine: &mut [f64], theirs: &[f64]| mine.iter_mut().zip(theirs).for_each(|(m, t)| *m += times * t);
         add(&mut self.below, &other.below);
         add(&mut self.n, &other.n);
@@ -36,14 +36,14 @@ impl Counts {
     }
 
     /// Sets all counts to 0.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         [&mut self.below, &mut self.n, &mut self.sum].into_iter().for_each(|v| v.fill(0.0));
     }
 }
 
 /// Counts minus other counts.
 #[derive(Clone, Copy)]
-pub struct CountsView<'a> {
+pub(crate) struct CountsView<'a> {
     /// all counts
     pub all: &'a Counts,
     /// the counts to subtract
@@ -52,22 +52,22 @@ pub struct CountsView<'a> {
 
 impl<'a> CountsView<'a> {
     /// All counts.
-    pub fn of(all: &'a Counts) -> Self {
+    pub(crate) fn of(all: &'a Counts) -> Self {
         Self { all, but: None }
     }
 
     /// All counts minus others.
-    pub fn without(all: &'a Counts, but: &'a Counts) -> Self {
+    pub(crate) fn without(all: &'a Counts, but: &'a Counts) -> Self {
         Self { all, but: Some(but) }
     }
 
     /// Number of values of a stratum; seconds for rates.
-    pub fn n(&self, stratum: usize) -> f64 {
+    pub(crate) fn n(&self, stratum: usize) -> f64 {
         self.all.n[stratum] - self.but.map_or(0.0, |b| b.n[stratum])
     }
 
     /// Sum of a stratum's values; number of events for rates.
-    pub fn sum(&self, stratum: usize) -> f64 {
+    pub(crate) fn sum(&self, stratum: usize) -> f64 {
         self.all.sum[stratum] - self.but.map_or(0.0, |b| b.sum[stratum])
     }
 
@@ -84,7 +84,7 @@ impl<'a> CountsView<'a> {
 
 /// One figure, of all parts.
 #[derive(Clone, Debug)]
-pub struct Dense {
+pub(crate) struct Dense {
     /// lowest value of each bucket
     low: Vec<f64>,
     /// width of each bucket
@@ -99,7 +99,7 @@ pub struct Dense {
 
 /// Weight of a value on both sides, by stratum.
 #[derive(Clone, Debug, Default)]
-pub struct Weights {
+pub(crate) struct Weights {
     /// weights of A
     pub a: Vec<f64>,
     /// weights of B
@@ -109,7 +109,7 @@ pub struct Weights {
 impl Weights {
     /// Sets the weights. With one stratum every value has the same weight. With several, both sides get one mix, the mean of theirs
     /// over the strata that both have; other strata get weight 0.
-    pub fn set(&mut self, a: CountsView, b: CountsView, strata: usize) {
+    pub(crate) fn set(&mut self, a: CountsView, b: CountsView, strata: usize) {
         self.a.clear();
         self.b.clear();
         if strata == 1 {
@@ -169,7 +169,7 @@ fn grouped(buckets: &[(u64, u64)], room: usize) -> (Vec<(u64, f64)>, u32) {
 
 impl Dense {
     /// A distribution by bucket; each window is a part. Without `strata` all exits are one stratum.
-    pub fn of(parts: &[&Window], strata: Option<&[Stratum]>, figure: Figure) -> Self {
+    pub(crate) fn of(parts: &[&Window], strata: Option<&[Stratum]>, figure: Figure) -> Self {
         let index = |s: &Stratum| strata.map_or(Some(0), |all| all.iter().position(|x| x == s));
         let count = strata.map_or(1, |s| s.len().max(1));
         let room = CELLS.min(ALL_CELLS / parts.len().max(1)) / count;
@@ -209,14 +209,14 @@ impl Dense {
     }
 
     /// A ratio of two sums of each part, e.g. events and seconds.
-    pub fn ratio(parts: impl Iterator<Item = (f64, f64)>) -> Self {
+    pub(crate) fn ratio(parts: impl Iterator<Item = (f64, f64)>) -> Self {
         let parts: Vec<_> = parts.map(|(sum, n)| Counts { below: vec![], n: vec![n], sum: vec![sum] }).collect();
         let maxima = vec![f64::NAN; parts.len()];
         Self { low: vec![], width: vec![], strata: 1, parts, maxima }
     }
 
     /// Merges the parts of each group of indices.
-    pub fn merged(&self, groups: &[Vec<usize>]) -> Self {
+    pub(crate) fn merged(&self, groups: &[Vec<usize>]) -> Self {
         let merge = |group: &Vec<usize>| {
             let mut sum = self.empty();
             group.iter().for_each(|&p| sum.add(&self.parts[p], 1.0));
@@ -233,12 +233,12 @@ impl Dense {
     }
 
     /// Whether it was made by [`Dense::ratio`].
-    pub fn is_rate(&self) -> bool {
+    pub(crate) fn is_rate(&self) -> bool {
         self.low.is_empty() && self.maxima.iter().all(|m| m.is_nan())
     }
 
     /// Counts of no value.
-    pub fn empty(&self) -> Counts {
+    pub(crate) fn empty(&self) -> Counts {
         Counts {
             below: vec![0.0; self.low.len() * self.strata],
             n: vec![0.0; self.strata],
@@ -247,7 +247,7 @@ impl Dense {
     }
 
     /// Writes the quantiles and then the mean of the weighted values; NaN without values.
-    pub fn values(&self, view: CountsView, weights: &[f64], quantiles: &[f64], values: &mut [f64]) {
+    pub(crate) fn values(&self, view: CountsView, weights: &[f64], quantiles: &[f64], values: &mut [f64]) {
         for (value, &q) in values.iter_mut().zip(quantiles) {
             *value = self.quantile(view, weights, q);
         }
@@ -280,7 +280,7 @@ impl Dense {
 }
 
 /// The strata of all windows with the most values, at most `limit`.
-pub fn strata(windows: &[&Window], limit: usize) -> Vec<Stratum> {
+pub(crate) fn strata(windows: &[&Window], limit: usize) -> Vec<Stratum> {
     let all: BTreeSet<Stratum> = windows.iter().flat_map(|w| w.strata.keys().copied()).collect();
     let count = |stratum: &Stratum| -> u64 {
         let of = |w: &&Window| w.strata.get(stratum).map_or(0, |s| s.entries() + s[Figure::ExitToEntry].count());

@@ -16,7 +16,7 @@ const MIN_RUNS: usize = 4;
 
 /// How parts form units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Design {
+pub(crate) enum Design {
     /// number of rounds; parts 2r and 2r + 1 are A's and B's of round r, and each round's labels were drawn independently
     Rounds(usize),
     /// A's blocks, followed by B's
@@ -29,7 +29,7 @@ pub enum Design {
 }
 
 /// The windows in order, and the units that they form.
-pub struct Units<'a> {
+pub(crate) struct Units<'a> {
     /// how parts form units
     pub design: Design,
     /// all windows: A, A, B, B of each round; or A's runs, followed by B's
@@ -44,7 +44,7 @@ pub struct Units<'a> {
 
 impl<'a> Units<'a> {
     /// Forms the units; rounds are in the order of time.
-    pub fn of(windows: &'a Windows) -> Self {
+    pub(crate) fn of(windows: &'a Windows) -> Self {
         match windows {
             Windows::Rounds(rounds) => Self::of_rounds(rounds),
             Windows::Runs { a, b } => Self::of_runs(a, b),
@@ -114,7 +114,7 @@ fn choices(a: usize, b: usize) -> f64 {
 
 impl Design {
     /// Number of units of A and of B.
-    pub fn units(self) -> [usize; 2] {
+    pub(crate) fn units(self) -> [usize; 2] {
         match self {
             Self::Rounds(n) => [n, n],
             Self::Blocks { a, b } => [a, b],
@@ -122,7 +122,7 @@ impl Design {
     }
 
     /// Name of the units, plural.
-    pub fn unit(self) -> &'static str {
+    pub(crate) fn unit(self) -> &'static str {
         match self {
             Self::Rounds(_) => "rounds",
             Self::Blocks { .. } => "blocks or recordings",
@@ -130,7 +130,7 @@ impl Design {
     }
 
     /// Whether a part is A's.
-    pub fn is_a(self, part: usize) -> bool {
+    pub(crate) fn is_a(self, part: usize) -> bool {
         match self {
             Self::Rounds(_) => part.is_multiple_of(2),
             Self::Blocks { a, .. } => part < a,
@@ -138,12 +138,12 @@ impl Design {
     }
 
     /// Number of parts.
-    pub fn parts(self) -> usize {
+    pub(crate) fn parts(self) -> usize {
         self.units().into_iter().sum()
     }
 
     /// Number of labellings that may give different results; none if only some are drawn.
-    pub fn all_labellings(self) -> Option<f64> {
+    pub(crate) fn all_labellings(self) -> Option<f64> {
         match self {
             // Swapping all labels gives the same |b - a| again.
             Self::Rounds(n) => (1..=MAX_FLIPPED).contains(&n).then(|| (n as f64 - 1.0).exp2()),
@@ -152,7 +152,7 @@ impl Design {
     }
 
     /// The lowest p that the permutation test can give.
-    pub fn least_p(self, permutations: u32) -> f64 {
+    pub(crate) fn least_p(self, permutations: u32) -> f64 {
         let drawn = 1.0 / (f64::from(permutations) + 1.0);
         let clearest = |a, b| if a == b { 2.0 } else { 1.0 } / choices(a, b);
         match (self, self.all_labellings()) {
@@ -166,7 +166,7 @@ impl Design {
     }
 
     /// Calls `look` with every labelling, `true` for A, the actual one first; or with the actual one and `permutations` random ones.
-    pub fn labellings(self, permutations: u32, seed: u64, mut look: impl FnMut(&[bool])) {
+    pub(crate) fn labellings(self, permutations: u32, seed: u64, mut look: impl FnMut(&[bool])) {
         let mut labels: Vec<bool> = (0..self.parts()).map(|p| self.is_a(p)).collect();
         if self.units().contains(&0) {
             return;

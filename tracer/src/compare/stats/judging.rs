@@ -10,7 +10,7 @@ use crate::compare::{
 const POWER: f64 = 0.8;
 
 /// Number of figures tested at once: those whose values allow a test. Figures with the same value in every unit are not tested.
-pub fn family(rows: &[Row]) -> usize {
+pub(crate) fn family(rows: &[Row]) -> usize {
     rows.iter().filter(|r| r.p.is_some()).count()
 }
 
@@ -21,7 +21,7 @@ pub fn first_step(rows: &[Row], alpha: f64, least_p: f64) -> f64 {
 }
 
 /// Judges all rows together: adjusted p, minimum detectable effects, verdicts.
-pub fn judge(drafts: Vec<Draft>, design: Design, options: &Options) -> Vec<Row> {
+pub(crate) fn judge(drafts: Vec<Draft>, design: Design, options: &Options) -> Vec<Row> {
     let rows: Vec<Row> = drafts.iter().map(|d| d.row.clone()).collect();
     let p: Vec<f64> = rows.iter().filter_map(|r| r.p).collect();
     let mut adjusted = permutation::holm(&p).into_iter();

@@ -7,7 +7,7 @@ use crate::{
 
 /// Something that is compared: a [`Figure`] or a rate, with its statistics.
 #[derive(Clone, Copy, Debug)]
-pub struct Measure {
+pub(crate) struct Measure {
     /// as in [`Row::figure`]
     name: &'static str,
     unit: Unit,
@@ -28,18 +28,18 @@ const COUNTS: &[(&str, Stat)] = &[named(Stat::Mean)];
 
 impl Measure {
     /// A figure: quantiles, maximum and mean of times; the mean of counts.
-    pub const fn of(figure: Figure) -> Self {
+    pub(crate) const fn of(figure: Figure) -> Self {
         let stats = if figure.is_time() { TIMES } else { COUNTS };
         Self { name: figure.name(), unit: figure.unit(), better: Better::Lower, stats }
     }
 
     /// Events per second.
-    pub const fn rate(name: &'static str, better: Better) -> Self {
+    pub(crate) const fn rate(name: &'static str, better: Better) -> Self {
         Self { name, unit: Unit::PerSecond, better, stats: &[("per_second", Stat::Mean)] }
     }
 
     /// A draft without any value.
-    pub fn draft(&self, stat: &'static str, why: Option<String>) -> Draft {
+    pub(crate) fn draft(&self, stat: &'static str, why: Option<String>) -> Draft {
         let row = Row {
             figure: self.name,
             stat,
@@ -62,14 +62,14 @@ impl Measure {
     }
 
     /// Its rows if nothing about it is known.
-    pub fn unknown(&self, why: &str) -> Vec<Draft> {
+    pub(crate) fn unknown(&self, why: &str) -> Vec<Draft> {
         self.stats.iter().map(|(name, _)| self.draft(name, Some(why.to_owned()))).collect()
     }
 }
 
 /// A row that is not yet judged with the others.
 #[derive(Clone, Debug)]
-pub struct Draft {
+pub(crate) struct Draft {
     /// the row, without the fields that depend on other rows
     pub row: Row,
     /// standard error of the difference; NaN if not known

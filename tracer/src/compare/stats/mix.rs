@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Computes the mix, its distance and the p of that.
-pub fn of(units: &Units, options: &Options) -> Mix {
+pub(crate) fn of(units: &Units, options: &Options) -> Mix {
     let mut merged: BTreeMap<Stratum, [Series; 2]> = BTreeMap::new();
     for (window, arm) in units.windows.iter().zip(&units.arms) {
         for (stratum, series) in &window.strata {

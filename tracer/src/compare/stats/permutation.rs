@@ -15,7 +15,7 @@ const MAX_ORDERED: usize = 200;
 const NOISE_QUANTILE: f64 = 0.95;
 
 /// Parts of a figure, split into A and B.
-pub struct Split<'a> {
+pub(crate) struct Split<'a> {
     dense: &'a Dense,
     quantiles: &'a [f64],
     labels: Vec<Option<bool>>,
@@ -26,7 +26,7 @@ pub struct Split<'a> {
 
 impl<'a> Split<'a> {
     /// Splits the parts that have a label, `true` for A.
-    pub fn new(dense: &'a Dense, quantiles: &'a [f64], labels: &[Option<bool>]) -> Self {
+    pub(crate) fn new(dense: &'a Dense, quantiles: &'a [f64], labels: &[Option<bool>]) -> Self {
         let (mut total, mut a) = (dense.empty(), dense.empty());
         for (part, label) in dense.parts.iter().zip(labels) {
             if label.is_some() {
@@ -40,7 +40,7 @@ impl<'a> Split<'a> {
     }
 
     /// Changes the labels of parts that have one.
-    pub fn relabel(&mut self, labels: impl Iterator<Item = Option<bool>>) {
+    pub(crate) fn relabel(&mut self, labels: impl Iterator<Item = Option<bool>>) {
         for (part, new) in labels.enumerate() {
             if self.labels[part] != new {
                 self.a.add(&self.dense.parts[part], if new == Some(true) { 1.0 } else { -1.0 });
@@ -50,7 +50,7 @@ impl<'a> Split<'a> {
     }
 
     /// Quantiles, mean and maximum of A and of B; NaN without values.
-    pub fn values(&mut self) -> [Vec<f64>; 2] {
+    pub(crate) fn values(&mut self) -> [Vec<f64>; 2] {
         let (a, b) = (CountsView::of(&self.a), CountsView::without(&self.total, &self.a));
         self.weights.set(a, b, self.dense.strata);
         let side = |view, weights: &[f64], arm| {
@@ -65,13 +65,19 @@ impl<'a> Split<'a> {
 }
 
 /// The actual labels.
-pub fn labels(design: Design) -> Vec<Option<bool>> {
+pub(crate) fn labels(design: Design) -> Vec<Option<bool>> {
     (0..design.parts()).map(|p| Some(design.is_a(p))).collect()
 }
 
 /// Two-sided p of `|b - a|` for every quantile, the mean and the maximum; none without units. A labelling that leaves a side without
 /// values counts against a difference.
-pub fn p_values(dense: &Dense, design: Design, quantiles: &[f64], permutations: u32, seed: u64) -> Option<Vec<f64>> {
+pub(crate) fn p_values(
+    dense: &Dense,
+    design: Design,
+    quantiles: &[f64],
+    permutations: u32,
+    seed: u64,
+) -> Option<Vec<f64>> {
     let mut split = Split::new(dense, quantiles, &labels(design));
     let mut hits = vec![0u32; quantiles.len() + 2];
     let mut seen: Option<Vec<f64>> = None;
@@ -94,7 +100,7 @@ pub fn p_values(dense: &Dense, design: Design, quantiles: &[f64], permutations: 
 
 /// A/A noise: 95th percentile of |ratio - 1| between random halves of a side, over both sides; for every quantile, the mean and the
 /// maximum. `windows` are A, A, B, B of each round, or the blocks. None if a side cannot be split.
-pub fn noise(windows: &Dense, design: Design, quantiles: &[f64], seed: u64) -> Option<Vec<f64>> {
+pub(crate) fn noise(windows: &Dense, design: Design, quantiles: &[f64], seed: u64) -> Option<Vec<f64>> {
     let mut random = Random::new(seed ^ 0xaa);
     let mut ratios = vec![vec![]; quantiles.len() + 2];
     for arm in [true, false] {
@@ -133,7 +139,7 @@ pub fn noise(windows: &Dense, design: Design, quantiles: &[f64], seed: u64) -> O
 }
 
 /// p of the mean of signed units, e.g. differences, under random signs; none without units.
-pub fn sign_p(units: &[f64], permutations: u32, seed: u64) -> Option<f64> {
+pub(crate) fn sign_p(units: &[f64], permutations: u32, seed: u64) -> Option<f64> {
     let seen = units.iter().sum::<f64>().abs();
     let (mut tried, mut hits) = (0u32, 0u32);
     Design::Rounds(units.len()).labellings(permutations, seed, |labels| {
@@ -146,7 +152,7 @@ pub fn sign_p(units: &[f64], permutations: u32, seed: u64) -> Option<f64> {
 
 /// p of Kendall's rank correlation with the order, from random orders; none for fewer than three values. Neighbours are averaged if
 /// there are many values.
-pub fn trend_p(values: &[f64], permutations: u32, seed: u64) -> Option<f64> {
+pub(crate) fn trend_p(values: &[f64], permutations: u32, seed: u64) -> Option<f64> {
     let kendall = |values: &[f64]| -> i64 {
         let pairs = values.iter().enumerate().flat_map(|(i, x)| values[..i].iter().map(move |y| (y, x)));
         pairs.map(|(y, x)| i64::from(x > y) - i64::from(x < y)).sum()
@@ -164,7 +170,7 @@ pub fn trend_p(values: &[f64], permutations: u32, seed: u64) -> Option<f64> {
 }
 
 /// Holm's correction: adjusted p, to be compared with the false alarm rate of the whole family.
-pub fn holm(p: &[f64]) -> Vec<f64> {
+pub(crate) fn holm(p: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p.len()).collect();
     order.sort_by(|&i, &j| p[i].total_cmp(&p[j]));
     let mut adjusted = vec![1.0; p.len()];

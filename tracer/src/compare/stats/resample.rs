@@ -12,7 +12,7 @@ use super::{
 use crate::model::number::truncated_usize;
 
 /// Fewest units of a side for an interval; fewer do not determine their own spread.
-pub const MIN_UNITS: usize = 6;
+pub(super) const MIN_UNITS: usize = 6;
 /// Chance that an interval misses at either end.
 const TAIL: f64 = 0.025;
 /// Largest share of resamples without a value.
@@ -30,7 +30,7 @@ const MAX_UNITS: usize = 100;
 
 /// The spread of one statistic, from its units.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spread {
+pub(super) struct Spread {
     /// standard error of b - a; NaN if not known
     pub difference_se: f64,
     /// standard error of ln(b / a); NaN if not known
@@ -212,7 +212,13 @@ impl<'a> Sampler<'a> {
 }
 
 /// The spread of every quantile and of the mean; none with fewer than two units.
-pub fn spreads(dense: &Dense, design: Design, quantiles: &[f64], resamples: u32, seed: u64) -> Option<Vec<Spread>> {
+pub(super) fn spreads(
+    dense: &Dense,
+    design: Design,
+    quantiles: &[f64],
+    resamples: u32,
+    seed: u64,
+) -> Option<Vec<Spread>> {
     if design.units().iter().any(|&n| n < 2) {
         return None;
     }

@@ -45,7 +45,12 @@ fn place(stat: Stat, quantiles: &[f64]) -> usize {
 }
 
 /// Compares a figure: its rows, and the shift function if it has quantiles.
-pub fn compare(measure: &Measure, windows: &Dense, units: &Units, options: &Options) -> (Vec<Draft>, Vec<Shift>) {
+pub(crate) fn compare(
+    measure: &Measure,
+    windows: &Dense,
+    units: &Units,
+    options: &Options,
+) -> (Vec<Draft>, Vec<Shift>) {
     let results = Results::of(measure, windows, units, options);
     let drafts = measure.stats.iter().map(|&(name, stat)| results.draft(measure, name, stat)).collect();
     (drafts, results.shifts())

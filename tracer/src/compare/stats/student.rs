@@ -71,13 +71,13 @@ fn solve(wanted: f64, mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f6
 
 /// The chance that a two-sided test at `level` finds a true difference of `effect`, estimated with standard error `se` on `df`
 /// degrees of freedom.
-pub fn power(effect: f64, se: f64, df: f64, level: f64) -> f64 {
+pub(super) fn power(effect: f64, se: f64, df: f64, level: f64) -> f64 {
     let law = Law::new(df);
     law.beyond(law.critical(level), effect.abs() / se)
 }
 
 /// The least true difference that a two-sided test at `level` finds with chance `power`, in standard errors.
-pub fn detectable(df: f64, level: f64, power: f64) -> f64 {
+pub(super) fn detectable(df: f64, level: f64, power: f64) -> f64 {
     let law = Law::new(df);
     let critical = law.critical(level);
     solve(power, 0.0, 10.0 * critical.max(1.0), |shift| law.beyond(critical, shift))

@@ -139,7 +139,7 @@ pub(crate) fn side(side: usize, setting: &Setting) -> String {
 
 /// "L1 PREEMPTION_TIMER (spurious)".
 pub(crate) fn exit_reason(stratum: &Stratum) -> String {
-    let reason = stratum.reason.map_or("reason n/a".into(), |r| exit_reasons::name(stratum.isa as u32, r).into_owned());
+    let reason = stratum.reason.map_or("reason n/a".into(), |r| exit_reasons::name(stratum.isa, r).into_owned());
     let cause = stratum.cause.map(|c| format!(" ({})", c.name())).unwrap_or_default();
     match stratum.level.name() {
         "unknown" => format!("{reason}{cause}"),
