@@ -10,21 +10,9 @@ use std::{
 /// Characters of a line, but for tables and lines that are only a link.
 const MAX_WIDTH: usize = 120;
 
-/// Files that are not wrapped yet. A test fails when a file in here has no long line any more.
-const NOT_WRAPPED: &[&str] = &["ARCHITECTURE.md"];
-
 #[test]
 fn no_line_of_markdown_is_too_long() {
-    let pages = pages().into_iter().filter(|page| !NOT_WRAPPED.contains(&page.name.as_str()));
-    no_faults(pages.flat_map(|page| page.faults(long_lines(&page.text))).collect());
-}
-
-#[test]
-fn every_page_that_is_exempt_from_wrapping_needs_it() {
-    for name in NOT_WRAPPED {
-        let text = read(&root().join(name));
-        assert!(!long_lines(&text).is_empty(), "{name} has no long line: remove it from NOT_WRAPPED");
-    }
+    no_faults(pages().into_iter().flat_map(|page| page.faults(long_lines(&page.text))).collect());
 }
 
 #[test]
