@@ -1,6 +1,6 @@
-//! Reads vmentry's Perfetto traces with the official schema and compares every slice with its event.
+//! Reads the Perfetto traces that `vmentry` writes with the official schema, and compares every slice with its event.
 
-#![expect(clippy::unwrap_used, reason = "a test: an error is a failure")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
 
 use std::{
     fs,
@@ -16,9 +16,12 @@ use vmentry::{
     model::interval::Vm,
     recording::{Header, Reader},
     trace::{
-        sink::{Flight, Plan, Recorder, Summary, Tap},
+        event_sink::EventSink,
+        perfetto::{Closing, Trace},
+        plan::{FlightOptions, TracePlan},
+        recorder::{EventRecorder, EventSummary},
         trigger::Trigger,
-        writer::{Closing, Seen, Trace, Vms},
+        vm_event::{VmEvent, Vms},
     },
 };
 
@@ -35,8 +38,8 @@ fn vms() -> Vms {
     (0..3).map(|id| (id, vm(id))).collect()
 }
 
-/// Returns rounds of three VMs with two vCPUs each, without gaps between the rounds of a vCPU, ordered by their ends.
-fn events(rounds: u64) -> Vec<Seen> {
+/// Events of three VMs with two vCPUs each, ordered by their exits. A vCPU's events follow each other without a gap.
+fn events(rounds: u64) -> Vec<VmEvent> {
     let mut random = 0x9e37_79b9_7f4a_7c15u64;
     let mut events = Vec::new();
     for vcpu in 0..6u32 {
@@ -78,14 +81,14 @@ fn events(rounds: u64) -> Vec<Seen> {
             };
             previous = Some(event.outline());
             now = event.exit_ns;
-            events.push(Seen { vm: vcpu / 2, event });
+            events.push(VmEvent { vm: vcpu / 2, event });
         }
     }
     events.sort_by_key(|s| s.event.exit_ns);
     events
 }
 
-fn trace(header: &Header, events: &[Seen]) -> Vec<u8> {
+fn trace(header: &Header, events: &[VmEvent]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut trace = Trace::new(&mut bytes, header).unwrap();
     assert_eq!(trace.write(events.iter().copied(), &vms()).unwrap(), 0);
@@ -94,9 +97,9 @@ fn trace(header: &Header, events: &[Seen]) -> Vec<u8> {
     bytes
 }
 
-/// Returns the slices that a viewer must show for an event: host time, if it is known, and guest time.
-fn slices_of(seen: &Seen, emulated: bool) -> Vec<Slice> {
-    let Seen { vm: id, event } = seen;
+/// The slices that a viewer must show for an event: one for the host time, if known, and one for the guest time.
+fn slices_of(vm_event: &VmEvent, emulated: bool) -> Vec<Slice> {
+    let VmEvent { vm: id, event } = vm_event;
     let mark = if emulated { " (emulated)" } else { "" };
     let track = vec![format!("web{id} [{}]{mark}", 100 + id), format!("vCPU {}", event.vcpu)];
     let name = |isa: Isa, reason: Option<u32>| {
@@ -160,7 +163,7 @@ fn every_event_has_its_slices_and_there_are_no_others() {
     }
     // Pin writes are instants at the entries that had some.
     let writes: Vec<_> = found.instants.iter().filter(|i| i.name == "pin writes").collect();
-    let dirty = |s: &&Seen| s.event.outline().known_pin_writes().is_some_and(|n| n > 0);
+    let dirty = |s: &&VmEvent| s.event.outline().known_pin_writes().is_some_and(|n| n > 0);
     assert_eq!(writes.len(), events.iter().filter(dirty).count());
     assert!(writes.iter().all(|w| w.depth == 0 && w.number("pin_writes").is_some_and(|n| n > 0)));
     assert_eq!(found.primary_clock, 3, "CLOCK_MONOTONIC");
@@ -173,31 +176,31 @@ fn every_event_has_its_slices_and_there_are_no_others() {
 fn the_official_schema_knows_every_field() {
     let bytes = trace(&header(), &events(30));
     assert_eq!(unknown_fields(&trace_check::parse(&bytes)), 0);
-    // Checks the function itself: a field that no message has.
+    // The check itself finds a field that belongs to no message.
     let packet_with_field_9999: &[u8] = &[0x0a, 4, 0xf8, 0xf0, 0x04, 1];
     assert_eq!(unknown_fields(&trace_check::parse(packet_with_field_9999)), 1);
 }
 
 #[test]
-fn the_trace_names_its_host_the_reason_of_its_end_and_the_number_of_missing_events() {
+fn the_trace_describes_its_host_its_end_and_the_missing_events() {
     let mut header = header();
     for emulated in [true, false] {
         header.host.emulated = emulated;
         let read = read(&trace(&header, &events(2)));
-        let moment = |name: &str| read.instants.iter().find(|i| i.name == name).unwrap();
-        let begin = moment("recording begins");
+        let instant = |name: &str| read.instants.iter().find(|i| i.name == name).unwrap();
+        let begin = instant("recording begins");
         assert_eq!(begin.begin_ns, header.anchor.monotonic_ns);
         assert_eq!(begin.arguments["kernel"], header.host.kernel);
         assert_eq!(begin.arguments["emulated"].starts_with("yes"), emulated);
         assert!(read.slices.iter().all(|s| s.track[0].contains("emulated") == emulated));
-        let end = moment("recording ends");
+        let end = instant("recording ends");
         assert_eq!((end.arguments["reason"].as_str(), end.number("events")), ("SIGINT", Some(12)));
         assert_eq!((end.number("events_not_written"), end.number("entries_dropped")), (Some(3), Some(5)));
     }
 }
 
 #[test]
-fn a_truncated_trace_is_the_beginning_of_the_complete_one() {
+fn a_trace_cut_at_any_byte_decodes_to_the_beginning_of_the_whole_one() {
     let events = events(500);
     let bytes = trace(&header(), &events);
     assert_eq!(whole_packets(&bytes), bytes.len());
@@ -206,16 +209,16 @@ fn a_truncated_trace_is_the_beginning_of_the_complete_one() {
     cuts.extend([0, 1, 2, bytes.len() - 1]);
     for cut in cuts {
         let whole = whole_packets(&bytes[..cut]);
-        assert!(cut - whole < 700, "{cut}: lost more than a packet");
+        assert!(cut - whole < 700, "{cut}: more than a packet is lost");
         let found = trace_check::parse(&bytes[..whole]).packet;
         assert!(found == packets[..found.len()], "{cut}");
         let read = read(&bytes[..whole]);
-        assert!(read.unbalanced <= 6, "{cut}: at most one open slice per vCPU");
+        assert!(read.unbalanced <= 6, "{cut}: at most one slice of each vCPU is open");
     }
 }
 
 #[test]
-fn an_event_that_comes_after_a_later_one_is_refused_and_counted() {
+fn an_event_older_than_a_written_one_is_refused_and_counted() {
     let events = events(10);
     let late = events[20];
     let mut bytes = Vec::new();
@@ -227,7 +230,7 @@ fn an_event_that_comes_after_a_later_one_is_refused_and_counted() {
 }
 
 #[test]
-fn only_complete_packets_are_written_and_those_of_a_failed_write_do_not_count() {
+fn only_whole_packets_are_written_and_events_of_a_failed_write_are_not_counted() {
     struct Disk(Vec<usize>, usize);
     impl Write for Disk {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -251,30 +254,29 @@ fn only_complete_packets_are_written_and_those_of_a_failed_write_do_not_count() 
     assert!(disk.0.len() > 3);
 }
 
-/// Returns the sorted names of the files in a folder.
-fn files(folder: &TempDir) -> Vec<String> {
+fn names_in(folder: &TempDir) -> Vec<String> {
     let mut names: Vec<_> =
         fs::read_dir(folder).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
 
-/// Passes on events as a collector does: CPU by CPU, so that they are not in order within a pass.
-fn feed(tap: &mut Tap, events: &[Seen]) {
-    // A collector numbers VMs in the order of their first events.
+/// Pushes events as a collector does: CPU by CPU, so that they are out of order within a pass.
+fn feed(sink: &mut EventSink, events: &[VmEvent]) {
+    // A collector numbers VMs in the order of their first event.
     let mut order: Vec<u32> = Vec::new();
     for pass in events.chunks(1000) {
         for cpu in 0..4 {
-            for seen in pass.iter().filter(|s| s.event.cpu % 4 == cpu) {
-                if !order.contains(&seen.vm) {
-                    order.push(seen.vm);
+            for vm_event in pass.iter().filter(|s| s.event.cpu % 4 == cpu) {
+                if !order.contains(&vm_event.vm) {
+                    order.push(vm_event.vm);
                 }
-                let number = order.iter().position(|&v| v == seen.vm).unwrap() as u32;
-                tap.push(&seen.event, &Arc::new(Vm { id: number, ..Vm::clone(&vm(seen.vm)) }));
+                let number = order.iter().position(|&v| v == vm_event.vm).unwrap() as u32;
+                sink.push(&vm_event.event, &Arc::new(Vm { id: number, ..Vm::clone(&vm(vm_event.vm)) }));
             }
         }
-        tap.end_pass(pass.last().unwrap().event.exit_ns + 1);
-        // Gives the writing thread time to keep up.
+        sink.end_pass(pass.last().unwrap().event.exit_ns + 1);
+        // The thread that writes must be able to keep up.
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -282,12 +284,12 @@ fn feed(tap: &mut Tap, events: &[Seen]) {
 #[test]
 fn events_of_many_cpus_become_one_trace_in_order() {
     let folder = tempfile::tempdir().unwrap();
-    let plan = Plan { path: folder.path().join("a.pftrace"), overwrite: false, flight: None };
+    let plan = TracePlan { path: folder.path().join("a.pftrace"), overwrite: false, flight_recorder: None };
     let header = header();
-    let (recorder, mut tap) = Recorder::start(plan, &header).unwrap();
+    let (recorder, mut sink) = EventRecorder::start(plan, &header).unwrap();
     let events = events(500);
-    feed(&mut tap, &events);
-    tap.finish();
+    feed(&mut sink, &events);
+    sink.finish();
     let summary = recorder.finish(4, "duration").unwrap();
     let bytes = fs::read(folder.path().join("a.pftrace")).unwrap();
     assert_eq!((summary.written, summary.not_written, summary.failed), (events.len() as u64, 0, false));
@@ -300,10 +302,14 @@ fn events_of_many_cpus_become_one_trace_in_order() {
     assert_eq!((end.number("events_not_written"), end.number("entries_dropped")), (Some(0), Some(4)));
 }
 
-fn flight(folder: &TempDir, trigger: &str, span: Duration) -> (Recorder, Tap) {
+fn flight(folder: &TempDir, trigger: &str, span: Duration) -> (EventRecorder, EventSink) {
     let trigger = Trigger(vec![trigger.parse().unwrap()]);
-    let plan = Plan { path: folder.path().join("f.pftrace"), overwrite: false, flight: Some(Flight { trigger, span }) };
-    Recorder::start(plan, &header()).unwrap()
+    let plan = TracePlan {
+        path: folder.path().join("f.pftrace"),
+        overwrite: false,
+        flight_recorder: Some(FlightOptions { trigger, span }),
+    };
+    EventRecorder::start(plan, &header()).unwrap()
 }
 
 #[test]
@@ -311,21 +317,21 @@ fn a_flight_recorder_writes_the_time_before_its_trigger() {
     let folder = tempfile::tempdir().unwrap();
     let mut events = events(500);
     let span = Duration::from_millis(20);
-    // Only this event matches the trigger.
+    // The only event with so many pin writes.
     let chosen = events.len() * 3 / 4;
     let exit = events[chosen].event.exit_ns;
     events[chosen].event.pin_writes = 9;
     events[chosen].event.flags |= Flags::PIN_WRITES_KNOWN;
-    let (recorder, mut tap) = flight(&folder, "pin_writes>8", span);
-    feed(&mut tap, &events);
-    tap.finish();
+    let (recorder, mut sink) = flight(&folder, "pin_writes>8", span);
+    feed(&mut sink, &events);
+    sink.finish();
     let summary = recorder.finish(0, "SIGINT").unwrap();
-    let wanted = |s: &&Seen| {
+    let wanted = |s: &&VmEvent| {
         let from = exit - span.as_nanos() as u64;
         (from..=exit).contains(&s.event.exit_ns)
     };
     let read = read(&fs::read(folder.path().join("f.pftrace")).unwrap());
-    assert_eq!(files(&folder), ["f.pftrace"]);
+    assert_eq!(names_in(&folder), ["f.pftrace"]);
     assert_eq!((summary.matches, summary.traces, summary.cut_short), (1, 1, false));
     assert_eq!(summary.written, events.iter().filter(wanted).count() as u64);
     assert!(summary.written > 20 && summary.written < events.len() as u64);
@@ -335,27 +341,27 @@ fn a_flight_recorder_writes_the_time_before_its_trigger() {
 }
 
 #[test]
-fn a_trigger_without_a_match_leaves_no_file() {
+fn a_trigger_that_never_matches_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
-    let (recorder, mut tap) = flight(&folder, "pin_writes>8", Duration::from_secs(1));
-    feed(&mut tap, &events(100));
-    tap.finish();
-    assert_eq!(recorder.finish(0, "SIGINT").unwrap(), Summary::default());
-    assert_eq!(files(&folder), [""; 0]);
+    let (recorder, mut sink) = flight(&folder, "pin_writes>8", Duration::from_secs(1));
+    feed(&mut sink, &events(100));
+    sink.finish();
+    assert_eq!(recorder.finish(0, "SIGINT").unwrap(), EventSummary::default());
+    assert_eq!(names_in(&folder), [""; 0]);
 }
 
 #[test]
-fn further_traces_are_numbered_limited_and_do_not_overlap() {
+fn further_traces_are_numbered_limited_in_number_and_do_not_overlap() {
     let folder = tempfile::tempdir().unwrap();
     let span = Duration::from_millis(10);
     let events = events(500);
-    let (recorder, mut tap) = flight(&folder, "entry_to_exit_ns<1s", span);
-    feed(&mut tap, &events);
-    tap.finish();
+    let (recorder, mut sink) = flight(&folder, "entry_to_exit_ns<1s", span);
+    feed(&mut sink, &events);
+    sink.finish();
     let summary = recorder.finish(0, "SIGINT").unwrap();
     assert_eq!((summary.matches, summary.traces), (events.len() as u64, 8));
-    assert_eq!(files(&folder).len(), 8);
-    assert!(files(&folder).contains(&"f-8.pftrace".into()));
+    assert_eq!(names_in(&folder).len(), 8);
+    assert!(names_in(&folder).contains(&"f-8.pftrace".into()));
     let ends: Vec<_> = (1..=8u32)
         .map(|n| {
             let name = if n == 1 { "f.pftrace".into() } else { format!("f-{n}.pftrace") };
@@ -364,19 +370,20 @@ fn further_traces_are_numbered_limited_and_do_not_overlap() {
         })
         .collect();
     assert!(ends.windows(2).all(|w| w[1] - w[0] >= span.as_nanos() as u64), "{ends:?}");
-    // Existing files are not replaced.
-    let again = Plan {
+    // Existing traces are not replaced.
+    let again = TracePlan {
         path: folder.path().join("f.pftrace"),
         overwrite: false,
-        flight: Some(Flight { trigger: Trigger(vec!["reason=HLT".parse().unwrap()]), span }),
+        flight_recorder: Some(FlightOptions { trigger: Trigger(vec!["reason=HLT".parse().unwrap()]), span }),
     };
-    let error = Recorder::start(again, &header()).err().unwrap().to_string();
+    let error = EventRecorder::start(again, &header()).err().unwrap().to_string();
     assert!(error.contains("--overwrite"), "{error}");
 }
 
 #[test]
-fn a_disk_without_space_for_the_first_packets_is_an_error() {
-    let plan = Plan { path: "/dev/full".into(), overwrite: false, flight: None };
-    let error = Recorder::start(plan, &header()).err().unwrap();
+fn a_full_disk_is_an_error_that_names_the_cause() {
+    let plan = TracePlan { path: "/dev/full".into(), overwrite: false, flight_recorder: None };
+    // The first packets already find no space.
+    let error = EventRecorder::start(plan, &header()).err().unwrap();
     assert!(format!("{error:#}").contains("No space left"), "{error:#}");
 }

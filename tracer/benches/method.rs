@@ -1,29 +1,29 @@
-//! The proof of the method: comparisons of made-up windows whose truth is known. Fails where a bound is broken; each bound is
-//! shown beside a method that looks reasonable and breaks it.
+//! The test of the method: comparisons of simulated windows whose true values are known. Fails if a bound is broken; each bound is shown
+//! next to a naive method that breaks it.
 
 use std::{f64::consts::TAU, process::ExitCode, time::Instant};
 
 use tracer_common::{Isa, rules::TimerCause};
 use vmentry::{
-    compare::{self, Options, Round, Row, Stratum, Verdict, Window, Windows, random::Random},
-    model::{figures::Figure, histogram::Histogram, interval::Level},
+    compare::{self, ExperimentRound, Options, Row, Stratum, Verdict, Window, Windows, random::Random},
+    model::{figures::Figure, histogram::Histogram, number::truncated_u64, series::Level},
 };
 
 const TRIALS: u64 = 1000;
 const ROUNDS: usize = 12;
-/// Windows of either side where nothing was randomised.
+/// Windows of a recording if nothing is randomised.
 const RUN: usize = 160;
 const EFFECT: f64 = 1.05;
 const ALPHA: f64 = 0.05;
 const THREADS: u64 = 2;
-/// Where the tail begins, in medians, and how heavy it is.
+/// The tail: share of the values, start in medians, exponent.
 const TAIL: (f64, f64, f64) = (0.02, 3.0, 2.5);
 
-/// Kinds of exits: reason, cause, level of their latencies, pin writes.
+/// Exits: reason, cause, level of their times in ns, pin writes.
 const KINDS: [(u32, Option<TimerCause>, f64, u64); 2] =
     [(10, None, 400.0, 0), (52, Some(TimerCause::Deadline), 800.0, 2)];
 
-/// How windows come about.
+/// A process that makes windows.
 #[derive(Clone, Copy)]
 struct World {
     /// coefficient of the AR(1) process of the windows' log level
@@ -38,8 +38,19 @@ struct World {
     rate: (f64, f64),
     /// share of timer exits of A and of B
     timer: [f64; 2],
-    /// what B's latencies are multiplied by
+    /// factor of B's times
     effect: f64,
+}
+
+/// Random parameters of a window.
+struct Drawn {
+    /// start, s
+    second: u64,
+    entries: f64,
+    /// share of timer exits
+    timer: f64,
+    /// level of the times, ns
+    level: f64,
 }
 
 const WORLD: World =
@@ -53,7 +64,7 @@ fn normal(random: &mut Random) -> f64 {
     (-2.0 * uniform(random).ln()).sqrt() * (TAU * uniform(random)).cos()
 }
 
-/// Latencies in units of the level: lognormal, with a Pareto tail.
+/// Times in units of the level: lognormal, with a Pareto tail.
 fn shapes() -> Vec<f64> {
     let mut random = Random::new(77);
     let (share, from, exponent) = TAIL;
@@ -68,7 +79,7 @@ fn shapes() -> Vec<f64> {
 }
 
 impl World {
-    /// Consecutive windows, of the sides given.
+    /// Consecutive windows of the given sides.
     fn windows(&self, sides: &[usize], shapes: &[f64], random: &mut Random) -> Vec<Window> {
         let mut level = normal(random);
         let mut rate = normal(random);
@@ -79,35 +90,36 @@ impl World {
             let log = self.spread * level + self.drift * i as f64 / last as f64;
             let (spread, rho) = self.rate;
             rate = rho * rate + (1.0 - rho * rho).sqrt() * normal(random);
-            self.window(
-                i as u64,
-                self.entries * (spread * rate).exp(),
-                self.timer[side],
-                log.exp() * effect,
-                shapes,
-                random,
-            )
+            let drawn = Drawn {
+                second: i as u64,
+                entries: self.entries * (spread * rate).exp(),
+                timer: self.timer[side],
+                level: log.exp() * effect,
+            };
+            Self::window(&drawn, shapes, random)
         };
         sides.iter().enumerate().map(window).collect()
     }
 
-    fn window(&self, i: u64, entries: f64, timer: f64, level: f64, shapes: &[f64], random: &mut Random) -> Window {
-        let mut window = Window { start_unix_ns: i * 1_000_000_000, length_ns: 1_000_000_000, ..Window::default() };
+    fn window(drawn: &Drawn, shapes: &[f64], random: &mut Random) -> Window {
+        let Drawn { second, entries, timer, level } = *drawn;
+        let mut window =
+            Window { start_unix_ns: second * 1_000_000_000, length_ns: 1_000_000_000, ..Window::default() };
         window.vcpus.insert(("vm".to_owned(), 0));
         for (kind, (reason, cause, scale, writes)) in KINDS.into_iter().enumerate() {
-            let n = (entries * if kind == 1 { timer } else { 1.0 - timer }).round() as u64;
+            let n = truncated_u64((entries * if kind == 1 { timer } else { 1.0 - timer }).round());
             if n == 0 {
                 continue;
             }
             let stratum = Stratum { level: Level::L1, isa: Isa::Vmx, reason: Some(reason), cause };
             let series = window.strata.entry(stratum).or_default();
-            // Entries come in bursts that are alike.
+            // Entries come in bursts of similar length.
             let mut burst = 1.0;
             for entry in 0..n {
                 if entry % 40 == 0 {
                     burst = (0.08 * normal(random)).exp();
                 }
-                let mut value = || (level * scale * burst * shapes[random.below(shapes.len())]).round() as u64;
+                let mut value = || truncated_u64((level * scale * burst * shapes[random.below(shapes.len())]).round());
                 series[Figure::EntryToExit].record(value());
                 series[Figure::ExitToEntry].record(value());
             }
@@ -125,7 +137,7 @@ impl World {
         let round = |&a_first: &bool| {
             let [w, x, y, z] = [next(), next(), next(), next()];
             let (a, b) = if a_first { ([w, z], [x, y]) } else { ([x, y], [w, z]) };
-            Round { a, b, a_first }
+            ExperimentRound { a, b, a_first }
         };
         Windows::Rounds(firsts.iter().map(round).collect())
     }
@@ -139,7 +151,7 @@ fn options(seed: u64, resamples: u32) -> Options {
     Options { seed, resamples, permutations: 1000, alpha: ALPHA, ..Options::default() }
 }
 
-/// The results of all trials, in order, of two threads.
+/// The results of all trials, in order; runs two threads.
 fn each<T: Send>(trials: u64, trial: impl Fn(u64) -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
         let half = |thread| {
@@ -153,7 +165,7 @@ fn each<T: Send>(trials: u64, trial: impl Fn(u64) -> T + Sync) -> Vec<T> {
     })
 }
 
-/// Bounds held and broken.
+/// Checks bounds, and remembers the broken ones.
 #[derive(Default)]
 struct Bounds {
     broken: Vec<String>,
@@ -176,7 +188,7 @@ impl Bounds {
         }
     }
 
-    /// A wrong method, which this bound must catch.
+    /// Checks that a naive method breaks the bound.
     fn catch(&mut self, name: &str, value: f64, low: f64, high: f64) {
         let caught = !(low..=high).contains(&value);
         let mark = if caught { "breaks it, as it should" } else { "NOT CAUGHT" };
@@ -204,7 +216,7 @@ fn row<'a>(rows: &'a [Row], stat: &str) -> Option<&'a Row> {
     rows.iter().find(|r| r.figure == "entry_to_exit_ns" && r.stat == stat)
 }
 
-/// b - a of the means and its standard error, as if every entry were independent of the others.
+/// b - a of the means and its standard error, as if all entries were independent.
 fn entries_independent(c: &compare::Comparison) -> [f64; 2] {
     let of = |h: &Histogram| {
         let mean = h.mean().unwrap_or(0.0);
@@ -246,35 +258,36 @@ fn recordings_of_one_policy(trials: u64, shapes: &[f64], bounds: &mut Bounds) {
         let mut random = Random::new(seed + 1_000_000);
         let [a, b] = [0, 1].map(|side| world.run(side, shapes, &mut random));
         let c = compare::compare(&Windows::Runs { a: vec![a.clone()], b: vec![b.clone()] }, &options(seed, 0));
-        let tellable = c.rows.iter().any(|r| r.p.is_some() && r.verdict != Verdict::NotEnoughData);
-        let told = c.rows.iter().any(|r| r.p_holm.is_some_and(|p| p <= ALPHA) && r.verdict != Verdict::NotEnoughData);
-        // The same windows, each taken for a recording of its own.
+        let conclusive = c.rows.iter().any(|r| r.p.is_some() && r.verdict != Verdict::NotEnoughData);
+        let alarmed =
+            c.rows.iter().any(|r| r.p_holm.is_some_and(|p| p <= ALPHA) && r.verdict != Verdict::NotEnoughData);
+        // The same windows, each as a recording of its own.
         let naive = (seed % 4 == 0).then(|| {
             let alone = |run: Vec<Window>| run.into_iter().map(|w| vec![w]).collect();
             alarm(&compare::compare(&Windows::Runs { a: alone(a), b: alone(b) }, &options(seed, 0)).rows)
         });
-        (told, tellable, naive, c.units[0])
+        (alarmed, conclusive, naive, c.units[0])
     });
     let mut units: Vec<usize> = results.iter().map(|r| r.3).collect();
     units.sort_unstable();
-    let tellable = share(results.iter().map(|r| r.1));
+    let conclusive = share(results.iter().map(|r| r.1));
     println!(
         "  (blocks per side: median {}, {:.1} % of pairs had enough of them)",
         units[units.len() / 2],
-        100.0 * tellable
+        100.0 * conclusive
     );
-    // Where nothing can be told, nothing can be a false alarm.
-    bounds.hold("pairs with enough blocks to tell", tellable, 0.5, 1.0, trials);
+    // Without a verdict there can be no false alarm.
+    bounds.hold("pairs with enough blocks for a verdict", conclusive, 0.5, 1.0, trials);
     bounds.hold("false alarm", share(results.iter().map(|r| r.0)), 0.0, ALPHA, trials);
     bounds.catch("single windows independent", share(results.iter().filter_map(|r| r.2)), 0.0, ALPHA);
 }
 
-/// Of one experiment with an effect.
-struct Seen {
+/// Result of one experiment with an effect.
+struct Trial {
     rows: Vec<Row>,
     units: [usize; 2],
     least_p: f64,
-    /// by the wrong method
+    /// difference and standard error by the naive method
     naive: [f64; 2],
 }
 
@@ -284,7 +297,7 @@ fn a_true_effect(trials: u64, shapes: &[f64], bounds: &mut Bounds) {
     let seen = each(trials, |seed| {
         let windows = world.rounds(shapes, &mut Random::new(seed + 2_000_000));
         let c = compare::compare(&windows, &options(seed, 299));
-        Seen { units: c.units, least_p: c.least_p, naive: entries_independent(&c), rows: c.rows }
+        Trial { units: c.units, least_p: c.least_p, naive: entries_independent(&c), rows: c.rows }
     });
     // A's true values, from far more windows than an experiment has.
     let mut all = Histogram::default();
@@ -310,8 +323,8 @@ fn a_true_effect(trials: u64, shapes: &[f64], bounds: &mut Bounds) {
         let rows = || seen.iter().filter_map(|s| row(&s.rows, stat));
         let ratio = share(rows().map(|r| held(r.ratio, EFFECT)));
         let difference = share(rows().map(|r| held(r.difference, true_difference)));
-        bounds.hold(&format!("95 % interval of the ratio holds it, {stat}"), ratio, 0.93, 0.97, trials);
-        bounds.hold(&format!("95 % interval of the difference holds it, {stat}"), difference, 0.93, 0.97, trials);
+        bounds.hold(&format!("95 % interval of the ratio contains it, {stat}"), ratio, 0.93, 0.97, trials);
+        bounds.hold(&format!("95 % interval of the difference contains it, {stat}"), difference, 0.93, 0.97, trials);
         if stat == "mean" {
             let naive = share(seen.iter().map(|s| (s.naive[0] - true_difference).abs() <= 1.96 * s.naive[1]));
             bounds.catch("difference of means, entries independent", naive, 0.93, 0.97);
@@ -329,14 +342,14 @@ fn a_true_effect(trials: u64, shapes: &[f64], bounds: &mut Bounds) {
     let promised = promised.iter().sum::<f64>() / promised.len().max(1) as f64;
     println!("  (the reports promised to find it in {:.1} % on average)", 100.0 * promised);
     let (low, high) = (promised - 0.05, promised + 0.05);
-    // The promise is of the first step alone; the verdict also has the later steps, which other figures' changes open.
+    // The promise covers only the first step; the verdict also uses later steps, which changes of other figures allow.
     println!("  (p50's p passes Holm's first step in {:.1} %)", 100.0 * share(found.into_iter()));
     bounds.hold("p50's verdict is worse, against the promise", share(holm.into_iter()), low, high, trials);
     bounds.hold("promised power is neither none nor certain", promised, 0.5, 0.95, trials);
 }
 
 fn another_workload(trials: u64, shapes: &[f64], bounds: &mut Bounds) {
-    println!("{trials} experiments, B has 36 % timer exits instead of 30 %, no kind of exit is slower");
+    println!("{trials} experiments, B has 36 % timer exits instead of 30 %, no exit is slower");
     let world = World { timer: [0.30, 0.36], ..WORLD };
     let results = each(trials, |seed| {
         let c = compare::compare(&world.rounds(shapes, &mut Random::new(seed + 4_000_000)), &options(seed, 0));
@@ -344,18 +357,18 @@ fn another_workload(trials: u64, shapes: &[f64], bounds: &mut Bounds) {
         (raw, alarm(&c.stratified), c.mix.p.is_some_and(|p| p < 0.01))
     });
     bounds.hold(
-        "one mix of exits: a latency or pin writes reported",
+        "one mix of exits: a time or pin writes reported",
         share(results.iter().map(|r| r.1)),
         0.0,
         ALPHA,
         trials,
     );
     bounds.hold("the change of the mix is seen (p < 0.01)", share(results.iter().map(|r| r.2)), 0.95, 1.0, trials);
-    bounds.catch("all entries together: a latency reported", share(results.iter().map(|r| r.0)), 0.0, ALPHA);
+    bounds.catch("all entries together: a time reported", share(results.iter().map(|r| r.0)), 0.0, ALPHA);
 }
 
 fn main() -> ExitCode {
-    // `cargo test` runs benches too, to see that they work.
+    // `cargo test` also runs benches, to check that they work.
     let bench = std::env::args().any(|a| a == "--bench");
     let trials = if bench { TRIALS } else { 4 };
     let (shapes, mut bounds, start) = (shapes(), Bounds::default(), Instant::now());

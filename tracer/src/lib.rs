@@ -1,11 +1,11 @@
 //! `vmentry`: VM-entry latency, pin-control VMCS writes and spurious VMX-preemption-timer exits of KVM hosts.
 
-pub mod calibrate;
+pub(crate) mod calibrate;
 pub(crate) mod collect;
 pub mod commands;
 pub mod compare;
 pub mod export;
-pub mod guest;
+pub(crate) mod guest;
 pub mod host;
 pub mod html;
 pub mod kernel;

@@ -358,9 +358,9 @@ fn any_bytes_are_an_event_or_none() {
         Interval::starting(0).record(&event, &vm);
         let trigger: Clause = "pin_writes>1,reason=HLT,cause=spurious,level=L2,entry_to_exit_ns<1s".parse().unwrap();
         let _ = trigger.matches(&event);
-        let mut trace = vmentry::trace::writer::Trace::new(Vec::new(), Reader::new(LAB).unwrap().header()).unwrap();
-        let seen = vmentry::trace::writer::Seen { vm: 0, event };
-        trace.write([seen, seen], &BTreeMap::new()).unwrap();
+        let mut trace = vmentry::trace::perfetto::Trace::new(Vec::new(), Reader::new(LAB).unwrap().header()).unwrap();
+        let vm_event = vmentry::trace::vm_event::VmEvent { vm: 0, event };
+        trace.write([vm_event, vm_event], &BTreeMap::new()).unwrap();
     });
 }
 

@@ -1,23 +1,24 @@
-//! Which CPU the guest's thread runs on.
+//! Chooses the CPU for the guest's thread and pins the thread to it.
 
 use anyhow::{Context, Result, bail};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// The CPU to pin to: the one asked for, or the last one that this process may run on, as interrupts like the first.
-pub(crate) fn choose_cpu(asked: Option<u32>) -> Result<u32> {
+/// Returns the requested CPU if this process may run on it. Without a request, returns the last such CPU, because interrupts tend
+/// to be handled on the first.
+pub(crate) fn choose_cpu(requested: Option<u32>) -> Result<u32> {
     let allowed = allowed_cpus()?;
-    match asked {
+    match requested {
         Some(cpu) if allowed.contains(&cpu) => Ok(cpu),
         Some(cpu) => {
             let list: Vec<_> = allowed.iter().map(u32::to_string).collect();
-            bail!("--cpu {cpu}: this process may run on CPU {} only", list.join(","))
+            bail!("--cpu {cpu}: this process may run only on CPU {}", list.join(","))
         }
         None => allowed.last().copied().context("this process may run on no CPU"),
     }
 }
 
 fn allowed_cpus() -> Result<Vec<u32>> {
-    let set = sched_getaffinity(None).context("ask which CPUs this process may run on")?;
+    let set = sched_getaffinity(None).context("get the CPU affinity of this process")?;
     let cpus = 0..u32::try_from(CpuSet::MAX_CPU)?;
     Ok(cpus.filter(|&cpu| set.is_set(cpu as usize)).collect())
 }
@@ -36,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cpu_that_is_not_allowed_is_refused_with_those_that_are() {
+    fn a_cpu_that_is_not_allowed_is_refused_with_the_allowed_ones() {
         let allowed = allowed_cpus().unwrap();
         assert_eq!(choose_cpu(None).unwrap(), *allowed.last().unwrap());
         let error = choose_cpu(Some(1023)).unwrap_err().to_string();
@@ -46,10 +47,10 @@ mod tests {
     #[test]
     fn a_pinned_thread_runs_on_its_cpu() {
         let cpu = choose_cpu(None).unwrap();
-        let seen = thread::spawn(move || {
+        let pinned = thread::spawn(move || {
             pin_to(cpu).unwrap();
             allowed_cpus().unwrap()
         });
-        assert_eq!(seen.join().unwrap(), [cpu]);
+        assert_eq!(pinned.join().unwrap(), [cpu]);
     }
 }

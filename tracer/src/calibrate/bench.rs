@@ -1,4 +1,4 @@
-//! The guest, the programs and the clocks together: runs of the guest in this thread, traced and untraced.
+//! Runs the calibration guest in this thread, traced and untraced, and reads the clocks and the records around each run.
 
 use std::sync::atomic::AtomicBool;
 
@@ -6,213 +6,219 @@ use anyhow::{Context, Result, bail, ensure};
 use tracer_common::{StampedEvent, StampedRecord, rules::TimerCause};
 
 use super::{
-    mapping::{Mapping, Sandwich, narrowest},
+    mapping::{ClockReading, Mapping, narrowest},
     sample::{self, Samples, WARM_UP},
 };
 use crate::{
-    guest::calibration::{Guest, Program, Task},
+    guest::calibration::{CalibrationGuest, CalibrationProgram, GuestTask},
     host::clock::{monotonic_ns, tsc},
     kernel::tracer::Tracer,
 };
 
-/// Iterations of one run: their records fit into a ring, so that nobody has to read it meanwhile.
-const BATCH: u64 = 500;
-/// Sandwiches of which the narrowest counts.
-const SANDWICHES: usize = 64;
+/// Iterations of one run at most. Their records fit into a ring, which therefore need not be read during the run.
+const BATCH: u32 = 500;
+/// Clock readings of which the narrowest is used.
+const READINGS: usize = 64;
 
-/// The machine that measures.
-pub struct Bench<'a> {
-    guest: Guest,
+/// The guest, the tracer and the clocks of a calibration.
+pub(crate) struct Bench<'a> {
+    guest: CalibrationGuest,
     tracer: Tracer,
     /// the CPU that this thread is pinned to
-    pub cpu: u32,
-    /// what the guest's timers and loops are set to
+    pub(crate) cpu: u32,
+    /// settings of every run
     settings: Settings,
     stop: &'a AtomicBool,
-    /// told after each run
+    /// called after each run
     progress: &'a dyn Fn(),
-    first: Option<Sandwich>,
-    last: Option<Sandwich>,
+    first_reading: Option<ClockReading>,
+    last_reading: Option<ClockReading>,
 }
 
-/// Of every run.
+/// The guest's settings, the same for every run.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// loop instructions between two stamps
-    pub work: u32,
+    pub(crate) work: u32,
     /// TSC cycles until the guest's timers
-    pub delta: u32,
-    /// TSC cycles until timers that never come
-    pub far: u64,
+    pub(crate) delta: u32,
+    /// TSC cycles until timers that are cancelled before they expire
+    pub(crate) far: u64,
 }
 
-/// What traced runs showed.
+/// The results of traced runs.
 #[derive(Debug, Default)]
-pub struct Traced {
-    /// from the records
-    pub samples: Samples,
+pub(crate) struct Traced {
+    /// samples found in the records
+    pub(crate) samples: Samples,
     /// round trips as the guest listed them, without the warm-up
-    pub round_trips: Vec<u32>,
-    /// entry_to_exit of entries that KVM forced to exit at once, cycles
-    pub immediate: Vec<f64>,
+    pub(crate) round_trips: Vec<u32>,
+    /// guest time of entries with a forced immediate exit, cycles
+    pub(crate) immediate: Vec<f64>,
 }
 
-/// What untraced runs showed.
+/// The results of untraced runs.
 #[derive(Debug, Default)]
-pub struct Untraced {
+pub(crate) struct Untraced {
     /// round trips as the guest listed them, without the warm-up
-    pub round_trips: Vec<u32>,
-    /// cycles from before the first iteration to after the last, of all runs, and iterations
-    pub cycles: u64,
-    /// see above
-    pub iterations: u64,
+    pub(crate) round_trips: Vec<u32>,
+    /// cycles from the first iteration to the end of the last, summed over all runs
+    pub(crate) cycles: u64,
+    /// iterations of all runs, including the warm-up
+    pub(crate) iterations: u64,
 }
 
 impl<'a> Bench<'a> {
-    /// For a thread that is pinned to `cpu`.
-    pub fn new(
+    /// Creates the guest, for a thread that is pinned to `cpu`.
+    pub(crate) fn new(
         tracer: Tracer,
         cpu: u32,
         settings: Settings,
         stop: &'a AtomicBool,
         progress: &'a dyn Fn(),
     ) -> Result<Self> {
-        Ok(Self { guest: Guest::new()?, tracer, cpu, settings, stop, progress, first: None, last: None })
+        let guest = CalibrationGuest::new()?;
+        Ok(Self { guest, tracer, cpu, settings, stop, progress, first_reading: None, last_reading: None })
     }
 
-    /// The guest's TSC frequency, as KVM has it, kHz.
-    pub fn guest_khz(&self) -> Result<u32> {
+    /// The guest's TSC frequency according to KVM, in kHz.
+    pub(crate) fn guest_khz(&self) -> Result<u32> {
         self.guest.tsc_khz()
     }
 
-    /// Timers that never come are set so far ahead: a second.
-    pub fn set_far(&mut self, guest_khz: f64) {
-        self.settings.far = (guest_khz * 1e3) as u64;
+    /// Sets timers that are cancelled to a second ahead, for a TSC of `guest_khz` kHz.
+    pub(crate) fn set_far(&mut self, guest_khz: u32) {
+        self.settings.far = u64::from(guest_khz) * 1000;
     }
 
-    /// TSC frequency from the first look at the clocks to the last, kHz; none before there were two.
-    pub fn khz(&self) -> Option<f64> {
-        Mapping::new(&[self.first?, self.last?]).map(|m| m.khz())
+    /// TSC frequency between the first and the last reading of the clocks, in kHz; none before the second reading.
+    pub(crate) fn khz(&self) -> Option<f64> {
+        Mapping::new(&[self.first_reading?, self.last_reading?]).map(|m| m.khz())
     }
 
-    /// Looks at both clocks.
-    pub fn look(&mut self) -> Result<Sandwich> {
-        let looks = (0..SANDWICHES).map(|_| Sandwich { before: tsc(), ns: monotonic_ns(), after: tsc() });
-        let look = narrowest(looks).context("look at the clocks")?;
-        self.first.get_or_insert(look);
-        self.last = Some(look);
-        Ok(look)
+    /// Reads both clocks.
+    pub(crate) fn read_clocks(&mut self) -> Result<ClockReading> {
+        let readings = (0..READINGS).map(|_| ClockReading { before: tsc(), ns: monotonic_ns(), after: tsc() });
+        let reading = narrowest(readings).context("read the clocks")?;
+        self.first_reading.get_or_insert(reading);
+        self.last_reading = Some(reading);
+        Ok(reading)
     }
 
-    /// Runs `count` iterations, and the warm-up of each run, with the programs attached.
-    pub fn traced(&mut self, program: Program, count: u64, measured: &[u32]) -> Result<Traced> {
+    /// Runs `count` iterations, plus the warm-up of each run, with the programs attached. `measured` are the reasons of the exit that
+    /// the program is for.
+    pub(crate) fn traced(&mut self, program: CalibrationProgram, count: u64, measured: &[u32]) -> Result<Traced> {
         self.tracer.attach()?;
-        let traced = self.attached(program, count, measured);
+        let traced = self.run_attached(program, count, measured);
         self.tracer.detach()?;
         traced
     }
 
-    fn attached(&mut self, program: Program, count: u64, measured: &[u32]) -> Result<Traced> {
+    fn run_attached(&mut self, program: CalibrationProgram, count: u64, measured: &[u32]) -> Result<Traced> {
         let mut traced = Traced::default();
-        let mut looks = vec![self.look()?];
+        let mut readings = vec![self.read_clocks()?];
         let mut runs = Vec::new();
         for count in batches(count) {
-            // What is still there is of the end of a run, or of whatever else this process ran.
+            // Discards the records of the last run's end, and of anything else that this process ran.
             self.records()?;
-            looks.push(self.look()?);
+            readings.push(self.read_clocks()?);
             let done = self.guest.run(&self.task(program, count), self.stop)?;
-            looks.push(self.look()?);
-            traced.round_trips.extend(warm(&done.round_trips, program));
+            readings.push(self.read_clocks()?);
+            traced.round_trips.extend(without_warm_up(&done.round_trips, program));
             runs.push(self.records()?);
             (self.progress)();
         }
         ensure!(
             runs.iter().any(|records| !records.is_empty()),
-            "no VM entry of the guest was seen: this process ({}) may be in a PID namespace of its own, where the kernel knows it by \
-             another number; run it outside of the container",
+            "no record of the guest's VM entries arrived: this process ({}) may be in a PID namespace, where its id differs from the \
+             host's; run it outside of the container",
             std::process::id()
         );
-        looks.push(self.look()?);
-        let mapping = Mapping::new(&looks).context("compare the clocks: CLOCK_MONOTONIC stood still")?;
+        readings.push(self.read_clocks()?);
+        let mapping = Mapping::new(&readings).context("compare the clocks: CLOCK_MONOTONIC stood still")?;
         for records in runs {
-            let found = sample::find(&records, &mapping, measured, self.cpu);
             let forced = records.iter().filter(|r| r.event.outline().timer_cause() == Some(TimerCause::Immediate));
-            let forced = forced.filter(|r| r.number > WARM_UP && r.event.cpu == self.cpu);
+            let forced = forced.filter(|r| r.number > u64::from(WARM_UP) && r.event.cpu == self.cpu);
             traced.immediate.extend(forced.map(|r| r.event.entry_to_exit_ns() as f64 * mapping.khz() / 1e6));
-            traced.samples.add(found);
+            traced.samples.add(sample::find(&records, &mapping, measured, self.cpu));
         }
         Ok(traced)
     }
 
-    /// The same without any program.
-    pub fn untraced(&mut self, program: Program, count: u64) -> Result<Untraced> {
+    /// Runs `count` iterations, plus the warm-up of each run, without any program attached.
+    pub(crate) fn untraced(&mut self, program: CalibrationProgram, count: u64) -> Result<Untraced> {
         let mut untraced = Untraced::default();
         for count in batches(count) {
             let done = self.guest.run(&self.task(program, count), self.stop)?;
-            untraced.round_trips.extend(warm(&done.round_trips, program));
+            untraced.round_trips.extend(without_warm_up(&done.round_trips, program));
             untraced.cycles += done.last_tsc - done.first_tsc;
-            untraced.iterations += count + WARM_UP;
+            untraced.iterations += u64::from(count + WARM_UP);
             (self.progress)();
         }
         Ok(untraced)
     }
 
-    fn task(&self, program: Program, count: u64) -> Task {
+    fn task(&self, program: CalibrationProgram, count: u32) -> GuestTask {
         let Settings { work, delta, far } = self.settings;
-        Task { program, count: (count + WARM_UP) as u32, work, delta, far }
+        GuestTask { program, count: count + WARM_UP, work, delta, far }
     }
 
-    /// Empties the rings; the records in the order of the exits.
+    /// Drains the rings and returns the records in the order of the exits.
     fn records(&mut self) -> Result<Vec<StampedEvent>> {
         let mut records = Vec::new();
-        let mut malformed = 0;
+        let mut undecodable = 0;
         for ring in self.tracer.rings() {
             ring.drain(usize::MAX, |bytes| match StampedEvent::decode(bytes) {
                 Some(record) => records.push(record),
-                None => malformed += 1,
+                None => undecodable += 1,
             });
         }
-        if malformed > 0 {
-            bail!("{malformed} records are malformed: this is a bug, please report it");
+        if undecodable > 0 {
+            bail!("decode records: {undecodable} are undecodable: this is a bug, please report it");
         }
         records.sort_by_key(|record| record.event.exit_ns);
         Ok(records)
     }
 }
 
-/// Runs that do so many iterations together.
-fn batches(count: u64) -> impl Iterator<Item = u64> {
-    let whole = count / BATCH;
-    (0..whole).map(|_| BATCH).chain(Some(count % BATCH).filter(|rest| *rest > 0))
+/// Splits `count` iterations into runs of at most [`BATCH`].
+fn batches(count: u64) -> impl Iterator<Item = u32> {
+    let whole = count / u64::from(BATCH);
+    let rest = u32::try_from(count % u64::from(BATCH)).ok().filter(|rest| *rest > 0);
+    (0..whole).map(|_| BATCH).chain(rest)
 }
 
-/// A list without the warm-up's round trips.
-fn warm(round_trips: &[u32], program: Program) -> impl Iterator<Item = u32> {
+/// The round trips after those of the warm-up.
+fn without_warm_up(round_trips: &[u32], program: CalibrationProgram) -> impl Iterator<Item = u32> {
     round_trips.iter().skip(WARM_UP as usize * program.listed()).copied()
 }
 
-/// The most records that one run makes, some interrupts of the host included, must fit into a ring.
-/// Bytes of a CPU's ring, of which a power of two of records is used: up to half of it is not.
-pub const RING_BYTES: u32 = 1 << 20;
-const _: () = assert!((BATCH + WARM_UP) * 6 * (StampedRecord::SIZE as u64) < RING_BYTES as u64 / 2);
+/// Bytes of each CPU's ring. The number of records that it holds is a power of two, so up to half of the bytes are unused.
+pub(crate) const RING_BYTES: u32 = 1 << 20;
+/// The records of one run, including those of some interrupts of the host, must fit into a ring.
+const _: () = assert!((BATCH + WARM_UP) as usize * 6 * StampedRecord::SIZE < RING_BYTES as usize / 2);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn batches_do_all_iterations_and_none_twice() {
+    fn batches_add_up_to_all_iterations() {
         for count in [1, 97, BATCH, BATCH + 1, 10_000] {
-            assert_eq!(batches(count).sum::<u64>(), count);
+            let count = u64::from(count);
+            assert_eq!(batches(count).map(u64::from).sum::<u64>(), count);
             assert!(batches(count).all(|n| (1..=BATCH).contains(&n)));
         }
     }
 
     #[test]
-    fn the_warm_up_is_left_out_of_the_guests_list() {
+    fn the_round_trips_of_the_warm_up_are_left_out() {
         let list: Vec<u32> = (0..20).collect();
-        assert_eq!(warm(&list, Program::Cpuid).next(), Some(8));
+        assert_eq!(without_warm_up(&list, CalibrationProgram::Cpuid).next(), Some(8));
         let list: Vec<u32> = (0..40).collect();
-        assert_eq!(warm(&list, Program::Toggle).collect::<Vec<_>>(), [32, 33, 34, 35, 36, 37, 38, 39]);
+        assert_eq!(
+            without_warm_up(&list, CalibrationProgram::Toggle).collect::<Vec<_>>(),
+            [32, 33, 34, 35, 36, 37, 38, 39]
+        );
     }
 }

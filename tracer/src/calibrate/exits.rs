@@ -1,13 +1,13 @@
-//! The exits that a calibration measures, and what each can be on this host.
+//! The exits that a calibration measures, and whether this host has them.
 
 use tracer_common::Isa;
 
 use crate::{
-    guest::{Extension, GuestHost, calibration::Program},
+    guest::{Extension, GuestHost, calibration::CalibrationProgram},
     model::exit_reasons,
 };
 
-/// One kind of exit.
+/// An exit that the calibration guest causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Exit {
     /// CPUID: handled by KVM
@@ -20,19 +20,19 @@ pub enum Exit {
     Msr,
     /// HLT until a timer's interrupt
     Hlt,
-    /// the guest's TSC deadline, by the VMX-preemption timer
+    /// a TSC deadline of the guest, by the VMX-preemption timer
     TscDeadline,
-    /// entries that KVM forces to exit at once
+    /// VM entries with a forced immediate exit
     Immediate,
 }
 
 impl Exit {
-    /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 7] =
+    /// All exits, in the order of the reports.
+    pub(crate) const ALL: [Self; 7] =
         [Self::Cpuid, Self::Vmcall, Self::Out, Self::Msr, Self::Hlt, Self::TscDeadline, Self::Immediate];
 
-    /// Name on the command line and in reports.
-    pub const fn name(self) -> &'static str {
+    /// The name on the command line and in reports.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Cpuid => "cpuid",
             Self::Vmcall => "vmcall",
@@ -44,22 +44,22 @@ impl Exit {
         }
     }
 
-    /// What the guest does for it.
-    pub const fn program(self, host: GuestHost) -> Program {
+    /// The guest's program that causes the exit.
+    pub(crate) const fn program(self, host: GuestHost) -> CalibrationProgram {
         match self {
-            Self::Cpuid => Program::Cpuid,
-            Self::Vmcall if host.vmmcall => Program::Vmmcall,
-            Self::Vmcall => Program::Vmcall,
-            Self::Out => Program::Out,
-            Self::Msr => Program::Msr,
-            Self::Hlt => Program::Hlt,
-            Self::TscDeadline => Program::TscDeadline,
-            Self::Immediate => Program::Immediate,
+            Self::Cpuid => CalibrationProgram::Cpuid,
+            Self::Vmcall if host.vmmcall => CalibrationProgram::Vmmcall,
+            Self::Vmcall => CalibrationProgram::Vmcall,
+            Self::Out => CalibrationProgram::Out,
+            Self::Msr => CalibrationProgram::Msr,
+            Self::Hlt => CalibrationProgram::Hlt,
+            Self::TscDeadline => CalibrationProgram::TscDeadline,
+            Self::Immediate => CalibrationProgram::Immediate,
         }
     }
 
-    /// The test of kvm-unit-tests' vmexit whose figure is of the same exit.
-    pub const fn unit_test(self) -> Option<&'static str> {
+    /// The test in kvm-unit-tests' vmexit that measures the same exit; none if there is none.
+    pub(crate) const fn unit_test(self) -> Option<&'static str> {
         match self {
             Self::Cpuid => Some("cpuid"),
             Self::Vmcall => Some("vmcall"),
@@ -68,16 +68,15 @@ impl Exit {
         }
     }
 
-    /// Why this host has no such exit; none where it has.
-    pub fn unavailable(self, host: GuestHost) -> Option<String> {
+    /// The reason why this host has no such exit; none if it has.
+    pub(crate) fn unavailable(self, host: GuestHost) -> Option<String> {
         let Extension::Vmx { preemption_timer, guest_timers } = host.extension else {
             let vmx_only = matches!(self, Self::TscDeadline | Self::Immediate);
             return vmx_only.then(|| "only VMX has a preemption timer".into());
         };
         match self {
             Self::TscDeadline if !guest_timers => Some(
-                "KVM does not run guest timers on the preemption timer here (preemption_timer=N, or pi_inject_timer)"
-                    .into(),
+                "KVM does not run guest timers on the preemption timer (preemption_timer=N, or pi_inject_timer)".into(),
             ),
             Self::Immediate if !preemption_timer => {
                 Some("kvm_intel has preemption_timer=N: KVM sends itself an interrupt instead".into())
@@ -86,8 +85,8 @@ impl Exit {
         }
     }
 
-    /// Exit reasons that it may have.
-    pub fn reasons(self, isa: Isa) -> Vec<u32> {
+    /// The exit reasons of this exit, by their codes on an ISA.
+    pub(crate) fn reasons(self, isa: Isa) -> Vec<u32> {
         let names: &[&str] = match self {
             Self::Cpuid => &["CPUID"],
             Self::Vmcall => &["VMCALL", "VMMCALL"],
@@ -105,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_exit_has_its_reasons_on_both_vendors_cpus() {
+    fn every_exit_has_an_exit_reason_on_vmx_and_all_but_timer_exits_on_svm() {
         for exit in Exit::ALL {
             assert_eq!(exit.reasons(Isa::Vmx).len(), 1, "{}", exit.name());
             let of_svm = exit.reasons(Isa::Svm).len();
@@ -115,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_the_timer_says_why_it_is_not_there() {
+    fn an_exit_that_needs_the_preemption_timer_says_why_it_is_unavailable() {
         let host = |extension| GuestHost { extension, vmmcall: false };
         let off = host(Extension::Vmx { preemption_timer: false, guest_timers: false });
         assert!(Exit::Immediate.unavailable(off).unwrap().contains("preemption_timer=N"));

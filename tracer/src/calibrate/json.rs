@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use super::{
     Calibration,
-    summary::{Distribution, ExitCost, Interval, WriteCost},
+    summary::{Distribution, ExitCost, MedianInterval, WriteCost},
 };
 
-/// Renders it. Every duration is there in TSC cycles and in ns; what is not known is null.
-pub fn render(c: &Calibration) -> Value {
+/// Renders a calibration. Every duration is given in TSC cycles and in ns; unknown values are null.
+pub(crate) fn render(c: &Calibration) -> Value {
     let m = &c.measured;
     let scale = Scale((m.khz > 0.0).then(|| 1e6 / m.khz));
     json!({
@@ -25,13 +25,13 @@ pub fn render(c: &Calibration) -> Value {
             "error": scale.number(Some(m.clock_error)),
         },
         "caveats": c.caveats,
-        "stopped": c.stopped,
+        "stopped": c.stopped_by,
         "exits": m.exits.iter().map(|e| exit(e, &scale)).collect::<Vec<_>>(),
         "control_writes": m.writes.iter().map(|w| writes(w, &scale)).collect::<Vec<_>>(),
     })
 }
 
-/// ns per cycle.
+/// ns per TSC cycle; none if the frequency is unknown.
 struct Scale(Option<f64>);
 
 impl Scale {
@@ -43,7 +43,7 @@ impl Scale {
         d.map_or(Value::Null, |d| json!({ "tsc": d, "ns": self.0.map(|f| d.scaled(f)) }))
     }
 
-    fn interval(&self, i: Option<Interval>) -> Value {
+    fn interval(&self, i: Option<MedianInterval>) -> Value {
         i.map_or(Value::Null, |i| json!({ "tsc": i, "ns": self.0.map(|f| i.scaled(f)) }))
     }
 }
@@ -64,7 +64,7 @@ fn exit(e: &ExitCost, scale: &Scale) -> Value {
         "tracing": scale.number(e.tracing()),
         "iteration_untraced": scale.number(e.per_iteration),
         "transition": scale.distribution(e.transition),
-        "set_apart": e.apart,
+        "set_apart": e.excluded,
         "consistent": e.consistent,
         "inconsistent": e.inconsistent,
     })
@@ -83,7 +83,7 @@ fn writes(w: &WriteCost, scale: &Scale) -> Value {
         "control_ratio": w.control_ratio,
         "untraced_cost": scale.interval(w.untraced),
         "unexpected": w.unexpected,
-        "set_apart": w.apart,
+        "set_apart": w.excluded,
     })
 }
 
@@ -92,7 +92,7 @@ mod tests {
     use super::{super::text::tests::calibration, *};
 
     #[test]
-    fn every_duration_is_there_in_both_units_and_what_is_unknown_is_null() {
+    fn every_duration_is_given_in_both_units_and_unknown_values_are_null() {
         let json = render(&calibration());
         let cpuid = &json["exits"][0];
         assert_eq!(

@@ -1,17 +1,17 @@
-//! `vmentry calibrate`: the VM-entry latency itself, from a guest that stamps the TSC on both sides of every VM entry.
+//! Measures the VM-entry latency itself, with a guest that stamps the TSC before each VM exit and after each VM entry.
 //!
-//! One thread, pinned to a CPU, runs the guest and looks at the clocks; the programs on kvm_entry and kvm_exit write the guest's
-//! stamps into their records. What is here does the I/O; `mapping`, `sample`, `summary`, `text` and `json` are pure.
+//! One thread, pinned to a CPU, runs the guest and reads the clocks; the programs on kvm_entry and kvm_exit write the guest's stamps
+//! into their records. `mapping`, `sample`, `summary`, `text` and `json` are pure.
 
 pub(crate) mod affinity;
 mod bench;
-pub mod exits;
+pub(crate) mod exits;
 pub(crate) mod json;
-pub mod mapping;
+mod mapping;
 pub(crate) mod measure;
-pub mod sample;
+mod sample;
 pub(crate) mod suitability;
-pub mod summary;
+mod summary;
 pub(crate) mod text;
 
 use std::{sync::atomic::AtomicBool, thread, time::Duration};
@@ -23,78 +23,78 @@ use crate::{host::machine::Host, kernel::tracer::Tracer};
 use affinity::pin_to;
 pub(crate) use bench::RING_BYTES;
 use bench::{Bench, Settings};
-use measure::{Measured, Plan};
+use measure::{CalibrationPlan, Measured};
 
 /// TSC cycles until the timers of `hlt` and `tsc-deadline`.
 const DELTA: u32 = 200_000;
-/// How far the guest's TSC frequency may be from the host's: KVM itself knows the host's to some 250 ppm.
+/// Tolerated relative difference of the guest's and the host's TSC frequency. KVM itself knows the host's to about 250 ppm.
 const SAME_FREQUENCY: f64 = 1e-3;
 
-/// A calibration: what was measured, and where.
-pub struct Calibration {
+/// A calibration: the results, and where they were measured.
+pub(crate) struct Calibration {
     /// the host
-    pub host: Host,
+    pub(crate) host: Host,
     /// the CPU that the guest was pinned to
-    pub cpu: u32,
-    /// samples of each exit that were asked for
-    pub samples: u64,
+    pub(crate) cpu: u32,
+    /// requested samples of each exit
+    pub(crate) samples: u64,
     /// loop instructions between the guest's stamps
-    pub work: u32,
+    pub(crate) work: u32,
     /// the kernel's clock source, e.g. "tsc"
-    pub clocksource: String,
-    /// what makes the figures worth less
-    pub caveats: Vec<String>,
-    /// the figures
-    pub measured: Measured,
-    /// what ended it before it was complete; none where it is complete
-    pub stopped: Option<&'static str>,
+    pub(crate) clocksource: String,
+    /// the limits of the figures on this host
+    pub(crate) caveats: Vec<String>,
+    /// the results
+    pub(crate) measured: Measured,
+    /// the signal or event that ended it before it was complete; none if it is complete
+    pub(crate) stopped_by: Option<&'static str>,
 }
 
-/// What the thread that measures tells.
-pub(crate) enum Message {
+/// A message from the thread that measures.
+pub(crate) enum Update {
     /// a run of the guest has ended
     Alive,
-    /// what is measured next
-    Now(String),
+    /// the next measurement begins
+    Next(String),
 }
 
-/// What the thread that runs the guest is asked to measure.
+/// The work of the thread that measures.
 pub(crate) struct Job {
     /// exits and policies
-    pub(crate) plan: Plan,
+    pub(crate) plan: CalibrationPlan,
     /// CPU to pin the thread to
     pub(crate) cpu: u32,
     /// loop instructions between the guest's stamps
     pub(crate) work: u32,
 }
 
-/// The thread that measures. Whatever happens, the programs are detached and the policy is restored when it ends.
+/// Measures in this thread, which is then pinned. The programs are detached and the policy is restored on return, also on an error.
 pub(crate) fn measure_here(
     tracer: Tracer,
     job: &Job,
     stop: &AtomicBool,
-    sender: &mpsc::UnboundedSender<Message>,
+    updates: &mpsc::UnboundedSender<Update>,
 ) -> (Measured, Result<()>) {
     let Job { plan, cpu, work } = job;
     let mut measured = Measured::default();
-    // A receiver that is gone has stopped listening, not measuring.
-    let tell = |message| drop(sender.send(message));
-    let alive = || tell(Message::Alive);
-    let say = |what| tell(Message::Now(what));
+    // Measuring continues without a receiver.
+    let send = |update| drop(updates.send(update));
+    let alive = || send(Update::Alive);
+    let announce = |step| send(Update::Next(step));
     let result = (|| {
         pin_to(*cpu)?;
         let settings = Settings { work: *work, delta: DELTA, far: 0 };
         let mut bench = Bench::new(tracer, *cpu, settings, stop, &alive)?;
-        bench.look()?;
+        bench.read_clocks()?;
         thread::sleep(Duration::from_millis(100));
-        bench.look()?;
-        let (guest, host) = (f64::from(bench.guest_khz()?), bench.khz().context("compare the clocks")?);
+        bench.read_clocks()?;
+        let (guest, host) = (bench.guest_khz()?, bench.khz().context("compare the clocks")?);
         ensure!(
-            (guest / host - 1.0).abs() < SAME_FREQUENCY,
-            "the guest's TSC runs at {guest:.0} kHz and the host's at {host:.0} kHz: this KVM scales it, or the host's is not stable"
+            (f64::from(guest) / host - 1.0).abs() < SAME_FREQUENCY,
+            "the guest's TSC runs at {guest} kHz and the host's at {host:.0} kHz: this KVM scales it, or the host's is not stable"
         );
         bench.set_far(guest);
-        measure::all(&mut bench, plan, &mut measured, &say)
+        measure::all(&mut bench, plan, &mut measured, &announce)
     })();
     (measured, result)
 }

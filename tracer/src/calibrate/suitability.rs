@@ -1,4 +1,4 @@
-//! Whether times measured on this host can be trusted: the TSC, the KVM module, the fields that the programs need.
+//! Checks whether times measured on this host can be trusted: the TSC, the KVM module, and the fields that the programs need.
 
 use tracer_common::Slot;
 
@@ -8,17 +8,17 @@ use crate::{
     model::vendor::Vendor,
 };
 
-/// The host's TSC.
+/// The host's clocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Clock {
-    /// it runs at one rate in all states of the CPU (CPUID 0x80000007, EDX bit 8)
+pub(crate) struct HostClock {
+    /// whether the TSC runs at one rate in all states of the CPU (CPUID 0x80000007, EDX bit 8)
     pub(crate) invariant: bool,
-    /// the kernel's clock source
+    /// the kernel's clock source, e.g. "tsc"
     pub(crate) source: String,
 }
 
-impl Clock {
-    /// Asks the CPU and the kernel.
+impl HostClock {
+    /// Reads CPUID and sysfs.
     pub(crate) fn gather() -> Self {
         let source = Roots::default().sys.join("devices/system/clocksource/clocksource0/current_clocksource");
         Self {
@@ -33,43 +33,44 @@ fn has_invariant_tsc() -> bool {
     __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & 1 << 8 != 0
 }
 
-/// Why no figure of this host could be trusted; none where some can.
-pub(crate) fn refusal(host: &Host, layout: &Layout, clock: &Clock) -> Option<String> {
+/// The reason why no figure of this host can be trusted; none if some can.
+pub(crate) fn refusal(host: &Host, layout: &Layout, clock: &HostClock) -> Option<String> {
     if !matches!(host.vendor, Some(Vendor::Intel | Vendor::Amd)) {
         return Some(
-            "the KVM module is neither kvm_intel nor kvm_amd: there are no kvm_entry and kvm_exit around its VM entries, if it has any"
-                .into(),
+            "the KVM module is neither kvm_intel nor kvm_amd, so its VM entries have no kvm_entry and kvm_exit".into(),
         );
     }
     if layout.config.get(Slot::GuestR8).is_none() {
         return Some("kvm_vcpu.arch.regs is not in this kernel's BTF: the guest's stamps cannot be read".into());
     }
-    // An emulator's times are no times of any CPU anyway: that is said with every figure.
+    // An emulated host is not refused: every figure says that its times say nothing about real hardware.
     (!clock.invariant && !host.emulated).then(|| {
-        "the TSC is not invariant (CPUID 0x80000007, EDX bit 8): its cycles are no measure of time. Hypervisors hide the bit unless          told otherwise (QEMU: -cpu host,invtsc=on)"
+        "the TSC is not invariant (CPUID 0x80000007, EDX bit 8), so its cycles do not measure time. Hypervisors hide the bit by default \
+         (QEMU shows it with -cpu host,invtsc=on)"
             .into()
     })
 }
 
-/// What makes the figures worth less.
-pub(crate) fn caveats(facts: &Facts, clock: &Clock) -> Vec<String> {
+/// The limits of the figures on this host.
+pub(crate) fn caveats(facts: &Facts, clock: &HostClock) -> Vec<String> {
     let mut caveats = Vec::new();
     if let Some(hypervisor) = facts.host.virtualized.as_ref().filter(|_| !facts.host.emulated) {
         caveats.push(format!(
-            "this host is itself a VM (of {hypervisor}): its VM entries and exits contain the outer hypervisor's work, and its TSC may              be scaled by it"
+            "this host is itself a VM (of {hypervisor}): its VM entries and VM exits include work of the outer hypervisor, which may also \
+             scale its TSC"
         ));
     }
     if !clock.invariant {
-        caveats.push("the TSC is not said to be invariant".into());
+        caveats.push("the CPU does not report an invariant TSC".into());
     }
     if facts.stopwatch == Some(true) {
         caveats.push(
-            "the stopwatch is on: its VMWRITE is in entry latency, its VMREAD, tracepoint and program are in exit latency".into(),
+            "the stopwatch is on: the VM-entry latency includes its VMWRITE, and the exit latency its VMREAD, tracepoint and program".into(),
         );
     }
     if clock.source != "tsc" {
         caveats.push(format!(
-            "the kernel's clock source is {}, not tsc: CLOCK_MONOTONIC takes longer to read, which the clocks' error contains",
+            "the kernel's clock source is {}, not tsc: CLOCK_MONOTONIC takes longer to read, which increases the clocks' error",
             clock.source
         ));
     }
@@ -91,8 +92,8 @@ mod tests {
     }
 
     #[test]
-    fn hosts_whose_figures_could_not_be_trusted_are_refused_with_the_reason() {
-        let clock = |invariant| Clock { invariant, source: "tsc".into() };
+    fn hosts_whose_figures_cannot_be_trusted_are_refused_with_the_reason() {
+        let clock = |invariant| HostClock { invariant, source: "tsc".into() };
         let intel = Host { vendor: Some(Vendor::Intel), ..Host::default() };
         assert_eq!(refusal(&intel, &layout(true), &clock(true)), None);
         assert!(refusal(&intel, &layout(true), &clock(false)).unwrap().contains("not invariant"));

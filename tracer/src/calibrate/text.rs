@@ -1,39 +1,38 @@
-//! A calibration as text: what it is worth, the exits, what control writes cost, and kvm-unit-tests' figures.
+//! A calibration as text: its limits, the exits, the cost of control writes, and the figures of kvm-unit-tests.
 
 use std::fmt::Write as _;
 
 use super::{
     Calibration,
     exits::Exit,
-    sample::{Apart, WARM_UP},
-    summary::{Distribution, ExitCost, Interval, WriteCost},
+    sample::{Excluded, WARM_UP},
+    summary::{Distribution, ExitCost, MedianInterval, WriteCost},
 };
 use crate::{
-    compare::text::wrap,
     model::{
         figures::{Unit, human},
         policy::Policy,
     },
-    report::text::align,
+    output::{align, wrap},
 };
 
-/// Renders it for a terminal or a file. No colours.
-pub fn render(c: &Calibration) -> String {
+/// Renders a calibration for a terminal or a file, without colours.
+pub(crate) fn render(c: &Calibration) -> String {
     let mut out = preamble(c);
     let mut policies: Vec<_> = c.measured.exits.iter().map(|e| e.policy).collect();
     policies.dedup();
     for policy in policies {
         let exits: Vec<_> = c.measured.exits.iter().filter(|e| e.policy == policy).collect();
-        // Only VMX has policies of its timer.
+        // Only VMX has timer policies.
         let name = if policy == Policy::Unknown { String::new() } else { format!("policy {}, ", policy.name()) };
-        for unit in [Show::Ns, Show::Tsc] {
+        for unit in [DisplayUnit::Ns, DisplayUnit::Tsc] {
             let _ = writeln!(out, "\n{name}{}", unit.name());
             out += &table(c, &exits, unit);
         }
         out += &without_figures(&exits);
         out += &transitions(c, &exits);
     }
-    out += &set_apart(c);
+    out += &consistency(c);
     for cost in &c.measured.writes {
         out += &write_cost(c, cost);
     }
@@ -41,38 +40,38 @@ pub fn render(c: &Calibration) -> String {
     out + LEGEND
 }
 
-/// Characters of a line of words.
+/// Characters of a line of prose at most.
 const WIDTH: usize = 110;
 
 const LEGEND: &str = "
-exit latency   the guest's last stamp -> program on kvm_exit: the exiting instruction, the VM exit, KVM's way to kvm_exit
-host           program on kvm_exit -> program on kvm_entry: KVM's handling, of hlt the halt, of out user space
-entry latency  program on kvm_entry -> the guest's first stamp: KVM's way to the VM entry (its timer's VMWRITEs), the VM entry
+exit latency   the guest's last stamp -> program on kvm_exit: the exiting instruction, the VM exit, KVM's path to kvm_exit
+host           program on kvm_exit -> program on kvm_entry: KVM's handling, with the halt (hlt) and user space (out)
+entry latency  program on kvm_entry -> the guest's first stamp: KVM's path to the VM entry (with its timer VMWRITEs), the VM entry
 guest          first stamp -> last stamp
-round trip     last stamp -> first stamp, as the guest sees it; untraced: without any program; tracing: the medians' difference
-docs/latencies.md has a drawing of the time line, and what each leaves out
+round trip     last stamp -> first stamp; untraced: without any program attached; tracing: the difference of the medians
+docs/latencies.md draws the time line and says what each duration leaves out
 ";
 
 fn preamble(c: &Calibration) -> String {
     let m = &c.measured;
     let mut out = String::new();
-    if let Some(why) = c.stopped {
-        let _ = writeln!(out, "INCOMPLETE: stopped by {why}; what follows was complete before");
+    if let Some(why) = c.stopped_by {
+        let _ = writeln!(out, "INCOMPLETE: stopped by {why}; the figures below were complete before");
     }
     if c.host.emulated {
-        out += "EMULATED: the CPU was emulated in software; counts are right, times are no times of any CPU\n";
+        out += "EMULATED: the CPU was emulated in software; counts are exact; times say nothing about real hardware\n";
     }
     let host = &c.host;
     let _ = writeln!(out, "host     {}: Linux {}, {}", host.name, host.kernel, host.cpu);
     let work = if c.work > 0 { format!(", {} loop instructions between its stamps", c.work) } else { String::new() };
     let _ = writeln!(
         out,
-        "guest    built in, pinned to CPU {}, its TSC the host's; {} samples of each exit{work}",
+        "guest    built in, pinned to CPU {}, with the host's TSC; {} samples of each exit{work}",
         c.cpu, c.samples
     );
     let _ = writeln!(
         out,
-        "clocks   TSC {:.3} MHz; CLOCK_MONOTONIC is known on it to {} or better, which is in exit_latency and entry_latency",
+        "clocks   TSC {:.3} MHz; CLOCK_MONOTONIC converts to it within {}, which is an error of exit and entry latency",
         m.khz / 1e3,
         both(c, Some(m.clock_error)),
     );
@@ -95,14 +94,14 @@ fn ns(c: &Calibration, cycles: f64) -> String {
     if ns < 0.0 { format!("-{}", human(Some(-ns), Unit::Ns)) } else { human(Some(ns), Unit::Ns) }
 }
 
-/// What durations are shown in.
+/// The unit of a table.
 #[derive(Clone, Copy)]
-enum Show {
+enum DisplayUnit {
     Ns,
     Tsc,
 }
 
-impl Show {
+impl DisplayUnit {
     fn name(self) -> &'static str {
         match self {
             Self::Ns => "time",
@@ -119,7 +118,7 @@ impl Show {
     }
 }
 
-fn table(c: &Calibration, exits: &[&ExitCost], unit: Show) -> String {
+fn table(c: &Calibration, exits: &[&ExitCost], unit: DisplayUnit) -> String {
     let heading = |cells: &[&str]| cells.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
     let mut cells = vec![
         heading(&["", "", "EXIT", "", "HOST", "ENTRY", "", "", "GUEST", "ROUND", "TRIP", ""]),
@@ -149,25 +148,25 @@ fn without_figures(exits: &[&ExitCost]) -> String {
     let why = |exit: &&&ExitCost| match &exit.unavailable {
         Some(why) => Some(format!("{}  n/a: {why}\n", exit.exit)),
         None if exit.entry_latency.is_none() && exit.transition.is_none() => {
-            Some(format!("{}  n/a: no sample is left of {}\n", exit.exit, apart(exit.apart)))
+            Some(format!("{}  n/a: every sample was excluded: {}\n", exit.exit, excluded(exit.excluded)))
         }
         None => None,
     };
     exits.iter().filter_map(|exit| why(&exit)).collect()
 }
 
-/// VM entries and exits without a guest's instruction between them.
+/// Transition times: VM entry + VM exit without guest code.
 fn transitions(c: &Calibration, exits: &[&ExitCost]) -> String {
     let mut out = String::new();
     for exit in exits {
         let Some(d) = exit.transition else { continue };
-        let from = if exit.exit == Exit::Immediate.name() && exit.exit_latency.is_none() {
+        let source = if exit.exit == Exit::Immediate.name() && exit.exit_latency.is_none() {
             "kvm_entry -> kvm_exit of entries that run no guest instruction"
         } else {
-            "the companion's stopwatch"
+            "the companion patch's stopwatch"
         };
         let line = format!(
-            "{}  transition (VM entry + VM exit): floor {}, P50 {}, P99 {}; {} entries; {from}",
+            "{}  transition (VM entry + VM exit without guest code): floor {}, P50 {}, P99 {}; {} entries; {source}",
             exit.exit,
             both(c, Some(d.floor)),
             both(c, Some(d.p50)),
@@ -179,35 +178,36 @@ fn transitions(c: &Calibration, exits: &[&ExitCost]) -> String {
     out
 }
 
-fn apart(a: Apart) -> String {
+fn excluded(a: Excluded) -> String {
     let parts = [
         (a.interrupted, "interrupted by the host"),
         (a.migrated, "on another CPU"),
-        (a.incomplete, "without the record after them"),
-        (a.unclocked, "beyond the clocks"),
+        (a.incomplete, "without a record of the next VM entry"),
+        (a.unclocked, "outside of the clock readings"),
         (a.warm_up, "warm-up"),
     ];
-    let parts: Vec<_> = parts.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let parts: Vec<_> = parts.into_iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} {why}")).collect();
     if parts.is_empty() { "none".into() } else { parts.join(", ") }
 }
 
-fn set_apart(c: &Calibration) -> String {
-    let mut all = Apart::default();
+fn consistency(c: &Calibration) -> String {
+    let mut all = Excluded::default();
     let (mut consistent, mut inconsistent) = (0, 0);
     for exit in &c.measured.exits {
-        all.add(exit.apart);
+        all.add(exit.excluded);
         consistent += exit.consistent;
         inconsistent += exit.inconsistent;
     }
-    c.measured.writes.iter().for_each(|w| all.add(w.apart));
-    let mut out = format!("\nset apart, in no figure: {} (the first {WARM_UP} of each run are warm-up)\n", apart(all));
+    c.measured.writes.iter().for_each(|w| all.add(w.excluded));
+    let mut out =
+        format!("\nexcluded from every figure: {} (the first {WARM_UP} of each run are warm-up)\n", excluded(all));
     let _ = writeln!(
         out,
-        "entry + guest + exit = entry_to_exit, within twice the clocks' error: {consistent} of {} entries",
+        "entry latency + guest + exit latency = kvm_entry to kvm_exit, within twice the clocks' error: {consistent} of {} entries",
         consistent + inconsistent
     );
     if inconsistent > 0 {
-        let _ = writeln!(out, "DO NOT TRUST THESE FIGURES: the clocks of {inconsistent} entries do not fit together");
+        let _ = writeln!(out, "DO NOT TRUST THESE FIGURES: the clocks of {inconsistent} entries contradict each other");
     }
     out
 }
@@ -218,13 +218,13 @@ fn write_cost(c: &Calibration, w: &WriteCost) -> String {
         let _ = writeln!(out, "  n/a: {why}");
         return out;
     }
-    let times = |i: Interval| format!("{:.2} times [{:.2}, {:.2}]", i.value, i.low, i.high);
+    let times = |i: MedianInterval| format!("{:.2} times [{:.2}, {:.2}]", i.value, i.low, i.high);
     match (w.cost, w.ratio) {
         (Some(cost), Some(ratio)) => {
             let _ = writeln!(
                 out,
-                "  a {} write costs {} ({:.0} cycles) [{}, {}]; the next VM entry takes {} as long\n  [95 %]; the seed's claim is \
-                 'more than doubles'",
+                "  a {} write costs {} ({:.0} cycles) [{}, {}]; the next VM entry takes {} as long\n  [95 % confidence interval]; \
+                 commit 804939ea20 says it 'more than doubles'",
                 if w.control == "pin" { "pin-control" } else { "control" },
                 ns(c, cost.value),
                 cost.value,
@@ -234,24 +234,24 @@ fn write_cost(c: &Calibration, w: &WriteCost) -> String {
             );
         }
         _ => {
-            let _ = writeln!(out, "  n/a: {} rounds are too few for an interval", w.rounds);
+            let _ = writeln!(out, "  n/a: {} rounds are too few for a confidence interval", w.rounds);
         }
     }
     if let Some(untraced) = w.untraced {
         let _ = writeln!(
             out,
-            "  second witness, untraced round trips: {} ({:.0} cycles) [{}, {}]",
+            "  cross-check with untraced round trips: {} ({:.0} cycles) [{}, {}]",
             ns(c, untraced.value),
             untraced.value,
             ns(c, untraced.low),
             ns(c, untraced.high)
         );
     }
-    for (kind, d) in [("dirty", w.dirty), ("clean", w.clean)] {
+    for (group, d) in [("dirty", w.dirty), ("clean", w.clean)] {
         if let Some(d) = d {
             let _ = writeln!(
                 out,
-                "  entry_latency of {} {kind} entries: floor {}, P50 {}, P99 {}",
+                "  VM-entry latency of {} {group} entries: floor {}, P50 {}, P99 {}",
                 d.count,
                 both(c, Some(d.floor)),
                 both(c, Some(d.p50)),
@@ -260,17 +260,17 @@ fn write_cost(c: &Calibration, w: &WriteCost) -> String {
         }
     }
     if let Some(control) = w.control_ratio {
-        let _ = writeln!(out, "  control, clean entries against clean ones: {}", times(control));
+        let _ = writeln!(out, "  control, clean entries against other clean entries: {}", times(control));
     }
     if w.unexpected > 0 {
         let _ = writeln!(
             out,
-            "  {} entries were not as provoked (another write came before them): in no figure",
+            "  {} entries had a write where none was expected, or the reverse: excluded from every figure",
             w.unexpected
         );
     }
     out += &wrap(&format!("  {} rounds, {}", w.rounds, w.how), "  ", WIDTH);
-    out + "  entry_latency contains KVM's own way to the VM entry: the factor of the VM entry alone is larger, the\n  difference is the same\n"
+    out + "  VM-entry latency includes KVM's path to the VM entry: for the VM entry alone the factor is larger and the\n  difference is the same\n"
 }
 
 fn unit_tests(c: &Calibration) -> String {
@@ -291,22 +291,25 @@ fn unit_tests(c: &Calibration) -> String {
         return out;
     }
     format!(
-        "\nas kvm-unit-tests' vmexit counts: TSC cycles per iteration, untraced, mean; two RDTSC more than its own\n{out}"
+        "\nas in kvm-unit-tests' vmexit: mean TSC cycles per iteration, untraced; this includes two RDTSC that vmexit does not have\n{out}"
     )
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::{super::measure::Measured, *};
     use crate::{
-        calibrate::{sample::Samples, summary::Round},
+        calibrate::{
+            sample::Samples,
+            summary::{CostRound, ExitSource},
+        },
         guest::calibration::Step,
         host::machine::Host,
         model::policy::Policy,
     };
 
-    /// A made-up calibration at 2 GHz: 400 cycles of VM entry, 300 of VM exit.
-    pub fn calibration() -> Calibration {
+    /// A made-up calibration at 2 GHz: a VM-entry latency of 400 cycles, an exit latency of 300.
+    pub(crate) fn calibration() -> Calibration {
         let sample = crate::calibrate::sample::Sample {
             step: Step::Measured,
             exit_latency: 300.0,
@@ -319,13 +322,15 @@ pub mod tests {
             stopwatch_ns: None,
         };
         let found = Samples { samples: vec![sample; 10], consistent: 10, ..Samples::default() };
-        let mut cpuid = ExitCost::of("cpuid", Policy::Soft, &found, &[1600; 10], &[1400; 10]);
+        let source = ExitSource { samples: &found, traced: &[1600; 10], untraced: &[1400; 10] };
+        let mut cpuid = ExitCost::of("cpuid", Policy::Soft, source);
         cpuid.per_iteration = Some(1460.0);
-        let mut immediate = ExitCost::of("immediate", Policy::Soft, &Samples::default(), &[], &[]);
+        let nothing = ExitSource { samples: &Samples::default(), traced: &[], untraced: &[] };
+        let mut immediate = ExitCost::of("immediate", Policy::Soft, nothing);
         immediate.transition = Distribution::of([700.0; 10]);
         let hlt = ExitCost::unavailable("hlt", Policy::Soft, "made up".into());
         let rounds: Vec<_> = (0..12)
-            .map(|n| Round {
+            .map(|n| CostRound {
                 dirty: 900.0 + f64::from(n),
                 clean: 400.0,
                 control: Some(400.0),
@@ -333,7 +338,7 @@ pub mod tests {
             })
             .collect();
         let writes = vec![
-            WriteCost::of("pin", "by turns", &rounds, &[900.0; 12], &[400.0; 12]),
+            WriteCost::of("pin", "alternately", &rounds, &[900.0; 12], &[400.0; 12]),
             WriteCost::unavailable("exec", "", "no such writes".into()),
         ];
         Calibration {
@@ -344,12 +349,12 @@ pub mod tests {
             clocksource: "tsc".into(),
             caveats: vec!["a caveat".into()],
             measured: Measured { exits: vec![cpuid, immediate, hlt], writes, khz: 2e6, clock_error: 30.0 },
-            stopped: None,
+            stopped_by: None,
         }
     }
 
     #[test]
-    fn the_headline_has_cost_factor_interval_and_claim() {
+    fn the_headline_has_the_cost_its_factor_their_intervals_and_the_claim() {
         let text = render(&calibration());
         assert!(
             text.contains(
@@ -364,14 +369,17 @@ pub mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_n_a_with_its_reason() {
+    fn unavailable_figures_are_n_a_with_the_reason() {
         let text = render(&calibration());
         assert!(text.contains("hlt  n/a: made up") && text.contains("n/a: no such writes"), "{text}");
-        assert!(text.contains("immediate  transition (VM entry + VM exit): floor 350ns (700)"), "{text}");
+        assert!(
+            text.contains("immediate  transition (VM entry + VM exit without guest code): floor 350ns (700)"),
+            "{text}"
+        );
     }
 
     #[test]
-    fn a_row_tells_every_part_in_both_units() {
+    fn a_row_has_every_part_in_both_units() {
         let text = render(&calibration());
         let rows: Vec<Vec<_>> =
             text.lines().filter(|l| l.starts_with("cpuid ")).map(|l| l.split_whitespace().collect()).collect();
@@ -380,16 +388,16 @@ pub mod tests {
         assert_eq!(rows[0], ns, "{text}");
         assert_eq!(rows[1][2..], ["300", "300", "900", "400", "400", "400", "60", "1600", "1400", "200"], "{text}");
         assert!(text.contains("cpuid 1460"), "{text}");
-        assert!(text.contains("known on it to 15ns (30)"), "{text}");
+        assert!(text.contains("converts to it within 15ns (30)"), "{text}");
     }
 
     #[test]
-    fn emulation_an_early_end_and_clocks_that_do_not_fit_are_said_and_only_then() {
+    fn emulation_an_early_end_and_contradicting_clocks_are_reported_and_only_then() {
         let mut c = calibration();
         let good = render(&c);
         assert!(!good.contains("EMULATED") && !good.contains("INCOMPLETE") && !good.contains("DO NOT TRUST"), "{good}");
         c.host.emulated = true;
-        c.stopped = Some("SIGINT");
+        c.stopped_by = Some("SIGINT");
         c.measured.exits[0].inconsistent = 1;
         let bad = render(&c);
         assert!(

@@ -19,13 +19,10 @@ use crate::{
     host::{clock::monotonic_ns, roots::Roots},
     kernel::tracer::Tracer,
     model::{
-        accounting::Accounting,
-        accumulator::Accumulator,
-        figures::Figure,
-        interval::{Interval, Key, TracedTimerExits},
-        measurement::Aggregation,
+        accounting::Accounting, accumulator::Accumulator, figures::Figure, interval::Interval,
+        measurement::Aggregation, series::Key, totals::TracedTimerExits,
     },
-    trace::sink::Tap,
+    trace::event_sink::EventSink,
 };
 
 /// How often the rings are drained unless their fill level wakes the collector earlier.
@@ -48,12 +45,12 @@ struct Collector {
     /// the current interval
     accumulator: Accumulator,
     /// also gets each event
-    events: Option<Tap>,
+    events: Option<EventSink>,
 }
 
 impl Collector {
     /// Collects from an attached tracer; the first interval begins now.
-    fn new(mut tracer: Tracer, events: Option<Tap>) -> Self {
+    fn new(mut tracer: Tracer, events: Option<EventSink>) -> Self {
         let cpus = tracer.rings().iter().map(|r| r.cpu as usize + 1).max().unwrap_or(0);
         let arrivals = Arrivals::new(tracer.aggregation(), cpus);
         Self {
@@ -210,7 +207,11 @@ impl Collection {
     }
 
     /// Like [`Collection::start`]; also passes each event to `events`.
-    pub(crate) fn start_tapped(mut tracer: Tracer, period: Option<Duration>, events: Option<Tap>) -> Result<Self> {
+    pub(crate) fn start_tapped(
+        mut tracer: Tracer,
+        period: Option<Duration>,
+        events: Option<EventSink>,
+    ) -> Result<Self> {
         tracer.attach()?;
         let collector = Collector::new(tracer, events);
         let (cuts, wanted) = mpsc::channel(1);

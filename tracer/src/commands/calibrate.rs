@@ -16,12 +16,12 @@ use tracer_common::{Isa, Slot};
 
 use crate::{
     calibrate::{
-        Calibration, Job, Message, RING_BYTES,
+        Calibration, Job, RING_BYTES, Update,
         affinity::choose_cpu,
         exits, json,
-        measure::{Measured, Plan},
+        measure::{CalibrationPlan, Measured},
         measure_here,
-        suitability::{Clock, caveats, refusal},
+        suitability::{HostClock, caveats, refusal},
         text,
     },
     commands::{
@@ -45,7 +45,7 @@ const KICK_EVERY: Duration = Duration::from_millis(10);
 /// Calibrates as the arguments say.
 pub(super) fn run(args: &CalibrateArgs) -> Result<ExitCode> {
     let (facts, layout) = traceable_host("calibrate", "", false)?;
-    let clock = Clock::gather();
+    let clock = HostClock::gather();
     if let Some(why) = refusal(&facts.host, &layout, &clock) {
         bail!("cannot calibrate here: {why}");
     }
@@ -70,7 +70,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<ExitCode> {
         work: args.work,
         clocksource: clock.source,
         measured,
-        stopped,
+        stopped_by: stopped,
     };
     match args.format {
         Format::Text => output::print(&text::render(&calibration))?,
@@ -79,7 +79,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<ExitCode> {
     Ok(if stopped.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn plan(args: &CalibrateArgs, facts: &Facts, layout: &Layout) -> Plan {
+fn plan(args: &CalibrateArgs, facts: &Facts, layout: &Layout) -> CalibrationPlan {
     let isa = if facts.host.vendor == Some(Vendor::Intel) { Isa::Vmx } else { Isa::Svm };
     let one_policy = match policy::check_switchable() {
         _ if isa != Isa::Vmx => Some("only VMX has pin controls".to_owned()),
@@ -98,7 +98,7 @@ fn plan(args: &CalibrateArgs, facts: &Facts, layout: &Layout) -> Plan {
     };
     let exits = if args.exit.is_empty() { exits::Exit::ALL.to_vec() } else { args.exit.clone() };
     let host = GuestHost::probe(&Roots::default().sys);
-    Plan { exits, samples: args.samples, host, isa, policy: facts.policy, one_policy }
+    CalibrationPlan { exits, samples: args.samples, host, isa, policy: facts.policy, one_policy }
 }
 
 /// Measures in a thread of its own until it is done or a signal comes; returns what was measured, and the signal.
@@ -122,8 +122,8 @@ async fn watched(tracer: Tracer, job: Job) -> Result<(Measured, Option<&'static 
     loop {
         tokio::select! {
             message = messages.recv() => match message {
-                Some(Message::Alive) => alive = Instant::now(),
-                Some(Message::Now(what)) => progress.show(&format!("calibrating: {what}. Ctrl-C shows the results so far")),
+                Some(Update::Alive) => alive = Instant::now(),
+                Some(Update::Next(step)) => progress.show(&format!("calibrating: {step}. Ctrl-C shows the results so far")),
                 None => break,
             },
             signal = endings.next() => {

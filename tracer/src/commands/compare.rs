@@ -11,7 +11,8 @@ use crate::{
     },
     compare::{
         Comparison,
-        condition::{Condition, Outcome},
+        condition::{Condition, ConditionResult},
+        wording,
     },
     report::Filter,
     say,
@@ -34,18 +35,17 @@ pub(super) fn run(args: &CompareArgs) -> Result<ExitCode> {
 
 fn judge(conditions: &[Condition], comparison: &Comparison) -> Result<ExitCode> {
     let mut code = 0;
+    let observed_ns = comparison.a.length_ns.saturating_add(comparison.b.length_ns);
     for condition in conditions {
-        match condition.judge(&comparison.rows).map_err(|e| anyhow!(e))? {
-            Outcome::Holds => {
-                say!("--fail-if '{}': FAIL: it holds, and the change is beyond chance", condition.text);
-                code = HOLDS;
-            }
-            Outcome::Unknown => {
-                say!("--fail-if '{}': inconclusive: record longer", condition.text);
-                code = if code == HOLDS { HOLDS } else { INCONCLUSIVE };
-            }
-            Outcome::Fails => {}
+        let (result, row) = condition.judge(&comparison.rows).map_err(|e| anyhow!(e))?;
+        if let Some(message) = wording::condition(condition, row, result, observed_ns) {
+            say!("{message}");
         }
+        code = match result {
+            ConditionResult::Holds => HOLDS,
+            ConditionResult::Inconclusive if code != HOLDS => INCONCLUSIVE,
+            _ => code,
+        };
     }
     Ok(ExitCode::from(code))
 }

@@ -11,9 +11,13 @@ use anyhow::{Context, Result, bail};
 use crate::{
     commands::args::ComparisonFormat,
     compare::{
-        Comparison, Options, Round, Setting, Stratum, Window, Windows, compare, fairness, html, json, schedule, text,
+        Comparison, ExperimentRound, Options, Setting, Stratum, Window, Windows, compare, fairness, html, json,
+        schedule, text,
     },
-    model::interval::{Interval, Key, Series},
+    model::{
+        interval::Interval,
+        series::{Key, Series},
+    },
     output,
     recording::{Experiment, Label, Provenance},
     report::{Dimension, Filter, Report, input},
@@ -170,7 +174,7 @@ fn rounds(recordings: Vec<Recording>) -> Result<(Windows, Setting)> {
 }
 
 /// Rounds with all their windows, and the number of windows of others.
-fn whole_rounds(windows: Vec<(Option<Label>, Window)>) -> (Vec<Round>, usize) {
+fn whole_rounds(windows: Vec<(Option<Label>, Window)>) -> (Vec<ExperimentRound>, usize) {
     let mut by_round: BTreeMap<u32, BTreeMap<u8, (u8, Window)>> = BTreeMap::new();
     for (label, window) in windows {
         if let Some(Label { arm, round, place }) = label {
@@ -184,7 +188,9 @@ fn whole_rounds(windows: Vec<(Option<Label>, Window)>) -> (Vec<Round>, usize) {
         let (a, b): (Vec<_>, Vec<_>) = places.into_values().partition(|(arm, _)| *arm == 0);
         let pair = |side: Vec<(u8, Window)>| <[Window; 2]>::try_from(side.into_iter().map(|s| s.1).collect::<Vec<_>>());
         match (pair(a), pair(b)) {
-            (Ok(a), Ok(b)) if windows == usize::from(schedule::PLACES) => rounds.push(Round { a, b, a_first }),
+            (Ok(a), Ok(b)) if windows == usize::from(schedule::PLACES) => {
+                rounds.push(ExperimentRound { a, b, a_first })
+            }
             _ => left_out += windows,
         }
     }

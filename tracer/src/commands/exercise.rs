@@ -11,7 +11,7 @@ use crate::{
 
 /// Runs the guest and prints its exits and the counts that a tracer must show.
 pub(super) fn run(args: &ExerciseArgs) -> Result<ExitCode> {
-    let plan = guest::Plan {
+    let plan = guest::ExercisePlan {
         scenario: args.scenario,
         count: args.count,
         vcpus: args.vcpus,

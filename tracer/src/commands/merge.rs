@@ -140,9 +140,10 @@ mod tests {
         model::{
             figures::Column,
             interval::{
-                Interval, Totals, Vm,
+                Interval, Vm,
                 tests::{event, vm},
             },
+            totals::Totals,
         },
         recording::tests::header as a_header,
         report::{View, json, openmetrics, text},

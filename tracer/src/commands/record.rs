@@ -27,15 +27,17 @@ use crate::{
     model::{
         accounting::Accounting,
         figures::{Unit, human},
-        interval::{Interval, Totals},
+        interval::Interval,
         measurement::{Aggregation, Latency},
+        totals::Totals,
         vendor::Vendor,
     },
     output,
     recording::{End, Writer},
     say,
     trace::{
-        sink::{self, Flight, Recorder},
+        plan::{FlightOptions, TracePlan},
+        recorder::EventRecorder,
         trigger::Trigger,
     },
 };
@@ -56,7 +58,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     // Replaces an old recording only after everything that can be refused was checked.
     let tracer = Tracer::load(&layout, &options)?;
     let out = output::create(&args.output, args.overwrite)?;
-    let (events, sink) = plan.map(|plan| Recorder::start(plan, &header)).transpose()?.unzip();
+    let (events, sink) = plan.map(|plan| EventRecorder::start(plan, &header)).transpose()?.unzip();
     let mut recording = Recording {
         args,
         module: watch_module(&header.host),
@@ -121,16 +123,17 @@ fn options(args: &RecordArgs, facts: &Facts, layout: &Layout) -> Result<Options>
 }
 
 /// The file for single events and when it is written; none if they were not asked for.
-fn events_plan(args: &RecordArgs) -> Result<Option<sink::Plan>> {
+fn events_plan(args: &RecordArgs) -> Result<Option<TracePlan>> {
     if args.events.is_none() && args.flight_recorder.is_none() {
         return Ok(None);
     }
     let path = args.events.clone().unwrap_or_else(|| "vmentry.pftrace".into());
-    if output::is_same(&path, &args.output) {
+    if output::is_same_file(&path, &args.output) {
         bail!("--events {0}: the recording is written to this file: choose another name", path.display());
     }
-    let flight = args.flight_recorder.map(|span| Flight { trigger: Trigger(args.trigger.clone()), span });
-    let plan = sink::Plan { path, overwrite: args.overwrite, flight };
+    let flight_recorder =
+        args.flight_recorder.map(|span| FlightOptions { trigger: Trigger(args.trigger.clone()), span });
+    let plan = TracePlan { path, overwrite: args.overwrite, flight_recorder };
     plan.check()?;
     Ok(Some(plan))
 }

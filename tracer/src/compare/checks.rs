@@ -1,67 +1,76 @@
-//! Whether the windows can be compared at all: drift, order, carry-over, the same vCPUs, nothing lost.
+//! Checks of whether the windows can be compared at all: drift, order, carry-over, vCPUs, loss.
 
 use std::collections::BTreeSet;
 
 use super::{
-    Arm, Check, Options, Round, Side, Windows,
-    blocks::{self, log_p50},
-    permutation,
+    comparison::{Check, Side},
+    stats::{
+        blocks::{self, log_p50},
+        permutation,
+    },
+    windows::{Arm, ExperimentRound, Options, Window, Windows},
 };
 
-/// p below which the reader is told.
+/// p below which a check is an alarm.
 const ALARM: f64 = 0.01;
-/// Random orders tried.
+/// Random orders of a trend test.
 const ORDERS: u32 = 4_000;
-/// Share of entries lost from which the reader is told, whichever side lost them.
+/// Share of lost entries on either side above which the loss is an alarm.
 const MAX_LOSS: f64 = 0.001;
-/// vCPUs named before the rest is counted.
+/// vCPUs that are named; the others are counted.
 const MAX_NAMES: usize = 5;
 
-/// All checks.
-pub fn of(windows: &Windows, sides: [&Side; 2], options: &Options) -> Vec<Check> {
-    let mut checks = vec![];
-    match windows {
-        Windows::Rounds(rounds) => {
-            let mut rounds: Vec<&Round> = rounds.iter().collect();
-            rounds.sort_by_key(|r| r.a[0].start_unix_ns.min(r.b[0].start_unix_ns));
-            // Log medians in the order of time. Each contrast below takes as much from either side, so their difference cancels.
-            let places: Vec<[f64; 4]> = rounds.iter().filter_map(|r| places(r)).collect();
-            let of_round = |p: &[f64; 4]| p.iter().sum::<f64>() / 4.0;
-            checks.push(drift("drift", "rounds", &places.iter().map(of_round).collect::<Vec<_>>(), options));
-            checks.push(signed(
-                "order",
-                "the second half of a round against the first",
-                places.iter().map(|p| (p[2] + p[3] - p[0] - p[1]) / 2.0),
-                options,
-            ));
-            // The same side's windows three places apart tell the trend within the round, which must not pass for carry-over.
-            checks.push(signed(
-                "carry-over",
-                "a window after one of the other side against the next, after one of its own",
-                places.iter().map(|p| p[1] - p[2] + (p[3] - p[0]) / 3.0),
-                options,
-            ));
-        }
-        Windows::Runs { a, b } => {
-            let length = blocks::length(a, b);
-            for (name, side) in [("drift of A", a), ("drift of B", b)] {
-                let mut means = vec![];
-                for run in side.iter().filter(|run| !run.is_empty()) {
-                    means.extend(blocks::cut(run.len(), length).filter_map(|block| {
-                        let values: Vec<f64> = run[block].iter().filter_map(log_p50).collect();
-                        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-                    }));
-                }
-                checks.push(drift(name, "blocks of windows", &means, options));
-            }
-        }
-    }
+/// All checks, in the order in which they are shown.
+pub(super) fn of(windows: &Windows, sides: [&Side; 2], options: &Options) -> Vec<Check> {
+    let mut checks = match windows {
+        Windows::Rounds(rounds) => of_rounds(rounds, options),
+        Windows::Runs { a, b } => of_runs(a, b, options),
+    };
     checks.push(vcpus(windows, sides));
     checks.push(loss(sides));
     checks
 }
 
-fn places(round: &Round) -> Option<[f64; 4]> {
+fn of_rounds(rounds: &[ExperimentRound], options: &Options) -> Vec<Check> {
+    let mut rounds: Vec<&ExperimentRound> = rounds.iter().collect();
+    rounds.sort_by_key(|r| r.a[0].start_unix_ns.min(r.b[0].start_unix_ns));
+    // Log medians in the order of time. Each contrast below takes the same from either side, so that their difference cancels.
+    let places: Vec<[f64; 4]> = rounds.iter().filter_map(|r| places(r)).collect();
+    let of_round = |p: &[f64; 4]| p.iter().sum::<f64>() / 4.0;
+    vec![
+        drift("drift", "rounds", &places.iter().map(of_round).collect::<Vec<_>>(), options),
+        signed(
+            "order",
+            "second half of a round against the first",
+            places.iter().map(|p| (p[2] + p[3] - p[0] - p[1]) / 2.0),
+            options,
+        ),
+        // The trend within the round, from the same side's windows three places apart, must not count as carry-over.
+        signed(
+            "carry-over",
+            "windows after one of the other side against windows after one of their own",
+            places.iter().map(|p| p[1] - p[2] + (p[3] - p[0]) / 3.0),
+            options,
+        ),
+    ]
+}
+
+fn of_runs(a: &[Vec<Window>], b: &[Vec<Window>], options: &Options) -> Vec<Check> {
+    let length = blocks::length(a, b);
+    let mean_of_block = |block: &[Window]| {
+        let values: Vec<f64> = block.iter().filter_map(log_p50).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    };
+    let drift_of = |(name, side): (&'static str, &[Vec<Window>])| {
+        let runs = side.iter().filter(|run| !run.is_empty());
+        let blocks = runs.flat_map(|run| blocks::cut(run.len(), length).filter_map(|block| mean_of_block(&run[block])));
+        drift(name, "blocks of windows", &blocks.collect::<Vec<_>>(), options)
+    };
+    [("drift of A", a), ("drift of B", b)].map(drift_of).into()
+}
+
+/// Log medians of a round's windows in the order of time; none if one has no entries.
+fn places(round: &ExperimentRound) -> Option<[f64; 4]> {
     let [a0, a1, b0, b1] = [&round.a[0], &round.a[1], &round.b[0], &round.b[1]];
     let order = if round.a_first { [a0, b0, b1, a1] } else { [b0, a0, a1, b1] };
     let logs = order.map(log_p50);
@@ -72,15 +81,15 @@ fn percent(log: f64) -> f64 {
     100.0 * log.exp_m1()
 }
 
-fn check(name: &'static str, p: Option<f64>, what: &str, effect: Option<f64>) -> Check {
+fn check(name: &'static str, p: Option<f64>, subject: &str, effect: Option<f64>) -> Check {
     let text = match (effect, p) {
-        (Some(effect), Some(_)) => format!("median entry_to_exit_ns, {what}: {:+.2} %", percent(effect)),
-        _ => format!("median entry_to_exit_ns, {what}: too few windows to tell"),
+        (Some(effect), Some(_)) => format!("median guest time, {subject}: {:+.2} %", percent(effect)),
+        _ => format!("median guest time, {subject}: too few windows"),
     };
     Check { name, text, p, alarm: p.is_some_and(|p| p < ALARM) }
 }
 
-/// A trend over time, by Kendall's rank correlation; its size from the least squares line, from the first to the last.
+/// A trend over time: p by Kendall's rank correlation, size by the least squares line from the first to the last.
 fn drift(name: &'static str, unit: &str, values: &[f64], options: &Options) -> Check {
     let n = values.len() as f64;
     let (mid, mean) = ((n - 1.0) / 2.0, values.iter().sum::<f64>() / n);
@@ -88,15 +97,16 @@ fn drift(name: &'static str, unit: &str, values: &[f64], options: &Options) -> C
     let squares: f64 = (0..values.len()).map(|i| (i as f64 - mid).powi(2)).sum();
     let effect = (values.len() > 2).then(|| products / squares * (n - 1.0));
     let p = permutation::trend_p(values, ORDERS, options.seed);
-    check(name, p, &format!("last of {} {unit} against the first, along a line", values.len()), effect)
+    check(name, p, &format!("last of {} {unit} against the first, on the fitted line", values.len()), effect)
 }
 
-fn signed(name: &'static str, what: &str, units: impl Iterator<Item = f64>, options: &Options) -> Check {
+fn signed(name: &'static str, subject: &str, units: impl Iterator<Item = f64>, options: &Options) -> Check {
     let units: Vec<f64> = units.collect();
     let p = permutation::sign_p(&units, options.permutations, options.seed).filter(|_| units.len() > 1);
-    check(name, p, what, (units.len() > 1).then(|| units.iter().sum::<f64>() / units.len() as f64))
+    check(name, p, subject, (units.len() > 1).then(|| units.iter().sum::<f64>() / units.len() as f64))
 }
 
+/// Names of vCPUs, and the number of those left out.
 fn names<'a>(vcpus: impl Iterator<Item = &'a (String, u32)>) -> String {
     let all: Vec<String> = vcpus.map(|(vm, vcpu)| format!("{vm}/{vcpu}")).collect();
     match all.len().saturating_sub(MAX_NAMES) {
@@ -107,7 +117,7 @@ fn names<'a>(vcpus: impl Iterator<Item = &'a (String, u32)>) -> String {
 
 fn vcpus(windows: &Windows, [a, b]: [&Side; 2]) -> Check {
     let all: BTreeSet<&(String, u32)> = a.vcpus.union(&b.vcpus).collect();
-    let missing = |window: &super::Window| all.iter().any(|v| !window.vcpus.contains(v));
+    let missing = |window: &Window| all.iter().any(|v| !window.vcpus.contains(v));
     let (partly, count) = match windows {
         Windows::Rounds(rounds) => {
             (rounds.iter().flat_map(|r| r.a.iter().chain(&r.b)).filter(|w| missing(w)).count(), 4 * rounds.len())
@@ -130,7 +140,7 @@ fn vcpus(windows: &Windows, [a, b]: [&Side; 2]) -> Check {
         found.push("no VM entered".to_owned());
     }
     if found.is_empty() && partly > 0 {
-        found.push(format!("{partly} of {count} windows miss some of {}", names(all.iter().copied())));
+        found.push(format!("{partly} of {count} windows lack some of {}", names(all.iter().copied())));
     }
     let alarm = !found.is_empty();
     let text = if alarm { found.join("; ") } else { format!("the same {} vCPUs in every window", all.len()) };
@@ -143,7 +153,7 @@ fn loss(sides: [&Side; 2]) -> Check {
         (lost, lost as f64 / s.totals.entries.max(lost).max(1) as f64)
     });
     let [(a, share_a), (b, share_b)] = lost;
-    // Losing twice as much as the other side, and more than a few, selects what is compared.
+    // A side that loses more than twice as much as the other compares a selection.
     let uneven = a.max(b) > 100 && (share_a - share_b).abs() > share_a.min(share_b);
     let alarm = share_a.max(share_b) > MAX_LOSS || uneven;
     let text = if a == 0 && b == 0 {

@@ -1,112 +1,150 @@
-//! Conditions on a comparison, for `--fail-if`: what may not happen, and whether it did.
+//! Conditions on a comparison, for `--fail-if`.
 
-use super::{Row, Verdict};
-use crate::model::figures::Unit;
+use super::{Estimate, Row, Verdict};
+use crate::model::{
+    figures::Unit,
+    quantity::{TIME_UNITS, split_unit, unit_ns},
+};
 
-/// E.g. `entry_to_exit_ns.p99>+3%`.
+/// A condition such as `entry_to_exit_ns.p99>+3%`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
     /// as it was written
-    pub text: String,
+    pub(crate) text: String,
     /// figure and statistic, joined by a dot
     name: String,
-    /// holds above the threshold; else below
+    /// holds above the threshold, else below
     above: bool,
+    /// the threshold as it was written, e.g. "+3%"
+    limit: String,
     threshold: Threshold,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Threshold {
-    /// of `ratio - 1`
+    /// compared with `ratio - 1`
     Relative(f64),
-    /// of `difference`, in the row's unit
+    /// compared with `difference`, in the row's unit
     Absolute(f64),
-    /// of `difference`, ns: only of figures that are times
+    /// compared with `difference`, ns; only for figures that are times
     Time(f64),
 }
 
 /// Whether a condition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// beyond the threshold, and the change is beyond chance
+pub(crate) enum ConditionResult {
+    /// the value is beyond the threshold, and the change is significant
     Holds,
-    /// the interval ends before the threshold; of a maximum, which has none, the value does
-    Fails,
+    /// the confidence interval ends before the threshold; for a maximum, which has no interval, the value does
+    DoesNotHold,
     /// the interval reaches beyond the threshold or is not known, or there were not enough data
-    Unknown,
+    Inconclusive,
 }
 
 impl Condition {
-    /// From `FIGURE.STATISTIC>+N%`, or with `<`, or with `ns`, `us`, `ms`, `s` or nothing for a difference.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// Parses `FIGURE.STATISTIC>+N%`; also with `<`, and with a unit of time or no unit for a difference.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let example = "write FIGURE.STATISTIC>+N%, such as entry_to_exit_ns.p99>+3% or pin_writes.mean>+0.1";
         let at = text.find(['<', '>']).ok_or(example)?;
         let (name, limit) = (text[..at].trim(), text[at + 1..].trim());
-        let split = limit.find(|c: char| c.is_alphabetic() || c == '%').unwrap_or(limit.len());
-        let (number, unit) = limit.split_at(split);
-        let number = number.trim().parse::<f64>().ok().filter(|n| n.is_finite());
-        let number = number.ok_or_else(|| format!("'{limit}' is no limit: {example}"))?;
-        let threshold = match unit.trim() {
+        let (number, unit) = split_unit(limit).map_err(|_| format!("'{limit}' is not a limit: {example}"))?;
+        let threshold = match unit {
             "%" => Threshold::Relative(number / 100.0),
             "" => Threshold::Absolute(number),
-            "ns" => Threshold::Time(number),
-            "us" => Threshold::Time(number * 1e3),
-            "ms" => Threshold::Time(number * 1e6),
-            "s" => Threshold::Time(number * 1e9),
-            other => return Err(format!("unknown unit '{other}': use %, ns, us, ms, s or none")),
+            unit => match unit_ns(unit) {
+                Some(ns) => Threshold::Time(number * ns),
+                None => return Err(format!("unknown unit '{unit}': use %, {TIME_UNITS}, or none")),
+            },
         };
         if name.is_empty() {
             return Err(example.into());
         }
-        Ok(Self { text: text.into(), name: name.into(), above: text[at..].starts_with('>'), threshold })
+        Ok(Self {
+            text: text.into(),
+            name: name.into(),
+            above: text[at..].starts_with('>'),
+            limit: limit.into(),
+            threshold,
+        })
     }
 
-    /// Judges it by the rows of a comparison.
-    pub fn judge(&self, rows: &[Row]) -> Result<Outcome, String> {
+    /// Whether its value must be above the limit.
+    pub(crate) fn is_above(&self) -> bool {
+        self.above
+    }
+
+    /// Whether its limit is a share of A.
+    pub(crate) fn is_relative(&self) -> bool {
+        matches!(self.threshold, Threshold::Relative(_))
+    }
+
+    /// Its limit as it was written.
+    pub(crate) fn limit_text(&self) -> &str {
+        &self.limit
+    }
+
+    /// The estimate that the condition is about, its limit, and the value of "no change".
+    fn estimate(&self, row: &Row) -> (Option<Estimate>, f64, f64) {
+        match self.threshold {
+            Threshold::Relative(limit) => (row.ratio, 1.0 + limit, 1.0),
+            Threshold::Absolute(limit) | Threshold::Time(limit) => (row.difference, limit, 0.0),
+        }
+    }
+
+    /// How many times as much data would move the limit out of the confidence interval, which shrinks with the root of the data;
+    /// none if the limit is outside already, or so close to the value that the answer would be above 100.
+    pub(crate) fn growth_needed(&self, row: &Row) -> Option<f64> {
+        let (estimate, limit, _) = self.estimate(row);
+        let Estimate { value, low, high } = estimate?;
+        let growth = ((high? - low?) / 2.0 / (value - limit)).powi(2);
+        (1.0..=100.0).contains(&growth).then_some(growth)
+    }
+
+    /// Judges the condition by the rows of a comparison; also the row that it is about.
+    pub(crate) fn judge<'a>(&self, rows: &'a [Row]) -> Result<(ConditionResult, &'a Row), String> {
         let name = |r: &Row| format!("{}.{}", r.figure, r.stat);
         let row = rows.iter().find(|r| name(r) == self.name).ok_or_else(|| {
             let names: Vec<_> = rows.iter().map(name).collect();
             format!("--fail-if '{}': there is no '{}' (there are: {})", self.text, self.name, names.join(", "))
         })?;
         if row.verdict == Verdict::NotEnoughData {
-            return Ok(Outcome::Unknown);
+            return Ok((ConditionResult::Inconclusive, row));
         }
-        let (estimate, limit, none) = match self.threshold {
+        match self.threshold {
             Threshold::Time(_) if row.unit != Unit::Ns => {
-                return Err(format!("--fail-if '{}': {} is no time: write a plain number", self.text, self.name));
+                Err(format!("--fail-if '{}': {} is not a time: write a plain number", self.text, self.name))
             }
             Threshold::Relative(_) if row.a == Some(0.0) => {
-                return Err(format!("--fail-if '{}': A is 0, there is no %: write a difference", self.text));
+                Err(format!("--fail-if '{}': A is 0, so there is no %: write a difference", self.text))
             }
-            Threshold::Relative(limit) => (row.ratio, 1.0 + limit, 1.0),
-            Threshold::Absolute(limit) | Threshold::Time(limit) => (row.difference, limit, 0.0),
-        };
-        let Some(estimate) = estimate else { return Ok(Outcome::Unknown) };
-        // Below is above with the signs turned.
+            _ => Ok((self.judge_row(row), row)),
+        }
+    }
+
+    fn judge_row(&self, row: &Row) -> ConditionResult {
+        let (Some(estimate), limit, none) = self.estimate(row) else { return ConditionResult::Inconclusive };
+        // "Below" is "above" with the signs flipped.
         let sign = if self.above { 1.0 } else { -1.0 };
         let (value, limit, none) = (sign * estimate.value, sign * limit, sign * none);
         let [near, far] = [estimate.low, estimate.high].map(|bound| bound.map(|b| sign * b));
         let (near, far) = if self.above { (near, far) } else { (far, near) };
-        let beyond_chance = matches!(row.verdict, Verdict::Better | Verdict::Worse | Verdict::Changed);
-        // A limit on the other side of "no change" can be passed without a change.
-        let passed = beyond_chance || limit < none && near.is_some_and(|near| near > limit);
-        Ok(match value > limit {
-            true if passed => Outcome::Holds,
-            true => Outcome::Unknown,
+        let significant = matches!(row.verdict, Verdict::Better | Verdict::Worse | Verdict::Changed);
+        // A limit on the other side of "no change" can be passed without a significant change.
+        let passed = significant || limit < none && near.is_some_and(|near| near > limit);
+        match value > limit {
+            true if passed => ConditionResult::Holds,
+            true => ConditionResult::Inconclusive,
             // A maximum never has an interval.
-            false if far.is_some_and(|far| far <= limit) || row.stat == "max" => Outcome::Fails,
-            false => Outcome::Unknown,
-        })
+            false if far.is_some_and(|far| far <= limit) || row.stat == "max" => ConditionResult::DoesNotHold,
+            false => ConditionResult::Inconclusive,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        compare::{Better, Estimate},
-        model::figures::Unit,
-    };
+    use crate::{compare::Better, model::figures::Unit};
 
     fn row(ratio: [f64; 3], p_holm: f64) -> Row {
         let estimate = |[value, low, high]: [f64; 3]| Some(Estimate { value, low: Some(low), high: Some(high) });
@@ -130,32 +168,42 @@ mod tests {
         }
     }
 
-    fn judged(condition: &str, row: Row) -> Outcome {
-        Condition::parse(condition).unwrap().judge(&[row]).unwrap()
+    fn judged(condition: &str, row: Row) -> ConditionResult {
+        Condition::parse(condition).unwrap().judge(&[row]).unwrap().0
     }
 
     #[test]
-    fn a_condition_holds_only_beyond_its_limit_and_beyond_chance() {
+    fn a_condition_holds_only_beyond_its_limit_and_if_significant() {
         let slower = row([1.05, 1.02, 1.08], 0.01);
-        assert_eq!(judged("entry_to_exit_ns.p99>+3%", slower.clone()), Outcome::Holds);
-        assert_eq!(judged("entry_to_exit_ns.p99 > 40ns", slower.clone()), Outcome::Holds);
-        assert_eq!(judged("entry_to_exit_ns.p99>+10%", slower.clone()), Outcome::Fails);
-        assert_eq!(judged("entry_to_exit_ns.p99>+6%", slower.clone()), Outcome::Unknown);
-        assert_eq!(judged("entry_to_exit_ns.p99<-1%", slower), Outcome::Fails);
-        assert_eq!(judged("entry_to_exit_ns.p99>+3%", row([1.05, 0.98, 1.12], 0.4)), Outcome::Unknown);
-        assert_eq!(judged("entry_to_exit_ns.p99>+3%", row([1.00, 0.98, 1.02], 0.9)), Outcome::Fails);
-        assert_eq!(judged("entry_to_exit_ns.p99<-0.03us", row([0.9, 0.88, 0.92], 0.01)), Outcome::Holds);
-        assert_eq!(judged("entry_to_exit_ns.p99>-20%", row([0.95, 0.90, 0.99], 0.4)), Outcome::Holds);
+        assert_eq!(judged("entry_to_exit_ns.p99>+3%", slower.clone()), ConditionResult::Holds);
+        assert_eq!(judged("entry_to_exit_ns.p99 > 40ns", slower.clone()), ConditionResult::Holds);
+        assert_eq!(judged("entry_to_exit_ns.p99>+10%", slower.clone()), ConditionResult::DoesNotHold);
+        assert_eq!(judged("entry_to_exit_ns.p99>+6%", slower.clone()), ConditionResult::Inconclusive);
+        assert_eq!(judged("entry_to_exit_ns.p99<-1%", slower), ConditionResult::DoesNotHold);
+        assert_eq!(judged("entry_to_exit_ns.p99>+3%", row([1.05, 0.98, 1.12], 0.4)), ConditionResult::Inconclusive);
+        assert_eq!(judged("entry_to_exit_ns.p99>+3%", row([1.00, 0.98, 1.02], 0.9)), ConditionResult::DoesNotHold);
+        assert_eq!(judged("entry_to_exit_ns.p99<-0.03us", row([0.9, 0.88, 0.92], 0.01)), ConditionResult::Holds);
+        assert_eq!(judged("entry_to_exit_ns.p99>-20%", row([0.95, 0.90, 0.99], 0.4)), ConditionResult::Holds);
         let unbounded = Row { ratio: Some(Estimate { value: 0.06, low: None, high: None }), ..row([1.0; 3], 0.9) };
-        assert_eq!(judged("entry_to_exit_ns.p99>+3%", unbounded.clone()), Outcome::Unknown);
+        assert_eq!(judged("entry_to_exit_ns.p99>+3%", unbounded.clone()), ConditionResult::Inconclusive);
         let max = Row { stat: "max", ..unbounded };
-        assert_eq!(judged("entry_to_exit_ns.max>+3%", max), Outcome::Fails);
+        assert_eq!(judged("entry_to_exit_ns.max>+3%", max), ConditionResult::DoesNotHold);
         let none = Row { verdict: Verdict::NotEnoughData, ..row([1.05, 1.02, 1.08], 0.01) };
-        assert_eq!(judged("entry_to_exit_ns.p99>+3%", none), Outcome::Unknown);
+        assert_eq!(judged("entry_to_exit_ns.p99>+3%", none), ConditionResult::Inconclusive);
     }
 
     #[test]
-    fn what_makes_no_condition_is_refused_with_an_example() {
+    fn the_data_still_needed_follow_from_the_interval() {
+        let condition = Condition::parse("entry_to_exit_ns.p99>+3%").unwrap();
+        // Half the interval is 4 points, the limit 2 points away: twice as narrow takes four times the data.
+        let growth = condition.growth_needed(&row([1.05, 1.01, 1.09], 0.01)).unwrap();
+        assert!((growth - 4.0).abs() < 1e-9, "{growth}");
+        assert_eq!(condition.growth_needed(&row([1.05, 1.04, 1.06], 0.4)), None);
+        assert_eq!(condition.growth_needed(&row([1.03, 1.02, 1.04], 0.01)), None);
+    }
+
+    #[test]
+    fn a_text_that_is_no_condition_is_refused_with_an_example() {
         for bad in ["", "entry_to_exit_ns.p99", ">3%", "a.b>x%", "a.b>3 parsecs", "a.b>inf%", "a.b>nan"] {
             assert!(Condition::parse(bad).is_err(), "{bad}");
         }
@@ -163,7 +211,8 @@ mod tests {
         assert!(refused("entry_to_exit_ns.p99>+3%", Row { a: Some(0.0), ..row([1.0; 3], 1.0) }).contains("difference"));
         let count = Row { unit: Unit::Count, ..row([1.0; 3], 1.0) };
         assert!(refused("entry_to_exit_ns.p99>+3ms", count).contains("plain number"));
-        let unknown = Condition::parse("entry_to_exit_ns.p98>+3%").unwrap().judge(&[row([1.0; 3], 1.0)]);
+        let rows = [row([1.0; 3], 1.0)];
+        let unknown = Condition::parse("entry_to_exit_ns.p98>+3%").unwrap().judge(&rows);
         assert!(unknown.unwrap_err().contains("there are: entry_to_exit_ns.p99"));
     }
 }

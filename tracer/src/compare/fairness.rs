@@ -1,6 +1,6 @@
-//! Whether two lists of recordings can be compared: what differs between them besides what is compared.
+//! Whether two lists of recordings can be compared, and how they differ otherwise.
 
-use super::{Options, Setting};
+use super::{comparison::Setting, windows::Options};
 use crate::{
     host::machine::Host,
     model::{
@@ -10,31 +10,37 @@ use crate::{
     recording::Provenance,
 };
 
-/// Why the sides cannot be compared at all; none where they can.
-pub fn refusal(a: &[Provenance], b: &[Provenance], experiment: bool) -> Option<String> {
+/// Reason why the sides cannot be compared at all; none if they can.
+pub(crate) fn refusal(a: &[Provenance], b: &[Provenance], experiment: bool) -> Option<String> {
     let all = || a.iter().chain(b);
     if let Some(inexact) = all().find(|s| s.end.as_ref().is_some_and(|e| !e.accounting.exact)) {
-        return Some(format!("{}: the kernel's count disagrees with what arrived: record again", inexact.name));
+        return Some(format!(
+            "{}: the kernel's count disagrees with the delivered records: record again",
+            inexact.name
+        ));
     }
-    // In an experiment both sides have the same recordings.
+    // The recordings of an experiment are on both sides.
     let once: Vec<&Provenance> = if experiment { a.iter().collect() } else { all().collect() };
     for (at, source) in once.iter().enumerate() {
-        let which = |s: &Provenance| (s.header.host.boot_id.clone(), s.header.anchor);
-        if let Some(again) = once[..at].iter().find(|s| which(s) == which(source)) {
+        let identity = |s: &Provenance| (s.header.host.boot_id.clone(), s.header.anchor);
+        if let Some(again) = once[..at].iter().find(|s| identity(s) == identity(source)) {
             return Some(format!("{} and {} are the same recording: each counts once", again.name, source.name));
         }
     }
-    let differs = |what: &str, of: &dyn Fn(&Host) -> String| {
+    let differs = |name: &str, of: &dyn Fn(&Host) -> String| {
         let first = of(&all().next()?.header.host);
         let other = all().map(|s| (of(&s.header.host), &s.name)).find(|(value, _)| *value != first)?;
-        Some(format!("{what} is {first} in one recording and {} in {}: nothing can be compared", other.0, other.1))
+        Some(format!(
+            "{name} is {first} in one recording and {} in {}: the recordings cannot be compared",
+            other.0, other.1
+        ))
     };
     differs("the vendor", &|h| h.vendor.map_or("unknown".into(), |v| format!("{v:?}")))
         .or_else(|| differs("the CPU", &|h| if h.emulated { "emulated" } else { "real" }.into()))
 }
 
-/// What can be computed of these recordings. The reasons for what cannot are among the [`warnings`].
-pub fn options(a: &[Provenance], b: &[Provenance]) -> Options {
+/// Options for all that these recordings allow; [`warnings`] has the reasons for the rest.
+pub(crate) fn options(a: &[Provenance], b: &[Provenance]) -> Options {
     let all = || a.iter().chain(b);
     let source = all().next().map(|s| s.header.pin_writes_source);
     let transition = all().next().map(|s| s.header.transition_source());
@@ -47,42 +53,42 @@ pub fn options(a: &[Provenance], b: &[Provenance]) -> Options {
     }
 }
 
-/// What the reader must know before any figure, the loudest first. In an experiment the same recordings are on both sides.
-pub fn warnings(a: &[Provenance], b: &[Provenance], experiment: bool) -> Vec<String> {
+/// Warnings that precede every figure, most important first. The recordings of an experiment are on both sides.
+pub(crate) fn warnings(a: &[Provenance], b: &[Provenance], experiment: bool) -> Vec<String> {
     let mut out = Vec::new();
     let all = || a.iter().chain(if experiment { &[] } else { b });
     if !options(a, b).latencies {
         out.push(
-            "latencies are not compared: hooks on VMCS writes ran between kvm_entry and the VM entry in a recording"
+            "times are not compared: in a recording, hooks on VMCS writes ran between kvm_entry and the VM entry"
                 .into(),
         );
     } else if all().any(|s| s.header.latency == Latency::DisturbedButAsked) {
         out.push(
-            "DISTURBED: hooks on VMCS writes ran before the VM entries; latencies of dirty entries contain them".into(),
+            "DISTURBED: hooks on VMCS writes ran before the VM entries; the times of dirty entries contain them".into(),
         );
     }
-    // Between the recordings of several experiments, too.
+    // Also between the recordings of several experiments.
     differences(a, b, &mut out);
     let seeds: Vec<_> = a.iter().filter_map(|s| s.header.experiment.as_ref()).map(|e| e.seed).collect();
     if (1..seeds.len()).any(|i| seeds[..i].contains(&seeds[i])) {
-        out.push("experiments with the same seed: their coins fell alike, and are no independent ones".into());
+        out.push("experiments with the same seed have the same order of windows: they are not independent".into());
     }
     if !experiment && at_the_same_time(a, b) {
-        out.push("the sides were recorded at the same time on the same host: they disturbed each other".into());
+        out.push("the sides were recorded at the same time on the same host: they disturb each other".into());
     }
     let cut_off = all().filter(|s| s.end.is_none());
-    out.extend(cut_off.map(|s| format!("{} was cut off: its end, and what it lost last, are not known", s.name)));
+    out.extend(cut_off.map(|s| format!("{} was cut off: its end and its last losses are not known", s.name)));
     let changed = all().find(|s| s.header.experiment.is_none() && s.end.as_ref().is_some_and(|e| e.policy_changed));
     out.extend(changed.map(|s| format!("the timer policy changed while {} was recorded", s.name)));
     out
 }
 
-/// Each fact that is not the same on both sides, with both values.
+/// Adds each fact that differs, with both values.
 fn differences(a: &[Provenance], b: &[Provenance], out: &mut Vec<String>) {
     type Fact<'a> = (&'a str, &'a dyn Fn(&Provenance) -> String);
     let pin = |s: &Provenance| s.header.pin_writes_source.name().to_owned();
     let parameters = |s: &Provenance| {
-        // The policy is what may be compared.
+        // The policy may be the compared setting.
         let others = s.header.host.parameters.iter().filter(|(k, _)| *k != "preemption_timer_policy");
         others.map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
     };
@@ -115,8 +121,8 @@ fn differences(a: &[Provenance], b: &[Provenance], out: &mut Vec<String>) {
                 let shown = |v: &String| if v.is_empty() { "none".to_owned() } else { v.clone() };
                 values.iter().map(shown).collect::<Vec<_>>().join(" and ")
             };
-            let what = if of_a == of_b { "within the sides" } else { "between the sides" };
-            out.push(format!("{name} differs {what}: A {}; B {}", text(&of_a), text(&of_b)));
+            let between = if of_a == of_b { "within the sides" } else { "between the sides" };
+            out.push(format!("{name} differs {between}: A {}; B {}", text(&of_a), text(&of_b)));
         }
     }
     if options(a, b).pin_writes {
@@ -127,6 +133,7 @@ fn differences(a: &[Provenance], b: &[Provenance], out: &mut Vec<String>) {
     }
 }
 
+/// Whether recordings of both sides overlap in time on one host.
 fn at_the_same_time(a: &[Provenance], b: &[Provenance]) -> bool {
     let span = |s: &Provenance| (s.header.anchor.unix_ns, s.header.anchor.unix_ns + s.length_ns);
     a.iter().any(|a| {
@@ -137,12 +144,12 @@ fn at_the_same_time(a: &[Provenance], b: &[Provenance]) -> bool {
     })
 }
 
-/// Names of the sides: an experiment's settings, else the policies or the labels where they tell the sides apart, else the files.
-pub fn names(setting_of: &Setting) -> [String; 2] {
-    if let Some(experiment) = &setting_of.experiment {
+/// Names of the sides: an experiment's settings, else the labels or policies if they differ, else the files.
+pub(crate) fn names(setting: &Setting) -> [String; 2] {
+    if let Some(experiment) = &setting.experiment {
         return experiment.arms.clone();
     }
-    let [a, b] = &setting_of.sources;
+    let [a, b] = &setting.sources;
     let of = |side: &[Provenance], name: &dyn Fn(&Provenance) -> Option<String>| {
         let mut names = side.iter().map(name);
         let first = names.next().flatten()?;
@@ -189,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_named_with_both_values_and_nothing_else_is_said() {
+    fn differences_are_named_with_both_values_and_nothing_else_is_said() {
         let (a, mut b) = (source("a"), source("bb"));
         assert_eq!(warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false), Vec::<String>::new());
         b.header.host.kernel = "6.12.0".into();
@@ -208,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_compared_is_refused_or_left_out() {
+    fn incomparable_recordings_are_refused_or_figures_left_out() {
         let (a, mut b) = (source("a"), source("bb"));
         assert_eq!(refusal(std::slice::from_ref(&a), std::slice::from_ref(&b), false), None);
         b.header.pin_writes_source = PinSource::Tracepoint;
@@ -228,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sides_are_called_by_what_tells_them_apart() {
+    fn the_sides_are_named_by_what_differs() {
         let (a, mut b) = (source("a"), source("bb"));
         assert_eq!(names(&setting(a.clone(), b.clone())), ["a", "bb"]);
         b.header.policy = Policy::Hard;
@@ -240,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn recordings_of_the_same_time_and_boot_are_told() {
+    fn recordings_of_the_same_time_and_boot_are_a_warning() {
         let (a, mut b) = (source("a"), source("bb"));
         b.header.anchor = a.header.anchor;
         b.header.anchor.unix_ns += 5;

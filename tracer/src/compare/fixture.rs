@@ -1,11 +1,20 @@
-//! A comparison made up for tests: its numbers are synthetic, from a seeded generator, and of no CPU.
+//! A synthetic comparison for tests, from a seeded generator.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tracer_common::{Isa, rules::TimerCause};
 
 use super::*;
-use crate::{model::figures::Figure, recording::tests::header};
+use crate::{
+    model::{
+        figures::{Figure, Unit},
+        histogram::Histogram,
+        number::truncated_u64,
+        series::Level,
+        totals::Totals,
+    },
+    recording::{Experiment, Provenance, tests::header},
+};
 
 struct Random(u64);
 
@@ -17,12 +26,12 @@ impl Random {
         (self.0 >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Two humps and a heavy tail, ns.
+    /// A time with two modes and a heavy tail, ns.
     fn latency(&mut self, scale: f64) -> u64 {
         let normal = (0..12).map(|_| self.next()).sum::<f64>() - 6.0;
         let center = if self.next() < 0.7 { 1_800.0 } else { 9_000.0 };
         let tail = if self.next() < 0.01 { 1.0 / (self.next() + 0.01) } else { 1.0 };
-        (center * scale * (normal * 0.12).exp() * tail) as u64
+        truncated_u64(center * scale * (normal * 0.12).exp() * tail)
     }
 }
 
@@ -100,46 +109,12 @@ fn side(pin_writes: u64) -> Side {
     }
 }
 
-/// Twenty windows of either side; pin writes and the tail are worse, the median is better, the rest is as it was.
-pub fn comparison() -> Comparison {
-    use Verdict::{Better, Changed, NoDetectableChange as Same, Worse};
-    let mut rows = vec![
-        row("entry_to_exit_ns", "p50", Unit::Ns, 1850.0, 1792.0, 0.008, Better),
-        row("entry_to_exit_ns", "p90", Unit::Ns, 9800.0, 9850.0, 0.012, Same),
-        row("entry_to_exit_ns", "p99", Unit::Ns, 15_200.0, 17_900.0, 0.041, Worse),
-        row("entry_to_exit_ns", "p999", Unit::Ns, 152_000.0, 171_000.0, 0.22, Same),
-        unknown("entry_to_exit_ns", "max", Unit::Ns, "a maximum has no sampling distribution that windows could tell"),
-        row("exit_to_entry_ns", "p50", Unit::Ns, 2100.0, 2096.0, 0.006, Same),
-        row("exit_to_entry_ns", "p90", Unit::Ns, 9100.0, 9140.0, 0.011, Same),
-        row("exit_to_entry_ns", "p99", Unit::Ns, 16_400.0, 16_550.0, 0.03, Same),
-        row("pin_writes", "mean", Unit::Count, 0.0, 0.41, 0.02, Worse),
-        row("timer_exits.deadline", "per_second", Unit::PerSecond, 80.1, 80.3, 0.013, Same),
-        row("timer_exits.spurious", "per_second", Unit::PerSecond, 0.03, 0.01, 0.9, Same),
-        unknown("timer_exits.immediate", "per_second", Unit::PerSecond, "none on either side"),
-        row("entries", "per_second", Unit::PerSecond, 400.0, 371.0, 0.02, Changed),
-    ];
-    rows[8].detectable = Some(0.003);
+/// Twenty windows of either side: pin writes and the tail are worse, the median is better, the rest has not changed.
+pub(crate) fn comparison() -> Comparison {
+    use Verdict::NoDetectableChange as Same;
+    let rows = rows();
     let mut stratified = rows[..8].to_vec();
     stratified[2] = row("entry_to_exit_ns", "p99", Unit::Ns, 15_200.0, 15_650.0, 0.04, Same);
-    let mix = |reason, cause, entries: [u64; 2]| MixRow {
-        stratum: stratum(reason, cause),
-        entries,
-        entry_to_exit_p50: [(entries[0] > 0).then_some(1800.0), (entries[1] > 0).then_some(1810.0)],
-        exit_to_entry_p50: [(entries[0] > 0).then_some(2100.0), (entries[1] > 0).then_some(2090.0)],
-    };
-    let mut random = Random(99);
-    let timeline = (0..40u64).map(|n| {
-        let arm = if matches!(n % 4, 0 | 3) ^ (n % 8 > 3) { Arm::A } else { Arm::B };
-        let (scale, pins) = if arm == Arm::A { (1.0, 0.0) } else { (0.97, 0.41) };
-        Point {
-            arm,
-            start_unix_ns: 1_700_000_000_000_000_000 + n * 5_500_000_000,
-            length_ns: 5_000_000_000,
-            entries: 1900 + (random.next() * 200.0) as u64,
-            entry_to_exit: Some([1850.0 * scale + random.next() * 40.0, 15_200.0 / scale + random.next() * 2000.0]),
-            pin_writes: Some(pins + random.next() * 0.02 * pins),
-        }
-    });
     Comparison {
         a: side(0),
         b: side(16_400),
@@ -153,19 +128,9 @@ pub fn comparison() -> Comparison {
         least_p: 0.00195,
         rows,
         stratified,
-        mix: Mix {
-            rows: vec![
-                mix(10, None, [24_000, 21_000]),
-                mix(52, Some(TimerCause::Deadline), [8000, 8000]),
-                mix(12, None, [7997, 10_997]),
-                mix(52, Some(TimerCause::Spurious), [3, 0]),
-            ],
-            distance: 0.075,
-            p: Some(0.004),
-            covered: 0.9999,
-        },
+        mix: mix(),
         distributions: vec![distribution(Figure::EntryToExit, 5, 1.12), distribution(Figure::ExitToEntry, 11, 1.0)],
-        timeline: timeline.collect(),
+        timeline: timeline(),
         checks: vec![
             Check { name: "drift", text: "A's p50 drifts by -0.1 % per round".into(), p: Some(0.62), alarm: false },
             Check {
@@ -178,8 +143,62 @@ pub fn comparison() -> Comparison {
     }
 }
 
+fn rows() -> Vec<Row> {
+    use Verdict::{Better, Changed, NoDetectableChange as Same, Worse};
+    let mut rows = vec![
+        row("entry_to_exit_ns", "p50", Unit::Ns, 1850.0, 1792.0, 0.008, Better),
+        row("entry_to_exit_ns", "p90", Unit::Ns, 9800.0, 9850.0, 0.012, Same),
+        row("entry_to_exit_ns", "p99", Unit::Ns, 15_200.0, 17_900.0, 0.041, Worse),
+        row("entry_to_exit_ns", "p999", Unit::Ns, 152_000.0, 171_000.0, 0.22, Same),
+        unknown("entry_to_exit_ns", "max", Unit::Ns, "a maximum has no valid interval"),
+        row("exit_to_entry_ns", "p50", Unit::Ns, 2100.0, 2096.0, 0.006, Same),
+        row("exit_to_entry_ns", "p90", Unit::Ns, 9100.0, 9140.0, 0.011, Same),
+        row("exit_to_entry_ns", "p99", Unit::Ns, 16_400.0, 16_550.0, 0.03, Same),
+        row("pin_writes", "mean", Unit::Count, 0.0, 0.41, 0.02, Worse),
+        row("timer_exits.deadline", "per_second", Unit::PerSecond, 80.1, 80.3, 0.013, Same),
+        row("timer_exits.spurious", "per_second", Unit::PerSecond, 0.03, 0.01, 0.9, Same),
+        unknown("timer_exits.immediate", "per_second", Unit::PerSecond, "none on either side"),
+        row("entries", "per_second", Unit::PerSecond, 400.0, 371.0, 0.02, Changed),
+    ];
+    rows[8].detectable = Some(0.003);
+    rows
+}
+
+fn mix() -> Mix {
+    let row = |reason, cause, entries: [u64; 2]| MixRow {
+        stratum: stratum(reason, cause),
+        entries,
+        entry_to_exit_p50: [(entries[0] > 0).then_some(1800.0), (entries[1] > 0).then_some(1810.0)],
+        exit_to_entry_p50: [(entries[0] > 0).then_some(2100.0), (entries[1] > 0).then_some(2090.0)],
+    };
+    let rows = vec![
+        row(10, None, [24_000, 21_000]),
+        row(52, Some(TimerCause::Deadline), [8000, 8000]),
+        row(12, None, [7997, 10_997]),
+        row(52, Some(TimerCause::Spurious), [3, 0]),
+    ];
+    Mix { rows, distance: 0.075, p: Some(0.004), covered: 0.9999 }
+}
+
+fn timeline() -> Vec<Point> {
+    let mut random = Random(99);
+    let point = |n: u64| {
+        let arm = if matches!(n % 4, 0 | 3) ^ (n % 8 > 3) { Arm::A } else { Arm::B };
+        let (scale, pins) = if arm == Arm::A { (1.0, 0.0) } else { (0.97, 0.41) };
+        Point {
+            arm,
+            start_unix_ns: 1_700_000_000_000_000_000 + n * 5_500_000_000,
+            length_ns: 5_000_000_000,
+            entries: 1900 + truncated_u64(random.next() * 200.0),
+            entry_to_exit: Some([1850.0 * scale + random.next() * 40.0, 15_200.0 / scale + random.next() * 2000.0]),
+            pin_writes: Some(pins + random.next() * 0.02 * pins),
+        }
+    };
+    (0..40).map(point).collect()
+}
+
 /// An emulated experiment of soft against hard.
-pub fn setting() -> Setting {
+pub(crate) fn setting() -> Setting {
     let mut header = header();
     header.host.name = "lab".into();
     header.host.kernel = "6.12.117".into();

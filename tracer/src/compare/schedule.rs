@@ -1,16 +1,17 @@
-//! The order of an experiment's windows: rounds of ABBA or BAAB, each by a coin of the seed. Within a round both settings stand
-//! in the middle at the same time, so that a steady drift cancels out; the coin keeps anything periodic from following one of
-//! them, and is what the permutation test tosses again.
+//! The order of an experiment's windows: rounds of ABBA or BAAB, each by a coin that the seed determines. Within a round both settings
+//! have the same mean time, so that a steady drift cancels out. The coin keeps periodic events from following one setting, and is
+//! what the permutation test tosses again.
 
 use std::time::Duration;
 
-use crate::{compare::random::Random, recording::Label};
+use super::random::Random;
+use crate::recording::Label;
 
 /// Windows of a round.
-pub const PLACES: u8 = 4;
+pub(crate) const PLACES: u8 = 4;
 
-/// Which windows there are, in order.
-pub fn windows(seed: u64, rounds: u32) -> impl Iterator<Item = Label> {
+/// The labels of all windows, in order.
+pub(crate) fn windows(seed: u64, rounds: u32) -> impl Iterator<Item = Label> {
     let mut random = Random::new(seed);
     (0..rounds).flat_map(move |round| {
         let first = u8::from(random.coin());
@@ -18,8 +19,8 @@ pub fn windows(seed: u64, rounds: u32) -> impl Iterator<Item = Label> {
     })
 }
 
-/// What is still to come after `done` windows.
-pub fn time_left(done: u32, rounds: u32, window: Duration, washout: Duration) -> Duration {
+/// The time that the windows after the first `done` take.
+pub(crate) fn time_left(done: u32, rounds: u32, window: Duration, washout: Duration) -> Duration {
     (window + washout) * (rounds * u32::from(PLACES)).saturating_sub(done)
 }
 
@@ -32,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn every_round_is_abba_or_baab_and_the_seed_says_which() {
+    fn every_round_is_abba_or_baab_by_the_seed() {
         let order = text(7, 200);
         let rounds: Vec<_> = order.as_bytes().chunks(4).collect();
         let abba = rounds.iter().filter(|r| **r == b"ABBA").count();
@@ -40,7 +41,7 @@ mod tests {
         assert!((70..130).contains(&abba), "{abba} of 200");
         assert_eq!(order, text(7, 200));
         assert_ne!(order, text(8, 200));
-        assert!(order.starts_with(&text(7, 23)), "more rounds begin as fewer do");
+        assert!(order.starts_with(&text(7, 23)), "more rounds start like fewer");
     }
 
     #[test]

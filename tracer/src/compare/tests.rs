@@ -1,8 +1,11 @@
-//! Whole comparisons, of windows made up here.
+//! Whole comparisons of synthetic windows.
 
 use std::time::Instant;
 
+use tracer_common::{Isa, rules::TimerCause};
+
 use super::{random::Random, *};
+use crate::model::{figures::Figure, histogram::Histogram, number::truncated_u64, series::Level};
 
 const CPUID: u32 = 10;
 const TIMER: u32 = 52;
@@ -19,8 +22,8 @@ fn window(start: u64, level: f64, n: u64, writes: u64, random: &mut Random) -> W
         let series = window.strata.entry(stratum(reason, cause)).or_default();
         for _ in 0..n {
             let spread = 0.7 + random.below(1000) as f64 / 1000.0 * 0.6;
-            series[Figure::EntryToExit].record((level * spread) as u64);
-            series[Figure::ExitToEntry].record((2.0 * level * spread) as u64);
+            series[Figure::EntryToExit].record(truncated_u64(level * spread));
+            series[Figure::ExitToEntry].record(truncated_u64(2.0 * level * spread));
             series[Figure::PinWrites].record(writes);
         }
     }
@@ -28,7 +31,7 @@ fn window(start: u64, level: f64, n: u64, writes: u64, random: &mut Random) -> W
     window
 }
 
-fn rounds(count: u64, effect: f64, seed: u64) -> Vec<Round> {
+fn rounds(count: u64, effect: f64, seed: u64) -> Vec<ExperimentRound> {
     let mut random = Random::new(seed);
     (0..count)
         .map(|r| {
@@ -40,13 +43,13 @@ fn rounds(count: u64, effect: f64, seed: u64) -> Vec<Round> {
             };
             let a = [of(places[0], 1.0, 0), of(places[1], 1.0, 0)];
             let b = [of(places[2], effect, 2), of(places[3], effect, 2)];
-            Round { a, b, a_first }
+            ExperimentRound { a, b, a_first }
         })
         .collect()
 }
 
-fn swapped(rounds: &[Round]) -> Vec<Round> {
-    rounds.iter().map(|r| Round { a: r.b.clone(), b: r.a.clone(), a_first: !r.a_first }).collect()
+fn swapped(rounds: &[ExperimentRound]) -> Vec<ExperimentRound> {
+    rounds.iter().map(|r| ExperimentRound { a: r.b.clone(), b: r.a.clone(), a_first: !r.a_first }).collect()
 }
 
 fn quick() -> Options {
@@ -57,7 +60,7 @@ fn row<'a>(rows: &'a [Row], figure: &str, stat: &str) -> &'a Row {
     rows.iter().find(|r| r.figure == figure && r.stat == stat).unwrap()
 }
 
-/// What every comparison must hold, whatever it is made of.
+/// Checks the invariants of every comparison.
 fn sound(c: &Comparison) {
     assert_eq!((c.rows.len(), c.stratified.len()), (17, 11));
     for row in c.rows.iter().chain(&c.stratified) {
@@ -102,7 +105,7 @@ fn a_plain_difference_is_found_with_its_size() {
 }
 
 #[test]
-fn what_is_the_same_everywhere_is_not_tested() {
+fn a_figure_with_one_value_everywhere_is_not_tested() {
     let c = compare(&Windows::Rounds(rounds(12, 1.0, 1)), &quick());
     let spurious = row(&c.rows, "timer_exits.spurious", "per_second");
     assert_eq!((spurious.a, spurious.b, spurious.p), (Some(0.0), Some(0.0), None));
@@ -147,7 +150,7 @@ fn few_rounds_are_not_enough_and_say_so() {
 }
 
 #[test]
-fn one_block_tells_nothing() {
+fn one_block_gives_no_verdict() {
     let mut random = Random::new(3);
     let mut run = |n: u64| (0..n).map(|i| window(i, 1000.0 + i as f64 % 7.0, 20, 1, &mut random)).collect::<Vec<_>>();
     let several: Vec<_> = (0..4).map(|_| run(20)).collect();
@@ -158,7 +161,7 @@ fn one_block_tells_nothing() {
 }
 
 #[test]
-fn a_side_without_entries_is_not_the_same_as_the_other() {
+fn a_side_without_entries_gives_no_verdict() {
     let mut rounds = rounds(10, 1.0, 1);
     for round in &mut rounds {
         for w in round.b.iter_mut() {
@@ -224,7 +227,7 @@ fn runs_are_compared_by_blocks_or_by_run() {
 }
 
 #[test]
-fn what_is_not_comparable_is_unknown() {
+fn incomparable_figures_are_unknown() {
     let options = Options { latencies: false, pin_writes: false, timer: false, ..quick() };
     let c = compare(&Windows::Rounds(rounds(10, 1.2, 1)), &options);
     sound(&c);
@@ -258,7 +261,7 @@ fn transitions_are_compared_where_there_are_any_and_from_one_source() {
 }
 
 #[test]
-fn other_vcpus_and_losses_are_told() {
+fn other_vcpus_and_losses_are_alarms() {
     let mut rounds = rounds(6, 1.0, 1);
     rounds[2].b[1].vcpus.insert(("vm".to_owned(), 7));
     rounds[3].b[0].totals.dropped = 400;
@@ -269,20 +272,20 @@ fn other_vcpus_and_losses_are_told() {
 }
 
 #[test]
-fn drift_and_carry_over_are_told_apart() {
-    let slower = |rounds: Vec<Round>, factor: &dyn Fn(usize, usize) -> f64| -> Vec<Round> {
+fn drift_order_and_carry_over_are_distinguished() {
+    let slower = |rounds: Vec<ExperimentRound>, factor: &dyn Fn(usize, usize) -> f64| -> Vec<ExperimentRound> {
         let scale = |w: &Window, by: f64| {
             let mut scaled = w.clone();
             for series in scaled.strata.values_mut() {
                 let mut h = Histogram::default();
-                series[Figure::EntryToExit].buckets().for_each(|(v, _, n)| h.record_n((v as f64 * by) as u64, n));
+                series[Figure::EntryToExit].buckets().for_each(|(v, _, n)| h.record_n(truncated_u64(v as f64 * by), n));
                 series[Figure::EntryToExit] = h;
             }
             scaled
         };
-        let each = |(i, r): (usize, Round)| {
+        let each = |(i, r): (usize, ExperimentRound)| {
             let (a, b) = if r.a_first { ([0, 3], [1, 2]) } else { ([1, 2], [0, 3]) };
-            Round {
+            ExperimentRound {
                 a: [0, 1].map(|k| scale(&r.a[k], factor(i, a[k]))),
                 b: [0, 1].map(|k| scale(&r.b[k], factor(i, b[k]))),
                 a_first: r.a_first,
@@ -290,7 +293,7 @@ fn drift_and_carry_over_are_told_apart() {
         };
         rounds.into_iter().enumerate().map(each).collect()
     };
-    let alarms = |rounds: Vec<Round>| -> Vec<&'static str> {
+    let alarms = |rounds: Vec<ExperimentRound>| -> Vec<&'static str> {
         let c = compare(&Windows::Rounds(rounds), &quick());
         c.checks.iter().filter(|c| c.alarm).map(|c| c.name).collect()
     };
@@ -301,13 +304,17 @@ fn drift_and_carry_over_are_told_apart() {
     assert!(after_other.contains(&"carry-over"), "{after_other:?}");
 }
 
-/// A window of anything: empty, huge, of no length.
+fn below(random: &mut Random, n: usize) -> u32 {
+    u32::try_from(random.below(n)).unwrap()
+}
+
+/// A random window: may be empty, huge, without length.
 fn anything(random: &mut Random) -> Window {
     let mut window = Window { start_unix_ns: random.bits() >> random.below(64), ..Window::default() };
     window.length_ns = if random.below(4) == 0 { 0 } else { random.bits() >> (20 + random.below(40)) };
     for _ in 0..random.below(4) {
         let cause = [None, Some(TimerCause::Spurious), Some(TimerCause::Unknown)][random.below(3)];
-        let series = window.strata.entry(stratum(random.below(3) as u32, cause)).or_default();
+        let series = window.strata.entry(stratum(below(random, 3), cause)).or_default();
         for _ in 0..random.below(6) {
             let n = (random.bits() >> 24) >> random.below(41);
             series[Figure::EntryToExit].record_n(random.bits() >> random.below(64), n);
@@ -316,7 +323,7 @@ fn anything(random: &mut Random) -> Window {
         }
     }
     window.totals.dropped = random.below(3) as u64;
-    window.vcpus.extend((0..random.below(9)).map(|v| ("vm".to_owned(), v as u32)));
+    window.vcpus.extend((0..below(random, 9)).map(|v| ("vm".to_owned(), v)));
     window
 }
 
@@ -325,8 +332,8 @@ fn no_input_panics() {
     let mut random = Random::new(11);
     let options = |random: &mut Random| Options {
         seed: random.bits(),
-        resamples: random.below(20) as u32,
-        permutations: random.below(20) as u32,
+        resamples: below(random, 20),
+        permutations: below(random, 20),
         timer: random.coin(),
         ..Options::default()
     };
@@ -335,7 +342,7 @@ fn no_input_panics() {
             let count = random.below(9);
             let mut round = || {
                 let [a, b, c, d] = [0; 4].map(|_| anything(&mut random));
-                Round { a: [a, b], b: [c, d], a_first: random.coin() }
+                ExperimentRound { a: [a, b], b: [c, d], a_first: random.coin() }
             };
             Windows::Rounds((0..count).map(|_| round()).collect())
         } else {
@@ -352,7 +359,7 @@ fn no_input_panics() {
 }
 
 #[test]
-#[ignore = "how long it takes: cargo test --release -- --ignored --nocapture"]
+#[ignore = "measures time: cargo test --release -- --ignored --nocapture"]
 fn a_large_comparison_is_quick() {
     let mut random = Random::new(2);
     let mut large = || {
@@ -360,14 +367,15 @@ fn a_large_comparison_is_quick() {
         for reason in 0..40 {
             let series = w.strata.entry(stratum(reason, None)).or_default();
             for _ in 0..400 {
-                series[Figure::EntryToExit].record((900.0 * (random.below(1000) as f64 / 600.0).exp()) as u64);
-                series[Figure::ExitToEntry].record((900.0 * (random.below(1000) as f64 / 600.0).exp()) as u64);
+                series[Figure::EntryToExit].record(truncated_u64(900.0 * (random.below(1000) as f64 / 600.0).exp()));
+                series[Figure::ExitToEntry].record(truncated_u64(900.0 * (random.below(1000) as f64 / 600.0).exp()));
                 series[Figure::PinWrites].record(random.below(3) as u64);
             }
         }
         w
     };
-    let rounds = (0..12).map(|_| Round { a: [large(), large()], b: [large(), large()], a_first: true }).collect();
+    let rounds =
+        (0..12).map(|_| ExperimentRound { a: [large(), large()], b: [large(), large()], a_first: true }).collect();
     let windows = Windows::Rounds(rounds);
     let start = Instant::now();
     let c = compare(&windows, &Options::default());

@@ -1,5 +1,5 @@
-//! Encoded answers, shared by who asks at the same time. However many ask and however slowly they read, encoding takes at most
-//! a fifth of the time, and few answers are in memory.
+//! Encoded answers, shared by concurrent clients. However many clients ask and however slowly they read, encoding takes at most a
+//! fifth of the time, and few answers are in memory.
 
 use std::{
     io::Write,
@@ -11,41 +11,42 @@ use flate2::{Compression, write::GzEncoder};
 
 use super::negotiate::Format;
 
-/// An answer is given again for so long, at least.
+/// Shortest time for which an answer is reused.
 const FRESH: Duration = Duration::from_millis(500);
-/// For this many times as long as it took to make.
+/// An answer is reused for at least this many times its encoding time.
 const REST: u32 = 4;
-/// An answer nobody asks for is dropped.
+/// An answer that nobody asks for is dropped after this time.
 const KEPT: Duration = Duration::from_secs(5);
-/// Old answers that may still be on their way to slow readers; with more, who asks gets a last one again.
+/// Old answers that slow readers may still hold; with more, clients get the last answer again.
 const SLOW: usize = 4;
 
-/// What an answer is asked to be.
+/// The requested form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Form {
-    /// its format
-    pub format: Format,
+pub(crate) struct Form {
+    /// format
+    pub(crate) format: Format,
     /// whether it is compressed
-    pub gzip: bool,
+    pub(crate) gzip: bool,
 }
 
 struct Body {
     form: Form,
     bytes: Arc<Vec<u8>>,
     made: Instant,
+    /// encoding time
     took: Duration,
 }
 
 /// Answers in memory.
 #[derive(Default)]
-pub struct Bodies {
+pub(crate) struct Bodies {
     current: Vec<Body>,
     old: Vec<Weak<Vec<u8>>>,
 }
 
 impl Bodies {
-    /// The answer now; `encode` makes it where there is none that is fresh. None where too many slow readers hold old ones.
-    pub fn get(&mut self, form: Form, encode: impl FnOnce() -> Vec<u8>) -> Option<Arc<Vec<u8>>> {
+    /// The current answer; `encode` makes one if none is fresh. None if slow readers hold too many old ones.
+    pub(crate) fn get(&mut self, form: Form, encode: impl FnOnce() -> Vec<u8>) -> Option<Arc<Vec<u8>>> {
         self.old.retain(|body| body.strong_count() > 0);
         let is_fresh = |b: &Body, longest: Duration| b.made.elapsed() < longest.max(b.took * REST);
         self.retire(|b| is_fresh(b, KEPT));
@@ -64,7 +65,7 @@ impl Bodies {
         Some(bytes)
     }
 
-    /// Keeps in mind who still reads what is dropped here.
+    /// Drops answers but those that stay, and remembers the dropped ones that clients still read.
     fn retire(&mut self, stays: impl Fn(&Body) -> bool) {
         let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(&mut self.current).into_iter().partition(stays);
         self.current = stay;
@@ -85,7 +86,7 @@ mod tests {
     const TEXT: Form = Form { format: Format::Classic, gzip: false };
 
     #[test]
-    fn who_asks_at_the_same_time_shares_one_answer() {
+    fn concurrent_clients_share_one_answer() {
         let mut bodies = Bodies::default();
         let first = bodies.get(TEXT, || vec![1]).unwrap();
         let again = bodies.get(TEXT, || unreachable!()).unwrap();

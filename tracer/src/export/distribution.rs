@@ -1,18 +1,17 @@
-//! A distribution of durations in the buckets that Prometheus knows: classic ones with fixed bounds, and native ones that grow by
-//! 2^(1/32). Both hold every value, so that their counts and sums are the recording's.
+//! A distribution of durations in Prometheus's buckets: classic ones with fixed bounds, and native ones that grow by 2^(1/32). Both hold
+//! every value, so that their counts and sums equal the recording's.
 
 use std::collections::BTreeMap;
 
 use crate::model::histogram::Histogram;
 
-/// Native buckets per doubling are 2^SCHEMA: each is 2.2 % wide.
-pub const SCHEMA: i32 = 5;
-/// Values up to this many seconds are in the zero bucket: none but 0 itself. The default of Prometheus's own clients.
-pub const ZERO_THRESHOLD_S: f64 = f64::from_bits(0x37f0_0000_0000_0000);
+/// There are 2^SCHEMA native buckets per doubling; each is 2.2 % wide.
+pub(crate) const SCHEMA: i32 = 5;
+/// Values up to this many seconds are in the zero bucket: only 0 itself. The default of Prometheus's own clients.
+pub(crate) const ZERO_THRESHOLD_S: f64 = f64::from_bits(0x37f0_0000_0000_0000);
 
-/// Upper bounds of the classic buckets: ns, and seconds as Prometheus itself writes them, so that text and protobuf make the same
-/// series.
-pub const BOUNDS: [(u64, &str); 25] = [
+/// Upper bounds of the classic buckets: in ns, and in seconds as Prometheus writes them, so that text and protobuf give the same series.
+pub(crate) const BOUNDS: [(u64, &str); 25] = [
     (100, "1e-07"),
     (200, "2e-07"),
     (500, "5e-07"),
@@ -40,23 +39,23 @@ pub const BOUNDS: [(u64, &str); 25] = [
     (10_000_000_000, "10.0"),
 ];
 
-/// Durations. A bucket of a [`Histogram`], 0.1 % wide, goes by its middle: next to a bound here, up to 0.05 % of a value's size decide
-/// wrongly.
+/// Durations. The middle of a [`Histogram`]'s bucket, 0.1 % wide, counts for all of it: values within 0.05 % of a bound may be in the
+/// wrong bucket here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Distribution {
+pub(crate) struct Distribution {
     count: u64,
-    /// ns, of the buckets' middles: what [`Histogram::mean`] divides
+    /// sum of the buckets' middles, ns
     sum_ns: u128,
     zeros: u64,
-    /// by bound, not cumulative; what is above the last one is in `count` only
+    /// by bound, not cumulative; values above the last one are in `count` only
     classic: [u64; BOUNDS.len()],
     /// count by native index: values in (2^((i-1)/32), 2^(i/32)] seconds
     native: BTreeMap<i16, u64>,
 }
 
 impl Distribution {
-    /// Adds values of ns.
-    pub fn add(&mut self, histogram: &Histogram) {
+    /// Adds values, ns.
+    pub(crate) fn add(&mut self, histogram: &Histogram) {
         for (low, width, n) in histogram.buckets() {
             let middle = low + width / 2;
             self.count = self.count.saturating_add(n);
@@ -71,22 +70,22 @@ impl Distribution {
     }
 
     /// Number of values.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
     /// Sum of the values, seconds.
-    pub fn sum_s(&self) -> f64 {
+    pub(crate) fn sum_s(&self) -> f64 {
         self.sum_ns as f64 / 1e9
     }
 
     /// Number of values that are 0.
-    pub fn zeros(&self) -> u64 {
+    pub(crate) fn zeros(&self) -> u64 {
         self.zeros
     }
 
     /// Number of values up to each bound, by [`BOUNDS`].
-    pub fn cumulative(&self) -> impl Iterator<Item = u64> {
+    pub(crate) fn cumulative(&self) -> impl Iterator<Item = u64> {
         self.classic.iter().scan(0u64, |sum, n| {
             *sum = sum.saturating_add(*n);
             Some(*sum)
@@ -94,24 +93,26 @@ impl Distribution {
     }
 
     /// Native buckets that hold values: index and count, ascending.
-    pub fn native(&self) -> impl Iterator<Item = (i32, u64)> {
+    pub(crate) fn native(&self) -> impl Iterator<Item = (i32, u64)> {
         self.native.iter().map(|(&i, &n)| (i32::from(i), n))
     }
 }
 
-/// Index of the native bucket of a duration above 0: of 64 bits, all are within -957..=1092.
+/// Index of the native bucket of a duration above 0, within -957..=1092.
+#[expect(clippy::cast_possible_truncation, reason = "64 bits of ns give indices that fit")]
 fn native(ns: u64) -> i16 {
     ((ns as f64 / 1e9).log2() * f64::from(1 << SCHEMA)).ceil() as i16
 }
 
 #[cfg(test)]
-pub mod tests {
-    //! Tests, and made-up values for those of other modules.
+pub(crate) mod tests {
+    //! Tests, and synthetic values for other modules.
 
     use super::*;
+    use crate::model::number::truncated_u64;
 
-    /// Of these values, ns.
-    pub fn of(values: &[u64]) -> Distribution {
+    /// The distribution of these values, ns.
+    pub(crate) fn of(values: &[u64]) -> Distribution {
         let mut distribution = Distribution::default();
         distribution.add(&histogram(values));
         distribution
@@ -123,9 +124,9 @@ pub mod tests {
         histogram
     }
 
-    /// Every magnitude there is.
+    /// Values of every magnitude.
     fn spread() -> Vec<u64> {
-        (0..4000u64).map(|i| (1.011f64.powi(i as i32 % 3900)) as u64).chain([0, 1, u64::MAX]).collect()
+        (0..4000).map(|i| truncated_u64(1.011f64.powi(i % 3900))).chain([0, 1, u64::MAX]).collect()
     }
 
     #[test]
@@ -153,7 +154,7 @@ pub mod tests {
     }
 
     #[test]
-    fn bounds_are_inclusive_and_written_as_what_they_are() {
+    fn bounds_are_inclusive_and_their_text_equals_their_value() {
         assert_eq!(of(&[100]).cumulative().next(), Some(1));
         assert_eq!(of(&[101]).cumulative().next(), Some(0));
         for (ns, text) in BOUNDS {

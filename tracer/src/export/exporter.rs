@@ -1,4 +1,4 @@
-//! The exporter: running sums of a host, and what it answers to a scrape.
+//! The exporter: running sums of a host, and answers to scrapes.
 
 use std::{fs, sync::Arc, time::Duration};
 
@@ -16,21 +16,21 @@ use crate::{
     model::interval::Interval,
 };
 
-/// What is shown to who asks.
+/// Everything that clients are shown.
 pub(crate) struct Exporter {
     state: State,
     pub(crate) about: About,
     bodies: Bodies,
     started: Anchor,
     scrapes: u64,
-    /// longest healthy silence of the collector; none of a replay, which falls silent at its end
+    /// longest healthy silence of the collector; none for a replay, which is silent after its end
     pub(crate) silence: Option<Duration>,
     /// CLOCK_MONOTONIC of the last interval, or of the start, ns
     heard_ns: u64,
 }
 
 impl Exporter {
-    /// Begins empty. `max_series` bounds the exported series of VMs and exit reasons.
+    /// Starts empty. `max_series` limits the exported series of VMs and exit reasons.
     pub(crate) fn new(max_series: usize, about: About, labels: Vec<VmLabel>, silence: Option<Duration>) -> Self {
         let started = Anchor::now();
         Self {
@@ -51,7 +51,7 @@ impl Exporter {
         self.state.add(interval, now);
     }
 
-    /// Metrics in a form; none where too many slow clients hold earlier ones.
+    /// Metrics in a form; none if slow clients hold too many earlier ones.
     pub(crate) fn scrape(&mut self, form: Form) -> Option<Arc<Vec<u8>>> {
         self.scrapes += 1;
         let mut bodies = std::mem::take(&mut self.bodies);
@@ -70,13 +70,14 @@ impl Exporter {
         }
     }
 
-    /// Everything but what is about this process: node_exporter has metrics of the same names for itself.
+    /// All families but those of this process, because node_exporter has metrics of the same names.
     pub(crate) fn families(&self) -> Vec<Family<'_>> {
         let mut families = families(&self.about, &self.state);
         families.extend(self.state.health());
         families
     }
 
+    /// Families of this process.
     pub(crate) fn process(&self) -> Vec<Family<'static>> {
         let created = Some(self.started.unix_ns);
         let mut families = vec![
@@ -89,7 +90,7 @@ impl Exporter {
         families
     }
 
-    /// That all is well, or what is not.
+    /// A line for a healthy exporter, or the problem.
     pub(crate) fn health(&self) -> Result<String, String> {
         let age = Duration::from_nanos(monotonic_ns().saturating_sub(self.heard_ns));
         let text = format!("last interval {:.1} s ago\n", age.as_secs_f64());
@@ -100,11 +101,11 @@ impl Exporter {
     }
 }
 
-/// Bytes of memory that this process has now; none where /proc does not tell.
+/// Resident memory of this process, bytes; none if /proc does not say.
 pub(crate) fn resident() -> Option<u64> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    // SAFETY: sysconf takes any name.
+    // SAFETY: sysconf reads and writes no memory of the caller, and returns -1 for a name that it does not know.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     Some(pages * u64::try_from(page).ok()?)
 }
@@ -127,7 +128,7 @@ pub(crate) mod tests {
         },
     };
 
-    /// An exporter of a host of which nothing is known.
+    /// An exporter of an unknown host.
     pub(crate) fn exporter(labels: &[VmLabel]) -> Exporter {
         let about = About {
             hosts: vec![Host::default()],
@@ -162,7 +163,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_silent_collector_is_not_well() {
+    fn a_silent_collector_is_unhealthy() {
         let mut exporter = exporter(&[]);
         exporter.silence = Some(Duration::from_nanos(1));
         assert!(exporter.health().unwrap_err().contains("silent"));

@@ -1,4 +1,4 @@
-//! Families of samples: what text and protobuf encode.
+//! Families of samples, which text and protobuf encode.
 
 use std::borrow::Cow;
 
@@ -9,68 +9,68 @@ use crate::{
     model::{measurement::Aggregation, policy::Policy, vendor::Vendor},
 };
 
-/// Names and values.
-pub type Labels<'a> = Vec<(&'static str, Cow<'a, str>)>;
+/// Names and values of labels.
+pub(crate) type Labels<'a> = Vec<(&'static str, Cow<'a, str>)>;
 
 /// A sample's value.
 #[derive(Clone, Copy, Debug)]
-pub enum Value<'a> {
-    /// any number
+pub(crate) enum Value<'a> {
+    /// a number
     Number(f64),
-    /// exactly
+    /// an exact count
     Count(u64),
-    /// of durations
+    /// durations
     Histogram(&'a Distribution),
 }
 
-/// One series' value now.
+/// The current value of one series.
 #[derive(Clone, Debug)]
-pub struct Sample<'a> {
-    /// what tells it apart within its family
-    pub labels: Labels<'a>,
+pub(crate) struct Sample<'a> {
+    /// labels, unique within the family
+    pub(crate) labels: Labels<'a>,
     /// the value
-    pub value: Value<'a>,
-    /// ns after 1970 when its counting began; none of what does not count
-    pub created_ns: Option<u64>,
+    pub(crate) value: Value<'a>,
+    /// start of counting, ns since the epoch; none for gauges
+    pub(crate) created_ns: Option<u64>,
 }
 
 /// All samples of a metric.
 #[derive(Clone, Debug)]
-pub struct Family<'a> {
+pub(crate) struct Family<'a> {
     /// the metric
-    pub metric: &'static Metric,
+    pub(crate) metric: &'static Metric,
     /// its samples
-    pub samples: Vec<Sample<'a>>,
+    pub(crate) samples: Vec<Sample<'a>>,
 }
 
 impl<'a> Family<'a> {
-    /// Without a sample.
-    pub fn new(metric: &'static Metric) -> Self {
+    /// A family without samples.
+    pub(crate) fn new(metric: &'static Metric) -> Self {
         Self { metric, samples: Vec::new() }
     }
 
-    /// With one sample without labels.
-    pub fn one(metric: &'static Metric, value: Value<'a>, created_ns: Option<u64>) -> Self {
+    /// A family of one sample without labels.
+    pub(crate) fn one(metric: &'static Metric, value: Value<'a>, created_ns: Option<u64>) -> Self {
         Self { metric, samples: vec![Sample { labels: Vec::new(), value, created_ns }] }
     }
 }
 
-/// What is known of the hosts, apart from figures.
+/// Facts on the hosts, without figures.
 #[derive(Clone, Debug)]
-pub struct About {
-    /// every host; one, but in reports on several
-    pub hosts: Vec<Host>,
-    /// timer policy; unknown where hosts differ
-    pub policy: Policy,
-    /// where entries were counted, and so how well values are known
-    pub aggregation: Aggregation,
-    /// whether latencies are fit to be shown
-    pub latencies: bool,
+pub(crate) struct About {
+    /// all hosts; more than one only in reports
+    pub(crate) hosts: Vec<Host>,
+    /// timer policy; unknown if hosts differ
+    pub(crate) policy: Policy,
+    /// where entries were counted, which decides the precision of values
+    pub(crate) aggregation: Aggregation,
+    /// whether guest and host times may be shown
+    pub(crate) latencies: bool,
 }
 
 impl About {
-    /// Version, hosts and policy.
-    pub fn families(&self) -> Vec<Family<'_>> {
+    /// Families of version, hosts and policy.
+    pub(crate) fn families(&self) -> Vec<Family<'_>> {
         let info = |labels| Sample { labels, value: Value::Count(1), created_ns: None };
         let build = info(vec![("version", Cow::Borrowed(env!("CARGO_PKG_VERSION")))]);
         // A host may have been recorded more than once.
@@ -94,8 +94,8 @@ impl About {
     }
 }
 
-/// Figures and where they come from: what reports and the exporter have in common.
-pub fn families<'a>(about: &'a About, state: &'a State) -> Vec<Family<'a>> {
+/// Families that reports and the exporter share.
+pub(crate) fn families<'a>(about: &'a About, state: &'a State) -> Vec<Family<'a>> {
     let mut families = about.families();
     families.extend(state.figures(about.latencies));
     families.extend(state.totals());

@@ -1,5 +1,5 @@
-//! The endpoint: HTTP/1.1, one answer a connection. Connections, their time and their requests are bounded; who waits for
-//! more, waits in the kernel.
+//! The endpoint: HTTP/1.1, one answer per connection. The number, time and size of connections are limited; further clients wait in
+//! the kernel's queue.
 
 use std::{cell::RefCell, convert::Infallible, rc::Rc, sync::Arc, time::Duration};
 
@@ -20,31 +20,32 @@ use crate::export::{
     negotiate::{Format, allows_gzip},
 };
 
-/// Connections at a time.
-const CONNECTIONS: u32 = 32;
-/// For a request to arrive.
+/// Connections at a time at most.
+const CONNECTIONS: usize = 32;
+/// Time for a request to arrive.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
-/// For a connection as a whole: who reads more slowly is cut off.
+/// Time for a whole connection; slower clients are cut off.
 const CONNECTION_TIME: Duration = Duration::from_secs(20);
-/// Request line and headers: the least that hyper takes.
+/// Size of request line and headers: the lowest limit that hyper accepts.
 const REQUEST_BYTES: usize = 8192;
-/// For answers under way when the program ends.
+/// Time for answers under way when the program ends.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Before the next connection is tried where one failed: usually because descriptors ran out.
+/// Pause after a connection failed, usually because descriptors ran out.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Free places for connections.
-pub struct Places(Arc<Semaphore>);
+pub(crate) struct Places(Arc<Semaphore>);
 
 impl Places {
-    /// All free.
-    pub fn new() -> Self {
-        Self(Arc::new(Semaphore::new(CONNECTIONS as usize)))
+    /// All places are free.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(CONNECTIONS)))
     }
 
-    /// Lets answers under way come to their end, but not for long.
-    pub async fn close(&self) {
-        let _ = tokio::time::timeout(FAREWELL, self.0.acquire_many(CONNECTIONS)).await;
+    /// Waits for answers under way, for a limited time.
+    pub(crate) async fn close(&self) {
+        let _ =
+            tokio::time::timeout(FAREWELL, self.0.acquire_many(u32::try_from(CONNECTIONS).unwrap_or(u32::MAX))).await;
     }
 }
 
@@ -54,8 +55,8 @@ impl Default for Places {
     }
 }
 
-/// Serves for ever; within a [`tokio::task::LocalSet`].
-pub async fn serve(listener: &TcpListener, places: &Places, exporter: &Rc<RefCell<Exporter>>) {
+/// Serves for ever, within a [`tokio::task::LocalSet`].
+pub(crate) async fn serve(listener: &TcpListener, places: &Places, exporter: &Rc<RefCell<Exporter>>) {
     loop {
         let Ok(place) = Arc::clone(&places.0).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
@@ -71,7 +72,7 @@ pub async fn serve(listener: &TcpListener, places: &Places, exporter: &Rc<RefCel
                 .max_buf_size(REQUEST_BYTES)
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
-            // A client that fails has itself to blame.
+            // A failing client is not this program's error.
             let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
             drop(place);
         });
@@ -96,7 +97,7 @@ fn answer(request: &Request<Incoming>, exporter: &RefCell<Exporter>) -> Answer {
             concat!(
                 "vmentry ",
                 env!("CARGO_PKG_VERSION"),
-                ": VM-entry latency of KVM hosts\n\n/metrics  for Prometheus\n/healthz  is it alive?\n"
+                ": guest time, host time and pin-control writes of KVM hosts\n\n/metrics  for Prometheus\n/healthz  health of the collector\n"
             ),
         ),
         _ => text(StatusCode::NOT_FOUND, "there are /, /metrics and /healthz\n"),
@@ -123,7 +124,7 @@ fn metrics(request: &Request<Incoming>, exporter: &mut Exporter) -> Answer {
     answer
 }
 
-/// An answer that others read, too.
+/// An answer that several clients may read.
 struct Shared(Arc<Vec<u8>>);
 
 impl AsRef<[u8]> for Shared {

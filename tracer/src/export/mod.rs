@@ -1,14 +1,14 @@
-//! What is exported: figures summed over the process's life (`state`), as families of samples (`family`), as text and
-//! protobuf. Pure; `exporting.rs` does the I/O.
+//! The exporter: figures summed over the process's life (`state`), as families of samples (`family`), encoded as text and protobuf,
+//! served over HTTP or written to a file.
 
-pub mod bodies;
-pub mod distribution;
+pub(crate) mod bodies;
+pub(crate) mod distribution;
 pub(crate) mod exporter;
-pub mod family;
+pub(crate) mod family;
 pub(crate) mod http;
-pub mod metrics;
-pub mod negotiate;
-pub mod protobuf;
-pub mod state;
-pub mod text;
+pub(crate) mod metrics;
+pub(crate) mod negotiate;
+pub(crate) mod protobuf;
+pub(crate) mod state;
+pub(crate) mod text;
 pub(crate) mod textfile;

@@ -1,8 +1,8 @@
-//! Which format a client wants, by its Accept header.
+//! Content negotiation: the format by the Accept header.
 
 /// A format of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// delimited io.prometheus.client.MetricFamily, with native histograms
     Protobuf,
     /// OpenMetrics text
@@ -13,7 +13,7 @@ pub enum Format {
 
 impl Format {
     /// Value of Content-Type.
-    pub const fn content_type(self) -> &'static str {
+    pub(crate) const fn content_type(self) -> &'static str {
         match self {
             Self::Protobuf => {
                 "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
@@ -23,8 +23,8 @@ impl Format {
         }
     }
 
-    /// The best of what is accepted; classic text for those who do not say, or want what there is not.
-    pub fn negotiate(accept: &str) -> Self {
+    /// The accepted format of highest quality; classic text without a header or a known format.
+    pub(crate) fn negotiate(accept: &str) -> Self {
         let mut best = (0.0, Self::Classic);
         for part in accept.split(',') {
             let mut fields = part.split(';').map(str::trim);
@@ -43,7 +43,7 @@ impl Format {
                 _ => continue,
             };
             let quality = value("q").map_or(1.0, |q| q.parse().unwrap_or(0.0));
-            // The first of equals.
+            // Among equals, the first.
             if quality > best.0 {
                 best = (quality, format);
             }
@@ -53,7 +53,7 @@ impl Format {
 }
 
 /// Whether an Accept-Encoding header allows gzip.
-pub fn allows_gzip(accept: &str) -> bool {
+pub(crate) fn allows_gzip(accept: &str) -> bool {
     accept.split(',').any(|part| {
         let (name, quality) = part.split_once(';').unwrap_or((part, "q=1"));
         let quality = quality.trim().strip_prefix("q=").and_then(|q| q.parse::<f64>().ok());
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prometheus_gets_what_it_prefers() {
+    fn prometheus_gets_its_preferred_format() {
         let native = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
                       application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
         assert_eq!(Format::negotiate(native), Format::Protobuf);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_says_nothing_or_nonsense_gets_classic_text() {
+    fn a_missing_or_malformed_header_gives_classic_text() {
         for accept in ["", "*/*", "text/html", ";;;,,,=", "application/openmetrics-text;q=0", "application/json;q=nan"]
         {
             assert_eq!(Format::negotiate(accept), Format::Classic, "{accept}");
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_used_where_it_is_allowed_only() {
+    fn gzip_is_used_only_if_allowed() {
         assert!(allows_gzip("gzip") && allows_gzip("deflate, gzip;q=0.5") && allows_gzip("br , GZIP"));
         assert!(!allows_gzip("") && !allows_gzip("identity") && !allows_gzip("gzip;q=0") && !allows_gzip("gzipped"));
     }

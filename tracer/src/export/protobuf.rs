@@ -1,5 +1,5 @@
-//! Families as io.prometheus.client.MetricFamily, each behind its length: what Prometheus reads native histograms from. Tags are those of
-//! io/prometheus/client/metrics.proto of github.com/prometheus/client_model (v0.6.2).
+//! Families as length-delimited io.prometheus.client.MetricFamily, from which Prometheus reads native histograms. Tags are those of
+//! io/prometheus/client/metrics.proto in github.com/prometheus/client_model (v0.6.2).
 
 use prost::Message;
 
@@ -7,7 +7,7 @@ use super::{
     distribution::{BOUNDS, Distribution, SCHEMA, ZERO_THRESHOLD_S},
     family::{Family, Sample, Value},
 };
-use crate::export::metrics::Kind;
+use crate::export::metrics::MetricKind;
 
 const COUNTER: i32 = 0;
 const GAUGE: i32 = 1;
@@ -86,7 +86,7 @@ struct Histogram {
     zero_count: Option<u64>,
     #[prost(message, repeated, tag = "12")]
     positive_span: Vec<BucketSpan>,
-    // Not packed: the schema is of proto2.
+    // Not packed, because the schema is proto2.
     #[prost(sint64, repeated, packed = "false", tag = "13")]
     positive_delta: Vec<i64>,
     #[prost(message, optional, tag = "15")]
@@ -109,8 +109,8 @@ struct BucketSpan {
     length: Option<u32>,
 }
 
-/// All families.
-pub fn encode(families: &[Family<'_>]) -> Vec<u8> {
+/// Encodes all families.
+pub(crate) fn encode(families: &[Family<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     for family in families {
         out.extend(message(family).encode_length_delimited_to_vec());
@@ -124,24 +124,22 @@ fn message(family: &Family<'_>) -> MetricFamily {
         name: Some(metric.name.into()),
         help: Some(metric.help.into()),
         kind: Some(match metric.kind {
-            Kind::Counter => COUNTER,
-            Kind::Gauge | Kind::Info => GAUGE,
-            Kind::Histogram => HISTOGRAM,
+            MetricKind::Counter => COUNTER,
+            MetricKind::Gauge | MetricKind::Info => GAUGE,
+            MetricKind::Histogram => HISTOGRAM,
         }),
         metric: family.samples.iter().map(|s| sample(s, metric.kind)).collect(),
         unit: (!metric.unit.is_empty()).then(|| metric.unit.into()),
     }
 }
 
-fn sample(sample: &Sample<'_>, kind: Kind) -> Metric {
+fn sample(sample: &Sample<'_>, kind: MetricKind) -> Metric {
     let pair = |(name, value): &(&'static str, std::borrow::Cow<'_, str>)| LabelPair {
         name: Some((*name).into()),
         value: Some(value.clone().into_owned()),
     };
     let mut metric = Metric { label: sample.labels.iter().map(pair).collect(), ..Metric::default() };
-    let created = sample
-        .created_ns
-        .map(|ns| Timestamp { seconds: (ns / 1_000_000_000) as i64, nanos: (ns % 1_000_000_000) as i32 });
+    let created = sample.created_ns.map(timestamp);
     let value = match sample.value {
         Value::Histogram(distribution) => {
             metric.histogram = Some(Histogram { created, ..histogram(distribution) });
@@ -151,10 +149,15 @@ fn sample(sample: &Sample<'_>, kind: Kind) -> Metric {
         Value::Number(n) => Some(n),
     };
     match kind {
-        Kind::Counter => metric.counter = Some(Counter { value, created }),
+        MetricKind::Counter => metric.counter = Some(Counter { value, created }),
         _ => metric.gauge = Some(Gauge { value }),
     }
     metric
+}
+
+#[expect(clippy::cast_possible_wrap, reason = "quotient and remainder fit")]
+const fn timestamp(ns: u64) -> Timestamp {
+    Timestamp { seconds: (ns / 1_000_000_000) as i64, nanos: (ns % 1_000_000_000) as i32 }
 }
 
 fn histogram(distribution: &Distribution) -> Histogram {
@@ -176,7 +179,7 @@ fn histogram(distribution: &Distribution) -> Histogram {
     }
 }
 
-/// Runs of buckets, each by its distance from the one before, and every count's difference from the count before.
+/// Runs of buckets, each by its distance from the run before, and the difference of every count from the count before.
 fn sparse(distribution: &Distribution) -> (Vec<BucketSpan>, Vec<i64>) {
     let (mut spans, mut deltas) = (Vec::<BucketSpan>::new(), Vec::new());
     let (mut next, mut last) = (0, 0);
@@ -185,8 +188,9 @@ fn sparse(distribution: &Distribution) -> (Vec<BucketSpan>, Vec<i64>) {
             Some(BucketSpan { length: Some(length), .. }) if index == next => *length += 1,
             _ => spans.push(BucketSpan { offset: Some(index - next), length: Some(1) }),
         }
-        deltas.push((n as i64).wrapping_sub(last));
-        (next, last) = (index + 1, n as i64);
+        let n = n.cast_signed();
+        deltas.push(n.wrapping_sub(last));
+        (next, last) = (index + 1, n);
     }
     (spans, deltas)
 }
@@ -205,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_native_buckets_are_the_distributions() {
+    fn the_native_buckets_equal_the_distributions() {
         let distribution = of(&[0, 900, 1_000, 1_000, 1_020, 1_000_000_000]);
         let value = Value::Histogram(&distribution);
         let sample = Sample { labels: vec![("vm", "a\"b".into())], value, created_ns: Some(1_500_000_002) };
@@ -224,7 +228,7 @@ mod tests {
             index += span.offset.unwrap();
             for _ in 0..span.length.unwrap() {
                 count += deltas.next().unwrap();
-                native.push((index, count as u64));
+                native.push((index, u64::try_from(count).unwrap()));
                 index += 1;
             }
         }
@@ -236,18 +240,18 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_those_of_the_official_schema() {
+    fn the_bytes_follow_the_official_schema() {
         let family = Family::one(&metrics::SERIES, Value::Count(2), None);
         let help = metrics::SERIES.help;
         let mut expected = vec![0x0a, 14];
         expected.extend(b"vmentry_series");
-        expected.extend([0x12, help.len() as u8]);
+        expected.extend([0x12, u8::try_from(help.len()).unwrap()]);
         expected.extend(help.as_bytes());
         // type 1; metric: gauge: value 2.0
         expected.extend([0x18, 1, 0x22, 11, 0x12, 9, 0x09, 0, 0, 0, 0, 0, 0, 0, 0x40]);
         let length = expected.len();
-        let prefix =
-            if length < 128 { vec![length as u8] } else { vec![(length & 0x7f) as u8 | 0x80, (length >> 7) as u8] };
+        let [low, high] = [length & 0x7f, length >> 7].map(|n| u8::try_from(n).unwrap());
+        let prefix = if high == 0 { vec![low] } else { vec![low | 0x80, high] };
         assert_eq!(encode(&[family]), [prefix, expected].concat());
     }
 }

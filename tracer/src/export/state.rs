@@ -1,5 +1,5 @@
-//! Figures summed over the exporter's life, by what tells series apart. VMs come and go: their series expire, and beyond a bound
-//! new ones are counted for a VM called "other".
+//! Figures summed over the exporter's life, by series. Series of VMs that are gone expire; over a limit, new series count for a VM
+//! called "other".
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -15,22 +15,24 @@ use crate::{
     model::{
         exit_reasons,
         figures::Figure,
-        interval::{EntryKind, Interval, Key, Level, Series, Totals, Vm},
+        interval::{Interval, Vm},
+        series::{EntryKind, Key, Level, Series},
+        totals::Totals,
     },
 };
 
-/// A VM without an entry for so long is forgotten, ns.
+/// Time without an entry after which a VM expires, ns.
 const EXPIRY_NS: u64 = 300_000_000_000;
-/// Name of what is beyond a bound.
+/// Name for everything over a limit.
 const OTHER: &str = "other";
-/// Histograms of the VM "other" by exit reason; beyond, its exit reason is "other", too.
+/// Histograms of the VM "other" at most; over this limit, its exit reason is "other", too.
 const OTHERS: usize = 256;
-/// Characters of a label's value; names in a recording may be of any length.
+/// Characters of a label's value at most; names in a recording may have any length.
 const MAX_LABEL: usize = 256;
 
-/// What may tell VMs apart beside their names.
+/// Labels that may identify VMs in addition to their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum VmLabel {
+pub(crate) enum VmLabel {
     /// name of the host
     Host,
     /// process of the VMM
@@ -57,7 +59,7 @@ type Reason = Cow<'static, str>;
 struct Exported {
     figure: Figure,
     metric: &'static Metric,
-    /// whether clean and dirty entries are told apart
+    /// whether clean and dirty entries have their own histograms
     by_entry: bool,
 }
 
@@ -76,21 +78,21 @@ const HISTOGRAMS: [Exported; 2] = [
 /// One VM's sums.
 #[derive(Debug, Default)]
 struct Sums {
-    /// ns after 1970: when counting began
+    /// start of counting, ns since the epoch
     created_ns: u64,
-    /// CLOCK_MONOTONIC, ns
+    /// time of the last interval with an entry, CLOCK_MONOTONIC, ns
     last_entry_ns: u64,
     is_vmx: bool,
     entries: BTreeMap<(Level, EntryKind), u64>,
-    /// writes, and entries whose writes are known
+    /// number of writes, and of entries whose writes are known
     pin_writes: BTreeMap<Level, (u64, u64)>,
     timer_exits: BTreeMap<TimerCause, u64>,
-    /// by figure of [`HISTOGRAMS`], level, exit reason, and where the figure is told apart by it, kind of entry
+    /// by figure of [`HISTOGRAMS`], level, exit reason, and, if the figure has histograms of its own for each, clean or dirty
     histograms: BTreeMap<(Figure, Level, Reason, Option<EntryKind>), Distribution>,
 }
 
 impl Sums {
-    /// Histograms that a series would need beside those there are.
+    /// Number of new histograms that a series would need.
     fn wants(&self, key: &Key, reason: &Reason, series: &Series) -> usize {
         let places = HISTOGRAMS.iter().filter(|h| series[h.figure].count() > 0).map(|h| h.place(key, reason));
         places.filter(|place| !self.histograms.contains_key(place)).count()
@@ -121,11 +123,11 @@ fn grow(mine: &mut u64, more: u64) {
     *mine = mine.saturating_add(more);
 }
 
-/// Everything that was seen since the beginning.
+/// All sums since the start.
 #[derive(Debug)]
-pub struct State {
+pub(crate) struct State {
     labels: Vec<VmLabel>,
-    /// histograms there may be, without those of "other"
+    /// histograms at most, without those of "other"
     limit: usize,
     created_ns: u64,
     vms: BTreeMap<Identity, Sums>,
@@ -140,8 +142,8 @@ pub struct State {
 }
 
 impl State {
-    /// Nothing seen yet. `limit` bounds the number of histograms; `created` is when counting begins.
-    pub fn new(labels: Vec<VmLabel>, limit: usize, created: Anchor) -> Self {
+    /// An empty state. `limit` is the number of histograms at most; `created` is the start of counting.
+    pub(crate) fn new(labels: Vec<VmLabel>, limit: usize, created: Anchor) -> Self {
         Self {
             labels,
             limit,
@@ -157,8 +159,8 @@ impl State {
         }
     }
 
-    /// Adds what was seen until `now`, and forgets VMs of long ago.
-    pub fn add(&mut self, interval: &Interval, now: Anchor) {
+    /// Adds an interval that ended `now`, and expires VMs.
+    pub(crate) fn add(&mut self, interval: &Interval, now: Anchor) {
         self.totals.merge(&interval.totals);
         grow(&mut self.observed_ns, interval.length_ns);
         grow(&mut self.intervals, 1);
@@ -166,7 +168,7 @@ impl State {
         self.expire(now);
         let identities: BTreeMap<u32, Identity> =
             interval.vms.iter().map(|(id, vm)| (*id, self.identity(vm))).collect();
-        // In order, so that it is the same series that find no room.
+        // In order, so that always the same series are over the limit.
         let ordered: BTreeMap<_, _> = interval.series.iter().collect();
         for (key, series) in ordered {
             let Some(identity) = identities.get(&key.vm) else { continue };
@@ -178,12 +180,7 @@ impl State {
         }
     }
 
-    /// ns after 1970 when the last interval came; none before the first.
-    pub fn last_interval_ns(&self) -> Option<u64> {
-        self.last_interval_ns
-    }
-
-    /// Where a series counts: its own VM, or "other" beyond the bound.
+    /// The VM and exit reason that a series counts for: its own, or "other" over the limit.
     fn place(&mut self, identity: &Identity, key: &Key, series: &Series) -> (Identity, Reason) {
         let reason = key.reason.map_or(Cow::Borrowed("unknown"), |r| exit_reasons::name(key.isa as u32, r));
         let wanted = |identity: &Identity, reason: &Reason| {
@@ -215,7 +212,7 @@ impl State {
         });
     }
 
-    /// A VM whose name is "other" is told apart only where a label does.
+    /// Labels of a VM. A VM that is called "other" gets another name.
     fn identity(&self, vm: &Vm) -> Identity {
         let name = if vm.name == OTHER { "other (a VM of this name)" } else { &vm.name };
         let cut = |text: &str| text.chars().take(MAX_LABEL).collect();
@@ -228,9 +225,9 @@ impl State {
         std::iter::once(("vm", OTHER.to_owned())).chain(more).collect()
     }
 
-    /// What is known of the VMs' entries. Without `latencies` the histograms are left out.
-    pub fn figures<'a>(&'a self, latencies: bool) -> Vec<Family<'a>> {
-        let mut times: Vec<_> = HISTOGRAMS.iter().map(|h| Family::new(h.metric)).collect();
+    /// Families of the VMs' entries, without histograms if times may not be shown.
+    pub(crate) fn figures<'a>(&'a self, times: bool) -> Vec<Family<'a>> {
+        let mut histograms: Vec<_> = HISTOGRAMS.iter().map(|h| Family::new(h.metric)).collect();
         let [mut entries, mut pin_writes, mut known, mut timer_exits] =
             [&metrics::ENTRIES, &metrics::PIN_WRITES, &metrics::PIN_KNOWN_ENTRIES, &metrics::TIMER_EXITS]
                 .map(Family::new);
@@ -252,26 +249,26 @@ impl State {
                     push(&mut timer_exits, &[("cause", cause.name())], n.unwrap_or(0));
                 }
             }
-            if !latencies {
+            if !times {
                 continue;
             }
             for ((figure, level, reason, kind), distribution) in &sums.histograms {
                 let mut more = vec![("level", level.name()), ("exit_reason", reason)];
                 more.extend(kind.map(|kind| ("entry", kind.name())));
-                let family = HISTOGRAMS.iter().zip(&mut times).find(|(h, _)| h.figure == *figure);
+                let family = HISTOGRAMS.iter().zip(&mut histograms).find(|(h, _)| h.figure == *figure);
                 if let Some((_, family)) = family {
                     family.samples.push(histogram(labels(identity, &more), distribution, sums));
                 }
             }
         }
-        let mut families = times;
+        let mut families = histograms;
         families.extend([entries, pin_writes, known, timer_exits]);
         families.retain(|f| !f.samples.is_empty());
         families
     }
 
-    /// Loss and length of the whole.
-    pub fn totals(&self) -> Vec<Family<'static>> {
+    /// Families of loss and length.
+    pub(crate) fn totals(&self) -> Vec<Family<'static>> {
         let t = &self.totals;
         let count = |metric, n| Family::one(metric, Value::Count(n), Some(self.created_ns));
         vec![
@@ -286,8 +283,8 @@ impl State {
         ]
     }
 
-    /// How the collection goes on, and the bound of series.
-    pub fn health(&self) -> Vec<Family<'static>> {
+    /// Families of the collector's health and of the series limit.
+    pub(crate) fn health(&self) -> Vec<Family<'static>> {
         let created = Some(self.created_ns);
         let last = self.last_interval_ns.map(|ns| Value::Number(ns as f64 / 1e9));
         let histograms: usize = self.vms.values().map(|sums| sums.histograms.len()).sum();
@@ -317,7 +314,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::interval::tests::{event, vm};
+    use crate::model::{
+        interval::tests::{event, vm},
+        number::truncated_u64,
+    };
 
     fn at(seconds: u64) -> Anchor {
         let ns = seconds * 1_000_000_000;
@@ -328,7 +328,7 @@ mod tests {
         State::new(vec![], limit, at(0))
     }
 
-    /// A second in which this VM did a CPUID, and a timer exit with two writes before it.
+    /// A second with a CPUID, and a timer exit after two writes.
     fn interval(vm: &Arc<Vm>) -> Interval {
         let mut interval = Interval { length_ns: 1_000_000_000, ..Interval::default() };
         interval.record(&event(0, 10, 900, 0), vm);
@@ -343,7 +343,7 @@ mod tests {
         let of_metric = families.into_iter().filter(|f| f.metric.name == metric.name).flat_map(|f| f.samples);
         let number = |value: Value<'_>| match value {
             Value::Count(n) => n,
-            Value::Number(n) => n as u64,
+            Value::Number(n) => truncated_u64(n),
             Value::Histogram(d) => d.count(),
         };
         let text = |labels: Labels<'_>| labels.into_iter().map(|(_, v)| v.into_owned()).collect::<Vec<_>>().join("/");
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_those_of_the_entries() {
+    fn sums_equal_those_of_the_entries() {
         let mut state = state(100);
         state.add(&interval(&vm(0)), at(1));
         state.add(&interval(&vm(0)), at(2));
@@ -370,11 +370,11 @@ mod tests {
         assert_eq!(s(&metrics::EXIT_TO_ENTRY).len(), 2);
         assert_eq!((value(&state, &metrics::RING_ENTRIES), value(&state, &metrics::RING_DROPPED)), (6, 2));
         assert_eq!(value(&state, &metrics::OBSERVED), 2);
-        assert!(state.figures(false).iter().all(|f| f.metric.kind != metrics::Kind::Histogram));
+        assert!(state.figures(false).iter().all(|f| f.metric.kind != metrics::MetricKind::Histogram));
     }
 
     #[test]
-    fn what_is_not_known_has_no_sample() {
+    fn unknown_values_have_no_sample() {
         let mut state = state(100);
         let mut interval = interval(&vm(0));
         interval.series = interval
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_bound_new_series_count_for_other_and_nothing_is_lost() {
+    fn over_the_limit_new_series_count_for_other_and_nothing_is_lost() {
         let mut state = state(8);
         for second in 0..3 {
             for id in 0..10 {
@@ -410,19 +410,19 @@ mod tests {
     }
 
     #[test]
-    fn reasons_without_end_are_bounded_in_other_too() {
+    fn exit_reasons_of_other_are_limited_too() {
         let mut state = state(1);
         let mut interval = Interval::default();
         for reason in 0..2000 {
             interval.record(&event(0, 1000 + reason, 5, 0), &vm(0));
         }
         state.add(&interval, at(1));
-        assert!(value(&state, &metrics::SERIES) as usize <= OTHERS + 1 + 2);
+        assert!(value(&state, &metrics::SERIES) <= OTHERS as u64 + 1 + 2);
         assert_eq!(samples(&state, &metrics::ENTRIES).iter().map(|e| e.1).sum::<u64>(), 2000);
     }
 
     #[test]
-    fn a_vm_that_is_gone_expires_and_begins_anew_with_another_creation() {
+    fn a_vm_that_is_gone_expires_and_restarts_with_a_new_creation_time() {
         let mut state = state(100);
         state.add(&interval(&vm(0)), at(1));
         let created = |s: &State| s.figures(true)[0].samples[0].created_ns;
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_vms_that_come_and_go_leave_bounded_series() {
+    fn ten_thousand_vms_that_come_and_go_leave_few_series() {
         let mut state = state(1000);
         for id in 0..10_000 {
             state.add(&interval(&vm(id)), at(u64::from(id)));
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn namesakes_count_together_unless_a_label_tells_them_apart() {
+    fn vms_of_one_name_count_together_unless_a_label_differs() {
         let (a, b) = (vm(0), Arc::new(Vm { id: 1, tgid: 7, ..Vm::clone(&vm(0)) }));
         let add = |labels: Vec<VmLabel>| {
             let mut state = State::new(labels, 100, at(0));
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_cut_and_none_passes_for_other() {
+    fn a_long_name_is_cut_and_no_vm_can_pose_as_other() {
         let mut state = state(100);
         state.add(&interval(&Arc::new(Vm { name: "ü".repeat(1 << 20), ..Vm::clone(&vm(0)) })), at(1));
         state.add(&interval(&Arc::new(Vm { name: "other".into(), ..Vm::clone(&vm(0)) })), at(1));

@@ -1,36 +1,37 @@
-//! Families as text: OpenMetrics 1.0.0, and the classic text format of Prometheus (0.0.4), which node_exporter reads, too.
+//! Families as text: OpenMetrics 1.0.0, and Prometheus's classic text format (0.0.4), which node_exporter also reads. By hand, because
+//! the prometheus-client crate writes no classic text.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use super::{
     distribution::{BOUNDS, Distribution},
-    family::{Family, Labels, Sample, Value},
+    family::{Family, Sample, Value},
 };
-use crate::export::metrics::Kind;
+use crate::export::metrics::MetricKind;
 
-/// Which text.
+/// The text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
+pub(crate) enum Dialect {
     /// OpenMetrics 1.0.0
     OpenMetrics,
     /// Prometheus 0.0.4
     Classic,
 }
 
-/// The whole text.
-pub fn encode(families: &[Family<'_>], dialect: Dialect) -> String {
+/// Encodes all families.
+pub(crate) fn encode(families: &[Family<'_>], dialect: Dialect) -> String {
     let mut out = String::new();
     for family in families {
         head(&mut out, family, dialect);
         for sample in &family.samples {
             match sample.value {
                 Value::Histogram(distribution) => histogram(&mut out, family.metric.name, sample, distribution),
-                Value::Count(n) => line(&mut out, family.metric.name, "", &sample.labels, None, n),
-                Value::Number(n) => line(&mut out, family.metric.name, "", &sample.labels, None, n),
+                Value::Count(n) => line(&mut out, [family.metric.name, ""], &sample.labels, n),
+                Value::Number(n) => line(&mut out, [family.metric.name, ""], &sample.labels, n),
             }
-            // Only OpenMetrics has them; to others they would be series of their own.
+            // Only OpenMetrics has creation times; elsewhere they would be series of their own.
             if let Some(ns) = sample.created_ns.filter(|_| dialect == Dialect::OpenMetrics) {
-                line(&mut out, stem(family), "_created", &sample.labels, None, Seconds(ns));
+                line(&mut out, [stem(family), "_created"], &sample.labels, Seconds(ns));
             }
         }
     }
@@ -40,7 +41,7 @@ pub fn encode(families: &[Family<'_>], dialect: Dialect) -> String {
     out
 }
 
-/// The family's name, without what OpenMetrics adds to those of its samples.
+/// The family's name, without the suffix that OpenMetrics adds to its samples.
 fn stem<'a>(family: &Family<'a>) -> &'static str {
     let name = family.metric.name;
     name.strip_suffix("_total").or_else(|| name.strip_suffix("_info")).unwrap_or(name)
@@ -50,7 +51,7 @@ fn head(out: &mut String, family: &Family<'_>, dialect: Dialect) {
     let metric = family.metric;
     let (name, kind) = match (dialect, metric.kind) {
         (Dialect::OpenMetrics, kind) => (stem(family), kind),
-        (Dialect::Classic, Kind::Info) => (metric.name, Kind::Gauge),
+        (Dialect::Classic, MetricKind::Info) => (metric.name, MetricKind::Gauge),
         (Dialect::Classic, kind) => (metric.name, kind),
     };
     let _ = writeln!(out, "# TYPE {name} {}", kind.name());
@@ -64,26 +65,25 @@ fn head(out: &mut String, family: &Family<'_>, dialect: Dialect) {
 
 fn histogram(out: &mut String, name: &str, sample: &Sample<'_>, distribution: &Distribution) {
     let labels = &sample.labels;
-    for ((_, bound), count) in BOUNDS.iter().zip(distribution.cumulative()) {
-        line(out, name, "_bucket", labels, Some(bound), count);
+    let buckets = BOUNDS.iter().map(|(_, bound)| *bound).zip(distribution.cumulative());
+    for (bound, count) in buckets.chain([("+Inf", distribution.count())]) {
+        let le = [("le", bound.into())];
+        line(out, [name, "_bucket"], labels.iter().chain(&le), count);
     }
-    line(out, name, "_bucket", labels, Some("+Inf"), distribution.count());
-    line(out, name, "_sum", labels, None, distribution.sum_s());
-    line(out, name, "_count", labels, None, distribution.count());
+    line(out, [name, "_sum"], labels, distribution.sum_s());
+    line(out, [name, "_count"], labels, distribution.count());
 }
 
-fn line(
+/// Writes a sample; its name is in two parts.
+fn line<'a>(
     out: &mut String,
-    name: &str,
-    suffix: &str,
-    labels: &Labels<'_>,
-    le: Option<&str>,
+    name: [&str; 2],
+    labels: impl IntoIterator<Item = &'a (&'static str, Cow<'a, str>)>,
     value: impl std::fmt::Display,
 ) {
-    out.push_str(name);
-    out.push_str(suffix);
+    name.into_iter().for_each(|part| out.push_str(part));
     let mut open = '{';
-    for (name, label) in labels.iter().map(|(n, v)| (*n, v.as_ref())).chain(le.map(|le| ("le", le))) {
+    for (name, label) in labels {
         out.push(open);
         open = ',';
         out.push_str(name);
@@ -97,7 +97,7 @@ fn line(
     let _ = writeln!(out, " {value}");
 }
 
-/// Line ends and backslashes always; quotes where they would end something.
+/// Escapes newlines and backslashes, and also quotes if they would end a string.
 fn escape(out: &mut String, text: &str, quotes: bool) {
     for c in text.chars() {
         match c {
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_reads_as_both_dialects_have_it() {
+    fn a_counter_follows_both_dialects() {
         let family = Family { metric: &metrics::PIN_WRITES, samples: vec![sample("web", Value::Count(u64::MAX))] };
         let help = metrics::PIN_WRITES.help;
         assert_eq!(

@@ -1,4 +1,4 @@
-//! A file of metrics for node_exporter's textfile collector, replaced in one step.
+//! A file of metrics for node_exporter's textfile collector, replaced atomically.
 
 use std::{
     fs::{self, Permissions},
@@ -18,33 +18,33 @@ use crate::{output, say};
 /// A file for node_exporter.
 pub(crate) struct Textfile {
     path: PathBuf,
-    /// in the same folder, so that it can take the file's place at once
+    /// in the same folder, so that a rename can replace the file
     draft: PathBuf,
-    /// what went wrong last
+    /// the last problem, which is said once
     problem: Option<String>,
 }
 
 impl Textfile {
-    /// A file whose name ends in .prom; nothing is written yet.
+    /// Accepts a name that ends in .prom; writes nothing yet.
     pub(crate) fn new(path: &Path) -> Result<Self> {
         let name = path.file_name().with_context(|| format!("--textfile {}: name a file", path.display()))?;
         if path.extension().is_none_or(|e| e != "prom") {
-            bail!("--textfile {}: node_exporter reads only what ends in .prom", path.display());
+            bail!("--textfile {}: node_exporter reads only names that end in .prom", path.display());
         }
         let draft = format!(".{}.{}", name.to_string_lossy(), std::process::id());
         Ok(Self { path: path.to_owned(), draft: path.with_file_name(draft), problem: None })
     }
 
-    /// Replaces the file in one step. Neither it nor its draft is ever reached through a link.
+    /// Replaces the file atomically. Links are not followed.
     pub(crate) fn write(&self, exporter: &Exporter) -> Result<()> {
         let failed = || format!("write {}", self.path.display());
         let text = text::encode(&exporter.families(), Dialect::Classic);
-        // Left behind by a process of the same number that was killed.
+        // A killed process of the same pid may have left its draft.
         let _ = fs::remove_file(&self.draft);
         let mut file = output::create_new(&self.draft).with_context(failed)?;
         let written = file
             .write_all(text.as_bytes())
-            // Whoever runs node_exporter reads it, whatever this process's umask is.
+            // node_exporter's user must be able to read it, whatever the umask.
             .and_then(|()| file.set_permissions(Permissions::from_mode(0o644)))
             .and_then(|()| fs::rename(&self.draft, &self.path));
         if written.is_err() {
@@ -53,7 +53,7 @@ impl Textfile {
         written.with_context(failed)
     }
 
-    /// A full disk may be emptied again: says each problem once, and goes on.
+    /// Writes the file; says each problem once and goes on, because a full disk may get free again.
     pub(crate) fn try_write(&mut self, exporter: &Exporter) {
         let problem = self.write(exporter).err().map(|e| format!("{e:#}"));
         if let Some(problem) = problem.as_ref().filter(|p| self.problem.as_ref() != Some(p)) {
@@ -68,7 +68,7 @@ mod tests {
     use super::{super::exporter::tests::exporter, *};
 
     #[test]
-    fn a_textfile_is_replaced_at_once_and_through_no_link() {
+    fn a_textfile_is_replaced_atomically_and_no_link_is_followed() {
         let dir = std::env::temp_dir().join(format!("vmentry-textfile-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let (file, secret) = (dir.join("vmentry.prom"), dir.join("secret"));

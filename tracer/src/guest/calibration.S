@@ -1,14 +1,16 @@
-// The calibration guest's machine code: 64-bit mode, loaded at LOAD and entered at its first byte. It stamps the TSC with its first
-// instruction after each VM entry and, but for what the exiting instruction needs, with its last before each VM exit. The stamps
-// stay in registers that neither KVM nor the exits change; the program on kvm_exit reads them there (StampedEvent):
+// The calibration guest's machine code: 64-bit mode, loaded at LOAD and entered at its first byte. It reads the TSC with its first
+// instruction after each VM entry and, apart from instructions that load the exiting instruction's operands, with its last one
+// before each VM exit. These stamps stay in registers that neither KVM nor the exits change, where the program on kvm_exit reads
+// them (StampedEvent):
 //
 //      R8   TSC at the first instruction after the last VM entry, all 64 bits
 //      R9   TSC at the last stamp before a VM exit, low half
 //      R10  number of the iteration, from 1
-//      R11  what the guest is doing: MAGIC << 8 and a step
+//      R11  the exiting instruction as a mark: MAGIC << 8 and the number of a step
 //
 // RBP points to the parameter block (the offsets below), R12 counts iterations down, R13 points to the next round trip in the list,
-// R14 is the work between two stamps, R15 is MAGIC << 8, RBX counts interrupts. The words in braces come from calibration.rs.
+// R14 is the number of loop instructions between two stamps, R15 is MAGIC << 8, RBX counts interrupts. calibration.rs replaces the
+// words in braces.
 
         .pushsection .rodata.vmentry_calibration, "a", @progbits
         .code64
@@ -37,7 +39,7 @@
         .set CAL_ARM, {step_arm}
         .set CAL_CANCEL, {step_cancel}
 
-        .set CAL_TSC_ADJUST, 0x3b               // as kvm-unit-tests' rd_tsc_adjust_msr: reading it changes nothing
+        .set CAL_TSC_ADJUST, 0x3b               // as in kvm-unit-tests' rd_tsc_adjust_msr; reading it changes nothing
         .set CAL_TSC_DEADLINE, 0x6e0
         .set CAL_X2APIC_EOI, 0x80b
         .set CAL_X2APIC_SPURIOUS, 0x80f
@@ -46,7 +48,7 @@
         .set CAL_TSC_DEADLINE_MODE, 0x40000
         .set CAL_POLL_IRQ, 1                    // KVM_HC_VAPIC_POLL_IRQ: the hypercall that does nothing and succeeds
 
-        // The stamp after a VM entry; EAX is its low half. Before anything else.
+        // The stamp after a VM entry, which must be the first instruction. EAX is its low half.
         .macro  cal_entered
         rdtsc
         shlq    $32, %rdx
@@ -60,7 +62,7 @@
         movl    %eax, %r9d
         .endm
 
-        // The round trip of the exit before, from stamp to stamp, into the list. After cal_entered.
+        // Appends the round trip of the last exit, from stamp to stamp, to the list. Must follow cal_entered.
         .macro  cal_keep
         subl    %r9d, %eax
         movl    %eax, (%r13)
@@ -71,7 +73,7 @@
         leaq    \step(%r15), %r11
         .endm
 
-        // R14 instructions, and two more.
+        // Executes R14 loop instructions and two more.
         .macro  cal_work
         movl    %r14d, %ecx
         jrcxz   8f
@@ -79,7 +81,7 @@
 8:
         .endm
 
-        // Ends an iteration: again from local label 1, or the end.
+        // Ends an iteration: jumps back to local label 1, or ends the run.
         .macro  cal_next
         decl    %r12d
         jnz     1b
@@ -98,7 +100,7 @@
         cal_wrmsr CAL_X2APIC_LVT_TIMER, CAL_TSC_DEADLINE_MODE + CAL_TIMER_VECTOR
         .endm
 
-        // A deadline CAL_DELTA ahead. An exit of its own, which is no sample.
+        // Arms a deadline CAL_DELTA ahead. This is an exit of its own, which is no sample.
         .macro  cal_arm
         xorl    %r11d, %r11d
         rdtsc
@@ -121,7 +123,7 @@
 
         .globl vmentry_calibration_start
 vmentry_calibration_start:
-        // The list's pages are touched now: later they would exit.
+        // Touches the list's pages now, because the first access to each exits.
         movl    CAL_LIST(%rbp), %r13d
         movl    CAL_LIST_BYTES(%rbp), %ecx
         shrl    $12, %ecx
@@ -144,7 +146,7 @@ vmentry_calibration_start:
         movl    %edx, CAL_FIRST_TSC + 4(%rbp)
         jmp     *%rcx
 
-        // From cal_entered's RDTSC to cal_leaving's, an iteration of this one is 14 instructions and the work's.
+        // Between the RDTSC of cal_entered and that of cal_leaving an iteration executes 14 instructions and the work.
 .Lcal_cpuid:
 1:      incq    %r10
         cal_work
@@ -194,7 +196,7 @@ vmentry_calibration_start:
         cal_keep
         cal_next
 
-        // The interrupt's handler is what runs first after the entry: it stamps and keeps.
+        // The interrupt's handler runs first after the VM entry, so it takes the stamp and appends the round trip.
 .Lcal_hlt:
         cal_timer_on
 1:      incq    %r10
@@ -212,7 +214,7 @@ vmentry_calibration_start:
         addq    $4, %r13
         cal_next
 
-        // Stamps over and over: the exit comes at any of them.
+        // Takes stamps in a loop, because the exit may come at any moment.
 .Lcal_tsc_deadline:
         cal_timer_on
 1:      incq    %r10
@@ -237,8 +239,8 @@ vmentry_calibration_start:
         outb    %al, $CAL_WORK_PORT
         cal_next
 
-        // Execution-control writes that any guest can cause: KVM lets the guest use its debug registers after the first access, and
-        // takes them away again at the next exit. So the first CPUID is followed by a write, the others by none.
+        // Causes execution-control writes, as any guest can: KVM lets the guest use its debug registers after the first access and
+        // intercepts them again from the next exit on. So a write follows the first CPUID, and none follows the others.
 .Lcal_debug:
 1:      incq    %r10
         cal_step CAL_DEBUG
@@ -292,8 +294,8 @@ vmentry_calibration_start:
 3:      hlt
         jmp     3b
 
-        // 0 where the timer came before HLT: there was no such exit. QEMU's emulation of SVM forgets the shadow of STI when an exit falls
-        // between STI and HLT, and HLT would then wait for ever: step over it.
+        // Lists 0 if the timer came before HLT, because there was no exit. If an exit falls between STI and HLT, QEMU's emulation of
+        // SVM loses the interrupt shadow of STI, and HLT would wait for ever, so the handler steps over it.
 .Lcal_on_timer:
         cal_entered
         subl    %r9d, %eax

@@ -1,6 +1,7 @@
-//! The calibration guest: one vCPU in 64-bit mode whose TSC is the host's, running calibration.S, round after round.
+//! The calibration guest: one vCPU in 64-bit mode with the host's TSC, which runs the programs in calibration.S.
 
 use core::arch::global_asm;
+use core::ops::RangeInclusive;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -23,10 +24,10 @@ const LIST: usize = 0x10000;
 const PAGE_SIZE: usize = 0x1000;
 const TIMER_VECTOR: u8 = 0x40;
 
-/// Round trips that one run can list: 4 MiB of memory.
-pub const MAX_ROUND_TRIPS: usize = 1 << 20;
+/// Round trips that one run can list, in 4 MiB of memory.
+pub(crate) const MAX_ROUND_TRIPS: usize = 1 << 20;
 
-/// "vmentry", so that nothing else is taken for a stamp.
+/// "vmentry", so that no other value of R11 is taken for a mark.
 const MAGIC: u64 = u64::from_be_bytes(*b"\0vmentry");
 
 // Offsets in the parameter block.
@@ -75,34 +76,34 @@ unsafe extern "C" {
     static vmentry_calibration_end: u8;
 }
 
-/// What the guest does over and over, in the order of the table in calibration.S.
+/// The programs in calibration.S, in the order of its table. The guest repeats one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Program {
+pub(crate) enum CalibrationProgram {
     /// CPUID
     Cpuid = 0,
     /// Intel's hypercall
     Vmcall = 1,
     /// AMD's hypercall
     Vmmcall = 2,
-    /// a port write, which user space handles
+    /// a port write, handled by user space
     Out = 3,
     /// RDMSR of IA32_TSC_ADJUST
     Msr = 4,
-    /// HLT until a timer comes
+    /// HLT until a timer's interrupt
     Hlt = 5,
-    /// a busy wait for a timer
+    /// a busy wait for a timer's interrupt
     TscDeadline = 6,
-    /// entries that KVM forces to exit at once
+    /// VM entries with a forced immediate exit
     Immediate = 7,
-    /// a debug register, then three CPUIDs
+    /// an access to a debug register, then three CPUIDs
     Debug = 8,
-    /// a timer armed, a CPUID, the timer cancelled, a CPUID
+    /// arms a timer, CPUID, cancels the timer, CPUID
     Toggle = 9,
 }
 
-impl Program {
-    /// Round trips that an iteration lists.
-    pub const fn listed(self) -> usize {
+impl CalibrationProgram {
+    /// Round trips that each iteration lists.
+    pub(crate) const fn listed(self) -> usize {
         match self {
             Self::Debug => 3,
             Self::Toggle => 4,
@@ -112,68 +113,68 @@ impl Program {
     }
 }
 
-/// What the guest was doing at an exit, in R11.
+/// The instruction that exited, as R11 marks it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
-pub enum Step {
-    /// the exit that its program is about
+pub(crate) enum Step {
+    /// the exit that the program is for
     Measured = 1,
     /// the access to a debug register
     Debug = 2,
     /// arming the timer
     Arm = 3,
-    /// cancelling it
+    /// cancelling the timer
     Cancel = 4,
-    /// the first CPUID after one of these
+    /// the first CPUID after an access to a debug register or a timer
     After = 8,
-    /// the second
+    /// the second CPUID
     After2 = 9,
-    /// the third
+    /// the third CPUID
     After3 = 10,
 }
 
 impl Step {
-    /// From R11; none where the guest's exit is no sample, or the guest is another.
-    pub fn from_mark(mark: u64) -> Option<Self> {
+    /// Decodes R11; none if the exit is no sample, or if this is another guest.
+    pub(crate) fn from_mark(mark: u64) -> Option<Self> {
         let all = [Self::Measured, Self::Debug, Self::Arm, Self::Cancel, Self::After, Self::After2, Self::After3];
         all.into_iter().find(|step| mark == MAGIC << 8 | *step as u64)
     }
 }
 
-/// One run of the guest.
+/// The work of one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Task {
-    /// what to do
-    pub program: Program,
-    /// how often, at least 1
-    pub count: u32,
+pub(crate) struct GuestTask {
+    /// the program to repeat
+    pub(crate) program: CalibrationProgram,
+    /// iterations, at least 1
+    pub(crate) count: u32,
     /// loop instructions between two stamps
-    pub work: u32,
+    pub(crate) work: u32,
     /// TSC cycles until the timers of `Hlt` and `TscDeadline`
-    pub delta: u32,
-    /// TSC cycles until the timers of `Toggle`, which never come
-    pub far: u64,
+    pub(crate) delta: u32,
+    /// TSC cycles until the timers of `Toggle`, which are cancelled before
+    pub(crate) far: u64,
 }
 
-/// What a run showed.
+/// The stamps of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Done {
-    /// TSC cycles from the stamp before each exit to the first one after it, in the order of the exits; 0 where there was none
-    pub round_trips: Vec<u32>,
+pub(crate) struct TaskResult {
+    /// TSC cycles from the last stamp before each exit to the first one after it, in the order of the exits; 0 if there was no exit
+    pub(crate) round_trips: Vec<u32>,
     /// TSC before the first iteration
-    pub first_tsc: u64,
-    /// TSC after the last
-    pub last_tsc: u64,
+    pub(crate) first_tsc: u64,
+    /// TSC after the last iteration
+    pub(crate) last_tsc: u64,
 }
 
 /// The machine, with its one vCPU.
-pub struct Guest {
+pub(crate) struct CalibrationGuest {
     machine: Machine,
 }
 
-impl Guest {
-    /// Makes the machine and gives its guest the host's TSC.
-    pub fn new() -> Result<Self> {
+impl CalibrationGuest {
+    /// Creates the machine and sets its TSC to the host's.
+    pub(crate) fn new() -> Result<Self> {
         let kvm = machine::open_kvm()?;
         let memory = Memory::new(LIST + 4 * MAX_ROUND_TRIPS)?;
         let code = code();
@@ -184,36 +185,21 @@ impl Guest {
         Ok(Self { machine })
     }
 
-    /// The guest's TSC frequency, as KVM has it, kHz.
-    pub fn tsc_khz(&self) -> Result<u32> {
+    /// The guest's TSC frequency according to KVM, in kHz.
+    pub(crate) fn tsc_khz(&self) -> Result<u32> {
         self.machine.vcpus[0].get_tsc_khz().context("ask KVM for the guest's TSC frequency")
     }
 
-    /// Runs the guest in this thread until it is done; an error when `stop` is set meanwhile.
-    pub fn run(&mut self, task: &Task, stop: &AtomicBool) -> Result<Done> {
+    /// Runs the guest in this thread until it is done. Fails if `stop` is set before.
+    pub(crate) fn run(&mut self, task: &GuestTask, stop: &AtomicBool) -> Result<TaskResult> {
         let listed = task.count as usize * task.program.listed();
-        ensure!(listed <= MAX_ROUND_TRIPS, "list {listed} round trips: {MAX_ROUND_TRIPS} have room");
-        let memory = &self.machine.memory;
-        let pages = (4 * listed).div_ceil(PAGE_SIZE).max(1);
-        for (at, word) in [
-            (PROGRAM, task.program as u32),
-            (COUNT, task.count),
-            (DELTA, task.delta),
-            (WORK, task.work),
-            (PARAMETER_LIST, LIST as u32),
-            (LIST_BYTES, (pages * PAGE_SIZE) as u32),
-            (DONE, 0),
-        ] {
-            memory.write_u32(PARAMETERS + at, word)?;
-        }
-        memory.write(PARAMETERS + FAR, &task.far.to_le_bytes())?;
-        memory.write(PARAMETERS + PARAMETER_MAGIC, &(MAGIC << 8).to_le_bytes())?;
-
+        ensure!(listed <= MAX_ROUND_TRIPS, "list {listed} round trips: at most {MAX_ROUND_TRIPS} fit");
+        self.write_task(task, listed)?;
         let vcpu = &mut self.machine.vcpus[0];
         start_in_64_bit_mode(vcpu, 0)?;
         vcpu.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE }).context("make the vCPU runnable")?;
         let at_port_write = match task.program {
-            Program::Immediate => AtPortWrite::ForceImmediateExit,
+            CalibrationProgram::Immediate => AtPortWrite::ForceImmediateExit,
             _ => AtPortWrite::Continue,
         };
         let before = tsc();
@@ -221,22 +207,47 @@ impl Guest {
             End::Done(_) => {}
             End::Stopped { location } => bail!("stopped at {location}"),
         }
-        let after = tsc();
+        self.read_result(task, listed, before..=tsc())
+    }
+
+    /// Writes the parameter block for a run that lists `listed` round trips.
+    fn write_task(&self, task: &GuestTask, listed: usize) -> Result<()> {
+        let memory = &self.machine.memory;
+        let pages = (4 * listed).div_ceil(PAGE_SIZE).max(1);
+        for (at, word) in [
+            (PROGRAM, task.program as u32),
+            (COUNT, task.count),
+            (DELTA, task.delta),
+            (WORK, task.work),
+            (PARAMETER_LIST, u32::try_from(LIST)?),
+            (LIST_BYTES, u32::try_from(pages * PAGE_SIZE)?),
+            (DONE, 0),
+        ] {
+            memory.write_u32(PARAMETERS + at, word)?;
+        }
+        memory.write(PARAMETERS + FAR, &task.far.to_le_bytes())?;
+        memory.write(PARAMETERS + PARAMETER_MAGIC, &(MAGIC << 8).to_le_bytes())
+    }
+
+    /// Reads the stamps of a run that took place within `host_tsc`.
+    fn read_result(&self, task: &GuestTask, listed: usize, host_tsc: RangeInclusive<u64>) -> Result<TaskResult> {
         let memory = &self.machine.memory;
         let done = memory.read_u32(PARAMETERS + DONE)?;
-        ensure!(done == task.count, "the guest did {done} of {} iterations", task.count);
+        ensure!(done == task.count, "guest did {done} of {} iterations", task.count);
         let (first_tsc, last_tsc) = (memory.read_u64(PARAMETERS + FIRST_TSC)?, memory.read_u64(PARAMETERS + LAST_TSC)?);
         ensure!(
-            before <= first_tsc && first_tsc <= last_tsc && last_tsc <= after,
-            "the guest's TSC went from {first_tsc} to {last_tsc} while the host's went from {before} to {after}: this KVM scales \
-             or shifts the guest's TSC"
+            *host_tsc.start() <= first_tsc && first_tsc <= last_tsc && last_tsc <= *host_tsc.end(),
+            "compare the guest's TSC, {first_tsc} to {last_tsc}, with the host's, {} to {}: this KVM scales or shifts the guest's \
+             TSC",
+            host_tsc.start(),
+            host_tsc.end()
         );
         let round_trips = (0..listed).map(|n| memory.read_u32(LIST + 4 * n)).collect::<Result<_>>()?;
-        Ok(Done { round_trips, first_tsc, last_tsc })
+        Ok(TaskResult { round_trips, first_tsc, last_tsc })
     }
 }
 
-/// Gives the vCPU the host's TSC (KVM_VCPU_TSC_OFFSET, Linux 5.16).
+/// Sets the vCPU's TSC to the host's (KVM_VCPU_TSC_OFFSET, Linux 5.16 and later).
 fn set_tsc_offset_to_zero(vcpu: &VcpuFd) -> Result<()> {
     use std::os::fd::AsRawFd;
     /// _IOW(KVMIO, 0xe1, struct kvm_device_attr)
@@ -248,25 +259,27 @@ fn set_tsc_offset_to_zero(vcpu: &VcpuFd) -> Result<()> {
         attr: u64::from(KVM_VCPU_TSC_OFFSET),
         addr: (&raw const offset).addr() as u64,
     };
-    // SAFETY: the descriptor is a vCPU's, the attribute and the offset that it points to live until the call returns.
+    // kvm-ioctls has set_device_attr of vCPUs for aarch64 only.
+    // SAFETY: the descriptor belongs to `vcpu` and is open. KVM_SET_DEVICE_ATTR only reads: a kvm_device_attr, and for this
+    // attribute the u64 at `addr`; both are locals that live until the call returns.
     let failed = unsafe { libc::ioctl(vcpu.as_raw_fd(), KVM_SET_DEVICE_ATTR, &raw const attribute) } != 0;
     if failed {
         return Err(std::io::Error::last_os_error()).context(
-            "set the guest's TSC offset to 0 (KVM_VCPU_TSC_OFFSET): Linux 5.16 or later can, where the host's TSC is stable",
+            "set the guest's TSC offset to 0 (KVM_VCPU_TSC_OFFSET): this needs Linux 5.16 or later and a stable host TSC",
         );
     }
     Ok(())
 }
 
-/// Maps the first GiB to itself, by 2 MiB pages.
+/// Writes page tables that map the first GiB to itself with 2 MiB pages.
 fn write_page_tables(memory: &Memory) -> Result<()> {
     const PRESENT_WRITABLE: u64 = 0b11;
     const LARGE: u64 = 1 << 7;
     let [pml4, pdpt, directory] = [0, 1, 2].map(|n| PAGE_TABLES + n * PAGE_SIZE);
     memory.write(pml4, &(pdpt as u64 | PRESENT_WRITABLE).to_le_bytes())?;
     memory.write(pdpt, &(directory as u64 | PRESENT_WRITABLE).to_le_bytes())?;
-    for n in 0..512 {
-        memory.write(directory + 8 * n, &((n as u64) << 21 | PRESENT_WRITABLE | LARGE).to_le_bytes())?;
+    for (at, page) in (directory..).step_by(8).zip(0..512_u64) {
+        memory.write(at, &(page << 21 | PRESENT_WRITABLE | LARGE).to_le_bytes())?;
     }
     Ok(())
 }
@@ -286,8 +299,8 @@ fn start_in_64_bit_mode(vcpu: &VcpuFd, _id: u32) -> Result<()> {
     sregs.cr4 = CR4_PHYSICAL_ADDRESS_EXTENSION;
     sregs.efer = EFER_LONG_MODE_ENABLED_AND_ACTIVE;
     sregs.apic_base |= APIC_BASE_X2APIC_ENABLED;
-    (sregs.gdt.base, sregs.gdt.limit) = (gdt().base, gdt().limit);
-    (sregs.idt.base, sregs.idt.limit) = (idt().base, idt().limit);
+    (sregs.gdt.base, sregs.gdt.limit) = (gdt().base.into(), gdt().limit);
+    (sregs.idt.base, sregs.idt.limit) = (idt().base.into(), idt().limit);
     vcpu.set_sregs(&sregs).context("set system registers")?;
     let (rip, rsp, rbp) = (LOAD as u64, STACK as u64, PARAMETERS as u64);
     vcpu.set_regs(&kvm_regs { rip, rsp, rbp, rflags: RFLAGS_RESERVED, ..Default::default() }).context("set registers")
@@ -304,13 +317,17 @@ fn idt() -> Table {
 fn code() -> &'static [u8] {
     let start = &raw const vmentry_calibration_start;
     let len = (&raw const vmentry_calibration_end).addr() - start.addr();
-    // SAFETY: calibration.S defines both symbols around one run of read-only bytes, the start before the end.
+    // SAFETY: calibration.S defines both symbols in one read-only section, the end after the start, so `len` bytes from `start`
+    // are initialized, belong to one object and never change.
     unsafe { core::slice::from_raw_parts(start, len) }
 }
 
 /// The guest-physical address of a symbol of calibration.S.
-fn address(symbol: *const u8) -> u64 {
-    (LOAD + symbol.addr() - (&raw const vmentry_calibration_start).addr()) as u64
+fn address(symbol: *const u8) -> u32 {
+    let address = LOAD + symbol.addr() - (&raw const vmentry_calibration_start).addr();
+    #[expect(clippy::cast_possible_truncation, reason = "a test holds the code below the page tables, at 20 KiB")]
+    let address = address as u32;
+    address
 }
 
 #[cfg(test)]
@@ -321,7 +338,7 @@ mod tests {
     #[test]
     fn the_code_ends_below_the_page_tables() {
         assert!(LOAD + code().len() <= PAGE_TABLES);
-        assert_eq!(idt().base + u64::from(idt().limit) + 1, (LOAD + code().len()) as u64);
+        assert_eq!(idt().base as usize + usize::from(idt().limit) + 1, LOAD + code().len());
     }
 
     #[test]
@@ -342,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn the_timers_handler_begins_with_its_stamp() {
+    fn the_timer_handler_begins_with_its_stamp() {
         let idt = idt().base as usize - LOAD;
         let gate = &code()[idt + 16 * usize::from(TIMER_VECTOR)..];
         let handler = usize::from(u16::from_le_bytes([gate[0], gate[1]])) - LOAD;
@@ -350,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_the_guests_only_with_its_magic() {
+    fn a_mark_without_the_magic_belongs_to_another_guest() {
         assert_eq!(Step::from_mark(MAGIC << 8 | 8), Some(Step::After));
         assert_eq!(Step::from_mark(8), None);
         assert_eq!(Step::from_mark(0), None);

@@ -1,56 +1,56 @@
-//! What a tracer must see of a scenario: exits by reason, for each vCPU.
+//! The exits that a tracer must count for a scenario, by exit reason.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::host::Extension;
+use super::guest_host::Extension;
 use super::scenario::Scenario;
-use crate::model::interval::Level;
+use crate::model::series::Level;
 
 /// Exits that a tracer must count for each vCPU of a run.
 ///
-/// Timer counts hold while a vCPU stays on its CPU: KVM delivers a deadline that passed during a migration without an
-/// exit. Exits with other reasons may come on top at any time.
+/// Timer counts hold only while a vCPU stays on its CPU, because KVM delivers a deadline that passed during a migration
+/// without an exit. Exits with other reasons may be added at any time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Expectation {
-    /// Names of exit reasons as in [`crate::model::exit_reasons`]; with several, their sum is meant.
-    pub reasons: Vec<&'static str>,
-    /// For preemption-timer exits, why they happen; none for other reasons.
-    pub cause: Option<Cause>,
-    /// Who exits: L1 or L2 where the guest has a guest of its own; none where it has not, or where both may.
+pub(crate) struct Expectation {
+    /// Names of exit reasons as in [`crate::model::exit_reasons`]. Several names stand for the sum of their exits.
+    pub(crate) reasons: Vec<&'static str>,
+    /// The cause of preemption-timer exits; none for other reasons.
+    pub(crate) cause: Option<ExpectedCause>,
+    /// L1 or L2 if the guest has a guest of its own; none if it has not, or if either may exit.
     #[serde(serialize_with = "level_name")]
-    pub level: Option<Level>,
-    /// How `exits_per_vcpu` is to be read.
-    pub bound: Bound,
-    /// Exits on each vCPU.
-    pub exits_per_vcpu: u64,
+    pub(crate) level: Option<Level>,
+    /// Whether `exits_per_vcpu` is exact or a limit.
+    pub(crate) bound: Bound,
+    /// Exits of each vCPU.
+    pub(crate) exits_per_vcpu: u64,
 }
 
 /// Why a preemption-timer exit happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Cause {
+pub(crate) enum ExpectedCause {
     /// A timer of the guest expires.
     Deadline,
-    /// KVM wants control back at once.
+    /// KVM forces the exit to get control back at once.
     Immediate,
 }
 
 /// Whether a number of exits is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Bound {
-    /// This many.
+pub(crate) enum Bound {
+    /// Exactly this many.
     Exactly,
-    /// This many or more: the host causes such exits too.
+    /// This many or more, because the host also causes such exits.
     AtLeast,
-    /// This many, or fewer where the guest did not have to wait.
+    /// This many or fewer, because the guest does not always have to wait.
     AtMost,
 }
 
-/// What each vCPU that does `count` iterations must show; nothing on a host without VMX and SVM.
-pub fn expectations(scenario: Scenario, count: u64, extension: Extension) -> Vec<Expectation> {
+/// The exits of each vCPU that does `count` iterations; empty on a host without VMX and SVM.
+pub(crate) fn expectations(scenario: Scenario, count: u64, extension: Extension) -> Vec<Expectation> {
     match extension {
         Extension::Vmx { preemption_timer, guest_timers } => vmx(scenario, count, preemption_timer, guest_timers),
         Extension::Svm => svm(scenario, count),
@@ -59,7 +59,7 @@ pub fn expectations(scenario: Scenario, count: u64, extension: Extension) -> Vec
 }
 
 fn vmx(scenario: Scenario, count: u64, preemption_timer: bool, guest_timers: bool) -> Vec<Expectation> {
-    let deadline = guest_timers.then(|| timer(Cause::Deadline, count));
+    let deadline = guest_timers.then(|| timer(ExpectedCause::Deadline, count));
     let mut expected = Vec::new();
     match scenario {
         Scenario::Out | Scenario::Spin => {}
@@ -75,11 +75,11 @@ fn vmx(scenario: Scenario, count: u64, preemption_timer: bool, guest_timers: boo
             expected.push(exactly(&["MSR_WRITE"], count));
         }
         Scenario::Immediate if preemption_timer => {
-            expected.push(timer(Cause::Immediate, count));
+            expected.push(timer(ExpectedCause::Immediate, count));
         }
-        // Without the timer KVM gets control back by an interrupt to its own CPU.
+        // Without the timer KVM forces the exit by an interrupt to its own CPU.
         Scenario::Immediate => expected.push(at_least("EXTERNAL_INTERRUPT", count)),
-        // L1's VMREADs and VMWRITEs are not counted: with VMCS shadowing only some of them exit.
+        // L1's VMREADs and VMWRITEs are left out because only some of them exit with VMCS shadowing.
         Scenario::Nested | Scenario::NestedArmed => {
             expected.push(at_level(Level::L2, "VMCALL", count));
             expected.push(at_level(Level::L1, "VMLAUNCH", 1));
@@ -96,13 +96,13 @@ fn vmx(scenario: Scenario, count: u64, preemption_timer: bool, guest_timers: boo
 fn svm(scenario: Scenario, count: u64) -> Vec<Expectation> {
     let mut expected = Vec::new();
     match scenario {
-        // Timers expire in the host; how many of its interrupts hit a running guest is not known beforehand.
+        // Timers expire in the host. The number of its interrupts that hit a running guest varies.
         Scenario::Out | Scenario::Spin | Scenario::Oneshot => {}
         Scenario::Cpuid => expected.push(exactly(&["CPUID"], count)),
         Scenario::Vmcall => expected.push(exactly(&["VMMCALL"], count)),
         Scenario::TscDeadline => expected.push(exactly(&["MSR"], count)),
         Scenario::Hlt => {
-            // Linux 6.15 and later intercept idle HLT only, where the CPU can: a timer that was early leaves no exit.
+            // Linux 6.15 and later intercept only idle HLT if the CPU supports it: no exit if the timer came before HLT.
             expected.push(Expectation { bound: Bound::AtMost, ..exactly(&["HLT", "IDLE_HLT"], count) });
             expected.push(exactly(&["MSR"], count));
         }
@@ -113,7 +113,7 @@ fn svm(scenario: Scenario, count: u64) -> Vec<Expectation> {
     expected
 }
 
-/// The write that ends a run, and those that are the work.
+/// The port write that ends a run, and those that are the work.
 fn port_writes(scenario: Scenario, count: u64) -> u64 {
     match scenario {
         Scenario::Out | Scenario::Immediate => count + 1,
@@ -133,7 +133,7 @@ fn at_level(level: Level, reason: &'static str, count: u64) -> Expectation {
     Expectation { level: Some(level), ..exactly(&[reason], count) }
 }
 
-fn timer(cause: Cause, count: u64) -> Expectation {
+fn timer(cause: ExpectedCause, count: u64) -> Expectation {
     Expectation { cause: Some(cause), ..exactly(&["PREEMPTION_TIMER"], count) }
 }
 
@@ -150,8 +150,8 @@ impl fmt::Display for Expectation {
         };
         let cause = match self.cause {
             None => "",
-            Some(Cause::Deadline) => " (deadline)",
-            Some(Cause::Immediate) => " (immediate)",
+            Some(ExpectedCause::Deadline) => " (deadline)",
+            Some(ExpectedCause::Immediate) => " (immediate)",
         };
         let reasons = self.reasons.join(" or ");
         write!(f, "{reasons} {bound}{}{cause}", self.exits_per_vcpu)?;
@@ -195,12 +195,12 @@ mod tests {
     }
 
     #[test]
-    fn on_svm_both_kinds_of_hlt_count() {
+    fn on_svm_hlt_and_idle_hlt_both_count() {
         assert_eq!(lines(Scenario::Hlt, Extension::Svm), ["HLT or IDLE_HLT at most 23", "MSR 23", "IOIO 1"]);
     }
 
     #[test]
-    fn nested_guests_show_whose_exits_are_whose() {
+    fn exits_of_nested_guests_are_told_apart_by_level() {
         assert_eq!(
             lines(Scenario::Nested, FULL_VMX),
             ["VMCALL 23 (L2)", "VMLAUNCH 1 (L1)", "VMRESUME 22 (L1)", "IO_INSTRUCTION 1"]
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn every_expected_reason_is_in_the_table_of_its_extension() {
+    fn every_expected_reason_is_in_the_table_of_its_isa() {
         let isas = [(1, FULL_VMX), (2, Extension::Svm)];
         for (isa, extension) in isas {
             for scenario in Scenario::ALL {

@@ -1,8 +1,8 @@
-// The guest's machine code: 32-bit flat protected mode, loaded at LOAD and entered at its first byte. Only hypervisors
-// have paging, because they must; it maps each address to itself.
+// The guest's machine code: 32-bit flat protected mode, loaded at LOAD and entered at its first byte. Only hypervisors use
+// paging, because VMX demands it; it maps each address to itself.
 //
-// On entry EBP points to the vCPU's parameter block (the offsets below) and ESP to the end of its page. EBP stays put:
-// the interrupt handlers count through it, so each vCPU counts in its own block. The words in braces come from image.rs.
+// On entry EBP points to the vCPU's parameter block (the offsets below) and ESP to the end of its page. EBP must not change,
+// because the interrupt handlers count in the block that it points to. image.rs replaces the words in braces.
 
         .pushsection .rodata.vmentry_guest, "a", @progbits
         .code32
@@ -57,7 +57,7 @@ vmentry_guest_start:
         movl    PROGRAM(%ebp), %eax
         jmp     *PROGRAMS(, %eax, 4)
 
-        // Ends one iteration: count it and go round again from local label 1 until COUNT have been done.
+        // Ends one iteration: counts it and jumps back to local label 1 until COUNT iterations are done.
         .macro  vmentry_next
         incl    ITERATIONS(%ebp)
         decl    %esi
@@ -65,7 +65,7 @@ vmentry_guest_start:
         jmp     .Lvmentry_end
         .endm
 
-        // EDX:EAX = now + DELTA, into the deadline register.
+        // Writes the TSC plus DELTA to the deadline register.
         .macro  vmentry_arm_deadline
         rdtsc
         addl    DELTA(%ebp), %eax
@@ -84,7 +84,7 @@ vmentry_guest_start:
         cpuid
         vmentry_next
 
-        // A hypercall that fails is not counted as done; the host sees it in ITERATIONS.
+        // A failed hypercall ends the run, and the host finds too few ITERATIONS.
 .Lvmentry_vmcall:
 1:      movl    $KVM_HC_VAPIC_POLL_IRQ, %eax
         vmcall
@@ -99,7 +99,7 @@ vmentry_guest_start:
         jnz     .Lvmentry_end
         vmentry_next
 
-        // The busy waits have no PAUSE: pause-loop exiting would add exits of its own.
+        // The busy waits have no PAUSE, because pause-loop exiting would add exits.
 .Lvmentry_tsc_deadline:
         movl    $APIC_ENABLE, APIC_SPURIOUS
         movl    $TSC_DEADLINE_MODE + TIMER_VECTOR, APIC_LVT_TIMER
@@ -122,7 +122,7 @@ vmentry_guest_start:
         je      2b
         vmentry_next
 
-        // STI holds interrupts off for one instruction more, so none should be taken between it and HLT.
+        // STI blocks interrupts for one more instruction, so none should be taken between it and HLT.
 .Lvmentry_hlt:
         movl    $APIC_ENABLE, APIC_SPURIOUS
         movl    $TSC_DEADLINE_MODE + TIMER_VECTOR, APIC_LVT_TIMER
@@ -147,15 +147,15 @@ vmentry_guest_start:
 1:      outb    %al, $WORK_PORT
         vmentry_next
 
-        // One VMX instruction of L1: note which, and end the run if it fails, which it says by CF or ZF.
+        // One VMX instruction of L1. Notes its stage first, and ends the run if it fails, which sets CF or ZF.
         .macro  vmentry_vmx stage, instruction:vararg
         movl    $\stage, STAGE(%ebp)
         \instruction
         jbe     .Lvmentry_vmx_failed
         .endm
 
-        // L1, a hypervisor, enters its guest L2 COUNT times. User space has switched paging and VMX on and prepared
-        // regions and list of VMCS fields. Interrupts stay off in L1 and L2, so the timer's is never taken.
+        // L1, a hypervisor, enters its guest L2 COUNT times. User space has enabled paging and VMX and has prepared the regions
+        // and the list of VMCS fields. Interrupts stay disabled in L1 and L2, so the timer's is never taken.
 .Lvmentry_nested_armed:
         movl    $APIC_ENABLE, APIC_SPURIOUS
         movl    $TSC_DEADLINE_MODE + TIMER_VECTOR, APIC_LVT_TIMER
@@ -170,11 +170,11 @@ vmentry_guest_start:
         vmentry_vmx {stage_vmwrite}, vmwrite 4(%ebx), %eax
         addl    $8, %ebx
         loop    2b
-        // What follows these two is reached only if they fail: from L2, L1 goes on at vmentry_guest_l2_exit.
+        // Both instructions fall through only if they fail: after an exit of L2, L1 continues at vmentry_guest_l2_exit.
         vmentry_vmx {stage_vmlaunch}, vmlaunch
 1:      vmentry_vmx {stage_vmresume}, vmresume
 
-        // The general registers are still L1's: L2 changes none.
+        // The general registers still have L1's values, because L2 changes none.
         .globl  vmentry_guest_l2_exit
 vmentry_guest_l2_exit:
         movl    $FIELD_EXIT_REASON, %eax
@@ -184,7 +184,7 @@ vmentry_guest_l2_exit:
         jne     .Lvmentry_end
         vmentry_next
 
-        // An exit by VMCALL leaves L2's RIP at it, so each entry executes it anew.
+        // An exit by VMCALL leaves RIP at the instruction, so each entry executes it again.
         .globl  vmentry_guest_l2
 vmentry_guest_l2:
         vmcall
@@ -203,8 +203,8 @@ vmentry_guest_l2:
 3:      hlt
         jmp     3b
 
-        // QEMU's emulation of SVM forgets the shadow of STI when an exit falls between STI and HLT (its VMRUN does not
-        // load int_state), and the interrupt comes before HLT, which then would wait for ever: step over it.
+        // If an exit falls between STI and HLT, QEMU's emulation of SVM loses the interrupt shadow of STI (its VMRUN does not
+        // load int_state). The interrupt then comes before HLT, which would wait for ever, so the handler steps over it.
 .Lvmentry_on_timer:
         incl    INTERRUPTS(%ebp)
         movl    $0, APIC_EOI
@@ -213,7 +213,7 @@ vmentry_guest_l2:
         incl    (%esp)
 1:      iret
 
-        // Injected by user space past the local APIC, which thus needs no EOI.
+        // User space injects this interrupt without the local APIC, which therefore needs no EOI.
 .Lvmentry_on_injected:
         incl    INTERRUPTS(%ebp)
         iret

@@ -1,5 +1,5 @@
-//! What makes the guest a hypervisor (L1) of its own: paging, VMX, and for each vCPU its regions and VMCS fields.
-//! And what it says of its steps: a failed one by name, stage and VM-instruction error.
+//! Makes the guest a hypervisor (L1) with a guest of its own (L2): paging, VMX, and for each vCPU its regions and VMCS fields.
+//! Reports a failed step by its name, stage and VM-instruction error.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use kvm_bindings::{CpuId, Msrs, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
 use tracer_common::Isa;
 
-use super::host::Extension;
+use super::guest_host::Extension;
 use super::image;
 use super::machine::Machine;
 use super::memory::Memory;
@@ -17,35 +17,35 @@ use crate::model::exit_reasons;
 
 const CPUID_1_ECX_VMX: u32 = 1 << 5;
 const MSR_FEATURE_CONTROL: u32 = 0x3a;
-/// Locked (bit 0), with VMX allowed outside SMX (2): else VMXON faults.
+/// Locked (bit 0), with VMX enabled outside SMX (bit 2). VMXON faults without them.
 const FEATURE_CONTROL: u64 = 1 << 2 | 1 << 0;
 const MSR_VMX_BASIC: u32 = 0x480;
-/// The bits of the lower half that are the revision.
+/// The revision of the VMCS format, in the lower half.
 const VMX_BASIC_REVISION: u32 = 0x7fff_ffff;
 const MSR_VMX_PIN_CONTROLS: u32 = 0x481;
 const MSR_VMX_PROCESSOR_CONTROLS: u32 = 0x482;
 const MSR_VMX_EXIT_CONTROLS: u32 = 0x483;
 const MSR_VMX_ENTRY_CONTROLS: u32 = 0x484;
 
-/// What a hypervisor is at: the step that it does or did last.
+/// The step that a hypervisor executes or executed last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Stage {
-    /// Enters VMX operation.
+pub(crate) enum Stage {
+    /// Enter VMX operation.
     Vmxon = 1,
-    /// Initializes its VMCS.
+    /// Initialize the VMCS.
     Vmclear = 2,
-    /// Makes it the current one.
+    /// Make the VMCS current.
     Vmptrld = 3,
-    /// Fills it.
+    /// Write the fields of the VMCS.
     Vmwrite = 4,
-    /// Enters L2 for the first time.
+    /// Enter L2 for the first time.
     Vmlaunch = 5,
-    /// Enters L2 again.
+    /// Enter L2 again.
     Vmresume = 6,
-    /// Asks why L2 exited.
+    /// Read the exit reason of L2.
     Vmread = 7,
-    /// Checks that it was by VMCALL.
+    /// Check that the exit reason is VMCALL.
     L2Exit = 8,
 }
 
@@ -75,20 +75,20 @@ impl Stage {
     }
 }
 
-/// How far a hypervisor got; displayed as the failure of its last step.
+/// The last step of a hypervisor, displayed as its failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Steps {
+pub(crate) struct Steps {
     /// Number of its last [`Stage`]; 0 before the first.
-    pub stage: u32,
-    /// VM-instruction error of the step that failed; 0 if none did, or if it failed without a current VMCS.
-    pub instruction_error: u32,
-    /// Why L2 exited last, as in the VMCS; 0 before the first exit.
-    pub exit_reason: u32,
+    pub(crate) stage: u32,
+    /// VM-instruction error of the failed step; 0 if none failed, or if there was no current VMCS.
+    pub(crate) instruction_error: u32,
+    /// Exit reason of L2's last exit, as in the VMCS; 0 before the first exit.
+    pub(crate) exit_reason: u32,
 }
 
 impl Steps {
     /// Name of the last step; none before the first.
-    pub fn last(self) -> Option<&'static str> {
+    pub(crate) fn last(self) -> Option<&'static str> {
         self.last_stage().map(Stage::name)
     }
 
@@ -117,8 +117,8 @@ impl fmt::Display for Steps {
     }
 }
 
-/// Whether the host's KVM lets a guest be a hypervisor, by the CPUID that it supports; if not, what to do about it.
-pub fn ensure_possible(extension: Extension, supported: &CpuId) -> Result<()> {
+/// Checks that KVM offers VMX to guests, by the CPUID that it supports. The error says how to enable it.
+pub(crate) fn ensure_possible(extension: Extension, supported: &CpuId) -> Result<()> {
     if !matches!(extension, Extension::Vmx { .. }) {
         bail!("find VMX for the guest's hypervisor: this host has none; use one with an Intel CPU");
     }
@@ -131,8 +131,8 @@ pub fn ensure_possible(extension: Extension, supported: &CpuId) -> Result<()> {
     Ok(())
 }
 
-/// Makes every vCPU of a new machine a hypervisor that has yet to start.
-pub fn prepare(machine: &Machine) -> Result<()> {
+/// Makes every vCPU of a new machine a hypervisor. Call it before the vCPUs run.
+pub(crate) fn prepare(machine: &Machine) -> Result<()> {
     image::write_page_directory(&machine.memory)?;
     for (id, vcpu) in (0..).zip(&machine.vcpus) {
         prepare_vcpu(&machine.memory, id, vcpu).with_context(|| format!("make vCPU {id} a hypervisor"))?;
@@ -146,25 +146,31 @@ fn prepare_vcpu(memory: &Memory, id: u32, vcpu: &VcpuFd) -> Result<()> {
     (sregs.cr0, sregs.cr3, sregs.cr4) = (vmcs::CR0.into(), vmcs::CR3.into(), vmcs::CR4.into());
     vcpu.set_sregs(&sregs).context("set system registers")?;
 
-    let revision = read_msr(vcpu, MSR_VMX_BASIC)? as u32 & VMX_BASIC_REVISION;
-    // The lower halves of these MSRs have the bits that must be 1, the upper halves those that may.
-    let required = |msr| read_msr(vcpu, msr).map(|value| value as u32);
+    let revision = lower_half(read_msr(vcpu, MSR_VMX_BASIC)?) & VMX_BASIC_REVISION;
+    // The lower halves of these MSRs are the bits that must be 1, the upper halves those that may be 1.
+    let required = |msr| read_msr(vcpu, msr).map(lower_half);
     let controls = Controls {
         pin: required(MSR_VMX_PIN_CONTROLS)?,
         processor: required(MSR_VMX_PROCESSOR_CONTROLS)?,
         exit: required(MSR_VMX_EXIT_CONTROLS)?,
         entry: required(MSR_VMX_ENTRY_CONTROLS)?,
     };
-    image::write_hypervisor(memory, id, revision, &vmcs::fields(controls, image::stack(id)))
+    image::write_hypervisor(memory, id, revision, &vmcs::fields(controls, u32::try_from(image::stack(id))?))
 }
 
-/// Does what firmware does: without it VMXON faults.
+/// Sets IA32_FEATURE_CONTROL as firmware does. VMXON faults without it.
 fn allow_vmxon(vcpu: &VcpuFd) -> Result<()> {
     let entry = kvm_msr_entry { index: MSR_FEATURE_CONTROL, data: FEATURE_CONTROL, ..Default::default() };
     let msrs = Msrs::from_entries(&[entry])?;
     let written = vcpu.set_msrs(&msrs).context("set MSR IA32_FEATURE_CONTROL")?;
     ensure!(written == 1, "set MSR IA32_FEATURE_CONTROL: KVM refused {FEATURE_CONTROL:#x}");
     Ok(())
+}
+
+fn lower_half(value: u64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "the upper half is meant to be dropped")]
+    let lower = value as u32;
+    lower
 }
 
 fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<u64> {
@@ -184,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_step_is_told_with_its_stage_and_error() {
+    fn a_failed_step_is_reported_with_its_stage_and_error() {
         let steps = |stage: Stage, instruction_error, exit_reason| {
             Steps { stage: stage as u32, instruction_error, exit_reason }.to_string()
         };
@@ -199,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_cannot_nest_is_told_what_to_do() {
+    fn a_host_without_nesting_is_refused_with_the_fix() {
         let vmx = Extension::Vmx { preemption_timer: true, guest_timers: true };
         ensure_possible(vmx, &cpuid(CPUID_1_ECX_VMX)).unwrap();
         let error = |extension, ecx| ensure_possible(extension, &cpuid(ecx)).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! The guest's memory: its machine code (guest.S), where everything lies, and the parameter block of each vCPU.
+//! The layout of the guest's memory: its machine code (guest.S), descriptor tables, and the parameter block of each vCPU.
 
 use core::arch::global_asm;
 
@@ -9,9 +9,9 @@ use super::memory::Memory;
 use super::vmcs;
 
 /// Guest-physical address of the code, its descriptor tables included.
-pub const LOAD: usize = 0x1000;
+pub(crate) const LOAD: usize = 0x1000;
 /// Guest-physical address of the page directory of hypervisors.
-pub const PAGE_DIRECTORY: usize = 0x4000;
+pub(crate) const PAGE_DIRECTORY: usize = 0x4000;
 /// Guest-physical address of vCPU 0's pages. Each vCPU has three: the parameter block at the start of the first and the
 /// stack at its end, then a hypervisor's VMXON region and its VMCS.
 const VCPU_PAGES: usize = 0x5000;
@@ -19,17 +19,17 @@ const PAGES_PER_VCPU: usize = 3;
 const PAGE_SIZE: usize = 0x1000;
 
 /// Selector of the flat code segment in the guest's GDT.
-pub const CODE_SELECTOR: u16 = 0x08;
+pub(crate) const CODE_SELECTOR: u16 = 0x08;
 /// Selector of the flat data segment in the guest's GDT.
-pub const DATA_SELECTOR: u16 = 0x10;
+pub(crate) const DATA_SELECTOR: u16 = 0x10;
 /// The port that a scenario writes to as its work.
-pub const WORK_PORT: u16 = 0x10;
+pub(crate) const WORK_PORT: u16 = 0x10;
 /// The port that a guest writes to when it is done.
-pub const END_PORT: u16 = 0xf4;
+pub(crate) const END_PORT: u16 = 0xf4;
 /// The vector of the guest's timers.
 const TIMER_VECTOR: u8 = 0x40;
 /// The vector for interrupts that user space injects past the local APIC: their handler writes no EOI.
-pub const INJECTED_VECTOR: u8 = TIMER_VECTOR + 1;
+pub(crate) const INJECTED_VECTOR: u8 = TIMER_VECTOR + 1;
 
 // Offsets in the parameter block.
 const PROGRAM: usize = 0x00;
@@ -92,9 +92,9 @@ unsafe extern "C" {
     static vmentry_guest_end: u8;
 }
 
-/// The guest's machine code, in the order of the jump table in guest.S.
+/// The programs in guest.S, in the order of its jump table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Program {
+pub(crate) enum ExerciseProgram {
     /// Writes the work port.
     Out = 0,
     /// Executes CPUID.
@@ -113,117 +113,117 @@ pub enum Program {
     Spin = 7,
     /// Writes the work port with interrupts on.
     Immediate = 8,
-    /// A hypervisor that enters a guest of its own.
+    /// Enters a guest of its own as a hypervisor.
     Nested = 9,
     /// The same with a TSC-deadline timer armed.
     NestedArmed = 10,
 }
 
-/// What one vCPU is to do: the part of its parameter block that the guest reads.
+/// The work of one vCPU: the part of its parameter block that the guest reads.
 #[derive(Clone, Copy, Debug)]
-pub struct Parameters {
-    /// Which code to run.
-    pub program: Program,
+pub(crate) struct Parameters {
+    /// The program to run.
+    pub(crate) program: ExerciseProgram,
     /// Iterations, at least 1.
-    pub count: u32,
-    /// In the program's own unit: TSC cycles, APIC timer ticks or loop iterations; at least 1.
-    pub delta: u32,
+    pub(crate) count: u32,
+    /// TSC cycles, APIC timer ticks (ns in KVM) or loop iterations, as the program uses it; at least 1.
+    pub(crate) delta: u32,
 }
 
-/// What one vCPU has done: the part of its parameter block that the guest writes.
+/// The progress of one vCPU: the part of its parameter block that the guest writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Iterations completed.
-    pub iterations: u32,
-    /// Timer or injected interrupts taken.
-    pub interrupts: u32,
-    /// Non-maskable interrupts taken.
-    pub nmis: u32,
+pub(crate) struct GuestProgress {
+    /// Completed iterations.
+    pub(crate) iterations: u32,
+    /// Timer interrupts, or injected ones, that the guest took.
+    pub(crate) interrupts: u32,
+    /// Non-maskable interrupts that the guest took.
+    pub(crate) nmis: u32,
     /// Guest TSC at the first instruction, in cycles; 0 before it.
-    pub first_tsc: u64,
+    pub(crate) first_tsc: u64,
     /// Guest TSC after the last iteration, in cycles; 0 before it.
-    pub last_tsc: u64,
-    /// How far a hypervisor got; all 0 for other programs.
-    pub steps: Steps,
+    pub(crate) last_tsc: u64,
+    /// The last step of a hypervisor; all 0 for other programs.
+    pub(crate) steps: Steps,
 }
 
 /// A descriptor table in guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Table {
+pub(crate) struct Table {
     /// Guest-physical address.
-    pub base: u64,
+    pub(crate) base: u32,
     /// Size in bytes, less 1.
-    pub limit: u16,
+    pub(crate) limit: u16,
 }
 
-/// Size in bytes of the memory for a guest of so many vCPUs.
-pub fn memory_size(vcpus: u32) -> usize {
+/// Size in bytes of the memory of a guest with this many vCPUs.
+pub(crate) fn memory_size(vcpus: u32) -> usize {
     parameter_block(vcpus)
 }
 
-/// Puts the code into the guest's memory.
-pub fn load(memory: &Memory) -> Result<()> {
+/// Copies the code into the guest's memory.
+pub(crate) fn load(memory: &Memory) -> Result<()> {
     let code = code();
     memory.write(LOAD, code).with_context(|| format!("load guest code: {} bytes", code.len()))
 }
 
 /// The guest's global descriptor table.
-pub fn gdt() -> Table {
+pub(crate) fn gdt() -> Table {
     Table { base: address(&raw const vmentry_guest_gdt), limit: 3 * 8 - 1 }
 }
 
 /// The guest's interrupt descriptor table.
-pub fn idt() -> Table {
+pub(crate) fn idt() -> Table {
     Table { base: address(&raw const vmentry_guest_idt), limit: 256 * 8 - 1 }
 }
 
 /// Guest-physical address of the instruction that L2 executes.
-pub fn l2() -> u64 {
+pub(crate) fn l2() -> u32 {
     address(&raw const vmentry_guest_l2)
 }
 
-/// Guest-physical address where L1 takes L2's exits.
-pub fn l2_exit() -> u64 {
+/// Guest-physical address at which L1 continues after an exit of L2.
+pub(crate) fn l2_exit() -> u32 {
     address(&raw const vmentry_guest_l2_exit)
 }
 
 /// Guest-physical address of a vCPU's parameter block.
-pub fn parameter_block(vcpu: u32) -> usize {
+pub(crate) fn parameter_block(vcpu: u32) -> usize {
     VCPU_PAGES + vcpu as usize * PAGES_PER_VCPU * PAGE_SIZE
 }
 
 /// Guest-physical address of the end of a vCPU's stack.
-pub fn stack(vcpu: u32) -> usize {
+pub(crate) fn stack(vcpu: u32) -> usize {
     parameter_block(vcpu) + PAGE_SIZE
 }
 
-/// Tells a vCPU what to do.
-pub fn write_parameters(memory: &Memory, vcpu: u32, parameters: Parameters) -> Result<()> {
+/// Writes the work of a vCPU into its parameter block.
+pub(crate) fn write_parameters(memory: &Memory, vcpu: u32, parameters: Parameters) -> Result<()> {
     let block = parameter_block(vcpu);
     memory.write_u32(block + PROGRAM, parameters.program as u32)?;
     memory.write_u32(block + COUNT, parameters.count)?;
     memory.write_u32(block + DELTA, parameters.delta)
 }
 
-/// Maps all addresses to themselves, for hypervisors.
-pub fn write_page_directory(memory: &Memory) -> Result<()> {
+/// Writes the page directory of hypervisors, which maps every address to itself.
+pub(crate) fn write_page_directory(memory: &Memory) -> Result<()> {
     const PRESENT_WRITABLE_4_MIB: u32 = 1 << 0 | 1 << 1 | 1 << 7;
-    for page in 0..1024 {
-        memory.write_u32(PAGE_DIRECTORY + 4 * page, (page as u32) << 22 | PRESENT_WRITABLE_4_MIB)?;
+    for (at, page) in (PAGE_DIRECTORY..).step_by(4).zip(0..1024_u32) {
+        memory.write_u32(at, page << 22 | PRESENT_WRITABLE_4_MIB)?;
     }
     Ok(())
 }
 
-/// Gives a vCPU that is a hypervisor its regions, which begin with the CPU's `revision` of their format, and the
-/// encodings and values of its VMCS fields.
-pub fn write_hypervisor(memory: &Memory, vcpu: u32, revision: u32, fields: &[(u32, u32)]) -> Result<()> {
+/// Writes the VMXON and VMCS regions of a vCPU that is a hypervisor, which begin with the CPU's `revision` of their format, and
+/// the encodings and values of its VMCS fields.
+pub(crate) fn write_hypervisor(memory: &Memory, vcpu: u32, revision: u32, fields: &[(u32, u32)]) -> Result<()> {
     let block = parameter_block(vcpu);
     for (number, pointer) in (1..).zip([VMXON_REGION, VMCS_REGION]) {
         let region = block + number * PAGE_SIZE;
         memory.write_u32(region, revision)?;
         memory.write(block + pointer, &(region as u64).to_le_bytes())?;
     }
-    memory.write_u32(block + FIELD_COUNT, fields.len() as u32)?;
+    memory.write_u32(block + FIELD_COUNT, u32::try_from(fields.len())?)?;
     for (at, (field, value)) in (block + FIELDS..).step_by(8).zip(fields) {
         memory.write_u32(at, *field)?;
         memory.write_u32(at + 4, *value)?;
@@ -231,10 +231,10 @@ pub fn write_hypervisor(memory: &Memory, vcpu: u32, revision: u32, fields: &[(u3
     Ok(())
 }
 
-/// What a vCPU has done so far; it may be running.
-pub fn read_progress(memory: &Memory, vcpu: u32) -> Result<Progress> {
+/// Reads the progress of a vCPU, which may be running.
+pub(crate) fn read_progress(memory: &Memory, vcpu: u32) -> Result<GuestProgress> {
     let block = parameter_block(vcpu);
-    Ok(Progress {
+    Ok(GuestProgress {
         iterations: memory.read_u32(block + ITERATIONS)?,
         interrupts: memory.read_u32(block + INTERRUPTS)?,
         nmis: memory.read_u32(block + NMIS)?,
@@ -251,13 +251,17 @@ pub fn read_progress(memory: &Memory, vcpu: u32) -> Result<Progress> {
 fn code() -> &'static [u8] {
     let start = &raw const vmentry_guest_start;
     let len = (&raw const vmentry_guest_end).addr() - start.addr();
-    // SAFETY: guest.S defines both symbols around one run of read-only bytes, the start before the end.
+    // SAFETY: guest.S defines both symbols in one read-only section, the end after the start, so `len` bytes from `start` are
+    // initialized, belong to one object and never change.
     unsafe { core::slice::from_raw_parts(start, len) }
 }
 
 /// The guest-physical address of a symbol of guest.S.
-fn address(symbol: *const u8) -> u64 {
-    (LOAD + symbol.addr() - (&raw const vmentry_guest_start).addr()) as u64
+fn address(symbol: *const u8) -> u32 {
+    let address = LOAD + symbol.addr() - (&raw const vmentry_guest_start).addr();
+    #[expect(clippy::cast_possible_truncation, reason = "a test holds the code below the page directory, at 16 KiB")]
+    let address = address as u32;
+    address
 }
 
 #[cfg(test)]
@@ -268,9 +272,9 @@ mod tests {
     fn the_code_ends_below_the_page_directory() {
         assert!(LOAD + code().len() <= PAGE_DIRECTORY);
         assert_eq!(
-            idt().base + u64::from(idt().limit) + 1,
-            (LOAD + code().len()) as u64,
-            "the interrupt table is the last thing in the code and has 256 gates"
+            idt().base as usize + usize::from(idt().limit) + 1,
+            LOAD + code().len(),
+            "the interrupt descriptor table ends the code and has 256 gates"
         );
     }
 
@@ -297,14 +301,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_guest_wrote_is_read_from_its_own_block() {
+    fn progress_is_read_from_the_block_of_the_vcpu() {
         let memory = Memory::new(memory_size(2)).unwrap();
         let block = parameter_block(1);
         memory.write_u32(block + ITERATIONS, 7).unwrap();
         memory.write_u32(block + FIRST_TSC + 4, 1).unwrap();
         let progress = read_progress(&memory, 1).unwrap();
         assert_eq!((progress.iterations, progress.first_tsc), (7, 1 << 32));
-        assert_eq!(read_progress(&memory, 0).unwrap(), Progress::default());
+        assert_eq!(read_progress(&memory, 0).unwrap(), GuestProgress::default());
     }
 
     #[test]
@@ -317,7 +321,8 @@ mod tests {
         let memory = Memory::new(memory_size(2)).unwrap();
         write_hypervisor(&memory, 1, 0x12, &[(0x4000, 0x16), (0x6c14, 7)]).unwrap();
         let block = parameter_block(1);
-        let regions = [VMXON_REGION, VMCS_REGION].map(|pointer| memory.read_u64(block + pointer).unwrap() as usize);
+        let regions = [VMXON_REGION, VMCS_REGION]
+            .map(|pointer| usize::try_from(memory.read_u64(block + pointer).unwrap()).unwrap());
         assert_eq!(regions, [stack(1), stack(1) + PAGE_SIZE]);
         assert_eq!(regions.map(|region| memory.read_u32(region).unwrap()), [0x12, 0x12]);
         let list = [0, 4, 8, 12, 16].map(|at| memory.read_u32(block + FIELD_COUNT + at).unwrap());

@@ -1,4 +1,4 @@
-//! The virtual machine: created through /dev/kvm, with vCPUs in flat 32-bit protected mode, ready to run.
+//! The virtual machine, created through /dev/kvm, with vCPUs that are ready to run.
 
 use anyhow::{Context, Result, bail, ensure};
 use kvm_bindings::{
@@ -10,31 +10,31 @@ use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use super::image::{self, CODE_SELECTOR, DATA_SELECTOR};
 use super::memory::Memory;
 
-/// Where kvm_intel may put its task-state segment if the CPU cannot run real mode: out of the way of everything.
+/// Guest-physical address for the task-state segment that kvm_intel needs if the CPU cannot run real mode; nothing else is there.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
 /// CR0.PE.
-pub const CR0_PROTECTED_MODE: u64 = 1 << 0;
-/// CR0.ET, which always reads 1.
-pub const CR0_EXTENSION_TYPE: u64 = 1 << 4;
-/// RFLAGS with all flags clear: this bit always reads 1.
-pub const RFLAGS_RESERVED: u64 = 1 << 1;
+pub(crate) const CR0_PROTECTED_MODE: u64 = 1 << 0;
+/// CR0.ET, which always reads as 1.
+pub(crate) const CR0_EXTENSION_TYPE: u64 = 1 << 4;
+/// RFLAGS with all flags clear; this bit always reads as 1.
+pub(crate) const RFLAGS_RESERVED: u64 = 1 << 1;
 const CPUID_1_ECX_TSC_DEADLINE: u32 = 1 << 24;
 
 /// A virtual machine with its vCPUs.
 #[derive(Debug)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// The vCPUs, by id.
-    pub vcpus: Vec<VcpuFd>,
-    /// Keeps the machine while vCPUs are lent out.
+    pub(crate) vcpus: Vec<VcpuFd>,
+    /// Keeps the VM open.
     _vm: VmFd,
-    /// The guest's memory. After the descriptors above: fields are dropped in order, and while one of those is open
-    /// the guest may use the mapping.
-    pub memory: Memory,
+    /// The guest's memory. It is the last field because fields are dropped in order, and the guest may use the mapping as long
+    /// as one of the descriptors above is open.
+    pub(crate) memory: Memory,
 }
 
-/// Opens /dev/kvm, or says what to do about it.
-pub fn open_kvm() -> Result<Kvm> {
+/// Opens /dev/kvm. The error says how to fix it.
+pub(crate) fn open_kvm() -> Result<Kvm> {
     let kvm = Kvm::new().map_err(|error| match error.errno() {
         libc::ENOENT | libc::ENXIO | libc::ENODEV => anyhow::anyhow!(
             "open /dev/kvm: {error}: load kvm_intel or kvm_amd (modprobe), and check that virtualization is on in \
@@ -50,31 +50,31 @@ pub fn open_kvm() -> Result<Kvm> {
     Ok(kvm)
 }
 
-/// The CPUID that KVM can give to guests.
-pub fn supported_cpuid(kvm: &Kvm) -> Result<CpuId> {
+/// The CPUID entries that KVM supports for guests.
+pub(crate) fn supported_cpuid(kvm: &Kvm) -> Result<CpuId> {
     kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).context("ask KVM for its CPUID")
 }
 
 impl Machine {
-    /// A machine of `vcpus` vCPUs, with the guest's code in its memory but no work yet.
-    pub fn new(kvm: &Kvm, vcpus: u32) -> Result<Self> {
+    /// Creates a machine of `vcpus` vCPUs in flat 32-bit protected mode, with the code of guest.S in its memory but no work yet.
+    pub(crate) fn new(kvm: &Kvm, vcpus: u32) -> Result<Self> {
         let memory = Memory::new(image::memory_size(vcpus))?;
         image::load(&memory)?;
         Self::with(kvm, memory, vcpus, start_in_protected_mode)
     }
 
-    /// A machine of `vcpus` vCPUs with this memory; `start` sets the registers of each.
-    pub fn with(kvm: &Kvm, memory: Memory, vcpus: u32, start: fn(&VcpuFd, u32) -> Result<()>) -> Result<Self> {
+    /// Creates a machine of `vcpus` vCPUs with this memory; `start` sets the registers of a vCPU by its id.
+    pub(crate) fn with(kvm: &Kvm, memory: Memory, vcpus: u32, start: fn(&VcpuFd, u32) -> Result<()>) -> Result<Self> {
         let most = kvm.get_max_vcpus();
         if vcpus as usize > most {
             bail!("create {vcpus} vCPUs: KVM allows {most}");
         }
-        for (capability, what) in [
+        for (capability, name) in [
             (Cap::Irqchip, "an interrupt controller in the kernel"),
             (Cap::TscDeadlineTimer, "TSC-deadline timers"),
             (Cap::ImmediateExit, "immediate exits"),
         ] {
-            ensure!(kvm.check_extension(capability), "use /dev/kvm: it has no {what}");
+            ensure!(kvm.check_extension(capability), "use /dev/kvm: it has no {name}");
         }
 
         let vm = kvm.create_vm().context("create VM")?;
@@ -87,7 +87,8 @@ impl Machine {
             memory_size: memory.size() as u64,
             userspace_addr: memory.host_address(),
         };
-        // SAFETY: the region is the whole mapping, which outlives the VM: see the order of Machine's fields.
+        // SAFETY: the region is exactly the mapping of `memory`. The mapping outlives every descriptor through which the guest can
+        // use it: `Machine` drops `memory` last, and on an early return `vm` is dropped before the parameter `memory`.
         unsafe { vm.set_user_memory_region(region) }.context("give memory to the VM")?;
 
         let supported = supported_cpuid(kvm)?;
@@ -103,7 +104,7 @@ fn create_vcpu(vm: &VmFd, id: u32, mut cpuid: CpuId, start: fn(&VcpuFd, u32) -> 
     set_identity(&mut cpuid, id);
     vcpu.set_cpuid2(&cpuid).context("set CPUID")?;
     start(&vcpu, id)?;
-    // All vCPUs but the first would wait to be started by the guest.
+    // Without this, all vCPUs but the first would wait for the guest to start them.
     vcpu.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE }).context("make it runnable")?;
     Ok(vcpu)
 }
@@ -114,8 +115,8 @@ fn start_in_protected_mode(vcpu: &VcpuFd, id: u32) -> Result<()> {
     let data = flat_segment(DATA_SELECTOR, 0x3);
     (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
     sregs.cr0 = CR0_PROTECTED_MODE | CR0_EXTENSION_TYPE;
-    (sregs.gdt.base, sregs.gdt.limit) = (image::gdt().base, image::gdt().limit);
-    (sregs.idt.base, sregs.idt.limit) = (image::idt().base, image::idt().limit);
+    (sregs.gdt.base, sregs.gdt.limit) = (image::gdt().base.into(), image::gdt().limit);
+    (sregs.idt.base, sregs.idt.limit) = (image::idt().base.into(), image::idt().limit);
     vcpu.set_sregs(&sregs).context("set system registers")?;
     vcpu.set_regs(&kvm_regs {
         rip: image::LOAD as u64,
@@ -127,7 +128,7 @@ fn start_in_protected_mode(vcpu: &VcpuFd, id: u32) -> Result<()> {
     .context("set registers")
 }
 
-/// Gives a vCPU its APIC id and the TSC-deadline timer, which KVM offers by capability and not in its CPUID.
+/// Adds the APIC id and the TSC-deadline timer, which KVM reports as a capability and not in its supported CPUID.
 fn set_identity(cpuid: &mut CpuId, id: u32) {
     for entry in cpuid.as_mut_slice() {
         match entry.function {
@@ -141,8 +142,8 @@ fn set_identity(cpuid: &mut CpuId, id: u32) {
     }
 }
 
-/// A 32-bit segment of all 4 GiB.
-pub fn flat_segment(selector: u16, type_: u8) -> kvm_segment {
+/// A 32-bit segment that covers all 4 GiB.
+pub(crate) fn flat_segment(selector: u16, type_: u8) -> kvm_segment {
     kvm_segment {
         base: 0,
         limit: u32::MAX,

@@ -1,55 +1,58 @@
-//! Guest memory: one anonymous mapping, shared with a running guest, read and written within its bounds.
+//! Guest memory: one anonymous mapping that is shared with a running guest and accessed within its bounds. The crate vm-memory
+//! would replace these few lines, but it brings regions, bitmaps and error types for which nothing here has a use.
 
 use anyhow::{Context, Result, ensure};
 
 use crate::kernel::mmap::Mmap;
 
-/// A zeroed memory mapping that KVM may hand to a guest. Every access is a volatile copy within bounds; what a running guest or another
-/// thread writes meanwhile is some byte value, and no reference into the mapping is ever handed out.
+/// A zeroed mapping for KVM to give to a guest. Every access is a volatile copy within bounds. A running guest or another thread
+/// may write at the same time, which yields an old or a new value; no reference into the mapping is ever created.
 #[derive(Debug)]
-pub struct Memory(Mmap);
+pub(crate) struct Memory(Mmap);
 
 impl Memory {
     /// Maps `size` bytes, at least 1.
-    pub fn new(size: usize) -> Result<Self> {
+    pub(crate) fn new(size: usize) -> Result<Self> {
         Ok(Self(Mmap::new(None, size, true).with_context(|| format!("map guest memory: {size} bytes"))?))
     }
 
     /// The address in this process, for KVM.
-    pub fn host_address(&self) -> u64 {
+    pub(crate) fn host_address(&self) -> u64 {
         self.0.start().as_ptr().addr() as u64
     }
 
     /// Size in bytes.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.0.size()
     }
 
     /// Writes `bytes` at guest-physical address `at`.
-    pub fn write(&self, at: usize, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&self, at: usize, bytes: &[u8]) -> Result<()> {
         self.check(at, bytes.len())?;
         for (i, byte) in bytes.iter().enumerate() {
-            // SAFETY: `check` has shown that at + i is inside the mapping.
+            // SAFETY: `check` ensured that at + len lies within the mapping, so at + i does, and the mapping is writable and
+            // lives as long as `self`.
             unsafe { self.0.start().add(at + i).write_volatile(*byte) };
         }
         Ok(())
     }
 
     /// Writes a little-endian word at guest-physical address `at`.
-    pub fn write_u32(&self, at: usize, value: u32) -> Result<()> {
+    pub(crate) fn write_u32(&self, at: usize, value: u32) -> Result<()> {
         self.write(at, &value.to_le_bytes())
     }
 
-    /// Reads a little-endian word; whole, not byte by byte, if `at` is aligned.
-    pub fn read_u32(&self, at: usize) -> Result<u32> {
+    /// Reads a little-endian word in one access. `at` must be aligned.
+    pub(crate) fn read_u32(&self, at: usize) -> Result<u32> {
         self.check(at, 4)?;
         ensure!(at.is_multiple_of(4), "read guest memory: {at:#x} is unaligned");
-        // SAFETY: inside the mapping by `check`, and aligned because mappings start at a page.
+        // SAFETY: `check` ensured that the four bytes lie within the mapping, which is readable and lives as long as `self`. The
+        // pointer is aligned because a mapping begins at a page and `at` is a multiple of four. Any bytes are a valid u32.
         Ok(u32::from_le(unsafe { self.0.start().add(at).cast::<u32>().read_volatile() }))
     }
 
-    /// Reads two little-endian words; a guest that writes meanwhile may tear them.
-    pub fn read_u64(&self, at: usize) -> Result<u64> {
+    /// Reads two little-endian words in two accesses, between which a running guest may write.
+    pub(crate) fn read_u64(&self, at: usize) -> Result<u64> {
         Ok(u64::from(self.read_u32(at)?) | u64::from(self.read_u32(at + 4)?) << 32)
     }
 
@@ -65,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_bytes_are_read_back_as_little_endian_words() {
         let memory = Memory::new(4096).unwrap();
         memory.write(8, &[1, 2, 3, 4, 5]).unwrap();
         assert_eq!(memory.read_u32(8).unwrap(), 0x0403_0201);

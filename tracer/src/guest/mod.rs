@@ -1,12 +1,12 @@
-//! The built-in KVM guest: scenarios that cause a known number of VM exits, to exercise a tracer with.
-//! A run checks that its guest did the work, and says which exits a tracer must have seen.
+//! The built-in KVM guests: one runs scenarios that cause a known number of VM exits, to validate a tracer with; the other, the
+//! calibration guest, stamps the TSC around its exits. A run checks that its guest did the work.
 
-pub mod calibration;
+pub(crate) mod calibration;
 mod expectation;
-mod host;
+mod guest_host;
 mod hypervisor;
 mod image;
-pub mod kick;
+pub(crate) mod kick;
 mod machine;
 mod memory;
 mod outcome;
@@ -16,8 +16,6 @@ mod vcpu;
 mod vmcs;
 mod watch;
 
-pub use expectation::{Bound, Cause, Expectation};
-pub use host::{Extension, Host as GuestHost};
-pub use outcome::{Outcome, VcpuOutcome};
-pub use run::{MAX_VCPUS, Plan, run};
-pub use scenario::Scenario;
+pub(crate) use guest_host::{Extension, GuestHost};
+pub(crate) use run::{ExercisePlan, run};
+pub(crate) use scenario::Scenario;

@@ -1,4 +1,4 @@
-//! What a run did, as values, text lines and JSON.
+//! The outcome of a run: as values, text lines and JSON.
 
 use std::fmt;
 
@@ -7,54 +7,54 @@ use serde::Serialize;
 use super::expectation::Expectation;
 use super::scenario::Scenario;
 
-/// What a run did, and what a tracer must have seen of it.
+/// The work of a run, and the exits that a tracer must have counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Outcome {
-    /// What each vCPU did.
-    pub scenario: Scenario,
-    /// How often each vCPU did it.
-    pub count: u64,
-    /// TSC cycles for timers, loop iterations for `spin`; without meaning for the others.
-    pub delta: u32,
-    /// Process id of the VM: this process's own.
-    pub tgid: u32,
+pub(crate) struct ExerciseOutcome {
+    /// The work of each vCPU.
+    pub(crate) scenario: Scenario,
+    /// Iterations of each vCPU.
+    pub(crate) count: u64,
+    /// TSC cycles for timers, loop iterations for `spin`, meaningless for the others.
+    pub(crate) delta: u32,
+    /// Process id of the VM, which is this process.
+    pub(crate) tgid: u32,
     /// One entry per vCPU, by id.
-    pub vcpus: Vec<VcpuOutcome>,
-    /// What a tracer must see of each vCPU; empty where the host has neither VMX nor SVM.
-    pub expects: Vec<Expectation>,
+    pub(crate) vcpus: Vec<VcpuOutcome>,
+    /// The exits that a tracer must count for each vCPU; empty if the host has neither VMX nor SVM.
+    pub(crate) expects: Vec<Expectation>,
 }
 
-/// What one vCPU did.
+/// The outcome of one vCPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct VcpuOutcome {
+pub(crate) struct VcpuOutcome {
     /// The vCPU's id, from 0.
-    pub vcpu: u32,
-    /// Id of the thread that ran it.
-    pub tid: u32,
-    /// Exits to user space, the one that ended the run included.
-    pub user_exits: u64,
+    pub(crate) vcpu: u32,
+    /// Thread id of the vCPU.
+    pub(crate) tid: u32,
+    /// Exits to user space, including the last one.
+    pub(crate) user_exits: u64,
     /// Timer or injected interrupts that the guest took.
-    pub interrupts: u64,
+    pub(crate) interrupts: u64,
     /// Non-maskable interrupts that the guest took.
-    pub nmis: u64,
-    /// From the guest's first instruction to its last iteration, in cycles of its own TSC.
-    pub guest_tsc: u64,
+    pub(crate) nmis: u64,
+    /// From the guest's first instruction to its last iteration, in cycles of the guest's TSC.
+    pub(crate) guest_tsc: u64,
     /// From the first KVM_RUN to the return of the last, in ns of CLOCK_MONOTONIC.
-    pub run_ns: u64,
-    /// CPU time of the vCPU's thread meanwhile, in ns.
-    pub cpu_ns: u64,
+    pub(crate) run_ns: u64,
+    /// CPU time of the vCPU's thread in that time, in ns.
+    pub(crate) cpu_ns: u64,
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for ExerciseOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scenario = self.scenario;
         for vcpu in &self.vcpus {
             let VcpuOutcome { vcpu: id, tid, .. } = vcpu;
             let work = counted(self.count, scenario.work());
             write!(f, "exercise {scenario}: vcpu {id} (tid {tid}): {work}, ")?;
-            for (count, what) in [(vcpu.interrupts, "interrupt"), (vcpu.nmis, "NMI")] {
+            for (count, noun) in [(vcpu.interrupts, "interrupt"), (vcpu.nmis, "NMI")] {
                 if count > 0 {
-                    write!(f, "{} taken, ", counted(count, what))?;
+                    write!(f, "{} taken, ", counted(count, noun))?;
                 }
             }
             writeln!(
@@ -67,7 +67,7 @@ impl fmt::Display for Outcome {
         }
         write!(f, "exercise {scenario}: ")?;
         if self.expects.is_empty() {
-            return write!(f, "the host has neither VMX nor SVM: a tracer sees no exits of it");
+            return write!(f, "the host has neither VMX nor SVM: a tracer sees no exits");
         }
         let expects: Vec<_> = self.expects.iter().map(Expectation::to_string).collect();
         write!(f, "a tracer should see for each vcpu: {}", expects.join(", "))
@@ -75,19 +75,19 @@ impl fmt::Display for Outcome {
 }
 
 /// "1 exit", "2 exits".
-pub(super) fn counted(count: u64, what: &str) -> String {
+pub(super) fn counted(count: u64, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{plural}")
+    format!("{count} {noun}{plural}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::expectation::expectations;
-    use super::super::host::Extension;
+    use super::super::guest_host::Extension;
     use super::*;
 
-    fn outcome(scenario: Scenario, extension: Extension) -> Outcome {
-        Outcome {
+    fn outcome(scenario: Scenario, extension: Extension) -> ExerciseOutcome {
+        ExerciseOutcome {
             scenario,
             count: 23,
             delta: 200_000,
@@ -119,13 +119,13 @@ mod tests {
     }
 
     #[test]
-    fn text_says_where_no_exits_are_to_be_seen() {
+    fn text_says_that_a_host_without_vmx_and_svm_shows_no_exits() {
         let text = outcome(Scenario::Oneshot, Extension::None).to_string();
         assert!(text.contains("neither VMX nor SVM"), "{text}");
     }
 
     #[test]
-    fn json_names_units() {
+    fn json_fields_name_their_units() {
         let json = serde_json::to_value(outcome(Scenario::TscDeadline, Extension::Svm)).unwrap();
         assert_eq!(json["scenario"], "tsc-deadline");
         assert_eq!(json["vcpus"][0]["run_ns"], 2_345_678);

@@ -1,4 +1,4 @@
-//! Running a plan: a virtual machine, and one thread for each of its vCPUs.
+//! Runs a scenario in a new virtual machine, with one thread for each vCPU.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -8,36 +8,36 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::expectation::expectations;
-use super::host::{Extension, Host};
+use super::guest_host::{Extension, GuestHost};
 use super::hypervisor;
-use super::image::{self, Parameters, Program};
+use super::image::{self, ExerciseProgram, Parameters};
 use super::kick;
 use super::machine::{self, Machine};
-use super::outcome::{Outcome, VcpuOutcome};
+use super::outcome::{ExerciseOutcome, VcpuOutcome};
 use super::scenario::Scenario;
 use super::vcpu::{self, AtPortWrite};
-use super::watch::{Report, Watch};
+use super::watch::{VcpuReport, Watch};
 
-/// Most vCPUs of a plan.
-pub const MAX_VCPUS: u32 = 64;
+/// vCPUs of a plan at most.
+pub(crate) const MAX_VCPUS: u32 = 64;
 
-/// What to run.
+/// The scenario to run, and how often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// What each vCPU does.
-    pub scenario: Scenario,
-    /// How often each vCPU does it: 1 to 2^32 - 1.
-    pub count: u64,
+pub(crate) struct ExercisePlan {
+    /// The work of each vCPU.
+    pub(crate) scenario: Scenario,
+    /// Iterations of each vCPU: 1 to 2^32 - 1.
+    pub(crate) count: u64,
     /// Number of vCPUs: 1 to [`MAX_VCPUS`].
-    pub vcpus: u32,
-    /// TSC cycles for timers, loop iterations for `spin`, without meaning for others; at least 1.
-    pub delta: u32,
+    pub(crate) vcpus: u32,
+    /// TSC cycles for timers, loop iterations for `spin`, ignored by the others; at least 1.
+    pub(crate) delta: u32,
 }
 
 /// Runs the plan in a new virtual machine of this process.
-pub fn run(plan: &Plan) -> Result<Outcome> {
+pub(crate) fn run(plan: &ExercisePlan) -> Result<ExerciseOutcome> {
     let count = checked_count(plan)?;
-    let host = Host::probe(Path::new("/sys"));
+    let host = GuestHost::probe(Path::new("/sys"));
     let kvm = machine::open_kvm()?;
     if plan.scenario.is_nested() {
         hypervisor::ensure_possible(host.extension, &machine::supported_cpuid(&kvm)?)
@@ -54,12 +54,12 @@ pub fn run(plan: &Plan) -> Result<Outcome> {
     }
     let vcpus = run_vcpus(&mut machine, plan).with_context(|| match host.extension {
         Extension::None => format!(
-            "exercise {}: this host has neither VMX nor SVM, and its KVM may be unable to run the guest",
+            "exercise {}: this host has neither VMX nor SVM, and its KVM may not be able to run the guest",
             plan.scenario
         ),
         _ => format!("exercise {}", plan.scenario),
     })?;
-    Ok(Outcome {
+    Ok(ExerciseOutcome {
         scenario: plan.scenario,
         count: plan.count,
         delta: plan.delta,
@@ -74,7 +74,7 @@ fn tsc_khz_of(machine: &Machine) -> Result<u32> {
     vcpu.get_tsc_khz().context("ask KVM for the TSC frequency")
 }
 
-fn checked_count(plan: &Plan) -> Result<u32> {
+fn checked_count(plan: &ExercisePlan) -> Result<u32> {
     ensure!((1..=MAX_VCPUS).contains(&plan.vcpus), "use {} vCPUs: 1 to {MAX_VCPUS} are possible", plan.vcpus);
     ensure!(plan.delta > 0, "use delta 0: it must be at least 1");
     match u32::try_from(plan.count) {
@@ -83,24 +83,24 @@ fn checked_count(plan: &Plan) -> Result<u32> {
     }
 }
 
-fn program(scenario: Scenario, host: Host) -> Program {
+fn program(scenario: Scenario, host: GuestHost) -> ExerciseProgram {
     match scenario {
-        Scenario::Out => Program::Out,
-        Scenario::Cpuid => Program::Cpuid,
-        Scenario::Vmcall if host.vmmcall => Program::Vmmcall,
-        Scenario::Vmcall => Program::Vmcall,
-        Scenario::TscDeadline => Program::TscDeadline,
-        Scenario::Oneshot => Program::OneShot,
-        Scenario::Hlt => Program::Hlt,
-        Scenario::Spin => Program::Spin,
-        Scenario::Immediate => Program::Immediate,
-        Scenario::Nested => Program::Nested,
-        Scenario::NestedArmed => Program::NestedArmed,
+        Scenario::Out => ExerciseProgram::Out,
+        Scenario::Cpuid => ExerciseProgram::Cpuid,
+        Scenario::Vmcall if host.vmmcall => ExerciseProgram::Vmmcall,
+        Scenario::Vmcall => ExerciseProgram::Vmcall,
+        Scenario::TscDeadline => ExerciseProgram::TscDeadline,
+        Scenario::Oneshot => ExerciseProgram::OneShot,
+        Scenario::Hlt => ExerciseProgram::Hlt,
+        Scenario::Spin => ExerciseProgram::Spin,
+        Scenario::Immediate => ExerciseProgram::Immediate,
+        Scenario::Nested => ExerciseProgram::Nested,
+        Scenario::NestedArmed => ExerciseProgram::NestedArmed,
     }
 }
 
-/// The plan's delta in the unit of the guest's program: KVM's local APIC timer counts ns.
-fn guest_delta(plan: &Plan, tsc_khz: u32) -> u32 {
+/// The plan's delta in the unit of the guest's program. The local APIC timer of KVM counts ns.
+fn guest_delta(plan: &ExercisePlan, tsc_khz: u32) -> u32 {
     if plan.scenario != Scenario::Oneshot {
         return plan.delta;
     }
@@ -108,7 +108,7 @@ fn guest_delta(plan: &Plan, tsc_khz: u32) -> u32 {
     u32::try_from(ns).unwrap_or(u32::MAX).max(1)
 }
 
-fn run_vcpus(machine: &mut Machine, plan: &Plan) -> Result<Vec<VcpuOutcome>> {
+fn run_vcpus(machine: &mut Machine, plan: &ExercisePlan) -> Result<Vec<VcpuOutcome>> {
     let at_port_write = match plan.scenario {
         Scenario::Immediate => AtPortWrite::ForceImmediateExit,
         _ => AtPortWrite::Continue,
@@ -119,14 +119,14 @@ fn run_vcpus(machine: &mut Machine, plan: &Plan) -> Result<Vec<VcpuOutcome>> {
     let vcpus = &mut machine.vcpus;
     thread::scope(|scope| {
         let (sender, reports) = mpsc::channel();
-        for (id, vcpu) in vcpus.iter_mut().enumerate() {
+        for (id, vcpu) in (0..).zip(vcpus.iter_mut()) {
             let sender = sender.clone();
             let work = move || {
                 let tid = kick::this_thread();
-                // The receiver outlives all senders, so no report can fail.
-                let _ = sender.send(Report::Started { vcpu: id, tid });
+                // The receiver outlives all senders, so sending cannot fail.
+                let _ = sender.send(VcpuReport::Started { vcpu: id, tid });
                 let end = vcpu::run_to_end(vcpu, at_port_write, stop);
-                let _ = sender.send(Report::Ended { vcpu: id, end });
+                let _ = sender.send(VcpuReport::Ended { vcpu: id, end });
             };
             let thread = thread::Builder::new().name(format!("vcpu {id}"));
             if let Err(error) = thread.spawn_scoped(scope, work) {
@@ -143,16 +143,16 @@ fn run_vcpus(machine: &mut Machine, plan: &Plan) -> Result<Vec<VcpuOutcome>> {
 mod tests {
     use super::*;
 
-    const PLAN: Plan = Plan { scenario: Scenario::Cpuid, count: 10, vcpus: 1, delta: 1 };
+    const PLAN: ExercisePlan = ExercisePlan { scenario: Scenario::Cpuid, count: 10, vcpus: 1, delta: 1 };
 
     #[test]
     fn a_plan_out_of_range_is_refused_with_the_range() {
         for (plan, said) in [
-            (Plan { vcpus: 0, ..PLAN }, "1 to 64"),
-            (Plan { vcpus: 65, ..PLAN }, "1 to 64"),
-            (Plan { count: 0, ..PLAN }, "1 to 4294967295"),
-            (Plan { count: 1 << 32, ..PLAN }, "1 to 4294967295"),
-            (Plan { delta: 0, ..PLAN }, "at least 1"),
+            (ExercisePlan { vcpus: 0, ..PLAN }, "1 to 64"),
+            (ExercisePlan { vcpus: 65, ..PLAN }, "1 to 64"),
+            (ExercisePlan { count: 0, ..PLAN }, "1 to 4294967295"),
+            (ExercisePlan { count: 1 << 32, ..PLAN }, "1 to 4294967295"),
+            (ExercisePlan { delta: 0, ..PLAN }, "at least 1"),
         ] {
             let error = run(&plan).unwrap_err().to_string();
             assert!(error.contains(said), "{plan:?}: {error}");
@@ -161,13 +161,13 @@ mod tests {
 
     #[test]
     fn the_largest_plan_is_accepted() {
-        let plan = Plan { vcpus: MAX_VCPUS, count: u64::from(u32::MAX), ..PLAN };
+        let plan = ExercisePlan { vcpus: MAX_VCPUS, count: u64::from(u32::MAX), ..PLAN };
         assert_eq!(checked_count(&plan).unwrap(), u32::MAX);
     }
 
     #[test]
     fn only_one_shot_timers_are_counted_in_nanoseconds() {
-        let plan = |scenario| Plan { scenario, delta: 200_000, ..PLAN };
+        let plan = |scenario| ExercisePlan { scenario, delta: 200_000, ..PLAN };
         assert_eq!(guest_delta(&plan(Scenario::Oneshot), 2_000_000), 100_000);
         assert_eq!(guest_delta(&plan(Scenario::TscDeadline), 2_000_000), 200_000);
         assert_eq!(guest_delta(&plan(Scenario::Oneshot), u32::MAX), 46);
@@ -175,8 +175,8 @@ mod tests {
 
     #[test]
     fn the_hypercall_instruction_is_the_one_of_the_hosts_vendor() {
-        let host = |vmmcall| Host { extension: Extension::None, vmmcall };
-        assert_eq!(program(Scenario::Vmcall, host(false)), Program::Vmcall);
-        assert_eq!(program(Scenario::Vmcall, host(true)), Program::Vmmcall);
+        let host = |vmmcall| GuestHost { extension: Extension::None, vmmcall };
+        assert_eq!(program(Scenario::Vmcall, host(false)), ExerciseProgram::Vmcall);
+        assert_eq!(program(Scenario::Vmcall, host(true)), ExerciseProgram::Vmmcall);
     }
 }

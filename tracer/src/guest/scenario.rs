@@ -1,11 +1,11 @@
-//! What a guest can be made to do.
+//! The scenarios that a guest can run.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
 
-/// One kind of work for a guest, done a given number of times by each vCPU.
+/// The work that each vCPU of a guest does a given number of times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scenario {
@@ -15,17 +15,17 @@ pub enum Scenario {
     Cpuid,
     /// Hypercalls.
     Vmcall,
-    /// TSC-deadline timers, busy wait.
+    /// TSC-deadline timers with a busy wait.
     TscDeadline,
-    /// Local APIC one-shot timers, busy wait.
+    /// Local APIC one-shot timers with a busy wait.
     Oneshot,
-    /// TSC-deadline timers, waited for in HLT.
+    /// TSC-deadline timers with HLT.
     Hlt,
     /// Loops without an exit.
     Spin,
     /// Forced immediate exits.
     Immediate,
-    /// Entries of a guest of the guest's own.
+    /// Entries into a nested guest (L2).
     Nested,
     /// The same with a TSC-deadline timer armed.
     NestedArmed,
@@ -33,7 +33,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// All scenarios, in the order in which they are shown.
-    pub const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Out,
         Self::Cpuid,
         Self::Vmcall,
@@ -47,7 +47,7 @@ impl Scenario {
     ];
 
     /// The name on the command line and in JSON.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Out => "out",
             Self::Cpuid => "cpuid",
@@ -63,7 +63,7 @@ impl Scenario {
     }
 
     /// One line of help.
-    pub fn description(self) -> &'static str {
+    pub(crate) fn description(self) -> &'static str {
         match self {
             Self::Out => "write a port: one exit to user space each",
             Self::Cpuid => "execute CPUID: one exit handled in the kernel each",
@@ -72,33 +72,33 @@ impl Scenario {
             Self::Oneshot => "arm a local APIC one-shot timer and busy-wait for its interrupt",
             Self::Hlt => "arm a TSC-deadline timer and wait for its interrupt in HLT",
             Self::Spin => "loop --delta times without an exit",
-            Self::Immediate => "enter with a forced immediate exit, once for each port write",
-            Self::Nested => "as a hypervisor, enter an L2 that exits by VMCALL (VMX only)",
+            Self::Immediate => "write a port, after which KVM forces an immediate exit",
+            Self::Nested => "as a hypervisor (L1), enter an L2 that exits by VMCALL (VMX only)",
             Self::NestedArmed => "the same while a far TSC-deadline timer is armed (VMX only)",
         }
     }
 
-    /// `--delta` where none is given: TSC cycles for timers, loop iterations for `spin`; the others ignore it.
-    pub fn default_delta(self) -> u32 {
+    /// The default of `--delta`: TSC cycles for timers, loop iterations for `spin`, ignored by the others.
+    pub(crate) fn default_delta(self) -> u32 {
         match self {
             Self::Spin => 100_000,
-            // Never due before the end, but near enough for the 32 bits of the preemption timer, whatever its rate.
+            // Late enough to expire after the end, but small enough for the 32-bit preemption timer at any rate.
             Self::NestedArmed => u32::MAX,
             _ => 200_000,
         }
     }
 
     /// Whether each iteration arms a timer, `--delta` TSC cycles ahead, and takes its interrupt.
-    pub fn has_timers(self) -> bool {
+    pub(crate) fn has_timers(self) -> bool {
         matches!(self, Self::TscDeadline | Self::Oneshot | Self::Hlt)
     }
 
     /// Whether the guest is a hypervisor (L1) with a guest of its own (L2).
-    pub fn is_nested(self) -> bool {
+    pub(crate) fn is_nested(self) -> bool {
         matches!(self, Self::Nested | Self::NestedArmed)
     }
 
-    /// What one iteration is called.
+    /// The noun for one iteration.
     pub(super) fn work(self) -> &'static str {
         match self {
             Self::Out | Self::Immediate => "port write",
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_answered_with_the_known_ones() {
+    fn an_unknown_name_is_refused_with_the_known_ones() {
         let error = "timer".parse::<Scenario>().unwrap_err();
         assert!(error.contains("`timer`") && error.contains("tsc-deadline"));
     }

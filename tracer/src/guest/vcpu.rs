@@ -1,4 +1,4 @@
-//! Running one vCPU until its guest is done.
+//! Runs one vCPU until its guest is done.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -15,9 +15,9 @@ use crate::host::clock::thread_cpu_ns;
 
 /// How a vCPU's run ended.
 #[derive(Clone, Debug)]
-pub enum End {
+pub(crate) enum End {
     /// The guest wrote the end port.
-    Done(Run),
+    Done(RunTotals),
     /// The run was stopped from outside.
     Stopped {
         /// Where the guest was, as text.
@@ -25,64 +25,65 @@ pub enum End {
     },
 }
 
-/// What a whole run took.
+/// Exits and times of a whole run.
 #[derive(Clone, Copy, Debug)]
-pub struct Run {
+pub(crate) struct RunTotals {
     /// Exits to user space, the last one included.
-    pub user_exits: u64,
+    pub(crate) user_exits: u64,
     /// From the first KVM_RUN to the return of the last, in ns of CLOCK_MONOTONIC.
-    pub run_ns: u64,
-    /// CPU time of the thread meanwhile, ns: the guest's, KVM's and user space's.
-    pub cpu_ns: u64,
+    pub(crate) run_ns: u64,
+    /// CPU time of the thread in that time, in ns: guest, KVM and user space.
+    pub(crate) cpu_ns: u64,
 }
 
-/// What user space does when the guest writes the work port.
+/// How user space handles a write to the work port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AtPortWrite {
-    /// Nothing.
+pub(crate) enum AtPortWrite {
+    /// Run the guest again.
     Continue,
-    /// Inject an interrupt and an NMI, so that the next entry must exit at once.
+    /// Inject an interrupt and an NMI, which makes KVM force an immediate exit at the next VM entry.
     ForceImmediateExit,
 }
 
-enum Step {
-    Work,
-    End,
+/// The result of one KVM_RUN.
+enum RunExit {
+    WorkPort,
+    EndPort,
     Interrupted,
     Unexpected(String),
 }
 
-/// Runs the vCPU until its guest writes the end port, or `stop` is set and a signal gets the thread out of KVM_RUN.
-/// Any other exit is an error that names the RIP.
-pub fn run_to_end(vcpu: &mut VcpuFd, at_port_write: AtPortWrite, stop: &AtomicBool) -> Result<End> {
+/// Runs the vCPU until its guest writes the end port, or until `stop` is set and a signal interrupts KVM_RUN.
+/// Any exit other than a write to one of the two ports is an error that names the RIP.
+pub(crate) fn run_to_end(vcpu: &mut VcpuFd, at_port_write: AtPortWrite, stop: &AtomicBool) -> Result<End> {
     let (start, cpu_before) = (Instant::now(), thread_cpu_ns());
     let mut user_exits = 0;
     loop {
         if stop.load(Ordering::Relaxed) {
             return Ok(End::Stopped { location: location(vcpu) });
         }
-        match step(vcpu)? {
-            Step::Interrupted => continue,
-            Step::Unexpected(exit) => bail!("{exit} at {}", location(vcpu)),
-            Step::Work => {
+        match run_once(vcpu)? {
+            RunExit::Interrupted => continue,
+            RunExit::Unexpected(exit) => bail!("{exit} at {}", location(vcpu)),
+            RunExit::WorkPort => {
                 user_exits += 1;
                 if at_port_write == AtPortWrite::ForceImmediateExit {
                     force_immediate_exit(vcpu)?;
                 }
             }
-            Step::End => {
-                let run_ns = start.elapsed().as_nanos() as u64;
+            RunExit::EndPort => {
+                let run_ns = u64::try_from(start.elapsed().as_nanos())?;
                 let cpu_ns = thread_cpu_ns() - cpu_before;
-                return Ok(End::Done(Run { user_exits: user_exits + 1, run_ns, cpu_ns }));
+                return Ok(End::Done(RunTotals { user_exits: user_exits + 1, run_ns, cpu_ns }));
             }
         }
     }
 }
 
-fn step(vcpu: &mut VcpuFd) -> Result<Step> {
+fn run_once(vcpu: &mut VcpuFd) -> Result<RunExit> {
     let exit = match vcpu.run() {
         Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
-            return Ok(Step::Interrupted);
+            return Ok(RunExit::Interrupted);
         }
         Err(error) => {
             return Err(error).with_context(|| format!("run vCPU at {}", location(vcpu)));
@@ -90,27 +91,29 @@ fn step(vcpu: &mut VcpuFd) -> Result<Step> {
         Ok(exit) => exit,
     };
     let unexpected = match exit {
-        VcpuExit::IoOut(WORK_PORT, _) => return Ok(Step::Work),
-        VcpuExit::IoOut(END_PORT, _) => return Ok(Step::End),
+        VcpuExit::IoOut(WORK_PORT, _) => return Ok(RunExit::WorkPort),
+        VcpuExit::IoOut(END_PORT, _) => return Ok(RunExit::EndPort),
         VcpuExit::Shutdown => "guest shut down (triple fault)".into(),
         VcpuExit::FailEntry(reason, cpu) => {
             format!("VM entry failed with hardware reason {reason:#x} on CPU {cpu}")
         }
         VcpuExit::InternalError => internal_error(vcpu),
         VcpuExit::Unknown => {
-            // SAFETY: KVM_EXIT_UNKNOWN says that `hw` is the valid field; any bytes are a valid number.
+            // SAFETY: `hw` is the union's valid field after KVM_EXIT_UNKNOWN. Its only field is an integer, for which any
+            // bytes are valid.
             let reason = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.hw }.hardware_exit_reason;
-            format!("exit unknown to KVM, hardware reason {reason:#x},")
+            format!("exit unknown to KVM with hardware reason {reason:#x}")
         }
         other => format!("unexpected exit {other:?}"),
     };
-    Ok(Step::Unexpected(unexpected))
+    Ok(RunExit::Unexpected(unexpected))
 }
 
 fn internal_error(vcpu: &mut VcpuFd) -> String {
-    // SAFETY: KVM_EXIT_INTERNAL_ERROR says that `internal` is the valid field; any bytes are valid numbers.
+    // SAFETY: `internal` is the union's valid field after KVM_EXIT_INTERNAL_ERROR. It consists of integers, for which any
+    // bytes are valid.
     let error = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal };
-    let what = match error.suberror {
+    let name = match error.suberror {
         KVM_INTERNAL_ERROR_EMULATION => "cannot emulate an instruction",
         KVM_INTERNAL_ERROR_SIMUL_EX => "simultaneous exceptions",
         KVM_INTERNAL_ERROR_DELIVERY_EV => "exit while an event was delivered",
@@ -118,13 +121,13 @@ fn internal_error(vcpu: &mut VcpuFd) -> String {
         _ => "unknown suberror",
     };
     let count = (error.ndata as usize).min(error.data.len());
-    format!("KVM internal error {} ({what}, data {:x?})", error.suberror, &error.data[..count])
+    format!("KVM internal error {} ({name}, data {:x?})", error.suberror, &error.data[..count])
 }
 
-/// Makes the next entry one with force_immediate_exit: KVM injects the interrupt first, and must get control back to
-/// inject the NMI (kvm_check_and_inject_events).
+/// Makes KVM force an immediate exit at the next VM entry: it injects the interrupt first and must get control back to inject
+/// the NMI (kvm_check_and_inject_events, called inject_pending_event before Linux 6.1).
 fn force_immediate_exit(vcpu: &mut VcpuFd) -> Result<()> {
-    // The OUT must be complete first, or its completion would come between the injection and the entry.
+    // Complete the OUT first: its completion must not come between the injection and the VM entry.
     vcpu.set_kvm_immediate_exit(1);
     let completion = vcpu.run().map(|exit| format!("{exit:?}"));
     vcpu.set_kvm_immediate_exit(0);

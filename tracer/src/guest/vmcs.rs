@@ -1,4 +1,4 @@
-//! What L1 writes into its VMCS: an L2 in L1's own segments and paging, with no exits but those that always happen.
+//! The VMCS that L1 writes: an L2 with L1's segments and paging, and no exits but the unconditional ones.
 //! Encodings, access rights and reserved bits are those of Intel's SDM, volume 3.
 
 use tracer_common::rules::Control;
@@ -7,16 +7,17 @@ use super::image::{self, CODE_SELECTOR, DATA_SELECTOR};
 
 /// CR0 of L1 and L2: protected mode (bit 0) with paging (31), and native FPU errors (5) because VMX demands them; bit 4
 /// always reads 1.
-pub const CR0: u32 = 1 << 31 | 1 << 5 | 1 << 4 | 1 << 0;
+pub(crate) const CR0: u32 = 1 << 31 | 1 << 5 | 1 << 4 | 1 << 0;
 /// CR3 of L1 and L2.
-pub const CR3: u32 = image::PAGE_DIRECTORY as u32;
+#[expect(clippy::cast_possible_truncation, reason = "a constant of 16 KiB")]
+pub(crate) const CR3: u32 = image::PAGE_DIRECTORY as u32;
 /// CR4 of L1 and L2: VMX (bit 13), and pages of 4 MiB (4).
-pub const CR4: u32 = 1 << 13 | 1 << 4;
+pub(crate) const CR4: u32 = 1 << 13 | 1 << 4;
 
-/// Why the last VMX instruction failed.
-pub const VM_INSTRUCTION_ERROR: u32 = 0x4400;
-/// Why L2 exited.
-pub const EXIT_REASON: u32 = 0x4402;
+/// The field with the error of the last VMX instruction.
+pub(crate) const VM_INSTRUCTION_ERROR: u32 = 0x4400;
+/// The field with the exit reason of L2.
+pub(crate) const EXIT_REASON: u32 = 0x4402;
 
 // Controls.
 const PIN_CONTROLS: u32 = Control::Pin.encoding();
@@ -59,7 +60,7 @@ const L2_PENDING_DEBUG: u32 = 0x6822;
 const L2_SYSENTER_ESP: u32 = 0x6824;
 const L2_SYSENTER_EIP: u32 = 0x6826;
 
-// The host-state area: L1 after an exit of L2.
+// The host-state area: L1, as an exit of L2 loads it.
 const L1_SELECTORS: u32 = 0x0c00;
 const L1_SYSENTER_CS: u32 = 0x4c00;
 const L1_CR0: u32 = 0x6c00;
@@ -75,11 +76,11 @@ const L1_SYSENTER_EIP: u32 = 0x6c12;
 const L1_RSP: u32 = 0x6c14;
 const L1_RIP: u32 = 0x6c16;
 
-/// In 32-bit mode the upper half of a 64-bit field is a field of its own, with the encoding after the field's.
+/// In 32-bit mode the upper half of a 64-bit field is a separate field with the next encoding.
 const UPPER: u32 = 1;
 
-/// Fields that the CPU uses whatever the controls say, and that are 0 here: there is nothing to intercept, load, store
-/// or inject, and L2 uses no stack.
+/// Fields that the CPU uses whatever the controls are, and that are 0 here because nothing is intercepted, loaded, stored or
+/// injected, and L2 uses no stack.
 const ZERO: [u32; 25] = [
     EXCEPTION_BITMAP,
     PAGE_FAULT_MASK,
@@ -120,56 +121,56 @@ const SEGMENTS: [(u16, u32, u32); 8] = [
     DATA,                          // FS
     DATA,                          // GS
     (0, 0, 0x1_0000),              // LDTR: unusable
-    (DATA_SELECTOR, 0x67, 0x008b), // TR: present, busy 32-bit TSS, as must be though nothing reads it
+    (DATA_SELECTOR, 0x67, 0x008b), // TR: present, busy 32-bit TSS, which VMX demands although nothing reads it
 ];
 
 const DR7_RESERVED: u32 = 1 << 10;
 const RFLAGS_RESERVED: u32 = 1 << 1;
 
-/// Bits that the CPU wants to be 1 in each word of controls: all that L1 sets.
+/// The bits that must be 1 in each word of controls. L1 sets no others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Controls {
+pub(crate) struct Controls {
     /// Pin-based VM-execution controls.
-    pub pin: u32,
+    pub(crate) pin: u32,
     /// Primary processor-based VM-execution controls.
-    pub processor: u32,
+    pub(crate) processor: u32,
     /// VM-exit controls.
-    pub exit: u32,
+    pub(crate) exit: u32,
     /// VM-entry controls.
-    pub entry: u32,
+    pub(crate) entry: u32,
 }
 
-/// Fields and their values, for an L1 whose stack ends at `l1_stack`.
-pub fn fields(controls: Controls, l1_stack: usize) -> Vec<(u32, u32)> {
+/// Encodings and values of the fields, for an L1 whose stack ends at `l1_stack`.
+pub(crate) fn fields(controls: Controls, l1_stack: u32) -> Vec<(u32, u32)> {
     let (gdt, idt) = (image::gdt(), image::idt());
     let mut fields = vec![
         (PIN_CONTROLS, controls.pin),
         (PROCESSOR_CONTROLS, controls.processor),
         (EXIT_CONTROLS, controls.exit),
         (ENTRY_CONTROLS, controls.entry),
-        // All ones: there is no other VMCS to link.
+        // All ones: no other VMCS is linked.
         (LINK_POINTER, u32::MAX),
         (LINK_POINTER + UPPER, u32::MAX),
         (L2_CR0, CR0),
         (L2_CR3, CR3),
         (L2_CR4, CR4),
-        (L2_GDT_BASE, gdt.base as u32),
+        (L2_GDT_BASE, gdt.base),
         (L2_GDT_LIMIT, gdt.limit.into()),
-        (L2_IDT_BASE, idt.base as u32),
+        (L2_IDT_BASE, idt.base),
         (L2_IDT_LIMIT, idt.limit.into()),
         (L2_DR7, DR7_RESERVED),
         (L2_RFLAGS, RFLAGS_RESERVED),
-        (L2_RIP, image::l2() as u32),
+        (L2_RIP, image::l2()),
         (L1_CR0, CR0),
         (L1_CR3, CR3),
         (L1_CR4, CR4),
-        (L1_GDT_BASE, gdt.base as u32),
-        (L1_IDT_BASE, idt.base as u32),
-        (L1_RSP, l1_stack as u32),
-        (L1_RIP, image::l2_exit() as u32),
+        (L1_GDT_BASE, gdt.base),
+        (L1_IDT_BASE, idt.base),
+        (L1_RSP, l1_stack),
+        (L1_RIP, image::l2_exit()),
     ];
     fields.extend(ZERO.map(|field| (field, 0)));
-    // Fields of one kind follow each other by twos.
+    // The encodings of consecutive segments are two apart.
     for (at, (selector, limit, access_rights)) in (0..).step_by(2).zip(SEGMENTS) {
         fields.extend([
             (L2_SELECTORS + at, selector.into()),
@@ -178,7 +179,7 @@ pub fn fields(controls: Controls, l1_stack: usize) -> Vec<(u32, u32)> {
             (L2_ACCESS_RIGHTS + at, access_rights),
         ]);
     }
-    // An exit loads L1's segments by selector alone and never reads the GDT, so any but 0 will do for TR.
+    // A VM exit sets L1's segments from the selectors alone and does not read the GDT. TR's selector may be any but 0.
     let l1 = [DATA_SELECTOR, CODE_SELECTOR, DATA_SELECTOR, DATA_SELECTOR, DATA_SELECTOR, DATA_SELECTOR, DATA_SELECTOR];
     fields.extend((L1_SELECTORS..).step_by(2).zip(l1.map(u32::from)));
     fields
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn controls_and_the_stack_are_those_given() {
+    fn the_given_controls_and_stack_are_written() {
         let fields: BTreeMap<_, _> = fields(CONTROLS, 0x6000).into_iter().collect();
         assert_eq!([0x4000, 0x4002, 0x400c, 0x4012].map(|f| fields[&f]), [0x16, 0x0401_e172, 0x3_6dff, 0x11ff]);
         assert_eq!(fields[&0x6c14], 0x6000);

@@ -1,32 +1,35 @@
-//! Axes: values to places, and the round numbers that are written beside them.
+//! Axes: the places of values, and round numbers for ticks.
 
-use crate::model::figures::Unit;
+use crate::model::{
+    figures::Unit,
+    number::{truncated_i32, truncated_usize},
+};
 
-/// A range of values along a line of a picture.
+/// A range of values along an edge of a picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Axis {
+pub(crate) struct Axis {
     low: f64,
     high: f64,
     log: bool,
 }
 
 impl Axis {
-    /// Equal differences are equal distances. An empty or endless range becomes one that can be drawn.
-    pub fn linear(low: f64, high: f64) -> Self {
+    /// Equal differences are equal distances. An empty or infinite range becomes one that can be drawn.
+    pub(crate) fn linear(low: f64, high: f64) -> Self {
         let (low, high) = if low.is_finite() && high.is_finite() { (low, high) } else { (0.0, 1.0) };
         let high = if high > low { high } else { low + if low == 0.0 { 1.0 } else { low.abs() } };
         Self { low, high, log: false }
     }
 
     /// Equal ratios are equal distances.
-    pub fn log(low: f64, high: f64) -> Self {
+    pub(crate) fn log(low: f64, high: f64) -> Self {
         let low = if low.is_finite() { low.max(1e-9) } else { 1.0 };
         let high = if high.is_finite() && high > low { high } else { low * 2.0 };
         Self { low, high, log: true }
     }
 
-    /// Place of a value, 0 at the low end and 1 at the high one; beyond either, there.
-    pub fn share(&self, value: f64) -> f64 {
+    /// Place of a value, 0..1 from the low to the high end; values beyond an end are at the end.
+    pub(crate) fn share(&self, value: f64) -> f64 {
         let share = if self.log {
             (value.max(1e-9) / self.low).ln() / (self.high / self.low).ln()
         } else {
@@ -35,18 +38,18 @@ impl Axis {
         if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 }
     }
 
-    /// Value at a place: what [`Axis::share`] undoes.
-    pub fn value(&self, share: f64) -> f64 {
+    /// Value at a place: the inverse of [`Axis::share`].
+    pub(crate) fn value(&self, share: f64) -> f64 {
         if self.log { self.low * (self.high / self.low).powf(share) } else { self.low + (self.high - self.low) * share }
     }
 
-    /// Round values within the range, about `wanted` of them, at least two where there are.
-    pub fn ticks(&self, wanted: usize) -> Vec<f64> {
+    /// Round values within the range, about `wanted` of them, and at least two if the range has them.
+    pub(crate) fn ticks(&self, wanted: usize) -> Vec<f64> {
         let inside = |v: &f64| *v >= self.low * (1.0 - 1e-9) - 1e-12 && *v <= self.high * (1.0 + 1e-9) + 1e-12;
         if !self.log {
             return self.linear_ticks(wanted).into_iter().filter(inside).collect();
         }
-        let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
+        let (first, last) = (truncated_i32(self.low.log10().floor()), truncated_i32(self.high.log10().ceil()));
         for steps in [&[1.0, 2.0, 5.0][..], &[1.0, 3.0], &[1.0]] {
             let decades = (first..=last).flat_map(|d| steps.iter().map(move |s| s * 10f64.powi(d)));
             let ticks: Vec<_> = decades.filter(inside).collect();
@@ -68,13 +71,13 @@ impl Axis {
         let magnitude = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|s| s * magnitude).into_iter().find(|s| *s >= rough).unwrap_or(rough);
         let first = (self.low / step).ceil();
-        let count = ((self.high / step).floor() - first) as usize + 1;
+        let count = truncated_usize((self.high / step).floor() - first) + 1;
         (0..count.min(100)).map(|n| (first + n as f64) * step).collect()
     }
 }
 
-/// A tick's value as people write round numbers: "20us", "1.5k".
-pub fn label(value: f64, unit: Unit) -> String {
+/// A tick's value in short: "20us", "1.5k".
+pub(crate) fn label(value: f64, unit: Unit) -> String {
     let (scale, suffix) = match (unit, value.abs() * 1.000_001) {
         (Unit::Ns, v) if v < 1e3 => (1.0, "ns"),
         (Unit::Ns, v) if v < 1e6 => (1e3, "us"),
@@ -96,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_and_values_undo_each_other() {
+    fn places_and_values_are_inverse() {
         for axis in [Axis::linear(-3.0, 9.0), Axis::log(10.0, 1e7)] {
             for share in [0.0, 0.2, 0.5, 1.0] {
                 assert!((axis.share(axis.value(share)) - share).abs() < 1e-9);

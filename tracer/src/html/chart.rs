@@ -1,17 +1,19 @@
-//! Pictures: lines, areas and rows over axes, as inline SVG that the page's style colours. Lines that are compared differ in dashes
-//! and marks too, and every picture has words for who cannot see it.
+//! Pictures: lines, areas and rows over axes, as inline SVG by hand; the page's style colours it. Compared lines also differ in
+//! dashes and marks, and every picture has a description in words. All text in a picture passes [`Text`].
 
 use std::fmt::Write as _;
 
-use super::{axis::Axis, axis::label, escape};
+use maud::{Markup, PreEscaped};
+
+use super::{Text, axis::Axis, axis::label};
 use crate::model::figures::Unit;
 
 /// How a series is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
-    /// the first, or A: a whole line, filled circles
+pub(crate) enum Look {
+    /// the first series, or A: a solid line, filled circles
     A,
-    /// the second, or B: a dashed line, open squares
+    /// the second series, or B: a dashed line, open squares
     B,
 }
 
@@ -24,18 +26,47 @@ impl Look {
     }
 }
 
-/// What stands along the left.
+/// An axis with the unit of its values and its title.
+pub(crate) struct Scale<'a> {
+    /// where values lie
+    pub(crate) axis: Axis,
+    /// unit of the values
+    pub(crate) unit: Unit,
+    /// shown beside the axis; may be empty
+    pub(crate) title: &'a str,
+}
+
+/// Rows that stand instead of a left axis.
+pub(crate) struct Rows {
+    /// one per row
+    pub(crate) labels: Vec<String>,
+    /// height of a row
+    pub(crate) step: f64,
+    /// room for the labels
+    pub(crate) left: f64,
+    /// room for text right of the rows
+    pub(crate) right: f64,
+}
+
+/// The left side of a picture.
 enum Side {
     Axis(Axis, Unit),
     Rows(Vec<String>),
 }
 
+/// The lower axis of a picture.
+struct LowerAxis {
+    axis: Axis,
+    title: String,
+    label: Box<dyn Fn(f64) -> String>,
+}
+
 /// A picture under construction. Sizes are units of the viewBox, about a pixel each.
-pub struct Chart {
+pub(crate) struct Chart {
     id: String,
     title: String,
     description: String,
-    x: (Axis, String, Box<dyn Fn(f64) -> String>),
+    x: LowerAxis,
     side: Side,
     side_title: String,
     width: f64,
@@ -53,18 +84,20 @@ const TOP_OF_ROWS: f64 = 6.0;
 const BOTTOM: f64 = 42.0;
 const LEFT: f64 = 66.0;
 const RIGHT: f64 = 22.0;
+/// Characters of a name in the legend.
+const MAX_LEGEND: usize = 16;
 
 impl Chart {
-    /// Two axes. `id` is unique in the page; `x` and `y` come with their titles.
-    pub fn new(id: impl Into<String>, title: &str, x: (Axis, Unit, &str), y: (Axis, Unit, &str)) -> Self {
-        let unit = x.1;
+    /// A picture with two axes. `id` is unique in the page.
+    pub(crate) fn new(id: impl Into<String>, title: &str, x: Scale<'_>, y: Scale<'_>) -> Self {
+        let unit = x.unit;
         Self {
             id: id.into(),
             title: title.to_owned(),
             description: String::new(),
-            x: (x.0, x.2.to_owned(), Box::new(move |v| label(v, unit))),
-            side: Side::Axis(y.0, y.1),
-            side_title: y.2.to_owned(),
+            x: LowerAxis { axis: x.axis, title: x.title.to_owned(), label: Box::new(move |v| label(v, unit)) },
+            side: Side::Axis(y.axis, y.unit),
+            side_title: y.title.to_owned(),
             width: 520.0,
             height: 260.0,
             left: LEFT,
@@ -74,31 +107,25 @@ impl Chart {
         }
     }
 
-    /// One axis, and a row for each label, `step` high. `left` and `right` are the room beside it.
-    pub fn rows(
-        id: impl Into<String>,
-        title: &str,
-        x: (Axis, Unit, &str),
-        rows: Vec<String>,
-        step: f64,
-        [left, right]: [f64; 2],
-    ) -> Self {
-        let height = TOP_OF_ROWS + BOTTOM + step * rows.len() as f64;
-        let mut chart = Self::new(id, title, x, (Axis::linear(0.0, 1.0), Unit::Count, ""));
+    /// A picture with one axis and a row per label.
+    pub(crate) fn rows(id: impl Into<String>, title: &str, x: Scale<'_>, rows: Rows) -> Self {
+        let Rows { labels, step, left, right } = rows;
+        let mut chart = Self::new(id, title, x, Scale { axis: Axis::linear(0.0, 1.0), unit: Unit::Count, title: "" });
+        chart.height = TOP_OF_ROWS + BOTTOM + step * labels.len() as f64;
         chart.width += (left - LEFT) + (right - RIGHT);
-        (chart.side, chart.height, chart.left, chart.right) = (Side::Rows(rows), height, left, right);
+        (chart.side, chart.left, chart.right) = (Side::Rows(labels), left, right);
         chart
     }
 
-    /// What the picture shows, in a sentence with its numbers.
-    pub fn describe(mut self, text: impl Into<String>) -> Self {
+    /// Sets the description for readers who cannot see the picture: a sentence with its numbers.
+    pub(crate) fn describe(mut self, text: impl Into<String>) -> Self {
         self.description = text.into();
         self
     }
 
-    /// Writes other labels under the axis.
-    pub fn label_x(mut self, label: impl Fn(f64) -> String + 'static) -> Self {
-        self.x.2 = Box::new(label);
+    /// Replaces the labels of the lower axis.
+    pub(crate) fn label_x(mut self, label: impl Fn(f64) -> String + 'static) -> Self {
+        self.x.label = Box::new(label);
         self
     }
 
@@ -106,42 +133,56 @@ impl Chart {
         if let Side::Rows(_) = self.side { TOP_OF_ROWS } else { TOP }
     }
 
-    /// Place of a value from the left.
-    pub fn x(&self, value: f64) -> f64 {
-        self.left + self.x.0.share(value) * (self.width - self.left - self.right)
+    /// Distance of a value from the left edge.
+    pub(crate) fn x(&self, value: f64) -> f64 {
+        self.left + self.x.axis.share(value) * (self.width - self.left - self.right)
     }
 
-    /// Place of a value from the top.
-    pub fn y(&self, value: f64) -> f64 {
+    /// Distance of a value from the top edge.
+    pub(crate) fn y(&self, value: f64) -> f64 {
         let share = if let Side::Axis(axis, _) = &self.side { axis.share(value) } else { value };
         self.height - BOTTOM - share * (self.height - self.top() - BOTTOM)
     }
 
-    /// Middle of a row, from the top.
-    pub fn row(&self, row: usize) -> f64 {
+    /// Distance of a row's middle from the top edge.
+    pub(crate) fn row(&self, row: usize) -> f64 {
         let rows = if let Side::Rows(rows) = &self.side { rows.len() } else { 1 };
         self.top() + (self.height - self.top() - BOTTOM) * (row as f64 + 0.5) / rows as f64
     }
 
-    /// Names a look beside the title.
-    pub fn legend(&mut self, look: Look, text: &str) {
+    /// Adds a name to the legend.
+    pub(crate) fn legend(&mut self, look: Look, text: &str) {
         self.legend.push((look, text.to_owned()));
     }
 
-    /// Anything, in places from [`Chart::x`] and the like; under what is drawn later.
-    pub fn draw(&mut self, svg: &str) {
-        self.marks += svg;
-        self.marks.push('\n');
+    /// Draws a path, `d` in the units of [`Chart::x`] and [`Chart::y`]. Later shapes cover earlier ones.
+    pub(crate) fn path(&mut self, class: &str, d: &str) {
+        let _ = writeln!(self.marks, "<path class=\"{}\" d=\"{}\"/>", Text(class), Text(d));
     }
 
-    /// Text within the picture.
-    pub fn text(&mut self, x: f64, y: f64, class: &str, text: &str) {
-        let text = escape(text);
-        self.draw(&format!("<text x=\"{x:.1}\" y=\"{y:.1}\" class=\"{class}\">{text}</text>"));
+    /// Draws a rectangle from its left, top, width and height.
+    pub(crate) fn rectangle(&mut self, class: &str, [x, y, width, height]: [f64; 4]) {
+        let class = Text(class);
+        let _ = writeln!(
+            self.marks,
+            "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"/>"
+        );
     }
 
-    /// A line through the points, interrupted where a value is none.
-    pub fn line(&mut self, look: Look, points: &[(f64, Option<f64>)]) {
+    /// Draws a circle around a place.
+    pub(crate) fn circle(&mut self, class: &str, x: f64, y: f64) {
+        let class = Text(class);
+        let _ = writeln!(self.marks, "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\"/>");
+    }
+
+    /// Writes text at a place.
+    pub(crate) fn text(&mut self, x: f64, y: f64, class: &str, text: &str) {
+        let (class, text) = (Text(class), Text(text));
+        let _ = writeln!(self.marks, "<text x=\"{x:.1}\" y=\"{y:.1}\" class=\"{class}\">{text}</text>");
+    }
+
+    /// Draws a line through the points, interrupted where a value is none.
+    pub(crate) fn line(&mut self, look: Look, points: &[(f64, Option<f64>)]) {
         let (mut path, mut down) = (String::new(), false);
         for &(x, y) in points {
             if let Some(y) = y {
@@ -151,42 +192,42 @@ impl Chart {
             down = y.is_some();
         }
         if !path.is_empty() {
-            self.draw(&format!("<path class=\"line {}\" d=\"{path}\"/>", look.class()));
+            self.path(&format!("line {}", look.class()), &path);
         }
     }
 
-    /// The area between two lines.
-    pub fn band(&mut self, look: Look, points: &[(f64, f64, f64)]) {
+    /// Fills the area between two lines.
+    pub(crate) fn band(&mut self, look: Look, points: &[(f64, f64, f64)]) {
         let there = points.iter().map(|&(x, low, _)| (x, low));
         let back = points.iter().rev().map(|&(x, _, high)| (x, high));
         let corners: Vec<_> = there.chain(back).map(|(x, y)| format!("{:.1} {:.1}", self.x(x), self.y(y))).collect();
         if !corners.is_empty() {
-            self.draw(&format!("<path class=\"fill {}\" d=\"M{}Z\"/>", look.class(), corners.join("L")));
+            self.path(&format!("fill {}", look.class()), &format!("M{}Z", corners.join("L")));
         }
     }
 
-    /// A mark at a point.
-    pub fn dot(&mut self, look: Look, x: f64, y: f64) {
-        let (x, y) = (self.x(x), self.y(y));
-        self.draw(&dot(look, x, y));
+    /// Marks a point.
+    pub(crate) fn dot(&mut self, look: Look, x: f64, y: f64) {
+        self.marks += &dot(look, self.x(x), self.y(y));
+        self.marks.push('\n');
     }
 
-    /// A line across, at a value of the left axis.
-    pub fn level(&mut self, value: f64) {
+    /// Draws a line across, at a value of the left axis.
+    pub(crate) fn level(&mut self, value: f64) {
         let (y, left, right) = (self.y(value), self.left, self.width - self.right);
-        self.draw(&format!("<path class=\"zero\" d=\"M{left} {y:.1}H{right}\"/>"));
+        self.path("zero", &format!("M{left} {y:.1}H{right}"));
     }
 
-    /// A line from top to bottom at a value of the lower axis.
-    pub fn mark(&mut self, value: f64, class: &str) {
+    /// Draws a line from top to bottom, at a value of the lower axis.
+    pub(crate) fn mark(&mut self, value: f64, class: &str) {
         let (x, top, bottom) = (self.x(value), self.top(), self.height - BOTTOM);
-        self.draw(&format!("<path class=\"{class}\" d=\"M{x:.1} {top}V{bottom}\"/>"));
+        self.path(class, &format!("M{x:.1} {top}V{bottom}"));
     }
 
-    /// As HTML: a figure with its caption, that scrolls where it is too wide.
-    pub fn render(&self) -> String {
-        let Self { id, width, height, left, right, .. } = self;
-        let (title, description) = (escape(&self.title), escape(&self.description));
+    /// As HTML: a figure with its caption, which scrolls if it is too wide.
+    pub(crate) fn render(&self) -> Markup {
+        let Self { id, width, height, .. } = self;
+        let (id, title, description) = (Text(id), Text(&self.title), Text(&self.description));
         let size = if *width > 560.0 { "wide" } else { "small" };
         let mut out = format!(
             "<figure>\n<figcaption>{title}</figcaption>\n\
@@ -194,75 +235,97 @@ impl Chart {
              <svg role=\"img\" class=\"{size}\" viewBox=\"0 0 {width} {height}\" aria-labelledby=\"{id}-t {id}-d\">\n\
              <title id=\"{id}-t\">{title}</title>\n<desc id=\"{id}-d\">{description}</desc>\n"
         );
-        let (top, bottom, end) = (self.top(), height - BOTTOM, width - right);
+        self.draw_side(&mut out);
+        self.draw_ticks(&mut out);
+        out += &self.marks;
+        self.draw_titles(&mut out);
+        self.draw_legend(&mut out);
+        out += "</svg>\n</div>\n</figure>\n";
+        PreEscaped(out)
+    }
+
+    /// The right end of the axes.
+    fn end(&self) -> f64 {
+        self.width - self.right
+    }
+
+    /// Draws the left axis with its grid, or the labels of the rows.
+    fn draw_side(&self, out: &mut String) {
         match &self.side {
             Side::Axis(axis, unit) => {
                 for tick in axis.ticks(5) {
                     let (y, text) = (self.y(tick), label(tick, *unit));
                     let _ = writeln!(
                         out,
-                        "<path class=\"grid-line\" d=\"M{left} {y:.1}H{end}\"/>\
-                         <text class=\"tick end\" x=\"{:.1}\" y=\"{:.1}\">{text}</text>",
-                        left - 7.0,
-                        y + 4.0
+                        "<path class=\"grid-line\" d=\"M{} {y:.1}H{}\"/>\
+                         <text class=\"tick end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                        self.left,
+                        self.end(),
+                        self.left - 7.0,
+                        y + 4.0,
+                        Text(&text)
                     );
                 }
             }
             Side::Rows(rows) => {
                 for (at, row) in rows.iter().enumerate() {
-                    let y = self.row(at) + 4.5;
-                    let _ = writeln!(out, "<text x=\"0\" y=\"{y:.1}\">{}</text>", escape(row));
+                    let _ = writeln!(out, "<text x=\"0\" y=\"{:.1}\">{}</text>", self.row(at) + 4.5, Text(row));
                 }
             }
         }
-        for tick in self.x.0.ticks(7) {
-            let (x, text) = (self.x(tick), escape(&(self.x.2)(tick)));
+    }
+
+    /// Draws the grid and the labels of the lower axis.
+    fn draw_ticks(&self, out: &mut String) {
+        let (top, bottom) = (self.top(), self.height - BOTTOM);
+        for tick in self.x.axis.ticks(7) {
+            let (x, text) = (self.x(tick), (self.x.label)(tick));
             let _ = writeln!(
                 out,
                 "<path class=\"grid-line\" d=\"M{x:.1} {top}V{bottom}\"/>\
-                 <text class=\"tick middle\" x=\"{x:.1}\" y=\"{:.1}\">{text}</text>",
-                bottom + 17.0
+                 <text class=\"tick middle\" x=\"{x:.1}\" y=\"{:.1}\">{}</text>",
+                bottom + 17.0,
+                Text(&text)
             );
         }
-        out += &self.marks;
-        let _ = writeln!(out, "<path class=\"axis\" d=\"M{left} {bottom}H{end}\"/>");
-        let middle = f64::midpoint(*left, end);
-        let _ = writeln!(
-            out,
-            "<text class=\"tick middle\" x=\"{middle:.1}\" y=\"{:.1}\">{}</text>",
-            height - 6.0,
-            escape(&self.x.1)
-        );
-        if !self.side_title.is_empty() {
-            let _ = writeln!(out, "<text class=\"tick\" x=\"0\" y=\"14\">{}</text>", escape(&self.side_title));
-        }
-        out += &self.legend_svg(end);
-        out + "</svg>\n</div>\n</figure>\n"
     }
 
-    /// From the right end of the title's line to the left.
-    fn legend_svg(&self, end: f64) -> String {
-        let mut out = String::new();
-        let mut x = end;
+    /// Draws the lower axis and the titles of both.
+    fn draw_titles(&self, out: &mut String) {
+        let (left, bottom, end) = (self.left, self.height - BOTTOM, self.end());
+        let _ = writeln!(out, "<path class=\"axis\" d=\"M{left} {bottom}H{end}\"/>");
+        let (middle, y, title) = (f64::midpoint(left, end), self.height - 6.0, Text(&self.x.title));
+        let _ = writeln!(out, "<text class=\"tick middle\" x=\"{middle:.1}\" y=\"{y:.1}\">{title}</text>");
+        if !self.side_title.is_empty() {
+            let _ = writeln!(out, "<text class=\"tick\" x=\"0\" y=\"14\">{}</text>", Text(&self.side_title));
+        }
+    }
+
+    /// Draws the legend, from the right end of the title's line to the left.
+    fn draw_legend(&self, out: &mut String) {
+        let mut x = self.end();
         for (look, text) in self.legend.iter().rev() {
-            let text: String = if text.chars().count() > 16 {
-                text.chars().take(15).chain(['\u{2026}']).collect()
-            } else {
-                text.clone()
-            };
+            let text = shortened(text, MAX_LEGEND);
             x -= 7.3 * text.chars().count() as f64;
-            let _ = writeln!(out, "<text x=\"{x:.1}\" y=\"15\">{}</text>", escape(&text));
+            let _ = writeln!(out, "<text x=\"{x:.1}\" y=\"15\">{}</text>", Text(&text));
             x -= 42.0;
             let class = look.class();
             let _ = writeln!(out, "<path class=\"line {class}\" d=\"M{x:.1} 11h36\"/>{}", dot(*look, x + 18.0, 11.0));
             x -= 16.0;
         }
-        out
     }
 }
 
-/// A mark at a place.
-pub fn dot(look: Look, x: f64, y: f64) -> String {
+/// A name cut to `most` characters, the last of which is then an ellipsis.
+pub(crate) fn shortened(name: &str, most: usize) -> String {
+    if name.chars().count() <= most {
+        return name.to_owned();
+    }
+    name.chars().take(most.saturating_sub(1)).chain(['\u{2026}']).collect()
+}
+
+/// The mark of a point.
+fn dot(look: Look, x: f64, y: f64) -> String {
     match look {
         Look::A => format!("<circle class=\"dot a\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\"/>"),
         Look::B => {

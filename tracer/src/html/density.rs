@@ -1,28 +1,28 @@
-//! Distributions as curves: how densely the values lie along a logarithmic axis, and which share lies below a value.
+//! Distributions as curves: density along an axis, and cumulative share.
 
 use super::axis::Axis;
-use crate::model::histogram::Histogram;
+use crate::model::{histogram::Histogram, number::truncated_usize};
 
-/// The range that shows all of the histograms; none where all are empty. Zero is drawn at one.
-pub fn range(histograms: &[&Histogram]) -> Option<(f64, f64)> {
+/// The range of all histograms together; none if all are empty. 0 is drawn at 1, because the axes are logarithmic.
+pub(crate) fn range(histograms: &[&Histogram]) -> Option<(f64, f64)> {
     let low = histograms.iter().filter_map(|h| h.min()).min()?;
     let high = histograms.iter().filter_map(|h| h.max()).max()?;
     let (low, high) = ((low as f64).max(1.0), (high as f64).max(1.0));
-    // A little room, so that one single value is a peak and not an edge.
+    // A little room, so that a single value is a peak and not an edge.
     Some((low / 1.05, high * 1.05))
 }
 
 /// Share of the values in each of `bins` equal parts of the axis.
-pub fn bins(histogram: &Histogram, axis: &Axis, bins: usize) -> Vec<f64> {
+pub(crate) fn bins(histogram: &Histogram, axis: &Axis, bins: usize) -> Vec<f64> {
     let mut out = vec![0.0; bins];
     let total = histogram.count().max(1) as f64;
     for (low, width, n) in histogram.buckets() {
         let from = axis.share((low as f64).max(1.0)) * bins as f64;
         let to = axis.share(((low + (width - 1)) as f64 + 1.0).max(1.0)) * bins as f64;
-        let (first, last) = ((from as usize).min(bins - 1), (to as usize).min(bins - 1));
+        let (first, last) = (truncated_usize(from).min(bins - 1), truncated_usize(to).min(bins - 1));
         let share = n as f64 / total;
         for (bin, sum) in out.iter_mut().enumerate().take(last + 1).skip(first) {
-            // A bucket may be wider than a bin: its values are taken to lie evenly.
+            // A bucket may be wider than a bin: its values count as evenly spread.
             let overlap = (to.min(bin as f64 + 1.0) - from.max(bin as f64)).max(0.0);
             *sum += if first == last { share } else { share * overlap / (to - from) };
         }
@@ -30,8 +30,8 @@ pub fn bins(histogram: &Histogram, axis: &Axis, bins: usize) -> Vec<f64> {
     out
 }
 
-/// Corners of the staircase over the bins: value and height.
-pub fn stairs(bins: &[f64], axis: &Axis) -> Vec<(f64, f64)> {
+/// Corners of the steps over the bins: value and height.
+pub(crate) fn stairs(bins: &[f64], axis: &Axis) -> Vec<(f64, f64)> {
     let n = bins.len() as f64;
     let corners = |(at, &height): (usize, &f64)| {
         [(axis.value(at as f64 / n), height), (axis.value((at as f64 + 1.0) / n), height)]
@@ -39,10 +39,10 @@ pub fn stairs(bins: &[f64], axis: &Axis) -> Vec<(f64, f64)> {
     bins.iter().enumerate().flat_map(corners).collect()
 }
 
-/// Points of the cumulative distribution, at most `most`: value, and the share of values up to it. The last is 1.
-pub fn cdf(histogram: &Histogram, most: usize) -> Vec<(f64, f64)> {
+/// Points of the cumulative distribution, at most `most`: value, and share of the values up to it. The last share is 1.
+pub(crate) fn cdf(histogram: &Histogram, most: usize) -> Vec<(f64, f64)> {
     let total = histogram.count().max(1) as f64;
-    // Each step keeps two points at most, and so does the last, which may be smaller.
+    // Each step keeps at most two points, also the last, which may be smaller.
     let step = 2.0 / most.saturating_sub(2).max(1) as f64;
     let mut out = Vec::new();
     let (mut seen, mut kept, mut skipped) = (0, 0.0, None);
@@ -53,7 +53,7 @@ pub fn cdf(histogram: &Histogram, most: usize) -> Vec<(f64, f64)> {
             skipped = Some(point);
             continue;
         }
-        // A jump is where it is: the point before it stays, too.
+        // The point before a jump is kept, so that the jump is at its place.
         out.extend(skipped.take());
         out.push(point);
         kept = point.1;
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cdf_jumps_where_the_values_are_however_many_rare_ones_come_between() {
+    fn a_cdf_jumps_at_frequent_values_whatever_rare_ones_are_between() {
         let mut h = Histogram::default();
         h.record_n(100, 500);
         h.record_n(200, 400);

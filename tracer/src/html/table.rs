@@ -1,87 +1,81 @@
-//! Tables: each with a caption, scoped headings, and a box of its own to scroll in.
+//! Tables: each with a caption, scoped headings, and a scrolling box of its own.
 
-use std::fmt::Write as _;
+use maud::{Markup, html};
 
-use super::escape;
+use super::Text;
 
-/// A heading of a column.
+/// The heading of a column, and how its cells are set.
 #[derive(Clone, Debug)]
-pub struct Column {
+pub(crate) struct Heading {
     title: String,
     class: &'static str,
 }
 
-impl Column {
-    /// Of words, which may wrap.
-    pub fn text(title: impl Into<String>) -> Self {
+impl Heading {
+    /// A column of text that may wrap.
+    pub(crate) fn text(title: impl Into<String>) -> Self {
         Self { title: title.into(), class: "text" }
     }
 
-    /// Of words that stay on one line.
-    pub fn word(title: impl Into<String>) -> Self {
+    /// A column of words that stay on one line.
+    pub(crate) fn word(title: impl Into<String>) -> Self {
         Self { title: title.into(), class: "nowrap" }
     }
 
-    /// Of numbers.
-    pub fn number(title: impl Into<String>) -> Self {
+    /// A column of numbers.
+    pub(crate) fn number(title: impl Into<String>) -> Self {
         Self { title: title.into(), class: "number" }
     }
 }
 
-/// A table. Everything in it is text.
+/// A table of plain text.
 #[derive(Clone, Debug)]
-pub struct Table {
+pub(crate) struct Table {
     id: String,
     caption: String,
-    columns: Vec<Column>,
+    columns: Vec<Heading>,
     rows: Vec<(&'static str, Vec<String>)>,
 }
 
 impl Table {
-    /// An empty one. `id` is unique in the page.
-    pub fn new(id: impl Into<String>, caption: impl Into<String>, columns: Vec<Column>) -> Self {
+    /// An empty table. `id` is unique in the page.
+    pub(crate) fn new(id: impl Into<String>, caption: impl Into<String>, columns: Vec<Heading>) -> Self {
         Self { id: id.into(), caption: caption.into(), columns, rows: Vec::new() }
     }
 
-    /// Adds a row, whose first cell heads it.
-    pub fn row(&mut self, cells: Vec<String>) {
+    /// Adds a row; its first cell is the row's heading.
+    pub(crate) fn row(&mut self, cells: Vec<String>) {
         self.row_of("", cells);
     }
 
-    /// Adds a row that looks different: "strong", "quiet", "group", "differs".
-    pub fn row_of(&mut self, class: &'static str, mut cells: Vec<String>) {
+    /// Adds a row of a class: "strong", "quiet" or "differs".
+    pub(crate) fn row_of(&mut self, class: &'static str, mut cells: Vec<String>) {
         cells.resize(self.columns.len(), String::new());
         self.rows.push((class, cells));
     }
 
-    /// Whether it has no row.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// As HTML.
-    pub fn render(&self) -> String {
-        let Self { id, caption, columns, rows } = self;
-        let caption = escape(caption);
-        let mut out = format!(
-            "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-labelledby=\"{id}\">\n<table>\n\
-             <caption id=\"{id}\">{caption}</caption>\n<thead>\n<tr>"
-        );
-        for Column { title, class } in columns {
-            let _ = write!(out, "<th scope=\"col\" class=\"{class}\">{}</th>", escape(title));
-        }
-        out += "</tr>\n</thead>\n<tbody>\n";
-        for (class, cells) in rows {
-            out += &if class.is_empty() { "<tr>".to_owned() } else { format!("<tr class=\"{class}\">") };
-            for (at, (cell, Column { class, .. })) in cells.iter().zip(columns).enumerate() {
-                let cell = escape(cell);
-                let _ = match at {
-                    0 => write!(out, "<th scope=\"row\">{cell}</th>"),
-                    _ => write!(out, "<td class=\"{class}\">{cell}</td>"),
-                };
+    pub(crate) fn render(&self) -> Markup {
+        let id = Text(&self.id);
+        html! {
+            div class="scroll" tabindex="0" role="region" aria-labelledby=(id) {
+                table {
+                    caption id=(id) { (Text(&self.caption)) } "\n"
+                    thead { tr { @for Heading { title, class } in &self.columns {
+                        th scope="col" class=(class) { (Text(title)) }
+                    } } } "\n"
+                    tbody { @for (class, cells) in &self.rows {
+                        tr class=[(!class.is_empty()).then_some(class)] {
+                            @for (at, (cell, Heading { class, .. })) in cells.iter().zip(&self.columns).enumerate() {
+                                @if at == 0 { th scope="row" { (Text(cell)) } }
+                                @else { td class=(class) { (Text(cell)) } }
+                            }
+                        }
+                        "\n"
+                    } }
+                }
             }
-            out += "</tr>\n";
+            "\n"
         }
-        out + "</tbody>\n</table>\n</div>\n"
     }
 }

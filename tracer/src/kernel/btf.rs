@@ -1,8 +1,9 @@
 //! Reads BTF, split BTF included: as much as it takes to find members of structures and arguments of tracepoints. Pure over bytes, one pass
 //! over the type section, every access checked.
 //!
-//! Format: Documentation/bpf/btf.rst. Reading a whole kernel's BTF into maps of names, as libraries do, takes longer
-//! than everything else a start of this tool does.
+//! Format: Documentation/bpf/btf.rst. The crate btf-rs 2 is slower: with the 5.5 MB of Linux 6.18, its cache of names adds about ten times
+//! as much to a start of `vmentry check` as this reader with all its lookups (41 alternating runs), and its mmap backend about 1.3 times as
+//! much for the lookups by name alone. It is also LGPL, and vmentry is linked statically.
 
 use std::fmt;
 

@@ -12,7 +12,7 @@ use tracer_common::{
 
 use crate::{
     kernel::ring::Mapping,
-    model::{figures::Figure, histogram::Histogram, interval::Series},
+    model::{figures::Figure, histogram::Histogram, series::Series},
 };
 
 /// The array of series, and the counts that were read before.

@@ -8,8 +8,9 @@ use tracer_common::{Event, Flags, Outline, in_kernel_series::series_key};
 use crate::model::{
     figures::Figure,
     histogram::Histogram,
-    interval::{Interval, Key, MAX_SERIES, Series, Vm},
+    interval::{Interval, MAX_SERIES, Vm},
     running_histogram::RunningHistogram,
+    series::{Key, Series},
 };
 
 /// Entries of the direct-mapped cache in front of the hash map, as a power of two.

@@ -3,7 +3,7 @@
 
 use tracer_common::Event;
 
-use crate::model::{histogram::Histogram, interval::Series};
+use crate::model::{histogram::Histogram, series::Series};
 
 /// Unit of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,15 +193,24 @@ impl Stat {
 
     /// Its value; none of an empty distribution.
     pub fn of(self, histogram: &Histogram) -> Option<f64> {
-        let quantile = |q| histogram.quantile(q).map(|v| v as f64);
+        if let Some(q) = self.quantile() {
+            return histogram.quantile(q).map(|v| v as f64);
+        }
         match self {
             Self::Min => histogram.min().map(|v| v as f64),
-            Self::P50 => quantile(0.50),
-            Self::P90 => quantile(0.90),
-            Self::P99 => quantile(0.99),
-            Self::P999 => quantile(0.999),
             Self::Max => histogram.max().map(|v| v as f64),
-            Self::Mean => histogram.mean(),
+            _ => histogram.mean(),
+        }
+    }
+
+    /// The quantile that it is, 0..1; none for the others.
+    pub const fn quantile(self) -> Option<f64> {
+        match self {
+            Self::P50 => Some(0.5),
+            Self::P90 => Some(0.9),
+            Self::P99 => Some(0.99),
+            Self::P999 => Some(0.999),
+            Self::Min | Self::Max | Self::Mean => None,
         }
     }
 }

@@ -7,10 +7,10 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use tracer_common::Event;
 
-use crate::model::{accumulator::Accumulator, totals::add};
-pub use crate::model::{
-    series::{EntryKind, Key, Level, Series},
-    totals::{ControlWrites, Totals, TracedTimerExits},
+use crate::model::{
+    accumulator::Accumulator,
+    series::{Key, Series},
+    totals::{Totals, add},
 };
 
 /// Most series of an interval; entries over this limit are counted in [`Totals::not_kept`].
@@ -96,7 +96,10 @@ pub mod tests {
     };
 
     use super::*;
-    use crate::model::figures::Figure;
+    use crate::model::{
+        figures::Figure,
+        series::{EntryKind, Level},
+    };
 
     /// A VM for tests.
     pub fn vm(id: u32) -> Arc<Vm> {

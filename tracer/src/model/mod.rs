@@ -7,6 +7,7 @@ pub mod figures;
 pub mod histogram;
 pub mod interval;
 pub mod measurement;
+pub mod number;
 pub mod policy;
 pub(crate) mod quantity;
 mod running_histogram;

@@ -38,11 +38,12 @@ pub mod tests {
         model::{
             accounting::Accounting,
             interval::{
-                Interval, Totals,
+                Interval,
                 tests::{event, vm},
             },
             measurement::{Aggregation, Latency, PinSource},
             policy::Policy,
+            totals::Totals,
         },
     };
 

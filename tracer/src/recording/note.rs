@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::header::{End, Label};
-use crate::model::interval::{Totals, Vm};
+use crate::model::{interval::Vm, totals::Totals};
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -20,7 +20,8 @@ use super::{
 };
 use crate::model::{
     figures::Figure,
-    interval::{Interval, Series, Vm},
+    interval::{Interval, Vm},
+    series::Series,
 };
 
 /// Reads a recording interval by interval.

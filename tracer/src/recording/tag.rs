@@ -4,7 +4,7 @@ use tracer_common::{Isa, rules::TimerCause};
 
 use crate::model::{
     figures::Figure,
-    interval::{EntryKind, Key, Level},
+    series::{EntryKind, Key, Level},
 };
 
 /// The tag of a figure of a series.

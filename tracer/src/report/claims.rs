@@ -11,9 +11,9 @@ use crate::{
     model::{
         figures::{Figure, Unit, human},
         histogram::Histogram,
-        interval::{EntryKind, Level, Series},
         measurement::{Latency, max_delay_s},
         policy::Policy,
+        series::{EntryKind, Level, Series},
     },
     recording::Provenance,
 };

@@ -21,8 +21,9 @@ use crate::{
         exit_reasons,
         figures::Figure,
         histogram::Histogram,
-        interval::{Interval, Key, Series, Vm},
+        interval::{Interval, Vm},
         measurement::{Aggregation, Latency},
+        series::{Key, Series},
     },
     recording::{self, Provenance},
 };
@@ -256,10 +257,8 @@ pub mod tests {
     use crate::{
         model::{
             figures::Column,
-            interval::{
-                Totals,
-                tests::{event, vm},
-            },
+            interval::tests::{event, vm},
+            totals::Totals,
         },
         recording::tests::header,
     };

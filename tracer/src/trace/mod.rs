@@ -1,7 +1,13 @@
-//! Single events: from the collector into Perfetto traces, or kept until a trigger matches.
+//! Single events: handed over by the collector, put in order, and written as Perfetto traces, either all of them or, as a
+//! flight recorder, those before a trigger.
 
-pub mod flight_recorder;
+pub mod event_sink;
+mod flight_recorder;
+pub mod perfetto;
+pub mod plan;
 mod proto;
-pub mod sink;
+pub mod recorder;
+mod reorder;
+mod track;
 pub mod trigger;
-pub mod writer;
+pub mod vm_event;

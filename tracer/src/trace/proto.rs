@@ -1,25 +1,26 @@
-//! The messages of a Perfetto trace that are written here: only the fields used. Tags are those of the official schema,
-//! protos/perfetto/trace/perfetto_trace.proto of github.com/google/perfetto (v51); `tests/trace.rs` decodes what is written with all of it.
+//! The messages of a Perfetto trace, with the fields that are written here and the tags of the official schema:
+//! protos/perfetto/trace/perfetto_trace.proto of github.com/google/perfetto, v51. They are written by hand because prost's generator
+//! needs protoc. `trace-check` decodes written traces with the whole schema and fails on a field that it does not know.
 
 use prost::Message;
 
-/// [`TracePacket::sequence_flags`]: what was interned before on this sequence is void.
+/// [`TracePacket::sequence_flags`]: names interned before on this sequence are void.
 pub const INCREMENTAL_STATE_CLEARED: u32 = 1;
-/// [`TracePacket::sequence_flags`]: refers to what was interned.
+/// [`TracePacket::sequence_flags`]: the packet uses interned names.
 pub const NEEDS_INCREMENTAL_STATE: u32 = 2;
 
 /// CLOCK_REALTIME in [`Clock::clock_id`].
 pub const REALTIME: u32 = 1;
 /// CLOCK_MONOTONIC in [`Clock::clock_id`].
 pub const MONOTONIC: u32 = 3;
-/// First clock that belongs to a sequence: here ns since the sequence's last packet.
+/// The first clock id that belongs to a sequence; here ns since the sequence's last packet.
 pub const SINCE_LAST_PACKET: u32 = 64;
 
 /// [`TrackEvent::kind`]: a slice begins.
 pub const SLICE_BEGIN: i32 = 1;
 /// [`TrackEvent::kind`]: the innermost slice of the track ends.
 pub const SLICE_END: i32 = 2;
-/// [`TrackEvent::kind`]: a moment.
+/// [`TrackEvent::kind`]: an instant.
 pub const INSTANT: i32 = 3;
 
 /// [`TrackDescriptor::child_ordering`]: by [`TrackDescriptor::sibling_order_rank`].
@@ -135,7 +136,7 @@ pub struct InternedData {
     pub event_names: Vec<InternedName>,
     #[prost(message, repeated, tag = "3")]
     pub debug_annotation_names: Vec<InternedName>,
-    /// InternedString of the schema: its bytes are UTF-8 here
+    /// InternedString in the schema, whose bytes are UTF-8 here
     #[prost(message, repeated, tag = "29")]
     pub debug_annotation_string_values: Vec<InternedName>,
 }

@@ -1,18 +1,23 @@
-//! What a flight recorder waits for: conditions on one event.
+//! The trigger of a flight recorder: conditions on one event, as `--trigger` takes them.
 
 use std::{fmt, str::FromStr};
 
 use tracer_common::{Event, Isa, rules::TimerCause};
 
-use crate::model::{exit_reasons, figures::Figure};
+use crate::model::{
+    exit_reasons,
+    figures::Figure,
+    quantity::{TIME_UNITS, split_unit, unit_ns},
+};
 
-/// Conditions of which one must hold.
+/// Clauses of which at least one must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trigger(pub Vec<Clause>);
 
-/// Conditions that must hold together; as the user wrote it, and what it means.
+/// Conditions that must all hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clause {
+    /// as the user wrote it
     text: String,
     conditions: Vec<Condition>,
 }
@@ -20,7 +25,7 @@ pub struct Clause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Condition {
     Figure(Figure, Side, u64),
-    /// the reason's code, where VMX and SVM have one of that name
+    /// an exit reason by its code on VMX and on SVM; none if the ISA has no reason of that name
     Reason {
         vmx: Option<u32>,
         svm: Option<u32>,
@@ -37,7 +42,7 @@ enum Side {
 }
 
 impl Trigger {
-    /// Whether an event is what was waited for.
+    /// Whether any clause holds for the event.
     pub fn matches(&self, event: &Event) -> bool {
         self.0.iter().any(|clause| clause.matches(event))
     }
@@ -51,7 +56,7 @@ impl fmt::Display for Trigger {
 }
 
 impl Clause {
-    /// Whether all conditions hold. What is not known holds for no condition.
+    /// Whether all conditions hold. A condition on an unknown value does not hold.
     pub fn matches(&self, event: &Event) -> bool {
         self.conditions.iter().all(|c| c.holds(event).unwrap_or(false))
     }
@@ -94,7 +99,7 @@ impl FromStr for Clause {
 
 fn condition(text: &str) -> Result<Condition, String> {
     let Some(at) = text.find(['>', '<', '=']) else {
-        return Err(format!("'{text}' is no condition; {GRAMMAR}"));
+        return Err(format!("'{text}' is not a condition; {GRAMMAR}"));
     };
     let (name, rest) = text.split_at(at);
     let (name, operator, value) = (name.trim(), &rest[..1], rest[1..].trim());
@@ -106,16 +111,16 @@ fn condition(text: &str) -> Result<Condition, String> {
     let figure = Figure::parse(name);
     match (figure, side, name) {
         (Some(Figure::PinWrites), Some(side), _) => {
-            let limit = value.parse().map_err(|_| format!("'{value}' is no number of pin writes"))?;
+            let limit = value.parse().map_err(|_| format!("'{value}' is not a number of pin writes"))?;
             Ok(Condition::Figure(Figure::PinWrites, side, limit))
         }
         (Some(figure), Some(side), _) => Ok(Condition::Figure(figure, side, time(value)?)),
-        (Some(_), None, _) => Err(format!("'{text}': {name} is compared with > or <")),
+        (Some(_), None, _) => Err(format!("'{text}': compare {name} with > or <")),
         (None, None, "reason") => {
             let of = |isa: Isa| exit_reasons::parse(isa as u32, value);
             match (of(Isa::Vmx), of(Isa::Svm)) {
                 (None, None) => {
-                    Err(format!("'{value}' is no exit reason: names are those of 'vmentry report', e.g. HLT, CPUID"))
+                    Err(format!("'{value}' is not an exit reason: use a name from 'vmentry report', e.g. HLT, CPUID"))
                 }
                 (vmx, svm) => Ok(Condition::Reason { vmx, svm }),
             }
@@ -135,32 +140,31 @@ fn condition(text: &str) -> Result<Condition, String> {
             _ => Err(one_of(value, "L1, L2")),
         },
         (None, Some(_), "reason" | "cause" | "entry" | "level") => {
-            Err(format!("'{text}': {name} is compared with =, e.g. {name}=..."))
+            Err(format!("'{text}': compare {name} with =, e.g. {name}=..."))
         }
         _ => Err(format!("'{name}' is neither a figure nor a dimension; {GRAMMAR}")),
     }
 }
 
 fn one_of(value: &str, known: &str) -> String {
-    format!("'{value}' is none of {known}")
+    format!("'{value}' is not one of {known}")
 }
 
-/// ns, from a number with its unit.
+/// Parses a number with its unit and returns ns.
 fn time(text: &str) -> Result<u64, String> {
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let scale = match unit {
-        "ns" => 1.0,
-        "us" => 1e3,
-        "ms" => 1e6,
-        "s" => 1e9,
-        "" => return Err(format!("'{text}' has no unit: use ns, us, ms or s, e.g. {text}ns")),
-        _ => return Err(format!("unknown unit '{unit}': use ns, us, ms or s")),
-    };
-    let ns = number.trim().parse::<f64>().map_err(|_| format!("'{number}' is no number"))? * scale;
+    let (number, unit) = split_unit(text)?;
+    if unit.is_empty() {
+        return Err(format!("'{text}' has no unit: use {TIME_UNITS}, e.g. {text}ns"));
+    }
+    let ns = number * unit_ns(unit).ok_or_else(|| format!("unknown unit '{unit}': use {TIME_UNITS}"))?;
     if !(0.0..=1e18).contains(&ns) {
         return Err(format!("'{text}' must be between 0 and 30 years"));
     }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the range was checked above, and fractions of a ns are rounded"
+    )]
     Ok(ns.round() as u64)
 }
 
@@ -176,8 +180,8 @@ mod tests {
     }
 
     #[test]
-    fn conditions_hold_for_what_they_name_and_strictly() {
-        // 2000 ns in the guest, 500 ns in the host, a CPUID exit with 2 pin writes
+    fn a_condition_holds_for_its_own_figure_and_limits_are_exclusive() {
+        // Guest time 2000 ns, host time 500 ns, a CPUID exit, 2 pin writes.
         let e = event(0, 10, 2000, 2);
         for good in [
             "entry_to_exit_ns>1999ns",
@@ -212,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_never_matches() {
+    fn an_unknown_value_never_matches() {
         let e = Event { flags: Flags::NONE, exit_to_entry_ns: Event::UNKNOWN_NS, ..event(0, 52, 5, 1) };
         for unknown in [
             "exit_to_entry_ns>0ns",
@@ -231,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_looked_up_for_the_events_architecture() {
+    fn an_exit_reason_is_looked_up_for_the_isa_of_the_event() {
         let hlt = |isa: Isa, exit_reason| Event { isa: isa as u8, exit_reason, ..event(0, 0, 5, 0) };
         assert!(matches("reason=HLT", &hlt(Isa::Svm, 0x78)));
         assert!(matches("reason=HLT", &hlt(Isa::Vmx, 1 << 26 | 12)));
@@ -241,22 +245,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_what_would_be_right() {
+    fn an_invalid_trigger_is_refused_with_a_valid_form() {
         for (text, why) in [
             ("", "FIGURE>VALUE"),
             ("latency>1ms", "entry_to_exit_ns"),
             ("entry_to_exit_ns=1ms", "> or <"),
             ("entry_to_exit_ns>1", "no unit"),
             ("entry_to_exit_ns>1h", "use ns, us, ms or s"),
-            ("entry_to_exit_ns>1..2ns", "no number"),
+            ("entry_to_exit_ns>1..2ns", "not a number"),
             ("entry_to_exit_ns>-1ns", "between 0"),
-            ("pin_writes>1ms", "no number of pin writes"),
-            ("reason=NOPE", "no exit reason"),
-            ("reason>HLT", "compared with ="),
+            ("pin_writes>1ms", "not a number of pin writes"),
+            ("reason=NOPE", "not an exit reason"),
+            ("reason>HLT", "compare reason with ="),
             ("cause=unknown", "spurious, deadline, immediate"),
             ("entry=Dirty", "dirty, clean"),
             ("level=L3", "L1, L2"),
-            ("reason=HLT,,level=L1", "is no condition"),
+            ("reason=HLT,,level=L1", "is not a condition"),
         ] {
             let error = text.parse::<Clause>().unwrap_err();
             assert!(error.contains(why), "{text}: {error}");

@@ -14,7 +14,7 @@ use super::{
 use crate::model::{
     figures::Figure,
     histogram::Histogram,
-    interval::{EntryKind, Series},
+    series::{EntryKind, Series},
 };
 
 /// Spurious exits that are listed, at most.

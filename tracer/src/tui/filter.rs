@@ -11,7 +11,7 @@ use super::{
     history::Slice,
     node::{reason_name, vcpu_name},
 };
-use crate::model::interval::Key;
+use crate::model::series::Key;
 
 /// Selects the series whose VM, vCPU or exit reason has the filter's text in its name.
 #[derive(Clone, Debug, Default)]

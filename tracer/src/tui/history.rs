@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::model::interval::{Interval, Key};
+use crate::model::{interval::Interval, series::Key};
 
 /// Time for which intervals are kept, ns.
 pub(super) const KEPT_NS: u64 = 600_000_000_000;

@@ -9,10 +9,7 @@ use std::{
 use tracer_common::Isa;
 
 use super::history::Slice;
-use crate::model::{
-    exit_reasons,
-    interval::{Key, Vm},
-};
+use crate::model::{exit_reasons, interval::Vm, series::Key};
 
 /// A node of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

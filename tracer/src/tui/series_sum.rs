@@ -1,6 +1,6 @@
 //! Adds up many histograms at once: the rows of a window are sums of tens of thousands, which merging one by one takes too long for.
 
-use crate::model::{figures::Figure, histogram::Histogram, interval::Series};
+use crate::model::{figures::Figure, histogram::Histogram, series::Series};
 
 /// Buckets of one width: HDR's at three significant digits.
 const OF_A_WIDTH: usize = 2048;

@@ -14,7 +14,7 @@ use super::{
     node::Node,
     series_sum::SeriesSum,
 };
-use crate::model::interval::{EntryKind, Series};
+use crate::model::series::{EntryKind, Series};
 
 /// Sums that are remembered, at most.
 const MAX_SUMS: usize = 4096;

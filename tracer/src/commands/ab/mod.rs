@@ -28,10 +28,7 @@ use crate::{
     compare::schedule,
     host::{clock::TscMeter, stopwatch},
     kernel::{kvm_module::Watch, options::Options, tracer::Tracer},
-    model::{
-        accounting::Accounting,
-        interval::{Interval, Totals},
-    },
+    model::{accounting::Accounting, interval::Interval, totals::Totals},
     output,
     recording::{End, Experiment, Header, Label, Writer},
     say,
@@ -84,7 +81,7 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
     // Before the first switch: from here on a signal cannot kill this process between switching and restoring.
     let mut endings = Endings::new()?;
     let module = watch_module(&header.host);
-    output::refuse(&args.output, args.overwrite)?;
+    output::refuse_existing(&args.output, args.overwrite)?;
     let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
     let switch = Switch::new(args, &experiment.switches[first])?;
     // Replaces an old recording only after the first switch succeeded.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     collect::collector::Collection,
     commands::{progress::ProgressLine, session::ensure_exact},
-    guest::{self, Plan, Scenario},
+    guest::{self, ExercisePlan, Scenario},
     host::{clock::process_cpu_ns, facts::Facts, problems},
     kernel::{options::Options, tracer::Tracer},
     model::measurement::Aggregation,
@@ -123,7 +123,8 @@ fn of_mode(aggregation: Aggregation, runs: &[(Option<Aggregation>, Run)]) -> Mod
 }
 
 fn run(facts: &Facts, mode: Option<Aggregation>) -> Result<Run> {
-    let plan = Plan { scenario: Scenario::Cpuid, count: EXITS, vcpus: 1, delta: Scenario::Cpuid.default_delta() };
+    let plan =
+        ExercisePlan { scenario: Scenario::Cpuid, count: EXITS, vcpus: 1, delta: Scenario::Cpuid.default_delta() };
     let layout = facts.layout.as_ref().context("no layout, and no error about it")?;
     let load = |aggregation| Tracer::load(layout, &Options { aggregation, ..Options::default() });
     let tracer = mode.map(load).transpose()?;

@@ -20,8 +20,9 @@ use crate::{
     kernel::{layout::Layout, options::Options, tracer::Tracer},
     model::{
         figures::{Figure, Stat, Unit, human},
-        interval::{Interval, Level, Series},
+        interval::Interval,
         measurement::Aggregation,
+        series::{Level, Series},
     },
     output,
     tui::{Info, Origin, terminal},

@@ -7,7 +7,7 @@ use tracer_common::rules::{Control, TimerCause};
 use crate::{
     model::{
         figures::{Unit, human},
-        interval::TracedTimerExits,
+        totals::TracedTimerExits,
     },
     report::{Report, View},
 };

@@ -1,18 +1,23 @@
-//! A comparison as JSON: format "vmentry-compare", version 1; documented in the README's format section.
+//! A comparison as JSON: format "vmentry-compare", version 1; the README documents it.
 
 use serde_json::{Map, Value, json};
 
-use super::{Comparison, Distributions, Row, Setting, Side, wording};
-use crate::{html::density, model::figures::Unit, recording::Provenance};
+use super::wording;
+use crate::{
+    compare::{Comparison, Distributions, Row, Setting, Side},
+    html::density,
+    model::figures::Unit,
+    recording::Provenance,
+};
 
 /// Name and version of the format.
-pub const FORMAT: &str = "vmentry-compare/1";
+const FORMAT: &str = "vmentry-compare/1";
 
-/// Points of a cumulative distribution.
+/// Points of a cumulative distribution at most.
 const POINTS: usize = 200;
 
-/// The comparison. What is not known is null, never 0.
-pub fn render(c: &Comparison, setting: &Setting) -> Value {
+/// The comparison. An unknown value is null, never 0.
+pub(crate) fn render(c: &Comparison, setting: &Setting) -> Value {
     json!({
         "format": FORMAT,
         "emulated": wording::is_emulated(setting),
@@ -34,7 +39,7 @@ pub fn render(c: &Comparison, setting: &Setting) -> Value {
             "p": c.mix.p,
             "covered": c.mix.covered,
             "rows": c.mix.rows.iter().map(|r| json!({
-                "kind": wording::kind(&r.stratum),
+                "kind": wording::exit_reason(&r.stratum),
                 "level": r.stratum.level.name(),
                 "exit_reason_code": r.stratum.reason,
                 "timer_cause": r.stratum.cause.map(|c| c.name()),
@@ -134,15 +139,13 @@ fn distribution(d: &Distributions) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::fixture::{comparison, setting},
-        *,
-    };
+    use super::*;
+    use crate::compare::fixture::{comparison, setting};
 
     #[test]
     fn every_documented_field_is_there() {
         let json = render(&comparison(), &setting());
-        let readme = include_str!("../../../README.md");
+        let readme = include_str!("../../../../README.md");
         let (_, section) = readme.split_once("**JSON comparison**").unwrap();
         let table = section.split("\n\n").find(|p| p.starts_with("| field")).unwrap();
         let documented: Vec<_> =
@@ -157,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_null_and_words_are_stable() {
+    fn unknown_values_are_null_and_names_are_stable() {
         let json = render(&comparison(), &setting());
         let max = json["figures"].as_array().unwrap().iter().find(|r| r["stat"] == "max").unwrap();
         assert_eq!((&max["a"], &max["p"], &max["ratio"]), (&Value::Null, &Value::Null, &Value::Null));

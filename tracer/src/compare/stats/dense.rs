@@ -1,26 +1,28 @@
-//! A figure as arrays: cumulative counts by bucket and stratum of every window, so that pooling is adding, and a quantile of
-//! any pool, weighted by strata or not, is a binary search.
+//! A figure as arrays: cumulative counts of every window, by bucket and stratum. Pooling windows is then an addition, and a quantile of
+//! any pool, weighted by strata or not, a binary search.
 
 use std::collections::BTreeSet;
 
-use super::{Stratum, Window};
-use crate::model::figures::Figure;
+use crate::{
+    compare::windows::{Stratum, Window},
+    model::figures::Figure,
+};
 
-/// Buckets times strata that one part holds at most; beyond, buckets are merged to twice their width and again.
+/// Buckets times strata of one part at most; beyond, the width of the buckets is doubled until they fit.
 const CELLS: usize = 8_192;
-/// The same of all parts together: 32 MB.
+/// The same for all parts together: 32 MB.
 const ALL_CELLS: usize = 4 << 20;
-/// Powers of two of an HDR histogram's exact range.
+/// Values below 2 to this power have a bucket of their own in an HDR histogram.
 const EXACT_BITS: u32 = 10;
 
-/// Counts of one part of the data, or of several together.
+/// Counts of one part of the data, or of several parts together.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
-    /// `[bucket][stratum]`: values in this bucket and all below
+    /// `[bucket][stratum]`: number of values in this bucket and all below
     below: Vec<f64>,
-    /// `[stratum]`: values; or seconds, of rates
+    /// `[stratum]`: number of values; seconds for rates
     n: Vec<f64>,
-    /// `[stratum]`: their sum; or the number of events, of rates
+    /// `[stratum]`: sum of the values; number of events for rates
     sum: Vec<f64>,
 }
 
@@ -33,43 +35,43 @@ impl Counts {
         add(&mut self.sum, &other.sum);
     }
 
-    /// Takes everything out.
+    /// Sets all counts to 0.
     pub fn clear(&mut self) {
         [&mut self.below, &mut self.n, &mut self.sum].into_iter().for_each(|v| v.fill(0.0));
     }
 }
 
-/// Counts, without some of them.
+/// Counts minus other counts.
 #[derive(Clone, Copy)]
-pub struct View<'a> {
-    /// these
+pub struct CountsView<'a> {
+    /// all counts
     pub all: &'a Counts,
-    /// but not these
+    /// the counts to subtract
     pub but: Option<&'a Counts>,
 }
 
-impl<'a> View<'a> {
-    /// All of them.
+impl<'a> CountsView<'a> {
+    /// All counts.
     pub fn of(all: &'a Counts) -> Self {
         Self { all, but: None }
     }
 
-    /// All but some of them.
+    /// All counts minus others.
     pub fn without(all: &'a Counts, but: &'a Counts) -> Self {
         Self { all, but: Some(but) }
     }
 
-    /// Values of a stratum.
+    /// Number of values of a stratum; seconds for rates.
     pub fn n(&self, stratum: usize) -> f64 {
         self.all.n[stratum] - self.but.map_or(0.0, |b| b.n[stratum])
     }
 
-    /// Their sum; or the events, of rates.
+    /// Sum of a stratum's values; number of events for rates.
     pub fn sum(&self, stratum: usize) -> f64 {
         self.all.sum[stratum] - self.but.map_or(0.0, |b| b.sum[stratum])
     }
 
-    /// Weighted share of the values in a bucket and below.
+    /// Weighted share of the values in a bucket and all below.
     fn below(&self, bucket: usize, weights: &[f64]) -> f64 {
         let row = bucket * weights.len()..(bucket + 1) * weights.len();
         let all = &self.all.below[row.clone()];
@@ -80,34 +82,34 @@ impl<'a> View<'a> {
     }
 }
 
-/// One figure of all parts.
+/// One figure, of all parts.
 #[derive(Clone, Debug)]
 pub struct Dense {
     /// lowest value of each bucket
     low: Vec<f64>,
     /// width of each bucket
     width: Vec<f64>,
-    /// number of strata; 1 where they are not told apart
+    /// number of strata; 1 if all exits are one stratum
     pub strata: usize,
-    /// each part's counts
+    /// counts of each part
     pub parts: Vec<Counts>,
-    /// each part's highest value; NaN without values
+    /// highest value of each part; NaN without values
     pub maxima: Vec<f64>,
 }
 
-/// Both sides' weights of a value, by stratum.
+/// Weight of a value on both sides, by stratum.
 #[derive(Clone, Debug, Default)]
 pub struct Weights {
-    /// of A
+    /// weights of A
     pub a: Vec<f64>,
-    /// of B
+    /// weights of B
     pub b: Vec<f64>,
 }
 
 impl Weights {
-    /// With one stratum every value weighs the same. With several, both sides get one mix, the mean of theirs over the strata
-    /// that both have; all else weighs nothing.
-    pub fn set(&mut self, a: View, b: View, strata: usize) {
+    /// Sets the weights. With one stratum every value has the same weight. With several, both sides get one mix, the mean of theirs
+    /// over the strata that both have; other strata get weight 0.
+    pub fn set(&mut self, a: CountsView, b: CountsView, strata: usize) {
         self.a.clear();
         self.b.clear();
         if strata == 1 {
@@ -129,7 +131,7 @@ impl Weights {
     }
 }
 
-/// The bucket that holds this one once buckets are 2^`coarser` times as wide, relative to their values.
+/// Lowest value of the bucket that contains `low` if buckets are 2^`coarser` times as wide.
 fn group(low: u64, coarser: u32) -> u64 {
     let shift = (low.max(1).ilog2() + coarser).saturating_sub(EXACT_BITS);
     if coarser == 0 { low } else { low.checked_shr(shift).unwrap_or(0) << shift.min(63) }
@@ -137,31 +139,41 @@ fn group(low: u64, coarser: u32) -> u64 {
 
 fn group_width(low: u64, width: u64, coarser: u32) -> f64 {
     let shift = (low.max(1).ilog2() + coarser).saturating_sub(EXACT_BITS);
-    if coarser == 0 { width as f64 } else { (shift as f64).exp2() }
+    if coarser == 0 { width as f64 } else { f64::from(shift).exp2() }
+}
+
+/// Lowest value and width of every bucket that holds a value, ascending.
+fn buckets(parts: &[&Window], index: &impl Fn(&Stratum) -> Option<usize>, figure: Figure) -> Vec<(u64, u64)> {
+    let mut buckets = Vec::new();
+    for window in parts {
+        for (_, series) in window.strata.iter().filter(|(s, _)| index(s).is_some()) {
+            buckets.extend(series[figure].buckets().map(|(low, width, _)| (low, width)));
+        }
+        buckets.sort_unstable();
+        buckets.dedup();
+    }
+    buckets
+}
+
+/// Lowest value and width of at most `room` merged buckets, and by how many powers of two they are wider.
+fn grouped(buckets: &[(u64, u64)], room: usize) -> (Vec<(u64, f64)>, u32) {
+    let groups = |coarser| -> Vec<(u64, f64)> {
+        let mut groups: Vec<_> =
+            buckets.iter().map(|&(l, w)| (group(l, coarser), group_width(l, w, coarser))).collect();
+        groups.dedup_by_key(|g| g.0);
+        groups
+    };
+    let coarser = (0..EXACT_BITS).find(|&c| groups(c).len() <= room).unwrap_or(EXACT_BITS);
+    (groups(coarser), coarser)
 }
 
 impl Dense {
-    /// A distribution by bucket, of parts that are windows each. Without `strata` all kinds of exits are one.
+    /// A distribution by bucket; each window is a part. Without `strata` all exits are one stratum.
     pub fn of(parts: &[&Window], strata: Option<&[Stratum]>, figure: Figure) -> Self {
         let index = |s: &Stratum| strata.map_or(Some(0), |all| all.iter().position(|x| x == s));
-        let mut buckets = Vec::new();
-        for window in parts {
-            for (_, series) in window.strata.iter().filter(|(s, _)| index(s).is_some()) {
-                buckets.extend(series[figure].buckets().map(|(low, width, _)| (low, width)));
-            }
-            buckets.sort_unstable();
-            buckets.dedup();
-        }
         let count = strata.map_or(1, |s| s.len().max(1));
         let room = CELLS.min(ALL_CELLS / parts.len().max(1)) / count;
-        let groups = |coarser| -> Vec<(u64, f64)> {
-            let mut groups: Vec<_> =
-                buckets.iter().map(|&(l, w)| (group(l, coarser), group_width(l, w, coarser))).collect();
-            groups.dedup_by_key(|g| g.0);
-            groups
-        };
-        let coarser = (0..EXACT_BITS).find(|&c| groups(c).len() <= room).unwrap_or(EXACT_BITS);
-        let groups = groups(coarser);
+        let (groups, coarser) = grouped(&buckets(parts, &index, figure), room);
         let dense = |window: &&Window| {
             let mut counts =
                 Counts { below: vec![0.0; groups.len() * count], n: vec![0.0; count], sum: vec![0.0; count] };
@@ -196,14 +208,14 @@ impl Dense {
         }
     }
 
-    /// A figure that is a ratio of two sums, e.g. events and seconds, of each part.
+    /// A ratio of two sums of each part, e.g. events and seconds.
     pub fn ratio(parts: impl Iterator<Item = (f64, f64)>) -> Self {
         let parts: Vec<_> = parts.map(|(sum, n)| Counts { below: vec![], n: vec![n], sum: vec![sum] }).collect();
         let maxima = vec![f64::NAN; parts.len()];
         Self { low: vec![], width: vec![], strata: 1, parts, maxima }
     }
 
-    /// The parts put together by groups of their indices.
+    /// Merges the parts of each group of indices.
     pub fn merged(&self, groups: &[Vec<usize>]) -> Self {
         let merge = |group: &Vec<usize>| {
             let mut sum = self.empty();
@@ -220,12 +232,12 @@ impl Dense {
         }
     }
 
-    /// Made by [`Dense::ratio`].
+    /// Whether it was made by [`Dense::ratio`].
     pub fn is_rate(&self) -> bool {
         self.low.is_empty() && self.maxima.iter().all(|m| m.is_nan())
     }
 
-    /// Counts of nothing.
+    /// Counts of no value.
     pub fn empty(&self) -> Counts {
         Counts {
             below: vec![0.0; self.low.len() * self.strata],
@@ -234,8 +246,8 @@ impl Dense {
         }
     }
 
-    /// The quantiles, then the mean, of values with these weights; NaN without values.
-    pub fn values(&self, view: View, weights: &[f64], quantiles: &[f64], values: &mut [f64]) {
+    /// Writes the quantiles and then the mean of the weighted values; NaN without values.
+    pub fn values(&self, view: CountsView, weights: &[f64], quantiles: &[f64], values: &mut [f64]) {
         for (value, &q) in values.iter_mut().zip(quantiles) {
             *value = self.quantile(view, weights, q);
         }
@@ -244,8 +256,8 @@ impl Dense {
         values[quantiles.len()] = if known { mean } else { f64::NAN };
     }
 
-    /// The quantile, spread evenly over its bucket: a bucket of one nanosecond is what was rounded to it.
-    fn quantile(&self, view: View, weights: &[f64], q: f64) -> f64 {
+    /// The quantile, interpolated within its bucket; a bucket of 1 ns holds the values that round to it.
+    fn quantile(&self, view: CountsView, weights: &[f64], q: f64) -> f64 {
         let (mut from, mut to) = (0, self.low.len());
         let (mut under, mut over) = (0.0, f64::NAN);
         while from < to {
@@ -267,7 +279,7 @@ impl Dense {
     }
 }
 
-/// Strata of all windows, most values first, at most `limit`.
+/// The strata of all windows with the most values, at most `limit`.
 pub fn strata(windows: &[&Window], limit: usize) -> Vec<Stratum> {
     let all: BTreeSet<Stratum> = windows.iter().flat_map(|w| w.strata.keys().copied()).collect();
     let count = |stratum: &Stratum| -> u64 {

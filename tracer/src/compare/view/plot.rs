@@ -1,4 +1,4 @@
-//! A comparison's pictures in characters: the shift function as bars, and both cumulative distributions.
+//! Pictures of a comparison in characters: the shift function as bars, and both cumulative distributions.
 
 use std::fmt::Write as _;
 
@@ -13,22 +13,26 @@ use ratatui::{
     },
 };
 
-use super::{Distributions, wording};
+use super::wording;
 use crate::{
+    compare::{Distributions, Shift},
     html::{
         axis::{Axis, label},
         density,
     },
-    model::figures::human,
+    model::{
+        figures::{Unit, human},
+        number::truncated_usize,
+    },
 };
 
 /// Lines of the cumulative distributions.
 const HEIGHT: u16 = 13;
 
-/// How much B differs at each quantile: numbers, and a bar left or right of nothing, with its interval in brackets.
-pub fn shifts(d: &Distributions, width: usize) -> String {
-    let share = |s: &super::Shift, v: f64| if s.a > 0.0 { v / s.a } else { 0.0 };
-    // One quantile far out must not flatten the others' bars: its own is cut, and an arrow says so.
+/// The shift function: B - A at each quantile as a number and a bar, with its interval in brackets.
+pub(crate) fn shifts(d: &Distributions, width: usize) -> String {
+    let share = |s: &Shift, v: f64| if s.a > 0.0 { v / s.a } else { 0.0 };
+    // One extreme quantile must not flatten the other bars: its own is cut, with an arrow.
     let mut sizes: Vec<_> = d.shifts.iter().map(|s| share(s, s.difference.value).abs()).collect();
     sizes.sort_by(|a, b| b.total_cmp(a));
     let largest = sizes.first().copied().unwrap_or(0.0);
@@ -70,10 +74,10 @@ fn quantile(q: f64) -> String {
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// `room` characters, odd: nothing in the middle, `limit` at either end.
+/// A bar of `room` characters, an odd number: 0 in the middle, `limit` at either end.
 fn bar(room: usize, limit: f64, value: f64, low: Option<f64>, high: Option<f64>) -> String {
     let middle = room / 2;
-    let at = |v: f64| (middle as f64 + (v / limit).clamp(-1.0, 1.0) * middle as f64).round() as usize;
+    let at = |v: f64| truncated_usize((middle as f64 + (v / limit).clamp(-1.0, 1.0) * middle as f64).round());
     let mut cells = vec![' '; room];
     let (from, to) = (at(low.unwrap_or(value)), at(high.unwrap_or(value)));
     cells[from..=to].fill('-');
@@ -95,16 +99,16 @@ fn bar(room: usize, limit: f64, value: f64, low: Option<f64>, high: Option<f64>)
 }
 
 /// Both cumulative distributions over one logarithmic axis: A as a fine line, B as crosses, so that no colour is needed.
-pub fn cdfs(d: &Distributions, width: usize) -> String {
+pub(crate) fn cdfs(d: &Distributions, width: usize) -> String {
     const LEFT: usize = 6;
     let Some((low, high)) = density::range(&[&d.a, &d.b]) else { return String::new() };
-    // The last thousandth may be far away, and is what the table is for.
+    // The last thousandth may be far away; the table shows it.
     let near = [&d.a, &d.b].iter().filter_map(|h| h.quantile(0.999)).max().map_or(high, |v| v as f64 * 1.05);
     let axis = Axis::log(low, near.clamp(low * 1.1, high.max(low * 1.1)));
-    let columns = width.saturating_sub(LEFT + 1).clamp(40, 100) as u16;
+    let columns = u16::try_from(width.saturating_sub(LEFT + 1)).unwrap_or(u16::MAX).clamp(40, 100);
     let fine = drawn(&density::cdf(&d.a, 400), &axis, columns, Marker::Braille);
     let crosses = drawn(&density::cdf(&d.b, 400), &axis, columns, Marker::Dot);
-    let mut out = String::from("share of the values up to\u{2026}   A: fine line   B: +   both: *\n");
+    let mut out = String::from("share of values up to\u{2026}   A: fine line   B: +   both: *\n");
     for y in 0..HEIGHT {
         let share = 100.0 * f64::from(HEIGHT - 1 - y) / f64::from(HEIGHT - 1);
         let tick =
@@ -122,21 +126,25 @@ pub fn cdfs(d: &Distributions, width: usize) -> String {
         }
         let _ = writeln!(out, "{}", line.trim_end());
     }
+    let _ = writeln!(out, "{}{}", " ".repeat(LEFT), labels(&axis, d.figure.unit(), columns));
+    out
+}
+
+/// The labels below an axis, as many as fit.
+fn labels(axis: &Axis, unit: Unit, columns: u16) -> String {
     let mut labels = vec![' '; usize::from(columns)];
     let mut free = 0;
     for tick in axis.ticks(usize::from(columns) / 9) {
-        let text = label(tick, d.figure.unit());
+        let text = label(tick, unit);
         let length = text.chars().count();
-        let at = (axis.share(tick) * f64::from(columns - 1)).round() as usize;
+        let at = truncated_usize((axis.share(tick) * f64::from(columns - 1)).round());
         let at = at.saturating_sub(length / 2).min(labels.len().saturating_sub(length));
         if at >= free {
             text.chars().enumerate().for_each(|(n, c)| labels[at + n] = c);
             free = at + length + 1;
         }
     }
-    let labels: String = labels.into_iter().collect();
-    let _ = writeln!(out, "{}{}", " ".repeat(LEFT), labels.trim_end());
-    out
+    labels.into_iter().collect::<String>().trim_end().to_owned()
 }
 
 fn drawn(points: &[(f64, f64)], axis: &Axis, columns: u16, marker: Marker) -> Buffer {
@@ -147,7 +155,7 @@ fn drawn(points: &[(f64, f64)], axis: &Axis, columns: u16, marker: Marker) -> Bu
         for (value, share) in points {
             let next = (axis.share(*value), *share);
             let line = |from: (f64, f64), to: (f64, f64)| Line::new(from.0, from.1, to.0, to.1, Color::Reset);
-            // A staircase: the share stays until the next value.
+            // A staircase: the share is constant until the next value.
             context.draw(&line(last, (next.0, last.1)));
             context.draw(&line((next.0, last.1), next));
             last = next;
@@ -160,7 +168,8 @@ fn drawn(points: &[(f64, f64)], axis: &Axis, columns: u16, marker: Marker) -> Bu
 
 #[cfg(test)]
 mod tests {
-    use super::{super::fixture::comparison, *};
+    use super::*;
+    use crate::compare::fixture::comparison;
 
     #[test]
     fn bars_lie_on_the_side_of_their_sign() {
@@ -171,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn both_distributions_are_told_apart_without_colour() {
+    fn both_distributions_are_distinct_without_colour() {
         let c = comparison();
         let text = cdfs(&c.distributions[0], 80);
         assert!(text.contains('+') && text.contains(|c| ('\u{2801}'..='\u{28ff}').contains(&c)), "{text}");

@@ -1,19 +1,20 @@
-//! The permutation test, and the noise of a side against itself: every value again under other labels.
+//! The permutation test and the A/A noise: values again under other labels.
 
 use super::{
-    dense::{Counts, Dense, View, Weights},
+    dense::{Counts, CountsView, Dense, Weights},
     design::Design,
     random::Random,
 };
+use crate::model::number::truncated_usize;
 
-/// Random splits of each side against itself.
+/// Random splits of each side into halves.
 const SPLITS: usize = 100;
-/// Values whose order is looked at, at most: every pair of them is, for every order.
+/// Values of a trend test at most; every random order looks at every pair.
 const MAX_ORDERED: usize = 200;
-/// Share of them that the noise stays below.
+/// Quantile of the half-against-half differences that is the A/A noise.
 const NOISE_QUANTILE: f64 = 0.95;
 
-/// A figure's parts, split into A and B.
+/// Parts of a figure, split into A and B.
 pub struct Split<'a> {
     dense: &'a Dense,
     quantiles: &'a [f64],
@@ -24,7 +25,7 @@ pub struct Split<'a> {
 }
 
 impl<'a> Split<'a> {
-    /// Of all parts that have a label, `true` for A.
+    /// Splits the parts that have a label, `true` for A.
     pub fn new(dense: &'a Dense, quantiles: &'a [f64], labels: &[Option<bool>]) -> Self {
         let (mut total, mut a) = (dense.empty(), dense.empty());
         for (part, label) in dense.parts.iter().zip(labels) {
@@ -38,7 +39,7 @@ impl<'a> Split<'a> {
         Self { dense, quantiles, labels: labels.to_vec(), total, a, weights: Weights::default() }
     }
 
-    /// Changes labels, of those that had one.
+    /// Changes the labels of parts that have one.
     pub fn relabel(&mut self, labels: impl Iterator<Item = Option<bool>>) {
         for (part, new) in labels.enumerate() {
             if self.labels[part] != new {
@@ -48,9 +49,9 @@ impl<'a> Split<'a> {
         }
     }
 
-    /// The quantiles, the mean and the maximum of A and of B; NaN without values.
+    /// Quantiles, mean and maximum of A and of B; NaN without values.
     pub fn values(&mut self) -> [Vec<f64>; 2] {
-        let (a, b) = (View::of(&self.a), View::without(&self.total, &self.a));
+        let (a, b) = (CountsView::of(&self.a), CountsView::without(&self.total, &self.a));
         self.weights.set(a, b, self.dense.strata);
         let side = |view, weights: &[f64], arm| {
             let mut values = vec![f64::NAN; self.quantiles.len() + 2];
@@ -63,13 +64,13 @@ impl<'a> Split<'a> {
     }
 }
 
-/// The labels that came about.
+/// The actual labels.
 pub fn labels(design: Design) -> Vec<Option<bool>> {
     (0..design.parts()).map(|p| Some(design.is_a(p))).collect()
 }
 
-/// Two-sided p of `|b - a|`, of every quantile, the mean and the maximum; none without units. A labelling that leaves a side
-/// without values counts against a difference.
+/// Two-sided p of `|b - a|` for every quantile, the mean and the maximum; none without units. A labelling that leaves a side without
+/// values counts against a difference.
 pub fn p_values(dense: &Dense, design: Design, quantiles: &[f64], permutations: u32, seed: u64) -> Option<Vec<f64>> {
     let mut split = Split::new(dense, quantiles, &labels(design));
     let mut hits = vec![0u32; quantiles.len() + 2];
@@ -80,19 +81,19 @@ pub fn p_values(dense: &Dense, design: Design, quantiles: &[f64], permutations: 
         let [a, b] = split.values();
         let seen = seen.get_or_insert_with(|| a.iter().zip(&b).map(|(a, b)| (b - a).abs()).collect());
         for (i, (a, b)) in a.iter().zip(&b).enumerate() {
-            // Rounding must not break ties, and NaN is no less than anything.
+            // Rounding must not break ties, and NaN is not less than anything.
             let less = (b - a).abs() < seen[i] - 1e-9 * (a.abs() + b.abs());
             hits[i] += u32::from(!less);
         }
         tried += 1;
     });
-    // Of few choices, drawn at random, by chance fewer may be as far apart as there are.
+    // Random draws from few choices may by chance hit fewer extreme labellings than there are.
     let least = design.least_p(permutations);
     (tried > 0).then(|| hits.iter().map(|&h| (f64::from(h) / f64::from(tried)).max(least)).collect())
 }
 
-/// |ratio - 1| that 95 of 100 random splits of a side's own windows stay below, both sides taken together: of every quantile, the
-/// mean and the maximum. `windows` holds a round's windows A, A, B, B, or the blocks. None where a side cannot be split.
+/// A/A noise: 95th percentile of |ratio - 1| between random halves of a side, over both sides; for every quantile, the mean and the
+/// maximum. `windows` are A, A, B, B of each round, or the blocks. None if a side cannot be split.
 pub fn noise(windows: &Dense, design: Design, quantiles: &[f64], seed: u64) -> Option<Vec<f64>> {
     let mut random = Random::new(seed ^ 0xaa);
     let mut ratios = vec![vec![]; quantiles.len() + 2];
@@ -126,12 +127,12 @@ pub fn noise(windows: &Dense, design: Design, quantiles: &[f64], seed: u64) -> O
             return f64::NAN;
         }
         ratios.sort_by(f64::total_cmp);
-        ratios[((ratios.len() - 1) as f64 * NOISE_QUANTILE) as usize]
+        ratios[truncated_usize((ratios.len() - 1) as f64 * NOISE_QUANTILE)]
     };
     Some(ratios.into_iter().map(quantile).collect())
 }
 
-/// p of a statistic of signed units, e.g. differences, under random signs: how often its mean is as far from 0.
+/// p of the mean of signed units, e.g. differences, under random signs; none without units.
 pub fn sign_p(units: &[f64], permutations: u32, seed: u64) -> Option<f64> {
     let seen = units.iter().sum::<f64>().abs();
     let (mut tried, mut hits) = (0u32, 0u32);
@@ -143,7 +144,8 @@ pub fn sign_p(units: &[f64], permutations: u32, seed: u64) -> Option<f64> {
     (tried > 0).then(|| f64::from(hits) / f64::from(tried))
 }
 
-/// p of Kendall's rank correlation with the order, of random orders. Of many values, neighbours are averaged.
+/// p of Kendall's rank correlation with the order, from random orders; none for fewer than three values. Neighbours are averaged if
+/// there are many values.
 pub fn trend_p(values: &[f64], permutations: u32, seed: u64) -> Option<f64> {
     let kendall = |values: &[f64]| -> i64 {
         let pairs = values.iter().enumerate().flat_map(|(i, x)| values[..i].iter().map(move |y| (y, x)));
@@ -161,7 +163,7 @@ pub fn trend_p(values: &[f64], permutations: u32, seed: u64) -> Option<f64> {
     (values.len() > 2).then(|| f64::from(hits) / (f64::from(permutations) + 1.0))
 }
 
-/// Holm's correction: each p as it is to be held against the rate of false alarms of the whole family.
+/// Holm's correction: adjusted p, to be compared with the false alarm rate of the whole family.
 pub fn holm(p: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p.len()).collect();
     order.sort_by(|&i, &j| p[i].total_cmp(&p[j]));
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn holm_is_that_of_the_textbook() {
+    fn holms_correction_matches_the_textbook() {
         assert_eq!(holm(&[0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02]);
         assert_eq!(holm(&[0.6, 0.7]), [1.0, 1.0]);
         assert!(holm(&[]).is_empty());
@@ -206,8 +208,8 @@ mod tests {
     }
 
     #[test]
-    fn the_exact_p_is_the_share_of_flips_as_far_apart() {
-        // Differences 1, 2, 4: |sum| of the eight flips is 7, 5, 3, 1 twice each; seen is 3 (-1 -2 +4 = 1 -> with sign 1, 2, -4: 1).
+    fn the_exact_p_is_the_share_of_swaps_as_far_apart() {
+        // Differences 1, 2, 4: |sum| of the eight swaps is 7, 5, 3, 1, twice each.
         let p = |d: [f64; 3]| {
             p_values(&means(&[0.0, d[0], 0.0, d[1], 0.0, d[2]]), Design::Rounds(3), &[], 0, 1).unwrap()[0]
         };
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trend_is_seen_and_noise_is_not() {
+    fn a_trend_is_found_in_a_rise_and_not_in_noise() {
         let rising: Vec<f64> = (0..12).map(f64::from).collect();
         assert!(trend_p(&rising, 1000, 1).unwrap() < 0.002);
         assert!(trend_p(&[3.0, 1.0, 4.0, 1.0, 5.0, 2.0, 6.0, 0.0], 1000, 1).unwrap() > 0.3);

@@ -1,50 +1,51 @@
-//! The studentised block bootstrap: intervals that hold what they promise with a dozen units, since each resample's deviation is
-//! measured by its own standard error (Efron and Tibshirani 1993, 12.5).
+//! The studentised block bootstrap: each resample's deviation is divided by its own standard error, so that intervals keep their level
+//! with a dozen units (Efron and Tibshirani 1993, 12.5).
 
 use std::ops::Range;
 
 use super::{
     blocks,
-    dense::{Counts, Dense, View, Weights},
+    dense::{Counts, CountsView, Dense, Weights},
     design::Design,
     random::Random,
 };
+use crate::model::number::truncated_usize;
 
-/// Units of a side below which the spread of units says too little about itself.
+/// Fewest units of a side for an interval; fewer do not determine their own spread.
 pub const MIN_UNITS: usize = 6;
-/// Chance that an interval misses on either end.
+/// Chance that an interval misses at either end.
 const TAIL: f64 = 0.025;
-/// Share of resamples that may be without a value.
+/// Largest share of resamples without a value.
 const MAX_UNKNOWN: f64 = 0.01;
-/// Share of its own standard error that a resample's is at least taken for: one of nearly none says nothing of the spread.
+/// Lower limit of a resample's standard error, as a share of the sample's: a tiny one carries no information on the spread.
 const LEAST_ERROR: f64 = 0.1;
-/// Share of resamples that may be below it: beyond, they would make up the tails.
+/// Largest share of resamples below that limit; more would form the tails.
 const MAX_FLOORED: f64 = 0.02;
-/// Standard errors beyond which a bound is no bound.
+/// Largest distance of a bound from the value, in standard errors.
 const MAX_DEVIATION: f64 = 15.0;
-/// Standard errors that a bound may lie beyond what is possible, a side's value being known no better.
+/// Standard errors that a bound may lie beyond possible values, because a side's value is not known better.
 const SLACK: f64 = 3.0;
-/// Units of a side from which neighbours are put together, for the bootstrap and the jackknife alone.
+/// Units of a side above which neighbours are merged, for the bootstrap and the jackknife only.
 const MAX_UNITS: usize = 100;
 
-/// What the units' spread says of one statistic.
+/// The spread of one statistic, from its units.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
-    /// standard error of b - a; NaN where not known
+    /// standard error of b - a; NaN if not known
     pub difference_se: f64,
-    /// standard error of ln(b / a)
+    /// standard error of ln(b / a); NaN if not known
     pub log_ratio_se: f64,
     /// degrees of freedom of `difference_se`
     pub df: f64,
-    /// 95 % interval of b - a
+    /// 95 % confidence interval of b - a
     pub difference: Option<[f64; 2]>,
-    /// 95 % interval of b / a
+    /// 95 % confidence interval of b / a
     pub ratio: Option<[f64; 2]>,
-    /// why one of them is none though the standard error is known
+    /// reason why an interval is none although its standard error is known
     pub why: Option<&'static str>,
 }
 
-/// Neighbouring units of a side put together where there are more than the bootstrap can afford; none where there are not.
+/// Merges neighbouring units of a side if there are more than the bootstrap can afford; none if there are not.
 fn grouped(dense: &Dense, design: Design) -> Option<(Dense, Design)> {
     if design.units().iter().all(|&n| n <= MAX_UNITS) {
         return None;
@@ -66,7 +67,7 @@ fn grouped(dense: &Dense, design: Design) -> Option<(Dense, Design)> {
     Some((dense.merged(&groups), design))
 }
 
-/// A moment's work: values of both sides, by statistic.
+/// Values of both sides, by statistic.
 #[derive(Default)]
 struct Pair {
     a: Vec<f64>,
@@ -85,7 +86,7 @@ impl Pair {
     }
 }
 
-/// Sums of one side's delete-one values.
+/// Sums over one side's leave-one-out values.
 #[derive(Clone, Copy, Default)]
 struct Moments {
     n: f64,
@@ -136,15 +137,17 @@ impl<'a> Sampler<'a> {
     }
 
     fn evaluate(&mut self, without: [Option<usize>; 2]) {
-        let [a, b] = [0, 1]
-            .map(|side| View { all: &self.pools[side], but: without[side].map(|part: usize| &self.dense.parts[part]) });
+        let [a, b] = [0, 1].map(|side| CountsView {
+            all: &self.pools[side],
+            but: without[side].map(|part: usize| &self.dense.parts[part]),
+        });
         self.weights.set(a, b, self.dense.strata);
         let pair = if without == [None, None] { &mut self.whole } else { &mut self.rest };
         self.dense.values(a, &self.weights.a, self.quantiles, &mut pair.a);
         self.dense.values(b, &self.weights.b, self.quantiles, &mut pair.b);
     }
 
-    /// Takes each part as often as said, and its values into `whole` and `moments`.
+    /// Takes each part `times` over, and writes the results into `whole` and `moments`.
     fn sample(&mut self, times: &[f64]) {
         self.pools.iter_mut().for_each(Counts::clear);
         for (part, &times) in times.iter().enumerate().filter(|(_, t)| **t > 0.0) {
@@ -162,7 +165,7 @@ impl<'a> Sampler<'a> {
             };
             self.evaluate(without);
             for (i, moments) in self.moments.iter_mut().enumerate() {
-                // From the whole's, so that squares do not cancel.
+                // Deviations from the whole's values, so that squares do not cancel.
                 let ([d, l], [whole_d, whole_l]) = (self.rest.contrasts(i), self.whole.contrasts(i));
                 moments[side].take(times, [d - whole_d, l - whole_l]);
             }
@@ -178,7 +181,7 @@ impl<'a> Sampler<'a> {
         })
     }
 
-    /// Degrees of freedom of the difference's standard error; of blocks by Welch and Satterthwaite.
+    /// Degrees of freedom of the difference's standard error; for blocks by Welch and Satterthwaite.
     fn df(&self, i: usize) -> f64 {
         let [first, second] = self.moments[i];
         match self.design {
@@ -216,52 +219,70 @@ pub fn spreads(dense: &Dense, design: Design, quantiles: &[f64], resamples: u32,
     let grouped = grouped(dense, design);
     let (dense, design) = grouped.as_ref().map_or((dense, design), |(dense, design)| (dense, *design));
     let mut sampler = Sampler::new(dense, design, quantiles);
-    let mut times = vec![1.0; design.parts()];
-    sampler.sample(&times);
+    sampler.sample(&vec![1.0; design.parts()]);
     let count = quantiles.len() + 1;
     let whole: Vec<[f64; 2]> = (0..count).map(|i| [sampler.whole.a[i], sampler.whole.b[i]]).collect();
     let seen: Vec<[f64; 2]> = (0..count).map(|i| sampler.whole.contrasts(i)).collect();
-    let mut spreads: Vec<Spread> = (0..count)
-        .map(|i| {
-            let [difference_se, log_ratio_se] = sampler.errors(i);
-            Spread { difference_se, log_ratio_se, df: sampler.df(i), difference: None, ratio: None, why: None }
-        })
-        .collect();
+    let mut spreads: Vec<Spread> = (0..count).map(|i| sampler.spread(i)).collect();
     if resamples == 0 || design.units().iter().any(|&n| n < MIN_UNITS) {
         return Some(spreads);
     }
-    let mut random = Random::new(seed ^ 0xb0);
-    let mut deviations: Vec<[Vec<[f64; 2]>; 2]> = vec![[vec![], vec![]]; count];
-    for _ in 0..resamples {
-        sampler.draw(&mut random, &mut times);
-        sampler.sample(&times);
-        for (i, deviations) in deviations.iter_mut().enumerate() {
-            let (contrasts, errors) = (sampler.whole.contrasts(i), sampler.errors(i));
-            for c in 0..2 {
-                deviations[c].push([contrasts[c] - seen[i][c], errors[c]]);
-            }
-        }
-    }
-    for (((spread, deviations), seen), [a, b]) in spreads.iter_mut().zip(deviations).zip(seen).zip(whole) {
-        let [difference, log_ratio] = deviations.map(Some);
-        let difference = interval(seen[0], spread.difference_se, difference.unwrap_or_default());
-        let slack = SLACK * spread.difference_se;
-        // No figure is below 0.
-        let possible = |[low, high]: [f64; 2]| low >= -a - slack && high <= b + slack;
-        let difference = difference.and_then(|i| if possible(i) { Ok(i) } else { Err(Some(IMPOSSIBLE)) });
-        let ratio = interval(seen[1], spread.log_ratio_se, log_ratio.unwrap_or_default());
-        spread.why = difference.err().or(ratio.err()).flatten();
-        spread.difference = difference.ok();
-        spread.ratio = ratio.ok().map(|i| i.map(f64::exp));
+    let deviations = sampler.deviations(&seen, resamples, seed);
+    for (((spread, deviations), seen), whole) in spreads.iter_mut().zip(deviations).zip(seen).zip(whole) {
+        spread.set_intervals(whole, seen, deviations);
     }
     Some(spreads)
 }
 
-const IMPOSSIBLE: &str = "no interval: its bounds would be values that cannot be, the units differ too much";
-const UNSTABLE: &str = "no interval: a few units make nearly all of the spread, without them there is none";
+/// Deviations of the resamples' contrasts with their standard errors, of one statistic: of b - a, and of ln(b / a).
+type Deviations = [Vec<[f64; 2]>; 2];
 
-/// The interval of a value from its deviations and their standard errors; where there is none, why, if that is not plain.
-fn interval(seen: f64, se: f64, drawn: Vec<[f64; 2]>) -> Result<[f64; 2], Option<&'static str>> {
+impl Sampler<'_> {
+    /// Standard errors of a statistic, without intervals.
+    fn spread(&self, i: usize) -> Spread {
+        let [difference_se, log_ratio_se] = self.errors(i);
+        Spread { difference_se, log_ratio_se, df: self.df(i), difference: None, ratio: None, why: None }
+    }
+
+    /// Resamples the units; the deviations from the contrasts `seen`, by statistic.
+    fn deviations(&mut self, seen: &[[f64; 2]], resamples: u32, seed: u64) -> Vec<Deviations> {
+        let mut random = Random::new(seed ^ 0xb0);
+        let mut times = vec![0.0; self.design.parts()];
+        let mut deviations: Vec<Deviations> = vec![[vec![], vec![]]; seen.len()];
+        for _ in 0..resamples {
+            self.draw(&mut random, &mut times);
+            self.sample(&times);
+            for (i, deviations) in deviations.iter_mut().enumerate() {
+                let (contrasts, errors) = (self.whole.contrasts(i), self.errors(i));
+                for c in 0..2 {
+                    deviations[c].push([contrasts[c] - seen[i][c], errors[c]]);
+                }
+            }
+        }
+        deviations
+    }
+}
+
+impl Spread {
+    /// Sets the intervals from both sides' values, their contrasts, and the resamples' deviations from these.
+    fn set_intervals(&mut self, [a, b]: [f64; 2], seen: [f64; 2], [of_difference, of_ratio]: Deviations) {
+        let slack = SLACK * self.difference_se;
+        // No figure is below 0.
+        let possible = |[low, high]: [f64; 2]| low >= -a - slack && high <= b + slack;
+        let difference = interval(seen[0], self.difference_se, &of_difference)
+            .and_then(|i| if possible(i) { Ok(i) } else { Err(Some(IMPOSSIBLE)) });
+        let ratio = interval(seen[1], self.log_ratio_se, &of_ratio);
+        self.why = difference.err().or(ratio.err()).flatten();
+        self.difference = difference.ok();
+        self.ratio = ratio.ok().map(|i| i.map(f64::exp));
+    }
+}
+
+const IMPOSSIBLE: &str = "no interval: the units differ so much that its bounds would be impossible values";
+const UNSTABLE: &str = "no interval: a few units make nearly all of the spread";
+
+/// The interval of a value from its deviations and their standard errors; or the reason for none, if it is not obvious.
+fn interval(seen: f64, se: f64, drawn: &[[f64; 2]]) -> Result<[f64; 2], Option<&'static str>> {
     let known = drawn.iter().filter(|[d, e]| d.is_finite() && e.is_finite());
     let floored = known.clone().filter(|[_, e]| *e < LEAST_ERROR * se).count() as f64;
     let mut deviations: Vec<f64> = known.map(|[d, e]| d / e.max(LEAST_ERROR * se)).collect();
@@ -274,7 +295,7 @@ fn interval(seen: f64, se: f64, drawn: Vec<[f64; 2]>) -> Result<[f64; 2], Option
     }
     deviations.sort_by(f64::total_cmp);
     let last = deviations.len().checked_sub(1).ok_or(None)?;
-    let tail = (TAIL * (deviations.len() as f64 + 1.0)).round().max(1.0) as usize - 1;
+    let tail = truncated_usize((TAIL * (deviations.len() as f64 + 1.0)).round().max(1.0)) - 1;
     let tail = tail.min(last / 2);
     let tails = [deviations[last - tail], deviations[tail]];
     if tails.iter().any(|t| t.abs() > MAX_DEVIATION) {
@@ -293,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_jackknifes_error_of_a_mean_is_the_textbooks() {
+    fn the_jackknifes_error_of_a_mean_matches_the_textbook() {
         let d = [1.0, 4.0, 2.0, 8.0, 5.0, 7.0];
         let values: Vec<f64> = d.iter().flat_map(|d| [10.0, 10.0 + d]).collect();
         let spread = spreads(&means(&values), Design::Rounds(6), &[], 0, 1).unwrap()[0];
@@ -308,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn intervals_hold_the_value_and_mirror_with_the_sides() {
+    fn intervals_contain_the_value_and_mirror_with_the_sides() {
         let a: Vec<f64> = (0..12).map(|r| 100.0 + f64::from(r * 7 % 5)).collect();
         let b: Vec<f64> = (0..12).map(|r| 110.0 + f64::from(r * 3 % 7)).collect();
         let rounds = |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).flat_map(|(a, b)| [*a, *b]).collect() };
@@ -322,8 +343,8 @@ mod tests {
     }
 
     #[test]
-    fn one_wild_unit_gives_no_wild_bounds() {
-        // All units agree but one: resamples without it have hardly any error of their own.
+    fn one_outlier_gives_no_wild_bounds() {
+        // All units but one agree, so resamples without it have hardly any standard error.
         let mut wild: Vec<f64> =
             (0..12).flat_map(|r| [10.0 + 0.001 * f64::from(r), 10.001 + 0.002 * f64::from(r)]).collect();
         wild[7] = 900.0;
@@ -333,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_of_many_units_are_put_together() {
+    fn neighbours_of_many_units_are_merged() {
         let values: Vec<f64> = (0..1000).flat_map(|r| [100.0, 105.0 + f64::from(r * 7 % 11)]).collect();
         let (dense, design) = grouped(&means(&values), Design::Rounds(1000)).unwrap();
         assert_eq!((design, dense.parts.len()), (Design::Rounds(100), 200));
@@ -346,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_varies_has_no_studentised_interval() {
+    fn a_constant_has_no_studentised_interval() {
         let constant = spreads(&means(&[2.0, 0.0].repeat(8)), Design::Rounds(8), &[], 200, 1).unwrap()[0];
         assert_eq!((constant.difference_se, constant.difference, constant.ratio), (0.0, None, None));
         assert!(spreads(&means(&[1.0, 2.0]), Design::Rounds(1), &[], 9, 1).is_none());

@@ -1,15 +1,17 @@
-//! A comparison as text: what must be known first, the answer, the table, then the pictures. No colours.
+//! A comparison as text: alarms, the answer, the table, the pictures. No colours.
 
 use std::fmt::Write as _;
 
-use super::{Comparison, Distributions, Setting, Verdict, plot, wording};
+use super::{plot, wording};
 use crate::{
-    model::figures::{Unit, human},
+    compare::{Comparison, Distributions, Row, Setting, Verdict},
+    model::figures::{Figure, Unit, human},
+    output::wrap,
     recording::Provenance,
 };
 
 /// Renders a comparison for a terminal of `width` columns, at least 60.
-pub fn render(c: &Comparison, setting: &Setting, width: usize) -> String {
+pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize) -> String {
     let width = width.max(60);
     let mut out = alarms(c, setting, width);
     out += &sides(c, setting, width);
@@ -26,7 +28,7 @@ pub fn render(c: &Comparison, setting: &Setting, width: usize) -> String {
     out + &method(c, width)
 }
 
-/// What the reader must know before any figure.
+/// Everything that the reader must know before any figure.
 fn alarms(c: &Comparison, setting: &Setting, width: usize) -> String {
     let mut out = String::new();
     for (name, side) in [("A", &c.a), ("B", &c.b)] {
@@ -35,14 +37,13 @@ fn alarms(c: &Comparison, setting: &Setting, width: usize) -> String {
         }
     }
     if wording::is_emulated(setting) {
-        let text = "EMULATED the CPU was emulated in software; counts are right, times are no times of any CPU";
-        out += &wrap(text, "         ", width);
+        out += &wrap(&format!("EMULATED: {}", wording::EMULATED), "         ", width);
     }
     for warning in &setting.warnings {
         out += &wrap(&format!("WARNING  {}", wording::clean(warning)), "         ", width);
     }
     for check in c.checks.iter().filter(|k| k.alarm) {
-        let p = check.p.map(|p| format!(" (p {})", wording::chance(Some(p)))).unwrap_or_default();
+        let p = check.p.map(|p| format!(" (p {})", wording::p_value(Some(p)))).unwrap_or_default();
         out += &wrap(&format!("ALARM    {}: {}{p}", check.name, wording::clean(&check.text)), "         ", width);
     }
     if !out.is_empty() {
@@ -80,8 +81,8 @@ fn sides(c: &Comparison, setting: &Setting, width: usize) -> String {
             hosts.iter().for_each(|h| out += &wrap(&format!("{name} on {h}"), "     ", width));
         }
     }
-    if let Some(turns) = wording::turns(c, setting) {
-        out += &wrap(&turns, "   ", width);
+    if let Some(alternation) = wording::alternation(c, setting) {
+        out += &wrap(&alternation, "   ", width);
     }
     out
 }
@@ -101,10 +102,10 @@ fn host(source: &Provenance) -> String {
     wording::clean(&text)
 }
 
-/// How much a table says, from most to least.
+/// Forms of the table, widest first: gap between columns, and verdicts in full.
 const VARIANTS: [(usize, bool); 3] = [(2, true), (2, false), (1, false)];
 
-/// The table of figures, in the widest form that fits. Rows without a value on both sides are left to the footnotes.
+/// The table of figures in the widest form that fits. Rows without a value on both sides are in the footnotes.
 fn figures(c: &Comparison, setting: &Setting, width: usize) -> String {
     let emulated = if wording::is_emulated(setting) { " (EMULATED)" } else { "" };
     let shown: Vec<_> = c.rows.iter().filter(|r| r.a.is_some() && r.b.is_some()).collect();
@@ -113,40 +114,47 @@ fn figures(c: &Comparison, setting: &Setting, width: usize) -> String {
     }
     let mut text = String::new();
     for (gap, long) in VARIANTS {
-        let head = ["", "A", "B", "CHANGE", "95% INTERVAL", "P(HOLM)", "SEES", "NOISE", "VERDICT"];
-        let mut lines = vec![head.map(str::to_owned)];
-        let mut group = "";
-        for row in &shown {
-            let (figure, part) = row.figure.split_once('.').unwrap_or((row.figure, ""));
-            if figure != group {
-                group = figure;
-                let note = if row.unit == Unit::Ns { emulated } else { "" };
-                lines.push([&format!("{figure}{note}"), "", "", "", "", "", "", "", ""].map(str::to_owned));
-            }
-            lines.push([
-                format!("  {}", stat_name(part, row.stat)),
-                wording::value(row.a, row.unit),
-                wording::value(row.b, row.unit),
-                wording::change(row),
-                wording::interval(row),
-                wording::chance(row.p_holm),
-                wording::detectable(row),
-                wording::noise(row),
-                if long { wording::verdict(row.verdict) } else { wording::word(row.verdict) }.into(),
-            ]);
-        }
-        text = align(&lines, gap, true);
+        text = align(&lines(&shown, emulated, long), gap, true);
         if text.lines().all(|l| l.chars().count() <= width) {
             break;
         }
     }
     let legend = format!(
-        "SEES: the smallest change that would have been seen in 4 of 5 such experiments. NOISE: what 19 of 20 halves of \
-         a side differ from its other half, at most. P(HOLM): the chance of such a change where there is none, corrected for all figures; beyond chance is at most {}. \
-         ~: no detectable change. ?: not enough data, see below.",
+        "95% CI: confidence interval of the change. ADJ. P: p of the permutation test, adjusted for all figures (Holm); significant: \
+         at most {}. MDE: smallest change found with 80 % power. A/A: A/A noise, the 95th percentile of half-against-half \
+         differences within a side. ~: no detectable change. ?: not enough data, see below.",
         c.alpha
     );
     text + &wrap(&legend, "", width)
+}
+
+/// The cells of the table, with a line above each figure.
+fn lines(rows: &[&Row], emulated: &str, long: bool) -> Vec<[String; 9]> {
+    let noise = if long { "A/A NOISE" } else { "A/A" };
+    let head = ["", "A", "B", "CHANGE", "95% CI", "ADJ. P", "MDE", noise, "VERDICT"];
+    let mut lines = vec![head.map(str::to_owned)];
+    let mut group = "";
+    for row in rows {
+        let (figure, part) = row.figure.split_once('.').unwrap_or((row.figure, ""));
+        if figure != group {
+            group = figure;
+            let note = if row.unit == Unit::Ns { emulated } else { "" };
+            let heading = Figure::parse(figure).map_or(figure.to_owned(), Figure::heading);
+            lines.push([&format!("{heading}{note}"), "", "", "", "", "", "", "", ""].map(str::to_owned));
+        }
+        lines.push([
+            format!("  {}", stat_name(part, row.stat)),
+            wording::value(row.a, row.unit),
+            wording::value(row.b, row.unit),
+            wording::change(row),
+            wording::interval(row),
+            wording::p_value(row.p_holm),
+            wording::mde(row),
+            wording::noise(row),
+            if long { wording::verdict(row.verdict) } else { wording::word(row.verdict) }.into(),
+        ]);
+    }
+    lines
 }
 
 fn stat_name(part: &str, stat: &str) -> String {
@@ -158,23 +166,23 @@ fn stat_name(part: &str, stat: &str) -> String {
     if part.is_empty() { stat.into() } else { format!("{part} {stat}") }
 }
 
-/// What could not be told, or has no interval, and why: figures that share a reason are told together.
+/// Rows without a verdict or without an interval, by reason.
 fn footnotes(c: &Comparison, width: usize) -> String {
     let mut reasons: Vec<(bool, &str, Vec<String>)> = Vec::new();
     for row in &c.rows {
-        let told = row.verdict != Verdict::NotEnoughData;
-        if told && row.difference.is_none_or(|d| d.low.is_some()) {
+        let judged = row.verdict != Verdict::NotEnoughData;
+        if judged && row.difference.is_none_or(|d| d.low.is_some()) {
             continue;
         }
         let why = row.why.as_deref().unwrap_or("no reason given");
-        match reasons.iter_mut().find(|(t, w, _)| (*t, *w) == (told, why)) {
+        match reasons.iter_mut().find(|(j, w, _)| (*j, *w) == (judged, why)) {
             Some((_, _, names)) => names.push(wording::name(row)),
-            None => reasons.push((told, why, vec![wording::name(row)])),
+            None => reasons.push((judged, why, vec![wording::name(row)])),
         }
     }
-    let line = |(told, why, names): &(bool, &str, Vec<String>)| {
-        let what = if *told { "n/a" } else { "not told" };
-        wrap(&format!("{what}: {}: {why}", names.join(", ")), "  ", width)
+    let line = |(judged, why, names): &(bool, &str, Vec<String>)| {
+        let result = if *judged { "n/a" } else { "not enough data" };
+        wrap(&format!("{result}: {}: {why}", names.join(", ")), "  ", width)
     };
     reasons.iter().map(line).collect()
 }
@@ -184,20 +192,20 @@ fn stratified(c: &Comparison, width: usize) -> String {
     if pairs.is_empty() {
         return String::new();
     }
-    let mut lines = vec![["", "RAW", "ONE MIX", "95% INTERVAL", "P(HOLM)", "VERDICT"].map(str::to_owned)];
+    let mut lines = vec![["", "RAW", "ONE MIX", "95% CI", "ADJ. P", "VERDICT"].map(str::to_owned)];
     for (raw, one) in pairs {
         lines.push([
             format!("  {}", wording::name(raw)),
             wording::change(raw),
             wording::change(one),
             wording::interval(one),
-            wording::chance(one.p_holm),
+            wording::p_value(one.p_holm),
             format!("{}, not {}", wording::word(one.verdict), wording::word(raw.verdict)),
         ]);
     }
     let text = format!(
-        "With both sides weighted to one mix of exits (which {} of the entries take part in), these figures say something else: \
-         part of what was seen above is another mix, not another cost.",
+        "With both sides weighted to one mix of exits ({} of the entries), these figures disagree with the raw ones: part of their \
+         change comes from the workload, not from the cost of an exit.",
         wording::share_text(Some(c.mix.covered))
     );
     let table = [2, 1].map(|gap| align(&lines, gap, true));
@@ -206,23 +214,23 @@ fn stratified(c: &Comparison, width: usize) -> String {
 }
 
 fn mix(c: &Comparison, width: usize) -> String {
-    if !wording::is_mix_apart(c) || c.mix.rows.is_empty() {
+    if !wording::mix_differs(c) || c.mix.rows.is_empty() {
         return String::new();
     }
     const TOP: usize = 8;
     let text = format!(
-        "The mix of exits differs: {} of the entries would have to change their kind (p {}). RAN: median of entry_to_exit_ns; HOST: of \
-         exit_to_entry_ns.",
+        "The exit mixes differ by {} (total variation, p {}). GUEST: median guest time (entry_to_exit_ns); HOST: median host time \
+         (exit_to_entry_ns).",
         wording::share_text(Some(c.mix.distance)),
-        wording::chance(c.mix.p)
+        wording::p_value(c.mix.p)
     );
-    let head = ["", "SHARE A", "B", "RAN A", "B", "HOST A", "B"].map(str::to_owned);
+    let head = ["", "SHARE A", "B", "GUEST A", "B", "HOST A", "B"].map(str::to_owned);
     let mut lines = vec![head];
     for row in c.mix.rows.iter().take(TOP) {
         let share = |side| wording::share_text(wording::share(c, row.entries[side], side));
         let ns = |v: Option<f64>| human(v, Unit::Ns);
         lines.push([
-            format!("  {}", wording::kind(&row.stratum)),
+            format!("  {}", wording::exit_reason(&row.stratum)),
             share(0),
             share(1),
             ns(row.entry_to_exit_p50[0]),
@@ -251,38 +259,17 @@ fn distribution(d: &Distributions, setting: &Setting, width: usize) -> String {
 }
 
 fn method(c: &Comparison, width: usize) -> String {
-    let mut out = String::from("\nHow this was found\n");
+    let mut out = String::from("\nMethod and checks\n");
     let mut lines = c.method.clone();
     for check in c.checks.iter().filter(|k| !k.alarm) {
-        let p = check.p.map(|p| format!(" (p {})", wording::chance(Some(p)))).unwrap_or_default();
+        let p = check.p.map(|p| format!(" (p {})", wording::p_value(Some(p)))).unwrap_or_default();
         lines.push(format!("{}: {}{p}", check.name, check.text));
     }
     lines.iter().for_each(|l| out += &wrap(&format!("- {}", wording::clean(l)), "  ", width));
     out
 }
 
-/// Lines of at most `width`; those after the first begin with `indent`. A word longer than that stays whole.
-pub fn wrap(text: &str, indent: &str, width: usize) -> String {
-    let mut out = String::new();
-    let mut line = String::new();
-    let mut words = 0;
-    // What stands in front of the first word, and between a label and its text, stays.
-    for word in text.split(' ') {
-        if words > 0 && line.chars().count() + 1 + word.chars().count() > width {
-            out += line.trim_end();
-            out.push('\n');
-            line = indent.to_owned();
-            words = 0;
-        } else if words > 0 {
-            line.push(' ');
-        }
-        line += word;
-        words += 1;
-    }
-    out + line.trim_end() + "\n"
-}
-
-/// Columns as wide as their widest cell: the first to the left, and the last where it is `words`; the others to the right.
+/// Aligns columns: the first to the left, also the last if it is `words`; the others to the right.
 fn align<const N: usize>(lines: &[[String; N]], gap: usize, words: bool) -> String {
     let is_group = |line: &[String; N]| line[1..].iter().all(String::is_empty);
     let width = |c: usize| {
@@ -310,11 +297,11 @@ fn align<const N: usize>(lines: &[[String; N]], gap: usize, words: bool) -> Stri
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::fixture::{comparison, setting},
-        *,
+    use super::*;
+    use crate::{
+        compare::fixture::{comparison, setting},
+        html::tests::HOSTILE,
     };
-    use crate::html::tests::HOSTILE;
 
     #[test]
     fn every_figure_has_a_row_or_a_reason() {
@@ -323,17 +310,18 @@ mod tests {
             let flowing = text.split_whitespace().collect::<Vec<_>>().join(" ");
             for row in comparison().rows {
                 let (figure, part) = row.figure.split_once('.').unwrap_or((row.figure, ""));
+                let heading = Figure::parse(figure).map_or(figure.to_owned(), Figure::heading);
                 let cell = format!("  {} ", stat_name(part, row.stat));
-                let told = match row.verdict {
+                let shown = match row.verdict {
                     Verdict::NotEnoughData => {
                         flowing.contains(&wording::name(&row)) && flowing.contains(row.why.as_ref().unwrap())
                     }
                     _ => {
-                        text.lines().any(|l| l.strip_suffix(" (EMULATED)").unwrap_or(l) == figure)
+                        text.lines().any(|l| l.strip_suffix(" (EMULATED)").unwrap_or(l) == heading)
                             && text.lines().any(|l| l.starts_with(&cell))
                     }
                 };
-                assert!(told, "{} in\n{text}", wording::name(&row));
+                assert!(shown, "{} in\n{text}", wording::name(&row));
             }
         }
     }
@@ -349,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_be_known_comes_before_the_answer() {
+    fn alarms_come_before_the_answer() {
         let text = render(&comparison(), &setting(), 80);
         let answer = text.find("B (hard) is WORSE").unwrap();
         for word in ["LOST in A", "LOST in B", "EMULATED", "WARNING", "ALARM    carry-over"] {
@@ -359,9 +347,9 @@ mod tests {
     }
 
     #[test]
-    fn columns_stand_below_their_headings() {
+    fn columns_are_below_their_headings() {
         let text = render(&comparison(), &setting(), 120);
-        let head = text.lines().find(|l| l.contains("P(HOLM)")).unwrap();
+        let head = text.lines().find(|l| l.contains("ADJ. P")).unwrap();
         let end = head.find("CHANGE").unwrap() + "CHANGE".len();
         let p50 = text.lines().find(|l| l.starts_with("  p50")).unwrap();
         assert!(p50[..end].ends_with('%'), "{head}\n{p50}");
@@ -369,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_reach_the_terminal() {
+    fn a_hostile_name_cannot_control_the_terminal() {
         let mut setting = setting();
         setting.names = [HOSTILE.into(), HOSTILE.into()];
         setting.warnings = vec![HOSTILE.into()];

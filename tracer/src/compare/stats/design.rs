@@ -1,45 +1,49 @@
-//! What is exchanged under "there is no difference": the units of both sides, and every way of calling them A and B that was
-//! as likely as the one that came about.
+//! The design of the permutation test: the units of both sides, and every assignment of A and B to them that was as likely as the
+//! actual one.
 
-use super::{Arm, Round, Window, Windows, blocks, random::Random};
+use super::{blocks, random::Random};
+use crate::{
+    compare::windows::{Arm, ExperimentRound, Window, Windows},
+    model::number::truncated_u64,
+};
 
-/// Rounds up to which every flip is tried: 2^13 distinct ones.
+/// Rounds up to which every swap is tried: 2^13 distinct ones.
 const MAX_FLIPPED: usize = 14;
 /// Choices of A's blocks up to which every one is tried.
 const MAX_CHOICES: f64 = 16_384.0;
-/// Runs of a side from which the run is the unit.
-pub const MIN_RUNS: usize = 4;
+/// Runs of each side from which the run is the unit.
+const MIN_RUNS: usize = 4;
 
-/// How parts belong together.
+/// How parts form units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Design {
-    /// that many rounds; parts 2r and 2r + 1 are A's and B's of round r, and each round's labels were drawn by themselves
+    /// number of rounds; parts 2r and 2r + 1 are A's and B's of round r, and each round's labels were drawn independently
     Rounds(usize),
-    /// A's blocks, then B's
+    /// A's blocks, followed by B's
     Blocks {
-        /// blocks of A
+        /// number of A's blocks
         a: usize,
-        /// blocks of B
+        /// number of B's blocks
         b: usize,
     },
 }
 
-/// The windows in order, and what they make up.
+/// The windows in order, and the units that they form.
 pub struct Units<'a> {
-    /// how parts belong together
+    /// how parts form units
     pub design: Design,
-    /// all windows: round by round A, A, B, B; or A's runs, then B's
+    /// all windows: A, A, B, B of each round; or A's runs, followed by B's
     pub windows: Vec<&'a Window>,
     /// side of each window
     pub arms: Vec<Arm>,
-    /// windows of each part, as the design counts them
+    /// indices of each part's windows
     pub parts: Vec<Vec<usize>>,
-    /// how the units were made, for the reader
+    /// description of the units for the reader
     pub method: Vec<String>,
 }
 
 impl<'a> Units<'a> {
-    /// The units of some windows; rounds in the order of time.
+    /// Forms the units; rounds are in the order of time.
     pub fn of(windows: &'a Windows) -> Self {
         match windows {
             Windows::Rounds(rounds) => Self::of_rounds(rounds),
@@ -47,13 +51,13 @@ impl<'a> Units<'a> {
         }
     }
 
-    fn of_rounds(rounds: &'a [Round]) -> Self {
-        let mut rounds: Vec<&Round> = rounds.iter().collect();
+    fn of_rounds(rounds: &'a [ExperimentRound]) -> Self {
+        let mut rounds: Vec<&ExperimentRound> = rounds.iter().collect();
         rounds.sort_by_key(|r| r.a[0].start_unix_ns.min(r.b[0].start_unix_ns));
         let windows = rounds.iter().flat_map(|r| r.a.iter().chain(&r.b)).collect();
         let method = vec![format!(
             "{} rounds of two windows of either side, in the random order ABBA or BAAB; the unit of all statistics is the round, \
-             since windows next to each other are alike",
+             because adjacent windows are correlated",
             rounds.len()
         )];
         Self {
@@ -67,8 +71,8 @@ impl<'a> Units<'a> {
 
     fn of_runs(a: &'a [Vec<Window>], b: &'a [Vec<Window>]) -> Self {
         let mut method = vec![
-            "the recordings were made one after the other and nothing was randomised: a difference may come from \
-                  anything else that changed between them"
+            "the recordings were made one after the other and nothing was randomised: a difference may come from anything else that \
+             changed between them"
                 .to_owned(),
         ];
         let runs = |side: &[Vec<Window>]| side.iter().filter(|run| !run.is_empty()).count();
@@ -76,15 +80,15 @@ impl<'a> Units<'a> {
         let length = if by_run { usize::MAX } else { blocks::length(a, b) };
         if by_run {
             method.push(format!(
-                "the unit of all statistics is the recording, {} of A and {} of B: windows of one recording share what sets \
-                 it apart from the next",
+                "the unit of all statistics is the recording, {} of A and {} of B, because the windows of one recording are \
+                 correlated",
                 runs(a),
                 runs(b)
             ));
         } else {
             method.push(format!(
-                "the unit of all statistics is a block of {length} windows next to each other, as long as they stay alike; how \
-                 much one recording differs from the next of the same setting cannot be known from fewer than {MIN_RUNS} a side"
+                "the unit of all statistics is a block of {length} adjacent windows, as long as these are correlated; variation between \
+                 recordings of the same setting is not known from fewer than {MIN_RUNS} a side"
             ));
         }
         let (mut windows, mut arms, mut parts) = (vec![], vec![], vec![]);
@@ -103,12 +107,13 @@ impl<'a> Units<'a> {
     }
 }
 
+/// Number of ways to choose `a` of `a + b` units.
 fn choices(a: usize, b: usize) -> f64 {
     (1..=a.min(b)).map(|i| (a.max(b) + i) as f64 / i as f64).product::<f64>().round()
 }
 
 impl Design {
-    /// Units of A and of B.
+    /// Number of units of A and of B.
     pub fn units(self) -> [usize; 2] {
         match self {
             Self::Rounds(n) => [n, n],
@@ -116,7 +121,7 @@ impl Design {
         }
     }
 
-    /// What a unit is called.
+    /// Name of the units, plural.
     pub fn unit(self) -> &'static str {
         match self {
             Self::Rounds(_) => "rounds",
@@ -124,7 +129,7 @@ impl Design {
         }
     }
 
-    /// Parts of A.
+    /// Whether a part is A's.
     pub fn is_a(self, part: usize) -> bool {
         match self {
             Self::Rounds(_) => part.is_multiple_of(2),
@@ -137,11 +142,11 @@ impl Design {
         self.units().into_iter().sum()
     }
 
-    /// Ways of labelling that may give different results; none where only some are drawn.
+    /// Number of labellings that may give different results; none if only some are drawn.
     pub fn all_labellings(self) -> Option<f64> {
         match self {
-            // What calls every A B gives the same |b - a| again.
-            Self::Rounds(n) => (1..=MAX_FLIPPED).contains(&n).then(|| 2f64.powi(n as i32 - 1)),
+            // Swapping all labels gives the same |b - a| again.
+            Self::Rounds(n) => (1..=MAX_FLIPPED).contains(&n).then(|| (n as f64 - 1.0).exp2()),
             Self::Blocks { a, b } => Some(choices(a, b)).filter(|&n| a > 0 && b > 0 && a + b < 64 && n <= MAX_CHOICES),
         }
     }
@@ -154,61 +159,63 @@ impl Design {
             (_, _) if self.units().contains(&0) => 1.0,
             (Self::Rounds(_), Some(all)) => 1.0 / all,
             (Self::Blocks { a, b }, Some(_)) => clearest(a, b),
-            // Drawing more often than there are choices tells no more.
+            // More draws than there are choices add nothing.
             (Self::Blocks { a, b }, None) => drawn.max(clearest(a, b)),
             (Self::Rounds(n), None) => drawn.max(2f64.powf(1.0 - n as f64)),
         }
     }
 
-    /// Calls `look` with every labelling, `true` for A, the one that came about first; or with that one and as many random ones
-    /// as asked for.
+    /// Calls `look` with every labelling, `true` for A, the actual one first; or with the actual one and `permutations` random ones.
     pub fn labellings(self, permutations: u32, seed: u64, mut look: impl FnMut(&[bool])) {
         let mut labels: Vec<bool> = (0..self.parts()).map(|p| self.is_a(p)).collect();
         if self.units().contains(&0) {
             return;
         }
-        let mut random = Random::new(seed);
         look(&labels);
         match (self, self.all_labellings()) {
-            (Self::Rounds(_), Some(all)) => {
-                // Gray code: one round changes at a time. The last round never does: that would mirror another labelling.
-                for step in 1..all as u64 {
-                    let round = step.trailing_zeros() as usize;
-                    labels.swap(2 * round, 2 * round + 1);
-                    look(&labels);
-                }
-            }
-            (Self::Blocks { a, b }, Some(_)) => {
-                // Gosper's hack: the next number with as many bits. The lowest is the one that came about.
-                let mut set = (1u64 << a) - 1;
-                loop {
-                    let lowest = set & set.wrapping_neg();
-                    let ripple = set + lowest;
-                    set = ripple | (((set ^ ripple) >> 2) / lowest);
-                    if set >> (a + b) != 0 {
-                        break;
-                    }
-                    labels.iter_mut().enumerate().for_each(|(p, l)| *l = set >> p & 1 == 1);
-                    look(&labels);
-                }
-            }
+            (Self::Rounds(_), Some(all)) => every_swap(&mut labels, all, look),
+            (Self::Blocks { a, b }, Some(_)) => every_choice(&mut labels, a, b, look),
             (Self::Rounds(n), None) => {
+                let mut random = Random::new(seed);
                 for _ in 0..permutations {
-                    for round in 0..n {
-                        if random.coin() {
-                            labels.swap(2 * round, 2 * round + 1);
-                        }
-                    }
+                    (0..n).filter(|_| random.coin()).for_each(|round| labels.swap(2 * round, 2 * round + 1));
                     look(&labels);
                 }
             }
             (Self::Blocks { .. }, None) => {
+                let mut random = Random::new(seed);
                 for _ in 0..permutations {
                     random.shuffle(&mut labels);
                     look(&labels);
                 }
             }
         }
+    }
+}
+
+/// Swaps the sides within rounds in every way, but for mirrors.
+fn every_swap(labels: &mut [bool], all: f64, mut look: impl FnMut(&[bool])) {
+    // Gray code: one round changes at a time. The last round never does, because that would mirror another labelling.
+    for step in 1..truncated_u64(all) {
+        let round = step.trailing_zeros() as usize;
+        labels.swap(2 * round, 2 * round + 1);
+        look(labels);
+    }
+}
+
+/// Chooses A's blocks in every way but the actual one.
+fn every_choice(labels: &mut [bool], a: usize, b: usize, mut look: impl FnMut(&[bool])) {
+    // Gosper's hack: the next number with as many bits. The lowest is the actual labelling.
+    let mut set = (1u64 << a) - 1;
+    loop {
+        let lowest = set & set.wrapping_neg();
+        let ripple = set + lowest;
+        set = ripple | (((set ^ ripple) >> 2) / lowest);
+        if set >> (a + b) != 0 {
+            return;
+        }
+        labels.iter_mut().enumerate().for_each(|(p, l)| *l = set >> p & 1 == 1);
+        look(labels);
     }
 }
 
@@ -225,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flip_of_few_rounds_is_tried_once_but_for_its_mirror() {
+    fn every_swap_of_few_rounds_is_tried_once_but_for_its_mirror() {
         let seen = all(Design::Rounds(5));
         let with_mirrors: BTreeSet<Vec<bool>> =
             seen.iter().flat_map(|l| [l.clone(), l.iter().map(|x| !x).collect()]).collect();

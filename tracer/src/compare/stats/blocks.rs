@@ -1,15 +1,17 @@
-//! How long windows next to each other stay alike, and how a run is cut accordingly.
+//! Block length: how long adjacent windows stay correlated, and how a run is cut accordingly.
 
 use std::ops::Range;
 
-use super::Window;
-use crate::model::{figures::Figure, histogram::Histogram, interval::Series};
+use crate::{
+    compare::windows::Window,
+    model::{figures::Figure, histogram::Histogram, number::truncated_usize, series::Series},
+};
 
 /// Block length in units of the windows' memory. At 6 the sums of adjacent blocks of an AR(1) process correlate by less than
 /// 0.1, whatever its coefficient.
 const MEMORIES: f64 = 6.0;
 
-/// ln of the median of entry_to_exit_ns; none without entries.
+/// ln of the median guest time (entry_to_exit_ns); none without entries.
 pub fn log_p50(window: &Window) -> Option<f64> {
     let mut all = Histogram::default();
     window.strata.values().for_each(|s| all.merge(&s[Figure::EntryToExit]));
@@ -31,13 +33,13 @@ fn mean(window: &Window, of: fn(&Series) -> &Histogram) -> Option<f64> {
     all.mean()
 }
 
-/// What is measured of a window; of these the one with the longest memory decides, since one unit serves all figures.
+/// Measures of a window. The one with the longest memory decides, because one unit serves all figures.
 const MEASURES: [fn(&Window) -> Option<f64>; 4] =
     [log_p50, log_rate, |w| mean(w, |s| &s[Figure::ExitToEntry]).and_then(log), |w| mean(w, |s| &s[Figure::PinWrites])];
 
-/// Windows per block, the most that any of the measures asks for: the sum of its autocorrelations, up to the first that noise would
-/// explain, times 2 x 6. Each run is measured from its own mean, so that drift makes blocks longer; the bias of short runs is put right
-/// to first order.
+/// Windows per block: the longest that any measure needs, which is 12 times the sum of its autocorrelations up to the first that noise
+/// explains. Each run is measured from its own mean, so that drift makes blocks longer; the bias of short runs is corrected to first
+/// order.
 pub fn length(a: &[Vec<Window>], b: &[Vec<Window>]) -> usize {
     let of = |measure: fn(&Window) -> Option<f64>| {
         let runs: Vec<Vec<f64>> = a.iter().chain(b).map(|run| run.iter().filter_map(measure).collect()).collect();
@@ -57,7 +59,7 @@ fn length_of(runs: &[Vec<f64>]) -> usize {
     let n: usize = runs.iter().map(Vec::len).sum();
     let longest = runs.iter().map(Vec::len).max().unwrap_or(0);
     let spread: f64 = centred.iter().flatten().map(|x| x * x).sum();
-    // What rounding leaves of a constant is no memory.
+    // The rounding errors of a constant are not memory.
     let squares: f64 = runs.iter().flatten().map(|x| x * x).sum();
     if spread <= 1e-20 * squares {
         return 1;
@@ -67,17 +69,17 @@ fn length_of(runs: &[Vec<f64>]) -> usize {
         let products: f64 =
             centred.iter().flat_map(|run| run.iter().zip(run.iter().skip(lag))).map(|(x, y)| x * y).sum();
         let seen = products / spread;
-        // Kendall's bias of an estimated autocorrelation, by run of the mean length.
+        // Kendall's bias of an estimated autocorrelation, for a run of mean length.
         let r = (seen + (1.0 + 4.0 * seen) * runs.len() as f64 / n as f64).min(0.99);
         if r < 1.0 / (n as f64).sqrt() {
             break;
         }
         memory += r;
     }
-    ((2.0 * MEMORIES * memory).ceil() as usize).clamp(1, longest.max(1))
+    truncated_usize((2.0 * MEMORIES * memory).ceil()).clamp(1, longest.max(1))
 }
 
-/// `count` windows in blocks of at least `length`, as equal as may be; one block where there are fewer.
+/// Cuts `count` windows into blocks of at least `length`, as equal as possible; one block if there are fewer windows.
 pub fn cut(count: usize, length: usize) -> impl Iterator<Item = Range<usize>> {
     let blocks = (count / length.max(1)).max(1);
     (0..blocks).map(move |i| i * count / blocks..(i + 1) * count / blocks)
@@ -86,14 +88,15 @@ pub fn cut(count: usize, length: usize) -> impl Iterator<Item = Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::random::Random;
+    use crate::compare::stats::random::Random;
 
     fn noise(rho: f64, n: usize, seed: u64) -> Vec<f64> {
         let mut random = Random::new(seed);
         let mut x = 0.0;
         (0..n)
             .map(|_| {
-                let uniform: f64 = (0..12).map(|_| random.below(1 << 20) as f64 / (1 << 20) as f64).sum::<f64>() - 6.0;
+                let uniform: f64 =
+                    (0..12).map(|_| random.below(1 << 20) as f64 / f64::from(1 << 20)).sum::<f64>() - 6.0;
                 x = rho * x + uniform;
                 x
             })
@@ -101,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_as_long_as_windows_stay_alike() {
+    fn blocks_are_as_long_as_windows_stay_correlated() {
         let lengths = [0.0, 0.3, 0.6, 0.8].map(|rho| {
             let mut lengths: Vec<_> =
                 (0..99).map(|seed| length_of(&[noise(rho, 120, seed), noise(rho, 120, seed + 999)])).collect();
@@ -118,13 +121,16 @@ mod tests {
     fn the_figure_with_the_longest_memory_decides() {
         use tracer_common::Isa;
 
-        use crate::{compare::Stratum, model::interval::Level};
+        use crate::{
+            compare::windows::Stratum,
+            model::{number::truncated_u64, series::Level},
+        };
         let run = |rates: Vec<f64>| -> Vec<Window> {
             let window = |x: f64| {
                 let mut window = Window { length_ns: 1_000_000_000, ..Window::default() };
                 let stratum = Stratum { level: Level::L1, isa: Isa::Vmx, reason: None, cause: None };
                 let series = window.strata.entry(stratum).or_default();
-                series[Figure::EntryToExit].record_n(100, (300.0 * (0.1 * x).exp()) as u64);
+                series[Figure::EntryToExit].record_n(100, truncated_u64(300.0 * (0.1 * x).exp()));
                 window
             };
             rates.into_iter().map(window).collect()

@@ -1,11 +1,17 @@
-//! How the kinds of exits are mixed on either side.
+//! The mix of exits on both sides, and whether it changed.
 
 use std::collections::BTreeMap;
 
-use super::{Arm, Mix, MixRow, Options, Stratum, design::Units};
-use crate::model::{figures::Figure, interval::Series};
+use super::design::Units;
+use crate::{
+    compare::{
+        comparison::{Mix, MixRow},
+        windows::{Arm, Options, Stratum},
+    },
+    model::{figures::Figure, series::Series},
+};
 
-/// The mix, and whether it changed.
+/// Computes the mix, its distance and the p of that.
 pub fn of(units: &Units, options: &Options) -> Mix {
     let mut merged: BTreeMap<Stratum, [Series; 2]> = BTreeMap::new();
     for (window, arm) in units.windows.iter().zip(&units.arms) {
@@ -39,7 +45,7 @@ pub fn of(units: &Units, options: &Options) -> Mix {
     Mix { rows, distance, p, covered: if all > 0.0 { common / all } else { 0.0 } }
 }
 
-/// Total variation distance of the sides' mixes, 0 where a side is empty, and its p.
+/// Total variation distance of the mixes and its p; 0 and none if a side has no entries.
 fn distance(parts: &[Vec<f64>], units: &Units, options: &Options) -> (f64, Option<f64>) {
     let mut labels: Vec<bool> = vec![false; parts.len()];
     let strata = parts.first().map_or(0, Vec::len);
@@ -48,19 +54,17 @@ fn distance(parts: &[Vec<f64>], units: &Units, options: &Options) -> (f64, Optio
     let all: f64 = total.iter().sum();
     let (mut seen, mut tried, mut hits) = (None, 0u32, 0u32);
     units.design.labellings(options.permutations, options.seed, |new| {
-        for (part, label) in parts.iter().zip(labels.iter_mut().zip(new)).filter(|(_, (old, new))| **old != **new).map(
-            |(part, (old, new))| {
+        for (part, (old, new)) in parts.iter().zip(labels.iter_mut().zip(new)) {
+            if old != new {
+                let sign = if *new { 1.0 } else { -1.0 };
+                a.iter_mut().zip(part).for_each(|(a, n)| *a += sign * n);
                 *old = *new;
-                (part, *new)
-            },
-        ) {
-            let sign = if label { 1.0 } else { -1.0 };
-            a.iter_mut().zip(part).for_each(|(a, n)| *a += sign * n);
+            }
         }
         let n: f64 = a.iter().sum();
         let apart: f64 = a.iter().zip(&total).map(|(a, t)| (a / n - (t - a) / (all - n)).abs()).sum::<f64>() / 2.0;
         let seen = *seen.get_or_insert(apart);
-        // A side without entries has no mix: counts against a difference.
+        // A labelling that leaves a side without entries counts against a difference.
         hits += u32::from(apart.is_nan() || apart >= seen - 1e-12);
         tried += 1;
     });

@@ -1,38 +1,38 @@
-//! What of the host decides how a guest runs and which exits it causes.
+//! The properties of the host that decide how a guest runs and which exits it causes.
 
 use std::fs;
 use std::path::Path;
 
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 
-/// The host's virtualization extension, as far as exits are concerned.
+/// The CPU's virtualization extension and how KVM uses it for timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extension {
-    /// Intel's.
+pub(crate) enum Extension {
+    /// Intel VT-x.
     Vmx {
-        /// Whether KVM uses the VMX-preemption timer at all, so for forced immediate exits.
+        /// Whether KVM uses the VMX-preemption timer at all, which it then does for forced immediate exits.
         preemption_timer: bool,
-        /// Whether it runs the timers of busy guests on it too.
+        /// Whether KVM also runs the timers of busy guests on it.
         guest_timers: bool,
     },
-    /// AMD's.
+    /// AMD SVM.
     Svm,
-    /// Neither: no kvm_exit is to be expected.
+    /// Neither. Expect no kvm_exit.
     None,
 }
 
-/// Facts about the host.
+/// The host, as far as its guests depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Host {
-    /// What runs the guest.
-    pub extension: Extension,
-    /// Whether guests must make hypercalls by VMMCALL (AMD, Hygon) instead of VMCALL.
-    pub vmmcall: bool,
+pub(crate) struct GuestHost {
+    /// The extension that runs the guest.
+    pub(crate) extension: Extension,
+    /// Whether guests must use VMMCALL (AMD, Hygon) instead of VMCALL for hypercalls.
+    pub(crate) vmmcall: bool,
 }
 
-impl Host {
-    /// Asks the CPU and the parameters of the KVM modules below `sysfs`, usually /sys.
-    pub fn probe(sysfs: &Path) -> Self {
+impl GuestHost {
+    /// Reads CPUID, and the parameters of the KVM modules below `sysfs`, usually /sys.
+    pub(crate) fn probe(sysfs: &Path) -> Self {
         let vendor = __cpuid(0);
         let vendor = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
         let vendor = vendor.as_flattened();
@@ -53,7 +53,7 @@ fn uses_vmmcall(vendor: &[u8]) -> bool {
     [b"AuthenticAMD".as_slice(), b"HygonGenuine"].contains(&vendor)
 }
 
-/// KVM leaves guest timers off the preemption timer where it posts timer interrupts from other CPUs instead
+/// KVM does not run guest timers on the preemption timer if it posts timer interrupts from other CPUs instead
 /// (kvm_can_use_hv_timer, Linux 5.3 and later: `pi_inject_timer` with APICv, the default on nohz_full hosts).
 fn probe_vmx(sysfs: &Path) -> Extension {
     let is_on = |parameter: &str| {
@@ -69,20 +69,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn amd_and_hygon_use_vmmcall_and_all_others_vmcall() {
+    fn only_amd_and_hygon_use_vmmcall() {
         assert!(uses_vmmcall(b"AuthenticAMD"));
         assert!(uses_vmmcall(b"HygonGenuine"));
         assert!(!uses_vmmcall(b"GenuineIntel"));
     }
 
     #[test]
-    fn guest_timers_use_the_preemption_timer_unless_it_is_off_or_interrupts_are_posted() {
-        let sysfs = std::env::temp_dir().join(format!("vmentry-host-{}", std::process::id()));
+    fn guest_timers_use_the_preemption_timer_unless_it_is_off_or_timer_interrupts_are_posted() {
+        let folder = tempfile::tempdir().unwrap();
+        let sysfs = folder.path();
         let intel = sysfs.join("module/kvm_intel/parameters");
         let kvm = sysfs.join("module/kvm/parameters");
         fs::create_dir_all(&intel).unwrap();
         fs::create_dir_all(&kvm).unwrap();
-        let mut seen = Vec::new();
+        let mut probed = Vec::new();
         for (timer, apicv, posted) in [
             ("Y\n", "N\n", "0\n"),
             ("Y\n", "Y\n", "0\n"),
@@ -93,13 +94,12 @@ mod tests {
             fs::write(intel.join("preemption_timer"), timer).unwrap();
             fs::write(intel.join("enable_apicv"), apicv).unwrap();
             fs::write(kvm.join("pi_inject_timer"), posted).unwrap();
-            seen.push(probe_vmx(&sysfs));
+            probed.push(probe_vmx(sysfs));
         }
-        fs::remove_dir_all(&sysfs).unwrap();
         let vmx = |preemption_timer, guest_timers| Extension::Vmx { preemption_timer, guest_timers };
         let both = vmx(true, true);
         let none = vmx(false, false);
-        assert_eq!(seen, [both, both, both, vmx(true, false), none]);
-        assert_eq!(probe_vmx(&sysfs), none, "no parameters to read");
+        assert_eq!(probed, [both, both, both, vmx(true, false), none]);
+        assert_eq!(probe_vmx(sysfs), none, "no parameters to read");
     }
 }

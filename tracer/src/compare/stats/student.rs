@@ -1,4 +1,5 @@
-//! Student's t distribution, central and noncentral: what power a difference has, and which difference has enough.
+//! Student's t distribution, central and noncentral, for power and minimum detectable effects. By hand: no small crate has the
+//! noncentral one.
 
 use std::f64::consts::{FRAC_1_SQRT_2, LN_2};
 
@@ -9,8 +10,8 @@ fn normal_cdf(x: f64) -> f64 {
     0.5 * libm::erfc(-x * FRAC_1_SQRT_2)
 }
 
-/// The law of (Z + shift) / S with S^2 = chi^2 / df: a difference in units of its estimated standard error, where the true one is
-/// `shift` of its true standard errors.
+/// The distribution of (Z + shift) / S with S^2 = chi^2 / df: a difference in units of its estimated standard error, if the true
+/// difference is `shift` true standard errors.
 struct Law {
     /// values of S and their weights, by Simpson's rule; good to 1e-7 for df >= 2
     spreads: Vec<(f64, f64)>,
@@ -42,7 +43,7 @@ impl Law {
         self.spreads.iter().map(|(s, weight)| weight * normal_cdf(t * s - shift)).sum::<f64>().clamp(0.0, 1.0)
     }
 
-    /// The t that |T| stays below with chance `1 - level` where there is no difference.
+    /// The t that |T| stays below with chance `1 - level` without a difference.
     fn critical(&self, level: f64) -> f64 {
         let wanted = 1.0 - level.clamp(1e-12, 1.0) / 2.0;
         let mut high = 2.0;
@@ -54,7 +55,7 @@ impl Law {
 
     /// The chance of |T| beyond `critical`.
     fn beyond(&self, critical: f64, shift: f64) -> f64 {
-        // Beyond this nothing is left to chance, and the integration runs out of digits.
+        // Beyond this the power is 1, and the integration runs out of digits.
         if shift > 30.0 * critical { 1.0 } else { 1.0 - self.cdf(critical, shift) + self.cdf(-critical, shift) }
     }
 }
@@ -68,8 +69,8 @@ fn solve(wanted: f64, mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f6
     f64::midpoint(low, high)
 }
 
-/// The chance that a two-sided test at `level` finds a true difference of `effect`, where the difference is estimated with
-/// standard error `se` on `df` degrees of freedom.
+/// The chance that a two-sided test at `level` finds a true difference of `effect`, estimated with standard error `se` on `df`
+/// degrees of freedom.
 pub fn power(effect: f64, se: f64, df: f64, level: f64) -> f64 {
     let law = Law::new(df);
     law.beyond(law.critical(level), effect.abs() / se)
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn critical_values_are_those_of_the_tables() {
+    fn critical_values_match_the_tables() {
         let table = [
             (0.05, 2.0, 4.302_65),
             (0.05, 5.0, 2.570_58),
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn power_is_that_of_the_tables() {
+    fn power_matches_the_tables() {
         // Paired t test, d = 0.5 and 0.8 with n = 34 and 15: G*Power 3.1 says 0.808 and 0.821; d = 1, n = 10: 0.8031.
         for (d, n, wanted) in [(0.5, 34.0, 0.8078), (0.8, 15.0, 0.8213), (1.0, 10.0, 0.8031)] {
             let is = power(d, 1.0 / f64::sqrt(n), n - 1.0, 0.05);

@@ -1,11 +1,12 @@
-//! Reproducible randomness: SplitMix64 (Steele, Lea, Flood 2014), whose whole state is the printed seed.
+//! Reproducible random numbers: SplitMix64 (Steele, Lea, Flood 2014), by hand because a seed must give the same order in every
+//! version; the whole state is the printed seed.
 
 /// A stream of random numbers.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// The stream of a seed.
+    /// Starts the stream of a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -18,17 +19,18 @@ impl Random {
         x ^ (x >> 31)
     }
 
-    /// Uniform in `0..n`, to within n / 2^64; 0 for no numbers at all.
+    /// Uniform in `0..n`, to within n / 2^64; 0 if `n` is 0.
+    #[expect(clippy::cast_possible_truncation, reason = "the product's upper half is below n")]
     pub fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.bits()) * n as u128) >> 64) as usize
     }
 
-    /// Either, with equal chance.
+    /// True or false, with equal chance.
     pub fn coin(&mut self) -> bool {
         self.bits() >> 63 == 1
     }
 
-    /// Puts `items` into random order.
+    /// Shuffles `items`.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i + 1));
@@ -48,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_spread_evenly() {
+    fn numbers_are_uniform() {
         let mut random = Random::new(3);
         let mut seen = [0u32; 7];
         (0..70_000).for_each(|_| seen[random.below(7)] += 1);

@@ -1,0 +1,231 @@
+//! The comparison itself: every figure's rows, both sides, the time series and the method.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracer_common::rules::TimerCause;
+
+use super::{
+    checks,
+    comparison::{Better, Comparison, Distributions, Point, Side},
+    stats::{
+        dense::{self, Dense},
+        design::{Design, Units},
+        judging,
+        measure::{Draft, Measure},
+        mix, rows,
+    },
+    windows::{Arm, Options, Stratum, Window, Windows},
+};
+use crate::model::{figures::Figure, histogram::Histogram, series::Series, totals::Totals};
+
+/// Strata of the stratified comparison at most: those with the most entries.
+const MAX_STRATA: usize = 64;
+
+/// Events per second: name, better direction, and the cause if only timer exits count. The workload decides how often timers are
+/// due and entries happen.
+const RATES: [(&str, Better, Option<TimerCause>); 4] = [
+    ("timer_exits.deadline", Better::Neither, Some(TimerCause::Deadline)),
+    ("timer_exits.immediate", Better::Neither, Some(TimerCause::Immediate)),
+    ("timer_exits.spurious", Better::Lower, Some(TimerCause::Spurious)),
+    ("entries", Better::Neither, None),
+];
+
+/// Compares the two sides.
+pub fn compare(windows: &Windows, options: &Options) -> Comparison {
+    let units = Units::of(windows);
+    let mut drafts = Drafts::default();
+    drafts.add_figures(&units, options);
+    drafts.add_rates(&units, options);
+    let rows = judging::judge(drafts.raw, units.design, options);
+    let stratified = judging::judge(drafts.stratified, units.design, options);
+    let [a, b] = [Arm::A, Arm::B].map(|arm| side(&units, arm));
+    let least_p = units.design.least_p(options.permutations);
+    Comparison {
+        method: method(&units, options, least_p, [judging::family(&rows), judging::family(&stratified)]),
+        seed: options.seed,
+        alpha: options.alpha,
+        units: units.design.units(),
+        least_p,
+        rows,
+        stratified,
+        mix: mix::of(&units, options),
+        distributions: drafts.distributions,
+        timeline: timeline(&units, options),
+        checks: checks::of(windows, [&a, &b], options),
+        a,
+        b,
+    }
+}
+
+/// Rows before they are judged together.
+#[derive(Default)]
+struct Drafts {
+    raw: Vec<Draft>,
+    stratified: Vec<Draft>,
+    distributions: Vec<Distributions>,
+}
+
+impl Drafts {
+    fn add_figures(&mut self, units: &Units, options: &Options) {
+        let strata = dense::strata(&units.windows, MAX_STRATA);
+        // Times first: the order of the rows.
+        let (times, counts): (Vec<_>, Vec<_>) = Figure::ALL.into_iter().partition(|figure| figure.is_time());
+        for figure in times.into_iter().chain(counts) {
+            // Transitions need a stopwatch, or exits that KVM forces: without any, their rows would be n/a in every comparison.
+            let has_values = || units.windows.iter().any(|w| w.strata.values().any(|s| s[figure].count() > 0));
+            if figure == Figure::Transition && !has_values() {
+                continue;
+            }
+            let measure = Measure::of(figure);
+            if let Some(why) = incomparable(figure, options) {
+                let drafts = measure.unknown(why);
+                self.stratified.extend(without_maxima(drafts.clone()));
+                self.raw.extend(drafts);
+                continue;
+            }
+            let (drafts, shifts) = rows::compare(&measure, &Dense::of(&units.windows, None, figure), units, options);
+            self.stratified.extend(within_strata(figure, &drafts, &strata, units, options));
+            self.raw.extend(drafts);
+            if figure.is_time() {
+                let [a, b] = [Arm::A, Arm::B].map(|arm| pooled(units, arm, figure));
+                self.distributions.push(Distributions { figure, a, b, shifts });
+            }
+        }
+    }
+
+    fn add_rates(&mut self, units: &Units, options: &Options) {
+        for (name, better, cause) in RATES {
+            let measure = Measure::rate(name, better);
+            if cause.is_some() && !options.timer {
+                self.raw.extend(measure.unknown("no VMX-preemption timer on a side"));
+                continue;
+            }
+            let events = |w: &Window| {
+                let counted = w.strata.iter().filter(|(s, _)| cause.is_none() || s.cause == cause);
+                counted.map(|(_, s)| s.entries() as f64).sum()
+            };
+            let parts = units.windows.iter().map(|w| (events(w), w.length_ns as f64 / 1e9));
+            self.raw.extend(rows::compare(&measure, &Dense::ratio(parts), units, options).0);
+        }
+    }
+}
+
+/// Reason why a figure's values cannot be compared; none if they can.
+const fn incomparable(figure: Figure, options: &Options) -> Option<&'static str> {
+    match figure {
+        _ if figure.is_time() && !options.latencies => Some("times of these recordings cannot be compared"),
+        Figure::Transition if !options.transitions => {
+            Some("the sides have different sources: the stopwatch, and immediate timer exits")
+        }
+        Figure::PinWrites if !options.pin_writes => Some("pin writes are not known, or have different sources"),
+        _ => None,
+    }
+}
+
+/// Drops maxima, because weights do not change them.
+fn without_maxima(drafts: Vec<Draft>) -> impl Iterator<Item = Draft> {
+    drafts.into_iter().filter(|d| d.row.stat != "max")
+}
+
+/// The figure's rows with both sides weighted to one mix; with a single exit, the raw rows.
+fn within_strata(
+    figure: Figure,
+    raw: &[Draft],
+    strata: &[Stratum],
+    units: &Units,
+    options: &Options,
+) -> impl Iterator<Item = Draft> + use<> {
+    without_maxima(if strata.len() > 1 {
+        rows::compare(&Measure::of(figure), &Dense::of(&units.windows, Some(strata), figure), units, options).0
+    } else {
+        raw.to_vec()
+    })
+}
+
+fn of_arm<'a>(units: &'a Units, arm: Arm) -> impl Iterator<Item = &'a Window> {
+    units.windows.iter().zip(&units.arms).filter(move |(_, a)| **a == arm).map(|(w, _)| *w)
+}
+
+fn pooled(units: &Units, arm: Arm, figure: Figure) -> Histogram {
+    let mut all = Histogram::default();
+    of_arm(units, arm).flat_map(|w| w.strata.values()).for_each(|s| all.merge(&s[figure]));
+    all
+}
+
+fn side(units: &Units, arm: Arm) -> Side {
+    let mut side = Side {
+        windows: 0,
+        length_ns: 0,
+        totals: Totals::default(),
+        pin_writes: None,
+        timer_exits: BTreeMap::new(),
+        vcpus: BTreeSet::new(),
+    };
+    for window in of_arm(units, arm) {
+        side.windows += 1;
+        side.length_ns = side.length_ns.saturating_add(window.length_ns);
+        side.totals.merge(&window.totals);
+        side.vcpus.extend(window.vcpus.iter().cloned());
+        for (stratum, series) in &window.strata {
+            if let Some(cause) = stratum.cause {
+                *side.timer_exits.entry(cause).or_default() += series.entries();
+            }
+            if series[Figure::PinWrites].count() > 0 {
+                let writes = series[Figure::PinWrites].sum();
+                side.pin_writes = Some(side.pin_writes.unwrap_or(0).saturating_add(writes));
+            }
+        }
+    }
+    side
+}
+
+fn timeline(units: &Units, options: &Options) -> Vec<Point> {
+    let point = |(window, arm): (&&Window, &Arm)| {
+        let mut all = Series::default();
+        window.strata.values().for_each(|s| all.merge(s));
+        let quantile = |q| all[Figure::EntryToExit].quantile(q).filter(|_| options.latencies).map(|v| v as f64);
+        Point {
+            arm: *arm,
+            start_unix_ns: window.start_unix_ns,
+            length_ns: window.length_ns,
+            entries: all.entries(),
+            entry_to_exit: quantile(0.5).zip(quantile(0.99)).map(|(p50, p99)| [p50, p99]),
+            pin_writes: all[Figure::PinWrites].mean().filter(|_| options.pin_writes),
+        }
+    };
+    let mut points: Vec<Point> = units.windows.iter().zip(&units.arms).map(point).collect();
+    points.sort_by_key(|p| p.start_unix_ns);
+    points
+}
+
+fn method(units: &Units, options: &Options, least_p: f64, [raw, stratified]: [usize; 2]) -> Vec<String> {
+    let labellings = match (units.design, units.design.all_labellings()) {
+        (Design::Rounds(n), Some(_)) => format!("all 2^{n} ways of swapping the sides within rounds"),
+        (Design::Rounds(_), None) => format!("{} random swaps of the sides within rounds", options.permutations),
+        (Design::Blocks { .. }, Some(n)) => format!("all {n:.0} ways of choosing A's blocks"),
+        (Design::Blocks { .. }, None) => format!("{} random choices of A's blocks", options.permutations),
+    };
+    let mut method = units.method.clone();
+    method.extend([
+        format!(
+            "p: {labellings}, two-sided on |b - a| of all windows of a side together; the lowest possible p is {least_p:.5}"
+        ),
+        format!(
+            "adjusted p (Holm): the chance of any false alarm among all figures is at most {}; {raw} figures were tested, and \
+             {stratified} with both sides weighted to one mix of exits",
+            options.alpha
+        ),
+        format!(
+            "95 % confidence intervals: studentised bootstrap of the units, {} resamples, leave-one-out standard errors",
+            options.resamples
+        ),
+        "MDE: smallest change found with 80 % power, at Holm's first step; A/A noise: 95th percentile of half-against-half \
+         differences within a side, from half of the data"
+            .to_owned(),
+        "quantiles are interpolated within their bucket of 0.1 %; host time (exit_to_entry_ns) contains the time that halted vCPUs \
+         wait, which depends on the guest's load"
+            .to_owned(),
+        format!("seed {}", options.seed),
+    ]);
+    method
+}

@@ -1,0 +1,231 @@
+//! The result of a comparison.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use tracer_common::rules::TimerCause;
+
+use super::windows::{Arm, Stratum};
+use crate::{
+    model::{
+        figures::{Figure, Unit},
+        histogram::Histogram,
+        totals::Totals,
+    },
+    recording::{Experiment, Provenance},
+};
+
+/// The direction that is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Better {
+    /// lower values
+    Lower,
+    /// neither: the workload decides the value
+    Neither,
+}
+
+/// The verdict on a figure's statistic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// B is significantly better
+    Better,
+    /// B is significantly worse
+    Worse,
+    /// B differs significantly, in a figure that is neither good nor bad
+    Changed,
+    /// the difference may be chance
+    NoDetectableChange,
+    /// so few data could not have shown a difference
+    NotEnoughData,
+}
+
+/// A value with its 95 % confidence interval; a bound is none if there is no valid way to get it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Estimate {
+    /// point estimate
+    pub value: f64,
+    /// lower bound
+    pub low: Option<f64>,
+    /// upper bound
+    pub high: Option<f64>,
+}
+
+/// One statistic of a figure, compared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// e.g. "entry_to_exit_ns", "timer_exits.spurious"
+    pub figure: &'static str,
+    /// e.g. "p99"; "per_second" for rates
+    pub stat: &'static str,
+    /// unit of `a`, `b` and `difference`
+    pub unit: Unit,
+    /// direction that is better
+    pub better: Better,
+    /// value of all of A's windows together
+    pub a: Option<f64>,
+    /// value of all of B's windows together
+    pub b: Option<f64>,
+    /// number of values that `a` is of
+    pub count_a: u64,
+    /// number of values that `b` is of
+    pub count_b: u64,
+    /// b - a
+    pub difference: Option<Estimate>,
+    /// b / a; none if a is 0
+    pub ratio: Option<Estimate>,
+    /// two-sided p of the permutation test; none for a figure that is not tested
+    pub p: Option<f64>,
+    /// adjusted p: after Holm's correction over all tested figures
+    pub p_holm: Option<f64>,
+    /// minimum detectable effect: the smallest |b - a| found with 80 % power
+    pub detectable: Option<f64>,
+    /// A/A noise: 95th percentile of |ratio - 1| between halves of a side, from half of the data
+    pub noise: Option<f64>,
+    /// the verdict
+    pub verdict: Verdict,
+    /// reason for whatever is none above
+    pub why: Option<String>,
+}
+
+/// Both sides' values at a quantile.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Shift {
+    /// 0..1
+    pub quantile: f64,
+    /// A's value
+    pub a: f64,
+    /// b - a
+    pub difference: Estimate,
+}
+
+/// A figure's two distributions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distributions {
+    /// the figure, a time
+    pub figure: Figure,
+    /// all of A
+    pub a: Histogram,
+    /// all of B
+    pub b: Histogram,
+    /// the shift function: b - a at each quantile
+    pub shifts: Vec<Shift>,
+}
+
+/// One exit of the mix, on both sides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MixRow {
+    /// the exit
+    pub stratum: Stratum,
+    /// entries of A and B
+    pub entries: [u64; 2],
+    /// median guest time (entry_to_exit_ns) of A and B; none without entries
+    pub entry_to_exit_p50: [Option<f64>; 2],
+    /// median host time (exit_to_entry_ns) of A and B; none without exits
+    pub exit_to_entry_p50: [Option<f64>; 2],
+}
+
+/// The mix of exits on both sides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mix {
+    /// exits, most entries first
+    pub rows: Vec<MixRow>,
+    /// total variation distance of the mixes, 0..1
+    pub distance: f64,
+    /// p of the permutation test on `distance`; none if a side has no entries
+    pub p: Option<f64>,
+    /// share of entries whose exit both sides have, 0..1; the stratified comparison covers these
+    pub covered: f64,
+}
+
+/// One window in the time series.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Point {
+    /// side of the window
+    pub arm: Arm,
+    /// start, ns since the epoch
+    pub start_unix_ns: u64,
+    /// observed time, ns
+    pub length_ns: u64,
+    /// number of entries
+    pub entries: u64,
+    /// median and p99 of entry_to_exit_ns; none without entries or comparable times
+    pub entry_to_exit: Option<[f64; 2]>,
+    /// mean of pin writes per entry; none if not known
+    pub pin_writes: Option<f64>,
+}
+
+/// A check of whether the windows can be compared at all.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Check {
+    /// e.g. "drift", "order", "carry-over"
+    pub name: &'static str,
+    /// subject and result, with numbers
+    pub text: String,
+    /// p of its test; none if there is no test
+    pub p: Option<f64>,
+    /// whether the reader must see it before the table
+    pub alarm: bool,
+}
+
+/// Origin of the windows, printed around a [`Comparison`].
+#[derive(Clone, Debug)]
+pub(crate) struct Setting {
+    /// e.g. ["soft", "hard"], or the recordings' labels or names
+    pub(crate) names: [String; 2],
+    /// recordings of A and of B; the recordings of an experiment are in both
+    pub(crate) sources: [Vec<Provenance>; 2],
+    /// the experiment; none for recordings made one after the other
+    pub(crate) experiment: Option<Experiment>,
+    /// differences besides the compared one, and missing data; most important first
+    pub(crate) warnings: Vec<String>,
+}
+
+/// One side as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Side {
+    /// number of windows
+    pub windows: usize,
+    /// observed time, ns
+    pub length_ns: u64,
+    /// counts
+    pub totals: Totals,
+    /// pin-control writes of all entries whose writes are known; none if there is no such entry
+    pub pin_writes: Option<u64>,
+    /// preemption-timer exits by cause
+    pub timer_exits: BTreeMap<TimerCause, u64>,
+    /// VM name and vCPU number of every vCPU that entered
+    pub vcpus: BTreeSet<(String, u32)>,
+}
+
+/// The result of a comparison.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// A
+    pub a: Side,
+    /// B
+    pub b: Side,
+    /// description of the statistics for the reader: units, relabellings, seed
+    pub method: Vec<String>,
+    /// seed of everything random
+    pub seed: u64,
+    /// chance of one false alarm among all figures, 0..1
+    pub alpha: f64,
+    /// units of A and of B: rounds, blocks of windows, or recordings
+    pub units: [usize; 2],
+    /// lowest p that so many units can give
+    pub least_p: f64,
+    /// statistics of every figure
+    pub rows: Vec<Row>,
+    /// the same, both sides weighted to one mix of exits
+    pub stratified: Vec<Row>,
+    /// the mix of exits
+    pub mix: Mix,
+    /// distributions of the times
+    pub distributions: Vec<Distributions>,
+    /// windows in the order of time
+    pub timeline: Vec<Point>,
+    /// drift, order, carry-over, vCPUs, loss
+    pub checks: Vec<Check>,
+}

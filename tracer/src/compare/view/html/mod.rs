@@ -1,0 +1,308 @@
+//! A comparison as one page: the answer, its alarms, the sizes of the differences, their place in the distributions, other differences.
+
+mod distributions;
+mod figures;
+mod timeline;
+
+use std::collections::BTreeSet;
+
+use super::wording;
+use crate::{
+    compare::{Arm, Check, Comparison, Setting, Side},
+    html::{
+        Markup, Section, Tile, Tone, callout,
+        chart::{Chart, Look},
+        environment, heading, join, list, page, paragraph,
+        table::{Heading, Table},
+        tiles,
+    },
+    model::figures::{Figure, Unit, human},
+};
+
+/// vCPUs named in the table of sides.
+const MAX_VCPUS: usize = 16;
+
+impl From<Arm> for Look {
+    fn from(arm: Arm) -> Self {
+        match arm {
+            Arm::A => Self::A,
+            Arm::B => Self::B,
+        }
+    }
+}
+
+/// Renders a comparison as a self-contained HTML page.
+pub(crate) fn render(c: &Comparison, setting: &Setting) -> String {
+    let title = format!("{} against {}", wording::side(1, setting), wording::side(0, setting));
+    let emulated = if wording::is_emulated(setting) { "EMULATED \u{b7} " } else { "" };
+    let host = |s: &crate::recording::Provenance| format!("{}, Linux {}", s.header.host.name, s.header.host.kernel);
+    let hosts: BTreeSet<_> = setting.sources.iter().flatten().map(host).collect();
+    let hosts = hosts.into_iter().collect::<Vec<_>>().join("; ");
+    let sections = [
+        Section { id: "verdict", title: "Verdict", body: verdict(c, setting) },
+        Section { id: "figures", title: "Figures", body: figures::section(c, setting) },
+        Section { id: "distributions", title: "Distributions", body: distributions::section(c, setting) },
+        Section { id: "time", title: "Window by window", body: timeline::section(c, setting) },
+        Section { id: "mix", title: "Exit reasons", body: mix(c) },
+        Section { id: "checks", title: "Checks", body: checks(&c.checks) },
+        Section { id: "environment", title: "Environment", body: environment(setting) },
+        Section { id: "method", title: "Method", body: method(c) },
+    ];
+    page(&format!("VM entries: {title}"), &format!("{emulated}{hosts}"), &sections)
+}
+
+/// " (EMULATED)" after names of times, if they are.
+fn emulated_suffix(setting: &Setting) -> &'static str {
+    if wording::is_emulated(setting) { " (EMULATED)" } else { "" }
+}
+
+fn legend(chart: &mut Chart, setting: &Setting) {
+    chart.legend(Look::A, &wording::side(0, setting));
+    chart.legend(Look::B, &wording::side(1, setting));
+}
+
+fn verdict(c: &Comparison, setting: &Setting) -> Markup {
+    let mut out = vec![callout(Tone::Answer, "", &wording::summary(c, setting))];
+    out.extend(alarms(c, setting));
+    out.push(overview(c));
+    out.push(sides(c, setting));
+    if let (Some(alternation), Some(e)) = (wording::alternation(c, setting), &setting.experiment) {
+        let switches = format!("A is switched to by '{}', B by '{}'.", e.switches[0], e.switches[1]);
+        out.push(paragraph(&format!("Windows {alternation}. {switches}")));
+    }
+    join(out)
+}
+
+fn alarms(c: &Comparison, setting: &Setting) -> Vec<Markup> {
+    let mut out = Vec::new();
+    for (name, side) in [("A", &c.a), ("B", &c.b)] {
+        out.extend(wording::loss(side).map(|loss| callout(Tone::Alarm, &format!("LOST in {name}:"), &loss)));
+    }
+    if wording::is_emulated(setting) {
+        out.push(callout(Tone::Alarm, "EMULATED:", wording::EMULATED));
+    }
+    out.extend(setting.warnings.iter().map(|warning| callout(Tone::Alarm, "WARNING", warning)));
+    let alarms = c.checks.iter().filter(|check| check.alarm);
+    out.extend(alarms.map(|check| callout(Tone::Alarm, &format!("ALARM {}:", check.name), &check.text)));
+    out
+}
+
+fn count(n: Option<u64>) -> String {
+    n.map_or("n/a".into(), |n| n.to_string())
+}
+
+fn overview(c: &Comparison) -> Markup {
+    let mean = c.rows.iter().find(|r| r.figure == Figure::PinWrites.name() && r.stat == "mean");
+    let per_entry = |value: Option<f64>| format!("{} per entry", human(value, Unit::Count));
+    let windows = |s: &Side| if s.windows == 1 { "1 window".to_owned() } else { format!("{} windows", s.windows) };
+    let both = |f: &dyn Fn(&Side) -> String| [f(&c.a), f(&c.b)].join(" / ");
+    tiles(&[
+        Tile {
+            name: "observed, A / B",
+            value: both(&|s| human(Some(s.length_ns as f64), Unit::Ns)),
+            note: both(&windows),
+        },
+        Tile {
+            name: "VM entries, A / B",
+            value: [0, 1].map(|side| wording::entries(c, side).to_string()).join(" / "),
+            note: String::new(),
+        },
+        Tile {
+            name: "pin writes, A / B",
+            value: both(&|s| count(s.pin_writes)),
+            note: format!("{} / {}", per_entry(mean.and_then(|r| r.a)), per_entry(mean.and_then(|r| r.b))),
+        },
+    ])
+}
+
+fn sides(c: &Comparison, setting: &Setting) -> Markup {
+    let [a, b] = [0, 1].map(|side| Heading::text(wording::side(side, setting)));
+    let mut table = Table::new("sides", "Both sides", vec![Heading::word(""), a, b]);
+    let mut add = |name: &str, of: &dyn Fn(&Side) -> String| {
+        table.row(vec![name.into(), of(&c.a), of(&c.b)]);
+    };
+    add("windows", &|s| s.windows.to_string());
+    add("length", &|s| human(Some(s.length_ns as f64), Unit::Ns));
+    add("entries", &|s| wording::entries(c, usize::from(std::ptr::eq(s, &c.b))).to_string());
+    add("dropped", &|s| s.totals.dropped.to_string());
+    add("unmatched", &|s| s.totals.unmatched.to_string());
+    add("pin writes", &|s| count(s.pin_writes));
+    add("timer exits", &|s| wording::timer_exits(c, s));
+    add("vCPUs", &|s| {
+        let names: Vec<_> = s.vcpus.iter().take(MAX_VCPUS).map(|(vm, vcpu)| format!("{vm}/{vcpu}")).collect();
+        match s.vcpus.len().saturating_sub(MAX_VCPUS) {
+            0 => names.join(", "),
+            more => format!("{} and {more} more", names.join(", ")),
+        }
+    });
+    table.render()
+}
+
+fn mix(c: &Comparison) -> Markup {
+    if c.mix.rows.is_empty() {
+        return paragraph("n/a: there is no entry.");
+    }
+    let text = format!(
+        "The exit mixes differ by {} (total variation, p {}){}.",
+        wording::share_text(Some(c.mix.distance)),
+        wording::p_value(c.mix.p),
+        if wording::mix_differs(c) {
+            ": the workloads differ, see \"With one mix of exits\""
+        } else {
+            ": the workloads are alike"
+        }
+    );
+    let mut columns = vec![Heading::word("exit reason")];
+    let heads = ["entries A", "entries B", "share A", "share B", "difference"];
+    columns.extend(heads.map(Heading::number));
+    columns.extend(["guest time p50 A", "B", "host time p50 A", "B"].map(Heading::number));
+    let mut table = Table::new("mix-table", "Exit reasons on both sides, most entries first", columns);
+    for row in &c.mix.rows {
+        let shares = [0, 1].map(|side| wording::share(c, row.entries[side], side));
+        let difference = match shares {
+            [Some(a), Some(b)] => {
+                format!("{:+.1} points", (b - a) * 100.0).replace("-0.0", "0.0").replace("+0.0", "0.0")
+            }
+            _ => "n/a".into(),
+        };
+        let mut cells =
+            vec![wording::exit_reason(&row.stratum), row.entries[0].to_string(), row.entries[1].to_string()];
+        cells.extend(shares.map(wording::share_text));
+        cells.push(difference);
+        cells.extend(row.entry_to_exit_p50.map(|v| human(v, Unit::Ns)));
+        cells.extend(row.exit_to_entry_p50.map(|v| human(v, Unit::Ns)));
+        table.row(cells);
+    }
+    join([paragraph(&text), table.render()])
+}
+
+fn checks(checks: &[Check]) -> Markup {
+    if checks.is_empty() {
+        return paragraph("No check was possible.");
+    }
+    let columns = vec![Heading::word("check"), Heading::word("result"), Heading::number("p"), Heading::text("finding")];
+    let mut table = Table::new("checks-table", "Whether the windows can be compared at all", columns);
+    for check in checks {
+        let (class, result) = if check.alarm { ("differs", "ALARM") } else { ("", "passed") };
+        table.row_of(class, vec![check.name.into(), result.into(), wording::p_value(check.p), check.text.clone()]);
+    }
+    table.render()
+}
+
+fn environment(setting: &Setting) -> Markup {
+    let [a, b] = &setting.sources;
+    let (mut heads, mut sources) = (Vec::new(), Vec::new());
+    if setting.experiment.is_some() {
+        // The recordings of an experiment are on both sides.
+        sources.extend(a);
+        heads.extend(a.iter().map(|_| "A and B".to_owned()));
+    } else {
+        for (side, of) in [a, b].into_iter().enumerate() {
+            heads.extend((1..=of.len()).map(|n| {
+                let number = if of.len() > 1 { format!(" {n}") } else { String::new() };
+                format!("{}{number}", wording::side(side, setting))
+            }));
+            sources.extend(of);
+        }
+    }
+    environment::table("environment-table", &heads, &sources).render()
+}
+
+fn method(c: &Comparison) -> Markup {
+    join([list(&c.method), heading("The figures"), list(&environment::METHOD)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        compare::{
+            Estimate,
+            fixture::{comparison, setting},
+        },
+        html::{
+            Text,
+            tests::{HOSTILE, check},
+        },
+    };
+
+    fn hostile() -> (Comparison, Setting) {
+        let (mut c, mut s) = (comparison(), setting());
+        s.names = [HOSTILE.into(), HOSTILE.into()];
+        s.warnings = vec![HOSTILE.into()];
+        if let Some(e) = &mut s.experiment {
+            e.switches = [HOSTILE.into(), HOSTILE.into()];
+        }
+        for source in s.sources.iter_mut().flatten() {
+            (source.name, source.header.label) = (HOSTILE.into(), Some(HOSTILE.into()));
+            source.header.host.name = HOSTILE.into();
+            source.header.command = vec![HOSTILE.into()];
+        }
+        c.a.vcpus.insert((HOSTILE.into(), 1));
+        c.method.push(HOSTILE.into());
+        c.checks.iter_mut().for_each(|k| k.text = HOSTILE.into());
+        c.rows.iter_mut().for_each(|r| r.why = Some(HOSTILE.into()));
+        (c, s)
+    }
+
+    #[test]
+    fn the_page_keeps_the_rules_and_has_a_row_per_figure() {
+        let (c, s) = (comparison(), setting());
+        let html = render(&c, &s);
+        check(&html);
+        for row in &c.rows {
+            assert!(html.contains(&format!("<th scope=\"row\">{}</th>", wording::name(row))), "{}", wording::name(row));
+        }
+        for text in
+            ["EMULATED", "LOST in A", "ALARM carry-over", &Text(&wording::summary(&c, &s)).to_string(), "L1 CPUID"]
+        {
+            assert!(html.contains(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn hostile_names_stay_text() {
+        let (c, s) = hostile();
+        check(&render(&c, &s));
+    }
+
+    #[test]
+    fn missing_values_are_said_and_draw_nothing_odd() {
+        let mut c = comparison();
+        c.distributions.iter_mut().for_each(|d| (d.a, d.shifts) = Default::default());
+        c.timeline.iter_mut().for_each(|p| (p.entry_to_exit, p.pin_writes) = (None, None));
+        (c.checks, c.stratified, c.mix.rows) = Default::default();
+        for row in &mut c.rows {
+            row.ratio = row.ratio.map(|e| Estimate { low: None, high: Some(f64::INFINITY), ..e });
+        }
+        let html = render(&c, &setting());
+        check(&html);
+        assert!(html.contains("n/a: 0 values of A"));
+        c.rows.clear();
+        c.timeline.clear();
+        check(&render(&c, &setting()));
+    }
+
+    #[test]
+    fn recordings_of_two_hosts_are_side_by_side() {
+        let mut s = setting();
+        s.experiment = None;
+        s.sources[1][0].header.host.kernel = "6.1.0".into();
+        let html = render(&comparison(), &s);
+        check(&html);
+        assert!(html.contains("<tr class=\"differs\"><th scope=\"row\">kernel</th><td class=\"nowrap\">differs</td><td class=\"text\">6.12.117</td><td class=\"text\">6.1.0</td>"));
+    }
+
+    /// `VMENTRY_PAGE=/tmp/x.html cargo test -p vmentry --lib -- --ignored page_to_look_at`
+    #[test]
+    #[ignore = "writes a page for people to look at"]
+    fn a_page_to_look_at() {
+        if let Ok(path) = std::env::var("VMENTRY_PAGE") {
+            std::fs::write(&path, render(&comparison(), &setting())).unwrap();
+            for width in [80, 120] {
+                let text = crate::compare::text::render(&comparison(), &setting(), width);
+                std::fs::write(format!("{path}.{width}.txt"), text).unwrap();
+            }
+        }
+    }
+}

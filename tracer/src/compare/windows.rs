@@ -1,0 +1,123 @@
+//! The input of a comparison: windows of both sides, how they were arranged, and options.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use tracer_common::{Isa, rules::TimerCause};
+
+use crate::model::{
+    series::{Level, Series},
+    totals::Totals,
+};
+
+/// One of the two sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Arm {
+    /// the baseline
+    A,
+    /// the side that is judged
+    B,
+}
+
+/// The exit that ended an entry, as the mix of exits counts it. Clean and dirty entries are the same exit, because a policy
+/// changes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stratum {
+    /// guest or nested guest
+    pub level: Level,
+    /// instruction set that `reason` is a code of
+    pub isa: Isa,
+    /// exit reason; none if it could not be read
+    pub reason: Option<u32>,
+    /// cause of a preemption-timer exit; none for other exits
+    pub cause: Option<TimerCause>,
+}
+
+/// A stretch of time of one side. Statistics treat it as one block, because single entries are not independent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Window {
+    /// start, ns since the epoch
+    pub start_unix_ns: u64,
+    /// observed time, ns
+    pub length_ns: u64,
+    /// distributions by exit
+    pub strata: BTreeMap<Stratum, Series>,
+    /// VM name and vCPU number of every vCPU that entered
+    pub vcpus: BTreeSet<(String, u32)>,
+    /// counts
+    pub totals: Totals,
+}
+
+impl Window {
+    /// Adds another stretch of the same side.
+    pub(crate) fn merge(&mut self, other: &Window) {
+        self.start_unix_ns = self.start_unix_ns.min(other.start_unix_ns);
+        self.length_ns = self.length_ns.saturating_add(other.length_ns);
+        for (stratum, series) in &other.strata {
+            self.strata.entry(*stratum).or_default().merge(series);
+        }
+        self.vcpus.extend(other.vcpus.iter().cloned());
+        self.totals.merge(&other.totals);
+    }
+}
+
+/// The arrangement of the windows, which decides what the permutation test may swap.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Windows {
+    /// `ab` recordings: each round has two windows of either side, in the random order ABBA or BAAB
+    Rounds(Vec<ExperimentRound>),
+    /// recordings made one after the other, without randomisation: a list of runs per side, each run's windows in order
+    Runs {
+        /// consecutive windows of each recording of A
+        a: Vec<Vec<Window>>,
+        /// consecutive windows of each recording of B
+        b: Vec<Vec<Window>>,
+    },
+}
+
+/// Two adjacent windows of either side.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExperimentRound {
+    /// in the order of time
+    pub a: [Window; 2],
+    /// in the order of time
+    pub b: [Window; 2],
+    /// whether the order was ABBA, else BAAB
+    pub a_first: bool,
+}
+
+/// Extent and precision of the computation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// seed of everything random; printed with the result
+    pub seed: u64,
+    /// resamples of the bootstrap; 0 for no intervals
+    pub resamples: u32,
+    /// random relabellings of the permutation test if there are too many to try all
+    pub permutations: u32,
+    /// chance of one false alarm among all figures, 0..1
+    pub alpha: f64,
+    /// whether times are comparable
+    pub latencies: bool,
+    /// whether `transition_ns` has the same source on both sides
+    pub transitions: bool,
+    /// whether pin writes are known, from the same source on both sides
+    pub pin_writes: bool,
+    /// whether there are preemption-timer exits (VMX)
+    pub timer: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            resamples: 2000,
+            permutations: 10_000,
+            alpha: 0.05,
+            latencies: true,
+            transitions: true,
+            pin_writes: true,
+            timer: true,
+        }
+    }
+}

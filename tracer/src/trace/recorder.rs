@@ -1,0 +1,206 @@
+//! The thread that writes single events: it puts the collector's batches in order and passes them to a trace or to a flight
+//! recorder.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread::JoinHandle,
+};
+
+use anyhow::{Context, Result, anyhow};
+
+use super::{
+    event_sink::{Batch, EventSink, Message, QUEUE},
+    flight_recorder::{CAPACITY, FlightRecorder},
+    perfetto::{Closing, Trace},
+    plan::{FlightOptions, TracePlan},
+    reorder::ReorderBuffer,
+    vm_event::{VmEvent, Vms},
+};
+use crate::{host::clock::monotonic_ns, output, recording::Header, say};
+
+/// VMs whose names are remembered.
+const MAX_VMS: usize = 65_536;
+
+/// How many single events were written, and how many were not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventSummary {
+    /// events in the trace, or in a flight recorder's traces
+    pub written: u64,
+    /// events that arrived and should be in a trace, but are not
+    pub not_written: u64,
+    /// bytes of the traces
+    pub bytes: u64,
+    /// events that matched a flight recorder's trigger
+    pub matches: u64,
+    /// traces that a flight recorder wrote
+    pub traces: u32,
+    /// whether a flight recorder's trace does not reach back over the whole span
+    pub cut_short: bool,
+    /// whether a write failed; the error has been printed
+    pub failed: bool,
+}
+
+impl EventSummary {
+    /// Notes and prints a failed write.
+    pub(super) fn fail(&mut self, path: &Path, error: &dyn std::fmt::Display) {
+        self.failed = true;
+        output::say_over_progress(&format!(
+            "vmentry: write {}: {error}; the recording continues without it",
+            path.display()
+        ));
+    }
+}
+
+/// The handle of the thread that writes.
+pub struct EventRecorder {
+    queue: SyncSender<Message>,
+    thread: JoinHandle<EventSummary>,
+    flight_recorder: Option<FlightOptions>,
+    path: PathBuf,
+}
+
+impl EventRecorder {
+    /// Checks the plan, opens the trace unless a flight recorder will open it later, and starts the thread.
+    pub fn start(plan: TracePlan, header: &Header) -> Result<(Self, EventSink)> {
+        plan.check()?;
+        let destination = match plan.flight_recorder.clone() {
+            None => {
+                let out = output::create(&plan.path, plan.overwrite)?;
+                let trace = Trace::new(out, header).with_context(|| format!("write {}", plan.path.display()))?;
+                Destination::Trace(Box::new(trace))
+            }
+            Some(options) => Destination::FlightRecorder(Box::new(FlightRecorder::new(options, &plan, header))),
+        };
+        let TracePlan { path, flight_recorder, .. } = plan;
+        let writer = Writer {
+            path: path.clone(),
+            destination,
+            vms: Vms::new(),
+            reorder: ReorderBuffer::default(),
+            summary: EventSummary::default(),
+        };
+        let (queue, messages) = sync_channel(QUEUE);
+        let thread = std::thread::Builder::new().name("events".into()).spawn(move || writer.run(&messages));
+        let thread = thread.context("start the thread that writes events")?;
+        let sink = EventSink::new(queue.clone());
+        Ok((Self { queue, thread, flight_recorder, path }, sink))
+    }
+
+    /// Completes the trace after the collector has finished its sink, and prints the summary. `dropped` is the number of
+    /// entries whose record found its ring full.
+    pub fn finish(self, dropped: u64, reason: &str) -> Result<EventSummary> {
+        let _ = self.queue.send(Message::End { dropped, reason: reason.into() });
+        let summary = self.thread.join().map_err(|_| anyhow!("the thread that writes events panicked"))?;
+        say!("{}", describe(&summary, &self.path, self.flight_recorder.as_ref()));
+        Ok(summary)
+    }
+}
+
+fn describe(summary: &EventSummary, path: &Path, flight_recorder: Option<&FlightOptions>) -> String {
+    let EventSummary { written, not_written, bytes, matches, traces, cut_short, .. } = *summary;
+    let mut text = match flight_recorder {
+        None => format!("wrote {written} events to {} ({bytes} bytes)", path.display()),
+        Some(options) => {
+            format!("flight recorder: {} matched {matches} entries; traces written: {traces}", options.trigger)
+        }
+    };
+    if not_written > 0 {
+        text += &format!("; {not_written} events are missing: writing was too slow or failed");
+    }
+    if cut_short {
+        text += &format!("; memory for {CAPACITY} events did not reach back as far as --flight-recorder asks");
+    }
+    if flight_recorder.is_none() && written > 0 || traces > 0 {
+        text += "\nopen it at https://ui.perfetto.dev (nothing is uploaded)";
+    }
+    text
+}
+
+enum Destination {
+    Trace(Box<Trace<Box<dyn Write + Send>>>),
+    FlightRecorder(Box<FlightRecorder>),
+    /// A write failed: the remaining events are only counted.
+    Failed,
+}
+
+/// The thread's state.
+struct Writer {
+    path: PathBuf,
+    destination: Destination,
+    vms: Vms,
+    reorder: ReorderBuffer,
+    summary: EventSummary,
+}
+
+impl Writer {
+    fn run(mut self, messages: &Receiver<Message>) -> EventSummary {
+        let (mut dropped, mut reason) = (None, "an error".to_owned());
+        while let Ok(message) = messages.recv() {
+            match message {
+                Message::Batch(batch) => self.take(batch),
+                Message::End { dropped: n, reason: why } => {
+                    (dropped, reason) = (Some(n), why);
+                    break;
+                }
+            }
+        }
+        let rest = self.reorder.release(u64::MAX);
+        self.write(rest);
+        let not_written = self.summary.not_written;
+        self.close(&Closing { reason, not_written, dropped });
+        self.summary
+    }
+
+    fn take(&mut self, batch: Batch) {
+        self.vms.extend(batch.vms.into_iter().map(|vm| (vm.id, vm)));
+        while self.vms.len() > MAX_VMS {
+            self.vms.pop_first();
+        }
+        self.summary.not_written += batch.not_written;
+        self.reorder.add(batch.events);
+        let events = self.reorder.release(batch.complete_ns);
+        self.write(events);
+    }
+
+    fn write(&mut self, events: Vec<VmEvent>) {
+        let count = events.len() as u64;
+        let trace = match &mut self.destination {
+            Destination::Trace(trace) => trace,
+            Destination::FlightRecorder(flight_recorder) => {
+                for vm_event in events {
+                    flight_recorder.push(vm_event, &self.vms, &mut self.summary);
+                }
+                return;
+            }
+            Destination::Failed => {
+                self.summary.not_written += count;
+                return;
+            }
+        };
+        let before = trace.events();
+        match trace.write(events, &self.vms) {
+            Ok(refused) => self.summary.not_written += refused,
+            Err(error) => {
+                // Events of the chunk that failed may or may not be in the file: they count as missing.
+                self.summary.written = trace.events();
+                self.summary.bytes = trace.bytes();
+                self.summary.not_written += count - (trace.events() - before);
+                self.summary.fail(&self.path, &error);
+                self.destination = Destination::Failed;
+            }
+        }
+    }
+
+    /// Completes the trace, unless writing it has failed before. A flight recorder's traces are complete already.
+    fn close(&mut self, closing: &Closing) {
+        let Destination::Trace(trace) = std::mem::replace(&mut self.destination, Destination::Failed) else { return };
+        self.summary.written = trace.events();
+        self.summary.bytes = trace.bytes();
+        match trace.finish(monotonic_ns(), closing) {
+            Ok(bytes) => self.summary.bytes = bytes,
+            Err(error) => self.summary.fail(&self.path, &error),
+        }
+    }
+}
