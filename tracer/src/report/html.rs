@@ -33,9 +33,6 @@ const BINS: usize = 110;
 /// Points of a line that are marked; more would hide it.
 const MAX_DOTS: usize = 40;
 
-const NOT_SHOWN: &str = "guest and host times are not shown: hooks on VMCS writes ran between kvm_entry and the VM entry. Record without \
-    --exact-writes and --verify-writes for them, or with --with-latency to see them anyway";
-
 /// Renders a report as a self-contained HTML page.
 pub(crate) fn render(report: &Report, view: &View) -> String {
     let mut names: Vec<_> =
@@ -89,18 +86,13 @@ fn count(n: Option<u64>) -> String {
 fn summary(report: &Report) -> Markup {
     let mut out = vec![loss(report)];
     if report.is_emulated() {
-        let text = "counts are exact; times say nothing about real hardware";
-        out.push(callout(Tone::Alarm, "EMULATED:", text));
+        out.push(callout(Tone::Alarm, "EMULATED:", notes::EMULATED));
     }
     out.extend(report.aggregation().note().map(|note| callout(Tone::Answer, "COARSE", note)));
     match report.latency() {
         Latency::Clean => {}
-        Latency::Disturbed => out.push(callout(Tone::Alarm, "NO TIMES", NOT_SHOWN)),
-        Latency::DisturbedButAsked => out.push(callout(
-            Tone::Alarm,
-            "DISTURBED",
-            "hooks on VMCS writes ran between kvm_entry and the VM entry; the times of dirty entries contain them",
-        )),
+        Latency::Disturbed => out.push(callout(Tone::Alarm, "NO TIMES", notes::NOT_SHOWN)),
+        Latency::DisturbedButAsked => out.push(callout(Tone::Alarm, "DISTURBED", notes::DISTURBED)),
     }
     out.push(overview(report));
     join(out)
@@ -210,7 +202,7 @@ fn timer_source(report: &Report, n: Option<u64>, cause: TimerCause) -> String {
 
 fn distributions(report: &Report, view: &View) -> Markup {
     if !shows_times(report) {
-        return paragraph(NOT_SHOWN);
+        return paragraph(notes::NOT_SHOWN);
     }
     let by_reason = View { by: vec![Dimension::Reason], sort: Column::Entries, top: Some(MAX_RIDGES), ..view.clone() };
     let rows = report.rows(&by_reason);
@@ -340,7 +332,7 @@ fn timeline(report: &Report, view: &View) -> Markup {
         let lines = [(Look::A, "p50", quantile(0.5)), (Look::B, "p99", quantile(0.99))];
         time.draw(&Lines { id: "time-latency", title: &title, unit: Unit::Ns, log: true, lines: &lines })
     } else {
-        paragraph(NOT_SHOWN)
+        paragraph(notes::NOT_SHOWN)
     };
     let single =
         |id, title, unit, values| time.draw(&Lines { id, title, unit, log: false, lines: &[(Look::A, "", values)] });
@@ -466,7 +458,7 @@ fn rows(report: &Report, view: &View) -> Markup {
         });
     }
     if !shows_times(report) {
-        out.push(paragraph(NOT_SHOWN));
+        out.push(paragraph(notes::NOT_SHOWN));
     }
     join(out)
 }

@@ -6,7 +6,7 @@ use super::Report;
 pub(super) const EMULATED: &str = "counts are exact; times say nothing about real hardware";
 
 /// Why disturbed times are not shown.
-pub(super) const NOT_SHOWN: &str = "times are not shown: hooks on VMCS writes ran between kvm_entry and the VM entry. Record again \
+pub(super) const NOT_SHOWN: &str = "guest and host times are not shown: hooks on VMCS writes ran between kvm_entry and the VM entry. Record \
     without --exact-writes and --verify-writes, or with --with-latency to see them anyway";
 
 /// Follows "DISTURBED", where disturbed times are shown.

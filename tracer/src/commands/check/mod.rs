@@ -40,7 +40,46 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
 
 /// Facts and problems for people.
 fn text(facts: &Facts, problems: &[Problem]) -> String {
-    let na = |v: Option<String>| v.unwrap_or_else(|| "n/a".into());
+    let mut out = String::new();
+    for (name, value) in host_lines(facts).into_iter().chain(timer_lines(facts)).chain(other_lines(facts)) {
+        let _ = writeln!(out, "{name:<20}{value}");
+    }
+    out.push('\n');
+    for p in problems {
+        let severity = match p.severity {
+            Severity::Error => "ERROR",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        };
+        let _ = writeln!(out, "{severity}: {}\n  -> {}", p.what, p.fix);
+    }
+    out += if problems::has_errors(problems) {
+        "'vmentry record' cannot work here: see the errors above\n"
+    } else {
+        "ready: vmentry record -o FILE\n"
+    };
+    out
+}
+
+fn or_na(value: Option<String>) -> String {
+    value.unwrap_or_else(|| "n/a".into())
+}
+
+/// Parameters of the KVM modules that are shown.
+const PARAMETERS: [&str; 10] = [
+    "preemption_timer",
+    "preemption_timer_policy",
+    stopwatch::PARAMETER,
+    "ept",
+    "vpid",
+    "unrestricted_guest",
+    "nested",
+    "enable_apicv",
+    "npt",
+    "avic",
+];
+
+fn host_lines(facts: &Facts) -> Vec<(&'static str, String)> {
     let yes = |b: bool| if b { "yes" } else { "no" }.to_owned();
     let host = &facts.host;
     let vendor = match host.vendor {
@@ -52,8 +91,8 @@ fn text(facts: &Facts, problems: &[Problem]) -> String {
     let mut lines = vec![
         ("host", format!("{}, {} x {}", host.name, host.cpus, host.cpu)),
         ("kernel", format!("Linux {}", host.kernel)),
-        ("microcode", na(host.microcode.clone())),
-        ("runs on", na(host.caveat().or(Some("bare metal, as far as can be told".into())))),
+        ("microcode", or_na(host.microcode.clone())),
+        ("runs on", or_na(host.caveat().or(Some("bare metal, as far as can be told".into())))),
         ("kvm", vendor.into()),
         ("may trace", yes(facts.may_trace)),
         ("btf", if facts.layout_error.is_none() { "resolved".into() } else { "not resolved".into() }),
@@ -67,93 +106,73 @@ fn text(facts: &Facts, problems: &[Problem]) -> String {
         ),
         ("timer policy", facts.policy.name().into()),
     ];
-    let keep = [
-        "preemption_timer",
-        "preemption_timer_policy",
-        stopwatch::PARAMETER,
-        "ept",
-        "vpid",
-        "unrestricted_guest",
-        "nested",
-        "enable_apicv",
-        "npt",
-        "avic",
-    ];
-    let parameters: Vec<_> = keep.iter().filter_map(|&k| Some(format!("{k}={}", host.parameters.get(k)?))).collect();
+    let parameters: Vec<_> =
+        PARAMETERS.iter().filter_map(|&k| Some(format!("{k}={}", host.parameters.get(k)?))).collect();
     if !parameters.is_empty() {
         lines.push(("parameters", parameters.join(" ")));
     }
-    if let Some(t) = &facts.timer {
-        let rate = na(t.rate.map(|r| format!("once in {} TSC cycles (IA32_VMX_MISC)", 1u64 << r)));
-        lines.push((
-            "timer",
+    lines
+}
+
+/// The preemption timer and the companion patch; empty without VMX.
+fn timer_lines(facts: &Facts) -> Vec<(&'static str, String)> {
+    let Some(t) = &facts.timer else { return Vec::new() };
+    let mut lines = Vec::new();
+    let rate = or_na(t.rate.map(|r| format!("once in {} TSC cycles (IA32_VMX_MISC)", 1u64 << r)));
+    lines.push((
+        "timer",
+        format!(
+            "{}, counts {rate}",
+            match t.used {
+                Some(true) => "used by KVM",
+                Some(false) => "not used by KVM",
+                None => "use n/a",
+            }
+        ),
+    ));
+    lines.push(("tsc", or_na(t.tsc_khz.map(|k| format!("{k} kHz (from KVM)")))));
+    lines.push((
+        "longest timer delay",
+        or_na(t.max_delay_s.map(|s| {
             format!(
-                "{}, counts {rate}",
-                match t.used {
-                    Some(true) => "used by KVM",
-                    Some(false) => "not used by KVM",
-                    None => "use n/a",
-                }
-            ),
-        ));
-        lines.push(("tsc", na(t.tsc_khz.map(|k| format!("{k} kHz (from KVM)")))));
-        lines.push((
-            "max delay",
-            na(t.max_delay_s.map(|s| {
-                format!(
-                    "{s:.1} s; KVM asks for {LEAST_DELAY_S} s at least: {}",
-                    if s < LEAST_DELAY_S { "too short" } else { "met" }
-                )
-            })),
-        ));
-        lines.push((
-            "timer causes",
-            if facts.tells_timer_causes { "deadline, immediate, spurious".into() } else { "n/a".into() },
-        ));
-        lines.push((
-            "stopwatch",
-            match facts.stopwatch {
-                Some(true) => "on: transition_ns of every entry".into(),
-                Some(false) => format!("off (load kvm_intel with {}=1)", stopwatch::PARAMETER),
-                None => "no patch: transition_ns of entries that are forced to exit at once".into(),
-            },
-        ));
-        lines.push((
-            "companion",
-            match (facts.companion_patch, facts.companion_tracepoint) {
-                (true, true) => "patch loaded: policy switchable, exact writes".into(),
-                (false, true) => "patch loaded in part: exact writes, policy not switchable".into(),
-                (true, false) => "patch loaded in part: policy switchable, no exact writes".into(),
-                (false, false) => "no patch: pin writes from the shadow method, policy not switchable".into(),
-            },
-        ));
-    }
+                "{s:.1} s; KVM needs at least {LEAST_DELAY_S} s: {}",
+                if s < LEAST_DELAY_S { "too short" } else { "met" }
+            )
+        })),
+    ));
+    lines.push((
+        "timer causes",
+        if facts.tells_timer_causes { "deadline, immediate, spurious".into() } else { "n/a".into() },
+    ));
+    lines.push((
+        "stopwatch",
+        match facts.stopwatch {
+            Some(true) => "on: transition_ns of every entry".into(),
+            Some(false) => format!("off (load kvm_intel with {}=1)", stopwatch::PARAMETER),
+            None => "no patch: transition_ns of entries that are forced to exit at once".into(),
+        },
+    ));
+    lines.push((
+        "companion",
+        match (facts.companion_patch, facts.companion_tracepoint) {
+            (true, true) => "patch loaded: policy switchable, exact writes".into(),
+            (false, true) => "patch loaded in part: exact writes, policy not switchable".into(),
+            (true, false) => "patch loaded in part: policy switchable, no exact writes".into(),
+            (false, false) => "no patch: pin writes from the shadow method, policy not switchable".into(),
+        },
+    ));
+    lines
+}
+
+fn other_lines(facts: &Facts) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
     lines.push((
         "tickless cpus",
         if facts.tickless_cpus.is_empty() { "none (nohz_full is empty)".into() } else { facts.tickless_cpus.clone() },
     ));
     let vms: Vec<_> = facts.vms.iter().map(|v| format!("{} (pid {})", v.name, v.tgid)).collect();
     lines.push(("running VMs", if vms.is_empty() { "none".into() } else { vms.join(", ") }));
-
-    let mut out = String::new();
-    for (name, value) in lines {
-        let _ = writeln!(out, "{name:<14}{value}");
-    }
-    out.push('\n');
-    for p in problems {
-        let severity = match p.severity {
-            Severity::Error => "ERROR",
-            Severity::Warning => "warning",
-            Severity::Note => "note",
-        };
-        let _ = writeln!(out, "{severity}: {}\n  -> {}", p.what, p.fix);
-    }
-    out += if problems.iter().any(|p| p.severity == Severity::Error) {
-        "'vmentry record' cannot work here: see the errors above\n"
-    } else {
-        "ready: vmentry record -o FILE\n"
-    };
-    out
+    lines
 }
 
 /// Facts and problems for programs; format "vmentry-check", version 1.
