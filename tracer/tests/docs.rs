@@ -16,6 +16,68 @@ fn no_line_of_markdown_is_too_long() {
 }
 
 #[test]
+fn every_error_that_the_readme_explains_is_a_text_of_the_program() {
+    let sources = rust_sources(&root().join("tracer/src"));
+    let readme = read(&root().join("README.md"));
+    let (_, table) = readme.split_once("## When something is wrong").expect("the table of errors");
+    let rows = table.lines().skip_while(|l| !l.starts_with("|---")).skip(1).take_while(|l| l.starts_with('|'));
+    let errors: Vec<_> = rows.filter_map(|row| row.split('|').nth(1)).flat_map(quoted).collect();
+    assert!(errors.len() > 20, "{errors:?}");
+    let missing: Vec<_> = errors.iter().filter(|error| !sources.contains(longest_literal(error))).collect();
+    assert!(missing.is_empty(), "not in tracer/src: {missing:?}");
+}
+
+/// The texts between backquotes.
+fn quoted(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+/// The longest run of words of an error that holds no placeholder (a word in capitals, a number, or "...").
+fn longest_literal(error: &str) -> &str {
+    let is_placeholder = |word: &str| {
+        word.contains("...")
+            || word.contains(char::is_numeric)
+            || (word.len() < 10 && word.chars().all(|c| c.is_ascii_uppercase() || c == ':'))
+    };
+    let mut runs = vec![0..0];
+    for word in error.split(' ') {
+        let start = word.as_ptr() as usize - error.as_ptr() as usize;
+        match runs.last_mut() {
+            _ if is_placeholder(word) => runs.push(start + word.len()..start + word.len()),
+            Some(run) if run.is_empty() => *run = start..start + word.len(),
+            Some(run) => run.end = start + word.len(),
+            None => {}
+        }
+    }
+    runs.into_iter().map(|run| &error[run]).max_by_key(|run| run.len()).unwrap_or_default()
+}
+
+/// All Rust sources below a folder as one text, with strings that continue on the next line joined.
+fn rust_sources(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).expect("read a folder of sources").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            text += &rust_sources(&path);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let source = read(&path);
+            let mut lines = source.lines();
+            while let Some(line) = lines.next() {
+                match line.strip_suffix('\\') {
+                    Some(head) => {
+                        text += head;
+                        text += lines.next().unwrap_or_default().trim_start();
+                    }
+                    None => text += line,
+                }
+                text.push('\n');
+            }
+        }
+    }
+    text
+}
+
+#[test]
 fn every_relative_link_points_to_a_file_and_a_heading_of_it() {
     let mut faults = Vec::new();
     for page in pages() {
