@@ -44,7 +44,7 @@ fn longest_literal(error: &str) -> &str {
         let start = word.as_ptr() as usize - error.as_ptr() as usize;
         match runs.last_mut() {
             _ if is_placeholder(word) => runs.push(start + word.len()..start + word.len()),
-            Some(run) if run.is_empty() => *run = start..start + word.len(),
+            Some(run) if run.start == run.end => *run = start..start + word.len(),
             Some(run) => run.end = start + word.len(),
             None => {}
         }

@@ -177,90 +177,122 @@ const SVM: &[Wanted] = &[
 /// Finds the fields. `kvm` is the BTF with kvm's tracepoints and `struct kvm_vcpu`, `vendor_btf` the one with the vendor module's structures;
 /// both may be the kernel's own where KVM is built in.
 pub(crate) fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Result<Layout, Refusal> {
-    let mut config = Config::empty();
-    let mut missing = Vec::new();
+    let mut fields = Fields { config: Config::empty(), missing: Vec::new() };
+    fields.entry_arguments(kvm)?;
+    let exit_arguments = exit_arguments(kvm)?;
+    fields.vcpu(kvm)?;
+    fields.calibration(kvm, vendor_btf);
+    fields.vendor(vendor, vendor_btf);
+    let Fields { config, missing } = fields;
+    Ok(Layout { config, exit_arguments, missing, companion: Companion::find(vendor_btf), cast: Cast::find(kvm) })
+}
 
-    let entry = kvm.tracepoint("kvm_entry").ok_or(Refusal::NoTracepoint("kvm_entry"))?;
-    match entry.as_slice() {
-        [v] if is_vcpu(v) => {}
-        [v, Argument::Scalar(1)] if is_vcpu(v) => config.set(Slot::EntryHasImmediate, 1),
-        _ => return Err(Refusal::UnknownArguments("kvm_entry", entry)),
-    }
+fn exit_arguments(kvm: &Btf<'_>) -> Result<ExitArguments, Refusal> {
     let exit = kvm.tracepoint("kvm_exit").ok_or(Refusal::NoTracepoint("kvm_exit"))?;
-    let exit_arguments = match exit.as_slice() {
-        [v, Argument::Scalar(4)] if is_vcpu(v) => ExitArguments::VcpuIsa,
-        [Argument::Scalar(4), v, Argument::Scalar(4)] if is_vcpu(v) => ExitArguments::ReasonVcpuIsa,
-        _ => return Err(Refusal::UnknownArguments("kvm_exit", exit)),
-    };
-
-    for (slot, path, full) in [(Slot::VcpuKvm, "kvm", "kvm_vcpu.kvm"), (Slot::VcpuId, "vcpu_id", "kvm_vcpu.vcpu_id")] {
-        let field = kvm.field("kvm_vcpu", path).ok_or(Refusal::NoField(full))?;
-        config.set(slot, field.offset);
+    match exit.as_slice() {
+        [v, Argument::Scalar(4)] if is_vcpu(v) => Ok(ExitArguments::VcpuIsa),
+        [Argument::Scalar(4), v, Argument::Scalar(4)] if is_vcpu(v) => Ok(ExitArguments::ReasonVcpuIsa),
+        _ => Err(Refusal::UnknownArguments("kvm_exit", exit)),
     }
-    for (slot, path, lost) in [
-        (Slot::StatExits, "stat.exits", "whether a new vCPU took over an address"),
-        (Slot::StatGuestMode, "stat.guest_mode", "the level (L1 or L2) on SVM"),
-    ] {
-        match kvm.field("kvm_vcpu", path) {
-            Some(field) if field.size == 8 => config.set(slot, field.offset),
-            _ => missing.push(Missing { field: format!("kvm_vcpu.{path}"), lost }),
+}
+
+/// The fields found so far.
+struct Fields {
+    config: Config,
+    missing: Vec<Missing>,
+}
+
+impl Fields {
+    fn entry_arguments(&mut self, kvm: &Btf<'_>) -> Result<(), Refusal> {
+        let entry = kvm.tracepoint("kvm_entry").ok_or(Refusal::NoTracepoint("kvm_entry"))?;
+        match entry.as_slice() {
+            [v] if is_vcpu(v) => {}
+            [v, Argument::Scalar(1)] if is_vcpu(v) => self.config.set(Slot::EntryHasImmediate, 1),
+            _ => return Err(Refusal::UnknownArguments("kvm_entry", entry)),
         }
-    }
-    // Absent before Linux 6.8, which had no TDX guests.
-    if let Some(field) = kvm.field("kvm", "arch.vm_type") {
-        config.set(Slot::KvmVmType, field.offset);
+        Ok(())
     }
 
-    // For the calibration guest only, so their absence is not reported.
-    if let Some(field) = kvm.field("kvm_vcpu", "arch.regs").filter(|f| f.size >= 12 * 8) {
-        config.set(Slot::GuestR8, field.offset + 8 * 8);
-    }
-    if let Some(field) = vendor_btf.field("loaded_vmcs", "controls_shadow.exec").filter(|f| f.size >= 4) {
-        config.set(Slot::VmcsExec, field.offset);
-    }
-
-    let (table, structure): (&[Wanted], _) = match vendor {
-        Vendor::Intel => (VMX, "vcpu_vmx"),
-        Vendor::Amd => (SVM, "vcpu_svm"),
-        Vendor::Other => (&[], ""),
-    };
-    let vcpu_at = vendor_btf.field(structure, "vcpu").map_or(0, |f| i64::from(f.offset));
-    for wanted in table {
-        let found = wanted
-            .paths
-            .iter()
-            .find_map(|path| vendor_btf.field(wanted.structure, path))
-            .filter(|field| field.size >= wanted.size);
-        match found {
-            Some(field) => {
-                let from = if wanted.of_vcpu { vcpu_at } else { 0 };
-                config.set(wanted.slot, i64::from(field.offset) - from);
-            }
-            None => missing.push(Missing {
-                field: format!("{}.{}", wanted.structure, wanted.paths[wanted.paths.len() - 1]),
-                lost: wanted.lost,
-            }),
+    /// `struct kvm_vcpu` and `struct kvm`, the same for every vendor.
+    fn vcpu(&mut self, kvm: &Btf<'_>) -> Result<(), Refusal> {
+        let required = [(Slot::VcpuKvm, "kvm", "kvm_vcpu.kvm"), (Slot::VcpuId, "vcpu_id", "kvm_vcpu.vcpu_id")];
+        for (slot, path, full) in required {
+            let field = kvm.field("kvm_vcpu", path).ok_or(Refusal::NoField(full))?;
+            self.config.set(slot, field.offset);
         }
-    }
-    if vendor == Vendor::Intel && config.get(Slot::EntryHasImmediate).is_none() {
-        match vendor_btf.field("vcpu_vmx", "req_immediate_exit") {
-            Some(field) => config.set(Slot::VmxReqImmediate, i64::from(field.offset) - vcpu_at),
-            None => {
-                missing.push(Missing { field: "vcpu_vmx.req_immediate_exit".into(), lost: "causes of timer exits" })
+        for (slot, path, lost) in [
+            (Slot::StatExits, "stat.exits", "whether a new vCPU took over an address"),
+            (Slot::StatGuestMode, "stat.guest_mode", "the level (L1 or L2) on SVM"),
+        ] {
+            match kvm.field("kvm_vcpu", path) {
+                Some(field) if field.size == 8 => self.config.set(slot, field.offset),
+                _ => self.missing.push(Missing { field: format!("kvm_vcpu.{path}"), lost }),
             }
         }
+        // Absent before Linux 6.8, which had no TDX guests.
+        if let Some(field) = kvm.field("kvm", "arch.vm_type") {
+            self.config.set(Slot::KvmVmType, field.offset);
+        }
+        Ok(())
     }
-    let scalar = Argument::Scalar;
-    let has = |name, expected: &[Argument]| {
-        let found = vendor_btf.tracepoint(name);
-        found.is_some_and(|f| f.split_first().is_some_and(|(vcpu, rest)| is_vcpu(vcpu) && rest == expected))
-    };
-    let companion = Companion {
-        vmcs_write: has("kvm_vmcs_write", &[scalar(4), scalar(8), scalar(8), scalar(1)]),
-        timer_exit: has("kvm_preemption_timer_exit", &[scalar(4), scalar(1)]),
-        guest_time: has("kvm_guest_time", &[scalar(8), scalar(8)]),
-    };
-    Ok(Layout { config, exit_arguments, missing, companion, cast: Cast::find(kvm) })
+
+    /// Fields for the calibration guest only, so their absence is not reported.
+    fn calibration(&mut self, kvm: &Btf<'_>, vendor_btf: &Btf<'_>) {
+        if let Some(field) = kvm.field("kvm_vcpu", "arch.regs").filter(|f| f.size >= 12 * 8) {
+            self.config.set(Slot::GuestR8, field.offset + 8 * 8);
+        }
+        if let Some(field) = vendor_btf.field("loaded_vmcs", "controls_shadow.exec").filter(|f| f.size >= 4) {
+            self.config.set(Slot::VmcsExec, field.offset);
+        }
+    }
+
+    /// The vendor's vCPU structure and what it points to.
+    fn vendor(&mut self, vendor: Vendor, btf: &Btf<'_>) {
+        let (table, structure): (&[Wanted], _) = match vendor {
+            Vendor::Intel => (VMX, "vcpu_vmx"),
+            Vendor::Amd => (SVM, "vcpu_svm"),
+            Vendor::Other => (&[], ""),
+        };
+        let vcpu_at = btf.field(structure, "vcpu").map_or(0, |f| i64::from(f.offset));
+        for wanted in table {
+            let mut paths = wanted.paths.iter();
+            let field = paths.find_map(|path| btf.field(wanted.structure, path)).filter(|f| f.size >= wanted.size);
+            match field {
+                Some(field) => {
+                    let from = if wanted.of_vcpu { vcpu_at } else { 0 };
+                    self.config.set(wanted.slot, i64::from(field.offset) - from);
+                }
+                None => self.missing.push(Missing {
+                    field: format!("{}.{}", wanted.structure, wanted.paths[wanted.paths.len() - 1]),
+                    lost: wanted.lost,
+                }),
+            }
+        }
+        if vendor == Vendor::Intel && self.config.get(Slot::EntryHasImmediate).is_none() {
+            match btf.field("vcpu_vmx", "req_immediate_exit") {
+                Some(field) => self.config.set(Slot::VmxReqImmediate, i64::from(field.offset) - vcpu_at),
+                None => {
+                    let field = "vcpu_vmx.req_immediate_exit".into();
+                    self.missing.push(Missing { field, lost: "causes of timer exits" });
+                }
+            }
+        }
+    }
+}
+
+impl Companion {
+    fn find(btf: &Btf<'_>) -> Self {
+        let scalar = Argument::Scalar;
+        let has = |name, expected: &[Argument]| {
+            let found = btf.tracepoint(name);
+            found.is_some_and(|f| f.split_first().is_some_and(|(vcpu, rest)| is_vcpu(vcpu) && rest == expected))
+        };
+        Self {
+            vmcs_write: has("kvm_vmcs_write", &[scalar(4), scalar(8), scalar(8), scalar(1)]),
+            timer_exit: has("kvm_preemption_timer_exit", &[scalar(4), scalar(1)]),
+            guest_time: has("kvm_guest_time", &[scalar(8), scalar(8)]),
+        }
+    }
 }
 
 fn is_vcpu(argument: &Argument) -> bool {

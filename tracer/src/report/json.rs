@@ -7,10 +7,13 @@ use tracer_common::{
 };
 
 use super::{Dimension, Report, Row, View};
-use crate::model::{
-    figures::{Figure, Stat},
-    histogram::Histogram,
-    measurement::{Latency, PinSource},
+use crate::{
+    model::{
+        figures::{Figure, Stat},
+        histogram::Histogram,
+        measurement::{Latency, PinSource},
+    },
+    recording::Provenance,
 };
 
 /// Name and version of the format.
@@ -20,73 +23,82 @@ pub const FORMAT: &str = "vmentry-report/1";
 pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
     let by = by.unwrap_or(&Dimension::ALL);
     let rows = report.rows(&View { by: by.to_vec(), ..view.clone() });
-    let sources: Vec<_> = report.sources.iter().map(|s| s.header.pin_writes_source).collect();
-    let t = &report.whole.totals;
-    let timer: Map<_, _> =
-        TimerCause::ALL.into_iter().map(|c| (c.name().to_owned(), json!(report.timer_exits(c)))).collect();
-    let same = |values: Vec<Value>| {
-        let first = values.first().cloned().unwrap_or(Value::Null);
-        if values.iter().all(|v| *v == first) { first } else { json!("mixed") }
-    };
-    let shadow_known = sources.iter().any(|s| *s != PinSource::None);
-    let lanes = |counts: &[u64; 6]| -> Map<_, _> {
-        Control::ALL.iter().zip(counts).map(|(control, n)| (control.name().to_owned(), json!(n))).collect()
-    };
-    let sites: Map<_, _> = report.sites().map(|(site, n)| (site.name(), json!(n))).collect();
-    let sites = (!sites.is_empty()).then_some(sites);
     json!({
         "format": FORMAT,
         "host": report.sources.first().map(|s| &s.header.host),
-        "policy": same(report.sources.iter().map(|s| json!(s.policy())).collect()),
+        "policy": common(report, |s| json!(s.policy())),
         "emulated": report.is_emulated(),
-        "virtualized": same(report.sources.iter().map(|s| json!(s.header.host.virtualized)).collect()),
-        "recordings": report.sources.iter().map(|s| json!({
-            "file": s.name,
-            "label": s.header.label,
-            "tool": s.header.tool,
-            "command": s.header.command,
-            "host": s.header.host.name,
-            "started_unix_ns": s.header.anchor.unix_ns,
-            "intervals": s.intervals,
-            "length_ns": s.length_ns,
-            "ended": s.end.as_ref().map(|e| &e.reason),
-            "torn": s.torn,
-            "missing": s.header.missing,
-            "accounting": s.end.as_ref().map(|e| &e.accounting),
-        })).collect::<Vec<_>>(),
+        "virtualized": common(report, |s| json!(s.header.host.virtualized)),
+        "recordings": report.sources.iter().map(recording).collect::<Vec<_>>(),
         "length_ns": report.whole.length_ns,
         "exact": report.is_exact(),
         "latency": report.latency(),
         "aggregation": report.aggregation(),
-        "transition_source": same(report.sources.iter().map(|s| json!(s.header.transition_source())).collect()),
-        "stopwatch_tick_ns": same(report.sources.iter().map(|s| json!(s.header.stopwatch.and_then(|w| w.tick_ns()))).collect()),
-        "totals": {
-            "entries": t.entries,
-            "delivered": t.delivered,
-            "dropped": t.dropped,
-            "unmatched": t.unmatched,
-            "malformed": t.malformed,
-            "not_kept": t.not_kept,
-            "td_entries": t.td_entries,
-            "pin_writes": report.pin_writes(),
-            "pin_writes_source": same(sources.iter().map(|s| match s {
-                PinSource::None => Value::Null,
-                s => json!(s.name()),
-            }).collect()),
-            "entries_without_pin_writes": report.entries_without_pin_writes(),
-            "shadow_pin_writes": shadow_known.then_some(t.shadow_pin_writes),
-            "control_writes": t.control_writes.map(|w| json!({
-                "vmcs01": lanes(&w.vmcs01),
-                "vmcs02": lanes(&w.vmcs02),
-                "entries_l1": w.entries_l1,
-                "entries_l2": w.entries_l2,
-                "shadow_differs": w.shadow_differs,
-            })),
-            "site_writes": sites,
-            "timer_exits": timer,
-            "timer_exits_tracepoint": t.traced_timer_exits,
-        },
+        "transition_source": common(report, |s| json!(s.header.transition_source())),
+        "stopwatch_tick_ns": common(report, |s| json!(s.header.stopwatch.and_then(|w| w.tick_ns()))),
+        "totals": totals(report),
         "series": rows.iter().map(|r| series(report, r, by)).collect::<Vec<_>>(),
+    })
+}
+
+/// The value that all recordings have in common; "mixed" where they differ.
+fn common(report: &Report, value: impl Fn(&Provenance) -> Value) -> Value {
+    let mut values = report.sources.iter().map(value);
+    let first = values.next().unwrap_or(Value::Null);
+    if values.all(|v| v == first) { first } else { json!("mixed") }
+}
+
+fn recording(source: &Provenance) -> Value {
+    json!({
+        "file": source.name,
+        "label": source.header.label,
+        "tool": source.header.tool,
+        "command": source.header.command,
+        "host": source.header.host.name,
+        "started_unix_ns": source.header.anchor.unix_ns,
+        "intervals": source.intervals,
+        "length_ns": source.length_ns,
+        "ended": source.end.as_ref().map(|e| &e.reason),
+        "torn": source.torn,
+        "missing": source.header.missing,
+        "accounting": source.end.as_ref().map(|e| &e.accounting),
+    })
+}
+
+fn totals(report: &Report) -> Value {
+    let t = &report.whole.totals;
+    let by_control = |counts: &[u64; 6]| -> Map<_, _> {
+        Control::ALL.iter().zip(counts).map(|(control, n)| (control.name().to_owned(), json!(n))).collect()
+    };
+    let timer_exits: Map<_, _> =
+        TimerCause::ALL.into_iter().map(|c| (c.name().to_owned(), json!(report.timer_exits(c)))).collect();
+    let has_shadow = report.sources.iter().any(|s| s.header.pin_writes_source != PinSource::None);
+    let site_writes: Map<_, _> = report.sites().map(|(site, n)| (site.name(), json!(n))).collect();
+    json!({
+        "entries": t.entries,
+        "delivered": t.delivered,
+        "dropped": t.dropped,
+        "unmatched": t.unmatched,
+        "malformed": t.malformed,
+        "not_kept": t.not_kept,
+        "td_entries": t.td_entries,
+        "pin_writes": report.pin_writes(),
+        "pin_writes_source": common(report, |s| match s.header.pin_writes_source {
+            PinSource::None => Value::Null,
+            source => json!(source.name()),
+        }),
+        "entries_without_pin_writes": report.entries_without_pin_writes(),
+        "shadow_pin_writes": has_shadow.then_some(t.shadow_pin_writes),
+        "control_writes": t.control_writes.map(|w| json!({
+            "vmcs01": by_control(&w.vmcs01),
+            "vmcs02": by_control(&w.vmcs02),
+            "entries_l1": w.entries_l1,
+            "entries_l2": w.entries_l2,
+            "shadow_differs": w.shadow_differs,
+        })),
+        "site_writes": (!site_writes.is_empty()).then_some(site_writes),
+        "timer_exits": timer_exits,
+        "timer_exits_tracepoint": t.traced_timer_exits,
     })
 }
 
