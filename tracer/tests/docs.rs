@@ -78,6 +78,18 @@ fn rust_sources(folder: &Path) -> String {
 }
 
 #[test]
+fn every_file_that_the_architecture_names_exists() {
+    let folders = ["", "tracer/src", "tracer-ebpf/src", "tracer-ebpf"].map(|folder| root().join(folder));
+    let page = read(&root().join("ARCHITECTURE.md"));
+    let is_path = |text: &&str| (text.ends_with('/') || text.ends_with(".rs")) && !text.contains(['*', '{', ' ']);
+    let paths: Vec<_> = page.lines().flat_map(quoted).filter(is_path).collect();
+    assert!(paths.len() > 30, "{paths:?}");
+    let missing: Vec<_> =
+        paths.iter().filter(|path| !folders.iter().any(|folder| folder.join(path).exists())).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn every_relative_link_points_to_a_file_and_a_heading_of_it() {
     let mut faults = Vec::new();
     for page in pages() {
