@@ -32,18 +32,8 @@ impl ReorderBuffer {
 
 #[cfg(test)]
 mod tests {
-    use tracer_common::Event;
-
     use super::*;
-    use crate::model::interval::tests::event;
-
-    fn at(exit_ns: u64) -> VmEvent {
-        VmEvent { vm: 0, event: Event { exit_ns, entry_ns: exit_ns, ..event(0, 10, 0, 0) } }
-    }
-
-    fn times(events: &[VmEvent]) -> Vec<u64> {
-        events.iter().map(|e| e.event.exit_ns).collect()
-    }
+    use crate::trace::vm_event::tests::{at, times};
 
     #[test]
     fn events_are_released_in_order_once_no_older_one_can_arrive() {
