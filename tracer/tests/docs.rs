@@ -23,7 +23,7 @@ fn every_error_that_the_readme_explains_is_a_text_of_the_program() {
     let rows = table.lines().skip_while(|l| !l.starts_with("|---")).skip(1).take_while(|l| l.starts_with('|'));
     let errors: Vec<_> = rows.filter_map(|row| row.split('|').nth(1)).flat_map(quoted).collect();
     assert!(errors.len() > 20, "{errors:?}");
-    let missing: Vec<_> = errors.iter().filter(|error| !sources.contains(longest_literal(error))).collect();
+    let missing: Vec<_> = errors.iter().filter(|error| !sources.contains(&longest_literal(error))).collect();
     assert!(missing.is_empty(), "not in tracer/src: {missing:?}");
 }
 
@@ -33,23 +33,14 @@ fn quoted(cell: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The longest run of words of an error that holds no placeholder (a word in capitals, a number, or "...").
-fn longest_literal(error: &str) -> &str {
-    let is_placeholder = |word: &str| {
+fn longest_literal(error: &str) -> String {
+    let is_placeholder = |word: &&str| {
         word.contains("...")
             || word.contains(char::is_numeric)
             || (word.len() < 10 && word.chars().all(|c| c.is_ascii_uppercase() || c == ':'))
     };
-    let mut runs = vec![0..0];
-    for word in error.split(' ') {
-        let start = word.as_ptr() as usize - error.as_ptr() as usize;
-        match runs.last_mut() {
-            _ if is_placeholder(word) => runs.push(start + word.len()..start + word.len()),
-            Some(run) if run.start == run.end => *run = start..start + word.len(),
-            Some(run) => run.end = start + word.len(),
-            None => {}
-        }
-    }
-    runs.into_iter().map(|run| &error[run]).max_by_key(|run| run.len()).unwrap_or_default()
+    let words: Vec<_> = error.split(' ').collect();
+    words.split(is_placeholder).map(|run| run.join(" ")).max_by_key(String::len).unwrap_or_default()
 }
 
 /// All Rust sources below a folder as one text, with strings that continue on the next line joined.

@@ -14,16 +14,19 @@ mod tests;
 mod view;
 mod windows;
 
+#[cfg(test)]
+pub(crate) use self::comparison::{Better, Mix, MixRow};
 pub use self::{
     assemble::compare,
-    comparison::{Better, Check, Comparison, Distributions, Estimate, Mix, MixRow, Point, Row, Shift, Side, Verdict},
+    comparison::{Comparison, Estimate, Row, Verdict},
     stats::{
         judging::{first_step, promised_power},
         random,
     },
-    windows::{Arm, ExperimentRound, Options, Stratum, Window, Windows},
+    windows::{ExperimentRound, Options, Stratum, Window, Windows},
 };
 pub(crate) use self::{
-    comparison::Setting,
+    comparison::{Check, Distributions, Point, Setting, Shift, Side},
     view::{html, json, text, wording},
+    windows::Arm,
 };

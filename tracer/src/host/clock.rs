@@ -88,7 +88,7 @@ impl Anchor {
     }
 
     /// Converts a moment of CLOCK_MONOTONIC to ns since 1970.
-    pub fn to_unix_ns(self, monotonic_ns: u64) -> u64 {
+    pub(crate) fn to_unix_ns(self, monotonic_ns: u64) -> u64 {
         self.unix_ns.saturating_add(monotonic_ns).saturating_sub(self.monotonic_ns)
     }
 }

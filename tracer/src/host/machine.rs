@@ -92,7 +92,7 @@ impl Host {
     }
 
     /// Why this host's times need caution: "emulated" or "virtualized (KVMKVMKVM)"; none on bare metal.
-    pub fn caveat(&self) -> Option<String> {
+    pub(crate) fn caveat(&self) -> Option<String> {
         if self.emulated {
             return Some("emulated".into());
         }

@@ -78,7 +78,7 @@ pub(crate) struct Field {
 
 /// Type of a tracepoint's argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Argument {
+pub(crate) enum Argument {
     /// pointer to the structure of this name
     StructPointer(String),
     /// integer, bool or enum of this size in bytes

@@ -219,12 +219,12 @@ static SVM_NAMES: &[(u32, &str)] = &[
 ];
 
 /// Name of a basic VMX exit reason, without modifier bits; none for those that Linux has no name for.
-pub fn vmx(reason: u32) -> Option<&'static str> {
+pub(crate) fn vmx(reason: u32) -> Option<&'static str> {
     find(VMX_NAMES, reason)
 }
 
 /// Name of an SVM exit code; none for those that Linux has no name for.
-pub fn svm(code: u32) -> Option<&'static str> {
+pub(crate) fn svm(code: u32) -> Option<&'static str> {
     find(SVM_NAMES, code)
 }
 

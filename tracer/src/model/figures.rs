@@ -41,7 +41,7 @@ struct Entry {
 
 impl Figure {
     /// Every figure, in the order of files and tables.
-    pub const ALL: [Self; 4] = [Self::EntryToExit, Self::ExitToEntry, Self::PinWrites, Self::Transition];
+    pub(crate) const ALL: [Self; 4] = [Self::EntryToExit, Self::ExitToEntry, Self::PinWrites, Self::Transition];
 
     const fn entry(self) -> Entry {
         match self {
@@ -91,7 +91,7 @@ impl Figure {
     }
 
     /// Name for people where there is little room: at most 5 characters.
-    pub const fn short_title(self) -> &'static str {
+    pub(crate) const fn short_title(self) -> &'static str {
         self.entry().short_title
     }
 
@@ -106,17 +106,17 @@ impl Figure {
     }
 
     /// Whether there is one value per handled exit instead of one per entry.
-    pub const fn counts_exits(self) -> bool {
+    pub(crate) const fn counts_exits(self) -> bool {
         self.entry().counts_exits
     }
 
     /// Unit of the values.
-    pub const fn unit(self) -> Unit {
+    pub(crate) const fn unit(self) -> Unit {
         self.entry().unit
     }
 
     /// Whether the values are times, which hooks before the VM entry disturb.
-    pub const fn is_time(self) -> bool {
+    pub(crate) const fn is_time(self) -> bool {
         matches!(self.unit(), Unit::Ns)
     }
 
@@ -126,7 +126,7 @@ impl Figure {
     }
 
     /// The value of one event; none where it is not known.
-    pub fn of_event(self, event: &Event) -> Option<u64> {
+    pub(crate) fn of_event(self, event: &Event) -> Option<u64> {
         match self {
             Self::EntryToExit => Some(event.entry_to_exit_ns()),
             Self::ExitToEntry => (event.exit_to_entry_ns != Event::UNKNOWN_NS).then_some(event.exit_to_entry_ns),
@@ -163,7 +163,7 @@ pub enum Stat {
 
 impl Stat {
     /// Every statistic, in the order of files and tables.
-    pub const ALL: [Self; 7] = [Self::Min, Self::P50, Self::P90, Self::P99, Self::P999, Self::Max, Self::Mean];
+    pub(crate) const ALL: [Self; 7] = [Self::Min, Self::P50, Self::P90, Self::P99, Self::P999, Self::Max, Self::Mean];
 
     /// Name in files.
     pub const fn name(self) -> &'static str {
@@ -250,7 +250,7 @@ impl Column {
 }
 
 /// A value as people read it: "812ns", "1.23us", "0.10"; "n/a" where it is not known.
-pub fn human(value: Option<f64>, unit: Unit) -> String {
+pub(crate) fn human(value: Option<f64>, unit: Unit) -> String {
     let Some(value) = value else { return "n/a".into() };
     match unit {
         Unit::Ns => {

@@ -7,10 +7,10 @@ const HALF: u64 = SUB_BUCKETS / 2;
 const HALF_BITS: u32 = HALF.trailing_zeros();
 
 /// Significant decimal digits that every bucket keeps: a value is known to 0.1 %.
-pub const DIGITS: u8 = 3;
+pub(crate) const DIGITS: u8 = 3;
 
 /// Number of buckets that values of 64 bits have.
-pub const BUCKETS: u32 = (65 - HALF_BITS) << HALF_BITS;
+pub(crate) const BUCKETS: u32 = (65 - HALF_BITS) << HALF_BITS;
 
 /// Counts of values by bucket. Values are `u64` of any unit; every statistic is a bound of a bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Histogram {
 
     /// Counts `n` values of a bucket, by HDR's flattened counts index below [`BUCKETS`]. Counts end at 2^64 - 1, which nothing real
     /// reaches.
-    pub fn record_bucket(&mut self, bucket: u32, n: u64) {
+    pub(crate) fn record_bucket(&mut self, bucket: u32, n: u64) {
         debug_assert!(bucket < BUCKETS);
         if n > 0 {
             // partition_point instead of binary_search: half of the instructions.

@@ -14,7 +14,7 @@ use crate::model::{
 };
 
 /// Most series of an interval; entries over this limit are counted in [`Totals::not_kept`].
-pub const MAX_SERIES: usize = 65_536;
+pub(crate) const MAX_SERIES: usize = 65_536;
 
 /// A virtual machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

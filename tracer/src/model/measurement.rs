@@ -49,7 +49,7 @@ pub struct Stopwatch {
 
 impl Stopwatch {
     /// Its resolution, ns; none where the rate is not known.
-    pub fn tick_ns(&self) -> Option<f64> {
+    pub(crate) fn tick_ns(&self) -> Option<f64> {
         Some(f64::from(self.rate?).exp2() * 1e6 / f64::from(self.tsc_khz.max(1)))
     }
 }
@@ -67,7 +67,7 @@ pub enum Aggregation {
 
 impl Aggregation {
     /// A note that reports must show; none for records.
-    pub const fn note(self) -> Option<&'static str> {
+    pub(crate) const fn note(self) -> Option<&'static str> {
         match self {
             Self::Records => None,
             Self::InKernel => Some("values were counted in the kernel, in 32 buckets per power of two: exact to 1.6 %"),
@@ -91,7 +91,7 @@ impl Aggregation {
     }
 
     /// Why entries were dropped.
-    pub const fn why_dropped(self) -> &'static str {
+    pub(crate) const fn why_dropped(self) -> &'static str {
         match self {
             Self::Records => "ring full",
             Self::InKernel => "no room for their series",

@@ -13,4 +13,4 @@ pub(crate) mod quantity;
 mod running_histogram;
 pub mod series;
 pub mod totals;
-pub mod vendor;
+pub(crate) mod vendor;

@@ -18,7 +18,7 @@ pub enum Policy {
 
 impl Policy {
     /// Every one.
-    pub const ALL: [Policy; 4] = [Self::Soft, Self::Hard, Self::Off, Self::Unknown];
+    pub(crate) const ALL: [Policy; 4] = [Self::Soft, Self::Hard, Self::Off, Self::Unknown];
 
     /// Lower-case name.
     pub const fn name(self) -> &'static str {

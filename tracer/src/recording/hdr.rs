@@ -16,7 +16,7 @@ const HEADER_BYTES: usize = 40;
 const MAX_BYTES: u64 = HEADER_BYTES as u64 + 9 * BUCKETS as u64;
 
 /// Adds the histogram encoded in `bytes` to `histogram`. Returns the sum of the added counts and the number of their buckets.
-pub fn decode_into(bytes: &[u8], histogram: &mut Histogram) -> Result<(u64, usize)> {
+pub(crate) fn decode_into(bytes: &[u8], histogram: &mut Histogram) -> Result<(u64, usize)> {
     ensure!(u32_at(bytes, 0)? == COMPRESSED, "no deflated V2 histogram");
     let deflated = bytes.get(8..).context("too short")?;
     let deflated = &deflated[..deflated.len().min(u32_at(bytes, 4)? as usize)];

@@ -14,9 +14,9 @@ use crate::{
 };
 
 /// Value of [`Header::format`].
-pub const FORMAT: &str = "vmentry-recording";
+pub(crate) const FORMAT: &str = "vmentry-recording";
 /// Version that this program writes, and the highest that it reads. 2 added the figure `transition_ns`, which readers of 1 refuse.
-pub const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 2;
 
 /// First line of a recording.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ pub struct Header {
 
 impl Header {
     /// Source of `transition_ns`: "stopwatch", or "immediate" for immediate timer exits.
-    pub fn transition_source(&self) -> &'static str {
+    pub(crate) fn transition_source(&self) -> &'static str {
         if self.stopwatch.is_some() { "stopwatch" } else { "immediate" }
     }
 }

@@ -9,7 +9,7 @@
 //! #{"end":{...}}                                               only where the recording ended in order
 //! ```
 
-pub mod hdr;
+pub(crate) mod hdr;
 mod header;
 mod limits;
 mod note;
@@ -19,9 +19,10 @@ mod tag;
 pub(crate) mod tape;
 mod writer;
 
-pub use header::{End, Experiment, FORMAT, Header, Label, VERSION};
-pub use limits::MAX_LINE;
-pub use provenance::{Provenance, aggregation};
+pub use header::{End, Header};
+pub(crate) use header::{Experiment, FORMAT, Label, VERSION};
+pub(crate) use limits::MAX_LINE;
+pub(crate) use provenance::{Provenance, aggregation};
 pub use reader::Reader;
 pub use writer::Writer;
 

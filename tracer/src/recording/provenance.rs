@@ -23,7 +23,7 @@ pub struct Provenance {
 }
 
 /// Where the entries of all recordings were counted: in the kernel, if any of them were, since that is the coarser one.
-pub fn aggregation(sources: &[Provenance]) -> Aggregation {
+pub(crate) fn aggregation(sources: &[Provenance]) -> Aggregation {
     let in_kernel = sources.iter().any(|s| s.header.aggregation == Aggregation::InKernel);
     if in_kernel { Aggregation::InKernel } else { Aggregation::Records }
 }
@@ -36,7 +36,7 @@ impl Provenance {
     }
 
     /// The policy for people, also where it changed.
-    pub fn policy_text(&self) -> String {
+    pub(crate) fn policy_text(&self) -> String {
         let name = self.header.policy.name();
         match &self.header.experiment {
             Some(e) => format!(

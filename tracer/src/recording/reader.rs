@@ -103,12 +103,12 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// Whether the file ended within an interval or a line: the recorder was killed, the disk was full.
-    pub fn is_torn(&self) -> bool {
+    pub(crate) fn is_torn(&self) -> bool {
         self.torn
     }
 
     /// The next whole interval; none at the end.
-    pub fn read_interval(&mut self) -> Result<Option<Interval>> {
+    pub(crate) fn read_interval(&mut self) -> Result<Option<Interval>> {
         let mut interval = Interval::default();
         let mut text = Vec::new();
         self.buckets = 0;

@@ -53,12 +53,12 @@ impl<W: Write> Writer<W> {
     }
 
     /// Appends an interval of one of the header's [`Header::sources`].
-    pub fn write_of(&mut self, interval: &Interval, source: usize) -> Result<()> {
+    pub(crate) fn write_of(&mut self, interval: &Interval, source: usize) -> Result<()> {
         self.write_noted(interval, None, Some(u32::try_from(source)?))
     }
 
     /// Appends an interval of an experiment. `window` is none for the time between windows.
-    pub fn write_window(&mut self, interval: &Interval, window: Option<Label>) -> Result<()> {
+    pub(crate) fn write_window(&mut self, interval: &Interval, window: Option<Label>) -> Result<()> {
         self.write_noted(interval, window, None)
     }
 

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Name and version of the format.
-pub const FORMAT: &str = "vmentry-report/1";
+pub(crate) const FORMAT: &str = "vmentry-report/1";
 
 /// The report. Unknown values are null, never 0. Without `by`, rows have every dimension.
 pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {

@@ -63,7 +63,7 @@ impl Report {
     }
 
     /// Adds the VMs of an interval of `sources[at]`, and returns it with the report's numbers of them.
-    pub fn renumber(&mut self, at: usize, mut interval: Interval, vms: &mut BTreeMap<u32, u32>) -> Interval {
+    pub(crate) fn renumber(&mut self, at: usize, mut interval: Interval, vms: &mut BTreeMap<u32, u32>) -> Interval {
         let host = self.sources.get(at).map(|s| s.header.host.name.clone()).filter(|name| !name.is_empty());
         for (old, vm) in std::mem::take(&mut interval.vms) {
             let id = *vms.entry(old).or_insert_with(|| {
@@ -93,12 +93,12 @@ impl Report {
     }
 
     /// Whether the recordings come from more than one host.
-    pub fn has_hosts(&self) -> bool {
+    pub(crate) fn has_hosts(&self) -> bool {
         self.sources.windows(2).any(|pair| pair[0].header.host.name != pair[1].header.host.name)
     }
 
     /// Name of a VM among all hosts: NAME@HOST if another host has a VM of that name.
-    pub fn vm_name(&self, id: u32) -> String {
+    pub(crate) fn vm_name(&self, id: u32) -> String {
         let name = self.vm_name_on_host(id);
         let Some(Vm { name: bare, host: Some(host), .. }) = self.whole.vms.get(&id).map(Arc::as_ref) else {
             return name;
@@ -108,7 +108,7 @@ impl Report {
     }
 
     /// Name of a VM on its host: NAME\[PROCESS\] if several processes share the name, NAME#NUMBER if its process has several VMs.
-    pub fn vm_name_on_host(&self, id: u32) -> String {
+    pub(crate) fn vm_name_on_host(&self, id: u32) -> String {
         let Some(vm) = self.whole.vms.get(&id) else { return format!("vm-{id}") };
         let namesakes = self.whole.vms.values().filter(|v| v.name == vm.name && v.host == vm.host);
         let (mut others, mut siblings) = (false, false);
@@ -183,7 +183,7 @@ impl Report {
     }
 
     /// Entries whose pin writes are unknown.
-    pub fn entries_without_pin_writes(&self) -> u64 {
+    pub(crate) fn entries_without_pin_writes(&self) -> u64 {
         self.whole.series.values().map(|s| s.entries().saturating_sub(s[Figure::PinWrites].count())).sum()
     }
 
@@ -196,7 +196,7 @@ impl Report {
     }
 
     /// Guest time of spurious timer exits, ns: least and median; none without such an exit.
-    pub fn spurious_after(&self) -> Option<(u64, u64)> {
+    pub(crate) fn spurious_after(&self) -> Option<(u64, u64)> {
         let mut all = Histogram::default();
         let spurious = self.whole.series.iter().filter(|(k, _)| k.cause == Some(TimerCause::Spurious));
         spurious.for_each(|(_, s)| all.merge(&s[Figure::EntryToExit]));
@@ -226,19 +226,19 @@ impl Report {
     }
 
     /// VMWRITE sites and their counts; none if the recordings have different sites.
-    pub fn sites(&self) -> impl Iterator<Item = (&Site, u64)> {
+    pub(crate) fn sites(&self) -> impl Iterator<Item = (&Site, u64)> {
         let sites = self.sources.first().map_or(&[][..], |s| &s.header.sites);
         let same = self.sources.iter().all(|s| s.header.sites == sites);
         sites.iter().zip(self.whole.totals.site_writes).filter(move |_| same)
     }
 
     /// Whether any recording was made on an emulated CPU.
-    pub fn is_emulated(&self) -> bool {
+    pub(crate) fn is_emulated(&self) -> bool {
         self.sources.iter().any(|s| s.header.host.emulated)
     }
 
     /// False if the kernel's count of entries and the delivered records disagree: then no figure can be trusted.
-    pub fn is_exact(&self) -> bool {
+    pub(crate) fn is_exact(&self) -> bool {
         let t = &self.whole.totals;
         t.entries == t.delivered + t.dropped
             && self.sources.iter().filter_map(|s| s.end.as_ref()).all(|e| e.accounting.exact)

@@ -9,7 +9,7 @@ const MOST: usize = 512;
 
 /// A stretch of a recording: one interval, or neighbours merged.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Point {
+pub(crate) struct Point {
     /// index of the report's source
     pub source: usize,
     /// ns since the epoch at its beginning
@@ -30,12 +30,12 @@ pub struct Point {
 
 impl Point {
     /// Entries per second; none if its length is 0.
-    pub fn rate(&self) -> Option<f64> {
+    pub(crate) fn rate(&self) -> Option<f64> {
         (self.length_ns > 0).then(|| self.entries as f64 * 1e9 / self.length_ns as f64)
     }
 
     /// Pin-control writes per entry; none if they are unknown.
-    pub fn pin_writes_per_entry(&self) -> Option<f64> {
+    pub(crate) fn pin_writes_per_entry(&self) -> Option<f64> {
         (self.with_pin_writes > 0).then(|| self.pin_writes as f64 / self.with_pin_writes as f64)
     }
 
@@ -119,7 +119,7 @@ impl Timeline {
     }
 
     /// The same course in about `most` points.
-    pub fn at_most(&self, most: usize) -> Vec<Point> {
+    pub(crate) fn at_most(&self, most: usize) -> Vec<Point> {
         let every = self.points.len().div_ceil(most.max(1)).max(1);
         let of_one_source = self.points.chunk_by(|a, b| a.source == b.source);
         let merged = of_one_source.flat_map(|points| points.chunks(every)).filter_map(|chunk| {
@@ -132,7 +132,7 @@ impl Timeline {
     }
 
     /// The points.
-    pub fn points(&self) -> &[Point] {
+    pub(crate) fn points(&self) -> &[Point] {
         &self.points
     }
 }

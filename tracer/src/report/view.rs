@@ -23,7 +23,7 @@ pub enum Dimension {
 
 impl Dimension {
     /// Every dimension, in the order of a report's columns.
-    pub const ALL: [Dimension; 7] =
+    pub(crate) const ALL: [Dimension; 7] =
         [Self::Host, Self::Vm, Self::Vcpu, Self::Level, Self::Reason, Self::Entry, Self::Cause];
 
     /// Name on the command line and in files.

@@ -97,7 +97,7 @@ impl Scope {
 }
 
 /// A key with its modifiers; without Shift for characters, whose case says it.
-pub type Chord = (KeyCode, KeyModifiers);
+pub(crate) type Chord = (KeyCode, KeyModifiers);
 
 /// Keys, their action and their texts.
 #[derive(Debug)]

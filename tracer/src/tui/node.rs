@@ -102,7 +102,7 @@ impl Group {
 }
 
 /// Names of the VMs: NAME\[PROCESS\] if several processes share a name, NAME#NUMBER if a process has several VMs.
-pub fn vm_names(slices: &[Arc<Slice>]) -> HashMap<u32, String> {
+pub(crate) fn vm_names(slices: &[Arc<Slice>]) -> HashMap<u32, String> {
     let vms: BTreeMap<u32, &Arc<Vm>> = slices.iter().flat_map(|s| &s.interval.vms).map(|(id, vm)| (*id, vm)).collect();
     let mut namesakes: HashMap<&str, Vec<&Vm>> = HashMap::new();
     vms.values().for_each(|vm| namesakes.entry(&vm.name).or_default().push(vm));
@@ -119,6 +119,6 @@ pub fn vm_names(slices: &[Arc<Slice>]) -> HashMap<u32, String> {
 }
 
 /// Name of a vCPU within its VM.
-pub fn vcpu_name(vcpu: u32) -> String {
+pub(crate) fn vcpu_name(vcpu: u32) -> String {
     format!("vcpu {vcpu}")
 }

@@ -45,12 +45,12 @@ impl Palette {
     }
 
     /// Titles and names.
-    pub fn strong(self) -> Style {
+    pub(crate) fn strong(self) -> Style {
         Style::new().add_modifier(Modifier::BOLD)
     }
 
     /// The sorted column, keys, titles of panels.
-    pub fn accent(self) -> Style {
+    pub(crate) fn accent(self) -> Style {
         self.of((122, 178, 210), 110).add_modifier(Modifier::BOLD)
     }
 
@@ -70,17 +70,17 @@ impl Palette {
     }
 
     /// More than the baseline.
-    pub fn higher(self) -> Style {
+    pub(crate) fn higher(self) -> Style {
         self.of((206, 134, 110), 173)
     }
 
     /// A state to be aware of.
-    pub fn notice(self) -> Style {
+    pub(crate) fn notice(self) -> Style {
         self.of((224, 186, 108), 179).add_modifier(Modifier::BOLD)
     }
 
     /// Loss.
-    pub fn loud(self) -> Style {
+    pub(crate) fn loud(self) -> Style {
         let style = Style::new().add_modifier(Modifier::BOLD);
         match self.color {
             Colors::None => style.add_modifier(Modifier::REVERSED),
@@ -99,7 +99,7 @@ impl Palette {
     }
 
     /// Bars of 1 to 8 eighths of a cell.
-    pub fn bars(self) -> &'static [char] {
+    pub(crate) fn bars(self) -> &'static [char] {
         if self.ascii {
             &['.', ':', '-', '=', '+', '*', '%', '#']
         } else {
@@ -108,7 +108,7 @@ impl Palette {
     }
 
     /// The character that the terminal can show.
-    pub fn glyph(self, unicode: &'static str, ascii: &'static str) -> &'static str {
+    pub(crate) fn glyph(self, unicode: &'static str, ascii: &'static str) -> &'static str {
         if self.ascii { ascii } else { unicode }
     }
 }

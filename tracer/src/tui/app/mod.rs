@@ -24,15 +24,15 @@ use crate::{
     },
 };
 pub use actions::Effect;
-pub use baseline::Baseline;
+pub(crate) use baseline::Baseline;
 pub use replay::{Replay, ReplayCommand};
 pub use seen::Seen;
 pub use window::Window;
 
 /// Intervals of a sparkline or time series, at most.
-pub const LATEST: usize = 120;
+pub(crate) const LATEST: usize = 120;
 /// Intervals of a sparkline.
-pub const SPARK: u16 = 16;
+pub(crate) const SPARK: u16 = 16;
 
 /// Where rows and titles were drawn, for the mouse.
 #[derive(Clone, Debug, Default)]
@@ -149,7 +149,7 @@ impl App {
     }
 
     /// Forgets every interval, for the user or before a jump in a replay. The baseline stays.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.history = self.history.emptied();
         self.lost = 0;
         self.end = None;
@@ -169,7 +169,7 @@ impl App {
     }
 
     /// Shows a message until the next key.
-    pub fn set_status(&mut self, status: String) {
+    pub(crate) fn set_status(&mut self, status: String) {
         self.status = status;
     }
 

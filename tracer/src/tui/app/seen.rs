@@ -78,7 +78,7 @@ impl App {
     }
 
     /// Computes the values of the rows that are about to be drawn.
-    pub fn prepare_rows(&mut self, first: usize, count: usize) {
+    pub(crate) fn prepare_rows(&mut self, first: usize, count: usize) {
         let Seen { slices, latest, matcher, rows, .. } = &mut self.seen;
         let spark = &latest[latest.len().saturating_sub(usize::from(SPARK))..];
         for row in rows.iter_mut().skip(first).take(count) {
@@ -93,7 +93,7 @@ impl App {
     }
 
     /// Computes the detail of the selected row.
-    pub fn prepare_detail(&mut self) {
+    pub(crate) fn prepare_detail(&mut self) {
         let Some(row) = self.seen.rows.get(self.selected) else {
             self.seen.detail = None;
             return;
