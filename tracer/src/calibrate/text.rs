@@ -11,6 +11,7 @@ use super::{
 use crate::{
     model::{
         figures::{Unit, human},
+        measurement::EMULATED,
         policy::Policy,
     },
     output::{align, wrap},
@@ -59,7 +60,7 @@ fn preamble(c: &Calibration) -> String {
         let _ = writeln!(out, "INCOMPLETE: stopped by {why}; the figures below were complete before");
     }
     if c.host.emulated {
-        out += "EMULATED: the CPU was emulated in software; counts are exact; times say nothing about real hardware\n";
+        let _ = writeln!(out, "EMULATED: {EMULATED}");
     }
     let host = &c.host;
     let _ = writeln!(out, "host     {}: Linux {}, {}", host.name, host.kernel, host.cpu);

@@ -12,7 +12,7 @@ use crate::{
     model::{
         figures::Column,
         measurement::Aggregation,
-        quantity::{split_unit, unit_ns},
+        quantity::{DURATION_UNITS, duration_unit_ns, split_unit},
     },
     trace::trigger::Clause,
 };
@@ -419,7 +419,7 @@ Examples:
   vmentry policy hard -- vmentry record -o hard.hlog --duration 30s
                                                 set it for that time only")]
 pub struct PolicyArgs {
-    /// soft: a disabled timer keeps running, loaded with its largest value; hard: its bit in the pin controls is toggled
+    /// soft: a disabled timer keeps running, loaded with the longest timer delay; hard: its bit in the pin controls is toggled
     #[arg(value_name = "soft|hard", value_parser = PossibleValuesParser::new(["soft", "hard"]), hide_possible_values = true)]
     pub policy: Option<String>,
     /// Run this command under the policy, then restore the previous one: also after errors and signals, not after kill -9
@@ -503,10 +503,10 @@ fn column(name: &str) -> Result<Column, String> {
 
 /// From "500ms", "30s", "5m", "1h"; a bare number is seconds.
 fn duration(text: &str) -> Result<Duration, String> {
-    const UNITS: &str = "use ms, s, m or h";
-    let (number, unit) = split_unit(text).map_err(|e| format!("{e}: {UNITS}"))?;
+    let (number, unit) = split_unit(text).map_err(|e| format!("{e}: use {DURATION_UNITS}"))?;
     let unit = if unit.is_empty() { "s" } else { unit };
-    let seconds = number * unit_ns(unit).ok_or_else(|| format!("unknown unit '{unit}': {UNITS}"))? / 1e9;
+    let unit_ns = duration_unit_ns(unit).ok_or_else(|| format!("unknown unit '{unit}': use {DURATION_UNITS}"))?;
+    let seconds = number * unit_ns / 1e9;
     if !(0.01..=1e9).contains(&seconds) {
         return Err("must be between 10ms and 30 years".into());
     }

@@ -3,7 +3,7 @@
 use super::{Estimate, Row, Verdict};
 use crate::model::{
     figures::Unit,
-    quantity::{TIME_UNITS, split_unit, unit_ns},
+    quantity::{LIMIT_UNITS, limit_unit_ns, split_unit},
 };
 
 /// A condition such as `entry_to_exit_ns.p99>+3%`.
@@ -51,9 +51,9 @@ impl Condition {
         let threshold = match unit {
             "%" => Threshold::Relative(number / 100.0),
             "" => Threshold::Absolute(number),
-            unit => match unit_ns(unit) {
+            unit => match limit_unit_ns(unit) {
                 Some(ns) => Threshold::Time(number * ns),
-                None => return Err(format!("unknown unit '{unit}': use %, {TIME_UNITS}, or none")),
+                None => return Err(format!("unknown unit '{unit}': use %, {LIMIT_UNITS}, or none")),
             },
         };
         if name.is_empty() {

@@ -59,20 +59,20 @@ type Reason = Cow<'static, str>;
 struct Exported {
     figure: Figure,
     metric: &'static Metric,
-    /// whether clean and dirty entries have their own histograms
-    by_entry: bool,
 }
 
 impl Exported {
     fn place(&self, key: &Key, reason: &Reason) -> (Figure, Level, Reason, Option<EntryKind>) {
-        (self.figure, key.level, reason.clone(), self.by_entry.then_some(key.entry))
+        // Clean and dirty entries are kept apart; a handled exit is neither.
+        let entry = (!self.figure.counts_exits()).then_some(key.entry);
+        (self.figure, key.level, reason.clone(), entry)
     }
 }
 
 /// The figures that are exported as histograms.
 const HISTOGRAMS: [Exported; 2] = [
-    Exported { figure: Figure::EntryToExit, metric: &metrics::ENTRY_TO_EXIT, by_entry: true },
-    Exported { figure: Figure::ExitToEntry, metric: &metrics::EXIT_TO_ENTRY, by_entry: false },
+    Exported { figure: Figure::EntryToExit, metric: &metrics::ENTRY_TO_EXIT },
+    Exported { figure: Figure::ExitToEntry, metric: &metrics::EXIT_TO_ENTRY },
 ];
 
 /// One VM's sums.

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     host::facts::{Facts, LEAST_DELAY_S},
-    model::vendor::Vendor,
+    model::{measurement::EMULATED, vendor::Vendor},
 };
 
 /// How bad a problem is.
@@ -173,7 +173,7 @@ fn policy_left_behind(facts: &Facts) -> Option<Problem> {
 
 fn real_hardware(facts: &Facts) -> Option<Problem> {
     if facts.host.emulated {
-        let fix = "counts are exact; times say nothing about real hardware";
+        let fix = EMULATED;
         return Some(warning("the CPU is emulated in software", fix));
     }
     let hypervisor = facts.host.virtualized.as_ref()?;

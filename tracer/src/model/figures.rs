@@ -1,5 +1,6 @@
-//! The one table of figures and statistics. Recording, report, CSV, JSON, HTML, live view, metrics, triggers and comparisons walk it:
-//! a new figure is a variant here, its value of an event, and its place in [`Accumulator`](super::accumulator::Accumulator).
+//! The one table of figures and statistics. Tags, reports, CSV, JSON, HTML, triggers and comparisons walk it. A new figure is a variant
+//! here and its places in the accumulator and the in-kernel series; the live view's columns and the exported histograms are a choice of
+//! figures, listed in `tui/columns.rs` and `export/state.rs`.
 
 use tracer_common::Event;
 
@@ -57,7 +58,7 @@ impl Figure {
                 name: "exit_to_entry_ns",
                 title: "host time",
                 short_title: "host",
-                help: "kvm_exit -> next kvm_entry: the host's handling of that exit, halts included",
+                help: "kvm_exit -> next kvm_entry: the host's work on that exit, halts included",
                 counts_exits: true,
                 unit: Unit::Ns,
             },

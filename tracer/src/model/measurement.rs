@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The worth of figures from an emulated CPU, for people.
+pub(crate) const EMULATED: &str = "counts are exact; times say nothing about real hardware";
+
 /// The source of pin writes per entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

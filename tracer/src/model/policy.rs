@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
-    /// the timer is left running and loaded with the largest value (Linux 5.3 and later)
+    /// the timer is left running and loaded with the longest timer delay (Linux 5.3 and later)
     Soft,
     /// the timer's bit in the pin controls is toggled
     Hard,

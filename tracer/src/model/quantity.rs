@@ -9,21 +9,31 @@ pub(crate) fn split_unit(text: &str) -> Result<(f64, &str), String> {
     Ok((number, unit.trim()))
 }
 
-/// ns of a unit of time: ns, us, ms, s, m (or min), h; none for any other.
-pub(crate) fn unit_ns(unit: &str) -> Option<f64> {
-    Some(match unit {
-        "ns" => 1.0,
-        "us" => 1e3,
-        "ms" => 1e6,
-        "s" => 1e9,
-        "m" | "min" => 60e9,
-        "h" => 3600e9,
-        _ => return None,
-    })
+/// ns of a unit of a limit: [`LIMIT_UNITS`]. Minutes are refused, because "3m" is more likely a slip for "3ms".
+pub(crate) fn limit_unit_ns(unit: &str) -> Option<f64> {
+    match unit {
+        "ns" => Some(1.0),
+        "us" => Some(1e3),
+        "ms" => Some(1e6),
+        "s" => Some(1e9),
+        _ => None,
+    }
 }
 
-/// The units of time, for error messages.
-pub(crate) const TIME_UNITS: &str = "ns, us, ms, s, m or h";
+/// ns of a unit of a duration: [`DURATION_UNITS`], or min.
+pub(crate) fn duration_unit_ns(unit: &str) -> Option<f64> {
+    match unit {
+        "m" | "min" => Some(60e9),
+        "h" => Some(3600e9),
+        "ms" | "s" => limit_unit_ns(unit),
+        _ => None,
+    }
+}
+
+/// The units of limits on times, for error messages.
+pub(crate) const LIMIT_UNITS: &str = "ns, us, ms or s";
+/// The units of durations, for error messages.
+pub(crate) const DURATION_UNITS: &str = "ms, s, m or h";
 
 #[cfg(test)]
 mod tests {
@@ -41,11 +51,12 @@ mod tests {
     }
 
     #[test]
-    fn units_of_time_are_ns() {
+    fn limits_have_units_up_to_seconds_and_durations_from_milliseconds_on() {
+        assert_eq!(["ns", "us", "ms", "s"].map(limit_unit_ns).map(Option::unwrap), [1.0, 1e3, 1e6, 1e9]);
         assert_eq!(
-            ["ns", "us", "ms", "s", "min", "h"].map(unit_ns).map(Option::unwrap),
-            [1.0, 1e3, 1e6, 1e9, 6e10, 3.6e12]
+            ["ms", "s", "m", "min", "h"].map(duration_unit_ns).map(Option::unwrap),
+            [1e6, 1e9, 6e10, 6e10, 3.6e12]
         );
-        assert_eq!(unit_ns("d"), None);
+        assert_eq!((limit_unit_ns("m"), duration_unit_ns("us"), duration_unit_ns("d")), (None, None, None));
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     model::{
         figures::{Column, Figure, Stat, Unit, human},
         histogram::Histogram,
-        measurement::Latency,
+        measurement::{EMULATED, Latency},
     },
 };
 
@@ -86,7 +86,7 @@ fn count(n: Option<u64>) -> String {
 fn summary(report: &Report) -> Markup {
     let mut out = vec![loss(report)];
     if report.is_emulated() {
-        out.push(callout(Tone::Alarm, "EMULATED:", notes::EMULATED));
+        out.push(callout(Tone::Alarm, "EMULATED:", EMULATED));
     }
     out.extend(report.aggregation().note().map(|note| callout(Tone::Answer, "COARSE", note)));
     match report.latency() {

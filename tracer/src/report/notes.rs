@@ -2,9 +2,6 @@
 
 use super::Report;
 
-/// Follows "EMULATED".
-pub(super) const EMULATED: &str = "counts are exact; times say nothing about real hardware";
-
 /// Why disturbed times are not shown.
 pub(super) const NOT_SHOWN: &str = "guest and host times are not shown: hooks on VMCS writes ran between kvm_entry and the VM entry. Record \
     without --exact-writes and --verify-writes, or with --with-latency to see them anyway";

@@ -17,7 +17,7 @@ use super::{
     track::Track,
     vm_event::{VmEvent, Vms},
 };
-use crate::recording::Header;
+use crate::{model::measurement::EMULATED, recording::Header};
 
 /// Tracks remembered. Beyond that, all are forgotten, and a vCPU that goes on gets a second track.
 const MAX_TRACKS: usize = 65_536;
@@ -116,14 +116,13 @@ impl<W: Write> Trace<W> {
     }
 
     fn append_beginning(&mut self, header: &Header) {
-        let emulated =
-            if self.emulated { "yes: counts are exact; times say nothing about real hardware" } else { "no" };
+        let emulated = if self.emulated { format!("yes: {EMULATED}") } else { "no".to_owned() };
         let mut facts = vec![
             text_annotation("tool", &header.tool),
             text_annotation("host", &header.host.name),
             text_annotation("kernel", &header.host.kernel),
             text_annotation("cpu", &header.host.cpu),
-            text_annotation("emulated", emulated),
+            text_annotation("emulated", &emulated),
             text_annotation("policy", header.policy.name()),
             text_annotation("pin_writes_source", header.pin_writes_source.name()),
             text_annotation("command", &header.command.join(" ")),

@@ -7,7 +7,7 @@ use tracer_common::{Event, Isa, rules::TimerCause};
 use crate::model::{
     exit_reasons,
     figures::Figure,
-    quantity::{TIME_UNITS, split_unit, unit_ns},
+    quantity::{LIMIT_UNITS, limit_unit_ns, split_unit},
 };
 
 /// Clauses of which at least one must hold.
@@ -85,8 +85,14 @@ impl Condition {
     }
 }
 
-const GRAMMAR: &str = "conditions are FIGURE>VALUE or FIGURE<VALUE with entry_to_exit_ns, exit_to_entry_ns, transition_ns or pin_writes, and reason=NAME, \
-    cause=spurious|deadline|immediate, entry=dirty|clean, level=L1|L2";
+/// The form of a condition, for error messages.
+fn grammar() -> String {
+    let figures = Figure::ALL.map(Figure::name).join(", ");
+    format!(
+        "conditions are FIGURE>VALUE or FIGURE<VALUE with {figures}, and reason=NAME, cause=spurious|deadline|immediate, \
+         entry=dirty|clean, level=L1|L2"
+    )
+}
 
 impl FromStr for Clause {
     type Err = String;
@@ -99,7 +105,7 @@ impl FromStr for Clause {
 
 fn condition(text: &str) -> Result<Condition, String> {
     let Some(at) = text.find(['>', '<', '=']) else {
-        return Err(format!("'{text}' is not a condition; {GRAMMAR}"));
+        return Err(format!("'{text}' is not a condition; {}", grammar()));
     };
     let (name, rest) = text.split_at(at);
     let (name, operator, value) = (name.trim(), &rest[..1], rest[1..].trim());
@@ -110,11 +116,10 @@ fn condition(text: &str) -> Result<Condition, String> {
     };
     let figure = Figure::parse(name);
     match (figure, side, name) {
-        (Some(Figure::PinWrites), Some(side), _) => {
-            let limit = value.parse().map_err(|_| format!("'{value}' is not a number of pin writes"))?;
-            Ok(Condition::Figure(Figure::PinWrites, side, limit))
+        (Some(figure), Some(side), _) => {
+            let limit = if figure.is_time() { time(value)? } else { count(figure, value)? };
+            Ok(Condition::Figure(figure, side, limit))
         }
-        (Some(figure), Some(side), _) => Ok(Condition::Figure(figure, side, time(value)?)),
         (Some(_), None, _) => Err(format!("'{text}': compare {name} with > or <")),
         (None, None, "reason") => {
             let of = |isa: Isa| exit_reasons::parse(isa, value);
@@ -142,7 +147,7 @@ fn condition(text: &str) -> Result<Condition, String> {
         (None, Some(_), "reason" | "cause" | "entry" | "level") => {
             Err(format!("'{text}': compare {name} with =, e.g. {name}=..."))
         }
-        _ => Err(format!("'{name}' is neither a figure nor a dimension; {GRAMMAR}")),
+        _ => Err(format!("'{name}' is neither a figure nor a dimension; {}", grammar())),
     }
 }
 
@@ -150,13 +155,17 @@ fn one_of(value: &str, known: &str) -> String {
     format!("'{value}' is not one of {known}")
 }
 
+fn count(figure: Figure, text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("'{text}' is not a number of {}", figure.title()))
+}
+
 /// Parses a number with its unit and returns ns.
 fn time(text: &str) -> Result<u64, String> {
     let (number, unit) = split_unit(text)?;
     if unit.is_empty() {
-        return Err(format!("'{text}' has no unit: use {TIME_UNITS}, e.g. {text}ns"));
+        return Err(format!("'{text}' has no unit: use {LIMIT_UNITS}, e.g. {text}ns"));
     }
-    let ns = number * unit_ns(unit).ok_or_else(|| format!("unknown unit '{unit}': use {TIME_UNITS}"))?;
+    let ns = number * limit_unit_ns(unit).ok_or_else(|| format!("unknown unit '{unit}': use {LIMIT_UNITS}"))?;
     if !(0.0..=1e18).contains(&ns) {
         return Err(format!("'{text}' must be between 0 and 30 years"));
     }

@@ -29,6 +29,8 @@ pub(super) struct File {
     pub(super) test_modules: Vec<Vec<String>>,
     /// Lines of items that are no `mod name;`.
     pub(super) other_items: Vec<usize>,
+    /// Lines and names of what would hide an import from this reader: `extern crate self`, `#[path]`, `include!`, `$crate::$name`.
+    pub(super) detours: Vec<(usize, &'static str)>,
 }
 
 /// The path of a file's module from the crate's root: `lab/disk.rs` is `[lab, disk]`, `lab/mod.rs` is `[lab]`.
@@ -115,7 +117,14 @@ impl Reader {
             match token {
                 TokenTree::Group(group) => self.note_tokens(group.stream()),
                 TokenTree::Ident(first) if first == "crate" || first == "self" || first == "super" => {
+                    let line = first.span().start().line;
                     let path = rest_of_path(segment(&first), &mut tokens);
+                    // `crate::$name`: the macro's caller says where it leads to.
+                    if path.len() == 1
+                        && matches!(tokens.peek(), Some(TokenTree::Punct(punct)) if punct.as_char() == '$')
+                    {
+                        self.file.detours.push((line, "crate::$"));
+                    }
                     if path.len() > 1 {
                         self.note(&path);
                     }
@@ -163,6 +172,10 @@ impl<'ast> Visit<'ast> for Reader {
         self.module.pop();
     }
 
+    fn visit_item_extern_crate(&mut self, item: &'ast syn::ItemExternCrate) {
+        self.file.detours.push((item.span().start().line, "extern crate"));
+    }
+
     fn visit_item_use(&mut self, item: &'ast ItemUse) {
         self.note_use(&mut Vec::new(), &item.tree);
     }
@@ -180,11 +193,17 @@ impl<'ast> Visit<'ast> for Reader {
     fn visit_visibility(&mut self, _: &'ast Visibility) {}
 
     fn visit_macro(&mut self, invocation: &'ast Macro) {
+        if invocation.path.is_ident("include") {
+            self.file.detours.push((invocation.span().start().line, "include!"));
+        }
         self.note_tokens(invocation.tokens.clone());
         visit::visit_macro(self, invocation);
     }
 
     fn visit_attribute(&mut self, attribute: &'ast Attribute) {
+        if attribute.path().is_ident("path") {
+            self.file.detours.push((attribute.span().start().line, "#[path]"));
+        }
         if let Meta::List(list) = &attribute.meta {
             self.note_tokens(list.tokens.clone());
             self.note_strings(list.tokens.clone());
@@ -280,6 +299,19 @@ mod tests {
         let text = "pub(crate) fn f(&self) -> crate::a::B {\n    self.x();\n    crate::say!(\"{}\", crate::c::d());\n}\n\
             #[serde(with = \"crate::e\")]\nstruct S;\nmacro_rules! m { () => { $crate::f::g(\"crate::h\") } }\n";
         assert_eq!(targets("x/y.rs", text), ["1 a::B", "3 c::d", "3 say", "5 e", "7 f::g"]);
+    }
+
+    #[test]
+    fn detours_around_this_reader_are_noted() {
+        for (planted, name) in [
+            ("extern crate self as me;", "extern crate"),
+            ("#[path = \"../b.rs\"] mod x;", "#[path]"),
+            ("include!(\"../b.rs\");", "include!"),
+            ("macro_rules! m { ($($a:ident)*) => { crate::$($a)::* } }", "crate::$"),
+        ] {
+            assert_eq!(read("x/y.rs", planted).unwrap().detours, [(1, name)], "{planted}");
+        }
+        assert_eq!(read("x/y.rs", "const A: &str = include_str!(\"a\");").unwrap().detours, []);
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! The rule of rooms, pure: a table of rooms and the sources of a crate in, violations out.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result};
 
 use crate::rooms::imports::{self, File, Import};
@@ -12,8 +10,32 @@ pub(super) struct House {
     pub(super) src: &'static str,
     /// The rooms from top to bottom: a file may import its own room and those below.
     pub(super) rooms: &'static [&'static str],
+    /// Orders of the modules within a room; a room without one has none.
+    pub(super) inner: &'static [Inner],
     /// Macros with `#[macro_export]`, which stand at the crate's root, and the rooms that define them.
     pub(super) macros: &'static [(&'static str, &'static str)],
+}
+
+/// The order of the modules of a room.
+pub(super) struct Inner {
+    /// The room.
+    pub(super) room: &'static str,
+    /// Its modules from top to bottom: one may import the levels below its own, and no other module of its own level.
+    pub(super) levels: &'static [&'static [&'static str]],
+}
+
+impl Inner {
+    fn level(&self, module: &str) -> Option<usize> {
+        self.levels.iter().position(|level| level.contains(&module))
+    }
+
+    /// Whether a module may import another one. Names that are no module of the order are items of the room's own file.
+    fn allows(&self, module: &str, target: &str) -> bool {
+        match (self.level(module), self.level(target)) {
+            (Some(from), Some(to)) => module == target || to > from,
+            _ => true,
+        }
+    }
 }
 
 /// A source file.
@@ -34,29 +56,36 @@ pub(super) fn violations(house: &House, sources: &[Source]) -> Result<Vec<String
     files.retain(|(path, _)| !test_modules.iter().any(|test| imports::module_of(path).starts_with(test)));
 
     let mut found = Vec::new();
-    let mut arrows: BTreeMap<(&str, &str), String> = BTreeMap::new();
     for (path, file) in &files {
         match room_of(house, path) {
             Place::Outside(problem) => found.push(format!("{}/{path}:1: {problem}", house.src)),
             Place::Main => {}
             Place::Library => found.extend(items_of_library(house, path, file)),
             Place::Room(room) => {
+                let hides = |(line, detour): &(usize, &str)| {
+                    format!("{}/{path}:{line}: `{detour}` hides imports from this test: name the module", house.src)
+                };
+                found.extend(file.detours.iter().map(hides));
+                found.extend(without_level(house, room, path));
                 for import in &file.imports {
                     let at = format!("{}/{path}:{}", house.src, import.line);
                     match target_of(house, import) {
                         None => found.push(format!("{at}: `{}` lies in no room", import.written)),
                         Some(target) => {
                             if level(house, target) < level(house, room) {
-                                found.push(against(house, &at, &import.written, (room, target)));
+                                found.push(format!(
+                                    "{at}: `{}` goes up from room {room} to room {target}",
+                                    import.written
+                                ));
+                            } else if target == room && !inner_allows(house, room, path, &import.target) {
+                                found.push(format!("{at}: `{}` goes up or aside within room {room}", import.written));
                             }
-                            arrows.entry((room, target)).or_insert(format!("`{}` at {at}", import.written));
                         }
                     }
                 }
             }
         }
     }
-    found.extend(circles(&arrows));
     Ok(found)
 }
 
@@ -92,8 +121,27 @@ fn level(house: &House, room: &str) -> usize {
     house.rooms.iter().position(|other| *other == room).unwrap_or(house.rooms.len())
 }
 
-fn against(house: &House, at: &str, written: &str, (room, target): (&str, &str)) -> String {
-    format!("{at}: `{written}` goes up from room {room} to room {target}: imports go down only, {}", listed(house))
+/// The module of a file within its room; none for the room's own `mod.rs`.
+fn inner_module(path: &str) -> Option<&str> {
+    let (_, inside) = path.split_once('/')?;
+    let module = inside.split('/').next()?.trim_end_matches(".rs");
+    (module != "mod").then_some(module)
+}
+
+fn inner_allows(house: &House, room: &str, path: &str, target: &[String]) -> bool {
+    let inner = house.inner.iter().find(|inner| inner.room == room);
+    match (inner, inner_module(path), target.get(1)) {
+        (Some(inner), Some(module), Some(target)) => inner.allows(module, target),
+        _ => true,
+    }
+}
+
+/// Reports a file whose room has an order in which its module has no level.
+fn without_level(house: &House, room: &str, path: &str) -> Option<String> {
+    let inner = house.inner.iter().find(|inner| inner.room == room)?;
+    let module = inner_module(path)?;
+    let message = || format!("{}/{path}:1: module {module} has no level in the order of room {room}", house.src);
+    inner.level(module).is_none().then(message)
 }
 
 fn items_of_library(house: &House, path: &str, file: &File) -> Vec<String> {
@@ -102,20 +150,8 @@ fn items_of_library(house: &House, path: &str, file: &File) -> Vec<String> {
     file.other_items.iter().map(message).collect()
 }
 
-/// Pairs of rooms that import each other.
-fn circles(arrows: &BTreeMap<(&str, &str), String>) -> Vec<String> {
-    let mut found = Vec::new();
-    for (&(a, b), there) in arrows {
-        if a < b
-            && let Some(back) = arrows.get(&(b, a))
-        {
-            found.push(format!("rooms {a} and {b} import each other: {there}, {back}"));
-        }
-    }
-    found
-}
-
-fn listed(house: &House) -> String {
+/// The rooms in order, for messages.
+pub(super) fn listed(house: &House) -> String {
     house.rooms.join(" > ")
 }
 
@@ -123,7 +159,8 @@ fn listed(house: &House) -> String {
 mod tests {
     use super::*;
 
-    const HOUSE: House = House { src: "src", rooms: &["top", "middle", "bottom"], macros: &[("say", "bottom")] };
+    const HOUSE: House =
+        House { src: "src", rooms: &["top", "middle", "bottom"], inner: &[], macros: &[("say", "bottom")] };
 
     fn found(files: &[(&str, &str)]) -> Vec<String> {
         let sources: Vec<_> =
@@ -142,8 +179,7 @@ mod tests {
         let planted = "use std::fs;\n\nuse crate::top::run;\n";
         assert_eq!(
             found(&[("middle/a.rs", planted)]),
-            ["src/middle/a.rs:3: `crate::top::run` goes up from room middle to room top: \
-                imports go down only, top > middle > bottom"]
+            ["src/middle/a.rs:3: `crate::top::run` goes up from room middle to room top"]
         );
     }
 
@@ -189,14 +225,32 @@ mod tests {
     }
 
     #[test]
-    fn rooms_that_import_each_other_are_reported_as_a_pair() {
-        let found = found(&[("top/a.rs", "use crate::bottom::x;"), ("bottom/b.rs", "\nuse crate::top::y;")]);
-        assert_eq!(found.len(), 2, "{found:?}");
-        assert_eq!(
-            found[1],
-            "rooms bottom and top import each other: `crate::top::y` at src/bottom/b.rs:2, \
-                `crate::bottom::x` at src/top/a.rs:1"
-        );
+    fn within_a_room_modules_import_lower_levels_only() {
+        let inner: &[Inner] = &[Inner { room: "middle", levels: &[&["a", "b"], &["shared"]] }];
+        let house = House { inner, ..HOUSE };
+        let found =
+            |path: &str, text: &str| violations(&house, &[Source { path: path.into(), text: text.into() }]).unwrap();
+        assert_eq!(found("middle/a.rs", "use crate::middle::shared::x; use super::Item;"), [""; 0]);
+        assert_eq!(found("middle/a/part.rs", "use super::other; use crate::middle::a::y;"), [""; 0]);
+        assert_eq!(found("middle/mod.rs", "use crate::middle::b;"), [""; 0]);
+        for (path, planted) in [
+            ("middle/a.rs", "use crate::middle::b::run;"),
+            ("middle/a.rs", "use super::b::run as x;"),
+            ("middle/shared.rs", "use crate::middle::a;"),
+        ] {
+            let found = found(path, planted);
+            assert!(
+                found.len() == 1 && found[0].contains("goes up or aside within room middle"),
+                "{planted}: {found:?}"
+            );
+        }
+        assert!(found("middle/new.rs", "")[0].contains("module new has no level"));
+    }
+
+    #[test]
+    fn a_detour_around_the_test_is_reported() {
+        let found = found(&[("middle/a.rs", "extern crate self as me;")]);
+        assert!(found.len() == 1 && found[0].starts_with("src/middle/a.rs:1: `extern crate` hides"), "{found:?}");
     }
 
     #[test]

@@ -177,10 +177,14 @@ fn other_lines(facts: &Facts) -> Vec<(&'static str, String)> {
 
 /// Facts and problems for programs; format "vmentry-check", version 1.
 fn json(facts: &Facts, problems: &[Problem]) -> serde_json::Value {
-    serde_json::json!({
+    let mut json = serde_json::json!({
         "format": "vmentry-check/1",
         "ready": !problems::has_errors(problems),
         "problems": problems,
         "facts": facts,
-    })
+    });
+    // Fields of earlier versions: no supported kernel charges programs to RLIMIT_MEMLOCK.
+    json["facts"]["memlock_bytes"] = serde_json::Value::Null;
+    json["facts"]["memlock_unused"] = true.into();
+    json
 }

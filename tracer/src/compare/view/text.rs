@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use super::{plot, wording};
 use crate::{
     compare::{Comparison, Distributions, Row, Setting, Verdict},
-    model::figures::{Figure, Unit, human},
+    model::{
+        figures::{Figure, Unit, human},
+        measurement::EMULATED,
+    },
     output::wrap,
     recording::Provenance,
 };
@@ -37,7 +40,7 @@ fn alarms(c: &Comparison, setting: &Setting, width: usize) -> String {
         }
     }
     if wording::is_emulated(setting) {
-        out += &wrap(&format!("EMULATED: {}", wording::EMULATED), "         ", width);
+        out += &wrap(&format!("EMULATED: {}", EMULATED), "         ", width);
     }
     for warning in &setting.warnings {
         out += &wrap(&format!("WARNING  {}", wording::clean(warning)), "         ", width);

@@ -185,9 +185,6 @@ pub(crate) fn alternation(c: &Comparison, setting: &Setting) -> Option<String> {
     ))
 }
 
-/// Said of every comparison from an emulated CPU, after the word EMULATED.
-pub(crate) const EMULATED: &str = "counts are exact; times say nothing about real hardware";
-
 /// Whether either side ran on an emulated CPU.
 pub(crate) fn is_emulated(setting: &Setting) -> bool {
     setting.sources.iter().flatten().any(|s| s.header.host.emulated)

@@ -9,7 +9,7 @@ use super::{Dimension, Report, Row, View, notes};
 use crate::{
     model::{
         figures::{Figure, Stat, Unit, human},
-        measurement::Latency,
+        measurement::{EMULATED, Latency},
     },
     output::align,
 };
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) fn preamble(report: &Report) -> String {
     let mut out = notes::loss(report);
     if report.is_emulated() {
-        let _ = writeln!(out, "EMULATED: {}", notes::EMULATED);
+        let _ = writeln!(out, "EMULATED: {}", EMULATED);
     }
     report.sources.iter().for_each(|source| out += &provenance::render(source));
     out

@@ -16,7 +16,10 @@ use crate::{
         table::{Heading, Table},
         tiles,
     },
-    model::figures::{Figure, Unit, human},
+    model::{
+        figures::{Figure, Unit, human},
+        measurement::EMULATED,
+    },
 };
 
 /// vCPUs named in the table of sides.
@@ -79,7 +82,7 @@ fn alarms(c: &Comparison, setting: &Setting) -> Vec<Markup> {
         out.extend(wording::loss(side).map(|loss| callout(Tone::Alarm, &format!("LOST in {name}:"), &loss)));
     }
     if wording::is_emulated(setting) {
-        out.push(callout(Tone::Alarm, "EMULATED:", wording::EMULATED));
+        out.push(callout(Tone::Alarm, "EMULATED:", EMULATED));
     }
     out.extend(setting.warnings.iter().map(|warning| callout(Tone::Alarm, "WARNING", warning)));
     let alarms = c.checks.iter().filter(|check| check.alarm);
