@@ -6,14 +6,11 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     host::{roots::Roots, vmm::read_process},
-    model::interval::Vm,
+    model::interval::{MAX_VMS, Vm},
 };
 
 /// Slots of VMs that are found without a hash map, as a power of two.
 const RECENT_BITS: u32 = 5;
-/// VMs remembered. Beyond, all are forgotten, and a VM may be numbered twice.
-const MAX_VMS: usize = 65_536;
-
 /// A VM's identity: the process and the address of its `struct kvm`.
 type Identity = (u32, u64);
 

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 
 use crate::{
     calibrate::exits::Exit,
@@ -12,6 +15,7 @@ use crate::{
     model::{
         figures::Column,
         measurement::Aggregation,
+        policy::Policy,
         quantity::{DURATION_UNITS, duration_unit_ns, split_unit},
     },
     trace::trigger::Clause,
@@ -265,8 +269,8 @@ companion patch (patches/README.md); --arm compares any other setting:
              --arm 'none=echo 0 > /sys/module/kvm/parameters/halt_poll_ns'")]
 pub struct AbArgs {
     /// The policies to compare, A first
-    #[arg(long, value_name = "A,B", value_delimiter = ',', default_value = "soft,hard", value_parser = PossibleValuesParser::new(["soft", "hard"]), hide_possible_values = true)]
-    pub policies: Vec<String>,
+    #[arg(long, value_name = "A,B", value_delimiter = ',', default_value = "soft,hard", value_parser = policies(), hide_possible_values = true)]
+    pub policies: Vec<Policy>,
     /// A setting to compare and the command that switches to it; twice, A first
     #[arg(long, value_name = "NAME=COMMAND", value_parser = arm, conflicts_with = "policies")]
     pub arm: Vec<ArmCommand>,
@@ -420,8 +424,8 @@ Examples:
                                                 set it for that time only")]
 pub struct PolicyArgs {
     /// soft: a disabled timer keeps running, loaded with the longest timer delay; hard: its bit in the pin controls is toggled
-    #[arg(value_name = "soft|hard", value_parser = PossibleValuesParser::new(["soft", "hard"]), hide_possible_values = true)]
-    pub policy: Option<String>,
+    #[arg(value_name = "soft|hard", value_parser = policies(), hide_possible_values = true)]
+    pub policy: Option<Policy>,
     /// Run this command under the policy, then restore the previous one: also after errors and signals, not after kill -9
     #[arg(last = true, value_name = "COMMAND", requires = "policy")]
     pub command: Vec<String>,
@@ -476,10 +480,15 @@ pub struct ExerciseArgs {
     pub format: Format,
 }
 
-fn scenarios() -> impl clap::builder::TypedValueParser<Value = Scenario> {
-    use clap::builder::{PossibleValue, TypedValueParser as _};
+fn scenarios() -> impl TypedValueParser<Value = Scenario> {
     let values = Scenario::ALL.map(|s| PossibleValue::new(s.name()).help(s.description()));
     PossibleValuesParser::new(values).try_map(|name| name.parse::<Scenario>())
+}
+
+/// The policies that can be switched to.
+fn policies() -> impl TypedValueParser<Value = Policy> {
+    let names = [Policy::Soft, Policy::Hard].map(Policy::name);
+    PossibleValuesParser::new(names).try_map(|name| Policy::parse(&name).ok_or("neither soft nor hard"))
 }
 
 /// From "NAME=COMMAND".

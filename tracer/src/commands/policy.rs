@@ -19,14 +19,13 @@ use crate::{
 
 /// Shows or sets the policy, or sets it while a command runs.
 pub(super) fn run(args: &PolicyArgs) -> Result<ExitCode> {
-    let Some(name) = &args.policy else {
+    let Some(policy) = args.policy else {
         return show().map(|()| ExitCode::SUCCESS);
     };
-    let policy = Policy::parse(name).with_context(|| format!("set policy {name}: is neither soft nor hard"))?;
     let switch = Switch::of_host();
     if args.command.is_empty() {
         let before = switch.set_to_stay(policy)?;
-        output::print(&format!("{} -> {name}\n", before.name()))?;
+        output::print(&format!("{} -> {}\n", before.name(), policy.name()))?;
         return Ok(ExitCode::SUCCESS);
     }
     runtime()?.block_on(async {

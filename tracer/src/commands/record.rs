@@ -140,11 +140,11 @@ fn events_plan(args: &RecordArgs) -> Result<Option<TracePlan>> {
 
 /// The VMWRITEs of the pin controls in the loaded kvm_intel.
 fn vmwrite_sites(host: &Host) -> Result<Vec<Site>> {
-    if host.vendor != Some(Vendor::Intel) {
+    let Some(name) = host.vendor.filter(|vendor| *vendor == Vendor::Intel).and_then(Vendor::module) else {
         bail!("--verify-writes: only VMX has pin controls, and kvm_intel is not loaded");
-    }
-    let build_id = host.build_ids.get("kvm_intel").map(String::as_str);
-    let module = kvm_module::read_loaded(&Roots::default().lib_modules, &host.kernel, "kvm_intel", build_id)
+    };
+    let build_id = host.build_ids.get(name).map(String::as_str);
+    let module = kvm_module::read_loaded(&Roots::default().lib_modules, &host.kernel, name, build_id)
         .context("--verify-writes: find the module's code")?;
     let sites = vmwrite_sites::find(&module, vmwrite_sites::PIN_CONTROLS).context("--verify-writes")?;
     if sites.is_empty() {

@@ -102,10 +102,9 @@ impl Host {
 
 fn vendor(sys: &Path) -> Option<Vendor> {
     let loaded = |m: &str| sys.join("module").join(m).is_dir();
-    [(Vendor::Intel, "kvm_intel"), (Vendor::Amd, "kvm_amd")]
+    [Vendor::Intel, Vendor::Amd]
         .into_iter()
-        .find(|(_, module)| loaded(module))
-        .map(|(vendor, _)| vendor)
+        .find(|vendor| vendor.module().is_some_and(&loaded))
         .or_else(|| loaded("kvm").then_some(Vendor::Other).filter(|_| other_vendor(sys)))
 }
 

@@ -10,7 +10,6 @@ use crate::{
     model::{
         figures::{Unit, human},
         measurement::{Latency, PinSource},
-        vendor::Vendor,
     },
     recording::Provenance,
 };
@@ -79,9 +78,7 @@ impl Facts<'_> {
             (false, None) => "from real hardware".into(),
         });
         self.add("KVM module", true, &|s| match s.header.host.vendor {
-            Some(Vendor::Intel) => "kvm_intel".into(),
-            Some(Vendor::Amd) => "kvm_amd".into(),
-            Some(Vendor::Other) => "another".into(),
+            Some(vendor) => vendor.module().unwrap_or("another").into(),
             None => UNKNOWN.into(),
         });
         for module in names(self.sources, |s| s.header.host.build_ids.keys().collect()) {

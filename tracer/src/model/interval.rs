@@ -13,6 +13,9 @@ use crate::model::{
     totals::{Totals, add},
 };
 
+/// Most VMs that are remembered by number and name. Beyond, VMs are forgotten, and one may be numbered twice.
+pub(crate) const MAX_VMS: usize = 65_536;
+
 /// Most series of an interval; entries over this limit are counted in [`Totals::not_kept`].
 pub(crate) const MAX_SERIES: usize = 65_536;
 

@@ -18,10 +18,7 @@ use super::{
     reorder::ReorderBuffer,
     vm_event::{VmEvent, Vms},
 };
-use crate::{host::clock::monotonic_ns, output, recording::Header, say};
-
-/// VMs whose names are remembered.
-const MAX_VMS: usize = 65_536;
+use crate::{host::clock::monotonic_ns, model::interval::MAX_VMS, output, recording::Header, say};
 
 /// How many single events were written, and how many were not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

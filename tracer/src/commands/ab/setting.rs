@@ -26,11 +26,12 @@ pub(super) fn settings(args: &AbArgs) -> Result<([String; 2], [String; 2])> {
         bail!("--arm: needs two settings, and {} was given: --arm 'A=COMMAND' --arm 'B=COMMAND'", args.arm.len());
     }
     let [a, b] = args.policies.as_slice() else {
-        bail!("--policies {}: needs two policies, e.g. soft,hard", args.policies.join(","));
+        let given: Vec<_> = args.policies.iter().map(|policy| policy.name()).collect();
+        bail!("--policies {}: needs two policies, e.g. soft,hard", given.join(","));
     };
     policy::check_switchable()
         .context("--policies (other settings can be compared by --arm 'A=COMMAND' --arm 'B=COMMAND')")?;
-    let names = [a.clone(), b.clone()];
+    let names = [a, b].map(|policy| policy.name().to_owned());
     Ok((names.clone(), names))
 }
 
