@@ -1,4 +1,4 @@
-//! Tells where the eBPF objects are: the committed ones, or those of a folder that is to be tested.
+//! Sets the folder of the eBPF objects: the committed ones, or those of a folder that is to be tested.
 
 fn main() {
     println!("cargo:rerun-if-env-changed=VMENTRY_BPF_DIR");

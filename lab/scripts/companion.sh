@@ -81,7 +81,7 @@ insmod /bin/kvm-intel-test.ko preemption_timer_soft_value=100000
 wait $! && exit 1
 vmentry report $OUT/reload.hlog --format json > $OUT/reload.json
 
-# A soft-disabled timer that soon runs out. VMWRITE sites are unknown, because this build is not the one on the disk.
+# A soft-disabled timer that soon expires. VMWRITE sites are unknown, because this build is not the one on the disk.
 for p in soft hard; do
     vmentry policy $p > /dev/null
     echo 'hist:keys=cause' > $events/kvmvmx/kvm_preemption_timer_exit/trigger

@@ -1,7 +1,7 @@
-//! What user space does per record: decode, and the fold into an interval, on one core. `cargo bench -p vmentry --bench collect`
+//! Cost of a record in user space: decode it and add it to an interval, on one core. `cargo bench -p vmentry --bench collect`
 //! prints events per second, least, middle and most of several runs; `-- --once` does one run, to be counted by callgrind.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a benchmark: an error ends it")]
 
 use std::{sync::Arc, time::Instant};
 
@@ -14,7 +14,7 @@ use vmentry::model::{
 const RUNS: usize = 7;
 const EVENTS: usize = 1 << 20;
 
-/// A host with some VMs, by turns: most exits are of a few reasons, and their durations spread over a decade.
+/// A host whose VMs and vCPUs enter in random order: most exits are of a few reasons, and their durations spread over a decade.
 fn records(vms: u32, vcpus: u32) -> Vec<Vec<u8>> {
     let mut random = vmentry::compare::random::Random::new(1);
     let reasons = [10, 12, 30, 32, 48, 52, 1, 32, 12, 12];

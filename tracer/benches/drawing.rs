@@ -1,4 +1,4 @@
-//! What drawing takes: 200 VMs of 32 vCPUs on a terminal of 200x50, 4 frames and an interval per second.
+//! Time of drawing the live screen: 200 VMs of 32 vCPUs on a terminal of 200x50, 4 frames and an interval per second.
 
 use std::{hint::black_box, sync::Arc, time::Instant};
 

@@ -2,7 +2,7 @@
 //! do only the work any such pair must do; measured alternately in the same run. No VM runs: the vCPU is simulated and its memory is warm,
 //! so this is a lower bound. Needs root: `cargo bench -p vmentry --bench programs`, or `cargo xtask bench programs`.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a benchmark: an error ends it")]
 
 #[path = "../tests/bed/mod.rs"]
 mod bed;

@@ -1,8 +1,8 @@
-//! What a long recording costs its reader: time and peak memory of `vmentry report` on recordings of 10 MB, 100 MB and 1 GB, and of
+//! Cost of reading a long recording: time and peak memory of `vmentry report` on recordings of 10 MB, 100 MB and 1 GB, and of
 //! `vmentry compare` on two of 100 MB. `cargo bench -p vmentry --bench recordings`; takes a minute and 1.3 GB of the folder for temporary
 //! files.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a benchmark: an error ends it")]
 
 use std::{
     fs::{self, File},
@@ -23,7 +23,7 @@ use vmentry::{
     recording::{Header, Writer},
 };
 
-/// A recording whose header is used: what it describes does not matter here.
+/// A recording of which only the header is used.
 const LAB: &str = include_str!("../tests/data/lab.hlog");
 const VMS: u32 = 20;
 const VCPUS: u32 = 8;
@@ -68,16 +68,16 @@ fn write(path: &Path, header: &Header, intervals: &[Interval], bytes: u64) -> u6
 }
 
 /// Runs `vmentry`; seconds and peak memory in MB.
-#[allow(clippy::zombie_processes, reason = "wait4 waits, and tells the memory")]
+#[allow(clippy::zombie_processes, reason = "wait4 waits for the child, and returns its peak memory")]
 fn run(arguments: &[&str]) -> (f64, f64) {
     let start = Instant::now();
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmentry"));
     let child = command.args(arguments).stdout(Stdio::null()).spawn().unwrap();
     let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
-    // SAFETY: both pointers are valid; nobody else waits for the child.
+    // SAFETY: both pointers are to writable locals that outlive the call; nobody else waits for the child.
     let pid = unsafe { libc::wait4(child.id() as i32, &raw mut status, 0, usage.as_mut_ptr()) };
     assert_eq!((pid, status), (child.id() as i32, 0), "{arguments:?}");
-    // SAFETY: filled in by wait4; all zeros is a value, too.
+    // SAFETY: `usage` was zeroed, and rusage holds integers only, so that it is valid no matter how much of it wait4 wrote.
     let usage = unsafe { usage.assume_init() };
     (start.elapsed().as_secs_f64(), usage.ru_maxrss as f64 / 1e3)
 }

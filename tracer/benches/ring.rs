@@ -1,9 +1,9 @@
-//! Events per second through the rings by the number of CPUs that produce, and what is dropped at each offered load: the real programs,
+//! Events per second through the rings by the number of CPUs that produce, and the drops at each offered load: the real programs,
 //! called by BPF_PROG_TEST_RUN with a made-up vCPU for each CPU, and one reader that wakes up as the collector does. Two system calls an
-//! event are most of a producer's time, so that the highest load is that of the calls, no limit of the rings. Needs root:
+//! event are most of a producer's time, so that the highest load is that of the calls, not a limit of the rings. Needs root:
 //! `cargo bench -p vmentry --bench ring`.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a benchmark: an error ends it")]
 
 #[path = "../tests/bed/mod.rs"]
 mod bed;
@@ -83,7 +83,7 @@ enum Reader {
     StandsStill,
 }
 
-/// What came of a run.
+/// The result of a run.
 struct Done {
     offered: u64,
     delivered: u64,
@@ -147,7 +147,7 @@ fn run(producers: usize, kib: u32, reader: Reader, length: Duration) -> Done {
         };
         while began.elapsed() < length {
             let mut poll = libc::pollfd { fd: wake_up.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-            // SAFETY: one valid pollfd.
+            // SAFETY: `poll` is a local pollfd that outlives the call, and the count of 1 keeps the kernel inside it.
             unsafe { libc::poll(&raw mut poll, 1, POLL_MS) };
             if reader == Reader::WakesUp {
                 drain(&mut bed);

@@ -1,6 +1,6 @@
 //! The real binary on made and damaged recordings: text for people, JSON for programs, one clear error for the rest.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test: an error is a failure")]
 
 use std::{
     fs,

@@ -273,7 +273,7 @@ struct Invocation {
 }
 
 impl Invocation {
-    /// What `help` (of a subcommand; of the program for "") does not list.
+    /// Returns the flags and the command that `help` (of a subcommand; of the program for "") does not list.
     fn unknown(&self, mut help: impl FnMut(&str) -> String) -> Vec<String> {
         let name = self.subcommand.as_deref().unwrap_or_default();
         if !name.is_empty() && !listed_commands(&help("")).iter().any(|known| known == name) {

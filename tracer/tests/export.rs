@@ -1,6 +1,6 @@
 //! The real exporter on a recording: its totals are the report's in every format, and no client can hurt it.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test: an error is a failure")]
 
 use std::{
     collections::BTreeMap,
@@ -133,7 +133,7 @@ fn sum(text: &str, name: &str) -> f64 {
     samples.map(|l| l.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
-/// What is needed of io.prometheus.client, by the tags of its own schema.
+/// The part of io.prometheus.client that the tests need, by the tags of its own schema.
 mod client {
     use prost::Message;
 
@@ -247,7 +247,7 @@ fn totals_are_the_reports_in_every_format() {
         let timer_exits: u64 = totals["timer_exits"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
         same("vmentry_timer_exits_total", &timer_exits.into());
     }
-    // What a report tells of figures, the exporter tells in the same words.
+    // A report as OpenMetrics and the exporter write the same lines for all figures.
     let figures = |text: &str| -> Vec<String> {
         let figures = text.lines().filter(|l| l.contains("{vm=") && !l.contains("_created{"));
         figures.map(str::to_owned).collect()

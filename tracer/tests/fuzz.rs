@@ -1,7 +1,7 @@
 //! Damaged and hostile input: recordings, events, triggers. Nothing panics, loops, or takes memory without bound.
 //! PROPTEST_CASES=100000 makes it long; the seed is fixed, so that a failure comes again.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test: an error is a failure, and nobody imports it")]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -30,24 +30,24 @@ use vmentry::{
     trace::trigger::Clause,
 };
 
-/// Counts what is allocated.
+/// Counts allocated bytes.
 struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: everything is left to the system's allocator.
+// SAFETY: every call goes to the system's allocator unchanged, and the counters are atomics, which do not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         PEAK.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: the caller's promise is the system allocator's.
+        // SAFETY: the caller promises a layout of nonzero size, which is all that the system's allocator demands.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
+        // SAFETY: the caller promises that `alloc` returned `at` for this layout, and `alloc` had it from the system's allocator.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -192,7 +192,7 @@ fn overwrite(bytes: &mut [u8], at: usize, with: &[u8]) {
     }
 }
 
-/// An encoded histogram with what is deflated changed.
+/// Returns an encoded histogram after a change to its deflated content.
 fn inflated(histogram: Vec<u8>, change: impl Fn(&mut Vec<u8>)) -> Option<Vec<u8>> {
     let mut plain = Vec::new();
     ZlibDecoder::new(histogram.get(8..)?).take(1 << 20).read_to_end(&mut plain).ok()?;

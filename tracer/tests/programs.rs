@@ -3,7 +3,7 @@
 //!
 //! Needs root; `cargo xtask test` runs them, or `cargo test -p vmentry --test programs -- --ignored`.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test: an error is a failure")]
 
 #[path = "bed/mod.rs"]
 mod bed;
@@ -443,9 +443,9 @@ fn a_new_vcpu_in_a_full_set_evicts_the_one_entered_longest_ago() {
 fn pin_to(cpu: usize) {
     // SAFETY: a set of CPUs is a bit mask, for which all zeros is valid.
     let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: writes a bit of the set, and checks that it has it.
+    // SAFETY: CPU_SET indexes an array with a bounds check, so that it writes inside the set or panics.
     unsafe { libc::CPU_SET(cpu, &mut cpus) };
-    // SAFETY: reads the set, of the length named.
+    // SAFETY: the length is that of `cpus`, so that the kernel reads only the set, which outlives the call.
     assert_eq!(unsafe { libc::sched_setaffinity(0, size_of_val(&cpus), &cpus) }, 0);
 }
 

@@ -1,7 +1,7 @@
 //! The real binary on a pseudo-terminal: it draws, follows keys and sizes, and gives the terminal back on every way out.
 //! Plays a recording, so that it needs neither root nor KVM.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test: an error is a failure")]
 
 use std::{
     fs::File,
@@ -67,7 +67,8 @@ impl Session {
         for stdio in [Command::stdin, Command::stdout, Command::stderr] {
             stdio(&mut command, Stdio::from(line.try_clone().unwrap()));
         }
-        // SAFETY: only calls that are safe between fork and exec.
+        // SAFETY: setsid and ioctl are system calls alone: they take no lock and allocate nothing, so that the child of a process with
+        // several threads may call them between fork and exec. The closure captures nothing.
         unsafe {
             command.pre_exec(|| {
                 libc::setsid();

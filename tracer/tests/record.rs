@@ -3,7 +3,7 @@
 //!
 //! Needs root and a KVM module; `cargo xtask test` runs them, or `cargo test -p vmentry --test record -- --ignored`.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test: an error is a failure")]
 
 use std::{
     fs,
@@ -228,7 +228,7 @@ fn traces_that_cannot_be_written_are_refused_before_anything_is_attached() {
         let output = vmentry(&args).output().unwrap();
         assert!(!output.status.success());
         assert!(text(&output.stderr).contains(why), "{}", text(&output.stderr));
-        // The next try is not told that there is something.
+        // A refused run leaves nothing that the next one would refuse to replace.
         assert!(fs::metadata(&file).map_or(0, |m| m.len()) == 0);
     };
     fs::write(&trace, "mine").unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Snapshots are texts in tests/snapshots; UPDATE_SNAPSHOTS=1 writes them anew.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test: an error is a failure")]
 
 use std::{collections::HashSet, env, fs, path::Path, sync::Arc};
 
@@ -379,7 +379,7 @@ fn every_key_of_a_binding_leads_to_its_action_and_is_in_the_help() {
     assert_eq!(action_of(&KeyEvent::new(KeyCode::Char('Z'), KeyModifiers::NONE), &Mode::Table), None);
 }
 
-/// What can be seen of an app: its screen and what it is doing.
+/// Returns the visible state of an app: its screen, mode, window, selection and figure.
 fn trace(app: &mut App) -> String {
     let screen = text(&drawn(app, 200, 40));
     format!("{screen}{:?}{:?}{}{}", app.mode, app.end, app.selected, app.figure)

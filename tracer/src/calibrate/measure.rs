@@ -34,7 +34,7 @@ const BY_POLICY: &str = "caused by a guest that arms and cancels a TSC deadline,
                          (ABBA). The VMWRITE and its effect on the VM entry are both part of the entry. Under both policies, so is a \
                          write of the timer's value";
 
-/// What to measure.
+/// The exits to measure, and the guest that makes them.
 pub(crate) struct CalibrationPlan {
     /// the exits to measure
     pub(crate) exits: Vec<Exit>,

@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(name = "vmentry", version, after_help = EXAMPLES)]
 pub struct Cli {
-    /// What to do; without a command: live
+    /// The command; live if there is none
     #[command(subcommand)]
     pub command: Option<Command>,
 }
@@ -147,7 +147,7 @@ pub struct RecordArgs {
     /// Name of the recording, shown in reports
     #[arg(long, value_name = "L")]
     pub label: Option<String>,
-    /// What to trace
+    /// VMs and vCPUs to trace
     #[command(flatten)]
     pub targets: Targets,
     /// Size of each CPU's ring in KiB, a power of two; an entry takes 64 bytes (96 with details)
@@ -195,7 +195,7 @@ pub struct LiveArgs {
     /// Play a recording instead of tracing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu"])]
     pub replay: Option<PathBuf>,
-    /// What to trace
+    /// VMs and vCPUs to trace
     #[command(flatten)]
     pub targets: Targets,
 }
@@ -307,7 +307,7 @@ pub struct AbArgs {
     /// Only record; 'vmentry compare' can do the statistics later, on any machine
     #[arg(long, conflicts_with = "format")]
     pub no_compare: bool,
-    /// What to trace
+    /// VMs and vCPUs to trace
     #[command(flatten)]
     pub targets: Targets,
     /// Size of each CPU's ring in KiB, a power of two; an entry takes 64 bytes
@@ -327,7 +327,7 @@ Examples:
   vmentry compare a1.hlog a2.hlog --with b1.hlog b2.hlog
   vmentry compare a.hlog b.hlog --fail-if 'entry_to_exit_ns.p99>+3%'
 
-Exit codes with --fail-if: 0 no condition holds; 3 one holds, beyond chance;
+Exit codes with --fail-if: 0 no condition holds; 3 one holds, significantly;
 4 inconclusive: record longer.")]
 pub struct CompareArgs {
     /// Recordings: those of 'vmentry ab', or A and B, or those of A before --with
@@ -406,7 +406,7 @@ pub struct ExportArgs {
     /// Replay at the speed of the recording; the sum stays at the end
     #[arg(long, requires = "replay")]
     pub paced: bool,
-    /// What to trace
+    /// VMs and vCPUs to trace
     #[command(flatten)]
     pub targets: Targets,
     /// Print the table of metrics as JSON
@@ -463,7 +463,7 @@ pub struct CalibrateArgs {
 /// Arguments of `exercise`.
 #[derive(Debug, Args)]
 pub struct ExerciseArgs {
-    /// What the guest does
+    /// Scenario that the guest runs
     #[arg(value_name = "SCENARIO", value_parser = scenarios())]
     pub scenario: Scenario,
     /// Repetitions by each vCPU

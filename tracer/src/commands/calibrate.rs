@@ -101,7 +101,7 @@ fn plan(args: &CalibrateArgs, facts: &Facts, layout: &Layout) -> CalibrationPlan
     CalibrationPlan { exits, samples: args.samples, host, isa, policy: facts.policy, one_policy }
 }
 
-/// Measures in a thread of its own until it is done or a signal comes; returns what was measured, and the signal.
+/// Measures in a thread of its own until it is done or a signal comes; returns the samples and the signal.
 async fn watched(tracer: Tracer, job: Job) -> Result<(Measured, Option<&'static str>)> {
     // Before the first switch: from here on a signal cannot kill this process before it has restored the policy.
     let mut endings = Endings::new()?;

@@ -191,7 +191,7 @@ async fn play(mut reader: Reader<BufReader<File>>, send: mpsc::Sender<Interval>)
     send.closed().await;
 }
 
-/// What is known about the host of a recording, or about the hosts of a merge.
+/// Describes the host of a recording, or the hosts of a merge.
 fn about(header: &Header) -> About {
     if header.sources.is_empty() {
         return openmetrics::about(&[input::unread(String::new(), header)]);

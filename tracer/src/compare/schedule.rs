@@ -1,6 +1,6 @@
 //! The order of an experiment's windows: rounds of ABBA or BAAB, each by a coin that the seed determines. Within a round both settings
-//! have the same mean time, so that a steady drift cancels out. The coin keeps periodic events from following one setting, and is
-//! what the permutation test tosses again.
+//! have the same mean time, so that a steady drift cancels out. The coin keeps periodic events from following one setting, and
+//! the permutation test tosses it again.
 
 use std::time::Duration;
 

@@ -62,7 +62,7 @@ pub(crate) struct About {
     pub(crate) hosts: Vec<Host>,
     /// timer policy; unknown if hosts differ
     pub(crate) policy: Policy,
-    /// where entries were counted, which decides the precision of values
+    /// place that counted entries, which decides the precision of values
     pub(crate) aggregation: Aggregation,
     /// whether guest and host times may be shown
     pub(crate) latencies: bool,

@@ -20,7 +20,7 @@ pub(crate) enum End {
     Done(RunTotals),
     /// The run was stopped from outside.
     Stopped {
-        /// Where the guest was, as text.
+        /// Location of the guest, as text.
         location: String,
     },
 }

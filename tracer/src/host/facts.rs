@@ -45,7 +45,7 @@ pub(crate) struct Facts {
     pub(crate) layout: Option<Layout>,
     /// why the programs cannot run here; null when they can
     pub(crate) layout_error: Option<String>,
-    /// fields that this kernel does not have, and what is n/a without them
+    /// fields that this kernel does not have, and the figures that are n/a without each
     pub(crate) missing: Vec<String>,
     /// the causes of preemption-timer exits are known
     pub(crate) tells_timer_causes: bool,

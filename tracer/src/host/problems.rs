@@ -1,4 +1,4 @@
-//! What stands in the way of measuring on this host, each with its fix: one small rule per concern, pure over the facts.
+//! Obstacles to measuring on this host, each with its fix: one small rule per concern, pure over the facts.
 
 use serde::Serialize;
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Where the kernel's and the system's files are.
+/// Root folders of the kernel's and the system's files.
 #[derive(Clone, Debug)]
 pub(crate) struct Roots {
     /// /proc

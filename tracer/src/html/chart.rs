@@ -28,7 +28,7 @@ impl Look {
 
 /// An axis with the unit of its values and its title.
 pub(crate) struct Scale<'a> {
-    /// where values lie
+    /// axis of the values
     pub(crate) axis: Axis,
     /// unit of the values
     pub(crate) unit: Unit,

@@ -167,7 +167,7 @@ pub(crate) struct Tile {
     pub(crate) name: &'static str,
     /// the number with its unit
     pub(crate) value: String,
-    /// where it comes from; may be empty
+    /// its source; may be empty
     pub(crate) note: String,
 }
 

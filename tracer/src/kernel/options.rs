@@ -36,7 +36,7 @@ pub struct Options {
     pub timer_exits: bool,
     /// attach to the stopwatch's kvm_guest_time: transition_ns of every entry, at the cost of work between VM-exit and kvm_exit
     pub stopwatch: Option<Stopwatch>,
-    /// where entries are counted
+    /// place that counts entries
     pub aggregation: Aggregation,
     /// records are whole, with thread, CPU and pin shadows; they also are with `exact_writes` or `stopwatch`
     pub details: bool,

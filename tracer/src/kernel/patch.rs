@@ -92,7 +92,7 @@ pub(super) fn patched(
     Ok(object)
 }
 
-/// Where the executable sections lie in the file.
+/// Returns the ranges of the executable sections in the file.
 fn code_sections(object: &[u8]) -> Result<Vec<Range<usize>>> {
     let elf = object::File::parse(object).context("read the eBPF object")?;
     let code = elf.sections().filter(|section| section.kind() == SectionKind::Text);
@@ -159,7 +159,7 @@ fn write_lengths(object: &mut [u8], length: impl Fn(Region) -> usize) -> Result<
     Ok(())
 }
 
-/// Where the lengths of the regions' arrays stand in the file: four bytes each.
+/// Returns the offsets in the file of the lengths of the regions' arrays: four bytes each.
 fn length_places(object: &[u8]) -> Result<Vec<(usize, Region)>> {
     let elf = object::File::parse(object).context("read the eBPF object")?;
     let section = elf.section_by_name(".BTF").context("find the object's BTF")?;

@@ -18,7 +18,7 @@ use tracer_common::{Record, config::Taken};
 
 use crate::kernel::mmap::Mmap;
 
-/// Records after which the programs are told that their places are free again.
+/// Records after which the reader frees their places for the programs.
 const FREE_EVERY: usize = 256;
 
 /// The value of an array map in memory, which programs may write at any time.
@@ -132,7 +132,7 @@ impl Ring {
         n
     }
 
-    /// Tells the programs how many records were taken: their places are free.
+    /// Publishes the number of records taken, so that the programs may write to their places again.
     fn free(&self) {
         self.taken.word(self.cpu as usize * size_of::<Taken>()).store(self.next as u64, Release);
     }

@@ -290,7 +290,7 @@ impl Tracer {
         &mut self.rings
     }
 
-    /// Where entries are counted.
+    /// Returns the place that counts entries.
     pub(crate) fn aggregation(&self) -> Aggregation {
         if self.in_kernel_series.is_some() { Aggregation::InKernel } else { Aggregation::Records }
     }

@@ -57,7 +57,7 @@ impl Stopwatch {
     }
 }
 
-/// Where entries are counted.
+/// The place that counts entries: user space or the eBPF programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Aggregation {
@@ -85,7 +85,7 @@ impl Aggregation {
         }
     }
 
-    /// Where entries were counted, and how exact values are.
+    /// Returns the source of the counts, and the precision of values.
     pub const fn text(self) -> &'static str {
         match self {
             Self::Records => "from records, to 0.1 %",

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Which timer policy is in force.
+/// The timer policy in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {

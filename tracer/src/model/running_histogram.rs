@@ -55,7 +55,7 @@ const _: () = assert!(BUCKETS.is_multiple_of(128) && PAGES < u16::MAX as usize);
 
 /// Pages of counters for the buckets near those that hold values: a value is counted without a search.
 pub(crate) struct DenseHistogram {
-    /// what was counted before the last [`DenseHistogram::flush`]
+    /// values counted before the last [`DenseHistogram::flush`]
     flushed: Histogram,
     /// index of each bucket's page in `pages`; 0 for none
     page_of: [u16; PAGES],

@@ -1,4 +1,4 @@
-//! Which KVM module runs the VMs.
+//! The KVM module that runs the VMs: kvm_intel or kvm_amd.
 
 use serde::{Deserialize, Serialize};
 

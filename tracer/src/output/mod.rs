@@ -1,4 +1,4 @@
-//! What every view writes with: files that are created safely, standard output and error, and plain-text layout.
+//! Output that every view shares: files that are created safely, standard output and error, and plain-text layout.
 
 mod files;
 mod layout;

@@ -46,7 +46,7 @@ pub struct Header {
     /// whether guest and host times are disturbed by hooks
     #[serde(default)]
     pub latency: Latency,
-    /// where entries were counted
+    /// place that counted entries
     #[serde(default, skip_serializing_if = "Aggregation::is_usual")]
     pub aggregation: Aggregation,
     /// the VMX-preemption timer; none without VMX

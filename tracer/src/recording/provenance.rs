@@ -22,7 +22,7 @@ pub struct Provenance {
     pub length_ns: u64,
 }
 
-/// Where the entries of all recordings were counted: in the kernel, if any of them were, since that is the coarser one.
+/// Returns the place that counted the entries of all recordings: the kernel if any of them were counted there, since it is coarser.
 pub(crate) fn aggregation(sources: &[Provenance]) -> Aggregation {
     let in_kernel = sources.iter().any(|s| s.header.aggregation == Aggregation::InKernel);
     if in_kernel { Aggregation::InKernel } else { Aggregation::Records }

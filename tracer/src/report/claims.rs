@@ -26,7 +26,7 @@ const LEAST_ENTRIES: u64 = 30;
 pub struct Claim {
     /// the claim
     pub claim: &'static str,
-    /// what the commit says
+    /// value in the commit message
     pub claimed: &'static str,
     /// the value in these recordings; null if unknown
     pub measured: Option<String>,
@@ -47,7 +47,7 @@ impl Evidence {
     fn of(&self, policy: Policy) -> Result<&Report, String> {
         let others = || {
             let names: Vec<_> = self.by_policy.keys().map(|p| p.name()).collect();
-            format!("no recording under the {} policy (there are: {})", policy.name(), names.join(", "))
+            format!("no recording under the {} policy (available: {})", policy.name(), names.join(", "))
         };
         self.by_policy.get(&policy).ok_or_else(others)
     }
@@ -301,7 +301,7 @@ mod tests {
         let claims_of = |e: &Evidence| claims(e).into_iter().map(|c| (c.measured, c.from)).collect::<Vec<_>>();
         let only_soft = claims_of(&evidence(report()));
         assert_eq!(only_soft[1].0, None);
-        assert!(only_soft[1].1.contains("no recording under the hard policy (there are: soft)"), "{}", only_soft[1].1);
+        assert!(only_soft[1].1.contains("no recording under the hard policy (available: soft)"), "{}", only_soft[1].1);
         assert_eq!(only_soft[3].0.as_deref(), Some("0.3833 (46 of 120)"));
         let both =
             Evidence { by_policy: BTreeMap::from([(Policy::Soft, soft), (Policy::Hard, hard)]), ..evidence(report()) };

@@ -220,7 +220,7 @@ impl Report {
         t.dropped.saturating_add(t.malformed).saturating_add(t.not_kept)
     }
 
-    /// Where entries were counted: the coarsest of the recordings.
+    /// Returns the place that counted entries: the coarsest of the recordings.
     pub fn aggregation(&self) -> Aggregation {
         recording::aggregation(&self.sources)
     }

@@ -1,4 +1,4 @@
-//! Where the collector puts single events: it sends them in batches to the thread that writes and never waits for it.
+//! Sends single events from the collector in batches to the thread that writes, and never waits for it.
 
 use std::sync::{
     Arc,
@@ -32,7 +32,7 @@ pub(super) struct Batch {
     pub(super) not_written: u64,
 }
 
-/// What the thread that writes receives.
+/// A message to the thread that writes.
 pub(super) enum Message {
     /// further events
     Batch(Batch),

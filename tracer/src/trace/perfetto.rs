@@ -26,7 +26,7 @@ const CHUNK_BYTES: usize = 1 << 18;
 /// The track, and the packet sequence, of everything that concerns the whole trace.
 const WHOLE: u32 = 1;
 
-/// What the last packet of a trace says.
+/// Content of the last packet of a trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Closing {
     /// why the trace ended, e.g. "SIGINT", or the event that matched a flight recorder's trigger

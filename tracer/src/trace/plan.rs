@@ -1,4 +1,4 @@
-//! Where single events are written, and the refusals that must come before anything is opened.
+//! The files that single events are written to, and the refusals that must come before anything is opened.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use super::trigger::Trigger;
 /// Traces that one flight recorder writes at most.
 pub(super) const MAX_TRACES: u32 = 8;
 
-/// Where to write single events.
+/// The files to write single events to.
 pub struct TracePlan {
     /// the trace, or the first one of a flight recorder, whose further ones are numbered
     pub path: PathBuf,
@@ -22,7 +22,7 @@ pub struct TracePlan {
     pub flight_recorder: Option<FlightOptions>,
 }
 
-/// What a flight recorder waits for and how far back it writes.
+/// The trigger of a flight recorder, and the time before it to write.
 #[derive(Clone, Debug)]
 pub struct FlightOptions {
     /// the events that it waits for

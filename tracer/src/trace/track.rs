@@ -42,7 +42,7 @@ enum Name {
     PinWrites,
 }
 
-/// What a packet of a track marks.
+/// The mark that a packet sets on a track.
 #[derive(Clone, Copy)]
 enum Mark {
     /// a slice begins

@@ -21,7 +21,7 @@ use crate::model::{
 /// Spurious exits that are listed, at most.
 const LISTED: usize = 16;
 
-/// Where a detail is taken from.
+/// The data that a detail is computed from.
 pub struct View<'a> {
     /// the window
     pub window: &'a [Arc<Slice>],

@@ -157,10 +157,10 @@ table! {
     Table [ch('g')] Action::Group, "group", "group by VM, vCPU or exit reason", true;
     Table [ch('s'), ch('>')] Action::SortNext, "sort", "sort by the next column", true;
     Table [ch('/')] Action::Filter, "filter", "filter by VM, vCPU or exit reason", true;
-    Table [ch('b')] Action::Baseline, "baseline", "show values as changes against the window shown now", true;
+    Table [ch('b')] Action::Baseline, "baseline", "set the baseline: show changes against this window", true;
     Table [ch('u')] Action::Units, "units", "times as ns/us/ms, as ns, as TSC cycles", true;
     Table [ch('p')] Action::Policy, "policy", "switch the timer policy (companion patch; asks first)", true;
-    Table [ch('o')] Action::SaveRecording, "save", "save the intervals kept as recording", true;
+    Table [ch('o')] Action::SaveRecording, "save", "save all intervals in memory as a recording", true;
     Table [ch('e')] Action::SaveReport, "report", "save a report on the window", true;
     Table [key(KeyCode::Up), ch('k')] Action::Up, "up", "select the row above", false;
     Table [key(KeyCode::Down), ch('j')] Action::Down, "down", "select the row below", false;

@@ -35,7 +35,7 @@ pub struct Info {
     pub policy: Policy,
     /// source of pin writes
     pub pin_writes_source: PinSource,
-    /// where entries were counted, and so the precision of values
+    /// place that counted entries, which decides the precision of values
     pub aggregation: Aggregation,
     /// whether the policy can be switched: live, with the companion patch
     pub switchable: bool,
@@ -45,13 +45,13 @@ pub struct Info {
     pub tsc_khz: Option<u32>,
     /// the companion patch's stopwatch is on: transitions get their columns on narrow screens, too
     pub stopwatch: bool,
-    /// fields that this kernel lacks, and what is n/a without each
+    /// fields that this kernel lacks, and the figures that are n/a without each
     pub missing: Vec<String>,
-    /// where the intervals come from
+    /// source of the intervals
     pub origin: Origin,
 }
 
-/// Where intervals come from.
+/// The source of intervals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// this host, now

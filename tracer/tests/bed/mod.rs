@@ -1,6 +1,11 @@
 //! A test bed on the running kernel: the loaded programs, and map values in which simulated vCPUs are laid out.
 
-#![allow(clippy::unwrap_used, dead_code, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "test code: an error is a failure, and only tests and benches import it"
+)]
+#![allow(dead_code, reason = "each test and bench that includes this file uses a part of it")]
 
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd},

@@ -61,7 +61,7 @@ fn now() -> Row {
             "Hosts on the hard policy",
             "none",
             "Hosts whose KVM toggles the timer's bit in the pin controls at every switch, which makes the next \
-             VM-entry slower.",
+             VM entry slower.",
             vec![Query::new("sum(vmentry_policy{HOST, policy=\"hard\"})", "hosts")],
         )
         .warns(1.0, 1e9),

@@ -38,7 +38,7 @@ fn now() -> Row {
             Kind::Stat,
             "Guest time p50",
             "s",
-            "Median guest time: kvm_entry to kvm_exit, with VM-entry and VM-exit. This is not the VM-entry latency.",
+            "Median guest time: kvm_entry to kvm_exit, with VM entry and VM exit. This is not the VM-entry latency.",
             vec![Query::new(quantile(0.5, "", GUEST_TIME), "p50")],
         ),
         Panel::new(
@@ -79,7 +79,7 @@ fn guest_time() -> Row {
             Kind::HeatMap,
             "Distribution of guest time",
             "s",
-            "Guest time (kvm_entry to kvm_exit: timer VMWRITEs, VM-entry, guest, VM-exit) over time, from native \
+            "Guest time (kvm_entry to kvm_exit: timer VMWRITEs, VM entry, guest, VM exit) over time, from native \
              histograms.",
             vec![Query::new(sum_of_rates("", GUEST_TIME), "guest time")],
         ),

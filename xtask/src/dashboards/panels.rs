@@ -35,7 +35,7 @@ pub(super) fn pin_writes(title: &'static str, label: &str) -> Panel {
         Kind::Lines,
         title,
         "short",
-        "Pin-control VMCS writes per entry. After each, the next VM-entry repeats its checks. No line if the kernel \
+        "Pin-control VMCS writes per entry. After each, the next VM entry repeats its checks. No line if the kernel \
          does not provide the number.",
         vec![Query::new(pin_writes_per_entry(label), format!("{{{{{label}}}}}"))],
     )

@@ -120,7 +120,7 @@ pub(crate) const ALERTS: &[Alert] = &[
         holds: "15m",
         severity: "warning",
         summary: "{{ $labels.instance }}: {{ $value | humanize }} spurious preemption-timer exits per second",
-        description: "A timer that KVM had disabled in software ran out. Its full count takes about a minute, so a \
+        description: "A timer that KVM had disabled in software expired. Its full count takes about a minute, so a \
                       vCPU without other exits for that long makes one now and then. More than six per minute on a \
                       host need a look: the dashboard shows the VM.",
     },
@@ -131,7 +131,7 @@ pub(crate) const ALERTS: &[Alert] = &[
         holds: "1h",
         severity: "warning",
         summary: "{{ $labels.instance }}: the preemption timer's hard policy is on",
-        description: "Every switch of the timer's bit makes the next VM-entry slower. If no experiment is running, run \
+        description: "Every switch of the timer's bit makes the next VM entry slower. If no experiment is running, run \
                       vmentry policy soft.",
     },
     Alert {
@@ -158,7 +158,7 @@ pub(crate) const ALERTS: &[Alert] = &[
         severity: "info",
         summary: "{{ $labels.instance }}: median guest time of {{ $labels.entry }} entries is {{ $value | humanize }} \
                   times yesterday's",
-        description: "Guest time includes the work of the guests, so either their work has changed or VM-entry has \
+        description: "Guest time includes the work of the guests, so either their work has changed or VM entry has \
                       become slower. Compare recordings of both states with vmentry compare to find out.",
     },
 ];

@@ -128,7 +128,7 @@ fn within_late(expected: u64, late: u64) -> RangeInclusive<u64> {
 }
 
 /// Checks that control writes come only where the guest provokes them, and that they cost nothing: the emulator repeats
-/// all checks at every VM-entry.
+/// all checks at every VM entry.
 fn exec_writes(calibration: &Value) -> Failures {
     let mut failures = Failures::default();
     let exec = element(calibration, "control_writes", "control", "exec");

@@ -206,7 +206,7 @@ fn reload(results: Results) -> Result<Failures> {
     Ok(failures)
 }
 
-/// Checks that a soft-disabled timer that runs out makes spurious exits, and a hard-disabled one none.
+/// Checks that a soft-disabled timer that expires makes spurious exits, and a hard-disabled one none.
 fn spurious_exits(results: Results) -> Result<Failures> {
     let mut failures = Failures::default();
     for (policy, expected) in [("soft", 100), ("hard", 0)] {

@@ -63,7 +63,7 @@ fn policies(results: Results) -> Result<Failures> {
         });
     }
     failures.equal("calibrate: entries with another write than provoked", &pin["unexpected"], 0);
-    // Without ftrace a write costs a few instructions of KVM, because VM-entry of the emulator does not become slower.
+    // Without ftrace a write costs a few instructions of KVM, because VM entry of the emulator does not become slower.
     // With ftrace it costs ftrace's work, too.
     failures.extend(cost_of_a_write(&results.json("undisturbed.json")?, 1.0..60.0));
     failures.extend(cost_of_a_write(&calibration, 200.0..5000.0));

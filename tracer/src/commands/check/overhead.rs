@@ -40,7 +40,7 @@ pub struct Overhead {
 /// A mode of tracing. Three values are the least, median and most of the rounds.
 #[derive(Debug, Serialize)]
 struct Mode {
-    /// where entries are counted
+    /// place that counts entries
     aggregation: Aggregation,
     /// ns that an entry adds to the vCPU's thread
     vcpu_ns: [f64; 3],

@@ -17,7 +17,7 @@ use crate::{
     tui::{Effect, Info, Origin, ReplayCommand, terminal},
 };
 
-/// What the screen remembers after a jump, seconds.
+/// Time before the destination of a jump whose intervals the screen loads, seconds.
 const MEMORY_S: f64 = 600.0;
 
 /// Plays the recording in a file: on the terminal, or as one line per interval.

@@ -62,7 +62,7 @@ pub fn render(report: &Report, view: &View) -> String {
     out
 }
 
-/// Where a report has no value of `transition_ns`.
+/// Shown in place of `transition_ns` in a report without a value of it.
 const WHY_NO_TRANSITION: &str = "no entry was forced to exit at once, and there was no stopwatch (patches/README.md)";
 
 /// The rows of a report, to be printed with the statistics of one figure.

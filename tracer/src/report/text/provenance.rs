@@ -1,4 +1,4 @@
-//! Where and how a recording was made.
+//! The provenance of a recording, as lines of a text report.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! What keys and the mouse do: changes of the screen's state, or effects for the caller.
+//! Actions of keys and the mouse: changes of the screen's state, or effects for the caller.
 
 use ratatui::{
     crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind},
@@ -19,7 +19,7 @@ use crate::{
 /// Characters of a filter.
 const MAX_FILTER: usize = 64;
 
-/// What the caller must do.
+/// An action that is left to the caller.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// nothing
@@ -94,7 +94,7 @@ impl App {
         Effect::None
     }
 
-    /// Does an action: changes the state, or returns what the caller must do.
+    /// Does an action: changes the state, or returns the effect that is left to the caller.
     pub fn act(&mut self, action: Action) -> Effect {
         self.status.clear();
         if let Some(effect) = self.effect_of(action) {

@@ -34,7 +34,7 @@ pub(crate) const LATEST: usize = 120;
 /// Intervals of a sparkline.
 pub(crate) const SPARK: u16 = 16;
 
-/// Where rows and titles were drawn, for the mouse.
+/// Places of rows and titles on the screen, for the mouse.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
     /// rows of the table
@@ -52,7 +52,7 @@ pub struct App {
     pub info: Info,
     /// colours and characters
     pub palette: Palette,
-    /// what the user is doing
+    /// mode, which decides the meaning of keys
     pub mode: Mode,
     /// length of the window
     pub window: Window,
@@ -88,9 +88,9 @@ pub struct App {
     pub own_cpu: Option<f64>,
     /// state of the replay
     pub replay: Option<Replay>,
-    /// where it was drawn
+    /// places on the screen as last drawn
     pub places: Places,
-    /// what is shown
+    /// content of the screen
     pub seen: Seen,
     history: History,
     sums: SumCache,

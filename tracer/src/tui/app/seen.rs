@@ -1,4 +1,4 @@
-//! What is shown: slices, rows and detail, made again when an interval or an action changed them.
+//! The content of the screen: slices, rows and detail, made again when an interval or an action changed them.
 
 use std::{collections::HashMap, sync::Arc};
 
