@@ -3,9 +3,9 @@
 /// Splits a number from its unit; white space between them is allowed. The number is finite.
 pub(crate) fn split_unit(text: &str) -> Result<(f64, &str), String> {
     let at = text.find(|c: char| c.is_alphabetic() || c == '%').unwrap_or(text.len());
-    let (number, unit) = text.split_at(at);
-    let number = number.trim().parse::<f64>().ok().filter(|n| n.is_finite());
-    let number = number.ok_or_else(|| format!("'{text}' does not begin with a number"))?;
+    let (digits, unit) = text.split_at(at);
+    let number = digits.trim().parse::<f64>().ok().filter(|n| n.is_finite());
+    let number = number.ok_or_else(|| format!("'{digits}' is not a number"))?;
     Ok((number, unit.trim()))
 }
 
