@@ -21,6 +21,7 @@ use crate::{
         kvm_module::{self, Change, Watch},
         layout::Layout,
         options::Options,
+        resolve::NO_BTF_FIX,
         tracer::Tracer,
         vmwrite_sites::{self, Site},
     },
@@ -96,6 +97,9 @@ fn options(args: &RecordArgs, facts: &Facts, layout: &Layout) -> Result<Options>
     let tgids = selected_tgids(&args.targets)?;
     let sites = if args.verify_writes { vmwrite_sites(&facts.host)? } else { Vec::new() };
     if args.exact_writes && !layout.companion.vmcs_write {
+        if let Some(without) = &facts.module_without_btf {
+            bail!("--exact-writes: {without}, which would tell whether it has the companion patch\n  -> {NO_BTF_FIX}");
+        }
         bail!(
             "--exact-writes needs the companion patch, and this kvm_intel has no tracepoint kvm_vmcs_write\n  \
              -> --verify-writes works without it; patches/README.md says how to build it"

@@ -86,7 +86,7 @@ fn host_lines(facts: &Facts) -> Vec<(&'static str, String)> {
         Some(Vendor::Intel) => "kvm_intel (VMX)",
         Some(Vendor::Amd) => "kvm_amd (SVM)",
         Some(Vendor::Other) => "other",
-        None => "none loaded",
+        None => "none runs VMs",
     };
     let mut lines = vec![
         ("host", format!("{}, {} x {}", host.name, host.cpus, host.cpu)),
@@ -95,7 +95,14 @@ fn host_lines(facts: &Facts) -> Vec<(&'static str, String)> {
         ("runs on", or_na(host.caveat().or(Some("bare metal, as far as can be told".into())))),
         ("kvm", vendor.into()),
         ("may trace", yes(facts.may_trace)),
-        ("btf", if facts.layout_error.is_none() { "resolved".into() } else { "not resolved".into() }),
+        (
+            "btf",
+            match (&facts.layout_error, &facts.module_without_btf) {
+                (None, None) => "resolved".into(),
+                (None, Some(without)) => format!("resolved in part: {without}"),
+                (Some(_), _) => "not resolved".into(),
+            },
+        ),
         (
             "/dev/kvm",
             if facts.dev_kvm {
@@ -147,6 +154,7 @@ fn timer_lines(facts: &Facts) -> Vec<(&'static str, String)> {
     lines.push((
         "stopwatch",
         match facts.stopwatch {
+            None if facts.module_without_btf.is_some() => or_na(None),
             Some(true) => "on: transition_ns of every entry".into(),
             Some(false) => format!("off (load kvm_intel with {}=1)", stopwatch::PARAMETER),
             None => "no patch: transition_ns of entries that are forced to exit at once".into(),
@@ -155,10 +163,11 @@ fn timer_lines(facts: &Facts) -> Vec<(&'static str, String)> {
     lines.push((
         "companion",
         match (facts.companion_patch, facts.companion_tracepoint) {
-            (true, true) => "patch loaded: policy switchable, exact writes".into(),
-            (false, true) => "patch loaded in part: exact writes, policy not switchable".into(),
-            (true, false) => "patch loaded in part: policy switchable, no exact writes".into(),
-            (false, false) => "no patch: pin writes from the shadow method, policy not switchable".into(),
+            (_, None) => or_na(None),
+            (true, Some(true)) => "patch loaded: policy switchable, exact writes".into(),
+            (false, Some(true)) => "patch loaded in part: exact writes, policy not switchable".into(),
+            (true, Some(false)) => "patch loaded in part: policy switchable, no exact writes".into(),
+            (false, Some(false)) => "no patch: pin writes from the shadow method, policy not switchable".into(),
         },
     ));
     lines
