@@ -75,7 +75,8 @@ pub(crate) fn errors(problems: &[Problem]) -> Option<String> {
     (!errors.is_empty()).then(|| errors.join("\n"))
 }
 
-fn error(what: impl Into<String>, fix: impl Into<String>) -> Problem {
+/// A problem for which `record` cannot work.
+pub(crate) fn error(what: impl Into<String>, fix: impl Into<String>) -> Problem {
     Problem { severity: Severity::Error, what: what.into(), fix: fix.into() }
 }
 
@@ -146,7 +147,7 @@ fn vendor(facts: &Facts) -> Option<Problem> {
         )),
         Vendor::Other => Some(warning(
             "neither kvm_intel nor kvm_amd runs the VMs",
-            "entries and exits are measured; exit reasons and all VMX figures are n/a",
+            "exit reasons and all VMX figures are n/a; entries and exits are measured if its tracepoints fire, which 'vmentry check' tries",
         )),
     }
 }
