@@ -472,7 +472,7 @@ pub struct ExerciseArgs {
     /// Number of vCPUs
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub vcpus: u32,
-    /// TSC cycles to a timer's deadline, or iterations of a spin loop [default: by scenario]
+    /// TSC cycles to a timer's deadline, or iterations of a spin loop [default: by scenario, and further ahead where exits take long]
     #[arg(long, value_name = "N")]
     pub delta: Option<u32>,
     /// How to print the counts: text, or json

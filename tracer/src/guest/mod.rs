@@ -2,6 +2,7 @@
 //! calibration guest, stamps the TSC around its exits. A run checks that its guest did the work.
 
 pub(crate) mod calibration;
+pub(crate) mod deadline;
 mod expectation;
 mod guest_host;
 mod hypervisor;
