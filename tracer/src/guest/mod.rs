@@ -18,5 +18,5 @@ mod vmcs;
 mod watch;
 
 pub(crate) use guest_host::{Extension, GuestHost};
-pub(crate) use run::{ExercisePlan, run};
+pub(crate) use run::{ExercisePlan, MAX_VCPUS, run};
 pub(crate) use scenario::Scenario;

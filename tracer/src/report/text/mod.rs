@@ -63,7 +63,7 @@ pub fn render(report: &Report, view: &View) -> String {
 }
 
 /// Shown in place of `transition_ns` in a report without a value of it.
-const WHY_NO_TRANSITION: &str = "no entry was forced to exit at once, and there was no stopwatch (patches/README.md)";
+const WHY_NO_TRANSITION: &str = "no entry was forced to exit at once, and the companion patch's stopwatch was off";
 
 /// The rows of a report, to be printed with the statistics of one figure.
 struct Table<'a> {
