@@ -1,5 +1,5 @@
-//! The commands: arguments, I/O, signals, exit codes. They import every other room, share `child`, `comparison`, `progress` and
-//! `session`, and never import each other.
+//! The commands: arguments, I/O, signals, exit codes. They import every other room, share `child`, `comparison`, `following`,
+//! `progress` and `session`, and never import each other.
 
 pub mod args;
 pub mod check;
@@ -11,6 +11,7 @@ mod compare;
 mod comparison;
 mod exercise;
 mod export;
+mod following;
 mod live;
 mod merge;
 mod policy;
@@ -24,6 +25,14 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use args::Command;
+
+/// The exit code of a command that failed.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<child::NotStarted>() {
+        Some(not_started) => ExitCode::from(not_started.code),
+        None => ExitCode::FAILURE,
+    }
+}
 
 /// Runs a command; an error is the caller's to print.
 pub fn run(command: &Command) -> Result<ExitCode> {
