@@ -16,6 +16,7 @@ use vmentry::{
 };
 
 fn main() -> ExitCode {
+    output::survive_file_size_limit();
     match run(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {

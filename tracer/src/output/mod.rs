@@ -6,5 +6,5 @@ mod streams;
 
 pub(crate) use files::{create, create_new, is_same_file, refuse_existing};
 pub(crate) use layout::{align, wrap};
-pub use streams::{print, say};
+pub use streams::{print, say, survive_file_size_limit};
 pub(crate) use streams::{print_while_read, say_over_progress};

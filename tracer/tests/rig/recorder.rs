@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    process::{Child, Command, ExitStatus, Output},
+    process::{Child, ChildStdout, Command, ExitStatus, Output},
 };
 
 use serde_json::Value;
@@ -36,6 +36,10 @@ impl Vmentry {
 
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    pub fn take_stdout(&mut self) -> ChildStdout {
+        self.child.as_mut().unwrap().stdout.take().unwrap()
     }
 
     pub fn is_running(&mut self) -> bool {
