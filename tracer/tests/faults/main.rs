@@ -10,6 +10,7 @@ mod rig;
 
 mod hosts;
 mod limits;
+mod services;
 mod signals;
 mod together;
 mod vms;
