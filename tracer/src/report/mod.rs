@@ -75,8 +75,10 @@ impl Report {
                 self.whole.vms.entry(id).or_insert_with(|| Arc::new(Vm { id, host: host.clone(), ..Vm::clone(&vm) }));
             interval.vms.insert(id, Arc::clone(vm));
         }
-        let series = std::mem::take(&mut interval.series);
-        interval.series = series.into_iter().map(|(k, s)| (Key { vm: vms[&k.vm], ..k }, s)).collect();
+        for (key, series) in std::mem::take(&mut interval.series) {
+            // Two of the file's VMs can be one: a recorder forgets a VM after 65 536 others.
+            interval.series.entry(Key { vm: vms[&key.vm], ..key }).or_default().merge(&series);
+        }
         interval
     }
 
@@ -279,6 +281,7 @@ pub mod tests {
             header: header(),
             end: None,
             torn: false,
+            damage: None,
             intervals: 1,
             length_ns: interval.length_ns,
         };
