@@ -106,6 +106,7 @@ fn header(sources: &[Provenance], command: Vec<String>) -> Header {
         stopwatch: common(sources, |s| s.header.stopwatch).flatten(),
         sites: common(sources, |s| s.header.sites.clone()).unwrap_or_default(),
         missing: common(sources, |s| s.header.missing.clone()).unwrap_or_default(),
+        unknown: None,
         experiment: None,
         sources: report.sources,
     }

@@ -75,6 +75,7 @@ pub mod tests {
             stopwatch: None,
             sites: vec![],
             missing: vec![],
+            unknown: None,
             experiment: None,
             sources: vec![],
         }

@@ -38,18 +38,19 @@ impl Provenance {
     /// The timer policy; unknown where it changed while recording.
     pub fn policy(&self) -> Policy {
         let changed = self.end.as_ref().is_some_and(|e| e.policy_changed) || self.header.experiment.is_some();
-        if changed { Policy::Unknown } else { self.header.policy }
+        if changed { Policy::Unknown } else { self.header.known_policy() }
     }
 
     /// The policy for people, also where it changed.
     pub(crate) fn policy_text(&self) -> String {
-        let name = self.header.policy.name();
+        let at_first = self.header.known_policy();
+        let name = at_first.name();
         match &self.header.experiment {
             Some(e) => format!(
                 "{name} at the beginning, then {} and {} alternately (see 'vmentry compare')",
                 e.arms[0], e.arms[1]
             ),
-            None if self.policy() == self.header.policy => name.into(),
+            None if self.policy() == at_first => name.into(),
             None => format!("{name} at the beginning, another at the end"),
         }
     }
