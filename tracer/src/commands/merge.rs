@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, io::Write, path::Path, process::ExitCode};
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    commands::args::MergeArgs,
+    commands::{args::MergeArgs, usage::refuse},
     host::{clock::Anchor, machine::Host},
     model::{accounting::Accounting, measurement::PinSource, policy::Policy},
     output,
@@ -44,10 +44,10 @@ fn read_sources(args: &MergeArgs) -> Result<Vec<Provenance>> {
     let mut whole = Report::default();
     for path in &args.files {
         if path == Path::new("-") {
-            bail!("merge reads its files twice: name them");
+            return refuse("merge reads its files twice, and '-' is read once: name a file");
         }
         if target.is_some() && fs::canonicalize(path).ok() == target {
-            bail!("{} is both read and written: choose another name with -o", path.display());
+            return refuse(format!("{} is both read and written: choose another name with -o", path.display()));
         }
         input::read(path, &mut whole)?;
     }
