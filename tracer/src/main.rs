@@ -11,6 +11,7 @@ use vmentry::{
     commands::{
         self,
         args::{Cli, Command, LiveArgs},
+        usage::{self, WrongCommandLine},
     },
     output, say,
 };
@@ -21,7 +22,8 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             say!("vmentry: {error:#}");
-            ExitCode::FAILURE
+            let is_usage = error.downcast_ref::<WrongCommandLine>().is_some();
+            if is_usage { ExitCode::from(usage::EXIT_CODE) } else { ExitCode::FAILURE }
         }
     }
 }

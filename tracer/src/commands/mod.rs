@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod check;
+pub mod usage;
 
 mod ab;
 mod calibrate;
