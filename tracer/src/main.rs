@@ -12,10 +12,11 @@ use vmentry::{
         self,
         args::{Cli, Command, LiveArgs},
     },
-    say,
+    output, say,
 };
 
 fn main() -> ExitCode {
+    output::survive_file_size_limit();
     match run(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {

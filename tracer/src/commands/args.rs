@@ -20,6 +20,7 @@ use crate::{
         policy::Policy,
         quantity::{DURATION_UNITS, duration_unit_ns, split_unit},
     },
+    report::{Dimension, Filter},
     trace::trigger::Clause,
 };
 
@@ -212,7 +213,9 @@ pub struct LiveArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Dimensions: host, vm, vcpu, level (L1, L2), reason, entry (clean, dirty),
-cause (of timer exits).
+cause (of timer exits). A filter takes exit reasons by name or number, and '-'
+for a value that is not known; one that no entry passes is refused with what
+the recordings have.
 
 Examples:
   vmentry report a.hlog b.hlog                   several recordings as one
@@ -228,11 +231,11 @@ pub struct ReportArgs {
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: ReportFormat,
     /// Dimensions to group by; JSON has all of them by default
-    #[arg(long, value_name = "DIM,..", value_delimiter = ',', value_parser = PossibleValuesParser::new(["host", "vm", "vcpu", "level", "reason", "entry", "cause"]), hide_possible_values = true)]
-    pub by: Vec<String>,
+    #[arg(long, value_name = "DIM,..", value_delimiter = ',', value_parser = dimensions(), hide_possible_values = true)]
+    pub by: Vec<Dimension>,
     /// Keep only rows with these values, e.g. reason=CPUID,HLT [repeatable]
     #[arg(long, value_name = "DIM=VALUE,..")]
-    pub filter: Vec<String>,
+    pub filter: Vec<Filter>,
     /// Column to sort by, highest first: entries, or FIGURE.STATISTIC such as entry_to_exit_ns.p99
     #[arg(long, value_name = "COLUMN", default_value = "entries", value_parser = column)]
     pub sort: Column,
@@ -346,10 +349,10 @@ pub struct CompareArgs {
     pub with: Vec<PathBuf>,
     /// Keep only entries with these values, e.g. reason=CPUID,HLT [repeatable]
     #[arg(long, value_name = "DIM=VALUE,..")]
-    pub filter: Vec<String>,
+    pub filter: Vec<Filter>,
     /// Fail if B is that much above (>) or below (<) A: FIGURE.STATISTIC>+N%, or >+N with ns, us, ms for a difference
     /// [repeatable]
-    #[arg(long, value_name = "CONDITION", value_parser = condition)]
+    #[arg(long, value_name = "CONDITION")]
     pub fail_if: Vec<Condition>,
     /// Seed of the statistics
     #[arg(long, value_name = "S", default_value_t = 1)]
@@ -512,8 +515,9 @@ fn arm(text: &str) -> Result<ArmCommand, String> {
     }
 }
 
-fn condition(text: &str) -> Result<Condition, String> {
-    Condition::parse(text)
+fn dimensions() -> impl TypedValueParser<Value = Dimension> {
+    let names = Dimension::ALL.map(Dimension::name);
+    PossibleValuesParser::new(names).try_map(|name| Dimension::parse(&name).ok_or("no dimension"))
 }
 
 /// A column by its name; the error lists all names.

@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod check;
+mod usage;
 
 mod ab;
 mod calibrate;
@@ -28,10 +29,10 @@ use args::Command;
 
 /// The exit code of a command that failed.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    match error.downcast_ref::<child::NotStarted>() {
-        Some(not_started) => ExitCode::from(not_started.code),
-        None => ExitCode::FAILURE,
+    if let Some(not_started) = error.downcast_ref::<child::NotStarted>() {
+        return ExitCode::from(not_started.code);
     }
+    if error.is::<usage::WrongCommandLine>() { ExitCode::from(usage::EXIT_CODE) } else { ExitCode::FAILURE }
 }
 
 /// Runs a command; an error is the caller's to print.

@@ -20,6 +20,16 @@ const TERMINAL_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes that a pipe takes at once if it takes any (PIPE_BUF).
 const AT_ONCE: usize = 4096;
 
+/// Lets a write beyond the limit of a file's size (RLIMIT_FSIZE) fail with EFBIG, whose cause a command can name, instead of killing this
+/// process by SIGXFSZ.
+pub fn survive_file_size_limit() {
+    // A handler, because commands that this process starts would inherit that the signal is ignored.
+    extern "C" fn do_nothing(_: libc::c_int) {}
+    let handler: extern "C" fn(libc::c_int) = do_nothing;
+    // SAFETY: the handler does nothing, which is safe at any time; nobody else handles this signal.
+    unsafe { libc::signal(libc::SIGXFSZ, handler as libc::sighandler_t) };
+}
+
 /// Formats a line and writes it to standard error, like `eprintln!`, but never panics.
 #[macro_export]
 macro_rules! say {

@@ -27,6 +27,7 @@ use crate::{
             ensure_exact, header, nanoseconds, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host,
             watch_module,
         },
+        usage::refuse,
     },
     compare::schedule,
     host::{clock::TscMeter, stopwatch},
@@ -36,15 +37,16 @@ use crate::{
     recording::{End, Experiment, Header, Label, Writer},
     say,
 };
-use setting::{Switch, settings};
+use setting::{Switch, ensure_switchable, settings};
 
 /// Runs the experiment and compares.
 pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
     if args.output == Path::new("-") {
-        bail!("-o -: standard output is for the comparison: name a file");
+        return refuse("-o -: standard output is for the comparison: name a file");
     }
-    let (facts, layout) = traceable_host("record", "", false)?;
     let (arms, switches) = settings(args)?;
+    let (facts, layout) = traceable_host("record", "", false)?;
+    ensure_switchable(args)?;
     refuse_unknown(&args.command)?;
     let options = Options {
         ring_bytes: ring_bytes(args.ring_kib),
