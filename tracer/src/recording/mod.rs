@@ -22,7 +22,7 @@ mod writer;
 pub use header::{End, Header};
 pub(crate) use header::{Experiment, FORMAT, Label, VERSION};
 pub(crate) use limits::MAX_LINE;
-pub(crate) use provenance::{Provenance, aggregation};
+pub(crate) use provenance::{Provenance, aggregation, longest_timer_delay_s};
 pub use reader::Reader;
 pub use writer::Writer;
 
