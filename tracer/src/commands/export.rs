@@ -20,7 +20,7 @@ use crate::{
         args::ExportArgs,
         child::Endings,
         following::follow,
-        session::{detach, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
+        session::{detach, header, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
     },
     export::{
         exporter::Exporter,
@@ -118,7 +118,7 @@ async fn trace(args: &ExportArgs, places: Destinations, endings: &mut Endings) -
         hosts: vec![facts.host.clone()],
         policy: facts.policy,
         aggregation: Aggregation::Records,
-        latencies: true,
+        knowledge: header(&facts, &layout, &options, args.interval).knowledge(),
     };
     let silence = SILENCE.max(5 * args.interval);
     let exporter = Exporter::new(max_series(args), about, vm_labels(args), Some(silence));

@@ -25,7 +25,7 @@ mod writer;
 pub use damage::{Damage, OnDamage};
 pub use header::{End, Header};
 pub(crate) use header::{Experiment, FORMAT, Label, VERSION};
-pub(crate) use provenance::{Provenance, aggregation};
+pub(crate) use provenance::{Provenance, aggregation, longest_timer_delay_s};
 pub use reader::Reader;
 pub use writer::Writer;
 

@@ -67,6 +67,7 @@ fn recording(source: &Provenance) -> Value {
         "ended": source.end.as_ref().map(|e| &e.reason),
         "torn": source.torn,
         "missing": source.header.missing,
+        "longest_timer_delay_s": source.longest_timer_delay_s().ok(),
         "accounting": source.end.as_ref().map(|e| &e.accounting),
     })
 }
