@@ -299,5 +299,6 @@ fn a_recording_without_entries_says_which_vms_run() {
     guest.kill().unwrap();
     guest.wait().unwrap();
     let said = text(&output.stderr);
-    assert!(said.contains("NO ENTRY ARRIVED, although VMs run (spin)"), "{said}");
+    // Others may run, too.
+    assert!(said.contains("NO ENTRY ARRIVED, although VMs run (") && said.contains("spin"), "{said}");
 }

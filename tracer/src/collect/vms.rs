@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    host::{roots::Roots, vmm::read_process},
+    host::{process::read_process, roots::Roots},
     model::interval::{MAX_VMS, Vm},
 };
 

@@ -298,7 +298,8 @@ fn module_changed(watch: &mut Watch, may_go_on: bool) -> Option<&'static str> {
 fn warn_of_silence(targets: &Targets) {
     let chosen = selected_tgids(targets).ok().flatten();
     let is_chosen = |vm: &vmm::Vm| chosen.as_ref().is_none_or(|tgids| tgids.contains(&vm.process.tgid));
-    let names: Vec<_> = vmm::find_vms(&Roots::default().proc).into_iter().filter(is_chosen).map(|vm| vm.name).collect();
+    let names: Vec<_> =
+        vmm::find_vms(&Roots::default().proc).vms.into_iter().filter(is_chosen).map(|vm| vm.name).collect();
     if !names.is_empty() {
         say!(
             "NO ENTRY ARRIVED, although VMs run ({}): 'vmentry check' shows whether kvm's tracepoints fire on this host",

@@ -14,6 +14,7 @@ use crate::{
         facts::{self, Facts},
         machine::Host,
         problems,
+        process::read_process,
         roots::Roots,
         vmm,
     },
@@ -125,10 +126,10 @@ pub(crate) fn selected_tgids(targets: &Targets) -> Result<Option<Vec<u32>>> {
     let mut tgids = Vec::new();
     for pid in pids {
         // The id of a thread, as `top -H` shows it, selects its process.
-        let process = vmm::read_process(&proc, *pid);
+        let process = read_process(&proc, *pid);
         tgids.push(process.map_err(|_| anyhow!("--pid {pid}: there is no such process"))?.tgid);
     }
-    let running = vmm::find_vms(&proc);
+    let vmm::Running { vms: running, unseen } = vmm::find_vms(&proc);
     for name in names {
         let of_name = running.iter().filter(|v| v.name == *name || v.process.tgid.to_string() == *name);
         let before = tgids.len();
@@ -136,7 +137,12 @@ pub(crate) fn selected_tgids(targets: &Targets) -> Result<Option<Vec<u32>>> {
         if tgids.len() == before {
             let known: Vec<_> = running.iter().map(|v| format!("{} (pid {})", v.name, v.process.tgid)).collect();
             let known = if known.is_empty() { "none".into() } else { known.join(", ") };
-            bail!("--vm {name}: no such VM is running (running: {known})");
+            match &unseen {
+                None => bail!("--vm {name}: no such VM is running (running: {known})"),
+                Some(why) => {
+                    bail!("--vm {name}: no such VM is seen (seen: {known})\n  -> {why}; or choose it by --pid")
+                }
+            }
         }
     }
     Ok(Some(tgids))

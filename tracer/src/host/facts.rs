@@ -1,7 +1,7 @@
 //! The facts of this host that decide what can be measured. Files are read through `Roots` only.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -14,6 +14,7 @@ use crate::{
         clock::kvm_tsc_khz,
         machine::Host,
         policy,
+        process::text,
         roots::Roots,
         stopwatch,
         vendor::{self, NoVendor},
@@ -84,6 +85,8 @@ pub(crate) struct Facts {
     pub(crate) lockdown: Option<String>,
     /// running VMs
     pub(crate) vms: Vec<RunningVm>,
+    /// why other processes may run VMs, too, with the fix; null where all could be looked at
+    pub(crate) vms_unseen: Option<String>,
 }
 
 /// A running VM.
@@ -100,7 +103,8 @@ impl Facts {
     pub(crate) fn gather(roots: &Roots, ask_kvm: bool) -> Self {
         let host = Host::gather(roots);
         let Roots { proc, sys, dev, .. } = roots;
-        let read = |path: PathBuf| fs::read_to_string(path).ok().map(|s| s.trim().to_owned());
+        let read = |path: PathBuf| text(&path).ok().map(|s| s.trim().to_owned());
+        let running = vmm::find_vms(proc);
         let no_vendor = vendor::find(roots).err();
         let resolved = host.vendor.map(|vendor| resolve::layout(sys, vendor)).transpose();
         let layout_error = match (&resolved, &no_vendor) {
@@ -134,7 +138,8 @@ impl Facts {
             policy_left_behind: policy::left_behind(roots),
             jit: read(proc.join("sys/net/core/bpf_jit_enable")).map(|v| v != "0"),
             lockdown: read(sys.join("kernel/security/lockdown")).and_then(|modes| chosen(&modes)),
-            vms: vmm::find_vms(proc).into_iter().map(|v| RunningVm { name: v.name, tgid: v.process.tgid }).collect(),
+            vms_unseen: running.unseen,
+            vms: running.vms.into_iter().map(|v| RunningVm { name: v.name, tgid: v.process.tgid }).collect(),
             layout_error,
             layout: resolved.map(|r| r.layout),
             host,
@@ -187,6 +192,8 @@ pub(crate) fn gather(ask_kvm: bool) -> Facts {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::{
         host::{problems::Severity, roots::made_up::Folder},

@@ -226,6 +226,7 @@ mod tests {
             jit: Some(true),
             lockdown: None,
             vms: vec![],
+            vms_unseen: None,
         }
     }
 
