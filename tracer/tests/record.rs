@@ -302,3 +302,29 @@ fn a_recording_without_entries_says_which_vms_run() {
     // Others may run, too.
     assert!(said.contains("NO ENTRY ARRIVED, although VMs run (") && said.contains("spin"), "{said}");
 }
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn in_a_pid_namespace_of_its_own_no_stranger_gives_his_name() {
+    let _alone = ALONE.lock().unwrap();
+    let inside = |args: &[&str]| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--pid", "--fork", "--mount-proc", env!("CARGO_BIN_EXE_vmentry")]).args(args);
+        unshare.stdin(Stdio::null()).output().unwrap()
+    };
+    let check: serde_json::Value =
+        serde_json::from_slice(&inside(&["check", "--format", "json"]).stdout).expect("unshare and vmentry run");
+    assert_eq!((&check["facts"]["shows_host_processes"], &check["ready"]), (&false.into(), &false.into()), "{check}");
+    let folder = Folder::new("namespace");
+    let file = folder.file("a.hlog");
+    for filter in [["--pid", "1"], ["--vm", "web1"]] {
+        let refused = inside(&["record", "-o", &file, filter[0], filter[1]]);
+        let error = text(&refused.stderr);
+        assert!(
+            !refused.status.success() && error.contains("PID namespace") && error.contains("--pid=host"),
+            "{error}"
+        );
+    }
+    let recorded = inside(&["record", "-o", &file, "--duration", "100ms"]);
+    assert!(recorded.status.success() && text(&recorded.stderr).contains("VMs are named 'tgid N'"), "{recorded:?}");
+}

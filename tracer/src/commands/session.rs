@@ -13,7 +13,7 @@ use crate::{
         clock::Anchor,
         facts::{self, Facts},
         machine::Host,
-        problems,
+        pid_namespace, problems,
         process::read_process,
         roots::Roots,
         vmm,
@@ -25,6 +25,7 @@ use crate::{
         vendor::Vendor,
     },
     recording::{FORMAT, Header, VERSION},
+    say,
 };
 
 /// Facts and layout of this host, or every reason why it cannot be traced, each with its fix. The error names `command` and ends
@@ -33,6 +34,9 @@ pub(crate) fn traceable_host(command: &str, hint: &str, ask_kvm: bool) -> Result
     let facts = facts::gather(ask_kvm);
     if let Some(errors) = problems::errors(&facts.problems()) {
         bail!("cannot {command} here:\n{errors}\n  'vmentry check' shows everything{hint}");
+    }
+    if facts.shows_host_processes == Some(false) {
+        say!("VMs are named 'tgid N': this process is in a PID namespace of its own\n  -> {}", pid_namespace::FIX);
     }
     let layout = facts.layout.clone().context("no layout, and no error about it")?;
     Ok((facts, layout))
@@ -123,6 +127,13 @@ pub(crate) fn selected_tgids(targets: &Targets) -> Result<Option<Vec<u32>>> {
         return Ok(None);
     }
     let Roots { proc, .. } = Roots::default();
+    if pid_namespace::shows_host_processes(&proc) == Some(false) {
+        let given = if pids.is_empty() { "--vm" } else { "--pid" };
+        bail!(
+            "{given}: this process is in a PID namespace of its own, whose process ids are not those of the host\n  -> {}",
+            pid_namespace::FIX
+        );
+    }
     let mut tgids = Vec::new();
     for pid in pids {
         // The id of a thread, as `top -H` shows it, selects its process.

@@ -13,7 +13,7 @@ use crate::{
     host::{
         clock::kvm_tsc_khz,
         machine::Host,
-        policy,
+        pid_namespace, policy,
         process::text,
         roots::Roots,
         stopwatch,
@@ -83,6 +83,8 @@ pub(crate) struct Facts {
     pub(crate) jit: Option<bool>,
     /// kernel lockdown mode; null without lockdown
     pub(crate) lockdown: Option<String>,
+    /// /proc shows the process ids that the programs report; false in a PID namespace of its own, null where /proc does not tell
+    pub(crate) shows_host_processes: Option<bool>,
     /// running VMs
     pub(crate) vms: Vec<RunningVm>,
     /// why other processes may run VMs, too, with the fix; null where all could be looked at
@@ -138,6 +140,7 @@ impl Facts {
             policy_left_behind: policy::left_behind(roots),
             jit: read(proc.join("sys/net/core/bpf_jit_enable")).map(|v| v != "0"),
             lockdown: read(sys.join("kernel/security/lockdown")).and_then(|modes| chosen(&modes)),
+            shows_host_processes: pid_namespace::shows_host_processes(proc),
             vms_unseen: running.unseen,
             vms: running.vms.into_iter().map(|v| RunningVm { name: v.name, tgid: v.process.tgid }).collect(),
             layout_error,
@@ -327,6 +330,18 @@ mod tests {
         // A parameter still tells it.
         host.write("sys/module/kvm_intel/parameters/preemption_timer", "N\n");
         assert_eq!(Facts::gather(&host.roots, false).policy, Policy::Off);
+    }
+
+    #[test]
+    fn a_pid_namespace_of_its_own_is_noticed() {
+        let host = bare();
+        host.link("proc/self/ns/pid", "pid:[4026532201]");
+        let facts = Facts::gather(&host.roots, false);
+        assert_eq!(facts.shows_host_processes, Some(false));
+        let told = facts.problems();
+        let problem = told.iter().find(|p| p.what.contains("PID namespace")).unwrap();
+        assert_eq!(problem.severity, Severity::Warning);
+        assert!(problem.fix.contains("--pid=host"), "{problem:?}");
     }
 
     #[test]

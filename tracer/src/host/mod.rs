@@ -3,6 +3,7 @@
 pub mod clock;
 pub(crate) mod facts;
 pub mod machine;
+pub(crate) mod pid_namespace;
 pub(crate) mod policy;
 pub(crate) mod problems;
 pub(crate) mod process;

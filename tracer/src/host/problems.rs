@@ -3,7 +3,10 @@
 use serde::Serialize;
 
 use crate::{
-    host::facts::{Facts, LEAST_DELAY_S},
+    host::{
+        facts::{Facts, LEAST_DELAY_S},
+        pid_namespace,
+    },
     kernel::resolve::NO_BTF_FIX,
     model::{measurement::EMULATED, vendor::Vendor},
 };
@@ -48,6 +51,7 @@ const RULES: &[Rule] = &[
     timer_rate,
     tsc_frequency,
     policy_left_behind,
+    own_pid_namespace,
     real_hardware,
 ];
 
@@ -186,6 +190,11 @@ fn policy_left_behind(facts: &Facts) -> Option<Problem> {
     Some(warning(what, format!("vmentry policy {before}")))
 }
 
+fn own_pid_namespace(facts: &Facts) -> Option<Problem> {
+    let what = "this process is in a PID namespace of its own: VMs are named 'tgid N' by the host's process ids, and --vm and --pid are refused";
+    (facts.shows_host_processes == Some(false)).then(|| warning(what, pid_namespace::FIX))
+}
+
 fn real_hardware(facts: &Facts) -> Option<Problem> {
     if facts.host.emulated {
         let fix = EMULATED;
@@ -225,6 +234,7 @@ mod tests {
             policy_left_behind: None,
             jit: Some(true),
             lockdown: None,
+            shows_host_processes: Some(true),
             vms: vec![],
             vms_unseen: None,
         }
@@ -303,6 +313,7 @@ mod tests {
             ),
             (Facts { lockdown: Some("confidentiality".into()), ..good() }, Severity::Error, "lockdown"),
             (Facts { missing: vec!["a.b: c n/a".into()], ..good() }, Severity::Warning, "a.b: c n/a"),
+            (Facts { shows_host_processes: Some(false), ..good() }, Severity::Warning, "PID namespace"),
             (Facts { jit: Some(false), ..good() }, Severity::Warning, "bpf_jit_enable is 0"),
             (of_vendor(Vendor::Amd), Severity::Note, "AMD host"),
             (of_vendor(Vendor::Other), Severity::Warning, "neither kvm_intel nor kvm_amd"),
