@@ -13,7 +13,7 @@ use crate::{
     host::{
         clock::kvm_tsc_khz,
         machine::Host,
-        pid_namespace, policy,
+        other_tracers, pid_namespace, policy,
         process::text,
         roots::Roots,
         stopwatch,
@@ -25,7 +25,7 @@ use crate::{
         resolve::{self, Resolved},
     },
     model::{
-        measurement::{Timer, max_delay_s},
+        measurement::{OtherTracers, Timer, max_delay_s},
         policy::Policy,
         vendor::Vendor,
     },
@@ -83,6 +83,8 @@ pub(crate) struct Facts {
     pub(crate) jit: Option<bool>,
     /// kernel lockdown mode; null without lockdown
     pub(crate) lockdown: Option<String>,
+    /// other tracers on kvm_entry and kvm_exit
+    pub(crate) other_tracers: OtherTracers,
     /// /proc shows the process ids that the programs report; false in a PID namespace of its own, null where /proc does not tell
     pub(crate) shows_host_processes: Option<bool>,
     /// running VMs
@@ -140,6 +142,7 @@ impl Facts {
             policy_left_behind: policy::left_behind(roots),
             jit: read(proc.join("sys/net/core/bpf_jit_enable")).map(|v| v != "0"),
             lockdown: read(sys.join("kernel/security/lockdown")).and_then(|modes| chosen(&modes)),
+            other_tracers: other_tracers::look(roots),
             shows_host_processes: pid_namespace::shows_host_processes(proc),
             vms_unseen: running.unseen,
             vms: running.vms.into_iter().map(|v| RunningVm { name: v.name, tgid: v.process.tgid }).collect(),

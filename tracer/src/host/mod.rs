@@ -3,6 +3,7 @@
 pub mod clock;
 pub(crate) mod facts;
 pub mod machine;
+pub(crate) mod other_tracers;
 pub(crate) mod pid_namespace;
 pub(crate) mod policy;
 pub(crate) mod problems;

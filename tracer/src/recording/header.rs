@@ -8,7 +8,7 @@ use crate::{
     kernel::vmwrite_sites::Site,
     model::{
         accounting::Accounting,
-        measurement::{Aggregation, Latency, PinSource, Stopwatch, Timer},
+        measurement::{Aggregation, Latency, OtherTracers, PinSource, Stopwatch, Timer},
         policy::Policy,
     },
 };
@@ -63,6 +63,9 @@ pub struct Header {
     pub sites: Vec<Site>,
     /// fields that this kernel does not have, each with the figures that are n/a without it
     pub missing: Vec<String>,
+    /// other tracers on kvm_entry and kvm_exit at the beginning; none where nobody looked
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_tracers: Option<OtherTracers>,
     /// the experiment of `vmentry ab` that this records; none otherwise
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<Experiment>,
@@ -119,4 +122,7 @@ pub struct End {
     /// the timer policy at the end differs from that at the beginning
     #[serde(default)]
     pub policy_changed: bool,
+    /// other tracers on kvm_entry and kvm_exit at the end; none where nobody looked
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_tracers: Option<OtherTracers>,
 }

@@ -69,6 +69,7 @@ pub mod tests {
             stopwatch: None,
             sites: vec![],
             missing: vec![],
+            other_tracers: None,
             experiment: None,
             sources: vec![],
         }
@@ -97,6 +98,7 @@ pub mod tests {
             accounting: Accounting::default(),
             tsc_khz: None,
             policy_changed: false,
+            other_tracers: None,
         })
         .unwrap();
         bytes

@@ -88,6 +88,7 @@ fn summary(report: &Report) -> Markup {
     if report.is_emulated() {
         out.push(callout(Tone::Alarm, "EMULATED:", EMULATED));
     }
+    out.extend(notes::shared(report).map(|shared| callout(Tone::Alarm, "SHARED", &shared)));
     out.extend(report.aggregation().note().map(|note| callout(Tone::Answer, "COARSE", note)));
     match report.latency() {
         Latency::Clean => {}

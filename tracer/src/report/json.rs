@@ -33,6 +33,7 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
         "length_ns": report.whole.length_ns,
         "exact": report.is_exact(),
         "latency": report.latency(),
+        "shared_with": report.other_tracers(),
         "aggregation": report.aggregation(),
         "transition_source": common(report, |s| json!(s.header.transition_source())),
         "stopwatch_tick_ns": common(report, |s| json!(s.header.stopwatch.and_then(|w| w.tick_ns()))),
@@ -61,6 +62,7 @@ fn recording(source: &Provenance) -> Value {
         "ended": source.end.as_ref().map(|e| &e.reason),
         "torn": source.torn,
         "missing": source.header.missing,
+        "other_tracers": { "begin": source.header.other_tracers, "end": source.end.as_ref().map(|e| &e.other_tracers) },
         "accounting": source.end.as_ref().map(|e| &e.accounting),
     })
 }
