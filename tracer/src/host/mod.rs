@@ -8,6 +8,7 @@ pub(crate) mod pid_namespace;
 pub(crate) mod policy;
 pub(crate) mod problems;
 pub(crate) mod process;
+mod restrictions;
 pub(crate) mod roots;
 pub(crate) mod stopwatch;
 pub(crate) mod vendor;
