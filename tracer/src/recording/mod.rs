@@ -76,6 +76,7 @@ pub mod tests {
             sites: vec![],
             missing: vec![],
             unknown: None,
+            other_tracers: None,
             experiment: None,
             sources: vec![],
         }
@@ -104,6 +105,7 @@ pub mod tests {
             accounting: Accounting::default(),
             tsc_khz: None,
             policy_changed: false,
+            other_tracers: None,
         })
         .unwrap();
         bytes

@@ -64,6 +64,7 @@ fn end(policy_changed: bool) -> End {
         accounting: Accounting { exact: true, ..Accounting::default() },
         tsc_khz: None,
         policy_changed,
+        other_tracers: None,
     }
 }
 
