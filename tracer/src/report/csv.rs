@@ -31,7 +31,7 @@ fn cells(report: &Report, view: &View, row: &Row) -> Vec<String> {
     cells.push(row.series.entries().to_string());
     for figure in Figure::ALL {
         for stat in Stat::ALL {
-            let value = stat.of(&row.series[figure]).filter(|_| report.shows(figure));
+            let value = stat.of(&row.series[figure]);
             cells.push(value.map(|v| v.to_string()).unwrap_or_default());
         }
     }

@@ -1,10 +1,23 @@
-//! Builds small BTF for tests.
+//! Builds small BTF for tests. Integration tests include this file by its path, so it stands alone.
 
-use super::*;
+const MAGIC: u16 = 0xeb9f;
+const HEADER: usize = 24;
+const HEADER_WITH_LAYOUT: usize = 32;
 
-/// A kind that no kernel has yet: the highest.
+const INT: u32 = 1;
+const PTR: u32 = 2;
+const ARRAY: u32 = 3;
+const STRUCT: u32 = 4;
+const UNION: u32 = 5;
+const TYPEDEF: u32 = 8;
+const FUNC_PROTO: u32 = 13;
+/// A kind that no kernel has yet: the highest. Its fixed bytes, and bytes per element.
 const NEW_KIND: u32 = 0x7f;
 const NEW_KIND_BYTES: [u8; 2] = [8, 20];
+
+fn word(length: usize) -> u32 {
+    length.try_into().unwrap()
+}
 
 /// BTF under construction.
 pub(crate) struct Builder {
@@ -28,20 +41,22 @@ impl Builder {
             types: vec![],
             strings: vec![],
             next_id: base.next_id,
-            first_string: base.first_string + len_u32(base.strings.len()).unwrap(),
+            first_string: base.first_string + word(base.strings.len()),
             layout: None,
         }
     }
 
     /// As Linux 7.1 and later: with a layout section, whose last kind is that of [`Self::of_new_kind`].
+    #[allow(dead_code, reason = "integration tests include this file, too")]
     pub(crate) fn with_layout(mut self) -> Self {
         let of_kind = |kind| if kind == NEW_KIND { NEW_KIND_BYTES } else { [0, 0] };
         self.layout = Some((0..=NEW_KIND).map(of_kind).collect());
         self
     }
 
-    /// A type of a kind that this reader does not know, with so many elements.
-    pub(super) fn of_new_kind(&mut self, name: &str, elements: usize) -> u32 {
+    /// A type of a kind that no reader knows, with so many elements.
+    #[allow(dead_code, reason = "integration tests include this file, too")]
+    pub(crate) fn of_new_kind(&mut self, name: &str, elements: usize) -> u32 {
         let [fixed, element] = NEW_KIND_BYTES.map(usize::from);
         let rest = vec![u32::MAX; (fixed + element * elements) / size_of::<u32>()];
         self.add(name, NEW_KIND, elements, 0, &rest)
@@ -51,7 +66,7 @@ impl Builder {
         if s.is_empty() {
             return 0;
         }
-        let at = self.first_string + len_u32(self.strings.len()).unwrap();
+        let at = self.first_string + word(self.strings.len());
         self.strings.extend(s.as_bytes());
         self.strings.push(0);
         at
@@ -59,8 +74,8 @@ impl Builder {
 
     fn add(&mut self, name: &str, kind: u32, vlen: usize, size_or_type: u32, rest: &[u32]) -> u32 {
         let name = self.string(name);
-        for word in [name, kind << 24 | len_u32(vlen).unwrap(), size_or_type].iter().chain(rest) {
-            self.types.extend(word.to_ne_bytes());
+        for w in [name, kind << 24 | word(vlen), size_or_type].iter().chain(rest) {
+            self.types.extend(w.to_ne_bytes());
         }
         self.next_id += 1;
         self.next_id - 1
@@ -106,14 +121,13 @@ impl Builder {
         let mut out = Vec::new();
         out.extend(MAGIC.to_ne_bytes());
         out.extend([1, 0]);
-        let (t, s) = (len_u32(self.types.len()).unwrap(), len_u32(self.strings.len()).unwrap());
         let layout: Vec<u8> =
             self.layout.iter().flatten().flat_map(|[fixed, element]| [*fixed, *element, 0, 0]).collect();
-        let l = len_u32(layout.len()).unwrap();
-        let header = len_u32(if layout.is_empty() { HEADER } else { HEADER_WITH_LAYOUT }).unwrap();
-        // The sections in another order than the header names them: types, layout, strings.
-        let words = [header, 0, t, t + l, s, t, l];
-        for word in &words[..(header as usize - 4) / size_of::<u32>()] {
+        let (t, l, s) = (word(self.types.len()), word(layout.len()), word(self.strings.len()));
+        let header = if layout.is_empty() { HEADER } else { HEADER_WITH_LAYOUT };
+        // The sections lie in another order than the header names them: types, layout, strings.
+        let words = [word(header), 0, t, t + l, s, t, l];
+        for word in &words[..(header - 4) / size_of::<u32>()] {
             out.extend(word.to_ne_bytes());
         }
         out.extend(&self.types);
