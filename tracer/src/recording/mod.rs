@@ -9,21 +9,25 @@
 //! #{"end":{...}}                                               only where the recording ended in order
 //! ```
 
+mod coverage;
 pub(crate) mod hdr;
 mod header;
 mod limits;
 mod note;
 mod provenance;
 mod reader;
+mod readings;
 mod tag;
 pub(crate) mod tape;
 mod writer;
 
+pub(crate) use coverage::{Coverage, Spans, on_one_clock};
 pub use header::{End, Header};
 pub(crate) use header::{Experiment, FORMAT, Label, VERSION};
 pub(crate) use limits::MAX_LINE;
 pub(crate) use provenance::{Provenance, aggregation};
 pub use reader::Reader;
+pub(crate) use readings::{Reading, Readings, is_same};
 pub use writer::Writer;
 
 #[cfg(test)]

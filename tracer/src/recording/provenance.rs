@@ -20,6 +20,9 @@ pub struct Provenance {
     pub intervals: u64,
     /// ns of observation
     pub length_ns: u64,
+    /// further files that have the recording or a part of it; what they share counts once
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_in: Vec<String>,
 }
 
 /// Returns the place that counted the entries of all recordings: the kernel if any of them were counted there, since it is coarser.
@@ -29,6 +32,11 @@ pub(crate) fn aggregation(sources: &[Provenance]) -> Aggregation {
 }
 
 impl Provenance {
+    /// A recording of which only the header was read.
+    pub(crate) fn unread(name: String, header: Header) -> Self {
+        Self { name, header, end: None, torn: false, intervals: 0, length_ns: 0, also_in: Vec::new() }
+    }
+
     /// The timer policy; unknown where it changed while recording.
     pub fn policy(&self) -> Policy {
         let changed = self.end.as_ref().is_some_and(|e| e.policy_changed) || self.header.experiment.is_some();

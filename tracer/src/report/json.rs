@@ -30,7 +30,7 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
         "emulated": report.is_emulated(),
         "virtualized": common(report, |s| json!(s.header.host.virtualized)),
         "recordings": report.sources.iter().map(recording).collect::<Vec<_>>(),
-        "length_ns": report.whole.length_ns,
+        "length_ns": report.observed_ns(),
         "exact": report.is_exact(),
         "latency": report.latency(),
         "aggregation": report.aggregation(),
@@ -60,6 +60,7 @@ fn recording(source: &Provenance) -> Value {
         "length_ns": source.length_ns,
         "ended": source.end.as_ref().map(|e| &e.reason),
         "torn": source.torn,
+        "also_in": source.also_in,
         "missing": source.header.missing,
         "accounting": source.end.as_ref().map(|e| &e.accounting),
     })
@@ -132,6 +133,8 @@ fn series(report: &Report, row: &Row, by: &[Dimension]) -> Value {
         }
     }
     out.insert("entries".into(), json!(row.series.entries()));
+    out.insert("observed_ns".into(), json!(row.observed_ns));
+    out.insert("entries_per_second".into(), json!(row.rate(row.series.entries())));
     for figure in Figure::ALL {
         let shown = !figure.is_time() || report.latency() != Latency::Disturbed;
         out.insert(figure.name().into(), if shown { distribution(&row.series[figure]) } else { Value::Null });

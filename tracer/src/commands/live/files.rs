@@ -1,6 +1,6 @@
 //! Recordings and reports that are saved from the live view.
 
-use std::{io::Write, path::PathBuf};
+use std::{collections::BTreeMap, io::Write, path::PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -30,12 +30,10 @@ pub(super) fn save_report(header: Option<&Header>, policy_changed: bool, app: &m
     let path = new_path("txt");
     let whole = app.visible();
     let sources = header.into_iter().map(|header| Provenance {
-        name: "live view".into(),
-        header: header.clone(),
         end: Some(end(policy_changed)),
-        torn: false,
         intervals: 1,
         length_ns: whole.length_ns,
+        ..Provenance::unread("live view".into(), header.clone())
     });
     let view = View {
         by: vec![Dimension::Vm, Dimension::Level, Dimension::Reason],
@@ -43,7 +41,8 @@ pub(super) fn save_report(header: Option<&Header>, policy_changed: bool, app: &m
         sort: Column::Entries,
         top: None,
     };
-    let report = Report { sources: sources.collect(), whole, ..Report::default() };
+    let mut report = Report { sources: sources.collect(), ..Report::default() };
+    report.add(0, whole, &mut BTreeMap::new());
     output::create(&path, false)?
         .write_all(text::render(&report, &view).as_bytes())
         .with_context(|| format!("write {}", path.display()))?;

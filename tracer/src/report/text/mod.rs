@@ -38,7 +38,7 @@ pub fn render(report: &Report, view: &View) -> String {
     if let Some(note) = report.aggregation().note() {
         let _ = write!(out, "\n{note}\n");
     }
-    let table = Table { view, rows: &rows, length_ns: report.whole.length_ns };
+    let table = Table { view, rows: &rows };
     match report.latency() {
         Latency::Disturbed => {
             let _ = write!(out, "\n{}\n\n", notes::NOT_SHOWN);
@@ -69,8 +69,6 @@ const WHY_NO_TRANSITION: &str = "no entry was forced to exit at once, and there 
 struct Table<'a> {
     view: &'a View,
     rows: &'a [Row],
-    /// ns of observation
-    length_ns: u64,
 }
 
 impl Table<'_> {
@@ -90,10 +88,9 @@ impl Table<'_> {
             if histogram.count() == 0 {
                 continue;
             }
-            let rate = (self.length_ns > 0).then(|| histogram.count() as f64 * 1e9 / self.length_ns as f64);
             let mut line = row.group.clone();
             line.push(histogram.count().to_string());
-            line.push(human(rate, Unit::PerSecond));
+            line.push(human(row.rate(histogram.count()), Unit::PerSecond));
             line.extend(stats.iter().map(|s| human(s.of(histogram), figure.unit())));
             line.extend(of_entries.then(|| human(row.series[Figure::PinWrites].mean(), Unit::Count)));
             cells.push(line);
