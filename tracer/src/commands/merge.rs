@@ -3,14 +3,14 @@
 
 use std::{collections::BTreeMap, fs, io::Write, path::Path, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::{
     commands::{args::MergeArgs, usage::refuse},
     host::{clock::Anchor, machine::Host},
     model::{accounting::Accounting, measurement::PinSource, policy::Policy},
     output,
-    recording::{End, FORMAT, Header, MAX_LINE, Provenance, VERSION, Writer},
+    recording::{End, FORMAT, Header, Provenance, VERSION, Writer},
     report::{
         Report,
         input::{self, Input},
@@ -25,9 +25,6 @@ pub(super) fn run(args: &MergeArgs) -> Result<ExitCode> {
     let out = output::create(&args.output, args.overwrite)?;
     let failed = || format!("write {}", args.output.display());
     let header = header(&sources, std::env::args().collect());
-    if serde_json::to_vec(&header)?.len() as u64 + 2 > MAX_LINE {
-        bail!("merge {count} recordings: their headers are more than {MAX_LINE} bytes: merge fewer");
-    }
     let mut writer = Writer::new(out, &header).with_context(failed)?;
     let mut numbering = Report { sources, ..Report::default() };
     for path in &args.files {
@@ -64,7 +61,8 @@ fn append<W: Write>(path: &Path, numbering: &mut Report, writer: &mut Writer<W>)
     let mut input = Input::new(input::open(path)?, name, &mut numbering.sources, &mut numbering.readings);
     let mut vms = BTreeMap::new();
     while let Some((at, interval)) = input.next(&mut numbering.readings)? {
-        writer.write_of(&numbering.renumber(at, interval, &mut vms), at)?;
+        let interval = numbering.renumber(at, interval, &mut vms);
+        writer.write_of(&interval, at, input.reader.has_more())?;
     }
     Ok(())
 }
@@ -103,6 +101,7 @@ fn header(sources: &[Provenance], command: Vec<String>) -> Header {
         stopwatch: common(sources, |s| s.header.stopwatch).flatten(),
         sites: common(sources, |s| s.header.sites.clone()).unwrap_or_default(),
         missing: common(sources, |s| s.header.missing.clone()).unwrap_or_default(),
+        unknown: None,
         experiment: None,
         sources: report.sources,
     }
@@ -170,7 +169,8 @@ mod tests {
             interval.totals = Totals { entries: delivered + 1, delivered, dropped: 1, ..interval.totals };
             writer.write(&interval).unwrap();
         }
-        if ends {
+        // A recorder that dies before its first interval leaves nothing.
+        if ends || intervals.is_empty() {
             writer.finish(end(&[])).unwrap();
         }
     }

@@ -78,7 +78,7 @@ pub(crate) fn selected_vcpus(targets: &Targets) -> Option<Vec<u32>> {
 
 /// The header of a recording of this host.
 pub(crate) fn header(facts: &Facts, layout: &Layout, options: &Options, interval: Duration) -> Header {
-    Header {
+    let mut header = Header {
         format: FORMAT.into(),
         version: VERSION,
         tool: format!("vmentry {}", env!("CARGO_PKG_VERSION")),
@@ -97,9 +97,12 @@ pub(crate) fn header(facts: &Facts, layout: &Layout, options: &Options, interval
         stopwatch: options.stopwatch,
         sites: options.sites.clone(),
         missing: facts.missing.clone(),
+        unknown: None,
         experiment: None,
         sources: Vec::new(),
-    }
+    };
+    header.unknown = Some(header.knowledge().to_file());
+    header
 }
 
 /// A duration of the command line in ns.

@@ -166,7 +166,7 @@ pub(crate) struct Tile {
     /// name of the number
     pub(crate) name: &'static str,
     /// the number with its unit
-    pub(crate) value: String,
+    pub(crate) value: table::Cell,
     /// its source; may be empty
     pub(crate) note: String,
 }
@@ -176,7 +176,7 @@ pub(crate) fn tiles(tiles: &[Tile]) -> Markup {
     html! {
         dl class="tiles" { @for Tile { name, value, note } in tiles {
             div {
-                dt { (Text(name)) } dd { (Text(value)) }
+                dt { (Text(name)) } dd { (value) }
                 @if !note.is_empty() { dd class="note" { (Text(note)) } }
             }
             "\n"

@@ -1,8 +1,11 @@
 //! Tables: each with a caption, scoped headings, and a scrolling box of its own.
 
-use maud::{Markup, html};
+use std::borrow::Borrow;
+
+use maud::{Markup, Render, html};
 
 use super::Text;
+use crate::model::knowledge::Unknown;
 
 /// The heading of a column, and how its cells are set.
 #[derive(Clone, Debug)]
@@ -28,13 +31,51 @@ impl Heading {
     }
 }
 
+/// A text, with a reason where it is not known.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cell {
+    pub(super) text: String,
+    /// shown as a tooltip
+    pub(super) reason: Option<String>,
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self { text, reason: None }
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl<E: Borrow<Unknown>> From<Result<String, E>> for Cell {
+    fn from(value: Result<String, E>) -> Self {
+        match value {
+            Ok(text) => text.into(),
+            Err(reason) => Self { text: "n/a".into(), reason: Some(reason.borrow().to_string()) },
+        }
+    }
+}
+
+impl Render for Cell {
+    fn render_to(&self, out: &mut String) {
+        match &self.reason {
+            None => Text(&self.text).render_to(out),
+            Some(reason) => html! { span title=(Text(reason)) { (Text(&self.text)) } }.render_to(out),
+        }
+    }
+}
+
 /// A table of plain text.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
     id: String,
     caption: String,
     columns: Vec<Heading>,
-    rows: Vec<(&'static str, Vec<String>)>,
+    rows: Vec<(&'static str, Vec<Cell>)>,
 }
 
 impl Table {
@@ -44,13 +85,14 @@ impl Table {
     }
 
     /// Adds a row; its first cell is the row's heading.
-    pub(crate) fn row(&mut self, cells: Vec<String>) {
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = impl Into<Cell>>) {
         self.row_of("", cells);
     }
 
     /// Adds a row of a class: "strong", "quiet" or "differs".
-    pub(crate) fn row_of(&mut self, class: &'static str, mut cells: Vec<String>) {
-        cells.resize(self.columns.len(), String::new());
+    pub(crate) fn row_of(&mut self, class: &'static str, cells: impl IntoIterator<Item = impl Into<Cell>>) {
+        let mut cells: Vec<Cell> = cells.into_iter().map(Into::into).collect();
+        cells.resize_with(self.columns.len(), Cell::default);
         self.rows.push((class, cells));
     }
 
@@ -67,8 +109,8 @@ impl Table {
                     tbody { @for (class, cells) in &self.rows {
                         tr class=[(!class.is_empty()).then_some(class)] {
                             @for (at, (cell, Heading { class, .. })) in cells.iter().zip(&self.columns).enumerate() {
-                                @if at == 0 { th scope="row" { (Text(cell)) } }
-                                @else { td class=(class) { (Text(cell)) } }
+                                @if at == 0 { th scope="row" { (cell) } }
+                                @else { td class=(class) { (cell) } }
                             }
                         }
                         "\n"

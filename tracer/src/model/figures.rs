@@ -4,7 +4,7 @@
 
 use tracer_common::Event;
 
-use crate::model::{histogram::Histogram, series::Series};
+use crate::model::{histogram::Histogram, knowledge::Shown};
 
 /// Unit of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,7 +242,7 @@ impl Column {
     }
 
     /// The column's value; none where it is not known.
-    pub fn value(self, series: &Series) -> Option<f64> {
+    pub fn value(self, series: &Shown) -> Option<f64> {
         match self {
             Self::Entries => Some(series.entries() as f64),
             Self::Stat(figure, stat) => stat.of(&series[figure]),

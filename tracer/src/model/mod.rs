@@ -6,6 +6,7 @@ pub mod exit_reasons;
 pub mod figures;
 pub mod histogram;
 pub mod interval;
+pub mod knowledge;
 pub mod measurement;
 pub mod number;
 pub mod policy;

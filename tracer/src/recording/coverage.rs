@@ -24,10 +24,10 @@ impl Spans {
         end - start - before
     }
 
-    /// Whether a part of a stretch of `length` ns, or a moment if that is 0, is covered.
+    /// Whether a part of a stretch of `length` ns is covered; if that is 0, whether time goes on there.
     pub(crate) fn overlaps(&self, start: u64, length: u64) -> bool {
         let before = self.0.range(..start.saturating_add(length.max(1))).next_back();
-        before.is_some_and(|(_, end)| *end > start || length == 0 && *end == start)
+        before.is_some_and(|(_, end)| *end > start)
     }
 
     /// Sum of the stretches, ns.

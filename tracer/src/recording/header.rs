@@ -1,5 +1,7 @@
 //! The first and the last line of a recording, and the experiment that it may be a part of.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::provenance::Provenance;
@@ -8,6 +10,7 @@ use crate::{
     kernel::vmwrite_sites::Site,
     model::{
         accounting::Accounting,
+        knowledge::{Knowledge, Source, Subject},
         measurement::{Aggregation, Latency, PinSource, Stopwatch, Timer},
         policy::Policy,
     },
@@ -17,6 +20,9 @@ use crate::{
 pub(crate) const FORMAT: &str = "vmentry-recording";
 /// Version that this program writes, and the highest that it reads. 2 added the figure `transition_ns`, which readers of 1 refuse.
 pub(crate) const VERSION: u32 = 2;
+
+/// Parameter of a kvm_intel with the companion patch, which shows the policy.
+const SWITCH: &str = "preemption_timer_policy";
 
 /// First line of a recording.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +69,9 @@ pub struct Header {
     pub sites: Vec<Site>,
     /// fields that this kernel does not have, each with the figures that are n/a without it
     pub missing: Vec<String>,
+    /// what the recorder could not know, each with the reason; null in recordings of earlier programs, where it follows from the other fields
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<BTreeMap<String, String>>,
     /// the experiment of `vmentry ab` that this records; none otherwise
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<Experiment>,
@@ -72,9 +81,38 @@ pub struct Header {
 }
 
 impl Header {
+    /// What is known about this recording's entries; of a merge, about those of all its recordings.
+    pub fn knowledge(&self) -> Knowledge {
+        if !self.sources.is_empty() {
+            return Knowledge::merge(self.sources.iter().map(|s| s.header.knowledge()));
+        }
+        let traced = match &self.unknown {
+            Some(reasons) => Knowledge::from_file(reasons),
+            None => Knowledge::of(&Source {
+                vendor: self.host.vendor,
+                missing: &self.missing,
+                pin_writes: self.pin_writes_source,
+                stopwatch: self.stopwatch.is_some(),
+                policy_is_shown: self.policy != Policy::Unknown,
+                policy_is_parameter: self.policy == Policy::Off || self.host.parameters.contains_key(SWITCH),
+            }),
+        };
+        traced.with_latency(self.latency)
+    }
+
+    /// The policy at the beginning; unknown where the host could not know it, whatever an earlier program wrote.
+    pub(crate) fn known_policy(&self) -> Policy {
+        if self.knowledge().known(Subject::Policy).is_ok() { self.policy } else { Policy::Unknown }
+    }
+
     /// Source of `transition_ns`: "stopwatch", or "immediate" for immediate timer exits.
     pub(crate) fn transition_source(&self) -> &'static str {
         if self.stopwatch.is_some() { "stopwatch" } else { "immediate" }
+    }
+
+    /// The place that counted the entries of a recording of [`Self::sources`]; of this recording where it is no merge.
+    pub(super) fn aggregation_of(&self, source: usize) -> Aggregation {
+        self.sources.get(source).map_or(self.aggregation, |source| source.header.aggregation)
     }
 }
 

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::header::{End, Header};
+use super::{
+    damage::Damage,
+    header::{End, Header},
+};
 use crate::model::{measurement::Aggregation, policy::Policy};
 
 /// A recording that figures come from.
@@ -23,6 +26,9 @@ pub struct Provenance {
     /// further files that have the recording or a part of it; what they share counts once
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also_in: Vec<String>,
+    /// what was left out because it is damaged; none where nothing was
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<Damage>,
 }
 
 /// Returns the place that counted the entries of all recordings: the kernel if any of them were counted there, since it is coarser.
@@ -34,24 +40,25 @@ pub(crate) fn aggregation(sources: &[Provenance]) -> Aggregation {
 impl Provenance {
     /// A recording of which only the header was read.
     pub(crate) fn unread(name: String, header: Header) -> Self {
-        Self { name, header, end: None, torn: false, intervals: 0, length_ns: 0, also_in: Vec::new() }
+        Self { name, header, end: None, torn: false, intervals: 0, length_ns: 0, also_in: Vec::new(), damage: None }
     }
 
     /// The timer policy; unknown where it changed while recording.
     pub fn policy(&self) -> Policy {
         let changed = self.end.as_ref().is_some_and(|e| e.policy_changed) || self.header.experiment.is_some();
-        if changed { Policy::Unknown } else { self.header.policy }
+        if changed { Policy::Unknown } else { self.header.known_policy() }
     }
 
     /// The policy for people, also where it changed.
     pub(crate) fn policy_text(&self) -> String {
-        let name = self.header.policy.name();
+        let at_first = self.header.known_policy();
+        let name = at_first.name();
         match &self.header.experiment {
             Some(e) => format!(
                 "{name} at the beginning, then {} and {} alternately (see 'vmentry compare')",
                 e.arms[0], e.arms[1]
             ),
-            None if self.policy() == self.header.policy => name.into(),
+            None if self.policy() == at_first => name.into(),
             None => format!("{name} at the beginning, another at the end"),
         }
     }

@@ -11,9 +11,10 @@ use crate::{
     model::{
         figures::{Figure, Unit, human},
         histogram::Histogram,
+        knowledge::{Subject, Unknown},
         measurement::{Latency, max_delay_s},
         policy::Policy,
-        series::{EntryKind, Level, Series},
+        series::{EntryKind, Level},
     },
     recording::Provenance,
 };
@@ -90,15 +91,10 @@ pub fn claims(evidence: &Evidence) -> Vec<Claim> {
     ]
 }
 
-/// The series of a level whose pin writes are known.
-fn of_level(report: &Report, level: Level) -> impl Iterator<Item = &Series> {
-    report.whole.series.iter().filter(move |(k, _)| k.level == level && k.entry != EntryKind::Unknown).map(|(_, s)| s)
-}
-
-fn pin_writes(report: &Report, level: Level) -> Histogram {
-    let mut all = Histogram::default();
-    of_level(report, level).for_each(|s| all.merge(&s[Figure::PinWrites]));
-    all
+/// Pin writes of the entries into a level.
+fn pin_writes(report: &Report, level: Level) -> Result<Histogram, String> {
+    report.knowledge().known(Subject::Level).map_err(Unknown::to_string)?;
+    report.values(Figure::PinWrites, |key| key.level == level).map_err(|reason| reason.to_string())
 }
 
 /// Entries with at least `least` writes, and all entries.
@@ -117,17 +113,8 @@ fn dirty_against_clean(report: &Report) -> Result<(String, String), String> {
     if sources.len() > 1 {
         return Err("only some recordings have the stopwatch's transition_ns: report on them separately".into());
     }
-    let of = |kind| {
-        let mut all = Histogram::default();
-        report
-            .whole
-            .series
-            .iter()
-            .filter(|(k, _)| k.entry == kind)
-            .for_each(|(_, s)| all.merge(&s[Figure::Transition]));
-        all
-    };
-    let (dirty, clean) = (of(EntryKind::Dirty), of(EntryKind::Clean));
+    let of = |kind| report.transitions(kind).map_err(|reason| reason.to_string());
+    let (dirty, clean) = (of(EntryKind::Dirty)?, of(EntryKind::Clean)?);
     if dirty.count() < LEAST_ENTRIES || clean.count() < LEAST_ENTRIES {
         return Err(format!(
             "{} dirty and {} clean entries whose transition_ns is known (forced immediate exits, or all with the stopwatch): \
@@ -167,22 +154,21 @@ fn share(part: u64, whole: u64) -> String {
 }
 
 fn toggles(report: &Report) -> Result<(String, String), String> {
-    match at_least(&pin_writes(report, Level::L1), 1) {
+    match at_least(&pin_writes(report, Level::L1)?, 1) {
         (_, 0) => Err("no L1 entry whose pin writes are known".into()),
         (dirty, all) => Ok((share(dirty, all), "pin_writes of L1 entries; depends on the guest's workload".into())),
     }
 }
 
 fn nested(report: &Report) -> Result<(String, String), String> {
-    match at_least(&pin_writes(report, Level::L2), 2) {
+    match at_least(&pin_writes(report, Level::L2)?, 2) {
         (_, 0) => Err("no L2 entry: no VM ran a nested guest".into()),
         (twice, all) => Ok((share(twice, all), "pin_writes of L2 entries".into())),
     }
 }
 
 fn soft(report: &Report) -> Result<(String, String), String> {
-    let mut all = pin_writes(report, Level::L1);
-    all.merge(&pin_writes(report, Level::L2));
+    let all = report.values(Figure::PinWrites, |_| true).map_err(|reason| reason.to_string())?;
     let writes = all.sum();
     match all.count() {
         0 => Err("no entry whose pin writes are known".into()),
@@ -194,7 +180,7 @@ fn soft(report: &Report) -> Result<(String, String), String> {
 }
 
 fn spurious(report: &Report) -> Result<(String, String), String> {
-    let count = report.timer_exits(TimerCause::Spurious).ok_or("only VMX has a preemption timer")?;
+    let count = report.timer_exits(TimerCause::Spurious).map_err(|reason| reason.to_string())?;
     let tickless = report.sources.iter().find(|s| !s.header.tickless_cpus.is_empty());
     let tick =
         tickless.map_or("no CPU is tickless".to_owned(), |s| format!("tickless CPUs {}", s.header.tickless_cpus));
@@ -231,7 +217,7 @@ fn longest_delay(source: &Provenance) -> Option<f64> {
 }
 
 fn fallback(report: &Report) -> Result<(String, String), String> {
-    let timer: u64 = TimerCause::ALL.iter().filter_map(|&c| report.timer_exits(c)).sum();
+    let timer = report.all_timer_exits().map_err(|reason| reason.to_string())?;
     Ok((
         format!("{timer} timer exits among {} entries", report.whole.totals.entries),
         "timer exits with preemption_timer=N".into(),

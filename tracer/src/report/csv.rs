@@ -32,7 +32,7 @@ fn cells(report: &Report, view: &View, row: &Row) -> Vec<String> {
     cells.push(row.rate(row.series.entries()).map(|rate| rate.to_string()).unwrap_or_default());
     for figure in Figure::ALL {
         for stat in Stat::ALL {
-            let value = stat.of(&row.series[figure]).filter(|_| report.shows(figure));
+            let value = stat.of(&row.series[figure]);
             cells.push(value.map(|v| v.to_string()).unwrap_or_default());
         }
     }

@@ -12,12 +12,13 @@ use crate::{
         callout,
         chart::{Chart, Look, Rows, Scale, shortened},
         density, details, environment, grid, heading, join, list, page, paragraph,
-        table::{Heading, Table},
+        table::{Cell, Heading, Table},
         tiles,
     },
     model::{
         figures::{Column, Figure, Stat, Unit, human},
         histogram::Histogram,
+        knowledge::{Subject, Unknown},
         measurement::{EMULATED, Latency},
     },
 };
@@ -54,21 +55,14 @@ pub(crate) fn render(report: &Report, view: &View) -> String {
     page(&format!("VM entries: {}", names.join(", ")), &format!("{emulated}{}", hosts.join("; ")), &sections)
 }
 
-/// Whether guest and host times may be shown.
-fn shows_times(report: &Report) -> bool {
-    report.latency() != Latency::Disturbed
+/// Whether guest and host times may be shown; the reason why not.
+fn times(report: &Report) -> Result<(), Unknown> {
+    report.knowledge().known(Subject::Times).map_err(Unknown::clone)
 }
 
 /// " (EMULATED)" after names of times, if they are.
 fn emulated_suffix(report: &Report) -> &'static str {
     if report.is_emulated() { " (EMULATED)" } else { "" }
-}
-
-/// All values of a figure in one histogram.
-fn whole(report: &Report, figure: Figure) -> Histogram {
-    let mut all = Histogram::default();
-    report.whole.series.values().for_each(|s| all.merge(&s[figure]));
-    all
 }
 
 /// Sources of the pin writes, for people.
@@ -79,8 +73,8 @@ fn pin_sources(report: &Report) -> String {
     sources.join("; ")
 }
 
-fn count(n: Option<u64>) -> String {
-    n.map_or("n/a".into(), |n| n.to_string())
+fn count(n: Result<u64, Unknown>) -> Cell {
+    n.map(|n| n.to_string()).into()
 }
 
 fn summary(report: &Report) -> Markup {
@@ -89,10 +83,11 @@ fn summary(report: &Report) -> Markup {
         out.push(callout(Tone::Alarm, "EMULATED:", EMULATED));
     }
     out.extend(report.aggregation().note().map(|note| callout(Tone::Answer, "COARSE", note)));
-    match report.latency() {
-        Latency::Clean => {}
-        Latency::Disturbed => out.push(callout(Tone::Alarm, "NO TIMES", notes::NOT_SHOWN)),
-        Latency::DisturbedButAsked => out.push(callout(Tone::Alarm, "DISTURBED", notes::DISTURBED)),
+    if let Err(reason) = times(report) {
+        out.push(callout(Tone::Alarm, "NO TIMES", &reason.to_string()));
+    }
+    if report.latency() == Latency::DisturbedButAsked {
+        out.push(callout(Tone::Alarm, "DISTURBED", notes::DISTURBED));
     }
     out.push(overview(report));
     join(out)
@@ -114,29 +109,29 @@ fn loss(report: &Report) -> Markup {
 fn overview(report: &Report) -> Markup {
     let (length, entries) = (report.observed_ns(), report.whole.totals.entries);
     let rate = (length > 0).then(|| entries as f64 * 1e9 / length as f64);
-    let guest_time = whole(report, Figure::EntryToExit);
-    let time = |q: f64| {
-        let value = guest_time.quantile(q).filter(|_| shows_times(report));
-        human(value.map(|v| v as f64), Unit::Ns)
-    };
+    let guest_time = report.values(Figure::EntryToExit, |_| true);
+    let time =
+        |q: f64| -> Cell { guest_time.as_ref().map(|all| human(all.quantile(q).map(|v| v as f64), Unit::Ns)).into() };
     let spurious = report.timer_exits(TimerCause::Spurious);
+    let why = spurious.as_ref().err().map(Unknown::to_string).unwrap_or_default();
+    let pin_writes = report.values(Figure::PinWrites, |_| true).map(|all| human(all.mean(), Unit::Count));
+    let source = match &pin_writes {
+        Ok(_) => format!("from {}", pin_sources(report)),
+        Err(reason) => reason.to_string(),
+    };
     let vcpus: BTreeSet<_> = report.whole.series.keys().map(|k| (k.vm, k.vcpu)).collect();
     let counted = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
     let guests = format!("{}, {}", counted(report.whole.vms.len(), "VM"), counted(vcpus.len(), "vCPU"));
     let emulated = if report.is_emulated() { "EMULATED" } else { "" };
-    let tile = |name, value: String, note: &str| Tile { name, value, note: note.to_owned() };
+    let tile = |name, value: Cell, note: &str| Tile { name, value, note: note.to_owned() };
     tiles(&[
-        tile("observed", human(Some(length as f64), Unit::Ns), &counted(report.sources.len(), "recording")),
-        tile("VM entries", entries.to_string(), &guests),
-        tile("entries/s", human(rate, Unit::PerSecond), ""),
+        tile("observed", human(Some(length as f64), Unit::Ns).into(), &counted(report.sources.len(), "recording")),
+        tile("VM entries", entries.to_string().into(), &guests),
+        tile("entries/s", human(rate, Unit::PerSecond).into(), ""),
         tile("guest time, median", time(0.5), emulated),
         tile("guest time, p99", time(0.99), emulated),
-        tile(
-            "pin writes per entry",
-            human(whole(report, Figure::PinWrites).mean(), Unit::Count),
-            &format!("from {}", pin_sources(report)),
-        ),
-        tile("spurious timer exits", count(spurious), if spurious.is_none() { "no VMX here" } else { "" }),
+        tile("pin writes per entry", pin_writes.into(), &source),
+        tile("spurious timer exits", count(spurious), &why),
     ])
 }
 
@@ -145,49 +140,55 @@ fn totals(report: &Report, view: &View) -> Markup {
     let unfiltered = if view.filters.is_empty() { "" } else { ", unfiltered" };
     let columns = vec![Heading::word("count of"), Heading::number("count"), Heading::text("source")];
     let mut table = Table::new("totals-table", format!("Counts of everything recorded{unfiltered}"), columns);
-    let mut add = |name: &str, n: String, source: &str| table.row(vec![name.into(), n, source.into()]);
+    let mut add = |name: &str, n: Cell, source: &str| table.row([name.into(), n, source.into()]);
     add(
         "entries",
-        t.entries.to_string(),
+        t.entries.to_string().into(),
         "rounds closed by a kvm_exit, by the kernel's own count: delivered + dropped",
     );
-    add("delivered", t.delivered.to_string(), "entries whose record was delivered");
+    add("delivered", t.delivered.to_string().into(), "entries whose record was delivered");
     let dropped = "entries whose record found the ring full; if counted in the kernel, without room for their series";
-    add("dropped", t.dropped.to_string(), dropped);
+    add("dropped", t.dropped.to_string().into(), dropped);
     let unmatched = "kvm_entry without kvm_exit, kvm_exit without kvm_entry, or no room for the vCPU";
-    add("unmatched", t.unmatched.to_string(), unmatched);
+    add("unmatched", t.unmatched.to_string().into(), unmatched);
     if t.malformed + t.not_kept > 0 {
-        add("undecodable", t.malformed.to_string(), "records that failed to decode");
-        add("over series limit", t.not_kept.to_string(), "entries over the series limit of an interval");
+        add("undecodable", t.malformed.to_string().into(), "records that failed to decode");
+        add("over series limit", t.not_kept.to_string().into(), "entries over the series limit of an interval");
     }
     for cause in TimerCause::ALL {
         let n = report.timer_exits(cause);
-        if cause != TimerCause::Unknown || n.is_some_and(|n| n > 0) {
-            add(&format!("timer exits: {}", cause.name()), count(n), &timer_source(report, n, cause));
+        if cause != TimerCause::Unknown || n.as_ref().is_ok_and(|n| *n > 0) {
+            let source = timer_source(report, &n, cause);
+            add(&format!("timer exits: {}", cause.name()), count(n), &source);
         }
     }
     if let Some(traced) = &t.traced_timer_exits {
         let counts = format!("{} / {} / {}", traced.deadline, traced.immediate, traced.spurious);
-        add("timer exits: deadline / immediate / spurious", counts, "the companion patch's tracepoint");
+        add("timer exits: deadline / immediate / spurious", counts.into(), "the companion patch's tracepoint");
     }
-    add("pin writes", count(report.pin_writes()), &format!("pin-control VMCS writes; from {}", pin_sources(report)));
-    let unknown = report.entries_without_pin_writes();
-    if report.pin_writes().is_some() && unknown > 0 {
-        add("entries without pin writes", unknown.to_string(), "entries whose pin writes are not known");
+    let writes = report.pin_writes();
+    let unknown = report.entries_with_unknown_pin_writes();
+    if writes.is_ok() && unknown > 0 {
+        add("entries with unknown pin writes", unknown.to_string().into(), "in no count of pin writes");
     }
+    let source = match &writes {
+        Ok(_) => format!("pin-control VMCS writes; from {}", pin_sources(report)),
+        Err(reason) => format!("n/a: {reason}"),
+    };
+    add("pin writes", count(writes), &source);
     for (site, n) in report.sites() {
-        add(&format!("pin writes at {}", site.name()), n.to_string(), "kprobe on this VMWRITE");
+        add(&format!("pin writes at {}", site.name()), n.to_string().into(), "kprobe on this VMWRITE");
     }
     if t.td_entries > 0 {
-        add("TDX entries", t.td_entries.to_string(), "entries of TDX guests; not in any other figure");
+        add("TDX entries", t.td_entries.to_string().into(), "entries of TDX guests; not in any other figure");
     }
     table.render()
 }
 
 /// Meaning of a cause of timer exits.
-fn timer_source(report: &Report, n: Option<u64>, cause: TimerCause) -> String {
+fn timer_source(report: &Report, n: &Result<u64, Unknown>, cause: TimerCause) -> String {
     let meaning = match (n, cause) {
-        (None, _) => "n/a: only VMX has this timer",
+        (Err(reason), _) => return format!("n/a: {reason}"),
         (_, TimerCause::Deadline) => "the guest's timer was due",
         (_, TimerCause::Immediate) => "KVM forced an exit before the first guest instruction",
         (_, TimerCause::Spurious) => "the timer expired while soft-disabled",
@@ -201,8 +202,8 @@ fn timer_source(report: &Report, n: Option<u64>, cause: TimerCause) -> String {
 }
 
 fn distributions(report: &Report, view: &View) -> Markup {
-    if !shows_times(report) {
-        return paragraph(notes::NOT_SHOWN);
+    if let Err(reason) = times(report) {
+        return paragraph(&reason.to_string());
     }
     let by_reason = View { by: vec![Dimension::Reason], sort: Column::Entries, top: Some(MAX_RIDGES), ..view.clone() };
     let rows = report.rows(&by_reason);
@@ -211,12 +212,13 @@ fn distributions(report: &Report, view: &View) -> Markup {
         out.push(paragraph("Only the entries that pass the filters."));
     }
     for figure in Figure::ALL.into_iter().filter(|f| f.is_time()) {
-        let rows: Vec<_> = rows.iter().filter(|r| r.series[figure].count() > 0).collect();
         out.extend([heading(&figure.heading()), paragraph(figure.help())]);
-        out.push(if rows.is_empty() {
-            paragraph("n/a: no value was recorded.")
-        } else {
-            join([ridges(report, figure, &rows), ridges_table(report, figure, &rows)])
+        out.push(match notes::why_empty(report, figure, &rows) {
+            Some(why) => paragraph(&format!("n/a: {why}")),
+            None => {
+                let rows: Vec<_> = rows.iter().filter(|r| r.series[figure].count() > 0).collect();
+                join([ridges(report, figure, &rows), ridges_table(report, figure, &rows)])
+            }
         });
     }
     join(out)
@@ -244,7 +246,8 @@ fn ridges(report: &Report, figure: Figure, rows: &[&Row]) -> Markup {
     for (at, (row, histogram)) in rows.iter().zip(&histograms).enumerate() {
         let bottom = chart.row(at) + STEP / 2.0 - 6.0;
         draw_curve(&mut chart, histogram, &axis, bottom);
-        let [p50, p99] = [0.5, 0.99].map(|q| histogram.quantile(q).unwrap_or(0) as f64);
+        let (Some(p50), Some(p99)) = (histogram.quantile(0.5), histogram.quantile(0.99)) else { continue };
+        let [p50, p99] = [p50, p99].map(|v| v as f64);
         for (value, class) in [(p50, "interval"), (p99, "mark dark")] {
             let (x, top) = (chart.x(value), bottom - STEP + 12.0);
             chart.path(class, &format!("M{x:.1} {top:.1}v{:.1}", STEP - 9.0));
@@ -327,19 +330,24 @@ fn timeline(report: &Report, view: &View) -> Markup {
     let time = Time { points, places: Places::of(points) };
     let of = |value: &dyn Fn(&Point) -> Option<f64>| points.iter().map(value).collect::<Vec<_>>();
     let quantile = |q: f64| of(&|p| p.entry_to_exit.quantile(q).map(|v| v as f64));
-    let guest_time = if shows_times(report) {
-        let title = format!("{}{}", Figure::EntryToExit.heading(), emulated_suffix(report));
-        let lines = [(Look::A, "p50", quantile(0.5)), (Look::B, "p99", quantile(0.99))];
-        time.draw(&Lines { id: "time-latency", title: &title, unit: Unit::Ns, log: true, lines: &lines })
-    } else {
-        paragraph(notes::NOT_SHOWN)
+    let knowledge = report.knowledge();
+    let guest_time = match knowledge.figure(Figure::EntryToExit) {
+        Ok(()) => {
+            let title = format!("{}{}", Figure::EntryToExit.heading(), emulated_suffix(report));
+            let lines = [(Look::A, "p50", quantile(0.5)), (Look::B, "p99", quantile(0.99))];
+            time.draw(&Lines { id: "time-latency", title: &title, unit: Unit::Ns, log: true, lines: &lines })
+        }
+        Err(reason) => paragraph(&reason.to_string()),
     };
     let single =
         |id, title, unit, values| time.draw(&Lines { id, title, unit, log: false, lines: &[(Look::A, "", values)] });
     let pictures = [
         single("time-rate", "Entries per second", Unit::PerSecond, of(&Point::rate)),
         guest_time,
-        single("time-pins", "Pin writes per entry", Unit::Count, of(&Point::pin_writes_per_entry)),
+        match knowledge.figure(Figure::PinWrites) {
+            Ok(()) => single("time-pins", "Pin writes per entry", Unit::Count, of(&Point::pin_writes_per_entry)),
+            Err(reason) => paragraph(&format!("Pin writes per entry: n/a, {reason}.")),
+        },
         if points.iter().any(|p| p.dropped > 0) {
             single("time-dropped", "Dropped entries", Unit::Count, of(&|p| Some(p.dropped as f64)))
         } else {
@@ -418,19 +426,21 @@ fn timeline_table(report: &Report) -> Markup {
     let caption =
         format!("Stretches of time{merged}, by their middle in seconds; p50 and p99 are of {figure}{emulated}");
     let mut table = Table::new("time-table", caption, headings.map(Heading::number).into());
+    let knowledge = report.knowledge();
     for (middle, p) in Places::of(&rows).middles.iter().zip(&rows) {
-        let time = |q: f64| {
-            let value = p.entry_to_exit.quantile(q).filter(|_| shows_times(report));
-            human(value.map(|v| v as f64), Unit::Ns)
+        let time = |q: f64| -> Cell {
+            let times = knowledge.figure(Figure::EntryToExit);
+            times.map(|()| human(p.entry_to_exit.quantile(q).map(|v| v as f64), Unit::Ns)).into()
         };
-        table.row(vec![
-            format!("{middle:.1}"),
-            p.entries.to_string(),
-            human(p.rate(), Unit::PerSecond),
+        let pin_writes = knowledge.figure(Figure::PinWrites);
+        table.row([
+            format!("{middle:.1}").into(),
+            p.entries.to_string().into(),
+            human(p.rate(), Unit::PerSecond).into(),
             time(0.5),
             time(0.99),
-            human(p.pin_writes_per_entry(), Unit::Count),
-            p.dropped.to_string(),
+            pin_writes.map(|()| human(p.pin_writes_per_entry(), Unit::Count)).into(),
+            p.dropped.to_string().into(),
         ]);
     }
     table.render()
@@ -448,16 +458,12 @@ fn rows(report: &Report, view: &View) -> Markup {
         let filters: Vec<_> = view.filters.iter().map(ToString::to_string).collect();
         out.push(paragraph(&format!("Only entries with {}.", filters.join(" and "))));
     }
-    for figure in Figure::ALL.into_iter().filter(|f| !f.is_time() || shows_times(report)) {
+    for figure in Figure::ALL {
         out.push(heading(&figure.heading()));
-        out.push(if rows.iter().all(|row| row.series[figure].count() == 0) {
-            paragraph("n/a: no value was recorded.")
-        } else {
-            rows_table(report, view, figure, &rows)
+        out.push(match notes::why_empty(report, figure, &rows) {
+            Some(why) => paragraph(&format!("n/a: {why}")),
+            None => rows_table(report, view, figure, &rows),
         });
-    }
-    if !shows_times(report) {
-        out.push(paragraph(notes::NOT_SHOWN));
     }
     join(out)
 }

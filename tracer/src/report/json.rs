@@ -11,7 +11,7 @@ use crate::{
     model::{
         figures::{Figure, Stat},
         histogram::Histogram,
-        measurement::{Latency, PinSource},
+        measurement::PinSource,
     },
     recording::Provenance,
 };
@@ -34,11 +34,17 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
         "exact": report.is_exact(),
         "latency": report.latency(),
         "aggregation": report.aggregation(),
+        "unknown": unknown(report),
         "transition_source": common(report, |s| json!(s.header.transition_source())),
         "stopwatch_tick_ns": common(report, |s| json!(s.header.stopwatch.and_then(|w| w.tick_ns()))),
         "totals": totals(report),
         "series": rows.iter().map(|r| series(report, r, by)).collect::<Vec<_>>(),
     })
+}
+
+/// What is not known of any recording, with the reasons.
+fn unknown(report: &Report) -> Map<String, Value> {
+    report.knowledge().unknown().map(|(subject, why)| (subject.name().to_owned(), json!(why.to_string()))).collect()
 }
 
 /// The value that all recordings have in common; "mixed" where they differ.
@@ -72,7 +78,7 @@ fn totals(report: &Report) -> Value {
         Control::ALL.iter().zip(counts).map(|(control, n)| (control.name().to_owned(), json!(n))).collect()
     };
     let timer_exits: Map<_, _> =
-        TimerCause::ALL.into_iter().map(|c| (c.name().to_owned(), json!(report.timer_exits(c)))).collect();
+        TimerCause::ALL.into_iter().map(|c| (c.name().to_owned(), json!(report.timer_exits(c).ok()))).collect();
     let has_shadow = report.sources.iter().any(|s| s.header.pin_writes_source != PinSource::None);
     let site_writes: Map<_, _> = report.sites().map(|(site, n)| (site.name(), json!(n))).collect();
     json!({
@@ -83,12 +89,12 @@ fn totals(report: &Report) -> Value {
         "malformed": t.malformed,
         "not_kept": t.not_kept,
         "td_entries": t.td_entries,
-        "pin_writes": report.pin_writes(),
+        "pin_writes": report.pin_writes().ok(),
         "pin_writes_source": common(report, |s| match s.header.pin_writes_source {
             PinSource::None => Value::Null,
             source => json!(source.name()),
         }),
-        "entries_without_pin_writes": report.entries_without_pin_writes(),
+        "entries_with_unknown_pin_writes": report.entries_with_unknown_pin_writes(),
         "shadow_pin_writes": has_shadow.then_some(t.shadow_pin_writes),
         "control_writes": t.control_writes.map(|w| json!({
             "vmcs01": by_control(&w.vmcs01),
@@ -136,8 +142,7 @@ fn series(report: &Report, row: &Row, by: &[Dimension]) -> Value {
     out.insert("observed_ns".into(), json!(row.observed_ns));
     out.insert("entries_per_second".into(), json!(row.rate(row.series.entries())));
     for figure in Figure::ALL {
-        let shown = !figure.is_time() || report.latency() != Latency::Disturbed;
-        out.insert(figure.name().into(), if shown { distribution(&row.series[figure]) } else { Value::Null });
+        out.insert(figure.name().into(), distribution(&row.series[figure]));
     }
     Value::Object(out)
 }

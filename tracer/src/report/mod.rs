@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-use tracer_common::{Isa, rules::TimerCause};
+use tracer_common::rules::TimerCause;
 
 use crate::{
     kernel::vmwrite_sites::Site,
@@ -28,8 +28,9 @@ use crate::{
         figures::Figure,
         histogram::Histogram,
         interval::{Interval, Vm},
+        knowledge::{Knowledge, Shown, TimerExits, Unknown},
         measurement::{Aggregation, Latency},
-        series::{Key, Series},
+        series::{EntryKind, Key, Series},
     },
     recording::{self, Coverage, Provenance, Readings},
 };
@@ -65,8 +66,8 @@ pub struct Row {
     pub group: Vec<String>,
     /// the lowest key of the group
     pub key: Key,
-    /// distributions
-    pub series: Series,
+    /// the distributions that are known
+    pub series: Shown,
     /// ns that the recordings behind the row cover
     pub(crate) observed_ns: u64,
 }
@@ -96,8 +97,10 @@ impl Report {
                 self.whole.vms.entry(id).or_insert_with(|| Arc::new(Vm { id, host: host.clone(), ..Vm::clone(&vm) }));
             interval.vms.insert(id, Arc::clone(vm));
         }
-        let series = std::mem::take(&mut interval.series);
-        interval.series = series.into_iter().map(|(k, s)| (Key { vm: vms[&k.vm], ..k }, s)).collect();
+        for (key, series) in std::mem::take(&mut interval.series) {
+            // Two of the file's VMs can be one: a recorder forgets a VM after 65 536 others.
+            interval.series.entry(Key { vm: vms[&key.vm], ..key }).or_default().merge(&series);
+        }
         interval
     }
 
@@ -168,13 +171,14 @@ impl Report {
             merged.merge(series);
         }
         let observed = self.observed(view);
+        let knowledge = self.knowledge();
         let mut rows: Vec<Row> = groups
             .into_iter()
             .map(|(group, (key, series))| Row {
                 observed_ns: observed.of(&group),
                 group: group.into_iter().map(|v| v.unwrap_or_else(|| "-".into())).collect(),
                 key,
-                series,
+                series: knowledge.show(series),
             })
             .collect();
         // Stable: rows with equal values stay in the order of their groups.
@@ -186,42 +190,67 @@ impl Report {
         rows
     }
 
-    /// Number of pin-control writes; none if they are known of no entry.
-    pub fn pin_writes(&self) -> Option<u64> {
-        let known = self.whole.series.values().filter(|s| s[Figure::PinWrites].count() > 0);
-        known.map(|s| s[Figure::PinWrites].sum()).reduce(|a, b| a + b)
+    /// What is known about the entries of all recordings.
+    pub fn knowledge(&self) -> Knowledge {
+        Knowledge::merge(self.sources.iter().map(|s| s.header.knowledge()))
     }
 
-    /// Entries whose pin writes are unknown.
-    pub(crate) fn entries_without_pin_writes(&self) -> u64 {
-        self.whole.series.values().map(|s| s.entries().saturating_sub(s[Figure::PinWrites].count())).sum()
-    }
-
-    /// Preemption-timer exits of a cause; none without VMX.
-    pub fn timer_exits(&self, cause: TimerCause) -> Option<u64> {
-        let vmx = self.sources.iter().any(|s| s.header.host.vendor == Some(crate::model::vendor::Vendor::Intel))
-            || self.whole.series.keys().any(|k| k.isa == Isa::Vmx);
-        let of_cause = self.whole.series.iter().filter(|(k, _)| k.cause == Some(cause));
-        vmx.then(|| of_cause.map(|(_, s)| s.entries()).sum())
-    }
-
-    /// Guest time of spurious timer exits, ns: least and median; none without such an exit.
-    pub(crate) fn spurious_after(&self) -> Option<(u64, u64)> {
+    /// All values of a figure of the series whose keys pass; the reason where they are not known.
+    pub(crate) fn values(&self, figure: Figure, passes: impl Fn(&Key) -> bool) -> Result<Histogram, Unknown> {
+        self.knowledge().figure(figure).map_err(Unknown::clone)?;
         let mut all = Histogram::default();
-        let spurious = self.whole.series.iter().filter(|(k, _)| k.cause == Some(TimerCause::Spurious));
-        spurious.for_each(|(_, s)| all.merge(&s[Figure::EntryToExit]));
+        self.whole.series.iter().filter(|(key, _)| passes(key)).for_each(|(_, s)| all.merge(&s[figure]));
+        Ok(all)
+    }
+
+    /// Number of pin-control writes of the entries where they are known; the reason if they are known of no entry.
+    pub fn pin_writes(&self) -> Result<u64, Unknown> {
+        let all = self.values(Figure::PinWrites, |_| true)?;
+        if all.count() == 0 {
+            return Err(Unknown::because("they are known of no entry"));
+        }
+        Ok(all.sum())
+    }
+
+    /// Number of entries whose pin writes are not known: the first of each vCPU, and those of recordings without a source.
+    pub(crate) fn entries_with_unknown_pin_writes(&self) -> u64 {
+        let known = self.values(Figure::PinWrites, |_| true).map_or(0, |all| all.count());
+        self.whole.series.values().map(Series::entries).sum::<u64>().saturating_sub(known)
+    }
+
+    fn counted_timer_exits(&self) -> TimerExits {
+        let mut exits = TimerExits::default();
+        self.whole.series.iter().for_each(|(key, series)| exits.count(key, series.entries()));
+        exits
+    }
+
+    /// Number of preemption-timer exits of a cause; the reason where it is not known.
+    pub fn timer_exits(&self, cause: TimerCause) -> Result<u64, Unknown> {
+        self.counted_timer_exits().of(cause, &self.knowledge())
+    }
+
+    /// Number of preemption-timer exits, whatever their cause; the reason where it is not known.
+    pub(crate) fn all_timer_exits(&self) -> Result<u64, Unknown> {
+        self.counted_timer_exits().all(&self.knowledge())
+    }
+
+    /// Guest time of spurious timer exits, ns: least and median; none without such an exit, or where their number or time is not known.
+    pub(crate) fn spurious_after(&self) -> Option<(u64, u64)> {
+        self.timer_exits(TimerCause::Spurious).ok()?;
+        let all = self.values(Figure::EntryToExit, |key| key.cause == Some(TimerCause::Spurious)).ok()?;
         Some((all.min()?, all.quantile(0.5)?))
+    }
+
+    /// `transition_ns` of clean or of dirty entries; the reason where it, or the kind, is not known.
+    pub(crate) fn transitions(&self, kind: EntryKind) -> Result<Histogram, Unknown> {
+        self.knowledge().figure(Figure::PinWrites).map_err(Unknown::clone)?;
+        self.values(Figure::Transition, |key| key.entry == kind)
     }
 
     /// Whether times are disturbed: the worst of the recordings.
     pub fn latency(&self) -> Latency {
         let of = |l| self.sources.iter().any(|s| s.header.latency == l);
         [Latency::Disturbed, Latency::DisturbedButAsked].into_iter().find(|&l| of(l)).unwrap_or_default()
-    }
-
-    /// Whether a figure's values are shown: disturbed times are not.
-    pub(crate) fn shows(&self, figure: Figure) -> bool {
-        !figure.is_time() || self.latency() != Latency::Disturbed
     }
 
     /// Entries that are missing from the series.
@@ -316,12 +345,21 @@ pub mod tests {
     #[test]
     fn sums_are_those_of_the_events() {
         let report = report();
-        assert_eq!(report.pin_writes(), Some(46));
-        assert_eq!(report.timer_exits(TimerCause::Deadline), Some(23));
-        assert_eq!(report.timer_exits(TimerCause::Spurious), Some(0));
+        assert_eq!(report.pin_writes(), Ok(46));
+        assert_eq!(report.timer_exits(TimerCause::Deadline), Ok(23));
+        assert_eq!(report.timer_exits(TimerCause::Spurious), Ok(0));
         assert!(report.is_exact());
-        assert_eq!(Report::default().pin_writes(), None);
-        assert_eq!(Report::default().timer_exits(TimerCause::Spurious), None);
+        assert!(Report::default().pin_writes().is_err());
+        assert!(Report::default().timer_exits(TimerCause::Spurious).is_err());
+    }
+
+    #[test]
+    fn a_host_that_cannot_tell_causes_has_no_count_of_any() {
+        let mut report = report();
+        report.sources[0].header.missing = vec!["loaded_vmcs.hv_timer_soft_disabled: causes of timer exits n/a".into()];
+        let reason = report.timer_exits(TimerCause::Spurious).unwrap_err().to_string();
+        assert_eq!(reason, "field loaded_vmcs.hv_timer_soft_disabled is not in this kernel");
+        assert_eq!(report.all_timer_exits(), Ok(23), "their number needs no cause");
     }
 
     #[test]

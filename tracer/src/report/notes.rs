@@ -1,10 +1,7 @@
 //! The notes that every view of a report shows: loss, emulation, disturbed times. Each has one wording.
 
-use super::Report;
-
-/// Why disturbed times are not shown.
-pub(super) const NOT_SHOWN: &str = "guest and host times are not shown: hooks on VMCS writes ran between kvm_entry and the VM entry. Record \
-    without --exact-writes and --verify-writes, or with --with-latency to see them anyway";
+use super::{Report, Row};
+use crate::model::figures::Figure;
 
 /// Follows "DISTURBED", where disturbed times are shown.
 pub(super) const DISTURBED: &str =
@@ -31,4 +28,19 @@ pub(super) fn loss(report: &Report) -> String {
         line += "; THE KERNEL'S COUNT DISAGREES: do not trust these figures";
     }
     line + "\n"
+}
+
+/// Why none of these rows has a value of a figure; none where one has.
+pub(super) fn why_empty(report: &Report, figure: Figure, rows: &[Row]) -> Option<String> {
+    if rows.iter().any(|row| row.series[figure].count() > 0) {
+        return None;
+    }
+    Some(match report.values(figure, |_| true) {
+        Err(reason) => reason.to_string(),
+        // The filters or --top left them out: they are no absence.
+        Ok(all) if all.count() > 0 => format!("none in the rows shown; {} values in all", all.count()),
+        Ok(_) if figure != Figure::Transition => "no value is known".into(),
+        Ok(_) if report.sources.iter().any(|s| s.header.stopwatch.is_some()) => "the stopwatch gave no value".into(),
+        Ok(_) => "no entry was forced to exit at once, and there was no stopwatch (patches/README.md)".into(),
+    })
 }

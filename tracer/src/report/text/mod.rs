@@ -9,6 +9,7 @@ use super::{Dimension, Report, Row, View, notes};
 use crate::{
     model::{
         figures::{Figure, Stat, Unit, human},
+        knowledge::Subject,
         measurement::{EMULATED, Latency},
     },
     output::align,
@@ -39,20 +40,16 @@ pub fn render(report: &Report, view: &View) -> String {
         let _ = write!(out, "\n{note}\n");
     }
     let table = Table { view, rows: &rows };
-    match report.latency() {
-        Latency::Disturbed => {
-            let _ = write!(out, "\n{}\n\n", notes::NOT_SHOWN);
-            return out + &table.render(Figure::EntryToExit, &[]);
-        }
-        Latency::DisturbedButAsked => {
-            let _ = write!(out, "\nDISTURBED: {}\n", notes::DISTURBED);
-        }
-        Latency::Clean => {}
+    if let Err(reason) = report.knowledge().known(Subject::Times) {
+        let _ = write!(out, "\n{reason}\n\n");
+        return out + &table.render(Figure::EntryToExit, &[]);
+    }
+    if report.latency() == Latency::DisturbedButAsked {
+        let _ = write!(out, "\nDISTURBED: {}\n", notes::DISTURBED);
     }
     let stats: Vec<_> = Stat::ALL.into_iter().filter(|s| *s != Stat::Mean).collect();
     for figure in Figure::ALL.into_iter().filter(|f| f.is_time()) {
-        if rows.iter().all(|row| row.series[figure].count() == 0) {
-            let why = if figure == Figure::Transition { WHY_NO_TRANSITION } else { "no value is known" };
+        if let Some(why) = notes::why_empty(report, figure, &rows) {
             let _ = write!(out, "\n{}  n/a: {why}\n", figure.heading());
             continue;
         }
@@ -61,9 +58,6 @@ pub fn render(report: &Report, view: &View) -> String {
     }
     out
 }
-
-/// Shown in place of `transition_ns` in a report without a value of it.
-const WHY_NO_TRANSITION: &str = "no entry was forced to exit at once, and there was no stopwatch (patches/README.md)";
 
 /// The rows of a report, to be printed with the statistics of one figure.
 struct Table<'a> {
@@ -79,18 +73,20 @@ impl Table<'_> {
         let texts = head.len();
         head.extend([if figure.counts_exits() { "EXITS" } else { "ENTRIES" }, "/S"].map(str::to_owned));
         head.extend(stats.iter().map(|s| s.title().to_owned()));
-        // Pin writes belong to entries; host time is counted by exits.
-        let of_entries = !figure.counts_exits();
+        // Pin writes are of all entries of a row: the other tables hold exits, or some of the entries.
+        let of_entries = figure == Figure::EntryToExit;
         head.extend(of_entries.then(|| "PIN/ENTRY".to_owned()));
         let mut cells = vec![head];
         for row in self.rows {
             let histogram = &row.series[figure];
-            if histogram.count() == 0 {
+            // Entries are counted also where their times are not shown.
+            let count = if of_entries { row.series.entries() } else { histogram.count() };
+            if count == 0 {
                 continue;
             }
             let mut line = row.group.clone();
-            line.push(histogram.count().to_string());
-            line.push(human(row.rate(histogram.count()), Unit::PerSecond));
+            line.push(count.to_string());
+            line.push(human(row.rate(count), Unit::PerSecond));
             line.extend(stats.iter().map(|s| human(s.of(histogram), figure.unit())));
             line.extend(of_entries.then(|| human(row.series[Figure::PinWrites].mean(), Unit::Count)));
             cells.push(line);
@@ -133,6 +129,44 @@ mod tests {
         report.sources[0].header.aggregation = crate::model::measurement::Aggregation::InKernel;
         let text = render(&report, &view());
         assert!(text.contains("exact to 1.6 %") && text.contains("5 dropped (no room for their series)"), "{text}");
+    }
+
+    #[test]
+    fn what_the_view_leaves_out_is_no_absence() {
+        use crate::model::interval::{
+            Interval,
+            tests::{event, vm},
+        };
+        use tracer_common::{Event, Flags};
+        let mut report = report();
+        let mut forced = Interval::starting(0);
+        let timer = event(1, 52, 800, 0);
+        forced.record(&Event { flags: timer.flags | Flags::IMMEDIATE, ..timer }, &vm(0));
+        assert!(render(&report, &view()).contains("transition_ns)  n/a: no entry was forced to exit at once"));
+        report.add(0, forced, &mut std::collections::BTreeMap::new());
+        let top = render(&report, &View { top: Some(1), ..view() });
+        assert!(top.contains("transition_ns)  n/a: none in the rows shown; 1 values in all\n"), "{top}");
+        let all = render(&report, &view());
+        assert!(all.contains("(transition_ns): VM entry + VM exit") && !all.contains("n/a:"), "{all}");
+    }
+
+    #[test]
+    fn pin_writes_stand_in_the_table_of_all_entries_only() {
+        use crate::model::interval::{
+            Interval,
+            tests::{event, vm},
+        };
+        use tracer_common::{Event, Flags};
+        let mut report = report();
+        let mut forced = Interval::starting(0);
+        let timer = event(1, 52, 800, 0);
+        forced.record(&Event { flags: timer.flags | Flags::IMMEDIATE, ..timer }, &vm(0));
+        report.add(0, forced, &mut std::collections::BTreeMap::new());
+        let text = render(&report, &view());
+        let tables: Vec<_> = text.split("\n\n").filter(|part| part.contains("EXIT REASON")).collect();
+        // 46 writes of 24 timer exits, of which one was forced and has a transition: 46/24 is not that one's mean.
+        assert!(tables[0].contains("PIN/ENTRY") && tables[0].contains("1.917"), "{text}");
+        assert!(tables[2].contains("transition_ns") && !tables[2].contains("PIN/ENTRY"), "{text}");
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use crate::{
     model::{
         figures::{Unit, human},
+        knowledge::Subject,
         measurement::PinSource,
-        vendor::Vendor,
     },
     recording::Provenance,
 };
@@ -27,13 +27,15 @@ pub(super) fn render(source: &Provenance) -> String {
     let host = &h.host;
     let caveat = host.caveat().map(|c| format!(", {c}")).unwrap_or_default();
     let _ = writeln!(out, "host       {}: Linux {}, {} x {}{caveat}", host.name, host.kernel, host.cpus, host.cpu);
-    let pin_writes = match h.pin_writes_source {
-        PinSource::Tracepoint => "from tracepoint (companion patch, exact)",
-        PinSource::Shadow => "from shadow (differences of the controls' shadow copy)",
-        PinSource::None if host.vendor == Some(Vendor::Amd) => "n/a (SVM has no pin controls)",
-        PinSource::None => "n/a",
+    let knowledge = h.knowledge();
+    let pin_writes = match (knowledge.known(Subject::PinWrites), h.pin_writes_source) {
+        (Err(reason), _) => format!("n/a ({reason})"),
+        (Ok(()), PinSource::Tracepoint) => "from tracepoint (companion patch, exact)".into(),
+        (Ok(()), PinSource::Shadow) => "from shadow (differences of the controls' shadow copy)".into(),
+        (Ok(()), PinSource::None) => "n/a".into(),
     };
-    let _ = writeln!(out, "policy     {}; pin writes {pin_writes}", source.policy_text());
+    let why = knowledge.known(Subject::Policy).err().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let _ = writeln!(out, "policy     {}{why}; pin writes {pin_writes}", source.policy_text());
     if let Some(stopwatch) = &h.stopwatch {
         let tick = stopwatch.tick_ns().map_or("n/a".into(), |ns| human(Some(ns), Unit::Ns));
         let _ = writeln!(

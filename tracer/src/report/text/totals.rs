@@ -7,6 +7,7 @@ use tracer_common::rules::{Control, TimerCause};
 use crate::{
     model::{
         figures::{Unit, human},
+        knowledge::Unknown,
         totals::TracedTimerExits,
     },
     report::{Report, View},
@@ -14,29 +15,18 @@ use crate::{
 
 /// The counts, whatever the view's filters.
 pub(super) fn render(report: &Report, view: &View) -> String {
-    let count = |n: Option<u64>| n.map_or("n/a".to_owned(), |n| n.to_string());
     let t = &report.whole.totals;
     let mut out = String::from(if view.filters.is_empty() { "timer exits" } else { "unfiltered\ntimer exits" });
-    for cause in TimerCause::ALL {
-        let n = report.timer_exits(cause);
-        let guest_time = report.spurious_after().filter(|_| cause == TimerCause::Spurious);
-        // Exits of unknown cause are named only if there are some.
-        if cause != TimerCause::Unknown || n.is_some_and(|n| n > 0) {
-            let _ = write!(out, "  {} {}", cause.name(), count(n));
-            if let Some((least, median)) = guest_time {
-                let ns = |v| human(Some(v as f64), Unit::Ns);
-                let _ = write!(out, " (guest time: least {}, median {})", ns(least), ns(median));
-            }
-        }
-    }
+    out += &timer_exits(report);
     if let Some(traced) = &t.traced_timer_exits {
         let TracedTimerExits { deadline, immediate, spurious } = traced;
         let _ = write!(out, "\n  tracepoint  deadline {deadline}  immediate {immediate}  spurious {spurious}");
     }
-    let _ = write!(out, "\npin writes  {}", count(report.pin_writes()));
-    let unknown = report.entries_without_pin_writes();
-    if report.pin_writes().is_some() && unknown > 0 {
-        let _ = write!(out, " (unknown of {unknown} more entries)");
+    out += "\npin writes  ";
+    match (report.pin_writes(), report.entries_with_unknown_pin_writes()) {
+        (Ok(writes), 0) => out += &writes.to_string(),
+        (Ok(writes), unknown) => out += &format!("{writes} (unknown of {unknown} more entries)"),
+        (Err(reason), _) => out += &not_known(&reason),
     }
     out += &writes(report);
     let _ = write!(out, "\nunmatched   {}", t.unmatched);
@@ -48,6 +38,35 @@ pub(super) fn render(report: &Report, view: &View) -> String {
         let _ = write!(out, "; {} entries of TDX guests left out", t.td_entries);
     }
     out + "\n"
+}
+
+/// "n/a" with the reason.
+fn not_known(reason: &Unknown) -> String {
+    format!("n/a ({reason})")
+}
+
+/// The number of timer exits of each cause, on the line that names them.
+fn timer_exits(report: &Report) -> String {
+    let counts = TimerCause::ALL.map(|cause| (cause, report.timer_exits(cause)));
+    let mut out = String::new();
+    let mut reason = None;
+    for (cause, count) in counts {
+        match count {
+            // Exits of unknown cause are named only if there are some.
+            Ok(0) if cause == TimerCause::Unknown => {}
+            Ok(n) => out += &format!("  {} {n}", cause.name()),
+            Err(why) if cause == TimerCause::Unknown => reason = Some(why),
+            Err(why) => {
+                out += &format!("  {} n/a", cause.name());
+                reason = Some(why);
+            }
+        }
+        if let Some((least, median)) = report.spurious_after().filter(|_| cause == TimerCause::Spurious) {
+            let ns = |v| human(Some(v as f64), Unit::Ns);
+            out += &format!(" (guest time: least {}, median {})", ns(least), ns(median));
+        }
+    }
+    out + &reason.map(|why| format!("  ({why})")).unwrap_or_default()
 }
 
 /// The same writes as counted by other methods, and writes of other controls.
@@ -74,13 +93,13 @@ fn writes(report: &Report) -> String {
         let _ = write!(out, "\n  sites     pin {sum} by kprobes on VMWRITEs: {}", sites.join(", "));
         // The shadow method begins with a vCPU's first entry, the probes with its creation, in any thread.
         let others = t.control_writes.map_or(t.shadow_pin_writes, |w| w.vmcs01[0] + w.vmcs02[0]);
-        if sum != others {
+        if report.pin_writes().is_ok() && sum != others {
             let _ = write!(
                 out,
                 "\n            {sum} and {others} differ: sites also count vCPUs that were created or reset and not entered, \
                  and entries whose round is incomplete ({} unmatched, {} unknown, {} dropped)",
                 t.unmatched,
-                report.entries_without_pin_writes(),
+                report.entries_with_unknown_pin_writes(),
                 t.dropped
             );
         }

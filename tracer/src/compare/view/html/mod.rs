@@ -102,17 +102,17 @@ fn overview(c: &Comparison) -> Markup {
     tiles(&[
         Tile {
             name: "observed, A / B",
-            value: both(&|s| human(Some(s.length_ns as f64), Unit::Ns)),
+            value: both(&|s| human(Some(s.length_ns as f64), Unit::Ns)).into(),
             note: both(&windows),
         },
         Tile {
             name: "VM entries, A / B",
-            value: [0, 1].map(|side| wording::entries(c, side).to_string()).join(" / "),
+            value: [0, 1].map(|side| wording::entries(c, side).to_string()).join(" / ").into(),
             note: String::new(),
         },
         Tile {
             name: "pin writes, A / B",
-            value: both(&|s| count(s.pin_writes)),
+            value: both(&|s| count(s.pin_writes)).into(),
             note: format!("{} / {}", per_entry(mean.and_then(|r| r.a)), per_entry(mean.and_then(|r| r.b))),
         },
     ])

@@ -1,0 +1,524 @@
+//! What is known about the entries of a recording or of this host: the one place that decides it. Every output asks here before it shows
+//! a figure, and shows n/a with the reason where the answer is no.
+
+use std::{collections::BTreeMap, fmt, ops::Index};
+
+use tracer_common::{Isa, rules::TimerCause};
+
+use crate::model::{
+    figures::Figure,
+    histogram::Histogram,
+    measurement::{Latency, PinSource},
+    series::{Key, Series},
+    vendor::Vendor,
+};
+
+/// Something that a host may or may not tell about its entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// exit reasons
+    ExitReason,
+    /// whether an entry was into L1 or L2
+    Level,
+    /// pin-control writes, and so clean and dirty entries
+    PinWrites,
+    /// number of VMX-preemption-timer exits, whatever their cause
+    TimerExits,
+    /// cause of each timer exit
+    TimerCause,
+    /// `transition_ns`
+    Transition,
+    /// guest and host times, undisturbed or wanted nevertheless
+    Times,
+    /// the timer policy
+    Policy,
+}
+
+impl Subject {
+    /// Every one.
+    pub const ALL: [Self; 8] = [
+        Self::ExitReason,
+        Self::Level,
+        Self::PinWrites,
+        Self::TimerExits,
+        Self::TimerCause,
+        Self::Transition,
+        Self::Times,
+        Self::Policy,
+    ];
+
+    /// Name in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ExitReason => "exit_reason",
+            Self::Level => "level",
+            Self::PinWrites => "pin_writes",
+            Self::TimerExits => "timer_exits",
+            Self::TimerCause => "timer_cause",
+            Self::Transition => "transition_ns",
+            Self::Times => "times",
+            Self::Policy => "policy",
+        }
+    }
+
+    /// Name for people.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::ExitReason => "exit reasons",
+            Self::Level => "levels",
+            Self::PinWrites => "pin writes",
+            Self::TimerExits => "timer exits",
+            Self::TimerCause => "causes of timer exits",
+            Self::Transition => "transition_ns",
+            Self::Times => "guest and host times",
+            Self::Policy => "policy",
+        }
+    }
+
+    /// The subjects that a figure's values depend on.
+    pub const fn of(figure: Figure) -> &'static [Self] {
+        match figure {
+            Figure::EntryToExit | Figure::ExitToEntry => &[Self::Times],
+            Figure::PinWrites => &[Self::PinWrites],
+            Figure::Transition => &[Self::Transition, Self::Times],
+        }
+    }
+}
+
+/// The reason why something is not known, as people read it: "kvm_intel has no BTF".
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unknown(String);
+
+impl Unknown {
+    /// From a reason in lower case, without a full stop.
+    pub fn because(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The fields that each subject needs, by the names in [`Source::missing`]. One that a kernel lacks makes its subjects unknown.
+const NEEDED: &[(&str, &[Subject])] = &[
+    ("vcpu_vmx.exit_reason", &[Subject::ExitReason, Subject::TimerExits, Subject::TimerCause]),
+    ("vcpu_vmx.loaded_vmcs", &[Subject::PinWrites, Subject::TimerCause]),
+    ("loaded_vmcs.controls_shadow.pin", &[Subject::PinWrites]),
+    ("loaded_vmcs.hv_timer_soft_disabled", &[Subject::TimerCause]),
+    ("vcpu_vmx.req_immediate_exit", &[Subject::TimerCause]),
+    ("vcpu_svm.vmcb", &[Subject::ExitReason]),
+    ("vmcb.control.exit_code", &[Subject::ExitReason]),
+];
+
+/// The fields that tell the level on VMX; the statistics of KVM tell it, too.
+const LEVEL: [&str; 2] = ["vcpu_vmx.loaded_vmcs", "vcpu_vmx.vmcs01"];
+/// KVM's statistics that tell the level.
+const LEVEL_STATISTICS: &str = "kvm_vcpu.stat.guest_mode";
+
+/// The fields of kvm_intel that are all missing where it has no BTF.
+const VMX_FIELDS: [&str; 5] = [
+    "vcpu_vmx.exit_reason",
+    "vcpu_vmx.loaded_vmcs",
+    "vcpu_vmx.vmcs01",
+    "loaded_vmcs.controls_shadow.pin",
+    "loaded_vmcs.hv_timer_soft_disabled",
+];
+
+/// Why disturbed times are not shown.
+pub(crate) const DISTURBED: &str = "guest and host times are not shown: hooks on VMCS writes ran between kvm_entry and the VM entry. Record \
+    without --exact-writes and --verify-writes, or with --with-latency to see them anyway";
+
+/// How entries were traced, which decides what is known about them.
+#[derive(Clone, Debug)]
+pub struct Source<'a> {
+    /// the module that ran the VMs; none where it is not known: then the entries' instruction set decides
+    pub vendor: Option<Vendor>,
+    /// fields that the kernel lacks, each followed by ": " and its meaning
+    pub missing: &'a [String],
+    /// source of pin writes
+    pub pin_writes: PinSource,
+    /// the companion patch's stopwatch was on
+    pub stopwatch: bool,
+    /// the module shows whether it uses the timer
+    pub policy_is_shown: bool,
+    /// a parameter of the module names the policy; otherwise the fields of the kernel tell
+    pub policy_is_parameter: bool,
+}
+
+impl Source<'_> {
+    /// The first of these fields that the kernel lacks.
+    fn lacks<'f>(&self, fields: impl IntoIterator<Item = &'f str>) -> Option<&'f str> {
+        let missing = |field: &&str| self.missing.iter().any(|m| m.split(':').next() == Some(*field));
+        fields.into_iter().find(missing)
+    }
+
+    /// Whether kvm_intel has no BTF: then every field of it is missing.
+    pub fn has_no_vmx_btf(&self) -> bool {
+        let all = VMX_FIELDS.into_iter().all(|field| self.lacks([field]).is_some());
+        matches!(self.vendor, Some(Vendor::Intel) | None) && all
+    }
+}
+
+/// What is known, and for everything else the reason why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Knowledge {
+    unknown: BTreeMap<Subject, Unknown>,
+}
+
+impl Knowledge {
+    /// Everything is known: for tests, and where entries alone decide.
+    pub fn complete() -> Self {
+        Self { unknown: BTreeMap::new() }
+    }
+
+    /// What is known about entries that were traced like this.
+    pub fn of(source: &Source<'_>) -> Self {
+        let mut known = Self::complete();
+        match source.vendor {
+            Some(Vendor::Amd) => {
+                known.lose(&[Subject::PinWrites], "SVM has no pin controls");
+                let timer = [Subject::TimerExits, Subject::TimerCause, Subject::Policy];
+                known.lose(&timer, "SVM has no VMX-preemption timer");
+            }
+            Some(Vendor::Other) => known.lose(
+                &[Subject::ExitReason, Subject::PinWrites, Subject::TimerExits, Subject::TimerCause, Subject::Policy],
+                "VMs run on neither kvm_intel nor kvm_amd",
+            ),
+            Some(Vendor::Intel) | None => {}
+        }
+        known.lose_fields(source);
+        if source.pin_writes == PinSource::None {
+            known.lose(&[Subject::PinWrites], "there is no source of pin writes");
+        }
+        if !source.policy_is_shown {
+            known.lose(&[Subject::Policy], "kvm_intel does not show it");
+        }
+        if !source.stopwatch
+            && let Err(reason) = known.known(Subject::TimerCause).map_err(Unknown::clone)
+        {
+            known.lose(&[Subject::Transition], &reason.0);
+        }
+        known
+    }
+
+    /// Loses what depends on fields that the kernel lacks.
+    fn lose_fields(&mut self, source: &Source<'_>) {
+        let no_btf = source.has_no_vmx_btf();
+        let reason = |field: &str| match no_btf {
+            true => "kvm_intel has no BTF".to_owned(),
+            false => format!("field {field} is not in this kernel"),
+        };
+        for (field, subjects) in NEEDED.iter().filter(|(field, _)| source.lacks([*field]).is_some()) {
+            self.lose(subjects, &reason(field));
+        }
+        if no_btf && !source.policy_is_parameter {
+            self.lose(&[Subject::Policy], &reason(""));
+        }
+        let by_vmcs = match source.vendor {
+            Some(Vendor::Intel) | None => source.lacks(LEVEL),
+            _ => Some(LEVEL_STATISTICS),
+        };
+        if let (Some(field), Some(_)) = (by_vmcs, source.lacks([LEVEL_STATISTICS])) {
+            self.lose(&[Subject::Level], &reason(field));
+        }
+    }
+
+    /// Makes subjects unknown; the first reason stays.
+    fn lose(&mut self, subjects: &[Subject], reason: &str) {
+        for subject in subjects {
+            self.unknown.entry(*subject).or_insert_with(|| Unknown::because(reason));
+        }
+    }
+
+    /// The same, with the times not known where hooks disturbed them and nobody asked for them.
+    pub fn with_latency(mut self, latency: Latency) -> Self {
+        if latency == Latency::Disturbed {
+            self.lose(&[Subject::Times], DISTURBED);
+        }
+        self
+    }
+
+    /// The reasons by [`Subject::name`], as files hold them. Times are left out: they follow from the file's `latency`.
+    pub fn to_file(&self) -> BTreeMap<String, String> {
+        let kept = self.unknown.iter().filter(|(subject, _)| **subject != Subject::Times);
+        kept.map(|(subject, reason)| (subject.name().to_owned(), reason.0.clone())).collect()
+    }
+
+    /// From a file; names of a later version are left out.
+    pub fn from_file(reasons: &BTreeMap<String, String>) -> Self {
+        let subject = |name: &str| Subject::ALL.into_iter().find(|s| s.name() == name);
+        let known = reasons.iter().filter_map(|(name, reason)| Some((subject(name)?, Unknown::because(reason))));
+        Self { unknown: known.collect() }
+    }
+
+    /// What is known about the entries of several sources: a subject that any of them knows. Entries of the others carry no value of it,
+    /// and [`TimerExits`] holds them against counts. Times and policy must be known of all. Without a source nothing is known.
+    pub fn merge(sources: impl IntoIterator<Item = Knowledge>) -> Self {
+        let sources: Vec<_> = sources.into_iter().collect();
+        let mut merged = Self::complete();
+        if sources.is_empty() {
+            merged.lose(&Subject::ALL, "there is no recording");
+        }
+        for subject in Subject::ALL {
+            let mut reasons: Vec<_> = sources.iter().filter_map(|s| s.known(subject).err()).map(|r| &*r.0).collect();
+            let all = matches!(subject, Subject::Times | Subject::Policy);
+            if reasons.is_empty() || !all && reasons.len() < sources.len() {
+                continue;
+            }
+            reasons.sort_unstable();
+            reasons.dedup();
+            merged.lose(&[subject], &reasons.join("; "));
+        }
+        merged
+    }
+
+    /// Whether a subject is known; the reason where it is not.
+    pub fn known(&self, subject: Subject) -> Result<(), &Unknown> {
+        self.unknown.get(&subject).map_or(Ok(()), Err)
+    }
+
+    /// Whether a figure's values are known; the reason where they are not.
+    pub fn figure(&self, figure: Figure) -> Result<(), &Unknown> {
+        Subject::of(figure).iter().try_for_each(|subject| self.known(*subject))
+    }
+
+    /// Everything that is not known, with the reasons.
+    pub fn unknown(&self) -> impl Iterator<Item = (Subject, &Unknown)> {
+        self.unknown.iter().map(|(subject, reason)| (*subject, reason))
+    }
+
+    /// The distributions that may be shown: those of unknown figures are empty.
+    pub fn show(&self, mut series: Series) -> Shown {
+        let entries = series.entries();
+        for figure in Figure::ALL {
+            if self.figure(figure).is_err() {
+                series[figure] = Histogram::default();
+            }
+        }
+        Shown { entries, series }
+    }
+}
+
+/// Distributions whose values may be shown; only [`Knowledge::show`] makes one.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    entries: u64,
+    series: Series,
+}
+
+impl Shown {
+    /// Number of entries.
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
+}
+
+impl Index<Figure> for Shown {
+    type Output = Histogram;
+
+    fn index(&self, figure: Figure) -> &Histogram {
+        &self.series[figure]
+    }
+}
+
+/// Counts of timer exits among some entries. The counts come out only where they are known: [`Self::all`], [`Self::of`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimerExits {
+    entries: u64,
+    vmx: u64,
+    /// of `vmx`: those whose exit reason was not read
+    without_reason: u64,
+    /// in the order of [`TimerCause::ALL`]
+    by_cause: [u64; 4],
+}
+
+impl TimerExits {
+    /// Counts entries of a key.
+    pub fn count(&mut self, key: &Key, entries: u64) {
+        let add = |mine: &mut u64, is: bool| *mine = mine.saturating_add(if is { entries } else { 0 });
+        let is_vmx = key.isa == Isa::Vmx;
+        add(&mut self.entries, true);
+        add(&mut self.vmx, is_vmx);
+        add(&mut self.without_reason, is_vmx && key.reason.is_none());
+        for (cause, mine) in TimerCause::ALL.into_iter().zip(&mut self.by_cause) {
+            add(mine, key.cause == Some(cause));
+        }
+    }
+
+    /// Adds another's counts.
+    pub fn merge(&mut self, other: &Self) {
+        let add = |mine: &mut u64, more: u64| *mine = mine.saturating_add(more);
+        add(&mut self.entries, other.entries);
+        add(&mut self.vmx, other.vmx);
+        add(&mut self.without_reason, other.without_reason);
+        self.by_cause.iter_mut().zip(other.by_cause).for_each(|(mine, more)| add(mine, more));
+    }
+
+    /// Number of timer exits, whatever their cause. Not known where the exit reason of any entry was not read.
+    pub fn all(&self, knowledge: &Knowledge) -> Result<u64, Unknown> {
+        knowledge.known(Subject::TimerExits).map_err(Unknown::clone)?;
+        if self.entries > 0 && self.vmx == 0 {
+            return Err(Unknown::because("no entry is one of VMX"));
+        }
+        if self.without_reason > 0 {
+            return Err(Unknown::because(format!("the exit reason of {} entries was not read", self.without_reason)));
+        }
+        Ok(self.by_cause.iter().fold(0, |sum, n| sum.saturating_add(*n)))
+    }
+
+    /// Number of timer exits of a cause. Not known where the cause of any timer exit was not read; the number of those themselves
+    /// ([`TimerCause::Unknown`]) is known where [`Self::all`] is.
+    pub fn of(&self, cause: TimerCause, knowledge: &Knowledge) -> Result<u64, Unknown> {
+        self.all(knowledge)?;
+        let of = |cause: TimerCause| self.by_cause[cause as usize];
+        if cause != TimerCause::Unknown {
+            knowledge.known(Subject::TimerCause).map_err(Unknown::clone)?;
+            if of(TimerCause::Unknown) > 0 {
+                let unread = of(TimerCause::Unknown);
+                return Err(Unknown::because(format!("the cause of {unread} timer exits was not read")));
+            }
+        }
+        Ok(of(cause))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::series::Key;
+
+    fn source(missing: &[String]) -> Source<'_> {
+        Source {
+            vendor: Some(Vendor::Intel),
+            missing,
+            pin_writes: PinSource::Shadow,
+            stopwatch: false,
+            policy_is_shown: true,
+            policy_is_parameter: false,
+        }
+    }
+
+    fn without(fields: &[&str]) -> Vec<String> {
+        fields.iter().map(|f| format!("{f}: something n/a")).collect()
+    }
+
+    fn lost(knowledge: &Knowledge) -> Vec<Subject> {
+        knowledge.unknown().map(|(subject, _)| subject).collect()
+    }
+
+    fn reason(knowledge: &Knowledge, subject: Subject) -> String {
+        knowledge.known(subject).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_missing_field_takes_its_subjects_and_names_itself() {
+        assert_eq!(lost(&Knowledge::of(&source(&[]))), []);
+        let missing = without(&["loaded_vmcs.hv_timer_soft_disabled"]);
+        let known = Knowledge::of(&source(&missing));
+        assert_eq!(lost(&known), [Subject::TimerCause, Subject::Transition]);
+        assert_eq!(
+            reason(&known, Subject::TimerCause),
+            "field loaded_vmcs.hv_timer_soft_disabled is not in this kernel"
+        );
+        let with_stopwatch = Knowledge::of(&Source { stopwatch: true, ..source(&missing) });
+        assert_eq!(lost(&with_stopwatch), [Subject::TimerCause]);
+    }
+
+    #[test]
+    fn a_kvm_intel_without_btf_is_one_reason_for_all_and_has_no_policy() {
+        let missing = without(&VMX_FIELDS);
+        let known = Knowledge::of(&Source { pin_writes: PinSource::None, ..source(&missing) });
+        let all = lost(&known);
+        use Subject::{ExitReason, PinWrites, Policy, TimerCause, TimerExits, Transition};
+        assert_eq!(all, [ExitReason, PinWrites, TimerExits, TimerCause, Transition, Policy]);
+        assert!(all.iter().all(|s| reason(&known, *s) == "kvm_intel has no BTF"), "{known:?}");
+        let patched = Knowledge::of(&Source { policy_is_parameter: true, ..source(&missing) });
+        assert!(patched.known(Policy).is_ok(), "the companion patch's parameter names it");
+    }
+
+    #[test]
+    fn svm_has_neither_timer_nor_pin_controls() {
+        let known = Knowledge::of(&Source { vendor: Some(Vendor::Amd), pin_writes: PinSource::None, ..source(&[]) });
+        assert_eq!(reason(&known, Subject::PinWrites), "SVM has no pin controls");
+        assert_eq!(reason(&known, Subject::TimerExits), "SVM has no VMX-preemption timer");
+        assert!(known.known(Subject::ExitReason).is_ok() && known.known(Subject::Level).is_ok());
+    }
+
+    #[test]
+    fn the_level_is_known_by_the_vmcs_or_by_statistics() {
+        let level = |fields: &[&str]| Knowledge::of(&source(&without(fields))).known(Subject::Level).is_ok();
+        assert!(level(&["vcpu_vmx.vmcs01"]) && level(&["kvm_vcpu.stat.guest_mode"]));
+        assert!(!level(&["vcpu_vmx.vmcs01", "kvm_vcpu.stat.guest_mode"]));
+    }
+
+    #[test]
+    fn a_file_keeps_the_reasons_and_names_of_later_versions_are_left_out() {
+        let missing = without(&["vcpu_vmx.exit_reason"]);
+        let known = Knowledge::of(&source(&missing));
+        let mut file = known.to_file();
+        file.insert("a later subject".into(), "a reason".into());
+        assert_eq!(Knowledge::from_file(&file), known);
+    }
+
+    #[test]
+    fn of_several_recordings_is_known_what_any_knows_but_times_and_policy_of_all() {
+        let amd = Knowledge::of(&Source { vendor: Some(Vendor::Amd), ..source(&[]) });
+        let intel = Knowledge::of(&source(&[]));
+        let both = Knowledge::merge([amd.clone(), intel.clone()]);
+        assert_eq!(lost(&both), [Subject::Policy]);
+        assert_eq!(Knowledge::merge([amd.clone(), amd.clone()]), amd);
+        let disturbed = Knowledge::merge([intel.clone().with_latency(Latency::Disturbed), intel]);
+        assert_eq!(lost(&disturbed), [Subject::Times]);
+        assert_eq!(lost(&Knowledge::merge([])).len(), Subject::ALL.len());
+    }
+
+    /// Timer exits of a cause, and other entries of VMX with and without a reason.
+    fn counts(timer: &[(TimerCause, u64)], others: u64, unread: u64) -> TimerExits {
+        let mut counts = TimerExits::default();
+        let vmx = Key { isa: Isa::Vmx, ..Key::default() };
+        for (cause, n) in timer {
+            counts.count(&Key { reason: Some(52), cause: Some(*cause), ..vmx }, *n);
+        }
+        counts.count(&Key { reason: Some(10), ..vmx }, others);
+        counts.count(&Key { reason: None, ..vmx }, unread);
+        counts
+    }
+
+    #[test]
+    fn causes_are_counted_only_where_every_reason_and_every_cause_was_read() {
+        let known = Knowledge::complete();
+        let exits = counts(&[(TimerCause::Deadline, 3), (TimerCause::Spurious, 1)], 5, 0);
+        assert_eq!((exits.all(&known), exits.of(TimerCause::Immediate, &known)), (Ok(4), Ok(0)));
+        let unread = counts(&[(TimerCause::Deadline, 3)], 5, 2);
+        let why = unread.of(TimerCause::Spurious, &known).unwrap_err().to_string();
+        assert_eq!(why, "the exit reason of 2 entries was not read");
+        let no_cause = counts(&[(TimerCause::Deadline, 3), (TimerCause::Unknown, 7)], 5, 0);
+        assert_eq!(no_cause.all(&known), Ok(10));
+        assert_eq!(no_cause.of(TimerCause::Unknown, &known), Ok(7));
+        let why = no_cause.of(TimerCause::Spurious, &known).unwrap_err().to_string();
+        assert_eq!(why, "the cause of 7 timer exits was not read");
+    }
+
+    #[test]
+    fn entries_of_svm_alone_have_no_count_and_beside_those_of_vmx_take_nothing_from_it() {
+        let known = Knowledge::complete();
+        let mut exits = TimerExits::default();
+        assert_eq!(exits.all(&known), Ok(0), "no entry, no timer exit");
+        exits.count(&Key { isa: Isa::Svm, reason: Some(0x72), ..Key::default() }, 9);
+        assert!(exits.all(&known).is_err());
+        exits.merge(&counts(&[(TimerCause::Deadline, 3)], 0, 0));
+        assert_eq!(exits.of(TimerCause::Deadline, &known), Ok(3));
+    }
+
+    #[test]
+    fn a_figure_that_is_not_known_has_no_values_and_its_entries_stay() {
+        let mut series = Series::default();
+        series[Figure::EntryToExit].record_n(900, 4);
+        series[Figure::PinWrites].record_n(1, 4);
+        let shown = Knowledge::complete().with_latency(Latency::Disturbed).show(series);
+        assert_eq!((shown.entries(), shown[Figure::EntryToExit].count(), shown[Figure::PinWrites].count()), (4, 0, 4));
+    }
+}
