@@ -19,7 +19,7 @@ use crate::{
     commands::{
         args::ExportArgs,
         child::Endings,
-        session::{detach, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
+        session::{detach, header, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
     },
     export::{
         exporter::Exporter,
@@ -110,7 +110,7 @@ async fn trace(args: &ExportArgs, listener: Option<TcpListener>, endings: &mut E
         hosts: vec![facts.host.clone()],
         policy: facts.policy,
         aggregation: Aggregation::Records,
-        latencies: true,
+        knowledge: header(&facts, &layout, &options, args.interval).knowledge(),
     };
     let silence = SILENCE.max(5 * args.interval);
     let exporter = Exporter::new(max_series(args), about, vm_labels(args), Some(silence));

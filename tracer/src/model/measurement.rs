@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::knowledge::Unknown;
+
 /// The worth of figures from an emulated CPU, for people.
 pub(crate) const EMULATED: &str = "counts are exact; times say nothing about real hardware";
 
@@ -118,6 +120,16 @@ pub struct Timer {
     pub tsc_khz: Option<u32>,
     /// the longest timer delay, seconds; null where rate or frequency is unknown
     pub max_delay_s: Option<f64>,
+}
+
+impl Timer {
+    /// The longest timer delay, seconds, by the TSC frequency that was measured (kHz) or else that KVM has; the reason where it is not known.
+    pub(crate) fn longest_delay_s(&self, measured_khz: Option<u32>) -> Result<f64, Unknown> {
+        let rate = self.rate.ok_or(Unknown::because("IA32_VMX_MISC could not be read (modprobe msr)"))?;
+        let short = "the TSC frequency was not measured: the recording was too short or cut off";
+        let khz = measured_khz.or(self.tsc_khz).ok_or(Unknown::because(short))?;
+        Ok(max_delay_s(rate, khz))
+    }
 }
 
 /// The longest timer delay, seconds: `(2^32 - 1) << rate` TSC cycles. `rate` is below 32.

@@ -28,7 +28,7 @@ pub(crate) use coverage::{Coverage, Spans, on_one_clock};
 pub use damage::{Damage, OnDamage};
 pub use header::{End, Header};
 pub(crate) use header::{Experiment, FORMAT, Label, VERSION};
-pub(crate) use provenance::{Provenance, aggregation};
+pub(crate) use provenance::{Provenance, aggregation, longest_timer_delay_s};
 pub use reader::Reader;
 pub(crate) use readings::{Reading, Readings, is_same};
 pub use writer::Writer;

@@ -6,7 +6,11 @@ use super::{
     damage::Damage,
     header::{End, Header},
 };
-use crate::model::{measurement::Aggregation, policy::Policy};
+use crate::model::{
+    knowledge::{Subject, Unknown},
+    measurement::Aggregation,
+    policy::Policy,
+};
 
 /// A recording that figures come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,10 +41,24 @@ pub(crate) fn aggregation(sources: &[Provenance]) -> Aggregation {
     if in_kernel { Aggregation::InKernel } else { Aggregation::Records }
 }
 
+/// The longest timer delay of a recording's host, seconds; the reason where it is not known. Every view shows this one.
+pub(crate) fn longest_timer_delay_s(header: &Header, end: Option<&End>) -> Result<f64, Unknown> {
+    let Some(timer) = &header.timer else {
+        header.knowledge().known(Subject::TimerExits).map_err(Unknown::clone)?;
+        return Err(Unknown::because("the recording does not describe the timer"));
+    };
+    timer.longest_delay_s(end.and_then(|e| e.tsc_khz))
+}
+
 impl Provenance {
     /// A recording of which only the header was read.
     pub(crate) fn unread(name: String, header: Header) -> Self {
         Self { name, header, end: None, torn: false, intervals: 0, length_ns: 0, also_in: Vec::new(), damage: None }
+    }
+
+    /// As [`longest_timer_delay_s`].
+    pub(crate) fn longest_timer_delay_s(&self) -> Result<f64, Unknown> {
+        longest_timer_delay_s(&self.header, self.end.as_ref())
     }
 
     /// The timer policy; unknown where it changed while recording.
@@ -49,8 +67,11 @@ impl Provenance {
         if changed { Policy::Unknown } else { self.header.known_policy() }
     }
 
-    /// The policy for people, also where it changed.
+    /// The policy for people, also where it changed, and why it is not known where it is not.
     pub(crate) fn policy_text(&self) -> String {
+        if let Err(reason) = self.header.knowledge().known(Subject::Policy) {
+            return format!("{} ({reason})", Policy::Unknown.name());
+        }
         let at_first = self.header.known_policy();
         let name = at_first.name();
         match &self.header.experiment {

@@ -68,6 +68,7 @@ fn recording(source: &Provenance) -> Value {
         "torn": source.torn,
         "also_in": source.also_in,
         "missing": source.header.missing,
+        "longest_timer_delay_s": source.longest_timer_delay_s().ok(),
         "accounting": source.end.as_ref().map(|e| &e.accounting),
     })
 }

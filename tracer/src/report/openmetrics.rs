@@ -10,7 +10,7 @@ use crate::{
         text::{self, Dialect},
     },
     host::clock::Anchor,
-    model::{interval::Vm, measurement::Latency, policy::Policy},
+    model::{interval::Vm, knowledge::Knowledge, policy::Policy},
     recording::{self, Provenance},
 };
 
@@ -38,7 +38,7 @@ pub(crate) fn about(sources: &[Provenance]) -> About {
         hosts: sources.iter().map(|s| s.header.host.clone()).collect(),
         policy: if sources.iter().all(|s| s.policy() == policy) { policy } else { Policy::Unknown },
         aggregation: recording::aggregation(sources),
-        latencies: sources.iter().all(|s| s.header.latency != Latency::Disturbed),
+        knowledge: Knowledge::merge(sources.iter().map(|s| s.header.knowledge())),
     }
 }
 
@@ -48,7 +48,7 @@ mod tests {
         super::tests::{report, view},
         *,
     };
-    use crate::model::measurement::Aggregation;
+    use crate::model::measurement::{Aggregation, Latency};
 
     #[test]
     fn the_figures_are_the_reports() {

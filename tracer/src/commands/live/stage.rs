@@ -11,7 +11,7 @@ use crate::{
     commands::child::Endings,
     host::{clock::process_cpu_ns, policy::Restore},
     model::{interval::Interval, policy::Policy},
-    recording::Header,
+    recording::{Header, Provenance},
     tui::{
         App, Effect, Info,
         terminal::{self, Screen},
@@ -31,6 +31,8 @@ pub(super) struct Stage {
     pub(super) keys: mpsc::Receiver<Event>,
     /// of a recording that is saved; none while a recording is played
     header: Option<Header>,
+    /// the recording that is played; none while this host is traced
+    pub(super) played: Option<Provenance>,
     policy: Option<Restore>,
     cpu: CpuMeter,
 }
@@ -52,7 +54,7 @@ impl Stage {
             })
             .context("start the keys' thread")?;
         let app = App::new(info, terminal::palette());
-        Ok(Self { screen, app, keys, header, policy: None, cpu: CpuMeter::start() })
+        Ok(Self { screen, app, keys, header, played: None, policy: None, cpu: CpuMeter::start() })
     }
 
     /// Draws intervals until the user or a signal ends it.
@@ -121,7 +123,11 @@ impl Stage {
                 self.show(saved.map(|path| format!("recording saved: {}", path.display())));
             }
             Effect::SaveReport => {
-                let saved = files::save_report(self.header.as_ref(), self.policy.is_some(), &mut self.app);
+                let source = match (&self.played, &self.header) {
+                    (Some(played), _) => Some(played.clone()),
+                    (None, header) => header.as_ref().map(|h| files::live_source(h, self.policy.is_some())),
+                };
+                let saved = files::save_report(source, &mut self.app);
                 self.show(saved.map(|path| format!("report saved: {}", path.display())));
             }
             Effect::None | Effect::Quit | Effect::Redraw | Effect::Replay(_) => {}
