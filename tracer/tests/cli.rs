@@ -167,9 +167,23 @@ fn check_speaks_json_with_every_problem() {
     let output = vmentry(&["check", "--format", "json"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["format"], "vmentry-check/1");
-    assert_eq!(json["ready"].as_bool(), Some(output.status.success()));
-    for problem in json["problems"].as_array().unwrap() {
+    let problems = json["problems"].as_array().unwrap();
+    assert_eq!(output.status.success(), problems.iter().all(|p| p["severity"] != "error"), "{json}");
+    // Only exits that arrived make a host ready.
+    let proven = json["proof"]["outcome"] == "passed";
+    assert_eq!(json["ready"].as_bool(), Some(proven && output.status.success()), "{json}");
+    for problem in problems {
         assert!(problem["fix"].as_str().is_some_and(|f| !f.is_empty()), "{problem}");
     }
     assert!(Path::new(RECORDING).exists());
+}
+
+#[test]
+fn check_without_a_proof_says_so_and_is_not_ready() {
+    let output = vmentry(&["check", "--no-proof", "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&json["ready"], &json["proof"]["outcome"]), (&false.into(), &"not_made".into()));
+    let text = out(&vmentry(&["check", "--no-proof"]));
+    assert!(text.contains("\nproof               not made: --no-proof\n"), "{text}");
+    assert!(!text.contains("\nready"), "{text}");
 }

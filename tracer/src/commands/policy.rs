@@ -11,8 +11,7 @@ use crate::{
         child::{Endings, GRACE, command_code, end},
         session::runtime,
     },
-    host::{machine::Host, policy::Switch, roots::Roots},
-    kernel::resolve,
+    host::{facts, policy::Switch},
     model::policy::Policy,
     output, say,
 };
@@ -52,19 +51,18 @@ pub(super) fn run(args: &PolicyArgs) -> Result<ExitCode> {
 }
 
 fn show() -> Result<()> {
-    let roots = Roots::default();
-    let host = Host::gather(&roots);
-    let layout = resolve::layout(&roots.sys, host.vendor);
-    let soft = layout.is_ok_and(|l| l.config.get(tracer_common::Slot::VmcsSoftDisabled).is_some());
-    let policy = host.policy(soft);
-    let switchable = host.parameters.contains_key("preemption_timer_policy");
-    let note = match policy {
-        Policy::Unknown => "kvm_intel is not loaded, or does not show its policy",
+    let facts = facts::gather(false);
+    let note = match facts.policy {
+        Policy::Unknown => match (&facts.module_without_btf, &facts.no_vendor) {
+            (Some(why), _) => why,
+            (None, Some(none)) => &none.why,
+            (None, None) => "kvm_intel does not run the VMs, or does not show its policy",
+        },
         Policy::Off => "KVM does not use the preemption timer (preemption_timer=N)",
-        _ if switchable => "switchable: vmentry policy soft|hard",
+        _ if facts.companion_patch => "switchable: vmentry policy soft|hard",
         _ => "not switchable: no companion patch (patches/README.md)",
     };
-    output::print(&format!("{}\n", policy.name()))?;
+    output::print(&format!("{}\n", facts.policy.name()))?;
     say!("{note}");
     Ok(())
 }

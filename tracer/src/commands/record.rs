@@ -9,18 +9,19 @@ use tracer_common::in_kernel_series::MAX_IN_KERNEL_SERIES;
 use crate::{
     collect::collector::Collection,
     commands::{
-        args::RecordArgs,
+        args::{RecordArgs, Targets},
         child::{Ended, Endings, GRACE, command_code, end, exit_of, refuse_unknown, start},
         progress::ProgressLine,
         session::{
             ensure_exact, header, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module,
         },
     },
-    host::{clock::TscMeter, facts::Facts, machine::Host, policy, roots::Roots, stopwatch},
+    host::{clock::TscMeter, facts::Facts, machine::Host, policy, roots::Roots, stopwatch, vmm},
     kernel::{
         kvm_module::{self, Change, Watch},
         layout::Layout,
         options::Options,
+        resolve::NO_BTF_FIX,
         tracer::Tracer,
         vmwrite_sites::{self, Site},
     },
@@ -96,6 +97,9 @@ fn options(args: &RecordArgs, facts: &Facts, layout: &Layout) -> Result<Options>
     let tgids = selected_tgids(&args.targets)?;
     let sites = if args.verify_writes { vmwrite_sites(&facts.host)? } else { Vec::new() };
     if args.exact_writes && !layout.companion.vmcs_write {
+        if let Some(without) = &facts.module_without_btf {
+            bail!("--exact-writes: {without}, which would tell whether it has the companion patch\n  -> {NO_BTF_FIX}");
+        }
         bail!(
             "--exact-writes needs the companion patch, and this kvm_intel has no tracepoint kvm_vmcs_write\n  \
              -> --verify-writes works without it; patches/README.md says how to build it"
@@ -290,6 +294,20 @@ fn module_changed(watch: &mut Watch, may_go_on: bool) -> Option<&'static str> {
     None
 }
 
+/// Says that nothing was recorded although VMs run: either they did not enter, or this KVM does not fire its tracepoints.
+fn warn_of_silence(targets: &Targets) {
+    let chosen = selected_tgids(targets).ok().flatten();
+    let is_chosen = |vm: &vmm::Vm| chosen.as_ref().is_none_or(|tgids| tgids.contains(&vm.process.tgid));
+    let names: Vec<_> =
+        vmm::find_vms(&Roots::default().proc).vms.into_iter().filter(is_chosen).map(|vm| vm.name).collect();
+    if !names.is_empty() {
+        say!(
+            "NO ENTRY ARRIVED, although VMs run ({}): 'vmentry check' shows whether kvm's tracepoints fire on this host",
+            names.join(", ")
+        );
+    }
+}
+
 async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -338,6 +356,9 @@ impl Progress {
             self.vms.len(),
             if accounting.exact { "" } else { "; COUNTS DISAGREE" },
         );
+        if entries == 0 {
+            warn_of_silence(&args.targets);
+        }
         if dropped > 0 {
             match args.aggregate {
                 Aggregation::Records => {

@@ -61,14 +61,15 @@ fn exporter_as_service() -> Result<Outcome> {
     passed(packaging::run_as_service())
 }
 
-/// Returns the reason why VM entries cannot be traced here; none if they can.
+/// Returns the reason why the programs cannot be loaded and attached here; none if they can. Whether kvm's tracepoints fire
+/// does not matter: the tests call the programs themselves, or need no entry.
 fn cannot_trace() -> Result<Option<String>> {
     if !process::is_root() {
         return Ok(Some(NOT_ROOT.into()));
     }
-    let mut check = build::cargo(["run", "--quiet", "--package", "vmentry", "--", "check"]);
-    let ready = check.stdout(Stdio::null()).status().context("run vmentry check")?.success();
-    Ok((!ready).then(|| "this host cannot be traced: see 'vmentry check'".into()))
+    let mut check = build::cargo(["run", "--quiet", "--package", "vmentry", "--", "check", "--no-proof"]);
+    let can_attach = check.stdout(Stdio::null()).status().context("run vmentry check")?.success();
+    Ok((!can_attach).then(|| "this host cannot be traced: see 'vmentry check'".into()))
 }
 
 /// Checks that libbpf's tools can load the object and dump its maps, whose definitions must therefore be of libbpf's
