@@ -180,14 +180,24 @@ fn rounds(recordings: Vec<Recording>) -> Result<(Windows, Setting)> {
         if left_out > 0 {
             warnings.push(format!("{name}: {left_out} windows of a round that did not end are left out"));
         }
+        let with_entries = whole.iter().filter(|round| has_entries(round)).count();
+        if with_entries < whole.len() {
+            let empty = whole.len() - with_entries;
+            warnings.push(format!("{name}: {empty} rounds in which no VM entered are left out"));
+        }
         if whole.len() < asked_for {
             warnings.push(format!("{name}: {} of {asked_for} rounds; it ended early", whole.len()));
         }
-        rounds.extend(whole);
+        rounds.extend(whole.into_iter().filter(has_entries));
         sources.push(recording.source);
     }
     let setting = Setting { names: Default::default(), sources: [sources.clone(), sources], experiment, warnings };
     Ok((Windows::Rounds(rounds), setting))
+}
+
+/// Whether any VM entered in a round.
+fn has_entries(round: &ExperimentRound) -> bool {
+    round.a.iter().chain(&round.b).any(|window| window.totals.entries > 0)
 }
 
 /// Rounds with all their windows, and the number of windows of others.
