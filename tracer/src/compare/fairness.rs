@@ -7,7 +7,7 @@ use crate::{
         measurement::{Latency, PinSource},
         vendor::Vendor,
     },
-    recording::Provenance,
+    recording::{Provenance, is_same},
 };
 
 /// Reason why the sides cannot be compared at all; none if they can.
@@ -20,12 +20,9 @@ pub(crate) fn refusal(a: &[Provenance], b: &[Provenance], experiment: bool) -> O
         ));
     }
     // The recordings of an experiment are on both sides.
-    let once: Vec<&Provenance> = if experiment { a.iter().collect() } else { all().collect() };
-    for (at, source) in once.iter().enumerate() {
-        let identity = |s: &Provenance| (s.header.host.boot_id.clone(), s.header.anchor);
-        if let Some(again) = once[..at].iter().find(|s| identity(s) == identity(source)) {
-            return Some(format!("{} and {} are the same recording: each counts once", again.name, source.name));
-        }
+    let again = |x: &Provenance| b.iter().find(|y| is_same(&x.header, &y.header)).map(|y| (x.name.clone(), y));
+    if let Some((first, second)) = a.iter().filter(|_| !experiment).find_map(again) {
+        return Some(format!("{first} and {} are the same recording, and cannot be both sides", second.name));
     }
     let differs = |name: &str, of: &dyn Fn(&Host) -> String| {
         let first = of(&all().next()?.header.host);
@@ -200,15 +197,8 @@ mod tests {
         };
         let mut end = Some(end);
         end.as_mut().unwrap().accounting.exact = true;
-        Provenance {
-            name: name.into(),
-            header,
-            end,
-            torn: false,
-            intervals: 20,
-            length_ns: 20_000_000_000,
-            damage: None,
-        }
+        let (intervals, length_ns) = (20, 20_000_000_000);
+        Provenance { end, intervals, length_ns, ..Provenance::unread(name.into(), header) }
     }
 
     fn setting(a: Provenance, b: Provenance) -> Setting {
