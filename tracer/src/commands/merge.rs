@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs, io::Write, path::Path, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::{
     commands::{args::MergeArgs, usage::refuse},
