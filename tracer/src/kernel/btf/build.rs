@@ -1,7 +1,9 @@
 //! Builds small BTF for tests. Integration tests include this file by its path, so it stands alone.
 
 const MAGIC: u16 = 0xeb9f;
+/// Bytes of the header.
 const HEADER: usize = 24;
+/// The same with the place of the layout section (Linux 7.1).
 const HEADER_WITH_LAYOUT: usize = 32;
 
 const INT: u32 = 1;
