@@ -19,7 +19,7 @@ use crate::{
         series::{Key, Series},
     },
     output,
-    recording::{Experiment, Label, Provenance, Reader},
+    recording::{Experiment, Label, OnDamage, Provenance, Reader},
     report::{Choices, Dimension, Filter, Report, input},
     say,
     tui::terminal,
@@ -38,12 +38,15 @@ pub(crate) struct Request<'a> {
     pub(crate) filters: &'a [Filter],
     /// of the statistics
     pub(crate) seed: u64,
+    /// at a damaged line
+    pub(crate) on_damage: OnDamage,
 }
 
 /// Compares the two settings of an experiment, and prints.
 pub(crate) fn print_experiment(file: &Path, format: ComparisonFormat) -> Result<()> {
     let files = [file.to_owned()];
-    let request = Request { files: &files, with: &[], filters: &[], seed: Options::default().seed };
+    let request =
+        Request { files: &files, with: &[], filters: &[], seed: Options::default().seed, on_damage: OnDamage::Refuse };
     let (comparison, setting) = load(&request)?;
     print(&comparison, &setting, format)
 }
@@ -89,7 +92,7 @@ pub(crate) fn load(request: &Request) -> Result<(Comparison, Setting)> {
 /// The windows of both sides, and where they come from.
 fn read_sides(request: &Request) -> Result<(Windows, Setting)> {
     let all = request.files.iter().chain(request.with);
-    let files = all.map(|path| Ok((path, input::open(path)?))).collect::<Result<Vec<_>>>()?;
+    let files = all.map(|path| Ok((path, input::open(path, request.on_damage)?))).collect::<Result<Vec<_>>>()?;
     let experiments = files.iter().filter(|(_, file)| file.header().experiment.is_some()).count();
     let are_experiments = experiments == files.len() && request.with.is_empty();
     if experiments > 0 && !are_experiments {
@@ -216,8 +219,9 @@ fn read(path: &Path, mut reader: Reader<impl BufRead>, filters: &[Filter], choic
     // The name of a VM depends on its namesakes, which are known only at the end: until then, VMs that are filtered stay apart.
     let (by_vm, others): (Vec<_>, Vec<_>) = filters.iter().cloned().partition(|f| f.dimension == Dimension::Vm);
     let (mut vms, mut parts, mut keys) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+    let mut continues = Vec::new();
     while let Some(interval) = reader.read_interval().with_context(|| format!("read {}", path.display()))? {
-        report.sources[0].intervals += 1;
+        report.sources[0].intervals += u64::from(!reader.continues());
         let length_ns = &mut report.sources[0].length_ns;
         *length_ns = length_ns.saturating_add(interval.length_ns);
         let interval = report.renumber(0, interval, &mut vms);
@@ -225,13 +229,22 @@ fn read(path: &Path, mut reader: Reader<impl BufRead>, filters: &[Filter], choic
         if !filters.is_empty() {
             keys.extend(interval.series.keys().copied());
         }
+        continues.push(reader.continues());
         parts.push((reader.window(), Parts::of(&interval, start_unix_ns, &report, &others, !by_vm.is_empty())));
     }
     choices.add(&report, keys.iter(), filters);
-    let windows = parts.into_iter().map(|(label, parts)| (label, parts.join(&report, &by_vm))).collect();
+    let mut windows: Vec<(_, Window)> = Vec::new();
+    for ((label, parts), continues) in parts.into_iter().zip(continues) {
+        let window = parts.join(&report, &by_vm);
+        match windows.last_mut().filter(|_| continues) {
+            Some((_, last)) => last.merge(&window),
+            None => windows.push((label, window)),
+        }
+    }
     let mut source = report.sources.remove(0);
     source.end = reader.end().cloned();
     source.torn = reader.is_torn();
+    source.damage.extend(reader.damage_of(&source.name));
     Ok(Recording { source, windows })
 }
 

@@ -1,7 +1,7 @@
 //! `vmentry export`: attaches or replays, sums up, serves and writes metrics, detaches on every way out.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fs::File,
     io::BufReader,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -19,6 +19,7 @@ use crate::{
     commands::{
         args::ExportArgs,
         child::Endings,
+        damaged::done,
         session::{detach, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
     },
     export::{
@@ -37,7 +38,7 @@ use crate::{
     },
     model::{interval::Interval, measurement::Aggregation, policy::Policy},
     output,
-    recording::{Header, Reader, tape},
+    recording::{Header, OnDamage, Reader, tape},
     report::{input, openmetrics},
     say,
 };
@@ -60,10 +61,9 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
         let listener = listen(args).await?;
         match &args.replay {
             Some(file) => replay(args, file, listener, &mut endings).await,
-            None => trace(args, listener, &mut endings).await,
+            None => trace(args, listener, &mut endings).await.map(|()| ExitCode::SUCCESS),
         }
-    })?;
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
 /// The socket that metrics are served on; none if they are only written to a file.
@@ -145,9 +145,14 @@ fn policy_now(at_first: Policy) -> Policy {
     policy::now(&Roots::default()).unwrap_or(at_first)
 }
 
-/// Exports a recording.
-async fn replay(args: &ExportArgs, file: &Path, listener: Option<TcpListener>, endings: &mut Endings) -> Result<()> {
-    let mut reader = tape::open(file)?;
+/// Exports a recording. Fails at the end if not all of it could be read.
+async fn replay(
+    args: &ExportArgs,
+    file: &Path,
+    listener: Option<TcpListener>,
+    endings: &mut Endings,
+) -> Result<ExitCode> {
+    let mut reader = tape::open(file, OnDamage::skip_if(args.skip_damaged))?;
     let mut labels = vm_labels(args);
     if reader.header().sources.len() > 1 {
         labels.insert(0, VmLabel::Host);
@@ -156,39 +161,49 @@ async fn replay(args: &ExportArgs, file: &Path, listener: Option<TcpListener>, e
     let server = Server::new(args, listener, exporter);
     // Stays open after the last interval: the metrics are served until a signal comes.
     let (send, mut intervals) = mpsc::channel(1);
+    let code = Rc::new(Cell::new(ExitCode::SUCCESS));
+    let name = file.display().to_string();
+    let done =
+        |reader: &Reader<BufReader<File>>, name: &str| done(reader.damage_of(name).map(|d| d.to_string()).as_deref());
     if args.paced {
-        tokio::task::spawn_local(play(reader, send));
+        let at_end = Rc::clone(&code);
+        tokio::task::spawn_local(async move {
+            let whole = play(&mut reader, &send).await;
+            at_end.set(if whole { done(&reader, &name) } else { ExitCode::FAILURE });
+            send.closed().await;
+        });
     } else {
         while let Some(interval) = reader.read_interval().with_context(|| format!("read {}", file.display()))? {
             server.exporter.borrow_mut().add(&interval);
         }
+        code.set(done(&reader, &name));
         tokio::task::spawn_local(async move { send.closed().await });
     }
     let take = |exporter: &mut Exporter, interval: &Interval| {
         exporter.add(interval);
         Ok(())
     };
-    server.run(endings, &mut intervals, take).await
+    server.run(endings, &mut intervals, take).await?;
+    Ok(code.get())
 }
 
-/// Sends intervals as fast as they were recorded, then waits until nobody listens.
-async fn play(mut reader: Reader<BufReader<File>>, send: mpsc::Sender<Interval>) {
+/// Sends intervals as fast as they were recorded, as long as anybody listens; returns whether all could be read.
+async fn play(reader: &mut Reader<BufReader<File>>, send: &mpsc::Sender<Interval>) -> bool {
     loop {
         match reader.read_interval() {
             Ok(Some(interval)) => {
                 tokio::time::sleep(Duration::from_nanos(interval.length_ns)).await;
                 if send.send(interval).await.is_err() {
-                    return;
+                    return true;
                 }
             }
-            Ok(None) => break,
+            Ok(None) => return true,
             Err(error) => {
                 say!("the replay ends here: {error:#}");
-                break;
+                return false;
             }
         }
     }
-    send.closed().await;
 }
 
 /// Describes the host of a recording, or the hosts of a merge.

@@ -3,43 +3,46 @@
 
 use std::{collections::BTreeMap, fs, io::Write, path::Path, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::{
-    commands::{args::MergeArgs, usage::refuse},
+    commands::{args::MergeArgs, damaged::done, usage::refuse},
     host::{clock::Anchor, machine::Host},
     model::{accounting::Accounting, measurement::PinSource, policy::Policy},
     output,
-    recording::{End, FORMAT, Header, Provenance, Reader, VERSION, Writer},
+    recording::{self, End, FORMAT, Header, OnDamage, Provenance, Reader, VERSION, Writer},
     report::{Report, input},
     say,
 };
 
 /// Merges as the arguments say.
 pub(super) fn run(args: &MergeArgs) -> Result<ExitCode> {
-    let sources = read_sources(args)?;
+    let on_damage = OnDamage::skip_if(args.skip_damaged);
+    let sources = read_sources(args, on_damage)?;
     let count = sources.len();
-    let out = output::create(&args.output, args.overwrite)?;
+    let damage = recording::damage(&sources);
+    let mut out = output::Draft::create(&args.output, args.overwrite)?;
     let failed = || format!("write {}", args.output.display());
     let header = header(&sources, std::env::args().collect());
-    let mut writer = Writer::new(out, &header).with_context(failed)?;
+    let mut writer = Writer::new(&mut out, &header).with_context(failed)?;
     let mut numbering = Report { sources, ..Report::default() };
     let mut first = 0;
     for path in &args.files {
-        let mut reader = input::open(path)?;
+        let mut reader = input::open(path, on_damage)?;
         append(&mut reader, first, &mut numbering, &mut writer)
             .with_context(|| format!("merge {} into {}", path.display(), args.output.display()))?;
         first += reader.header().sources.len().max(1);
     }
     writer.finish(end(&numbering.sources)).with_context(failed)?;
+    out.take_place().with_context(failed)?;
     if args.output != Path::new("-") {
         say!("merged {count} recordings; next: vmentry report {} --by host,reason", args.output.display());
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(done(damage.as_deref()))
 }
 
 /// Reads every recording once, for their headers and ends.
-fn read_sources(args: &MergeArgs) -> Result<Vec<Provenance>> {
+fn read_sources(args: &MergeArgs, on_damage: OnDamage) -> Result<Vec<Provenance>> {
     let target = fs::canonicalize(&args.output).ok();
     let mut whole = Report::default();
     for path in &args.files {
@@ -49,7 +52,7 @@ fn read_sources(args: &MergeArgs) -> Result<Vec<Provenance>> {
         if target.is_some() && fs::canonicalize(path).ok() == target {
             return refuse(format!("{} is both read and written: choose another name with -o", path.display()));
         }
-        input::read(path, &mut whole)?;
+        input::read(path, on_damage, &mut whole)?;
     }
     Ok(whole.sources)
 }
@@ -183,7 +186,7 @@ mod tests {
     fn reports(files: &[PathBuf]) -> [String; 3] {
         let mut report = Report::default();
         for file in files {
-            input::read(file, &mut report).unwrap();
+            input::read(file, OnDamage::Refuse, &mut report).unwrap();
         }
         let by = crate::report::Dimension::ALL.to_vec();
         let view = View { by, filters: vec![], sort: Column::Entries, top: None };
@@ -207,7 +210,7 @@ mod tests {
             }
             let merge = |from: &[PathBuf], to: &str| {
                 let output = file(to.into());
-                run(&MergeArgs { files: from.to_vec(), output: output.clone(), overwrite: true }).unwrap();
+                run(&MergeArgs { files: from.to_vec(), output: output.clone(), overwrite: true, skip_damaged: false }).unwrap();
                 output
             };
             let whole = reports(&files);

@@ -195,7 +195,7 @@ mod tests {
             torn: false,
             intervals: 20,
             length_ns: 20_000_000_000,
-            damage: None,
+            damage: vec![],
         }
     }
 

@@ -4,7 +4,7 @@ mod files;
 mod layout;
 mod streams;
 
-pub(crate) use files::{create, create_new, is_same_file, refuse_existing};
+pub(crate) use files::{Draft, create, create_new, is_same_file, lock, refuse_existing};
 pub(crate) use layout::{align, wrap};
 pub use streams::{print, say};
 pub(crate) use streams::{print_while_read, say_over_progress};

@@ -22,6 +22,7 @@ mod tag;
 pub(crate) mod tape;
 mod writer;
 
+pub(crate) use damage::damage;
 pub use damage::{Damage, OnDamage};
 pub use header::{End, Header};
 pub(crate) use header::{Experiment, FORMAT, Label, VERSION};
@@ -170,7 +171,7 @@ pub mod tests {
         while let Some(i) = reader.read_interval().map_err(|e| format!("{e:#}"))? {
             intervals.push(i);
         }
-        Ok((intervals, reader.damage().cloned()))
+        Ok((intervals, reader.damage_of("")))
     }
 
     fn error(bytes: &[u8]) -> Option<String> {

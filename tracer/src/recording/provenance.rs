@@ -23,9 +23,9 @@ pub struct Provenance {
     pub intervals: u64,
     /// ns of observation
     pub length_ns: u64,
-    /// what was left out because it is damaged; none where nothing was
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub damage: Option<Damage>,
+    /// what was left out because it is damaged: of the recording, of merges that it came through
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damage: Vec<Damage>,
 }
 
 /// Returns the place that counted the entries of all recordings: the kernel if any of them were counted there, since it is coarser.

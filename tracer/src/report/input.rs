@@ -10,11 +10,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::Report;
-use crate::recording::{Header, Provenance, Reader};
+use crate::recording::{Header, OnDamage, Provenance, Reader};
 
 /// Opens a recording and reads its header; '-' is standard input.
-pub(crate) fn open(path: &Path) -> Result<Reader<Box<dyn BufRead>>> {
-    bytes(path).and_then(Reader::new).with_context(|| format!("read {}", path.display()))
+pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Reader<Box<dyn BufRead>>> {
+    bytes(path).and_then(|bytes| Reader::careful(bytes, on_damage)).with_context(|| format!("read {}", path.display()))
 }
 
 fn bytes(path: &Path) -> Result<Box<dyn BufRead>> {
@@ -30,32 +30,32 @@ fn bytes(path: &Path) -> Result<Box<dyn BufRead>> {
 
 /// The provenance of a recording of which only the header was read.
 pub(crate) fn unread(name: String, header: &Header) -> Provenance {
-    Provenance { name, header: header.clone(), end: None, torn: false, intervals: 0, length_ns: 0, damage: None }
+    Provenance { name, header: header.clone(), end: None, torn: false, intervals: 0, length_ns: 0, damage: vec![] }
 }
 
 /// Adds the recording in a file to a report; '-' is standard input.
-pub(crate) fn read(path: &Path, report: &mut Report) -> Result<()> {
+pub(crate) fn read(path: &Path, on_damage: OnDamage, report: &mut Report) -> Result<()> {
     let name = path.display().to_string();
     let failed = format!("read {name}");
-    add(open(path)?, name, report).context(failed)
+    add(open(path, on_damage)?, name, report).context(failed)
 }
 
 /// Adds a recording, or the recordings that it is a merge of, to a report. `name` is shown for its file.
-pub fn read_from(input: impl BufRead, name: String, report: &mut Report) -> Result<()> {
-    add(Reader::new(input)?, name, report)
+pub fn read_from(input: impl BufRead, name: String, on_damage: OnDamage, report: &mut Report) -> Result<()> {
+    add(Reader::careful(input, on_damage)?, name, report)
 }
 
 fn add(mut reader: Reader<impl BufRead>, name: String, report: &mut Report) -> Result<()> {
     let first = report.sources.len();
     if reader.header().sources.is_empty() {
-        report.sources.push(unread(name, reader.header()));
+        report.sources.push(unread(name.clone(), reader.header()));
     }
     let merged = reader.header().sources.iter().cloned();
     report.sources.extend(merged.map(|s| Provenance { intervals: 0, length_ns: 0, ..s }));
     let mut vms = BTreeMap::new();
     while let Some(interval) = reader.read_interval()? {
         let at = first + reader.source();
-        report.sources[at].intervals += 1;
+        report.sources[at].intervals += u64::from(!reader.continues());
         let length_ns = &mut report.sources[at].length_ns;
         *length_ns = length_ns.saturating_add(interval.length_ns);
         report.timeline.add(at, reader.header().anchor.to_unix_ns(interval.start_ns), &interval);
@@ -69,6 +69,9 @@ fn add(mut reader: Reader<impl BufRead>, name: String, report: &mut Report) -> R
             source.end = None;
         }
         source.torn |= reader.is_torn();
+    }
+    if let Some(source) = report.sources.get_mut(first) {
+        source.damage.extend(reader.damage_of(&name));
     }
     Ok(())
 }

@@ -251,6 +251,11 @@ impl Report {
         sites.iter().zip(self.whole.totals.site_writes).filter(move |_| same)
     }
 
+    /// What was left out of the recordings because it is damaged; none where nothing was.
+    pub(crate) fn damage(&self) -> Option<String> {
+        recording::damage(&self.sources)
+    }
+
     /// Whether any recording was made on an emulated CPU.
     pub(crate) fn is_emulated(&self) -> bool {
         self.sources.iter().any(|s| s.header.host.emulated)
@@ -298,7 +303,7 @@ pub mod tests {
             header: header(),
             end: None,
             torn: false,
-            damage: None,
+            damage: vec![],
             intervals: 1,
             length_ns: interval.length_ns,
         };

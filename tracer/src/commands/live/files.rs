@@ -34,7 +34,7 @@ pub(super) fn save_report(header: Option<&Header>, policy_changed: bool, app: &m
         header: header.clone(),
         end: Some(end(policy_changed)),
         torn: false,
-        damage: None,
+        damage: vec![],
         intervals: 1,
         length_ns: whole.length_ns,
     });

@@ -14,6 +14,7 @@ use crate::{
     commands::{
         args::LiveArgs,
         child::Endings,
+        damaged::done,
         session::{detach, header, pin_source, runtime, selected_tgids, selected_vcpus, traceable_host},
     },
     host::{facts::Facts, stopwatch},
@@ -25,6 +26,7 @@ use crate::{
         series::{Level, Series},
     },
     output,
+    recording::OnDamage,
     tui::{Info, Origin, terminal},
 };
 use stage::Stage;
@@ -36,8 +38,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
     let runtime = runtime()?;
     if let Some(file) = &args.replay {
-        runtime.block_on(replay::play(file))?;
-        return Ok(ExitCode::SUCCESS);
+        let damage = runtime.block_on(replay::play(file, OnDamage::skip_if(args.skip_damaged)))?;
+        return Ok(done(damage.map(|damage| damage.to_string()).as_deref()));
     }
     let hint = "; 'vmentry live --replay FILE' plays a recording";
     let (facts, layout) = traceable_host("trace", hint, true)?;

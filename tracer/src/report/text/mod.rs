@@ -17,7 +17,8 @@ use crate::{
 
 /// Loss, emulation, and where and how it was recorded.
 pub(crate) fn preamble(report: &Report) -> String {
-    let mut out = notes::loss(report);
+    let mut out = report.damage().map(|damage| format!("DAMAGED: {damage}\n")).unwrap_or_default();
+    out += &notes::loss(report);
     if report.is_emulated() {
         let _ = writeln!(out, "EMULATED: {}", EMULATED);
     }
