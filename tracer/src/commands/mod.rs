@@ -10,6 +10,7 @@ mod calibrate;
 mod child;
 mod compare;
 mod comparison;
+mod damaged;
 mod exercise;
 mod export;
 mod following;

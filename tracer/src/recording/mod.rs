@@ -25,6 +25,7 @@ pub(crate) mod tape;
 mod writer;
 
 pub(crate) use coverage::{Coverage, Spans, on_one_clock};
+pub(crate) use damage::damage;
 pub use damage::{Damage, OnDamage};
 pub use header::{End, Header};
 pub(crate) use header::{Experiment, FORMAT, Label, VERSION};
@@ -176,7 +177,7 @@ pub mod tests {
         while let Some(i) = reader.read_interval().map_err(|e| format!("{e:#}"))? {
             intervals.push(i);
         }
-        Ok((intervals, reader.damage().cloned()))
+        Ok((intervals, reader.damage_of("")))
     }
 
     fn error(bytes: &[u8]) -> Option<String> {

@@ -78,7 +78,8 @@ fn count(n: Result<u64, Unknown>) -> Cell {
 }
 
 fn summary(report: &Report) -> Markup {
-    let mut out = vec![loss(report)];
+    let mut out = Vec::from_iter(report.damage().map(|damage| callout(Tone::Alarm, "DAMAGED:", &damage)));
+    out.push(loss(report));
     if report.is_emulated() {
         out.push(callout(Tone::Alarm, "EMULATED:", EMULATED));
     }

@@ -279,6 +279,11 @@ impl Report {
         sites.iter().zip(self.whole.totals.site_writes).filter(move |_| same)
     }
 
+    /// What was left out of the recordings because it is damaged; none where nothing was.
+    pub(crate) fn damage(&self) -> Option<String> {
+        recording::damage(&self.sources)
+    }
+
     /// Whether any recording was made on an emulated CPU.
     pub(crate) fn is_emulated(&self) -> bool {
         self.sources.iter().any(|s| s.header.host.emulated)

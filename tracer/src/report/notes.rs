@@ -21,7 +21,9 @@ pub(super) fn loss(report: &Report) -> String {
     let mut line = if report.lost() == 0 {
         let cut = report.sources.iter().any(|s| s.end.is_none());
         let cut = if cut { " (cut off: everything after the last whole interval is missing)" } else { "" };
-        format!("no loss: {} entries, all delivered{cut}", t.entries)
+        // A damaged interval cannot say how many entries it had.
+        let rest = if report.damage().is_some() { " in the rest" } else { "" };
+        format!("no loss{rest}: {} entries, all delivered{cut}", t.entries)
     } else {
         let percent = 100.0 * report.lost() as f64 / t.entries.max(1) as f64;
         let mut parts = vec![

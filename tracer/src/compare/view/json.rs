@@ -21,6 +21,7 @@ pub(crate) fn render(c: &Comparison, setting: &Setting) -> Value {
     json!({
         "format": FORMAT,
         "emulated": wording::is_emulated(setting),
+        "damaged": wording::damaged(setting).flat_map(|source| &source.damage).collect::<Vec<_>>(),
         "summary": wording::summary(c, setting),
         "warnings": setting.warnings,
         "checks": c.checks,

@@ -10,7 +10,7 @@ use crate::{
         measurement::EMULATED,
     },
     output::wrap,
-    recording::Provenance,
+    recording::{self, Provenance},
 };
 
 /// Renders a comparison for a terminal of `width` columns, at least 60.
@@ -34,6 +34,9 @@ pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize) -> String 
 /// Everything that the reader must know before any figure.
 fn alarms(c: &Comparison, setting: &Setting, width: usize) -> String {
     let mut out = String::new();
+    if let Some(damage) = recording::damage(wording::damaged(setting)) {
+        out += &wrap(&format!("DAMAGED: {}", wording::clean(&damage)), "         ", width);
+    }
     for (name, side) in [("A", &c.a), ("B", &c.b)] {
         if let Some(loss) = wording::loss(side) {
             out += &wrap(&format!("LOST in {name}: {loss}"), "         ", width);

@@ -11,6 +11,7 @@ use crate::{
         figures::{Unit, human},
         totals::Totals,
     },
+    recording::Provenance,
 };
 
 /// "+12.3%" of 0.123.
@@ -188,6 +189,12 @@ pub(crate) fn alternation(c: &Comparison, setting: &Setting) -> Option<String> {
 /// Whether either side ran on an emulated CPU.
 pub(crate) fn is_emulated(setting: &Setting) -> bool {
     setting.sources.iter().flatten().any(|s| s.header.host.emulated)
+}
+
+/// The recordings of both sides, each once: the sides of an experiment are in one.
+pub(crate) fn damaged(setting: &Setting) -> impl Iterator<Item = &Provenance> {
+    let sides = if setting.experiment.is_some() { 1 } else { 2 };
+    setting.sources.iter().take(sides).flatten()
 }
 
 /// The loss of a side; none without loss.
