@@ -65,17 +65,20 @@ impl Default for Options {
 }
 
 /// CPUs of this host, for which maps are sized.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Cpus {
-    /// numbers of the CPUs online, which have a ring
-    pub(super) online: Vec<u32>,
-    /// CPUs that may come online; each has counters
+    /// how many are online
+    pub(super) online: u32,
+    /// one more than the highest number of a CPU that may come online: each number below has counters and a ring
     pub(super) possible: u32,
 }
 
 impl Cpus {
-    /// Rings in the map, online or not: those of the CPUs up to the highest one online.
-    pub(super) fn rings(&self) -> u32 {
-        self.online.iter().max().map_or(1, |highest| highest + 1)
+    /// From how many are online, and the kernel's list of those that may be ("0-3,8-11"), whose numbers ascend.
+    pub(super) fn of_lists(online: usize, possible: &str) -> Result<Self> {
+        let highest = possible.trim().rsplit([',', '-']).next().unwrap_or_default();
+        let highest: u32 = highest.parse().context("find the highest CPU")?;
+        Ok(Self { online: u32::try_from(online).context("count the CPUs")?, possible: highest + 1 })
     }
 }
 
@@ -99,7 +102,7 @@ impl Options {
 
     /// Shape of the rings that these options ask for.
     pub(super) fn ring_shape(&self) -> Shape {
-        let shape = Shape::within(self.ring_bytes, self.record_bytes());
+        let shape = Shape::within(self.ring_bytes as usize, self.record_bytes());
         if self.counts_in_kernel() { Shape { records: 1, ..shape } } else { shape }
     }
 
@@ -151,7 +154,6 @@ impl Options {
         config.set(Slot::Filter, tgids | vcpus);
         config.set(Slot::Details, self.stamps || self.has_whole_records());
         config.set(Slot::Cpus, cpus.possible);
-        config.set(Slot::RingCpus, cpus.rings());
         Ok(config)
     }
 }
@@ -161,7 +163,7 @@ mod tests {
     use super::*;
 
     fn cpus() -> Cpus {
-        Cpus { online: vec![0, 2], possible: 8 }
+        Cpus { online: 2, possible: 8 }
     }
 
     #[test]
@@ -203,9 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn cpus_up_to_the_highest_one_online_have_a_ring() {
+    fn every_cpu_that_may_come_online_has_a_place() {
+        let cpus = |online, possible| Cpus::of_lists(online, possible).ok();
+        assert_eq!(cpus(2, "0-7\n"), Some(Cpus { online: 2, possible: 8 }));
+        assert_eq!(cpus(1, "0\n"), Some(Cpus { online: 1, possible: 1 }));
+        assert_eq!(cpus(8, "0-3,8-11\n"), Some(Cpus { online: 8, possible: 12 }), "a number, not a count");
+        assert_eq!((cpus(1, ""), cpus(1, "0-x")), (None, None));
         let options = Options::default();
-        let config = options.config(&Config::empty(), options.ring_shape(), &cpus(), None).unwrap();
-        assert_eq!((config.get(Slot::Cpus), config.get(Slot::RingCpus)), (Some(8), Some(3)));
+        let config = options.config(&Config::empty(), options.ring_shape(), &self::cpus(), None).unwrap();
+        assert_eq!(config.get(Slot::Cpus), Some(8));
     }
 }
