@@ -19,6 +19,14 @@ use crate::{
 /// Size limit of one CPU's ring, in bytes, unless another one is asked for: 8192 short records.
 pub(crate) const DEFAULT_RING_BYTES: u32 = 512 * 1024;
 
+/// Size limit of the rings of all CPUs together: the verifier lets a program reach no more of an array's value (BPF_MAX_VAR_OFF).
+const MAX_RINGS_BYTES: usize = 1 << 29;
+
+/// Size limit of the rings of all CPUs together where not all possible CPUs are online, unless twice those of the CPUs online are larger.
+/// Every possible CPU has a ring, because one that comes online cannot be given one then, and the kernel allocates the whole array at once:
+/// virtual machines with 4 CPUs and room for 240 would pay 120 MiB.
+const MAX_RINGS_BYTES_OF_ABSENT: usize = 64 << 20;
+
 /// How the programs are loaded.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -78,7 +86,16 @@ impl Cpus {
     pub(super) fn of_lists(online: usize, possible: &str) -> Result<Self> {
         let highest = possible.trim().rsplit([',', '-']).next().unwrap_or_default();
         let highest: u32 = highest.parse().context("find the highest CPU")?;
-        Ok(Self { online: u32::try_from(online).context("count the CPUs")?, possible: highest + 1 })
+        Ok(Self { online: u32::try_from(online).context("count the CPUs")?, possible: highest.saturating_add(1) })
+    }
+
+    /// Bytes that the rings of all CPUs may have together, where those wanted are of this shape.
+    pub(super) fn most_ring_bytes(&self, wanted: Shape) -> usize {
+        if self.online < self.possible {
+            MAX_RINGS_BYTES_OF_ABSENT.max(2 * wanted.bytes(self.online)).min(MAX_RINGS_BYTES)
+        } else {
+            MAX_RINGS_BYTES
+        }
     }
 }
 
@@ -214,5 +231,15 @@ mod tests {
         let options = Options::default();
         let config = options.config(&Config::empty(), options.ring_shape(), &self::cpus(), None).unwrap();
         assert_eq!(config.get(Slot::Cpus), Some(8));
+    }
+
+    #[test]
+    fn cpus_that_are_not_online_do_not_multiply_the_memory_of_rings() {
+        let wanted = Options::default().ring_shape();
+        let most = |online, possible| Cpus { online, possible }.most_ring_bytes(wanted) >> 20;
+        assert_eq!((most(4, 240), most(240, 240)), (64, 512));
+        // Half of the CPUs, as with SMT off: the rings are as large as with all of them.
+        assert!(most(256, 512) >= wanted.bytes(512) >> 20);
+        assert_eq!(most(2000, 4000), 512);
     }
 }

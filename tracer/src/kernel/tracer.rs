@@ -40,16 +40,8 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMEN
 /// The same programs with rare diagnostics. Their log is a map of a kind that libbpf's tools refuse.
 static OBJECT_WITH_LOG: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/vmentry-log.bpf.o"));
 
-/// Size limit of the rings of all CPUs together: the verifier lets a program reach no more of an array's value (BPF_MAX_VAR_OFF).
-const MAX_RINGS_BYTES: usize = 1 << 29;
-
-/// The same before Linux 6.1, commit "bpf: remove obsolete KMALLOC_MAX_SIZE restriction on array map value size" of July 2022.
+/// Size limit of the rings of all CPUs together before Linux 6.1, commit "bpf: remove obsolete KMALLOC_MAX_SIZE restriction on array map value size" of July 2022.
 const MAX_RINGS_BYTES_BEFORE_6_1: usize = 4 << 20;
-
-/// Size limit of the rings of all CPUs together where not all possible CPUs are online, unless twice those of the CPUs online are larger.
-/// Every possible CPU has a ring, because one that comes online cannot be given one then, and the kernel allocates the whole array at once:
-/// virtual machines with 4 CPUs and room for 240 would pay 120 MiB.
-const MAX_RINGS_BYTES_OF_ABSENT: usize = 64 << 20;
 
 /// The loaded programs, their rings and counters. Dropping it detaches them.
 pub struct Tracer {
@@ -138,14 +130,12 @@ impl Attempt<'_> {
     /// Creates the maps, with smaller rings where this host has no room for those asked for; returns the rings' shape, too.
     fn create_maps(&self, placeholders: &PlaceholderFds) -> Result<(Ebpf, Shape)> {
         let mut shape = self.options.ring_shape();
-        let (bytes, online) = (shape.bytes(self.cpus.possible), self.cpus.online);
-        let for_absent = MAX_RINGS_BYTES_OF_ABSENT.max(2 * shape.bytes(online));
-        if self.cpus.possible > online && bytes > for_absent.min(MAX_RINGS_BYTES as usize) {
-            let most = for_absent.min(MAX_RINGS_BYTES as usize);
-            let why = format!("{} CPUs may come online, of which {online} are", self.cpus.possible);
+        let most = self.cpus.most_ring_bytes(shape);
+        if shape.bytes(self.cpus.possible) > most {
+            let Cpus { online, possible } = self.cpus;
+            let why =
+                format!("those of all {possible} CPUs, of which {online} are online, may have {} MiB", most >> 20);
             shape = self.smaller_rings(most, &why);
-        } else if bytes > MAX_RINGS_BYTES as usize {
-            shape = self.smaller_rings(MAX_RINGS_BYTES as usize, "those of all CPUs together may have 512 MiB");
         }
         let error = match self.create_maps_for(shape, placeholders) {
             Ok(ebpf) => return Ok((ebpf, shape)),
