@@ -7,7 +7,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
 };
-use tracer_common::in_kernel_series::MAX_IN_KERNEL_SERIES;
+use tracer_common::{Isa, in_kernel_series::MAX_IN_KERNEL_SERIES};
 
 use crate::{
     collect::collector::Collection,
@@ -35,7 +35,7 @@ use crate::{
         figures::{Unit, human},
         interval::Interval,
         measurement::{Aggregation, Latency},
-        totals::Totals,
+        totals::{Totals, foreign_isa_text},
         vendor::Vendor,
     },
     output::{self, Background, STALLED, Written},
@@ -73,7 +73,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
         writer: Writer::new(out.clone(), &header).with_context(|| format!("write {}", args.output.display()))?,
         out,
         written,
-        progress: Progress::new(args.command.is_empty()),
+        progress: Progress::new(args.command.is_empty(), facts.host.vendor),
     };
     runtime()?.block_on(async {
         let tsc = TscMeter::start();
@@ -359,22 +359,28 @@ struct Progress {
     started: std::time::Instant,
     totals: Totals,
     vms: BTreeSet<u32>,
+    /// module whose layout the programs read by
+    vendor: Option<Vendor>,
+    isas: BTreeSet<Isa>,
 }
 
 impl Progress {
     /// `alone`: no command writes to the same terminal.
-    fn new(alone: bool) -> Self {
+    fn new(alone: bool, vendor: Option<Vendor>) -> Self {
         Self {
             line: ProgressLine::new(alone),
             started: std::time::Instant::now(),
             totals: Totals::default(),
             vms: BTreeSet::new(),
+            vendor,
+            isas: BTreeSet::new(),
         }
     }
 
     fn add(&mut self, interval: &Interval) {
         self.totals.merge(&interval.totals);
         self.vms.extend(interval.vms.keys());
+        self.isas.extend(interval.series.keys().map(|key| key.isa));
         if self.line.is_shown() {
             let Totals { entries, dropped, .. } = self.totals;
             let rate = interval.totals.entries as f64 * 1e9 / interval.length_ns.max(1) as f64;
@@ -394,6 +400,9 @@ impl Progress {
             self.vms.len(),
             if accounting.exact { "" } else { "; COUNTS DISAGREE" },
         );
+        if let Some(text) = foreign_isa_text(&self.totals, self.vendor, self.isas.iter().copied()) {
+            say!("{text}");
+        }
         if entries == 0 {
             warn_of_silence(&args.targets);
         }

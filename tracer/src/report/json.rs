@@ -98,6 +98,7 @@ fn totals(report: &Report) -> Value {
         "malformed": t.malformed,
         "not_kept": t.not_kept,
         "td_entries": t.td_entries,
+        "foreign_isa": t.foreign_isa,
         "pin_writes": report.pin_writes().ok(),
         "pin_writes_source": common(report, |s| match s.header.pin_writes_source {
             PinSource::None => Value::Null,

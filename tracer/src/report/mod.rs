@@ -31,6 +31,7 @@ use crate::{
         knowledge::{Knowledge, Shown, TimerExits, Unknown},
         measurement::{Aggregation, Latency},
         series::{EntryKind, Key, Series},
+        totals::foreign_isa_text,
     },
     recording::{self, Coverage, Provenance, Readings},
 };
@@ -259,6 +260,13 @@ impl Report {
     pub fn latency(&self) -> Latency {
         let of = |l| self.sources.iter().any(|s| s.header.latency == l);
         [Latency::Disturbed, Latency::DisturbedButAsked].into_iter().find(|&l| of(l)).unwrap_or_default()
+    }
+
+    /// Says how many entries are of another instruction set than that of the host's KVM module; none where none are.
+    pub(crate) fn foreign_isa(&self) -> Option<String> {
+        let mut vendors = self.sources.iter().map(|s| s.header.host.vendor);
+        let vendor = vendors.next().flatten().filter(|first| vendors.all(|other| other == Some(*first)));
+        foreign_isa_text(&self.whole.totals, vendor, self.whole.series.keys().map(|key| key.isa))
     }
 
     /// Entries that are missing from the series.
