@@ -14,7 +14,6 @@ use crate::{
         condition::{Condition, ConditionResult},
         wording,
     },
-    report::Filter,
     say,
 };
 
@@ -25,9 +24,7 @@ const INCONCLUSIVE: u8 = 4;
 
 /// Compares as the arguments say.
 pub(super) fn run(args: &CompareArgs) -> Result<ExitCode> {
-    let filters: Vec<_> =
-        args.filter.iter().map(|f| Filter::parse(f)).collect::<Result<_, _>>().map_err(|e| anyhow!(e))?;
-    let request = Request { files: &args.files, with: &args.with, filters: &filters, seed: args.seed };
+    let request = Request { files: &args.files, with: &args.with, filters: &args.filter, seed: args.seed };
     let (comparison, setting) = load(&request)?;
     print(&comparison, &setting, args.format)?;
     judge(&args.fail_if, &comparison)

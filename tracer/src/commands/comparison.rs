@@ -1,15 +1,15 @@
 //! Makes a comparison of recordings and prints it, for `compare` and `ab`.
 
 use std::{
-    collections::BTreeMap,
-    io::IsTerminal,
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead, IsTerminal},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    commands::args::ComparisonFormat,
+    commands::{args::ComparisonFormat, usage::refuse},
     compare::{
         Comparison, ExperimentRound, Options, Setting, Stratum, Window, Windows, compare, fairness, html, json,
         schedule, text,
@@ -19,8 +19,8 @@ use crate::{
         series::{Key, Series},
     },
     output,
-    recording::{Experiment, Label, Provenance},
-    report::{Dimension, Filter, Report, input},
+    recording::{Experiment, Label, Provenance, Reader},
+    report::{Choices, Dimension, Filter, Report, input},
     say,
     tui::terminal,
 };
@@ -74,8 +74,7 @@ pub(crate) fn load(request: &Request) -> Result<(Comparison, Setting)> {
         bail!(why);
     }
     if !request.filters.is_empty() {
-        let only = |f: &Filter| format!("{}={}", f.dimension.name(), f.values.join(","));
-        let only: Vec<_> = request.filters.iter().map(only).collect();
+        let only: Vec<_> = request.filters.iter().map(ToString::to_string).collect();
         setting.warnings.push(format!("only entries with {} are compared; loss is that of all", only.join(" and ")));
     }
     setting.warnings.extend(fairness::warnings(a, b, setting.experiment.is_some()));
@@ -89,23 +88,30 @@ pub(crate) fn load(request: &Request) -> Result<(Comparison, Setting)> {
 
 /// The windows of both sides, and where they come from.
 fn read_sides(request: &Request) -> Result<(Windows, Setting)> {
-    let read_all = |files: &[PathBuf]| -> Result<Vec<Recording>> { files.iter().map(|f| read(f, request)).collect() };
-    let mut a = read_all(request.files)?;
-    let mut b = read_all(request.with)?;
-    let experiments = a.iter().chain(&b).filter(|r| r.source.header.experiment.is_some()).count();
-    if experiments == a.len() && b.is_empty() {
+    let all = request.files.iter().chain(request.with);
+    let files = all.map(|path| Ok((path, input::open(path)?))).collect::<Result<Vec<_>>>()?;
+    let experiments = files.iter().filter(|(_, file)| file.header().experiment.is_some()).count();
+    let are_experiments = experiments == files.len() && request.with.is_empty();
+    if experiments > 0 && !are_experiments {
+        return refuse("a recording of 'vmentry ab' has both sides in it: compare it alone");
+    }
+    let of_a = if request.with.is_empty() { 1 } else { request.files.len() };
+    if request.with.is_empty() && files.len() != 2 && !are_experiments {
+        let number = if files.len() == 1 { "one recording".into() } else { format!("{} recordings", files.len()) };
+        return refuse(format!(
+            "{number}: name A and B, or the recordings of A and then --with those of B, or one of 'vmentry ab'"
+        ));
+    }
+    let mut choices = Choices::default();
+    let read = |(path, file): (&PathBuf, _)| read(path, file, request.filters, &mut choices);
+    let mut a = files.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+    if let Some(why) = choices.refusal(request.filters) {
+        return refuse(why);
+    }
+    if are_experiments {
         return rounds(a);
     }
-    if experiments > 0 {
-        bail!("a recording of 'vmentry ab' has both sides in it: compare it alone");
-    }
-    if request.with.is_empty() {
-        if a.len() != 2 {
-            let number = if a.len() == 1 { "one recording".into() } else { format!("{} recordings", a.len()) };
-            bail!("{number}: name A and B, or the recordings of A and then --with those of B, or one of 'vmentry ab'");
-        }
-        b = a.split_off(1);
-    }
+    let b = a.split_off(of_a);
     Ok(runs(a, b))
 }
 
@@ -197,8 +203,8 @@ fn whole_rounds(windows: Vec<(Option<Label>, Window)>) -> (Vec<ExperimentRound>,
     (rounds, left_out)
 }
 
-fn read(path: &Path, request: &Request) -> Result<Recording> {
-    let mut reader = input::open(path)?;
+/// Reads a recording into windows, and adds what it has to filter by.
+fn read(path: &Path, mut reader: Reader<impl BufRead>, filters: &[Filter], choices: &mut Choices) -> Result<Recording> {
     let name = path.display().to_string();
     if !reader.header().sources.is_empty() {
         let merged = reader.header().sources.len();
@@ -208,16 +214,20 @@ fn read(path: &Path, request: &Request) -> Result<Recording> {
     let mut report = Report { sources: vec![input::unread(name, reader.header())], ..Report::default() };
     let anchor = reader.header().anchor;
     // The name of a VM depends on its namesakes, which are known only at the end: until then, VMs that are filtered stay apart.
-    let (by_vm, others): (Vec<_>, Vec<_>) = request.filters.iter().cloned().partition(|f| f.dimension == Dimension::Vm);
-    let (mut vms, mut parts) = (BTreeMap::new(), Vec::new());
+    let (by_vm, others): (Vec<_>, Vec<_>) = filters.iter().cloned().partition(|f| f.dimension == Dimension::Vm);
+    let (mut vms, mut parts, mut keys) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
     while let Some(interval) = reader.read_interval().with_context(|| format!("read {}", path.display()))? {
         report.sources[0].intervals += 1;
         let length_ns = &mut report.sources[0].length_ns;
         *length_ns = length_ns.saturating_add(interval.length_ns);
         let interval = report.renumber(0, interval, &mut vms);
         let start_unix_ns = anchor.to_unix_ns(interval.start_ns);
+        if !filters.is_empty() {
+            keys.extend(interval.series.keys().copied());
+        }
         parts.push((reader.window(), Parts::of(&interval, start_unix_ns, &report, &others, !by_vm.is_empty())));
     }
+    choices.add(&report, keys.iter(), filters);
     let windows = parts.into_iter().map(|(label, parts)| (label, parts.join(&report, &by_vm))).collect();
     let mut source = report.sources.remove(0);
     source.end = reader.end().cloned();

@@ -3,14 +3,14 @@
 
 use std::{collections::BTreeMap, fs, io::Write, path::Path, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::{
-    commands::args::MergeArgs,
+    commands::{args::MergeArgs, usage::refuse},
     host::{clock::Anchor, machine::Host},
     model::{accounting::Accounting, measurement::PinSource, policy::Policy},
     output,
-    recording::{End, FORMAT, Header, MAX_LINE, Provenance, Reader, VERSION, Writer},
+    recording::{End, FORMAT, Header, Provenance, Reader, VERSION, Writer},
     report::{Report, input},
     say,
 };
@@ -22,9 +22,6 @@ pub(super) fn run(args: &MergeArgs) -> Result<ExitCode> {
     let out = output::create(&args.output, args.overwrite)?;
     let failed = || format!("write {}", args.output.display());
     let header = header(&sources, std::env::args().collect());
-    if serde_json::to_vec(&header)?.len() as u64 + 2 > MAX_LINE {
-        bail!("merge {count} recordings: their headers are more than {MAX_LINE} bytes: merge fewer");
-    }
     let mut writer = Writer::new(out, &header).with_context(failed)?;
     let mut numbering = Report { sources, ..Report::default() };
     let mut first = 0;
@@ -47,10 +44,10 @@ fn read_sources(args: &MergeArgs) -> Result<Vec<Provenance>> {
     let mut whole = Report::default();
     for path in &args.files {
         if path == Path::new("-") {
-            bail!("merge reads its files twice: name them");
+            return refuse("merge reads its files twice, and '-' is read once: name a file");
         }
         if target.is_some() && fs::canonicalize(path).ok() == target {
-            bail!("{} is both read and written: choose another name with -o", path.display());
+            return refuse(format!("{} is both read and written: choose another name with -o", path.display()));
         }
         input::read(path, &mut whole)?;
     }
@@ -70,7 +67,7 @@ fn append<W: Write>(
         let at = first + reader.source();
         let mut interval = numbering.renumber(at, interval, &mut vms);
         interval.start_ns = anchor.to_unix_ns(interval.start_ns);
-        writer.write_of(&interval, at)?;
+        writer.write_of(&interval, at, reader.has_more())?;
     }
     Ok(())
 }
@@ -176,7 +173,8 @@ mod tests {
             interval.totals = Totals { entries: delivered + 1, delivered, dropped: 1, ..interval.totals };
             writer.write(&interval).unwrap();
         }
-        if ends {
+        // A recorder that dies before its first interval leaves nothing.
+        if ends || intervals.is_empty() {
             writer.finish(end(&[])).unwrap();
         }
     }

@@ -2,15 +2,18 @@
 
 use std::{path::Path, process::ExitCode};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 
 use crate::{
-    commands::args::{ReportArgs, ReportFormat},
+    commands::{
+        args::{ReportArgs, ReportFormat},
+        usage::refuse,
+    },
     model::policy::Policy,
     output,
     recording::Provenance,
     report::{
-        Dimension, Filter, Report, View,
+        Choices, Dimension, Report, View,
         claims::{self, Evidence},
         csv, html, input, json, openmetrics, text,
     },
@@ -19,10 +22,26 @@ use crate::{
 
 /// Reads, merges and prints.
 pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
-    let view = view(args)?;
-    let text = if args.claims { check_claims(args)? } else { render(args, view)? };
+    refuse_wrong(args)?;
+    let text = if args.claims { check_claims(args)? } else { render(args, view(args))? };
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses arguments that do not fit each other, before any work.
+fn refuse_wrong(args: &ReportArgs) -> Result<()> {
+    match args.format {
+        ReportFormat::Html | ReportFormat::Csv | ReportFormat::Openmetrics if args.claims => {
+            refuse("--claims prints text or json: choose one of these formats")
+        }
+        _ if args.claims && args.files.iter().any(|path| path == Path::new("-")) => {
+            refuse("--claims reads its files twice, and '-' is read once: name a file")
+        }
+        ReportFormat::Openmetrics if !args.by.is_empty() || args.top.is_some() => {
+            refuse("--format openmetrics has its own labels: leave --by and --top out")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn render(args: &ReportArgs, mut view: View) -> Result<String> {
@@ -30,13 +49,15 @@ fn render(args: &ReportArgs, mut view: View) -> Result<String> {
     for path in &args.files {
         input::read(path, &mut report)?;
     }
+    let mut choices = Choices::default();
+    choices.add(&report, report.whole.series.keys(), &view.filters);
+    if let Some(why) = choices.refusal(&view.filters) {
+        return refuse(why);
+    }
     if args.by.is_empty() && report.has_hosts() {
         view.by.insert(0, Dimension::Host);
     }
     Ok(match args.format {
-        ReportFormat::Openmetrics if !args.by.is_empty() || args.top.is_some() => {
-            bail!("--format openmetrics has its own labels: leave --by and --top out")
-        }
         ReportFormat::Openmetrics => openmetrics::render(&report, &view),
         ReportFormat::Text => text::render(&report, &view),
         ReportFormat::Html => html::render(&report, &view),
@@ -60,16 +81,9 @@ fn check_claims(args: &ReportArgs) -> Result<String> {
             bail!("--claims: {} is a merge: name the recordings themselves", path.display());
         }
         let policy = evidence.whole.sources.last().map_or(Policy::Unknown, Provenance::policy);
-        if path == Path::new("-") {
-            bail!("--claims reads its files twice: name them");
-        }
         input::read(path, evidence.by_policy.entry(policy).or_default())?;
     }
     Ok(match args.format {
-        ReportFormat::Html | ReportFormat::Csv | ReportFormat::Openmetrics => {
-            bail!("--claims prints text or json: choose one of these formats")
-        }
-        ReportFormat::Text => claims::text(&evidence),
         ReportFormat::Json => {
             let json = serde_json::json!({
                 "format": "vmentry-claims/1",
@@ -78,16 +92,16 @@ fn check_claims(args: &ReportArgs) -> Result<String> {
             });
             serde_json::to_string_pretty(&json)? + "\n"
         }
+        _ => claims::text(&evidence),
     })
 }
 
-fn view(args: &ReportArgs) -> Result<View> {
-    let by = args.by.iter().filter_map(|name| Dimension::parse(name)).collect();
-    let filters = args.filter.iter().map(|f| Filter::parse(f)).collect::<Result<_, _>>().map_err(|e| anyhow!(e))?;
-    Ok(View {
-        by: if args.by.is_empty() { vec![Dimension::Vm, Dimension::Level, Dimension::Reason] } else { by },
-        filters,
+fn view(args: &ReportArgs) -> View {
+    let usual = || vec![Dimension::Vm, Dimension::Level, Dimension::Reason];
+    View {
+        by: if args.by.is_empty() { usual() } else { args.by.clone() },
+        filters: args.filter.clone(),
         sort: args.sort,
         top: args.top.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
-    })
+    }
 }

@@ -16,7 +16,12 @@ use super::{
     },
     windows::{Arm, Options, Stratum, Window, Windows},
 };
-use crate::model::{figures::Figure, histogram::Histogram, series::Series, totals::Totals};
+use crate::model::{
+    figures::{Figure, Unit},
+    histogram::Histogram,
+    series::Series,
+    totals::Totals,
+};
 
 /// Strata of the stratified comparison at most: those with the most entries.
 const MAX_STRATA: usize = 64;
@@ -29,6 +34,18 @@ const RATES: [(&str, Better, Option<TimerCause>); 4] = [
     ("timer_exits.spurious", Better::Lower, Some(TimerCause::Spurious)),
     ("entries", Better::Neither, None),
 ];
+
+/// Every figure that can be compared, in the order of the rows: times first.
+fn figures() -> impl Iterator<Item = Figure> {
+    let (times, counts): (Vec<_>, Vec<_>) = Figure::ALL.into_iter().partition(|figure| figure.is_time());
+    times.into_iter().chain(counts)
+}
+
+/// Every statistic that can be compared, as `--fail-if` names it, and its unit.
+pub(crate) fn statistics() -> Vec<(String, Unit)> {
+    let rates = RATES.map(|(name, better, _)| Measure::rate(name, better));
+    figures().map(Measure::of).chain(rates).flat_map(|measure| measure.statistics()).collect()
+}
 
 /// Compares the two sides.
 pub fn compare(windows: &Windows, options: &Options) -> Comparison {
@@ -68,9 +85,7 @@ struct Drafts {
 impl Drafts {
     fn add_figures(&mut self, units: &Units, options: &Options) {
         let strata = dense::strata(&units.windows, MAX_STRATA);
-        // Times first: the order of the rows.
-        let (times, counts): (Vec<_>, Vec<_>) = Figure::ALL.into_iter().partition(|figure| figure.is_time());
-        for figure in times.into_iter().chain(counts) {
+        for figure in figures() {
             // Transitions need a stopwatch, or exits that KVM forces: without any, their rows would be n/a in every comparison.
             let has_values = || units.windows.iter().any(|w| w.strata.values().any(|s| s[figure].count() > 0));
             if figure == Figure::Transition && !has_values() {

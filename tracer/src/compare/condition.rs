@@ -1,6 +1,8 @@
 //! Conditions on a comparison, for `--fail-if`.
 
-use super::{Estimate, Row, Verdict};
+use std::str::FromStr;
+
+use super::{Estimate, Row, Verdict, assemble::statistics};
 use crate::model::{
     figures::Unit,
     quantity::{LIMIT_UNITS, limit_unit_ns, split_unit},
@@ -41,9 +43,11 @@ pub(crate) enum ConditionResult {
     Inconclusive,
 }
 
-impl Condition {
-    /// Parses `FIGURE.STATISTIC>+N%`; also with `<`, and with a unit of time or no unit for a difference.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+impl FromStr for Condition {
+    type Err = String;
+
+    /// From `FIGURE.STATISTIC>+N%`; also with `<`, and with a unit of time or no unit for a difference.
+    fn from_str(text: &str) -> Result<Self, String> {
         let example = "write FIGURE.STATISTIC>+N%, such as entry_to_exit_ns.p99>+3% or pin_writes.mean>+0.1";
         let at = text.find(['<', '>']).ok_or(example)?;
         let (name, limit) = (text[..at].trim(), text[at + 1..].trim());
@@ -56,8 +60,13 @@ impl Condition {
                 None => return Err(format!("unknown unit '{unit}': use %, {LIMIT_UNITS}, or none")),
             },
         };
-        if name.is_empty() {
-            return Err(example.into());
+        let compared = statistics();
+        let Some((_, unit)) = compared.iter().find(|(known, _)| known == name) else {
+            let names: Vec<_> = compared.into_iter().map(|(name, _)| name).collect();
+            return Err(format!("there is no '{name}' (there are: {})", names.join(", ")));
+        };
+        if matches!(threshold, Threshold::Time(_)) && *unit != Unit::Ns {
+            return Err(format!("{name} is not a time: write a plain number"));
         }
         Ok(Self {
             text: text.into(),
@@ -67,7 +76,9 @@ impl Condition {
             threshold,
         })
     }
+}
 
+impl Condition {
     /// Whether its value must be above the limit.
     pub(crate) fn is_above(&self) -> bool {
         self.above
@@ -103,17 +114,14 @@ impl Condition {
     /// Judges the condition by the rows of a comparison; also the row that it is about.
     pub(crate) fn judge<'a>(&self, rows: &'a [Row]) -> Result<(ConditionResult, &'a Row), String> {
         let name = |r: &Row| format!("{}.{}", r.figure, r.stat);
-        let row = rows.iter().find(|r| name(r) == self.name).ok_or_else(|| {
-            let names: Vec<_> = rows.iter().map(name).collect();
-            format!("--fail-if '{}': there is no '{}' (there are: {})", self.text, self.name, names.join(", "))
-        })?;
+        let row = rows
+            .iter()
+            .find(|r| name(r) == self.name)
+            .ok_or_else(|| format!("--fail-if '{}': neither side has a value of {}", self.text, self.name))?;
         if row.verdict == Verdict::NotEnoughData {
             return Ok((ConditionResult::Inconclusive, row));
         }
         match self.threshold {
-            Threshold::Time(_) if row.unit != Unit::Ns => {
-                Err(format!("--fail-if '{}': {} is not a time: write a plain number", self.text, self.name))
-            }
             Threshold::Relative(_) if row.a == Some(0.0) => {
                 Err(format!("--fail-if '{}': A is 0, so there is no %: write a difference", self.text))
             }
@@ -169,7 +177,7 @@ mod tests {
     }
 
     fn judged(condition: &str, row: Row) -> ConditionResult {
-        Condition::parse(condition).unwrap().judge(&[row]).unwrap().0
+        condition.parse::<Condition>().unwrap().judge(&[row]).unwrap().0
     }
 
     #[test]
@@ -194,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_data_still_needed_follow_from_the_interval() {
-        let condition = Condition::parse("entry_to_exit_ns.p99>+3%").unwrap();
+        let condition = "entry_to_exit_ns.p99>+3%".parse::<Condition>().unwrap();
         // Half the interval is 4 points, the limit 2 points away: twice as narrow takes four times the data.
         let growth = condition.growth_needed(&row([1.05, 1.01, 1.09], 0.01)).unwrap();
         assert!((growth - 4.0).abs() < 1e-9, "{growth}");
@@ -205,14 +213,19 @@ mod tests {
     #[test]
     fn a_text_that_is_no_condition_is_refused_with_an_example() {
         for bad in ["", "entry_to_exit_ns.p99", ">3%", "a.b>x%", "a.b>3 parsecs", "a.b>inf%", "a.b>nan"] {
-            assert!(Condition::parse(bad).is_err(), "{bad}");
+            assert!(bad.parse::<Condition>().is_err(), "{bad}");
         }
-        let refused = |text: &str, row: Row| Condition::parse(text).unwrap().judge(&[row]).unwrap_err();
+        let refused = |text: &str, row: Row| text.parse::<Condition>().unwrap().judge(&[row]).unwrap_err();
         assert!(refused("entry_to_exit_ns.p99>+3%", Row { a: Some(0.0), ..row([1.0; 3], 1.0) }).contains("difference"));
-        let count = Row { unit: Unit::Count, ..row([1.0; 3], 1.0) };
-        assert!(refused("entry_to_exit_ns.p99>+3ms", count).contains("plain number"));
-        let rows = [row([1.0; 3], 1.0)];
-        let unknown = Condition::parse("entry_to_exit_ns.p98>+3%").unwrap().judge(&rows);
-        assert!(unknown.unwrap_err().contains("there are: entry_to_exit_ns.p99"));
+        let wrong = |text: &str| text.parse::<Condition>().unwrap_err();
+        assert!(wrong("pin_writes.mean>+3ms").contains("plain number"));
+        assert!(wrong("p99>+3%").contains("there are: entry_to_exit_ns.p50, "));
+        let named = wrong("entry_to_exit_ns.p98>+3%");
+        for name in ["exit_to_entry_ns.p999", "transition_ns.max", "pin_writes.mean", "timer_exits.spurious.per_second"]
+        {
+            assert!(named.contains(name), "{name}: {named}");
+        }
+        let absent = "transition_ns.p50>+3%".parse::<Condition>().unwrap().judge(&[]);
+        assert!(absent.unwrap_err().contains("neither side has a value of transition_ns.p50"));
     }
 }

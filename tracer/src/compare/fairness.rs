@@ -188,7 +188,15 @@ mod tests {
             End { reason: "duration".into(), accounting: Default::default(), tsc_khz: None, policy_changed: false };
         let mut end = Some(end);
         end.as_mut().unwrap().accounting.exact = true;
-        Provenance { name: name.into(), header, end, torn: false, intervals: 20, length_ns: 20_000_000_000 }
+        Provenance {
+            name: name.into(),
+            header,
+            end,
+            torn: false,
+            intervals: 20,
+            length_ns: 20_000_000_000,
+            damage: None,
+        }
     }
 
     fn setting(a: Provenance, b: Provenance) -> Setting {

@@ -219,6 +219,7 @@ pub(crate) fn setting() -> Setting {
         header,
         end: None,
         torn: false,
+        damage: None,
         intervals: 40,
         length_ns: 200_000_000_000,
     };

@@ -7,4 +7,5 @@ pub(crate) mod policy;
 pub(crate) mod problems;
 pub(crate) mod roots;
 pub(crate) mod stopwatch;
+pub(crate) mod vendor;
 pub(crate) mod vmm;

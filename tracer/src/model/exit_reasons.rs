@@ -1,12 +1,18 @@
 //! Names of exit reasons: the kernel's own, from arch/x86/include/uapi/asm/{vmx,svm}.h as of Linux 6.18.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, str::FromStr};
 
 use tracer_common::Isa;
 
 const VMX_BASIC: u32 = 0xffff;
 const VMX_BUS_LOCK_DETECTED: u32 = 1 << 26;
 const VMX_FAILED_ENTRY: u32 = 1 << 31;
+/// The modifier bits that a name shows.
+const VMX_MODIFIERS: u32 = VMX_BUS_LOCK_DETECTED | VMX_FAILED_ENTRY;
+/// How [`name`] shows [`VMX_BUS_LOCK_DETECTED`].
+const BUS_LOCK: &str = "(bus lock)";
+/// How [`name`] shows [`VMX_FAILED_ENTRY`].
+const FAILED_ENTRY: &str = "(failed entry)";
 
 /// Basic exit reasons, ascending; names as EXIT_REASON_*.
 static VMX_NAMES: &[(u32, &str)] = &[
@@ -250,9 +256,9 @@ fn vmx_full(reason: u32) -> Cow<'static, str> {
     let failed = reason & VMX_FAILED_ENTRY != 0;
     match (bus_lock, failed) {
         (false, false) => name,
-        (true, false) => format!("{name} (bus lock)").into(),
-        (false, true) => format!("{name} (failed entry)").into(),
-        (true, true) => format!("{name} (bus lock) (failed entry)").into(),
+        (true, false) => format!("{name} {BUS_LOCK}").into(),
+        (false, true) => format!("{name} {FAILED_ENTRY}").into(),
+        (true, true) => format!("{name} {BUS_LOCK} {FAILED_ENTRY}").into(),
     }
 }
 
@@ -270,10 +276,65 @@ pub fn parse(isa: Isa, name: &str) -> Option<u32> {
         return Some(*reason);
     }
     let name = name.to_ascii_lowercase();
-    let number = name.strip_prefix(prefix).unwrap_or(&name);
-    match number.strip_prefix("0x") {
+    parse_number(name.strip_prefix(prefix).unwrap_or(&name))
+}
+
+/// An exit reason as people select one: a name or a number, for whichever instruction set the entries are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// basic reason on VMX; none if VMX has no reason of that name
+    vmx: Option<u32>,
+    /// code on SVM; none if SVM has no reason of that name
+    svm: Option<u32>,
+    /// the number that was given, as kvm_exit has it; none for a name
+    number: Option<u32>,
+    /// modifier bits on VMX that a name shows; none for any
+    modifiers: Option<u32>,
+}
+
+impl Wanted {
+    /// Whether an exit reason, with its modifier bits, is this one.
+    pub(crate) fn is(self, isa: Isa, reason: u32) -> bool {
+        match isa {
+            // JSON has the whole number, with the modifier bits.
+            Isa::Vmx if self.number == Some(reason) => true,
+            Isa::Vmx => {
+                self.vmx == Some(reason & VMX_BASIC) && self.modifiers.is_none_or(|m| m == reason & VMX_MODIFIERS)
+            }
+            Isa::Svm => self.svm == Some(reason),
+            Isa::Other => self.number == Some(reason),
+        }
+    }
+}
+
+impl FromStr for Wanted {
+    type Err = String;
+
+    /// From a name as [`name`] writes it, in any case, or from a number; without "(failed entry)" and "(bus lock)", with and without.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let lower = text.trim().to_ascii_lowercase();
+        let (mut bare, mut given) = (lower.as_str(), 0);
+        for (suffix, bit) in [(FAILED_ENTRY, VMX_FAILED_ENTRY), (BUS_LOCK, VMX_BUS_LOCK_DETECTED)] {
+            if let Some(rest) = bare.strip_suffix(suffix) {
+                (bare, given) = (rest.trim_end(), given | bit);
+            }
+        }
+        let number = parse_number(bare);
+        let vmx = parse(Isa::Vmx, bare).filter(|n| *n <= VMX_BASIC);
+        let svm = parse(Isa::Svm, bare).filter(|_| lower == bare);
+        if (vmx, svm, number) == (None, None, None) {
+            return Err(format!(
+                "'{text}' is not an exit reason: write a name as 'vmentry report' shows it, e.g. HLT or CPUID, or a number"
+            ));
+        }
+        Ok(Self { vmx, svm, number, modifiers: (given != 0).then_some(given) })
+    }
+}
+
+fn parse_number(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x") {
         Some(hex) => u32::from_str_radix(hex, 16).ok(),
-        None => number.parse().ok(),
+        None => text.parse().ok(),
     }
 }
 
@@ -366,6 +427,22 @@ mod tests {
         assert_eq!(parse(Isa::Vmx, "52"), Some(52));
         assert_eq!(parse(Isa::Vmx, "0x34"), Some(52));
         assert_eq!(parse(Isa::Svm, "SVM 0x72"), Some(0x72));
+    }
+
+    #[test]
+    fn a_wanted_reason_is_selected_as_it_is_shown_and_by_its_numbers() {
+        let is = |text: &str, isa, reason| text.parse::<Wanted>().unwrap().is(isa, reason);
+        let failed = 1 << 31 | 33;
+        for text in ["invalid_state", "INVALID_STATE (failed entry)", "33", "0x21", "2147483681", "VMX 33"] {
+            assert!(is(text, Isa::Vmx, failed), "{text}");
+        }
+        assert!(!is("INVALID_STATE (failed entry)", Isa::Vmx, 33) && !is("2147483681", Isa::Vmx, 33));
+        assert!(!is("INVALID_STATE (bus lock)", Isa::Vmx, failed) && is("33", Isa::Vmx, 1 << 26 | 33));
+        assert!(is("hlt", Isa::Svm, 0x78) && is("SVM 0x78", Isa::Svm, 0x78) && !is("SVM 0x78", Isa::Vmx, 0x78));
+        assert!(is("0x7b", Isa::Other, 0x7b) && !is("HLT", Isa::Other, 12));
+        for bad in ["", "CPUD", "-1", "(failed entry)", "1.5"] {
+            assert!(bad.parse::<Wanted>().is_err(), "{bad}");
+        }
     }
 
     #[test]

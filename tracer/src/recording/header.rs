@@ -109,6 +109,11 @@ impl Header {
     pub(crate) fn transition_source(&self) -> &'static str {
         if self.stopwatch.is_some() { "stopwatch" } else { "immediate" }
     }
+
+    /// The place that counted the entries of a recording of [`Self::sources`]; of this recording where it is no merge.
+    pub(super) fn aggregation_of(&self, source: usize) -> Aggregation {
+        self.sources.get(source).map_or(self.aggregation, |source| source.header.aggregation)
+    }
 }
 
 /// An experiment: two settings of the host, alternately.

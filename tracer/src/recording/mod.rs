@@ -1,27 +1,30 @@
-//! Recordings on disk: an HDR interval log, which HdrHistogram tools open. Comment lines hold JSON: header, VMs, counts, end.
-//! Documented in the README's format section.
+//! Recordings on disk: an HDR interval log, which HdrHistogram tools open. Comment lines hold JSON: header, VMs, counts, end. Each JSON
+//! line has a checksum of all bytes since the one before. Documented in the README's format section.
 //!
 //! ```text
 //! #{"format":"vmentry-recording","version":2,...}              header, first line
 //! #{"vm":{"id":0,"name":"web1",...}}                           before the first interval with a series of it
 //! Tag=vm=0;vcpu=0;level=L1;isa=vmx;reason=52;entry=clean;cause=deadline;figure=entry_to_exit_ns,<start>,<length>,<max>,HIST...
-//! #{"interval":{"start_ns":...,"length_ns":...,"totals":{...}}} completes an interval; with "window" one of an experiment
-//! #{"end":{...}}                                               only where the recording ended in order
+//! #{"interval":{"start_ns":...,"length_ns":...,"totals":{...},"number":1,...}} completes an interval; with "window" one of an experiment
+//! #{"end":{...,"intervals":1,...}}                             only where the recording ended in order
 //! ```
 
+mod damage;
 pub(crate) mod hdr;
 mod header;
 mod limits;
 mod note;
 mod provenance;
 mod reader;
+mod seal;
+mod sums;
 mod tag;
 pub(crate) mod tape;
 mod writer;
 
+pub use damage::{Damage, OnDamage};
 pub use header::{End, Header};
 pub(crate) use header::{Experiment, FORMAT, Label, VERSION};
-pub(crate) use limits::MAX_LINE;
 pub(crate) use provenance::{Provenance, aggregation, longest_timer_delay_s};
 pub use reader::Reader;
 pub use writer::Writer;
@@ -33,7 +36,10 @@ pub mod tests {
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
     use tracer_common::Event;
 
-    use super::*;
+    use super::{
+        limits::{LIMITS, Limits},
+        *,
+    };
     use crate::{
         host::{clock::Anchor, machine::Host},
         model::{
@@ -157,12 +163,195 @@ pub mod tests {
         assert!(message(b"").contains("empty"));
     }
 
+    /// Reads what can be read; intervals and what was left out.
+    fn skim(bytes: &[u8]) -> Result<(Vec<Interval>, Option<Damage>), String> {
+        let mut reader = Reader::careful(bytes, OnDamage::Skip).map_err(|e| format!("{e:#}"))?;
+        let mut intervals = Vec::new();
+        while let Some(i) = reader.read_interval().map_err(|e| format!("{e:#}"))? {
+            intervals.push(i);
+        }
+        Ok((intervals, reader.damage().cloned()))
+    }
+
+    fn error(bytes: &[u8]) -> Option<String> {
+        let mut reader = match Reader::new(bytes) {
+            Ok(reader) => reader,
+            Err(e) => return Some(format!("{e:#}")),
+        };
+        loop {
+            match reader.read_interval() {
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(e) => return Some(format!("{e:#}")),
+            }
+        }
+    }
+
+    /// The lines of a recording as its first writers wrote it: without checksums and numbers.
+    fn unsealed(bytes: &[u8]) -> Vec<String> {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let without = |line: &str| {
+            let mut line = line.to_owned();
+            for field in [",\"crc32\":", ",\"number\":", ",\"intervals\":"] {
+                if let Some(at) = line.rfind(field) {
+                    let digits = line[at + field.len()..].bytes().take_while(u8::is_ascii_digit).count();
+                    line.replace_range(at..at + field.len() + digits, "");
+                }
+            }
+            line
+        };
+        text.split_inclusive('\n').map(without).collect()
+    }
+
+    #[test]
+    fn a_recording_without_checksums_is_read_and_a_line_that_changes_its_sums_is_found() {
+        let lines = unsealed(&recording());
+        let whole = skim(lines.concat().as_bytes()).unwrap();
+        assert_eq!(whole, (read(&recording()).0, None));
+        let mut found = 0;
+        for at in 1..lines.len() {
+            let mut twice = lines.clone();
+            twice.insert(at, lines[at].clone());
+            let mut without = lines.clone();
+            without.remove(at);
+            let of_figure = |name: &str| lines[at].contains(name);
+            if lines[at].starts_with("Tag=") {
+                assert!(error(twice.concat().as_bytes()).unwrap().contains("twice"), "{}", lines[at]);
+                if of_figure("entry_to_exit_ns") || of_figure("pin_writes") {
+                    assert!(error(without.concat().as_bytes()).is_some(), "{}", lines[at]);
+                    found += 1;
+                }
+            } else if lines[at].starts_with("#{\"vm\"") {
+                assert!(error(twice.concat().as_bytes()).unwrap().contains("twice"));
+            }
+        }
+        assert!(found > 10, "{found}");
+    }
+
+    #[test]
+    fn a_lost_doubled_or_moved_line_is_found_by_its_number_and_costs_its_interval_only() {
+        let bytes = recording();
+        let lines: Vec<_> = bytes.split_inclusive(|&b| b == b'\n').collect();
+        let whole = read(&bytes).0;
+        let check = |changed: Vec<&[u8]>, what: &str, at: usize| {
+            let changed = changed.concat();
+            let message = error(&changed).unwrap_or_default();
+            let last = at + 1 == lines.len();
+            assert!(last && what == "lost" || message.contains("--skip-damaged"), "line {at} {what}: {message}");
+            let (intervals, damage) = skim(&changed).unwrap();
+            // The name of a VM is lost with its line.
+            let same =
+                |a: &Interval, b: &Interval| (a.start_ns, a.totals, &a.series) == (b.start_ns, b.totals, &b.series);
+            assert!(intervals.iter().all(|i| whole.iter().any(|w| same(i, w))), "line {at} {what}");
+            // Without the line between them, two intervals are one that does not add up.
+            let between = lines[at - 1..=at].iter().any(|line| line.starts_with(b"#{\"interval\""));
+            assert!(whole.len() - intervals.len() <= 1 + usize::from(between), "line {at} {what}");
+            // Behind the last whole interval, only the last line tells how many there were.
+            if let Some(damage) = damage.filter(|_| at + 2 < lines.len()) {
+                assert_eq!(damage.intervals as usize, whole.len() - intervals.len(), "line {at} {what}: {damage:?}");
+            }
+        };
+        for at in 1..lines.len() {
+            let (mut lost, mut doubled, mut swapped) = (lines.clone(), lines.clone(), lines.clone());
+            lost.remove(at);
+            check(lost, "lost", at);
+            doubled.insert(at, lines[at]);
+            check(doubled, "doubled", at);
+            if at > 1 && lines[at - 1] != lines[at] {
+                swapped.swap(at - 1, at);
+                check(swapped, "swapped", at);
+            }
+        }
+        // A whole interval cut out, its last line included.
+        let ends: Vec<_> = (0..lines.len()).filter(|&n| lines[n].starts_with(b"#{\"interval\"")).collect();
+        let cut_out = [&lines[..=ends[0]], &lines[ends[1] + 1..]].concat().concat();
+        assert!(error(&cut_out).unwrap().contains("interval 3 comes after interval 1"));
+        assert_eq!(skim(&cut_out).unwrap().1.unwrap().intervals, 1);
+        // The file ends early, but has its last line.
+        let shortened = [&lines[..=ends[1]], &lines[lines.len() - 1..]].concat().concat();
+        assert!(error(&shortened).unwrap().contains("the recording has 3 intervals, and this file 2"));
+        assert_eq!(skim(&shortened).unwrap().1.unwrap().intervals, 1);
+    }
+
     #[test]
     fn a_damaged_line_is_an_error_with_its_number() {
         let text = String::from_utf8(recording()).unwrap().replacen(",HISTFAAA", ",HISTXAAA", 1);
         let mut reader = Reader::new(text.as_bytes()).unwrap();
         let message = format!("{:#}", reader.read_interval().err().unwrap());
         assert!(message.starts_with("line "), "{message}");
+    }
+
+    /// An interval of so many series of one entry each.
+    fn of_series(n: u32) -> Interval {
+        let mut i = Interval { length_ns: 5, ..Interval::starting(2_000) };
+        for vcpu in 0..n {
+            i.record(&Event { exit_to_entry_ns: Event::UNKNOWN_NS, ..event(vcpu, 10, 900, 1) }, &vm(0));
+        }
+        let entries = u64::from(n);
+        i.totals = Totals { entries: entries + 3, delivered: entries, dropped: 3, ..i.totals };
+        i
+    }
+
+    /// Writes an interval within the limits and reads it again within them: all intervals read, and their merge.
+    fn through(interval: &Interval, limits: Limits) -> Result<(usize, Interval), String> {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::with_limits(&mut bytes, &header(), limits).map_err(|e| e.to_string())?;
+        writer.write(interval).map_err(|e| e.to_string())?;
+        let mut reader = Reader::with_limits(bytes.as_slice(), OnDamage::Refuse, limits).unwrap();
+        let (mut parts, mut whole) = (0, Interval::default());
+        while let Some(part) = reader.read_interval().unwrap() {
+            assert_eq!(reader.continues(), parts > 0);
+            parts += 1;
+            whole.merge(&part);
+        }
+        assert!(!reader.is_torn() && !reader.has_more());
+        Ok((parts, whole))
+    }
+
+    #[test]
+    fn the_writer_keeps_each_limit_of_the_reader() {
+        // One pin write and one guest time of every series: two buckets.
+        for n in [0, 1, 2, 3, 4, 5, 9] {
+            let interval = of_series(n);
+            for most in 1..6 {
+                let limits = Limits { series: most, ..LIMITS };
+                let parts = (n as usize).div_ceil(most).max(1);
+                assert_eq!(through(&interval, limits).unwrap(), (parts, interval.clone()), "{n} series, {most} each");
+                let limits = Limits { buckets: 2 * most, ..LIMITS };
+                assert_eq!(through(&interval, limits).unwrap(), (parts, interval.clone()), "{n} series, {most} each");
+                let limits = Limits { buckets: 2 * most + 1, ..LIMITS };
+                assert_eq!(through(&interval, limits).unwrap().0, parts);
+            }
+        }
+        let interval = of_series(4);
+        let all: u64 = 4 * 2 + interval.totals.counts().sum::<u64>();
+        assert_eq!(through(&interval, Limits { counts: all, ..LIMITS }).unwrap(), (1, interval.clone()));
+        assert!(through(&interval, Limits { counts: all - 1, ..LIMITS }).unwrap_err().contains("add up to more than"));
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes, &header()).unwrap();
+        writer.write(&interval).unwrap();
+        let longest = bytes.split_inclusive(|&b| b == b'\n').map(<[u8]>::len).max().unwrap() as u64;
+        assert_eq!(through(&interval, Limits { line: longest, ..LIMITS }).unwrap(), (1, interval.clone()));
+        assert!(through(&interval, Limits { line: longest - 1, ..LIMITS }).unwrap_err().contains("line"));
+    }
+
+    #[test]
+    fn an_interval_that_does_not_add_up_is_not_written() {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes, &header()).unwrap();
+        let mut odd = interval(2_000);
+        odd.totals.delivered += 1;
+        assert!(writer.write(&odd).unwrap_err().to_string().contains("does not add up"));
+        writer.write(&interval(2_000)).unwrap();
+        drop(writer);
+        assert_eq!(read(&bytes).0, [interval(2_000)]);
+    }
+
+    #[test]
+    fn a_recorder_that_dies_before_its_first_interval_writes_nothing() {
+        let mut bytes = Vec::new();
+        drop(Writer::new(&mut bytes, &header()).unwrap());
+        assert!(bytes.is_empty());
     }
 
     #[test]

@@ -1,31 +1,63 @@
 //! The comment lines: VMs, the end of an interval, the end of the recording. JSON behind a '#'.
 
+use std::ops::Not;
+
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::header::{End, Label};
+use super::{
+    header::{End, Label},
+    seal::{self, Closing},
+};
 use crate::model::{interval::Vm, totals::Totals};
+
+/// How the lines of each kind begin.
+pub(super) const BEGINNING: &[u8] = b"#{";
+/// How the lines that complete an interval begin.
+pub(super) const INTERVAL: &[u8] = b"#{\"interval\":";
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Note {
     Vm(Vm),
-    Interval {
-        start_ns: u64,
-        length_ns: u64,
-        totals: Box<Totals>,
+    Interval(Box<Interval>),
+    End {
+        #[serde(flatten)]
+        end: End,
+        /// number of the last interval; none before recordings counted them
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        window: Option<Label>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        source: Option<u32>,
+        intervals: Option<u64>,
     },
-    End(End),
 }
 
-/// Appends a note as a line.
-pub(crate) fn append(text: &mut Vec<u8>, note: &Note) -> Result<()> {
+/// Completes an interval, whose series are in the lines before.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Interval {
+    /// CLOCK_MONOTONIC of the recorder's host at the beginning, ns; in a merge, ns since the epoch
+    pub(super) start_ns: u64,
+    /// ns of observation; 0 if this goes on with the interval before
+    pub(super) length_ns: u64,
+    /// counts; `sums::check` says how the series add up to them
+    pub(super) totals: Totals,
+    /// of an experiment; none between windows and outside of experiments
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) window: Option<Label>,
+    /// index in the header's `sources`; none where the recording is no merge
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) source: Option<u32>,
+    /// number of this line, from 1; none before recordings counted them
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) number: Option<u64>,
+    /// the next interval line goes on with this interval, whose series were too many for one
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub(super) more: bool,
+}
+
+/// Appends a note as a line that seals `text`, whose first `sealed` bytes are sealed already.
+pub(super) fn append(text: &mut Vec<u8>, sealed: usize, note: &Note) -> Result<()> {
     text.push(b'#');
     serde_json::to_writer(&mut *text, note)?;
     text.push(b'\n');
+    seal::seal(text, sealed, Closing::Note);
     Ok(())
 }

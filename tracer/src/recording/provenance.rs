@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::header::{End, Header};
+use super::{
+    damage::Damage,
+    header::{End, Header},
+};
 use crate::model::{
     knowledge::{Subject, Unknown},
     measurement::Aggregation,
@@ -24,6 +27,9 @@ pub struct Provenance {
     pub intervals: u64,
     /// ns of observation
     pub length_ns: u64,
+    /// what was left out because it is damaged; none where nothing was
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<Damage>,
 }
 
 /// Returns the place that counted the entries of all recordings: the kernel if any of them were counted there, since it is coarser.

@@ -1,4 +1,4 @@
-//! Reads a recording, interval by interval, within the limits.
+//! Reads a recording, interval by interval, within the limits. Nothing that is damaged becomes a figure.
 
 use std::{
     collections::BTreeMap,
@@ -6,80 +6,114 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use base64::Engine as _;
+use flate2::Crc;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use serde::Deserialize;
 
 use super::{
+    damage::{Damage, OnDamage},
     hdr,
     header::{End, FORMAT, Header, Label, VERSION},
-    limits::{MAX_BUCKETS, MAX_COUNTS, MAX_LINE, MAX_SERIES},
-    note::Note,
+    limits::{LIMITS, Limits},
+    note::{self, Note},
+    seal::{self, Closing},
+    sums,
     tag::parse_tag,
 };
-use crate::model::{
-    figures::Figure,
-    interval::{Interval, Vm},
-    series::Series,
-};
+use crate::model::interval::{Interval, Vm};
 
 /// Reads a recording interval by interval.
 pub struct Reader<R: BufRead> {
     input: R,
+    limits: Limits,
+    /// lines read
     line: u64,
     header: Header,
+    /// JSON lines have checksums, and interval lines have numbers
+    sealed: bool,
+    on_damage: OnDamage,
+    damage: Option<Damage>,
+    /// interval lines since the damage that no whole interval has followed yet
+    since_damage: Option<u64>,
+    /// of the bytes since the last JSON line
+    crc: Crc,
     vms: BTreeMap<u32, Arc<Vm>>,
-    window: Option<Label>,
-    source: usize,
+    latest: Latest,
     end: Option<End>,
     torn: bool,
     counts: u64,
+}
+
+/// What the last interval line says, apart from the interval.
+#[derive(Clone, Copy, Default)]
+struct Latest {
+    window: Option<Label>,
+    source: usize,
+    number: u64,
+    continues: bool,
+    more: bool,
+}
+
+/// An interval while its lines are read.
+#[derive(Default)]
+struct Draft {
+    interval: Interval,
     buckets: usize,
+    counts: u64,
+    /// a line was damaged; set where only sums could show that
+    damaged: bool,
+}
+
+/// A line, or why there is none.
+enum Line {
+    Whole,
+    TooLong,
+    /// the file ends within this line
+    Cut,
+    End,
 }
 
 impl<R: BufRead> Reader<R> {
-    /// Reads the header. Foreign files, and recordings of a later version, are an error.
-    pub fn new(mut input: R) -> Result<Self> {
+    /// Reads the header. Foreign files, recordings of a later version and a damaged header are an error.
+    pub fn new(input: R) -> Result<Self> {
+        Self::with_limits(input, OnDamage::Refuse, LIMITS)
+    }
+
+    /// Like [`Self::new`]; `on_damage` says what happens at a damaged line.
+    pub fn careful(input: R, on_damage: OnDamage) -> Result<Self> {
+        Self::with_limits(input, on_damage, LIMITS)
+    }
+
+    pub(super) fn with_limits(mut input: R, on_damage: OnDamage, limits: Limits) -> Result<Self> {
         let mut first = Vec::new();
         // A header is a few kilobytes, that of a merge has those of its sources; a foreign file may be one line without end.
-        io::Read::take(&mut input, MAX_LINE).read_until(b'\n', &mut first).context("read the header")?;
-        #[derive(Deserialize)]
-        struct Any {
-            format: String,
-            version: u32,
-        }
-        let json = first.strip_prefix(b"#").unwrap_or_default();
-        let any: Any = serde_json::from_slice(json).map_err(|_| {
-            if first.is_empty() {
-                anyhow!("the file is empty: nothing was recorded")
-            } else if first.starts_with(b"#{\"format\":\"vmentry-recording\"") {
-                anyhow!("the header is cut off: nothing was recorded")
-            } else {
-                anyhow!("not a vmentry recording (its first line is no vmentry header): record one with 'vmentry record -o FILE'")
-            }
-        })?;
-        if any.format != FORMAT {
-            bail!("not a vmentry recording: format is '{}', not '{FORMAT}'", any.format);
-        }
-        if any.version > VERSION {
-            bail!(
-                "recording of format version {}, this vmentry reads up to {VERSION}: use a newer vmentry",
-                any.version
-            );
-        }
-        Ok(Self {
-            header: serde_json::from_slice(json).context("read the header")?,
+        io::Read::take(&mut input, limits.line).read_until(b'\n', &mut first).context("read the header")?;
+        let header = parse_header(&first)?;
+        let mut reader = Self {
             input,
+            limits,
             line: 1,
+            header,
+            sealed: false,
+            on_damage,
+            damage: None,
+            since_damage: None,
+            crc: Crc::new(),
             vms: BTreeMap::new(),
-            window: None,
-            source: 0,
+            latest: Latest::default(),
             end: None,
             torn: false,
             counts: 0,
-            buckets: 0,
-        })
+        };
+        if let Some((body, crc)) = seal::split(&first, Closing::Header) {
+            reader.sealed = true;
+            if checksum(body) != crc {
+                reader.found(anyhow!("its checksum is wrong")).map_err(|why| reader.refusal(&why))?;
+            }
+        }
+        Ok(reader)
     }
 
     /// The header.
@@ -94,12 +128,22 @@ impl<R: BufRead> Reader<R> {
 
     /// The window that the latest interval belongs to; none between windows and outside of experiments.
     pub fn window(&self) -> Option<Label> {
-        self.window
+        self.latest.window
     }
 
     /// Index in [`Header::sources`] of the latest interval; 0 where the recording is no merge.
     pub fn source(&self) -> usize {
-        self.source
+        self.latest.source
+    }
+
+    /// Whether the latest interval goes on with the one before, whose series were too many for one.
+    pub(crate) fn continues(&self) -> bool {
+        self.latest.continues
+    }
+
+    /// Whether the next interval goes on with the latest one.
+    pub(crate) fn has_more(&self) -> bool {
+        self.latest.more
     }
 
     /// Whether the file ended within an interval or a line: the recorder was killed, the disk was full.
@@ -107,67 +151,181 @@ impl<R: BufRead> Reader<R> {
         self.torn
     }
 
+    /// What was left out so far; none where nothing was.
+    pub(crate) fn damage(&self) -> Option<&Damage> {
+        self.damage.as_ref()
+    }
+
     /// The next whole interval; none at the end.
     pub(crate) fn read_interval(&mut self) -> Result<Option<Interval>> {
-        let mut interval = Interval::default();
+        let mut draft = Draft::default();
         let mut text = Vec::new();
-        self.buckets = 0;
         loop {
-            text.clear();
-            if io::Read::take(&mut self.input, MAX_LINE).read_until(b'\n', &mut text).context("read")? == 0 {
-                self.torn |= !interval.series.is_empty();
-                return Ok(None);
-            }
-            self.line += 1;
-            if text.last() != Some(&b'\n') {
-                if text.len() as u64 == MAX_LINE {
-                    bail!("line {} is damaged: it is longer than {MAX_LINE} bytes", self.line);
+            let taken = match self.read_line(&mut text)? {
+                Line::End => {
+                    self.torn |= !draft.interval.series.is_empty() || self.latest.more;
+                    self.count_left_out(None);
+                    return Ok(None);
                 }
-                self.torn = true;
-                return Ok(None);
-            }
-            let done = self.take(&text, &mut interval).with_context(|| format!("line {} is damaged", self.line))?;
-            if done {
-                let odd = |s: &Series| s[Figure::PinWrites].count() > s.entries();
-                if interval.series.values().any(odd) {
-                    bail!("the interval that ends in line {} is damaged: more pin writes than entries", self.line);
+                Line::Cut if self.end.is_none() => {
+                    self.torn = true;
+                    self.count_left_out(None);
+                    return Ok(None);
                 }
-                return Ok(Some(interval));
+                Line::TooLong => Err(anyhow!("it is longer than {} bytes", self.limits.line)),
+                Line::Cut | Line::Whole => self.take(&text, &mut draft),
+            };
+            match taken {
+                Ok(true) => return Ok(Some(draft.interval)),
+                Ok(false) => {}
+                Err(error) => {
+                    self.found(error).map_err(|why| self.refusal(&why))?;
+                    // Its checksum tells whether an interval is whole. Without one, whatever is in it belongs to the damage.
+                    let ended = text.starts_with(note::INTERVAL)
+                        || text.starts_with(note::BEGINNING) && !draft.interval.series.is_empty();
+                    draft = Draft { damaged: !self.sealed && !ended, ..Draft::default() };
+                    self.crc.reset();
+                    self.since_damage = self.since_damage.map(|n| n + u64::from(ended));
+                }
             }
         }
     }
 
-    fn take(&mut self, text: &[u8], interval: &mut Interval) -> Result<bool> {
-        if let Some(json) = text.strip_prefix(b"#{") {
-            let note = serde_json::from_slice([b"{", json].concat().as_slice())?;
-            match note {
-                Note::Vm(vm) => drop(self.vms.insert(vm.id, Arc::new(vm))),
-                Note::Interval { start_ns, length_ns, totals, window, source } => {
-                    self.window = window;
-                    self.source = source.unwrap_or(0) as usize;
-                    if self.source >= self.header.sources.len().max(1) {
-                        bail!("an interval of recording {}, which the header does not know", self.source);
-                    }
-                    interval.start_ns = start_ns;
-                    interval.length_ns = length_ns;
-                    interval.totals = *totals;
-                    totals.counts().try_for_each(|n| self.count(n))?;
-                    return Ok(true);
+    /// Reads a line, of which only the beginning is kept where it is too long.
+    fn read_line(&mut self, text: &mut Vec<u8>) -> Result<Line> {
+        text.clear();
+        let bytes = io::Read::take(&mut self.input, self.limits.line).read_until(b'\n', text).context("read")?;
+        if bytes == 0 {
+            return Ok(Line::End);
+        }
+        self.line += 1;
+        Ok(match text.last() {
+            Some(b'\n') => Line::Whole,
+            _ if bytes as u64 == self.limits.line => {
+                if self.on_damage == OnDamage::Skip {
+                    self.input.skip_until(b'\n').context("read")?;
                 }
-                Note::End(end) => {
-                    self.count(end.accounting.open)?;
-                    self.end = Some(end);
-                }
+                Line::TooLong
             }
-        } else if text.starts_with(b"Tag=") {
-            self.take_histogram(text, interval)?;
+            _ => Line::Cut,
+        })
+    }
+
+    /// Notes that the latest line is damaged; returns `why` where that is an error.
+    fn found(&mut self, why: anyhow::Error) -> Result<()> {
+        if self.on_damage == OnDamage::Refuse {
+            return Err(why);
+        }
+        if self.since_damage.is_none() {
+            match &mut self.damage {
+                Some(damage) => damage.add_line(self.line),
+                none => *none = Some(Damage::at(self.line, format!("{why:#}"))),
+            }
+            self.since_damage = Some(0);
+        }
+        Ok(())
+    }
+
+    fn refusal(&self, why: &anyhow::Error) -> anyhow::Error {
+        anyhow!("line {} is damaged: {why:#} (--skip-damaged leaves out its interval and reads the rest)", self.line)
+    }
+
+    /// Counts the intervals left out since the last whole one. `number`: of the interval after them, where it is known.
+    fn count_left_out(&mut self, number: Option<u64>) {
+        let since = self.since_damage.take().unwrap_or(0);
+        if let Some(damage) = &mut self.damage {
+            let missing = number.filter(|_| self.sealed).map(|n| n.saturating_sub(self.latest.number + 1));
+            damage.intervals = damage.intervals.saturating_add(missing.unwrap_or(since));
+        }
+    }
+
+    /// Takes a line; returns whether it completes the interval.
+    fn take(&mut self, text: &[u8], draft: &mut Draft) -> Result<bool> {
+        ensure!(self.end.is_none(), "it comes after the last line");
+        if text.starts_with(note::BEGINNING) {
+            self.check_seal(text)?;
+            return match serde_json::from_slice(&text[1..])? {
+                Note::Vm(vm) => self.take_vm(vm).map(|()| false),
+                Note::Interval(note) => self.take_interval(*note, draft),
+                Note::End { end, intervals } => self.take_end(end, intervals).map(|()| false),
+            };
+        }
+        self.crc.update(text);
+        if text.starts_with(b"Tag=") {
+            self.take_histogram(text, draft)?;
         } else if !text.starts_with(b"#") && !text.starts_with(b"\"StartTimestamp\"") {
             bail!("neither a histogram nor a comment");
         }
         Ok(false)
     }
 
-    fn take_histogram(&mut self, text: &[u8], interval: &mut Interval) -> Result<()> {
+    /// Holds the checksum of a JSON line against the bytes since the last one.
+    fn check_seal(&mut self, text: &[u8]) -> Result<()> {
+        let mut crc = std::mem::take(&mut self.crc);
+        match seal::split(text, Closing::Note) {
+            Some((body, expected)) => {
+                if !self.sealed {
+                    // The header's own checksum cannot be recognised any more.
+                    self.sealed = true;
+                    self.found(anyhow!("the header's checksum is missing"))?;
+                }
+                crc.update(body);
+                ensure!(crc.sum() == expected, "the checksum of this line and those before it is wrong");
+            }
+            None => ensure!(!self.sealed, "its checksum is missing"),
+        }
+        Ok(())
+    }
+
+    fn take_vm(&mut self, vm: Vm) -> Result<()> {
+        let id = vm.id;
+        ensure!(self.vms.insert(id, Arc::new(vm)).is_none(), "vm {id} is introduced twice");
+        Ok(())
+    }
+
+    /// Completes an interval, unless it is damaged.
+    fn take_interval(&mut self, note: note::Interval, draft: &mut Draft) -> Result<bool> {
+        let note::Interval { start_ns, length_ns, totals, window, source, number, more } = note;
+        ensure!(!draft.damaged, "a line of its interval is damaged");
+        let source = source.unwrap_or(0) as usize;
+        ensure!(
+            source < self.header.sources.len().max(1),
+            "an interval of recording {source}, which the header does not know"
+        );
+        for n in totals.counts() {
+            draft.counts = self.count(n, draft)?;
+        }
+        let interval = &mut draft.interval;
+        (interval.start_ns, interval.length_ns, interval.totals) = (start_ns, length_ns, totals);
+        sums::check(interval, self.header.aggregation_of(source))?;
+        let expected = self.latest.number + 1;
+        let number = if self.sealed { number.context("an interval without a number")? } else { expected };
+        ensure!(number >= expected, "interval {number} comes after interval {}", self.latest.number);
+        if number > expected {
+            self.found(anyhow!("interval {number} comes after interval {}", self.latest.number))?;
+        }
+        self.counts += draft.counts;
+        self.count_left_out(Some(number));
+        let continues = self.latest.more;
+        self.latest = Latest { window, source, number, continues, more };
+        Ok(true)
+    }
+
+    fn take_end(&mut self, end: End, intervals: Option<u64>) -> Result<()> {
+        self.count(end.accounting.open, &Draft::default())?;
+        if let Some(intervals) = intervals {
+            let read = self.latest.number;
+            ensure!(intervals >= read, "the recording has {intervals} intervals, and this file {read}");
+            if intervals > read {
+                self.found(anyhow!("the recording has {intervals} intervals, and this file {read}"))?;
+            }
+            self.count_left_out(Some(intervals + 1));
+        }
+        self.end = Some(end);
+        Ok(())
+    }
+
+    fn take_histogram(&mut self, text: &[u8], draft: &mut Draft) -> Result<()> {
         let entry = match IntervalLogIterator::new(text).next() {
             Some(Ok(LogEntry::Interval(entry))) => entry,
             _ => bail!("not a line of an HDR interval log"),
@@ -175,30 +333,70 @@ impl<R: BufRead> Reader<R> {
         let tag = entry.tag().context("a histogram without a tag")?;
         let (key, figure) = parse_tag(&tag).with_context(|| format!("unknown tag '{}'", tag.as_str()))?;
         let bytes = base64::engine::general_purpose::STANDARD.decode(entry.encoded_histogram())?;
-        let vm = self.vms.get(&key.vm).with_context(|| format!("vm {} was not introduced", key.vm))?;
+        let interval = &mut draft.interval;
+        let vm = match self.vms.get(&key.vm) {
+            Some(vm) => vm,
+            // Its line was damaged; its entries need not be lost with its name.
+            None if self.damage.is_some() && self.sealed => {
+                let nameless = Vm { id: key.vm, name: format!("vm-{}", key.vm), ..Vm::default() };
+                self.vms.entry(key.vm).or_insert_with(|| Arc::new(nameless))
+            }
+            None => bail!("vm {} was not introduced", key.vm),
+        };
         interval.vms.entry(key.vm).or_insert_with(|| Arc::clone(vm));
-        if interval.series.len() >= MAX_SERIES && !interval.series.contains_key(&key) {
-            bail!("more than {MAX_SERIES} series in an interval");
+        if interval.series.len() >= self.limits.series && !interval.series.contains_key(&key) {
+            bail!("more than {} series in an interval", self.limits.series);
         }
-        let series = interval.series.entry(key).or_default();
-        let histogram = &mut series[figure];
+        let histogram = &mut interval.series.entry(key).or_default()[figure];
+        ensure!(histogram.count() == 0, "a histogram twice in an interval: '{}'", tag.as_str());
         let (sum, buckets) = hdr::decode_into(&bytes, histogram).context("decode a histogram")?;
-        if figure == Figure::PinWrites && histogram.max() > Some(u8::MAX.into()) {
-            bail!("more pin writes of an entry than are counted");
+        ensure!(sum > 0, "a histogram without values");
+        draft.buckets += buckets;
+        if draft.buckets > self.limits.buckets {
+            bail!("more than {} buckets in an interval", self.limits.buckets);
         }
-        self.buckets += buckets;
-        if self.buckets > MAX_BUCKETS {
-            bail!("more than {MAX_BUCKETS} buckets in an interval");
-        }
-        self.count(sum)
-    }
-
-    /// Bounds the sum of all counts, so that sums of counts never overflow downstream.
-    fn count(&mut self, n: u64) -> Result<()> {
-        self.counts = self.counts.saturating_add(n);
-        if self.counts > MAX_COUNTS {
-            bail!("its counts add up to more than 2^53");
-        }
+        draft.counts = self.count(sum, draft)?;
         Ok(())
     }
+
+    /// The draft's counts with `n` more. Bounds the sum of all counts, so that sums of counts never overflow downstream.
+    fn count(&self, n: u64, draft: &Draft) -> Result<u64> {
+        let counts = draft.counts.saturating_add(n);
+        if self.counts.saturating_add(counts) > self.limits.counts {
+            bail!("its counts add up to more than {}", self.limits.counts);
+        }
+        Ok(counts)
+    }
+}
+
+fn checksum(bytes: &[u8]) -> u32 {
+    let mut crc = Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}
+
+/// The header in a recording's first line.
+fn parse_header(first: &[u8]) -> Result<Header> {
+    #[derive(Deserialize)]
+    struct Any {
+        format: String,
+        version: u32,
+    }
+    let json = first.strip_prefix(b"#").unwrap_or_default();
+    let any: Any = serde_json::from_slice(json).map_err(|_| {
+        if first.is_empty() {
+            anyhow!("the file is empty: nothing was recorded")
+        } else if first.starts_with(b"#{\"format\":\"vmentry-recording\"") {
+            anyhow!("the header is cut off or damaged: nothing can be read without it")
+        } else {
+            anyhow!("not a vmentry recording (its first line is no vmentry header): record one with 'vmentry record -o FILE'")
+        }
+    })?;
+    if any.format != FORMAT {
+        bail!("not a vmentry recording: format is '{}', not '{FORMAT}'", any.format);
+    }
+    if any.version > VERSION {
+        bail!("recording of format version {}, this vmentry reads up to {VERSION}: use a newer vmentry", any.version);
+    }
+    serde_json::from_slice(json).context("read the header")
 }

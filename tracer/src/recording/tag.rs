@@ -24,8 +24,8 @@ pub(crate) fn tag(key: &Key, figure: Figure) -> String {
     tag + "figure=" + figure.name()
 }
 
-/// From [`tag`]; none for anything that this version does not write.
-pub(crate) fn parse_tag(tag: &str) -> Option<(Key, Figure)> {
+/// From [`tag`]; none for anything that this version does not write: another key, a key twice, a missing one.
+pub(crate) fn parse_tag(text: &str) -> Option<(Key, Figure)> {
     let mut key = Key {
         vm: 0,
         vcpu: 0,
@@ -36,7 +36,7 @@ pub(crate) fn parse_tag(tag: &str) -> Option<(Key, Figure)> {
         cause: None,
     };
     let mut figure = None;
-    for part in tag.split(';') {
+    for part in text.split(';') {
         let (name, value) = part.split_once('=')?;
         match name {
             "vm" => key.vm = value.parse().ok()?,
@@ -52,7 +52,9 @@ pub(crate) fn parse_tag(tag: &str) -> Option<(Key, Figure)> {
             _ => return None,
         }
     }
-    Some((key, figure?))
+    let figure = figure?;
+    // A damaged tag can lack a key or have one twice, of two lines: only the whole one is written for this series and figure.
+    (tag(&key, figure) == text).then_some((key, figure))
 }
 
 #[cfg(test)]
@@ -75,5 +77,23 @@ mod tests {
         assert_eq!(parse_tag(&tag(&unknown, Figure::Transition)), Some((unknown, Figure::Transition)));
         assert_eq!(parse_tag("vm=1;color=red;figure=pin_writes"), None);
         assert_eq!(parse_tag("vm=1;figure=x"), None);
+    }
+
+    #[test]
+    fn a_tag_with_a_key_twice_or_without_one_is_none() {
+        let key = Key { cause: Some(TimerCause::Deadline), reason: Some(52), isa: Isa::Vmx, ..Key::default() };
+        let whole = tag(&key, Figure::PinWrites);
+        assert!(parse_tag(&whole).is_some());
+        let parts: Vec<_> = whole.split(';').collect();
+        for at in 0..parts.len() {
+            let mut twice = parts.clone();
+            twice.insert(at, parts[at]);
+            assert_eq!(parse_tag(&twice.join(";")), None, "{twice:?}");
+            let mut without = parts.clone();
+            without.remove(at);
+            // A cause is not in every tag; the checksum finds that one.
+            assert!(parts[at].starts_with("cause=") || parse_tag(&without.join(";")).is_none(), "{without:?}");
+        }
+        assert_eq!(parse_tag(&whole.replace("vm=0", "vm=00")), None);
     }
 }

@@ -1,4 +1,5 @@
-//! Writes a recording: an interval is one write and one flush, so that a kill leaves whole intervals.
+//! Writes a recording: an interval is one write and one flush, so that a kill leaves whole intervals. Nothing is written that a reader
+//! would refuse.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -6,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use hdrhistogram::serialization::{
     V2DeflateSerializer,
     interval_log::{IntervalLogWriterBuilder, Tag},
@@ -14,67 +15,152 @@ use hdrhistogram::serialization::{
 
 use super::{
     header::{End, Header, Label},
+    limits::{LIMITS, Limits},
     note::{self, Note},
+    seal::{self, Closing},
+    sums,
     tag::tag,
 };
-use crate::{
-    host::clock::Anchor,
-    model::{
-        figures::Figure,
-        histogram::{DIGITS, Histogram},
-        interval::{Interval, Vm},
-    },
+use crate::model::{
+    figures::Figure,
+    histogram::{DIGITS, Histogram},
+    interval::{Interval, Vm},
+    series::{Key, Series},
+    totals::Totals,
 };
 
 const LEGEND: &str = "\"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n";
 
-/// Writes a recording. Each interval is one write and one flush.
+/// Writes a recording. Each interval is one write and one flush; the header comes with the first of them, so that a recorder that
+/// dies before leaves what it would replace.
 pub struct Writer<W: Write> {
     out: W,
-    anchor: Anchor,
+    header: Header,
+    limits: Limits,
     known_vms: HashSet<u32>,
+    /// intervals so far
+    number: u64,
+    /// sum of all counts so far
+    counts: u64,
     serializer: V2DeflateSerializer,
+    /// lines that are not written yet
+    text: Vec<u8>,
+    /// bytes of `text` up to its last JSON line
+    sealed: usize,
 }
 
+/// What an interval is a part of, apart from the recording.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    window: Option<Label>,
+    source: Option<u32>,
+    more: bool,
+}
+
+/// Some series of an interval, in order.
+type Part<'a> = Vec<(&'a Key, &'a Series)>;
+
 impl<W: Write> Writer<W> {
-    /// Begins a recording with its header.
-    pub fn new(mut out: W, header: &Header) -> Result<Self> {
-        let mut text = format!("#{}\n", serde_json::to_string(header)?);
-        text += &format!("#[StartTime: {:.3} (seconds since epoch)]\n", header.anchor.unix_ns as f64 / 1e9);
-        text += LEGEND;
-        out.write_all(text.as_bytes())?;
-        out.flush()?;
-        Ok(Self { out, anchor: header.anchor, known_vms: HashSet::new(), serializer: V2DeflateSerializer::new() })
+    /// Begins a recording. Fails if a reader would refuse the header.
+    pub fn new(out: W, header: &Header) -> Result<Self> {
+        Self::with_limits(out, header, LIMITS)
+    }
+
+    pub(super) fn with_limits(out: W, header: &Header, limits: Limits) -> Result<Self> {
+        let mut text = format!("#{}\n", serde_json::to_string(header)?).into_bytes();
+        seal::seal(&mut text, 0, Closing::Header);
+        ensure!(
+            text.len() as u64 <= limits.line,
+            "the header has {} bytes, and a line of a recording has at most {}: shorten the command line, or merge fewer recordings",
+            text.len(),
+            limits.line
+        );
+        let sealed = text.len();
+        let start = header.anchor.unix_ns as f64 / 1e9;
+        text.extend(format!("#[StartTime: {start:.3} (seconds since epoch)]\n{LEGEND}").into_bytes());
+        Ok(Self {
+            out,
+            header: header.clone(),
+            limits,
+            known_vms: HashSet::new(),
+            number: 0,
+            counts: 0,
+            serializer: V2DeflateSerializer::new(),
+            text,
+            sealed,
+        })
     }
 
     /// Appends an interval.
     pub fn write(&mut self, interval: &Interval) -> Result<()> {
-        self.write_noted(interval, None, None)
+        self.write_at(interval, Place::default())
     }
 
-    /// Appends an interval of one of the header's [`Header::sources`].
-    pub(crate) fn write_of(&mut self, interval: &Interval, source: usize) -> Result<()> {
-        self.write_noted(interval, None, Some(u32::try_from(source)?))
+    /// Appends an interval of one of the header's [`Header::sources`]. `more`: the next one of this source goes on with it.
+    pub(crate) fn write_of(&mut self, interval: &Interval, source: usize, more: bool) -> Result<()> {
+        self.write_at(interval, Place { source: Some(u32::try_from(source)?), more, ..Place::default() })
     }
 
     /// Appends an interval of an experiment. `window` is none for the time between windows.
     pub(crate) fn write_window(&mut self, interval: &Interval, window: Option<Label>) -> Result<()> {
-        self.write_noted(interval, window, None)
+        self.write_at(interval, Place { window, ..Place::default() })
     }
 
-    fn write_noted(&mut self, interval: &Interval, window: Option<Label>, source: Option<u32>) -> Result<()> {
-        let mut text = Vec::new();
+    fn write_at(&mut self, interval: &Interval, place: Place) -> Result<()> {
+        let aggregation = self.header.aggregation_of(place.source.unwrap_or(0) as usize);
+        sums::check(interval, aggregation).context("an interval does not add up: please report this as a bug")?;
+        self.count(counts(interval))?;
+        let parts = self.parts(interval);
+        let last = parts.len() - 1;
+        let mut rest = interval.totals;
+        for part in &parts[1..] {
+            let entries: u64 = part.iter().map(|(_, series)| series.entries()).sum();
+            rest.entries = rest.entries.saturating_sub(entries);
+            rest.delivered = rest.delivered.saturating_sub(entries);
+        }
+        for (at, part) in parts.iter().enumerate() {
+            let entries = part.iter().map(|(_, series)| series.entries()).sum();
+            let of_part = Totals { entries, delivered: entries, ..Totals::default() };
+            let (totals, length_ns) = if at == 0 { (rest, interval.length_ns) } else { (of_part, 0) };
+            self.append_part(interval, part)?;
+            self.number += 1;
+            let Place { window, source, more } = place;
+            let (number, more) = (Some(self.number), more || at < last);
+            let note = note::Interval { start_ns: interval.start_ns, length_ns, totals, window, source, number, more };
+            self.append_note(&Note::Interval(Box::new(note)))?;
+        }
+        self.flush()
+    }
+
+    /// An interval's series, in as many parts as the limits demand: usually one, and never none.
+    fn parts<'a>(&self, interval: &'a Interval) -> Vec<Part<'a>> {
+        let mut parts: Vec<Part<'a>> = vec![Vec::new()];
+        let mut buckets = 0;
+        // Ordered, so that equal intervals make equal files.
+        for (key, series) in interval.series.iter().collect::<BTreeMap<_, _>>() {
+            let more: usize = Figure::ALL.into_iter().map(|figure| series[figure].buckets().count()).sum();
+            let full = parts.last().is_some_and(|part| part.len() >= self.limits.series);
+            if full || buckets + more > self.limits.buckets && buckets > 0 {
+                parts.push(Vec::new());
+                buckets = 0;
+            }
+            buckets += more;
+            parts.last_mut().into_iter().for_each(|part| part.push((key, series)));
+        }
+        parts
+    }
+
+    /// Appends the VMs that are new and the series of a part of an interval.
+    fn append_part(&mut self, interval: &Interval, part: &[(&Key, &Series)]) -> Result<()> {
         for (id, vm) in &interval.vms {
             if self.known_vms.insert(*id) {
-                note::append(&mut text, &Note::Vm(Vm::clone(vm)))?;
+                self.append_note(&Note::Vm(Vm::clone(vm)))?;
             }
         }
-        let start = Duration::from_nanos(self.anchor.to_unix_ns(interval.start_ns));
+        let start = Duration::from_nanos(self.header.anchor.to_unix_ns(interval.start_ns));
         let length = Duration::from_nanos(interval.length_ns);
-        // Ordered, so that equal intervals make equal files.
-        let ordered: BTreeMap<_, _> = interval.series.iter().collect();
-        let mut log = IntervalLogWriterBuilder::new().begin_log_with(&mut text, &mut self.serializer)?;
-        for (key, series) in ordered {
+        let mut log = IntervalLogWriterBuilder::new().begin_log_with(&mut self.text, &mut self.serializer)?;
+        for (key, series) in part {
             for figure in Figure::ALL {
                 let histogram = &series[figure];
                 if histogram.count() == 0 {
@@ -86,22 +172,49 @@ impl<W: Write> Writer<W> {
                     .map_err(|e| anyhow!("encode a histogram: {e}"))?;
             }
         }
-        let Interval { start_ns, length_ns, totals, .. } = *interval;
-        note::append(&mut text, &Note::Interval { start_ns, length_ns, totals: Box::new(totals), window, source })?;
-        self.append(&text)
+        Ok(())
     }
 
     /// Ends the recording in order.
     pub fn finish(mut self, end: End) -> Result<()> {
-        let mut text = Vec::new();
-        note::append(&mut text, &Note::End(end))?;
-        self.append(&text)
+        self.count(end.accounting.open)?;
+        self.append_note(&Note::End { end, intervals: Some(self.number) })?;
+        self.flush()
     }
 
-    fn append(&mut self, text: &[u8]) -> Result<()> {
-        self.out.write_all(text)?;
+    /// Appends a note, which seals the lines since the last one.
+    fn append_note(&mut self, note: &Note) -> Result<()> {
+        note::append(&mut self.text, self.sealed, note)?;
+        self.sealed = self.text.len();
+        Ok(())
+    }
+
+    /// Writes what was appended, unless a line is too long for a reader.
+    fn flush(&mut self) -> Result<()> {
+        let longest = self.text.split_inclusive(|&b| b == b'\n').map(<[u8]>::len).max().unwrap_or(0);
+        ensure!(longest as u64 <= self.limits.line, "a line of {longest} bytes, and readers take {}", self.limits.line);
+        self.out.write_all(&self.text)?;
+        self.text.clear();
+        self.sealed = 0;
         Ok(self.out.flush()?)
     }
+
+    /// Fails before the sum of all counts is over the limit.
+    fn count(&mut self, n: u64) -> Result<()> {
+        self.counts = self.counts.saturating_add(n);
+        ensure!(
+            self.counts <= self.limits.counts,
+            "its counts add up to more than {}, which no reader takes: begin another recording",
+            self.limits.counts
+        );
+        Ok(())
+    }
+}
+
+/// Sum of all counts of an interval, as a reader adds them up.
+fn counts(interval: &Interval) -> u64 {
+    let values = |series: &Series| Figure::ALL.map(|figure| series[figure].count());
+    interval.totals.counts().chain(interval.series.values().flat_map(values)).fold(0, u64::saturating_add)
 }
 
 fn to_hdr(histogram: &Histogram) -> Result<hdrhistogram::Histogram<u64>> {

@@ -455,8 +455,7 @@ fn rows(report: &Report, view: &View) -> Markup {
     }
     let mut out = Vec::new();
     if !view.filters.is_empty() {
-        let filters: Vec<_> =
-            view.filters.iter().map(|f| format!("{}={}", f.dimension.name(), f.values.join(","))).collect();
+        let filters: Vec<_> = view.filters.iter().map(ToString::to_string).collect();
         out.push(paragraph(&format!("Only entries with {}.", filters.join(" and "))));
     }
     for figure in Figure::ALL {
@@ -547,7 +546,7 @@ mod tests {
         source.header.host.parameters.insert(HOSTILE.into(), HOSTILE.into());
         source.header.host.build_ids.insert(HOSTILE.into(), HOSTILE.into());
         source.header.host.emulated = true;
-        let filters = vec![super::super::Filter::parse(&format!("vm={HOSTILE}")).unwrap()];
+        let filters = vec![format!("vm={HOSTILE}").parse().unwrap()];
         for view in [view(), View { filters, ..view() }, View { by: vec![], ..view() }] {
             let html = render(&report, &view);
             check(&html);

@@ -30,7 +30,7 @@ fn bytes(path: &Path) -> Result<Box<dyn BufRead>> {
 
 /// The provenance of a recording of which only the header was read.
 pub(crate) fn unread(name: String, header: &Header) -> Provenance {
-    Provenance { name, header: header.clone(), end: None, torn: false, intervals: 0, length_ns: 0 }
+    Provenance { name, header: header.clone(), end: None, torn: false, intervals: 0, length_ns: 0, damage: None }
 }
 
 /// Adds the recording in a file to a report; '-' is standard input.

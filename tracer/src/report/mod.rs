@@ -2,6 +2,7 @@
 
 pub mod claims;
 pub(crate) mod csv;
+mod filter;
 pub(crate) mod html;
 pub mod input;
 pub mod json;
@@ -29,8 +30,10 @@ use crate::{
     recording::{self, Provenance},
 };
 
+pub(crate) use filter::Choices;
+pub use filter::Filter;
 use timeline::Timeline;
-pub use view::{Dimension, Filter, View};
+pub use view::{Dimension, View};
 
 /// Recordings merged.
 #[derive(Debug, Default)]
@@ -76,8 +79,10 @@ impl Report {
                 self.whole.vms.entry(id).or_insert_with(|| Arc::new(Vm { id, host: host.clone(), ..Vm::clone(&vm) }));
             interval.vms.insert(id, Arc::clone(vm));
         }
-        let series = std::mem::take(&mut interval.series);
-        interval.series = series.into_iter().map(|(k, s)| (Key { vm: vms[&k.vm], ..k }, s)).collect();
+        for (key, series) in std::mem::take(&mut interval.series) {
+            // Two of the file's VMs can be one: a recorder forgets a VM after 65 536 others.
+            interval.series.entry(Key { vm: vms[&key.vm], ..key }).or_default().merge(&series);
+        }
         interval
     }
 
@@ -133,19 +138,6 @@ impl Report {
             Dimension::Entry => known(key.entry.name()),
             Dimension::Cause => key.cause.map(|c| c.name().to_owned()),
         }
-    }
-
-    /// Whether a key passes all filters.
-    pub fn passes(&self, key: &Key, filters: &[Filter]) -> bool {
-        filters.iter().all(|f| {
-            let value = self.value(key, f.dimension).unwrap_or_else(|| "n/a".into()).to_lowercase();
-            // A bare name selects all VMs of that name.
-            let bare = || (f.dimension == Dimension::Vm).then(|| self.whole.vms.get(&key.vm)).flatten();
-            // An unknown value is "-" in the table and "unknown" in JSON.
-            f.values.contains(&value)
-                || bare().is_some_and(|vm| f.values.contains(&vm.name.to_lowercase()))
-                || value == "n/a" && f.values.iter().any(|v| v == "-" || v == "unknown")
-        })
     }
 
     /// The rows of a view.
@@ -306,6 +298,7 @@ pub mod tests {
             header: header(),
             end: None,
             torn: false,
+            damage: None,
             intervals: 1,
             length_ns: interval.length_ns,
         };
@@ -330,7 +323,7 @@ pub mod tests {
         assert_eq!(groups(&report.rows(&view())), [("vm0/CPUID".into(), 97), ("vm0/PREEMPTION_TIMER".into(), 23)]);
         let slowest = View { sort: Column::parse("entry_to_exit_ns.p50").unwrap(), top: Some(1), ..view() };
         assert_eq!(groups(&report.rows(&slowest)), [("vm0/PREEMPTION_TIMER".into(), 23)]);
-        let filters = vec![Filter::parse("reason=cpuid").unwrap()];
+        let filters = vec!["reason=cpuid".parse().unwrap()];
         assert_eq!(groups(&report.rows(&View { filters, ..view() })), [("vm0/CPUID".into(), 97)]);
         let whole = View { by: vec![], ..view() };
         assert_eq!(groups(&report.rows(&whole)), [(String::new(), 120)]);

@@ -44,10 +44,7 @@ pub(crate) fn about(sources: &[Provenance]) -> About {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            Filter,
-            tests::{report, view},
-        },
+        super::tests::{report, view},
         *,
     };
     use crate::model::measurement::{Aggregation, Latency};
@@ -66,7 +63,7 @@ mod tests {
             assert!(text.contains(line), "{line}{text}");
         }
         assert!(text.ends_with("# EOF\n"));
-        let filters = vec![Filter::parse("reason=CPUID").unwrap()];
+        let filters = vec!["reason=CPUID".parse().unwrap()];
         assert!(!render(&report(), &View { filters, ..view() }).contains("PREEMPTION"));
     }
 

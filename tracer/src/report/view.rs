@@ -1,5 +1,6 @@
 //! How a report is cut: dimensions, filters, order.
 
+use super::Filter;
 use crate::model::figures::Column;
 
 /// A property that entries are grouped and filtered by.
@@ -45,27 +46,6 @@ impl Dimension {
     }
 }
 
-/// Keeps entries whose dimension has one of the values.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Filter {
-    /// the dimension
-    pub dimension: Dimension,
-    /// as shown in reports; case is ignored
-    pub values: Vec<String>,
-}
-
-impl Filter {
-    /// From "reason=CPUID,HLT".
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let names = || Dimension::ALL.map(Dimension::name).join(", ");
-        let (name, values) =
-            text.split_once('=').ok_or_else(|| format!("filter '{text}': write DIMENSION=VALUE[,VALUE...]"))?;
-        let dimension = Dimension::parse(name)
-            .ok_or_else(|| format!("filter '{text}': no dimension '{name}' (there are {})", names()))?;
-        Ok(Self { dimension, values: values.split(',').map(|v| v.trim().to_lowercase()).collect() })
-    }
-}
-
 /// How a report is cut.
 #[derive(Clone, Debug)]
 pub struct View {
@@ -77,15 +57,4 @@ pub struct View {
     pub sort: Column,
     /// rows shown; none for all
     pub top: Option<usize>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wrong_filter_is_refused_with_the_dimensions_there_are() {
-        assert!(Filter::parse("color=red").unwrap_err().contains("host, vm, vcpu, level"));
-        assert!(Filter::parse("reason").unwrap_err().contains("DIMENSION=VALUE"));
-    }
 }

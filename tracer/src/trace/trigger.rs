@@ -2,10 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use tracer_common::{Event, Isa, rules::TimerCause};
+use tracer_common::{Event, rules::TimerCause};
 
 use crate::model::{
-    exit_reasons,
+    exit_reasons::Wanted,
     figures::Figure,
     knowledge::{Knowledge, Subject},
     quantity::{LIMIT_UNITS, limit_unit_ns, split_unit},
@@ -26,11 +26,7 @@ pub struct Clause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Condition {
     Figure(Figure, Side, u64),
-    /// an exit reason by its code on VMX and on SVM; none if the ISA has no reason of that name
-    Reason {
-        vmx: Option<u32>,
-        svm: Option<u32>,
-    },
+    Reason(Wanted),
     Cause(TimerCause),
     Dirty(bool),
     L2(bool),
@@ -101,11 +97,7 @@ impl Condition {
                     Side::Below => value < limit,
                 }
             }
-            Self::Reason { vmx, svm } => match round.isa() {
-                Isa::Vmx => vmx? == round.reason()? & 0xffff,
-                Isa::Svm => svm? == round.reason()?,
-                Isa::Other => return None,
-            },
+            Self::Reason(wanted) => wanted.is(round.isa(), round.reason()?),
             Self::Cause(cause) => round.timer_cause()? == cause,
             Self::Dirty(dirty) => (round.known_pin_writes()? > 0) == dirty,
             Self::L2(l2) => round.is_l2()? == l2,
@@ -149,15 +141,7 @@ fn condition(text: &str) -> Result<Condition, String> {
             Ok(Condition::Figure(figure, side, limit))
         }
         (Some(_), None, _) => Err(format!("'{text}': compare {name} with > or <")),
-        (None, None, "reason") => {
-            let of = |isa: Isa| exit_reasons::parse(isa, value);
-            match (of(Isa::Vmx), of(Isa::Svm)) {
-                (None, None) => {
-                    Err(format!("'{value}' is not an exit reason: use a name from 'vmentry report', e.g. HLT, CPUID"))
-                }
-                (vmx, svm) => Ok(Condition::Reason { vmx, svm }),
-            }
-        }
+        (None, None, "reason") => value.parse().map(Condition::Reason),
         (None, None, "cause") => {
             let known = TimerCause::ALL.into_iter().find(|c| *c != TimerCause::Unknown && c.name() == value);
             known.map(Condition::Cause).ok_or_else(|| one_of(value, "spurious, deadline, immediate"))
@@ -207,7 +191,7 @@ fn time(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use tracer_common::Flags;
+    use tracer_common::{Flags, Isa};
 
     use super::*;
     use crate::model::{

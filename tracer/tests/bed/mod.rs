@@ -85,6 +85,19 @@ pub fn cast() -> Option<Cast> {
     Cast::find(&Btf::parse(&kernel, None).unwrap())
 }
 
+/// Kernel memory for programs to read: the object that it belongs to, the memory, and its address.
+pub fn arena() -> (Ebpf, Array<MapData, [u8; ARENA]>, u64) {
+    let mut testbed = EbpfLoader::new().btf(None).load(TESTBED).unwrap();
+    let locate: &mut RawTracePoint = testbed.program_mut("locate").unwrap().try_into().unwrap();
+    locate.load().unwrap();
+    locate.test_run(RawTracePointRunOptions::new()).unwrap();
+    let address: Array<_, u64> = testbed.map("ADDRESS").unwrap().try_into().unwrap();
+    let address = address.get(&0, 0).unwrap();
+    assert_ne!(address, 0);
+    let arena = testbed.take_map("ARENA").unwrap().try_into().unwrap();
+    (testbed, arena, address)
+}
+
 /// The programs, and kernel memory for them to read.
 pub struct Bed {
     pub tracer: Tracer,
@@ -110,14 +123,7 @@ impl Bed {
         let layout = Layout { config, exit_arguments, missing: vec![], companion: Default::default(), cast };
         let tracer = Tracer::load(&layout, &options).unwrap();
         assert_eq!(tracer.reads_directly(), cast.is_some());
-        let mut testbed = EbpfLoader::new().btf(None).load(TESTBED).unwrap();
-        let locate: &mut RawTracePoint = testbed.program_mut("locate").unwrap().try_into().unwrap();
-        locate.load().unwrap();
-        locate.test_run(RawTracePointRunOptions::new()).unwrap();
-        let address: Array<_, u64> = testbed.map("ADDRESS").unwrap().try_into().unwrap();
-        let address = address.get(&0, 0).unwrap();
-        assert_ne!(address, 0);
-        let arena = testbed.take_map("ARENA").unwrap().try_into().unwrap();
+        let (testbed, arena, address) = arena();
         let exit_program = if exit_arguments == ExitArguments::VcpuIsa { "kvm_exit" } else { "kvm_exit_5_15" };
         let mut bed = Self { tracer, exit_program, testbed, arena, memory: Box::new([0; ARENA]), address };
         for n in 0..4 {

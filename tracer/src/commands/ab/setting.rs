@@ -5,7 +5,7 @@ use std::{os::unix::process::CommandExt, process::Stdio, time::Duration};
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    commands::args::AbArgs,
+    commands::{args::AbArgs, usage::refuse},
     host::{
         policy::{self, Restore},
         roots::Roots,
@@ -23,16 +23,24 @@ pub(super) fn settings(args: &AbArgs) -> Result<([String; 2], [String; 2])> {
         return Ok(([a.name.clone(), b.name.clone()], [a.command.clone(), b.command.clone()]));
     }
     if !args.arm.is_empty() {
-        bail!("--arm: needs two settings, and {} was given: --arm 'A=COMMAND' --arm 'B=COMMAND'", args.arm.len());
+        let number = args.arm.len();
+        return refuse(format!("--arm: needs two settings, and not {number}: --arm 'A=COMMAND' --arm 'B=COMMAND'"));
     }
     let [a, b] = args.policies.as_slice() else {
         let given: Vec<_> = args.policies.iter().map(|policy| policy.name()).collect();
-        bail!("--policies {}: needs two policies, e.g. soft,hard", given.join(","));
+        return refuse(format!("--policies {}: needs two policies, e.g. soft,hard", given.join(",")));
     };
-    policy::check_switchable()
-        .context("--policies (other settings can be compared by --arm 'A=COMMAND' --arm 'B=COMMAND')")?;
     let names = [a, b].map(|policy| policy.name().to_owned());
     Ok((names.clone(), names))
+}
+
+/// Fails if this host has no policy that can be switched, and policies are compared.
+pub(super) fn ensure_switchable(args: &AbArgs) -> Result<()> {
+    if !args.arm.is_empty() {
+        return Ok(());
+    }
+    policy::check_switchable()
+        .context("--policies (other settings can be compared by --arm 'A=COMMAND' --arm 'B=COMMAND')")
 }
 
 /// The policy of a setting's name.

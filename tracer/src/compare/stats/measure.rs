@@ -38,6 +38,12 @@ impl Measure {
         Self { name, unit: Unit::PerSecond, better, stats: &[("per_second", Stat::Mean)] }
     }
 
+    /// Its statistics, joined to its name by a dot, and their unit.
+    pub(crate) fn statistics(&self) -> impl Iterator<Item = (String, Unit)> + use<> {
+        let Self { name, unit, stats, .. } = *self;
+        stats.iter().map(move |(stat, _)| (format!("{name}.{stat}"), unit))
+    }
+
     /// A draft without any value.
     pub(crate) fn draft(&self, stat: &'static str, why: Option<String>) -> Draft {
         let row = Row {

@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn a_condition_says_what_was_found_and_what_to_do() {
         let said = |text: &str| {
-            let condition = Condition::parse(text).unwrap();
+            let condition = text.parse::<Condition>().unwrap();
             let rows = comparison().rows;
             let (result, row) = condition.judge(&rows).unwrap();
             super::condition(&condition, row, result, 10_000_000_000)

@@ -13,7 +13,7 @@ use crate::{
 
 /// Some lines on one recording.
 pub(super) fn render(source: &Provenance) -> String {
-    let Provenance { name, header: h, end, torn, intervals, length_ns } = source;
+    let Provenance { name, header: h, end, torn, intervals, length_ns, .. } = source;
     let label = h.label.as_ref().map(|l| format!(" \"{l}\"")).unwrap_or_default();
     let mut out = format!(
         "recording  {name}{label}: {} in {intervals} intervals, {}\n",

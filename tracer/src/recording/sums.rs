@@ -1,0 +1,112 @@
+//! Sums that hold in every interval, however it was counted. The writer keeps them, and the reader takes an interval without them as
+//! damaged.
+
+use anyhow::{Result, ensure};
+
+use crate::model::{
+    figures::Figure,
+    interval::Interval,
+    measurement::Aggregation,
+    series::{EntryKind, Key, Series},
+};
+
+/// Holds an interval's series against its counts.
+///
+/// * The entries of all series are `delivered - malformed - not_kept`: each record that arrived, decoded and found room is in one
+///   series; with in-kernel aggregation, `delivered` is the sum of the series' growth, and nothing is malformed or over the limit.
+/// * A series of clean or dirty entries has as many numbers of pin writes as entries, one of unknown entries none. With in-kernel
+///   aggregation it may have fewer, because early recorders read a series' counts one after the other while they grew.
+/// * `transition_ns` is known of at most every entry.
+///
+/// Host time has no sum within an interval: it is charged to the exit before, and unknown for a vCPU's first entry.
+pub(super) fn check(interval: &Interval, aggregation: Aggregation) -> Result<()> {
+    let entries = interval.series.values().map(Series::entries).fold(0, u64::saturating_add);
+    let totals = &interval.totals;
+    let expected = totals.delivered.checked_sub(totals.malformed).and_then(|n| n.checked_sub(totals.not_kept));
+    ensure!(
+        expected == Some(entries),
+        "its series have {entries} entries, and its counts say {}",
+        expected.map_or("fewer than none".into(), |n| n.to_string())
+    );
+    interval.series.iter().try_for_each(|(key, series)| check_series(key, series, aggregation))
+}
+
+fn check_series(key: &Key, series: &Series, aggregation: Aggregation) -> Result<()> {
+    let (entries, writes) = (series.entries(), &series[Figure::PinWrites]);
+    ensure!(writes.count() <= entries, "{} pin writes known of {entries} entries of a series", writes.count());
+    ensure!(writes.max() <= Some(u8::MAX.into()), "more pin writes of an entry than are counted");
+    ensure!(
+        series[Figure::Transition].count() <= entries,
+        "transition_ns known of {} of {entries} entries of a series",
+        series[Figure::Transition].count()
+    );
+    if aggregation == Aggregation::Records {
+        let (known, possible) = match key.entry {
+            EntryKind::Clean => (entries, writes.max() <= Some(0)),
+            EntryKind::Dirty => (entries, writes.min() != Some(0)),
+            EntryKind::Unknown => (0, true),
+        };
+        ensure!(
+            writes.count() == known && possible,
+            "pin writes of {} of {entries} {} entries of a series",
+            writes.count(),
+            key.entry.name()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        interval::tests::{event, vm},
+        totals::Totals,
+    };
+
+    fn interval() -> Interval {
+        let mut interval = Interval::starting(0);
+        interval.record(&event(0, 10, 5, 0), &vm(0));
+        interval.record(&event(0, 52, 5, 2), &vm(0));
+        interval.totals =
+            Totals { entries: 5, delivered: 4, dropped: 1, malformed: 1, not_kept: 1, ..Totals::default() };
+        interval
+    }
+
+    fn error(change: impl Fn(&mut Interval), aggregation: Aggregation) -> Option<String> {
+        let mut interval = interval();
+        change(&mut interval);
+        check(&interval, aggregation).err().map(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_missing_or_doubled_entry_is_found_in_both_ways_of_counting() {
+        for aggregation in [Aggregation::Records, Aggregation::InKernel] {
+            assert_eq!(error(|_| {}, aggregation), None);
+            for n in [0, 3, 5] {
+                assert!(error(|i| i.totals.delivered = n, aggregation).is_some(), "{n}");
+            }
+            let series = |i: &mut Interval| i.series.retain(|key, _| key.entry == EntryKind::Dirty);
+            assert!(error(series, aggregation).unwrap().contains("1 entries, and its counts say 2"));
+        }
+    }
+
+    #[test]
+    fn pin_writes_belong_to_every_entry_of_a_clean_or_dirty_series() {
+        let records = Aggregation::Records;
+        let without = |i: &mut Interval| i.series.values_mut().for_each(|s| s[Figure::PinWrites] = Default::default());
+        assert!(error(without, records).is_some());
+        assert_eq!(error(without, Aggregation::InKernel), None);
+        let more = |i: &mut Interval| i.series.values_mut().for_each(|s| s[Figure::PinWrites].record(1));
+        assert!(error(more, Aggregation::InKernel).is_some());
+        let many = |i: &mut Interval| {
+            i.series.values_mut().for_each(|s| {
+                s[Figure::PinWrites] = Default::default();
+                s[Figure::PinWrites].record(300);
+            });
+        };
+        assert!(error(many, Aggregation::InKernel).is_some());
+        let transitions = |i: &mut Interval| i.series.values_mut().for_each(|s| s[Figure::Transition].record_n(1, 2));
+        assert!(error(transitions, Aggregation::InKernel).is_some());
+    }
+}
