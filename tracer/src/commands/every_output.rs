@@ -10,18 +10,23 @@ use tracer_common::{Event, Flags, Isa};
 
 use super::live;
 use crate::{
+    kernel::{
+        btf::Btf,
+        layout::{self, made_up},
+    },
     model::{
+        accounting::Accounting,
         figures::Column,
         interval::{
             Interval,
             tests::{event, vm},
         },
         knowledge::Subject,
-        measurement::{Latency, PinSource, Stopwatch},
+        measurement::{Latency, PinSource, Stopwatch, Timer},
         policy::Policy,
         vendor::Vendor,
     },
-    recording::{Header, tests::header},
+    recording::{End, Header, tests::header},
     report::{
         Dimension, Report, View,
         claims::{Evidence, claims},
@@ -405,4 +410,36 @@ fn no_output_shows_what_its_host_cannot_tell_and_each_shows_what_it_can() {
         let named = truth.iter().filter(|(s, known)| !**known && **s != Subject::Transition);
         named.for_each(|(s, _)| assert!(unknown[s.name()].is_string(), "JSON names {s:?} on {shape:?}: {unknown}"));
     }
+}
+
+#[test]
+fn every_field_that_a_kernel_may_lack_is_one_of_the_test() {
+    for (vendor, fields) in [(Vendor::Intel, &VMX[..]), (Vendor::Amd, &SVM[..])] {
+        // Without the vendor's structures, all its fields are missing.
+        let (kernel, _) = made_up::btf(vendor);
+        let kernel = Btf::parse(&kernel, None).unwrap();
+        let missing = layout::resolve(&kernel, vendor, &kernel).unwrap().missing;
+        assert!(!missing.is_empty());
+        for missing in missing {
+            assert!(fields.contains(&missing.field.as_str()), "{}: what depends on it?", missing.field);
+        }
+    }
+}
+
+#[test]
+fn the_longest_timer_delay_is_the_same_in_every_output() {
+    let shape = Shape { vendor: Vendor::Intel, lacks: vec![], stopwatch: false, latency: Latency::Clean };
+    let mut recorded = Recorded::on(&shape, true);
+    // KVM was not asked for its TSC frequency; the recording measured it.
+    recorded.header.timer = Some(Timer { used: Some(true), rate: Some(0), tsc_khz: None, max_delay_s: None });
+    let accounting = Accounting::default();
+    let end = End { reason: "duration".into(), accounting, tsc_khz: Some(100_000), policy_changed: false };
+    let mut report = recorded.report();
+    report.sources[0].end = Some(end.clone());
+    let delay = json::render(&report, &every_row(), None)["recordings"][0]["longest_timer_delay_s"].as_f64().unwrap();
+    assert!((delay - 42.949).abs() < 0.001, "{delay}");
+    assert!(html::render(&report, &every_row()).contains("42.9 s"));
+    assert_eq!(Info::of(&recorded.header, Some(&end), Origin::Live).max_delay_s, Some(delay));
+    let found = claims(&Evidence { whole: report, ..Evidence::default() });
+    assert_eq!(found[5].measured.as_deref(), Some("42.9 s"));
 }
