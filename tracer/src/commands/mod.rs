@@ -11,6 +11,8 @@ mod child;
 mod compare;
 mod comparison;
 mod damaged;
+#[cfg(test)]
+mod every_output;
 mod exercise;
 mod export;
 mod following;

@@ -60,6 +60,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
         (true, true) => Latency::DisturbedButAsked,
     };
     refuse_unknown(&args.command)?;
+    Trigger(args.trigger.clone()).ensure_known(&header.knowledge()).map_err(|refusal| anyhow!(refusal))?;
     let plan = events_plan(args)?;
     // Replaces an old recording only after everything that can be refused was checked.
     let mut tracer = Tracer::load(&layout, &options)?;

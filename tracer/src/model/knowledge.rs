@@ -152,6 +152,12 @@ pub struct Source<'a> {
     pub policy_is_parameter: bool,
 }
 
+/// Whether what depends on a missing field is told by [`Knowledge`]; `missing` is one of [`Source::missing`].
+pub(crate) fn is_subject(missing: &str) -> bool {
+    let field = missing.split(':').next().unwrap_or(missing);
+    NEEDED.iter().any(|(needed, _)| *needed == field) || LEVEL.contains(&field) || field == LEVEL_STATISTICS
+}
+
 impl Source<'_> {
     /// The first of these fields that the kernel lacks.
     fn lacks<'f>(&self, fields: impl IntoIterator<Item = &'f str>) -> Option<&'f str> {
@@ -233,7 +239,8 @@ impl Knowledge {
             _ => Some(LEVEL_STATISTICS),
         };
         if let (Some(field), Some(_)) = (by_vmcs, source.lacks([LEVEL_STATISTICS])) {
-            self.lose(&[Subject::Level], &reason(field));
+            // Shadows of the controls are kept by level.
+            self.lose(&[Subject::Level, Subject::PinWrites], &reason(field));
         }
     }
 
@@ -299,6 +306,18 @@ impl Knowledge {
     /// Everything that is not known, with the reasons.
     pub fn unknown(&self) -> impl Iterator<Item = (Subject, &Unknown)> {
         self.unknown.iter().map(|(subject, reason)| (*subject, reason))
+    }
+
+    /// Everything that is not known by its reason, as "TITLE, TITLE" with the reason.
+    pub(crate) fn unknown_by_reason(&self) -> Vec<(String, &Unknown)> {
+        let mut groups: Vec<(String, &Unknown)> = Vec::new();
+        for (subject, reason) in self.unknown() {
+            match groups.iter_mut().find(|(_, why)| *why == reason) {
+                Some((titles, _)) => *titles += &format!(", {}", subject.title()),
+                None => groups.push((subject.title().to_owned(), reason)),
+            }
+        }
+        groups
     }
 
     /// The distributions that may be shown: those of unknown figures are empty.

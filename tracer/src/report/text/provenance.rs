@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::{
     model::{
         figures::{Unit, human},
-        knowledge::Subject,
+        knowledge::{Subject, is_subject},
         measurement::PinSource,
     },
     recording::Provenance,
@@ -42,7 +42,10 @@ pub(super) fn render(source: &Provenance) -> String {
             "stopwatch  on: transition_ns of every entry, to {tick}; guest time contains its VMREAD, tracepoint and program"
         );
     }
-    for missing in &h.missing {
+    for (titles, reason) in knowledge.unknown_by_reason() {
+        let _ = writeln!(out, "n/a        {titles}: {reason}");
+    }
+    for missing in h.missing.iter().filter(|missing| !is_subject(missing)) {
         let _ = writeln!(out, "missing    {missing}");
     }
     out

@@ -4,7 +4,6 @@ use super::pen::{Pen, width_of};
 use crate::{
     model::{
         figures::{Unit, human},
-        knowledge::Unknown,
         measurement::{Aggregation, PinSource},
     },
     tui::{App, Origin, columns::short},
@@ -109,14 +108,8 @@ const UNKNOWN: &str = "n/a here";
 
 /// What is not known here, with the reasons; empty where everything is.
 fn unknown(app: &App) -> String {
-    let mut by_reason: Vec<(&Unknown, Vec<&str>)> = Vec::new();
-    for (subject, reason) in app.info.knowledge.unknown() {
-        match by_reason.iter_mut().find(|(why, _)| *why == reason) {
-            Some((_, titles)) => titles.push(subject.title()),
-            None => by_reason.push((reason, vec![subject.title()])),
-        }
-    }
-    let texts: Vec<_> = by_reason.iter().map(|(why, titles)| format!("{} ({why})", titles.join(", "))).collect();
+    let groups = app.info.knowledge.unknown_by_reason().into_iter();
+    let texts: Vec<_> = groups.map(|(titles, reason)| format!("{titles} ({reason})")).collect();
     texts.join("; ")
 }
 
