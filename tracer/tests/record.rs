@@ -328,3 +328,32 @@ fn in_a_pid_namespace_of_its_own_no_stranger_gives_his_name() {
     let recorded = inside(&["record", "-o", &file, "--duration", "100ms"]);
     assert!(recorded.status.success() && text(&recorded.stderr).contains("VMs are named 'tgid N'"), "{recorded:?}");
 }
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn another_tracer_on_the_same_tracepoints_is_named() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("shared");
+    let (first, second) = (folder.file("a.hlog"), folder.file("b.hlog"));
+    let mut other = start(&first);
+    let output = vmentry(&["record", "-o", &second, "--duration", "100ms"]).output().unwrap();
+    let name = format!("vmentry (pid {})", other.id());
+    assert!(output.status.success() && text(&output.stderr).contains("SHARED: "), "{output:?}");
+    assert!(text(&output.stderr).contains(&name), "{output:?}");
+    let json = report(&second);
+    let names = |of: &serde_json::Value| of["names"].as_array().unwrap().contains(&name.as_str().into());
+    let tracers = &json["recordings"][0]["other_tracers"];
+    assert!(names(&tracers["begin"]) && names(&tracers["end"]), "{tracers}");
+    let shown = vmentry(&["report", &second]).output().unwrap();
+    let shown = text(&shown.stdout);
+    assert!(shown.lines().nth(1).unwrap().starts_with("SHARED: ") && shown.contains(&name), "{shown}");
+    let check = vmentry(&["check", "--no-proof"]).output().unwrap();
+    assert!(text(&check.stdout).contains(&format!("times contain their work: {name}")), "{}", text(&check.stdout));
+    other.kill().unwrap();
+    other.wait().unwrap();
+    wait_until("detaching", || loaded() == 0);
+    // This process itself is no other tracer, neither at the beginning nor at the end.
+    let alone = vmentry(&["record", "-o", &second, "--overwrite", "--duration", "100ms"]).output().unwrap();
+    assert!(!text(&alone.stderr).contains("SHARED"), "{}", text(&alone.stderr));
+    assert_eq!(report(&second)["shared_with"], serde_json::json!([]));
+}

@@ -102,6 +102,7 @@ fn header(sources: &[Provenance], command: Vec<String>) -> Header {
         sites: common(sources, |s| s.header.sites.clone()).unwrap_or_default(),
         missing: common(sources, |s| s.header.missing.clone()).unwrap_or_default(),
         unknown: None,
+        other_tracers: None,
         experiment: None,
         sources: report.sources,
     }
@@ -119,6 +120,7 @@ fn end(sources: &[Provenance]) -> End {
         },
         tsc_khz: None,
         policy_changed: ends().any(|e| e.policy_changed),
+        other_tracers: None,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
             ensure_exact, header, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module,
         },
     },
-    host::{clock::TscMeter, facts::Facts, machine::Host, policy, roots::Roots, stopwatch, vmm},
+    host::{clock::TscMeter, facts::Facts, machine::Host, other_tracers, policy, roots::Roots, stopwatch, vmm},
     kernel::{
         kvm_module::{self, Change, Watch},
         layout::Layout,
@@ -84,6 +84,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
             accounting,
             tsc_khz: tsc.khz(),
             policy_changed: policy_before != policy::now(&Roots::default()),
+            other_tracers: Some(other_tracers::look(&Roots::default())),
         })?;
         if events?.is_some_and(|e| e.failed) {
             return Ok(ExitCode::FAILURE);

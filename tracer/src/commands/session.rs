@@ -38,6 +38,12 @@ pub(crate) fn traceable_host(command: &str, hint: &str, ask_kvm: bool) -> Result
     if facts.shows_host_processes == Some(false) {
         say!("VMs are named 'tgid N': this process is in a PID namespace of its own\n  -> {}", pid_namespace::FIX);
     }
+    if !facts.other_tracers.names.is_empty() {
+        say!(
+            "SHARED: other tracers are on kvm_entry and kvm_exit, and times contain their work: {}",
+            facts.other_tracers.names.join(", ")
+        );
+    }
     let layout = facts.layout.clone().context("no layout, and no error about it")?;
     Ok((facts, layout))
 }
@@ -103,6 +109,7 @@ pub(crate) fn header(facts: &Facts, layout: &Layout, options: &Options, interval
         sites: options.sites.clone(),
         missing: facts.missing.clone(),
         unknown: None,
+        other_tracers: Some(facts.other_tracers.clone()),
         experiment: None,
         sources: Vec::new(),
     };

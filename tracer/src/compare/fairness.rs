@@ -94,7 +94,14 @@ fn differences(a: &[Provenance], b: &[Provenance], out: &mut Vec<String>) {
     let build = |s: &Provenance| {
         s.header.host.build_ids.iter().map(|(m, id)| format!("{m} {id}")).collect::<Vec<_>>().join(", ")
     };
-    let facts: [Fact; 11] = [
+    // Another run of the same tracer is no difference.
+    let tracers = |s: &Provenance| {
+        let names = s.other_tracers();
+        let names = names.iter().map(|name| name.split(" (pid ").next().unwrap_or_default().to_owned());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let facts: [Fact; 12] = [
+        ("other tracers on kvm_entry and kvm_exit", &tracers),
         ("where entries were counted", &|s| s.header.aggregation.text().into()),
         ("source of pin writes (not compared)", &pin),
         ("CPU", &|s| s.header.host.cpu.clone()),
@@ -180,7 +187,11 @@ pub(crate) fn names(setting: &Setting) -> [String; 2] {
 mod tests {
     use super::*;
     use crate::{
-        model::{measurement::PinSource, policy::Policy, vendor::Vendor},
+        model::{
+            measurement::{OtherTracers, PinSource},
+            policy::Policy,
+            vendor::Vendor,
+        },
         recording::{End, tests::header},
     };
 
@@ -189,8 +200,13 @@ mod tests {
         header.host.vendor = Some(Vendor::Intel);
         header.label = None;
         header.anchor.unix_ns += name.len() as u64 * 1_000_000_000_000;
-        let end =
-            End { reason: "duration".into(), accounting: Default::default(), tsc_khz: None, policy_changed: false };
+        let end = End {
+            reason: "duration".into(),
+            accounting: Default::default(),
+            tsc_khz: None,
+            policy_changed: false,
+            other_tracers: None,
+        };
         let mut end = Some(end);
         end.as_mut().unwrap().accounting.exact = true;
         let (intervals, length_ns) = (20, 20_000_000_000);
@@ -207,6 +223,13 @@ mod tests {
         assert_eq!(warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false), Vec::<String>::new());
         b.header.host.kernel = "6.12.0".into();
         b.header.host.microcode = Some("0x2b".into());
+        let perf = OtherTracers { names: vec!["perf (pid 7)".into()], unseen: vec![] };
+        b.end.as_mut().unwrap().other_tracers = Some(perf);
+        let shared = warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false).join("\n");
+        assert!(
+            shared.contains("other tracers on kvm_entry and kvm_exit differs between the sides: A none; B perf"),
+            "{shared}"
+        );
         b.header.aggregation = crate::model::measurement::Aggregation::InKernel;
         b.end = None;
         let said = warnings(&[a], &[b], false).join("\n");

@@ -13,8 +13,9 @@ use crate::{
     host::{
         clock::kvm_tsc_khz,
         machine::Host,
-        pid_namespace, policy,
+        other_tracers, pid_namespace, policy,
         process::text,
+        restrictions,
         roots::Roots,
         stopwatch,
         vendor::{self, NoVendor},
@@ -25,7 +26,7 @@ use crate::{
         resolve::{self, Resolved},
     },
     model::{
-        measurement::{Timer, max_delay_s},
+        measurement::{OtherTracers, Timer, max_delay_s},
         policy::Policy,
         vendor::Vendor,
     },
@@ -36,10 +37,6 @@ const IA32_VMX_MISC: u64 = 0x485;
 
 /// Longest timer delay below which KVM does not use the timer, in seconds (commit 804939ea20).
 pub(crate) const LEAST_DELAY_S: f64 = 10.0;
-
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-const CAP_BPF: u32 = 39;
 
 /// Everything on this host that the tool depends on. The names are those of `check --format json`.
 #[derive(Debug, Clone, Serialize)]
@@ -81,8 +78,10 @@ pub(crate) struct Facts {
     pub(crate) policy_left_behind: Option<policy::Note>,
     /// eBPF programs are compiled by the JIT; null where the kernel does not say
     pub(crate) jit: Option<bool>,
-    /// kernel lockdown mode; null without lockdown
+    /// kernel lockdown mode, of securityfs or, where that is not mounted, as asked for on the kernel's command line; null where neither tells
     pub(crate) lockdown: Option<String>,
+    /// other tracers on kvm_entry and kvm_exit
+    pub(crate) other_tracers: OtherTracers,
     /// /proc shows the process ids that the programs report; false in a PID namespace of its own, null where /proc does not tell
     pub(crate) shows_host_processes: Option<bool>,
     /// running VMs
@@ -127,7 +126,7 @@ impl Facts {
             no_vendor,
             module_without_btf: without_btf.map(|module| resolve::has_no_btf(sys, module)),
             kernel_btf: sys.join("kernel/btf/vmlinux").exists(),
-            may_trace: may_trace(&read(proc.join("self/status")).unwrap_or_default()),
+            may_trace: restrictions::may_trace(&read(proc.join("self/status")).unwrap_or_default()),
             missing: missing.iter().map(|m| format!("{}: {} n/a", m.field, m.lost)).collect(),
             tells_timer_causes: has(Slot::VmcsSoftDisabled)
                 && (has(Slot::EntryHasImmediate) || has(Slot::VmxReqImmediate)),
@@ -139,7 +138,8 @@ impl Facts {
             stopwatch: host.parameters.get(stopwatch::PARAMETER).filter(|_| companion.guest_time).map(|on| on == "Y"),
             policy_left_behind: policy::left_behind(roots),
             jit: read(proc.join("sys/net/core/bpf_jit_enable")).map(|v| v != "0"),
-            lockdown: read(sys.join("kernel/security/lockdown")).and_then(|modes| chosen(&modes)),
+            lockdown: restrictions::lockdown(roots),
+            other_tracers: other_tracers::look(roots),
             shows_host_processes: pid_namespace::shows_host_processes(proc),
             vms_unseen: running.unseen,
             vms: running.vms.into_iter().map(|v| RunningVm { name: v.name, tgid: v.process.tgid }).collect(),
@@ -171,21 +171,6 @@ fn msr(dev: &Path, index: u64) -> Option<[u8; 8]> {
     let mut bytes = [0; 8];
     File::open(dev.join("cpu/0/msr")).ok()?.read_exact_at(&mut bytes, index).ok()?;
     Some(bytes)
-}
-
-fn may_trace(status: &str) -> bool {
-    let effective = status
-        .lines()
-        .find_map(|l| l.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
-    let has = |cap: u32| effective >> cap & 1 != 0;
-    has(CAP_SYS_ADMIN) || has(CAP_BPF) && has(CAP_PERFMON)
-}
-
-/// The bracketed word of "none [integrity] confidentiality".
-fn chosen(text: &str) -> Option<String> {
-    Some(text.split_once('[')?.1.split_once(']')?.0.to_owned())
 }
 
 /// Facts of the host that this runs on.
@@ -368,23 +353,5 @@ mod tests {
     fn the_delay_at_2_4_ghz_and_a_rate_of_5_is_57_seconds() {
         assert!((max_delay_s(5, 2_400_000) - 57.27).abs() < 0.01);
         assert!((max_delay_s(0, 100_000) - 42.9).abs() < 0.1);
-    }
-
-    #[test]
-    fn tracing_needs_two_capabilities_or_cap_sys_admin() {
-        let status = |caps: &[u32]| {
-            let bits = caps.iter().fold(0u64, |b, c| b | 1 << c);
-            format!("Name:\tx\nCapEff:\t{bits:016x}\n")
-        };
-        assert!(may_trace(&status(&[CAP_SYS_ADMIN])));
-        assert!(may_trace(&status(&[CAP_BPF, CAP_PERFMON])));
-        assert!(!may_trace(&status(&[CAP_BPF])));
-        assert!(!may_trace(""));
-    }
-
-    #[test]
-    fn the_lockdown_mode_is_the_word_in_brackets() {
-        assert_eq!(chosen("none [integrity] confidentiality").as_deref(), Some("integrity"));
-        assert_eq!(chosen("none"), None);
     }
 }

@@ -80,6 +80,7 @@ pub mod tests {
             sites: vec![],
             missing: vec![],
             unknown: None,
+            other_tracers: None,
             experiment: None,
             sources: vec![],
         }
@@ -108,6 +109,7 @@ pub mod tests {
             accounting: Accounting::default(),
             tsc_khz: None,
             policy_changed: false,
+            other_tracers: None,
         })
         .unwrap();
         bytes

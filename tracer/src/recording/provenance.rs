@@ -67,6 +67,16 @@ impl Provenance {
         if changed { Policy::Unknown } else { self.header.known_policy() }
     }
 
+    /// The other tracers that were on kvm_entry and kvm_exit at its beginning or end, for people; of a merge, those of its recordings.
+    pub(crate) fn other_tracers(&self) -> Vec<String> {
+        let merged = self.header.sources.iter().flat_map(Provenance::other_tracers);
+        let own = [self.header.other_tracers.as_ref(), self.end.as_ref().and_then(|e| e.other_tracers.as_ref())];
+        let mut names: Vec<_> = own.into_iter().flatten().flat_map(|o| o.names.clone()).chain(merged).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// The policy for people, also where it changed, and why it is not known where it is not.
     pub(crate) fn policy_text(&self) -> String {
         if let Err(reason) = self.header.knowledge().known(Subject::Policy) {

@@ -33,6 +33,7 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
         "length_ns": report.observed_ns(),
         "exact": report.is_exact(),
         "latency": report.latency(),
+        "shared_with": report.other_tracers(),
         "aggregation": report.aggregation(),
         "unknown": unknown(report),
         "transition_source": common(report, |s| json!(s.header.transition_source())),
@@ -69,6 +70,7 @@ fn recording(source: &Provenance) -> Value {
         "also_in": source.also_in,
         "missing": source.header.missing,
         "longest_timer_delay_s": source.longest_timer_delay_s().ok(),
+        "other_tracers": { "begin": source.header.other_tracers, "end": source.end.as_ref().map(|e| &e.other_tracers) },
         "accounting": source.end.as_ref().map(|e| &e.accounting),
     })
 }

@@ -247,6 +247,14 @@ impl Report {
         self.values(Figure::Transition, |key| key.entry == kind)
     }
 
+    /// The other tracers that were on kvm_entry and kvm_exit in any recording, for people.
+    pub(crate) fn other_tracers(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.sources.iter().flat_map(Provenance::other_tracers).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// Whether times are disturbed: the worst of the recordings.
     pub fn latency(&self) -> Latency {
         let of = |l| self.sources.iter().any(|s| s.header.latency == l);

@@ -27,7 +27,7 @@ use crate::{
         usage::refuse,
     },
     compare::schedule,
-    host::{clock::TscMeter, facts::RunningVm, stopwatch},
+    host::{clock::TscMeter, facts::RunningVm, other_tracers, roots::Roots, stopwatch},
     kernel::{kvm_module::Watch, options::Options, tracer::Tracer},
     model::{accounting::Accounting, interval::Interval, totals::Totals},
     output,
@@ -121,8 +121,13 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
         ended = interruption(&mut endings, &mut child) => ended,
         done = run.windows(is_started_here) => done.map(|()| Ended { reason: "rounds", status: None }),
     };
-    let last_line =
-        |accounting, reason: &str| End { reason: reason.into(), accounting, tsc_khz: tsc.khz(), policy_changed: false };
+    let last_line = |accounting, reason: &str| End {
+        reason: reason.into(),
+        accounting,
+        tsc_khz: tsc.khz(),
+        policy_changed: false,
+        other_tracers: Some(other_tracers::look(&Roots::default())),
+    };
     let status = run.finish(ended, child, last_line).await?;
     Ok(status.map_or(ExitCode::SUCCESS, command_code))
 }

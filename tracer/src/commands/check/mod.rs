@@ -198,6 +198,7 @@ fn other_lines(facts: &Facts) -> Vec<(&'static str, String)> {
     let vms = if vms.is_empty() { "none".into() } else { vms.join(", ") };
     let unseen = facts.vms_unseen.as_ref().map(|why| format!(" seen; {why}")).unwrap_or_default();
     lines.push(("running VMs", vms + &unseen));
+    lines.push(("other tracers", facts.other_tracers.text()));
     lines
 }
 

@@ -66,6 +66,7 @@ fn end(policy_changed: bool) -> End {
         accounting: Accounting { exact: true, ..Accounting::default() },
         tsc_khz: None,
         policy_changed,
+        other_tracers: None,
     }
 }
 

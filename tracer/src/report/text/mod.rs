@@ -18,6 +18,9 @@ use crate::{
 /// Loss, emulation, and where and how it was recorded.
 pub(crate) fn preamble(report: &Report) -> String {
     let mut out = notes::loss(report);
+    if let Some(shared) = notes::shared(report) {
+        let _ = writeln!(out, "SHARED: {shared}");
+    }
     if report.is_emulated() {
         let _ = writeln!(out, "EMULATED: {}", EMULATED);
     }
