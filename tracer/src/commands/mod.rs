@@ -10,6 +10,8 @@ mod calibrate;
 mod child;
 mod compare;
 mod comparison;
+#[cfg(test)]
+mod every_output;
 mod exercise;
 mod export;
 mod live;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, io::Write, path::Path, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use tokio::{sync::mpsc, time::Instant};
 use tracer_common::in_kernel_series::MAX_IN_KERNEL_SERIES;
 
@@ -55,6 +55,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
         (true, true) => Latency::DisturbedButAsked,
     };
     refuse_unknown(&args.command)?;
+    Trigger(args.trigger.clone()).ensure_known(&header.knowledge()).map_err(|refusal| anyhow!(refusal))?;
     let plan = events_plan(args)?;
     // Replaces an old recording only after everything that can be refused was checked.
     let tracer = Tracer::load(&layout, &options)?;

@@ -233,7 +233,8 @@ impl Knowledge {
             _ => Some(LEVEL_STATISTICS),
         };
         if let (Some(field), Some(_)) = (by_vmcs, source.lacks([LEVEL_STATISTICS])) {
-            self.lose(&[Subject::Level], &reason(field));
+            // Shadows of the controls are kept by level.
+            self.lose(&[Subject::Level, Subject::PinWrites], &reason(field));
         }
     }
 

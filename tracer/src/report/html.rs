@@ -461,10 +461,12 @@ fn rows(report: &Report, view: &View) -> Markup {
     }
     for figure in Figure::ALL {
         out.push(heading(&figure.heading()));
-        out.push(match notes::why_empty(report, figure, &rows) {
-            Some(why) => paragraph(&format!("n/a: {why}")),
-            None => rows_table(report, view, figure, &rows),
-        });
+        let why = notes::why_empty(report, figure, &rows);
+        out.extend(why.as_ref().map(|why| paragraph(&format!("n/a: {why}"))));
+        // Entries are counted also where their times are not shown.
+        if why.is_none() || figure == Figure::EntryToExit {
+            out.push(rows_table(report, view, figure, &rows));
+        }
     }
     join(out)
 }
@@ -480,12 +482,15 @@ fn rows_table(report: &Report, view: &View, figure: Figure, rows: &[Row]) -> Mar
     let emulated = if report.is_emulated() && figure.is_time() { "; EMULATED" } else { "" };
     let caption = format!("{}: {}{emulated}", figure.heading(), figure.help());
     let mut table = Table::new(format!("rows-{}", figure.name()), caption, columns);
+    let knowledge = report.knowledge();
     for row in rows {
         let histogram = &row.series[figure];
-        let rate = row.rate(histogram.count());
-        let mut cells = if row.group.is_empty() { vec!["all".into()] } else { row.group.clone() };
-        cells.extend([histogram.count().to_string(), human(rate, Unit::PerSecond)]);
-        cells.extend(Stat::ALL.map(|s| human(s.of(histogram), figure.unit())));
+        let count = if figure == Figure::EntryToExit { row.series.entries() } else { histogram.count() };
+        let group = if row.group.is_empty() { vec!["all".into()] } else { row.group.clone() };
+        let mut cells: Vec<Cell> = group.into_iter().map(Cell::from).collect();
+        cells.extend([count.to_string().into(), human(row.rate(count), Unit::PerSecond).into()]);
+        let stat = |s: Stat| Cell::from(knowledge.figure(figure).map(|()| human(s.of(histogram), figure.unit())));
+        cells.extend(Stat::ALL.map(stat));
         table.row(cells);
     }
     table.render()

@@ -84,7 +84,7 @@ async fn print_lines(
 }
 
 /// "12.0s entries 345 (345/s, L2 0) guest p50 1.20us p99 4.50us host p50 ... pin/entry 0.100 dropped 0".
-fn line(interval: &Interval, knowledge: &Knowledge) -> String {
+pub(super) fn line(interval: &Interval, knowledge: &Knowledge) -> String {
     let mut all = Series::default();
     interval.series.values().for_each(|s| all.merge(s));
     let all = knowledge.show(all);
