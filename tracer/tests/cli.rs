@@ -144,6 +144,59 @@ fn wrong_flags_exit_2_with_what_there_is() {
 }
 
 #[test]
+fn a_wrong_command_line_is_refused_before_the_host_is_looked_at() {
+    let wrong = [
+        (&["record", "--ring-kib", "3"][..], "e.g. 4"),
+        (&["record", "--with-latency"], "--exact-writes"),
+        (&["ab", "--ring-kib", "3"], "power of two"),
+        (&["exercise", "cpuid", "--vcpus", "65"], "64"),
+        (&["exercise", "cpuid", "--count", "0"], "4294967295"),
+        (&["exercise", "cpuid", "--delta", "0"], "1.."),
+        (&["calibrate", "--samples", "1"], "20"),
+        (&["calibrate", "--exit", "dance"], "tsc-deadline"),
+        (&["export", "--max-series", "0"], "1000000"),
+        (&["export", "--listen", "localhost"], "--listen"),
+        (&["policy", "medium"], "hard"),
+        (&["policy", "--", "true"], "soft|hard"),
+    ];
+    for (args, said) in wrong {
+        let output = vmentry(args);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
+        assert!(error.contains(said), "{args:?}: {error}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn without_a_command_and_a_terminal_the_help_goes_to_standard_error() {
+    let output = vmentry(&[]);
+    assert_eq!((output.status.code(), out(&output).as_str()), (Some(2), ""));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("Usage: vmentry"));
+}
+
+#[test]
+fn the_help_lists_every_exit_code() {
+    let help = out(&vmentry(&["--help"]));
+    let codes = help.split("Exit codes:").nth(1).unwrap();
+    for code in ["0 ", "1 ", "2 ", "3 ", "4 ", "126 ", "127 ", "128 plus"] {
+        assert!(codes.contains(code), "{code}: {codes}");
+    }
+}
+
+#[test]
+fn help_and_messages_name_no_file_that_only_the_source_has() {
+    let commands =
+        ["check", "live", "record", "report", "ab", "compare", "merge", "export", "policy", "exercise", "calibrate"];
+    let helps = commands.map(|command| out(&vmentry(&[command, "--help"])));
+    for (command, help) in commands.iter().zip(helps) {
+        for folder in ["patches/", "docs/", "tracer/", "lab/"] {
+            assert!(!help.contains(folder), "{command} --help names {folder}");
+        }
+    }
+}
+
+#[test]
 fn help_fits_a_terminal_and_shows_examples() {
     let commands = [
         &["--help"][..],

@@ -7,6 +7,8 @@
 
 use std::{
     fs,
+    io::{self, Read, Write},
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::Mutex,
@@ -139,9 +141,6 @@ fn the_commands_code_is_the_recorders() {
     let output = vmentry(&["record", "-o", &file, "--", "sh", "-c", "exit 7"]).output().unwrap();
     assert_eq!(output.status.code(), Some(7));
     assert_eq!(report(&file)["recordings"][0]["ended"], "command");
-    let output = vmentry(&["record", "--overwrite", "-o", &file, "--", "/no/such/program"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("/no/such/program"));
     wait_until("detaching", || loaded() == 0);
 }
 
@@ -156,6 +155,95 @@ fn the_duration_ends_the_recording_and_its_command() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(start.elapsed() < Duration::from_secs(10));
     assert_eq!(report(&file)["recordings"][0]["ended"], "duration");
+}
+
+/// What a pipe holds that nobody reads: nothing more fits.
+fn full_pipe() -> (io::PipeReader, io::PipeWriter) {
+    let (reader, mut writer) = io::pipe().unwrap();
+    // SAFETY: the descriptor is open; the call has no memory effects.
+    let held = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+    writer.write_all(&vec![b'\n'; held as usize]).unwrap();
+    (reader, writer)
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn a_reader_that_takes_nothing_does_not_keep_the_recording_from_ending() {
+    let _alone = ALONE.lock().unwrap();
+    let record = ["record", "-o", "-", "--interval", "50ms"];
+    let folder = Folder::new("stalled");
+    let file = folder.file("a.hlog");
+    let events = ["record", "-o", &file, "--overwrite", "--events", "-", "--interval", "50ms"];
+    for (args, ended_by) in [(&record[..], "duration"), (&record, "SIGTERM"), (&events, "SIGTERM")] {
+        let (_reader, writer) = full_pipe();
+        let more: &[&str] = if ended_by == "duration" { &["--duration", "300ms"] } else { &[] };
+        let child = vmentry(&[args, more].concat()).stdout(writer).spawn().unwrap();
+        wait_until("attaching", || loaded() == 2);
+        if ended_by == "SIGTERM" {
+            sleep(Duration::from_millis(300));
+            send(&child, libc::SIGTERM);
+        }
+        let started = Instant::now();
+        let output = child.wait_with_output().unwrap();
+        assert!(started.elapsed() < Duration::from_secs(20), "{args:?}");
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(text(&output.stderr).contains("takes nothing"), "{args:?}: {}", text(&output.stderr));
+        wait_until("detaching", || loaded() == 0);
+    }
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn a_slow_reader_gets_a_whole_recording() {
+    let _alone = ALONE.lock().unwrap();
+    let (mut reader, writer) = full_pipe();
+    let child =
+        vmentry(&["record", "-o", "-", "--interval", "50ms", "--duration", "1s"]).stdout(writer).spawn().unwrap();
+    sleep(Duration::from_millis(800));
+    let mut all = Vec::new();
+    reader.read_to_end(&mut all).unwrap();
+    assert!(child.wait_with_output().unwrap().status.success());
+    let folder = Folder::new("slow");
+    let file = folder.file("a.hlog");
+    fs::write(&file, text(&all).trim_start()).unwrap();
+    assert_eq!(report(&file)["recordings"][0]["ended"], "duration");
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn what_the_command_prints_never_lands_in_the_recording() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("prints");
+    let file = folder.file("a.hlog");
+    for args in [&["record", "-o", "-"][..], &["record", "-o", &file, "--events", "-"]] {
+        let output = vmentry(&[args, &["--", "echo", "said by the command"]].concat()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(!text(&output.stdout).contains("said by the command"), "{args:?}");
+        assert!(text(&output.stderr).contains("said by the command"), "{args:?}");
+    }
+    let output =
+        vmentry(&["record", "-o", &file, "--overwrite", "--", "echo", "said by the command"]).output().unwrap();
+    assert_eq!(text(&output.stdout), "said by the command\n", "where standard output is the command's");
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn lines_that_nobody_reads_do_not_keep_the_view_from_ending() {
+    let _alone = ALONE.lock().unwrap();
+    let (_reader, writer) = full_pipe();
+    let mut child = vmentry(&["live"]).stdout(writer).spawn().unwrap();
+    wait_until("attaching", || loaded() == 2);
+    sleep(Duration::from_millis(2500));
+    send(&child, libc::SIGTERM);
+    let mut code = None;
+    let started = Instant::now();
+    while code.is_none() {
+        assert!(started.elapsed() < Duration::from_secs(10), "it does not end");
+        code = child.try_wait().unwrap().map(|status| status.code());
+        sleep(Duration::from_millis(10));
+    }
+    assert_eq!(code, Some(Some(0)));
+    wait_until("detaching", || loaded() == 0);
 }
 
 #[test]
@@ -259,7 +347,6 @@ fn a_filter_that_names_nothing_is_refused_before_anything_is_attached() {
     let file = folder.file("a.hlog");
     refused(&["record", "-o", &file, "--vm", "no-such-vm"], "no such VM is running");
     refused(&["record", "-o", &file, "--pid", "4194304"], "there is no such process");
-    refused(&["record", "-o", &file, "--ring-kib", "3", "--duration", "1s"], "power of two");
     assert!(!Path::new(&file).exists() || fs::metadata(&file).unwrap().len() < 4096);
 }
 

@@ -10,7 +10,10 @@ use super::{
     sample::{self, Samples, WARM_UP},
 };
 use crate::{
-    guest::calibration::{CalibrationGuest, CalibrationProgram, GuestTask},
+    guest::{
+        calibration::{CalibrationGuest, CalibrationProgram, GuestTask},
+        deadline,
+    },
     host::clock::{monotonic_ns, tsc},
     kernel::tracer::Tracer,
 };
@@ -89,6 +92,16 @@ impl<'a> Bench<'a> {
     /// Sets timers that are cancelled to a second ahead, for a TSC of `guest_khz` kHz.
     pub(crate) fn set_far(&mut self, guest_khz: u32) {
         self.settings.far = u64::from(guest_khz) * 1000;
+    }
+
+    /// Sets the timers that expire as far ahead as `count` traced round trips of an MSR access show to be necessary.
+    pub(crate) fn set_delta(&mut self, count: u64) -> Result<()> {
+        let mut round_trips = self.traced(CalibrationProgram::Msr, count, &[])?.round_trips;
+        round_trips.sort_unstable();
+        // Nine of ten: one that the host interrupted says nothing about the others.
+        let slow = round_trips.get(round_trips.len() * 9 / 10).copied().context("list round trips")?;
+        self.settings.delta = deadline::cycles_ahead(slow);
+        Ok(())
     }
 
     /// TSC frequency between the first and the last reading of the clocks, in kHz; none before the second reading.

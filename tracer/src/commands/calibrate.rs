@@ -26,7 +26,7 @@ use crate::{
     },
     commands::{
         args::{CalibrateArgs, Format},
-        child::Endings,
+        child::{Endings, default_endings},
         progress::ProgressLine,
         session::{runtime, traceable_host},
     },
@@ -68,6 +68,8 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<ExitCode> {
     let tracer = Tracer::load(&layout, &options)?;
     let job = Job { plan, cpu, work: args.work };
     let (measured, stopped) = runtime()?.block_on(watched(tracer, job))?;
+    // Nothing is left to restore: a signal may end the printing, whoever reads it.
+    default_endings();
     let calibration = Calibration {
         caveats: caveats(&facts, &clock),
         host: facts.host,
@@ -89,7 +91,7 @@ fn plan(args: &CalibrateArgs, facts: &Facts, layout: &Layout) -> CalibrationPlan
     let isa = if facts.host.vendor == Some(Vendor::Intel) { Isa::Vmx } else { Isa::Svm };
     let one_policy = match policy::check_switchable() {
         _ if isa != Isa::Vmx => Some("only VMX has pin controls".to_owned()),
-        Err(error) => Some(format!("{error:#}")),
+        Err(error) => Some(output::one_line(&format!("{error:#}"))),
         Ok(()) if layout.config.get(Slot::VmcsPin).is_none() => Some(
             "loaded_vmcs.controls_shadow.pin is not in this kernel's BTF: dirty entries cannot be recognised".into(),
         ),

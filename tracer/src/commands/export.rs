@@ -19,6 +19,7 @@ use crate::{
     commands::{
         args::ExportArgs,
         child::Endings,
+        following::follow,
         session::{detach, header, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
     },
     export::{
@@ -57,10 +58,11 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
     LocalSet::new().block_on(&runtime, async {
         // Before anything is attached: from here on a signal ends this in order.
         let mut endings = Endings::new()?;
-        let listener = listen(args).await?;
+        let textfile = args.textfile.as_deref().map(Textfile::new).transpose()?;
+        let places = Destinations { listener: listen(args).await?, textfile };
         match &args.replay {
-            Some(file) => replay(args, file, listener, &mut endings).await,
-            None => trace(args, listener, &mut endings).await,
+            Some(file) => replay(args, file, places, &mut endings).await,
+            None => trace(args, places, &mut endings).await,
         }
     })?;
     Ok(ExitCode::SUCCESS)
@@ -74,11 +76,17 @@ async fn listen(args: &ExportArgs) -> Result<Option<TcpListener>> {
             "listen on {address} (is another exporter running? Choose another address with --listen; port 0 takes a free one)"
         )
     })?;
+    Ok(Some(listener))
+}
+
+/// Says where metrics are served, from now on.
+fn announce(listener: &TcpListener) -> Result<()> {
+    let address = listener.local_addr().context("listen")?;
     if !address.ip().is_loopback() {
         say!("anyone who can reach {} can read these metrics: there is no password", address.ip());
     }
-    say!("metrics on http://{}/metrics", listener.local_addr().context("listen")?);
-    Ok(Some(listener))
+    say!("metrics on http://{address}/metrics");
+    Ok(())
 }
 
 fn vm_labels(args: &ExportArgs) -> Vec<VmLabel> {
@@ -98,7 +106,7 @@ fn max_series(args: &ExportArgs) -> usize {
 }
 
 /// Exports what is traced on this host.
-async fn trace(args: &ExportArgs, listener: Option<TcpListener>, endings: &mut Endings) -> Result<()> {
+async fn trace(args: &ExportArgs, places: Destinations, endings: &mut Endings) -> Result<()> {
     let hint = "; 'vmentry export --replay FILE' serves a recording";
     let (facts, layout) = traceable_host("trace", hint, false)?;
     let options = Options {
@@ -114,9 +122,11 @@ async fn trace(args: &ExportArgs, listener: Option<TcpListener>, endings: &mut E
     };
     let silence = SILENCE.max(5 * args.interval);
     let exporter = Exporter::new(max_series(args), about, vm_labels(args), Some(silence));
-    let server = Server::new(args, listener, exporter);
+    let server = Server::new(places, exporter);
     let mut module = watch_module(&facts.host);
-    let mut collection = Collection::start(Tracer::load(&layout, &options)?, Some(args.interval))?;
+    let mut tracer = Tracer::load(&layout, &options)?;
+    let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, output::say)?;
+    let mut collection = Collection::start(tracer, Some(args.interval))?;
     let take = |exporter: &mut Exporter, interval: &Interval| {
         ensure_same_module(module.as_mut())?;
         exporter.about.policy = policy_now(facts.policy);
@@ -146,14 +156,14 @@ fn policy_now(at_first: Policy) -> Policy {
 }
 
 /// Exports a recording.
-async fn replay(args: &ExportArgs, file: &Path, listener: Option<TcpListener>, endings: &mut Endings) -> Result<()> {
+async fn replay(args: &ExportArgs, file: &Path, places: Destinations, endings: &mut Endings) -> Result<()> {
     let mut replay = Replay::open(file)?;
     let mut labels = vm_labels(args);
     if replay.recordings.len() > 1 {
         labels.insert(0, VmLabel::Host);
     }
     let exporter = Exporter::new(max_series(args), openmetrics::about(&replay.recordings), labels, None);
-    let server = Server::new(args, listener, exporter);
+    let server = Server::new(places, exporter);
     // Stays open after the last interval: the metrics are served until a signal comes.
     let (send, mut intervals) = mpsc::channel(1);
     if args.paced {
@@ -219,16 +229,23 @@ async fn play(mut replay: Replay, send: mpsc::Sender<Interval>) {
     send.closed().await;
 }
 
-/// Metrics and the places where they go.
-struct Server<'a> {
-    exporter: Rc<RefCell<Exporter>>,
+/// The places where metrics go, checked before anything is attached.
+struct Destinations {
     listener: Option<TcpListener>,
-    textfile: Option<&'a Path>,
+    textfile: Option<Textfile>,
 }
 
-impl<'a> Server<'a> {
-    fn new(args: &'a ExportArgs, listener: Option<TcpListener>, exporter: Exporter) -> Self {
-        Self { exporter: Rc::new(RefCell::new(exporter)), listener, textfile: args.textfile.as_deref() }
+/// Metrics and the places where they go.
+struct Server {
+    exporter: Rc<RefCell<Exporter>>,
+    listener: Option<TcpListener>,
+    textfile: Option<Textfile>,
+}
+
+impl Server {
+    fn new(places: Destinations, exporter: Exporter) -> Self {
+        let Destinations { listener, textfile } = places;
+        Self { exporter: Rc::new(RefCell::new(exporter)), listener, textfile }
     }
 
     /// Takes intervals, serves and writes, until a signal comes or `take` fails.
@@ -238,7 +255,7 @@ impl<'a> Server<'a> {
         intervals: &mut mpsc::Receiver<Interval>,
         mut take: impl FnMut(&mut Exporter, &Interval) -> Result<()>,
     ) -> Result<()> {
-        let Self { exporter, listener, textfile } = self;
+        let Self { exporter, listener, mut textfile } = self;
         let places = Places::new();
         let mut serving = Box::pin(async {
             match &listener {
@@ -246,10 +263,13 @@ impl<'a> Server<'a> {
                 None => std::future::pending().await,
             }
         });
-        let mut textfile = textfile.map(Textfile::new).transpose()?;
-        if let Some(file) = &mut textfile {
+        if let Some(file) = &textfile {
             // An error of the first write is one of the arguments; later ones may pass.
             file.write(&exporter.borrow())?;
+        }
+        // Connections made before now have waited.
+        if let Some(listener) = &listener {
+            announce(listener)?;
         }
         let result = loop {
             tokio::select! {

@@ -1,14 +1,13 @@
 //! `vmentry policy`: shows the timer policy, sets it, or sets it while a command runs.
 
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result};
-use tokio::process::Command;
 
 use crate::{
     commands::{
         args::PolicyArgs,
-        child::{Endings, GRACE, command_code, end},
+        child::{Endings, GRACE, command_code, end, refuse_unknown, start},
         session::runtime,
     },
     host::{facts, policy::Switch},
@@ -21,6 +20,7 @@ pub(super) fn run(args: &PolicyArgs) -> Result<ExitCode> {
     let Some(policy) = args.policy else {
         return show().map(|()| ExitCode::SUCCESS);
     };
+    refuse_unknown(&args.command)?;
     let switch = Switch::of_host();
     if args.command.is_empty() {
         let before = switch.set_to_stay(policy)?;
@@ -31,8 +31,7 @@ pub(super) fn run(args: &PolicyArgs) -> Result<ExitCode> {
         // Before the switch: from here on a signal cannot kill this process between switching and restoring.
         let mut endings = Endings::new()?;
         let restore = switch.set_temporarily(policy)?;
-        let (program, arguments) = args.command.split_first().context("no command")?;
-        let mut child = Command::new(program).args(arguments).spawn().with_context(|| format!("run {program}"))?;
+        let mut child = start(&args.command, Stdio::inherit())?.context("no command")?;
         let (code, signal) = tokio::select! {
             status = child.wait() => (command_code(status.context("wait for the command")?), None),
             signal = endings.next() => {
@@ -60,7 +59,7 @@ fn show() -> Result<()> {
         },
         Policy::Off => "KVM does not use the preemption timer (preemption_timer=N)",
         _ if facts.companion_patch => "switchable: vmentry policy soft|hard",
-        _ => "not switchable: no companion patch (patches/README.md)",
+        _ => "not switchable: no companion patch (README: 'Both policies on one host')",
     };
     output::print(&format!("{}\n", facts.policy.name()))?;
     say!("{note}");

@@ -1,19 +1,24 @@
 //! `vmentry record`: attaches, collects and writes intervals; detaches on every way out.
 
-use std::{collections::BTreeSet, io::Write, path::Path, process::ExitCode};
+use std::{collections::BTreeSet, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 use tracer_common::in_kernel_series::MAX_IN_KERNEL_SERIES;
 
 use crate::{
     collect::collector::Collection,
     commands::{
         args::{RecordArgs, Targets},
-        child::{Ended, Endings, GRACE, command_code, end, exit_of, refuse_unknown, start},
+        child::{Ended, Endings, GRACE, command_code, end, exit_of, refuse_unknown, start, stdout_beside},
+        following::follow,
         progress::ProgressLine,
         session::{
-            ensure_exact, header, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module,
+            ensure_exact, header, next_writable, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host,
+            watch_module,
         },
     },
     host::{clock::TscMeter, facts::Facts, machine::Host, other_tracers, policy, roots::Roots, stopwatch, vmm},
@@ -33,7 +38,7 @@ use crate::{
         totals::Totals,
         vendor::Vendor,
     },
-    output,
+    output::{self, Background, STALLED, Written},
     recording::{End, Writer},
     say,
     trace::{
@@ -58,13 +63,17 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     Trigger(args.trigger.clone()).ensure_known(&header.knowledge()).map_err(|refusal| anyhow!(refusal))?;
     let plan = events_plan(args)?;
     // Replaces an old recording only after everything that can be refused was checked.
-    let tracer = Tracer::load(&layout, &options)?;
+    let mut tracer = Tracer::load(&layout, &options)?;
+    let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, output::say_over_progress)?;
     let out = output::create(&args.output, args.overwrite)?;
     let (events, sink) = plan.map(|plan| EventRecorder::start(plan, &header)).transpose()?.unzip();
+    let (out, written) = Background::start(out)?;
     let mut recording = Recording {
         args,
         module: watch_module(&header.host),
-        writer: Writer::new(out, &header).with_context(|| format!("write {}", args.output.display()))?,
+        writer: Writer::new(out.clone(), &header).with_context(|| format!("write {}", args.output.display()))?,
+        out,
+        written,
         progress: Progress::new(args.command.is_empty()),
     };
     runtime()?.block_on(async {
@@ -86,7 +95,8 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
             tsc_khz: tsc.khz(),
             policy_changed: policy_before != policy::now(&Roots::default()),
             other_tracers: Some(other_tracers::look(&Roots::default())),
-        })?;
+        });
+        let status = status.await?;
         if events?.is_some_and(|e| e.failed) {
             return Ok(ExitCode::FAILURE);
         }
@@ -104,7 +114,7 @@ fn options(args: &RecordArgs, facts: &Facts, layout: &Layout) -> Result<Options>
         }
         bail!(
             "--exact-writes needs the companion patch, and this kvm_intel has no tracepoint kvm_vmcs_write\n  \
-             -> --verify-writes works without it; patches/README.md says how to build it"
+             -> --verify-writes works without it (README: 'Pin-control writes, exactly')"
         );
     }
     let in_kernel = args.aggregate == Aggregation::InKernel;
@@ -121,7 +131,7 @@ fn options(args: &RecordArgs, facts: &Facts, layout: &Layout) -> Result<Options>
         aggregation: args.aggregate,
         details: args.events.is_some() || args.flight_recorder.is_some(),
         stamps: false,
-        ring_bytes: ring_bytes(args.ring_kib)?,
+        ring_bytes: ring_bytes(args.ring_kib),
         tgids,
         vcpu_ids: selected_vcpus(&args.targets),
         kernel_log: args.kernel_log,
@@ -163,7 +173,10 @@ fn vmwrite_sites(host: &Host) -> Result<Vec<Site>> {
 struct Recording<'a> {
     args: &'a RecordArgs,
     module: Option<Watch>,
-    writer: Writer<Box<dyn Write + Send>>,
+    writer: Writer<Background>,
+    /// what `writer` writes to
+    out: Background,
+    written: Written,
     progress: Progress,
 }
 
@@ -179,18 +192,29 @@ enum Failure {
 struct Drained {
     /// entries read while another build of the KVM module was loaded, and not written
     left_out: u64,
+    /// entries of intervals that could not be written
+    unwritten: u64,
     /// the first error of writing an interval
     failure: Option<anyhow::Error>,
 }
 
+/// How long the output may take for one interval when the recording ends.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 impl Recording<'_> {
+    /// Whether standard output is the recording or its trace of single events, which a command's output would damage.
+    fn writes_to_stdout(&self) -> bool {
+        let is_stdout = |path: &Path| path == Path::new("-");
+        is_stdout(&self.args.output) || self.args.events.as_deref().is_some_and(is_stdout)
+    }
+
     /// Runs the command and writes intervals until something ends the recording.
     async fn pump(
         &mut self,
         endings: &mut Endings,
         intervals: &mut mpsc::Receiver<Interval>,
     ) -> Result<Ended, Failure> {
-        let mut child = start(&self.args.command).map_err(Failure::Command)?;
+        let mut child = start(&self.args.command, stdout_beside(self.writes_to_stdout())).map_err(Failure::Command)?;
         let deadline = self.args.duration.map(|d| Instant::now() + d);
         let reason = loop {
             tokio::select! {
@@ -200,7 +224,7 @@ impl Recording<'_> {
                     let status = status.context("wait for the command").map_err(Failure::Command)?;
                     return Ok(Ended { reason: "command", status: Some(status) });
                 }
-                interval = intervals.recv() => match interval {
+                interval = next_writable(&self.out, intervals) => match interval {
                     Some(interval) => if let Some(reason) = self.add(&interval)? { break reason },
                     // The collector has failed; its thread reports why.
                     None => break "collector",
@@ -235,16 +259,23 @@ impl Recording<'_> {
             replaced |= change == Some(Change::Replaced);
             if replaced {
                 drained.left_out += interval.totals.entries;
-            } else if ended.is_ok() && drained.failure.is_none() {
+            } else if ended.is_ok() {
                 self.progress.add(&interval);
-                drained.failure = self.writer.write(&interval).err();
+                if drained.failure.is_none() {
+                    // Without room by then, writing fails.
+                    let _ = timeout(PATIENCE, self.out.room()).await;
+                    drained.failure = self.writer.write(&interval).err();
+                }
+                if drained.failure.is_some() {
+                    drained.unwritten += interval.totals.entries;
+                }
             }
         }
         drained
     }
 
     /// Reports the first error, else prints the summary and writes the last line; returns the command's status.
-    fn finish(
+    async fn finish(
         self,
         ended: Result<Ended, Failure>,
         drained: Drained,
@@ -264,12 +295,18 @@ impl Recording<'_> {
             Err(Failure::Write(error)) => return Err(saved(error)),
         };
         if let Some(error) = drained.failure {
-            return Err(saved(error));
+            return Err(saved(error.context(format!("{} entries are missing", drained.unwritten))));
         }
         let accounting = accounting?;
         self.progress.summary(self.args, reason, &accounting);
         let exact = ensure_exact(&accounting, &name.to_string());
+        let _ = timeout(PATIENCE, self.out.room()).await;
         self.writer.finish(last_line(accounting)).map_err(saved)?;
+        drop(self.out);
+        match timeout(PATIENCE, self.written.wait()).await {
+            Ok(written) => written.map_err(|error| saved(error.into()))?,
+            Err(_) => return Err(saved(anyhow!("the last intervals are missing: {STALLED}"))),
+        }
         exact?;
         if MODULE_REASONS.contains(&reason) {
             bail!("the recording ended early because of {reason}; what was recorded is whole: vmentry report {name}");

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use tokio::sync::mpsc;
 use tracer_common::{Config, Slot};
 
 use crate::{
@@ -21,9 +22,11 @@ use crate::{
     kernel::{kvm_module::Watch, layout::Layout, options::Options},
     model::{
         accounting::Accounting,
+        interval::Interval,
         measurement::{Latency, PinSource},
         vendor::Vendor,
     },
+    output::Background,
     recording::{FORMAT, Header, VERSION},
     say,
 };
@@ -72,14 +75,20 @@ pub(crate) async fn detach(mut collection: Collection, result: Result<()>, figur
     ensure_exact(&accounting, figures)
 }
 
+/// The next interval, once there is room to write it. Without room none is taken, so that the collector makes its interval longer.
+pub(crate) async fn next_writable(out: &Background, intervals: &mut mpsc::Receiver<Interval>) -> Option<Interval> {
+    out.room().await;
+    intervals.recv().await
+}
+
 /// A command's async runtime: one thread, with timers, signals and sockets.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")
 }
 
 /// Size of one CPU's ring in bytes.
-pub(crate) fn ring_bytes(kib: u32) -> Result<u32> {
-    kib.checked_mul(1024).with_context(|| format!("--ring-kib {kib}: too large"))
+pub(crate) fn ring_bytes(kib: u32) -> u32 {
+    kib * 1024
 }
 
 /// vCPU numbers to trace; none for all.

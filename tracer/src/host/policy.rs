@@ -74,7 +74,7 @@ impl Switch {
             Ok(content) => content,
             Err(e) if e.kind() == io::ErrorKind::NotFound => bail!(
                 "this kvm_intel has no switchable policy ({parameter} is missing)\n  \
-                 -> build and load the companion patch: see patches/README.md ('cargo xtask patches build --kernel running')"
+                 -> build and load the companion patch (README: 'Both policies on one host')"
             ),
             Err(e) => return Err(e).with_context(|| format!("read {parameter}")),
         };
@@ -314,6 +314,6 @@ mod tests {
     #[test]
     fn without_the_patch_the_way_to_it_is_named() {
         let error = Switch::of(&Folder::new().roots).get().unwrap_err();
-        assert!(error.to_string().contains("patches/README.md"));
+        assert!(error.to_string().contains("companion patch"));
     }
 }

@@ -67,6 +67,21 @@ pub struct Tracer {
     log: Option<EbpfLogger<Stderr>>,
 }
 
+/// The thread groups that loaded programs trace; may be changed while they run.
+pub(crate) struct TgidFilter(HashMap<MapData, u32, u8>);
+
+impl TgidFilter {
+    /// Traces a thread group, too.
+    pub(crate) fn add(&mut self, tgid: u32) -> Result<()> {
+        self.0.insert(tgid, 1, 0).with_context(|| format!("filter TGIDS: add {tgid}"))
+    }
+
+    /// Traces a thread group no more.
+    pub(crate) fn remove(&mut self, tgid: u32) -> Result<()> {
+        self.0.remove(&tgid).with_context(|| format!("filter TGIDS: remove {tgid}"))
+    }
+}
+
 /// One attempt at loading: with or without calls of `bpf_rdonly_cast`.
 struct Attempt<'a> {
     layout: &'a Layout,
@@ -299,6 +314,11 @@ impl Tracer {
     /// Whether a program is attached to the companion patch's kvm_preemption_timer_exit.
     pub(crate) fn traces_timer_exits(&self) -> bool {
         self.programs.iter().any(|p| p.0 == "kvm_preemption_timer_exit")
+    }
+
+    /// Takes the filter of thread groups, which has an effect only where [`Options::tgids`] are some.
+    pub(crate) fn take_tgid_filter(&mut self) -> Result<TgidFilter> {
+        take(&mut self.ebpf, "TGIDS").map(TgidFilter)
     }
 
     /// The rings, in the order of their CPUs.

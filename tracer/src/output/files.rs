@@ -3,7 +3,10 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    },
     path::Path,
 };
 
@@ -12,7 +15,9 @@ use anyhow::{Context, Result, bail};
 /// Opens a file for writing; `-` is standard output. A file that is not empty is replaced only with `overwrite`.
 pub(crate) fn create(path: &Path, overwrite: bool) -> Result<Box<dyn Write + Send>> {
     if path == Path::new("-") {
-        return Ok(Box::new(io::stdout()));
+        // Not through the library's buffer: a write is one write, and a thread that blocks in it keeps no lock.
+        let stdout = io::stdout().as_fd().try_clone_to_owned().context("write to standard output")?;
+        return Ok(Box::new(File::from(stdout)));
     }
     let mut options = OpenOptions::new();
     // This program runs as root: in a shared folder another user could place a symbolic link, which would redirect the

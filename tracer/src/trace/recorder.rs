@@ -2,13 +2,18 @@
 //! recorder.
 
 use std::{
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{
     event_sink::{Batch, EventSink, Message, QUEUE},
@@ -18,7 +23,13 @@ use super::{
     reorder::ReorderBuffer,
     vm_event::{VmEvent, Vms},
 };
-use crate::{host::clock::monotonic_ns, model::interval::MAX_VMS, output, recording::Header, say};
+use crate::{
+    host::clock::monotonic_ns,
+    model::interval::MAX_VMS,
+    output::{self, STALLED},
+    recording::Header,
+    say,
+};
 
 /// How many single events were written, and how many were not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,21 +61,46 @@ impl EventSummary {
     }
 }
 
+/// How long a trace may take nothing when the recording ends, before it is left as it is.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A trace's file or pipe; counts what it takes.
+struct Counted {
+    out: Box<dyn Write + Send>,
+    writes: Arc<AtomicU64>,
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.writes.fetch_add(1, Relaxed);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 /// The handle of the thread that writes.
 pub struct EventRecorder {
     queue: SyncSender<Message>,
     thread: JoinHandle<EventSummary>,
     flight_recorder: Option<FlightOptions>,
     path: PathBuf,
+    /// writes that the trace has taken; stays 0 for a flight recorder, which writes to files of its own
+    writes: Arc<AtomicU64>,
 }
 
 impl EventRecorder {
     /// Checks the plan, opens the trace unless a flight recorder will open it later, and starts the thread.
     pub fn start(plan: TracePlan, header: &Header) -> Result<(Self, EventSink)> {
         plan.check()?;
+        let writes = Arc::new(AtomicU64::new(0));
         let destination = match plan.flight_recorder.clone() {
             None => {
                 let out = output::create(&plan.path, plan.overwrite)?;
+                let out: Box<dyn Write + Send> = Box::new(Counted { out, writes: Arc::clone(&writes) });
                 let trace = Trace::new(out, header).with_context(|| format!("write {}", plan.path.display()))?;
                 Destination::Trace(Box::new(trace))
             }
@@ -82,16 +118,46 @@ impl EventRecorder {
         let thread = std::thread::Builder::new().name("events".into()).spawn(move || writer.run(&messages));
         let thread = thread.context("start the thread that writes events")?;
         let sink = EventSink::new(queue.clone());
-        Ok((Self { queue, thread, flight_recorder, path }, sink))
+        Ok((Self { queue, thread, flight_recorder, path, writes }, sink))
     }
 
     /// Completes the trace after the collector has finished its sink, and prints the summary. `dropped` is the number of
     /// entries whose record found its ring full.
     pub fn finish(self, dropped: u64, reason: &str) -> Result<EventSummary> {
-        let _ = self.queue.send(Message::End { dropped, reason: reason.into() });
+        let mut stalled = Stall { writes: &self.writes, seen: 0, since: Instant::now() };
+        let mut end = Message::End { dropped, reason: reason.into() };
+        // Neither waits longer than the trace takes nothing; the files of a flight recorder are no pipes.
+        while let Err(TrySendError::Full(again)) = self.queue.try_send(end) {
+            end = again;
+            let over = stalled.is_over() && self.flight_recorder.is_none();
+            ensure!(!over, "write {}: {STALLED}; single events are missing from it", self.path.display());
+        }
+        while !self.thread.is_finished() {
+            let over = stalled.is_over() && self.flight_recorder.is_none();
+            ensure!(!over, "write {}: {STALLED}; single events are missing from it", self.path.display());
+        }
         let summary = self.thread.join().map_err(|_| anyhow!("the thread that writes events panicked"))?;
         say!("{}", describe(&summary, &self.path, self.flight_recorder.as_ref()));
         Ok(summary)
+    }
+}
+
+/// The time since a trace last took something.
+struct Stall<'a> {
+    writes: &'a AtomicU64,
+    seen: u64,
+    since: Instant,
+}
+
+impl Stall<'_> {
+    /// Waits for a moment; returns whether the trace has taken nothing for [`PATIENCE`].
+    fn is_over(&mut self) -> bool {
+        std::thread::sleep(Duration::from_millis(2));
+        let now = self.writes.load(Relaxed);
+        if now != self.seen {
+            (self.seen, self.since) = (now, Instant::now());
+        }
+        self.since.elapsed() > PATIENCE
     }
 }
 

@@ -17,8 +17,11 @@ use crate::{
     collect::collector::Collection,
     commands::{
         args::AbArgs,
-        child::{Ended, Endings, GRACE, command_code, default_endings, end, exit_of, refuse_unknown, start},
+        child::{
+            Ended, Endings, GRACE, command_code, default_endings, end, exit_of, refuse_unknown, start, stdout_beside,
+        },
         comparison,
+        following::follow,
         progress::ProgressLine,
         session::{
             ensure_exact, header, nanoseconds, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host,
@@ -54,7 +57,7 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
         ensure_vm(&facts.vms, may_be_more, tgids.as_deref())?;
     }
     let options = Options {
-        ring_bytes: ring_bytes(args.ring_kib)?,
+        ring_bytes: ring_bytes(args.ring_kib),
         tgids,
         vcpu_ids: selected_vcpus(&args.targets),
         stopwatch: stopwatch::start(&facts)?,
@@ -71,7 +74,8 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
     let mut header = header(&facts, &layout, &options, args.window);
     header.label = args.label.clone();
     header.experiment = Some(experiment.clone());
-    let tracer = Tracer::load(&layout, &options)?;
+    let mut tracer = Tracer::load(&layout, &options)?;
+    let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, output::say_over_progress)?;
     let code = runtime()?.block_on(attached(args, &header, &experiment, tracer))?;
     default_endings();
     if !args.no_compare {
@@ -111,7 +115,7 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
     let out = output::create(&args.output, args.overwrite)?;
     let writer = Writer::new(out, header).with_context(|| format!("write {name}"))?;
     let collection = Collection::start(tracer, None)?;
-    let mut child = start(&args.command)?;
+    let mut child = start(&args.command, stdout_beside(!args.no_compare))?;
     let progress = Progress::new(experiment, args.command.is_empty());
     let mut run = Run { args, experiment, switch, module, collection, writer, progress };
     // From here on an error must not return before the setting is restored and the collector has detached.

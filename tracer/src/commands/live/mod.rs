@@ -4,9 +4,14 @@ mod files;
 mod replay;
 mod stage;
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -14,7 +19,8 @@ use crate::{
     commands::{
         args::LiveArgs,
         child::Endings,
-        session::{detach, header, runtime, selected_tgids, selected_vcpus, traceable_host},
+        following::follow,
+        session::{detach, header, next_writable, runtime, selected_tgids, selected_vcpus, traceable_host},
     },
     host::{facts::Facts, stopwatch},
     kernel::{layout::Layout, options::Options, tracer::Tracer},
@@ -24,7 +30,7 @@ use crate::{
         knowledge::{Knowledge, Subject},
         series::{Level, Series},
     },
-    output,
+    output::{self, Background},
     tui::{Info, Origin, terminal},
 };
 use stage::Stage;
@@ -47,18 +53,30 @@ pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
         stopwatch: stopwatch::start(&facts)?,
         ..Options::default()
     };
-    runtime.block_on(trace(&facts, &layout, &options))?;
+    runtime.block_on(trace(args, &facts, &layout, &options))?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn trace(facts: &Facts, layout: &Layout, options: &Options) -> Result<()> {
+async fn trace(args: &LiveArgs, facts: &Facts, layout: &Layout, options: &Options) -> Result<()> {
     // Before anything is attached: a signal must not end this process without restoring the terminal and the policy.
     let mut endings = Endings::new()?;
     let header = header(facts, layout, options, PERIOD);
-    let mut collection = Collection::start(Tracer::load(layout, options)?, Some(PERIOD))?;
-    let shown = if terminal::is_usable() {
+    let mut tracer = Tracer::load(layout, options)?;
+    let on_screen = terminal::is_usable();
+    let (send, notes) = mpsc::unbounded_channel();
+    let tell = move |note: &str| {
+        if on_screen {
+            // Without a receiver the view has ended.
+            let _ = send.send(note.to_owned());
+        } else {
+            output::say(note);
+        }
+    };
+    let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, tell)?;
+    let mut collection = Collection::start(tracer, Some(PERIOD))?;
+    let shown = if on_screen {
         let info = Info { switchable: facts.companion_patch, ..Info::of(&header, None, Origin::Live) };
-        let mut stage = Stage::new(info, Some(header))?;
+        let mut stage = Stage::new(info, Some(header), Some(notes))?;
         stage.watch(&mut collection.intervals, &mut endings).await
     } else {
         print_lines(&mut collection.intervals, &mut endings, &header.knowledge()).await
@@ -66,19 +84,22 @@ async fn trace(facts: &Facts, layout: &Layout, options: &Options) -> Result<()> 
     detach(collection, shown, "what was shown").await
 }
 
-/// Prints one line per interval.
+/// Prints one line per interval. While nobody reads, intervals are left to the collector, which makes them longer.
 async fn print_lines(
     intervals: &mut mpsc::Receiver<Interval>,
     endings: &mut Endings,
     knowledge: &Knowledge,
 ) -> Result<()> {
+    let (mut out, _) = Background::start(output::create(Path::new("-"), false)?)?;
     loop {
-        tokio::select! {
+        let interval = tokio::select! {
             _ = endings.next() => return Ok(()),
-            interval = intervals.recv() => match interval {
-                Some(interval) if output::print_while_read(&line(&interval, knowledge))? => {}
-                _ => return Ok(()),
-            },
+            interval = next_writable(&out, intervals) => interval,
+        };
+        let Some(interval) = interval else { return Ok(()) };
+        match out.write_all(line(&interval, knowledge).as_bytes()) {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.context("write to standard output")?,
         }
     }
 }

@@ -32,7 +32,7 @@ pub(super) async fn play(path: &Path) -> Result<()> {
     }
     let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let origin = Origin::Replay { file: file.clone() };
-    let mut stage = Stage::new(Info::of(tape.header(), tape.end(), origin), None)?;
+    let mut stage = Stage::new(Info::of(tape.header(), tape.end(), origin), None, None)?;
     stage.played = Some(Provenance { end: tape.end().cloned(), ..Provenance::unread(file, tape.header().clone()) });
     Player { stage, next: tape.next()?, tape, due: Instant::now(), speed: 1.0, paused: false }.run().await
 }
@@ -60,9 +60,9 @@ impl Player {
             self.stage.app.set_replay(self.speed, self.paused, self.tape.position());
             tokio::select! {
                 _ = endings.next() => return Ok(()),
-                Some(event) = self.stage.keys.recv() => {
+                input = self.stage.input() => {
                     dirty = true;
-                    match self.stage.take(event) {
+                    match self.stage.take(input)? {
                         Effect::Quit => return Ok(()),
                         Effect::Replay(command) => self.steer(command)?,
                         effect => self.stage.carry_out(effect)?,
@@ -72,10 +72,7 @@ impl Player {
                     self.show_next()?;
                     dirty = true;
                 }
-                _ = frames.tick(), if dirty => {
-                    self.stage.draw()?;
-                    dirty = false;
-                }
+                _ = frames.tick(), if dirty => dirty = !self.stage.draw()?,
             }
         }
     }
