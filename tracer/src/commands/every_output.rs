@@ -26,11 +26,11 @@ use crate::{
         policy::Policy,
         vendor::Vendor,
     },
-    recording::{End, Header, tests::header},
+    recording::{End, Header, Provenance, tests::header},
     report::{
         Dimension, Report, View,
         claims::{Evidence, claims},
-        csv, html, input, json, openmetrics, text,
+        csv, html, json, openmetrics, text,
     },
     trace::{
         perfetto::{Closing, Trace},
@@ -197,7 +197,8 @@ impl Recorded {
     }
 
     fn report(&self) -> Report {
-        let mut report = Report { sources: vec![input::unread("a.hlog".into(), &self.header)], ..Report::default() };
+        let mut report =
+            Report { sources: vec![Provenance::unread("a.hlog".into(), self.header.clone())], ..Report::default() };
         report.timeline.add(0, 0, &self.interval);
         report.add(0, self.interval.clone(), &mut BTreeMap::new());
         report

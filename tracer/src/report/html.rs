@@ -490,10 +490,9 @@ fn rows_table(report: &Report, view: &View, figure: Figure, rows: &[Row]) -> Mar
     for row in rows {
         let histogram = &row.series[figure];
         let count = if figure == Figure::EntryToExit { row.series.entries() } else { histogram.count() };
-        let rate = row.rate(count);
         let group = if row.group.is_empty() { vec!["all".into()] } else { row.group.clone() };
         let mut cells: Vec<Cell> = group.into_iter().map(Cell::from).collect();
-        cells.extend([count.to_string().into(), human(rate, Unit::PerSecond).into()]);
+        cells.extend([count.to_string().into(), human(row.rate(count), Unit::PerSecond).into()]);
         let stat = |s: Stat| Cell::from(knowledge.figure(figure).map(|()| human(s.of(histogram), figure.unit())));
         cells.extend(Stat::ALL.map(stat));
         table.row(cells);
