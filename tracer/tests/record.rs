@@ -392,6 +392,35 @@ fn a_recording_without_entries_says_which_vms_run() {
 
 #[test]
 #[ignore = "needs root and KVM"]
+fn a_second_recorder_of_the_same_file_is_refused_and_the_first_goes_on() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("two");
+    let (file, trace) = (folder.file("a.hlog"), folder.file("a.pftrace"));
+    let args = ["record", "-o", &file, "--interval", "50ms", "--events", &trace];
+    let first = vmentry(&args).spawn().unwrap();
+    wait_until("the first interval", || fs::read_to_string(&file).is_ok_and(|t| t.contains("#{\"interval\"")));
+    let (pid, other) = (first.id().to_string(), folder.file("b.hlog"));
+    for args in [
+        &["record", "--overwrite", "--duration", "100ms", "-o", &file][..],
+        &["record", "--overwrite", "--duration", "100ms", "-o", &other, "--events", &trace],
+        &["merge", "--overwrite", "-o", &file, concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/lab.hlog")],
+    ] {
+        let output = vmentry(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let error = text(&output.stderr);
+        assert!(error.contains(&format!("process {pid} is writing it")), "{args:?}: {error}");
+    }
+    send(&first, libc::SIGTERM);
+    let output = first.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(report(&file)["recordings"][0]["ended"], "SIGTERM");
+    // The lock was the file's own.
+    let names: Vec<_> = fs::read_dir(&folder.0).unwrap().map(|f| f.unwrap().file_name()).collect();
+    assert!(names.iter().all(|name| ["a.hlog", "a.pftrace", "b.hlog"].iter().any(|n| name == n)), "{names:?}");
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
 fn in_a_pid_namespace_of_its_own_no_stranger_gives_his_name() {
     let _alone = ALONE.lock().unwrap();
     let inside = |args: &[&str]| {
@@ -443,4 +472,29 @@ fn another_tracer_on_the_same_tracepoints_is_named() {
     let alone = vmentry(&["record", "-o", &second, "--overwrite", "--duration", "100ms"]).output().unwrap();
     assert!(!text(&alone.stderr).contains("SHARED"), "{}", text(&alone.stderr));
     assert_eq!(report(&second)["shared_with"], serde_json::json!([]));
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn a_recorder_that_dies_before_its_first_interval_leaves_the_old_recording() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("old");
+    let file = folder.file("a.hlog");
+    assert!(vmentry(&["record", "-o", &file, "--duration", "100ms"]).output().unwrap().status.success());
+    let old = fs::read(&file).unwrap();
+    let args = ["record", "--overwrite", "-o", &file, "--interval", "1h"];
+    let mut child = vmentry(&args).spawn().unwrap();
+    wait_until("attaching", || loaded() == 2);
+    send(&child, libc::SIGKILL);
+    child.wait().unwrap();
+    assert_eq!(fs::read(&file).unwrap(), old);
+    wait_until("detaching", || loaded() == 0);
+    // In order, it has its interval, and replaces the old one.
+    let child = vmentry(&args).spawn().unwrap();
+    wait_until("attaching", || loaded() == 2);
+    sleep(Duration::from_millis(200));
+    send(&child, libc::SIGTERM);
+    assert!(child.wait_with_output().unwrap().status.success());
+    assert_ne!(fs::read(&file).unwrap(), old);
+    assert_eq!(report(&file)["recordings"][0]["ended"], "SIGTERM");
 }

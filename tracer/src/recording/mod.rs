@@ -255,7 +255,7 @@ pub mod tests {
             assert!(whole.len() - intervals.len() <= 1 + usize::from(between), "line {at} {what}");
             // Behind the last whole interval, only the last line tells how many there were.
             if let Some(damage) = damage.filter(|_| at + 2 < lines.len()) {
-                assert_eq!(damage.intervals as usize, whole.len() - intervals.len(), "line {at} {what}: {damage:?}");
+                assert_eq!(damage.intervals, (whole.len() - intervals.len()) as u64, "line {at} {what}: {damage:?}");
             }
         };
         for at in 1..lines.len() {

@@ -76,7 +76,7 @@ const TRACER: House = House {
                 ],
                 &["comparison"],
                 &["session"],
-                &["args", "child", "progress"],
+                &["args", "child", "damaged", "progress", "usage"],
             ],
         },
         Inner {
