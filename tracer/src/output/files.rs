@@ -12,6 +12,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use super::refusals::explain;
+
 /// Opens a file for writing; `-` is standard output. A file that is not empty is replaced only with `overwrite`.
 pub(crate) fn create(path: &Path, overwrite: bool) -> Result<Box<dyn Write + Send>> {
     if path == Path::new("-") {
@@ -31,7 +33,7 @@ pub(crate) fn create(path: &Path, overwrite: bool) -> Result<Box<dyn Write + Sen
         Err(e) if e.raw_os_error() == Some(libc::ENXIO) => {
             bail!("create {}: it is not a regular file; use - for standard output", path.display())
         }
-        Err(e) => return Err(e).with_context(|| format!("create {}", path.display())),
+        Err(e) => bail!("create {}: {}", path.display(), explain(path, &e)),
     };
     let metadata = file.metadata().with_context(|| format!("create {}", path.display()))?;
     if !metadata.is_file() && !metadata.file_type().is_char_device() {
