@@ -113,11 +113,15 @@ const NEEDED: &[(&str, &[Subject])] = &[
     ("vmcb.control.exit_code", &[Subject::ExitReason]),
 ];
 
+/// The fields whose structure also tells the policy.
+const POLICY: [&str; 2] = ["vcpu_vmx.loaded_vmcs", "loaded_vmcs.controls_shadow.pin"];
 /// The fields that tell the level on VMX; the statistics of KVM tell it, too.
 const LEVEL: [&str; 2] = ["vcpu_vmx.loaded_vmcs", "vcpu_vmx.vmcs01"];
 /// KVM's statistics that tell the level.
 const LEVEL_STATISTICS: &str = "kvm_vcpu.stat.guest_mode";
 
+/// The fields of kvm_amd that are all missing where it has no BTF.
+const SVM_FIELDS: [&str; 2] = ["vcpu_svm.vmcb", "vmcb.control.exit_code"];
 /// The fields of kvm_intel that are all missing where it has no BTF.
 const VMX_FIELDS: [&str; 5] = [
     "vcpu_vmx.exit_reason",
@@ -155,10 +159,16 @@ impl Source<'_> {
         fields.into_iter().find(missing)
     }
 
-    /// Whether kvm_intel has no BTF: then every field of it is missing.
-    pub fn has_no_vmx_btf(&self) -> bool {
-        let all = VMX_FIELDS.into_iter().all(|field| self.lacks([field]).is_some());
-        matches!(self.vendor, Some(Vendor::Intel) | None) && all
+    /// The module whose fields are all missing: it has no BTF.
+    fn module_without_btf(&self) -> Option<&'static str> {
+        let all = |fields: &[&'static str]| fields.iter().all(|field| self.lacks([*field]).is_some());
+        let vendor = self.vendor.unwrap_or(Vendor::Intel);
+        let is_missing = match vendor {
+            Vendor::Intel => all(&VMX_FIELDS),
+            Vendor::Amd => all(&SVM_FIELDS),
+            Vendor::Other => false,
+        };
+        vendor.module().filter(|_| is_missing)
     }
 }
 
@@ -206,16 +216,17 @@ impl Knowledge {
 
     /// Loses what depends on fields that the kernel lacks.
     fn lose_fields(&mut self, source: &Source<'_>) {
-        let no_btf = source.has_no_vmx_btf();
-        let reason = |field: &str| match no_btf {
-            true => "kvm_intel has no BTF".to_owned(),
-            false => format!("field {field} is not in this kernel"),
+        let without_btf = source.module_without_btf();
+        let reason = |field: &str| match without_btf {
+            Some(module) => format!("{module} has no BTF"),
+            None => format!("field {field} is not in this kernel"),
         };
         for (field, subjects) in NEEDED.iter().filter(|(field, _)| source.lacks([*field]).is_some()) {
             self.lose(subjects, &reason(field));
         }
-        if no_btf && !source.policy_is_parameter {
-            self.lose(&[Subject::Policy], &reason(""));
+        // That the field of the soft policy is missing says something only about a structure that was read.
+        if let Some(field) = source.lacks(POLICY).filter(|_| !source.policy_is_parameter) {
+            self.lose(&[Subject::Policy], &reason(field));
         }
         let by_vmcs = match source.vendor {
             Some(Vendor::Intel) | None => source.lacks(LEVEL),
@@ -445,6 +456,9 @@ mod tests {
         assert_eq!(reason(&known, Subject::PinWrites), "SVM has no pin controls");
         assert_eq!(reason(&known, Subject::TimerExits), "SVM has no VMX-preemption timer");
         assert!(known.known(Subject::ExitReason).is_ok() && known.known(Subject::Level).is_ok());
+        let missing = without(&SVM_FIELDS);
+        let without_btf = Knowledge::of(&Source { vendor: Some(Vendor::Amd), ..source(&missing) });
+        assert_eq!(reason(&without_btf, Subject::ExitReason), "kvm_amd has no BTF");
     }
 
     #[test]

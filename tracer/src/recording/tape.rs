@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{Header, Reader};
+use super::{End, Header, Reader};
 use crate::model::interval::Interval;
 
 /// Opens the recording in a file.
@@ -22,6 +22,8 @@ pub(crate) fn open(path: &Path) -> Result<Reader<BufReader<File>>> {
 pub(crate) struct Tape {
     path: PathBuf,
     reader: Reader<BufReader<File>>,
+    /// the recording's last line; none where it was cut off
+    end: Option<End>,
     /// seconds of all whole intervals
     length_s: f64,
     /// seconds played
@@ -36,12 +38,17 @@ impl Tape {
         while let Some(interval) = all.read_interval()? {
             length_s += seconds(&interval);
         }
-        Ok(Self { path: path.to_owned(), reader: open(path)?, length_s, at_s: 0.0 })
+        Ok(Self { path: path.to_owned(), reader: open(path)?, end: all.end().cloned(), length_s, at_s: 0.0 })
     }
 
     /// The recording's header.
     pub(crate) fn header(&self) -> &Header {
         self.reader.header()
+    }
+
+    /// The recording's last line; none where it was cut off.
+    pub(crate) fn end(&self) -> Option<&End> {
+        self.end.as_ref()
     }
 
     /// Share that was played, `0.0..=1.0`.

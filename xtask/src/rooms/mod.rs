@@ -75,8 +75,8 @@ const TRACER: House = House {
                     "report",
                 ],
                 &["comparison"],
-                &["session"],
-                &["args", "child", "progress"],
+                &["following", "session"],
+                &["args", "child", "progress", "usage"],
             ],
         },
         Inner {

@@ -13,7 +13,7 @@ use crate::{
     commands::child::Endings,
     model::interval::Interval,
     output,
-    recording::{Header, tape::Tape},
+    recording::{Provenance, tape::Tape},
     tui::{Effect, Info, Origin, ReplayCommand, terminal},
 };
 
@@ -24,29 +24,17 @@ const MEMORY_S: f64 = 600.0;
 pub(super) async fn play(path: &Path) -> Result<()> {
     let mut tape = Tape::open(path)?;
     if !terminal::is_usable() {
+        let knowledge = tape.header().knowledge();
         while let Some(interval) = tape.next()? {
-            output::print(&line(&interval))?;
+            output::print(&line(&interval, &knowledge))?;
         }
         return Ok(());
     }
     let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let stage = Stage::new(info(tape.header(), file), None, None)?;
+    let origin = Origin::Replay { file: file.clone() };
+    let mut stage = Stage::new(Info::of(tape.header(), tape.end(), origin), None, None)?;
+    stage.played = Some(Provenance { end: tape.end().cloned(), ..Provenance::unread(file, tape.header().clone()) });
     Player { stage, next: tape.next()?, tape, due: Instant::now(), speed: 1.0, paused: false }.run().await
-}
-
-fn info(header: &Header, file: String) -> Info {
-    Info {
-        host: header.host.clone(),
-        policy: header.policy,
-        pin_writes_source: header.pin_writes_source,
-        aggregation: header.aggregation,
-        switchable: false,
-        max_delay_s: header.timer.as_ref().and_then(|t| t.max_delay_s),
-        tsc_khz: header.timer.as_ref().and_then(|t| t.tsc_khz),
-        stopwatch: header.stopwatch.is_some(),
-        missing: header.missing.clone(),
-        origin: Origin::Replay { file },
-    }
 }
 
 /// A tape on its way to the screen.

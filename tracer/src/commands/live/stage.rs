@@ -16,7 +16,7 @@ use crate::{
     host::{clock::process_cpu_ns, policy::Restore},
     model::{interval::Interval, policy::Policy},
     output,
-    recording::Header,
+    recording::{Header, Provenance},
     tui::{
         App, Effect, Info,
         terminal::{self, Screen, Stopped},
@@ -51,6 +51,8 @@ pub(super) struct Stage {
     continues: Signal,
     /// of a recording that is saved; none while a recording is played
     header: Option<Header>,
+    /// the recording that is played; none while this host is traced
+    pub(super) played: Option<Provenance>,
     policy: Option<Restore>,
     cpu: CpuMeter,
 }
@@ -78,7 +80,18 @@ impl Stage {
         let app = App::new(info, terminal::palette());
         let on = |number| signal(SignalKind::from_raw(number)).context("listen for signals");
         let (stops, continues) = (on(libc::SIGTSTP)?, on(libc::SIGCONT)?);
-        Ok(Self { screen, app, keys, notes, stops, continues, header, policy: None, cpu: CpuMeter::start() })
+        Ok(Self {
+            screen,
+            app,
+            keys,
+            notes,
+            stops,
+            continues,
+            header,
+            played: None,
+            policy: None,
+            cpu: CpuMeter::start(),
+        })
     }
 
     /// Waits for the next input. May be dropped while it waits: nothing is lost.
@@ -159,7 +172,11 @@ impl Stage {
                 self.show(saved.map(|path| format!("recording saved: {}", path.display())));
             }
             Effect::SaveReport => {
-                let saved = files::save_report(self.header.as_ref(), self.policy.is_some(), &mut self.app);
+                let source = match (&self.played, &self.header) {
+                    (Some(played), _) => Some(played.clone()),
+                    (None, header) => header.as_ref().map(|h| files::live_source(h, self.policy.is_some())),
+                };
+                let saved = files::save_report(source, &mut self.app);
                 self.show(saved.map(|path| format!("report saved: {}", path.display())));
             }
             Effect::None | Effect::Quit | Effect::Redraw | Effect::Replay(_) => {}

@@ -34,8 +34,7 @@ pub(super) fn render(source: &Provenance) -> String {
         (Ok(()), PinSource::Shadow) => "from shadow (differences of the controls' shadow copy)".into(),
         (Ok(()), PinSource::None) => "n/a".into(),
     };
-    let why = knowledge.known(Subject::Policy).err().map(|reason| format!(" ({reason})")).unwrap_or_default();
-    let _ = writeln!(out, "policy     {}{why}; pin writes {pin_writes}", source.policy_text());
+    let _ = writeln!(out, "policy     {}; pin writes {pin_writes}", source.policy_text());
     if let Some(stopwatch) = &h.stopwatch {
         let tick = stopwatch.tick_ns().map_or("n/a".into(), |ns| human(Some(ns), Unit::Ns));
         let _ = writeln!(

@@ -4,6 +4,7 @@ use super::pen::{Pen, width_of};
 use crate::{
     model::{
         figures::{Unit, human},
+        knowledge::Unknown,
         measurement::{Aggregation, PinSource},
     },
     tui::{App, Origin, columns::short},
@@ -78,20 +79,22 @@ fn figures(pen: &mut Pen, app: &App) {
         PinSource::None => "n/a",
         source => source.name(),
     };
+    let unknown = unknown(app);
     let mut words = vec![
         ("policy", app.info.policy.name().to_owned()),
         ("entries/s", human(rate, Unit::PerSecond)),
         ("pin writes", source.to_owned()),
+        (UNKNOWN, unknown),
         ("own CPU", app.own_cpu.map_or("n/a".into(), |c| format!("{c:.1}%"))),
         ("lost", app.lost.to_string()),
         ("longest timer delay", human(app.info.max_delay_s.map(|s| s * 1e9), Unit::Ns)),
         ("times", app.units.name().to_owned()),
     ];
-    if !app.info.missing.is_empty() {
-        words.push(("n/a here", app.info.missing.join(", ")));
-    }
-    words.retain(|(name, _)| app.lost == 0 || *name != "lost");
-    for (name, value) in words {
+    words.retain(|(name, value)| !value.is_empty() && (app.lost == 0 || *name != "lost"));
+    for (name, mut value) in words {
+        if name == UNKNOWN {
+            value = cut(value, usize::from(pen.width().saturating_sub(x + width_of(name) + 1)));
+        }
         let width = width_of(name).saturating_add(1).saturating_add(width_of(&value));
         if x.saturating_add(width) > pen.width() && x > 1 {
             break;
@@ -99,4 +102,25 @@ fn figures(pen: &mut Pen, app: &App) {
         x = pen.put(x, 1, name, p.quiet());
         x = pen.put(x + 1, 1, &value, p.plain()) + 2;
     }
+}
+
+/// The name of what is not known.
+const UNKNOWN: &str = "n/a here";
+
+/// What is not known here, with the reasons; empty where everything is.
+fn unknown(app: &App) -> String {
+    let mut by_reason: Vec<(&Unknown, Vec<&str>)> = Vec::new();
+    for (subject, reason) in app.info.knowledge.unknown() {
+        match by_reason.iter_mut().find(|(why, _)| *why == reason) {
+            Some((_, titles)) => titles.push(subject.title()),
+            None => by_reason.push((reason, vec![subject.title()])),
+        }
+    }
+    let texts: Vec<_> = by_reason.iter().map(|(why, titles)| format!("{} ({why})", titles.join(", "))).collect();
+    texts.join("; ")
+}
+
+/// The first characters of a text.
+fn cut(text: String, most: usize) -> String {
+    if text.chars().count() > most { text.chars().take(most).collect() } else { text }
 }
