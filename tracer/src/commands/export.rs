@@ -22,6 +22,7 @@ use crate::{
         damaged::done,
         following::follow,
         session::{detach, header, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
+        usage::refuse,
     },
     export::{
         exporter::Exporter,
@@ -59,7 +60,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
     LocalSet::new().block_on(&runtime, async {
         // Before anything is attached: from here on a signal ends this in order.
         let mut endings = Endings::new()?;
-        let textfile = args.textfile.as_deref().map(Textfile::new).transpose()?;
+        let textfile = args.textfile.as_deref().map(Textfile::new).transpose().or_else(|e| refuse(format!("{e:#}")))?;
         let places = Destinations { listener: listen(args).await?, textfile };
         match &args.replay {
             Some(file) => replay(args, file, places, &mut endings).await,

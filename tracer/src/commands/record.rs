@@ -20,6 +20,7 @@ use crate::{
             ensure_exact, header, next_writable, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host,
             watch_module,
         },
+        usage::refuse,
     },
     host::{clock::TscMeter, facts::Facts, machine::Host, other_tracers, policy, roots::Roots, stopwatch, vmm},
     kernel::{
@@ -145,7 +146,13 @@ fn events_plan(args: &RecordArgs) -> Result<Option<TracePlan>> {
     }
     let path = args.events.clone().unwrap_or_else(|| "vmentry.pftrace".into());
     if output::is_same_file(&path, &args.output) {
-        bail!("--events {0}: the recording is written to this file: choose another name", path.display());
+        return refuse(format!(
+            "--events {}: the recording is written to this file: choose another name",
+            path.display()
+        ));
+    }
+    if args.flight_recorder.is_some() && path == Path::new("-") {
+        return refuse("--events -: a flight recorder may write several traces: name a file");
     }
     let flight_recorder =
         args.flight_recorder.map(|span| FlightOptions { trigger: Trigger(args.trigger.clone()), span });

@@ -17,6 +17,8 @@ use rustix::{
     io::Errno,
 };
 
+use super::refusals::explain;
+
 /// Opens a file for writing and locks it while it is open; `-` is standard output. A file that is not empty is replaced only with
 /// `overwrite`, and not before the first write: whatever fails until then leaves it as it was.
 pub(crate) fn create(path: &Path, overwrite: bool) -> Result<Box<dyn Write + Send>> {
@@ -50,7 +52,7 @@ fn open(path: &Path, overwrite: bool) -> Result<Opened> {
         Err(e) if e.raw_os_error() == Some(libc::ENXIO) => {
             bail!("create {}: it is not a regular file; use - for standard output", path.display())
         }
-        Err(e) => return Err(e).with_context(|| format!("create {}", path.display())),
+        Err(e) => bail!("create {}: {}", path.display(), explain(path, &e)),
     };
     let metadata = file.metadata().with_context(|| format!("create {}", path.display()))?;
     if metadata.file_type().is_char_device() {

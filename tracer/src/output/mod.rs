@@ -3,6 +3,7 @@
 mod background;
 mod files;
 mod layout;
+mod refusals;
 mod streams;
 
 pub(crate) use background::{Background, STALLED, Written};
