@@ -84,16 +84,6 @@ fn a_text_report_says_emulated_and_its_loss_first() {
 }
 
 #[test]
-fn the_same_recording_twice_doubles_every_count() {
-    let entries = |args: &[&str]| {
-        let json: serde_json::Value =
-            serde_json::from_slice(&vmentry(&[&["report", "--format", "json"], args].concat()).stdout).unwrap();
-        json["totals"]["entries"].as_u64().unwrap()
-    };
-    assert_eq!(entries(&[RECORDING, RECORDING]), 2 * entries(&[RECORDING]));
-}
-
-#[test]
 fn a_recording_can_come_through_a_pipe() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_vmentry"))
         .args(["report", "-"])

@@ -8,6 +8,8 @@
 #[path = "bed/mod.rs"]
 mod bed;
 
+use std::time::Duration;
+
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun};
 use bed::*;
 use tracer_common::{
@@ -439,16 +441,6 @@ fn a_new_vcpu_in_a_full_set_evicts_the_one_entered_longest_ago() {
     assert_eq!(bed.round(0, 12).previous.reason(), Some(12));
 }
 
-/// Pins this thread to a CPU.
-fn pin_to(cpu: usize) {
-    // SAFETY: a set of CPUs is a bit mask, for which all zeros is valid.
-    let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: CPU_SET indexes an array with a bounds check, so that it writes inside the set or panics.
-    unsafe { libc::CPU_SET(cpu, &mut cpus) };
-    // SAFETY: the length is that of `cpus`, so that the kernel reads only the set, which outlives the call.
-    assert_eq!(unsafe { libc::sched_setaffinity(0, size_of_val(&cpus), &cpus) }, 0);
-}
-
 const CROWD: usize = 40;
 const ROUNDS_OF_EACH: usize = 20_000;
 
@@ -652,6 +644,12 @@ fn series_counted_in_the_kernel_equal_those_from_records() {
         .unwrap()
         .take(|g| grown.push((g.outline.reason(), g.series.entries(), g.series[Figure::ExitToEntry].count())));
     assert_eq!(grown, [(Some(10), 1, 1)], "only entries since the last read");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn counts_of_a_series_that_are_read_while_it_grows_belong_together() {
+    busy::look_at_busy_series(Duration::from_secs(3)).check();
 }
 
 #[test]

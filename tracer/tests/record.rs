@@ -386,5 +386,61 @@ fn a_recording_without_entries_says_which_vms_run() {
     guest.kill().unwrap();
     guest.wait().unwrap();
     let said = text(&output.stderr);
-    assert!(said.contains("NO ENTRY ARRIVED, although VMs run (spin)"), "{said}");
+    // Others may run, too.
+    assert!(said.contains("NO ENTRY ARRIVED, although VMs run (") && said.contains("spin"), "{said}");
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn in_a_pid_namespace_of_its_own_no_stranger_gives_his_name() {
+    let _alone = ALONE.lock().unwrap();
+    let inside = |args: &[&str]| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--pid", "--fork", "--mount-proc", env!("CARGO_BIN_EXE_vmentry")]).args(args);
+        unshare.stdin(Stdio::null()).output().unwrap()
+    };
+    let check: serde_json::Value =
+        serde_json::from_slice(&inside(&["check", "--format", "json"]).stdout).expect("unshare and vmentry run");
+    assert_eq!((&check["facts"]["shows_host_processes"], &check["ready"]), (&false.into(), &false.into()), "{check}");
+    let folder = Folder::new("namespace");
+    let file = folder.file("a.hlog");
+    for filter in [["--pid", "1"], ["--vm", "web1"]] {
+        let refused = inside(&["record", "-o", &file, filter[0], filter[1]]);
+        let error = text(&refused.stderr);
+        assert!(
+            !refused.status.success() && error.contains("PID namespace") && error.contains("--pid=host"),
+            "{error}"
+        );
+    }
+    let recorded = inside(&["record", "-o", &file, "--duration", "100ms"]);
+    assert!(recorded.status.success() && text(&recorded.stderr).contains("VMs are named 'tgid N'"), "{recorded:?}");
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn another_tracer_on_the_same_tracepoints_is_named() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("shared");
+    let (first, second) = (folder.file("a.hlog"), folder.file("b.hlog"));
+    let mut other = start(&first);
+    let output = vmentry(&["record", "-o", &second, "--duration", "100ms"]).output().unwrap();
+    let name = format!("vmentry (pid {})", other.id());
+    assert!(output.status.success() && text(&output.stderr).contains("SHARED: "), "{output:?}");
+    assert!(text(&output.stderr).contains(&name), "{output:?}");
+    let json = report(&second);
+    let names = |of: &serde_json::Value| of["names"].as_array().unwrap().contains(&name.as_str().into());
+    let tracers = &json["recordings"][0]["other_tracers"];
+    assert!(names(&tracers["begin"]) && names(&tracers["end"]), "{tracers}");
+    let shown = vmentry(&["report", &second]).output().unwrap();
+    let shown = text(&shown.stdout);
+    assert!(shown.lines().nth(1).unwrap().starts_with("SHARED: ") && shown.contains(&name), "{shown}");
+    let check = vmentry(&["check", "--no-proof"]).output().unwrap();
+    assert!(text(&check.stdout).contains(&format!("times contain their work: {name}")), "{}", text(&check.stdout));
+    other.kill().unwrap();
+    other.wait().unwrap();
+    wait_until("detaching", || loaded() == 0);
+    // This process itself is no other tracer, neither at the beginning nor at the end.
+    let alone = vmentry(&["record", "-o", &second, "--overwrite", "--duration", "100ms"]).output().unwrap();
+    assert!(!text(&alone.stderr).contains("SHARED"), "{}", text(&alone.stderr));
+    assert_eq!(report(&second)["shared_with"], serde_json::json!([]));
 }

@@ -31,7 +31,7 @@ use crate::{
         session::{runtime, traceable_host},
     },
     guest::{GuestHost, kick},
-    host::{facts::Facts, policy, roots::Roots, stopwatch},
+    host::{facts::Facts, pid_namespace, policy, roots::Roots, stopwatch},
     kernel::{layout::Layout, options::Options, tracer::Tracer},
     model::{policy::Policy, vendor::Vendor},
     output,
@@ -49,13 +49,19 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<ExitCode> {
     if let Some(why) = refusal(&facts.host, &layout, &clock) {
         bail!("cannot calibrate here: {why}");
     }
+    let Some(this_process) = pid_namespace::this_process(&Roots::default().proc) else {
+        bail!(
+            "cannot calibrate here: this process is in a PID namespace of its own, so that its entries cannot be told\n  -> {}",
+            pid_namespace::FIX
+        );
+    };
     let cpu = choose_cpu(args.cpu)?;
     let plan = plan(args, &facts, &layout);
     let stopwatch = stopwatch::start(&facts)?;
     let options = Options {
         stamps: true,
         stopwatch,
-        tgids: Some(vec![std::process::id()]),
+        tgids: Some(vec![this_process]),
         ring_bytes: RING_BYTES,
         ..Options::default()
     };

@@ -38,8 +38,8 @@ use crate::{
     },
     model::{interval::Interval, measurement::Aggregation, policy::Policy},
     output,
-    recording::{Header, Reader, tape},
-    report::{input, openmetrics},
+    recording::{Provenance, Readings, Spans, on_one_clock, tape},
+    report::{input::Input, openmetrics},
     say,
 };
 
@@ -157,19 +157,19 @@ fn policy_now(at_first: Policy) -> Policy {
 
 /// Exports a recording.
 async fn replay(args: &ExportArgs, file: &Path, places: Destinations, endings: &mut Endings) -> Result<()> {
-    let mut reader = tape::open(file)?;
+    let mut replay = Replay::open(file)?;
     let mut labels = vm_labels(args);
-    if reader.header().sources.len() > 1 {
+    if replay.recordings.len() > 1 {
         labels.insert(0, VmLabel::Host);
     }
-    let exporter = Exporter::new(max_series(args), about(reader.header()), labels, None);
+    let exporter = Exporter::new(max_series(args), openmetrics::about(&replay.recordings), labels, None);
     let server = Server::new(places, exporter);
     // Stays open after the last interval: the metrics are served until a signal comes.
     let (send, mut intervals) = mpsc::channel(1);
     if args.paced {
-        tokio::task::spawn_local(play(reader, send));
+        tokio::task::spawn_local(play(replay, send));
     } else {
-        while let Some(interval) = reader.read_interval().with_context(|| format!("read {}", file.display()))? {
+        while let Some((_, interval)) = replay.next().with_context(|| format!("read {}", file.display()))? {
             server.exporter.borrow_mut().add(&interval);
         }
         tokio::task::spawn_local(async move { send.closed().await });
@@ -181,12 +181,40 @@ async fn replay(args: &ExportArgs, file: &Path, places: Destinations, endings: &
     server.run(endings, &mut intervals, take).await
 }
 
+/// A recording that is exported: each moment counts once, also of a merge whose recordings overlap or repeat each other.
+struct Replay {
+    input: Input<BufReader<File>>,
+    recordings: Vec<Provenance>,
+    readings: Readings,
+    covered: Spans,
+}
+
+impl Replay {
+    fn open(file: &Path) -> Result<Self> {
+        let (mut recordings, mut readings) = (Vec::new(), Readings::default());
+        let input = Input::new(tape::open(file)?, file.display().to_string(), &mut recordings, &mut readings);
+        Ok(Self { input, recordings, readings, covered: Spans::default() })
+    }
+
+    /// The next interval, and the time that it took; its length is the time that no earlier one covered.
+    fn next(&mut self) -> Result<Option<(Duration, Interval)>> {
+        let Some((at, mut interval)) = self.input.next(&mut self.readings)? else {
+            self.input.finish(&mut self.recordings).iter().for_each(|repeat| say!("{repeat}"));
+            return Ok(None);
+        };
+        let took = Duration::from_nanos(interval.length_ns);
+        let start_ns = on_one_clock(interval.start_ns, &self.recordings, at);
+        interval.length_ns = self.covered.add(start_ns, interval.length_ns);
+        Ok(Some((took, interval)))
+    }
+}
+
 /// Sends intervals as fast as they were recorded, then waits until nobody listens.
-async fn play(mut reader: Reader<BufReader<File>>, send: mpsc::Sender<Interval>) {
+async fn play(mut replay: Replay, send: mpsc::Sender<Interval>) {
     loop {
-        match reader.read_interval() {
-            Ok(Some(interval)) => {
-                tokio::time::sleep(Duration::from_nanos(interval.length_ns)).await;
+        match replay.next() {
+            Ok(Some((took, interval))) => {
+                tokio::time::sleep(took).await;
                 if send.send(interval).await.is_err() {
                     return;
                 }
@@ -199,14 +227,6 @@ async fn play(mut reader: Reader<BufReader<File>>, send: mpsc::Sender<Interval>)
         }
     }
     send.closed().await;
-}
-
-/// Describes the host of a recording, or the hosts of a merge.
-fn about(header: &Header) -> About {
-    if header.sources.is_empty() {
-        return openmetrics::about(&[input::unread(String::new(), header)]);
-    }
-    openmetrics::about(&header.sources)
 }
 
 /// The places where metrics go, checked before anything is attached.

@@ -99,7 +99,7 @@ impl Followed {
         if self.names.is_empty() {
             return Vec::new();
         }
-        let vms = vmm::find_vms(&self.proc).into_iter().filter(|vm| self.names.contains(&vm.name));
+        let vms = vmm::find_vms(&self.proc).vms.into_iter().filter(|vm| self.names.contains(&vm.name));
         vms.map(|vm| (vm.process.tgid, vm.name)).collect()
     }
 

@@ -21,7 +21,7 @@ use crate::{
             watch_module,
         },
     },
-    host::{clock::TscMeter, facts::Facts, machine::Host, policy, roots::Roots, stopwatch, vmm},
+    host::{clock::TscMeter, facts::Facts, machine::Host, other_tracers, policy, roots::Roots, stopwatch, vmm},
     kernel::{
         kvm_module::{self, Change, Watch},
         layout::Layout,
@@ -94,6 +94,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
             accounting,
             tsc_khz: tsc.khz(),
             policy_changed: policy_before != policy::now(&Roots::default()),
+            other_tracers: Some(other_tracers::look(&Roots::default())),
         });
         let status = status.await?;
         if events?.is_some_and(|e| e.failed) {
@@ -336,7 +337,8 @@ fn module_changed(watch: &mut Watch, may_go_on: bool) -> Option<&'static str> {
 fn warn_of_silence(targets: &Targets) {
     let chosen = selected_tgids(targets).ok().flatten();
     let is_chosen = |vm: &vmm::Vm| chosen.as_ref().is_none_or(|tgids| tgids.contains(&vm.process.tgid));
-    let names: Vec<_> = vmm::find_vms(&Roots::default().proc).into_iter().filter(is_chosen).map(|vm| vm.name).collect();
+    let names: Vec<_> =
+        vmm::find_vms(&Roots::default().proc).vms.into_iter().filter(is_chosen).map(|vm| vm.name).collect();
     if !names.is_empty() {
         say!(
             "NO ENTRY ARRIVED, although VMs run ({}): 'vmentry check' shows whether kvm's tracepoints fire on this host",

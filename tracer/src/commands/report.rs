@@ -9,9 +9,7 @@ use crate::{
         args::{ReportArgs, ReportFormat},
         usage::refuse,
     },
-    model::policy::Policy,
     output,
-    recording::Provenance,
     report::{
         Choices, Dimension, Report, View,
         claims::{self, Evidence},
@@ -49,6 +47,7 @@ fn render(args: &ReportArgs, mut view: View) -> Result<String> {
     for path in &args.files {
         input::read(path, &mut report)?;
     }
+    report.repeats.iter().for_each(|repeat| say!("{repeat}"));
     let mut choices = Choices::default();
     choices.add(&report, report.whole.series.keys(), &view.filters);
     if let Some(why) = choices.refusal(&view.filters) {
@@ -76,13 +75,13 @@ fn render(args: &ReportArgs, mut view: View) -> Result<String> {
 fn check_claims(args: &ReportArgs) -> Result<String> {
     let mut evidence = Evidence::default();
     for path in &args.files {
-        input::read(path, &mut evidence.whole)?;
-        if evidence.whole.sources.last().is_some_and(|s| s.name != path.display().to_string()) {
+        let Some(at) = input::read(path, &mut evidence.whole)? else {
             bail!("--claims: {} is a merge: name the recordings themselves", path.display());
-        }
-        let policy = evidence.whole.sources.last().map_or(Policy::Unknown, Provenance::policy);
+        };
+        let policy = evidence.whole.sources[at].policy();
         input::read(path, evidence.by_policy.entry(policy).or_default())?;
     }
+    evidence.whole.repeats.iter().for_each(|repeat| say!("{repeat}"));
     Ok(match args.format {
         ReportFormat::Json => {
             let json = serde_json::json!({

@@ -16,11 +16,14 @@ use super::{
     },
     windows::{Arm, Options, Stratum, Window, Windows},
 };
-use crate::model::{
-    figures::{Figure, Unit},
-    histogram::Histogram,
-    series::Series,
-    totals::Totals,
+use crate::{
+    model::{
+        figures::{Figure, Unit},
+        histogram::Histogram,
+        series::Series,
+        totals::Totals,
+    },
+    recording::Spans,
 };
 
 /// Strata of the stratified comparison at most: those with the most entries.
@@ -50,12 +53,12 @@ pub(crate) fn statistics() -> Vec<(String, Unit)> {
 /// Compares the two sides.
 pub fn compare(windows: &Windows, options: &Options) -> Comparison {
     let units = Units::of(windows);
+    let [a, b] = [Arm::A, Arm::B].map(|arm| side(&units, arm));
     let mut drafts = Drafts::default();
     drafts.add_figures(&units, options);
-    drafts.add_rates(&units, options);
+    drafts.add_rates(&units, [&a, &b].map(Side::covered_share), options);
     let rows = judging::judge(drafts.raw, units.design, options);
     let stratified = judging::judge(drafts.stratified, units.design, options);
-    let [a, b] = [Arm::A, Arm::B].map(|arm| side(&units, arm));
     let least_p = units.design.least_p(options.permutations);
     Comparison {
         method: method(&units, options, least_p, [judging::family(&rows), judging::family(&stratified)]),
@@ -108,7 +111,7 @@ impl Drafts {
         }
     }
 
-    fn add_rates(&mut self, units: &Units, options: &Options) {
+    fn add_rates(&mut self, units: &Units, covered: [f64; 2], options: &Options) {
         for (name, better, cause) in RATES {
             let measure = Measure::rate(name, better);
             if cause.is_some() && !options.timer {
@@ -119,7 +122,8 @@ impl Drafts {
                 let counted = w.strata.iter().filter(|(s, _)| cause.is_none() || s.cause == cause);
                 counted.map(|(_, s)| s.entries() as f64).sum()
             };
-            let parts = units.windows.iter().map(|w| (events(w), w.length_ns as f64 / 1e9));
+            let seconds = |w: &Window, arm: Arm| covered[usize::from(arm == Arm::B)] * w.length_ns as f64 / 1e9;
+            let parts = units.windows.iter().zip(&units.arms).map(|(w, arm)| (events(w), seconds(w, *arm)));
             self.raw.extend(rows::compare(&measure, &Dense::ratio(parts), units, options).0);
         }
     }
@@ -171,14 +175,17 @@ fn side(units: &Units, arm: Arm) -> Side {
     let mut side = Side {
         windows: 0,
         length_ns: 0,
+        recorded_ns: 0,
         totals: Totals::default(),
         pin_writes: None,
         timer_exits: BTreeMap::new(),
         vcpus: BTreeSet::new(),
     };
+    let mut covered = Spans::default();
     for window in of_arm(units, arm) {
         side.windows += 1;
-        side.length_ns = side.length_ns.saturating_add(window.length_ns);
+        side.recorded_ns = side.recorded_ns.saturating_add(window.length_ns);
+        covered.add(window.start_unix_ns, window.length_ns);
         side.totals.merge(&window.totals);
         side.vcpus.extend(window.vcpus.iter().cloned());
         for (stratum, series) in &window.strata {
@@ -191,6 +198,7 @@ fn side(units: &Units, arm: Arm) -> Side {
             }
         }
     }
+    side.length_ns = covered.length_ns();
     side
 }
 

@@ -7,7 +7,7 @@ use crate::{
         measurement::{Latency, PinSource},
         vendor::Vendor,
     },
-    recording::Provenance,
+    recording::{Provenance, is_same},
 };
 
 /// Reason why the sides cannot be compared at all; none if they can.
@@ -20,12 +20,9 @@ pub(crate) fn refusal(a: &[Provenance], b: &[Provenance], experiment: bool) -> O
         ));
     }
     // The recordings of an experiment are on both sides.
-    let once: Vec<&Provenance> = if experiment { a.iter().collect() } else { all().collect() };
-    for (at, source) in once.iter().enumerate() {
-        let identity = |s: &Provenance| (s.header.host.boot_id.clone(), s.header.anchor);
-        if let Some(again) = once[..at].iter().find(|s| identity(s) == identity(source)) {
-            return Some(format!("{} and {} are the same recording: each counts once", again.name, source.name));
-        }
+    let again = |x: &Provenance| b.iter().find(|y| is_same(&x.header, &y.header)).map(|y| (x.name.clone(), y));
+    if let Some((first, second)) = a.iter().filter(|_| !experiment).find_map(again) {
+        return Some(format!("{first} and {} are the same recording, and cannot be both sides", second.name));
     }
     let differs = |name: &str, of: &dyn Fn(&Host) -> String| {
         let first = of(&all().next()?.header.host);
@@ -95,7 +92,14 @@ fn differences(a: &[Provenance], b: &[Provenance], out: &mut Vec<String>) {
     let build = |s: &Provenance| {
         s.header.host.build_ids.iter().map(|(m, id)| format!("{m} {id}")).collect::<Vec<_>>().join(", ")
     };
-    let facts: [Fact; 11] = [
+    // Another run of the same tracer is no difference.
+    let tracers = |s: &Provenance| {
+        let names = s.other_tracers();
+        let names = names.iter().map(|name| name.split(" (pid ").next().unwrap_or_default().to_owned());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let facts: [Fact; 12] = [
+        ("other tracers on kvm_entry and kvm_exit", &tracers),
         ("where entries were counted", &|s| s.header.aggregation.text().into()),
         ("source of pin writes (not compared)", &pin),
         ("CPU", &|s| s.header.host.cpu.clone()),
@@ -175,7 +179,7 @@ pub(crate) fn names(setting: &Setting) -> [String; 2] {
 mod tests {
     use super::*;
     use crate::{
-        model::policy::Policy,
+        model::{measurement::OtherTracers, policy::Policy},
         recording::{End, tests::header},
     };
 
@@ -184,19 +188,17 @@ mod tests {
         header.host.vendor = Some(Vendor::Intel);
         header.label = None;
         header.anchor.unix_ns += name.len() as u64 * 1_000_000_000_000;
-        let end =
-            End { reason: "duration".into(), accounting: Default::default(), tsc_khz: None, policy_changed: false };
+        let end = End {
+            reason: "duration".into(),
+            accounting: Default::default(),
+            tsc_khz: None,
+            policy_changed: false,
+            other_tracers: None,
+        };
         let mut end = Some(end);
         end.as_mut().unwrap().accounting.exact = true;
-        Provenance {
-            name: name.into(),
-            header,
-            end,
-            torn: false,
-            intervals: 20,
-            length_ns: 20_000_000_000,
-            damage: None,
-        }
+        let (intervals, length_ns) = (20, 20_000_000_000);
+        Provenance { end, intervals, length_ns, ..Provenance::unread(name.into(), header) }
     }
 
     fn setting(a: Provenance, b: Provenance) -> Setting {
@@ -209,6 +211,13 @@ mod tests {
         assert_eq!(warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false), Vec::<String>::new());
         b.header.host.kernel = "6.12.0".into();
         b.header.host.microcode = Some("0x2b".into());
+        let perf = OtherTracers { names: vec!["perf (pid 7)".into()], unseen: vec![] };
+        b.end.as_mut().unwrap().other_tracers = Some(perf);
+        let shared = warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false).join("\n");
+        assert!(
+            shared.contains("other tracers on kvm_entry and kvm_exit differs between the sides: A none; B perf"),
+            "{shared}"
+        );
         b.header.aggregation = crate::model::measurement::Aggregation::InKernel;
         b.end = None;
         let said = warnings(&[a], &[b], false).join("\n");

@@ -1,7 +1,7 @@
 //! The facts of this host that decide what can be measured. Files are read through `Roots` only.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -13,7 +13,9 @@ use crate::{
     host::{
         clock::kvm_tsc_khz,
         machine::Host,
-        policy,
+        other_tracers, pid_namespace, policy,
+        process::text,
+        restrictions,
         roots::Roots,
         stopwatch,
         vendor::{self, NoVendor},
@@ -24,7 +26,7 @@ use crate::{
         resolve::{self, Resolved},
     },
     model::{
-        measurement::{Timer, max_delay_s},
+        measurement::{OtherTracers, Timer, max_delay_s},
         policy::Policy,
         vendor::Vendor,
     },
@@ -35,10 +37,6 @@ const IA32_VMX_MISC: u64 = 0x485;
 
 /// Longest timer delay below which KVM does not use the timer, in seconds (commit 804939ea20).
 pub(crate) const LEAST_DELAY_S: f64 = 10.0;
-
-const CAP_SYS_ADMIN: u32 = 21;
-const CAP_PERFMON: u32 = 38;
-const CAP_BPF: u32 = 39;
 
 /// Everything on this host that the tool depends on. The names are those of `check --format json`.
 #[derive(Debug, Clone, Serialize)]
@@ -80,10 +78,16 @@ pub(crate) struct Facts {
     pub(crate) policy_left_behind: Option<policy::Note>,
     /// eBPF programs are compiled by the JIT; null where the kernel does not say
     pub(crate) jit: Option<bool>,
-    /// kernel lockdown mode; null without lockdown
+    /// kernel lockdown mode, of securityfs or, where that is not mounted, as asked for on the kernel's command line; null where neither tells
     pub(crate) lockdown: Option<String>,
+    /// other tracers on kvm_entry and kvm_exit
+    pub(crate) other_tracers: OtherTracers,
+    /// /proc shows the process ids that the programs report; false in a PID namespace of its own, null where /proc does not tell
+    pub(crate) shows_host_processes: Option<bool>,
     /// running VMs
     pub(crate) vms: Vec<RunningVm>,
+    /// why other processes may run VMs, too, with the fix; null where all could be looked at
+    pub(crate) vms_unseen: Option<String>,
 }
 
 /// A running VM.
@@ -100,7 +104,8 @@ impl Facts {
     pub(crate) fn gather(roots: &Roots, ask_kvm: bool) -> Self {
         let host = Host::gather(roots);
         let Roots { proc, sys, dev, .. } = roots;
-        let read = |path: PathBuf| fs::read_to_string(path).ok().map(|s| s.trim().to_owned());
+        let read = |path: PathBuf| text(&path).ok().map(|s| s.trim().to_owned());
+        let running = vmm::find_vms(proc);
         let no_vendor = vendor::find(roots).err();
         let resolved = host.vendor.map(|vendor| resolve::layout(sys, vendor)).transpose();
         let layout_error = match (&resolved, &no_vendor) {
@@ -121,7 +126,7 @@ impl Facts {
             no_vendor,
             module_without_btf: without_btf.map(|module| resolve::has_no_btf(sys, module)),
             kernel_btf: sys.join("kernel/btf/vmlinux").exists(),
-            may_trace: may_trace(&read(proc.join("self/status")).unwrap_or_default()),
+            may_trace: restrictions::may_trace(&read(proc.join("self/status")).unwrap_or_default()),
             missing: missing.iter().map(|m| format!("{}: {} n/a", m.field, m.lost)).collect(),
             tells_timer_causes: has(Slot::VmcsSoftDisabled)
                 && (has(Slot::EntryHasImmediate) || has(Slot::VmxReqImmediate)),
@@ -133,8 +138,11 @@ impl Facts {
             stopwatch: host.parameters.get(stopwatch::PARAMETER).filter(|_| companion.guest_time).map(|on| on == "Y"),
             policy_left_behind: policy::left_behind(roots),
             jit: read(proc.join("sys/net/core/bpf_jit_enable")).map(|v| v != "0"),
-            lockdown: read(sys.join("kernel/security/lockdown")).and_then(|modes| chosen(&modes)),
-            vms: vmm::find_vms(proc).into_iter().map(|v| RunningVm { name: v.name, tgid: v.process.tgid }).collect(),
+            lockdown: restrictions::lockdown(roots),
+            other_tracers: other_tracers::look(roots),
+            shows_host_processes: pid_namespace::shows_host_processes(proc),
+            vms_unseen: running.unseen,
+            vms: running.vms.into_iter().map(|v| RunningVm { name: v.name, tgid: v.process.tgid }).collect(),
             layout_error,
             layout: resolved.map(|r| r.layout),
             host,
@@ -165,21 +173,6 @@ fn msr(dev: &Path, index: u64) -> Option<[u8; 8]> {
     Some(bytes)
 }
 
-fn may_trace(status: &str) -> bool {
-    let effective = status
-        .lines()
-        .find_map(|l| l.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
-    let has = |cap: u32| effective >> cap & 1 != 0;
-    has(CAP_SYS_ADMIN) || has(CAP_BPF) && has(CAP_PERFMON)
-}
-
-/// The bracketed word of "none [integrity] confidentiality".
-fn chosen(text: &str) -> Option<String> {
-    Some(text.split_once('[')?.1.split_once(']')?.0.to_owned())
-}
-
 /// Facts of the host that this runs on.
 pub(crate) fn gather(ask_kvm: bool) -> Facts {
     Facts::gather(&Roots::default(), ask_kvm)
@@ -187,6 +180,8 @@ pub(crate) fn gather(ask_kvm: bool) -> Facts {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::{
         host::{problems::Severity, roots::made_up::Folder},
@@ -323,6 +318,18 @@ mod tests {
     }
 
     #[test]
+    fn a_pid_namespace_of_its_own_is_noticed() {
+        let host = bare();
+        host.link("proc/self/ns/pid", "pid:[4026532201]");
+        let facts = Facts::gather(&host.roots, false);
+        assert_eq!(facts.shows_host_processes, Some(false));
+        let told = facts.problems();
+        let problem = told.iter().find(|p| p.what.contains("PID namespace")).unwrap();
+        assert_eq!(problem.severity, Severity::Warning);
+        assert!(problem.fix.contains("--pid=host"), "{problem:?}");
+    }
+
+    #[test]
     fn only_a_structure_that_was_read_tells_the_policy_by_a_missing_field() {
         let host = Host {
             vendor: Some(Vendor::Intel),
@@ -346,23 +353,5 @@ mod tests {
     fn the_delay_at_2_4_ghz_and_a_rate_of_5_is_57_seconds() {
         assert!((max_delay_s(5, 2_400_000) - 57.27).abs() < 0.01);
         assert!((max_delay_s(0, 100_000) - 42.9).abs() < 0.1);
-    }
-
-    #[test]
-    fn tracing_needs_two_capabilities_or_cap_sys_admin() {
-        let status = |caps: &[u32]| {
-            let bits = caps.iter().fold(0u64, |b, c| b | 1 << c);
-            format!("Name:\tx\nCapEff:\t{bits:016x}\n")
-        };
-        assert!(may_trace(&status(&[CAP_SYS_ADMIN])));
-        assert!(may_trace(&status(&[CAP_BPF, CAP_PERFMON])));
-        assert!(!may_trace(&status(&[CAP_BPF])));
-        assert!(!may_trace(""));
-    }
-
-    #[test]
-    fn the_lockdown_mode_is_the_word_in_brackets() {
-        assert_eq!(chosen("none [integrity] confidentiality").as_deref(), Some("integrity"));
-        assert_eq!(chosen("none"), None);
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::{policy, roots::Roots, vendor},
+    host::{policy, process::text, roots::Roots, vendor},
     kernel::kvm_module::build_id,
     model::{policy::Policy, vendor::Vendor},
 };
@@ -41,7 +41,7 @@ pub struct Host {
 }
 
 fn line(path: impl AsRef<Path>) -> Option<String> {
-    fs::read_to_string(path).ok().map(|s| s.trim().to_owned())
+    text(path.as_ref()).ok().map(|s| s.trim().to_owned())
 }
 
 impl Host {

@@ -10,7 +10,11 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::{roots::Roots, vendor, vmm::read_process},
+    host::{
+        process::{read_process, text},
+        roots::Roots,
+        vendor,
+    },
     model::{policy::Policy, vendor::Vendor},
     output, say,
 };
@@ -66,8 +70,8 @@ impl Switch {
 
     fn get(&self) -> Result<Policy> {
         let parameter = self.parameter.display();
-        let text = match fs::read_to_string(&self.parameter) {
-            Ok(text) => text,
+        let content = match text(&self.parameter) {
+            Ok(content) => content,
             Err(e) if e.kind() == io::ErrorKind::NotFound => bail!(
                 "this kvm_intel has no switchable policy ({parameter} is missing)\n  \
                  -> build and load the companion patch (README: 'Both policies on one host')"
@@ -79,8 +83,8 @@ impl Switch {
                 "read {parameter}: kvm_intel does not run the VMs of this host ('vmentry check' shows what does): it has no policy"
             );
         }
-        match parse(&text) {
-            Policy::Unknown => bail!("read {parameter}: '{}' is neither soft nor hard", text.trim()),
+        match parse(&content) {
+            Policy::Unknown => bail!("read {parameter}: '{}' is neither soft nor hard", content.trim()),
             policy => Ok(policy),
         }
     }
@@ -151,7 +155,7 @@ impl Switch {
 /// The policy that the companion patch's parameter names now; none where there is no such parameter.
 pub(crate) fn now(roots: &Roots) -> Option<Policy> {
     let switch = Switch::of(roots);
-    fs::read_to_string(switch.parameter).ok().filter(|_| switch.in_force).map(|text| parse(&text))
+    text(&switch.parameter).ok().filter(|_| switch.in_force).map(|text| parse(&text))
 }
 
 /// Fails, with the fix, where the policy cannot be switched.

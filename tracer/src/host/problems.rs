@@ -3,7 +3,10 @@
 use serde::Serialize;
 
 use crate::{
-    host::facts::{Facts, LEAST_DELAY_S},
+    host::{
+        facts::{Facts, LEAST_DELAY_S},
+        pid_namespace,
+    },
     kernel::resolve::NO_BTF_FIX,
     model::{measurement::EMULATED, vendor::Vendor},
 };
@@ -48,6 +51,8 @@ const RULES: &[Rule] = &[
     timer_rate,
     tsc_frequency,
     policy_left_behind,
+    own_pid_namespace,
+    other_tracers,
     real_hardware,
 ];
 
@@ -186,6 +191,18 @@ fn policy_left_behind(facts: &Facts) -> Option<Problem> {
     Some(warning(what, format!("vmentry policy {before}")))
 }
 
+fn own_pid_namespace(facts: &Facts) -> Option<Problem> {
+    let what = "this process is in a PID namespace of its own: VMs are named 'tgid N' by the host's process ids, and --vm and --pid are refused";
+    (facts.shows_host_processes == Some(false)).then(|| warning(what, pid_namespace::FIX))
+}
+
+fn other_tracers(facts: &Facts) -> Option<Problem> {
+    let names = &facts.other_tracers.names;
+    let what =
+        format!("other tracers are on kvm_entry and kvm_exit, and times contain their work: {}", names.join(", "));
+    (!names.is_empty()).then(|| warning(what, "end them before you measure times; counts are not affected"))
+}
+
 fn real_hardware(facts: &Facts) -> Option<Problem> {
     if facts.host.emulated {
         let fix = EMULATED;
@@ -201,7 +218,10 @@ mod tests {
     use super::*;
     use crate::{
         host::{machine::Host, policy, vendor::NoVendor},
-        model::{measurement::Timer, policy::Policy},
+        model::{
+            measurement::{OtherTracers, Timer},
+            policy::Policy,
+        },
     };
 
     fn good() -> Facts {
@@ -225,7 +245,10 @@ mod tests {
             policy_left_behind: None,
             jit: Some(true),
             lockdown: None,
+            other_tracers: OtherTracers::default(),
+            shows_host_processes: Some(true),
             vms: vec![],
+            vms_unseen: None,
         }
     }
 
@@ -302,6 +325,12 @@ mod tests {
             ),
             (Facts { lockdown: Some("confidentiality".into()), ..good() }, Severity::Error, "lockdown"),
             (Facts { missing: vec!["a.b: c n/a".into()], ..good() }, Severity::Warning, "a.b: c n/a"),
+            (Facts { shows_host_processes: Some(false), ..good() }, Severity::Warning, "PID namespace"),
+            (
+                Facts { other_tracers: OtherTracers { names: vec!["perf (pid 7)".into()], unseen: vec![] }, ..good() },
+                Severity::Warning,
+                "times contain their work: perf (pid 7)",
+            ),
             (Facts { jit: Some(false), ..good() }, Severity::Warning, "bpf_jit_enable is 0"),
             (of_vendor(Vendor::Amd), Severity::Note, "AMD host"),
             (of_vendor(Vendor::Other), Severity::Warning, "neither kvm_intel nor kvm_amd"),

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::{
-    host::{machine::cpuinfo_field, roots::Roots},
+    host::{machine::cpuinfo_field, process::text, roots::Roots},
     model::vendor::Vendor,
 };
 
@@ -42,8 +42,7 @@ pub(crate) fn find(roots: &Roots) -> Result<Vendor, NoVendor> {
 
 /// The vendor whose module the CPU's virtualization extension is for; none without one. Centaur's and Zhaoxin's CPUs have VMX, Hygon's SVM.
 fn extension(proc: &Path) -> Option<Vendor> {
-    let cpuinfo = std::fs::read(proc.join("cpuinfo")).unwrap_or_default();
-    let flags = cpuinfo_field(&String::from_utf8_lossy(&cpuinfo), "flags")?;
+    let flags = cpuinfo_field(&text(&proc.join("cpuinfo")).ok()?, "flags")?;
     flags.split_whitespace().find_map(|flag| match flag {
         "vmx" => Some(Vendor::Intel),
         "svm" => Some(Vendor::Amd),
@@ -53,7 +52,7 @@ fn extension(proc: &Path) -> Option<Vendor> {
 
 /// Whether a loadable module has been initialized; a built-in one has no `initstate`.
 fn is_live(module: &Path) -> bool {
-    std::fs::read_to_string(module.join("initstate")).is_ok_and(|state| state.trim() == "live")
+    text(&module.join("initstate")).is_ok_and(|state| state.trim() == "live")
 }
 
 /// Whether a third vendor's module is there, such as kvm_pvm: kvm alone runs no VM.

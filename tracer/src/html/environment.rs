@@ -118,6 +118,14 @@ impl Facts<'_> {
         });
         self.add("entries counted", true, &|s| s.header.aggregation.text().into());
         self.add("guest and host time", true, &|s| latency(s.header.latency).into());
+        self.add("other tracers on kvm_entry and kvm_exit", true, &|s| match (
+            s.other_tracers(),
+            &s.header.other_tracers,
+        ) {
+            (names, _) if !names.is_empty() => names.join(", "),
+            (_, Some(looked)) => looked.text(),
+            (_, None) => UNKNOWN.into(),
+        });
         self.add("missing in this kernel", true, &|s| match s.header.missing.as_slice() {
             [] => "nothing".into(),
             missing => missing.join("; "),

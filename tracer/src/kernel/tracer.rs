@@ -218,6 +218,21 @@ fn cast_may_be_refused(error: &anyhow::Error) -> bool {
     !matches!(Errno::from_io_error(io_error), Some(Errno::PERM | Errno::NOMEM | Errno::MFILE | Errno::NFILE))
 }
 
+/// The cause instead of the verifier's words where it refused the helper that reads kernel memory: lockdown takes it away
+/// (LOCKDOWN_BPF_READ_KERNEL), and a program without it is refused like one that calls a helper that does not exist.
+fn or_lockdown(error: anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    // The second since Linux 6.10.
+    let refusals = ["unknown func bpf_probe_read_kernel#", "cannot use helper bpf_probe_read_kernel#"];
+    if !refusals.iter().any(|refusal| text.contains(refusal)) {
+        return error;
+    }
+    anyhow!(
+        "load the programs: this kernel lets none read kernel memory (bpf_probe_read_kernel is refused), as with kernel lockdown \
+         'confidentiality'\n  -> boot with lockdown=integrity or without lockdown; cat /sys/kernel/security/lockdown shows the mode"
+    )
+}
+
 impl Cpus {
     fn of_host() -> Result<Self> {
         let online = online_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
@@ -232,11 +247,12 @@ impl Tracer {
         options.check(page_size())?;
         let cpus = Cpus::of_host()?;
         let load = |cast| Attempt { layout, options, cpus: &cpus, cast }.load();
-        match layout.cast {
+        let loaded = match layout.cast {
             // The programs are the same without it, but slower.
             Some(cast) => or_without_cast(load(Some(cast)), || load(None)),
             None => load(None),
-        }
+        };
+        loaded.map_err(or_lockdown)
     }
 
     fn load_programs(&mut self) -> Result<()> {
@@ -438,6 +454,20 @@ mod tests {
             assert_eq!(kept.unwrap_err().to_string(), message);
         }
         assert_eq!(or_without_cast(Ok(1), || panic!("repeated after a success")).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_kernel_that_lets_no_program_read_its_memory_is_explained_without_the_verifiers_words() {
+        let log = "0: (85) call bpf_probe_read_kernel#113\nunknown func bpf_probe_read_kernel#113";
+        let newer = "program of this type cannot use helper bpf_probe_read_kernel#113";
+        for log in [log, newer] {
+            let error = refused_program(Errno::INVAL.raw_os_error(), log);
+            let error = or_without_cast::<()>(Err(refused_program(22, "unknown opcode")), || Err(error)).unwrap_err();
+            let message = format!("{:#}", or_lockdown(error));
+            assert!(message.contains("lockdown=integrity") && !message.contains("#113"), "{message}");
+        }
+        let other = or_lockdown(refused_program(Errno::INVAL.raw_os_error(), "unknown func bpf_loop#181"));
+        assert!(format!("{other:#}").contains("bpf_loop"));
     }
 
     #[test]

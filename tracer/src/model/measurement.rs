@@ -43,6 +43,23 @@ pub enum Latency {
     DisturbedButAsked,
 }
 
+/// Other tracers on kvm_entry and kvm_exit at one moment: guest and host times contain their work.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherTracers {
+    /// each that was seen, for people; empty for none
+    pub names: Vec<String>,
+    /// where none could be looked for, each with the reason; empty where all was looked at
+    pub unseen: Vec<String>,
+}
+
+impl OtherTracers {
+    /// For people: who, or that none was seen, and what is not known.
+    pub(crate) fn text(&self) -> String {
+        let names = if self.names.is_empty() { "none seen".to_owned() } else { self.names.join(", ") };
+        if self.unseen.is_empty() { names } else { format!("{names}; not known: {}", self.unseen.join(", ")) }
+    }
+}
+
 /// The companion patch's stopwatch: `transition_ns` of every entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopwatch {

@@ -27,6 +27,9 @@ pub struct Provenance {
     pub intervals: u64,
     /// ns of observation
     pub length_ns: u64,
+    /// further files that have the recording or a part of it; what they share counts once
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_in: Vec<String>,
     /// what was left out because it is damaged; none where nothing was
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damage: Option<Damage>,
@@ -48,6 +51,11 @@ pub(crate) fn longest_timer_delay_s(header: &Header, end: Option<&End>) -> Resul
 }
 
 impl Provenance {
+    /// A recording of which only the header was read.
+    pub(crate) fn unread(name: String, header: Header) -> Self {
+        Self { name, header, end: None, torn: false, intervals: 0, length_ns: 0, also_in: Vec::new(), damage: None }
+    }
+
     /// As [`longest_timer_delay_s`].
     pub(crate) fn longest_timer_delay_s(&self) -> Result<f64, Unknown> {
         longest_timer_delay_s(&self.header, self.end.as_ref())
@@ -57,6 +65,16 @@ impl Provenance {
     pub fn policy(&self) -> Policy {
         let changed = self.end.as_ref().is_some_and(|e| e.policy_changed) || self.header.experiment.is_some();
         if changed { Policy::Unknown } else { self.header.known_policy() }
+    }
+
+    /// The other tracers that were on kvm_entry and kvm_exit at its beginning or end, for people; of a merge, those of its recordings.
+    pub(crate) fn other_tracers(&self) -> Vec<String> {
+        let merged = self.header.sources.iter().flat_map(Provenance::other_tracers);
+        let own = [self.header.other_tracers.as_ref(), self.end.as_ref().and_then(|e| e.other_tracers.as_ref())];
+        let mut names: Vec<_> = own.into_iter().flatten().flat_map(|o| o.names.clone()).chain(merged).collect();
+        names.sort();
+        names.dedup();
+        names
     }
 
     /// The policy for people, also where it changed, and why it is not known where it is not.

@@ -82,6 +82,7 @@ fn summary(report: &Report) -> Markup {
     if report.is_emulated() {
         out.push(callout(Tone::Alarm, "EMULATED:", EMULATED));
     }
+    out.extend(notes::shared(report).map(|shared| callout(Tone::Alarm, "SHARED", &shared)));
     out.extend(report.aggregation().note().map(|note| callout(Tone::Answer, "COARSE", note)));
     if let Err(reason) = times(report) {
         out.push(callout(Tone::Alarm, "NO TIMES", &reason.to_string()));
@@ -107,7 +108,7 @@ fn loss(report: &Report) -> Markup {
 }
 
 fn overview(report: &Report) -> Markup {
-    let (length, entries) = (report.whole.length_ns, report.whole.totals.entries);
+    let (length, entries) = (report.observed_ns(), report.whole.totals.entries);
     let rate = (length > 0).then(|| entries as f64 * 1e9 / length as f64);
     let guest_time = report.values(Figure::EntryToExit, |_| true);
     let time =
@@ -481,12 +482,11 @@ fn rows_table(report: &Report, view: &View, figure: Figure, rows: &[Row]) -> Mar
     let emulated = if report.is_emulated() && figure.is_time() { "; EMULATED" } else { "" };
     let caption = format!("{}: {}{emulated}", figure.heading(), figure.help());
     let mut table = Table::new(format!("rows-{}", figure.name()), caption, columns);
-    let seconds = report.whole.length_ns as f64 / 1e9;
     let knowledge = report.knowledge();
     for row in rows {
         let histogram = &row.series[figure];
         let count = if figure == Figure::EntryToExit { row.series.entries() } else { histogram.count() };
-        let rate = (seconds > 0.0).then(|| count as f64 / seconds);
+        let rate = row.rate(count);
         let group = if row.group.is_empty() { vec!["all".into()] } else { row.group.clone() };
         let mut cells: Vec<Cell> = group.into_iter().map(Cell::from).collect();
         cells.extend([count.to_string().into(), human(rate, Unit::PerSecond).into()]);

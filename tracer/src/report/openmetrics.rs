@@ -17,6 +17,7 @@ use crate::{
 /// Metrics of the entries that pass the view's filters.
 pub(crate) fn render(report: &Report, view: &View) -> String {
     let mut whole = report.whole.clone();
+    whole.length_ns = report.observed_ns();
     whole.series.retain(|key, _| report.passes(key, &view.filters));
     whole.vms = (whole.vms.into_iter())
         .map(|(id, vm)| (id, Arc::new(Vm { name: report.vm_name_on_host(id), ..Vm::clone(&vm) })))

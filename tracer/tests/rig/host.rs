@@ -131,7 +131,7 @@ impl Host {
     /// The module's folder and BTF vanish, as after rmmod. The folder is kept aside: a new one must not get its inode.
     pub fn unload(&self, vendor: Vendor) {
         let module = vendor.module();
-        let aside = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
+        let aside = tempfile::Builder::new().prefix("aside").tempdir_in(self.folder.path()).unwrap().keep();
         fs::rename(self.path(&format!("sys/module/{module}")), aside.join("module")).unwrap();
         let _ = fs::remove_file(self.path(&format!("sys/kernel/btf/{module}")));
     }

@@ -31,10 +31,18 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Fails if vmentry has left anything behind on a host: programs or maps in the kernel, or notes in /run. VMs that ran must have been
-/// dropped, because they hold the programs, too.
+/// Fails if vmentry has left anything behind on a host: programs or maps in the kernel, notes in /run, drafts or lock files in the host's
+/// folder. VMs that ran must have been dropped, because they hold the programs, too.
 pub fn assert_nothing_left(host: &Host) {
     wait_until("no program or map is left behind", || kernel_objects::left_behind().is_empty());
-    let notes: Vec<_> = std::fs::read_dir(host.path("run")).unwrap().flatten().map(|e| e.file_name()).collect();
-    assert!(notes.is_empty(), "left in /run: {notes:?}");
+    let names = |folder: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(host.path(folder)).unwrap().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    };
+    let mut left = names("run");
+    let made = |name: &str| ["sys", "run", "cpuinfo", "small", "metrics"].contains(&name) || name.ends_with(".hlog");
+    left.extend(
+        names("").into_iter().filter(|name| name.starts_with('.') || !(made(name) || name.starts_with("aside"))),
+    );
+    assert!(left.is_empty(), "left behind: {left:?}");
 }

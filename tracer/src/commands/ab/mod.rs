@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use tokio::{process::Child, time::Instant};
 
 use crate::{
@@ -30,7 +30,13 @@ use crate::{
         usage::refuse,
     },
     compare::schedule,
-    host::{clock::TscMeter, stopwatch},
+    host::{
+        clock::TscMeter,
+        facts::{Facts, RunningVm},
+        other_tracers,
+        roots::Roots,
+        stopwatch,
+    },
     kernel::{kvm_module::Watch, options::Options, tracer::Tracer},
     model::{accounting::Accounting, interval::Interval, totals::Totals},
     output,
@@ -38,6 +44,9 @@ use crate::{
     say,
 };
 use setting::{Switch, ensure_switchable, settings};
+
+/// How often the first entry is looked for while a command starts its guest.
+const FIRST_ENTRY_EVERY: Duration = Duration::from_millis(200);
 
 /// Runs the experiment and compares.
 pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
@@ -48,9 +57,13 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
     let (facts, layout) = traceable_host("record", "", false)?;
     ensure_switchable(args)?;
     refuse_unknown(&args.command)?;
+    let tgids = selected_tgids(&args.targets)?;
+    if args.command.is_empty() {
+        ensure_vm(&facts, tgids.as_deref())?;
+    }
     let options = Options {
         ring_bytes: ring_bytes(args.ring_kib),
-        tgids: selected_tgids(&args.targets)?,
+        tgids,
         vcpu_ids: selected_vcpus(&args.targets),
         stopwatch: stopwatch::start(&facts)?,
         ..Options::default()
@@ -76,6 +89,20 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
     Ok(code)
 }
 
+/// Fails if no VM runs that the experiment could be about. Where some may not be seen, the first round shows it.
+fn ensure_vm(facts: &Facts, tgids: Option<&[u32]>) -> Result<()> {
+    let is_meant = |vm: &&RunningVm| tgids.is_none_or(|tgids| tgids.contains(&vm.tgid));
+    let seen = facts.vms.iter().any(|vm| is_meant(&vm));
+    let unseen = facts.vms_unseen.is_some() || facts.shows_host_processes == Some(false);
+    ensure!(
+        seen || unseen,
+        "{}: an experiment compares what VMs do under each setting\n  -> start a guest first, or let the command start one: \
+         vmentry ab ... -- COMMAND",
+        if tgids.is_some() { "no VM runs in these processes" } else { "no VM is running" }
+    );
+    Ok(())
+}
+
 /// A seed from the clock: it only has to differ from the last one.
 fn seed_of_now() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -99,13 +126,19 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
     let progress = Progress::new(experiment, args.command.is_empty());
     let mut run = Run { args, experiment, switch, module, collection, writer, progress };
     // From here on an error must not return before the setting is restored and the collector has detached.
+    let is_started_here = child.is_some();
     let ended = tokio::select! {
         biased;
         ended = interruption(&mut endings, &mut child) => ended,
-        done = run.windows() => done.map(|()| Ended { reason: "rounds", status: None }),
+        done = run.windows(is_started_here) => done.map(|()| Ended { reason: "rounds", status: None }),
     };
-    let last_line =
-        |accounting, reason: &str| End { reason: reason.into(), accounting, tsc_khz: tsc.khz(), policy_changed: false };
+    let last_line = |accounting, reason: &str| End {
+        reason: reason.into(),
+        accounting,
+        tsc_khz: tsc.khz(),
+        policy_changed: false,
+        other_tracers: Some(other_tracers::look(&Roots::default())),
+    };
     let status = run.finish(ended, child, last_line).await?;
     Ok(status.map_or(ExitCode::SUCCESS, command_code))
 }
@@ -130,16 +163,44 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Goes through all windows.
-    async fn windows(&mut self) -> Result<()> {
+    /// Goes through all windows, up to a round in which no VM entered. A guest that the command starts is waited for.
+    async fn windows(&mut self, is_started_here: bool) -> Result<()> {
+        if is_started_here {
+            self.first_entry().await?;
+        }
+        let mut entries = 0;
         for label in schedule::windows(self.experiment.seed, self.experiment.rounds) {
-            self.window(label).await?;
+            entries += self.window(label).await?;
+            if label.place + 1 == schedule::PLACES {
+                let round = label.round + 1;
+                ensure!(
+                    entries > 0,
+                    "no VM entered in round {round}: does the guest run, and is it one of those that are traced?"
+                );
+                entries = 0;
+            }
         }
         Ok(())
     }
 
-    /// Switches, waits for the washout, records the window.
-    async fn window(&mut self, label: Label) -> Result<()> {
+    /// Waits until a traced VM enters.
+    async fn first_entry(&mut self) -> Result<()> {
+        let mut is_first = true;
+        loop {
+            let interval = self.cut().await?;
+            self.writer.write(&interval)?;
+            if interval.totals.entries > 0 {
+                return Ok(());
+            }
+            if std::mem::take(&mut is_first) {
+                say!("waiting for the first VM entry");
+            }
+            tokio::time::sleep(FIRST_ENTRY_EVERY).await;
+        }
+    }
+
+    /// Switches, waits for the washout, records the window; returns its entries.
+    async fn window(&mut self, label: Label) -> Result<u64> {
         let args = self.args;
         let setting = &self.experiment.switches[usize::from(label.arm)];
         // Also if it is in force already: switching must disturb both settings alike.
@@ -159,7 +220,7 @@ impl Run<'_> {
         }
         self.writer.write_window(&window, Some(label))?;
         self.progress.done += 1;
-        Ok(())
+        Ok(window.totals.entries)
     }
 
     /// Ends the interval that the collector fills.
@@ -193,7 +254,11 @@ impl Run<'_> {
         let accounting = self.collection.join();
         restored?;
         let name = self.args.output.display();
-        let saved = |e: anyhow::Error| anyhow!("{e:#}\n  -> the windows before are whole: vmentry compare {name}");
+        let nothing = self.progress.totals.entries == 0;
+        let saved = |e: anyhow::Error| match nothing {
+            true => e,
+            false => anyhow!("{e:#}\n  -> the windows before are whole: vmentry compare {name}"),
+        };
         let Ended { reason, status } = ended.map_err(saved)?;
         if let Some(error) = failure {
             return Err(saved(error.context(format!("write {name}"))));

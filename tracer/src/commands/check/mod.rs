@@ -195,7 +195,10 @@ fn other_lines(facts: &Facts) -> Vec<(&'static str, String)> {
         if facts.tickless_cpus.is_empty() { "none (nohz_full is empty)".into() } else { facts.tickless_cpus.clone() },
     ));
     let vms: Vec<_> = facts.vms.iter().map(|v| format!("{} (pid {})", v.name, v.tgid)).collect();
-    lines.push(("running VMs", if vms.is_empty() { "none".into() } else { vms.join(", ") }));
+    let vms = if vms.is_empty() { "none".into() } else { vms.join(", ") };
+    let unseen = facts.vms_unseen.as_ref().map(|why| format!(" seen; {why}")).unwrap_or_default();
+    lines.push(("running VMs", vms + &unseen));
+    lines.push(("other tracers", facts.other_tracers.text()));
     lines
 }
 

@@ -11,7 +11,9 @@ use crate::{
     guest::{self, ExercisePlan, Scenario},
     host::{
         facts::Facts,
+        pid_namespace,
         problems::{self, Problem},
+        roots::Roots,
     },
     kernel::{layout::Layout, options::Options, tracer::Tracer},
     model::{
@@ -87,7 +89,10 @@ pub(super) fn make(facts: &Facts, wanted: bool) -> Proof {
         return not_made("/dev/kvm cannot be used, so that no exits could be made");
     }
     let Some(layout) = &facts.layout else { return not_made("there is no layout") };
-    let options = Options { tgids: Some(vec![std::process::id()]), ..Options::default() };
+    let Some(this_process) = pid_namespace::this_process(&Roots::default().proc) else {
+        return not_made("in a PID namespace of its own, the guest's entries cannot be told from others");
+    };
+    let options = Options { tgids: Some(vec![this_process]), ..Options::default() };
     let attached = Tracer::load(layout, &options).and_then(|tracer| Collection::start(tracer, None));
     let mut collection = match attached {
         Ok(collection) => collection,

@@ -1,6 +1,6 @@
 //! Recordings and reports that are saved from the live view.
 
-use std::{io::Write, path::PathBuf};
+use std::{collections::BTreeMap, io::Write, path::PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -9,7 +9,7 @@ use crate::{
     model::{accounting::Accounting, figures::Column},
     output,
     recording::{End, Header, Provenance, Writer},
-    report::{Dimension, Report, View, input, text},
+    report::{Dimension, Report, View, text},
     tui::App,
 };
 
@@ -27,7 +27,7 @@ pub(super) fn save_recording(header: Option<&Header>, policy_changed: bool, app:
 
 /// What is traced, as the source of a report.
 pub(super) fn live_source(header: &Header, policy_changed: bool) -> Provenance {
-    Provenance { end: Some(end(policy_changed)), ..input::unread("live view".into(), header) }
+    Provenance { end: Some(end(policy_changed)), ..Provenance::unread("live view".into(), header.clone()) }
 }
 
 /// Saves a report on the window that is shown, of the recording or the host that it comes from.
@@ -49,7 +49,9 @@ fn report_text(source: Option<Provenance>, app: &mut App) -> String {
         sort: Column::Entries,
         top: None,
     };
-    text::render(&Report { sources: source.into_iter().collect(), whole, ..Report::default() }, &view)
+    let mut report = Report { sources: source.into_iter().collect(), ..Report::default() };
+    report.add(0, whole, &mut BTreeMap::new());
+    text::render(&report, &view)
 }
 
 /// A name in this folder that has not been used: with the seconds since the epoch.
@@ -64,6 +66,7 @@ fn end(policy_changed: bool) -> End {
         accounting: Accounting { exact: true, ..Accounting::default() },
         tsc_khz: None,
         policy_changed,
+        other_tracers: None,
     }
 }
 
@@ -89,7 +92,7 @@ mod tests {
         let mut interval = Interval { length_ns: 1_000_000_000, ..Interval::default() };
         interval.record(&event(0, 10, 5_000, 1), &vm(0));
         app.push(interval);
-        report_text(Some(input::unread("a.hlog".into(), header)), &mut app)
+        report_text(Some(Provenance::unread("a.hlog".into(), header.clone())), &mut app)
     }
 
     #[test]

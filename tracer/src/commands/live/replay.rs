@@ -14,7 +14,6 @@ use crate::{
     model::interval::Interval,
     output,
     recording::{Provenance, tape::Tape},
-    report::input,
     tui::{Effect, Info, Origin, ReplayCommand, terminal},
 };
 
@@ -34,7 +33,7 @@ pub(super) async fn play(path: &Path) -> Result<()> {
     let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let origin = Origin::Replay { file: file.clone() };
     let mut stage = Stage::new(Info::of(tape.header(), tape.end(), origin), None, None)?;
-    stage.played = Some(Provenance { end: tape.end().cloned(), ..input::unread(file, tape.header()) });
+    stage.played = Some(Provenance { end: tape.end().cloned(), ..Provenance::unread(file, tape.header().clone()) });
     Player { stage, next: tape.next()?, tape, due: Instant::now(), speed: 1.0, paused: false }.run().await
 }
 

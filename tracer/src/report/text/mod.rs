@@ -18,6 +18,9 @@ use crate::{
 /// Loss, emulation, and where and how it was recorded.
 pub(crate) fn preamble(report: &Report) -> String {
     let mut out = notes::loss(report);
+    if let Some(shared) = notes::shared(report) {
+        let _ = writeln!(out, "SHARED: {shared}");
+    }
     if report.is_emulated() {
         let _ = writeln!(out, "EMULATED: {}", EMULATED);
     }
@@ -39,7 +42,7 @@ pub fn render(report: &Report, view: &View) -> String {
     if let Some(note) = report.aggregation().note() {
         let _ = write!(out, "\n{note}\n");
     }
-    let table = Table { view, rows: &rows, length_ns: report.whole.length_ns };
+    let table = Table { view, rows: &rows };
     if let Err(reason) = report.knowledge().known(Subject::Times) {
         let _ = write!(out, "\n{reason}\n\n");
         return out + &table.render(Figure::EntryToExit, &[]);
@@ -63,8 +66,6 @@ pub fn render(report: &Report, view: &View) -> String {
 struct Table<'a> {
     view: &'a View,
     rows: &'a [Row],
-    /// ns of observation
-    length_ns: u64,
 }
 
 impl Table<'_> {
@@ -86,10 +87,9 @@ impl Table<'_> {
             if count == 0 {
                 continue;
             }
-            let rate = (self.length_ns > 0).then(|| count as f64 * 1e9 / self.length_ns as f64);
             let mut line = row.group.clone();
             line.push(count.to_string());
-            line.push(human(rate, Unit::PerSecond));
+            line.push(human(row.rate(count), Unit::PerSecond));
             line.extend(stats.iter().map(|s| human(s.of(histogram), figure.unit())));
             line.extend(of_entries.then(|| human(row.series[Figure::PinWrites].mean(), Unit::Count)));
             cells.push(line);
