@@ -363,7 +363,7 @@ fn an_event_of_another_instruction_set_than_the_layouts_has_no_field_of_a_vendor
     c.set(Slot::LayoutIsa, Isa::Vmx as u8);
     for isa in [SVM, 0, 3] {
         let mut bed = Bed::new(c, Options { details: true, ..Options::default() });
-        let mut round = |bed: &mut Bed, isa: u64, pin: u64| {
+        let round = |bed: &mut Bed, isa: u64, pin: u64| {
             bed.set(0, VMCS01 + PIN, pin);
             bed.set(0, VMCS01 + SOFT, 1);
             bed.entry(0, HERE, true);
