@@ -85,10 +85,7 @@ impl<R: BufRead> Input<R> {
         readings: &mut Readings,
     ) -> Self {
         let header = reader.header();
-        let merged = header
-            .sources
-            .iter()
-            .map(|s| Provenance { damage: s.damage.clone(), ..Provenance::unread(s.name.clone(), s.header.clone()) });
+        let merged = header.sources.iter().map(|s| Provenance::unread(s.name.clone(), s.header.clone()));
         let alone = header.sources.is_empty().then(|| Provenance::unread(name.clone(), header.clone()));
         let begin =
             |source| Part { reading: readings.begin(recordings, source), is_new: true, intervals: 0, repeated: 0 };
@@ -136,6 +133,11 @@ impl<R: BufRead> Input<R> {
                 repeats.extend(self.repeat(part, name, &recording.name));
             }
             recording.also_in.extend_from_slice(also_in);
+            for damage in header.sources.get(at).map_or(&[][..], |merged| &merged.damage) {
+                if !recording.damage.contains(damage) {
+                    recording.damage.push(damage.clone());
+                }
+            }
         }
         if let Some(first) = self.parts.first() {
             recordings[first.reading.recording].damage.extend(self.reader.damage_of(&self.name));
