@@ -99,6 +99,20 @@ sleep 0.5
 kill -9 $!
 vmentry report $OUT/killed.hlog --format json > $OUT/killed.json
 
+# The wall clock is set back by a day and forward by a year while a recorder runs.
+vmentry record --interval 200ms -o $OUT/stepped.hlog 2> /dev/null &
+recording $OUT/stepped.hlog
+now=$(date +%s)
+for step in 0 -86400 31536000; do
+    date -s @$((now + step)) > /dev/null
+    vmentry exercise cpuid --count 97 --format json > $OUT/stepped-$step.json
+    sleep 0.3
+done
+kill -INT $!
+wait $!
+date -s @$now > /dev/null
+vmentry report $OUT/stepped.hlog --format json > $OUT/stepped-report.json
+
 # Without the KVM module.
 rmmod $MODULE
 ! vmentry record -o $OUT/never.hlog 2> $OUT/no-module.txt

@@ -121,17 +121,16 @@ fn slices_of(vm_event: &VmEvent, emulated: bool) -> Vec<Slice> {
         Some(false) => "guest L1",
         Some(true) => "guest L2",
     };
-    let mut arguments = vec![
-        ("exit_reason", name(round.isa(), round.reason())),
-        ("cpu", event.cpu.to_string()),
-        ("tid", event.tid.to_string()),
-        ("seq", event.seq.to_string()),
-    ];
-    arguments.extend(round.reason().map(|r| ("exit_reason_code", r.to_string())));
+    let mut arguments =
+        vec![("cpu", event.cpu.to_string()), ("tid", event.tid.to_string()), ("seq", event.seq.to_string())];
+    if let Some(reason) = round.reason() {
+        arguments.extend([("exit_reason", name(round.isa(), Some(reason))), ("exit_reason_code", reason.to_string())]);
+    }
     if let Some(n) = round.known_pin_writes() {
         arguments.extend([("pin_writes", n.to_string()), ("dirty", (n > 0).to_string())]);
     }
-    arguments.extend(round.timer_cause().map(|c| ("cause", c.name().to_owned())));
+    let cause = round.timer_cause().filter(|c| *c != TimerCause::Unknown);
+    arguments.extend(cause.map(|c| ("cause", c.name().to_owned())));
     slices.push(Slice {
         track,
         name: guest.into(),

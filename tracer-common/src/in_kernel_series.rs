@@ -53,7 +53,11 @@ pub const fn middle(bucket: usize) -> u64 {
 }
 
 /// One series: its identity, and its counts since the programs were loaded. Counts wrap around, because user space only takes
-/// differences. Only the hooks of the vCPU in `who` count in a series, and these never run at the same time.
+/// differences. Only the hooks of the vCPU in `who` count in a series, and these never run at the same time: one writer, on whatever CPU.
+///
+/// A sequence count makes the counts of a round visible together. A reader that finds the same even `sequence` before and after it has read
+/// the counts has read those of whole rounds: each with its guest time and its pin-control writes. The host time of a round counts in the
+/// series of the exit before it, so that it may become visible one look earlier or later than the round's entry.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct SeriesCounts {
@@ -63,8 +67,8 @@ pub struct SeriesCounts {
     pub who: u64,
     /// [`series_key`] of the entries
     pub key: Outline,
-    /// increases after a count of this series has
-    pub changes: u64,
+    /// odd while a round is being counted in this series; 0 before the first one
+    pub sequence: u64,
     /// entries with 0, 1, 2, and more pin-control writes; entries whose writes are not known are in none of them
     pub pin_writes: [u32; 4],
     /// entries by guest time, in buckets of ns

@@ -39,6 +39,7 @@ pub fn count(state: State, identity: Identity, round: Outline, times: Times) -> 
     let key = series_key(round);
     let mut found = None;
     if let Some(last) = last_series(state, identity) {
+        begin_counting(last);
         // Host time is the host's work on the previous exit, so it counts in that exit's series.
         if times.previous_exit_ns != 0 {
             // The clocks of two CPUs may differ by some ns.
@@ -48,13 +49,15 @@ pub fn count(state: State, identity: Identity, round: Outline, times: Times) -> 
         if get!(last.key) == key {
             found = Some(last);
         } else {
-            publish_change(last);
+            end_counting(last);
         }
     }
     let series = found.or_else(|| {
         set!(state.series = find_or_make(identity, key).map_or(0, |number| number + 1));
         // Through memory, or the verifier would follow the rest of the program once for each step of the search.
-        series_before(get!(state.series))
+        let series = series_before(get!(state.series))?;
+        begin_counting(series);
+        Some(series)
     });
     let Some(series) = series else { return false };
     increment!(series.entry_to_exit[bucket(opaque(times.exit_ns.wrapping_sub(times.entry_ns)))]);
@@ -63,7 +66,7 @@ pub fn count(state: State, identity: Identity, round: Outline, times: Times) -> 
         // Masked, so that the verifier knows the bound.
         increment!(series.pin_writes[writes as usize & 3]);
     }
-    publish_change(series);
+    end_counting(series);
     true
 }
 
@@ -82,11 +85,18 @@ fn series_before(number: u32) -> Option<Shared<SeriesCounts>> {
     (place < MAX_IN_KERNEL_SERIES as u32).then(|| maps::series(place.into()))
 }
 
-/// Makes the counts of a series visible: `changes` increases after they have, or user space could take them for unchanged.
+/// Makes the sequence of a series odd, before its counts change.
 #[inline(always)]
-fn publish_change(series: Shared<SeriesCounts>) {
+fn begin_counting(series: Shared<SeriesCounts>) {
+    increment!(series.sequence);
     barrier();
-    increment!(series.changes);
+}
+
+/// Makes it even again, after its counts have changed.
+#[inline(always)]
+fn end_counting(series: Shared<SeriesCounts>) {
+    barrier();
+    increment!(series.sequence);
 }
 
 /// The place of a series, made where there is none. None where its set is full, or another CPU took the place at the same time.

@@ -8,6 +8,7 @@ use vmentry::{
     host::machine::Host,
     model::{
         interval::{Interval, Vm},
+        knowledge::Knowledge,
         measurement::{Aggregation, PinSource},
         policy::Policy,
     },
@@ -58,7 +59,7 @@ fn main() {
         max_delay_s: None,
         tsc_khz: None,
         stopwatch: false,
-        missing: vec![],
+        knowledge: Knowledge::complete(),
         origin: Origin::Live,
     };
     let mut app = App::new(info, Palette { color: Colors::True, ascii: false });

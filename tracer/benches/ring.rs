@@ -118,7 +118,7 @@ fn run(producers: usize, kib: u32, reader: Reader, length: Duration) -> Done {
     thread::scope(|scope| {
         for (cpu, &vcpu) in vcpus.iter().enumerate() {
             scope.spawn(move || {
-                pin(cpu);
+                pin_to(cpu);
                 start.wait();
                 let mut n = 0;
                 while !stop.load(Relaxed) {
@@ -163,14 +163,4 @@ fn run(producers: usize, kib: u32, reader: Reader, length: Duration) -> Done {
         let offered = if reader == Reader::None { calls.load(Relaxed) } else { c.rounds };
         Done { offered, delivered, seconds: took.as_secs_f64() }
     })
-}
-
-fn pin(cpu: usize) {
-    // SAFETY: a zeroed set is an empty one.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: a valid set, of this thread.
-    unsafe {
-        libc::CPU_SET(cpu, &mut set);
-        assert_eq!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set), 0);
-    }
 }

@@ -11,29 +11,29 @@ use vmentry::{
     commands::{
         self,
         args::{Cli, Command, LiveArgs},
-        usage::{self, WrongCommandLine},
     },
     output, say,
 };
 
 fn main() -> ExitCode {
+    output::survive_file_size_limit();
     match run(Cli::parse().command) {
         Ok(code) => code,
         Err(error) => {
             say!("vmentry: {error:#}");
-            let is_usage = error.downcast_ref::<WrongCommandLine>().is_some();
-            if is_usage { ExitCode::from(usage::EXIT_CODE) } else { ExitCode::FAILURE }
+            commands::exit_code(&error)
         }
     }
 }
 
-/// Without a command: the live view on a terminal, else the help.
+/// Without a command: the live view on a terminal, else the help, on standard error.
 fn run(command: Option<Command>) -> Result<ExitCode> {
     match command {
         Some(command) => commands::run(&command),
         None if stdout().is_terminal() => commands::run(&Command::Live(LiveArgs::default())),
         None => {
-            output::print(&Cli::command().render_help().to_string())?;
+            // As clap does where an argument is missing.
+            say!("{}", Cli::command().render_help());
             Ok(ExitCode::from(2))
         }
     }

@@ -50,7 +50,7 @@ fn a_page_and_a_spreadsheet_of_the_lab_say_that_it_was_emulated() {
     }
     let output = vmentry(&["report", RECORDING, "--format", "csv", "--by", "reason"]);
     let csv = out(&output);
-    assert!(csv.starts_with("exit_reason,entries,entry_to_exit_ns_min,"), "{csv}");
+    assert!(csv.starts_with("exit_reason,entries,observed_ns,entries_per_second,"), "{csv}");
     assert!(csv.contains("\r\nCPUID,97,") && csv.contains(",EMULATED,records\r\n"), "{csv}");
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("no loss: 272 entries"));
     for format in ["html", "csv"] {
@@ -81,16 +81,6 @@ fn a_text_report_says_emulated_and_its_loss_first() {
     assert!(lines.next().unwrap().starts_with("no loss: "), "{text}");
     assert!(lines.next().unwrap().starts_with("EMULATED"), "{text}");
     assert!(text.is_ascii() && !text.contains('\x1b'), "no colours, no surprises");
-}
-
-#[test]
-fn the_same_recording_twice_doubles_every_count() {
-    let entries = |args: &[&str]| {
-        let json: serde_json::Value =
-            serde_json::from_slice(&vmentry(&[&["report", "--format", "json"], args].concat()).stdout).unwrap();
-        json["totals"]["entries"].as_u64().unwrap()
-    };
-    assert_eq!(entries(&[RECORDING, RECORDING]), 2 * entries(&[RECORDING]));
 }
 
 #[test]
@@ -154,6 +144,59 @@ fn wrong_flags_exit_2_with_what_there_is() {
 }
 
 #[test]
+fn a_wrong_command_line_is_refused_before_the_host_is_looked_at() {
+    let wrong = [
+        (&["record", "--ring-kib", "3"][..], "e.g. 4"),
+        (&["record", "--with-latency"], "--exact-writes"),
+        (&["ab", "--ring-kib", "3"], "power of two"),
+        (&["exercise", "cpuid", "--vcpus", "65"], "64"),
+        (&["exercise", "cpuid", "--count", "0"], "4294967295"),
+        (&["exercise", "cpuid", "--delta", "0"], "1.."),
+        (&["calibrate", "--samples", "1"], "20"),
+        (&["calibrate", "--exit", "dance"], "tsc-deadline"),
+        (&["export", "--max-series", "0"], "1000000"),
+        (&["export", "--listen", "localhost"], "--listen"),
+        (&["policy", "medium"], "hard"),
+        (&["policy", "--", "true"], "soft|hard"),
+    ];
+    for (args, said) in wrong {
+        let output = vmentry(args);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {error}");
+        assert!(error.contains(said), "{args:?}: {error}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn without_a_command_and_a_terminal_the_help_goes_to_standard_error() {
+    let output = vmentry(&[]);
+    assert_eq!((output.status.code(), out(&output).as_str()), (Some(2), ""));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("Usage: vmentry"));
+}
+
+#[test]
+fn the_help_lists_every_exit_code() {
+    let help = out(&vmentry(&["--help"]));
+    let codes = help.split("Exit codes:").nth(1).unwrap();
+    for code in ["0 ", "1 ", "2 ", "3 ", "4 ", "126 ", "127 ", "128 plus"] {
+        assert!(codes.contains(code), "{code}: {codes}");
+    }
+}
+
+#[test]
+fn help_and_messages_name_no_file_that_only_the_source_has() {
+    let commands =
+        ["check", "live", "record", "report", "ab", "compare", "merge", "export", "policy", "exercise", "calibrate"];
+    let helps = commands.map(|command| out(&vmentry(&[command, "--help"])));
+    for (command, help) in commands.iter().zip(helps) {
+        for folder in ["patches/", "docs/", "tracer/", "lab/"] {
+            assert!(!help.contains(folder), "{command} --help names {folder}");
+        }
+    }
+}
+
+#[test]
 fn help_fits_a_terminal_and_shows_examples() {
     let commands = [
         &["--help"][..],
@@ -177,9 +220,23 @@ fn check_speaks_json_with_every_problem() {
     let output = vmentry(&["check", "--format", "json"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["format"], "vmentry-check/1");
-    assert_eq!(json["ready"].as_bool(), Some(output.status.success()));
-    for problem in json["problems"].as_array().unwrap() {
+    let problems = json["problems"].as_array().unwrap();
+    assert_eq!(output.status.success(), problems.iter().all(|p| p["severity"] != "error"), "{json}");
+    // Only exits that arrived make a host ready.
+    let proven = json["proof"]["outcome"] == "passed";
+    assert_eq!(json["ready"].as_bool(), Some(proven && output.status.success()), "{json}");
+    for problem in problems {
         assert!(problem["fix"].as_str().is_some_and(|f| !f.is_empty()), "{problem}");
     }
     assert!(Path::new(RECORDING).exists());
+}
+
+#[test]
+fn check_without_a_proof_says_so_and_is_not_ready() {
+    let output = vmentry(&["check", "--no-proof", "--format", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&json["ready"], &json["proof"]["outcome"]), (&false.into(), &"not_made".into()));
+    let text = out(&vmentry(&["check", "--no-proof"]));
+    assert!(text.contains("\nproof               not made: --no-proof\n"), "{text}");
+    assert!(!text.contains("\nready"), "{text}");
 }

@@ -27,6 +27,19 @@ fn every_error_that_the_readme_explains_is_a_text_of_the_program() {
     assert!(missing.is_empty(), "not in tracer/src: {missing:?}");
 }
 
+#[test]
+fn no_text_of_the_program_names_a_page_that_the_package_does_not_ship() {
+    let mut named = Vec::new();
+    for (path, source) in sources_below(&root().join("tracer/src")) {
+        let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+        let lines = code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+        named.extend(
+            lines.filter(|(_, l)| l.contains(".md")).map(|(n, l)| format!("{}:{}: {l}", path.display(), n + 1)),
+        );
+    }
+    assert!(named.is_empty(), "say it in words, or name a section of the README:\n{}", named.join("\n"));
+}
+
 /// The texts between backquotes.
 fn quoted(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
@@ -43,26 +56,35 @@ fn longest_literal(error: &str) -> String {
     words.split(is_placeholder).map(|run| run.join(" ")).max_by_key(String::len).unwrap_or_default()
 }
 
-/// All Rust sources below a folder as one text, with strings that continue on the next line joined.
-fn rust_sources(folder: &Path) -> String {
-    let mut text = String::new();
+/// All Rust sources below a folder.
+fn sources_below(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut sources = Vec::new();
     for entry in fs::read_dir(folder).expect("read a folder of sources").flatten() {
         let path = entry.path();
         if path.is_dir() {
-            text += &rust_sources(&path);
+            sources.extend(sources_below(&path));
         } else if path.extension().is_some_and(|e| e == "rs") {
             let source = read(&path);
-            let mut lines = source.lines();
-            while let Some(line) = lines.next() {
-                match line.strip_suffix('\\') {
-                    Some(head) => {
-                        text += head;
-                        text += lines.next().unwrap_or_default().trim_start();
-                    }
-                    None => text += line,
+            sources.push((path, source));
+        }
+    }
+    sources
+}
+
+/// All Rust sources below a folder as one text, with strings that continue on the next line joined.
+fn rust_sources(folder: &Path) -> String {
+    let mut text = String::new();
+    for (_, source) in sources_below(folder) {
+        let mut lines = source.lines();
+        while let Some(line) = lines.next() {
+            match line.strip_suffix('\\') {
+                Some(head) => {
+                    text += head;
+                    text += lines.next().unwrap_or_default().trim_start();
                 }
-                text.push('\n');
+                None => text += line,
             }
+            text.push('\n');
         }
     }
     text

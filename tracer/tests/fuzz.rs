@@ -338,7 +338,7 @@ fn whole() -> Vec<u8> {
         writer.write(&interval).unwrap();
     }
     let accounting = Accounting { exact: true, ..Accounting::default() };
-    let end = End { reason: "duration".into(), accounting, tsc_khz: None, policy_changed: false };
+    let end = End { reason: "duration".into(), accounting, tsc_khz: None, policy_changed: false, other_tracers: None };
     writer.finish(end).unwrap();
     bytes
 }

@@ -27,6 +27,8 @@ const SHOW_CURSOR: &str = "\x1b[?25h";
 /// A terminal with the binary in it.
 struct Session {
     child: Child,
+    /// process id of the view: the child, or the child's child
+    viewer: i32,
     terminal: File,
     /// kept open, so that the settings can be read when the child is gone
     line: OwnedFd,
@@ -45,12 +47,56 @@ fn settings(line: &OwnedFd) -> libc::termios {
     }
 }
 
+/// Goes on in a child in the foreground of its own, of a parent that only waits for its end, as a shell does.
+///
+/// # Safety
+///
+/// Only between fork and exec.
+unsafe fn become_job() {
+    // SAFETY: system calls alone, with valid arguments.
+    unsafe {
+        let job = libc::fork();
+        if job == 0 {
+            libc::setpgid(0, 0);
+            // Or the kernel would stop it for this call from the background.
+            libc::signal(libc::SIGTTOU, libc::SIG_IGN);
+            libc::tcsetpgrp(0, libc::getpid());
+            libc::signal(libc::SIGTTOU, libc::SIG_DFL);
+            return;
+        }
+        // Among them the pipe by which `spawn` learns of the exec.
+        libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0);
+        let mut status = 0;
+        while libc::waitpid(job, &raw mut status, 0) != job {}
+        libc::_exit(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 1 });
+    }
+}
+
 impl Session {
     fn start(columns: u16, lines: u16, environment: &[(&str, &str)]) -> Self {
         Self::run(&["live", "--replay", RECORDING], Path::new("/"), columns, lines, environment)
     }
 
+    /// In a job of a shell, which here only waits.
+    fn job(columns: u16, lines: u16) -> Self {
+        let mut session = Self::run_as(&["live", "--replay", RECORDING], Path::new("/"), (columns, lines), &[], true);
+        let children = format!("/proc/{0}/task/{0}/children", session.child.id());
+        let child = std::fs::read_to_string(children).unwrap();
+        session.viewer = child.trim().parse().unwrap();
+        session
+    }
+
     fn run(args: &[&str], folder: &Path, columns: u16, lines: u16, environment: &[(&str, &str)]) -> Self {
+        Self::run_as(args, folder, (columns, lines), environment, false)
+    }
+
+    fn run_as(
+        args: &[&str],
+        folder: &Path,
+        (columns, lines): (u16, u16),
+        environment: &[(&str, &str)],
+        as_job: bool,
+    ) -> Self {
         let (mut near, mut far) = (0, 0);
         let size = libc::winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: the pointers are to valid places or null, as openpty(3) allows.
@@ -67,12 +113,15 @@ impl Session {
         for stdio in [Command::stdin, Command::stdout, Command::stderr] {
             stdio(&mut command, Stdio::from(line.try_clone().unwrap()));
         }
-        // SAFETY: setsid and ioctl are system calls alone: they take no lock and allocate nothing, so that the child of a process with
-        // several threads may call them between fork and exec. The closure captures nothing.
+        // SAFETY: these are system calls alone: they take no lock and allocate nothing, so that the child of a process with several
+        // threads may call them between fork and exec. The closure captures a bool.
         unsafe {
-            command.pre_exec(|| {
+            command.pre_exec(move || {
                 libc::setsid();
                 libc::ioctl(0, libc::TIOCSCTTY, 0);
+                if as_job {
+                    become_job();
+                }
                 Ok(())
             });
         }
@@ -89,7 +138,22 @@ impl Session {
                 into.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..n]));
             }
         });
-        Self { child, terminal, line, before, seen, still }
+        Self { viewer: child.id() as i32, child, terminal, line, before, seen, still }
+    }
+
+    /// Waits until something is so.
+    fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let start = Instant::now();
+        while !is_so(self) {
+            assert!(start.elapsed() < Duration::from_secs(10), "not so: {what}: {:?}", self.seen());
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The view's state in /proc: T is stopped.
+    fn state(&self) -> char {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.viewer)).unwrap();
+        stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
     }
 
     fn seen(&self) -> String {
@@ -114,7 +178,7 @@ impl Session {
 
     fn signal(&self, signal: i32) {
         // SAFETY: the child has not been waited for, so that the number is its own.
-        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+        assert_eq!(unsafe { libc::kill(self.viewer, signal) }, 0);
     }
 
     /// Waits for the end and checks that the terminal is as it was.
@@ -192,24 +256,86 @@ fn keys_and_sizes_are_followed() {
     assert!(session.ends().0.success());
 }
 
-#[test]
-fn a_suspended_view_gives_the_terminal_back_and_takes_it_again() {
-    let mut session = Session::start(80, 24, &[]);
+/// Stops the view by `stop`, and continues it; returns what was drawn from then on.
+fn stopped_and_continued(mut session: Session, stop: impl FnOnce(&mut Session)) -> (Session, usize) {
     session.drawn();
-    session.press("\x1a");
-    session.wait_for(LEAVE_ALTERNATE_SCREEN);
-    sleep(Duration::from_millis(200));
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", session.child.id())).unwrap();
-    assert!(stat.contains(") T "), "not stopped: {stat}");
+    stop(&mut session);
+    session.until("it stops", |s| s.state() == 'T');
     let before = session.seen().len();
     session.signal(libc::SIGCONT);
-    let start = Instant::now();
-    while !session.seen()[before..].contains("\x1b[?1049h") {
-        assert!(start.elapsed() < Duration::from_secs(10), "not resumed");
-        sleep(Duration::from_millis(20));
+    session.until("it takes the terminal again", |s| s.seen()[before..].contains("\x1b[?1049h"));
+    session.until("everything is drawn again", |s| s.seen()[before..].contains("replay"));
+    assert_ne!(settings(&session.line).c_lflag, session.before.c_lflag, "the terminal is raw again");
+    (session, before)
+}
+
+#[test]
+fn a_stopped_job_gives_the_terminal_back_and_takes_it_again() {
+    let from_outside = |session: &mut Session| session.signal(libc::SIGTSTP);
+    let by_key = |session: &mut Session| session.press("\x1a");
+    for stop in [&by_key as &dyn Fn(&mut Session), &from_outside] {
+        let stop = |session: &mut Session| {
+            stop(session);
+            session.wait_for(LEAVE_ALTERNATE_SCREEN);
+            session.until("the settings are as before", |s| settings(&s.line).c_lflag == s.before.c_lflag);
+        };
+        let (mut session, _) = stopped_and_continued(Session::job(80, 24), stop);
+        session.press("q");
+        assert!(session.ends().0.success());
     }
+}
+
+#[test]
+fn after_a_stop_that_cannot_be_caught_the_terminal_is_taken_again() {
+    let stop = |session: &mut Session| {
+        session.signal(libc::SIGSTOP);
+        session.until("it stops", |s| s.state() == 'T');
+        // As a shell does for itself when a job of it stops.
+        // SAFETY: the descriptor is open and the settings are valid.
+        assert_eq!(unsafe { libc::tcsetattr(session.line.as_raw_fd(), libc::TCSANOW, &raw const session.before) }, 0);
+    };
+    let (mut session, _) = stopped_and_continued(Session::job(80, 24), stop);
     session.press("q");
     assert!(session.ends().0.success());
+}
+
+#[test]
+fn a_view_that_nobody_could_continue_does_not_stop() {
+    for by_key in [true, false] {
+        // A session leader, as `ssh -t` and containers start it: there is no shell whose `fg` continues it.
+        let mut session = Session::start(80, 24, &[]);
+        session.drawn();
+        let before = session.seen().len();
+        if by_key {
+            session.press("\x1a");
+        } else {
+            session.signal(libc::SIGTSTP);
+        }
+        session.until("it draws on", |s| s.seen()[before..].contains("\x1b[?1049h"));
+        session.until("everything is drawn again", |s| s.seen()[before..].contains("replay"));
+        assert_ne!(session.state(), 'T');
+        session.press("q");
+        assert!(session.ends().0.success());
+    }
+}
+
+#[test]
+fn a_terminal_that_stands_still_does_not_keep_the_view_from_ending() {
+    let mut session = Session::start(200, 50, &[]);
+    session.drawn();
+    session.still.store(true, Ordering::SeqCst);
+    // More than the terminal holds.
+    for _ in 0..60 {
+        session.press("?");
+        sleep(Duration::from_millis(260));
+    }
+    session.signal(libc::SIGTERM);
+    let start = Instant::now();
+    while session.child.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < Duration::from_secs(10), "it does not end");
+        sleep(Duration::from_millis(20));
+    }
+    assert_eq!(settings(&session.line).c_lflag, session.before.c_lflag);
 }
 
 #[test]
@@ -228,7 +354,7 @@ fn a_terminal_that_stands_still_loses_no_interval() {
     let mut session = Session::run(&["live"], &folder, 200, 50, &[]);
     session.wait_for("entries/s");
     sleep(Duration::from_secs(2));
-    // Longer than the queue between collector and screen, with more drawn than the terminal holds.
+    // With more drawn than the terminal holds.
     session.still.store(true, Ordering::SeqCst);
     for _ in 0..90 {
         session.press("?");
@@ -250,7 +376,7 @@ fn a_terminal_that_stands_still_loses_no_interval() {
         .collect();
     let (first, last) = (moments[0], moments[moments.len() - 1]);
     assert!(last.0 - first.0 > 15_000_000_000, "{moments:?}");
-    assert!(moments.iter().any(|m| m.1 > 2_000_000_000), "the terminal never held anything up: {moments:?}");
+    assert!(moments.iter().all(|m| m.1 < 3_000_000_000), "the terminal held the screen up: {moments:?}");
     assert!(moments.windows(2).all(|w| w[0].0 + w[0].1 == w[1].0), "there is a gap: {moments:?}");
     std::fs::remove_dir_all(folder).unwrap();
 }

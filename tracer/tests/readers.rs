@@ -95,3 +95,85 @@ fn a_filter_takes_reasons_by_number_and_refuses_what_the_recording_has_not() {
     assert!(said.contains("'htl'") && said.contains("immediate"), "{said}");
     fs::remove_file(other).unwrap();
 }
+
+fn json(args: &[&str]) -> serde_json::Value {
+    let output = vmentry(args);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{args:?}: {output:?}"))
+}
+
+#[test]
+fn a_recording_that_is_given_again_counts_once_and_this_is_said() {
+    let (copy, merge, link) = (lab("copy", &[]), lab("merge", &[]), lab("link", &[]));
+    let other = lab("another", &[("10213535886", "9213535886")]);
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(LAB, &link).unwrap();
+    let [copy, merge, link, other] = [&copy, &merge, &link, &other].map(|path| path.to_str().unwrap());
+    let once = json(&["report", LAB, "--format", "json"]);
+    for files in [[LAB, LAB], [LAB, copy], [LAB, link]] {
+        let twice = json(&[&["report", "--format", "json"], &files[..]].concat());
+        assert_eq!((&twice["totals"], &twice["series"]), (&once["totals"], &once["series"]), "{files:?}");
+        assert_eq!(twice["recordings"][0]["also_in"], serde_json::json!([files[1]]));
+        let said = err(&vmentry(&[&["report"], &files[..]].concat()));
+        assert!(said.starts_with(files[1]) && said.contains("counts once"), "{said}");
+        // The merge has it once, says so as well, and gives the same report.
+        let merged = vmentry(&["merge", "--overwrite", "-o", merge, files[0], files[1]]);
+        assert!(err(&merged).contains("counts once") && err(&merged).contains("merged 1 recordings"), "{merged:?}");
+        for format in ["text", "json", "csv", "openmetrics"] {
+            let of_merge = out(&vmentry(&["report", merge, "--format", format]));
+            assert_eq!(of_merge, out(&vmentry(&["report", files[0], files[1], "--format", format])), "{format}");
+        }
+    }
+    // Within a merge, and beside it.
+    let beside = json(&["report", merge, copy, "--format", "json"]);
+    assert_eq!(beside["totals"], once["totals"]);
+    // On one side of a comparison it counts once, on both it is refused.
+    let sides = json(&["compare", LAB, copy, "--with", other, "--format", "json"]);
+    assert_eq!(
+        (&sides["a"]["totals"]["entries"], sides["a"]["recordings"].as_array().unwrap().len()),
+        (&272.into(), 1)
+    );
+    assert!(sides["warnings"].to_string().contains("counts once"), "{}", sides["warnings"]);
+    let both = vmentry(&["compare", LAB, copy]);
+    assert_eq!(both.status.code(), Some(1));
+    assert!(err(&both).contains("cannot be both sides"), "{both:?}");
+    [copy, merge, link, other].iter().for_each(|path| fs::remove_file(path).unwrap());
+}
+
+#[test]
+fn recordings_of_two_hosts_at_the_same_time_add_up_in_every_view() {
+    // The same 0.311862080 s, on another host.
+    let other = lab("host", &[("\"name\":\"lab\"", "\"name\":\"lab2\""), ("3b902005", "4b902005")]);
+    // Seconds earlier and later, after other boots.
+    let [early, late] = [("early", "09"), ("late", "20")].map(|(name, seconds)| {
+        lab(name, &[("17000000109122712", &format!("17000000{seconds}9122712")), ("3b902005", name)])
+    });
+    let [other, early, late] = [&other, &early, &late].map(|path| path.to_str().unwrap());
+    let rate = 272.0 / 0.311_862_080;
+    let near = |value: &serde_json::Value, wanted: f64| {
+        assert!((value.as_f64().unwrap() / wanted - 1.0).abs() < 1e-9, "{value} and not {wanted}");
+    };
+    let both = json(&["report", LAB, other, "--format", "json", "--by", "level"]);
+    assert_eq!(both["length_ns"], 311_862_080);
+    near(&both["series"][0]["entries_per_second"], 2.0 * rate);
+    let each = json(&["report", LAB, other, "--format", "json", "--by", "host"]);
+    near(&each["series"][0]["entries_per_second"], rate);
+    near(&each["series"][1]["entries_per_second"], rate);
+    let csv = out(&vmentry(&["report", LAB, other, "--format", "csv", "--by", "level"]));
+    assert!(csv.contains(&format!("L1,544,311862080,{}", 2.0 * rate)), "{csv}");
+    let text = out(&vmentry(&["report", LAB, other, "--by", "level"]));
+    assert!(text.lines().any(|l| l.starts_with("L1") && l.contains(" 544  1744 ")), "{text}");
+    let html = out(&vmentry(&["report", LAB, other, "--by", "level", "--format", "html"]));
+    assert!(html.contains(">1744<"), "{html}");
+    let metrics = out(&vmentry(&["report", LAB, other, "--format", "openmetrics"]));
+    assert!(metrics.contains("vmentry_observed_seconds_total 0.31186208\n"), "{metrics}");
+    let sides = json(&["compare", LAB, other, "--with", early, late, "--format", "json"]);
+    let row = sides["figures"].as_array().unwrap().iter().find(|r| r["figure"] == "entries").unwrap();
+    near(&row["a"], 2.0 * rate);
+    near(&row["b"], rate);
+    assert!(sides["checks"].to_string().contains("2.0 at a time in A and 1.0 in B"), "{}", sides["checks"]);
+    // One after the other, as before.
+    let after = json(&["report", LAB, late, "--format", "json", "--by", "level"]);
+    assert_eq!(after["length_ns"], 2 * 311_862_080);
+    near(&after["series"][0]["entries_per_second"], rate);
+    [other, early, late].iter().for_each(|path| fs::remove_file(path).unwrap());
+}

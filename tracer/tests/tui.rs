@@ -19,6 +19,7 @@ use vmentry::{
     model::{
         accumulator::Accumulator,
         interval::{Interval, Vm},
+        knowledge::Knowledge,
         measurement::{Aggregation, PinSource},
         policy::Policy,
     },
@@ -49,7 +50,7 @@ fn info() -> Info {
         max_delay_s: Some(68.72),
         tsc_khz: Some(2_100_000),
         stopwatch: false,
-        missing: vec![],
+        knowledge: Knowledge::complete(),
         origin: Origin::Live,
     }
 }

@@ -19,14 +19,14 @@ use std::{sync::atomic::AtomicBool, thread, time::Duration};
 use anyhow::{Context, Result, ensure};
 use tokio::sync::mpsc;
 
-use crate::{host::machine::Host, kernel::tracer::Tracer};
+use crate::{guest::deadline::LEAST_CYCLES, host::machine::Host, kernel::tracer::Tracer};
 use affinity::pin_to;
 pub(crate) use bench::RING_BYTES;
 use bench::{Bench, Settings};
 use measure::{CalibrationPlan, Measured};
 
-/// TSC cycles until the timers of `hlt` and `tsc-deadline`.
-const DELTA: u32 = 200_000;
+/// Round trips from which the distance of the timers of `hlt` and `tsc-deadline` follows.
+const ROUND_TRIPS: u64 = 32;
 /// Tolerated relative difference of the guest's and the host's TSC frequency. KVM itself knows the host's to about 250 ppm.
 const SAME_FREQUENCY: f64 = 1e-3;
 
@@ -83,7 +83,7 @@ pub(crate) fn measure_here(
     let announce = |step| send(Update::Next(step));
     let result = (|| {
         pin_to(*cpu)?;
-        let settings = Settings { work: *work, delta: DELTA, far: 0 };
+        let settings = Settings { work: *work, delta: LEAST_CYCLES, far: 0 };
         let mut bench = Bench::new(tracer, *cpu, settings, stop, &alive)?;
         bench.read_clocks()?;
         thread::sleep(Duration::from_millis(100));
@@ -94,6 +94,7 @@ pub(crate) fn measure_here(
             "the guest's TSC runs at {guest} kHz and the host's at {host:.0} kHz: this KVM scales it, or the host's is not stable"
         );
         bench.set_far(guest);
+        bench.set_delta(ROUND_TRIPS)?;
         measure::all(&mut bench, plan, &mut measured, &announce)
     })();
     (measured, result)

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    host::{roots::Roots, vmm::read_process},
+    host::{pid_namespace::shows_host_processes, process::read_process, roots::Roots},
     model::interval::{MAX_VMS, Vm},
 };
 
@@ -17,6 +17,8 @@ type Identity = (u32, u64);
 /// The VMs so far.
 pub(super) struct Vms {
     proc: PathBuf,
+    /// processes below `proc` are those that the programs report
+    are_named: bool,
     /// found last, by some bits of the address; no process has number 0
     recent: [(Identity, Arc<Vm>); 1 << RECENT_BITS],
     by_identity: FxHashMap<Identity, Arc<Vm>>,
@@ -26,7 +28,14 @@ pub(super) struct Vms {
 impl Vms {
     /// Without any VM. Processes are read from procfs below `roots`.
     pub(super) fn new(roots: &Roots) -> Self {
-        Self { proc: roots.proc.clone(), recent: Default::default(), by_identity: FxHashMap::default(), next: 0 }
+        let are_named = shows_host_processes(&roots.proc) != Some(false);
+        Self {
+            proc: roots.proc.clone(),
+            are_named,
+            recent: Default::default(),
+            by_identity: FxHashMap::default(),
+            next: 0,
+        }
     }
 
     /// The VM of an entry; a new one is named after its process.
@@ -49,6 +58,8 @@ impl Vms {
         let of_process = self.by_identity.keys().filter(|k| k.0 == tgid).count();
         let ordinal = u32::try_from(of_process).unwrap_or(u32::MAX);
         let (name, start_ticks) = match read_process(&self.proc, tgid) {
+            // The process of this id in another PID namespace is a stranger.
+            _ if !self.are_named => (format!("tgid {tgid}"), 0),
             Ok(process) => (process.name(), process.start_time_ticks),
             Err(_) => (format!("pid-{tgid}"), 0),
         };
@@ -89,6 +100,15 @@ mod tests {
         assert_eq!((second.id, second.ordinal), (1, 1), "another VM of the same process");
         assert_eq!(vms.get(50, 0x1000).name, "pid-50", "the process is gone");
         assert_eq!((vms.get(40, 0x1000).id, vms.get(40, 0x2000).id, vms.get(50, 0x1000).id), (0, 1, 2));
+    }
+
+    #[test]
+    fn a_stranger_in_another_pid_namespace_gives_no_name() {
+        let host = Folder::new();
+        process(&host, 40, "qemu\0-name\0web1\0");
+        host.link("proc/self/ns/pid", "pid:[4026532201]");
+        let vm = Arc::clone(Vms::new(&host.roots).get(40, 0x1000));
+        assert_eq!((vm.name.as_str(), vm.start_ticks), ("tgid 40", 0));
     }
 
     #[test]

@@ -3,14 +3,16 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
-    Args, Parser, Subcommand, ValueEnum,
+    ArgGroup, Args, Parser, Subcommand, ValueEnum,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
+
+use rustix::param::page_size;
 
 use crate::{
     calibrate::exits::Exit,
     compare::condition::Condition,
-    guest::Scenario,
+    guest::{MAX_VCPUS, Scenario},
     kernel::options::DEFAULT_RING_BYTES,
     model::{
         figures::Column,
@@ -40,8 +42,9 @@ Examples:
   vmentry report a.hlog --by reason,entry --sort entry_to_exit_ns.p99
 
 Exit codes: 0 done; 1 failed, the message says what to do; 2 wrong command
-line; 3 and 4 a condition of 'compare --fail-if' holds, or is inconclusive.
-'record -- COMMAND' ends with the command's code.";
+line; of 'compare --fail-if': 3 a condition holds, 4 inconclusive. Of record,
+ab and policy with '-- COMMAND': the command's code, or 128 plus the number of
+the signal that ended it; 126 it cannot be run; 127 there is no such program.";
 
 /// A command and its arguments.
 #[derive(Debug, Subcommand)]
@@ -102,6 +105,9 @@ pub struct CheckArgs {
     /// Also measure the tracing overhead: for some seconds, alternately runs a small guest with and without tracing; needs root
     #[arg(long)]
     pub overhead: bool,
+    /// Leave out the proof, for which a small guest makes 23 exits while the programs are attached
+    #[arg(long)]
+    pub no_proof: bool,
     /// How to print: text, or json (its fields are in the README)
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: Format,
@@ -123,6 +129,7 @@ pub struct Targets {
 
 /// Arguments of `record`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("hooks").args(["exact_writes", "verify_writes"]).multiple(true))]
 #[command(after_help = "\
 Conditions: entry_to_exit_ns>1ms, exit_to_entry_ns<9us, pin_writes>1,
 transition_ns>2us, reason=HLT, cause=spurious|deadline|immediate,
@@ -153,7 +160,7 @@ pub struct RecordArgs {
     #[command(flatten)]
     pub targets: Targets,
     /// Size of each CPU's ring in KiB, a power of two; an entry takes 64 bytes (96 with details)
-    #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024)]
+    #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024, value_parser = ring_kib)]
     pub ring_kib: u32,
     /// Where to count entries: 'in-kernel' needs no rings and no collector's CPU; values to 1.6 % instead of 0.1 %
     #[arg(long, value_name = "WHERE", value_enum, default_value = "records", hide_possible_values = true,
@@ -166,7 +173,7 @@ pub struct RecordArgs {
     #[arg(long)]
     pub verify_writes: bool,
     /// Show times although hooks on VMCS writes ran before the VM entries
-    #[arg(long)]
+    #[arg(long, requires = "hooks")]
     pub with_latency: bool,
     /// Print the eBPF programs' rare diagnostics on standard error
     #[arg(long)]
@@ -271,7 +278,7 @@ pub struct ArmCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each round has four windows, ABBA or BAAB at random. Policies need the
-companion patch (patches/README.md); --arm compares any other setting:
+companion patch; --arm compares any other setting:
   vmentry ab                                    soft against hard, 4.5 minutes
   vmentry ab --policies soft,soft               A/A test: differences by chance
   vmentry ab --window 1s --format html > ab.html
@@ -321,7 +328,7 @@ pub struct AbArgs {
     #[command(flatten)]
     pub targets: Targets,
     /// Size of each CPU's ring in KiB, a power of two; an entry takes 64 bytes
-    #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024)]
+    #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024, value_parser = ring_kib)]
     pub ring_kib: u32,
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]
@@ -474,10 +481,13 @@ pub struct CalibrateArgs {
     /// Loop instructions that the guest executes between its two stamps
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub work: u32,
-    /// How to print: text, or json (its fields are in docs/latencies.md)
+    /// How to print: text, or json (its fields are in the README)
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: Format,
 }
+
+/// Largest ring of a CPU in KiB; where those of all CPUs do not fit, they are made smaller.
+const MAX_RING_KIB: u32 = 1 << 19;
 
 /// Arguments of `exercise`.
 #[derive(Debug, Args)]
@@ -486,13 +496,13 @@ pub struct ExerciseArgs {
     #[arg(value_name = "SCENARIO", value_parser = scenarios())]
     pub scenario: Scenario,
     /// Repetitions by each vCPU
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=u32::MAX.into()))]
     pub count: u64,
     /// Number of vCPUs
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_VCPUS.into()))]
     pub vcpus: u32,
-    /// TSC cycles to a timer's deadline, or iterations of a spin loop [default: by scenario]
-    #[arg(long, value_name = "N")]
+    /// TSC cycles to a timer's deadline, or iterations of a spin loop [default: by scenario, and further ahead where exits take long]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub delta: Option<u32>,
     /// How to print the counts: text, or json
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
@@ -530,6 +540,17 @@ fn column(name: &str) -> Result<Column, String> {
     Column::parse(name).ok_or_else(|| format!("there are: {}", Column::names().join(", ")))
 }
 
+/// A ring's size in KiB: a power of two of at least a page, whose bytes fit into 32 bits.
+fn ring_kib(text: &str) -> Result<u32, String> {
+    let page_kib = u32::try_from(page_size() / 1024).unwrap_or(4);
+    let kib: u32 = text.parse().map_err(|_| format!("must be a power of two, e.g. {}", DEFAULT_RING_BYTES / 1024))?;
+    if !kib.is_power_of_two() || !(page_kib..=MAX_RING_KIB).contains(&kib) {
+        let near = kib.checked_next_power_of_two().unwrap_or(MAX_RING_KIB).clamp(page_kib, MAX_RING_KIB);
+        return Err(format!("must be a power of two from {page_kib} (a page) to {MAX_RING_KIB}, e.g. {near}"));
+    }
+    Ok(kib)
+}
+
 /// From "500ms", "30s", "5m", "1h"; a bare number is seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split_unit(text).map_err(|e| format!("{e}: use {DURATION_UNITS}"))?;
@@ -551,6 +572,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_ring_is_a_power_of_two_of_at_least_a_page() {
+        assert_eq!((ring_kib("4"), ring_kib("524288")), (Ok(4), Ok(524_288)));
+        for (bad, near) in
+            [("3", "e.g. 4"), ("5", "e.g. 8"), ("0", "e.g. 4"), ("1048576", "e.g. 524288"), ("-1", "power")]
+        {
+            let error = ring_kib(bad).unwrap_err();
+            assert!(error.contains(near), "{bad}: {error}");
+        }
     }
 
     #[test]

@@ -26,12 +26,12 @@ use crate::{
     },
     commands::{
         args::{CalibrateArgs, Format},
-        child::Endings,
+        child::{Endings, default_endings},
         progress::ProgressLine,
         session::{runtime, traceable_host},
     },
     guest::{GuestHost, kick},
-    host::{facts::Facts, policy, roots::Roots, stopwatch},
+    host::{facts::Facts, pid_namespace, policy, roots::Roots, stopwatch},
     kernel::{layout::Layout, options::Options, tracer::Tracer},
     model::{policy::Policy, vendor::Vendor},
     output,
@@ -49,19 +49,27 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<ExitCode> {
     if let Some(why) = refusal(&facts.host, &layout, &clock) {
         bail!("cannot calibrate here: {why}");
     }
+    let Some(this_process) = pid_namespace::this_process(&Roots::default().proc) else {
+        bail!(
+            "cannot calibrate here: this process is in a PID namespace of its own, so that its entries cannot be told\n  -> {}",
+            pid_namespace::FIX
+        );
+    };
     let cpu = choose_cpu(args.cpu)?;
     let plan = plan(args, &facts, &layout);
     let stopwatch = stopwatch::start(&facts)?;
     let options = Options {
         stamps: true,
         stopwatch,
-        tgids: Some(vec![std::process::id()]),
+        tgids: Some(vec![this_process]),
         ring_bytes: RING_BYTES,
         ..Options::default()
     };
     let tracer = Tracer::load(&layout, &options)?;
     let job = Job { plan, cpu, work: args.work };
     let (measured, stopped) = runtime()?.block_on(watched(tracer, job))?;
+    // Nothing is left to restore: a signal may end the printing, whoever reads it.
+    default_endings();
     let calibration = Calibration {
         caveats: caveats(&facts, &clock),
         host: facts.host,
@@ -83,7 +91,7 @@ fn plan(args: &CalibrateArgs, facts: &Facts, layout: &Layout) -> CalibrationPlan
     let isa = if facts.host.vendor == Some(Vendor::Intel) { Isa::Vmx } else { Isa::Svm };
     let one_policy = match policy::check_switchable() {
         _ if isa != Isa::Vmx => Some("only VMX has pin controls".to_owned()),
-        Err(error) => Some(format!("{error:#}")),
+        Err(error) => Some(output::one_line(&format!("{error:#}"))),
         Ok(()) if layout.config.get(Slot::VmcsPin).is_none() => Some(
             "loaded_vmcs.controls_shadow.pin is not in this kernel's BTF: dirty entries cannot be recognised".into(),
         ),

@@ -1,12 +1,16 @@
 //! A command that runs while this program works, and the signals that end both.
 
 use std::{
+    env,
+    ffi::OsStr,
+    fmt, io,
     path::PathBuf,
-    process::{ExitCode, ExitStatus},
+    process::{ExitCode, ExitStatus, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use rustix::fs::{Access, access};
 use tokio::{
     process::{Child, Command},
     signal::unix::{Signal, SignalKind, signal},
@@ -63,30 +67,66 @@ impl Endings {
     }
 }
 
-/// Fails if the command's program does not exist; an empty command passes.
-pub(crate) fn refuse_unknown(command: &[String]) -> Result<()> {
-    match command.first() {
-        Some(program) if !is_program(program) => bail!("run {program}: there is no such program"),
-        _ => Ok(()),
+/// A command that could not be started. The exit code is a shell's.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NotStarted {
+    program: String,
+    why: String,
+    /// 127 where there is no such program, 126 where there is one that cannot be run
+    pub(crate) code: u8,
+}
+
+impl NotStarted {
+    fn new(program: &str, why: impl Into<String>, code: u8) -> Self {
+        Self { program: program.into(), why: why.into(), code }
     }
 }
 
-fn is_program(name: &str) -> bool {
-    let is_file = |path: PathBuf| path.is_file();
-    if name.contains('/') {
-        return is_file(name.into());
+impl fmt::Display for NotStarted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "run {}: {}", self.program, self.why)
     }
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| is_file(folder.join(name))))
+}
+
+impl std::error::Error for NotStarted {}
+
+/// Fails if the command's program does not exist or is not executable; an empty command passes.
+pub(crate) fn refuse_unknown(command: &[String]) -> Result<()> {
+    Ok(command.first().map_or(Ok(()), |program| look_for(program, env::var_os("PATH").as_deref()))?)
+}
+
+/// Looks for a program as execvp(3) does: a name without a slash, in the folders of `path`.
+fn look_for(program: &str, path: Option<&OsStr>) -> Result<(), NotStarted> {
+    let places: Vec<PathBuf> = if program.contains('/') {
+        vec![program.into()]
+    } else {
+        path.map_or_else(Vec::new, |path| env::split_paths(path).map(|folder| folder.join(program)).collect())
+    };
+    if places.iter().any(|place| place.is_file() && access(place, Access::EXEC_OK).is_ok()) {
+        return Ok(());
+    }
+    Err(match places.iter().find(|place| place.exists()) {
+        Some(place) if place.is_dir() => NotStarted::new(program, "it is a folder", 126),
+        Some(place) => NotStarted::new(program, format!("{0} is not executable: chmod +x {0}", place.display()), 126),
+        None => NotStarted::new(program, "there is no such program", 127),
+    })
+}
+
+/// Where a command's standard output goes: to ours, or to standard error where ours is `data` that nothing may be mixed into.
+pub(crate) fn stdout_beside(data: bool) -> Stdio {
+    if data { Stdio::from(io::stderr()) } else { Stdio::inherit() }
 }
 
 /// Starts the command; none if it is empty.
-pub(crate) fn start(command: &[String]) -> Result<Option<Child>> {
+pub(crate) fn start(command: &[String], stdout: Stdio) -> Result<Option<Child>> {
     let Some((program, arguments)) = command.split_first() else { return Ok(None) };
-    Ok(Some(Command::new(program).args(arguments).spawn().with_context(|| format!("run {program}"))?))
+    let started = Command::new(program).args(arguments).stdout(stdout).spawn();
+    let code = |error: &io::Error| if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
+    Ok(Some(started.map_err(|error| NotStarted::new(program, error.to_string(), code(&error)))?))
 }
 
 /// Waits until the command exits; for ever without one.
-pub(crate) async fn exit_of(child: &mut Option<Child>) -> std::io::Result<ExitStatus> {
+pub(crate) async fn exit_of(child: &mut Option<Child>) -> io::Result<ExitStatus> {
     match child {
         Some(child) => child.wait().await,
         None => std::future::pending().await,
@@ -120,4 +160,29 @@ pub(crate) fn command_code(status: ExitStatus) -> ExitCode {
     use std::os::unix::process::ExitStatusExt;
     let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(1);
     ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    #[test]
+    fn a_command_that_cannot_be_started_has_the_code_that_a_shell_gives_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("script");
+        fs::write(&script, "#!/bin/sh\n").unwrap();
+        let code = |program: &str| look_for(program, Some(folder.path().as_os_str())).map_err(|e| e.code);
+        assert_eq!(code("script"), Err(126), "it is not executable");
+        assert_eq!(code(script.to_str().unwrap()), Err(126));
+        assert_eq!(code(folder.path().to_str().unwrap()), Err(126), "a folder");
+        assert_eq!(code("other"), Err(127));
+        assert_eq!(code("/no/such/program"), Err(127));
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(code("script"), Ok(()));
+        assert_eq!(look_for("script", None).map_err(|e| e.code), Err(127), "without PATH");
+        let error = look_for("other", None).unwrap_err();
+        assert_eq!(error.to_string(), "run other: there is no such program");
+    }
 }

@@ -19,8 +19,11 @@ use crate::{
         series::{Key, Series},
     },
     output,
-    recording::{Experiment, Label, OnDamage, Provenance, Reader},
-    report::{Choices, Dimension, Filter, Report, input},
+    recording::{Experiment, Label, OnDamage, Provenance, Reader, Readings},
+    report::{
+        Choices, Dimension, Filter, Report,
+        input::{self, Input},
+    },
     say,
     tui::terminal,
 };
@@ -65,6 +68,8 @@ pub(crate) fn print(comparison: &Comparison, setting: &Setting, format: Comparis
 /// A recording and its windows.
 struct Recording {
     source: Provenance,
+    /// an earlier file had all of it, or it has no entry of a VM or host that is asked for
+    is_left_out: bool,
     windows: Vec<(Option<Label>, Window)>,
 }
 
@@ -73,9 +78,6 @@ pub(crate) fn load(request: &Request) -> Result<(Comparison, Setting)> {
     let (windows, mut setting) = read_sides(request)?;
     setting.names = fairness::names(&setting);
     let [a, b] = &setting.sources;
-    if let Some(why) = fairness::refusal(a, b, setting.experiment.is_some()) {
-        bail!(why);
-    }
     if !request.filters.is_empty() {
         let only: Vec<_> = request.filters.iter().map(ToString::to_string).collect();
         setting.warnings.push(format!("only entries with {} are compared; loss is that of all", only.join(" and ")));
@@ -105,17 +107,26 @@ fn read_sides(request: &Request) -> Result<(Windows, Setting)> {
             "{number}: name A and B, or the recordings of A and then --with those of B, or one of 'vmentry ab'"
         ));
     }
-    let mut choices = Choices::default();
-    let read = |(path, file): (&PathBuf, _)| read(path, file, request.filters, &mut choices);
-    let mut a = files.into_iter().map(read).collect::<Result<Vec<_>>>()?;
-    if let Some(why) = choices.refusal(request.filters) {
+    let mut reading = Together { filters: request.filters, ..Together::default() };
+    let mut a = files.into_iter().map(|(path, file)| reading.read(path, file)).collect::<Result<Vec<_>>>()?;
+    let mut b = if are_experiments { Vec::new() } else { a.split_off(of_a) };
+    let sources = |side: &[Recording]| side.iter().map(|r| r.source.clone()).collect::<Vec<_>>();
+    if let Some(why) = fairness::refusal(&sources(&a), &sources(&b), are_experiments) {
+        bail!(why);
+    }
+    if let Some(why) = reading.choices.refusal(request.filters) {
         return refuse(why);
     }
-    if are_experiments {
-        return rounds(a);
+    for (name, side) in [("A", &mut a), ("B", &mut b)] {
+        side.retain(|recording| !recording.is_left_out);
+        if side.is_empty() && !(are_experiments && name == "B") {
+            let only: Vec<_> = request.filters.iter().map(|f| format!("--filter {f}")).collect();
+            return refuse(format!("{}: no entry of {name} passes", only.join(" ")));
+        }
     }
-    let b = a.split_off(of_a);
-    Ok(runs(a, b))
+    let (windows, mut setting) = if are_experiments { rounds(a)? } else { runs(a, b) };
+    setting.warnings.extend(reading.warnings);
+    Ok((windows, setting))
 }
 
 /// Recordings made one after the other.
@@ -172,14 +183,24 @@ fn rounds(recordings: Vec<Recording>) -> Result<(Windows, Setting)> {
         if left_out > 0 {
             warnings.push(format!("{name}: {left_out} windows of a round that did not end are left out"));
         }
+        let with_entries = whole.iter().filter(|round| has_entries(round)).count();
+        if with_entries < whole.len() {
+            let empty = whole.len() - with_entries;
+            warnings.push(format!("{name}: {empty} rounds in which no VM entered are left out"));
+        }
         if whole.len() < asked_for {
             warnings.push(format!("{name}: {} of {asked_for} rounds; it ended early", whole.len()));
         }
-        rounds.extend(whole);
+        rounds.extend(whole.into_iter().filter(has_entries));
         sources.push(recording.source);
     }
     let setting = Setting { names: Default::default(), sources: [sources.clone(), sources], experiment, warnings };
     Ok((Windows::Rounds(rounds), setting))
+}
+
+/// Whether any VM entered in a round.
+fn has_entries(round: &ExperimentRound) -> bool {
+    round.a.iter().chain(&round.b).any(|window| window.totals.entries > 0)
 }
 
 /// Rounds with all their windows, and the number of windows of others.
@@ -206,46 +227,69 @@ fn whole_rounds(windows: Vec<(Option<Label>, Window)>) -> (Vec<ExperimentRound>,
     (rounds, left_out)
 }
 
-/// Reads a recording into windows, and adds what it has to filter by.
-fn read(path: &Path, mut reader: Reader<impl BufRead>, filters: &[Filter], choices: &mut Choices) -> Result<Recording> {
-    let name = path.display().to_string();
-    if !reader.header().sources.is_empty() {
-        let merged = reader.header().sources.len();
-        bail!("read {name}: it is a merge of {merged} recordings: compare the recordings themselves");
-    }
-    // Of the report only the VMs and the source are used: the windows stay apart.
-    let mut report = Report { sources: vec![input::unread(name, reader.header())], ..Report::default() };
-    let anchor = reader.header().anchor;
-    // The name of a VM depends on its namesakes, which are known only at the end: until then, VMs that are filtered stay apart.
-    let (by_vm, others): (Vec<_>, Vec<_>) = filters.iter().cloned().partition(|f| f.dimension == Dimension::Vm);
-    let (mut vms, mut parts, mut keys) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
-    let mut continues = Vec::new();
-    while let Some(interval) = reader.read_interval().with_context(|| format!("read {}", path.display()))? {
-        report.sources[0].intervals += u64::from(!reader.continues());
-        let length_ns = &mut report.sources[0].length_ns;
-        *length_ns = length_ns.saturating_add(interval.length_ns);
-        let interval = report.renumber(0, interval, &mut vms);
-        let start_unix_ns = anchor.to_unix_ns(interval.start_ns);
-        if !filters.is_empty() {
-            keys.extend(interval.series.keys().copied());
+/// What recordings that are read one after the other have in common.
+#[derive(Default)]
+struct Together<'a> {
+    filters: &'a [Filter],
+    choices: Choices,
+    recordings: Vec<Provenance>,
+    readings: Readings,
+    warnings: Vec<String>,
+}
+
+impl Together<'_> {
+    /// Reads a recording into windows.
+    fn read(&mut self, path: &Path, reader: Reader<impl BufRead>) -> Result<Recording> {
+        let name = path.display().to_string();
+        let header = reader.header().clone();
+        if !header.sources.is_empty() {
+            let merged = header.sources.len();
+            bail!("read {name}: it is a merge of {merged} recordings: compare the recordings themselves");
         }
-        continues.push(reader.continues());
-        parts.push((reader.window(), Parts::of(&interval, start_unix_ns, &report, &others, !by_vm.is_empty())));
-    }
-    choices.add(&report, keys.iter(), filters);
-    let mut windows: Vec<(_, Window)> = Vec::new();
-    for ((label, parts), continues) in parts.into_iter().zip(continues) {
-        let window = parts.join(&report, &by_vm);
-        match windows.last_mut().filter(|_| continues) {
-            Some((_, last)) => last.merge(&window),
-            None => windows.push((label, window)),
+        let mut input = Input::new(reader, name.clone(), &mut self.recordings, &mut self.readings);
+        // Of the report only the VMs and the source are used: the windows stay apart.
+        let mut report = Report { sources: vec![Provenance::unread(name, header)], ..Report::default() };
+        // The name of a VM depends on its namesakes, which are known only at the end: until then, VMs that are filtered stay apart.
+        let (by_vm, others): (Vec<_>, Vec<_>) =
+            self.filters.iter().cloned().partition(|f| f.dimension == Dimension::Vm);
+        let (mut vms, mut parts, mut keys) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+        while let Some((_, interval)) =
+            input.next(&mut self.readings).with_context(|| format!("read {}", path.display()))?
+        {
+            report.sources[0].intervals += u64::from(!input.reader.continues());
+            let length_ns = &mut report.sources[0].length_ns;
+            *length_ns = length_ns.saturating_add(interval.length_ns);
+            let interval = report.renumber(0, interval, &mut vms);
+            if !self.filters.is_empty() {
+                keys.extend(interval.series.keys().copied());
+            }
+            let of_interval = Parts::of(&interval, &report, &others, !by_vm.is_empty());
+            parts.push((input.reader.window(), input.reader.continues(), of_interval));
         }
+        self.choices.add(&report, keys.iter(), self.filters);
+        let repeats = input.finish(&mut self.recordings);
+        let is_repeated = !repeats.is_empty() && parts.is_empty();
+        self.warnings.extend(repeats);
+        let by_name = self.filters.iter().filter(|f| matches!(f.dimension, Dimension::Vm | Dimension::Host));
+        let by_name: Vec<_> = by_name.cloned().collect();
+        let is_other = !by_name.is_empty() && !keys.iter().any(|key| report.passes(key, &by_name));
+        if is_other && !is_repeated {
+            self.warnings.push(format!("{}: left out, because no entry of it is of {}", path.display(), by_name[0]));
+        }
+        let mut source = report.sources[0].clone();
+        source.end = input.reader.end().cloned();
+        source.torn = input.reader.is_torn();
+        source.damage.extend(input.reader.damage_of(&source.name));
+        let mut windows: Vec<(_, Window)> = Vec::new();
+        for (label, continues, parts) in parts {
+            let window = parts.join(&report, &by_vm);
+            match windows.last_mut().filter(|_| continues) {
+                Some((_, last)) => last.merge(&window),
+                None => windows.push((label, window)),
+            }
+        }
+        Ok(Recording { source, is_left_out: is_repeated || is_other, windows })
     }
-    let mut source = report.sources.remove(0);
-    source.end = reader.end().cloned();
-    source.torn = reader.is_torn();
-    source.damage.extend(reader.damage_of(&source.name));
-    Ok(Recording { source, windows })
 }
 
 /// A window whose VMs have no names yet.
@@ -258,9 +302,9 @@ struct Parts {
 }
 
 impl Parts {
-    fn of(interval: &Interval, start_unix_ns: u64, report: &Report, filters: &[Filter], by_vm: bool) -> Self {
-        let window =
-            Window { start_unix_ns, length_ns: interval.length_ns, totals: interval.totals, ..Window::default() };
+    fn of(interval: &Interval, report: &Report, filters: &[Filter], by_vm: bool) -> Self {
+        let Interval { start_ns: start_unix_ns, length_ns, totals, .. } = *interval;
+        let window = Window { start_unix_ns, length_ns, totals, ..Window::default() };
         let mut parts = Self { window, strata: BTreeMap::new(), vcpus: BTreeMap::new() };
         let mut of_vm = BTreeMap::new();
         for (key, series) in interval.series.iter().filter(|(key, _)| report.passes(key, filters)) {

@@ -11,12 +11,7 @@ use crate::{
 
 /// Runs the guest and prints its exits and the counts that a tracer must show.
 pub(super) fn run(args: &ExerciseArgs) -> Result<ExitCode> {
-    let plan = guest::ExercisePlan {
-        scenario: args.scenario,
-        count: args.count,
-        vcpus: args.vcpus,
-        delta: args.delta.unwrap_or(args.scenario.default_delta()),
-    };
+    let plan = guest::ExercisePlan { scenario: args.scenario, count: args.count, vcpus: args.vcpus, delta: args.delta };
     // Reports name VMs by their process, which would be called "vmentry".
     let _ = std::fs::write("/proc/self/comm", plan.scenario.name());
     let outcome = guest::run(&plan)?;

@@ -20,7 +20,9 @@ use crate::{
         args::ExportArgs,
         child::Endings,
         damaged::done,
-        session::{detach, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
+        following::follow,
+        session::{detach, header, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
+        usage::refuse,
     },
     export::{
         exporter::Exporter,
@@ -38,8 +40,8 @@ use crate::{
     },
     model::{interval::Interval, measurement::Aggregation, policy::Policy},
     output,
-    recording::{Header, OnDamage, Reader, tape},
-    report::{input, openmetrics},
+    recording::{self, OnDamage, Provenance, Readings, Spans, on_one_clock, tape},
+    report::{input::Input, openmetrics},
     say,
 };
 
@@ -58,10 +60,11 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
     LocalSet::new().block_on(&runtime, async {
         // Before anything is attached: from here on a signal ends this in order.
         let mut endings = Endings::new()?;
-        let listener = listen(args).await?;
+        let textfile = args.textfile.as_deref().map(Textfile::new).transpose().or_else(|e| refuse(format!("{e:#}")))?;
+        let places = Destinations { listener: listen(args).await?, textfile };
         match &args.replay {
-            Some(file) => replay(args, file, listener, &mut endings).await,
-            None => trace(args, listener, &mut endings).await.map(|()| ExitCode::SUCCESS),
+            Some(file) => replay(args, file, places, &mut endings).await,
+            None => trace(args, places, &mut endings).await.map(|()| ExitCode::SUCCESS),
         }
     })
 }
@@ -74,11 +77,17 @@ async fn listen(args: &ExportArgs) -> Result<Option<TcpListener>> {
             "listen on {address} (is another exporter running? Choose another address with --listen; port 0 takes a free one)"
         )
     })?;
+    Ok(Some(listener))
+}
+
+/// Says where metrics are served, from now on.
+fn announce(listener: &TcpListener) -> Result<()> {
+    let address = listener.local_addr().context("listen")?;
     if !address.ip().is_loopback() {
         say!("anyone who can reach {} can read these metrics: there is no password", address.ip());
     }
-    say!("metrics on http://{}/metrics", listener.local_addr().context("listen")?);
-    Ok(Some(listener))
+    say!("metrics on http://{address}/metrics");
+    Ok(())
 }
 
 fn vm_labels(args: &ExportArgs) -> Vec<VmLabel> {
@@ -98,7 +107,7 @@ fn max_series(args: &ExportArgs) -> usize {
 }
 
 /// Exports what is traced on this host.
-async fn trace(args: &ExportArgs, listener: Option<TcpListener>, endings: &mut Endings) -> Result<()> {
+async fn trace(args: &ExportArgs, places: Destinations, endings: &mut Endings) -> Result<()> {
     let hint = "; 'vmentry export --replay FILE' serves a recording";
     let (facts, layout) = traceable_host("trace", hint, false)?;
     let options = Options {
@@ -110,13 +119,15 @@ async fn trace(args: &ExportArgs, listener: Option<TcpListener>, endings: &mut E
         hosts: vec![facts.host.clone()],
         policy: facts.policy,
         aggregation: Aggregation::Records,
-        latencies: true,
+        knowledge: header(&facts, &layout, &options, args.interval).knowledge(),
     };
     let silence = SILENCE.max(5 * args.interval);
     let exporter = Exporter::new(max_series(args), about, vm_labels(args), Some(silence));
-    let server = Server::new(args, listener, exporter);
+    let server = Server::new(places, exporter);
     let mut module = watch_module(&facts.host);
-    let mut collection = Collection::start(Tracer::load(&layout, &options)?, Some(args.interval))?;
+    let mut tracer = Tracer::load(&layout, &options)?;
+    let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, output::say)?;
+    let mut collection = Collection::start(tracer, Some(args.interval))?;
     let take = |exporter: &mut Exporter, interval: &Interval| {
         ensure_same_module(module.as_mut())?;
         exporter.about.policy = policy_now(facts.policy);
@@ -146,37 +157,29 @@ fn policy_now(at_first: Policy) -> Policy {
 }
 
 /// Exports a recording. Fails at the end if not all of it could be read.
-async fn replay(
-    args: &ExportArgs,
-    file: &Path,
-    listener: Option<TcpListener>,
-    endings: &mut Endings,
-) -> Result<ExitCode> {
-    let mut reader = tape::open(file, OnDamage::skip_if(args.skip_damaged))?;
+async fn replay(args: &ExportArgs, file: &Path, places: Destinations, endings: &mut Endings) -> Result<ExitCode> {
+    let mut replay = Replay::open(file, OnDamage::skip_if(args.skip_damaged))?;
     let mut labels = vm_labels(args);
-    if reader.header().sources.len() > 1 {
+    if replay.recordings.len() > 1 {
         labels.insert(0, VmLabel::Host);
     }
-    let exporter = Exporter::new(max_series(args), about(reader.header()), labels, None);
-    let server = Server::new(args, listener, exporter);
+    let exporter = Exporter::new(max_series(args), openmetrics::about(&replay.recordings), labels, None);
+    let server = Server::new(places, exporter);
     // Stays open after the last interval: the metrics are served until a signal comes.
     let (send, mut intervals) = mpsc::channel(1);
     let code = Rc::new(Cell::new(ExitCode::SUCCESS));
-    let name = file.display().to_string();
-    let done =
-        |reader: &Reader<BufReader<File>>, name: &str| done(reader.damage_of(name).map(|d| d.to_string()).as_deref());
     if args.paced {
         let at_end = Rc::clone(&code);
         tokio::task::spawn_local(async move {
-            let whole = play(&mut reader, &send).await;
-            at_end.set(if whole { done(&reader, &name) } else { ExitCode::FAILURE });
+            let whole = play(&mut replay, &send).await;
+            at_end.set(if whole { replay.done() } else { ExitCode::FAILURE });
             send.closed().await;
         });
     } else {
-        while let Some(interval) = reader.read_interval().with_context(|| format!("read {}", file.display()))? {
+        while let Some((_, interval)) = replay.next().with_context(|| format!("read {}", file.display()))? {
             server.exporter.borrow_mut().add(&interval);
         }
-        code.set(done(&reader, &name));
+        code.set(replay.done());
         tokio::task::spawn_local(async move { send.closed().await });
     }
     let take = |exporter: &mut Exporter, interval: &Interval| {
@@ -187,12 +190,46 @@ async fn replay(
     Ok(code.get())
 }
 
+/// A recording that is exported: each moment counts once, also of a merge whose recordings overlap or repeat each other.
+struct Replay {
+    input: Input<BufReader<File>>,
+    recordings: Vec<Provenance>,
+    readings: Readings,
+    covered: Spans,
+}
+
+impl Replay {
+    fn open(file: &Path, on_damage: OnDamage) -> Result<Self> {
+        let (mut recordings, mut readings) = (Vec::new(), Readings::default());
+        let input =
+            Input::new(tape::open(file, on_damage)?, file.display().to_string(), &mut recordings, &mut readings);
+        Ok(Self { input, recordings, readings, covered: Spans::default() })
+    }
+
+    /// The next interval, and the time that it took; its length is the time that no earlier one covered.
+    fn next(&mut self) -> Result<Option<(Duration, Interval)>> {
+        let Some((at, mut interval)) = self.input.next(&mut self.readings)? else {
+            self.input.finish(&mut self.recordings).iter().for_each(|repeat| say!("{repeat}"));
+            return Ok(None);
+        };
+        let took = Duration::from_nanos(interval.length_ns);
+        let start_ns = on_one_clock(interval.start_ns, &self.recordings, at);
+        interval.length_ns = self.covered.add(start_ns, interval.length_ns);
+        Ok(Some((took, interval)))
+    }
+
+    /// The exit code at its end; says what was left out.
+    fn done(&self) -> ExitCode {
+        done(recording::damage(&self.recordings).as_deref())
+    }
+}
+
 /// Sends intervals as fast as they were recorded, as long as anybody listens; returns whether all could be read.
-async fn play(reader: &mut Reader<BufReader<File>>, send: &mpsc::Sender<Interval>) -> bool {
+async fn play(replay: &mut Replay, send: &mpsc::Sender<Interval>) -> bool {
     loop {
-        match reader.read_interval() {
-            Ok(Some(interval)) => {
-                tokio::time::sleep(Duration::from_nanos(interval.length_ns)).await;
+        match replay.next() {
+            Ok(Some((took, interval))) => {
+                tokio::time::sleep(took).await;
                 if send.send(interval).await.is_err() {
                     return true;
                 }
@@ -206,24 +243,23 @@ async fn play(reader: &mut Reader<BufReader<File>>, send: &mpsc::Sender<Interval
     }
 }
 
-/// Describes the host of a recording, or the hosts of a merge.
-fn about(header: &Header) -> About {
-    if header.sources.is_empty() {
-        return openmetrics::about(&[input::unread(String::new(), header)]);
-    }
-    openmetrics::about(&header.sources)
+/// The places where metrics go, checked before anything is attached.
+struct Destinations {
+    listener: Option<TcpListener>,
+    textfile: Option<Textfile>,
 }
 
 /// Metrics and the places where they go.
-struct Server<'a> {
+struct Server {
     exporter: Rc<RefCell<Exporter>>,
     listener: Option<TcpListener>,
-    textfile: Option<&'a Path>,
+    textfile: Option<Textfile>,
 }
 
-impl<'a> Server<'a> {
-    fn new(args: &'a ExportArgs, listener: Option<TcpListener>, exporter: Exporter) -> Self {
-        Self { exporter: Rc::new(RefCell::new(exporter)), listener, textfile: args.textfile.as_deref() }
+impl Server {
+    fn new(places: Destinations, exporter: Exporter) -> Self {
+        let Destinations { listener, textfile } = places;
+        Self { exporter: Rc::new(RefCell::new(exporter)), listener, textfile }
     }
 
     /// Takes intervals, serves and writes, until a signal comes or `take` fails.
@@ -233,7 +269,7 @@ impl<'a> Server<'a> {
         intervals: &mut mpsc::Receiver<Interval>,
         mut take: impl FnMut(&mut Exporter, &Interval) -> Result<()>,
     ) -> Result<()> {
-        let Self { exporter, listener, textfile } = self;
+        let Self { exporter, listener, mut textfile } = self;
         let places = Places::new();
         let mut serving = Box::pin(async {
             match &listener {
@@ -241,10 +277,13 @@ impl<'a> Server<'a> {
                 None => std::future::pending().await,
             }
         });
-        let mut textfile = textfile.map(Textfile::new).transpose()?;
         if let Some(file) = &mut textfile {
             // An error of the first write is one of the arguments; later ones may pass.
             file.write(&exporter.borrow())?;
+        }
+        // Connections made before now have waited.
+        if let Some(listener) = &listener {
+            announce(listener)?;
         }
         let result = loop {
             tokio::select! {

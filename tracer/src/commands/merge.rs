@@ -10,8 +10,11 @@ use crate::{
     host::{clock::Anchor, machine::Host},
     model::{accounting::Accounting, measurement::PinSource, policy::Policy},
     output,
-    recording::{self, End, FORMAT, Header, OnDamage, Provenance, Reader, VERSION, Writer},
-    report::{Report, input},
+    recording::{self, End, FORMAT, Header, OnDamage, Provenance, VERSION, Writer},
+    report::{
+        Report,
+        input::{self, Input},
+    },
     say,
 };
 
@@ -26,12 +29,9 @@ pub(super) fn run(args: &MergeArgs) -> Result<ExitCode> {
     let header = header(&sources, std::env::args().collect());
     let mut writer = Writer::new(&mut out, &header).with_context(failed)?;
     let mut numbering = Report { sources, ..Report::default() };
-    let mut first = 0;
     for path in &args.files {
-        let mut reader = input::open(path, on_damage)?;
-        append(&mut reader, first, &mut numbering, &mut writer)
+        append(path, on_damage, &mut numbering, &mut writer)
             .with_context(|| format!("merge {} into {}", path.display(), args.output.display()))?;
-        first += reader.header().sources.len().max(1);
     }
     writer.finish(end(&numbering.sources)).with_context(failed)?;
     out.take_place().with_context(failed)?;
@@ -54,23 +54,18 @@ fn read_sources(args: &MergeArgs, on_damage: OnDamage) -> Result<Vec<Provenance>
         }
         input::read(path, on_damage, &mut whole)?;
     }
+    whole.repeats.iter().for_each(|repeat| say!("{repeat}"));
     Ok(whole.sources)
 }
 
 /// Copies a recording's intervals, with VM numbers that are unique in the merge, and with wall-clock times.
-fn append<W: Write>(
-    reader: &mut Reader<impl std::io::BufRead>,
-    first: usize,
-    numbering: &mut Report,
-    writer: &mut Writer<W>,
-) -> Result<()> {
-    let anchor = reader.header().anchor;
+fn append<W: Write>(path: &Path, on_damage: OnDamage, numbering: &mut Report, writer: &mut Writer<W>) -> Result<()> {
+    let name = path.display().to_string();
+    let mut input = Input::new(input::open(path, on_damage)?, name, &mut numbering.sources, &mut numbering.readings);
     let mut vms = BTreeMap::new();
-    while let Some(interval) = reader.read_interval()? {
-        let at = first + reader.source();
-        let mut interval = numbering.renumber(at, interval, &mut vms);
-        interval.start_ns = anchor.to_unix_ns(interval.start_ns);
-        writer.write_of(&interval, at, reader.has_more())?;
+    while let Some((at, interval)) = input.next(&mut numbering.readings)? {
+        let interval = numbering.renumber(at, interval, &mut vms);
+        writer.write_of(&interval, at, input.reader.has_more())?;
     }
     Ok(())
 }
@@ -110,6 +105,7 @@ fn header(sources: &[Provenance], command: Vec<String>) -> Header {
         sites: common(sources, |s| s.header.sites.clone()).unwrap_or_default(),
         missing: common(sources, |s| s.header.missing.clone()).unwrap_or_default(),
         unknown: None,
+        other_tracers: None,
         experiment: None,
         sources: report.sources,
     }
@@ -127,6 +123,7 @@ fn end(sources: &[Provenance]) -> End {
         },
         tsc_khz: None,
         policy_changed: ends().any(|e| e.policy_changed),
+        other_tracers: None,
     }
 }
 
@@ -150,21 +147,22 @@ mod tests {
         report::{View, json, openmetrics, text},
     };
 
-    /// A recording: its host, its boot, and by interval and entry: VM, vCPU, whether a timer exit, ns and writes.
-    type Made = (u8, u8, Vec<Vec<(u32, u32, bool, u64, u8)>>);
+    /// A recording: its host, its boot, its start, and by interval and entry: VM, vCPU, whether a timer exit, ns and writes. Those of
+    /// one boot and start are one recording, of which a file may have less.
+    type Made = (u8, u8, u8, Vec<Vec<(u32, u32, bool, u64, u8)>>);
 
     fn recordings() -> impl Strategy<Value = Vec<Made>> {
         let entry = (0..3u32, 0..2u32, any::<bool>(), 0..1u64 << 40, 0..3u8);
         let intervals = proptest::collection::vec(proptest::collection::vec(entry, 0..8), 0..4);
-        proptest::collection::vec((0..3u8, 0..2u8, intervals), 1..5)
+        proptest::collection::vec((0..3u8, 0..2u8, 0..3u8, intervals), 1..5)
     }
 
-    fn write(path: &Path, (host, boot, intervals): &Made, ends: bool) {
+    fn write(path: &Path, (host, boot, start, intervals): &Made, ends: bool) {
         let mut header = a_header();
         header.host.name = format!("host{host}");
         header.host.boot_id = format!("boot{boot}");
         header.policy = if *host == 0 { Policy::Soft } else { Policy::Hard };
-        header.anchor.unix_ns += u64::from(*host) * 1_000;
+        header.anchor.unix_ns += u64::from(*host) * 1_000 + u64::from(*start) * 15;
         let mut writer = Writer::new(fs::File::create(path).unwrap(), &header).unwrap();
         for (n, entries) in intervals.iter().enumerate() {
             let mut interval = Interval { start_ns: n as u64 * 10, length_ns: 10, ..Interval::default() };

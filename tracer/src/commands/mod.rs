@@ -1,9 +1,9 @@
-//! The commands: arguments, I/O, signals, exit codes. They import every other room, share `child`, `comparison`, `damaged`, `progress`,
-//! `session` and `usage`, and never import each other.
+//! The commands: arguments, I/O, signals, exit codes. They import every other room, share `child`, `comparison`, `damaged`,
+//! `following`, `progress`, `session` and `usage`, and never import each other.
 
 pub mod args;
 pub mod check;
-pub mod usage;
+mod usage;
 
 mod ab;
 mod calibrate;
@@ -11,8 +11,11 @@ mod child;
 mod compare;
 mod comparison;
 mod damaged;
+#[cfg(test)]
+mod every_output;
 mod exercise;
 mod export;
+mod following;
 mod live;
 mod merge;
 mod policy;
@@ -26,6 +29,14 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use args::Command;
+
+/// The exit code of a command that failed.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if let Some(not_started) = error.downcast_ref::<child::NotStarted>() {
+        return ExitCode::from(not_started.code);
+    }
+    if error.is::<usage::WrongCommandLine>() { ExitCode::from(usage::EXIT_CODE) } else { ExitCode::FAILURE }
+}
 
 /// Runs a command; an error is the caller's to print.
 pub fn run(command: &Command) -> Result<ExitCode> {

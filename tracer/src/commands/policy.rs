@@ -1,18 +1,16 @@
 //! `vmentry policy`: shows the timer policy, sets it, or sets it while a command runs.
 
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result};
-use tokio::process::Command;
 
 use crate::{
     commands::{
         args::PolicyArgs,
-        child::{Endings, GRACE, command_code, end},
+        child::{Endings, GRACE, command_code, end, refuse_unknown, start},
         session::runtime,
     },
-    host::{machine::Host, policy::Switch, roots::Roots},
-    kernel::resolve,
+    host::{facts, policy::Switch},
     model::policy::Policy,
     output, say,
 };
@@ -22,6 +20,7 @@ pub(super) fn run(args: &PolicyArgs) -> Result<ExitCode> {
     let Some(policy) = args.policy else {
         return show().map(|()| ExitCode::SUCCESS);
     };
+    refuse_unknown(&args.command)?;
     let switch = Switch::of_host();
     if args.command.is_empty() {
         let before = switch.set_to_stay(policy)?;
@@ -32,8 +31,7 @@ pub(super) fn run(args: &PolicyArgs) -> Result<ExitCode> {
         // Before the switch: from here on a signal cannot kill this process between switching and restoring.
         let mut endings = Endings::new()?;
         let restore = switch.set_temporarily(policy)?;
-        let (program, arguments) = args.command.split_first().context("no command")?;
-        let mut child = Command::new(program).args(arguments).spawn().with_context(|| format!("run {program}"))?;
+        let mut child = start(&args.command, Stdio::inherit())?.context("no command")?;
         let (code, signal) = tokio::select! {
             status = child.wait() => (command_code(status.context("wait for the command")?), None),
             signal = endings.next() => {
@@ -52,19 +50,18 @@ pub(super) fn run(args: &PolicyArgs) -> Result<ExitCode> {
 }
 
 fn show() -> Result<()> {
-    let roots = Roots::default();
-    let host = Host::gather(&roots);
-    let layout = resolve::layout(&roots.sys, host.vendor);
-    let soft = layout.is_ok_and(|l| l.config.get(tracer_common::Slot::VmcsSoftDisabled).is_some());
-    let policy = host.policy(soft);
-    let switchable = host.parameters.contains_key("preemption_timer_policy");
-    let note = match policy {
-        Policy::Unknown => "kvm_intel is not loaded, or does not show its policy",
+    let facts = facts::gather(false);
+    let note = match facts.policy {
+        Policy::Unknown => match (&facts.module_without_btf, &facts.no_vendor) {
+            (Some(why), _) => why,
+            (None, Some(none)) => &none.why,
+            (None, None) => "kvm_intel does not run the VMs, or does not show its policy",
+        },
         Policy::Off => "KVM does not use the preemption timer (preemption_timer=N)",
-        _ if switchable => "switchable: vmentry policy soft|hard",
-        _ => "not switchable: no companion patch (patches/README.md)",
+        _ if facts.companion_patch => "switchable: vmentry policy soft|hard",
+        _ => "not switchable: no companion patch (README: 'Both policies on one host')",
     };
-    output::print(&format!("{}\n", policy.name()))?;
+    output::print(&format!("{}\n", facts.policy.name()))?;
     say!("{note}");
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! The progress line of long work, on standard error.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
+
+use crate::output;
 
 /// A line that is overwritten. Shown only if standard error is a terminal and no other command writes to it.
 pub(crate) struct ProgressLine {
@@ -22,7 +24,7 @@ impl ProgressLine {
     /// Replaces the line.
     pub(crate) fn show(&self, text: &str) {
         if self.shown {
-            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+            output::show(&format!("\r\x1b[K{text}"));
         }
     }
 

@@ -1,26 +1,33 @@
 //! `vmentry record`: attaches, collects and writes intervals; detaches on every way out.
 
-use std::{collections::BTreeSet, io::Write, path::Path, process::ExitCode};
+use std::{collections::BTreeSet, path::Path, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, bail};
-use tokio::{sync::mpsc, time::Instant};
-use tracer_common::in_kernel_series::MAX_IN_KERNEL_SERIES;
+use anyhow::{Context, Result, anyhow, bail};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+use tracer_common::{Isa, in_kernel_series::MAX_IN_KERNEL_SERIES};
 
 use crate::{
     collect::collector::Collection,
     commands::{
-        args::RecordArgs,
-        child::{Ended, Endings, GRACE, command_code, end, exit_of, refuse_unknown, start},
+        args::{RecordArgs, Targets},
+        child::{Ended, Endings, GRACE, command_code, end, exit_of, refuse_unknown, start, stdout_beside},
+        following::follow,
         progress::ProgressLine,
         session::{
-            ensure_exact, header, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module,
+            ensure_exact, header, next_writable, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host,
+            watch_module,
         },
+        usage::refuse,
     },
-    host::{clock::TscMeter, facts::Facts, machine::Host, policy, roots::Roots, stopwatch},
+    host::{clock::TscMeter, facts::Facts, machine::Host, other_tracers, policy, roots::Roots, stopwatch, vmm},
     kernel::{
         kvm_module::{self, Change, Watch},
         layout::Layout,
         options::Options,
+        resolve::NO_BTF_FIX,
         tracer::Tracer,
         vmwrite_sites::{self, Site},
     },
@@ -29,10 +36,10 @@ use crate::{
         figures::{Unit, human},
         interval::Interval,
         measurement::{Aggregation, Latency},
-        totals::Totals,
+        totals::{Totals, foreign_isa_text},
         vendor::Vendor,
     },
-    output,
+    output::{self, Background, STALLED, Written},
     recording::{End, Writer},
     say,
     trace::{
@@ -54,16 +61,21 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
         (true, true) => Latency::DisturbedButAsked,
     };
     refuse_unknown(&args.command)?;
+    Trigger(args.trigger.clone()).ensure_known(&header.knowledge()).map_err(|refusal| anyhow!(refusal))?;
     let plan = events_plan(args)?;
     // Replaces an old recording only after everything that can be refused was checked.
-    let tracer = Tracer::load(&layout, &options)?;
+    let mut tracer = Tracer::load(&layout, &options)?;
+    let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, output::say_over_progress)?;
     let out = output::create(&args.output, args.overwrite)?;
     let (events, sink) = plan.map(|plan| EventRecorder::start(plan, &header)).transpose()?.unzip();
+    let (out, written) = Background::start(out)?;
     let mut recording = Recording {
         args,
         module: watch_module(&header.host),
-        writer: Writer::new(out, &header).with_context(|| format!("write {}", args.output.display()))?,
-        progress: Progress::new(args.command.is_empty()),
+        writer: Writer::new(out.clone(), &header).with_context(|| format!("write {}", args.output.display()))?,
+        out,
+        written,
+        progress: Progress::new(args.command.is_empty(), facts.host.vendor),
     };
     runtime()?.block_on(async {
         let tsc = TscMeter::start();
@@ -83,7 +95,9 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
             accounting,
             tsc_khz: tsc.khz(),
             policy_changed: policy_before != policy::now(&Roots::default()),
-        })?;
+            other_tracers: Some(other_tracers::look(&Roots::default())),
+        });
+        let status = status.await?;
         if events?.is_some_and(|e| e.failed) {
             return Ok(ExitCode::FAILURE);
         }
@@ -96,9 +110,12 @@ fn options(args: &RecordArgs, facts: &Facts, layout: &Layout) -> Result<Options>
     let tgids = selected_tgids(&args.targets)?;
     let sites = if args.verify_writes { vmwrite_sites(&facts.host)? } else { Vec::new() };
     if args.exact_writes && !layout.companion.vmcs_write {
+        if let Some(without) = &facts.module_without_btf {
+            bail!("--exact-writes: {without}, which would tell whether it has the companion patch\n  -> {NO_BTF_FIX}");
+        }
         bail!(
             "--exact-writes needs the companion patch, and this kvm_intel has no tracepoint kvm_vmcs_write\n  \
-             -> --verify-writes works without it; patches/README.md says how to build it"
+             -> --verify-writes works without it (README: 'Pin-control writes, exactly')"
         );
     }
     let in_kernel = args.aggregate == Aggregation::InKernel;
@@ -115,7 +132,7 @@ fn options(args: &RecordArgs, facts: &Facts, layout: &Layout) -> Result<Options>
         aggregation: args.aggregate,
         details: args.events.is_some() || args.flight_recorder.is_some(),
         stamps: false,
-        ring_bytes: ring_bytes(args.ring_kib)?,
+        ring_bytes: ring_bytes(args.ring_kib),
         tgids,
         vcpu_ids: selected_vcpus(&args.targets),
         kernel_log: args.kernel_log,
@@ -129,7 +146,13 @@ fn events_plan(args: &RecordArgs) -> Result<Option<TracePlan>> {
     }
     let path = args.events.clone().unwrap_or_else(|| "vmentry.pftrace".into());
     if output::is_same_file(&path, &args.output) {
-        bail!("--events {0}: the recording is written to this file: choose another name", path.display());
+        return refuse(format!(
+            "--events {}: the recording is written to this file: choose another name",
+            path.display()
+        ));
+    }
+    if args.flight_recorder.is_some() && path == Path::new("-") {
+        return refuse("--events -: a flight recorder may write several traces: name a file");
     }
     let flight_recorder =
         args.flight_recorder.map(|span| FlightOptions { trigger: Trigger(args.trigger.clone()), span });
@@ -157,7 +180,10 @@ fn vmwrite_sites(host: &Host) -> Result<Vec<Site>> {
 struct Recording<'a> {
     args: &'a RecordArgs,
     module: Option<Watch>,
-    writer: Writer<Box<dyn Write + Send>>,
+    writer: Writer<Background>,
+    /// what `writer` writes to
+    out: Background,
+    written: Written,
     progress: Progress,
 }
 
@@ -173,18 +199,29 @@ enum Failure {
 struct Drained {
     /// entries read while another build of the KVM module was loaded, and not written
     left_out: u64,
+    /// entries of intervals that could not be written
+    unwritten: u64,
     /// the first error of writing an interval
     failure: Option<anyhow::Error>,
 }
 
+/// How long the output may take for one interval when the recording ends.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 impl Recording<'_> {
+    /// Whether standard output is the recording or its trace of single events, which a command's output would damage.
+    fn writes_to_stdout(&self) -> bool {
+        let is_stdout = |path: &Path| path == Path::new("-");
+        is_stdout(&self.args.output) || self.args.events.as_deref().is_some_and(is_stdout)
+    }
+
     /// Runs the command and writes intervals until something ends the recording.
     async fn pump(
         &mut self,
         endings: &mut Endings,
         intervals: &mut mpsc::Receiver<Interval>,
     ) -> Result<Ended, Failure> {
-        let mut child = start(&self.args.command).map_err(Failure::Command)?;
+        let mut child = start(&self.args.command, stdout_beside(self.writes_to_stdout())).map_err(Failure::Command)?;
         let deadline = self.args.duration.map(|d| Instant::now() + d);
         let reason = loop {
             tokio::select! {
@@ -194,7 +231,7 @@ impl Recording<'_> {
                     let status = status.context("wait for the command").map_err(Failure::Command)?;
                     return Ok(Ended { reason: "command", status: Some(status) });
                 }
-                interval = intervals.recv() => match interval {
+                interval = next_writable(&self.out, intervals) => match interval {
                     Some(interval) => if let Some(reason) = self.add(&interval)? { break reason },
                     // The collector has failed; its thread reports why.
                     None => break "collector",
@@ -229,16 +266,23 @@ impl Recording<'_> {
             replaced |= change == Some(Change::Replaced);
             if replaced {
                 drained.left_out += interval.totals.entries;
-            } else if ended.is_ok() && drained.failure.is_none() {
+            } else if ended.is_ok() {
                 self.progress.add(&interval);
-                drained.failure = self.writer.write(&interval).err();
+                if drained.failure.is_none() {
+                    // Without room by then, writing fails.
+                    let _ = timeout(PATIENCE, self.out.room()).await;
+                    drained.failure = self.writer.write(&interval).err();
+                }
+                if drained.failure.is_some() {
+                    drained.unwritten += interval.totals.entries;
+                }
             }
         }
         drained
     }
 
     /// Reports the first error, else prints the summary and writes the last line; returns the command's status.
-    fn finish(
+    async fn finish(
         self,
         ended: Result<Ended, Failure>,
         drained: Drained,
@@ -258,12 +302,18 @@ impl Recording<'_> {
             Err(Failure::Write(error)) => return Err(saved(error)),
         };
         if let Some(error) = drained.failure {
-            return Err(saved(error));
+            return Err(saved(error.context(format!("{} entries are missing", drained.unwritten))));
         }
         let accounting = accounting?;
         self.progress.summary(self.args, reason, &accounting);
         let exact = ensure_exact(&accounting, &name.to_string());
+        let _ = timeout(PATIENCE, self.out.room()).await;
         self.writer.finish(last_line(accounting)).map_err(saved)?;
+        drop(self.out);
+        match timeout(PATIENCE, self.written.wait()).await {
+            Ok(written) => written.map_err(|error| saved(error.into()))?,
+            Err(_) => return Err(saved(anyhow!("the last intervals are missing: {STALLED}"))),
+        }
         exact?;
         if MODULE_REASONS.contains(&reason) {
             bail!("the recording ended early because of {reason}; what was recorded is whole: vmentry report {name}");
@@ -290,6 +340,20 @@ fn module_changed(watch: &mut Watch, may_go_on: bool) -> Option<&'static str> {
     None
 }
 
+/// Says that nothing was recorded although VMs run: either they did not enter, or this KVM does not fire its tracepoints.
+fn warn_of_silence(targets: &Targets) {
+    let chosen = selected_tgids(targets).ok().flatten();
+    let is_chosen = |vm: &vmm::Vm| chosen.as_ref().is_none_or(|tgids| tgids.contains(&vm.process.tgid));
+    let names: Vec<_> =
+        vmm::find_vms(&Roots::default().proc).vms.into_iter().filter(is_chosen).map(|vm| vm.name).collect();
+    if !names.is_empty() {
+        say!(
+            "NO ENTRY ARRIVED, although VMs run ({}): 'vmentry check' shows whether kvm's tracepoints fire on this host",
+            names.join(", ")
+        );
+    }
+}
+
 async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -303,22 +367,28 @@ struct Progress {
     started: std::time::Instant,
     totals: Totals,
     vms: BTreeSet<u32>,
+    /// module whose layout the programs read by
+    vendor: Option<Vendor>,
+    isas: BTreeSet<Isa>,
 }
 
 impl Progress {
     /// `alone`: no command writes to the same terminal.
-    fn new(alone: bool) -> Self {
+    fn new(alone: bool, vendor: Option<Vendor>) -> Self {
         Self {
             line: ProgressLine::new(alone),
             started: std::time::Instant::now(),
             totals: Totals::default(),
             vms: BTreeSet::new(),
+            vendor,
+            isas: BTreeSet::new(),
         }
     }
 
     fn add(&mut self, interval: &Interval) {
         self.totals.merge(&interval.totals);
         self.vms.extend(interval.vms.keys());
+        self.isas.extend(interval.series.keys().map(|key| key.isa));
         if self.line.is_shown() {
             let Totals { entries, dropped, .. } = self.totals;
             let rate = interval.totals.entries as f64 * 1e9 / interval.length_ns.max(1) as f64;
@@ -338,6 +408,12 @@ impl Progress {
             self.vms.len(),
             if accounting.exact { "" } else { "; COUNTS DISAGREE" },
         );
+        if let Some(text) = foreign_isa_text(&self.totals, self.vendor, self.isas.iter().copied()) {
+            say!("{text}");
+        }
+        if entries == 0 {
+            warn_of_silence(&args.targets);
+        }
         if dropped > 0 {
             match args.aggregate {
                 Aggregation::Records => {

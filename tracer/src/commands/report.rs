@@ -10,9 +10,8 @@ use crate::{
         damaged::done,
         usage::refuse,
     },
-    model::policy::Policy,
     output,
-    recording::{OnDamage, Provenance},
+    recording::OnDamage,
     report::{
         Choices, Dimension, Report, View,
         claims::{self, Evidence},
@@ -52,6 +51,7 @@ fn render(args: &ReportArgs, mut view: View) -> Result<(String, Option<String>)>
     for path in &args.files {
         input::read(path, on_damage, &mut report)?;
     }
+    report.repeats.iter().for_each(|repeat| say!("{repeat}"));
     let mut choices = Choices::default();
     choices.add(&report, report.whole.series.keys(), &view.filters);
     if let Some(why) = choices.refusal(&view.filters) {
@@ -81,13 +81,13 @@ fn check_claims(args: &ReportArgs) -> Result<(String, Option<String>)> {
     let on_damage = OnDamage::skip_if(args.skip_damaged);
     let mut evidence = Evidence::default();
     for path in &args.files {
-        input::read(path, on_damage, &mut evidence.whole)?;
-        if evidence.whole.sources.last().is_some_and(|s| s.name != path.display().to_string()) {
+        let Some(at) = input::read(path, on_damage, &mut evidence.whole)? else {
             bail!("--claims: {} is a merge: name the recordings themselves", path.display());
-        }
-        let policy = evidence.whole.sources.last().map_or(Policy::Unknown, Provenance::policy);
+        };
+        let policy = evidence.whole.sources[at].policy();
         input::read(path, on_damage, evidence.by_policy.entry(policy).or_default())?;
     }
+    evidence.whole.repeats.iter().for_each(|repeat| say!("{repeat}"));
     let text = match args.format {
         ReportFormat::Json => {
             let json = serde_json::json!({

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use tokio::sync::mpsc;
 use tracer_common::{Config, Slot};
 
 use crate::{
@@ -13,17 +14,21 @@ use crate::{
         clock::Anchor,
         facts::{self, Facts},
         machine::Host,
-        problems,
+        pid_namespace, problems,
+        process::read_process,
         roots::Roots,
         vmm,
     },
     kernel::{kvm_module::Watch, layout::Layout, options::Options},
     model::{
         accounting::Accounting,
+        interval::Interval,
         measurement::{Latency, PinSource},
         vendor::Vendor,
     },
+    output::Background,
     recording::{FORMAT, Header, VERSION},
+    say,
 };
 
 /// Facts and layout of this host, or every reason why it cannot be traced, each with its fix. The error names `command` and ends
@@ -32,6 +37,15 @@ pub(crate) fn traceable_host(command: &str, hint: &str, ask_kvm: bool) -> Result
     let facts = facts::gather(ask_kvm);
     if let Some(errors) = problems::errors(&facts.problems()) {
         bail!("cannot {command} here:\n{errors}\n  'vmentry check' shows everything{hint}");
+    }
+    if facts.shows_host_processes == Some(false) {
+        say!("VMs are named 'tgid N': this process is in a PID namespace of its own\n  -> {}", pid_namespace::FIX);
+    }
+    if !facts.other_tracers.names.is_empty() {
+        say!(
+            "SHARED: other tracers are on kvm_entry and kvm_exit, and times contain their work: {}",
+            facts.other_tracers.names.join(", ")
+        );
     }
     let layout = facts.layout.clone().context("no layout, and no error about it")?;
     Ok((facts, layout))
@@ -61,14 +75,20 @@ pub(crate) async fn detach(mut collection: Collection, result: Result<()>, figur
     ensure_exact(&accounting, figures)
 }
 
+/// The next interval, once there is room to write it. Without room none is taken, so that the collector makes its interval longer.
+pub(crate) async fn next_writable(out: &Background, intervals: &mut mpsc::Receiver<Interval>) -> Option<Interval> {
+    out.room().await;
+    intervals.recv().await
+}
+
 /// A command's async runtime: one thread, with timers, signals and sockets.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")
 }
 
 /// Size of one CPU's ring in bytes.
-pub(crate) fn ring_bytes(kib: u32) -> Result<u32> {
-    kib.checked_mul(1024).with_context(|| format!("--ring-kib {kib}: too large"))
+pub(crate) fn ring_bytes(kib: u32) -> u32 {
+    kib * 1024
 }
 
 /// vCPU numbers to trace; none for all.
@@ -98,6 +118,7 @@ pub(crate) fn header(facts: &Facts, layout: &Layout, options: &Options, interval
         sites: options.sites.clone(),
         missing: facts.missing.clone(),
         unknown: None,
+        other_tracers: Some(facts.other_tracers.clone()),
         experiment: None,
         sources: Vec::new(),
     };
@@ -125,13 +146,20 @@ pub(crate) fn selected_tgids(targets: &Targets) -> Result<Option<Vec<u32>>> {
         return Ok(None);
     }
     let Roots { proc, .. } = Roots::default();
+    if pid_namespace::shows_host_processes(&proc) == Some(false) {
+        let given = if pids.is_empty() { "--vm" } else { "--pid" };
+        bail!(
+            "{given}: this process is in a PID namespace of its own, whose process ids are not those of the host\n  -> {}",
+            pid_namespace::FIX
+        );
+    }
     let mut tgids = Vec::new();
     for pid in pids {
         // The id of a thread, as `top -H` shows it, selects its process.
-        let process = vmm::read_process(&proc, *pid);
+        let process = read_process(&proc, *pid);
         tgids.push(process.map_err(|_| anyhow!("--pid {pid}: there is no such process"))?.tgid);
     }
-    let running = vmm::find_vms(&proc);
+    let vmm::Running { vms: running, unseen } = vmm::find_vms(&proc);
     for name in names {
         let of_name = running.iter().filter(|v| v.name == *name || v.process.tgid.to_string() == *name);
         let before = tgids.len();
@@ -139,7 +167,12 @@ pub(crate) fn selected_tgids(targets: &Targets) -> Result<Option<Vec<u32>>> {
         if tgids.len() == before {
             let known: Vec<_> = running.iter().map(|v| format!("{} (pid {})", v.name, v.process.tgid)).collect();
             let known = if known.is_empty() { "none".into() } else { known.join(", ") };
-            bail!("--vm {name}: no such VM is running (running: {known})");
+            match &unseen {
+                None => bail!("--vm {name}: no such VM is running (running: {known})"),
+                Some(why) => {
+                    bail!("--vm {name}: no such VM is seen (seen: {known})\n  -> {why}; or choose it by --pid")
+                }
+            }
         }
     }
     Ok(Some(tgids))

@@ -4,10 +4,10 @@ use std::fmt;
 
 /// A wrong command line: the reason and the fix. The program ends with [`EXIT_CODE`].
 #[derive(Debug)]
-pub struct WrongCommandLine(String);
+pub(crate) struct WrongCommandLine(String);
 
 /// Exit code of a wrong command line, which is also clap's.
-pub const EXIT_CODE: u8 = 2;
+pub(crate) const EXIT_CODE: u8 = 2;
 
 impl fmt::Display for WrongCommandLine {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {

@@ -27,6 +27,7 @@ pub(super) fn of(windows: &Windows, sides: [&Side; 2], options: &Options) -> Vec
         Windows::Runs { a, b } => of_runs(a, b, options),
     };
     checks.push(vcpus(windows, sides));
+    checks.extend(overlap(sides));
     checks.push(loss(sides));
     checks
 }
@@ -145,6 +146,16 @@ fn vcpus(windows: &Windows, [a, b]: [&Side; 2]) -> Check {
     let alarm = !found.is_empty();
     let text = if alarm { found.join("; ") } else { format!("the same {} vCPUs in every window", all.len()) };
     Check { name: "vcpus", text, p: None, alarm }
+}
+
+/// Recordings of a side that overlap in time; none if there are no such.
+fn overlap(sides: [&Side; 2]) -> Option<Check> {
+    let shares = sides.map(Side::covered_share);
+    let [a, b] = shares.map(|share| format!("{:.1}", 1.0 / share.max(f64::MIN_POSITIVE)));
+    let text = format!(
+        "recordings of a side overlap in time, {a} at a time in A and {b} in B: events per second are those of all of them together"
+    );
+    (shares != [1.0, 1.0]).then(|| Check { name: "overlap", text, p: None, alarm: a != b })
 }
 
 fn loss(sides: [&Side; 2]) -> Check {

@@ -10,6 +10,7 @@ use crate::{
     model::{
         figures::{Figure, Unit},
         histogram::Histogram,
+        knowledge::Unknown,
         totals::Totals,
     },
     recording::{Experiment, Provenance},
@@ -187,16 +188,26 @@ pub(crate) struct Setting {
 pub struct Side {
     /// number of windows
     pub windows: usize,
-    /// observed time, ns
+    /// ns that the windows cover; a moment that several recordings cover counts once
     pub length_ns: u64,
+    /// ns of the windows, each counted: more than `length_ns` where recordings overlap in time
+    pub recorded_ns: u64,
     /// counts
     pub totals: Totals,
     /// pin-control writes of all entries whose writes are known; none if there is no such entry
     pub pin_writes: Option<u64>,
-    /// preemption-timer exits by cause
-    pub timer_exits: BTreeMap<TimerCause, u64>,
+    /// preemption-timer exits by cause, or the reason why their number is not known
+    pub timer_exits: BTreeMap<TimerCause, Result<u64, Unknown>>,
     /// VM name and vCPU number of every vCPU that entered
     pub vcpus: BTreeSet<(String, u32)>,
+}
+
+impl Side {
+    /// Share of the recorded time that the windows cover, 0..=1: 1 where no recordings overlap in time. Rates are per second of
+    /// the time that is covered, as in a report on the side's recordings.
+    pub(crate) fn covered_share(&self) -> f64 {
+        if self.recorded_ns > self.length_ns { self.length_ns as f64 / self.recorded_ns as f64 } else { 1.0 }
+    }
 }
 
 /// The result of a comparison.

@@ -1,13 +1,17 @@
 //! Whether two lists of recordings can be compared, and how they differ otherwise.
 
-use super::{comparison::Setting, windows::Options};
+use super::{
+    comparison::Setting,
+    windows::{Options, why_unknown},
+};
 use crate::{
     host::machine::Host,
     model::{
-        measurement::{Latency, PinSource},
-        vendor::Vendor,
+        figures::Figure,
+        knowledge::{Knowledge, Subject, Unknown},
+        measurement::Latency,
     },
-    recording::Provenance,
+    recording::{Provenance, is_same},
 };
 
 /// Reason why the sides cannot be compared at all; none if they can.
@@ -20,12 +24,9 @@ pub(crate) fn refusal(a: &[Provenance], b: &[Provenance], experiment: bool) -> O
         ));
     }
     // The recordings of an experiment are on both sides.
-    let once: Vec<&Provenance> = if experiment { a.iter().collect() } else { all().collect() };
-    for (at, source) in once.iter().enumerate() {
-        let identity = |s: &Provenance| (s.header.host.boot_id.clone(), s.header.anchor);
-        if let Some(again) = once[..at].iter().find(|s| identity(s) == identity(source)) {
-            return Some(format!("{} and {} are the same recording: each counts once", again.name, source.name));
-        }
+    let again = |x: &Provenance| b.iter().find(|y| is_same(&x.header, &y.header)).map(|y| (x.name.clone(), y));
+    if let Some((first, second)) = a.iter().filter(|_| !experiment).find_map(again) {
+        return Some(format!("{first} and {} are the same recording, and cannot be both sides", second.name));
     }
     let differs = |name: &str, of: &dyn Fn(&Host) -> String| {
         let first = of(&all().next()?.header.host);
@@ -45,10 +46,9 @@ pub(crate) fn options(a: &[Provenance], b: &[Provenance]) -> Options {
     let source = all().next().map(|s| s.header.pin_writes_source);
     let transition = all().next().map(|s| s.header.transition_source());
     Options {
-        latencies: all().all(|s| s.header.latency != Latency::Disturbed),
+        knowledge: [a, b].map(|side| Knowledge::merge(side.iter().map(|s| s.header.knowledge()))),
         transitions: all().all(|s| Some(s.header.transition_source()) == transition),
-        pin_writes: source != Some(PinSource::None) && all().all(|s| Some(s.header.pin_writes_source) == source),
-        timer: all().all(|s| s.header.host.vendor == Some(Vendor::Intel)),
+        pin_writes: all().all(|s| Some(s.header.pin_writes_source) == source),
         ..Options::default()
     }
 }
@@ -57,11 +57,9 @@ pub(crate) fn options(a: &[Provenance], b: &[Provenance]) -> Options {
 pub(crate) fn warnings(a: &[Provenance], b: &[Provenance], experiment: bool) -> Vec<String> {
     let mut out = Vec::new();
     let all = || a.iter().chain(if experiment { &[] } else { b });
-    if !options(a, b).latencies {
-        out.push(
-            "times are not compared: in a recording, hooks on VMCS writes ran between kvm_entry and the VM entry"
-                .into(),
-        );
+    let options = options(a, b);
+    if let Some(why) = options.incomparable(Figure::EntryToExit) {
+        out.push(format!("times are not compared: {why}"));
     } else if all().any(|s| s.header.latency == Latency::DisturbedButAsked) {
         out.push(
             "DISTURBED: hooks on VMCS writes ran before the VM entries; the times of dirty entries contain them".into(),
@@ -69,6 +67,7 @@ pub(crate) fn warnings(a: &[Provenance], b: &[Provenance], experiment: bool) -> 
     }
     // Also between the recordings of several experiments.
     differences(a, b, &mut out);
+    unknown(&options, &mut out);
     let seeds: Vec<_> = a.iter().filter_map(|s| s.header.experiment.as_ref()).map(|e| e.seed).collect();
     if (1..seeds.len()).any(|i| seeds[..i].contains(&seeds[i])) {
         out.push("experiments with the same seed have the same order of windows: they are not independent".into());
@@ -95,7 +94,14 @@ fn differences(a: &[Provenance], b: &[Provenance], out: &mut Vec<String>) {
     let build = |s: &Provenance| {
         s.header.host.build_ids.iter().map(|(m, id)| format!("{m} {id}")).collect::<Vec<_>>().join(", ")
     };
-    let facts: [Fact; 11] = [
+    // Another run of the same tracer is no difference.
+    let tracers = |s: &Provenance| {
+        let names = s.other_tracers();
+        let names = names.iter().map(|name| name.split(" (pid ").next().unwrap_or_default().to_owned());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let facts: [Fact; 12] = [
+        ("other tracers on kvm_entry and kvm_exit", &tracers),
         ("where entries were counted", &|s| s.header.aggregation.text().into()),
         ("source of pin writes (not compared)", &pin),
         ("CPU", &|s| s.header.host.cpu.clone()),
@@ -125,11 +131,17 @@ fn differences(a: &[Provenance], b: &[Provenance], out: &mut Vec<String>) {
             out.push(format!("{name} differs {between}: A {}; B {}", text(&of_a), text(&of_b)));
         }
     }
-    if options(a, b).pin_writes {
-        return;
-    }
-    if a.iter().chain(b).all(|s| s.header.pin_writes_source == PinSource::None) {
-        out.push("pin writes are not known on either side".into());
+}
+
+/// Adds what is not known of the sides' entries, with the reasons; what neither side can know is left to the rows.
+fn unknown(options: &Options, out: &mut Vec<String>) {
+    use Subject::{ExitReason, Level, PinWrites, TimerCause, TimerExits};
+    for subject in [ExitReason, Level, PinWrites, TimerExits, TimerCause] {
+        let known = options.knowledge.each_ref().map(|known| known.known(subject).map_err(Unknown::clone));
+        let differs = known[0].is_ok() != known[1].is_ok();
+        if let Some(why) = why_unknown(known).filter(|_| differs || subject == PinWrites) {
+            out.push(format!("{} are not compared: {why}", subject.title()));
+        }
     }
 }
 
@@ -175,7 +187,11 @@ pub(crate) fn names(setting: &Setting) -> [String; 2] {
 mod tests {
     use super::*;
     use crate::{
-        model::policy::Policy,
+        model::{
+            measurement::{OtherTracers, PinSource},
+            policy::Policy,
+            vendor::Vendor,
+        },
         recording::{End, tests::header},
     };
 
@@ -184,19 +200,17 @@ mod tests {
         header.host.vendor = Some(Vendor::Intel);
         header.label = None;
         header.anchor.unix_ns += name.len() as u64 * 1_000_000_000_000;
-        let end =
-            End { reason: "duration".into(), accounting: Default::default(), tsc_khz: None, policy_changed: false };
+        let end = End {
+            reason: "duration".into(),
+            accounting: Default::default(),
+            tsc_khz: None,
+            policy_changed: false,
+            other_tracers: None,
+        };
         let mut end = Some(end);
         end.as_mut().unwrap().accounting.exact = true;
-        Provenance {
-            name: name.into(),
-            header,
-            end,
-            torn: false,
-            intervals: 20,
-            length_ns: 20_000_000_000,
-            damage: vec![],
-        }
+        let (intervals, length_ns) = (20, 20_000_000_000);
+        Provenance { end, intervals, length_ns, ..Provenance::unread(name.into(), header) }
     }
 
     fn setting(a: Provenance, b: Provenance) -> Setting {
@@ -209,6 +223,13 @@ mod tests {
         assert_eq!(warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false), Vec::<String>::new());
         b.header.host.kernel = "6.12.0".into();
         b.header.host.microcode = Some("0x2b".into());
+        let perf = OtherTracers { names: vec!["perf (pid 7)".into()], unseen: vec![] };
+        b.end.as_mut().unwrap().other_tracers = Some(perf);
+        let shared = warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false).join("\n");
+        assert!(
+            shared.contains("other tracers on kvm_entry and kvm_exit differs between the sides: A none; B perf"),
+            "{shared}"
+        );
         b.header.aggregation = crate::model::measurement::Aggregation::InKernel;
         b.end = None;
         let said = warnings(&[a], &[b], false).join("\n");
@@ -229,7 +250,8 @@ mod tests {
         b.header.pin_writes_source = PinSource::Tracepoint;
         b.header.latency = Latency::Disturbed;
         let o = options(std::slice::from_ref(&a), std::slice::from_ref(&b));
-        assert!(!o.pin_writes && !o.latencies && o.timer);
+        assert!([Figure::PinWrites, Figure::EntryToExit].iter().all(|f| o.incomparable(*f).is_some()));
+        assert!(o.knowledge.iter().all(|known| known.known(Subject::TimerExits).is_ok()));
         assert!(
             warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false)
                 .join("\n")
@@ -240,6 +262,18 @@ mod tests {
         b.header.host.emulated = false;
         b.end.as_mut().unwrap().accounting.exact = false;
         assert!(refusal(&[a], &[b], false).unwrap().contains("record again"));
+    }
+
+    #[test]
+    fn what_one_side_does_not_know_is_said_with_its_reason() {
+        let (a, mut b) = (source("a"), source("bb"));
+        b.header.missing = vec!["loaded_vmcs.hv_timer_soft_disabled: timer exits by cause n/a".into()];
+        let (a, b) = ([a], [b]);
+        let said = warnings(&a, &b, false);
+        let why = "not known of B: field loaded_vmcs.hv_timer_soft_disabled is not in this kernel";
+        assert_eq!(said, [format!("causes of timer exits are not compared: {why}")]);
+        assert_eq!(options(&a, &b).incomparable(Figure::Transition).as_deref(), Some(why));
+        assert_eq!(options(&a, &b).incomparable(Figure::EntryToExit), None);
     }
 
     #[test]

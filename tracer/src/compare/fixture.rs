@@ -102,9 +102,10 @@ fn side(pin_writes: u64) -> Side {
     Side {
         windows: 20,
         length_ns: 100_000_000_000,
+        recorded_ns: 100_000_000_000,
         totals,
         pin_writes: Some(pin_writes),
-        timer_exits: BTreeMap::from([(TimerCause::Deadline, 8000), (TimerCause::Spurious, 3)]),
+        timer_exits: BTreeMap::from([(TimerCause::Deadline, Ok(8000)), (TimerCause::Spurious, Ok(3))]),
         vcpus: BTreeSet::from([("web1".into(), 0), ("web1".into(), 1)]),
     }
 }
@@ -214,15 +215,8 @@ pub(crate) fn setting() -> Setting {
         seed: 7,
     };
     header.experiment = Some(experiment.clone());
-    let source = Provenance {
-        name: "ab.hlog".into(),
-        header,
-        end: None,
-        torn: false,
-        damage: vec![],
-        intervals: 40,
-        length_ns: 200_000_000_000,
-    };
+    let mut source = Provenance::unread("ab.hlog".into(), header);
+    (source.intervals, source.length_ns) = (40, 200_000_000_000);
     Setting {
         names: ["soft".into(), "hard".into()],
         sources: [vec![source.clone()], vec![source]],

@@ -123,6 +123,7 @@ pub(crate) mod tests {
         host::machine::Host,
         model::{
             interval::tests::{event, vm},
+            knowledge::Knowledge,
             measurement::Aggregation,
             policy::Policy,
         },
@@ -134,7 +135,7 @@ pub(crate) mod tests {
             hosts: vec![Host::default()],
             policy: Policy::Soft,
             aggregation: Aggregation::Records,
-            latencies: true,
+            knowledge: Knowledge::complete(),
         };
         Exporter::new(10_000, about, labels.to_vec(), None)
     }

@@ -6,7 +6,7 @@ use super::{distribution::Distribution, state::State};
 use crate::{
     export::metrics::{self, Metric},
     host::machine::Host,
-    model::{measurement::Aggregation, policy::Policy, vendor::Vendor},
+    model::{knowledge::Knowledge, measurement::Aggregation, policy::Policy, vendor::Vendor},
 };
 
 /// Names and values of labels.
@@ -64,8 +64,8 @@ pub(crate) struct About {
     pub(crate) policy: Policy,
     /// place that counted entries, which decides the precision of values
     pub(crate) aggregation: Aggregation,
-    /// whether guest and host times may be shown
-    pub(crate) latencies: bool,
+    /// what is known about the entries
+    pub(crate) knowledge: Knowledge,
 }
 
 impl About {
@@ -97,7 +97,7 @@ impl About {
 /// Families that reports and the exporter share.
 pub(crate) fn families<'a>(about: &'a About, state: &'a State) -> Vec<Family<'a>> {
     let mut families = about.families();
-    families.extend(state.figures(about.latencies));
+    families.extend(state.figures(&about.knowledge));
     families.extend(state.totals());
     families
 }

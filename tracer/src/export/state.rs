@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use tracer_common::{Isa, rules::TimerCause};
+use tracer_common::rules::TimerCause;
 
 use super::{
     distribution::Distribution,
@@ -16,6 +16,7 @@ use crate::{
         exit_reasons,
         figures::Figure,
         interval::{Interval, Vm},
+        knowledge::{Knowledge, TimerExits},
         series::{EntryKind, Key, Level, Series},
         totals::Totals,
     },
@@ -82,11 +83,10 @@ struct Sums {
     created_ns: u64,
     /// time of the last interval with an entry, CLOCK_MONOTONIC, ns
     last_entry_ns: u64,
-    is_vmx: bool,
     entries: BTreeMap<(Level, EntryKind), u64>,
     /// number of writes, and of entries whose writes are known
     pin_writes: BTreeMap<Level, (u64, u64)>,
-    timer_exits: BTreeMap<TimerCause, u64>,
+    timer_exits: TimerExits,
     /// by figure of [`HISTOGRAMS`], level, exit reason, and, if the figure has histograms of its own for each, clean or dirty
     histograms: BTreeMap<(Figure, Level, Reason, Option<EntryKind>), Distribution>,
 }
@@ -99,7 +99,6 @@ impl Sums {
     }
 
     fn add(&mut self, key: &Key, reason: &Reason, series: &Series) {
-        self.is_vmx |= key.isa == Isa::Vmx;
         let entries = series.entries();
         if entries > 0 {
             grow(self.entries.entry((key.level, key.entry)).or_default(), entries);
@@ -113,9 +112,7 @@ impl Sums {
             grow(writes, series[Figure::PinWrites].sum());
             grow(known, series[Figure::PinWrites].count());
         }
-        if let Some(cause) = key.cause {
-            grow(self.timer_exits.entry(cause).or_default(), entries);
-        }
+        self.timer_exits.count(key, entries);
     }
 }
 
@@ -225,8 +222,8 @@ impl State {
         std::iter::once(("vm", OTHER.to_owned())).chain(more).collect()
     }
 
-    /// Families of the VMs' entries, without histograms if times may not be shown.
-    pub(crate) fn figures<'a>(&'a self, times: bool) -> Vec<Family<'a>> {
+    /// Families of the VMs' entries, as far as they are known: what is not has no sample.
+    pub(crate) fn figures<'a>(&'a self, knowledge: &Knowledge) -> Vec<Family<'a>> {
         let mut histograms: Vec<_> = HISTOGRAMS.iter().map(|h| Family::new(h.metric)).collect();
         let [mut entries, mut pin_writes, mut known, mut timer_exits] =
             [&metrics::ENTRIES, &metrics::PIN_WRITES, &metrics::PIN_KNOWN_ENTRIES, &metrics::TIMER_EXITS]
@@ -239,20 +236,22 @@ impl State {
             for ((level, kind), n) in &sums.entries {
                 push(&mut entries, &[("level", level.name()), ("entry", kind.name())], *n);
             }
-            for (level, (writes, of)) in &sums.pin_writes {
+            let pin_writes_are_known = knowledge.figure(Figure::PinWrites).is_ok();
+            for (level, (writes, of)) in sums.pin_writes.iter().filter(|_| pin_writes_are_known) {
                 push(&mut pin_writes, &[("level", level.name())], *writes);
                 push(&mut known, &[("level", level.name())], *of);
             }
-            for cause in TimerCause::ALL.into_iter().filter(|_| sums.is_vmx) {
-                let n = sums.timer_exits.get(&cause).copied();
-                if n.is_some() || cause != TimerCause::Unknown {
-                    push(&mut timer_exits, &[("cause", cause.name())], n.unwrap_or(0));
+            for cause in TimerCause::ALL {
+                let n = sums.timer_exits.of(cause, knowledge).ok();
+                // Exits of unknown cause have a sample only if there are some.
+                if let Some(n) = n.filter(|n| *n > 0 || cause != TimerCause::Unknown) {
+                    push(&mut timer_exits, &[("cause", cause.name())], n);
                 }
             }
-            if !times {
-                continue;
-            }
             for ((figure, level, reason, kind), distribution) in &sums.histograms {
+                if knowledge.figure(*figure).is_err() {
+                    continue;
+                }
                 let mut more = vec![("level", level.name()), ("exit_reason", reason)];
                 more.extend(kind.map(|kind| ("entry", kind.name())));
                 let family = HISTOGRAMS.iter().zip(&mut histograms).find(|(h, _)| h.figure == *figure);
@@ -313,9 +312,12 @@ fn histogram<'a>(labels: Labels<'a>, distribution: &'a Distribution, sums: &Sums
 mod tests {
     use std::sync::Arc;
 
+    use tracer_common::Isa;
+
     use super::*;
     use crate::model::{
         interval::tests::{event, vm},
+        measurement::Latency,
         number::truncated_u64,
     };
 
@@ -339,7 +341,7 @@ mod tests {
 
     /// Samples of a metric: labels as "vm0/L1/clean", and the value or count.
     fn samples(state: &State, metric: &Metric) -> Vec<(String, u64)> {
-        let families = [state.figures(true), state.totals(), state.health()].concat();
+        let families = [state.figures(&Knowledge::complete()), state.totals(), state.health()].concat();
         let of_metric = families.into_iter().filter(|f| f.metric.name == metric.name).flat_map(|f| f.samples);
         let number = |value: Value<'_>| match value {
             Value::Count(n) => n,
@@ -370,7 +372,8 @@ mod tests {
         assert_eq!(s(&metrics::EXIT_TO_ENTRY).len(), 2);
         assert_eq!((value(&state, &metrics::RING_ENTRIES), value(&state, &metrics::RING_DROPPED)), (6, 2));
         assert_eq!(value(&state, &metrics::OBSERVED), 2);
-        assert!(state.figures(false).iter().all(|f| f.metric.kind != metrics::MetricKind::Histogram));
+        let disturbed = Knowledge::complete().with_latency(Latency::Disturbed);
+        assert!(state.figures(&disturbed).iter().all(|f| f.metric.kind != metrics::MetricKind::Histogram));
     }
 
     #[test]
@@ -425,7 +428,7 @@ mod tests {
     fn a_vm_that_is_gone_expires_and_restarts_with_a_new_creation_time() {
         let mut state = state(100);
         state.add(&interval(&vm(0)), at(1));
-        let created = |s: &State| s.figures(true)[0].samples[0].created_ns;
+        let created = |s: &State| s.figures(&Knowledge::complete())[0].samples[0].created_ns;
         let first = created(&state);
         state.add(&Interval::default(), at(301));
         assert_eq!(samples(&state, &metrics::ENTRIES).len(), 2);

@@ -16,11 +16,12 @@
         .set PROGRAM, {program}
         .set COUNT, {count}
         .set DELTA, {delta}
+        .set ROUND_TRIPS, {round_trips}
         .set VMXON_REGION, {vmxon_region}
         .set VMCS_REGION, {vmcs_region}
         .set FIELD_COUNT, {field_count}
         .set FIELDS, {fields}
-        // ... and written by it.
+        // ... and written by it, as DELTA is where ROUND_TRIPS is not 0.
         .set ITERATIONS, {iterations}
         .set INTERRUPTS, {interrupts}
         .set NMIS, {nmis}
@@ -42,6 +43,7 @@
         .set MSR_TSC_DEADLINE, 0x6e0
         .set KVM_HC_VAPIC_POLL_IRQ, 1           // the hypercall that does nothing and succeeds
         .set TIMER_VECTOR, {timer_vector}
+        .set MOST_CYCLES, {most_cycles}
 
         // Encodings of VMCS fields, and the basic exit reason that L1 expects.
         .set FIELD_INSTRUCTION_ERROR, {field_instruction_error}
@@ -65,13 +67,40 @@ vmentry_guest_start:
         jmp     .Lvmentry_end
         .endm
 
-        // Writes the TSC plus DELTA to the deadline register.
+        // Raises DELTA to ROUND_TRIPS times the cycles since the TSC was EDI, at most to MOST_CYCLES.
+        .macro  vmentry_raise_delta
+        rdtsc
+        subl    %edi, %eax
+        mull    ROUND_TRIPS(%ebp)
+        testl   %edx, %edx
+        jnz     8f
+        cmpl    $MOST_CYCLES, %eax
+        jbe     9f
+8:      movl    $MOST_CYCLES, %eax
+9:      cmpl    %eax, DELTA(%ebp)
+        jae     7f
+        movl    %eax, DELTA(%ebp)
+7:
+        .endm
+
+        // Writes the TSC plus DELTA to the deadline register. The next timer is as far ahead as this exit shows to be necessary.
         .macro  vmentry_arm_deadline
         rdtsc
+        movl    %eax, %edi
         addl    DELTA(%ebp), %eax
         adcl    $0, %edx
         movl    $MSR_TSC_DEADLINE, %ecx
         wrmsr
+        vmentry_raise_delta
+        .endm
+
+        // Enables the TSC-deadline timer. The first access to the local APIC exits, as arming the timer will.
+        .macro  vmentry_deadline_timer_on
+        rdtsc
+        movl    %eax, %edi
+        movl    $APIC_ENABLE, APIC_SPURIOUS
+        vmentry_raise_delta
+        movl    $TSC_DEADLINE_MODE + TIMER_VECTOR, APIC_LVT_TIMER
         .endm
 
 .Lvmentry_out:
@@ -101,8 +130,7 @@ vmentry_guest_start:
 
         // The busy waits have no PAUSE, because pause-loop exiting would add exits.
 .Lvmentry_tsc_deadline:
-        movl    $APIC_ENABLE, APIC_SPURIOUS
-        movl    $TSC_DEADLINE_MODE + TIMER_VECTOR, APIC_LVT_TIMER
+        vmentry_deadline_timer_on
         sti
 1:      movl    INTERRUPTS(%ebp), %ebx
         vmentry_arm_deadline
@@ -124,8 +152,7 @@ vmentry_guest_start:
 
         // STI blocks interrupts for one more instruction, so none should be taken between it and HLT.
 .Lvmentry_hlt:
-        movl    $APIC_ENABLE, APIC_SPURIOUS
-        movl    $TSC_DEADLINE_MODE + TIMER_VECTOR, APIC_LVT_TIMER
+        vmentry_deadline_timer_on
 1:      movl    INTERRUPTS(%ebp), %ebx
         vmentry_arm_deadline
 2:      sti
@@ -272,6 +299,8 @@ vmentry_guest_idt:
 vmentry_guest_end:
         .purgem vmentry_next
         .purgem vmentry_arm_deadline
+        .purgem vmentry_raise_delta
+        .purgem vmentry_deadline_timer_on
         .purgem vmentry_vmx
         .purgem vmentry_gate
         .code64

@@ -4,6 +4,7 @@ use core::arch::global_asm;
 
 use anyhow::{Context, Result};
 
+use super::deadline;
 use super::hypervisor::{Stage, Steps};
 use super::memory::Memory;
 use super::vmcs;
@@ -38,6 +39,7 @@ const DELTA: usize = 0x08;
 const ITERATIONS: usize = 0x10;
 const INTERRUPTS: usize = 0x14;
 const NMIS: usize = 0x18;
+const ROUND_TRIPS: usize = 0x1c;
 const FIRST_TSC: usize = 0x20;
 const LAST_TSC: usize = 0x28;
 const STAGE: usize = 0x30;
@@ -61,6 +63,8 @@ global_asm!(
     iterations = const ITERATIONS,
     interrupts = const INTERRUPTS,
     nmis = const NMIS,
+    round_trips = const ROUND_TRIPS,
+    most_cycles = const deadline::MOST_CYCLES,
     first_tsc = const FIRST_TSC,
     last_tsc = const LAST_TSC,
     stage = const STAGE,
@@ -128,6 +132,8 @@ pub(crate) struct Parameters {
     pub(crate) count: u32,
     /// TSC cycles, APIC timer ticks (ns in KVM) or loop iterations, as the program uses it; at least 1.
     pub(crate) delta: u32,
+    /// Distance of timers in round trips, as the guest measures them; a `delta` that is shorter grows to it. 0 keeps `delta`.
+    pub(crate) round_trips: u32,
 }
 
 /// The progress of one vCPU: the part of its parameter block that the guest writes.
@@ -202,7 +208,13 @@ pub(crate) fn write_parameters(memory: &Memory, vcpu: u32, parameters: Parameter
     let block = parameter_block(vcpu);
     memory.write_u32(block + PROGRAM, parameters.program as u32)?;
     memory.write_u32(block + COUNT, parameters.count)?;
-    memory.write_u32(block + DELTA, parameters.delta)
+    memory.write_u32(block + DELTA, parameters.delta)?;
+    memory.write_u32(block + ROUND_TRIPS, parameters.round_trips)
+}
+
+/// Reads a vCPU's delta, which the guest may have raised.
+pub(crate) fn read_delta(memory: &Memory, vcpu: u32) -> Result<u32> {
+    memory.read_u32(parameter_block(vcpu) + DELTA)
 }
 
 /// Writes the page directory of hypervisors, which maps every address to itself.

@@ -2,6 +2,7 @@
 //! calibration guest, stamps the TSC around its exits. A run checks that its guest did the work.
 
 pub(crate) mod calibration;
+pub(crate) mod deadline;
 mod expectation;
 mod guest_host;
 mod hypervisor;
@@ -17,5 +18,5 @@ mod vmcs;
 mod watch;
 
 pub(crate) use guest_host::{Extension, GuestHost};
-pub(crate) use run::{ExercisePlan, run};
+pub(crate) use run::{ExercisePlan, MAX_VCPUS, run};
 pub(crate) use scenario::Scenario;

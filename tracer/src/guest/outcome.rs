@@ -14,7 +14,7 @@ pub(crate) struct ExerciseOutcome {
     pub(crate) scenario: Scenario,
     /// Iterations of each vCPU.
     pub(crate) count: u64,
-    /// TSC cycles for timers, loop iterations for `spin`, meaningless for the others.
+    /// TSC cycles for timers (of the vCPU that needed most), loop iterations for `spin`, meaningless for the others.
     pub(crate) delta: u32,
     /// Process id of the VM, which is this process.
     pub(crate) tgid: u32,

@@ -7,6 +7,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use super::deadline;
 use super::expectation::expectations;
 use super::guest_host::{Extension, GuestHost};
 use super::hypervisor;
@@ -30,8 +31,22 @@ pub(crate) struct ExercisePlan {
     pub(crate) count: u64,
     /// Number of vCPUs: 1 to [`MAX_VCPUS`].
     pub(crate) vcpus: u32,
-    /// TSC cycles for timers, loop iterations for `spin`, ignored by the others; at least 1.
-    pub(crate) delta: u32,
+    /// TSC cycles for timers, loop iterations for `spin`, ignored by the others; at least 1. None for the scenario's own, which
+    /// grows on a host whose VM exits take long.
+    pub(crate) delta: Option<u32>,
+}
+
+impl ExercisePlan {
+    /// The delta with which the guest begins.
+    pub(super) fn first_delta(&self) -> u32 {
+        self.delta.unwrap_or(self.scenario.default_delta())
+    }
+
+    /// Round trips that a timer is ahead at least; 0 where the delta does not grow.
+    fn round_trips(&self) -> u32 {
+        let grows = self.delta.is_none() && matches!(self.scenario, Scenario::TscDeadline | Scenario::Hlt);
+        if grows { deadline::ROUND_TRIPS } else { 0 }
+    }
 }
 
 /// Runs the plan in a new virtual machine of this process.
@@ -47,8 +62,12 @@ pub(crate) fn run(plan: &ExercisePlan) -> Result<ExerciseOutcome> {
     if plan.scenario.is_nested() {
         hypervisor::prepare(&machine).with_context(|| format!("exercise {}", plan.scenario))?;
     }
-    let parameters =
-        Parameters { program: program(plan.scenario, host), count, delta: guest_delta(plan, tsc_khz_of(&machine)?) };
+    let parameters = Parameters {
+        program: program(plan.scenario, host),
+        count,
+        delta: guest_delta(plan, tsc_khz_of(&machine)?),
+        round_trips: plan.round_trips(),
+    };
     for id in 0..plan.vcpus {
         image::write_parameters(&machine.memory, id, parameters)?;
     }
@@ -62,7 +81,7 @@ pub(crate) fn run(plan: &ExercisePlan) -> Result<ExerciseOutcome> {
     Ok(ExerciseOutcome {
         scenario: plan.scenario,
         count: plan.count,
-        delta: plan.delta,
+        delta: last_delta(plan, &machine)?,
         tgid: std::process::id(),
         vcpus,
         expects: expectations(plan.scenario, plan.count, host.extension),
@@ -76,7 +95,7 @@ fn tsc_khz_of(machine: &Machine) -> Result<u32> {
 
 fn checked_count(plan: &ExercisePlan) -> Result<u32> {
     ensure!((1..=MAX_VCPUS).contains(&plan.vcpus), "use {} vCPUs: 1 to {MAX_VCPUS} are possible", plan.vcpus);
-    ensure!(plan.delta > 0, "use delta 0: it must be at least 1");
+    ensure!(plan.first_delta() > 0, "use delta 0: it must be at least 1");
     match u32::try_from(plan.count) {
         Ok(count) if count > 0 => Ok(count),
         _ => bail!("use count {}: 1 to {} are possible", plan.count, u32::MAX),
@@ -102,10 +121,21 @@ fn program(scenario: Scenario, host: GuestHost) -> ExerciseProgram {
 /// The plan's delta in the unit of the guest's program. The local APIC timer of KVM counts ns.
 fn guest_delta(plan: &ExercisePlan, tsc_khz: u32) -> u32 {
     if plan.scenario != Scenario::Oneshot {
-        return plan.delta;
+        return plan.first_delta();
     }
-    let ns = u64::from(plan.delta) * 1_000_000 / u64::from(tsc_khz.max(1));
+    let ns = u64::from(plan.first_delta()) * 1_000_000 / u64::from(tsc_khz.max(1));
     u32::try_from(ns).unwrap_or(u32::MAX).max(1)
+}
+
+/// The delta at the end, of the vCPU whose delta grew most.
+fn last_delta(plan: &ExercisePlan, machine: &Machine) -> Result<u32> {
+    let mut last = plan.first_delta();
+    if plan.round_trips() > 0 {
+        for id in 0..plan.vcpus {
+            last = last.max(image::read_delta(&machine.memory, id)?);
+        }
+    }
+    Ok(last)
 }
 
 fn run_vcpus(machine: &mut Machine, plan: &ExercisePlan) -> Result<Vec<VcpuOutcome>> {
@@ -143,7 +173,7 @@ fn run_vcpus(machine: &mut Machine, plan: &ExercisePlan) -> Result<Vec<VcpuOutco
 mod tests {
     use super::*;
 
-    const PLAN: ExercisePlan = ExercisePlan { scenario: Scenario::Cpuid, count: 10, vcpus: 1, delta: 1 };
+    const PLAN: ExercisePlan = ExercisePlan { scenario: Scenario::Cpuid, count: 10, vcpus: 1, delta: Some(1) };
 
     #[test]
     fn a_plan_out_of_range_is_refused_with_the_range() {
@@ -152,7 +182,7 @@ mod tests {
             (ExercisePlan { vcpus: 65, ..PLAN }, "1 to 64"),
             (ExercisePlan { count: 0, ..PLAN }, "1 to 4294967295"),
             (ExercisePlan { count: 1 << 32, ..PLAN }, "1 to 4294967295"),
-            (ExercisePlan { delta: 0, ..PLAN }, "at least 1"),
+            (ExercisePlan { delta: Some(0), ..PLAN }, "at least 1"),
         ] {
             let error = run(&plan).unwrap_err().to_string();
             assert!(error.contains(said), "{plan:?}: {error}");
@@ -167,10 +197,19 @@ mod tests {
 
     #[test]
     fn only_one_shot_timers_are_counted_in_nanoseconds() {
-        let plan = |scenario| ExercisePlan { scenario, delta: 200_000, ..PLAN };
+        let plan = |scenario| ExercisePlan { scenario, delta: Some(200_000), ..PLAN };
         assert_eq!(guest_delta(&plan(Scenario::Oneshot), 2_000_000), 100_000);
         assert_eq!(guest_delta(&plan(Scenario::TscDeadline), 2_000_000), 200_000);
         assert_eq!(guest_delta(&plan(Scenario::Oneshot), u32::MAX), 46);
+    }
+
+    #[test]
+    fn only_a_deadline_that_was_not_asked_for_grows_with_the_round_trip() {
+        let grows = |scenario, delta| ExercisePlan { scenario, delta, ..PLAN }.round_trips() > 0;
+        assert!(grows(Scenario::Hlt, None) && grows(Scenario::TscDeadline, None));
+        assert!(
+            !grows(Scenario::Hlt, Some(20_000)) && !grows(Scenario::NestedArmed, None) && !grows(Scenario::Spin, None)
+        );
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+use super::deadline;
+
 /// The work that each vCPU of a guest does a given number of times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -79,12 +81,12 @@ impl Scenario {
     }
 
     /// The default of `--delta`: TSC cycles for timers, loop iterations for `spin`, ignored by the others.
-    pub(crate) fn default_delta(self) -> u32 {
+    pub(super) fn default_delta(self) -> u32 {
         match self {
             Self::Spin => 100_000,
             // Late enough to expire after the end, but small enough for the 32-bit preemption timer at any rate.
             Self::NestedArmed => u32::MAX,
-            _ => 200_000,
+            _ => deadline::LEAST_CYCLES,
         }
     }
 

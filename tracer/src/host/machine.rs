@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::{policy, roots::Roots},
+    host::{policy, process::text, roots::Roots, vendor},
     kernel::kvm_module::build_id,
     model::{policy::Policy, vendor::Vendor},
 };
@@ -26,7 +26,7 @@ pub struct Host {
     pub microcode: Option<String>,
     /// CPUs online
     pub cpus: u32,
-    /// module that runs VMs; none while no such module is loaded
+    /// module that runs VMs; none while none does
     pub vendor: Option<Vendor>,
     /// build-ids of kvm and the vendor's module, by module; empty where KVM is built in
     pub build_ids: BTreeMap<String, String>,
@@ -41,7 +41,7 @@ pub struct Host {
 }
 
 fn line(path: impl AsRef<Path>) -> Option<String> {
-    fs::read_to_string(path).ok().map(|s| s.trim().to_owned())
+    text(path.as_ref()).ok().map(|s| s.trim().to_owned())
 }
 
 impl Host {
@@ -51,7 +51,7 @@ impl Host {
         let field = |name| cpuinfo_field(&cpuinfo, name);
         let cmdline = line(roots.proc.join("cmdline")).unwrap_or_default();
         let virtualized = hypervisor(&cpuinfo);
-        let vendor = vendor(&roots.sys);
+        let vendor = vendor::find(roots).ok();
         let module = vendor.and_then(Vendor::module);
         Self {
             name: line(roots.proc.join("sys/kernel/hostname")).unwrap_or_default(),
@@ -73,8 +73,9 @@ impl Host {
         }
     }
 
-    /// The policy, from the module's parameters. `soft_field`: this kernel has `hv_timer_soft_disabled`.
-    pub(crate) fn policy(&self, soft_field: bool) -> Policy {
+    /// The policy, from the module's parameters. `soft_field`: whether its `struct loaded_vmcs` has `hv_timer_soft_disabled`; none where that
+    /// cannot be known, as of a module without BTF.
+    pub(crate) fn policy(&self, soft_field: Option<bool>) -> Policy {
         if self.vendor != Some(Vendor::Intel) {
             return Policy::Unknown;
         }
@@ -86,8 +87,11 @@ impl Host {
         match self.parameters.get("preemption_timer_policy").map(String::as_str) {
             Some(text) => policy::parse(text),
             // Without the companion patch: soft since commit 804939ea20, which added the field.
-            None if soft_field => Policy::Soft,
-            None => Policy::Hard,
+            None => match soft_field {
+                Some(true) => Policy::Soft,
+                Some(false) => Policy::Hard,
+                None => Policy::Unknown,
+            },
         }
     }
 
@@ -100,20 +104,6 @@ impl Host {
     }
 }
 
-fn vendor(sys: &Path) -> Option<Vendor> {
-    let loaded = |m: &str| sys.join("module").join(m).is_dir();
-    [Vendor::Intel, Vendor::Amd]
-        .into_iter()
-        .find(|vendor| vendor.module().is_some_and(&loaded))
-        .or_else(|| loaded("kvm").then_some(Vendor::Other).filter(|_| other_vendor(sys)))
-}
-
-/// Whether a third module is loaded, such as kvm_pvm: kvm alone runs no VM.
-fn other_vendor(sys: &Path) -> bool {
-    fs::read_dir(sys.join("module"))
-        .is_ok_and(|d| d.flatten().any(|e| e.file_name().to_string_lossy().starts_with("kvm_")))
-}
-
 fn parameters(sys: &Path, module: &str) -> BTreeMap<String, String> {
     let Ok(entries) = fs::read_dir(sys.join("module").join(module).join("parameters")) else {
         return BTreeMap::new();
@@ -121,7 +111,8 @@ fn parameters(sys: &Path, module: &str) -> BTreeMap<String, String> {
     entries.flatten().filter_map(|e| Some((e.file_name().into_string().ok()?, line(e.path())?))).collect()
 }
 
-fn cpuinfo_field(cpuinfo: &str, name: &str) -> Option<String> {
+/// The first value of a field of /proc/cpuinfo.
+pub(super) fn cpuinfo_field(cpuinfo: &str, name: &str) -> Option<String> {
     cpuinfo.lines().find_map(|l| {
         let (key, value) = l.split_once(':')?;
         (key.trim() == name).then(|| value.trim().to_owned())
@@ -157,13 +148,14 @@ mod tests {
 
     #[test]
     fn the_policy_comes_from_the_parameters_and_never_from_a_guess() {
-        assert_eq!(intel(&[("preemption_timer", "Y")]).policy(true), Policy::Soft);
-        assert_eq!(intel(&[("preemption_timer", "Y")]).policy(false), Policy::Hard);
-        assert_eq!(intel(&[("preemption_timer", "N")]).policy(true), Policy::Off);
-        let patched = |p| intel(&[("preemption_timer", "Y"), ("preemption_timer_policy", p)]).policy(true);
+        assert_eq!(intel(&[("preemption_timer", "Y")]).policy(Some(true)), Policy::Soft);
+        assert_eq!(intel(&[("preemption_timer", "Y")]).policy(Some(false)), Policy::Hard);
+        assert_eq!(intel(&[("preemption_timer", "Y")]).policy(None), Policy::Unknown);
+        assert_eq!(intel(&[("preemption_timer", "N")]).policy(Some(true)), Policy::Off);
+        let patched = |p| intel(&[("preemption_timer", "Y"), ("preemption_timer_policy", p)]).policy(None);
         assert_eq!((patched("soft"), patched("hard"), patched("odd")), (Policy::Soft, Policy::Hard, Policy::Unknown));
-        assert_eq!(intel(&[]).policy(true), Policy::Unknown);
-        assert_eq!(Host { vendor: Some(Vendor::Amd), ..Host::default() }.policy(true), Policy::Unknown);
+        assert_eq!(intel(&[]).policy(Some(true)), Policy::Unknown);
+        assert_eq!(Host { vendor: Some(Vendor::Amd), ..Host::default() }.policy(Some(true)), Policy::Unknown);
     }
 
     #[test]

@@ -3,8 +3,14 @@
 pub mod clock;
 pub(crate) mod facts;
 pub mod machine;
+pub(crate) mod other_tracers;
+pub(crate) mod pid_namespace;
 pub(crate) mod policy;
 pub(crate) mod problems;
+pub(crate) mod process;
+mod restrictions;
 pub(crate) mod roots;
 pub(crate) mod stopwatch;
+pub(crate) mod vendor;
+mod vm_name;
 pub(crate) mod vmm;

@@ -10,8 +10,12 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::{roots::Roots, vmm::read_process},
-    model::policy::Policy,
+    host::{
+        process::{read_process, text},
+        roots::Roots,
+        vendor,
+    },
+    model::{policy::Policy, vendor::Vendor},
     output, say,
 };
 
@@ -36,6 +40,8 @@ pub(crate) struct Switch {
     parameter: PathBuf,
     note: PathBuf,
     proc: PathBuf,
+    /// kvm_intel runs VMs here; built in, it has its parameters on other CPUs, too
+    in_force: bool,
 }
 
 /// The policy that the companion patch's parameter names: soft, hard, or unknown for any other text.
@@ -49,7 +55,12 @@ pub(super) fn parse(text: &str) -> Policy {
 impl Switch {
     /// The switch of the host below these folders.
     fn of(roots: &Roots) -> Self {
-        Self { parameter: roots.sys.join(PARAMETER), note: roots.run.join(NOTE), proc: roots.proc.clone() }
+        Self {
+            parameter: roots.sys.join(PARAMETER),
+            note: roots.run.join(NOTE),
+            proc: roots.proc.clone(),
+            in_force: vendor::find(roots) == Ok(Vendor::Intel),
+        }
     }
 
     /// This host's.
@@ -59,16 +70,21 @@ impl Switch {
 
     fn get(&self) -> Result<Policy> {
         let parameter = self.parameter.display();
-        let text = match fs::read_to_string(&self.parameter) {
-            Ok(text) => text,
+        let content = match text(&self.parameter) {
+            Ok(content) => content,
             Err(e) if e.kind() == io::ErrorKind::NotFound => bail!(
                 "this kvm_intel has no switchable policy ({parameter} is missing)\n  \
-                 -> build and load the companion patch: see patches/README.md ('cargo xtask patches build --kernel running')"
+                 -> build and load the companion patch (README: 'Both policies on one host')"
             ),
             Err(e) => return Err(e).with_context(|| format!("read {parameter}")),
         };
-        match parse(&text) {
-            Policy::Unknown => bail!("read {parameter}: '{}' is neither soft nor hard", text.trim()),
+        if !self.in_force {
+            bail!(
+                "read {parameter}: kvm_intel does not run the VMs of this host ('vmentry check' shows what does): it has no policy"
+            );
+        }
+        match parse(&content) {
+            Policy::Unknown => bail!("read {parameter}: '{}' is neither soft nor hard", content.trim()),
             policy => Ok(policy),
         }
     }
@@ -138,7 +154,8 @@ impl Switch {
 
 /// The policy that the companion patch's parameter names now; none where there is no such parameter.
 pub(crate) fn now(roots: &Roots) -> Option<Policy> {
-    fs::read_to_string(Switch::of(roots).parameter).ok().map(|text| parse(&text))
+    let switch = Switch::of(roots);
+    text(&switch.parameter).ok().filter(|_| switch.in_force).map(|text| parse(&text))
 }
 
 /// Fails, with the fix, where the policy cannot be switched.
@@ -215,11 +232,14 @@ mod tests {
 
     const PARAMETER_FILE: &str = "sys/module/kvm_intel/parameters/preemption_timer_policy";
 
+    const STATE_FILE: &str = "sys/module/kvm_intel/initstate";
+
     /// A host whose parameter file takes any policy, as the kernel's does, and whose processes are the real ones.
     fn host() -> Folder {
         let mut host = Folder::new();
         host.roots.proc = Roots::default().proc;
         host.write(PARAMETER_FILE, "soft\n");
+        host.write(STATE_FILE, "live\n");
         host
     }
 
@@ -281,8 +301,19 @@ mod tests {
     }
 
     #[test]
+    fn a_kvm_intel_that_runs_no_vm_has_no_policy() {
+        let host = host();
+        host.write(STATE_FILE, "coming\n");
+        host.write("sys/module/kvm_amd/initstate", "live\n");
+        assert_eq!(now(&host.roots), None);
+        let error = Switch::of(&host.roots).set_to_stay(Policy::Hard).unwrap_err().to_string();
+        assert!(error.contains("does not run the VMs of this host"), "{error}");
+        assert_eq!(host.read(PARAMETER_FILE), "soft\n");
+    }
+
+    #[test]
     fn without_the_patch_the_way_to_it_is_named() {
         let error = Switch::of(&Folder::new().roots).get().unwrap_err();
-        assert!(error.to_string().contains("patches/README.md"));
+        assert!(error.to_string().contains("companion patch"));
     }
 }

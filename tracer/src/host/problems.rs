@@ -3,7 +3,11 @@
 use serde::Serialize;
 
 use crate::{
-    host::facts::{Facts, LEAST_DELAY_S},
+    host::{
+        facts::{Facts, LEAST_DELAY_S},
+        pid_namespace,
+    },
+    kernel::resolve::NO_BTF_FIX,
     model::{measurement::EMULATED, vendor::Vendor},
 };
 
@@ -39,6 +43,7 @@ const RULES: &[Rule] = &[
     kernel_btf,
     kvm_module,
     layout,
+    module_btf,
     lockdown,
     jit,
     vendor,
@@ -46,6 +51,8 @@ const RULES: &[Rule] = &[
     timer_rate,
     tsc_frequency,
     policy_left_behind,
+    own_pid_namespace,
+    other_tracers,
     real_hardware,
 ];
 
@@ -73,7 +80,8 @@ pub(crate) fn errors(problems: &[Problem]) -> Option<String> {
     (!errors.is_empty()).then(|| errors.join("\n"))
 }
 
-fn error(what: impl Into<String>, fix: impl Into<String>) -> Problem {
+/// A problem for which `record` cannot work.
+pub(crate) fn error(what: impl Into<String>, fix: impl Into<String>) -> Problem {
     Problem { severity: Severity::Error, what: what.into(), fix: fix.into() }
 }
 
@@ -98,18 +106,30 @@ fn kernel_btf(facts: &Facts) -> Option<Problem> {
 }
 
 fn kvm_module(facts: &Facts) -> Option<Problem> {
-    let fix = "modprobe kvm_intel (or kvm_amd); if that fails, enable VMX or SVM in the firmware";
-    facts.host.vendor.is_none().then(|| error("no KVM module is loaded", fix))
+    facts.no_vendor.as_ref().map(|none| error(&none.why, &none.fix))
 }
 
 /// Without BTF or a KVM module there is no layout either; other rules say so.
 fn layout(facts: &Facts) -> Option<Problem> {
-    let reason = facts.layout_error.as_ref().filter(|_| facts.kernel_btf && facts.host.vendor.is_some())?;
+    let reason = facts.layout_error.as_ref().filter(|_| facts.kernel_btf && facts.no_vendor.is_none())?;
     Some(error(reason, SEE_KERNELS))
 }
 
+fn module_btf(facts: &Facts) -> Option<Problem> {
+    let without = facts.module_without_btf.as_ref()?;
+    let vmx = if facts.host.vendor == Some(Vendor::Intel) {
+        ", level, pin writes, causes of timer exits and the timer policy"
+    } else {
+        ""
+    };
+    let what = format!("{without}: exit reasons{vmx} are n/a; entries, guest time and host time are measured");
+    Some(warning(what, NO_BTF_FIX))
+}
+
+/// Fields of a module without BTF are missing for that reason, which is said once.
 fn missing_fields(facts: &Facts) -> impl Iterator<Item = Problem> {
-    facts.missing.iter().map(|missing| warning(format!("not in this kernel: {missing}"), SEE_KERNELS))
+    let is_of_kvm = |missing: &&String| facts.module_without_btf.is_none() || missing.starts_with("kvm_vcpu.");
+    facts.missing.iter().filter(is_of_kvm).map(|missing| warning(format!("not in this kernel: {missing}"), SEE_KERNELS))
 }
 
 fn lockdown(facts: &Facts) -> Option<Problem> {
@@ -132,7 +152,7 @@ fn vendor(facts: &Facts) -> Option<Problem> {
         )),
         Vendor::Other => Some(warning(
             "neither kvm_intel nor kvm_amd runs the VMs",
-            "entries and exits are measured; exit reasons and all VMX figures are n/a",
+            "exit reasons and all VMX figures are n/a; entries and exits are measured if its tracepoints fire, which 'vmentry check' tries",
         )),
     }
 }
@@ -171,6 +191,18 @@ fn policy_left_behind(facts: &Facts) -> Option<Problem> {
     Some(warning(what, format!("vmentry policy {before}")))
 }
 
+fn own_pid_namespace(facts: &Facts) -> Option<Problem> {
+    let what = "this process is in a PID namespace of its own: VMs are named 'tgid N' by the host's process ids, and --vm and --pid are refused";
+    (facts.shows_host_processes == Some(false)).then(|| warning(what, pid_namespace::FIX))
+}
+
+fn other_tracers(facts: &Facts) -> Option<Problem> {
+    let names = &facts.other_tracers.names;
+    let what =
+        format!("other tracers are on kvm_entry and kvm_exit, and times contain their work: {}", names.join(", "));
+    (!names.is_empty()).then(|| warning(what, "end them before you measure times; counts are not affected"))
+}
+
 fn real_hardware(facts: &Facts) -> Option<Problem> {
     if facts.host.emulated {
         let fix = EMULATED;
@@ -185,31 +217,43 @@ fn real_hardware(facts: &Facts) -> Option<Problem> {
 mod tests {
     use super::*;
     use crate::{
-        host::{machine::Host, policy},
-        model::{measurement::Timer, policy::Policy},
+        host::{machine::Host, policy, vendor::NoVendor},
+        model::{
+            measurement::{OtherTracers, Timer},
+            policy::Policy,
+        },
     };
 
     fn good() -> Facts {
         Facts {
             host: Host { vendor: Some(Vendor::Intel), kernel: "6.12.1".into(), ..Host::default() },
+            no_vendor: None,
             policy: Policy::Soft,
             kernel_btf: true,
             may_trace: true,
             layout: None,
             layout_error: None,
+            module_without_btf: None,
             missing: vec![],
             tells_timer_causes: true,
             dev_kvm: true,
             timer: Some(Timer { used: Some(true), rate: Some(5), tsc_khz: Some(2_400_000), max_delay_s: Some(57.3) }),
             tickless_cpus: String::new(),
             companion_patch: false,
-            companion_tracepoint: false,
+            companion_tracepoint: Some(false),
             stopwatch: None,
             policy_left_behind: None,
             jit: Some(true),
             lockdown: None,
+            other_tracers: OtherTracers::default(),
+            shows_host_processes: Some(true),
             vms: vec![],
+            vms_unseen: None,
         }
+    }
+
+    fn nothing_loaded() -> NoVendor {
+        NoVendor { why: "no KVM module is loaded".into(), fix: "modprobe kvm_intel".into() }
     }
 
     #[test]
@@ -223,6 +267,7 @@ mod tests {
             may_trace: false,
             kernel_btf: false,
             host: Host { emulated: true, ..Host::default() },
+            no_vendor: Some(nothing_loaded()),
             jit: Some(false),
             ..good()
         };
@@ -252,7 +297,7 @@ mod tests {
     fn a_layout_that_cannot_be_resolved_is_named_once() {
         let unsupported = Facts { layout_error: Some("field x is missing".into()), ..good() };
         assert_eq!(unsupported.problems(), [error("field x is missing", SEE_KERNELS)]);
-        let no_module = Facts { host: Host::default(), ..unsupported };
+        let no_module = Facts { no_vendor: Some(nothing_loaded()), ..unsupported };
         assert_eq!(no_module.problems().len(), 1, "that no module is loaded says it all");
     }
 
@@ -264,16 +309,31 @@ mod tests {
         };
         let timer =
             |used, rate, tsc_khz| Facts { timer: Some(Timer { used, rate, tsc_khz, max_delay_s: None }), ..good() };
-        let of_vendor = |vendor| Facts { host: Host { vendor, ..Host::default() }, ..good() };
+        let of_vendor = |vendor| Facts { host: Host { vendor: Some(vendor), ..Host::default() }, ..good() };
         let cases = [
             (Facts { may_trace: false, ..good() }, Severity::Error, "may not load eBPF programs"),
             (Facts { kernel_btf: false, ..good() }, Severity::Error, "no BTF"),
-            (of_vendor(None), Severity::Error, "no KVM module"),
+            (Facts { no_vendor: Some(nothing_loaded()), ..good() }, Severity::Error, "no KVM module"),
+            (
+                Facts {
+                    module_without_btf: Some("kvm_intel has no BTF".into()),
+                    missing: vec!["vcpu_vmx.a: b n/a".into()],
+                    ..good()
+                },
+                Severity::Warning,
+                "kvm_intel has no BTF",
+            ),
             (Facts { lockdown: Some("confidentiality".into()), ..good() }, Severity::Error, "lockdown"),
             (Facts { missing: vec!["a.b: c n/a".into()], ..good() }, Severity::Warning, "a.b: c n/a"),
+            (Facts { shows_host_processes: Some(false), ..good() }, Severity::Warning, "PID namespace"),
+            (
+                Facts { other_tracers: OtherTracers { names: vec!["perf (pid 7)".into()], unseen: vec![] }, ..good() },
+                Severity::Warning,
+                "times contain their work: perf (pid 7)",
+            ),
             (Facts { jit: Some(false), ..good() }, Severity::Warning, "bpf_jit_enable is 0"),
-            (of_vendor(Some(Vendor::Amd)), Severity::Note, "AMD host"),
-            (of_vendor(Some(Vendor::Other)), Severity::Warning, "neither kvm_intel nor kvm_amd"),
+            (of_vendor(Vendor::Amd), Severity::Note, "AMD host"),
+            (of_vendor(Vendor::Other), Severity::Warning, "neither kvm_intel nor kvm_amd"),
             (timer(Some(false), Some(5), Some(1)), Severity::Warning, "does not use the preemption timer"),
             (timer(Some(true), None, Some(1)), Severity::Note, "IA32_VMX_MISC"),
             (timer(Some(true), Some(5), None), Severity::Note, "TSC frequency"),

@@ -70,6 +70,13 @@ pub(crate) mod made_up {
             fs::write(path, bytes).unwrap();
         }
 
+        /// Makes a symbolic link and the folders that it is in.
+        pub(crate) fn link(&self, path: &str, target: &str) {
+            let path = self.path.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(target, path).unwrap();
+        }
+
         pub(crate) fn read(&self, path: &str) -> String {
             fs::read_to_string(self.path.join(path)).unwrap()
         }

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use super::{
     moment,
-    table::{Heading, Table},
+    table::{Cell, Heading, Table},
 };
 use crate::{
     model::{
-        figures::{Unit, human},
+        figures::{Figure, Unit, human},
+        knowledge::{Subject, Unknown},
         measurement::{Latency, PinSource},
     },
     recording::Provenance,
@@ -40,6 +41,11 @@ struct Facts<'a> {
 impl Facts<'_> {
     /// Adds a row; if the recordings must agree but differ, it is marked.
     fn add(&mut self, name: &str, must_agree: bool, of: &dyn Fn(&Provenance) -> String) {
+        self.add_known(name, must_agree, &|s| Ok(of(s)));
+    }
+
+    /// Adds a row of values that may not be known.
+    fn add_known(&mut self, name: &str, must_agree: bool, of: &dyn Fn(&Provenance) -> Result<String, Unknown>) {
         let several = self.sources.len() > 1;
         let values: Vec<_> = self.sources.iter().map(|s| of(s)).collect();
         let differ = values.iter().any(|v| *v != values[0]);
@@ -48,9 +54,9 @@ impl Facts<'_> {
             (true, false) => "alike",
             (true, true) => "differs",
         };
-        let mut cells = vec![name.to_owned()];
-        cells.extend(several.then(|| alike.to_owned()));
-        cells.extend(values);
+        let mut cells = vec![Cell::from(name)];
+        cells.extend(several.then(|| Cell::from(alike)));
+        cells.extend(values.into_iter().map(Cell::from));
         self.table.row_of(if several && must_agree && differ { "differs" } else { "" }, cells);
     }
 
@@ -86,10 +92,7 @@ impl Facts<'_> {
             self.add(&format!("build-id of {module}"), true, &of);
         }
         self.add("timer policy", false, &|s| s.policy_text());
-        self.add("longest timer delay", true, &|s| {
-            let delay = s.header.timer.as_ref().and_then(|t| t.max_delay_s);
-            delay.map_or(UNKNOWN.into(), |d| format!("{d:.1}s"))
-        });
+        self.add_known("longest timer delay", true, &|s| s.longest_timer_delay_s().map(|d| format!("{d:.1} s")));
         self.add("TSC, measured", false, &|s| {
             let khz = s.end.as_ref().and_then(|e| e.tsc_khz);
             khz.map_or(UNKNOWN.into(), |khz| format!("{:.1} MHz", f64::from(khz) / 1e3))
@@ -101,16 +104,28 @@ impl Facts<'_> {
     }
 
     fn add_measurement(&mut self) {
-        self.add("pin writes from", true, &|s| pin_source(s.header.pin_writes_source).into());
-        self.add("transition_ns from", true, &|s| match s.header.stopwatch {
-            Some(stopwatch) => match stopwatch.tick_ns() {
-                Some(ns) => format!("the companion patch's stopwatch, to {}", human(Some(ns), Unit::Ns)),
-                None => "the companion patch's stopwatch".into(),
-            },
-            None => "immediate timer exits".into(),
+        self.add_known("pin writes from", true, &|s| {
+            s.header.knowledge().figure(Figure::PinWrites).map_err(Unknown::clone)?;
+            Ok(pin_source(s.header.pin_writes_source).into())
+        });
+        self.add_known("transition_ns from", true, &|s| {
+            s.header.knowledge().known(Subject::Transition).map_err(Unknown::clone)?;
+            Ok(match s.header.stopwatch.map(|stopwatch| stopwatch.tick_ns()) {
+                Some(Some(ns)) => format!("the companion patch's stopwatch, to {}", human(Some(ns), Unit::Ns)),
+                Some(None) => "the companion patch's stopwatch".into(),
+                None => "immediate timer exits".into(),
+            })
         });
         self.add("entries counted", true, &|s| s.header.aggregation.text().into());
         self.add("guest and host time", true, &|s| latency(s.header.latency).into());
+        self.add("other tracers on kvm_entry and kvm_exit", true, &|s| match (
+            s.other_tracers(),
+            &s.header.other_tracers,
+        ) {
+            (names, _) if !names.is_empty() => names.join(", "),
+            (_, Some(looked)) => looked.text(),
+            (_, None) => UNKNOWN.into(),
+        });
         self.add("missing in this kernel", true, &|s| match s.header.missing.as_slice() {
             [] => "nothing".into(),
             missing => missing.join("; "),

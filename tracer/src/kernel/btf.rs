@@ -8,7 +8,13 @@
 use std::fmt;
 
 const MAGIC: u16 = 0xeb9f;
+const VERSION: u8 = 1;
+/// Bytes of the header.
 const HEADER: usize = 24;
+/// The same with the place of the layout section (Linux 7.1).
+const HEADER_WITH_LAYOUT: usize = 32;
+/// Bytes of a kind's entry in the layout section: the fixed part's length, an element's length, flags.
+const LAYOUT_ENTRY: usize = 4;
 
 const INT: u32 = 1;
 const PTR: u32 = 2;
@@ -16,6 +22,7 @@ const ARRAY: u32 = 3;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 const ENUM: u32 = 6;
+const FORWARD: u32 = 7;
 const TYPEDEF: u32 = 8;
 const VOLATILE: u32 = 9;
 const CONST: u32 = 10;
@@ -24,21 +31,26 @@ const FUNC: u32 = 12;
 const FUNC_PROTO: u32 = 13;
 const VAR: u32 = 14;
 const DATASEC: u32 = 15;
+const FLOAT: u32 = 16;
 const DECL_TAG: u32 = 17;
 const TYPE_TAG: u32 = 18;
 const ENUM64: u32 = 19;
 
-/// Modifiers and unnamed members followed before the types are taken to be circular.
+/// Modifiers followed before the types are taken to be circular.
 const MAX_DEPTH: u32 = 16;
+/// Structures searched for one member, itself and unnamed ones, before they are taken to be circular.
+const MAX_SEARCHED: u32 = 1000;
 
 /// Why bytes are not BTF.
 #[derive(Debug, PartialEq, Eq)]
 pub enum BtfError {
     /// the header does not begin with the magic number
     NoMagic,
+    /// the format is of this unknown version
+    UnknownVersion(u8),
     /// the data ends at this offset, in the middle of a header, a section or a type
     Truncated(usize),
-    /// a type of this unknown kind, after which nothing can be read because its length is unknown
+    /// a type of this unknown kind, after which nothing can be read because no layout section tells its length
     UnknownKind(u32),
 }
 
@@ -46,8 +58,11 @@ impl fmt::Display for BtfError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoMagic => write!(f, "not BTF: the magic 0xeb9f is missing"),
+            Self::UnknownVersion(version) => write!(f, "BTF is of version {version}: only {VERSION} is known"),
             Self::Truncated(at) => write!(f, "BTF is cut off at byte {at}"),
-            Self::UnknownKind(kind) => write!(f, "BTF has a type of unknown kind {kind}"),
+            Self::UnknownKind(kind) => {
+                write!(f, "BTF has a type of unknown kind {kind}, and no layout section that tells its length")
+            }
         }
     }
 }
@@ -61,6 +76,8 @@ pub struct Btf<'a> {
     /// offset of `types` in the bytes that were parsed
     types_at: usize,
     strings: &'a [u8],
+    /// lengths by kind, for kinds that are not known here; empty before Linux 7.1
+    layout: &'a [u8],
     /// offset in `types` of each type, from the first of this BTF on
     offsets: Vec<u32>,
     first_id: u32,
@@ -107,16 +124,39 @@ fn len_u32(len: usize) -> Result<u32, BtfError> {
     u32::try_from(len).map_err(|_| BtfError::Truncated(len))
 }
 
-/// Bytes after the common twelve of a type.
-fn rest_len(kind: u32, vlen: usize) -> Result<usize, BtfError> {
-    Ok(match kind {
-        INT | VAR | DECL_TAG => 4,
-        ARRAY => 12,
-        STRUCT | UNION | DATASEC | ENUM64 => vlen * 12,
-        ENUM | FUNC_PROTO => vlen * 8,
-        PTR | 7 | TYPEDEF | VOLATILE | CONST | RESTRICT | FUNC | 16 | TYPE_TAG => 0,
-        _ => return Err(BtfError::UnknownKind(kind)),
-    })
+/// Kind, number of elements and flag of a type. Before Linux 7.1 the number had 16 bits and the kind 5, and the bits between were 0.
+#[derive(Clone, Copy)]
+struct Info(u32);
+
+impl Info {
+    const fn kind(self) -> u32 {
+        self.0 >> 24 & 0x7f
+    }
+
+    const fn elements(self) -> usize {
+        (self.0 & 0xff_ffff) as usize
+    }
+
+    const fn flag(self) -> bool {
+        self.0 >> 31 != 0
+    }
+
+    /// Bytes after the common twelve of the type; `layout` tells those of an unknown kind.
+    fn rest_len(self, layout: &[u8]) -> Result<usize, BtfError> {
+        let elements = self.elements();
+        Ok(match self.kind() {
+            INT | VAR | DECL_TAG => 4,
+            ARRAY => 12,
+            STRUCT | UNION | DATASEC | ENUM64 => elements * 12,
+            ENUM | FUNC_PROTO => elements * 8,
+            PTR | FORWARD | TYPEDEF | VOLATILE | CONST | RESTRICT | FUNC | FLOAT | TYPE_TAG => 0,
+            kind => {
+                let entry = layout.get(kind as usize * LAYOUT_ENTRY..).filter(|_| kind > ENUM64);
+                let Some([fixed, element, ..]) = entry else { return Err(BtfError::UnknownKind(kind)) };
+                usize::from(*fixed) + usize::from(*element) * elements
+            }
+        })
+    }
 }
 
 impl<'a> Btf<'a> {
@@ -125,6 +165,11 @@ impl<'a> Btf<'a> {
         match bytes.get(..2) {
             Some(magic) if u16::from_ne_bytes([magic[0], magic[1]]) == MAGIC => {}
             _ => return Err(BtfError::NoMagic),
+        }
+        match bytes.get(2) {
+            Some(&VERSION) => {}
+            Some(&version) => return Err(BtfError::UnknownVersion(version)),
+            None => return Err(BtfError::Truncated(2)),
         }
         let header = u32_at(bytes, 4)? as usize;
         let section = |at: usize| -> Result<&'a [u8], BtfError> {
@@ -136,13 +181,15 @@ impl<'a> Btf<'a> {
             return Err(BtfError::Truncated(header));
         }
         let (types, strings) = (section(8)?, section(16)?);
+        let own_layout = if header < HEADER_WITH_LAYOUT { &[] } else { section(24)? };
+        // A module's types are of its kernel's kinds.
+        let layout = base.filter(|_| own_layout.is_empty()).map_or(own_layout, |base| base.layout);
         let mut offsets = Vec::with_capacity(types.len() / 32);
         let mut at = 0;
         while at < types.len() {
-            let info = u32_at(types, at + 4)?;
-            let next = at + 12 + rest_len(info >> 24 & 0x1f, (info & 0xffff) as usize)?;
+            let next = at + 12 + Info(u32_at(types, at + 4)?).rest_len(layout)?;
             if next > types.len() {
-                return Err(BtfError::Truncated(HEADER + types.len()));
+                return Err(BtfError::Truncated(header + types.len()));
             }
             offsets.push(len_u32(at)?);
             at = next;
@@ -151,6 +198,7 @@ impl<'a> Btf<'a> {
             types,
             types_at: header + u32_at(bytes, 8)? as usize,
             strings,
+            layout,
             offsets,
             first_id: base.map_or(Ok(1), |b| Ok(b.first_id + len_u32(b.offsets.len())?))?,
             first_string: base.map_or(Ok(0), |b| Ok(b.first_string + len_u32(b.strings.len())?))?,
@@ -163,7 +211,7 @@ impl<'a> Btf<'a> {
         let mut id = self.find(STRUCT, name)?;
         let mut offset = 0;
         for part in path.split('.') {
-            let (at, member_type) = self.member(id, part, MAX_DEPTH)?;
+            let (at, member_type) = self.member(id, part, &mut { MAX_SEARCHED })?;
             offset += at;
             id = self.strip(member_type)?;
         }
@@ -179,7 +227,7 @@ impl<'a> Btf<'a> {
     pub(crate) fn array_lengths(&self) -> impl Iterator<Item = (usize, u32)> {
         self.offsets.iter().filter_map(|at| {
             let at = *at as usize;
-            let is_array = u32_at(self.types, at + 4).ok()? >> 24 & 0x1f == ARRAY;
+            let is_array = Info(u32_at(self.types, at + 4).ok()?).kind() == ARRAY;
             is_array.then(|| Some((self.types_at + at + 20, u32_at(self.types, at + 20).ok()?)))?
         })
     }
@@ -216,7 +264,7 @@ impl<'a> Btf<'a> {
         let resolve = |id| self.strip(id).and_then(|id| Some((id, self.get(id)?)));
         match resolve(id) {
             Some((_, t)) if t.kind == PTR => match resolve(t.size_or_type) {
-                Some((_, s)) if s.kind == STRUCT || s.kind == 7 => {
+                Some((_, s)) if s.kind == STRUCT || s.kind == FORWARD => {
                     Argument::StructPointer(self.name(s.name).to_owned())
                 }
                 _ => Argument::Other,
@@ -239,13 +287,12 @@ impl<'a> Btf<'a> {
             return self.base?.get(id);
         }
         let at = *self.offsets.get((id - self.first_id) as usize)? as usize;
-        let info = u32_at(self.types, at + 4).ok()?;
-        let kind = info >> 24 & 0x1f;
-        let len = rest_len(kind, (info & 0xffff) as usize).ok()?;
+        let info = Info(u32_at(self.types, at + 4).ok()?);
+        let len = info.rest_len(self.layout).ok()?;
         Some(Type {
             name: u32_at(self.types, at).ok()?,
-            kind,
-            kind_flag: info >> 31 != 0,
+            kind: info.kind(),
+            kind_flag: info.flag(),
             size_or_type: u32_at(self.types, at + 8).ok()?,
             rest: self.types.get(at + 12..at + 12 + len)?,
         })
@@ -289,24 +336,26 @@ impl<'a> Btf<'a> {
         if is_array { None } else { self.size(element).checked_mul(count) }
     }
 
-    /// Byte offset and type of a member, also inside unnamed members.
-    fn member(&self, id: u32, name: &str, depth: u32) -> Option<(u32, u32)> {
-        let t = self.get(id)?;
-        if !matches!(t.kind, STRUCT | UNION) || depth == 0 {
-            return None;
-        }
+    /// Byte offset and type of a member, also inside unnamed members; none where it is a bit field, or does not lie inside the structure.
+    /// `left` is how many more structures may be searched.
+    fn member(&self, id: u32, name: &str, left: &mut u32) -> Option<(u32, u32)> {
+        let t = self.get(id).filter(|t| matches!(t.kind, STRUCT | UNION))?;
+        *left = left.checked_sub(1)?;
         for member in t.rest.chunks_exact(12) {
             let (member_name, member_type) = (u32_at(member, 0).ok()?, u32_at(member, 4).ok()?);
             let raw = u32_at(member, 8).ok()?;
             let (bits, bit_field) = if t.kind_flag { (raw & 0xff_ffff, raw >> 24 != 0) } else { (raw, false) };
-            let member_name = self.name(member_name);
+            let (member_name, at) = (self.name(member_name), bits / 8);
+            let is_inside = |at: u32, of: u32| at.checked_add(self.size(of)).is_some_and(|end| end <= t.size_or_type);
             if member_name == name {
-                return (!bit_field && bits % 8 == 0).then_some((bits / 8, member_type));
+                let is_whole = !bit_field && bits % 8 == 0 && is_inside(at, self.strip(member_type)?);
+                return is_whole.then_some((at, member_type));
             }
             if member_name.is_empty()
-                && let Some((at, found)) = self.strip(member_type).and_then(|id| self.member(id, name, depth - 1))
+                && let Some(inner) = self.strip(member_type).filter(|inner| is_inside(at, *inner))
+                && let Some((inner_at, found)) = self.member(inner, name, left)
             {
-                return Some((bits / 8 + at, found));
+                return Some((at + inner_at, found));
             }
         }
         None
@@ -314,174 +363,7 @@ impl<'a> Btf<'a> {
 }
 
 #[cfg(test)]
-pub(crate) mod build {
-    //! Builds small BTF for tests.
-
-    use super::*;
-
-    /// BTF under construction.
-    pub(crate) struct Builder {
-        types: Vec<u8>,
-        strings: Vec<u8>,
-        next_id: u32,
-        first_string: u32,
-    }
-
-    impl Builder {
-        /// For a kernel.
-        pub(crate) fn new() -> Self {
-            Self { types: vec![], strings: vec![0], next_id: 1, first_string: 0 }
-        }
-
-        /// For a module on top of `base`.
-        pub(crate) fn split(base: &Builder) -> Self {
-            Self {
-                types: vec![],
-                strings: vec![],
-                next_id: base.next_id,
-                first_string: base.first_string + len_u32(base.strings.len()).unwrap(),
-            }
-        }
-
-        fn string(&mut self, s: &str) -> u32 {
-            if s.is_empty() {
-                return 0;
-            }
-            let at = self.first_string + len_u32(self.strings.len()).unwrap();
-            self.strings.extend(s.as_bytes());
-            self.strings.push(0);
-            at
-        }
-
-        fn add(&mut self, name: &str, kind: u32, vlen: usize, size_or_type: u32, rest: &[u32]) -> u32 {
-            let name = self.string(name);
-            for word in [name, kind << 24 | len_u32(vlen).unwrap(), size_or_type].iter().chain(rest) {
-                self.types.extend(word.to_ne_bytes());
-            }
-            self.next_id += 1;
-            self.next_id - 1
-        }
-
-        pub(crate) fn int(&mut self, name: &str, size: u32) -> u32 {
-            self.add(name, INT, 0, size, &[size * 8])
-        }
-
-        pub(crate) fn ptr(&mut self, to: u32) -> u32 {
-            self.add("", PTR, 0, to, &[])
-        }
-
-        pub(crate) fn typedef(&mut self, name: &str, to: u32) -> u32 {
-            self.add(name, TYPEDEF, 0, to, &[])
-        }
-
-        /// Members: name, type, offset in bytes.
-        pub(crate) fn structure(&mut self, name: &str, size: u32, members: &[(&str, u32, u32)]) -> u32 {
-            let rest: Vec<u32> = members.iter().flat_map(|&(n, t, at)| [self.string(n), t, at * 8]).collect();
-            self.add(name, STRUCT, members.len(), size, &rest)
-        }
-
-        pub(crate) fn array(&mut self, of: u32, count: u32) -> u32 {
-            self.add("", ARRAY, 0, 0, &[of, 0, count])
-        }
-
-        pub(crate) fn union(&mut self, size: u32, members: &[(&str, u32)]) -> u32 {
-            let rest: Vec<u32> = members.iter().flat_map(|&(n, t)| [self.string(n), t, 0]).collect();
-            self.add("", UNION, members.len(), size, &rest)
-        }
-
-        /// A tracepoint with these argument types.
-        pub(crate) fn tracepoint(&mut self, name: &str, arguments: &[u32]) {
-            let void_ptr = self.ptr(0);
-            let rest: Vec<u32> = [void_ptr].iter().chain(arguments).flat_map(|&t| [0, t]).collect();
-            let proto = self.add("", FUNC_PROTO, arguments.len() + 1, 0, &rest);
-            let pointer = self.ptr(proto);
-            self.typedef(&format!("btf_trace_{name}"), pointer);
-        }
-
-        pub(crate) fn bytes(&self) -> Vec<u8> {
-            let mut out = Vec::new();
-            out.extend(MAGIC.to_ne_bytes());
-            out.extend([1, 0]);
-            let (t, s) = (len_u32(self.types.len()).unwrap(), len_u32(self.strings.len()).unwrap());
-            for word in [len_u32(HEADER).unwrap(), 0, t, t, s] {
-                out.extend(word.to_ne_bytes());
-            }
-            out.extend(&self.types);
-            out.extend(&self.strings);
-            out
-        }
-    }
-}
+pub(crate) mod build;
 
 #[cfg(test)]
-mod tests {
-    use super::{build::Builder, *};
-
-    #[test]
-    fn a_member_is_found_through_split_btf_typedefs_and_unnamed_unions() {
-        let mut base = Builder::new();
-        let u32_type = base.int("unsigned int", 4);
-        let alias = base.typedef("u32", u32_type);
-        let mut module = Builder::split(&base);
-        let reason = module.union(4, &[("full", alias)]);
-        let unnamed = module.structure("", 8, &[("pad", alias, 0), ("exit_reason", reason, 4)]);
-        module.structure("vcpu_vmx", 32, &[("first", alias, 0), ("", unnamed, 16)]);
-        let (base, module) = (base.bytes(), module.bytes());
-        let base = Btf::parse(&base, None).unwrap();
-        let btf = Btf::parse(&module, Some(&base)).unwrap();
-        assert_eq!(btf.field("vcpu_vmx", "exit_reason.full"), Some(Field { offset: 20, size: 4 }));
-        assert_eq!(btf.field("vcpu_vmx", "exit_reason.half"), None);
-        assert_eq!(btf.field("vcpu_svm", "first"), None);
-        assert!(btf.has_struct("vcpu_vmx") && !btf.has_struct("first"));
-    }
-
-    #[test]
-    fn a_tracepoints_arguments_are_read() {
-        let mut b = Builder::new();
-        let vcpu = b.structure("kvm_vcpu", 8, &[]);
-        let vcpu = b.ptr(vcpu);
-        let flag = b.int("bool", 1);
-        b.tracepoint("kvm_entry", &[vcpu, flag]);
-        let bytes = b.bytes();
-        let btf = Btf::parse(&bytes, None).unwrap();
-        assert_eq!(
-            btf.tracepoint("kvm_entry"),
-            Some(vec![Argument::StructPointer("kvm_vcpu".into()), Argument::Scalar(1)])
-        );
-        assert_eq!(btf.tracepoint("kvm_exit"), None);
-    }
-
-    #[test]
-    fn no_prefix_of_btf_panics_or_passes_for_the_whole() {
-        let mut b = Builder::new();
-        let int = b.int("int", 4);
-        b.structure("s", 8, &[("a", int, 0), ("b", int, 4)]);
-        let bytes = b.bytes();
-        assert!(Btf::parse(&bytes, None).is_ok());
-        for end in 0..bytes.len() {
-            assert!(Btf::parse(&bytes[..end], None).is_err(), "{end} bytes passed");
-        }
-    }
-
-    #[test]
-    fn a_circular_typedef_ends() {
-        let mut b = Builder::new();
-        b.typedef("loop", 1);
-        b.structure("s", 4, &[("a", 1, 0)]);
-        let bytes = b.bytes();
-        let btf = Btf::parse(&bytes, None).unwrap();
-        assert_eq!(btf.field("s", "a"), None);
-    }
-
-    #[test]
-    fn the_running_kernels_own_btf_gives_task_structs_pid() {
-        let Ok(bytes) = std::fs::read("/sys/kernel/btf/vmlinux") else {
-            eprintln!("skipped: this kernel has no BTF");
-            return;
-        };
-        let btf = Btf::parse(&bytes, None).unwrap();
-        let pid = btf.field("task_struct", "pid").unwrap();
-        assert_eq!(pid.size, 4);
-        assert!(pid.offset > 0);
-    }
-}
+mod tests;

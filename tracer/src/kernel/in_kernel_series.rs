@@ -1,7 +1,14 @@
 //! Series that the programs count themselves: their growth since the last look, read from memory that the programs write. Counts only
-//! grow, so that nothing is reset and nobody waits.
+//! grow, so that nothing is reset and nobody waits. Each look sees whole rounds, by the sequence count of the series.
 
-use std::{mem::offset_of, sync::atomic::Ordering::Acquire};
+use std::{
+    hint::spin_loop,
+    mem::offset_of,
+    sync::atomic::{
+        Ordering::{Acquire, Relaxed},
+        fence,
+    },
+};
 
 use rustc_hash::FxHashMap;
 use tracer_common::{
@@ -15,19 +22,30 @@ use crate::{
     model::{figures::Figure, histogram::Histogram, series::Series},
 };
 
+/// Counts of a series: pin-control writes, then the two distributions, as they lie in [`SeriesCounts`].
+const COUNTS: usize = PIN_WRITES + 2 * BUCKETS;
+const PIN_WRITES: usize = 4;
+const _: () = assert!(
+    offset_of!(SeriesCounts, entry_to_exit) == offset_of!(SeriesCounts, pin_writes) + PIN_WRITES * size_of::<u32>()
+        && size_of::<SeriesCounts>() == offset_of!(SeriesCounts, pin_writes) + COUNTS * size_of::<u32>()
+);
+
+/// Attempts at reading a series between two rounds. One takes half a microsecond, less than a round. Where all fail, as they do where the
+/// vCPU's thread was preempted within a round, the growth is left to the next look.
+const ATTEMPTS: u32 = 1000;
+
 /// The array of series, and the counts that were read before.
 pub struct InKernelSeries {
     places: Mapping,
     seen: FxHashMap<usize, Seen>,
+    /// the counts that were read last
+    now: Vec<u32>,
 }
 
-/// A series' counts at the last look.
-#[derive(Default)]
+/// A series at the last look.
 struct Seen {
-    changes: u64,
-    pin_writes: Vec<u32>,
-    entry_to_exit: Vec<u32>,
-    exit_to_entry: Vec<u32>,
+    sequence: u64,
+    counts: Vec<u32>,
 }
 
 /// The vCPU that a series belongs to.
@@ -54,7 +72,7 @@ pub struct Growth {
 impl InKernelSeries {
     /// Reads from the array in memory.
     pub(crate) fn new(places: Mapping) -> Self {
-        Self { places, seen: FxHashMap::default() }
+        Self { places, seen: FxHashMap::default(), now: vec![0; COUNTS] }
     }
 
     /// Owners of all series.
@@ -62,44 +80,20 @@ impl InKernelSeries {
         (0..MAX_IN_KERNEL_SERIES).filter_map(|place| self.at(place).map(|at| self.owner_at(at)))
     }
 
-    /// Passes the growth of each series that has grown to `f`.
+    /// Passes the growth of each series that has grown to `f`: whole rounds, apart from their host times, which count in the series of the
+    /// exit before. A series that changes all the time it is read is left to the next look.
     pub fn take(&mut self, mut f: impl FnMut(Growth)) {
         for place in 0..MAX_IN_KERNEL_SERIES {
             let Some(at) = self.at(place) else { continue };
-            // Read before the counts: a count that comes in between changes it again, so that the next look finds the count.
-            let changes = self.word(at + offset_of!(SeriesCounts, changes));
-            let Self { places, seen } = self;
-            let seen = seen.entry(place).or_default();
-            if changes == seen.changes {
-                continue;
-            }
-            seen.changes = changes;
-            let outline = Outline(places.word(at + offset_of!(SeriesCounts, key)).load(Acquire));
-            let growth = |at, before: &mut Vec<u32>, length, value: fn(usize) -> u64| {
-                before.resize(length, 0);
-                let mut histogram = Histogram::default();
-                for (bucket, before) in before.iter_mut().enumerate() {
-                    let now = places.half(at + size_of::<u32>() * bucket).load(Acquire);
-                    histogram.record_n(value(bucket), u64::from(now.wrapping_sub(*before)));
-                    *before = now;
-                }
-                histogram
-            };
-            let entry_to_exit =
-                growth(at + offset_of!(SeriesCounts, entry_to_exit), &mut seen.entry_to_exit, BUCKETS, middle);
-            let exit_to_entry =
-                growth(at + offset_of!(SeriesCounts, exit_to_entry), &mut seen.exit_to_entry, BUCKETS, middle);
-            let pin_writes =
-                growth(at + offset_of!(SeriesCounts, pin_writes), &mut seen.pin_writes, 4, |writes| writes as u64);
-            let immediate = outline.timer_cause() == Some(TimerCause::Immediate);
-            let series = Series::from_fn(|figure| match figure {
-                Figure::EntryToExit => entry_to_exit.clone(),
-                Figure::ExitToEntry => exit_to_entry.clone(),
-                Figure::PinWrites => pin_writes.clone(),
-                Figure::Transition if immediate => entry_to_exit.clone(),
-                Figure::Transition => Histogram::default(),
-            });
-            f(Growth { owner: self.owner_at(at), outline, series });
+            let outline = Outline(self.word(at + offset_of!(SeriesCounts, key)));
+            let owner = self.owner_at(at);
+            let Self { places, seen, now } = self;
+            let seen = seen.entry(place).or_insert_with(|| Seen { sequence: 0, counts: vec![0; COUNTS] });
+            let Some(sequence) = read_new(places, at, seen.sequence, now) else { continue };
+            let series = grown(outline, &seen.counts, now);
+            seen.sequence = sequence;
+            std::mem::swap(&mut seen.counts, now);
+            f(Growth { owner, outline, series });
         }
     }
 
@@ -121,5 +115,174 @@ impl InKernelSeries {
 
     fn word(&self, at: usize) -> u64 {
         self.places.word(at).load(Acquire)
+    }
+}
+
+/// Reads the counts of the series at an offset into `counts`, and returns their sequence; none where it is still `last`, or where no attempt
+/// came between two rounds.
+fn read_new(places: &Mapping, at: usize, last: u64, counts: &mut [u32]) -> Option<u64> {
+    let sequence = places.word(at + offset_of!(SeriesCounts, sequence));
+    let halves = places.halves(at + offset_of!(SeriesCounts, pin_writes), COUNTS);
+    for _ in 0..ATTEMPTS {
+        let before = sequence.load(Acquire);
+        if before == last {
+            return None;
+        }
+        if before.is_multiple_of(2) {
+            for (count, half) in counts.iter_mut().zip(halves) {
+                *count = half.load(Relaxed);
+            }
+            // The counts are loaded before the sequence is loaded again.
+            fence(Acquire);
+            if sequence.load(Relaxed) == before {
+                return Some(before);
+            }
+        }
+        spin_loop();
+    }
+    None
+}
+
+/// The growth of a series from the counts `before` to the counts `now`.
+fn grown(outline: Outline, before: &[u32], now: &[u32]) -> Series {
+    let histogram = |from: usize, length: usize, value: fn(usize) -> u64| {
+        let mut histogram = Histogram::default();
+        for (bucket, (now, before)) in now[from..][..length].iter().zip(&before[from..]).enumerate() {
+            histogram.record_n(value(bucket), u64::from(now.wrapping_sub(*before)));
+        }
+        histogram
+    };
+    let pin_writes = histogram(0, PIN_WRITES, |writes| writes as u64);
+    let entry_to_exit = histogram(PIN_WRITES, BUCKETS, middle);
+    let exit_to_entry = histogram(PIN_WRITES + BUCKETS, BUCKETS, middle);
+    let is_immediate = outline.timer_cause() == Some(TimerCause::Immediate);
+    Series::from_fn(|figure| match figure {
+        Figure::EntryToExit => entry_to_exit.clone(),
+        Figure::ExitToEntry => exit_to_entry.clone(),
+        Figure::PinWrites => pin_writes.clone(),
+        Figure::Transition if is_immediate => entry_to_exit.clone(),
+        Figure::Transition => Histogram::default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::File,
+        os::fd::AsFd,
+        sync::atomic::{AtomicBool, Ordering::Release},
+        thread,
+        time::Duration,
+    };
+
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    use super::*;
+
+    const ROUND_NS: usize = 40;
+
+    /// A reader of one series, that of vCPU 3 of process 7, and its memory for the writer.
+    fn one_series() -> (InKernelSeries, Mapping) {
+        let memory = File::from(memfd_create("series", MemfdFlags::CLOEXEC).unwrap());
+        let bytes = MAX_IN_KERNEL_SERIES * size_of::<SeriesCounts>();
+        memory.set_len(bytes as u64).unwrap();
+        let [read, written] = [false, true].map(|writable| Mapping::new(memory.as_fd(), bytes, writable).unwrap());
+        written.word(offset_of!(SeriesCounts, kvm)).store(0x1000, Release);
+        written.word(offset_of!(SeriesCounts, who)).store(7 << 32 | 3, Release);
+        (InKernelSeries::new(read), written)
+    }
+
+    fn next_sequence(places: &Mapping) {
+        let sequence = places.word(offset_of!(SeriesCounts, sequence));
+        sequence.store(sequence.load(Relaxed) + 1, Release);
+    }
+
+    fn increment(places: &Mapping, at: usize) {
+        let half = &places.halves(at, 1)[0];
+        half.store(half.load(Relaxed).wrapping_add(1), Release);
+    }
+
+    /// Counts a round with one pin-control write, as a program does.
+    fn count_round(places: &Mapping) {
+        next_sequence(places);
+        increment(places, offset_of!(SeriesCounts, exit_to_entry) + 4 * ROUND_NS);
+        increment(places, offset_of!(SeriesCounts, entry_to_exit) + 4 * ROUND_NS);
+        increment(places, offset_of!(SeriesCounts, pin_writes) + 4);
+        next_sequence(places);
+    }
+
+    /// Entries, pin-control writes and host times of the growth; none without growth.
+    fn growth(series: &mut InKernelSeries) -> Option<[u64; 3]> {
+        let mut found = None;
+        series.take(|growth| {
+            assert_eq!(growth.owner, Owner { tgid: 7, kvm: 0x1000, vcpu: 3 });
+            let count = |figure| growth.series[figure].count();
+            assert_eq!(
+                found.replace([growth.series.entries(), count(Figure::PinWrites), count(Figure::ExitToEntry)]),
+                None
+            );
+        });
+        found
+    }
+
+    #[test]
+    fn a_series_grows_by_the_rounds_since_the_last_look() {
+        let (mut series, places) = one_series();
+        assert_eq!(growth(&mut series), None);
+        for rounds in [1, 3] {
+            (0..rounds).for_each(|_| count_round(&places));
+            assert_eq!(growth(&mut series), Some([rounds; 3]));
+        }
+        assert_eq!(growth(&mut series), None);
+    }
+
+    #[test]
+    fn a_series_that_stays_in_the_middle_of_a_round_is_left_to_the_next_look() {
+        let (mut series, places) = one_series();
+        count_round(&places);
+        next_sequence(&places);
+        increment(&places, offset_of!(SeriesCounts, entry_to_exit) + 4 * ROUND_NS);
+        assert_eq!(growth(&mut series), None);
+        increment(&places, offset_of!(SeriesCounts, pin_writes) + 4);
+        next_sequence(&places);
+        assert_eq!(growth(&mut series), Some([2, 2, 1]));
+    }
+
+    #[test]
+    fn counts_wrap_around() {
+        let (mut series, places) = one_series();
+        places.halves(offset_of!(SeriesCounts, entry_to_exit) + 4 * ROUND_NS, 1)[0].store(u32::MAX, Release);
+        next_sequence(&places);
+        next_sequence(&places);
+        assert_eq!(growth(&mut series), Some([u32::MAX.into(), 0, 0]));
+        count_round(&places);
+        assert_eq!(growth(&mut series), Some([1, 1, 1]));
+    }
+
+    #[test]
+    fn counts_that_another_thread_writes_meanwhile_are_those_of_whole_rounds() {
+        const BURSTS: u64 = 500;
+        const BURST: u64 = 64;
+        let (mut series, places) = one_series();
+        let has_ended = &AtomicBool::new(false);
+        let mut sum = 0;
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                for _ in 0..BURSTS {
+                    (0..BURST).for_each(|_| count_round(&places));
+                    thread::sleep(Duration::from_micros(200));
+                }
+                has_ended.store(true, Release);
+            });
+            let mut was_last_look = false;
+            while !was_last_look {
+                was_last_look = has_ended.load(Acquire);
+                if let Some([entries, pin_writes, host_times]) = growth(&mut series) {
+                    assert_eq!([pin_writes, host_times], [entries; 2]);
+                    sum += entries;
+                }
+            }
+        });
+        assert_eq!(sum, BURSTS * BURST);
     }
 }

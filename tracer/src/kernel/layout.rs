@@ -215,10 +215,10 @@ impl Fields {
 
     /// `struct kvm_vcpu` and `struct kvm`, the same for every vendor.
     fn vcpu(&mut self, kvm: &Btf<'_>) -> Result<(), Refusal> {
-        let required = [(Slot::VcpuKvm, "kvm", "kvm_vcpu.kvm"), (Slot::VcpuId, "vcpu_id", "kvm_vcpu.vcpu_id")];
-        for (slot, path, full) in required {
-            let field = kvm.field("kvm_vcpu", path).ok_or(Refusal::NoField(full))?;
-            self.config.set(slot, field.offset);
+        let required = [(Slot::VcpuKvm, "kvm", 8, "kvm_vcpu.kvm"), (Slot::VcpuId, "vcpu_id", 4, "kvm_vcpu.vcpu_id")];
+        for (slot, path, size, full) in required {
+            let field = kvm.field("kvm_vcpu", path).filter(|field| field.size == size);
+            self.config.set(slot, field.ok_or(Refusal::NoField(full))?.offset);
         }
         for (slot, path, lost) in [
             (Slot::StatExits, "stat.exits", "whether a new vCPU took over an address"),
@@ -253,15 +253,17 @@ impl Fields {
             Vendor::Amd => (SVM, "vcpu_svm"),
             Vendor::Other => (&[], ""),
         };
+        if let Some(isa) = vendor.isa() {
+            self.config.set(Slot::LayoutIsa, isa as u8);
+        }
         let vcpu_at = btf.field(structure, "vcpu").map_or(0, |f| i64::from(f.offset));
         for wanted in table {
             let mut paths = wanted.paths.iter();
             let field = paths.find_map(|path| btf.field(wanted.structure, path)).filter(|f| f.size >= wanted.size);
-            match field {
-                Some(field) => {
-                    let from = if wanted.of_vcpu { vcpu_at } else { 0 };
-                    self.config.set(wanted.slot, i64::from(field.offset) - from);
-                }
+            let from = if wanted.of_vcpu { vcpu_at } else { 0 };
+            // A slot cannot say that a field lies before the vcpu.
+            match field.map(|field| i64::from(field.offset) - from).filter(|offset| *offset >= 0) {
+                Some(offset) => self.config.set(wanted.slot, offset),
                 None => self.missing.push(Missing {
                     field: format!("{}.{}", wanted.structure, wanted.paths[wanted.paths.len() - 1]),
                     lost: wanted.lost,
@@ -269,8 +271,9 @@ impl Fields {
             }
         }
         if vendor == Vendor::Intel && self.config.get(Slot::EntryHasImmediate).is_none() {
-            match btf.field("vcpu_vmx", "req_immediate_exit") {
-                Some(field) => self.config.set(Slot::VmxReqImmediate, i64::from(field.offset) - vcpu_at),
+            let field = btf.field("vcpu_vmx", "req_immediate_exit");
+            match field.map(|field| i64::from(field.offset) - vcpu_at).filter(|offset| *offset >= 0) {
+                Some(offset) => self.config.set(Slot::VmxReqImmediate, offset),
                 None => {
                     let field = "vcpu_vmx.req_immediate_exit".into();
                     self.missing.push(Missing { field, lost: "causes of timer exits" });
@@ -327,7 +330,7 @@ pub(crate) mod made_up {
         let stat = b.structure("kvm_vcpu_stat", 32, &[("exits", u64_type, 8), ("guest_mode", u64_type, 24)]);
         let vcpu = b.structure(
             "kvm_vcpu",
-            256,
+            296,
             &[
                 ("kvm", kvm_pointer, 0),
                 ("cpu", u32_type, 0x20),
@@ -354,7 +357,7 @@ pub(crate) mod made_up {
             let vt = m.structure("vcpu_vt", 64, &[("exit_reason", reason, 0x10)]);
             m.structure(
                 "vcpu_vmx",
-                4096,
+                8192,
                 &[
                     ("vcpu", k.vcpu, 0),
                     ("vt", vt, 0x1000),
@@ -365,7 +368,7 @@ pub(crate) mod made_up {
         } else {
             m.structure(
                 "vcpu_vmx",
-                4096,
+                8192,
                 &[
                     ("vcpu", k.vcpu, 16),
                     ("exit_reason", reason, 0x1e80),
@@ -403,6 +406,8 @@ mod tests {
         made_up::{Kernel, intel, kernel},
         *,
     };
+    use tracer_common::Isa;
+
     use crate::kernel::btf::build::Builder;
 
     fn resolved(k: &Kernel, module: &Builder, vendor: Vendor) -> Result<Layout, Refusal> {
@@ -419,6 +424,7 @@ mod tests {
         k.vmlinux.tracepoint("kvm_exit", &[k.vcpu_pointer, k.u32_type]);
         let layout = resolved(&k, &intel(&k, false), Vendor::Intel).unwrap();
         let c = &layout.config;
+        assert_eq!(c.layout_isa(), Some(Isa::Vmx));
         assert_eq!(c.get(Slot::VmxExitReason), Some(0x1e80 - 16));
         assert_eq!(c.get(Slot::VmxLoadedVmcs), Some(0x1b28 - 16));
         assert_eq!(c.get(Slot::VmcsPin), Some(0x88));
@@ -479,6 +485,18 @@ mod tests {
     }
 
     #[test]
+    fn a_field_before_the_vcpu_is_missing() {
+        let mut k = kernel();
+        k.vmlinux.tracepoint("kvm_entry", &[k.vcpu_pointer, k.flag]);
+        k.vmlinux.tracepoint("kvm_exit", &[k.vcpu_pointer, k.u32_type]);
+        let mut module = Builder::split(&k.vmlinux);
+        module.structure("vcpu_vmx", 4096, &[("exit_reason", k.u32_type, 0), ("vcpu", k.vcpu, 64)]);
+        let layout = resolved(&k, &module, Vendor::Intel).unwrap();
+        let is_missing = layout.missing.iter().any(|missing| missing.field == "vcpu_vmx.exit_reason");
+        assert_eq!((layout.config.get(Slot::VmxExitReason), is_missing), (None, true));
+    }
+
+    #[test]
     fn a_missing_field_is_named_with_the_figures_that_are_lost() {
         let mut k = kernel();
         k.vmlinux.tracepoint("kvm_entry", &[k.vcpu_pointer]);
@@ -488,6 +506,7 @@ mod tests {
         module.structure("vmcb", 4096, &[("control", control, 0)]);
         module.structure("vcpu_svm", 4096, &[("vcpu", k.vcpu, 0)]);
         let layout = resolved(&k, &module, Vendor::Amd).unwrap();
+        assert_eq!(layout.config.layout_isa(), Some(Isa::Svm));
         assert_eq!(layout.config.get(Slot::VmcbExitCode), Some(0x70));
         assert_eq!(layout.missing, [Missing { field: "vcpu_svm.vmcb".into(), lost: "exit reasons" }]);
     }

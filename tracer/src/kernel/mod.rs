@@ -4,6 +4,7 @@ pub mod btf;
 pub(crate) mod in_kernel_series;
 pub(crate) mod kvm_module;
 pub mod layout;
+pub(crate) mod links;
 pub(crate) mod mmap;
 pub mod options;
 mod patch;

@@ -28,18 +28,35 @@ fn optional(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Offsets of the fields that the programs read, in the running kernel. Errors name the module to load or the kernel option to set.
-pub(crate) fn layout(sys: &Path, vendor: Option<Vendor>) -> Result<Layout> {
+/// The layout of the running kernel, as far as BTF tells it.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    /// offsets of the fields that the programs read
+    pub(crate) layout: Layout,
+    /// the vendor's module, where it has no BTF: its fields are missing for that reason, whatever this kernel has; none otherwise
+    pub(crate) module_without_btf: Option<&'static str>,
+}
+
+/// Says that a module has no BTF, and where it would be.
+pub(crate) fn has_no_btf(sys: &Path, module: &str) -> String {
+    format!("{module} has no BTF ({} is missing)", btf_path(sys, module).display())
+}
+
+/// The fix for a module without BTF. The kernel's messages are those of `btf_module_notify`, the second one since Linux 6.3.
+pub(crate) const NO_BTF_FIX: &str = "build it with the running kernel's vmlinux and pahole ('make modules' in the kernel's build folder, \
+     CONFIG_DEBUG_INFO_BTF_MODULES=y, Linux 5.11 and later), or install the kernel's own module; if 'dmesg' says 'failed to validate module' \
+     or 'Kernel module BTF mismatch detected', it was built for another kernel and loaded without its BTF (CONFIG_MODULE_ALLOW_BTF_MISMATCH)";
+
+/// Resolves the layout of the running kernel, in which the vendor's module runs the VMs. Errors name the kernel option to set.
+pub(crate) fn layout(sys: &Path, vendor: Vendor) -> Result<Resolved> {
     let path = btf_path(sys, "vmlinux");
     let Some(vmlinux) = optional(&path)? else {
         bail!("no {}: this kernel was built without BTF; use one with CONFIG_DEBUG_INFO_BTF=y", path.display());
     };
-    let Some(vendor) = vendor else {
-        bail!("no KVM module is loaded: run 'modprobe kvm_intel' (or kvm_amd), then 'vmentry check'");
-    };
     let vmlinux = Btf::parse(&vmlinux, None).with_context(|| format!("read {}", path.display()))?;
     let kvm_bytes = optional(&btf_path(sys, "kvm"))?;
     let module = vendor.module();
+    let has_kvm_btf = kvm_bytes.is_some();
     let vendor_bytes = match module {
         Some(module) => optional(&btf_path(sys, module))?,
         None => None,
@@ -50,35 +67,55 @@ pub(crate) fn layout(sys: &Path, vendor: Option<Vendor>) -> Result<Layout> {
 
     let kvm = kvm.as_ref().unwrap_or(&vmlinux);
     let vendor_btf = vendor_btf.as_ref().unwrap_or(&vmlinux);
-    layout::resolve(kvm, vendor, vendor_btf).with_context(|| match module {
-        Some(m) if !vendor_btf.has_struct(if vendor == Vendor::Intel { "vcpu_vmx" } else { "vcpu_svm" }) => format!(
-            "{m} has no BTF ({} is missing): its kernel needs CONFIG_DEBUG_INFO_BTF_MODULES=y (Linux 5.11 and later)",
-            btf_path(sys, m).display()
-        ),
-        _ => "this kernel is not supported".into(),
-    })
+    let structure = if vendor == Vendor::Intel { "vcpu_vmx" } else { "vcpu_svm" };
+    let layout = layout::resolve(kvm, vendor, vendor_btf).with_context(|| {
+        if has_kvm_btf || kvm.has_struct("kvm_vcpu") {
+            "this kernel is not supported".to_owned()
+        } else {
+            // Built in, its structures would be in the kernel's own BTF.
+            format!("{}: {NO_BTF_FIX}", has_no_btf(sys, "kvm"))
+        }
+    })?;
+    Ok(Resolved { layout, module_without_btf: module.filter(|_| !vendor_btf.has_struct(structure)) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::layout::made_up;
 
-    fn error(files: &[&str], vendor: Option<Vendor>) -> String {
-        let sys = std::env::temp_dir().join(format!("vmentry-probe-{}-{}", std::process::id(), files.len()));
-        fs::create_dir_all(sys.join("kernel/btf")).unwrap();
-        for file in files {
-            fs::write(btf_path(&sys, file), crate::kernel::btf::build::Builder::new().bytes()).unwrap();
+    /// A /sys whose BTF files these are.
+    fn sys(files: &[(&str, Vec<u8>)]) -> tempfile::TempDir {
+        let sys = tempfile::tempdir().unwrap();
+        fs::create_dir_all(sys.path().join("kernel/btf")).unwrap();
+        for (file, bytes) in files {
+            fs::write(btf_path(sys.path(), file), bytes).unwrap();
         }
-        let error = format!("{:#}", layout(&sys, vendor).unwrap_err());
-        fs::remove_dir_all(&sys).unwrap();
-        error
+        sys
+    }
+
+    fn error(files: &[&str], vendor: Vendor) -> String {
+        let files: Vec<_> = files.iter().map(|&f| (f, crate::kernel::btf::build::Builder::new().bytes())).collect();
+        format!("{:#}", layout(sys(&files).path(), vendor).unwrap_err())
     }
 
     #[test]
-    fn missing_btf_and_modules_are_named_with_their_fix() {
-        assert!(error(&[], Some(Vendor::Intel)).contains("CONFIG_DEBUG_INFO_BTF=y"));
-        assert!(error(&["vmlinux"], None).contains("modprobe kvm_intel"));
-        assert!(error(&["vmlinux", "kvm"], Some(Vendor::Intel)).contains("CONFIG_DEBUG_INFO_BTF_MODULES=y"));
-        assert!(error(&["vmlinux", "kvm", "x"], Some(Vendor::Other)).contains("tracepoint kvm_entry"));
+    fn missing_btf_is_named_with_its_fix() {
+        assert!(error(&[], Vendor::Intel).contains("CONFIG_DEBUG_INFO_BTF=y"));
+        let without = error(&["vmlinux"], Vendor::Intel);
+        assert!(without.starts_with("kvm has no BTF (") && without.contains("failed to validate module"), "{without}");
+        assert!(error(&["vmlinux", "kvm", "x"], Vendor::Other).contains("tracepoint kvm_entry"));
+    }
+
+    #[test]
+    fn a_vendors_module_without_btf_is_told_from_a_kernel_without_the_fields() {
+        let (kernel, module) = made_up::btf(Vendor::Intel);
+        let without = layout(sys(&[("vmlinux", kernel.clone())]).path(), Vendor::Intel).unwrap();
+        assert_eq!(without.module_without_btf, Some("kvm_intel"));
+        let both = sys(&[("vmlinux", kernel.clone()), ("kvm_intel", module)]);
+        let with = layout(both.path(), Vendor::Intel).unwrap();
+        assert_eq!((with.module_without_btf, with.layout.missing.as_slice()), (None, &[][..]));
+        let third = layout(sys(&[("vmlinux", kernel)]).path(), Vendor::Other).unwrap();
+        assert_eq!(third.module_without_btf, None, "no module whose fields are wanted");
     }
 }

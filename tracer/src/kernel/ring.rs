@@ -42,13 +42,13 @@ impl Mapping {
         &self.words()[at / size_of::<u64>()]
     }
 
-    /// The four bytes at offset `at`, a multiple of 4 inside the mapping.
-    pub(crate) fn half(&self, at: usize) -> &AtomicU32 {
+    /// So many times four bytes from offset `at` on, a multiple of 4, inside the mapping.
+    pub(crate) fn halves(&self, at: usize, length: usize) -> &[AtomicU32] {
         assert!(at.is_multiple_of(size_of::<u32>()), "half a word at {at}");
         // SAFETY: the reasons given in `words` hold for four bytes each, too.
         let halves: &[AtomicU32] =
             unsafe { slice::from_raw_parts(self.0.start().as_ptr().cast(), self.0.size() / size_of::<u32>()) };
-        &halves[at / size_of::<u32>()]
+        &halves[at / size_of::<u32>()..][..length]
     }
 
     /// The byte at offset `at`, inside the mapping.
@@ -70,8 +70,8 @@ pub(crate) struct Shape {
 
 impl Shape {
     /// The largest rings of at most `ring_bytes` each; of one record where none fits.
-    pub(crate) fn within(ring_bytes: u32, record_bytes: usize) -> Self {
-        let records = (ring_bytes as usize / record_bytes).max(1);
+    pub(crate) fn within(ring_bytes: usize, record_bytes: usize) -> Self {
+        let records = (ring_bytes / record_bytes).max(1);
         Self { record_bytes, records: 1 << records.ilog2() }
     }
 

@@ -113,11 +113,15 @@ const NEEDED: &[(&str, &[Subject])] = &[
     ("vmcb.control.exit_code", &[Subject::ExitReason]),
 ];
 
+/// The fields whose structure also tells the policy.
+const POLICY: [&str; 2] = ["vcpu_vmx.loaded_vmcs", "loaded_vmcs.controls_shadow.pin"];
 /// The fields that tell the level on VMX; the statistics of KVM tell it, too.
 const LEVEL: [&str; 2] = ["vcpu_vmx.loaded_vmcs", "vcpu_vmx.vmcs01"];
 /// KVM's statistics that tell the level.
 const LEVEL_STATISTICS: &str = "kvm_vcpu.stat.guest_mode";
 
+/// The fields of kvm_amd that are all missing where it has no BTF.
+const SVM_FIELDS: [&str; 2] = ["vcpu_svm.vmcb", "vmcb.control.exit_code"];
 /// The fields of kvm_intel that are all missing where it has no BTF.
 const VMX_FIELDS: [&str; 5] = [
     "vcpu_vmx.exit_reason",
@@ -148,6 +152,12 @@ pub struct Source<'a> {
     pub policy_is_parameter: bool,
 }
 
+/// Whether what depends on a missing field is told by [`Knowledge`]; `missing` is one of [`Source::missing`].
+pub(crate) fn is_subject(missing: &str) -> bool {
+    let field = missing.split(':').next().unwrap_or(missing);
+    NEEDED.iter().any(|(needed, _)| *needed == field) || LEVEL.contains(&field) || field == LEVEL_STATISTICS
+}
+
 impl Source<'_> {
     /// The first of these fields that the kernel lacks.
     fn lacks<'f>(&self, fields: impl IntoIterator<Item = &'f str>) -> Option<&'f str> {
@@ -155,10 +165,16 @@ impl Source<'_> {
         fields.into_iter().find(missing)
     }
 
-    /// Whether kvm_intel has no BTF: then every field of it is missing.
-    pub fn has_no_vmx_btf(&self) -> bool {
-        let all = VMX_FIELDS.into_iter().all(|field| self.lacks([field]).is_some());
-        matches!(self.vendor, Some(Vendor::Intel) | None) && all
+    /// The module whose fields are all missing: it has no BTF.
+    fn module_without_btf(&self) -> Option<&'static str> {
+        let all = |fields: &[&'static str]| fields.iter().all(|field| self.lacks([*field]).is_some());
+        let vendor = self.vendor.unwrap_or(Vendor::Intel);
+        let is_missing = match vendor {
+            Vendor::Intel => all(&VMX_FIELDS),
+            Vendor::Amd => all(&SVM_FIELDS),
+            Vendor::Other => false,
+        };
+        vendor.module().filter(|_| is_missing)
     }
 }
 
@@ -206,23 +222,25 @@ impl Knowledge {
 
     /// Loses what depends on fields that the kernel lacks.
     fn lose_fields(&mut self, source: &Source<'_>) {
-        let no_btf = source.has_no_vmx_btf();
-        let reason = |field: &str| match no_btf {
-            true => "kvm_intel has no BTF".to_owned(),
-            false => format!("field {field} is not in this kernel"),
+        let without_btf = source.module_without_btf();
+        let reason = |field: &str| match without_btf {
+            Some(module) => format!("{module} has no BTF"),
+            None => format!("field {field} is not in this kernel"),
         };
         for (field, subjects) in NEEDED.iter().filter(|(field, _)| source.lacks([*field]).is_some()) {
             self.lose(subjects, &reason(field));
         }
-        if no_btf && !source.policy_is_parameter {
-            self.lose(&[Subject::Policy], &reason(""));
+        // That the field of the soft policy is missing says something only about a structure that was read.
+        if let Some(field) = source.lacks(POLICY).filter(|_| !source.policy_is_parameter) {
+            self.lose(&[Subject::Policy], &reason(field));
         }
         let by_vmcs = match source.vendor {
             Some(Vendor::Intel) | None => source.lacks(LEVEL),
             _ => Some(LEVEL_STATISTICS),
         };
         if let (Some(field), Some(_)) = (by_vmcs, source.lacks([LEVEL_STATISTICS])) {
-            self.lose(&[Subject::Level], &reason(field));
+            // Shadows of the controls are kept by level.
+            self.lose(&[Subject::Level, Subject::PinWrites], &reason(field));
         }
     }
 
@@ -288,6 +306,18 @@ impl Knowledge {
     /// Everything that is not known, with the reasons.
     pub fn unknown(&self) -> impl Iterator<Item = (Subject, &Unknown)> {
         self.unknown.iter().map(|(subject, reason)| (*subject, reason))
+    }
+
+    /// Everything that is not known by its reason, as "TITLE, TITLE" with the reason.
+    pub(crate) fn unknown_by_reason(&self) -> Vec<(String, &Unknown)> {
+        let mut groups: Vec<(String, &Unknown)> = Vec::new();
+        for (subject, reason) in self.unknown() {
+            match groups.iter_mut().find(|(_, why)| *why == reason) {
+                Some((titles, _)) => *titles += &format!(", {}", subject.title()),
+                None => groups.push((subject.title().to_owned(), reason)),
+            }
+        }
+        groups
     }
 
     /// The distributions that may be shown: those of unknown figures are empty.
@@ -445,6 +475,9 @@ mod tests {
         assert_eq!(reason(&known, Subject::PinWrites), "SVM has no pin controls");
         assert_eq!(reason(&known, Subject::TimerExits), "SVM has no VMX-preemption timer");
         assert!(known.known(Subject::ExitReason).is_ok() && known.known(Subject::Level).is_ok());
+        let missing = without(&SVM_FIELDS);
+        let without_btf = Knowledge::of(&Source { vendor: Some(Vendor::Amd), ..source(&missing) });
+        assert_eq!(reason(&without_btf, Subject::ExitReason), "kvm_amd has no BTF");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::knowledge::Unknown;
+
 /// The worth of figures from an emulated CPU, for people.
 pub(crate) const EMULATED: &str = "counts are exact; times say nothing about real hardware";
 
@@ -39,6 +41,23 @@ pub enum Latency {
     Disturbed,
     /// the same, but shown because the user asked for them (`--with-latency`)
     DisturbedButAsked,
+}
+
+/// Other tracers on kvm_entry and kvm_exit at one moment: guest and host times contain their work.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherTracers {
+    /// each that was seen, for people; empty for none
+    pub names: Vec<String>,
+    /// where none could be looked for, each with the reason; empty where all was looked at
+    pub unseen: Vec<String>,
+}
+
+impl OtherTracers {
+    /// For people: who, or that none was seen, and what is not known.
+    pub(crate) fn text(&self) -> String {
+        let names = if self.names.is_empty() { "none seen".to_owned() } else { self.names.join(", ") };
+        if self.unseen.is_empty() { names } else { format!("{names}; not known: {}", self.unseen.join(", ")) }
+    }
 }
 
 /// The companion patch's stopwatch: `transition_ns` of every entry.
@@ -118,6 +137,16 @@ pub struct Timer {
     pub tsc_khz: Option<u32>,
     /// the longest timer delay, seconds; null where rate or frequency is unknown
     pub max_delay_s: Option<f64>,
+}
+
+impl Timer {
+    /// The longest timer delay, seconds, by the TSC frequency that was measured (kHz) or else that KVM has; the reason where it is not known.
+    pub(crate) fn longest_delay_s(&self, measured_khz: Option<u32>) -> Result<f64, Unknown> {
+        let rate = self.rate.ok_or(Unknown::because("IA32_VMX_MISC could not be read (modprobe msr)"))?;
+        let short = "the TSC frequency was not measured: the recording was too short or cut off";
+        let khz = measured_khz.or(self.tsc_khz).ok_or(Unknown::because(short))?;
+        Ok(max_delay_s(rate, khz))
+    }
 }
 
 /// The longest timer delay, seconds: `(2^32 - 1) << rate` TSC cycles. `rate` is below 32.

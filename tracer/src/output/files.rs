@@ -5,7 +5,7 @@ use std::{
     fs::{self, File, Metadata, OpenOptions},
     io::{self, Write},
     os::{
-        fd::AsRawFd,
+        fd::{AsFd, AsRawFd},
         unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
@@ -16,6 +16,8 @@ use rustix::{
     fs::{AtFlags, CWD, FlockOperation, Mode, OFlags},
     io::Errno,
 };
+
+use super::refusals::explain;
 
 /// Opens a file for writing and locks it while it is open; `-` is standard output. A file that is not empty is replaced only with
 /// `overwrite`, and not before the first write: whatever fails until then leaves it as it was.
@@ -34,7 +36,9 @@ enum Opened {
 
 fn open(path: &Path, overwrite: bool) -> Result<Opened> {
     if path == Path::new("-") {
-        return Ok(Opened::Stream(Box::new(io::stdout())));
+        // Not through the library's buffer: a write is one write, and a thread that blocks in it keeps no lock.
+        let stdout = io::stdout().as_fd().try_clone_to_owned().context("write to standard output")?;
+        return Ok(Opened::Stream(Box::new(File::from(stdout))));
     }
     let mut options = OpenOptions::new();
     // This program runs as root: in a shared folder another user could place a symbolic link, which would redirect the
@@ -48,7 +52,7 @@ fn open(path: &Path, overwrite: bool) -> Result<Opened> {
         Err(e) if e.raw_os_error() == Some(libc::ENXIO) => {
             bail!("create {}: it is not a regular file; use - for standard output", path.display())
         }
-        Err(e) => return Err(e).with_context(|| format!("create {}", path.display())),
+        Err(e) => bail!("create {}: {}", path.display(), explain(path, &e)),
     };
     let metadata = file.metadata().with_context(|| format!("create {}", path.display()))?;
     if metadata.file_type().is_char_device() {

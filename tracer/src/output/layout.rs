@@ -22,6 +22,11 @@ pub(crate) fn align(lines: &[Vec<String>], text_columns: usize) -> String {
     out
 }
 
+/// A text of several lines, such as an error with its fix, as part of a sentence: every run of spaces and line ends is one space.
+pub(crate) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Breaks a text at spaces into lines of at most `width` characters; all but the first begin with `indent`. A longer word is
 /// not broken. Spaces before the first word, and several in a row within a line, are kept.
 pub(crate) fn wrap(text: &str, indent: &str, width: usize) -> String {
@@ -54,6 +59,12 @@ mod tests {
         assert_eq!(wrap("  - a b", "  ", 5), "  - a\n  b\n");
         assert_eq!(wrap("a-b unbreakable-word c", "", 6), "a-b\nunbreakable-word\nc\n");
         assert_eq!(wrap("", "  ", 5), "\n");
+    }
+
+    #[test]
+    fn an_error_with_its_fix_becomes_part_of_a_sentence() {
+        let error = "no switchable policy\n  -> load the companion patch";
+        assert_eq!(one_line(error), "no switchable policy -> load the companion patch");
     }
 
     proptest! {

@@ -11,7 +11,7 @@ use crate::{
     model::{
         accounting::Accounting,
         knowledge::{Knowledge, Source, Subject},
-        measurement::{Aggregation, Latency, PinSource, Stopwatch, Timer},
+        measurement::{Aggregation, Latency, OtherTracers, PinSource, Stopwatch, Timer},
         policy::Policy,
     },
 };
@@ -72,6 +72,9 @@ pub struct Header {
     /// what the recorder could not know, each with the reason; null in recordings of earlier programs, where it follows from the other fields
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<BTreeMap<String, String>>,
+    /// other tracers on kvm_entry and kvm_exit at the beginning; none where nobody looked
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_tracers: Option<OtherTracers>,
     /// the experiment of `vmentry ab` that this records; none otherwise
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<Experiment>,
@@ -157,4 +160,7 @@ pub struct End {
     /// the timer policy at the end differs from that at the beginning
     #[serde(default)]
     pub policy_changed: bool,
+    /// other tracers on kvm_entry and kvm_exit at the end; none where nobody looked
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_tracers: Option<OtherTracers>,
 }

@@ -9,6 +9,7 @@
 //! #{"end":{...,"intervals":1,...}}                             only where the recording ended in order
 //! ```
 
+mod coverage;
 mod damage;
 pub(crate) mod hdr;
 mod header;
@@ -16,18 +17,21 @@ mod limits;
 mod note;
 mod provenance;
 mod reader;
+mod readings;
 mod seal;
 mod sums;
 mod tag;
 pub(crate) mod tape;
 mod writer;
 
+pub(crate) use coverage::{Coverage, Spans, on_one_clock};
 pub(crate) use damage::damage;
 pub use damage::{Damage, OnDamage};
 pub use header::{End, Header};
 pub(crate) use header::{Experiment, FORMAT, Label, VERSION};
-pub(crate) use provenance::{Provenance, aggregation};
+pub(crate) use provenance::{Provenance, aggregation, longest_timer_delay_s};
 pub use reader::Reader;
+pub(crate) use readings::{Reading, Readings, is_same};
 pub use writer::Writer;
 
 #[cfg(test)]
@@ -77,6 +81,7 @@ pub mod tests {
             sites: vec![],
             missing: vec![],
             unknown: None,
+            other_tracers: None,
             experiment: None,
             sources: vec![],
         }
@@ -105,6 +110,7 @@ pub mod tests {
             accounting: Accounting::default(),
             tsc_khz: None,
             policy_changed: false,
+            other_tracers: None,
         })
         .unwrap();
         bytes

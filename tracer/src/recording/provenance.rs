@@ -6,7 +6,11 @@ use super::{
     damage::Damage,
     header::{End, Header},
 };
-use crate::model::{measurement::Aggregation, policy::Policy};
+use crate::model::{
+    knowledge::{Subject, Unknown},
+    measurement::Aggregation,
+    policy::Policy,
+};
 
 /// A recording that figures come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +27,9 @@ pub struct Provenance {
     pub intervals: u64,
     /// ns of observation
     pub length_ns: u64,
+    /// further files that have the recording or a part of it; what they share counts once
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_in: Vec<String>,
     /// what was left out because it is damaged: of the recording, of merges that it came through
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damage: Vec<Damage>,
@@ -34,15 +41,56 @@ pub(crate) fn aggregation(sources: &[Provenance]) -> Aggregation {
     if in_kernel { Aggregation::InKernel } else { Aggregation::Records }
 }
 
+/// The longest timer delay of a recording's host, seconds; the reason where it is not known. Every view shows this one.
+pub(crate) fn longest_timer_delay_s(header: &Header, end: Option<&End>) -> Result<f64, Unknown> {
+    let Some(timer) = &header.timer else {
+        header.knowledge().known(Subject::TimerExits).map_err(Unknown::clone)?;
+        return Err(Unknown::because("the recording does not describe the timer"));
+    };
+    timer.longest_delay_s(end.and_then(|e| e.tsc_khz))
+}
+
 impl Provenance {
+    /// A recording of which only the header was read.
+    pub(crate) fn unread(name: String, header: Header) -> Self {
+        Self {
+            name,
+            header,
+            end: None,
+            torn: false,
+            intervals: 0,
+            length_ns: 0,
+            also_in: Vec::new(),
+            damage: Vec::new(),
+        }
+    }
+
+    /// As [`longest_timer_delay_s`].
+    pub(crate) fn longest_timer_delay_s(&self) -> Result<f64, Unknown> {
+        longest_timer_delay_s(&self.header, self.end.as_ref())
+    }
+
     /// The timer policy; unknown where it changed while recording.
     pub fn policy(&self) -> Policy {
         let changed = self.end.as_ref().is_some_and(|e| e.policy_changed) || self.header.experiment.is_some();
         if changed { Policy::Unknown } else { self.header.known_policy() }
     }
 
-    /// The policy for people, also where it changed.
+    /// The other tracers that were on kvm_entry and kvm_exit at its beginning or end, for people; of a merge, those of its recordings.
+    pub(crate) fn other_tracers(&self) -> Vec<String> {
+        let merged = self.header.sources.iter().flat_map(Provenance::other_tracers);
+        let own = [self.header.other_tracers.as_ref(), self.end.as_ref().and_then(|e| e.other_tracers.as_ref())];
+        let mut names: Vec<_> = own.into_iter().flatten().flat_map(|o| o.names.clone()).chain(merged).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The policy for people, also where it changed, and why it is not known where it is not.
     pub(crate) fn policy_text(&self) -> String {
+        if let Err(reason) = self.header.knowledge().known(Subject::Policy) {
+            return format!("{} ({reason})", Policy::Unknown.name());
+        }
         let at_first = self.header.known_policy();
         let name = at_first.name();
         match &self.header.experiment {

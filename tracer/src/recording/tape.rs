@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    Damage, Header, OnDamage, Reader,
+    Damage, End, Header, OnDamage, Reader,
     limits::LIMITS,
     note::{self, Note},
     reader::Mark,
@@ -33,6 +33,8 @@ pub(crate) struct Tape {
     name: String,
     index: Arc<Mutex<Index>>,
     bytes: u64,
+    /// the recording's last line; none where it was cut off
+    end: Option<End>,
     /// seconds played
     at_s: f64,
     /// what was left out before the last jump
@@ -71,12 +73,18 @@ impl Tape {
             .name("index".into())
             .spawn(move || fill(&filled, BufReader::with_capacity(1 << 20, input)))
             .context("start the thread that looks for intervals")?;
-        Ok(Self { reader, name: path.display().to_string(), index, bytes, at_s: 0.0, damage: None })
+        let end = last_line(&mut File::open(path).with_context(failed)?).with_context(failed)?;
+        Ok(Self { reader, name: path.display().to_string(), index, bytes, end, at_s: 0.0, damage: None })
     }
 
     /// The recording's header.
     pub(crate) fn header(&self) -> &Header {
         self.reader.header()
+    }
+
+    /// The recording's last line; none where it was cut off.
+    pub(crate) fn end(&self) -> Option<&End> {
+        self.end.as_ref()
     }
 
     /// Share that was played, `0.0..=1.0`: of the bytes, until the length in time is known.
@@ -129,6 +137,21 @@ impl Tape {
     }
 }
 
+/// The last line of a recording; none where it was cut off. Reads no more than a line may have.
+fn last_line(file: &mut File) -> io::Result<Option<End>> {
+    let bytes = file.metadata()?.len();
+    file.seek(SeekFrom::Start(bytes.saturating_sub(LIMITS.line)))?;
+    let mut tail = Vec::new();
+    file.take(LIMITS.line).read_to_end(&mut tail)?;
+    let Some(lines) = tail.strip_suffix(b"\n") else { return Ok(None) };
+    let last = lines.rsplit(|&byte| byte == b'\n').next().unwrap_or(lines);
+    let note = last.strip_prefix(b"#").and_then(|json| serde_json::from_slice(json).ok());
+    Ok(match note {
+        Some(Note::End { end, .. }) => Some(end),
+        _ => None,
+    })
+}
+
 fn lock(index: &Mutex<Index>) -> MutexGuard<'_, Index> {
     index.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -164,7 +187,7 @@ fn fill(index: &Mutex<Index>, mut input: impl BufRead) {
 /// Reads a line, of which it keeps as much as a line may have; returns its bytes.
 fn read_line(input: &mut impl BufRead, text: &mut Vec<u8>) -> io::Result<usize> {
     text.clear();
-    let kept = io::Read::take(&mut *input, LIMITS.line).read_until(b'\n', text)?;
+    let kept = Read::take(&mut *input, LIMITS.line).read_until(b'\n', text)?;
     Ok(kept + if text.last() == Some(&b'\n') { 0 } else { input.skip_until(b'\n')? })
 }
 

@@ -7,16 +7,13 @@ use serde::Serialize;
 use tracer_common::rules::TimerCause;
 
 use super::Report;
-use crate::{
-    model::{
-        figures::{Figure, Unit, human},
-        histogram::Histogram,
-        knowledge::{Subject, Unknown},
-        measurement::{Latency, max_delay_s},
-        policy::Policy,
-        series::{EntryKind, Level},
-    },
-    recording::Provenance,
+use crate::model::{
+    figures::{Figure, Unit, human},
+    histogram::Histogram,
+    knowledge::{Subject, Unknown},
+    measurement::Latency,
+    policy::Policy,
+    series::{EntryKind, Level},
 };
 
 /// Least number of dirty and of clean entries for a ratio.
@@ -187,7 +184,7 @@ fn spurious(report: &Report) -> Result<(String, String), String> {
     let Some((least, _)) = report.spurious_after() else {
         return Ok((format!("{count}"), format!("timer exits while soft-disabled; {tick}")));
     };
-    let delay = report.sources.iter().find_map(longest_delay);
+    let delay = report.sources.iter().find_map(|s| s.longest_timer_delay_s().ok());
     let delay = delay.map_or("n/a".into(), |s| format!("{s:.1} s"));
     Ok((
         format!("{count}, the earliest after {}", human(Some(least as f64), Unit::Ns)),
@@ -196,24 +193,18 @@ fn spurious(report: &Report) -> Result<(String, String), String> {
 }
 
 fn delay(report: &Report) -> Result<(String, String), String> {
-    let source = report.sources.iter().find(|s| s.header.timer.is_some()).ok_or("no VMX, so no preemption timer")?;
+    let first = report.sources.first().ok_or("there is no recording")?;
+    let source = report.sources.iter().find(|s| s.header.timer.is_some()).unwrap_or(first);
     let used = match source.header.timer.as_ref().and_then(|t| t.used) {
         Some(true) => "KVM uses it",
         Some(false) => "KVM does not use it",
         None => "use n/a",
     };
-    let delay = longest_delay(source).ok_or(
-        "IA32_VMX_MISC could not be read (modprobe msr), or the recording was too short or cut off: see 'vmentry check'",
-    )?;
+    let delay = source.longest_timer_delay_s().map_err(|reason| reason.to_string())?;
     Ok((
         format!("{delay:.1} s"),
         format!("(2^32 - 1) << rate TSC cycles, rate from IA32_VMX_MISC, TSC measured; {used}"),
     ))
-}
-
-fn longest_delay(source: &Provenance) -> Option<f64> {
-    let rate = source.header.timer.as_ref()?.rate?;
-    Some(max_delay_s(rate, source.end.as_ref()?.tsc_khz?))
 }
 
 fn fallback(report: &Report) -> Result<(String, String), String> {

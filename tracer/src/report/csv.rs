@@ -19,7 +19,7 @@ pub(crate) fn render(report: &Report, view: &View) -> Result<String> {
 fn titles(view: &View) -> Vec<String> {
     let dimension = |d: &Dimension| if *d == Dimension::Reason { "exit_reason" } else { d.name() };
     let mut titles: Vec<String> = view.by.iter().map(|d| dimension(d).to_owned()).collect();
-    titles.push("entries".into());
+    titles.extend(["entries", "observed_ns", "entries_per_second"].map(str::to_owned));
     titles.extend(Figure::ALL.into_iter().flat_map(|f| Stat::ALL.map(|s| format!("{}_{}", f.name(), s.name()))));
     titles.extend(["lost_share", "emulated", "counted"].map(str::to_owned));
     titles
@@ -28,7 +28,8 @@ fn titles(view: &View) -> Vec<String> {
 fn cells(report: &Report, view: &View, row: &Row) -> Vec<String> {
     let name = |&d: &Dimension| without_formula(report.value(&row.key, d).unwrap_or_default());
     let mut cells: Vec<_> = view.by.iter().map(name).collect();
-    cells.push(row.series.entries().to_string());
+    cells.extend([row.series.entries().to_string(), row.observed_ns.to_string()]);
+    cells.push(row.rate(row.series.entries()).map(|rate| rate.to_string()).unwrap_or_default());
     for figure in Figure::ALL {
         for stat in Stat::ALL {
             let value = stat.of(&row.series[figure]);
@@ -62,9 +63,9 @@ mod tests {
         let csv = render(&report(), &view()).unwrap();
         let lines: Vec<Vec<&str>> = csv.split_terminator("\r\n").map(|l| l.split(',').collect()).collect();
         assert_eq!(lines.len(), 3);
-        assert_eq!(lines[0][..4], ["vm", "exit_reason", "entries", "entry_to_exit_ns_min"]);
-        assert_eq!(lines[1][..3], ["vm0", "CPUID", "97"]);
-        assert!(lines.iter().all(|l| l.len() == 3 + Figure::ALL.len() * Stat::ALL.len() + 3));
+        assert_eq!(lines[0][..4], ["vm", "exit_reason", "entries", "observed_ns"]);
+        assert_eq!(lines[1][..5], ["vm0", "CPUID", "97", "2000000000", "48.5"]);
+        assert!(lines.iter().all(|l| l.len() == 5 + Figure::ALL.len() * Stat::ALL.len() + 3));
         assert_eq!((lines[0].last(), lines[1].last()), (Some(&"counted"), Some(&"records")));
         let at = lines[0].iter().position(|h| *h == "pin_writes_mean").unwrap();
         assert_eq!((lines[1][at], lines[2][at]), ("0", "2"));
@@ -76,7 +77,7 @@ mod tests {
         report.sources[0].header.latency = Latency::Disturbed;
         let csv = render(&report, &view()).unwrap();
         let first = csv.lines().nth(1).unwrap();
-        assert!(first.starts_with("vm0,CPUID,97,,,,,,,,"), "{first}");
+        assert!(first.starts_with("vm0,CPUID,97,2000000000,48.5,,,,,,,,"), "{first}");
         assert!(first.ends_with(",0,,,,,,,,0.04,,records"), "{first}");
     }
 

@@ -92,8 +92,13 @@ impl Filter {
     fn passes(&self, key: &Key, value: Option<&str>, vm: Option<&str>) -> bool {
         match (self.dimension, key.reason) {
             (Dimension::Reason, Some(reason)) => self.reasons.iter().any(|wanted| wanted.is(key.isa, reason)),
-            _ => value.map_or(self.unknown, |value| self.selects(value)) || vm.is_some_and(|vm| self.selects(vm)),
+            _ => self.passes_value(value) || vm.is_some_and(|vm| self.selects(vm)),
         }
+    }
+
+    /// Whether a value passes, as it is shown; none if it is not known.
+    pub(super) fn passes_value(&self, value: Option<&str>) -> bool {
+        value.map_or(self.unknown, |value| self.selects(value))
     }
 
     fn selects(&self, name: &str) -> bool {

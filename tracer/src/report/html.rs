@@ -83,6 +83,7 @@ fn summary(report: &Report) -> Markup {
     if report.is_emulated() {
         out.push(callout(Tone::Alarm, "EMULATED:", EMULATED));
     }
+    out.extend(notes::shared(report).map(|shared| callout(Tone::Alarm, "SHARED", &shared)));
     out.extend(report.aggregation().note().map(|note| callout(Tone::Answer, "COARSE", note)));
     if let Err(reason) = times(report) {
         out.push(callout(Tone::Alarm, "NO TIMES", &reason.to_string()));
@@ -108,7 +109,7 @@ fn loss(report: &Report) -> Markup {
 }
 
 fn overview(report: &Report) -> Markup {
-    let (length, entries) = (report.whole.length_ns, report.whole.totals.entries);
+    let (length, entries) = (report.observed_ns(), report.whole.totals.entries);
     let rate = (length > 0).then(|| entries as f64 * 1e9 / length as f64);
     let guest_time = report.values(Figure::EntryToExit, |_| true);
     let time =
@@ -179,6 +180,9 @@ fn totals(report: &Report, view: &View) -> Markup {
     add("pin writes", count(writes), &source);
     for (site, n) in report.sites() {
         add(&format!("pin writes at {}", site.name()), n.to_string().into(), "kprobe on this VMWRITE");
+    }
+    if let Some(text) = report.foreign_isa() {
+        add("entries of another instruction set", t.foreign_isa.to_string().into(), &text);
     }
     if t.td_entries > 0 {
         add("TDX entries", t.td_entries.to_string().into(), "entries of TDX guests; not in any other figure");
@@ -461,10 +465,12 @@ fn rows(report: &Report, view: &View) -> Markup {
     }
     for figure in Figure::ALL {
         out.push(heading(&figure.heading()));
-        out.push(match notes::why_empty(report, figure, &rows) {
-            Some(why) => paragraph(&format!("n/a: {why}")),
-            None => rows_table(report, view, figure, &rows),
-        });
+        let why = notes::why_empty(report, figure, &rows);
+        out.extend(why.as_ref().map(|why| paragraph(&format!("n/a: {why}"))));
+        // Entries are counted also where their times are not shown.
+        if why.is_none() || figure == Figure::EntryToExit {
+            out.push(rows_table(report, view, figure, &rows));
+        }
     }
     join(out)
 }
@@ -480,13 +486,15 @@ fn rows_table(report: &Report, view: &View, figure: Figure, rows: &[Row]) -> Mar
     let emulated = if report.is_emulated() && figure.is_time() { "; EMULATED" } else { "" };
     let caption = format!("{}: {}{emulated}", figure.heading(), figure.help());
     let mut table = Table::new(format!("rows-{}", figure.name()), caption, columns);
-    let seconds = report.whole.length_ns as f64 / 1e9;
+    let knowledge = report.knowledge();
     for row in rows {
         let histogram = &row.series[figure];
-        let rate = (seconds > 0.0).then(|| histogram.count() as f64 / seconds);
-        let mut cells = if row.group.is_empty() { vec!["all".into()] } else { row.group.clone() };
-        cells.extend([histogram.count().to_string(), human(rate, Unit::PerSecond)]);
-        cells.extend(Stat::ALL.map(|s| human(s.of(histogram), figure.unit())));
+        let count = if figure == Figure::EntryToExit { row.series.entries() } else { histogram.count() };
+        let group = if row.group.is_empty() { vec!["all".into()] } else { row.group.clone() };
+        let mut cells: Vec<Cell> = group.into_iter().map(Cell::from).collect();
+        cells.extend([count.to_string().into(), human(row.rate(count), Unit::PerSecond).into()]);
+        let stat = |s: Stat| Cell::from(knowledge.figure(figure).map(|()| human(s.of(histogram), figure.unit())));
+        cells.extend(Stat::ALL.map(stat));
         table.row(cells);
     }
     table.render()

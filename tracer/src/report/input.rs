@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::Report;
-use crate::recording::{Header, OnDamage, Provenance, Reader};
+use crate::{
+    model::interval::Interval,
+    recording::{OnDamage, Provenance, Reader, Reading, Readings},
+};
 
 /// Opens a recording and reads its header; '-' is standard input.
 pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Reader<Box<dyn BufRead>>> {
@@ -28,13 +31,8 @@ fn bytes(path: &Path) -> Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
 }
 
-/// The provenance of a recording of which only the header was read.
-pub(crate) fn unread(name: String, header: &Header) -> Provenance {
-    Provenance { name, header: header.clone(), end: None, torn: false, intervals: 0, length_ns: 0, damage: vec![] }
-}
-
-/// Adds the recording in a file to a report; '-' is standard input.
-pub(crate) fn read(path: &Path, on_damage: OnDamage, report: &mut Report) -> Result<()> {
+/// Adds the recording in a file to a report; '-' is standard input. Returns its index among the report's recordings; none for a merge.
+pub(crate) fn read(path: &Path, on_damage: OnDamage, report: &mut Report) -> Result<Option<usize>> {
     let name = path.display().to_string();
     let failed = format!("read {name}");
     add(open(path, on_damage)?, name, report).context(failed)
@@ -42,36 +40,123 @@ pub(crate) fn read(path: &Path, on_damage: OnDamage, report: &mut Report) -> Res
 
 /// Adds a recording, or the recordings that it is a merge of, to a report. `name` is shown for its file.
 pub fn read_from(input: impl BufRead, name: String, on_damage: OnDamage, report: &mut Report) -> Result<()> {
-    add(Reader::careful(input, on_damage)?, name, report)
+    add(Reader::careful(input, on_damage)?, name, report).map(drop)
 }
 
-fn add(mut reader: Reader<impl BufRead>, name: String, report: &mut Report) -> Result<()> {
-    let first = report.sources.len();
-    if reader.header().sources.is_empty() {
-        report.sources.push(unread(name.clone(), reader.header()));
-    }
-    let merged = reader.header().sources.iter().cloned();
-    report.sources.extend(merged.map(|s| Provenance { intervals: 0, length_ns: 0, ..s }));
+fn add(reader: Reader<impl BufRead>, name: String, report: &mut Report) -> Result<Option<usize>> {
+    let mut input = Input::new(reader, name, &mut report.sources, &mut report.readings);
     let mut vms = BTreeMap::new();
-    while let Some(interval) = reader.read_interval()? {
-        let at = first + reader.source();
-        report.sources[at].intervals += u64::from(!reader.continues());
+    while let Some((at, interval)) = input.next(&mut report.readings)? {
+        report.sources[at].intervals += u64::from(!input.reader.continues());
         let length_ns = &mut report.sources[at].length_ns;
         *length_ns = length_ns.saturating_add(interval.length_ns);
-        report.timeline.add(at, reader.header().anchor.to_unix_ns(interval.start_ns), &interval);
+        report.timeline.add(at, interval.start_ns, &interval);
         report.add(at, interval, &mut vms);
     }
-    for source in &mut report.sources[first..] {
-        if reader.header().sources.is_empty() {
-            source.end = reader.end().cloned();
-        } else if reader.end().is_none() {
-            // A merge that was cut off may lack the rest of any of them.
-            source.end = None;
+    report.repeats.extend(input.finish(&mut report.sources));
+    let is_merge = !input.reader.header().sources.is_empty();
+    Ok((!is_merge).then(|| input.parts[0].reading.recording))
+}
+
+/// A file that is read, beside others that may have parts of the same recordings.
+pub(crate) struct Input<R: BufRead> {
+    pub(crate) reader: Reader<R>,
+    name: String,
+    /// by [`Reader::source`]
+    parts: Vec<Part>,
+}
+
+/// A recording, or a part of one, in a file.
+struct Part {
+    reading: Reading,
+    /// whether the latest interval counts
+    is_new: bool,
+    intervals: u64,
+    /// intervals that another file had
+    repeated: u64,
+}
+
+impl<R: BufRead> Input<R> {
+    /// Begins to read a file. `recordings` gets those of the file that are not there yet.
+    pub(crate) fn new(
+        reader: Reader<R>,
+        name: String,
+        recordings: &mut Vec<Provenance>,
+        readings: &mut Readings,
+    ) -> Self {
+        let header = reader.header();
+        let merged = header
+            .sources
+            .iter()
+            .map(|s| Provenance { damage: s.damage.clone(), ..Provenance::unread(s.name.clone(), s.header.clone()) });
+        let alone = header.sources.is_empty().then(|| Provenance::unread(name.clone(), header.clone()));
+        let begin =
+            |source| Part { reading: readings.begin(recordings, source), is_new: true, intervals: 0, repeated: 0 };
+        let parts = merged.chain(alone).map(begin).collect();
+        Self { reader, name, parts }
+    }
+
+    /// The next interval that no other file had, with the index of its recording. It starts in ns since 1970.
+    pub(crate) fn next(&mut self, readings: &mut Readings) -> Result<Option<(usize, Interval)>> {
+        while let Some(mut interval) = self.reader.read_interval()? {
+            interval.start_ns = self.reader.header().anchor.to_unix_ns(interval.start_ns);
+            let part = &mut self.parts[self.reader.source()];
+            if !self.reader.continues() {
+                part.is_new = readings.admit(part.reading, interval.start_ns, interval.length_ns);
+                part.intervals += 1;
+                part.repeated += u64::from(!part.is_new);
+            }
+            if part.is_new {
+                return Ok(Some((part.reading.recording, interval)));
+            }
         }
-        source.torn |= reader.is_torn();
+        Ok(None)
     }
-    if let Some(source) = report.sources.get_mut(first) {
-        source.damage.extend(reader.damage_of(&name));
+
+    /// Notes how the file's recordings ended; returns what to say about those that another file had.
+    pub(crate) fn finish(&self, recordings: &mut [Provenance]) -> Vec<String> {
+        let mut repeats = Vec::new();
+        let (header, torn) = (self.reader.header(), self.reader.is_torn());
+        for (at, part) in self.parts.iter().enumerate() {
+            let recording = &mut recordings[part.reading.recording];
+            let (end, torn) = match header.sources.get(at) {
+                None => (self.reader.end().cloned(), torn),
+                // A merge that was cut off may lack the rest of any of them.
+                Some(merged) => (merged.end.clone().filter(|_| self.reader.end().is_some()), merged.torn || torn),
+            };
+            let also_in = header.sources.get(at).map_or(&[][..], |merged| &merged.also_in);
+            if part.reading.file == 0 {
+                (recording.end, recording.torn) = (end, torn);
+            } else {
+                if recording.end.is_none() && end.is_some() {
+                    (recording.end, recording.torn) = (end, torn);
+                }
+                let name = header.sources.get(at).map_or(&self.name, |merged| &merged.name);
+                recording.also_in.push(name.clone());
+                repeats.extend(self.repeat(part, name, &recording.name));
+            }
+            recording.also_in.extend_from_slice(also_in);
+        }
+        if let Some(first) = self.parts.first() {
+            recordings[first.reading.recording].damage.extend(self.reader.damage_of(&self.name));
+        }
+        repeats
     }
-    Ok(())
+
+    /// What to say about a recording of which another file had a part; none if no interval was in both.
+    fn repeat(&self, part: &Part, name: &str, first: &str) -> Option<String> {
+        let merge = if name == self.name { String::new() } else { format!("{}: ", self.name) };
+        let Part { intervals, repeated, .. } = part;
+        if repeated == intervals {
+            let again = if name == first {
+                "it was given before".into()
+            } else {
+                format!("it is the same recording as {first}")
+            };
+            return Some(format!("{merge}{name}: {again}, and counts once"));
+        }
+        (*repeated > 0).then(|| {
+            format!("{merge}{name}: {repeated} of its {intervals} intervals are also in {first}, and count once")
+        })
+    }
 }

@@ -30,10 +30,11 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
         "emulated": report.is_emulated(),
         "virtualized": common(report, |s| json!(s.header.host.virtualized)),
         "recordings": report.sources.iter().map(recording).collect::<Vec<_>>(),
-        "length_ns": report.whole.length_ns,
+        "length_ns": report.observed_ns(),
         "damaged": damaged(&report.sources),
         "exact": report.is_exact(),
         "latency": report.latency(),
+        "shared_with": report.other_tracers(),
         "aggregation": report.aggregation(),
         "unknown": unknown(report),
         "transition_source": common(report, |s| json!(s.header.transition_source())),
@@ -72,7 +73,10 @@ fn recording(source: &Provenance) -> Value {
         "length_ns": source.length_ns,
         "ended": source.end.as_ref().map(|e| &e.reason),
         "torn": source.torn,
+        "also_in": source.also_in,
         "missing": source.header.missing,
+        "longest_timer_delay_s": source.longest_timer_delay_s().ok(),
+        "other_tracers": { "begin": source.header.other_tracers, "end": source.end.as_ref().map(|e| &e.other_tracers) },
         "accounting": source.end.as_ref().map(|e| &e.accounting),
     })
 }
@@ -94,6 +98,7 @@ fn totals(report: &Report) -> Value {
         "malformed": t.malformed,
         "not_kept": t.not_kept,
         "td_entries": t.td_entries,
+        "foreign_isa": t.foreign_isa,
         "pin_writes": report.pin_writes().ok(),
         "pin_writes_source": common(report, |s| match s.header.pin_writes_source {
             PinSource::None => Value::Null,
@@ -144,6 +149,8 @@ fn series(report: &Report, row: &Row, by: &[Dimension]) -> Value {
         }
     }
     out.insert("entries".into(), json!(row.series.entries()));
+    out.insert("observed_ns".into(), json!(row.observed_ns));
+    out.insert("entries_per_second".into(), json!(row.rate(row.series.entries())));
     for figure in Figure::ALL {
         out.insert(figure.name().into(), distribution(&row.series[figure]));
     }

@@ -7,12 +7,17 @@ pub(crate) mod html;
 pub mod input;
 pub mod json;
 mod notes;
+mod observed;
 pub(crate) mod openmetrics;
 pub mod text;
 pub(crate) mod timeline;
 mod view;
 
-use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tracer_common::rules::TimerCause;
 
@@ -26,8 +31,9 @@ use crate::{
         knowledge::{Knowledge, Shown, TimerExits, Unknown},
         measurement::{Aggregation, Latency},
         series::{EntryKind, Key, Series},
+        totals::foreign_isa_text,
     },
-    recording::{self, Provenance},
+    recording::{self, Coverage, Provenance, Readings},
 };
 
 pub(crate) use filter::Choices;
@@ -44,8 +50,14 @@ pub struct Report {
     pub whole: Interval,
     /// their course
     pub timeline: Timeline,
-    /// by number of a VM: index of the source in which it was first seen
-    pub origins: BTreeMap<u32, usize>,
+    /// by number of a VM: indices of the sources that have entries of it
+    pub(crate) seen_in: BTreeMap<u32, BTreeSet<usize>>,
+    /// what was read of each source
+    pub(crate) readings: Readings,
+    /// the time that each source covers
+    pub(crate) covered: Coverage,
+    /// what to say about recordings that several files have
+    pub(crate) repeats: Vec<String>,
 }
 
 /// Entries that share the values of the view's dimensions.
@@ -57,12 +69,22 @@ pub struct Row {
     pub key: Key,
     /// the distributions that are known
     pub series: Shown,
+    /// ns that the recordings behind the row cover
+    pub(crate) observed_ns: u64,
+}
+
+impl Row {
+    /// Events a second of the row's own time; none if that is 0.
+    pub(crate) fn rate(&self, events: u64) -> Option<f64> {
+        (self.observed_ns > 0).then(|| events as f64 * 1e9 / self.observed_ns as f64)
+    }
 }
 
 impl Report {
-    /// Adds an interval of `sources[at]`. `vms` maps the file's VM numbers to the report's and is kept between calls.
+    /// Adds an interval of `sources[at]`, which starts in ns since 1970. `vms` maps the file's VM numbers to the report's and is kept between calls.
     pub fn add(&mut self, at: usize, interval: Interval, vms: &mut BTreeMap<u32, u32>) {
         let interval = self.renumber(at, interval, vms);
+        self.covered.add(at, interval.start_ns, interval.length_ns);
         self.whole.merge(&interval);
     }
 
@@ -70,11 +92,8 @@ impl Report {
     pub(crate) fn renumber(&mut self, at: usize, mut interval: Interval, vms: &mut BTreeMap<u32, u32>) -> Interval {
         let host = self.sources.get(at).map(|s| s.header.host.name.clone()).filter(|name| !name.is_empty());
         for (old, vm) in std::mem::take(&mut interval.vms) {
-            let id = *vms.entry(old).or_insert_with(|| {
-                let id = self.number(at, &vm);
-                self.origins.entry(id).or_insert(at);
-                id
-            });
+            let id = *vms.entry(old).or_insert_with(|| self.number(at, &vm));
+            self.seen_in.entry(id).or_default().insert(at);
             let vm =
                 self.whole.vms.entry(id).or_insert_with(|| Arc::new(Vm { id, host: host.clone(), ..Vm::clone(&vm) }));
             interval.vms.insert(id, Arc::clone(vm));
@@ -92,7 +111,7 @@ impl Report {
         let same = |other: &&Arc<Vm>| {
             (other.tgid, other.start_ticks, other.ordinal, &other.name)
                 == (vm.tgid, vm.start_ticks, vm.ordinal, &vm.name)
-                && self.origins.get(&other.id).is_some_and(|&origin| boot(origin) == boot(at))
+                && self.seen_in.get(&other.id).and_then(BTreeSet::first).is_some_and(|&first| boot(first) == boot(at))
         };
         let known = self.whole.vms.values().find(same).map(|v| v.id);
         known.unwrap_or_else(|| self.whole.vms.keys().next_back().map_or(0, |last| last + 1))
@@ -152,10 +171,12 @@ impl Report {
             *lowest = (*lowest).min(*key);
             merged.merge(series);
         }
+        let observed = self.observed(view);
         let knowledge = self.knowledge();
         let mut rows: Vec<Row> = groups
             .into_iter()
             .map(|(group, (key, series))| Row {
+                observed_ns: observed.of(&group),
                 group: group.into_iter().map(|v| v.unwrap_or_else(|| "-".into())).collect(),
                 key,
                 series: knowledge.show(series),
@@ -227,10 +248,25 @@ impl Report {
         self.values(Figure::Transition, |key| key.entry == kind)
     }
 
+    /// The other tracers that were on kvm_entry and kvm_exit in any recording, for people.
+    pub(crate) fn other_tracers(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.sources.iter().flat_map(Provenance::other_tracers).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// Whether times are disturbed: the worst of the recordings.
     pub fn latency(&self) -> Latency {
         let of = |l| self.sources.iter().any(|s| s.header.latency == l);
         [Latency::Disturbed, Latency::DisturbedButAsked].into_iter().find(|&l| of(l)).unwrap_or_default()
+    }
+
+    /// Says how many entries are of another instruction set than that of the host's KVM module; none where none are.
+    pub(crate) fn foreign_isa(&self) -> Option<String> {
+        let mut vendors = self.sources.iter().map(|s| s.header.host.vendor);
+        let vendor = vendors.next().flatten().filter(|first| vendors.all(|other| other == Some(*first)));
+        foreign_isa_text(&self.whole.totals, vendor, self.whole.series.keys().map(|key| key.isa))
     }
 
     /// Entries that are missing from the series.
@@ -298,15 +334,8 @@ pub mod tests {
             interval.record(&event(1, 52, 50_000 + n, 2), &vm(0));
         }
         interval.totals = Totals { entries: 125, delivered: 120, dropped: 5, unmatched: 1, ..Totals::default() };
-        let source = Provenance {
-            name: "x.hlog".into(),
-            header: header(),
-            end: None,
-            torn: false,
-            damage: vec![],
-            intervals: 1,
-            length_ns: interval.length_ns,
-        };
+        let mut source = Provenance::unread("x.hlog".into(), header());
+        (source.intervals, source.length_ns) = (1, interval.length_ns);
         let mut report = Report { sources: vec![source], ..Report::default() };
         report.timeline.add(0, 1_700_000_000_000_000_000, &interval);
         report.add(0, interval, &mut BTreeMap::new());

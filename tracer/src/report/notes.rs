@@ -7,6 +7,14 @@ use crate::model::figures::Figure;
 pub(super) const DISTURBED: &str =
     "hooks on VMCS writes ran between kvm_entry and the VM entry; the times of dirty entries contain them";
 
+/// Follows the loss where other tracers were on the tracepoints: times contain their work. None where none was seen.
+pub(super) fn shared(report: &Report) -> Option<String> {
+    let names = report.other_tracers();
+    let who = names.join(", ");
+    (!names.is_empty())
+        .then(|| format!("other tracers were on kvm_entry and kvm_exit, and times contain their work: {who}"))
+}
+
 /// The first line of every view: entries that are missing from all figures.
 pub(super) fn loss(report: &Report) -> String {
     let t = &report.whole.totals;
@@ -43,6 +51,6 @@ pub(super) fn why_empty(report: &Report, figure: Figure, rows: &[Row]) -> Option
         Ok(all) if all.count() > 0 => format!("none in the rows shown; {} values in all", all.count()),
         Ok(_) if figure != Figure::Transition => "no value is known".into(),
         Ok(_) if report.sources.iter().any(|s| s.header.stopwatch.is_some()) => "the stopwatch gave no value".into(),
-        Ok(_) => "no entry was forced to exit at once, and there was no stopwatch (patches/README.md)".into(),
+        Ok(_) => "no entry was forced to exit at once, and the companion patch's stopwatch was off".into(),
     })
 }

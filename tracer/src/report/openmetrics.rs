@@ -10,13 +10,14 @@ use crate::{
         text::{self, Dialect},
     },
     host::clock::Anchor,
-    model::{interval::Vm, measurement::Latency, policy::Policy},
+    model::{interval::Vm, knowledge::Knowledge, policy::Policy},
     recording::{self, Provenance},
 };
 
 /// Metrics of the entries that pass the view's filters.
 pub(crate) fn render(report: &Report, view: &View) -> String {
     let mut whole = report.whole.clone();
+    whole.length_ns = report.observed_ns();
     whole.series.retain(|key, _| report.passes(key, &view.filters));
     whole.vms = (whole.vms.into_iter())
         .map(|(id, vm)| (id, Arc::new(Vm { name: report.vm_name_on_host(id), ..Vm::clone(&vm) })))
@@ -37,7 +38,7 @@ pub(crate) fn about(sources: &[Provenance]) -> About {
         hosts: sources.iter().map(|s| s.header.host.clone()).collect(),
         policy: if sources.iter().all(|s| s.policy() == policy) { policy } else { Policy::Unknown },
         aggregation: recording::aggregation(sources),
-        latencies: sources.iter().all(|s| s.header.latency != Latency::Disturbed),
+        knowledge: Knowledge::merge(sources.iter().map(|s| s.header.knowledge())),
     }
 }
 
@@ -47,7 +48,7 @@ mod tests {
         super::tests::{report, view},
         *,
     };
-    use crate::model::measurement::Aggregation;
+    use crate::model::measurement::{Aggregation, Latency};
 
     #[test]
     fn the_figures_are_the_reports() {

@@ -123,10 +123,13 @@ impl<W: Write> Trace<W> {
             text_annotation("kernel", &header.host.kernel),
             text_annotation("cpu", &header.host.cpu),
             text_annotation("emulated", &emulated),
-            text_annotation("policy", header.policy.name()),
+            text_annotation("policy", header.known_policy().name()),
             text_annotation("pin_writes_source", header.pin_writes_source.name()),
             text_annotation("command", &header.command.join(" ")),
         ];
+        for (subject, reason) in header.knowledge().unknown() {
+            facts.push(text_annotation(&format!("unknown_{}", subject.name()), &reason.to_string()));
+        }
         facts.extend(header.label.as_deref().map(|label| text_annotation("label", label)));
         self.append_instant(header.anchor.monotonic_ns, "recording begins", facts);
     }

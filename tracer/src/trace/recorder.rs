@@ -6,19 +6,27 @@ use std::{
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::JoinHandle,
+    time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{
     event_sink::{Batch, EventSink, Message, QUEUE},
     flight_recorder::{CAPACITY, FlightRecorder},
+    patience::{LIMIT, Patience},
     perfetto::{Closing, Trace},
     plan::{FlightOptions, TracePlan},
     reorder::ReorderBuffer,
     vm_event::{VmEvent, Vms},
 };
-use crate::{host::clock::monotonic_ns, model::interval::MAX_VMS, output, recording::Header, say};
+use crate::{
+    host::clock::monotonic_ns,
+    model::interval::MAX_VMS,
+    output::{self, STALLED},
+    recording::Header,
+    say,
+};
 
 /// How many single events were written, and how many were not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,20 +64,34 @@ pub struct EventRecorder {
     thread: JoinHandle<EventSummary>,
     flight_recorder: Option<FlightOptions>,
     path: PathBuf,
+    patience: Patience,
 }
 
 impl EventRecorder {
     /// Checks the plan, opens the trace unless a flight recorder will open it later, and starts the thread.
     pub fn start(plan: TracePlan, header: &Header) -> Result<(Self, EventSink)> {
         plan.check()?;
-        let destination = match plan.flight_recorder.clone() {
+        match plan.flight_recorder.clone() {
             None => {
                 let out = output::create(&plan.path, plan.overwrite)?;
-                let trace = Trace::new(out, header).with_context(|| format!("write {}", plan.path.display()))?;
-                Destination::Trace(Box::new(trace))
+                Self::to(out, plan, header, LIMIT)
             }
-            Some(options) => Destination::FlightRecorder(Box::new(FlightRecorder::new(options, &plan, header))),
-        };
+            Some(options) => {
+                let flight_recorder = FlightRecorder::new(options, &plan, header);
+                Self::spawn(Destination::FlightRecorder(Box::new(flight_recorder)), plan, Patience::endless())
+            }
+        }
+    }
+
+    /// Writes all events to `out`. At the end it waits while `out` takes something at least every `limit`.
+    fn to(out: Box<dyn Write + Send>, plan: TracePlan, header: &Header, limit: Duration) -> Result<(Self, EventSink)> {
+        let (patience, out) = Patience::with(out, limit);
+        let out: Box<dyn Write + Send> = Box::new(out);
+        let trace = Trace::new(out, header).with_context(|| format!("write {}", plan.path.display()))?;
+        Self::spawn(Destination::Trace(Box::new(trace)), plan, patience)
+    }
+
+    fn spawn(destination: Destination, plan: TracePlan, patience: Patience) -> Result<(Self, EventSink)> {
         let TracePlan { path, flight_recorder, .. } = plan;
         let writer = Writer {
             path: path.clone(),
@@ -81,14 +103,16 @@ impl EventRecorder {
         let (queue, messages) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new().name("events".into()).spawn(move || writer.run(&messages));
         let thread = thread.context("start the thread that writes events")?;
-        let sink = EventSink::new(queue.clone());
-        Ok((Self { queue, thread, flight_recorder, path }, sink))
+        let sink = EventSink::new(queue.clone(), patience.clone());
+        Ok((Self { queue, thread, flight_recorder, path, patience }, sink))
     }
 
     /// Completes the trace after the collector has finished its sink, and prints the summary. `dropped` is the number of
     /// entries whose record found its ring full.
     pub fn finish(self, dropped: u64, reason: &str) -> Result<EventSummary> {
-        let _ = self.queue.send(Message::End { dropped, reason: reason.into() });
+        let end = Message::End { dropped, reason: reason.into() };
+        let ended = self.patience.send(&self.queue, end) && self.patience.wait_until(|| self.thread.is_finished());
+        ensure!(ended, "write {}: {STALLED}; single events are missing from it", self.path.display());
         let summary = self.thread.join().map_err(|_| anyhow!("the thread that writes events panicked"))?;
         say!("{}", describe(&summary, &self.path, self.flight_recorder.as_ref()));
         Ok(summary)
@@ -199,5 +223,38 @@ impl Writer {
             Ok(bytes) => self.summary.bytes = bytes,
             Err(error) => self.summary.fail(&self.path, &error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Instant};
+
+    use super::*;
+    use crate::{
+        model::interval::tests::{event, vm},
+        recording::tests::header,
+    };
+
+    #[test]
+    fn a_pipe_that_nobody_reads_does_not_keep_the_end_waiting() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let plan = TracePlan { path: "-".into(), overwrite: false, flight_recorder: None };
+        let limit = Duration::from_millis(100);
+        let (recorder, mut sink) = EventRecorder::to(Box::new(writer), plan, &header(), limit).unwrap();
+        let vm: Arc<_> = vm(0);
+        // More than the pipe and the queue hold.
+        for pass in 0..400 {
+            for _ in 0..1000 {
+                sink.push(&event(0, 10, 5, 0), &vm);
+            }
+            sink.end_pass(pass * 1_000_000_000);
+        }
+        let started = Instant::now();
+        sink.finish();
+        let error = recorder.finish(0, "SIGTERM").unwrap_err().to_string();
+        assert!(error.contains(STALLED), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(10));
+        drop(reader);
     }
 }

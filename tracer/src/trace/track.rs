@@ -13,7 +13,7 @@ use super::{
     },
 };
 
-use crate::model::exit_reasons::name_or_unknown;
+use crate::model::exit_reasons::{self, name_or_unknown};
 
 /// Names interned for one track; further ones are written in full.
 const MAX_NAMES: usize = 1024;
@@ -56,7 +56,7 @@ enum Mark {
 /// Text values of arguments.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Text {
-    Reason(Isa, Option<u32>),
+    Reason(Isa, u32),
     Cause(TimerCause),
 }
 
@@ -75,7 +75,7 @@ impl Name {
 impl Text {
     fn text(self) -> String {
         match self {
-            Self::Reason(isa, reason) => name_or_unknown(isa, reason).into_owned(),
+            Self::Reason(isa, reason) => exit_reasons::name(isa, reason).into_owned(),
             Self::Cause(cause) => cause.name().into(),
         }
     }
@@ -146,11 +146,11 @@ impl Track {
             );
         }
         let arguments = [
-            Some(Argument::Text(1, Text::Reason(round.isa(), round.reason()))),
+            round.reason().map(|r| Argument::Text(1, Text::Reason(round.isa(), r))),
             round.reason().map(|r| Argument::Number(2, r.into())),
             writes.map(|n| Argument::Number(3, n.into())),
             writes.map(|n| Argument::Bool(4, n > 0)),
-            round.timer_cause().map(|c| Argument::Text(5, Text::Cause(c))),
+            round.timer_cause().filter(|c| *c != TimerCause::Unknown).map(|c| Argument::Text(5, Text::Cause(c))),
             Some(Argument::Number(6, event.cpu.into())),
             Some(Argument::Number(7, event.tid.into())),
             Some(Argument::Number(8, event.seq)),

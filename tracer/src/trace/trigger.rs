@@ -7,6 +7,7 @@ use tracer_common::{Event, rules::TimerCause};
 use crate::model::{
     exit_reasons::Wanted,
     figures::Figure,
+    knowledge::{Knowledge, Subject},
     quantity::{LIMIT_UNITS, limit_unit_ns, split_unit},
 };
 
@@ -42,6 +43,22 @@ impl Trigger {
     pub fn matches(&self, event: &Event) -> bool {
         self.0.iter().any(|clause| clause.matches(event))
     }
+
+    /// Fails where a condition depends on something that is not known here: it would never hold.
+    pub fn ensure_known(&self, knowledge: &Knowledge) -> Result<(), String> {
+        for clause in &self.0 {
+            for subject in clause.conditions.iter().flat_map(|c| c.subjects()) {
+                if let Err(reason) = knowledge.known(*subject) {
+                    return Err(format!(
+                        "--trigger '{}': {} are not known here: {reason}\n  -> leave that condition out",
+                        clause.text,
+                        subject.title()
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for Trigger {
@@ -59,6 +76,17 @@ impl Clause {
 }
 
 impl Condition {
+    /// What must be known for it.
+    const fn subjects(self) -> &'static [Subject] {
+        match self {
+            Self::Figure(figure, ..) => Subject::of(figure),
+            Self::Reason { .. } => &[Subject::ExitReason],
+            Self::Cause(_) => &[Subject::TimerCause],
+            Self::Dirty(_) => &[Subject::PinWrites],
+            Self::L2(_) => &[Subject::Level],
+        }
+    }
+
     fn holds(self, event: &Event) -> Option<bool> {
         let round = event.outline();
         Some(match self {
@@ -166,7 +194,12 @@ mod tests {
     use tracer_common::{Flags, Isa};
 
     use super::*;
-    use crate::model::interval::tests::event;
+    use crate::model::{
+        interval::tests::event,
+        knowledge::Source,
+        measurement::{Latency, PinSource},
+        vendor::Vendor,
+    };
 
     fn matches(trigger: &str, event: &Event) -> bool {
         trigger.parse::<Clause>().unwrap().matches(event)
@@ -225,6 +258,31 @@ mod tests {
         ] {
             assert!(!matches(unknown, &e), "{unknown}");
         }
+    }
+
+    #[test]
+    fn a_condition_on_what_is_not_known_here_is_refused_with_the_reason() {
+        let missing: Vec<_> = ["vcpu_vmx.exit_reason", "loaded_vmcs.controls_shadow.pin", "vcpu_vmx.vmcs01"]
+            .into_iter()
+            .chain(["kvm_vcpu.stat.guest_mode"])
+            .map(|field| format!("{field}: something n/a"))
+            .collect();
+        let knowledge = Knowledge::of(&Source {
+            vendor: Some(Vendor::Intel),
+            missing: &missing,
+            pin_writes: PinSource::None,
+            stopwatch: false,
+            policy_is_shown: true,
+            policy_is_parameter: true,
+        });
+        let refusal = |clause: &str| Trigger(vec![clause.parse().unwrap()]).ensure_known(&knowledge).unwrap_err();
+        for clause in ["reason=HLT", "cause=spurious", "entry=dirty", "pin_writes>1", "transition_ns>1us", "level=L2"] {
+            assert!(refusal(clause).contains("is not in this kernel"), "{clause}: {}", refusal(clause));
+        }
+        let times = Trigger(vec!["entry_to_exit_ns>1ms,exit_to_entry_ns>1ms".parse().unwrap()]);
+        assert_eq!(times.ensure_known(&knowledge), Ok(()));
+        let disturbed = Knowledge::complete().with_latency(Latency::Disturbed);
+        assert!(times.ensure_known(&disturbed).unwrap_err().contains("--with-latency"));
     }
 
     #[test]

@@ -66,6 +66,10 @@ const fn timer(title: &'static str, rank: u8, of: fn(&Sum) -> Option<f64>) -> Co
     Column { group, short_group, title, width: 8, rank, kind: Kind::Count, of: Derivation::Sum(of) }
 }
 
+fn exits(sum: &Sum, cause: TimerCause) -> Option<f64> {
+    sum.timer_exits(cause).ok().map(|n| n as f64)
+}
+
 /// All columns, in the order of the table; at first, rows are sorted by the first column.
 pub(super) const COLUMNS: [Column; 14] = [
     Column {
@@ -91,11 +95,11 @@ pub(super) const COLUMNS: [Column; 14] = [
         width: 6,
         rank: 4,
         kind: Kind::Percent,
-        of: Derivation::Sum(|s| (s.known > 0).then(|| 100.0 * s.dirty as f64 / s.known as f64)),
+        of: Derivation::Sum(|s| s.dirty.map(|share| 100.0 * share)),
     },
-    timer("DEADLINE", 11, |s| s.timer_exits(TimerCause::Deadline)),
-    Column { width: 9, ..timer("IMMEDIATE", 12, |s| s.timer_exits(TimerCause::Immediate)) },
-    timer("SPURIOUS", 5, |s| s.timer_exits(TimerCause::Spurious)),
+    timer("DEADLINE", 11, |s| exits(s, TimerCause::Deadline)),
+    Column { width: 9, ..timer("IMMEDIATE", 12, |s| exits(s, TimerCause::Immediate)) },
+    timer("SPURIOUS", 5, |s| exits(s, TimerCause::Spurious)),
     // Shown last: without the companion patch's stopwatch there are few values.
     stat(Figure::Transition, Stat::P50, 13),
     stat(Figure::Transition, Stat::P99, 14),

@@ -15,6 +15,7 @@ use crate::model::{
     exit_reasons::name_or_unknown,
     figures::Figure,
     histogram::Histogram,
+    knowledge::{Knowledge, Shown, Subject},
     series::{EntryKind, Series},
 };
 
@@ -22,13 +23,15 @@ use crate::model::{
 const LISTED: usize = 16;
 
 /// The data that a detail is computed from.
-pub struct View<'a> {
+pub(super) struct View<'a> {
     /// the window
-    pub window: &'a [Arc<Slice>],
+    pub(super) window: &'a [Arc<Slice>],
     /// the latest intervals, oldest first
-    pub latest: &'a [Arc<Slice>],
+    pub(super) latest: &'a [Arc<Slice>],
     /// the filter
-    pub matcher: &'a Matcher,
+    pub(super) matcher: &'a Matcher,
+    /// what is known
+    pub(super) knowledge: &'a Knowledge,
 }
 
 /// A row's detail.
@@ -62,7 +65,7 @@ pub struct Reason {
     /// its name
     pub name: String,
     /// its distributions
-    pub series: Series,
+    pub series: Shown,
 }
 
 /// Spurious exits of a vCPU with the same guest time, within the precision of a bucket.
@@ -82,31 +85,37 @@ pub struct Spurious {
 
 impl Detail {
     /// Of a node in a window and the latest intervals.
-    pub fn of(node: Node, name: String, view: &View, sums: &mut SumCache) -> Self {
-        let View { window, latest, matcher } = view;
+    pub(super) fn of(node: Node, name: String, view: &View, sums: &mut SumCache) -> Self {
+        let View { window, latest, matcher, knowledge } = view;
+        let mut sum = |slices: &[Arc<Slice>]| Sum::of(slices, node, matcher, sums, knowledge);
         let mut detail = Self {
             node,
             name,
-            sum: Sum::of(window, node, matcher, sums),
+            sum: sum(window),
             clean: Histogram::default(),
             dirty: Histogram::default(),
             unknown: Histogram::default(),
             transition: Default::default(),
             reasons: Vec::new(),
-            latest: latest.iter().map(|s| Sum::of(std::slice::from_ref(s), node, matcher, sums).values()).collect(),
-            spurious: spurious(node, latest, matcher),
+            latest: latest.iter().map(|s| sum(std::slice::from_ref(s)).values()).collect(),
+            spurious: spurious(node, view),
         };
         let mut reasons: BTreeMap<(Isa, Option<u32>), Series> = BTreeMap::new();
+        let [times, kinds, transitions] =
+            [Figure::EntryToExit, Figure::PinWrites, Figure::Transition].map(|figure| knowledge.figure(figure).is_ok());
         for slice in *window {
             for (key, _) in node.keys(slice).filter(|(key, _)| matcher.passes(key)) {
                 let Some(series) = slice.interval.series.get(key) else { continue };
-                let of_kind = match key.entry {
-                    EntryKind::Clean => &mut detail.clean,
-                    EntryKind::Dirty => &mut detail.dirty,
-                    EntryKind::Unknown => &mut detail.unknown,
+                let kind = if kinds { key.entry } else { EntryKind::Unknown };
+                let (of_kind, transition) = match kind {
+                    EntryKind::Clean => (&mut detail.clean, Some(0)),
+                    EntryKind::Dirty => (&mut detail.dirty, Some(1)),
+                    EntryKind::Unknown => (&mut detail.unknown, None),
                 };
-                of_kind.merge(&series[Figure::EntryToExit]);
-                if let Some(at) = [EntryKind::Clean, EntryKind::Dirty].iter().position(|kind| *kind == key.entry) {
+                if times {
+                    of_kind.merge(&series[Figure::EntryToExit]);
+                }
+                if let Some(at) = transition.filter(|_| transitions) {
                     detail.transition[at].merge(&series[Figure::Transition]);
                 }
                 reasons.entry((key.isa, key.reason)).or_default().merge(series);
@@ -114,15 +123,23 @@ impl Detail {
         }
         detail.reasons = reasons
             .into_iter()
-            .map(|((isa, r), series)| Reason { name: name_or_unknown(isa, r).into_owned(), series })
+            .map(|((isa, r), series)| Reason {
+                name: name_or_unknown(isa, r).into_owned(),
+                series: knowledge.show(series),
+            })
             .collect();
         detail.reasons.sort_by_key(|r| std::cmp::Reverse(r.series.entries()));
         detail
     }
 }
 
-fn spurious(node: Node, latest: &[Arc<Slice>], matcher: &Matcher) -> Vec<Spurious> {
+/// The last spurious exits; none where causes or times are not known.
+fn spurious(node: Node, view: &View) -> Vec<Spurious> {
+    let View { latest, matcher, knowledge, .. } = view;
     let mut found = Vec::new();
+    if knowledge.known(Subject::TimerCause).is_err() || knowledge.known(Subject::Times).is_err() {
+        return found;
+    }
     let mut ago_ns = 0;
     for slice in latest.iter().rev() {
         for (key, _) in node.keys(slice).filter(|(k, _)| k.cause == Some(TimerCause::Spurious) && matcher.passes(k)) {

@@ -21,9 +21,11 @@ pub use palette::{Colors, Palette};
 use crate::{
     host::machine::Host,
     model::{
+        knowledge::Knowledge,
         measurement::{Aggregation, PinSource},
         policy::Policy,
     },
+    recording::{End, Header, longest_timer_delay_s},
 };
 
 /// The host and the sources of figures, for the header.
@@ -45,10 +47,28 @@ pub struct Info {
     pub tsc_khz: Option<u32>,
     /// the companion patch's stopwatch is on: transitions get their columns on narrow screens, too
     pub stopwatch: bool,
-    /// fields that this kernel lacks, and the figures that are n/a without each
-    pub missing: Vec<String>,
+    /// what is known about the entries
+    pub knowledge: Knowledge,
     /// source of the intervals
     pub origin: Origin,
+}
+
+impl Info {
+    /// Of the recording with this header, live or played; `end` is its last line, if it has one.
+    pub(crate) fn of(header: &Header, end: Option<&End>, origin: Origin) -> Self {
+        Self {
+            host: header.host.clone(),
+            policy: header.known_policy(),
+            pin_writes_source: header.pin_writes_source,
+            aggregation: header.aggregation,
+            switchable: false,
+            max_delay_s: longest_timer_delay_s(header, end).ok(),
+            tsc_khz: end.and_then(|e| e.tsc_khz).or(header.timer.as_ref().and_then(|t| t.tsc_khz)),
+            stopwatch: header.stopwatch.is_some(),
+            knowledge: header.knowledge(),
+            origin,
+        }
+    }
 }
 
 /// The source of intervals.

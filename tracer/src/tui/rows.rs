@@ -14,7 +14,7 @@ use super::{
     sum::{Sum, SumCache},
 };
 
-use crate::model::exit_reasons::name_or_unknown;
+use crate::model::{exit_reasons::name_or_unknown, knowledge::Knowledge};
 
 /// The order of rows that have the same parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub(super) struct RowBuilder<'a> {
     pub order: Order,
     /// unfolded nodes
     pub unfolded: &'a HashSet<Node>,
+    /// what is known
+    pub knowledge: &'a Knowledge,
 }
 
 impl RowBuilder<'_> {
@@ -134,7 +136,7 @@ impl RowBuilder<'_> {
             Some(0) => rows.sort_by(|a, b| turn(a.entries.cmp(&b.entries)).then(a.node.cmp(&b.node))),
             Some(column) => {
                 for row in rows.iter_mut() {
-                    row.values = Some(Sum::of(self.slices, row.node, self.matcher, sums).values());
+                    row.values = Some(Sum::of(self.slices, row.node, self.matcher, sums, self.knowledge).values());
                 }
                 let value = |r: &Row| r.values.and_then(|v| v[column.min(COLUMNS.len() - 1)]);
                 // Unknown values come last in either order.

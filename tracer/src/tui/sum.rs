@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use tracer_common::{Isa, rules::TimerCause};
+use tracer_common::rules::TimerCause;
 
 use super::{
     columns::{COLUMNS, Derivation, Values},
@@ -14,52 +14,87 @@ use super::{
     node::Node,
     series_sum::SeriesSum,
 };
-use crate::model::series::{EntryKind, Series};
+use crate::model::{
+    figures::Figure,
+    knowledge::{Knowledge, Shown, TimerExits, Unknown},
+    series::{EntryKind, Series},
+};
 
 /// Sums that are remembered, at most.
 const MAX_SUMS: usize = 4096;
 
 /// Remembers sums of single intervals: a window shares all its intervals but one with the next window.
 #[derive(Debug, Default)]
-pub struct SumCache {
+pub(super) struct SumCache {
     /// by number of the interval
-    sums: HashMap<(u64, Node), Sum>,
+    sums: HashMap<(u64, Node), Part>,
     slice: SeriesSum,
     window: SeriesSum,
 }
 
 impl SumCache {
     /// Forgets all sums but those of these intervals.
-    pub fn keep<'a>(&mut self, slices: impl Iterator<Item = &'a Arc<Slice>>) {
+    pub(super) fn keep<'a>(&mut self, slices: impl Iterator<Item = &'a Arc<Slice>>) {
         let numbers: HashSet<u64> = slices.map(|s| s.number).collect();
         self.sums.retain(|(number, _), _| numbers.contains(number));
     }
 }
 
-/// A node's sums over a window.
+/// A node's sums over some intervals, whether their figures are known or not.
 #[derive(Clone, Debug, Default)]
+struct Part {
+    seconds: f64,
+    series: Series,
+    dirty: u64,
+    kind_known: u64,
+    timer_exits: TimerExits,
+}
+
+/// A node's sums over a window, as far as they are known.
+#[derive(Clone, Debug)]
 pub struct Sum {
     /// seconds of observation
     pub seconds: f64,
     /// all its distributions, merged
-    pub series: Series,
-    /// entries with pin-control writes
-    pub dirty: u64,
-    /// entries whose pin-control writes are known
-    pub known: u64,
-    /// timer exits in the order of [`TimerCause::ALL`]
-    pub timer_exits: [u64; 4],
-    /// every exit was one of VMX
-    pub vmx: bool,
+    pub series: Shown,
+    /// share of the entries with pin-control writes among those whose writes are known; none where they are known of no entry
+    pub dirty: Option<f64>,
+    /// in the order of [`TimerCause::ALL`]
+    timer_exits: [Result<u64, Unknown>; 4],
 }
 
 impl Sum {
     /// Sums a node's series up.
-    pub fn of(slices: &[Arc<Slice>], node: Node, matcher: &Matcher, cache: &mut SumCache) -> Self {
+    pub(super) fn of(
+        slices: &[Arc<Slice>],
+        node: Node,
+        matcher: &Matcher,
+        cache: &mut SumCache,
+        knowledge: &Knowledge,
+    ) -> Self {
+        Part::of(slices, node, matcher, cache).show(knowledge)
+    }
+
+    /// Timer exits of a cause; the reason where their number is not known.
+    pub(super) fn timer_exits(&self, cause: TimerCause) -> Result<u64, &Unknown> {
+        self.timer_exits[cause as usize].as_ref().copied()
+    }
+
+    /// The values of all columns.
+    pub fn values(&self) -> Values {
+        COLUMNS.map(|column| match column.of {
+            Derivation::Stat(figure, stat) => stat.of(&self.series[figure]),
+            Derivation::Sum(of) => of(self),
+        })
+    }
+}
+
+impl Part {
+    fn of(slices: &[Arc<Slice>], node: Node, matcher: &Matcher, cache: &mut SumCache) -> Self {
         if let [slice] = slices {
             return Self::of_slice(slice, node, matcher, &mut cache.slice);
         }
-        let mut sum = Self { vmx: true, ..Self::default() };
+        let mut sum = Self::default();
         for slice in slices {
             if let Some(part) = cache.sums.get(&(slice.number, node)) {
                 sum.add(part, &mut cache.window);
@@ -76,19 +111,16 @@ impl Sum {
     }
 
     fn of_slice(slice: &Slice, node: Node, matcher: &Matcher, sums: &mut SeriesSum) -> Self {
-        let mut sum = Self { vmx: true, seconds: slice.interval.length_ns as f64 / 1e9, ..Self::default() };
+        let mut sum = Self { seconds: slice.interval.length_ns as f64 / 1e9, ..Self::default() };
         for (key, entries) in node.keys(slice).filter(|(key, _)| matcher.passes(key)) {
             if let Some(series) = slice.interval.series.get(key) {
                 sums.add(series);
             }
-            sum.vmx &= key.isa == Isa::Vmx;
             if key.entry != EntryKind::Unknown {
-                sum.known += entries;
+                sum.kind_known += entries;
                 sum.dirty += if key.entry == EntryKind::Dirty { *entries } else { 0 };
             }
-            if let Some(at) = key.cause.and_then(|c| TimerCause::ALL.iter().position(|&a| a == c)) {
-                sum.timer_exits[at] += entries;
-            }
+            sum.timer_exits.count(key, *entries);
         }
         sum.series = sums.take();
         sum
@@ -99,24 +131,18 @@ impl Sum {
         sums.add(&other.series);
         self.seconds += other.seconds;
         self.dirty += other.dirty;
-        self.known += other.known;
-        self.vmx &= other.vmx;
-        for (mine, theirs) in self.timer_exits.iter_mut().zip(other.timer_exits) {
-            *mine += theirs;
+        self.kind_known += other.kind_known;
+        self.timer_exits.merge(&other.timer_exits);
+    }
+
+    fn show(self, knowledge: &Knowledge) -> Sum {
+        let Self { seconds, series, dirty, kind_known, timer_exits } = self;
+        let kinds = kind_known > 0 && knowledge.figure(Figure::PinWrites).is_ok();
+        Sum {
+            seconds,
+            series: knowledge.show(series),
+            dirty: kinds.then(|| dirty as f64 / kind_known as f64),
+            timer_exits: TimerCause::ALL.map(|cause| timer_exits.of(cause, knowledge)),
         }
-    }
-
-    /// Timer exits of a cause; none if an exit's cause is unknown.
-    pub(super) fn timer_exits(&self, cause: TimerCause) -> Option<f64> {
-        let of = |c| TimerCause::ALL.iter().zip(self.timer_exits).find(|(a, _)| **a == c).map_or(0, |(_, n)| n);
-        (self.vmx && self.series.entries() > 0 && of(TimerCause::Unknown) == 0).then(|| of(cause) as f64)
-    }
-
-    /// The values of all columns.
-    pub fn values(&self) -> Values {
-        COLUMNS.map(|column| match column.of {
-            Derivation::Stat(figure, stat) => stat.of(&self.series[figure]),
-            Derivation::Sum(of) => of(self),
-        })
     }
 }

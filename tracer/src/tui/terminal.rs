@@ -1,31 +1,72 @@
-//! The terminal while the live view uses it: raw, on the alternate screen, with the mouse; restored on every way out.
+//! The terminal while the live view uses it: raw, on the alternate screen, with the mouse; restored on every way out and stop.
 
 use std::{
+    cell::RefCell,
     env,
-    io::{self, IsTerminal, Stdout},
-    mem::ManuallyDrop,
-    sync::atomic::{AtomicBool, Ordering},
+    io::{self, IsTerminal, Write},
+    mem::{self, ManuallyDrop},
+    rc::Rc,
+    sync::{
+        atomic::{AtomicBool, AtomicU32, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::sleep,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use ratatui::{
-    Terminal,
+    Frame, Terminal,
     backend::CrosstermBackend,
     crossterm::{
-        cursor, event, execute,
+        cursor, event, execute, queue,
         terminal::{self, Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen},
     },
 };
 
-use crate::tui::{Colors, Palette};
+use crate::{
+    output,
+    tui::{Colors, Palette},
+};
 
 /// Whether the live view uses the terminal now: otherwise the panic hook must not touch it.
 static TAKEN: AtomicBool = AtomicBool::new(false);
+/// Frames that the terminal has not taken yet: at most one.
+static UNWRITTEN: AtomicU32 = AtomicU32::new(0);
+/// How long the terminal may take for the last frame before it is given back without it.
+const LAST_FRAME: Duration = Duration::from_millis(500);
 
 /// The terminal in use; dropping it restores the terminal.
 pub(crate) struct Screen {
     /// never dropped: ratatui's drop prints to standard error, which panics when the terminal is gone
-    pub terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
+    terminal: ManuallyDrop<Terminal<CrosstermBackend<Page>>>,
+    page: Page,
+    /// to the thread that writes, so that a terminal that stands still (Ctrl-S) makes nobody deaf to keys and signals
+    frames: SyncSender<Vec<u8>>,
+}
+
+/// The bytes of a frame, before they are handed to the thread that writes.
+#[derive(Clone, Default)]
+struct Page(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Page {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The processes that a stop is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// this process and those of its job, as by Ctrl-Z on a terminal that is not raw
+    Job,
+    /// this process, which got SIGTSTP
+    Process,
 }
 
 impl Screen {
@@ -37,18 +78,38 @@ impl Screen {
             before(info);
         }));
         enter()?;
-        Ok(Self { terminal: new_terminal()? })
+        let page = Page::default();
+        Ok(Self { terminal: new_terminal(&page)?, page, frames: start_writing()? })
     }
 
-    /// Restores the terminal, stops this process as Ctrl-Z does, and takes the terminal again when the process continues.
-    pub(crate) fn suspend(&mut self) -> Result<()> {
+    /// Draws a frame, unless the terminal has not taken the last one yet; returns whether it did.
+    pub(crate) fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> Result<bool> {
+        if UNWRITTEN.load(Ordering::SeqCst) > 0 {
+            return Ok(false);
+        }
+        self.terminal.draw(draw).context("draw")?;
+        UNWRITTEN.fetch_add(1, Ordering::SeqCst);
+        self.frames.send(mem::take(&mut self.page.0.borrow_mut())).context("draw: the terminal is gone")?;
+        Ok(true)
+    }
+
+    /// Restores the terminal, stops as SIGTSTP does, and takes the terminal again when the process continues. Where no shell could
+    /// continue it (a session leader, an orphaned job), the kernel does not stop it, and it goes on at once.
+    pub(crate) fn suspend(&mut self, whom: Stopped) -> Result<()> {
         give_back();
-        // SAFETY: kill has no memory effects; 0 is this process's own group, which the shell continues by SIGCONT.
-        unsafe { libc::kill(0, libc::SIGSTOP) };
+        stop(whom);
+        self.resume()
+    }
+
+    /// Takes the terminal again after others may have changed it, and draws everything anew.
+    pub(crate) fn resume(&mut self) -> Result<()> {
+        // Raw mode as this program knows it may not be the terminal's any more.
+        let _ = terminal::disable_raw_mode();
         enter()?;
         // A new terminal redraws everything. Clearing the old one would ask for the cursor's position, and the thread that reads keys
         // would get the answer.
-        self.terminal = new_terminal()?;
+        self.page.0.borrow_mut().clear();
+        self.terminal = new_terminal(&self.page)?;
         Ok(())
     }
 }
@@ -59,8 +120,44 @@ impl Drop for Screen {
     }
 }
 
-fn new_terminal() -> Result<ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>> {
-    Terminal::new(CrosstermBackend::new(io::stdout())).map(ManuallyDrop::new).context("prepare the terminal")
+/// Starts the thread that writes frames; it ends with the process, or when the terminal is gone.
+fn start_writing() -> Result<SyncSender<Vec<u8>>> {
+    let (send, frames) = sync_channel::<Vec<u8>>(1);
+    let work = move || {
+        for frame in frames {
+            let mut out = io::stdout().lock();
+            if out.write_all(&frame).and_then(|()| out.flush()).is_err() {
+                break;
+            }
+            UNWRITTEN.fetch_sub(1, Ordering::SeqCst);
+        }
+        // Nothing more is written, so nobody needs to wait.
+        UNWRITTEN.store(0, Ordering::SeqCst);
+    };
+    std::thread::Builder::new().name("draw".into()).spawn(work).context("start the thread that draws")?;
+    Ok(send)
+}
+
+/// Stops by the default action of SIGTSTP; returns when the process continues.
+fn stop(whom: Stopped) {
+    let receiver = match whom {
+        Stopped::Job => 0,
+        // SAFETY: getpid has no effect.
+        Stopped::Process => unsafe { libc::getpid() },
+    };
+    // SAFETY: a sigaction of zeros is valid and is SIG_DFL, and `handler` is filled in before it is used. Neither call keeps a pointer.
+    // kill has no memory effects; 0 is this process's own group.
+    unsafe {
+        let default: libc::sigaction = mem::zeroed();
+        let mut handler: libc::sigaction = mem::zeroed();
+        libc::sigaction(libc::SIGTSTP, &raw const default, &raw mut handler);
+        libc::kill(receiver, libc::SIGTSTP);
+        libc::sigaction(libc::SIGTSTP, &raw const handler, std::ptr::null_mut());
+    }
+}
+
+fn new_terminal(page: &Page) -> Result<ManuallyDrop<Terminal<CrosstermBackend<Page>>>> {
+    Terminal::new(CrosstermBackend::new(page.clone())).map(ManuallyDrop::new).context("prepare the terminal")
 }
 
 fn enter() -> Result<()> {
@@ -73,8 +170,17 @@ fn enter() -> Result<()> {
 /// Restores the terminal; may be called at any time and more than once.
 fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
-        // A terminal that is gone cannot be restored.
-        let _ = execute!(io::stdout(), event::DisableMouseCapture, LeaveAlternateScreen, cursor::Show);
+        // The rest of a frame must not follow on the screen of the shell.
+        for _ in 0..LAST_FRAME.as_millis() {
+            if UNWRITTEN.load(Ordering::SeqCst) == 0 {
+                break;
+            }
+            sleep(Duration::from_millis(1));
+        }
+        let mut bytes = Vec::new();
+        // A terminal that is gone, or stands still, cannot be restored.
+        let _ = queue!(bytes, event::DisableMouseCapture, LeaveAlternateScreen, cursor::Show);
+        let _ = output::write_to_terminal(&bytes);
         let _ = terminal::disable_raw_mode();
     }
 }

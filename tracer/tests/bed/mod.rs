@@ -7,6 +7,8 @@
 )]
 #![allow(dead_code, reason = "each test and bench that includes this file uses a part of it")]
 
+pub mod busy;
+
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr::NonNull,
@@ -85,6 +87,19 @@ pub fn cast() -> Option<Cast> {
     Cast::find(&Btf::parse(&kernel, None).unwrap())
 }
 
+/// Kernel memory for programs to read: the object that it belongs to, the memory, and its address.
+pub fn arena() -> (Ebpf, Array<MapData, [u8; ARENA]>, u64) {
+    let mut testbed = EbpfLoader::new().btf(None).load(TESTBED).unwrap();
+    let locate: &mut RawTracePoint = testbed.program_mut("locate").unwrap().try_into().unwrap();
+    locate.load().unwrap();
+    locate.test_run(RawTracePointRunOptions::new()).unwrap();
+    let address: Array<_, u64> = testbed.map("ADDRESS").unwrap().try_into().unwrap();
+    let address = address.get(&0, 0).unwrap();
+    assert_ne!(address, 0);
+    let arena = testbed.take_map("ARENA").unwrap().try_into().unwrap();
+    (testbed, arena, address)
+}
+
 /// The programs, and kernel memory for them to read.
 pub struct Bed {
     pub tracer: Tracer,
@@ -110,14 +125,7 @@ impl Bed {
         let layout = Layout { config, exit_arguments, missing: vec![], companion: Default::default(), cast };
         let tracer = Tracer::load(&layout, &options).unwrap();
         assert_eq!(tracer.reads_directly(), cast.is_some());
-        let mut testbed = EbpfLoader::new().btf(None).load(TESTBED).unwrap();
-        let locate: &mut RawTracePoint = testbed.program_mut("locate").unwrap().try_into().unwrap();
-        locate.load().unwrap();
-        locate.test_run(RawTracePointRunOptions::new()).unwrap();
-        let address: Array<_, u64> = testbed.map("ADDRESS").unwrap().try_into().unwrap();
-        let address = address.get(&0, 0).unwrap();
-        assert_ne!(address, 0);
-        let arena = testbed.take_map("ARENA").unwrap().try_into().unwrap();
+        let (testbed, arena, address) = arena();
         let exit_program = if exit_arguments == ExitArguments::VcpuIsa { "kvm_exit" } else { "kvm_exit_5_15" };
         let mut bed = Self { tracer, exit_program, testbed, arena, memory: Box::new([0; ARENA]), address };
         for n in 0..4 {
@@ -222,12 +230,10 @@ impl Bed {
 
     /// Simulated vCPUs in one set of states, this many.
     pub fn crowd(&mut self, vcpus: usize) -> Crowd {
-        let address: Array<_, u64> = self.testbed.map("ADDRESS").unwrap().try_into().unwrap();
-        let base = address.get(&1, 0).unwrap();
-        let Some(Map::Array(map)) = self.testbed.map("CROWD") else { panic!("CROWD is an array") };
-        let of_one_set = (0..CROWD / CROWDED).filter(|n| set_of(base + (n * CROWDED) as u64) == set_of(base));
-        let crowd = Crowd { memory: Mapped::new(map.fd().as_fd()), base, places: of_one_set.take(vcpus).collect() };
-        assert_eq!(crowd.places.len(), vcpus);
+        let (memory, base) = self.crowds_memory();
+        let in_one_set = (0..CROWD).step_by(CROWDED).filter(|at| set_of(base + *at as u64) == set_of(base));
+        let crowd = Crowd { memory, base, offsets: in_one_set.take(vcpus).collect() };
+        assert_eq!(crowd.offsets.len(), vcpus);
         for n in 0..vcpus {
             // A VM of its own each, of which only the type is read: 0.
             crowd.set(n, KVM, crowd.at(n));
@@ -236,6 +242,25 @@ impl Bed {
             crowd.set(n, REASON, Crowd::reason(n).into());
         }
         crowd
+    }
+
+    /// Simulated vCPUs with a VMCS each, this many.
+    pub fn vcpus_in_mapped_memory(&mut self, vcpus: usize) -> Crowd {
+        let (memory, base) = self.crowds_memory();
+        let crowd = Crowd { memory, base, offsets: (0..vcpus).map(|n| n * VCPU).collect() };
+        for n in 0..vcpus {
+            crowd.set(n, KVM, crowd.at(n));
+            crowd.set(n, ID, n as u64);
+            crowd.set(n, LOADED_VMCS, crowd.at(n) + VMCS01 as u64);
+        }
+        crowd
+    }
+
+    fn crowds_memory(&mut self) -> (Mapped<[u8; CROWD]>, u64) {
+        let address: Array<_, u64> = self.testbed.map("ADDRESS").unwrap().try_into().unwrap();
+        let base = address.get(&1, 0).unwrap();
+        let Some(Map::Array(map)) = self.testbed.map("CROWD") else { panic!("CROWD is an array") };
+        (Mapped::new(map.fd().as_fd()), base)
     }
 
     /// Counters of all CPUs together.
@@ -253,39 +278,42 @@ impl Bed {
     }
 }
 
-/// Bytes of the crowd, and of each vCPU in it.
+/// Bytes of the crowd's memory, and of each vCPU in one set.
 const CROWD: usize = 3 << 20;
 const CROWDED: usize = 64;
 
-/// Simulated vCPUs whose states compete for the places of one set. Each has a VM and an exit reason of its own.
+/// Simulated vCPUs in memory that user space maps, so that threads can run them at the same time. Each has a VM of its own.
 pub struct Crowd {
     memory: Mapped<[u8; CROWD]>,
     base: u64,
-    /// of each vCPU, in vCPUs
-    places: Vec<usize>,
+    /// of each vCPU, from the beginning of the memory
+    offsets: Vec<usize>,
 }
 
 impl Crowd {
-    /// Exit reason of a vCPU.
+    /// Exit reason of a vCPU of one set.
     pub fn reason(vcpu: usize) -> u32 {
         1000 + vcpu as u32
     }
 
     /// Address of a vCPU, and of its `struct kvm`.
     pub fn at(&self, vcpu: usize) -> u64 {
-        self.base + (self.places[vcpu] * CROWDED) as u64
+        self.base + self.offsets[vcpu] as u64
     }
 
     /// Writes eight bytes into a vCPU.
-    fn set(&self, vcpu: usize, field: usize, value: u64) {
-        let at = self.places[vcpu] * CROWDED + field;
-        // SAFETY: inside the mapping and aligned; no program runs yet.
+    pub fn set(&self, vcpu: usize, field: usize, value: u64) {
+        let at = self.offsets[vcpu] + field;
+        // SAFETY: inside the mapping and aligned. Programs may read at the same time, and get the old or the new word.
         unsafe { self.memory.as_ptr().cast::<u8>().add(at).cast::<u64>().write_volatile(value) };
     }
 }
 
 /// A map's only value in memory, which programs may access at any time.
 pub struct Mapped<T>(NonNull<T>);
+
+// SAFETY: an address, valid in every thread; who accesses the memory argues for it.
+unsafe impl<T> Sync for Mapped<T> {}
 
 impl<T> Mapped<T> {
     fn new(map: BorrowedFd<'_>) -> Self {
@@ -308,4 +336,14 @@ impl<T> Drop for Mapped<T> {
         // SAFETY: the mapping was made in `new` with this length, and nobody else has its address.
         unsafe { libc::munmap(self.0.as_ptr().cast(), size_of::<T>()) };
     }
+}
+
+/// Pins this thread to a CPU.
+pub fn pin_to(cpu: usize) {
+    // SAFETY: a set of CPUs is a bit mask, for which all zeros is valid.
+    let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: CPU_SET indexes an array with a bounds check, so that it writes inside the set or panics.
+    unsafe { libc::CPU_SET(cpu, &mut cpus) };
+    // SAFETY: the length is that of `cpus`, so that the kernel reads only the set, which outlives the call.
+    assert_eq!(unsafe { libc::sched_setaffinity(0, size_of_val(&cpus), &cpus) }, 0);
 }

@@ -59,17 +59,36 @@ pub(crate) fn run_as_service() -> Result<()> {
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).context("open the folder to everybody")?;
     let binary = folder.path().join("vmentry");
     fs::copy(built, &binary).context("copy vmentry")?;
-    answers_as_nobody(&binary)
+    answers_as_nobody(&binary)?;
+    names_the_missing_capability(&binary)
+}
+
+/// A command that runs the program as nobody, with the service's capabilities.
+fn as_nobody(binary: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]);
+    command.args(["inh", "ambient"].map(|set| format!("--{set}-caps=-all,+bpf,+perfmon")));
+    command.arg("--bounding-set=-all,+bpf,+perfmon").arg(binary).current_dir("/");
+    command
+}
+
+/// VMs cannot be found without CAP_SYS_PTRACE, which is not the same as that none runs.
+fn names_the_missing_capability(binary: &Path) -> Result<()> {
+    let refused =
+        as_nobody(binary).args(["record", "-o", "-", "--vm", "no-such-vm"]).output().context("run vmentry")?;
+    let error = String::from_utf8_lossy(&refused.stderr);
+    ensure!(
+        !refused.status.success() && error.contains("CAP_SYS_PTRACE"),
+        "select a VM without CAP_SYS_PTRACE: {error}"
+    );
+    Ok(())
 }
 
 fn answers_as_nobody(binary: &Path) -> Result<()> {
     let log = build::target_dir().join("as-service.log");
     let port = server::free_port()?;
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]);
-    command.args(["inh", "ambient"].map(|set| format!("--{set}-caps=-all,+bpf,+perfmon")));
-    command.arg("--bounding-set=-all,+bpf,+perfmon").arg(binary);
-    command.args(["export", "--listen", &format!("127.0.0.1:{port}")]).current_dir("/");
+    let mut command = as_nobody(binary);
+    command.args(["export", "--listen", &format!("127.0.0.1:{port}")]);
     let exporter = Server::start(&mut command, port, log, "/metrics")?;
     let metrics = exporter.get("/metrics")?;
     ensure!(metrics.contains("vmentry_host_info{"), "ask the exporter without root for metrics: {metrics}");

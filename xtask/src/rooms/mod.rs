@@ -75,7 +75,7 @@ const TRACER: House = House {
                     "report",
                 ],
                 &["comparison"],
-                &["session"],
+                &["following", "session"],
                 &["args", "child", "damaged", "progress", "usage"],
             ],
         },

@@ -30,6 +30,7 @@ pub(crate) fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {
     failures.extend(traces::failures(results)?);
     failures.extend(tiny_ring(results)?);
     failures.extend(killed(results)?);
+    failures.extend(stepped_clock(results)?);
     let refusal = results.text("no-module.txt")?;
     failures.contains("record without the KVM module", &refusal, &["modprobe kvm_intel"]);
     Ok(failures.0)
@@ -154,6 +155,19 @@ fn killed(results: Results) -> Result<Failures> {
     let entries = &report["totals"]["entries"];
     failures.check(number(entries) >= 97, || format!("killed: {entries} entries were saved"));
     failures.equal("killed: end of the recording", &report["recordings"][0]["ended"], Value::Null);
+    Ok(failures)
+}
+
+/// Checks that a recording during which the wall clock was set has every exit, and lasted as long as it did.
+fn stepped_clock(results: Results) -> Result<Failures> {
+    let report = results.json("stepped-report.json")?;
+    let mut failures = balance("stepped clock", &report);
+    for step in ["0", "-86400", "31536000"] {
+        failures.extend(against_guest(&report, &results.json(&format!("stepped-{step}.json"))?));
+    }
+    failures.equal("stepped clock: end of the recording", &report["recordings"][0]["ended"], "SIGINT");
+    let seconds = number(&report["length_ns"]) / 1_000_000_000;
+    failures.check((1..600).contains(&seconds), || format!("stepped clock: the recording lasted {seconds} s"));
     Ok(failures)
 }
 

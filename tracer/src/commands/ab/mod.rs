@@ -10,15 +10,18 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use tokio::{process::Child, time::Instant};
 
 use crate::{
     collect::collector::Collection,
     commands::{
         args::AbArgs,
-        child::{Ended, Endings, GRACE, command_code, default_endings, end, exit_of, refuse_unknown, start},
+        child::{
+            Ended, Endings, GRACE, command_code, default_endings, end, exit_of, refuse_unknown, start, stdout_beside,
+        },
         comparison,
+        following::follow,
         progress::ProgressLine,
         session::{
             ensure_exact, header, nanoseconds, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host,
@@ -27,7 +30,7 @@ use crate::{
         usage::refuse,
     },
     compare::schedule,
-    host::{clock::TscMeter, stopwatch},
+    host::{clock::TscMeter, facts::RunningVm, other_tracers, roots::Roots, stopwatch},
     kernel::{kvm_module::Watch, options::Options, tracer::Tracer},
     model::{accounting::Accounting, interval::Interval, totals::Totals},
     output,
@@ -35,6 +38,9 @@ use crate::{
     say,
 };
 use setting::{Switch, ensure_switchable, settings};
+
+/// How often the first entry is looked for while a command starts its guest.
+const FIRST_ENTRY_EVERY: Duration = Duration::from_millis(200);
 
 /// Runs the experiment and compares.
 pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
@@ -45,9 +51,14 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
     let (facts, layout) = traceable_host("record", "", false)?;
     ensure_switchable(args)?;
     refuse_unknown(&args.command)?;
+    let tgids = selected_tgids(&args.targets)?;
+    if args.command.is_empty() {
+        let may_be_more = facts.vms_unseen.is_some() || facts.shows_host_processes == Some(false);
+        ensure_vm(&facts.vms, may_be_more, tgids.as_deref())?;
+    }
     let options = Options {
-        ring_bytes: ring_bytes(args.ring_kib)?,
-        tgids: selected_tgids(&args.targets)?,
+        ring_bytes: ring_bytes(args.ring_kib),
+        tgids,
         vcpu_ids: selected_vcpus(&args.targets),
         stopwatch: stopwatch::start(&facts)?,
         ..Options::default()
@@ -63,13 +74,26 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
     let mut header = header(&facts, &layout, &options, args.window);
     header.label = args.label.clone();
     header.experiment = Some(experiment.clone());
-    let tracer = Tracer::load(&layout, &options)?;
+    let mut tracer = Tracer::load(&layout, &options)?;
+    let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, output::say_over_progress)?;
     let code = runtime()?.block_on(attached(args, &header, &experiment, tracer))?;
     default_endings();
     if !args.no_compare {
         comparison::print_experiment(&args.output, args.format)?;
     }
     Ok(code)
+}
+
+/// Fails if no VM runs that the experiment could be about. Where some may not be seen, the first round shows it.
+fn ensure_vm(seen: &[RunningVm], may_be_more: bool, tgids: Option<&[u32]>) -> Result<()> {
+    let is_meant = |vm: &RunningVm| tgids.is_none_or(|tgids| tgids.contains(&vm.tgid));
+    let none = if tgids.is_some() { "none of these processes runs a VM" } else { "no VM is running" };
+    ensure!(
+        may_be_more || seen.iter().any(is_meant),
+        "{none}: an experiment compares what VMs do under each setting\n  -> start a guest first, or let the command start one: \
+         vmentry ab ... -- COMMAND"
+    );
+    Ok(())
 }
 
 /// A seed from the clock: it only has to differ from the last one.
@@ -91,17 +115,23 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
     let out = output::create(&args.output, args.overwrite)?;
     let writer = Writer::new(out, header).with_context(|| format!("write {name}"))?;
     let collection = Collection::start(tracer, None)?;
-    let mut child = start(&args.command)?;
+    let mut child = start(&args.command, stdout_beside(!args.no_compare))?;
     let progress = Progress::new(experiment, args.command.is_empty());
     let mut run = Run { args, experiment, switch, module, collection, writer, progress };
     // From here on an error must not return before the setting is restored and the collector has detached.
+    let is_started_here = child.is_some();
     let ended = tokio::select! {
         biased;
         ended = interruption(&mut endings, &mut child) => ended,
-        done = run.windows() => done.map(|()| Ended { reason: "rounds", status: None }),
+        done = run.windows(is_started_here) => done.map(|()| Ended { reason: "rounds", status: None }),
     };
-    let last_line =
-        |accounting, reason: &str| End { reason: reason.into(), accounting, tsc_khz: tsc.khz(), policy_changed: false };
+    let last_line = |accounting, reason: &str| End {
+        reason: reason.into(),
+        accounting,
+        tsc_khz: tsc.khz(),
+        policy_changed: false,
+        other_tracers: Some(other_tracers::look(&Roots::default())),
+    };
     let status = run.finish(ended, child, last_line).await?;
     Ok(status.map_or(ExitCode::SUCCESS, command_code))
 }
@@ -126,16 +156,44 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Goes through all windows.
-    async fn windows(&mut self) -> Result<()> {
+    /// Goes through all windows, up to a round in which no VM entered. A guest that the command starts is waited for.
+    async fn windows(&mut self, is_started_here: bool) -> Result<()> {
+        if is_started_here {
+            self.first_entry().await?;
+        }
+        let mut entries = 0;
         for label in schedule::windows(self.experiment.seed, self.experiment.rounds) {
-            self.window(label).await?;
+            entries += self.window(label).await?;
+            if label.place + 1 == schedule::PLACES {
+                let round = label.round + 1;
+                ensure!(
+                    entries > 0,
+                    "no VM entered in round {round}: does the guest run, and is it one of those that are traced?"
+                );
+                entries = 0;
+            }
         }
         Ok(())
     }
 
-    /// Switches, waits for the washout, records the window.
-    async fn window(&mut self, label: Label) -> Result<()> {
+    /// Waits until a traced VM enters.
+    async fn first_entry(&mut self) -> Result<()> {
+        let mut is_first = true;
+        loop {
+            let interval = self.cut().await?;
+            self.writer.write(&interval)?;
+            if interval.totals.entries > 0 {
+                return Ok(());
+            }
+            if std::mem::take(&mut is_first) {
+                say!("waiting for the first VM entry");
+            }
+            tokio::time::sleep(FIRST_ENTRY_EVERY).await;
+        }
+    }
+
+    /// Switches, waits for the washout, records the window; returns its entries.
+    async fn window(&mut self, label: Label) -> Result<u64> {
         let args = self.args;
         let setting = &self.experiment.switches[usize::from(label.arm)];
         // Also if it is in force already: switching must disturb both settings alike.
@@ -155,7 +213,7 @@ impl Run<'_> {
         }
         self.writer.write_window(&window, Some(label))?;
         self.progress.done += 1;
-        Ok(())
+        Ok(window.totals.entries)
     }
 
     /// Ends the interval that the collector fills.
@@ -189,7 +247,11 @@ impl Run<'_> {
         let accounting = self.collection.join();
         restored?;
         let name = self.args.output.display();
-        let saved = |e: anyhow::Error| anyhow!("{e:#}\n  -> the windows before are whole: vmentry compare {name}");
+        let nothing = self.progress.totals.entries == 0;
+        let saved = |e: anyhow::Error| match nothing {
+            true => e,
+            false => anyhow!("{e:#}\n  -> the windows before are whole: vmentry compare {name}"),
+        };
         let Ended { reason, status } = ended.map_err(saved)?;
         if let Some(error) = failure {
             return Err(saved(error.context(format!("write {name}"))));
@@ -197,8 +259,9 @@ impl Run<'_> {
         let accounting = accounting?;
         let exact = ensure_exact(&accounting, &name.to_string());
         self.writer.finish(last_line(accounting, reason)).with_context(|| format!("write {name}")).map_err(saved)?;
-        self.progress.summary(self.args, reason);
         exact?;
+        ensure!(!nothing, "no VM entered until the experiment was ended by {reason}: there is nothing to compare");
+        self.progress.summary(self.args, reason);
         Ok(status)
     }
 }
@@ -263,5 +326,20 @@ impl<'a> Progress<'a> {
             self.experiment.seed
         );
         say!("compare again: vmentry compare {}", args.output.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_experiment_without_a_vm_is_refused_with_the_fix_unless_some_may_not_be_seen() {
+        let web = [RunningVm { name: "web1".into(), tgid: 7 }];
+        assert!(ensure_vm(&web, false, None).is_ok() && ensure_vm(&web, false, Some(&[5, 7])).is_ok());
+        let refused = |seen: &[RunningVm], tgids| ensure_vm(seen, false, tgids).unwrap_err().to_string();
+        assert!(refused(&[], None).starts_with("no VM is running: ") && refused(&[], None).contains("-- COMMAND"));
+        assert!(refused(&web, Some(&[5])).starts_with("none of these processes runs a VM: "));
+        assert!(ensure_vm(&[], true, None).is_ok());
     }
 }

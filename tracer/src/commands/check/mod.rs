@@ -1,6 +1,7 @@
 //! `vmentry check`: what can be measured on this host, and how to fix what cannot; as text or JSON.
 
 pub mod overhead;
+mod proof;
 
 use std::{fmt::Write as _, process::ExitCode};
 
@@ -16,19 +17,24 @@ use crate::{
     model::vendor::Vendor,
     output,
 };
+use proof::Proof;
 
 /// Gathers, judges and prints.
 pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
     let facts = facts::gather(true);
-    let problems = facts.problems();
+    let proof = proof::make(&facts, !args.no_proof);
+    let mut problems = facts.problems();
+    // An error like those of the facts, which come first.
+    let at = problems.partition_point(|p| p.severity == Severity::Error);
+    problems.splice(at..at, proof.problem());
     let overhead = if args.overhead { Some(overhead::measure(&facts)?) } else { None };
     match args.format {
         Format::Text => {
             let overhead = overhead.map(|o| overhead::text(&o, facts.host.caveat().as_deref())).unwrap_or_default();
-            output::print(&(text(&facts, &problems) + &overhead))?;
+            output::print(&(text(&facts, &proof, &problems) + &overhead))?;
         }
         Format::Json => {
-            let mut json = json(&facts, &problems);
+            let mut json = json(&facts, &proof, &problems);
             if let Some(overhead) = overhead {
                 json["overhead"] = serde_json::to_value(overhead)?;
             }
@@ -39,12 +45,12 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
 }
 
 /// Facts and problems for people.
-fn text(facts: &Facts, problems: &[Problem]) -> String {
+fn text(facts: &Facts, proof: &Proof, problems: &[Problem]) -> String {
     let mut out = String::new();
     for (name, value) in host_lines(facts).into_iter().chain(timer_lines(facts)).chain(other_lines(facts)) {
         let _ = writeln!(out, "{name:<20}{value}");
     }
-    out.push('\n');
+    let _ = writeln!(out, "{:<20}{}\n", "proof", proof.text());
     for p in problems {
         let severity = match p.severity {
             Severity::Error => "ERROR",
@@ -53,12 +59,21 @@ fn text(facts: &Facts, problems: &[Problem]) -> String {
         };
         let _ = writeln!(out, "{severity}: {}\n  -> {}", p.what, p.fix);
     }
-    out += if problems::has_errors(problems) {
-        "'vmentry record' cannot work here: see the errors above\n"
-    } else {
-        "ready: vmentry record -o FILE\n"
-    };
+    out += &verdict(facts, proof, problems);
     out
+}
+
+/// The last line: whether this host is ready, and the next command.
+fn verdict(facts: &Facts, proof: &Proof, problems: &[Problem]) -> String {
+    if let Some(first) = problems.iter().find(|p| p.severity == Severity::Error) {
+        return format!("not ready: {}\n", first.what);
+    }
+    let ready = match proof {
+        Proof::NotMade { why } => format!("not proven ({why}), but nothing was found that speaks against it"),
+        _ if facts.missing.is_empty() => "ready".into(),
+        _ => "ready for entries, guest time and host time; what is n/a stands above".into(),
+    };
+    format!("{ready}: vmentry record -o FILE\n")
 }
 
 fn or_na(value: Option<String>) -> String {
@@ -86,7 +101,7 @@ fn host_lines(facts: &Facts) -> Vec<(&'static str, String)> {
         Some(Vendor::Intel) => "kvm_intel (VMX)",
         Some(Vendor::Amd) => "kvm_amd (SVM)",
         Some(Vendor::Other) => "other",
-        None => "none loaded",
+        None => "none runs VMs",
     };
     let mut lines = vec![
         ("host", format!("{}, {} x {}", host.name, host.cpus, host.cpu)),
@@ -95,7 +110,14 @@ fn host_lines(facts: &Facts) -> Vec<(&'static str, String)> {
         ("runs on", or_na(host.caveat().or(Some("bare metal, as far as can be told".into())))),
         ("kvm", vendor.into()),
         ("may trace", yes(facts.may_trace)),
-        ("btf", if facts.layout_error.is_none() { "resolved".into() } else { "not resolved".into() }),
+        (
+            "btf",
+            match (&facts.layout_error, &facts.module_without_btf) {
+                (None, None) => "resolved".into(),
+                (None, Some(without)) => format!("resolved in part: {without}"),
+                (Some(_), _) => "not resolved".into(),
+            },
+        ),
         (
             "/dev/kvm",
             if facts.dev_kvm {
@@ -147,6 +169,7 @@ fn timer_lines(facts: &Facts) -> Vec<(&'static str, String)> {
     lines.push((
         "stopwatch",
         match facts.stopwatch {
+            None if facts.module_without_btf.is_some() => or_na(None),
             Some(true) => "on: transition_ns of every entry".into(),
             Some(false) => format!("off (load kvm_intel with {}=1)", stopwatch::PARAMETER),
             None => "no patch: transition_ns of entries that are forced to exit at once".into(),
@@ -155,10 +178,11 @@ fn timer_lines(facts: &Facts) -> Vec<(&'static str, String)> {
     lines.push((
         "companion",
         match (facts.companion_patch, facts.companion_tracepoint) {
-            (true, true) => "patch loaded: policy switchable, exact writes".into(),
-            (false, true) => "patch loaded in part: exact writes, policy not switchable".into(),
-            (true, false) => "patch loaded in part: policy switchable, no exact writes".into(),
-            (false, false) => "no patch: pin writes from the shadow method, policy not switchable".into(),
+            (_, None) => or_na(None),
+            (true, Some(true)) => "patch loaded: policy switchable, exact writes".into(),
+            (false, Some(true)) => "patch loaded in part: exact writes, policy not switchable".into(),
+            (true, Some(false)) => "patch loaded in part: policy switchable, no exact writes".into(),
+            (false, Some(false)) => "no patch: pin writes from the shadow method, policy not switchable".into(),
         },
     ));
     lines
@@ -171,15 +195,19 @@ fn other_lines(facts: &Facts) -> Vec<(&'static str, String)> {
         if facts.tickless_cpus.is_empty() { "none (nohz_full is empty)".into() } else { facts.tickless_cpus.clone() },
     ));
     let vms: Vec<_> = facts.vms.iter().map(|v| format!("{} (pid {})", v.name, v.tgid)).collect();
-    lines.push(("running VMs", if vms.is_empty() { "none".into() } else { vms.join(", ") }));
+    let vms = if vms.is_empty() { "none".into() } else { vms.join(", ") };
+    let unseen = facts.vms_unseen.as_ref().map(|why| format!(" seen; {why}")).unwrap_or_default();
+    lines.push(("running VMs", vms + &unseen));
+    lines.push(("other tracers", facts.other_tracers.text()));
     lines
 }
 
 /// Facts and problems for programs; format "vmentry-check", version 1.
-fn json(facts: &Facts, problems: &[Problem]) -> serde_json::Value {
+fn json(facts: &Facts, proof: &Proof, problems: &[Problem]) -> serde_json::Value {
     let mut json = serde_json::json!({
         "format": "vmentry-check/1",
-        "ready": !problems::has_errors(problems),
+        "ready": !problems::has_errors(problems) && matches!(proof, Proof::Passed(_)),
+        "proof": proof,
         "problems": problems,
         "facts": facts,
     });

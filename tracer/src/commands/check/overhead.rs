@@ -123,8 +123,7 @@ fn of_mode(aggregation: Aggregation, runs: &[(Option<Aggregation>, Run)]) -> Mod
 }
 
 fn run(facts: &Facts, mode: Option<Aggregation>) -> Result<Run> {
-    let plan =
-        ExercisePlan { scenario: Scenario::Cpuid, count: EXITS, vcpus: 1, delta: Scenario::Cpuid.default_delta() };
+    let plan = ExercisePlan { scenario: Scenario::Cpuid, count: EXITS, vcpus: 1, delta: None };
     let layout = facts.layout.as_ref().context("no layout, and no error about it")?;
     let load = |aggregation| Tracer::load(layout, &Options { aggregation, ..Options::default() });
     let tracer = mode.map(load).transpose()?;

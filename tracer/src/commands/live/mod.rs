@@ -4,9 +4,14 @@ mod files;
 mod replay;
 mod stage;
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -15,17 +20,18 @@ use crate::{
         args::LiveArgs,
         child::Endings,
         damaged::done,
-        session::{detach, header, pin_source, runtime, selected_tgids, selected_vcpus, traceable_host},
+        following::follow,
+        session::{detach, header, next_writable, runtime, selected_tgids, selected_vcpus, traceable_host},
     },
     host::{facts::Facts, stopwatch},
     kernel::{layout::Layout, options::Options, tracer::Tracer},
     model::{
         figures::{Figure, Stat, Unit, human},
         interval::Interval,
-        measurement::Aggregation,
+        knowledge::{Knowledge, Subject},
         series::{Level, Series},
     },
-    output,
+    output::{self, Background},
     recording::OnDamage,
     tui::{Info, Origin, terminal},
 };
@@ -49,61 +55,73 @@ pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
         stopwatch: stopwatch::start(&facts)?,
         ..Options::default()
     };
-    runtime.block_on(trace(&facts, &layout, &options))?;
+    runtime.block_on(trace(args, &facts, &layout, &options))?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn trace(facts: &Facts, layout: &Layout, options: &Options) -> Result<()> {
+async fn trace(args: &LiveArgs, facts: &Facts, layout: &Layout, options: &Options) -> Result<()> {
     // Before anything is attached: a signal must not end this process without restoring the terminal and the policy.
     let mut endings = Endings::new()?;
-    let mut collection = Collection::start(Tracer::load(layout, options)?, Some(PERIOD))?;
-    let shown = if terminal::is_usable() {
-        let mut stage = Stage::new(info(facts, layout), Some(header(facts, layout, options, PERIOD)))?;
+    let header = header(facts, layout, options, PERIOD);
+    let mut tracer = Tracer::load(layout, options)?;
+    let on_screen = terminal::is_usable();
+    let (send, notes) = mpsc::unbounded_channel();
+    let tell = move |note: &str| {
+        if on_screen {
+            // Without a receiver the view has ended.
+            let _ = send.send(note.to_owned());
+        } else {
+            output::say(note);
+        }
+    };
+    let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, tell)?;
+    let mut collection = Collection::start(tracer, Some(PERIOD))?;
+    let shown = if on_screen {
+        let info = Info { switchable: facts.companion_patch, ..Info::of(&header, None, Origin::Live) };
+        let mut stage = Stage::new(info, Some(header), Some(notes))?;
         stage.watch(&mut collection.intervals, &mut endings).await
     } else {
-        print_lines(&mut collection.intervals, &mut endings).await
+        print_lines(&mut collection.intervals, &mut endings, &header.knowledge()).await
     };
     detach(collection, shown, "what was shown").await
 }
 
-fn info(facts: &Facts, layout: &Layout) -> Info {
-    Info {
-        host: facts.host.clone(),
-        policy: facts.policy,
-        pin_writes_source: pin_source(&layout.config),
-        aggregation: Aggregation::Records,
-        switchable: facts.companion_patch,
-        max_delay_s: facts.timer.as_ref().and_then(|t| t.max_delay_s),
-        tsc_khz: facts.timer.as_ref().and_then(|t| t.tsc_khz),
-        stopwatch: facts.stopwatch == Some(true),
-        missing: facts.missing.clone(),
-        origin: Origin::Live,
-    }
-}
-
-/// Prints one line per interval.
-async fn print_lines(intervals: &mut mpsc::Receiver<Interval>, endings: &mut Endings) -> Result<()> {
+/// Prints one line per interval. While nobody reads, intervals are left to the collector, which makes them longer.
+async fn print_lines(
+    intervals: &mut mpsc::Receiver<Interval>,
+    endings: &mut Endings,
+    knowledge: &Knowledge,
+) -> Result<()> {
+    let (mut out, _) = Background::start(output::create(Path::new("-"), false)?)?;
     loop {
-        tokio::select! {
+        let interval = tokio::select! {
             _ = endings.next() => return Ok(()),
-            interval = intervals.recv() => match interval {
-                Some(interval) if output::print_while_read(&line(&interval))? => {}
-                _ => return Ok(()),
-            },
+            interval = next_writable(&out, intervals) => interval,
+        };
+        let Some(interval) = interval else { return Ok(()) };
+        match out.write_all(line(&interval, knowledge).as_bytes()) {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.context("write to standard output")?,
         }
     }
 }
 
 /// "12.0s entries 345 (345/s, L2 0) guest p50 1.20us p99 4.50us host p50 ... pin/entry 0.100 dropped 0".
-fn line(interval: &Interval) -> String {
+pub(super) fn line(interval: &Interval, knowledge: &Knowledge) -> String {
     let mut all = Series::default();
     interval.series.values().for_each(|s| all.merge(s));
+    let all = knowledge.show(all);
     let times = |figure: Figure| {
         let value = |stat: Stat| human(stat.of(&all[figure]), figure.unit());
         format!("{} p50 {} p99 {}", figure.short_title(), value(Stat::P50), value(Stat::P99))
     };
     let rate = interval.totals.entries as f64 * 1e9 / interval.length_ns.max(1) as f64;
-    let l2: u64 = interval.series.iter().filter(|(k, _)| k.level == Level::L2).map(|(_, s)| s.entries()).sum();
+    let of_level = |level| interval.series.iter().filter(move |(k, _)| k.level == level).map(|(_, s)| s.entries());
+    let unread: u64 = of_level(Level::Unknown).sum();
+    let l2 = match knowledge.known(Subject::Level) {
+        Ok(()) if unread == 0 => of_level(Level::L2).sum::<u64>().to_string(),
+        _ => "n/a".into(),
+    };
     format!(
         "{:.1}s entries {} ({}/s, L2 {l2}) {} {} pin/entry {} dropped {}\n",
         (interval.start_ns + interval.length_ns) as f64 / 1e9,

@@ -14,7 +14,7 @@ use crate::{
     model::interval::Interval,
     output,
     recording::{
-        Damage, Header, OnDamage,
+        Damage, OnDamage, Provenance,
         tape::{self, Tape},
     },
     tui::{Effect, Info, Origin, ReplayCommand, terminal},
@@ -27,32 +27,20 @@ const MEMORY_S: f64 = 600.0;
 pub(super) async fn play(path: &Path, on_damage: OnDamage) -> Result<Option<Damage>> {
     if !terminal::is_usable() {
         let mut reader = tape::open(path, on_damage)?;
+        let knowledge = reader.header().knowledge();
         while let Some(interval) = reader.read_interval().with_context(|| format!("read {}", path.display()))? {
-            output::print(&line(&interval))?;
+            output::print(&line(&interval, &knowledge))?;
         }
         return Ok(reader.damage_of(&path.display().to_string()));
     }
     let tape = Tape::open(path, on_damage)?;
     let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let stage = Stage::new(info(tape.header(), file), None)?;
+    let origin = Origin::Replay { file: file.clone() };
+    let mut stage = Stage::new(Info::of(tape.header(), tape.end(), origin), None, None)?;
+    stage.played = Some(Provenance { end: tape.end().cloned(), ..Provenance::unread(file, tape.header().clone()) });
     let mut player = Player::new(stage, tape)?;
     player.run().await.with_context(|| format!("read {}", path.display()))?;
     Ok(player.damage)
-}
-
-fn info(header: &Header, file: String) -> Info {
-    Info {
-        host: header.host.clone(),
-        policy: header.policy,
-        pin_writes_source: header.pin_writes_source,
-        aggregation: header.aggregation,
-        switchable: false,
-        max_delay_s: header.timer.as_ref().and_then(|t| t.max_delay_s),
-        tsc_khz: header.timer.as_ref().and_then(|t| t.tsc_khz),
-        stopwatch: header.stopwatch.is_some(),
-        missing: header.missing.clone(),
-        origin: Origin::Replay { file },
-    }
 }
 
 /// What is wanted of the tape.
@@ -147,9 +135,9 @@ impl Player {
             self.stage.app.set_replay(self.speed, self.paused, self.position);
             tokio::select! {
                 _ = endings.next() => return Ok(()),
-                Some(event) = self.stage.keys.recv() => {
+                input = self.stage.input() => {
                     dirty = true;
-                    match self.stage.take(event) {
+                    match self.stage.take(input)? {
                         Effect::Quit => return Ok(()),
                         Effect::Replay(command) => self.steer(command),
                         effect => self.stage.carry_out(effect)?,
@@ -163,10 +151,7 @@ impl Player {
                     self.show_next();
                     dirty = true;
                 }
-                _ = frames.tick(), if dirty => {
-                    self.stage.draw()?;
-                    dirty = false;
-                }
+                _ = frames.tick(), if dirty => dirty = !self.stage.draw()?,
             }
         }
     }

@@ -4,17 +4,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ratatui::crossterm::event::{self, Event};
-use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::MissedTickBehavior,
+};
 
 use super::files;
 use crate::{
     commands::child::Endings,
     host::{clock::process_cpu_ns, policy::Restore},
     model::{interval::Interval, policy::Policy},
-    recording::Header,
+    output,
+    recording::{Header, Provenance},
     tui::{
         App, Effect, Info,
-        terminal::{self, Screen},
+        terminal::{self, Screen, Stopped},
         view,
     },
 };
@@ -24,20 +29,41 @@ const FRAMES: u32 = 4;
 /// Keys that may wait for a slow terminal.
 const KEYS: usize = 64;
 
+/// What comes from the terminal or its job control.
+pub(super) enum Input {
+    Terminal(Event),
+    /// a message to show
+    Note(String),
+    /// SIGTSTP, from outside: in raw mode the terminal sends none
+    Stop,
+    /// SIGCONT: a shell may have changed the terminal in the meantime
+    Continue,
+}
+
 /// The screen, its state, and what it may change on the host.
 pub(super) struct Stage {
     screen: Screen,
     pub(super) app: App,
-    pub(super) keys: mpsc::Receiver<Event>,
+    keys: mpsc::Receiver<Event>,
+    /// messages from elsewhere; none while a recording is played
+    notes: Option<mpsc::UnboundedReceiver<String>>,
+    stops: Signal,
+    continues: Signal,
     /// of a recording that is saved; none while a recording is played
     header: Option<Header>,
+    /// the recording that is played; none while this host is traced
+    pub(super) played: Option<Provenance>,
     policy: Option<Restore>,
     cpu: CpuMeter,
 }
 
 impl Stage {
     /// Takes the terminal and starts to read keys.
-    pub(super) fn new(info: Info, header: Option<Header>) -> Result<Self> {
+    pub(super) fn new(
+        info: Info,
+        header: Option<Header>,
+        notes: Option<mpsc::UnboundedReceiver<String>>,
+    ) -> Result<Self> {
         let screen = Screen::take()?;
         let (send, keys) = mpsc::channel(KEYS);
         // Reading blocks, so it has a thread; the thread ends with the process.
@@ -52,7 +78,32 @@ impl Stage {
             })
             .context("start the keys' thread")?;
         let app = App::new(info, terminal::palette());
-        Ok(Self { screen, app, keys, header, policy: None, cpu: CpuMeter::start() })
+        let on = |number| signal(SignalKind::from_raw(number)).context("listen for signals");
+        let (stops, continues) = (on(libc::SIGTSTP)?, on(libc::SIGCONT)?);
+        Ok(Self {
+            screen,
+            app,
+            keys,
+            notes,
+            stops,
+            continues,
+            header,
+            played: None,
+            policy: None,
+            cpu: CpuMeter::start(),
+        })
+    }
+
+    /// Waits for the next input. May be dropped while it waits: nothing is lost.
+    pub(super) async fn input(&mut self) -> Input {
+        tokio::select! {
+            Some(event) = self.keys.recv() => Input::Terminal(event),
+            Some(note) = next_note(&mut self.notes) => Input::Note(note),
+            Some(()) = self.stops.recv() => Input::Stop,
+            Some(()) = self.continues.recv() => Input::Continue,
+            // Without a terminal and signals, nothing comes any more.
+            else => std::future::pending().await,
+        }
     }
 
     /// Draws intervals until the user or a signal ends it.
@@ -66,9 +117,9 @@ impl Stage {
         loop {
             tokio::select! {
                 _ = endings.next() => return Ok(()),
-                Some(event) = self.keys.recv() => {
+                input = self.input() => {
                     dirty = true;
-                    match self.take(event) {
+                    match self.take(input)? {
                         Effect::Quit => return Ok(()),
                         effect => self.carry_out(effect)?,
                     }
@@ -81,37 +132,37 @@ impl Stage {
                     }
                     None => return Ok(()),
                 },
-                _ = frames.tick(), if dirty => {
-                    self.draw()?;
-                    dirty = false;
-                }
+                _ = frames.tick(), if dirty => dirty = !self.draw()?,
             }
         }
     }
 
-    /// Hands a key or the mouse to the screen.
-    pub(super) fn take(&mut self, event: Event) -> Effect {
-        match event {
-            Event::Key(key) => self.app.key(key),
-            Event::Mouse(mouse) => self.app.mouse(mouse),
-            _ => Effect::Redraw,
+    /// Hands a key or the mouse to the screen's state; stops, or takes the terminal again, for job control.
+    pub(super) fn take(&mut self, input: Input) -> Result<Effect> {
+        match input {
+            Input::Terminal(Event::Key(key)) => return Ok(self.app.key(key)),
+            Input::Terminal(Event::Mouse(mouse)) => return Ok(self.app.mouse(mouse)),
+            Input::Terminal(_) => {}
+            Input::Note(note) => self.app.set_status(note),
+            Input::Stop => self.screen.suspend(Stopped::Process)?,
+            Input::Continue => self.screen.resume()?,
         }
+        Ok(Effect::Redraw)
     }
 
-    /// Draws a frame.
-    pub(super) fn draw(&mut self) -> Result<()> {
+    /// Draws a frame, if the terminal has taken the last one; returns whether it did.
+    pub(super) fn draw(&mut self) -> Result<bool> {
         // For the test that a panic gives the terminal back; not in release builds.
         #[cfg(debug_assertions)]
         assert!(std::env::var_os("VMENTRY_PANIC_WHILE_DRAWING").is_none(), "asked to panic");
         let app = &mut self.app;
-        self.screen.terminal.draw(|frame| view::draw(frame, app)).context("draw")?;
-        Ok(())
+        self.screen.draw(|frame| view::draw(frame, app))
     }
 
     /// Does what the screen asks for, apart from quitting and replaying.
     pub(super) fn carry_out(&mut self, effect: Effect) -> Result<()> {
         match effect {
-            Effect::Suspend => self.screen.suspend()?,
+            Effect::Suspend => self.screen.suspend(Stopped::Job)?,
             Effect::SwitchPolicy(policy) => {
                 let done = self.switch(policy);
                 self.show(done.map(|()| format!("policy {}; the previous one is restored at the end", policy.name())));
@@ -121,7 +172,11 @@ impl Stage {
                 self.show(saved.map(|path| format!("recording saved: {}", path.display())));
             }
             Effect::SaveReport => {
-                let saved = files::save_report(self.header.as_ref(), self.policy.is_some(), &mut self.app);
+                let source = match (&self.played, &self.header) {
+                    (Some(played), _) => Some(played.clone()),
+                    (None, header) => header.as_ref().map(|h| files::live_source(h, self.policy.is_some())),
+                };
+                let saved = files::save_report(source, &mut self.app);
                 self.show(saved.map(|path| format!("report saved: {}", path.display())));
             }
             Effect::None | Effect::Quit | Effect::Redraw | Effect::Replay(_) => {}
@@ -130,7 +185,7 @@ impl Stage {
     }
 
     fn show(&mut self, result: Result<String>) {
-        self.app.set_status(result.unwrap_or_else(|error| format!("{error:#}")));
+        self.app.set_status(result.unwrap_or_else(|error| output::one_line(&format!("{error:#}"))));
     }
 
     fn switch(&mut self, policy: Policy) -> Result<()> {
@@ -141,6 +196,10 @@ impl Stage {
         self.app.set_policy(policy);
         Ok(())
     }
+}
+
+async fn next_note(notes: &mut Option<mpsc::UnboundedReceiver<String>>) -> Option<String> {
+    notes.as_mut()?.recv().await
 }
 
 /// Ticks at which a frame may be drawn.

@@ -19,6 +19,9 @@ use crate::{
 pub(crate) fn preamble(report: &Report) -> String {
     let mut out = report.damage().map(|damage| format!("DAMAGED: {damage}\n")).unwrap_or_default();
     out += &notes::loss(report);
+    if let Some(shared) = notes::shared(report) {
+        let _ = writeln!(out, "SHARED: {shared}");
+    }
     if report.is_emulated() {
         let _ = writeln!(out, "EMULATED: {}", EMULATED);
     }
@@ -40,7 +43,7 @@ pub fn render(report: &Report, view: &View) -> String {
     if let Some(note) = report.aggregation().note() {
         let _ = write!(out, "\n{note}\n");
     }
-    let table = Table { view, rows: &rows, length_ns: report.whole.length_ns };
+    let table = Table { view, rows: &rows };
     if let Err(reason) = report.knowledge().known(Subject::Times) {
         let _ = write!(out, "\n{reason}\n\n");
         return out + &table.render(Figure::EntryToExit, &[]);
@@ -64,8 +67,6 @@ pub fn render(report: &Report, view: &View) -> String {
 struct Table<'a> {
     view: &'a View,
     rows: &'a [Row],
-    /// ns of observation
-    length_ns: u64,
 }
 
 impl Table<'_> {
@@ -87,10 +88,9 @@ impl Table<'_> {
             if count == 0 {
                 continue;
             }
-            let rate = (self.length_ns > 0).then(|| count as f64 * 1e9 / self.length_ns as f64);
             let mut line = row.group.clone();
             line.push(count.to_string());
-            line.push(human(rate, Unit::PerSecond));
+            line.push(human(row.rate(count), Unit::PerSecond));
             line.extend(stats.iter().map(|s| human(s.of(histogram), figure.unit())));
             line.extend(of_entries.then(|| human(row.series[Figure::PinWrites].mean(), Unit::Count)));
             cells.push(line);

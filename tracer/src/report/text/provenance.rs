@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::{
     model::{
         figures::{Unit, human},
-        knowledge::Subject,
+        knowledge::{Subject, is_subject},
         measurement::PinSource,
     },
     recording::Provenance,
@@ -34,8 +34,7 @@ pub(super) fn render(source: &Provenance) -> String {
         (Ok(()), PinSource::Shadow) => "from shadow (differences of the controls' shadow copy)".into(),
         (Ok(()), PinSource::None) => "n/a".into(),
     };
-    let why = knowledge.known(Subject::Policy).err().map(|reason| format!(" ({reason})")).unwrap_or_default();
-    let _ = writeln!(out, "policy     {}{why}; pin writes {pin_writes}", source.policy_text());
+    let _ = writeln!(out, "policy     {}; pin writes {pin_writes}", source.policy_text());
     if let Some(stopwatch) = &h.stopwatch {
         let tick = stopwatch.tick_ns().map_or("n/a".into(), |ns| human(Some(ns), Unit::Ns));
         let _ = writeln!(
@@ -43,7 +42,10 @@ pub(super) fn render(source: &Provenance) -> String {
             "stopwatch  on: transition_ns of every entry, to {tick}; guest time contains its VMREAD, tracepoint and program"
         );
     }
-    for missing in &h.missing {
+    for (titles, reason) in knowledge.unknown_by_reason() {
+        let _ = writeln!(out, "n/a        {titles}: {reason}");
+    }
+    for missing in h.missing.iter().filter(|missing| !is_subject(missing)) {
         let _ = writeln!(out, "missing    {missing}");
     }
     out

@@ -189,8 +189,7 @@ impl App {
         match other {
             _ if self.is_replay() => self.status = "the policy of a recording cannot be switched".into(),
             _ if !self.info.switchable => {
-                self.status =
-                    "this kernel cannot switch the policy: it needs the companion patch (patches/README.md)".into();
+                self.status = "this kernel cannot switch the policy: it needs the companion patch".into();
             }
             None => self.status = format!("policy is {}: there is nothing to switch", self.info.policy.name()),
             Some(policy) => self.mode = Mode::Confirm(policy),

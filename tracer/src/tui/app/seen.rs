@@ -68,6 +68,7 @@ impl App {
             group: self.group,
             order: self.order,
             unfolded: &self.unfolded,
+            knowledge: &self.info.knowledge,
         };
         let rows = builder.rows(&mut self.sums);
         let entries = slices.iter().map(|s| s.interval.totals.entries).sum();
@@ -83,11 +84,12 @@ impl App {
         let spark = &latest[latest.len().saturating_sub(usize::from(SPARK))..];
         for row in rows.iter_mut().skip(first).take(count) {
             let node = row.node;
-            row.values.get_or_insert_with(|| Sum::of(slices, node, matcher, &mut self.sums).values());
+            let mut values =
+                |slices: &[Arc<Slice>]| Sum::of(slices, node, matcher, &mut self.sums, &self.info.knowledge).values();
+            row.values.get_or_insert_with(|| values(slices));
             row.spark.get_or_insert_with(|| spark.iter().map(|s| rate(s, node, matcher)).collect());
             if let Some(baseline) = &mut self.baseline {
-                let of = || Sum::of(&baseline.slices, node, matcher, &mut self.sums).values();
-                row.before = Some(*baseline.values.entry(node).or_insert_with(of));
+                row.before = Some(*baseline.values.entry(node).or_insert_with(|| values(&baseline.slices)));
             }
         }
     }
@@ -109,7 +111,7 @@ impl App {
         }
         names.reverse();
         let Seen { slices, latest, matcher, .. } = &self.seen;
-        let view = View { window: slices, latest, matcher };
+        let view = View { window: slices, latest, matcher, knowledge: &self.info.knowledge };
         self.seen.detail = Some(Detail::of(row.node, names.join(" / "), &view, &mut self.sums));
     }
 }

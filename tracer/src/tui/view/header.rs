@@ -78,20 +78,22 @@ fn figures(pen: &mut Pen, app: &App) {
         PinSource::None => "n/a",
         source => source.name(),
     };
+    let unknown = unknown(app);
     let mut words = vec![
         ("policy", app.info.policy.name().to_owned()),
         ("entries/s", human(rate, Unit::PerSecond)),
         ("pin writes", source.to_owned()),
+        (UNKNOWN, unknown),
         ("own CPU", app.own_cpu.map_or("n/a".into(), |c| format!("{c:.1}%"))),
         ("lost", app.lost.to_string()),
         ("longest timer delay", human(app.info.max_delay_s.map(|s| s * 1e9), Unit::Ns)),
         ("times", app.units.name().to_owned()),
     ];
-    if !app.info.missing.is_empty() {
-        words.push(("n/a here", app.info.missing.join(", ")));
-    }
-    words.retain(|(name, _)| app.lost == 0 || *name != "lost");
-    for (name, value) in words {
+    words.retain(|(name, value)| !value.is_empty() && (app.lost == 0 || *name != "lost"));
+    for (name, mut value) in words {
+        if name == UNKNOWN {
+            value = cut(value, usize::from(pen.width().saturating_sub(x + width_of(name) + 1)));
+        }
         let width = width_of(name).saturating_add(1).saturating_add(width_of(&value));
         if x.saturating_add(width) > pen.width() && x > 1 {
             break;
@@ -99,4 +101,19 @@ fn figures(pen: &mut Pen, app: &App) {
         x = pen.put(x, 1, name, p.quiet());
         x = pen.put(x + 1, 1, &value, p.plain()) + 2;
     }
+}
+
+/// The name of what is not known.
+const UNKNOWN: &str = "n/a here";
+
+/// What is not known here, with the reasons; empty where everything is.
+fn unknown(app: &App) -> String {
+    let groups = app.info.knowledge.unknown_by_reason().into_iter();
+    let texts: Vec<_> = groups.map(|(titles, reason)| format!("{titles} ({reason})")).collect();
+    texts.join("; ")
+}
+
+/// The first characters of a text.
+fn cut(text: String, most: usize) -> String {
+    if text.chars().count() > most { text.chars().take(most).collect() } else { text }
 }

@@ -1,5 +1,7 @@
 //! The panels of the detail pane.
 
+use tracer_common::rules::TimerCause;
+
 use super::{
     chart,
     pen::{Pen, cells, width_of},
@@ -30,6 +32,10 @@ pub(super) fn histogram(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     let (width, height) = (pen.width(), pen.height());
     let x = title(pen, Figure::EntryToExit.title());
+    if let Err(reason) = app.info.knowledge.figure(Figure::EntryToExit) {
+        pen.put(x + 2, 0, &format!("n/a: {reason}"), p.quiet());
+        return;
+    }
     let plain = if detail.clean.count() > 0 || detail.dirty.count() > 0 { &detail.clean } else { &detail.unknown };
     let name = if std::ptr::eq(plain, &detail.clean) { "clean" } else { "all" };
     let x = pen.put(x + 2, 0, p.glyph("█", "#"), p.clean());
@@ -159,13 +165,14 @@ pub(super) fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
 }
 
 /// Number of entries by number of pin writes.
-pub(super) fn pin_writes(pen: &mut Pen, _: &App, detail: &Detail) {
+pub(super) fn pin_writes(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     let histogram = &detail.sum.series[Figure::PinWrites];
     let x = title(pen, "pin writes per entry");
     let lines = usize::from(pen.height().saturating_sub(1));
     if histogram.count() == 0 {
-        pen.put(x + 2, 0, "n/a", p.quiet());
+        let reason = app.info.knowledge.figure(Figure::PinWrites).err();
+        pen.put(x + 2, 0, &reason.map_or("n/a".into(), |reason| format!("n/a: {reason}")), p.quiet());
         return;
     }
     let width = pen.width().saturating_sub(22);
@@ -209,8 +216,11 @@ pub(super) fn spurious(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     let x = title(pen, "last spurious timer exits");
     if detail.spurious.is_empty() {
-        let known = detail.sum.vmx && detail.sum.timer_exits[3] == 0;
-        pen.put(x + 2, 0, if known { "none" } else { "n/a" }, p.quiet());
+        let text = match detail.sum.timer_exits(TimerCause::Spurious) {
+            Ok(_) => "none".into(),
+            Err(reason) => format!("n/a: {reason}"),
+        };
+        pen.put(x + 2, 0, &text, p.quiet());
         return;
     }
     let lines = usize::from(pen.height().saturating_sub(1));

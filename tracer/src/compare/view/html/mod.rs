@@ -132,7 +132,7 @@ fn sides(c: &Comparison, setting: &Setting) -> Markup {
     add("dropped", &|s| s.totals.dropped.to_string());
     add("unmatched", &|s| s.totals.unmatched.to_string());
     add("pin writes", &|s| count(s.pin_writes));
-    add("timer exits", &|s| wording::timer_exits(c, s));
+    add("timer exits", &|s| wording::timer_exits(s));
     add("vCPUs", &|s| {
         let names: Vec<_> = s.vcpus.iter().take(MAX_VCPUS).map(|(vm, vcpu)| format!("{vm}/{vcpu}")).collect();
         match s.vcpus.len().saturating_sub(MAX_VCPUS) {

@@ -1,0 +1,189 @@
+//! Follows the VMs of `--vm` and the processes of `--pid` while they are traced: a VM that is restarted is another process.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    commands::args::Targets,
+    host::{roots::Roots, vmm},
+    kernel::tracer::Tracer,
+};
+
+/// How often processes are looked through.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// A thread that follows; dropping this ends it.
+pub(crate) struct Following {
+    _until_dropped: SyncSender<()>,
+}
+
+/// Follows the targets that `tracer` was loaded for, the processes `tgids`; none where everything is traced. Each change is told to
+/// `tell` once.
+pub(crate) fn follow(
+    targets: &Targets,
+    tgids: Option<&[u32]>,
+    tracer: &mut Tracer,
+    tell: impl Fn(&str) + Send + 'static,
+) -> Result<Option<Following>> {
+    let Some(tgids) = tgids else { return Ok(None) };
+    let mut filter = tracer.take_tgid_filter()?;
+    let mut followed = Followed::new(Roots::default().proc, &targets.vm, tgids);
+    let (until_dropped, dropped) = sync_channel(0);
+    let work = move || {
+        while dropped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+            for change in followed.look() {
+                let done = match change {
+                    Change::Started { tgid, .. } => filter.add(tgid),
+                    Change::Ended { tgid, .. } => filter.remove(tgid),
+                };
+                match done {
+                    Ok(()) => tell(&change.to_string()),
+                    Err(error) => tell(&format!("{change}, but the programs could not be told: {error:#}")),
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().name("follow".into()).spawn(work).context("start the thread that follows VMs")?;
+    Ok(Some(Following { _until_dropped: until_dropped }))
+}
+
+/// A change of the processes to trace.
+#[derive(Debug, PartialEq, Eq)]
+enum Change {
+    /// a process of a VM's name, which is traced from now on
+    Started { tgid: u32, name: String },
+    /// a process that was traced has ended; with the name that brings it back, if one does
+    Ended { tgid: u32, name: Option<String> },
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Started { tgid, name } => write!(f, "--vm {name}: process {tgid} is traced from now on"),
+            Self::Ended { tgid, name: Some(name) } => {
+                write!(f, "--vm {name}: process {tgid} has ended; the next one of this name will be traced")
+            }
+            Self::Ended { tgid, name: None } => {
+                write!(f, "process {tgid} has ended, and nothing of it is traced any more")
+            }
+        }
+    }
+}
+
+/// The processes that are traced, and the names that select further ones.
+struct Followed {
+    proc: PathBuf,
+    names: Vec<String>,
+    /// the name that selected a process; none if its number did
+    traced: BTreeMap<u32, Option<String>>,
+}
+
+impl Followed {
+    fn new(proc: PathBuf, names: &[String], tgids: &[u32]) -> Self {
+        let mut followed =
+            Self { proc, names: names.to_vec(), traced: tgids.iter().map(|tgid| (*tgid, None)).collect() };
+        for (tgid, name) in followed.of_names() {
+            followed.traced.insert(tgid, Some(name));
+        }
+        followed
+    }
+
+    /// The running VMs of the names.
+    fn of_names(&self) -> Vec<(u32, String)> {
+        if self.names.is_empty() {
+            return Vec::new();
+        }
+        let vms = vmm::find_vms(&self.proc).vms.into_iter().filter(|vm| self.names.contains(&vm.name));
+        vms.map(|vm| (vm.process.tgid, vm.name)).collect()
+    }
+
+    /// Looks through the processes; returns what has changed since the last look.
+    fn look(&mut self) -> Vec<Change> {
+        let Self { proc, traced, .. } = self;
+        // Only a process that is gone: one whose VM cannot be seen any more may still run it.
+        let gone: Vec<_> = traced.extract_if(.., |tgid, _| !proc.join(tgid.to_string()).exists()).collect();
+        let mut changes: Vec<_> = gone.into_iter().map(|(tgid, name)| Change::Ended { tgid, name }).collect();
+        for (tgid, name) in self.of_names() {
+            if self.traced.insert(tgid, Some(name.clone())).is_none() {
+                changes.push(Change::Started { tgid, name });
+            }
+        }
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+    use crate::host::roots::made_up::Folder;
+
+    /// A process with a VM, as /proc shows it.
+    fn vm(host: &Folder, tgid: u32, name: &str) {
+        let zeros = "0 ".repeat(18);
+        host.write(&format!("proc/{tgid}/status"), format!("Tgid:\t{tgid}\n"));
+        host.write(&format!("proc/{tgid}/stat"), format!("{tgid} (qemu) S {zeros}77 0\n"));
+        host.write(&format!("proc/{tgid}/comm"), "qemu\n");
+        host.write(&format!("proc/{tgid}/cmdline"), format!("qemu\0-name\0{name}\0"));
+        host.write(&format!("proc/{tgid}/cgroup"), "0::/\n");
+        host.write(&format!("proc/{tgid}/fd/.keep"), "");
+        symlink("anon_inode:kvm-vm", host.roots.proc.join(format!("{tgid}/fd/7"))).unwrap();
+    }
+
+    fn followed(host: &Folder, names: &[&str], tgids: &[u32]) -> Followed {
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        Followed::new(host.roots.proc.clone(), &names, tgids)
+    }
+
+    fn lines(changes: Vec<Change>) -> Vec<String> {
+        changes.iter().map(Change::to_string).collect()
+    }
+
+    #[test]
+    fn a_vm_that_is_restarted_is_traced_again_by_its_name_and_said_once() {
+        let host = Folder::new();
+        vm(&host, 40, "web1");
+        vm(&host, 41, "db1");
+        let mut followed = followed(&host, &["web1"], &[40]);
+        assert_eq!(followed.look(), [], "nothing has changed");
+        fs::remove_dir_all(host.roots.proc.join("40")).unwrap();
+        vm(&host, 50, "web1");
+        assert_eq!(
+            lines(followed.look()),
+            [
+                "--vm web1: process 40 has ended; the next one of this name will be traced",
+                "--vm web1: process 50 is traced from now on"
+            ]
+        );
+        assert_eq!(followed.look(), []);
+        vm(&host, 51, "web1");
+        assert_eq!(lines(followed.look()), ["--vm web1: process 51 is traced from now on"], "names are not unique");
+    }
+
+    #[test]
+    fn a_process_that_was_named_by_its_number_does_not_come_back() {
+        let host = Folder::new();
+        vm(&host, 40, "web1");
+        let mut followed = followed(&host, &[], &[40]);
+        fs::remove_dir_all(host.roots.proc.join("40")).unwrap();
+        vm(&host, 50, "web1");
+        assert_eq!(lines(followed.look()), ["process 40 has ended, and nothing of it is traced any more"]);
+        assert_eq!(followed.look(), []);
+    }
+
+    #[test]
+    fn a_vm_that_cannot_be_seen_any_more_stays_traced() {
+        let host = Folder::new();
+        vm(&host, 40, "web1");
+        let mut followed = followed(&host, &["web1"], &[40]);
+        fs::remove_file(host.roots.proc.join("40/fd/7")).unwrap();
+        assert_eq!(followed.look(), []);
+    }
+}
