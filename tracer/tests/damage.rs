@@ -177,7 +177,10 @@ fn an_exporter_serves_what_is_whole_and_fails_at_its_end() {
     let folder = Folder::new("export");
     let damaged = folder.damaged("damaged.hlog");
     let args = ["export", "--skip-damaged", "--listen", "127.0.0.1:0", "--replay", &damaged];
-    let mut child = Command::new(env!("CARGO_BIN_EXE_vmentry")).args(args).stderr(Stdio::piped()).spawn().unwrap();
+    // It serves until it is told to end, which a failed test would not do.
+    let mut command = Command::new("timeout");
+    command.args(["--signal=KILL", "60", env!("CARGO_BIN_EXE_vmentry")]).args(args).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
     let mut said = String::new();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     while !(said.contains("/metrics") && said.contains("DAMAGED: ")) {
