@@ -49,6 +49,6 @@ pub(super) fn why_empty(report: &Report, figure: Figure, rows: &[Row]) -> Option
         Ok(all) if all.count() > 0 => format!("none in the rows shown; {} values in all", all.count()),
         Ok(_) if figure != Figure::Transition => "no value is known".into(),
         Ok(_) if report.sources.iter().any(|s| s.header.stopwatch.is_some()) => "the stopwatch gave no value".into(),
-        Ok(_) => "no entry was forced to exit at once, and there was no stopwatch (patches/README.md)".into(),
+        Ok(_) => "no entry was forced to exit at once, and there was no stopwatch (companion patch)".into(),
     })
 }
