@@ -11,7 +11,7 @@ use std::{
 
 use tempfile::TempDir;
 use trace_check::{Slice, read, unknown_fields, whole_packets};
-use tracer_common::{Event, Flags, Isa};
+use tracer_common::{Event, Flags, Isa, rules::TimerCause};
 use vmentry::{
     model::interval::Vm,
     recording::{Header, Reader},
