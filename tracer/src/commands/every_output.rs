@@ -434,7 +434,13 @@ fn the_longest_timer_delay_is_the_same_in_every_output() {
     // KVM was not asked for its TSC frequency; the recording measured it.
     recorded.header.timer = Some(Timer { used: Some(true), rate: Some(0), tsc_khz: None, max_delay_s: None });
     let accounting = Accounting::default();
-    let end = End { reason: "duration".into(), accounting, tsc_khz: Some(100_000), policy_changed: false };
+    let end = End {
+        reason: "duration".into(),
+        accounting,
+        tsc_khz: Some(100_000),
+        policy_changed: false,
+        other_tracers: None,
+    };
     let mut report = recorded.report();
     report.sources[0].end = Some(end.clone());
     let delay = json::render(&report, &every_row(), None)["recordings"][0]["longest_timer_delay_s"].as_f64().unwrap();
