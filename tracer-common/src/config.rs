@@ -1,5 +1,7 @@
 //! The constants that the loader patches into the programs: offsets of kernel fields, filters, sizes, and the addresses of the regions.
 
+use crate::Isa;
+
 /// Placeholder of the helper number that programs call for `bpf_rdonly_cast`, a kernel function whose BTF id only the running kernel
 /// knows. The loader turns the call into one of that function, or leaves [`Slot::CastType`] absent, so that no call is reached.
 pub const CAST_HELPER: u32 = 0x7fff_0001;
@@ -78,6 +80,9 @@ macro_rules! slots {
 }
 
 slots! {
+    /// [`Isa`] of the vendor whose fields are read, as a number; absent where none are. At a kvm_exit of another instruction set, the
+    /// vCPU is not the vendor's structure: nothing read from it holds
+    LayoutIsa,
     /// `kvm_vcpu.kvm`, pointer
     VcpuKvm,
     /// `kvm_vcpu.vcpu_id`, i32
@@ -127,10 +132,8 @@ slots! {
     Details,
     /// 1 to count in SERIES instead of writing records
     InKernel,
-    /// number of possible CPUs
+    /// one more than the highest number of a possible CPU: each has counters and a ring
     Cpus,
-    /// number of CPUs with a ring; a CPU that came online later has none, and all its rounds are dropped
-    RingCpus,
     /// BTF id of a structure that begins with a 64-bit integer; absent where `bpf_rdonly_cast` cannot be called (before Linux 6.2). With
     /// it the programs load from kernel memory themselves; a load that faults returns 0
     CastType,
@@ -156,6 +159,12 @@ impl Config {
     /// Sets a slot.
     pub fn set(&mut self, slot: Slot, value: impl Into<i64>) {
         self.0[slot as usize] = value.into();
+    }
+
+    /// Instruction set of the vendor whose fields are read; none where none are.
+    #[must_use]
+    pub fn layout_isa(&self) -> Option<Isa> {
+        self.get(Slot::LayoutIsa).and_then(|raw| Isa::ALL.into_iter().find(|isa| *isa as i64 == raw))
     }
 
     /// A slot's value, or none where it is absent.

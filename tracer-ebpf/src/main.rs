@@ -201,6 +201,10 @@ struct PinWrites {
     pin_exit: u32,
 }
 
+impl PinWrites {
+    const NONE: Self = Self { best: 0, shadow: 0, all: Writes(0), pin_exit: 0 };
+}
+
 #[inline(always)]
 fn on_exit(vcpu: u64, isa: u64) {
     let exit_ns = now_ns();
@@ -209,9 +213,14 @@ fn on_exit(vcpu: u64, isa: u64) {
     }
     let Some(state) = end_round(vcpu) else { return };
     let mut flags = get!(state.flags);
-    let reason = read_reason(vcpu, isa, &mut flags);
-    read_soft_disabled(state, isa, reason, &mut flags);
-    let pins = close_pin_writes(state, &mut flags);
+    let (reason, pins) = if slot(Slot::LayoutIsa).is_some_and(|own| isa != own as u64) {
+        forget_vendor_fields(state, &mut flags);
+        (0, PinWrites::NONE)
+    } else {
+        let reason = read_reason(vcpu, isa, &mut flags);
+        read_soft_disabled(state, isa, reason, &mut flags);
+        (reason, close_pin_writes(state, &mut flags))
+    };
     let outline = Outline::of(reason, flags, pins.best, isa as u8);
     let (previous, previous_exit_ns) = (get!(state.previous), get!(state.exit_ns));
     set!(state.previous = outline);
@@ -242,6 +251,19 @@ fn end_round(vcpu: u64) -> Option<State> {
     }
     set!(state.phase = Phase::CLOSED);
     Some(state)
+}
+
+/// Forgets what was read of a vCPU that is not the vendor's structure, as kvm_exit's instruction set shows: kvm_entry could not know.
+#[inline(always)]
+fn forget_vendor_fields(state: State, flags: &mut Flags) {
+    let kept =
+        if slot(Slot::EntryHasImmediate) == Some(1) { Flags::IMMEDIATE_KNOWN | Flags::IMMEDIATE } else { Flags::NONE };
+    flags.0 &= kept.0;
+    set!(state.shadow_pin_writes = 0);
+    set!(state.pin_seen = 0);
+    set!(state.pin_entry = 0);
+    set!(state.exec_entry = 0);
+    set!(state.loaded_vmcs = 0);
 }
 
 /// The exit reason; 0 where it is not known.
@@ -280,7 +302,7 @@ fn read_soft_disabled(state: State, isa: u64, reason: u32, flags: &mut Flags) {
 /// The control writes of a round, by the shadow and by kvm_vmcs_write.
 #[inline(always)]
 fn close_pin_writes(state: State, flags: &mut Flags) -> PinWrites {
-    let mut pins = PinWrites { best: 0, shadow: 0, all: Writes(0), pin_exit: 0 };
+    let mut pins = PinWrites::NONE;
     // A kernel without the shadow does not have the companion patch's tracepoint either.
     if slot(Slot::VmcsPin).is_none() {
         return pins;
@@ -413,13 +435,10 @@ fn is_evicted(counters: Shared<Counters>, round: &Round) -> bool {
     is_evicted
 }
 
-/// The place of a round's record in this CPU's ring; none where the ring is full, or the CPU has none.
+/// The place of a round's record in this CPU's ring; none where the ring is full.
 #[inline(always)]
 fn place_of_record(counters: Shared<Counters>, cpu: u64, round: u64) -> Option<Shared<StampedRecord>> {
     let records = slot(Slot::RingRecords).unwrap_or(1) as u64;
-    if cpu >= slot(Slot::RingCpus).unwrap_or(0) as u64 {
-        return None;
-    }
     let number = round - 1 - get!(counters.dropped);
     if number >= get!(counters.room) {
         let room = taken(cpu) + records;

@@ -27,8 +27,12 @@ fn vmentry(args: &[&str]) -> Command {
 }
 
 fn failure(args: &[&str]) -> String {
+    error(args, 1)
+}
+
+fn error(args: &[&str], code: i32) -> String {
     let output = vmentry(args).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
     String::from_utf8(output.stderr).unwrap()
 }
 
@@ -461,7 +465,7 @@ fn a_merge_never_writes_over_what_it_reads_and_is_refused_where_it_makes_no_sens
     let (other, merged) = (of_another_host(&folder), folder.file("m.hlog"));
     stdout(&["merge", "-o", &merged, RECORDING, &other]);
     let before = fs::read(&other).unwrap();
-    assert!(failure(&["merge", "--overwrite", "-o", &other, RECORDING, &other]).contains("another name"));
+    assert!(error(&["merge", "--overwrite", "-o", &other, RECORDING, &other], 2).contains("another name"));
     assert_eq!(fs::read(&other).unwrap(), before);
     assert!(failure(&["merge", "-o", &merged, RECORDING]).contains("--overwrite"));
     assert!(failure(&["compare", &merged, RECORDING]).contains("merge of 2"));

@@ -9,8 +9,8 @@ mod rig;
 use std::time::Duration;
 
 use rig::{
-    Exporter, Host, PREEMPTION_TIMER, Rounds, Shape, Vendor, Vm, Vmentry, assert_nothing_left, in_totals, text,
-    wait_until,
+    Exporter, Host, PREEMPTION_TIMER, Rounds, Shape, Vendor, Vm, Vmentry, assert_nothing_left, in_totals, live_entries,
+    text, wait_until,
 };
 use serde_json::Value;
 
@@ -192,9 +192,7 @@ fn the_exporter_and_the_live_screen_count_what_the_vm_did() {
     wait_until("the exporter has 97 entries", || exporter.sum("vmentry_entries_total") == 97.0);
     assert_eq!(exporter.sum("vmentry_pin_writes_total"), 23.0);
     std::thread::sleep(Duration::from_millis(1100));
-    let lines = text(&live.interrupt().stdout);
-    let entries = |line: &str| Some(line.split_once("entries ")?.1.split_once(' ')?.0.parse::<u64>().unwrap());
-    assert_eq!(lines.lines().filter_map(entries).sum::<u64>(), 97, "{lines}");
+    assert_eq!(live_entries(live), 97);
     exporter.end();
     drop(vm);
     assert_nothing_left(&host);

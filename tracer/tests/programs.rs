@@ -358,6 +358,56 @@ fn svm_has_exit_codes_and_no_pin_controls() {
 
 #[test]
 #[ignore = "needs root"]
+fn an_event_of_another_instruction_set_than_the_layouts_has_no_field_of_a_vendor() {
+    let mut c = config();
+    c.set(Slot::LayoutIsa, Isa::Vmx as u8);
+    for isa in [SVM, 0, 3] {
+        let mut bed = Bed::new(c, Options { details: true, ..Options::default() });
+        let round = |bed: &mut Bed, isa: u64, pin: u64| {
+            bed.set(0, VMCS01 + PIN, pin);
+            bed.set(0, VMCS01 + SOFT, 1);
+            bed.entry(0, HERE, true);
+            bed.exit(0, HERE, isa, 52);
+            bed.one_event()
+        };
+        let foreign = round(&mut bed, isa, 0x3f);
+        let of = |event: &Event| {
+            let outline = event.outline();
+            (outline.reason(), outline.is_l2(), outline.known_pin_writes(), outline.timer_cause())
+        };
+        assert_eq!((of(&foreign), foreign.isa), ((None, None, None, None), isa as u8));
+        assert_eq!((foreign.pin_entry, foreign.pin_exit, foreign.known_shadow_pin_writes()), (0, 0, None));
+        assert!(foreign.flags.has(Flags::IMMEDIATE_KNOWN | Flags::IMMEDIATE), "kvm_entry itself says so");
+        // Nothing that was read in it counts in the next round of the layout's own instruction set.
+        let own = round(&mut bed, VMX, 0x7f);
+        assert_eq!(of(&own), (Some(52), Some(false), Some(1), Some(TimerCause::Spurious)));
+        assert_eq!(of(&round(&mut bed, VMX, 0x7f)).2, Some(0));
+        assert_eq!(own.previous, foreign.outline());
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn series_of_another_instruction_set_have_no_pin_writes() {
+    let mut c = config();
+    c.set(Slot::LayoutIsa, Isa::Vmx as u8);
+    let mut bed = Bed::new(c, Options { aggregation: Aggregation::InKernel, ..Options::default() });
+    for n in 0..10 {
+        bed.set(0, VMCS01 + PIN, n);
+        bed.entry(0, HERE, false);
+        bed.exit(0, HERE, SVM, 52);
+    }
+    let mut found = Vec::new();
+    bed.tracer.in_kernel_series().unwrap().take(|growth| {
+        let outline = growth.outline;
+        let fields = (outline.isa(), outline.reason(), outline.is_l2(), growth.series[Figure::PinWrites].count());
+        found.push((growth.series.entries(), fields));
+    });
+    assert_eq!(found, [(10, (Isa::Svm, None, None, 0))]);
+}
+
+#[test]
+#[ignore = "needs root"]
 fn an_unknown_vendor_gives_entries_without_reasons() {
     let mut bed = Bed::new(Config::empty(), Options::default());
     bed.entry(0, 0, false);

@@ -58,10 +58,12 @@ unsafe fn become_job() {
         let job = libc::fork();
         if job == 0 {
             libc::setpgid(0, 0);
+            // Or the kernel would stop it for this call from the background.
+            libc::signal(libc::SIGTTOU, libc::SIG_IGN);
+            libc::tcsetpgrp(0, libc::getpid());
+            libc::signal(libc::SIGTTOU, libc::SIG_DFL);
             return;
         }
-        libc::setpgid(job, job);
-        libc::tcsetpgrp(0, job);
         // Among them the pipe by which `spawn` learns of the exec.
         libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0);
         let mut status = 0;

@@ -170,16 +170,13 @@ fn full_pipe() -> (io::PipeReader, io::PipeWriter) {
 #[ignore = "needs root and KVM"]
 fn a_reader_that_takes_nothing_does_not_keep_the_recording_from_ending() {
     let _alone = ALONE.lock().unwrap();
-    let record = ["record", "-o", "-", "--interval", "50ms"];
-    let folder = Folder::new("stalled");
-    let file = folder.file("a.hlog");
-    let events = ["record", "-o", &file, "--overwrite", "--events", "-", "--interval", "50ms"];
-    for (args, ended_by) in [(&record[..], "duration"), (&record, "SIGTERM"), (&events, "SIGTERM")] {
+    for by_time in [true, false] {
         let (_reader, writer) = full_pipe();
-        let more: &[&str] = if ended_by == "duration" { &["--duration", "300ms"] } else { &[] };
-        let child = vmentry(&[args, more].concat()).stdout(writer).spawn().unwrap();
-        wait_until("attaching", || loaded() == 2);
-        if ended_by == "SIGTERM" {
+        let more: &[&str] = if by_time { &["--duration", "300ms"] } else { &[] };
+        let args = [&["record", "-o", "-", "--interval", "50ms"], more].concat();
+        let child = vmentry(&args).stdout(writer).spawn().unwrap();
+        if !by_time {
+            wait_until("attaching", || loaded() == 2);
             sleep(Duration::from_millis(300));
             send(&child, libc::SIGTERM);
         }
@@ -215,15 +212,17 @@ fn what_the_command_prints_never_lands_in_the_recording() {
     let _alone = ALONE.lock().unwrap();
     let folder = Folder::new("prints");
     let file = folder.file("a.hlog");
+    // Not in the command line, which the header has.
+    const SAID: &str = "said by 42";
+    let command = ["--", "sh", "-c", "echo said by $((6 * 7))"];
     for args in [&["record", "-o", "-"][..], &["record", "-o", &file, "--events", "-"]] {
-        let output = vmentry(&[args, &["--", "echo", "said by the command"]].concat()).output().unwrap();
+        let output = vmentry(&[args, &command].concat()).output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
-        assert!(!text(&output.stdout).contains("said by the command"), "{args:?}");
-        assert!(text(&output.stderr).contains("said by the command"), "{args:?}");
+        assert!(!text(&output.stdout).contains(SAID), "{args:?}");
+        assert!(text(&output.stderr).contains(SAID), "{args:?}");
     }
-    let output =
-        vmentry(&["record", "-o", &file, "--overwrite", "--", "echo", "said by the command"]).output().unwrap();
-    assert_eq!(text(&output.stdout), "said by the command\n", "where standard output is the command's");
+    let output = vmentry(&[&["record", "-o", &file, "--overwrite"][..], &command].concat()).output().unwrap();
+    assert_eq!(text(&output.stdout), "said by 42\n", "where standard output is the command's");
 }
 
 #[test]
@@ -392,6 +391,35 @@ fn a_recording_without_entries_says_which_vms_run() {
 
 #[test]
 #[ignore = "needs root and KVM"]
+fn a_second_recorder_of_the_same_file_is_refused_and_the_first_goes_on() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("two");
+    let (file, trace) = (folder.file("a.hlog"), folder.file("a.pftrace"));
+    let args = ["record", "-o", &file, "--interval", "50ms", "--events", &trace];
+    let first = vmentry(&args).spawn().unwrap();
+    wait_until("the first interval", || fs::read_to_string(&file).is_ok_and(|t| t.contains("#{\"interval\"")));
+    let (pid, other) = (first.id().to_string(), folder.file("b.hlog"));
+    for args in [
+        &["record", "--overwrite", "--duration", "100ms", "-o", &file][..],
+        &["record", "--overwrite", "--duration", "100ms", "-o", &other, "--events", &trace],
+        &["merge", "--overwrite", "-o", &file, concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/lab.hlog")],
+    ] {
+        let output = vmentry(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let error = text(&output.stderr);
+        assert!(error.contains(&format!("process {pid} is writing it")), "{args:?}: {error}");
+    }
+    send(&first, libc::SIGTERM);
+    let output = first.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(report(&file)["recordings"][0]["ended"], "SIGTERM");
+    // The lock was the file's own.
+    let names: Vec<_> = fs::read_dir(&folder.0).unwrap().map(|f| f.unwrap().file_name()).collect();
+    assert!(names.iter().all(|name| ["a.hlog", "a.pftrace", "b.hlog"].iter().any(|n| name == n)), "{names:?}");
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
 fn in_a_pid_namespace_of_its_own_no_stranger_gives_his_name() {
     let _alone = ALONE.lock().unwrap();
     let inside = |args: &[&str]| {
@@ -443,4 +471,29 @@ fn another_tracer_on_the_same_tracepoints_is_named() {
     let alone = vmentry(&["record", "-o", &second, "--overwrite", "--duration", "100ms"]).output().unwrap();
     assert!(!text(&alone.stderr).contains("SHARED"), "{}", text(&alone.stderr));
     assert_eq!(report(&second)["shared_with"], serde_json::json!([]));
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn a_recorder_that_dies_before_its_first_interval_leaves_the_old_recording() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("old");
+    let file = folder.file("a.hlog");
+    assert!(vmentry(&["record", "-o", &file, "--duration", "100ms"]).output().unwrap().status.success());
+    let old = fs::read(&file).unwrap();
+    let args = ["record", "--overwrite", "-o", &file, "--interval", "1h"];
+    let mut child = vmentry(&args).spawn().unwrap();
+    wait_until("attaching", || loaded() == 2);
+    send(&child, libc::SIGKILL);
+    child.wait().unwrap();
+    assert_eq!(fs::read(&file).unwrap(), old);
+    wait_until("detaching", || loaded() == 0);
+    // In order, it has its interval, and replaces the old one.
+    let child = vmentry(&args).spawn().unwrap();
+    wait_until("attaching", || loaded() == 2);
+    sleep(Duration::from_millis(200));
+    send(&child, libc::SIGTERM);
+    assert!(child.wait_with_output().unwrap().status.success());
+    assert_ne!(fs::read(&file).unwrap(), old);
+    assert_eq!(report(&file)["recordings"][0]["ended"], "SIGTERM");
 }

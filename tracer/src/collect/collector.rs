@@ -9,7 +9,7 @@ use tokio::{
     sync::mpsc,
     time::MissedTickBehavior,
 };
-use tracer_common::{Counters, Event};
+use tracer_common::{Counters, Event, Isa, Outline};
 
 use crate::{
     collect::{
@@ -67,6 +67,7 @@ impl Collector {
     /// Drains the rings into the current interval, each by at most a batch; returns the number of records.
     fn drain(&mut self) -> usize {
         let Self { tracer, vms, arrivals, accumulator, events, .. } = self;
+        let layout_isa = tracer.layout_isa();
         let began_ns = events.as_ref().map_or(0, |_| monotonic_ns());
         let mut records = 0;
         let woken = tracer.forget_wake_ups();
@@ -84,6 +85,7 @@ impl Collector {
                     return;
                 };
                 let vm = vms.get(event.tgid, event.kvm);
+                accumulator.interval.totals.foreign_isa += u64::from(is_foreign(event.outline(), layout_isa));
                 accumulator.record(&event, vm);
                 if let Some(events) = events {
                     events.push(&event, vm);
@@ -105,6 +107,7 @@ impl Collector {
     /// Adds the entries that the programs counted to the current interval.
     fn add_in_kernel_series(&mut self) {
         let Self { tracer, vms, arrivals, accumulator, .. } = self;
+        let layout_isa = tracer.layout_isa();
         let Some(series) = tracer.in_kernel_series() else { return };
         series.take(|growth| {
             let vm = vms.get(growth.owner.tgid, growth.owner.kvm);
@@ -113,6 +116,9 @@ impl Collector {
             interval.totals.entries += growth.series.entries();
             interval.totals.delivered += growth.series.entries();
             interval.totals.shadow_pin_writes += growth.series[Figure::PinWrites].sum();
+            if is_foreign(growth.outline, layout_isa) {
+                interval.totals.foreign_isa += growth.series.entries();
+            }
             arrivals.add_in_kernel(growth.series.entries());
         });
     }
@@ -188,6 +194,11 @@ impl Collector {
         // constructors are deprecated because other types may close or change theirs (tokio pull request 8587); an `OwnedFd` cannot.
         unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(|e| anyhow!("watch the rings: {e}"))
     }
+}
+
+/// Whether an entry is of another instruction set than the vendor's whose fields the programs read.
+fn is_foreign(outline: Outline, layout_isa: Option<Isa>) -> bool {
+    layout_isa.is_some_and(|own| own != outline.isa())
 }
 
 /// A running collection.

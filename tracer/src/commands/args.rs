@@ -204,6 +204,9 @@ pub struct LiveArgs {
     /// Play a recording instead of tracing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu"])]
     pub replay: Option<PathBuf>,
+    /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
+    #[arg(long, requires = "replay")]
+    pub skip_damaged: bool,
     /// VMs and vCPUs to trace
     #[command(flatten)]
     pub targets: Targets,
@@ -245,6 +248,9 @@ pub struct ReportArgs {
     /// Show only the first N rows
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub top: Option<u64>,
+    /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
+    #[arg(long)]
+    pub skip_damaged: bool,
 }
 
 /// How a comparison is printed.
@@ -354,6 +360,9 @@ pub struct CompareArgs {
     /// [repeatable]
     #[arg(long, value_name = "CONDITION")]
     pub fail_if: Vec<Condition>,
+    /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
+    #[arg(long)]
+    pub skip_damaged: bool,
     /// Seed of the statistics
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
@@ -381,6 +390,9 @@ pub struct MergeArgs {
     /// Replace the file to write if it exists
     #[arg(long)]
     pub overwrite: bool,
+    /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
+    #[arg(long)]
+    pub skip_damaged: bool,
 }
 
 /// Arguments of `export`.
@@ -414,6 +426,9 @@ pub struct ExportArgs {
     /// Serve a whole recording instead of tracing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu"])]
     pub replay: Option<PathBuf>,
+    /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
+    #[arg(long, requires = "replay")]
+    pub skip_damaged: bool,
     /// Replay at the speed of the recording; the sum stays at the end
     #[arg(long, requires = "replay")]
     pub paced: bool,

@@ -8,12 +8,14 @@ use crate::{
     commands::{
         args::CompareArgs,
         comparison::{Request, load, print},
+        damaged::done,
     },
     compare::{
         Comparison,
         condition::{Condition, ConditionResult},
         wording,
     },
+    recording::{self, OnDamage},
     say,
 };
 
@@ -24,13 +26,21 @@ const INCONCLUSIVE: u8 = 4;
 
 /// Compares as the arguments say.
 pub(super) fn run(args: &CompareArgs) -> Result<ExitCode> {
-    let request = Request { files: &args.files, with: &args.with, filters: &args.filter, seed: args.seed };
+    let request = Request {
+        files: &args.files,
+        with: &args.with,
+        filters: &args.filter,
+        seed: args.seed,
+        on_damage: OnDamage::skip_if(args.skip_damaged),
+    };
     let (comparison, setting) = load(&request)?;
     print(&comparison, &setting, args.format)?;
-    judge(&args.fail_if, &comparison)
+    let code = judge(&args.fail_if, &comparison)?;
+    let damage = recording::damage(wording::damaged(&setting));
+    Ok(if code == 0 { done(damage.as_deref()) } else { ExitCode::from(code) })
 }
 
-fn judge(conditions: &[Condition], comparison: &Comparison) -> Result<ExitCode> {
+fn judge(conditions: &[Condition], comparison: &Comparison) -> Result<u8> {
     let mut code = 0;
     let observed_ns = comparison.a.length_ns.saturating_add(comparison.b.length_ns);
     for condition in conditions {
@@ -44,5 +54,5 @@ fn judge(conditions: &[Condition], comparison: &Comparison) -> Result<ExitCode> 
             _ => code,
         };
     }
-    Ok(ExitCode::from(code))
+    Ok(code)
 }

@@ -19,7 +19,7 @@ use crate::{
         series::{Key, Series},
     },
     output,
-    recording::{Experiment, Label, Provenance, Reader, Readings},
+    recording::{Experiment, Label, OnDamage, Provenance, Reader, Readings},
     report::{
         Choices, Dimension, Filter, Report,
         input::{self, Input},
@@ -41,12 +41,15 @@ pub(crate) struct Request<'a> {
     pub(crate) filters: &'a [Filter],
     /// of the statistics
     pub(crate) seed: u64,
+    /// at a damaged line
+    pub(crate) on_damage: OnDamage,
 }
 
 /// Compares the two settings of an experiment, and prints.
 pub(crate) fn print_experiment(file: &Path, format: ComparisonFormat) -> Result<()> {
     let files = [file.to_owned()];
-    let request = Request { files: &files, with: &[], filters: &[], seed: Options::default().seed };
+    let request =
+        Request { files: &files, with: &[], filters: &[], seed: Options::default().seed, on_damage: OnDamage::Refuse };
     let (comparison, setting) = load(&request)?;
     print(&comparison, &setting, format)
 }
@@ -91,7 +94,7 @@ pub(crate) fn load(request: &Request) -> Result<(Comparison, Setting)> {
 /// The windows of both sides, and where they come from.
 fn read_sides(request: &Request) -> Result<(Windows, Setting)> {
     let all = request.files.iter().chain(request.with);
-    let files = all.map(|path| Ok((path, input::open(path)?))).collect::<Result<Vec<_>>>()?;
+    let files = all.map(|path| Ok((path, input::open(path, request.on_damage)?))).collect::<Result<Vec<_>>>()?;
     let experiments = files.iter().filter(|(_, file)| file.header().experiment.is_some()).count();
     let are_experiments = experiments == files.len() && request.with.is_empty();
     if experiments > 0 && !are_experiments {
@@ -253,14 +256,15 @@ impl Together<'_> {
         while let Some((_, interval)) =
             input.next(&mut self.readings).with_context(|| format!("read {}", path.display()))?
         {
-            report.sources[0].intervals += 1;
+            report.sources[0].intervals += u64::from(!input.reader.continues());
             let length_ns = &mut report.sources[0].length_ns;
             *length_ns = length_ns.saturating_add(interval.length_ns);
             let interval = report.renumber(0, interval, &mut vms);
             if !self.filters.is_empty() {
                 keys.extend(interval.series.keys().copied());
             }
-            parts.push((input.reader.window(), Parts::of(&interval, &report, &others, !by_vm.is_empty())));
+            let of_interval = Parts::of(&interval, &report, &others, !by_vm.is_empty());
+            parts.push((input.reader.window(), input.reader.continues(), of_interval));
         }
         self.choices.add(&report, keys.iter(), self.filters);
         let repeats = input.finish(&mut self.recordings);
@@ -275,7 +279,15 @@ impl Together<'_> {
         let mut source = report.sources[0].clone();
         source.end = input.reader.end().cloned();
         source.torn = input.reader.is_torn();
-        let windows = parts.into_iter().map(|(label, parts)| (label, parts.join(&report, &by_vm))).collect();
+        source.damage.extend(input.reader.damage_of(&source.name));
+        let mut windows: Vec<(_, Window)> = Vec::new();
+        for (label, continues, parts) in parts {
+            let window = parts.join(&report, &by_vm);
+            match windows.last_mut().filter(|_| continues) {
+                Some((_, last)) => last.merge(&window),
+                None => windows.push((label, window)),
+            }
+        }
         Ok(Recording { source, is_left_out: is_repeated || is_other, windows })
     }
 }

@@ -1,7 +1,7 @@
 //! `vmentry export`: attaches or replays, sums up, serves and writes metrics, detaches on every way out.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fs::File,
     io::BufReader,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -19,8 +19,10 @@ use crate::{
     commands::{
         args::ExportArgs,
         child::Endings,
+        damaged::done,
         following::follow,
         session::{detach, header, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
+        usage::refuse,
     },
     export::{
         exporter::Exporter,
@@ -38,7 +40,7 @@ use crate::{
     },
     model::{interval::Interval, measurement::Aggregation, policy::Policy},
     output,
-    recording::{Provenance, Readings, Spans, on_one_clock, tape},
+    recording::{self, OnDamage, Provenance, Readings, Spans, on_one_clock, tape},
     report::{input::Input, openmetrics},
     say,
 };
@@ -58,14 +60,13 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
     LocalSet::new().block_on(&runtime, async {
         // Before anything is attached: from here on a signal ends this in order.
         let mut endings = Endings::new()?;
-        let textfile = args.textfile.as_deref().map(Textfile::new).transpose()?;
+        let textfile = args.textfile.as_deref().map(Textfile::new).transpose().or_else(|e| refuse(format!("{e:#}")))?;
         let places = Destinations { listener: listen(args).await?, textfile };
         match &args.replay {
             Some(file) => replay(args, file, places, &mut endings).await,
-            None => trace(args, places, &mut endings).await,
+            None => trace(args, places, &mut endings).await.map(|()| ExitCode::SUCCESS),
         }
-    })?;
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
 /// The socket that metrics are served on; none if they are only written to a file.
@@ -155,9 +156,9 @@ fn policy_now(at_first: Policy) -> Policy {
     policy::now(&Roots::default()).unwrap_or(at_first)
 }
 
-/// Exports a recording.
-async fn replay(args: &ExportArgs, file: &Path, places: Destinations, endings: &mut Endings) -> Result<()> {
-    let mut replay = Replay::open(file)?;
+/// Exports a recording. Fails at the end if not all of it could be read.
+async fn replay(args: &ExportArgs, file: &Path, places: Destinations, endings: &mut Endings) -> Result<ExitCode> {
+    let mut replay = Replay::open(file, OnDamage::skip_if(args.skip_damaged))?;
     let mut labels = vm_labels(args);
     if replay.recordings.len() > 1 {
         labels.insert(0, VmLabel::Host);
@@ -166,19 +167,27 @@ async fn replay(args: &ExportArgs, file: &Path, places: Destinations, endings: &
     let server = Server::new(places, exporter);
     // Stays open after the last interval: the metrics are served until a signal comes.
     let (send, mut intervals) = mpsc::channel(1);
+    let code = Rc::new(Cell::new(ExitCode::SUCCESS));
     if args.paced {
-        tokio::task::spawn_local(play(replay, send));
+        let at_end = Rc::clone(&code);
+        tokio::task::spawn_local(async move {
+            let whole = play(&mut replay, &send).await;
+            at_end.set(if whole { replay.done() } else { ExitCode::FAILURE });
+            send.closed().await;
+        });
     } else {
         while let Some((_, interval)) = replay.next().with_context(|| format!("read {}", file.display()))? {
             server.exporter.borrow_mut().add(&interval);
         }
+        code.set(replay.done());
         tokio::task::spawn_local(async move { send.closed().await });
     }
     let take = |exporter: &mut Exporter, interval: &Interval| {
         exporter.add(interval);
         Ok(())
     };
-    server.run(endings, &mut intervals, take).await
+    server.run(endings, &mut intervals, take).await?;
+    Ok(code.get())
 }
 
 /// A recording that is exported: each moment counts once, also of a merge whose recordings overlap or repeat each other.
@@ -190,9 +199,10 @@ struct Replay {
 }
 
 impl Replay {
-    fn open(file: &Path) -> Result<Self> {
+    fn open(file: &Path, on_damage: OnDamage) -> Result<Self> {
         let (mut recordings, mut readings) = (Vec::new(), Readings::default());
-        let input = Input::new(tape::open(file)?, file.display().to_string(), &mut recordings, &mut readings);
+        let input =
+            Input::new(tape::open(file, on_damage)?, file.display().to_string(), &mut recordings, &mut readings);
         Ok(Self { input, recordings, readings, covered: Spans::default() })
     }
 
@@ -207,26 +217,30 @@ impl Replay {
         interval.length_ns = self.covered.add(start_ns, interval.length_ns);
         Ok(Some((took, interval)))
     }
+
+    /// The exit code at its end; says what was left out.
+    fn done(&self) -> ExitCode {
+        done(recording::damage(&self.recordings).as_deref())
+    }
 }
 
-/// Sends intervals as fast as they were recorded, then waits until nobody listens.
-async fn play(mut replay: Replay, send: mpsc::Sender<Interval>) {
+/// Sends intervals as fast as they were recorded, as long as anybody listens; returns whether all could be read.
+async fn play(replay: &mut Replay, send: &mpsc::Sender<Interval>) -> bool {
     loop {
         match replay.next() {
             Ok(Some((took, interval))) => {
                 tokio::time::sleep(took).await;
                 if send.send(interval).await.is_err() {
-                    return;
+                    return true;
                 }
             }
-            Ok(None) => break,
+            Ok(None) => return true,
             Err(error) => {
                 say!("the replay ends here: {error:#}");
-                break;
+                return false;
             }
         }
     }
-    send.closed().await;
 }
 
 /// The places where metrics go, checked before anything is attached.
@@ -263,7 +277,7 @@ impl Server {
                 None => std::future::pending().await,
             }
         });
-        if let Some(file) = &textfile {
+        if let Some(file) = &mut textfile {
             // An error of the first write is one of the arguments; later ones may pass.
             file.write(&exporter.borrow())?;
         }

@@ -6,11 +6,11 @@ use std::{collections::BTreeMap, fs, io::Write, path::Path, process::ExitCode};
 use anyhow::{Context, Result};
 
 use crate::{
-    commands::{args::MergeArgs, usage::refuse},
+    commands::{args::MergeArgs, damaged::done, usage::refuse},
     host::{clock::Anchor, machine::Host},
     model::{accounting::Accounting, measurement::PinSource, policy::Policy},
     output,
-    recording::{End, FORMAT, Header, Provenance, VERSION, Writer},
+    recording::{self, End, FORMAT, Header, OnDamage, Provenance, VERSION, Writer},
     report::{
         Report,
         input::{self, Input},
@@ -20,26 +20,29 @@ use crate::{
 
 /// Merges as the arguments say.
 pub(super) fn run(args: &MergeArgs) -> Result<ExitCode> {
-    let sources = read_sources(args)?;
+    let on_damage = OnDamage::skip_if(args.skip_damaged);
+    let sources = read_sources(args, on_damage)?;
     let count = sources.len();
-    let out = output::create(&args.output, args.overwrite)?;
+    let damage = recording::damage(&sources);
+    let mut out = output::Draft::create(&args.output, args.overwrite)?;
     let failed = || format!("write {}", args.output.display());
     let header = header(&sources, std::env::args().collect());
-    let mut writer = Writer::new(out, &header).with_context(failed)?;
+    let mut writer = Writer::new(&mut out, &header).with_context(failed)?;
     let mut numbering = Report { sources, ..Report::default() };
     for path in &args.files {
-        append(path, &mut numbering, &mut writer)
+        append(path, on_damage, &mut numbering, &mut writer)
             .with_context(|| format!("merge {} into {}", path.display(), args.output.display()))?;
     }
     writer.finish(end(&numbering.sources)).with_context(failed)?;
+    out.take_place().with_context(failed)?;
     if args.output != Path::new("-") {
         say!("merged {count} recordings; next: vmentry report {} --by host,reason", args.output.display());
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(done(damage.as_deref()))
 }
 
 /// Reads every recording once, for their headers and ends.
-fn read_sources(args: &MergeArgs) -> Result<Vec<Provenance>> {
+fn read_sources(args: &MergeArgs, on_damage: OnDamage) -> Result<Vec<Provenance>> {
     let target = fs::canonicalize(&args.output).ok();
     let mut whole = Report::default();
     for path in &args.files {
@@ -49,16 +52,16 @@ fn read_sources(args: &MergeArgs) -> Result<Vec<Provenance>> {
         if target.is_some() && fs::canonicalize(path).ok() == target {
             return refuse(format!("{} is both read and written: choose another name with -o", path.display()));
         }
-        input::read(path, &mut whole)?;
+        input::read(path, on_damage, &mut whole)?;
     }
     whole.repeats.iter().for_each(|repeat| say!("{repeat}"));
     Ok(whole.sources)
 }
 
 /// Copies a recording's intervals, with VM numbers that are unique in the merge, and with wall-clock times.
-fn append<W: Write>(path: &Path, numbering: &mut Report, writer: &mut Writer<W>) -> Result<()> {
+fn append<W: Write>(path: &Path, on_damage: OnDamage, numbering: &mut Report, writer: &mut Writer<W>) -> Result<()> {
     let name = path.display().to_string();
-    let mut input = Input::new(input::open(path)?, name, &mut numbering.sources, &mut numbering.readings);
+    let mut input = Input::new(input::open(path, on_damage)?, name, &mut numbering.sources, &mut numbering.readings);
     let mut vms = BTreeMap::new();
     while let Some((at, interval)) = input.next(&mut numbering.readings)? {
         let interval = numbering.renumber(at, interval, &mut vms);
@@ -181,7 +184,7 @@ mod tests {
     fn reports(files: &[PathBuf]) -> [String; 3] {
         let mut report = Report::default();
         for file in files {
-            input::read(file, &mut report).unwrap();
+            input::read(file, OnDamage::Refuse, &mut report).unwrap();
         }
         let by = crate::report::Dimension::ALL.to_vec();
         let view = View { by, filters: vec![], sort: Column::Entries, top: None };
@@ -205,7 +208,7 @@ mod tests {
             }
             let merge = |from: &[PathBuf], to: &str| {
                 let output = file(to.into());
-                run(&MergeArgs { files: from.to_vec(), output: output.clone(), overwrite: true }).unwrap();
+                run(&MergeArgs { files: from.to_vec(), output: output.clone(), overwrite: true, skip_damaged: false }).unwrap();
                 output
             };
             let whole = reports(&files);

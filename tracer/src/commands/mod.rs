@@ -1,5 +1,5 @@
-//! The commands: arguments, I/O, signals, exit codes. They import every other room, share `child`, `comparison`, `following`,
-//! `progress` and `session`, and never import each other.
+//! The commands: arguments, I/O, signals, exit codes. They import every other room, share `child`, `comparison`, `damaged`,
+//! `following`, `progress`, `session` and `usage`, and never import each other.
 
 pub mod args;
 pub mod check;
@@ -10,6 +10,7 @@ mod calibrate;
 mod child;
 mod compare;
 mod comparison;
+mod damaged;
 #[cfg(test)]
 mod every_output;
 mod exercise;

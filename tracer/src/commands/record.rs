@@ -7,7 +7,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
 };
-use tracer_common::in_kernel_series::MAX_IN_KERNEL_SERIES;
+use tracer_common::{Isa, in_kernel_series::MAX_IN_KERNEL_SERIES};
 
 use crate::{
     collect::collector::Collection,
@@ -20,6 +20,7 @@ use crate::{
             ensure_exact, header, next_writable, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host,
             watch_module,
         },
+        usage::refuse,
     },
     host::{clock::TscMeter, facts::Facts, machine::Host, other_tracers, policy, roots::Roots, stopwatch, vmm},
     kernel::{
@@ -35,7 +36,7 @@ use crate::{
         figures::{Unit, human},
         interval::Interval,
         measurement::{Aggregation, Latency},
-        totals::Totals,
+        totals::{Totals, foreign_isa_text},
         vendor::Vendor,
     },
     output::{self, Background, STALLED, Written},
@@ -74,7 +75,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
         writer: Writer::new(out.clone(), &header).with_context(|| format!("write {}", args.output.display()))?,
         out,
         written,
-        progress: Progress::new(args.command.is_empty()),
+        progress: Progress::new(args.command.is_empty(), facts.host.vendor),
     };
     runtime()?.block_on(async {
         let tsc = TscMeter::start();
@@ -145,7 +146,13 @@ fn events_plan(args: &RecordArgs) -> Result<Option<TracePlan>> {
     }
     let path = args.events.clone().unwrap_or_else(|| "vmentry.pftrace".into());
     if output::is_same_file(&path, &args.output) {
-        bail!("--events {0}: the recording is written to this file: choose another name", path.display());
+        return refuse(format!(
+            "--events {}: the recording is written to this file: choose another name",
+            path.display()
+        ));
+    }
+    if args.flight_recorder.is_some() && path == Path::new("-") {
+        return refuse("--events -: a flight recorder may write several traces: name a file");
     }
     let flight_recorder =
         args.flight_recorder.map(|span| FlightOptions { trigger: Trigger(args.trigger.clone()), span });
@@ -360,22 +367,28 @@ struct Progress {
     started: std::time::Instant,
     totals: Totals,
     vms: BTreeSet<u32>,
+    /// module whose layout the programs read by
+    vendor: Option<Vendor>,
+    isas: BTreeSet<Isa>,
 }
 
 impl Progress {
     /// `alone`: no command writes to the same terminal.
-    fn new(alone: bool) -> Self {
+    fn new(alone: bool, vendor: Option<Vendor>) -> Self {
         Self {
             line: ProgressLine::new(alone),
             started: std::time::Instant::now(),
             totals: Totals::default(),
             vms: BTreeSet::new(),
+            vendor,
+            isas: BTreeSet::new(),
         }
     }
 
     fn add(&mut self, interval: &Interval) {
         self.totals.merge(&interval.totals);
         self.vms.extend(interval.vms.keys());
+        self.isas.extend(interval.series.keys().map(|key| key.isa));
         if self.line.is_shown() {
             let Totals { entries, dropped, .. } = self.totals;
             let rate = interval.totals.entries as f64 * 1e9 / interval.length_ns.max(1) as f64;
@@ -395,6 +408,9 @@ impl Progress {
             self.vms.len(),
             if accounting.exact { "" } else { "; COUNTS DISAGREE" },
         );
+        if let Some(text) = foreign_isa_text(&self.totals, self.vendor, self.isas.iter().copied()) {
+            say!("{text}");
+        }
         if entries == 0 {
             warn_of_silence(&args.targets);
         }

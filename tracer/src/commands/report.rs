@@ -7,9 +7,11 @@ use anyhow::{Result, bail};
 use crate::{
     commands::{
         args::{ReportArgs, ReportFormat},
+        damaged::done,
         usage::refuse,
     },
     output,
+    recording::OnDamage,
     report::{
         Choices, Dimension, Report, View,
         claims::{self, Evidence},
@@ -21,9 +23,9 @@ use crate::{
 /// Reads, merges and prints.
 pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
     refuse_wrong(args)?;
-    let text = if args.claims { check_claims(args)? } else { render(args, view(args))? };
+    let (text, damage) = if args.claims { check_claims(args)? } else { render(args, view(args))? };
     output::print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(done(damage.as_deref()))
 }
 
 /// Refuses arguments that do not fit each other, before any work.
@@ -42,10 +44,12 @@ fn refuse_wrong(args: &ReportArgs) -> Result<()> {
     }
 }
 
-fn render(args: &ReportArgs, mut view: View) -> Result<String> {
+/// The report and what was left out of it.
+fn render(args: &ReportArgs, mut view: View) -> Result<(String, Option<String>)> {
+    let on_damage = OnDamage::skip_if(args.skip_damaged);
     let mut report = Report::default();
     for path in &args.files {
-        input::read(path, &mut report)?;
+        input::read(path, on_damage, &mut report)?;
     }
     report.repeats.iter().for_each(|repeat| say!("{repeat}"));
     let mut choices = Choices::default();
@@ -56,7 +60,7 @@ fn render(args: &ReportArgs, mut view: View) -> Result<String> {
     if args.by.is_empty() && report.has_hosts() {
         view.by.insert(0, Dimension::Host);
     }
-    Ok(match args.format {
+    let text = match args.format {
         ReportFormat::Openmetrics => openmetrics::render(&report, &view),
         ReportFormat::Text => text::render(&report, &view),
         ReportFormat::Html => html::render(&report, &view),
@@ -69,30 +73,34 @@ fn render(args: &ReportArgs, mut view: View) -> Result<String> {
             let by = (!args.by.is_empty()).then_some(view.by.as_slice());
             serde_json::to_string_pretty(&json::render(&report, &view, by))? + "\n"
         }
-    })
+    };
+    Ok((text, report.damage()))
 }
 
-fn check_claims(args: &ReportArgs) -> Result<String> {
+fn check_claims(args: &ReportArgs) -> Result<(String, Option<String>)> {
+    let on_damage = OnDamage::skip_if(args.skip_damaged);
     let mut evidence = Evidence::default();
     for path in &args.files {
-        let Some(at) = input::read(path, &mut evidence.whole)? else {
+        let Some(at) = input::read(path, on_damage, &mut evidence.whole)? else {
             bail!("--claims: {} is a merge: name the recordings themselves", path.display());
         };
         let policy = evidence.whole.sources[at].policy();
-        input::read(path, evidence.by_policy.entry(policy).or_default())?;
+        input::read(path, on_damage, evidence.by_policy.entry(policy).or_default())?;
     }
     evidence.whole.repeats.iter().for_each(|repeat| say!("{repeat}"));
-    Ok(match args.format {
+    let text = match args.format {
         ReportFormat::Json => {
             let json = serde_json::json!({
                 "format": "vmentry-claims/1",
                 "emulated": evidence.whole.is_emulated(),
+                "damaged": json::damaged(&evidence.whole.sources),
                 "claims": claims::claims(&evidence),
             });
             serde_json::to_string_pretty(&json)? + "\n"
         }
         _ => claims::text(&evidence),
-    })
+    };
+    Ok((text, evidence.whole.damage()))
 }
 
 fn view(args: &ReportArgs) -> View {

@@ -14,13 +14,14 @@ use super::{
         measure::{Draft, Measure},
         mix, rows,
     },
-    windows::{Arm, Options, Stratum, Window, Windows},
+    windows::{Arm, Options, Stratum, Window, Windows, why_unknown},
 };
 use crate::{
     model::{
         figures::{Figure, Unit},
         histogram::Histogram,
-        series::Series,
+        knowledge::TimerExits,
+        series::{Key, Series},
         totals::Totals,
     },
     recording::Spans,
@@ -53,10 +54,10 @@ pub(crate) fn statistics() -> Vec<(String, Unit)> {
 /// Compares the two sides.
 pub fn compare(windows: &Windows, options: &Options) -> Comparison {
     let units = Units::of(windows);
-    let [a, b] = [Arm::A, Arm::B].map(|arm| side(&units, arm));
+    let [a, b] = [Arm::A, Arm::B].map(|arm| side(&units, arm, options));
     let mut drafts = Drafts::default();
     drafts.add_figures(&units, options);
-    drafts.add_rates(&units, [&a, &b].map(Side::covered_share), options);
+    drafts.add_rates(&units, [&a, &b], options);
     let rows = judging::judge(drafts.raw, units.design, options);
     let stratified = judging::judge(drafts.stratified, units.design, options);
     let least_p = units.design.least_p(options.permutations);
@@ -95,8 +96,8 @@ impl Drafts {
                 continue;
             }
             let measure = Measure::of(figure);
-            if let Some(why) = incomparable(figure, options) {
-                let drafts = measure.unknown(why);
+            if let Some(why) = options.incomparable(figure) {
+                let drafts = measure.unknown(&why);
                 self.stratified.extend(without_maxima(drafts.clone()));
                 self.raw.extend(drafts);
                 continue;
@@ -111,11 +112,13 @@ impl Drafts {
         }
     }
 
-    fn add_rates(&mut self, units: &Units, covered: [f64; 2], options: &Options) {
+    fn add_rates(&mut self, units: &Units, sides: [&Side; 2], options: &Options) {
+        let covered = sides.map(Side::covered_share);
         for (name, better, cause) in RATES {
             let measure = Measure::rate(name, better);
-            if cause.is_some() && !options.timer {
-                self.raw.extend(measure.unknown("no VMX-preemption timer on a side"));
+            let count = |side: &Side| cause.and_then(|cause| side.timer_exits.get(&cause)).cloned().unwrap_or(Ok(0));
+            if let Some(why) = why_unknown(sides.map(count)) {
+                self.raw.extend(measure.unknown(&why));
                 continue;
             }
             let events = |w: &Window| {
@@ -126,18 +129,6 @@ impl Drafts {
             let parts = units.windows.iter().zip(&units.arms).map(|(w, arm)| (events(w), seconds(w, *arm)));
             self.raw.extend(rows::compare(&measure, &Dense::ratio(parts), units, options).0);
         }
-    }
-}
-
-/// Reason why a figure's values cannot be compared; none if they can.
-const fn incomparable(figure: Figure, options: &Options) -> Option<&'static str> {
-    match figure {
-        _ if figure.is_time() && !options.latencies => Some("times of these recordings cannot be compared"),
-        Figure::Transition if !options.transitions => {
-            Some("the sides have different sources: the stopwatch, and immediate timer exits")
-        }
-        Figure::PinWrites if !options.pin_writes => Some("pin writes are not known, or have different sources"),
-        _ => None,
     }
 }
 
@@ -171,7 +162,9 @@ fn pooled(units: &Units, arm: Arm, figure: Figure) -> Histogram {
     all
 }
 
-fn side(units: &Units, arm: Arm) -> Side {
+fn side(units: &Units, arm: Arm, options: &Options) -> Side {
+    let knowledge = &options.knowledge[usize::from(arm == Arm::B)];
+    let (mut covered, mut timer_exits) = (Spans::default(), TimerExits::default());
     let mut side = Side {
         windows: 0,
         length_ns: 0,
@@ -181,7 +174,6 @@ fn side(units: &Units, arm: Arm) -> Side {
         timer_exits: BTreeMap::new(),
         vcpus: BTreeSet::new(),
     };
-    let mut covered = Spans::default();
     for window in of_arm(units, arm) {
         side.windows += 1;
         side.recorded_ns = side.recorded_ns.saturating_add(window.length_ns);
@@ -189,31 +181,34 @@ fn side(units: &Units, arm: Arm) -> Side {
         side.totals.merge(&window.totals);
         side.vcpus.extend(window.vcpus.iter().cloned());
         for (stratum, series) in &window.strata {
-            if let Some(cause) = stratum.cause {
-                *side.timer_exits.entry(cause).or_default() += series.entries();
-            }
-            if series[Figure::PinWrites].count() > 0 {
+            let Stratum { isa, reason, cause, .. } = *stratum;
+            timer_exits.count(&Key { isa, reason, cause, ..Key::default() }, series.entries());
+            if knowledge.figure(Figure::PinWrites).is_ok() && series[Figure::PinWrites].count() > 0 {
                 let writes = series[Figure::PinWrites].sum();
                 side.pin_writes = Some(side.pin_writes.unwrap_or(0).saturating_add(writes));
             }
         }
     }
     side.length_ns = covered.length_ns();
+    let by_cause = TimerCause::ALL.map(|cause| (cause, timer_exits.of(cause, knowledge)));
+    // Exits of unknown cause are named only if there are some.
+    side.timer_exits = by_cause.into_iter().filter(|(c, n)| *c != TimerCause::Unknown || *n != Ok(0)).collect();
     side
 }
 
 fn timeline(units: &Units, options: &Options) -> Vec<Point> {
+    let [times, pin_writes] = [Figure::EntryToExit, Figure::PinWrites].map(|f| options.incomparable(f).is_none());
     let point = |(window, arm): (&&Window, &Arm)| {
         let mut all = Series::default();
         window.strata.values().for_each(|s| all.merge(s));
-        let quantile = |q| all[Figure::EntryToExit].quantile(q).filter(|_| options.latencies).map(|v| v as f64);
+        let quantile = |q| all[Figure::EntryToExit].quantile(q).filter(|_| times).map(|v| v as f64);
         Point {
             arm: *arm,
             start_unix_ns: window.start_unix_ns,
             length_ns: window.length_ns,
             entries: all.entries(),
             entry_to_exit: quantile(0.5).zip(quantile(0.99)).map(|(p50, p99)| [p50, p99]),
-            pin_writes: all[Figure::PinWrites].mean().filter(|_| options.pin_writes),
+            pin_writes: all[Figure::PinWrites].mean().filter(|_| pin_writes),
         }
     };
     let mut points: Vec<Point> = units.windows.iter().zip(&units.arms).map(point).collect();

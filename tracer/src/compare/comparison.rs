@@ -10,6 +10,7 @@ use crate::{
     model::{
         figures::{Figure, Unit},
         histogram::Histogram,
+        knowledge::Unknown,
         totals::Totals,
     },
     recording::{Experiment, Provenance},
@@ -195,8 +196,8 @@ pub struct Side {
     pub totals: Totals,
     /// pin-control writes of all entries whose writes are known; none if there is no such entry
     pub pin_writes: Option<u64>,
-    /// preemption-timer exits by cause
-    pub timer_exits: BTreeMap<TimerCause, u64>,
+    /// preemption-timer exits by cause, or the reason why their number is not known
+    pub timer_exits: BTreeMap<TimerCause, Result<u64, Unknown>>,
     /// VM name and vCPU number of every vCPU that entered
     pub vcpus: BTreeSet<(String, u32)>,
 }

@@ -1,11 +1,15 @@
 //! Whether two lists of recordings can be compared, and how they differ otherwise.
 
-use super::{comparison::Setting, windows::Options};
+use super::{
+    comparison::Setting,
+    windows::{Options, why_unknown},
+};
 use crate::{
     host::machine::Host,
     model::{
-        measurement::{Latency, PinSource},
-        vendor::Vendor,
+        figures::Figure,
+        knowledge::{Knowledge, Subject, Unknown},
+        measurement::Latency,
     },
     recording::{Provenance, is_same},
 };
@@ -42,10 +46,9 @@ pub(crate) fn options(a: &[Provenance], b: &[Provenance]) -> Options {
     let source = all().next().map(|s| s.header.pin_writes_source);
     let transition = all().next().map(|s| s.header.transition_source());
     Options {
-        latencies: all().all(|s| s.header.latency != Latency::Disturbed),
+        knowledge: [a, b].map(|side| Knowledge::merge(side.iter().map(|s| s.header.knowledge()))),
         transitions: all().all(|s| Some(s.header.transition_source()) == transition),
-        pin_writes: source != Some(PinSource::None) && all().all(|s| Some(s.header.pin_writes_source) == source),
-        timer: all().all(|s| s.header.host.vendor == Some(Vendor::Intel)),
+        pin_writes: all().all(|s| Some(s.header.pin_writes_source) == source),
         ..Options::default()
     }
 }
@@ -54,11 +57,9 @@ pub(crate) fn options(a: &[Provenance], b: &[Provenance]) -> Options {
 pub(crate) fn warnings(a: &[Provenance], b: &[Provenance], experiment: bool) -> Vec<String> {
     let mut out = Vec::new();
     let all = || a.iter().chain(if experiment { &[] } else { b });
-    if !options(a, b).latencies {
-        out.push(
-            "times are not compared: in a recording, hooks on VMCS writes ran between kvm_entry and the VM entry"
-                .into(),
-        );
+    let options = options(a, b);
+    if let Some(why) = options.incomparable(Figure::EntryToExit) {
+        out.push(format!("times are not compared: {why}"));
     } else if all().any(|s| s.header.latency == Latency::DisturbedButAsked) {
         out.push(
             "DISTURBED: hooks on VMCS writes ran before the VM entries; the times of dirty entries contain them".into(),
@@ -66,6 +67,7 @@ pub(crate) fn warnings(a: &[Provenance], b: &[Provenance], experiment: bool) -> 
     }
     // Also between the recordings of several experiments.
     differences(a, b, &mut out);
+    unknown(&options, &mut out);
     let seeds: Vec<_> = a.iter().filter_map(|s| s.header.experiment.as_ref()).map(|e| e.seed).collect();
     if (1..seeds.len()).any(|i| seeds[..i].contains(&seeds[i])) {
         out.push("experiments with the same seed have the same order of windows: they are not independent".into());
@@ -129,11 +131,17 @@ fn differences(a: &[Provenance], b: &[Provenance], out: &mut Vec<String>) {
             out.push(format!("{name} differs {between}: A {}; B {}", text(&of_a), text(&of_b)));
         }
     }
-    if options(a, b).pin_writes {
-        return;
-    }
-    if a.iter().chain(b).all(|s| s.header.pin_writes_source == PinSource::None) {
-        out.push("pin writes are not known on either side".into());
+}
+
+/// Adds what is not known of the sides' entries, with the reasons; what neither side can know is left to the rows.
+fn unknown(options: &Options, out: &mut Vec<String>) {
+    use Subject::{ExitReason, Level, PinWrites, TimerCause, TimerExits};
+    for subject in [ExitReason, Level, PinWrites, TimerExits, TimerCause] {
+        let known = options.knowledge.each_ref().map(|known| known.known(subject).map_err(Unknown::clone));
+        let differs = known[0].is_ok() != known[1].is_ok();
+        if let Some(why) = why_unknown(known).filter(|_| differs || subject == PinWrites) {
+            out.push(format!("{} are not compared: {why}", subject.title()));
+        }
     }
 }
 
@@ -179,7 +187,11 @@ pub(crate) fn names(setting: &Setting) -> [String; 2] {
 mod tests {
     use super::*;
     use crate::{
-        model::{measurement::OtherTracers, policy::Policy},
+        model::{
+            measurement::{OtherTracers, PinSource},
+            policy::Policy,
+            vendor::Vendor,
+        },
         recording::{End, tests::header},
     };
 
@@ -238,7 +250,8 @@ mod tests {
         b.header.pin_writes_source = PinSource::Tracepoint;
         b.header.latency = Latency::Disturbed;
         let o = options(std::slice::from_ref(&a), std::slice::from_ref(&b));
-        assert!(!o.pin_writes && !o.latencies && o.timer);
+        assert!([Figure::PinWrites, Figure::EntryToExit].iter().all(|f| o.incomparable(*f).is_some()));
+        assert!(o.knowledge.iter().all(|known| known.known(Subject::TimerExits).is_ok()));
         assert!(
             warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false)
                 .join("\n")
@@ -249,6 +262,18 @@ mod tests {
         b.header.host.emulated = false;
         b.end.as_mut().unwrap().accounting.exact = false;
         assert!(refusal(&[a], &[b], false).unwrap().contains("record again"));
+    }
+
+    #[test]
+    fn what_one_side_does_not_know_is_said_with_its_reason() {
+        let (a, mut b) = (source("a"), source("bb"));
+        b.header.missing = vec!["loaded_vmcs.hv_timer_soft_disabled: timer exits by cause n/a".into()];
+        let (a, b) = ([a], [b]);
+        let said = warnings(&a, &b, false);
+        let why = "not known of B: field loaded_vmcs.hv_timer_soft_disabled is not in this kernel";
+        assert_eq!(said, [format!("causes of timer exits are not compared: {why}")]);
+        assert_eq!(options(&a, &b).incomparable(Figure::Transition).as_deref(), Some(why));
+        assert_eq!(options(&a, &b).incomparable(Figure::EntryToExit), None);
     }
 
     #[test]

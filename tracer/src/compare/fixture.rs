@@ -105,7 +105,7 @@ fn side(pin_writes: u64) -> Side {
         recorded_ns: 100_000_000_000,
         totals,
         pin_writes: Some(pin_writes),
-        timer_exits: BTreeMap::from([(TimerCause::Deadline, 8000), (TimerCause::Spurious, 3)]),
+        timer_exits: BTreeMap::from([(TimerCause::Deadline, Ok(8000)), (TimerCause::Spurious, Ok(3))]),
         vcpus: BTreeSet::from([("web1".into(), 0), ("web1".into(), 1)]),
     }
 }

@@ -5,7 +5,14 @@ use std::time::Instant;
 use tracer_common::{Isa, rules::TimerCause};
 
 use super::{random::Random, *};
-use crate::model::{figures::Figure, histogram::Histogram, number::truncated_u64, series::Level};
+use crate::model::{
+    figures::Figure,
+    histogram::Histogram,
+    knowledge::{Knowledge, Subject},
+    measurement::Latency,
+    number::truncated_u64,
+    series::Level,
+};
 
 const CPUID: u32 = 10;
 const TIMER: u32 = 52;
@@ -228,11 +235,18 @@ fn runs_are_compared_by_blocks_or_by_run() {
 
 #[test]
 fn incomparable_figures_are_unknown() {
-    let options = Options { latencies: false, pin_writes: false, timer: false, ..quick() };
+    let unknown = Subject::ALL.map(|subject| (subject.name().to_owned(), "kvm_intel has no BTF".to_owned()));
+    let unknown = Knowledge::from_file(&unknown.into()).with_latency(Latency::Disturbed);
+    let options = Options { knowledge: [Knowledge::complete(), unknown], ..quick() };
     let c = compare(&Windows::Rounds(rounds(10, 1.2, 1)), &options);
     sound(&c);
     let known: Vec<_> = c.rows.iter().filter(|r| r.a.is_some()).map(|r| r.figure).collect();
     assert_eq!(known, ["entries"]);
+    for (figure, stat) in [("pin_writes", "mean"), ("timer_exits.spurious", "per_second")] {
+        assert_eq!(row(&c.rows, figure, stat).why.as_deref(), Some("not known of B: kvm_intel has no BTF"));
+    }
+    assert!(c.a.timer_exits.values().all(Result::is_ok) && c.b.timer_exits.values().all(Result::is_err));
+    assert!(c.b.pin_writes.is_none());
     assert!(
         c.distributions.is_empty() && c.timeline.iter().all(|p| p.entry_to_exit.is_none() && p.pin_writes.is_none())
     );
@@ -334,7 +348,7 @@ fn no_input_panics() {
         seed: random.bits(),
         resamples: below(random, 20),
         permutations: below(random, 20),
-        timer: random.coin(),
+        transitions: random.coin(),
         ..Options::default()
     };
     for n in 0..60 {

@@ -6,6 +6,8 @@ use serde::Serialize;
 use tracer_common::{Isa, rules::TimerCause};
 
 use crate::model::{
+    figures::Figure,
+    knowledge::{Knowledge, Unknown},
     series::{Level, Series},
     totals::Totals,
 };
@@ -97,14 +99,12 @@ pub struct Options {
     pub permutations: u32,
     /// chance of one false alarm among all figures, 0..1
     pub alpha: f64,
-    /// whether times are comparable
-    pub latencies: bool,
+    /// what is known of A's entries and of B's
+    pub knowledge: [Knowledge; 2],
     /// whether `transition_ns` has the same source on both sides
     pub transitions: bool,
-    /// whether pin writes are known, from the same source on both sides
+    /// whether pin writes have the same source on both sides
     pub pin_writes: bool,
-    /// whether there are preemption-timer exits (VMX)
-    pub timer: bool,
 }
 
 impl Default for Options {
@@ -114,10 +114,33 @@ impl Default for Options {
             resamples: 2000,
             permutations: 10_000,
             alpha: 0.05,
-            latencies: true,
+            knowledge: [Knowledge::complete(), Knowledge::complete()],
             transitions: true,
             pin_writes: true,
-            timer: true,
         }
+    }
+}
+
+impl Options {
+    /// Reason why a figure's values are not compared; none if they are.
+    pub(crate) fn incomparable(&self, figure: Figure) -> Option<String> {
+        let known = self.knowledge.each_ref().map(|known| known.figure(figure).map_err(Unknown::clone));
+        let differ = match figure {
+            Figure::Transition if !self.transitions => Some("the stopwatch, and immediate timer exits"),
+            Figure::PinWrites if !self.pin_writes => Some("the shadow copy, the tracepoint, or none"),
+            _ => None,
+        };
+        why_unknown(known).or_else(|| differ.map(|which| format!("the sides have different sources: {which}")))
+    }
+}
+
+/// Reason why something is not known of both sides; none if it is.
+pub(super) fn why_unknown<T>(sides: [Result<T, Unknown>; 2]) -> Option<String> {
+    match sides.map(Result::err) {
+        [None, None] => None,
+        [Some(a), None] => Some(format!("not known of A: {a}")),
+        [None, Some(b)] => Some(format!("not known of B: {b}")),
+        [Some(a), Some(b)] if a == b => Some(a.to_string()),
+        [Some(a), Some(b)] => Some(format!("not known of A: {a}; of B: {b}")),
     }
 }

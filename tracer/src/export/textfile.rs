@@ -1,8 +1,8 @@
 //! A file of metrics for node_exporter's textfile collector, replaced atomically.
 
 use std::{
-    fs::{self, Permissions},
-    io::Write,
+    fs::{self, File, Permissions},
+    io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -20,28 +20,35 @@ pub(crate) struct Textfile {
     path: PathBuf,
     /// in the same folder, so that a rename can replace the file
     draft: PathBuf,
+    /// the file as last written, or as it was before, which is locked; none where there was none
+    current: Option<File>,
     /// the last problem, which is said once
     problem: Option<String>,
 }
 
 impl Textfile {
-    /// Accepts a name that ends in .prom; writes nothing yet.
+    /// Accepts a name that ends in .prom, and that no other exporter writes; writes nothing yet.
     pub(crate) fn new(path: &Path) -> Result<Self> {
         let name = path.file_name().with_context(|| format!("--textfile {}: name a file", path.display()))?;
         if path.extension().is_none_or(|e| e != "prom") {
             bail!("--textfile {}: node_exporter reads only names that end in .prom", path.display());
         }
         let draft = format!(".{}.{}", name.to_string_lossy(), std::process::id());
-        Ok(Self { path: path.to_owned(), draft: path.with_file_name(draft), problem: None })
+        // A link, or whatever else is no file, will be replaced.
+        let is_file = path.symlink_metadata().is_ok_and(|m| m.is_file());
+        let current = is_file.then(|| File::open(path)).and_then(io::Result::ok);
+        current.as_ref().map_or(Ok(()), |file| output::lock(file, path))?;
+        Ok(Self { path: path.to_owned(), draft: path.with_file_name(draft), current, problem: None })
     }
 
     /// Replaces the file atomically. Links are not followed.
-    pub(crate) fn write(&self, exporter: &Exporter) -> Result<()> {
+    pub(crate) fn write(&mut self, exporter: &Exporter) -> Result<()> {
         let failed = || format!("write {}", self.path.display());
         let text = text::encode(&exporter.families(), Dialect::Classic);
         // A killed process of the same pid may have left its draft.
         let _ = fs::remove_file(&self.draft);
         let mut file = output::create_new(&self.draft).with_context(failed)?;
+        output::lock(&file, &self.draft)?;
         let written = file
             .write_all(text.as_bytes())
             // node_exporter's user must be able to read it, whatever the umask.
@@ -50,7 +57,9 @@ impl Textfile {
         if written.is_err() {
             let _ = fs::remove_file(&self.draft);
         }
-        written.with_context(failed)
+        written.with_context(failed)?;
+        self.current = Some(file);
+        Ok(())
     }
 
     /// Writes the file; says each problem once and goes on, because a full disk may get free again.
@@ -74,7 +83,7 @@ mod tests {
         let (file, secret) = (dir.join("vmentry.prom"), dir.join("secret"));
         fs::write(&secret, "secret").unwrap();
         std::os::unix::fs::symlink(&secret, &file).unwrap();
-        let textfile = Textfile::new(&file).unwrap();
+        let mut textfile = Textfile::new(&file).unwrap();
         std::os::unix::fs::symlink(&secret, &textfile.draft).unwrap();
         textfile.write(&exporter(&[])).unwrap();
         assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
@@ -82,6 +91,13 @@ mod tests {
         assert!(text.contains("vmentry_ring_entries_total 0\n") && !text.contains("process_"), "{text}");
         assert_eq!(fs::symlink_metadata(&file).unwrap().permissions().mode() & 0o7777, 0o644);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 2, "no draft is left");
+        for _ in 0..2 {
+            let second = Textfile::new(&file).err().unwrap().to_string();
+            assert!(second.contains("is writing it"), "{second}");
+            textfile.write(&exporter(&[])).unwrap();
+        }
+        drop(textfile);
+        assert!(Textfile::new(&file).is_ok());
         assert!(Textfile::new(Path::new("/tmp/vmentry.txt")).is_err());
         fs::remove_dir_all(&dir).unwrap();
     }

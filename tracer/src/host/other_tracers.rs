@@ -1,10 +1,6 @@
 //! Looks for other tracers on kvm_entry and kvm_exit: each adds its own work to guest and host times.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use crate::{
     host::{
@@ -102,20 +98,21 @@ impl Holders {
 
     fn add(&mut self, proc: &Path, tgid: u32) {
         let folder = proc.join(tgid.to_string());
-        let fds: Vec<_> = fs::read_dir(folder.join("fd")).into_iter().flatten().flatten().map(|fd| fd.path()).collect();
-        let is_of =
-            |fd: &&PathBuf, kind: &str| fs::read_link(fd).is_ok_and(|to| to.to_string_lossy().starts_with(kind));
-        // Both spellings: the brackets came with Linux 6.5.
-        let links: Vec<_> =
-            fds.iter().filter(|fd| is_of(fd, "anon_inode:bpf_link") || is_of(fd, "anon_inode:[bpf_link]")).collect();
-        let has_perf_event = fds.iter().any(|fd| is_of(&fd, "anon_inode:[perf_event]"));
+        let (mut links, mut has_perf_event) = (Vec::new(), false);
+        for fd in fs::read_dir(folder.join("fd")).into_iter().flatten().flatten() {
+            let Ok(target) = fs::read_link(fd.path()) else { continue };
+            match target.to_str().and_then(|to| to.strip_prefix("anon_inode:")).map(|to| to.trim_matches(['[', ']'])) {
+                Some("bpf_link") => links.push(fd.file_name()),
+                Some("perf_event") => has_perf_event = true,
+                _ => {}
+            }
+        }
         if links.is_empty() && !has_perf_event {
             return;
         }
         let Ok(process) = read_process(proc, tgid) else { return };
         let name = format!("{} (pid {tgid})", process.comm);
-        for fd in links {
-            let Some(number) = fd.file_name() else { continue };
+        for number in links {
             let about = text(&folder.join("fdinfo").join(number)).unwrap_or_default();
             let id = about.lines().find_map(|line| line.strip_prefix("link_id:")?.trim().parse().ok());
             self.of_links.extend(id.map(|id: u32| (id, name.clone())));

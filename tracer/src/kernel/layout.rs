@@ -253,6 +253,9 @@ impl Fields {
             Vendor::Amd => (SVM, "vcpu_svm"),
             Vendor::Other => (&[], ""),
         };
+        if let Some(isa) = vendor.isa() {
+            self.config.set(Slot::LayoutIsa, isa as u8);
+        }
         let vcpu_at = btf.field(structure, "vcpu").map_or(0, |f| i64::from(f.offset));
         for wanted in table {
             let mut paths = wanted.paths.iter();
@@ -403,6 +406,8 @@ mod tests {
         made_up::{Kernel, intel, kernel},
         *,
     };
+    use tracer_common::Isa;
+
     use crate::kernel::btf::build::Builder;
 
     fn resolved(k: &Kernel, module: &Builder, vendor: Vendor) -> Result<Layout, Refusal> {
@@ -419,6 +424,7 @@ mod tests {
         k.vmlinux.tracepoint("kvm_exit", &[k.vcpu_pointer, k.u32_type]);
         let layout = resolved(&k, &intel(&k, false), Vendor::Intel).unwrap();
         let c = &layout.config;
+        assert_eq!(c.layout_isa(), Some(Isa::Vmx));
         assert_eq!(c.get(Slot::VmxExitReason), Some(0x1e80 - 16));
         assert_eq!(c.get(Slot::VmxLoadedVmcs), Some(0x1b28 - 16));
         assert_eq!(c.get(Slot::VmcsPin), Some(0x88));
@@ -500,6 +506,7 @@ mod tests {
         module.structure("vmcb", 4096, &[("control", control, 0)]);
         module.structure("vcpu_svm", 4096, &[("vcpu", k.vcpu, 0)]);
         let layout = resolved(&k, &module, Vendor::Amd).unwrap();
+        assert_eq!(layout.config.layout_isa(), Some(Isa::Svm));
         assert_eq!(layout.config.get(Slot::VmcbExitCode), Some(0x70));
         assert_eq!(layout.missing, [Missing { field: "vcpu_svm.vmcb".into(), lost: "exit reasons" }]);
     }

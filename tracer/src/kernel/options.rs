@@ -19,6 +19,14 @@ use crate::{
 /// Size limit of one CPU's ring, in bytes, unless another one is asked for: 8192 short records.
 pub(crate) const DEFAULT_RING_BYTES: u32 = 512 * 1024;
 
+/// Size limit of the rings of all CPUs together: the verifier lets a program reach no more of an array's value (BPF_MAX_VAR_OFF).
+const MAX_RINGS_BYTES: usize = 1 << 29;
+
+/// Size limit of the rings of all CPUs together where not all possible CPUs are online, unless twice those of the CPUs online are larger.
+/// Every possible CPU has a ring, because one that comes online cannot be given one then, and the kernel allocates the whole array at once:
+/// virtual machines with 4 CPUs and room for 240 would pay 120 MiB.
+const MAX_RINGS_BYTES_OF_ABSENT: usize = 64 << 20;
+
 /// How the programs are loaded.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -65,17 +73,29 @@ impl Default for Options {
 }
 
 /// CPUs of this host, for which maps are sized.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Cpus {
-    /// numbers of the CPUs online, which have a ring
-    pub(super) online: Vec<u32>,
-    /// CPUs that may come online; each has counters
+    /// how many are online
+    pub(super) online: u32,
+    /// one more than the highest number of a CPU that may come online: each number below has counters and a ring
     pub(super) possible: u32,
 }
 
 impl Cpus {
-    /// Rings in the map, online or not: those of the CPUs up to the highest one online.
-    pub(super) fn rings(&self) -> u32 {
-        self.online.iter().max().map_or(1, |highest| highest + 1)
+    /// From how many are online, and the kernel's list of those that may be ("0-3,8-11"), whose numbers ascend.
+    pub(super) fn of_lists(online: usize, possible: &str) -> Result<Self> {
+        let highest = possible.trim().rsplit([',', '-']).next().unwrap_or_default();
+        let highest: u32 = highest.parse().context("find the highest CPU")?;
+        Ok(Self { online: u32::try_from(online).context("count the CPUs")?, possible: highest.saturating_add(1) })
+    }
+
+    /// Bytes that the rings of all CPUs may have together, where those wanted are of this shape.
+    pub(super) fn most_ring_bytes(&self, wanted: Shape) -> usize {
+        if self.online < self.possible {
+            MAX_RINGS_BYTES_OF_ABSENT.max(2 * wanted.bytes(self.online)).min(MAX_RINGS_BYTES)
+        } else {
+            MAX_RINGS_BYTES
+        }
     }
 }
 
@@ -99,7 +119,7 @@ impl Options {
 
     /// Shape of the rings that these options ask for.
     pub(super) fn ring_shape(&self) -> Shape {
-        let shape = Shape::within(self.ring_bytes, self.record_bytes());
+        let shape = Shape::within(self.ring_bytes as usize, self.record_bytes());
         if self.counts_in_kernel() { Shape { records: 1, ..shape } } else { shape }
     }
 
@@ -151,7 +171,6 @@ impl Options {
         config.set(Slot::Filter, tgids | vcpus);
         config.set(Slot::Details, self.stamps || self.has_whole_records());
         config.set(Slot::Cpus, cpus.possible);
-        config.set(Slot::RingCpus, cpus.rings());
         Ok(config)
     }
 }
@@ -161,7 +180,7 @@ mod tests {
     use super::*;
 
     fn cpus() -> Cpus {
-        Cpus { online: vec![0, 2], possible: 8 }
+        Cpus { online: 2, possible: 8 }
     }
 
     #[test]
@@ -203,9 +222,24 @@ mod tests {
     }
 
     #[test]
-    fn cpus_up_to_the_highest_one_online_have_a_ring() {
+    fn every_cpu_that_may_come_online_has_a_place() {
+        let cpus = |online, possible| Cpus::of_lists(online, possible).ok();
+        assert_eq!(cpus(2, "0-7\n"), Some(Cpus { online: 2, possible: 8 }));
+        assert_eq!(cpus(1, "0\n"), Some(Cpus { online: 1, possible: 1 }));
+        assert_eq!(cpus(8, "0-3,8-11\n"), Some(Cpus { online: 8, possible: 12 }), "a number, not a count");
+        assert_eq!((cpus(1, ""), cpus(1, "0-x")), (None, None));
         let options = Options::default();
-        let config = options.config(&Config::empty(), options.ring_shape(), &cpus(), None).unwrap();
-        assert_eq!((config.get(Slot::Cpus), config.get(Slot::RingCpus)), (Some(8), Some(3)));
+        let config = options.config(&Config::empty(), options.ring_shape(), &self::cpus(), None).unwrap();
+        assert_eq!(config.get(Slot::Cpus), Some(8));
+    }
+
+    #[test]
+    fn cpus_that_are_not_online_do_not_multiply_the_memory_of_rings() {
+        let wanted = Options::default().ring_shape();
+        let most = |online, possible| Cpus { online, possible }.most_ring_bytes(wanted) >> 20;
+        assert_eq!((most(4, 240), most(240, 240)), (64, 512));
+        // Half of the CPUs, as with SMT off: the rings are as large as with all of them.
+        assert!(most(256, 512) >= wanted.bytes(512) >> 20);
+        assert_eq!(most(2000, 4000), 512);
     }
 }

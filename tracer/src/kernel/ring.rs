@@ -70,8 +70,8 @@ pub(crate) struct Shape {
 
 impl Shape {
     /// The largest rings of at most `ring_bytes` each; of one record where none fits.
-    pub(crate) fn within(ring_bytes: u32, record_bytes: usize) -> Self {
-        let records = (ring_bytes as usize / record_bytes).max(1);
+    pub(crate) fn within(ring_bytes: usize, record_bytes: usize) -> Self {
+        let records = (ring_bytes / record_bytes).max(1);
         Self { record_bytes, records: 1 << records.ilog2() }
     }
 

@@ -1,7 +1,7 @@
 //! Loads, attaches and detaches the programs, and reads their rings and counters. The only file that uses aya.
 
 use std::{
-    io,
+    fs, io,
     mem::offset_of,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, atomic::Ordering::Acquire},
@@ -12,12 +12,12 @@ use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{KProbe, ProgramError, RawTracePoint, kprobe::KProbeLinkId, raw_trace_point::RawTracePointLinkId},
-    util::{nr_cpus, online_cpus},
+    util::online_cpus,
 };
 use aya_log::EbpfLogger;
 use rustix::{io::Errno, param::page_size};
 use tracer_common::{
-    Counters, Region,
+    Counters, Isa, Region,
     in_kernel_series::MAX_IN_KERNEL_SERIES,
     state::{MAX_STATES, Phase, VcpuState},
 };
@@ -40,11 +40,8 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMEN
 /// The same programs with rare diagnostics. Their log is a map of a kind that libbpf's tools refuse.
 static OBJECT_WITH_LOG: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTRY_BPF_DIR"), "/vmentry-log.bpf.o"));
 
-/// Size limit of the rings of all CPUs together: the verifier lets a program reach no more of an array's value (BPF_MAX_VAR_OFF).
-const MAX_RINGS_BYTES: u32 = 1 << 29;
-
-/// The same before Linux 6.1, commit "bpf: remove obsolete KMALLOC_MAX_SIZE restriction on array map value size" of July 2022.
-const MAX_RINGS_BYTES_BEFORE_6_1: u32 = 4 << 20;
+/// Size limit of the rings of all CPUs together before Linux 6.1, commit "bpf: remove obsolete KMALLOC_MAX_SIZE restriction on array map value size" of July 2022.
+const MAX_RINGS_BYTES_BEFORE_6_1: usize = 4 << 20;
 
 /// The loaded programs, their rings and counters. Dropping it detaches them.
 pub struct Tracer {
@@ -58,6 +55,8 @@ pub struct Tracer {
     wake: RingBuf<MapData>,
     in_kernel_series: Option<InKernelSeries>,
     reads_directly: bool,
+    /// of the vendor whose fields the programs read
+    layout_isa: Option<Isa>,
     /// CPUs that have counters
     cpus: usize,
     counters: Mapping,
@@ -104,7 +103,7 @@ impl Attempt<'_> {
         let mut placeholders = PlaceholderFds::reserve()?;
         let (mut ebpf, shape) = self.create_maps(&placeholders)?;
         let regions = map_regions(&ebpf, &mut placeholders)?;
-        let ring = |&cpu: &u32| Ring::new(cpu, shape, Arc::clone(&regions.records), Arc::clone(&regions.taken));
+        let ring = |cpu| Ring::new(cpu, shape, Arc::clone(&regions.records), Arc::clone(&regions.taken));
         fill(&mut ebpf, "TGIDS", self.options.tgids.as_deref())?;
         fill(&mut ebpf, "VCPU_IDS", self.options.vcpu_ids.as_deref())?;
         let mut tracer = Tracer {
@@ -112,10 +111,11 @@ impl Attempt<'_> {
             sites: self.options.sites.clone(),
             links: Vec::new(),
             probes: Vec::new(),
-            rings: self.cpus.online.iter().map(ring).collect(),
+            rings: (0..self.cpus.possible).map(ring).collect(),
             wake: take(&mut ebpf, "WAKE")?,
             in_kernel_series: self.options.counts_in_kernel().then(|| InKernelSeries::new(regions.series)),
             reads_directly: self.cast.is_some(),
+            layout_isa: self.layout.config.layout_isa(),
             cpus: self.cpus.possible as usize,
             counters: regions.counters,
             states: regions.states,
@@ -127,11 +127,15 @@ impl Attempt<'_> {
         Ok(tracer)
     }
 
-    /// Creates the maps, with smaller rings where this kernel has no room for those asked for; returns the rings' shape, too.
+    /// Creates the maps, with smaller rings where this host has no room for those asked for; returns the rings' shape, too.
     fn create_maps(&self, placeholders: &PlaceholderFds) -> Result<(Ebpf, Shape)> {
         let mut shape = self.options.ring_shape();
-        if shape.bytes(self.cpus.rings()) > MAX_RINGS_BYTES as usize {
-            shape = self.smaller_rings(MAX_RINGS_BYTES, "those of all CPUs together may have 512 MiB");
+        let most = self.cpus.most_ring_bytes(shape);
+        if shape.bytes(self.cpus.possible) > most {
+            let Cpus { online, possible } = self.cpus;
+            let why =
+                format!("those of all {possible} CPUs, of which {online} are online, may have {} MiB", most >> 20);
+            shape = self.smaller_rings(most, &why);
         }
         let error = match self.create_maps_for(shape, placeholders) {
             Ok(ebpf) => return Ok((ebpf, shape)),
@@ -148,9 +152,9 @@ impl Attempt<'_> {
         }
     }
 
-    fn smaller_rings(&self, max_bytes: u32, why: &str) -> Shape {
+    fn smaller_rings(&self, max_bytes: usize, why: &str) -> Shape {
         let wanted = self.options.ring_shape();
-        let shape = Shape::within(max_bytes / self.cpus.rings(), wanted.record_bytes);
+        let shape = Shape::within(max_bytes / self.cpus.possible as usize, wanted.record_bytes);
         say!("rings of {} records instead of {}: {why}", shape.records, wanted.records);
         shape
     }
@@ -159,9 +163,8 @@ impl Attempt<'_> {
         let config = self.options.config(&self.layout.config, shape, self.cpus, self.cast)?;
         let length = |region| match region {
             Region::States => MAX_STATES,
-            Region::Counters => self.cpus.possible as usize,
-            Region::Records => shape.bytes(self.cpus.rings()) / size_of::<u64>(),
-            Region::Taken => self.cpus.rings() as usize,
+            Region::Counters | Region::Taken => self.cpus.possible as usize,
+            Region::Records => shape.bytes(self.cpus.possible) / size_of::<u64>(),
             Region::Series if self.options.counts_in_kernel() => MAX_IN_KERNEL_SERIES,
             // Code that is never reached still names it.
             Region::Series => 1,
@@ -235,9 +238,10 @@ fn or_lockdown(error: anyhow::Error) -> anyhow::Error {
 
 impl Cpus {
     fn of_host() -> Result<Self> {
+        const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
         let online = online_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
-        let possible = nr_cpus().map_err(|(path, error)| anyhow!("read {path}: {error}"))?;
-        Ok(Self { online, possible: u32::try_from(possible).context("count the CPUs")? })
+        let possible = fs::read_to_string(POSSIBLE).with_context(|| format!("read {POSSIBLE}"))?;
+        Self::of_lists(online.len(), &possible).with_context(|| format!("read {POSSIBLE}: {}", possible.trim()))
     }
 }
 
@@ -353,6 +357,12 @@ impl Tracer {
     /// Whether the programs load from kernel memory themselves, through `bpf_rdonly_cast`, instead of through a helper.
     pub fn reads_directly(&self) -> bool {
         self.reads_directly
+    }
+
+    /// Instruction set of the vendor whose fields the programs read; of entries of another one they read none. None where they read no
+    /// vendor's fields.
+    pub(crate) fn layout_isa(&self) -> Option<Isa> {
+        self.layout_isa
     }
 
     /// Prints the programs' diagnostics since the last call.

@@ -1,10 +1,15 @@
 //! Counts of a stretch of time that are no distributions: the account of entries, and writes and timer exits by other witnesses.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use tracer_common::{
+    Isa,
     config::MAX_SITES,
     rules::{Control, Writes},
 };
+
+use crate::model::vendor::Vendor;
 
 /// Counts of a stretch of time that are no distributions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +28,9 @@ pub struct Totals {
     pub not_kept: u64,
     /// kvm_entry events of TDX guests, which are in no other count
     pub td_entries: u64,
+    /// of `delivered`: entries of another instruction set than that of the host's KVM module, whose fields were therefore not read
+    #[serde(default)]
+    pub foreign_isa: u64,
     /// control writes, from the companion patch's tracepoint; null without it
     #[serde(default)]
     pub control_writes: Option<ControlWrites>,
@@ -73,6 +81,7 @@ impl Totals {
         add(&mut self.malformed, other.malformed);
         add(&mut self.not_kept, other.not_kept);
         add(&mut self.td_entries, other.td_entries);
+        add(&mut self.foreign_isa, other.foreign_isa);
         add(&mut self.shadow_pin_writes, other.shadow_pin_writes);
         for (mine, theirs) in self.site_writes.iter_mut().zip(other.site_writes) {
             add(mine, theirs);
@@ -90,11 +99,21 @@ impl Totals {
 
     /// Every count, so that a reader can bound their sum.
     pub fn counts(&self) -> impl Iterator<Item = u64> {
-        let Self { entries, delivered, dropped, unmatched, malformed, not_kept, td_entries, shadow_pin_writes, .. } =
-            *self;
+        let Self {
+            entries,
+            delivered,
+            dropped,
+            unmatched,
+            malformed,
+            not_kept,
+            td_entries,
+            foreign_isa,
+            shadow_pin_writes,
+            ..
+        } = *self;
         let writes = self.control_writes.unwrap_or_default();
         let exits = self.traced_timer_exits.unwrap_or_default();
-        [entries, delivered, dropped, unmatched, malformed, not_kept, td_entries, shadow_pin_writes]
+        [entries, delivered, dropped, unmatched, malformed, not_kept, td_entries, foreign_isa, shadow_pin_writes]
             .into_iter()
             .chain(self.site_writes)
             .chain(writes.vmcs01)
@@ -130,4 +149,25 @@ impl ControlWrites {
         }
         self.shadow_differs += u64::from(shadow.is_some_and(|s| s != u64::from(writes.of(Control::Pin))));
     }
+}
+
+/// Says how many entries are of another instruction set than that of the host's KVM module (none where hosts differ); none where none are.
+/// `isas` are those of all entries.
+pub(crate) fn foreign_isa_text(
+    totals: &Totals,
+    vendor: Option<Vendor>,
+    isas: impl IntoIterator<Item = Isa>,
+) -> Option<String> {
+    let own = vendor.and_then(Vendor::isa);
+    let foreign: BTreeSet<_> = isas.into_iter().filter(|isa| own.is_some_and(|own| own != *isa)).collect();
+    let names: Vec<_> = foreign.into_iter().map(|isa| isa.name().to_uppercase()).collect();
+    let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
+    let module = vendor.and_then(Vendor::module).unwrap_or("the KVM module");
+    let Totals { foreign_isa, entries, .. } = totals;
+    (*foreign_isa > 0).then(|| {
+        format!(
+            "{foreign_isa} of {entries} entries are of another instruction set{names} than {module}'s layout: their exit reasons, levels and \
+             pin writes are unknown"
+        )
+    })
 }

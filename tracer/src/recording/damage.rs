@@ -1,6 +1,10 @@
 //! Damage in a recording: lines that are not as they were written, and the intervals that they cost.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+
+use super::provenance::Provenance;
 
 /// Damaged lines whose numbers are kept.
 const MOST_LINES: usize = 16;
@@ -25,6 +29,8 @@ impl OnDamage {
 /// What was left out of a recording because it is damaged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Damage {
+    /// the file, as the user named it
+    pub file: String,
     /// intervals left out: exact where interval lines have numbers and the last line is whole, else by the damaged lines
     pub intervals: u64,
     /// damaged lines, from 1, at most 16 of them; of neighbours the first
@@ -35,7 +41,7 @@ pub struct Damage {
 
 impl Damage {
     pub(super) fn at(line: u64, why: String) -> Self {
-        Self { intervals: 0, lines: vec![line], why }
+        Self { file: String::new(), intervals: 0, lines: vec![line], why }
     }
 
     pub(super) fn add_line(&mut self, line: u64) {
@@ -43,4 +49,25 @@ impl Damage {
             self.lines.push(line);
         }
     }
+}
+
+impl fmt::Display for Damage {
+    /// "a.hlog: 1 interval left out (line 12: why; also lines 30, 41)".
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { file, intervals, lines, why } = self;
+        let plural = if *intervals == 1 { "" } else { "s" };
+        let (first, others) = lines.split_first().unwrap_or((&0, &[]));
+        write!(f, "{file}: {intervals} interval{plural} left out (line {first}: {why}")?;
+        if !others.is_empty() {
+            let others: Vec<_> = others.iter().map(u64::to_string).collect();
+            write!(f, "; also lines {}", others.join(", "))?;
+        }
+        write!(f, ")")
+    }
+}
+
+/// The damage of all recordings, which goes before every figure; none where nothing was left out.
+pub(crate) fn damage<'a>(sources: impl IntoIterator<Item = &'a Provenance>) -> Option<String> {
+    let all: Vec<_> = sources.into_iter().flat_map(|source| &source.damage).map(Damage::to_string).collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }

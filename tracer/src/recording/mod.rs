@@ -25,6 +25,7 @@ pub(crate) mod tape;
 mod writer;
 
 pub(crate) use coverage::{Coverage, Spans, on_one_clock};
+pub(crate) use damage::damage;
 pub use damage::{Damage, OnDamage};
 pub use header::{End, Header};
 pub(crate) use header::{Experiment, FORMAT, Label, VERSION};
@@ -176,7 +177,7 @@ pub mod tests {
         while let Some(i) = reader.read_interval().map_err(|e| format!("{e:#}"))? {
             intervals.push(i);
         }
-        Ok((intervals, reader.damage().cloned()))
+        Ok((intervals, reader.damage_of("")))
     }
 
     fn error(bytes: &[u8]) -> Option<String> {
@@ -254,7 +255,7 @@ pub mod tests {
             assert!(whole.len() - intervals.len() <= 1 + usize::from(between), "line {at} {what}");
             // Behind the last whole interval, only the last line tells how many there were.
             if let Some(damage) = damage.filter(|_| at + 2 < lines.len()) {
-                assert_eq!(damage.intervals as usize, whole.len() - intervals.len(), "line {at} {what}: {damage:?}");
+                assert_eq!(damage.intervals, (whole.len() - intervals.len()) as u64, "line {at} {what}: {damage:?}");
             }
         };
         for at in 1..lines.len() {

@@ -30,9 +30,9 @@ pub struct Provenance {
     /// further files that have the recording or a part of it; what they share counts once
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also_in: Vec<String>,
-    /// what was left out because it is damaged; none where nothing was
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub damage: Option<Damage>,
+    /// what was left out because it is damaged: of the recording, of merges that it came through
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damage: Vec<Damage>,
 }
 
 /// Returns the place that counted the entries of all recordings: the kernel if any of them were counted there, since it is coarser.
@@ -53,7 +53,16 @@ pub(crate) fn longest_timer_delay_s(header: &Header, end: Option<&End>) -> Resul
 impl Provenance {
     /// A recording of which only the header was read.
     pub(crate) fn unread(name: String, header: Header) -> Self {
-        Self { name, header, end: None, torn: false, intervals: 0, length_ns: 0, also_in: Vec::new(), damage: None }
+        Self {
+            name,
+            header,
+            end: None,
+            torn: false,
+            intervals: 0,
+            length_ns: 0,
+            also_in: Vec::new(),
+            damage: Vec::new(),
+        }
     }
 
     /// As [`longest_timer_delay_s`].

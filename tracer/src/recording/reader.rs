@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, BufRead},
+    io::{self, BufRead, Seek, SeekFrom},
     sync::Arc,
 };
 
@@ -28,6 +28,8 @@ use crate::model::interval::{Interval, Vm};
 pub struct Reader<R: BufRead> {
     input: R,
     limits: Limits,
+    /// bytes read
+    offset: u64,
     /// lines read
     line: u64,
     header: Header,
@@ -44,6 +46,17 @@ pub struct Reader<R: BufRead> {
     end: Option<End>,
     torn: bool,
     counts: u64,
+}
+
+/// A place between two intervals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// bytes before it
+    pub(super) offset: u64,
+    /// lines before it
+    pub(super) line: u64,
+    /// number of the interval before it
+    pub(super) number: u64,
 }
 
 /// What the last interval line says, apart from the interval.
@@ -94,6 +107,7 @@ impl<R: BufRead> Reader<R> {
         let mut reader = Self {
             input,
             limits,
+            offset: first.len() as u64,
             line: 1,
             header,
             sealed: false,
@@ -151,9 +165,14 @@ impl<R: BufRead> Reader<R> {
         self.torn
     }
 
-    /// What was left out so far; none where nothing was.
-    pub(crate) fn damage(&self) -> Option<&Damage> {
-        self.damage.as_ref()
+    /// Bytes read.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// What was left out of `file` so far; none where nothing was.
+    pub(crate) fn damage_of(&self, file: &str) -> Option<Damage> {
+        self.damage.clone().map(|damage| Damage { file: file.to_owned(), ..damage })
     }
 
     /// The next whole interval; none at the end.
@@ -199,11 +218,12 @@ impl<R: BufRead> Reader<R> {
             return Ok(Line::End);
         }
         self.line += 1;
+        self.offset += bytes as u64;
         Ok(match text.last() {
             Some(b'\n') => Line::Whole,
             _ if bytes as u64 == self.limits.line => {
                 if self.on_damage == OnDamage::Skip {
-                    self.input.skip_until(b'\n').context("read")?;
+                    self.offset += self.input.skip_until(b'\n').context("read")? as u64;
                 }
                 Line::TooLong
             }
@@ -366,6 +386,19 @@ impl<R: BufRead> Reader<R> {
             bail!("its counts add up to more than {}", self.limits.counts);
         }
         Ok(counts)
+    }
+}
+
+impl<R: BufRead + Seek> Reader<R> {
+    /// Goes on at another place, before which `vms` were introduced. What was left out until now is forgotten.
+    pub(super) fn jump(&mut self, mark: Mark, vms: impl Iterator<Item = Arc<Vm>>) -> Result<()> {
+        self.input.seek(SeekFrom::Start(mark.offset)).context("read")?;
+        (self.offset, self.line) = (mark.offset, mark.line);
+        self.vms = vms.map(|vm| (vm.id, vm)).collect();
+        self.latest = Latest { number: mark.number, ..Latest::default() };
+        self.crc.reset();
+        (self.damage, self.since_damage, self.end, self.torn, self.counts) = (None, None, None, false, 0);
+        Ok(())
     }
 }
 

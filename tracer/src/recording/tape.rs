@@ -2,43 +2,79 @@
 
 use std::{
     fs::File,
-    io::BufReader,
-    path::{Path, PathBuf},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context, Result};
 
-use super::{End, Header, Reader};
-use crate::model::interval::Interval;
+use super::{
+    Damage, End, Header, OnDamage, Reader,
+    limits::LIMITS,
+    note::{self, Note},
+    reader::Mark,
+};
+use crate::model::interval::{Interval, Vm};
+
+/// Most bytes that are read to fill the screen after a jump: about a second's work.
+const MEMORY_BYTES: u64 = 24 << 20;
 
 /// Opens the recording in a file.
-pub(crate) fn open(path: &Path) -> Result<Reader<BufReader<File>>> {
+pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Reader<BufReader<File>>> {
     let failed = || format!("read {}", path.display());
     let file = File::open(path).with_context(failed)?;
-    Reader::new(BufReader::new(file)).with_context(failed)
+    Reader::careful(BufReader::new(file), on_damage).with_context(failed)
 }
 
 /// A recording and a place in it.
 pub(crate) struct Tape {
-    path: PathBuf,
     reader: Reader<BufReader<File>>,
+    name: String,
+    index: Arc<Mutex<Index>>,
+    bytes: u64,
     /// the recording's last line; none where it was cut off
     end: Option<End>,
-    /// seconds of all whole intervals
-    length_s: f64,
     /// seconds played
+    at_s: f64,
+    /// what was left out before the last jump
+    damage: Option<Damage>,
+}
+
+/// The places of a recording's intervals. A thread fills it while the tape is played.
+#[derive(Default)]
+struct Index {
+    /// where each interval begins, and the end
+    places: Vec<Place>,
+    /// VMs and the lines that introduce them
+    vms: Vec<(u64, Arc<Vm>)>,
+    /// all intervals are in it
+    is_complete: bool,
+}
+
+/// Where an interval begins.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Place {
+    mark: Mark,
+    /// seconds before it
     at_s: f64,
 }
 
 impl Tape {
-    /// Opens a file and reads it once to find its length.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let mut all = open(path)?;
-        let mut length_s = 0.0;
-        while let Some(interval) = all.read_interval()? {
-            length_s += seconds(&interval);
-        }
-        Ok(Self { path: path.to_owned(), reader: open(path)?, end: all.end().cloned(), length_s, at_s: 0.0 })
+    /// Opens a file, and begins to look for its intervals.
+    pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Self> {
+        let reader = open(path, on_damage)?;
+        let failed = || format!("read {}", path.display());
+        let input = File::open(path).with_context(failed)?;
+        let bytes = input.metadata().with_context(failed)?.len();
+        let index = Arc::new(Mutex::new(Index::default()));
+        let filled = Arc::clone(&index);
+        std::thread::Builder::new()
+            .name("index".into())
+            .spawn(move || fill(&filled, BufReader::with_capacity(1 << 20, input)))
+            .context("start the thread that looks for intervals")?;
+        let end = last_line(&mut File::open(path).with_context(failed)?).with_context(failed)?;
+        Ok(Self { reader, name: path.display().to_string(), index, bytes, end, at_s: 0.0, damage: None })
     }
 
     /// The recording's header.
@@ -51,36 +87,108 @@ impl Tape {
         self.end.as_ref()
     }
 
-    /// Share that was played, `0.0..=1.0`.
+    /// Share that was played, `0.0..=1.0`: of the bytes, until the length in time is known.
     pub(crate) fn position(&self) -> f64 {
-        if self.length_s > 0.0 { self.at_s / self.length_s } else { 1.0 }
+        let index = lock(&self.index);
+        let length_s = index.places.last().filter(|_| index.is_complete).map(|end| end.at_s);
+        match length_s {
+            Some(length_s) if length_s > 0.0 => (self.at_s / length_s).min(1.0),
+            Some(_) => 1.0,
+            None => self.reader.offset() as f64 / self.bytes.max(1) as f64,
+        }
+    }
+
+    /// What was left out so far; none where nothing was.
+    pub(crate) fn damage(&self) -> Option<Damage> {
+        self.reader.damage_of(&self.name).or_else(|| self.damage.clone())
     }
 
     /// The next interval; none at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Interval>> {
         let interval = self.reader.read_interval()?;
-        self.at_s += interval.as_ref().map_or(0.0, seconds);
+        self.at_s += interval.as_ref().map_or(0.0, |i| seconds(i.length_ns));
         Ok(interval)
     }
 
-    /// Jumps by so many seconds, back where negative; returns the intervals of the last `memory_s` seconds before the new place.
+    /// Jumps by so many seconds, back where negative, as far as the intervals are known. Returns the intervals of the last `memory_s`
+    /// seconds before the new place, or fewer where these are many bytes.
     pub(crate) fn seek_by(&mut self, by_s: f64, memory_s: f64) -> Result<Vec<Interval>> {
-        let to_s = self.at_s + by_s;
-        self.reader = open(&self.path)?;
-        self.at_s = 0.0;
+        let (first, to) = {
+            let index = lock(&self.index);
+            let Some(end) = index.places.last() else { return Ok(Vec::new()) };
+            let to_s = (self.at_s + by_s).clamp(0.0, end.at_s);
+            let to = index.places.partition_point(|place| place.at_s < to_s).min(index.places.len() - 1);
+            let far = index.places[to].mark.offset.saturating_sub(MEMORY_BYTES);
+            let is_near =
+                |at: &usize| index.places[at + 1].at_s >= to_s - memory_s && index.places[*at].mark.offset >= far;
+            let first = (0..to).find(is_near).unwrap_or(to);
+            let place = index.places[first];
+            let known = index.vms.iter().filter(|(line, _)| *line <= place.mark.line);
+            self.damage = self.damage();
+            self.reader.jump(place.mark, known.map(|(_, vm)| Arc::clone(vm)))?;
+            self.at_s = place.at_s;
+            (first, to)
+        };
         let mut remembered = Vec::new();
-        while self.at_s < to_s.clamp(0.0, self.length_s) {
-            let Some(interval) = self.next()? else { break };
-            if self.at_s >= to_s - memory_s {
-                remembered.push(interval);
-            }
+        for _ in first..to {
+            remembered.extend(self.next()?);
         }
         Ok(remembered)
     }
 }
 
-fn seconds(interval: &Interval) -> f64 {
-    interval.length_ns as f64 / 1e9
+/// The last line of a recording; none where it was cut off. Reads no more than a line may have.
+fn last_line(file: &mut File) -> io::Result<Option<End>> {
+    let bytes = file.metadata()?.len();
+    file.seek(SeekFrom::Start(bytes.saturating_sub(LIMITS.line)))?;
+    let mut tail = Vec::new();
+    file.take(LIMITS.line).read_to_end(&mut tail)?;
+    let Some(lines) = tail.strip_suffix(b"\n") else { return Ok(None) };
+    let last = lines.rsplit(|&byte| byte == b'\n').next().unwrap_or(lines);
+    let note = last.strip_prefix(b"#").and_then(|json| serde_json::from_slice(json).ok());
+    Ok(match note {
+        Some(Note::End { end, .. }) => Some(end),
+        _ => None,
+    })
+}
+
+fn lock(index: &Mutex<Index>) -> MutexGuard<'_, Index> {
+    index.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+/// Notes where each interval begins. Ends early where the file cannot be read, which the tape reports when it comes there.
+fn fill(index: &Mutex<Index>, mut input: impl BufRead) {
+    let mut place = Place { mark: Mark::default(), at_s: 0.0 };
+    let mut text = Vec::new();
+    while let Ok(bytes @ 1..) = read_line(&mut input, &mut text) {
+        place.mark.offset += bytes as u64;
+        place.mark.line += 1;
+        if place.mark.line == 1 {
+            lock(index).places.push(place);
+        } else if text.starts_with(note::BEGINNING) {
+            match serde_json::from_slice(&text[1..]) {
+                Ok(Note::Vm(vm)) => lock(index).vms.push((place.mark.line, Arc::new(vm))),
+                Ok(Note::Interval(interval)) => {
+                    place.mark.number = interval.number.unwrap_or(0);
+                    place.at_s += seconds(interval.length_ns);
+                    lock(index).places.push(place);
+                }
+                _ => {}
+            }
+        }
+    }
+    lock(index).is_complete = true;
+}
+
+/// Reads a line, of which it keeps as much as a line may have; returns its bytes.
+fn read_line(input: &mut impl BufRead, text: &mut Vec<u8>) -> io::Result<usize> {
+    text.clear();
+    let kept = Read::take(&mut *input, LIMITS.line).read_until(b'\n', text)?;
+    Ok(kept + if text.last() == Some(&b'\n') { 0 } else { input.skip_until(b'\n')? })
 }
 
 #[cfg(test)]
@@ -88,26 +196,70 @@ mod tests {
     use super::*;
     use crate::recording::{Writer, tests::header};
 
-    #[test]
-    fn a_tape_plays_every_interval_and_jumps_to_any_moment() {
-        let path = std::env::temp_dir().join(format!("vmentry-tape-{}.hlog", std::process::id()));
-        let mut writer = Writer::new(File::create(&path).unwrap(), &header()).unwrap();
+    /// A tape of ten seconds whose intervals are all known.
+    fn tape(name: &str, change: impl Fn(&mut String), on_damage: OnDamage) -> Tape {
+        let path = std::env::temp_dir().join(format!("vmentry-tape-{name}-{}", std::process::id()));
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes, &header()).unwrap();
         for n in 0..10 {
             let interval = Interval { length_ns: 1_000_000_000, ..Interval::starting(n * 1_000_000_000) };
             writer.write(&interval).unwrap();
         }
-        let mut tape = Tape::open(&path).unwrap();
-        let starts =
-            |intervals: &[Interval]| -> Vec<u64> { intervals.iter().map(|i| i.start_ns / 1_000_000_000).collect() };
+        drop(writer);
+        let mut text = String::from_utf8(bytes).unwrap();
+        change(&mut text);
+        std::fs::write(&path, text).unwrap();
+        let tape = Tape::open(&path, on_damage).unwrap();
+        while !lock(&tape.index).is_complete {
+            std::thread::yield_now();
+        }
+        std::fs::remove_file(path).unwrap();
+        tape
+    }
+
+    fn starts(intervals: &[Interval]) -> Vec<u64> {
+        intervals.iter().map(|i| i.start_ns / 1_000_000_000).collect()
+    }
+
+    #[test]
+    fn a_tape_plays_every_interval_and_jumps_to_any_moment() {
+        let mut tape = tape("jumps", |_| {}, OnDamage::Refuse);
         while tape.position() < 0.65 {
             tape.next().unwrap().unwrap();
         }
         assert_eq!(starts(&tape.seek_by(-3.0, 2.0).unwrap()), [1, 2, 3]);
         assert_eq!(tape.next().unwrap().unwrap().start_ns, 4_000_000_000);
-        assert!(tape.seek_by(1e9, 600.0).unwrap().is_empty());
+        assert_eq!(starts(&tape.seek_by(1e9, 1.5).unwrap()), [8, 9]);
         assert!(tape.next().unwrap().is_none() && tape.position() == 1.0);
         assert!(tape.seek_by(-1e9, 600.0).unwrap().is_empty());
         assert_eq!(tape.next().unwrap().unwrap().start_ns, 0);
-        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn an_unknown_place_is_no_reason_to_wait() {
+        let mut tape = tape("unknown", |_| {}, OnDamage::Refuse);
+        {
+            // As long as the thread has not come further.
+            let mut index = lock(&tape.index);
+            index.places.truncate(4);
+            index.is_complete = false;
+        }
+        assert!(tape.position() < 0.5);
+        assert_eq!(starts(&tape.seek_by(9.0, 1.0).unwrap()), [1, 2]);
+        assert_eq!(tape.next().unwrap().unwrap().start_ns, 3_000_000_000);
+    }
+
+    #[test]
+    fn damage_is_left_out_and_stays_known_after_a_jump() {
+        let damaged = |text: &mut String| *text = text.replace("\"start_ns\":4000000000", "\"start_ns\":400000000X");
+        let mut tape = tape("damaged", damaged, OnDamage::Skip);
+        let mut played = Vec::new();
+        while let Some(interval) = tape.next().unwrap() {
+            played.push(interval);
+        }
+        assert_eq!(starts(&played), [0, 1, 2, 3, 5, 6, 7, 8, 9]);
+        assert_eq!(tape.damage().unwrap().intervals, 1);
+        tape.seek_by(-2.0, 0.0).unwrap();
+        assert_eq!(tape.damage().unwrap().intervals, 1);
     }
 }

@@ -78,7 +78,8 @@ fn count(n: Result<u64, Unknown>) -> Cell {
 }
 
 fn summary(report: &Report) -> Markup {
-    let mut out = vec![loss(report)];
+    let mut out = Vec::from_iter(report.damage().map(|damage| callout(Tone::Alarm, "DAMAGED:", &damage)));
+    out.push(loss(report));
     if report.is_emulated() {
         out.push(callout(Tone::Alarm, "EMULATED:", EMULATED));
     }
@@ -179,6 +180,9 @@ fn totals(report: &Report, view: &View) -> Markup {
     add("pin writes", count(writes), &source);
     for (site, n) in report.sites() {
         add(&format!("pin writes at {}", site.name()), n.to_string().into(), "kprobe on this VMWRITE");
+    }
+    if let Some(text) = report.foreign_isa() {
+        add("entries of another instruction set", t.foreign_isa.to_string().into(), &text);
     }
     if t.td_entries > 0 {
         add("TDX entries", t.td_entries.to_string().into(), "entries of TDX guests; not in any other figure");
@@ -486,10 +490,9 @@ fn rows_table(report: &Report, view: &View, figure: Figure, rows: &[Row]) -> Mar
     for row in rows {
         let histogram = &row.series[figure];
         let count = if figure == Figure::EntryToExit { row.series.entries() } else { histogram.count() };
-        let rate = row.rate(count);
         let group = if row.group.is_empty() { vec!["all".into()] } else { row.group.clone() };
         let mut cells: Vec<Cell> = group.into_iter().map(Cell::from).collect();
-        cells.extend([count.to_string().into(), human(rate, Unit::PerSecond).into()]);
+        cells.extend([count.to_string().into(), human(row.rate(count), Unit::PerSecond).into()]);
         let stat = |s: Stat| Cell::from(knowledge.figure(figure).map(|()| human(s.of(histogram), figure.unit())));
         cells.extend(Stat::ALL.map(stat));
         table.row(cells);

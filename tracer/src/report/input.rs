@@ -12,12 +12,12 @@ use anyhow::{Context, Result, bail};
 use super::Report;
 use crate::{
     model::interval::Interval,
-    recording::{Provenance, Reader, Reading, Readings},
+    recording::{OnDamage, Provenance, Reader, Reading, Readings},
 };
 
 /// Opens a recording and reads its header; '-' is standard input.
-pub(crate) fn open(path: &Path) -> Result<Reader<Box<dyn BufRead>>> {
-    bytes(path).and_then(Reader::new).with_context(|| format!("read {}", path.display()))
+pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Reader<Box<dyn BufRead>>> {
+    bytes(path).and_then(|bytes| Reader::careful(bytes, on_damage)).with_context(|| format!("read {}", path.display()))
 }
 
 fn bytes(path: &Path) -> Result<Box<dyn BufRead>> {
@@ -32,22 +32,22 @@ fn bytes(path: &Path) -> Result<Box<dyn BufRead>> {
 }
 
 /// Adds the recording in a file to a report; '-' is standard input. Returns its index among the report's recordings; none for a merge.
-pub(crate) fn read(path: &Path, report: &mut Report) -> Result<Option<usize>> {
+pub(crate) fn read(path: &Path, on_damage: OnDamage, report: &mut Report) -> Result<Option<usize>> {
     let name = path.display().to_string();
     let failed = format!("read {name}");
-    add(open(path)?, name, report).context(failed)
+    add(open(path, on_damage)?, name, report).context(failed)
 }
 
 /// Adds a recording, or the recordings that it is a merge of, to a report. `name` is shown for its file.
-pub fn read_from(input: impl BufRead, name: String, report: &mut Report) -> Result<()> {
-    add(Reader::new(input)?, name, report).map(drop)
+pub fn read_from(input: impl BufRead, name: String, on_damage: OnDamage, report: &mut Report) -> Result<()> {
+    add(Reader::careful(input, on_damage)?, name, report).map(drop)
 }
 
 fn add(reader: Reader<impl BufRead>, name: String, report: &mut Report) -> Result<Option<usize>> {
     let mut input = Input::new(reader, name, &mut report.sources, &mut report.readings);
     let mut vms = BTreeMap::new();
     while let Some((at, interval)) = input.next(&mut report.readings)? {
-        report.sources[at].intervals += 1;
+        report.sources[at].intervals += u64::from(!input.reader.continues());
         let length_ns = &mut report.sources[at].length_ns;
         *length_ns = length_ns.saturating_add(interval.length_ns);
         report.timeline.add(at, interval.start_ns, &interval);
@@ -69,6 +69,8 @@ pub(crate) struct Input<R: BufRead> {
 /// A recording, or a part of one, in a file.
 struct Part {
     reading: Reading,
+    /// whether the latest interval counts
+    is_new: bool,
     intervals: u64,
     /// intervals that another file had
     repeated: u64,
@@ -85,7 +87,8 @@ impl<R: BufRead> Input<R> {
         let header = reader.header();
         let merged = header.sources.iter().map(|s| Provenance::unread(s.name.clone(), s.header.clone()));
         let alone = header.sources.is_empty().then(|| Provenance::unread(name.clone(), header.clone()));
-        let begin = |source| Part { reading: readings.begin(recordings, source), intervals: 0, repeated: 0 };
+        let begin =
+            |source| Part { reading: readings.begin(recordings, source), is_new: true, intervals: 0, repeated: 0 };
         let parts = merged.chain(alone).map(begin).collect();
         Self { reader, name, parts }
     }
@@ -95,11 +98,14 @@ impl<R: BufRead> Input<R> {
         while let Some(mut interval) = self.reader.read_interval()? {
             interval.start_ns = self.reader.header().anchor.to_unix_ns(interval.start_ns);
             let part = &mut self.parts[self.reader.source()];
-            part.intervals += 1;
-            if readings.admit(part.reading, interval.start_ns, interval.length_ns) {
+            if !self.reader.continues() {
+                part.is_new = readings.admit(part.reading, interval.start_ns, interval.length_ns);
+                part.intervals += 1;
+                part.repeated += u64::from(!part.is_new);
+            }
+            if part.is_new {
                 return Ok(Some((part.reading.recording, interval)));
             }
-            part.repeated += 1;
         }
         Ok(None)
     }
@@ -127,6 +133,14 @@ impl<R: BufRead> Input<R> {
                 repeats.extend(self.repeat(part, name, &recording.name));
             }
             recording.also_in.extend_from_slice(also_in);
+            for damage in header.sources.get(at).map_or(&[][..], |merged| &merged.damage) {
+                if !recording.damage.contains(damage) {
+                    recording.damage.push(damage.clone());
+                }
+            }
+        }
+        if let Some(first) = self.parts.first() {
+            recordings[first.reading.recording].damage.extend(self.reader.damage_of(&self.name));
         }
         repeats
     }

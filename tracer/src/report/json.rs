@@ -31,6 +31,7 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
         "virtualized": common(report, |s| json!(s.header.host.virtualized)),
         "recordings": report.sources.iter().map(recording).collect::<Vec<_>>(),
         "length_ns": report.observed_ns(),
+        "damaged": damaged(&report.sources),
         "exact": report.is_exact(),
         "latency": report.latency(),
         "shared_with": report.other_tracers(),
@@ -41,6 +42,11 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
         "totals": totals(report),
         "series": rows.iter().map(|r| series(report, r, by)).collect::<Vec<_>>(),
     })
+}
+
+/// What was left out of damaged files: of each the intervals, the lines and why; empty where nothing was.
+pub(crate) fn damaged<'a>(sources: impl IntoIterator<Item = &'a Provenance>) -> Value {
+    json!(sources.into_iter().flat_map(|source| &source.damage).collect::<Vec<_>>())
 }
 
 /// What is not known of any recording, with the reasons.
@@ -92,6 +98,7 @@ fn totals(report: &Report) -> Value {
         "malformed": t.malformed,
         "not_kept": t.not_kept,
         "td_entries": t.td_entries,
+        "foreign_isa": t.foreign_isa,
         "pin_writes": report.pin_writes().ok(),
         "pin_writes_source": common(report, |s| match s.header.pin_writes_source {
             PinSource::None => Value::Null,

@@ -31,6 +31,7 @@ use crate::{
         knowledge::{Knowledge, Shown, TimerExits, Unknown},
         measurement::{Aggregation, Latency},
         series::{EntryKind, Key, Series},
+        totals::foreign_isa_text,
     },
     recording::{self, Coverage, Provenance, Readings},
 };
@@ -261,6 +262,13 @@ impl Report {
         [Latency::Disturbed, Latency::DisturbedButAsked].into_iter().find(|&l| of(l)).unwrap_or_default()
     }
 
+    /// Says how many entries are of another instruction set than that of the host's KVM module; none where none are.
+    pub(crate) fn foreign_isa(&self) -> Option<String> {
+        let mut vendors = self.sources.iter().map(|s| s.header.host.vendor);
+        let vendor = vendors.next().flatten().filter(|first| vendors.all(|other| other == Some(*first)));
+        foreign_isa_text(&self.whole.totals, vendor, self.whole.series.keys().map(|key| key.isa))
+    }
+
     /// Entries that are missing from the series.
     pub(crate) fn lost(&self) -> u64 {
         let t = &self.whole.totals;
@@ -277,6 +285,11 @@ impl Report {
         let sites = self.sources.first().map_or(&[][..], |s| &s.header.sites);
         let same = self.sources.iter().all(|s| s.header.sites == sites);
         sites.iter().zip(self.whole.totals.site_writes).filter(move |_| same)
+    }
+
+    /// What was left out of the recordings because it is damaged; none where nothing was.
+    pub(crate) fn damage(&self) -> Option<String> {
+        recording::damage(&self.sources)
     }
 
     /// Whether any recording was made on an emulated CPU.

@@ -21,7 +21,9 @@ pub(super) fn loss(report: &Report) -> String {
     let mut line = if report.lost() == 0 {
         let cut = report.sources.iter().any(|s| s.end.is_none());
         let cut = if cut { " (cut off: everything after the last whole interval is missing)" } else { "" };
-        format!("no loss: {} entries, all delivered{cut}", t.entries)
+        // A damaged interval cannot say how many entries it had.
+        let rest = if report.damage().is_some() { " in the rest" } else { "" };
+        format!("no loss{rest}: {} entries, all delivered{cut}", t.entries)
     } else {
         let percent = 100.0 * report.lost() as f64 / t.entries.max(1) as f64;
         let mut parts = vec![
@@ -49,6 +51,6 @@ pub(super) fn why_empty(report: &Report, figure: Figure, rows: &[Row]) -> Option
         Ok(all) if all.count() > 0 => format!("none in the rows shown; {} values in all", all.count()),
         Ok(_) if figure != Figure::Transition => "no value is known".into(),
         Ok(_) if report.sources.iter().any(|s| s.header.stopwatch.is_some()) => "the stopwatch gave no value".into(),
-        Ok(_) => "no entry was forced to exit at once, and there was no stopwatch (companion patch)".into(),
+        Ok(_) => "no entry was forced to exit at once, and the companion patch's stopwatch was off".into(),
     })
 }

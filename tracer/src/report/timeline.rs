@@ -76,6 +76,11 @@ impl Timeline {
             point.with_pin_writes += series[Figure::PinWrites].count();
         }
         match self.points.last_mut() {
+            // The rest of an interval whose series were too many for one.
+            Some(last) if last.source == source && interval.length_ns == 0 => {
+                last.merge(&point);
+                return;
+            }
             Some(last) if last.source == source && self.last < self.each => {
                 last.merge(&point);
                 self.last += 1;

@@ -7,7 +7,7 @@ use std::sync::{
 
 use tracer_common::Event;
 
-use super::vm_event::VmEvent;
+use super::{patience::Patience, vm_event::VmEvent};
 use crate::model::interval::Vm;
 
 /// Events of one batch; 104 bytes each.
@@ -53,11 +53,12 @@ pub struct EventSink {
     pass_began_ns: u64,
     /// passes that must still be reported before the writer can release the last events
     passes_to_report: u8,
+    patience: Patience,
 }
 
 impl EventSink {
-    pub(super) fn new(queue: SyncSender<Message>) -> Self {
-        Self { queue, batch: Batch::default(), next_vm: 0, pass_began_ns: 0, passes_to_report: 0 }
+    pub(super) fn new(queue: SyncSender<Message>, patience: Patience) -> Self {
+        Self { queue, batch: Batch::default(), next_vm: 0, pass_began_ns: 0, passes_to_report: 0, patience }
     }
 
     /// Takes an event, or counts it as not written if the queue is full.
@@ -103,10 +104,11 @@ impl EventSink {
         }
     }
 
-    /// Sends the remaining events. May wait, because the programs are detached and the rings are empty by now.
+    /// Sends the remaining events. May wait, because the programs are detached and the rings are empty by now. Events that a stalled
+    /// trace does not take are lost, which the recorder says when it finishes.
     pub fn finish(mut self) {
         self.batch.complete_ns = u64::MAX;
-        let _ = self.queue.send(Message::Batch(self.batch));
+        self.patience.send(&self.queue, Message::Batch(self.batch));
     }
 }
 
@@ -119,7 +121,7 @@ mod tests {
 
     fn sink() -> (EventSink, Receiver<Message>) {
         let (sender, receiver) = sync_channel(2);
-        (EventSink::new(sender), receiver)
+        (EventSink::new(sender, Patience::endless()), receiver)
     }
 
     fn batches(receiver: &Receiver<Message>) -> Vec<Batch> {

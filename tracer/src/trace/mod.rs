@@ -3,6 +3,7 @@
 
 pub mod event_sink;
 mod flight_recorder;
+mod patience;
 pub mod perfetto;
 pub mod plan;
 mod proto;

@@ -44,9 +44,6 @@ impl TracePlan {
     pub fn check(&self) -> Result<()> {
         let name = self.path.display();
         if self.path == Path::new("-") {
-            if self.flight_recorder.is_some() {
-                bail!("--events -: a flight recorder may write several traces: name a file");
-            }
             return Ok(());
         }
         let folder = self.path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));

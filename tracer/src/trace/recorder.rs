@@ -2,15 +2,11 @@
 //! recorder.
 
 use std::{
-    io::{self, Write},
+    io::Write,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
-    },
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -18,6 +14,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use super::{
     event_sink::{Batch, EventSink, Message, QUEUE},
     flight_recorder::{CAPACITY, FlightRecorder},
+    patience::{LIMIT, Patience},
     perfetto::{Closing, Trace},
     plan::{FlightOptions, TracePlan},
     reorder::ReorderBuffer,
@@ -61,51 +58,40 @@ impl EventSummary {
     }
 }
 
-/// How long a trace may take nothing when the recording ends, before it is left as it is.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A trace's file or pipe; counts what it takes.
-struct Counted {
-    out: Box<dyn Write + Send>,
-    writes: Arc<AtomicU64>,
-}
-
-impl Write for Counted {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.writes.fetch_add(1, Relaxed);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
 /// The handle of the thread that writes.
 pub struct EventRecorder {
     queue: SyncSender<Message>,
     thread: JoinHandle<EventSummary>,
     flight_recorder: Option<FlightOptions>,
     path: PathBuf,
-    /// writes that the trace has taken; stays 0 for a flight recorder, which writes to files of its own
-    writes: Arc<AtomicU64>,
+    patience: Patience,
 }
 
 impl EventRecorder {
     /// Checks the plan, opens the trace unless a flight recorder will open it later, and starts the thread.
     pub fn start(plan: TracePlan, header: &Header) -> Result<(Self, EventSink)> {
         plan.check()?;
-        let writes = Arc::new(AtomicU64::new(0));
-        let destination = match plan.flight_recorder.clone() {
+        match plan.flight_recorder.clone() {
             None => {
                 let out = output::create(&plan.path, plan.overwrite)?;
-                let out: Box<dyn Write + Send> = Box::new(Counted { out, writes: Arc::clone(&writes) });
-                let trace = Trace::new(out, header).with_context(|| format!("write {}", plan.path.display()))?;
-                Destination::Trace(Box::new(trace))
+                Self::to(out, plan, header, LIMIT)
             }
-            Some(options) => Destination::FlightRecorder(Box::new(FlightRecorder::new(options, &plan, header))),
-        };
+            Some(options) => {
+                let flight_recorder = FlightRecorder::new(options, &plan, header);
+                Self::spawn(Destination::FlightRecorder(Box::new(flight_recorder)), plan, Patience::endless())
+            }
+        }
+    }
+
+    /// Writes all events to `out`. At the end it waits while `out` takes something at least every `limit`.
+    fn to(out: Box<dyn Write + Send>, plan: TracePlan, header: &Header, limit: Duration) -> Result<(Self, EventSink)> {
+        let (patience, out) = Patience::with(out, limit);
+        let out: Box<dyn Write + Send> = Box::new(out);
+        let trace = Trace::new(out, header).with_context(|| format!("write {}", plan.path.display()))?;
+        Self::spawn(Destination::Trace(Box::new(trace)), plan, patience)
+    }
+
+    fn spawn(destination: Destination, plan: TracePlan, patience: Patience) -> Result<(Self, EventSink)> {
         let TracePlan { path, flight_recorder, .. } = plan;
         let writer = Writer {
             path: path.clone(),
@@ -117,47 +103,19 @@ impl EventRecorder {
         let (queue, messages) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new().name("events".into()).spawn(move || writer.run(&messages));
         let thread = thread.context("start the thread that writes events")?;
-        let sink = EventSink::new(queue.clone());
-        Ok((Self { queue, thread, flight_recorder, path, writes }, sink))
+        let sink = EventSink::new(queue.clone(), patience.clone());
+        Ok((Self { queue, thread, flight_recorder, path, patience }, sink))
     }
 
     /// Completes the trace after the collector has finished its sink, and prints the summary. `dropped` is the number of
     /// entries whose record found its ring full.
     pub fn finish(self, dropped: u64, reason: &str) -> Result<EventSummary> {
-        let mut stalled = Stall { writes: &self.writes, seen: 0, since: Instant::now() };
-        let mut end = Message::End { dropped, reason: reason.into() };
-        // Neither waits longer than the trace takes nothing; the files of a flight recorder are no pipes.
-        while let Err(TrySendError::Full(again)) = self.queue.try_send(end) {
-            end = again;
-            let over = stalled.is_over() && self.flight_recorder.is_none();
-            ensure!(!over, "write {}: {STALLED}; single events are missing from it", self.path.display());
-        }
-        while !self.thread.is_finished() {
-            let over = stalled.is_over() && self.flight_recorder.is_none();
-            ensure!(!over, "write {}: {STALLED}; single events are missing from it", self.path.display());
-        }
+        let end = Message::End { dropped, reason: reason.into() };
+        let ended = self.patience.send(&self.queue, end) && self.patience.wait_until(|| self.thread.is_finished());
+        ensure!(ended, "write {}: {STALLED}; single events are missing from it", self.path.display());
         let summary = self.thread.join().map_err(|_| anyhow!("the thread that writes events panicked"))?;
         say!("{}", describe(&summary, &self.path, self.flight_recorder.as_ref()));
         Ok(summary)
-    }
-}
-
-/// The time since a trace last took something.
-struct Stall<'a> {
-    writes: &'a AtomicU64,
-    seen: u64,
-    since: Instant,
-}
-
-impl Stall<'_> {
-    /// Waits for a moment; returns whether the trace has taken nothing for [`PATIENCE`].
-    fn is_over(&mut self) -> bool {
-        std::thread::sleep(Duration::from_millis(2));
-        let now = self.writes.load(Relaxed);
-        if now != self.seen {
-            (self.seen, self.since) = (now, Instant::now());
-        }
-        self.since.elapsed() > PATIENCE
     }
 }
 
@@ -265,5 +223,38 @@ impl Writer {
             Ok(bytes) => self.summary.bytes = bytes,
             Err(error) => self.summary.fail(&self.path, &error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Instant};
+
+    use super::*;
+    use crate::{
+        model::interval::tests::{event, vm},
+        recording::tests::header,
+    };
+
+    #[test]
+    fn a_pipe_that_nobody_reads_does_not_keep_the_end_waiting() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let plan = TracePlan { path: "-".into(), overwrite: false, flight_recorder: None };
+        let limit = Duration::from_millis(100);
+        let (recorder, mut sink) = EventRecorder::to(Box::new(writer), plan, &header(), limit).unwrap();
+        let vm: Arc<_> = vm(0);
+        // More than the pipe and the queue hold.
+        for pass in 0..400 {
+            for _ in 0..1000 {
+                sink.push(&event(0, 10, 5, 0), &vm);
+            }
+            sink.end_pass(pass * 1_000_000_000);
+        }
+        let started = Instant::now();
+        sink.finish();
+        let error = recorder.finish(0, "SIGTERM").unwrap_err().to_string();
+        assert!(error.contains(STALLED), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(10));
+        drop(reader);
     }
 }

@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use crate::rig::{
-    Exporter, Rounds, Shape, Vm, Vmentry, assert_exact, assert_nothing_left, in_totals, text, wait_until,
+    Exporter, Rounds, Shape, Vm, Vmentry, assert_exact, assert_nothing_left, in_totals, live_entries, text, wait_until,
 };
 
 #[test]
@@ -19,9 +19,7 @@ fn recorders_an_exporter_and_a_live_screen_see_every_entry_each() {
     wait_until("the exporter has all entries", || exporter.sum("vmentry_entries_total") == 997.0);
     std::thread::sleep(Duration::from_millis(1100));
     exporter.end();
-    let lines = text(&live.interrupt().stdout);
-    let entries = |line: &str| Some(line.split_once("entries ")?.1.split_once(' ')?.0.parse::<u64>().unwrap());
-    assert_eq!(lines.lines().filter_map(entries).sum::<u64>(), 997, "{lines}");
+    assert_eq!(live_entries(live), 997);
     drop(vm);
     for (recorder, file) in recorders.into_iter().zip(["a.hlog", "b.hlog"]) {
         recorder.interrupt();

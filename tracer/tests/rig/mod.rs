@@ -19,7 +19,7 @@ use std::{
 };
 
 pub use host::{Host, Shape, Vendor};
-pub use recorder::{Exporter, Vmentry, assert_exact, in_totals, text};
+pub use recorder::{Exporter, Vmentry, assert_exact, in_totals, live_entries, text};
 pub use vm::{PREEMPTION_TIMER, Rounds, Vm};
 
 /// Waits until something is so; fails after 20 seconds.

@@ -141,10 +141,12 @@ impl Exporter {
     /// Starts it on a port of the kernel's choice and waits until it traces and serves.
     pub fn start(host: &Host) -> Self {
         let mut vmentry = Vmentry::tracing(host.vmentry(&["export", "--listen", "127.0.0.1:0", "--interval", "100ms"]));
-        let mut line = String::new();
-        BufReader::new(vmentry.child.as_mut().unwrap().stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let address = line.split_once("http://").and_then(|(_, rest)| rest.split_once("/metrics"));
-        Self { vmentry, address: address.unwrap_or_else(|| panic!("{line}")).0.to_owned() }
+        let stderr = vmentry.child.as_mut().unwrap().stderr.as_mut().unwrap();
+        let mut lines = BufReader::new(stderr).lines().map(Result::unwrap);
+        // After what it may say about the host.
+        let address =
+            lines.find_map(|l| Some(l.split_once("http://")?.1.split_once("/metrics")?.0.to_owned())).unwrap();
+        Self { vmentry, address }
     }
 
     pub fn pid(&self) -> u32 {
@@ -167,6 +169,13 @@ impl Exporter {
         let output = self.vmentry.end(libc::SIGTERM);
         assert_success(output.status, &output.stderr);
     }
+}
+
+/// Ends `live`, which prints lines where it has no terminal; returns the entries in them.
+pub fn live_entries(live: Vmentry) -> u64 {
+    let lines = text(&live.interrupt().stdout);
+    let entries = |line: &str| line.split_once("entries ")?.1.split_once(' ')?.0.parse::<u64>().ok();
+    lines.lines().filter_map(entries).sum()
 }
 
 /// A count in a report's totals.

@@ -22,6 +22,9 @@ enum Bench {
     /// Measure events per second through the rings by number of CPUs, and drops from rings that are too small; needs
     /// root
     Ring,
+    /// Read the series that the programs count while they grow as fast as they can, for ten minutes (SECONDS=N: for N
+    /// seconds), and fail where a look is not consistent; needs root
+    Series,
     /// Measure events per second that user space decodes and folds on one core, and time and peak memory of 'report' on
     /// up to 1 GB
     Collect,
@@ -33,6 +36,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.bench {
         Bench::Programs => cargo_bench("programs"),
         Bench::Ring => cargo_bench("ring"),
+        Bench::Series => cargo_bench("series"),
         Bench::Collect => cargo_bench("collect").and_then(|()| cargo_bench("recordings")),
         Bench::Peers(arguments) => peers::run(arguments),
     }

@@ -61,6 +61,7 @@ const TRACER: House = House {
         Inner {
             room: "commands",
             levels: &[
+                &["every_output"],
                 &[
                     "ab",
                     "calibrate",
@@ -75,8 +76,8 @@ const TRACER: House = House {
                     "report",
                 ],
                 &["comparison"],
-                &["session"],
-                &["args", "child", "progress"],
+                &["following", "session"],
+                &["args", "child", "damaged", "progress", "usage"],
             ],
         },
         Inner {

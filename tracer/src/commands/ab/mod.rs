@@ -30,13 +30,7 @@ use crate::{
         usage::refuse,
     },
     compare::schedule,
-    host::{
-        clock::TscMeter,
-        facts::{Facts, RunningVm},
-        other_tracers,
-        roots::Roots,
-        stopwatch,
-    },
+    host::{clock::TscMeter, facts::RunningVm, other_tracers, roots::Roots, stopwatch},
     kernel::{kvm_module::Watch, options::Options, tracer::Tracer},
     model::{accounting::Accounting, interval::Interval, totals::Totals},
     output,
@@ -59,7 +53,8 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
     refuse_unknown(&args.command)?;
     let tgids = selected_tgids(&args.targets)?;
     if args.command.is_empty() {
-        ensure_vm(&facts, tgids.as_deref())?;
+        let may_be_more = facts.vms_unseen.is_some() || facts.shows_host_processes == Some(false);
+        ensure_vm(&facts.vms, may_be_more, tgids.as_deref())?;
     }
     let options = Options {
         ring_bytes: ring_bytes(args.ring_kib),
@@ -90,15 +85,13 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
 }
 
 /// Fails if no VM runs that the experiment could be about. Where some may not be seen, the first round shows it.
-fn ensure_vm(facts: &Facts, tgids: Option<&[u32]>) -> Result<()> {
-    let is_meant = |vm: &&RunningVm| tgids.is_none_or(|tgids| tgids.contains(&vm.tgid));
-    let seen = facts.vms.iter().any(|vm| is_meant(&vm));
-    let unseen = facts.vms_unseen.is_some() || facts.shows_host_processes == Some(false);
+fn ensure_vm(seen: &[RunningVm], may_be_more: bool, tgids: Option<&[u32]>) -> Result<()> {
+    let is_meant = |vm: &RunningVm| tgids.is_none_or(|tgids| tgids.contains(&vm.tgid));
+    let none = if tgids.is_some() { "none of these processes runs a VM" } else { "no VM is running" };
     ensure!(
-        seen || unseen,
-        "{}: an experiment compares what VMs do under each setting\n  -> start a guest first, or let the command start one: \
-         vmentry ab ... -- COMMAND",
-        if tgids.is_some() { "no VM runs in these processes" } else { "no VM is running" }
+        may_be_more || seen.iter().any(is_meant),
+        "{none}: an experiment compares what VMs do under each setting\n  -> start a guest first, or let the command start one: \
+         vmentry ab ... -- COMMAND"
     );
     Ok(())
 }
@@ -266,8 +259,9 @@ impl Run<'_> {
         let accounting = accounting?;
         let exact = ensure_exact(&accounting, &name.to_string());
         self.writer.finish(last_line(accounting, reason)).with_context(|| format!("write {name}")).map_err(saved)?;
-        self.progress.summary(self.args, reason);
         exact?;
+        ensure!(!nothing, "no VM entered until the experiment was ended by {reason}: there is nothing to compare");
+        self.progress.summary(self.args, reason);
         Ok(status)
     }
 }
@@ -332,5 +326,20 @@ impl<'a> Progress<'a> {
             self.experiment.seed
         );
         say!("compare again: vmentry compare {}", args.output.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_experiment_without_a_vm_is_refused_with_the_fix_unless_some_may_not_be_seen() {
+        let web = [RunningVm { name: "web1".into(), tgid: 7 }];
+        assert!(ensure_vm(&web, false, None).is_ok() && ensure_vm(&web, false, Some(&[5, 7])).is_ok());
+        let refused = |seen: &[RunningVm], tgids| ensure_vm(seen, false, tgids).unwrap_err().to_string();
+        assert!(refused(&[], None).starts_with("no VM is running: ") && refused(&[], None).contains("-- COMMAND"));
+        assert!(refused(&web, Some(&[5])).starts_with("none of these processes runs a VM: "));
+        assert!(ensure_vm(&[], true, None).is_ok());
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     commands::{
         args::LiveArgs,
         child::Endings,
+        damaged::done,
         following::follow,
         session::{detach, header, next_writable, runtime, selected_tgids, selected_vcpus, traceable_host},
     },
@@ -31,6 +32,7 @@ use crate::{
         series::{Level, Series},
     },
     output::{self, Background},
+    recording::OnDamage,
     tui::{Info, Origin, terminal},
 };
 use stage::Stage;
@@ -42,8 +44,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
     let runtime = runtime()?;
     if let Some(file) = &args.replay {
-        runtime.block_on(replay::play(file))?;
-        return Ok(ExitCode::SUCCESS);
+        let damage = runtime.block_on(replay::play(file, OnDamage::skip_if(args.skip_damaged)))?;
+        return Ok(done(damage.map(|damage| damage.to_string()).as_deref()));
     }
     let hint = "; 'vmentry live --replay FILE' plays a recording";
     let (facts, layout) = traceable_host("trace", hint, true)?;

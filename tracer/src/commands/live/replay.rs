@@ -1,9 +1,9 @@
 //! Plays a recording in the live view: at any speed, with pauses and jumps.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::mpsc as blocking, time::Duration};
 
-use anyhow::Result;
-use tokio::time::Instant;
+use anyhow::{Context, Result};
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     line,
@@ -13,63 +13,142 @@ use crate::{
     commands::child::Endings,
     model::interval::Interval,
     output,
-    recording::{Provenance, tape::Tape},
+    recording::{
+        Damage, OnDamage, Provenance,
+        tape::{self, Tape},
+    },
     tui::{Effect, Info, Origin, ReplayCommand, terminal},
 };
 
 /// Time before the destination of a jump whose intervals the screen loads, seconds.
 const MEMORY_S: f64 = 600.0;
 
-/// Plays the recording in a file: on the terminal, or as one line per interval.
-pub(super) async fn play(path: &Path) -> Result<()> {
-    let mut tape = Tape::open(path)?;
+/// Plays the recording in a file: on the terminal, or as one line per interval. Returns what was left out because it is damaged.
+pub(super) async fn play(path: &Path, on_damage: OnDamage) -> Result<Option<Damage>> {
     if !terminal::is_usable() {
-        let knowledge = tape.header().knowledge();
-        while let Some(interval) = tape.next()? {
+        let mut reader = tape::open(path, on_damage)?;
+        let knowledge = reader.header().knowledge();
+        while let Some(interval) = reader.read_interval().with_context(|| format!("read {}", path.display()))? {
             output::print(&line(&interval, &knowledge))?;
         }
-        return Ok(());
+        return Ok(reader.damage_of(&path.display().to_string()));
     }
+    let tape = Tape::open(path, on_damage)?;
     let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let origin = Origin::Replay { file: file.clone() };
     let mut stage = Stage::new(Info::of(tape.header(), tape.end(), origin), None, None)?;
     stage.played = Some(Provenance { end: tape.end().cloned(), ..Provenance::unread(file, tape.header().clone()) });
-    Player { stage, next: tape.next()?, tape, due: Instant::now(), speed: 1.0, paused: false }.run().await
+    let mut player = Player::new(stage, tape)?;
+    player.run().await.with_context(|| format!("read {}", path.display()))?;
+    Ok(player.damage)
+}
+
+/// What is wanted of the tape.
+enum Order {
+    Next,
+    SeekBy(f64),
+}
+
+/// An answer of the tape.
+struct Played {
+    /// after a jump, the intervals before the new place
+    remembered: Option<Vec<Interval>>,
+    /// none at the end of the tape
+    next: Option<Interval>,
+    /// share that was played
+    position: f64,
+    damage: Option<Damage>,
+}
+
+/// Reads the tape on a thread of its own, so that neither keys nor frames wait for a disk.
+fn start(
+    mut tape: Tape,
+    orders: blocking::Receiver<Order>,
+    answers: mpsc::UnboundedSender<Result<Played>>,
+) -> Result<()> {
+    let play = move |tape: &mut Tape, order| -> Result<Played> {
+        let remembered = match order {
+            Order::Next => None,
+            Order::SeekBy(seconds) => Some(tape.seek_by(seconds, MEMORY_S)?),
+        };
+        let position = tape.position();
+        Ok(Played { remembered, next: tape.next()?, position, damage: tape.damage() })
+    };
+    let work = move || {
+        while let Ok(order) = orders.recv() {
+            if answers.send(play(&mut tape, order)).is_err() {
+                break;
+            }
+        }
+    };
+    std::thread::Builder::new().name("tape".into()).spawn(work).context("start the thread that reads")?;
+    Ok(())
 }
 
 /// A tape on its way to the screen.
 struct Player {
     stage: Stage,
-    tape: Tape,
-    /// none at the end of the tape
+    orders: blocking::Sender<Order>,
+    answers: mpsc::UnboundedReceiver<Result<Played>>,
+    /// an answer is on its way
+    is_waiting: bool,
+    /// seconds to jump when it has come
+    jump_s: f64,
+    /// none at the end of the tape, and while it is read
     next: Option<Interval>,
     /// when `next` is shown
     due: Instant,
     /// times real time
     speed: f64,
     paused: bool,
+    position: f64,
+    damage: Option<Damage>,
 }
 
 impl Player {
+    fn new(stage: Stage, tape: Tape) -> Result<Self> {
+        let ((orders, wanted), (send, answers)) = (blocking::channel(), mpsc::unbounded_channel());
+        start(tape, wanted, send)?;
+        let mut player = Self {
+            stage,
+            orders,
+            answers,
+            is_waiting: false,
+            jump_s: 0.0,
+            next: None,
+            due: Instant::now(),
+            speed: 1.0,
+            paused: false,
+            position: 0.0,
+            damage: None,
+        };
+        player.order(Order::Next);
+        Ok(player)
+    }
+
     /// Plays until the user or a signal ends it; the last interval stays on the screen.
-    async fn run(mut self) -> Result<()> {
+    async fn run(&mut self) -> Result<()> {
         let mut endings = Endings::new()?;
         let mut frames = frames();
         let mut dirty = true;
         loop {
-            self.stage.app.set_replay(self.speed, self.paused, self.tape.position());
+            self.stage.app.set_replay(self.speed, self.paused, self.position);
             tokio::select! {
                 _ = endings.next() => return Ok(()),
                 input = self.stage.input() => {
                     dirty = true;
                     match self.stage.take(input)? {
                         Effect::Quit => return Ok(()),
-                        Effect::Replay(command) => self.steer(command)?,
+                        Effect::Replay(command) => self.steer(command),
                         effect => self.stage.carry_out(effect)?,
                     }
                 }
+                Some(played) = self.answers.recv() => {
+                    self.take(played?);
+                    dirty = true;
+                }
                 () = tokio::time::sleep_until(self.due), if !self.paused && self.next.is_some() => {
-                    self.show_next()?;
+                    self.show_next();
                     dirty = true;
                 }
                 _ = frames.tick(), if dirty => dirty = !self.stage.draw()?,
@@ -77,29 +156,48 @@ impl Player {
         }
     }
 
-    fn steer(&mut self, command: ReplayCommand) -> Result<()> {
+    fn order(&mut self, order: Order) {
+        self.is_waiting = true;
+        // Without its thread there is no answer, and what was shown stays.
+        let _ = self.orders.send(order);
+    }
+
+    fn steer(&mut self, command: ReplayCommand) {
         match command {
             ReplayCommand::Pause => self.paused = !self.paused,
             ReplayCommand::Faster => self.speed = (self.speed * 2.0).min(1024.0),
             ReplayCommand::Slower => self.speed = (self.speed / 2.0).max(1.0 / 16.0),
-            ReplayCommand::SeekBy(seconds) => {
-                let remembered = self.tape.seek_by(seconds, MEMORY_S)?;
-                self.stage.app.reset();
-                remembered.into_iter().for_each(|i| self.stage.app.push(i));
-                self.next = self.tape.next()?;
-                self.due = Instant::now();
-            }
+            ReplayCommand::SeekBy(seconds) if self.is_waiting => self.jump_s += seconds,
+            ReplayCommand::SeekBy(seconds) => self.order(Order::SeekBy(seconds)),
         }
-        Ok(())
     }
 
-    fn show_next(&mut self) -> Result<()> {
+    fn take(&mut self, played: Played) {
+        self.is_waiting = false;
+        if let Some(remembered) = played.remembered {
+            self.stage.app.reset();
+            remembered.into_iter().for_each(|i| self.stage.app.push(i));
+            self.due = Instant::now();
+        }
+        (self.next, self.position) = (played.next, played.position);
+        if let Some(damage) = played.damage.filter(|new| self.damage.as_ref() != Some(new)) {
+            self.stage.app.set_status(format!("DAMAGED: {damage}"));
+            self.damage = Some(damage);
+        }
+        if self.jump_s != 0.0 {
+            let jump = Order::SeekBy(std::mem::take(&mut self.jump_s));
+            self.order(jump);
+        }
+    }
+
+    fn show_next(&mut self) {
         if let Some(interval) = self.next.take() {
             let length_s = interval.length_ns as f64 / 1e9 / self.speed;
             self.due = Instant::now() + Duration::from_secs_f64(length_s.clamp(0.0, 3600.0));
             self.stage.app.push(interval);
-            self.next = self.tape.next()?;
+            if !self.is_waiting {
+                self.order(Order::Next);
+            }
         }
-        Ok(())
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn of(units: &Units, options: &Options) -> Mix {
     let parts: Vec<Vec<f64>> = units.parts.iter().map(entries).collect();
     let (distance, p) = distance(&parts, units, options);
     let both = |side: usize, figure: Figure, series: &[Series; 2]| {
-        series[side][figure].quantile(0.5).filter(|_| options.latencies).map(|v| v as f64)
+        series[side][figure].quantile(0.5).filter(|_| options.incomparable(figure).is_none()).map(|v| v as f64)
     };
     let mut rows: Vec<MixRow> = merged
         .iter()

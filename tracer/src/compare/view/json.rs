@@ -21,6 +21,7 @@ pub(crate) fn render(c: &Comparison, setting: &Setting) -> Value {
     json!({
         "format": FORMAT,
         "emulated": wording::is_emulated(setting),
+        "damaged": wording::damaged(setting).flat_map(|source| &source.damage).collect::<Vec<_>>(),
         "summary": wording::summary(c, setting),
         "warnings": setting.warnings,
         "checks": c.checks,
@@ -55,7 +56,9 @@ pub(crate) fn render(c: &Comparison, setting: &Setting) -> Value {
 
 fn side(c: &Comparison, side: &Side, setting: &Setting, at: usize) -> Value {
     let t = &side.totals;
-    let timer: Map<_, _> = side.timer_exits.iter().map(|(cause, n)| (cause.name().to_owned(), json!(n))).collect();
+    let count = |n: &Result<u64, _>| json!(n.as_ref().ok());
+    let timer: Map<_, _> = side.timer_exits.iter().map(|(cause, n)| (cause.name().to_owned(), count(n))).collect();
+    let knows_timer = side.timer_exits.values().any(Result::is_ok);
     json!({
         "name": setting.names[at],
         "windows": side.windows,
@@ -71,7 +74,7 @@ fn side(c: &Comparison, side: &Side, setting: &Setting, at: usize) -> Value {
             "td_entries": t.td_entries,
         },
         "pin_writes": side.pin_writes,
-        "timer_exits": wording::knows_timer(c).then_some(timer),
+        "timer_exits": knows_timer.then_some(timer),
         "vcpus": side.vcpus.iter().map(|(vm, vcpu)| json!({ "vm": vm, "vcpu": vcpu })).collect::<Vec<_>>(),
         "recordings": setting.sources[at].iter().map(recording).collect::<Vec<_>>(),
     })

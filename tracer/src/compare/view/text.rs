@@ -10,7 +10,7 @@ use crate::{
         measurement::EMULATED,
     },
     output::wrap,
-    recording::Provenance,
+    recording::{self, Provenance},
 };
 
 /// Renders a comparison for a terminal of `width` columns, at least 60.
@@ -34,6 +34,9 @@ pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize) -> String 
 /// Everything that the reader must know before any figure.
 fn alarms(c: &Comparison, setting: &Setting, width: usize) -> String {
     let mut out = String::new();
+    if let Some(damage) = recording::damage(wording::damaged(setting)) {
+        out += &wrap(&format!("DAMAGED: {}", wording::clean(&damage)), "         ", width);
+    }
     for (name, side) in [("A", &c.a), ("B", &c.b)] {
         if let Some(loss) = wording::loss(side) {
             out += &wrap(&format!("LOST in {name}: {loss}"), "         ", width);
@@ -59,7 +62,7 @@ fn sides(c: &Comparison, setting: &Setting, width: usize) -> String {
     let mut out = String::new();
     for (at, side) in [&c.a, &c.b].into_iter().enumerate() {
         let pins = side.pin_writes.map_or("n/a".into(), |n| n.to_string());
-        let timer = wording::timer_exits(c, side);
+        let timer = wording::timer_exits(side);
         let windows = if side.windows == 1 { "window" } else { "windows" };
         let text = format!(
             "{}  {}: {} {windows}, {}; {} entries; pin writes {pins}; timer exits: {timer}",
@@ -173,8 +176,10 @@ fn stat_name(part: &str, stat: &str) -> String {
 fn footnotes(c: &Comparison, width: usize) -> String {
     let mut reasons: Vec<(bool, &str, Vec<String>)> = Vec::new();
     for row in &c.rows {
-        let judged = row.verdict != Verdict::NotEnoughData;
-        if judged && row.difference.is_none_or(|d| d.low.is_some()) {
+        let is_judged = row.verdict != Verdict::NotEnoughData;
+        // What is not known will not be known with more data.
+        let judged = is_judged || row.a.is_none() && row.b.is_none();
+        if is_judged && row.difference.is_none_or(|d| d.low.is_some()) {
             continue;
         }
         let why = row.why.as_deref().unwrap_or("no reason given");

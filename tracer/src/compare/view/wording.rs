@@ -1,5 +1,7 @@
 //! The words of a comparison, shared by text, HTML and the JSON's summary.
 
+use std::collections::BTreeSet;
+
 use crate::{
     compare::{
         Comparison, Estimate, Row, Setting, Side, Stratum, Verdict,
@@ -11,6 +13,7 @@ use crate::{
         figures::{Unit, human},
         totals::Totals,
     },
+    recording::Provenance,
 };
 
 /// "+12.3%" of 0.123.
@@ -50,30 +53,50 @@ pub(crate) fn name(row: &Row) -> String {
     format!("{}.{}", row.figure, row.stat)
 }
 
-/// B against A: in %, or the difference if A is 0.
+/// Ratio of the sides beyond which it says more about a tiny A than about B.
+const MOST_RATIO: f64 = 100.0;
+
+/// The ratio that is shown: none if A is 0 or about 0, which is where B is more than [`MOST_RATIO`] times A, or where the difference has
+/// an interval and the ratio has none, because A may be 0. The difference is shown instead.
+pub(crate) fn ratio(row: &Row) -> Option<Estimate> {
+    let has_interval = |e: Estimate| e.low.is_some() || e.high.is_some();
+    let only_difference = row.difference.is_some_and(has_interval) && !row.ratio.is_some_and(has_interval);
+    row.ratio.filter(|ratio| ratio.value <= MOST_RATIO && !only_difference)
+}
+
+/// B against A: in %, or the difference if A is about 0.
 pub(crate) fn change(row: &Row) -> String {
-    match (row.ratio, row.difference) {
-        (Some(ratio), _) => percent(ratio.value - 1.0),
-        (None, Some(d)) => signed(d.value, row.unit),
-        (None, None) => "n/a".into(),
-    }
+    ratio(row).map_or_else(|| difference(row).0, |ratio| percent(ratio.value - 1.0))
 }
 
 /// The confidence interval of [`change`]; "?" for a bound that is not known.
 pub(crate) fn interval(row: &Row) -> String {
-    let bounds = |e: Estimate, show: &dyn Fn(f64) -> String| {
-        if e.low.is_none() && e.high.is_none() {
-            return "n/a".into();
-        }
-        let [low, high] = [e.low, e.high].map(|b| b.map_or("?".into(), show));
-        format!("[{low}, {high}]")
-    };
-    match (row.ratio, row.difference) {
-        // One % sign is enough for both.
-        (Some(ratio), _) => bounds(ratio, &|v| percent(v - 1.0).trim_end_matches('%').to_owned()).replace(']', "]%"),
-        (None, Some(d)) => bounds(d, &|v| signed(v, row.unit)),
-        (None, None) => "n/a".into(),
+    ratio(row).map_or_else(|| difference(row).1, percent_bounds)
+}
+
+/// One % sign is enough for both bounds.
+fn percent_bounds(ratio: Estimate) -> String {
+    bounds(ratio, &|v| percent(v - 1.0).trim_end_matches('%').to_owned()).replace(']', "]%")
+}
+
+fn bounds(estimate: Estimate, show: &dyn Fn(f64) -> String) -> String {
+    if estimate.low.is_none() && estimate.high.is_none() {
+        return "n/a".into();
     }
+    let [low, high] = [estimate.low, estimate.high].map(|b| b.map_or("?".into(), show));
+    format!("[{low}, {high}]")
+}
+
+/// The difference of the sides, and its confidence interval.
+fn difference(row: &Row) -> (String, String) {
+    let Some(d) = row.difference else { return ("n/a".into(), "n/a".into()) };
+    (signed(d.value, row.unit), bounds(d, &|v| signed(v, row.unit)))
+}
+
+/// The difference in % of A, and its confidence interval; n/a if A is 0.
+fn relative(row: &Row) -> (String, String) {
+    let Some(ratio) = row.ratio else { return ("n/a".into(), "n/a".into()) };
+    (percent(ratio.value - 1.0), percent_bounds(ratio))
 }
 
 /// A p value; never 0.
@@ -86,18 +109,18 @@ pub(crate) fn p_value(p: Option<f64>) -> String {
     }
 }
 
-/// The minimum detectable effect, in % of A, or as a difference if A is 0.
+/// The minimum detectable effect, in % of A, or as a difference if A is about 0.
 pub(crate) fn mde(row: &Row) -> String {
     match (row.detectable, row.a) {
-        (Some(d), Some(a)) if a > 0.0 => size(d / a),
+        (Some(d), Some(a)) if a > 0.0 && ratio(row).is_some() => size(d / a),
         (Some(d), _) => value(Some(d), row.unit),
         (None, _) => "n/a".into(),
     }
 }
 
-/// The A/A noise: 95th percentile of half-against-half differences within a side.
+/// The A/A noise: 95th percentile of half-against-half differences within a side, in % of its value; n/a if A is about 0.
 pub(crate) fn noise(row: &Row) -> String {
-    row.noise.map_or("n/a".into(), size)
+    row.noise.filter(|_| ratio(row).is_some()).map_or("n/a".into(), size)
 }
 
 /// A verdict in one word, for narrow tables.
@@ -152,18 +175,18 @@ pub(crate) fn entries(c: &Comparison, side: usize) -> u64 {
     c.mix.rows.iter().map(|r| r.entries[side]).sum()
 }
 
-/// Timer exits of a side by cause; n/a if they are not known.
-pub(crate) fn timer_exits(c: &Comparison, side: &Side) -> String {
-    if !knows_timer(c) {
-        return "n/a".into();
+/// Timer exits of a side by cause; n/a with the reason where they are not known.
+pub(crate) fn timer_exits(side: &Side) -> String {
+    let reasons: BTreeSet<String> =
+        side.timer_exits.values().filter_map(|n| Some(n.as_ref().err()?.to_string())).collect();
+    let reasons = reasons.into_iter().collect::<Vec<_>>().join("; ");
+    if side.timer_exits.values().all(Result::is_err) {
+        return format!("n/a ({reasons})");
     }
-    let causes: Vec<_> = side.timer_exits.iter().map(|(cause, n)| format!("{} {n}", cause.name())).collect();
-    if causes.is_empty() { "none".into() } else { causes.join(", ") }
-}
-
-/// Whether timer exits are known: on VMX, with at least one entry.
-pub(crate) fn knows_timer(c: &Comparison) -> bool {
-    c.rows.iter().any(|r| r.figure.starts_with("timer_exits.") && (r.a.is_some() || r.b.is_some()))
+    let count = |n: &Result<u64, _>| n.as_ref().map_or("n/a".to_owned(), u64::to_string);
+    let causes: Vec<_> = side.timer_exits.iter().map(|(cause, n)| format!("{} {}", cause.name(), count(n))).collect();
+    let why = if reasons.is_empty() { String::new() } else { format!(" ({reasons})") };
+    causes.join(", ") + &why
 }
 
 /// How an experiment alternated; none for recordings made one after the other.
@@ -188,6 +211,12 @@ pub(crate) fn alternation(c: &Comparison, setting: &Setting) -> Option<String> {
 /// Whether either side ran on an emulated CPU.
 pub(crate) fn is_emulated(setting: &Setting) -> bool {
     setting.sources.iter().flatten().any(|s| s.header.host.emulated)
+}
+
+/// The recordings of both sides, each once: the sides of an experiment are in one.
+pub(crate) fn damaged(setting: &Setting) -> impl Iterator<Item = &Provenance> {
+    let sides = if setting.experiment.is_some() { 1 } else { 2 };
+    setting.sources.iter().take(sides).flatten()
 }
 
 /// The loss of a side; none without loss.
@@ -275,16 +304,9 @@ fn count_figures(n: usize) -> String {
     if n == 1 { "1 figure".into() } else { format!("{n} figures") }
 }
 
-/// The difference of the sides, and its confidence interval.
-fn difference(row: &Row) -> (String, String) {
-    let Some(Estimate { value, low, high }) = row.difference else { return ("n/a".into(), "n/a".into()) };
-    let [low, high] = [low, high].map(|b| b.map_or("?".into(), |b| signed(b, row.unit)));
-    (signed(value, row.unit), format!("[{low}, {high}]"))
-}
-
 /// The message of `--fail-if`; none if the condition does not hold. `observed_ns` is the sum of both sides.
 pub(crate) fn condition(condition: &Condition, row: &Row, result: ConditionResult, observed_ns: u64) -> Option<String> {
-    let (change, interval) = if condition.is_relative() { (change(row), interval(row)) } else { difference(row) };
+    let (change, interval) = if condition.is_relative() { relative(row) } else { difference(row) };
     match result {
         ConditionResult::DoesNotHold => None,
         ConditionResult::Holds => Some(format!(
@@ -310,16 +332,12 @@ pub(crate) fn condition(condition: &Condition, row: &Row, result: ConditionResul
     }
 }
 
-/// Pairs of a raw and a stratified row that disagree: another verdict, or ratios that differ by more than the A/A noise.
+/// Pairs of a raw and a stratified row that contradict each other: both are judged, and differently.
 pub(crate) fn contradicting(c: &Comparison) -> Vec<(&Row, &Row)> {
-    let ratio = |r: &Row| r.ratio.map(|e| e.value);
+    let is_judged = |row: &Row| row.verdict != Verdict::NotEnoughData;
     let pairs = c.stratified.iter().filter_map(|s| {
         let raw = c.rows.iter().find(|r| (r.figure, r.stat) == (s.figure, s.stat))?;
-        let apart = match (ratio(raw), ratio(s)) {
-            (Some(x), Some(y)) => (x - y).abs() > raw.noise.unwrap_or(0.0).max(0.005),
-            _ => false,
-        };
-        (raw.verdict != s.verdict || apart).then_some((raw, s))
+        (is_judged(raw) && is_judged(s) && raw.verdict != s.verdict).then_some((raw, s))
     });
     pairs.collect()
 }
@@ -386,6 +404,41 @@ mod tests {
         let none = said("entry_to_exit_ns.max>+3%").unwrap();
         assert!(none.ends_with("inconclusive: a maximum has no valid interval: record longer"), "{none}");
         assert_eq!(said("entry_to_exit_ns.p99>+50%"), None);
+    }
+
+    #[test]
+    fn only_rows_that_are_judged_differently_contradict_each_other() {
+        let mut c = comparison();
+        let names = |c: &Comparison| contradicting(c).iter().map(|(raw, _)| name(raw)).collect::<Vec<_>>();
+        assert_eq!(names(&c), ["entry_to_exit_ns.p99"], "WORSE raw, and not with one mix");
+        // Worse by another amount, and not enough data on one way of looking at it.
+        c.stratified[2] = Row { ratio: Some(Estimate { value: 1.5, low: None, high: None }), ..c.rows[2].clone() };
+        c.stratified[0].verdict = Verdict::NotEnoughData;
+        assert!(c.rows[4].verdict == Verdict::NotEnoughData && c.stratified[4].verdict == Verdict::NotEnoughData);
+        c.stratified[4].verdict = Verdict::Worse;
+        assert_eq!(names(&c), [""; 0]);
+    }
+
+    #[test]
+    fn where_a_is_about_0_the_difference_is_shown_and_not_the_ratio() {
+        let spurious = comparison().rows.into_iter().find(|r| r.figure == "timer_exits.spurious").unwrap();
+        let of = |value, low: Option<f64>, high| Some(Estimate { value, low, high });
+        let huge = Row {
+            a: Some(0.02),
+            b: Some(111.3),
+            ratio: of(5563.1, Some(900.0), Some(20_000.0)),
+            difference: of(111.3, Some(109.0), Some(114.0)),
+            detectable: Some(2.0),
+            noise: Some(3.0),
+            ..spurious
+        };
+        let shown = |row: &Row| [change(row), interval(row), mde(row), noise(row)].join(" ");
+        assert_eq!(shown(&huge), "+111 [+109, +114] 2.000 n/a");
+        // A may be 0: its ratio has no interval, the difference has one.
+        let unsure = Row { ratio: of(3.0, None, None), ..huge.clone() };
+        assert_eq!(shown(&unsure), "+111 [+109, +114] 2.000 n/a");
+        let usual = Row { a: Some(100.0), ratio: of(1.113, Some(1.09), Some(1.14)), ..huge };
+        assert_eq!(shown(&usual), "+11.3% [+9.0, +14.0]% 2.0% 300%");
     }
 
     #[test]

@@ -17,7 +17,8 @@ use crate::{
 
 /// Loss, emulation, and where and how it was recorded.
 pub(crate) fn preamble(report: &Report) -> String {
-    let mut out = notes::loss(report);
+    let mut out = report.damage().map(|damage| format!("DAMAGED: {damage}\n")).unwrap_or_default();
+    out += &notes::loss(report);
     if let Some(shared) = notes::shared(report) {
         let _ = writeln!(out, "SHARED: {shared}");
     }

@@ -37,6 +37,9 @@ pub(super) fn render(report: &Report, view: &View) -> String {
     if t.td_entries > 0 {
         let _ = write!(out, "; {} entries of TDX guests left out", t.td_entries);
     }
+    if let Some(text) = report.foreign_isa() {
+        let _ = write!(out, "\nFOREIGN     {text}");
+    }
     out + "\n"
 }
 

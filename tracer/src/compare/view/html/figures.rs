@@ -146,7 +146,8 @@ fn reach(rows: &[(&Row, f64)]) -> f64 {
 
 /// Ratios with their confidence intervals, one below the other, and the A/A noise behind each.
 fn forest(c: &Comparison, rows: &[&Row], setting: &Setting) -> Markup {
-    let rows: Vec<(&Row, f64)> = rows.iter().filter_map(|r| Some((*r, r.ratio?.value))).filter(|r| r.1 > 0.0).collect();
+    let rows: Vec<(&Row, f64)> =
+        rows.iter().filter_map(|r| Some((*r, wording::ratio(r)?.value))).filter(|r| r.1 > 0.0).collect();
     if rows.is_empty() {
         return Markup::default();
     }
@@ -178,7 +179,7 @@ fn forest(c: &Comparison, rows: &[&Row], setting: &Setting) -> Markup {
         words.push(format!("{} {text}", wording::name(row)));
     }
     let judged = c.rows.iter().filter(|r| r.verdict != Verdict::NotEnoughData).count();
-    let note = "Figures whose A is 0 have no ratio and are only in the table. ~: no detectable change.";
+    let note = "Figures whose A is 0 or about 0 are only in the table, without a ratio. ~: no detectable change.";
     let note = if judged == rows.len() { Markup::default() } else { paragraph(note) };
     join([chart.describe(format!("{title}: {}.", words.join("; "))).render(), note])
 }

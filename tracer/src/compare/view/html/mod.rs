@@ -20,6 +20,7 @@ use crate::{
         figures::{Figure, Unit, human},
         measurement::EMULATED,
     },
+    recording,
 };
 
 /// vCPUs named in the table of sides.
@@ -38,7 +39,7 @@ impl From<Arm> for Look {
 pub(crate) fn render(c: &Comparison, setting: &Setting) -> String {
     let title = format!("{} against {}", wording::side(1, setting), wording::side(0, setting));
     let emulated = if wording::is_emulated(setting) { "EMULATED \u{b7} " } else { "" };
-    let host = |s: &crate::recording::Provenance| format!("{}, Linux {}", s.header.host.name, s.header.host.kernel);
+    let host = |s: &recording::Provenance| format!("{}, Linux {}", s.header.host.name, s.header.host.kernel);
     let hosts: BTreeSet<_> = setting.sources.iter().flatten().map(host).collect();
     let hosts = hosts.into_iter().collect::<Vec<_>>().join("; ");
     let sections = [
@@ -77,7 +78,8 @@ fn verdict(c: &Comparison, setting: &Setting) -> Markup {
 }
 
 fn alarms(c: &Comparison, setting: &Setting) -> Vec<Markup> {
-    let mut out = Vec::new();
+    let damage = recording::damage(wording::damaged(setting));
+    let mut out = Vec::from_iter(damage.map(|damage| callout(Tone::Alarm, "DAMAGED:", &damage)));
     for (name, side) in [("A", &c.a), ("B", &c.b)] {
         out.extend(wording::loss(side).map(|loss| callout(Tone::Alarm, &format!("LOST in {name}:"), &loss)));
     }
@@ -130,7 +132,7 @@ fn sides(c: &Comparison, setting: &Setting) -> Markup {
     add("dropped", &|s| s.totals.dropped.to_string());
     add("unmatched", &|s| s.totals.unmatched.to_string());
     add("pin writes", &|s| count(s.pin_writes));
-    add("timer exits", &|s| wording::timer_exits(c, s));
+    add("timer exits", &|s| wording::timer_exits(s));
     add("vCPUs", &|s| {
         let names: Vec<_> = s.vcpus.iter().take(MAX_VCPUS).map(|(vm, vcpu)| format!("{vm}/{vcpu}")).collect();
         match s.vcpus.len().saturating_sub(MAX_VCPUS) {
