@@ -61,6 +61,7 @@ const TRACER: House = House {
         Inner {
             room: "commands",
             levels: &[
+                &["every_output"],
                 &[
                     "ab",
                     "calibrate",
