@@ -57,10 +57,14 @@ impl fmt::Display for Damage {
         let Self { file, intervals, lines, why } = self;
         let plural = if *intervals == 1 { "" } else { "s" };
         let (first, others) = lines.split_first().unwrap_or((&0, &[]));
-        write!(f, "{file}: {intervals} interval{plural} left out (line {first}: {why}")?;
+        match intervals {
+            0 => write!(f, "{file}: damaged (line {first}: {why}")?,
+            _ => write!(f, "{file}: {intervals} interval{plural} left out (line {first}: {why}")?,
+        }
         if !others.is_empty() {
             let others: Vec<_> = others.iter().map(u64::to_string).collect();
-            write!(f, "; also lines {}", others.join(", "))?;
+            let lines = if others.len() == 1 { "line" } else { "lines" };
+            write!(f, "; also {lines} {}", others.join(", "))?;
         }
         write!(f, ")")
     }

@@ -48,7 +48,7 @@ pub mod tests {
     use crate::{
         host::{clock::Anchor, machine::Host},
         model::{
-            accounting::Accounting,
+            accounting::{Accounting, CpuAccount},
             interval::{
                 Interval,
                 tests::{event, vm},
@@ -367,5 +367,62 @@ pub mod tests {
         let histograms = IntervalLogIterator::new(&bytes).filter(|e| matches!(e, Ok(LogEntry::Interval(_)))).count();
         assert!(IntervalLogIterator::new(&bytes).all(|e| e.is_ok()));
         assert_eq!(histograms, bytes.windows(4).filter(|w| w == b"Tag=").count());
+    }
+
+    /// A recording of two intervals that began at another moment; its end accounts for so many entries more than it has.
+    fn accounted(unix_ns: u64, more: u64) -> Vec<u8> {
+        let (mut bytes, mut header) = (Vec::new(), header());
+        header.anchor.unix_ns += unix_ns;
+        let mut writer = Writer::new(&mut bytes, &header).unwrap();
+        [2_000, 3_000].iter().for_each(|start| writer.write(&interval(*start)).unwrap());
+        let cpu = CpuAccount { cpu: 0, entries: 2 * 205 + more, delivered: 2 * 201 + more, dropped: 2 * 4 };
+        let accounting = Accounting { exact: true, cpus: vec![cpu], ..Accounting::default() };
+        let reason = "duration".into();
+        writer.finish(End { reason, accounting, tsc_khz: None, policy_changed: false, other_tracers: None }).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn the_intervals_are_held_against_the_accounting_at_the_end() {
+        assert_eq!(read(&accounted(0, 0)).0.len(), 2);
+        let odd = accounted(0, 60);
+        assert!(error(&odd).unwrap().contains("the intervals have 410 entries, and the recording had 470"));
+        let (intervals, damage) = skim(&odd).unwrap();
+        assert_eq!((intervals.len(), damage.unwrap().intervals), (2, 0));
+        // Without checksums and numbers nothing else shows that an interval is lost.
+        let text = String::from_utf8(accounted(0, 0)).unwrap();
+        let without = |field: &str, text: &str| {
+            let digits = |rest: &str| rest.trim_start_matches(|c: char| c.is_ascii_digit()).to_owned();
+            let mut parts = text.split(field);
+            parts.next().unwrap().to_owned() + &parts.map(digits).collect::<String>()
+        };
+        let old = [",\"crc32\":", ",\"number\":", ",\"intervals\":"].iter().fold(text, |text, f| without(f, &text));
+        assert_eq!(read(old.as_bytes()).0.len(), 2);
+        let first = old.find("Tag=").unwrap();
+        let second = old.find("#{\"interval\"").unwrap();
+        let second = second + old[second..].find('\n').unwrap() + 1;
+        assert!(error((old[..first].to_owned() + &old[second..]).as_bytes()).unwrap().contains("had 410"));
+    }
+
+    #[test]
+    fn no_line_of_another_recording_passes() {
+        let (a, b) = (accounted(0, 0), accounted(1, 0));
+        let header_of = |bytes: &[u8]| bytes.iter().position(|&b| b == b'\n').unwrap() + 1;
+        let spliced = [&a[..header_of(&a)], &b[header_of(&b)..]].concat();
+        assert!(error(&spliced).unwrap().contains("checksum"));
+    }
+
+    #[test]
+    fn a_split_interval_without_its_first_part_is_left_out() {
+        let mut bytes = Vec::new();
+        let limits = Limits { series: 2, ..LIMITS };
+        let mut writer = Writer::with_limits(&mut bytes, &header(), limits).unwrap();
+        writer.write(&of_series(4)).unwrap();
+        writer.write(&of_series(1)).unwrap();
+        drop(writer);
+        let text = String::from_utf8(bytes).unwrap();
+        let damaged = text.replacen("\"start_ns\":2000", "\"start_ns\":2001", 1);
+        let (intervals, damage) = skim(damaged.as_bytes()).unwrap();
+        assert_eq!((intervals.len(), intervals[0].length_ns, damage.unwrap().intervals), (1, 5, 2));
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::Not;
 
 use anyhow::Result;
+use flate2::Crc;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -15,6 +16,9 @@ use crate::model::{interval::Vm, totals::Totals};
 pub(super) const BEGINNING: &[u8] = b"#{";
 /// How the lines that complete an interval begin.
 pub(super) const INTERVAL: &[u8] = b"#{\"interval\":";
+
+/// Part of the reason of a recording that a change of the KVM module ended.
+pub(super) const BY_MODULE: &str = "KVM module";
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,11 +57,11 @@ pub(crate) struct Interval {
     pub(super) more: bool,
 }
 
-/// Appends a note as a line that seals `text`, whose first `sealed` bytes are sealed already.
-pub(super) fn append(text: &mut Vec<u8>, sealed: usize, note: &Note) -> Result<()> {
+/// Appends a note as a line that seals `text`, whose first `sealed` bytes are sealed already; `crc` is [`seal::begin`]'s.
+pub(super) fn append(text: &mut Vec<u8>, sealed: usize, crc: Crc, note: &Note) -> Result<()> {
     text.push(b'#');
     serde_json::to_writer(&mut *text, note)?;
     text.push(b'\n');
-    seal::seal(text, sealed, Closing::Note);
+    seal::seal(text, sealed, crc, Closing::Note);
     Ok(())
 }

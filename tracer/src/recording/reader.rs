@@ -22,7 +22,10 @@ use super::{
     sums,
     tag::parse_tag,
 };
-use crate::model::interval::{Interval, Vm};
+use crate::model::{
+    accounting::CpuAccount,
+    interval::{Interval, Vm},
+};
 
 /// Reads a recording interval by interval.
 pub struct Reader<R: BufRead> {
@@ -46,6 +49,8 @@ pub struct Reader<R: BufRead> {
     end: Option<End>,
     torn: bool,
     counts: u64,
+    /// entries, delivered and dropped of the intervals read; none where some were skipped by a jump
+    sums: Option<[u64; 3]>,
 }
 
 /// A place between two intervals.
@@ -109,17 +114,18 @@ impl<R: BufRead> Reader<R> {
             limits,
             offset: first.len() as u64,
             line: 1,
-            header,
             sealed: false,
             on_damage,
             damage: None,
             since_damage: None,
-            crc: Crc::new(),
+            crc: seal::begin(&header),
+            header,
             vms: BTreeMap::new(),
             latest: Latest::default(),
             end: None,
             torn: false,
             counts: 0,
+            sums: Some([0; 3]),
         };
         if let Some((body, crc)) = seal::split(&first, Closing::Header) {
             reader.sealed = true;
@@ -203,7 +209,7 @@ impl<R: BufRead> Reader<R> {
                     let ended = text.starts_with(note::INTERVAL)
                         || text.starts_with(note::BEGINNING) && !draft.interval.series.is_empty();
                     draft = Draft { damaged: !self.sealed && !ended, ..Draft::default() };
-                    self.crc.reset();
+                    self.crc = seal::begin(&self.header);
                     self.since_damage = self.since_damage.map(|n| n + u64::from(ended));
                 }
             }
@@ -281,7 +287,7 @@ impl<R: BufRead> Reader<R> {
 
     /// Holds the checksum of a JSON line against the bytes since the last one.
     fn check_seal(&mut self, text: &[u8]) -> Result<()> {
-        let mut crc = std::mem::take(&mut self.crc);
+        let mut crc = std::mem::replace(&mut self.crc, seal::begin(&self.header));
         match seal::split(text, Closing::Note) {
             Some((body, expected)) => {
                 if !self.sealed {
@@ -324,9 +330,17 @@ impl<R: BufRead> Reader<R> {
         if number > expected {
             self.found(anyhow!("interval {number} comes after interval {}", self.latest.number))?;
         }
+        let continues = self.latest.more && number == expected;
+        // An interval that was split comes without the time of a lost first part: its rates would be wrong.
+        ensure!(
+            length_ns > 0 || interval.series.is_empty() || continues || !self.sealed,
+            "its interval began in a part that is lost"
+        );
         self.counts += draft.counts;
+        for (sum, n) in self.sums.iter_mut().flatten().zip([totals.entries, totals.delivered, totals.dropped]) {
+            *sum = sum.saturating_add(n);
+        }
         self.count_left_out(Some(number));
-        let continues = self.latest.more;
         self.latest = Latest { window, source, number, continues, more };
         Ok(true)
     }
@@ -341,7 +355,26 @@ impl<R: BufRead> Reader<R> {
             }
             self.count_left_out(Some(intervals + 1));
         }
+        let accounted = self.check_accounting(&end);
         self.end = Some(end);
+        accounted.or_else(|why| self.found(why))
+    }
+
+    /// Holds the intervals against the accounting at the end. That of a merge is of recordings that may have ended without it, and that
+    /// of a recording which a new build of the module ended has intervals that were not written.
+    fn check_accounting(&self, end: &End) -> Result<()> {
+        let Some(read) = self.sums.filter(|_| self.header.sources.is_empty() && self.damage.is_none()) else {
+            return Ok(());
+        };
+        let cpus = &end.accounting.cpus;
+        if cpus.is_empty() || !end.accounting.exact || end.reason.contains(note::BY_MODULE) {
+            return Ok(());
+        }
+        let sum = |of: fn(&CpuAccount) -> u64| cpus.iter().map(of).fold(0, u64::saturating_add);
+        let accounted = [sum(|cpu| cpu.entries), sum(|cpu| cpu.delivered), sum(|cpu| cpu.dropped)];
+        for ((name, read), accounted) in ["entries", "delivered", "dropped"].into_iter().zip(read).zip(accounted) {
+            ensure!(read == accounted, "the intervals have {read} {name}, and the recording had {accounted}");
+        }
         Ok(())
     }
 
@@ -396,8 +429,9 @@ impl<R: BufRead + Seek> Reader<R> {
         (self.offset, self.line) = (mark.offset, mark.line);
         self.vms = vms.map(|vm| (vm.id, vm)).collect();
         self.latest = Latest { number: mark.number, ..Latest::default() };
-        self.crc.reset();
+        self.crc = seal::begin(&self.header);
         (self.damage, self.since_damage, self.end, self.torn, self.counts) = (None, None, None, false, 0);
+        self.sums = None;
         Ok(())
     }
 }

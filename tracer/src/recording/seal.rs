@@ -1,7 +1,10 @@
 //! Checksums of a recording's lines. Each JSON line ends with the CRC-32 of all bytes since the previous JSON line and of its own up to
-//! the checksum, so that no byte of a recording is unchecked.
+//! the checksum, so that no byte of a recording is unchecked. After the header, the digits of its `anchor.unix_ns` come first, so that
+//! no line of another recording passes.
 
 use flate2::Crc;
+
+use super::header::Header;
 
 const FIELD: &[u8] = b",\"crc32\":";
 
@@ -23,11 +26,17 @@ impl Closing {
     }
 }
 
-/// Puts the checksum of `text`'s lines after its first `sealed` bytes into the last of them, which is a JSON line.
-pub(super) fn seal(text: &mut Vec<u8>, sealed: usize, closing: Closing) {
+/// The checksum of a recording's lines after the header, before the first of their bytes.
+pub(super) fn begin(header: &Header) -> Crc {
+    let mut crc = Crc::new();
+    crc.update(header.anchor.unix_ns.to_string().as_bytes());
+    crc
+}
+
+/// Puts the checksum of `text`'s lines after its first `sealed` bytes, which goes on with `crc`, into the last of them, a JSON line.
+pub(super) fn seal(text: &mut Vec<u8>, sealed: usize, mut crc: Crc, closing: Closing) {
     debug_assert!(text.ends_with(closing.text()));
     text.truncate(text.len() - closing.text().len());
-    let mut crc = Crc::new();
     crc.update(&text[sealed..]);
     text.extend(FIELD);
     text.extend(crc.sum().to_string().into_bytes());
@@ -53,7 +62,7 @@ mod tests {
         let mut text = b"Tag=a\n#{\"end\":{\"x\":\"a,\\\"crc32\\\":5}}\"}}\n".to_vec();
         let line = text.len() - 1 - text.iter().rev().skip(1).position(|&b| b == b'\n').unwrap();
         let before = text[..line].to_vec();
-        seal(&mut text, 0, Closing::Note);
+        seal(&mut text, 0, Crc::new(), Closing::Note);
         let holds = |text: &[u8]| {
             let Some((own, sum)) = split(&text[line..], Closing::Note) else { return false };
             let mut crc = Crc::new();

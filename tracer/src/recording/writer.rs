@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
+use flate2::Crc;
 use hdrhistogram::serialization::{
     V2DeflateSerializer,
     interval_log::{IntervalLogWriterBuilder, Tag},
@@ -68,7 +69,7 @@ impl<W: Write> Writer<W> {
 
     pub(super) fn with_limits(out: W, header: &Header, limits: Limits) -> Result<Self> {
         let mut text = format!("#{}\n", serde_json::to_string(header)?).into_bytes();
-        seal::seal(&mut text, 0, Closing::Header);
+        seal::seal(&mut text, 0, Crc::new(), Closing::Header);
         ensure!(
             text.len() as u64 <= limits.line,
             "the header has {} bytes, and a line of a recording has at most {}: shorten the command line, or merge fewer recordings",
@@ -184,7 +185,7 @@ impl<W: Write> Writer<W> {
 
     /// Appends a note, which seals the lines since the last one.
     fn append_note(&mut self, note: &Note) -> Result<()> {
-        note::append(&mut self.text, self.sealed, note)?;
+        note::append(&mut self.text, self.sealed, seal::begin(&self.header), note)?;
         self.sealed = self.text.len();
         Ok(())
     }
