@@ -13,7 +13,7 @@ use bed::busy::look_at_busy_series;
 fn main() {
     // `cargo test` runs benches too, to see that they work.
     let is_bench = std::env::args().any(|a| a == "--bench");
-    let seconds = std::env::var("SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(600);
+    let seconds = std::env::var("STRESS_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(600);
     let length = Duration::from_secs(if is_bench { seconds } else { 1 });
     let looks = look_at_busy_series(length);
     println!(

@@ -22,7 +22,7 @@ enum Bench {
     /// Measure events per second through the rings by number of CPUs, and drops from rings that are too small; needs
     /// root
     Ring,
-    /// Read the series that the programs count while they grow as fast as they can, for ten minutes (SECONDS=N: for N
+    /// Read the series that the programs count while they grow as fast as they can, for ten minutes (STRESS_SECONDS=N: for N
     /// seconds), and fail where a look is not consistent; needs root
     Series,
     /// Measure events per second that user space decodes and folds on one core, and time and peak memory of 'report' on

@@ -32,7 +32,11 @@ pub(crate) fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {
     failures.extend(killed(results)?);
     failures.extend(stepped_clock(results)?);
     let refusal = results.text("no-module.txt")?;
-    failures.contains("record without the KVM module", &refusal, &["modprobe kvm_intel"]);
+    failures.contains(
+        "record without the KVM module",
+        &refusal,
+        &[if vmx { "modprobe kvm_intel" } else { "modprobe kvm_amd" }],
+    );
     Ok(failures.0)
 }
 
