@@ -6,6 +6,7 @@ use std::{
     fmt, io,
     path::PathBuf,
     process::{ExitCode, ExitStatus, Stdio},
+    task::Poll,
     time::Duration,
 };
 
@@ -27,44 +28,49 @@ pub(crate) struct Ended {
     pub(crate) status: Option<ExitStatus>,
 }
 
-/// The signals that end this program in order: it detaches, restores and saves first.
-pub(crate) struct Endings {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
-    quit: Signal,
-    alarm: Signal,
-    user_1: Signal,
-    user_2: Signal,
-}
+/// The signals that end this program in order, by number and name: all whose default action ends a process, except those that tell of an
+/// error in it, SIGPIPE, and the real-time signals.
+const SIGNALS: [(i32, &str); 13] = [
+    (libc::SIGINT, "SIGINT"),
+    (libc::SIGTERM, "SIGTERM"),
+    (libc::SIGHUP, "SIGHUP"),
+    (libc::SIGQUIT, "SIGQUIT"),
+    (libc::SIGALRM, "SIGALRM"),
+    (libc::SIGUSR1, "SIGUSR1"),
+    (libc::SIGUSR2, "SIGUSR2"),
+    (libc::SIGXCPU, "SIGXCPU"),
+    (libc::SIGVTALRM, "SIGVTALRM"),
+    (libc::SIGPROF, "SIGPROF"),
+    (libc::SIGIO, "SIGIO"),
+    (libc::SIGPWR, "SIGPWR"),
+    (libc::SIGSTKFLT, "SIGSTKFLT"),
+];
+
+/// Listens for the signals that end this program in order: it detaches, restores and saves first.
+pub(crate) struct Endings(Vec<(Signal, &'static str)>);
 
 impl Endings {
     /// Starts to listen: these signals no longer kill the process.
     pub(crate) fn new() -> Result<Self> {
-        let on = |kind| signal(kind).context("listen for signals");
-        Ok(Self {
-            interrupt: on(SignalKind::interrupt())?,
-            terminate: on(SignalKind::terminate())?,
-            hang_up: on(SignalKind::hangup())?,
-            quit: on(SignalKind::quit())?,
-            alarm: on(SignalKind::alarm())?,
-            user_1: on(SignalKind::user_defined1())?,
-            user_2: on(SignalKind::user_defined2())?,
-        })
+        let on = |(number, name)| Ok((signal(SignalKind::from_raw(number)).context("listen for signals")?, name));
+        SIGNALS.into_iter().map(on).collect::<Result<_>>().map(Self)
     }
 
     /// Waits for the next signal and returns its name.
     pub(crate) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.hang_up.recv() => "SIGHUP",
-            _ = self.quit.recv() => "SIGQUIT",
-            _ = self.alarm.recv() => "SIGALRM",
-            _ = self.user_1.recv() => "SIGUSR1",
-            _ = self.user_2.recv() => "SIGUSR2",
-        }
+        std::future::poll_fn(|context| {
+            let came =
+                self.0.iter_mut().find_map(|(signal, name)| signal.poll_recv(context).is_ready().then_some(*name));
+            came.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
+}
+
+/// The exit code of a command line that a signal ended: 128 plus its number, as a shell has it. `name` is from [`Endings::next`].
+pub(crate) fn signal_code(name: &str) -> ExitCode {
+    let number = SIGNALS.iter().find(|(_, of)| *of == name).and_then(|(number, _)| u8::try_from(*number).ok());
+    number.map_or(ExitCode::FAILURE, |number| ExitCode::from(128 + number))
 }
 
 /// A command that could not be started. The exit code is a shell's.
@@ -135,9 +141,7 @@ pub(crate) async fn exit_of(child: &mut Option<Child>) -> io::Result<ExitStatus>
 
 /// Lets the signals of [`Endings`] kill the process again: nothing is left to restore.
 pub(crate) fn default_endings() {
-    for signal in
-        [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGALRM, libc::SIGUSR1, libc::SIGUSR2]
-    {
+    for (signal, _) in SIGNALS {
         // SAFETY: SIG_DFL is a valid disposition for each of these signals, and no handler's state is freed by it.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }

@@ -91,7 +91,7 @@ impl Shape {
             (Subject::TimerCause, cause),
             (Subject::Transition, (self.stopwatch || cause) && times),
             (Subject::Times, times),
-            (Subject::Policy, shadow),
+            (Subject::Policy, has("loaded_vmcs.hv_timer_soft_disabled")),
         ])
     }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     commands::{
         args::PolicyArgs,
-        child::{Endings, GRACE, command_code, end, refuse_unknown, start},
+        child::{Endings, GRACE, command_code, end, refuse_unknown, signal_code, start},
         session::runtime,
     },
     host::{facts, policy::Switch},
@@ -37,7 +37,7 @@ pub(super) fn run(args: &PolicyArgs) -> Result<ExitCode> {
             signal = endings.next() => {
                 // The command may be a recorder that gives its own command time to end.
                 end(&mut child, 5 * GRACE).await;
-                (ExitCode::FAILURE, Some(signal))
+                (signal_code(signal), Some(signal))
             }
         };
         let before = restore.before().name();

@@ -128,7 +128,8 @@ impl Facts {
             kernel_btf: sys.join("kernel/btf/vmlinux").exists(),
             may_trace: restrictions::may_trace(&read(proc.join("self/status")).unwrap_or_default()),
             missing: missing.iter().map(|m| format!("{}: {} n/a", m.field, m.lost)).collect(),
-            tells_timer_causes: has(Slot::VmcsSoftDisabled)
+            tells_timer_causes: has(Slot::VmxExitReason)
+                && has(Slot::VmcsSoftDisabled)
                 && (has(Slot::EntryHasImmediate) || has(Slot::VmxReqImmediate)),
             dev_kvm,
             timer: is_vmx.then(|| timer(&host, dev, dev_kvm && ask_kvm)),
@@ -150,11 +151,9 @@ impl Facts {
     }
 }
 
-/// The policy in force. That a field is missing says something about the policy only where the structure that would have it was read.
+/// The policy in force.
 fn policy_of(host: &Host, resolved: Option<&Resolved>) -> Policy {
-    let config = resolved.map(|r| &r.layout.config);
-    let read = config.filter(|c| c.get(Slot::VmxLoadedVmcs).is_some() && c.get(Slot::VmcsPin).is_some());
-    host.policy(read.map(|c| c.get(Slot::VmcsSoftDisabled).is_some()))
+    host.policy(resolved.is_some_and(|r| r.layout.config.get(Slot::VmcsSoftDisabled).is_some()))
 }
 
 fn timer(host: &Host, dev: &Path, ask_kvm: bool) -> Timer {
@@ -330,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_structure_that_was_read_tells_the_policy_by_a_missing_field() {
+    fn a_missing_field_is_no_sign_of_the_hard_policy() {
         let host = Host {
             vendor: Some(Vendor::Intel),
             parameters: [("preemption_timer".to_owned(), "Y".to_owned())].into(),
@@ -343,8 +342,6 @@ mod tests {
         let mut resolved = resolve::layout(&folder.roots.sys, Vendor::Intel).unwrap();
         assert_eq!(policy_of(&host, Some(&resolved)), Policy::Soft);
         resolved.layout.config.set(Slot::VmcsSoftDisabled, tracer_common::config::ABSENT);
-        assert_eq!(policy_of(&host, Some(&resolved)), Policy::Hard, "without commit 804939ea20");
-        resolved.layout.config.set(Slot::VmcsPin, tracer_common::config::ABSENT);
         assert_eq!(policy_of(&host, Some(&resolved)), Policy::Unknown);
         assert_eq!(policy_of(&host, None), Policy::Unknown);
     }

@@ -73,9 +73,9 @@ impl Host {
         }
     }
 
-    /// The policy, from the module's parameters. `soft_field`: whether its `struct loaded_vmcs` has `hv_timer_soft_disabled`; none where that
-    /// cannot be known, as of a module without BTF.
-    pub(crate) fn policy(&self, soft_field: Option<bool>) -> Policy {
+    /// The policy, from the module's parameters. `soft_field`: its `struct loaded_vmcs` is known to have `hv_timer_soft_disabled`. That it is
+    /// not found there is no sign of the hard policy: kernels without the soft one are older than any that has the programs' BTF.
+    pub(crate) fn policy(&self, soft_field: bool) -> Policy {
         if self.vendor != Some(Vendor::Intel) {
             return Policy::Unknown;
         }
@@ -87,11 +87,8 @@ impl Host {
         match self.parameters.get("preemption_timer_policy").map(String::as_str) {
             Some(text) => policy::parse(text),
             // Without the companion patch: soft since commit 804939ea20, which added the field.
-            None => match soft_field {
-                Some(true) => Policy::Soft,
-                Some(false) => Policy::Hard,
-                None => Policy::Unknown,
-            },
+            None if soft_field => Policy::Soft,
+            None => Policy::Unknown,
         }
     }
 
@@ -148,14 +145,13 @@ mod tests {
 
     #[test]
     fn the_policy_comes_from_the_parameters_and_never_from_a_guess() {
-        assert_eq!(intel(&[("preemption_timer", "Y")]).policy(Some(true)), Policy::Soft);
-        assert_eq!(intel(&[("preemption_timer", "Y")]).policy(Some(false)), Policy::Hard);
-        assert_eq!(intel(&[("preemption_timer", "Y")]).policy(None), Policy::Unknown);
-        assert_eq!(intel(&[("preemption_timer", "N")]).policy(Some(true)), Policy::Off);
-        let patched = |p| intel(&[("preemption_timer", "Y"), ("preemption_timer_policy", p)]).policy(None);
+        assert_eq!(intel(&[("preemption_timer", "Y")]).policy(true), Policy::Soft);
+        assert_eq!(intel(&[("preemption_timer", "Y")]).policy(false), Policy::Unknown);
+        assert_eq!(intel(&[("preemption_timer", "N")]).policy(true), Policy::Off);
+        let patched = |p| intel(&[("preemption_timer", "Y"), ("preemption_timer_policy", p)]).policy(false);
         assert_eq!((patched("soft"), patched("hard"), patched("odd")), (Policy::Soft, Policy::Hard, Policy::Unknown));
-        assert_eq!(intel(&[]).policy(Some(true)), Policy::Unknown);
-        assert_eq!(Host { vendor: Some(Vendor::Amd), ..Host::default() }.policy(Some(true)), Policy::Unknown);
+        assert_eq!(intel(&[]).policy(true), Policy::Unknown);
+        assert_eq!(Host { vendor: Some(Vendor::Amd), ..Host::default() }.policy(true), Policy::Unknown);
     }
 
     #[test]

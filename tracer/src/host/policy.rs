@@ -133,9 +133,15 @@ impl Switch {
         let note = Note { pid, start_ticks, before };
         // Before the switch and in one write, so that a kill in between leaves no switched policy without a note.
         let noted = output::create_new(&self.note).and_then(|mut file| file.write_all(&serde_json::to_vec(&note)?));
-        noted.with_context(|| {
-            format!("note the policy to restore in {} (another vmentry may be switching it now)", self.note.display())
-        })?;
+        if let Err(error) = noted {
+            let note = self.note.display();
+            if error.kind() == io::ErrorKind::AlreadyExists {
+                let switched = serde_json::from_slice::<Note>(&fs::read(&self.note).unwrap_or_default());
+                let who = switched.map_or("another vmentry".into(), |note| format!("vmentry (pid {})", note.pid));
+                bail!("{who} has switched the policy and will restore it, as {note} says: wait for its end");
+            }
+            return Err(error).with_context(|| format!("note the policy to restore in {note}"));
+        }
         let restore = Restore { switch: self, before, done: false };
         restore.switch.set(policy)?;
         Ok(restore)

@@ -113,8 +113,8 @@ const NEEDED: &[(&str, &[Subject])] = &[
     ("vmcb.control.exit_code", &[Subject::ExitReason]),
 ];
 
-/// The fields whose structure also tells the policy.
-const POLICY: [&str; 2] = ["vcpu_vmx.loaded_vmcs", "loaded_vmcs.controls_shadow.pin"];
+/// The field that also tells the policy.
+const POLICY: [&str; 1] = ["loaded_vmcs.hv_timer_soft_disabled"];
 /// The fields that tell the level on VMX; the statistics of KVM tell it, too.
 const LEVEL: [&str; 2] = ["vcpu_vmx.loaded_vmcs", "vcpu_vmx.vmcs01"];
 /// KVM's statistics that tell the level.
@@ -230,7 +230,7 @@ impl Knowledge {
         for (field, subjects) in NEEDED.iter().filter(|(field, _)| source.lacks([*field]).is_some()) {
             self.lose(subjects, &reason(field));
         }
-        // That the field of the soft policy is missing says something only about a structure that was read.
+        // That the field is missing does not tell another policy: every kernel whose BTF is enough has the soft one.
         if let Some(field) = source.lacks(POLICY).filter(|_| !source.policy_is_parameter) {
             self.lose(&[Subject::Policy], &reason(field));
         }
@@ -359,7 +359,7 @@ impl Index<Figure> for Shown {
 pub struct TimerExits {
     entries: u64,
     vmx: u64,
-    /// of `vmx`: those whose exit reason was not read
+    /// those whose exit reason was not read, of whatever instruction set: an entry that contradicts the module may be anything
     without_reason: u64,
     /// in the order of [`TimerCause::ALL`]
     by_cause: [u64; 4],
@@ -372,7 +372,7 @@ impl TimerExits {
         let is_vmx = key.isa == Isa::Vmx;
         add(&mut self.entries, true);
         add(&mut self.vmx, is_vmx);
-        add(&mut self.without_reason, is_vmx && key.reason.is_none());
+        add(&mut self.without_reason, key.reason.is_none());
         for (cause, mine) in TimerCause::ALL.into_iter().zip(&mut self.by_cause) {
             add(mine, key.cause == Some(cause));
         }
@@ -390,8 +390,12 @@ impl TimerExits {
     /// Number of timer exits, whatever their cause. Not known where the exit reason of any entry was not read.
     pub fn all(&self, knowledge: &Knowledge) -> Result<u64, Unknown> {
         knowledge.known(Subject::TimerExits).map_err(Unknown::clone)?;
-        if self.entries > 0 && self.vmx == 0 {
-            return Err(Unknown::because("no entry is one of VMX"));
+        if self.vmx == 0 {
+            return Err(Unknown::because(if self.entries == 0 {
+                "there is no entry"
+            } else {
+                "no entry is one of VMX"
+            }));
         }
         if self.without_reason > 0 {
             return Err(Unknown::because(format!("the exit reason of {} entries was not read", self.without_reason)));
@@ -448,13 +452,13 @@ mod tests {
         assert_eq!(lost(&Knowledge::of(&source(&[]))), []);
         let missing = without(&["loaded_vmcs.hv_timer_soft_disabled"]);
         let known = Knowledge::of(&source(&missing));
-        assert_eq!(lost(&known), [Subject::TimerCause, Subject::Transition]);
+        assert_eq!(lost(&known), [Subject::TimerCause, Subject::Transition, Subject::Policy]);
         assert_eq!(
             reason(&known, Subject::TimerCause),
             "field loaded_vmcs.hv_timer_soft_disabled is not in this kernel"
         );
         let with_stopwatch = Knowledge::of(&Source { stopwatch: true, ..source(&missing) });
-        assert_eq!(lost(&with_stopwatch), [Subject::TimerCause]);
+        assert_eq!(lost(&with_stopwatch), [Subject::TimerCause, Subject::Policy]);
     }
 
     #[test]
@@ -539,11 +543,15 @@ mod tests {
     fn entries_of_svm_alone_have_no_count_and_beside_those_of_vmx_take_nothing_from_it() {
         let known = Knowledge::complete();
         let mut exits = TimerExits::default();
-        assert_eq!(exits.all(&known), Ok(0), "no entry, no timer exit");
+        assert_eq!(exits.all(&known).unwrap_err().to_string(), "there is no entry");
         exits.count(&Key { isa: Isa::Svm, reason: Some(0x72), ..Key::default() }, 9);
         assert!(exits.all(&known).is_err());
         exits.merge(&counts(&[(TimerCause::Deadline, 3)], 0, 0));
         assert_eq!(exits.of(TimerCause::Deadline, &known), Ok(3));
+        // An entry of another instruction set than the module's: nothing of it was believed.
+        exits.count(&Key { isa: Isa::Svm, reason: None, ..Key::default() }, 2);
+        let why = exits.of(TimerCause::Spurious, &known).unwrap_err().to_string();
+        assert_eq!(why, "the exit reason of 2 entries was not read");
     }
 
     #[test]

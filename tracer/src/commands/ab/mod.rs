@@ -241,9 +241,10 @@ impl Run<'_> {
                 failure = self.writer.write(&interval).err();
             }
         }
-        if let Some(mut child) = child {
-            end(&mut child, GRACE).await;
-        }
+        let interrupted = match child {
+            Some(mut child) => end(&mut child, GRACE).await,
+            None => None,
+        };
         let accounting = self.collection.join();
         restored?;
         let name = self.args.output.display();
@@ -262,7 +263,8 @@ impl Run<'_> {
         exact?;
         ensure!(!nothing, "no VM entered until the experiment was ended by {reason}: there is nothing to compare");
         self.progress.summary(self.args, reason);
-        Ok(status)
+        // The status of a command that the last round ended does not count.
+        Ok(status.or(interrupted.filter(|_| reason != "rounds")))
     }
 }
 
