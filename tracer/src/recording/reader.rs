@@ -22,7 +22,7 @@ use super::{
     sums,
     tag::parse_tag,
 };
-use crate::model::interval::{Interval, Vm};
+use crate::model::interval::{Interval, MAX_SERIES, Vm};
 
 /// Reads a recording interval by interval.
 pub struct Reader<R: BufRead> {
@@ -43,6 +43,8 @@ pub struct Reader<R: BufRead> {
     crc: Crc,
     vms: BTreeMap<u32, Arc<Vm>>,
     latest: Latest,
+    /// read while [`Self::read_joined`] looked for the rest of an interval
+    ahead: Option<Interval>,
     end: Option<End>,
     torn: bool,
     counts: u64,
@@ -117,6 +119,7 @@ impl<R: BufRead> Reader<R> {
             crc: Crc::new(),
             vms: BTreeMap::new(),
             latest: Latest::default(),
+            ahead: None,
             end: None,
             torn: false,
             counts: 0,
@@ -208,6 +211,28 @@ impl<R: BufRead> Reader<R> {
                 }
             }
         }
+    }
+
+    /// The next interval together with those that go on with it; none at the end. Rates need whole intervals: the length of what goes on is 0.
+    pub(crate) fn read_joined(&mut self) -> Result<Option<Interval>> {
+        let first = match self.ahead.take() {
+            None => self.read_interval()?,
+            ahead => ahead,
+        };
+        let Some(mut whole) = first else { return Ok(None) };
+        // A recorder's interval has no more series than this.
+        while self.has_more() && whole.series.len() < MAX_SERIES {
+            let next = self.read_interval()?;
+            match next {
+                Some(part) if self.continues() => whole.merge(&part),
+                // A damaged end of the interval was left out.
+                next => {
+                    self.ahead = next;
+                    break;
+                }
+            }
+        }
+        Ok(Some(whole))
     }
 
     /// Reads a line, of which only the beginning is kept where it is too long.
@@ -326,7 +351,8 @@ impl<R: BufRead> Reader<R> {
         }
         self.counts += draft.counts;
         self.count_left_out(Some(number));
-        let continues = self.latest.more;
+        // What goes on has no length; after damage the next interval may be another one.
+        let continues = self.latest.more && length_ns == 0;
         self.latest = Latest { window, source, number, continues, more };
         Ok(true)
     }
@@ -397,6 +423,7 @@ impl<R: BufRead + Seek> Reader<R> {
         self.vms = vms.map(|vm| (vm.id, vm)).collect();
         self.latest = Latest { number: mark.number, ..Latest::default() };
         self.crc.reset();
+        self.ahead = None;
         (self.damage, self.since_damage, self.end, self.torn, self.counts) = (None, None, None, false, 0);
         Ok(())
     }

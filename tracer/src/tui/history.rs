@@ -54,13 +54,13 @@ impl History {
 
     /// Adds an interval.
     pub(super) fn push(&mut self, interval: Interval) {
-        self.kept_ns += interval.length_ns;
+        self.kept_ns = self.kept_ns.saturating_add(interval.length_ns);
         self.kept_series += interval.series.len();
         self.kept.push_back(Arc::new(Slice::new(self.next, interval)));
         self.next += 1;
         while self.kept.len() > 1 && (self.kept_ns > KEPT_NS || self.kept_series > KEPT_SERIES) {
             if let Some(oldest) = self.kept.pop_front() {
-                self.kept_ns -= oldest.interval.length_ns;
+                self.kept_ns = self.kept_ns.saturating_sub(oldest.interval.length_ns);
                 self.kept_series -= oldest.interval.series.len();
                 if oldest.number >= self.merged {
                     let whole = Arc::make_mut(&mut self.whole);

@@ -28,7 +28,7 @@ pub(super) async fn play(path: &Path, on_damage: OnDamage) -> Result<Option<Dama
     if !terminal::is_usable() {
         let mut reader = tape::open(path, on_damage)?;
         let knowledge = reader.header().knowledge();
-        while let Some(interval) = reader.read_interval().with_context(|| format!("read {}", path.display()))? {
+        while let Some(interval) = reader.read_joined().with_context(|| format!("read {}", path.display()))? {
             output::print(&line(&interval, &knowledge))?;
         }
         return Ok(reader.damage_of(&path.display().to_string()));
