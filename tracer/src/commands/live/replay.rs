@@ -14,9 +14,10 @@ use crate::{
     model::interval::Interval,
     output,
     recording::{
-        Damage, Header, OnDamage, Provenance,
+        self, Damage, Header, OnDamage, Provenance,
         tape::{self, Tape},
     },
+    say,
     tui::{Effect, Info, Origin, ReplayCommand, terminal},
 };
 
@@ -29,8 +30,14 @@ pub(super) async fn play(path: &Path, on_damage: OnDamage) -> Result<Option<Dama
         let mut reader = tape::open(path, on_damage)?;
         refuse_merge(reader.header(), path)?;
         let knowledge = reader.header().knowledge();
+        let at_first = recording::other_tracers(reader.header(), None);
+        tell_shared(&at_first);
         while let Some(interval) = reader.read_joined().with_context(|| format!("read {}", path.display()))? {
             output::print(&line(&interval, &knowledge))?;
+        }
+        let all = recording::other_tracers(reader.header(), reader.end());
+        if all != at_first {
+            tell_shared(&all);
         }
         return Ok(reader.damage_of(&path.display().to_string()));
     }
@@ -43,6 +50,13 @@ pub(super) async fn play(path: &Path, on_damage: OnDamage) -> Result<Option<Dama
     let mut player = Player::new(stage, tape)?;
     player.run().await.with_context(|| format!("read {}", path.display()))?;
     Ok(player.damage)
+}
+
+/// Says, beside the lines, that other tracers were on the tracepoints.
+fn tell_shared(names: &[String]) {
+    if let Some(shared) = recording::shared(names) {
+        say!("SHARED: {shared}");
+    }
 }
 
 /// Refuses a merge: its recordings may overlap in time, and the screen has one host and one clock.
@@ -195,6 +209,9 @@ impl Player {
         (self.next, self.position) = (played.next, played.position);
         if let Some(damage) = played.damage.filter(|new| self.damage.as_ref() != Some(new)) {
             self.stage.app.set_status(format!("DAMAGED: {damage}"));
+            if let Some(source) = &mut self.stage.played {
+                source.damage = vec![damage.clone()];
+            }
             self.damage = Some(damage);
         }
         if self.jump_s != 0.0 {
