@@ -60,6 +60,7 @@ fn main() {
         tsc_khz: None,
         stopwatch: false,
         knowledge: Knowledge::complete(),
+        other_tracers: Vec::new(),
         origin: Origin::Live,
     };
     let mut app = App::new(info, Palette { color: Colors::True, ascii: false });

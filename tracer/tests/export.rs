@@ -468,6 +468,7 @@ fn a_merge_never_writes_over_what_it_reads_and_is_refused_where_it_makes_no_sens
     assert!(error(&["merge", "--overwrite", "-o", &other, RECORDING, &other], 2).contains("another name"));
     assert_eq!(fs::read(&other).unwrap(), before);
     assert!(failure(&["merge", "-o", &merged, RECORDING]).contains("--overwrite"));
+    assert!(error(&["live", "--replay", &merged], 2).contains("is a merge of 2 recordings"));
     assert!(failure(&["compare", &merged, RECORDING]).contains("merge of 2"));
     assert!(failure(&["report", "--claims", &merged]).contains("merge"));
     let bytes = fs::read(&merged).unwrap();

@@ -51,6 +51,7 @@ fn info() -> Info {
         tsc_khz: Some(2_100_000),
         stopwatch: false,
         knowledge: Knowledge::complete(),
+        other_tracers: Vec::new(),
         origin: Origin::Live,
     }
 }
@@ -326,6 +327,16 @@ fn the_stopwatchs_transitions_have_columns_and_a_place_in_the_detail() {
     let heads = page.lines().find(|l| l.contains("host time t:clean t:dirty")).unwrap_or_else(|| panic!("{page}"));
     let p50 = page.lines().find(|l| l.contains("p50  ")).unwrap();
     assert!(p50.contains("700ns   300ns   640ns"), "{heads}\n{p50}");
+}
+
+#[test]
+fn other_tracers_are_named_on_every_screen() {
+    for origin in [Origin::Live, Origin::Replay { file: "a.hlog".into() }] {
+        let names = vec!["perf (pid 7)".into()];
+        let mut app = App::new(Info { other_tracers: names, origin, ..info() }, PLAIN);
+        let screen = text(&drawn(&mut app, 120, 24));
+        assert!(screen.lines().next().unwrap().contains("SHARED with perf (pid 7)"), "{screen}");
+    }
 }
 
 #[test]

@@ -391,9 +391,9 @@ impl Progress {
         self.isas.extend(interval.series.keys().map(|key| key.isa));
         if self.line.is_shown() {
             let Totals { entries, dropped, .. } = self.totals;
-            let rate = interval.totals.entries as f64 * 1e9 / interval.length_ns.max(1) as f64;
+            let rate = human(interval.entries_per_s(interval.totals.entries), Unit::PerSecond);
             self.line.show(&format!(
-                "recording {:.0} s: {entries} entries ({rate:.0}/s) of {} VMs, {dropped} dropped. Ctrl-C stops",
+                "recording {:.0} s: {entries} entries ({rate}/s) of {} VMs, {dropped} dropped. Ctrl-C stops",
                 self.started.elapsed().as_secs_f64(),
                 self.vms.len(),
             ));

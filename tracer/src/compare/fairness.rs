@@ -147,7 +147,7 @@ fn unknown(options: &Options, out: &mut Vec<String>) {
 
 /// Whether recordings of both sides overlap in time on one host.
 fn at_the_same_time(a: &[Provenance], b: &[Provenance]) -> bool {
-    let span = |s: &Provenance| (s.header.anchor.unix_ns, s.header.anchor.unix_ns + s.length_ns);
+    let span = |s: &Provenance| (s.header.anchor.unix_ns, s.header.anchor.unix_ns.saturating_add(s.length_ns));
     a.iter().any(|a| {
         b.iter().any(|b| {
             let ((a0, a1), (b0, b1)) = (span(a), span(b));
@@ -241,6 +241,13 @@ mod tests {
         ] {
             assert!(said.contains(part), "{said}");
         }
+    }
+
+    #[test]
+    fn recordings_of_any_length_are_held_against_each_other() {
+        let (mut a, mut b) = (source("a"), source("bb"));
+        (a.length_ns, b.length_ns) = (u64::MAX, 1 << 63);
+        assert!(at_the_same_time(&[a], &[b]));
     }
 
     #[test]

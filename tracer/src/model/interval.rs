@@ -71,6 +71,11 @@ impl Interval {
         self.series.entry(key).or_default().merge(series);
     }
 
+    /// Entries per second; none if the length is 0.
+    pub(crate) fn entries_per_s(&self, entries: u64) -> Option<f64> {
+        (self.length_ns > 0).then(|| entries as f64 * 1e9 / self.length_ns as f64)
+    }
+
     /// Adds another interval with the same numbering of VMs.
     pub fn merge(&mut self, other: &Interval) {
         if self.length_ns == 0 && self.series.is_empty() {

@@ -29,7 +29,7 @@ pub(crate) use damage::damage;
 pub use damage::{Damage, OnDamage};
 pub use header::{End, Header};
 pub(crate) use header::{Experiment, FORMAT, Label, VERSION};
-pub(crate) use provenance::{Provenance, aggregation, longest_timer_delay_s};
+pub(crate) use provenance::{Provenance, aggregation, longest_timer_delay_s, other_tracers, shared};
 pub use reader::Reader;
 pub(crate) use readings::{Reading, Readings, is_same};
 pub use writer::Writer;
@@ -340,6 +340,42 @@ pub mod tests {
         let longest = bytes.split_inclusive(|&b| b == b'\n').map(<[u8]>::len).max().unwrap() as u64;
         assert_eq!(through(&interval, Limits { line: longest, ..LIMITS }).unwrap(), (1, interval.clone()));
         assert!(through(&interval, Limits { line: longest - 1, ..LIMITS }).unwrap_err().contains("line"));
+    }
+
+    /// A recording of two intervals of three series, each in three parts.
+    fn split() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::with_limits(&mut bytes, &header(), Limits { series: 1, ..LIMITS }).unwrap();
+        for start_ns in [2_000, 3_000] {
+            writer.write(&Interval { start_ns, ..of_series(3) }).unwrap();
+        }
+        drop(writer);
+        bytes
+    }
+
+    #[test]
+    fn the_parts_of_an_interval_are_joined() {
+        let bytes = split();
+        let mut reader = Reader::new(bytes.as_slice()).unwrap();
+        for start_ns in [2_000, 3_000] {
+            assert_eq!(reader.read_joined().unwrap().unwrap(), Interval { start_ns, ..of_series(3) });
+        }
+        assert!(reader.read_joined().unwrap().is_none());
+    }
+
+    #[test]
+    fn an_interval_after_a_damaged_part_goes_on_with_nothing() {
+        let text = String::from_utf8(split()).unwrap();
+        // The last part of the first interval is the one that nothing goes on with.
+        let end = text.lines().find(|line| line.contains("\"number\":3")).unwrap();
+        let damaged = text.replace(end, &end.replace("\"number\":3", "\"number\":X"));
+        let mut reader = Reader::careful(damaged.as_bytes(), OnDamage::Skip).unwrap();
+        let first = reader.read_joined().unwrap().unwrap();
+        assert_eq!((first.start_ns, first.length_ns, first.series.len()), (2_000, 5, 2));
+        assert!(!reader.continues());
+        assert_eq!(reader.read_joined().unwrap().unwrap(), Interval { start_ns: 3_000, ..of_series(3) });
+        assert!(reader.read_joined().unwrap().is_none());
+        assert_eq!(reader.damage_of("").unwrap().intervals, 1);
     }
 
     #[test]

@@ -50,6 +50,23 @@ pub(crate) fn longest_timer_delay_s(header: &Header, end: Option<&End>) -> Resul
     timer.longest_delay_s(end.and_then(|e| e.tsc_khz))
 }
 
+/// The other tracers that were on kvm_entry and kvm_exit at a recording's beginning or end, for people; of a merge, those of its recordings.
+pub(crate) fn other_tracers(header: &Header, end: Option<&End>) -> Vec<String> {
+    let merged = header.sources.iter().flat_map(Provenance::other_tracers);
+    let own = [header.other_tracers.as_ref(), end.and_then(|e| e.other_tracers.as_ref())];
+    let mut names: Vec<_> = own.into_iter().flatten().flat_map(|o| o.names.clone()).chain(merged).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Follows "SHARED", where other tracers were on the tracepoints; none where none was seen.
+pub(crate) fn shared(names: &[String]) -> Option<String> {
+    let who = names.join(", ");
+    (!names.is_empty())
+        .then(|| format!("other tracers were on kvm_entry and kvm_exit, and times contain their work: {who}"))
+}
+
 impl Provenance {
     /// A recording of which only the header was read.
     pub(crate) fn unread(name: String, header: Header) -> Self {
@@ -76,14 +93,9 @@ impl Provenance {
         if changed { Policy::Unknown } else { self.header.known_policy() }
     }
 
-    /// The other tracers that were on kvm_entry and kvm_exit at its beginning or end, for people; of a merge, those of its recordings.
+    /// As [`other_tracers`].
     pub(crate) fn other_tracers(&self) -> Vec<String> {
-        let merged = self.header.sources.iter().flat_map(Provenance::other_tracers);
-        let own = [self.header.other_tracers.as_ref(), self.end.as_ref().and_then(|e| e.other_tracers.as_ref())];
-        let mut names: Vec<_> = own.into_iter().flatten().flat_map(|o| o.names.clone()).chain(merged).collect();
-        names.sort();
-        names.dedup();
-        names
+        other_tracers(&self.header, self.end.as_ref())
     }
 
     /// The policy for people, also where it changed, and why it is not known where it is not.

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::model::{
     accounting::CpuAccount,
-    interval::{Interval, Vm},
+    interval::{Interval, MAX_SERIES, Vm},
 };
 
 /// Reads a recording interval by interval.
@@ -46,6 +46,8 @@ pub struct Reader<R: BufRead> {
     crc: Crc,
     vms: BTreeMap<u32, Arc<Vm>>,
     latest: Latest,
+    /// read while [`Self::read_joined`] looked for the rest of an interval
+    ahead: Option<Interval>,
     end: Option<End>,
     torn: bool,
     counts: u64,
@@ -122,6 +124,7 @@ impl<R: BufRead> Reader<R> {
             header,
             vms: BTreeMap::new(),
             latest: Latest::default(),
+            ahead: None,
             end: None,
             torn: false,
             counts: 0,
@@ -214,6 +217,28 @@ impl<R: BufRead> Reader<R> {
                 }
             }
         }
+    }
+
+    /// The next interval together with those that go on with it; none at the end. Rates need whole intervals: the length of what goes on is 0.
+    pub(crate) fn read_joined(&mut self) -> Result<Option<Interval>> {
+        let first = match self.ahead.take() {
+            None => self.read_interval()?,
+            ahead => ahead,
+        };
+        let Some(mut whole) = first else { return Ok(None) };
+        // A recorder's interval has no more series than this.
+        while self.has_more() && whole.series.len() < MAX_SERIES {
+            let next = self.read_interval()?;
+            match next {
+                Some(part) if self.continues() => whole.merge(&part),
+                // A damaged end of the interval was left out.
+                next => {
+                    self.ahead = next;
+                    break;
+                }
+            }
+        }
+        Ok(Some(whole))
     }
 
     /// Reads a line, of which only the beginning is kept where it is too long.
@@ -330,7 +355,8 @@ impl<R: BufRead> Reader<R> {
         if number > expected {
             self.found(anyhow!("interval {number} comes after interval {}", self.latest.number))?;
         }
-        let continues = self.latest.more && number == expected;
+        // What goes on has no length; after damage the next interval may be another one.
+        let continues = self.latest.more && number == expected && length_ns == 0;
         // An interval that was split comes without the time of a lost first part: its rates would be wrong.
         ensure!(
             length_ns > 0 || interval.series.is_empty() || continues || !self.sealed,
@@ -430,6 +456,7 @@ impl<R: BufRead + Seek> Reader<R> {
         self.vms = vms.map(|vm| (vm.id, vm)).collect();
         self.latest = Latest { number: mark.number, ..Latest::default() };
         self.crc = seal::begin(&self.header);
+        self.ahead = None;
         (self.damage, self.since_damage, self.end, self.torn, self.counts) = (None, None, None, false, 0);
         self.sums = None;
         Ok(())

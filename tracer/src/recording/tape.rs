@@ -103,9 +103,9 @@ impl Tape {
         self.reader.damage_of(&self.name).or_else(|| self.damage.clone())
     }
 
-    /// The next interval; none at the end.
+    /// The next interval, whole where the recording has it in parts; none at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Interval>> {
-        let interval = self.reader.read_interval()?;
+        let interval = self.reader.read_joined()?;
         self.at_s += interval.as_ref().map_or(0.0, |i| seconds(i.length_ns));
         Ok(interval)
     }
@@ -113,7 +113,7 @@ impl Tape {
     /// Jumps by so many seconds, back where negative, as far as the intervals are known. Returns the intervals of the last `memory_s`
     /// seconds before the new place, or fewer where these are many bytes.
     pub(crate) fn seek_by(&mut self, by_s: f64, memory_s: f64) -> Result<Vec<Interval>> {
-        let (first, to) = {
+        let to = {
             let index = lock(&self.index);
             let Some(end) = index.places.last() else { return Ok(Vec::new()) };
             let to_s = (self.at_s + by_s).clamp(0.0, end.at_s);
@@ -127,11 +127,13 @@ impl Tape {
             self.damage = self.damage();
             self.reader.jump(place.mark, known.map(|(_, vm)| Arc::clone(vm)))?;
             self.at_s = place.at_s;
-            (first, to)
+            index.places[to].mark.offset
         };
         let mut remembered = Vec::new();
-        for _ in first..to {
-            remembered.extend(self.next()?);
+        while self.reader.offset() < to
+            && let Some(interval) = self.next()?
+        {
+            remembered.push(interval);
         }
         Ok(remembered)
     }
@@ -175,7 +177,9 @@ fn fill(index: &Mutex<Index>, mut input: impl BufRead) {
                 Ok(Note::Interval(interval)) => {
                     place.mark.number = interval.number.unwrap_or(0);
                     place.at_s += seconds(interval.length_ns);
-                    lock(index).places.push(place);
+                    if !interval.more {
+                        lock(index).places.push(place);
+                    }
                 }
                 _ => {}
             }
@@ -194,7 +198,13 @@ fn read_line(input: &mut impl BufRead, text: &mut Vec<u8>) -> io::Result<usize> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::{Writer, tests::header};
+    use crate::{
+        model::{
+            interval::tests::{event, vm},
+            totals::Totals,
+        },
+        recording::{Writer, limits::Limits, tests::header},
+    };
 
     /// A tape of ten seconds whose intervals are all known.
     fn tape(name: &str, change: impl Fn(&mut String), on_damage: OnDamage) -> Tape {
@@ -233,6 +243,32 @@ mod tests {
         assert!(tape.next().unwrap().is_none() && tape.position() == 1.0);
         assert!(tape.seek_by(-1e9, 600.0).unwrap().is_empty());
         assert_eq!(tape.next().unwrap().unwrap().start_ns, 0);
+    }
+
+    #[test]
+    fn a_tape_stops_at_no_part_of_an_interval() {
+        let in_parts = |text: &mut String| {
+            let mut bytes = Vec::new();
+            let limits = Limits { series: 1, ..LIMITS };
+            let mut writer = Writer::with_limits(&mut bytes, &header(), limits).unwrap();
+            for n in 0..10 {
+                let mut interval = Interval { length_ns: 1_000_000_000, ..Interval::starting(n * 1_000_000_000) };
+                (0..3).for_each(|vcpu| interval.record(&event(vcpu, 10, 900, 1), &vm(0)));
+                interval.totals = Totals { entries: 3, delivered: 3, ..interval.totals };
+                writer.write(&interval).unwrap();
+            }
+            drop(writer);
+            *text = String::from_utf8(bytes).unwrap();
+        };
+        let mut tape = tape("parts", in_parts, OnDamage::Refuse);
+        let whole = |interval: &Interval| (interval.length_ns, interval.totals.entries) == (1_000_000_000, 3);
+        while let Some(interval) = tape.next().unwrap() {
+            assert!(whole(&interval));
+        }
+        let remembered = tape.seek_by(-4.0, 2.0).unwrap();
+        assert_eq!(starts(&remembered), [3, 4, 5]);
+        let next = tape.next().unwrap().unwrap();
+        assert!(remembered.iter().all(whole) && whole(&next) && next.start_ns == 6_000_000_000);
     }
 
     #[test]

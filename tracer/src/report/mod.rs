@@ -58,6 +58,8 @@ pub struct Report {
     pub(crate) covered: Coverage,
     /// what to say about recordings that several files have
     pub(crate) repeats: Vec<String>,
+    /// the part of a recording that these intervals are, for people; none where all was read
+    pub(crate) shown: Option<String>,
 }
 
 /// Entries that share the values of the view's dimensions.

@@ -1,7 +1,7 @@
 //! The notes that every view of a report shows: loss, emulation, disturbed times. Each has one wording.
 
 use super::{Report, Row};
-use crate::model::figures::Figure;
+use crate::{model::figures::Figure, recording};
 
 /// Follows "DISTURBED", where disturbed times are shown.
 pub(super) const DISTURBED: &str =
@@ -9,20 +9,21 @@ pub(super) const DISTURBED: &str =
 
 /// Follows the loss where other tracers were on the tracepoints: times contain their work. None where none was seen.
 pub(super) fn shared(report: &Report) -> Option<String> {
-    let names = report.other_tracers();
-    let who = names.join(", ");
-    (!names.is_empty())
-        .then(|| format!("other tracers were on kvm_entry and kvm_exit, and times contain their work: {who}"))
+    recording::shared(&report.other_tracers())
 }
 
 /// The first line of every view: entries that are missing from all figures.
 pub(super) fn loss(report: &Report) -> String {
     let t = &report.whole.totals;
     let mut line = if report.lost() == 0 {
-        let cut = report.sources.iter().any(|s| s.end.is_none());
+        let cut = report.shown.is_none() && report.sources.iter().any(|s| s.end.is_none());
         let cut = if cut { " (cut off: everything after the last whole interval is missing)" } else { "" };
         // A damaged interval cannot say how many entries it had.
-        let rest = if report.damage().is_some() { " in the rest" } else { "" };
+        let rest = match (&report.shown, report.damage()) {
+            (Some(_), _) => " in this part",
+            (None, Some(_)) => " in the rest",
+            (None, None) => "",
+        };
         format!("no loss{rest}: {} entries, all delivered{cut}", t.entries)
     } else {
         let percent = 100.0 * report.lost() as f64 / t.entries.max(1) as f64;
@@ -32,7 +33,8 @@ pub(super) fn loss(report: &Report) -> String {
         ];
         let more = [(t.malformed, "undecodable"), (t.not_kept, "over the series limit")];
         parts.extend(more.into_iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} {why}")));
-        format!("LOST {percent:.3}% of {} entries: {}", t.entries, parts.join(", "))
+        let part = if report.shown.is_some() { " of this part" } else { "" };
+        format!("LOST {percent:.3}% of {} entries{part}: {}", t.entries, parts.join(", "))
     };
     if !report.is_exact() {
         line += "; THE KERNEL'S COUNT DISAGREES: do not trust these figures";

@@ -40,11 +40,11 @@ impl Point {
     }
 
     fn merge(&mut self, next: &Point) {
-        self.length_ns += next.length_ns;
+        self.length_ns = self.length_ns.saturating_add(next.length_ns);
         self.entries += next.entries;
         self.dropped += next.dropped;
         self.entry_to_exit.merge(&next.entry_to_exit);
-        self.pin_writes += next.pin_writes;
+        self.pin_writes = self.pin_writes.saturating_add(next.pin_writes);
         self.with_pin_writes += next.with_pin_writes;
     }
 }
@@ -72,7 +72,7 @@ impl Timeline {
         };
         for series in interval.series.values() {
             point.entry_to_exit.merge(&series[Figure::EntryToExit]);
-            point.pin_writes += series[Figure::PinWrites].sum();
+            point.pin_writes = point.pin_writes.saturating_add(series[Figure::PinWrites].sum());
             point.with_pin_writes += series[Figure::PinWrites].count();
         }
         match self.points.last_mut() {

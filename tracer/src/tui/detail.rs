@@ -140,7 +140,7 @@ fn spurious(node: Node, view: &View) -> Vec<Spurious> {
     if knowledge.known(Subject::TimerCause).is_err() || knowledge.known(Subject::Times).is_err() {
         return found;
     }
-    let mut ago_ns = 0;
+    let mut ago_ns: u64 = 0;
     for slice in latest.iter().rev() {
         for (key, _) in node.keys(slice).filter(|(k, _)| k.cause == Some(TimerCause::Spurious) && matcher.passes(k)) {
             let Some(series) = slice.interval.series.get(key) else { continue };
@@ -155,7 +155,7 @@ fn spurious(node: Node, view: &View) -> Vec<Spurious> {
         if found.len() >= LISTED {
             break;
         }
-        ago_ns += slice.interval.length_ns;
+        ago_ns = ago_ns.saturating_add(slice.interval.length_ns);
     }
     found.truncate(LISTED);
     found

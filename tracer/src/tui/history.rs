@@ -44,23 +44,25 @@ pub(super) struct History {
     /// The merge of all intervals before number `merged`. The others are merged only when it is shown.
     whole: Arc<Slice>,
     merged: u64,
+    /// number of the first interval
+    first: u64,
 }
 
 impl History {
     /// A history without intervals whose numbers go on: no two intervals ever share a number.
     pub(super) fn emptied(&self) -> Self {
-        Self { next: self.next, merged: self.next, ..Self::default() }
+        Self { next: self.next, merged: self.next, first: self.next, ..Self::default() }
     }
 
     /// Adds an interval.
     pub(super) fn push(&mut self, interval: Interval) {
-        self.kept_ns += interval.length_ns;
+        self.kept_ns = self.kept_ns.saturating_add(interval.length_ns);
         self.kept_series += interval.series.len();
         self.kept.push_back(Arc::new(Slice::new(self.next, interval)));
         self.next += 1;
         while self.kept.len() > 1 && (self.kept_ns > KEPT_NS || self.kept_series > KEPT_SERIES) {
             if let Some(oldest) = self.kept.pop_front() {
-                self.kept_ns -= oldest.interval.length_ns;
+                self.kept_ns = self.kept_ns.saturating_sub(oldest.interval.length_ns);
                 self.kept_series -= oldest.interval.series.len();
                 if oldest.number >= self.merged {
                     let whole = Arc::make_mut(&mut self.whole);
@@ -80,6 +82,11 @@ impl History {
     /// Number of the oldest interval that is kept.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.kept.front().map(|s| s.number)
+    }
+
+    /// How many intervals there were up to a number, with that one.
+    pub(super) fn count_to(&self, number: u64) -> u64 {
+        (number + 1).saturating_sub(self.first)
     }
 
     /// The intervals that are kept, oldest first.

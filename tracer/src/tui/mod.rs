@@ -25,7 +25,7 @@ use crate::{
         measurement::{Aggregation, PinSource},
         policy::Policy,
     },
-    recording::{End, Header, longest_timer_delay_s},
+    recording::{End, Header, longest_timer_delay_s, other_tracers},
 };
 
 /// The host and the sources of figures, for the header.
@@ -49,6 +49,8 @@ pub struct Info {
     pub stopwatch: bool,
     /// what is known about the entries
     pub knowledge: Knowledge,
+    /// other tracers on the tracepoints, whose work is in the times
+    pub other_tracers: Vec<String>,
     /// source of the intervals
     pub origin: Origin,
 }
@@ -66,6 +68,7 @@ impl Info {
             tsc_khz: end.and_then(|e| e.tsc_khz).or(header.timer.as_ref().and_then(|t| t.tsc_khz)),
             stopwatch: header.stopwatch.is_some(),
             knowledge: header.knowledge(),
+            other_tracers: other_tracers(header, end),
             origin,
         }
     }

@@ -42,8 +42,8 @@ pub struct Row {
     pub values: Option<Values>,
     /// the same of the baseline
     pub before: Option<Values>,
-    /// entries per second of the latest intervals, oldest first; none until the row is shown
-    pub spark: Option<Vec<f64>>,
+    /// entries per second of the latest intervals, oldest first, none of one without length; none until the row is shown
+    pub spark: Option<Vec<Option<f64>>>,
 }
 
 /// Builds the rows of a window.

@@ -6,11 +6,12 @@ use anyhow::{Context, Result};
 
 use crate::{
     host::clock::Anchor,
+    html::moment::utc,
     model::{accounting::Accounting, figures::Column},
     output,
     recording::{End, Header, Provenance, Writer},
     report::{Dimension, Report, View, text},
-    tui::App,
+    tui::{App, Origin},
 };
 
 /// Saves the intervals that are kept as recording; `header` is none while a recording is played.
@@ -41,7 +42,12 @@ pub(super) fn save_report(source: Option<Provenance>, app: &mut App) -> Result<P
 
 fn report_text(source: Option<Provenance>, app: &mut App) -> String {
     let whole = app.visible();
-    let intervals = app.seen.slices.len() as u64;
+    let intervals = app.intervals_seen();
+    let until_ns = app.seen_until_ns().filter(|_| app.info.origin != Origin::Live);
+    let shown = source.as_ref().zip(until_ns).map(|(source, until_ns)| {
+        let until = utc(source.header.anchor.to_unix_ns(until_ns));
+        format!("{:.1} s of the recording, up to {until}", whole.length_ns as f64 / 1e9)
+    });
     let source = source.map(|source| Provenance { intervals, length_ns: whole.length_ns, ..source });
     let view = View {
         by: vec![Dimension::Vm, Dimension::Level, Dimension::Reason],
@@ -49,7 +55,7 @@ fn report_text(source: Option<Provenance>, app: &mut App) -> String {
         sort: Column::Entries,
         top: None,
     };
-    let mut report = Report { sources: source.into_iter().collect(), ..Report::default() };
+    let mut report = Report { sources: source.into_iter().collect(), shown, ..Report::default() };
     report.add(0, whole, &mut BTreeMap::new());
     text::render(&report, &view)
 }
@@ -81,8 +87,8 @@ mod tests {
             },
             measurement::Latency,
         },
-        recording::tests::header,
-        tui::{Colors, Info, Origin, Palette},
+        recording::{Damage, tests::header},
+        tui::{Colors, Info, Palette, app::Window},
     };
 
     /// The report that a replay of a recording with this header saves.
@@ -107,5 +113,36 @@ mod tests {
         let disturbed = Header { latency: Latency::Disturbed, ..header() };
         let text = saved(&disturbed);
         assert!(text.contains("times are not shown") && !text.contains("5.00us"), "{text}");
+    }
+
+    #[test]
+    fn a_report_saved_from_a_replay_says_the_part_it_is_of_and_what_was_left_out() {
+        let info = Info::of(&header(), None, Origin::Replay { file: "a.hlog".into() });
+        let mut app = App::new(info, Palette { color: Colors::None, ascii: true });
+        for n in 0..12 {
+            let mut interval = Interval { length_ns: 1_000_000_000, ..Interval::starting(1_000 + n * 1_000_000_000) };
+            interval.record(&event(0, 10, 5_000, 1), &vm(0));
+            interval.totals.dropped = u64::from(n == 0);
+            interval.totals.entries = 1 + interval.totals.dropped;
+            interval.totals.delivered = 1;
+            app.push(interval);
+        }
+        let damage = Damage { file: "a.hlog".into(), intervals: 1, lines: vec![9], why: "cut".into() };
+        let source = Provenance { damage: vec![damage], ..Provenance::unread("a.hlog".into(), header()) };
+        // The dropped entry came before the last ten seconds.
+        let text = report_text(Some(source.clone()), &mut app);
+        let first: Vec<_> = text.lines().take(4).collect();
+        assert_eq!(first[0], "DAMAGED: a.hlog: 1 interval left out (line 9: cut)");
+        assert_eq!(first[1], "SHOWN: 10.0 s of the recording, up to 2023-11-14 22:13:32 UTC");
+        assert_eq!(first[2], "no loss in this part: 10 entries, all delivered");
+        assert!(first[3].contains("in 10 intervals"), "{text}");
+        app.window = Window::Start;
+        app.push(Interval { length_ns: 1_000_000_000, ..Interval::starting(12_000_001_000) });
+        let text = report_text(Some(source), &mut app);
+        assert!(text.contains("SHOWN: 13.0 s of the recording, up to 2023-11-14 22:13:33 UTC"), "{text}");
+        assert!(
+            text.contains("% of 13 entries of this part: 12 delivered") && text.contains("in 13 intervals"),
+            "{text}"
+        );
     }
 }

@@ -115,7 +115,6 @@ pub(super) fn line(interval: &Interval, knowledge: &Knowledge) -> String {
         let value = |stat: Stat| human(stat.of(&all[figure]), figure.unit());
         format!("{} p50 {} p99 {}", figure.short_title(), value(Stat::P50), value(Stat::P99))
     };
-    let rate = interval.totals.entries as f64 * 1e9 / interval.length_ns.max(1) as f64;
     let of_level = |level| interval.series.iter().filter(move |(k, _)| k.level == level).map(|(_, s)| s.entries());
     let unread: u64 = of_level(Level::Unknown).sum();
     let l2 = match knowledge.known(Subject::Level) {
@@ -124,12 +123,29 @@ pub(super) fn line(interval: &Interval, knowledge: &Knowledge) -> String {
     };
     format!(
         "{:.1}s entries {} ({}/s, L2 {l2}) {} {} pin/entry {} dropped {}\n",
-        (interval.start_ns + interval.length_ns) as f64 / 1e9,
+        interval.start_ns.saturating_add(interval.length_ns) as f64 / 1e9,
         interval.totals.entries,
-        human(Some(rate), Unit::PerSecond),
+        human(interval.entries_per_s(interval.totals.entries), Unit::PerSecond),
         times(Figure::EntryToExit),
         times(Figure::ExitToEntry),
         human(Stat::Mean.of(&all[Figure::PinWrites]), Unit::Count),
         interval.totals.dropped,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::totals::Totals;
+
+    #[test]
+    fn a_line_of_any_start_and_length_has_a_rate_only_with_a_length() {
+        let totals = Totals { entries: 123, delivered: 123, ..Totals::default() };
+        let of = |start_ns, length_ns| {
+            line(&Interval { start_ns, length_ns, totals, ..Interval::default() }, &Knowledge::complete())
+        };
+        assert!(of(0, 2_000_000_000).starts_with("2.0s entries 123 (61.5/s"), "{}", of(0, 2_000_000_000));
+        assert!(of(1_000_000_000, 0).starts_with("1.0s entries 123 (n/a/s"), "{}", of(1_000_000_000, 0));
+        assert!(of(u64::MAX, u64::MAX).starts_with("18446744073.7s entries 123"), "{}", of(u64::MAX, u64::MAX));
+    }
 }

@@ -10,13 +10,14 @@ use super::{
     stage::{Stage, frames},
 };
 use crate::{
-    commands::child::Endings,
+    commands::{child::Endings, usage::refuse},
     model::interval::Interval,
     output,
     recording::{
-        Damage, OnDamage, Provenance,
+        self, Damage, Header, OnDamage, Provenance,
         tape::{self, Tape},
     },
+    say,
     tui::{Effect, Info, Origin, ReplayCommand, terminal},
 };
 
@@ -27,13 +28,21 @@ const MEMORY_S: f64 = 600.0;
 pub(super) async fn play(path: &Path, on_damage: OnDamage) -> Result<Option<Damage>> {
     if !terminal::is_usable() {
         let mut reader = tape::open(path, on_damage)?;
+        refuse_merge(reader.header(), path)?;
         let knowledge = reader.header().knowledge();
-        while let Some(interval) = reader.read_interval().with_context(|| format!("read {}", path.display()))? {
+        let at_first = recording::other_tracers(reader.header(), None);
+        tell_shared(&at_first);
+        while let Some(interval) = reader.read_joined().with_context(|| format!("read {}", path.display()))? {
             output::print(&line(&interval, &knowledge))?;
+        }
+        let all = recording::other_tracers(reader.header(), reader.end());
+        if all != at_first {
+            tell_shared(&all);
         }
         return Ok(reader.damage_of(&path.display().to_string()));
     }
     let tape = Tape::open(path, on_damage)?;
+    refuse_merge(tape.header(), path)?;
     let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let origin = Origin::Replay { file: file.clone() };
     let mut stage = Stage::new(Info::of(tape.header(), tape.end(), origin), None, None)?;
@@ -41,6 +50,24 @@ pub(super) async fn play(path: &Path, on_damage: OnDamage) -> Result<Option<Dama
     let mut player = Player::new(stage, tape)?;
     player.run().await.with_context(|| format!("read {}", path.display()))?;
     Ok(player.damage)
+}
+
+/// Says, beside the lines, that other tracers were on the tracepoints.
+fn tell_shared(names: &[String]) {
+    if let Some(shared) = recording::shared(names) {
+        say!("SHARED: {shared}");
+    }
+}
+
+/// Refuses a merge: its recordings may overlap in time, and the screen has one host and one clock.
+fn refuse_merge(header: &Header, path: &Path) -> Result<()> {
+    match header.sources.len() {
+        0 => Ok(()),
+        n => refuse(format!(
+            "--replay: {file} is a merge of {n} recordings: play each of them, or see them together with 'vmentry report {file}'",
+            file = path.display()
+        )),
+    }
 }
 
 /// What is wanted of the tape.
@@ -182,6 +209,9 @@ impl Player {
         (self.next, self.position) = (played.next, played.position);
         if let Some(damage) = played.damage.filter(|new| self.damage.as_ref() != Some(new)) {
             self.stage.app.set_status(format!("DAMAGED: {damage}"));
+            if let Some(source) = &mut self.stage.played {
+                source.damage = vec![damage.clone()];
+            }
             self.damage = Some(damage);
         }
         if self.jump_s != 0.0 {
@@ -199,5 +229,21 @@ impl Player {
                 self.order(Order::Next);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{commands::usage::WrongCommandLine, recording::tests::header};
+
+    #[test]
+    fn a_merge_is_refused_and_the_error_names_the_command_that_shows_it() {
+        let part = Provenance::unread("a.hlog".into(), header());
+        let merge = Header { sources: vec![part.clone(), part], ..header() };
+        let error = refuse_merge(&merge, Path::new("m.hlog")).unwrap_err();
+        assert!(error.to_string().contains("2 recordings") && error.to_string().contains("vmentry report m.hlog"));
+        assert!(error.is::<WrongCommandLine>());
+        assert!(refuse_merge(&header(), Path::new("a.hlog")).is_ok());
     }
 }

@@ -18,6 +18,9 @@ use crate::{
 /// Loss, emulation, and where and how it was recorded.
 pub(crate) fn preamble(report: &Report) -> String {
     let mut out = report.damage().map(|damage| format!("DAMAGED: {damage}\n")).unwrap_or_default();
+    if let Some(shown) = &report.shown {
+        let _ = writeln!(out, "SHOWN: {shown}");
+    }
     out += &notes::loss(report);
     if let Some(shared) = notes::shared(report) {
         let _ = writeln!(out, "SHARED: {shared}");

@@ -31,7 +31,7 @@ pub(super) fn render(report: &Report, view: &View) -> String {
     out += &writes(report);
     let _ = write!(out, "\nunmatched   {}", t.unmatched);
     let open: u64 = report.sources.iter().filter_map(|s| s.end.as_ref()).map(|e| e.accounting.open).sum();
-    if open > 0 {
+    if open > 0 && report.shown.is_none() {
         let _ = write!(out, "; {open} vCPUs in the guest at the end");
     }
     if t.td_entries > 0 {

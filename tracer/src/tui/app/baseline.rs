@@ -34,9 +34,10 @@ impl Baseline {
 impl App {
     /// Change of a value against the baseline, percent; none if either is unknown. Counts are compared per second.
     pub fn change(&self, row: &Row, column: usize) -> Option<f64> {
-        let per = |seconds: f64| if COLUMNS[column].kind == Kind::Count { seconds } else { 1.0 };
-        let now = row.values?[column]? / per(self.seen.seconds);
-        let before = row.before?[column]? / per(self.baseline.as_ref()?.seconds());
+        let is_count = COLUMNS[column].kind == Kind::Count;
+        let per = |seconds: f64| if is_count { (seconds > 0.0).then_some(seconds) } else { Some(1.0) };
+        let now = row.values?[column]? / per(self.seen.seconds)?;
+        let before = row.before?[column]? / per(self.baseline.as_ref()?.seconds())?;
         change(Some(now), Some(before))
     }
 

@@ -116,7 +116,35 @@ impl App {
     }
 }
 
-fn rate(slice: &Slice, node: Node, matcher: &Matcher) -> f64 {
+fn rate(slice: &Slice, node: Node, matcher: &Matcher) -> Option<f64> {
     let entries: u64 = node.keys(slice).filter(|(k, _)| matcher.passes(k)).map(|(_, n)| n).sum();
-    entries as f64 * 1e9 / slice.interval.length_ns.max(1) as f64
+    slice.interval.entries_per_s(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::interval::{
+            Interval,
+            tests::{event, vm},
+        },
+        recording::tests::header,
+        tui::{Colors, Info, Origin, Palette},
+    };
+
+    #[test]
+    fn an_interval_has_a_rate_only_with_a_length() {
+        let info = Info::of(&header(), None, Origin::Live);
+        let mut app = App::new(info, Palette { color: Colors::None, ascii: true });
+        for length_ns in [u64::MAX, 0, 1_000_000_000] {
+            let mut interval = Interval { length_ns, ..Interval::default() };
+            interval.record(&event(0, 10, 900, 0), &vm(0));
+            app.push(interval);
+        }
+        app.refresh();
+        app.prepare_rows(0, 1);
+        let spark = app.seen.rows[0].spark.as_ref().unwrap();
+        assert!(matches!(spark[..], [None, Some(1.0)]), "{spark:?}");
+    }
 }

@@ -48,6 +48,19 @@ impl Window {
 }
 
 impl App {
+    /// Number of the intervals in the window, as last refreshed.
+    pub(crate) fn intervals_seen(&self) -> u64 {
+        match (self.window, self.seen.slices.last()) {
+            (Window::Start, Some(whole)) => self.history.count_to(whole.number),
+            _ => self.seen.slices.len() as u64,
+        }
+    }
+
+    /// CLOCK_MONOTONIC of the recorder's host at the end of the window, ns; none if nothing was seen.
+    pub(crate) fn seen_until_ns(&self) -> Option<u64> {
+        self.seen.latest.last().map(|s| s.interval.start_ns.saturating_add(s.interval.length_ns))
+    }
+
     /// Seconds between the end of the window and the newest interval.
     pub fn behind_s(&self) -> f64 {
         let Some(end) = self.end else { return 0.0 };

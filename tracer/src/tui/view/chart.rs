@@ -5,9 +5,9 @@ use ratatui::style::Style;
 use super::pen::{Pen, cells, share_of};
 
 /// Values as bars of one line, newest at the right; the highest has the full height.
-pub(super) fn spark(pen: &mut Pen, values: &[f64]) {
+pub(super) fn spark(pen: &mut Pen, values: &[Option<f64>]) {
     let style = pen.palette.clean();
-    let values: Vec<_> = values.iter().map(|&v| (v > 0.0).then_some(v)).collect();
+    let values: Vec<_> = values.iter().map(|v| v.filter(|&v| v > 0.0)).collect();
     bars(pen, &values, style);
 }
 

@@ -29,6 +29,9 @@ pub(super) fn draw(pen: &mut Pen, app: &App) {
     if host.emulated {
         word("EMULATED", p.notice());
     }
+    if !app.info.other_tracers.is_empty() {
+        word(&format!("SHARED with {}", app.info.other_tracers.join(", ")), p.notice());
+    }
     if let Origin::Replay { file } = &app.info.origin {
         word(file, p.plain());
     }
