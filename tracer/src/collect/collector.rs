@@ -85,7 +85,8 @@ impl Collector {
                     return;
                 };
                 let vm = vms.get(event.tgid, event.kvm);
-                accumulator.interval.totals.foreign_isa += u64::from(is_foreign(event.outline(), layout_isa));
+                *accumulator.interval.totals.foreign_isa.get_or_insert_default() +=
+                    u64::from(is_foreign(event.outline(), layout_isa));
                 accumulator.record(&event, vm);
                 if let Some(events) = events {
                     events.push(&event, vm);
@@ -115,9 +116,9 @@ impl Collector {
             interval.add(Key::of(vm.id, growth.owner.vcpu, &growth.outline), &growth.series, vm);
             interval.totals.entries += growth.series.entries();
             interval.totals.delivered += growth.series.entries();
-            interval.totals.shadow_pin_writes += growth.series[Figure::PinWrites].sum();
+            *interval.totals.shadow_pin_writes.get_or_insert_default() += growth.series[Figure::PinWrites].sum();
             if is_foreign(growth.outline, layout_isa) {
-                interval.totals.foreign_isa += growth.series.entries();
+                *interval.totals.foreign_isa.get_or_insert_default() += growth.series.entries();
             }
             arrivals.add_in_kernel(growth.series.entries());
         });
@@ -131,6 +132,10 @@ impl Collector {
             sum(&now) - sum(&self.counters)
         };
         let totals = &mut self.accumulator.interval.totals;
+        // An interval without entries was counted, too.
+        for counted in [&mut totals.foreign_isa, &mut totals.shadow_pin_writes] {
+            counted.get_or_insert_default();
+        }
         totals.unmatched += growth(&|c| c.unmatched_entries + c.unmatched_exits + c.no_state);
         totals.td_entries += growth(&|c| c.td_entries);
         if self.tracer.aggregation() == Aggregation::InKernel {

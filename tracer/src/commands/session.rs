@@ -113,7 +113,7 @@ pub(crate) fn header(facts: &Facts, layout: &Layout, options: &Options, interval
         latency: Latency::Clean,
         aggregation: options.aggregation,
         timer: facts.timer.clone(),
-        tickless_cpus: facts.tickless_cpus.clone(),
+        tickless_cpus: Some(facts.tickless_cpus.clone()),
         stopwatch: options.stopwatch,
         sites: options.sites.clone(),
         missing: facts.missing.clone(),

@@ -10,6 +10,7 @@ use crate::{
         figures::Figure,
         knowledge::{Knowledge, Subject, Unknown},
         measurement::Latency,
+        vendor::Vendor,
     },
     recording::{Provenance, is_same},
 };
@@ -36,8 +37,17 @@ pub(crate) fn refusal(a: &[Provenance], b: &[Provenance], experiment: bool) -> O
             other.0, other.1
         ))
     };
-    differs("the vendor", &|h| h.vendor.map_or("unknown".into(), |v| format!("{v:?}")))
+    differs("the instruction set", &|h| instruction_set(h.vendor).to_owned())
         .or_else(|| differs("the CPU", &|h| if h.emulated { "emulated" } else { "real" }.into()))
+}
+
+fn instruction_set(vendor: Option<Vendor>) -> &'static str {
+    match vendor {
+        Some(Vendor::Intel) => "VMX (kvm_intel)",
+        Some(Vendor::Amd) => "SVM (kvm_amd)",
+        Some(Vendor::Other) => "another than VMX and SVM",
+        None => "unknown",
+    }
 }
 
 /// Options for all that these recordings allow; [`warnings`] has the reasons for the rest.
@@ -64,6 +74,12 @@ pub(crate) fn warnings(a: &[Provenance], b: &[Provenance], experiment: bool) -> 
         out.push(
             "DISTURBED: hooks on VMCS writes ran before the VM entries; the times of dirty entries contain them".into(),
         );
+    }
+    let mut unseen: Vec<_> = all().flat_map(Provenance::unseen_tracers).collect();
+    unseen.sort();
+    unseen.dedup();
+    if !unseen.is_empty() {
+        out.push(format!("not all other tracers on kvm_entry and kvm_exit could be seen: {}", unseen.join(", ")));
     }
     // Also between the recordings of several experiments.
     differences(a, b, &mut out);
@@ -97,6 +113,9 @@ fn differences(a: &[Provenance], b: &[Provenance], out: &mut Vec<String>) {
     // Another run of the same tracer is no difference.
     let tracers = |s: &Provenance| {
         let names = s.other_tracers();
+        if names.is_empty() && !s.looked_for_tracers() {
+            return "n/a (not looked for)".into();
+        }
         let names = names.iter().map(|name| name.split(" (pid ").next().unwrap_or_default().to_owned());
         names.collect::<Vec<_>>().join(", ")
     };
@@ -111,7 +130,7 @@ fn differences(a: &[Provenance], b: &[Provenance], out: &mut Vec<String>) {
         ("parameters of the KVM module", &parameters),
         ("host", &|s| s.header.host.name.clone()),
         ("CPUs online", &|s| s.header.host.cpus.to_string()),
-        ("tickless CPUs", &|s| s.header.tickless_cpus.clone()),
+        ("tickless CPUs", &|s| s.header.tickless_cpus.clone().unwrap_or_else(|| "n/a".into())),
         ("version of vmentry", &|s| s.header.tool.clone()),
     ];
     for (name, fact) in facts {
@@ -190,7 +209,6 @@ mod tests {
         model::{
             measurement::{OtherTracers, PinSource},
             policy::Policy,
-            vendor::Vendor,
         },
         recording::{End, tests::header},
     };
@@ -227,9 +245,18 @@ mod tests {
         b.end.as_mut().unwrap().other_tracers = Some(perf);
         let shared = warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false).join("\n");
         assert!(
-            shared.contains("other tracers on kvm_entry and kvm_exit differs between the sides: A none; B perf"),
+            shared.contains(
+                "other tracers on kvm_entry and kvm_exit differs between the sides: A n/a (not looked for); B perf"
+            ),
             "{shared}"
         );
+        let unseen = vec!["ftrace (tracefs is not mounted)".to_owned()];
+        let looked = Some(OtherTracers { names: vec![], unseen });
+        let a = Provenance { header: crate::recording::Header { other_tracers: looked, ..a.header }, ..a };
+        let shared = warnings(std::slice::from_ref(&a), std::slice::from_ref(&b), false).join("\n");
+        for part in ["differs between the sides: A none; B perf", "could be seen: ftrace (tracefs is not mounted)"] {
+            assert!(shared.contains(part), "{shared}");
+        }
         b.header.aggregation = crate::model::measurement::Aggregation::InKernel;
         b.end = None;
         let said = warnings(&[a], &[b], false).join("\n");
@@ -266,6 +293,10 @@ mod tests {
         );
         b.header.host.emulated = true;
         assert!(refusal(std::slice::from_ref(&a), std::slice::from_ref(&b), false).unwrap().contains("emulated in bb"));
+        b.header.host.vendor = Some(Vendor::Amd);
+        let vendors = refusal(std::slice::from_ref(&a), std::slice::from_ref(&b), false).unwrap();
+        assert!(vendors.contains("is VMX (kvm_intel) in one recording and SVM (kvm_amd) in bb"), "{vendors}");
+        b.header.host.vendor = Some(Vendor::Intel);
         b.header.host.emulated = false;
         b.end.as_mut().unwrap().accounting.exact = false;
         assert!(refusal(&[a], &[b], false).unwrap().contains("record again"));

@@ -10,7 +10,7 @@ use crate::{
     model::{
         figures::{Figure, Unit, human},
         knowledge::{Subject, Unknown},
-        measurement::{Latency, PinSource},
+        measurement::{Latency, OtherTracers, PinSource},
     },
     recording::Provenance,
 };
@@ -97,9 +97,10 @@ impl Facts<'_> {
             let khz = s.end.as_ref().and_then(|e| e.tsc_khz);
             khz.map_or(UNKNOWN.into(), |khz| format!("{:.1} MHz", f64::from(khz) / 1e3))
         });
-        self.add("tickless CPUs", true, &|s| match s.header.tickless_cpus.as_str() {
-            "" => "none".into(),
-            cpus => cpus.into(),
+        self.add("tickless CPUs", true, &|s| match s.header.tickless_cpus.as_deref() {
+            None => UNKNOWN.into(),
+            Some("") => "none".into(),
+            Some(cpus) => cpus.into(),
         });
     }
 
@@ -122,7 +123,7 @@ impl Facts<'_> {
             s.other_tracers(),
             &s.header.other_tracers,
         ) {
-            (names, _) if !names.is_empty() => names.join(", "),
+            (names, _) if !names.is_empty() => OtherTracers { names, unseen: s.unseen_tracers() }.text(),
             (_, Some(looked)) => looked.text(),
             (_, None) => UNKNOWN.into(),
         });

@@ -195,7 +195,7 @@ pub mod tests {
         let exact = i.totals.control_writes.unwrap();
         assert_eq!((exact.vmcs01, exact.vmcs02), ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 1]));
         assert_eq!((exact.entries_l1, exact.entries_l2, exact.shadow_differs), (1, 1, 1));
-        assert_eq!(i.totals.shadow_pin_writes, 2);
+        assert_eq!(i.totals.shadow_pin_writes, Some(2));
         let mut twice = i.clone();
         twice.merge(&i);
         assert_eq!(twice.totals.control_writes.unwrap().vmcs01, [4, 0, 0, 0, 0, 2]);

@@ -9,7 +9,7 @@ use crate::model::{
     figures::Figure,
     histogram::Histogram,
     measurement::{Latency, PinSource},
-    series::{Key, Series},
+    series::{EntryKind, Key, Level, Series},
     vendor::Vendor,
 };
 
@@ -129,6 +129,12 @@ const VMX_FIELDS: [&str; 5] = [
     "vcpu_vmx.vmcs01",
     "loaded_vmcs.controls_shadow.pin",
     "loaded_vmcs.hv_timer_soft_disabled",
+];
+
+/// Subjects, and those that cannot be known without them, in an order in which one follows from the other.
+const DEPENDENT: &[(Subject, &[Subject])] = &[
+    (Subject::ExitReason, &[Subject::TimerExits, Subject::TimerCause]),
+    (Subject::TimerExits, &[Subject::TimerCause]),
 ];
 
 /// Why disturbed times are not shown.
@@ -251,6 +257,12 @@ impl Knowledge {
         }
     }
 
+    /// The same, with a subject not known; a reason that there is already stays.
+    pub(crate) fn without(mut self, subject: Subject, reason: &str) -> Self {
+        self.lose(&[subject], reason);
+        self
+    }
+
     /// The same, with the times not known where hooks disturbed them and nobody asked for them.
     pub fn with_latency(mut self, latency: Latency) -> Self {
         if latency == Latency::Disturbed {
@@ -269,7 +281,42 @@ impl Knowledge {
     pub fn from_file(reasons: &BTreeMap<String, String>) -> Self {
         let subject = |name: &str| Subject::ALL.into_iter().find(|s| s.name() == name);
         let known = reasons.iter().filter_map(|(name, reason)| Some((subject(name)?, Unknown::because(reason))));
-        Self { unknown: known.collect() }
+        let mut knowledge = Self { unknown: known.collect() };
+        // A file may contradict itself: what depends on an unknown subject is not known either.
+        for (needed, dependent) in DEPENDENT {
+            if let Err(reason) = knowledge.known(*needed).map_err(Unknown::clone) {
+                knowledge.lose(dependent, &reason.0);
+            }
+        }
+        knowledge
+    }
+
+    /// The key without what is not known: whatever the tags of a file say.
+    pub(crate) fn known_key(&self, key: Key) -> Key {
+        let is_known = |subject| self.known(subject).is_ok();
+        // An exit of the timer is one by its reason, and its cause alone may be unknown.
+        let cause = match key.cause {
+            _ if !is_known(Subject::ExitReason) || !is_known(Subject::TimerExits) => None,
+            Some(_) if !is_known(Subject::TimerCause) => Some(TimerCause::Unknown),
+            cause => cause,
+        };
+        Key {
+            level: if is_known(Subject::Level) { key.level } else { Level::Unknown },
+            reason: key.reason.filter(|_| is_known(Subject::ExitReason)),
+            entry: if is_known(Subject::PinWrites) { key.entry } else { EntryKind::Unknown },
+            cause,
+            ..key
+        }
+    }
+
+    /// A series without the figures that are not known; its times stay, because they count its entries.
+    pub(crate) fn known_series(&self, mut series: Series) -> Series {
+        for figure in [Figure::PinWrites, Figure::Transition] {
+            if Subject::of(figure).iter().any(|s| *s != Subject::Times && self.known(*s).is_err()) {
+                series[figure] = Histogram::default();
+            }
+        }
+        series
     }
 
     /// What is known about the entries of several sources: a subject that any of them knows. Entries of the others carry no value of it,
@@ -498,6 +545,28 @@ mod tests {
         let mut file = known.to_file();
         file.insert("a later subject".into(), "a reason".into());
         assert_eq!(Knowledge::from_file(&file), known);
+    }
+
+    #[test]
+    fn what_a_file_does_not_know_takes_what_depends_on_it_and_is_in_no_key() {
+        let of = |subject: Subject| Knowledge::from_file(&[(subject.name().into(), "why".into())].into());
+        assert_eq!(lost(&of(Subject::ExitReason)), [Subject::ExitReason, Subject::TimerExits, Subject::TimerCause]);
+        assert_eq!(lost(&of(Subject::TimerExits)), [Subject::TimerExits, Subject::TimerCause]);
+        let (reason, cause) = (Some(52), Some(TimerCause::Spurious));
+        let key = Key { level: Level::L1, isa: Isa::Vmx, reason, cause, entry: EntryKind::Dirty, ..Key::default() };
+        assert_eq!(Knowledge::complete().known_key(key), key);
+        let without = |subject| of(subject).known_key(key);
+        assert_eq!(without(Subject::ExitReason), Key { reason: None, cause: None, ..key });
+        assert_eq!(without(Subject::TimerExits), Key { cause: None, ..key });
+        assert_eq!(without(Subject::TimerCause), Key { cause: Some(TimerCause::Unknown), ..key });
+        assert_eq!(without(Subject::PinWrites), Key { entry: EntryKind::Unknown, ..key });
+        assert_eq!(without(Subject::Level), Key { level: Level::Unknown, ..key });
+        let mut series = Series::default();
+        Figure::ALL.into_iter().for_each(|figure| series[figure].record_n(1, 4));
+        let counts = |s: &Series| Figure::ALL.map(|figure| s[figure].count());
+        assert_eq!(counts(&of(Subject::PinWrites).known_series(series.clone())).iter().sum::<u64>(), 12);
+        assert_eq!(of(Subject::Transition).known_series(series.clone())[Figure::Transition].count(), 0);
+        assert_eq!(counts(&Knowledge::complete().with_latency(Latency::Disturbed).known_series(series)), [4; 4]);
     }
 
     #[test]

@@ -28,15 +28,16 @@ pub struct Totals {
     pub not_kept: u64,
     /// kvm_entry events of TDX guests, which are in no other count
     pub td_entries: u64,
-    /// of `delivered`: entries of another instruction set than that of the host's KVM module, whose fields were therefore not read
-    #[serde(default)]
-    pub foreign_isa: u64,
+    /// of `delivered`: entries of another instruction set than that of the host's KVM module, whose fields were therefore not read; none where
+    /// nobody looked
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign_isa: Option<u64>,
     /// control writes, from the companion patch's tracepoint; null without it
     #[serde(default)]
     pub control_writes: Option<ControlWrites>,
-    /// pin-control writes by the shadow method, of all entries where they are known
-    #[serde(default)]
-    pub shadow_pin_writes: u64,
+    /// pin-control writes by the shadow method, of all entries where they are known; none where nobody counted them apart
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow_pin_writes: Option<u64>,
     /// preemption-timer exits as the companion patch classified them; null without it
     #[serde(default)]
     pub traced_timer_exits: Option<TracedTimerExits>,
@@ -81,8 +82,8 @@ impl Totals {
         add(&mut self.malformed, other.malformed);
         add(&mut self.not_kept, other.not_kept);
         add(&mut self.td_entries, other.td_entries);
-        add(&mut self.foreign_isa, other.foreign_isa);
-        add(&mut self.shadow_pin_writes, other.shadow_pin_writes);
+        add_counted(&mut self.foreign_isa, other.foreign_isa);
+        add_counted(&mut self.shadow_pin_writes, other.shadow_pin_writes);
         for (mine, theirs) in self.site_writes.iter_mut().zip(other.site_writes) {
             add(mine, theirs);
         }
@@ -111,6 +112,7 @@ impl Totals {
             shadow_pin_writes,
             ..
         } = *self;
+        let [foreign_isa, shadow_pin_writes] = [foreign_isa, shadow_pin_writes].map(Option::unwrap_or_default);
         let writes = self.control_writes.unwrap_or_default();
         let exits = self.traced_timer_exits.unwrap_or_default();
         [entries, delivered, dropped, unmatched, malformed, not_kept, td_entries, foreign_isa, shadow_pin_writes]
@@ -126,6 +128,13 @@ impl Totals {
 /// Adds; a damaged file's counts saturate at 2^64 - 1.
 pub(crate) fn add(mine: &mut u64, theirs: u64) {
     *mine = mine.saturating_add(theirs);
+}
+
+/// Adds a count that not every recording has: none only where neither was counted.
+fn add_counted(mine: &mut Option<u64>, theirs: Option<u64>) {
+    if let Some(theirs) = theirs {
+        add(mine.get_or_insert_default(), theirs);
+    }
 }
 
 impl ControlWrites {
@@ -164,9 +173,9 @@ pub(crate) fn foreign_isa_text(
     let names = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
     let module = vendor.and_then(Vendor::module).unwrap_or("the KVM module");
     let Totals { foreign_isa, entries, .. } = totals;
-    (*foreign_isa > 0).then(|| {
+    foreign_isa.filter(|n| *n > 0).map(|n| {
         format!(
-            "{foreign_isa} of {entries} entries are of another instruction set{names} than {module}'s layout: their exit reasons, levels and \
+            "{n} of {entries} entries are of another instruction set{names} than {module}'s layout: their exit reasons, levels and \
              pin writes are unknown"
         )
     })

@@ -21,6 +21,9 @@ pub(crate) const FORMAT: &str = "vmentry-recording";
 /// Version that this program writes, and the highest that it reads. 2 added the figure `transition_ns`, which readers of 1 refuse.
 pub(crate) const VERSION: u32 = 2;
 
+/// First version with `transition_ns`.
+const FIRST_WITH_TRANSITION: u32 = 2;
+
 /// Parameter of a kvm_intel with the companion patch, which shows the policy.
 const SWITCH: &str = "preemption_timer_policy";
 
@@ -58,9 +61,9 @@ pub struct Header {
     /// the VMX-preemption timer; none without VMX
     #[serde(default)]
     pub timer: Option<Timer>,
-    /// CPUs without a periodic tick, as in nohz_full
-    #[serde(default)]
-    pub tickless_cpus: String,
+    /// CPUs without a periodic tick, as in nohz_full; empty without one, none where nobody looked
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tickless_cpus: Option<String>,
     /// the stopwatch, where it was on; without it, `transition_ns` is known of immediate timer exits only
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopwatch: Option<Stopwatch>,
@@ -99,6 +102,11 @@ impl Header {
                 policy_is_shown: self.policy != Policy::Unknown,
                 policy_is_parameter: self.policy == Policy::Off || self.host.parameters.contains_key(SWITCH),
             }),
+        };
+        let traced = if self.version < FIRST_WITH_TRANSITION {
+            traced.without(Subject::Transition, "recordings of version 1 do not have it")
+        } else {
+            traced
         };
         traced.with_latency(self.latency)
     }

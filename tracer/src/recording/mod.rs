@@ -76,7 +76,7 @@ pub mod tests {
             latency: Latency::Clean,
             aggregation: Aggregation::Records,
             timer: None,
-            tickless_cpus: String::new(),
+            tickless_cpus: Some(String::new()),
             stopwatch: None,
             sites: vec![],
             missing: vec![],

@@ -98,6 +98,23 @@ impl Provenance {
         other_tracers(&self.header, self.end.as_ref())
     }
 
+    /// Whether other tracers on kvm_entry and kvm_exit were looked for; of a merge, in all its recordings.
+    pub(crate) fn looked_for_tracers(&self) -> bool {
+        let merged = &self.header.sources;
+        let own = self.header.other_tracers.is_some() || self.end.as_ref().is_some_and(|e| e.other_tracers.is_some());
+        own || !merged.is_empty() && merged.iter().all(Provenance::looked_for_tracers)
+    }
+
+    /// Where other tracers could not be looked for, each with the reason; empty where all was looked at, or nothing.
+    pub(crate) fn unseen_tracers(&self) -> Vec<String> {
+        let merged = self.header.sources.iter().flat_map(Provenance::unseen_tracers);
+        let own = [self.header.other_tracers.as_ref(), self.end.as_ref().and_then(|e| e.other_tracers.as_ref())];
+        let mut reasons: Vec<_> = own.into_iter().flatten().flat_map(|o| o.unseen.clone()).chain(merged).collect();
+        reasons.sort();
+        reasons.dedup();
+        reasons
+    }
+
     /// The policy for people, also where it changed, and why it is not known where it is not.
     pub(crate) fn policy_text(&self) -> String {
         if let Err(reason) = self.header.knowledge().known(Subject::Policy) {

@@ -7,13 +7,16 @@ use serde::Serialize;
 use tracer_common::rules::TimerCause;
 
 use super::Report;
-use crate::model::{
-    figures::{Figure, Unit, human},
-    histogram::Histogram,
-    knowledge::{Subject, Unknown},
-    measurement::Latency,
-    policy::Policy,
-    series::{EntryKind, Level},
+use crate::{
+    model::{
+        figures::{Figure, Unit, human},
+        histogram::Histogram,
+        knowledge::{Subject, Unknown},
+        measurement::Latency,
+        policy::Policy,
+        series::{EntryKind, Level},
+    },
+    recording::Provenance,
 };
 
 /// Least number of dirty and of clean entries for a ratio.
@@ -178,9 +181,7 @@ fn soft(report: &Report) -> Result<(String, String), String> {
 
 fn spurious(report: &Report) -> Result<(String, String), String> {
     let count = report.timer_exits(TimerCause::Spurious).map_err(|reason| reason.to_string())?;
-    let tickless = report.sources.iter().find(|s| !s.header.tickless_cpus.is_empty());
-    let tick =
-        tickless.map_or("no CPU is tickless".to_owned(), |s| format!("tickless CPUs {}", s.header.tickless_cpus));
+    let tick = tickless(report);
     let Some((least, _)) = report.spurious_after() else {
         return Ok((format!("{count}"), format!("timer exits while soft-disabled; {tick}")));
     };
@@ -190,6 +191,16 @@ fn spurious(report: &Report) -> Result<(String, String), String> {
         format!("{count}, the earliest after {}", human(Some(least as f64), Unit::Ns)),
         format!("timer exits while soft-disabled, and their guest time; longest timer delay {delay}; {tick}"),
     ))
+}
+
+/// The tickless CPUs of the recordings, for people.
+fn tickless(report: &Report) -> String {
+    let of = |s: &Provenance| s.header.tickless_cpus.clone();
+    match report.sources.iter().filter_map(of).find(|cpus| !cpus.is_empty()) {
+        Some(cpus) => format!("tickless CPUs {cpus}"),
+        None if report.sources.iter().all(|s| of(s).is_some()) => "no CPU is tickless".into(),
+        None => "tickless CPUs n/a: the recording does not tell them".into(),
+    }
 }
 
 fn delay(report: &Report) -> Result<(String, String), String> {
@@ -286,6 +297,18 @@ mod tests {
         assert_eq!(both[1].0.as_deref(), Some("19.2 % (23 of 120)"));
         assert_eq!(both[2].0, None, "no nested guest ran");
         assert_eq!(both[3].0.as_deref(), Some("0.3833 (46 of 120)"));
+    }
+
+    #[test]
+    fn tickless_cpus_that_nobody_looked_for_are_not_none() {
+        let from = |cpus: Option<&str>| {
+            let mut report = report();
+            report.sources[0].header.tickless_cpus = cpus.map(str::to_owned);
+            claims(&evidence(report))[4].from.clone()
+        };
+        assert!(from(None).contains("tickless CPUs n/a"), "{}", from(None));
+        assert!(from(Some("")).contains("no CPU is tickless"));
+        assert!(from(Some("2-3")).contains("tickless CPUs 2-3"));
     }
 
     #[test]

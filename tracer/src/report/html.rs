@@ -182,7 +182,7 @@ fn totals(report: &Report, view: &View) -> Markup {
         add(&format!("pin writes at {}", site.name()), n.to_string().into(), "kprobe on this VMWRITE");
     }
     if let Some(text) = report.foreign_isa() {
-        add("entries of another instruction set", t.foreign_isa.to_string().into(), &text);
+        add("entries of another instruction set", t.foreign_isa.unwrap_or_default().to_string().into(), &text);
     }
     if t.td_entries > 0 {
         add("TDX entries", t.td_entries.to_string().into(), "entries of TDX guests; not in any other figure");

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Report;
 use crate::{
-    model::interval::Interval,
+    model::{interval::Interval, knowledge::Knowledge},
     recording::{OnDamage, Provenance, Reader, Reading, Readings},
 };
 
@@ -66,9 +66,20 @@ pub(crate) struct Input<R: BufRead> {
     parts: Vec<Part>,
 }
 
+/// The interval without what the header of its recording does not know, whatever its tags say.
+fn known(knowledge: Option<&Knowledge>, mut interval: Interval) -> Interval {
+    let Some(knowledge) = knowledge else { return interval };
+    for (key, series) in std::mem::take(&mut interval.series) {
+        interval.series.entry(knowledge.known_key(key)).or_default().merge(&knowledge.known_series(series));
+    }
+    interval
+}
+
 /// A recording, or a part of one, in a file.
 struct Part {
     reading: Reading,
+    /// what its header knows, where that is not everything
+    knowledge: Option<Knowledge>,
     /// whether the latest interval counts
     is_new: bool,
     intervals: u64,
@@ -87,8 +98,11 @@ impl<R: BufRead> Input<R> {
         let header = reader.header();
         let merged = header.sources.iter().map(|s| Provenance::unread(s.name.clone(), s.header.clone()));
         let alone = header.sources.is_empty().then(|| Provenance::unread(name.clone(), header.clone()));
-        let begin =
-            |source| Part { reading: readings.begin(recordings, source), is_new: true, intervals: 0, repeated: 0 };
+        let begin = |source: Provenance| {
+            let knowledge = Some(source.header.knowledge()).filter(|known| known.unknown().next().is_some());
+            let reading = readings.begin(recordings, source);
+            Part { reading, knowledge, is_new: true, intervals: 0, repeated: 0 }
+        };
         let parts = merged.chain(alone).map(begin).collect();
         Self { reader, name, parts }
     }
@@ -104,7 +118,7 @@ impl<R: BufRead> Input<R> {
                 part.repeated += u64::from(!part.is_new);
             }
             if part.is_new {
-                return Ok(Some((part.reading.recording, interval)));
+                return Ok(Some((part.reading.recording, known(part.knowledge.as_ref(), interval))));
             }
         }
         Ok(None)

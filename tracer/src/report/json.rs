@@ -11,6 +11,7 @@ use crate::{
     model::{
         figures::{Figure, Stat},
         histogram::Histogram,
+        knowledge::Subject,
         measurement::PinSource,
     },
     recording::Provenance,
@@ -34,7 +35,7 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
         "damaged": damaged(&report.sources),
         "exact": report.is_exact(),
         "latency": report.latency(),
-        "shared_with": report.other_tracers(),
+        "shared_with": shared_with(report),
         "aggregation": report.aggregation(),
         "unknown": unknown(report),
         "transition_source": common(report, |s| json!(s.header.transition_source())),
@@ -47,6 +48,11 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
 /// What was left out of damaged files: of each the intervals, the lines and why; empty where nothing was.
 pub(crate) fn damaged<'a>(sources: impl IntoIterator<Item = &'a Provenance>) -> Value {
     json!(sources.into_iter().flat_map(|source| &source.damage).collect::<Vec<_>>())
+}
+
+/// The other tracers that were seen; null where none was, and a recording did not look for them.
+fn shared_with(report: &Report) -> Option<Vec<String>> {
+    Some(report.other_tracers()).filter(|names| !names.is_empty() || report.looked_for_tracers())
 }
 
 /// What is not known of any recording, with the reasons.
@@ -88,7 +94,8 @@ fn totals(report: &Report) -> Value {
     };
     let timer_exits: Map<_, _> =
         TimerCause::ALL.into_iter().map(|c| (c.name().to_owned(), json!(report.timer_exits(c).ok()))).collect();
-    let has_shadow = report.sources.iter().any(|s| s.header.pin_writes_source != PinSource::None);
+    let has_shadow = report.knowledge().known(Subject::PinWrites).is_ok()
+        && report.sources.iter().any(|s| s.header.pin_writes_source != PinSource::None);
     let site_writes: Map<_, _> = report.sites().map(|(site, n)| (site.name(), json!(n))).collect();
     json!({
         "entries": t.entries,
@@ -105,7 +112,7 @@ fn totals(report: &Report) -> Value {
             source => json!(source.name()),
         }),
         "entries_with_unknown_pin_writes": report.entries_with_unknown_pin_writes(),
-        "shadow_pin_writes": has_shadow.then_some(t.shadow_pin_writes),
+        "shadow_pin_writes": t.shadow_pin_writes.filter(|_| has_shadow),
         "control_writes": t.control_writes.map(|w| json!({
             "vmcs01": by_control(&w.vmcs01),
             "vmcs02": by_control(&w.vmcs02),
@@ -183,6 +190,7 @@ mod tests {
         super::tests::{report, view},
         *,
     };
+    use crate::model::measurement::OtherTracers;
 
     #[test]
     fn every_documented_field_is_there() {
@@ -202,6 +210,25 @@ mod tests {
         assert_eq!(timer["pin_writes"]["count"], 23);
         assert_eq!(timer["entry_to_exit_ns"]["min"], 49_984);
         assert_eq!(timer["entry_to_exit_ns"].as_object().unwrap().len(), 8);
+    }
+
+    #[test]
+    fn what_an_older_recording_does_not_have_is_null_and_not_none() {
+        let mut report = report();
+        let (totals, header) = (&mut report.whole.totals, &mut report.sources[0].header);
+        (totals.foreign_isa, totals.shadow_pin_writes, header.other_tracers) = (None, None, None);
+        let json = render(&report, &view(), None);
+        for value in [&json["totals"]["foreign_isa"], &json["totals"]["shadow_pin_writes"], &json["shared_with"]] {
+            assert_eq!(*value, Value::Null);
+        }
+        let (totals, header) = (&mut report.whole.totals, &mut report.sources[0].header);
+        (totals.foreign_isa, totals.shadow_pin_writes) = (Some(0), Some(46));
+        header.other_tracers = Some(OtherTracers::default());
+        let json = render(&report, &view(), None);
+        assert_eq!((&json["totals"]["foreign_isa"], &json["shared_with"]), (&json!(0), &json!([])));
+        assert_eq!(json["totals"]["shadow_pin_writes"], 46);
+        report.sources[0].header.unknown = Some([("pin_writes".into(), "why".into())].into());
+        assert_eq!(render(&report, &view(), None)["totals"]["shadow_pin_writes"], Value::Null);
     }
 
     #[test]

@@ -258,6 +258,19 @@ impl Report {
         names
     }
 
+    /// Whether other tracers were looked for in all recordings: then none in [`Self::other_tracers`] means that there were none to see.
+    pub(crate) fn looked_for_tracers(&self) -> bool {
+        self.sources.iter().all(Provenance::looked_for_tracers)
+    }
+
+    /// Where other tracers could not be looked for in any recording, each with the reason.
+    pub(crate) fn unseen_tracers(&self) -> Vec<String> {
+        let mut reasons: Vec<_> = self.sources.iter().flat_map(Provenance::unseen_tracers).collect();
+        reasons.sort();
+        reasons.dedup();
+        reasons
+    }
+
     /// Whether times are disturbed: the worst of the recordings.
     pub fn latency(&self) -> Latency {
         let of = |l| self.sources.iter().any(|s| s.header.latency == l);

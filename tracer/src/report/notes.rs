@@ -1,7 +1,10 @@
 //! The notes that every view of a report shows: loss, emulation, disturbed times. Each has one wording.
 
 use super::{Report, Row};
-use crate::{model::figures::Figure, recording};
+use crate::{
+    model::{figures::Figure, knowledge::Subject},
+    recording::{self, Provenance},
+};
 
 /// Follows "DISTURBED", where disturbed times are shown.
 pub(super) const DISTURBED: &str =
@@ -10,6 +13,13 @@ pub(super) const DISTURBED: &str =
 /// Follows the loss where other tracers were on the tracepoints: times contain their work. None where none was seen.
 pub(super) fn shared(report: &Report) -> Option<String> {
     recording::shared(&report.other_tracers())
+}
+
+/// Follows the other tracers: that there may be more, and why. None where all was looked at, or nothing.
+pub(super) fn unseen(report: &Report) -> Option<String> {
+    let reasons = report.unseen_tracers();
+    (!reasons.is_empty())
+        .then(|| format!("not all other tracers on kvm_entry and kvm_exit could be seen: {}", reasons.join(", ")))
 }
 
 /// The first line of every view: entries that are missing from all figures.
@@ -52,7 +62,23 @@ pub(super) fn why_empty(report: &Report, figure: Figure, rows: &[Row]) -> Option
         // The filters or --top left them out: they are no absence.
         Ok(all) if all.count() > 0 => format!("none in the rows shown; {} values in all", all.count()),
         Ok(_) if figure != Figure::Transition => "no value is known".into(),
-        Ok(_) if report.sources.iter().any(|s| s.header.stopwatch.is_some()) => "the stopwatch gave no value".into(),
-        Ok(_) => "no entry was forced to exit at once, and the companion patch's stopwatch was off".into(),
+        Ok(_) => no_transition(report),
     })
+}
+
+/// Why no entry has `transition_ns`. Recordings that cannot tell are named, because the others do not speak for their entries.
+fn no_transition(report: &Report) -> String {
+    let reason = |source: &Provenance| {
+        let why = source.header.knowledge().known(Subject::Transition).err()?.to_string();
+        Some(format!("; not known of {}: {why}", source.name))
+    };
+    let unknown: Vec<_> = report.sources.iter().filter_map(reason).collect();
+    let text = if report.sources.iter().any(|s| s.header.stopwatch.is_some()) {
+        "the stopwatch gave no value"
+    } else if unknown.is_empty() {
+        "no entry was forced to exit at once, and the companion patch's stopwatch was off"
+    } else {
+        "no entry of the recordings that tell it was forced to exit at once, and the companion patch's stopwatch was off"
+    };
+    text.to_owned() + &unknown.concat()
 }

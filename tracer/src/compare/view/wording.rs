@@ -145,6 +145,16 @@ pub(crate) const fn verdict(verdict: Verdict) -> &'static str {
     }
 }
 
+/// Whether there were enough data for a verdict.
+fn is_judged(row: &Row) -> bool {
+    row.verdict != Verdict::NotEnoughData
+}
+
+/// Whether both sides have a value, so that more data could give a verdict.
+fn has_values(row: &Row) -> bool {
+    row.a.is_some() && row.b.is_some()
+}
+
 /// Whether a row's change is significant.
 pub(crate) const fn is_change(row: &Row) -> bool {
     matches!(row.verdict, Verdict::Better | Verdict::Worse | Verdict::Changed)
@@ -248,8 +258,11 @@ pub(crate) fn summary(c: &Comparison, setting: &Setting) -> String {
 }
 
 fn answer(c: &Comparison, setting: &Setting) -> String {
-    let conclusive = c.rows.iter().filter(|r| r.verdict != Verdict::NotEnoughData).count();
-    if conclusive == 0 {
+    let conclusive = c.rows.iter().filter(|r| is_judged(r)).count();
+    let unjudged = c.rows.iter().filter(|r| !is_judged(r) && has_values(r)).count();
+    // Figures that have the same value in every unit (0/s against 0/s) are not tested, and say nothing about the others.
+    let is_tested = c.rows.iter().any(|r| is_judged(r) && r.p.is_some());
+    if conclusive == 0 || unjudged > 0 && !is_tested {
         return not_enough(c, setting);
     }
     let [worse, better, changed] = [Verdict::Worse, Verdict::Better, Verdict::Changed].map(|v| surest_first(c, v));
@@ -264,15 +277,17 @@ fn answer(c: &Comparison, setting: &Setting) -> String {
             format!("{b} differs from {a}, but is neither better nor worse: {}; {of_all}", top_two(&changed))
         }
         (true, true) => {
-            let first = c.rows.iter().find(|r| r.detectable.is_some() && r.a.is_some_and(|a| a > 0.0));
+            let has_mde = |r: &&Row| is_judged(r) && r.detectable.is_some() && r.a.is_some_and(|a| a > 0.0);
+            let first = c.rows.iter().find(has_mde);
+            let more = if unjudged == 0 { String::new() } else { format!("; not enough data for {unjudged} more") };
             let mde = first.map(|r| format!(" (MDE of {}: {})", name(r), mde(r))).unwrap_or_default();
-            format!("no detectable change from {a} to {b} in any of {}{mde}", count_figures(conclusive))
+            format!("no detectable change from {a} to {b} in any of {}{mde}{more}", count_figures(conclusive))
         }
     }
 }
 
 fn not_enough(c: &Comparison, setting: &Setting) -> String {
-    let why = match c.rows.iter().find_map(|r| r.why.as_deref()) {
+    let why = match c.rows.iter().filter(|r| !is_judged(r)).find_map(|r| r.why.as_deref()) {
         Some(why) if c.least_p <= c.alpha / c.rows.len().max(1) as f64 => why.to_owned(),
         _ => format!(
             "{} and {} rounds (or recordings, or blocks of windows) cannot give a p below {}",
@@ -334,7 +349,6 @@ pub(crate) fn condition(condition: &Condition, row: &Row, result: ConditionResul
 
 /// Pairs of a raw and a stratified row that contradict each other: both are judged, and differently.
 pub(crate) fn contradicting(c: &Comparison) -> Vec<(&Row, &Row)> {
-    let is_judged = |row: &Row| row.verdict != Verdict::NotEnoughData;
     let pairs = c.stratified.iter().filter_map(|s| {
         let raw = c.rows.iter().find(|r| (r.figure, r.stat) == (s.figure, s.stat))?;
         (is_judged(raw) && is_judged(s) && raw.verdict != s.verdict).then_some((raw, s))
@@ -381,6 +395,34 @@ mod tests {
         assert!(summary(&none, &setting()).starts_with("no detectable change from A (soft) to B (hard)"));
         none.rows.iter_mut().for_each(|r| r.verdict = Verdict::NotEnoughData);
         assert!(summary(&none, &setting()).starts_with("NOT ENOUGH DATA"));
+    }
+
+    #[test]
+    fn the_summary_rests_on_judged_figures_only() {
+        let mut few = comparison();
+        few.rows.iter_mut().for_each(|r| r.verdict = Verdict::NotEnoughData);
+        let at = few.rows.iter().position(|r| r.figure == "timer_exits.spurious").unwrap();
+        let same = Row {
+            a: Some(0.0),
+            b: Some(0.0),
+            p: None,
+            p_holm: None,
+            verdict: Verdict::NoDetectableChange,
+            ..few.rows[at].clone()
+        };
+        few.rows[at] = same;
+        let text = summary(&few, &setting());
+        assert!(text.starts_with("NOT ENOUGH DATA"), "0/s against 0/s says nothing about the others: {text}");
+        let judged = few.rows.iter().position(|r| name(r) == "entry_to_exit_ns.p99").unwrap();
+        few.rows[judged] = Row {
+            p: Some(0.9),
+            detectable: Some(5.0),
+            verdict: Verdict::NoDetectableChange,
+            ..few.rows[judged].clone()
+        };
+        let text = summary(&few, &setting());
+        let mde = format!("in any of 2 figures (MDE of {}: ", name(&few.rows[judged]));
+        assert!(text.contains(&mde) && text.contains("; not enough data for "), "{text}");
     }
 
     #[test]

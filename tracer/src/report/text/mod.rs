@@ -25,6 +25,9 @@ pub(crate) fn preamble(report: &Report) -> String {
     if let Some(shared) = notes::shared(report) {
         let _ = writeln!(out, "SHARED: {shared}");
     }
+    if let Some(unseen) = notes::unseen(report) {
+        let _ = writeln!(out, "UNSEEN: {unseen}");
+    }
     if report.is_emulated() {
         let _ = writeln!(out, "EMULATED: {}", EMULATED);
     }
@@ -136,6 +139,32 @@ mod tests {
         report.sources[0].header.aggregation = crate::model::measurement::Aggregation::InKernel;
         let text = render(&report, &view());
         assert!(text.contains("exact to 1.6 %") && text.contains("5 dropped (no room for their series)"), "{text}");
+    }
+
+    #[test]
+    fn a_recording_that_cannot_tell_transitions_is_not_spoken_for_by_another() {
+        let mut report = report();
+        let mut old = report.sources[0].clone();
+        (old.name, old.header.version) = ("old.hlog".into(), 1);
+        report.sources.push(old);
+        let text = render(&report, &view());
+        let said = text.lines().find(|l| l.contains("(transition_ns)  n/a:")).unwrap();
+        assert!(said.contains("no entry of the recordings that tell it was forced to exit at once"), "{said}");
+        assert!(said.ends_with("; not known of old.hlog: recordings of version 1 do not have it"), "{said}");
+        report.sources.remove(0);
+        let text = render(&report, &view());
+        assert!(text.contains("(transition_ns)  n/a: recordings of version 1 do not have it\n"), "{text}");
+    }
+
+    #[test]
+    fn tracers_that_could_not_be_looked_for_are_noted() {
+        let mut report = report();
+        assert!(!render(&report, &view()).contains("UNSEEN"));
+        let unseen = vec!["ftrace (tracefs is not mounted)".to_owned()];
+        report.sources[0].header.other_tracers =
+            Some(crate::model::measurement::OtherTracers { names: vec![], unseen });
+        let text = render(&report, &view());
+        assert!(text.contains("UNSEEN: not all other tracers") && text.contains("ftrace (tracefs"), "{text}");
     }
 
     #[test]

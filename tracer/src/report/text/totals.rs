@@ -88,15 +88,17 @@ fn writes(report: &Report) -> String {
             0 => "the same for every entry".into(),
             n => format!("differs for {n} entries: writes that cancel out between two reads are missed"),
         };
-        let _ = write!(out, "\n  shadow    pin {} ({differs})", t.shadow_pin_writes);
+        if let Some(shadow) = t.shadow_pin_writes {
+            let _ = write!(out, "\n  shadow    pin {shadow} ({differs})");
+        }
     }
     let sites: Vec<_> = report.sites().map(|(site, n)| format!("{} {n}", site.name())).collect();
     if !sites.is_empty() {
         let sum: u64 = t.site_writes.iter().sum();
         let _ = write!(out, "\n  sites     pin {sum} by kprobes on VMWRITEs: {}", sites.join(", "));
         // The shadow method begins with a vCPU's first entry, the probes with its creation, in any thread.
-        let others = t.control_writes.map_or(t.shadow_pin_writes, |w| w.vmcs01[0] + w.vmcs02[0]);
-        if report.pin_writes().is_ok() && sum != others {
+        let others = t.control_writes.map(|w| w.vmcs01[0] + w.vmcs02[0]).or(t.shadow_pin_writes);
+        if let Some(others) = others.filter(|others| report.pin_writes().is_ok() && sum != *others) {
             let _ = write!(
                 out,
                 "\n            {sum} and {others} differ: sites also count vCPUs that were created or reset and not entered, \
