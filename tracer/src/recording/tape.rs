@@ -269,6 +269,10 @@ mod tests {
         assert_eq!(starts(&remembered), [3, 4, 5]);
         let next = tape.next().unwrap().unwrap();
         assert!(remembered.iter().all(whole) && whole(&next) && next.start_ns == 6_000_000_000);
+        // No interval is near enough, as where the one before the place is too many bytes.
+        assert!(tape.seek_by(-3.0, f64::NEG_INFINITY).unwrap().is_empty());
+        let next = tape.next().unwrap().unwrap();
+        assert!(whole(&next) && next.start_ns == 4_000_000_000, "{} {}", next.start_ns, next.length_ns);
     }
 
     #[test]

@@ -115,6 +115,8 @@ pub(super) fn line(interval: &Interval, knowledge: &Knowledge) -> String {
         let value = |stat: Stat| human(stat.of(&all[figure]), figure.unit());
         format!("{} p50 {} p99 {}", figure.short_title(), value(Stat::P50), value(Stat::P99))
     };
+    let rate = interval.entries_per_s(interval.totals.entries);
+    let rate = rate.map_or("n/a".into(), |rate| format!("{}/s", human(Some(rate), Unit::PerSecond)));
     let of_level = |level| interval.series.iter().filter(move |(k, _)| k.level == level).map(|(_, s)| s.entries());
     let unread: u64 = of_level(Level::Unknown).sum();
     let l2 = match knowledge.known(Subject::Level) {
@@ -122,10 +124,9 @@ pub(super) fn line(interval: &Interval, knowledge: &Knowledge) -> String {
         _ => "n/a".into(),
     };
     format!(
-        "{:.1}s entries {} ({}/s, L2 {l2}) {} {} pin/entry {} dropped {}\n",
+        "{:.1}s entries {} ({rate}, L2 {l2}) {} {} pin/entry {} dropped {}\n",
         interval.start_ns.saturating_add(interval.length_ns) as f64 / 1e9,
         interval.totals.entries,
-        human(interval.entries_per_s(interval.totals.entries), Unit::PerSecond),
         times(Figure::EntryToExit),
         times(Figure::ExitToEntry),
         human(Stat::Mean.of(&all[Figure::PinWrites]), Unit::Count),
@@ -145,7 +146,7 @@ mod tests {
             line(&Interval { start_ns, length_ns, totals, ..Interval::default() }, &Knowledge::complete())
         };
         assert!(of(0, 2_000_000_000).starts_with("2.0s entries 123 (61.5/s"), "{}", of(0, 2_000_000_000));
-        assert!(of(1_000_000_000, 0).starts_with("1.0s entries 123 (n/a/s"), "{}", of(1_000_000_000, 0));
+        assert!(of(1_000_000_000, 0).starts_with("1.0s entries 123 (n/a, "), "{}", of(1_000_000_000, 0));
         assert!(of(u64::MAX, u64::MAX).starts_with("18446744073.7s entries 123"), "{}", of(u64::MAX, u64::MAX));
     }
 }

@@ -137,7 +137,7 @@ mod tests {
     fn an_interval_has_a_rate_only_with_a_length() {
         let info = Info::of(&header(), None, Origin::Live);
         let mut app = App::new(info, Palette { color: Colors::None, ascii: true });
-        for length_ns in [u64::MAX, 0, 1_000_000_000] {
+        for length_ns in [1, u64::MAX, 0, 1_000_000_000] {
             let mut interval = Interval { length_ns, ..Interval::default() };
             interval.record(&event(0, 10, 900, 0), &vm(0));
             app.push(interval);
