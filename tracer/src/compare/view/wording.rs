@@ -414,8 +414,12 @@ mod tests {
         let text = summary(&few, &setting());
         assert!(text.starts_with("NOT ENOUGH DATA"), "0/s against 0/s says nothing about the others: {text}");
         let judged = few.rows.iter().position(|r| name(r) == "entry_to_exit_ns.p99").unwrap();
-        few.rows[judged] =
-            Row { p: Some(0.9), detectable: Some(5.0), verdict: Verdict::NoDetectableChange, ..few.rows[judged].clone() };
+        few.rows[judged] = Row {
+            p: Some(0.9),
+            detectable: Some(5.0),
+            verdict: Verdict::NoDetectableChange,
+            ..few.rows[judged].clone()
+        };
         let text = summary(&few, &setting());
         let mde = format!("in any of 2 figures (MDE of {}: ", name(&few.rows[judged]));
         assert!(text.contains(&mde) && text.contains("; not enough data for "), "{text}");
