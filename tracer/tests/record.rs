@@ -319,7 +319,7 @@ fn traces_that_cannot_be_written_are_refused_before_anything_is_attached() {
     refused(&["--events", &file], "choose another name");
     refused(&["--events", "/dev/full"], "No space left");
     let first = folder.file("a.pftrace");
-    let flight = ["--flight-recorder", "1s", "--trigger", "reason=HLT", "--events"];
+    let flight = ["--flight-recorder", "1s", "--trigger", "entry_to_exit_ns>1us", "--events"];
     refused(&[&flight[..], &[&first]].concat(), "a-2.pftrace exists");
     refused(&[&flight[..], &[&folder.file("no/a")]].concat(), "there is no folder");
     refused(&["--flight-recorder", "1s"], "--trigger");

@@ -345,7 +345,7 @@ Examples:
   vmentry compare a.hlog b.hlog --fail-if 'entry_to_exit_ns.p99>+3%'
 
 Exit codes with --fail-if: 0 no condition holds; 3 one holds, significantly;
-4 inconclusive: record longer.")]
+4 inconclusive: record longer. Both come before the 1 of --skip-damaged.")]
 pub struct CompareArgs {
     /// Recordings: those of 'vmentry ab', or A and B, or those of A before --with
     #[arg(required = true, value_name = "FILE")]

@@ -1,5 +1,7 @@
 //! Whether two lists of recordings can be compared, and how they differ otherwise.
 
+use std::collections::BTreeSet;
+
 use super::{
     comparison::Setting,
     windows::{Options, why_unknown},
@@ -116,8 +118,8 @@ fn differences(a: &[Provenance], b: &[Provenance], out: &mut Vec<String>) {
         if names.is_empty() && !s.looked_for_tracers() {
             return "n/a (not looked for)".into();
         }
-        let names = names.iter().map(|name| name.split(" (pid ").next().unwrap_or_default().to_owned());
-        names.collect::<Vec<_>>().join(", ")
+        let names = names.iter().map(|name| name.split(" (pid ").next().unwrap_or_default());
+        names.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
     };
     let facts: [Fact; 12] = [
         ("other tracers on kvm_entry and kvm_exit", &tracers),

@@ -138,7 +138,7 @@ const DEPENDENT: &[(Subject, &[Subject])] = &[
 ];
 
 /// Why disturbed times are not shown.
-pub(crate) const DISTURBED: &str = "guest and host times are not shown: hooks on VMCS writes ran between kvm_entry and the VM entry. Record \
+pub(crate) const DISTURBED: &str = "hooks on VMCS writes ran between kvm_entry and the VM entry. Record \
     without --exact-writes and --verify-writes, or with --with-latency to see them anyway";
 
 /// How entries were traced, which decides what is known about them.

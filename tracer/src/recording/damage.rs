@@ -55,12 +55,13 @@ impl fmt::Display for Damage {
     /// "a.hlog: 1 interval left out (line 12: why; also lines 30, 41)".
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Self { file, intervals, lines, why } = self;
-        let plural = if *intervals == 1 { "" } else { "s" };
+        let left_out = match intervals {
+            0 => "no interval is left out, but the file is not whole".to_owned(),
+            1 => "1 interval left out".to_owned(),
+            n => format!("{n} intervals left out"),
+        };
         let (first, others) = lines.split_first().unwrap_or((&0, &[]));
-        match intervals {
-            0 => write!(f, "{file}: damaged (line {first}: {why}")?,
-            _ => write!(f, "{file}: {intervals} interval{plural} left out (line {first}: {why}")?,
-        }
+        write!(f, "{file}: {left_out} (line {first}: {why}")?;
         if !others.is_empty() {
             let others: Vec<_> = others.iter().map(u64::to_string).collect();
             let lines = if others.len() == 1 { "line" } else { "lines" };
@@ -74,4 +75,20 @@ impl fmt::Display for Damage {
 pub(crate) fn damage<'a>(sources: impl IntoIterator<Item = &'a Provenance>) -> Option<String> {
     let all: Vec<_> = sources.into_iter().flat_map(|source| &source.damage).map(Damage::to_string).collect();
     (!all.is_empty()).then(|| all.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_that_cost_no_interval_is_not_a_count_of_0() {
+        let of = |intervals| {
+            let damage = Damage { file: "a.hlog".into(), intervals, ..Damage::at(12, "why".into()) };
+            damage.to_string()
+        };
+        assert_eq!(of(0), "a.hlog: no interval is left out, but the file is not whole (line 12: why)");
+        assert_eq!(of(1), "a.hlog: 1 interval left out (line 12: why)");
+        assert_eq!(of(2), "a.hlog: 2 intervals left out (line 12: why)");
+    }
 }

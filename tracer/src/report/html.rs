@@ -563,7 +563,7 @@ mod tests {
         report.sources[0].header.latency = Latency::Disturbed;
         let html = render(&report, &view());
         check(&html);
-        assert!(html.contains("times are not shown") && !html.contains("50.0us"));
+        assert!(html.contains(crate::model::knowledge::DISTURBED) && !html.contains("50.0us"));
     }
 
     #[test]

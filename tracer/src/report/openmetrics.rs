@@ -77,6 +77,40 @@ mod tests {
     }
 
     #[test]
+    fn tags_that_the_header_does_not_know_are_in_no_sample() {
+        use crate::{
+            model::accounting::Accounting,
+            recording::{End, OnDamage, Writer, tests::header},
+            report::{claims, input},
+        };
+        let text_of = |subject: &str| {
+            let unknown = Some([(subject.to_owned(), "why".to_owned())].into());
+            let mut bytes = Vec::new();
+            let header = recording::Header { unknown, ..header() };
+            let mut writer = Writer::new(&mut bytes, &header).unwrap();
+            let mut interval = report().whole;
+            (interval.totals.entries, interval.totals.dropped) = (120, 0);
+            writer.write(&interval).unwrap();
+            let (reason, accounting) = ("duration".into(), Accounting::default());
+            writer
+                .finish(End { reason, accounting, tsc_khz: None, policy_changed: false, other_tracers: None })
+                .unwrap();
+            let mut read = Report::default();
+            input::read_from(bytes.as_slice(), "x.hlog".into(), OnDamage::Refuse, &mut read).unwrap();
+            let text = render(&read, &view());
+            let evidence = claims::Evidence { whole: read, ..Default::default() };
+            (text, claims::claims(&evidence)[4].measured.clone())
+        };
+        let (all, spurious) = text_of("a later subject");
+        assert!(all.contains("entry=\"dirty\"") && all.contains("timer_exits_total{"), "{all}");
+        assert_eq!(spurious.as_deref(), Some("0"));
+        let (text, spurious) = text_of("exit_reason");
+        assert!(!text.contains("timer_exits_total{") && !text.contains("PREEMPTION") && spurious.is_none(), "{text}");
+        let (text, _) = text_of("pin_writes");
+        assert!(!text.contains("\"dirty\"") && !text.contains("\"clean\"") && !text.contains("pin_writes_total{"));
+    }
+
+    #[test]
     fn disturbed_times_are_left_out() {
         let mut report = report();
         report.sources[0].header.latency = Latency::Disturbed;

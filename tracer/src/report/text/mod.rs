@@ -51,7 +51,7 @@ pub fn render(report: &Report, view: &View) -> String {
     }
     let table = Table { view, rows: &rows };
     if let Err(reason) = report.knowledge().known(Subject::Times) {
-        let _ = write!(out, "\n{reason}\n\n");
+        let _ = write!(out, "\n{} are not shown: {reason}\n\n", Subject::Times.title());
         return out + &table.render(Figure::EntryToExit, &[]);
     }
     if report.latency() == Latency::DisturbedButAsked {
