@@ -13,6 +13,9 @@ pub(super) struct Variant {
     pub(super) has_problems: bool,
 }
 
+/// Delivered entries of an interval with problems that are in no series: one undecodable, one over the limit of series.
+const IN_NO_SERIES: u64 = 2;
+
 /// Returns a recording with the fixture's only interval repeated.
 pub(super) fn repeat(fixture: &str, times: u64, variant: &Variant) -> Result<String> {
     let mut lines = fixture.lines();
@@ -40,8 +43,8 @@ pub(super) fn repeat(fixture: &str, times: u64, variant: &Variant) -> Result<Str
         for cpu in end["end"]["accounting"]["cpus"].as_array_mut().into_iter().flatten() {
             let (entries, delivered) = (number(&cpu["entries"])?, number(&cpu["delivered"])?);
             let lost = u64::from(variant.has_problems);
-            cpu["entries"] = ((entries + lost) * times).into();
-            cpu["delivered"] = (delivered * times).into();
+            cpu["entries"] = ((entries + lost + lost * IN_NO_SERIES) * times).into();
+            cpu["delivered"] = ((delivered + lost * IN_NO_SERIES) * times).into();
             cpu["dropped"] = (lost * times).into();
         }
         out = out + &format!("#{end}\n");
@@ -64,8 +67,10 @@ fn counts(line: &str, times: u64, variant: &Variant) -> Result<String> {
     let (start, length) = (number(&interval["start_ns"])?, number(&interval["length_ns"])?);
     interval["start_ns"] = (start + times * length).into();
     if variant.has_problems {
-        let entries = number(&interval["totals"]["entries"])?;
-        interval["totals"]["entries"] = (entries + 1).into();
+        let totals = &mut interval["totals"];
+        let (entries, delivered) = (number(&totals["entries"])?, number(&totals["delivered"])?);
+        totals["entries"] = (entries + 1 + IN_NO_SERIES).into();
+        totals["delivered"] = (delivered + IN_NO_SERIES).into();
         for total in ["dropped", "unmatched", "malformed", "not_kept", "td_entries"] {
             interval["totals"][total] = 1.into();
         }
@@ -99,7 +104,7 @@ mod tests {
         assert_eq!(tags(&thrice), 3 * tags(fixture));
         let end = json(thrice.lines().last().unwrap()).unwrap();
         let cpu = &end["end"]["accounting"]["cpus"][0];
-        assert_eq!(cpu["entries"], 3 * 273);
+        assert_eq!(cpu["entries"], 3 * 275);
         assert_eq!(cpu["dropped"], 3);
         assert!(thrice.contains("cause=spurious") && !thrice.contains("cause=deadline"));
     }
