@@ -68,7 +68,7 @@ single() { name=$1; shift; vmentry record -o $OUT/$name.hlog --label $name "$@" 
 single events --events $OUT/events.pftrace
 vmentry report $OUT/events.hlog --format json > $OUT/events-report.json
 single flight --flight-recorder 1h --trigger reason=CPUID --events $OUT/flight.pftrace
-single impossible --flight-recorder 1s --trigger 'pin_writes>255,reason=CPUID' --events $OUT/impossible.pftrace
+single impossible --flight-recorder 1s --trigger 'entry_to_exit_ns>1000s,reason=CPUID' --events $OUT/impossible.pftrace
 [ ! -e $OUT/impossible.pftrace ]
 mkdir /tmp/small
 mount -t tmpfs -o size=8k none /tmp/small
