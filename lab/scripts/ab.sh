@@ -24,18 +24,22 @@ experiment --seed ${seed:-97} --policies soft,soft -o $OUT/aa.hlog
 # Experiments that end early: by a signal within a window of the hard policy, by an arm that fails, and by a policy that
 # another program has switched.
 for signal in INT TERM; do
-    vmentry ab --window 60s --washout 10ms --warmup 50ms --policies hard,hard -o $OUT/$signal.hlog > $OUT/$signal.txt 2>&1 &
+    vmentry ab --window 60s --washout 10ms --warmup 50ms --policies hard,hard -o $OUT/$signal.hlog -- sh -c "$timers" \
+        > $OUT/$signal.txt 2>&1 &
     until [ "$(cat $policy)" = hard ]; do sleep 0.05; done
     sleep 0.5
     kill -$signal $!
-    wait $!
+    # The code is that of the command, which is ended, too.
+    wait $! || true
     cat $policy > $OUT/after-$signal
 done
 vmentry ab --arm "hard=echo hard > $policy" --arm none=false --restore "echo soft > $policy" --window 50ms --washout 10ms --seed 1 \
-    -o $OUT/arm.hlog > $OUT/arm.txt 2>&1 && exit 1
+    -o $OUT/arm.hlog -- sh -c "$timers" > $OUT/arm.txt 2>&1 && exit 1
 cat $policy > $OUT/after-arm
-vmentry ab --window 2s --washout 10ms --policies soft,soft -o $OUT/else.hlog > $OUT/else.txt 2>&1 &
-sleep 3
+vmentry ab --window 2s --washout 10ms --policies soft,soft -o $OUT/else.hlog -- sh -c "$timers" \
+    > $OUT/else.txt 2>&1 &
+# After its first entries, which it waits for.
+sleep 8
 echo hard > $policy
 wait $! && exit 1
 cat $policy > $OUT/after-else
