@@ -63,7 +63,7 @@ impl Arrivals {
 
     /// The accounting at the end, and the drops after the last record of each CPU: no later record shows them as a gap.
     pub(super) fn accounting(&self, kernel: &[Counters], open: u64) -> (Accounting, u64) {
-        let mut accounting = Accounting { exact: self.are_complete(kernel), open, cpus: Vec::new() };
+        let mut accounting = Accounting { exact: self.are_complete(kernel), open, ..Accounting::default() };
         let mut trailing = 0;
         for (cpu, (number, c)) in (0..).zip(kernel).enumerate() {
             let arrived = match self.aggregation {
@@ -117,7 +117,7 @@ mod tests {
             CpuAccount { cpu: 0, entries: 12, delivered: 5, dropped: 7 },
             CpuAccount { cpu: 2, entries: 3, delivered: 0, dropped: 3 },
         ];
-        assert_eq!(accounting, Accounting { exact: true, open: 1, cpus: cpus.into() });
+        assert_eq!(accounting, Accounting { exact: true, open: 1, cpus: cpus.into(), left_out: None });
         assert_eq!(trailing, 3 + 3, "of CPU 0, and of CPU 2, which has no ring");
     }
 

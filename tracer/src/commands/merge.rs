@@ -119,7 +119,7 @@ fn end(sources: &[Provenance]) -> End {
         accounting: Accounting {
             exact: ends().all(|e| e.accounting.exact),
             open: ends().map(|e| e.accounting.open).fold(0, u64::saturating_add),
-            cpus: Vec::new(),
+            ..Accounting::default()
         },
         tsc_khz: None,
         policy_changed: ends().any(|e| e.policy_changed),

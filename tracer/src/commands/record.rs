@@ -32,7 +32,7 @@ use crate::{
         vmwrite_sites::{self, Site},
     },
     model::{
-        accounting::Accounting,
+        accounting::{Accounting, LeftOut},
         figures::{Unit, human},
         interval::Interval,
         measurement::{Aggregation, Latency},
@@ -76,6 +76,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
         out,
         written,
         progress: Progress::new(args.command.is_empty(), facts.host.vendor),
+        left_out: Totals::default(),
     };
     runtime()?.block_on(async {
         let tsc = TscMeter::start();
@@ -185,6 +186,8 @@ struct Recording<'a> {
     out: Background,
     written: Written,
     progress: Progress,
+    /// counts of the intervals that were not written, because the KVM module changed during them
+    left_out: Totals,
 }
 
 enum Failure {
@@ -197,8 +200,6 @@ enum Failure {
 /// Intervals that were left when the programs were detached.
 #[derive(Default)]
 struct Drained {
-    /// entries read while another build of the KVM module was loaded, and not written
-    left_out: u64,
     /// entries of intervals that could not be written
     unwritten: u64,
     /// the first error of writing an interval
@@ -250,6 +251,7 @@ impl Recording<'_> {
     fn add(&mut self, interval: &Interval) -> Result<Option<&'static str>, Failure> {
         self.progress.line.clear();
         if let Some(reason) = self.module.as_mut().and_then(|m| module_changed(m, !self.args.verify_writes)) {
+            self.left_out.merge(&interval.totals);
             return Ok(Some(reason));
         }
         self.progress.add(interval);
@@ -265,7 +267,7 @@ impl Recording<'_> {
             let change = self.module.as_mut().and_then(Watch::look);
             replaced |= change == Some(Change::Replaced);
             if replaced {
-                drained.left_out += interval.totals.entries;
+                self.left_out.merge(&interval.totals);
             } else if ended.is_ok() {
                 self.progress.add(&interval);
                 if drained.failure.is_none() {
@@ -293,8 +295,10 @@ impl Recording<'_> {
         let saved = |e: anyhow::Error| {
             e.context(format!("write {name} (the intervals written before are whole: vmentry report {name})"))
         };
-        if drained.left_out > 0 {
-            say!("{} entries were left out: another build of the KVM module was loaded then", drained.left_out);
+        let Totals { entries, delivered, dropped, .. } = self.left_out;
+        let left_out = (entries > 0).then_some(LeftOut { entries, delivered, dropped });
+        if left_out.is_some() {
+            say!("{entries} entries were left out: another build of the KVM module was loaded then");
         }
         let Ended { reason, status } = match ended {
             Ok(ended) => ended,
@@ -304,7 +308,7 @@ impl Recording<'_> {
         if let Some(error) = drained.failure {
             return Err(saved(error.context(format!("{} entries are missing", drained.unwritten))));
         }
-        let accounting = accounting?;
+        let accounting = Accounting { left_out, ..accounting? };
         self.progress.summary(self.args, reason, &accounting);
         let exact = ensure_exact(&accounting, &name.to_string());
         let _ = timeout(PATIENCE, self.out.room()).await;

@@ -11,6 +11,20 @@ pub struct Accounting {
     pub open: u64,
     /// one per CPU that had an entry
     pub cpus: Vec<CpuAccount>,
+    /// of all CPUs: entries that the recorder left out, because another build of the KVM module was loaded; null for none
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<LeftOut>,
+}
+
+/// Entries whose intervals were not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// delivered + dropped
+    pub entries: u64,
+    /// entries whose record arrived
+    pub delivered: u64,
+    /// entries that were lost before
+    pub dropped: u64,
 }
 
 /// One CPU's accounting.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use super::provenance::Provenance;
@@ -125,6 +126,32 @@ impl Header {
     pub(super) fn aggregation_of(&self, source: usize) -> Aggregation {
         self.sources.get(source).map_or(self.aggregation, |source| source.header.aggregation)
     }
+}
+
+/// The header in a recording's first line.
+pub(super) fn parse(first: &[u8]) -> Result<Header> {
+    #[derive(Deserialize)]
+    struct Any {
+        format: String,
+        version: u32,
+    }
+    let json = first.strip_prefix(b"#").unwrap_or_default();
+    let any: Any = serde_json::from_slice(json).map_err(|_| {
+        if first.is_empty() {
+            anyhow!("the file is empty: nothing was recorded")
+        } else if first.starts_with(b"#{\"format\":\"vmentry-recording\"") {
+            anyhow!("the header is cut off or damaged: nothing can be read without it")
+        } else {
+            anyhow!("not a vmentry recording (its first line is no vmentry header): record one with 'vmentry record -o FILE'")
+        }
+    })?;
+    if any.format != FORMAT {
+        bail!("not a vmentry recording: format is '{}', not '{FORMAT}'", any.format);
+    }
+    if any.version > VERSION {
+        bail!("recording of format version {}, this vmentry reads up to {VERSION}: use a newer vmentry", any.version);
+    }
+    serde_json::from_slice(json).context("read the header")
 }
 
 /// An experiment: two settings of the host, alternately.

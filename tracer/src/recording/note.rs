@@ -17,9 +17,6 @@ pub(super) const BEGINNING: &[u8] = b"#{";
 /// How the lines that complete an interval begin.
 pub(super) const INTERVAL: &[u8] = b"#{\"interval\":";
 
-/// Part of the reason of a recording that a change of the KVM module ended.
-pub(super) const BY_MODULE: &str = "KVM module";
-
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Note {
@@ -32,6 +29,11 @@ pub(crate) enum Note {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         intervals: Option<u64>,
     },
+}
+
+/// The note of a JSON line; an error for any other line.
+pub(super) fn parse(line: &[u8]) -> serde_json::Result<Note> {
+    serde_json::from_slice(line.strip_prefix(b"#").unwrap_or(line))
 }
 
 /// Completes an interval, whose series are in the lines before.

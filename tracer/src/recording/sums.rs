@@ -1,13 +1,15 @@
-//! Sums that hold in every interval, however it was counted. The writer keeps them, and the reader takes an interval without them as
-//! damaged.
+//! Sums that hold in every interval, however it was counted, and in a recording. The writer keeps them, and the reader takes what is
+//! without them as damaged.
 
 use anyhow::{Result, ensure};
 
 use crate::model::{
+    accounting::{Accounting, CpuAccount, LeftOut},
     figures::Figure,
     interval::Interval,
     measurement::Aggregation,
     series::{EntryKind, Key, Series},
+    totals::Totals,
 };
 
 /// Holds an interval's series against its counts.
@@ -29,6 +31,21 @@ pub(super) fn check(interval: &Interval, aggregation: Aggregation) -> Result<()>
         expected.map_or("fewer than none".into(), |n| n.to_string())
     );
     interval.series.iter().try_for_each(|(key, series)| check_series(key, series, aggregation))
+}
+
+/// Holds the counts of all intervals against the accounting at the end.
+pub(super) fn check_accounting(read: &Totals, accounting: &Accounting) -> Result<()> {
+    let sum = |of: fn(&CpuAccount) -> u64| accounting.cpus.iter().map(of).fold(0, u64::saturating_add);
+    let left_out = accounting.left_out.unwrap_or(LeftOut { entries: 0, delivered: 0, dropped: 0 });
+    for (name, read, left_out, accounted) in [
+        ("entries", read.entries, left_out.entries, sum(|cpu| cpu.entries)),
+        ("delivered", read.delivered, left_out.delivered, sum(|cpu| cpu.delivered)),
+        ("dropped", read.dropped, left_out.dropped, sum(|cpu| cpu.dropped)),
+    ] {
+        let written = accounted.saturating_sub(left_out);
+        ensure!(read == written, "the intervals have {read} {name}, and the recording had {written}");
+    }
+    Ok(())
 }
 
 fn check_series(key: &Key, series: &Series, aggregation: Aggregation) -> Result<()> {
@@ -59,10 +76,7 @@ fn check_series(key: &Key, series: &Series, aggregation: Aggregation) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{
-        interval::tests::{event, vm},
-        totals::Totals,
-    };
+    use crate::model::interval::tests::{event, vm};
 
     fn interval() -> Interval {
         let mut interval = Interval::starting(0);

@@ -65,7 +65,9 @@ impl Tape {
     pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Self> {
         let reader = open(path, on_damage)?;
         let failed = || format!("read {}", path.display());
-        let input = File::open(path).with_context(failed)?;
+        let mut input = File::open(path).with_context(failed)?;
+        let end = last_line(&mut input).with_context(failed)?;
+        input.rewind().with_context(failed)?;
         let bytes = input.metadata().with_context(failed)?.len();
         let index = Arc::new(Mutex::new(Index::default()));
         let filled = Arc::clone(&index);
@@ -73,7 +75,6 @@ impl Tape {
             .name("index".into())
             .spawn(move || fill(&filled, BufReader::with_capacity(1 << 20, input)))
             .context("start the thread that looks for intervals")?;
-        let end = last_line(&mut File::open(path).with_context(failed)?).with_context(failed)?;
         Ok(Self { reader, name: path.display().to_string(), index, bytes, end, at_s: 0.0, damage: None })
     }
 
@@ -147,9 +148,8 @@ fn last_line(file: &mut File) -> io::Result<Option<End>> {
     file.take(LIMITS.line).read_to_end(&mut tail)?;
     let Some(lines) = tail.strip_suffix(b"\n") else { return Ok(None) };
     let last = lines.rsplit(|&byte| byte == b'\n').next().unwrap_or(lines);
-    let note = last.strip_prefix(b"#").and_then(|json| serde_json::from_slice(json).ok());
-    Ok(match note {
-        Some(Note::End { end, .. }) => Some(end),
+    Ok(match note::parse(last) {
+        Ok(Note::End { end, .. }) => Some(end),
         _ => None,
     })
 }
@@ -172,7 +172,7 @@ fn fill(index: &Mutex<Index>, mut input: impl BufRead) {
         if place.mark.line == 1 {
             lock(index).places.push(place);
         } else if text.starts_with(note::BEGINNING) {
-            match serde_json::from_slice(&text[1..]) {
+            match note::parse(&text) {
                 Ok(Note::Vm(vm)) => lock(index).vms.push((place.mark.line, Arc::new(vm))),
                 Ok(Note::Interval(interval)) => {
                     place.mark.number = interval.number.unwrap_or(0);

@@ -54,6 +54,26 @@ fn a_module_that_is_replaced_ends_the_recording_with_what_was_measured_before() 
     assert_nothing_left(&host);
 }
 
+#[test]
+#[ignore = "needs root and the module kvm"]
+fn a_module_that_is_replaced_right_before_the_end_leaves_a_recording_that_opens() {
+    let shape = Shape::intel();
+    let host = shape.build();
+    let file = host.file("a.hlog");
+    let recorder = Vmentry::tracing(host.vmentry(&["record", "-o", &file, "--interval", "1h"]));
+    let mut vm = Vm::start();
+    vm.run(&[recorder.pid()], &Rounds::vmx(23));
+    host.unload(Vendor::Intel);
+    shape.load(&host, Vendor::Intel, 2);
+    drop(vm);
+    let said = text(&recorder.interrupt().stderr);
+    assert!(said.contains("23 entries were left out"), "{said}");
+    let report = host.report(&file);
+    assert_exact(&report);
+    assert_eq!(in_totals(&report, "entries"), 0);
+    assert_nothing_left(&host);
+}
+
 /// A CPU that is taken off, and comes back at the end.
 struct OffCpu(&'static str);
 
