@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: an error is a failure")]
 
+mod binary;
+
 use std::{
     fs,
     io::Write,
@@ -9,21 +11,15 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use binary::{err, out, vmentry};
+
 /// Real entries of a guest that armed 23 timers, did 97 CPUIDs and took 7 forced exits, recorded in the lab.
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/lab.hlog");
-
-fn vmentry(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_vmentry")).args(args).env_remove("NO_COLOR").stdin(Stdio::null()).output().unwrap()
-}
-
-fn out(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
 
 fn error(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(out(output), "", "nothing goes to standard output");
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    let error = err(output);
     assert!(error.starts_with("vmentry: "), "{error}");
     error
 }

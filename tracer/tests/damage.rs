@@ -2,15 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: an error is a failure")]
 
+mod binary;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    path::PathBuf,
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
     sync::Arc,
 };
 
+use binary::{Folder, err, out, vmentry};
 use tracer_common::{Event, Flags};
 use vmentry::{
     model::interval::{Interval, Vm},
@@ -18,18 +20,6 @@ use vmentry::{
 };
 
 const LAB: &[u8] = include_bytes!("data/lab.hlog");
-
-fn vmentry(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_vmentry")).args(args).stdin(Stdio::null()).output().unwrap()
-}
-
-fn out(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn err(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 /// Five intervals of a second with 100 entries each.
 fn recording(hours_later: u64) -> Vec<u8> {
@@ -54,49 +44,29 @@ fn recording(hours_later: u64) -> Vec<u8> {
     bytes
 }
 
-/// A folder of this test's own.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("vmentry-damage-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-
-    /// A recording whose third interval has a changed histogram.
-    fn damaged(&self, name: &str) -> String {
-        let path = self.file(name);
-        let text = String::from_utf8(recording(0)).unwrap();
-        let mut places = text.match_indices("HISTFAAA").map(|(at, _)| at);
-        let third = places.nth(2 * 3).unwrap();
-        let mut bytes = text.into_bytes();
-        bytes[third + 20] ^= 1;
-        fs::write(&path, bytes).unwrap();
-        path
-    }
-
-    fn whole(&self, name: &str, hours_later: u64) -> String {
-        let path = self.file(name);
-        fs::write(&path, recording(hours_later)).unwrap();
-        path
-    }
+/// A recording in the folder whose third interval has a changed histogram.
+fn damaged(folder: &Folder, name: &str) -> String {
+    let path = folder.file(name);
+    let text = String::from_utf8(recording(0)).unwrap();
+    let mut places = text.match_indices("HISTFAAA").map(|(at, _)| at);
+    let third = places.nth(2 * 3).unwrap();
+    let mut bytes = text.into_bytes();
+    bytes[third + 20] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    path
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// A whole recording in the folder.
+fn whole(folder: &Folder, name: &str, hours_later: u64) -> String {
+    let path = folder.file(name);
+    fs::write(&path, recording(hours_later)).unwrap();
+    path
 }
 
 #[test]
 fn a_damaged_recording_is_one_error_that_names_the_line_and_the_flag() {
     let folder = Folder::new("refused");
-    let (damaged, other) = (folder.damaged("damaged.hlog"), folder.whole("other.hlog", 1));
+    let (damaged, other) = (damaged(&folder, "damaged.hlog"), whole(&folder, "other.hlog", 1));
     let merged = folder.file("merged.hlog");
     for args in [
         &["report", &damaged][..],
@@ -118,7 +88,7 @@ fn a_damaged_recording_is_one_error_that_names_the_line_and_the_flag() {
 #[test]
 fn with_skip_damaged_the_rest_is_reported_in_every_format_and_the_damage_first() {
     let folder = Folder::new("report");
-    let damaged = folder.damaged("damaged.hlog");
+    let damaged = damaged(&folder, "damaged.hlog");
     let report = |more: &[&str]| vmentry(&[&["report", "--skip-damaged", &damaged], more].concat());
     for (format, first) in [
         (&["--format", "text"][..], true),
@@ -138,7 +108,7 @@ fn with_skip_damaged_the_rest_is_reported_in_every_format_and_the_damage_first()
     assert!(out(&report(&[])).contains("\nno loss in the rest: 400 entries"));
     let json: serde_json::Value = serde_json::from_slice(&report(&["--format", "json"]).stdout).unwrap();
     assert_eq!((&json["totals"]["entries"], &json["damaged"][0]["intervals"]), (&400.into(), &1.into()));
-    let whole = vmentry(&["report", "--skip-damaged", "--format", "json", &folder.whole("whole.hlog", 0)]);
+    let whole = vmentry(&["report", "--skip-damaged", "--format", "json", &whole(&folder, "whole.hlog", 0)]);
     assert_eq!(whole.status.code(), Some(0));
     let json: serde_json::Value = serde_json::from_slice(&whole.stdout).unwrap();
     assert_eq!((&json["totals"]["entries"], &json["damaged"]), (&500.into(), &serde_json::json!([])));
@@ -148,7 +118,7 @@ fn with_skip_damaged_the_rest_is_reported_in_every_format_and_the_damage_first()
 fn a_merge_and_a_comparison_carry_the_damage_on() {
     let folder = Folder::new("merge");
     let (damaged, other, merged) =
-        (folder.damaged("damaged.hlog"), folder.whole("other.hlog", 1), folder.file("merged.hlog"));
+        (damaged(&folder, "damaged.hlog"), whole(&folder, "other.hlog", 1), folder.file("merged.hlog"));
     let output = vmentry(&["merge", "--skip-damaged", "-o", &merged, &damaged, &other]);
     assert_eq!(output.status.code(), Some(1), "{}", err(&output));
     let report = vmentry(&["report", &merged]);
@@ -167,7 +137,7 @@ fn a_merge_and_a_comparison_carry_the_damage_on() {
 #[test]
 fn a_replay_without_a_terminal_prints_what_is_whole_and_says_the_rest() {
     let folder = Folder::new("live");
-    let output = vmentry(&["live", "--skip-damaged", "--replay", &folder.damaged("damaged.hlog")]);
+    let output = vmentry(&["live", "--skip-damaged", "--replay", &damaged(&folder, "damaged.hlog")]);
     assert_eq!((output.status.code(), out(&output).lines().count()), (Some(1), 4), "{}", err(&output));
     assert!(err(&output).contains("DAMAGED: "), "{}", err(&output));
 }
@@ -175,7 +145,7 @@ fn a_replay_without_a_terminal_prints_what_is_whole_and_says_the_rest() {
 #[test]
 fn an_exporter_serves_what_is_whole_and_fails_at_its_end() {
     let folder = Folder::new("export");
-    let damaged = folder.damaged("damaged.hlog");
+    let damaged = damaged(&folder, "damaged.hlog");
     let args = ["export", "--skip-damaged", "--listen", "127.0.0.1:0", "--replay", &damaged];
     // It serves until it is told to end, which a failed test would not do.
     let mut command = Command::new("timeout");
@@ -200,7 +170,7 @@ fn an_exporter_serves_what_is_whole_and_fails_at_its_end() {
 #[test]
 fn a_merge_that_fails_leaves_the_old_file() {
     let folder = Folder::new("old");
-    let (damaged, merged) = (folder.damaged("damaged.hlog"), folder.whole("merged.hlog", 0));
+    let (damaged, merged) = (damaged(&folder, "damaged.hlog"), whole(&folder, "merged.hlog", 0));
     assert_eq!(vmentry(&["merge", "--overwrite", "-o", &merged, &damaged]).status.code(), Some(1));
     assert_eq!(fs::read(&merged).unwrap(), recording(0));
     assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 2);

@@ -2,29 +2,26 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: an error is a failure")]
 
+mod binary;
+
 use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
-    process::{Child, ChildStderr, Command, Stdio},
+    path::Path,
+    process::{Child, ChildStderr},
     thread,
     time::{Duration, Instant},
 };
 
+use binary::{Folder, command as vmentry};
 use prost::Message;
 use serde_json::Value;
 
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/lab.hlog");
 const PROTOBUF: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
 const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0";
-
-fn vmentry(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vmentry"));
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
 
 fn failure(args: &[&str]) -> String {
     error(args, 1)
@@ -44,27 +41,6 @@ fn stdout(args: &[&str]) -> String {
 
 fn json(args: &[&str]) -> Value {
     serde_json::from_str(&stdout(args)).unwrap()
-}
-
-/// A folder of this test's own.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("vmentry-export-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 struct Exporter {
@@ -374,7 +350,7 @@ fn a_textfile_needs_no_listener() {
     let file = folder.file("vmentry.prom");
     let mut child = vmentry(&["export", "--replay", RECORDING, "--textfile", &file]).spawn().unwrap();
     let start = Instant::now();
-    while !PathBuf::from(&file).exists() && start.elapsed() < Duration::from_secs(20) {
+    while !Path::new(&file).exists() && start.elapsed() < Duration::from_secs(20) {
         thread::sleep(Duration::from_millis(10));
     }
     // SAFETY: the child has not been waited for, so that the number is its own.

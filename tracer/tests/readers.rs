@@ -2,26 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: an error is a failure")]
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::{Command, Output, Stdio},
-};
+mod binary;
+
+use std::{fs, path::PathBuf};
+
+use binary::{err, out, vmentry};
 
 /// 272 entries of five VMs within 0.312 s, recorded in the lab.
 const LAB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/lab.hlog");
-
-fn vmentry(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_vmentry")).args(args).stdin(Stdio::null()).output().unwrap()
-}
-
-fn out(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn err(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 /// What is said about a wrong command line, which ends with 2 and prints nothing else.
 fn wrong(args: &[&str]) -> String {

@@ -5,46 +5,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: an error is a failure")]
 
+mod binary;
+
 use std::{
     fs,
     io::{self, Read, Write},
     os::fd::AsRawFd,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Output, Stdio},
     sync::Mutex,
     thread::sleep,
     time::{Duration, Instant},
 };
 
+use binary::{Folder, command as vmentry, text};
+
 /// One at a time: the tests count the programs that are loaded.
 static ALONE: Mutex<()> = Mutex::new(());
-
-fn vmentry(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vmentry"));
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// A folder of this test's own.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("vmentry-record-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn loaded() -> usize {
     aya::programs::loaded_programs()
@@ -59,10 +36,6 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(20), "{what} did not happen");
         sleep(Duration::from_millis(10));
     }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn report(file: &str) -> serde_json::Value {

@@ -85,8 +85,9 @@ impl Collector {
                     return;
                 };
                 let vm = vms.get(event.tgid, event.kvm);
-                *accumulator.interval.totals.foreign_isa.get_or_insert_default() +=
-                    u64::from(is_foreign(event.outline(), layout_isa));
+                if is_foreign(event.outline(), layout_isa) {
+                    *accumulator.interval.totals.foreign_isa.get_or_insert_default() += 1;
+                }
                 accumulator.record(&event, vm);
                 if let Some(events) = events {
                     events.push(&event, vm);

@@ -41,11 +41,8 @@ pub(crate) fn traceable_host(command: &str, hint: &str, ask_kvm: bool) -> Result
     if facts.shows_host_processes == Some(false) {
         say!("VMs are named 'tgid N': this process is in a PID namespace of its own\n  -> {}", pid_namespace::FIX);
     }
-    if !facts.other_tracers.names.is_empty() {
-        say!(
-            "SHARED: other tracers are on kvm_entry and kvm_exit, and times contain their work: {}",
-            facts.other_tracers.names.join(", ")
-        );
+    if let Some(shared) = facts.other_tracers.shared("are") {
+        say!("SHARED: {shared}");
     }
     let layout = facts.layout.clone().context("no layout, and no error about it")?;
     Ok((facts, layout))

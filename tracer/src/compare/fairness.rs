@@ -11,7 +11,7 @@ use crate::{
     model::{
         figures::Figure,
         knowledge::{Knowledge, Subject, Unknown},
-        measurement::Latency,
+        measurement::{Latency, OtherTracers},
         vendor::Vendor,
     },
     recording::{Provenance, is_same},
@@ -77,12 +77,7 @@ pub(crate) fn warnings(a: &[Provenance], b: &[Provenance], experiment: bool) -> 
             "DISTURBED: hooks on VMCS writes ran before the VM entries; the times of dirty entries contain them".into(),
         );
     }
-    let mut unseen: Vec<_> = all().flat_map(Provenance::unseen_tracers).collect();
-    unseen.sort();
-    unseen.dedup();
-    if !unseen.is_empty() {
-        out.push(format!("not all other tracers on kvm_entry and kvm_exit could be seen: {}", unseen.join(", ")));
-    }
+    out.extend(OtherTracers::merge(all().map(Provenance::other_tracers)).may_be_more());
     // Also between the recordings of several experiments.
     differences(a, b, &mut out);
     unknown(&options, &mut out);
@@ -114,7 +109,7 @@ fn differences(a: &[Provenance], b: &[Provenance], out: &mut Vec<String>) {
     };
     // Another run of the same tracer is no difference.
     let tracers = |s: &Provenance| {
-        let names = s.other_tracers();
+        let names = s.other_tracers().names;
         if names.is_empty() && !s.looked_for_tracers() {
             return "n/a (not looked for)".into();
         }
@@ -208,10 +203,7 @@ pub(crate) fn names(setting: &Setting) -> [String; 2] {
 mod tests {
     use super::*;
     use crate::{
-        model::{
-            measurement::{OtherTracers, PinSource},
-            policy::Policy,
-        },
+        model::{measurement::PinSource, policy::Policy},
         recording::{End, tests::header},
     };
 

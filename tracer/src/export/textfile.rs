@@ -29,16 +29,14 @@ pub(crate) struct Textfile {
 impl Textfile {
     /// Accepts a name that ends in .prom, and that no other exporter writes; writes nothing yet.
     pub(crate) fn new(path: &Path) -> Result<Self> {
-        let name = path.file_name().with_context(|| format!("--textfile {}: name a file", path.display()))?;
         if path.extension().is_none_or(|e| e != "prom") {
             bail!("--textfile {}: node_exporter reads only names that end in .prom", path.display());
         }
-        let draft = format!(".{}.{}", name.to_string_lossy(), std::process::id());
         // A link, or whatever else is no file, will be replaced.
         let is_file = path.symlink_metadata().is_ok_and(|m| m.is_file());
         let current = is_file.then(|| File::open(path)).and_then(io::Result::ok);
         current.as_ref().map_or(Ok(()), |file| output::lock(file, path))?;
-        Ok(Self { path: path.to_owned(), draft: path.with_file_name(draft), current, problem: None })
+        Ok(Self { path: path.to_owned(), draft: output::draft_beside(path), current, problem: None })
     }
 
     /// Replaces the file atomically. Links are not followed.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 
 use crate::{
     host::{
-        process::{read_process, text},
+        process::{self, read_process, text},
         roots::Roots,
     },
     kernel::links,
@@ -33,9 +33,7 @@ pub(crate) fn look(roots: &Roots) -> OtherTracers {
         Err(e) => found.unseen.push(format!("BPF links ({e}; needs CAP_SYS_ADMIN)")),
     }
     found.names.extend(holders.of_perf_events);
-    found.names.sort();
-    found.names.dedup();
-    found
+    OtherTracers::merge([found])
 }
 
 /// The ftrace instances whose events, triggers or filters are on the tracepoints, or why they cannot be known.
@@ -89,10 +87,7 @@ struct Holders {
 impl Holders {
     fn find(proc: &Path) -> Self {
         let mut holders = Self::default();
-        let entries = fs::read_dir(proc).into_iter().flatten().flatten();
-        for tgid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
-            holders.add(proc, tgid);
-        }
+        process::ids(proc).for_each(|tgid| holders.add(proc, tgid));
         holders
     }
 

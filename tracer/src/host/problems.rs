@@ -197,10 +197,8 @@ fn own_pid_namespace(facts: &Facts) -> Option<Problem> {
 }
 
 fn other_tracers(facts: &Facts) -> Option<Problem> {
-    let names = &facts.other_tracers.names;
-    let what =
-        format!("other tracers are on kvm_entry and kvm_exit, and times contain their work: {}", names.join(", "));
-    (!names.is_empty()).then(|| warning(what, "end them before you measure times; counts are not affected"))
+    let what = facts.other_tracers.shared("are")?;
+    Some(warning(what, "end them before you measure times; counts are not affected"))
 }
 
 fn real_hardware(facts: &Facts) -> Option<Problem> {

@@ -42,6 +42,12 @@ pub(crate) fn read_process(proc: &Path, tgid: u32) -> io::Result<Process> {
     })
 }
 
+/// Ids of the processes below `proc`, the root of procfs.
+pub(crate) fn ids(proc: &Path) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(proc).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 fn invalid(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::host::process::{Process, read_process};
+use crate::host::process::{self, Process, read_process};
 
 /// Target of the link of an open VM in /proc/PID/fd.
 const VM_LINK: &str = "anon_inode:kvm-vm";
@@ -34,11 +34,9 @@ pub(crate) struct Running {
 /// The processes below `proc`, the root of procfs, that have a VM open. Those that end meanwhile are left out, and those that only hold a
 /// VM of an ancestor's, as the device processes of crosvm do.
 pub(crate) fn find_vms(proc: &Path) -> Running {
-    let entries = fs::read_dir(proc).into_iter().flatten().flatten();
-    let tgids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let mut denied = 0;
     let mut holders = BTreeMap::new();
-    for tgid in tgids {
+    for tgid in process::ids(proc) {
         match open_vms(&proc.join(tgid.to_string())) {
             Ok(fds) if fds.is_empty() => {}
             Ok(fds) => {

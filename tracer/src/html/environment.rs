@@ -10,7 +10,7 @@ use crate::{
     model::{
         figures::{Figure, Unit, human},
         knowledge::{Subject, Unknown},
-        measurement::{Latency, OtherTracers, PinSource},
+        measurement::{Latency, PinSource},
     },
     recording::Provenance,
 };
@@ -123,7 +123,7 @@ impl Facts<'_> {
             s.other_tracers(),
             &s.header.other_tracers,
         ) {
-            (names, _) if !names.is_empty() => OtherTracers { names, unseen: s.unseen_tracers() }.text(),
+            (tracers, _) if !tracers.names.is_empty() => tracers.text(),
             (_, Some(looked)) => looked.text(),
             (_, None) => UNKNOWN.into(),
         });

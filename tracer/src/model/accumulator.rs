@@ -96,7 +96,9 @@ impl Accumulator {
             series.transition.record(ns);
         }
         let shadow = event.known_shadow_pin_writes();
-        *self.interval.totals.shadow_pin_writes.get_or_insert_default() += shadow.unwrap_or(0);
+        if let Some(writes) = shadow {
+            *self.interval.totals.shadow_pin_writes.get_or_insert_default() += writes;
+        }
         if let Some(writes) = event.exact_writes() {
             let l2 = round.is_l2() == Some(true);
             self.interval.totals.control_writes.get_or_insert_default().record(writes, l2, shadow);

@@ -1,5 +1,7 @@
 //! How figures were measured: their sources, the settings, and the VMX-preemption timer. Part of every recording.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::knowledge::Unknown;
@@ -53,6 +55,30 @@ pub struct OtherTracers {
 }
 
 impl OtherTracers {
+    /// Those of several moments or recordings together, each once.
+    pub(crate) fn merge(all: impl IntoIterator<Item = Self>) -> Self {
+        let (mut names, mut unseen) = (BTreeSet::new(), BTreeSet::new());
+        for one in all {
+            names.extend(one.names);
+            unseen.extend(one.unseen);
+        }
+        Self { names: names.into_iter().collect(), unseen: unseen.into_iter().collect() }
+    }
+
+    /// Says who "are" or "were" on the tracepoints; none where none was seen.
+    pub(crate) fn shared(&self, are: &str) -> Option<String> {
+        let who = self.names.join(", ");
+        (!self.names.is_empty())
+            .then(|| format!("other tracers {are} on kvm_entry and kvm_exit, and times contain their work: {who}"))
+    }
+
+    /// Says that there may be more, and why; none where all was looked at, or nothing.
+    pub(crate) fn may_be_more(&self) -> Option<String> {
+        let why = self.unseen.join(", ");
+        (!self.unseen.is_empty())
+            .then(|| format!("not all other tracers on kvm_entry and kvm_exit could be seen: {why}"))
+    }
+
     /// For people: who, or that none was seen, and what is not known.
     pub(crate) fn text(&self) -> String {
         let names = if self.names.is_empty() { "none seen".to_owned() } else { self.names.join(", ") };

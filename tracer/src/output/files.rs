@@ -144,8 +144,7 @@ impl Draft {
             Opened::File(old) => old,
         };
         let failed = || format!("create a file beside {}", path.display());
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let draft = path.with_file_name(format!(".{name}.{}", std::process::id()));
+        let draft = draft_beside(path);
         // A killed process of the same id may have left its draft.
         let _ = fs::remove_file(&draft);
         let file = match unnamed(path) {
@@ -168,6 +167,12 @@ impl Draft {
         place.taken = true;
         Ok(())
     }
+}
+
+/// The name of a file beside `path` that will replace it: hidden, and this process's own.
+pub(crate) fn draft_beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}", std::process::id()))
 }
 
 /// A file without a name in the folder of `path`, so that a killed process leaves nothing; not every file system has them.

@@ -7,7 +7,7 @@ mod refusals;
 mod streams;
 
 pub(crate) use background::{Background, STALLED, Written};
-pub(crate) use files::{Draft, create, create_new, is_same_file, lock, refuse_existing};
+pub(crate) use files::{Draft, create, create_new, draft_beside, is_same_file, lock, refuse_existing};
 pub(crate) use layout::{align, one_line, wrap};
 pub use streams::{print, say, survive_file_size_limit};
 pub(crate) use streams::{say_over_progress, show, write_to_terminal};

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::model::{
     knowledge::{Subject, Unknown},
-    measurement::Aggregation,
+    measurement::{Aggregation, OtherTracers},
     policy::Policy,
 };
 
@@ -50,21 +50,11 @@ pub(crate) fn longest_timer_delay_s(header: &Header, end: Option<&End>) -> Resul
     timer.longest_delay_s(end.and_then(|e| e.tsc_khz))
 }
 
-/// The other tracers that were on kvm_entry and kvm_exit at a recording's beginning or end, for people; of a merge, those of its recordings.
-pub(crate) fn other_tracers(header: &Header, end: Option<&End>) -> Vec<String> {
-    let merged = header.sources.iter().flat_map(Provenance::other_tracers);
-    let own = [header.other_tracers.as_ref(), end.and_then(|e| e.other_tracers.as_ref())];
-    let mut names: Vec<_> = own.into_iter().flatten().flat_map(|o| o.names.clone()).chain(merged).collect();
-    names.sort();
-    names.dedup();
-    names
-}
-
-/// Follows "SHARED", where other tracers were on the tracepoints; none where none was seen.
-pub(crate) fn shared(names: &[String]) -> Option<String> {
-    let who = names.join(", ");
-    (!names.is_empty())
-        .then(|| format!("other tracers were on kvm_entry and kvm_exit, and times contain their work: {who}"))
+/// The other tracers that were on kvm_entry and kvm_exit at a recording's beginning or end; of a merge, those of its recordings.
+pub(crate) fn other_tracers(header: &Header, end: Option<&End>) -> OtherTracers {
+    let own = [header.other_tracers.clone(), end.and_then(|e| e.other_tracers.clone())];
+    let merged = header.sources.iter().map(Provenance::other_tracers);
+    OtherTracers::merge(own.into_iter().flatten().chain(merged))
 }
 
 impl Provenance {
@@ -94,7 +84,7 @@ impl Provenance {
     }
 
     /// As [`other_tracers`].
-    pub(crate) fn other_tracers(&self) -> Vec<String> {
+    pub(crate) fn other_tracers(&self) -> OtherTracers {
         other_tracers(&self.header, self.end.as_ref())
     }
 
@@ -103,16 +93,6 @@ impl Provenance {
         let merged = &self.header.sources;
         let own = self.header.other_tracers.is_some() || self.end.as_ref().is_some_and(|e| e.other_tracers.is_some());
         own || !merged.is_empty() && merged.iter().all(Provenance::looked_for_tracers)
-    }
-
-    /// Where other tracers could not be looked for, each with the reason; empty where all was looked at, or nothing.
-    pub(crate) fn unseen_tracers(&self) -> Vec<String> {
-        let merged = self.header.sources.iter().flat_map(Provenance::unseen_tracers);
-        let own = [self.header.other_tracers.as_ref(), self.end.as_ref().and_then(|e| e.other_tracers.as_ref())];
-        let mut reasons: Vec<_> = own.into_iter().flatten().flat_map(|o| o.unseen.clone()).chain(merged).collect();
-        reasons.sort();
-        reasons.dedup();
-        reasons
     }
 
     /// The policy for people, also where it changed, and why it is not known where it is not.

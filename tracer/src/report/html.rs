@@ -83,7 +83,7 @@ fn summary(report: &Report) -> Markup {
     if report.is_emulated() {
         out.push(callout(Tone::Alarm, "EMULATED:", EMULATED));
     }
-    out.extend(notes::shared(report).map(|shared| callout(Tone::Alarm, "SHARED", &shared)));
+    out.extend(report.other_tracers().shared("were").map(|shared| callout(Tone::Alarm, "SHARED", &shared)));
     out.extend(report.aggregation().note().map(|note| callout(Tone::Answer, "COARSE", note)));
     if let Err(reason) = times(report) {
         out.push(callout(Tone::Alarm, "NO TIMES", &reason.to_string()));

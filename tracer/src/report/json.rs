@@ -52,7 +52,7 @@ pub(crate) fn damaged<'a>(sources: impl IntoIterator<Item = &'a Provenance>) -> 
 
 /// The other tracers that were seen; null where none was, and a recording did not look for them.
 fn shared_with(report: &Report) -> Option<Vec<String>> {
-    Some(report.other_tracers()).filter(|names| !names.is_empty() || report.looked_for_tracers())
+    Some(report.other_tracers().names).filter(|names| !names.is_empty() || report.looked_for_tracers())
 }
 
 /// What is not known of any recording, with the reasons.

@@ -29,7 +29,7 @@ use crate::{
         histogram::Histogram,
         interval::{Interval, Vm},
         knowledge::{Knowledge, Shown, TimerExits, Unknown},
-        measurement::{Aggregation, Latency},
+        measurement::{Aggregation, Latency, OtherTracers},
         series::{EntryKind, Key, Series},
         totals::foreign_isa_text,
     },
@@ -250,25 +250,14 @@ impl Report {
         self.values(Figure::Transition, |key| key.entry == kind)
     }
 
-    /// The other tracers that were on kvm_entry and kvm_exit in any recording, for people.
-    pub(crate) fn other_tracers(&self) -> Vec<String> {
-        let mut names: Vec<_> = self.sources.iter().flat_map(Provenance::other_tracers).collect();
-        names.sort();
-        names.dedup();
-        names
+    /// The other tracers that were on kvm_entry and kvm_exit in any recording.
+    pub(crate) fn other_tracers(&self) -> OtherTracers {
+        OtherTracers::merge(self.sources.iter().map(Provenance::other_tracers))
     }
 
     /// Whether other tracers were looked for in all recordings: then none in [`Self::other_tracers`] means that there were none to see.
     pub(crate) fn looked_for_tracers(&self) -> bool {
         self.sources.iter().all(Provenance::looked_for_tracers)
-    }
-
-    /// Where other tracers could not be looked for in any recording, each with the reason.
-    pub(crate) fn unseen_tracers(&self) -> Vec<String> {
-        let mut reasons: Vec<_> = self.sources.iter().flat_map(Provenance::unseen_tracers).collect();
-        reasons.sort();
-        reasons.dedup();
-        reasons
     }
 
     /// Whether times are disturbed: the worst of the recordings.

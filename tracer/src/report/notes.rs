@@ -3,24 +3,12 @@
 use super::{Report, Row};
 use crate::{
     model::{figures::Figure, knowledge::Subject},
-    recording::{self, Provenance},
+    recording::Provenance,
 };
 
 /// Follows "DISTURBED", where disturbed times are shown.
 pub(super) const DISTURBED: &str =
     "hooks on VMCS writes ran between kvm_entry and the VM entry; the times of dirty entries contain them";
-
-/// Follows the loss where other tracers were on the tracepoints: times contain their work. None where none was seen.
-pub(super) fn shared(report: &Report) -> Option<String> {
-    recording::shared(&report.other_tracers())
-}
-
-/// Follows the other tracers: that there may be more, and why. None where all was looked at, or nothing.
-pub(super) fn unseen(report: &Report) -> Option<String> {
-    let reasons = report.unseen_tracers();
-    (!reasons.is_empty())
-        .then(|| format!("not all other tracers on kvm_entry and kvm_exit could be seen: {}", reasons.join(", ")))
-}
 
 /// The first line of every view: entries that are missing from all figures.
 pub(super) fn loss(report: &Report) -> String {

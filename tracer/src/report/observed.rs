@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Dimension, Report, View};
+use super::{Dimension, Filter, Report, View};
+use crate::model::series::Key;
 
 /// ns by the values of those of the view's dimensions that tell recordings apart: VM and host.
 pub(super) struct Observed {
@@ -38,8 +39,8 @@ impl Report {
         };
         if tells_apart(Dimension::Vm) {
             for (vm, seen_in) in &self.seen_in {
-                let key = crate::model::series::Key { vm: *vm, ..Default::default() };
-                let passes = |f: &&super::Filter| matches!(f.dimension, Dimension::Vm | Dimension::Host);
+                let key = Key { vm: *vm, ..Key::default() };
+                let passes = |f: &&Filter| matches!(f.dimension, Dimension::Vm | Dimension::Host);
                 let filters: Vec<_> = view.filters.iter().filter(passes).cloned().collect();
                 if self.passes(&key, &filters) {
                     add(&|d| self.value(&key, d), &mut seen_in.iter().copied());

@@ -68,7 +68,7 @@ impl Info {
             tsc_khz: end.and_then(|e| e.tsc_khz).or(header.timer.as_ref().and_then(|t| t.tsc_khz)),
             stopwatch: header.stopwatch.is_some(),
             knowledge: header.knowledge(),
-            other_tracers: other_tracers(header, end),
+            other_tracers: other_tracers(header, end).names,
             origin,
         }
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     commands::{child::Endings, usage::refuse},
-    model::interval::Interval,
+    model::{interval::Interval, measurement::OtherTracers},
     output,
     recording::{
         self, Damage, Header, OnDamage, Provenance,
@@ -36,7 +36,7 @@ pub(super) async fn play(path: &Path, on_damage: OnDamage) -> Result<Option<Dama
             output::print(&line(&interval, &knowledge))?;
         }
         let all = recording::other_tracers(reader.header(), reader.end());
-        if all != at_first {
+        if all.names != at_first.names {
             tell_shared(&all);
         }
         return Ok(reader.damage_of(&path.display().to_string()));
@@ -53,8 +53,8 @@ pub(super) async fn play(path: &Path, on_damage: OnDamage) -> Result<Option<Dama
 }
 
 /// Says, beside the lines, that other tracers were on the tracepoints.
-fn tell_shared(names: &[String]) {
-    if let Some(shared) = recording::shared(names) {
+fn tell_shared(tracers: &OtherTracers) {
+    if let Some(shared) = tracers.shared("were") {
         say!("SHARED: {shared}");
     }
 }

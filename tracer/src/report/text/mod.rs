@@ -22,10 +22,11 @@ pub(crate) fn preamble(report: &Report) -> String {
         let _ = writeln!(out, "SHOWN: {shown}");
     }
     out += &notes::loss(report);
-    if let Some(shared) = notes::shared(report) {
+    let tracers = report.other_tracers();
+    if let Some(shared) = tracers.shared("were") {
         let _ = writeln!(out, "SHARED: {shared}");
     }
-    if let Some(unseen) = notes::unseen(report) {
+    if let Some(unseen) = tracers.may_be_more() {
         let _ = writeln!(out, "UNSEEN: {unseen}");
     }
     if report.is_emulated() {
@@ -107,9 +108,20 @@ impl Table<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use tracer_common::{Event, Flags};
+
     use super::{
         super::tests::{report, view},
         *,
+    };
+    use crate::model::{
+        interval::{
+            Interval,
+            tests::{event, vm},
+        },
+        measurement::{Aggregation, OtherTracers},
     };
 
     #[test]
@@ -136,7 +148,7 @@ mod tests {
     fn values_counted_in_the_kernel_are_noted_as_coarse_and_have_their_own_reason_of_loss() {
         let mut report = report();
         assert!(!render(&report, &view()).contains("1.6 %"));
-        report.sources[0].header.aggregation = crate::model::measurement::Aggregation::InKernel;
+        report.sources[0].header.aggregation = Aggregation::InKernel;
         let text = render(&report, &view());
         assert!(text.contains("exact to 1.6 %") && text.contains("5 dropped (no room for their series)"), "{text}");
     }
@@ -161,25 +173,24 @@ mod tests {
         let mut report = report();
         assert!(!render(&report, &view()).contains("UNSEEN"));
         let unseen = vec!["ftrace (tracefs is not mounted)".to_owned()];
-        report.sources[0].header.other_tracers =
-            Some(crate::model::measurement::OtherTracers { names: vec![], unseen });
+        report.sources[0].header.other_tracers = Some(OtherTracers { names: vec![], unseen });
         let text = render(&report, &view());
         assert!(text.contains("UNSEEN: not all other tracers") && text.contains("ftrace (tracefs"), "{text}");
     }
 
-    #[test]
-    fn what_the_view_leaves_out_is_no_absence() {
-        use crate::model::interval::{
-            Interval,
-            tests::{event, vm},
-        };
-        use tracer_common::{Event, Flags};
-        let mut report = report();
+    /// An interval with a forced exit, the only one of which `transition_ns` is known.
+    fn forced() -> Interval {
         let mut forced = Interval::starting(0);
         let timer = event(1, 52, 800, 0);
         forced.record(&Event { flags: timer.flags | Flags::IMMEDIATE, ..timer }, &vm(0));
+        forced
+    }
+
+    #[test]
+    fn what_the_view_leaves_out_is_no_absence() {
+        let mut report = report();
         assert!(render(&report, &view()).contains("transition_ns)  n/a: no entry was forced to exit at once"));
-        report.add(0, forced, &mut std::collections::BTreeMap::new());
+        report.add(0, forced(), &mut BTreeMap::new());
         let top = render(&report, &View { top: Some(1), ..view() });
         assert!(top.contains("transition_ns)  n/a: none in the rows shown; 1 values in all\n"), "{top}");
         let all = render(&report, &view());
@@ -188,16 +199,8 @@ mod tests {
 
     #[test]
     fn pin_writes_stand_in_the_table_of_all_entries_only() {
-        use crate::model::interval::{
-            Interval,
-            tests::{event, vm},
-        };
-        use tracer_common::{Event, Flags};
         let mut report = report();
-        let mut forced = Interval::starting(0);
-        let timer = event(1, 52, 800, 0);
-        forced.record(&Event { flags: timer.flags | Flags::IMMEDIATE, ..timer }, &vm(0));
-        report.add(0, forced, &mut std::collections::BTreeMap::new());
+        report.add(0, forced(), &mut BTreeMap::new());
         let text = render(&report, &view());
         let tables: Vec<_> = text.split("\n\n").filter(|part| part.contains("EXIT REASON")).collect();
         // 46 writes of 24 timer exits, of which one was forced and has a transition: 46/24 is not that one's mean.
