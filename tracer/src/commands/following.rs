@@ -120,21 +120,15 @@ impl Followed {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink};
+    use std::fs;
 
     use super::*;
-    use crate::host::roots::made_up::Folder;
+    use crate::host::{process::made_up::add, roots::made_up::Folder};
 
     /// A process with a VM, as /proc shows it.
     fn vm(host: &Folder, tgid: u32, name: &str) {
-        let zeros = "0 ".repeat(18);
-        host.write(&format!("proc/{tgid}/status"), format!("Tgid:\t{tgid}\n"));
-        host.write(&format!("proc/{tgid}/stat"), format!("{tgid} (qemu) S {zeros}77 0\n"));
-        host.write(&format!("proc/{tgid}/comm"), "qemu\n");
-        host.write(&format!("proc/{tgid}/cmdline"), format!("qemu\0-name\0{name}\0"));
-        host.write(&format!("proc/{tgid}/cgroup"), "0::/\n");
-        host.write(&format!("proc/{tgid}/fd/.keep"), "");
-        symlink("anon_inode:kvm-vm", host.roots.proc.join(format!("{tgid}/fd/7"))).unwrap();
+        let cmdline = format!("qemu\0-name\0{name}\0");
+        add(&host.roots.proc, [tgid, tgid, 1], cmdline.as_bytes(), b"qemu", &["anon_inode:kvm-vm"]);
     }
 
     fn followed(host: &Folder, names: &[&str], tgids: &[u32]) -> Followed {
@@ -183,7 +177,7 @@ mod tests {
         let host = Folder::new();
         vm(&host, 40, "web1");
         let mut followed = followed(&host, &["web1"], &[40]);
-        fs::remove_file(host.roots.proc.join("40/fd/7")).unwrap();
+        fs::remove_file(host.roots.proc.join("40/fd/0")).unwrap();
         assert_eq!(followed.look(), []);
     }
 }

@@ -83,7 +83,9 @@ fn summary(report: &Report) -> Markup {
     if report.is_emulated() {
         out.push(callout(Tone::Alarm, "EMULATED:", EMULATED));
     }
-    out.extend(report.other_tracers().shared("were").map(|shared| callout(Tone::Alarm, "SHARED", &shared)));
+    let tracers = report.other_tracers();
+    out.extend(tracers.shared("were").map(|shared| callout(Tone::Alarm, "SHARED", &shared)));
+    out.extend(tracers.may_be_more().map(|more| callout(Tone::Alarm, "UNSEEN", &more)));
     out.extend(report.aggregation().note().map(|note| callout(Tone::Answer, "COARSE", note)));
     if let Err(reason) = times(report) {
         out.push(callout(Tone::Alarm, "NO TIMES", &reason.to_string()));
