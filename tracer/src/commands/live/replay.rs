@@ -43,7 +43,7 @@ pub(super) async fn play(path: &Path, on_damage: OnDamage) -> Result<Option<Dama
     }
     let tape = Tape::open(path, on_damage)?;
     refuse_merge(tape.header(), path)?;
-    let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let file = output::shown(path.file_name().map_or(path, Path::new));
     let origin = Origin::Replay { file: file.clone() };
     let mut stage = Stage::new(Info::of(tape.header(), tape.end(), origin), None, None)?;
     stage.played = Some(Provenance { end: tape.end().cloned(), ..Provenance::unread(file, tape.header().clone()) });
