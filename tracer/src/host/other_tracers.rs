@@ -9,6 +9,7 @@ use crate::{
     },
     kernel::links,
     model::measurement::OtherTracers,
+    output::{MAX_NAME, printable, shown},
 };
 
 const TRACEPOINTS: [&str; 2] = ["kvm_entry", "kvm_exit"];
@@ -45,7 +46,8 @@ fn ftrace(sys: &Path) -> Result<Vec<String>, String> {
     let root = root.ok_or("ftrace (tracefs is not mounted, or may not be read)")?;
     let mut instances = vec![("ftrace".to_owned(), root.clone())];
     for entry in fs::read_dir(root.join("instances")).into_iter().flatten().flatten() {
-        instances.push((format!("ftrace instance {}", entry.file_name().to_string_lossy()), entry.path()));
+        let name = shown(Path::new(&entry.file_name()));
+        instances.push((format!("ftrace instance {name}"), entry.path()));
     }
     let mut tracers = Vec::new();
     for (name, folder) in instances {
@@ -106,7 +108,7 @@ impl Holders {
             return;
         }
         let Ok(process) = read_process(proc, tgid) else { return };
-        let name = format!("{} (pid {tgid})", process.comm);
+        let name = format!("{} (pid {tgid})", printable(&process.comm, MAX_NAME));
         for number in links {
             let about = text(&folder.join("fdinfo").join(number)).unwrap_or_default();
             let id = about.lines().find_map(|line| line.strip_prefix("link_id:")?.trim().parse().ok());
