@@ -1,10 +1,10 @@
 //! The command line: types only.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{
     ArgGroup, Args, Parser, Subcommand, ValueEnum,
-    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+    builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 
 use rustix::param::page_size;
@@ -12,6 +12,7 @@ use rustix::param::page_size;
 use crate::{
     calibrate::exits::Exit,
     compare::condition::Condition,
+    export::{allowed_hosts::parse_name, listener::Address},
     guest::{MAX_VCPUS, Scenario},
     kernel::options::DEFAULT_RING_BYTES,
     model::{
@@ -401,16 +402,25 @@ pub struct MergeArgs {
 Examples:
   vmentry export                          http://127.0.0.1:9753/metrics
   vmentry export --listen 10.0.0.7:9753   for a Prometheus elsewhere
+  vmentry export --listen unix:/run/vmentry.sock
+                                          for root and root's group only
   vmentry export --textfile /var/lib/node_exporter/vmentry.prom --interval 15s
   vmentry export --replay a.hlog          what was recorded, on any machine
   curl -s localhost:9753/metrics | grep spurious
 
 There is no encryption and no password: beyond 127.0.0.1, restrict access by a
-firewall or a proxy.")]
+firewall or a proxy. Sockets that systemd hands over are served as well, and
+take the place of the default address.")]
 pub struct ExportArgs {
-    /// Where to serve metrics, and /healthz; port 0 takes a free one [default: 127.0.0.1:9753, or nothing with --textfile]
-    #[arg(long, value_name = "IP:PORT")]
-    pub listen: Option<SocketAddr>,
+    /// Where to serve metrics, and /healthz; may be repeated; port 0 takes a free one; a Unix socket has mode 0660 [default:
+    /// 127.0.0.1:9753, or nothing with --textfile]
+    #[arg(long, value_name = "IP:PORT|unix:PATH", value_parser = OsStringValueParser::new().try_map(|text| Address::parse(&text)))]
+    pub listen: Vec<Address>,
+    /// Also answer requests whose Host header has this name, as a proxy's or a DNS name's; may be repeated. Without it, loopback
+    /// addresses answer to IP addresses, localhost and this host's name only, because web pages could read them otherwise (DNS
+    /// rebinding), and other addresses to every name; with it, they all are checked
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub allow_host: Vec<String>,
     /// Write metrics here every interval, for node_exporter's textfile collector
     #[arg(long, value_name = "PATH")]
     pub textfile: Option<PathBuf>,
