@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
-    io::{self, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     os::{
         fd::{AsFd, AsRawFd},
         unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
@@ -102,17 +102,22 @@ pub(crate) fn lock(file: &File, path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Most bytes of /proc/locks that are looked through: any process may hold any number of locks.
+const MOST_OF_LOCKS: u64 = 1 << 20;
+
 /// The process that has locked a file, from /proc/locks; none if this cannot be known.
 fn holder(file: &File) -> Option<i32> {
     let metadata = file.metadata().ok()?;
     let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
     let inode = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
     // "1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF"
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    let mut locks = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let lock = locks.find(|fields| fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&inode.as_str()))?;
-    // 0 is a process outside of this one's PID namespace.
-    lock.get(4)?.parse().ok().filter(|pid| *pid > 0)
+    let locks = BufReader::new(File::open("/proc/locks").ok()?.take(MOST_OF_LOCKS));
+    locks.lines().map_while(Result::ok).find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let is_of_file = fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&inode.as_str());
+        // 0 is a process outside of this one's PID namespace.
+        fields.get(4).filter(|_| is_of_file)?.parse().ok().filter(|pid| *pid > 0)
+    })
 }
 
 /// A file that takes its place only when it is complete: until then whatever was there stays.
