@@ -199,9 +199,8 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn a_report_on_any_merge_is_the_report_on_its_recordings(made in recordings()) {
-            let dir = std::env::temp_dir().join(format!("vmentry-merging-{}", std::process::id()));
-            fs::create_dir_all(&dir).unwrap();
-            let file = |name: String| dir.join(name);
+            let dir = tempfile::tempdir().unwrap();
+            let file = |name: String| dir.path().join(name);
             let files: Vec<_> = (0..made.len()).map(|n| file(format!("{n}.hlog"))).collect();
             for (n, made) in made.iter().enumerate() {
                 write(&files[n], made, n % 3 != 2);
@@ -221,7 +220,6 @@ mod tests {
                 prop_assert_eq!(&reports(&nested), &whole);
                 prop_assert_eq!(&reports(&[merge(&nested, "nested.hlog")]), &whole);
             }
-            fs::remove_dir_all(&dir).unwrap();
         }
     }
 }
