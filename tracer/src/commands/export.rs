@@ -22,7 +22,7 @@ use crate::{
         damaged::done,
         following::follow,
         session::{detach, header, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
-        usage::refuse,
+        usage::{refuse, refuse_overlap},
     },
     export::{
         exporter::Exporter,
@@ -55,6 +55,9 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
     if args.list_metrics {
         output::print(&(serde_json::to_string_pretty(&metrics::json())? + "\n"))?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if let (Some(recording), Some(textfile)) = (&args.replay, &args.textfile) {
+        refuse_overlap([recording.as_path()], textfile)?;
     }
     let runtime = runtime()?;
     LocalSet::new().block_on(&runtime, async {
@@ -119,7 +122,7 @@ async fn trace(args: &ExportArgs, places: Destinations, endings: &mut Endings) -
         hosts: vec![facts.host.clone()],
         policy: facts.policy,
         aggregation: Aggregation::Records,
-        knowledge: header(&facts, &layout, &options, args.interval).knowledge(),
+        knowledge: header(&facts, &layout, &options, args.interval, Vec::new()).knowledge(),
     };
     let silence = SILENCE.max(5 * args.interval);
     let exporter = Exporter::new(max_series(args), about, vm_labels(args), Some(silence));
