@@ -34,19 +34,19 @@ pub(super) fn run(args: &MergeArgs) -> Result<ExitCode> {
     let sources = read_sources(args, on_damage)?;
     let count = sources.len();
     let damage = recording::damage(&sources);
-    let failed = || format!("write {}", args.output.display());
+    let failed = || format!("write {}", output::shown(&args.output));
     let header = header(&sources, command_line(&[], false));
     let mut out = output::WholeFile::create(&args.output, args.overwrite)?;
     let mut writer = Writer::new(&mut out, &header).with_context(failed)?;
     let mut numbering = Report { sources, ..Report::default() };
     for path in &args.files {
         append(path, on_damage, &mut numbering, &mut writer)
-            .with_context(|| format!("merge {} into {}", path.display(), args.output.display()))?;
+            .with_context(|| format!("merge {} into {}", output::shown(path), output::shown(&args.output)))?;
     }
     writer.finish(end(&numbering.sources)).with_context(failed)?;
     out.take_place().with_context(failed)?;
     if args.output != Path::new("-") {
-        say!("merged {count} recordings; next: vmentry report {} --by host,reason", args.output.display());
+        say!("merged {count} recordings; next: vmentry report {} --by host,reason", output::shown(&args.output));
     }
     Ok(done(damage.as_deref()))
 }
@@ -67,7 +67,7 @@ fn read_sources(args: &MergeArgs, on_damage: OnDamage) -> Result<Vec<Provenance>
 
 /// Copies a recording's intervals, with VM numbers that are unique in the merge, and with wall-clock times.
 fn append<W: Write>(path: &Path, on_damage: OnDamage, numbering: &mut Report, writer: &mut Writer<W>) -> Result<()> {
-    let name = path.display().to_string();
+    let name = output::shown(path);
     let mut input = Input::new(input::open(path, on_damage)?, name, &mut numbering.sources, &mut numbering.readings);
     let mut vms = BTreeMap::new();
     while let Some((at, interval)) = input.next(&mut numbering.readings)? {
@@ -206,9 +206,8 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn a_report_on_any_merge_is_the_report_on_its_recordings(made in recordings()) {
-            let dir = std::env::temp_dir().join(format!("vmentry-merging-{}", std::process::id()));
-            fs::create_dir_all(&dir).unwrap();
-            let file = |name: String| dir.join(name);
+            let dir = tempfile::tempdir().unwrap();
+            let file = |name: String| dir.path().join(name);
             let files: Vec<_> = (0..made.len()).map(|n| file(format!("{n}.hlog"))).collect();
             for (n, made) in made.iter().enumerate() {
                 write(&files[n], made, n % 3 != 2);
@@ -228,7 +227,6 @@ mod tests {
                 prop_assert_eq!(&reports(&nested), &whole);
                 prop_assert_eq!(&reports(&[merge(&nested, "nested.hlog")]), &whole);
             }
-            fs::remove_dir_all(&dir).unwrap();
         }
     }
 }

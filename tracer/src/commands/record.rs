@@ -73,7 +73,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     let mut recording = Recording {
         args,
         module: watch_module(&header.host),
-        writer: Writer::new(out.clone(), &header).with_context(|| format!("write {}", args.output.display()))?,
+        writer: Writer::new(out.clone(), &header).with_context(|| format!("write {}", output::shown(&args.output)))?,
         out,
         written,
         progress: Progress::new(args.command.is_empty(), facts.host.vendor),
@@ -156,8 +156,8 @@ fn events_plan(args: &RecordArgs) -> Result<Option<TracePlan>> {
     if let Some(file) = plan.files().find(|file| output::is_same_file(file, &args.output)) {
         return refuse(format!(
             "--events {}: the recording is written to {}: choose another name",
-            plan.path.display(),
-            file.display()
+            output::shown(&plan.path),
+            output::shown(&file)
         ));
     }
     plan.check()?;
@@ -293,7 +293,7 @@ impl Recording<'_> {
         accounting: Result<Accounting>,
         last_line: impl FnOnce(Accounting) -> End,
     ) -> Result<Option<std::process::ExitStatus>> {
-        let name = self.args.output.display();
+        let name = output::shown(&self.args.output);
         let saved = |e: anyhow::Error| {
             e.context(format!("write {name} (intervals that were written before are whole: vmentry report {name})"))
         };
@@ -433,7 +433,7 @@ impl Progress {
             }
         }
         if args.output != Path::new("-") {
-            say!("next: vmentry report {}", args.output.display());
+            say!("next: vmentry report {}", output::shown(&args.output));
         }
     }
 }

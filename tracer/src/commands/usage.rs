@@ -28,8 +28,8 @@ pub(crate) fn refuse_overlap<'a>(read: impl IntoIterator<Item = &'a Path>, writt
             return refuse("'-' is given twice, and standard input is read once: name a file");
         }
         if output::is_both(path, written) {
-            let written = if is_standard(written) { "standard output".into() } else { written.display().to_string() };
-            let read = if is_standard(path) { "standard input".into() } else { path.display().to_string() };
+            let written = if is_standard(written) { "standard output".into() } else { output::shown(written) };
+            let read = if is_standard(path) { "standard input".into() } else { output::shown(path) };
             return refuse(format!("{read} is both read and written ({written}): choose another name"));
         }
     }

@@ -31,7 +31,7 @@ impl Textfile {
     /// Accepts a name that ends in .prom, and that no other exporter writes; writes nothing yet.
     pub(crate) fn new(path: &Path) -> Result<Self> {
         if path.extension().is_none_or(|e| e != "prom") {
-            bail!("--textfile {}: node_exporter reads only names that end in .prom", path.display());
+            bail!("--textfile {}: node_exporter reads only names that end in .prom", output::shown(path));
         }
         // A link, or whatever else is no file, will be replaced.
         let is_file = path.symlink_metadata().is_ok_and(|m| m.is_file());
@@ -43,7 +43,7 @@ impl Textfile {
     /// Replaces the file atomically. Links are not followed.
     pub(crate) fn write(&mut self, exporter: &Exporter) -> Result<()> {
         let text = text::encode(&exporter.families(), Dialect::Classic);
-        let file = self.replace(text.as_bytes()).with_context(|| format!("write {}", self.path.display()))?;
+        let file = self.replace(text.as_bytes()).with_context(|| format!("write {}", output::shown(&self.path)))?;
         self.current = Some(file);
         Ok(())
     }
@@ -78,8 +78,8 @@ mod tests {
 
     #[test]
     fn a_textfile_is_replaced_atomically_and_no_link_is_followed() {
-        let dir = std::env::temp_dir().join(format!("vmentry-textfile-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path();
         let (file, secret) = (dir.join("vmentry.prom"), dir.join("secret"));
         fs::write(&secret, "secret").unwrap();
         std::os::unix::fs::symlink(&secret, &file).unwrap();
@@ -89,7 +89,7 @@ mod tests {
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.contains("vmentry_ring_entries_total 0\n") && !text.contains("process_"), "{text}");
         assert_eq!(fs::symlink_metadata(&file).unwrap().permissions().mode() & 0o7777, 0o644);
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2, "no draft is left");
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 2, "no draft is left");
         for _ in 0..2 {
             let second = Textfile::new(&file).err().unwrap().to_string();
             assert!(second.contains("is writing it"), "{second}");
@@ -98,6 +98,5 @@ mod tests {
         drop(textfile);
         assert!(Textfile::new(&file).is_ok());
         assert!(Textfile::new(Path::new("/tmp/vmentry.txt")).is_err());
-        fs::remove_dir_all(&dir).unwrap();
     }
 }

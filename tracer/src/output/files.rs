@@ -2,8 +2,8 @@
 //! processes at once. What exists is never written into: a new file takes its name when the first part of it is whole.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
+    fs::{File, OpenOptions},
+    io::{self, BufRead, BufReader, Read, Write},
     os::{
         fd::AsFd,
         unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
@@ -16,6 +16,7 @@ use rustix::{fs::FlockOperation, io::Errno};
 
 use super::{
     draft::Draft,
+    printable::shown,
     refusals::{explain, is_kernels, is_mount_point},
     same::{inode_of, is_standard_stream},
     spot::Spot,
@@ -47,7 +48,7 @@ pub(crate) fn spot(path: &Path) -> Result<Spot> {
 }
 
 fn failed(path: &Path, error: &io::Error) -> anyhow::Error {
-    anyhow!("create {}: {}", path.display(), explain(path, error))
+    anyhow!("create {}: {}", shown(path), explain(path, error))
 }
 
 /// Standard output, not through the library's buffer: a write is one write, and a thread that blocks in it keeps no lock.
@@ -78,7 +79,7 @@ fn claim(spot: Spot, overwrite: bool) -> Result<Claim> {
 }
 
 fn claim_old(spot: Spot, overwrite: bool) -> Result<Claim> {
-    let name = spot.path().display();
+    let name = shown(spot.path());
     let old = match spot.open() {
         Ok(old) => old,
         Err(e) => match e.raw_os_error() {
@@ -176,7 +177,7 @@ impl Replacement {
             let why = explain(path, &e);
             anyhow!(
                 "create {}: in its folder no new file can be made, which would replace it: {why}; {ELSEWHERE}",
-                path.display()
+                shown(path)
             )
         })?;
         sudo::give(draft.file());
@@ -184,7 +185,7 @@ impl Replacement {
     }
 
     fn file(&self) -> Result<File> {
-        self.draft.file().try_clone().with_context(|| format!("create {}", self.spot.path().display()))
+        self.draft.file().try_clone().with_context(|| format!("create {}", shown(self.spot.path())))
     }
 
     /// Puts the new file in the old one's place, unless another file has come there meanwhile.
@@ -248,7 +249,7 @@ impl Write for WholeFile {
 
 /// Locks a file until it is closed; fails if another process has locked it or replaced it.
 pub(crate) fn lock(file: &File, spot: &Spot) -> Result<()> {
-    let name = spot.path().display();
+    let name = shown(spot.path());
     // A file system without locks cannot say who else writes.
     if let Err(Errno::WOULDBLOCK) = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
         let holder = holder(file).map_or("another process".into(), |pid| format!("process {pid}"));
@@ -260,17 +261,22 @@ pub(crate) fn lock(file: &File, spot: &Spot) -> Result<()> {
     Ok(())
 }
 
+/// Most bytes of /proc/locks that are looked through: any process may hold any number of locks.
+const MOST_OF_LOCKS: u64 = 1 << 20;
+
 /// The process that has locked a file, from /proc/locks; none if this cannot be known.
 fn holder(file: &File) -> Option<i32> {
     let metadata = file.metadata().ok()?;
     let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
     let inode = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
     // "1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF"
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    let mut locks = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let lock = locks.find(|fields| fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&inode.as_str()))?;
-    // 0 is a process outside of this one's PID namespace.
-    lock.get(4)?.parse().ok().filter(|pid| *pid > 0)
+    let locks = BufReader::new(File::open("/proc/locks").ok()?.take(MOST_OF_LOCKS));
+    locks.lines().map_while(Result::ok).find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let is_of_file = fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&inode.as_str());
+        // 0 is a process outside of this one's PID namespace.
+        fields.get(4).filter(|_| is_of_file)?.parse().ok().filter(|pid| *pid > 0)
+    })
 }
 
 /// Creates a file that everybody may read, and fails if it already exists.

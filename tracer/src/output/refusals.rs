@@ -9,6 +9,8 @@ use std::{
 
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 
+use super::printable::shown;
+
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
@@ -92,7 +94,7 @@ fn link_in_shared_folder(path: &Path, user: u32) -> Option<String> {
             format!(
                 "{} is a symbolic link of user {} in a shared (sticky) folder, which fs.protected_symlinks lets only the owner follow: \
                  name the folder that it points to",
-                link.display(),
+                shown(link),
                 metadata.uid()
             )
         })

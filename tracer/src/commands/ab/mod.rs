@@ -108,7 +108,7 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
     // Before the first switch: from here on a signal cannot kill this process between switching and restoring.
     let mut endings = Endings::new()?;
     let module = watch_module(&header.host);
-    let name = args.output.display();
+    let name = output::shown(&args.output);
     let out = output::create(&args.output, args.overwrite)?;
     let writer = Writer::new(out, header).with_context(|| format!("write {name}"))?;
     let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
@@ -246,7 +246,7 @@ impl Run<'_> {
         };
         let accounting = self.collection.join();
         restored?;
-        let name = self.args.output.display();
+        let name = output::shown(&self.args.output);
         let nothing = self.progress.totals.entries == 0;
         let saved = |e: anyhow::Error| match nothing {
             true => e,
@@ -326,7 +326,7 @@ impl<'a> Progress<'a> {
             self.done,
             self.experiment.seed
         );
-        say!("compare again: vmentry compare {}", args.output.display());
+        say!("compare again: vmentry compare {}", output::shown(&args.output));
     }
 }
 
