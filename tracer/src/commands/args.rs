@@ -1,6 +1,6 @@
 //! The command line: types only.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
     ArgGroup, Args, Parser, Subcommand, ValueEnum,
@@ -176,7 +176,7 @@ pub struct RecordArgs {
     /// Show times although hooks on VMCS writes ran before the VM entries
     #[arg(long, requires = "hooks")]
     pub with_latency: bool,
-    /// Print the eBPF programs' rare diagnostics on standard error
+    /// Print rare diagnostics of the eBPF programs
     #[arg(long)]
     pub kernel_log: bool,
     /// Also write every event into a Perfetto trace
@@ -188,9 +188,12 @@ pub struct RecordArgs {
     /// Conditions on one event, see below [repeatable]
     #[arg(long, value_name = "C,..", requires = "flight_recorder")]
     pub trigger: Vec<Clause>,
+    /// Keep COMMAND's arguments in the recording, too
+    #[arg(long, requires = "command")]
+    pub full_command: bool,
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]
-    pub command: Vec<String>,
+    pub command: Vec<OsString>,
 }
 
 /// Arguments of `live`.
@@ -331,9 +334,12 @@ pub struct AbArgs {
     /// Size of each CPU's ring in KiB, a power of two; an entry takes 64 bytes
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024, value_parser = ring_kib)]
     pub ring_kib: u32,
+    /// Keep COMMAND's arguments in the recording, too
+    #[arg(long, requires = "command")]
+    pub full_command: bool,
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]
-    pub command: Vec<String>,
+    pub command: Vec<OsString>,
 }
 
 /// Arguments of `compare`.
@@ -464,7 +470,7 @@ pub struct PolicyArgs {
     pub policy: Option<Policy>,
     /// Run this command under the policy, then restore the previous one: also after errors and signals, not after kill -9
     #[arg(last = true, value_name = "COMMAND", requires = "policy")]
-    pub command: Vec<String>,
+    pub command: Vec<OsString>,
 }
 
 /// Arguments of `calibrate`.

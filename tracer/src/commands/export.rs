@@ -22,7 +22,7 @@ use crate::{
         following::follow,
         listening::{announce, listen},
         session::{detach, header, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
-        usage::refuse,
+        usage::{refuse, refuse_overlap},
     },
     export::{
         allowed_hosts::AllowedHosts,
@@ -59,6 +59,9 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
     }
     // Before any descriptor is opened.
     let inherited = listener::handed_over()?;
+    if let (Some(recording), Some(textfile)) = (&args.replay, &args.textfile) {
+        refuse_overlap([recording.as_path()], textfile)?;
+    }
     let runtime = runtime()?;
     LocalSet::new().block_on(&runtime, async {
         // Before anything is attached: from here on a signal ends this in order.
@@ -111,7 +114,7 @@ async fn trace(args: &ExportArgs, places: Destinations, endings: &mut Endings) -
         hosts: vec![facts.host.clone()],
         policy: facts.policy,
         aggregation: Aggregation::Records,
-        knowledge: header(&facts, &layout, &options, args.interval).knowledge(),
+        knowledge: header(&facts, &layout, &options, args.interval, Vec::new()).knowledge(),
     };
     let silence = SILENCE.max(5 * args.interval);
     let exporter = Exporter::new(max_series(args), about, vm_labels(args), Some(silence));
