@@ -17,6 +17,8 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
+use crate::output::shown;
+
 /// How long a command may take to end after SIGTERM. A command that is a recorder itself gives this time to its own command.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
@@ -113,7 +115,7 @@ fn look_for(program: &str, path: Option<&OsStr>) -> Result<(), NotStarted> {
     }
     Err(match places.iter().find(|place| place.exists()) {
         Some(place) if place.is_dir() => NotStarted::new(program, "it is a folder", 126),
-        Some(place) => NotStarted::new(program, format!("{0} is not executable: chmod +x {0}", place.display()), 126),
+        Some(place) => NotStarted::new(program, format!("{0} is not executable: chmod +x {0}", shown(place)), 126),
         None => NotStarted::new(program, "there is no such program", 127),
     })
 }

@@ -240,7 +240,7 @@ struct Together<'a> {
 impl Together<'_> {
     /// Reads a recording into windows.
     fn read(&mut self, path: &Path, reader: Reader<impl BufRead>) -> Result<Recording> {
-        let name = path.display().to_string();
+        let name = output::shown(path);
         let header = reader.header().clone();
         if !header.sources.is_empty() {
             let merged = header.sources.len();
@@ -254,7 +254,7 @@ impl Together<'_> {
             self.filters.iter().cloned().partition(|f| f.dimension == Dimension::Vm);
         let (mut vms, mut parts, mut keys) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
         while let Some((_, interval)) =
-            input.next(&mut self.readings).with_context(|| format!("read {}", path.display()))?
+            input.next(&mut self.readings).with_context(|| format!("read {}", output::shown(path)))?
         {
             report.sources[0].intervals += u64::from(!input.reader.continues());
             let length_ns = &mut report.sources[0].length_ns;
@@ -274,7 +274,11 @@ impl Together<'_> {
         let by_name: Vec<_> = by_name.cloned().collect();
         let is_other = !by_name.is_empty() && !keys.iter().any(|key| report.passes(key, &by_name));
         if is_other && !is_repeated {
-            self.warnings.push(format!("{}: left out, because no entry of it is of {}", path.display(), by_name[0]));
+            self.warnings.push(format!(
+                "{}: left out, because no entry of it is of {}",
+                output::shown(path),
+                by_name[0]
+            ));
         }
         let mut source = report.sources[0].clone();
         source.end = input.reader.end().cloned();

@@ -176,7 +176,7 @@ async fn replay(args: &ExportArgs, file: &Path, places: Destinations, endings: &
             send.closed().await;
         });
     } else {
-        while let Some((_, interval)) = replay.next().with_context(|| format!("read {}", file.display()))? {
+        while let Some((_, interval)) = replay.next().with_context(|| format!("read {}", output::shown(file)))? {
             server.exporter.borrow_mut().add(&interval);
         }
         code.set(replay.done());
@@ -201,8 +201,7 @@ struct Replay {
 impl Replay {
     fn open(file: &Path, on_damage: OnDamage) -> Result<Self> {
         let (mut recordings, mut readings) = (Vec::new(), Readings::default());
-        let input =
-            Input::new(tape::open(file, on_damage)?, file.display().to_string(), &mut recordings, &mut readings);
+        let input = Input::new(tape::open(file, on_damage)?, output::shown(file), &mut recordings, &mut readings);
         Ok(Self { input, recordings, readings, covered: Spans::default() })
     }
 

@@ -25,18 +25,18 @@ pub(super) fn run(args: &MergeArgs) -> Result<ExitCode> {
     let count = sources.len();
     let damage = recording::damage(&sources);
     let mut out = output::Draft::create(&args.output, args.overwrite)?;
-    let failed = || format!("write {}", args.output.display());
+    let failed = || format!("write {}", output::shown(&args.output));
     let header = header(&sources, std::env::args().collect());
     let mut writer = Writer::new(&mut out, &header).with_context(failed)?;
     let mut numbering = Report { sources, ..Report::default() };
     for path in &args.files {
         append(path, on_damage, &mut numbering, &mut writer)
-            .with_context(|| format!("merge {} into {}", path.display(), args.output.display()))?;
+            .with_context(|| format!("merge {} into {}", output::shown(path), output::shown(&args.output)))?;
     }
     writer.finish(end(&numbering.sources)).with_context(failed)?;
     out.take_place().with_context(failed)?;
     if args.output != Path::new("-") {
-        say!("merged {count} recordings; next: vmentry report {} --by host,reason", args.output.display());
+        say!("merged {count} recordings; next: vmentry report {} --by host,reason", output::shown(&args.output));
     }
     Ok(done(damage.as_deref()))
 }
@@ -50,7 +50,7 @@ fn read_sources(args: &MergeArgs, on_damage: OnDamage) -> Result<Vec<Provenance>
             return refuse("merge reads its files twice, and '-' is read once: name a file");
         }
         if target.is_some() && fs::canonicalize(path).ok() == target {
-            return refuse(format!("{} is both read and written: choose another name with -o", path.display()));
+            return refuse(format!("{} is both read and written: choose another name with -o", output::shown(path)));
         }
         input::read(path, on_damage, &mut whole)?;
     }
@@ -60,7 +60,7 @@ fn read_sources(args: &MergeArgs, on_damage: OnDamage) -> Result<Vec<Provenance>
 
 /// Copies a recording's intervals, with VM numbers that are unique in the merge, and with wall-clock times.
 fn append<W: Write>(path: &Path, on_damage: OnDamage, numbering: &mut Report, writer: &mut Writer<W>) -> Result<()> {
-    let name = path.display().to_string();
+    let name = output::shown(path);
     let mut input = Input::new(input::open(path, on_damage)?, name, &mut numbering.sources, &mut numbering.readings);
     let mut vms = BTreeMap::new();
     while let Some((at, interval)) = input.next(&mut numbering.readings)? {

@@ -72,7 +72,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     let mut recording = Recording {
         args,
         module: watch_module(&header.host),
-        writer: Writer::new(out.clone(), &header).with_context(|| format!("write {}", args.output.display()))?,
+        writer: Writer::new(out.clone(), &header).with_context(|| format!("write {}", output::shown(&args.output)))?,
         out,
         written,
         progress: Progress::new(args.command.is_empty(), facts.host.vendor),
@@ -149,7 +149,7 @@ fn events_plan(args: &RecordArgs) -> Result<Option<TracePlan>> {
     if output::is_same_file(&path, &args.output) {
         return refuse(format!(
             "--events {}: the recording is written to this file: choose another name",
-            path.display()
+            output::shown(&path)
         ));
     }
     if args.flight_recorder.is_some() && path == Path::new("-") {
@@ -291,7 +291,7 @@ impl Recording<'_> {
         accounting: Result<Accounting>,
         last_line: impl FnOnce(Accounting) -> End,
     ) -> Result<Option<std::process::ExitStatus>> {
-        let name = self.args.output.display();
+        let name = output::shown(&self.args.output);
         let saved = |e: anyhow::Error| {
             e.context(format!("write {name} (the intervals written before are whole: vmentry report {name})"))
         };
@@ -431,7 +431,7 @@ impl Progress {
             }
         }
         if args.output != Path::new("-") {
-            say!("next: vmentry report {}", args.output.display());
+            say!("next: vmentry report {}", output::shown(&args.output));
         }
     }
 }

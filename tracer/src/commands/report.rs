@@ -82,7 +82,7 @@ fn check_claims(args: &ReportArgs) -> Result<(String, Option<String>)> {
     let mut evidence = Evidence::default();
     for path in &args.files {
         let Some(at) = input::read(path, on_damage, &mut evidence.whole)? else {
-            bail!("--claims: {} is a merge: name the recordings themselves", path.display());
+            bail!("--claims: {} is a merge: name the recordings themselves", output::shown(path));
         };
         let policy = evidence.whole.sources[at].policy();
         input::read(path, on_damage, evidence.by_policy.entry(policy).or_default())?;

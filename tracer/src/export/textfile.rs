@@ -30,7 +30,7 @@ impl Textfile {
     /// Accepts a name that ends in .prom, and that no other exporter writes; writes nothing yet.
     pub(crate) fn new(path: &Path) -> Result<Self> {
         if path.extension().is_none_or(|e| e != "prom") {
-            bail!("--textfile {}: node_exporter reads only names that end in .prom", path.display());
+            bail!("--textfile {}: node_exporter reads only names that end in .prom", output::shown(path));
         }
         // A link, or whatever else is no file, will be replaced.
         let is_file = path.symlink_metadata().is_ok_and(|m| m.is_file());
@@ -41,7 +41,7 @@ impl Textfile {
 
     /// Replaces the file atomically. Links are not followed.
     pub(crate) fn write(&mut self, exporter: &Exporter) -> Result<()> {
-        let failed = || format!("write {}", self.path.display());
+        let failed = || format!("write {}", output::shown(&self.path));
         let text = text::encode(&exporter.families(), Dialect::Classic);
         // A killed process of the same pid may have left its draft.
         let _ = fs::remove_file(&self.draft);

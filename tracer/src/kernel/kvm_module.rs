@@ -11,6 +11,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use object::Object;
 
+use crate::output::shown;
+
 /// Watches a loaded module.
 pub(crate) struct Watch {
     sys: PathBuf,
@@ -78,15 +80,15 @@ pub(crate) fn read_loaded(lib_modules: &Path, release: &str, module: &str, build
     let mut files = Vec::new();
     search(&root, module, &mut files);
     if files.is_empty() {
-        bail!("no {module} below {}: install the kernel's module package", root.display());
+        bail!("no {module} below {}: install the kernel's module package", shown(&root));
     }
     for path in &files {
-        let bytes = unpack(path).with_context(|| format!("read {}", path.display()))?;
+        let bytes = unpack(path).with_context(|| format!("read {}", shown(path)))?;
         if id_of(&bytes).as_deref() == Some(build_id) {
             return Ok(bytes);
         }
     }
-    let names: Vec<_> = files.iter().map(|p| p.display().to_string()).collect();
+    let names: Vec<_> = files.iter().map(|p| shown(p)).collect();
     bail!(
         "{module} is loaded with build-id {build_id}, which is none of {}: load the module that is installed",
         names.join(", ")

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
-    io::{self, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     os::{
         fd::{AsFd, AsRawFd},
         unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
@@ -17,7 +17,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::refusals::explain;
+use super::{printable::shown, refusals::explain};
 
 /// Opens a file for writing and locks it while it is open; `-` is standard output. A file that is not empty is replaced only with
 /// `overwrite`, and not before the first write: whatever fails until then leaves it as it was.
@@ -47,23 +47,23 @@ fn open(path: &Path, overwrite: bool) -> Result<Opened> {
     let file: File = match options.open(path) {
         Ok(file) => file,
         Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
-            bail!("create {}: symbolic links are not followed: name the file itself", path.display())
+            bail!("create {}: symbolic links are not followed: name the file itself", shown(path))
         }
         Err(e) if e.raw_os_error() == Some(libc::ENXIO) => {
-            bail!("create {}: it is not a regular file; use - for standard output", path.display())
+            bail!("create {}: it is not a regular file; use - for standard output", shown(path))
         }
-        Err(e) => bail!("create {}: {}", path.display(), explain(path, &e)),
+        Err(e) => bail!("create {}: {}", shown(path), explain(path, &e)),
     };
-    let metadata = file.metadata().with_context(|| format!("create {}", path.display()))?;
+    let metadata = file.metadata().with_context(|| format!("create {}", shown(path)))?;
     if metadata.file_type().is_char_device() {
         return Ok(Opened::Stream(Box::new(file)));
     }
     if !metadata.is_file() {
-        bail!("create {}: it is not a regular file; use - for standard output", path.display());
+        bail!("create {}: it is not a regular file; use - for standard output", shown(path));
     }
     lock(&file, path)?;
     if metadata.len() > 0 && !overwrite {
-        bail!("create {}: it exists and is not empty: choose another name or use --overwrite", path.display());
+        bail!("create {}: it exists and is not empty: choose another name or use --overwrite", shown(path));
     }
     Ok(Opened::File(file))
 }
@@ -93,14 +93,17 @@ pub(crate) fn lock(file: &File, path: &Path) -> Result<()> {
     // A file system without locks cannot say who else writes.
     if let Err(Errno::WOULDBLOCK) = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
         let holder = holder(file).map_or("another process".into(), |pid| format!("process {pid}"));
-        bail!("create {}: {holder} is writing it: wait for its end, or choose another name", path.display());
+        bail!("create {}: {holder} is writing it: wait for its end, or choose another name", shown(path));
     }
     let inode = |metadata: io::Result<Metadata>| metadata.ok().map(|m| (m.dev(), m.ino()));
     if inode(file.metadata()) != inode(path.symlink_metadata()) {
-        bail!("create {}: another process has just replaced it: try again", path.display());
+        bail!("create {}: another process has just replaced it: try again", shown(path));
     }
     Ok(())
 }
+
+/// Most bytes of /proc/locks that are looked through: any process may hold any number of locks.
+const MOST_OF_LOCKS: u64 = 1 << 20;
 
 /// The process that has locked a file, from /proc/locks; none if this cannot be known.
 fn holder(file: &File) -> Option<i32> {
@@ -108,11 +111,13 @@ fn holder(file: &File) -> Option<i32> {
     let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
     let inode = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
     // "1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF"
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    let mut locks = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let lock = locks.find(|fields| fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&inode.as_str()))?;
-    // 0 is a process outside of this one's PID namespace.
-    lock.get(4)?.parse().ok().filter(|pid| *pid > 0)
+    let locks = BufReader::new(File::open("/proc/locks").ok()?.take(MOST_OF_LOCKS));
+    locks.lines().map_while(Result::ok).find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let is_of_file = fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&inode.as_str());
+        // 0 is a process outside of this one's PID namespace.
+        fields.get(4).filter(|_| is_of_file)?.parse().ok().filter(|pid| *pid > 0)
+    })
 }
 
 /// A file that takes its place only when it is complete: until then whatever was there stays.
@@ -143,7 +148,7 @@ impl Draft {
             Opened::Stream(out) => return Ok(Self { out, place: None }),
             Opened::File(old) => old,
         };
-        let failed = || format!("create a file beside {}", path.display());
+        let failed = || format!("create a file beside {}", shown(path));
         let draft = draft_beside(path);
         // A killed process of the same id may have left its draft.
         let _ = fs::remove_file(&draft);
@@ -206,7 +211,7 @@ impl Drop for Place {
 /// Fails where [`create`] would because the file exists, without creating or changing anything.
 pub(crate) fn refuse_existing(path: &Path, overwrite: bool) -> Result<()> {
     if !overwrite && path.metadata().is_ok_and(|m| m.is_file() && m.len() > 0) {
-        bail!("create {}: it exists and is not empty: choose another name or use --overwrite", path.display());
+        bail!("create {}: it exists and is not empty: choose another name or use --overwrite", shown(path));
     }
     Ok(())
 }

@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use super::printable::shown;
+
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
@@ -67,7 +69,7 @@ fn in_shared_folder(path: &Path, user: u32) -> Option<String> {
             format!(
                 "{} is a symbolic link of user {} in a shared (sticky) folder, which fs.protected_symlinks lets only the owner follow: \
                  name the folder that it points to",
-                link.display(),
+                shown(link),
                 metadata.uid()
             )
         })

@@ -15,14 +15,17 @@ use super::{
     note::{self, Note},
     reader::Mark,
 };
-use crate::model::interval::{Interval, Vm};
+use crate::{
+    model::interval::{Interval, Vm},
+    output::shown,
+};
 
 /// Most bytes that are read to fill the screen after a jump: about a second's work.
 const MEMORY_BYTES: u64 = 24 << 20;
 
 /// Opens the recording in a file.
 pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Reader<BufReader<File>>> {
-    let failed = || format!("read {}", path.display());
+    let failed = || format!("read {}", shown(path));
     let file = File::open(path).with_context(failed)?;
     Reader::careful(BufReader::new(file), on_damage).with_context(failed)
 }
@@ -64,7 +67,7 @@ impl Tape {
     /// Opens a file, and begins to look for its intervals.
     pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Self> {
         let reader = open(path, on_damage)?;
-        let failed = || format!("read {}", path.display());
+        let failed = || format!("read {}", shown(path));
         let mut input = File::open(path).with_context(failed)?;
         let end = last_line(&mut input).with_context(failed)?;
         input.rewind().with_context(failed)?;
@@ -75,7 +78,7 @@ impl Tape {
             .name("index".into())
             .spawn(move || fill(&filled, BufReader::with_capacity(1 << 20, input)))
             .context("start the thread that looks for intervals")?;
-        Ok(Self { reader, name: path.display().to_string(), index, bytes, end, at_s: 0.0, damage: None })
+        Ok(Self { reader, name: shown(path), index, bytes, end, at_s: 0.0, damage: None })
     }
 
     /// The recording's header.

@@ -70,7 +70,7 @@ impl FlightRecorder {
                 summary.written += events;
                 summary.bytes += bytes;
                 let short = if cut_short { "; memory did not reach further back" } else { "" };
-                let text = format!("{description}: wrote {} ({events} events{short})", path.display());
+                let text = format!("{description}: wrote {} ({events} events{short})", output::shown(&path));
                 output::say_over_progress(&text);
             }
             Err(error) => summary.fail(&path, &format!("{error:#}")),

@@ -111,7 +111,7 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
     let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
     let switch = Switch::new(args, &experiment.switches[first])?;
     // Replaces an old recording only after the first switch succeeded.
-    let name = args.output.display();
+    let name = output::shown(&args.output);
     let out = output::create(&args.output, args.overwrite)?;
     let writer = Writer::new(out, header).with_context(|| format!("write {name}"))?;
     let collection = Collection::start(tracer, None)?;
@@ -247,7 +247,7 @@ impl Run<'_> {
         };
         let accounting = self.collection.join();
         restored?;
-        let name = self.args.output.display();
+        let name = output::shown(&self.args.output);
         let nothing = self.progress.totals.entries == 0;
         let saved = |e: anyhow::Error| match nothing {
             true => e,
@@ -327,7 +327,7 @@ impl<'a> Progress<'a> {
             self.done,
             self.experiment.seed
         );
-        say!("compare again: vmentry compare {}", args.output.display());
+        say!("compare again: vmentry compare {}", output::shown(&args.output));
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn save_recording(header: Option<&Header>, policy_changed: bool, app:
     let path = new_path("hlog");
     let mut writer = Writer::new(output::create(&path, false)?, header)?;
     for interval in app.history() {
-        writer.write(interval).with_context(|| format!("write {}", path.display()))?;
+        writer.write(interval).with_context(|| format!("write {}", output::shown(&path)))?;
     }
     writer.finish(end(policy_changed))?;
     Ok(path)
@@ -36,7 +36,7 @@ pub(super) fn save_report(source: Option<Provenance>, app: &mut App) -> Result<P
     let path = new_path("txt");
     output::create(&path, false)?
         .write_all(report_text(source, app).as_bytes())
-        .with_context(|| format!("write {}", path.display()))?;
+        .with_context(|| format!("write {}", output::shown(&path)))?;
     Ok(path)
 }
 
