@@ -136,7 +136,7 @@ impl Switch {
         if let Err(error) = noted {
             let note = output::shown(&self.note);
             if error.kind() == io::ErrorKind::AlreadyExists {
-                let switched = serde_json::from_slice::<Note>(&fs::read(&self.note).unwrap_or_default());
+                let switched = serde_json::from_str::<Note>(&text(&self.note).unwrap_or_default());
                 let who = switched.map_or("another vmentry".into(), |note| format!("vmentry (pid {})", note.pid));
                 bail!("{who} has switched the policy and will restore it, as {note} says: wait for its end");
             }
@@ -149,8 +149,11 @@ impl Switch {
 
     /// The note; none where there is none. One that cannot be read was cut off by a kill; its policy is taken to be soft, the default.
     fn note(&self) -> Option<Note> {
-        let text = fs::read_to_string(&self.note).ok()?;
-        Some(serde_json::from_str(&text).unwrap_or(Note { pid: 0, start_ticks: 0, before: Policy::Soft }))
+        Some(serde_json::from_str(&text(&self.note).ok()?).unwrap_or(Note {
+            pid: 0,
+            start_ticks: 0,
+            before: Policy::Soft,
+        }))
     }
 
     fn left_behind(&self) -> Option<Note> {

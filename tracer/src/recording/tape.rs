@@ -210,8 +210,9 @@ mod tests {
     };
 
     /// A tape of ten seconds whose intervals are all known.
-    fn tape(name: &str, change: impl Fn(&mut String), on_damage: OnDamage) -> Tape {
-        let path = std::env::temp_dir().join(format!("vmentry-tape-{name}-{}", std::process::id()));
+    fn tape(change: impl Fn(&mut String), on_damage: OnDamage) -> Tape {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tape.hlog");
         let mut bytes = Vec::new();
         let mut writer = Writer::new(&mut bytes, &header()).unwrap();
         for n in 0..10 {
@@ -226,7 +227,6 @@ mod tests {
         while !lock(&tape.index).is_complete {
             std::thread::yield_now();
         }
-        std::fs::remove_file(path).unwrap();
         tape
     }
 
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_tape_plays_every_interval_and_jumps_to_any_moment() {
-        let mut tape = tape("jumps", |_| {}, OnDamage::Refuse);
+        let mut tape = tape(|_| {}, OnDamage::Refuse);
         while tape.position() < 0.65 {
             tape.next().unwrap().unwrap();
         }
@@ -263,7 +263,7 @@ mod tests {
             drop(writer);
             *text = String::from_utf8(bytes).unwrap();
         };
-        let mut tape = tape("parts", in_parts, OnDamage::Refuse);
+        let mut tape = tape(in_parts, OnDamage::Refuse);
         let whole = |interval: &Interval| (interval.length_ns, interval.totals.entries) == (1_000_000_000, 3);
         while let Some(interval) = tape.next().unwrap() {
             assert!(whole(&interval));
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn an_unknown_place_is_no_reason_to_wait() {
-        let mut tape = tape("unknown", |_| {}, OnDamage::Refuse);
+        let mut tape = tape(|_| {}, OnDamage::Refuse);
         {
             // As long as the thread has not come further.
             let mut index = lock(&tape.index);
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn damage_is_left_out_and_stays_known_after_a_jump() {
         let damaged = |text: &mut String| *text = text.replace("\"start_ns\":4000000000", "\"start_ns\":400000000X");
-        let mut tape = tape("damaged", damaged, OnDamage::Skip);
+        let mut tape = tape(damaged, OnDamage::Skip);
         let mut played = Vec::new();
         while let Some(interval) = tape.next().unwrap() {
             played.push(interval);
