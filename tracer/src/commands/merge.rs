@@ -52,7 +52,7 @@ fn read_sources(args: &MergeArgs, on_damage: OnDamage) -> Result<Vec<Provenance>
         if target.is_some() && fs::canonicalize(path).ok() == target {
             return refuse(format!("{} is both read and written: choose another name with -o", path.display()));
         }
-        input::read(path, on_damage, &mut whole)?;
+        input::read_sources(path, on_damage, &mut whole)?;
     }
     whole.repeats.iter().for_each(|repeat| say!("{repeat}"));
     Ok(whole.sources)

@@ -10,8 +10,11 @@ use crate::model::figures::{Figure, Stat};
 pub(crate) fn render(report: &Report, view: &View) -> Result<String> {
     let mut out = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(Vec::new());
     out.write_record(titles(view))?;
+    let lost = report.lost() as f64 / report.whole.totals.entries.max(1) as f64;
+    let emulated = if report.is_emulated() { "EMULATED" } else { "" };
+    let of_all = [lost.to_string(), emulated.into(), report.aggregation().name().into()];
     for row in report.rows(view) {
-        out.write_record(cells(report, view, &row))?;
+        out.write_record(cells(report, view, &row).iter().chain(&of_all))?;
     }
     Ok(String::from_utf8(out.into_inner()?)?)
 }
@@ -36,9 +39,6 @@ fn cells(report: &Report, view: &View, row: &Row) -> Vec<String> {
             cells.push(value.map(|v| v.to_string()).unwrap_or_default());
         }
     }
-    cells.push((report.lost() as f64 / report.whole.totals.entries.max(1) as f64).to_string());
-    cells.push(if report.is_emulated() { "EMULATED".into() } else { String::new() });
-    cells.push(report.aggregation().name().into());
     cells
 }
 
