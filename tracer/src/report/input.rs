@@ -15,12 +15,13 @@ use crate::{
         interval::{Interval, absorb},
         knowledge::Knowledge,
     },
+    output::shown,
     recording::{OnDamage, Provenance, Reader, Reading, Readings},
 };
 
 /// Opens a recording and reads its header; '-' is standard input.
 pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Reader<Box<dyn BufRead>>> {
-    bytes(path).and_then(|bytes| Reader::careful(bytes, on_damage)).with_context(|| format!("read {}", path.display()))
+    bytes(path).and_then(|bytes| Reader::careful(bytes, on_damage)).with_context(|| format!("read {}", shown(path)))
 }
 
 fn bytes(path: &Path) -> Result<Box<dyn BufRead>> {
@@ -36,7 +37,7 @@ fn bytes(path: &Path) -> Result<Box<dyn BufRead>> {
 
 /// Adds the recording in a file to a report; '-' is standard input. Returns its index among the report's recordings; none for a merge.
 pub(crate) fn read(path: &Path, on_damage: OnDamage, report: &mut Report) -> Result<Option<usize>> {
-    let name = path.display().to_string();
+    let name = shown(path);
     let failed = format!("read {name}");
     add(open(path, on_damage)?, name, report).context(failed)
 }
@@ -48,7 +49,7 @@ pub fn read_from(input: impl BufRead, name: String, on_damage: OnDamage, report:
 
 /// Notes which recordings a file has, and how they ended, in `report.sources`; their intervals are only counted.
 pub(crate) fn read_sources(path: &Path, on_damage: OnDamage, report: &mut Report) -> Result<()> {
-    let name = path.display().to_string();
+    let name = shown(path);
     let failed = format!("read {name}");
     each(open(path, on_damage)?, name, report, |_, _, _, _| Ok(())).context(failed).map(drop)
 }
