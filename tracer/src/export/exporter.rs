@@ -1,6 +1,8 @@
 //! The exporter: running sums of a host, and answers to scrapes.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, time::Duration};
+
+use hyper::body::Bytes;
 
 use super::{
     bodies::{Bodies, Form},
@@ -54,8 +56,8 @@ impl Exporter {
         }
     }
 
-    /// Metrics in a form; none if slow clients hold too many earlier ones.
-    pub(crate) fn scrape(&mut self, form: Form) -> Option<Arc<Vec<u8>>> {
+    /// Metrics in a form.
+    pub(crate) fn scrape(&mut self, form: Form) -> Bytes {
         self.scrapes += 1;
         let mut bodies = std::mem::take(&mut self.bodies);
         let body = bodies.get(form, || self.encode(form.format));

@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, fs, path::Path};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::{policy, process::text, roots::Roots, vendor},
+    host::{
+        policy,
+        process::{text, text_of_hardware},
+        roots::Roots,
+        vendor,
+    },
     kernel::kvm_module::build_id,
     model::{policy::Policy, vendor::Vendor},
 };
@@ -47,7 +52,7 @@ fn line(path: impl AsRef<Path>) -> Option<String> {
 impl Host {
     /// Reads the host's properties. Those that cannot be read stay empty; `check` reports them.
     pub(crate) fn gather(roots: &Roots) -> Self {
-        let cpuinfo = line(roots.proc.join("cpuinfo")).unwrap_or_default();
+        let cpuinfo = text_of_hardware(&roots.proc.join("cpuinfo")).unwrap_or_default();
         let field = |name| cpuinfo_field(&cpuinfo, name);
         let cmdline = line(roots.proc.join("cmdline")).unwrap_or_default();
         let virtualized = hypervisor(&cpuinfo);

@@ -3,6 +3,7 @@
 pub mod clock;
 pub(crate) mod facts;
 pub mod machine;
+mod open_files;
 pub(crate) mod other_tracers;
 pub(crate) mod pid_namespace;
 pub(crate) mod policy;

@@ -69,7 +69,7 @@ impl Switch {
     }
 
     fn get(&self) -> Result<Policy> {
-        let parameter = self.parameter.display();
+        let parameter = output::shown(&self.parameter);
         let content = match text(&self.parameter) {
             Ok(content) => content,
             Err(e) if e.kind() == io::ErrorKind::NotFound => bail!(
@@ -134,9 +134,9 @@ impl Switch {
         // Before the switch and in one write, so that a kill in between leaves no switched policy without a note.
         let noted = output::create_new(&self.note).and_then(|mut file| file.write_all(&serde_json::to_vec(&note)?));
         if let Err(error) = noted {
-            let note = self.note.display();
+            let note = output::shown(&self.note);
             if error.kind() == io::ErrorKind::AlreadyExists {
-                let switched = serde_json::from_slice::<Note>(&fs::read(&self.note).unwrap_or_default());
+                let switched = serde_json::from_str::<Note>(&text(&self.note).unwrap_or_default());
                 let who = switched.map_or("another vmentry".into(), |note| format!("vmentry (pid {})", note.pid));
                 bail!("{who} has switched the policy and will restore it, as {note} says: wait for its end");
             }
@@ -149,8 +149,11 @@ impl Switch {
 
     /// The note; none where there is none. One that cannot be read was cut off by a kill; its policy is taken to be soft, the default.
     fn note(&self) -> Option<Note> {
-        let text = fs::read_to_string(&self.note).ok()?;
-        Some(serde_json::from_str(&text).unwrap_or(Note { pid: 0, start_ticks: 0, before: Policy::Soft }))
+        Some(serde_json::from_str(&text(&self.note).ok()?).unwrap_or(Note {
+            pid: 0,
+            start_ticks: 0,
+            before: Policy::Soft,
+        }))
     }
 
     fn left_behind(&self) -> Option<Note> {

@@ -53,7 +53,7 @@ impl EventSummary {
         self.failed = true;
         output::say_over_progress(&format!(
             "vmentry: write {}: {error}; the recording continues without it",
-            path.display()
+            output::shown(path)
         ));
     }
 }
@@ -77,7 +77,7 @@ impl EventRecorder {
                 Self::to(out, plan, header, LIMIT)
             }
             Some(options) => {
-                let flight_recorder = FlightRecorder::new(options, &plan, header);
+                let flight_recorder = FlightRecorder::new(options, &plan, header)?;
                 Self::spawn(Destination::FlightRecorder(Box::new(flight_recorder)), plan, Patience::endless())
             }
         }
@@ -87,7 +87,7 @@ impl EventRecorder {
     fn to(out: Box<dyn Write + Send>, plan: TracePlan, header: &Header, limit: Duration) -> Result<(Self, EventSink)> {
         let (patience, out) = Patience::with(out, limit);
         let out: Box<dyn Write + Send> = Box::new(out);
-        let trace = Trace::new(out, header).with_context(|| format!("write {}", plan.path.display()))?;
+        let trace = Trace::new(out, header).with_context(|| format!("write {}", output::shown(&plan.path)))?;
         Self::spawn(Destination::Trace(Box::new(trace)), plan, patience)
     }
 
@@ -112,7 +112,7 @@ impl EventRecorder {
     pub fn finish(self, dropped: u64, reason: &str) -> Result<EventSummary> {
         let end = Message::End { dropped, reason: reason.into() };
         let ended = self.patience.send(&self.queue, end) && self.patience.wait_until(|| self.thread.is_finished());
-        ensure!(ended, "write {}: {STALLED}; single events are missing from it", self.path.display());
+        ensure!(ended, "write {}: {STALLED}; single events are missing from it", output::shown(&self.path));
         let summary = self.thread.join().map_err(|_| anyhow!("the thread that writes events panicked"))?;
         say!("{}", describe(&summary, &self.path, self.flight_recorder.as_ref()));
         Ok(summary)
@@ -122,7 +122,7 @@ impl EventRecorder {
 fn describe(summary: &EventSummary, path: &Path, flight_recorder: Option<&FlightOptions>) -> String {
     let EventSummary { written, not_written, bytes, matches, traces, cut_short, .. } = *summary;
     let mut text = match flight_recorder {
-        None => format!("wrote {written} events to {} ({bytes} bytes)", path.display()),
+        None => format!("wrote {written} events to {} ({bytes} bytes)", output::shown(path)),
         Some(options) => {
             format!("flight recorder: {} matched {matches} entries; traces written: {traces}", options.trigger)
         }

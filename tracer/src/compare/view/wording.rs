@@ -7,12 +7,12 @@ use crate::{
         Comparison, Estimate, Row, Setting, Side, Stratum, Verdict,
         condition::{Condition, ConditionResult},
     },
-    html::is_deceptive,
     model::{
         exit_reasons,
         figures::{Unit, human},
         totals::Totals,
     },
+    output::is_deceptive,
     recording::Provenance,
 };
 
