@@ -2,8 +2,9 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fmt, io,
+    os::unix::ffi::OsStrExt,
     path::PathBuf,
     process::{ExitCode, ExitStatus, Stdio},
     task::Poll,
@@ -85,8 +86,8 @@ pub(crate) struct NotStarted {
 }
 
 impl NotStarted {
-    fn new(program: &str, why: impl Into<String>, code: u8) -> Self {
-        Self { program: program.into(), why: why.into(), code }
+    fn new(program: &OsStr, why: impl Into<String>, code: u8) -> Self {
+        Self { program: program.to_string_lossy().into(), why: why.into(), code }
     }
 }
 
@@ -99,13 +100,13 @@ impl fmt::Display for NotStarted {
 impl std::error::Error for NotStarted {}
 
 /// Fails if the command's program does not exist or is not executable; an empty command passes.
-pub(crate) fn refuse_unknown(command: &[String]) -> Result<()> {
+pub(crate) fn refuse_unknown(command: &[OsString]) -> Result<()> {
     Ok(command.first().map_or(Ok(()), |program| look_for(program, env::var_os("PATH").as_deref()))?)
 }
 
 /// Looks for a program as execvp(3) does: a name without a slash, in the folders of `path`.
-fn look_for(program: &str, path: Option<&OsStr>) -> Result<(), NotStarted> {
-    let places: Vec<PathBuf> = if program.contains('/') {
+fn look_for(program: &OsStr, path: Option<&OsStr>) -> Result<(), NotStarted> {
+    let places: Vec<PathBuf> = if program.as_bytes().contains(&b'/') {
         vec![program.into()]
     } else {
         path.map_or_else(Vec::new, |path| env::split_paths(path).map(|folder| folder.join(program)).collect())
@@ -126,7 +127,7 @@ pub(crate) fn stdout_beside(data: bool) -> Stdio {
 }
 
 /// Starts the command; none if it is empty.
-pub(crate) fn start(command: &[String], stdout: Stdio) -> Result<Option<Child>> {
+pub(crate) fn start(command: &[OsString], stdout: Stdio) -> Result<Option<Child>> {
     let Some((program, arguments)) = command.split_first() else { return Ok(None) };
     let started = Command::new(program).args(arguments).stdout(stdout).spawn();
     let code = |error: &io::Error| if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
@@ -179,7 +180,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("script");
         fs::write(&script, "#!/bin/sh\n").unwrap();
-        let code = |program: &str| look_for(program, Some(folder.path().as_os_str())).map_err(|e| e.code);
+        let code = |program: &str| look_for(program.as_ref(), Some(folder.path().as_os_str())).map_err(|e| e.code);
         assert_eq!(code("script"), Err(126), "it is not executable");
         assert_eq!(code(script.to_str().unwrap()), Err(126));
         assert_eq!(code(folder.path().to_str().unwrap()), Err(126), "a folder");
@@ -187,8 +188,8 @@ mod tests {
         assert_eq!(code("/no/such/program"), Err(127));
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(code("script"), Ok(()));
-        assert_eq!(look_for("script", None).map_err(|e| e.code), Err(127), "without PATH");
-        let error = look_for("other", None).unwrap_err();
+        assert_eq!(look_for("script".as_ref(), None).map_err(|e| e.code), Err(127), "without PATH");
+        let error = look_for("other".as_ref(), None).unwrap_err();
         assert_eq!(error.to_string(), "run other: there is no such program");
     }
 }

@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    commands::{args::ComparisonFormat, usage::refuse},
+    commands::{
+        args::ComparisonFormat,
+        usage::{refuse, refuse_overlap},
+    },
     compare::{
         Comparison, ExperimentRound, Options, Setting, Stratum, Window, Windows, compare, fairness, html, json,
         schedule, text,
@@ -94,6 +97,7 @@ pub(crate) fn load(request: &Request) -> Result<(Comparison, Setting)> {
 /// The windows of both sides, and where they come from.
 fn read_sides(request: &Request) -> Result<(Windows, Setting)> {
     let all = request.files.iter().chain(request.with);
+    refuse_overlap(all.clone().map(PathBuf::as_path), Path::new("-"))?;
     let files = all.map(|path| Ok((path, input::open(path, request.on_damage)?))).collect::<Result<Vec<_>>>()?;
     let experiments = files.iter().filter(|(_, file)| file.header().experiment.is_some()).count();
     let are_experiments = experiments == files.len() && request.with.is_empty();

@@ -1,12 +1,22 @@
 //! `vmentry merge`: many recordings in, one out. Every interval is kept, with the recording that it comes from, so that a report on
 //! the merge equals a report on the recordings.
 
-use std::{collections::BTreeMap, fs, io::Write, path::Path, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result};
 
 use crate::{
-    commands::{args::MergeArgs, damaged::done, usage::refuse},
+    commands::{
+        args::MergeArgs,
+        damaged::done,
+        session::command_line,
+        usage::{refuse, refuse_overlap},
+    },
     host::{clock::Anchor, machine::Host},
     model::{accounting::Accounting, measurement::PinSource, policy::Policy},
     output,
@@ -24,9 +34,9 @@ pub(super) fn run(args: &MergeArgs) -> Result<ExitCode> {
     let sources = read_sources(args, on_damage)?;
     let count = sources.len();
     let damage = recording::damage(&sources);
-    let mut out = output::Draft::create(&args.output, args.overwrite)?;
     let failed = || format!("write {}", output::shown(&args.output));
-    let header = header(&sources, std::env::args().collect());
+    let header = header(&sources, command_line(&[], false));
+    let mut out = output::WholeFile::create(&args.output, args.overwrite)?;
     let mut writer = Writer::new(&mut out, &header).with_context(failed)?;
     let mut numbering = Report { sources, ..Report::default() };
     for path in &args.files {
@@ -43,14 +53,11 @@ pub(super) fn run(args: &MergeArgs) -> Result<ExitCode> {
 
 /// Reads every recording once, for their headers and ends.
 fn read_sources(args: &MergeArgs, on_damage: OnDamage) -> Result<Vec<Provenance>> {
-    let target = fs::canonicalize(&args.output).ok();
+    refuse_overlap(args.files.iter().map(PathBuf::as_path), &args.output)?;
     let mut whole = Report::default();
     for path in &args.files {
         if path == Path::new("-") {
             return refuse("merge reads its files twice, and '-' is read once: name a file");
-        }
-        if target.is_some() && fs::canonicalize(path).ok() == target {
-            return refuse(format!("{} is both read and written: choose another name with -o", output::shown(path)));
         }
         input::read(path, on_damage, &mut whole)?;
     }
@@ -129,7 +136,7 @@ fn end(sources: &[Provenance]) -> End {
 
 #[cfg(test)]
 mod tests {
-    use std::{path::PathBuf, sync::Arc};
+    use std::{fs, sync::Arc};
 
     use proptest::prelude::*;
 

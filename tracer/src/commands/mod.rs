@@ -16,6 +16,7 @@ mod every_output;
 mod exercise;
 mod export;
 mod following;
+mod listening;
 mod live;
 mod merge;
 mod policy;

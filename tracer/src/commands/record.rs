@@ -17,8 +17,8 @@ use crate::{
         following::follow,
         progress::ProgressLine,
         session::{
-            ensure_exact, header, next_writable, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host,
-            watch_module,
+            command_line, ensure_exact, header, next_writable, ring_bytes, runtime, selected_tgids, selected_vcpus,
+            traceable_host, watch_module,
         },
         usage::refuse,
     },
@@ -53,7 +53,8 @@ use crate::{
 pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     let (facts, layout) = traceable_host("record", "", false)?;
     let options = options(args, &facts, &layout)?;
-    let mut header = header(&facts, &layout, &options, args.interval);
+    let command = command_line(&args.command, args.full_command);
+    let mut header = header(&facts, &layout, &options, args.interval, command);
     header.label = args.label.clone();
     header.latency = match (options.exact_writes || args.verify_writes, args.with_latency) {
         (false, _) => Latency::Clean,
@@ -146,18 +147,19 @@ fn events_plan(args: &RecordArgs) -> Result<Option<TracePlan>> {
         return Ok(None);
     }
     let path = args.events.clone().unwrap_or_else(|| "vmentry.pftrace".into());
-    if output::is_same_file(&path, &args.output) {
-        return refuse(format!(
-            "--events {}: the recording is written to this file: choose another name",
-            output::shown(&path)
-        ));
-    }
     if args.flight_recorder.is_some() && path == Path::new("-") {
         return refuse("--events -: a flight recorder may write several traces: name a file");
     }
     let flight_recorder =
         args.flight_recorder.map(|span| FlightOptions { trigger: Trigger(args.trigger.clone()), span });
     let plan = TracePlan { path, overwrite: args.overwrite, flight_recorder };
+    if let Some(file) = plan.files().find(|file| output::is_same_file(file, &args.output)) {
+        return refuse(format!(
+            "--events {}: the recording is written to {}: choose another name",
+            output::shown(&plan.path),
+            output::shown(&file)
+        ));
+    }
     plan.check()?;
     Ok(Some(plan))
 }
@@ -293,7 +295,7 @@ impl Recording<'_> {
     ) -> Result<Option<std::process::ExitStatus>> {
         let name = output::shown(&self.args.output);
         let saved = |e: anyhow::Error| {
-            e.context(format!("write {name} (the intervals written before are whole: vmentry report {name})"))
+            e.context(format!("write {name} (intervals that were written before are whole: vmentry report {name})"))
         };
         let Totals { entries, delivered, dropped, .. } = self.left_out;
         let left_out = (entries > 0).then_some(LeftOut { entries, delivered, dropped });

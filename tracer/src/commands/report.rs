@@ -1,6 +1,9 @@
 //! `vmentry report`: recordings in, text, JSON, HTML or CSV out.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Result, bail};
 
@@ -8,7 +11,7 @@ use crate::{
     commands::{
         args::{ReportArgs, ReportFormat},
         damaged::done,
-        usage::refuse,
+        usage::{refuse, refuse_overlap},
     },
     output,
     recording::OnDamage,
@@ -30,6 +33,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
 
 /// Refuses arguments that do not fit each other, before any work.
 fn refuse_wrong(args: &ReportArgs) -> Result<()> {
+    refuse_overlap(args.files.iter().map(PathBuf::as_path), Path::new("-"))?;
     match args.format {
         ReportFormat::Html | ReportFormat::Csv | ReportFormat::Openmetrics if args.claims => {
             refuse("--claims prints text or json: choose one of these formats")

@@ -41,6 +41,11 @@ impl FlightOptions {
 }
 
 impl TracePlan {
+    /// The files that may be written.
+    pub(crate) fn files(&self) -> impl Iterator<Item = PathBuf> {
+        (1..=if self.flight_recorder.is_some() { MAX_TRACES } else { 1 }).map(|number| numbered(&self.path, number))
+    }
+
     /// Fails where opening the files would fail because of what exists. A flight recorder opens its files late, and the
     /// recording of the same command must not have been replaced before such a failure.
     pub fn check(&self) -> Result<()> {
@@ -52,8 +57,7 @@ impl TracePlan {
         if !folder.is_dir() {
             bail!("--events {name}: there is no folder {}", shown(folder));
         }
-        for number in 1..=if self.flight_recorder.is_some() { MAX_TRACES } else { 1 } {
-            let path = numbered(&self.path, number);
+        for path in self.files() {
             let Ok(found) = path.symlink_metadata() else { continue };
             if found.is_symlink() {
                 bail!("--events {name}: {} is a symbolic link, which is not followed", shown(&path));

@@ -77,7 +77,7 @@ impl EventRecorder {
                 Self::to(out, plan, header, LIMIT)
             }
             Some(options) => {
-                let flight_recorder = FlightRecorder::new(options, &plan, header);
+                let flight_recorder = FlightRecorder::new(options, &plan, header)?;
                 Self::spawn(Destination::FlightRecorder(Box::new(flight_recorder)), plan, Patience::endless())
             }
         }

@@ -17,11 +17,13 @@ use crate::{build, debian, process::output};
 
 /// Version of cargo-deb, from crates.io.
 const CARGO_DEB: &str = "3.8.0";
-const NEEDS: [debian::Need; 2] = [("systemd-analyze", "systemd"), ("dpkg-deb", "dpkg")];
+const NEEDS: [debian::Need; 3] =
+    [("systemd-analyze", "systemd"), ("systemd-socket-activate", "systemd"), ("dpkg-deb", "dpkg")];
 /// Files that must be in the package.
-const CONTENTS: [&str; 6] = [
+const CONTENTS: [&str; 7] = [
     "./usr/bin/vmentry",
     "./usr/lib/systemd/system/vmentry-export.service",
+    "./usr/lib/systemd/system/vmentry-export.socket",
     "./etc/default/vmentry-export",
     "./usr/share/doc/vmentry/README.md",
     "./usr/share/doc/vmentry/copyright",

@@ -24,8 +24,8 @@ use crate::{
         following::follow,
         progress::ProgressLine,
         session::{
-            ensure_exact, header, nanoseconds, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host,
-            watch_module,
+            command_line, ensure_exact, header, nanoseconds, ring_bytes, runtime, selected_tgids, selected_vcpus,
+            traceable_host, watch_module,
         },
         usage::refuse,
     },
@@ -71,7 +71,8 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
         rounds: args.rounds,
         seed: args.seed.unwrap_or_else(seed_of_now),
     };
-    let mut header = header(&facts, &layout, &options, args.window);
+    let command = command_line(&args.command, args.full_command);
+    let mut header = header(&facts, &layout, &options, args.window, command);
     header.label = args.label.clone();
     header.experiment = Some(experiment.clone());
     let mut tracer = Tracer::load(&layout, &options)?;
@@ -107,13 +108,11 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
     // Before the first switch: from here on a signal cannot kill this process between switching and restoring.
     let mut endings = Endings::new()?;
     let module = watch_module(&header.host);
-    output::refuse_existing(&args.output, args.overwrite)?;
-    let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
-    let switch = Switch::new(args, &experiment.switches[first])?;
-    // Replaces an old recording only after the first switch succeeded.
     let name = output::shown(&args.output);
     let out = output::create(&args.output, args.overwrite)?;
     let writer = Writer::new(out, header).with_context(|| format!("write {name}"))?;
+    let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
+    let switch = Switch::new(args, &experiment.switches[first])?;
     let collection = Collection::start(tracer, None)?;
     let mut child = start(&args.command, stdout_beside(!args.no_compare))?;
     let progress = Progress::new(experiment, args.command.is_empty());

@@ -34,8 +34,9 @@ pub(super) fn live_source(header: &Header, policy_changed: bool) -> Provenance {
 /// Saves a report on the window that is shown, of the recording or the host that it comes from.
 pub(super) fn save_report(source: Option<Provenance>, app: &mut App) -> Result<PathBuf> {
     let path = new_path("txt");
-    output::create(&path, false)?
-        .write_all(report_text(source, app).as_bytes())
+    let mut out = output::create(&path, false)?;
+    out.write_all(report_text(source, app).as_bytes())
+        .and_then(|()| out.flush())
         .with_context(|| format!("write {}", output::shown(&path)))?;
     Ok(path)
 }
