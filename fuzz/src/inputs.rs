@@ -16,6 +16,12 @@ use crate::properties::one_printable_line;
 
 const LAB: &[u8] = include_bytes!("../../tracer/tests/data/lab.hlog");
 
+fn report() -> Report {
+    let mut report = Report::default();
+    read_from(LAB, "lab".into(), OnDamage::Refuse, &mut report).unwrap();
+    report
+}
+
 /// The input's parts, which lines of `--` separate; missing ones are empty.
 fn parts<const N: usize>(input: &[u8]) -> [&[u8]; N] {
     let mut rest = Some(input);
@@ -54,11 +60,7 @@ pub(crate) fn event(input: &[u8]) {
 
 /// Filters of a report, one a line.
 pub(crate) fn filter(input: &[u8]) {
-    static REPORT: LazyLock<Report> = LazyLock::new(|| {
-        let mut report = Report::default();
-        read_from(LAB, "lab".into(), OnDamage::Refuse, &mut report).unwrap();
-        report
-    });
+    static REPORT: LazyLock<Report> = LazyLock::new(report);
     let mut filters = Vec::new();
     for text in String::from_utf8_lossy(input).lines().take(8) {
         match text.parse::<Filter>() {
@@ -69,6 +71,19 @@ pub(crate) fn filter(input: &[u8]) {
     let passes = REPORT.whole.series.keys().any(|key| REPORT.passes(key, &filters));
     // A filter that names what is not there is refused even where another of its values passes.
     assert!(passes || fuzzing::refused_filters(&REPORT, &filters).is_some());
+}
+
+/// A request to the exporter, on an address where the Host header counts.
+pub(crate) fn http(input: &[u8]) {
+    thread_local! {
+        static ENDPOINT: fuzzing::Endpoint = fuzzing::Endpoint::new(&report()).unwrap();
+    }
+    let answer = ENDPOINT.with(|endpoint| endpoint.answer(input)).unwrap();
+    let Some(line) = answer.split(|&b| b == b'\r').next().filter(|line| !line.is_empty()) else { return };
+    let line = String::from_utf8(line.to_vec()).unwrap();
+    one_printable_line("a status", &line);
+    let statuses = ["200", "400", "404", "405", "414", "421", "431"];
+    assert!(line.split(' ').nth(1).is_some_and(|status| statuses.contains(&status)), "{line}");
 }
 
 /// Accept and Accept-Encoding of a request.

@@ -34,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     Target::small("btf", inputs::btf),
     Target::small("event", inputs::event),
     Target::small("filter", inputs::filter),
+    Target::small("http", inputs::http),
     Target::small("negotiation", inputs::negotiation),
     Target::small("policy", inputs::policy),
     Target::small("process", inputs::process),
