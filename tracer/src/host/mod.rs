@@ -3,6 +3,7 @@
 pub mod clock;
 pub(crate) mod facts;
 pub mod machine;
+pub(crate) mod naming;
 mod open_files;
 pub(crate) mod other_tracers;
 pub(crate) mod pid_namespace;

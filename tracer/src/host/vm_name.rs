@@ -141,7 +141,16 @@ mod tests {
 
     fn name(cmdline: &[&str], cgroup: &str, comm: &str) -> String {
         let arguments = Arguments::of_cmdline(cmdline.iter().flat_map(|a| [a, "\0"]).collect::<String>().as_bytes());
-        Process { tgid: 1, parent: 1, start_time_ticks: 0, comm: comm.into(), arguments, cgroup: cgroup.into() }.name()
+        Process {
+            tgid: 1,
+            parent: 1,
+            uid: None,
+            start_time_ticks: 0,
+            comm: comm.into(),
+            arguments,
+            cgroup: cgroup.into(),
+        }
+        .name()
     }
 
     fn of_line(line: &str) -> String {

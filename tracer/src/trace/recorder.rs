@@ -175,7 +175,7 @@ impl Writer {
     }
 
     fn take(&mut self, batch: Batch) {
-        self.vms.extend(batch.vms.into_iter().map(|vm| (vm.id, vm)));
+        self.vms.extend(batch.vms.into_iter().map(|(vm, naming)| (vm.id, naming.wait(&vm))));
         while self.vms.len() > MAX_VMS {
             self.vms.pop_first();
         }
@@ -232,6 +232,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        host::naming::Naming,
         model::interval::tests::{event, vm},
         recording::tests::header,
     };
@@ -242,11 +243,11 @@ mod tests {
         let plan = TracePlan { path: "-".into(), overwrite: false, flight_recorder: None };
         let limit = Duration::from_millis(100);
         let (recorder, mut sink) = EventRecorder::to(Box::new(writer), plan, &header(), limit).unwrap();
-        let vm: Arc<_> = vm(0);
+        let (vm, naming) = (vm(0), Arc::new(Naming::known(1, "web1".into())));
         // More than the pipe and the queue hold.
         for pass in 0..400 {
             for _ in 0..1000 {
-                sink.push(&event(0, 10, 5, 0), &vm);
+                sink.push(&event(0, 10, 5, 0), &vm, &naming);
             }
             sink.end_pass(pass * 1_000_000_000);
         }
