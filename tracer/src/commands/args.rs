@@ -187,6 +187,9 @@ pub struct RecordArgs {
     /// Conditions on one event, see below [repeatable]
     #[arg(long, value_name = "C,..", requires = "flight_recorder")]
     pub trigger: Vec<Clause>,
+    /// Run the command as this user, by name or number, and not as the caller
+    #[arg(long, value_name = "USER", requires = "command")]
+    pub user: Option<String>,
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
@@ -330,6 +333,9 @@ pub struct AbArgs {
     /// Size of each CPU's ring in KiB, a power of two; an entry takes 64 bytes
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024, value_parser = ring_kib)]
     pub ring_kib: u32,
+    /// Run the command as this user, by name or number, and not as the caller
+    #[arg(long, value_name = "USER", requires = "command")]
+    pub user: Option<String>,
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
@@ -452,6 +458,9 @@ pub struct PolicyArgs {
     /// soft: a disabled timer keeps running, loaded with the longest timer delay; hard: its bit in the pin controls is toggled
     #[arg(value_name = "soft|hard", value_parser = policies(), hide_possible_values = true)]
     pub policy: Option<Policy>,
+    /// Run the command as this user, by name or number, and not as the caller
+    #[arg(long, value_name = "USER", requires = "command")]
+    pub user: Option<String>,
     /// Run this command under the policy, then restore the previous one: also after errors and signals, not after kill -9
     #[arg(last = true, value_name = "COMMAND", requires = "policy")]
     pub command: Vec<String>,
