@@ -192,6 +192,9 @@ pub struct RecordArgs {
     /// Keep COMMAND's arguments in the recording, too
     #[arg(long, requires = "command")]
     pub full_command: bool,
+    /// Run the command as this user, by name or number, and not as the caller
+    #[arg(long, value_name = "USER", requires = "command")]
+    pub user: Option<String>,
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -341,6 +344,9 @@ pub struct AbArgs {
     /// Keep COMMAND's arguments in the recording, too
     #[arg(long, requires = "command")]
     pub full_command: bool,
+    /// Run the command as this user, by name or number, and not as the caller
+    #[arg(long, value_name = "USER", requires = "command")]
+    pub user: Option<String>,
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -475,6 +481,9 @@ pub struct PolicyArgs {
     /// soft: a disabled timer keeps running, loaded with the longest timer delay; hard: its bit in the pin controls is toggled
     #[arg(value_name = "soft|hard", value_parser = policies(), hide_possible_values = true)]
     pub policy: Option<Policy>,
+    /// Run the command as this user, by name or number, and not as the caller
+    #[arg(long, value_name = "USER", requires = "command")]
+    pub user: Option<String>,
     /// Run this command under the policy, then restore the previous one: also after errors and signals, not after kill -9
     #[arg(last = true, value_name = "COMMAND", requires = "policy")]
     pub command: Vec<OsString>,
