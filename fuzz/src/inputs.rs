@@ -1,6 +1,10 @@
 //! Targets other than recordings.
 
-use std::{collections::BTreeMap, fs, sync::Arc, sync::LazyLock};
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{Arc, LazyLock},
+};
 
 use tempfile::TempDir;
 use tracer_common::Event;
