@@ -89,6 +89,7 @@ fn own_name() -> String {
 fn vm_labels(args: &ExportArgs) -> Vec<VmLabel> {
     let label = |name: &str| match name {
         "pid" => Some(VmLabel::Pid),
+        "uid" => Some(VmLabel::Uid),
         "ordinal" => Some(VmLabel::Ordinal),
         _ => None,
     };
