@@ -24,7 +24,7 @@ use rustix::{
 };
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
-use crate::output::shown;
+use crate::output;
 
 /// Connections that wait in the kernel at most; the kernel allows no more than net.core.somaxconn, 4096 since Linux 5.4.
 const BACKLOG: u32 = 4096;
@@ -66,7 +66,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", shown(path)),
+            Self::Unix(path) => write!(f, "unix:{}", output::shown(path)),
         }
     }
 }
@@ -169,14 +169,14 @@ fn with_mode_0660<T>(create: impl FnOnce() -> T) -> T {
 /// Removes a Unix socket on which nobody listens.
 fn remove_stale(path: &Path) -> Result<()> {
     let found = path.symlink_metadata()?;
-    ensure!(found.file_type().is_socket(), "{} exists and is no socket: choose another path", shown(path));
+    ensure!(found.file_type().is_socket(), "{} exists and is no socket: choose another path", output::shown(path));
     match net::UnixStream::connect(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-        Err(error) => bail!("{} exists, and whether anybody listens on it is unknown: {error}", shown(path)),
-        Ok(_) => bail!("another process listens on {}: choose another path", shown(path)),
+        Err(error) => bail!("{} exists, and it is unknown whether anybody listens on it: {error}", output::shown(path)),
+        Ok(_) => bail!("another process listens on {}: choose another path", output::shown(path)),
     }
-    ensure!(inode(path)? == (found.dev(), found.ino()), "another process has just replaced {}", shown(path));
-    fs::remove_file(path).with_context(|| format!("remove {}, on which nobody listens", shown(path)))
+    ensure!(inode(path)? == (found.dev(), found.ino()), "another process has just replaced {}", output::shown(path));
+    fs::remove_file(path).with_context(|| format!("remove {}, on which nobody listens", output::shown(path)))
 }
 
 /// Device and inode of a file, not of the file that a link names.

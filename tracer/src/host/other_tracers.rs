@@ -10,7 +10,7 @@ use crate::{
     },
     kernel::links,
     model::measurement::OtherTracers,
-    output::shown,
+    output::{MAX_NAME, printable, shown},
 };
 
 const TRACEPOINTS: [&str; 2] = ["kvm_entry", "kvm_exit"];
@@ -104,7 +104,7 @@ impl Holders {
             return;
         }
         let Ok(process) = read_process(proc, tgid) else { return };
-        let name = format!("{} (pid {tgid})", process.comm);
+        let name = format!("{} (pid {tgid})", printable(&process.comm, MAX_NAME));
         for number in &open.links {
             let about = text(&proc.join(format!("{tgid}/fdinfo/{number}"))).unwrap_or_default();
             let id = about.lines().find_map(|line| line.strip_prefix("link_id:")?.trim().parse().ok());
