@@ -30,9 +30,9 @@ use crate::{
     report::{Choices, Filter, Report, View, csv, html, openmetrics},
 };
 
-/// A report as CSV, or why there is none.
+/// A report as CSV.
 pub fn csv(report: &Report, view: &View) -> String {
-    csv::render(report, view).unwrap_or_else(|error| format!("{error:#}"))
+    csv::render(report, view)
 }
 
 /// A report as a page.
