@@ -1,6 +1,10 @@
 //! Targets other than recordings.
 
-use std::{collections::BTreeMap, fs, sync::Arc, sync::LazyLock};
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{Arc, LazyLock},
+};
 
 use tempfile::TempDir;
 use tracer_common::Event;
@@ -60,7 +64,9 @@ pub(crate) fn event(input: &[u8]) {
 
 /// Filters of a report, one a line.
 pub(crate) fn filter(input: &[u8]) {
-    static REPORT: LazyLock<Report> = LazyLock::new(report);
+    thread_local! {
+        static REPORT: Report = report();
+    }
     let mut filters = Vec::new();
     for text in String::from_utf8_lossy(input).lines().take(8) {
         match text.parse::<Filter>() {
@@ -68,9 +74,11 @@ pub(crate) fn filter(input: &[u8]) {
             Err(error) => assert!(!error.is_empty()),
         }
     }
-    let passes = REPORT.whole.series.keys().any(|key| REPORT.passes(key, &filters));
-    // A filter that names what is not there is refused even where another of its values passes.
-    assert!(passes || fuzzing::refused_filters(&REPORT, &filters).is_some());
+    REPORT.with(|report| {
+        let passes = report.whole.series.keys().any(|key| report.passes(key, &filters));
+        // A filter that names what is not there is refused even where another of its values passes.
+        assert!(passes || fuzzing::refused_filters(report, &filters).is_some());
+    });
 }
 
 /// A request to the exporter, on an address where the Host header counts.

@@ -237,19 +237,14 @@ pub(crate) struct Collection {
 }
 
 impl Collection {
-    /// Attaches a tracer and collects from it on a thread of its own. An interval ends every `period`, if there is one, and
-    /// at every [`Self::cut`].
+    /// Collects from an attached tracer on a thread of its own, which has the caller's capabilities. An interval ends every `period`, if
+    /// there is one, and at every [`Self::cut`].
     pub(crate) fn start(tracer: Tracer, period: Option<Duration>) -> Result<Self> {
         Self::start_tapped(tracer, period, None)
     }
 
     /// Like [`Collection::start`]; also passes each event to `events`.
-    pub(crate) fn start_tapped(
-        mut tracer: Tracer,
-        period: Option<Duration>,
-        events: Option<EventSink>,
-    ) -> Result<Self> {
-        tracer.attach()?;
+    pub(crate) fn start_tapped(tracer: Tracer, period: Option<Duration>, events: Option<EventSink>) -> Result<Self> {
         let collector = Collector::new(tracer, events)?;
         let (cuts, wanted) = mpsc::channel(1);
         let (send, intervals) = mpsc::channel(QUEUE);
