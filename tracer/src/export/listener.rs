@@ -76,7 +76,7 @@ pub(crate) struct Listener {
     pub(crate) socket: Socket,
     pub(crate) address: Address,
     /// of a Unix socket that this process has made
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
 }
 
 /// The socket itself.
@@ -120,18 +120,23 @@ impl Listener {
         }
     }
 
+    /// Whether a file is removed at the end.
+    pub(crate) fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
     fn tcp(socket: TcpListener) -> Result<Self> {
         // Accepted connections inherit both.
         sockopt::set_socket_send_buffer_size(socket.as_fd(), SEND_BUFFER)?;
         sockopt::set_tcp_user_timeout(socket.as_fd(), USER_TIMEOUT_MS)?;
         let address = Address::Tcp(socket.local_addr()?);
-        Ok(Self { socket: Socket::Tcp(socket), address, _file: None })
+        Ok(Self { socket: Socket::Tcp(socket), address, file: None })
     }
 
     fn unix(socket: net::UnixListener, file: Option<SocketFile>) -> Result<Self> {
         socket.set_nonblocking(true)?;
         let path = socket.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
-        Ok(Self { socket: Socket::Unix(UnixListener::from_std(socket)?), address: Address::Unix(path), _file: file })
+        Ok(Self { socket: Socket::Unix(UnixListener::from_std(socket)?), address: Address::Unix(path), file })
     }
 }
 
