@@ -1,7 +1,7 @@
 //! Collects records from the rings into intervals and sends them through a channel. One owner, no mutex: a slow consumer makes an
 //! interval longer, but never loses one.
 
-use std::{os::fd::OwnedFd, thread::JoinHandle, time::Duration};
+use std::{cmp::Reverse, collections::BTreeSet, os::fd::OwnedFd, thread::JoinHandle, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use tokio::{
@@ -9,7 +9,7 @@ use tokio::{
     sync::mpsc,
     time::MissedTickBehavior,
 };
-use tracer_common::{Counters, Event, Isa, Outline};
+use tracer_common::{Counters, Event, Isa, Outline, in_kernel_series::MAX_IN_KERNEL_SERIES};
 
 use crate::{
     collect::{
@@ -17,11 +17,12 @@ use crate::{
         vms::Vms,
     },
     host::{clock::monotonic_ns, roots::Roots},
-    kernel::tracer::Tracer,
+    kernel::{in_kernel_series::Growth, tracer::Tracer},
     model::{
         accounting::Accounting, accumulator::Accumulator, figures::Figure, interval::Interval,
         measurement::Aggregation, series::Key, totals::TracedTimerExits,
     },
+    output::say_over_progress,
     trace::event_sink::EventSink,
 };
 
@@ -33,6 +34,10 @@ const BATCH: usize = 16_384;
 const LAST_LOOKS: u32 = 1000;
 /// Intervals that wait for a slow consumer before the collector makes them longer.
 const QUEUE: usize = 8;
+/// Processes that messages name at most: that hold their share of the series, and at the end, that lost the most entries for it.
+const MOST_SAID: usize = 64;
+const MOST_LOST: usize = 5;
+
 /// Collects from an attached tracer.
 struct Collector {
     tracer: Tracer,
@@ -46,6 +51,8 @@ struct Collector {
     accumulator: Accumulator,
     /// also gets each event
     events: Option<EventSink>,
+    /// processes of which a message has said that they hold their share of the series
+    said: BTreeSet<u32>,
 }
 
 impl Collector {
@@ -61,6 +68,7 @@ impl Collector {
             sites: Vec::new(),
             accumulator: Accumulator::of(Interval::starting(monotonic_ns())),
             events,
+            said: BTreeSet::new(),
         }
     }
 
@@ -111,18 +119,41 @@ impl Collector {
         let Self { tracer, vms, arrivals, accumulator, .. } = self;
         let layout_isa = tracer.layout_isa();
         let Some(series) = tracer.in_kernel_series() else { return };
-        series.take(|growth| {
-            let vm = vms.get(growth.owner.tgid, growth.owner.kvm);
-            let interval = &mut accumulator.interval;
-            interval.add(Key::of(vm.id, growth.owner.vcpu, &growth.outline), &growth.series, vm);
-            interval.totals.entries += growth.series.entries();
-            interval.totals.delivered += growth.series.entries();
-            *interval.totals.shadow_pin_writes.get_or_insert_default() += growth.series[Figure::PinWrites].sum();
-            if is_foreign(growth.outline, layout_isa) {
-                *interval.totals.foreign_isa.get_or_insert_default() += growth.series.entries();
+        series.take(|growth| add_growth(&growth, vms, arrivals, accumulator, layout_isa));
+    }
+
+    /// Takes series back from VMs that have ended and from processes that hold more than their share.
+    fn share_in_kernel_series(&mut self) {
+        let Self { tracer, vms, arrivals, accumulator, .. } = self;
+        let layout_isa = tracer.layout_isa();
+        let Some(series) = tracer.in_kernel_series() else { return };
+        match series.share(|growth| add_growth(&growth, vms, arrivals, accumulator, layout_isa)) {
+            Ok(limited) => {
+                for owner in
+                    limited.into_iter().filter(|owner| self.said.len() < MOST_SAID && self.said.insert(owner.tgid))
+                {
+                    let name = &vms.get(owner.tgid, owner.kvm).name;
+                    say_over_progress(&format!(
+                        "VM {name} (process {}) has its share of the {MAX_IN_KERNEL_SERIES} series that the kernel counts: \
+                         entries of further exit reasons and vCPUs are dropped",
+                        owner.tgid
+                    ));
+                }
             }
-            arrivals.add_in_kernel(growth.series.entries());
-        });
+            Err(error) => say_over_progress(&format!("series of VMs that end are kept: {error:#}")),
+        }
+    }
+
+    /// Says what processes lost because they held their share of the series.
+    fn say_lost(&mut self) {
+        let Some(series) = self.tracer.in_kernel_series() else { return };
+        let mut lost: Vec<_> = series.lost().into_iter().collect();
+        lost.sort_by_key(|(tgid, rounds)| (Reverse(*rounds), *tgid));
+        for (tgid, rounds) in lost.iter().take(MOST_LOST) {
+            say_over_progress(&format!(
+                "process {tgid}: {rounds} entries were dropped because it had its share of the series"
+            ));
+        }
     }
 
     /// Adds the kernel's counts since the last interval that records do not show.
@@ -137,7 +168,8 @@ impl Collector {
         for counted in [&mut totals.foreign_isa, &mut totals.shadow_pin_writes] {
             counted.get_or_insert_default();
         }
-        totals.unmatched += growth(&|c| c.unmatched_entries + c.unmatched_exits + c.no_state);
+        totals.unmatched += growth(&|c| c.unmatched_entries + c.unmatched_exits);
+        *totals.evicted.get_or_insert_default() += growth(&|c| c.evicted + c.no_state);
         totals.td_entries += growth(&|c| c.td_entries);
         if self.tracer.aggregation() == Aggregation::InKernel {
             // Records have numbers, whose gaps are drops; series do not.
@@ -159,9 +191,15 @@ impl Collector {
         Ok(())
     }
 
-    /// Ends the current interval and returns it; the next one begins.
-    fn cut(&mut self) -> Result<Interval> {
+    /// Ends the current interval while the programs run.
+    fn end_interval(&mut self) -> Result<Interval> {
         self.add_in_kernel_series();
+        self.share_in_kernel_series();
+        self.cut()
+    }
+
+    /// Ends the current interval, which has all that was read of the series, and returns it; the next one begins.
+    fn cut(&mut self) -> Result<Interval> {
         self.add_counters()?;
         let now = monotonic_ns();
         self.tracer.flush_log();
@@ -191,6 +229,7 @@ impl Collector {
         let totals = &mut self.accumulator.interval.totals;
         totals.entries += trailing;
         totals.dropped += trailing;
+        self.say_lost();
         Ok((self.cut()?, accounting))
     }
 
@@ -200,6 +239,26 @@ impl Collector {
         // constructors are deprecated because other types may close or change theirs (tokio pull request 8587); an `OwnedFd` cannot.
         unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(|e| anyhow!("watch the rings: {e}"))
     }
+}
+
+/// Adds the growth of a series that the programs count.
+fn add_growth(
+    growth: &Growth,
+    vms: &mut Vms,
+    arrivals: &mut Arrivals,
+    accumulator: &mut Accumulator,
+    layout_isa: Option<Isa>,
+) {
+    let vm = vms.get(growth.owner.tgid, growth.owner.kvm);
+    let interval = &mut accumulator.interval;
+    interval.add(Key::of(vm.id, growth.owner.vcpu, &growth.outline), &growth.series, vm);
+    interval.totals.entries += growth.series.entries();
+    interval.totals.delivered += growth.series.entries();
+    *interval.totals.shadow_pin_writes.get_or_insert_default() += growth.series[Figure::PinWrites].sum();
+    if is_foreign(growth.outline, layout_isa) {
+        *interval.totals.foreign_isa.get_or_insert_default() += growth.series.entries();
+    }
+    arrivals.add_in_kernel(growth.series.entries());
 }
 
 /// Whether an entry is of another instruction set than the vendor's whose fields the programs read.
@@ -286,7 +345,7 @@ fn run(
                     }
                     collector.drain();
                     // The caller of `cut` receives it.
-                    if out.send(collector.cut()?).await.is_err() {
+                    if out.send(collector.end_interval()?).await.is_err() {
                         break;
                     }
                 }
@@ -294,7 +353,7 @@ fn run(
                     collector.drain();
                     // If the queue is full, the interval becomes longer.
                     if let Ok(permit) = out.try_reserve() {
-                        permit.send(collector.cut()?);
+                        permit.send(collector.end_interval()?);
                     } else if out.is_closed() {
                         break;
                     }

@@ -420,6 +420,11 @@ impl Progress {
         if entries == 0 {
             warn_of_silence(&args.targets);
         }
+        if let Some(evicted) = self.totals.evicted.filter(|n| *n > 0) {
+            say!(
+                "places for vCPUs' states were too few {evicted} times, so that entries are unmatched: trace fewer VMs (--vm)"
+            );
+        }
         if dropped > 0 {
             match args.aggregate {
                 Aggregation::Records => {
