@@ -119,7 +119,7 @@ fn readers_that_take_all_places_are_cut_off_for_a_scrape() {
     scrape(&exporter);
     // The first ones are reset.
     let mut answer = Vec::new();
-    (&slow[0]).set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    slow[0].set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     assert!((&slow[0]).read_to_end(&mut answer).is_err(), "{} bytes and an ordinary end", answer.len());
 }
 
@@ -202,7 +202,7 @@ fn a_unix_socket_is_for_owner_and_group_and_goes_with_the_exporter() {
     let listen = format!("unix:{path}");
     let args = ["export", "--replay", RECORDING, "--listen", &listen];
     let exporter = Exporter::run(&mut vmentry(&args), 1);
-    assert_eq!(exporter.addresses, [path.clone()]);
+    assert_eq!(exporter.addresses[0], path);
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
     assert!(over_unix(&path).contains("\nvmentry_entries_total{"));
     let second = vmentry(&args).output().unwrap();

@@ -44,7 +44,7 @@ pub(crate) struct Metric {
 }
 
 /// Labels that may identify VMs in addition to `vm`, the VM's name; `host` only in reports on several hosts.
-pub(crate) const VM_LABELS: [&str; 3] = ["host", "pid", "ordinal"];
+pub(crate) const VM_LABELS: [&str; 4] = ["host", "pid", "uid", "ordinal"];
 
 const fn metric(
     name: &'static str,

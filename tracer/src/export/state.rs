@@ -43,6 +43,8 @@ pub(crate) enum VmLabel {
     Host,
     /// process of the VMM
     Pid,
+    /// effective user of that process
+    Uid,
     /// number of the VM within its process
     Ordinal,
 }
@@ -52,6 +54,7 @@ impl VmLabel {
         match self {
             Self::Host => ("host", vm.host.clone().unwrap_or_default()),
             Self::Pid => ("pid", vm.tgid.to_string()),
+            Self::Uid => ("uid", vm.uid.map(|uid| uid.to_string()).unwrap_or_default()),
             Self::Ordinal => ("ordinal", vm.ordinal.to_string()),
         }
     }

@@ -301,7 +301,8 @@ impl Tracer {
         Ok(())
     }
 
-    /// Attaches the programs, which count and write records as soon as they are.
+    /// Attaches the programs, which count and write records as soon as they are. Later only [`Self::sites`] and [`TgidFilter`] call bpf(2):
+    /// everything else is mapped memory, and detaching closes descriptors.
     pub(crate) fn attach(&mut self) -> Result<()> {
         for (index, site) in self.sites.clone().into_iter().enumerate() {
             let name = site_program(index);

@@ -315,7 +315,7 @@ struct Places {
 }
 
 impl Places {
-    fn of(points: &[Point]) -> Self {
+    fn of(points: &[&Point]) -> Self {
         let mut places = Self { middles: Vec::with_capacity(points.len()), boundaries: Vec::new(), end: 0.0 };
         for of_one_source in points.chunk_by(|a, b| a.source == b.source) {
             let offset = places.end;
@@ -337,8 +337,8 @@ fn timeline(report: &Report, view: &View) -> Markup {
     if points.is_empty() {
         return paragraph("n/a: no interval was recorded.");
     }
-    let time = Time { points, places: Places::of(points) };
-    let of = |value: &dyn Fn(&Point) -> Option<f64>| points.iter().map(value).collect::<Vec<_>>();
+    let time = Time { points: &points, places: Places::of(&points) };
+    let of = |value: &dyn Fn(&Point) -> Option<f64>| points.iter().map(|p| value(p)).collect::<Vec<_>>();
     let quantile = |q: f64| of(&|p| p.entry_to_exit.quantile(q).map(|v| v as f64));
     let knowledge = report.knowledge();
     let guest_time = match knowledge.figure(Figure::EntryToExit) {
@@ -380,7 +380,7 @@ struct Lines<'a> {
 
 /// The axis of time that all pictures share.
 struct Time<'a> {
-    points: &'a [Point],
+    points: &'a [&'a Point],
     places: Places,
 }
 
@@ -437,7 +437,7 @@ fn timeline_table(report: &Report) -> Markup {
         format!("Stretches of time{merged}, by their middle in seconds; p50 and p99 are of {figure}{emulated}");
     let mut table = Table::new("time-table", caption, headings.map(Heading::number).into());
     let knowledge = report.knowledge();
-    for (middle, p) in Places::of(&rows).middles.iter().zip(&rows) {
+    for (middle, p) in Places::of(&Vec::from_iter(&rows)).middles.iter().zip(&rows) {
         let time = |q: f64| -> Cell {
             let times = knowledge.figure(Figure::EntryToExit);
             times.map(|()| human(p.entry_to_exit.quantile(q).map(|v| v as f64), Unit::Ns)).into()
