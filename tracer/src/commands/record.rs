@@ -120,7 +120,10 @@ fn begin<'a>(
     out: Box<dyn Write + Send>,
     events: Option<OpenedTrace>,
 ) -> Result<Begun<'a>> {
-    let kept = privileges::Recording { reads_map: args.verify_writes, ends_command: !args.command.is_empty() };
+    let kept = privileges::Recording {
+        uses_map: args.verify_writes || args.aggregate == Aggregation::InKernel,
+        ends_command: !args.command.is_empty(),
+    };
     kept.give_up_the_rest()?;
     let (events, sink) = events.map(OpenedTrace::start).transpose()?.unzip();
     let (out, written) = Background::start(out)?;
