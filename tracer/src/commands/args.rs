@@ -443,8 +443,7 @@ pub struct ExportArgs {
     /// Write metrics here every interval, for node_exporter's textfile collector
     #[arg(long, value_name = "PATH")]
     pub textfile: Option<PathBuf>,
-    /// Labels that identify VMs: name; uid, the user of the VMM, which a recording has not; pid or ordinal, which create new series at
-    /// every start of a VM
+    /// Labels that identify VMs: name, uid (of the VMM; not in recordings), and pid or ordinal, which create new series at every start of a VM
     #[arg(long, value_name = "LABEL,..", value_delimiter = ',', default_value = "name", value_parser = PossibleValuesParser::new(["name", "pid", "uid", "ordinal"]), hide_possible_values = true)]
     pub vm_labels: Vec<String>,
     /// Histograms, at most, each of some 30 series; entries over this limit are counted as vm="other"
