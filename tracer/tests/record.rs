@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use binary::{Folder, command as vmentry, text};
+use binary::{Folder, assert_confined, command as vmentry, of_threads, text};
 
 /// One at a time: the tests count the programs that are loaded.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -131,6 +131,138 @@ fn the_duration_ends_the_recording_and_its_command() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(start.elapsed() < Duration::from_secs(10));
     assert_eq!(report(&file)["recordings"][0]["ended"], "duration");
+}
+
+/// Bits of capabilities, as in /proc/PID/status.
+fn bits(numbers: &[u32]) -> u64 {
+    numbers.iter().map(|number| 1 << number).sum()
+}
+
+/// CAP_CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, SYS_PTRACE: for files, and for /proc.
+const FILES_AND_PROCESSES: [u32; 5] = [0, 1, 2, 3, 19];
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn a_recorder_keeps_what_its_end_needs_and_its_command_has_what_the_caller_has() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("privileges");
+    let (file, trace, pid) = (folder.file("a.hlog"), folder.file("a.pftrace"), folder.file("pid"));
+    let command = format!("echo $$ > {pid}; exec sleep 1000");
+    let args = ["record", "-o", &file, "--interval", "50ms", "--events", &trace, "--", "sh", "-c", &command];
+    let child = vmentry(&args).spawn().unwrap();
+    wait_until("the first interval", || fs::read_to_string(&file).is_ok_and(|t| t.contains("#{\"interval\"")));
+    wait_until("the command's start", || fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n')));
+    // CAP_KILL for the command, CAP_SYS_ADMIN for the look at other tracers.
+    let mask = bits(&[5, 21]) | bits(&FILES_AND_PROCESSES);
+    let names = of_threads(child.id(), "Name");
+    assert!(["collect", "events", "write"].iter().all(|name| names.contains(&(*name).to_owned())), "{names:?}");
+    assert_confined(child.id(), mask);
+    let command: u32 = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    for field in ["CapPrm", "CapEff", "CapBnd", "Seccomp", "NoNewPrivs"] {
+        assert_eq!(of_threads(command, field)[0], of_threads(std::process::id(), field)[0], "{field} of the command");
+    }
+    send(&child, libc::SIGTERM);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(128 + libc::SIGTERM), "{}", text(&output.stderr));
+    let tracers = &report(&file)["recordings"][0]["other_tracers"];
+    assert!(!tracers.to_string().contains("CAP_SYS_ADMIN"), "{tracers}");
+    wait_until("detaching", || loaded() == 0);
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn only_the_thread_that_follows_vms_may_change_the_programs_maps() {
+    let _alone = ALONE.lock().unwrap();
+    let this = std::process::id().to_string();
+    let child = vmentry(&["live", "--pid", &this]).spawn().unwrap();
+    wait_until("the programs", || loaded() == 2 && of_threads(child.id(), "Name").contains(&"collect".to_owned()));
+    let mask = |numbers: &[u32]| format!("{:016x}", bits(numbers));
+    wait_until("each thread has its own", || {
+        let threads = of_threads(child.id(), "Name").into_iter().zip(of_threads(child.id(), "CapEff"));
+        // CAP_BPF
+        threads.into_iter().all(|(name, has)| match &*name {
+            "follow" => has == mask(&[2, 19, 39]),
+            _ => has == mask(&FILES_AND_PROCESSES),
+        })
+    });
+    assert!(of_threads(child.id(), "Seccomp").iter().all(|mode| mode == "2"));
+    send(&child, libc::SIGTERM);
+    assert!(child.wait_with_output().unwrap().status.success());
+    wait_until("detaching", || loaded() == 0);
+}
+
+/// Processes whose arguments are these.
+fn running(arguments: &[&str]) -> Vec<i32> {
+    let wanted = arguments.iter().flat_map(|argument| [argument.as_bytes(), b"\0"].concat()).collect::<Vec<_>>();
+    let ids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    ids.filter(|id: &i32| fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|cmdline| cmdline == wanted)).collect()
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn a_command_that_is_ended_leaves_no_process_behind() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("orphans");
+    let seconds = (100_000 + std::process::id()).to_string();
+    // A child, one whose parent has gone, one with a session of its own, and one that does not want to end.
+    let command = format!(
+        "(sleep {seconds} &); setsid sleep {seconds} & sh -c 'trap \"\" TERM; sleep {seconds}; sleep {seconds}' & sleep {seconds}; true"
+    );
+    let args = ["record", "-o", &folder.file("a.hlog"), "--duration", "700ms", "--", "sh", "-c", &command];
+    let child = vmentry(&args).spawn().unwrap();
+    wait_until("the command's processes", || running(&["sleep", &seconds]).len() == 4);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let left = running(&["sleep", &seconds]);
+    // SAFETY: kill has no memory effects; the processes are this test's.
+    left.iter().for_each(|id| assert_eq!(unsafe { libc::kill(*id, libc::SIGKILL) }, 0));
+    assert!(left.is_empty(), "processes are left: {left:?}");
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn what_a_command_leaves_behind_when_it_exits_by_itself_goes_on() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("daemon");
+    let seconds = (200_000 + std::process::id()).to_string();
+    let command = format!("setsid sleep {seconds} > /dev/null 2>&1 & exit 3");
+    let output = vmentry(&["record", "-o", &folder.file("a.hlog"), "--", "sh", "-c", &command]).output().unwrap();
+    let left = running(&["sleep", &seconds]);
+    // SAFETY: kill has no memory effects; the process is this test's.
+    left.iter().for_each(|id| assert_eq!(unsafe { libc::kill(*id, libc::SIGKILL) }, 0));
+    assert_eq!((output.status.code(), left.len()), (Some(3), 1), "{}", text(&output.stderr));
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn a_command_runs_as_the_user_that_is_named() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("user");
+    let file = folder.file("a.hlog");
+    let record = |user: &str| {
+        let args = [
+            "record",
+            "--overwrite",
+            "-o",
+            &file,
+            "--user",
+            user,
+            "--",
+            "sh",
+            "-c",
+            "id -un; grep CapEff /proc/$$/status",
+        ];
+        vmentry(&args).output().unwrap()
+    };
+    let output = record("nobody");
+    assert_eq!(text(&output.stdout), "nobody\nCapEff:\t0000000000000000\n", "{}", text(&output.stderr));
+    let refused = record("no-such-user-here");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        text(&refused.stderr).contains("--user no-such-user-here: there is no such user"),
+        "{}",
+        text(&refused.stderr)
+    );
 }
 
 /// What a pipe holds that nobody reads: nothing more fits.

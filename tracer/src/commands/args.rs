@@ -1,10 +1,10 @@
 //! The command line: types only.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
     ArgGroup, Args, Parser, Subcommand, ValueEnum,
-    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+    builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 
 use rustix::param::page_size;
@@ -12,6 +12,7 @@ use rustix::param::page_size;
 use crate::{
     calibrate::exits::Exit,
     compare::condition::Condition,
+    export::{allowed_hosts::parse_name, listener::Address},
     guest::{MAX_VCPUS, Scenario},
     kernel::options::DEFAULT_RING_BYTES,
     model::{
@@ -20,6 +21,7 @@ use crate::{
         policy::Policy,
         quantity::{DURATION_UNITS, duration_unit_ns, split_unit},
     },
+    recording::MaxBuckets,
     report::{Dimension, Filter},
     trace::trigger::Clause,
 };
@@ -190,6 +192,9 @@ pub struct RecordArgs {
     /// Keep COMMAND's arguments in the recording, too
     #[arg(long, requires = "command")]
     pub full_command: bool,
+    /// Run the command as this user, by name or number, and not as the caller
+    #[arg(long, value_name = "USER", requires = "command")]
+    pub user: Option<String>,
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -254,6 +259,9 @@ pub struct ReportArgs {
     /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
     #[arg(long)]
     pub skip_damaged: bool,
+    /// Keep at most N histogram buckets in memory, 16 bytes each; recordings that have more are refused
+    #[arg(long, value_name = "N", default_value_t, value_parser = max_buckets())]
+    pub max_buckets: MaxBuckets,
 }
 
 /// How a comparison is printed.
@@ -336,6 +344,9 @@ pub struct AbArgs {
     /// Keep COMMAND's arguments in the recording, too
     #[arg(long, requires = "command")]
     pub full_command: bool,
+    /// Run the command as this user, by name or number, and not as the caller
+    #[arg(long, value_name = "USER", requires = "command")]
+    pub user: Option<String>,
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -369,6 +380,9 @@ pub struct CompareArgs {
     /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
     #[arg(long)]
     pub skip_damaged: bool,
+    /// Keep at most N histogram buckets in memory, 16 bytes each; recordings that have more are refused
+    #[arg(long, value_name = "N", default_value_t, value_parser = max_buckets())]
+    pub max_buckets: MaxBuckets,
     /// Seed of the statistics
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
@@ -407,21 +421,31 @@ pub struct MergeArgs {
 Examples:
   vmentry export                          http://127.0.0.1:9753/metrics
   vmentry export --listen 10.0.0.7:9753   for a Prometheus elsewhere
+  vmentry export --listen unix:/run/vmentry.sock
+                                          for root and root's group only
   vmentry export --textfile /var/lib/node_exporter/vmentry.prom --interval 15s
   vmentry export --replay a.hlog          what was recorded, on any machine
   curl -s localhost:9753/metrics | grep spurious
 
 There is no encryption and no password: beyond 127.0.0.1, restrict access by a
-firewall or a proxy.")]
+firewall or a proxy. Sockets that systemd hands over are served as well, and
+take the place of the default address.")]
 pub struct ExportArgs {
-    /// Where to serve metrics, and /healthz; port 0 takes a free one [default: 127.0.0.1:9753, or nothing with --textfile]
-    #[arg(long, value_name = "IP:PORT")]
-    pub listen: Option<SocketAddr>,
+    /// Where to serve metrics, and /healthz; may be repeated; port 0 takes a free one; a Unix socket has mode 0660 [default:
+    /// 127.0.0.1:9753, or nothing with --textfile]
+    #[arg(long, value_name = "IP:PORT|unix:PATH", value_parser = OsStringValueParser::new().try_map(|text| Address::parse(&text)))]
+    pub listen: Vec<Address>,
+    /// Also answer requests whose Host header has this name, as a proxy's or a DNS name's; may be repeated. Without it, loopback
+    /// addresses answer to IP addresses, localhost and this host's name only, because web pages could read them otherwise (DNS
+    /// rebinding), and other addresses to every name; with it, they all are checked
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub allow_host: Vec<String>,
     /// Write metrics here every interval, for node_exporter's textfile collector
     #[arg(long, value_name = "PATH")]
     pub textfile: Option<PathBuf>,
-    /// Labels that identify VMs: name, and pid or ordinal, which create new series at every start of a VM
-    #[arg(long, value_name = "LABEL,..", value_delimiter = ',', default_value = "name", value_parser = PossibleValuesParser::new(["name", "pid", "ordinal"]), hide_possible_values = true)]
+    /// Labels that identify VMs: name; uid, the user of the VMM, which a recording has not; pid or ordinal, which create new series at
+    /// every start of a VM
+    #[arg(long, value_name = "LABEL,..", value_delimiter = ',', default_value = "name", value_parser = PossibleValuesParser::new(["name", "pid", "uid", "ordinal"]), hide_possible_values = true)]
     pub vm_labels: Vec<String>,
     /// Histograms, at most, each of some 30 series; entries over this limit are counted as vm="other"
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -458,6 +482,9 @@ pub struct PolicyArgs {
     /// soft: a disabled timer keeps running, loaded with the longest timer delay; hard: its bit in the pin controls is toggled
     #[arg(value_name = "soft|hard", value_parser = policies(), hide_possible_values = true)]
     pub policy: Option<Policy>,
+    /// Run the command as this user, by name or number, and not as the caller
+    #[arg(long, value_name = "USER", requires = "command")]
+    pub user: Option<String>,
     /// Run this command under the policy, then restore the previous one: also after errors and signals, not after kill -9
     #[arg(last = true, value_name = "COMMAND", requires = "policy")]
     pub command: Vec<OsString>,
@@ -547,6 +574,10 @@ fn column(name: &str) -> Result<Column, String> {
 }
 
 /// A ring's size in KiB: a power of two of at least a page, whose bytes fit into 32 bits.
+fn max_buckets() -> impl TypedValueParser<Value = MaxBuckets> {
+    clap::value_parser!(u64).range(1..).map(MaxBuckets)
+}
+
 fn ring_kib(text: &str) -> Result<u32, String> {
     let page_kib = u32::try_from(page_size() / 1024).unwrap_or(4);
     let kib: u32 = text.parse().map_err(|_| format!("must be a power of two, e.g. {}", DEFAULT_RING_BYTES / 1024))?;

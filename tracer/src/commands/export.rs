@@ -4,7 +4,6 @@ use std::{
     cell::{Cell, RefCell},
     fs::File,
     io::BufReader,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     process::ExitCode,
     rc::Rc,
@@ -12,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use tokio::{net::TcpListener, sync::mpsc, task::LocalSet};
+use tokio::{sync::mpsc, task::LocalSet};
 
 use crate::{
     collect::collector::Collection,
@@ -21,18 +20,23 @@ use crate::{
         child::Endings,
         damaged::done,
         following::follow,
+        listening::{announce, listen},
+        privileges,
         session::{detach, header, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
         usage::{refuse, refuse_overlap},
     },
     export::{
+        allowed_hosts::AllowedHosts,
+        connections::Connections,
         exporter::Exporter,
         family::About,
-        http::{self, Places},
+        http::{self, Endpoint},
+        listener::{self, Listener},
         metrics,
         state::VmLabel,
         textfile::Textfile,
     },
-    host::{policy, roots::Roots},
+    host::{policy, roots::Roots, system_calls::Serving},
     kernel::{
         kvm_module::{Change, Watch},
         options::Options,
@@ -45,8 +49,6 @@ use crate::{
     say,
 };
 
-/// Address without `--listen`.
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9753);
 /// A collector that is silent for this time, or for five intervals if they are longer, is reported as unhealthy.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -56,6 +58,8 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
         output::print(&(serde_json::to_string_pretty(&metrics::json())? + "\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
+    // Before any descriptor is opened.
+    let inherited = listener::handed_over()?;
     if let (Some(recording), Some(textfile)) = (&args.replay, &args.textfile) {
         refuse_overlap([recording.as_path()], textfile)?;
     }
@@ -64,7 +68,12 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
         // Before anything is attached: from here on a signal ends this in order.
         let mut endings = Endings::new()?;
         let textfile = args.textfile.as_deref().map(Textfile::new).transpose().or_else(|e| refuse(format!("{e:#}")))?;
-        let places = Destinations { listener: listen(args).await?, textfile };
+        let needs_address = textfile.is_none();
+        let places = Destinations {
+            listeners: listen(inherited, &args.listen, needs_address)?,
+            hosts: AllowedHosts::new(&own_name(), &args.allow_host),
+            textfile,
+        };
         match &args.replay {
             Some(file) => replay(args, file, places, &mut endings).await,
             None => trace(args, places, &mut endings).await.map(|()| ExitCode::SUCCESS),
@@ -72,30 +81,15 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
     })
 }
 
-/// The socket that metrics are served on; none if they are only written to a file.
-async fn listen(args: &ExportArgs) -> Result<Option<TcpListener>> {
-    let Some(address) = args.listen.or(args.textfile.is_none().then_some(DEFAULT_LISTEN)) else { return Ok(None) };
-    let listener = TcpListener::bind(address).await.with_context(|| {
-        format!(
-            "listen on {address} (is another exporter running? Choose another address with --listen; port 0 takes a free one)"
-        )
-    })?;
-    Ok(Some(listener))
-}
-
-/// Says where metrics are served, from now on.
-fn announce(listener: &TcpListener) -> Result<()> {
-    let address = listener.local_addr().context("listen")?;
-    if !address.ip().is_loopback() {
-        say!("anyone who can reach {} can read these metrics: there is no password", address.ip());
-    }
-    say!("metrics on http://{address}/metrics");
-    Ok(())
+/// This host's name.
+fn own_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn vm_labels(args: &ExportArgs) -> Vec<VmLabel> {
     let label = |name: &str| match name {
         "pid" => Some(VmLabel::Pid),
+        "uid" => Some(VmLabel::Uid),
         "ordinal" => Some(VmLabel::Ordinal),
         _ => None,
     };
@@ -126,10 +120,13 @@ async fn trace(args: &ExportArgs, places: Destinations, endings: &mut Endings) -
     };
     let silence = SILENCE.max(5 * args.interval);
     let exporter = Exporter::new(max_series(args), about, vm_labels(args), Some(silence));
+    let changes_files = places.have_files();
     let server = Server::new(places, exporter);
     let mut module = watch_module(&facts.host);
     let mut tracer = Tracer::load(&layout, &options)?;
     let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, output::say)?;
+    tracer.attach()?;
+    privileges::of_exporter(Serving { follows: options.tgids.is_some(), changes_files })?;
     let mut collection = Collection::start(tracer, Some(args.interval))?;
     let take = |exporter: &mut Exporter, interval: &Interval| {
         ensure_same_module(module.as_mut())?;
@@ -162,6 +159,7 @@ fn policy_now(at_first: Policy) -> Policy {
 /// Exports a recording. Fails at the end if not all of it could be read.
 async fn replay(args: &ExportArgs, file: &Path, places: Destinations, endings: &mut Endings) -> Result<ExitCode> {
     let mut replay = Replay::open(file, OnDamage::skip_if(args.skip_damaged))?;
+    privileges::of_exporter(Serving { follows: false, changes_files: places.have_files() })?;
     let mut labels = vm_labels(args);
     if replay.recordings.len() > 1 {
         labels.insert(0, VmLabel::Host);
@@ -247,21 +245,27 @@ async fn play(replay: &mut Replay, send: &mpsc::Sender<Interval>) -> bool {
 
 /// The places where metrics go, checked before anything is attached.
 struct Destinations {
-    listener: Option<TcpListener>,
+    listeners: Vec<Listener>,
+    hosts: AllowedHosts,
     textfile: Option<Textfile>,
+}
+
+impl Destinations {
+    /// Whether files are made or removed later.
+    fn have_files(&self) -> bool {
+        self.textfile.is_some() || self.listeners.iter().any(Listener::has_file)
+    }
 }
 
 /// Metrics and the places where they go.
 struct Server {
     exporter: Rc<RefCell<Exporter>>,
-    listener: Option<TcpListener>,
-    textfile: Option<Textfile>,
+    places: Destinations,
 }
 
 impl Server {
     fn new(places: Destinations, exporter: Exporter) -> Self {
-        let Destinations { listener, textfile } = places;
-        Self { exporter: Rc::new(RefCell::new(exporter)), listener, textfile }
+        Self { exporter: Rc::new(RefCell::new(exporter)), places }
     }
 
     /// Takes intervals, serves and writes, until a signal comes or `take` fails.
@@ -271,22 +275,17 @@ impl Server {
         intervals: &mut mpsc::Receiver<Interval>,
         mut take: impl FnMut(&mut Exporter, &Interval) -> Result<()>,
     ) -> Result<()> {
-        let Self { exporter, listener, mut textfile } = self;
-        let places = Places::new();
-        let mut serving = Box::pin(async {
-            match &listener {
-                Some(listener) => http::serve(listener, &places, &exporter).await,
-                None => std::future::pending().await,
-            }
-        });
+        let Self { exporter, places: Destinations { listeners, hosts, mut textfile } } = self;
+        let (listeners, connections) = (Rc::new(listeners), Rc::new(Connections::default()));
+        let endpoint = Endpoint { exporter: Rc::clone(&exporter), connections: Rc::clone(&connections), hosts };
+        let endpoint = Rc::new(endpoint);
+        let mut serving = Box::pin(http::serve(&listeners, &endpoint));
         if let Some(file) = &mut textfile {
             // An error of the first write is one of the arguments; later ones may pass.
             file.write(&exporter.borrow())?;
         }
         // Connections made before now have waited.
-        if let Some(listener) = &listener {
-            announce(listener)?;
-        }
+        listeners.iter().for_each(announce);
         let result = loop {
             tokio::select! {
                 signal = endings.next() => {
@@ -307,8 +306,8 @@ impl Server {
             }
         };
         drop(serving);
-        drop(listener);
-        places.close().await;
+        drop(listeners);
+        connections.close().await;
         result
     }
 }

@@ -44,7 +44,7 @@ pub(crate) struct Metric {
 }
 
 /// Labels that may identify VMs in addition to `vm`, the VM's name; `host` only in reports on several hosts.
-pub(crate) const VM_LABELS: [&str; 3] = ["host", "pid", "ordinal"];
+pub(crate) const VM_LABELS: [&str; 4] = ["host", "pid", "uid", "ordinal"];
 
 const fn metric(
     name: &'static str,
@@ -115,6 +115,12 @@ pub(crate) const RING_MALFORMED: Metric = counter(
 /// Unmatched entries and exits.
 pub(crate) const UNMATCHED: Metric =
     counter("vmentry_unmatched_total", &[], "kvm_entry without kvm_exit, and the reverse: in no other figure");
+/// Too few places for vCPUs' states.
+pub(crate) const EVICTED: Metric = counter(
+    "vmentry_evicted_vcpus_total",
+    &[],
+    "Times that the places for states of vCPUs were too few: one was evicted, or an entry found none and is in no figure",
+);
 /// Entries over the series limit.
 pub(crate) const NOT_KEPT: Metric = counter(
     "vmentry_not_kept_entries_total",
@@ -164,14 +170,26 @@ pub(crate) const SERIES_LIMIT: Metric = metric(
     MetricKind::Gauge,
     "",
     &[],
-    "Limit of histograms; new ones over it count for vm=\"other\"",
+    "Limit of histograms; over it, each process of a VMM has an equal share, and the rest counts for vm=\"other\"",
 );
 /// Expired histograms.
 pub(crate) const SERIES_EXPIRED: Metric =
     counter("vmentry_series_expired_total", &[], "Histograms that expired because their VM had no entry for 5 minutes");
+/// Evicted histograms.
+pub(crate) const SERIES_EVICTED: Metric = counter(
+    "vmentry_series_evicted_total",
+    &[],
+    "Histograms that gave their place to those of others because of vmentry_series_limit, the least recently used first",
+);
 /// Entries over the limit of histograms.
 pub(crate) const FOLDED_ENTRIES: Metric =
     counter("vmentry_folded_entries_total", &[], "VM entries counted for vm=\"other\" because of vmentry_series_limit");
+/// Entries of VMs that have no samples any more.
+pub(crate) const EXPIRED_ENTRIES: Metric = counter(
+    "vmentry_expired_entries_total",
+    &[],
+    "VM entries of VMs whose histograms all expired or were evicted: in no sample of vmentry_entries_total any more",
+);
 /// Number of scrapes.
 pub(crate) const SCRAPES: Metric = counter("vmentry_scrapes_total", &[], "Answered requests for metrics");
 /// Own CPU time.
@@ -190,7 +208,7 @@ pub(crate) const PROCESS_START: Metric =
     metric("process_start_time_seconds", MetricKind::Gauge, "seconds", &[], "Start of this process, since 1970");
 
 /// All metrics, in the order of the output.
-pub(crate) const METRICS: [&Metric; 27] = [
+pub(crate) const METRICS: [&Metric; 30] = [
     &BUILD_INFO,
     &HOST_INFO,
     &POLICY,
@@ -205,6 +223,7 @@ pub(crate) const METRICS: [&Metric; 27] = [
     &RING_DROPPED,
     &RING_MALFORMED,
     &UNMATCHED,
+    &EVICTED,
     &NOT_KEPT,
     &TD_ENTRIES,
     &OBSERVED,
@@ -213,7 +232,9 @@ pub(crate) const METRICS: [&Metric; 27] = [
     &SERIES,
     &SERIES_LIMIT,
     &SERIES_EXPIRED,
+    &SERIES_EVICTED,
     &FOLDED_ENTRIES,
+    &EXPIRED_ENTRIES,
     &SCRAPES,
     &PROCESS_CPU,
     &PROCESS_MEMORY,
