@@ -210,11 +210,10 @@ fn the_environment_need_not_be_utf_8() {
 
 #[test]
 fn files_of_the_kernel_are_never_written() {
-    let before = fs::read("/proc/sys/kernel/core_pattern").unwrap();
-    let output = merge("/proc/sys/kernel/core_pattern").output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(!is_root() || err(&output).contains("interface of the kernel"), "{output:?}");
-    assert_eq!(fs::read("/proc/sys/kernel/core_pattern").unwrap(), before);
+    for file in ["/proc/self/comm", "/proc/self/oom_score_adj"] {
+        assert_refused(&merge(file).output().unwrap(), 1, "interface of the kernel");
+        assert_refused(&run(&["merge", "-o", file, RECORDING]), 1, "interface of the kernel");
+    }
 }
 
 #[test]

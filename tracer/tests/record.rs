@@ -638,11 +638,11 @@ fn what_a_recorder_writes_is_its_callers_alone_and_a_flight_recorder_holds_its_n
     // The name of a flight recorder's trace is taken from the beginning, and given back where no trace was written.
     let flight = folder.file("f.pftrace");
     let record = |to: &str| {
-        let arguments = ["--flight-recorder", "1s", "--trigger", "entry_to_exit_ns>1h", "--events", &flight];
+        let arguments = ["--flight-recorder", "1s", "--trigger", "entry_to_exit_ns>1000s", "--events", &flight];
         vmentry(&[&["record", "--interval", "50ms", "-o", to], &arguments[..]].concat())
     };
     let first = record(&folder.file("1.hlog")).spawn().unwrap();
-    wait_until("attaching", || loaded() == 2);
+    wait_until("the trace's file", || Path::new(&flight).exists());
     assert_eq!(of(&flight), (0o600, 0));
     let second = record(&folder.file("2.hlog")).output().unwrap();
     assert!(text(&second.stderr).contains(&format!("process {} is writing it", first.id())), "{second:?}");

@@ -161,7 +161,7 @@ pub struct RecordArgs {
     /// VMs and vCPUs to trace
     #[command(flatten)]
     pub targets: Targets,
-    /// Size of each CPU's ring in KiB, a power of two; an entry takes 64 bytes (96 with details)
+    /// Size of each CPU's ring in KiB, a power of two; an entry takes 64 or 96 bytes
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024, value_parser = ring_kib)]
     pub ring_kib: u32,
     /// Where to count entries: 'in-kernel' needs no rings and no collector's CPU; values to 1.6 % instead of 0.1 %
@@ -192,7 +192,7 @@ pub struct RecordArgs {
     /// Keep COMMAND's arguments in the recording, too
     #[arg(long, requires = "command")]
     pub full_command: bool,
-    /// Run the command as this user, by name or number, and not as the caller
+    /// Run COMMAND as this user, by name or number
     #[arg(long, value_name = "USER", requires = "command")]
     pub user: Option<String>,
     /// Run this command and stop when it ends
@@ -344,7 +344,7 @@ pub struct AbArgs {
     /// Keep COMMAND's arguments in the recording, too
     #[arg(long, requires = "command")]
     pub full_command: bool,
-    /// Run the command as this user, by name or number, and not as the caller
+    /// Run COMMAND as this user, by name or number
     #[arg(long, value_name = "USER", requires = "command")]
     pub user: Option<String>,
     /// Run this command and stop when it ends
@@ -481,7 +481,7 @@ pub struct PolicyArgs {
     /// soft: a disabled timer keeps running, loaded with the longest timer delay; hard: its bit in the pin controls is toggled
     #[arg(value_name = "soft|hard", value_parser = policies(), hide_possible_values = true)]
     pub policy: Option<Policy>,
-    /// Run the command as this user, by name or number, and not as the caller
+    /// Run COMMAND as this user, by name or number
     #[arg(long, value_name = "USER", requires = "command")]
     pub user: Option<String>,
     /// Run this command under the policy, then restore the previous one: also after errors and signals, not after kill -9
