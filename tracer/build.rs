@@ -5,7 +5,9 @@ fn main() {
     let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/../tracer-ebpf/dist");
     let other = std::env::var("VMENTRY_BPF_DIR").ok();
     if let Some(folder) = &other {
-        println!("cargo:warning=VMENTRY_BPF_DIR is set: this build has the eBPF objects of {folder}, not the committed ones");
+        println!(
+            "cargo:warning=VMENTRY_BPF_DIR is set: this build has the eBPF objects of {folder}, not the committed ones"
+        );
     }
     let folder = other.unwrap_or_else(|| committed.to_owned());
     println!("cargo:rerun-if-changed={folder}");
