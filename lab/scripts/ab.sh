@@ -24,13 +24,16 @@ experiment --seed ${seed:-97} --policies soft,soft -o $OUT/aa.hlog
 # Experiments that end early: by a signal within a window of the hard policy, by an arm that fails, and by a policy that
 # another program has switched.
 for signal in INT TERM; do
-    vmentry ab --window 60s --washout 10ms --warmup 50ms --policies hard,hard -o $OUT/$signal.hlog -- sh -c "$timers" \
-        > $OUT/$signal.txt 2>&1 &
-    until [ "$(cat $policy)" = hard ]; do sleep 0.05; done
-    sleep 0.5
-    kill -$signal $!
+    # In the background it would ignore SIGINT.
+    (
+        until [ "$(cat $policy)" = hard ]; do sleep 0.05; done
+        sleep 0.5
+        kill -$signal $(cat /tmp/ab.pid)
+    ) &
     # The code is that of the command, which is ended, too.
-    wait $! || true
+    sh -c 'echo $$ > /tmp/ab.pid; exec "$@"' sh vmentry ab --window 60s --washout 10ms --warmup 50ms --policies hard,hard \
+        -o $OUT/$signal.hlog -- sh -c "$timers" > $OUT/$signal.txt 2>&1 || true
+    wait $!
     cat $policy > $OUT/after-$signal
 done
 vmentry ab --arm "hard=echo hard > $policy" --arm none=false --restore "echo soft > $policy" --window 50ms --washout 10ms --seed 1 \

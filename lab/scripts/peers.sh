@@ -45,7 +45,7 @@ start_recording() {
 record() {
     start_recording $1 $2 || return 1
     guest $1
-    kill -INT $!
+    kill -TERM $!
     wait $!
     vmentry report $1.hlog --format json > $1.report
     wc -c < $1.hlog > $1.bytes
@@ -60,7 +60,7 @@ tool_live() {
     settle
     guest $1
     settle
-    kill -INT $!
+    kill -TERM $!
     wait $! || true
     settle
 }
@@ -199,7 +199,7 @@ for tool in $TOOLS; do
     guest $OUT/stats
     echo $were > /proc/sys/kernel/bpf_stats_enabled
     cat /proc/$!/fdinfo/* 2> /dev/null | grep '^run_time_ns\|^run_cnt' > $OUT/$tool.programs
-    kill -INT $!
+    kill -TERM $!
     wait $!
     rm $OUT/stats.hlog
 done

@@ -16,11 +16,11 @@ vmentry calibrate --samples 96 --exit cpuid --format json > $OUT/undisturbed.jso
 # A signal under the hard policy.
 vmentry calibrate --samples 5000 --exit cpuid > $OUT/stopped.txt 2> $OUT/stopped.log &
 until [ "$(cat $parameters/preemption_timer_policy)" = hard ]; do sleep 0.05; done
-kill -INT $!
+kill -TERM $!
 code=0
 wait $! || code=$?
 echo $code > $OUT/stopped.code
-cat $parameters/preemption_timer_policy > $OUT/after-sigint
+cat $parameters/preemption_timer_policy > $OUT/after-signal
 vmentry check > $OUT/check-off.txt
 vmentry record -o $OUT/off.hlog -- vmentry exercise immediate --count 7 > /dev/null 2>&1
 vmentry report $OUT/off.hlog --format json > $OUT/off.json

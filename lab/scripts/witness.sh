@@ -86,7 +86,7 @@ recording $OUT/tiny.hlog
 kill -STOP $!
 vmentry exercise cpuid --count 5000 > /dev/null
 kill -CONT $!
-kill -INT $!
+kill -TERM $!
 wait $!
 vmentry report $OUT/tiny.hlog > $OUT/tiny.txt
 vmentry report $OUT/tiny.hlog --format json > $OUT/tiny.json
@@ -108,7 +108,7 @@ for step in 0 -86400 31536000; do
     vmentry exercise cpuid --count 97 --format json > $OUT/stepped-$step.json
     sleep 0.3
 done
-kill -INT $!
+kill -TERM $!
 wait $!
 date -s @$now > /dev/null
 vmentry report $OUT/stepped.hlog --format json > $OUT/stepped-report.json

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use binary::{Folder, command as vmentry};
+use binary::{Folder, assert_confined, command as vmentry, on_signals};
 use exporter::{Exporter, RECORDING, sum};
 use prost::Message;
 use serde_json::Value;
@@ -212,6 +212,30 @@ fn it_ends_in_order_on_signals() {
 }
 
 #[test]
+fn signals_that_it_was_started_to_ignore_do_not_end_it() {
+    let mut command = vmentry(&["export", "--listen", "127.0.0.1:0", "--replay", RECORDING]);
+    on_signals(&mut command, libc::SIG_IGN);
+    let exporter = Exporter::run(&mut command, 1);
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: the child has not been waited for, so that the number is its own.
+        assert_eq!(unsafe { libc::kill(exporter.child.id() as i32, signal) }, 0);
+        assert_eq!(exporter.value("vmentry_entries_total"), 272.0);
+    }
+    let (code, said) = exporter.end(libc::SIGTERM);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("ended by SIGTERM"), "{said}");
+}
+
+#[test]
+fn an_exporter_of_a_recording_has_no_capability_and_a_filter_of_system_calls() {
+    let exporter = Exporter::start(&["--replay", RECORDING, "--vm-labels", "pid"]);
+    assert_confined(exporter.child.id(), 0);
+    assert!(exporter.text(OPENMETRICS).contains("vmentry_entries_total"));
+    let (code, said) = exporter.end(libc::SIGTERM);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
 fn paths_and_methods_that_are_not_there_are_refused() {
     let exporter = Exporter::start(&["--replay", RECORDING]);
     let status = |request: &[u8]| {
@@ -380,6 +404,7 @@ fn live_export_answers_and_leaves_nothing_attached() {
         thread::sleep(Duration::from_millis(50));
     }
     assert!(loaded() >= 2);
+    assert_confined(exporter.child.id(), 0);
     assert!(exporter.get("/healthz", "").0.starts_with("HTTP/1.1 200"));
     assert!(exporter.value("vmentry_last_interval_timestamp_seconds") > 1.7e9);
     let (code, said) = exporter.end(libc::SIGTERM);

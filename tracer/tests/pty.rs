@@ -117,6 +117,10 @@ impl Session {
         // threads may call them between fork and exec. The closure captures a bool.
         unsafe {
             command.pre_exec(move || {
+                // Even where the tests were started so that they ignore them.
+                for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
                 libc::setsid();
                 libc::ioctl(0, libc::TIOCSCTTY, 0);
                 if as_job {

@@ -10,7 +10,10 @@ mod binary;
 use std::{
     fs,
     io::{self, Read, Write},
-    os::fd::AsRawFd,
+    os::{
+        fd::AsRawFd,
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
     path::Path,
     process::{Child, Command, Output, Stdio},
     sync::Mutex,
@@ -18,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use binary::{Folder, command as vmentry, text};
+use binary::{Folder, assert_confined, command as vmentry, of_threads, text};
 
 /// One at a time: the tests count the programs that are loaded.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -128,6 +131,138 @@ fn the_duration_ends_the_recording_and_its_command() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(start.elapsed() < Duration::from_secs(10));
     assert_eq!(report(&file)["recordings"][0]["ended"], "duration");
+}
+
+/// Bits of capabilities, as in /proc/PID/status.
+fn bits(numbers: &[u32]) -> u64 {
+    numbers.iter().map(|number| 1 << number).sum()
+}
+
+/// CAP_CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, SYS_PTRACE: for files, and for /proc.
+const FILES_AND_PROCESSES: [u32; 5] = [0, 1, 2, 3, 19];
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn a_recorder_keeps_what_its_end_needs_and_its_command_has_what_the_caller_has() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("privileges");
+    let (file, trace, pid) = (folder.file("a.hlog"), folder.file("a.pftrace"), folder.file("pid"));
+    let command = format!("echo $$ > {pid}; exec sleep 1000");
+    let args = ["record", "-o", &file, "--interval", "50ms", "--events", &trace, "--", "sh", "-c", &command];
+    let child = vmentry(&args).spawn().unwrap();
+    wait_until("the first interval", || fs::read_to_string(&file).is_ok_and(|t| t.contains("#{\"interval\"")));
+    wait_until("the command's start", || fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n')));
+    // CAP_KILL for the command, CAP_SYS_ADMIN for the look at other tracers.
+    let mask = bits(&[5, 21]) | bits(&FILES_AND_PROCESSES);
+    let names = of_threads(child.id(), "Name");
+    assert!(["collect", "events", "write"].iter().all(|name| names.contains(&(*name).to_owned())), "{names:?}");
+    assert_confined(child.id(), mask);
+    let command: u32 = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    for field in ["CapPrm", "CapEff", "CapBnd", "Seccomp", "NoNewPrivs"] {
+        assert_eq!(of_threads(command, field)[0], of_threads(std::process::id(), field)[0], "{field} of the command");
+    }
+    send(&child, libc::SIGTERM);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(128 + libc::SIGTERM), "{}", text(&output.stderr));
+    let tracers = &report(&file)["recordings"][0]["other_tracers"];
+    assert!(!tracers.to_string().contains("CAP_SYS_ADMIN"), "{tracers}");
+    wait_until("detaching", || loaded() == 0);
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn only_the_thread_that_follows_vms_may_change_the_programs_maps() {
+    let _alone = ALONE.lock().unwrap();
+    let this = std::process::id().to_string();
+    let child = vmentry(&["live", "--pid", &this]).spawn().unwrap();
+    wait_until("the programs", || loaded() == 2 && of_threads(child.id(), "Name").contains(&"collect".to_owned()));
+    let mask = |numbers: &[u32]| format!("{:016x}", bits(numbers));
+    wait_until("each thread has its own", || {
+        let threads = of_threads(child.id(), "Name").into_iter().zip(of_threads(child.id(), "CapEff"));
+        // CAP_BPF
+        threads.into_iter().all(|(name, has)| match &*name {
+            "follow" => has == mask(&[2, 19, 39]),
+            _ => has == mask(&FILES_AND_PROCESSES),
+        })
+    });
+    assert!(of_threads(child.id(), "Seccomp").iter().all(|mode| mode == "2"));
+    send(&child, libc::SIGTERM);
+    assert!(child.wait_with_output().unwrap().status.success());
+    wait_until("detaching", || loaded() == 0);
+}
+
+/// Processes whose arguments are these.
+fn running(arguments: &[&str]) -> Vec<i32> {
+    let wanted = arguments.iter().flat_map(|argument| [argument.as_bytes(), b"\0"].concat()).collect::<Vec<_>>();
+    let ids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    ids.filter(|id: &i32| fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|cmdline| cmdline == wanted)).collect()
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn a_command_that_is_ended_leaves_no_process_behind() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("orphans");
+    let seconds = (100_000 + std::process::id()).to_string();
+    // A child, one whose parent has gone, one with a session of its own, and one that does not want to end.
+    let command = format!(
+        "(sleep {seconds} &); setsid sleep {seconds} & sh -c 'trap \"\" TERM; sleep {seconds}; sleep {seconds}' & sleep {seconds}; true"
+    );
+    let args = ["record", "-o", &folder.file("a.hlog"), "--duration", "700ms", "--", "sh", "-c", &command];
+    let child = vmentry(&args).spawn().unwrap();
+    wait_until("the command's processes", || running(&["sleep", &seconds]).len() == 4);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let left = running(&["sleep", &seconds]);
+    // SAFETY: kill has no memory effects; the processes are this test's.
+    left.iter().for_each(|id| assert_eq!(unsafe { libc::kill(*id, libc::SIGKILL) }, 0));
+    assert!(left.is_empty(), "processes are left: {left:?}");
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn what_a_command_leaves_behind_when_it_exits_by_itself_goes_on() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("daemon");
+    let seconds = (200_000 + std::process::id()).to_string();
+    let command = format!("setsid sleep {seconds} > /dev/null 2>&1 & exit 3");
+    let output = vmentry(&["record", "-o", &folder.file("a.hlog"), "--", "sh", "-c", &command]).output().unwrap();
+    let left = running(&["sleep", &seconds]);
+    // SAFETY: kill has no memory effects; the process is this test's.
+    left.iter().for_each(|id| assert_eq!(unsafe { libc::kill(*id, libc::SIGKILL) }, 0));
+    assert_eq!((output.status.code(), left.len()), (Some(3), 1), "{}", text(&output.stderr));
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn a_command_runs_as_the_user_that_is_named() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("user");
+    let file = folder.file("a.hlog");
+    let record = |user: &str| {
+        let args = [
+            "record",
+            "--overwrite",
+            "-o",
+            &file,
+            "--user",
+            user,
+            "--",
+            "sh",
+            "-c",
+            "id -un; grep CapEff /proc/$$/status",
+        ];
+        vmentry(&args).output().unwrap()
+    };
+    let output = record("nobody");
+    assert_eq!(text(&output.stdout), "nobody\nCapEff:\t0000000000000000\n", "{}", text(&output.stderr));
+    let refused = record("no-such-user-here");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        text(&refused.stderr).contains("--user no-such-user-here: there is no such user"),
+        "{}",
+        text(&refused.stderr)
+    );
 }
 
 /// What a pipe holds that nobody reads: nothing more fits.
@@ -463,4 +598,65 @@ fn a_recorder_that_dies_before_its_first_interval_leaves_the_old_recording() {
     assert!(child.wait_with_output().unwrap().status.success());
     assert_ne!(fs::read(&file).unwrap(), old);
     assert_eq!(report(&file)["recordings"][0]["ended"], "SIGTERM");
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn arguments_of_the_command_reach_it_as_they_are_and_stay_out_of_the_recording_unless_asked() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("arguments");
+    for (name, full) in [("a\u{e9}.hlog", false), ("b.hlog", true)] {
+        let file = folder.file(name);
+        let trace = folder.file(&format!("{name}.pftrace"));
+        let mut record = vmentry(&["record", "-o", &file, "--events", &trace]);
+        record.args(full.then_some("--full-command")).args(["--", "/usr/bin/printf", "%s", "--password=hunter2"]);
+        let output = record.arg(std::ffi::OsStr::from_bytes(b"x\xffy")).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(output.stdout, b"--password=hunter2x\xffy");
+        let kept = report(&file)["recordings"][0]["command"].to_string();
+        assert_eq!((kept.contains("printf"), kept.contains("hunter2")), (true, full), "{kept}");
+        let merged = folder.file("m.hlog");
+        assert!(vmentry(&["merge", "--overwrite", "-o", &merged, &file]).output().unwrap().status.success());
+        let page = vmentry(&["report", "--format", "html", &file]).output().unwrap().stdout;
+        for text in [fs::read(&file).unwrap(), fs::read(&trace).unwrap(), fs::read(&merged).unwrap(), page] {
+            assert!(full || !binary::text(&text).contains("hunter2"));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn what_a_recorder_writes_is_its_callers_alone_and_a_flight_recorder_holds_its_name() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("callers");
+    let (file, trace) = (folder.file("a.hlog"), folder.file("a.pftrace"));
+    let of = |path: &str| fs::metadata(path).map(|m| (m.mode() & 0o7777, m.uid())).unwrap();
+    let mut record = vmentry(&["record", "-o", &file, "--events", &trace, "--duration", "100ms"]);
+    let output = record.env("SUDO_UID", "1234").env("SUDO_GID", "1234").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!((of(&file), of(&trace)), ((0o600, 1234), (0o600, 1234)));
+    // The name of a flight recorder's trace is taken from the beginning, and given back where no trace was written.
+    let flight = folder.file("f.pftrace");
+    let record = |to: &str| {
+        let arguments = ["--flight-recorder", "1s", "--trigger", "entry_to_exit_ns>1h", "--events", &flight];
+        vmentry(&[&["record", "--interval", "50ms", "-o", to], &arguments[..]].concat())
+    };
+    let first = record(&folder.file("1.hlog")).spawn().unwrap();
+    wait_until("attaching", || loaded() == 2);
+    assert_eq!(of(&flight), (0o600, 0));
+    let second = record(&folder.file("2.hlog")).output().unwrap();
+    assert!(text(&second.stderr).contains(&format!("process {} is writing it", first.id())), "{second:?}");
+    assert!(!Path::new(&folder.file("2.hlog")).exists(), "nothing is left of a refused one");
+    let other = folder.file("f-3.pftrace");
+    let third = record(&other).output().unwrap();
+    assert_eq!(third.status.code(), Some(2), "{third:?}");
+    assert!(text(&third.stderr).contains("the recording is written to"), "{third:?}");
+    send(&first, libc::SIGTERM);
+    assert!(first.wait_with_output().unwrap().status.success());
+    assert!(!Path::new(&flight).exists());
+    // What the command prints must not land in the recording, which would replace it.
+    let to = fs::File::create(folder.file("out")).unwrap();
+    let output = vmentry(&["record", "-o", &folder.file("out"), "--", "true"]).stdout(to).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stderr).contains("standard output goes to this file"), "{output:?}");
 }

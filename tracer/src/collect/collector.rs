@@ -1,12 +1,13 @@
 //! Collects records from the rings into intervals and sends them through a channel. One owner, no mutex: a slow consumer makes an
 //! interval longer, but never loses one.
 
-use std::{os::fd::OwnedFd, thread::JoinHandle, time::Duration};
+use std::{collections::VecDeque, os::fd::OwnedFd, thread::JoinHandle, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
+use rustc_hash::FxHashSet;
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::mpsc,
+    sync::mpsc::{self, OwnedPermit},
     time::MissedTickBehavior,
 };
 use tracer_common::{Counters, Event, Isa, Outline};
@@ -14,14 +15,21 @@ use tracer_common::{Counters, Event, Isa, Outline};
 use crate::{
     collect::{
         arrivals::{Arrivals, Progress},
-        vms::Vms,
+        shares::{Named, say_lost},
+        vms::{Unnamed, Vms},
     },
     host::{clock::monotonic_ns, roots::Roots},
-    kernel::tracer::Tracer,
+    kernel::{in_kernel_series::Growth, tracer::Tracer},
     model::{
-        accounting::Accounting, accumulator::Accumulator, figures::Figure, interval::Interval,
-        measurement::Aggregation, series::Key, totals::TracedTimerExits,
+        accounting::Accounting,
+        accumulator::Accumulator,
+        figures::Figure,
+        interval::{Interval, MAX_VMS},
+        measurement::Aggregation,
+        series::Key,
+        totals::TracedTimerExits,
     },
+    output::say_over_progress,
     trace::event_sink::EventSink,
 };
 
@@ -38,6 +46,8 @@ struct Collector {
     tracer: Tracer,
     vms: Vms,
     arrivals: Arrivals,
+    /// process and `struct kvm` of the vCPUs that the programs count, whose VMs were asked for their names
+    owners: FxHashSet<(u32, u64)>,
     /// the kernel's counters at the end of the last interval
     counters: Vec<Counters>,
     /// executions of each VMWRITE site up to the end of the last interval
@@ -46,36 +56,46 @@ struct Collector {
     accumulator: Accumulator,
     /// also gets each event
     events: Option<EventSink>,
+    /// processes that have their share of the series
+    named: Named,
 }
 
 impl Collector {
     /// Collects from an attached tracer; the first interval begins now.
-    fn new(mut tracer: Tracer, events: Option<EventSink>) -> Self {
+    fn new(mut tracer: Tracer, events: Option<EventSink>) -> Result<Self> {
         let cpus = tracer.rings().iter().map(|r| r.cpu as usize + 1).max().unwrap_or(0);
         let arrivals = Arrivals::new(tracer.aggregation(), cpus);
-        Self {
+        Ok(Self {
             tracer,
-            vms: Vms::new(&Roots::default()),
+            vms: Vms::new(&Roots::default())?,
             arrivals,
+            owners: FxHashSet::default(),
             counters: Vec::new(),
             sites: Vec::new(),
             accumulator: Accumulator::of(Interval::starting(monotonic_ns())),
             events,
-        }
+            named: Named::default(),
+        })
     }
 
     /// Drains the rings into the current interval, each by at most a batch; returns the number of records.
     fn drain(&mut self) -> usize {
-        let Self { tracer, vms, arrivals, accumulator, events, .. } = self;
+        let Self { tracer, vms, arrivals, owners, accumulator, events, .. } = self;
         let layout_isa = tracer.layout_isa();
         let began_ns = events.as_ref().map_or(0, |_| monotonic_ns());
         let mut records = 0;
         let woken = tracer.forget_wake_ups();
         if let Some(series) = tracer.in_kernel_series() {
             // A new vCPU: its VM is named now, while the process exists. Counts are read when the interval ends.
-            for owner in series.owners().filter(|_| woken) {
-                vms.get(owner.tgid, owner.kvm);
+            if owners.len() >= MAX_VMS {
+                owners.clear();
             }
+            for owner in series.owners().filter(|_| woken) {
+                if owners.insert((owner.tgid, owner.kvm)) {
+                    vms.get(owner.tgid, owner.kvm);
+                }
+            }
+            vms.keep_asking();
             return 0;
         }
         for ring in tracer.rings() {
@@ -84,13 +104,13 @@ impl Collector {
                     accumulator.interval.totals.malformed += 1;
                     return;
                 };
-                let vm = vms.get(event.tgid, event.kvm);
+                let found = vms.get(event.tgid, event.kvm);
                 if is_foreign(event.outline(), layout_isa) {
                     *accumulator.interval.totals.foreign_isa.get_or_insert_default() += 1;
                 }
-                accumulator.record(&event, vm);
+                accumulator.record(&event, &found.vm);
                 if let Some(events) = events {
-                    events.push(&event, vm);
+                    events.push(&event, &found.vm, &found.naming);
                 }
             });
             let Progress { entries, dropped } = arrivals.add_records(ring.cpu, taken as u64, ring.last());
@@ -100,6 +120,7 @@ impl Collector {
             totals.dropped += dropped;
             records += taken;
         }
+        vms.keep_asking();
         if let Some(events) = events {
             events.end_pass(began_ns);
         }
@@ -111,18 +132,18 @@ impl Collector {
         let Self { tracer, vms, arrivals, accumulator, .. } = self;
         let layout_isa = tracer.layout_isa();
         let Some(series) = tracer.in_kernel_series() else { return };
-        series.take(|growth| {
-            let vm = vms.get(growth.owner.tgid, growth.owner.kvm);
-            let interval = &mut accumulator.interval;
-            interval.add(Key::of(vm.id, growth.owner.vcpu, &growth.outline), &growth.series, vm);
-            interval.totals.entries += growth.series.entries();
-            interval.totals.delivered += growth.series.entries();
-            *interval.totals.shadow_pin_writes.get_or_insert_default() += growth.series[Figure::PinWrites].sum();
-            if is_foreign(growth.outline, layout_isa) {
-                *interval.totals.foreign_isa.get_or_insert_default() += growth.series.entries();
-            }
-            arrivals.add_in_kernel(growth.series.entries());
-        });
+        series.take(|growth| add_growth(&growth, vms, arrivals, accumulator, layout_isa));
+    }
+
+    /// Takes series back from VMs that have ended and from processes that hold more than their share.
+    fn share_in_kernel_series(&mut self) {
+        let Self { tracer, vms, arrivals, accumulator, .. } = self;
+        let layout_isa = tracer.layout_isa();
+        let Some(series) = tracer.in_kernel_series() else { return };
+        match series.share(|growth| add_growth(&growth, vms, arrivals, accumulator, layout_isa)) {
+            Ok(limited) => self.named.say_limited(&limited),
+            Err(error) => say_over_progress(&format!("series of VMs that end are kept: {error:#}")),
+        }
     }
 
     /// Adds the kernel's counts since the last interval that records do not show.
@@ -137,7 +158,8 @@ impl Collector {
         for counted in [&mut totals.foreign_isa, &mut totals.shadow_pin_writes] {
             counted.get_or_insert_default();
         }
-        totals.unmatched += growth(&|c| c.unmatched_entries + c.unmatched_exits + c.no_state);
+        totals.unmatched += growth(&|c| c.unmatched_entries + c.unmatched_exits);
+        *totals.evicted.get_or_insert_default() += growth(&|c| c.evicted + c.no_state);
         totals.td_entries += growth(&|c| c.td_entries);
         if self.tracer.aggregation() == Aggregation::InKernel {
             // Records have numbers, whose gaps are drops; series do not.
@@ -159,15 +181,21 @@ impl Collector {
         Ok(())
     }
 
-    /// Ends the current interval and returns it; the next one begins.
-    fn cut(&mut self) -> Result<Interval> {
+    /// Ends the current interval while the programs run.
+    fn end_interval(&mut self) -> Result<Unnamed> {
         self.add_in_kernel_series();
+        self.share_in_kernel_series();
+        self.cut()
+    }
+
+    /// Ends the current interval, which has all that was read of the series, and returns it; the next one begins.
+    fn cut(&mut self) -> Result<Unnamed> {
         self.add_counters()?;
         let now = monotonic_ns();
         self.tracer.flush_log();
         let mut whole = std::mem::replace(&mut self.accumulator, Accumulator::of(Interval::starting(now))).finish();
         whole.length_ns = now - whole.start_ns;
-        Ok(whole)
+        Ok(self.vms.end(whole))
     }
 
     /// Detaches, drains the rings, and checks that entries == delivered + dropped; returns the last interval, too.
@@ -184,6 +212,8 @@ impl Collector {
             // A program may still run on another CPU for a moment after it was detached.
             std::thread::sleep(Duration::from_millis(1));
         }
+        // The programs are detached: nothing is lost while this waits.
+        self.vms.wait_for_names();
         if let Some(events) = self.events.take() {
             events.finish();
         }
@@ -191,7 +221,12 @@ impl Collector {
         let totals = &mut self.accumulator.interval.totals;
         totals.entries += trailing;
         totals.dropped += trailing;
-        Ok((self.cut()?, accounting))
+        if let Some(series) = self.tracer.in_kernel_series() {
+            say_lost(series.lost());
+        }
+        let last = self.cut()?;
+        self.vms.wait_for_names();
+        Ok((last.complete(), accounting))
     }
 
     fn wake_up(&self) -> Result<AsyncFd<OwnedFd>> {
@@ -200,6 +235,26 @@ impl Collector {
         // constructors are deprecated because other types may close or change theirs (tokio pull request 8587); an `OwnedFd` cannot.
         unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(|e| anyhow!("watch the rings: {e}"))
     }
+}
+
+/// Adds the growth of a series that the programs count.
+fn add_growth(
+    growth: &Growth,
+    vms: &mut Vms,
+    arrivals: &mut Arrivals,
+    accumulator: &mut Accumulator,
+    layout_isa: Option<Isa>,
+) {
+    let vm = &vms.get(growth.owner.tgid, growth.owner.kvm).vm;
+    let interval = &mut accumulator.interval;
+    interval.add(Key::of(vm.id, growth.owner.vcpu, &growth.outline), &growth.series, vm);
+    interval.totals.entries += growth.series.entries();
+    interval.totals.delivered += growth.series.entries();
+    *interval.totals.shadow_pin_writes.get_or_insert_default() += growth.series[Figure::PinWrites].sum();
+    if is_foreign(growth.outline, layout_isa) {
+        *interval.totals.foreign_isa.get_or_insert_default() += growth.series.entries();
+    }
+    arrivals.add_in_kernel(growth.series.entries());
 }
 
 /// Whether an entry is of another instruction set than the vendor's whose fields the programs read.
@@ -217,20 +272,15 @@ pub(crate) struct Collection {
 }
 
 impl Collection {
-    /// Attaches a tracer and collects from it on a thread of its own. An interval ends every `period`, if there is one, and
-    /// at every [`Self::cut`].
+    /// Collects from an attached tracer on a thread of its own, which has the caller's capabilities. An interval ends every `period`, if
+    /// there is one, and at every [`Self::cut`].
     pub(crate) fn start(tracer: Tracer, period: Option<Duration>) -> Result<Self> {
         Self::start_tapped(tracer, period, None)
     }
 
     /// Like [`Collection::start`]; also passes each event to `events`.
-    pub(crate) fn start_tapped(
-        mut tracer: Tracer,
-        period: Option<Duration>,
-        events: Option<EventSink>,
-    ) -> Result<Self> {
-        tracer.attach()?;
-        let collector = Collector::new(tracer, events);
+    pub(crate) fn start_tapped(tracer: Tracer, period: Option<Duration>, events: Option<EventSink>) -> Result<Self> {
+        let collector = Collector::new(tracer, events)?;
         let (cuts, wanted) = mpsc::channel(1);
         let (send, intervals) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
@@ -273,6 +323,7 @@ fn run(
         let wake_up = collector.wake_up()?;
         let mut poll = tokio::time::interval(POLL);
         // Without a period, the arm that waits for it is disabled.
+        let mut held: VecDeque<(OwnedPermit<Interval>, Unnamed)> = VecDeque::new();
         let length = period.unwrap_or(Duration::from_secs(1 << 30));
         let mut end = tokio::time::interval_at(tokio::time::Instant::now() + length, length);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -285,16 +336,16 @@ fn run(
                         break;
                     }
                     collector.drain();
+                    let interval = collector.end_interval()?;
                     // The caller of `cut` receives it.
-                    if out.send(collector.cut()?).await.is_err() {
-                        break;
-                    }
+                    let Ok(permit) = out.clone().reserve_owned().await else { break };
+                    held.push_back((permit, interval));
                 }
                 _ = end.tick(), if period.is_some() => {
                     collector.drain();
                     // If the queue is full, the interval becomes longer.
-                    if let Ok(permit) = out.try_reserve() {
-                        permit.send(collector.cut()?);
+                    if let Ok(permit) = out.clone().try_reserve_owned() {
+                        held.push_back((permit, collector.end_interval()?));
                     } else if out.is_closed() {
                         break;
                     }
@@ -305,9 +356,16 @@ fn run(
                     collector.drain();
                 }
             }
+            // An interval waits for the names of its VMs, but the rings do not.
+            while let Some((permit, interval)) = held.pop_front_if(|(_, interval)| interval.is_complete()) {
+                permit.send(interval.complete());
+            }
         }
         drop(wake_up);
         let (last, accounting) = collector.finish()?;
+        for (permit, interval) in held {
+            permit.send(interval.complete());
+        }
         // The consumer may be gone after an error of its own (a full disk, say), which it reports itself.
         let _ = out.send(last).await;
         Ok(accounting)

@@ -192,6 +192,9 @@ pub struct RecordArgs {
     /// Keep COMMAND's arguments in the recording, too
     #[arg(long, requires = "command")]
     pub full_command: bool,
+    /// Run the command as this user, by name or number, and not as the caller
+    #[arg(long, value_name = "USER", requires = "command")]
+    pub user: Option<String>,
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -341,6 +344,9 @@ pub struct AbArgs {
     /// Keep COMMAND's arguments in the recording, too
     #[arg(long, requires = "command")]
     pub full_command: bool,
+    /// Run the command as this user, by name or number, and not as the caller
+    #[arg(long, value_name = "USER", requires = "command")]
+    pub user: Option<String>,
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -437,8 +443,9 @@ pub struct ExportArgs {
     /// Write metrics here every interval, for node_exporter's textfile collector
     #[arg(long, value_name = "PATH")]
     pub textfile: Option<PathBuf>,
-    /// Labels that identify VMs: name, and pid or ordinal, which create new series at every start of a VM
-    #[arg(long, value_name = "LABEL,..", value_delimiter = ',', default_value = "name", value_parser = PossibleValuesParser::new(["name", "pid", "ordinal"]), hide_possible_values = true)]
+    /// Labels that identify VMs: name; uid, the user of the VMM, which a recording has not; pid or ordinal, which create new series at
+    /// every start of a VM
+    #[arg(long, value_name = "LABEL,..", value_delimiter = ',', default_value = "name", value_parser = PossibleValuesParser::new(["name", "pid", "uid", "ordinal"]), hide_possible_values = true)]
     pub vm_labels: Vec<String>,
     /// Histograms, at most, each of some 30 series; entries over this limit are counted as vm="other"
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -475,6 +482,9 @@ pub struct PolicyArgs {
     /// soft: a disabled timer keeps running, loaded with the longest timer delay; hard: its bit in the pin controls is toggled
     #[arg(value_name = "soft|hard", value_parser = policies(), hide_possible_values = true)]
     pub policy: Option<Policy>,
+    /// Run the command as this user, by name or number, and not as the caller
+    #[arg(long, value_name = "USER", requires = "command")]
+    pub user: Option<String>,
     /// Run this command under the policy, then restore the previous one: also after errors and signals, not after kill -9
     #[arg(last = true, value_name = "COMMAND", requires = "policy")]
     pub command: Vec<OsString>,

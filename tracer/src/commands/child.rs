@@ -18,7 +18,14 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use crate::output::shown;
+use crate::{
+    commands::{
+        descendants::{adopt, end_all, reap},
+        user::User,
+    },
+    host::signals::is_ignored,
+    output::shown,
+};
 
 /// How long a command may take to end after SIGTERM. A command that is a recorder itself gives this time to its own command.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
@@ -53,10 +60,10 @@ const SIGNALS: [(i32, &str); 13] = [
 pub(crate) struct Endings(Vec<(Signal, &'static str)>);
 
 impl Endings {
-    /// Starts to listen: these signals no longer kill the process.
+    /// Starts to listen: these signals no longer kill the process. Those that it was started to ignore, it goes on to ignore.
     pub(crate) fn new() -> Result<Self> {
         let on = |(number, name)| Ok((signal(SignalKind::from_raw(number)).context("listen for signals")?, name));
-        SIGNALS.into_iter().map(on).collect::<Result<_>>().map(Self)
+        SIGNALS.into_iter().filter(|&(number, _)| !is_ignored(number)).map(on).collect::<Result<_>>().map(Self)
     }
 
     /// Waits for the next signal and returns its name.
@@ -126,32 +133,45 @@ pub(crate) fn stdout_beside(data: bool) -> Stdio {
     if data { Stdio::from(io::stderr()) } else { Stdio::inherit() }
 }
 
-/// Starts the command; none if it is empty.
-pub(crate) fn start(command: &[OsString], stdout: Stdio) -> Result<Option<Child>> {
+/// Starts the command with this process's rights, or with those of `user`; none if it is empty.
+pub(crate) fn start(command: &[OsString], user: Option<User>, stdout: Stdio) -> Result<Option<Child>> {
     let Some((program, arguments)) = command.split_first() else { return Ok(None) };
-    let started = Command::new(program).args(arguments).stdout(stdout).spawn();
+    adopt()?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdout(stdout);
+    if let Some(user) = user {
+        user.runs(&mut command);
+    }
+    let started = command.spawn();
     let code = |error: &io::Error| if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
     Ok(Some(started.map_err(|error| NotStarted::new(program, error.to_string(), code(&error)))?))
 }
 
-/// Waits until the command exits; for ever without one.
+/// Waits until the command exits; for ever without one. Processes that it leaves behind are its own business if it exits by itself.
 pub(crate) async fn exit_of(child: &mut Option<Child>) -> io::Result<ExitStatus> {
-    match child {
-        Some(child) => child.wait().await,
-        None => std::future::pending().await,
+    let Some(child) = child else { return std::future::pending().await };
+    let mut endings = signal(SignalKind::child())?;
+    loop {
+        reap(child.id());
+        tokio::select! {
+            status = child.wait() => return status,
+            _ = endings.recv() => {}
+        }
     }
 }
 
 /// Lets the signals of [`Endings`] kill the process again: nothing is left to restore.
 pub(crate) fn default_endings() {
-    for (signal, _) in SIGNALS {
+    for (signal, _) in SIGNALS.into_iter().filter(|&(number, _)| !is_ignored(number)) {
         // SAFETY: SIG_DFL is a valid disposition for each of these signals, and no handler's state is freed by it.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 
-/// Sends SIGTERM to the command, and SIGKILL after `grace`; returns its status.
-pub(crate) async fn end(child: &mut Child, grace: Duration) -> Option<ExitStatus> {
+/// Sends SIGTERM to the command, and SIGKILL after `grace`; then ends the processes that it has left behind in the same way. Returns its
+/// status; none without a command.
+pub(crate) async fn end(child: &mut Option<Child>, grace: Duration) -> Option<ExitStatus> {
+    let child = child.as_mut()?;
     if let Some(pid) = child.id().and_then(|id| libc::pid_t::try_from(id).ok()) {
         // SAFETY: kill has no memory effects; the child has not been waited for, so its pid cannot have been reused.
         unsafe { libc::kill(pid, libc::SIGTERM) };
@@ -159,7 +179,17 @@ pub(crate) async fn end(child: &mut Child, grace: Duration) -> Option<ExitStatus
     if tokio::time::timeout(grace, child.wait()).await.is_err() {
         let _ = child.kill().await;
     }
-    child.wait().await.ok()
+    let status = child.wait().await.ok();
+    end_all(grace).await;
+    status
+}
+
+/// A step after the command was started: where it fails, the command is ended.
+pub(crate) async fn or_end<T>(child: &mut Option<Child>, step: Result<T>) -> Result<T> {
+    if step.is_err() {
+        end(child, GRACE).await;
+    }
+    step
 }
 
 /// The command's exit code, or 128 plus the signal's number as in a shell.

@@ -21,6 +21,7 @@ use crate::{
         damaged::done,
         following::follow,
         listening::{announce, listen},
+        privileges,
         session::{detach, header, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
         usage::{refuse, refuse_overlap},
     },
@@ -35,7 +36,7 @@ use crate::{
         state::VmLabel,
         textfile::Textfile,
     },
-    host::{policy, roots::Roots},
+    host::{policy, roots::Roots, system_calls::Serving},
     kernel::{
         kvm_module::{Change, Watch},
         options::Options,
@@ -88,6 +89,7 @@ fn own_name() -> String {
 fn vm_labels(args: &ExportArgs) -> Vec<VmLabel> {
     let label = |name: &str| match name {
         "pid" => Some(VmLabel::Pid),
+        "uid" => Some(VmLabel::Uid),
         "ordinal" => Some(VmLabel::Ordinal),
         _ => None,
     };
@@ -118,10 +120,13 @@ async fn trace(args: &ExportArgs, places: Destinations, endings: &mut Endings) -
     };
     let silence = SILENCE.max(5 * args.interval);
     let exporter = Exporter::new(max_series(args), about, vm_labels(args), Some(silence));
+    let changes_files = places.have_files();
     let server = Server::new(places, exporter);
     let mut module = watch_module(&facts.host);
     let mut tracer = Tracer::load(&layout, &options)?;
     let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, output::say)?;
+    tracer.attach()?;
+    privileges::of_exporter(Serving { follows: options.tgids.is_some(), changes_files })?;
     let mut collection = Collection::start(tracer, Some(args.interval))?;
     let take = |exporter: &mut Exporter, interval: &Interval| {
         ensure_same_module(module.as_mut())?;
@@ -154,6 +159,7 @@ fn policy_now(at_first: Policy) -> Policy {
 /// Exports a recording. Fails at the end if not all of it could be read.
 async fn replay(args: &ExportArgs, file: &Path, places: Destinations, endings: &mut Endings) -> Result<ExitCode> {
     let mut replay = Replay::open(file, OnDamage::skip_if(args.skip_damaged))?;
+    privileges::of_exporter(Serving { follows: false, changes_files: places.have_files() })?;
     let mut labels = vm_labels(args);
     if replay.recordings.len() > 1 {
         labels.insert(0, VmLabel::Host);
@@ -242,6 +248,13 @@ struct Destinations {
     listeners: Vec<Listener>,
     hosts: AllowedHosts,
     textfile: Option<Textfile>,
+}
+
+impl Destinations {
+    /// Whether files are made or removed later.
+    fn have_files(&self) -> bool {
+        self.textfile.is_some() || self.listeners.iter().any(Listener::has_file)
+    }
 }
 
 /// Metrics and the places where they go.

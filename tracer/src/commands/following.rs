@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    commands::args::Targets,
+    commands::{args::Targets, privileges},
     host::{roots::Roots, vmm},
     kernel::tracer::Tracer,
 };
@@ -36,6 +36,9 @@ pub(crate) fn follow(
     let mut followed = Followed::new(Roots::default().proc, &targets.vm, tgids);
     let (until_dropped, dropped) = sync_channel(0);
     let work = move || {
+        if let Err(error) = privileges::of_following() {
+            return tell(&format!("VMs that are started again will not be traced: {error:#}"));
+        }
         while dropped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
             for change in followed.look() {
                 let done = match change {

@@ -1,5 +1,5 @@
 //! The commands: arguments, I/O, signals, exit codes. They import every other room, share `child`, `comparison`, `damaged`,
-//! `following`, `progress`, `session` and `usage`, and never import each other.
+//! `descendants`, `following`, `privileges`, `progress`, `session`, `usage` and `user`, and never import each other.
 
 pub mod args;
 pub mod check;
@@ -11,6 +11,7 @@ mod child;
 mod compare;
 mod comparison;
 mod damaged;
+mod descendants;
 #[cfg(test)]
 mod every_output;
 mod exercise;
@@ -20,10 +21,12 @@ mod listening;
 mod live;
 mod merge;
 mod policy;
+mod privileges;
 mod progress;
 mod record;
 mod report;
 mod session;
+mod user;
 
 use std::process::ExitCode;
 

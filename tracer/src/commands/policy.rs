@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use crate::{
     commands::{
         args::PolicyArgs,
-        child::{Endings, GRACE, command_code, end, refuse_unknown, signal_code, start},
+        child::{Endings, GRACE, command_code, end, exit_of, refuse_unknown, signal_code, start},
         session::runtime,
+        user::User,
     },
     host::{facts, policy::Switch},
     model::policy::Policy,
@@ -21,6 +22,7 @@ pub(super) fn run(args: &PolicyArgs) -> Result<ExitCode> {
         return show().map(|()| ExitCode::SUCCESS);
     };
     refuse_unknown(&args.command)?;
+    let user = args.user.as_deref().map(User::find).transpose()?;
     let switch = Switch::of_host();
     if args.command.is_empty() {
         let before = switch.set_to_stay(policy)?;
@@ -31,9 +33,9 @@ pub(super) fn run(args: &PolicyArgs) -> Result<ExitCode> {
         // Before the switch: from here on a signal cannot kill this process between switching and restoring.
         let mut endings = Endings::new()?;
         let restore = switch.set_temporarily(policy)?;
-        let mut child = start(&args.command, Stdio::inherit())?.context("no command")?;
+        let mut child = start(&args.command, user, Stdio::inherit())?;
         let (code, signal) = tokio::select! {
-            status = child.wait() => (command_code(status.context("wait for the command")?), None),
+            status = exit_of(&mut child) => (command_code(status.context("wait for the command")?), None),
             signal = endings.next() => {
                 // The command may be a recorder that gives its own command time to end.
                 end(&mut child, 5 * GRACE).await;

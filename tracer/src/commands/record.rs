@@ -1,9 +1,10 @@
 //! `vmentry record`: attaches, collects and writes intervals; detaches on every way out.
 
-use std::{collections::BTreeSet, path::Path, process::ExitCode, time::Duration};
+use std::{collections::BTreeSet, io::Write, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::{
+    process::Child,
     sync::mpsc,
     time::{Instant, timeout},
 };
@@ -13,14 +14,16 @@ use crate::{
     collect::collector::Collection,
     commands::{
         args::{RecordArgs, Targets},
-        child::{Ended, Endings, GRACE, command_code, end, exit_of, refuse_unknown, start, stdout_beside},
+        child::{Ended, Endings, GRACE, command_code, end, exit_of, or_end, refuse_unknown, start, stdout_beside},
         following::follow,
+        privileges,
         progress::ProgressLine,
         session::{
             command_line, ensure_exact, header, next_writable, ring_bytes, runtime, selected_tgids, selected_vcpus,
             traceable_host, watch_module,
         },
         usage::refuse,
+        user::User,
     },
     host::{clock::TscMeter, facts::Facts, machine::Host, other_tracers, policy, roots::Roots, stopwatch, vmm},
     kernel::{
@@ -40,11 +43,11 @@ use crate::{
         vendor::Vendor,
     },
     output::{self, Background, STALLED, Written},
-    recording::{End, Writer},
+    recording::{End, Header, Writer},
     say,
     trace::{
         plan::{FlightOptions, TracePlan},
-        recorder::EventRecorder,
+        recorder::{EventRecorder, OpenedTrace},
         trigger::Trigger,
     },
 };
@@ -62,30 +65,25 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
         (true, true) => Latency::DisturbedButAsked,
     };
     refuse_unknown(&args.command)?;
+    let user = args.user.as_deref().map(User::find).transpose()?;
     Trigger(args.trigger.clone()).ensure_known(&header.knowledge()).map_err(|refusal| anyhow!(refusal))?;
     let plan = events_plan(args)?;
     // Replaces an old recording only after everything that can be refused was checked.
     let mut tracer = Tracer::load(&layout, &options)?;
     let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, output::say_over_progress)?;
     let out = output::create(&args.output, args.overwrite)?;
-    let (events, sink) = plan.map(|plan| EventRecorder::start(plan, &header)).transpose()?.unzip();
-    let (out, written) = Background::start(out)?;
-    let mut recording = Recording {
-        args,
-        module: watch_module(&header.host),
-        writer: Writer::new(out.clone(), &header).with_context(|| format!("write {}", output::shown(&args.output)))?,
-        out,
-        written,
-        progress: Progress::new(args.command.is_empty(), facts.host.vendor),
-        left_out: Totals::default(),
-    };
+    let events = plan.map(|plan| OpenedTrace::open(plan, &header)).transpose()?;
     runtime()?.block_on(async {
         let tsc = TscMeter::start();
         let mut endings = Endings::new()?;
-        let mut collection = Collection::start_tapped(tracer, Some(args.interval), sink)?;
+        tracer.attach()?;
+        // Before privileges are given up, so that the command has the caller's, and before other threads start, which get what is left.
+        let mut child = start(&args.command, user, stdout_beside(writes_to_stdout(args)))?;
+        let begun = begin(args, &header, tracer, out, events);
+        let Begun { mut recording, mut collection, events } = or_end(&mut child, begun).await?;
         let policy_before = policy::now(&Roots::default());
         // From here on an error must not return before the collector has detached.
-        let ended = recording.pump(&mut endings, &mut collection.intervals).await;
+        let ended = recording.pump(&mut endings, child, &mut collection.intervals).await;
         collection.stop();
         let drained = recording.drain(&mut collection.intervals, &ended).await;
         let accounting = collection.join();
@@ -105,6 +103,47 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
         }
         Ok(status.map_or(ExitCode::SUCCESS, command_code))
     })
+}
+
+/// A recording that has begun.
+struct Begun<'a> {
+    recording: Recording<'a>,
+    collection: Collection,
+    events: Option<EventRecorder>,
+}
+
+/// Gives up the privileges that an attached recorder does not need, writes the header, and starts to collect.
+fn begin<'a>(
+    args: &'a RecordArgs,
+    header: &Header,
+    tracer: Tracer,
+    out: Box<dyn Write + Send>,
+    events: Option<OpenedTrace>,
+) -> Result<Begun<'a>> {
+    let kept = privileges::Recording {
+        uses_map: args.verify_writes || args.aggregate == Aggregation::InKernel,
+        ends_command: !args.command.is_empty(),
+    };
+    kept.give_up_the_rest()?;
+    let (events, sink) = events.map(OpenedTrace::start).transpose()?.unzip();
+    let (out, written) = Background::start(out)?;
+    let recording = Recording {
+        args,
+        module: watch_module(&header.host),
+        writer: Writer::new(out.clone(), header).with_context(|| format!("write {}", output::shown(&args.output)))?,
+        out,
+        written,
+        progress: Progress::new(args.command.is_empty(), header.host.vendor),
+        left_out: Totals::default(),
+    };
+    let collection = Collection::start_tapped(tracer, Some(args.interval), sink)?;
+    Ok(Begun { recording, collection, events })
+}
+
+/// Whether standard output is the recording or its trace of single events, which a command's output would damage.
+fn writes_to_stdout(args: &RecordArgs) -> bool {
+    let is_stdout = |path: &Path| path == Path::new("-");
+    is_stdout(&args.output) || args.events.as_deref().is_some_and(is_stdout)
 }
 
 /// How the programs are loaded for these arguments; fails if this host cannot do it.
@@ -193,7 +232,7 @@ struct Recording<'a> {
 }
 
 enum Failure {
-    /// the command could not be run or waited for
+    /// the command could not be waited for
     Command(anyhow::Error),
     /// the recording could not be written
     Write(anyhow::Error),
@@ -212,19 +251,13 @@ struct Drained {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Recording<'_> {
-    /// Whether standard output is the recording or its trace of single events, which a command's output would damage.
-    fn writes_to_stdout(&self) -> bool {
-        let is_stdout = |path: &Path| path == Path::new("-");
-        is_stdout(&self.args.output) || self.args.events.as_deref().is_some_and(is_stdout)
-    }
-
-    /// Runs the command and writes intervals until something ends the recording.
+    /// Writes intervals until something ends the recording; then ends the command.
     async fn pump(
         &mut self,
         endings: &mut Endings,
+        mut child: Option<Child>,
         intervals: &mut mpsc::Receiver<Interval>,
     ) -> Result<Ended, Failure> {
-        let mut child = start(&self.args.command, stdout_beside(self.writes_to_stdout())).map_err(Failure::Command)?;
         let deadline = self.args.duration.map(|d| Instant::now() + d);
         let reason = loop {
             tokio::select! {
@@ -241,10 +274,7 @@ impl Recording<'_> {
                 },
             }
         };
-        let status = match &mut child {
-            Some(child) => end(child, GRACE).await,
-            None => None,
-        };
+        let status = end(&mut child, GRACE).await;
         // The status of a command that the user interrupted counts; that of a command that --duration ended does not.
         Ok(Ended { reason, status: status.filter(|_| reason != "duration") })
     }
@@ -419,6 +449,11 @@ impl Progress {
         }
         if entries == 0 {
             warn_of_silence(&args.targets);
+        }
+        if let Some(evicted) = self.totals.evicted.filter(|n| *n > 0) {
+            say!(
+                "places for vCPUs' states were too few {evicted} times, so that entries are unmatched: trace fewer VMs (--vm)"
+            );
         }
         if dropped > 0 {
             match args.aggregate {

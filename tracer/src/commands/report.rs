@@ -71,7 +71,7 @@ fn render(args: &ReportArgs, mut view: View) -> Result<(String, Option<String>)>
         ReportFormat::Csv => {
             // A spreadsheet has no place for loss and provenance.
             say!("{}", text::preamble(&report).trim_end());
-            csv::render(&report, &view)?
+            csv::render(&report, &view)
         }
         ReportFormat::Json => {
             let by = (!args.by.is_empty()).then_some(view.by.as_slice());

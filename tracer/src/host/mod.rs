@@ -1,8 +1,10 @@
 //! This host: CPU, KVM modules, timer policy, VMs, clocks, and the problems that stand in the way of measuring.
 
+pub(crate) mod capabilities;
 pub mod clock;
 pub(crate) mod facts;
 pub mod machine;
+pub mod naming;
 mod open_files;
 pub(crate) mod other_tracers;
 pub(crate) mod pid_namespace;
@@ -11,7 +13,9 @@ pub(crate) mod problems;
 pub(crate) mod process;
 mod restrictions;
 pub(crate) mod roots;
+pub(crate) mod signals;
 pub(crate) mod stopwatch;
+pub(crate) mod system_calls;
 pub(crate) mod vendor;
 mod vm_name;
 pub(crate) mod vmm;

@@ -10,6 +10,7 @@ use crate::{
     },
     kernel::links,
     model::measurement::OtherTracers,
+    output::{MAX_NAME, printable, shown},
 };
 
 const TRACEPOINTS: [&str; 2] = ["kvm_entry", "kvm_exit"];
@@ -51,7 +52,8 @@ fn ftrace(sys: &Path) -> Result<Vec<String>, String> {
     let root = root.ok_or("ftrace (tracefs is not mounted, or may not be read)")?;
     let mut instances = vec![("ftrace".to_owned(), root.clone())];
     for entry in fs::read_dir(root.join("instances")).into_iter().flatten().flatten() {
-        instances.push((format!("ftrace instance {}", entry.file_name().to_string_lossy()), entry.path()));
+        let name = shown(Path::new(&entry.file_name()));
+        instances.push((format!("ftrace instance {name}"), entry.path()));
     }
     let mut tracers = Vec::new();
     for (name, folder) in instances {
@@ -102,7 +104,7 @@ impl Holders {
             return;
         }
         let Ok(process) = read_process(proc, tgid) else { return };
-        let name = format!("{} (pid {tgid})", process.comm);
+        let name = format!("{} (pid {tgid})", printable(&process.comm, MAX_NAME));
         for number in &open.links {
             let about = text(&proc.join(format!("{tgid}/fdinfo/{number}"))).unwrap_or_default();
             let id = about.lines().find_map(|line| line.strip_prefix("link_id:")?.trim().parse().ok());

@@ -1,8 +1,9 @@
 //! The timer policy in force: read, switched (companion patch only), and restored however the process ends, except by SIGKILL.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs::{self, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -23,6 +24,8 @@ use crate::{
 const PARAMETER: &str = "module/kvm_intel/parameters/preemption_timer_policy";
 /// The note of a temporary switch, below /run.
 const NOTE: &str = "vmentry-policy.json";
+/// More bytes than a note has.
+const NOTE_BYTES: u64 = 4096;
 
 /// Note of a temporary switch: the policy to restore, and the process that has to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,9 +139,14 @@ impl Switch {
         if let Err(error) = noted {
             let note = output::shown(&self.note);
             if error.kind() == io::ErrorKind::AlreadyExists {
-                let switched = serde_json::from_str::<Note>(&text(&self.note).unwrap_or_default());
-                let who = switched.map_or("another vmentry".into(), |note| format!("vmentry (pid {})", note.pid));
-                bail!("{who} has switched the policy and will restore it, as {note} says: wait for its end");
+                match self.note() {
+                    Some(Note { pid, .. }) => bail!(
+                        "vmentry (pid {pid}) has switched the policy and will restore it, as {note} says: wait for its end"
+                    ),
+                    None => {
+                        bail!("note the policy to restore in {note}: it is not a file that vmentry made: remove it")
+                    }
+                }
             }
             return Err(error).with_context(|| format!("note the policy to restore in {note}"));
         }
@@ -147,13 +155,18 @@ impl Switch {
         Ok(restore)
     }
 
-    /// The note; none where there is none. One that cannot be read was cut off by a kill; its policy is taken to be soft, the default.
+    /// The note; none where there is none, or something else: a link, a pipe, a file of another user than root and this one. A note that does
+    /// not say soft or hard was cut off by a kill; its policy is taken to be soft, the default.
     fn note(&self) -> Option<Note> {
-        Some(serde_json::from_str(&text(&self.note).ok()?).unwrap_or(Note {
-            pid: 0,
-            start_ticks: 0,
-            before: Policy::Soft,
-        }))
+        let file =
+            OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&self.note).ok()?;
+        let about = file.metadata().ok()?;
+        let is_ours = about.is_file() && [0, rustix::process::geteuid().as_raw()].contains(&about.uid());
+        let mut bytes = Vec::new();
+        file.take(NOTE_BYTES).read_to_end(&mut bytes).ok().filter(|_| is_ours)?;
+        let cut_off = Note { pid: 0, start_ticks: 0, before: Policy::Soft };
+        let note = serde_json::from_slice(&bytes).unwrap_or(cut_off.clone());
+        Some(if matches!(note.before, Policy::Soft | Policy::Hard) { note } else { cut_off })
     }
 
     fn left_behind(&self) -> Option<Note> {
@@ -288,6 +301,34 @@ mod tests {
         assert_eq!(left_behind(&host.roots).map(|n| n.before), Some(Policy::Soft));
         let refused = Switch::of(&host.roots).set_temporarily(Policy::Hard);
         assert!(refused.err().unwrap().to_string().contains("was killed"));
+    }
+
+    #[test]
+    fn only_a_file_of_this_user_that_says_soft_or_hard_is_a_note_and_a_pipe_holds_nobody_up() {
+        let host = host();
+        let note = host.roots.run.join(NOTE);
+        let left = || left_behind(&host.roots).map(|note| note.before);
+        let refusal = || Switch::of(&host.roots).set_temporarily(Policy::Hard).err().unwrap().to_string();
+        host.write("run/elsewhere", r#"{"pid":0,"start_ticks":0,"before":"hard"}"#);
+        host.link("run/vmentry-policy.json", "elsewhere");
+        assert_eq!(left(), None, "a link");
+        assert!(refusal().contains("is not a file that vmentry made"), "{}", refusal());
+        fs::remove_file(&note).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &note, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert_eq!(left(), None, "a pipe");
+        assert!(refusal().contains("is not a file that vmentry made"));
+        assert_eq!(host.read(PARAMETER_FILE), "soft\n", "nothing was switched");
+        fs::remove_file(&note).unwrap();
+        for before in [r"hard\u001b[2J; rm -rf /", "off", "unknown"] {
+            host.write("run/vmentry-policy.json", format!(r#"{{"pid":0,"start_ticks":0,"before":"{before}"}}"#));
+            assert_eq!(left(), Some(Policy::Soft), "{before}");
+        }
+        if rustix::process::geteuid().is_root() {
+            fs::write(&note, r#"{"pid":0,"start_ticks":0,"before":"hard"}"#).unwrap();
+            assert_eq!(left(), Some(Policy::Hard));
+            std::os::unix::fs::chown(&note, Some(65534), None).unwrap();
+            assert_eq!(left(), None, "another user's");
+        }
     }
 
     #[test]

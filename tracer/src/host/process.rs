@@ -9,8 +9,6 @@ use std::{
 
 /// Most bytes that are read of a file; the rest is cut.
 const MOST: usize = 16 << 10;
-/// Longest name, in bytes; longer ones are cut.
-const MAX_NAME: usize = 256;
 /// Most bytes that are read of a file whose length depends on the hardware only, as /proc/cpuinfo with 2 KB for each CPU.
 const MOST_OF_HARDWARE: usize = 64 << 20;
 
@@ -21,11 +19,13 @@ pub(crate) struct Process {
     pub(crate) tgid: u32,
     /// process id of its parent; 0 for none
     pub(crate) parent: u32,
+    /// effective user id, as this process's user namespace shows it; none where it is not told
+    pub(crate) uid: Option<u32>,
     /// start in clock ticks (USER_HZ) since boot; with `tgid` it distinguishes a process from a later one
     pub(crate) start_time_ticks: u64,
-    /// comm, fit to be printed; at most 15 bytes in the kernel
+    /// comm as the process chose it, without the newline: at most 15 bytes in the kernel, not fit to be printed
     pub(crate) comm: String,
-    /// empty for kernel threads
+    /// as the process chose them; empty for kernel threads
     pub(crate) arguments: Arguments,
     /// beginning of /proc/PID/cgroup; empty where it cannot be read
     pub(crate) cgroup: String,
@@ -85,28 +85,27 @@ fn beginning(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A name without control characters, cut to 256 bytes: fit for a terminal, a table and a label.
-pub(super) fn clean(name: &str) -> String {
-    let mut printable: String = name.trim().chars().filter(|c| !c.is_control()).collect();
-    printable.truncate(printable.floor_char_boundary(MAX_NAME));
-    printable.trim().to_owned()
-}
-
 /// Reads a process below `proc`, the root of procfs. `tgid` may be the id of any of its threads.
 pub(crate) fn read_process(proc: &Path, tgid: u32) -> io::Result<Process> {
     let status = text(&proc.join(tgid.to_string()).join("status"))?;
     let tgid = number_of_status(&status, "Tgid:").ok_or_else(|| invalid("status without Tgid"))?;
     let dir = proc.join(tgid.to_string());
     let read = |file| text(&dir.join(file));
-    let start_time_ticks = start_time_of_stat(&read("stat")?).ok_or_else(|| invalid("stat without start time"))?;
     Ok(Process {
         tgid,
         parent: number_of_status(&status, "PPid:").unwrap_or(0),
-        start_time_ticks,
-        comm: clean(&read("comm")?),
+        uid: numbers_of_status(&status, "Uid:").nth(1),
+        start_time_ticks: start_time(proc, tgid)?,
+        comm: read("comm")?.trim_end_matches('\n').to_owned(),
         arguments: Arguments::of_cmdline(&beginning(&dir.join("cmdline"), MOST)?),
         cgroup: read("cgroup").unwrap_or_default(),
     })
+}
+
+/// Start of a process in clock ticks (USER_HZ) since boot.
+pub(super) fn start_time(proc: &Path, tgid: u32) -> io::Result<u64> {
+    let stat = text(&proc.join(tgid.to_string()).join("stat"))?;
+    start_time_of_stat(&stat).ok_or_else(|| invalid("stat without start time"))
 }
 
 /// Process id of a process's parent; none without such a process.
@@ -124,9 +123,15 @@ fn invalid(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
-/// A number in /proc/PID/status. The first line has the comm, in which a newline is escaped.
+/// The first number of a field in /proc/PID/status.
 fn number_of_status(status: &str, field: &str) -> Option<u32> {
-    status.lines().find_map(|line| line.strip_prefix(field))?.trim().parse().ok()
+    numbers_of_status(status, field).next()
+}
+
+/// The numbers of a field in /proc/PID/status. The first line has the comm, in which a newline is escaped.
+fn numbers_of_status(status: &str, field: &str) -> impl Iterator<Item = u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
+    line.split_ascii_whitespace().map_while(|number| number.parse().ok())
 }
 
 /// Field 22 of /proc/PID/stat. Field 2 is the comm in parentheses, which may hold spaces and parentheses itself.
@@ -141,11 +146,16 @@ pub(crate) mod made_up {
 
     use std::{fs, os::unix::fs::symlink, path::Path};
 
-    /// A process, or a thread of one where `id` and `tgid` differ; its descriptors lead to `links`. It starts at tick 1000 + `id`.
+    /// A process of user 64055, or a thread of one where `id` and `tgid` differ; its descriptors lead to `links`. It starts at tick 1000 + `id`.
     pub(crate) fn add(proc: &Path, [id, tgid, parent]: [u32; 3], cmdline: &[u8], comm: &[u8], links: &[&str]) {
         let dir = proc.join(id.to_string());
         fs::create_dir_all(dir.join("fd")).unwrap();
-        let status = [b"Name:\t", comm, format!("\nTgid:\t{tgid}\nPid:\t{id}\nPPid:\t{parent}\n").as_bytes()].concat();
+        let status = [
+            b"Name:\t",
+            comm,
+            format!("\nTgid:\t{tgid}\nPid:\t{id}\nPPid:\t{parent}\nUid:\t0\t64055\t0\t0\n").as_bytes(),
+        ]
+        .concat();
         fs::write(dir.join("status"), status).unwrap();
         let zeros = "0 ".repeat(18);
         let stat = [format!("{id} (").as_bytes(), comm, format!(") S {zeros}{} 0 0\n", 1000 + id).as_bytes()].concat();
@@ -175,7 +185,7 @@ mod tests {
         let proc = proc();
         add(proc.path(), [40, 40, 7], b"qemu\0-name\0web1\0\0", b"a) b", &[]);
         let process = read_process(proc.path(), 40).unwrap();
-        assert_eq!((process.start_time_ticks, process.parent), (1040, 7));
+        assert_eq!((process.start_time_ticks, process.parent, process.uid), (1040, 7, Some(64055)));
         assert_eq!(process.comm, "a) b");
         assert_eq!(arguments(&process), ["qemu", "-name", "web1", ""]);
         assert_eq!(process.cgroup, "", "no cgroup file is no error");

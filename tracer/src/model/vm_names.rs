@@ -22,7 +22,7 @@ pub(crate) fn vm_names<'a>(vms: impl IntoIterator<Item = &'a Vm>) -> HashMap<u32
     for namesakes in vms.chunk_by(|a, b| a.name == b.name) {
         let on_hosts = differ(namesakes, |vm| &vm.host);
         for on_host in namesakes.chunk_by(|a, b| a.host == b.host) {
-            let of_processes = differ(on_host, |vm| process(vm));
+            let of_processes = differ(on_host, process);
             for of_process in on_host.chunk_by(|a, b| process(a) == process(b)) {
                 for vm in of_process {
                     let process = if of_processes { format!("[{}]", vm.tgid) } else { String::new() };
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     fn vm(id: u32, name: &str, tgid: u32, ordinal: u32, host: Option<&str>) -> Vm {
-        Vm { id, name: name.into(), tgid, start_ticks: 1, ordinal, host: host.map(str::to_owned) }
+        Vm { id, name: name.into(), tgid, start_ticks: 1, uid: None, ordinal, host: host.map(str::to_owned) }
     }
 
     #[test]

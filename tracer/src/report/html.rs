@@ -153,8 +153,11 @@ fn totals(report: &Report, view: &View) -> Markup {
     add("delivered", t.delivered.to_string().into(), "entries whose record was delivered");
     let dropped = "entries whose record found the ring full; if counted in the kernel, without room for their series";
     add("dropped", t.dropped.to_string().into(), dropped);
-    let unmatched = "kvm_entry without kvm_exit, kvm_exit without kvm_entry, or no room for the vCPU";
+    let unmatched = "kvm_entry without kvm_exit, or kvm_exit without kvm_entry";
     add("unmatched", t.unmatched.to_string().into(), unmatched);
+    if let Some(evicted) = t.evicted.filter(|n| *n > 0) {
+        add("evicted", evicted.to_string().into(), "times that the places for vCPUs' states were too few");
+    }
     if t.malformed + t.not_kept > 0 {
         add("undecodable", t.malformed.to_string().into(), "records that failed to decode");
         add("over series limit", t.not_kept.to_string().into(), "entries over the series limit of an interval");

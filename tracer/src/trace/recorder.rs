@@ -58,6 +58,13 @@ impl EventSummary {
     }
 }
 
+/// A trace that is open, or that a flight recorder will open, before the thread starts that writes events to it.
+pub struct OpenedTrace {
+    destination: Destination,
+    plan: TracePlan,
+    patience: Patience,
+}
+
 /// The handle of the thread that writes.
 pub struct EventRecorder {
     queue: SyncSender<Message>,
@@ -67,9 +74,9 @@ pub struct EventRecorder {
     patience: Patience,
 }
 
-impl EventRecorder {
-    /// Checks the plan, opens the trace unless a flight recorder will open it later, and starts the thread.
-    pub fn start(plan: TracePlan, header: &Header) -> Result<(Self, EventSink)> {
+impl OpenedTrace {
+    /// Checks the plan, and opens the trace unless a flight recorder will open it later.
+    pub fn open(plan: TracePlan, header: &Header) -> Result<Self> {
         plan.check()?;
         match plan.flight_recorder.clone() {
             None => {
@@ -78,20 +85,23 @@ impl EventRecorder {
             }
             Some(options) => {
                 let flight_recorder = FlightRecorder::new(options, &plan, header)?;
-                Self::spawn(Destination::FlightRecorder(Box::new(flight_recorder)), plan, Patience::endless())
+                let destination = Destination::FlightRecorder(Box::new(flight_recorder));
+                Ok(Self { destination, plan, patience: Patience::endless() })
             }
         }
     }
 
     /// Writes all events to `out`. At the end it waits while `out` takes something at least every `limit`.
-    fn to(out: Box<dyn Write + Send>, plan: TracePlan, header: &Header, limit: Duration) -> Result<(Self, EventSink)> {
+    fn to(out: Box<dyn Write + Send>, plan: TracePlan, header: &Header, limit: Duration) -> Result<Self> {
         let (patience, out) = Patience::with(out, limit);
         let out: Box<dyn Write + Send> = Box::new(out);
         let trace = Trace::new(out, header).with_context(|| format!("write {}", output::shown(&plan.path)))?;
-        Self::spawn(Destination::Trace(Box::new(trace)), plan, patience)
+        Ok(Self { destination: Destination::Trace(Box::new(trace)), plan, patience })
     }
 
-    fn spawn(destination: Destination, plan: TracePlan, patience: Patience) -> Result<(Self, EventSink)> {
+    /// Starts the thread that writes, which has the caller's capabilities.
+    pub fn start(self) -> Result<(EventRecorder, EventSink)> {
+        let Self { destination, plan, patience } = self;
         let TracePlan { path, flight_recorder, .. } = plan;
         let writer = Writer {
             path: path.clone(),
@@ -104,9 +114,11 @@ impl EventRecorder {
         let thread = std::thread::Builder::new().name("events".into()).spawn(move || writer.run(&messages));
         let thread = thread.context("start the thread that writes events")?;
         let sink = EventSink::new(queue.clone(), patience.clone());
-        Ok((Self { queue, thread, flight_recorder, path, patience }, sink))
+        Ok((EventRecorder { queue, thread, flight_recorder, path, patience }, sink))
     }
+}
 
+impl EventRecorder {
     /// Completes the trace after the collector has finished its sink, and prints the summary. `dropped` is the number of
     /// entries whose record found its ring full.
     pub fn finish(self, dropped: u64, reason: &str) -> Result<EventSummary> {
@@ -175,7 +187,7 @@ impl Writer {
     }
 
     fn take(&mut self, batch: Batch) {
-        self.vms.extend(batch.vms.into_iter().map(|vm| (vm.id, vm)));
+        self.vms.extend(batch.vms.into_iter().map(|(vm, naming)| (vm.id, naming.wait(&vm))));
         while self.vms.len() > MAX_VMS {
             self.vms.pop_first();
         }
@@ -232,6 +244,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        host::naming::Naming,
         model::interval::tests::{event, vm},
         recording::tests::header,
     };
@@ -241,12 +254,12 @@ mod tests {
         let (reader, writer) = std::io::pipe().unwrap();
         let plan = TracePlan { path: "-".into(), overwrite: false, flight_recorder: None };
         let limit = Duration::from_millis(100);
-        let (recorder, mut sink) = EventRecorder::to(Box::new(writer), plan, &header(), limit).unwrap();
-        let vm: Arc<_> = vm(0);
+        let (recorder, mut sink) = OpenedTrace::to(Box::new(writer), plan, &header(), limit).unwrap().start().unwrap();
+        let (vm, naming) = (vm(0), Arc::new(Naming::known(1, "web1".into())));
         // More than the pipe and the queue hold.
         for pass in 0..400 {
             for _ in 0..1000 {
-                sink.push(&event(0, 10, 5, 0), &vm);
+                sink.push(&event(0, 10, 5, 0), &vm, &naming);
             }
             sink.end_pass(pass * 1_000_000_000);
         }

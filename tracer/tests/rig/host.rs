@@ -156,6 +156,10 @@ impl Host {
                 let mount = |from: *const libc::c_char, to: *const libc::c_char, flags| {
                     check(libc::mount(from, to, ptr::null(), flags, ptr::null()))
                 };
+                // Even where the tests were started so that they ignore them.
+                for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
                 check(libc::unshare(libc::CLONE_NEWNS))?;
                 mount(ptr::null(), c"/".as_ptr(), libc::MS_REC | libc::MS_PRIVATE)?;
                 binds.iter().try_for_each(|(from, to)| mount(from.as_ptr(), to.as_ptr(), libc::MS_BIND))

@@ -2,10 +2,13 @@
 //! kernel.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +19,8 @@ use crate::{
     prometheus::server::{self, Server},
 };
 
+/// The unit file.
+const UNIT: &str = include_str!("../../../packaging/vmentry-export.service");
 /// Limit of `systemd-analyze security`, in tenths of its score from 0 (nothing is exposed) to 10, as systemd 252 takes
 /// it. Sockets, /proc and two capabilities remain.
 const EXPOSURE: u32 = 20;
@@ -26,11 +31,6 @@ pub(super) fn check(root: &Path) -> Result<()> {
     let units = root.join("usr/lib/systemd/system");
     let unit = units.join("vmentry-export.service");
     let text = fs::read_to_string(&unit).with_context(|| format!("read {}", unit.display()))?;
-    ensure!(
-        allows_bpf(&text),
-        "check {}: SystemCallFilter must allow bpf after it removes @privileged, which contains bpf",
-        unit.display()
-    );
     // systemd-analyze looks the program up on this machine; that the package has it was checked before.
     let here =
         text.replace("ExecStart=/usr/bin/vmentry", &format!("ExecStart={}", root.join("usr/bin/vmentry").display()));
@@ -82,10 +82,11 @@ fn start_command(unit: &str, defaults: &str) -> Option<(String, Vec<String>)> {
     Some((words.next()?, words.collect()))
 }
 
-/// Runs the exporter as nobody with only the service's capabilities, and checks that it answers with metrics. Needs
-/// root, which it gives up, and a host that can be traced.
+/// Runs the exporter as nobody with only the service's capabilities, and checks that it answers with metrics, keeps no
+/// capability, and makes only the system calls that the unit allows. Needs root, which it gives up, and a host that can be
+/// traced.
 pub(crate) fn run_as_service() -> Result<()> {
-    debian::install(&[("setpriv", "util-linux")])?;
+    debian::install(&[("setpriv", "util-linux"), ("strace", "strace"), ("systemd-analyze", "systemd")])?;
     let built = build::debug_binary("vmentry")?;
     // Copied to a folder that everybody may enter, because only root may be able to enter the target folder.
     let folder = tempfile::tempdir().context("create folder")?;
@@ -93,6 +94,7 @@ pub(crate) fn run_as_service() -> Result<()> {
     let binary = folder.path().join("vmentry");
     fs::copy(built, &binary).context("copy vmentry")?;
     answers_as_nobody(&binary)?;
+    makes_only_allowed_calls(&binary)?;
     names_the_missing_capability(&binary)
 }
 
@@ -125,15 +127,81 @@ fn answers_as_nobody(binary: &Path) -> Result<()> {
     let exporter = Server::start(&mut command, port, log, "/metrics")?;
     let metrics = exporter.get("/metrics")?;
     ensure!(metrics.contains("vmentry_host_info{"), "ask the exporter without root for metrics: {metrics}");
-    exporter.stop()
+    let confined = is_confined(exporter.id());
+    exporter.stop()?;
+    confined
 }
 
-/// Whether a unit's filter allows bpf(2) after it removes @privileged, which contains bpf.
-fn allows_bpf(unit: &str) -> bool {
-    let filters: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")).collect();
-    let removed = filters.iter().rposition(|f| f.starts_with('~') && f.contains("@privileged"));
-    let allowed = filters.iter().rposition(|f| !f.starts_with('~') && f.split(' ').any(|call| call == "bpf"));
-    allowed.is_some() && allowed > removed
+/// Checks that no thread of the exporter has a capability, and that each has a filter of system calls. The bounding set may
+/// be smaller only for a process with CAP_SETPCAP, which the service has not; without capabilities, and with
+/// no_new_privs, nothing can be taken from it.
+fn is_confined(process: u32) -> Result<()> {
+    for thread in fs::read_dir(format!("/proc/{process}/task")).context("find the exporter's threads")? {
+        let status = fs::read_to_string(thread?.path().join("status")).context("read a thread's status")?;
+        let zero = "0".repeat(16);
+        let wanted = [("CapInh", &*zero), ("CapPrm", &zero), ("CapEff", &zero), ("CapAmb", &zero)];
+        for (name, value) in wanted.into_iter().chain([("NoNewPrivs", "1"), ("Seccomp", "2")]) {
+            ensure!(
+                status.lines().any(|line| line == format!("{name}:\t{value}")),
+                "check the exporter's threads: {name} is not {value}:\n{status}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Runs the exporter under strace, and checks that the unit allows every system call that it makes.
+fn makes_only_allowed_calls(binary: &Path) -> Result<()> {
+    let started = Instant::now();
+    let log = build::target_dir().join("as-service.strace");
+    let port = server::free_port()?;
+    let mut command = Command::new("strace");
+    // As its grandchild, so that signals for the exporter do not end strace first.
+    command.args(["--follow-forks", "--daemonize", "--output"]).arg(&log).arg("--").arg(binary).current_dir("/");
+    command.args(["export", "--listen", &format!("127.0.0.1:{port}")]);
+    let exporter = Server::start(&mut command, port, build::target_dir().join("as-service.log"), "/metrics")?;
+    exporter.get("/metrics")?;
+    exporter.stop()?;
+    let made = loop {
+        let made = calls_in(&fs::read_to_string(&log).with_context(|| format!("read {}", log.display()))?);
+        // strace may still be writing.
+        if made.contains("exit_group") {
+            break made;
+        }
+        ensure!(started.elapsed() < Duration::from_secs(60), "run the exporter under strace: it made only {made:?}");
+        thread::sleep(Duration::from_millis(50));
+    };
+    ensure!(made.contains("bpf") && made.contains("accept4"), "run the exporter under strace: it made {made:?}");
+    let allowed = allowed_calls(UNIT)?;
+    let others: Vec<_> = made.difference(&allowed).collect();
+    ensure!(others.is_empty(), "check SystemCallFilter: the exporter makes {others:?}, which the unit does not allow");
+    Ok(())
+}
+
+/// The system calls that a unit allows, with those of systemd's groups.
+fn allowed_calls(unit: &str) -> Result<BTreeSet<String>> {
+    let words = unit.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")).flat_map(str::split_whitespace);
+    let mut calls = BTreeSet::new();
+    for word in words {
+        if word.starts_with('@') {
+            let list = output(Command::new("systemd-analyze").args(["--no-pager", "syscall-filter", word]))?;
+            // The name of the group is not indented.
+            let names = list.lines().filter(|line| line.starts_with(' ')).map(str::trim);
+            calls.extend(names.filter(|name| !name.starts_with('#')).map(str::to_owned));
+        } else {
+            calls.insert(word.to_owned());
+        }
+    }
+    Ok(calls)
+}
+
+/// Names of the system calls in the output of strace: `PID NAME(ARGUMENTS) = RESULT`. The first one starts the program.
+fn calls_in(strace: &str) -> BTreeSet<String> {
+    let name = |line: &str| {
+        let (name, _) = line.split_once(' ')?.1.trim_start().split_once('(')?;
+        name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_').then(|| name.to_owned())
+    };
+    strace.lines().filter_map(name).collect()
 }
 
 #[cfg(test)]
@@ -141,11 +209,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_allows_bpf_only_after_it_removes_privileged_calls() {
-        assert!(allows_bpf(include_str!("../../../packaging/vmentry-export.service")));
-        assert!(allows_bpf("SystemCallFilter=@system-service bpf\n"));
-        assert!(!allows_bpf("SystemCallFilter=@system-service bpf\nSystemCallFilter=~@resources @privileged\n"));
-        assert!(!allows_bpf("SystemCallFilter=@system-service\n"));
+    fn the_calls_that_strace_shows_are_read() {
+        let strace = "7 openat(AT_FDCWD, \"/a (b\", O_RDONLY) = 3\n7 <... futex resumed>) = 0\n12  read(3,  <unfinished ...>\n\
+                      7 --- SIGTERM {si_signo=SIGTERM} ---\n7 +++ exited with 0 +++\n";
+        assert_eq!(calls_in(strace).into_iter().collect::<Vec<_>>(), ["openat", "read"]);
     }
 
     #[test]
@@ -176,9 +243,17 @@ mod tests {
 
     #[test]
     fn the_service_has_exactly_the_two_capabilities_that_it_needs() {
-        let unit = include_str!("../../../packaging/vmentry-export.service");
         for set in ["AmbientCapabilities", "CapabilityBoundingSet"] {
-            assert!(unit.contains(&format!("\n{set}=CAP_BPF CAP_PERFMON\n")));
+            assert!(UNIT.contains(&format!("\n{set}=CAP_BPF CAP_PERFMON\n")));
+        }
+    }
+
+    #[test]
+    fn other_hosts_are_refused_and_a_group_of_calls_with_many_uses_is_not_allowed() {
+        assert!(UNIT.contains("\nIPAddressDeny=any\nIPAddressAllow=localhost\n"));
+        for group in ["@system-service", "@privileged", "@process", "@file-system", "@mount"] {
+            let allows = |line: &str| line.starts_with("SystemCallFilter=") && line.contains(group);
+            assert!(!UNIT.lines().any(allows), "{group}");
         }
     }
 }

@@ -46,6 +46,11 @@ impl Server {
         Ok(server)
     }
 
+    /// Process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Returns the body of a page.
     pub(crate) fn get(&self, path: &str) -> Result<String> {
         http::get(self.port, path, "text/plain")

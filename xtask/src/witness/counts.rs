@@ -169,7 +169,7 @@ fn stepped_clock(results: Results) -> Result<Failures> {
     for step in ["0", "-86400", "31536000"] {
         failures.extend(against_guest(&report, &results.json(&format!("stepped-{step}.json"))?));
     }
-    failures.equal("stepped clock: end of the recording", &report["recordings"][0]["ended"], "SIGINT");
+    failures.equal("stepped clock: end of the recording", &report["recordings"][0]["ended"], "SIGTERM");
     let seconds = number(&report["length_ns"]) / 1_000_000_000;
     failures.check((1..600).contains(&seconds), || format!("stepped clock: the recording lasted {seconds} s"));
     Ok(failures)

@@ -38,7 +38,7 @@ pub(crate) fn failures(out: &Path) -> Result<Vec<String>> {
     failures.extend(on(results)?);
     failures.extend(stamps_against_stopwatch(results)?);
     for (file, expected) in
-        [("after-calibrate", "soft"), ("after-sigint", "soft"), ("policy-on", "soft"), ("without-timer", "N")]
+        [("after-calibrate", "soft"), ("after-signal", "soft"), ("policy-on", "soft"), ("without-timer", "N")]
     {
         failures.same(file, results.word(file)?.as_str(), expected);
     }
@@ -97,12 +97,12 @@ fn provoked_writes(results: Results) -> Result<Failures> {
     Ok(failures)
 }
 
-/// Checks a calibration that SIGINT stopped under the hard policy.
+/// Checks a calibration that SIGTERM stopped under the hard policy.
 fn stopped_calibration(results: Results) -> Result<Failures> {
     let mut failures = Failures::default();
-    failures.same("calibrate, SIGINT: exit code", results.word("stopped.code")?.as_str(), "1");
+    failures.same("calibrate, SIGTERM: exit code", results.word("stopped.code")?.as_str(), "1");
     let text = results.text("stopped.txt")?;
-    failures.contains("calibrate, SIGINT", &text, &["INCOMPLETE: stopped by SIGINT", "policy soft"]);
+    failures.contains("calibrate, SIGTERM", &text, &["INCOMPLETE: stopped by SIGTERM", "policy soft"]);
     Ok(failures)
 }
 

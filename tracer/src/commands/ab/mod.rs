@@ -18,16 +18,19 @@ use crate::{
     commands::{
         args::AbArgs,
         child::{
-            Ended, Endings, GRACE, command_code, default_endings, end, exit_of, refuse_unknown, start, stdout_beside,
+            Ended, Endings, GRACE, command_code, default_endings, end, exit_of, or_end, refuse_unknown, start,
+            stdout_beside,
         },
         comparison,
         following::follow,
+        privileges,
         progress::ProgressLine,
         session::{
             command_line, ensure_exact, header, nanoseconds, ring_bytes, runtime, selected_tgids, selected_vcpus,
             traceable_host, watch_module,
         },
         usage::refuse,
+        user::User,
     },
     compare::schedule,
     host::{clock::TscMeter, facts::RunningVm, other_tracers, roots::Roots, stopwatch},
@@ -51,6 +54,7 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
     let (facts, layout) = traceable_host("record", "", false)?;
     ensure_switchable(args)?;
     refuse_unknown(&args.command)?;
+    let user = args.user.as_deref().map(User::find).transpose()?;
     let tgids = selected_tgids(&args.targets)?;
     if args.command.is_empty() {
         let may_be_more = facts.vms_unseen.is_some() || facts.shows_host_processes == Some(false);
@@ -77,7 +81,7 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
     header.experiment = Some(experiment.clone());
     let mut tracer = Tracer::load(&layout, &options)?;
     let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, output::say_over_progress)?;
-    let code = runtime()?.block_on(attached(args, &header, &experiment, tracer))?;
+    let code = runtime()?.block_on(attached(args, &header, &experiment, tracer, user))?;
     default_endings();
     if !args.no_compare {
         comparison::print_experiment(&args.output, args.format)?;
@@ -103,7 +107,13 @@ fn seed_of_now() -> u64 {
     u64::from(now.subsec_micros()) + now.as_secs() % 1000 * 1_000_000
 }
 
-async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, tracer: Tracer) -> Result<ExitCode> {
+async fn attached(
+    args: &AbArgs,
+    header: &Header,
+    experiment: &Experiment,
+    mut tracer: Tracer,
+    user: Option<User>,
+) -> Result<ExitCode> {
     let tsc = TscMeter::start();
     // Before the first switch: from here on a signal cannot kill this process between switching and restoring.
     let mut endings = Endings::new()?;
@@ -113,8 +123,11 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
     let writer = Writer::new(out, header).with_context(|| format!("write {name}"))?;
     let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
     let switch = Switch::new(args, &experiment.switches[first])?;
-    let collection = Collection::start(tracer, None)?;
-    let mut child = start(&args.command, stdout_beside(!args.no_compare))?;
+    tracer.attach()?;
+    // Before privileges are given up, so that the command has the caller's.
+    let mut child = start(&args.command, user, stdout_beside(!args.no_compare))?;
+    let collection = confined(args).and_then(|()| Collection::start(tracer, None));
+    let collection = or_end(&mut child, collection).await?;
     let progress = Progress::new(experiment, args.command.is_empty());
     let mut run = Run { args, experiment, switch, module, collection, writer, progress };
     // From here on an error must not return before the setting is restored and the collector has detached.
@@ -133,6 +146,14 @@ async fn attached(args: &AbArgs, header: &Header, experiment: &Experiment, trace
     };
     let status = run.finish(ended, child, last_line).await?;
     Ok(status.map_or(ExitCode::SUCCESS, command_code))
+}
+
+/// Gives up what the rest of an experiment does not need; nothing where it runs the user's commands to switch, which have the caller's rights.
+fn confined(args: &AbArgs) -> Result<()> {
+    if !args.arm.is_empty() {
+        return Ok(());
+    }
+    privileges::Recording { uses_map: false, ends_command: !args.command.is_empty() }.give_up_the_rest()
 }
 
 /// Waits for a signal or for the command's exit, either of which ends an experiment before its time.
@@ -226,7 +247,7 @@ impl Run<'_> {
     async fn finish(
         mut self,
         ended: Result<Ended>,
-        child: Option<Child>,
+        mut child: Option<Child>,
         last_line: impl FnOnce(Accounting, &str) -> End,
     ) -> Result<Option<ExitStatus>> {
         let restored = self.switch.restore();
@@ -240,10 +261,7 @@ impl Run<'_> {
                 failure = self.writer.write(&interval).err();
             }
         }
-        let interrupted = match child {
-            Some(mut child) => end(&mut child, GRACE).await,
-            None => None,
-        };
+        let interrupted = end(&mut child, GRACE).await;
         let accounting = self.collection.join();
         restored?;
         let name = output::shown(&self.args.output);

@@ -5,7 +5,7 @@ use std::{os::unix::process::CommandExt, process::Stdio, time::Duration};
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    commands::{args::AbArgs, usage::refuse},
+    commands::{args::AbArgs, descendants::without_adopting, usage::refuse},
     host::{
         policy::{self, Restore},
         roots::Roots,
@@ -114,8 +114,13 @@ impl Drop for Commands {
 }
 
 /// Runs a switching command by `sh -c` and waits for it, whatever signals come: a half-made switch could overlap the next one. The
-/// terminal's Ctrl-C does not reach it, and its output goes to standard error, apart from the comparison.
+/// terminal's Ctrl-C does not reach it, and its output goes to standard error, apart from the comparison. Processes that it leaves behind
+/// belong to the setting.
 fn run(command: &str) -> Result<()> {
+    without_adopting(|| run_to_end(command))
+}
+
+fn run_to_end(command: &str) -> Result<()> {
     let mut shell = std::process::Command::new("sh");
     shell.args(["-c", command]).stdin(Stdio::null()).stdout(std::io::stderr()).process_group(0);
     let mut child = shell.spawn().with_context(|| format!("run sh -c '{command}'"))?;

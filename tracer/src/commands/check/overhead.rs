@@ -126,7 +126,8 @@ fn run(facts: &Facts, mode: Option<Aggregation>) -> Result<Run> {
     let plan = ExercisePlan { scenario: Scenario::Cpuid, count: EXITS, vcpus: 1, delta: None };
     let layout = facts.layout.as_ref().context("no layout, and no error about it")?;
     let load = |aggregation| Tracer::load(layout, &Options { aggregation, ..Options::default() });
-    let tracer = mode.map(load).transpose()?;
+    let mut tracer = mode.map(load).transpose()?;
+    tracer.as_mut().map_or(Ok(()), Tracer::attach)?;
     let direct_loads = tracer.as_ref().is_some_and(Tracer::reads_directly);
     let collection = tracer.map(|tracer| Collection::start(tracer, None)).transpose()?;
     let before = process_cpu_ns();

@@ -93,7 +93,10 @@ pub(super) fn make(facts: &Facts, wanted: bool) -> Proof {
         return not_made("in a PID namespace of its own, the guest's entries cannot be told from others");
     };
     let options = Options { tgids: Some(vec![this_process]), ..Options::default() };
-    let attached = Tracer::load(layout, &options).and_then(|tracer| Collection::start(tracer, None));
+    let attached = Tracer::load(layout, &options).and_then(|mut tracer| {
+        tracer.attach()?;
+        Collection::start(tracer, None)
+    });
     let mut collection = match attached {
         Ok(collection) => collection,
         Err(error) => {

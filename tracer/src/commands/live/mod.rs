@@ -21,6 +21,7 @@ use crate::{
         child::Endings,
         damaged::done,
         following::follow,
+        privileges,
         session::{
             command_line, detach, header, next_writable, runtime, selected_tgids, selected_vcpus, traceable_host,
         },
@@ -79,6 +80,8 @@ async fn trace(args: &LiveArgs, facts: &Facts, layout: &Layout, options: &Option
         }
     };
     let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, tell)?;
+    tracer.attach()?;
+    privileges::of_live_view()?;
     let mut collection = Collection::start(tracer, Some(PERIOD))?;
     let shown = if on_screen {
         let info = Info { switchable: facts.companion_patch, ..Info::of(&header, None, Origin::Live) };

@@ -13,7 +13,7 @@ use tokio::{
 use super::files;
 use crate::{
     commands::child::Endings,
-    host::{clock::process_cpu_ns, policy::Restore},
+    host::{clock::process_cpu_ns, policy::Restore, signals::is_ignored},
     model::{interval::Interval, policy::Policy},
     output,
     recording::{Header, Provenance},
@@ -47,7 +47,8 @@ pub(super) struct Stage {
     keys: mpsc::Receiver<Event>,
     /// messages from elsewhere; none while a recording is played
     notes: Option<mpsc::UnboundedReceiver<String>>,
-    stops: Signal,
+    /// SIGTSTP; none where this process was started to ignore it, and never stops
+    stops: Option<Signal>,
     continues: Signal,
     /// of a recording that is saved; none while a recording is played
     header: Option<Header>,
@@ -79,7 +80,8 @@ impl Stage {
             .context("start the keys' thread")?;
         let app = App::new(info, terminal::palette());
         let on = |number| signal(SignalKind::from_raw(number)).context("listen for signals");
-        let (stops, continues) = (on(libc::SIGTSTP)?, on(libc::SIGCONT)?);
+        let stops = (!is_ignored(libc::SIGTSTP)).then(|| on(libc::SIGTSTP)).transpose()?;
+        let continues = on(libc::SIGCONT)?;
         Ok(Self {
             screen,
             app,
@@ -99,7 +101,7 @@ impl Stage {
         tokio::select! {
             Some(event) = self.keys.recv() => Input::Terminal(event),
             Some(note) = next_note(&mut self.notes) => Input::Note(note),
-            Some(()) = self.stops.recv() => Input::Stop,
+            Some(()) = next_stop(&mut self.stops) => Input::Stop,
             Some(()) = self.continues.recv() => Input::Continue,
             // Without a terminal and signals, nothing comes any more.
             else => std::future::pending().await,
@@ -162,6 +164,7 @@ impl Stage {
     /// Does what the screen asks for, apart from quitting and replaying.
     pub(super) fn carry_out(&mut self, effect: Effect) -> Result<()> {
         match effect {
+            Effect::Suspend if self.stops.is_none() => {}
             Effect::Suspend => self.screen.suspend(Stopped::Job)?,
             Effect::SwitchPolicy(policy) => {
                 let done = self.switch(policy);
@@ -196,6 +199,10 @@ impl Stage {
         self.app.set_policy(policy);
         Ok(())
     }
+}
+
+async fn next_stop(stops: &mut Option<Signal>) -> Option<()> {
+    stops.as_mut()?.recv().await
 }
 
 async fn next_note(notes: &mut Option<mpsc::UnboundedReceiver<String>>) -> Option<String> {
