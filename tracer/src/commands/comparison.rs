@@ -265,7 +265,7 @@ impl Together<'_> {
             let merged = header.sources.len();
             bail!("read {name}: it is a merge of {merged} recordings: compare the recordings themselves");
         }
-        let mut input = Input::new(reader, name.clone(), &mut self.recordings, &mut self.readings);
+        let mut input = Input::new(reader, name.clone(), &mut self.recordings, &mut self.readings)?;
         // Of the report only the VMs and the source are used: the windows stay apart.
         let mut report = Report { sources: vec![Provenance::unread(name, header)], ..Report::default() };
         // The name of a VM depends on its namesakes, which are known only at the end: until then, VMs that are filtered stay apart.

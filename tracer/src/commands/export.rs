@@ -202,7 +202,7 @@ struct Replay {
 impl Replay {
     fn open(file: &Path, on_damage: OnDamage) -> Result<Self> {
         let (mut recordings, mut readings) = (Vec::new(), Readings::default());
-        let input = Input::new(tape::open(file, on_damage)?, output::shown(file), &mut recordings, &mut readings);
+        let input = Input::new(tape::open(file, on_damage)?, output::shown(file), &mut recordings, &mut readings)?;
         Ok(Self { input, recordings, readings, covered: Spans::default() })
     }
 

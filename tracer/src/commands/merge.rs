@@ -68,7 +68,7 @@ fn read_sources(args: &MergeArgs, on_damage: OnDamage) -> Result<Vec<Provenance>
 /// Copies a recording's intervals, with VM numbers that are unique in the merge, and with wall-clock times.
 fn append<W: Write>(path: &Path, on_damage: OnDamage, numbering: &mut Report, writer: &mut Writer<W>) -> Result<()> {
     let name = output::shown(path);
-    let mut input = Input::new(input::open(path, on_damage)?, name, &mut numbering.sources, &mut numbering.readings);
+    let mut input = Input::new(input::open(path, on_damage)?, name, &mut numbering.sources, &mut numbering.readings)?;
     let mut vms = BTreeMap::new();
     while let Some((at, interval)) = input.next(&mut numbering.readings)? {
         let interval = numbering.renumber(at, interval, &mut vms);

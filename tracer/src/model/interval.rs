@@ -2,11 +2,10 @@
 //! commutative.
 
 use std::{
-    collections::{BTreeMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::Arc,
 };
 
-use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use tracer_common::Event;
 
@@ -53,7 +52,8 @@ pub struct Interval {
     /// counts
     pub totals: Totals,
     /// distributions
-    pub series: FxHashMap<Key, Series>,
+    // Not FxHashMap: a recording could be made of keys that all have one hash.
+    pub series: HashMap<Key, Series>,
     /// every VM with a series, by [`Vm::id`]
     pub vms: BTreeMap<u32, Arc<Vm>>,
 }

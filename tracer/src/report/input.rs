@@ -70,7 +70,7 @@ fn each(
     report: &mut Report,
     mut take: impl FnMut(&mut Report, usize, Interval, u64) -> Result<()>,
 ) -> Result<Option<usize>> {
-    let mut input = Input::new(reader, name, &mut report.sources, &mut report.readings);
+    let mut input = Input::new(reader, name, &mut report.sources, &mut report.readings)?;
     while let Some((at, interval)) = input.next(&mut report.readings)? {
         report.sources[at].intervals += u64::from(!input.reader.continues());
         let length_ns = &mut report.sources[at].length_ns;
@@ -118,17 +118,17 @@ impl<R: BufRead> Input<R> {
         name: String,
         recordings: &mut Vec<Provenance>,
         readings: &mut Readings,
-    ) -> Self {
+    ) -> Result<Self> {
         let header = reader.header();
         let merged = header.sources.iter().map(|s| Provenance::unread(s.name.clone(), s.header.clone()));
         let alone = header.sources.is_empty().then(|| Provenance::unread(name.clone(), header.clone()));
         let begin = |source: Provenance| {
             let knowledge = Some(source.header.knowledge()).filter(|known| known.unknown().next().is_some());
-            let reading = readings.begin(recordings, source);
-            Part { reading, knowledge, is_new: true, intervals: 0, repeated: 0 }
+            let reading = readings.begin(recordings, source)?;
+            Ok(Part { reading, knowledge, is_new: true, intervals: 0, repeated: 0 })
         };
-        let parts = merged.chain(alone).map(begin).collect();
-        Self { reader, name, parts }
+        let parts = merged.chain(alone).map(begin).collect::<Result<_>>()?;
+        Ok(Self { reader, name, parts })
     }
 
     /// The next interval that no other file had, with the index of its recording. It starts in ns since 1970.

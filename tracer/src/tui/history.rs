@@ -3,8 +3,10 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
+
+use tracer_common::Isa;
 
 use crate::model::{
     interval::{Interval, MAX_SERIES},
@@ -47,11 +49,13 @@ pub struct Slice {
     pub keys: Vec<(Key, u64)>,
     /// buckets of its histograms
     buckets: usize,
+    /// places in `keys`, by instruction set and exit reason, as soon as these are asked for
+    by_reason: OnceLock<Vec<usize>>,
 }
 
 impl Slice {
     fn new(number: u64, interval: Interval) -> Self {
-        let mut slice = Self { number, buckets: interval.buckets(), interval, keys: Vec::new() };
+        let mut slice = Self { number, buckets: interval.buckets(), interval, ..Self::default() };
         slice.order();
         slice
     }
@@ -60,6 +64,20 @@ impl Slice {
         self.keys.clear();
         self.keys.extend(self.interval.series.iter().map(|(k, s)| (*k, s.entries())));
         self.keys.sort_unstable();
+        self.by_reason.take();
+    }
+
+    /// The keys of an exit reason, ascending.
+    pub(super) fn of_reason(&self, isa: Isa, reason: Option<u32>) -> impl Iterator<Item = &(Key, u64)> {
+        let place = |at: &usize| (self.keys[*at].0.isa, self.keys[*at].0.reason);
+        let order = self.by_reason.get_or_init(|| {
+            let mut order: Vec<usize> = (0..self.keys.len()).collect();
+            order.sort_by_key(place);
+            order
+        });
+        let from = order.partition_point(|at| place(at) < (isa, reason));
+        let to = order.partition_point(|at| place(at) <= (isa, reason));
+        order[from..to].iter().map(|at| &self.keys[*at])
     }
 }
 

@@ -9,7 +9,11 @@ use std::{
 use tracer_common::Isa;
 
 use super::history::Slice;
-use crate::model::{self, interval::Vm, series::Key};
+use crate::model::{
+    self,
+    interval::Vm,
+    series::{Key, Level},
+};
 
 /// A node of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,18 +29,22 @@ pub enum Node {
 }
 
 impl Node {
-    /// The keys that belong to it.
+    /// The keys that belong to it, found without a look at the others: a table may have a row for each of them.
     pub fn keys(self, slice: &Slice) -> impl Iterator<Item = &(Key, u64)> {
         let keys = &slice.keys[..];
-        let range = match self {
-            Self::Vm(vm) => range(keys, |k| k.vm.cmp(&vm)),
-            Self::Vcpu(vm, vcpu) | Self::Exit(vm, vcpu, ..) => range(keys, |k| (k.vm, k.vcpu).cmp(&(vm, vcpu))),
-            Self::Reason(..) => keys,
+        let none = &keys[..0];
+        let (ranges, of_reason) = match self {
+            Self::Vm(vm) => ([range(keys, |k| k.vm.cmp(&vm)), none, none], None),
+            Self::Vcpu(vm, vcpu) => ([range(keys, |k| (k.vm, k.vcpu).cmp(&(vm, vcpu))), none, none], None),
+            Self::Exit(vm, vcpu, isa, reason) => {
+                let of_level = |level| {
+                    range(keys, |k| (k.vm, k.vcpu, k.level, k.isa, k.reason).cmp(&(vm, vcpu, level, isa, reason)))
+                };
+                ([Level::L1, Level::L2, Level::Unknown].map(of_level), None)
+            }
+            Self::Reason(isa, reason) => ([none; 3], Some(slice.of_reason(isa, reason))),
         };
-        range.iter().filter(move |(key, _)| match self {
-            Self::Vm(_) | Self::Vcpu(..) => true,
-            Self::Exit(_, _, isa, reason) | Self::Reason(isa, reason) => key.isa == isa && key.reason == reason,
-        })
+        ranges.into_iter().flatten().chain(of_reason.into_iter().flatten())
     }
 
     /// Its parent in the tree; none at the first level.
@@ -110,4 +118,52 @@ pub(crate) fn vm_names(slices: &[Arc<Slice>]) -> HashMap<u32, String> {
 /// Name of a vCPU within its VM.
 pub(crate) fn vcpu_name(vcpu: u32) -> String {
     format!("vcpu {vcpu}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tracer_common::{Event, Flags};
+
+    use super::*;
+    use crate::{
+        model::interval::{
+            Interval,
+            tests::{event, vm},
+        },
+        tui::history::History,
+    };
+
+    #[test]
+    fn the_keys_of_a_node_are_those_that_a_look_at_all_of_them_finds() {
+        let mut interval = Interval { length_ns: 1, ..Interval::default() };
+        for n in 0..200u32 {
+            let mut event = event(n % 3, 10 + n % 4, 900, (n % 2) as u8);
+            event.flags = if n % 5 == 0 { event.flags | Flags::L2 } else { event.flags };
+            interval.record(&Event { isa: 1 + (n % 2) as u8, ..event }, &vm(n % 7));
+        }
+        let mut history = History::default();
+        history.push(interval);
+        let slice = history.slices().next().unwrap();
+        let found = |node: Node| node.keys(slice).copied().collect::<Vec<_>>();
+        let of = |belongs: &dyn Fn(&Key) -> bool| {
+            slice.keys.iter().filter(|(key, _)| belongs(key)).copied().collect::<BTreeSet<_>>()
+        };
+        for (key, _) in &slice.keys {
+            let Key { vm, vcpu, isa, reason, .. } = *key;
+            for (node, all) in [
+                (Node::Vm(vm), of(&|k| k.vm == vm)),
+                (Node::Vcpu(vm, vcpu), of(&|k| (k.vm, k.vcpu) == (vm, vcpu))),
+                (
+                    Node::Exit(vm, vcpu, isa, reason),
+                    of(&|k| (k.vm, k.vcpu, k.isa, k.reason) == (vm, vcpu, isa, reason)),
+                ),
+                (Node::Reason(isa, reason), of(&|k| (k.isa, k.reason) == (isa, reason))),
+            ] {
+                assert!(found(node).len() == all.len() && found(node).iter().all(|key| all.contains(key)), "{node:?}");
+            }
+        }
+        assert!(slice.keys.len() > 100);
+    }
 }
