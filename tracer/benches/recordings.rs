@@ -87,8 +87,8 @@ fn main() {
     let sizes: &[u64] = if std::env::args().any(|a| a == "--bench") { &[10, 100, 1000] } else { &[1] };
     let header: Header = serde_json::from_str(LAB.lines().next().unwrap().trim_start_matches('#')).unwrap();
     let intervals: Vec<_> = (1..=4).map(interval).collect();
-    let folder = std::env::temp_dir().join(format!("vmentry-bench-{}", std::process::id()));
-    fs::create_dir(&folder).unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
     println!("{VMS} VMs x {VCPUS} vCPUs, {} series an interval of a second", intervals[0].series.len());
     println!("{:<24} {:>10} {:>8} {:>12} {:>8}", "command", "intervals", "s", "peak MB", "MB/s");
     for &megabytes in sizes {
@@ -110,5 +110,4 @@ fn main() {
     let (seconds, peak) = run(&["compare", sides[0].to_str().unwrap(), sides[1].to_str().unwrap()]);
     let rate = 2.0 * megabytes as f64 / seconds;
     println!("{:<24} {n:>10} {seconds:>8.2} {peak:>12.1} {rate:>8.0}", format!("compare, 2 x {megabytes} MB"));
-    fs::remove_dir_all(&folder).unwrap();
 }

@@ -13,6 +13,8 @@ pub(crate) mod collect;
 pub mod commands;
 pub mod compare;
 pub mod export;
+#[doc(hidden)]
+pub mod fuzzing;
 pub(crate) mod guest;
 pub mod host;
 pub mod html;

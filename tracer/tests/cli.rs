@@ -25,8 +25,8 @@ fn error(output: &Output) -> String {
 }
 
 fn temporary(name: &str, bytes: &[u8]) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("vmentry-cli-{}-{name}", std::process::id()));
-    fs::write(&path, bytes).unwrap();
+    let (mut file, path) = tempfile::Builder::new().prefix(name).tempfile().unwrap().keep().unwrap();
+    file.write_all(bytes).unwrap();
     path
 }
 

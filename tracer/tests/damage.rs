@@ -158,7 +158,7 @@ fn an_exporter_serves_what_is_whole_and_fails_at_its_end() {
     }
     let address = said.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut metrics = String::new();
     stream.read_to_string(&mut metrics).unwrap();
     assert!(metrics.contains("vmentry_ring_entries_total 400\n"), "{metrics}");

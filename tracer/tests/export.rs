@@ -3,23 +3,23 @@
 #![allow(clippy::unwrap_used, reason = "a test: an error is a failure")]
 
 mod binary;
+mod exporter;
 
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::{BufRead, BufReader},
+    net::TcpListener,
     path::Path,
-    process::{Child, ChildStderr, Command},
     thread,
     time::{Duration, Instant},
 };
 
 use binary::{Folder, assert_confined, command as vmentry, on_signals};
+use exporter::{Exporter, RECORDING, sum};
 use prost::Message;
 use serde_json::Value;
 
-const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/lab.hlog");
 const PROTOBUF: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
 const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0";
 
@@ -41,80 +41,6 @@ fn stdout(args: &[&str]) -> String {
 
 fn json(args: &[&str]) -> Value {
     serde_json::from_str(&stdout(args)).unwrap()
-}
-
-struct Exporter {
-    child: Child,
-    address: SocketAddr,
-    stderr: BufReader<ChildStderr>,
-}
-
-impl Exporter {
-    fn start(args: &[&str]) -> Self {
-        Self::of(vmentry(&[&["export", "--listen", "127.0.0.1:0"], args].concat()))
-    }
-
-    fn of(mut command: Command) -> Self {
-        let mut child = command.spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        stderr.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("metrics on http://").and_then(|l| l.strip_suffix("/metrics"));
-        Self { child, address: address.unwrap_or_else(|| panic!("{line}")).parse().unwrap(), stderr }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        stream
-    }
-
-    /// Sends bytes as they are; what comes back until the other side closes.
-    fn send(&self, request: &[u8]) -> Vec<u8> {
-        let mut stream = self.connect();
-        // The other side may refuse before it has read everything.
-        let _ = stream.write_all(request);
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        answer
-    }
-
-    /// Status line and headers, and the body.
-    fn get(&self, path: &str, accept: &str) -> (String, Vec<u8>) {
-        let answer = self.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n").as_bytes());
-        let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
-        (String::from_utf8(answer[..end].to_vec()).unwrap(), answer[end + 4..].to_vec())
-    }
-
-    fn text(&self, accept: &str) -> String {
-        String::from_utf8(self.get("/metrics", accept).1).unwrap()
-    }
-
-    fn value(&self, name: &str) -> f64 {
-        sum(&self.text(""), name)
-    }
-
-    /// Asks it to end; its code and what it said.
-    fn end(mut self, signal: i32) -> (Option<i32>, String) {
-        // SAFETY: the child has not been waited for, so that the number is its own.
-        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
-        let mut said = String::new();
-        self.stderr.read_to_string(&mut said).unwrap();
-        (self.child.wait().unwrap().code(), said)
-    }
-}
-
-impl Drop for Exporter {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Sum of all samples of a name, in text.
-fn sum(text: &str, name: &str) -> f64 {
-    let samples = text.lines().filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
-    samples.map(|l| l.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
 /// The part of io.prometheus.client that the tests need, by the tags of its own schema.
@@ -289,7 +215,7 @@ fn it_ends_in_order_on_signals() {
 fn signals_that_it_was_started_to_ignore_do_not_end_it() {
     let mut command = vmentry(&["export", "--listen", "127.0.0.1:0", "--replay", RECORDING]);
     on_signals(&mut command, libc::SIG_IGN);
-    let exporter = Exporter::of(command);
+    let exporter = Exporter::run(&mut command, 1);
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
         // SAFETY: the child has not been waited for, so that the number is its own.
         assert_eq!(unsafe { libc::kill(exporter.child.id() as i32, signal) }, 0);
@@ -316,45 +242,14 @@ fn paths_and_methods_that_are_not_there_are_refused() {
         let answer = exporter.send(request);
         String::from_utf8_lossy(&answer).split(' ').nth(1).unwrap_or("").to_owned()
     };
-    assert_eq!(status(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"), "200");
-    assert_eq!(status(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"), "200");
-    assert_eq!(status(b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), "200");
-    assert_eq!(status(b"GET /../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n"), "404");
-    assert_eq!(status(b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\nx"), "405");
+    assert_eq!(status(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"), "200");
+    assert_eq!(status(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"), "200");
+    assert_eq!(status(b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"), "200");
+    assert_eq!(status(b"GET /../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n"), "404");
+    assert_eq!(status(b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\nx"), "405");
     assert_eq!(status(b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"), "400");
-    let long = format!("GET /metrics HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
+    let long = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
     assert_eq!(status(long.as_bytes()), "431");
-}
-
-#[test]
-fn slow_half_open_and_many_clients_get_little_and_harm_nobody() {
-    let exporter = Exporter::start(&["--replay", RECORDING]);
-    let before = exporter.value("process_resident_memory_bytes");
-    // They say nothing, begin a request, or never read the answer.
-    let idle: Vec<_> = (0..16).map(|_| exporter.connect()).collect();
-    let begun = (0..8).map(|_| exporter.connect()).inspect(|mut s| s.write_all(b"GET /metrics HT").unwrap());
-    let deaf =
-        (0..4).map(|_| exporter.connect()).inspect(|mut s| s.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap());
-    let clients: Vec<_> = begun.chain(deaf).collect();
-    let start = Instant::now();
-    assert!(exporter.value("vmentry_entries_total") > 0.0);
-    assert!(start.elapsed() < Duration::from_secs(3), "there are places left for others");
-    let mut answers = Vec::new();
-    thread::scope(|scope| {
-        let asking: Vec<_> = (0..200).map(|_| scope.spawn(|| exporter.get("/metrics", OPENMETRICS).1)).collect();
-        answers.extend(asking.into_iter().map(|a| a.join().unwrap()));
-    });
-    assert!(answers.iter().all(|a| a.ends_with(b"# EOF\n")), "every one of 200 has its whole answer");
-    // Who says nothing is cut off.
-    let mut byte = [0; 512];
-    for mut stream in idle {
-        assert!(matches!(stream.read(&mut byte), Ok(_) | Err(_)));
-    }
-    assert!(start.elapsed() < Duration::from_secs(20));
-    drop(clients);
-    let after = exporter.value("process_resident_memory_bytes");
-    assert!(after < before + f64::from(16 << 20), "{before} -> {after}");
-    assert_eq!(exporter.end(libc::SIGTERM).0, Some(0));
 }
 
 #[test]

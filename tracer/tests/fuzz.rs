@@ -84,7 +84,7 @@ fn small() -> Vec<u8> {
     let header = Reader::new(LAB).unwrap().header().clone();
     let mut bytes = Vec::new();
     let mut writer = Writer::new(&mut bytes, &header).unwrap();
-    let vm = Arc::new(Vm { id: 0, name: "web".into(), tgid: 5, start_ticks: 7, ordinal: 0, host: None });
+    let vm = Arc::new(Vm { id: 0, name: "web".into(), tgid: 5, start_ticks: 7, ordinal: 0, uid: None, host: None });
     for at in [1_000, 2_000] {
         let mut interval = Interval::starting(at);
         interval.length_ns = 1_000;
@@ -321,7 +321,9 @@ fn whole() -> Vec<u8> {
     let header = Reader::new(LAB).unwrap().header().clone();
     let mut bytes = Vec::new();
     let mut writer = Writer::new(&mut bytes, &header).unwrap();
-    let vm = |id| Arc::new(Vm { id, name: format!("web{id}"), tgid: 5 + id, start_ticks: 7, ordinal: 0, host: None });
+    let vm = |id| {
+        Arc::new(Vm { id, name: format!("web{id}"), tgid: 5 + id, start_ticks: 7, ordinal: 0, uid: None, host: None })
+    };
     for n in 0..INTERVALS {
         let mut interval = Interval::starting(u64::from(n) * 1_000);
         interval.length_ns = 1_000;
@@ -482,7 +484,7 @@ fn random_bytes_after_a_header_are_read_or_refused() {
 fn any_bytes_are_an_event_or_none() {
     let event =
         prop_oneof![prop::collection::vec(any::<u8>(), Record::SIZE), prop::collection::vec(any::<u8>(), 0..200)];
-    let vm = Arc::new(Vm { id: 0, name: "x".into(), tgid: 1, start_ticks: 0, ordinal: 0, host: None });
+    let vm = Arc::new(Vm { id: 0, name: "x".into(), tgid: 1, start_ticks: 0, ordinal: 0, uid: None, host: None });
     check(2000, event, |bytes| {
         let Some(event) = Event::decode(&bytes) else { return };
         let _ = event.entry_to_exit_ns();

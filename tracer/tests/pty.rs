@@ -352,21 +352,20 @@ fn without_a_terminal_there_is_a_line_an_interval() {
 
 #[test]
 fn a_report_saved_from_a_damaged_recording_says_so_first() {
-    let folder = std::env::temp_dir().join(format!("vmentry-pty-damaged-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
     let file = folder.join("damaged.hlog");
     std::fs::write(&file, std::fs::read_to_string(RECORDING).unwrap() + "x\n").unwrap();
     let args = ["live", "--skip-damaged", "--replay", file.to_str().unwrap()];
-    let mut session = Session::run(&args, &folder, 200, 50, &[]);
+    let mut session = Session::run(&args, folder, 200, 50, &[]);
     session.wait_for("DAMAGED: ");
     session.press("e");
     session.wait_for("report saved");
     session.press("q");
     assert_eq!(session.ends().0.code(), Some(1));
-    let mut files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let saved =
         std::fs::read_to_string(files.find(|path| path.extension().is_some_and(|e| e == "txt")).unwrap()).unwrap();
-    std::fs::remove_dir_all(&folder).unwrap();
     let first: Vec<_> = saved.lines().take(2).collect();
     assert!(first[0].starts_with("DAMAGED: ") && first[1].starts_with("SHOWN: "), "{saved}");
 }
@@ -374,9 +373,9 @@ fn a_report_saved_from_a_damaged_recording_says_so_first() {
 #[test]
 #[ignore = "needs root and KVM"]
 fn a_terminal_that_stands_still_loses_no_interval() {
-    let folder = std::env::temp_dir().join(format!("vmentry-pty-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let mut session = Session::run(&["live"], &folder, 200, 50, &[]);
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    let mut session = Session::run(&["live"], folder, 200, 50, &[]);
     session.wait_for("entries/s");
     sleep(Duration::from_secs(2));
     // With more drawn than the terminal holds.
@@ -392,7 +391,7 @@ fn a_terminal_that_stands_still_loses_no_interval() {
     session.press("q");
     assert!(session.ends().0.success());
 
-    let saved = std::fs::read_dir(&folder).unwrap().flatten().next().unwrap().path();
+    let saved = std::fs::read_dir(folder).unwrap().flatten().next().unwrap().path();
     let text = std::fs::read_to_string(saved).unwrap();
     let moments: Vec<(u64, u64)> = text
         .lines()
@@ -403,5 +402,4 @@ fn a_terminal_that_stands_still_loses_no_interval() {
     assert!(last.0 - first.0 > 15_000_000_000, "{moments:?}");
     assert!(moments.iter().all(|m| m.1 < 3_000_000_000), "the terminal held the screen up: {moments:?}");
     assert!(moments.windows(2).all(|w| w[0].0 + w[0].1 == w[1].0), "there is a gap: {moments:?}");
-    std::fs::remove_dir_all(folder).unwrap();
 }

@@ -4,7 +4,7 @@
 
 mod binary;
 
-use std::{fs, path::PathBuf};
+use std::{fs, io::Write, path::PathBuf};
 
 use binary::{err, out, vmentry};
 
@@ -26,8 +26,8 @@ fn lab(name: &str, changes: &[(&str, &str)]) -> PathBuf {
         assert!(text.contains(from), "{from}");
         text = text.replace(from, to);
     }
-    let path = std::env::temp_dir().join(format!("vmentry-readers-{}-{name}", std::process::id()));
-    fs::write(&path, text).unwrap();
+    let (mut file, path) = tempfile::Builder::new().prefix(name).tempfile().unwrap().keep().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
     path
 }
 

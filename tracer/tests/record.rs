@@ -457,10 +457,10 @@ fn without_privileges_the_fix_is_named() {
     fs::copy(env!("CARGO_BIN_EXE_vmentry"), &binary).unwrap();
     let mut command = Command::new(&binary);
     let output: Output =
-        command.args(["record", "-o", "/tmp/never"]).uid(65534).gid(65534).current_dir("/").output().unwrap();
+        command.args(["record", "-o", "/vmentry-never"]).uid(65534).gid(65534).current_dir("/").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("run as root"), "{}", text(&output.stderr));
-    assert!(!Path::new("/tmp/never").exists());
+    assert!(!Path::new("/vmentry-never").exists());
 }
 
 #[test]

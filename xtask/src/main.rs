@@ -5,6 +5,8 @@ mod build;
 mod dashboards;
 mod debian;
 mod demo;
+mod dependencies;
+mod fuzz;
 mod lab;
 mod packaging;
 mod patches;
@@ -25,7 +27,7 @@ enum Task {
     /// Run everything a contributor runs; steps that cannot run here are skipped with the reason
     Test(test::Arguments),
     /// Build the static release binary: one file to copy to a host
-    Dist,
+    Dist(build::release::Arguments),
     /// Build the Debian package
     Deb(packaging::Arguments),
     /// Build the eBPF objects, or check the committed ones
@@ -35,6 +37,7 @@ enum Task {
     /// Ask a real Prometheus every query of the dashboards and rules, while exporters replay recordings
     Prometheus,
     Bench(bench::Arguments),
+    Fuzz(fuzz::Arguments),
     Lab(lab::cli::Arguments),
     Patches(patches::Arguments),
 }
@@ -43,15 +46,13 @@ fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Demo(arguments) => demo::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Test(arguments) => test::run(&arguments).map(|()| ExitCode::SUCCESS),
-        Task::Dist => build::static_binary("vmentry").map(|path| {
-            println!("{}", path.display());
-            ExitCode::SUCCESS
-        }),
+        Task::Dist(arguments) => build::release::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Deb(arguments) => packaging::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Prometheus => prometheus::run().map(|()| ExitCode::SUCCESS),
         Task::Ebpf(arguments) => build::ebpf::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Dashboards(arguments) => dashboards::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Fuzz(arguments) => fuzz::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lab(arguments) => lab::cli::run(arguments),
         Task::Patches(arguments) => patches::run(&arguments).map(|()| ExitCode::SUCCESS),
     };

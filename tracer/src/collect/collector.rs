@@ -1,12 +1,13 @@
 //! Collects records from the rings into intervals and sends them through a channel. One owner, no mutex: a slow consumer makes an
 //! interval longer, but never loses one.
 
-use std::{os::fd::OwnedFd, thread::JoinHandle, time::Duration};
+use std::{collections::VecDeque, os::fd::OwnedFd, thread::JoinHandle, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
+use rustc_hash::FxHashSet;
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::mpsc,
+    sync::mpsc::{self, OwnedPermit},
     time::MissedTickBehavior,
 };
 use tracer_common::{Counters, Event, Isa, Outline};
@@ -14,13 +15,18 @@ use tracer_common::{Counters, Event, Isa, Outline};
 use crate::{
     collect::{
         arrivals::{Arrivals, Progress},
-        vms::Vms,
+        vms::{Unnamed, Vms},
     },
     host::{clock::monotonic_ns, roots::Roots},
     kernel::tracer::Tracer,
     model::{
-        accounting::Accounting, accumulator::Accumulator, figures::Figure, interval::Interval,
-        measurement::Aggregation, series::Key, totals::TracedTimerExits,
+        accounting::Accounting,
+        accumulator::Accumulator,
+        figures::Figure,
+        interval::{Interval, MAX_VMS},
+        measurement::Aggregation,
+        series::Key,
+        totals::TracedTimerExits,
     },
     trace::event_sink::EventSink,
 };
@@ -38,6 +44,8 @@ struct Collector {
     tracer: Tracer,
     vms: Vms,
     arrivals: Arrivals,
+    /// process and `struct kvm` of the vCPUs that the programs count, whose VMs were asked for their names
+    owners: FxHashSet<(u32, u64)>,
     /// the kernel's counters at the end of the last interval
     counters: Vec<Counters>,
     /// executions of each VMWRITE site up to the end of the last interval
@@ -50,32 +58,39 @@ struct Collector {
 
 impl Collector {
     /// Collects from an attached tracer; the first interval begins now.
-    fn new(mut tracer: Tracer, events: Option<EventSink>) -> Self {
+    fn new(mut tracer: Tracer, events: Option<EventSink>) -> Result<Self> {
         let cpus = tracer.rings().iter().map(|r| r.cpu as usize + 1).max().unwrap_or(0);
         let arrivals = Arrivals::new(tracer.aggregation(), cpus);
-        Self {
+        Ok(Self {
             tracer,
-            vms: Vms::new(&Roots::default()),
+            vms: Vms::new(&Roots::default())?,
             arrivals,
+            owners: FxHashSet::default(),
             counters: Vec::new(),
             sites: Vec::new(),
             accumulator: Accumulator::of(Interval::starting(monotonic_ns())),
             events,
-        }
+        })
     }
 
     /// Drains the rings into the current interval, each by at most a batch; returns the number of records.
     fn drain(&mut self) -> usize {
-        let Self { tracer, vms, arrivals, accumulator, events, .. } = self;
+        let Self { tracer, vms, arrivals, owners, accumulator, events, .. } = self;
         let layout_isa = tracer.layout_isa();
         let began_ns = events.as_ref().map_or(0, |_| monotonic_ns());
         let mut records = 0;
         let woken = tracer.forget_wake_ups();
         if let Some(series) = tracer.in_kernel_series() {
             // A new vCPU: its VM is named now, while the process exists. Counts are read when the interval ends.
-            for owner in series.owners().filter(|_| woken) {
-                vms.get(owner.tgid, owner.kvm);
+            if owners.len() >= MAX_VMS {
+                owners.clear();
             }
+            for owner in series.owners().filter(|_| woken) {
+                if owners.insert((owner.tgid, owner.kvm)) {
+                    vms.get(owner.tgid, owner.kvm);
+                }
+            }
+            vms.keep_asking();
             return 0;
         }
         for ring in tracer.rings() {
@@ -84,13 +99,13 @@ impl Collector {
                     accumulator.interval.totals.malformed += 1;
                     return;
                 };
-                let vm = vms.get(event.tgid, event.kvm);
+                let found = vms.get(event.tgid, event.kvm);
                 if is_foreign(event.outline(), layout_isa) {
                     *accumulator.interval.totals.foreign_isa.get_or_insert_default() += 1;
                 }
-                accumulator.record(&event, vm);
+                accumulator.record(&event, &found.vm);
                 if let Some(events) = events {
-                    events.push(&event, vm);
+                    events.push(&event, &found.vm, &found.naming);
                 }
             });
             let Progress { entries, dropped } = arrivals.add_records(ring.cpu, taken as u64, ring.last());
@@ -100,6 +115,7 @@ impl Collector {
             totals.dropped += dropped;
             records += taken;
         }
+        vms.keep_asking();
         if let Some(events) = events {
             events.end_pass(began_ns);
         }
@@ -112,7 +128,7 @@ impl Collector {
         let layout_isa = tracer.layout_isa();
         let Some(series) = tracer.in_kernel_series() else { return };
         series.take(|growth| {
-            let vm = vms.get(growth.owner.tgid, growth.owner.kvm);
+            let vm = &vms.get(growth.owner.tgid, growth.owner.kvm).vm;
             let interval = &mut accumulator.interval;
             interval.add(Key::of(vm.id, growth.owner.vcpu, &growth.outline), &growth.series, vm);
             interval.totals.entries += growth.series.entries();
@@ -160,14 +176,14 @@ impl Collector {
     }
 
     /// Ends the current interval and returns it; the next one begins.
-    fn cut(&mut self) -> Result<Interval> {
+    fn cut(&mut self) -> Result<Unnamed> {
         self.add_in_kernel_series();
         self.add_counters()?;
         let now = monotonic_ns();
         self.tracer.flush_log();
         let mut whole = std::mem::replace(&mut self.accumulator, Accumulator::of(Interval::starting(now))).finish();
         whole.length_ns = now - whole.start_ns;
-        Ok(whole)
+        Ok(self.vms.end(whole))
     }
 
     /// Detaches, drains the rings, and checks that entries == delivered + dropped; returns the last interval, too.
@@ -184,6 +200,8 @@ impl Collector {
             // A program may still run on another CPU for a moment after it was detached.
             std::thread::sleep(Duration::from_millis(1));
         }
+        // The programs are detached: nothing is lost while this waits.
+        self.vms.wait_for_names();
         if let Some(events) = self.events.take() {
             events.finish();
         }
@@ -191,7 +209,9 @@ impl Collector {
         let totals = &mut self.accumulator.interval.totals;
         totals.entries += trailing;
         totals.dropped += trailing;
-        Ok((self.cut()?, accounting))
+        let last = self.cut()?;
+        self.vms.wait_for_names();
+        Ok((last.complete(), accounting))
     }
 
     fn wake_up(&self) -> Result<AsyncFd<OwnedFd>> {
@@ -225,7 +245,7 @@ impl Collection {
 
     /// Like [`Collection::start`]; also passes each event to `events`.
     pub(crate) fn start_tapped(tracer: Tracer, period: Option<Duration>, events: Option<EventSink>) -> Result<Self> {
-        let collector = Collector::new(tracer, events);
+        let collector = Collector::new(tracer, events)?;
         let (cuts, wanted) = mpsc::channel(1);
         let (send, intervals) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
@@ -268,6 +288,7 @@ fn run(
         let wake_up = collector.wake_up()?;
         let mut poll = tokio::time::interval(POLL);
         // Without a period, the arm that waits for it is disabled.
+        let mut held: VecDeque<(OwnedPermit<Interval>, Unnamed)> = VecDeque::new();
         let length = period.unwrap_or(Duration::from_secs(1 << 30));
         let mut end = tokio::time::interval_at(tokio::time::Instant::now() + length, length);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -280,16 +301,16 @@ fn run(
                         break;
                     }
                     collector.drain();
+                    let interval = collector.cut()?;
                     // The caller of `cut` receives it.
-                    if out.send(collector.cut()?).await.is_err() {
-                        break;
-                    }
+                    let Ok(permit) = out.clone().reserve_owned().await else { break };
+                    held.push_back((permit, interval));
                 }
                 _ = end.tick(), if period.is_some() => {
                     collector.drain();
                     // If the queue is full, the interval becomes longer.
-                    if let Ok(permit) = out.try_reserve() {
-                        permit.send(collector.cut()?);
+                    if let Ok(permit) = out.clone().try_reserve_owned() {
+                        held.push_back((permit, collector.cut()?));
                     } else if out.is_closed() {
                         break;
                     }
@@ -300,9 +321,16 @@ fn run(
                     collector.drain();
                 }
             }
+            // An interval waits for the names of its VMs, but the rings do not.
+            while let Some((permit, interval)) = held.pop_front_if(|(_, interval)| interval.is_complete()) {
+                permit.send(interval.complete());
+            }
         }
         drop(wake_up);
         let (last, accounting) = collector.finish()?;
+        for (permit, interval) in held {
+            permit.send(interval.complete());
+        }
         // The consumer may be gone after an error of its own (a full disk, say), which it reports itself.
         let _ = out.send(last).await;
         Ok(accounting)

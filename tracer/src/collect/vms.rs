@@ -1,45 +1,117 @@
-//! Names and numbers the VMs that entries belong to, by their process and their `struct kvm`.
+//! Numbers the VMs that entries belong to, by their process and their `struct kvm`, and has them named.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
+use anyhow::Result;
 use rustc_hash::FxHashMap;
 
 use crate::{
-    host::{pid_namespace::shows_host_processes, process::read_process, roots::Roots},
-    model::interval::{MAX_VMS, Vm},
+    host::{
+        naming::{Names, Naming},
+        pid_namespace::shows_host_processes,
+        roots::Roots,
+    },
+    model::interval::{Interval, MAX_VMS, Vm},
 };
 
 /// Slots of VMs that are found without a hash map, as a power of two.
 const RECENT_BITS: u32 = 5;
+/// Most VMs of one process that are remembered: one that creates and destroys VMs leaves room for those of others.
+const MAX_OF_PROCESS: usize = 4096;
+/// How often it is asked whether processes still run.
+const EVERY: Duration = Duration::from_secs(1);
 /// A VM's identity: the process and the address of its `struct kvm`.
 type Identity = (u32, u64);
 
+/// A VM, and its name.
+#[derive(Clone, Default)]
+pub(super) struct Found {
+    /// nameless in the interval of its first entry
+    pub(super) vm: Arc<Vm>,
+    /// the name that it gets
+    pub(super) naming: Arc<Naming>,
+}
+
+/// A process with VMs.
+struct Process {
+    naming: Arc<Naming>,
+    /// addresses of the `struct kvm` of its VMs that are remembered, the oldest first
+    kvms: VecDeque<u64>,
+    next_ordinal: u32,
+    /// it has ended, and no interval since then has an entry of it
+    has_ended: bool,
+}
+
 /// The VMs so far.
 pub(super) struct Vms {
-    proc: PathBuf,
-    /// processes below `proc` are those that the programs report
-    are_named: bool,
+    /// none where the processes below /proc are not those that the programs report
+    names: Option<Names>,
     /// found last, by some bits of the address; no process has number 0
-    recent: [(Identity, Arc<Vm>); 1 << RECENT_BITS],
-    by_identity: FxHashMap<Identity, Arc<Vm>>,
+    recent: [(Identity, Found); 1 << RECENT_BITS],
+    by_identity: FxHashMap<Identity, u32>,
+    /// by number: those of `by_identity` and of `forgotten`
+    by_id: FxHashMap<u32, Found>,
+    /// numbers of VMs that were forgotten in the current interval
+    forgotten: Vec<u32>,
+    processes: FxHashMap<u32, Process>,
+    /// names that have not been asked for, as too many questions wait
+    to_ask: VecDeque<Arc<Naming>>,
+    /// names that have not come, the oldest question first
+    waiting: VecDeque<Arc<Naming>>,
+    /// when it was asked last which processes still run
+    asked: Instant,
+    /// the answer to that has not come
+    is_asked: bool,
     next: u32,
+}
+
+/// An interval some of whose VMs may still have no name.
+pub(super) struct Unnamed {
+    interval: Interval,
+    waiting: Vec<(u32, Arc<Naming>)>,
+}
+
+impl Unnamed {
+    /// Whether all names have come, or were given up.
+    pub(super) fn is_complete(&self) -> bool {
+        self.waiting.iter().all(|(_, naming)| naming.get().is_some())
+    }
+
+    /// The interval with the names of its VMs; waits for those that have not come.
+    pub(super) fn complete(mut self) -> Interval {
+        for (id, naming) in self.waiting {
+            self.interval.vms.entry(id).and_modify(|vm| *vm = naming.wait(vm));
+        }
+        self.interval
+    }
 }
 
 impl Vms {
     /// Without any VM. Processes are read from procfs below `roots`.
-    pub(super) fn new(roots: &Roots) -> Self {
+    pub(super) fn new(roots: &Roots) -> Result<Self> {
         let are_named = shows_host_processes(&roots.proc) != Some(false);
-        Self {
-            proc: roots.proc.clone(),
-            are_named,
+        Ok(Self {
+            names: are_named.then(|| Names::start(&roots.proc)).transpose()?,
             recent: Default::default(),
             by_identity: FxHashMap::default(),
+            by_id: FxHashMap::default(),
+            forgotten: Vec::new(),
+            processes: FxHashMap::default(),
+            to_ask: VecDeque::new(),
+            waiting: VecDeque::new(),
+            asked: Instant::now(),
+            is_asked: false,
             next: 0,
-        }
+        })
     }
 
-    /// The VM of an entry; a new one is named after its process.
-    pub(super) fn get(&mut self, tgid: u32, kvm: u64) -> &Arc<Vm> {
+    /// The VM of an entry. A new one is numbered, and named later after its process.
+    pub(super) fn get(&mut self, tgid: u32, kvm: u64) -> &Found {
         let at = recent_slot(kvm);
         if self.recent[at].0 != (tgid, kvm) {
             self.recent[at] = ((tgid, kvm), self.find(tgid, kvm));
@@ -47,26 +119,135 @@ impl Vms {
         &self.recent[at].1
     }
 
-    fn find(&mut self, tgid: u32, kvm: u64) -> Arc<Vm> {
-        if let Some(vm) = self.by_identity.get(&(tgid, kvm)) {
-            return Arc::clone(vm);
+    fn find(&mut self, tgid: u32, kvm: u64) -> Found {
+        if let Some(id) = self.by_identity.get(&(tgid, kvm)) {
+            return self.by_id[id].clone();
         }
         if self.by_identity.len() >= MAX_VMS {
-            self.by_identity.clear();
+            self.make_room();
         }
-        // Its number among the VMs of its process.
-        let of_process = self.by_identity.keys().filter(|k| k.0 == tgid).count();
-        let ordinal = u32::try_from(of_process).unwrap_or(u32::MAX);
-        let (name, start_ticks) = match read_process(&self.proc, tgid) {
-            // The process of this id in another PID namespace is a stranger.
-            _ if !self.are_named => (format!("tgid {tgid}"), 0),
-            Ok(process) => (process.name(), process.start_time_ticks),
-            Err(_) => (format!("pid-{tgid}"), 0),
-        };
-        let vm = Arc::new(Vm { id: self.next, name, tgid, start_ticks, ordinal, host: None });
+        let Self { names, to_ask, waiting, processes, .. } = self;
+        let process = processes.entry(tgid).or_insert_with(|| {
+            let naming = match names {
+                Some(_) => Arc::new(Naming::new(tgid)),
+                // The process of this id in another PID namespace is a stranger.
+                None => Arc::new(Naming::known(tgid, format!("tgid {tgid}"))),
+            };
+            if names.is_some() {
+                to_ask.push_back(Arc::clone(&naming));
+                waiting.push_back(Arc::clone(&naming));
+            }
+            Process { naming, kvms: VecDeque::new(), next_ordinal: 0, has_ended: false }
+        });
+        process.kvms.push_back(kvm);
+        let ordinal = process.next_ordinal;
+        process.next_ordinal += 1;
+        let naming = Arc::clone(&process.naming);
+        if process.kvms.len() > MAX_OF_PROCESS {
+            let oldest = process.kvms.pop_front();
+            self.forget_vms(oldest.into_iter().map(|kvm| (tgid, kvm)));
+        }
+        let vm = Vm { id: self.next, tgid, ordinal, ..Vm::default() };
+        let vm = naming.get().map_or_else(|| Arc::new(vm.clone()), |named| named.name(&vm));
+        let found = Found { vm, naming };
+        self.by_identity.insert((tgid, kvm), self.next);
+        self.by_id.insert(self.next, found.clone());
         self.next += 1;
-        self.by_identity.insert((tgid, kvm), Arc::clone(&vm));
-        vm
+        found
+    }
+    /// Asks for names, and gives up those that have not come for too long. To be called often.
+    pub(super) fn keep_asking(&mut self) {
+        let Some(names) = &self.names else { return };
+        while self.to_ask.pop_front_if(|naming| names.ask(naming)).is_some() {}
+        let is_done = |naming: &mut Arc<Naming>| {
+            if naming.is_overdue() {
+                naming.give_up();
+            }
+            naming.get().is_some()
+        };
+        while self.waiting.pop_front_if(is_done).is_some() {}
+    }
+
+    /// Waits until every name has come or is given up.
+    pub(super) fn wait_for_names(&mut self) {
+        self.keep_asking();
+        while !self.waiting.is_empty() {
+            sleep(Duration::from_millis(1));
+            self.keep_asking();
+        }
+    }
+
+    /// Names the VMs of the interval that ends now, and forgets those of processes that have ended before it.
+    pub(super) fn end(&mut self, mut interval: Interval) -> Unnamed {
+        self.keep_asking();
+        let mut waiting = Vec::new();
+        for (id, vm) in &mut interval.vms {
+            if let Some(process) = self.processes.get_mut(&vm.tgid) {
+                process.has_ended = false;
+            }
+            let Some(found) = self.by_id.get_mut(id) else { continue };
+            match found.naming.get() {
+                Some(named) if found.vm.name.is_empty() => found.vm = named.name(vm),
+                Some(_) => {}
+                None => waiting.push((*id, Arc::clone(&found.naming))),
+            }
+            *vm = Arc::clone(&found.vm);
+        }
+        self.forget_ended();
+        for id in self.forgotten.drain(..) {
+            self.by_id.remove(&id);
+        }
+        Unnamed { interval, waiting }
+    }
+
+    /// Forgets processes whose number belongs to another one by now, and those that are gone. The last records of one that is gone may still
+    /// be in the rings, so it is forgotten a second later, if no interval has an entry of it. Without that, a new process of the same number
+    /// would get a dead one's name.
+    fn forget_ended(&mut self) {
+        let Some(names) = &self.names else { return };
+        let starts = names.starts();
+        self.is_asked &= starts.is_none();
+        if !self.is_asked && self.asked.elapsed() >= EVERY {
+            self.is_asked = names.ask_starts(self.processes.keys().copied().collect());
+            self.asked = Instant::now();
+        }
+        for (tgid, start_ticks) in starts.unwrap_or_default() {
+            let Some(process) = self.processes.get_mut(&tgid) else { continue };
+            let Some(named) = process.naming.get() else { continue };
+            match start_ticks {
+                Some(ticks) if ticks == named.start_ticks => {}
+                // It could not be read before, either.
+                None if named.start_ticks == 0 => {}
+                None if !process.has_ended => process.has_ended = true,
+                _ => self.forget(tgid),
+            }
+        }
+    }
+
+    /// Forgets the VMs of the processes that have the most.
+    fn make_room(&mut self) {
+        let most = self.processes.values().map(|process| process.kvms.len()).max().unwrap_or_default();
+        let with_many = self.processes.iter().filter(|(_, process)| 2 * process.kvms.len() > most);
+        let tgids: Vec<_> = with_many.map(|(tgid, _)| *tgid).collect();
+        tgids.into_iter().for_each(|tgid| self.forget(tgid));
+    }
+
+    /// Forgets a process: an entry of it will be of a new VM.
+    fn forget(&mut self, tgid: u32) {
+        let kvms = self.processes.remove(&tgid).map(|process| process.kvms).unwrap_or_default();
+        self.forget_vms(kvms.into_iter().map(|kvm| (tgid, kvm)));
+    }
+
+    fn forget_vms(&mut self, identities: impl Iterator<Item = Identity>) {
+        self.forgotten.extend(identities.filter_map(|identity| self.by_identity.remove(&identity)));
+        self.recent = Default::default();
+    }
+}
+
+impl Drop for Vms {
+    /// Nobody waits for names that nobody asks for any more.
+    fn drop(&mut self) {
+        self.waiting.iter().for_each(|naming| naming.give_up());
     }
 }
 
@@ -78,46 +259,139 @@ fn recent_slot(kvm: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::host::roots::made_up::Folder;
+    use std::fs;
 
-    fn process(host: &Folder, tgid: u32, cmdline: &str) {
-        let zeros = "0 ".repeat(18);
-        host.write(&format!("proc/{tgid}/status"), format!("Tgid:\t{tgid}\n"));
-        host.write(&format!("proc/{tgid}/stat"), format!("{tgid} (vmm) S {zeros}77 0\n"));
-        host.write(&format!("proc/{tgid}/comm"), "vmm\n");
-        host.write(&format!("proc/{tgid}/cmdline"), cmdline);
+    use tracer_common::Event;
+
+    use super::*;
+    use crate::{
+        host::{process::made_up::add, roots::made_up::Folder},
+        model::interval::tests::event,
+    };
+
+    fn process(host: &Folder, tgid: u32, name: &str) {
+        let cmdline = format!("qemu\0-name\0{name}\0");
+        add(&host.roots.proc, [tgid, tgid, 1], cmdline.as_bytes(), b"qemu", &[]);
+    }
+
+    /// A process that started at this tick.
+    fn started(host: &Folder, tgid: u32, name: &str, ticks: u64) {
+        process(host, tgid, name);
+        host.write(&format!("proc/{tgid}/stat"), format!("{tgid} (qemu) S {}{ticks} 0\n", "0 ".repeat(18)));
+    }
+
+    /// The VMs of an interval with an entry of each of these.
+    fn interval(vms: &mut Vms, of: &[Identity]) -> Vec<Vm> {
+        let mut interval = Interval::default();
+        for (tgid, kvm) in of {
+            interval.record(&Event { tgid: *tgid, ..event(0, 10, 5, 0) }, &vms.get(*tgid, *kvm).vm);
+        }
+        vms.keep_asking();
+        vms.end(interval).complete().vms.into_values().map(Arc::unwrap_or_clone).collect()
+    }
+
+    fn numbers(vms: &[Vm]) -> Vec<(u32, &str, u64, u32)> {
+        vms.iter().map(|vm| (vm.id, vm.name.as_str(), vm.start_ticks, vm.ordinal)).collect()
+    }
+
+    /// Ends intervals without entries until the processes have been asked about so many times.
+    fn ask(vms: &mut Vms, times: u32) {
+        for _ in 0..times {
+            vms.asked -= EVERY;
+            interval(vms, &[]);
+            while vms.is_asked {
+                sleep(Duration::from_millis(1));
+                vms.asked = Instant::now();
+                interval(vms, &[]);
+            }
+        }
     }
 
     #[test]
     fn a_vm_is_named_after_its_process_and_numbered_once() {
         let host = Folder::new();
-        process(&host, 40, "qemu\0-name\0web1\0");
-        let mut vms = Vms::new(&host.roots);
-        let first = Arc::clone(vms.get(40, 0x1000));
-        assert_eq!((first.id, first.name.as_str(), first.start_ticks, first.ordinal), (0, "web1", 77, 0));
-        let second = Arc::clone(vms.get(40, 0x2000));
-        assert_eq!((second.id, second.ordinal), (1, 1), "another VM of the same process");
-        assert_eq!(vms.get(50, 0x1000).name, "pid-50", "the process is gone");
-        assert_eq!((vms.get(40, 0x1000).id, vms.get(40, 0x2000).id, vms.get(50, 0x1000).id), (0, 1, 2));
+        process(&host, 40, "web1");
+        let mut vms = Vms::new(&host.roots).unwrap();
+        let first = interval(&mut vms, &[(40, 0x1000), (40, 0x2000), (50, 0x1000)]);
+        let expected = [(0, "web1", 1040, 0), (1, "web1", 1040, 1), (2, "pid-50", 0, 0)];
+        assert_eq!(numbers(&first), expected, "another VM of the same process, and a process that is gone");
+        assert_eq!((first[0].uid, first[2].uid), (Some(64055), None));
+        assert_eq!(numbers(&interval(&mut vms, &[(50, 0x1000), (40, 0x2000), (40, 0x1000)])), expected);
+    }
+
+    #[test]
+    fn a_process_that_is_never_read_keeps_neither_entries_nor_other_names_waiting() {
+        let host = Folder::new();
+        fs::create_dir_all(host.roots.proc.join("40")).unwrap();
+        // Opening it waits for a writer, as reading waits for a process that changes its memory map.
+        rustix::fs::mkfifoat(rustix::fs::CWD, host.roots.proc.join("40/status"), rustix::fs::Mode::RWXU).unwrap();
+        let mut vms = Vms::new(&host.roots).unwrap();
+        let (vm, naming) = (Arc::clone(&vms.get(40, 0x1000).vm), Arc::clone(&vms.get(40, 0x1000).naming));
+        let mut counted = Interval::default();
+        counted.record(&event(0, 10, 5, 0), &vm);
+        let unnamed = vms.end(counted);
+        assert!(!unnamed.is_complete(), "the interval waits, and the collector goes on");
+        vms.wait_for_names();
+        assert_eq!((naming.wait(&vm).name.as_str(), unnamed.complete().vms[&0].name.as_str()), ("pid-40", "pid-40"));
+        // The reader's thread goes on.
+        fs::write(host.roots.proc.join("40/status"), "").unwrap();
+    }
+
+    #[test]
+    fn a_later_process_of_the_same_number_is_another_vm_at_the_same_address() {
+        let host = Folder::new();
+        started(&host, 40, "old", 77);
+        let mut vms = Vms::new(&host.roots).unwrap();
+        assert_eq!(numbers(&interval(&mut vms, &[(40, 0x1000)])), [(0, "old", 77, 0)]);
+        ask(&mut vms, 3);
+        assert_eq!(numbers(&interval(&mut vms, &[(40, 0x1000)])), [(0, "old", 77, 0)], "an idle VM stays");
+        started(&host, 40, "new", 99);
+        ask(&mut vms, 1);
+        assert_eq!(numbers(&interval(&mut vms, &[(40, 0x1000)])), [(1, "new", 99, 0)]);
+        // Gone, its last records still arrive; then it is forgotten before a third one comes.
+        fs::remove_dir_all(host.roots.proc.join("40")).unwrap();
+        ask(&mut vms, 1);
+        assert_eq!(numbers(&interval(&mut vms, &[(40, 0x1000)])), [(1, "new", 99, 0)]);
+        ask(&mut vms, 2);
+        started(&host, 40, "third", 111);
+        assert_eq!(numbers(&interval(&mut vms, &[(40, 0x1000)])), [(2, "third", 111, 0)]);
+        assert_eq!((vms.by_id.len(), vms.by_identity.len()), (1, 1), "the dead ones are forgotten");
     }
 
     #[test]
     fn a_stranger_in_another_pid_namespace_gives_no_name() {
         let host = Folder::new();
-        process(&host, 40, "qemu\0-name\0web1\0");
+        process(&host, 40, "web1");
         host.link("proc/self/ns/pid", "pid:[4026532201]");
-        let vm = Arc::clone(Vms::new(&host.roots).get(40, 0x1000));
-        assert_eq!((vm.name.as_str(), vm.start_ticks), ("tgid 40", 0));
+        let mut vms = Vms::new(&host.roots).unwrap();
+        assert_eq!(numbers(&interval(&mut vms, &[(40, 0x1000)])), [(0, "tgid 40", 0, 0)]);
     }
 
     #[test]
     fn more_vms_than_recent_slots_keep_their_numbers() {
-        let mut vms = Vms::new(&Folder::new().roots);
+        let mut vms = Vms::new(&Folder::new().roots).unwrap();
         for _ in 0..2 {
             for n in 0..200 {
-                assert_eq!(u64::from(vms.get(1, n << 12).id), n);
+                assert_eq!(u64::from(vms.get(1, n << 12).vm.id), n);
             }
         }
+    }
+
+    #[test]
+    fn a_process_with_very_many_vms_leaves_those_of_others_as_they_are() {
+        let mut vms = Vms::new(&Folder::new().roots).unwrap();
+        let of_other = vms.get(2, 0x1000).vm.id;
+        for n in 0..2 * MAX_VMS as u64 {
+            vms.get(1, n << 12);
+        }
+        assert_eq!((vms.get(2, 0x1000).vm.id, vms.processes[&1].kvms.len()), (of_other, MAX_OF_PROCESS));
+        // Many such processes together.
+        for tgid in 10..40 {
+            for n in 0..MAX_OF_PROCESS as u64 {
+                vms.get(tgid, n << 12);
+            }
+        }
+        assert_eq!(vms.get(2, 0x1000).vm.id, of_other);
+        assert!(vms.by_identity.len() <= MAX_VMS);
     }
 }

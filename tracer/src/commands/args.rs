@@ -1,10 +1,10 @@
 //! The command line: types only.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
     ArgGroup, Args, Parser, Subcommand, ValueEnum,
-    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+    builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 
 use rustix::param::page_size;
@@ -12,6 +12,7 @@ use rustix::param::page_size;
 use crate::{
     calibrate::exits::Exit,
     compare::condition::Condition,
+    export::{allowed_hosts::parse_name, listener::Address},
     guest::{MAX_VCPUS, Scenario},
     kernel::options::DEFAULT_RING_BYTES,
     model::{
@@ -175,7 +176,7 @@ pub struct RecordArgs {
     /// Show times although hooks on VMCS writes ran before the VM entries
     #[arg(long, requires = "hooks")]
     pub with_latency: bool,
-    /// Print the eBPF programs' rare diagnostics on standard error
+    /// Print rare diagnostics of the eBPF programs
     #[arg(long)]
     pub kernel_log: bool,
     /// Also write every event into a Perfetto trace
@@ -187,12 +188,15 @@ pub struct RecordArgs {
     /// Conditions on one event, see below [repeatable]
     #[arg(long, value_name = "C,..", requires = "flight_recorder")]
     pub trigger: Vec<Clause>,
+    /// Keep COMMAND's arguments in the recording, too
+    #[arg(long, requires = "command")]
+    pub full_command: bool,
     /// Run the command as this user, by name or number, and not as the caller
     #[arg(long, value_name = "USER", requires = "command")]
     pub user: Option<String>,
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]
-    pub command: Vec<String>,
+    pub command: Vec<OsString>,
 }
 
 /// Arguments of `live`.
@@ -333,12 +337,15 @@ pub struct AbArgs {
     /// Size of each CPU's ring in KiB, a power of two; an entry takes 64 bytes
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024, value_parser = ring_kib)]
     pub ring_kib: u32,
+    /// Keep COMMAND's arguments in the recording, too
+    #[arg(long, requires = "command")]
+    pub full_command: bool,
     /// Run the command as this user, by name or number, and not as the caller
     #[arg(long, value_name = "USER", requires = "command")]
     pub user: Option<String>,
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]
-    pub command: Vec<String>,
+    pub command: Vec<OsString>,
 }
 
 /// Arguments of `compare`.
@@ -407,16 +414,25 @@ pub struct MergeArgs {
 Examples:
   vmentry export                          http://127.0.0.1:9753/metrics
   vmentry export --listen 10.0.0.7:9753   for a Prometheus elsewhere
+  vmentry export --listen unix:/run/vmentry.sock
+                                          for root and root's group only
   vmentry export --textfile /var/lib/node_exporter/vmentry.prom --interval 15s
   vmentry export --replay a.hlog          what was recorded, on any machine
   curl -s localhost:9753/metrics | grep spurious
 
 There is no encryption and no password: beyond 127.0.0.1, restrict access by a
-firewall or a proxy.")]
+firewall or a proxy. Sockets that systemd hands over are served as well, and
+take the place of the default address.")]
 pub struct ExportArgs {
-    /// Where to serve metrics, and /healthz; port 0 takes a free one [default: 127.0.0.1:9753, or nothing with --textfile]
-    #[arg(long, value_name = "IP:PORT")]
-    pub listen: Option<SocketAddr>,
+    /// Where to serve metrics, and /healthz; may be repeated; port 0 takes a free one; a Unix socket has mode 0660 [default:
+    /// 127.0.0.1:9753, or nothing with --textfile]
+    #[arg(long, value_name = "IP:PORT|unix:PATH", value_parser = OsStringValueParser::new().try_map(|text| Address::parse(&text)))]
+    pub listen: Vec<Address>,
+    /// Also answer requests whose Host header has this name, as a proxy's or a DNS name's; may be repeated. Without it, loopback
+    /// addresses answer to IP addresses, localhost and this host's name only, because web pages could read them otherwise (DNS
+    /// rebinding), and other addresses to every name; with it, they all are checked
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub allow_host: Vec<String>,
     /// Write metrics here every interval, for node_exporter's textfile collector
     #[arg(long, value_name = "PATH")]
     pub textfile: Option<PathBuf>,
@@ -463,7 +479,7 @@ pub struct PolicyArgs {
     pub user: Option<String>,
     /// Run this command under the policy, then restore the previous one: also after errors and signals, not after kill -9
     #[arg(last = true, value_name = "COMMAND", requires = "policy")]
-    pub command: Vec<String>,
+    pub command: Vec<OsString>,
 }
 
 /// Arguments of `calibrate`.

@@ -2,8 +2,9 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fmt, io,
+    os::unix::ffi::OsStrExt,
     path::PathBuf,
     process::{ExitCode, ExitStatus, Stdio},
     task::Poll,
@@ -23,6 +24,7 @@ use crate::{
         user::User,
     },
     host::signals::is_ignored,
+    output::shown,
 };
 
 /// How long a command may take to end after SIGTERM. A command that is a recorder itself gives this time to its own command.
@@ -91,8 +93,8 @@ pub(crate) struct NotStarted {
 }
 
 impl NotStarted {
-    fn new(program: &str, why: impl Into<String>, code: u8) -> Self {
-        Self { program: program.into(), why: why.into(), code }
+    fn new(program: &OsStr, why: impl Into<String>, code: u8) -> Self {
+        Self { program: program.to_string_lossy().into(), why: why.into(), code }
     }
 }
 
@@ -105,13 +107,13 @@ impl fmt::Display for NotStarted {
 impl std::error::Error for NotStarted {}
 
 /// Fails if the command's program does not exist or is not executable; an empty command passes.
-pub(crate) fn refuse_unknown(command: &[String]) -> Result<()> {
+pub(crate) fn refuse_unknown(command: &[OsString]) -> Result<()> {
     Ok(command.first().map_or(Ok(()), |program| look_for(program, env::var_os("PATH").as_deref()))?)
 }
 
 /// Looks for a program as execvp(3) does: a name without a slash, in the folders of `path`.
-fn look_for(program: &str, path: Option<&OsStr>) -> Result<(), NotStarted> {
-    let places: Vec<PathBuf> = if program.contains('/') {
+fn look_for(program: &OsStr, path: Option<&OsStr>) -> Result<(), NotStarted> {
+    let places: Vec<PathBuf> = if program.as_bytes().contains(&b'/') {
         vec![program.into()]
     } else {
         path.map_or_else(Vec::new, |path| env::split_paths(path).map(|folder| folder.join(program)).collect())
@@ -121,7 +123,7 @@ fn look_for(program: &str, path: Option<&OsStr>) -> Result<(), NotStarted> {
     }
     Err(match places.iter().find(|place| place.exists()) {
         Some(place) if place.is_dir() => NotStarted::new(program, "it is a folder", 126),
-        Some(place) => NotStarted::new(program, format!("{0} is not executable: chmod +x {0}", place.display()), 126),
+        Some(place) => NotStarted::new(program, format!("{0} is not executable: chmod +x {0}", shown(place)), 126),
         None => NotStarted::new(program, "there is no such program", 127),
     })
 }
@@ -132,7 +134,7 @@ pub(crate) fn stdout_beside(data: bool) -> Stdio {
 }
 
 /// Starts the command with this process's rights, or with those of `user`; none if it is empty.
-pub(crate) fn start(command: &[String], user: Option<User>, stdout: Stdio) -> Result<Option<Child>> {
+pub(crate) fn start(command: &[OsString], user: Option<User>, stdout: Stdio) -> Result<Option<Child>> {
     let Some((program, arguments)) = command.split_first() else { return Ok(None) };
     adopt()?;
     let mut command = Command::new(program);
@@ -208,7 +210,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("script");
         fs::write(&script, "#!/bin/sh\n").unwrap();
-        let code = |program: &str| look_for(program, Some(folder.path().as_os_str())).map_err(|e| e.code);
+        let code = |program: &str| look_for(program.as_ref(), Some(folder.path().as_os_str())).map_err(|e| e.code);
         assert_eq!(code("script"), Err(126), "it is not executable");
         assert_eq!(code(script.to_str().unwrap()), Err(126));
         assert_eq!(code(folder.path().to_str().unwrap()), Err(126), "a folder");
@@ -216,8 +218,8 @@ mod tests {
         assert_eq!(code("/no/such/program"), Err(127));
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(code("script"), Ok(()));
-        assert_eq!(look_for("script", None).map_err(|e| e.code), Err(127), "without PATH");
-        let error = look_for("other", None).unwrap_err();
+        assert_eq!(look_for("script".as_ref(), None).map_err(|e| e.code), Err(127), "without PATH");
+        let error = look_for("other".as_ref(), None).unwrap_err();
         assert_eq!(error.to_string(), "run other: there is no such program");
     }
 }

@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    commands::{args::ComparisonFormat, usage::refuse},
+    commands::{
+        args::ComparisonFormat,
+        usage::{refuse, refuse_overlap},
+    },
     compare::{
         Comparison, ExperimentRound, Options, Setting, Stratum, Window, Windows, compare, fairness, html, json,
         schedule, text,
@@ -94,6 +97,7 @@ pub(crate) fn load(request: &Request) -> Result<(Comparison, Setting)> {
 /// The windows of both sides, and where they come from.
 fn read_sides(request: &Request) -> Result<(Windows, Setting)> {
     let all = request.files.iter().chain(request.with);
+    refuse_overlap(all.clone().map(PathBuf::as_path), Path::new("-"))?;
     let files = all.map(|path| Ok((path, input::open(path, request.on_damage)?))).collect::<Result<Vec<_>>>()?;
     let experiments = files.iter().filter(|(_, file)| file.header().experiment.is_some()).count();
     let are_experiments = experiments == files.len() && request.with.is_empty();
@@ -240,7 +244,7 @@ struct Together<'a> {
 impl Together<'_> {
     /// Reads a recording into windows.
     fn read(&mut self, path: &Path, reader: Reader<impl BufRead>) -> Result<Recording> {
-        let name = path.display().to_string();
+        let name = output::shown(path);
         let header = reader.header().clone();
         if !header.sources.is_empty() {
             let merged = header.sources.len();
@@ -254,7 +258,7 @@ impl Together<'_> {
             self.filters.iter().cloned().partition(|f| f.dimension == Dimension::Vm);
         let (mut vms, mut parts, mut keys) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
         while let Some((_, interval)) =
-            input.next(&mut self.readings).with_context(|| format!("read {}", path.display()))?
+            input.next(&mut self.readings).with_context(|| format!("read {}", output::shown(path)))?
         {
             report.sources[0].intervals += u64::from(!input.reader.continues());
             let length_ns = &mut report.sources[0].length_ns;
@@ -274,7 +278,11 @@ impl Together<'_> {
         let by_name: Vec<_> = by_name.cloned().collect();
         let is_other = !by_name.is_empty() && !keys.iter().any(|key| report.passes(key, &by_name));
         if is_other && !is_repeated {
-            self.warnings.push(format!("{}: left out, because no entry of it is of {}", path.display(), by_name[0]));
+            self.warnings.push(format!(
+                "{}: left out, because no entry of it is of {}",
+                output::shown(path),
+                by_name[0]
+            ));
         }
         let mut source = report.sources[0].clone();
         source.end = input.reader.end().cloned();

@@ -4,7 +4,6 @@ use std::{
     cell::{Cell, RefCell},
     fs::File,
     io::BufReader,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     process::ExitCode,
     rc::Rc,
@@ -12,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use tokio::{net::TcpListener, sync::mpsc, task::LocalSet};
+use tokio::{sync::mpsc, task::LocalSet};
 
 use crate::{
     collect::collector::Collection,
@@ -21,14 +20,18 @@ use crate::{
         child::Endings,
         damaged::done,
         following::follow,
+        listening::{announce, listen},
         privileges,
         session::{detach, header, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
-        usage::refuse,
+        usage::{refuse, refuse_overlap},
     },
     export::{
+        allowed_hosts::AllowedHosts,
+        connections::Connections,
         exporter::Exporter,
         family::About,
-        http::{self, Places},
+        http::{self, Endpoint},
+        listener::{self, Listener},
         metrics,
         state::VmLabel,
         textfile::Textfile,
@@ -46,8 +49,6 @@ use crate::{
     say,
 };
 
-/// Address without `--listen`.
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9753);
 /// A collector that is silent for this time, or for five intervals if they are longer, is reported as unhealthy.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -57,12 +58,22 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
         output::print(&(serde_json::to_string_pretty(&metrics::json())? + "\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
+    // Before any descriptor is opened.
+    let inherited = listener::handed_over()?;
+    if let (Some(recording), Some(textfile)) = (&args.replay, &args.textfile) {
+        refuse_overlap([recording.as_path()], textfile)?;
+    }
     let runtime = runtime()?;
     LocalSet::new().block_on(&runtime, async {
         // Before anything is attached: from here on a signal ends this in order.
         let mut endings = Endings::new()?;
         let textfile = args.textfile.as_deref().map(Textfile::new).transpose().or_else(|e| refuse(format!("{e:#}")))?;
-        let places = Destinations { listener: listen(args).await?, textfile };
+        let needs_address = textfile.is_none();
+        let places = Destinations {
+            listeners: listen(inherited, &args.listen, needs_address)?,
+            hosts: AllowedHosts::new(&own_name(), &args.allow_host),
+            textfile,
+        };
         match &args.replay {
             Some(file) => replay(args, file, places, &mut endings).await,
             None => trace(args, places, &mut endings).await.map(|()| ExitCode::SUCCESS),
@@ -70,25 +81,9 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
     })
 }
 
-/// The socket that metrics are served on; none if they are only written to a file.
-async fn listen(args: &ExportArgs) -> Result<Option<TcpListener>> {
-    let Some(address) = args.listen.or(args.textfile.is_none().then_some(DEFAULT_LISTEN)) else { return Ok(None) };
-    let listener = TcpListener::bind(address).await.with_context(|| {
-        format!(
-            "listen on {address} (is another exporter running? Choose another address with --listen; port 0 takes a free one)"
-        )
-    })?;
-    Ok(Some(listener))
-}
-
-/// Says where metrics are served, from now on.
-fn announce(listener: &TcpListener) -> Result<()> {
-    let address = listener.local_addr().context("listen")?;
-    if !address.ip().is_loopback() {
-        say!("anyone who can reach {} can read these metrics: there is no password", address.ip());
-    }
-    say!("metrics on http://{address}/metrics");
-    Ok(())
+/// This host's name.
+fn own_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn vm_labels(args: &ExportArgs) -> Vec<VmLabel> {
@@ -120,11 +115,11 @@ async fn trace(args: &ExportArgs, places: Destinations, endings: &mut Endings) -
         hosts: vec![facts.host.clone()],
         policy: facts.policy,
         aggregation: Aggregation::Records,
-        knowledge: header(&facts, &layout, &options, args.interval).knowledge(),
+        knowledge: header(&facts, &layout, &options, args.interval, Vec::new()).knowledge(),
     };
     let silence = SILENCE.max(5 * args.interval);
     let exporter = Exporter::new(max_series(args), about, vm_labels(args), Some(silence));
-    let changes_files = places.textfile.is_some();
+    let changes_files = places.change_files();
     let server = Server::new(places, exporter);
     let mut module = watch_module(&facts.host);
     let mut tracer = Tracer::load(&layout, &options)?;
@@ -163,7 +158,7 @@ fn policy_now(at_first: Policy) -> Policy {
 /// Exports a recording. Fails at the end if not all of it could be read.
 async fn replay(args: &ExportArgs, file: &Path, places: Destinations, endings: &mut Endings) -> Result<ExitCode> {
     let mut replay = Replay::open(file, OnDamage::skip_if(args.skip_damaged))?;
-    privileges::of_exporter(Serving { follows: false, changes_files: places.textfile.is_some() })?;
+    privileges::of_exporter(Serving { follows: false, changes_files: places.change_files() })?;
     let mut labels = vm_labels(args);
     if replay.recordings.len() > 1 {
         labels.insert(0, VmLabel::Host);
@@ -181,7 +176,7 @@ async fn replay(args: &ExportArgs, file: &Path, places: Destinations, endings: &
             send.closed().await;
         });
     } else {
-        while let Some((_, interval)) = replay.next().with_context(|| format!("read {}", file.display()))? {
+        while let Some((_, interval)) = replay.next().with_context(|| format!("read {}", output::shown(file)))? {
             server.exporter.borrow_mut().add(&interval);
         }
         code.set(replay.done());
@@ -206,8 +201,7 @@ struct Replay {
 impl Replay {
     fn open(file: &Path, on_damage: OnDamage) -> Result<Self> {
         let (mut recordings, mut readings) = (Vec::new(), Readings::default());
-        let input =
-            Input::new(tape::open(file, on_damage)?, file.display().to_string(), &mut recordings, &mut readings);
+        let input = Input::new(tape::open(file, on_damage)?, output::shown(file), &mut recordings, &mut readings);
         Ok(Self { input, recordings, readings, covered: Spans::default() })
     }
 
@@ -250,21 +244,27 @@ async fn play(replay: &mut Replay, send: &mpsc::Sender<Interval>) -> bool {
 
 /// The places where metrics go, checked before anything is attached.
 struct Destinations {
-    listener: Option<TcpListener>,
+    listeners: Vec<Listener>,
+    hosts: AllowedHosts,
     textfile: Option<Textfile>,
+}
+
+impl Destinations {
+    /// Whether files are made or removed while metrics are served.
+    fn change_files(&self) -> bool {
+        self.textfile.is_some() || self.listeners.iter().any(Listener::has_file)
+    }
 }
 
 /// Metrics and the places where they go.
 struct Server {
     exporter: Rc<RefCell<Exporter>>,
-    listener: Option<TcpListener>,
-    textfile: Option<Textfile>,
+    places: Destinations,
 }
 
 impl Server {
     fn new(places: Destinations, exporter: Exporter) -> Self {
-        let Destinations { listener, textfile } = places;
-        Self { exporter: Rc::new(RefCell::new(exporter)), listener, textfile }
+        Self { exporter: Rc::new(RefCell::new(exporter)), places }
     }
 
     /// Takes intervals, serves and writes, until a signal comes or `take` fails.
@@ -274,22 +274,17 @@ impl Server {
         intervals: &mut mpsc::Receiver<Interval>,
         mut take: impl FnMut(&mut Exporter, &Interval) -> Result<()>,
     ) -> Result<()> {
-        let Self { exporter, listener, mut textfile } = self;
-        let places = Places::new();
-        let mut serving = Box::pin(async {
-            match &listener {
-                Some(listener) => http::serve(listener, &places, &exporter).await,
-                None => std::future::pending().await,
-            }
-        });
+        let Self { exporter, places: Destinations { listeners, hosts, mut textfile } } = self;
+        let (listeners, connections) = (Rc::new(listeners), Rc::new(Connections::default()));
+        let endpoint = Endpoint { exporter: Rc::clone(&exporter), connections: Rc::clone(&connections), hosts };
+        let endpoint = Rc::new(endpoint);
+        let mut serving = Box::pin(http::serve(&listeners, &endpoint));
         if let Some(file) = &mut textfile {
             // An error of the first write is one of the arguments; later ones may pass.
             file.write(&exporter.borrow())?;
         }
         // Connections made before now have waited.
-        if let Some(listener) = &listener {
-            announce(listener)?;
-        }
+        listeners.iter().for_each(announce);
         let result = loop {
             tokio::select! {
                 signal = endings.next() => {
@@ -310,8 +305,8 @@ impl Server {
             }
         };
         drop(serving);
-        drop(listener);
-        places.close().await;
+        drop(listeners);
+        connections.close().await;
         result
     }
 }

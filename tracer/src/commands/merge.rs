@@ -1,12 +1,22 @@
 //! `vmentry merge`: many recordings in, one out. Every interval is kept, with the recording that it comes from, so that a report on
 //! the merge equals a report on the recordings.
 
-use std::{collections::BTreeMap, fs, io::Write, path::Path, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result};
 
 use crate::{
-    commands::{args::MergeArgs, damaged::done, usage::refuse},
+    commands::{
+        args::MergeArgs,
+        damaged::done,
+        session::command_line,
+        usage::{refuse, refuse_overlap},
+    },
     host::{clock::Anchor, machine::Host},
     model::{accounting::Accounting, measurement::PinSource, policy::Policy},
     output,
@@ -24,33 +34,30 @@ pub(super) fn run(args: &MergeArgs) -> Result<ExitCode> {
     let sources = read_sources(args, on_damage)?;
     let count = sources.len();
     let damage = recording::damage(&sources);
-    let mut out = output::Draft::create(&args.output, args.overwrite)?;
-    let failed = || format!("write {}", args.output.display());
-    let header = header(&sources, std::env::args().collect());
+    let failed = || format!("write {}", output::shown(&args.output));
+    let header = header(&sources, command_line(&[], false));
+    let mut out = output::WholeFile::create(&args.output, args.overwrite)?;
     let mut writer = Writer::new(&mut out, &header).with_context(failed)?;
     let mut numbering = Report { sources, ..Report::default() };
     for path in &args.files {
         append(path, on_damage, &mut numbering, &mut writer)
-            .with_context(|| format!("merge {} into {}", path.display(), args.output.display()))?;
+            .with_context(|| format!("merge {} into {}", output::shown(path), output::shown(&args.output)))?;
     }
     writer.finish(end(&numbering.sources)).with_context(failed)?;
     out.take_place().with_context(failed)?;
     if args.output != Path::new("-") {
-        say!("merged {count} recordings; next: vmentry report {} --by host,reason", args.output.display());
+        say!("merged {count} recordings; next: vmentry report {} --by host,reason", output::shown(&args.output));
     }
     Ok(done(damage.as_deref()))
 }
 
 /// Reads every recording once, for their headers and ends.
 fn read_sources(args: &MergeArgs, on_damage: OnDamage) -> Result<Vec<Provenance>> {
-    let target = fs::canonicalize(&args.output).ok();
+    refuse_overlap(args.files.iter().map(PathBuf::as_path), &args.output)?;
     let mut whole = Report::default();
     for path in &args.files {
         if path == Path::new("-") {
             return refuse("merge reads its files twice, and '-' is read once: name a file");
-        }
-        if target.is_some() && fs::canonicalize(path).ok() == target {
-            return refuse(format!("{} is both read and written: choose another name with -o", path.display()));
         }
         input::read(path, on_damage, &mut whole)?;
     }
@@ -60,7 +67,7 @@ fn read_sources(args: &MergeArgs, on_damage: OnDamage) -> Result<Vec<Provenance>
 
 /// Copies a recording's intervals, with VM numbers that are unique in the merge, and with wall-clock times.
 fn append<W: Write>(path: &Path, on_damage: OnDamage, numbering: &mut Report, writer: &mut Writer<W>) -> Result<()> {
-    let name = path.display().to_string();
+    let name = output::shown(path);
     let mut input = Input::new(input::open(path, on_damage)?, name, &mut numbering.sources, &mut numbering.readings);
     let mut vms = BTreeMap::new();
     while let Some((at, interval)) = input.next(&mut numbering.readings)? {
@@ -129,7 +136,7 @@ fn end(sources: &[Provenance]) -> End {
 
 #[cfg(test)]
 mod tests {
-    use std::{path::PathBuf, sync::Arc};
+    use std::{fs, sync::Arc};
 
     use proptest::prelude::*;
 
@@ -199,9 +206,8 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn a_report_on_any_merge_is_the_report_on_its_recordings(made in recordings()) {
-            let dir = std::env::temp_dir().join(format!("vmentry-merging-{}", std::process::id()));
-            fs::create_dir_all(&dir).unwrap();
-            let file = |name: String| dir.join(name);
+            let dir = tempfile::tempdir().unwrap();
+            let file = |name: String| dir.path().join(name);
             let files: Vec<_> = (0..made.len()).map(|n| file(format!("{n}.hlog"))).collect();
             for (n, made) in made.iter().enumerate() {
                 write(&files[n], made, n % 3 != 2);
@@ -221,7 +227,6 @@ mod tests {
                 prop_assert_eq!(&reports(&nested), &whole);
                 prop_assert_eq!(&reports(&[merge(&nested, "nested.hlog")]), &whole);
             }
-            fs::remove_dir_all(&dir).unwrap();
         }
     }
 }

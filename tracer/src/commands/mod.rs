@@ -17,6 +17,7 @@ mod every_output;
 mod exercise;
 mod export;
 mod following;
+mod listening;
 mod live;
 mod merge;
 mod policy;

@@ -19,8 +19,8 @@ use crate::{
         privileges,
         progress::ProgressLine,
         session::{
-            ensure_exact, header, next_writable, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host,
-            watch_module,
+            command_line, ensure_exact, header, next_writable, ring_bytes, runtime, selected_tgids, selected_vcpus,
+            traceable_host, watch_module,
         },
         usage::refuse,
         user::User,
@@ -56,7 +56,8 @@ use crate::{
 pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     let (facts, layout) = traceable_host("record", "", false)?;
     let options = options(args, &facts, &layout)?;
-    let mut header = header(&facts, &layout, &options, args.interval);
+    let command = command_line(&args.command, args.full_command);
+    let mut header = header(&facts, &layout, &options, args.interval, command);
     header.label = args.label.clone();
     header.latency = match (options.exact_writes || args.verify_writes, args.with_latency) {
         (false, _) => Latency::Clean,
@@ -126,7 +127,7 @@ fn begin<'a>(
     let recording = Recording {
         args,
         module: watch_module(&header.host),
-        writer: Writer::new(out.clone(), header).with_context(|| format!("write {}", args.output.display()))?,
+        writer: Writer::new(out.clone(), header).with_context(|| format!("write {}", output::shown(&args.output)))?,
         out,
         written,
         progress: Progress::new(args.command.is_empty(), header.host.vendor),
@@ -182,18 +183,19 @@ fn events_plan(args: &RecordArgs) -> Result<Option<TracePlan>> {
         return Ok(None);
     }
     let path = args.events.clone().unwrap_or_else(|| "vmentry.pftrace".into());
-    if output::is_same_file(&path, &args.output) {
-        return refuse(format!(
-            "--events {}: the recording is written to this file: choose another name",
-            path.display()
-        ));
-    }
     if args.flight_recorder.is_some() && path == Path::new("-") {
         return refuse("--events -: a flight recorder may write several traces: name a file");
     }
     let flight_recorder =
         args.flight_recorder.map(|span| FlightOptions { trigger: Trigger(args.trigger.clone()), span });
     let plan = TracePlan { path, overwrite: args.overwrite, flight_recorder };
+    if let Some(file) = plan.files().find(|file| output::is_same_file(file, &args.output)) {
+        return refuse(format!(
+            "--events {}: the recording is written to {}: choose another name",
+            output::shown(&plan.path),
+            output::shown(&file)
+        ));
+    }
     plan.check()?;
     Ok(Some(plan))
 }
@@ -318,9 +320,9 @@ impl Recording<'_> {
         accounting: Result<Accounting>,
         last_line: impl FnOnce(Accounting) -> End,
     ) -> Result<Option<std::process::ExitStatus>> {
-        let name = self.args.output.display();
+        let name = output::shown(&self.args.output);
         let saved = |e: anyhow::Error| {
-            e.context(format!("write {name} (the intervals written before are whole: vmentry report {name})"))
+            e.context(format!("write {name} (intervals that were written before are whole: vmentry report {name})"))
         };
         let Totals { entries, delivered, dropped, .. } = self.left_out;
         let left_out = (entries > 0).then_some(LeftOut { entries, delivered, dropped });
@@ -458,7 +460,7 @@ impl Progress {
             }
         }
         if args.output != Path::new("-") {
-            say!("next: vmentry report {}", args.output.display());
+            say!("next: vmentry report {}", output::shown(&args.output));
         }
     }
 }

@@ -1,6 +1,9 @@
 //! `vmentry report`: recordings in, text, JSON, HTML or CSV out.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Result, bail};
 
@@ -8,7 +11,7 @@ use crate::{
     commands::{
         args::{ReportArgs, ReportFormat},
         damaged::done,
-        usage::refuse,
+        usage::{refuse, refuse_overlap},
     },
     output,
     recording::OnDamage,
@@ -30,6 +33,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
 
 /// Refuses arguments that do not fit each other, before any work.
 fn refuse_wrong(args: &ReportArgs) -> Result<()> {
+    refuse_overlap(args.files.iter().map(PathBuf::as_path), Path::new("-"))?;
     match args.format {
         ReportFormat::Html | ReportFormat::Csv | ReportFormat::Openmetrics if args.claims => {
             refuse("--claims prints text or json: choose one of these formats")
@@ -67,7 +71,7 @@ fn render(args: &ReportArgs, mut view: View) -> Result<(String, Option<String>)>
         ReportFormat::Csv => {
             // A spreadsheet has no place for loss and provenance.
             say!("{}", text::preamble(&report).trim_end());
-            csv::render(&report, &view)?
+            csv::render(&report, &view)
         }
         ReportFormat::Json => {
             let by = (!args.by.is_empty()).then_some(view.by.as_slice());
@@ -82,7 +86,7 @@ fn check_claims(args: &ReportArgs) -> Result<(String, Option<String>)> {
     let mut evidence = Evidence::default();
     for path in &args.files {
         let Some(at) = input::read(path, on_damage, &mut evidence.whole)? else {
-            bail!("--claims: {} is a merge: name the recordings themselves", path.display());
+            bail!("--claims: {} is a merge: name the recordings themselves", output::shown(path));
         };
         let policy = evidence.whole.sources[at].policy();
         input::read(path, on_damage, evidence.by_policy.entry(policy).or_default())?;

@@ -1,7 +1,11 @@
 //! The steps that `record`, `live`, `ab`, `export`, `calibrate` and `check --overhead` share: check that tracing is possible here,
 //! select VMs, make a recording's header, detach.
 
-use std::time::Duration;
+use std::{
+    ffi::{OsStr, OsString},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use tokio::sync::mpsc;
@@ -93,13 +97,41 @@ pub(crate) fn selected_vcpus(targets: &Targets) -> Option<Vec<u32>> {
     (!targets.vcpu.is_empty()).then(|| targets.vcpu.clone())
 }
 
-/// The header of a recording of this host.
-pub(crate) fn header(facts: &Facts, layout: &Layout, options: &Options, interval: Duration) -> Header {
+/// The command line as a recording keeps it. Of `command`, the end of it, only the program's name is kept unless `full` is set: recordings
+/// are passed on, and arguments may be passwords. Bytes that are not UTF-8 become U+FFFD.
+pub(crate) fn command_line(command: &[OsString], full: bool) -> Vec<String> {
+    kept(&std::env::args_os().collect::<Vec<_>>(), command, full)
+}
+
+/// In place of arguments that are not kept.
+const LEFT_OUT: &str = "...";
+
+fn kept(all: &[OsString], command: &[OsString], full: bool) -> Vec<String> {
+    let (own, program) = match command.split_first() {
+        Some((program, _)) if !full => (&all[..all.len().saturating_sub(command.len())], Some(program)),
+        _ => (all, None),
+    };
+    let text = |part: &OsStr| part.to_string_lossy().into_owned();
+    let name = |program: &OsString| text(Path::new(program).file_name().unwrap_or(program));
+    let mut line: Vec<_> = own.iter().take(1).map(name).chain(own.iter().skip(1).map(|part| text(part))).collect();
+    line.extend(program.map(name));
+    line.extend((program.is_some() && command.len() > 1).then(|| LEFT_OUT.into()));
+    line
+}
+
+/// The header of a recording of this host; `command` is from [`command_line`].
+pub(crate) fn header(
+    facts: &Facts,
+    layout: &Layout,
+    options: &Options,
+    interval: Duration,
+    command: Vec<String>,
+) -> Header {
     let mut header = Header {
         format: FORMAT.into(),
         version: VERSION,
         tool: format!("vmentry {}", env!("CARGO_PKG_VERSION")),
-        command: std::env::args().collect(),
+        command,
         label: None,
         anchor: Anchor::now(),
         interval_ns: nanoseconds(interval),
@@ -173,4 +205,27 @@ pub(crate) fn selected_tgids(targets: &Targets) -> Result<Option<Vec<u32>>> {
         }
     }
     Ok(Some(tgids))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn a_recording_keeps_no_arguments_of_the_command_unless_asked() {
+        let all: Vec<OsString> = ["/root/bin/vmentry", "record", "--label", "--", "--", "/opt/bin/qemu", "password=x"]
+            .into_iter()
+            .map(Into::into)
+            .collect();
+        let own = ["vmentry", "record", "--label", "--", "--"];
+        let line = |from: usize, full| kept(&all, &all[from..], full);
+        assert_eq!(line(5, false), [&own[..], &["qemu", "..."]].concat());
+        assert_eq!(kept(&all[..6], &all[5..6], false), [&own[..], &["qemu"]].concat());
+        assert_eq!(line(5, true), [&own[..], &["/opt/bin/qemu", "password=x"]].concat());
+        assert_eq!(line(7, false), line(5, true), "without a command");
+        let name = [OsString::from_vec(b"n\xff".to_vec())];
+        assert_eq!(kept(&name, &[], false), ["n\u{fffd}"]);
+    }
 }

@@ -1,6 +1,8 @@
 //! A command line that is found to be wrong after it was parsed, because its arguments do not fit each other or the files.
 
-use std::fmt;
+use std::{fmt, path::Path};
+
+use crate::output;
 
 /// A wrong command line: the reason and the fix. The program ends with [`EXIT_CODE`].
 #[derive(Debug)]
@@ -16,6 +18,23 @@ impl fmt::Display for WrongCommandLine {
 }
 
 impl std::error::Error for WrongCommandLine {}
+
+/// Refuses recordings of which one is written to, by this name or another one, and a second `-`: standard input is read once.
+pub(crate) fn refuse_overlap<'a>(read: impl IntoIterator<Item = &'a Path>, written: &Path) -> anyhow::Result<()> {
+    let is_standard = |path: &Path| path == Path::new("-");
+    let mut has_stdin = false;
+    for path in read {
+        if is_standard(path) && std::mem::replace(&mut has_stdin, true) {
+            return refuse("'-' is given twice, and standard input is read once: name a file");
+        }
+        if output::is_both(path, written) {
+            let written = if is_standard(written) { "standard output".into() } else { output::shown(written) };
+            let read = if is_standard(path) { "standard input".into() } else { output::shown(path) };
+            return refuse(format!("{read} is both read and written ({written}): choose another name"));
+        }
+    }
+    Ok(())
+}
 
 /// Refuses the command line.
 pub(crate) fn refuse<T>(reason: impl Into<String>) -> anyhow::Result<T> {

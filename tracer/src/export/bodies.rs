@@ -1,24 +1,22 @@
-//! Encoded answers, shared by concurrent clients. However many clients ask and however slowly they read, encoding takes at most a
-//! fifth of the time, and few answers are in memory.
+//! Encoded answers, one of each form, shared by concurrent clients. However many clients ask, for however many forms, encoding takes at
+//! most a fifth of the time.
 
 use std::{
     io::Write,
-    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
 use flate2::{Compression, write::GzEncoder};
+use hyper::body::Bytes;
 
 use super::negotiate::Format;
 
 /// Shortest time for which an answer is reused.
 const FRESH: Duration = Duration::from_millis(500);
-/// An answer is reused for at least this many times its encoding time.
+/// An answer is reused for at least this many times the encoding time of all forms that are in memory.
 const REST: u32 = 4;
-/// An answer that nobody asks for is dropped after this time.
+/// An answer is dropped after this time, or when it may no longer be reused, if that is later.
 const KEPT: Duration = Duration::from_secs(5);
-/// Old answers that slow readers may still hold; with more, clients get the last answer again.
-const SLOW: usize = 4;
 
 /// The requested form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,45 +29,31 @@ pub(crate) struct Form {
 
 struct Body {
     form: Form,
-    bytes: Arc<Vec<u8>>,
+    bytes: Bytes,
     made: Instant,
     /// encoding time
     took: Duration,
 }
 
-/// Answers in memory.
+/// The latest answer of each form.
 #[derive(Default)]
-pub(crate) struct Bodies {
-    current: Vec<Body>,
-    old: Vec<Weak<Vec<u8>>>,
-}
+pub(crate) struct Bodies(Vec<Body>);
 
 impl Bodies {
-    /// The current answer; `encode` makes one if none is fresh. None if slow readers hold too many old ones.
-    pub(crate) fn get(&mut self, form: Form, encode: impl FnOnce() -> Vec<u8>) -> Option<Arc<Vec<u8>>> {
-        self.old.retain(|body| body.strong_count() > 0);
-        let is_fresh = |b: &Body, longest: Duration| b.made.elapsed() < longest.max(b.took * REST);
-        self.retire(|b| is_fresh(b, KEPT));
-        let known = self.current.iter().find(|b| b.form == form);
-        if let Some(body) = known.filter(|b| is_fresh(b, FRESH) || self.old.len() >= SLOW) {
-            return Some(Arc::clone(&body.bytes));
+    /// The current answer; `encode` makes one if none is fresh.
+    pub(crate) fn get(&mut self, form: Form, encode: impl FnOnce() -> Vec<u8>) -> Bytes {
+        // The time of all forms: a client that asks for each in turn gets no more of it than one that asks for one.
+        let rest = REST * self.0.iter().map(|b| b.took).sum::<Duration>();
+        self.0.retain(|b| b.made.elapsed() < KEPT.max(rest));
+        if let Some(body) = self.0.iter().find(|b| b.form == form && b.made.elapsed() < FRESH.max(rest)) {
+            return body.bytes.clone();
         }
-        if self.old.len() >= SLOW {
-            return None;
-        }
-        self.retire(|b| b.form != form);
-        let made = Instant::now();
+        self.0.retain(|b| b.form != form);
+        let start = Instant::now();
         let bytes = encode();
-        let bytes = Arc::new(if form.gzip { gzip(&bytes).unwrap_or_default() } else { bytes });
-        self.current.push(Body { form, bytes: Arc::clone(&bytes), made: Instant::now(), took: made.elapsed() });
-        Some(bytes)
-    }
-
-    /// Drops answers but those that stay, and remembers the dropped ones that clients still read.
-    fn retire(&mut self, stays: impl Fn(&Body) -> bool) {
-        let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(&mut self.current).into_iter().partition(stays);
-        self.current = stay;
-        self.old.extend(go.iter().filter(|b| Arc::strong_count(&b.bytes) > 1).map(|b| Arc::downgrade(&b.bytes)));
+        let bytes = Bytes::from(if form.gzip { gzip(&bytes).unwrap_or_default() } else { bytes });
+        self.0.push(Body { form, bytes: bytes.clone(), made: Instant::now(), took: start.elapsed() });
+        bytes
     }
 }
 
@@ -84,30 +68,42 @@ mod tests {
     use super::*;
 
     const TEXT: Form = Form { format: Format::Classic, gzip: false };
+    const ZIPPED: Form = Form { gzip: true, ..TEXT };
+
+    fn pass(bodies: &mut Bodies, time: Duration) {
+        bodies.0.iter_mut().for_each(|b| b.made -= time);
+    }
 
     #[test]
     fn concurrent_clients_share_one_answer() {
         let mut bodies = Bodies::default();
-        let first = bodies.get(TEXT, || vec![1]).unwrap();
-        let again = bodies.get(TEXT, || unreachable!()).unwrap();
-        assert!(Arc::ptr_eq(&first, &again));
-        let zipped = bodies.get(Form { gzip: true, ..TEXT }, || vec![0; 10_000]).unwrap();
+        let first = bodies.get(TEXT, || vec![1]);
+        let again = bodies.get(TEXT, || unreachable!());
+        assert_eq!(first.as_ptr(), again.as_ptr());
+        let zipped = bodies.get(ZIPPED, || vec![0; 10_000]);
         assert!(zipped.len() < 200 && zipped.starts_with(&[0x1f, 0x8b]));
     }
 
     #[test]
-    fn slow_readers_hold_few_answers_in_memory() {
+    fn an_answer_is_reused_for_four_times_the_encoding_time_of_all_forms() {
         let mut bodies = Bodies::default();
-        let mut slow: Vec<Arc<Vec<u8>>> = Vec::new();
-        for round in 0..50 {
-            bodies.current.iter_mut().for_each(|b| b.made -= FRESH);
-            slow.extend(bodies.get(TEXT, || vec![round]));
+        for form in [TEXT, ZIPPED] {
+            bodies.get(form, || vec![1]);
         }
-        slow.dedup_by(|a, b| Arc::ptr_eq(a, b));
-        assert_eq!(slow.len(), SLOW + 1);
-        assert_eq!(bodies.get(Form { gzip: true, ..TEXT }, Vec::new), None);
-        slow.clear();
-        bodies.current.iter_mut().for_each(|b| b.made -= FRESH);
-        assert_eq!(bodies.get(TEXT, || vec![99]).as_deref(), Some(&vec![99]));
+        bodies.0.iter_mut().for_each(|b| b.took = Duration::from_secs(1));
+        // 4 s after its own encoding time, but not after that of both.
+        pass(&mut bodies, Duration::from_secs(7));
+        assert_eq!(bodies.get(TEXT, || unreachable!()), vec![1]);
+        pass(&mut bodies, Duration::from_secs(2));
+        assert_eq!(bodies.get(TEXT, || vec![2]), vec![2]);
+    }
+
+    #[test]
+    fn answers_that_nobody_wants_are_dropped() {
+        let mut bodies = Bodies::default();
+        bodies.get(ZIPPED, || vec![1]);
+        pass(&mut bodies, KEPT);
+        bodies.get(TEXT, || vec![2]);
+        assert_eq!(bodies.0.len(), 1);
     }
 }

@@ -1,6 +1,8 @@
 //! The exporter: running sums of a host, and answers to scrapes.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, time::Duration};
+
+use hyper::body::Bytes;
 
 use super::{
     bodies::{Bodies, Form},
@@ -14,6 +16,7 @@ use super::{
 use crate::{
     host::clock::{Anchor, monotonic_ns, process_cpu_ns},
     model::interval::Interval,
+    say,
 };
 
 /// Everything that clients are shown.
@@ -44,15 +47,17 @@ impl Exporter {
         }
     }
 
-    /// Adds an interval to the sums.
+    /// Adds an interval to the sums. Says which VMs find no room for their series.
     pub(crate) fn add(&mut self, interval: &Interval) {
         let now = Anchor::now();
         self.heard_ns = now.monotonic_ns;
-        self.state.add(interval, now);
+        if let Some(message) = self.state.add(interval, now) {
+            say!("{message}");
+        }
     }
 
-    /// Metrics in a form; none if slow clients hold too many earlier ones.
-    pub(crate) fn scrape(&mut self, form: Form) -> Option<Arc<Vec<u8>>> {
+    /// Metrics in a form.
+    pub(crate) fn scrape(&mut self, form: Form) -> Bytes {
         self.scrapes += 1;
         let mut bodies = std::mem::take(&mut self.bodies);
         let body = bodies.get(form, || self.encode(form.format));
@@ -90,13 +95,13 @@ impl Exporter {
         families
     }
 
-    /// A line for a healthy exporter, or the problem.
+    /// A line for a healthy exporter, and one for each of some VMs whose entries count for "other"; or the problem.
     pub(crate) fn health(&self) -> Result<String, String> {
         let age = Duration::from_nanos(monotonic_ns().saturating_sub(self.heard_ns));
         let text = format!("last interval {:.1} s ago\n", age.as_secs_f64());
         match self.silence {
             Some(silence) if age > silence => Err(format!("the collector is silent: {text}")),
-            _ => Ok(format!("ok, {text}")),
+            _ => Ok(format!("ok, {text}{}", self.state.folded())),
         }
     }
 }

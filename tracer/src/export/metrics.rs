@@ -164,14 +164,26 @@ pub(crate) const SERIES_LIMIT: Metric = metric(
     MetricKind::Gauge,
     "",
     &[],
-    "Limit of histograms; new ones over it count for vm=\"other\"",
+    "Limit of histograms; over it, each process of a VMM has an equal share, and the rest counts for vm=\"other\"",
 );
 /// Expired histograms.
 pub(crate) const SERIES_EXPIRED: Metric =
     counter("vmentry_series_expired_total", &[], "Histograms that expired because their VM had no entry for 5 minutes");
+/// Evicted histograms.
+pub(crate) const SERIES_EVICTED: Metric = counter(
+    "vmentry_series_evicted_total",
+    &[],
+    "Histograms that gave their place to those of others because of vmentry_series_limit, the least recently used first",
+);
 /// Entries over the limit of histograms.
 pub(crate) const FOLDED_ENTRIES: Metric =
     counter("vmentry_folded_entries_total", &[], "VM entries counted for vm=\"other\" because of vmentry_series_limit");
+/// Entries of VMs that have no samples any more.
+pub(crate) const EXPIRED_ENTRIES: Metric = counter(
+    "vmentry_expired_entries_total",
+    &[],
+    "VM entries of VMs whose histograms all expired or were evicted: in no sample of vmentry_entries_total any more",
+);
 /// Number of scrapes.
 pub(crate) const SCRAPES: Metric = counter("vmentry_scrapes_total", &[], "Answered requests for metrics");
 /// Own CPU time.
@@ -190,7 +202,7 @@ pub(crate) const PROCESS_START: Metric =
     metric("process_start_time_seconds", MetricKind::Gauge, "seconds", &[], "Start of this process, since 1970");
 
 /// All metrics, in the order of the output.
-pub(crate) const METRICS: [&Metric; 27] = [
+pub(crate) const METRICS: [&Metric; 29] = [
     &BUILD_INFO,
     &HOST_INFO,
     &POLICY,
@@ -213,7 +225,9 @@ pub(crate) const METRICS: [&Metric; 27] = [
     &SERIES,
     &SERIES_LIMIT,
     &SERIES_EXPIRED,
+    &SERIES_EVICTED,
     &FOLDED_ENTRIES,
+    &EXPIRED_ENTRIES,
     &SCRAPES,
     &PROCESS_CPU,
     &PROCESS_MEMORY,

@@ -1,7 +1,7 @@
 //! A file of metrics for node_exporter's textfile collector, replaced atomically.
 
 use std::{
-    fs::{self, File, Permissions},
+    fs::{File, Permissions},
     io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -13,13 +13,14 @@ use super::{
     exporter::Exporter,
     text::{self, Dialect},
 };
-use crate::{output, say};
+use crate::{
+    output::{self, Draft, Spot},
+    say,
+};
 
 /// A file for node_exporter.
 pub(crate) struct Textfile {
     path: PathBuf,
-    /// in the same folder, so that a rename can replace the file
-    draft: PathBuf,
     /// the file as last written, or as it was before, which is locked; none where there was none
     current: Option<File>,
     /// the last problem, which is said once
@@ -30,34 +31,33 @@ impl Textfile {
     /// Accepts a name that ends in .prom, and that no other exporter writes; writes nothing yet.
     pub(crate) fn new(path: &Path) -> Result<Self> {
         if path.extension().is_none_or(|e| e != "prom") {
-            bail!("--textfile {}: node_exporter reads only names that end in .prom", path.display());
+            bail!("--textfile {}: node_exporter reads only names that end in .prom", output::shown(path));
         }
         // A link, or whatever else is no file, will be replaced.
         let is_file = path.symlink_metadata().is_ok_and(|m| m.is_file());
         let current = is_file.then(|| File::open(path)).and_then(io::Result::ok);
-        current.as_ref().map_or(Ok(()), |file| output::lock(file, path))?;
-        Ok(Self { path: path.to_owned(), draft: output::draft_beside(path), current, problem: None })
+        current.as_ref().map_or(Ok(()), |file| output::lock(file, &output::spot(path)?))?;
+        Ok(Self { path: path.to_owned(), current, problem: None })
     }
 
     /// Replaces the file atomically. Links are not followed.
     pub(crate) fn write(&mut self, exporter: &Exporter) -> Result<()> {
-        let failed = || format!("write {}", self.path.display());
         let text = text::encode(&exporter.families(), Dialect::Classic);
-        // A killed process of the same pid may have left its draft.
-        let _ = fs::remove_file(&self.draft);
-        let mut file = output::create_new(&self.draft).with_context(failed)?;
-        output::lock(&file, &self.draft)?;
-        let written = file
-            .write_all(text.as_bytes())
-            // node_exporter's user must be able to read it, whatever the umask.
-            .and_then(|()| file.set_permissions(Permissions::from_mode(0o644)))
-            .and_then(|()| fs::rename(&self.draft, &self.path));
-        if written.is_err() {
-            let _ = fs::remove_file(&self.draft);
-        }
-        written.with_context(failed)?;
+        let file = self.replace(text.as_bytes()).with_context(|| format!("write {}", output::shown(&self.path)))?;
         self.current = Some(file);
         Ok(())
+    }
+
+    fn replace(&self, text: &[u8]) -> io::Result<File> {
+        // The folder may be another one than at the last time.
+        let spot = Spot::of(&self.path)?;
+        let mut draft = Draft::beside(&spot)?;
+        let mut file = draft.file().try_clone()?;
+        file.write_all(text)?;
+        // node_exporter's user must be able to read it, whatever the umask.
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        draft.take_place(&spot)?;
+        Ok(file)
     }
 
     /// Writes the file; says each problem once and goes on, because a full disk may get free again.
@@ -72,23 +72,24 @@ impl Textfile {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::{super::exporter::tests::exporter, *};
 
     #[test]
     fn a_textfile_is_replaced_atomically_and_no_link_is_followed() {
-        let dir = std::env::temp_dir().join(format!("vmentry-textfile-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path();
         let (file, secret) = (dir.join("vmentry.prom"), dir.join("secret"));
         fs::write(&secret, "secret").unwrap();
         std::os::unix::fs::symlink(&secret, &file).unwrap();
         let mut textfile = Textfile::new(&file).unwrap();
-        std::os::unix::fs::symlink(&secret, &textfile.draft).unwrap();
         textfile.write(&exporter(&[])).unwrap();
         assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.contains("vmentry_ring_entries_total 0\n") && !text.contains("process_"), "{text}");
         assert_eq!(fs::symlink_metadata(&file).unwrap().permissions().mode() & 0o7777, 0o644);
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2, "no draft is left");
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 2, "no draft is left");
         for _ in 0..2 {
             let second = Textfile::new(&file).err().unwrap().to_string();
             assert!(second.contains("is writing it"), "{second}");
@@ -97,6 +98,5 @@ mod tests {
         drop(textfile);
         assert!(Textfile::new(&file).is_ok());
         assert!(Textfile::new(Path::new("/tmp/vmentry.txt")).is_err());
-        fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     host::{
         clock::kvm_tsc_khz,
         machine::Host,
+        open_files::OpenFiles,
         other_tracers, pid_namespace, policy,
         process::text,
         restrictions,
@@ -105,7 +106,8 @@ impl Facts {
         let host = Host::gather(roots);
         let Roots { proc, sys, dev, .. } = roots;
         let read = |path: PathBuf| text(&path).ok().map(|s| s.trim().to_owned());
-        let running = vmm::find_vms(proc);
+        let files = OpenFiles::read(proc);
+        let running = vmm::among(proc, &files);
         let no_vendor = vendor::find(roots).err();
         let resolved = host.vendor.map(|vendor| resolve::layout(sys, vendor)).transpose();
         let layout_error = match (&resolved, &no_vendor) {
@@ -140,7 +142,7 @@ impl Facts {
             policy_left_behind: policy::left_behind(roots),
             jit: read(proc.join("sys/net/core/bpf_jit_enable")).map(|v| v != "0"),
             lockdown: restrictions::lockdown(roots),
-            other_tracers: other_tracers::look(roots),
+            other_tracers: other_tracers::among(roots, &files),
             shows_host_processes: pid_namespace::shows_host_processes(proc),
             vms_unseen: running.unseen,
             vms: running.vms.into_iter().map(|v| RunningVm { name: v.name, tgid: v.process.tgid }).collect(),

@@ -5,9 +5,15 @@ use std::{collections::BTreeMap, fs, path::Path};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    host::{policy, process::text, roots::Roots, vendor},
+    host::{
+        policy,
+        process::{text, text_of_hardware},
+        roots::Roots,
+        vendor,
+    },
     kernel::kvm_module::build_id,
     model::{policy::Policy, vendor::Vendor},
+    output::{MAX_NAME, MAX_TEXT, name, printable},
 };
 
 /// Word on the kernel's command line of a lab whose CPU is emulated in software.
@@ -47,14 +53,14 @@ fn line(path: impl AsRef<Path>) -> Option<String> {
 impl Host {
     /// Reads the host's properties. Those that cannot be read stay empty; `check` reports them.
     pub(crate) fn gather(roots: &Roots) -> Self {
-        let cpuinfo = line(roots.proc.join("cpuinfo")).unwrap_or_default();
-        let field = |name| cpuinfo_field(&cpuinfo, name);
+        let cpuinfo = text_of_hardware(&roots.proc.join("cpuinfo")).unwrap_or_default();
+        let field = |name| Some(printable(&cpuinfo_field(&cpuinfo, name)?, MAX_TEXT).into_owned());
         let cmdline = line(roots.proc.join("cmdline")).unwrap_or_default();
         let virtualized = hypervisor(&cpuinfo);
         let vendor = vendor::find(roots).ok();
         let module = vendor.and_then(Vendor::module);
         Self {
-            name: line(roots.proc.join("sys/kernel/hostname")).unwrap_or_default(),
+            name: name(&line(roots.proc.join("sys/kernel/hostname")).unwrap_or_default()).into_owned(),
             kernel: line(roots.proc.join("sys/kernel/osrelease")).unwrap_or_default(),
             cpu: field("model name").unwrap_or_default(),
             microcode: field("microcode"),
@@ -126,8 +132,13 @@ fn hypervisor(cpuinfo: &str) -> Option<String> {
 fn hypervisor_signature() -> String {
     let leaf = std::arch::x86_64::__cpuid(0x4000_0000);
     let bytes: Vec<u8> = [leaf.ebx, leaf.ecx, leaf.edx].iter().flat_map(|r| r.to_le_bytes()).collect();
+    signature_text(&bytes)
+}
+
+/// A signature as text. The hypervisor chooses its bytes.
+fn signature_text(bytes: &[u8]) -> String {
     let text: String = bytes.iter().take_while(|&&b| b != 0).map(|&b| char::from(b)).collect();
-    if text.trim().is_empty() { "unknown hypervisor".into() } else { text.trim().to_owned() }
+    if text.trim().is_empty() { "unknown hypervisor".into() } else { printable(text.trim(), MAX_NAME).into_owned() }
 }
 
 #[cfg(test)]
@@ -162,6 +173,19 @@ mod tests {
         folder.write("proc/cmdline", "quiet vmentry.lab=emulated2\n");
         let host = Host::gather(&folder.roots);
         assert_eq!((host.emulated, host.virtualized, host.vendor), (false, None, None));
+    }
+
+    #[test]
+    fn what_a_hypervisor_and_an_administrator_chose_is_printable() {
+        assert_eq!(signature_text(b"KVMKVMKVM\0\0\0"), "KVMKVMKVM");
+        assert_eq!(signature_text(b"a\x1b[2J\n\x9bb\0c"), "a\u{fffd}[2J\u{fffd}\u{fffd}b");
+        assert_eq!(signature_text(b"   \0"), "unknown hypervisor");
+        let folder = Folder::new();
+        folder.write("proc/sys/kernel/hostname", "h\u{1b}]0;x\u{7}\n");
+        folder.write("proc/cpuinfo", "model name\t: c\u{1b}[2Jpu\n");
+        let host = Host::gather(&folder.roots);
+        assert!(host.name.starts_with("h\u{fffd}]0;x\u{fffd}~"), "{}", host.name);
+        assert_eq!(host.cpu, "c\u{fffd}[2Jpu");
     }
 
     #[test]

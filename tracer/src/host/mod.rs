@@ -4,6 +4,8 @@ pub(crate) mod capabilities;
 pub mod clock;
 pub(crate) mod facts;
 pub mod machine;
+pub(crate) mod naming;
+mod open_files;
 pub(crate) mod other_tracers;
 pub(crate) mod pid_namespace;
 pub(crate) mod policy;

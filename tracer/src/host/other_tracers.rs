@@ -4,11 +4,13 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 
 use crate::{
     host::{
-        process::{self, read_process, text},
+        open_files::{Descriptors, OpenFiles},
+        process::{read_process, text},
         roots::Roots,
     },
     kernel::links,
     model::measurement::OtherTracers,
+    output::{MAX_NAME, printable, shown},
 };
 
 const TRACEPOINTS: [&str; 2] = ["kvm_entry", "kvm_exit"];
@@ -16,12 +18,17 @@ const TRACEPOINTS: [&str; 2] = ["kvm_entry", "kvm_exit"];
 /// Looks at ftrace, at BPF links and, by their command lines, at processes with perf events. To be called while this process has no program
 /// attached: another vmentry counts.
 pub(crate) fn look(roots: &Roots) -> OtherTracers {
+    among(roots, &OpenFiles::read(&roots.proc))
+}
+
+/// [`look`] among files that were read already.
+pub(super) fn among(roots: &Roots, files: &OpenFiles) -> OtherTracers {
     let mut found = OtherTracers::default();
     match ftrace(&roots.sys) {
         Ok(tracers) => found.names.extend(tracers),
         Err(why) => found.unseen.push(why),
     }
-    let holders = Holders::find(&roots.proc);
+    let holders = Holders::among(&roots.proc, files);
     match links::on(&TRACEPOINTS) {
         Ok(links) => {
             let holder = |link: &links::Link| match holders.of_links.get(&link.id) {
@@ -45,7 +52,8 @@ fn ftrace(sys: &Path) -> Result<Vec<String>, String> {
     let root = root.ok_or("ftrace (tracefs is not mounted, or may not be read)")?;
     let mut instances = vec![("ftrace".to_owned(), root.clone())];
     for entry in fs::read_dir(root.join("instances")).into_iter().flatten().flatten() {
-        instances.push((format!("ftrace instance {}", entry.file_name().to_string_lossy()), entry.path()));
+        let name = shown(Path::new(&entry.file_name()));
+        instances.push((format!("ftrace instance {name}"), entry.path()));
     }
     let mut tracers = Vec::new();
     for (name, folder) in instances {
@@ -85,34 +93,24 @@ struct Holders {
 }
 
 impl Holders {
-    fn find(proc: &Path) -> Self {
+    fn among(proc: &Path, files: &OpenFiles) -> Self {
         let mut holders = Self::default();
-        process::ids(proc).for_each(|tgid| holders.add(proc, tgid));
+        files.by_process.iter().for_each(|(&tgid, open)| holders.add(proc, tgid, open));
         holders
     }
 
-    fn add(&mut self, proc: &Path, tgid: u32) {
-        let folder = proc.join(tgid.to_string());
-        let (mut links, mut has_perf_event) = (Vec::new(), false);
-        for fd in fs::read_dir(folder.join("fd")).into_iter().flatten().flatten() {
-            let Ok(target) = fs::read_link(fd.path()) else { continue };
-            match target.to_str().and_then(|to| to.strip_prefix("anon_inode:")).map(|to| to.trim_matches(['[', ']'])) {
-                Some("bpf_link") => links.push(fd.file_name()),
-                Some("perf_event") => has_perf_event = true,
-                _ => {}
-            }
-        }
-        if links.is_empty() && !has_perf_event {
+    fn add(&mut self, proc: &Path, tgid: u32, open: &Descriptors) {
+        if open.links.is_empty() && !open.has_perf_event {
             return;
         }
         let Ok(process) = read_process(proc, tgid) else { return };
-        let name = format!("{} (pid {tgid})", process.comm);
-        for number in links {
-            let about = text(&folder.join("fdinfo").join(number)).unwrap_or_default();
+        let name = format!("{} (pid {tgid})", printable(&process.comm, MAX_NAME));
+        for number in &open.links {
+            let about = text(&proc.join(format!("{tgid}/fdinfo/{number}"))).unwrap_or_default();
             let id = about.lines().find_map(|line| line.strip_prefix("link_id:")?.trim().parse().ok());
             self.of_links.extend(id.map(|id: u32| (id, name.clone())));
         }
-        if has_perf_event && process.cmdline.iter().any(|argument| argument.contains("kvm")) {
+        if open.has_perf_event && process.arguments.iter().any(|argument| argument.contains("kvm")) {
             self.of_perf_events.push(format!("{name}, by its command line"));
         }
     }
@@ -168,7 +166,7 @@ mod tests {
         add(proc, [62, 62, 1], b"vmentry\0", b"vmentry", &["/x", "anon_inode:bpf_link"]);
         fs::create_dir(proc.join("62/fdinfo")).unwrap();
         fs::write(proc.join("62/fdinfo/1"), "pos:\t0\nlink_type:\traw_tracepoint\nlink_id:\t17\n").unwrap();
-        let holders = Holders::find(proc);
+        let holders = Holders::among(proc, &OpenFiles::read(proc));
         assert_eq!(holders.of_perf_events, ["perf (pid 60), by its command line"]);
         assert_eq!(holders.of_links, BTreeMap::from([(17, "vmentry (pid 62)".into())]));
     }

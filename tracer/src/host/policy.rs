@@ -72,7 +72,7 @@ impl Switch {
     }
 
     fn get(&self) -> Result<Policy> {
-        let parameter = self.parameter.display();
+        let parameter = output::shown(&self.parameter);
         let content = match text(&self.parameter) {
             Ok(content) => content,
             Err(e) if e.kind() == io::ErrorKind::NotFound => bail!(
@@ -137,7 +137,7 @@ impl Switch {
         // Before the switch and in one write, so that a kill in between leaves no switched policy without a note.
         let noted = output::create_new(&self.note).and_then(|mut file| file.write_all(&serde_json::to_vec(&note)?));
         if let Err(error) = noted {
-            let note = self.note.display();
+            let note = output::shown(&self.note);
             if error.kind() == io::ErrorKind::AlreadyExists {
                 match self.note() {
                     Some(Note { pid, .. }) => bail!(

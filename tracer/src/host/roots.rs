@@ -33,25 +33,21 @@ impl Default for Roots {
 pub(crate) mod made_up {
     //! Hosts made up in a temporary folder, removed at the end.
 
-    use std::{
-        fs,
-        path::PathBuf,
-        sync::atomic::{AtomicU32, Ordering::Relaxed},
-    };
+    use std::fs;
+
+    use tempfile::TempDir;
 
     use super::Roots;
 
     pub(crate) struct Folder {
-        path: PathBuf,
+        folder: TempDir,
         pub(crate) roots: Roots,
     }
 
     impl Folder {
         pub(crate) fn new() -> Self {
-            static NUMBER: AtomicU32 = AtomicU32::new(0);
-            let name = format!("vmentry-host-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
-            let path = std::env::temp_dir().join(name);
-            let below = |name| path.join(name);
+            let folder = tempfile::tempdir().unwrap();
+            let below = |name| folder.path().join(name);
             let roots = Roots {
                 proc: below("proc"),
                 sys: below("sys"),
@@ -60,35 +56,29 @@ pub(crate) mod made_up {
                 lib_modules: below("lib/modules"),
             };
             fs::create_dir_all(below("run")).unwrap();
-            Self { path, roots }
+            Self { folder, roots }
         }
 
         /// Writes a file and the folders that it is in.
         pub(crate) fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
-            let path = self.path.join(path);
+            let path = self.folder.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, bytes).unwrap();
         }
 
         /// Makes a symbolic link and the folders that it is in.
         pub(crate) fn link(&self, path: &str, target: &str) {
-            let path = self.path.join(path);
+            let path = self.folder.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::os::unix::fs::symlink(target, path).unwrap();
         }
 
         pub(crate) fn read(&self, path: &str) -> String {
-            fs::read_to_string(self.path.join(path)).unwrap()
+            fs::read_to_string(self.folder.path().join(path)).unwrap()
         }
 
         pub(crate) fn has(&self, path: &str) -> bool {
-            self.path.join(path).exists()
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.path);
+            self.folder.path().join(path).exists()
         }
     }
 }

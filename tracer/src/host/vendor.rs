@@ -5,7 +5,11 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::{
-    host::{machine::cpuinfo_field, process::text, roots::Roots},
+    host::{
+        machine::cpuinfo_field,
+        process::{text, text_of_hardware},
+        roots::Roots,
+    },
     model::vendor::Vendor,
 };
 
@@ -42,7 +46,7 @@ pub(crate) fn find(roots: &Roots) -> Result<Vendor, NoVendor> {
 
 /// The vendor whose module the CPU's virtualization extension is for; none without one. Centaur's and Zhaoxin's CPUs have VMX, Hygon's SVM.
 fn extension(proc: &Path) -> Option<Vendor> {
-    let flags = cpuinfo_field(&text(&proc.join("cpuinfo")).ok()?, "flags")?;
+    let flags = cpuinfo_field(&text_of_hardware(&proc.join("cpuinfo")).ok()?, "flags")?;
     flags.split_whitespace().find_map(|flag| match flag {
         "vmx" => Some(Vendor::Intel),
         "svm" => Some(Vendor::Amd),

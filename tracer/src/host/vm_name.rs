@@ -1,46 +1,43 @@
 //! Names of VMs: a table of rules by VMM, over the command line, cgroup and comm of the process that runs them.
 
-use crate::host::process::Process;
-
-/// Longest name, in characters; longer ones are cut.
-const MAX_NAME: usize = 128;
+use crate::host::process::{Arguments, Process, clean};
 
 /// How a VMM's command line names its VM.
 struct Rule {
     /// beginnings of the program's file name, or of its comm
     programs: &'static [&'static str],
     /// the name in these arguments, the program first
-    name: fn(&[String]) -> Option<String>,
+    name: fn(&Arguments) -> Option<String>,
 }
 
 /// The first rule whose program runs and whose name is there counts.
 const RULES: &[Rule] = &[
     Rule { programs: &["qemu", "kvm"], name: qemu },
     // Kata Containers run one in the folder of each sandbox.
-    Rule { programs: &["cloud-hypervisor"], name: |cmdline| of_socket(option(cmdline, &["--api-socket"])?) },
-    Rule { programs: &["firecracker"], name: |cmdline| owned(option(cmdline, &["--id"])) },
+    Rule { programs: &["cloud-hypervisor"], name: |arguments| of_socket(option(arguments, &["--api-socket"])?) },
+    Rule { programs: &["firecracker"], name: |arguments| owned(option(arguments, &["--id"])) },
     Rule {
         programs: &["VBoxHeadless", "VirtualBox"],
-        name: |cmdline| owned(option(cmdline, &["--comment", "--startvm"])),
+        name: |arguments| owned(option(arguments, &["--comment", "--startvm"])),
     },
     // `runsc boot OPTIONS SANDBOX`, with a descriptive program name.
     Rule {
         programs: &["runsc"],
-        name: |cmdline| cmdline.iter().any(|a| a == "boot").then(|| cmdline.last().cloned())?,
+        name: |arguments| owned(arguments.iter().find(|&a| a == "boot").and(arguments.last())),
     },
     // Kata Containers with a VMM inside of the shim.
-    Rule { programs: &["containerd-shim-kata"], name: |cmdline| owned(option(cmdline, &["-id", "--id"])) },
-    Rule { programs: &["lkvm", "kvmtool"], name: |cmdline| owned(option(cmdline, &["--name", "-n"])) },
+    Rule { programs: &["containerd-shim-kata"], name: |arguments| owned(option(arguments, &["-id", "--id"])) },
+    Rule { programs: &["lkvm", "kvmtool"], name: |arguments| owned(option(arguments, &["--name", "-n"])) },
     // crosvm, StratoVirt and others.
-    Rule { programs: &[""], name: |cmdline| option(cmdline, &["--name", "-name"]).and_then(guest_of_name_option) },
+    Rule { programs: &[""], name: |arguments| option(arguments, &["--name", "-name"]).and_then(guest_of_name_option) },
 ];
 
 impl Process {
     /// The name of the VM that it runs: never empty, without control characters, not unique.
     pub(crate) fn name(&self) -> String {
-        let program = self.cmdline.first().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+        let program = self.arguments.iter().next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
         let is_of = |rule: &&Rule| rule.programs.iter().any(|p| program.starts_with(p) || self.comm.starts_with(p));
-        let by_rule = RULES.iter().filter(is_of).filter_map(|rule| (rule.name)(&self.cmdline));
+        let by_rule = RULES.iter().filter(is_of).filter_map(|rule| (rule.name)(&self.arguments));
         // The comm is the same for all VMs of a program.
         let names = by_rule.chain(libvirt_vm(&self.cgroup)).chain([self.comm.clone()]);
         names.map(|name| clean(&name)).find(|name| !name.is_empty()).unwrap_or_else(|| "unnamed".into())
@@ -52,24 +49,25 @@ fn owned(value: Option<&str>) -> Option<String> {
 }
 
 /// The values of these options, the last first: the next argument, or the text after `=` in the same one.
-fn values<'a>(cmdline: &'a [String], names: &'static [&'static str]) -> impl Iterator<Item = &'a str> {
-    let arguments = cmdline.get(1..).unwrap_or_default();
-    arguments.iter().enumerate().rev().filter_map(move |(i, argument)| {
+fn values<'a>(arguments: &'a Arguments, names: &'static [&'static str]) -> impl Iterator<Item = &'a str> {
+    let following = arguments.iter().skip(2).map(Some).chain([None]);
+    let pairs: Vec<_> = arguments.iter().skip(1).zip(following).collect();
+    pairs.into_iter().rev().filter_map(move |(argument, next)| {
         names.iter().find_map(|name| match argument.strip_prefix(name)? {
-            "" => arguments.get(i + 1).map(String::as_str),
+            "" => next,
             rest => rest.strip_prefix('='),
         })
     })
 }
 
 /// The last value of the first of these options that is there.
-fn option<'a>(cmdline: &'a [String], names: &'static [&'static str]) -> Option<&'a str> {
-    names.chunks(1).find_map(|name| values(cmdline, name).next())
+fn option<'a>(arguments: &'a Arguments, names: &'static [&'static str]) -> Option<&'a str> {
+    names.chunks(1).find_map(|name| values(arguments, name).next())
 }
 
 /// QEMU merges its `-name` options; the last one with a guest names it.
-fn qemu(cmdline: &[String]) -> Option<String> {
-    values(cmdline, &["-name", "--name"]).find_map(guest_of_name_option)
+fn qemu(arguments: &Arguments) -> Option<String> {
+    values(arguments, &["-name", "--name"]).find_map(guest_of_name_option)
 }
 
 /// The guest's name in QEMU's `-name`: `web1`, `web1,debug-threads=on` or `debug-threads=on,guest=web1`. Two commas stand for one
@@ -137,19 +135,22 @@ fn unescape_unit(unit: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The name without control characters and cut to [`MAX_NAME`]: fit for a terminal, a table and a label.
-fn clean(name: &str) -> String {
-    let printable = name.trim().chars().filter(|c| !c.is_control());
-    printable.take(MAX_NAME).collect::<String>().trim().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn name(cmdline: &[&str], cgroup: &str, comm: &str) -> String {
-        let cmdline = cmdline.iter().map(|&argument| argument.to_owned()).collect();
-        Process { tgid: 1, parent: 1, start_time_ticks: 0, comm: comm.into(), cmdline, cgroup: cgroup.into() }.name()
+        let arguments = Arguments::of_cmdline(cmdline.iter().flat_map(|a| [a, "\0"]).collect::<String>().as_bytes());
+        Process {
+            tgid: 1,
+            parent: 1,
+            uid: None,
+            start_time_ticks: 0,
+            comm: comm.into(),
+            arguments,
+            cgroup: cgroup.into(),
+        }
+        .name()
     }
 
     fn of_line(line: &str) -> String {
@@ -249,7 +250,8 @@ mod tests {
     #[test]
     fn names_have_no_control_characters_and_a_longest_length() {
         assert_eq!(qemu_name("we\x1b[31mb\n1"), "we[31mb1");
-        assert_eq!(qemu_name(&"\u{e4}".repeat(500)).chars().count(), 128);
+        assert_eq!(qemu_name(&"\u{e4}".repeat(500)), "\u{e4}".repeat(128));
+        assert_eq!(qemu_name(&"\u{20ac}".repeat(500)), "\u{20ac}".repeat(85), "within 256 bytes");
         assert_eq!(name(&["qemu", "-name", "\x07 \n"], "", "qemu"), "qemu");
         assert_eq!(name(&[], "", ""), "unnamed");
     }

@@ -1,15 +1,12 @@
 //! The running VMs: processes that have a VM of KVM open.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
+use std::{collections::BTreeMap, path::Path};
+
+use crate::host::{
+    open_files::{MOST_VMS, OpenFiles},
+    process::{self, Process, read_process},
 };
 
-use crate::host::process::{self, Process, read_process};
-
-/// Target of the link of an open VM in /proc/PID/fd.
-const VM_LINK: &str = "anon_inode:kvm-vm";
 /// Ancestors that are looked at, so that a walk ends.
 const MAX_ANCESTORS: usize = 64;
 
@@ -34,26 +31,20 @@ pub(crate) struct Running {
 /// The processes below `proc`, the root of procfs, that have a VM open. Those that end meanwhile are left out, and those that only hold a
 /// VM of an ancestor's, as the device processes of crosvm do.
 pub(crate) fn find_vms(proc: &Path) -> Running {
-    let mut denied = 0;
-    let mut holders = BTreeMap::new();
-    for tgid in process::ids(proc) {
-        match open_vms(&proc.join(tgid.to_string())) {
-            Ok(fds) if fds.is_empty() => {}
-            Ok(fds) => {
-                holders.extend(read_process(proc, tgid).ok().map(|process| (tgid, Holder { process, fds })));
-            }
-            // A kernel thread has no arguments.
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                denied += usize::from(read_process(proc, tgid).is_ok_and(|process| !process.cmdline.is_empty()));
-            }
-            Err(_) => {}
-        }
-    }
+    among(proc, &OpenFiles::read(proc))
+}
+
+/// [`find_vms`] among files that were read already.
+pub(super) fn among(proc: &Path, files: &OpenFiles) -> Running {
+    let with_vm = files.by_process.iter().filter(|(_, open)| !open.vms.is_empty());
+    let holder = |process, fds: &[u32]| Holder { process, fds: fds.to_vec() };
+    let holders: BTreeMap<_, _> =
+        with_vm.filter_map(|(&tgid, open)| Some((tgid, holder(read_process(proc, tgid).ok()?, &open.vms)))).collect();
     let owns = |holder: &&Holder| {
         !ancestors(proc, &holder.process).any(|id| holders.get(&id).is_some_and(|a| holder.inherits(a)))
     };
     let vms = holders.values().filter(owns).map(|h| Vm { name: h.process.name(), process: h.process.clone() });
-    Running { vms: vms.collect(), unseen: unseen(proc, denied) }
+    Running { vms: vms.collect(), unseen: unseen(proc, files) }
 }
 
 /// A process with open VMs.
@@ -64,12 +55,14 @@ struct Holder {
 }
 
 impl Holder {
-    /// Whether each of its VMs is one of the ancestor's. Where the kernel cannot compare descriptors, it is taken to be.
+    /// Whether each of its VMs is one of the ancestor's. Where the kernel cannot compare descriptors, it is taken to be. More than a few VMs
+    /// are taken to be its own.
     fn inherits(&self, ancestor: &Holder) -> bool {
         let pids = (self.process.tgid, ancestor.process.tgid);
-        self.fds
-            .iter()
-            .all(|&fd| ancestor.fds.iter().any(|&of_ancestor| is_same_file(pids, (fd, of_ancestor)).unwrap_or(true)))
+        self.fds.len() <= MOST_VMS
+            && self.fds.iter().all(|&fd| {
+                ancestor.fds.iter().any(|&of_ancestor| is_same_file(pids, (fd, of_ancestor)).unwrap_or(true))
+            })
     }
 }
 
@@ -84,32 +77,34 @@ fn is_same_file((a, b): (u32, u32), (fd_a, fd_b): (u32, u32)) -> Option<bool> {
 
 /// Process ids of the parent, its parent, and so on.
 fn ancestors<'a>(proc: &'a Path, process: &Process) -> impl Iterator<Item = u32> + 'a {
-    let parent_of = |id: &u32| read_process(proc, *id).ok().map(|process| process.parent);
+    let parent_of = |id: &u32| process::parent(proc, *id);
     std::iter::successors(Some(process.parent), parent_of).take_while(|&id| id > 1).take(MAX_ANCESTORS)
 }
 
-/// Descriptors of the VMs that a process has open.
-fn open_vms(process: &Path) -> io::Result<Vec<u32>> {
-    let is_vm = |fd: &PathBuf| fs::read_link(fd).is_ok_and(|target| target == Path::new(VM_LINK));
-    let paths = fs::read_dir(process.join("fd"))?.flatten().map(|fd| fd.path()).filter(is_vm);
-    Ok(paths.filter_map(|fd| fd.file_name()?.to_str()?.parse().ok()).collect())
-}
-
-fn unseen(proc: &Path, denied: usize) -> Option<String> {
+fn unseen(proc: &Path, files: &OpenFiles) -> Option<String> {
+    // A kernel thread has no arguments, and no files.
+    let is_program = |tgid: &&u32| read_process(proc, **tgid).is_ok_and(|process| !process.arguments.is_empty());
+    let denied = files.denied.iter().filter(is_program).count();
     if denied > 0 {
         return Some(format!(
             "open files of {denied} processes may not be read, so that not all VMs are seen: run as root, or grant CAP_SYS_PTRACE"
         ));
     }
     // Process 1 is there in every PID namespace.
-    let is_hidden = proc.join("self").exists() && !proc.join("1").exists();
-    is_hidden.then(|| "/proc hides other users' processes (hidepid): run as root, or grant CAP_SYS_PTRACE".into())
+    if proc.join("self").exists() && !proc.join("1").exists() {
+        return Some("/proc hides other users' processes (hidepid): run as root, or grant CAP_SYS_PTRACE".into());
+    }
+    files.cut()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::host::process::made_up::add;
+
+    const VM_LINK: &str = "anon_inode:kvm-vm";
 
     fn found(proc: &Path) -> Vec<(String, u32)> {
         find_vms(proc).vms.into_iter().map(|vm| (vm.name, vm.process.tgid)).collect()
@@ -142,11 +137,16 @@ mod tests {
     #[test]
     fn what_may_not_be_looked_at_is_said() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(unseen(folder.path(), 3).unwrap().contains("3 processes"), "and CAP_SYS_PTRACE");
-        fs::create_dir(folder.path().join("self")).unwrap();
-        assert!(unseen(folder.path(), 0).unwrap().contains("hidepid"));
-        fs::create_dir(folder.path().join("1")).unwrap();
-        assert_eq!(unseen(folder.path(), 0), None);
+        let proc = folder.path();
+        add(proc, [40, 40, 1], b"qemu\0", b"qemu", &[]);
+        add(proc, [50, 50, 1], b"", b"kthreadd", &[]);
+        let denied = OpenFiles { denied: vec![40, 50], ..OpenFiles::default() };
+        assert!(unseen(proc, &denied).unwrap().contains("of 1 processes"), "and CAP_SYS_PTRACE");
+        fs::create_dir(proc.join("self")).unwrap();
+        assert!(unseen(proc, &OpenFiles::default()).unwrap().contains("hidepid"));
+        fs::create_dir(proc.join("1")).unwrap();
+        assert_eq!(unseen(proc, &OpenFiles::default()), None);
+        assert!(unseen(proc, &OpenFiles { cut: 3, ..OpenFiles::default() }).unwrap().starts_with("3 processes"));
     }
 
     #[test]

@@ -15,6 +15,8 @@ use maud::{DOCTYPE, PreEscaped, Render, html};
 
 pub(crate) use maud::Markup;
 
+use crate::output::is_deceptive;
+
 /// The look of every page: light, dark, narrow, on paper.
 const STYLE: &str = include_str!("style.css");
 
@@ -63,12 +65,6 @@ impl Render for Text<'_> {
     fn render_to(&self, out: &mut String) {
         *out += &self.to_string();
     }
-}
-
-/// Whether a character is invisible but changes how others are shown.
-pub(crate) fn is_deceptive(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}')
 }
 
 /// A whole page.

@@ -11,6 +11,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use object::Object;
 
+use crate::output::shown;
+
 /// Watches a loaded module.
 pub(crate) struct Watch {
     sys: PathBuf,
@@ -78,15 +80,15 @@ pub(crate) fn read_loaded(lib_modules: &Path, release: &str, module: &str, build
     let mut files = Vec::new();
     search(&root, module, &mut files);
     if files.is_empty() {
-        bail!("no {module} below {}: install the kernel's module package", root.display());
+        bail!("no {module} below {}: install the kernel's module package", shown(&root));
     }
     for path in &files {
-        let bytes = unpack(path).with_context(|| format!("read {}", path.display()))?;
+        let bytes = unpack(path).with_context(|| format!("read {}", shown(path)))?;
         if id_of(&bytes).as_deref() == Some(build_id) {
             return Ok(bytes);
         }
     }
-    let names: Vec<_> = files.iter().map(|p| p.display().to_string()).collect();
+    let names: Vec<_> = files.iter().map(|p| shown(p)).collect();
     bail!(
         "{module} is loaded with build-id {build_id}, which is none of {}: load the module that is installed",
         names.join(", ")
@@ -150,7 +152,8 @@ mod tests {
 
     #[test]
     fn unloading_reloading_and_replacing_a_module_are_noticed_once_each() {
-        let sys = std::env::temp_dir().join(format!("vmentry-watch-{}", std::process::id()));
+        let temporary = tempfile::tempdir().unwrap();
+        let sys = temporary.path();
         let folder = sys.join("module/kvm_intel");
         let load = |id: u8| {
             fs::create_dir_all(folder.join("notes")).unwrap();
@@ -159,7 +162,7 @@ mod tests {
             fs::write(folder.join("notes/.note.gnu.build-id"), note).unwrap();
         };
         load(1);
-        let mut watch = Watch::new(&sys, "kvm_intel");
+        let mut watch = Watch::new(sys, "kvm_intel");
         assert_eq!(watch.look(), None);
         // The kernel removes the notes first, and adds them last.
         fs::rename(folder.join("notes"), sys.join("notes")).unwrap();
@@ -172,22 +175,21 @@ mod tests {
         fs::rename(&folder, sys.join("older")).unwrap();
         load(2);
         assert_eq!((watch.look(), watch.look()), (Some(Change::Replaced), None));
-        fs::remove_dir_all(&sys).unwrap();
     }
 
     #[test]
     fn a_missing_file_or_build_id_is_named() {
-        let root = std::env::temp_dir().join(format!("vmentry-module-{}", std::process::id()));
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path();
         let folder = root.join("6.1/kernel/arch");
         fs::create_dir_all(&folder).unwrap();
-        let message = |id| read_loaded(&root, "6.1", "kvm_intel", id).unwrap_err().to_string();
+        let message = |id| read_loaded(root, "6.1", "kvm_intel", id).unwrap_err().to_string();
         assert!(message(None).contains("no build-id"));
         assert!(message(Some("ab")).contains("no kvm_intel below"));
         fs::write(folder.join("kvm-intel.ko"), b"no module").unwrap();
         fs::write(folder.join("kvm-intel-extra.ko"), b"another").unwrap();
         let error = message(Some("ab"));
         assert!(error.contains("kvm-intel.ko:") && !error.contains("extra"), "{error}");
-        fs::remove_dir_all(&root).unwrap();
     }
 
     #[test]

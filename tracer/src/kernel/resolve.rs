@@ -13,6 +13,7 @@ use crate::{
         layout::{self, Layout},
     },
     model::vendor::Vendor,
+    output::shown,
 };
 
 fn btf_path(sys: &Path, module: &str) -> PathBuf {
@@ -24,7 +25,7 @@ fn optional(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e).with_context(|| format!("read {}", path.display())),
+        Err(e) => Err(e).with_context(|| format!("read {}", shown(path))),
     }
 }
 
@@ -39,7 +40,7 @@ pub(crate) struct Resolved {
 
 /// Says that a module has no BTF, and where it would be.
 pub(crate) fn has_no_btf(sys: &Path, module: &str) -> String {
-    format!("{module} has no BTF ({} is missing)", btf_path(sys, module).display())
+    format!("{module} has no BTF ({} is missing)", shown(&btf_path(sys, module)))
 }
 
 /// The fix for a module without BTF. The kernel's messages are those of `btf_module_notify`, the second one since Linux 6.3.
@@ -51,9 +52,9 @@ pub(crate) const NO_BTF_FIX: &str = "build it with the running kernel's vmlinux 
 pub(crate) fn layout(sys: &Path, vendor: Vendor) -> Result<Resolved> {
     let path = btf_path(sys, "vmlinux");
     let Some(vmlinux) = optional(&path)? else {
-        bail!("no {}: this kernel was built without BTF; use one with CONFIG_DEBUG_INFO_BTF=y", path.display());
+        bail!("no {}: this kernel was built without BTF; use one with CONFIG_DEBUG_INFO_BTF=y", shown(&path));
     };
-    let vmlinux = Btf::parse(&vmlinux, None).with_context(|| format!("read {}", path.display()))?;
+    let vmlinux = Btf::parse(&vmlinux, None).with_context(|| format!("read {}", shown(&path)))?;
     let kvm_bytes = optional(&btf_path(sys, "kvm"))?;
     let module = vendor.module();
     let has_kvm_btf = kvm_bytes.is_some();

@@ -32,6 +32,9 @@ pub struct Vm {
     pub start_ticks: u64,
     /// 0 for the first VM of that process, 1 for the second
     pub ordinal: u32,
+    /// effective user of that process; none in recordings, and when it had ended before it could be read
+    #[serde(skip)]
+    pub uid: Option<u32>,
     /// the host's name where there are several: in merged recordings and in reports; else none
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -111,7 +114,7 @@ pub mod tests {
 
     /// A VM for tests.
     pub fn vm(id: u32) -> Arc<Vm> {
-        Arc::new(Vm { id, name: format!("vm{id}"), tgid: 100 + id, start_ticks: 7, ordinal: 0, host: None })
+        Arc::new(Vm { id, name: format!("vm{id}"), tgid: 100 + id, start_ticks: 7, ordinal: 0, uid: None, host: None })
     }
 
     /// An L1 entry of VMX with everything known, after one like it.

@@ -1,11 +1,15 @@
-//! Causes and fixes of files that the kernel does not let even root open, of which an errno alone says nothing.
+//! Causes and fixes of files that cannot or must not be written, of which an errno alone says nothing.
 
 use std::{
-    fs::Metadata,
+    fs::{File, Metadata},
     io,
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::unix::fs::MetadataExt,
     path::Path,
 };
+
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
+
+use super::printable::shown;
 
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
@@ -24,9 +28,8 @@ impl From<&Metadata> for Owned {
 }
 
 impl Owned {
-    /// Whether the kernel protects the owner of what is in this folder, `inside`, against `user`, even if that is root: a sticky folder
-    /// that others may write to, where `inside` belongs neither to `user` nor to the folder's owner (Linux 3.6 for symbolic links, 4.19
-    /// for files and FIFOs).
+    /// Whether the kernel keeps `user`, even root, from following the symbolic link `inside` in this folder: a sticky folder that others may
+    /// write to, where the link belongs neither to `user` nor to the folder's owner (Linux 3.6).
     fn protects(self, inside: Self, user: u32) -> bool {
         let shared = self.mode & STICKY != 0 && self.mode & WRITABLE_BY_OTHERS != 0;
         shared && inside.uid != user && inside.uid != self.uid
@@ -36,7 +39,7 @@ impl Owned {
 /// The error of opening `path` for writing, with its cause and fix where they can be told.
 pub(super) fn explain(path: &Path, error: &io::Error) -> String {
     let cause = match error.kind() {
-        io::ErrorKind::PermissionDenied => in_shared_folder(path, rustix::process::geteuid().as_raw()),
+        io::ErrorKind::PermissionDenied => link_in_shared_folder(path, rustix::process::geteuid().as_raw()),
         io::ErrorKind::ReadOnlyFilesystem => Some("choose a folder of another file system".into()),
         io::ErrorKind::NotFound => Some("its folder does not exist: create it, or choose another one".into()),
         _ => None,
@@ -44,22 +47,46 @@ pub(super) fn explain(path: &Path, error: &io::Error) -> String {
     cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
-/// The setting of fs.protected_* that refuses `path` to `user`, and the fix.
-fn in_shared_folder(path: &Path, user: u32) -> Option<String> {
+/// Whether a file is on a file system whose files are the kernel's: their length says nothing, and writing to them does something.
+pub(super) fn is_kernels(file: &File) -> bool {
+    // From linux/magic.h, and the sources of those that are not there (configfs, fusectl, mqueue, rpc_pipefs).
+    const MAGIC: [i64; 20] = [
+        0x9fa0,      // proc
+        0x6265_6572, // sysfs
+        0x6462_6720, // debugfs
+        0x7472_6163, // tracefs
+        0x7363_6673, // securityfs
+        0x0027_e0eb, // cgroup
+        0x6367_7270, // cgroup2
+        0x0765_5821, // resctrl
+        0x6265_6570, // configfs
+        0xcafe_4a11, // bpf
+        0x6e73_6673, // nsfs
+        0xf97c_ff8c, // selinuxfs
+        0x4341_5d53, // smackfs
+        0x6165_676c, // pstore
+        0xde5e_81e4, // efivarfs
+        0x4249_4e4d, // binfmt_misc
+        0x6573_5543, // fusectl
+        0x1980_0202, // mqueue
+        0x6759_6969, // rpc_pipefs
+        0xabba_1974, // xenfs
+    ];
+    rustix::fs::fstatfs(file).is_ok_and(|file_system| MAGIC.contains(&file_system.f_type))
+}
+
+/// Whether a file is mounted over another one (Linux 5.8): then no other file can take its name.
+pub(super) fn is_mount_point(file: &File) -> bool {
+    rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::empty())
+        .is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// The link on the way to `path` that fs.protected_symlinks refuses to `user`, and the fix.
+fn link_in_shared_folder(path: &Path, user: u32) -> Option<String> {
     let folder_of = |path: &Path| match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new(".").metadata().ok(),
         parent => parent?.metadata().ok(),
     };
-    if let (Ok(file), Some(folder)) = (path.symlink_metadata(), folder_of(path))
-        && Owned::from(&folder).protects(Owned::from(&file), user)
-    {
-        let setting = if file.file_type().is_fifo() { "fs.protected_fifos" } else { "fs.protected_regular" };
-        return Some(format!(
-            "it belongs to user {}, and the folder is shared (sticky), where {setting} lets only the owner write to it: choose \
-             another name, or remove the file first",
-            file.uid()
-        ));
-    }
     path.ancestors().skip(1).find_map(|link| {
         let (metadata, folder) = (link.symlink_metadata().ok()?, folder_of(link)?);
         let refused = metadata.is_symlink() && Owned::from(&folder).protects(Owned::from(&metadata), user);
@@ -67,7 +94,7 @@ fn in_shared_folder(path: &Path, user: u32) -> Option<String> {
             format!(
                 "{} is a symbolic link of user {} in a shared (sticky) folder, which fs.protected_symlinks lets only the owner follow: \
                  name the folder that it points to",
-                link.display(),
+                shown(link),
                 metadata.uid()
             )
         })
@@ -84,38 +111,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shared_folder_protects_the_files_of_others_even_against_root() {
+    fn a_shared_folder_protects_against_the_links_of_others_even_root() {
         let of = |uid, mode| Owned { uid, mode };
         let (root, user) = (0, 1000);
         let shared = of(root, 0o41777);
-        assert!(shared.protects(of(user, 0o100_666), root));
-        assert!(!shared.protects(of(root, 0o100_600), root), "its own");
-        assert!(!shared.protects(of(root, 0o100_666), user), "of the folder's owner");
-        assert!(!of(root, 0o40777).protects(of(user, 0o100_666), root), "not sticky");
-        assert!(!of(root, 0o41755).protects(of(user, 0o100_666), root), "not shared");
-        assert!(of(root, 0o41775).protects(of(user, 0o100_666), root), "shared with a group");
+        assert!(shared.protects(of(user, 0o120_777), root));
+        assert!(!shared.protects(of(root, 0o120_777), root), "its own");
+        assert!(!shared.protects(of(root, 0o120_777), user), "of the folder's owner");
+        assert!(!of(root, 0o40777).protects(of(user, 0o120_777), root), "not sticky");
+        assert!(!of(root, 0o41755).protects(of(user, 0o120_777), root), "not shared");
+        assert!(of(root, 0o41775).protects(of(user, 0o120_777), root), "shared with a group");
     }
 
     #[test]
     fn the_setting_is_named_with_its_cause_and_fix() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path();
-        let (file, real, link) = (dir.join("a.hlog"), dir.join("real"), dir.join("link"));
-        fs::write(&file, "").unwrap();
+        let (real, link) = (dir.join("real"), dir.join("link"));
         fs::create_dir(&real).unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
         fs::set_permissions(dir, Permissions::from_mode(0o1777)).unwrap();
         let me = dir.metadata().unwrap().uid();
         // As a user sees it who owns neither: then the owner of all is also the folder's, whom nobody needs protection from.
-        assert_eq!(in_shared_folder(&file, me + 1), None);
+        assert_eq!(link_in_shared_folder(&link.join("a.hlog"), me + 1), None);
         if rustix::process::geteuid().is_root() {
-            for path in [&file, &link] {
-                std::os::unix::fs::lchown(path, Some(4321), None).unwrap();
-            }
-            let why = in_shared_folder(&file, me).unwrap();
-            assert!(why.contains("user 4321") && why.contains("fs.protected_regular"), "{why}");
-            let why = in_shared_folder(&link.join("a.hlog"), me).unwrap();
-            assert!(why.contains("fs.protected_symlinks") && why.contains("link"), "{why}");
+            std::os::unix::fs::lchown(&link, Some(4321), None).unwrap();
+            let why = link_in_shared_folder(&link.join("a.hlog"), me).unwrap();
+            assert!(why.contains("fs.protected_symlinks") && why.contains("user 4321"), "{why}");
         }
     }
 

@@ -12,6 +12,8 @@ use rustix::{
     io::retry_on_intr,
 };
 
+use super::printable::message;
+
 /// How long a message may wait for a terminal that is held (Ctrl-S) or a pipe that nobody reads. Then it is left out: commands
 /// that catch the ending signals must not hang in a message.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -36,9 +38,14 @@ macro_rules! say {
     ($($part:tt)*) => { $crate::output::say(&format!($($part)*)) };
 }
 
-/// Writes a line to standard error. A failure is ignored: a closed terminal is no reason to stop.
+/// Writes a message to standard error, without control characters but for its line ends. A failure is ignored: a closed terminal is no
+/// reason to stop.
 pub fn say(text: &str) {
-    let _ = write_within(&mut io::stderr(), format!("{text}\n").as_bytes(), PATIENCE);
+    say_after("", text);
+}
+
+fn say_after(clear: &str, text: &str) {
+    let _ = write_within(&mut io::stderr(), format!("{clear}{}\n", message(text)).as_bytes(), PATIENCE);
 }
 
 /// Writes to standard error if that is possible at once, else not at all: for a progress line, of which the next one says more.
@@ -66,11 +73,7 @@ fn write_within(out: &mut (impl Write + AsFd), bytes: &[u8], patience: Duration)
 
 /// Writes a line to standard error, on a terminal in place of a progress line that may be there.
 pub(crate) fn say_over_progress(text: &str) {
-    if io::stderr().is_terminal() {
-        say(&format!("\r\x1b[K{text}"));
-    } else {
-        say(text);
-    }
+    say_after(if io::stderr().is_terminal() { "\r\x1b[K" } else { "" }, text);
 }
 
 /// Writes to standard output. A closed pipe (`| head`) is no error.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-use super::provenance::Provenance;
+use super::{foreign, provenance::Provenance};
 use crate::{
     host::{clock::Anchor, machine::Host},
     kernel::vmwrite_sites::Site,
@@ -136,7 +136,7 @@ pub(super) fn parse(first: &[u8]) -> Result<Header> {
         version: u32,
     }
     let json = first.strip_prefix(b"#").unwrap_or_default();
-    let any: Any = serde_json::from_slice(json).map_err(|_| {
+    let any: Any = foreign::parse(json).map_err(|_| {
         if first.is_empty() {
             anyhow!("the file is empty: nothing was recorded")
         } else if first.starts_with(b"#{\"format\":\"vmentry-recording\"") {
@@ -151,7 +151,7 @@ pub(super) fn parse(first: &[u8]) -> Result<Header> {
     if any.version > VERSION {
         bail!("recording of format version {}, this vmentry reads up to {VERSION}: use a newer vmentry", any.version);
     }
-    serde_json::from_slice(json).context("read the header")
+    foreign::parse(json).context("read the header")
 }
 
 /// An experiment: two settings of the host, alternately.

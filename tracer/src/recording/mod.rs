@@ -11,6 +11,7 @@
 
 mod coverage;
 mod damage;
+mod foreign;
 pub(crate) mod hdr;
 mod header;
 mod limits;

@@ -7,6 +7,7 @@ use flate2::Crc;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    foreign,
     header::{End, Label},
     seal::{self, Closing},
 };
@@ -32,8 +33,8 @@ pub(crate) enum Note {
 }
 
 /// The note of a JSON line; an error for any other line.
-pub(super) fn parse(line: &[u8]) -> serde_json::Result<Note> {
-    serde_json::from_slice(line.strip_prefix(b"#").unwrap_or(line))
+pub(super) fn parse(line: &[u8]) -> Result<Note> {
+    foreign::parse(line.strip_prefix(b"#").unwrap_or(line))
 }
 
 /// Completes an interval, whose series are in the lines before.

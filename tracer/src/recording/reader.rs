@@ -21,9 +21,12 @@ use super::{
     sums,
     tag::parse_tag,
 };
-use crate::model::{
-    interval::{Interval, MAX_SERIES, Vm},
-    totals::Totals,
+use crate::{
+    model::{
+        interval::{Interval, MAX_SERIES, Vm},
+        totals::Totals,
+    },
+    output::{MAX_NAME, printable},
 };
 
 /// Reads a recording interval by interval.
@@ -400,7 +403,8 @@ impl<R: BufRead> Reader<R> {
             _ => bail!("not a line of an HDR interval log"),
         };
         let tag = entry.tag().context("a histogram without a tag")?;
-        let (key, figure) = parse_tag(&tag).with_context(|| format!("unknown tag '{}'", tag.as_str()))?;
+        let shown = || printable(&tag, MAX_NAME);
+        let (key, figure) = parse_tag(&tag).with_context(|| format!("unknown tag '{}'", shown()))?;
         let bytes = base64::engine::general_purpose::STANDARD.decode(entry.encoded_histogram())?;
         let interval = &mut draft.interval;
         let vm = match self.vms.get(&key.vm) {
@@ -417,7 +421,7 @@ impl<R: BufRead> Reader<R> {
             bail!("more than {} series in an interval", self.limits.series);
         }
         let histogram = &mut interval.series.entry(key).or_default()[figure];
-        ensure!(histogram.count() == 0, "a histogram twice in an interval: '{}'", tag.as_str());
+        ensure!(histogram.count() == 0, "a histogram twice in an interval: '{}'", shown());
         let (sum, buckets) = hdr::decode_into(&bytes, histogram).context("decode a histogram")?;
         ensure!(sum > 0, "a histogram without values");
         draft.buckets += buckets;

@@ -15,14 +15,17 @@ use super::{
     note::{self, Note},
     reader::Mark,
 };
-use crate::model::interval::{Interval, Vm};
+use crate::{
+    model::interval::{Interval, Vm},
+    output::shown,
+};
 
 /// Most bytes that are read to fill the screen after a jump: about a second's work.
 const MEMORY_BYTES: u64 = 24 << 20;
 
 /// Opens the recording in a file.
 pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Reader<BufReader<File>>> {
-    let failed = || format!("read {}", path.display());
+    let failed = || format!("read {}", shown(path));
     let file = File::open(path).with_context(failed)?;
     Reader::careful(BufReader::new(file), on_damage).with_context(failed)
 }
@@ -64,7 +67,7 @@ impl Tape {
     /// Opens a file, and begins to look for its intervals.
     pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Self> {
         let reader = open(path, on_damage)?;
-        let failed = || format!("read {}", path.display());
+        let failed = || format!("read {}", shown(path));
         let mut input = File::open(path).with_context(failed)?;
         let end = last_line(&mut input).with_context(failed)?;
         input.rewind().with_context(failed)?;
@@ -75,7 +78,7 @@ impl Tape {
             .name("index".into())
             .spawn(move || fill(&filled, BufReader::with_capacity(1 << 20, input)))
             .context("start the thread that looks for intervals")?;
-        Ok(Self { reader, name: path.display().to_string(), index, bytes, end, at_s: 0.0, damage: None })
+        Ok(Self { reader, name: shown(path), index, bytes, end, at_s: 0.0, damage: None })
     }
 
     /// The recording's header.
@@ -207,8 +210,9 @@ mod tests {
     };
 
     /// A tape of ten seconds whose intervals are all known.
-    fn tape(name: &str, change: impl Fn(&mut String), on_damage: OnDamage) -> Tape {
-        let path = std::env::temp_dir().join(format!("vmentry-tape-{name}-{}", std::process::id()));
+    fn tape(change: impl Fn(&mut String), on_damage: OnDamage) -> Tape {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tape.hlog");
         let mut bytes = Vec::new();
         let mut writer = Writer::new(&mut bytes, &header()).unwrap();
         for n in 0..10 {
@@ -223,7 +227,6 @@ mod tests {
         while !lock(&tape.index).is_complete {
             std::thread::yield_now();
         }
-        std::fs::remove_file(path).unwrap();
         tape
     }
 
@@ -233,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_tape_plays_every_interval_and_jumps_to_any_moment() {
-        let mut tape = tape("jumps", |_| {}, OnDamage::Refuse);
+        let mut tape = tape(|_| {}, OnDamage::Refuse);
         while tape.position() < 0.65 {
             tape.next().unwrap().unwrap();
         }
@@ -260,7 +263,7 @@ mod tests {
             drop(writer);
             *text = String::from_utf8(bytes).unwrap();
         };
-        let mut tape = tape("parts", in_parts, OnDamage::Refuse);
+        let mut tape = tape(in_parts, OnDamage::Refuse);
         let whole = |interval: &Interval| (interval.length_ns, interval.totals.entries) == (1_000_000_000, 3);
         while let Some(interval) = tape.next().unwrap() {
             assert!(whole(&interval));
@@ -277,7 +280,7 @@ mod tests {
 
     #[test]
     fn an_unknown_place_is_no_reason_to_wait() {
-        let mut tape = tape("unknown", |_| {}, OnDamage::Refuse);
+        let mut tape = tape(|_| {}, OnDamage::Refuse);
         {
             // As long as the thread has not come further.
             let mut index = lock(&tape.index);
@@ -292,7 +295,7 @@ mod tests {
     #[test]
     fn damage_is_left_out_and_stays_known_after_a_jump() {
         let damaged = |text: &mut String| *text = text.replace("\"start_ns\":4000000000", "\"start_ns\":400000000X");
-        let mut tape = tape("damaged", damaged, OnDamage::Skip);
+        let mut tape = tape(damaged, OnDamage::Skip);
         let mut played = Vec::new();
         while let Some(interval) = tape.next().unwrap() {
             played.push(interval);

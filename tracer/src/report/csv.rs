@@ -1,19 +1,13 @@
 //! The report's rows as CSV by RFC 4180, for spreadsheets; documented in the README's format section.
 
-use anyhow::Result;
-use csv::{Terminator, WriterBuilder};
-
 use super::{Dimension, Report, Row, View};
 use crate::model::figures::{Figure, Stat};
 
 /// A line of titles, then one line per row of the view. Unknown values are empty, never 0.
-pub(crate) fn render(report: &Report, view: &View) -> Result<String> {
-    let mut out = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(Vec::new());
-    out.write_record(titles(view))?;
-    for row in report.rows(view) {
-        out.write_record(cells(report, view, &row))?;
-    }
-    Ok(String::from_utf8(out.into_inner()?)?)
+pub(crate) fn render(report: &Report, view: &View) -> String {
+    let rows = report.rows(view);
+    let lines = std::iter::once(titles(view)).chain(rows.iter().map(|row| cells(report, view, row)));
+    lines.map(|cells| cells.join(",") + "\r\n").collect()
 }
 
 fn titles(view: &View) -> Vec<String> {
@@ -26,8 +20,11 @@ fn titles(view: &View) -> Vec<String> {
 }
 
 fn cells(report: &Report, view: &View, row: &Row) -> Vec<String> {
-    let name = |&d: &Dimension| without_formula(report.value(&row.key, d).unwrap_or_default());
-    let mut cells: Vec<_> = view.by.iter().map(name).collect();
+    let value = |&d: &Dimension| match (d, report.value(&row.key, d)) {
+        (Dimension::Host | Dimension::Vm, Some(name)) => quote(&name),
+        (_, value) => value.unwrap_or_default(),
+    };
+    let mut cells: Vec<_> = view.by.iter().map(value).collect();
     cells.extend([row.series.entries().to_string(), row.observed_ns.to_string()]);
     cells.push(row.rate(row.series.entries()).map(|rate| rate.to_string()).unwrap_or_default());
     for figure in Figure::ALL {
@@ -42,10 +39,12 @@ fn cells(report: &Report, view: &View, row: &Row) -> Vec<String> {
     cells
 }
 
-/// A name that no spreadsheet runs as a formula: names come from whoever runs a VM.
-fn without_formula(name: String) -> String {
-    let is_formula = name.trim_start().starts_with(['=', '+', '-', '@']) || name.starts_with(['\t', '\r', '\n']);
-    if is_formula { format!("'{name}") } else { name }
+/// A name as one cell that no spreadsheet runs as a formula, also where semicolons or tabs separate cells: names come from whoever runs a VM.
+fn quote(name: &str) -> String {
+    // Spreadsheets take the full-width forms for the same signs.
+    let signs = ['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
+    let text = if name.trim_start().starts_with(signs) { "'" } else { "" };
+    format!("\"{text}{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]
@@ -60,11 +59,11 @@ mod tests {
 
     #[test]
     fn every_row_has_every_column() {
-        let csv = render(&report(), &view()).unwrap();
+        let csv = render(&report(), &view());
         let lines: Vec<Vec<&str>> = csv.split_terminator("\r\n").map(|l| l.split(',').collect()).collect();
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[0][..4], ["vm", "exit_reason", "entries", "observed_ns"]);
-        assert_eq!(lines[1][..5], ["vm0", "CPUID", "97", "2000000000", "48.5"]);
+        assert_eq!(lines[1][..5], ["\"vm0\"", "CPUID", "97", "2000000000", "48.5"]);
         assert!(lines.iter().all(|l| l.len() == 5 + Figure::ALL.len() * Stat::ALL.len() + 3));
         assert_eq!((lines[0].last(), lines[1].last()), (Some(&"counted"), Some(&"records")));
         let at = lines[0].iter().position(|h| *h == "pin_writes_mean").unwrap();
@@ -75,30 +74,41 @@ mod tests {
     fn unknown_values_are_empty() {
         let mut report = report();
         report.sources[0].header.latency = Latency::Disturbed;
-        let csv = render(&report, &view()).unwrap();
+        let csv = render(&report, &view());
         let first = csv.lines().nth(1).unwrap();
-        assert!(first.starts_with("vm0,CPUID,97,2000000000,48.5,,,,,,,,"), "{first}");
+        assert!(first.starts_with("\"vm0\",CPUID,97,2000000000,48.5,,,,,,,,"), "{first}");
         assert!(first.ends_with(",0,,,,,,,,0.04,,records"), "{first}");
     }
 
     #[test]
-    fn no_name_becomes_a_formula_or_breaks_a_line() {
-        for formula in ["=cmd|'/c calc'!A1", "+1", "-1", "@SUM(A1)", "\t=1", "  =1", "\r=1"] {
-            assert!(without_formula(formula.into()).starts_with('\''), "{formula}");
+    fn no_name_becomes_a_formula_or_more_than_a_cell_whatever_separates_cells() {
+        for formula in
+            ["=cmd|'/c calc'!A1", "+1", "-1", "@SUM(A1)", "  =1", "\u{ff1d}1+1", "\u{ff0b}1", "\u{ff0d}1", "\u{ff20}a"]
+        {
+            assert_eq!(quote(formula), format!("\"'{formula}\""));
         }
-        assert_eq!(without_formula("web-1".into()), "web-1");
-        let mut report = report();
-        let vm = report.whole.vms.get_mut(&0).unwrap();
-        Arc::make_mut(vm).name = "=1+1,\"x\"\nvm9".into();
-        let csv = render(&report, &view()).unwrap();
-        assert!(csv.contains("\"'=1+1,\"\"x\"\"\nvm9\",CPUID,97"), "{csv}");
+        assert_eq!(quote("web-1"), "\"web-1\"");
+        for name in ["x;=1+1", "a,\"b\",c", "a\"\"", "\";=1", "a\t=1\n2"] {
+            let mut report = report();
+            let vm = report.whole.vms.get_mut(&0).unwrap();
+            Arc::make_mut(vm).name = name.into();
+            let csv = render(&report, &view());
+            for delimiter in [b',', b';', b'\t'] {
+                let mut reader =
+                    csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(csv.as_bytes());
+                let rows: Vec<_> = reader.records().map(|row| row.unwrap()).collect();
+                assert_eq!(rows.len(), 2);
+                let first = &rows[0][0];
+                assert!(if delimiter == b',' { first == name } else { first.starts_with(name) }, "{name:?}: {first:?}");
+            }
+        }
     }
 
     #[test]
     fn every_line_of_an_emulated_host_says_so() {
         let mut report = report();
-        assert!(!render(&report, &view()).unwrap().contains("EMULATED"));
+        assert!(!render(&report, &view()).contains("EMULATED"));
         report.sources[0].header.host.emulated = true;
-        assert!(render(&report, &view()).unwrap().lines().skip(1).all(|l| l.ends_with(",EMULATED,records")));
+        assert!(render(&report, &view()).lines().skip(1).all(|l| l.ends_with(",EMULATED,records")));
     }
 }

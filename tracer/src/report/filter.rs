@@ -9,10 +9,7 @@ use std::{
 use tracer_common::rules::TimerCause;
 
 use super::{Dimension, Report};
-use crate::{
-    html::is_deceptive,
-    model::{exit_reasons::Wanted, series::Key},
-};
+use crate::model::{exit_reasons::Wanted, series::Key};
 
 /// Values of which any run of neighbours is tried as one name with commas.
 const MOST_PARTS: usize = 32;
@@ -164,9 +161,7 @@ impl Choices {
     }
 
     fn there_are(&self, dimension: Dimension) -> String {
-        // Names come from whoever runs a VM.
-        let clean = |name: &String| name.replace(is_deceptive, "\u{fffd}");
-        let all: Vec<String> = self.shown.get(&dimension).into_iter().flatten().map(clean).collect();
+        let all: Vec<&str> = self.shown.get(&dimension).into_iter().flatten().map(String::as_str).collect();
         match all.len().saturating_sub(MOST_LISTED) {
             0 => format!("there are: {}", all.join(", ")),
             more => format!("there are: {}, and {more} more", all[..MOST_LISTED].join(", ")),

@@ -12,12 +12,13 @@ use anyhow::{Context, Result, bail};
 use super::Report;
 use crate::{
     model::{interval::Interval, knowledge::Knowledge},
+    output::shown,
     recording::{OnDamage, Provenance, Reader, Reading, Readings},
 };
 
 /// Opens a recording and reads its header; '-' is standard input.
 pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Reader<Box<dyn BufRead>>> {
-    bytes(path).and_then(|bytes| Reader::careful(bytes, on_damage)).with_context(|| format!("read {}", path.display()))
+    bytes(path).and_then(|bytes| Reader::careful(bytes, on_damage)).with_context(|| format!("read {}", shown(path)))
 }
 
 fn bytes(path: &Path) -> Result<Box<dyn BufRead>> {
@@ -33,7 +34,7 @@ fn bytes(path: &Path) -> Result<Box<dyn BufRead>> {
 
 /// Adds the recording in a file to a report; '-' is standard input. Returns its index among the report's recordings; none for a merge.
 pub(crate) fn read(path: &Path, on_damage: OnDamage, report: &mut Report) -> Result<Option<usize>> {
-    let name = path.display().to_string();
+    let name = shown(path);
     let failed = format!("read {name}");
     add(open(path, on_damage)?, name, report).context(failed)
 }

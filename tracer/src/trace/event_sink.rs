@@ -8,7 +8,7 @@ use std::sync::{
 use tracer_common::Event;
 
 use super::{patience::Patience, vm_event::VmEvent};
-use crate::model::interval::Vm;
+use crate::{host::naming::Naming, model::interval::Vm};
 
 /// Events of one batch; 104 bytes each.
 pub(super) const BATCH: usize = 32_768;
@@ -22,8 +22,8 @@ const PASSES: u8 = 4;
 /// Events on their way to the thread that writes.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// VMs that had no event before this batch
-    pub(super) vms: Vec<Arc<Vm>>,
+    /// VMs that had no event before this batch, and the names that they get
+    pub(super) vms: Vec<(Arc<Vm>, Arc<Naming>)>,
     /// in the order of arrival
     pub(super) events: Vec<VmEvent>,
     /// no event with an earlier `exit_ns`, CLOCK_MONOTONIC, follows this batch
@@ -62,14 +62,14 @@ impl EventSink {
     }
 
     /// Takes an event, or counts it as not written if the queue is full.
-    pub fn push(&mut self, event: &Event, vm: &Arc<Vm>) {
+    pub(crate) fn push(&mut self, event: &Event, vm: &Arc<Vm>, naming: &Arc<Naming>) {
         if self.batch.events.len() >= BATCH {
             self.send();
         }
         // VMs are numbered in the order of their first event.
         if vm.id >= self.next_vm {
             self.next_vm = vm.id + 1;
-            self.batch.vms.push(Arc::clone(vm));
+            self.batch.vms.push((Arc::clone(vm), Arc::clone(naming)));
         }
         if self.batch.events.len() >= BATCH {
             self.batch.not_written += 1;
@@ -124,6 +124,10 @@ mod tests {
         (EventSink::new(sender, Patience::endless()), receiver)
     }
 
+    fn push(sink: &mut EventSink, id: u32) {
+        sink.push(&event(0, 10, 5, 0), &vm(id), &Arc::new(Naming::new(1)));
+    }
+
     fn batches(receiver: &Receiver<Message>) -> Vec<Batch> {
         let batch = |m| match m {
             Message::Batch(batch) => Some(batch),
@@ -137,13 +141,13 @@ mod tests {
         let (mut sink, receiver) = sink();
         let lost = 17;
         for _ in 0..3 * BATCH + lost {
-            sink.push(&event(0, 10, 5, 0), &vm(0));
+            push(&mut sink, 0);
         }
         sink.end_pass(1);
         let first = batches(&receiver);
         assert_eq!(first.iter().map(|b| (b.events.len(), b.not_written)).collect::<Vec<_>>(), [(BATCH, 0), (BATCH, 0)]);
         // The queue has room again.
-        sink.push(&event(0, 10, 5, 0), &vm(7));
+        push(&mut sink, 7);
         sink.end_pass(2);
         let then = batches(&receiver);
         let (events, vms): (usize, usize) = then.iter().fold((0, 0), |a, b| (a.0 + b.events.len(), a.1 + b.vms.len()));
@@ -154,7 +158,7 @@ mod tests {
     #[test]
     fn the_passes_after_the_last_event_are_reported_and_no_further_ones() {
         let (mut sink, receiver) = sink();
-        sink.push(&event(0, 10, 5, 0), &vm(0));
+        push(&mut sink, 0);
         for pass in 1..20 {
             sink.end_pass(pass * 50_000_000);
             let sent = batches(&receiver);

@@ -1,9 +1,6 @@
 //! The flight recorder: keeps the most recent events in memory and writes them as a trace when a trigger matches.
 
-use std::{
-    collections::VecDeque,
-    path::{Path, PathBuf},
-};
+use std::{collections::VecDeque, io::Write, path::Path};
 
 use anyhow::Result;
 use tracer_common::Event;
@@ -20,7 +17,7 @@ use crate::{
         exit_reasons::name_or_unknown,
         figures::{Unit, human},
     },
-    output,
+    output::{self, Spot},
     recording::Header,
 };
 
@@ -30,7 +27,10 @@ pub(super) const CAPACITY: usize = 512 << 10;
 /// Waits for a trigger.
 pub(super) struct FlightRecorder {
     options: FlightOptions,
-    path: PathBuf,
+    /// of the first trace; the folder is the one that was there when the recording began
+    spot: Spot,
+    /// the first trace's file, which holds the names of all; none once it is written
+    first: Option<Box<dyn Write + Send>>,
     overwrite: bool,
     header: Header,
     recent: RecentEvents,
@@ -39,10 +39,12 @@ pub(super) struct FlightRecorder {
 }
 
 impl FlightRecorder {
-    pub(super) fn new(options: FlightOptions, plan: &TracePlan, header: &Header) -> Self {
+    /// Creates the first trace's file.
+    pub(super) fn new(options: FlightOptions, plan: &TracePlan, header: &Header) -> Result<Self> {
         let recent = RecentEvents::new(options.span_ns(), CAPACITY);
-        let (path, overwrite, header) = (plan.path.clone(), plan.overwrite, header.clone());
-        Self { options, path, overwrite, header, recent, last_trigger_ns: None }
+        let (spot, overwrite, header) = (output::spot(&plan.path)?, plan.overwrite, header.clone());
+        let first = Some(output::create_at(spot.clone(), overwrite)?);
+        Ok(Self { options, spot, first, overwrite, header, recent, last_trigger_ns: None })
     }
 
     /// Keeps an event and, if it matches the trigger, writes a trace. Traces do not overlap: a match within the span of the
@@ -62,15 +64,16 @@ impl FlightRecorder {
         let description = describe(&vm_event, vms);
         let cut_short = self.recent.is_cut_short(at_ns);
         summary.cut_short |= cut_short;
-        let path = numbered(&self.path, summary.traces + 1);
+        let path = numbered(self.spot.path(), summary.traces + 1);
         let closing = Closing { reason: description.clone(), not_written: summary.not_written, dropped: None };
-        match self.write(&path, self.recent.window(at_ns), vms, closing) {
+        let events = self.recent.window(at_ns);
+        match self.write(&path, events, vms, closing) {
             Ok((events, bytes)) => {
                 summary.traces += 1;
                 summary.written += events;
                 summary.bytes += bytes;
                 let short = if cut_short { "; memory did not reach further back" } else { "" };
-                let text = format!("{description}: wrote {} ({events} events{short})", path.display());
+                let text = format!("{description}: wrote {} ({events} events{short})", output::shown(&path));
                 output::say_over_progress(&text);
             }
             Err(error) => summary.fail(&path, &format!("{error:#}")),
@@ -78,8 +81,12 @@ impl FlightRecorder {
     }
 
     /// Writes one trace and returns its events and bytes.
-    fn write(&self, path: &Path, events: Vec<VmEvent>, vms: &Vms, mut closing: Closing) -> Result<(u64, u64)> {
-        let mut trace = Trace::new(output::create(path, self.overwrite)?, &self.header)?;
+    fn write(&mut self, path: &Path, events: Vec<VmEvent>, vms: &Vms, mut closing: Closing) -> Result<(u64, u64)> {
+        let out = match self.first.take() {
+            Some(first) => first,
+            None => output::create_at(self.spot.sibling(path.file_name().unwrap_or_default()), self.overwrite)?,
+        };
+        let mut trace = Trace::new(out, &self.header)?;
         closing.not_written += trace.write(events, vms)?;
         let events = trace.events();
         let bytes = trace.finish(monotonic_ns(), &closing)?;

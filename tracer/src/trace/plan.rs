@@ -9,6 +9,8 @@ use anyhow::{Result, bail};
 
 use super::trigger::Trigger;
 
+use crate::output::shown;
+
 /// Traces that one flight recorder writes at most.
 pub(super) const MAX_TRACES: u32 = 8;
 
@@ -39,25 +41,29 @@ impl FlightOptions {
 }
 
 impl TracePlan {
+    /// The files that may be written.
+    pub(crate) fn files(&self) -> impl Iterator<Item = PathBuf> {
+        (1..=if self.flight_recorder.is_some() { MAX_TRACES } else { 1 }).map(|number| numbered(&self.path, number))
+    }
+
     /// Fails where opening the files would fail because of what exists. A flight recorder opens its files late, and the
     /// recording of the same command must not have been replaced before such a failure.
     pub fn check(&self) -> Result<()> {
-        let name = self.path.display();
+        let name = shown(&self.path);
         if self.path == Path::new("-") {
             return Ok(());
         }
         let folder = self.path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() {
-            bail!("--events {name}: there is no folder {}", folder.display());
+            bail!("--events {name}: there is no folder {}", shown(folder));
         }
-        for number in 1..=if self.flight_recorder.is_some() { MAX_TRACES } else { 1 } {
-            let path = numbered(&self.path, number);
+        for path in self.files() {
             let Ok(found) = path.symlink_metadata() else { continue };
             if found.is_symlink() {
-                bail!("--events {name}: {} is a symbolic link, which is not followed", path.display());
+                bail!("--events {name}: {} is a symbolic link, which is not followed", shown(&path));
             }
             if found.is_file() && found.len() > 0 && !self.overwrite {
-                bail!("--events {name}: {} exists: choose another name or use --overwrite", path.display());
+                bail!("--events {name}: {} exists: choose another name or use --overwrite", shown(&path));
             }
         }
         Ok(())

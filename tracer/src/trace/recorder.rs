@@ -53,7 +53,7 @@ impl EventSummary {
         self.failed = true;
         output::say_over_progress(&format!(
             "vmentry: write {}: {error}; the recording continues without it",
-            path.display()
+            output::shown(path)
         ));
     }
 }
@@ -84,7 +84,7 @@ impl OpenedTrace {
                 Self::to(out, plan, header, LIMIT)
             }
             Some(options) => {
-                let flight_recorder = FlightRecorder::new(options, &plan, header);
+                let flight_recorder = FlightRecorder::new(options, &plan, header)?;
                 let destination = Destination::FlightRecorder(Box::new(flight_recorder));
                 Ok(Self { destination, plan, patience: Patience::endless() })
             }
@@ -95,7 +95,7 @@ impl OpenedTrace {
     fn to(out: Box<dyn Write + Send>, plan: TracePlan, header: &Header, limit: Duration) -> Result<Self> {
         let (patience, out) = Patience::with(out, limit);
         let out: Box<dyn Write + Send> = Box::new(out);
-        let trace = Trace::new(out, header).with_context(|| format!("write {}", plan.path.display()))?;
+        let trace = Trace::new(out, header).with_context(|| format!("write {}", output::shown(&plan.path)))?;
         Ok(Self { destination: Destination::Trace(Box::new(trace)), plan, patience })
     }
 
@@ -124,7 +124,7 @@ impl EventRecorder {
     pub fn finish(self, dropped: u64, reason: &str) -> Result<EventSummary> {
         let end = Message::End { dropped, reason: reason.into() };
         let ended = self.patience.send(&self.queue, end) && self.patience.wait_until(|| self.thread.is_finished());
-        ensure!(ended, "write {}: {STALLED}; single events are missing from it", self.path.display());
+        ensure!(ended, "write {}: {STALLED}; single events are missing from it", output::shown(&self.path));
         let summary = self.thread.join().map_err(|_| anyhow!("the thread that writes events panicked"))?;
         say!("{}", describe(&summary, &self.path, self.flight_recorder.as_ref()));
         Ok(summary)
@@ -134,7 +134,7 @@ impl EventRecorder {
 fn describe(summary: &EventSummary, path: &Path, flight_recorder: Option<&FlightOptions>) -> String {
     let EventSummary { written, not_written, bytes, matches, traces, cut_short, .. } = *summary;
     let mut text = match flight_recorder {
-        None => format!("wrote {written} events to {} ({bytes} bytes)", path.display()),
+        None => format!("wrote {written} events to {} ({bytes} bytes)", output::shown(path)),
         Some(options) => {
             format!("flight recorder: {} matched {matches} entries; traces written: {traces}", options.trigger)
         }
@@ -187,7 +187,7 @@ impl Writer {
     }
 
     fn take(&mut self, batch: Batch) {
-        self.vms.extend(batch.vms.into_iter().map(|vm| (vm.id, vm)));
+        self.vms.extend(batch.vms.into_iter().map(|(vm, naming)| (vm.id, naming.wait(&vm))));
         while self.vms.len() > MAX_VMS {
             self.vms.pop_first();
         }
@@ -244,6 +244,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        host::naming::Naming,
         model::interval::tests::{event, vm},
         recording::tests::header,
     };
@@ -254,11 +255,11 @@ mod tests {
         let plan = TracePlan { path: "-".into(), overwrite: false, flight_recorder: None };
         let limit = Duration::from_millis(100);
         let (recorder, mut sink) = OpenedTrace::to(Box::new(writer), plan, &header(), limit).unwrap().start().unwrap();
-        let vm: Arc<_> = vm(0);
+        let (vm, naming) = (vm(0), Arc::new(Naming::known(1, "web1".into())));
         // More than the pipe and the queue hold.
         for pass in 0..400 {
             for _ in 0..1000 {
-                sink.push(&event(0, 10, 5, 0), &vm);
+                sink.push(&event(0, 10, 5, 0), &vm, &naming);
             }
             sink.end_pass(pass * 1_000_000_000);
         }

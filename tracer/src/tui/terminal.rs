@@ -192,9 +192,9 @@ pub(crate) fn is_usable() -> bool {
 
 /// Colours and characters of this terminal, from the usual environment variables.
 pub(crate) fn palette() -> Palette {
-    let set = |name: &str| env::var(name).is_ok_and(|v| !v.is_empty());
-    let contains =
-        |name: &str, what: &[&str]| env::var(name).is_ok_and(|v| what.iter().any(|w| v.to_lowercase().contains(w)));
+    let value = |name: &str| env::var_os(name).unwrap_or_default().to_string_lossy().to_lowercase();
+    let set = |name: &str| !value(name).is_empty();
+    let contains = |name: &str, what: &[&str]| what.iter().any(|w| value(name).contains(w));
     let color = if set("NO_COLOR") {
         Colors::None
     } else if contains("COLORTERM", &["truecolor", "24bit"]) {

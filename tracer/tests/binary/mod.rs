@@ -3,8 +3,8 @@
 #![allow(dead_code, reason = "each test that includes this file uses a part of it")]
 
 use std::{
-    fs,
-    os::unix::process::CommandExt,
+    fs::{self, Permissions},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::PathBuf,
     process::{Command, Output, Stdio},
 };
@@ -80,14 +80,14 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A folder of a test's own, removed at the end.
+/// A folder of a test's own, which everybody may enter, removed at the end.
 pub struct Folder(pub PathBuf);
 
 impl Folder {
     pub fn new(name: &str) -> Self {
-        let test = env!("CARGO_CRATE_NAME");
-        let path = std::env::temp_dir().join(format!("vmentry-{test}-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
+        let prefix = format!("vmentry-{}-{name}-", env!("CARGO_CRATE_NAME"));
+        let path = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap().keep();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         Self(path)
     }
 

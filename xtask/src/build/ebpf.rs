@@ -3,12 +3,21 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::build::{self, toolchain::Toolchain};
+use crate::{
+    build::{self, toolchain::Toolchain},
+    process::{self, output},
+};
+
+/// Versions of the toolchain that made the objects.
+const TOOLCHAIN: &str = "TOOLCHAIN";
+/// SHA-256 of the objects, as sha256sum writes and checks it.
+const SUMS: &str = "SHA256SUMS";
 
 /// Arguments of `ebpf`.
 #[derive(Args)]
@@ -27,13 +36,51 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match arguments {
         Arguments { clippy: true, .. } => clippy(),
         Arguments { check: true, .. } => check_committed(),
-        _ => copy(&Toolchain::install()?.build()?, &dist()),
+        _ => copy(&fresh()?, &dist()),
     }
 }
 
 /// Fails if the committed objects differ from those that the source gives.
 pub(crate) fn check_committed() -> Result<()> {
-    check(&Toolchain::install()?.build()?, &dist())
+    check_sums(&dist())?;
+    let fresh = fresh()?;
+    if differs(&fresh, &dist(), TOOLCHAIN)? {
+        eprintln!("another toolchain than that of the committed objects: testing the fresh ones instead of comparing");
+        return build::test_programs(Some(&fresh));
+    }
+    compare(&fresh, &dist())
+}
+
+/// Fails unless the committed objects are those that the source gives: without the toolchain that made them, too.
+pub(super) fn verify() -> Result<()> {
+    let fresh = fresh()?;
+    ensure!(
+        !differs(&fresh, &dist(), TOOLCHAIN)?,
+        "compare tracer-ebpf/dist with its source: it was made with {}, and this machine has {}",
+        read(&dist().join(TOOLCHAIN))?.escape_ascii(),
+        read(&fresh.join(TOOLCHAIN))?.escape_ascii()
+    );
+    compare(&fresh, &dist())
+}
+
+/// Fails if a committed object is not the one that SHA256SUMS names.
+pub(super) fn check_committed_sums() -> Result<()> {
+    check_sums(&dist())
+}
+
+/// Builds every object, the file TOOLCHAIN and the sums, and returns their folder.
+fn fresh() -> Result<PathBuf> {
+    let fresh = Toolchain::install()?.build()?;
+    let objects = build::toolchain::OBJECTS.iter().map(|object| object.file);
+    let sums = output(Command::new("sha256sum").args(objects).current_dir(&fresh))?;
+    fs::write(fresh.join(SUMS), sums).with_context(|| format!("write {}", fresh.join(SUMS).display()))?;
+    Ok(fresh)
+}
+
+fn check_sums(dist: &Path) -> Result<()> {
+    let mut check = Command::new("sha256sum");
+    check.args(["--check", "--strict", "--quiet", SUMS]).current_dir(dist);
+    process::run(&mut check, &format!("check the sums in {}", dist.join(SUMS).display()))
 }
 
 /// Runs clippy on the eBPF programs.
@@ -47,7 +94,7 @@ fn dist() -> PathBuf {
 
 /// The committed files.
 fn names() -> impl Iterator<Item = &'static str> {
-    build::toolchain::OBJECTS.iter().map(|object| object.file).chain(["TOOLCHAIN"])
+    build::toolchain::OBJECTS.iter().map(|object| object.file).chain([TOOLCHAIN, SUMS])
 }
 
 fn copy(fresh: &Path, dist: &Path) -> Result<()> {
@@ -59,16 +106,18 @@ fn copy(fresh: &Path, dist: &Path) -> Result<()> {
     Ok(())
 }
 
-fn check(fresh: &Path, dist: &Path) -> Result<()> {
-    let read = |path: PathBuf| fs::read(&path).with_context(|| format!("read {}", path.display()));
-    let differs = |name: &str| anyhow::Ok(read(fresh.join(name))? != read(dist.join(name))?);
-    if differs("TOOLCHAIN")? {
-        eprintln!("another toolchain than that of the committed objects: testing the fresh ones instead of comparing");
-        return build::test_programs(Some(fresh));
-    }
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("read {}", path.display()))
+}
+
+fn differs(fresh: &Path, dist: &Path, name: &str) -> Result<bool> {
+    Ok(read(&fresh.join(name))? != read(&dist.join(name))?)
+}
+
+fn compare(fresh: &Path, dist: &Path) -> Result<()> {
     let mut differing = Vec::new();
     for name in names() {
-        if differs(name)? {
+        if differs(fresh, dist, name)? {
             differing.push(name);
         }
     }
@@ -79,4 +128,22 @@ fn check(fresh: &Path, dist: &Path) -> Result<()> {
     );
     println!("tracer-ebpf/dist is up to date");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_objects_are_those_of_the_committed_sums() {
+        check_committed_sums().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        copy(&dist(), folder.path()).unwrap();
+        check_sums(folder.path()).unwrap();
+        let object = folder.path().join(build::toolchain::OBJECTS[0].file);
+        let mut bytes = fs::read(&object).unwrap();
+        bytes[100] ^= 1;
+        fs::write(object, bytes).unwrap();
+        assert!(check_sums(folder.path()).is_err());
+    }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod ebpf;
 mod object;
+pub(crate) mod release;
 mod toolchain;
 
 use std::{
@@ -47,7 +48,8 @@ pub(crate) fn run_cargo(arguments: &[&str]) -> Result<()> {
 
 /// Builds a program for any x86-64 Linux, linked statically. Program and package have the same name.
 pub(crate) fn static_binary(package: &str) -> Result<PathBuf> {
-    let mut cargo = cargo(["build", "--quiet", "--profile", "dist", "--target", TARGET, "--package", package]);
+    let mut cargo =
+        cargo(["build", "--quiet", "--locked", "--profile", "dist", "--target", TARGET, "--package", package]);
     // With --target, these flags do not reach build scripts and procedural macros, which cannot be static.
     cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
     process::run(&mut cargo, &format!("build {package}"))?;

@@ -228,19 +228,20 @@ fn tool() -> Row {
             Kind::Lines,
             "Series",
             "short",
-            "Series that the exporter holds, and their limit. At the limit, new VMs are counted together as VM \
-             \"other\".",
+            "Series that the exporter holds, and their limit. At the limit, each process of a VMM has an equal share, \
+             and the rest is counted together as VM \"other\".",
             vec![Query::new("vmentry_series{HOST}", "series"), Query::new("vmentry_series_limit{HOST}", "limit")],
         ),
         Panel::new(
             Kind::Lines,
             "Folded and expired",
             "cps",
-            "Entries counted for VM \"other\" because of the limit of series, and series dropped because their VM has \
-             ended.",
+            "Entries counted for VM \"other\" because of the limit of series, series dropped because their VM has ended, \
+             and series that gave their place to others at the limit.",
             vec![
                 Query::new(rate("vmentry_folded_entries_total{HOST}"), "entries folded"),
                 Query::new(rate("vmentry_series_expired_total{HOST}"), "series expired"),
+                Query::new(rate("vmentry_series_evicted_total{HOST}"), "series evicted"),
             ],
         ),
         Panel::new(

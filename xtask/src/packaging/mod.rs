@@ -17,11 +17,13 @@ use crate::{build, debian, process::output};
 
 /// Version of cargo-deb, from crates.io.
 const CARGO_DEB: &str = "3.8.0";
-const NEEDS: [debian::Need; 2] = [("systemd-analyze", "systemd"), ("dpkg-deb", "dpkg")];
+const NEEDS: [debian::Need; 3] =
+    [("systemd-analyze", "systemd"), ("systemd-socket-activate", "systemd"), ("dpkg-deb", "dpkg")];
 /// Files that must be in the package.
-const CONTENTS: [&str; 6] = [
+const CONTENTS: [&str; 7] = [
     "./usr/bin/vmentry",
     "./usr/lib/systemd/system/vmentry-export.service",
+    "./usr/lib/systemd/system/vmentry-export.socket",
     "./etc/default/vmentry-export",
     "./usr/share/doc/vmentry/README.md",
     "./usr/share/doc/vmentry/copyright",
@@ -34,6 +36,8 @@ pub(crate) struct Arguments {
     /// Also check the contents of the package, and its service
     #[arg(long)]
     check: bool,
+    #[command(flatten)]
+    release: build::release::Arguments,
 }
 
 /// Builds the package and prints its path, or checks it.
@@ -41,6 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.check {
         return check();
     }
+    arguments.release.verify()?;
     println!("{}", build()?.display());
     Ok(())
 }
@@ -55,7 +60,17 @@ fn build() -> Result<PathBuf> {
     fs::create_dir_all(&folder).with_context(|| format!("create folder {}", folder.display()))?;
     let mut command = Command::new(cargo_deb);
     // Takes the binary that was built above: static, and stripped by its profile.
-    command.args(["deb", "--quiet", "--package", "vmentry", "--no-build", "--no-strip", "--profile", "dist"]);
+    command.args([
+        "deb",
+        "--quiet",
+        "--package",
+        "vmentry",
+        "--no-build",
+        "--no-strip",
+        "--locked",
+        "--profile",
+        "dist",
+    ]);
     command.args(["--target", build::TARGET, "--output"]).arg(&folder).current_dir(build::root());
     output(&mut command).context("build the package")?;
     let package = fs::read_dir(&folder)?.find_map(|entry| Some(entry.ok()?.path()));

@@ -1,4 +1,5 @@
-//! Checks the exporter's systemd service: its unit file, and its capabilities on the running kernel.
+//! Checks the exporter's systemd service: its unit files, its command with a socket of systemd, and its capabilities on the running
+//! kernel.
 
 use std::{
     collections::BTreeSet,
@@ -24,18 +25,22 @@ const UNIT: &str = include_str!("../../../packaging/vmentry-export.service");
 /// it. Sockets, /proc and two capabilities remain.
 const EXPOSURE: u32 = 20;
 
-/// Checks the service that is installed below `root`: systemd accepts it, and its exposure is within the limit.
+/// Checks the service that is installed below `root`: systemd accepts its units, its exposure is within the limit, and
+/// it serves the socket that systemd hands over.
 pub(super) fn check(root: &Path) -> Result<()> {
-    let unit = root.join("usr/lib/systemd/system/vmentry-export.service");
+    let units = root.join("usr/lib/systemd/system");
+    let unit = units.join("vmentry-export.service");
     let text = fs::read_to_string(&unit).with_context(|| format!("read {}", unit.display()))?;
     // systemd-analyze looks the program up on this machine; that the package has it was checked before.
     let here =
         text.replace("ExecStart=/usr/bin/vmentry", &format!("ExecStart={}", root.join("usr/bin/vmentry").display()));
     let copy = root.join("vmentry-export.service");
     fs::write(&copy, here).with_context(|| format!("write {}", copy.display()))?;
+    let socket = root.join("vmentry-export.socket");
+    fs::copy(units.join("vmentry-export.socket"), &socket).context("copy vmentry-export.socket")?;
     let verify = Command::new("systemd-analyze")
         .args(["verify", "--man=no"])
-        .arg(&copy)
+        .args([&copy, &socket])
         .output()
         .context("run systemd-analyze")?;
     let messages = String::from_utf8_lossy(&verify.stderr);
@@ -46,7 +51,35 @@ pub(super) fn check(root: &Path) -> Result<()> {
     security.args(["security", "--no-pager", "--offline=true", &format!("--threshold={EXPOSURE}")]).arg(&copy);
     let result = output(&mut security).context("check the exposure of the service: it is above the limit")?;
     println!("{}", result.lines().last().unwrap_or_default());
-    Ok(())
+    serves_the_socket_of_systemd(root, &text)
+}
+
+/// Runs the service's command as systemd does when somebody connects to the socket unit, but on a free port, and on a
+/// recording so that any host can run it.
+fn serves_the_socket_of_systemd(root: &Path, unit: &str) -> Result<()> {
+    let defaults = root.join("etc/default/vmentry-export");
+    let defaults = fs::read_to_string(&defaults).with_context(|| format!("read {}", defaults.display()))?;
+    let (program, arguments) = start_command(unit, &defaults).context("find ExecStart= of the service")?;
+    let port = server::free_port()?;
+    let mut command = Command::new("systemd-socket-activate");
+    command.arg(format!("--listen=127.0.0.1:{port}")).arg(root.join(program.trim_start_matches('/'))).args(arguments);
+    command.arg("--replay").arg(build::root().join("tracer/tests/data/lab.hlog"));
+    let log = build::target_dir().join("socket-activate.log");
+    let exporter = Server::start(&mut command, port, log, "/healthz")?;
+    let metrics = exporter.get("/metrics")?;
+    ensure!(
+        metrics.contains("\nvmentry_entries_total{"),
+        "ask the exporter on systemd's socket for metrics: {metrics}"
+    );
+    exporter.stop()
+}
+
+/// The program and the arguments of `ExecStart=`, with `$OPTIONS` of the file of defaults.
+fn start_command(unit: &str, defaults: &str) -> Option<(String, Vec<String>)> {
+    let options = defaults.lines().find_map(|line| line.strip_prefix("OPTIONS="))?.trim_matches('"');
+    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart="))?.replace("$OPTIONS", options);
+    let mut words = command.split_whitespace().map(str::to_owned);
+    Some((words.next()?, words.collect()))
 }
 
 /// Runs the exporter as nobody with only the service's capabilities, and checks that it answers with metrics, keeps no
@@ -180,6 +213,32 @@ mod tests {
         let strace = "7 openat(AT_FDCWD, \"/a (b\", O_RDONLY) = 3\n7 <... futex resumed>) = 0\n12  read(3,  <unfinished ...>\n\
                       7 --- SIGTERM {si_signo=SIGTERM} ---\n7 +++ exited with 0 +++\n";
         assert_eq!(calls_in(strace).into_iter().collect::<Vec<_>>(), ["openat", "read"]);
+    }
+
+    #[test]
+    fn the_service_is_started_with_the_options_of_its_file() {
+        let unit = include_str!("../../../packaging/vmentry-export.service");
+        let defaults = include_str!("../../../packaging/vmentry-export.default");
+        let started =
+            |defaults| start_command(unit, defaults).map(|(program, arguments)| (program, arguments.join(" ")));
+        assert_eq!(started(defaults), Some(("/usr/bin/vmentry".into(), "export".into())));
+        let options = "# comment\nOPTIONS=\"--vm-labels name,pid\"\n";
+        assert_eq!(started(options).map(|s| s.1).as_deref(), Some("export --vm-labels name,pid"));
+    }
+
+    #[test]
+    fn the_socket_is_for_this_host_only_and_comes_and_goes_with_the_service() {
+        let socket = include_str!("../../../packaging/vmentry-export.socket");
+        let settings = |name: &str| {
+            let name = name.to_owned();
+            socket.lines().filter_map(move |line| line.strip_prefix(&name)?.strip_prefix('=')).collect::<Vec<_>>()
+        };
+        assert_eq!(settings("ListenStream"), ["127.0.0.1:9753"]);
+        assert_eq!((settings("IPAddressDeny"), settings("IPAddressAllow")), (vec!["any"], vec!["localhost"]));
+        let service = include_str!("../../../packaging/vmentry-export.service");
+        for line in ["Requires=vmentry-export.socket", "Also=vmentry-export.socket"] {
+            assert!(service.lines().any(|l| l == line), "{line}");
+        }
     }
 
     #[test]

@@ -21,7 +21,9 @@ const XTASK: House = House {
     rooms: &[
         "test",
         "rooms",
+        "dependencies",
         "demo",
+        "fuzz",
         "bench",
         "witness",
         "packaging",
@@ -41,6 +43,7 @@ const XTASK: House = House {
 const TRACER: House = House {
     src: "tracer/src",
     rooms: &[
+        "fuzzing",
         "commands",
         "calibrate",
         "tui",

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     build::{self, ebpf},
-    dashboards, debian, packaging, process, prometheus, rooms,
+    dashboards, debian, dependencies, packaging, process, prometheus, rooms,
     test::{Outcome, Step},
 };
 
@@ -18,6 +18,7 @@ pub(super) const STEPS: &[Step] = &[
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || cargo(&["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"])),
     ("rooms", || passed(rooms::check())),
+    ("dependencies", || passed(dependencies::check())),
     ("unit and command-line tests", || cargo(&["test", "--quiet"])),
     ("method of comparisons", || cargo(&["bench", "--quiet", "--package", "vmentry", "--bench", "method"])),
     ("clippy of the eBPF programs", || passed(ebpf::clippy())),

@@ -26,8 +26,8 @@ use crate::{
         privileges,
         progress::ProgressLine,
         session::{
-            ensure_exact, header, nanoseconds, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host,
-            watch_module,
+            command_line, ensure_exact, header, nanoseconds, ring_bytes, runtime, selected_tgids, selected_vcpus,
+            traceable_host, watch_module,
         },
         usage::refuse,
         user::User,
@@ -75,7 +75,8 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
         rounds: args.rounds,
         seed: args.seed.unwrap_or_else(seed_of_now),
     };
-    let mut header = header(&facts, &layout, &options, args.window);
+    let command = command_line(&args.command, args.full_command);
+    let mut header = header(&facts, &layout, &options, args.window, command);
     header.label = args.label.clone();
     header.experiment = Some(experiment.clone());
     let mut tracer = Tracer::load(&layout, &options)?;
@@ -117,13 +118,11 @@ async fn attached(
     // Before the first switch: from here on a signal cannot kill this process between switching and restoring.
     let mut endings = Endings::new()?;
     let module = watch_module(&header.host);
-    output::refuse_existing(&args.output, args.overwrite)?;
-    let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
-    let switch = Switch::new(args, &experiment.switches[first])?;
-    // Replaces an old recording only after the first switch succeeded.
-    let name = args.output.display();
+    let name = output::shown(&args.output);
     let out = output::create(&args.output, args.overwrite)?;
     let writer = Writer::new(out, header).with_context(|| format!("write {name}"))?;
+    let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
+    let switch = Switch::new(args, &experiment.switches[first])?;
     tracer.attach()?;
     // Before privileges are given up, so that the command has the caller's.
     let mut child = start(&args.command, user, stdout_beside(!args.no_compare))?;
@@ -265,7 +264,7 @@ impl Run<'_> {
         let interrupted = end(&mut child, GRACE).await;
         let accounting = self.collection.join();
         restored?;
-        let name = self.args.output.display();
+        let name = output::shown(&self.args.output);
         let nothing = self.progress.totals.entries == 0;
         let saved = |e: anyhow::Error| match nothing {
             true => e,
@@ -345,7 +344,7 @@ impl<'a> Progress<'a> {
             self.done,
             self.experiment.seed
         );
-        say!("compare again: vmentry compare {}", args.output.display());
+        say!("compare again: vmentry compare {}", output::shown(&args.output));
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn save_recording(header: Option<&Header>, policy_changed: bool, app:
     let path = new_path("hlog");
     let mut writer = Writer::new(output::create(&path, false)?, header)?;
     for interval in app.history() {
-        writer.write(interval).with_context(|| format!("write {}", path.display()))?;
+        writer.write(interval).with_context(|| format!("write {}", output::shown(&path)))?;
     }
     writer.finish(end(policy_changed))?;
     Ok(path)
@@ -34,9 +34,10 @@ pub(super) fn live_source(header: &Header, policy_changed: bool) -> Provenance {
 /// Saves a report on the window that is shown, of the recording or the host that it comes from.
 pub(super) fn save_report(source: Option<Provenance>, app: &mut App) -> Result<PathBuf> {
     let path = new_path("txt");
-    output::create(&path, false)?
-        .write_all(report_text(source, app).as_bytes())
-        .with_context(|| format!("write {}", path.display()))?;
+    let mut out = output::create(&path, false)?;
+    out.write_all(report_text(source, app).as_bytes())
+        .and_then(|()| out.flush())
+        .with_context(|| format!("write {}", output::shown(&path)))?;
     Ok(path)
 }
 

@@ -22,7 +22,10 @@ use crate::{
         damaged::done,
         following::follow,
         privileges,
-        session::{detach, header, next_writable, runtime, selected_tgids, selected_vcpus, traceable_host},
+        session::{
+            command_line, detach, header, next_writable, runtime, selected_tgids, selected_vcpus, traceable_host,
+        },
+        usage::refuse_overlap,
     },
     host::{facts::Facts, stopwatch},
     kernel::{layout::Layout, options::Options, tracer::Tracer},
@@ -45,6 +48,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
     let runtime = runtime()?;
     if let Some(file) = &args.replay {
+        refuse_overlap([file.as_path()], Path::new("-"))?;
         let damage = runtime.block_on(replay::play(file, OnDamage::skip_if(args.skip_damaged)))?;
         return Ok(done(damage.map(|damage| damage.to_string()).as_deref()));
     }
@@ -63,7 +67,7 @@ pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
 async fn trace(args: &LiveArgs, facts: &Facts, layout: &Layout, options: &Options) -> Result<()> {
     // Before anything is attached: a signal must not end this process without restoring the terminal and the policy.
     let mut endings = Endings::new()?;
-    let header = header(facts, layout, options, PERIOD);
+    let header = header(facts, layout, options, PERIOD, command_line(&[], false));
     let mut tracer = Tracer::load(layout, options)?;
     let on_screen = terminal::is_usable();
     let (send, notes) = mpsc::unbounded_channel();

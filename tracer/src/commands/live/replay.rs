@@ -32,23 +32,23 @@ pub(super) async fn play(path: &Path, on_damage: OnDamage) -> Result<Option<Dama
         let knowledge = reader.header().knowledge();
         let at_first = recording::other_tracers(reader.header(), None);
         tell_shared(&at_first);
-        while let Some(interval) = reader.read_joined().with_context(|| format!("read {}", path.display()))? {
+        while let Some(interval) = reader.read_joined().with_context(|| format!("read {}", output::shown(path)))? {
             output::print(&line(&interval, &knowledge))?;
         }
         let all = recording::other_tracers(reader.header(), reader.end());
         if all.names != at_first.names {
             tell_shared(&all);
         }
-        return Ok(reader.damage_of(&path.display().to_string()));
+        return Ok(reader.damage_of(&output::shown(path)));
     }
     let tape = Tape::open(path, on_damage)?;
     refuse_merge(tape.header(), path)?;
-    let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let file = output::shown(path.file_name().map_or(path, Path::new));
     let origin = Origin::Replay { file: file.clone() };
     let mut stage = Stage::new(Info::of(tape.header(), tape.end(), origin), None, None)?;
     stage.played = Some(Provenance { end: tape.end().cloned(), ..Provenance::unread(file, tape.header().clone()) });
     let mut player = Player::new(stage, tape)?;
-    player.run().await.with_context(|| format!("read {}", path.display()))?;
+    player.run().await.with_context(|| format!("read {}", output::shown(path)))?;
     Ok(player.damage)
 }
 
@@ -65,7 +65,7 @@ fn refuse_merge(header: &Header, path: &Path) -> Result<()> {
         0 => Ok(()),
         n => refuse(format!(
             "--replay: {file} is a merge of {n} recordings: play each of them, or see them together with 'vmentry report {file}'",
-            file = path.display()
+            file = output::shown(path)
         )),
     }
 }

@@ -172,7 +172,7 @@ impl Stage {
             }
             Effect::SaveRecording => {
                 let saved = files::save_recording(self.header.as_ref(), self.policy.is_some(), &self.app);
-                self.show(saved.map(|path| format!("recording saved: {}", path.display())));
+                self.show(saved.map(|path| format!("recording saved: {}", output::shown(&path))));
             }
             Effect::SaveReport => {
                 let source = match (&self.played, &self.header) {
@@ -180,7 +180,7 @@ impl Stage {
                     (None, header) => header.as_ref().map(|h| files::live_source(h, self.policy.is_some())),
                 };
                 let saved = files::save_report(source, &mut self.app);
-                self.show(saved.map(|path| format!("report saved: {}", path.display())));
+                self.show(saved.map(|path| format!("report saved: {}", output::shown(&path))));
             }
             Effect::None | Effect::Quit | Effect::Redraw | Effect::Replay(_) => {}
         }

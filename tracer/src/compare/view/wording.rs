@@ -7,7 +7,6 @@ use crate::{
         Comparison, Estimate, Row, Setting, Side, Stratum, Verdict,
         condition::{Condition, ConditionResult},
     },
-    html::is_deceptive,
     model::{
         exit_reasons,
         figures::{Unit, human},
@@ -160,14 +159,9 @@ pub(crate) const fn is_change(row: &Row) -> bool {
     matches!(row.verdict, Verdict::Better | Verdict::Worse | Verdict::Changed)
 }
 
-/// A name from a recording, safe for a terminal.
-pub(crate) fn clean(name: &str) -> String {
-    name.chars().map(|c| if is_deceptive(c) { '\u{fffd}' } else { c }).collect()
-}
-
 /// "B (hard)".
 pub(crate) fn side(side: usize, setting: &Setting) -> String {
-    format!("{} ({})", ["A", "B"][side], clean(&setting.names[side]))
+    format!("{} ({})", ["A", "B"][side], setting.names[side])
 }
 
 /// "L1 PREEMPTION_TIMER (spurious)".

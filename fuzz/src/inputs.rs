@@ -1,0 +1,117 @@
+//! Targets other than recordings.
+
+use std::{collections::BTreeMap, fs, sync::Arc, sync::LazyLock};
+
+use tempfile::TempDir;
+use tracer_common::Event;
+use vmentry::{
+    fuzzing,
+    model::interval::{Interval, Vm},
+    recording::{OnDamage, Reader},
+    report::{Filter, Report, input::read_from},
+    trace::{perfetto::Trace, trigger::Clause, vm_event::VmEvent},
+};
+
+use crate::properties::one_printable_line;
+
+const LAB: &[u8] = include_bytes!("../../tracer/tests/data/lab.hlog");
+
+/// The input's parts, which lines of `--` separate; missing ones are empty.
+fn parts<const N: usize>(input: &[u8]) -> [&[u8]; N] {
+    let mut rest = Some(input);
+    [(); N].map(|()| {
+        let Some(bytes) = rest else { return &[][..] };
+        let at = bytes.windows(4).position(|window| window == b"\n--\n");
+        rest = at.map(|at| &bytes[at + 4..]);
+        at.map_or(bytes, |at| &bytes[..at])
+    })
+}
+
+/// BTF of a kernel, of kvm and of the vendor's module, each behind its length in two bytes.
+pub(crate) fn btf(input: &[u8]) {
+    let mut rest = input;
+    let [kernel, kvm, vendor] = [(); 3].map(|()| {
+        let Some((length, bytes)) = rest.split_first_chunk::<2>() else { return &[][..] };
+        let (part, more) = bytes.split_at(bytes.len().min(u16::from_le_bytes(*length).into()));
+        rest = more;
+        part
+    });
+    fuzzing::layout(kernel, kvm, vendor);
+}
+
+/// A record of the programs: decoded, folded, judged by a trigger, traced.
+pub(crate) fn event(input: &[u8]) {
+    let Some(event) = Event::decode(input) else { return };
+    let _ = event.entry_to_exit_ns();
+    let vm = Arc::new(Vm { id: 0, name: "x".into(), tgid: 1, start_ticks: 0, ordinal: 0, host: None });
+    Interval::starting(0).record(&event, &vm);
+    let trigger: Clause = "pin_writes>1,reason=HLT,cause=spurious,level=L2,entry_to_exit_ns<1s".parse().unwrap();
+    let _ = trigger.matches(&event);
+    let mut trace = Trace::new(Vec::new(), Reader::new(LAB).unwrap().header()).unwrap();
+    let vm_event = VmEvent { vm: 0, event };
+    trace.write([vm_event, vm_event], &BTreeMap::new()).unwrap();
+}
+
+/// Filters of a report, one a line.
+pub(crate) fn filter(input: &[u8]) {
+    static REPORT: LazyLock<Report> = LazyLock::new(|| {
+        let mut report = Report::default();
+        read_from(LAB, "lab".into(), OnDamage::Refuse, &mut report).unwrap();
+        report
+    });
+    let mut filters = Vec::new();
+    for text in String::from_utf8_lossy(input).lines().take(8) {
+        match text.parse::<Filter>() {
+            Ok(filter) => filters.push(filter),
+            Err(error) => assert!(!error.is_empty()),
+        }
+    }
+    let passes = REPORT.whole.series.keys().any(|key| REPORT.passes(key, &filters));
+    // A filter that names what is not there is refused even where another of its values passes.
+    assert!(passes || fuzzing::refused_filters(&REPORT, &filters).is_some());
+}
+
+/// Accept and Accept-Encoding of a request.
+pub(crate) fn negotiation(input: &[u8]) {
+    let [accept, encodings] = parts(input).map(String::from_utf8_lossy);
+    let (content_type, _) = fuzzing::negotiated(&accept, &encodings);
+    one_printable_line("a content type", content_type);
+}
+
+/// The note of a switched policy.
+pub(crate) fn policy(input: &[u8]) {
+    static RUN: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+    fs::write(RUN.path().join("vmentry-policy.json"), input).unwrap();
+    let _ = fuzzing::is_policy_left_behind(RUN.path());
+}
+
+/// The files of a process below /proc.
+pub(crate) fn process(input: &[u8]) {
+    static PROC: LazyLock<TempDir> = LazyLock::new(|| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("7")).unwrap();
+        folder
+    });
+    let [comm, cmdline, cgroup, status, stat] = parts(input);
+    let file = |name: &str, content: &[u8]| fs::write(PROC.path().join("7").join(name), content).unwrap();
+    file("comm", comm);
+    file("cmdline", cmdline);
+    file("cgroup", cgroup);
+    file("status", if status.is_empty() { b"Name:\tx\nTgid:\t7\nPPid:\t1\n" } else { status });
+    file("stat", if stat.is_empty() { b"7 (x) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0" } else { stat });
+    if let Ok(name) = fuzzing::vm_name(PROC.path(), 7) {
+        one_printable_line("the name of a VM", &name);
+        assert!(!name.is_empty() && name.len() <= 512, "a name of {} bytes", name.len());
+    }
+}
+
+/// A condition of a trigger.
+pub(crate) fn trigger(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    match text.parse::<Clause>() {
+        Ok(clause) => {
+            let _ = clause.matches(&Event::default());
+        }
+        Err(error) => assert!(!error.is_empty()),
+    }
+}

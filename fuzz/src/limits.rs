@@ -1,0 +1,60 @@
+//! The most that one input may cost. Counted here, because libFuzzer's own limits of memory need a sanitizer, and CPU time is the same on
+//! a busy machine.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Counts allocated bytes.
+struct Counting;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator unchanged, and the counters are atomics, which do not allocate.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
+        PEAK.fetch_max(now, Relaxed);
+        // SAFETY: the caller promises a layout of nonzero size, which is all that the system's allocator demands.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller promises that `alloc` returned `at` for this layout, and `alloc` had it from the system's allocator.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The most that one input may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// bytes allocated at a time, whatever the input
+    pub memory: usize,
+    /// more bytes for each byte of the input
+    pub memory_per_byte: usize,
+    /// seconds of CPU time, in a build with or without optimization
+    pub cpu_seconds: i64,
+}
+
+impl Limits {
+    /// Runs a function on an input of so many bytes; panics where it takes more. One at a time in a process.
+    pub(crate) fn hold(self, input_bytes: usize, run: impl FnOnce()) {
+        let cpu_seconds = || clock_gettime(ClockId::ThreadCPUTime).tv_sec;
+        let (memory, seconds) = (NOW.load(Relaxed), cpu_seconds());
+        PEAK.store(memory, Relaxed);
+        run();
+        let memory = PEAK.load(Relaxed).saturating_sub(memory);
+        let seconds = cpu_seconds() - seconds;
+        let most = self.memory + self.memory_per_byte * input_bytes;
+        assert!(memory <= most, "{memory} bytes of memory for an input of {input_bytes}: more than {most}");
+        assert!(seconds <= self.cpu_seconds, "{seconds} s of CPU time: more than {}", self.cpu_seconds);
+    }
+}

@@ -1,0 +1,28 @@
+//! The fuzzer of all targets: libFuzzer, with the target that VMENTRY_FUZZ_TARGET names. `cargo xtask fuzz` builds and runs it.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use fuzz::{Target, mutation::Random};
+use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
+
+static TARGET: LazyLock<&'static Target> = LazyLock::new(|| {
+    let name = std::env::var("VMENTRY_FUZZ_TARGET").unwrap_or_default();
+    Target::named(&name).unwrap_or_else(|| panic!("VMENTRY_FUZZ_TARGET: there is no target '{name}'"))
+});
+
+fuzz_target!(|input: &[u8]| TARGET.run(input));
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    let mut bytes = data[..size].to_vec();
+    TARGET.mutate(&mut bytes, &mut Random::new(seed.into()), &mut |bytes| {
+        let size = bytes.len().min(max_size);
+        bytes.resize(max_size, 0);
+        let size = fuzzer_mutate(bytes, size, max_size);
+        bytes.truncate(size);
+    });
+    let size = bytes.len().min(max_size);
+    data[..size].copy_from_slice(&bytes[..size]);
+    size
+});
