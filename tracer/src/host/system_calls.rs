@@ -396,7 +396,7 @@ mod tests {
         }
         let refused = [
             (libc::SYS_bpf, [0, 0, 0]),
-            (libc::SYS_bpf, [bpf::MAP_UPDATE_ELEM as c_long, 0, 0]),
+            (libc::SYS_bpf, [bpf::MAP_UPDATE_ELEM.cast_signed(), 0, 0]),
             (libc::SYS_ptrace, [libc::PTRACE_TRACEME.into(), 0, 0]),
             (libc::SYS_execve, [c"/bin/true".as_ptr() as c_long, 0, 0]),
             (libc::SYS_socket, UNIX_SOCKET),
@@ -418,7 +418,7 @@ mod tests {
         let following = Serving { follows: true, changes_files: false }.program().unwrap();
         // The kernel refuses it for another reason, unless it lets only some users make the call.
         if rustix::process::geteuid().is_root() {
-            let update = call(libc::SYS_bpf, [bpf::MAP_UPDATE_ELEM as c_long, 0, 0]);
+            let update = call(libc::SYS_bpf, [bpf::MAP_UPDATE_ELEM.cast_signed(), 0, 0]);
             assert_ne!(error_of(&[&following], update), libc::EPERM);
         }
         assert_eq!(error_of(&[&following], call(libc::SYS_bpf, [5, 0, 0])), libc::EPERM, "BPF_PROG_LOAD");
@@ -449,7 +449,7 @@ mod tests {
             assert_eq!(error(&|| call(number, arguments)()), libc::EPERM, "system call {number:#x}");
         }
         if rustix::process::geteuid().is_root() {
-            let next_link = call(libc::SYS_bpf, [bpf::LINK_GET_NEXT_ID as c_long, 0, 0]);
+            let next_link = call(libc::SYS_bpf, [bpf::LINK_GET_NEXT_ID.cast_signed(), 0, 0]);
             assert_ne!(error_of(&[&filter], next_link), libc::EPERM);
         }
     }
