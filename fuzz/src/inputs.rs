@@ -1,6 +1,10 @@
 //! Targets other than recordings.
 
-use std::{collections::BTreeMap, fs, sync::Arc, sync::LazyLock};
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{Arc, LazyLock},
+};
 
 use tempfile::TempDir;
 use tracer_common::Event;
@@ -15,6 +19,12 @@ use vmentry::{
 use crate::properties::one_printable_line;
 
 const LAB: &[u8] = include_bytes!("../../tracer/tests/data/lab.hlog");
+
+fn report() -> Report {
+    let mut report = Report::default();
+    read_from(LAB, "lab".into(), OnDamage::Refuse, &mut report).unwrap();
+    report
+}
 
 /// The input's parts, which lines of `--` separate; missing ones are empty.
 fn parts<const N: usize>(input: &[u8]) -> [&[u8]; N] {
@@ -43,7 +53,7 @@ pub(crate) fn btf(input: &[u8]) {
 pub(crate) fn event(input: &[u8]) {
     let Some(event) = Event::decode(input) else { return };
     let _ = event.entry_to_exit_ns();
-    let vm = Arc::new(Vm { id: 0, name: "x".into(), tgid: 1, start_ticks: 0, ordinal: 0, host: None });
+    let vm = Arc::new(Vm { name: "x".into(), tgid: 1, ..Vm::default() });
     Interval::starting(0).record(&event, &vm);
     let trigger: Clause = "pin_writes>1,reason=HLT,cause=spurious,level=L2,entry_to_exit_ns<1s".parse().unwrap();
     let _ = trigger.matches(&event);
@@ -54,11 +64,9 @@ pub(crate) fn event(input: &[u8]) {
 
 /// Filters of a report, one a line.
 pub(crate) fn filter(input: &[u8]) {
-    static REPORT: LazyLock<Report> = LazyLock::new(|| {
-        let mut report = Report::default();
-        read_from(LAB, "lab".into(), OnDamage::Refuse, &mut report).unwrap();
-        report
-    });
+    thread_local! {
+        static REPORT: Report = report();
+    }
     let mut filters = Vec::new();
     for text in String::from_utf8_lossy(input).lines().take(8) {
         match text.parse::<Filter>() {
@@ -66,9 +74,24 @@ pub(crate) fn filter(input: &[u8]) {
             Err(error) => assert!(!error.is_empty()),
         }
     }
-    let passes = REPORT.whole.series.keys().any(|key| REPORT.passes(key, &filters));
-    // A filter that names what is not there is refused even where another of its values passes.
-    assert!(passes || fuzzing::refused_filters(&REPORT, &filters).is_some());
+    REPORT.with(|report| {
+        let passes = report.whole.series.keys().any(|key| report.passes(key, &filters));
+        // A filter that names what is not there is refused even where another of its values passes.
+        assert!(passes || fuzzing::refused_filters(report, &filters).is_some());
+    });
+}
+
+/// A request to the exporter, on an address where the Host header counts.
+pub(crate) fn http(input: &[u8]) {
+    thread_local! {
+        static ENDPOINT: fuzzing::Endpoint = fuzzing::Endpoint::new(&report()).unwrap();
+    }
+    let answer = ENDPOINT.with(|endpoint| endpoint.answer(input)).unwrap();
+    let Some(line) = answer.split(|&b| b == b'\r').next().filter(|line| !line.is_empty()) else { return };
+    let line = String::from_utf8(line.to_vec()).unwrap();
+    one_printable_line("a status", &line);
+    let statuses = ["200", "400", "404", "405", "414", "421", "431"];
+    assert!(line.split(' ').nth(1).is_some_and(|status| statuses.contains(&status)), "{line}");
 }
 
 /// Accept and Accept-Encoding of a request.
@@ -100,8 +123,8 @@ pub(crate) fn process(input: &[u8]) {
     file("status", if status.is_empty() { b"Name:\tx\nTgid:\t7\nPPid:\t1\n" } else { status });
     file("stat", if stat.is_empty() { b"7 (x) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0" } else { stat });
     if let Ok(name) = fuzzing::vm_name(PROC.path(), 7) {
-        one_printable_line("the name of a VM", &name);
-        assert!(!name.is_empty() && name.len() <= 512, "a name of {} bytes", name.len());
+        assert!(!name.contains(char::is_control), "{name:?}");
+        assert!(!name.is_empty() && name.len() <= 256, "a name of {} bytes", name.len());
     }
 }
 

@@ -13,13 +13,14 @@ use tempfile::TempDir;
 use trace_check::{Slice, read, unknown_fields, whole_packets};
 use tracer_common::{Event, Flags, Isa, rules::TimerCause};
 use vmentry::{
+    host::naming::Naming,
     model::interval::Vm,
     recording::{Header, Reader},
     trace::{
         event_sink::EventSink,
         perfetto::{Closing, Trace},
         plan::{FlightOptions, TracePlan},
-        recorder::{EventRecorder, EventSummary},
+        recorder::{EventRecorder, EventSummary, OpenedTrace},
         trigger::Trigger,
         vm_event::{VmEvent, Vms},
     },
@@ -31,7 +32,7 @@ fn header() -> Header {
 }
 
 fn vm(id: u32) -> Arc<Vm> {
-    Arc::new(Vm { id, name: format!("web{id}"), tgid: 100 + id, start_ticks: 7, ordinal: 0, host: None })
+    Arc::new(Vm { id, name: format!("web{id}"), tgid: 100 + id, start_ticks: 7, ordinal: 0, uid: None, host: None })
 }
 
 fn vms() -> Vms {
@@ -271,7 +272,8 @@ fn feed(sink: &mut EventSink, events: &[VmEvent]) {
                     order.push(vm_event.vm);
                 }
                 let number = order.iter().position(|&v| v == vm_event.vm).unwrap() as u32;
-                sink.push(&vm_event.event, &Arc::new(Vm { id: number, ..Vm::clone(&vm(vm_event.vm)) }));
+                let vm = Arc::new(Vm { id: number, ..Vm::clone(&vm(vm_event.vm)) });
+                sink.push(&vm_event.event, &vm, &Arc::new(Naming::known(vm.tgid, vm.name.clone())));
             }
         }
         sink.end_pass(pass.last().unwrap().event.exit_ns + 1);
@@ -285,7 +287,7 @@ fn events_of_many_cpus_become_one_trace_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let plan = TracePlan { path: folder.path().join("a.pftrace"), overwrite: false, flight_recorder: None };
     let header = header();
-    let (recorder, mut sink) = EventRecorder::start(plan, &header).unwrap();
+    let (recorder, mut sink) = OpenedTrace::open(plan, &header).unwrap().start().unwrap();
     let events = events(500);
     feed(&mut sink, &events);
     sink.finish();
@@ -308,7 +310,7 @@ fn flight(folder: &TempDir, trigger: &str, span: Duration) -> (EventRecorder, Ev
         overwrite: false,
         flight_recorder: Some(FlightOptions { trigger, span }),
     };
-    EventRecorder::start(plan, &header()).unwrap()
+    OpenedTrace::open(plan, &header()).unwrap().start().unwrap()
 }
 
 #[test]
@@ -375,7 +377,7 @@ fn further_traces_are_numbered_limited_in_number_and_do_not_overlap() {
         overwrite: false,
         flight_recorder: Some(FlightOptions { trigger: Trigger(vec!["reason=HLT".parse().unwrap()]), span }),
     };
-    let error = EventRecorder::start(again, &header()).err().unwrap().to_string();
+    let error = OpenedTrace::open(again, &header()).err().unwrap().to_string();
     assert!(error.contains("--overwrite"), "{error}");
 }
 
@@ -383,6 +385,6 @@ fn further_traces_are_numbered_limited_in_number_and_do_not_overlap() {
 fn a_full_disk_is_an_error_that_names_the_cause() {
     let plan = TracePlan { path: "/dev/full".into(), overwrite: false, flight_recorder: None };
     // The first packets already find no space.
-    let error = EventRecorder::start(plan, &header()).err().unwrap();
+    let error = OpenedTrace::open(plan, &header()).err().unwrap();
     assert!(format!("{error:#}").contains("No space left"), "{error:#}");
 }

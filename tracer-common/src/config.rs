@@ -36,7 +36,7 @@ pub enum Region {
     Records,
     /// by CPU, the records that user space has taken out of the ring; a cache line each
     Taken,
-    /// [`SeriesCounts`](crate::in_kernel_series::SeriesCounts), in sets of places; series are never removed
+    /// [`SeriesCounts`](crate::in_kernel_series::SeriesCounts), in sets of places; user space takes places back
     Series,
 }
 

@@ -29,8 +29,11 @@ pub struct Counters {
     pub wake_at: u64,
     /// a value on its way through memory, where the verifier forgets how it came about; used by the programs only
     pub scratch: u64,
+    /// states of vCPUs that gave their place to those of other vCPUs: their next kvm_exit is unmatched, and their past is unknown at
+    /// their next kvm_entry
+    pub evicted: u64,
     /// fills the cache line, because two CPUs must not share one
-    pub unused: [u64; 3],
+    pub unused: [u64; 2],
 }
 
 impl Counters {

@@ -15,6 +15,9 @@ const HIGHEST: u64 = (1 << 36) - 1;
 /// Series that the programs keep; entries of further series are counted as dropped.
 pub const MAX_IN_KERNEL_SERIES: usize = 4096;
 
+/// Mark, instead of the address of a `struct kvm`, of a series that user space is taking back: no VM's programs count in it any more.
+pub const TAKEN_BACK: u64 = 1;
+
 /// Bucket of a value, below [`BUCKETS`]. A tree of comparisons whose leaves know the shift of their doubling, because BPF has no
 /// instruction that counts leading zeros.
 #[must_use]
@@ -52,8 +55,8 @@ pub const fn middle(bucket: usize) -> u64 {
     low + (1 << doubling) / 2
 }
 
-/// One series: its identity, and its counts since the programs were loaded. Counts wrap around, because user space only takes
-/// differences. Only the hooks of the vCPU in `who` count in a series, and these never run at the same time: one writer, on whatever CPU.
+/// One series: its identity, and the counts of its place since the programs were loaded. Counts wrap around, because user space only
+/// takes differences; for the same reason they stay when user space takes a place back and another series gets it. Only the hooks of the vCPU in `who` count in a series, and these never run at the same time: one writer, on whatever CPU.
 ///
 /// A sequence count makes the counts of a round visible together. A reader that finds the same even `sequence` before and after it has read
 /// the counts has read those of whole rounds: each with its guest time and its pin-control writes. The host time of a round counts in the
@@ -61,7 +64,8 @@ pub const fn middle(bucket: usize) -> u64 {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct SeriesCounts {
-    /// address of `struct kvm`; 0 in an unused place. Claimed first, by a compare-and-exchange
+    /// address of `struct kvm`; 0 in an unused place, which programs claim by a compare-and-exchange, before all else; [`TAKEN_BACK`]
+    /// while user space makes it unused again
     pub kvm: u64,
     /// the VMM's process in the high half, KVM's number of the vCPU in the low half; 0 until the identity is complete
     pub who: u64,

@@ -8,7 +8,7 @@ use tracer_common::{
 
 use crate::{
     kernel::{barrier, opaque, slot, unpredictable},
-    maps::{self, claim_series},
+    maps::{self, claim_series, count_limited, forget_search, is_limited},
     shared::{Shared, get, increment, set},
     states::State,
 };
@@ -59,7 +59,10 @@ pub fn count(state: State, identity: Identity, round: Outline, times: Times) -> 
         begin_counting(series);
         Some(series)
     });
-    let Some(series) = series else { return false };
+    let Some(series) = series else {
+        count_limited(tgid(identity));
+        return false;
+    };
     increment!(series.entry_to_exit[bucket(opaque(times.exit_ns.wrapping_sub(times.entry_ns)))]);
     if slot(Slot::VmcsPin).is_some() && round.flags().has(Flags::PIN_WRITES_KNOWN) {
         let writes = if round.pin_writes() > 3 { 3 } else { round.pin_writes() };
@@ -99,12 +102,23 @@ fn end_counting(series: Shared<SeriesCounts>) {
     increment!(series.sequence);
 }
 
-/// The place of a series, made where there is none. None where its set is full, or another CPU took the place at the same time.
+/// The VMM's process.
+#[inline(always)]
+fn tgid(identity: Identity) -> u32 {
+    (identity.who >> 32) as u32
+}
+
+/// The place of a series, made where there is none. None where its set is full, the process holds its share of places, or another CPU took
+/// the place at the same time.
+///
+/// User space may take a place back: it makes its owner `TAKEN_BACK`, which is no VM, and waits until all programs that may have found the
+/// series before have ended.
 #[inline(always)]
 fn find_or_make(identity: Identity, key: Outline) -> Option<u32> {
     let Identity { kvm, who } = identity;
     let mixed = (kvm ^ key.0 ^ who.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     let first = (mixed >> (64 - SET_BITS)) * WAYS;
+    let mut free = None;
     let mut way = 0;
     while way < WAYS {
         // Opaque, so that the bound is tested at run time: Linux 6.1's verifier derives none from the OR that the compiler makes of this
@@ -119,17 +133,25 @@ fn find_or_make(identity: Identity, key: Outline) -> Option<u32> {
         if owner == kvm && get!(series.who) == who && get!(series.key) == key {
             return Some(place as u32);
         }
-        if owner == 0 {
-            if !claim_series(series, kvm) {
-                return None;
-            }
-            set!(series.key = key);
-            barrier();
-            // Last, because it says that the identity is complete.
-            set!(series.who = who);
-            return Some(place as u32);
+        // A later place may have the series, if it was made before this one was taken back.
+        if owner == 0 && free.is_none() {
+            free = Some(place);
         }
         way = unpredictable(way + 1);
     }
-    None
+    make(forget_search(free, MAX_IN_KERNEL_SERIES as u64)?, identity, key)
+}
+
+/// Makes a series in a place that was free. None where its process holds its share, or another CPU took the place.
+#[inline(always)]
+fn make(place: u64, identity: Identity, key: Outline) -> Option<u32> {
+    let series = maps::series(place);
+    if is_limited(tgid(identity)) || !claim_series(series, identity.kvm) {
+        return None;
+    }
+    set!(series.key = key);
+    barrier();
+    // Last, because it says that the identity is complete.
+    set!(series.who = identity.who);
+    Some(place as u32)
 }

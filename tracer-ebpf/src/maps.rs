@@ -3,7 +3,7 @@
 
 use core::{
     hint::assert_unchecked,
-    intrinsics::{AtomicOrdering::Relaxed, atomic_cxchg},
+    intrinsics::{AtomicOrdering::Relaxed, atomic_cxchg, atomic_xadd},
     ptr::NonNull,
 };
 
@@ -67,6 +67,10 @@ pub static TGIDS: HashMap<u32, u8, MAX_FILTER> = HashMap::new();
 /// vCPU numbers to trace, with [`FILTER_VCPUS`](tracer_common::config::FILTER_VCPUS).
 #[btf_map]
 pub static VCPU_IDS: HashMap<u32, u8, MAX_FILTER> = HashMap::new();
+
+/// Thread groups that hold their share of SERIES and get no further ones, and the rounds that they lost for it.
+#[btf_map]
+pub static LIMITED: HashMap<u32, u64, MAX_FILTER> = HashMap::new();
 
 /// The address of a region, of whose length only the verifier knows.
 macro_rules! region {
@@ -145,6 +149,21 @@ pub fn replace_owner(state: Shared<VcpuState>, owner: Owner, new: Owner) -> bool
 pub fn claim_series(series: Shared<SeriesCounts>, kvm: u64) -> bool {
     // SAFETY: `Shared::new` was promised a valid place, and `kvm` is its first, aligned word.
     unsafe { replace(&raw mut (*series.as_ptr()).kvm, 0, kvm) }
+}
+
+/// Whether a thread group gets no further series.
+#[inline(always)]
+pub fn is_limited(tgid: u32) -> bool {
+    LIMITED.get_ptr(tgid).is_some()
+}
+
+/// Counts a round that a thread group lost, if it gets no further series.
+#[inline(always)]
+pub fn count_limited(tgid: u32) {
+    if let Some(lost) = LIMITED.get_ptr_mut(tgid) {
+        // SAFETY: an aligned value of a map, which is changed by atomic additions only.
+        unsafe { atomic_xadd::<u64, u64, { Relaxed }>(lost, 1) };
+    }
 }
 
 /// # Safety

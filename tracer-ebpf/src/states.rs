@@ -94,7 +94,11 @@ pub fn make(vcpu: u64) -> Option<State> {
         way = unpredictable(way + 1);
     }
     let state = maps::state(forget_search(Some(first + victim), MAX_STATES as u64)?);
-    start(state, owner, vcpu).then_some(state)
+    let is_mine = start(state, owner, vcpu);
+    if is_mine && owner != Owner::NONE {
+        count_rare!(evicted);
+    }
+    is_mine.then_some(state)
 }
 
 /// Forgets the dead vCPU that left this state at the address of a new one; false where the state was evicted.

@@ -8,7 +8,11 @@
 #[path = "bed/mod.rs"]
 mod bed;
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
 
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun};
 use bed::*;
@@ -18,7 +22,7 @@ use tracer_common::{
     state::{MAX_STATES, Owner, Phase, VcpuState, set_of},
 };
 use vmentry::{
-    kernel::{layout::ExitArguments, options::Options},
+    kernel::{in_kernel_series::Growth, layout::ExitArguments, options::Options},
     model::{
         figures::Figure,
         measurement::{Aggregation, Stopwatch},
@@ -720,6 +724,120 @@ fn entries_whose_series_finds_no_place_are_counted_as_dropped() {
     let c = bed.counters();
     assert_eq!((c.rounds, c.rounds - c.dropped), (REASONS.into(), entries));
     assert!((3500..=4096).contains(&series), "{series} series");
+}
+
+/// Makes a vCPU one of another process, from its next round on.
+fn give_to_process(bed: &mut Bed, vcpu: usize, tgid: u32) {
+    bed.entry(vcpu, HERE, false);
+    bed.exit(vcpu, HERE, VMX, 10);
+    let (states, owner) = (bed.states(), Owner::vcpu(bed.at(vcpu)));
+    // SAFETY: inside the mapping, and no program runs at this time.
+    let mut all = (0..MAX_STATES).map(|place| unsafe { &mut *states.as_ptr().cast::<VcpuState>().add(place) });
+    all.find(|state| state.owner == owner).unwrap().who = u64::from(tgid) << 32 | vcpu as u64;
+}
+
+/// Entries of the growth since the last look, by process; the look takes places back, too.
+fn look(bed: &mut Bed) -> (BTreeMap<u32, u64>, Vec<u32>) {
+    let mut entries = BTreeMap::new();
+    let series = bed.tracer.in_kernel_series().unwrap();
+    let mut add = |growth: Growth| *entries.entry(growth.owner.tgid).or_default() += growth.series.entries();
+    series.take(&mut add);
+    let limited = series.share(&mut add).unwrap();
+    (entries, limited.iter().map(|owner| owner.tgid).collect())
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_vm_that_takes_all_series_gives_some_back_and_its_further_drops_are_its_own() {
+    let mut bed = Bed::new(config(), Options { aggregation: Aggregation::InKernel, ..Options::default() });
+    let (me, other) = (std::process::id(), 4_000_000);
+    give_to_process(&mut bed, 1, other);
+    for reason in 0..6000 {
+        run_round(&mut bed, 0, 1000 + reason);
+    }
+    let (entries, limited) = look(&mut bed);
+    assert_eq!(limited, [me]);
+    let dropped = bed.counters().dropped;
+    assert_eq!(entries.values().sum::<u64>(), bed.counters().rounds - dropped);
+    for reason in 0..20 {
+        run_round(&mut bed, 1, 1000 + reason);
+    }
+    assert_eq!(bed.counters().dropped, dropped, "the newcomer has no room");
+    for reason in 6000..6100 {
+        run_round(&mut bed, 0, 1000 + reason);
+    }
+    let (entries, limited) = look(&mut bed);
+    assert_eq!((entries.get(&other), entries.get(&me), limited), (Some(&20), None, vec![]));
+    let lost = bed.tracer.in_kernel_series().unwrap().lost();
+    assert_eq!((lost, bed.counters().dropped), (BTreeMap::from([(me, 100)]), dropped + 100));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn series_of_vms_that_ended_make_room_for_new_ones_and_no_entry_is_lost() {
+    let mut bed = Bed::new(config(), Options { aggregation: Aggregation::InKernel, ..Options::default() });
+    let mut entries = 0;
+    for reason in 0..12_000 {
+        run_round(&mut bed, 0, 1000 + reason);
+        if reason % 500 == 0 {
+            let (found, limited) = look(&mut bed);
+            entries += found.values().sum::<u64>();
+            assert_eq!(limited, [0; 0]);
+        }
+    }
+    entries += look(&mut bed).0.values().sum::<u64>();
+    let c = bed.counters();
+    assert_eq!((c.rounds, entries), (12_000, c.rounds - c.dropped));
+    assert!(c.dropped < 100, "{} of 12000 entries were dropped", c.dropped);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn series_that_are_taken_back_while_vcpus_count_in_them_lose_no_entry() {
+    const EACH: u32 = 300;
+    let mut bed = Bed::new(config(), Options { aggregation: Aggregation::InKernel, ..Options::default() });
+    let crowd = &bed.vcpus_in_mapped_memory(CROWD);
+    let cpus = [0, 1].map(|cpu| (cpu, bed.program("kvm_entry"), bed.program("kvm_exit")));
+    let running = &AtomicUsize::new(cpus.len());
+    let (mut entries, mut taken_back) = (0, 0);
+    std::thread::scope(|scope| {
+        for (cpu, entry, exit) in cpus {
+            scope.spawn(move || {
+                pin_to(cpu);
+                let run = |program: &RawTracePoint, vcpu: usize, second: u64| {
+                    let mut options = RawTracePointRunOptions::new();
+                    options.args[..2].copy_from_slice(&[crowd.at(vcpu), second]);
+                    program.test_run(options).unwrap();
+                };
+                for n in 0..2 * ROUNDS_OF_EACH {
+                    let vcpu = 2 * (n % (CROWD / 2)) + cpu;
+                    // Some reasons come again soon, others late, so that series are taken back at any time of their life.
+                    let reason = (n as u32).wrapping_mul(2_654_435_761) >> 16 & if n % 3 == 0 { 7 } else { 511 };
+                    crowd.set(vcpu, REASON, u64::from(1000 * (1 + vcpu as u32) + reason % EACH));
+                    run(&entry, vcpu, 0);
+                    run(&exit, vcpu, VMX);
+                }
+                running.fetch_sub(1, Relaxed);
+            });
+        }
+        let mut was_last = false;
+        while !was_last {
+            was_last = running.load(Relaxed) == 0;
+            let series = bed.tracer.in_kernel_series().unwrap();
+            let mut add = |growth: Growth| {
+                let (vcpu, reason) = (growth.owner.vcpu, growth.outline.reason().unwrap());
+                assert_eq!((growth.owner.kvm, reason / 1000), (crowd.at(vcpu as usize), 1 + vcpu));
+                entries += growth.series.entries();
+            };
+            series.take(&mut add);
+            let before = series.owners().count();
+            series.share(&mut add).unwrap();
+            taken_back += before.saturating_sub(series.owners().count());
+        }
+    });
+    let c = bed.counters();
+    assert_eq!((c.rounds, c.rounds - c.dropped), (4 * ROUNDS_OF_EACH as u64, entries));
+    assert!(taken_back > 1000 && entries > 1000, "{taken_back} series taken back, {entries} entries, {c:?}");
 }
 
 #[test]

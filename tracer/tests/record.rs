@@ -10,7 +10,10 @@ mod binary;
 use std::{
     fs,
     io::{self, Read, Write},
-    os::fd::AsRawFd,
+    os::{
+        fd::AsRawFd,
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
     path::Path,
     process::{Child, Command, Output, Stdio},
     sync::Mutex,
@@ -595,4 +598,65 @@ fn a_recorder_that_dies_before_its_first_interval_leaves_the_old_recording() {
     assert!(child.wait_with_output().unwrap().status.success());
     assert_ne!(fs::read(&file).unwrap(), old);
     assert_eq!(report(&file)["recordings"][0]["ended"], "SIGTERM");
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn arguments_of_the_command_reach_it_as_they_are_and_stay_out_of_the_recording_unless_asked() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("arguments");
+    for (name, full) in [("a\u{e9}.hlog", false), ("b.hlog", true)] {
+        let file = folder.file(name);
+        let trace = folder.file(&format!("{name}.pftrace"));
+        let mut record = vmentry(&["record", "-o", &file, "--events", &trace]);
+        record.args(full.then_some("--full-command")).args(["--", "/usr/bin/printf", "%s", "--password=hunter2"]);
+        let output = record.arg(std::ffi::OsStr::from_bytes(b"x\xffy")).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(output.stdout, b"--password=hunter2x\xffy");
+        let kept = report(&file)["recordings"][0]["command"].to_string();
+        assert_eq!((kept.contains("printf"), kept.contains("hunter2")), (true, full), "{kept}");
+        let merged = folder.file("m.hlog");
+        assert!(vmentry(&["merge", "--overwrite", "-o", &merged, &file]).output().unwrap().status.success());
+        let page = vmentry(&["report", "--format", "html", &file]).output().unwrap().stdout;
+        for text in [fs::read(&file).unwrap(), fs::read(&trace).unwrap(), fs::read(&merged).unwrap(), page] {
+            assert!(full || !binary::text(&text).contains("hunter2"));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
+fn what_a_recorder_writes_is_its_callers_alone_and_a_flight_recorder_holds_its_name() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("callers");
+    let (file, trace) = (folder.file("a.hlog"), folder.file("a.pftrace"));
+    let of = |path: &str| fs::metadata(path).map(|m| (m.mode() & 0o7777, m.uid())).unwrap();
+    let mut record = vmentry(&["record", "-o", &file, "--events", &trace, "--duration", "100ms"]);
+    let output = record.env("SUDO_UID", "1234").env("SUDO_GID", "1234").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!((of(&file), of(&trace)), ((0o600, 1234), (0o600, 1234)));
+    // The name of a flight recorder's trace is taken from the beginning, and given back where no trace was written.
+    let flight = folder.file("f.pftrace");
+    let record = |to: &str| {
+        let arguments = ["--flight-recorder", "1s", "--trigger", "entry_to_exit_ns>1h", "--events", &flight];
+        vmentry(&[&["record", "--interval", "50ms", "-o", to], &arguments[..]].concat())
+    };
+    let first = record(&folder.file("1.hlog")).spawn().unwrap();
+    wait_until("attaching", || loaded() == 2);
+    assert_eq!(of(&flight), (0o600, 0));
+    let second = record(&folder.file("2.hlog")).output().unwrap();
+    assert!(text(&second.stderr).contains(&format!("process {} is writing it", first.id())), "{second:?}");
+    assert!(!Path::new(&folder.file("2.hlog")).exists(), "nothing is left of a refused one");
+    let other = folder.file("f-3.pftrace");
+    let third = record(&other).output().unwrap();
+    assert_eq!(third.status.code(), Some(2), "{third:?}");
+    assert!(text(&third.stderr).contains("the recording is written to"), "{third:?}");
+    send(&first, libc::SIGTERM);
+    assert!(first.wait_with_output().unwrap().status.success());
+    assert!(!Path::new(&flight).exists());
+    // What the command prints must not land in the recording, which would replace it.
+    let to = fs::File::create(folder.file("out")).unwrap();
+    let output = vmentry(&["record", "-o", &folder.file("out"), "--", "true"]).stdout(to).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stderr).contains("standard output goes to this file"), "{output:?}");
 }

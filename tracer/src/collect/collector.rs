@@ -15,10 +15,11 @@ use tracer_common::{Counters, Event, Isa, Outline};
 use crate::{
     collect::{
         arrivals::{Arrivals, Progress},
+        shares::{Named, say_lost},
         vms::{Unnamed, Vms},
     },
     host::{clock::monotonic_ns, roots::Roots},
-    kernel::tracer::Tracer,
+    kernel::{in_kernel_series::Growth, tracer::Tracer},
     model::{
         accounting::Accounting,
         accumulator::Accumulator,
@@ -28,6 +29,7 @@ use crate::{
         series::Key,
         totals::TracedTimerExits,
     },
+    output::say_over_progress,
     trace::event_sink::EventSink,
 };
 
@@ -54,6 +56,8 @@ struct Collector {
     accumulator: Accumulator,
     /// also gets each event
     events: Option<EventSink>,
+    /// processes that have their share of the series
+    named: Named,
 }
 
 impl Collector {
@@ -70,6 +74,7 @@ impl Collector {
             sites: Vec::new(),
             accumulator: Accumulator::of(Interval::starting(monotonic_ns())),
             events,
+            named: Named::default(),
         })
     }
 
@@ -127,18 +132,18 @@ impl Collector {
         let Self { tracer, vms, arrivals, accumulator, .. } = self;
         let layout_isa = tracer.layout_isa();
         let Some(series) = tracer.in_kernel_series() else { return };
-        series.take(|growth| {
-            let vm = &vms.get(growth.owner.tgid, growth.owner.kvm).vm;
-            let interval = &mut accumulator.interval;
-            interval.add(Key::of(vm.id, growth.owner.vcpu, &growth.outline), &growth.series, vm);
-            interval.totals.entries += growth.series.entries();
-            interval.totals.delivered += growth.series.entries();
-            *interval.totals.shadow_pin_writes.get_or_insert_default() += growth.series[Figure::PinWrites].sum();
-            if is_foreign(growth.outline, layout_isa) {
-                *interval.totals.foreign_isa.get_or_insert_default() += growth.series.entries();
-            }
-            arrivals.add_in_kernel(growth.series.entries());
-        });
+        series.take(|growth| add_growth(&growth, vms, arrivals, accumulator, layout_isa));
+    }
+
+    /// Takes series back from VMs that have ended and from processes that hold more than their share.
+    fn share_in_kernel_series(&mut self) {
+        let Self { tracer, vms, arrivals, accumulator, .. } = self;
+        let layout_isa = tracer.layout_isa();
+        let Some(series) = tracer.in_kernel_series() else { return };
+        match series.share(|growth| add_growth(&growth, vms, arrivals, accumulator, layout_isa)) {
+            Ok(limited) => self.named.say_limited(&limited),
+            Err(error) => say_over_progress(&format!("series of VMs that end are kept: {error:#}")),
+        }
     }
 
     /// Adds the kernel's counts since the last interval that records do not show.
@@ -153,7 +158,8 @@ impl Collector {
         for counted in [&mut totals.foreign_isa, &mut totals.shadow_pin_writes] {
             counted.get_or_insert_default();
         }
-        totals.unmatched += growth(&|c| c.unmatched_entries + c.unmatched_exits + c.no_state);
+        totals.unmatched += growth(&|c| c.unmatched_entries + c.unmatched_exits);
+        *totals.evicted.get_or_insert_default() += growth(&|c| c.evicted + c.no_state);
         totals.td_entries += growth(&|c| c.td_entries);
         if self.tracer.aggregation() == Aggregation::InKernel {
             // Records have numbers, whose gaps are drops; series do not.
@@ -175,9 +181,15 @@ impl Collector {
         Ok(())
     }
 
-    /// Ends the current interval and returns it; the next one begins.
-    fn cut(&mut self) -> Result<Unnamed> {
+    /// Ends the current interval while the programs run.
+    fn end_interval(&mut self) -> Result<Unnamed> {
         self.add_in_kernel_series();
+        self.share_in_kernel_series();
+        self.cut()
+    }
+
+    /// Ends the current interval, which has all that was read of the series, and returns it; the next one begins.
+    fn cut(&mut self) -> Result<Unnamed> {
         self.add_counters()?;
         let now = monotonic_ns();
         self.tracer.flush_log();
@@ -209,6 +221,9 @@ impl Collector {
         let totals = &mut self.accumulator.interval.totals;
         totals.entries += trailing;
         totals.dropped += trailing;
+        if let Some(series) = self.tracer.in_kernel_series() {
+            say_lost(series.lost());
+        }
         let last = self.cut()?;
         self.vms.wait_for_names();
         Ok((last.complete(), accounting))
@@ -220,6 +235,26 @@ impl Collector {
         // constructors are deprecated because other types may close or change theirs (tokio pull request 8587); an `OwnedFd` cannot.
         unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(|e| anyhow!("watch the rings: {e}"))
     }
+}
+
+/// Adds the growth of a series that the programs count.
+fn add_growth(
+    growth: &Growth,
+    vms: &mut Vms,
+    arrivals: &mut Arrivals,
+    accumulator: &mut Accumulator,
+    layout_isa: Option<Isa>,
+) {
+    let vm = &vms.get(growth.owner.tgid, growth.owner.kvm).vm;
+    let interval = &mut accumulator.interval;
+    interval.add(Key::of(vm.id, growth.owner.vcpu, &growth.outline), &growth.series, vm);
+    interval.totals.entries += growth.series.entries();
+    interval.totals.delivered += growth.series.entries();
+    *interval.totals.shadow_pin_writes.get_or_insert_default() += growth.series[Figure::PinWrites].sum();
+    if is_foreign(growth.outline, layout_isa) {
+        *interval.totals.foreign_isa.get_or_insert_default() += growth.series.entries();
+    }
+    arrivals.add_in_kernel(growth.series.entries());
 }
 
 /// Whether an entry is of another instruction set than the vendor's whose fields the programs read.
@@ -301,7 +336,7 @@ fn run(
                         break;
                     }
                     collector.drain();
-                    let interval = collector.cut()?;
+                    let interval = collector.end_interval()?;
                     // The caller of `cut` receives it.
                     let Ok(permit) = out.clone().reserve_owned().await else { break };
                     held.push_back((permit, interval));
@@ -310,7 +345,7 @@ fn run(
                     collector.drain();
                     // If the queue is full, the interval becomes longer.
                     if let Ok(permit) = out.clone().try_reserve_owned() {
-                        held.push_back((permit, collector.cut()?));
+                        held.push_back((permit, collector.end_interval()?));
                     } else if out.is_closed() {
                         break;
                     }

@@ -2,4 +2,5 @@
 
 mod arrivals;
 pub(crate) mod collector;
+mod shares;
 mod vms;

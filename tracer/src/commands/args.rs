@@ -21,6 +21,7 @@ use crate::{
         policy::Policy,
         quantity::{DURATION_UNITS, duration_unit_ns, split_unit},
     },
+    recording::MaxBuckets,
     report::{Dimension, Filter},
     trace::trigger::Clause,
 };
@@ -258,6 +259,9 @@ pub struct ReportArgs {
     /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
     #[arg(long)]
     pub skip_damaged: bool,
+    /// Keep at most N histogram buckets in memory, 16 bytes each; recordings that have more are refused
+    #[arg(long, value_name = "N", default_value_t, value_parser = max_buckets())]
+    pub max_buckets: MaxBuckets,
 }
 
 /// How a comparison is printed.
@@ -376,6 +380,9 @@ pub struct CompareArgs {
     /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
     #[arg(long)]
     pub skip_damaged: bool,
+    /// Keep at most N histogram buckets in memory, 16 bytes each; recordings that have more are refused
+    #[arg(long, value_name = "N", default_value_t, value_parser = max_buckets())]
+    pub max_buckets: MaxBuckets,
     /// Seed of the statistics
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
@@ -436,8 +443,9 @@ pub struct ExportArgs {
     /// Write metrics here every interval, for node_exporter's textfile collector
     #[arg(long, value_name = "PATH")]
     pub textfile: Option<PathBuf>,
-    /// Labels that identify VMs: name, and pid or ordinal, which create new series at every start of a VM
-    #[arg(long, value_name = "LABEL,..", value_delimiter = ',', default_value = "name", value_parser = PossibleValuesParser::new(["name", "pid", "ordinal"]), hide_possible_values = true)]
+    /// Labels that identify VMs: name; uid, the user of the VMM, which a recording has not; pid or ordinal, which create new series at
+    /// every start of a VM
+    #[arg(long, value_name = "LABEL,..", value_delimiter = ',', default_value = "name", value_parser = PossibleValuesParser::new(["name", "pid", "uid", "ordinal"]), hide_possible_values = true)]
     pub vm_labels: Vec<String>,
     /// Histograms, at most, each of some 30 series; entries over this limit are counted as vm="other"
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -566,6 +574,10 @@ fn column(name: &str) -> Result<Column, String> {
 }
 
 /// A ring's size in KiB: a power of two of at least a page, whose bytes fit into 32 bits.
+fn max_buckets() -> impl TypedValueParser<Value = MaxBuckets> {
+    clap::value_parser!(u64).range(1..).map(MaxBuckets)
+}
+
 fn ring_kib(text: &str) -> Result<u32, String> {
     let page_kib = u32::try_from(page_size() / 1024).unwrap_or(4);
     let kib: u32 = text.parse().map_err(|_| format!("must be a power of two, e.g. {}", DEFAULT_RING_BYTES / 1024))?;

@@ -32,6 +32,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<ExitCode> {
         filters: &args.filter,
         seed: args.seed,
         on_damage: OnDamage::skip_if(args.skip_damaged),
+        limit: args.max_buckets,
     };
     let (comparison, setting) = load(&request)?;
     print(&comparison, &setting, args.format)?;

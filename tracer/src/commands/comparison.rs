@@ -18,11 +18,12 @@ use crate::{
         schedule, text,
     },
     model::{
+        course::Course,
         interval::Interval,
         series::{Key, Series},
     },
     output,
-    recording::{Experiment, Label, OnDamage, Provenance, Reader, Readings},
+    recording::{Experiment, Label, MaxBuckets, OnDamage, Provenance, Reader, Readings},
     report::{
         Choices, Dimension, Filter, Report,
         input::{self, Input},
@@ -46,13 +47,21 @@ pub(crate) struct Request<'a> {
     pub(crate) seed: u64,
     /// at a damaged line
     pub(crate) on_damage: OnDamage,
+    /// how many histogram buckets all windows may have
+    pub(crate) limit: MaxBuckets,
 }
 
 /// Compares the two settings of an experiment, and prints.
 pub(crate) fn print_experiment(file: &Path, format: ComparisonFormat) -> Result<()> {
     let files = [file.to_owned()];
-    let request =
-        Request { files: &files, with: &[], filters: &[], seed: Options::default().seed, on_damage: OnDamage::Refuse };
+    let request = Request {
+        files: &files,
+        with: &[],
+        filters: &[],
+        seed: Options::default().seed,
+        on_damage: OnDamage::Refuse,
+        limit: MaxBuckets::default(),
+    };
     let (comparison, setting) = load(&request)?;
     print(&comparison, &setting, format)
 }
@@ -111,7 +120,7 @@ fn read_sides(request: &Request) -> Result<(Windows, Setting)> {
             "{number}: name A and B, or the recordings of A and then --with those of B, or one of 'vmentry ab'"
         ));
     }
-    let mut reading = Together { filters: request.filters, ..Together::default() };
+    let mut reading = Together { filters: request.filters, limit: request.limit, ..Together::default() };
     let mut a = files.into_iter().map(|(path, file)| reading.read(path, file)).collect::<Result<Vec<_>>>()?;
     let mut b = if are_experiments { Vec::new() } else { a.split_off(of_a) };
     let sources = |side: &[Recording]| side.iter().map(|r| r.source.clone()).collect::<Vec<_>>();
@@ -156,12 +165,14 @@ fn merge_neighbours(mut windows: Vec<Window>, interval_ns: u64) -> Vec<Window> {
         last.merge(&stub);
     }
     let together = windows.len().div_ceil(MOST_WINDOWS).max(1);
-    let merged = |group: &[Window]| {
-        let mut whole = group[0].clone();
-        group[1..].iter().for_each(|w| whole.merge(w));
-        whole
-    };
-    if together == 1 { windows } else { windows.chunks(together).map(merged).collect() }
+    let mut merged: Vec<Window> = Vec::new();
+    for (at, window) in windows.into_iter().enumerate() {
+        match merged.last_mut().filter(|_| at % together > 0) {
+            Some(last) => last.merge(&window),
+            None => merged.push(window),
+        }
+    }
+    merged
 }
 
 /// The rounds of experiments of 'vmentry ab', which must be of the same settings.
@@ -239,6 +250,10 @@ struct Together<'a> {
     recordings: Vec<Provenance>,
     readings: Readings,
     warnings: Vec<String>,
+    /// histogram buckets of all windows
+    buckets: usize,
+    /// how many they may have
+    limit: MaxBuckets,
 }
 
 impl Together<'_> {
@@ -256,7 +271,8 @@ impl Together<'_> {
         // The name of a VM depends on its namesakes, which are known only at the end: until then, VMs that are filtered stay apart.
         let (by_vm, others): (Vec<_>, Vec<_>) =
             self.filters.iter().cloned().partition(|f| f.dimension == Dimension::Vm);
-        let (mut vms, mut parts, mut keys) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+        let (mut vms, mut parts, mut keys) = (BTreeMap::new(), AllParts::default(), BTreeSet::new());
+        let is_experiment = report.sources[0].header.experiment.is_some();
         while let Some((_, interval)) =
             input.next(&mut self.readings).with_context(|| format!("read {}", output::shown(path)))?
         {
@@ -268,11 +284,18 @@ impl Together<'_> {
                 keys.extend(interval.series.keys().copied());
             }
             let of_interval = Parts::of(&interval, &report, &others, !by_vm.is_empty());
-            parts.push((input.reader.window(), input.reader.continues(), of_interval));
+            match input.reader.window() {
+                // Between the windows of an experiment.
+                None if is_experiment => {}
+                label => parts.add(label, input.reader.continues(), of_interval),
+            }
+            let failed = || format!("read {}", output::shown(path));
+            self.limit.check(self.buckets + parts.buckets, input.reader.line()).with_context(failed)?;
         }
+        self.buckets += parts.buckets;
         self.choices.add(&report, keys.iter(), self.filters);
         let repeats = input.finish(&mut self.recordings);
-        let is_repeated = !repeats.is_empty() && parts.is_empty();
+        let is_repeated = !repeats.is_empty() && report.sources[0].intervals == 0;
         self.warnings.extend(repeats);
         let by_name = self.filters.iter().filter(|f| matches!(f.dimension, Dimension::Vm | Dimension::Host));
         let by_name: Vec<_> = by_name.cloned().collect();
@@ -288,14 +311,8 @@ impl Together<'_> {
         source.end = input.reader.end().cloned();
         source.torn = input.reader.is_torn();
         source.damage.extend(input.reader.damage_of(&source.name));
-        let mut windows: Vec<(_, Window)> = Vec::new();
-        for (label, continues, parts) in parts {
-            let window = parts.join(&report, &by_vm);
-            match windows.last_mut().filter(|_| continues) {
-                Some((_, last)) => last.merge(&window),
-                None => windows.push((label, window)),
-            }
-        }
+        let joined = |(label, parts): (_, Parts)| (label, parts.join(&report, &by_vm));
+        let windows = parts.course.into_parts().into_iter().map(joined).collect();
         Ok(Recording { source, is_left_out: is_repeated || is_other, windows })
     }
 }
@@ -303,41 +320,85 @@ impl Together<'_> {
 /// A window whose VMs have no names yet.
 struct Parts {
     window: Window,
-    /// by a key of the VM if VMs are filtered; else all under none
-    strata: BTreeMap<Option<Key>, BTreeMap<Stratum, Series>>,
-    /// a key of each vCPU that entered
-    vcpus: BTreeMap<(u32, u32), Key>,
+    /// by number of the VM if VMs are filtered; else all under none
+    strata: BTreeMap<Option<u32>, BTreeMap<Stratum, Series>>,
+    /// VM and vCPU number of every vCPU that entered
+    vcpus: BTreeSet<(u32, u32)>,
 }
 
 impl Parts {
     fn of(interval: &Interval, report: &Report, filters: &[Filter], by_vm: bool) -> Self {
         let Interval { start_ns: start_unix_ns, length_ns, totals, .. } = *interval;
         let window = Window { start_unix_ns, length_ns, totals, ..Window::default() };
-        let mut parts = Self { window, strata: BTreeMap::new(), vcpus: BTreeMap::new() };
-        let mut of_vm = BTreeMap::new();
+        let mut parts = Self { window, strata: BTreeMap::new(), vcpus: BTreeSet::new() };
         for (key, series) in interval.series.iter().filter(|(key, _)| report.passes(key, filters)) {
-            let vm = by_vm.then(|| *of_vm.entry(key.vm).or_insert(*key));
             let stratum = Stratum { level: key.level, isa: key.isa, reason: key.reason, cause: key.cause };
-            parts.strata.entry(vm).or_default().entry(stratum).or_default().merge(series);
+            let strata = parts.strata.entry(by_vm.then_some(key.vm)).or_default();
+            strata.entry(stratum).or_default().merge(series);
             if series.entries() > 0 {
-                parts.vcpus.insert((key.vm, key.vcpu), *key);
+                parts.vcpus.insert((key.vm, key.vcpu));
             }
         }
         parts
     }
 
+    /// Takes the next part in; returns by how many histogram buckets this one grew.
+    fn absorb(&mut self, next: Self) -> usize {
+        self.window.merge(&next.window);
+        self.vcpus.extend(next.vcpus);
+        let mut grown = 0;
+        for (vm, strata) in next.strata {
+            let mine = self.strata.entry(vm).or_default();
+            for (stratum, series) in strata {
+                grown += mine.entry(stratum).or_default().absorb(&series);
+            }
+        }
+        grown
+    }
+
+    fn buckets(&self) -> usize {
+        self.strata.values().flat_map(BTreeMap::values).map(Series::buckets).sum()
+    }
+
     /// The window of the VMs that pass the filters, when all names are known.
     fn join(self, report: &Report, filters: &[Filter]) -> Window {
         let mut window = self.window;
-        let passes = |key: &Key| report.passes(key, filters);
-        for (_, strata) in self.strata.into_iter().filter(|(vm, _)| vm.as_ref().is_none_or(passes)) {
+        let passes = |vm: u32| report.passes(&Key { vm, ..Key::default() }, filters);
+        for (_, strata) in self.strata.into_iter().filter(|(vm, _)| vm.is_none_or(passes)) {
             for (stratum, series) in strata {
                 window.strata.entry(stratum).or_default().merge(&series);
             }
         }
-        let vcpus = self.vcpus.into_values().filter(passes);
-        window.vcpus = vcpus.map(|key| (report.vm_name(key.vm), key.vcpu)).collect();
+        let vcpus = self.vcpus.into_iter().filter(|(vm, _)| passes(*vm));
+        window.vcpus = vcpus.map(|(vm, vcpu)| (report.vm_name(vm), vcpu)).collect();
         window
+    }
+}
+
+/// The parts of one recording.
+#[derive(Default)]
+struct AllParts {
+    course: Course<(Option<Label>, Parts)>,
+    /// histogram buckets of all of them
+    buckets: usize,
+}
+
+impl AllParts {
+    /// Adds the next interval. `continues`: it goes on with the one before.
+    fn add(&mut self, label: Option<Label>, continues: bool, parts: Parts) {
+        let mut grown = parts.buckets();
+        match self.course.last_mut().filter(|_| continues) {
+            Some((_, last)) => grown = last.absorb(parts),
+            None => self.course.add((label, parts), |(_, last), (_, next)| grown = last.absorb(next)),
+        }
+        self.buckets += grown;
+        // The windows of an experiment stay apart. Others are merged to at most MOST_WINDOWS in the end.
+        while label.is_none() && self.course.parts().len() > 2 * MOST_WINDOWS {
+            self.course.halve(|(_, first), (_, second)| {
+                first.absorb(second);
+            });
+            self.buckets = self.course.parts().iter().map(|(_, parts)| parts.buckets()).sum();
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The property that no output shows a figure which its host cannot tell, and that each shows what the host can: every subset of the
 //! fields that a kernel may lack, of every vendor, with the entries that the programs would deliver there, through every output.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ratatui::{Terminal, backend::TestBackend};
 use roxmltree::{Document, Node, ParsingOptions};
@@ -26,7 +26,8 @@ use crate::{
         policy::Policy,
         vendor::Vendor,
     },
-    recording::{End, Header, Provenance, tests::header},
+    output::is_deceptive,
+    recording::{End, Header, Provenance, Reader, Writer, tests::header},
     report::{
         Dimension, Report, View,
         claims::{Evidence, claims},
@@ -321,7 +322,8 @@ fn of_claims(recorded: &Recorded) -> [bool; 3] {
     [0, 3, 4].map(|at| found[at].measured.is_some())
 }
 
-fn of_screen(recorded: &Recorded) -> (Tells, bool) {
+/// The lines of the live screen.
+fn screen(recorded: &Recorded) -> Vec<String> {
     let info = Info::of(&recorded.header, None, Origin::Live);
     let mut app = App::new(info, Palette { color: Colors::None, ascii: true });
     app.push(recorded.interval.clone());
@@ -329,7 +331,11 @@ fn of_screen(recorded: &Recorded) -> (Tells, bool) {
     let Ok(mut terminal) = Terminal::new(TestBackend::new(260, 60));
     let Ok(_) = terminal.draw(|frame| view::draw(frame, &mut app));
     let buffer = terminal.backend().buffer();
-    let lines: Vec<String> = (0..60).map(|y| (0..260).map(|x| buffer[(x, y)].symbol()).collect::<String>()).collect();
+    (0..60).map(|y| (0..260).map(|x| buffer[(x, y)].symbol()).collect()).collect()
+}
+
+fn of_screen(recorded: &Recorded) -> (Tells, bool) {
+    let lines = screen(recorded);
     let titles = lines.iter().position(|line| line.contains("SPURIOUS")).unwrap();
     let row = &lines[titles + 1];
     let value = |end: usize| row[..end].rsplit(' ').next().unwrap().starts_with(|c: char| c.is_ascii_digit());
@@ -359,7 +365,8 @@ fn of_line(recorded: &Recorded) -> Tells {
     ])
 }
 
-fn of_trace(recorded: &Recorded) -> Tells {
+/// The bytes of a Perfetto trace.
+fn trace(recorded: &Recorded) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut trace = Trace::new(&mut bytes, &recorded.header).unwrap();
     let mut at = 1_000_000_000;
@@ -369,8 +376,14 @@ fn of_trace(recorded: &Recorded) -> Tells {
         at = exit_ns;
         VmEvent { vm: 0, event: Event { entry_ns, exit_ns, ..*e } }
     });
-    trace.write(events.collect::<Vec<_>>(), &Vms::from([(0, vm(0))])).unwrap();
+    let vms: Vms = recorded.interval.vms.iter().map(|(id, vm)| (*id, Arc::clone(vm))).collect();
+    trace.write(events.collect::<Vec<_>>(), &vms).unwrap();
     trace.finish(at, &Closing::default()).unwrap();
+    bytes
+}
+
+fn of_trace(recorded: &Recorded) -> Tells {
+    let bytes = trace(recorded);
     let has = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
     Tells::from([
         (Subject::ExitReason, has("CPUID")),
@@ -380,6 +393,29 @@ fn of_trace(recorded: &Recorded) -> Tells {
         // A text of four characters; a missing field's name has the word, too.
         (Subject::Policy, has("\u{4}soft")),
     ])
+}
+
+#[test]
+fn the_screen_and_a_trace_show_a_hostile_recording_without_what_is_hostile() {
+    const HOSTILE: &str = "web\u{1b}]0;x\u{7}\r\n\u{202e}\u{200b}";
+    let shape = Shape { vendor: Vendor::Intel, lacks: vec![], stopwatch: false, latency: Latency::Clean };
+    let mut recorded = Recorded::on(&shape, false);
+    let header = &mut recorded.header;
+    header.label = Some(HOSTILE.into());
+    (header.host.name, header.host.kernel, header.host.cpu) = (HOSTILE.into(), HOSTILE.into(), HOSTILE.into());
+    header.host.virtualized = Some(HOSTILE.into());
+    recorded.interval.vms.values_mut().for_each(|vm| Arc::make_mut(vm).name = HOSTILE.into());
+    let mut bytes = Vec::new();
+    Writer::new(&mut bytes, header).unwrap().write(&recorded.interval).unwrap();
+    let mut reader = Reader::new(bytes.as_slice()).unwrap();
+    recorded.interval = reader.read_joined().unwrap().unwrap();
+    recorded.header = reader.header().clone();
+    let lines = screen(&recorded);
+    assert!(lines.iter().any(|line| line.contains("web?]0;x?????~")), "{lines:#?}");
+    assert!(!lines.concat().contains(is_deceptive), "{lines:#?}");
+    let trace = trace(&recorded);
+    let has = |text: &[u8]| trace.windows(text.len()).any(|part| part == text);
+    assert!(has("web\u{fffd}]0;x".as_bytes()) && !has(b"\x1b]0") && !has("\u{202e}".as_bytes()));
 }
 
 #[test]

@@ -89,6 +89,7 @@ fn own_name() -> String {
 fn vm_labels(args: &ExportArgs) -> Vec<VmLabel> {
     let label = |name: &str| match name {
         "pid" => Some(VmLabel::Pid),
+        "uid" => Some(VmLabel::Uid),
         "ordinal" => Some(VmLabel::Ordinal),
         _ => None,
     };
@@ -119,7 +120,7 @@ async fn trace(args: &ExportArgs, places: Destinations, endings: &mut Endings) -
     };
     let silence = SILENCE.max(5 * args.interval);
     let exporter = Exporter::new(max_series(args), about, vm_labels(args), Some(silence));
-    let changes_files = places.change_files();
+    let changes_files = places.have_files();
     let server = Server::new(places, exporter);
     let mut module = watch_module(&facts.host);
     let mut tracer = Tracer::load(&layout, &options)?;
@@ -158,7 +159,7 @@ fn policy_now(at_first: Policy) -> Policy {
 /// Exports a recording. Fails at the end if not all of it could be read.
 async fn replay(args: &ExportArgs, file: &Path, places: Destinations, endings: &mut Endings) -> Result<ExitCode> {
     let mut replay = Replay::open(file, OnDamage::skip_if(args.skip_damaged))?;
-    privileges::of_exporter(Serving { follows: false, changes_files: places.change_files() })?;
+    privileges::of_exporter(Serving { follows: false, changes_files: places.have_files() })?;
     let mut labels = vm_labels(args);
     if replay.recordings.len() > 1 {
         labels.insert(0, VmLabel::Host);
@@ -250,8 +251,8 @@ struct Destinations {
 }
 
 impl Destinations {
-    /// Whether files are made or removed while metrics are served.
-    fn change_files(&self) -> bool {
+    /// Whether files are made or removed later.
+    fn have_files(&self) -> bool {
         self.textfile.is_some() || self.listeners.iter().any(Listener::has_file)
     }
 }

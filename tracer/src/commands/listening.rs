@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     export::listener::{Address, Listener},
-    say,
+    output, say,
 };
 
 /// Address without `--listen` and without a socket of systemd.
@@ -57,6 +57,8 @@ pub(super) fn announce(listener: &Listener) {
             }
             say!("metrics on http://{address}/metrics");
         }
-        Address::Unix(path) => say!("metrics on {}: curl --unix-socket {0} http://localhost/metrics", path.display()),
+        Address::Unix(path) => {
+            say!("metrics on {}: curl --unix-socket {0} http://localhost/metrics", output::shown(path))
+        }
     }
 }

@@ -59,7 +59,7 @@ fn read_sources(args: &MergeArgs, on_damage: OnDamage) -> Result<Vec<Provenance>
         if path == Path::new("-") {
             return refuse("merge reads its files twice, and '-' is read once: name a file");
         }
-        input::read(path, on_damage, &mut whole)?;
+        input::read_sources(path, on_damage, &mut whole)?;
     }
     whole.repeats.iter().for_each(|repeat| say!("{repeat}"));
     Ok(whole.sources)

@@ -19,8 +19,8 @@ const FILES: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::CH
 /// A command that writes a recording of this host.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Recording {
-    /// counts of probes are read from a map
-    pub(crate) reads_map: bool,
+    /// counts of probes are read from a map, or processes are limited through one
+    pub(crate) uses_map: bool,
     /// a command was started, which may be another user's and has to be ended
     pub(crate) ends_command: bool,
 }
@@ -31,7 +31,7 @@ impl Recording {
     pub(crate) fn give_up_the_rest(self) -> Result<()> {
         // The kernel tells of others' links only to CAP_SYS_ADMIN.
         let mut keep = PROCESSES | FILES | CapabilitySet::SYS_ADMIN;
-        keep.set(CapabilitySet::BPF, self.reads_map);
+        keep.set(CapabilitySet::BPF, self.uses_map);
         keep.set(CapabilitySet::KILL, self.ends_command);
         keep_only(keep)?;
         note_missing(forbid_all_but_tracing());

@@ -120,7 +120,10 @@ fn begin<'a>(
     out: Box<dyn Write + Send>,
     events: Option<OpenedTrace>,
 ) -> Result<Begun<'a>> {
-    let kept = privileges::Recording { reads_map: args.verify_writes, ends_command: !args.command.is_empty() };
+    let kept = privileges::Recording {
+        uses_map: args.verify_writes || args.aggregate == Aggregation::InKernel,
+        ends_command: !args.command.is_empty(),
+    };
     kept.give_up_the_rest()?;
     let (events, sink) = events.map(OpenedTrace::start).transpose()?.unzip();
     let (out, written) = Background::start(out)?;
@@ -446,6 +449,11 @@ impl Progress {
         }
         if entries == 0 {
             warn_of_silence(&args.targets);
+        }
+        if let Some(evicted) = self.totals.evicted.filter(|n| *n > 0) {
+            say!(
+                "places for vCPUs' states were too few {evicted} times, so that entries are unmatched: trace fewer VMs (--vm)"
+            );
         }
         if dropped > 0 {
             match args.aggregate {

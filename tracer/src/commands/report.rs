@@ -51,7 +51,7 @@ fn refuse_wrong(args: &ReportArgs) -> Result<()> {
 /// The report and what was left out of it.
 fn render(args: &ReportArgs, mut view: View) -> Result<(String, Option<String>)> {
     let on_damage = OnDamage::skip_if(args.skip_damaged);
-    let mut report = Report::default();
+    let mut report = Report { limit: args.max_buckets, ..Report::default() };
     for path in &args.files {
         input::read(path, on_damage, &mut report)?;
     }
@@ -83,13 +83,14 @@ fn render(args: &ReportArgs, mut view: View) -> Result<(String, Option<String>)>
 
 fn check_claims(args: &ReportArgs) -> Result<(String, Option<String>)> {
     let on_damage = OnDamage::skip_if(args.skip_damaged);
-    let mut evidence = Evidence::default();
+    let empty = || Report { limit: args.max_buckets, ..Report::default() };
+    let mut evidence = Evidence { whole: empty(), ..Evidence::default() };
     for path in &args.files {
         let Some(at) = input::read(path, on_damage, &mut evidence.whole)? else {
             bail!("--claims: {} is a merge: name the recordings themselves", output::shown(path));
         };
         let policy = evidence.whole.sources[at].policy();
-        input::read(path, on_damage, evidence.by_policy.entry(policy).or_default())?;
+        input::read(path, on_damage, evidence.by_policy.entry(policy).or_insert_with(empty))?;
     }
     evidence.whole.repeats.iter().for_each(|repeat| say!("{repeat}"));
     let text = match args.format {

@@ -150,6 +150,7 @@ pub(crate) mod tests {
         let mut exporter = exporter(&[VmLabel::Pid, VmLabel::Ordinal]);
         let mut interval = Interval::default();
         interval.record(&event(0, 52, 900, 2), &vm(0));
+        interval.totals.evicted = Some(0);
         exporter.add(&interval);
         let mut families = exporter.families();
         families.extend(exporter.process());

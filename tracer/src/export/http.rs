@@ -106,7 +106,7 @@ async fn recover(error: &io::Error, connections: &Connections) {
 }
 
 /// Serves a connection until its answer is read, its time is over, or its place is needed. `is_checked`: whether the Host header counts.
-async fn converse<S>(stream: S, place: Place, endpoint: Rc<Endpoint>, is_checked: bool)
+pub(crate) async fn converse<S>(stream: S, place: Place, endpoint: Rc<Endpoint>, is_checked: bool)
 where
     S: AsyncRead + AsyncWrite + AsFd + Unpin + 'static,
 {

@@ -24,6 +24,8 @@ use rustix::{
 };
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
+use crate::output;
+
 /// Connections that wait in the kernel at most; the kernel allows no more than net.core.somaxconn, 4096 since Linux 5.4.
 const BACKLOG: u32 = 4096;
 /// What the kernel buffers of an answer at most (it counts twice this, for its own overhead): 128 connections take 32 MiB. Enough for
@@ -64,7 +66,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(path) => write!(f, "unix:{}", output::shown(path)),
         }
     }
 }
@@ -84,11 +86,6 @@ pub(crate) enum Socket {
 }
 
 impl Listener {
-    /// Whether the file of a Unix socket will be removed with it.
-    pub(crate) fn has_file(&self) -> bool {
-        self.file.is_some()
-    }
-
     /// Listens on an address.
     pub(crate) fn bind(address: &Address) -> Result<Self> {
         match address {
@@ -121,6 +118,11 @@ impl Listener {
             AddressFamily::UNIX => Self::unix(fd.into(), None),
             _ => bail!("it is neither a TCP nor a Unix socket"),
         }
+    }
+
+    /// Whether a file is removed at the end.
+    pub(crate) fn has_file(&self) -> bool {
+        self.file.is_some()
     }
 
     fn tcp(socket: TcpListener) -> Result<Self> {
@@ -172,14 +174,14 @@ fn with_mode_0660<T>(create: impl FnOnce() -> T) -> T {
 /// Removes a Unix socket on which nobody listens.
 fn remove_stale(path: &Path) -> Result<()> {
     let found = path.symlink_metadata()?;
-    ensure!(found.file_type().is_socket(), "{} exists and is no socket: choose another path", path.display());
+    ensure!(found.file_type().is_socket(), "{} exists and is no socket: choose another path", output::shown(path));
     match net::UnixStream::connect(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-        Err(error) => bail!("{} exists, and whether anybody listens on it is unknown: {error}", path.display()),
-        Ok(_) => bail!("another process listens on {}: choose another path", path.display()),
+        Err(error) => bail!("{} exists, and it is unknown whether anybody listens on it: {error}", output::shown(path)),
+        Ok(_) => bail!("another process listens on {}: choose another path", output::shown(path)),
     }
-    ensure!(inode(path)? == (found.dev(), found.ino()), "another process has just replaced {}", path.display());
-    fs::remove_file(path).with_context(|| format!("remove {}, on which nobody listens", path.display()))
+    ensure!(inode(path)? == (found.dev(), found.ino()), "another process has just replaced {}", output::shown(path));
+    fs::remove_file(path).with_context(|| format!("remove {}, on which nobody listens", output::shown(path)))
 }
 
 /// Device and inode of a file, not of the file that a link names.

@@ -44,7 +44,7 @@ pub(crate) struct Metric {
 }
 
 /// Labels that may identify VMs in addition to `vm`, the VM's name; `host` only in reports on several hosts.
-pub(crate) const VM_LABELS: [&str; 3] = ["host", "pid", "ordinal"];
+pub(crate) const VM_LABELS: [&str; 4] = ["host", "pid", "uid", "ordinal"];
 
 const fn metric(
     name: &'static str,
@@ -115,6 +115,12 @@ pub(crate) const RING_MALFORMED: Metric = counter(
 /// Unmatched entries and exits.
 pub(crate) const UNMATCHED: Metric =
     counter("vmentry_unmatched_total", &[], "kvm_entry without kvm_exit, and the reverse: in no other figure");
+/// Too few places for vCPUs' states.
+pub(crate) const EVICTED: Metric = counter(
+    "vmentry_evicted_vcpus_total",
+    &[],
+    "Times that the places for states of vCPUs were too few: one was evicted, or an entry found none and is in no figure",
+);
 /// Entries over the series limit.
 pub(crate) const NOT_KEPT: Metric = counter(
     "vmentry_not_kept_entries_total",
@@ -202,7 +208,7 @@ pub(crate) const PROCESS_START: Metric =
     metric("process_start_time_seconds", MetricKind::Gauge, "seconds", &[], "Start of this process, since 1970");
 
 /// All metrics, in the order of the output.
-pub(crate) const METRICS: [&Metric; 29] = [
+pub(crate) const METRICS: [&Metric; 30] = [
     &BUILD_INFO,
     &HOST_INFO,
     &POLICY,
@@ -217,6 +223,7 @@ pub(crate) const METRICS: [&Metric; 29] = [
     &RING_DROPPED,
     &RING_MALFORMED,
     &UNMATCHED,
+    &EVICTED,
     &NOT_KEPT,
     &TD_ENTRIES,
     &OBSERVED,

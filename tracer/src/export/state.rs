@@ -43,6 +43,8 @@ pub(crate) enum VmLabel {
     Host,
     /// process of the VMM
     Pid,
+    /// effective user of that process
+    Uid,
     /// number of the VM within its process
     Ordinal,
 }
@@ -52,6 +54,7 @@ impl VmLabel {
         match self {
             Self::Host => ("host", vm.host.clone().unwrap_or_default()),
             Self::Pid => ("pid", vm.tgid.to_string()),
+            Self::Uid => ("uid", vm.uid.map(|uid| uid.to_string()).unwrap_or_default()),
             Self::Ordinal => ("ordinal", vm.ordinal.to_string()),
         }
     }
@@ -293,17 +296,22 @@ impl State {
     /// Families of loss and length.
     pub(crate) fn totals(&self) -> Vec<Family<'static>> {
         let t = &self.totals;
-        let count = |metric, n| Family::one(metric, Value::Count(n), Some(self.created_ns));
-        vec![
+        let created_ns = Some(self.created_ns);
+        let count = |metric, n| Family::one(metric, Value::Count(n), created_ns);
+        let evicted = t.evicted.into_iter().map(|n| Sample { labels: vec![], value: Value::Count(n), created_ns });
+        let mut families = vec![
             count(&metrics::RING_ENTRIES, t.entries),
             count(&metrics::RING_DELIVERED, t.delivered),
             count(&metrics::RING_DROPPED, t.dropped),
             count(&metrics::RING_MALFORMED, t.malformed),
             count(&metrics::UNMATCHED, t.unmatched),
+            Family { metric: &metrics::EVICTED, samples: evicted.collect() },
             count(&metrics::NOT_KEPT, t.not_kept),
             count(&metrics::TD_ENTRIES, t.td_entries),
             Family::one(&metrics::OBSERVED, Value::Number(self.observed_ns as f64 / 1e9), Some(self.created_ns)),
-        ]
+        ];
+        families.retain(|f| !f.samples.is_empty());
+        families
     }
 
     /// Lines about the VMs with the most entries that count for "other"; empty if there are none.

@@ -1,10 +1,28 @@
 //! What the fuzzers (package `fuzz`) call that nothing else outside this crate does: each function takes foreign bytes through the code
 //! that reads them.
 
-use std::{io, path::Path};
+use std::{
+    cell::RefCell,
+    io::{self, Read, Write},
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    path::Path,
+    rc::Rc,
+};
+
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::LocalSet,
+};
 
 use crate::{
-    export::negotiate::{Format, allows_gzip},
+    export::{
+        allowed_hosts::AllowedHosts,
+        connections::Connections,
+        exporter::Exporter,
+        http::{self, converse},
+        negotiate::{Format, allows_gzip},
+    },
     host::{policy, process::read_process, roots::Roots},
     kernel::{btf::Btf, layout},
     model::vendor::Vendor,
@@ -92,4 +110,42 @@ pub fn is_policy_left_behind(run: &Path) -> bool {
 /// The answer's content type, and whether it is compressed, for a request's Accept and Accept-Encoding.
 pub fn negotiated(accept: &str, encodings: &str) -> (&'static str, bool) {
     (Format::negotiate(accept).content_type(), allows_gzip(encodings))
+}
+
+/// The exporter's endpoint, without a port.
+pub struct Endpoint {
+    runtime: Runtime,
+    tasks: LocalSet,
+    endpoint: Rc<http::Endpoint>,
+}
+
+impl Endpoint {
+    /// Of an exporter that was given a report's entries.
+    pub fn new(report: &Report) -> io::Result<Self> {
+        let mut exporter = Exporter::new(1000, openmetrics::about(&report.sources), vec![], None);
+        exporter.add(&report.whole);
+        let endpoint = http::Endpoint {
+            exporter: Rc::new(RefCell::new(exporter)),
+            connections: Rc::new(Connections::default()),
+            hosts: AllowedHosts::new("kvm1", &[]),
+        };
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        Ok(Self { runtime, tasks: LocalSet::new(), endpoint: Rc::new(endpoint) })
+    }
+
+    /// Everything that a client gets which sends these bytes, at most some ten kilobytes, and then nothing more.
+    pub fn answer(&self, request: &[u8]) -> io::Result<Vec<u8>> {
+        let (mut client, server) = UnixStream::pair()?;
+        client.write_all(request)?;
+        client.shutdown(Shutdown::Write)?;
+        server.set_nonblocking(true)?;
+        self.tasks.block_on(&self.runtime, async {
+            let server = tokio::net::UnixStream::from_std(server)?;
+            converse(server, self.endpoint.connections.open(), Rc::clone(&self.endpoint), true).await;
+            io::Result::Ok(())
+        })?;
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer)?;
+        Ok(answer)
+    }
 }

@@ -4,7 +4,7 @@ pub(crate) mod capabilities;
 pub mod clock;
 pub(crate) mod facts;
 pub mod machine;
-pub(crate) mod naming;
+pub mod naming;
 mod open_files;
 pub(crate) mod other_tracers;
 pub(crate) mod pid_namespace;

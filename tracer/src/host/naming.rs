@@ -35,7 +35,7 @@ pub(crate) struct Named {
 
 /// The name of a process's VMs, found by another thread.
 #[derive(Debug)]
-pub(crate) struct Naming {
+pub struct Naming {
     tgid: u32,
     asked: Instant,
     found: OnceLock<Named>,
@@ -54,7 +54,7 @@ impl Naming {
     }
 
     /// A name that is not looked for.
-    pub(crate) fn known(tgid: u32, name: String) -> Self {
+    pub fn known(tgid: u32, name: String) -> Self {
         let naming = Self::new(tgid);
         naming.settle(Named { name, start_ticks: 0, uid: None });
         naming

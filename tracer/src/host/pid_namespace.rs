@@ -13,9 +13,13 @@ pub(crate) const FIX: &str = "run it in the host's PID namespace: docker or podm
 pub(crate) fn shows_host_processes(proc: &Path) -> Option<bool> {
     let namespace = |process: &str| fs::read_link(proc.join(process).join("ns/pid")).ok();
     let is_initial = |link: &Path| link == Path::new(INITIAL);
-    let own = namespace("self")?;
     // With the host's /proc, process 1 is the host's, whatever namespace this process is in.
-    Some(is_initial(&own) || namespace("1").is_some_and(|link| is_initial(&link)))
+    let is_hosts = || namespace("1").is_some_and(|link| is_initial(&link));
+    match namespace("self") {
+        Some(own) => Some(is_initial(&own) || is_hosts()),
+        // In the /proc of a namespace that this process is not in, `self` leads nowhere.
+        None => proc.join("self").symlink_metadata().ok().filter(|link| link.is_symlink()).map(|_| is_hosts()),
+    }
 }
 
 /// This process's id in the initial PID namespace; none where /proc does not tell.
@@ -47,6 +51,11 @@ mod tests {
         assert_eq!(shows(container, container), Some(false));
         assert_eq!(shows(container, INITIAL), Some(true), "the host's /proc in a container");
         assert_eq!(shows_host_processes(Path::new("/nonexistent")), None);
+        let foreign = proc(INITIAL, container);
+        fs::remove_dir_all(foreign.path().join("self")).unwrap();
+        assert_eq!(shows_host_processes(foreign.path()), None, "no procfs");
+        symlink("nowhere", foreign.path().join("self")).unwrap();
+        assert_eq!(shows_host_processes(foreign.path()), Some(false), "a container's /proc on the host");
         assert_eq!(this_process(proc(INITIAL, INITIAL).path()), None, "self is no link");
     }
 }

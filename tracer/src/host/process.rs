@@ -9,8 +9,6 @@ use std::{
 
 /// Most bytes that are read of a file; the rest is cut.
 const MOST: usize = 16 << 10;
-/// Longest name, in bytes; longer ones are cut.
-const MAX_NAME: usize = 256;
 /// Most bytes that are read of a file whose length depends on the hardware only, as /proc/cpuinfo with 2 KB for each CPU.
 const MOST_OF_HARDWARE: usize = 64 << 20;
 
@@ -25,9 +23,9 @@ pub(crate) struct Process {
     pub(crate) uid: Option<u32>,
     /// start in clock ticks (USER_HZ) since boot; with `tgid` it distinguishes a process from a later one
     pub(crate) start_time_ticks: u64,
-    /// comm, fit to be printed; at most 15 bytes in the kernel
+    /// comm as the process chose it, without the newline: at most 15 bytes in the kernel, not fit to be printed
     pub(crate) comm: String,
-    /// empty for kernel threads
+    /// as the process chose them; empty for kernel threads
     pub(crate) arguments: Arguments,
     /// beginning of /proc/PID/cgroup; empty where it cannot be read
     pub(crate) cgroup: String,
@@ -87,13 +85,6 @@ fn beginning(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A name without control characters, cut to 256 bytes: fit for a terminal, a table and a label.
-pub(super) fn clean(name: &str) -> String {
-    let mut printable: String = name.trim().chars().filter(|c| !c.is_control()).collect();
-    printable.truncate(printable.floor_char_boundary(MAX_NAME));
-    printable.trim().to_owned()
-}
-
 /// Reads a process below `proc`, the root of procfs. `tgid` may be the id of any of its threads.
 pub(crate) fn read_process(proc: &Path, tgid: u32) -> io::Result<Process> {
     let status = text(&proc.join(tgid.to_string()).join("status"))?;
@@ -105,7 +96,7 @@ pub(crate) fn read_process(proc: &Path, tgid: u32) -> io::Result<Process> {
         parent: number_of_status(&status, "PPid:").unwrap_or(0),
         uid: numbers_of_status(&status, "Uid:").nth(1),
         start_time_ticks: start_time(proc, tgid)?,
-        comm: clean(&read("comm")?),
+        comm: read("comm")?.trim_end_matches('\n').to_owned(),
         arguments: Arguments::of_cmdline(&beginning(&dir.join("cmdline"), MOST)?),
         cgroup: read("cgroup").unwrap_or_default(),
     })

@@ -1,6 +1,10 @@
-//! Names of VMs: a table of rules by VMM, over the command line, cgroup and comm of the process that runs them.
+//! Names of VMs: by the cgroup that root's manager gave the process, else by a table of rules by VMM, over its command line and comm, which
+//! the process itself chooses.
 
-use crate::host::process::{Arguments, Process, clean};
+use crate::{
+    host::process::{Arguments, Process},
+    output,
+};
 
 /// How a VMM's command line names its VM.
 struct Rule {
@@ -33,14 +37,19 @@ const RULES: &[Rule] = &[
 ];
 
 impl Process {
-    /// The name of the VM that it runs: never empty, without control characters, not unique.
+    /// The name of the VM that it runs: never empty, printable, not unique.
     pub(crate) fn name(&self) -> String {
         let program = self.arguments.iter().next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
         let is_of = |rule: &&Rule| rule.programs.iter().any(|p| program.starts_with(p) || self.comm.starts_with(p));
         let by_rule = RULES.iter().filter(is_of).filter_map(|rule| (rule.name)(&self.arguments));
         // The comm is the same for all VMs of a program.
-        let names = by_rule.chain(libvirt_vm(&self.cgroup)).chain([self.comm.clone()]);
-        names.map(|name| clean(&name)).find(|name| !name.is_empty()).unwrap_or_else(|| "unnamed".into())
+        let own = by_rule.chain([self.comm.clone()]).find(|name| !name.trim().is_empty());
+        let own = own.unwrap_or_else(|| "unnamed".into());
+        let name = match of_cgroup(&self.cgroup) {
+            Some(unit) if !unit.may_be_of(&own) => unit.name,
+            _ => own,
+        };
+        output::name(name.trim()).into_owned()
     }
 }
 
@@ -73,7 +82,7 @@ fn qemu(arguments: &Arguments) -> Option<String> {
 /// The guest's name in QEMU's `-name`: `web1`, `web1,debug-threads=on` or `debug-threads=on,guest=web1`. Two commas stand for one
 /// that belongs to the name.
 fn guest_of_name_option(value: &str) -> Option<String> {
-    // A control character stands for a doubled comma while the rest is split; `clean` would remove it from a name anyway.
+    // NUL, which no argument has, stands for a doubled comma while the rest is split.
     let value = value.replace(",,", "\0");
     let mut properties = value.split(',').enumerate();
     let guest = properties.find_map(|(i, property)| match property.split_once('=') {
@@ -99,18 +108,56 @@ fn of_socket(value: &str) -> Option<String> {
     if USUAL.contains(&stem) { parts.next().map(str::to_owned) } else { Some(stem.to_owned()) }
 }
 
-/// The VM in a cgroup of libvirt: `machine-qemu\x2d1\x2dweb1.scope` is VM `web1`, whose running id is 1.
-fn libvirt_vm(cgroup: &str) -> Option<String> {
-    let parts = cgroup.lines().flat_map(|line| line.split('/'));
-    parts.filter_map(|part| part.strip_prefix("machine-")?.strip_suffix(".scope")).find_map(|unit| {
-        // The driver's name comes before the id; with the user's name before it in a user's own session.
-        let machine = unescape_unit(unit);
-        let mut words = machine.split('-');
-        words.next()?;
-        words.find(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit()))?;
-        let name: Vec<_> = words.collect();
-        (!name.is_empty()).then(|| name.join("-"))
+/// A VM's name in its cgroup.
+struct UnitName {
+    name: String,
+    /// libvirt cuts a name after 64 characters, its driver and id included
+    is_cut: bool,
+}
+
+impl UnitName {
+    /// Whether libvirt makes this of a VM's name: it leaves out all but ASCII letters, digits, and single dots and hyphens
+    /// (virDomainDriverGenerateMachineName).
+    fn may_be_of(&self, name: &str) -> bool {
+        let letters = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
+        let (kept, whole) = (letters(&self.name), letters(name));
+        kept == whole || self.is_cut && whole.starts_with(&kept)
+    }
+}
+
+/// The name that a manager which runs as root gave the VM by its unit: the scope that is directly below the system's slice for VMs. Further
+/// down, and below user.slice, users name cgroups as they like.
+fn of_cgroup(cgroup: &str) -> Option<UnitName> {
+    // "0::/machine.slice/machine-qemu\x2d1\x2dweb1.scope/libvirt/emulator", or a line for each controller of version 1.
+    cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2)?.strip_prefix('/')).find_map(|path| {
+        let mut units = path.split('/');
+        match units.next()? {
+            // libvirt's partitions are slices within it.
+            "machine.slice" => {
+                let unit = units.find(|unit| !(unit.starts_with("machine-") && unit.ends_with(".slice")))?;
+                libvirt_vm(unit.strip_prefix("machine-")?.strip_suffix(".scope")?)
+            }
+            // Proxmox VE: the VM's number, by which its tools know it.
+            "qemu.slice" => {
+                let number = units.next()?.strip_suffix(".scope")?;
+                let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+                is_number.then(|| UnitName { name: number.to_owned(), is_cut: false })
+            }
+            _ => None,
+        }
     })
+}
+
+/// The VM in a scope of libvirt: `qemu\x2d1\x2dweb1` is VM `web1`, whose running id is 1.
+fn libvirt_vm(scope: &str) -> Option<UnitName> {
+    // The driver's name comes before the id; with the user's name before it in a user's own session.
+    let machine = unescape_unit(scope);
+    let mut words = machine.split('-');
+    words.next()?;
+    words.find(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit()))?;
+    let name: Vec<_> = words.collect();
+    // Dots and hyphens at the end were left out.
+    (!name.is_empty()).then(|| UnitName { name: name.join("-"), is_cut: machine.len() >= 60 })
 }
 
 /// Undoes systemd's escaping of unit names: `\x2d` is a hyphen.
@@ -241,6 +288,57 @@ mod tests {
     }
 
     #[test]
+    fn a_process_cannot_choose_another_name_than_roots_manager() {
+        let claims = |cgroup: &str| name(&["qemu", "-name", "victim"], cgroup, "victim");
+        for (cgroup, expected) in [
+            (r"0::/machine.slice/machine-qemu\x2d1\x2dweb1.scope/libvirt/emulator", "web1"),
+            (r"0::/machine.slice/machine-prod.slice/machine-qemu\x2d7\x2dweb1.scope", "web1"),
+            ("0::/qemu.slice/100.scope", "100"),
+            ("0::/qemu.slice/web1.scope", "victim"),
+            // Managers that give no name: podman, kubevirt, a service.
+            ("0::/machine.slice/libpod-4f2a.scope/container", "victim"),
+            ("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-4f2a.scope", "victim"),
+            ("0::/system.slice/vm@web1.service", "victim"),
+        ] {
+            assert_eq!(claims(cgroup), expected, "{cgroup}");
+        }
+    }
+
+    #[test]
+    fn characters_that_libvirt_leaves_out_of_a_scope_are_in_the_name() {
+        let named = |guest: &str, scope: &str| {
+            name(&["qemu", "-name", guest], &format!("0::/machine.slice/machine-{scope}.scope\n"), "qemu")
+        };
+        assert_eq!(named("guest=vm_web 1.ä,debug-threads=on", r"qemu\x2d1\x2dvmweb1"), "vm_web 1.ä");
+        let long = "customer_production_database_server_in_frankfurt_number_0123456789";
+        let cut = r"qemu\x2d1\x2dcustomerproductiondatabaseserverinfrankfurtnumber01234567";
+        assert_eq!(named(long, cut), long);
+        assert_eq!(named("customer_production", cut), "customerproductiondatabaseserverinfrankfurtnumber01234567");
+        assert_eq!(named("web12", r"qemu\x2d1\x2dweb1"), "web1");
+    }
+
+    #[test]
+    fn cgroups_that_users_may_name_give_no_name() {
+        let in_cgroup = |cgroup: &str| name(&["qemu", "-name", "own"], cgroup, "qemu");
+        let scope = r"machine-qemu\x2d1\x2dvictim.scope";
+        for folder in [
+            "/user.slice/user-1000.slice/user@1000.service",
+            "/user.slice/user-1000.slice/user@1000.service/machine.slice",
+            "/machine.slice/libpod-4f2a.scope",
+            "/machine.slice/libpod-4f2a.scope/machine.slice",
+            "/machine.slice/machine-web.scope/payload",
+            "/machine.slice/machine-a.slice/b.slice",
+            "/lxc.payload.c1/machine.slice",
+            // Of a PID of another cgroup namespace.
+            "/../machine.slice",
+            "",
+        ] {
+            assert_eq!(in_cgroup(&format!("0::{folder}/{scope}\n")), "own", "{folder}");
+        }
+        assert_eq!(in_cgroup("0::/machine.slice:/machine.slice\n1:name=a:b:/x\nmachine.slice\n"), "own");
+    }
+
+    #[test]
     fn broken_escapes_are_left_as_they_are() {
         assert_eq!(unescape_unit(r"a\x2db\x2"), r"a-b\x2");
         assert_eq!(unescape_unit(r"\xzz\x41"), r"\xzzA");
@@ -248,11 +346,13 @@ mod tests {
     }
 
     #[test]
-    fn names_have_no_control_characters_and_a_longest_length() {
-        assert_eq!(qemu_name("we\x1b[31mb\n1"), "we[31mb1");
-        assert_eq!(qemu_name(&"\u{e4}".repeat(500)), "\u{e4}".repeat(128));
-        assert_eq!(qemu_name(&"\u{20ac}".repeat(500)), "\u{20ac}".repeat(85), "within 256 bytes");
-        assert_eq!(name(&["qemu", "-name", "\x07 \n"], "", "qemu"), "qemu");
+    fn names_are_printable_and_have_a_longest_length() {
+        let odd = qemu_name("we\x1b[31mb\n1\u{202e}");
+        assert!(odd.starts_with("we\u{fffd}[31mb\u{fffd}1\u{fffd}~"), "{odd}");
+        let long = qemu_name(&"\u{e4}".repeat(500));
+        assert!(long.len() <= output::MAX_NAME && long.starts_with("\u{e4}\u{e4}"), "{long}");
+        assert_ne!(long, qemu_name(&"\u{e4}".repeat(501)), "different names stay different");
+        assert_eq!(name(&["qemu", "-name", " \n"], "", "qemu"), "qemu");
         assert_eq!(name(&[], "", ""), "unnamed");
     }
 }

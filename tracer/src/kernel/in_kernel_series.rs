@@ -1,24 +1,31 @@
 //! Series that the programs count themselves: their growth since the last look, read from memory that the programs write. Counts only
-//! grow, so that nothing is reset and nobody waits. Each look sees whole rounds, by the sequence count of the series.
+//! grow, so that nothing is reset and no program waits. Each look sees whole rounds, by the sequence count of the series.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     hint::spin_loop,
     mem::offset_of,
     sync::atomic::{
-        Ordering::{Acquire, Relaxed},
+        Ordering::{Acquire, Relaxed, Release},
         fence,
     },
 };
 
+use anyhow::{Context, Result};
 use rustc_hash::FxHashMap;
 use tracer_common::{
     Outline,
-    in_kernel_series::{BUCKETS, MAX_IN_KERNEL_SERIES, SeriesCounts, middle},
+    in_kernel_series::{BUCKETS, MAX_IN_KERNEL_SERIES, SeriesCounts, TAKEN_BACK, middle},
     rules::TimerCause,
 };
 
 use crate::{
-    kernel::ring::Mapping,
+    kernel::{
+        grace_period::GracePeriod,
+        ring::Mapping,
+        series_shares::{Plan, Use, plan},
+        tracer::Limits,
+    },
     model::{figures::Figure, histogram::Histogram, series::Series},
 };
 
@@ -34,18 +41,60 @@ const _: () = assert!(
 /// vCPU's thread was preempted within a round, the growth is left to the next look.
 const ATTEMPTS: u32 = 1000;
 
+/// Processes that are remembered with what they lost; more are limited, too, but not remembered.
+const MOST_REMEMBERED: usize = 1024;
+
 /// The array of series, and the counts that were read before.
 pub struct InKernelSeries {
     places: Mapping,
     seen: FxHashMap<usize, Seen>,
     /// the counts that were read last
     now: Vec<u32>,
+    /// none where places cannot be taken back
+    sharing: Option<Sharing>,
 }
 
-/// A series at the last look.
+/// A place at the last look.
 struct Seen {
     sequence: u64,
     counts: Vec<u32>,
+    /// looks since the last round
+    silent: u32,
+}
+
+/// Shares of the processes in the places.
+pub(crate) struct Sharing {
+    grace_period: GracePeriod,
+    limits: Limits,
+    /// processes that get no further series
+    limited: BTreeSet<u32>,
+    /// rounds that processes lost before their limit ended last
+    lost: BTreeMap<u32, u64>,
+}
+
+impl Sharing {
+    /// With no process limited yet.
+    pub(crate) fn new(limits: Limits) -> Result<Self> {
+        let grace_period = GracePeriod::new().context("make an array of maps")?;
+        Ok(Self { grace_period, limits, limited: BTreeSet::new(), lost: BTreeMap::new() })
+    }
+
+    /// Limits the processes of a plan and no others; returns those that were not limited before.
+    fn limit(&mut self, plan: &Plan) -> Result<Vec<u32>> {
+        for tgid in self.limited.difference(&plan.limited) {
+            let lost = self.limits.end(*tgid)?;
+            if self.lost.len() < MOST_REMEMBERED || self.lost.contains_key(tgid) {
+                *self.lost.entry(*tgid).or_default() += lost;
+            }
+        }
+        self.limited.retain(|tgid| plan.limited.contains(tgid));
+        let new: Vec<_> = plan.limited.difference(&self.limited).copied().collect();
+        for tgid in &new {
+            self.limits.begin(*tgid)?;
+            self.limited.insert(*tgid);
+        }
+        Ok(new)
+    }
 }
 
 /// The vCPU that a series belongs to.
@@ -71,12 +120,12 @@ pub struct Growth {
 
 impl InKernelSeries {
     /// Reads from the array in memory.
-    pub(crate) fn new(places: Mapping) -> Self {
-        Self { places, seen: FxHashMap::default(), now: vec![0; COUNTS] }
+    pub(crate) fn new(places: Mapping, sharing: Option<Sharing>) -> Self {
+        Self { places, seen: FxHashMap::default(), now: vec![0; COUNTS], sharing }
     }
 
     /// Owners of all series.
-    pub(crate) fn owners(&self) -> impl Iterator<Item = Owner> {
+    pub fn owners(&self) -> impl Iterator<Item = Owner> {
         (0..MAX_IN_KERNEL_SERIES).filter_map(|place| self.at(place).map(|at| self.owner_at(at)))
     }
 
@@ -84,17 +133,84 @@ impl InKernelSeries {
     /// exit before. A series that changes all the time it is read is left to the next look.
     pub fn take(&mut self, mut f: impl FnMut(Growth)) {
         for place in 0..MAX_IN_KERNEL_SERIES {
-            let Some(at) = self.at(place) else { continue };
-            let outline = Outline(self.word(at + offset_of!(SeriesCounts, key)));
-            let owner = self.owner_at(at);
-            let Self { places, seen, now } = self;
-            let seen = seen.entry(place).or_insert_with(|| Seen { sequence: 0, counts: vec![0; COUNTS] });
-            let Some(sequence) = read_new(places, at, seen.sequence, now) else { continue };
-            let series = grown(outline, &seen.counts, now);
-            seen.sequence = sequence;
-            std::mem::swap(&mut seen.counts, now);
-            f(Growth { owner, outline, series });
+            if let Some(at) = self.at(place) {
+                self.take_place(place, self.owner_at(at), &mut f);
+            }
         }
+    }
+
+    fn take_place(&mut self, place: usize, owner: Owner, f: &mut impl FnMut(Growth)) {
+        let at = place * size_of::<SeriesCounts>();
+        let outline = Outline(self.word(at + offset_of!(SeriesCounts, key)));
+        let Self { places, seen, now, .. } = self;
+        let seen = seen.entry(place).or_insert_with(|| Seen { sequence: 0, counts: vec![0; COUNTS], silent: 0 });
+        seen.silent = seen.silent.saturating_add(1);
+        let Some(sequence) = read_new(places, at, seen.sequence, now) else { return };
+        let series = grown(outline, &seen.counts, now);
+        seen.sequence = sequence;
+        seen.silent = 0;
+        std::mem::swap(&mut seen.counts, now);
+        f(Growth { owner, outline, series });
+    }
+
+    /// Takes places back from VMs that have ended and from processes that hold more than their share; passes what grew in them since the
+    /// last look to `f`. Returns one series of each process that gets no further series from now on.
+    pub fn share(&mut self, f: impl FnMut(Growth)) -> Result<Vec<Owner>> {
+        let Some(mut sharing) = self.sharing.take() else { return Ok(Vec::new()) };
+        let uses = (0..MAX_IN_KERNEL_SERIES).filter_map(|place| {
+            let tgid = self.owner_at(self.at(place)?).tgid;
+            Some(Use { place, tgid, silent: self.seen.get(&place).map_or(0, |seen| seen.silent) })
+        });
+        let plan = plan(uses.collect(), &sharing.limited);
+        // Before places are free, or the same process could take them again.
+        let new = sharing.limit(&plan).context("limit the series of a process")?;
+        let named = self.owners().fold(BTreeMap::new(), |mut by_tgid, owner| {
+            by_tgid.entry(owner.tgid).or_insert(owner);
+            by_tgid
+        });
+        self.take_back(&plan.back, &sharing.grace_period, f).context("take series back")?;
+        // Only now: after an error, nothing is taken back any more.
+        self.sharing = Some(sharing);
+        Ok(new.iter().filter_map(|tgid| named.get(tgid).copied()).collect())
+    }
+
+    /// Rounds that processes lost because they held their share, by process.
+    pub fn lost(&self) -> BTreeMap<u32, u64> {
+        let Some(sharing) = &self.sharing else { return BTreeMap::new() };
+        let mut lost = sharing.lost.clone();
+        for tgid in &sharing.limited {
+            *lost.entry(*tgid).or_default() += sharing.limits.lost(*tgid).unwrap_or(0);
+        }
+        lost.retain(|_, rounds| *rounds > 0);
+        lost
+    }
+
+    /// Makes places unused. No round is lost: programs that begin from now on do not find the series, those that had found them are
+    /// waited for, and then the counts are read for the last time.
+    fn take_back(
+        &mut self,
+        back: &[usize],
+        grace_period: &GracePeriod,
+        mut f: impl FnMut(Growth),
+    ) -> std::io::Result<()> {
+        if back.is_empty() {
+            return Ok(());
+        }
+        let back: Vec<_> = back.iter().filter_map(|place| Some((*place, self.at(*place)?))).collect();
+        let kvm_at = |at: usize| at + offset_of!(SeriesCounts, kvm);
+        let kvms: Vec<_> = back.iter().map(|(_, at)| self.places.word(kvm_at(*at)).swap(TAKEN_BACK, Release)).collect();
+        let waited = grace_period.wait();
+        for ((place, at), kvm) in back.into_iter().zip(kvms) {
+            if waited.is_err() {
+                self.places.word(kvm_at(at)).store(kvm, Release);
+                continue;
+            }
+            self.take_place(place, Owner { kvm, ..self.owner_at(at) }, &mut f);
+            // `who` first: a series that a program makes from now on is complete only when it has written its own.
+            self.places.word(at + offset_of!(SeriesCounts, who)).store(0, Release);
+            self.places.word(kvm_at(at)).store(0, Release);
+        }
+        waited
     }
 
     /// Offset of a place; none where it is unused, or its series is not complete yet.
@@ -189,7 +305,7 @@ mod tests {
         let [read, written] = [false, true].map(|writable| Mapping::new(memory.as_fd(), bytes, writable).unwrap());
         written.word(offset_of!(SeriesCounts, kvm)).store(0x1000, Release);
         written.word(offset_of!(SeriesCounts, who)).store(7 << 32 | 3, Release);
-        (InKernelSeries::new(read), written)
+        (InKernelSeries::new(read, None), written)
     }
 
     fn next_sequence(places: &Mapping) {

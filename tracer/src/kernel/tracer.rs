@@ -24,7 +24,7 @@ use tracer_common::{
 
 use crate::{
     kernel::{
-        in_kernel_series::InKernelSeries,
+        in_kernel_series::{InKernelSeries, Sharing},
         layout::{Cast, Layout},
         options::{Cpus, Options},
         patch::{PlaceholderFds, patched},
@@ -81,6 +81,28 @@ impl TgidFilter {
     }
 }
 
+/// The thread groups that get no further series from the programs, and the rounds that they lost for it.
+pub(crate) struct Limits(HashMap<MapData, u32, u64>);
+
+impl Limits {
+    /// From now on, a thread group gets no further series.
+    pub(crate) fn begin(&mut self, tgid: u32) -> Result<()> {
+        self.0.insert(tgid, 0, 0).with_context(|| format!("map LIMITED: add {tgid}"))
+    }
+
+    /// A thread group gets series again; returns the rounds that it lost.
+    pub(crate) fn end(&mut self, tgid: u32) -> Result<u64> {
+        let lost = self.lost(tgid)?;
+        self.0.remove(&tgid).with_context(|| format!("map LIMITED: remove {tgid}"))?;
+        Ok(lost)
+    }
+
+    /// Rounds that a thread group lost since its limit began.
+    pub(crate) fn lost(&self, tgid: u32) -> Result<u64> {
+        self.0.get(&tgid, 0).with_context(|| format!("map LIMITED: read {tgid}"))
+    }
+}
+
 /// One attempt at loading: with or without calls of `bpf_rdonly_cast`.
 struct Attempt<'a> {
     layout: &'a Layout,
@@ -113,7 +135,7 @@ impl Attempt<'_> {
             probes: Vec::new(),
             rings: (0..self.cpus.possible).map(ring).collect(),
             wake: take(&mut ebpf, "WAKE")?,
-            in_kernel_series: self.options.counts_in_kernel().then(|| InKernelSeries::new(regions.series)),
+            in_kernel_series: self.in_kernel_series(&mut ebpf, regions.series)?,
             reads_directly: self.cast.is_some(),
             layout_isa: self.layout.config.layout_isa(),
             cpus: self.cpus.possible as usize,
@@ -125,6 +147,15 @@ impl Attempt<'_> {
         };
         tracer.load_programs()?;
         Ok(tracer)
+    }
+
+    /// The series that the programs count; none where they write records.
+    fn in_kernel_series(&self, ebpf: &mut Ebpf, places: Mapping) -> Result<Option<InKernelSeries>> {
+        if !self.options.counts_in_kernel() {
+            return Ok(None);
+        }
+        let sharing = Sharing::new(Limits(take(ebpf, "LIMITED")?))?;
+        Ok(Some(InKernelSeries::new(places, Some(sharing))))
     }
 
     /// Creates the maps, with smaller rings where this host has no room for those asked for; returns the rings' shape, too.
@@ -190,7 +221,7 @@ fn map_regions(ebpf: &Ebpf, placeholders: &mut PlaceholderFds) -> Result<Regions
         states: map(Region::States, "STATES", false)?,
         records: Arc::new(map(Region::Records, "RECORDS", false)?),
         taken: Arc::new(map(Region::Taken, "TAKEN", true)?),
-        series: map(Region::Series, "SERIES", false)?,
+        series: map(Region::Series, "SERIES", true)?,
     })
 }
 

@@ -78,7 +78,8 @@ impl Histogram {
             return;
         }
         if other.counts.len() < self.counts.len() / 8 {
-            other.counts.iter().for_each(|&(bucket, n)| self.record_bucket(bucket, n));
+            self.merge_few(&other.counts);
+            self.total = self.total.saturating_add(other.total);
             return;
         }
         let mut both = Vec::with_capacity(self.counts.len() + other.counts.len());
@@ -96,6 +97,31 @@ impl Histogram {
         both.extend(mine.chain(theirs));
         self.counts = both;
         self.total = self.total.saturating_add(other.total);
+    }
+
+    /// Adds a few counts to many, without a copy of the many. New buckets take their places in one pass from the end: moving what is
+    /// behind each of them would be quadratic.
+    fn merge_few(&mut self, few: &[(u32, u64)]) {
+        let mut new = Vec::new();
+        for &(bucket, n) in few {
+            let at = self.counts.partition_point(|c| c.0 < bucket);
+            match self.counts.get_mut(at) {
+                Some(count) if count.0 == bucket => count.1 = count.1.saturating_add(n),
+                _ => new.push((at, (bucket, n))),
+            }
+        }
+        let mut end = self.counts.len();
+        self.counts.resize(end + new.len(), (0, 0));
+        for (before, (at, count)) in new.into_iter().enumerate().rev() {
+            self.counts.copy_within(at..end, at + before + 1);
+            self.counts[at + before] = count;
+            end = at;
+        }
+    }
+
+    /// Number of buckets that hold values.
+    pub(crate) fn len(&self) -> usize {
+        self.counts.len()
     }
 
     /// Number of values.
@@ -211,6 +237,7 @@ pub(crate) mod tests {
 
     #[test]
     fn merging_is_exact_in_any_order() {
+        // The third is so small that it takes its places among the buckets of the others.
         let (a, b, c) = (values(1, 999), values(2, 1001), values(5, 17));
         let whole = of(&[a.clone(), b.clone(), c.clone()].concat());
         let mut left = of(&a);

@@ -1,7 +1,10 @@
 //! An interval: everything seen in a stretch of time. All that follows is a fold of intervals, and `merge` is exact, associative and
 //! commutative.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -81,6 +84,19 @@ impl Interval {
 
     /// Adds another interval with the same numbering of VMs.
     pub fn merge(&mut self, other: &Interval) {
+        self.merge_counts(other);
+        for (key, series) in &other.series {
+            self.series.entry(*key).or_default().merge(series);
+        }
+    }
+
+    /// Takes another interval in, as [`Self::merge`] does; returns by how many histogram buckets this one grew.
+    pub(crate) fn absorb(&mut self, other: Interval) -> usize {
+        self.merge_counts(&other);
+        other.series.into_iter().map(|(key, series)| absorb(self.series.entry(key), series)).sum()
+    }
+
+    fn merge_counts(&mut self, other: &Interval) {
         if self.length_ns == 0 && self.series.is_empty() {
             self.start_ns = other.start_ns;
         } else if other.length_ns > 0 {
@@ -88,12 +104,22 @@ impl Interval {
         }
         add(&mut self.length_ns, other.length_ns);
         self.totals.merge(&other.totals);
-        for (key, series) in &other.series {
-            self.series.entry(*key).or_default().merge(series);
-        }
         for (id, vm) in &other.vms {
             self.vms.entry(*id).or_insert_with(|| Arc::clone(vm));
         }
+    }
+
+    /// Buckets of all histograms.
+    pub(crate) fn buckets(&self) -> usize {
+        self.series.values().map(Series::buckets).sum()
+    }
+}
+
+/// Adds a series to those of its key; returns by how many histogram buckets they grew.
+pub(crate) fn absorb(entry: Entry<'_, Key, Series>, series: Series) -> usize {
+    match entry {
+        Entry::Vacant(vacant) => vacant.insert(series).buckets(),
+        Entry::Occupied(known) => known.into_mut().absorb(&series),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod accounting;
 pub mod accumulator;
+pub(crate) mod course;
 pub mod exit_reasons;
 pub mod figures;
 pub mod histogram;
@@ -15,3 +16,4 @@ mod running_histogram;
 pub mod series;
 pub mod totals;
 pub(crate) mod vendor;
+pub(crate) mod vm_names;

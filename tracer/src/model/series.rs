@@ -93,6 +93,18 @@ impl Series {
         }
     }
 
+    /// Adds another's values; returns by how many histogram buckets this one grew.
+    pub(crate) fn absorb(&mut self, other: &Series) -> usize {
+        let before = self.buckets();
+        self.merge(other);
+        self.buckets() - before
+    }
+
+    /// Buckets of all its histograms.
+    pub(crate) fn buckets(&self) -> usize {
+        self.distributions.iter().map(Histogram::len).sum()
+    }
+
     /// Number of entries.
     pub fn entries(&self) -> u64 {
         self[Figure::EntryToExit].count()

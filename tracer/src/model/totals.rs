@@ -20,7 +20,8 @@ pub struct Totals {
     pub delivered: u64,
     /// entries whose record found the ring full; with in-kernel aggregation, entries whose series found no place
     pub dropped: u64,
-    /// kvm_entry without kvm_exit, kvm_exit without kvm_entry, and entries that found no room for their vCPU's state
+    /// kvm_entry without kvm_exit, and kvm_exit without kvm_entry; where `evicted` is none, also entries that found no room for their
+    /// vCPU's state
     pub unmatched: u64,
     /// of `delivered`: records that failed to decode; should be 0
     pub malformed: u64,
@@ -32,6 +33,10 @@ pub struct Totals {
     /// nobody looked
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreign_isa: Option<u64>,
+    /// times that the places for vCPUs' states were too few: a state was evicted, which makes the vCPU's open round unmatched and its past
+    /// unknown, or an entry found no place and was not traced; none where nobody counted them apart
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evicted: Option<u64>,
     /// control writes, from the companion patch's tracepoint; null without it
     #[serde(default)]
     pub control_writes: Option<ControlWrites>,
@@ -83,6 +88,7 @@ impl Totals {
         add(&mut self.not_kept, other.not_kept);
         add(&mut self.td_entries, other.td_entries);
         add_counted(&mut self.foreign_isa, other.foreign_isa);
+        add_counted(&mut self.evicted, other.evicted);
         add_counted(&mut self.shadow_pin_writes, other.shadow_pin_writes);
         for (mine, theirs) in self.site_writes.iter_mut().zip(other.site_writes) {
             add(mine, theirs);
@@ -110,18 +116,31 @@ impl Totals {
             td_entries,
             foreign_isa,
             shadow_pin_writes,
+            evicted,
             ..
         } = *self;
-        let [foreign_isa, shadow_pin_writes] = [foreign_isa, shadow_pin_writes].map(Option::unwrap_or_default);
+        let [foreign_isa, shadow_pin_writes, evicted] =
+            [foreign_isa, shadow_pin_writes, evicted].map(Option::unwrap_or_default);
         let writes = self.control_writes.unwrap_or_default();
         let exits = self.traced_timer_exits.unwrap_or_default();
-        [entries, delivered, dropped, unmatched, malformed, not_kept, td_entries, foreign_isa, shadow_pin_writes]
-            .into_iter()
-            .chain(self.site_writes)
-            .chain(writes.vmcs01)
-            .chain(writes.vmcs02)
-            .chain([writes.entries_l1, writes.entries_l2, writes.shadow_differs])
-            .chain([exits.deadline, exits.immediate, exits.spurious])
+        [
+            entries,
+            delivered,
+            dropped,
+            unmatched,
+            malformed,
+            not_kept,
+            td_entries,
+            foreign_isa,
+            shadow_pin_writes,
+            evicted,
+        ]
+        .into_iter()
+        .chain(self.site_writes)
+        .chain(writes.vmcs01)
+        .chain(writes.vmcs02)
+        .chain([writes.entries_l1, writes.entries_l2, writes.shadow_differs])
+        .chain([exits.deadline, exits.immediate, exits.spurious])
     }
 }
 

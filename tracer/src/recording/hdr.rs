@@ -15,8 +15,8 @@ const HEADER_BYTES: usize = 40;
 /// A count takes nine bytes at most.
 const MAX_BYTES: u64 = HEADER_BYTES as u64 + 9 * BUCKETS as u64;
 
-/// Adds the histogram encoded in `bytes` to `histogram`. Returns the sum of the added counts and the number of their buckets.
-pub(crate) fn decode_into(bytes: &[u8], histogram: &mut Histogram) -> Result<(u64, usize)> {
+/// Decodes a histogram.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Histogram> {
     ensure!(u32_at(bytes, 0)? == COMPRESSED, "no deflated V2 histogram");
     let deflated = bytes.get(8..).context("too short")?;
     let deflated = &deflated[..deflated.len().min(u32_at(bytes, 4)? as usize)];
@@ -29,7 +29,7 @@ pub(crate) fn decode_into(bytes: &[u8], histogram: &mut Histogram) -> Result<(u6
     ensure!(u64_at(&plain, 32)? == 1.0f64.to_bits(), "a ratio of values");
     let counts = plain.get(HEADER_BYTES..).context("too short")?;
     let mut rest = counts.get(..u32_at(&plain, 4)? as usize).context("fewer counts than it says")?;
-    let (mut bucket, mut sum, mut buckets) = (0u64, 0u64, 0);
+    let (mut bucket, mut ascending) = (0u64, Vec::new());
     while !rest.is_empty() {
         match zig_zag(varint(&mut rest)?) {
             // A run of empty buckets.
@@ -37,15 +37,14 @@ pub(crate) fn decode_into(bytes: &[u8], histogram: &mut Histogram) -> Result<(u6
             count => {
                 if let Some(count) = NonZeroU64::new(count.unsigned_abs()) {
                     let index = u32::try_from(bucket).ok().filter(|index| *index < BUCKETS);
-                    histogram.record_bucket(index.context("a value of more than 64 bits")?, count.get());
-                    sum = sum.saturating_add(count.get());
-                    buckets += 1;
+                    ascending.push((index.context("a value of more than 64 bits")?, count.get()));
                 }
                 bucket = bucket.saturating_add(1);
             }
         }
     }
-    Ok((sum, buckets))
+    ascending.shrink_to_fit();
+    Ok(Histogram::from_ascending(ascending))
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N]> {
@@ -104,10 +103,7 @@ mod tests {
             .collect();
         let mut expected = Histogram::default();
         values.iter().for_each(|&(value, n)| expected.record_n(value, n));
-        let mut found = Histogram::default();
-        let (sum, buckets) = decode_into(&encode(&values), &mut found).unwrap();
-        assert_eq!(found, expected);
-        assert_eq!((sum, buckets), (expected.count(), expected.buckets().count()));
+        assert_eq!(decode(&encode(&values)).unwrap(), expected);
     }
 
     #[test]
@@ -119,7 +115,7 @@ mod tests {
             let mut deflated = flate2::read::ZlibEncoder::new(plain, flate2::Compression::fast());
             let mut bytes = [COMPRESSED.to_be_bytes(), u32::MAX.to_be_bytes()].concat();
             deflated.read_to_end(&mut bytes).unwrap();
-            decode_into(&bytes, &mut Histogram::default())
+            decode(&bytes)
         };
         assert!(again(&plain).is_ok());
         let mut long = plain.clone();

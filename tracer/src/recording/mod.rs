@@ -30,6 +30,7 @@ pub(crate) use damage::damage;
 pub use damage::{Damage, OnDamage};
 pub use header::{End, Header};
 pub(crate) use header::{Experiment, FORMAT, Label, VERSION};
+pub use limits::MaxBuckets;
 pub(crate) use provenance::{Provenance, aggregation, longest_timer_delay_s, other_tracers};
 pub use reader::Reader;
 pub(crate) use readings::{Reading, Readings, is_same};

@@ -176,6 +176,11 @@ impl<R: BufRead> Reader<R> {
         self.torn
     }
 
+    /// Lines read.
+    pub(crate) fn line(&self) -> u64 {
+        self.line
+    }
+
     /// Bytes read.
     pub(super) fn offset(&self) -> u64 {
         self.offset
@@ -228,11 +233,12 @@ impl<R: BufRead> Reader<R> {
             ahead => ahead,
         };
         let Some(mut whole) = first else { return Ok(None) };
-        // A recorder's interval has no more series than this.
-        while self.has_more() && whole.series.len() < MAX_SERIES {
+        let mut buckets = whole.buckets();
+        // A recorder's interval has no more than this. What is over it comes as an interval of its own, without a length.
+        while self.has_more() && whole.series.len() < MAX_SERIES && buckets < self.limits.joined {
             let next = self.read_interval()?;
             match next {
-                Some(part) if self.continues() => whole.merge(&part),
+                Some(part) if self.continues() => buckets += whole.absorb(part),
                 // A damaged end of the interval was left out.
                 next => {
                     self.ahead = next;
@@ -422,9 +428,10 @@ impl<R: BufRead> Reader<R> {
         }
         let histogram = &mut interval.series.entry(key).or_default()[figure];
         ensure!(histogram.count() == 0, "a histogram twice in an interval: '{}'", shown());
-        let (sum, buckets) = hdr::decode_into(&bytes, histogram).context("decode a histogram")?;
+        *histogram = hdr::decode(&bytes).context("decode a histogram")?;
+        let sum = histogram.count();
         ensure!(sum > 0, "a histogram without values");
-        draft.buckets += buckets;
+        draft.buckets += histogram.len();
         if draft.buckets > self.limits.buckets {
             bail!("more than {} buckets in an interval", self.limits.buckets);
         }

@@ -1,6 +1,7 @@
 //! A recording that is played: interval after interval, with jumps to any moment.
 
 use std::{
+    collections::VecDeque,
     fs::File,
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     path::Path,
@@ -22,6 +23,8 @@ use crate::{
 
 /// Most bytes that are read to fill the screen after a jump: about a second's work.
 const MEMORY_BYTES: u64 = 24 << 20;
+/// Most histogram buckets of the intervals that were read for that, half a gigabyte; the latest count.
+const MEMORY_BUCKETS: usize = 32 << 20;
 
 /// Opens the recording in a file.
 pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Reader<BufReader<File>>> {
@@ -133,13 +136,19 @@ impl Tape {
             self.at_s = place.at_s;
             index.places[to].mark.offset
         };
-        let mut remembered = Vec::new();
+        let (mut remembered, mut buckets) = (VecDeque::new(), 0);
         while self.reader.offset() < to
             && let Some(interval) = self.next()?
         {
-            remembered.push(interval);
+            buckets += interval.buckets();
+            remembered.push_back(interval);
+            while buckets > MEMORY_BUCKETS
+                && let Some(oldest) = remembered.pop_front()
+            {
+                buckets -= oldest.buckets();
+            }
         }
-        Ok(remembered)
+        Ok(remembered.into())
     }
 }
 

@@ -5,8 +5,12 @@ use crate::model::figures::{Figure, Stat};
 
 /// A line of titles, then one line per row of the view. Unknown values are empty, never 0.
 pub(crate) fn render(report: &Report, view: &View) -> String {
+    let lost = report.lost() as f64 / report.whole.totals.entries.max(1) as f64;
+    let emulated = if report.is_emulated() { "EMULATED" } else { "" };
+    let of_all = [lost.to_string(), emulated.into(), report.aggregation().name().into()];
     let rows = report.rows(view);
-    let lines = std::iter::once(titles(view)).chain(rows.iter().map(|row| cells(report, view, row)));
+    let rows = rows.iter().map(|row| [cells(report, view, row).as_slice(), &of_all].concat());
+    let lines = std::iter::once(titles(view)).chain(rows);
     lines.map(|cells| cells.join(",") + "\r\n").collect()
 }
 
@@ -33,9 +37,6 @@ fn cells(report: &Report, view: &View, row: &Row) -> Vec<String> {
             cells.push(value.map(|v| v.to_string()).unwrap_or_default());
         }
     }
-    cells.push((report.lost() as f64 / report.whole.totals.entries.max(1) as f64).to_string());
-    cells.push(if report.is_emulated() { "EMULATED".into() } else { String::new() });
-    cells.push(report.aggregation().name().into());
     cells
 }
 

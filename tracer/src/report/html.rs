@@ -153,8 +153,11 @@ fn totals(report: &Report, view: &View) -> Markup {
     add("delivered", t.delivered.to_string().into(), "entries whose record was delivered");
     let dropped = "entries whose record found the ring full; if counted in the kernel, without room for their series";
     add("dropped", t.dropped.to_string().into(), dropped);
-    let unmatched = "kvm_entry without kvm_exit, kvm_exit without kvm_entry, or no room for the vCPU";
+    let unmatched = "kvm_entry without kvm_exit, or kvm_exit without kvm_entry";
     add("unmatched", t.unmatched.to_string().into(), unmatched);
+    if let Some(evicted) = t.evicted.filter(|n| *n > 0) {
+        add("evicted", evicted.to_string().into(), "times that the places for vCPUs' states were too few");
+    }
     if t.malformed + t.not_kept > 0 {
         add("undecodable", t.malformed.to_string().into(), "records that failed to decode");
         add("over series limit", t.not_kept.to_string().into(), "entries over the series limit of an interval");
@@ -312,7 +315,7 @@ struct Places {
 }
 
 impl Places {
-    fn of(points: &[Point]) -> Self {
+    fn of(points: &[&Point]) -> Self {
         let mut places = Self { middles: Vec::with_capacity(points.len()), boundaries: Vec::new(), end: 0.0 };
         for of_one_source in points.chunk_by(|a, b| a.source == b.source) {
             let offset = places.end;
@@ -334,8 +337,8 @@ fn timeline(report: &Report, view: &View) -> Markup {
     if points.is_empty() {
         return paragraph("n/a: no interval was recorded.");
     }
-    let time = Time { points, places: Places::of(points) };
-    let of = |value: &dyn Fn(&Point) -> Option<f64>| points.iter().map(value).collect::<Vec<_>>();
+    let time = Time { points: &points, places: Places::of(&points) };
+    let of = |value: &dyn Fn(&Point) -> Option<f64>| points.iter().map(|p| value(p)).collect::<Vec<_>>();
     let quantile = |q: f64| of(&|p| p.entry_to_exit.quantile(q).map(|v| v as f64));
     let knowledge = report.knowledge();
     let guest_time = match knowledge.figure(Figure::EntryToExit) {
@@ -377,7 +380,7 @@ struct Lines<'a> {
 
 /// The axis of time that all pictures share.
 struct Time<'a> {
-    points: &'a [Point],
+    points: &'a [&'a Point],
     places: Places,
 }
 
@@ -434,7 +437,7 @@ fn timeline_table(report: &Report) -> Markup {
         format!("Stretches of time{merged}, by their middle in seconds; p50 and p99 are of {figure}{emulated}");
     let mut table = Table::new("time-table", caption, headings.map(Heading::number).into());
     let knowledge = report.knowledge();
-    for (middle, p) in Places::of(&rows).middles.iter().zip(&rows) {
+    for (middle, p) in Places::of(&Vec::from_iter(&rows)).middles.iter().zip(&rows) {
         let time = |q: f64| -> Cell {
             let times = knowledge.figure(Figure::EntryToExit);
             times.map(|()| human(p.entry_to_exit.quantile(q).map(|v| v as f64), Unit::Ns)).into()

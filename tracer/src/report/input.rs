@@ -11,7 +11,10 @@ use anyhow::{Context, Result, bail};
 
 use super::Report;
 use crate::{
-    model::{interval::Interval, knowledge::Knowledge},
+    model::{
+        interval::{Interval, absorb},
+        knowledge::Knowledge,
+    },
     output::shown,
     recording::{OnDamage, Provenance, Reader, Reading, Readings},
 };
@@ -44,15 +47,35 @@ pub fn read_from(input: impl BufRead, name: String, on_damage: OnDamage, report:
     add(Reader::careful(input, on_damage)?, name, report).map(drop)
 }
 
+/// Notes which recordings a file has, and how they ended, in `report.sources`; their intervals are only counted.
+pub(crate) fn read_sources(path: &Path, on_damage: OnDamage, report: &mut Report) -> Result<()> {
+    let name = shown(path);
+    let failed = format!("read {name}");
+    each(open(path, on_damage)?, name, report, |_, _, _, _| Ok(())).context(failed).map(drop)
+}
+
 fn add(reader: Reader<impl BufRead>, name: String, report: &mut Report) -> Result<Option<usize>> {
-    let mut input = Input::new(reader, name, &mut report.sources, &mut report.readings);
     let mut vms = BTreeMap::new();
+    each(reader, name, report, |report, at, interval, line| {
+        report.timeline.add(at, interval.start_ns, &interval);
+        report.add(at, interval, &mut vms);
+        report.check_size(line)
+    })
+}
+
+/// Gives each interval to `take`, with the index of its recording and its last line.
+fn each(
+    reader: Reader<impl BufRead>,
+    name: String,
+    report: &mut Report,
+    mut take: impl FnMut(&mut Report, usize, Interval, u64) -> Result<()>,
+) -> Result<Option<usize>> {
+    let mut input = Input::new(reader, name, &mut report.sources, &mut report.readings);
     while let Some((at, interval)) = input.next(&mut report.readings)? {
         report.sources[at].intervals += u64::from(!input.reader.continues());
         let length_ns = &mut report.sources[at].length_ns;
         *length_ns = length_ns.saturating_add(interval.length_ns);
-        report.timeline.add(at, interval.start_ns, &interval);
-        report.add(at, interval, &mut vms);
+        take(report, at, interval, input.reader.line())?;
     }
     report.repeats.extend(input.finish(&mut report.sources));
     let is_merge = !input.reader.header().sources.is_empty();
@@ -71,7 +94,7 @@ pub(crate) struct Input<R: BufRead> {
 fn known(knowledge: Option<&Knowledge>, mut interval: Interval) -> Interval {
     let Some(knowledge) = knowledge else { return interval };
     for (key, series) in std::mem::take(&mut interval.series) {
-        interval.series.entry(knowledge.known_key(key)).or_default().merge(&knowledge.known_series(series));
+        absorb(interval.series.entry(knowledge.known_key(key)), knowledge.known_series(series));
     }
     interval
 }

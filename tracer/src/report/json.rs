@@ -102,6 +102,7 @@ fn totals(report: &Report) -> Value {
         "delivered": t.delivered,
         "dropped": t.dropped,
         "unmatched": t.unmatched,
+        "evicted": t.evicted,
         "malformed": t.malformed,
         "not_kept": t.not_kept,
         "td_entries": t.td_entries,

@@ -12,6 +12,7 @@ pub(crate) mod openmetrics;
 pub mod text;
 pub(crate) mod timeline;
 mod view;
+mod vm_index;
 
 use std::{
     cmp::Ordering,
@@ -19,6 +20,7 @@ use std::{
     sync::Arc,
 };
 
+use anyhow::Result;
 use tracer_common::rules::TimerCause;
 
 use crate::{
@@ -27,19 +29,20 @@ use crate::{
         exit_reasons,
         figures::Figure,
         histogram::Histogram,
-        interval::{Interval, Vm},
+        interval::{Interval, Vm, absorb},
         knowledge::{Knowledge, Shown, TimerExits, Unknown},
         measurement::{Aggregation, Latency, OtherTracers},
         series::{EntryKind, Key, Series},
         totals::foreign_isa_text,
     },
-    recording::{self, Coverage, Provenance, Readings},
+    recording::{self, Coverage, MaxBuckets, Provenance, Readings},
 };
 
 pub(crate) use filter::Choices;
 pub use filter::Filter;
 use timeline::Timeline;
 pub use view::{Dimension, View};
+use vm_index::VmIndex;
 
 /// Recordings merged.
 #[derive(Debug, Default)]
@@ -50,6 +53,11 @@ pub struct Report {
     pub whole: Interval,
     /// their course
     pub timeline: Timeline,
+    pub(crate) index: VmIndex,
+    /// histogram buckets of `whole`
+    pub(crate) buckets: usize,
+    /// how many `whole` and `timeline` may have together
+    pub(crate) limit: MaxBuckets,
     /// by number of a VM: indices of the sources that have entries of it
     pub(crate) seen_in: BTreeMap<u32, BTreeSet<usize>>,
     /// what was read of each source
@@ -87,14 +95,22 @@ impl Report {
     pub fn add(&mut self, at: usize, interval: Interval, vms: &mut BTreeMap<u32, u32>) {
         let interval = self.renumber(at, interval, vms);
         self.covered.add(at, interval.start_ns, interval.length_ns);
-        self.whole.merge(&interval);
+        self.buckets += self.whole.absorb(interval);
+    }
+
+    /// Fails if it has more histogram buckets than it may, now that `line` of a file was added.
+    pub(crate) fn check_size(&self, line: u64) -> Result<()> {
+        self.limit.check(self.buckets + self.timeline.buckets(), line)
     }
 
     /// Adds the VMs of an interval of `sources[at]`, and returns it with the report's numbers of them.
     pub(crate) fn renumber(&mut self, at: usize, mut interval: Interval, vms: &mut BTreeMap<u32, u32>) -> Interval {
         let host = self.sources.get(at).map(|s| s.header.host.name.clone()).filter(|name| !name.is_empty());
         for (old, vm) in std::mem::take(&mut interval.vms) {
-            let id = *vms.entry(old).or_insert_with(|| self.number(at, &vm));
+            let id = *vms.entry(old).or_insert_with(|| {
+                let next = self.whole.vms.keys().next_back().map_or(0, |last| last + 1);
+                self.index.number(self.sources.get(at).map(|s| &s.header), &vm, next)
+            });
             self.seen_in.entry(id).or_default().insert(at);
             let vm =
                 self.whole.vms.entry(id).or_insert_with(|| Arc::new(Vm { id, host: host.clone(), ..Vm::clone(&vm) }));
@@ -102,21 +118,9 @@ impl Report {
         }
         for (key, series) in std::mem::take(&mut interval.series) {
             // Two of the file's VMs can be one: a recorder forgets a VM after 65 536 others.
-            interval.series.entry(Key { vm: vms[&key.vm], ..key }).or_default().merge(&series);
+            absorb(interval.series.entry(Key { vm: vms[&key.vm], ..key }), series);
         }
         interval
-    }
-
-    /// The number of a VM that another recording of the same host and boot has, else a new one.
-    fn number(&self, at: usize, vm: &Vm) -> u32 {
-        let boot = |at: usize| self.sources.get(at).map(|s| (&s.header.host.name, &s.header.host.boot_id));
-        let same = |other: &&Arc<Vm>| {
-            (other.tgid, other.start_ticks, other.ordinal, &other.name)
-                == (vm.tgid, vm.start_ticks, vm.ordinal, &vm.name)
-                && self.seen_in.get(&other.id).and_then(BTreeSet::first).is_some_and(|&first| boot(first) == boot(at))
-        };
-        let known = self.whole.vms.values().find(same).map(|v| v.id);
-        known.unwrap_or_else(|| self.whole.vms.keys().next_back().map_or(0, |last| last + 1))
     }
 
     /// Whether the recordings come from more than one host.
@@ -124,28 +128,14 @@ impl Report {
         self.sources.windows(2).any(|pair| pair[0].header.host.name != pair[1].header.host.name)
     }
 
-    /// Name of a VM among all hosts: NAME@HOST if another host has a VM of that name.
+    /// Name of a VM among all hosts.
     pub(crate) fn vm_name(&self, id: u32) -> String {
-        let name = self.vm_name_on_host(id);
-        let Some(Vm { name: bare, host: Some(host), .. }) = self.whole.vms.get(&id).map(Arc::as_ref) else {
-            return name;
-        };
-        let elsewhere = self.whole.vms.values().any(|v| v.name == *bare && v.host.as_ref() != Some(host));
-        if elsewhere { format!("{name}@{host}") } else { name }
+        self.index.name(&self.whole.vms, id).map_or_else(|| format!("vm-{id}"), |name| name.among_hosts.clone())
     }
 
-    /// Name of a VM on its host: NAME\[PROCESS\] if several processes share the name, NAME#NUMBER if its process has several VMs.
+    /// Name of a VM on its host.
     pub(crate) fn vm_name_on_host(&self, id: u32) -> String {
-        let Some(vm) = self.whole.vms.get(&id) else { return format!("vm-{id}") };
-        let namesakes = self.whole.vms.values().filter(|v| v.name == vm.name && v.host == vm.host);
-        let (mut others, mut siblings) = (false, false);
-        for v in namesakes.filter(|v| v.id != id) {
-            siblings |= v.tgid == vm.tgid && v.start_ticks == vm.start_ticks;
-            others |= v.tgid != vm.tgid || v.start_ticks != vm.start_ticks;
-        }
-        let process = if others { format!("[{}]", vm.tgid) } else { String::new() };
-        let ordinal = if siblings { format!("#{}", vm.ordinal) } else { String::new() };
-        format!("{}{process}{ordinal}", vm.name)
+        self.index.name(&self.whole.vms, id).map_or_else(|| format!("vm-{id}"), |name| name.on_host.clone())
     }
 
     /// Value of a dimension as shown; none if it is unknown or does not apply.

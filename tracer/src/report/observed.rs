@@ -60,7 +60,17 @@ impl Report {
         } else {
             add(&|_| None, &mut (0..self.sources.len()));
         }
-        let by_group = recordings.into_iter().map(|(group, of)| (group, self.covered.of(&self.sources, of))).collect();
+        // Most groups have the same recordings.
+        let mut known: BTreeMap<BTreeSet<usize>, u64> = BTreeMap::new();
+        let mut covered = |of: BTreeSet<usize>| match known.get(&of) {
+            Some(ns) => *ns,
+            None => {
+                let ns = self.covered.of(&self.sources, of.iter().copied());
+                known.insert(of, ns);
+                ns
+            }
+        };
+        let by_group = recordings.into_iter().map(|(group, of)| (group, covered(of))).collect();
         Observed { places, by_group }
     }
 }

@@ -1,11 +1,13 @@
-//! The course of recordings: a bounded number of points, each a stretch of time of one recording.
+//! The course of recordings: a bounded number of points, each a stretch of time of one recording, whose intervals may come in any order.
 
 use std::collections::BTreeMap;
 
-use crate::model::{figures::Figure, histogram::Histogram, interval::Interval};
+use crate::model::{course::Course, figures::Figure, histogram::Histogram, interval::Interval};
 
 /// Points at most: about as many as a chart can show.
 const MOST: usize = 512;
+/// Buckets of all points' histograms at most, 64 MB: the guest times of a point rarely have more than 8000.
+const MOST_BUCKETS: usize = 4 << 20;
 
 /// A stretch of a recording: one interval, or neighbours merged.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,14 +51,14 @@ impl Point {
     }
 }
 
-/// Points in the order of the recordings.
+/// Points by recording.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Timeline {
-    points: Vec<Point>,
-    /// intervals per point, of the recording that is read
-    each: usize,
-    /// intervals in the last point
-    last: usize,
+    courses: BTreeMap<usize, Course<Point>>,
+    /// of all recordings
+    points: usize,
+    /// buckets of all points' histograms
+    buckets: usize,
 }
 
 impl Timeline {
@@ -75,59 +77,35 @@ impl Timeline {
             point.pin_writes = point.pin_writes.saturating_add(series[Figure::PinWrites].sum());
             point.with_pin_writes += series[Figure::PinWrites].count();
         }
-        match self.points.last_mut() {
+        self.change(source, |course| match course.last_mut() {
             // The rest of an interval whose series were too many for one.
-            Some(last) if last.source == source && interval.length_ns == 0 => {
-                last.merge(&point);
-                return;
-            }
-            Some(last) if last.source == source && self.last < self.each => {
-                last.merge(&point);
-                self.last += 1;
-                return;
-            }
-            Some(last) if last.source == source => {}
-            _ => self.each = 1,
-        }
-        self.points.push(point);
-        self.last = 1;
-        if self.points.len() > MOST {
-            self.thin();
+            Some(last) if point.length_ns == 0 => last.merge(&point),
+            _ => course.add(point, |last, point| last.merge(&point)),
+        });
+        // A recording always has a point, so that with more recordings than points there are more.
+        while (self.points > MOST || self.buckets > MOST_BUCKETS) && self.points > self.courses.len() {
+            let most = self.courses.iter().max_by_key(|(_, course)| course.parts().len());
+            let Some(most) = most.map(|(source, _)| *source) else { break };
+            self.change(most, |course| course.halve(|first, second| first.merge(&second)));
         }
     }
 
-    /// Merges pairs of neighbours of the recording that has the most points.
-    fn thin(&mut self) {
-        let mut of_source: BTreeMap<usize, usize> = BTreeMap::new();
-        self.points.iter().for_each(|p| *of_source.entry(p.source).or_default() += 1);
-        let most = of_source.iter().max_by_key(|(_, n)| **n).map(|(source, _)| *source);
-        let now = self.points.last().map(|p| p.source);
-        let mut thin: Vec<Point> = Vec::with_capacity(MOST);
-        let mut open = false;
-        for point in self.points.drain(..) {
-            match thin.last_mut() {
-                Some(last) if open && Some(point.source) == most && last.source == point.source => {
-                    last.merge(&point);
-                    open = false;
-                }
-                _ => {
-                    thin.push(point);
-                    open = true;
-                }
-            }
-        }
-        if now == most {
-            self.last += if open { 0 } else { self.each };
-            self.each *= 2;
-        }
-        self.points = thin;
+    /// Changes the points of a recording, and counts again what it has.
+    fn change(&mut self, source: usize, how: impl FnOnce(&mut Course<Point>)) {
+        let course = self.courses.entry(source).or_default();
+        let count = |course: &Course<Point>| {
+            (course.parts().len(), course.parts().iter().map(|point| point.entry_to_exit.len()).sum::<usize>())
+        };
+        let before = count(course);
+        how(course);
+        let after = count(course);
+        (self.points, self.buckets) = (self.points + after.0 - before.0, self.buckets + after.1 - before.1);
     }
 
     /// The same course in about `most` points.
     pub(crate) fn at_most(&self, most: usize) -> Vec<Point> {
-        let every = self.points.len().div_ceil(most.max(1)).max(1);
-        let of_one_source = self.points.chunk_by(|a, b| a.source == b.source);
-        let merged = of_one_source.flat_map(|points| points.chunks(every)).filter_map(|chunk| {
+        let every = self.points.div_ceil(most.max(1)).max(1);
+        let merged = self.courses.values().flat_map(|course| course.parts().chunks(every)).filter_map(|chunk| {
             let (first, rest) = chunk.split_first()?;
             let mut merged = first.clone();
             rest.iter().for_each(|p| merged.merge(p));
@@ -136,15 +114,24 @@ impl Timeline {
         merged.collect()
     }
 
-    /// The points.
-    pub(crate) fn points(&self) -> &[Point] {
-        &self.points
+    /// The points, in the order of the recordings.
+    pub(crate) fn points(&self) -> Vec<&Point> {
+        self.courses.values().flat_map(Course::parts).collect()
+    }
+
+    /// Buckets of all points' histograms.
+    pub(crate) fn buckets(&self) -> usize {
+        self.buckets
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{
+        histogram::BUCKETS,
+        series::{Key, Series},
+    };
 
     fn interval(entries: u64) -> Interval {
         let mut interval = Interval { length_ns: 1_000_000_000, ..Interval::default() };
@@ -159,6 +146,41 @@ mod tests {
         assert_eq!(timeline.points().iter().map(|p| p.entries).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(timeline.points()[2].rate(), Some(2.0));
         assert_eq!(timeline.points()[2].pin_writes_per_entry(), None);
+    }
+
+    #[test]
+    fn intervals_of_two_recordings_alternately_make_no_more_points_than_one_after_the_other() {
+        let mut timeline = Timeline::default();
+        (0..20_000).for_each(|n| timeline.add(n % 2, n as u64, &interval(1)));
+        let points = timeline.points();
+        assert!(points.len() <= MOST && points.len() > MOST / 4, "{}", points.len());
+        assert_eq!(points.iter().map(|p| p.entries).sum::<u64>(), 20_000);
+        assert!(points.is_sorted_by_key(|p| (p.source, p.start_unix_ns)));
+    }
+
+    #[test]
+    fn with_more_recordings_than_points_each_has_one() {
+        let mut timeline = Timeline::default();
+        (0..4 * MOST).for_each(|n| timeline.add(n % (2 * MOST), n as u64, &interval(1)));
+        let points = timeline.points();
+        assert_eq!(points.len(), 2 * MOST);
+        assert!(points.iter().all(|p| p.entries == 2));
+    }
+
+    #[test]
+    fn points_with_many_buckets_are_fewer() {
+        let mut timeline = Timeline::default();
+        let mut wide = interval(1);
+        let mut guest_time = Histogram::default();
+        (0..BUCKETS).for_each(|bucket| guest_time.record_bucket(bucket, 1));
+        let series =
+            Series::from_fn(
+                |figure| if figure == Figure::EntryToExit { guest_time.clone() } else { Histogram::default() },
+            );
+        wide.series.insert(Key::default(), series);
+        (0..MOST as u64 / 4).for_each(|n| timeline.add(0, n, &wide));
+        assert!(timeline.buckets() <= MOST_BUCKETS && timeline.buckets() > MOST_BUCKETS / 4, "{}", timeline.buckets());
+        assert_eq!(timeline.buckets(), timeline.points().iter().map(|p| p.entry_to_exit.len()).sum::<usize>());
     }
 
     #[test]

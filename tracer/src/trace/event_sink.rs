@@ -62,7 +62,7 @@ impl EventSink {
     }
 
     /// Takes an event, or counts it as not written if the queue is full.
-    pub(crate) fn push(&mut self, event: &Event, vm: &Arc<Vm>, naming: &Arc<Naming>) {
+    pub fn push(&mut self, event: &Event, vm: &Arc<Vm>, naming: &Arc<Naming>) {
         if self.batch.events.len() >= BATCH {
             self.send();
         }

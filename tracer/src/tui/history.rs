@@ -1,13 +1,40 @@
-//! The intervals of the last ten minutes; older ones are kept merged, for the window since the start.
+//! The intervals of the last ten minutes; older ones are kept merged, for the window since the start. VMs that ended are left out of
+//! that when there are too many.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
-use crate::model::{interval::Interval, series::Key};
+use crate::model::{
+    interval::{Interval, MAX_SERIES},
+    series::Key,
+};
 
 /// Time for which intervals are kept, ns.
 pub(super) const KEPT_NS: u64 = 600_000_000_000;
-/// Series that are kept, at most, whatever their age: about a gigabyte.
-pub(super) const KEPT_SERIES: usize = 2_000_000;
+/// Series that are kept, at most, whatever their age.
+const KEPT_SERIES: usize = 2_000_000;
+
+/// Most of what is kept, whatever its age.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// series of all intervals
+    kept_series: usize,
+    /// histogram buckets of all intervals
+    kept_buckets: usize,
+    /// series since the start
+    whole_series: usize,
+    /// histogram buckets since the start
+    whole_buckets: usize,
+}
+
+impl Default for Limits {
+    /// A gigabyte for the intervals, half a gigabyte for the sum since the start.
+    fn default() -> Self {
+        Self { kept_series: KEPT_SERIES, kept_buckets: 64 << 20, whole_series: 4 * MAX_SERIES, whole_buckets: 32 << 20 }
+    }
+}
 
 /// An interval and its keys in order.
 #[derive(Clone, Debug, Default)]
@@ -18,11 +45,13 @@ pub struct Slice {
     pub interval: Interval,
     /// its keys, ascending, with their entries
     pub keys: Vec<(Key, u64)>,
+    /// buckets of its histograms
+    buckets: usize,
 }
 
 impl Slice {
     fn new(number: u64, interval: Interval) -> Self {
-        let mut slice = Self { number, interval, keys: Vec::new() };
+        let mut slice = Self { number, buckets: interval.buckets(), interval, keys: Vec::new() };
         slice.order();
         slice
     }
@@ -40,38 +69,95 @@ pub(super) struct History {
     kept: VecDeque<Arc<Slice>>,
     kept_ns: u64,
     kept_series: usize,
+    kept_buckets: usize,
     next: u64,
     /// The merge of all intervals before number `merged`. The others are merged only when it is shown.
     whole: Arc<Slice>,
     merged: u64,
+    /// by VM: number of the last interval with a series of it that is in `whole`
+    last_seen: HashMap<u32, u64>,
+    /// series that `whole` is without
+    left_out: usize,
     /// number of the first interval
     first: u64,
+    limits: Limits,
 }
 
 impl History {
     /// A history without intervals whose numbers go on: no two intervals ever share a number.
     pub(super) fn emptied(&self) -> Self {
-        Self { next: self.next, merged: self.next, first: self.next, ..Self::default() }
+        Self { next: self.next, merged: self.next, first: self.next, limits: self.limits, ..Self::default() }
     }
 
     /// Adds an interval.
     pub(super) fn push(&mut self, interval: Interval) {
         self.kept_ns = self.kept_ns.saturating_add(interval.length_ns);
-        self.kept_series += interval.series.len();
-        self.kept.push_back(Arc::new(Slice::new(self.next, interval)));
+        let slice = Slice::new(self.next, interval);
+        self.kept_series += slice.interval.series.len();
+        self.kept_buckets += slice.buckets;
+        self.kept.push_back(Arc::new(slice));
         self.next += 1;
-        while self.kept.len() > 1 && (self.kept_ns > KEPT_NS || self.kept_series > KEPT_SERIES) {
+        while self.kept.len() > 1 && self.is_full() {
             if let Some(oldest) = self.kept.pop_front() {
                 self.kept_ns = self.kept_ns.saturating_sub(oldest.interval.length_ns);
                 self.kept_series -= oldest.interval.series.len();
+                self.kept_buckets -= oldest.buckets;
                 if oldest.number >= self.merged {
-                    let whole = Arc::make_mut(&mut self.whole);
-                    whole.interval.merge(&oldest.interval);
-                    whole.keys.clear();
-                    self.merged = oldest.number + 1;
+                    self.add_to_whole(&oldest);
+                    Arc::make_mut(&mut self.whole).keys.clear();
                 }
             }
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.kept_ns > KEPT_NS
+            || self.kept_series > self.limits.kept_series
+            || self.kept_buckets > self.limits.kept_buckets
+    }
+
+    /// Merges the next interval into the sum since the start.
+    fn add_to_whole(&mut self, slice: &Slice) {
+        Arc::make_mut(&mut self.whole).interval.merge(&slice.interval);
+        self.merged = slice.number + 1;
+        self.last_seen.extend(slice.interval.vms.keys().map(|vm| (*vm, slice.number)));
+        self.leave_out();
+    }
+
+    /// Leaves VMs out of the sum since the start if it is too large: those first that had no entry for the longest time, until a
+    /// quarter is free.
+    fn leave_out(&mut self) {
+        let whole = &mut Arc::make_mut(&mut self.whole).interval;
+        let (mut series, mut buckets) = (whole.series.len(), whole.buckets());
+        if series <= self.limits.whole_series && buckets <= self.limits.whole_buckets {
+            return;
+        }
+        let mut of_vm: HashMap<u32, (usize, usize)> = HashMap::new();
+        for (key, series) in &whole.series {
+            let (number, buckets) = of_vm.entry(key.vm).or_default();
+            *number += 1;
+            *buckets += series.buckets();
+        }
+        let mut longest_silent: Vec<_> = self.last_seen.iter().map(|(vm, number)| (*number, *vm)).collect();
+        longest_silent.sort_unstable();
+        let mut gone = HashSet::new();
+        for (_, vm) in longest_silent {
+            if series <= self.limits.whole_series / 4 * 3 && buckets <= self.limits.whole_buckets / 4 * 3 {
+                break;
+            }
+            let (its_series, its_buckets) = of_vm.get(&vm).copied().unwrap_or_default();
+            (series, buckets) = (series - its_series, buckets - its_buckets);
+            self.left_out += its_series;
+            gone.insert(vm);
+        }
+        whole.series.retain(|key, _| !gone.contains(&key.vm));
+        whole.vms.retain(|vm, _| !gone.contains(vm));
+        self.last_seen.retain(|vm, _| !gone.contains(vm));
+    }
+
+    /// Series of VMs that the sum since the start is without; they had no entry for the longest time.
+    pub(super) fn left_out(&self) -> usize {
+        self.left_out
     }
 
     /// Number of the newest interval; none before the first.
@@ -120,12 +206,71 @@ impl History {
         let pending: Vec<_> =
             self.kept.iter().filter(|s| s.number >= self.merged && s.number <= end).cloned().collect();
         if !pending.is_empty() || self.whole.keys.is_empty() {
+            pending.iter().for_each(|slice| self.add_to_whole(slice));
             let whole = Arc::make_mut(&mut self.whole);
-            pending.iter().for_each(|s| whole.interval.merge(&s.interval));
             whole.order();
-            self.merged = self.merged.max(pending.last().map_or(0, |s| s.number + 1));
             whole.number = self.merged.saturating_sub(1);
         }
         Arc::clone(&self.whole)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::interval::{
+        Vm,
+        tests::{event, vm},
+    };
+
+    /// A second in which these VMs have an entry each.
+    fn interval(vms: impl IntoIterator<Item = u32>) -> Interval {
+        let mut interval = Interval { length_ns: 1_000_000_000, ..Interval::default() };
+        vms.into_iter().for_each(|id| interval.record(&event(0, 10, 900, 0), &vm(id)));
+        interval
+    }
+
+    #[test]
+    fn vms_that_ended_are_left_out_of_the_sum_when_there_are_too_many_and_counted() {
+        let limits = Limits { whole_series: 100, ..Limits::default() };
+        let mut history = History { limits, ..History::default() };
+        for n in 0..1000 {
+            // One VM lives on; the others end after a second.
+            history.push(interval([0, n + 1]));
+            let whole = history.since_start(n.into());
+            assert!(whole.interval.series.len() <= 100 && whole.interval.vms.len() <= 100);
+            assert_eq!(whole.interval.series.len() + history.left_out(), n as usize + 2);
+            let entries =
+                |id: u32| whole.interval.series.iter().find(|(key, _)| key.vm == id).map(|(_, s)| s.entries());
+            assert_eq!((entries(0), entries(n + 1)), (Some(u64::from(n) + 1), Some(1)));
+        }
+        assert!(history.left_out() > 0 && history.last_seen.len() <= 100);
+    }
+
+    #[test]
+    fn a_vm_that_alone_is_too_large_is_left_out_too() {
+        let limits = Limits { whole_buckets: 50, ..Limits::default() };
+        let mut history = History { limits, ..History::default() };
+        let wide = |seed: u64| {
+            let mut interval = interval([]);
+            (0..30)
+                .for_each(|n| interval.record(&event(0, 10, 1000 + (2 * n + seed) * 8, 0), &Arc::new(Vm::default())));
+            interval
+        };
+        history.push(wide(0));
+        history.push(wide(1));
+        assert!(history.since_start(1).interval.buckets() <= 50);
+        assert_eq!(history.left_out(), 1);
+    }
+
+    #[test]
+    fn intervals_of_many_buckets_are_kept_for_a_shorter_time_and_stay_in_the_sum() {
+        let limits = Limits { kept_buckets: 100, ..Limits::default() };
+        let mut history = History { limits, ..History::default() };
+        (0..1000).for_each(|_| history.push(interval(0..5)));
+        assert!(history.kept_buckets <= 100 && history.slices().count() < 50);
+        assert_eq!(history.since_start(999).interval.series.values().map(|s| s.entries()).sum::<u64>(), 5000);
     }
 }

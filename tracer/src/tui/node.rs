@@ -9,7 +9,7 @@ use std::{
 use tracer_common::Isa;
 
 use super::history::Slice;
-use crate::model::{interval::Vm, series::Key};
+use crate::model::{self, interval::Vm, series::Key};
 
 /// A node of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,21 +101,10 @@ impl Group {
     }
 }
 
-/// Names of the VMs: NAME\[PROCESS\] if several processes share a name, NAME#NUMBER if a process has several VMs.
+/// Names of the VMs of some intervals.
 pub(crate) fn vm_names(slices: &[Arc<Slice>]) -> HashMap<u32, String> {
-    let vms: BTreeMap<u32, &Arc<Vm>> = slices.iter().flat_map(|s| &s.interval.vms).map(|(id, vm)| (*id, vm)).collect();
-    let mut namesakes: HashMap<&str, Vec<&Vm>> = HashMap::new();
-    vms.values().for_each(|vm| namesakes.entry(&vm.name).or_default().push(vm));
-    let name = |vm: &Vm| {
-        let process = |v: &Vm| (v.tgid, v.start_ticks);
-        let alike = namesakes.get(&*vm.name).map_or(&[][..], Vec::as_slice);
-        let others = alike.iter().any(|v| process(v) != process(vm));
-        let siblings = alike.iter().any(|v| v.id != vm.id && process(v) == process(vm));
-        let process = if others { format!("[{}]", vm.tgid) } else { String::new() };
-        let ordinal = if siblings { format!("#{}", vm.ordinal) } else { String::new() };
-        format!("{}{process}{ordinal}", vm.name)
-    };
-    vms.iter().map(|(id, vm)| (*id, name(vm))).collect()
+    let vms: BTreeMap<u32, &Vm> = slices.iter().flat_map(|s| &s.interval.vms).map(|(id, vm)| (*id, &**vm)).collect();
+    model::vm_names::vm_names(vms.into_values()).into_iter().map(|(id, name)| (id, name.on_host)).collect()
 }
 
 /// Name of a vCPU within its VM.

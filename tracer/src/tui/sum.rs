@@ -22,12 +22,16 @@ use crate::model::{
 
 /// Sums that are remembered, at most.
 const MAX_SUMS: usize = 4096;
+/// Their histogram buckets at most: 256 MB.
+const MAX_SUM_BUCKETS: usize = 16 << 20;
 
 /// Remembers sums of single intervals: a window shares all its intervals but one with the next window.
 #[derive(Debug, Default)]
 pub(super) struct SumCache {
     /// by number of the interval
     sums: HashMap<(u64, Node), Part>,
+    /// histogram buckets of `sums`
+    buckets: usize,
     slice: SeriesSum,
     window: SeriesSum,
 }
@@ -37,6 +41,7 @@ impl SumCache {
     pub(super) fn keep<'a>(&mut self, slices: impl Iterator<Item = &'a Arc<Slice>>) {
         let numbers: HashSet<u64> = slices.map(|s| s.number).collect();
         self.sums.retain(|(number, _), _| numbers.contains(number));
+        self.buckets = self.sums.values().map(|part| part.series.buckets()).sum();
     }
 }
 
@@ -102,7 +107,8 @@ impl Part {
             }
             let part = Self::of_slice(slice, node, matcher, &mut cache.slice);
             sum.add(&part, &mut cache.window);
-            if cache.sums.len() < MAX_SUMS {
+            if cache.sums.len() < MAX_SUMS && cache.buckets < MAX_SUM_BUCKETS {
+                cache.buckets += part.series.buckets();
                 cache.sums.insert((slice.number, node), part);
             }
         }

@@ -272,6 +272,7 @@ impl Bed {
             unmatched_exits: a.unmatched_exits + b.unmatched_exits,
             td_entries: a.td_entries + b.td_entries,
             no_state: a.no_state + b.no_state,
+            evicted: a.evicted + b.evicted,
             traced_timer_exits: std::array::from_fn(|i| a.traced_timer_exits[i] + b.traced_timer_exits[i]),
             ..Counters::default()
         })

@@ -77,6 +77,25 @@ fn a_full_disk_keeps_the_intervals_that_it_had_room_for() {
 
 #[test]
 #[ignore = "needs root and the module kvm"]
+fn a_full_disk_keeps_the_old_recording_that_would_have_been_replaced() {
+    let host = Shape::intel().build();
+    let _disk = SmallDisk::mount(&host, "size=64k", 0);
+    let vm = |recorder: u32| Vm::start().run(&[recorder], &Rounds::vmx(97));
+    let old = host.recorded(&[], vm);
+    fs::copy(host.path("kept.hlog"), host.path("small/a.hlog")).unwrap();
+    let mut filler = fs::File::create(host.path("small/filler")).unwrap();
+    while io::Write::write_all(&mut filler, &[0; 4096]).is_ok() {}
+    let mut command = recording(&host, "small/a.hlog");
+    let output = command.arg("--overwrite").output().unwrap();
+    assert_eq!(in_totals(&old, "entries"), 97);
+    assert_eq!(fs::read(host.path("small/a.hlog")).unwrap(), fs::read(host.path("kept.hlog")).unwrap());
+    assert_saved(&host, "small/a.hlog", &output, "No space left");
+    assert_eq!(fs::read_dir(host.path("small")).unwrap().count(), 2);
+    assert_nothing_left(&host);
+}
+
+#[test]
+#[ignore = "needs root and the module kvm"]
 fn a_quota_keeps_the_intervals_that_it_had_room_for() {
     let host = Shape::intel().build();
     let mut command = recording(&host, "a.hlog");

@@ -79,7 +79,7 @@ const TRACER: House = House {
                     "report",
                 ],
                 &["comparison"],
-                &["following", "session"],
+                &["following", "listening", "session"],
                 &["args", "child", "damaged", "progress", "usage"],
             ],
         },

@@ -153,7 +153,7 @@ fn confined(args: &AbArgs) -> Result<()> {
     if !args.arm.is_empty() {
         return Ok(());
     }
-    privileges::Recording { reads_map: false, ends_command: !args.command.is_empty() }.give_up_the_rest()
+    privileges::Recording { uses_map: false, ends_command: !args.command.is_empty() }.give_up_the_rest()
 }
 
 /// Waits for a signal or for the command's exit, either of which ends an experiment before its time.

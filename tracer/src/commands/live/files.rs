@@ -49,6 +49,8 @@ fn report_text(source: Option<Provenance>, app: &mut App) -> String {
         let until = utc(source.header.anchor.to_unix_ns(until_ns));
         format!("{:.1} s of the recording, up to {until}", whole.length_ns as f64 / 1e9)
     });
+    let shown: Vec<_> = shown.into_iter().chain(app.left_out()).collect();
+    let shown = (!shown.is_empty()).then(|| shown.join("; "));
     let source = source.map(|source| Provenance { intervals, length_ns: whole.length_ns, ..source });
     let view = View {
         by: vec![Dimension::Vm, Dimension::Level, Dimension::Reason],

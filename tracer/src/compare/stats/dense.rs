@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     compare::windows::{Stratum, Window},
-    model::figures::Figure,
+    model::{figures::Figure, histogram::Histogram},
 };
 
 /// Buckets times strata of one part at most; beyond, the width of the buckets is doubled until they fit.
@@ -144,15 +144,13 @@ fn group_width(low: u64, width: u64, coarser: u32) -> f64 {
 
 /// Lowest value and width of every bucket that holds a value, ascending.
 fn buckets(parts: &[&Window], index: &impl Fn(&Stratum) -> Option<usize>, figure: Figure) -> Vec<(u64, u64)> {
-    let mut buckets = Vec::new();
+    let mut all = Histogram::default();
     for window in parts {
         for (_, series) in window.strata.iter().filter(|(s, _)| index(s).is_some()) {
-            buckets.extend(series[figure].buckets().map(|(low, width, _)| (low, width)));
+            all.merge(&series[figure]);
         }
-        buckets.sort_unstable();
-        buckets.dedup();
     }
-    buckets
+    all.buckets().map(|(low, width, _)| (low, width)).collect()
 }
 
 /// Lowest value and width of at most `room` merged buckets, and by how many powers of two they are wider.

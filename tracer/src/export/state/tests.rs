@@ -250,7 +250,7 @@ proptest::proptest! {
 
 #[test]
 fn vms_of_one_name_count_together_unless_a_label_differs() {
-    let (a, b) = (vm(0), Arc::new(Vm { id: 1, tgid: 7, ..Vm::clone(&vm(0)) }));
+    let (a, b) = (vm(0), Arc::new(Vm { id: 1, tgid: 7, uid: Some(1000), ..Vm::clone(&vm(0)) }));
     let add = |labels: Vec<VmLabel>| {
         let mut state = State::new(labels, 100, at(0));
         state.add(&interval(&a), at(1));
@@ -259,6 +259,7 @@ fn vms_of_one_name_count_together_unless_a_label_differs() {
     };
     assert_eq!(add(vec![]), [("vm0/L1".into(), 4)]);
     assert_eq!(add(vec![VmLabel::Pid]), [("vm0/100/L1".into(), 2), ("vm0/7/L1".into(), 2)]);
+    assert_eq!(add(vec![VmLabel::Uid]), [("vm0//L1".into(), 2), ("vm0/1000/L1".into(), 2)]);
 }
 
 #[test]

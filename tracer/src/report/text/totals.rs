@@ -30,6 +30,9 @@ pub(super) fn render(report: &Report, view: &View) -> String {
     }
     out += &writes(report);
     let _ = write!(out, "\nunmatched   {}", t.unmatched);
+    if let Some(evicted) = t.evicted.filter(|n| *n > 0) {
+        let _ = write!(out, "; places for vCPUs' states were too few {evicted} times");
+    }
     let open: u64 = report.sources.iter().filter_map(|s| s.end.as_ref()).map(|e| e.accounting.open).sum();
     if open > 0 && report.shown.is_none() {
         let _ = write!(out, "; {open} vCPUs in the guest at the end");

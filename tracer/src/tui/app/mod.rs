@@ -186,6 +186,13 @@ impl App {
         whole
     }
 
+    /// Says which VMs' series the window is without, which is since the start; none where it has all.
+    pub(crate) fn left_out(&self) -> Option<String> {
+        let series = self.history.left_out();
+        let is_cut = self.window == Window::Start && series > 0;
+        is_cut.then(|| format!("{series} series of VMs that ended are left out"))
+    }
+
     /// The intervals that are kept, oldest first.
     pub fn history(&self) -> impl Iterator<Item = &Interval> {
         self.history.slices().map(|s| &s.interval)

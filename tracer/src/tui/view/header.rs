@@ -57,6 +57,7 @@ fn state(app: &App) -> String {
         words.push(format!("filter '{}'", app.filter));
     }
     words.push(app.window.name().to_owned());
+    words.extend(app.left_out());
     match (&app.info.origin, app.replay) {
         _ if app.paused => words.push("PAUSED".into()),
         _ if app.end.is_some() => words.push(format!("{:.0} s BACK", app.behind_s())),
