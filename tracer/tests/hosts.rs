@@ -9,8 +9,8 @@ mod rig;
 use std::time::Duration;
 
 use rig::{
-    Exporter, Host, PREEMPTION_TIMER, Rounds, Shape, Vendor, Vm, Vmentry, assert_nothing_left, in_totals, live_entries,
-    text, wait_until,
+    Exporter, Host, PREEMPTION_TIMER, Rounds, Shape, Vendor, Vm, Vmentry, assert_exact, assert_nothing_left, in_totals,
+    live_entries, text, wait_until,
 };
 use serde_json::Value;
 
@@ -76,6 +76,31 @@ fn an_intel_host_has_pin_writes_levels_and_causes() {
     assert_eq!(l2.map(|row| row["entries"].as_u64().unwrap()).sum::<u64>(), 13);
     drop(vm);
     assert_nothing_left(&host);
+}
+
+#[test]
+#[ignore = "needs root and the module kvm"]
+fn a_vm_that_takes_all_series_in_the_kernel_leaves_the_next_one_its_own() {
+    let host = Shape::intel().build();
+    let recorder = host.record("a.hlog", PLACES[1]);
+    let mut greedy = Vm::start();
+    let mut next = Vm::with(b"qemu-system-x86", &["qemu-system-x86_64", "-name", "next"]);
+    for reason in 1000..6000 {
+        greedy.run(&[recorder.pid()], &Rounds { reason, ..Rounds::vmx(1) });
+    }
+    let intervals = || std::fs::read_to_string(host.path("a.hlog")).unwrap().matches("\"interval\"").count();
+    let before = intervals();
+    wait_until("its share is taken back", || intervals() > before + 2);
+    for reason in 1000..1020 {
+        next.run(&[recorder.pid()], &Rounds { reason, ..Rounds::vmx(1) });
+    }
+    let said = text(&recorder.interrupt().stderr);
+    assert!(said.contains(&format!("process {} has its share of the 4096 series", greedy.pid())), "{said}");
+    let report = host.report(&host.file("a.hlog"));
+    assert_exact(&report);
+    assert_eq!(in_totals(&report, "entries"), 5020);
+    let of_next = report["series"].as_array().unwrap().iter().filter(|row| row["vm"] == "next");
+    assert_eq!(of_next.map(|row| row["entries"].as_u64().unwrap()).sum::<u64>(), 20, "{said}");
 }
 
 #[test]
