@@ -421,32 +421,28 @@ pub struct MergeArgs {
 Examples:
   vmentry export                          http://127.0.0.1:9753/metrics
   vmentry export --listen 10.0.0.7:9753   for a Prometheus elsewhere
-  vmentry export --listen unix:/run/vmentry.sock
-                                          for root and root's group only
   vmentry export --textfile /var/lib/node_exporter/vmentry.prom --interval 15s
   vmentry export --replay a.hlog          what was recorded, on any machine
   curl -s localhost:9753/metrics | grep spurious
 
 There is no encryption and no password: beyond 127.0.0.1, restrict access by a
-firewall or a proxy. Sockets that systemd hands over are served as well, and
-take the place of the default address.")]
+firewall or a proxy. Sockets that systemd hands over replace the default.")]
 pub struct ExportArgs {
-    /// Where to serve metrics, and /healthz; may be repeated; port 0 takes a free one; a Unix socket has mode 0660 [default:
-    /// 127.0.0.1:9753, or nothing with --textfile]
-    #[arg(long, value_name = "IP:PORT|unix:PATH", value_parser = OsStringValueParser::new().try_map(|text| Address::parse(&text)))]
+    /// Where to serve metrics: IP:PORT (0 takes a free one) or unix:PATH (mode 0660) [repeatable; default: 127.0.0.1:9753, or
+    /// nothing with --textfile]
+    #[arg(long, value_name = "ADDRESS", value_parser = OsStringValueParser::new().try_map(|text| Address::parse(&text)))]
     pub listen: Vec<Address>,
-    /// Also answer requests whose Host header has this name, as a proxy's or a DNS name's; may be repeated. Without it, loopback
-    /// addresses answer to IP addresses, localhost and this host's name only, because web pages could read them otherwise (DNS
-    /// rebinding), and other addresses to every name; with it, they all are checked
+    /// Answer requests whose Host header has this name. Loopback addresses answer to IP addresses, localhost and this host's name;
+    /// others to every name unless this is given [repeatable]
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub allow_host: Vec<String>,
     /// Write metrics here every interval, for node_exporter's textfile collector
     #[arg(long, value_name = "PATH")]
     pub textfile: Option<PathBuf>,
-    /// Labels that identify VMs: name, uid (of the VMM; not in recordings), and pid or ordinal, which create new series at every start of a VM
+    /// Labels that identify VMs: name, uid (not in recordings), and pid or ordinal, which create new series at every start
     #[arg(long, value_name = "LABEL,..", value_delimiter = ',', default_value = "name", value_parser = PossibleValuesParser::new(["name", "pid", "uid", "ordinal"]), hide_possible_values = true)]
     pub vm_labels: Vec<String>,
-    /// Histograms, at most, each of some 30 series; entries over this limit are counted as vm="other"
+    /// Histograms, at most, each of some 30 series; the rest counts as vm="other"
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_series: u32,
     /// How often metrics are updated
