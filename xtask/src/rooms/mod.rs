@@ -80,7 +80,8 @@ const TRACER: House = House {
                 ],
                 &["comparison"],
                 &["following", "listening", "session"],
-                &["args", "child", "damaged", "progress", "usage"],
+                &["child", "privileges"],
+                &["args", "damaged", "descendants", "progress", "usage", "user"],
             ],
         },
         Inner {
