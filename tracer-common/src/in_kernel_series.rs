@@ -56,7 +56,8 @@ pub const fn middle(bucket: usize) -> u64 {
 }
 
 /// One series: its identity, and the counts of its place since the programs were loaded. Counts wrap around, because user space only
-/// takes differences; for the same reason they stay when user space takes a place back and another series gets it. Only the hooks of the vCPU in `who` count in a series, and these never run at the same time: one writer, on whatever CPU.
+/// takes differences; for the same reason they stay when user space takes a place back and another series gets it. Only the hooks of the
+/// vCPU in `who` count in a series, and these never run at the same time: one writer, on whatever CPU.
 ///
 /// A sequence count makes the counts of a round visible together. A reader that finds the same even `sequence` before and after it has read
 /// the counts has read those of whole rounds: each with its guest time and its pin-control writes. The host time of a round counts in the
