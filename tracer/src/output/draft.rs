@@ -28,8 +28,10 @@ pub(crate) struct Draft {
 
 /// How the hidden names of drafts begin. They end with a process and a number.
 const HIDDEN: &str = ".vmentry-draft.";
-/// Drafts of one process in one folder, at most.
+/// Drafts of one process in one folder, at most, and drafts of others that are looked at for each new one.
 const MOST: u32 = 64;
+/// Names in a folder that are looked at for each new draft: whoever may write there chooses their number.
+const MOST_NAMES: usize = 4096;
 
 impl Draft {
     /// Creates the file, locked, and removes drafts that killed processes have left there.
@@ -89,14 +91,17 @@ fn hidden<T>(spot: &Spot, make: impl Fn(&Spot) -> io::Result<T>) -> io::Result<(
     }
 }
 
-/// Removes this user's drafts that no process has locked: those of killed processes.
+/// Removes some of this user's drafts that no process has locked: those of killed processes.
 fn sweep(spot: &Spot) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = rustix::fs::openat(spot.folder(), ".", flags, Mode::empty());
     let Ok(entries) = folder.and_then(Dir::new) else { return };
     let us = rustix::process::geteuid().as_raw();
-    let drafts = entries.flatten().filter(|entry| entry.file_name().to_bytes().starts_with(HIDDEN.as_bytes()));
-    for entry in drafts {
+    let drafts = entries
+        .flatten()
+        .take(MOST_NAMES)
+        .filter(|entry| entry.file_name().to_bytes().starts_with(HIDDEN.as_bytes()));
+    for entry in drafts.take(MOST as usize) {
         let draft = spot.sibling(OsStr::from_bytes(entry.file_name().to_bytes()));
         let Ok(file) = draft.open() else { continue };
         let is_ours = file.metadata().is_ok_and(|m| m.is_file() && m.uid() == us);
@@ -135,6 +140,22 @@ mod tests {
         assert_eq!(left, ["2.0", "3.0", "4.0"].map(|end| format!("{HIDDEN}{end}")));
         drop(draft);
         assert_eq!(names(dir).len(), 3);
+    }
+
+    #[test]
+    fn a_folder_full_of_drafts_costs_a_new_one_little() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        let spot = Spot::of(&dir.join("a")).unwrap();
+        let count = 3 * MOST as usize;
+        (0..count).for_each(|n| fs::write(dir.join(format!("{HIDDEN}1.{n}")), "").unwrap());
+        drop(Draft::beside(&spot).unwrap());
+        assert_eq!(names(dir).len(), count - MOST as usize);
+        (0..2).for_each(|_| drop(Draft::beside(&spot).unwrap()));
+        assert_eq!(names(dir).len(), 0);
+        (0..MOST_NAMES + 1000).for_each(|n| fs::write(dir.join(format!("b{n}")), "").unwrap());
+        sweep(&spot);
+        assert_eq!(names(dir).len(), MOST_NAMES + 1000, "names of others stay");
     }
 
     #[test]
