@@ -221,6 +221,20 @@ fn a_command_that_is_ended_leaves_no_process_behind() {
 
 #[test]
 #[ignore = "needs root and KVM"]
+fn a_recording_that_cannot_be_written_ends_its_command() {
+    let _alone = ALONE.lock().unwrap();
+    let seconds = (300_000 + std::process::id()).to_string();
+    let args = ["record", "-o", "/dev/full", "--interval", "50ms", "--", "sleep", &seconds];
+    let output = vmentry(&args).output().unwrap();
+    let left = running(&["sleep", &seconds]);
+    // SAFETY: kill has no memory effects; the process is this test's.
+    left.iter().for_each(|id| assert_eq!(unsafe { libc::kill(*id, libc::SIGKILL) }, 0));
+    assert!(left.is_empty(), "processes are left: {left:?}");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
 fn what_a_command_leaves_behind_when_it_exits_by_itself_goes_on() {
     let _alone = ALONE.lock().unwrap();
     let folder = Folder::new("daemon");

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel},
     time::Duration,
 };
@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     commands::{args::Targets, privileges},
-    host::{roots::Roots, vmm},
+    host::{process::read_process, roots::Roots, vmm},
     kernel::tracer::Tracer,
 };
 
@@ -35,9 +35,12 @@ pub(crate) fn follow(
     let mut filter = tracer.take_tgid_filter()?;
     let mut followed = Followed::new(Roots::default().proc, &targets.vm, tgids);
     let (until_dropped, dropped) = sync_channel(0);
+    let (begun, beginning) = sync_channel(1);
     let work = move || {
-        if let Err(error) = privileges::of_following() {
-            return tell(&format!("VMs that are started again will not be traced: {error:#}"));
+        let kept = privileges::of_following();
+        let failed = kept.is_err();
+        if begun.send(kept).is_err() || failed {
+            return;
         }
         while dropped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
             for change in followed.look() {
@@ -53,6 +56,8 @@ pub(crate) fn follow(
         }
     };
     std::thread::Builder::new().name("follow".into()).spawn(work).context("start the thread that follows VMs")?;
+    // An exporter's filter of system calls is for all threads, and does not allow what this one has just done.
+    beginning.recv().context("start the thread that follows VMs")??;
     Ok(Some(Following { _until_dropped: until_dropped }))
 }
 
@@ -83,16 +88,41 @@ impl std::fmt::Display for Change {
 struct Followed {
     proc: PathBuf,
     names: Vec<String>,
-    /// the name that selected a process; none if its number did
-    traced: BTreeMap<u32, Option<String>>,
+    traced: BTreeMap<u32, Traced>,
+}
+
+/// A process that is traced.
+struct Traced {
+    /// the name that selected it; none if its number did
+    name: Option<String>,
+    /// its start in clock ticks since boot, by which it differs from a later process of its number; none where it could not be read
+    start_ticks: Option<u64>,
+}
+
+impl Traced {
+    fn new(proc: &Path, tgid: u32, name: Option<String>) -> Self {
+        Self { name, start_ticks: start_ticks(proc, tgid) }
+    }
+
+    /// Whether the process is gone. One whose VM cannot be seen any more may still run it.
+    fn has_ended(&self, proc: &Path, tgid: u32) -> bool {
+        match (self.start_ticks, start_ticks(proc, tgid)) {
+            (Some(then), Some(now)) => then != now,
+            _ => !proc.join(tgid.to_string()).exists(),
+        }
+    }
+}
+
+fn start_ticks(proc: &Path, tgid: u32) -> Option<u64> {
+    read_process(proc, tgid).ok().map(|process| process.start_time_ticks)
 }
 
 impl Followed {
     fn new(proc: PathBuf, names: &[String], tgids: &[u32]) -> Self {
-        let mut followed =
-            Self { proc, names: names.to_vec(), traced: tgids.iter().map(|tgid| (*tgid, None)).collect() };
+        let traced = tgids.iter().map(|tgid| (*tgid, Traced::new(&proc, *tgid, None))).collect();
+        let mut followed = Self { proc, names: names.to_vec(), traced };
         for (tgid, name) in followed.of_names() {
-            followed.traced.insert(tgid, Some(name));
+            followed.traced.insert(tgid, Traced::new(&followed.proc, tgid, Some(name)));
         }
         followed
     }
@@ -109,11 +139,12 @@ impl Followed {
     /// Looks through the processes; returns what has changed since the last look.
     fn look(&mut self) -> Vec<Change> {
         let Self { proc, traced, .. } = self;
-        // Only a process that is gone: one whose VM cannot be seen any more may still run it.
-        let gone: Vec<_> = traced.extract_if(.., |tgid, _| !proc.join(tgid.to_string()).exists()).collect();
-        let mut changes: Vec<_> = gone.into_iter().map(|(tgid, name)| Change::Ended { tgid, name }).collect();
+        let gone: Vec<_> = traced.extract_if(.., |tgid, traced| traced.has_ended(proc, *tgid)).collect();
+        let mut changes: Vec<_> =
+            gone.into_iter().map(|(tgid, traced)| Change::Ended { tgid, name: traced.name }).collect();
         for (tgid, name) in self.of_names() {
-            if self.traced.insert(tgid, Some(name.clone())).is_none() {
+            let traced = Traced::new(&self.proc, tgid, Some(name.clone()));
+            if self.traced.insert(tgid, traced).is_none() {
                 changes.push(Change::Started { tgid, name });
             }
         }
@@ -172,6 +203,28 @@ mod tests {
         fs::remove_dir_all(host.roots.proc.join("40")).unwrap();
         vm(&host, 50, "web1");
         assert_eq!(lines(followed.look()), ["process 40 has ended, and nothing of it is traced any more"]);
+        assert_eq!(followed.look(), []);
+    }
+
+    #[test]
+    fn another_process_of_the_same_number_is_not_traced() {
+        let host = Folder::new();
+        vm(&host, 40, "web1");
+        vm(&host, 41, "db1");
+        let mut followed = followed(&host, &["web1"], &[40, 41]);
+        for tgid in [40, 41] {
+            fs::remove_dir_all(host.roots.proc.join(tgid.to_string())).unwrap();
+            vm(&host, tgid, "stranger");
+            let stat = format!("{tgid} (qemu) S {}{} 0 0\n", "0 ".repeat(18), 2000);
+            host.write(&format!("proc/{tgid}/stat"), stat);
+        }
+        assert_eq!(
+            lines(followed.look()),
+            [
+                "--vm web1: process 40 has ended; the next one of this name will be traced",
+                "process 41 has ended, and nothing of it is traced any more"
+            ]
+        );
         assert_eq!(followed.look(), []);
     }
 

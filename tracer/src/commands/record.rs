@@ -268,7 +268,14 @@ impl Recording<'_> {
                     return Ok(Ended { reason: "command", status: Some(status) });
                 }
                 interval = next_writable(&self.out, intervals) => match interval {
-                    Some(interval) => if let Some(reason) = self.add(&interval)? { break reason },
+                    Some(interval) => match self.add(&interval) {
+                        Ok(None) => {}
+                        Ok(Some(reason)) => break reason,
+                        Err(failure) => {
+                            end(&mut child, GRACE).await;
+                            return Err(failure);
+                        }
+                    },
                     // The collector has failed; its thread reports why.
                     None => break "collector",
                 },

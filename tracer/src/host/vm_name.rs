@@ -108,20 +108,33 @@ fn of_socket(value: &str) -> Option<String> {
     if USUAL.contains(&stem) { parts.next().map(str::to_owned) } else { Some(stem.to_owned()) }
 }
 
+/// Characters of a machine's name, with libvirt's driver and the VM's id, at most.
+const MACHINE_NAME: usize = 64;
+
 /// A VM's name in its cgroup.
 struct UnitName {
     name: String,
-    /// libvirt cuts a name after 64 characters, its driver and id included
-    is_cut: bool,
+    /// characters that libvirt had for the name: 64, less those of its driver and the VM's id
+    room: usize,
 }
 
 impl UnitName {
-    /// Whether libvirt makes this of a VM's name: it leaves out all but ASCII letters, digits, and single dots and hyphens
+    /// Whether libvirt makes this of a VM's name: it leaves out all but ASCII letters, digits, and single dots and hyphens between them
     /// (virDomainDriverGenerateMachineName).
     fn may_be_of(&self, name: &str) -> bool {
-        let letters = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
-        let (kept, whole) = (letters(&self.name), letters(name));
-        kept == whole || self.is_cut && whole.starts_with(&kept)
+        let mut made = String::new();
+        let mut after_sign = true;
+        for c in name.chars() {
+            if made.len() >= self.room {
+                break;
+            }
+            let is_sign = matches!(c, '.' | '-');
+            if c.is_ascii_alphanumeric() || is_sign && !after_sign {
+                made.push(c);
+            }
+            after_sign = is_sign;
+        }
+        made.trim_end_matches(['.', '-']) == self.name
     }
 }
 
@@ -141,7 +154,7 @@ fn of_cgroup(cgroup: &str) -> Option<UnitName> {
             "qemu.slice" => {
                 let number = units.next()?.strip_suffix(".scope")?;
                 let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-                is_number.then(|| UnitName { name: number.to_owned(), is_cut: false })
+                is_number.then(|| UnitName { name: number.to_owned(), room: usize::MAX })
             }
             _ => None,
         }
@@ -157,7 +170,9 @@ fn libvirt_vm(scope: &str) -> Option<UnitName> {
     words.find(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit()))?;
     let name: Vec<_> = words.collect();
     // Dots and hyphens at the end were left out.
-    (!name.is_empty()).then(|| UnitName { name: name.join("-"), is_cut: machine.len() >= 60 })
+    let name = name.join("-");
+    let room = MACHINE_NAME.saturating_sub(machine.len() - name.len());
+    (!name.is_empty()).then_some(UnitName { name, room })
 }
 
 /// Undoes systemd's escaping of unit names: `\x2d` is a hyphen.
@@ -314,7 +329,10 @@ mod tests {
         let cut = r"qemu\x2d1\x2dcustomerproductiondatabaseserverinfrankfurtnumber01234567";
         assert_eq!(named(long, cut), long);
         assert_eq!(named("customer_production", cut), "customerproductiondatabaseserverinfrankfurtnumber01234567");
-        assert_eq!(named("web12", r"qemu\x2d1\x2dweb1"), "web1");
+        for claimed in ["web12", "web-1", "we.b1", "web1-x", "web"] {
+            assert_eq!(named(claimed, r"qemu\x2d1\x2dweb1"), "web1");
+        }
+        assert_eq!(named("-web--1.", r"qemu\x2d1\x2dweb\x2d1"), "-web--1.");
     }
 
     #[test]

@@ -97,10 +97,8 @@ fn sweep(spot: &Spot) {
     let folder = rustix::fs::openat(spot.folder(), ".", flags, Mode::empty());
     let Ok(entries) = folder.and_then(Dir::new) else { return };
     let us = rustix::process::geteuid().as_raw();
-    let drafts = entries
-        .flatten()
-        .take(MOST_NAMES)
-        .filter(|entry| entry.file_name().to_bytes().starts_with(HIDDEN.as_bytes()));
+    let drafts =
+        entries.flatten().take(MOST_NAMES).filter(|entry| entry.file_name().to_bytes().starts_with(HIDDEN.as_bytes()));
     for entry in drafts.take(MOST as usize) {
         let draft = spot.sibling(OsStr::from_bytes(entry.file_name().to_bytes()));
         let Ok(file) = draft.open() else { continue };
