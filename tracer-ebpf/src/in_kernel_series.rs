@@ -52,14 +52,16 @@ pub fn count(state: State, identity: Identity, round: Outline, times: Times) -> 
             end_counting(last);
         }
     }
-    let series = found.or_else(|| {
-        set!(state.series = find_or_make(identity, key).map_or(0, |number| number + 1));
+    // No closure: the compiler could make a function of one, whose captures are types that the kernel refuses in BTF.
+    if found.is_none() {
+        set!(state.series = after(identity.kvm, identity.who, key.0));
         // Through memory, or the verifier would follow the rest of the program once for each step of the search.
-        let series = series_before(get!(state.series))?;
-        begin_counting(series);
-        Some(series)
-    });
-    let Some(series) = series else {
+        found = series_before(get!(state.series));
+        if let Some(series) = found {
+            begin_counting(series);
+        }
+    }
+    let Some(series) = found else {
         count_limited(tgid(identity));
         return false;
     };
@@ -106,6 +108,12 @@ fn end_counting(series: Shared<SeriesCounts>) {
 #[inline(always)]
 fn tgid(identity: Identity) -> u32 {
     (identity.who >> 32) as u32
+}
+
+/// The place of a series plus 1, made where there is none; 0 where it finds none.
+#[inline(never)]
+fn after(kvm: u64, who: u64, key: u64) -> u32 {
+    find_or_make(Identity { kvm, who }, Outline(key)).map_or(0, |number| number + 1)
 }
 
 /// The place of a series, made where there is none. None where its set is full, the process holds its share of places, or another CPU took
