@@ -185,7 +185,7 @@ pub(crate) async fn end(child: &mut Option<Child>, grace: Duration) -> Option<Ex
 }
 
 /// A step after the command was started: where it fails, the command is ended.
-pub(crate) async fn or_end<T>(child: &mut Option<Child>, step: Result<T>) -> Result<T> {
+pub(crate) async fn or_end<T, E>(child: &mut Option<Child>, step: Result<T, E>) -> Result<T, E> {
     if step.is_err() {
         end(child, GRACE).await;
     }

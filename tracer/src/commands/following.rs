@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     commands::{args::Targets, privileges},
-    host::{process::read_process, roots::Roots, vmm},
+    host::{process::start_time, roots::Roots, vmm},
     kernel::tracer::Tracer,
 };
 
@@ -100,40 +100,35 @@ struct Traced {
 }
 
 impl Traced {
-    fn new(proc: &Path, tgid: u32, name: Option<String>) -> Self {
-        Self { name, start_ticks: start_ticks(proc, tgid) }
+    fn by_name(vm: &vmm::Vm) -> Self {
+        Self { name: Some(vm.name.clone()), start_ticks: Some(vm.process.start_time_ticks) }
     }
 
     /// Whether the process is gone. One whose VM cannot be seen any more may still run it.
     fn has_ended(&self, proc: &Path, tgid: u32) -> bool {
-        match (self.start_ticks, start_ticks(proc, tgid)) {
-            (Some(then), Some(now)) => then != now,
+        match (self.start_ticks, start_time(proc, tgid)) {
+            (Some(then), Ok(now)) => then != now,
             _ => !proc.join(tgid.to_string()).exists(),
         }
     }
 }
 
-fn start_ticks(proc: &Path, tgid: u32) -> Option<u64> {
-    read_process(proc, tgid).ok().map(|process| process.start_time_ticks)
-}
-
 impl Followed {
     fn new(proc: PathBuf, names: &[String], tgids: &[u32]) -> Self {
-        let traced = tgids.iter().map(|tgid| (*tgid, Traced::new(&proc, *tgid, None))).collect();
+        let traced = |tgid| Traced { name: None, start_ticks: start_time(&proc, tgid).ok() };
+        let traced = tgids.iter().map(|tgid| (*tgid, traced(*tgid))).collect();
         let mut followed = Self { proc, names: names.to_vec(), traced };
-        for (tgid, name) in followed.of_names() {
-            followed.traced.insert(tgid, Traced::new(&followed.proc, tgid, Some(name)));
-        }
+        let of_names = followed.of_names();
+        followed.traced.extend(of_names.into_iter().map(|vm| (vm.process.tgid, Traced::by_name(&vm))));
         followed
     }
 
     /// The running VMs of the names.
-    fn of_names(&self) -> Vec<(u32, String)> {
+    fn of_names(&self) -> Vec<vmm::Vm> {
         if self.names.is_empty() {
             return Vec::new();
         }
-        let vms = vmm::find_vms(&self.proc).vms.into_iter().filter(|vm| self.names.contains(&vm.name));
-        vms.map(|vm| (vm.process.tgid, vm.name)).collect()
+        vmm::find_vms(&self.proc).vms.into_iter().filter(|vm| self.names.contains(&vm.name)).collect()
     }
 
     /// Looks through the processes; returns what has changed since the last look.
@@ -142,10 +137,10 @@ impl Followed {
         let gone: Vec<_> = traced.extract_if(.., |tgid, traced| traced.has_ended(proc, *tgid)).collect();
         let mut changes: Vec<_> =
             gone.into_iter().map(|(tgid, traced)| Change::Ended { tgid, name: traced.name }).collect();
-        for (tgid, name) in self.of_names() {
-            let traced = Traced::new(&self.proc, tgid, Some(name.clone()));
-            if self.traced.insert(tgid, traced).is_none() {
-                changes.push(Change::Started { tgid, name });
+        for vm in self.of_names() {
+            let tgid = vm.process.tgid;
+            if self.traced.insert(tgid, Traced::by_name(&vm)).is_none() {
+                changes.push(Change::Started { tgid, name: vm.name });
             }
         }
         changes

@@ -268,14 +268,10 @@ impl Recording<'_> {
                     return Ok(Ended { reason: "command", status: Some(status) });
                 }
                 interval = next_writable(&self.out, intervals) => match interval {
-                    Some(interval) => match self.add(&interval) {
-                        Ok(None) => {}
-                        Ok(Some(reason)) => break reason,
-                        Err(failure) => {
-                            end(&mut child, GRACE).await;
-                            return Err(failure);
-                        }
-                    },
+                    Some(interval) => {
+                        let added = self.add(&interval);
+                        if let Some(reason) = or_end(&mut child, added).await? { break reason }
+                    }
                     // The collector has failed; its thread reports why.
                     None => break "collector",
                 },

@@ -103,7 +103,7 @@ pub(crate) fn read_process(proc: &Path, tgid: u32) -> io::Result<Process> {
 }
 
 /// Start of a process in clock ticks (USER_HZ) since boot.
-pub(super) fn start_time(proc: &Path, tgid: u32) -> io::Result<u64> {
+pub(crate) fn start_time(proc: &Path, tgid: u32) -> io::Result<u64> {
     let stat = text(&proc.join(tgid.to_string()).join("stat"))?;
     start_time_of_stat(&stat).ok_or_else(|| invalid("stat without start time"))
 }

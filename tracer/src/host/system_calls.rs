@@ -12,16 +12,7 @@ use seccompiler::{
     SeccompCondition, SeccompFilter, SeccompRule, apply_filter_all_threads,
 };
 
-/// Commands of bpf(2): of a map's descriptor, and those that only tell of links and programs.
-mod bpf {
-    pub(super) const MAP_LOOKUP_ELEM: u64 = 1;
-    pub(super) const MAP_UPDATE_ELEM: u64 = 2;
-    pub(super) const MAP_DELETE_ELEM: u64 = 3;
-    pub(super) const PROG_GET_FD_BY_ID: u64 = 13;
-    pub(super) const OBJ_GET_INFO_BY_FD: u64 = 15;
-    pub(super) const LINK_GET_FD_BY_ID: u64 = 30;
-    pub(super) const LINK_GET_NEXT_ID: u64 = 31;
-}
+use crate::kernel::bpf::command;
 
 /// All that a running exporter does, as strace shows it, and all that the C library does in its place on other versions: memory, threads,
 /// time, sockets that are open already, reading files.
@@ -256,7 +247,7 @@ impl Serving {
             rules.extend(CHANGING_FILES.iter().map(|&call| (call, Vec::new())));
         }
         if self.follows {
-            let commands = [bpf::MAP_UPDATE_ELEM, bpf::MAP_DELETE_ELEM];
+            let commands = [command::MAP_UPDATE_ELEM, command::MAP_DELETE_ELEM];
             let commands = commands.map(|command| all([is(0, command)?])).into_iter().collect::<Result<_>>()?;
             rules.insert(libc::SYS_bpf, commands);
             rules.insert(libc::SYS_kcmp, Vec::new());
@@ -275,14 +266,15 @@ fn tracing() -> Result<BpfProgram> {
     let with_x32 = |call| [call, call | X32];
     let forbidden = NOT_FOR_TRACING.iter().copied().flat_map(with_x32).chain(ONLY_X32.map(|call| call | X32));
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = forbidden.map(|call| (call, Vec::new())).collect();
+    // Of a map that is open, and those that only tell of links and programs.
     let commands = [
-        bpf::MAP_LOOKUP_ELEM,
-        bpf::MAP_UPDATE_ELEM,
-        bpf::MAP_DELETE_ELEM,
-        bpf::PROG_GET_FD_BY_ID,
-        bpf::OBJ_GET_INFO_BY_FD,
-        bpf::LINK_GET_FD_BY_ID,
-        bpf::LINK_GET_NEXT_ID,
+        command::MAP_LOOKUP_ELEM,
+        command::MAP_UPDATE_ELEM,
+        command::MAP_DELETE_ELEM,
+        command::PROG_GET_FD_BY_ID,
+        command::OBJ_GET_INFO_BY_FD,
+        command::LINK_GET_FD_BY_ID,
+        command::LINK_GET_NEXT_ID,
     ];
     for call in with_x32(libc::SYS_bpf) {
         let others = commands.map(|command| condition(0, Ne, command)).into_iter().collect::<Result<Vec<_>>>()?;
@@ -396,7 +388,7 @@ mod tests {
         }
         let refused = [
             (libc::SYS_bpf, [0, 0, 0]),
-            (libc::SYS_bpf, [bpf::MAP_UPDATE_ELEM.cast_signed(), 0, 0]),
+            (libc::SYS_bpf, [command::MAP_UPDATE_ELEM.cast_signed(), 0, 0]),
             (libc::SYS_ptrace, [libc::PTRACE_TRACEME.into(), 0, 0]),
             (libc::SYS_execve, [c"/bin/true".as_ptr() as c_long, 0, 0]),
             (libc::SYS_socket, UNIX_SOCKET),
@@ -418,7 +410,7 @@ mod tests {
         let following = Serving { follows: true, changes_files: false }.program().unwrap();
         // The kernel refuses it for another reason, unless it lets only some users make the call.
         if rustix::process::geteuid().is_root() {
-            let update = call(libc::SYS_bpf, [bpf::MAP_UPDATE_ELEM.cast_signed(), 0, 0]);
+            let update = call(libc::SYS_bpf, [command::MAP_UPDATE_ELEM.cast_signed(), 0, 0]);
             assert_ne!(error_of(&[&following], update), libc::EPERM);
         }
         assert_eq!(error_of(&[&following], call(libc::SYS_bpf, [5, 0, 0])), libc::EPERM, "BPF_PROG_LOAD");
@@ -449,7 +441,7 @@ mod tests {
             assert_eq!(error(&|| call(number, arguments)()), libc::EPERM, "system call {number:#x}");
         }
         if rustix::process::geteuid().is_root() {
-            let next_link = call(libc::SYS_bpf, [bpf::LINK_GET_NEXT_ID.cast_signed(), 0, 0]);
+            let next_link = call(libc::SYS_bpf, [command::LINK_GET_NEXT_ID.cast_signed(), 0, 0]);
             assert_ne!(error_of(&[&filter], next_link), libc::EPERM);
         }
     }

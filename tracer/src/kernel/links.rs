@@ -3,14 +3,14 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
 };
 
-/// Commands of bpf(2).
-const PROG_GET_FD_BY_ID: libc::c_long = 13;
-const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-const LINK_GET_FD_BY_ID: libc::c_long = 30;
-const LINK_GET_NEXT_ID: libc::c_long = 31;
+use crate::kernel::bpf::{
+    self,
+    command::{LINK_GET_FD_BY_ID, LINK_GET_NEXT_ID, OBJ_GET_INFO_BY_FD, PROG_GET_FD_BY_ID},
+    put_address,
+};
 
 /// `bpf_link_type`: raw tracepoints, tp_btf among them; and perf events, tracepoints of Linux 6.6 and later among them.
 const RAW_TRACEPOINT: u32 = 1;
@@ -47,30 +47,19 @@ pub(crate) fn on(tracepoints: &[&str]) -> io::Result<Vec<Link>> {
     }
 }
 
-/// Calls bpf(2) with the first 16 words of `union bpf_attr`, which the kernel may write to.
-fn bpf(command: libc::c_long, attr: &mut [u32; 16]) -> io::Result<i32> {
-    // SAFETY: the kernel reads and writes `attr` within the size that it is given; the addresses in it, which only `info` puts there, are
-    // those of buffers that outlive the call and are as long as the lengths beside them.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    i32::try_from(result).map_err(io::Error::other)
-}
-
 fn next_id(after: u32) -> io::Result<u32> {
     let mut attr = [0; 16];
     attr[0] = after;
-    bpf(LINK_GET_NEXT_ID, &mut attr)?;
+    // SAFETY: this command takes no address.
+    unsafe { bpf::call(LINK_GET_NEXT_ID, &mut attr) }?;
     Ok(attr[1])
 }
 
-fn fd_of(command: libc::c_long, id: u32) -> io::Result<OwnedFd> {
+fn fd_of(command: u64, id: u32) -> io::Result<OwnedFd> {
     let mut attr = [0; 16];
     attr[0] = id;
-    let fd = bpf(command, &mut attr)?;
-    // SAFETY: the kernel has just made this descriptor for this call, so that nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: PROG_GET_FD_BY_ID and LINK_GET_FD_BY_ID take a number and return a new descriptor.
+    unsafe { bpf::descriptor(command, attr) }
 }
 
 /// The kernel's information on a link or a program, in `info`. Addresses in it are of buffers that outlive the call.
@@ -79,15 +68,9 @@ fn info(fd: &OwnedFd, info: &mut [u32; 64]) -> io::Result<()> {
     attr[0] = fd.as_raw_fd().cast_unsigned();
     attr[1] = u32::try_from(size_of_val(info)).map_err(io::Error::other)?;
     put_address(&mut attr, 2, info.as_mut_ptr().addr());
-    bpf(OBJ_GET_INFO_BY_FD, &mut attr).map(|_| ())
-}
-
-/// Puts an address into two words, the lower half first.
-fn put_address(words: &mut [u32], at: usize, address: usize) {
-    let bytes = (address as u64).to_ne_bytes();
-    for (word, half) in words[at..].iter_mut().zip(bytes.as_chunks::<4>().0) {
-        *word = u32::from_ne_bytes(*half);
-    }
+    // SAFETY: the address is that of `info`, whose length is beside it; addresses in `info` are of buffers that outlive the call, as
+    // every caller here sees to, with their lengths beside them.
+    unsafe { bpf::call(OBJ_GET_INFO_BY_FD, &mut attr) }.map(|_| ())
 }
 
 /// Tracepoint and program of a link; an empty name for a link of another kind.

@@ -1,5 +1,6 @@
 //! The kernel side: BTF and field offsets; the eBPF programs, loaded and attached; their rings and counters; the vendor's KVM module.
 
+pub(crate) mod bpf;
 pub mod btf;
 mod grace_period;
 pub mod in_kernel_series;

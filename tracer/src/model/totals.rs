@@ -106,41 +106,16 @@ impl Totals {
 
     /// Every count, so that a reader can bound their sum.
     pub fn counts(&self) -> impl Iterator<Item = u64> {
-        let Self {
-            entries,
-            delivered,
-            dropped,
-            unmatched,
-            malformed,
-            not_kept,
-            td_entries,
-            foreign_isa,
-            shadow_pin_writes,
-            evicted,
-            ..
-        } = *self;
-        let [foreign_isa, shadow_pin_writes, evicted] =
-            [foreign_isa, shadow_pin_writes, evicted].map(Option::unwrap_or_default);
         let writes = self.control_writes.unwrap_or_default();
         let exits = self.traced_timer_exits.unwrap_or_default();
-        [
-            entries,
-            delivered,
-            dropped,
-            unmatched,
-            malformed,
-            not_kept,
-            td_entries,
-            foreign_isa,
-            shadow_pin_writes,
-            evicted,
-        ]
-        .into_iter()
-        .chain(self.site_writes)
-        .chain(writes.vmcs01)
-        .chain(writes.vmcs02)
-        .chain([writes.entries_l1, writes.entries_l2, writes.shadow_differs])
-        .chain([exits.deadline, exits.immediate, exits.spurious])
+        [self.entries, self.delivered, self.dropped, self.unmatched, self.malformed, self.not_kept, self.td_entries]
+            .into_iter()
+            .chain([self.foreign_isa, self.shadow_pin_writes, self.evicted].map(Option::unwrap_or_default))
+            .chain(self.site_writes)
+            .chain(writes.vmcs01)
+            .chain(writes.vmcs02)
+            .chain([writes.entries_l1, writes.entries_l2, writes.shadow_differs])
+            .chain([exits.deadline, exits.immediate, exits.spurious])
     }
 }
 
