@@ -20,9 +20,10 @@ mod run;
 use anyhow::Result;
 
 use crate::debian;
+pub(crate) use crate::debian::Kernel;
 pub(crate) use crate::lab::{
     guest::vmlinux,
-    machine::{Cpu, Kernel, Machine, Outcome},
+    machine::{Cpu, Machine, Outcome},
     run::{run, shell},
 };
 
