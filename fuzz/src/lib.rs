@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: an error is a finding")]
 
+mod churn;
 mod inputs;
 mod limits;
 pub mod mutation;
@@ -31,6 +32,13 @@ pub const TARGETS: &[Target] = &[
         mutate: Some(recording::mutate),
         // A line of 170 bytes may hold a histogram of 56 320 buckets, 900 kB, which its reader, the sum and a view have.
         limits: Limits { memory: 64 << 20, memory_per_byte: 24 << 10, cpu_seconds: 20 },
+    },
+    Target {
+        name: "churn",
+        run: churn::run,
+        mutate: None,
+        // Three bytes may stand for ten thousand VMs.
+        limits: Limits { memory: 192 << 20, memory_per_byte: 0, cpu_seconds: 20 },
     },
     Target::small("btf", inputs::btf),
     Target::small("event", inputs::event),
