@@ -13,8 +13,13 @@ const MOST_LINES: usize = 12_000;
 /// A histogram of five entries.
 const HISTOGRAM: &str = "HISTFAAAAB942pNpmSzMwMDAzAABMJrxPxTYf4AIHGfkAgC/2AtH";
 
-/// Makes the recording, and takes it through every view. An instruction is a byte and a number in two bytes.
+/// Makes the recording, and takes it through every view.
 pub(crate) fn run(input: &[u8]) {
+    recording::run(recording_of(input).as_bytes());
+}
+
+/// The recording of instructions: each a byte and a number in two bytes.
+fn recording_of(input: &[u8]) -> String {
     let mut host = Host::default();
     for &[what, low, high] in input.as_chunks::<3>().0 {
         let n = u16::from_le_bytes([low, high]);
@@ -27,7 +32,7 @@ pub(crate) fn run(input: &[u8]) {
         }
     }
     host.end_interval(1000);
-    recording::run(host.text().as_bytes());
+    host.text()
 }
 
 #[derive(Default)]
@@ -80,7 +85,8 @@ impl Host {
         }
         self.histograms += 1;
         self.in_interval += 1;
-        let series = format!("Tag=vm={vm};vcpu={vcpu};level=L1;isa=vmx;reason=10;entry=clean;figure=entry_to_exit_ns");
+        let series =
+            format!("Tag=vm={vm};vcpu={vcpu};level=L1;isa=vmx;reason=10;entry=unknown;figure=entry_to_exit_ns");
         writeln!(self.lines, "{series},1.000,1.000,1.000,{HISTOGRAM}").unwrap();
     }
 
@@ -102,5 +108,23 @@ impl Host {
         let mut header: Value = serde_json::from_slice(first.strip_prefix(b"#").unwrap()).unwrap();
         header.as_object_mut().unwrap().remove("crc32");
         format!("#{header}\n{}", self.lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vmentry::{
+        recording::OnDamage,
+        report::{Report, input::read_from},
+    };
+
+    use super::*;
+
+    #[test]
+    fn three_bytes_are_a_recording_of_ten_thousand_vms() {
+        let text = recording_of(include_bytes!("../corpus/churn/ten-thousand"));
+        let mut report = Report::default();
+        read_from(text.as_bytes(), "x".into(), OnDamage::Refuse, &mut report).unwrap();
+        assert_eq!((report.whole.series.len(), report.whole.totals.delivered), (10_000, 50_000));
     }
 }

@@ -237,3 +237,24 @@ pub(crate) fn seal(input: &mut Vec<u8>) {
     }
     *input = lines.concat();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A check that was added later once refused most of them, so that nothing of what they were made for was shown any more.
+    #[test]
+    fn seeds_are_read_to_their_end_unless_their_name_says_that_they_are_refused() {
+        let is_found = |name: &str| name.len() == 40 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/recording")).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let read =
+                read_from(fs::read(&path).unwrap().as_slice(), "x".into(), OnDamage::Refuse, &mut Report::default());
+            let is_refused = read.is_err();
+            assert!(is_found(name) || is_refused == name.starts_with("refused-"), "{name}: {read:?}");
+        }
+    }
+}
