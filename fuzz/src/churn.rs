@@ -15,7 +15,7 @@ const HISTOGRAM: &str = "HISTFAAAAB942pNpmSzMwMDAzAABMJrxPxTYf4AIHGfkAgC/2AtH";
 
 /// Makes the recording, and takes it through every view.
 pub(crate) fn run(input: &[u8]) {
-    recording::run(recording_of(input).as_bytes());
+    recording::show(recording_of(input).as_bytes());
 }
 
 /// The recording of instructions: each a byte and a number in two bytes.

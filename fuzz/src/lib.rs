@@ -40,7 +40,7 @@ pub const TARGETS: &[Target] = &[
         run: churn::run,
         mutate: None,
         // Three bytes may stand for ten thousand VMs.
-        limits: Limits { memory: 192 << 20, memory_per_byte: 0, cpu: Duration::from_secs(10) },
+        limits: Limits { memory: 192 << 20, memory_per_byte: 0, cpu: Duration::from_secs(20) },
     },
     Target::small("btf", inputs::btf),
     Target::small("event", inputs::event),

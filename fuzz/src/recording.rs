@@ -20,8 +20,17 @@ use crate::{
     properties::printable,
 };
 
-/// Reads a recording, twice as two files, and shows it in every way.
+/// Shows a recording in every way, and writes it again.
 pub(crate) fn run(input: &[u8]) {
+    show(input);
+    if let Some((written, same)) = fuzzing::rewritten(input) {
+        assert!(same, "a recording is read other than it was written");
+        assert!(fuzzing::rewritten(&written).is_some_and(|(again, same)| same && again == written));
+    }
+}
+
+/// Reads a recording, twice as two files, and shows it in every way.
+pub(crate) fn show(input: &[u8]) {
     let mut report = Report::default();
     let mut whole = read(input, OnDamage::Refuse, &mut report);
     shown(&report, vec![Dimension::Vm, Dimension::Level, Dimension::Reason]);
@@ -35,10 +44,6 @@ pub(crate) fn run(input: &[u8]) {
     }
     let evidence = claims::Evidence { whole: report, by_policy: BTreeMap::new() };
     printable("claims", &claims::text(&evidence));
-    if let Some((written, same)) = fuzzing::rewritten(input) {
-        assert!(same, "a recording is read other than it was written");
-        assert!(fuzzing::rewritten(&written).is_some_and(|(again, same)| same && again == written));
-    }
 }
 
 /// Adds a recording to a report; returns whether it was read to its end. What was read before an error is shown nevertheless.
