@@ -4,6 +4,7 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
 };
 
 use rustix::time::{ClockId, clock_gettime};
@@ -40,21 +41,27 @@ pub struct Limits {
     pub memory: usize,
     /// more bytes for each byte of the input
     pub memory_per_byte: usize,
-    /// seconds of CPU time, in a build with or without optimization
-    pub cpu_seconds: i64,
+    /// CPU time, in a build with or without optimization
+    pub cpu: Duration,
 }
 
 impl Limits {
-    /// Runs a function on an input of so many bytes; panics where it takes more. One at a time in a process.
-    pub(crate) fn hold(self, input_bytes: usize, run: impl FnOnce()) {
-        let cpu_seconds = || clock_gettime(ClockId::ThreadCPUTime).tv_sec;
-        let (memory, seconds) = (NOW.load(Relaxed), cpu_seconds());
+    /// Runs a function on an input of so many bytes. Returns its CPU time; panics where it takes more memory or time. One at a time in a
+    /// process.
+    pub(crate) fn hold(self, input_bytes: usize, run: impl FnOnce()) -> Duration {
+        let (memory, cpu) = (NOW.load(Relaxed), cpu_time());
         PEAK.store(memory, Relaxed);
         run();
         let memory = PEAK.load(Relaxed).saturating_sub(memory);
-        let seconds = cpu_seconds() - seconds;
+        let cpu = cpu_time().saturating_sub(cpu);
         let most = self.memory + self.memory_per_byte * input_bytes;
         assert!(memory <= most, "{memory} bytes of memory for an input of {input_bytes}: more than {most}");
-        assert!(seconds <= self.cpu_seconds, "{seconds} s of CPU time: more than {}", self.cpu_seconds);
+        assert!(cpu <= self.cpu, "{cpu:?} of CPU time: more than {:?}", self.cpu);
+        cpu
     }
+}
+
+/// CPU time of this thread.
+fn cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
