@@ -11,17 +11,19 @@ mod initramfs;
 mod kernel;
 mod log;
 mod machine;
-mod modules;
+pub(crate) mod modules;
 mod qemu;
 mod report;
 pub(crate) mod results;
 mod run;
+mod tree;
 
 use anyhow::Result;
 
 use crate::debian;
 pub(crate) use crate::lab::{
     guest::vmlinux,
+    initramfs::Archive,
     machine::{Cpu, Kernel, Machine, Outcome},
     run::{run, shell},
 };
