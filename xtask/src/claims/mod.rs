@@ -31,7 +31,7 @@ pub(crate) fn run(_arguments: &Arguments) -> Result<ExitCode> {
     let tree = out.join("tree");
     let _ = fs::remove_dir_all(&tree);
     qemu::put(&tree)?;
-    guest::put(&debian::newest_kernel(Kernel::V6_12.series())?, &tree.join("guests"))?;
+    guest::put(&debian::newest_kernel(Kernel::V6_12)?, &tree.join("guests"))?;
     fs::write(out.join("x.sh"), SCRIPT).context("x")?;
     println!("{}", patches::module(Kernel::V6_12, Flavour::Companion)?.display());
     Ok(ExitCode::SUCCESS)

@@ -32,12 +32,17 @@ impl Offer {
             .with_context(|| format!("download package {package} {version}"))?;
         let archive = fs::read_dir(&folder)?.find_map(|entry| Some(entry.ok()?.path()));
         let archive = archive.with_context(|| format!("download package {package}: apt-get left no file"))?;
-        let sum = sha256_of(File::open(&archive).with_context(|| format!("open {}", archive.display()))?)?;
-        ensure!(sum == *sha256, "verify package {package}: its SHA256 is {sum}, in apt's lists it is {sha256}");
-        output(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(root))
-            .with_context(|| format!("unpack package {package}"))?;
-        Ok(())
+        unpack_verified(&archive, package, sha256, root)
     }
+}
+
+/// Unpacks a package's archive over `root` if it has this hash.
+pub(super) fn unpack_verified(archive: &Path, package: &str, sha256: &str, root: &Path) -> Result<()> {
+    let sum = sha256_of(File::open(archive).with_context(|| format!("open {}", archive.display()))?)?;
+    ensure!(sum == sha256, "verify package {package}: its SHA256 is {sum}, in the signed lists it is {sha256}");
+    output(Command::new("dpkg-deb").arg("-x").arg(archive).arg(root))
+        .with_context(|| format!("unpack package {package}"))?;
+    Ok(())
 }
 
 /// Returns the SHA256 of a file, in hexadecimal.
@@ -71,14 +76,10 @@ fn update_lists() -> Result<()> {
     run_as_root("apt-get", &["-q", "update"]).context("update package lists")
 }
 
-/// Returns the names of packages that begin with `prefix`, one per line.
-pub(super) fn names_with_prefix(prefix: &str) -> Result<String> {
-    output(Command::new("apt-cache").args(["pkgnames", prefix]))
-}
-
 /// Returns the names of a package and of everything that it depends on, directly or not.
 pub(super) fn dependencies(package: &str) -> Result<Vec<String>> {
-    let only = ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"].map(|kind| format!("--no-{kind}"));
+    let only =
+        ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"].map(|kind| format!("--no-{kind}"));
     let list = output(Command::new("apt-cache").args(["depends", "--recurse"]).args(only).arg(package))?;
     Ok(parse_dependencies(&list))
 }
@@ -98,15 +99,6 @@ pub(super) fn offers(packages: &[&str]) -> Result<Vec<Offer>> {
     let show = Command::new("apt-cache").args(["show", "--no-all-versions"]).args(packages).output();
     let show = show.context("run apt-cache: the lab takes kernels and emulators from Debian")?;
     Ok(parse_offers(&String::from_utf8_lossy(&show.stdout)))
-}
-
-/// Returns the offer of one exact version of a package.
-pub(super) fn offer_of_version(package: &str, version: &str) -> Result<Offer> {
-    let package = format!("{package}={version}");
-    let show = output(Command::new("apt-cache").args(["show", &package]))
-        .with_context(|| format!("find package {package}: apt does not offer it; run apt-get update"))?;
-    let offer = parse_offers(&show).into_iter().next();
-    offer.with_context(|| format!("find package {package}: apt knows no SHA256"))
 }
 
 fn parse_offers(stanzas: &str) -> Vec<Offer> {

@@ -1,7 +1,11 @@
 //! Debian as the source of kernels and tools: installs missing packages, unpacks others into a cache.
 
 mod apt;
+mod archive;
 mod cache;
+mod index;
+mod kernel;
+mod series;
 
 use std::{
     fs,
@@ -10,11 +14,12 @@ use std::{
 
 use anyhow::{Context, Result};
 
-pub(crate) use crate::debian::cache::cached;
 use crate::debian::{
     apt::{Offer, offers},
     cache::cache_dir,
+    index::Package,
 };
+pub(crate) use crate::debian::{cache::cached, kernel::Offered, series::Kernel};
 
 /// A command in `PATH` or the path of a file, and the package that provides it.
 pub(crate) type Need = (&'static str, &'static str);
@@ -51,14 +56,49 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
     apt::install(&packages)
 }
 
-/// Returns the newest kernel package of a series (`6.1`, `6.12`) that apt offers, unpacked. No version is pinned
-/// because Debian withdraws superseded ones. Without a network, returns the newest one in the cache.
-pub(crate) fn newest_kernel(series: &str) -> Result<Unpacked> {
-    apt::with_fresh_lists(|| fetch(&offered_kernel(series)?)).or_else(|error| {
-        let cached = newest_cached(|name| is_kernel(name, series))?.with_context(|| format!("{error:#}"))?;
+/// Returns the newest kernel of each series that Debian's suites offer, from old to new.
+pub(crate) fn kernels() -> Result<Vec<Offered>> {
+    Ok(kernel::newest_of_each(&archive::packages()?, &home()))
+}
+
+/// Returns the newest kernel of a series that Debian's suites offer, unpacked. No version is pinned because Debian
+/// withdraws superseded ones. Without a network, returns the newest one in the cache.
+pub(crate) fn newest_kernel(series: Kernel) -> Result<Unpacked> {
+    let fetched = match archive::packages() {
+        Ok(packages) => {
+            let offered = kernel::newest(&packages, series, &home())?;
+            fetch_kernel(&packages, &offered).or_else(|error| {
+                eprintln!("note: {error:#}");
+                let packages = archive::packages_now()?;
+                fetch_kernel(&packages, &kernel::newest(&packages, series, &home())?)
+            })
+        }
+        Err(error) => Err(error),
+    };
+    fetched.or_else(|error| {
+        let cached = newest_cached(|name| kernel::series_of(name) == Some(series))?;
+        let cached = cached.with_context(|| format!("{error:#}"))?;
         eprintln!("note: using {} from the cache: {error:#}", cached.package);
         Ok(cached)
     })
+}
+
+fn fetch_kernel(packages: &[Package], kernel: &Offered) -> Result<Unpacked> {
+    let package = kernel.image();
+    let root = cached(&format!("{PACKAGES}/{package}_{}", kernel.version), |folder| {
+        let root = folder.join("root");
+        fs::create_dir(&root).with_context(|| format!("create folder {}", root.display()))?;
+        kernel::parts(packages, kernel).iter().try_for_each(|part| part.unpack(&root))?;
+        Ok(root)
+    })?;
+    Ok(Unpacked { package, root })
+}
+
+/// Returns the name of the release of Debian that runs here: `bookworm`; empty on other systems.
+fn home() -> String {
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    name.unwrap_or_default().trim_matches('"').to_owned()
 }
 
 /// Returns a package of any version, unpacked: the newest one in the cache, else the one that apt offers.
@@ -93,17 +133,17 @@ pub(crate) fn unpacked_with_dependencies(package: &str, is_wanted: fn(&str) -> b
     })
 }
 
-/// Downloads one exact version of a package and unpacks it over `root`, which need not be empty.
+/// Downloads one exact version of a package of the kernel from any of Debian's suites, and unpacks it over `root`, which
+/// need not be empty.
 pub(crate) fn unpack_version(package: &str, version: &str, root: &Path) -> Result<()> {
-    apt::offer_of_version(package, version)?.unpack(root)
-}
-
-fn offered_kernel(series: &str) -> Result<Offer> {
-    let names = apt::names_with_prefix(&format!("linux-image-{series}"))?;
-    let names: Vec<_> = names.lines().filter(|name| is_kernel(name, series)).collect();
-    let newer = |a: Offer, b: Offer| if apt::compare(&a.version, &b.version).is_lt() { b } else { a };
-    let newest = offers(&names)?.into_iter().reduce(newer);
-    newest.with_context(|| format!("find kernel {series}: apt offers no linux-image-{series}.*-amd64"))
+    let unpack = |packages: Vec<Package>| {
+        let found = packages.into_iter().find(|found| found.name == package && found.version == version);
+        found.with_context(|| format!("find package {package} {version}: none of Debian's suites has it"))?.unpack(root)
+    };
+    unpack(archive::packages()?).or_else(|error| {
+        eprintln!("note: {error:#}");
+        unpack(archive::packages_now()?)
+    })
 }
 
 fn newest_cached(is_wanted: impl Fn(&str) -> bool) -> Result<Option<Unpacked>> {
@@ -127,48 +167,4 @@ fn fetch(offer: &Offer) -> Result<Unpacked> {
         Ok(root)
     })?;
     Ok(Unpacked { package: package.clone(), root })
-}
-
-/// Whether a package is the kernel of a series in the flavour that the lab boots: the plain one of 6.1, the smaller
-/// cloud one of later series, which come as backports (`6.12.117+deb12`). Both flavours have kvm-intel and kvm-amd.
-fn is_kernel(package: &str, series: &str) -> bool {
-    let Some(rest) = package.strip_prefix("linux-image-").and_then(|rest| rest.strip_prefix(series)) else {
-        return false;
-    };
-    let Some(rest) = rest.strip_prefix('.').and_then(|rest| rest.strip_suffix("-amd64")) else { return false };
-    match series {
-        "6.1" => rest.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-')),
-        _ => rest.strip_suffix("-cloud").is_some_and(|rest| rest.contains("+deb") && !rest.contains('-')),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_flavour_that_the_lab_boots_is_recognized_by_the_packages_name() {
-        assert!(is_kernel("linux-image-6.1.0-56-amd64", "6.1"));
-        assert!(is_kernel("linux-image-6.12.117+deb12-cloud-amd64", "6.12"));
-        assert!(is_kernel("linux-image-6.12.94+deb13-cloud-amd64", "6.12"));
-        for package in [
-            "linux-image-6.1.0-56-cloud-amd64",
-            "linux-image-6.1.0-56-rt-amd64",
-            "linux-image-6.1.0-56-amd64-dbg",
-            "linux-image-6.1.0-56-amd64-unsigned",
-            "linux-image-6.12.117+deb12-cloud-amd64",
-            "linux-image-6.1-amd64",
-        ] {
-            assert!(!is_kernel(package, "6.1"), "{package}");
-        }
-        for package in [
-            "linux-image-6.12.117+deb12-amd64",
-            "linux-image-6.12.117+deb12-rt-amd64",
-            "linux-image-6.12.117+deb12-cloud-amd64-unsigned",
-            "linux-image-6.12-cloud-amd64",
-            "linux-image-6.1.0-56-amd64",
-        ] {
-            assert!(!is_kernel(package, "6.12"), "{package}");
-        }
-    }
 }

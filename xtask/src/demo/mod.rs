@@ -18,8 +18,8 @@ const SCRIPT: &str = include_str!("../../../lab/scripts/demo.sh");
 /// Arguments of `demo`.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Debian's kernel series for the lab: 6.1 or 6.12
-    #[arg(long, value_enum, default_value = "6.12", hide_possible_values = true)]
+    /// A kernel series that Debian offers, for the lab: see cargo xtask lab kernels
+    #[arg(long, value_name = "SERIES", default_value = "6.12")]
     kernel: Kernel,
     /// Run in the lab even if this host can be traced
     #[arg(long)]

@@ -1,5 +1,6 @@
 //! `cargo xtask lab`.
 
+use crate::debian::{self, Offered};
 use crate::lab::{self, Cpu, Kernel, Machine};
 use anyhow::{Context, Result};
 use std::fs;
@@ -15,14 +16,15 @@ Examples:
   cargo xtask lab --kernel 6.1 --add ./guest -- 'vmentry record -o $OUT/run & guest; wait'
   cargo xtask lab --cpu amd --timeout 60 -- ./script.sh
   cargo xtask lab shell
+  cargo xtask lab kernels
 
 Counts in the machine are exact; its times say nothing about real hardware.")]
 pub(crate) struct Arguments {
     /// intel (VMX: kvm_intel in Bochs) or amd (SVM: kvm_amd in QEMU)
     #[arg(long, value_enum, default_value = "intel", hide_possible_values = true)]
     cpu: Cpu,
-    /// Debian's kernel series: 6.1 or 6.12
-    #[arg(long, value_enum, default_value = "6.12", hide_possible_values = true)]
+    /// A kernel series that Debian offers in any of its suites, such as 6.1 or 6.18
+    #[arg(long, value_name = "SERIES", default_value = "6.12")]
     kernel: Kernel,
     /// Load this kvm-intel.ko (or kvm-amd.ko) instead of the distribution's
     #[arg(long, value_name = "FILE")]
@@ -51,17 +53,18 @@ pub(crate) struct Arguments {
     /// Print the time of each step
     #[arg(long, short)]
     verbose: bool,
-    /// Open a shell in the machine instead of running a script, with this terminal as its console
-    #[arg(value_enum, value_name = "shell", hide_possible_values = true)]
-    shell: Option<Shell>,
+    /// "shell" opens a shell in the machine, with this terminal as its console; "kernels" lists the series
+    #[arg(value_enum, value_name = "shell|kernels", hide_possible_values = true)]
+    task: Option<Task>,
     /// A shell line, or the path of a script
-    #[arg(last = true, value_name = "SCRIPT", required_unless_present = "shell", conflicts_with = "shell")]
+    #[arg(last = true, value_name = "SCRIPT", required_unless_present = "task", conflicts_with = "task")]
     script: Vec<String>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Shell {
+enum Task {
     Shell,
+    Kernels,
 }
 
 /// Runs the script or the shell, and returns its exit code.
@@ -81,14 +84,23 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         quiet: false,
         verbose: arguments.verbose,
     };
-    let outcome = match arguments.shell {
-        Some(Shell::Shell) => lab::shell(&machine)?,
+    let outcome = match arguments.task {
+        Some(Task::Kernels) => return list_kernels().map(|()| ExitCode::SUCCESS),
+        Some(Task::Shell) => lab::shell(&machine)?,
         None => lab::run(&machine, &script(&arguments.script)?)?,
     };
     let lab::Outcome { exit_code, output_path, out_dir, seconds } = outcome;
     let (output, files) = (output_path.display(), out_dir.display());
     eprintln!("exit code {exit_code} after {seconds:.0} s; output in {output}, files in {files}");
     Ok(ExitCode::from(exit_code))
+}
+
+/// Prints the series that Debian offers.
+fn list_kernels() -> Result<()> {
+    for Offered { kernel, release, version, suite } in debian::kernels()? {
+        println!("{kernel:<7} {version:<24} {suite:<20} {release}", kernel = kernel.series());
+    }
+    Ok(())
 }
 
 /// Returns the script: the content of the file if the only word is its path, else the words.
@@ -114,11 +126,11 @@ mod tests {
     fn a_script_follows_two_dashes_and_a_shell_needs_none() {
         let line = |words: &str| Line::try_parse_from(words.split(' ')).map(|line| line.arguments);
         assert_eq!(line("lab --cpu amd -- vmentry check").unwrap().script, ["vmentry", "check"]);
-        assert!(line("lab --kernel 6.1 shell").unwrap().shell.is_some());
-        assert!(line("lab shell --kernel 6.1").unwrap().shell.is_some());
+        assert!(line("lab --kernel 6.1 shell").unwrap().task.is_some());
+        assert!(line("lab shell --kernel 6.1").unwrap().task.is_some());
         assert!(line("lab").is_err());
         assert!(line("lab shell -- true").is_err());
-        assert!(line("lab --kernel 5.10 -- true").is_err());
+        assert!(line("lab --kernel newest -- true").is_err());
     }
 
     #[test]

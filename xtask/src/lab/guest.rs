@@ -57,7 +57,7 @@ impl Guest {
             }
         };
         lab::install(machine.cpu)?;
-        let kernel = debian::newest_kernel(machine.kernel.series())?;
+        let kernel = debian::newest_kernel(machine.kernel)?;
         let busybox = debian::unpacked("busybox-static")?.file(&["bin/busybox", "usr/bin/busybox"])?;
         log(&format!("{} is unpacked", kernel.package));
         let programs = [build::static_binary("lab-init")?, build::static_binary("vmentry")?];
@@ -172,12 +172,14 @@ pub(crate) fn vmlinux(package: &Unpacked) -> Result<PathBuf> {
     })
 }
 
-/// Returns the path of a package's compressed kernel.
+/// Returns the path of a package's compressed kernel: in /boot, and beside the modules since Linux 6.19.
 fn vmlinuz(package: &Unpacked) -> Result<PathBuf> {
-    let boot = package.root.join("boot");
-    let mut files = fs::read_dir(&boot)
-        .with_context(|| format!("read folder {}", boot.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()));
-    let image = files.find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")));
-    image.with_context(|| format!("find vmlinuz in {}", boot.display()))
+    let folders = ["boot", "usr/lib/modules", "lib/modules"].map(|folder| package.root.join(folder));
+    let entries = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
+    let mut files = entries.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        if path.is_dir() { Some(path.join("vmlinuz")).filter(|path| path.exists()) } else { Some(path) }
+    });
+    let image = files.find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz")));
+    image.with_context(|| format!("find vmlinuz in package {}", package.package))
 }

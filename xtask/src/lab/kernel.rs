@@ -32,6 +32,8 @@ pub(crate) fn payload(vmlinuz: &[u8]) -> Result<(&'static [&'static str], &[u8])
         (&b"\x28\xb5\x2f\xfd"[..], &["zstd", "-dcq"][..]),
         (b"\xfd7zXZ", &["xz", "-dcq"]),
         (b"\x1f\x8b", &["gzip", "-dcq"]),
+        // LZMA has no magic: these are its usual properties, and the low bytes of the dictionary's size.
+        (b"\x5d\0\0", &["xz", "--format=lzma", "-dcq"]),
     ] {
         if stream.starts_with(magic) {
             return Ok((command, stream));
@@ -160,17 +162,31 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_payload_is_found_through_the_setup_header() {
+    /// A vmlinuz with an eight-byte payload, which its size follows.
+    fn vmlinuz(payload: &[u8; 8]) -> Vec<u8> {
         let mut vmlinuz = vec![0; 0x800];
         vmlinuz[0x1f1] = 1;
         vmlinuz[0x202..0x206].copy_from_slice(b"HdrS");
         vmlinuz[0x248..0x24c].copy_from_slice(&0x10_u32.to_le_bytes());
         vmlinuz[0x24c..0x250].copy_from_slice(&12_u32.to_le_bytes());
-        vmlinuz[0x410..0x41c].copy_from_slice(b"\x28\xb5\x2f\xfd....size");
-        let (command, stream) = payload(&vmlinuz).unwrap();
+        vmlinuz[0x410..0x41c].copy_from_slice(&[&payload[..], b"size"].concat());
+        vmlinuz
+    }
+
+    #[test]
+    fn the_payload_is_found_through_the_setup_header() {
+        let zstd = vmlinuz(b"\x28\xb5\x2f\xfd....");
+        let (command, stream) = payload(&zstd).unwrap();
         assert_eq!((command[0], stream), ("zstd", &b"\x28\xb5\x2f\xfd...."[..]));
-        assert!(payload(&vmlinuz[..0x418]).is_err());
+        assert!(payload(&zstd[..0x418]).is_err());
         assert!(payload(b"MZ").is_err());
+    }
+
+    #[test]
+    fn an_lzma_payload_has_no_magic_but_known_properties() {
+        let lzma = vmlinuz(b"\x5d\0\0\0\x02\xff\xff\xff");
+        let (command, stream) = payload(&lzma).unwrap();
+        assert_eq!((command, stream.len()), (&["xz", "--format=lzma", "-dcq"][..], 8));
+        assert!(payload(&vmlinuz(b"\x5d\xc0\0\0....")).is_err());
     }
 }

@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Result, ensure};
 
+use crate::debian::Kernel;
+
 /// An emulated processor, which decides on the emulator and the KVM module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Cpu {
@@ -11,17 +13,6 @@ pub(crate) enum Cpu {
     Intel,
     /// SVM: kvm_amd in QEMU.
     Amd,
-}
-
-/// A kernel series of Debian.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Kernel {
-    /// Debian 12.
-    #[value(name = "6.1")]
-    V6_1,
-    /// Debian 13, and Debian 12 as a backport.
-    #[value(name = "6.12")]
-    V6_12,
 }
 
 impl Cpu {
@@ -38,16 +29,6 @@ impl Cpu {
         match self {
             Cpu::Intel => "kvm_intel",
             Cpu::Amd => "kvm_amd",
-        }
-    }
-}
-
-impl Kernel {
-    /// Name on the command line and in Debian's package names.
-    pub(crate) fn series(self) -> &'static str {
-        match self {
-            Kernel::V6_1 => "6.1",
-            Kernel::V6_12 => "6.12",
         }
     }
 }

@@ -21,10 +21,11 @@ mod tree;
 use anyhow::Result;
 
 use crate::debian;
+pub(crate) use crate::debian::Kernel;
 pub(crate) use crate::lab::{
     guest::vmlinux,
     initramfs::Archive,
-    machine::{Cpu, Kernel, Machine, Outcome},
+    machine::{Cpu, Machine, Outcome},
     run::{run, shell},
 };
 

@@ -69,8 +69,8 @@ impl Choice {
         }
     }
 
-    fn name(self) -> &'static str {
-        self.series().map_or("running", Kernel::series)
+    fn name(self) -> String {
+        self.series().map_or_else(|| "running".into(), Kernel::series)
     }
 
     fn target(self) -> Result<Target> {
@@ -142,7 +142,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// Returns the folder of a kernel and flavour: `target/patches/6.1`, `target/patches/6.1-test-only`.
 fn out_dir(kernel: Choice, flavour: Flavour) -> PathBuf {
     let name = match flavour {
-        Flavour::Companion => kernel.name().to_owned(),
+        Flavour::Companion => kernel.name(),
         other => format!("{}-{}", kernel.name(), other.name()),
     };
     crate::build::target_dir().join("patches").join(name)

@@ -26,11 +26,11 @@ pub(crate) struct Target {
 impl Target {
     /// Returns Debian's newest kernel of a series, in the flavour that the lab boots.
     pub(crate) fn newest(kernel: Kernel) -> Result<Target> {
-        let package = debian::newest_kernel(kernel.series())?;
+        let package = debian::newest_kernel(kernel)?;
         let folder = package.root.file_name().unwrap_or_default().to_string_lossy();
         let (release, version) =
             release_and_version(&package.package, &folder).with_context(|| format!("read version of {folder}"))?;
-        Ok(Target { series: kernel.series().to_owned(), release, version, package: Some(package) })
+        Ok(Target { series: kernel.series(), release, version, package: Some(package) })
     }
 
     /// Returns the running kernel, if this machine has everything that a build for it needs.

@@ -29,6 +29,8 @@ const WARM_UP: u64 = 8;
 const WRITES: u64 = 2;
 /// Encoding of the pin controls (VMCS field).
 const PIN: u64 = 0x4000;
+/// Transitions are equal within this time, 20 instructions of the emulator. It takes 6 less on the way to L2.
+const TOLERANCE_NS: u64 = 200;
 
 /// Returns every failed check of the files that the script left.
 pub(crate) fn failures(out: &Path) -> Result<Vec<String>> {
@@ -139,8 +141,9 @@ fn on(results: Results) -> Result<Failures> {
         let l1 = rows(&report).iter().filter(|r| r["level"] == "L1").map(|r| number(&r["transition_ns"]["p50"]));
         medians.push(l1.max().unwrap_or(0));
     }
-    // The two spinning guests differ only in their own time, which is not part of a transition.
-    failures.check(medians[0] == medians[1] && medians[0] > 0, || {
+    // The two spinning guests differ only in their own time, by milliseconds, which is not part of a transition. Their
+    // medians differ by a few ns where the kernel's clock was adjusted between the two.
+    failures.check(medians[0].abs_diff(medians[1]) <= TOLERANCE_NS && medians[0] > 0, || {
         format!("spin: transitions of {} and {} ns", medians[0], medians[1])
     });
     // Keys are those of enum kvm_preemption_timer_cause.
@@ -175,13 +178,12 @@ fn every_entry_has_a_transition(results: Results, name: &str, report: &Value) ->
     Ok(failures)
 }
 
-/// Checks that transitions are equal within 200 ns, 20 instructions of the emulator, whatever the guest did. The
-/// emulator takes 6 less on the way to L2.
+/// Checks that transitions are equal, whatever the guest did.
 fn constant(name: &str, report: &Value) -> Failures {
     let mut failures = Failures::default();
     let of = |stat: &'static str| rows(report).iter().filter_map(move |r| r["transition_ns"][stat].as_u64());
     let (least, most) = (of("min").min().unwrap_or(0), of("max").max().unwrap_or(u64::MAX));
-    failures.check(most - least <= 200, || format!("{name}: transitions from {least} to {most} ns"));
+    failures.check(most - least <= TOLERANCE_NS, || format!("{name}: transitions from {least} to {most} ns"));
     failures
 }
 

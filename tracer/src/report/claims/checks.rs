@@ -31,7 +31,9 @@ type Found = Result<Finding, String>;
 /// Compares `transition_ns`, which contains no guest time: of entries that were forced to exit at once, or of all with the stopwatch.
 pub(super) fn dirty_against_clean(report: &Report) -> Found {
     if report.is_emulated() {
-        return Err("times of an emulated CPU say nothing about real hardware: 'vmentry calibrate' measures them there".into());
+        return Err(
+            "times of an emulated CPU say nothing about real hardware: 'vmentry calibrate' measures them there".into(),
+        );
     }
     if report.latency() != Latency::Clean {
         return Err(
@@ -136,7 +138,8 @@ pub(super) fn spurious(report: &Report) -> Found {
     }
     let delay = report.sources.iter().find_map(|s| s.longest_timer_delay_s().ok());
     let delay_text = delay.map_or("n/a".into(), |s| format!("{s:.1} s"));
-    let from = format!("timer exits while soft-disabled, and their guest time; longest timer delay {delay_text}; {tick}");
+    let from =
+        format!("timer exits while soft-disabled, and their guest time; longest timer delay {delay_text}; {tick}");
     let Some((least, _)) = report.spurious_after() else {
         return found(format!("{count}"), from + "; their guest time is not known", None);
     };
@@ -213,14 +216,19 @@ fn share(counts: Counts, agrees: impl Fn(f64) -> bool, from: String, recordings:
         return Err("no entry whose pin writes are known".into());
     }
     let share = entries as f64 / of as f64;
-    let percent = if entries > 0 && share < NONE { format!("{:.4}", 100.0 * share) } else { format!("{:.1}", 100.0 * share) };
+    let percent =
+        if entries > 0 && share < NONE { format!("{:.4}", 100.0 * share) } else { format!("{:.1}", 100.0 * share) };
     let measured = format!("{percent} % ({entries} of {of})");
     Ok(Finding { measured, counts: Some(counts), from, agrees: Some(agrees(share)), recordings })
 }
 
 /// Names of the recordings that have entries of these VMs.
 fn names(report: &Report, is_wanted: impl Fn(u32) -> bool) -> Vec<String> {
-    let seen: BTreeSet<usize> =
-        report.seen_in.iter().filter(|(vm, _)| is_wanted(**vm)).flat_map(|(_, sources)| sources.iter().copied()).collect();
+    let seen: BTreeSet<usize> = report
+        .seen_in
+        .iter()
+        .filter(|(vm, _)| is_wanted(**vm))
+        .flat_map(|(_, sources)| sources.iter().copied())
+        .collect();
     seen.into_iter().filter_map(|at| report.sources.get(at)).map(|source| source.name.clone()).collect()
 }

@@ -55,7 +55,7 @@ pub(super) fn select(names: &[String]) -> Result<Vec<&'static Tool>> {
 pub(super) fn with_libraries(need: Need) -> Result<Vec<PathBuf>> {
     let (program, package) = need;
     if need == BCC {
-        let kernel = debian::newest_kernel(Machine::default().kernel.series())?.package;
+        let kernel = debian::newest_kernel(Machine::default().kernel)?.package;
         return Ok(vec![bcc::archive(&kernel)?, build::root().join("lab/scripts/bcc_histogram.py")]);
     }
     debian::install(&[need])?;
