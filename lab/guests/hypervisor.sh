@@ -4,7 +4,8 @@
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-say() { echo "guest: $*"; }
+# $name is on the kernel's command line.
+say() { echo "$name: $*"; }
 say "up, Linux $(uname -r)"
 for module in /modules/*; do insmod $module || say "FAILED: insmod $module"; done
 say "kvm_intel loaded in L1, its preemption timer $(cat /sys/module/kvm_intel/parameters/preemption_timer)"

@@ -6,10 +6,12 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
-say() { echo "guest: $*"; }
+# $name and $work are on the kernel's command line.
+say() { echo "$name: $*"; }
 say "up, Linux $(uname -r), clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
 for module in /modules/*; do insmod $module || say "FAILED: insmod $module"; done
 
+[ $work = all ] || { say done; poweroff -f; }
 say idle
 sleep 1
 say timers

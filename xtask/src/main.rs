@@ -48,7 +48,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Demo(arguments) => demo::run(&arguments).map(|()| ExitCode::SUCCESS),
-        Task::Claims(arguments) => claims::run(&arguments),
+        Task::Claims(arguments) => claims::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Test(arguments) => test::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Dist(arguments) => build::release::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Deb(arguments) => packaging::run(&arguments).map(|()| ExitCode::SUCCESS),

@@ -232,3 +232,139 @@ fn names(report: &Report, is_wanted: impl Fn(u32) -> bool) -> Vec<String> {
         .collect();
     seen.into_iter().filter_map(|at| report.sources.get(at)).map(|source| source.name.clone()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tracer_common::{Event, Flags};
+
+    use super::*;
+    use crate::{
+        model::{
+            interval::{
+                Interval,
+                tests::{event, vm},
+            },
+            measurement::Timer,
+        },
+        report::tests::report,
+    };
+
+    fn with(events: impl IntoIterator<Item = (Event, u32)>) -> Report {
+        let mut report = report();
+        let mut interval = Interval::starting(0);
+        events.into_iter().for_each(|(event, id)| interval.record(&event, &vm(id)));
+        report.add(0, interval, &mut BTreeMap::new());
+        report
+    }
+
+    fn with_immediate(dirty: u64, clean: u64) -> Report {
+        let immediate = |ns, writes| {
+            let e = event(0, 52, ns, writes);
+            (Event { flags: e.flags | Flags::IMMEDIATE, ..e }, 0)
+        };
+        with((0..dirty).map(|n| immediate(2000 + n, 1)).chain((0..clean).map(|n| immediate(900 + n, 0))))
+    }
+
+    #[test]
+    fn the_ratio_is_of_transitions() {
+        let ratio = dirty_against_clean(&with_immediate(40, 40)).unwrap();
+        assert!(ratio.measured.starts_with("2.20 times [2.1"), "{}", ratio.measured);
+        assert_eq!(ratio.agrees, Some(true));
+        assert!(dirty_against_clean(&with_immediate(29, 40)).is_err());
+        let mut disturbed = with_immediate(40, 40);
+        disturbed.sources[0].header.latency = Latency::Disturbed;
+        assert!(dirty_against_clean(&disturbed).is_err());
+        let mut emulated = with_immediate(40, 40);
+        emulated.sources[0].header.host.emulated = true;
+        assert!(dirty_against_clean(&emulated).unwrap_err().contains("emulated"));
+    }
+
+    fn nested_event(writes: u8) -> Event {
+        let e = event(0, 52, 100, writes);
+        Event { flags: e.flags | Flags::L2, ..e }
+    }
+
+    #[test]
+    fn a_hypervisor_is_no_standard_guest_and_its_guests_are_counted_apart() {
+        // vm0 has 23 entries with a write among 120; vm1 enters L2 ten times, nine times after two writes.
+        let nested_guest = (0..10).map(|n| (nested_event(if n == 0 { 1 } else { 2 }), 1));
+        let report = with(nested_guest.chain((0..50).map(|_| (event(0, 10, 100, 1), 1))));
+        let toggled = toggles(&report).unwrap();
+        assert_eq!(toggled.counts, Some(Counts { entries: 23, of: 120 }));
+        assert_eq!((toggled.measured.as_str(), toggled.agrees), ("19.2 % (23 of 120)", Some(true)));
+        let twice = nested(&report).unwrap();
+        assert_eq!((twice.measured.as_str(), twice.agrees), ("90.0 % (9 of 10)", Some(true)));
+        let few = with((0..10).map(|n| (nested_event(2 * u8::from(n < 5)), 0)));
+        assert_eq!(nested(&few).unwrap().agrees, Some(false), "half of them is no majority");
+        assert!(toggles(&few).unwrap_err().contains("every VM ran nested guests"));
+        assert!(nested(&super::super::super::tests::report()).unwrap_err().contains("no L2 entry"));
+    }
+
+    #[test]
+    fn the_soft_policy_may_write_once_for_each_vmcs() {
+        // Two vCPUs of vm0 and one of vm1.
+        let mut few = with([(event(0, 10, 100, 1), 1)]);
+        assert_eq!(soft(&few).unwrap().agrees, Some(false), "23 entries with writes are too many");
+        few.whole.series.retain(|key, _| key.vcpu == 0);
+        let found = soft(&few).unwrap();
+        assert_eq!((found.measured.as_str(), found.agrees), ("1.0 % (1 of 98)", Some(true)));
+        let rare = with((0..40_000).map(|n| (event(2, 10, 100, u8::from(n < 5)), 0)));
+        let found = soft(&rare).unwrap();
+        assert_eq!((found.measured.as_str(), found.agrees), ("0.0698 % (28 of 40120)", Some(true)));
+    }
+
+    #[test]
+    fn tickless_cpus_that_nobody_looked_for_are_not_none() {
+        let from = |cpus: Option<&str>| {
+            let mut report = report();
+            report.sources[0].header.tickless_cpus = cpus.map(str::to_owned);
+            spurious(&report).unwrap().from
+        };
+        assert!(from(None).contains("tickless CPUs n/a"), "{}", from(None));
+        assert!(from(Some("")).contains("no CPU is tickless"));
+        assert!(from(Some("2-3")).contains("tickless CPUs 2-3"));
+    }
+
+    fn with_timer(tsc_khz: u32, used: bool) -> Report {
+        let mut report = report();
+        let timer = Timer { used: Some(used), rate: Some(5), tsc_khz: Some(tsc_khz), max_delay_s: None };
+        report.sources[0].header.timer = Some(timer);
+        report
+    }
+
+    #[test]
+    fn a_spurious_exit_before_the_longest_delay_differs() {
+        let spurious_after = |seconds: u64| {
+            let mut report = with_timer(2_400_000, true);
+            let early = event(3, 52, seconds * 1_000_000_000, 0);
+            let mut interval = Interval::starting(0);
+            interval.record(&Event { flags: early.flags | Flags::SOFT_DISABLED, ..early }, &vm(0));
+            report.add(0, interval, &mut BTreeMap::new());
+            spurious(&report).unwrap()
+        };
+        assert_eq!(spurious(&report()).unwrap().agrees, Some(true));
+        assert_eq!(spurious_after(58).agrees, Some(true));
+        assert_eq!(spurious_after(9).agrees, Some(false));
+        assert!(spurious_after(9).measured.starts_with("1, the earliest after 8.99"), "{:?}", spurious_after(9));
+    }
+
+    #[test]
+    fn a_timer_is_used_from_ten_seconds_on() {
+        let found = delay(&with_timer(2_400_000, true)).unwrap();
+        assert_eq!((found.measured.as_str(), found.agrees), ("57.3 s, and KVM uses it", Some(true)));
+        assert_eq!(delay(&with_timer(20_000_000, true)).unwrap().agrees, Some(false));
+        assert_eq!(delay(&with_timer(20_000_000, false)).unwrap().agrees, Some(true));
+        assert_eq!(delay(&with_timer(2_400_000, false)).unwrap().agrees, None, "its user may have switched it off");
+    }
+
+    #[test]
+    fn a_median_lies_within_its_interval() {
+        let mut h = Histogram::default();
+        (0..1000).for_each(|v| h.record(v));
+        let (low, mid, high) = median(&h).unwrap();
+        assert_eq!(mid, 499);
+        assert!((455..475).contains(&low) && (525..545).contains(&high), "{low} {high}");
+    }
+}

@@ -1,7 +1,7 @@
 //! The claims as one table for people.
 
 use super::{Claim, Evidence, claims};
-use crate::{output::layout::wrap, report::text::preamble};
+use crate::{output::wrap, report::text::preamble};
 
 /// Widths of the columns, in characters; the last one is as wide as a name of a recording.
 const WIDTHS: [usize; 3] = [43, 47, 7];
@@ -48,4 +48,23 @@ fn row(cells: &[Vec<String>; 4]) -> String {
         out.push('\n');
     }
     out + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::report;
+
+    #[test]
+    fn every_claim_is_a_row_within_the_width_of_a_page_with_its_words_and_verdict() {
+        let evidence = super::super::tests::evidence(report());
+        let text = text(&evidence);
+        assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
+        let table = text.split_once("THE COMMIT'S WORDS").unwrap().1;
+        let rows: Vec<_> = table.split("\n\n").skip(1).filter(|row| !row.is_empty()).collect();
+        assert_eq!(rows.len(), claims(&evidence).len(), "{table}");
+        assert!(rows[1].contains("roughly 1 in 10") && rows[1].contains("n/a"), "{}", rows[1]);
+        assert!(rows[3].contains("19.2 % (23 of 120)") && rows[3].contains("DIFFERS"), "{}", rows[3]);
+        assert!(rows[3].contains("x.hlog"), "{}", rows[3]);
+    }
 }
