@@ -1,8 +1,53 @@
-//! A command line that is found to be wrong after it was parsed, because its arguments do not fit each other or the files.
+//! The command line, which may be wrong: as it is parsed, or later, because its arguments do not fit each other or the files.
 
-use std::{fmt, path::Path};
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fmt,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::Path,
+    process::ExitCode,
+};
 
-use crate::output;
+use clap::Parser;
+
+use crate::{
+    commands::args::Cli,
+    output::{self, MAX_TEXT, printable},
+    say,
+};
+
+/// Parses the command line. Prints the help that it asks for, or why it is wrong, and returns the exit code then.
+pub fn parse() -> Result<Cli, ExitCode> {
+    let arguments: Vec<_> = env::args_os().collect();
+    Cli::try_parse_from(&arguments).map_err(|error| {
+        if error.use_stderr() {
+            say!("{}", explain(&error, &arguments).trim_end());
+            return ExitCode::from(EXIT_CODE);
+        }
+        // As clap does: whoever closes the pipe has read enough.
+        let _ = error.print();
+        ExitCode::SUCCESS
+    })
+}
+
+/// The error of a command line, whose arguments must not begin a line of their own: that of the same one with printable arguments. Where
+/// that is no such error, it is put on one line.
+fn explain(error: &clap::Error, arguments: &[OsString]) -> String {
+    match Cli::try_parse_from(arguments.iter().map(|argument| harmless(argument))) {
+        Err(same) if same.kind() == error.kind() => same.to_string(),
+        _ => printable(&error.to_string(), MAX_TEXT).into_owned(),
+    }
+}
+
+/// An argument without line ends and other deceptive characters; it stays no UTF-8 where it is none.
+fn harmless(argument: &OsStr) -> OsString {
+    let without_controls = || argument.as_bytes().iter().map(|byte| if byte.is_ascii_control() { b'?' } else { *byte });
+    match argument.to_str() {
+        Some(text) => printable(text, MAX_TEXT).into_owned().into(),
+        None => OsString::from_vec(without_controls().collect()),
+    }
+}
 
 /// A wrong command line: the reason and the fix. The program ends with [`EXIT_CODE`].
 #[derive(Debug)]
@@ -39,4 +84,39 @@ pub(crate) fn refuse_overlap<'a>(read: impl IntoIterator<Item = &'a Path>, writt
 /// Refuses the command line.
 pub(crate) fn refuse<T>(reason: impl Into<String>) -> anyhow::Result<T> {
     Err(WrongCommandLine(reason.into()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_argument_of_a_wrong_command_line_begins_a_line_of_its_own() {
+        let hostile = "x\nFORGED\u{1b}[2J\u{202e}";
+        let mut wrong: Vec<Vec<OsString>> = [
+            vec![format!("--{hostile}")],
+            vec![hostile.to_owned()],
+            vec!["report".into(), "a.hlog".into(), format!("--by={hostile}")],
+            vec!["report".into(), "a.hlog".into(), "--filter".into(), hostile.into()],
+            vec!["report".into(), "a.hlog".into(), format!("--sort={hostile}")],
+            vec!["record".into(), "--duration".into(), hostile.into()],
+            vec!["record".into(), "--trigger".into(), hostile.into()],
+            vec!["export".into(), "--listen".into(), hostile.into()],
+            vec!["exercise".into(), hostile.into()],
+            vec!["check".into(), hostile.into()],
+        ]
+        .into_iter()
+        .map(|arguments| arguments.into_iter().map(Into::into).collect())
+        .collect();
+        let bytes = |text: &[u8]| OsString::from_vec(text.to_vec());
+        wrong.push(vec![bytes(b"--\xff\nFORGED")]);
+        wrong.push(vec!["record".into(), "--vm".into(), bytes(b"\xff\nFORGED")]);
+        for arguments in wrong {
+            let arguments: Vec<_> = [bytes(b"vm\nFORGED")].into_iter().chain(arguments).collect();
+            let error = Cli::try_parse_from(&arguments).unwrap_err();
+            let text = explain(&error, &arguments);
+            assert!(text.starts_with("error: ") && text.contains("\n\nUsage: vm"), "{text}");
+            assert!(!text.lines().any(|line| line.trim_start().starts_with("FORGED")), "{text}");
+        }
+    }
 }

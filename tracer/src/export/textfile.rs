@@ -33,10 +33,10 @@ impl Textfile {
         if path.extension().is_none_or(|e| e != "prom") {
             bail!("--textfile {}: node_exporter reads only names that end in .prom", output::shown(path));
         }
+        let spot = output::spot(path)?;
         // A link, or whatever else is no file, will be replaced.
-        let is_file = path.symlink_metadata().is_ok_and(|m| m.is_file());
-        let current = is_file.then(|| File::open(path)).and_then(io::Result::ok);
-        current.as_ref().map_or(Ok(()), |file| output::lock(file, &output::spot(path)?))?;
+        let current = spot.open_file();
+        current.as_ref().map_or(Ok(()), |file| output::lock(file, &spot))?;
         Ok(Self { path: path.to_owned(), current, problem: None })
     }
 
@@ -97,6 +97,10 @@ mod tests {
         }
         drop(textfile);
         assert!(Textfile::new(&file).is_ok());
+        // Whatever else stands there is replaced, and nobody is waited for.
+        let fifo = dir.join("fifo.prom");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(Textfile::new(&fifo).unwrap().current.is_none());
         assert!(Textfile::new(Path::new("/tmp/vmentry.txt")).is_err());
     }
 }
