@@ -18,11 +18,11 @@ pub(crate) fn run(input: &[u8]) {
     recording::show(recording_of(input).as_bytes());
 }
 
-/// The recording of instructions: each a byte and a number in two bytes.
+/// The recording of instructions: each a byte and a number in two bytes, of which ten bits count.
 fn recording_of(input: &[u8]) -> String {
     let mut host = Host::default();
     for &[what, low, high] in input.as_chunks::<3>().0 {
-        let n = u16::from_le_bytes([low, high]);
+        let n = u16::from_le_bytes([low, high]) % 1024;
         match what % 5 {
             0 => (0..n).for_each(|_| host.start_vm()),
             1 => (0..n).for_each(|_| host.run_again()),
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_bytes_are_a_recording_of_ten_thousand_vms() {
+    fn thirty_bytes_are_a_recording_of_ten_thousand_vms() {
         let text = recording_of(include_bytes!("../corpus/churn/ten-thousand"));
         let mut report = Report::default();
         read_from(text.as_bytes(), "x".into(), OnDamage::Refuse, &mut report).unwrap();

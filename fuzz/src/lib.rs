@@ -24,6 +24,8 @@ pub struct Target {
     mutate: Option<fn(&mut Vec<u8>, &mut Random, Bytewise<'_>)>,
     /// the most memory and time of one input
     pub limits: Limits,
+    /// how many changed inputs the test of the corpus runs
+    pub changed: u64,
 }
 
 /// Every target.
@@ -34,13 +36,15 @@ pub const TARGETS: &[Target] = &[
         mutate: Some(recording::mutate),
         // A line of 170 bytes may hold a histogram of 56 320 buckets, 900 kB, which its reader, the sum and a view have.
         limits: Limits { memory: 64 << 20, memory_per_byte: 24 << 10, cpu: Duration::from_secs(20) },
+        changed: 20,
     },
     Target {
         name: "churn",
         run: churn::run,
         mutate: None,
-        // Three bytes may stand for ten thousand VMs.
+        // Few bytes may stand for ten thousand VMs.
         limits: Limits { memory: 192 << 20, memory_per_byte: 0, cpu: Duration::from_secs(20) },
+        changed: 0,
     },
     Target::small("btf", inputs::btf),
     Target::small("event", inputs::event),
@@ -60,6 +64,7 @@ impl Target {
             run,
             mutate: None,
             limits: Limits { memory: 4 << 20, memory_per_byte: 256, cpu: Duration::from_secs(5) },
+            changed: 1000,
         }
     }
 

@@ -12,14 +12,22 @@ use rustix::time::{ClockId, clock_gettime};
 /// Counts allocated bytes.
 struct Counting;
 
+/// Bytes at a time of the process at most: more cannot be allocated, which ends it. An input that wants all memory must not get it, whatever
+/// its target's limit, which is looked at afterwards.
+const MOST: usize = 2 << 30;
+
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call goes to the system's allocator unchanged, and the counters are atomics, which do not allocate.
+// SAFETY: every call goes to the system's allocator unchanged, or fails, and the counters are atomics, which do not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
         PEAK.fetch_max(now, Relaxed);
+        if now > MOST {
+            NOW.fetch_sub(layout.size(), Relaxed);
+            return std::ptr::null_mut();
+        }
         // SAFETY: the caller promises a layout of nonzero size, which is all that the system's allocator demands.
         unsafe { System.alloc(layout) }
     }

@@ -12,12 +12,15 @@ static TARGET: LazyLock<&'static Target> = LazyLock::new(|| {
     Target::named(&name).unwrap_or_else(|| panic!("VMENTRY_FUZZ_TARGET: there is no target '{name}'"))
 });
 
-/// CPU time of an input that is worth changing: those that take more would get most of the time.
+/// CPU time of an input that is worth changing.
 const FAST: Duration = Duration::from_millis(100);
+
+/// Whether slower inputs are left alone, which would take most of the time.
+static FAST_ONLY: LazyLock<bool> = LazyLock::new(|| std::env::var_os("VMENTRY_FUZZ_FAST_ONLY").is_some());
 
 // The first run makes what later ones share, which is not what an input reaches.
 fuzz_target!(init: TARGET.run(&[]), |input: &[u8]| -> Corpus {
-    if TARGET.run(input) <= FAST { Corpus::Keep } else { Corpus::Reject }
+    if TARGET.run(input) <= FAST || !*FAST_ONLY { Corpus::Keep } else { Corpus::Reject }
 });
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {

@@ -44,7 +44,8 @@ const INTERRUPTED: i32 = 72;
 /// The fuzzer of all targets.
 pub(super) struct Fuzzer {
     binary: PathBuf,
-    jobs: usize,
+    /// processes at a time
+    pub(super) jobs: usize,
 }
 
 /// What inputs reach.
@@ -70,7 +71,7 @@ pub(super) struct Progress {
 }
 
 impl Fuzzer {
-    /// Builds the fuzzer with counters of coverage in every crate. It will use so many processes at a time.
+    /// Builds the fuzzer with counters of coverage in every crate.
     pub(super) fn build(jobs: usize) -> Result<Self> {
         debian::install(&NEEDS)?;
         let mut cargo = build::cargo(["build", "--quiet", "--locked", "--profile", "fuzz", "--package", "fuzz"]);
@@ -130,7 +131,7 @@ impl Fuzzer {
         mut progress: impl FnMut(Progress),
     ) -> Result<Round> {
         let mut command = self.command(target);
-        command.args([
+        command.env("VMENTRY_FUZZ_FAST_ONLY", "1").args([
             format!("-fork={}", self.jobs),
             format!("-max_total_time={}", time.as_secs().max(1)),
             format!("-max_len={MAX_BYTES}"),

@@ -6,7 +6,7 @@ mod target;
 
 use std::{fs, path::PathBuf, thread, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::{
@@ -34,7 +34,7 @@ Examples:
 pub(crate) struct Arguments {
     /// Targets, the folders of fuzz/corpus; all without any
     targets: Vec<String>,
-    /// Minutes for all targets together
+    /// Minutes for all targets together; half of them for recordings
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     minutes: u32,
     /// Processes at a time; one per CPU without it
@@ -45,28 +45,20 @@ pub(crate) struct Arguments {
     keep: bool,
 }
 
+/// The target with most of the code gets half of the time.
+const LARGEST: &str = "recording";
+
 /// Runs every target for its share of the time. Fails with the inputs that fail.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let targets = targets(&arguments.targets)?;
     let jobs = arguments.jobs.map_or_else(|| thread::available_parallelism().map_or(1, Into::into), usize::from);
-    let time = (Duration::from_secs(60) * arguments.minutes) / u32::try_from(targets.len())?;
     eprintln!("building the fuzzer (some minutes, the first time)");
     let fuzzer = Fuzzer::build(jobs)?;
     libfuzzer::ignore_interrupts();
     let mut outcomes = Vec::new();
-    for (at, target) in targets.iter().enumerate() {
-        eprintln!("\n{target} ({} of {}): {} s, {jobs} at a time", at + 1, targets.len(), time.as_secs());
-        let outcome = target::fuzz(&fuzzer, target, time)?;
-        let is_interrupted = outcome.is_interrupted;
-        outcomes.push((target, outcome));
-        if is_interrupted {
-            break;
-        }
-        if arguments.keep {
-            eprintln!("  {} inputs copied to fuzz/corpus/{target}", fuzzer.keep(target)?);
-        }
-    }
+    let result = fuzz_all(&fuzzer, &targets, arguments, &mut outcomes);
     summarize(&outcomes);
+    result?;
     let finds: Vec<_> = outcomes.iter().flat_map(|(_, outcome)| &outcome.finds).collect();
     for find in &finds {
         eprintln!("\n{find}");
@@ -76,14 +68,39 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "fuzz: {} inputs fail; mend each cause, then commit its input to fuzz/corpus/TARGET, where `cargo test -p fuzz` runs it",
         finds.len()
     );
-    if outcomes.iter().any(|(_, outcome)| outcome.is_interrupted) {
-        bail!("fuzz: interrupted");
+    ensure!(outcomes.iter().all(|(_, outcome)| !outcome.is_interrupted), "fuzz: interrupted");
+    Ok(())
+}
+
+/// Fuzzes one target after the other, until an interrupt.
+fn fuzz_all(
+    fuzzer: &Fuzzer,
+    targets: &[String],
+    arguments: &Arguments,
+    outcomes: &mut Vec<(String, Outcome)>,
+) -> Result<()> {
+    let others = targets.iter().filter(|&target| target != LARGEST).count();
+    let shares = |target: &str| if target == LARGEST { others.max(1) } else { 1 };
+    let all: usize = targets.iter().map(|target| shares(target)).sum();
+    let seconds = 60 * usize::try_from(arguments.minutes)?;
+    for (at, target) in targets.iter().enumerate() {
+        let time = seconds * shares(target) / all;
+        eprintln!("\n{target} ({} of {}): {time} s, {} at a time", at + 1, targets.len(), fuzzer.jobs);
+        let outcome = target::fuzz(fuzzer, target, Duration::from_secs(time as u64))?;
+        let is_interrupted = outcome.is_interrupted;
+        outcomes.push((target.clone(), outcome));
+        if is_interrupted {
+            break;
+        }
+        if arguments.keep {
+            eprintln!("  {} inputs copied to fuzz/corpus/{target}", fuzzer.keep(target)?);
+        }
     }
     Ok(())
 }
 
 /// Prints what each target did.
-fn summarize(outcomes: &[(&String, Outcome)]) {
+fn summarize(outcomes: &[(String, Outcome)]) {
     let edges = |coverage: Option<Coverage>| coverage.map_or_else(|| "n/a".into(), |c| c.edges.to_string());
     eprintln!("\ntarget       executions  a second  edges: committed       now  inputs  finds");
     for (target, outcome) in outcomes {
