@@ -36,13 +36,14 @@ const GUESTS: [Guest; 2] = [
     },
 ];
 
-/// Puts the guests' kernel and initramfs into a folder of a tree: `vmlinux`, `standard.cpio`, `hypervisor.cpio`.
-pub(super) fn put(kernel: &Unpacked, folder: &Path) -> Result<()> {
+/// Puts the kernel of the guests and the initramfs of each named one into a folder: `vmlinux`, `standard.cpio`,
+/// `hypervisor.cpio`.
+pub(super) fn put(kernel: &Unpacked, names: &[&str], folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("create folder {}", folder.display()))?;
     super::qemu::copy(&lab::vmlinux(kernel)?, &folder.join("vmlinux"))?;
     let busybox = debian::unpacked("busybox-static")?.file(&["bin/busybox", "usr/bin/busybox"])?;
     let modules = Modules::of_kernel(&kernel.root)?;
-    for guest in &GUESTS {
+    for guest in GUESTS.iter().filter(|guest| names.contains(&guest.name)) {
         let path = folder.join(format!("{}.cpio", guest.name));
         let archive = initramfs(guest, &busybox, &modules)?;
         fs::write(&path, archive).with_context(|| format!("write file {}", path.display()))?;

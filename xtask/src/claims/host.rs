@@ -4,7 +4,12 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{build, process, witness::claims::Guest};
+use crate::{
+    build,
+    claims::{KERNEL, guest},
+    debian, process,
+    witness::claims::Plan,
+};
 
 const POLICY: &str = "/sys/module/kvm_intel/parameters/preemption_timer_policy";
 const TRACEPOINT: &str = "/sys/kernel/tracing/events/kvmvmx/kvm_vmcs_write";
@@ -32,7 +37,7 @@ pub(super) fn cannot_run() -> Option<String> {
 }
 
 /// Records the guests under both policies, and restores the policy.
-pub(super) fn run(out: &Path, script: &str) -> Result<()> {
+pub(super) fn run(out: &Path, plans: &[Plan], script: &str) -> Result<()> {
     let vms = running_vms()?;
     ensure!(
         vms.is_empty(),
@@ -41,15 +46,17 @@ pub(super) fn run(out: &Path, script: &str) -> Result<()> {
     );
     let has_qemu = Command::new(PROGRAM).arg("--version").output().is_ok_and(|version| version.status.success());
     ensure!(has_qemu, "run {PROGRAM}: install package qemu-system-x86, or use --lab");
-    let tree = super::prepare(out)?;
+    let _ = fs::remove_dir_all(out);
+    let (guests, names) = (out.join("guests"), plans.iter().map(|plan| plan.guest).collect::<Vec<_>>());
+    guest::put(&debian::newest_kernel(KERNEL)?, &names, &guests)?;
     let before = fs::read_to_string(POLICY).with_context(|| format!("read {POLICY}"))?;
-    let recorded = [Guest::Standard, Guest::Hypervisor].into_iter().try_for_each(|guest| {
+    let recorded = plans.iter().try_for_each(|plan| {
         let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("{}{script}", guest.variables())]);
-        shell.env("OUT", out).env("GUESTS", tree.join("guests")).env("QEMU", PROGRAM);
+        shell.args(["-c", &format!("{}{script}", plan.variables())]);
+        shell.env("OUT", out).env("GUESTS", &guests).env("QEMU", PROGRAM);
         let binary = build::static_binary("vmentry")?;
         shell.env("PATH", process::path_with(binary.parent().unwrap_or(Path::new("."))));
-        process::run(&mut shell, &format!("record the {} guest", guest.name()))
+        process::run(&mut shell, &format!("record the {} guest", plan.name))
     });
     fs::write(POLICY, before.trim()).with_context(|| format!("restore {POLICY}"))?;
     recorded

@@ -7,7 +7,7 @@ mod qemu;
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -20,7 +20,7 @@ use crate::{
     lab::{self, Cpu, Kernel, Machine},
     patches::{self, Flavour},
     process::output,
-    witness::claims::{self as witness, Guest},
+    witness::claims::{self as witness, BOOT, NESTED, Plan, STANDARD, STANDARD_AND_OFF},
 };
 
 /// The series of the lab's kernel and of the guests'.
@@ -44,15 +44,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
     let out = build::target_dir().join("claims");
     let reason = if arguments.lab { Some("--lab".into()) } else { host::cannot_run() };
-    match &reason {
+    let plans = match &reason {
         Some(reason) => {
             eprintln!("running in the lab, not on this host: {reason}");
-            in_lab(&out, &[Guest::Standard, Guest::Hypervisor])?;
+            let plans = [STANDARD_AND_OFF, NESTED];
+            in_lab(&out, &plans)?;
+            plans
         }
-        None => host::run(&out, SCRIPT)?,
-    }
-    let table = report(&out, &Guest::names(&[Guest::Standard, Guest::Hypervisor]))?;
-    let mut failures = witness::failures(&out, &[Guest::Standard, Guest::Hypervisor])?;
+        None => {
+            let plans = [STANDARD, NESTED];
+            host::run(&out, &plans, SCRIPT)?;
+            plans
+        }
+    };
+    let table = report(&out, &plans)?;
+    let mut failures = witness::failures(&out, &plans)?;
     failures.extend(witness::disagreements(&out, reason.is_some())?);
     println!("\n{table}");
     ensure!(failures.is_empty(), "{}\n(files in {})", failures.join("\n"), out.display());
@@ -64,8 +70,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// Boots a Linux guest under the hard policy in the lab, and checks the counts against ftrace's.
 pub(crate) fn boot_one_guest() -> Result<()> {
     let out = build::target_dir().join("lab/linux-guest");
-    in_lab(&out, &[Guest::Boot])?;
-    let failures = witness::failures(&out, &[Guest::Boot])?;
+    in_lab(&out, &[BOOT])?;
+    let failures = witness::failures(&out, &[BOOT])?;
     ensure!(failures.is_empty(), "{}\n(files in {})", failures.join("\n"), out.display());
     Ok(())
 }
@@ -73,18 +79,16 @@ pub(crate) fn boot_one_guest() -> Result<()> {
 const SCRIPT: &str = include_str!("../../../lab/scripts/claims.sh");
 
 /// Boots a machine for each guest, all at once: an emulator uses one core.
-fn in_lab(out: &Path, guests: &[Guest]) -> Result<()> {
+fn in_lab(out: &Path, plans: &[Plan]) -> Result<()> {
     lab::install(Cpu::Intel)?;
     let module = patches::module(KERNEL, Flavour::Companion)?;
-    let tree = prepare(out)?;
-    qemu::put(&tree)?;
-    // Both machines need them.
+    let _ = fs::remove_dir_all(out);
+    let machines: Vec<_> = plans.iter().map(|&plan| Ok((plan, machine(plan, &module, out)?))).collect::<Result<_>>()?;
+    // Both machines need it.
     build::static_binary("lab-init")?;
-    let machines: Vec<_> = guests.iter().map(|&guest| (guest, machine(guest, &module, &tree, out))).collect();
     eprintln!("booting {} emulated machines with Debian's Linux {KERNEL}, real kvm_intel and QEMU", machines.len());
     thread::scope(|scope| {
-        let runs: Vec<_> =
-            machines.iter().map(|(guest, machine)| scope.spawn(|| record(*guest, machine, out))).collect();
+        let runs: Vec<_> = machines.iter().map(|(plan, machine)| scope.spawn(|| record(*plan, machine, out))).collect();
         // All of them end before the first failure is returned.
         let ended: Vec<_> =
             runs.into_iter().map(|run| run.join().unwrap_or(Err(anyhow!("run machine: panic")))).collect();
@@ -92,34 +96,31 @@ fn in_lab(out: &Path, guests: &[Guest]) -> Result<()> {
     })
 }
 
-/// Empties the folder of results and puts the guests into a tree in it.
-fn prepare(out: &Path) -> Result<PathBuf> {
-    let _ = fs::remove_dir_all(out);
-    let tree = out.join("tree");
-    guest::put(&debian::newest_kernel(KERNEL)?, &tree.join("guests"))?;
-    Ok(tree)
-}
-
-fn machine(guest: Guest, module: &Path, tree: &Path, out: &Path) -> Machine {
-    Machine {
+fn machine(plan: Plan, module: &Path, out: &Path) -> Result<Machine> {
+    let tree = out.join("trees").join(plan.name);
+    qemu::put(&tree)?;
+    guest::put(&debian::newest_kernel(KERNEL)?, &[plan.guest], &tree.join("guests"))?;
+    Ok(Machine {
         kernel: KERNEL,
         module: Some(module.to_owned()),
         memory: Some(MEMORY),
-        trees: vec![tree.to_owned()],
-        out: Some(out.join("machines").join(guest.name())),
+        trees: vec![tree],
+        out: Some(out.join("machines").join(plan.name)),
         timeout: TIMEOUT,
+        // A step of the tests prints nothing but its result.
+        quiet: plan == BOOT,
         ..Machine::default()
-    }
+    })
 }
 
 /// Runs the script in a machine and moves what it leaves to the other results.
-fn record(guest: Guest, machine: &Machine, out: &Path) -> Result<()> {
+fn record(plan: Plan, machine: &Machine, out: &Path) -> Result<()> {
     let variables = "GUESTS=/guests\nQEMU='/usr/bin/qemu-system-x86_64 -L /usr/share/qemu'\n";
-    let outcome = lab::run(machine, &format!("{variables}{}{SCRIPT}", guest.variables()))?;
+    let outcome = lab::run(machine, &format!("{variables}{}{SCRIPT}", plan.variables()))?;
     outcome.check_exit_code()?;
-    eprintln!("the machine of the {} guest took {:.0} s", guest.name(), outcome.seconds);
+    eprintln!("the machine of the {} guest took {:.0} s", plan.name, outcome.seconds);
     for entry in fs::read_dir(&outcome.out_dir).context("read folder of a machine")?.flatten() {
-        if guest.recordings().iter().any(|name| entry.file_name().to_string_lossy().starts_with(&format!("{name}."))) {
+        if plan.recordings().any(|name| entry.file_name().to_string_lossy().starts_with(&format!("{name}."))) {
             fs::rename(entry.path(), out.join(entry.file_name())).context("move a machine's results")?;
         }
     }
@@ -127,12 +128,12 @@ fn record(guest: Guest, machine: &Machine, out: &Path) -> Result<()> {
 }
 
 /// Writes `claims.json` and returns the claims as a table.
-fn report(out: &Path, recordings: &[&str]) -> Result<String> {
+fn report(out: &Path, plans: &[Plan]) -> Result<String> {
     let vmentry = build::static_binary("vmentry")?;
     let report = |more: &[&str]| {
         let mut command = Command::new(&vmentry);
         command.current_dir(out).args(["report", "--claims"]).args(more);
-        output(command.args(recordings.iter().map(|name| format!("{name}.hlog"))))
+        output(command.args(plans.iter().flat_map(|plan| plan.recordings()).map(|name| format!("{name}.hlog"))))
     };
     fs::write(out.join("claims.json"), report(&["--format", "json"])?).context("write claims.json")?;
     report(&[])
