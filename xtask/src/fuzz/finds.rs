@@ -10,6 +10,9 @@ use anyhow::{Context, Result};
 
 use crate::fuzz::libfuzzer::{Fuzzer, failed};
 
+/// Characters of a message at most.
+const MOST_CHARACTERS: usize = 200;
+
 /// An input that fails.
 #[derive(Debug)]
 pub(super) struct Find {
@@ -39,7 +42,9 @@ impl Cause {
         let mut lines = text.lines();
         if let Some(place) = lines.by_ref().find_map(|line| line.split_once(" panicked at ")) {
             let place = place.1.trim_end_matches(':').to_owned();
-            return Self { place, message: lines.next().unwrap_or_default().to_owned() };
+            // It may quote the input.
+            let message = lines.next().unwrap_or_default().chars().take(MOST_CHARACTERS);
+            return Self { place, message: message.flat_map(char::escape_debug).collect() };
         }
         let error =
             text.lines().find(|line| line.starts_with("memory allocation of ") || line.contains("ERROR: libFuzzer"));
@@ -84,10 +89,10 @@ mod tests {
 
     #[test]
     fn the_cause_is_the_panic_or_else_what_libfuzzer_says() {
-        let text = "INFO: Seed: 1\n\nthread '<unnamed>' (7) panicked at tracer/src/x.rs:3:5:\nindex out of bounds\nnote: run with\n\
+        let text = "INFO: Seed: 1\n\nthread '<unnamed>' (7) panicked at tracer/src/x.rs:3:5:\nindex \x1b[2J\nnote: run with\n\
                     ==7== ERROR: libFuzzer: deadly signal\n";
         let cause = Cause::of_output(text);
-        assert_eq!((cause.place.as_str(), cause.message.as_str()), ("tracer/src/x.rs:3:5", "index out of bounds"));
+        assert_eq!((cause.place.as_str(), cause.message.as_str()), ("tracer/src/x.rs:3:5", "index \\u{1b}[2J"));
         let cause = Cause::of_output("==7== ERROR: libFuzzer: timeout after 120 seconds\n");
         assert_eq!(
             (cause.place.as_str(), cause.message.as_str()),

@@ -4,12 +4,14 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Write},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::{
     build, debian,
@@ -139,6 +141,11 @@ impl Fuzzer {
             "-ignore_timeouts=0".into(),
             prefix(target),
         ]);
+        // SAFETY: between fork and exec, the closure makes one system call and allocates nothing.
+        unsafe {
+            // An end of this process that libFuzzer does not see, unlike Ctrl-C, is its end, too.
+            command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?));
+        }
         let mut child = command.args(folders).stderr(Stdio::piped()).spawn()?;
         let mut log = File::options().append(true).create(true).open(log(target)).context("write log")?;
         let mut last = Progress::default();
