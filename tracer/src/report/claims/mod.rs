@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Report;
 use crate::model::policy::Policy;
-pub(crate) use table::text;
+pub use table::text;
 
 /// One claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -8,7 +8,7 @@ const WIDTHS: [usize; 3] = [43, 47, 7];
 const TITLES: [&str; 4] = ["THE COMMIT'S WORDS", "MEASURED", "VERDICT", "RECORDINGS"];
 
 /// The claims for people.
-pub(crate) fn text(evidence: &Evidence) -> String {
+pub fn text(evidence: &Evidence) -> String {
     let report = &evidence.whole;
     let emulated = if report.is_emulated() { " (emulated)" } else { "" };
     let mut out = preamble(report);
