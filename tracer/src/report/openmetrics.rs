@@ -98,7 +98,8 @@ mod tests {
             let mut read = Report::default();
             input::read_from(bytes.as_slice(), "x.hlog".into(), OnDamage::Refuse, &mut read).unwrap();
             let text = render(&read, &view());
-            let evidence = claims::Evidence { whole: read, ..Default::default() };
+            let evidence =
+                claims::Evidence { by_policy: [(read.sources[0].policy(), read)].into(), ..Default::default() };
             (text, claims::claims(&evidence)[4].measured.clone())
         };
         let (all, spurious) = text_of("a later subject");
