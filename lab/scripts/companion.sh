@@ -21,6 +21,9 @@ verified() {
     vmentry report $OUT/$name.hlog > $OUT/$name.txt
 }
 
+# The formats, by which perf and trace-cmd print events: they must name the values, not the constants of the source.
+cat $events/kvmvmx/*/format > $OUT/formats
+
 for p in soft hard; do
     vmentry policy $p > /dev/null
     verified deadline-$p vmentry exercise tsc-deadline --count 23
@@ -92,5 +95,19 @@ for p in soft hard; do
     vmentry report $OUT/spurious-$p.hlog > $OUT/spurious-$p.txt
 done
 vmentry policy soft > /dev/null
+
+# Without the timer there is nothing to disable: hard is refused, and a module loaded with it falls back to soft.
+rmmod kvm_intel
+insmod $companion preemption_timer=0
+! echo hard > $policy 2> $OUT/without-timer.error
+cat $policy > $OUT/without-timer
+rmmod kvm_intel
+insmod $companion preemption_timer_policy=hard preemption_timer=0
+cat $policy > $OUT/hard-without-timer
+
+# A soft value that runs out before the guest's first instruction would never come back.
+rmmod kvm_intel
+! insmod /bin/kvm-intel-test.ko preemption_timer_soft_value=65535 2> /dev/null
+[ ! -e $policy ]
 
 dmesg | grep -iE 'warn|bug:|oops|call trace|rcu:' > $OUT/complaints || true

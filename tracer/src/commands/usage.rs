@@ -12,17 +12,16 @@ use std::{
 use clap::Parser;
 
 use crate::{
-    commands::args::Cli,
     output::{self, MAX_TEXT, printable},
     say,
 };
 
 /// Parses the command line. Prints the help that it asks for, or why it is wrong, and returns the exit code then.
-pub fn parse() -> Result<Cli, ExitCode> {
+pub fn parse<C: Parser>() -> Result<C, ExitCode> {
     let arguments: Vec<_> = env::args_os().collect();
-    Cli::try_parse_from(&arguments).map_err(|error| {
+    C::try_parse_from(&arguments).map_err(|error| {
         if error.use_stderr() {
-            say!("{}", explain(&error, &arguments).trim_end());
+            say!("{}", explain::<C>(&error, &arguments).trim_end());
             return ExitCode::from(EXIT_CODE);
         }
         // As clap does: whoever closes the pipe has read enough.
@@ -33,8 +32,8 @@ pub fn parse() -> Result<Cli, ExitCode> {
 
 /// The error of a command line, whose arguments must not begin a line of their own: that of the same one with printable arguments. Where
 /// that is no such error, it is put on one line.
-fn explain(error: &clap::Error, arguments: &[OsString]) -> String {
-    match Cli::try_parse_from(arguments.iter().map(|argument| harmless(argument))) {
+fn explain<C: Parser>(error: &clap::Error, arguments: &[OsString]) -> String {
+    match C::try_parse_from(arguments.iter().map(|argument| harmless(argument))) {
         Err(same) if same.kind() == error.kind() => same.to_string(),
         _ => printable(&error.to_string(), MAX_TEXT).into_owned(),
     }
@@ -90,33 +89,47 @@ pub(crate) fn refuse<T>(reason: impl Into<String>) -> anyhow::Result<T> {
 mod tests {
     use super::*;
 
+    /// A command line with each kind of argument.
+    #[derive(Debug, Parser)]
+    #[command(name = "vmentry")]
+    struct Line {
+        #[arg(long)]
+        number: Option<u32>,
+        #[arg(long, value_parser = ["soft", "hard"])]
+        policy: Option<String>,
+        #[arg(long)]
+        name: Option<String>,
+    }
+
     #[test]
     fn no_argument_of_a_wrong_command_line_begins_a_line_of_its_own() {
-        let hostile = "x\nFORGED\u{1b}[2J\u{202e}";
-        let mut wrong: Vec<Vec<OsString>> = [
-            vec![format!("--{hostile}")],
-            vec![hostile.to_owned()],
-            vec!["report".into(), "a.hlog".into(), format!("--by={hostile}")],
-            vec!["report".into(), "a.hlog".into(), "--filter".into(), hostile.into()],
-            vec!["report".into(), "a.hlog".into(), format!("--sort={hostile}")],
-            vec!["record".into(), "--duration".into(), hostile.into()],
-            vec!["record".into(), "--trigger".into(), hostile.into()],
-            vec!["export".into(), "--listen".into(), hostile.into()],
-            vec!["exercise".into(), hostile.into()],
-            vec!["check".into(), hostile.into()],
-        ]
-        .into_iter()
-        .map(|arguments| arguments.into_iter().map(Into::into).collect())
-        .collect();
-        let bytes = |text: &[u8]| OsString::from_vec(text.to_vec());
-        wrong.push(vec![bytes(b"--\xff\nFORGED")]);
-        wrong.push(vec!["record".into(), "--vm".into(), bytes(b"\xff\nFORGED")]);
-        for arguments in wrong {
-            let arguments: Vec<_> = [bytes(b"vm\nFORGED")].into_iter().chain(arguments).collect();
-            let error = Cli::try_parse_from(&arguments).unwrap_err();
-            let text = explain(&error, &arguments);
-            assert!(text.starts_with("error: ") && text.contains("\n\nUsage: vm"), "{text}");
+        let hostile = |before: &[u8]| OsString::from_vec([before, b"x\nFORGED\x1b[2J\xe2\x80\xae"].concat());
+        let no_text = |before: &[u8]| OsString::from_vec([before, b"\xff\nFORGED"].concat());
+        for wrong in [
+            vec![hostile(b"--")],
+            vec![hostile(b"")],
+            vec![hostile(b"--number=")],
+            vec!["--policy".into(), hostile(b"")],
+            vec![no_text(b"--")],
+            vec![no_text(b"--name=")],
+            vec![no_text(b"--policy=")],
+        ] {
+            let arguments: Vec<_> = [OsString::from("vm\nFORGED")].into_iter().chain(wrong).collect();
+            let error = Line::try_parse_from(&arguments).unwrap_err();
+            let text = explain::<Line>(&error, &arguments);
+            // Its own line ends are kept.
+            assert!(text.starts_with("error: ") && text.contains("\n\nFor more information"), "{text}");
             assert!(!text.lines().any(|line| line.trim_start().starts_with("FORGED")), "{text}");
         }
+        // Where it would be right with printable arguments.
+        let arguments = ["vmentry", "--policy=a\nFORGED"].map(OsString::from);
+        let error = Line::try_parse_from(&arguments).unwrap_err();
+        assert_eq!(explain::<Anything>(&error, &arguments).lines().count(), 1);
+    }
+
+    #[derive(Debug, Parser)]
+    struct Anything {
+        #[arg(long)]
+        policy: Option<String>,
     }
 }

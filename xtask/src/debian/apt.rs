@@ -40,9 +40,13 @@ impl Offer {
 pub(super) fn unpack_verified(archive: &Path, package: &str, sha256: &str, root: &Path) -> Result<()> {
     let sum = sha256_of(File::open(archive).with_context(|| format!("open {}", archive.display()))?)?;
     ensure!(sum == sha256, "verify package {package}: its SHA256 is {sum}, in the signed lists it is {sha256}");
-    output(Command::new("dpkg-deb").arg("-x").arg(archive).arg(root))
-        .with_context(|| format!("unpack package {package}"))?;
-    Ok(())
+    unpack_archive(archive, root)
+}
+
+/// Unpacks a package's archive, which has been verified, over `root`.
+pub(super) fn unpack_archive(archive: &Path, root: &Path) -> Result<()> {
+    let unpacked = output(Command::new("dpkg-deb").arg("-x").arg(archive).arg(root));
+    unpacked.map(|_| ()).with_context(|| format!("unpack package {}", archive.display()))
 }
 
 /// Returns the SHA256 of a file, in hexadecimal.
@@ -72,7 +76,7 @@ pub(super) fn with_fresh_lists<T>(get: impl Fn() -> Result<T>) -> Result<T> {
     })
 }
 
-fn update_lists() -> Result<()> {
+pub(super) fn update_lists() -> Result<()> {
     run_as_root("apt-get", &["-q", "update"]).context("update package lists")
 }
 

@@ -74,6 +74,33 @@ impl Package {
     }
 }
 
+/// Downloads packages of a release, and all packages that they depend on, to a folder. apt verifies them by the signed
+/// lists. Returns the archives.
+pub(super) fn download(release: &str, packages: &[&str], folder: &Path) -> Result<Vec<PathBuf>> {
+    fs::create_dir_all(folder.join("partial")).with_context(|| format!("create folder {}", folder.display()))?;
+    // Asks for lists if they are old.
+    self::packages()?;
+    eprintln!("downloading {} of {release}, and what they depend on: about 70 MB", packages.join(" "));
+    let archive = Archive::open()?;
+    let download = || {
+        let mut install = archive.command("apt-get");
+        install.args(["-q", "-y", "--no-install-recommends", "--download-only", "-o"]);
+        install.arg(format!("APT::Default-Release={release}"));
+        let mut setting = OsString::from("Dir::Cache::archives=");
+        setting.push(folder);
+        install.arg("-o").arg(setting).arg("install").args(packages);
+        output(&mut install).with_context(|| format!("download packages of {release}"))
+    };
+    download().or_else(|error| {
+        eprintln!("note: {error:#}");
+        archive.refresh()?;
+        download()
+    })?;
+    let files = fs::read_dir(folder).with_context(|| format!("read folder {}", folder.display()))?;
+    let archives = files.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(archives.filter(|path| path.extension().is_some_and(|suffix| suffix == "deb")).collect())
+}
+
 /// The folder of lists and settings, locked against other processes.
 struct Archive {
     folder: PathBuf,

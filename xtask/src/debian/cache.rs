@@ -12,7 +12,7 @@ use tempfile::TempDir;
 const PARTIAL: &str = ".partial-";
 
 /// The cache's folder: `$XDG_CACHE_HOME/vmentry`, or `~/.cache/vmentry`.
-pub(super) fn cache_dir() -> Result<PathBuf> {
+pub(crate) fn cache_dir() -> Result<PathBuf> {
     let cache = match std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()) {
         Some(path) => PathBuf::from(path),
         None => PathBuf::from(std::env::var_os("HOME").context("find cache folder: set HOME or XDG_CACHE_HOME")?)

@@ -16,10 +16,13 @@ use anyhow::{Context, Result};
 
 use crate::debian::{
     apt::{Offer, offers},
-    cache::cache_dir,
     index::Package,
 };
-pub(crate) use crate::debian::{cache::cached, kernel::Offered, series::Kernel};
+pub(crate) use crate::debian::{
+    cache::{cache_dir, cached},
+    kernel::Offered,
+    series::Kernel,
+};
 
 /// A command in `PATH` or the path of a file, and the package that provides it.
 pub(crate) type Need = (&'static str, &'static str);
@@ -45,7 +48,7 @@ impl Unpacked {
 const PACKAGES: &str = "packages";
 
 /// Installs the packages of the needs that this machine lacks.
-pub(crate) fn install(needs: &[Need]) -> Result<()> {
+pub(crate) fn install(needs: &[(&str, &str)]) -> Result<()> {
     let mut packages: Vec<_> =
         needs.iter().filter(|(name, _)| !apt::is_present(name)).map(|&(_, package)| package).collect();
     packages.dedup();
@@ -54,6 +57,33 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
     }
     eprintln!("installing with apt-get: {}", packages.join(" "));
     apt::install(&packages)
+}
+
+/// Whether this machine has a command, or its apt offers the package of the same name.
+pub(crate) fn is_offered(command: &str) -> Result<bool> {
+    if apt::is_present(command) {
+        return Ok(true);
+    }
+    // Every list has make: without it, none was ever asked for.
+    let mut found = offers(&[command, "make"])?;
+    if found.is_empty() {
+        apt::update_lists()?;
+        found = offers(&[command])?;
+    }
+    Ok(found.iter().any(|offer| offer.package == command))
+}
+
+/// Returns a folder with packages of a release of Debian, and with all packages that they depend on: unpacked, not set
+/// up.
+pub(crate) fn root(release: &str, packages: &[&str]) -> Result<PathBuf> {
+    cached(&format!("roots/{release}_{}", packages.join("_")), |folder| {
+        let root = folder.join("root");
+        fs::create_dir(&root).with_context(|| format!("create folder {}", root.display()))?;
+        for archive in archive::download(release, packages, &folder.join("archives"))? {
+            apt::unpack_archive(&archive, &root)?;
+        }
+        Ok(root)
+    })
 }
 
 /// Returns the newest kernel of each series that Debian's suites offer, from old to new.

@@ -14,6 +14,8 @@ impl Kernel {
     pub(crate) const V6_1: Kernel = Kernel { major: 6, minor: 1 };
     /// The kernel of Debian 13; Debian 12 has it as a backport.
     pub(crate) const V6_12: Kernel = Kernel { major: 6, minor: 12 };
+    /// A stable kernel that Debian 13 has as a backport.
+    pub(crate) const V7_3: Kernel = Kernel { major: 7, minor: 3 };
 
     /// Name on the command line and in Debian's package names.
     pub(crate) fn series(self) -> String {

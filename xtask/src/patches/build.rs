@@ -1,9 +1,10 @@
 //! Builds kvm-intel.ko alone, in the way of the distribution.
 
-use crate::debian::{self, Need};
+use crate::debian;
 use crate::patches::headers::Headers;
 use crate::patches::module::Module;
 use crate::patches::target::Target;
+use crate::patches::toolchain::Toolchain;
 use crate::patches::{Flavour, series, source};
 use crate::process::output;
 use anyhow::{Context, Result, ensure};
@@ -16,32 +17,17 @@ use std::thread;
 /// Number of this file's build procedure. A change of it makes cached modules be built again.
 const RECIPE: u32 = 1;
 
-const NEEDS: [Need; 7] = [
-    ("make", "make"),
-    ("patch", "patch"),
-    ("objcopy", "binutils"),
-    ("pahole", "pahole"),
-    ("tar", "tar"),
-    ("xz", "xz-utils"),
-    ("zstd", "zstd"),
-];
-
-/// Compilers that Debian's kernels are built with.
-const COMPILERS: [Need; 4] = [("gcc-12", "gcc-12"), ("gcc-13", "gcc-13"), ("gcc-14", "gcc-14"), ("gcc-15", "gcc-15")];
-
 /// Returns the module of a flavour for a kernel, from the cache if it has been built before.
 pub(crate) fn module(target: &Target, flavour: Flavour) -> Result<PathBuf> {
-    debian::install(&NEEDS)?;
     let headers = target.headers()?;
     let compiler = headers.compiler()?;
-    let need = COMPILERS.iter().find(|(command, _)| *command == compiler);
-    debian::install(&[*need.with_context(|| format!("find package of compiler {compiler}"))?])?;
+    let toolchain = Toolchain::with(&compiler)?;
     let patches = series::files(&target.series, flavour)?;
-    let tools = [compiler.as_str(), "pahole"].map(|tool| output(Command::new(tool).arg("--version")));
-    let tools = tools.into_iter().collect::<Result<Vec<_>>>()?;
-    let read = |patch: &PathBuf| fs::read(patch).with_context(|| format!("read patch {}", patch.display()));
+    let tools = toolchain.versions(&compiler)?;
+    let read = |patch: &PathBuf| fs::read_to_string(patch).with_context(|| format!("read patch {}", patch.display()));
     let contents = patches.iter().map(read).collect::<Result<Vec<_>>>()?;
-    let id = id((&target.release, &target.version), &tools, &contents);
+    let changes: Vec<_> = contents.iter().map(|patch| changes(patch)).collect();
+    let id = id((&target.release, &target.version), &tools, &changes);
     let source = source::unpacked(&target.series, &target.version)?;
     let base_btf = target.base_btf()?;
     let name = format!("modules/{}-{}-{id:016x}/kvm-intel.ko", target.release, flavour.name());
@@ -54,26 +40,32 @@ pub(crate) fn module(target: &Target, flavour: Flavour) -> Result<PathBuf> {
                 eprintln!("note: {} was made for another version of the source, but applies", series::name(patch));
             }
         }
-        make(&tree, &headers, &base_btf).with_context(|| format!("build kvm-intel.ko for {}", target.release))
+        make(&toolchain, &tree, &headers, &base_btf)
+            .with_context(|| format!("build kvm-intel.ko for {}", target.release))
     })
 }
 
 /// Returns a hash of everything that a module depends on. It only names files in the cache, so if another version of
 /// std has another hash, the module is merely built again.
-fn id(kernel: (&str, &str), tools: &[String], patches: &[Vec<u8>]) -> u64 {
+fn id(kernel: (&str, &str), tools: &[String], patches: &[&str]) -> u64 {
     let mut hasher = DefaultHasher::new();
     (RECIPE, kernel, tools, patches).hash(&mut hasher);
     hasher.finish()
 }
 
+/// Returns a patch without its message.
+fn changes(patch: &str) -> &str {
+    patch.find("\ndiff --git ").map_or(patch, |start| &patch[start..])
+}
+
 /// Builds the module in a writable source tree.
-fn make(tree: &Path, headers: &Headers, base_btf: &Path) -> Result<PathBuf> {
+fn make(toolchain: &Toolchain, tree: &Path, headers: &Headers, base_btf: &Path) -> Result<PathBuf> {
     let folder = tree.join("arch/x86/kvm");
     let makefile = folder.join("Makefile");
     let text = fs::read_to_string(&makefile).with_context(|| format!("read {}", makefile.display()))?;
     fs::write(&makefile, in_own_tree(&text)).with_context(|| format!("write {}", makefile.display()))?;
     let jobs = thread::available_parallelism().map_or(1, usize::from);
-    let mut make = Command::new("make");
+    let mut make = toolchain.command("make")?;
     make.args(["--silent", &format!("--jobs={jobs}")]).arg("--directory").arg(&headers.0);
     make.arg(format!("M={}", folder.display())).arg(format!("KVM_TREE={}", tree.display()));
     // File names are part of warnings and of the build-id: they become those of the kernel's own tree.
@@ -86,11 +78,11 @@ fn make(tree: &Path, headers: &Headers, base_btf: &Path) -> Result<PathBuf> {
     let module = folder.join("kvm-intel.ko");
     if !has_btf(&module)? {
         // The build encodes no BTF if the headers have no vmlinux, as those of Debian's 6.1.
-        let mut pahole = Command::new("pahole");
+        let mut pahole = toolchain.command("pahole")?;
         pahole.env("LLVM_OBJCOPY", "objcopy").arg("-J").args(pahole_flags(headers)?);
         output(pahole.arg("--btf_base").arg(base_btf).arg(&module))?;
     }
-    output(Command::new("objcopy").arg("--strip-debug").arg(&module))?;
+    output(toolchain.command("objcopy")?.arg("--strip-debug").arg(&module))?;
     ensure!(has_btf(&module)?, "encode BTF: pahole has made none");
     Ok(module)
 }
@@ -128,12 +120,13 @@ mod tests {
     #[test]
     fn another_kernel_tool_or_patch_makes_another_module() {
         let tools = |version: &str| [format!("gcc {version}"), "v1.24".to_owned()];
-        let patches = [b"one".to_vec(), b"two".to_vec()];
+        let patches = ["one", "two"];
         let base = id(("6.1.0-56-amd64", "1"), &tools("12"), &patches);
         assert_eq!(base, id(("6.1.0-56-amd64", "1"), &tools("12"), &patches.clone()));
+        assert_eq!(changes("Subject: x\n\nWhy.\n---\n\ndiff --git a/f b/f\n+1\n"), "\ndiff --git a/f b/f\n+1\n");
         assert_ne!(base, id(("6.1.0-56-amd64", "2"), &tools("12"), &patches));
         assert_ne!(base, id(("6.1.0-56-amd64", "1"), &tools("13"), &patches));
         assert_ne!(base, id(("6.1.0-56-amd64", "1"), &tools("12"), &patches[..1]));
-        assert_ne!(base, id(("6.1.0-56-amd64", "1"), &tools("12"), &[b"onet".to_vec(), b"wo".to_vec()]));
+        assert_ne!(base, id(("6.1.0-56-amd64", "1"), &tools("12"), &["onet", "wo"]));
     }
 }

@@ -39,13 +39,24 @@ impl Headers {
     }
 }
 
-/// Returns the package with the common headers, and the Makefile with its only absolute path made relative to itself.
+/// Returns the package with the common headers, and the Makefile with its absolute paths made relative to itself: that of
+/// the common Makefile, and in packages of Linux 7 that of its own folder (`KBUILD_OUTPUT`).
 fn relocated(makefile: &str) -> Option<(String, String)> {
-    let line = makefile.lines().find(|line| line.starts_with("include /usr/src/linux-headers-"))?;
-    let rest = line.strip_prefix("include /usr/src/")?;
-    let (common, _) = rest.split_once('/')?;
-    let relative = format!("include $(dir $(abspath $(lastword $(MAKEFILE_LIST))))../{rest}");
-    Some((common.to_owned(), makefile.replace(line, &relative)))
+    const FOLDER: &str = "$(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))";
+    let mut common = None;
+    let relative = makefile.lines().map(|line| {
+        if let Some(rest) = line.strip_prefix("include /usr/src/linux-headers-") {
+            common = rest.split_once('/').map(|(name, _)| format!("linux-headers-{name}"));
+            format!("include {FOLDER}/../linux-headers-{rest}\n")
+        } else if line.starts_with("KBUILD_OUTPUT=/usr/src/") {
+            // Expanded at once, because the last Makefile will be another one.
+            format!("KBUILD_OUTPUT := {FOLDER}\n")
+        } else {
+            format!("{line}\n")
+        }
+    });
+    let relative = relative.collect();
+    Some((common?, relative))
 }
 
 /// Returns the package of the folder that the link `scripts` leads to: `../../lib/linux-kbuild-6.1/scripts`.
@@ -66,12 +77,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_makefiles_absolute_path_becomes_relative() {
+    fn the_makefiles_absolute_paths_become_relative() {
         let (common, makefile) = relocated("# x\ninclude /usr/src/linux-headers-6.1.0-56-common/Makefile\n").unwrap();
         assert_eq!(common, "linux-headers-6.1.0-56-common");
-        assert!(makefile.starts_with("# x\ninclude $(dir ") && !makefile.contains("/usr/src"), "{makefile}");
-        assert!(makefile.ends_with("../linux-headers-6.1.0-56-common/Makefile\n"), "{makefile}");
+        assert!(makefile.starts_with("# x\ninclude $(") && !makefile.contains("/usr/src"), "{makefile}");
+        assert!(makefile.ends_with("/../linux-headers-6.1.0-56-common/Makefile\n"), "{makefile}");
         assert!(relocated("all:\n\ttrue\n").is_none());
+        let two = "KBUILD_OUTPUT=/usr/src/linux-headers-7.3.4+deb13-amd64\n\
+            include /usr/src/linux-headers-7.3.4+deb13-common/Makefile\n";
+        let (common, makefile) = relocated(two).unwrap();
+        assert_eq!(common, "linux-headers-7.3.4+deb13-common");
+        assert!(makefile.starts_with("KBUILD_OUTPUT := $(") && !makefile.contains("/usr/src"), "{makefile}");
     }
 
     #[test]

@@ -7,12 +7,16 @@ mod module;
 mod series;
 mod source;
 mod target;
+mod toolchain;
 
+use crate::debian;
 use crate::lab::Kernel;
+use crate::patches::series::Series;
 use crate::patches::target::Target;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// Build kvm-intel.ko with the companion patches, and check them
 #[derive(clap::Args)]
@@ -25,8 +29,8 @@ pub(crate) struct Arguments {
 enum Task {
     /// Build kvm-intel.ko and print its path
     Build {
-        /// Debian's newest kernel of a series, or the running kernel: 6.1, 6.12 or running
-        #[arg(long, value_enum, default_value = "6.12", hide_possible_values = true)]
+        /// Debian's newest kernel of a series that has patches, such as 7.3, or `running`
+        #[arg(long, value_name = "SERIES", default_value = "6.12")]
         kernel: Choice,
         /// Also apply the patches for tests; not for hosts
         #[arg(long, conflicts_with_all = ["unpatched", "stopwatch"])]
@@ -43,44 +47,50 @@ enum Task {
     },
     /// Check that the patches apply, build and change nothing else of KVM
     Check {
-        /// 6.1, 6.12 or running; may be repeated [default: 6.1 and 6.12]
-        #[arg(long, value_enum, hide_possible_values = true)]
+        /// A series that has patches, or `running`; may be repeated [default: all series]
+        #[arg(long, value_name = "SERIES")]
         kernel: Vec<Choice>,
     },
 }
 
 /// A kernel on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
-    #[value(name = "6.1")]
-    V6_1,
-    #[value(name = "6.12")]
-    V6_12,
+    /// The newest kernel of a series, which the lab boots.
+    Newest(&'static Series),
     Running,
 }
 
+impl FromStr for Choice {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Choice> {
+        match text {
+            "running" => Ok(Choice::Running),
+            series => series::named(series).map(Choice::Newest),
+        }
+    }
+}
+
 impl Choice {
-    /// The series whose newest kernel the lab boots; none for the running kernel.
-    fn series(self) -> Option<Kernel> {
+    fn name(self) -> &'static str {
         match self {
-            Choice::V6_1 => Some(Kernel::V6_1),
-            Choice::V6_12 => Some(Kernel::V6_12),
-            Choice::Running => None,
+            Choice::Newest(series) => series.name,
+            Choice::Running => "running",
         }
     }
 
-    fn name(self) -> String {
-        self.series().map_or_else(|| "running".into(), Kernel::series)
+    fn cannot_build(self) -> Result<Option<String>> {
+        match self {
+            Choice::Newest(series) => cannot_build(series.kernel()?),
+            Choice::Running => Ok(None),
+        }
     }
 
     fn target(self) -> Result<Target> {
-        self.series().map_or_else(Target::running, Target::newest)
-    }
-
-    fn module(self, flavour: Flavour) -> Result<PathBuf> {
-        match self.series() {
-            Some(kernel) => module(kernel, flavour),
-            None => build::module(&Target::running()?, flavour),
+        match self {
+            Choice::Newest(series) => Target::newest(series),
+            Choice::Running => Target::running(),
         }
     }
 }
@@ -112,12 +122,22 @@ impl Flavour {
 
 /// Returns the kvm-intel.ko of a flavour for the kernel that the lab boots, from the cache if it has been built before.
 pub(crate) fn module(kernel: Kernel, flavour: Flavour) -> Result<PathBuf> {
-    build::module(&Target::newest(kernel)?, flavour)
+    build::module(&Target::newest(series::named(&kernel.series())?)?, flavour)
 }
 
-/// Checks the patches of both series.
-pub(crate) fn check_all() -> Result<()> {
-    check::run(&[Choice::V6_1, Choice::V6_12])
+/// Returns the reason why no module can be built for a kernel series that has patches; none if one can be built.
+pub(crate) fn cannot_build(kernel: Kernel) -> Result<Option<String>> {
+    if let Some(reason) = series::named(&kernel.series())?.no_build {
+        return Ok(Some(reason.to_owned()));
+    }
+    let is_offered = debian::kernels()?.iter().any(|offered| offered.kernel == kernel);
+    Ok((!is_offered).then(|| format!("Debian's suites no longer offer Linux {kernel}")))
+}
+
+/// Checks the patches of every series, or of those in the short test.
+pub(crate) fn check_series(is_short: bool) -> Result<()> {
+    let wanted = series::ALL.iter().filter(|series| series.in_short_test || !is_short);
+    check::run(&wanted.map(Choice::Newest).collect::<Vec<_>>())
 }
 
 /// Builds a module, or checks the patches.
@@ -131,10 +151,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 _ => Flavour::Companion,
             };
             let folder = out.clone().unwrap_or_else(|| out_dir(*kernel, flavour));
-            println!("{}", copy(&kernel.module(flavour)?, &folder)?.display());
+            println!("{}", copy(&build::module(&kernel.target()?, flavour)?, &folder)?.display());
             Ok(())
         }
-        Task::Check { kernel } if kernel.is_empty() => check_all(),
+        Task::Check { kernel } if kernel.is_empty() => check_series(false),
         Task::Check { kernel } => check::run(kernel),
     }
 }
@@ -142,7 +162,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 /// Returns the folder of a kernel and flavour: `target/patches/6.1`, `target/patches/6.1-test-only`.
 fn out_dir(kernel: Choice, flavour: Flavour) -> PathBuf {
     let name = match flavour {
-        Flavour::Companion => kernel.name(),
+        Flavour::Companion => kernel.name().to_owned(),
         other => format!("{}-{}", kernel.name(), other.name()),
     };
     crate::build::target_dir().join("patches").join(name)
@@ -177,9 +197,9 @@ mod tests {
             assert!(line(&format!("patches build {pair}")).is_err(), "{pair}");
         }
         assert!(line("patches build --kernel 5.10").is_err());
-        assert!(line("patches check --kernel 6.1 --kernel 6.12").is_ok());
+        assert!(line("patches check --kernel 6.1 --kernel 7.3").is_ok());
         let folders = [Flavour::Unpatched, Flavour::Companion, Flavour::Stopwatch, Flavour::TestOnly]
-            .map(|f| out_dir(Choice::V6_1, f));
+            .map(|f| out_dir("6.1".parse().unwrap(), f));
         let names = folders.each_ref().map(|path| path.file_name().unwrap().to_str().unwrap());
         assert_eq!(names, ["6.1-unpatched", "6.1", "6.1-stopwatch", "6.1-test-only"]);
     }

@@ -45,13 +45,19 @@ impl<'a> Module<'a> {
         self.section(".BTF")
     }
 
-    /// Returns the symbols imported from the kernel and other modules, with their CRCs (struct modversion_info).
-    pub(crate) fn imports(&self) -> Result<BTreeMap<String, u64>> {
-        let (rows, _) = self.section("__versions").context("find __versions in module")?.as_chunks::<64>();
+    /// Returns the symbols imported from the kernel and other modules, with their CRCs (struct modversion_info); no CRCs
+    /// if the kernel is built without CONFIG_MODVERSIONS, as Debian's are since Linux 6.18.
+    pub(crate) fn imports(&self) -> Result<BTreeMap<String, Option<u64>>> {
+        let Some(versions) = self.section("__versions") else {
+            let names = self.file.symbols().filter(|symbol| symbol.is_undefined()).map(|symbol| symbol.name());
+            // The first symbol of every file is undefined and has no name.
+            return names.filter(|name| *name != Ok("")).map(|name| Ok((name?.to_owned(), None))).collect();
+        };
+        let (rows, _) = versions.as_chunks::<64>();
         let import = |row: &[u8; 64]| {
             let (crc, name) = row.split_first_chunk()?;
             let name = name.split(|&byte| byte == 0).next()?;
-            Some((String::from_utf8_lossy(name).into_owned(), u64::from_le_bytes(*crc)))
+            Some((String::from_utf8_lossy(name).into_owned(), Some(u64::from_le_bytes(*crc))))
         };
         Ok(rows.iter().filter_map(import).collect())
     }
@@ -94,6 +100,18 @@ impl<'a> Module<'a> {
     }
 }
 
+/// Addresses for the gaps in a section of machine code.
+type Relocations = [(u64, u32, String, i64)];
+
+/// Compares relocations, but not which place within read-only data they are for: paths of source files are there, and
+/// since Linux 6.13 they are shorter in a module that is built alone than in one that is built with the kernel.
+fn same_relocations(ours: &Relocations, theirs: &Relocations) -> bool {
+    ours.len() == theirs.len()
+        && ours.iter().zip(theirs).all(|(our, their)| {
+            our == their || ((our.0, our.1, &our.2) == (their.0, their.1, &their.2) && our.2 == ".rodata")
+        })
+}
+
 /// Returns a message for each section of machine code that differs.
 pub(crate) fn differences(ours: &[Code], theirs: &[Code]) -> Vec<String> {
     let by_name = |code: &Code, other: &[Code]| other.iter().position(|candidate| candidate.name == code.name);
@@ -109,7 +127,7 @@ pub(crate) fn differences(ours: &[Code], theirs: &[Code]) -> Vec<String> {
                 let same = code.bytes.iter().zip(their.bytes).take_while(|(a, b)| a == b).count();
                 found.push(format!("{} differs from {same:#x} on", code.name));
             }
-            Some(their) if code.relocations != their.relocations => {
+            Some(their) if !same_relocations(&code.relocations, &their.relocations) => {
                 found.push(format!("{} has other relocations", code.name))
             }
             Some(_) => {}
@@ -125,6 +143,10 @@ mod tests {
     use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
 
     fn module(target: &str) -> Vec<u8> {
+        file(target, true)
+    }
+
+    fn file(target: &str, has_versions: bool) -> Vec<u8> {
         let mut file = Writer::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
         let mut section = |name: &str, kind, content: &[u8]| {
             let id = file.add_section(Vec::new(), name.as_bytes().to_vec(), kind);
@@ -132,9 +154,12 @@ mod tests {
             id
         };
         section(".modinfo", SectionKind::ReadOnlyData, b"name=kvm_intel\0parm=a:x\0parm=b:y\0vermagic=6.1 SMP \0");
-        let import = |crc: u64, name: &str| [&crc.to_le_bytes()[..], name.as_bytes(), &[0; 56][name.len()..]].concat();
-        let imports = [import(7, "printk"), import(0xdead_beef, "kvm_init")].concat();
-        section("__versions", SectionKind::ReadOnlyData, &imports);
+        if has_versions {
+            let import =
+                |crc: u64, name: &str| [&crc.to_le_bytes()[..], name.as_bytes(), &[0; 56][name.len()..]].concat();
+            let imports = [import(7, "printk"), import(0xdead_beef, "kvm_init")].concat();
+            section("__versions", SectionKind::ReadOnlyData, &imports);
+        }
         let text = section(".text", SectionKind::Text, &[0xe8, 0, 0, 0, 0, 0xc3]);
         let symbol = file.add_symbol(Symbol {
             name: target.as_bytes().to_vec(),
@@ -160,8 +185,11 @@ mod tests {
         assert!(module.information("arm").is_empty());
         assert!(module.btf().is_none());
         assert!(!module.defines("printk"), "it is only imported");
-        let imports = [("kvm_init".to_owned(), 0xdead_beef), ("printk".to_owned(), 7)];
+        let imports = [("kvm_init".to_owned(), Some(0xdead_beef)), ("printk".to_owned(), Some(7))];
         assert_eq!(module.imports().unwrap(), BTreeMap::from(imports));
+        let content = file("printk", false);
+        let without_versions = Module::parse(&content).unwrap().imports().unwrap();
+        assert_eq!(without_versions, BTreeMap::from([("printk".to_owned(), None)]), "undefined symbols");
         assert!(Module::parse(b"\x7fELF").is_err());
     }
 
@@ -175,6 +203,16 @@ mod tests {
         assert_eq!(differences(&code(&ours), &code(&other)), [".text has other relocations"]);
         assert_eq!(differences(&code(&ours), &[]), [".text is new"]);
         assert_eq!(differences(&[], &code(&ours)), [".text is missing"]);
+        let moved = |target: &str| {
+            let mut changed = code(&same);
+            changed[0].relocations[0] = (1, object::elf::R_X86_64_32S, target.to_owned(), 13);
+            changed
+        };
+        let mut base = moved(".rodata");
+        base[0].relocations[0].3 = 0;
+        assert!(differences(&moved(".rodata"), &base).is_empty(), "paths of source files have other lengths");
+        base[0].relocations[0].2 = ".data".to_owned();
+        assert_eq!(differences(&moved(".data"), &base), [".text has other relocations"]);
         let mut changed = code(&same);
         changed[0].bytes = &[0xe8, 0, 0, 0, 0, 0xcc];
         assert_eq!(differences(&code(&ours), &changed), [".text differs from 0x5 on"]);

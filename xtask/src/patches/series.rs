@@ -1,6 +1,7 @@
-//! Lists the patches of a flavour in order, and applies them.
+//! The kernel series that have patches: one table, and the patch files of each.
 
 use crate::build;
+use crate::lab::Kernel;
 use crate::patches::Flavour;
 use crate::process::output;
 use anyhow::{Context, Result, ensure};
@@ -8,15 +9,49 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Returns the kernel series that have patches.
-pub(crate) fn known() -> Result<Vec<String>> {
-    let folder = folder();
-    let entries = fs::read_dir(&folder).with_context(|| format!("read folder {}", folder.display()))?;
-    let mut series: Vec<_> = entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("linux-").map(str::to_owned))
-        .collect();
-    series.sort();
-    Ok(series)
+/// A kernel series that has patches, in `patches/linux-NAME`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Series {
+    /// Name, as in Debian's package names: `6.12`.
+    pub(crate) name: &'static str,
+    /// Version of Debian's source that the patches are made for: `6.12.117-1~deb12u1`.
+    pub(crate) version: &'static str,
+    /// The reason why Debian's packages do not suffice for a build; none if they do.
+    pub(crate) no_build: Option<&'static str>,
+    /// Whether the short test builds and boots it; if not, only the whole test does.
+    pub(crate) in_short_test: bool,
+}
+
+/// Every series, from old to new. patches/README.md has the same rows.
+pub(crate) const ALL: [Series; 5] = [
+    Series { name: "6.1", version: "6.1.192-2", no_build: None, in_short_test: true },
+    Series { name: "6.12", version: "6.12.117-1~deb12u1", no_build: None, in_short_test: true },
+    Series {
+        name: "6.18",
+        version: "6.18.15-1~bpo13+1",
+        no_build: Some("Debian has withdrawn linux-source-6.18 and its headers; only upstream's tarball is left"),
+        in_short_test: false,
+    },
+    Series { name: "7.2", version: "7.2.12-1~bpo13+1", no_build: None, in_short_test: false },
+    Series { name: "7.3", version: "7.3.4-1~bpo13+1", no_build: None, in_short_test: true },
+];
+
+impl Series {
+    /// The series as the lab names it.
+    pub(crate) fn kernel(&self) -> Result<Kernel> {
+        self.name.parse().map_err(anyhow::Error::msg)
+    }
+}
+
+/// Returns the series of this name. The error lists those that have patches.
+pub(crate) fn named(name: &str) -> Result<&'static Series> {
+    let found = ALL.iter().find(|series| series.name == name);
+    found.with_context(|| format!("find patches for Linux {name}: there are some for {}", names()))
+}
+
+/// Returns the names of all series, for messages.
+pub(crate) fn names() -> String {
+    ALL.iter().map(|series| series.name).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the patch files of a flavour for a kernel series, in order.
@@ -89,14 +124,43 @@ mod tests {
 
     #[test]
     fn every_series_has_companion_stopwatch_and_test_patches() {
-        assert_eq!(known().unwrap(), ["6.1", "6.12"]);
-        for series in known().unwrap() {
-            let companion = files(&series, Flavour::Companion).unwrap();
+        for series in &ALL {
+            series.kernel().unwrap();
+            let companion = files(series.name, Flavour::Companion).unwrap();
             for flavour in [Flavour::Stopwatch, Flavour::TestOnly] {
-                let more = files(&series, flavour).unwrap();
+                let more = files(series.name, flavour).unwrap();
                 assert!(more.len() > companion.len() && more.starts_with(&companion));
             }
-            assert!(files(&series, Flavour::Unpatched).unwrap().is_empty());
+            assert!(files(series.name, Flavour::Unpatched).unwrap().is_empty());
+        }
+        assert_eq!(named("6.12").unwrap().version, ALL[1].version);
+        let error = format!("{:#}", named("5.10").unwrap_err());
+        assert!(error.contains("5.10") && error.contains("6.1, 6.12, "), "{error}");
+    }
+
+    #[test]
+    fn the_readme_and_the_folders_have_the_series_of_the_table() {
+        let readme = fs::read_to_string(folder().join("README.md")).unwrap();
+        for Series { name, version, .. } in &ALL {
+            assert!(readme.contains(&format!("| `linux-{name}` | {version} |")), "{name} {version}");
+        }
+        for parent in ["", "stopwatch", "test-only"] {
+            let entries = fs::read_dir(folder().join(parent)).unwrap();
+            let names = entries.filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+            let mut series: Vec<_> = names.filter_map(|name| name.strip_prefix("linux-").map(str::to_owned)).collect();
+            series.sort_by_key(|name| name.parse::<Kernel>().unwrap());
+            assert_eq!(series, ALL.each_ref().map(|series| series.name), "patches/{parent}");
+        }
+    }
+
+    #[test]
+    fn no_patch_has_a_placeholder() {
+        for series in &ALL {
+            for flavour in [Flavour::Stopwatch, Flavour::TestOnly] {
+                for file in files(series.name, flavour).unwrap() {
+                    assert!(!fs::read_to_string(&file).unwrap().contains("@TEXT"), "{}", file.display());
+                }
+            }
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The kernel to build a module for: the newest one of a series, or the running one.
 
 use crate::debian::{self, Unpacked};
-use crate::lab::{self, Kernel};
+use crate::lab;
 use crate::patches::headers::Headers;
-use crate::patches::series;
+use crate::patches::series::{self, Series};
 use crate::process::{filter, output};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,12 +25,15 @@ pub(crate) struct Target {
 
 impl Target {
     /// Returns Debian's newest kernel of a series, in the flavour that the lab boots.
-    pub(crate) fn newest(kernel: Kernel) -> Result<Target> {
-        let package = debian::newest_kernel(kernel)?;
+    pub(crate) fn newest(series: &Series) -> Result<Target> {
+        if let Some(reason) = series.no_build {
+            bail!("build for Linux {}: {reason}", series.name);
+        }
+        let package = debian::newest_kernel(series.kernel()?)?;
         let folder = package.root.file_name().unwrap_or_default().to_string_lossy();
         let (release, version) =
             release_and_version(&package.package, &folder).with_context(|| format!("read version of {folder}"))?;
-        Ok(Target { series: kernel.series(), release, version, package: Some(package) })
+        Ok(Target { series: series.name.to_owned(), release, version, package: Some(package) })
     }
 
     /// Returns the running kernel, if this machine has everything that a build for it needs.
@@ -44,7 +47,7 @@ impl Target {
             version: version.as_deref().filter(|version| !version.is_empty()),
             has_headers: installed_headers(release).join("Module.symvers").is_file(),
             has_btf: Path::new(RUNNING_BTF).is_file(),
-            series: &series::known()?,
+            has_patches: series::named(&series_of(release)).is_ok(),
         };
         let missing = host.missing();
         ensure!(missing.is_empty(), "build for running kernel {release}: missing: {}", missing.join("; "));
@@ -113,15 +116,15 @@ struct Host<'a> {
     version: Option<&'a str>,
     has_headers: bool,
     has_btf: bool,
-    series: &'a [String],
+    has_patches: bool,
 }
 
 impl Host<'_> {
     /// Returns everything that a build needs and this machine lacks, each with its fix.
     fn missing(&self) -> Vec<String> {
-        let Host { release, version, has_headers, has_btf, series } = self;
+        let Host { release, version, has_headers, has_btf, has_patches } = self;
         let own = series_of(release);
-        let patches = || format!("patches for Linux {own} (there are some for {})", series.join(", "));
+        let patches = || format!("patches for Linux {own} (there are some for {})", series::names());
         let package = || format!("package linux-image-{release}, whose version names the source (only Debian has it)");
         let headers = || {
             let folder = installed_headers(release);
@@ -129,7 +132,7 @@ impl Host<'_> {
         };
         let btf = || format!("{RUNNING_BTF} (a kernel with CONFIG_DEBUG_INFO_BTF=y)");
         let problems = [
-            (!series.contains(&own)).then(patches),
+            (!has_patches).then(patches),
             version.is_none().then(package),
             (!has_headers).then(headers),
             (!has_btf).then(btf),
@@ -154,17 +157,21 @@ mod tests {
 
     #[test]
     fn everything_missing_is_named_at_once() {
-        let series = ["6.1".to_owned(), "6.12".to_owned()];
         let bare =
-            Host { release: "5.10.0-9-amd64", version: None, has_headers: false, has_btf: false, series: &series };
+            Host { release: "5.10.0-9-amd64", version: None, has_headers: false, has_btf: false, has_patches: false };
         let missing = bare.missing().join("; ");
         for part in
             ["Linux 5.10 ", "6.1, 6.12", "linux-image-5.10.0-9-amd64", "install linux-headers-5.10.0-9-amd64", "BTF"]
         {
             assert!(missing.contains(part), "{part}: {missing}");
         }
-        let ready =
-            Host { release: "6.1.0-56-amd64", version: Some("6.1.192-2"), has_headers: true, has_btf: true, ..bare };
+        let ready = Host {
+            release: "6.1.0-56-amd64",
+            version: Some("6.1.192-2"),
+            has_headers: true,
+            has_btf: true,
+            has_patches: true,
+        };
         assert!(ready.missing().is_empty());
     }
 }

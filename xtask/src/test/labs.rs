@@ -21,7 +21,7 @@ use crate::{
 /// Steps that build for minutes with all processors.
 pub(super) const BUILDS: &[Step] = &[
     ("debian package and service", || passed(packaging::check())),
-    ("companion patches", || passed(patches::check_all())),
+    ("companion patches", || passed(patches::check_series(true))),
 ];
 
 /// Steps in emulated machines, of which each takes one processor.
@@ -31,6 +31,7 @@ pub(super) const LABS: &[Step] = &[
     ("lab intel 6.1", || with_known_exits(Cpu::Intel, Kernel::V6_1)),
     ("lab companion 6.12", || with_companion(Kernel::V6_12)),
     ("lab companion 6.1", || with_companion(Kernel::V6_1)),
+    ("lab companion 7.3", || with_companion(Kernel::V7_3)),
     ("lab linux guest 6.12", || in_lab(Cpu::Intel, claims::boot_one_guest)),
     ("lab stopwatch 6.12", || with_stopwatch(Kernel::V6_12)),
     ("lab stopwatch 6.1", || with_stopwatch(Kernel::V6_1)),
@@ -85,8 +86,16 @@ fn companion_machine(name: &str, kernel: Kernel, flavour: Flavour) -> Result<Mac
     Ok(Machine { kernel, module: Some(patches::module(kernel, flavour)?), out: Some(out), ..Machine::default() })
 }
 
+/// Runs a step in the lab if a module with the companion patches can be built for the kernel.
+fn in_companion_lab(kernel: Kernel, step: impl FnOnce() -> Result<()>) -> Result<Outcome> {
+    match patches::cannot_build(kernel)? {
+        Some(reason) => Ok(Outcome::Skipped(reason)),
+        None => in_lab(Cpu::Intel, step),
+    }
+}
+
 fn with_companion(kernel: Kernel) -> Result<Outcome> {
-    in_lab(Cpu::Intel, || {
+    in_companion_lab(kernel, || {
         let machine = companion_machine("companion", kernel, Flavour::Companion)?;
         // Copied under another name, because the lab puts added files into one folder.
         let folder = build::target_dir().join(format!("patches/test-only-{}", kernel));
@@ -99,7 +108,7 @@ fn with_companion(kernel: Kernel) -> Result<Outcome> {
 }
 
 fn with_stopwatch(kernel: Kernel) -> Result<Outcome> {
-    in_lab(Cpu::Intel, || {
+    in_companion_lab(kernel, || {
         let outcome = run(&companion_machine("stopwatch", kernel, Flavour::Stopwatch)?, stopwatch::SCRIPT)?;
         check(&outcome, &stopwatch::failures(&outcome.out_dir)?)
     })
@@ -107,7 +116,7 @@ fn with_stopwatch(kernel: Kernel) -> Result<Outcome> {
 
 /// Runs the experiment with another seed if the only failures are those that chance can cause.
 fn with_experiment(kernel: Kernel) -> Result<Outcome> {
-    in_lab(Cpu::Intel, || {
+    in_companion_lab(kernel, || {
         let vmentry = build::static_binary("vmentry")?;
         let machine = companion_machine("experiment", kernel, Flavour::Companion)?;
         let machine = Machine { timeout: Duration::from_secs(900), ..machine };

@@ -30,6 +30,7 @@ const CONTROLS: [(&str, u64); 6] = [
 /// Values of enum kvm_preemption_timer_cause.
 const SPURIOUS: u64 = 0;
 const DEADLINE: u64 = 2;
+const CAUSES: [(&str, u64); 3] = [("spurious", SPURIOUS), ("immediate", 1), ("deadline", DEADLINE)];
 
 /// Returns every failed check of the files that the script left.
 pub(crate) fn failures(out: &Path) -> Result<Vec<String>> {
@@ -38,6 +39,8 @@ pub(crate) fn failures(out: &Path) -> Result<Vec<String>> {
     failures.extend(shadow_alone(results)?);
     failures.extend(switches(results)?);
     failures.extend(policy_is_restored(results)?);
+    failures.extend(policy_without_timer(results)?);
+    failures.extend(formats(results)?);
     failures.extend(reload(results)?);
     failures.extend(spurious_exits(results)?);
     failures.extend(no_complaints(results)?);
@@ -190,6 +193,27 @@ fn policy_is_restored(results: Results) -> Result<Failures> {
     for (file, expected) in [("left-behind.json", true), ("check.json", false)] {
         let problems = results.json(file)?["problems"].to_string();
         failures.check(problems.contains("left behind") == expected, || format!("{file}: {problems}"));
+    }
+    Ok(failures)
+}
+
+/// Checks that hard is refused without the timer, when written, and ignored when the module is loaded with it.
+fn policy_without_timer(results: Results) -> Result<Failures> {
+    let mut failures = Failures::default();
+    let refused = results.text("without-timer.error")?;
+    failures.contains("policy hard without the timer", &refused, &["not supported"]);
+    for file in ["without-timer", "hard-without-timer"] {
+        failures.same(file, results.word(file)?.as_str(), "soft");
+    }
+    Ok(failures)
+}
+
+/// Checks that the formats of the tracepoints, by which perf and trace-cmd print events, have a name for each value.
+fn formats(results: Results) -> Result<Failures> {
+    let mut failures = Failures::default();
+    let formats = results.text("formats")?;
+    for (name, value) in CONTROLS.into_iter().chain(CAUSES) {
+        failures.contains("formats of the tracepoints", &formats, &[&format!("{{ {value}, \"{name}\" }}")]);
     }
     Ok(failures)
 }
