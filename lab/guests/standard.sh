@@ -27,11 +27,10 @@ done
 say network
 ip link set lo up
 ping -c 3 -i 0.1 -q 127.0.0.1 > /dev/null || say "FAILED: ping"
-nc -l -p 1234 > /tmp/received &
-sleep 0.1
-head -c 200000 /dev/zero | nc -w 1 127.0.0.1 1234
-wait
-[ $(wc -c < /tmp/received) = 200000 ] || say "FAILED: nc received $(wc -c < /tmp/received) bytes"
+head -c 200000 /dev/zero > /tmp/sent
+httpd -p 127.0.0.1:80 -h /tmp
+wget -q -O /tmp/received http://127.0.0.1/sent || say "FAILED: wget"
+cmp /tmp/sent /tmp/received || say "FAILED: wget received another file"
 say files
 for i in 1 2 3 4 5 6 7 8; do dd if=/dev/zero of=/tmp/file$i bs=4k count=50 2> /dev/null; done
 say disk

@@ -47,20 +47,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let plans = match &reason {
         Some(reason) => {
             eprintln!("running in the lab, not on this host: {reason}");
-            let plans = [STANDARD_AND_OFF, NESTED];
-            in_lab(&out, &plans)?;
-            plans
+            in_lab(&out, &[STANDARD_AND_OFF, NESTED])?;
+            [STANDARD_AND_OFF, NESTED]
         }
         None => {
-            let plans = [STANDARD, NESTED];
-            host::run(&out, &plans, SCRIPT)?;
-            plans
+            host::run(&out, &[STANDARD, NESTED], SCRIPT)?;
+            [STANDARD, NESTED]
         }
     };
-    let table = report(&out, &plans)?;
+    println!("\n{}", report(&out, &plans)?);
     let mut failures = witness::failures(&out, &plans)?;
     failures.extend(witness::disagreements(&out, reason.is_some())?);
-    println!("\n{table}");
     ensure!(failures.is_empty(), "{}\n(files in {})", failures.join("\n"), out.display());
     println!("ftrace counted the same entries, exits, pin-control writes and timer exits in every recording");
     println!("{} s; recordings, claims.json and the guests' consoles: {}", start.elapsed().as_secs(), out.display());
