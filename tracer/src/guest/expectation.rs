@@ -127,7 +127,7 @@ fn svm(scenario: Scenario, count: u64, host: Svm) -> Vec<Expectation> {
         Scenario::IrqWindow => expected.extend((!host.avic).then(|| exactly(&["VINTR"], count))),
         // KVM waits for the IRET of each NMI, also where no other NMI waits.
         Scenario::NmiWindow => expected.extend((!host.vnmi).then(|| exactly(&["IRET"], 2 * count))),
-        Scenario::Pause => expected.push(at_least("PAUSE", 1)),
+        Scenario::Pause => expected.extend(host.pause_loops.then(|| at_least("PAUSE", 1))),
         // The guest's own pages cause such exits, too.
         Scenario::Mmio if host.npt => expected.push(at_least("NPF", count)),
         Scenario::Mmio => expected.push(at_least("EXCP_PF", count)),
@@ -202,7 +202,7 @@ mod tests {
         pause_loops: true,
     };
     const FULL_VMX: Extension = Extension::Vmx(TIMERS);
-    const FULL_SVM: Extension = Extension::Svm(Svm { avic: false, vnmi: false, npt: true });
+    const FULL_SVM: Extension = Extension::Svm(Svm { avic: false, vnmi: false, npt: true, pause_loops: true });
 
     fn lines(scenario: Scenario, extension: Extension) -> Vec<String> {
         let expected = expectations(scenario, 23, extension);
@@ -250,9 +250,10 @@ mod tests {
         for scenario in [Scenario::IrqWindow, Scenario::Pause] {
             assert_eq!(lines(scenario, apicv), ["IO_INSTRUCTION 1"], "{scenario}");
         }
-        let svm = Extension::Svm(Svm { avic: true, vnmi: true, npt: true });
+        let svm = Extension::Svm(Svm { avic: true, vnmi: true, ..Svm::default() });
         assert_eq!(lines(Scenario::IrqWindow, svm), ["IOIO 1"]);
         assert_eq!(lines(Scenario::NmiWindow, svm), ["IOIO 24"]);
+        assert_eq!(lines(Scenario::Pause, svm), ["IOIO 1"]);
     }
 
     #[test]

@@ -228,9 +228,8 @@ vmentry_guest_start:
         vmentry_next
 
         // An interrupt without a gate, a general-protection fault without one, a double fault without one. User space starts
-        // the vCPU here again.
-        .globl  vmentry_guest_triple_fault
-vmentry_guest_triple_fault:
+        // the vCPU again, with its counts as they are. The TSC may have changed: kvm_amd resets a vCPU that shut down.
+.Lvmentry_triple_fault:
         movl    ITERATIONS(%ebp), %eax
         cmpl    COUNT(%ebp), %eax
         je      .Lvmentry_end
@@ -336,7 +335,7 @@ vmentry_guest_l2:
         .long   LOAD + (.Lvmentry_cr4 - vmentry_guest_start)
         .long   LOAD + (.Lvmentry_dr0 - vmentry_guest_start)
         .long   LOAD + (.Lvmentry_xsetbv - vmentry_guest_start)
-        .long   LOAD + (vmentry_guest_triple_fault - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_triple_fault - vmentry_guest_start)
         .set PROGRAMS, LOAD + (.Lvmentry_programs - vmentry_guest_start)
 
         // Limit 0, so that no vector has a gate.

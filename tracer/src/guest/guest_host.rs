@@ -42,6 +42,8 @@ pub(crate) struct Svm {
     pub(crate) vnmi: bool,
     /// Guests have nested page tables.
     pub(crate) npt: bool,
+    /// Loops of PAUSE exit.
+    pub(crate) pause_loops: bool,
 }
 
 /// The host, as far as its guests depend on it.
@@ -89,17 +91,29 @@ fn probe_vmx(sysfs: &Path) -> Vmx {
         ept: is_on("ept"),
         unrestricted_guest: is_on("unrestricted_guest"),
         // The gap is 0 where the CPU has no pause-loop exiting, too.
-        pause_loops: parameter(sysfs, "kvm_intel", "ple_gap").is_some_and(|gap| gap != "0"),
+        pause_loops: is_set(sysfs, "kvm_intel", "ple_gap"),
     }
 }
 
 fn probe_svm(sysfs: &Path) -> Svm {
     let is_on = |parameter| is_on(sysfs, "kvm_amd", parameter);
-    Svm { avic: is_on("avic"), vnmi: is_on("vnmi"), npt: is_on("npt") }
+    let is_set = |parameter| self::is_set(sysfs, "kvm_amd", parameter);
+    Svm {
+        avic: is_on("avic"),
+        vnmi: is_on("vnmi"),
+        npt: is_on("npt"),
+        // Both are 0 where the CPU cannot count PAUSEs.
+        pause_loops: is_set("pause_filter_count") && is_set("pause_filter_thresh"),
+    }
 }
 
 fn is_on(sysfs: &Path, module: &str, name: &str) -> bool {
     parameter(sysfs, module, name).is_some_and(|value| matches!(value.as_str(), "Y" | "1"))
+}
+
+/// Whether a number is not 0.
+fn is_set(sysfs: &Path, module: &str, name: &str) -> bool {
+    parameter(sysfs, module, name).is_some_and(|value| value != "0")
 }
 
 /// The value of a module's parameter; none if it cannot be read.

@@ -92,7 +92,6 @@ global_asm!(
 
 unsafe extern "C" {
     static vmentry_guest_start: u8;
-    static vmentry_guest_triple_fault: u8;
     static vmentry_guest_gdt: u8;
     static vmentry_guest_idt: u8;
     static vmentry_guest_l2: u8;
@@ -199,16 +198,6 @@ pub(crate) fn gdt() -> Table {
 /// The guest's interrupt descriptor table.
 pub(crate) fn idt() -> Table {
     Table { base: address(&raw const vmentry_guest_idt), limit: 256 * 8 - 1 }
-}
-
-/// Guest-physical address of the first instruction.
-pub(crate) fn start() -> u32 {
-    address(&raw const vmentry_guest_start)
-}
-
-/// Guest-physical address at which a vCPU starts again after a triple fault.
-pub(crate) fn after_triple_fault() -> u32 {
-    address(&raw const vmentry_guest_triple_fault)
 }
 
 /// Guest-physical address of the instruction that L2 executes.

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use kvm_bindings::KVM_VCPUEVENT_VALID_NMI_PENDING;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
-use super::image::{self, INJECTED_VECTOR};
+use super::image::INJECTED_VECTOR;
 use super::{machine, vcpu};
 
 /// Type of a task-state segment that is not in use. A VM entry demands a busy one (SDM volume 3, "Checks on Guest Segment
@@ -45,7 +45,7 @@ impl Intervention {
             bail!("guest shut down (triple fault) at {}", vcpu::location(fd));
         }
         // kvm_amd resets the vCPU (shutdown_interception), so all registers are set again.
-        machine::start_in_protected_mode(fd, id, image::after_triple_fault()).context("start after a triple fault")
+        machine::start_in_protected_mode(fd, id).context("start after a triple fault")
     }
 }
 

@@ -37,7 +37,8 @@ pub(crate) struct VcpuOutcome {
     pub(crate) interrupts: u64,
     /// Non-maskable interrupts that the guest took.
     pub(crate) nmis: u64,
-    /// From the guest's first instruction to its last iteration, in cycles of the guest's TSC.
+    /// From the guest's first instruction, or the first after its last triple fault, to its last iteration, in cycles of the
+    /// guest's TSC.
     pub(crate) guest_tsc: u64,
     /// From the first KVM_RUN to the return of the last, in ns of CLOCK_MONOTONIC.
     pub(crate) run_ns: u64,
