@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    sync::{Arc, LazyLock},
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::Arc,
 };
 
 use tempfile::TempDir;
@@ -18,7 +20,8 @@ use vmentry::{
 
 use crate::properties::one_printable_line;
 
-const LAB: &[u8] = include_bytes!("../../tracer/tests/data/lab.hlog");
+/// A recording of the lab.
+pub(crate) const LAB: &[u8] = include_bytes!("../../tracer/tests/data/lab.hlog");
 
 fn report() -> Report {
     let mut report = Report::default();
@@ -101,28 +104,51 @@ pub(crate) fn negotiation(input: &[u8]) {
     one_printable_line("a content type", content_type);
 }
 
+/// A folder with files that each input replaces.
+struct Folder<const N: usize> {
+    root: TempDir,
+    files: [File; N],
+}
+
+impl<const N: usize> Folder<N> {
+    fn of(paths: [&str; N]) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let files = paths.map(|path| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            File::create(path).unwrap()
+        });
+        Self { root, files }
+    }
+
+    /// Writes each file. They stay open, because ext4 writes a file to the disk that is closed after it was emptied.
+    fn replace(&self, contents: [&[u8]; N]) -> &Path {
+        for (file, content) in self.files.iter().zip(contents) {
+            file.write_all_at(content, 0).unwrap();
+            file.set_len(content.len() as u64).unwrap();
+        }
+        self.root.path()
+    }
+}
+
 /// The note of a switched policy.
 pub(crate) fn policy(input: &[u8]) {
-    static RUN: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
-    fs::write(RUN.path().join("vmentry-policy.json"), input).unwrap();
-    let _ = fuzzing::is_policy_left_behind(RUN.path());
+    thread_local! {
+        static RUN: Folder<1> = Folder::of(["vmentry-policy.json"]);
+    }
+    RUN.with(|run| fuzzing::is_policy_left_behind(run.replace([input])));
 }
 
 /// The files of a process below /proc.
 pub(crate) fn process(input: &[u8]) {
-    static PROC: LazyLock<TempDir> = LazyLock::new(|| {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("7")).unwrap();
-        folder
-    });
+    thread_local! {
+        static PROC: Folder<5> = Folder::of(["7/comm", "7/cmdline", "7/cgroup", "7/status", "7/stat"]);
+    }
     let [comm, cmdline, cgroup, status, stat] = parts(input);
-    let file = |name: &str, content: &[u8]| fs::write(PROC.path().join("7").join(name), content).unwrap();
-    file("comm", comm);
-    file("cmdline", cmdline);
-    file("cgroup", cgroup);
-    file("status", if status.is_empty() { b"Name:\tx\nTgid:\t7\nPPid:\t1\n" } else { status });
-    file("stat", if stat.is_empty() { b"7 (x) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0" } else { stat });
-    if let Ok(name) = fuzzing::vm_name(PROC.path(), 7) {
+    let status = if status.is_empty() { b"Name:\tx\nTgid:\t7\nPPid:\t1\n" } else { status };
+    let stat = if stat.is_empty() { b"7 (x) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0" } else { stat };
+    let name = PROC.with(|proc| fuzzing::vm_name(proc.replace([comm, cmdline, cgroup, status, stat]), 7));
+    if let Ok(name) = name {
         one_printable_line("the name of a VM", &name);
         assert!(!name.is_empty() && name.len() <= 256, "a name of {} bytes", name.len());
     }

@@ -4,11 +4,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: an error is a finding")]
 
+mod churn;
 mod inputs;
 mod limits;
 pub mod mutation;
 mod properties;
 mod recording;
+
+use std::time::Duration;
 
 pub use limits::Limits;
 use mutation::{Bytewise, Random};
@@ -21,6 +24,8 @@ pub struct Target {
     mutate: Option<fn(&mut Vec<u8>, &mut Random, Bytewise<'_>)>,
     /// the most memory and time of one input
     pub limits: Limits,
+    /// how many changed inputs the test of the corpus runs
+    pub changed: u64,
 }
 
 /// Every target.
@@ -30,7 +35,16 @@ pub const TARGETS: &[Target] = &[
         run: recording::run,
         mutate: Some(recording::mutate),
         // A line of 170 bytes may hold a histogram of 56 320 buckets, 900 kB, which its reader, the sum and a view have.
-        limits: Limits { memory: 64 << 20, memory_per_byte: 24 << 10, cpu_seconds: 20 },
+        limits: Limits { memory: 64 << 20, memory_per_byte: 24 << 10, cpu: Duration::from_secs(20) },
+        changed: 20,
+    },
+    Target {
+        name: "churn",
+        run: churn::run,
+        mutate: None,
+        // Few bytes may stand for ten thousand VMs.
+        limits: Limits { memory: 192 << 20, memory_per_byte: 0, cpu: Duration::from_secs(20) },
+        changed: 0,
     },
     Target::small("btf", inputs::btf),
     Target::small("event", inputs::event),
@@ -45,7 +59,13 @@ pub const TARGETS: &[Target] = &[
 impl Target {
     /// A target whose inputs are bytes without structure, and need no more than some copies of themselves.
     const fn small(name: &'static str, run: fn(&[u8])) -> Self {
-        Self { name, run, mutate: None, limits: Limits { memory: 4 << 20, memory_per_byte: 256, cpu_seconds: 5 } }
+        Self {
+            name,
+            run,
+            mutate: None,
+            limits: Limits { memory: 4 << 20, memory_per_byte: 256, cpu: Duration::from_secs(5) },
+            changed: 1000,
+        }
     }
 
     /// The target of a name.
@@ -53,9 +73,9 @@ impl Target {
         TARGETS.iter().find(|target| target.name == name)
     }
 
-    /// Runs an input; panics where a property fails, or it takes too much memory or time.
-    pub fn run(&self, input: &[u8]) {
-        self.limits.hold(input.len(), || (self.run)(input));
+    /// Runs an input. Returns its CPU time; panics where a property fails, or it takes too much memory or time.
+    pub fn run(&self, input: &[u8]) -> Duration {
+        self.limits.hold(input.len(), || (self.run)(input))
     }
 
     /// Changes an input. `bytewise` changes bytes that have no structure.

@@ -5,7 +5,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use fuzz::{
@@ -13,10 +13,6 @@ use fuzz::{
     mutation::{Random, change},
 };
 
-/// Time for the changed inputs of one target.
-const TIME: Duration = Duration::from_secs(3);
-/// Changed inputs of one target at most.
-const CHANGED: u64 = 2000;
 /// Bytes of all inputs at most.
 const MOST_BYTES: usize = 1 << 20;
 
@@ -45,13 +41,13 @@ fn every_target_keeps_its_properties_and_limits_on_the_corpus_and_on_changes_of_
     for target in TARGETS {
         let inputs = inputs(target);
         assert!(!inputs.is_empty(), "{}: no inputs", target.name);
+        let start = Instant::now();
         for (path, input) in &inputs {
             bytes += input.len();
             run(target, input, &path.display().to_string(), &mut failed);
         }
-        let start = Instant::now();
         let mut seed = 0;
-        while seed < CHANGED && start.elapsed() < TIME && failed.len() < 20 {
+        while seed < target.changed && failed.len() < 20 {
             let mut random = Random::new(seed);
             let (path, mut input) = inputs[random.below(inputs.len())].clone();
             for _ in 0..=random.below(4) {

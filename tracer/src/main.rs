@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use vmentry::{
     commands::{
         self,
@@ -17,7 +17,11 @@ use vmentry::{
 
 fn main() -> ExitCode {
     output::survive_file_size_limit();
-    match run(Cli::parse().command) {
+    let command = match commands::parse() {
+        Ok(Cli { command }) => command,
+        Err(code) => return code,
+    };
+    match run(command) {
         Ok(code) => code,
         Err(error) => {
             say!("vmentry: {error:#}");

@@ -154,6 +154,7 @@ fn a_wrong_command_line_is_refused_before_the_host_is_looked_at() {
         (&["export", "--listen", "localhost"], "--listen"),
         (&["policy", "medium"], "hard"),
         (&["policy", "--", "true"], "soft|hard"),
+        (&["report", "a.hlog", "--by", "vm,reason,vm"], "--by: vm is given twice"),
     ];
     for (args, said) in wrong {
         let output = vmentry(args);

@@ -214,6 +214,13 @@ fn files_of_the_kernel_are_never_written() {
         assert_refused(&merge(file).output().unwrap(), 1, "interface of the kernel");
         assert_refused(&run(&["merge", "-o", file, RECORDING]), 1, "interface of the kernel");
     }
+    // A device's name that was not typed right must not become a file.
+    for args in [&["merge", "-o"][..], &["merge", "--overwrite", "-o"]] {
+        let file = "/dev/../dev/vmentry-test-nul";
+        assert_refused(&run(&[args, &[file, RECORDING]].concat()), 1, "/dev is for devices");
+        assert!(!Path::new(file).exists());
+    }
+    assert!(merge("/dev/null").output().unwrap().status.success());
 }
 
 #[test]

@@ -15,6 +15,7 @@ use std::{
 use binary::{Folder, err, out, vmentry};
 use serde_json::{Value, json};
 
+const LAB_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/lab.hlog");
 const LAB: &str = include_str!("data/lab.hlog");
 /// Sets the title, clears the screen, writes to the clipboard, turns text round, hides, ends lines, and forges one.
 const HOSTILE: &str = "\u{1b}]0;PWNED\u{7}\u{1b}[2J\u{1b}]52;c;ZXZpbA==\u{7}\u{9b}31m\r\0\u{7f}\u{202e}\u{2066}\u{200b}\u{2028}\u{feff}\
@@ -249,6 +250,51 @@ fn a_hostile_name_of_a_file_forges_no_line() {
         &["record", "-o", "/none/x", "--events", &file],
     ] {
         run(args);
+    }
+    // Nor does it stand in a recording as it is, which names its inputs.
+    let merged = folder.file("m.hlog");
+    assert!(run(&["merge", "-o", &merged, &file, &other]).status.success());
+    let header = fs::read_to_string(&merged).unwrap().lines().next().unwrap().to_owned();
+    let header = header.strip_prefix('#').unwrap();
+    check("a merge's header", header.as_bytes());
+    assert!(!header.contains(is_hostile) && header.contains("no loss"), "{header}");
+}
+
+#[test]
+fn an_argument_forges_no_line_of_an_error() {
+    let name = HOSTILE.replace('\0', "");
+    let flag = format!("--{name}");
+    for args in [
+        &[flag.as_str()][..],
+        &["report", &flag, "a.hlog"],
+        &[&name],
+        &["report", "--by", &name, "a.hlog"],
+        &["report", LAB_FILE, "--filter", &format!("reason={name}")],
+        &["report", LAB_FILE, "--filter", &format!("{name}=5")],
+        &["report", LAB_FILE, "--sort", &name],
+        &["report", LAB_FILE, "--top", &name],
+        &["compare", LAB_FILE, LAB_FILE, "--fail-if", &name],
+        &["compare", LAB_FILE, LAB_FILE, "--filter", &name],
+        &["export", "--listen", &name],
+        &["export", "--listen", &format!("unix:/none/{name}")],
+        &["export", "--allow-host", &name],
+        &["export", "--textfile", &name],
+        &["record", "--duration", &name],
+        &["record", "--trigger", &name, "--flight-recorder", "1s"],
+        &["record", "--vm", &name],
+        &["record", "--user", &name, "--", "true"],
+        &["record", "--", &name],
+        &["ab", "--policies", &name],
+        &["ab", "--arm", &name],
+        &["ab", "--arm", &format!("a={name}"), "--arm", &format!("a={name}")],
+        &["calibrate", "--exit", &name],
+        &["exercise", &name],
+        &["policy", "soft", "--", &name],
+        &["policy", &name],
+        &["live", "--vm", &name],
+        &["check", "--format", &name],
+    ] {
+        assert_ne!(run(args).status.code(), Some(0), "{args:?}");
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     io::{self, Read, Write},
     os::{
         fd::AsRawFd,
-        unix::{ffi::OsStrExt, fs::MetadataExt},
+        unix::{ffi::OsStrExt, fs::MetadataExt, process::ExitStatusExt},
     },
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -221,6 +221,33 @@ fn a_command_that_is_ended_leaves_no_process_behind() {
 
 #[test]
 #[ignore = "needs root and KVM"]
+fn a_recorder_that_is_killed_takes_its_command_with_it() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = Folder::new("deadly");
+    for (n, (signal, user)) in
+        [(libc::SIGKILL, "root"), (libc::SIGRTMIN(), "root"), (libc::SIGABRT, "nobody")].into_iter().enumerate()
+    {
+        let (file, seconds) = (folder.file(&format!("{n}.hlog")), (400_000 + std::process::id()).to_string());
+        let mut child = vmentry(&["record", "-o", &file, "--user", user, "--", "sleep", &seconds]).spawn().unwrap();
+        wait_until("the command", || running(&["sleep", &seconds]).len() == 1);
+        // Its recorder has given up its privileges by then.
+        wait_until("the recorder", || of_threads(child.id(), "Name").contains(&"collect".to_owned()));
+        send(&child, signal);
+        assert_eq!(child.wait().unwrap().signal(), Some(signal));
+        let start = Instant::now();
+        while !running(&["sleep", &seconds]).is_empty() && start.elapsed() < Duration::from_secs(5) {
+            sleep(Duration::from_millis(10));
+        }
+        let left = running(&["sleep", &seconds]);
+        // SAFETY: kill has no memory effects; the process is this test's.
+        left.iter().for_each(|id| assert_eq!(unsafe { libc::kill(*id, libc::SIGKILL) }, 0));
+        assert!(left.is_empty(), "after signal {signal}, with --user {user}: {left:?}");
+    }
+    wait_until("detaching", || loaded() == 0);
+}
+
+#[test]
+#[ignore = "needs root and KVM"]
 fn a_recording_that_cannot_be_written_ends_its_command() {
     let _alone = ALONE.lock().unwrap();
     let seconds = (300_000 + std::process::id()).to_string();
@@ -368,7 +395,8 @@ fn a_full_disk_is_one_clear_error() {
     let output = vmentry(&["record", "-o", "/dev/full", "--duration", "200ms"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let error = text(&output.stderr);
-    assert!(error.contains("/dev/full") && error.contains("No space left"), "{error}");
+    assert!(error.contains("write /dev/full (nothing was recorded)") && error.contains("No space left"), "{error}");
+    assert!(!error.contains("vmentry report") && !error.contains("recorded 0"), "{error}");
     wait_until("detaching", || loaded() == 0);
 }
 

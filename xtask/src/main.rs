@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod claims;
 mod dashboards;
 mod debian;
 mod demo;
@@ -24,6 +25,8 @@ use std::process::ExitCode;
 enum Task {
     /// Check, record and report guests with known exits, on this host or in an emulated machine
     Demo(demo::Arguments),
+    /// Check each claim of commit 804939ea20 on a Linux guest and a nested one, on this host or in an emulated machine
+    Claims(claims::Arguments),
     /// Run everything a contributor runs; steps that cannot run here are skipped with the reason
     Test(test::Arguments),
     /// Build the static release binary: one file to copy to a host
@@ -45,6 +48,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Demo(arguments) => demo::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Claims(arguments) => claims::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Test(arguments) => test::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Dist(arguments) => build::release::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Deb(arguments) => packaging::run(&arguments).map(|()| ExitCode::SUCCESS),

@@ -70,15 +70,15 @@ impl Exit {
 
     /// The reason why this host has no such exit; none if it has.
     pub(crate) fn unavailable(self, host: GuestHost) -> Option<String> {
-        let Extension::Vmx { preemption_timer, guest_timers } = host.extension else {
+        let Extension::Vmx(vmx) = host.extension else {
             let vmx_only = matches!(self, Self::TscDeadline | Self::Immediate);
             return vmx_only.then(|| "only VMX has a preemption timer".into());
         };
         match self {
-            Self::TscDeadline if !guest_timers => Some(
+            Self::TscDeadline if !vmx.guest_timers => Some(
                 "KVM does not run guest timers on the preemption timer (preemption_timer=N, or pi_inject_timer)".into(),
             ),
-            Self::Immediate if !preemption_timer => {
+            Self::Immediate if !vmx.preemption_timer => {
                 Some("kvm_intel has preemption_timer=N: KVM sends itself an interrupt instead".into())
             }
             _ => None,
@@ -102,6 +102,7 @@ impl Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::{Svm, Vmx};
 
     #[test]
     fn every_exit_has_an_exit_reason_on_vmx_and_all_but_timer_exits_on_svm() {
@@ -116,10 +117,10 @@ mod tests {
     #[test]
     fn an_exit_that_needs_the_preemption_timer_says_why_it_is_unavailable() {
         let host = |extension| GuestHost { extension, vmmcall: false };
-        let off = host(Extension::Vmx { preemption_timer: false, guest_timers: false });
+        let off = host(Extension::Vmx(Vmx::default()));
         assert!(Exit::Immediate.unavailable(off).unwrap().contains("preemption_timer=N"));
-        assert!(Exit::TscDeadline.unavailable(host(Extension::Svm)).unwrap().contains("only VMX"));
-        let on = host(Extension::Vmx { preemption_timer: true, guest_timers: true });
+        assert!(Exit::TscDeadline.unavailable(host(Extension::Svm(Svm::default()))).unwrap().contains("only VMX"));
+        let on = host(Extension::Vmx(Vmx { preemption_timer: true, guest_timers: true, ..Vmx::default() }));
         assert!(Exit::ALL.iter().all(|exit| exit.unavailable(on).is_none()));
     }
 }

@@ -529,7 +529,7 @@ pub struct ExerciseArgs {
     /// Number of vCPUs
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_VCPUS.into()))]
     pub vcpus: u32,
-    /// TSC cycles to a timer's deadline, or iterations of a spin loop [default: by scenario, and further ahead where exits take long]
+    /// TSC cycles to a timer's deadline, or iterations of the loops of spin and pause [default: by scenario, and further ahead where exits take long]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub delta: Option<u32>,
     /// How to print the counts: text, or json

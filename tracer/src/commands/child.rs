@@ -5,14 +5,18 @@ use std::{
     ffi::{OsStr, OsString},
     fmt, io,
     os::unix::ffi::OsStrExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitCode, ExitStatus, Stdio},
     task::Poll,
     time::Duration,
 };
 
 use anyhow::{Context, Result};
-use rustix::fs::{Access, access};
+use rustix::{
+    fs::{Access, access},
+    io::Errno,
+    process::{Signal as Number, getpid, getppid, set_parent_process_death_signal},
+};
 use tokio::{
     process::{Child, Command},
     signal::unix::{Signal, SignalKind, signal},
@@ -94,7 +98,7 @@ pub(crate) struct NotStarted {
 
 impl NotStarted {
     fn new(program: &OsStr, why: impl Into<String>, code: u8) -> Self {
-        Self { program: program.to_string_lossy().into(), why: why.into(), code }
+        Self { program: shown(Path::new(program)), why: why.into(), code }
     }
 }
 
@@ -142,9 +146,26 @@ pub(crate) fn start(command: &[OsString], user: Option<User>, stdout: Stdio) -> 
     if let Some(user) = user {
         user.runs(&mut command);
     }
+    end_with_this_process(&mut command);
     let started = command.spawn();
     let code = |error: &io::Error| if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
     Ok(Some(started.map_err(|error| NotStarted::new(program, error.to_string(), code(&error)))?))
+}
+
+/// Lets the kernel send SIGTERM to the command when this process ends without ending it: by SIGKILL, a real-time signal, or an error in it.
+/// To be called last: a change of the user takes that back, as does a program that changes its user (sudo) or gains capabilities, and what
+/// the command starts does not have it.
+fn end_with_this_process(command: &mut Command) {
+    let this = getpid();
+    let ask = move || {
+        // It comes when the thread ends that has started the command: that is the main one, on which the runtime runs, and which ends last.
+        set_parent_process_death_signal(Some(Number::TERM))?;
+        // This process may have ended before.
+        if getppid() == Some(this) { Ok(()) } else { Err(Errno::SRCH.into()) }
+    };
+    // SAFETY: the closure makes two system calls on values that exist already: it takes no lock and allocates nothing, so that the child of
+    // a process with several threads may run it between fork and exec.
+    unsafe { command.pre_exec(ask) };
 }
 
 /// Waits until the command exits; for ever without one. Processes that it leaves behind are its own business if it exits by itself.

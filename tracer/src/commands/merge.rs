@@ -14,7 +14,7 @@ use crate::{
     commands::{
         args::MergeArgs,
         damaged::done,
-        session::command_line,
+        session::{command_line, look_again},
         usage::{refuse, refuse_overlap},
     },
     host::{clock::Anchor, machine::Host},
@@ -45,8 +45,8 @@ pub(super) fn run(args: &MergeArgs) -> Result<ExitCode> {
     }
     writer.finish(end(&numbering.sources)).with_context(failed)?;
     out.take_place().with_context(failed)?;
-    if args.output != Path::new("-") {
-        say!("merged {count} recordings; next: vmentry report {} --by host,reason", output::shown(&args.output));
+    if let Some(look) = look_again("report", &args.output) {
+        say!("merged {count} recordings; next: {look} --by host,reason");
     }
     Ok(done(damage.as_deref()))
 }

@@ -33,6 +33,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use args::Command;
+pub use usage::parse;
 
 /// The exit code of a command that failed.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {

@@ -19,8 +19,8 @@ use crate::{
         privileges,
         progress::ProgressLine,
         session::{
-            command_line, ensure_exact, header, next_writable, ring_bytes, runtime, selected_tgids, selected_vcpus,
-            traceable_host, watch_module,
+            command_line, ensure_exact, header, look_again, next_writable, ring_bytes, runtime, selected_tgids,
+            selected_vcpus, traceable_host, watch_module,
         },
         usage::refuse,
         user::User,
@@ -326,10 +326,7 @@ impl Recording<'_> {
         accounting: Result<Accounting>,
         last_line: impl FnOnce(Accounting) -> End,
     ) -> Result<Option<std::process::ExitStatus>> {
-        let name = output::shown(&self.args.output);
-        let saved = |e: anyhow::Error| {
-            e.context(format!("write {name} (intervals that were written before are whole: vmentry report {name})"))
-        };
+        let mut written = self.written;
         let Totals { entries, delivered, dropped, .. } = self.left_out;
         let left_out = (entries > 0).then_some(LeftOut { entries, delivered, dropped });
         if left_out.is_some() {
@@ -338,27 +335,45 @@ impl Recording<'_> {
         let Ended { reason, status } = match ended {
             Ok(ended) => ended,
             Err(Failure::Command(error)) => return Err(error),
-            Err(Failure::Write(error)) => return Err(saved(error)),
+            Err(Failure::Write(error)) => return Err(not_written(self.args, &written, error)),
         };
         if let Some(error) = drained.failure {
-            return Err(saved(error.context(format!("{} entries are missing", drained.unwritten))));
+            let error = error.context(format!("{} entries are missing", drained.unwritten));
+            return Err(not_written(self.args, &written, error));
         }
         let accounting = Accounting { left_out, ..accounting? };
-        self.progress.summary(self.args, reason, &accounting);
-        let exact = ensure_exact(&accounting, &name.to_string());
         let _ = timeout(PATIENCE, self.out.room()).await;
-        self.writer.finish(last_line(accounting)).map_err(saved)?;
+        let last = self.writer.finish(last_line(accounting.clone()));
         drop(self.out);
-        match timeout(PATIENCE, self.written.wait()).await {
-            Ok(written) => written.map_err(|error| saved(error.into()))?,
-            Err(_) => return Err(saved(anyhow!("the last intervals are missing: {STALLED}"))),
-        }
-        exact?;
+        let last = match last {
+            Ok(()) => match timeout(PATIENCE, written.wait()).await {
+                Ok(ended) => ended.map_err(Into::into),
+                Err(_) => Err(anyhow!("the last intervals are missing: {STALLED}")),
+            },
+            failed => failed,
+        };
+        last.map_err(|error| not_written(self.args, &written, error))?;
+        // Only now, because it says what the file has.
+        self.progress.summary(self.args, reason, &accounting);
+        ensure_exact(&accounting, &output::shown(&self.args.output))?;
         if MODULE_REASONS.contains(&reason) {
-            bail!("the recording ended early because of {reason}; what was recorded is whole: vmentry report {name}");
+            let whole = look_again("report", &self.args.output).map_or(String::new(), |look| format!(": {look}"));
+            bail!("the recording ended early because of {reason}; what was recorded is whole{whole}");
         }
         Ok(status)
     }
+}
+
+/// The error of a recording that could not be written, with what of it is in the file.
+fn not_written(args: &RecordArgs, written: &Written, error: anyhow::Error) -> anyhow::Error {
+    let name = output::shown(&args.output);
+    let kept = match look_again("report", &args.output) {
+        Some(look) if written.has_any() => format!(" (intervals that were written before are whole: {look})"),
+        _ if written.has_any() => String::new(),
+        Some(_) if args.overwrite => " (nothing was recorded, and the file is as it was)".into(),
+        _ => " (nothing was recorded)".into(),
+    };
+    error.context(format!("write {name}{kept}"))
 }
 
 /// Reasons to end a recording before its time.
@@ -470,8 +485,8 @@ impl Progress {
                 ),
             }
         }
-        if args.output != Path::new("-") {
-            say!("next: vmentry report {}", output::shown(&args.output));
+        if let Some(look) = look_again("report", &args.output) {
+            say!("next: {look}");
         }
     }
 }

@@ -34,6 +34,9 @@ pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
 /// Refuses arguments that do not fit each other, before any work.
 fn refuse_wrong(args: &ReportArgs) -> Result<()> {
     refuse_overlap(args.files.iter().map(PathBuf::as_path), Path::new("-"))?;
+    if let Some(twice) = args.by.iter().enumerate().find_map(|(n, by)| args.by[..n].contains(by).then_some(by)) {
+        return refuse(format!("--by: {} is given twice", twice.name()));
+    }
     match args.format {
         ReportFormat::Html | ReportFormat::Csv | ReportFormat::Openmetrics if args.claims => {
             refuse("--claims prints text or json: choose one of these formats")

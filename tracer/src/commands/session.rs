@@ -30,7 +30,7 @@ use crate::{
         measurement::{Latency, PinSource},
         vendor::Vendor,
     },
-    output::Background,
+    output::{self, Background, MAX_NAME},
     recording::{FORMAT, Header, VERSION},
     say,
 };
@@ -155,6 +155,11 @@ pub(crate) fn header(
     header
 }
 
+/// The command line that looks at a recording which was written to `path`; none where that cannot be read again: standard output, a device.
+pub(crate) fn look_again(command: &str, path: &Path) -> Option<String> {
+    (path != Path::new("-") && path.is_file()).then(|| format!("vmentry {command} {}", output::shown(path)))
+}
+
 /// A duration of the command line in ns.
 pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
@@ -190,6 +195,7 @@ pub(crate) fn selected_tgids(targets: &Targets) -> Result<Option<Vec<u32>>> {
     }
     let vmm::Running { vms: running, unseen } = vmm::find_vms(&proc);
     for name in names {
+        let shown = output::printable(name, MAX_NAME);
         let of_name = running.iter().filter(|v| v.name == *name || v.process.tgid.to_string() == *name);
         let before = tgids.len();
         tgids.extend(of_name.map(|v| v.process.tgid));
@@ -197,9 +203,9 @@ pub(crate) fn selected_tgids(targets: &Targets) -> Result<Option<Vec<u32>>> {
             let known: Vec<_> = running.iter().map(|v| format!("{} (pid {})", v.name, v.process.tgid)).collect();
             let known = if known.is_empty() { "none".into() } else { known.join(", ") };
             match &unseen {
-                None => bail!("--vm {name}: no such VM is running (running: {known})"),
+                None => bail!("--vm {shown}: no such VM is running (running: {known})"),
                 Some(why) => {
-                    bail!("--vm {name}: no such VM is seen (seen: {known})\n  -> {why}; or choose it by --pid")
+                    bail!("--vm {shown}: no such VM is seen (seen: {known})\n  -> {why}; or choose it by --pid")
                 }
             }
         }

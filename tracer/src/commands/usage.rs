@@ -1,8 +1,52 @@
-//! A command line that is found to be wrong after it was parsed, because its arguments do not fit each other or the files.
+//! The command line, which may be wrong: as it is parsed, or later, because its arguments do not fit each other or the files.
 
-use std::{fmt, path::Path};
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fmt,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::Path,
+    process::ExitCode,
+};
 
-use crate::output;
+use clap::Parser;
+
+use crate::{
+    output::{self, MAX_TEXT, printable},
+    say,
+};
+
+/// Parses the command line. Prints the help that it asks for, or why it is wrong, and returns the exit code then.
+pub fn parse<C: Parser>() -> Result<C, ExitCode> {
+    let arguments: Vec<_> = env::args_os().collect();
+    C::try_parse_from(&arguments).map_err(|error| {
+        if error.use_stderr() {
+            say!("{}", explain::<C>(&error, &arguments).trim_end());
+            return ExitCode::from(EXIT_CODE);
+        }
+        // As clap does: whoever closes the pipe has read enough.
+        let _ = error.print();
+        ExitCode::SUCCESS
+    })
+}
+
+/// The error of a command line, whose arguments must not begin a line of their own: that of the same one with printable arguments. Where
+/// that is no such error, it is put on one line.
+fn explain<C: Parser>(error: &clap::Error, arguments: &[OsString]) -> String {
+    match C::try_parse_from(arguments.iter().map(|argument| harmless(argument))) {
+        Err(same) if same.kind() == error.kind() => same.to_string(),
+        _ => printable(&error.to_string(), MAX_TEXT).into_owned(),
+    }
+}
+
+/// An argument without line ends and other deceptive characters; it stays no UTF-8 where it is none.
+fn harmless(argument: &OsStr) -> OsString {
+    let without_controls = || argument.as_bytes().iter().map(|byte| if byte.is_ascii_control() { b'?' } else { *byte });
+    match argument.to_str() {
+        Some(text) => printable(text, MAX_TEXT).into_owned().into(),
+        None => OsString::from_vec(without_controls().collect()),
+    }
+}
 
 /// A wrong command line: the reason and the fix. The program ends with [`EXIT_CODE`].
 #[derive(Debug)]
@@ -39,4 +83,53 @@ pub(crate) fn refuse_overlap<'a>(read: impl IntoIterator<Item = &'a Path>, writt
 /// Refuses the command line.
 pub(crate) fn refuse<T>(reason: impl Into<String>) -> anyhow::Result<T> {
     Err(WrongCommandLine(reason.into()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A command line with each kind of argument.
+    #[derive(Debug, Parser)]
+    #[command(name = "vmentry")]
+    struct Line {
+        #[arg(long)]
+        number: Option<u32>,
+        #[arg(long, value_parser = ["soft", "hard"])]
+        policy: Option<String>,
+        #[arg(long)]
+        name: Option<String>,
+    }
+
+    #[test]
+    fn no_argument_of_a_wrong_command_line_begins_a_line_of_its_own() {
+        let hostile = |before: &[u8]| OsString::from_vec([before, b"x\nFORGED\x1b[2J\xe2\x80\xae"].concat());
+        let no_text = |before: &[u8]| OsString::from_vec([before, b"\xff\nFORGED"].concat());
+        for wrong in [
+            vec![hostile(b"--")],
+            vec![hostile(b"")],
+            vec![hostile(b"--number=")],
+            vec!["--policy".into(), hostile(b"")],
+            vec![no_text(b"--")],
+            vec![no_text(b"--name=")],
+            vec![no_text(b"--policy=")],
+        ] {
+            let arguments: Vec<_> = [OsString::from("vm\nFORGED")].into_iter().chain(wrong).collect();
+            let error = Line::try_parse_from(&arguments).unwrap_err();
+            let text = explain::<Line>(&error, &arguments);
+            // Its own line ends are kept.
+            assert!(text.starts_with("error: ") && text.contains("\n\nFor more information"), "{text}");
+            assert!(!text.lines().any(|line| line.trim_start().starts_with("FORGED")), "{text}");
+        }
+        // Where it would be right with printable arguments.
+        let arguments = ["vmentry", "--policy=a\nFORGED"].map(OsString::from);
+        let error = Line::try_parse_from(&arguments).unwrap_err();
+        assert_eq!(explain::<Anything>(&error, &arguments).lines().count(), 1);
+    }
+
+    #[derive(Debug, Parser)]
+    struct Anything {
+        #[arg(long)]
+        policy: Option<String>,
+    }
 }

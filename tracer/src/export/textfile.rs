@@ -33,10 +33,10 @@ impl Textfile {
         if path.extension().is_none_or(|e| e != "prom") {
             bail!("--textfile {}: node_exporter reads only names that end in .prom", output::shown(path));
         }
+        let spot = output::spot(path)?;
         // A link, or whatever else is no file, will be replaced.
-        let is_file = path.symlink_metadata().is_ok_and(|m| m.is_file());
-        let current = is_file.then(|| File::open(path)).and_then(io::Result::ok);
-        current.as_ref().map_or(Ok(()), |file| output::lock(file, &output::spot(path)?))?;
+        let current = spot.open_file();
+        current.as_ref().map_or(Ok(()), |file| output::lock(file, &spot))?;
         Ok(Self { path: path.to_owned(), current, problem: None })
     }
 
@@ -72,7 +72,11 @@ impl Textfile {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{
+        fs,
+        thread::sleep,
+        time::{Duration, Instant},
+    };
 
     use super::{super::exporter::tests::exporter, *};
 
@@ -84,6 +88,7 @@ mod tests {
         fs::write(&secret, "secret").unwrap();
         std::os::unix::fs::symlink(&secret, &file).unwrap();
         let mut textfile = Textfile::new(&file).unwrap();
+        assert!(textfile.current.is_none(), "the link's target is not opened");
         textfile.write(&exporter(&[])).unwrap();
         assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
         let text = fs::read_to_string(&file).unwrap();
@@ -96,7 +101,16 @@ mod tests {
             textfile.write(&exporter(&[])).unwrap();
         }
         drop(textfile);
-        assert!(Textfile::new(&file).is_ok());
+        // A test that forks has all descriptors for a moment, and with them the lock.
+        let start = Instant::now();
+        while Textfile::new(&file).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(5));
+            sleep(Duration::from_millis(1));
+        }
+        // Whatever else stands there is replaced, and nobody is waited for.
+        let fifo = dir.join("fifo.prom");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(Textfile::new(&fifo).unwrap().current.is_none());
         assert!(Textfile::new(Path::new("/tmp/vmentry.txt")).is_err());
     }
 }

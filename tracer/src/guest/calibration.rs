@@ -11,9 +11,10 @@ use kvm_bindings::{
 use kvm_ioctls::VcpuFd;
 
 use super::image::{CODE_SELECTOR, DATA_SELECTOR, END_PORT, Table, WORK_PORT};
+use super::intervention::Intervention;
 use super::machine::{self, CR0_EXTENSION_TYPE, CR0_PROTECTED_MODE, Machine, RFLAGS_RESERVED, flat_segment};
 use super::memory::Memory;
-use super::vcpu::{self, AtPortWrite, End};
+use super::vcpu::{self, End};
 use crate::host::clock::tsc;
 
 const LOAD: usize = 0x1000;
@@ -198,12 +199,12 @@ impl CalibrationGuest {
         let vcpu = &mut self.machine.vcpus[0];
         start_in_64_bit_mode(vcpu, 0)?;
         vcpu.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE }).context("make the vCPU runnable")?;
-        let at_port_write = match task.program {
-            CalibrationProgram::Immediate => AtPortWrite::ForceImmediateExit,
-            _ => AtPortWrite::Continue,
+        let intervention = match task.program {
+            CalibrationProgram::Immediate => Intervention::ForceImmediateExit,
+            _ => Intervention::None,
         };
         let before = tsc();
-        match vcpu::run_to_end(vcpu, at_port_write, stop)? {
+        match vcpu::run_to_end(vcpu, 0, intervention, stop)? {
             End::Done(_) => {}
             End::Stopped { location } => bail!("stopped at {location}"),
         }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::guest_host::Extension;
+use super::guest_host::{Extension, Svm, Vmx};
 use super::scenario::Scenario;
 use crate::model::series::Level;
 
@@ -52,14 +52,14 @@ pub(crate) enum Bound {
 /// The exits of each vCPU that does `count` iterations; empty on a host without VMX and SVM.
 pub(crate) fn expectations(scenario: Scenario, count: u64, extension: Extension) -> Vec<Expectation> {
     match extension {
-        Extension::Vmx { preemption_timer, guest_timers } => vmx(scenario, count, preemption_timer, guest_timers),
-        Extension::Svm => svm(scenario, count),
+        Extension::Vmx(host) => vmx(scenario, count, host),
+        Extension::Svm(host) => svm(scenario, count, host),
         Extension::None => Vec::new(),
     }
 }
 
-fn vmx(scenario: Scenario, count: u64, preemption_timer: bool, guest_timers: bool) -> Vec<Expectation> {
-    let deadline = guest_timers.then(|| timer(ExpectedCause::Deadline, count));
+fn vmx(scenario: Scenario, count: u64, host: Vmx) -> Vec<Expectation> {
+    let deadline = host.guest_timers.then(|| timer(ExpectedCause::Deadline, count));
     let mut expected = Vec::new();
     match scenario {
         Scenario::Out | Scenario::Spin => {}
@@ -74,7 +74,7 @@ fn vmx(scenario: Scenario, count: u64, preemption_timer: bool, guest_timers: boo
             expected.push(exactly(&["HLT"], count));
             expected.push(exactly(&["MSR_WRITE"], count));
         }
-        Scenario::Immediate if preemption_timer => {
+        Scenario::Immediate if host.preemption_timer => {
             expected.push(timer(ExpectedCause::Immediate, count));
         }
         // Without the timer KVM forces the exit by an interrupt to its own CPU.
@@ -85,6 +85,22 @@ fn vmx(scenario: Scenario, count: u64, preemption_timer: bool, guest_timers: boo
             expected.push(at_level(Level::L1, "VMLAUNCH", 1));
             expected.push(at_level(Level::L1, "VMRESUME", count - 1));
         }
+        Scenario::IrqWindow => expected.extend((!host.apicv).then(|| exactly(&["INTERRUPT_WINDOW"], count))),
+        Scenario::NmiWindow => expected.push(exactly(&["NMI_WINDOW"], count)),
+        // The window in which a loop may pause doubles with each exit, so only the first one is certain.
+        Scenario::Pause => expected.extend(host.pause_loops.then(|| at_least("PAUSE_INSTRUCTION", 1))),
+        // The first write to a page violates the page tables, and KVM then makes its entry a misconfigured one.
+        Scenario::Mmio if host.ept => expected.push(exactly(&["EPT_MISCONFIG"], count - 1)),
+        Scenario::Mmio => expected.push(at_least("EXCEPTION_NMI", count)),
+        Scenario::Cr4 => expected.push(exactly(&["CR_ACCESS"], count)),
+        // A host's interrupt between the exit and the instruction's second try makes it exit once more.
+        Scenario::Dr0 => {
+            expected.push(at_least("DR_ACCESS", count));
+            expected.push(exactly(&["CPUID"], count));
+        }
+        Scenario::Xsetbv => expected.push(exactly(&["XSETBV"], count)),
+        Scenario::TripleFault => expected.push(exactly(&["TRIPLE_FAULT"], count)),
+        Scenario::FailedEntry => expected.push(exactly(&["INVALID_STATE"], count)),
     }
     if scenario == Scenario::NestedArmed {
         expected.push(at_level(Level::L1, "MSR_WRITE", 1));
@@ -93,7 +109,7 @@ fn vmx(scenario: Scenario, count: u64, preemption_timer: bool, guest_timers: boo
     expected
 }
 
-fn svm(scenario: Scenario, count: u64) -> Vec<Expectation> {
+fn svm(scenario: Scenario, count: u64, host: Svm) -> Vec<Expectation> {
     let mut expected = Vec::new();
     match scenario {
         // Timers expire in the host. The number of its interrupts that hit a running guest varies.
@@ -107,7 +123,21 @@ fn svm(scenario: Scenario, count: u64) -> Vec<Expectation> {
             expected.push(exactly(&["MSR"], count));
         }
         Scenario::Immediate => expected.push(at_least("INTR", count)),
-        Scenario::Nested | Scenario::NestedArmed => return Vec::new(),
+        Scenario::Nested | Scenario::NestedArmed | Scenario::FailedEntry => return Vec::new(),
+        Scenario::IrqWindow => expected.extend((!host.avic).then(|| exactly(&["VINTR"], count))),
+        // KVM waits for the IRET of each NMI, also where no other NMI waits.
+        Scenario::NmiWindow => expected.extend((!host.vnmi).then(|| exactly(&["IRET"], 2 * count))),
+        Scenario::Pause => expected.push(at_least("PAUSE", 1)),
+        // The guest's own pages cause such exits, too.
+        Scenario::Mmio if host.npt => expected.push(at_least("NPF", count)),
+        Scenario::Mmio => expected.push(at_least("EXCP_PF", count)),
+        Scenario::Cr4 => expected.push(exactly(&["WRITE_CR4"], count)),
+        Scenario::Dr0 => {
+            expected.push(at_least("WRITE_DR0", count));
+            expected.push(exactly(&["CPUID"], count));
+        }
+        Scenario::Xsetbv => expected.push(exactly(&["XSETBV"], count)),
+        Scenario::TripleFault => expected.push(exactly(&["SHUTDOWN"], count)),
     }
     expected.push(exactly(&["IOIO"], port_writes(scenario, count)));
     expected
@@ -115,10 +145,7 @@ fn svm(scenario: Scenario, count: u64) -> Vec<Expectation> {
 
 /// The port write that ends a run, and those that are the work.
 fn port_writes(scenario: Scenario, count: u64) -> u64 {
-    match scenario {
-        Scenario::Out | Scenario::Immediate => count + 1,
-        _ => 1,
-    }
+    1 + if scenario.writes_a_port() { count } else { 0 }
 }
 
 fn exactly(reasons: &[&'static str], count: u64) -> Expectation {
@@ -166,7 +193,16 @@ impl fmt::Display for Expectation {
 mod tests {
     use super::*;
 
-    const FULL_VMX: Extension = Extension::Vmx { preemption_timer: true, guest_timers: true };
+    const TIMERS: Vmx = Vmx {
+        preemption_timer: true,
+        guest_timers: true,
+        apicv: false,
+        ept: true,
+        unrestricted_guest: true,
+        pause_loops: true,
+    };
+    const FULL_VMX: Extension = Extension::Vmx(TIMERS);
+    const FULL_SVM: Extension = Extension::Svm(Svm { avic: false, vnmi: false, npt: true });
 
     fn lines(scenario: Scenario, extension: Extension) -> Vec<String> {
         let expected = expectations(scenario, 23, extension);
@@ -183,20 +219,20 @@ mod tests {
 
     #[test]
     fn immediate_exits_use_the_preemption_timer_even_where_guest_timers_do_not() {
-        let posted = Extension::Vmx { preemption_timer: true, guest_timers: false };
+        let posted = Extension::Vmx(Vmx { guest_timers: false, ..TIMERS });
         assert_eq!(lines(Scenario::Immediate, posted), ["PREEMPTION_TIMER 23 (immediate)", "IO_INSTRUCTION 24"]);
         assert_eq!(lines(Scenario::Oneshot, posted), ["IO_INSTRUCTION 1"]);
     }
 
     #[test]
     fn without_the_preemption_timer_immediate_exits_are_interrupts() {
-        let off = Extension::Vmx { preemption_timer: false, guest_timers: false };
+        let off = Extension::Vmx(Vmx::default());
         assert_eq!(lines(Scenario::Immediate, off), ["EXTERNAL_INTERRUPT at least 23", "IO_INSTRUCTION 24"]);
     }
 
     #[test]
     fn on_svm_hlt_and_idle_hlt_both_count() {
-        assert_eq!(lines(Scenario::Hlt, Extension::Svm), ["HLT or IDLE_HLT at most 23", "MSR 23", "IOIO 1"]);
+        assert_eq!(lines(Scenario::Hlt, FULL_SVM), ["HLT or IDLE_HLT at most 23", "MSR 23", "IOIO 1"]);
     }
 
     #[test]
@@ -209,10 +245,27 @@ mod tests {
     }
 
     #[test]
+    fn what_the_cpu_does_by_itself_causes_no_exit() {
+        let apicv = Extension::Vmx(Vmx { apicv: true, pause_loops: false, ..TIMERS });
+        for scenario in [Scenario::IrqWindow, Scenario::Pause] {
+            assert_eq!(lines(scenario, apicv), ["IO_INSTRUCTION 1"], "{scenario}");
+        }
+        let svm = Extension::Svm(Svm { avic: true, vnmi: true, npt: true });
+        assert_eq!(lines(Scenario::IrqWindow, svm), ["IOIO 1"]);
+        assert_eq!(lines(Scenario::NmiWindow, svm), ["IOIO 24"]);
+    }
+
+    #[test]
+    fn the_first_mmio_write_violates_the_page_tables_and_the_others_are_misconfigurations() {
+        assert_eq!(lines(Scenario::Mmio, FULL_VMX), ["EPT_MISCONFIG 22", "IO_INSTRUCTION 1"]);
+        assert_eq!(lines(Scenario::Mmio, FULL_SVM), ["NPF at least 23", "IOIO 1"]);
+    }
+
+    #[test]
     fn every_expected_reason_is_in_the_table_of_its_isa() {
         use tracer_common::Isa;
 
-        let isas = [(Isa::Vmx, FULL_VMX), (Isa::Svm, Extension::Svm)];
+        let isas = [(Isa::Vmx, FULL_VMX), (Isa::Svm, FULL_SVM)];
         for (isa, extension) in isas {
             for scenario in Scenario::ALL {
                 let expected = expectations(scenario, 1, extension);

@@ -10,6 +10,7 @@
         .set LOAD, {load}
         .set CODE_SELECTOR, {code_selector}
         .set WORK_PORT, {work_port}
+        .set WORK_ADDRESS, {work_address}
         .set END_PORT, {end_port}
 
         // The parameter block: read by the guest ...
@@ -34,13 +35,19 @@
         .set APIC_BASE, 0xfee00000
         .set APIC_EOI, APIC_BASE + 0xb0
         .set APIC_SPURIOUS, APIC_BASE + 0xf0
+        .set APIC_INTERRUPT_COMMAND, APIC_BASE + 0x300
         .set APIC_LVT_TIMER, APIC_BASE + 0x320
         .set APIC_INITIAL_COUNT, APIC_BASE + 0x380
         .set APIC_DIVIDE, APIC_BASE + 0x3e0
         .set APIC_ENABLE, 0x1ff                 // software enable, spurious vector 0xff
+        .set TO_SELF, 0x40000                   // interrupt command: fixed delivery to the sender
         .set TSC_DEADLINE_MODE, 0x40000
         .set DIVIDE_BY_1, 0xb
         .set MSR_TSC_DEADLINE, 0x6e0
+        .set CR4_MCE, 1 << 6
+        .set CR4_OSXSAVE, 1 << 18
+        .set XCR0_X87, 1
+        .set VECTOR_WITHOUT_GATE, 0x20
         .set KVM_HC_VAPIC_POLL_IRQ, 1           // the hypercall that does nothing and succeeds
         .set TIMER_VECTOR, {timer_vector}
         .set MOST_CYCLES, {most_cycles}
@@ -174,6 +181,63 @@ vmentry_guest_start:
 1:      outb    %al, $WORK_PORT
         vmentry_next
 
+        // The interrupt is pending before STI, so that KVM has to wait for the guest to take interrupts.
+.Lvmentry_irq_window:
+        movl    $APIC_ENABLE, APIC_SPURIOUS
+1:      movl    INTERRUPTS(%ebp), %ebx
+        movl    $TO_SELF + TIMER_VECTOR, APIC_INTERRUPT_COMMAND
+        sti
+2:      cmpl    %ebx, INTERRUPTS(%ebp)
+        je      2b
+        cli
+        vmentry_next
+
+.Lvmentry_pause:
+1:      movl    DELTA(%ebp), %ecx
+2:      pause
+        loop    2b
+        vmentry_next
+
+.Lvmentry_mmio:
+1:      movl    %eax, WORK_ADDRESS
+        vmentry_next
+
+        // KVM owns CR4.MCE, and each write changes it.
+.Lvmentry_cr4:
+        movl    %cr4, %eax
+1:      xorl    $CR4_MCE, %eax
+        movl    %eax, %cr4
+        vmentry_next
+
+.Lvmentry_xsetbv:
+        movl    %cr4, %eax
+        orl     $CR4_OSXSAVE, %eax
+        movl    %eax, %cr4
+1:      movl    $XCR0_X87, %eax
+        xorl    %edx, %edx
+        xorl    %ecx, %ecx
+        xsetbv
+        vmentry_next
+
+        // After an exit by a debug register KVM gives the guest all of them until the next exit, hence the CPUID.
+.Lvmentry_dr0:
+1:      xorl    %eax, %eax
+        movl    %eax, %dr0
+        xorl    %ecx, %ecx
+        cpuid
+        vmentry_next
+
+        // An interrupt without a gate, a general-protection fault without one, a double fault without one. User space starts
+        // the vCPU here again.
+        .globl  vmentry_guest_triple_fault
+vmentry_guest_triple_fault:
+        movl    ITERATIONS(%ebp), %eax
+        cmpl    COUNT(%ebp), %eax
+        je      .Lvmentry_end
+        incl    ITERATIONS(%ebp)
+        lidt    LOAD + (.Lvmentry_no_idt - vmentry_guest_start)
+        int     $VECTOR_WITHOUT_GATE
+
         // One VMX instruction of L1. Notes its stage first, and ends the run if it fails, which sets CF or ZF.
         .macro  vmentry_vmx stage, instruction:vararg
         movl    $\stage, STAGE(%ebp)
@@ -266,7 +330,19 @@ vmentry_guest_l2:
         .long   LOAD + (.Lvmentry_immediate - vmentry_guest_start)
         .long   LOAD + (.Lvmentry_nested - vmentry_guest_start)
         .long   LOAD + (.Lvmentry_nested_armed - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_irq_window - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_pause - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_mmio - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_cr4 - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_dr0 - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_xsetbv - vmentry_guest_start)
+        .long   LOAD + (vmentry_guest_triple_fault - vmentry_guest_start)
         .set PROGRAMS, LOAD + (.Lvmentry_programs - vmentry_guest_start)
+
+        // Limit 0, so that no vector has a gate.
+.Lvmentry_no_idt:
+        .short  0
+        .long   0
 
         // Null, flat code, flat data.
         .balign 8

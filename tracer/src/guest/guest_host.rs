@@ -5,20 +5,43 @@ use std::path::Path;
 
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 
-/// The CPU's virtualization extension and how KVM uses it for timers.
+/// The CPU's virtualization extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extension {
     /// Intel VT-x.
-    Vmx {
-        /// Whether KVM uses the VMX-preemption timer at all, which it then does for forced immediate exits.
-        preemption_timer: bool,
-        /// Whether KVM also runs the timers of busy guests on it.
-        guest_timers: bool,
-    },
+    Vmx(Vmx),
     /// AMD SVM.
-    Svm,
+    Svm(Svm),
     /// Neither. Expect no kvm_exit.
     None,
+}
+
+/// How kvm_intel uses the CPU, by its parameters. A parameter that it does not have is off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Vmx {
+    /// KVM uses the VMX-preemption timer at all, which it then does for forced immediate exits.
+    pub(crate) preemption_timer: bool,
+    /// KVM also runs the timers of busy guests on it.
+    pub(crate) guest_timers: bool,
+    /// The CPU delivers interrupts to guests by itself, as soon as they take any.
+    pub(crate) apicv: bool,
+    /// Guests have extended page tables.
+    pub(crate) ept: bool,
+    /// The CPU runs guests in any mode, and checks their state; else KVM emulates guests with a state that it knows to fail.
+    pub(crate) unrestricted_guest: bool,
+    /// Loops of PAUSE exit.
+    pub(crate) pause_loops: bool,
+}
+
+/// How kvm_amd uses the CPU, by its parameters. A parameter that it does not have is off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Svm {
+    /// The CPU delivers interrupts to guests by itself, as soon as they take any.
+    pub(crate) avic: bool,
+    /// The CPU holds back NMIs by itself; else KVM needs an exit at each IRET from one.
+    pub(crate) vnmi: bool,
+    /// Guests have nested page tables.
+    pub(crate) npt: bool,
 }
 
 /// The host, as far as its guests depend on it.
@@ -39,9 +62,9 @@ impl GuestHost {
         let vmx = __cpuid(1).ecx & 1 << 5 != 0;
         let svm = __cpuid(0x8000_0000).eax >= 0x8000_0001 && __cpuid_count(0x8000_0001, 0).ecx & 4 != 0;
         let extension = if vmx {
-            probe_vmx(sysfs)
+            Extension::Vmx(probe_vmx(sysfs))
         } else if svm {
-            Extension::Svm
+            Extension::Svm(probe_svm(sysfs))
         } else {
             Extension::None
         };
@@ -55,13 +78,34 @@ fn uses_vmmcall(vendor: &[u8]) -> bool {
 
 /// KVM does not run guest timers on the preemption timer if it posts timer interrupts from other CPUs instead
 /// (kvm_can_use_hv_timer, Linux 5.3 and later: `pi_inject_timer` with APICv, the default on nohz_full hosts).
-fn probe_vmx(sysfs: &Path) -> Extension {
-    let is_on = |parameter: &str| {
-        fs::read_to_string(sysfs.join("module").join(parameter)).is_ok_and(|value| matches!(value.trim(), "Y" | "1"))
-    };
-    let preemption_timer = is_on("kvm_intel/parameters/preemption_timer");
-    let posted = is_on("kvm/parameters/pi_inject_timer") && is_on("kvm_intel/parameters/enable_apicv");
-    Extension::Vmx { preemption_timer, guest_timers: preemption_timer && !posted }
+fn probe_vmx(sysfs: &Path) -> Vmx {
+    let is_on = |parameter| is_on(sysfs, "kvm_intel", parameter);
+    let (preemption_timer, apicv) = (is_on("preemption_timer"), is_on("enable_apicv"));
+    let posted = self::is_on(sysfs, "kvm", "pi_inject_timer") && apicv;
+    Vmx {
+        preemption_timer,
+        guest_timers: preemption_timer && !posted,
+        apicv,
+        ept: is_on("ept"),
+        unrestricted_guest: is_on("unrestricted_guest"),
+        // The gap is 0 where the CPU has no pause-loop exiting, too.
+        pause_loops: parameter(sysfs, "kvm_intel", "ple_gap").is_some_and(|gap| gap != "0"),
+    }
+}
+
+fn probe_svm(sysfs: &Path) -> Svm {
+    let is_on = |parameter| is_on(sysfs, "kvm_amd", parameter);
+    Svm { avic: is_on("avic"), vnmi: is_on("vnmi"), npt: is_on("npt") }
+}
+
+fn is_on(sysfs: &Path, module: &str, name: &str) -> bool {
+    parameter(sysfs, module, name).is_some_and(|value| matches!(value.as_str(), "Y" | "1"))
+}
+
+/// The value of a module's parameter; none if it cannot be read.
+fn parameter(sysfs: &Path, module: &str, name: &str) -> Option<String> {
+    let value = fs::read_to_string(sysfs.join("module").join(module).join("parameters").join(name)).ok()?;
+    Some(value.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -73,6 +117,12 @@ mod tests {
         assert!(uses_vmmcall(b"AuthenticAMD"));
         assert!(uses_vmmcall(b"HygonGenuine"));
         assert!(!uses_vmmcall(b"GenuineIntel"));
+    }
+
+    /// Whether the preemption timer is used at all, and for guests' timers.
+    fn timers(sysfs: &Path) -> (bool, bool) {
+        let Vmx { preemption_timer, guest_timers, .. } = probe_vmx(sysfs);
+        (preemption_timer, guest_timers)
     }
 
     #[test]
@@ -94,12 +144,27 @@ mod tests {
             fs::write(intel.join("preemption_timer"), timer).unwrap();
             fs::write(intel.join("enable_apicv"), apicv).unwrap();
             fs::write(kvm.join("pi_inject_timer"), posted).unwrap();
-            probed.push(probe_vmx(sysfs));
+            probed.push(timers(sysfs));
         }
-        let vmx = |preemption_timer, guest_timers| Extension::Vmx { preemption_timer, guest_timers };
-        let both = vmx(true, true);
-        let none = vmx(false, false);
-        assert_eq!(probed, [both, both, both, vmx(true, false), none]);
-        assert_eq!(probe_vmx(sysfs), none, "no parameters to read");
+        assert_eq!(probed, [(true, true), (true, true), (true, true), (true, false), (false, false)]);
+    }
+
+    #[test]
+    fn a_module_without_parameters_uses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(probe_vmx(folder.path()), Vmx::default());
+        assert_eq!(probe_svm(folder.path()), Svm::default());
+    }
+
+    #[test]
+    fn pause_loops_exit_unless_the_gap_is_0() {
+        let folder = tempfile::tempdir().unwrap();
+        let parameters = folder.path().join("module/kvm_intel/parameters");
+        fs::create_dir_all(&parameters).unwrap();
+        let found = ["128\n", "0\n"].map(|gap| {
+            fs::write(parameters.join("ple_gap"), gap).unwrap();
+            probe_vmx(folder.path()).pause_loops
+        });
+        assert_eq!(found, [true, false]);
     }
 }

@@ -119,7 +119,7 @@ impl fmt::Display for Steps {
 
 /// Checks that KVM offers VMX to guests, by the CPUID that it supports. The error says how to enable it.
 pub(crate) fn ensure_possible(extension: Extension, supported: &CpuId) -> Result<()> {
-    if !matches!(extension, Extension::Vmx { .. }) {
+    if !matches!(extension, Extension::Vmx(_)) {
         bail!("find VMX for the guest's hypervisor: this host has none; use one with an Intel CPU");
     }
     let offered = supported.as_slice().iter().any(|entry| entry.function == 1 && entry.ecx & CPUID_1_ECX_VMX != 0);
@@ -182,6 +182,7 @@ fn read_msr(vcpu: &VcpuFd, index: u32) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::guest_host::{Svm, Vmx};
     use super::*;
     use kvm_bindings::kvm_cpuid_entry2;
 
@@ -206,11 +207,11 @@ mod tests {
 
     #[test]
     fn a_host_without_nesting_is_refused_with_the_fix() {
-        let vmx = Extension::Vmx { preemption_timer: true, guest_timers: true };
+        let vmx = Extension::Vmx(Vmx::default());
         ensure_possible(vmx, &cpuid(CPUID_1_ECX_VMX)).unwrap();
         let error = |extension, ecx| ensure_possible(extension, &cpuid(ecx)).unwrap_err().to_string();
         assert!(error(vmx, 0).ends_with("modprobe kvm_intel nested=1"));
-        assert!(error(Extension::Svm, 0).contains("Intel"));
+        assert!(error(Extension::Svm(Svm::default()), 0).contains("Intel"));
         assert!(error(Extension::None, CPUID_1_ECX_VMX).contains("Intel"));
     }
 }

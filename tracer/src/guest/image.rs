@@ -25,6 +25,8 @@ pub(crate) const CODE_SELECTOR: u16 = 0x08;
 pub(crate) const DATA_SELECTOR: u16 = 0x10;
 /// The port that a scenario writes to as its work.
 pub(crate) const WORK_PORT: u16 = 0x10;
+/// Guest-physical address without memory that a scenario writes to as its work, above the largest guest.
+pub(crate) const WORK_ADDRESS: u32 = 0xd000_0000;
 /// The port that a guest writes to when it is done.
 pub(crate) const END_PORT: u16 = 0xf4;
 /// The vector of the guest's timers.
@@ -55,6 +57,7 @@ global_asm!(
     load = const LOAD,
     code_selector = const CODE_SELECTOR,
     work_port = const WORK_PORT,
+    work_address = const WORK_ADDRESS,
     end_port = const END_PORT,
     timer_vector = const TIMER_VECTOR,
     program = const PROGRAM,
@@ -89,6 +92,7 @@ global_asm!(
 
 unsafe extern "C" {
     static vmentry_guest_start: u8;
+    static vmentry_guest_triple_fault: u8;
     static vmentry_guest_gdt: u8;
     static vmentry_guest_idt: u8;
     static vmentry_guest_l2: u8;
@@ -121,6 +125,20 @@ pub(crate) enum ExerciseProgram {
     Nested = 9,
     /// The same with a TSC-deadline timer armed.
     NestedArmed = 10,
+    /// Interrupts that are pending before the guest takes any.
+    IrqWindow = 11,
+    /// Loops of PAUSE.
+    Pause = 12,
+    /// Writes the work address.
+    Mmio = 13,
+    /// Writes CR4.
+    Cr4 = 14,
+    /// Writes DR0, with a CPUID after it.
+    Dr0 = 15,
+    /// Executes XSETBV.
+    Xsetbv = 16,
+    /// Shuts down, and ends if it has done so often enough.
+    TripleFault = 17,
 }
 
 /// The work of one vCPU: the part of its parameter block that the guest reads.
@@ -181,6 +199,16 @@ pub(crate) fn gdt() -> Table {
 /// The guest's interrupt descriptor table.
 pub(crate) fn idt() -> Table {
     Table { base: address(&raw const vmentry_guest_idt), limit: 256 * 8 - 1 }
+}
+
+/// Guest-physical address of the first instruction.
+pub(crate) fn start() -> u32 {
+    address(&raw const vmentry_guest_start)
+}
+
+/// Guest-physical address at which a vCPU starts again after a triple fault.
+pub(crate) fn after_triple_fault() -> u32 {
+    address(&raw const vmentry_guest_triple_fault)
 }
 
 /// Guest-physical address of the instruction that L2 executes.

@@ -60,7 +60,7 @@ impl Machine {
     pub(crate) fn new(kvm: &Kvm, vcpus: u32) -> Result<Self> {
         let memory = Memory::new(image::memory_size(vcpus))?;
         image::load(&memory)?;
-        Self::with(kvm, memory, vcpus, start_in_protected_mode)
+        Self::with(kvm, memory, vcpus, |vcpu, id| start_in_protected_mode(vcpu, id, image::start()))
     }
 
     /// Creates a machine of `vcpus` vCPUs with this memory; `start` sets the registers of a vCPU by its id.
@@ -109,7 +109,8 @@ fn create_vcpu(vm: &VmFd, id: u32, mut cpuid: CpuId, start: fn(&VcpuFd, u32) -> 
     Ok(vcpu)
 }
 
-fn start_in_protected_mode(vcpu: &VcpuFd, id: u32) -> Result<()> {
+/// Sets the registers of vCPU `id` for flat 32-bit protected mode with the tables of guest.S, to run from `rip`.
+pub(super) fn start_in_protected_mode(vcpu: &VcpuFd, id: u32, rip: u32) -> Result<()> {
     let mut sregs = vcpu.get_sregs().context("get system registers")?;
     sregs.cs = flat_segment(CODE_SELECTOR, 0xb);
     let data = flat_segment(DATA_SELECTOR, 0x3);
@@ -119,7 +120,7 @@ fn start_in_protected_mode(vcpu: &VcpuFd, id: u32) -> Result<()> {
     (sregs.idt.base, sregs.idt.limit) = (image::idt().base.into(), image::idt().limit);
     vcpu.set_sregs(&sregs).context("set system registers")?;
     vcpu.set_regs(&kvm_regs {
-        rip: image::LOAD as u64,
+        rip: rip.into(),
         rsp: image::stack(id) as u64,
         rbp: image::parameter_block(id) as u64,
         rflags: RFLAGS_RESERVED,

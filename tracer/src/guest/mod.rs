@@ -7,6 +7,7 @@ mod expectation;
 mod guest_host;
 mod hypervisor;
 mod image;
+mod intervention;
 pub(crate) mod kick;
 mod machine;
 mod memory;
@@ -18,5 +19,7 @@ mod vmcs;
 mod watch;
 
 pub(crate) use guest_host::{Extension, GuestHost};
+#[cfg(test)]
+pub(crate) use guest_host::{Svm, Vmx};
 pub(crate) use run::{ExercisePlan, MAX_VCPUS, run};
 pub(crate) use scenario::Scenario;

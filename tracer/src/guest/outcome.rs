@@ -83,7 +83,7 @@ pub(super) fn counted(count: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::expectation::expectations;
-    use super::super::guest_host::Extension;
+    use super::super::guest_host::{Extension, Svm, Vmx};
     use super::*;
 
     fn outcome(scenario: Scenario, extension: Extension) -> ExerciseOutcome {
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn text_has_a_line_for_each_vcpu_and_one_for_the_tracer() {
-        let vmx = Extension::Vmx { preemption_timer: true, guest_timers: true };
+        let vmx = Extension::Vmx(Vmx { preemption_timer: true, guest_timers: true, ..Vmx::default() });
         assert_eq!(
             outcome(Scenario::TscDeadline, vmx).to_string(),
             "exercise tsc-deadline: vcpu 0 (tid 123): 23 timers, 23 interrupts taken, 1 exit to user space, \
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn json_fields_name_their_units() {
-        let json = serde_json::to_value(outcome(Scenario::TscDeadline, Extension::Svm)).unwrap();
+        let json = serde_json::to_value(outcome(Scenario::TscDeadline, Extension::Svm(Svm::default()))).unwrap();
         assert_eq!(json["scenario"], "tsc-deadline");
         assert_eq!(json["vcpus"][0]["run_ns"], 2_345_678);
         assert_eq!(json["vcpus"][0]["guest_tsc"], 4_600_100);

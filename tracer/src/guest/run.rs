@@ -6,21 +6,25 @@ use std::sync::mpsc;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use kvm_bindings::CpuId;
 
 use super::deadline;
 use super::expectation::expectations;
-use super::guest_host::{Extension, GuestHost};
+use super::guest_host::{Extension, GuestHost, Vmx};
 use super::hypervisor;
 use super::image::{self, ExerciseProgram, Parameters};
+use super::intervention::Intervention;
 use super::kick;
 use super::machine::{self, Machine};
 use super::outcome::{ExerciseOutcome, VcpuOutcome};
 use super::scenario::Scenario;
-use super::vcpu::{self, AtPortWrite};
+use super::vcpu;
 use super::watch::{VcpuReport, Watch};
 
 /// vCPUs of a plan at most.
 pub(crate) const MAX_VCPUS: u32 = 64;
+
+const CPUID_1_ECX_XSAVE: u32 = 1 << 26;
 
 /// The scenario to run, and how often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +35,7 @@ pub(crate) struct ExercisePlan {
     pub(crate) count: u64,
     /// Number of vCPUs: 1 to [`MAX_VCPUS`].
     pub(crate) vcpus: u32,
-    /// TSC cycles for timers, loop iterations for `spin`, ignored by the others; at least 1. None for the scenario's own, which
+    /// TSC cycles for timers, loop iterations for `spin` and `pause`, ignored by the others; at least 1. None for the scenario's own, which
     /// grows on a host whose VM exits take long.
     pub(crate) delta: Option<u32>,
 }
@@ -54,10 +58,8 @@ pub(crate) fn run(plan: &ExercisePlan) -> Result<ExerciseOutcome> {
     let count = checked_count(plan)?;
     let host = GuestHost::probe(Path::new("/sys"));
     let kvm = machine::open_kvm()?;
-    if plan.scenario.is_nested() {
-        hypervisor::ensure_possible(host.extension, &machine::supported_cpuid(&kvm)?)
-            .with_context(|| format!("exercise {}", plan.scenario))?;
-    }
+    ensure_possible(plan.scenario, host.extension, &machine::supported_cpuid(&kvm)?)
+        .with_context(|| format!("exercise {}", plan.scenario))?;
     let mut machine = Machine::new(&kvm, plan.vcpus)?;
     if plan.scenario.is_nested() {
         hypervisor::prepare(&machine).with_context(|| format!("exercise {}", plan.scenario))?;
@@ -88,6 +90,28 @@ pub(crate) fn run(plan: &ExercisePlan) -> Result<ExerciseOutcome> {
     })
 }
 
+/// Checks that the host can run the scenario. The error says how to enable it.
+fn ensure_possible(scenario: Scenario, extension: Extension, supported: &CpuId) -> Result<()> {
+    match scenario {
+        Scenario::Nested | Scenario::NestedArmed => hypervisor::ensure_possible(extension, supported),
+        Scenario::FailedEntry => match extension {
+            Extension::Vmx(Vmx { unrestricted_guest: true, .. }) => Ok(()),
+            Extension::Vmx(_) => bail!(
+                "make a VM entry fail: kvm_intel has unrestricted_guest=N, with which KVM emulates a guest whose state \
+                 the CPU would refuse; use a CPU and kvm_intel with unrestricted_guest=Y"
+            ),
+            _ => bail!("make a VM entry fail: only VMX checks the guest's state; use a host with an Intel CPU"),
+        },
+        Scenario::Xsetbv => {
+            let leaf = supported.as_slice().iter().find(|entry| entry.function == 1);
+            let offered = leaf.is_some_and(|entry| entry.ecx & CPUID_1_ECX_XSAVE != 0);
+            ensure!(offered, "execute XSETBV: KVM does not offer XSAVE to guests; use a CPU that has it");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
 fn tsc_khz_of(machine: &Machine) -> Result<u32> {
     let vcpu = machine.vcpus.first().context("use a VM without vCPUs")?;
     vcpu.get_tsc_khz().context("ask KVM for the TSC frequency")
@@ -104,7 +128,7 @@ fn checked_count(plan: &ExercisePlan) -> Result<u32> {
 
 fn program(scenario: Scenario, host: GuestHost) -> ExerciseProgram {
     match scenario {
-        Scenario::Out => ExerciseProgram::Out,
+        Scenario::Out | Scenario::NmiWindow | Scenario::FailedEntry => ExerciseProgram::Out,
         Scenario::Cpuid => ExerciseProgram::Cpuid,
         Scenario::Vmcall if host.vmmcall => ExerciseProgram::Vmmcall,
         Scenario::Vmcall => ExerciseProgram::Vmcall,
@@ -115,6 +139,13 @@ fn program(scenario: Scenario, host: GuestHost) -> ExerciseProgram {
         Scenario::Immediate => ExerciseProgram::Immediate,
         Scenario::Nested => ExerciseProgram::Nested,
         Scenario::NestedArmed => ExerciseProgram::NestedArmed,
+        Scenario::IrqWindow => ExerciseProgram::IrqWindow,
+        Scenario::Pause => ExerciseProgram::Pause,
+        Scenario::Mmio => ExerciseProgram::Mmio,
+        Scenario::Cr4 => ExerciseProgram::Cr4,
+        Scenario::Dr0 => ExerciseProgram::Dr0,
+        Scenario::Xsetbv => ExerciseProgram::Xsetbv,
+        Scenario::TripleFault => ExerciseProgram::TripleFault,
     }
 }
 
@@ -139,9 +170,12 @@ fn last_delta(plan: &ExercisePlan, machine: &Machine) -> Result<u32> {
 }
 
 fn run_vcpus(machine: &mut Machine, plan: &ExercisePlan) -> Result<Vec<VcpuOutcome>> {
-    let at_port_write = match plan.scenario {
-        Scenario::Immediate => AtPortWrite::ForceImmediateExit,
-        _ => AtPortWrite::Continue,
+    let intervention = match plan.scenario {
+        Scenario::Immediate => Intervention::ForceImmediateExit,
+        Scenario::NmiWindow => Intervention::SendNmis,
+        Scenario::FailedEntry => Intervention::FailEntry,
+        Scenario::TripleFault => Intervention::Restart,
+        _ => Intervention::None,
     };
     kick::prepare()?;
     let stop = &AtomicBool::new(false);
@@ -155,7 +189,7 @@ fn run_vcpus(machine: &mut Machine, plan: &ExercisePlan) -> Result<Vec<VcpuOutco
                 let tid = kick::this_thread();
                 // The receiver outlives all senders, so sending cannot fail.
                 let _ = sender.send(VcpuReport::Started { vcpu: id, tid });
-                let end = vcpu::run_to_end(vcpu, at_port_write, stop);
+                let end = vcpu::run_to_end(vcpu, id, intervention, stop);
                 let _ = sender.send(VcpuReport::Ended { vcpu: id, end });
             };
             let thread = thread::Builder::new().name(format!("vcpu {id}"));

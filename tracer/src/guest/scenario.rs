@@ -31,11 +31,29 @@ pub enum Scenario {
     Nested,
     /// The same with a TSC-deadline timer armed.
     NestedArmed,
+    /// Interrupts that the guest cannot take at once.
+    IrqWindow,
+    /// NMIs of which the second cannot be taken at once.
+    NmiWindow,
+    /// Loops of PAUSE.
+    Pause,
+    /// Writes to an address without memory.
+    Mmio,
+    /// Writes to control register 4.
+    Cr4,
+    /// Writes to debug register 0.
+    Dr0,
+    /// XSETBV instructions.
+    Xsetbv,
+    /// Triple faults.
+    TripleFault,
+    /// VM entries that fail for the guest's state.
+    FailedEntry,
 }
 
 impl Scenario {
     /// All scenarios, in the order in which they are shown.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Out,
         Self::Cpuid,
         Self::Vmcall,
@@ -46,6 +64,15 @@ impl Scenario {
         Self::Immediate,
         Self::Nested,
         Self::NestedArmed,
+        Self::IrqWindow,
+        Self::NmiWindow,
+        Self::Pause,
+        Self::Mmio,
+        Self::Cr4,
+        Self::Dr0,
+        Self::Xsetbv,
+        Self::TripleFault,
+        Self::FailedEntry,
     ];
 
     /// The name on the command line and in JSON.
@@ -61,6 +88,15 @@ impl Scenario {
             Self::Immediate => "immediate",
             Self::Nested => "nested",
             Self::NestedArmed => "nested-armed",
+            Self::IrqWindow => "irq-window",
+            Self::NmiWindow => "nmi-window",
+            Self::Pause => "pause",
+            Self::Mmio => "mmio",
+            Self::Cr4 => "cr4",
+            Self::Dr0 => "dr0",
+            Self::Xsetbv => "xsetbv",
+            Self::TripleFault => "triple-fault",
+            Self::FailedEntry => "failed-entry",
         }
     }
 
@@ -77,13 +113,24 @@ impl Scenario {
             Self::Immediate => "write a port, after which KVM forces an immediate exit",
             Self::Nested => "as a hypervisor (L1), enter an L2 that exits by VMCALL (VMX only)",
             Self::NestedArmed => "the same while a far TSC-deadline timer is armed (VMX only)",
+            Self::IrqWindow => "send itself an interrupt, and only then enable interrupts",
+            Self::NmiWindow => "write a port, after which two NMIs come at once",
+            Self::Pause => "execute --delta PAUSEs: one loop exit or more in all",
+            Self::Mmio => "write an address without memory: one exit to user space each",
+            Self::Cr4 => "change CR4.MCE, a bit that KVM owns",
+            Self::Dr0 => "write DR0, then execute CPUID",
+            Self::Xsetbv => "execute XSETBV",
+            Self::TripleFault => "shut down by a triple fault, and start again",
+            Self::FailedEntry => "write a port, after which a VM entry fails for the guest's state (VMX only)",
         }
     }
 
-    /// The default of `--delta`: TSC cycles for timers, loop iterations for `spin`, ignored by the others.
+    /// The default of `--delta`: TSC cycles for timers, loop iterations for `spin` and `pause`, ignored by the others.
     pub(super) fn default_delta(self) -> u32 {
         match self {
             Self::Spin => 100_000,
+            // Several times KVM's first window of pause-loop exiting: 4096 TSC cycles on VMX, 3000 PAUSEs on SVM.
+            Self::Pause => 5_000,
             // Late enough to expire after the end, but small enough for the 32-bit preemption timer at any rate.
             Self::NestedArmed => u32::MAX,
             _ => deadline::LEAST_CYCLES,
@@ -95,6 +142,25 @@ impl Scenario {
         matches!(self, Self::TscDeadline | Self::Oneshot | Self::Hlt)
     }
 
+    /// Interrupts that the guest takes in each iteration.
+    pub(super) fn interrupts(self) -> u64 {
+        u64::from(self.has_timers() || matches!(self, Self::Immediate | Self::IrqWindow))
+    }
+
+    /// Non-maskable interrupts that the guest takes in each iteration.
+    pub(super) fn nmis(self) -> u64 {
+        match self {
+            Self::Immediate => 1,
+            Self::NmiWindow => 2,
+            _ => 0,
+        }
+    }
+
+    /// Whether each iteration is a write to the work port.
+    pub(super) fn writes_a_port(self) -> bool {
+        matches!(self, Self::Out | Self::Immediate | Self::NmiWindow | Self::FailedEntry)
+    }
+
     /// Whether the guest is a hypervisor (L1) with a guest of its own (L2).
     pub(crate) fn is_nested(self) -> bool {
         matches!(self, Self::Nested | Self::NestedArmed)
@@ -103,11 +169,17 @@ impl Scenario {
     /// The noun for one iteration.
     pub(super) fn work(self) -> &'static str {
         match self {
-            Self::Out | Self::Immediate => "port write",
+            Self::Out | Self::Immediate | Self::NmiWindow | Self::FailedEntry => "port write",
             Self::Cpuid => "CPUID",
             Self::Vmcall => "hypercall",
             Self::TscDeadline | Self::Oneshot | Self::Hlt => "timer",
-            Self::Spin => "loop",
+            Self::Spin | Self::Pause => "loop",
+            Self::IrqWindow => "interrupt window",
+            Self::Mmio => "MMIO write",
+            Self::Cr4 => "CR4 write",
+            Self::Dr0 => "DR0 write",
+            Self::Xsetbv => "XSETBV",
+            Self::TripleFault => "triple fault",
             Self::Nested | Self::NestedArmed => "L2 exit",
         }
     }

@@ -3,14 +3,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use kvm_bindings::{
     KVM_INTERNAL_ERROR_DELIVERY_EV, KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_SIMUL_EX,
-    KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON, KVM_VCPUEVENT_VALID_NMI_PENDING,
+    KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
-use super::image::{END_PORT, INJECTED_VECTOR, WORK_PORT};
+use super::image::{END_PORT, WORK_ADDRESS, WORK_PORT};
+use super::intervention::Intervention;
 use crate::host::clock::thread_cpu_ns;
 
 /// How a vCPU's run ended.
@@ -36,26 +37,19 @@ pub(crate) struct RunTotals {
     pub(crate) cpu_ns: u64,
 }
 
-/// How user space handles a write to the work port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AtPortWrite {
-    /// Run the guest again.
-    Continue,
-    /// Inject an interrupt and an NMI, which makes KVM force an immediate exit at the next VM entry.
-    ForceImmediateExit,
-}
-
 /// The result of one KVM_RUN.
 enum RunExit {
     WorkPort,
+    WorkAddress,
+    Shutdown,
     EndPort,
     Interrupted,
     Unexpected(String),
 }
 
-/// Runs the vCPU until its guest writes the end port, or until `stop` is set and a signal interrupts KVM_RUN.
-/// Any exit other than a write to one of the two ports is an error that names the RIP.
-pub(crate) fn run_to_end(vcpu: &mut VcpuFd, at_port_write: AtPortWrite, stop: &AtomicBool) -> Result<End> {
+/// Runs vCPU `id` until its guest writes the end port, or until `stop` is set and a signal interrupts KVM_RUN. Any exit other
+/// than a write to one of the two ports or the work address, or the intervention's own, is an error that names the RIP.
+pub(crate) fn run_to_end(vcpu: &mut VcpuFd, id: u32, intervention: Intervention, stop: &AtomicBool) -> Result<End> {
     let (start, cpu_before) = (Instant::now(), thread_cpu_ns());
     let mut user_exits = 0;
     loop {
@@ -65,11 +59,11 @@ pub(crate) fn run_to_end(vcpu: &mut VcpuFd, at_port_write: AtPortWrite, stop: &A
         match run_once(vcpu)? {
             RunExit::Interrupted => continue,
             RunExit::Unexpected(exit) => bail!("{exit} at {}", location(vcpu)),
-            RunExit::WorkPort => {
+            RunExit::WorkPort => user_exits += 1 + intervention.after_port_write(vcpu)?,
+            RunExit::WorkAddress => user_exits += 1,
+            RunExit::Shutdown => {
                 user_exits += 1;
-                if at_port_write == AtPortWrite::ForceImmediateExit {
-                    force_immediate_exit(vcpu)?;
-                }
+                intervention.after_shutdown(vcpu, id)?;
             }
             RunExit::EndPort => {
                 let run_ns = u64::try_from(start.elapsed().as_nanos())?;
@@ -93,7 +87,8 @@ fn run_once(vcpu: &mut VcpuFd) -> Result<RunExit> {
     let unexpected = match exit {
         VcpuExit::IoOut(WORK_PORT, _) => return Ok(RunExit::WorkPort),
         VcpuExit::IoOut(END_PORT, _) => return Ok(RunExit::EndPort),
-        VcpuExit::Shutdown => "guest shut down (triple fault)".into(),
+        VcpuExit::MmioWrite(address, _) if address == u64::from(WORK_ADDRESS) => return Ok(RunExit::WorkAddress),
+        VcpuExit::Shutdown => return Ok(RunExit::Shutdown),
         VcpuExit::FailEntry(reason, cpu) => {
             format!("VM entry failed with hardware reason {reason:#x} on CPU {cpu}")
         }
@@ -124,27 +119,8 @@ fn internal_error(vcpu: &mut VcpuFd) -> String {
     format!("KVM internal error {} ({name}, data {:x?})", error.suberror, &error.data[..count])
 }
 
-/// Makes KVM force an immediate exit at the next VM entry: it injects the interrupt first and must get control back to inject
-/// the NMI (kvm_check_and_inject_events, called inject_pending_event before Linux 6.1).
-fn force_immediate_exit(vcpu: &mut VcpuFd) -> Result<()> {
-    // Complete the OUT first: its completion must not come between the injection and the VM entry.
-    vcpu.set_kvm_immediate_exit(1);
-    let completion = vcpu.run().map(|exit| format!("{exit:?}"));
-    vcpu.set_kvm_immediate_exit(0);
-    let interrupted = matches!(&completion, Err(error) if error.errno() == libc::EINTR);
-    ensure!(interrupted, "complete port write: {completion:?}");
-
-    let mut events = vcpu.get_vcpu_events().context("get vCPU events")?;
-    events.interrupt.injected = 1;
-    events.interrupt.nr = INJECTED_VECTOR;
-    events.interrupt.soft = 0;
-    events.nmi.pending = 1;
-    events.nmi.masked = 0;
-    events.flags = KVM_VCPUEVENT_VALID_NMI_PENDING;
-    vcpu.set_vcpu_events(&events).context("inject interrupt and NMI")
-}
-
-fn location(vcpu: &VcpuFd) -> String {
+/// The guest's RIP, as text.
+pub(super) fn location(vcpu: &VcpuFd) -> String {
     match vcpu.get_regs() {
         Ok(regs) => format!("RIP {:#x}", regs.rip),
         Err(error) => format!("an unknown RIP ({error})"),

@@ -138,13 +138,12 @@ impl<'a> Watch<'a> {
         let progress = self.progress(vcpu);
         let work = counted(self.plan.count, self.plan.scenario.work());
         let mut text = format!("vcpu {vcpu}: {} of {work} done", progress.iterations);
-        if self.plan.scenario.has_timers() || self.plan.scenario == Scenario::Immediate {
-            let interrupts = counted(progress.interrupts.into(), "interrupt");
-            text += &format!(", {interrupts} taken");
-        }
-        if self.plan.scenario == Scenario::Immediate {
-            let nmis = counted(progress.nmis.into(), "NMI");
-            text += &format!(", {nmis} taken");
+        let taken = [
+            (self.plan.scenario.interrupts(), progress.interrupts, "interrupt"),
+            (self.plan.scenario.nmis(), progress.nmis, "NMI"),
+        ];
+        for (_, taken, noun) in taken.into_iter().filter(|(each, ..)| *each > 0) {
+            text += &format!(", {} taken", counted(taken.into(), noun));
         }
         if let Some(step) = progress.steps.last() {
             text += &format!(", last step {step}");
@@ -225,15 +224,12 @@ fn check(plan: ExercisePlan, progress: GuestProgress) -> Result<()> {
         bail!("{}; {done} of {} done", progress.steps, counted(count, scenario.work()));
     }
     ensure!(done == count, "guest did {done} of {}", counted(count, scenario.work()));
-    let injected = scenario == Scenario::Immediate;
-    if injected || scenario.has_timers() {
-        let noun = if injected { "injected" } else { "timer" };
-        let taken = u64::from(progress.interrupts);
-        ensure!(taken == count, "guest took {taken} of {}", counted(count, &format!("{noun} interrupt")));
-    }
-    if injected {
-        let taken = u64::from(progress.nmis);
-        ensure!(taken == count, "guest took {taken} of {}", counted(count, "NMI"));
+    let noun = if scenario.has_timers() { "timer interrupt" } else { "interrupt" };
+    for (each, taken, noun) in
+        [(scenario.interrupts(), progress.interrupts, noun), (scenario.nmis(), progress.nmis, "NMI")]
+    {
+        let (wanted, taken) = (each * count, u64::from(taken));
+        ensure!(each == 0 || taken == wanted, "guest took {taken} of {}", counted(wanted, noun));
     }
     if scenario == Scenario::NestedArmed {
         let took = progress.last_tsc.wrapping_sub(progress.first_tsc);

@@ -9,6 +9,9 @@ const MOST: usize = 4096;
 /// Most VMs of a process that are kept; see [`Descriptors::vms`].
 pub(super) const MOST_VMS: usize = 16;
 
+/// Most processes that are named in a message.
+const MOST_IDS: usize = 8;
+
 /// Descriptors of one process.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Descriptors {
@@ -27,8 +30,8 @@ pub(super) struct OpenFiles {
     pub(super) by_process: BTreeMap<u32, Descriptors>,
     /// processes whose descriptors may not be read
     pub(super) denied: Vec<u32>,
-    /// number of processes of whose descriptors only the first [`MOST`] were looked at
-    pub(super) cut: usize,
+    /// processes of whose descriptors only the first [`MOST`] were looked at
+    pub(super) cut: Vec<u32>,
 }
 
 impl OpenFiles {
@@ -38,7 +41,7 @@ impl OpenFiles {
         for tgid in process::ids(proc) {
             match descriptors(&proc.join(tgid.to_string()).join("fd")) {
                 Ok((descriptors, is_cut)) => {
-                    files.cut += usize::from(is_cut);
+                    files.cut.extend(is_cut.then_some(tgid));
                     if descriptors != Descriptors::default() {
                         files.by_process.insert(tgid, descriptors);
                     }
@@ -50,10 +53,14 @@ impl OpenFiles {
         files
     }
 
-    /// Why some were not looked at; none where all of those that may be read were.
+    /// Why some were not looked at, with the processes; none where all of those that may be read were.
     pub(super) fn cut(&self) -> Option<String> {
-        (self.cut > 0).then(|| {
-            format!("{} processes have more than {MOST} files open, of which the first were looked at", self.cut)
+        let count = self.cut.len();
+        let mut ids: Vec<_> = self.cut.iter().take(MOST_IDS).map(ToString::to_string).collect();
+        ids.extend((count > MOST_IDS).then(|| "...".into()));
+        (count > 0).then(|| {
+            let ids = ids.join(", ");
+            format!("{count} processes have more than {MOST} files open, of which the first were looked at (pid {ids})")
         })
     }
 }
@@ -96,6 +103,9 @@ mod tests {
         assert_eq!((found.by_process[&60].vms.len(), found.cut()), (MOST_VMS + 1, None));
         add(proc, [70, 70, 1], b"many\0", b"many", &["/dev/null"; MOST + 1]);
         let found = OpenFiles::read(proc);
-        assert!(found.cut == 1 && found.cut().unwrap().starts_with("1 processes have more than 4096"));
+        assert!(found.cut().unwrap().starts_with("1 processes have more than 4096"));
+        assert!(found.cut().unwrap().ends_with("(pid 70)"));
+        let many = OpenFiles { cut: (1..=9).collect(), ..OpenFiles::default() };
+        assert!(many.cut().unwrap().ends_with("(pid 1, 2, 3, 4, 5, 6, 7, 8, ...)"));
     }
 }

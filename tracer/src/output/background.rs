@@ -2,7 +2,10 @@
 
 use std::{
     io::{self, Write},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::{Context, Result};
@@ -15,8 +18,13 @@ pub(crate) struct Background {
     failure: Arc<Mutex<Option<io::Error>>>,
 }
 
-/// The end of the thread's work.
-pub(crate) struct Written(oneshot::Receiver<()>, Arc<Mutex<Option<io::Error>>>);
+/// The thread's work.
+pub(crate) struct Written {
+    end: oneshot::Receiver<()>,
+    failure: Arc<Mutex<Option<io::Error>>>,
+    /// a write has succeeded
+    any: Arc<AtomicBool>,
+}
 
 impl Background {
     /// Starts the thread that writes to `out`.
@@ -25,19 +33,25 @@ impl Background {
         let (ended, end) = oneshot::channel();
         let failure = Arc::new(Mutex::new(None));
         let failed = Arc::clone(&failure);
+        let any = Arc::new(AtomicBool::new(false));
+        let succeeded = Arc::clone(&any);
         let work = move || {
-            while let Some(bytes) = waiting.blocking_recv() {
-                if let Err(error) = out.write_all(&bytes).and_then(|()| out.flush()) {
-                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    break;
+            let error = loop {
+                let Some(bytes) = waiting.blocking_recv() else { break None };
+                match out.write_all(&bytes).and_then(|()| out.flush()) {
+                    Ok(()) => succeeded.store(true, Ordering::Relaxed),
+                    Err(error) => break Some(error),
                 }
-            }
+            };
+            // Before anybody learns of the error: a file that got nothing is gone by then.
+            drop(out);
+            *failed.lock().unwrap_or_else(PoisonError::into_inner) = error;
             // Closed before anybody learns of the end, so that no later write seems to succeed.
             drop(waiting);
             let _ = ended.send(());
         };
         std::thread::Builder::new().name("write".into()).spawn(work).context("start the thread that writes")?;
-        Ok((Self { queue, failure: Arc::clone(&failure) }, Written(end, failure)))
+        Ok((Self { queue, failure: Arc::clone(&failure) }, Written { end, failure, any }))
     }
 
     /// Waits until a `write` would not have to wait, or would fail.
@@ -63,10 +77,15 @@ impl Write for Background {
 
 impl Written {
     /// Waits until the thread has written everything; every [`Background`] must be dropped first.
-    pub(crate) async fn wait(self) -> io::Result<()> {
-        let _ = self.0.await;
-        let failure = self.1.lock().unwrap_or_else(PoisonError::into_inner).take();
+    pub(crate) async fn wait(&mut self) -> io::Result<()> {
+        let _ = (&mut self.end).await;
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
         failure.map_or(Ok(()), Err)
+    }
+
+    /// Whether the first write has succeeded, so that the stream has something.
+    pub(crate) fn has_any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
     }
 }
 
@@ -91,7 +110,7 @@ mod tests {
     #[test]
     fn a_pipe_that_nobody_reads_holds_nobody_up_and_loses_nothing_that_was_taken() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let (mut out, written) = Background::start(Box::new(writer)).unwrap();
+        let (mut out, mut written) = Background::start(Box::new(writer)).unwrap();
         let block = vec![b'x'; 1 << 20];
         runtime().block_on(async {
             out.write_all(&block).unwrap();
@@ -106,6 +125,7 @@ mod tests {
                 all
             });
             written.wait().await.unwrap();
+            assert!(written.has_any());
             assert_eq!(reading.join().unwrap(), [&block[..], b"second"].concat());
         });
     }
@@ -114,10 +134,11 @@ mod tests {
     fn the_error_of_a_write_is_returned_by_a_later_one_or_at_the_end() {
         let full = || Box::new(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
         runtime().block_on(async {
-            let (mut out, written) = Background::start(full()).unwrap();
+            let (mut out, mut written) = Background::start(full()).unwrap();
             out.write_all(b"a").unwrap();
             drop(out);
             assert_eq!(written.wait().await.unwrap_err().raw_os_error(), Some(libc::ENOSPC));
+            assert!(!written.has_any());
 
             let (mut out, _written) = Background::start(full()).unwrap();
             out.write_all(b"a").unwrap();

@@ -39,13 +39,29 @@ impl Draft {
         sweep(spot);
         // /proc, through which such a file gets its name, may be that of other processes.
         let unnamed = spot.create_unnamed().ok().filter(|file| inode_at(&path_of(file)) == inode_of(file));
-        let (file, own) = match unnamed {
-            Some(file) => (file, None),
-            None => hidden(spot, Spot::create_new).map(|(own, file)| (file, Some(own)))?,
-        };
+        if let Some(file) = unnamed {
+            return Ok(Self::locked(file, None));
+        }
+        let mut tries = 0;
+        loop {
+            let (own, file) = hidden(spot, Spot::create_new)?;
+            let draft = Self::locked(file, Some(own));
+            tries += 1;
+            // Another process may have taken it for a killed one's before it was locked.
+            if draft.has_its_name() || tries == MOST {
+                return Ok(draft);
+            }
+        }
+    }
+
+    fn locked(file: File, own: Option<Spot>) -> Self {
         // A file system without locks cannot say who else writes.
         let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
-        Ok(Self { file, own })
+        Self { file, own }
+    }
+
+    fn has_its_name(&self) -> bool {
+        self.own.as_ref().is_none_or(|own| own.inode() == inode_of(&self.file))
     }
 
     /// The file itself.
@@ -168,6 +184,11 @@ mod tests {
         // Two at a time have two names.
         drop((begun(), begun()));
         assert_eq!(names(folder.path()).len(), 0);
+        // One that is swept away before it is locked has no name any more.
+        let swept = begun();
+        assert!(swept.has_its_name());
+        sweep(&spot);
+        assert!(!swept.has_its_name());
         begun().take_place(&spot).unwrap();
         assert_eq!((names(folder.path()), fs::read(spot.path()).unwrap()), (vec!["a".into()], b"new".to_vec()));
     }

@@ -66,6 +66,12 @@ enum Claim {
 }
 
 fn claim(spot: Spot, overwrite: bool) -> Result<Claim> {
+    if spot.is_new_in(Path::new("/dev")) {
+        bail!(
+            "create {}: /dev is for devices, and there is none of this name: choose another folder",
+            shown(spot.path())
+        );
+    }
     // In a shared folder another user may have placed anything: what was not created here is looked at before it is believed.
     match spot.create_new() {
         Ok(file) => {

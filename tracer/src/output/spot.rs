@@ -12,7 +12,7 @@ use std::{
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use super::same::{Inode, inode_of};
+use super::same::{Inode, inode_at, inode_of};
 
 /// Permissions of what is created: a recording has names of VMs and command lines.
 const OWNERS: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -54,6 +54,13 @@ impl Spot {
         self.open_with(OFlags::NONBLOCK | OFlags::NOCTTY)
     }
 
+    /// Opens the regular file that is there for reading, without waiting for anybody; none where there is something else.
+    pub(crate) fn open_file(&self) -> Option<File> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file: File = rustix::fs::openat(&*self.folder, &self.name, flags, Mode::empty()).ok()?.into();
+        file.metadata().is_ok_and(|metadata| metadata.is_file()).then_some(file)
+    }
+
     fn open_with(&self, flags: OFlags) -> io::Result<File> {
         let flags = flags | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&*self.folder, &self.name, flags, OWNERS)?.into())
@@ -69,6 +76,12 @@ impl Spot {
     pub(super) fn inode(&self) -> Option<Inode> {
         let stat = rustix::fs::statat(&*self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         Some((stat.st_dev, stat.st_ino))
+    }
+
+    /// Whether it is a name in this folder, and nothing has it yet.
+    pub(super) fn is_new_in(&self, folder: &Path) -> bool {
+        let is_in = rustix::fs::fstat(&*self.folder).is_ok_and(|s| inode_at(folder) == Some((s.st_dev, s.st_ino)));
+        is_in && self.inode().is_none()
     }
 
     /// Gives the name to what `from` names, a symbolic link to it is followed.

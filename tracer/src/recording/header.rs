@@ -112,6 +112,11 @@ impl Header {
         traced.with_latency(self.latency)
     }
 
+    /// The header as a reader of its recording gets it: with printable strings, though names and arguments of the command line may be any.
+    pub(crate) fn printable(&self) -> Result<Self> {
+        foreign::parse(&serde_json::to_vec(self)?)
+    }
+
     /// The policy at the beginning; unknown where the host could not know it, whatever an earlier program wrote.
     pub(crate) fn known_policy(&self) -> Policy {
         if self.knowledge().known(Subject::Policy).is_ok() { self.policy } else { Policy::Unknown }
@@ -128,6 +133,11 @@ impl Header {
     }
 }
 
+/// Whether a first line begins as that of every recording.
+pub(super) fn is_header(first: &[u8]) -> bool {
+    first.starts_with(b"#{\"format\":\"vmentry-recording\"")
+}
+
 /// The header in a recording's first line.
 pub(super) fn parse(first: &[u8]) -> Result<Header> {
     #[derive(Deserialize)]
@@ -139,7 +149,7 @@ pub(super) fn parse(first: &[u8]) -> Result<Header> {
     let any: Any = foreign::parse(json).map_err(|_| {
         if first.is_empty() {
             anyhow!("the file is empty: nothing was recorded")
-        } else if first.starts_with(b"#{\"format\":\"vmentry-recording\"") {
+        } else if is_header(first) {
             anyhow!("the header is cut off or damaged: nothing can be read without it")
         } else {
             anyhow!("not a vmentry recording (its first line is no vmentry header): record one with 'vmentry record -o FILE'")

@@ -318,6 +318,22 @@ pub mod tests {
     }
 
     #[test]
+    fn a_header_over_the_limit_is_called_that() {
+        let mut bytes = Vec::new();
+        Writer::new(&mut bytes, &header()).unwrap().write(&of_series(1)).unwrap();
+        let length = bytes.iter().position(|&b| b == b'\n').unwrap() + 1;
+        let first = length as u64;
+        let read = |bytes: &[u8], line| {
+            let limits = Limits { line, ..LIMITS };
+            Reader::with_limits(bytes, OnDamage::Refuse, limits).map(|_| ()).map_err(|e| e.to_string())
+        };
+        assert_eq!(read(&bytes, first), Ok(()));
+        assert!(read(&bytes, first - 1).unwrap_err().contains(&format!("more than {} bytes, the limit", first - 1)));
+        assert!(read(&bytes[..length / 2], first).unwrap_err().contains("cut off or damaged"));
+        assert!(read(&vec![b'x'; 500], 400).unwrap_err().contains("not a vmentry recording"));
+    }
+
+    #[test]
     fn the_writer_keeps_each_limit_of_the_reader() {
         // One pin write and one guest time of every series: two buckets.
         for n in [0, 1, 2, 3, 4, 5, 9] {

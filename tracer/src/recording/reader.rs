@@ -112,6 +112,12 @@ impl<R: BufRead> Reader<R> {
         let mut first = Vec::new();
         // A header is a few kilobytes, that of a merge has those of its sources; a foreign file may be one line without end.
         io::Read::take(&mut input, limits.line).read_until(b'\n', &mut first).context("read the header")?;
+        if first.len() as u64 == limits.line && !first.ends_with(b"\n") && header::is_header(&first) {
+            bail!(
+                "the header has more than {} bytes, the limit of a line: merge fewer recordings into one",
+                limits.line
+            );
+        }
         let header = header::parse(&first)?;
         let mut reader = Self {
             input,

@@ -68,7 +68,8 @@ impl<W: Write> Writer<W> {
     }
 
     pub(super) fn with_limits(out: W, header: &Header, limits: Limits) -> Result<Self> {
-        let mut text = format!("#{}\n", serde_json::to_string(header)?).into_bytes();
+        let header = header.printable()?;
+        let mut text = format!("#{}\n", serde_json::to_string(&header)?).into_bytes();
         seal::seal(&mut text, 0, Crc::new(), Closing::Header);
         ensure!(
             text.len() as u64 <= limits.line,
@@ -81,7 +82,7 @@ impl<W: Write> Writer<W> {
         text.extend(format!("#[StartTime: {start:.3} (seconds since epoch)]\n{LEGEND}").into_bytes());
         Ok(Self {
             out,
-            header: header.clone(),
+            header,
             limits,
             known_vms: HashSet::new(),
             number: 0,

@@ -78,6 +78,7 @@ impl OpenedTrace {
     /// Checks the plan, and opens the trace unless a flight recorder will open it later.
     pub fn open(plan: TracePlan, header: &Header) -> Result<Self> {
         plan.check()?;
+        let header = &header.printable()?;
         match plan.flight_recorder.clone() {
             None => {
                 let out = output::create(&plan.path, plan.overwrite)?;

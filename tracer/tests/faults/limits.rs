@@ -72,6 +72,8 @@ fn a_full_disk_keeps_the_intervals_that_it_had_room_for() {
     let output = recorder.wait();
     drop(vm);
     assert_saved(&host, "small/a.hlog", &output, "No space left");
+    let said = text(&output.stderr);
+    assert!(said.contains(&format!("are whole: vmentry report {}", host.file("small/a.hlog"))), "{said}");
     assert_nothing_left(&host);
 }
 
@@ -90,6 +92,10 @@ fn a_full_disk_keeps_the_old_recording_that_would_have_been_replaced() {
     assert_eq!(in_totals(&old, "entries"), 97);
     assert_eq!(fs::read(host.path("small/a.hlog")).unwrap(), fs::read(host.path("kept.hlog")).unwrap());
     assert_saved(&host, "small/a.hlog", &output, "No space left");
+    // The recording that is there is not this one.
+    let said = text(&output.stderr);
+    assert!(said.contains("(nothing was recorded, and the file is as it was)"), "{said}");
+    assert!(!said.contains("vmentry report"), "{said}");
     assert_eq!(fs::read_dir(host.path("small")).unwrap().count(), 2);
     assert_nothing_left(&host);
 }

@@ -80,6 +80,20 @@ pub(super) fn update_lists() -> Result<()> {
     run_as_root("apt-get", &["-q", "update"]).context("update package lists")
 }
 
+/// Returns the names of a package and of everything that it depends on, directly or not.
+pub(super) fn dependencies(package: &str) -> Result<Vec<String>> {
+    let only =
+        ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"].map(|kind| format!("--no-{kind}"));
+    let list = output(Command::new("apt-cache").args(["depends", "--recurse"]).args(only).arg(package))?;
+    Ok(parse_dependencies(&list))
+}
+
+/// Packages stand at the beginning of a line, their dependencies are indented.
+fn parse_dependencies(list: &str) -> Vec<String> {
+    let is_package = |line: &&str| line.starts_with(|first: char| first.is_ascii_alphanumeric());
+    list.lines().filter(is_package).map(str::to_owned).collect()
+}
+
 /// Returns the version of each package that apt would install. Packages that apt does not know are missing in the
 /// result.
 pub(super) fn offers(packages: &[&str]) -> Result<Vec<Offer>> {
@@ -151,6 +165,12 @@ mod tests {
         let a = Offer { package: "a".into(), version: "1:2.0-3".into(), sha256: "00ff".into() };
         assert_eq!(parse_offers(stanzas), [a], "a stanza without a hash is no offer");
         assert!(parse_offers("").is_empty());
+    }
+
+    #[test]
+    fn packages_are_told_from_the_indented_names_of_what_they_need() {
+        let list = "qemu\n  Depends: libc6\n |Depends: a\n    b\nlibc6\n<virtual>\n  Depends: libgcc-s1\n";
+        assert_eq!(parse_dependencies(list), ["qemu", "libc6"]);
     }
 
     #[test]

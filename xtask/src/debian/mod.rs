@@ -142,6 +142,27 @@ pub(crate) fn unpacked(package: &str) -> Result<Unpacked> {
     })
 }
 
+/// Returns a package of any version, unpacked into one folder with all packages that it depends on and `is_wanted`.
+pub(crate) fn unpacked_with_dependencies(package: &str, is_wanted: fn(&str) -> bool) -> Result<Unpacked> {
+    let name = format!("{package}+dependencies");
+    if let Some(cached) = newest_cached(|cached| cached == name)? {
+        return Ok(cached);
+    }
+    apt::with_fresh_lists(|| {
+        let names = apt::dependencies(package)?;
+        let names: Vec<_> = names.iter().map(String::as_str).filter(|name| is_wanted(name)).collect();
+        let all = offers(&names)?;
+        let of_package = all.iter().find(|offer| offer.package == package);
+        let version = &of_package.with_context(|| format!("find package {package}: apt does not offer it"))?.version;
+        let root = cached(&format!("{PACKAGES}/{name}_{version}"), |folder| {
+            let root = folder.join("root");
+            all.iter().try_for_each(|offer| offer.unpack(&root))?;
+            Ok(root)
+        })?;
+        Ok(Unpacked { package: name.clone(), root })
+    })
+}
+
 /// Downloads one exact version of a package of the kernel from any of Debian's suites, and unpacks it over `root`, which
 /// need not be empty.
 pub(crate) fn unpack_version(package: &str, version: &str, root: &Path) -> Result<()> {

@@ -1,37 +1,40 @@
-//! `cargo xtask fuzz`: everything that reads bytes of strangers under libFuzzer, guided by coverage. Stable Rust: LLVM's instrumentation
-//! is asked for by flags of code generation, as cargo-fuzz does.
+//! `cargo xtask fuzz`: everything that reads bytes of strangers under libFuzzer, guided by coverage.
 
-use std::{fs, path::PathBuf, process::Command};
+mod finds;
+mod libfuzzer;
+mod target;
+
+use std::{fs, path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::{build, debian, process};
-
-/// libFuzzer is C++, and compiled by cargo.
-const NEEDS: [debian::Need; 1] = [("c++", "g++")];
-/// Flags of cargo-fuzz 0.13 for its `--sanitizer none`.
-const RUSTFLAGS: [&str; 6] = [
-    "-Cpasses=sancov-module",
-    "-Cllvm-args=-sanitizer-coverage-level=4",
-    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
-    "-Cllvm-args=-sanitizer-coverage-pc-table",
-    "-Cllvm-args=-sanitizer-coverage-trace-compares",
-    "-Cllvm-args=-simplifycfg-branch-fold-threshold=0",
-];
-/// Bytes of an input at most.
-const MAX_BYTES: u32 = 32 << 10;
-/// Seconds of one input at most. Each target has a limit of CPU time of its own below this one.
-const TIMEOUT_S: u32 = 120;
-/// Megabytes of the process at most. Each target has a limit of its own below this one.
-const MEMORY_MB: u32 = 2048;
+use crate::{
+    build,
+    fuzz::{
+        libfuzzer::{Coverage, Fuzzer},
+        target::Outcome,
+    },
+};
 
 /// Fuzz everything that reads bytes of strangers (recordings, BTF, /proc, expressions, requests), guided by coverage
 #[derive(Args)]
+#[command(after_help = "\
+Builds the fuzzer first, which takes some minutes. Ctrl-C ends the fuzzing, and the summary is still printed.
+
+Below target/fuzz:
+  failed/TARGET   inputs that fail; kept until they pass
+  corpus/TARGET   inputs that reach code which no other reaches; the next run begins with them
+  log/TARGET      everything that libFuzzer said
+
+Examples:
+  cargo xtask fuzz                             an hour, all targets, every CPU
+  nice cargo xtask fuzz recording --minutes 5 --jobs 1
+  cargo test -p fuzz                           the committed inputs and changes of them, in seconds, without libFuzzer")]
 pub(crate) struct Arguments {
     /// Targets, the folders of fuzz/corpus; all without any
     targets: Vec<String>,
-    /// Minutes for all targets together
+    /// Minutes for all targets together; half of them for recordings
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     minutes: u32,
     /// Processes at a time; one per CPU without it
@@ -42,37 +45,88 @@ pub(crate) struct Arguments {
     keep: bool,
 }
 
-/// Runs every target for its share of the time. Fails with the inputs that failed.
+/// The target with most of the code gets half of the time.
+const LARGEST: &str = "recording";
+
+/// Runs every target for its share of the time. Fails with the inputs that fail.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let targets = targets(&arguments.targets)?;
-    let binary = build()?;
-    let jobs = arguments.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, Into::into), usize::from);
-    let seconds = (arguments.minutes * 60 / u32::try_from(targets.len())?).max(10);
-    let mut failed = Vec::new();
-    for target in &targets {
-        eprintln!("\n== {target}: {seconds} s, {jobs} at a time");
-        failed.extend(fuzz(&binary, target, seconds, jobs)?);
-        if arguments.keep {
-            keep(&binary, target)?;
-        }
+    let jobs = arguments.jobs.map_or_else(|| thread::available_parallelism().map_or(1, Into::into), usize::from);
+    eprintln!("building the fuzzer (some minutes, the first time)");
+    let fuzzer = Fuzzer::build(jobs)?;
+    libfuzzer::ignore_interrupts();
+    let mut outcomes = Vec::new();
+    let result = fuzz_all(&fuzzer, &targets, arguments, &mut outcomes);
+    summarize(&outcomes);
+    result?;
+    let finds: Vec<_> = outcomes.iter().flat_map(|(_, outcome)| &outcome.finds).collect();
+    for find in &finds {
+        eprintln!("\n{find}");
     }
     ensure!(
-        failed.is_empty(),
-        "{} inputs fail:\n{}\n  -> run one again: VMENTRY_FUZZ_TARGET=TARGET {} FILE; mend, then commit it to fuzz/corpus/TARGET",
-        failed.len(),
-        failed.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join("\n"),
-        binary.display()
+        finds.is_empty(),
+        "fuzz: {} inputs fail; mend each cause, then commit its input to fuzz/corpus/TARGET, where `cargo test -p fuzz` runs it",
+        finds.len()
     );
+    ensure!(outcomes.iter().all(|(_, outcome)| !outcome.is_interrupted), "fuzz: interrupted");
     Ok(())
 }
 
-fn committed(target: &str) -> PathBuf {
-    build::root().join("fuzz/corpus").join(target)
+/// Fuzzes one target after the other, until an interrupt.
+fn fuzz_all(
+    fuzzer: &Fuzzer,
+    targets: &[String],
+    arguments: &Arguments,
+    outcomes: &mut Vec<(String, Outcome)>,
+) -> Result<()> {
+    let others = targets.iter().filter(|&target| target != LARGEST).count();
+    let shares = |target: &str| if target == LARGEST { others.max(1) } else { 1 };
+    let all: usize = targets.iter().map(|target| shares(target)).sum();
+    let seconds = 60 * usize::try_from(arguments.minutes)?;
+    for (at, target) in targets.iter().enumerate() {
+        let time = seconds * shares(target) / all;
+        eprintln!("\n{target} ({} of {}): {time} s, {} at a time", at + 1, targets.len(), fuzzer.jobs);
+        let outcome = target::fuzz(fuzzer, target, Duration::from_secs(time as u64))?;
+        let is_interrupted = outcome.is_interrupted;
+        outcomes.push((target.clone(), outcome));
+        if is_interrupted {
+            break;
+        }
+        if arguments.keep {
+            eprintln!("  {} inputs copied to fuzz/corpus/{target}", fuzzer.keep(target)?);
+        }
+    }
+    Ok(())
+}
+
+/// Prints what each target did.
+fn summarize(outcomes: &[(String, Outcome)]) {
+    let edges = |coverage: Option<Coverage>| coverage.map_or_else(|| "n/a".into(), |c| c.edges.to_string());
+    eprintln!("\ntarget       executions  a second  edges: committed       now  inputs  finds");
+    for (target, outcome) in outcomes {
+        let Outcome { executions, elapsed, committed, now, finds, .. } = outcome;
+        eprintln!(
+            "{target:<12} {executions:>10} {:>9} {:>17} {:>9} {:>7} {:>6}",
+            executions / elapsed.as_secs().max(1),
+            edges(*committed),
+            edges(*now),
+            now.map_or_else(|| "n/a".into(), |c| c.inputs.to_string()),
+            finds.len()
+        );
+    }
+    eprintln!(
+        "edges: branches of all crates that the committed inputs reach, and that all inputs reach now; n/a: an input fails"
+    );
 }
 
 /// The folder of everything that is made here.
 fn folder() -> PathBuf {
     build::target_dir().join("fuzz")
+}
+
+/// The folder of a target's committed inputs.
+fn committed(target: &str) -> PathBuf {
+    build::root().join("fuzz/corpus").join(target)
 }
 
 /// The wanted targets; all without any.
@@ -85,48 +139,4 @@ fn targets(wanted: &[String]) -> Result<Vec<String>> {
         ensure!(all.contains(target), "fuzz {target}: there is no such target (there are: {})", all.join(", "));
     }
     Ok(if wanted.is_empty() { all } else { wanted.to_vec() })
-}
-
-/// Builds the fuzzer with counters of coverage in every crate.
-fn build() -> Result<PathBuf> {
-    debian::install(&NEEDS)?;
-    let mut cargo = build::cargo(["build", "--quiet", "--locked", "--profile", "fuzz", "--package", "fuzz"]);
-    // With --target, the flags do not reach build scripts and procedural macros.
-    cargo.args(["--features", "libfuzzer", "--target", build::TARGET, "--target-dir"]).arg(folder());
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\x1f")).env_remove("RUSTFLAGS");
-    process::run(&mut cargo, "build the fuzzer")?;
-    Ok(folder().join(build::TARGET).join("fuzz/fuzz"))
-}
-
-/// Fuzzes a target, beginning with the committed inputs and those of earlier runs. Returns the inputs that fail.
-fn fuzz(binary: &PathBuf, target: &str, seconds: u32, jobs: usize) -> Result<Vec<PathBuf>> {
-    let (found, failed) = (folder().join("corpus").join(target), folder().join("failed").join(target));
-    for folder in [&found, &failed] {
-        fs::create_dir_all(folder).with_context(|| format!("create folder {}", folder.display()))?;
-    }
-    let mut command = Command::new(binary);
-    command.env("VMENTRY_FUZZ_TARGET", target).arg(&found).arg(committed(target));
-    command.args([
-        format!("-fork={jobs}"),
-        format!("-max_total_time={seconds}"),
-        format!("-max_len={MAX_BYTES}"),
-        format!("-timeout={TIMEOUT_S}"),
-        format!("-rss_limit_mb={MEMORY_MB}"),
-        format!("-artifact_prefix={}/", failed.display()),
-    ]);
-    // A failure is not the end: the others are looked for as long as there is time.
-    command.args(["-ignore_crashes=1", "-ignore_ooms=1", "-ignore_timeouts=1"]);
-    let status = command.status().with_context(|| format!("run {}", binary.display()))?;
-    let entries = fs::read_dir(&failed).with_context(|| format!("read folder {}", failed.display()))?;
-    let failed: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    ensure!(status.success() || !failed.is_empty(), "fuzz {target}: {status}");
-    Ok(failed)
-}
-
-/// Adds the inputs that reach more to the committed ones.
-fn keep(binary: &PathBuf, target: &str) -> Result<()> {
-    let mut merge = Command::new(binary);
-    merge.env("VMENTRY_FUZZ_TARGET", target).args(["-merge=1", "-max_len=4096"]);
-    merge.arg(committed(target)).arg(folder().join("corpus").join(target));
-    process::run(&mut merge, &format!("keep the inputs of {target}"))
 }

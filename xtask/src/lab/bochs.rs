@@ -23,12 +23,13 @@ pub(crate) const KERNEL_PARAMETERS: &str =
 
 const BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
 const VGA_BIOS: &str = "/usr/share/vgabios/vgabios.bin";
-const MEMORY_MB: u64 = 512;
+/// MiB of memory, unless the machine says otherwise.
+const MEMORY: u32 = 512;
 
 /// Returns a Bochs that boots the kernel, with the files that must live as long as its process. Its display is a
 /// terminal, so stdin and stdout must be one.
 pub(crate) fn command(kernel: &Image, boot: &Boot) -> Result<(Command, Vec<Inherited>)> {
-    let disk = disk::lay_out(kernel, boot.initramfs, boot.command_line, MEMORY_MB << 20)?;
+    let disk = disk::lay_out(kernel, boot.initramfs, boot.command_line, u64::from(memory(boot)) << 20)?;
     let image = Inherited::memory(c"disk", &disk.bytes)?;
     let configuration = configuration(boot, &image.path(), disk.cylinders);
     let configuration = Inherited::memory(c"bochsrc", configuration.as_bytes())?;
@@ -39,17 +40,22 @@ pub(crate) fn command(kernel: &Image, boot: &Boot) -> Result<(Command, Vec<Inher
     Ok((command, vec![image, configuration, debugger]))
 }
 
+fn memory(boot: &Boot) -> u32 {
+    boot.memory.unwrap_or(MEMORY)
+}
+
 /// Returns the configuration file. The processor is the newest model that does not report its clock frequency in CPUID:
 /// if KVM knew the frequency, it would disable the preemption timer, which has one tick per cycle in Bochs and so runs
 /// out in less than 10 s.
 fn configuration(boot: &Boot, disk: &str, cylinders: usize) -> String {
     let Boot { processors, serial, port, .. } = boot;
+    let memory = memory(boot);
     format!(
         "\
 config_interface: textconfig
 display_library: term
 cpu: model=corei7_haswell_4770, count={processors}, ips=100000000, reset_on_triple_fault=0, ignore_bad_msrs=1
-memory: guest={MEMORY_MB}, host={MEMORY_MB}
+memory: guest={memory}, host={memory}
 romimage: file={BIOS}, options=fastboot
 vgaromimage: file={VGA_BIOS}
 pci: enabled=1, chipset=i440fx

@@ -35,9 +35,15 @@ pub(crate) struct Arguments {
     /// Processors of the machine; more than one takes Bochs twice the time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     processors: u8,
+    /// MiB of memory [default: 512 for intel, 1024 for amd]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(256..=3072))]
+    memory: Option<u32>,
     /// Add a static program, or any file, to the machine's PATH; may be repeated
     #[arg(long, value_name = "FILE")]
     add: Vec<PathBuf>,
+    /// Add the files of a folder to the machine, each at its path below the folder; may be repeated
+    #[arg(long, value_name = "DIR")]
+    tree: Vec<PathBuf>,
     /// Folder of output, console.log and the files that the script leaves in $OUT [default: target/lab/CPU-KERNEL]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -69,8 +75,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         module: arguments.module,
         module_parameters: arguments.module_parameters,
         processors: arguments.processors,
+        memory: arguments.memory,
         counts_instructions: false,
         add: arguments.add,
+        trees: arguments.tree,
         out: arguments.out,
         timeout: Duration::from_secs(arguments.timeout),
         quiet: false,

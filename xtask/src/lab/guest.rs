@@ -6,7 +6,7 @@ use crate::lab::inherited::Inherited;
 use crate::lab::initramfs::Archive;
 use crate::lab::kernel::{self, Image};
 use crate::lab::modules::Modules;
-use crate::lab::{self, Cpu, Machine, bochs, qemu};
+use crate::lab::{self, Cpu, Machine, bochs, qemu, tree};
 use crate::process::filter;
 use anyhow::{Context, Result};
 use std::fs;
@@ -18,6 +18,8 @@ use std::time::Instant;
 pub(crate) struct Boot<'a> {
     /// Number of processors.
     pub(crate) processors: u8,
+    /// MiB of memory; none for the emulator's usual size.
+    pub(crate) memory: Option<u32>,
     /// Whether QEMU's clock counts instructions: one per emulated ns.
     pub(crate) counts_instructions: bool,
     /// Content of the initramfs.
@@ -35,6 +37,7 @@ pub(crate) struct Boot<'a> {
 pub(crate) struct Guest {
     cpu: Cpu,
     processors: u8,
+    memory: Option<u32>,
     counts_instructions: bool,
     kernel: Unpacked,
     initramfs: Vec<u8>,
@@ -68,15 +71,15 @@ impl Guest {
         };
         let command_line = format!("{KERNEL_PARAMETERS} {own_parameters}{more_parameters}");
         let folder = folder(machine)?;
-        let Machine { cpu, processors, counts_instructions, .. } = *machine;
-        Ok(Guest { cpu, processors, counts_instructions, kernel, initramfs, command_line, folder })
+        let Machine { cpu, processors, memory, counts_instructions, .. } = *machine;
+        Ok(Guest { cpu, processors, memory, counts_instructions, kernel, initramfs, command_line, folder })
     }
 
     /// Returns the emulator's command, with the files that must live as long as its process.
     pub(crate) fn command(&self, serial: &str, port: &str) -> Result<(Command, Vec<Inherited>)> {
-        let Guest { processors, counts_instructions, initramfs, command_line, .. } = self;
-        let (processors, counts_instructions) = (*processors, *counts_instructions);
-        let boot = Boot { processors, counts_instructions, initramfs, command_line, serial, port };
+        let Guest { processors, memory, counts_instructions, initramfs, command_line, .. } = self;
+        let (processors, memory, counts_instructions) = (*processors, *memory, *counts_instructions);
+        let boot = Boot { processors, memory, counts_instructions, initramfs, command_line, serial, port };
         match self.cpu {
             Cpu::Intel => bochs::command(&flat_kernel(&self.kernel)?, &boot),
             Cpu::Amd => qemu::command(&vmlinuz(&self.kernel)?, &boot),
@@ -131,6 +134,9 @@ fn initramfs(
         let name = file.file_name().and_then(|name| name.to_str());
         let name = name.with_context(|| format!("add file {}: it has no plain name", file.display()))?;
         archive.file(&format!("bin/{name}"), &read(file)?);
+    }
+    for tree in &machine.trees {
+        tree::add(&mut archive, tree)?;
     }
     let mut manifest = String::new();
     for module in modules.in_order(&[kvm, "msr"])? {

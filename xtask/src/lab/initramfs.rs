@@ -12,6 +12,7 @@ pub(crate) struct Archive {
 
 const FOLDER: u32 = 0o040_755;
 const EXECUTABLE: u32 = 0o100_755;
+const LINK: u32 = 0o120_777;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
 impl Archive {
@@ -19,6 +20,17 @@ impl Archive {
     pub(crate) fn file(&mut self, path: &str, content: &[u8]) {
         self.folders_of(path);
         self.entry(path, EXECUTABLE, (0, 0), content);
+    }
+
+    /// Adds an empty folder, unless it is there already.
+    pub(crate) fn folder(&mut self, path: &str) {
+        self.folders_of(&format!("{path}/"));
+    }
+
+    /// Adds a symbolic link.
+    pub(crate) fn link(&mut self, path: &str, target: &str) {
+        self.folders_of(path);
+        self.entry(path, LINK, (0, 0), target.as_bytes());
     }
 
     /// Adds a character device.

@@ -46,10 +46,14 @@ pub(crate) struct Machine {
     pub(crate) module_parameters: String,
     /// Number of processors. With more than one, Bochs takes twice the time.
     pub(crate) processors: u8,
+    /// MiB of memory; none for the emulator's usual size. Added files take it twice while the machine boots.
+    pub(crate) memory: Option<u32>,
     /// Whether QEMU's clock counts instructions: one per emulated ns, whatever else this host does. One processor only.
     pub(crate) counts_instructions: bool,
     /// Programs and other files to put into the guest's `PATH`.
     pub(crate) add: Vec<PathBuf>,
+    /// Folders whose files lie in the guest at their paths below the folder.
+    pub(crate) trees: Vec<PathBuf>,
     /// Folder of the results; none for target/lab/CPU-KERNEL, which is emptied first.
     pub(crate) out: Option<PathBuf>,
     /// Limit of the run, in time of this host.
@@ -68,8 +72,10 @@ impl Default for Machine {
             module: None,
             module_parameters: String::new(),
             processors: 1,
+            memory: None,
             counts_instructions: false,
             add: Vec::new(),
+            trees: Vec::new(),
             out: None,
             timeout: Duration::from_secs(600),
             quiet: false,

@@ -11,11 +11,12 @@ mod initramfs;
 mod kernel;
 mod log;
 mod machine;
-mod modules;
+pub(crate) mod modules;
 mod qemu;
 mod report;
 pub(crate) mod results;
 mod run;
+mod tree;
 
 use anyhow::Result;
 
@@ -23,6 +24,7 @@ use crate::debian;
 pub(crate) use crate::debian::Kernel;
 pub(crate) use crate::lab::{
     guest::vmlinux,
+    initramfs::Archive,
     machine::{Cpu, Machine, Outcome},
     run::{run, shell},
 };

@@ -21,7 +21,7 @@ pub(crate) fn command(vmlinuz: &Path, boot: &Boot) -> Result<(Command, Vec<Inher
         command.args(["-icount", "shift=0,sleep=off"]);
     }
     // Files may take up to half of the memory: tools with their compilers take about 900 MB.
-    let megabytes = if boot.counts_instructions { "4096" } else { "1024" };
+    let memory = boot.memory.unwrap_or(if boot.counts_instructions { 4096 } else { 1024 });
     command
         // One thread for all processors: with a thread each, a processor hit the int3 of a static branch that another
         // one was patching.
@@ -33,7 +33,7 @@ pub(crate) fn command(vmlinuz: &Path, boot: &Boot) -> Result<(Command, Vec<Inher
             "-smp",
             &boot.processors.to_string(),
             "-m",
-            megabytes,
+            &memory.to_string(),
         ])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
         .args(["-serial", boot.serial, "-parallel", &format!("file:{}", boot.port)])

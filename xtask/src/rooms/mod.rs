@@ -22,6 +22,7 @@ const XTASK: House = House {
         "test",
         "rooms",
         "dependencies",
+        "claims",
         "demo",
         "fuzz",
         "bench",

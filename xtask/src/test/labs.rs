@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    build,
+    build, claims,
     lab::{self, Cpu, Kernel, Machine},
     packaging,
     patches::{self, Flavour},
@@ -18,15 +18,21 @@ use crate::{
     witness::{self, companion, counts, experiment, stopwatch},
 };
 
-pub(super) const LABS: &[Step] = &[
+/// Steps that build for minutes with all processors.
+pub(super) const BUILDS: &[Step] = &[
     ("debian package and service", || passed(packaging::check())),
     ("companion patches", || passed(patches::check_series(true))),
+];
+
+/// Steps in emulated machines, of which each takes one processor.
+pub(super) const LABS: &[Step] = &[
     ("lab amd 6.12", || with_known_exits(Cpu::Amd, Kernel::V6_12)),
     ("lab intel 6.12", || with_known_exits(Cpu::Intel, Kernel::V6_12)),
     ("lab intel 6.1", || with_known_exits(Cpu::Intel, Kernel::V6_1)),
     ("lab companion 6.12", || with_companion(Kernel::V6_12)),
     ("lab companion 6.1", || with_companion(Kernel::V6_1)),
     ("lab companion 7.3", || with_companion(Kernel::V7_3)),
+    ("lab linux guest 6.12", || in_lab(Cpu::Intel, claims::boot_one_guest)),
     ("lab stopwatch 6.12", || with_stopwatch(Kernel::V6_12)),
     ("lab stopwatch 6.1", || with_stopwatch(Kernel::V6_1)),
     ("lab experiment 6.12", || with_experiment(Kernel::V6_12)),
@@ -92,8 +98,9 @@ fn with_companion(kernel: Kernel) -> Result<Outcome> {
     in_companion_lab(kernel, || {
         let machine = companion_machine("companion", kernel, Flavour::Companion)?;
         // Copied under another name, because the lab puts added files into one folder.
-        let test_only = build::target_dir().join("patches/kvm-intel-test.ko");
-        fs::create_dir_all(build::target_dir().join("patches")).context("create target/patches")?;
+        let folder = build::target_dir().join(format!("patches/test-only-{}", kernel));
+        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let test_only = folder.join("kvm-intel-test.ko");
         fs::copy(patches::module(kernel, Flavour::TestOnly)?, &test_only).context("copy the test-only module")?;
         let outcome = run(&Machine { add: vec![test_only], ..machine }, companion::SCRIPT)?;
         check(&outcome, &companion::failures(&outcome.out_dir)?)

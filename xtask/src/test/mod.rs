@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything a contributor runs. A step that cannot run here is skipped with the reason, never
 //! passed.
 
+mod apart;
 mod labs;
 mod steps;
 
@@ -9,7 +10,11 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::test::{labs::LABS, steps::STEPS};
+use crate::test::{
+    apart::End,
+    labs::{BUILDS, LABS},
+    steps::STEPS,
+};
 
 /// Arguments of `test`.
 #[derive(Args)]
@@ -20,6 +25,16 @@ pub(crate) struct Arguments {
     /// Run only the steps whose name contains this, e.g. "lab amd"
     #[arg(long, value_name = "NAME", conflicts_with = "fast")]
     only: Option<String>,
+    /// Run one step, by its whole name: how the steps that run side by side are started
+    #[arg(long, value_name = "NAME", hide = true, conflicts_with_all = ["fast", "only"])]
+    step: Option<String>,
+}
+
+impl Arguments {
+    fn is_wanted(&self, name: &str) -> bool {
+        self.step.as_deref().is_none_or(|step| name == step)
+            && self.only.as_deref().is_none_or(|only| name.contains(only))
+    }
 }
 
 /// The result of a step that did not fail.
@@ -32,16 +47,20 @@ enum Outcome {
 /// A step: its name, and the function that runs it.
 type Step = (&'static str, fn() -> Result<Outcome>);
 
-/// Runs every step, also those after a failed one.
+/// Runs every step, also those after a failed one. The emulated machines, which use one processor each, run side by side.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let labs = if arguments.fast { &[] } else { LABS };
-    let is_wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| name.contains(only));
+    let (builds, labs) = if arguments.fast { (&[][..], &[][..]) } else { (BUILDS, LABS) };
+    let wanted = |steps: &'static [Step]| steps.iter().filter(|(name, _)| arguments.is_wanted(name));
     let mut summary = Summary::default();
-    for (name, step) in STEPS.iter().chain(labs).filter(|(name, _)| is_wanted(name)) {
-        summary.run(name, step);
+    wanted(STEPS).chain(wanted(builds)).for_each(|(name, step)| summary.run(name, step));
+    if arguments.step.is_some() {
+        wanted(labs).for_each(|(name, step)| summary.run(name, step));
+    } else {
+        let names: Vec<_> = wanted(labs).map(|(name, _)| *name).collect();
+        apart::run(&names, |end| summary.add(end))?;
     }
     if arguments.fast {
-        summary.skipped.extend(LABS.iter().map(|(name, _)| format!("SKIPPED {name}: --fast")));
+        summary.skipped.extend(BUILDS.iter().chain(LABS).map(|(name, _)| format!("SKIPPED {name}: --fast")));
     }
     summary.print()
 }
@@ -71,6 +90,15 @@ impl Summary {
                 eprintln!("== {name}: FAILED: {error:#}");
                 self.failed.push(format!("FAILED  {name}: {error:#}"));
             }
+        }
+    }
+
+    /// Adds the result of a step that ran in a process of its own.
+    fn add(&mut self, end: End) {
+        match end {
+            End::Passed => self.passed += 1,
+            End::Skipped(reason) => self.skipped.push(reason),
+            End::Failed(reason) => self.failed.push(reason),
         }
     }
 

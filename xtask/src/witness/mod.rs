@@ -2,6 +2,7 @@
 //! files in, failures out.
 
 mod calibration;
+pub(crate) mod claims;
 pub(crate) mod companion;
 pub(crate) mod counts;
 pub(crate) mod experiment;

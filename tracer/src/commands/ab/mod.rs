@@ -26,8 +26,8 @@ use crate::{
         privileges,
         progress::ProgressLine,
         session::{
-            command_line, ensure_exact, header, nanoseconds, ring_bytes, runtime, selected_tgids, selected_vcpus,
-            traceable_host, watch_module,
+            command_line, ensure_exact, header, look_again, nanoseconds, ring_bytes, runtime, selected_tgids,
+            selected_vcpus, traceable_host, watch_module,
         },
         usage::refuse,
         user::User,
@@ -201,7 +201,7 @@ impl Run<'_> {
         let mut is_first = true;
         loop {
             let interval = self.cut().await?;
-            self.writer.write(&interval)?;
+            self.write(&interval, None)?;
             if interval.totals.entries > 0 {
                 return Ok(());
             }
@@ -222,7 +222,7 @@ impl Run<'_> {
         self.progress.window = Some(label);
         self.progress.sleep(warmup + args.washout, args.window).await;
         let between = self.cut().await?;
-        self.writer.write(&between)?;
+        self.write(&between, None)?;
         self.progress.sleep(args.window, Duration::ZERO).await;
         let window = self.cut().await?;
         if !self.switch.is(setting) {
@@ -231,9 +231,15 @@ impl Run<'_> {
         if self.module.as_mut().and_then(Watch::look).is_some() {
             bail!("the KVM module was unloaded or reloaded during a window, which is left out");
         }
-        self.writer.write_window(&window, Some(label))?;
+        self.write(&window, Some(label))?;
         self.progress.done += 1;
         Ok(window.totals.entries)
+    }
+
+    /// Writes an interval: that of a window, or one between windows.
+    fn write(&mut self, interval: &Interval, window: Option<Label>) -> Result<()> {
+        let written = self.writer.write_window(interval, window);
+        written.with_context(|| format!("write {}", output::shown(&self.args.output)))
     }
 
     /// Ends the interval that the collector fills.
@@ -266,9 +272,11 @@ impl Run<'_> {
         restored?;
         let name = output::shown(&self.args.output);
         let nothing = self.progress.totals.entries == 0;
-        let saved = |e: anyhow::Error| match nothing {
-            true => e,
-            false => anyhow!("{e:#}\n  -> the windows before are whole: vmentry compare {name}"),
+        // A window that is done has been written.
+        let whole = look_again("compare", &self.args.output).filter(|_| self.progress.done > 0);
+        let saved = |e: anyhow::Error| match &whole {
+            None => e,
+            Some(look) => anyhow!("{e:#}\n  -> the windows before are whole: {look}"),
         };
         let Ended { reason, status } = ended.map_err(saved)?;
         if let Some(error) = failure {
@@ -344,7 +352,9 @@ impl<'a> Progress<'a> {
             self.done,
             self.experiment.seed
         );
-        say!("compare again: vmentry compare {}", output::shown(&args.output));
+        if let Some(look) = look_again("compare", &args.output) {
+            say!("compare again: {look}");
+        }
     }
 }
 

@@ -1,0 +1,140 @@
+//! `cargo xtask claims`: records a Linux guest and a nested one under both timer policies, on this host if it has
+//! kvm_intel with the companion patch, else in the lab, and checks each claim of commit 804939ea20.
+
+mod guest;
+mod host;
+mod qemu;
+
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use crate::{
+    build, debian,
+    lab::{self, Cpu, Kernel, Machine},
+    patches::{self, Flavour},
+    process::output,
+    witness::claims::{self as witness, BOOT, NESTED, Plan, STANDARD, STANDARD_AND_OFF},
+};
+
+/// The series of the lab's kernel and of the guests'.
+const KERNEL: Kernel = Kernel::V6_12;
+/// MiB of a machine with QEMU and a guest in it.
+const MEMORY: u32 = 1536;
+/// Limit of a machine, in time of this host. It takes a third of it on two idle cores.
+const TIMEOUT: Duration = Duration::from_secs(1500);
+
+/// Arguments of `claims`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Run in the lab even if this host has kvm_intel with the companion patch
+    #[arg(long)]
+    lab: bool,
+}
+
+/// Records the guests, checks the counts against ftrace's, prints the claims, and leaves recordings and `claims.json` in
+/// target/claims.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let start = Instant::now();
+    let out = build::target_dir().join("claims");
+    let reason = if arguments.lab { Some("--lab".into()) } else { host::cannot_run() };
+    let plans = match &reason {
+        Some(reason) => {
+            eprintln!("running in the lab, not on this host: {reason}");
+            let plans = [STANDARD_AND_OFF, NESTED];
+            in_lab(&out, &plans)?;
+            plans
+        }
+        None => {
+            let plans = [STANDARD, NESTED];
+            host::run(&out, &plans, SCRIPT)?;
+            plans
+        }
+    };
+    let table = report(&out, &plans)?;
+    let mut failures = witness::failures(&out, &plans)?;
+    failures.extend(witness::disagreements(&out, reason.is_some())?);
+    println!("\n{table}");
+    ensure!(failures.is_empty(), "{}\n(files in {})", failures.join("\n"), out.display());
+    println!("ftrace counted the same entries, exits, pin-control writes and timer exits in every recording");
+    println!("{} s; recordings, claims.json and the guests' consoles: {}", start.elapsed().as_secs(), out.display());
+    Ok(())
+}
+
+/// Boots a Linux guest under the hard policy in the lab, and checks the counts against ftrace's.
+pub(crate) fn boot_one_guest() -> Result<()> {
+    let out = build::target_dir().join("lab/linux-guest");
+    in_lab(&out, &[BOOT])?;
+    let failures = witness::failures(&out, &[BOOT])?;
+    ensure!(failures.is_empty(), "{}\n(files in {})", failures.join("\n"), out.display());
+    Ok(())
+}
+
+const SCRIPT: &str = include_str!("../../../lab/scripts/claims.sh");
+
+/// Boots a machine for each guest, all at once: an emulator uses one core.
+fn in_lab(out: &Path, plans: &[Plan]) -> Result<()> {
+    lab::install(Cpu::Intel)?;
+    let module = patches::module(KERNEL, Flavour::Companion)?;
+    let _ = fs::remove_dir_all(out);
+    let machines: Vec<_> = plans.iter().map(|&plan| Ok((plan, machine(plan, &module, out)?))).collect::<Result<_>>()?;
+    // Both machines need it.
+    build::static_binary("lab-init")?;
+    eprintln!("booting {} emulated machines with Debian's Linux {KERNEL}, real kvm_intel and QEMU", machines.len());
+    thread::scope(|scope| {
+        let runs: Vec<_> = machines.iter().map(|(plan, machine)| scope.spawn(|| record(*plan, machine, out))).collect();
+        // All of them end before the first failure is returned.
+        let ended: Vec<_> =
+            runs.into_iter().map(|run| run.join().unwrap_or(Err(anyhow!("run machine: panic")))).collect();
+        ended.into_iter().collect()
+    })
+}
+
+fn machine(plan: Plan, module: &Path, out: &Path) -> Result<Machine> {
+    let tree = out.join("trees").join(plan.name);
+    qemu::put(&tree)?;
+    guest::put(&debian::newest_kernel(KERNEL)?, &[plan.guest], &tree.join("guests"))?;
+    Ok(Machine {
+        kernel: KERNEL,
+        module: Some(module.to_owned()),
+        memory: Some(MEMORY),
+        trees: vec![tree],
+        out: Some(out.join("machines").join(plan.name)),
+        timeout: TIMEOUT,
+        // A step of the tests prints nothing but its result.
+        quiet: plan == BOOT,
+        ..Machine::default()
+    })
+}
+
+/// Runs the script in a machine and moves what it leaves to the other results.
+fn record(plan: Plan, machine: &Machine, out: &Path) -> Result<()> {
+    let variables = "GUESTS=/guests\nQEMU='/usr/bin/qemu-system-x86_64 -L /usr/share/qemu'\n";
+    let outcome = lab::run(machine, &format!("{variables}{}{SCRIPT}", plan.variables()))?;
+    outcome.check_exit_code()?;
+    eprintln!("the machine of the {} guest took {:.0} s", plan.name, outcome.seconds);
+    for entry in fs::read_dir(&outcome.out_dir).context("read folder of a machine")?.flatten() {
+        if plan.recordings().any(|name| entry.file_name().to_string_lossy().starts_with(&format!("{name}."))) {
+            fs::rename(entry.path(), out.join(entry.file_name())).context("move a machine's results")?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes `claims.json` and returns the claims as a table.
+fn report(out: &Path, plans: &[Plan]) -> Result<String> {
+    let vmentry = build::static_binary("vmentry")?;
+    let report = |more: &[&str]| {
+        let mut command = Command::new(&vmentry);
+        command.current_dir(out).args(["report", "--claims"]).args(more);
+        output(command.args(plans.iter().flat_map(|plan| plan.recordings()).map(|name| format!("{name}.hlog"))))
+    };
+    fs::write(out.join("claims.json"), report(&["--format", "json"])?).context("write claims.json")?;
+    report(&[])
+}
