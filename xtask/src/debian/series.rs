@@ -15,6 +15,9 @@ impl Kernel {
     /// The kernel of Debian 13; Debian 12 has it as a backport.
     pub(crate) const V6_12: Kernel = Kernel { major: 6, minor: 12 };
 
+    /// The series with long-term support after 6.12.
+    pub(crate) const V6_18: Kernel = Kernel { major: 6, minor: 18 };
+
     /// Name on the command line and in Debian's package names.
     pub(crate) fn series(self) -> String {
         self.to_string()

@@ -115,6 +115,11 @@ pub(crate) fn module(kernel: Kernel, flavour: Flavour) -> Result<PathBuf> {
     build::module(&Target::newest(kernel)?, flavour)
 }
 
+/// Whether there are companion patches for a kernel series.
+pub(crate) fn has_series(kernel: Kernel) -> Result<bool> {
+    Ok(series::known()?.contains(&kernel.series()))
+}
+
 /// Checks the patches of both series.
 pub(crate) fn check_all() -> Result<()> {
     check::run(&[Choice::V6_1, Choice::V6_12])

@@ -25,6 +25,7 @@ const XTASK: House = House {
         "demo",
         "fuzz",
         "bench",
+        "kernels",
         "witness",
         "packaging",
         "prometheus",

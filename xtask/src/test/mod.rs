@@ -9,7 +9,10 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::test::{labs::LABS, steps::STEPS};
+use crate::test::{
+    labs::{LABS, LONG},
+    steps::STEPS,
+};
 
 /// Arguments of `test`.
 #[derive(Args)]
@@ -17,6 +20,9 @@ pub(crate) struct Arguments {
     /// Skip the Debian package, the companion patches and the emulated machines
     #[arg(long)]
     fast: bool,
+    /// Also run the steps that take long: they are in no run of CI
+    #[arg(long, conflicts_with = "fast")]
+    all: bool,
     /// Run only the steps whose name contains this, e.g. "lab amd"
     #[arg(long, value_name = "NAME", conflicts_with = "fast")]
     only: Option<String>,
@@ -37,8 +43,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let labs = if arguments.fast { &[] } else { LABS };
     let is_wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| name.contains(only));
     let mut summary = Summary::default();
-    for (name, step) in STEPS.iter().chain(labs).filter(|(name, _)| is_wanted(name)) {
+    let long = if arguments.all { LONG } else { &[] };
+    for (name, step) in STEPS.iter().chain(labs).chain(long).filter(|(name, _)| is_wanted(name)) {
         summary.run(name, step);
+    }
+    if !arguments.all {
+        summary.left_out.extend(LONG.iter().map(|(name, _)| *name).filter(|name| is_wanted(name)));
     }
     if arguments.fast {
         summary.skipped.extend(LABS.iter().map(|(name, _)| format!("SKIPPED {name}: --fast")));
@@ -52,6 +62,8 @@ struct Summary {
     passed: usize,
     failed: Vec<String>,
     skipped: Vec<String>,
+    /// Steps that only `--all` runs.
+    left_out: Vec<&'static str>,
 }
 
 impl Summary {
@@ -76,11 +88,17 @@ impl Summary {
 
     /// Prints skipped and failed steps and the totals. Fails if a step failed, or if there was none.
     fn print(&self) -> Result<()> {
-        let Summary { passed, failed, skipped } = self;
-        ensure!(passed + failed.len() + skipped.len() > 0, "select steps by --only: no step has such a name");
+        let Summary { passed, failed, skipped, left_out } = self;
+        ensure!(
+            passed + failed.len() + skipped.len() + left_out.len() > 0,
+            "select steps by --only: no step has such a name"
+        );
         println!();
         for line in skipped.iter().chain(failed) {
             println!("{line}");
+        }
+        for name in left_out {
+            println!("LEFT OUT {name}: takes long, run with --all");
         }
         println!("{passed} passed, {} failed, {} skipped", failed.len(), skipped.len());
         ensure!(failed.is_empty(), "{} steps failed", failed.len());
