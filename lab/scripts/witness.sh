@@ -1,43 +1,5 @@
-# Records guests with known exits while ftrace counts the same events, then provokes the faults that a recording must
-# survive. Leaves results in $OUT, which `cargo xtask test` checks. MODULE is kvm_intel or kvm_amd.
-set -e
-events=/sys/kernel/tracing/events/kvm
-MODULE=kvm_intel
-[ -d /sys/module/kvm_amd ] && MODULE=kvm_amd
-
-vmentry check --format json > $OUT/check.json
-
-# The second witness: ftrace's own histograms of the two tracepoints.
-echo 'hist:keys=exit_reason' > $events/kvm_exit/trigger
-echo 'hist:keys=vcpu_id' > $events/kvm_entry/trigger
-
-cat > /tmp/guests.sh <<'END'
-set -e
-exercise() { vmentry exercise "$@" --format json > $OUT/exercise-$1.json; }
-exercise tsc-deadline --count 23
-exercise cpuid --count 97
-exercise out --count 31
-exercise vmcall --count 11 --vcpus 2
-exercise hlt --count 9
-exercise spin --count 3
-if [ $MODULE = kvm_intel ]; then
-    exercise immediate --count 7
-    exercise nested --count 13
-    exercise nested-armed --count 17 --vcpus 2
-fi
-END
-export MODULE
-# Two recordings of the same guests: one from records, one aggregated in the kernel.
-vmentry record -o $OUT/recording.hlog --label "known exits" --interval 1s -- \
-    vmentry record --aggregate in-kernel -o $OUT/in-kernel.hlog -- sh /tmp/guests.sh
-vmentry report $OUT/in-kernel.hlog --format json > $OUT/in-kernel.json
-
-cat $events/kvm_exit/hist > $OUT/kvm_exit.hist
-cat $events/kvm_entry/hist > $OUT/kvm_entry.hist
-echo '!hist:keys=exit_reason' > $events/kvm_exit/trigger
-echo '!hist:keys=vcpu_id' > $events/kvm_entry/trigger
-vmentry report $OUT/recording.hlog --format json > $OUT/report.json
-vmentry report $OUT/recording.hlog > $OUT/report.txt
+# Continues known-exits.sh: a calibration, traces, and the faults that a recording must survive. Leaves results in $OUT,
+# which `cargo xtask test` checks. MODULE is kvm_intel or kvm_amd.
 
 # The calibration guest: ftrace counts its exits, and its instructions are known. vmentry must detect that its thread
 # moves.

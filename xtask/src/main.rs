@@ -8,6 +8,7 @@ mod debian;
 mod demo;
 mod dependencies;
 mod fuzz;
+mod kernels;
 mod lab;
 mod packaging;
 mod patches;
@@ -42,6 +43,7 @@ enum Task {
     Bench(bench::Arguments),
     Fuzz(fuzz::Arguments),
     Lab(lab::cli::Arguments),
+    Kernels(kernels::Arguments),
     Patches(patches::Arguments),
 }
 
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Fuzz(arguments) => fuzz::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lab(arguments) => lab::cli::run(arguments),
+        Task::Kernels(arguments) => kernels::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Patches(arguments) => patches::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -97,7 +97,7 @@ fn probe_vmx(sysfs: &Path) -> Vmx {
 
 fn probe_svm(sysfs: &Path) -> Svm {
     let is_on = |parameter| is_on(sysfs, "kvm_amd", parameter);
-    let is_set = |parameter| self::is_set(sysfs, "kvm_amd", parameter);
+    let is_set = |parameter| is_set(sysfs, "kvm_amd", parameter);
     Svm {
         avic: is_on("avic"),
         vnmi: is_on("vnmi"),

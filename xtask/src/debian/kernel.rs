@@ -21,6 +21,11 @@ impl Offered {
     pub(super) fn image(&self) -> String {
         format!("{IMAGE}{}", self.release)
     }
+
+    /// Whether it is a release candidate.
+    pub(crate) fn is_candidate(&self) -> bool {
+        self.version.contains("~rc")
+    }
 }
 
 const IMAGE: &str = "linux-image-";
@@ -158,6 +163,8 @@ mod tests {
             ("7.4", "7.4~rc1-1~exp1"),
         ];
         assert_eq!(versions("trixie"), expected.map(|(series, version)| (series.into(), version.into())));
+        let candidates: Vec<_> = newest_of_each(&packages(), "trixie").iter().map(Offered::is_candidate).collect();
+        assert_eq!(candidates, [false, false, false, false, false, true]);
     }
 
     #[test]

@@ -91,6 +91,11 @@ pub(crate) fn kernels() -> Result<Vec<Offered>> {
     Ok(kernel::newest_of_each(&archive::packages()?, &home()))
 }
 
+/// Returns the newest kernel of a series. The error of a series that no suite offers lists those that are offered.
+pub(crate) fn offered(series: Kernel) -> Result<Offered> {
+    kernel::newest(&archive::packages()?, series, &home())
+}
+
 /// Returns the newest kernel of a series that Debian's suites offer, unpacked. No version is pinned because Debian
 /// withdraws superseded ones. Without a network, returns the newest one in the cache.
 pub(crate) fn newest_kernel(series: Kernel) -> Result<Unpacked> {

@@ -17,6 +17,9 @@ impl Kernel {
     /// A stable kernel that Debian 13 has as a backport.
     pub(crate) const V7_3: Kernel = Kernel { major: 7, minor: 3 };
 
+    /// The series with long-term support after 6.12.
+    pub(crate) const V6_18: Kernel = Kernel { major: 6, minor: 18 };
+
     /// Name on the command line and in Debian's package names.
     pub(crate) fn series(self) -> String {
         self.to_string()

@@ -1,6 +1,7 @@
 //! `cargo xtask lab`.
 
 use crate::debian::{self, Offered};
+use crate::lab::tested::{self, Row};
 use crate::lab::{self, Cpu, Kernel, Machine};
 use anyhow::{Context, Result};
 use std::fs;
@@ -95,12 +96,29 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::from(exit_code))
 }
 
-/// Prints the series that Debian offers.
+/// Prints the series that Debian offers, and the last test of each.
 fn list_kernels() -> Result<()> {
-    for Offered { kernel, release, version, suite } in debian::kernels()? {
-        println!("{kernel:<7} {version:<24} {suite:<20} {release}", kernel = kernel.series());
+    let rows = tested::rows()?;
+    println!("{:<7} {:<20} {:<19} LAST TESTED (cargo xtask kernels)", "SERIES", "PACKAGE", "SUITE");
+    for Offered { kernel, version, suite, .. } in debian::kernels()? {
+        let of_kernel = rows.iter().filter(|row| row.kernel == kernel);
+        let tests: Vec<_> = of_kernel.map(|row| last_test(row, &version)).collect();
+        let tests = if tests.is_empty() { "never".to_owned() } else { tests.join(", ") };
+        println!("{:<7} {version:<20} {suite:<19} {tests}", kernel.series());
     }
     Ok(())
+}
+
+fn last_test(row: &Row, newest: &str) -> String {
+    let result = if row.is_good() {
+        "ok"
+    } else if row.cells.is_empty() {
+        row.note.split(':').next().unwrap_or_default()
+    } else {
+        tested::FAILED
+    };
+    let version = if row.version == newest { String::new() } else { format!(" ({})", row.version) };
+    format!("{} {result} {}{version}", row.cpu.name(), row.date)
 }
 
 /// Returns the script: the content of the file if the only word is its path, else the words.

@@ -16,6 +16,7 @@ mod qemu;
 mod report;
 pub(crate) mod results;
 mod run;
+pub(crate) mod tested;
 mod tree;
 
 use anyhow::Result;

@@ -125,6 +125,11 @@ pub(crate) fn module(kernel: Kernel, flavour: Flavour) -> Result<PathBuf> {
     build::module(&Target::newest(series::named(&kernel.series())?)?, flavour)
 }
 
+/// Whether there are companion patches for a kernel series.
+pub(crate) fn has_series(kernel: Kernel) -> bool {
+    series::named(&kernel.series()).is_ok()
+}
+
 /// Returns the reason why no module can be built for a kernel series that has patches; none if one can be built.
 pub(crate) fn cannot_build(kernel: Kernel) -> Result<Option<String>> {
     if let Some(reason) = series::named(&kernel.series())?.no_build {

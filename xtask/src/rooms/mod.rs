@@ -26,6 +26,7 @@ const XTASK: House = House {
         "demo",
         "fuzz",
         "bench",
+        "kernels",
         "witness",
         "packaging",
         "prometheus",

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    build, claims,
+    build, claims, debian, kernels,
     lab::{self, Cpu, Kernel, Machine},
     packaging,
     patches::{self, Flavour},
@@ -29,6 +29,11 @@ pub(super) const LABS: &[Step] = &[
     ("lab amd 6.12", || with_known_exits(Cpu::Amd, Kernel::V6_12)),
     ("lab intel 6.12", || with_known_exits(Cpu::Intel, Kernel::V6_12)),
     ("lab intel 6.1", || with_known_exits(Cpu::Intel, Kernel::V6_1)),
+    ("lab amd 6.1, short", || with_figures(Cpu::Amd, Kernel::V6_1)),
+    ("lab amd 6.18, short", || with_figures(Cpu::Amd, Kernel::V6_18)),
+    ("lab intel 6.18, short", || with_figures(Cpu::Intel, Kernel::V6_18)),
+    ("lab amd newest kernel, short", || with_newest_kernel(Cpu::Amd)),
+    ("lab intel newest kernel, short", || with_newest_kernel(Cpu::Intel)),
     ("lab companion 6.12", || with_companion(Kernel::V6_12)),
     ("lab companion 6.1", || with_companion(Kernel::V6_1)),
     ("lab companion 7.3", || with_companion(Kernel::V7_3)),
@@ -37,6 +42,15 @@ pub(super) const LABS: &[Step] = &[
     ("lab stopwatch 6.1", || with_stopwatch(Kernel::V6_1)),
     ("lab experiment 6.12", || with_experiment(Kernel::V6_12)),
 ];
+
+/// The steps that only `--all` runs, each with its share of what the others leave out.
+pub(super) const LONG: &[Step] = &[
+    ("lab amd, every other kernel, short", || with_other_kernels(Cpu::Amd)),
+    ("lab intel, every other kernel, short", || with_other_kernels(Cpu::Intel)),
+];
+
+/// Kernels that have steps of their own.
+const TESTED: [Kernel; 3] = [Kernel::V6_1, Kernel::V6_12, Kernel::V6_18];
 
 /// Runs a step in the lab, after installing the emulator for a processor.
 fn in_lab(cpu: Cpu, step: impl FnOnce() -> Result<()>) -> Result<Outcome> {
@@ -54,9 +68,59 @@ fn run(machine: &Machine, script: &str) -> Result<lab::Outcome> {
     Ok(outcome)
 }
 
+/// Runs a step in the lab if Debian still offers the kernel.
+fn in_lab_with(cpu: Cpu, kernel: Kernel, step: impl FnOnce() -> Result<()>) -> Result<Outcome> {
+    match debian::kernels() {
+        Ok(offered) if !offered.iter().any(|offered| offered.kernel == kernel) => {
+            let reason = debian::offered(kernel).err().map_or_else(String::new, |error| error.to_string());
+            Ok(Outcome::Skipped(reason))
+        }
+        // Without Debian's lists there may still be a kernel in the cache.
+        _ => in_lab(cpu, step),
+    }
+}
+
+/// Compares a few figures of a kernel with their witnesses.
+fn with_figures(cpu: Cpu, kernel: Kernel) -> Result<Outcome> {
+    in_lab_with(cpu, kernel, || kernels::check(kernel, cpu))
+}
+
+/// Does the same with the newest kernel that is no release candidate.
+fn with_newest_kernel(cpu: Cpu) -> Result<Outcome> {
+    let offered = match debian::kernels() {
+        Ok(offered) => offered,
+        Err(error) => return Ok(Outcome::Skipped(format!("{error:#}"))),
+    };
+    let newest = offered.iter().rfind(|kernel| !kernel.is_candidate()).map(|newest| newest.kernel);
+    match newest.filter(|newest| !TESTED.contains(newest)) {
+        Some(newest) => {
+            eprintln!("the newest kernel is {newest}");
+            with_figures(cpu, newest)
+        }
+        None => Ok(Outcome::Skipped("Debian offers no newer kernel than the other steps boot".into())),
+    }
+}
+
+/// Does the same with every kernel that no other step boots and vmentry takes (Linux 5.12 or later).
+fn with_other_kernels(cpu: Cpu) -> Result<Outcome> {
+    let offered = debian::kernels()?;
+    let newest = offered.iter().rfind(|kernel| !kernel.is_candidate()).map(|newest| newest.kernel);
+    let others = offered.iter().map(|offered| offered.kernel);
+    let others = others.filter(|&kernel| kernel > Kernel::V6_1 && !TESTED.contains(&kernel) && Some(kernel) != newest);
+    in_lab(cpu, || {
+        let mut failures = Vec::new();
+        for kernel in others {
+            eprintln!("{kernel}:");
+            failures.extend(kernels::check(kernel, cpu).err().map(|error| format!("{kernel}: {error:#}")));
+        }
+        ensure!(failures.is_empty(), "{}", failures.join("\n"));
+        Ok(())
+    })
+}
+
 /// Boots the distribution's own kernel and modules.
 fn with_known_exits(cpu: Cpu, kernel: Kernel) -> Result<Outcome> {
-    in_lab(cpu, || {
+    in_lab_with(cpu, kernel, || {
         // In QEMU a second processor takes little time; in Bochs it takes twice the time.
         let processors = if cpu == Cpu::Amd { 2 } else { 1 };
         let machine = Machine { cpu, kernel, processors, timeout: Duration::from_secs(600), ..Machine::default() };

@@ -12,7 +12,7 @@ use clap::Args;
 
 use crate::test::{
     apart::End,
-    labs::{BUILDS, LABS},
+    labs::{BUILDS, LABS, LONG},
     steps::STEPS,
 };
 
@@ -22,6 +22,9 @@ pub(crate) struct Arguments {
     /// Skip the Debian package, the companion patches and the emulated machines
     #[arg(long)]
     fast: bool,
+    /// Also run the steps that take long: they are in no run of CI
+    #[arg(long, conflicts_with = "fast")]
+    all: bool,
     /// Run only the steps whose name contains this, e.g. "lab amd"
     #[arg(long, value_name = "NAME", conflicts_with = "fast")]
     only: Option<String>,
@@ -53,11 +56,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let wanted = |steps: &'static [Step]| steps.iter().filter(|(name, _)| arguments.is_wanted(name));
     let mut summary = Summary::default();
     wanted(STEPS).chain(wanted(builds)).for_each(|(name, step)| summary.run(name, step));
+    let is_all = arguments.all || arguments.step.is_some();
+    let long = if is_all { LONG } else { &[] };
+    let steps = wanted(labs).chain(wanted(long));
     if arguments.step.is_some() {
-        wanted(labs).for_each(|(name, step)| summary.run(name, step));
+        steps.for_each(|(name, step)| summary.run(name, step));
     } else {
-        let names: Vec<_> = wanted(labs).map(|(name, _)| *name).collect();
+        let names: Vec<_> = steps.map(|(name, _)| *name).collect();
         apart::run(&names, |end| summary.add(end))?;
+    }
+    if !is_all {
+        summary.left_out.extend(wanted(LONG).map(|(name, _)| *name));
     }
     if arguments.fast {
         summary.skipped.extend(BUILDS.iter().chain(LABS).map(|(name, _)| format!("SKIPPED {name}: --fast")));
@@ -71,6 +80,8 @@ struct Summary {
     passed: usize,
     failed: Vec<String>,
     skipped: Vec<String>,
+    /// Steps that only `--all` runs.
+    left_out: Vec<&'static str>,
 }
 
 impl Summary {
@@ -104,11 +115,17 @@ impl Summary {
 
     /// Prints skipped and failed steps and the totals. Fails if a step failed, or if there was none.
     fn print(&self) -> Result<()> {
-        let Summary { passed, failed, skipped } = self;
-        ensure!(passed + failed.len() + skipped.len() > 0, "select steps by --only: no step has such a name");
+        let Summary { passed, failed, skipped, left_out } = self;
+        ensure!(
+            passed + failed.len() + skipped.len() + left_out.len() > 0,
+            "select steps by --only: no step has such a name"
+        );
         println!();
         for line in skipped.iter().chain(failed) {
             println!("{line}");
+        }
+        for name in left_out {
+            println!("LEFT OUT {name}: takes long, run with --all");
         }
         println!("{passed} passed, {} failed, {} skipped", failed.len(), skipped.len());
         ensure!(failed.is_empty(), "{} steps failed", failed.len());

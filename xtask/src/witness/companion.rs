@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     lab::results::{Results, number},
-    witness::failures::{Failures, balance, count, no_complaints, rows},
+    witness::failures::{Failures, balance, count, no_complaints, rows, site_writes},
 };
 
 /// The shell script that a lab runs for [`failures`].
@@ -86,6 +86,19 @@ fn shadow_alone(results: Results) -> Result<Failures> {
     Ok(failures)
 }
 
+/// Checks the sources of pin writes in runs with a timer and with nested timers under the hard policy. Returns the
+/// writes, too.
+pub(super) fn under_hard_policy(results: Results) -> Result<(Failures, u64)> {
+    let (deadline, armed) = (Run::read(results, "deadline-hard")?, Run::read(results, "armed-hard")?);
+    let mut failures = deadline.sources_agree();
+    failures.extend(deadline.pin_writes(2 * TIMERS + 1, 0));
+    failures.extend(deadline.deadlines(TIMERS));
+    failures.extend(armed.sources_agree());
+    failures.extend(armed.pin_writes(vmcs01_pin_writes(&armed.report), 2 * NESTED));
+    let written = [deadline, armed].map(|run| number(&run.report["totals"]["pin_writes"]));
+    Ok((failures, written.iter().sum()))
+}
+
 /// A recording with every source of writes, and ftrace's counts of the same run.
 struct Run {
     name: String,
@@ -131,7 +144,7 @@ impl Run {
         failures.equal(&format!("{}: pin writes of all entries", self.name), &totals["pin_writes"], pin);
         failures.equal(&format!("{}: by the shadow", self.name), &totals["shadow_pin_writes"], pin);
         failures.equal(&format!("{}: entries where the shadow differs", self.name), &exact["shadow_differs"], 0);
-        let sites: u64 = totals["site_writes"].as_object().into_iter().flatten().map(|(_, n)| number(n)).sum();
+        let sites = site_writes(totals);
         failures.check(sites == pin, || format!("{}: {sites} writes at VMWRITE sites instead of {pin}", self.name));
         failures.equal(
             &format!("{}: latencies are not shown", self.name),

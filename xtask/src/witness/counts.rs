@@ -16,15 +16,23 @@ use crate::{
 };
 
 /// The shell script that a lab runs for [`failures`].
-pub(crate) const SCRIPT: &str = include_str!("../../../lab/scripts/witness.sh");
+pub(crate) const SCRIPT: &str =
+    concat!(include_str!("../../../lab/scripts/known-exits.sh"), include_str!("../../../lab/scripts/witness.sh"));
+
+/// Timer exits of the guests, by cause.
+const DEADLINE: u64 = 23;
+const IMMEDIATE: u64 = 7;
 
 /// Returns every failed check of the files that the script left.
 pub(crate) fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {
     let results = Results(out);
     let report = results.json("report.json")?;
-    let mut failures =
-        against_ftrace(&report, &results.histogram("kvm_entry.hist")?, &results.histogram("kvm_exit.hist")?);
-    failures.extend(known_exits(results, &report, vmx)?);
+    let mut failures = entries_against_ftrace(&report, &results.histogram("kvm_entry.hist")?);
+    failures.extend(reasons_against_ftrace(&report, &results.histogram("kvm_exit.hist")?));
+    failures.extend(known_exits(results, &report)?);
+    failures.extend(timer_causes(&report, vmx));
+    failures.extend(pin_writes(results, &report, vmx)?);
+    failures.equal("emulated", &report["emulated"], true);
     failures.extend(in_kernel_against_records(&results.json("in-kernel.json")?, &report));
     failures.extend(calibration::on_a_stock_kernel(results, vmx)?);
     failures.extend(traces::failures(results)?);
@@ -40,10 +48,17 @@ pub(crate) fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {
     Ok(failures.0)
 }
 
-/// Compares entries and exits by reason with ftrace's counts.
-fn against_ftrace(report: &Value, entries: &BTreeMap<u64, u64>, exits: &BTreeMap<u64, u64>) -> Failures {
+/// Compares the entries of a complete recording with ftrace's count.
+pub(super) fn entries_against_ftrace(report: &Value, entries: &BTreeMap<u64, u64>) -> Failures {
     let mut failures = balance("recording", report);
     failures.equal("entries by ftrace's kvm_entry", &report["totals"]["entries"], entries.values().sum::<u64>());
+    failures.equal("dropped entries", &report["totals"]["dropped"], 0);
+    failures
+}
+
+/// Compares exits by reason with ftrace's counts.
+pub(super) fn reasons_against_ftrace(report: &Value, exits: &BTreeMap<u64, u64>) -> Failures {
+    let mut failures = Failures::default();
     let mut reported: BTreeMap<u64, u64> = BTreeMap::new();
     for row in rows(report) {
         *reported.entry(number(&row["exit_reason_code"])).or_default() += number(&row["entries"]);
@@ -52,30 +67,47 @@ fn against_ftrace(report: &Value, entries: &BTreeMap<u64, u64>, exits: &BTreeMap
     failures
 }
 
-/// Compares the report with the guests' own counts, and pin writes and timer exits with the known numbers.
-fn known_exits(results: Results, report: &Value, vmx: bool) -> Result<Failures> {
+/// Compares the report with the guests' own counts.
+pub(super) fn known_exits(results: Results, report: &Value) -> Result<Failures> {
     let mut failures = Failures::default();
-    let mut vcpus = 0;
-    let folder = results.0;
-    for entry in fs::read_dir(folder).with_context(|| format!("read folder {}", folder.display()))?.flatten() {
-        if entry.file_name().to_string_lossy().starts_with("exercise-") {
-            let exercise = json(&entry.path())?;
-            vcpus += exercise["vcpus"].as_array().map_or(0, Vec::len);
-            failures.extend(against_guest(report, &exercise));
-        }
+    for exercise in exercises(results)? {
+        failures.extend(against_guest(report, &exercise));
     }
-    let totals = &report["totals"];
-    failures.equal("dropped entries", &totals["dropped"], 0);
-    failures.equal("emulated", &report["emulated"], true);
+    Ok(failures)
+}
+
+/// The guests' own results.
+fn exercises(results: Results) -> Result<Vec<Value>> {
+    let folder = results.0;
+    let entries = fs::read_dir(folder).with_context(|| format!("read folder {}", folder.display()))?.flatten();
+    let files = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("exercise-"));
+    files.map(|entry| json(&entry.path())).collect()
+}
+
+/// Compares timer exits by cause with the known numbers.
+pub(super) fn timer_causes(report: &Value, vmx: bool) -> Failures {
+    let mut failures = Failures::default();
+    let causes = &report["totals"]["timer_exits"];
     if vmx {
-        // The soft policy writes the pin controls once in the life of a VMCS. Three of the vCPUs also have a vmcs02.
-        failures.equal("pin writes of all vCPUs", &totals["pin_writes"], vcpus + 3);
-        failures.equal("deadline exits", &totals["timer_exits"]["deadline"], 23);
-        failures.equal("immediate exits", &totals["timer_exits"]["immediate"], 7);
-        failures.equal("spurious exits", &totals["timer_exits"]["spurious"], 0);
+        failures.equal("deadline exits", &causes["deadline"], DEADLINE);
+        failures.equal("immediate exits", &causes["immediate"], IMMEDIATE);
+        failures.equal("spurious exits", &causes["spurious"], 0);
     } else {
-        failures.equal("pin writes on SVM", &totals["pin_writes"], Value::Null);
-        failures.equal("deadline exits on SVM", &totals["timer_exits"]["deadline"], Value::Null);
+        failures.equal("deadline exits on SVM", &causes["deadline"], Value::Null);
+    }
+    failures
+}
+
+/// Compares pin writes with the known number: the soft policy writes the pin controls once in the life of a VMCS. Three
+/// of the vCPUs also have a vmcs02.
+pub(super) fn pin_writes(results: Results, report: &Value, vmx: bool) -> Result<Failures> {
+    let mut failures = Failures::default();
+    let written = &report["totals"]["pin_writes"];
+    if vmx {
+        let vcpus: usize = exercises(results)?.iter().map(|e| e["vcpus"].as_array().map_or(0, Vec::len)).sum();
+        failures.equal("pin writes of all vCPUs", written, vcpus + 3);
+    } else {
+        failures.equal("pin writes on SVM", written, Value::Null);
     }
     Ok(failures)
 }
@@ -112,7 +144,7 @@ fn against_guest(report: &Value, exercise: &Value) -> Failures {
 }
 
 /// Compares the series that the eBPF programs counted in the kernel with those from records of the same entries.
-fn in_kernel_against_records(in_kernel: &Value, records: &Value) -> Failures {
+pub(super) fn in_kernel_against_records(in_kernel: &Value, records: &Value) -> Failures {
     let mut failures = balance("in-kernel", in_kernel);
     let series = |report| -> BTreeMap<String, [Value; 4]> {
         let dimensions = ["vm", "vcpu", "level", "isa", "exit_reason_code", "entry", "timer_cause"];
@@ -201,14 +233,14 @@ mod tests {
     #[test]
     fn equal_counts_pass_and_one_more_or_less_fails() {
         let exits = BTreeMap::from([(52, 30), (10, 97)]);
-        let entries = BTreeMap::from([(0, 127)]);
-        assert_eq!(against_ftrace(&report(), &entries, &exits).0, Vec::<String>::new());
+        let entries = |n| entries_against_ftrace(&report(), &BTreeMap::from([(0, n)])).0;
+        assert_eq!(reasons_against_ftrace(&report(), &exits).0, Vec::<String>::new());
         for (key, count) in [(52, 29), (10, 98), (12, 1)] {
             let mut other = exits.clone();
             other.insert(key, count);
-            assert_eq!(against_ftrace(&report(), &entries, &other).0.len(), 1, "{key} {count}");
+            assert_eq!(reasons_against_ftrace(&report(), &other).0.len(), 1, "{key} {count}");
         }
-        assert_eq!(against_ftrace(&report(), &BTreeMap::from([(0, 126)]), &exits).0.len(), 1);
+        assert_eq!((entries(127).len(), entries(126).len()), (0, 1));
     }
 
     #[test]

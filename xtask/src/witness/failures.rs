@@ -58,6 +58,11 @@ pub(super) fn count<K: Ord>(histogram: &BTreeMap<K, u64>, key: K) -> u64 {
     histogram.get(&key).copied().unwrap_or(0)
 }
 
+/// Returns the pin writes at all VMWRITE sites.
+pub(super) fn site_writes(totals: &Value) -> u64 {
+    totals["site_writes"].as_object().into_iter().flatten().map(|(_, n)| number(n)).sum()
+}
+
 /// Checks that `entries == delivered + dropped`, by the counters of the eBPF programs if the recording has them.
 pub(super) fn balance(name: &str, report: &Value) -> Failures {
     let mut failures = Failures::default();

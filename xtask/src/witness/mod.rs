@@ -7,6 +7,7 @@ pub(crate) mod companion;
 pub(crate) mod counts;
 pub(crate) mod experiment;
 mod failures;
+pub(crate) mod figures;
 pub(crate) mod stopwatch;
 mod traces;
 
