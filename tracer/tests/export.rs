@@ -285,9 +285,8 @@ fn a_textfile_needs_no_listener() {
         !text.contains("\nprocess_") && !text.contains("_created"),
         "node_exporter has its own, and reads classic text"
     );
-    assert!(
-        failure(&["export", "--replay", RECORDING, "--textfile", "/no/folder/x.prom"]).contains("/no/folder/x.prom")
-    );
+    let missing = error(&["export", "--replay", RECORDING, "--textfile", "/no/folder/x.prom"], 2);
+    assert!(missing.contains("/no/folder/x.prom"), "{missing}");
 }
 
 #[test]
