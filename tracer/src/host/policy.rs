@@ -95,8 +95,7 @@ impl Switch {
     fn set(&self, policy: Policy) -> Result<()> {
         let (before, to) = (self.get()?.name(), policy.name());
         if let Err(e) = fs::write(&self.parameter, to) {
-            let fix = if e.kind() == io::ErrorKind::PermissionDenied { "\n  -> run as root" } else { "" };
-            bail!("switch the policy from {before} to {to}: {e}{fix}");
+            bail!("switch the policy from {before} to {to}: {e}{}", fix(&e));
         }
         let now = self.get()?;
         if now != policy {
@@ -247,6 +246,20 @@ impl Note {
     }
 }
 
+/// Returns what to do about an error of a write to the parameter.
+fn fix(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => "\n  -> run as root",
+        Some(libc::EOPNOTSUPP) => {
+            "\n  -> KVM does not use the VMX-preemption timer: load kvm_intel without preemption_timer=0"
+        }
+        Some(libc::EBUSY) => {
+            "\n  -> the stopwatch needs the soft policy: load kvm_intel without preemption_timer_stopwatch=1"
+        }
+        _ => "",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,6 +276,18 @@ mod tests {
         host.write(PARAMETER_FILE, "soft\n");
         host.write(STATE_FILE, "live\n");
         host
+    }
+
+    #[test]
+    fn a_refused_switch_says_what_to_do() {
+        for (errno, words) in [
+            (libc::EACCES, "run as root"),
+            (libc::EOPNOTSUPP, "without preemption_timer=0"),
+            (libc::EBUSY, "without preemption_timer_stopwatch=1"),
+        ] {
+            assert!(fix(&io::Error::from_raw_os_error(errno)).contains(words), "{errno}");
+        }
+        assert_eq!(fix(&io::Error::from_raw_os_error(libc::EINVAL)), "");
     }
 
     #[test]
