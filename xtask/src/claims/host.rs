@@ -53,7 +53,8 @@ pub(super) fn run(out: &Path, plans: &[Plan], script: &str) -> Result<()> {
     let recorded = plans.iter().try_for_each(|plan| {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("{}{script}", plan.variables())]);
-        shell.env("OUT", out).env("GUESTS", &guests).env("QEMU", PROGRAM);
+        // Standard output is for the claims.
+        shell.stdout(std::io::stderr()).env("OUT", out).env("GUESTS", &guests).env("QEMU", PROGRAM);
         let binary = build::static_binary("vmentry")?;
         shell.env("PATH", process::path_with(binary.parent().unwrap_or(Path::new("."))));
         process::run(&mut shell, &format!("record the {} guest", plan.name))

@@ -7,7 +7,7 @@ mod qemu;
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -38,36 +38,52 @@ pub(crate) struct Arguments {
     lab: bool,
 }
 
-/// Records the guests, checks the counts against ftrace's, prints the claims, and leaves recordings and `claims.json` in
-/// target/claims.
+/// Records the guests and prints the claims.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
-    let out = build::target_dir().join("claims");
-    let reason = if arguments.lab { Some("--lab".into()) } else { host::cannot_run() };
-    let plans = match &reason {
-        Some(reason) => {
-            eprintln!("running in the lab, not on this host: {reason}");
-            in_lab(&out, &[STANDARD_AND_OFF, NESTED])?;
-            [STANDARD_AND_OFF, NESTED]
-        }
-        None => {
-            host::run(&out, &[STANDARD, NESTED], SCRIPT)?;
-            [STANDARD, NESTED]
-        }
-    };
-    println!("\n{}", report(&out, &plans)?);
-    let mut failures = witness::failures(&out, &plans)?;
-    failures.extend(witness::disagreements(&out, reason.is_some())?);
-    ensure!(failures.is_empty(), "{}\n(files in {})", failures.join("\n"), out.display());
+    let out = out_dir();
+    println!("\n{}", checked(&out, arguments.lab, false)?);
     println!("ftrace counted the same entries, exits, pin-control writes and timer exits in every recording");
     println!("{} s; recordings, claims.json and the guests' consoles: {}", start.elapsed().as_secs(), out.display());
     Ok(())
 }
 
+/// The same as a step of the tests, whose standard output is its result only.
+pub(crate) fn check() -> Result<()> {
+    eprintln!("\n{}", checked(&out_dir(), false, true)?);
+    Ok(())
+}
+
+fn out_dir() -> PathBuf {
+    build::target_dir().join("claims")
+}
+
+/// Records the guests and leaves recordings and `claims.json` in a folder. Returns the claims as a table, or fails if a
+/// count is not ftrace's or a claim does not have the known verdict.
+fn checked(out: &Path, in_lab_only: bool, quiet: bool) -> Result<String> {
+    let reason = if in_lab_only { Some("--lab".into()) } else { host::cannot_run() };
+    let plans = match &reason {
+        Some(reason) => {
+            eprintln!("running in the lab, not on this host: {reason}");
+            in_lab(out, &[STANDARD_AND_OFF, NESTED], quiet)?;
+            [STANDARD_AND_OFF, NESTED]
+        }
+        None => {
+            host::run(out, &[STANDARD, NESTED], SCRIPT)?;
+            [STANDARD, NESTED]
+        }
+    };
+    let table = report(out, &plans)?;
+    let mut failures = witness::failures(out, &plans)?;
+    failures.extend(witness::disagreements(out, reason.is_some())?);
+    ensure!(failures.is_empty(), "{table}\n{}\n(files in {})", failures.join("\n"), out.display());
+    Ok(table)
+}
+
 /// Boots a Linux guest under the hard policy in the lab, and checks the counts against ftrace's.
 pub(crate) fn boot_one_guest() -> Result<()> {
     let out = build::target_dir().join("lab/linux-guest");
-    in_lab(&out, &[BOOT])?;
+    in_lab(&out, &[BOOT], true)?;
     let failures = witness::failures(&out, &[BOOT])?;
     ensure!(failures.is_empty(), "{}\n(files in {})", failures.join("\n"), out.display());
     Ok(())
@@ -76,11 +92,14 @@ pub(crate) fn boot_one_guest() -> Result<()> {
 const SCRIPT: &str = include_str!("../../../lab/scripts/claims.sh");
 
 /// Boots a machine for each guest, all at once: an emulator uses one core.
-fn in_lab(out: &Path, plans: &[Plan]) -> Result<()> {
+fn in_lab(out: &Path, plans: &[Plan], quiet: bool) -> Result<()> {
     lab::install(Cpu::Intel)?;
     let module = patches::module(KERNEL, Flavour::Companion)?;
     let _ = fs::remove_dir_all(out);
-    let machines: Vec<_> = plans.iter().map(|&plan| Ok((plan, machine(plan, &module, out)?))).collect::<Result<_>>()?;
+    let machines: Vec<_> = plans
+        .iter()
+        .map(|&plan| Ok((plan, Machine { quiet, ..machine(plan, &module, out)? })))
+        .collect::<Result<_>>()?;
     // Both machines need it.
     build::static_binary("lab-init")?;
     eprintln!("booting {} emulated machines with Debian's Linux {KERNEL}, real kvm_intel and QEMU", machines.len());
@@ -104,8 +123,6 @@ fn machine(plan: Plan, module: &Path, out: &Path) -> Result<Machine> {
         trees: vec![tree],
         out: Some(out.join("machines").join(plan.name)),
         timeout: TIMEOUT,
-        // A step of the tests prints nothing but its result.
-        quiet: plan == BOOT,
         ..Machine::default()
     })
 }

@@ -45,6 +45,7 @@ pub(super) const LABS: &[Step] = &[
 
 /// The steps that only `--all` runs, each with its share of what the others leave out.
 pub(super) const LONG: &[Step] = &[
+    ("claims on a Linux guest and KVM on KVM", || in_lab(Cpu::Intel, claims::check)),
     ("lab amd, every other kernel, short", || with_other_kernels(Cpu::Amd)),
     ("lab intel, every other kernel, short", || with_other_kernels(Cpu::Intel)),
 ];
