@@ -95,9 +95,10 @@ const HEAD: &str = "\
 # Kernels
 
 `cargo xtask kernels` wrote this table. It boots the newest kernel of each series that Debian's suites offer, with its
-own kvm_intel or kvm_amd, in an emulated machine (Bochs for intel, QEMU for amd). Built-in guests make known exits there,
-while ftrace counts the same events. In a cell, vmentry's number stands before its witness: `448 = 448`. Emulated: counts
-are exact, and times, which say nothing about real hardware, are left out.
+own kvm_intel or kvm_amd, in an emulated machine (Bochs for intel, QEMU for amd). Built-in guests make known exits
+there, while ftrace counts the same events. In a cell, vmentry's number stands before its witness: `448 = 448`.
+Emulated: counts are exact, and times, which say nothing about real hardware, are left out. A kernel without a row was
+not tested.
 
 * **entries**, **exit reasons**: entries, and different exit reasons; the witness is ftrace. The entries of each reason
   are equal, too, and equal to the guests' own counts.

@@ -10,7 +10,9 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    build, claims, debian, kernels,
+    build, claims,
+    debian::{self, Offered},
+    kernels,
     lab::{self, Cpu, Kernel, Machine},
     packaging,
     patches::{self, Flavour},
@@ -86,14 +88,18 @@ fn with_figures(cpu: Cpu, kernel: Kernel) -> Result<Outcome> {
     in_lab_with(cpu, kernel, || kernels::check(kernel, cpu))
 }
 
+/// Returns the newest series that has left its release candidates behind.
+fn newest(offered: &[Offered]) -> Option<Kernel> {
+    offered.iter().rfind(|kernel| !kernel.is_candidate()).map(|newest| newest.kernel)
+}
+
 /// Does the same with the newest kernel that is no release candidate.
 fn with_newest_kernel(cpu: Cpu) -> Result<Outcome> {
     let offered = match debian::kernels() {
         Ok(offered) => offered,
         Err(error) => return Ok(Outcome::Skipped(format!("{error:#}"))),
     };
-    let newest = offered.iter().rfind(|kernel| !kernel.is_candidate()).map(|newest| newest.kernel);
-    match newest.filter(|newest| !TESTED.contains(newest)) {
+    match newest(&offered).filter(|newest| !TESTED.contains(newest)) {
         Some(newest) => {
             eprintln!("the newest kernel is {newest}");
             with_figures(cpu, newest)
@@ -105,7 +111,7 @@ fn with_newest_kernel(cpu: Cpu) -> Result<Outcome> {
 /// Does the same with every kernel that no other step boots and vmentry takes (Linux 5.12 or later).
 fn with_other_kernels(cpu: Cpu) -> Result<Outcome> {
     let offered = debian::kernels()?;
-    let newest = offered.iter().rfind(|kernel| !kernel.is_candidate()).map(|newest| newest.kernel);
+    let newest = newest(&offered);
     let others = offered.iter().map(|offered| offered.kernel);
     let others = others.filter(|&kernel| kernel > Kernel::V6_1 && !TESTED.contains(&kernel) && Some(kernel) != newest);
     in_lab(cpu, || {
