@@ -29,7 +29,9 @@ pub(super) fn run(names: &[&'static str], mut take: impl FnMut(End)) -> Result<(
         for _ in 0..at_once.min(names.len()) {
             let (sender, waiting) = (sender.clone(), &waiting);
             scope.spawn(move || {
-                while let Some(name) = waiting.lock().expect("no thread panics with this lock").pop_front() {
+                // A function, so that the lock is free while the step runs.
+                let next = || waiting.lock().expect("no thread panics with this lock").pop_front();
+                while let Some(name) = next() {
                     eprintln!("== {name}: started");
                     // The receiver outlives all senders.
                     let _ = sender.send(in_own_process(name));
