@@ -100,7 +100,7 @@ fn vmx(scenario: Scenario, count: u64, host: Vmx) -> Vec<Expectation> {
         }
         Scenario::Xsetbv => expected.push(exactly(&["XSETBV"], count)),
         Scenario::TripleFault => expected.push(exactly(&["TRIPLE_FAULT"], count)),
-        Scenario::FailedEntry => expected.push(exactly(&["INVALID_STATE"], count)),
+        Scenario::FailedEntry => expected.push(exactly(&["INVALID_STATE (failed entry)"], count)),
     }
     if scenario == Scenario::NestedArmed {
         expected.push(at_level(Level::L1, "MSR_WRITE", 1));
