@@ -58,14 +58,19 @@ fn in_own_process(name: &'static str) -> Result<(String, End)> {
     Ok((text(&output.stderr), result))
 }
 
-/// Reads the result from the summary that a step prints: skipped or failed steps, and a line of totals.
-fn result(name: &str, summary: &str, succeeded: bool) -> End {
-    let without_totals = summary.trim().rsplit_once('\n').map_or("", |(reasons, _)| reasons);
-    match (succeeded, without_totals) {
-        (true, "") => End::Passed,
-        (true, reason) => End::Skipped(reason.into()),
-        (false, "") => End::Failed(format!("FAILED  {name}: ended without a result")),
-        (false, reason) => End::Failed(reason.into()),
+/// Reads the result from what a step prints: the output of its programs, skipped or failed steps, and a line of totals.
+fn result(name: &str, printed: &str, succeeded: bool) -> End {
+    let before_totals = printed.trim().rsplit_once('\n').map_or("", |(before, _)| before);
+    let reason = |of: &str| {
+        let start = format!("\n{of} {name}: ");
+        let at = format!("\n{before_totals}").find(&start)?;
+        Some(before_totals[at..].to_owned())
+    };
+    match (succeeded, reason("SKIPPED"), reason("FAILED ")) {
+        (true, None, _) => End::Passed,
+        (true, Some(skipped), _) => End::Skipped(skipped),
+        (false, _, Some(failed)) => End::Failed(failed),
+        (false, _, None) => End::Failed(format!("FAILED  {name}: ended without a result")),
     }
 }
 
@@ -81,5 +86,9 @@ mod tests {
         let failed = result("lab", "\nFAILED  lab: 3 exits\nnot 4\n0 passed, 1 failed, 0 skipped\n", false);
         assert_eq!(failed, End::Failed("FAILED  lab: 3 exits\nnot 4".into()));
         assert!(matches!(result("lab", "", false), End::Failed(_)), "killed");
+        // What the step's programs print is no result.
+        assert_eq!(result("lab", "recorded 7\n\n1 passed, 0 failed, 0 skipped\n", true), End::Passed);
+        let failed = result("lab", "recorded 7\n\nFAILED  lab: no\n0 passed, 1 failed, 0 skipped\n", false);
+        assert_eq!(failed, End::Failed("FAILED  lab: no".into()));
     }
 }
