@@ -52,6 +52,9 @@ pub(super) const LONG: &[Step] = &[
     ("lab intel, every other kernel, short", || with_other_kernels(Cpu::Intel)),
 ];
 
+/// Time after which a machine is stopped: several times what it takes alone, because others run beside it.
+const PATIENCE: Duration = Duration::from_secs(1500);
+
 /// Kernels that have steps of their own.
 const TESTED: [Kernel; 3] = [Kernel::V6_1, Kernel::V6_12, Kernel::V6_18];
 
@@ -130,7 +133,7 @@ fn with_known_exits(cpu: Cpu, kernel: Kernel) -> Result<Outcome> {
     in_lab_with(cpu, kernel, || {
         // In QEMU a second processor takes little time; in Bochs it takes twice the time.
         let processors = if cpu == Cpu::Amd { 2 } else { 1 };
-        let machine = Machine { cpu, kernel, processors, timeout: Duration::from_secs(600), ..Machine::default() };
+        let machine = Machine { cpu, kernel, processors, timeout: PATIENCE, ..Machine::default() };
         let outcome = run(&machine, counts::SCRIPT)?;
         count_traces(&outcome.out_dir)?;
         check(&outcome, &counts::failures(&outcome.out_dir, cpu == Cpu::Intel)?)
@@ -154,7 +157,8 @@ fn count_traces(out: &Path) -> Result<()> {
 /// An Intel machine with a module of the companion patches. Its results go to target/lab/NAME-KERNEL.
 fn companion_machine(name: &str, kernel: Kernel, flavour: Flavour) -> Result<Machine> {
     let out = build::target_dir().join(format!("lab/{name}-{}", kernel.series()));
-    Ok(Machine { kernel, module: Some(patches::module(kernel, flavour)?), out: Some(out), ..Machine::default() })
+    let module = Some(patches::module(kernel, flavour)?);
+    Ok(Machine { kernel, module, out: Some(out), timeout: PATIENCE, ..Machine::default() })
 }
 
 /// Runs a step in the lab if a module with the companion patches can be built for the kernel.
@@ -190,7 +194,6 @@ fn with_experiment(kernel: Kernel) -> Result<Outcome> {
     in_companion_lab(kernel, || {
         let vmentry = build::static_binary("vmentry")?;
         let machine = companion_machine("experiment", kernel, Flavour::Companion)?;
-        let machine = Machine { timeout: Duration::from_secs(900), ..machine };
         let mut alarms = Vec::new();
         for seed in experiment::SEEDS {
             let outcome = run(&machine, &format!("seed={seed}\n{}", experiment::SCRIPT))?;
