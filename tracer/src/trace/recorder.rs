@@ -243,6 +243,8 @@ impl Writer {
 mod tests {
     use std::{sync::Arc, time::Instant};
 
+    use tracer_common::Event;
+
     use super::*;
     use crate::{
         host::naming::Naming,
@@ -257,12 +259,19 @@ mod tests {
         let limit = Duration::from_millis(100);
         let (recorder, mut sink) = OpenedTrace::to(Box::new(writer), plan, &header(), limit).unwrap().start().unwrap();
         let (vm, naming) = (vm(0), Arc::new(Naming::known(1, "web1".into())));
-        // More than the pipe and the queue hold.
-        for pass in 0..400 {
+        // Until the pipe has no room for another write, however late the thread starts.
+        let is_full = || rustix::io::ioctl_fionread(&reader).unwrap() > 32 << 10;
+        let started = Instant::now();
+        for now in (1_000_000_000..).step_by(1_000_000_000) {
+            let event = Event { entry_ns: now - 5, exit_ns: now, ..event(0, 10, 5, 0) };
             for _ in 0..1000 {
-                sink.push(&event(0, 10, 5, 0), &vm, &naming);
+                sink.push(&event, &vm, &naming);
             }
-            sink.end_pass(pass * 1_000_000_000);
+            sink.end_pass(now);
+            if is_full() {
+                break;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "the pipe does not fill");
         }
         let started = Instant::now();
         sink.finish();
