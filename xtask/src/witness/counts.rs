@@ -30,7 +30,7 @@ pub(crate) fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {
     let mut failures = entries_against_ftrace(&report, &results.histogram("kvm_entry.hist")?);
     failures.extend(reasons_against_ftrace(&report, &results.histogram("kvm_exit.hist")?));
     failures.extend(known_exits(results, &report)?);
-    failures.extend(timer_causes(&report, vmx));
+    failures.extend(timer_causes(results, &report, vmx)?);
     failures.extend(pin_writes(results, &report, vmx)?);
     failures.equal("emulated", &report["emulated"], true);
     failures.extend(in_kernel_against_records(&results.json("in-kernel.json")?, &report));
@@ -84,18 +84,25 @@ fn exercises(results: Results) -> Result<Vec<Value>> {
     files.map(|entry| json(&entry.path())).collect()
 }
 
-/// Compares timer exits by cause with the known numbers.
-pub(super) fn timer_causes(report: &Value, vmx: bool) -> Failures {
+/// Compares timer exits by cause with the known numbers. KVM also forces an exit if an interrupt of the host comes while
+/// the first of two NMIs is delivered, so those of the guest of NMI windows are left out.
+pub(super) fn timer_causes(results: Results, report: &Value, vmx: bool) -> Result<Failures> {
     let mut failures = Failures::default();
     let causes = &report["totals"]["timer_exits"];
     if vmx {
+        let guests = exercises(results)?;
+        let windows = guests.iter().find(|guest| guest["scenario"] == "nmi-window");
+        let is_left_out = |row: &&Value| {
+            row["timer_cause"] == "immediate" && windows.is_some_and(|guest| guest["tgid"] == row["tgid"])
+        };
+        let left_out: u64 = rows(report).iter().filter(is_left_out).map(|row| number(&row["entries"])).sum();
         failures.equal("deadline exits", &causes["deadline"], DEADLINE);
-        failures.equal("immediate exits", &causes["immediate"], IMMEDIATE);
+        failures.equal("immediate exits", &causes["immediate"], IMMEDIATE + left_out);
         failures.equal("spurious exits", &causes["spurious"], 0);
     } else {
         failures.equal("deadline exits on SVM", &causes["deadline"], Value::Null);
     }
-    failures
+    Ok(failures)
 }
 
 /// Compares pin writes with the known number: the soft policy writes the pin controls once in the life of a VMCS. Three

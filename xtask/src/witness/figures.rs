@@ -54,7 +54,7 @@ pub(crate) fn figures(out: &Path, vmx: bool) -> Result<Vec<Figure>> {
     if vmx {
         figures.extend([causes(results, &report)?, pin_writes(results, &report)?, sites(results)?]);
     } else {
-        let mut on_svm = counts::timer_causes(&report, false);
+        let mut on_svm = counts::timer_causes(results, &report, false)?;
         on_svm.extend(counts::pin_writes(results, &report, false)?);
         let none = || Figure::none("n/a");
         figures.extend([Figure { failures: on_svm.0, ..none() }, none(), none()]);
@@ -95,7 +95,7 @@ fn causes(results: Results, report: &Value) -> Result<Figure> {
     let traced = count(&results.histogram("kvm_exit.hist")?, PREEMPTION_TIMER);
     let of = |cause: &str| number(&report["totals"]["timer_exits"][cause]);
     let (deadline, immediate, spurious) = (of("deadline"), of("immediate"), of("spurious"));
-    let mut failures = counts::timer_causes(report, true);
+    let mut failures = counts::timer_causes(results, report, true)?;
     failures.same("timer exits by cause, beside ftrace's", deadline + immediate + spurious, traced);
     let ours = format!("{deadline} deadline + {immediate} immediate + {spurious} spurious");
     Ok(equal(ours, traced, failures))
