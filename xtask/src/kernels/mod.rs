@@ -99,15 +99,15 @@ fn figures_of(kernel: Kernel, cpu: Cpu) -> Result<Vec<Figure>> {
     figures.push(match module {
         Ok(Some(_)) => figures::with_companion(&outcome.out_dir).context(FAILED)?,
         Ok(None) if cpu == Cpu::Amd => Figure::none("n/a"),
-        Ok(None) => Figure::none("no patches"),
+        Ok(None) => Figure::none("no module"),
         Err(error) => Figure { text: String::new(), failures: vec![format!("build the module: {error:#}")] },
     });
     Ok(figures)
 }
 
-/// Returns the companion module of a kernel; none without patches for it.
+/// Returns the companion module of a kernel; none without patches for it, and without its source in Debian.
 fn companion(kernel: Kernel, cpu: Cpu) -> Result<Option<PathBuf>> {
-    if cpu == Cpu::Amd || !patches::has_series(kernel) {
+    if cpu == Cpu::Amd || !patches::has_module(kernel) {
         return Ok(None);
     }
     patches::module(kernel, Flavour::Companion).map(Some)

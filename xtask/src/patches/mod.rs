@@ -125,9 +125,9 @@ pub(crate) fn module(kernel: Kernel, flavour: Flavour) -> Result<PathBuf> {
     build::module(&Target::newest(series::named(&kernel.series())?)?, flavour)
 }
 
-/// Whether there are companion patches for a kernel series.
-pub(crate) fn has_series(kernel: Kernel) -> bool {
-    series::named(&kernel.series()).is_ok()
+/// Whether there are companion patches for a kernel series, and what it takes to build them.
+pub(crate) fn has_module(kernel: Kernel) -> bool {
+    series::named(&kernel.series()).is_ok_and(|series| series.no_build.is_none())
 }
 
 /// Returns the reason why no module can be built for a kernel series that has patches; none if one can be built.
