@@ -1,9 +1,11 @@
 //! The properties of the host that decide how a guest runs and which exits it causes.
 
-use std::fs;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use core::arch::x86_64::{__cpuid, __cpuid_count};
+
+use crate::host::machine;
 
 /// The CPU's virtualization extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,49 +83,45 @@ fn uses_vmmcall(vendor: &[u8]) -> bool {
 /// KVM does not run guest timers on the preemption timer if it posts timer interrupts from other CPUs instead
 /// (kvm_can_use_hv_timer, Linux 5.3 and later: `pi_inject_timer` with APICv, the default on nohz_full hosts).
 fn probe_vmx(sysfs: &Path) -> Vmx {
-    let is_on = |parameter| is_on(sysfs, "kvm_intel", parameter);
-    let (preemption_timer, apicv) = (is_on("preemption_timer"), is_on("enable_apicv"));
-    let posted = self::is_on(sysfs, "kvm", "pi_inject_timer") && apicv;
+    let [kvm, intel] = ["kvm", "kvm_intel"].map(|module| machine::parameters(sysfs, module));
+    let (preemption_timer, apicv) = (is_on(&intel, "preemption_timer"), is_on(&intel, "enable_apicv"));
+    let posted = is_on(&kvm, "pi_inject_timer") && apicv;
     Vmx {
         preemption_timer,
         guest_timers: preemption_timer && !posted,
         apicv,
-        ept: is_on("ept"),
-        unrestricted_guest: is_on("unrestricted_guest"),
+        ept: is_on(&intel, "ept"),
+        unrestricted_guest: is_on(&intel, "unrestricted_guest"),
         // The gap is 0 where the CPU has no pause-loop exiting, too.
-        pause_loops: is_set(sysfs, "kvm_intel", "ple_gap"),
+        pause_loops: is_set(&intel, "ple_gap"),
     }
 }
 
 fn probe_svm(sysfs: &Path) -> Svm {
-    let is_on = |parameter| is_on(sysfs, "kvm_amd", parameter);
-    let is_set = |parameter| is_set(sysfs, "kvm_amd", parameter);
+    let amd = machine::parameters(sysfs, "kvm_amd");
     Svm {
-        avic: is_on("avic"),
-        vnmi: is_on("vnmi"),
-        npt: is_on("npt"),
+        avic: is_on(&amd, "avic"),
+        vnmi: is_on(&amd, "vnmi"),
+        npt: is_on(&amd, "npt"),
         // Both are 0 where the CPU cannot count PAUSEs.
-        pause_loops: is_set("pause_filter_count") && is_set("pause_filter_thresh"),
+        pause_loops: is_set(&amd, "pause_filter_count") && is_set(&amd, "pause_filter_thresh"),
     }
 }
 
-fn is_on(sysfs: &Path, module: &str, name: &str) -> bool {
-    parameter(sysfs, module, name).is_some_and(|value| matches!(value.as_str(), "Y" | "1"))
+/// Whether a switch is on. A module without it has it off.
+fn is_on(parameters: &BTreeMap<String, String>, name: &str) -> bool {
+    parameters.get(name).is_some_and(|value| matches!(value.as_str(), "Y" | "1"))
 }
 
-/// Whether a number is not 0.
-fn is_set(sysfs: &Path, module: &str, name: &str) -> bool {
-    parameter(sysfs, module, name).is_some_and(|value| value != "0")
-}
-
-/// The value of a module's parameter; none if it cannot be read.
-fn parameter(sysfs: &Path, module: &str, name: &str) -> Option<String> {
-    let value = fs::read_to_string(sysfs.join("module").join(module).join("parameters").join(name)).ok()?;
-    Some(value.trim().to_owned())
+/// Whether a number is not 0. A module without it has none.
+fn is_set(parameters: &BTreeMap<String, String>, name: &str) -> bool {
+    parameters.get(name).is_some_and(|value| value != "0")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

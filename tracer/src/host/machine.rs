@@ -107,7 +107,8 @@ impl Host {
     }
 }
 
-fn parameters(sys: &Path, module: &str) -> BTreeMap<String, String> {
+/// The parameters of a module below `sys`, usually /sys, by name; empty without the module.
+pub(crate) fn parameters(sys: &Path, module: &str) -> BTreeMap<String, String> {
     let Ok(entries) = fs::read_dir(sys.join("module").join(module).join("parameters")) else {
         return BTreeMap::new();
     };
