@@ -96,6 +96,12 @@ pub(crate) fn offered(series: Kernel) -> Result<Offered> {
     kernel::newest(&archive::packages()?, series, &home())
 }
 
+/// Returns the reason why a series cannot be had from Debian's suites: none of them offers it any more. None if one does.
+pub(crate) fn withdrawn(series: Kernel) -> Result<Option<String>> {
+    let newest = kernel::newest(&archive::packages()?, series, &home());
+    Ok(newest.err().map(|error| error.to_string()))
+}
+
 /// Returns the newest kernel of a series that Debian's suites offer, unpacked. No version is pinned because Debian
 /// withdraws superseded ones. Without a network, returns the newest one in the cache.
 pub(crate) fn newest_kernel(series: Kernel) -> Result<Unpacked> {

@@ -135,8 +135,7 @@ pub(crate) fn cannot_build(kernel: Kernel) -> Result<Option<String>> {
     if let Some(reason) = series::named(&kernel.series())?.no_build {
         return Ok(Some(reason.to_owned()));
     }
-    let is_offered = debian::kernels()?.iter().any(|offered| offered.kernel == kernel);
-    Ok((!is_offered).then(|| format!("Debian's suites no longer offer Linux {kernel}")))
+    debian::withdrawn(kernel)
 }
 
 /// Checks the patches of every series, or of those in the short test.

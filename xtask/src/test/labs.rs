@@ -76,11 +76,8 @@ fn run(machine: &Machine, script: &str) -> Result<lab::Outcome> {
 
 /// Runs a step in the lab if Debian still offers the kernel.
 fn in_lab_with(cpu: Cpu, kernel: Kernel, step: impl FnOnce() -> Result<()>) -> Result<Outcome> {
-    match debian::kernels() {
-        Ok(offered) if !offered.iter().any(|offered| offered.kernel == kernel) => {
-            let reason = debian::offered(kernel).err().map_or_else(String::new, |error| error.to_string());
-            Ok(Outcome::Skipped(reason))
-        }
+    match debian::withdrawn(kernel) {
+        Ok(Some(reason)) => Ok(Outcome::Skipped(reason)),
         // Without Debian's lists there may still be a kernel in the cache.
         _ => in_lab(cpu, step),
     }
