@@ -59,8 +59,10 @@ impl Cast {
 pub struct Companion {
     /// kvm_vmcs_write(vcpu, field, old_val, new_val, vmcs02)
     pub vmcs_write: bool,
-    /// kvm_preemption_timer_exit(vcpu, cause, vmcs02)
+    /// kvm_preemption_timer_exit(vcpu, cause, vmcs02), or with a fourth argument
     pub timer_exit: bool,
+    /// its fourth argument, the TSC cycles since the deadline
+    pub timer_exit_late: bool,
     /// the stopwatch's kvm_guest_time(vcpu, total, guest)
     pub guest_time: bool,
 }
@@ -153,6 +155,14 @@ const VMX: &[Wanted] = &[
         size: 1,
         lost: "causes of timer exits",
     },
+    Wanted {
+        slot: Slot::VmxDeadlineTsc,
+        structure: "vcpu_vmx",
+        paths: &["hv_deadline_tsc"],
+        of_vcpu: true,
+        size: 8,
+        lost: "early timer exits and the lateness of timers",
+    },
 ];
 
 const SVM: &[Wanted] = &[
@@ -183,8 +193,10 @@ pub(crate) fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Re
     fields.vcpu(kvm)?;
     fields.calibration(kvm, vendor_btf);
     fields.vendor(vendor, vendor_btf);
+    let companion = Companion::find(vendor_btf);
+    fields.config.set(Slot::TimerExitHasLate, companion.timer_exit_late);
     let Fields { config, missing } = fields;
-    Ok(Layout { config, exit_arguments, missing, companion: Companion::find(vendor_btf), cast: Cast::find(kvm) })
+    Ok(Layout { config, exit_arguments, missing, companion, cast: Cast::find(kvm) })
 }
 
 fn exit_arguments(kvm: &Btf<'_>) -> Result<ExitArguments, Refusal> {
@@ -290,9 +302,11 @@ impl Companion {
             let found = btf.tracepoint(name);
             found.is_some_and(|f| f.split_first().is_some_and(|(vcpu, rest)| is_vcpu(vcpu) && rest == expected))
         };
+        let timer_exit_late = has("kvm_preemption_timer_exit", &[scalar(4), scalar(1), scalar(8)]);
         Self {
             vmcs_write: has("kvm_vmcs_write", &[scalar(4), scalar(8), scalar(8), scalar(1)]),
-            timer_exit: has("kvm_preemption_timer_exit", &[scalar(4), scalar(1)]),
+            timer_exit: has("kvm_preemption_timer_exit", &[scalar(4), scalar(1)]) || timer_exit_late,
+            timer_exit_late,
             guest_time: has("kvm_guest_time", &[scalar(8), scalar(8)]),
         }
     }

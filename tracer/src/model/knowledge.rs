@@ -26,6 +26,10 @@ pub enum Subject {
     TimerExits,
     /// cause of each timer exit
     TimerCause,
+    /// whether a timer's deadline was due at its exit: apart from those that were, exits of cause [`TimerCause::Early`]
+    Deadline,
+    /// `deadline_late_ns` and `deadline_remaining_ns`
+    Lateness,
     /// `transition_ns`
     Transition,
     /// guest and host times, undisturbed or wanted nevertheless
@@ -36,12 +40,14 @@ pub enum Subject {
 
 impl Subject {
     /// Every one.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::ExitReason,
         Self::Level,
         Self::PinWrites,
         Self::TimerExits,
         Self::TimerCause,
+        Self::Deadline,
+        Self::Lateness,
         Self::Transition,
         Self::Times,
         Self::Policy,
@@ -55,6 +61,8 @@ impl Subject {
             Self::PinWrites => "pin_writes",
             Self::TimerExits => "timer_exits",
             Self::TimerCause => "timer_cause",
+            Self::Deadline => "timer_deadline",
+            Self::Lateness => "timer_lateness",
             Self::Transition => "transition_ns",
             Self::Times => "times",
             Self::Policy => "policy",
@@ -69,6 +77,8 @@ impl Subject {
             Self::PinWrites => "pin writes",
             Self::TimerExits => "timer exits",
             Self::TimerCause => "causes of timer exits",
+            Self::Deadline => "early timer exits",
+            Self::Lateness => "lateness of timers",
             Self::Transition => "transition_ns",
             Self::Times => "guest and host times",
             Self::Policy => "policy",
@@ -81,6 +91,7 @@ impl Subject {
             Figure::EntryToExit | Figure::ExitToEntry => &[Self::Times],
             Figure::PinWrites => &[Self::PinWrites],
             Figure::Transition => &[Self::Transition, Self::Times],
+            Figure::DeadlineLate | Figure::DeadlineRemaining => &[Self::Lateness],
         }
     }
 }
@@ -105,6 +116,7 @@ impl fmt::Display for Unknown {
 /// The fields that each subject needs, by the names in [`Source::missing`]. One that a kernel lacks makes its subjects unknown.
 const NEEDED: &[(&str, &[Subject])] = &[
     ("vcpu_vmx.exit_reason", &[Subject::ExitReason, Subject::TimerExits, Subject::TimerCause]),
+    ("vcpu_vmx.hv_deadline_tsc", &[Subject::Deadline, Subject::Lateness]),
     ("vcpu_vmx.loaded_vmcs", &[Subject::PinWrites, Subject::TimerCause]),
     ("loaded_vmcs.controls_shadow.pin", &[Subject::PinWrites]),
     ("loaded_vmcs.hv_timer_soft_disabled", &[Subject::TimerCause]),
@@ -123,18 +135,21 @@ const LEVEL_STATISTICS: &str = "kvm_vcpu.stat.guest_mode";
 /// The fields of kvm_amd that are all missing where it has no BTF.
 const SVM_FIELDS: [&str; 2] = ["vcpu_svm.vmcb", "vmcb.control.exit_code"];
 /// The fields of kvm_intel that are all missing where it has no BTF.
-const VMX_FIELDS: [&str; 5] = [
+const VMX_FIELDS: [&str; 6] = [
     "vcpu_vmx.exit_reason",
     "vcpu_vmx.loaded_vmcs",
     "vcpu_vmx.vmcs01",
     "loaded_vmcs.controls_shadow.pin",
     "loaded_vmcs.hv_timer_soft_disabled",
+    "vcpu_vmx.hv_deadline_tsc",
 ];
 
 /// Subjects, and those that cannot be known without them, in an order in which one follows from the other.
 const DEPENDENT: &[(Subject, &[Subject])] = &[
     (Subject::ExitReason, &[Subject::TimerExits, Subject::TimerCause]),
     (Subject::TimerExits, &[Subject::TimerCause]),
+    (Subject::TimerCause, &[Subject::Deadline]),
+    (Subject::Deadline, &[Subject::Lateness]),
 ];
 
 /// Why disturbed times are not shown.
@@ -154,6 +169,8 @@ pub struct Source<'a> {
     pub stopwatch: bool,
     /// the module shows whether it uses the timer
     pub policy_is_shown: bool,
+    /// entries were counted by the programs, which keep no distribution of timers' deadlines
+    pub counted_in_kernel: bool,
     /// a parameter of the module names the policy; otherwise the fields of the kernel tell
     pub policy_is_parameter: bool,
 }
@@ -217,6 +234,10 @@ impl Knowledge {
         }
         if !source.policy_is_shown {
             known.lose(&[Subject::Policy], "kvm_intel does not show it");
+        }
+        known.lose_dependents();
+        if source.counted_in_kernel {
+            known.lose(&[Subject::Lateness], "in-kernel counting does not keep it");
         }
         if !source.stopwatch
             && let Err(reason) = known.known(Subject::TimerCause).map_err(Unknown::clone)
@@ -282,13 +303,18 @@ impl Knowledge {
         let subject = |name: &str| Subject::ALL.into_iter().find(|s| s.name() == name);
         let known = reasons.iter().filter_map(|(name, reason)| Some((subject(name)?, Unknown::because(reason))));
         let mut knowledge = Self { unknown: known.collect() };
-        // A file may contradict itself: what depends on an unknown subject is not known either.
+        // A file may contradict itself.
+        knowledge.lose_dependents();
+        knowledge
+    }
+
+    /// Loses what depends on an unknown subject.
+    fn lose_dependents(&mut self) {
         for (needed, dependent) in DEPENDENT {
-            if let Err(reason) = knowledge.known(*needed).map_err(Unknown::clone) {
-                knowledge.lose(dependent, &reason.0);
+            if let Err(reason) = self.known(*needed).map_err(Unknown::clone) {
+                self.lose(dependent, &reason.0);
             }
         }
-        knowledge
     }
 
     /// The key without what is not known: whatever the tags of a file say.
@@ -298,6 +324,7 @@ impl Knowledge {
         let cause = match key.cause {
             _ if !is_known(Subject::ExitReason) || !is_known(Subject::TimerExits) => None,
             Some(_) if !is_known(Subject::TimerCause) => Some(TimerCause::Unknown),
+            Some(TimerCause::Early) if !is_known(Subject::Deadline) => Some(TimerCause::Deadline),
             cause => cause,
         };
         Key {
@@ -311,7 +338,7 @@ impl Knowledge {
 
     /// A series without the figures that are not known; its times stay, because they count its entries.
     pub(crate) fn known_series(&self, mut series: Series) -> Series {
-        for figure in [Figure::PinWrites, Figure::Transition] {
+        for figure in [Figure::PinWrites, Figure::Transition, Figure::DeadlineLate, Figure::DeadlineRemaining] {
             if Subject::of(figure).iter().any(|s| *s != Subject::Times && self.known(*s).is_err()) {
                 series[figure] = Histogram::default();
             }
@@ -320,7 +347,8 @@ impl Knowledge {
     }
 
     /// What is known about the entries of several sources: a subject that any of them knows. Entries of the others carry no value of it,
-    /// and [`TimerExits`] holds them against counts. Times and policy must be known of all. Without a source nothing is known.
+    /// and [`TimerExits`] holds them against counts. Times and policy must be known of all,
+    /// and early timer exits of all that tell causes. Without a source nothing is known.
     pub fn merge(sources: impl IntoIterator<Item = Knowledge>) -> Self {
         let sources: Vec<_> = sources.into_iter().collect();
         let mut merged = Self::complete();
@@ -328,9 +356,13 @@ impl Knowledge {
             merged.lose(&Subject::ALL, "there is no recording");
         }
         for subject in Subject::ALL {
-            let mut reasons: Vec<_> = sources.iter().filter_map(|s| s.known(subject).err()).map(|r| &*r.0).collect();
-            let all = matches!(subject, Subject::Times | Subject::Policy);
-            if reasons.is_empty() || !all && reasons.len() < sources.len() {
+            // Exits before their deadline are among those at it where nobody looked: every source with causes must tell them.
+            let asked = |s: &&Knowledge| subject != Subject::Deadline || s.known(Subject::TimerCause).is_ok();
+            let of_all = sources.iter().filter(asked).collect::<Vec<_>>();
+            let of_all = if of_all.is_empty() { sources.iter().collect() } else { of_all };
+            let mut reasons: Vec<_> = of_all.iter().filter_map(|s| s.known(subject).err()).map(|r| &*r.0).collect();
+            let all = matches!(subject, Subject::Times | Subject::Policy | Subject::Deadline);
+            if reasons.is_empty() || !all && reasons.len() < of_all.len() {
                 continue;
             }
             reasons.sort_unstable();
@@ -462,6 +494,9 @@ impl TimerExits {
                 return Err(Unknown::because(format!("the cause of {unread} timer exits was not read")));
             }
         }
+        if cause == TimerCause::Early {
+            knowledge.known(Subject::Deadline).map_err(Unknown::clone)?;
+        }
         Ok(of(cause))
     }
 }
@@ -477,6 +512,7 @@ mod tests {
             missing,
             pin_writes: PinSource::Shadow,
             stopwatch: false,
+            counted_in_kernel: false,
             policy_is_shown: true,
             policy_is_parameter: false,
         }
@@ -564,9 +600,9 @@ mod tests {
         let mut series = Series::default();
         Figure::ALL.into_iter().for_each(|figure| series[figure].record_n(1, 4));
         let counts = |s: &Series| Figure::ALL.map(|figure| s[figure].count());
-        assert_eq!(counts(&of(Subject::PinWrites).known_series(series.clone())).iter().sum::<u64>(), 12);
+        assert_eq!(counts(&of(Subject::PinWrites).known_series(series.clone())).iter().sum::<u64>(), 20);
         assert_eq!(of(Subject::Transition).known_series(series.clone())[Figure::Transition].count(), 0);
-        assert_eq!(counts(&Knowledge::complete().with_latency(Latency::Disturbed).known_series(series)), [4; 4]);
+        assert_eq!(counts(&Knowledge::complete().with_latency(Latency::Disturbed).known_series(series)), [4; 6]);
     }
 
     #[test]

@@ -202,12 +202,19 @@ fn timer_source(report: &Report, n: &Result<u64, Unknown>, cause: TimerCause) ->
         (_, TimerCause::Deadline) => "the guest's timer was due",
         (_, TimerCause::Immediate) => "KVM forced an exit before the first guest instruction",
         (_, TimerCause::Spurious) => "the timer expired while soft-disabled",
+        (_, TimerCause::Early) => "the guest's timer expired before its deadline: erratum EMR158",
         (_, TimerCause::Unknown) => "this kernel does not provide the cause",
     };
-    let ran = report.spurious_after().filter(|_| cause == TimerCause::Spurious).map(|(least, median)| {
-        let [least, median] = [least, median].map(|v| human(Some(v as f64), Unit::Ns));
-        format!("; the guest had run at least {least}, {median} at the median")
-    });
+    let human = |ns: u64| human(Some(ns as f64), Unit::Ns);
+    let ran = match cause {
+        TimerCause::Spurious => report.spurious_after().map(|(least, median)| {
+            format!("; the guest had run at least {}, {} at the median", human(least), human(median))
+        }),
+        TimerCause::Early => report.early_before().map(|(least, median)| {
+            format!("; the deadline was at least {} away, {} at the median", human(least), human(median))
+        }),
+        _ => None,
+    };
     format!("{meaning}{}", ran.unwrap_or_default())
 }
 

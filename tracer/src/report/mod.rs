@@ -229,8 +229,18 @@ impl Report {
 
     /// Guest time of spurious timer exits, ns: least and median; none without such an exit, or where their number or time is not known.
     pub(crate) fn spurious_after(&self) -> Option<(u64, u64)> {
-        self.timer_exits(TimerCause::Spurious).ok()?;
-        let all = self.values(Figure::EntryToExit, |key| key.cause == Some(TimerCause::Spurious)).ok()?;
+        self.least_and_median(TimerCause::Spurious, Figure::EntryToExit)
+    }
+
+    /// Time from early timer exits to their deadlines, ns: least and median; none without such an exit, or where their number or time is
+    /// not known.
+    pub(crate) fn early_before(&self) -> Option<(u64, u64)> {
+        self.least_and_median(TimerCause::Early, Figure::DeadlineRemaining)
+    }
+
+    fn least_and_median(&self, cause: TimerCause, figure: Figure) -> Option<(u64, u64)> {
+        self.timer_exits(cause).ok()?;
+        let all = self.values(figure, |key| key.cause == Some(cause)).ok()?;
         Some((all.min()?, all.quantile(0.5)?))
     }
 
