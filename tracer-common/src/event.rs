@@ -515,9 +515,10 @@ mod tests {
             previous_exit_ns: 0x0102_0304_0506_0708,
             kvm: 0x3132_3334_3536_3738,
             who: 0x6162_6364_8182_8384,
-            outline: Outline::of(0x5152_5354, Flags(0xc1c2), 2, 1),
+            outline: Outline::of(0x5152_5354, Flags(0xd1c2), 2, 1),
             previous: Outline::of(0xd1d2_d3d4, Flags(0xe1e2), 1, 2),
             seq: 0x4142_4344_4546_4748,
+            deadline_tsc: 0x0807_0605_0403_0201,
         }
     }
 
@@ -553,11 +554,13 @@ mod tests {
             vcpu: 0x8182_8384,
             tgid: 0x6162_6364,
             exit_reason: 0x5152_5354,
-            flags: Flags(0xc1c2),
+            flags: Flags(0xd1c2),
             pin_writes: 2,
             isa: 1,
             previous: Outline::of(0xd1d2_d3d4, Flags(0xe1e2), 1, 2),
             seq: 0x4142_4344_4546_4748,
+            deadline_tsc: 0x0807_0605_0403_0201,
+            late_ns: None,
             writes: Writes(0xf1f2_f3f4_f5f6_f7f8),
             transition_ns: 0x0f1f_2f3f,
             shadow_pin_writes: 0x4f5f_6f7f,
@@ -639,6 +642,26 @@ mod tests {
         // The clocks of two CPUs may differ by some ns.
         let moved = ShortRecord { previous_exit_ns: 6, entry_ns: 5, ..short() };
         assert_eq!(Event::decode(&bytes_with(moved)).map(|event| event.exit_to_entry_ns), Some(0));
+    }
+
+    #[test]
+    fn what_an_earlier_record_left_in_place_of_a_deadline_is_not_one() {
+        let without = |flags| Outline::of(0x5152_5354, flags, 2, 1);
+        let decode = |flags| Event::decode(&bytes_with(ShortRecord { outline: without(flags), ..short() })).unwrap();
+        assert_eq!(decode(Flags::DEADLINE_READ).known_deadline_tsc(), Some(0x0807_0605_0403_0201));
+        let left_over = decode(Flags::NONE);
+        assert_eq!((left_over.known_deadline_tsc(), left_over.deadline_tsc), (None, 0));
+    }
+
+    #[test]
+    fn a_timer_is_late_or_has_time_remaining_never_both() {
+        let of = |late_ns| {
+            let event = Event { late_ns, ..sample() };
+            (event.deadline_late_ns(), event.deadline_remaining_ns())
+        };
+        assert_eq!((of(Some(7)), of(Some(0))), ((Some(7), None), (Some(0), None)));
+        assert_eq!((of(Some(-7)), of(Some(i64::MIN))), ((None, Some(7)), (None, Some(1 << 63))));
+        assert_eq!(of(None), (None, None));
     }
 
     #[test]

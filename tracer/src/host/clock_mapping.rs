@@ -47,7 +47,9 @@ struct Segment {
 impl Segment {
     fn between(from: ClockReading, to: ClockReading) -> Option<Self> {
         let ns = to.ns.checked_sub(from.ns).filter(|ns| *ns > 0)? as f64;
-        Some(Self { from, to, slope: (to.middle() - from.middle()) / ns, error: 0.0 })
+        // Differences of the readings, not of their middles: a TSC has more digits than a float.
+        let cycles = distance(from.before, to.before) + distance(from.width(), to.width()) / 2.0;
+        Some(Self { from, to, slope: cycles / ns, error: 0.0 })
     }
 
     fn length_ns(&self) -> f64 {
@@ -113,7 +115,7 @@ impl Mapping {
     /// TSC frequency between the first and the last reading, in kHz.
     pub(crate) fn khz(&self) -> f64 {
         let (Some(first), Some(last)) = (self.segments.first(), self.segments.last()) else { return 0.0 };
-        (last.to.middle() - first.from.middle()) / (last.to.ns - first.from.ns) as f64 * 1e6
+        Segment::between(first.from, last.to).map_or(0.0, |whole| whole.slope * 1e6)
     }
 }
 

@@ -377,6 +377,7 @@ pub(crate) mod made_up {
                     ("vt", vt, 0x1000),
                     ("vmcs01", vmcs, 0x1100),
                     ("loaded_vmcs", vmcs_pointer, 0x1200),
+                    ("hv_deadline_tsc", k.u64_type, 0x1300),
                 ],
             );
         } else {
@@ -389,6 +390,7 @@ pub(crate) mod made_up {
                     ("vmcs01", vmcs, 0x1a88),
                     ("loaded_vmcs", vmcs_pointer, 0x1b28),
                     ("req_immediate_exit", k.flag, 0x1c00),
+                    ("hv_deadline_tsc", k.u64_type, 0x1c08),
                 ],
             );
         }
@@ -443,6 +445,7 @@ mod tests {
         assert_eq!(c.get(Slot::VmxLoadedVmcs), Some(0x1b28 - 16));
         assert_eq!(c.get(Slot::VmcsPin), Some(0x88));
         assert_eq!(c.get(Slot::VmcsSoftDisabled), Some(0x16));
+        assert_eq!(c.get(Slot::VmxDeadlineTsc), Some(0x1c08 - 16));
         assert_eq!(c.get(Slot::StatExits), Some(0x88));
         assert_eq!(c.get(Slot::KvmVmType), Some(36));
         assert_eq!(c.get(Slot::GuestR8), Some(0xa0 + 64));
@@ -495,6 +498,15 @@ mod tests {
         patched.tracepoint("kvm_preemption_timer_exit", &[k.vcpu_pointer, k.u32_type, k.u32_type]);
         let companion = resolved(&k, &patched, Vendor::Intel).unwrap().companion;
         assert_eq!(companion, Companion { vmcs_write: true, ..Companion::default() });
+        for (late, is_there) in [(None, true), (Some(k.u64_type), true), (Some(k.u32_type), false)] {
+            let mut patched = intel(&k, false);
+            let arguments = [Some(k.vcpu_pointer), Some(k.u32_type), Some(k.flag), late].into_iter().flatten();
+            patched.tracepoint("kvm_preemption_timer_exit", &arguments.collect::<Vec<_>>());
+            let layout = resolved(&k, &patched, Vendor::Intel).unwrap();
+            let has_late = late.is_some() && is_there;
+            assert_eq!((layout.companion.timer_exit, layout.companion.timer_exit_late), (is_there, has_late));
+            assert_eq!(layout.config.get(Slot::TimerExitHasLate), Some(has_late.into()));
+        }
         assert_eq!(resolved(&k, &intel(&k, false), Vendor::Intel).unwrap().companion, Companion::default());
     }
 

@@ -143,6 +143,11 @@ impl Figure {
         self.entry().unit
     }
 
+    /// Whether many hosts and guests have no value of it, so that a view without values leaves it out.
+    pub(crate) const fn is_rare(self) -> bool {
+        matches!(self, Self::Transition | Self::DeadlineLate | Self::DeadlineRemaining)
+    }
+
     /// Whether the values are times, which hooks before the VM entry disturb.
     pub(crate) const fn is_time(self) -> bool {
         matches!(self.unit(), Unit::Ns)

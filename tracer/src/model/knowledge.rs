@@ -441,7 +441,7 @@ pub struct TimerExits {
     /// those whose exit reason was not read, of whatever instruction set: an entry that contradicts the module may be anything
     without_reason: u64,
     /// in the order of [`TimerCause::ALL`]
-    by_cause: [u64; 4],
+    by_cause: [u64; TimerCause::ALL.len()],
 }
 
 impl TimerExits {
@@ -535,13 +535,14 @@ mod tests {
         assert_eq!(lost(&Knowledge::of(&source(&[]))), []);
         let missing = without(&["loaded_vmcs.hv_timer_soft_disabled"]);
         let known = Knowledge::of(&source(&missing));
-        assert_eq!(lost(&known), [Subject::TimerCause, Subject::Transition, Subject::Policy]);
+        let causes = [Subject::TimerCause, Subject::Deadline, Subject::Lateness];
+        assert_eq!(lost(&known), [&causes[..], &[Subject::Transition, Subject::Policy]].concat());
         assert_eq!(
             reason(&known, Subject::TimerCause),
             "field loaded_vmcs.hv_timer_soft_disabled is not in this kernel"
         );
         let with_stopwatch = Knowledge::of(&Source { stopwatch: true, ..source(&missing) });
-        assert_eq!(lost(&with_stopwatch), [Subject::TimerCause, Subject::Policy]);
+        assert_eq!(lost(&with_stopwatch), [&causes[..], &[Subject::Policy]].concat());
     }
 
     #[test]
@@ -549,8 +550,8 @@ mod tests {
         let missing = without(&VMX_FIELDS);
         let known = Knowledge::of(&Source { pin_writes: PinSource::None, ..source(&missing) });
         let all = lost(&known);
-        use Subject::{ExitReason, PinWrites, Policy, TimerCause, TimerExits, Transition};
-        assert_eq!(all, [ExitReason, PinWrites, TimerExits, TimerCause, Transition, Policy]);
+        use Subject::{Deadline, ExitReason, Lateness, PinWrites, Policy, TimerCause, TimerExits, Transition};
+        assert_eq!(all, [ExitReason, PinWrites, TimerExits, TimerCause, Deadline, Lateness, Transition, Policy]);
         assert!(all.iter().all(|s| reason(&known, *s) == "kvm_intel has no BTF"), "{known:?}");
         let patched = Knowledge::of(&Source { policy_is_parameter: true, ..source(&missing) });
         assert!(patched.known(Policy).is_ok(), "the companion patch's parameter names it");
@@ -586,8 +587,9 @@ mod tests {
     #[test]
     fn what_a_file_does_not_know_takes_what_depends_on_it_and_is_in_no_key() {
         let of = |subject: Subject| Knowledge::from_file(&[(subject.name().into(), "why".into())].into());
-        assert_eq!(lost(&of(Subject::ExitReason)), [Subject::ExitReason, Subject::TimerExits, Subject::TimerCause]);
-        assert_eq!(lost(&of(Subject::TimerExits)), [Subject::TimerExits, Subject::TimerCause]);
+        let order =
+            [Subject::ExitReason, Subject::TimerExits, Subject::TimerCause, Subject::Deadline, Subject::Lateness];
+        (0..order.len()).for_each(|at| assert_eq!(lost(&of(order[at])), &order[at..]));
         let (reason, cause) = (Some(52), Some(TimerCause::Spurious));
         let key = Key { level: Level::L1, isa: Isa::Vmx, reason, cause, entry: EntryKind::Dirty, ..Key::default() };
         assert_eq!(Knowledge::complete().known_key(key), key);
@@ -595,6 +597,9 @@ mod tests {
         assert_eq!(without(Subject::ExitReason), Key { reason: None, cause: None, ..key });
         assert_eq!(without(Subject::TimerExits), Key { cause: None, ..key });
         assert_eq!(without(Subject::TimerCause), Key { cause: Some(TimerCause::Unknown), ..key });
+        let early = Key { cause: Some(TimerCause::Early), ..key };
+        assert_eq!(of(Subject::Deadline).known_key(early), Key { cause: Some(TimerCause::Deadline), ..key });
+        assert_eq!(of(Subject::Lateness).known_key(early), early);
         assert_eq!(without(Subject::PinWrites), Key { entry: EntryKind::Unknown, ..key });
         assert_eq!(without(Subject::Level), Key { level: Level::Unknown, ..key });
         let mut series = Series::default();
@@ -617,6 +622,22 @@ mod tests {
         assert_eq!(lost(&Knowledge::merge([])).len(), Subject::ALL.len());
     }
 
+    #[test]
+    fn early_exits_of_several_recordings_are_known_where_all_that_tell_causes_know_them() {
+        let early = |sources: &[&Knowledge]| {
+            Knowledge::merge(sources.iter().map(|s| Knowledge::clone(s))).known(Subject::Deadline).is_ok()
+        };
+        let intel = Knowledge::of(&source(&[]));
+        let amd = Knowledge::of(&Source { vendor: Some(Vendor::Amd), ..source(&[]) });
+        let older = intel.clone().without(Subject::Deadline, "recordings of version 2 do not have it");
+        assert!(early(&[&intel, &amd]), "SVM has no timer that could be early");
+        assert!(!early(&[&intel, &older]), "its early exits are among those at their deadline");
+        assert!(!early(&[&amd, &older]) && !early(&[&amd]));
+        let in_kernel = Knowledge::of(&Source { counted_in_kernel: true, ..source(&[]) });
+        assert_eq!(lost(&in_kernel), [Subject::Lateness]);
+        assert_eq!(lost(&Knowledge::merge([in_kernel, intel])), []);
+    }
+
     /// Timer exits of a cause, and other entries of VMX with and without a reason.
     fn counts(timer: &[(TimerCause, u64)], others: u64, unread: u64) -> TimerExits {
         let mut counts = TimerExits::default();
@@ -634,6 +655,10 @@ mod tests {
         let known = Knowledge::complete();
         let exits = counts(&[(TimerCause::Deadline, 3), (TimerCause::Spurious, 1)], 5, 0);
         assert_eq!((exits.all(&known), exits.of(TimerCause::Immediate, &known)), (Ok(4), Ok(0)));
+        assert_eq!(exits.of(TimerCause::Early, &known), Ok(0));
+        let not_looked = Knowledge::complete().without(Subject::Deadline, "why");
+        assert_eq!(exits.of(TimerCause::Early, &not_looked).unwrap_err().to_string(), "why");
+        assert_eq!(exits.of(TimerCause::Deadline, &not_looked), Ok(3));
         let unread = counts(&[(TimerCause::Deadline, 3)], 5, 2);
         let why = unread.of(TimerCause::Spurious, &known).unwrap_err().to_string();
         assert_eq!(why, "the exit reason of 2 entries was not read");

@@ -228,7 +228,7 @@ fn distributions(report: &Report, view: &View) -> Markup {
     if !view.filters.is_empty() {
         out.push(paragraph("Only the entries that pass the filters."));
     }
-    for figure in Figure::ALL.into_iter().filter(|f| f.is_time()) {
+    for figure in Figure::ALL.into_iter().filter(|f| f.is_time() && !notes::is_left_out(report, *f)) {
         out.extend([heading(&figure.heading()), paragraph(figure.help())]);
         out.push(match notes::why_empty(report, figure, &rows) {
             Some(why) => paragraph(&format!("n/a: {why}")),
