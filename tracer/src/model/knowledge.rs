@@ -91,7 +91,8 @@ impl Subject {
             Figure::EntryToExit | Figure::ExitToEntry => &[Self::Times],
             Figure::PinWrites => &[Self::PinWrites],
             Figure::Transition => &[Self::Transition, Self::Times],
-            Figure::DeadlineLate | Figure::DeadlineRemaining => &[Self::Lateness],
+            // A hook after KVM has computed the value delays the timer.
+            Figure::DeadlineLate | Figure::DeadlineRemaining => &[Self::Lateness, Self::Times],
         }
     }
 }

@@ -124,6 +124,7 @@ fn totals(report: &Report) -> Value {
         "site_writes": (!site_writes.is_empty()).then_some(site_writes),
         "timer_exits": timer_exits,
         "timer_exits_tracepoint": t.traced_timer_exits,
+        "deadline_error_ns": t.deadline_error_ns,
     })
 }
 
