@@ -72,7 +72,7 @@ pub(crate) struct Limit {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reach {
     /// no value of 32 bits reaches it
-    OutOfReach,
+    Never,
     /// KVM uses no value that reaches it
     Avoided(Limit),
     /// KVM uses values that reach it
@@ -109,7 +109,7 @@ impl TimerSetup {
         let ratio = self.physical_ratio()?;
         // A value's crystal ticks are counted in 32 bits.
         let limit = (1u64 << (32 + RECIPROCAL_BITS)).div_ceil((ratio.reciprocal() << self.shift()).max(1));
-        let Ok(value) = u32::try_from(limit) else { return Ok(Reach::OutOfReach) };
+        let Ok(value) = u32::try_from(limit) else { return Ok(Reach::Never) };
         let limit = Limit { value, ns: self.ns(self.cycles(value).into()) };
         // A cap bounds deadlines, too. A test's value does not.
         let is_capped = self.capped == Some(true) && self.cap() < value;
@@ -129,14 +129,6 @@ impl TimerSetup {
         let kept = ticks & u128::from(u32::MAX);
         let cycles = kept * u128::from(ratio.numerator.get()) / u128::from(ratio.denominator.get());
         Ok(self.ns(cycles))
-    }
-
-    /// Whether KVM uses the timer: the value of a soft-disabled one promises at least 10 s (commit 804939ea20).
-    pub(crate) fn kvm_uses_it(&self) -> Result<bool, Unknown> {
-        // KVM compares with its largest value. A test's value is not part of the rule.
-        let largest = Self { test_value: None, ..self.clone() }.soft_value()?;
-        let ticks_per_s = (u64::from(self.tsc_khz.get()) * 1000) >> self.shift();
-        Ok(ticks_per_s <= u64::from(largest) / 10)
     }
 
     /// The ratio of this CPU, where it is known to be the real CPU's.
@@ -212,7 +204,7 @@ mod tests {
     fn limit(setup: &TimerSetup) -> Limit {
         match setup.reach().unwrap() {
             Reach::Reached(limit) | Reach::Avoided(limit) => limit,
-            Reach::OutOfReach => panic!("out of reach"),
+            Reach::Never => panic!("out of reach"),
         }
     }
 
@@ -252,11 +244,11 @@ mod tests {
 
     #[test]
     fn no_value_reaches_the_limit_where_2_to_the_rate_is_at_most_the_ratio() {
-        assert_eq!(xeon(128).reach(), Ok(Reach::OutOfReach));
+        assert_eq!(xeon(128).reach(), Ok(Reach::Never));
         assert!(matches!(xeon(127).reach(), Ok(Reach::Reached(_))));
         // A client: rate 5, a crystal of 38.4 MHz.
         let client = TimerSetup { rate: 5, ratio: TscRatio::new(83, 1), ..xeon(128) };
-        assert_eq!(client.reach(), Ok(Reach::OutOfReach));
+        assert_eq!(client.reach(), Ok(Reach::Never));
         assert!(client.promised_ns().unwrap() - client.expires_ns().unwrap() < client.promised_ns().unwrap() / 50_000);
         let slow = TimerSetup { ratio: TscRatio::new(31, 1), ..client };
         assert!(matches!(slow.reach(), Ok(Reach::Reached(_))));
@@ -276,7 +268,7 @@ mod tests {
         // 7.3 caps clients as well, where no value reaches the limit.
         let client = TimerSetup { rate: 5, ratio: TscRatio::new(83, 1), ..capped };
         assert_eq!(client.soft_value(), Ok((83 << 25) - 1));
-        assert_eq!(client.reach(), Ok(Reach::OutOfReach));
+        assert_eq!(client.reach(), Ok(Reach::Never));
     }
 
     #[test]
@@ -292,19 +284,9 @@ mod tests {
     }
 
     #[test]
-    fn kvm_compares_ten_seconds_with_its_own_value_and_not_with_the_real_delay() {
-        assert_eq!(xeon(127).kvm_uses_it(), Ok(true));
-        assert!(xeon(127).expires_ns().unwrap() < 10_000_000_000);
-        let fast = TimerSetup { rate: 0, ratio: None, ..xeon(80) };
-        assert_eq!(fast.kvm_uses_it(), Ok(false));
-        assert!(fast.promised_ns().unwrap() < 10_000_000_000);
-    }
-
-    #[test]
     fn a_value_for_tests_is_what_is_promised() {
         let lab = TimerSetup { rate: 5, ratio: None, test_value: Some(100_000), ..xeon(80) };
         assert_eq!((lab.soft_value(), lab.promised_ns()), (Ok(100_000), Ok(1_600_000)));
-        assert_eq!(lab.kvm_uses_it(), Ok(true));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `vmentry check`: what can be measured on this host, and how to fix what cannot; as text or JSON.
 
+mod erratum;
 pub mod overhead;
 mod proof;
 
@@ -10,7 +11,7 @@ use anyhow::Result;
 use crate::{
     commands::args::{CheckArgs, Format},
     host::{
-        facts::{self, Facts, LEAST_DELAY_S},
+        facts::{self, Facts},
         problems::{self, Problem, Severity},
         stopwatch,
     },
@@ -152,16 +153,17 @@ fn timer_lines(facts: &Facts) -> Vec<(&'static str, String)> {
             }
         ),
     ));
-    lines.push(("tsc", or_na(t.tsc_khz.map(|k| format!("{k} kHz (from KVM)")))));
-    lines.push((
-        "longest timer delay",
-        or_na(t.max_delay_s.map(|s| {
-            format!(
-                "{s:.1} s; KVM needs at least {LEAST_DELAY_S} s: {}",
-                if s < LEAST_DELAY_S { "too short" } else { "met" }
-            )
-        })),
-    ));
+    let erratum = facts.erratum.as_ref();
+    let ratio = match erratum.and_then(|e| e.setup.as_ref()).map(|setup| setup.ratio) {
+        None => String::new(),
+        Some(None) => "; CPUID has no leaf 15H".into(),
+        Some(Some(ratio)) => format!("; {} times the crystal clock (CPUID.15H)", ratio.value()),
+    };
+    lines.push(("tsc", or_na(t.tsc_khz.map(|k| format!("{k} kHz (from KVM){ratio}")))));
+    if let Some(erratum) = erratum {
+        lines.push(("longest timer delay", erratum::longest_delay(erratum)));
+        lines.push(("erratum EMR158", erratum::text(erratum)));
+    }
     lines.push((
         "timer causes",
         if facts.tells_timer_causes { "deadline, immediate, spurious".into() } else { "n/a".into() },
