@@ -31,6 +31,9 @@ const TEST_VALUE_PARAMETER: &str = "preemption_timer_soft_value";
 const CAP_SYMBOL: &[u8] = b"preemption_timer_max_value";
 /// kvm_intel's variable with the timer's rate. Every kernel that shows its variables shows it.
 const RATE_SYMBOL: &[u8] = b"cpu_preemption_timer_multi";
+/// How to keep timers from expiring early.
+pub(crate) const FIX: &str = "use a kernel that caps the timer (Linux 7.3, or the companion patch with preemption_timer_cap=1), or load \
+                              kvm_intel with preemption_timer=0; see docs/erratum.md, and try it by 'vmentry exercise early'";
 /// Most bytes that are read of /proc/kallsyms, which has some 5 MB.
 const MOST_SYMBOLS: u64 = 64 << 20;
 
@@ -56,7 +59,7 @@ impl Erratum {
     pub(crate) fn gather(roots: &Roots, host: &Host, timer: &Timer) -> Self {
         let cpuinfo = text_of_hardware(&roots.proc.join("cpuinfo")).unwrap_or_default();
         let setup = setup(host, timer, tsc_ratio()).map(|setup| {
-            let capped = if setup.soft_value().is_ok() { setup.capped } else { capped_by_symbol(&roots.proc) };
+            let capped = if setup.soft_value().is_ok() { setup.capped } else { is_capped(roots, host) };
             TimerSetup { capped, ..setup }
         });
         Self::of(cpu(&cpuinfo), setup)
@@ -133,13 +136,18 @@ fn cpu(cpuinfo: &str) -> Option<Named> {
     Some(if is_intel { named(family, model, stepping) } else { Named::No })
 }
 
+/// Whether KVM keeps timer values below the erratum's limit, wherever CPUID tells it; none where that cannot be seen.
+pub(crate) fn is_capped(roots: &Roots, host: &Host) -> Option<bool> {
+    capped_by_parameter(&host.parameters).or_else(|| capped_by_symbol(&roots.proc))
+}
+
 /// Whether the companion patch caps the timer; none without its parameter.
 fn capped_by_parameter(parameters: &BTreeMap<String, String>) -> Option<bool> {
     parameters.get(CAP_PARAMETER).map(|value| value == "Y")
 }
 
 /// Whether kvm_intel caps the timer, by its variables; none where the kernel does not show them.
-pub(crate) fn capped_by_symbol(proc: &Path) -> Option<bool> {
+fn capped_by_symbol(proc: &Path) -> Option<bool> {
     let symbols = BufReader::new(File::open(proc.join("kallsyms")).ok()?.take(MOST_SYMBOLS));
     let (mut capped, mut shown) = (false, false);
     for line in symbols.split(b'\n') {

@@ -17,6 +17,7 @@ pub(crate) mod roots;
 pub(crate) mod signals;
 pub(crate) mod stopwatch;
 pub(crate) mod system_calls;
+pub(crate) mod tracepoint_count;
 pub(crate) mod vendor;
 mod vm_name;
 pub(crate) mod vmm;

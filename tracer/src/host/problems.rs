@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     host::{
-        erratum::{Erratum, seconds},
+        erratum::{self, Erratum, seconds},
         facts::{Facts, LEAST_DELAY_S},
         pid_namespace,
     },
@@ -91,7 +91,8 @@ pub(crate) fn error(what: impl Into<String>, fix: impl Into<String>) -> Problem 
     Problem { severity: Severity::Error, what: what.into(), fix: fix.into() }
 }
 
-fn warning(what: impl Into<String>, fix: impl Into<String>) -> Problem {
+/// A problem for which figures are missing or worth less.
+pub(crate) fn warning(what: impl Into<String>, fix: impl Into<String>) -> Problem {
     Problem { severity: Severity::Warning, what: what.into(), fix: fix.into() }
 }
 
@@ -222,9 +223,7 @@ fn certainly_early(erratum: &Erratum, limit: Limit, cpu: &str) -> Problem {
          {promised:.1} s{rule}; a guest's timer that is further ahead than {far:.1} s can fire {far:.1} s early",
         far = seconds(limit.ns)
     );
-    let fix = "use a kernel that caps the timer (Linux 7.3, or the companion patch with preemption_timer_cap=1), or load kvm_intel with \
-               preemption_timer=0; 'vmentry exercise early' tries it, see docs/erratum.md";
-    warning(what, fix)
+    warning(what, erratum::FIX)
 }
 
 fn policy_left_behind(facts: &Facts) -> Option<Problem> {

@@ -27,6 +27,11 @@ impl TscRatio {
         f64::from(self.numerator.get()) / f64::from(self.denominator.get())
     }
 
+    /// TSC cycles of 2^32 ticks of the crystal clock, rounded down: a timer this far ahead begins anew.
+    pub(crate) fn limit_cycles(self) -> u64 {
+        self.shifted(32)
+    }
+
     /// 2^`bits` times the ratio, rounded down.
     fn shifted(self, bits: u32) -> u64 {
         (u64::from(self.numerator.get()) << bits) / u64::from(self.denominator.get())

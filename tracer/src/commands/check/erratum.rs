@@ -1,9 +1,11 @@
 //! The lines of `vmentry check` on the longest delay of the preemption timer, and on Intel's erratum EMR158.
 
 use crate::{
+    guest::{Verdict, probe::ProbeOutcome},
     host::{
-        erratum::{Erratum, seconds},
+        erratum::{Erratum, FIX, seconds},
         facts::LEAST_DELAY_S,
+        problems::{self, Problem},
     },
     model::soft_timer::{Named, Reach},
 };
@@ -46,6 +48,12 @@ pub(super) fn text(erratum: &Erratum) -> String {
             format!("n/a: nothing is published for this CPU model; with the erratum, timer values {limit} expire early")
         }
     }
+}
+
+/// The problem that a guest saw timers fire early; none where it did not, or could not see it.
+pub(super) fn seen(probe: &ProbeOutcome) -> Option<Problem> {
+    let what = format!("a guest's far timers fire early here (Intel's erratum EMR158): {}", probe.verdict_text());
+    (probe.verdict == Verdict::Yes).then(|| problems::warning(what, FIX))
 }
 
 #[cfg(test)]
@@ -91,6 +99,13 @@ mod tests {
             lines(ICE_LAKE, TimerSetup { capped: Some(true), ..xeon(80) }),
             ["171.8 s; KVM needs at least 10 s: met", "avoided: KVM keeps timer values below 0xa0003c01 (171.8 s)"]
         );
+    }
+
+    #[test]
+    fn only_timers_that_were_seen_to_fire_early_are_a_problem() {
+        let outcome = |verdict| ProbeOutcome { verdict, ..ProbeOutcome::not_tried("") };
+        assert!(seen(&outcome(Verdict::Yes)).is_some_and(|problem| problem.what.contains("EMR158")));
+        assert_eq!([Verdict::No, Verdict::unknown("x")].map(|verdict| seen(&outcome(verdict))), [None, None]);
     }
 
     #[test]
