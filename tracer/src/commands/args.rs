@@ -110,6 +110,9 @@ pub struct CheckArgs {
     /// Leave out the proof, for which a small guest makes 23 exits while the programs are attached
     #[arg(long)]
     pub no_proof: bool,
+    /// Also try, in a fifth of a second, whether a guest's far timers fire early (Intel's erratum EMR158)
+    #[arg(long)]
+    pub probe: bool,
     /// How to print: text, or json (its fields are in the README)
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: Format,
@@ -521,25 +524,48 @@ const MAX_RING_KIB: u32 = 1 << 19;
 #[derive(Debug, Args)]
 pub struct ExerciseArgs {
     /// Scenario that the guest runs
-    #[arg(value_name = "SCENARIO", value_parser = scenarios())]
-    pub scenario: Scenario,
-    /// Repetitions by each vCPU
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=u32::MAX.into()))]
-    pub count: u64,
+    #[arg(value_name = "SCENARIO", value_parser = works())]
+    pub work: Work,
+    /// Repetitions by each vCPU [default: 100; 3 for early]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: Option<u32>,
     /// Number of vCPUs
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_VCPUS.into()))]
     pub vcpus: u32,
     /// TSC cycles to a timer's deadline, or iterations of the loops of spin and pause [default: by scenario, and further ahead where exits take long]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub delta: Option<u32>,
+    /// For early: TSC cycles after which the CPU's timer begins anew [default: 2^32 ticks of the crystal clock, by CPUID.15H]
+    #[arg(long, value_name = "CYCLES", hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
     /// How to print the counts: text, or json
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: Format,
 }
 
-fn scenarios() -> impl TypedValueParser<Value = Scenario> {
-    let values = Scenario::ALL.map(|s| PossibleValue::new(s.name()).help(s.description()));
-    PossibleValuesParser::new(values).try_map(|name| name.parse::<Scenario>())
+/// The work of `exercise`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// exits whose number is known
+    Scenario(Scenario),
+    /// timers that are far ahead, to see whether they fire early
+    EarlyTimers,
+}
+
+impl Work {
+    /// The name of [`Work::EarlyTimers`].
+    const EARLY: &'static str = "early";
+
+    fn parse(name: &str) -> Result<Self, String> {
+        if name == Self::EARLY { Ok(Self::EarlyTimers) } else { name.parse().map(Self::Scenario) }
+    }
+}
+
+fn works() -> impl TypedValueParser<Value = Work> {
+    let early =
+        PossibleValue::new(Work::EARLY).help("see whether far timers fire early (Intel's erratum EMR158, VMX only)");
+    let values = Scenario::ALL.map(|s| PossibleValue::new(s.name()).help(s.description())).into_iter().chain([early]);
+    PossibleValuesParser::new(values).try_map(|name| Work::parse(&name))
 }
 
 /// The policies that can be switched to.

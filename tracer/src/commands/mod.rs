@@ -1,5 +1,5 @@
 //! The commands: arguments, I/O, signals, exit codes. They import every other room, share `child`, `comparison`, `damaged`,
-//! `descendants`, `following`, `privileges`, `progress`, `session`, `usage` and `user`, and never import each other.
+//! `descendants`, `early`, `following`, `privileges`, `progress`, `session`, `usage` and `user`, and never import each other.
 
 pub mod args;
 pub mod check;
@@ -12,6 +12,7 @@ mod compare;
 mod comparison;
 mod damaged;
 mod descendants;
+mod early;
 #[cfg(test)]
 mod every_output;
 mod exercise;

@@ -35,6 +35,8 @@ pub(crate) enum ExpectedCause {
     Deadline,
     /// KVM forces the exit to get control back at once.
     Immediate,
+    /// A timer of the guest expires before it is due.
+    Early,
 }
 
 /// Whether a number of exits is exact.
@@ -54,6 +56,19 @@ pub(crate) fn expectations(scenario: Scenario, count: u64, extension: Extension)
     match extension {
         Extension::Vmx(host) => vmx(scenario, count, host),
         Extension::Svm(host) => svm(scenario, count, host),
+        Extension::None => Vec::new(),
+    }
+}
+
+/// The exits of a vCPU that armed and disarmed `count` far timers, of which `early` fired; empty on a host without VMX and SVM.
+pub(crate) fn of_far_timers(count: u64, early: u64, extension: Extension) -> Vec<Expectation> {
+    match extension {
+        Extension::Vmx(_) => vec![
+            timer(ExpectedCause::Early, early),
+            exactly(&["MSR_WRITE"], 2 * count),
+            exactly(&["IO_INSTRUCTION"], count),
+        ],
+        Extension::Svm(_) => vec![exactly(&["MSR"], 2 * count), exactly(&["IOIO"], count)],
         Extension::None => Vec::new(),
     }
 }
@@ -179,6 +194,7 @@ impl fmt::Display for Expectation {
             None => "",
             Some(ExpectedCause::Deadline) => " (deadline)",
             Some(ExpectedCause::Immediate) => " (immediate)",
+            Some(ExpectedCause::Early) => " (early)",
         };
         let reasons = self.reasons.join(" or ");
         write!(f, "{reasons} {bound}{}{cause}", self.exits_per_vcpu)?;

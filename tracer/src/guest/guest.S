@@ -22,6 +22,8 @@
         .set VMCS_REGION, {vmcs_region}
         .set FIELD_COUNT, {field_count}
         .set FIELDS, {fields}
+        .set FAR, {far}
+        .set WAIT, {wait}
         // ... and written by it, as DELTA is where ROUND_TRIPS is not 0.
         .set ITERATIONS, {iterations}
         .set INTERRUPTS, {interrupts}
@@ -31,6 +33,8 @@
         .set STAGE, {stage}
         .set INSTRUCTION_ERROR, {instruction_error}
         .set EXIT_REASON, {exit_reason}
+        .set ARMED_TSC, {armed_tsc}
+        .set NOTICED_TSC, {noticed_tsc}
 
         .set APIC_BASE, 0xfee00000
         .set APIC_EOI, APIC_BASE + 0xb0
@@ -168,6 +172,34 @@ vmentry_guest_start:
         cli
         cmpl    %ebx, INTERRUPTS(%ebp)
         je      2b
+        vmentry_next
+
+        // Arms a timer FAR cycles ahead, waits for its interrupt for WAIT cycles at most, and disarms it. It never halts, because
+        // KVM would hand the timer of a halted vCPU to the host's.
+.Lvmentry_far_timer:
+        vmentry_deadline_timer_on
+        sti
+1:      movl    INTERRUPTS(%ebp), %ebx
+        rdtsc
+        movl    %eax, ARMED_TSC(%ebp)
+        movl    %edx, ARMED_TSC + 4(%ebp)
+        movl    %eax, %edi
+        addl    FAR(%ebp), %eax
+        adcl    FAR + 4(%ebp), %edx
+        movl    $MSR_TSC_DEADLINE, %ecx
+        wrmsr
+2:      cmpl    %ebx, INTERRUPTS(%ebp)
+        jne     3f
+        rdtsc
+        subl    %edi, %eax
+        cmpl    WAIT(%ebp), %eax
+        jb      2b
+3:      rdtsc
+        movl    %eax, NOTICED_TSC(%ebp)
+        movl    %edx, NOTICED_TSC + 4(%ebp)
+        xorl    %eax, %eax
+        xorl    %edx, %edx
+        wrmsr
         vmentry_next
 
 .Lvmentry_spin:
@@ -336,6 +368,7 @@ vmentry_guest_l2:
         .long   LOAD + (.Lvmentry_dr0 - vmentry_guest_start)
         .long   LOAD + (.Lvmentry_xsetbv - vmentry_guest_start)
         .long   LOAD + (.Lvmentry_triple_fault - vmentry_guest_start)
+        .long   LOAD + (.Lvmentry_far_timer - vmentry_guest_start)
         .set PROGRAMS, LOAD + (.Lvmentry_programs - vmentry_guest_start)
 
         // Limit 0, so that no vector has a gate.

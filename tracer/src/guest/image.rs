@@ -49,8 +49,12 @@ const INSTRUCTION_ERROR: usize = 0x34;
 const EXIT_REASON: usize = 0x38;
 const VMXON_REGION: usize = 0x40;
 const VMCS_REGION: usize = 0x48;
-const FIELD_COUNT: usize = 0x50;
-const FIELDS: usize = 0x54;
+const FAR: usize = 0x50;
+const ARMED_TSC: usize = 0x58;
+const NOTICED_TSC: usize = 0x60;
+const WAIT: usize = 0x68;
+const FIELD_COUNT: usize = 0x6c;
+const FIELDS: usize = 0x70;
 
 global_asm!(
     include_str!("guest.S"),
@@ -73,6 +77,10 @@ global_asm!(
     stage = const STAGE,
     instruction_error = const INSTRUCTION_ERROR,
     exit_reason = const EXIT_REASON,
+    far = const FAR,
+    wait = const WAIT,
+    armed_tsc = const ARMED_TSC,
+    noticed_tsc = const NOTICED_TSC,
     vmxon_region = const VMXON_REGION,
     vmcs_region = const VMCS_REGION,
     field_count = const FIELD_COUNT,
@@ -138,6 +146,17 @@ pub(crate) enum ExerciseProgram {
     Xsetbv = 16,
     /// Shuts down, and ends if it has done so often enough.
     TripleFault = 17,
+    /// Arms a far TSC-deadline timer, waits for a while, and disarms it.
+    FarTimer = 18,
+}
+
+/// The distances of one far timer, in cycles of the guest's TSC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FarTimer {
+    /// From arming to the deadline.
+    pub(crate) far: u64,
+    /// From arming until the guest disarms it, at most.
+    pub(crate) wait: u32,
 }
 
 /// The work of one vCPU: the part of its parameter block that the guest reads.
@@ -227,6 +246,27 @@ pub(crate) fn write_parameters(memory: &Memory, vcpu: u32, parameters: Parameter
     memory.write_u32(block + COUNT, parameters.count)?;
     memory.write_u32(block + DELTA, parameters.delta)?;
     memory.write_u32(block + ROUND_TRIPS, parameters.round_trips)
+}
+
+/// Writes the distances of a vCPU's far timer.
+pub(crate) fn write_far_timer(memory: &Memory, vcpu: u32, timer: FarTimer) -> Result<()> {
+    let block = parameter_block(vcpu);
+    memory.write(block + FAR, &timer.far.to_le_bytes())?;
+    memory.write_u32(block + WAIT, timer.wait)
+}
+
+/// Reads the cycles from arming a vCPU's far timer until the guest noticed its interrupt, or gave up.
+pub(crate) fn read_waited(memory: &Memory, vcpu: u32) -> Result<u64> {
+    let block = parameter_block(vcpu);
+    Ok(memory.read_u64(block + NOTICED_TSC)?.wrapping_sub(memory.read_u64(block + ARMED_TSC)?))
+}
+
+/// Forgets a vCPU's progress, before it runs again.
+pub(crate) fn reset_progress(memory: &Memory, vcpu: u32) -> Result<()> {
+    for counter in [ITERATIONS, INTERRUPTS, NMIS] {
+        memory.write_u32(parameter_block(vcpu) + counter, 0)?;
+    }
+    Ok(())
 }
 
 /// Reads a vCPU's delta, which the guest may have raised.

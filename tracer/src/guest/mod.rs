@@ -12,9 +12,11 @@ pub(crate) mod kick;
 mod machine;
 mod memory;
 mod outcome;
+pub(crate) mod probe;
 mod run;
 mod scenario;
 mod vcpu;
+mod verdict;
 mod vmcs;
 mod watch;
 
@@ -23,3 +25,4 @@ pub(crate) use guest_host::{Extension, GuestHost};
 pub(crate) use guest_host::{Svm, Vmx};
 pub(crate) use run::{ExercisePlan, MAX_VCPUS, run};
 pub(crate) use scenario::Scenario;
+pub(crate) use verdict::Verdict;

@@ -12,6 +12,7 @@ use tracer_common::Slot;
 use crate::{
     host::{
         clock::kvm_tsc_khz,
+        erratum::Erratum,
         machine::Host,
         open_files::OpenFiles,
         other_tracers, pid_namespace, policy,
@@ -67,6 +68,8 @@ pub(crate) struct Facts {
     pub(crate) dev_kvm: bool,
     /// the preemption timer; null without VMX
     pub(crate) timer: Option<Timer>,
+    /// the erratum by which the timer expires early; null without VMX
+    pub(crate) erratum: Option<Erratum>,
     /// CPUs without a periodic tick (nohz_full), on which spurious timer exits can occur; empty for none
     pub(crate) tickless_cpus: String,
     /// the companion patch's parameter is there: the policy is switchable
@@ -123,6 +126,7 @@ impl Facts {
         let missing = known.map(|l| l.missing.as_slice()).unwrap_or_default();
         let dev_kvm = File::options().read(true).write(true).open(dev.join("kvm")).is_ok();
         let is_vmx = host.vendor == Some(Vendor::Intel);
+        let timer = is_vmx.then(|| timer(&host, dev, dev_kvm && ask_kvm));
         Self {
             policy: policy_of(&host, resolved.as_ref()),
             no_vendor,
@@ -134,7 +138,8 @@ impl Facts {
                 && has(Slot::VmcsSoftDisabled)
                 && (has(Slot::EntryHasImmediate) || has(Slot::VmxReqImmediate)),
             dev_kvm,
-            timer: is_vmx.then(|| timer(&host, dev, dev_kvm && ask_kvm)),
+            erratum: timer.as_ref().map(|timer| Erratum::gather(roots, &host, timer)),
+            timer,
             tickless_cpus: read(sys.join("devices/system/cpu/nohz_full")).filter(|s| s != "(null)").unwrap_or_default(),
             companion_patch: host.parameters.contains_key("preemption_timer_policy"),
             companion_tracepoint: known.filter(|_| without_btf.is_none()).map(|l| l.companion.vmcs_write),
@@ -238,6 +243,9 @@ mod tests {
         assert_eq!((facts.jit, facts.lockdown.as_deref()), (Some(false), Some("none")));
         // A file is no KVM: it has no TSC frequency.
         assert_eq!(facts.timer, Some(Timer { used: Some(true), rate: Some(5), tsc_khz: None, max_delay_s: None }));
+        let erratum = facts.erratum.unwrap();
+        assert_eq!((erratum.cpu, erratum.promised_ns), (None, None));
+        assert!(erratum.unknown.unwrap().contains("TSC frequency"));
         assert_eq!(facts.layout_error, None);
         assert!(facts.layout.is_some());
         let what = problems(&host);

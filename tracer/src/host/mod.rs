@@ -3,6 +3,7 @@
 pub(crate) mod capabilities;
 pub mod clock;
 pub(crate) mod clock_mapping;
+pub(crate) mod erratum;
 pub(crate) mod facts;
 pub mod machine;
 pub mod naming;
@@ -17,6 +18,7 @@ pub(crate) mod roots;
 pub(crate) mod signals;
 pub(crate) mod stopwatch;
 pub(crate) mod system_calls;
+pub(crate) mod tracepoint_count;
 pub(crate) mod vendor;
 mod vm_name;
 pub(crate) mod vmm;

@@ -4,11 +4,16 @@ use serde::Serialize;
 
 use crate::{
     host::{
+        erratum::{self, Erratum, seconds},
         facts::{Facts, LEAST_DELAY_S},
         pid_namespace,
     },
     kernel::resolve::NO_BTF_FIX,
-    model::{measurement::EMULATED, vendor::Vendor},
+    model::{
+        measurement::EMULATED,
+        soft_timer::{Limit, Named, Reach},
+        vendor::Vendor,
+    },
 };
 
 /// How bad a problem is.
@@ -50,6 +55,7 @@ const RULES: &[Rule] = &[
     timer_use,
     timer_rate,
     tsc_frequency,
+    early_timer,
     policy_left_behind,
     own_pid_namespace,
     other_tracers,
@@ -85,7 +91,8 @@ pub(crate) fn error(what: impl Into<String>, fix: impl Into<String>) -> Problem 
     Problem { severity: Severity::Error, what: what.into(), fix: fix.into() }
 }
 
-fn warning(what: impl Into<String>, fix: impl Into<String>) -> Problem {
+/// A problem for which figures are missing or worth less.
+pub(crate) fn warning(what: impl Into<String>, fix: impl Into<String>) -> Problem {
     Problem { severity: Severity::Warning, what: what.into(), fix: fix.into() }
 }
 
@@ -158,8 +165,9 @@ fn vendor(facts: &Facts) -> Option<Problem> {
 }
 
 fn timer_use(facts: &Facts) -> Option<Problem> {
-    let timer = facts.timer.as_ref().filter(|timer| timer.used == Some(false))?;
-    let why = match timer.max_delay_s {
+    facts.timer.as_ref().filter(|timer| timer.used == Some(false))?;
+    let promised = facts.erratum.as_ref().and_then(|erratum| erratum.promised_ns).map(seconds);
+    let why = match promised {
         Some(s) if s < LEAST_DELAY_S => {
             format!(": its longest delay is {s:.1} s, below the {LEAST_DELAY_S} s that KVM requires")
         }
@@ -179,6 +187,43 @@ fn timer_rate(facts: &Facts) -> Option<Problem> {
 fn tsc_frequency(facts: &Facts) -> Option<Problem> {
     facts.timer.as_ref().filter(|timer| timer.tsc_khz.is_none())?;
     Some(note("the TSC frequency is n/a: KVM cannot be asked", "run as root or as a member of group kvm"))
+}
+
+fn early_timer(facts: &Facts) -> Option<Problem> {
+    facts.timer.as_ref().filter(|timer| timer.used != Some(false))?;
+    let erratum = facts.erratum.as_ref()?;
+    let Reach::Reached(limit) = erratum.reach? else { return None };
+    match erratum.cpu {
+        Some(Named::Published(cpu)) => Some(certainly_early(erratum, limit, cpu)),
+        Some(Named::Inferred(cpu)) => {
+            let cpu = format!("{cpu}, inferred from the models before and after it");
+            Some(certainly_early(erratum, limit, &cpu))
+        }
+        Some(Named::No) | None => {
+            let far = seconds(limit.ns);
+            let what = format!(
+                "timer values from {far:.1} s on would expire early if this CPU had Intel's erratum EMR158; nothing is published for its \
+                 model"
+            );
+            Some(note(what, "'vmentry exercise early' tries it"))
+        }
+    }
+}
+
+/// The problem on a CPU that has the erratum.
+fn certainly_early(erratum: &Erratum, limit: Limit, cpu: &str) -> Problem {
+    let [promised, expires] = [erratum.promised_ns, erratum.expires_ns].map(|ns| ns.map(seconds).unwrap_or(f64::NAN));
+    let rule = if expires < LEAST_DELAY_S {
+        format!(", below the {LEAST_DELAY_S} s that KVM requires but computes without the erratum")
+    } else {
+        String::new()
+    };
+    let what = format!(
+        "the preemption timer expires early (Intel's erratum EMR158; {cpu}): soft-disabled after {expires:.1} s instead of \
+         {promised:.1} s{rule}; a guest's timer that is further ahead than {far:.1} s can fire {far:.1} s early",
+        far = seconds(limit.ns)
+    );
+    warning(what, erratum::FIX)
 }
 
 fn policy_left_behind(facts: &Facts) -> Option<Problem> {
@@ -213,12 +258,15 @@ fn real_hardware(facts: &Facts) -> Option<Problem> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
     use crate::{
         host::{machine::Host, policy, vendor::NoVendor},
         model::{
             measurement::{OtherTracers, Timer},
             policy::Policy,
+            soft_timer::{TimerSetup, TscRatio},
         },
     };
 
@@ -236,6 +284,7 @@ mod tests {
             tells_timer_causes: true,
             dev_kvm: true,
             timer: Some(Timer { used: Some(true), rate: Some(5), tsc_khz: Some(2_400_000), max_delay_s: Some(57.3) }),
+            erratum: None,
             tickless_cpus: String::new(),
             companion_patch: false,
             companion_tracepoint: Some(false),
@@ -287,8 +336,46 @@ mod tests {
     #[test]
     fn a_timer_that_kvm_refused_is_explained_by_its_delay() {
         let timer = Timer { used: Some(false), rate: Some(0), tsc_khz: Some(1_000_000), max_delay_s: Some(4.3) };
-        let problems = Facts { timer: Some(timer), ..good() }.problems();
+        let erratum = Erratum::of(None, Ok(setup(0, 40, Some(false))));
+        let problems = Facts { timer: Some(timer), erratum: Some(erratum), ..good() }.problems();
         assert!(problems[0].what.contains("4.3 s"), "{problems:?}");
+    }
+
+    /// A timer of this rate, with a TSC of `ratio` times 25 MHz.
+    fn setup(rate: u32, ratio: u32, capped: Option<bool>) -> TimerSetup {
+        TimerSetup {
+            rate,
+            tsc_khz: NonZeroU32::new(ratio * 25_000).unwrap(),
+            ratio: TscRatio::new(ratio, 1),
+            hypervisor: false,
+            capped,
+            test_value: None,
+        }
+    }
+
+    #[test]
+    fn a_timer_that_expires_early_is_a_problem_only_where_values_reach_the_limit() {
+        let problems = |cpu, setup| Facts { erratum: Some(Erratum::of(cpu, Ok(setup))), ..good() }.problems();
+        let ice_lake = Some(Named::Published("Ice Lake-SP"));
+        let [one] = &problems(ice_lake, setup(7, 80, Some(false)))[..] else { panic!("no problem, or more") };
+        assert_eq!(one.severity, Severity::Warning);
+        assert!(one.what.contains("Ice Lake-SP") && one.what.contains("after 103.1 s instead of 274.9 s"), "{one:?}");
+        assert!(one.what.contains("can fire 171.8 s early") && !one.what.contains("below the 10 s"), "{one:?}");
+        assert!(one.fix.contains("preemption_timer=0") && one.fix.contains("7.3"), "{one:?}");
+        // KVM's rule is met by its own arithmetic and not by the CPU.
+        let fast = &problems(ice_lake, setup(7, 127, Some(false)))[0].what;
+        assert!(fast.contains("after 1.4 s instead of 173.2 s, below the 10 s"), "{fast}");
+        let inferred = &problems(Some(Named::Inferred("Sapphire Rapids")), setup(7, 80, Some(false)))[0].what;
+        assert!(inferred.contains("Sapphire Rapids, inferred"), "{inferred}");
+        let unpublished = &problems(Some(Named::No), setup(7, 80, Some(false)))[0];
+        assert_eq!(unpublished.severity, Severity::Note);
+        for harmless in [setup(7, 80, Some(true)), setup(7, 80, None), setup(5, 80, Some(false)), setup(7, 128, None)] {
+            assert_eq!(problems(ice_lake, harmless), []);
+        }
+        let off = Timer { used: Some(false), rate: Some(7), tsc_khz: Some(2_000_000), max_delay_s: None };
+        let erratum = Erratum::of(ice_lake, Ok(setup(7, 80, Some(false))));
+        let off = Facts { timer: Some(off), erratum: Some(erratum), ..good() }.problems();
+        assert!(off.len() == 1 && off[0].what.contains("preemption_timer=N"), "{off:?}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod policy;
 pub(crate) mod quantity;
 mod running_histogram;
 pub mod series;
+pub(crate) mod soft_timer;
 pub mod totals;
 pub(crate) mod vendor;
 pub(crate) mod vm_names;

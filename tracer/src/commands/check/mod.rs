@@ -1,5 +1,6 @@
 //! `vmentry check`: what can be measured on this host, and how to fix what cannot; as text or JSON.
 
+mod erratum;
 pub mod overhead;
 mod proof;
 
@@ -8,9 +9,13 @@ use std::{fmt::Write as _, process::ExitCode};
 use anyhow::Result;
 
 use crate::{
-    commands::args::{CheckArgs, Format},
+    commands::{
+        args::{CheckArgs, Format},
+        early,
+    },
+    guest::probe::{self, ProbeOutcome},
     host::{
-        facts::{self, Facts, LEAST_DELAY_S},
+        facts::{self, Facts},
         problems::{self, Problem, Severity},
         stopwatch,
     },
@@ -23,18 +28,23 @@ use proof::Proof;
 pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
     let facts = facts::gather(true);
     let proof = proof::make(&facts, !args.no_proof);
+    let probe = if args.probe { Some(early::probe(&facts, probe::TIMERS, None)?) } else { None };
     let mut problems = facts.problems();
     // An error like those of the facts, which come first.
     let at = problems.partition_point(|p| p.severity == Severity::Error);
     problems.splice(at..at, proof.problem());
+    problems.extend(probe.as_ref().and_then(erratum::seen));
     let overhead = if args.overhead { Some(overhead::measure(&facts)?) } else { None };
     match args.format {
         Format::Text => {
             let overhead = overhead.map(|o| overhead::text(&o, facts.host.caveat().as_deref())).unwrap_or_default();
-            output::print(&(text(&facts, &proof, &problems) + &overhead))?;
+            output::print(&(text(&facts, &proof, probe.as_ref(), &problems) + &overhead))?;
         }
         Format::Json => {
             let mut json = json(&facts, &proof, &problems);
+            if let Some(probe) = probe {
+                json["probe"] = serde_json::to_value(probe)?;
+            }
             if let Some(overhead) = overhead {
                 json["overhead"] = serde_json::to_value(overhead)?;
             }
@@ -45,12 +55,16 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
 }
 
 /// Facts and problems for people.
-fn text(facts: &Facts, proof: &Proof, problems: &[Problem]) -> String {
+fn text(facts: &Facts, proof: &Proof, probe: Option<&ProbeOutcome>, problems: &[Problem]) -> String {
     let mut out = String::new();
     for (name, value) in host_lines(facts).into_iter().chain(timer_lines(facts)).chain(other_lines(facts)) {
         let _ = writeln!(out, "{name:<20}{value}");
     }
-    let _ = writeln!(out, "{:<20}{}\n", "proof", proof.text());
+    let _ = writeln!(out, "{:<20}{}", "proof", proof.text());
+    if let Some(probe) = probe {
+        let _ = writeln!(out, "{:<20}{}", "early timers", probe.verdict_text());
+    }
+    out.push('\n');
     for p in problems {
         let severity = match p.severity {
             Severity::Error => "ERROR",
@@ -152,16 +166,17 @@ fn timer_lines(facts: &Facts) -> Vec<(&'static str, String)> {
             }
         ),
     ));
-    lines.push(("tsc", or_na(t.tsc_khz.map(|k| format!("{k} kHz (from KVM)")))));
-    lines.push((
-        "longest timer delay",
-        or_na(t.max_delay_s.map(|s| {
-            format!(
-                "{s:.1} s; KVM needs at least {LEAST_DELAY_S} s: {}",
-                if s < LEAST_DELAY_S { "too short" } else { "met" }
-            )
-        })),
-    ));
+    let erratum = facts.erratum.as_ref();
+    let ratio = match erratum.and_then(|e| e.setup.as_ref()).map(|setup| setup.ratio) {
+        None => String::new(),
+        Some(None) => "; CPUID has no leaf 15H".into(),
+        Some(Some(ratio)) => format!("; {} times the crystal clock (CPUID.15H)", ratio.value()),
+    };
+    lines.push(("tsc", or_na(t.tsc_khz.map(|k| format!("{k} kHz (from KVM){ratio}")))));
+    if let Some(erratum) = erratum {
+        lines.push(("longest timer delay", erratum::longest_delay(erratum)));
+        lines.push(("erratum EMR158", erratum::text(erratum)));
+    }
     lines.push((
         "timer causes",
         if facts.tells_timer_causes { "deadline, immediate, spurious".into() } else { "n/a".into() },

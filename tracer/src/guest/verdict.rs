@@ -1,0 +1,153 @@
+//! Judges whether far timers fired early: by the times of their interrupts, which must follow the timers' offsets.
+
+use serde::Serialize;
+
+/// How much earlier than its offset an early timer's interrupt may come, ns: the CPU's own error, 15 ppm of 171.8 s, and some more.
+const EARLIER_NS: u64 = 3_000_000;
+/// How much later it may come, ns, on a slow host. Windows of different offsets do not overlap.
+const LATER_NS: u64 = 5_000_000;
+
+/// One far timer of the guest: armed, waited for, disarmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Attempt {
+    /// distance of the deadline behind the limit, ns: an early timer fires after this time
+    pub(crate) offset_ns: u64,
+    /// time from arming to the interrupt, ns; null where none came
+    pub(crate) after_ns: Option<u64>,
+    /// KVM armed the preemption timer for it; null where that could not be seen
+    pub(crate) armed: Option<bool>,
+}
+
+impl Attempt {
+    /// Whether an interrupt came when an early timer's would.
+    fn is_early(&self) -> bool {
+        let window = self.offset_ns.saturating_sub(EARLIER_NS)..=self.offset_ns + LATER_NS;
+        self.armed != Some(false) && self.after_ns.is_some_and(|after| window.contains(&after))
+    }
+}
+
+/// Whether timers fire early here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    /// They do: interrupts came at two offsets or more.
+    Yes,
+    /// They do not: KVM armed the preemption timer, and no interrupt came.
+    No,
+    /// Neither was seen.
+    Unknown {
+        /// Why, for people.
+        why: String,
+    },
+}
+
+impl Verdict {
+    /// Unknown for this reason.
+    pub(crate) fn unknown(why: impl Into<String>) -> Self {
+        Self::Unknown { why: why.into() }
+    }
+}
+
+/// Early timers among the attempts.
+pub(crate) fn count_early(attempts: &[Attempt]) -> u64 {
+    attempts.iter().filter(|attempt| attempt.is_early()).count() as u64
+}
+
+/// Judges the attempts. `why_unseen` says why it could not be seen whether KVM armed the timer; `why_unarmed` why KVM may not have.
+pub(crate) fn judge(attempts: &[Attempt], why_unseen: &str, why_unarmed: &str) -> Verdict {
+    let mut offsets: Vec<_> = attempts.iter().filter(|a| a.is_early()).map(|a| a.offset_ns).collect();
+    offsets.sort_unstable();
+    offsets.dedup();
+    let came = attempts.iter().filter(|attempt| attempt.after_ns.is_some()).count();
+    if offsets.len() >= 2 {
+        Verdict::Yes
+    } else if attempts.iter().any(|attempt| attempt.armed == Some(false)) {
+        Verdict::unknown(why_unarmed)
+    } else if came > 0 {
+        Verdict::unknown(format!(
+            "{came} of {} timers had an interrupt, but not at the times of two offsets, as early timers would: try again",
+            attempts.len()
+        ))
+    } else if attempts.iter().all(|attempt| attempt.armed == Some(true)) && !attempts.is_empty() {
+        Verdict::No
+    } else {
+        Verdict::unknown(why_unseen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attempts at 5, 20 and 35 ms, by the time of their interrupts in ms.
+    fn attempts(after_ms: [Option<f64>; 3], armed: Option<bool>) -> Vec<Attempt> {
+        let ns = |ms: f64| (ms * 1e6) as u64;
+        let attempt =
+            |(offset, after): (f64, Option<f64>)| Attempt { offset_ns: ns(offset), after_ns: after.map(ns), armed };
+        [5.0, 20.0, 35.0].into_iter().zip(after_ms).map(attempt).collect()
+    }
+
+    fn judged(after_ms: [Option<f64>; 3], armed: Option<bool>) -> Verdict {
+        judge(&attempts(after_ms, armed), "unseen", "unarmed")
+    }
+
+    fn why(verdict: Verdict) -> String {
+        match verdict {
+            Verdict::Unknown { why } => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn interrupts_that_follow_the_offsets_are_early_timers() {
+        for armed in [None, Some(true)] {
+            assert_eq!(judged([Some(2.6), Some(17.5), Some(32.4)], armed), Verdict::Yes);
+            assert_eq!(judged([Some(5.2), Some(20.1), Some(39.9)], armed), Verdict::Yes);
+        }
+        assert_eq!(count_early(&attempts([Some(2.6), None, Some(50.0)], None)), 1);
+    }
+
+    #[test]
+    fn a_host_that_holds_the_cpu_may_hide_one_of_three() {
+        for hidden in 0..3 {
+            let mut after = [Some(4.0), Some(19.0), Some(34.0)];
+            after[hidden] = None;
+            assert_eq!(judged(after, Some(true)), Verdict::Yes);
+        }
+        assert!(why(judged([None, Some(19.0), None], Some(true))).starts_with("1 of 3 timers"));
+    }
+
+    #[test]
+    fn interrupts_at_a_constant_time_are_no_early_timers() {
+        for ms in [1.0, 5.0, 20.0, 34.0, 59.0] {
+            let verdict = judged([Some(ms); 3], Some(true));
+            assert!(why(verdict).starts_with("3 of 3 timers had an interrupt, but not at the times"), "{ms}");
+        }
+        // Nor are many at the same offset.
+        let one_offset = [attempts([Some(5.0), None, None], Some(true))[0]; 7];
+        assert!(why(judge(&one_offset, "unseen", "unarmed")).starts_with("7 of 7"));
+    }
+
+    #[test]
+    fn no_interrupt_is_a_no_only_if_kvm_armed_every_timer() {
+        assert_eq!(judged([None; 3], Some(true)), Verdict::No);
+        assert_eq!(why(judged([None; 3], None)), "unseen");
+        assert_eq!(why(judged([None; 3], Some(false))), "unarmed");
+        let mut one_unseen = attempts([None; 3], Some(true));
+        one_unseen[1].armed = None;
+        assert_eq!(why(judge(&one_unseen, "unseen", "unarmed")), "unseen");
+        assert_eq!(why(judge(&[], "unseen", "unarmed")), "unseen");
+    }
+
+    #[test]
+    fn a_timer_that_kvm_did_not_arm_proves_nothing() {
+        assert_eq!(why(judged([Some(5.0), Some(20.0), Some(35.0)], Some(false))), "unarmed");
+    }
+
+    #[test]
+    fn json_has_the_reason_beside_the_verdict() {
+        let json = |verdict: &Verdict| serde_json::to_string(verdict).unwrap();
+        assert_eq!(json(&Verdict::Yes), r#"{"verdict":"yes"}"#);
+        assert_eq!(json(&Verdict::unknown("x")), r#"{"verdict":"unknown","why":"x"}"#);
+    }
+}
