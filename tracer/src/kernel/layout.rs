@@ -59,7 +59,7 @@ impl Cast {
 pub struct Companion {
     /// kvm_vmcs_write(vcpu, field, old_val, new_val, vmcs02)
     pub vmcs_write: bool,
-    /// kvm_preemption_timer_exit(vcpu, cause, vmcs02)
+    /// kvm_preemption_timer_exit(vcpu, cause, vmcs02), and more in newer patches
     pub timer_exit: bool,
     /// the stopwatch's kvm_guest_time(vcpu, total, guest)
     pub guest_time: bool,
@@ -288,7 +288,10 @@ impl Companion {
         let scalar = Argument::Scalar;
         let has = |name, expected: &[Argument]| {
             let found = btf.tracepoint(name);
-            found.is_some_and(|f| f.split_first().is_some_and(|(vcpu, rest)| is_vcpu(vcpu) && rest == expected))
+            // Newer patches add arguments at the end.
+            found.is_some_and(|f| {
+                f.split_first().is_some_and(|(vcpu, rest)| is_vcpu(vcpu) && rest.starts_with(expected))
+            })
         };
         Self {
             vmcs_write: has("kvm_vmcs_write", &[scalar(4), scalar(8), scalar(8), scalar(1)]),
@@ -481,6 +484,10 @@ mod tests {
         patched.tracepoint("kvm_preemption_timer_exit", &[k.vcpu_pointer, k.u32_type, k.u32_type]);
         let companion = resolved(&k, &patched, Vendor::Intel).unwrap().companion;
         assert_eq!(companion, Companion { vmcs_write: true, ..Companion::default() });
+        let mut newer = intel(&k, false);
+        newer.tracepoint("kvm_preemption_timer_exit", &[k.vcpu_pointer, k.u32_type, k.flag, k.u64_type]);
+        let companion = resolved(&k, &newer, Vendor::Intel).unwrap().companion;
+        assert_eq!(companion, Companion { timer_exit: true, ..Companion::default() });
         assert_eq!(resolved(&k, &intel(&k, false), Vendor::Intel).unwrap().companion, Companion::default());
     }
 
