@@ -300,13 +300,15 @@ impl Companion {
         let scalar = Argument::Scalar;
         let has = |name, expected: &[Argument]| {
             let found = btf.tracepoint(name);
-            found.is_some_and(|f| f.split_first().is_some_and(|(vcpu, rest)| is_vcpu(vcpu) && rest == expected))
+            // Newer patches add arguments at the end.
+            found.is_some_and(|f| {
+                f.split_first().is_some_and(|(vcpu, rest)| is_vcpu(vcpu) && rest.starts_with(expected))
+            })
         };
-        let timer_exit_late = has("kvm_preemption_timer_exit", &[scalar(4), scalar(1), scalar(8)]);
         Self {
             vmcs_write: has("kvm_vmcs_write", &[scalar(4), scalar(8), scalar(8), scalar(1)]),
-            timer_exit: has("kvm_preemption_timer_exit", &[scalar(4), scalar(1)]) || timer_exit_late,
-            timer_exit_late,
+            timer_exit: has("kvm_preemption_timer_exit", &[scalar(4), scalar(1)]),
+            timer_exit_late: has("kvm_preemption_timer_exit", &[scalar(4), scalar(1), scalar(8)]),
             guest_time: has("kvm_guest_time", &[scalar(8), scalar(8)]),
         }
     }
@@ -498,13 +500,13 @@ mod tests {
         patched.tracepoint("kvm_preemption_timer_exit", &[k.vcpu_pointer, k.u32_type, k.u32_type]);
         let companion = resolved(&k, &patched, Vendor::Intel).unwrap().companion;
         assert_eq!(companion, Companion { vmcs_write: true, ..Companion::default() });
-        for (late, is_there) in [(None, true), (Some(k.u64_type), true), (Some(k.u32_type), false)] {
+        for late in [None, Some(k.u64_type), Some(k.u32_type)] {
             let mut patched = intel(&k, false);
             let arguments = [Some(k.vcpu_pointer), Some(k.u32_type), Some(k.flag), late].into_iter().flatten();
             patched.tracepoint("kvm_preemption_timer_exit", &arguments.collect::<Vec<_>>());
             let layout = resolved(&k, &patched, Vendor::Intel).unwrap();
-            let has_late = late.is_some() && is_there;
-            assert_eq!((layout.companion.timer_exit, layout.companion.timer_exit_late), (is_there, has_late));
+            let has_late = late == Some(k.u64_type);
+            assert_eq!((layout.companion.timer_exit, layout.companion.timer_exit_late), (true, has_late));
             assert_eq!(layout.config.get(Slot::TimerExitHasLate), Some(has_late.into()));
         }
         assert_eq!(resolved(&k, &intel(&k, false), Vendor::Intel).unwrap().companion, Companion::default());
