@@ -12,7 +12,7 @@ use crate::{
     model::{
         accounting::Accounting,
         knowledge::{Knowledge, Source, Subject},
-        measurement::{Aggregation, Latency, OtherTracers, PinSource, Stopwatch, Timer},
+        measurement::{Aggregation, Latency, OtherTracers, PinSource, SoftDelay, Stopwatch, Timer},
         policy::Policy,
     },
 };
@@ -66,6 +66,9 @@ pub struct Header {
     /// the VMX-preemption timer; none without VMX
     #[serde(default)]
     pub timer: Option<Timer>,
+    /// how long a soft-disabled timer runs; none without VMX, where it is unknown, and in recordings of versions before 3
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft_delay: Option<SoftDelay>,
     /// CPUs without a periodic tick, as in nohz_full; empty without one, none where nobody looked
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tickless_cpus: Option<String>,

@@ -169,9 +169,22 @@ fn totals(report: &Report, view: &View) -> Markup {
             add(&format!("timer exits: {}", cause.name()), count(n), &source);
         }
     }
+    if report.timer_exits(TimerCause::Spurious).is_ok_and(|n| n > 0) {
+        let before = report.spurious_before_time();
+        let source = match (&before, report.soft_delay()) {
+            (Err(why), _) => format!("n/a: {why}"),
+            (Ok(_), Ok(delay)) => {
+                let promised = human(Some(delay.promised_ns as f64), Unit::Ns);
+                format!("the guest had run for less than the {promised} that the timer's value promises: erratum EMR158")
+            }
+            (Ok(_), Err(why)) => why.to_string(),
+        };
+        add("spurious timer exits before their time", count(before), &source);
+    }
     if let Some(traced) = &t.traced_timer_exits {
-        let counts = format!("{} / {} / {}", traced.deadline, traced.immediate, traced.spurious);
-        add("timer exits: deadline / immediate / spurious", counts.into(), "the companion patch's tracepoint");
+        let early = traced.early.map_or("n/a".to_owned(), |n| n.to_string());
+        let counts = format!("{} / {} / {} / {early}", traced.deadline, traced.immediate, traced.spurious);
+        add("timer exits: deadline / immediate / spurious / early", counts.into(), "the companion patch's tracepoint");
     }
     let writes = report.pin_writes();
     let unknown = report.entries_with_unknown_pin_writes();

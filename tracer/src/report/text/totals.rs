@@ -69,12 +69,24 @@ fn timer_exits(report: &Report) -> String {
             }
         }
         out += &match cause {
-            TimerCause::Spurious => times("guest time", report.spurious_after()),
+            TimerCause::Spurious => times("guest time", report.spurious_after()) + &before_time(report),
             TimerCause::Early => times("remaining", report.early_before()),
             _ => String::new(),
         };
     }
     out + &reason.map(|why| format!("  ({why})")).unwrap_or_default()
+}
+
+/// How many of the spurious timer exits came before the time that the timer's value promises; empty without spurious exits.
+fn before_time(report: &Report) -> String {
+    match (report.timer_exits(TimerCause::Spurious), report.spurious_before_time(), report.soft_delay()) {
+        (Ok(0) | Err(_), ..) => String::new(),
+        (_, Ok(n), Ok(delay)) => {
+            let promised = human(Some(delay.promised_ns as f64), Unit::Ns);
+            format!(" ({n} before their time of {promised}{})", if n > 0 { ": erratum EMR158" } else { "" })
+        }
+        (_, Err(why), _) | (_, _, Err(why)) => format!(" (before their time: n/a, {why})"),
+    }
 }
 
 /// " (NAME: least X, median Y)"; empty where neither is known.
