@@ -137,7 +137,7 @@ pub struct Targets {
 #[command(group = ArgGroup::new("hooks").args(["exact_writes", "verify_writes"]).multiple(true))]
 #[command(after_help = "\
 Conditions: entry_to_exit_ns>1ms, exit_to_entry_ns<9us, pin_writes>1,
-transition_ns>2us, reason=HLT, cause=spurious|deadline|immediate,
+deadline_late_ns>50us, reason=HLT, cause=spurious|early|deadline|immediate,
 entry=dirty|clean, level=L1|L2
 
 Examples:

@@ -95,7 +95,7 @@ pub(crate) const PIN_KNOWN_ENTRIES: Metric =
 pub(crate) const TIMER_EXITS: Metric = counter(
     "vmentry_timer_exits_total",
     &["vm", "cause"],
-    "VMX-preemption-timer exits; cause: deadline, immediate (forced by KVM), spurious (expired while soft-disabled), unknown",
+    "VMX-preemption-timer exits; cause: deadline, immediate (forced by KVM), spurious (expired while soft-disabled), early (expired before its deadline), unknown",
 );
 /// Entries by the kernel's count.
 pub(crate) const RING_ENTRIES: Metric =

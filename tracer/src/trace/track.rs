@@ -19,8 +19,19 @@ use crate::model::exit_reasons::{self, name_or_unknown};
 const MAX_NAMES: usize = 1024;
 
 /// Names of a slice's arguments. The number of each in the file is its position, from 1.
-const ARGUMENTS: [&str; 9] =
-    ["exit_reason", "exit_reason_code", "pin_writes", "dirty", "cause", "cpu", "tid", "seq", "transition_ns"];
+const ARGUMENTS: [&str; 11] = [
+    "exit_reason",
+    "exit_reason_code",
+    "pin_writes",
+    "dirty",
+    "cause",
+    "cpu",
+    "tid",
+    "seq",
+    "transition_ns",
+    "deadline_late_ns",
+    "deadline_remaining_ns",
+];
 
 /// A vCPU's track. It is a packet sequence of its own, because its timestamps are the time since the sequence's last packet,
 /// which cannot be negative.
@@ -155,6 +166,8 @@ impl Track {
             Some(Argument::Number(7, event.tid.into())),
             Some(Argument::Number(8, event.seq)),
             event.known_transition_ns().map(|ns| Argument::Number(9, ns)),
+            event.deadline_late_ns().map(|ns| Argument::Number(10, ns)),
+            event.deadline_remaining_ns().map(|ns| Argument::Number(11, ns)),
         ];
         let arguments: Vec<_> = arguments.into_iter().flatten().collect();
         self.append_packet(buffer, Mark::Begin(Name::Guest(round.is_l2())), event.entry_ns, &arguments);

@@ -81,6 +81,7 @@ impl Condition {
         match self {
             Self::Figure(figure, ..) => Subject::of(figure),
             Self::Reason { .. } => &[Subject::ExitReason],
+            Self::Cause(TimerCause::Early) => &[Subject::TimerCause, Subject::Deadline],
             Self::Cause(_) => &[Subject::TimerCause],
             Self::Dirty(_) => &[Subject::PinWrites],
             Self::L2(_) => &[Subject::Level],
@@ -109,7 +110,7 @@ impl Condition {
 fn grammar() -> String {
     let figures = Figure::ALL.map(Figure::name).join(", ");
     format!(
-        "conditions are FIGURE>VALUE or FIGURE<VALUE with {figures}, and reason=NAME, cause=spurious|deadline|immediate, \
+        "conditions are FIGURE>VALUE or FIGURE<VALUE with {figures}, and reason=NAME, cause=spurious|early|deadline|immediate, \
          entry=dirty|clean, level=L1|L2"
     )
 }
@@ -144,7 +145,7 @@ fn condition(text: &str) -> Result<Condition, String> {
         (None, None, "reason") => value.parse().map(Condition::Reason),
         (None, None, "cause") => {
             let known = TimerCause::ALL.into_iter().find(|c| *c != TimerCause::Unknown && c.name() == value);
-            known.map(Condition::Cause).ok_or_else(|| one_of(value, "spurious, deadline, immediate"))
+            known.map(Condition::Cause).ok_or_else(|| one_of(value, "spurious, early, deadline, immediate"))
         }
         (None, None, "entry") => match value {
             "dirty" => Ok(Condition::Dirty(true)),
@@ -277,7 +278,15 @@ mod tests {
             policy_is_parameter: true,
         });
         let refusal = |clause: &str| Trigger(vec![clause.parse().unwrap()]).ensure_known(&knowledge).unwrap_err();
-        for clause in ["reason=HLT", "cause=spurious", "entry=dirty", "pin_writes>1", "transition_ns>1us", "level=L2"] {
+        for clause in [
+            "reason=HLT",
+            "cause=spurious",
+            "cause=early",
+            "entry=dirty",
+            "pin_writes>1",
+            "transition_ns>1us",
+            "level=L2",
+        ] {
             assert!(refusal(clause).contains("is not in this kernel"), "{clause}: {}", refusal(clause));
         }
         let times = Trigger(vec!["entry_to_exit_ns>1ms,exit_to_entry_ns>1ms".parse().unwrap()]);
@@ -294,6 +303,11 @@ mod tests {
         assert!(!matches("reason=HLT", &hlt(Isa::Svm, 12)));
         assert!(!matches("reason=NPF", &hlt(Isa::Vmx, 0x400)));
         assert!(matches("cause=deadline", &event(0, 52, 5, 0)));
+        let early = event(0, 52, 5, 0);
+        let late_ns = Some(-171_800_000_000);
+        let early = Event { flags: early.flags | Flags::DEADLINE_READ | Flags::EARLY, late_ns, ..early };
+        assert!(matches("cause=early,deadline_remaining_ns>171s", &early) && !matches("cause=deadline", &early));
+        assert!(!matches("deadline_late_ns<1s", &early), "it has no lateness");
     }
 
     #[test]
@@ -309,7 +323,7 @@ mod tests {
             ("pin_writes>1ms", "not a number of pin writes"),
             ("reason=NOPE", "not an exit reason"),
             ("reason>HLT", "compare reason with ="),
-            ("cause=unknown", "spurious, deadline, immediate"),
+            ("cause=unknown", "spurious, early, deadline, immediate"),
             ("entry=Dirty", "dirty, clean"),
             ("level=L3", "L1, L2"),
             ("reason=HLT,,level=L1", "is not a condition"),

@@ -71,7 +71,7 @@ fn exits(sum: &Sum, cause: TimerCause) -> Option<f64> {
 }
 
 /// All columns, in the order of the table; at first, rows are sorted by the first column.
-pub(super) const COLUMNS: [Column; 14] = [
+pub(super) const COLUMNS: [Column; 15] = [
     Column {
         group: "",
         short_group: "",
@@ -100,9 +100,10 @@ pub(super) const COLUMNS: [Column; 14] = [
     timer("DEADLINE", 11, |s| exits(s, TimerCause::Deadline)),
     Column { width: 9, ..timer("IMMEDIATE", 12, |s| exits(s, TimerCause::Immediate)) },
     timer("SPURIOUS", 5, |s| exits(s, TimerCause::Spurious)),
+    Column { width: 6, ..timer("EARLY", 13, |s| exits(s, TimerCause::Early)) },
     // Shown last: without the companion patch's stopwatch there are few values.
-    stat(Figure::Transition, Stat::P50, 13),
-    stat(Figure::Transition, Stat::P99, 14),
+    stat(Figure::Transition, Stat::P50, 14),
+    stat(Figure::Transition, Stat::P99, 15),
 ];
 
 /// Rank of the sparkline among the columns.

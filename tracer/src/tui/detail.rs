@@ -1,4 +1,4 @@
-//! The detail of one row: distributions, exit reasons, time series, spurious exits.
+//! The detail of one row: distributions, exit reasons, time series, spurious and early timer exits.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::model::{
     series::{EntryKind, Series},
 };
 
-/// Spurious exits that are listed, at most.
+/// Untimely exits that are listed, at most.
 const LISTED: usize = 16;
 
 /// The data that a detail is computed from.
@@ -55,8 +55,8 @@ pub struct Detail {
     pub reasons: Vec<Reason>,
     /// values of the columns in each of the latest intervals, oldest first
     pub latest: Vec<Values>,
-    /// spurious exits of the latest intervals, newest first
-    pub spurious: Vec<Spurious>,
+    /// spurious and early timer exits of the latest intervals, newest first
+    pub untimely: Vec<Untimely>,
 }
 
 /// The entries of an exit reason.
@@ -68,17 +68,19 @@ pub struct Reason {
     pub series: Shown,
 }
 
-/// Spurious exits of a vCPU with the same guest time, within the precision of a bucket.
+/// Spurious or early timer exits of a vCPU with the same time, within the precision of a bucket.
 #[derive(Clone, Debug)]
-pub struct Spurious {
+pub struct Untimely {
+    /// spurious or early
+    pub cause: TimerCause,
     /// seconds between the end of its interval and the end of the window
     pub ago_s: f64,
     /// the VM
     pub vm: u32,
     /// the vCPU
     pub vcpu: u32,
-    /// guest time, ns
-    pub guest_ns: u64,
+    /// guest time of a spurious exit, time that remained until the deadline of an early one, ns
+    pub ns: u64,
     /// how many
     pub count: u64,
 }
@@ -98,7 +100,7 @@ impl Detail {
             transition: Default::default(),
             reasons: Vec::new(),
             latest: latest.iter().map(|s| sum(std::slice::from_ref(s)).values()).collect(),
-            spurious: spurious(node, view),
+            untimely: untimely(node, view),
         };
         let mut reasons: BTreeMap<(Isa, Option<u32>), Series> = BTreeMap::new();
         let [times, kinds, transitions] =
@@ -133,8 +135,8 @@ impl Detail {
     }
 }
 
-/// The last spurious exits; none where causes or times are not known.
-fn spurious(node: Node, view: &View) -> Vec<Spurious> {
+/// The last spurious and early exits; none where causes or times are not known.
+fn untimely(node: Node, view: &View) -> Vec<Untimely> {
     let View { latest, matcher, knowledge, .. } = view;
     let mut found = Vec::new();
     if knowledge.known(Subject::TimerCause).is_err() || knowledge.known(Subject::Times).is_err() {
@@ -142,13 +144,21 @@ fn spurious(node: Node, view: &View) -> Vec<Spurious> {
     }
     let mut ago_ns: u64 = 0;
     for slice in latest.iter().rev() {
-        for (key, _) in node.keys(slice).filter(|(k, _)| k.cause == Some(TimerCause::Spurious) && matcher.passes(k)) {
-            let Some(series) = slice.interval.series.get(key) else { continue };
-            found.extend(series[Figure::EntryToExit].buckets().map(|(low, width, count)| Spurious {
+        for (key, _) in node.keys(slice).filter(|(key, _)| matcher.passes(key)) {
+            let (cause, figure) = match key.cause {
+                Some(cause @ TimerCause::Spurious) => (cause, Figure::EntryToExit),
+                Some(cause @ TimerCause::Early) => (cause, Figure::DeadlineRemaining),
+                _ => continue,
+            };
+            let Some(series) = slice.interval.series.get(key).filter(|_| knowledge.figure(figure).is_ok()) else {
+                continue;
+            };
+            found.extend(series[figure].buckets().map(|(low, width, count)| Untimely {
+                cause,
                 ago_s: ago_ns as f64 / 1e9,
                 vm: key.vm,
                 vcpu: key.vcpu,
-                guest_ns: low + width / 2,
+                ns: low + width / 2,
                 count,
             }));
         }

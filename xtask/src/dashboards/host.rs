@@ -184,8 +184,8 @@ fn timer() -> Row {
             Kind::Lines,
             "Timer exits by cause",
             "cps",
-            "Preemption-timer exits: the guest's deadline, an immediate exit that KVM forced, or a spurious exit of a \
-             disabled timer.",
+            "Preemption-timer exits: the guest's deadline, an immediate exit that KVM forced, a spurious exit of a disabled \
+             timer, or an early exit before the deadline.",
             vec![Query::new(sum_of_rates("cause", "vmentry_timer_exits_total{VMS}"), "{{cause}}")],
         ),
         panels::spurious("Spurious timer exits by VM", "vm"),

@@ -65,6 +65,11 @@ pub(crate) const RECORDINGS: &[Recording] = &[
         expr: "sum by (instance) (rate(vmentry_timer_exits_total{cause=\"spurious\"}[5m]))",
     },
     Recording {
+        name: "instance:vmentry_early_timer_exits:increase1h",
+        labels: &["instance"],
+        expr: "sum by (instance) (increase(vmentry_timer_exits_total{cause=\"early\"}[1h]))",
+    },
+    Recording {
         name: "instance_exit_reason:vmentry_exit_to_entry_seconds:count_rate1h",
         labels: &["instance", "exit_reason"],
         expr: "sum by (instance, exit_reason) (histogram_count(rate(vmentry_exit_to_entry_seconds[1h])))",
@@ -123,6 +128,16 @@ pub(crate) const ALERTS: &[Alert] = &[
         description: "A timer that KVM had disabled in software expired. Its full count takes about a minute, so a \
                       vCPU without other exits for that long makes one now and then. More than six per minute on a \
                       host need a look: the dashboard shows the VM.",
+    },
+    Alert {
+        name: "VmentryEarlyTimerExits",
+        value: "instance:vmentry_early_timer_exits:increase1h",
+        condition: "> 0",
+        holds: "1m",
+        severity: "warning",
+        summary: "{{ $labels.instance }}: timers expired before their deadline within the last hour",
+        description: "Guests got timer interrupts too early: Intel's erratum EMR158. Run vmentry check on the host, which \
+                      tells the CPU and the fix: a kernel that caps the timer, or preemption_timer=0 for kvm_intel.",
     },
     Alert {
         name: "VmentryHardPolicyLeftOn",

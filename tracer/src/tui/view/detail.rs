@@ -20,7 +20,7 @@ const SERIES: Panel = Panel { least: 5, most: 18, draw: panels::series };
 const SPECTRUM: Panel = Panel { least: 6, most: 11, draw: panels::spectrum };
 const PIN_WRITES: Panel = Panel { least: 3, most: 10, draw: panels::pin_writes };
 const REASONS: Panel = Panel { least: 4, most: 16, draw: panels::reasons };
-const SPURIOUS: Panel = Panel { least: 3, most: 17, draw: panels::spurious };
+const UNTIMELY: Panel = Panel { least: 3, most: 17, draw: panels::untimely };
 
 /// Draws the detail of the selected row.
 pub(super) fn draw(pen: &mut Pen, app: &mut App) {
@@ -28,9 +28,9 @@ pub(super) fn draw(pen: &mut Pen, app: &mut App) {
     let Some(detail) = &app.seen.detail else { return };
     pen.rule(0, &format!("{}: {}", detail.name, app.window.name()));
     let columns: &[&[&Panel]] = match pen.width() {
-        0..=71 => &[&[&HISTOGRAM, &SPECTRUM, &SERIES, &REASONS, &PIN_WRITES, &SPURIOUS]],
-        72..=149 => &[&[&HISTOGRAM, &SERIES, &PIN_WRITES], &[&SPECTRUM, &REASONS, &SPURIOUS]],
-        _ => &[&[&HISTOGRAM, &SERIES], &[&SPECTRUM, &PIN_WRITES], &[&REASONS, &SPURIOUS]],
+        0..=71 => &[&[&HISTOGRAM, &SPECTRUM, &SERIES, &REASONS, &PIN_WRITES, &UNTIMELY]],
+        72..=149 => &[&[&HISTOGRAM, &SERIES, &PIN_WRITES], &[&SPECTRUM, &REASONS, &UNTIMELY]],
+        _ => &[&[&HISTOGRAM, &SERIES], &[&SPECTRUM, &PIN_WRITES], &[&REASONS, &UNTIMELY]],
     };
     let many = cells(columns.len());
     let width = (pen.width() + 1).saturating_sub(2 * many) / many;

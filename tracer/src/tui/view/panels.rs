@@ -211,11 +211,11 @@ pub(super) fn reasons(pen: &mut Pen, app: &App, detail: &Detail) {
     }
 }
 
-/// The last spurious timer exits and their guest times.
-pub(super) fn spurious(pen: &mut Pen, app: &App, detail: &Detail) {
+/// The last spurious timer exits with their guest times, and the last early ones with the time that remained.
+pub(super) fn untimely(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
-    let x = title(pen, "last spurious timer exits");
-    if detail.spurious.is_empty() {
+    let x = title(pen, "last spurious and early timer exits");
+    if detail.untimely.is_empty() {
         let text = match detail.sum.timer_exits(TimerCause::Spurious) {
             Ok(_) => "none".into(),
             Err(reason) => format!("n/a: {reason}"),
@@ -224,16 +224,17 @@ pub(super) fn spurious(pen: &mut Pen, app: &App, detail: &Detail) {
         return;
     }
     let lines = usize::from(pen.height().saturating_sub(1));
-    for (line, exit) in detail.spurious.iter().take(lines).enumerate() {
+    for (line, exit) in detail.untimely.iter().take(lines).enumerate() {
         let y = 1 + cells(line);
         let vm = app.seen.names.get(&exit.vm).cloned().unwrap_or_else(|| format!("vm-{}", exit.vm));
         let ago = if exit.ago_s < 0.5 { "now".into() } else { format!("-{:.0} s", exit.ago_s) };
         pen.put_right(7, y, &ago, p.quiet());
         pen.put_cut(9, y, &format!("{vm}/{}", exit.vcpu), 12, p.plain());
-        pen.put(22, y, "guest", p.quiet());
-        pen.put_right(28 + TIME, y, &time(Some(exit.guest_ns), app.units), p.dirty());
+        let what = if exit.cause == TimerCause::Early { "early by" } else { "guest" };
+        pen.put(22, y, what, p.quiet());
+        pen.put_right(31 + TIME, y, &time(Some(exit.ns), app.units), p.dirty());
         if exit.count > 1 {
-            pen.put(37, y, &format!("x{}", exit.count), p.quiet());
+            pen.put(40, y, &format!("x{}", exit.count), p.quiet());
         }
     }
 }
