@@ -43,8 +43,6 @@ pub(crate) struct ProbePlan {
     pub(crate) limit: u64,
     /// timers, at least 1
     pub(crate) timers: u32,
-    /// why KVM may not have armed the preemption timer, where it is seen that it has not
-    pub(crate) why_unarmed: &'static str,
 }
 
 /// The verdict, and what it follows from.
@@ -110,7 +108,7 @@ pub(crate) fn probe(plan: &ProbePlan) -> Result<ProbeOutcome> {
     };
     let extension = GuestHost::probe(Path::new("/sys")).extension;
     Ok(ProbeOutcome {
-        verdict: verdict::judge(&timers, &why_unseen, plan.why_unarmed),
+        verdict: verdict::judge(&timers, &why_unseen),
         limit: Some(plan.limit),
         tsc_khz: Some(tsc_khz),
         tgid: std::process::id(),
@@ -209,6 +207,11 @@ impl fmt::Display for ProbeOutcome {
 }
 
 impl ProbeOutcome {
+    /// Whether it was seen that KVM did not arm the preemption timer for each timer.
+    pub(crate) fn is_unarmed(&self) -> bool {
+        verdict::is_unarmed(&self.timers)
+    }
+
     /// The verdict for people, on one line.
     pub(crate) fn verdict_text(&self) -> String {
         let tried = counted(self.timers.len() as u64, "timer");

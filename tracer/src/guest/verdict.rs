@@ -53,16 +53,24 @@ pub(crate) fn count_early(attempts: &[Attempt]) -> u64 {
     attempts.iter().filter(|attempt| attempt.is_early()).count() as u64
 }
 
-/// Judges the attempts. `why_unseen` says why it could not be seen whether KVM armed the timer; `why_unarmed` why KVM may not have.
-pub(crate) fn judge(attempts: &[Attempt], why_unseen: &str, why_unarmed: &str) -> Verdict {
+/// Why timers of the host prove nothing.
+const UNARMED: &str = "KVM put the guest's timers on the host's timers (hrtimers), not on the preemption timer";
+
+/// Whether it was seen that KVM did not arm the preemption timer for each attempt.
+pub(crate) fn is_unarmed(attempts: &[Attempt]) -> bool {
+    attempts.iter().any(|attempt| attempt.armed == Some(false))
+}
+
+/// Judges the attempts. `why_unseen` says why it could not be seen whether KVM armed the timer.
+pub(crate) fn judge(attempts: &[Attempt], why_unseen: &str) -> Verdict {
     let mut offsets: Vec<_> = attempts.iter().filter(|a| a.is_early()).map(|a| a.offset_ns).collect();
     offsets.sort_unstable();
     offsets.dedup();
     let came = attempts.iter().filter(|attempt| attempt.after_ns.is_some()).count();
     if offsets.len() >= 2 {
         Verdict::Yes
-    } else if attempts.iter().any(|attempt| attempt.armed == Some(false)) {
-        Verdict::unknown(why_unarmed)
+    } else if is_unarmed(attempts) {
+        Verdict::unknown(UNARMED)
     } else if came > 0 {
         Verdict::unknown(format!(
             "{came} of {} timers had an interrupt, but not at the times of two offsets, as early timers would: try again",
@@ -88,7 +96,7 @@ mod tests {
     }
 
     fn judged(after_ms: [Option<f64>; 3], armed: Option<bool>) -> Verdict {
-        judge(&attempts(after_ms, armed), "unseen", "unarmed")
+        judge(&attempts(after_ms, armed), "unseen")
     }
 
     fn why(verdict: Verdict) -> String {
@@ -125,23 +133,23 @@ mod tests {
         }
         // Nor are many at the same offset.
         let one_offset = [attempts([Some(5.0), None, None], Some(true))[0]; 7];
-        assert!(why(judge(&one_offset, "unseen", "unarmed")).starts_with("7 of 7"));
+        assert!(why(judge(&one_offset, "unseen")).starts_with("7 of 7"));
     }
 
     #[test]
     fn no_interrupt_is_a_no_only_if_kvm_armed_every_timer() {
         assert_eq!(judged([None; 3], Some(true)), Verdict::No);
         assert_eq!(why(judged([None; 3], None)), "unseen");
-        assert_eq!(why(judged([None; 3], Some(false))), "unarmed");
+        assert_eq!(why(judged([None; 3], Some(false))), UNARMED);
         let mut one_unseen = attempts([None; 3], Some(true));
         one_unseen[1].armed = None;
-        assert_eq!(why(judge(&one_unseen, "unseen", "unarmed")), "unseen");
-        assert_eq!(why(judge(&[], "unseen", "unarmed")), "unseen");
+        assert_eq!(why(judge(&one_unseen, "unseen")), "unseen");
+        assert_eq!(why(judge(&[], "unseen")), "unseen");
     }
 
     #[test]
     fn a_timer_that_kvm_did_not_arm_proves_nothing() {
-        assert_eq!(why(judged([Some(5.0), Some(20.0), Some(35.0)], Some(false))), "unarmed");
+        assert_eq!(why(judged([Some(5.0), Some(20.0), Some(35.0)], Some(false))), UNARMED);
     }
 
     #[test]

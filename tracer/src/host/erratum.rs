@@ -33,7 +33,7 @@ const CAP_SYMBOL: &[u8] = b"preemption_timer_max_value";
 const RATE_SYMBOL: &[u8] = b"cpu_preemption_timer_multi";
 /// How to keep timers from expiring early.
 pub(crate) const FIX: &str = "use a kernel that caps the timer (Linux 7.3, or the companion patch with preemption_timer_cap=1), or load \
-                              kvm_intel with preemption_timer=0; see docs/erratum.md, and try it by 'vmentry exercise early'";
+                              kvm_intel with preemption_timer=0; 'vmentry exercise early' tries whether it happens here";
 /// Most bytes that are read of /proc/kallsyms, which has some 5 MB.
 const MOST_SYMBOLS: u64 = 64 << 20;
 
