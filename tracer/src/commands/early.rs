@@ -20,7 +20,7 @@ use crate::{
 /// Why timers that KVM caps prove nothing.
 const CAPPED: &str = "this kernel keeps its timer values below the erratum's limit, so that no timer can fire early";
 /// Runs the probe with this many timers, or says why not. A `limit` in TSC cycles replaces the erratum's, and then nothing else is asked.
-pub(super) fn probe(facts: &Facts, timers: u32, limit: Option<u64>) -> Result<ProbeOutcome> {
+pub(super) fn probe(facts: &Facts, timers: usize, limit: Option<u64>) -> Result<ProbeOutcome> {
     let limit = match limit.map_or_else(|| limit_here(facts), Ok) {
         Ok(limit) => limit,
         Err(why) => return Ok(ProbeOutcome::not_tried(why.to_string())),
