@@ -38,11 +38,14 @@ pub enum Region {
     Taken,
     /// [`SeriesCounts`](crate::in_kernel_series::SeriesCounts), in sets of places; user space takes places back
     Series,
+    /// two [`ClockBase`](crate::clock::ClockBase)s, of which the later one is in force; user space renews the other one
+    Clock,
 }
 
 impl Region {
     /// Every region.
-    pub const ALL: [Region; 5] = [Region::States, Region::Counters, Region::Records, Region::Taken, Region::Series];
+    pub const ALL: [Region; 6] =
+        [Region::States, Region::Counters, Region::Records, Region::Taken, Region::Series, Region::Clock];
 
     /// Elements of the array in an object that no loader has patched. The loader finds the array in the object's BTF by this length and
     /// replaces it by the length that it wants.
@@ -105,12 +108,16 @@ slots! {
     VmcsPin,
     /// of `loaded_vmcs`: `hv_timer_soft_disabled`, bool; absent before Linux 5.3
     VmcsSoftDisabled,
+    /// of the vcpu: `vcpu_vmx.hv_deadline_tsc`, u64: host TSC at which the timer is to expire, -1 while it has no deadline
+    VmxDeadlineTsc,
     /// of the vcpu: `vcpu_svm.vmcb`, pointer
     SvmVmcb,
     /// of the vmcb: `control.exit_code`, low 32 bits
     VmcbExitCode,
     /// 1 where kvm_entry's second argument is `force_immediate_exit`
     EntryHasImmediate,
+    /// 1 where kvm_preemption_timer_exit has a fourth argument: TSC cycles since the deadline, signed
+    TimerExitHasLate,
     /// 1 where the program on kvm_vmcs_write is attached, which counts every write to a control
     ExactWrites,
     /// `kvm_vcpu.arch.regs[8]`: the guest's R8 and the registers after it, u64 each. Set for the calibration guest only, whose records

@@ -32,8 +32,10 @@ pub struct Counters {
     /// states of vCPUs that gave their place to those of other vCPUs: their next kvm_exit is unmatched, and their past is unknown at
     /// their next kvm_entry
     pub evicted: u64,
+    /// preemption-timer exits that the companion patch saw before their deadline; these are among its deadline exits, too
+    pub traced_early_exits: u64,
     /// fills the cache line, because two CPUs must not share one
-    pub unused: [u64; 2],
+    pub unused: [u64; 1],
 }
 
 impl Counters {

@@ -44,6 +44,10 @@ impl Flags {
     pub const SHADOW_KNOWN: Flags = Flags(1 << 10);
     /// `transition_ns` is known: the companion patch's stopwatch ran
     pub const TRANSITION_KNOWN: Flags = Flags(1 << 11);
+    /// `deadline_tsc` was read, and compared with the TSC at kvm_exit (only at exits of a preemption timer that had a deadline)
+    pub const DEADLINE_READ: Flags = Flags(1 << 12);
+    /// the deadline was not due by more than [`EARLY_MARGIN_NS`](crate::clock::EARLY_MARGIN_NS); only with DEADLINE_READ
+    pub const EARLY: Flags = Flags(1 << 13);
 
     /// True when every flag of `other` is set.
     #[must_use]
@@ -97,6 +101,11 @@ pub struct Event {
     pub previous: Outline,
     /// number of this round on its CPU, from 1: gaps are dropped records
     pub seq: u64,
+    /// host TSC at which the timer was to expire, cycles (`vcpu_vmx.hv_deadline_tsc`); valid with DEADLINE_READ
+    pub deadline_tsc: u64,
+    /// from that deadline to kvm_exit, ns; negative where it was not due yet. No part of a record: the collector fills it in, where it
+    /// can map CLOCK_MONOTONIC to the TSC
+    pub late_ns: Option<i64>,
     /// writes to the controls of this VMCS as the companion patch reported them, by [`Control`](crate::rules::Control); valid with
     /// WRITES_EXACT
     pub writes: Writes,
@@ -134,7 +143,7 @@ pub struct StampedEvent {
     pub exec_exit: u32,
 }
 
-/// A short record: the part of an event that every report needs, one cache line.
+/// A short record: the part of an event that every report needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct ShortRecord {
@@ -154,6 +163,8 @@ pub struct ShortRecord {
     pub previous: Outline,
     /// as [`Event::seq`]; written last
     pub seq: u64,
+    /// as [`Event::deadline_tsc`]; whatever an earlier record left here where it is not valid
+    pub deadline_tsc: u64,
 }
 
 /// A whole record: a short one, followed by the details.
@@ -280,6 +291,27 @@ impl Event {
         self.flags.has(Flags::SHADOW_KNOWN).then_some(u64::from(self.shadow_pin_writes))
     }
 
+    /// Host TSC of the timer's deadline, cycles; none where there was none, and where it was not read.
+    #[must_use]
+    #[inline]
+    pub fn known_deadline_tsc(&self) -> Option<u64> {
+        self.flags.has(Flags::DEADLINE_READ).then_some(self.deadline_tsc)
+    }
+
+    /// ns from the timer's deadline to kvm_exit; none where it is not known, or was not due yet.
+    #[must_use]
+    #[inline]
+    pub fn deadline_late_ns(&self) -> Option<u64> {
+        self.late_ns.and_then(|ns| u64::try_from(ns).ok())
+    }
+
+    /// ns from kvm_exit to the timer's deadline; none where it is not known, or was due.
+    #[must_use]
+    #[inline]
+    pub fn deadline_remaining_ns(&self) -> Option<u64> {
+        self.late_ns.filter(|ns| *ns < 0).map(i64::unsigned_abs)
+    }
+
     /// VM-entry plus VM-exit without guest time, ns; none where it is not known. Comes from the stopwatch. Without it, known only for
     /// an entry that KVM forced to exit immediately: no guest instruction ran, so that all of `entry_to_exit_ns` is transition (and
     /// KVM's own work around it).
@@ -327,6 +359,7 @@ impl From<&ShortRecord> for Event {
             isa: record.outline.isa_number(),
             previous: record.previous,
             seq: record.seq,
+            deadline_tsc: if record.outline.flags().has(Flags::DEADLINE_READ) { record.deadline_tsc } else { 0 },
             // A short record is only written where the shadow is the one source of pin writes.
             shadow_pin_writes: record.outline.pin_writes().into(),
             ..Self::default()
@@ -349,6 +382,7 @@ impl From<&Event> for Record {
                 outline: event.outline(),
                 previous: event.previous,
                 seq: event.seq,
+                deadline_tsc: event.deadline_tsc,
             },
             details: Details {
                 writes: event.writes,
@@ -438,6 +472,7 @@ impl Outline {
             TimerCause::of(
                 self.known(Flags::SOFT_KNOWN, Flags::SOFT_DISABLED),
                 self.known(Flags::IMMEDIATE_KNOWN, Flags::IMMEDIATE),
+                self.flags().has(Flags::DEADLINE_READ | Flags::EARLY),
             )
         })
     }
@@ -467,7 +502,7 @@ impl StampedEvent {
     }
 }
 
-const _: () = assert!(Record::SHORT == 64 && Record::SIZE == 96 && StampedRecord::SIZE == 136);
+const _: () = assert!(Record::SHORT == 72 && Record::SIZE == 104 && StampedRecord::SIZE == 144);
 
 #[cfg(test)]
 mod tests {
@@ -480,9 +515,10 @@ mod tests {
             previous_exit_ns: 0x0102_0304_0506_0708,
             kvm: 0x3132_3334_3536_3738,
             who: 0x6162_6364_8182_8384,
-            outline: Outline::of(0x5152_5354, Flags(0xc1c2), 2, 1),
+            outline: Outline::of(0x5152_5354, Flags(0xd1c2), 2, 1),
             previous: Outline::of(0xd1d2_d3d4, Flags(0xe1e2), 1, 2),
             seq: 0x4142_4344_4546_4748,
+            deadline_tsc: 0x0807_0605_0403_0201,
         }
     }
 
@@ -518,11 +554,13 @@ mod tests {
             vcpu: 0x8182_8384,
             tgid: 0x6162_6364,
             exit_reason: 0x5152_5354,
-            flags: Flags(0xc1c2),
+            flags: Flags(0xd1c2),
             pin_writes: 2,
             isa: 1,
             previous: Outline::of(0xd1d2_d3d4, Flags(0xe1e2), 1, 2),
             seq: 0x4142_4344_4546_4748,
+            deadline_tsc: 0x0807_0605_0403_0201,
+            late_ns: None,
             writes: Writes(0xf1f2_f3f4_f5f6_f7f8),
             transition_ns: 0x0f1f_2f3f,
             shadow_pin_writes: 0x4f5f_6f7f,
@@ -604,6 +642,26 @@ mod tests {
         // The clocks of two CPUs may differ by some ns.
         let moved = ShortRecord { previous_exit_ns: 6, entry_ns: 5, ..short() };
         assert_eq!(Event::decode(&bytes_with(moved)).map(|event| event.exit_to_entry_ns), Some(0));
+    }
+
+    #[test]
+    fn what_an_earlier_record_left_in_place_of_a_deadline_is_not_one() {
+        let without = |flags| Outline::of(0x5152_5354, flags, 2, 1);
+        let decode = |flags| Event::decode(&bytes_with(ShortRecord { outline: without(flags), ..short() })).unwrap();
+        assert_eq!(decode(Flags::DEADLINE_READ).known_deadline_tsc(), Some(0x0807_0605_0403_0201));
+        let left_over = decode(Flags::NONE);
+        assert_eq!((left_over.known_deadline_tsc(), left_over.deadline_tsc), (None, 0));
+    }
+
+    #[test]
+    fn a_timer_is_late_or_has_time_remaining_never_both() {
+        let of = |late_ns| {
+            let event = Event { late_ns, ..sample() };
+            (event.deadline_late_ns(), event.deadline_remaining_ns())
+        };
+        assert_eq!((of(Some(7)), of(Some(0))), ((Some(7), None), (Some(0), None)));
+        assert_eq!((of(Some(-7)), of(Some(i64::MIN))), ((None, Some(7)), (None, Some(1 << 63))));
+        assert_eq!(of(None), (None, None));
     }
 
     #[test]

@@ -96,7 +96,14 @@ pub const fn series_key(outline: Outline) -> Outline {
     .0;
     const OF_TIMERS: u64 = Outline::of(
         0,
-        Flags(Flags::IMMEDIATE_KNOWN.0 | Flags::IMMEDIATE.0 | Flags::SOFT_KNOWN.0 | Flags::SOFT_DISABLED.0),
+        Flags(
+            Flags::IMMEDIATE_KNOWN.0
+                | Flags::IMMEDIATE.0
+                | Flags::SOFT_KNOWN.0
+                | Flags::SOFT_DISABLED.0
+                | Flags::DEADLINE_READ.0
+                | Flags::EARLY.0,
+        ),
         0,
         0,
     )

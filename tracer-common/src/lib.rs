@@ -11,6 +11,7 @@
     clippy::cast_sign_loss
 )]
 
+pub mod clock;
 pub mod config;
 pub mod counters;
 pub mod event;

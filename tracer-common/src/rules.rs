@@ -7,28 +7,31 @@ use crate::low32;
 /// Why a VMX-preemption timer expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TimerCause {
-    /// the guest's timer reached its deadline
+    /// the guest's timer reached its deadline; where deadlines cannot be read, it may have been early
     Deadline,
     /// KVM forced an exit before the first guest instruction
     Immediate,
     /// the timer was soft-disabled and expired nevertheless
     Spurious,
+    /// the guest's timer expired before its deadline, by more than [`EARLY_MARGIN_NS`](crate::clock::EARLY_MARGIN_NS): erratum EMR158
+    Early,
     /// cannot be read on this kernel
     Unknown,
 }
 
 impl TimerCause {
     /// Every cause.
-    pub const ALL: [TimerCause; 4] =
-        [TimerCause::Deadline, TimerCause::Immediate, TimerCause::Spurious, TimerCause::Unknown];
+    pub const ALL: [TimerCause; 5] =
+        [TimerCause::Deadline, TimerCause::Immediate, TimerCause::Spurious, TimerCause::Early, TimerCause::Unknown];
 
-    /// The cause, from the timer's soft-disabled state and kvm_entry's `force_immediate_exit`. KVM checks them in this order
-    /// (`handle_fastpath_preemption_timer`, commit 804939ea20).
+    /// The cause, from the timer's soft-disabled state, kvm_entry's `force_immediate_exit`, and whether the deadline was read and not due.
+    /// KVM checks the first two in this order (`handle_fastpath_preemption_timer`, commit 804939ea20).
     #[must_use]
-    pub const fn of(soft_disabled: Option<bool>, immediate: Option<bool>) -> Self {
+    pub const fn of(soft_disabled: Option<bool>, immediate: Option<bool>, is_early: bool) -> Self {
         match (soft_disabled, immediate) {
             (Some(true), _) => Self::Spurious,
             (Some(false), Some(true)) => Self::Immediate,
+            (Some(false), Some(false)) if is_early => Self::Early,
             (Some(false), Some(false)) => Self::Deadline,
             _ => Self::Unknown,
         }
@@ -41,6 +44,7 @@ impl TimerCause {
             Self::Deadline => "deadline",
             Self::Immediate => "immediate",
             Self::Spurious => "spurious",
+            Self::Early => "early",
             Self::Unknown => "unknown",
         }
     }
@@ -193,16 +197,17 @@ mod tests {
     #[test]
     fn a_soft_disabled_timer_is_spurious_whatever_else_holds() {
         for immediate in [None, Some(false), Some(true)] {
-            assert_eq!(TimerCause::of(Some(true), immediate), TimerCause::Spurious);
+            assert_eq!(TimerCause::of(Some(true), immediate, false), TimerCause::Spurious);
         }
     }
 
     #[test]
     fn a_cause_that_cannot_be_read_is_unknown() {
-        assert_eq!(TimerCause::of(None, Some(true)), TimerCause::Unknown);
-        assert_eq!(TimerCause::of(Some(false), None), TimerCause::Unknown);
-        assert_eq!(TimerCause::of(Some(false), Some(true)), TimerCause::Immediate);
-        assert_eq!(TimerCause::of(Some(false), Some(false)), TimerCause::Deadline);
+        assert_eq!(TimerCause::of(None, Some(true), false), TimerCause::Unknown);
+        assert_eq!(TimerCause::of(Some(false), None, true), TimerCause::Unknown);
+        assert_eq!(TimerCause::of(Some(false), Some(true), true), TimerCause::Immediate);
+        assert_eq!(TimerCause::of(Some(false), Some(false), false), TimerCause::Deadline);
+        assert_eq!(TimerCause::of(Some(false), Some(false), true), TimerCause::Early);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub fn slot(slot: Slot) -> Option<i64> {
         };
     }
     let value = constants!(
-        LayoutIsa VcpuKvm VcpuId StatExits StatGuestMode KvmVmType VmxExitReason VmxLoadedVmcs VmxVmcs01 VmxReqImmediate VmcsPin VmcsSoftDisabled SvmVmcb VmcbExitCode EntryHasImmediate ExactWrites GuestR8 VmcsExec TscToNs Filter WakeEvery RingRecords RecordBytes Details InKernel Cpus CastType
+        LayoutIsa VcpuKvm VcpuId StatExits StatGuestMode KvmVmType VmxExitReason VmxLoadedVmcs VmxVmcs01 VmxReqImmediate VmcsPin VmcsSoftDisabled VmxDeadlineTsc SvmVmcb VmcbExitCode EntryHasImmediate TimerExitHasLate ExactWrites GuestR8 VmcsExec TscToNs Filter WakeEvery RingRecords RecordBytes Details InKernel Cpus CastType
     );
     (value >= 0).then_some(value)
 }

@@ -34,7 +34,7 @@ use tracer_common::{
 use crate::{
     in_kernel_series::{Identity, Times},
     kernel::{barrier, cpu, now_ns, probe, read, slot, times},
-    maps::{SITES, TGIDS, VCPU_IDS, WAKE, counters, record, taken},
+    maps::{SITES, TGIDS, VCPU_IDS, WAKE, clock_base, counters, record, taken},
     shared::{Shared, get, increment, set},
     states::{State, adopt_state, find_open_round, likely_state},
 };
@@ -185,6 +185,8 @@ struct Round {
     number: u64,
     outline: Outline,
     exit_ns: u64,
+    /// 0 where the exit is none of a timer with a deadline
+    deadline_tsc: u64,
     previous: Outline,
     /// 0 where it was not seen
     previous_exit_ns: u64,
@@ -213,13 +215,17 @@ fn on_exit(vcpu: u64, isa: u64) {
     }
     let Some(state) = end_round(vcpu) else { return };
     let mut flags = get!(state.flags);
-    let (reason, pins) = if slot(Slot::LayoutIsa).is_some_and(|own| isa != own as u64) {
+    let (reason, deadline_tsc, pins) = if slot(Slot::LayoutIsa).is_some_and(|own| isa != own as u64) {
         forget_vendor_fields(state, &mut flags);
-        (0, PinWrites::NONE)
+        (0, 0, PinWrites::NONE)
     } else {
         let reason = read_reason(vcpu, isa, &mut flags);
-        read_soft_disabled(state, isa, reason, &mut flags);
-        (reason, close_pin_writes(state, &mut flags))
+        let mut deadline_tsc = 0;
+        if isa == VMX && reason & 0xffff == VMX_PREEMPTION_TIMER {
+            read_soft_disabled(state, &mut flags);
+            deadline_tsc = read_deadline(vcpu, exit_ns, &mut flags);
+        }
+        (reason, deadline_tsc, close_pin_writes(state, &mut flags))
     };
     let outline = Outline::of(reason, flags, pins.best, isa as u8);
     let (previous, previous_exit_ns) = (get!(state.previous), get!(state.exit_ns));
@@ -229,7 +235,7 @@ fn on_exit(vcpu: u64, isa: u64) {
     let cpu = cpu();
     let Some(counters) = counters(cpu) else { return };
     let number = get!(counters.rounds) + 1;
-    let round = Round { vcpu, state, number, outline, exit_ns, previous, previous_exit_ns, pins };
+    let round = Round { vcpu, state, number, outline, exit_ns, deadline_tsc, previous, previous_exit_ns, pins };
     let is_kept = if slot(Slot::InKernel) == Some(1) {
         count_in_kernel(counters, &round)
     } else {
@@ -286,10 +292,8 @@ fn read_reason(vcpu: u64, isa: u64, flags: &mut Flags) -> u32 {
 
 /// At a preemption-timer exit, whether the timer was soft-disabled.
 #[inline(always)]
-fn read_soft_disabled(state: State, isa: u64, reason: u32, flags: &mut Flags) {
+fn read_soft_disabled(state: State, flags: &mut Flags) {
     if slot(Slot::VmcsSoftDisabled).is_some()
-        && isa == VMX
-        && reason & 0xffff == VMX_PREEMPTION_TIMER
         && let Some(soft) = read::<u8>(get!(state.loaded_vmcs), Slot::VmcsSoftDisabled)
     {
         *flags |= Flags::SOFT_KNOWN;
@@ -297,6 +301,30 @@ fn read_soft_disabled(state: State, isa: u64, reason: u32, flags: &mut Flags) {
             *flags |= Flags::SOFT_DISABLED;
         }
     }
+}
+
+/// At a preemption-timer exit, the deadline that KVM armed the timer for, a host TSC: KVM cancels it only after kvm_exit. 0 for an exit
+/// that KVM forced, of a soft-disabled timer, and where it cannot be read or compared.
+#[inline(always)]
+fn read_deadline(vcpu: u64, exit_ns: u64, flags: &mut Flags) -> u64 {
+    const NONE: u64 = u64::MAX;
+    if !flags.has(Flags::SOFT_KNOWN | Flags::IMMEDIATE_KNOWN)
+        || flags.has(Flags::SOFT_DISABLED)
+        || flags.has(Flags::IMMEDIATE)
+        || slot(Slot::VmxDeadlineTsc).is_none()
+    {
+        return 0;
+    }
+    let deadline = read::<u64>(vcpu, Slot::VmxDeadlineTsc).unwrap_or(NONE);
+    if deadline == NONE {
+        return 0;
+    }
+    let Some(is_early) = clock_base().is_early(exit_ns, deadline) else { return 0 };
+    *flags |= Flags::DEADLINE_READ;
+    if is_early {
+        *flags |= Flags::EARLY;
+    }
+    deadline
 }
 
 /// The control writes of a round, by the shadow and by kvm_vmcs_write.
@@ -381,6 +409,10 @@ fn send_record(counters: Shared<Counters>, cpu: u64, round: &Round) -> bool {
     set!(place.record.short.who = get!(state.who));
     set!(place.record.short.outline = round.outline);
     set!(place.record.short.previous = round.previous);
+    // Only where there is one: a store less for all other exits.
+    if round.deadline_tsc != 0 {
+        set!(place.record.short.deadline_tsc = round.deadline_tsc);
+    }
     if slot(Slot::Details) == Some(1) {
         write_details(place, cpu, round);
         if slot(Slot::GuestR8).is_some() {
@@ -494,15 +526,25 @@ pub fn kvm_vmcs_write(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// kvm_preemption_timer_exit(vcpu, cause, vmcs02), of the companion patch: a second source of the causes.
+/// kvm_preemption_timer_exit(vcpu, cause, vmcs02), of the companion patch: a second source of the causes. Later versions of the patch
+/// have a fourth argument, the TSC cycles since the deadline, signed.
 #[raw_tracepoint(tracepoint = "kvm_preemption_timer_exit")]
 pub fn kvm_preemption_timer_exit(ctx: RawTracePointContext) -> i32 {
+    /// of the patch's `enum kvm_preemption_timer_cause`
+    const DEADLINE: usize = 2;
     if is_selected(ctx.arg(0))
         && let Some(counters) = counters(cpu())
     {
         // Masked, so that the verifier knows the bound.
         let cause = ctx.arg::<u64>(1) as usize & 3;
         increment!(counters.traced_timer_exits[cause]);
+        // Where the tracepoint has no fourth argument, a program that reads it cannot be attached.
+        if cause == DEADLINE
+            && slot(Slot::TimerExitHasLate) == Some(1)
+            && (ctx.arg::<u64>(3) as i64).saturating_neg() > clock_base().margin as i64
+        {
+            increment!(counters.traced_early_exits);
+        }
     }
     0
 }

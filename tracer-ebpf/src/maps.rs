@@ -14,6 +14,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     Counters, Region, Slot, StampedRecord,
+    clock::ClockBase,
     config::{MAX_SITES, REGION, Taken},
     in_kernel_series::SeriesCounts,
     state::{Owner, VcpuState},
@@ -51,6 +52,10 @@ pub static TAKEN: Mapped<Taken, { Region::Taken.length() }> = Mapped::new();
 /// Series that the programs count themselves, in sets.
 #[btf_map]
 pub static SERIES: Mapped<SeriesCounts, { Region::Series.length() }> = Mapped::new();
+
+/// The tie of CLOCK_MONOTONIC to the TSC, which user space renews.
+#[btf_map]
+pub static CLOCK: Mapped<ClockBase, { Region::Clock.length() }> = Mapped::new();
 
 /// Wake-ups of user space: the number of the CPU that asks for it.
 #[btf_map]
@@ -135,6 +140,20 @@ pub fn state(number: u64) -> Shared<VcpuState> {
 #[inline(always)]
 pub fn series(number: u64) -> Shared<SeriesCounts> {
     value_at(region!(Series), number * size_of::<SeriesCounts>() as u64)
+}
+
+/// The [`ClockBase`] in force. User space changes the other one, and not again before a second has passed.
+#[inline(always)]
+pub fn clock_base() -> ClockBase {
+    let (first, second): (Shared<ClockBase>, Shared<ClockBase>) =
+        (value_at(region!(Clock), 0), value_at(region!(Clock), size_of::<ClockBase>() as u64));
+    let base = if get!(second.ns) > get!(first.ns) { second } else { first };
+    ClockBase {
+        ns: get!(base.ns),
+        tsc: get!(base.tsc),
+        cycles_per_ns: get!(base.cycles_per_ns),
+        margin: get!(base.margin),
+    }
 }
 
 /// Replaces the owner of a state if it is still `owner`; whether it was.

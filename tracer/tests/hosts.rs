@@ -80,6 +80,47 @@ fn an_intel_host_has_pin_writes_levels_and_causes() {
 
 #[test]
 #[ignore = "needs root and the module kvm"]
+fn a_timer_that_expires_before_its_deadline_is_early_and_its_remaining_time_is_told() {
+    let host = Shape::intel().build();
+    let timer = |count, deadline_us| Rounds { reason: PREEMPTION_TIMER, deadline_us, ..Rounds::vmx(count) };
+    for place in PLACES {
+        let mut vm = Vm::start();
+        let report = host.recorded(place, |recorder| {
+            // 171.8 s, the sign of erratum EMR158; less than the margin of 10 ms; and past.
+            vm.run(&[recorder], &timer(23, Some(171_800_000)));
+            vm.run(&[recorder], &timer(7, Some(5_000)));
+            // A second later, the programs must still know the time.
+            vm.run(&[recorder], &Rounds { pause_us: 100_000, ..timer(17, Some(-3_000)) });
+            vm.run(&[recorder], &Rounds { soft_disabled: true, ..timer(5, None) });
+        });
+        let exits = &report["totals"]["timer_exits"];
+        let counts = ["deadline", "immediate", "spurious", "early"].map(|cause| exits[cause].as_u64().unwrap());
+        assert_eq!(counts, [24, 0, 5, 23], "{place:?}: {exits}");
+        let of_cause = |cause: &str, figure: &str| {
+            let row = report["series"].as_array().unwrap().iter().find(|row| row["timer_cause"] == cause);
+            row.unwrap()[figure].clone()
+        };
+        if !place.is_empty() {
+            assert_eq!(of_cause("deadline", "deadline_late_ns"), Value::Null, "the programs keep none");
+            assert_eq!(report["unknown"]["timer_lateness"], "in-kernel counting does not keep it");
+            continue;
+        }
+        let near = |value: &Value, us: f64, within_us: f64| (value.as_f64().unwrap() / 1e3 - us).abs() < within_us;
+        let remaining = of_cause("early", "deadline_remaining_ns");
+        assert_eq!(remaining["count"], 23);
+        assert!(near(&remaining["p50"], 171_800_000.0, 400_000.0), "{remaining}");
+        let late = of_cause("deadline", "deadline_late_ns");
+        // The time from the made-up deadline to the exit is the rig's; that it is no less than 3 ms is exact, to the clocks' error.
+        assert_eq!(late["count"], 17);
+        assert!(late["min"].as_f64().unwrap() > 2_990_000.0 && near(&late["p50"], 3_000.0, 2_000.0), "{late}");
+        assert_eq!(of_cause("deadline", "deadline_remaining_ns")["count"], 7);
+        let error = report["totals"]["deadline_error_ns"].as_u64().unwrap();
+        assert!((1..100_000).contains(&error), "{error}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and the module kvm"]
 fn a_vm_that_takes_all_series_in_the_kernel_leaves_the_next_one_its_own() {
     let host = Shape::intel().build();
     let recorder = host.record("a.hlog", PLACES[1]);

@@ -18,6 +18,7 @@ use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun};
 use bed::*;
 use tracer_common::{
     Config, Counters, Event, Flags, Isa, Outline, Slot, StampedEvent,
+    clock::ClockBase,
     rules::{Control, TimerCause, Writes},
     state::{MAX_STATES, Owner, Phase, VcpuState, set_of},
 };
@@ -246,6 +247,87 @@ fn timer_exits_have_their_cause() {
     assert_eq!(bed.round(0, 10).outline().timer_cause(), None);
 }
 
+/// A round that ends by the timer, with this deadline.
+fn timer_round(bed: &mut Bed, deadline: u64, soft: u64, immediate: bool) -> (TimerCause, Option<u64>) {
+    bed.set(0, DEADLINE, deadline);
+    bed.set(0, VMCS01 + SOFT, soft);
+    bed.entry(0, 0, immediate);
+    bed.exit(0, 0, VMX, 52);
+    let event = bed.one_event();
+    (event.outline().timer_cause().unwrap(), event.known_deadline_tsc())
+}
+
+/// The TSC of the made-up host: 2 GHz, and 5000 cycles at `since_ns`.
+fn tsc_base(since_ns: u64) -> ClockBase {
+    ClockBase::new(since_ns, 5000, 2.0).unwrap()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_timer_that_expires_before_its_deadline_is_early_and_its_record_has_the_deadline() {
+    use TimerCause::{Deadline, Early, Immediate, Spurious};
+    const SECOND: u64 = 2_000_000_000;
+    let mut bed = bed();
+    assert_eq!(timer_round(&mut bed, 1 << 50, 0, false), (Deadline, None), "nobody has compared the clocks");
+    let start = vmentry::host::clock::monotonic_ns();
+    bed.tracer.renew_clock(&tsc_base(start));
+    let far = 5000 + 100 * SECOND;
+    assert_eq!(timer_round(&mut bed, far, 0, false), (Early, Some(far)));
+    assert_eq!(timer_round(&mut bed, 4999, 0, false), (Deadline, Some(4999)));
+    assert_eq!(timer_round(&mut bed, u64::MAX, 0, false), (Deadline, None), "KVM's mark of no deadline");
+    assert_eq!(timer_round(&mut bed, far, 1, false), (Spurious, None));
+    assert_eq!(timer_round(&mut bed, far, 0, true), (Immediate, None));
+    assert_eq!(timer_round(&mut bed, far, 0, false), (Early, Some(far)));
+    assert_eq!(bed.round(0, 10).known_deadline_tsc(), None, "what an earlier record left behind is no deadline");
+    // By a later base the same deadline is due: a second ago it was at most 20 seconds away.
+    let near = 5000 + 20 * SECOND;
+    assert_eq!(timer_round(&mut bed, near, 0, false), (Early, Some(near)));
+    bed.tracer.renew_clock(&ClockBase { tsc: near + SECOND, ..tsc_base(start + 1) });
+    assert_eq!(timer_round(&mut bed, near, 0, false), (Deadline, Some(near)));
+    // And the base before it is the one that is replaced.
+    bed.tracer.renew_clock(&tsc_base(start + 2));
+    assert_eq!(timer_round(&mut bed, near, 0, false), (Early, Some(near)));
+    // Host time is charged to the exit with its cause.
+    let after = bed.round(0, 10);
+    assert_eq!(after.previous.timer_cause(), Some(Early));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn early_timer_exits_are_a_series_of_their_own_in_the_kernel() {
+    let options = Options { aggregation: Aggregation::InKernel, ..Options::default() };
+    let mut bed = Bed::new(config(), options);
+    bed.tracer.renew_clock(&tsc_base(vmentry::host::clock::monotonic_ns()));
+    for deadline in [1, 1 << 50, 1, 1 << 50, 1 << 50] {
+        bed.set(0, DEADLINE, deadline);
+        bed.entry(0, 0, false);
+        bed.exit(0, 0, VMX, 52);
+    }
+    let mut counts = BTreeMap::new();
+    bed.tracer.in_kernel_series().unwrap().take(|growth: Growth| {
+        *counts.entry(growth.outline.timer_cause().unwrap()).or_insert(0) += growth.series.entries();
+    });
+    assert_eq!(counts, [(TimerCause::Deadline, 2), (TimerCause::Early, 3)].into());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_companion_patchs_lateness_tells_early_deadline_exits() {
+    const DEADLINE: u64 = 2;
+    let mut c = config();
+    c.set(Slot::TimerExitHasLate, 1);
+    let mut bed = Bed::new(c, Options { timer_exits: true, ..Options::default() });
+    bed.tracer.renew_clock(&tsc_base(vmentry::host::clock::monotonic_ns()));
+    // 10 ms of 2 GHz are the margin.
+    let late = [0, 7_000, -20_000_001, -19_900_000, -343_600_000_000, i64::MIN];
+    for late in late {
+        bed.run("kvm_preemption_timer_exit", HERE, &[bed.at(0), DEADLINE, 0, late.cast_unsigned()]);
+    }
+    bed.run("kvm_preemption_timer_exit", HERE, &[bed.at(0), 1, 0, (-343_600_000_000_i64).cast_unsigned()]);
+    let counters = bed.counters();
+    assert_eq!((counters.traced_timer_exits, counters.traced_early_exits), ([0, 1, 6, 0], 3));
+}
+
 #[test]
 #[ignore = "needs root"]
 fn an_entry_without_exit_and_an_exit_without_entry_are_unmatched() {
@@ -332,7 +414,7 @@ fn a_full_ring_drops_records_and_counts_every_drop() {
     let c = bed.counters();
     assert_eq!(c.rounds, ROUNDS);
     assert_eq!(events.len() as u64 + c.dropped, ROUNDS);
-    assert_eq!(events.len(), 64, "the power of two that fits");
+    assert_eq!(events.len(), 32, "the power of two that fits");
     bed.entry(0, 0, false);
     bed.exit(0, 0, VMX, 10);
     let next = bed.one_event();

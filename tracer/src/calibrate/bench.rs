@@ -5,23 +5,18 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, bail, ensure};
 use tracer_common::{StampedEvent, StampedRecord, rules::TimerCause};
 
-use super::{
-    mapping::{ClockReading, Mapping, narrowest},
-    sample::{self, Samples, WARM_UP},
-};
+use super::sample::{self, Samples, WARM_UP};
 use crate::{
     guest::{
         calibration::{CalibrationGuest, CalibrationProgram, GuestTask},
         deadline,
     },
-    host::clock::{monotonic_ns, tsc},
+    host::clock_mapping::{ClockReading, Mapping},
     kernel::tracer::Tracer,
 };
 
 /// Iterations of one run at most. Their records fit into a ring, which therefore need not be read during the run.
 const BATCH: u32 = 500;
-/// Clock readings of which the narrowest is used.
-const READINGS: usize = 64;
 
 /// The guest, the tracer and the clocks of a calibration.
 pub(crate) struct Bench<'a> {
@@ -110,12 +105,11 @@ impl<'a> Bench<'a> {
     }
 
     /// Reads both clocks.
-    pub(crate) fn read_clocks(&mut self) -> Result<ClockReading> {
-        let readings = (0..READINGS).map(|_| ClockReading { before: tsc(), ns: monotonic_ns(), after: tsc() });
-        let reading = narrowest(readings).context("read the clocks")?;
+    pub(crate) fn read_clocks(&mut self) -> ClockReading {
+        let reading = ClockReading::now();
         self.first_reading.get_or_insert(reading);
         self.last_reading = Some(reading);
-        Ok(reading)
+        reading
     }
 
     /// Runs `count` iterations, plus the warm-up of each run, with the programs attached. `measured` are the reasons of the exit that
@@ -129,14 +123,14 @@ impl<'a> Bench<'a> {
 
     fn run_attached(&mut self, program: CalibrationProgram, count: u64, measured: &[u32]) -> Result<Traced> {
         let mut traced = Traced::default();
-        let mut readings = vec![self.read_clocks()?];
+        let mut readings = vec![self.read_clocks()];
         let mut runs = Vec::new();
         for count in batches(count) {
             // Discards the records of the last run's end, and of anything else that this process ran.
             self.records()?;
-            readings.push(self.read_clocks()?);
+            readings.push(self.read_clocks());
             let done = self.guest.run(&self.task(program, count), self.stop)?;
-            readings.push(self.read_clocks()?);
+            readings.push(self.read_clocks());
             traced.round_trips.extend(without_warm_up(&done.round_trips, program));
             runs.push(self.records()?);
             (self.progress)();
@@ -145,7 +139,7 @@ impl<'a> Bench<'a> {
             runs.iter().any(|records| !records.is_empty()),
             "no record of the guest's VM entries arrived: 'vmentry check' shows whether kvm's tracepoints fire on this host"
         );
-        readings.push(self.read_clocks()?);
+        readings.push(self.read_clocks());
         let mapping = Mapping::new(&readings).context("compare the clocks: CLOCK_MONOTONIC stood still")?;
         for records in runs {
             let forced = records.iter().filter(|r| r.event.outline().timer_cause() == Some(TimerCause::Immediate));

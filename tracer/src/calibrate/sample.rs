@@ -2,8 +2,8 @@
 
 use tracer_common::{Flags, Isa, StampedEvent};
 
-use super::mapping::Mapping;
 use crate::guest::calibration::Step;
+use crate::host::clock_mapping::Mapping;
 
 /// Iterations at the beginning of a run that are not counted, because caches and the VMCS are cold.
 pub(crate) const WARM_UP: u32 = 8;
@@ -209,7 +209,8 @@ impl Clocked {
 mod tests {
     use tracer_common::Event;
 
-    use super::{super::mapping::ClockReading, *};
+    use super::*;
+    use crate::host::clock_mapping::ClockReading;
 
     const CPUID: u32 = 10;
     const EXTERNAL_INTERRUPT: u32 = 1;

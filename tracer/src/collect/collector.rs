@@ -15,6 +15,7 @@ use tracer_common::{Counters, Event, Isa, Outline};
 use crate::{
     collect::{
         arrivals::{Arrivals, Progress},
+        clocks::Clocks,
         shares::{Named, say_lost},
         vms::{Unnamed, Vms},
     },
@@ -44,6 +45,7 @@ const QUEUE: usize = 8;
 /// Collects from an attached tracer.
 struct Collector {
     tracer: Tracer,
+    clocks: Clocks,
     vms: Vms,
     arrivals: Arrivals,
     /// process and `struct kvm` of the vCPUs that the programs count, whose VMs were asked for their names
@@ -62,11 +64,13 @@ struct Collector {
 
 impl Collector {
     /// Collects from an attached tracer; the first interval begins now.
-    fn new(mut tracer: Tracer, events: Option<EventSink>) -> Result<Self> {
+    fn new(attached: Attached, events: Option<EventSink>) -> Result<Self> {
+        let Attached { mut tracer, clocks } = attached;
         let cpus = tracer.rings().iter().map(|r| r.cpu as usize + 1).max().unwrap_or(0);
         let arrivals = Arrivals::new(tracer.aggregation(), cpus);
         Ok(Self {
             tracer,
+            clocks,
             vms: Vms::new(&Roots::default())?,
             arrivals,
             owners: FxHashSet::default(),
@@ -80,7 +84,8 @@ impl Collector {
 
     /// Drains the rings into the current interval, each by at most a batch; returns the number of records.
     fn drain(&mut self) -> usize {
-        let Self { tracer, vms, arrivals, owners, accumulator, events, .. } = self;
+        let Self { tracer, clocks, vms, arrivals, owners, accumulator, events, .. } = self;
+        clocks.read(tracer);
         let layout_isa = tracer.layout_isa();
         let began_ns = events.as_ref().map_or(0, |_| monotonic_ns());
         let mut records = 0;
@@ -100,10 +105,15 @@ impl Collector {
         }
         for ring in tracer.rings() {
             let taken = ring.drain(BATCH, |bytes| {
-                let Some(event) = Event::decode(bytes) else {
+                let Some(mut event) = Event::decode(bytes) else {
                     accumulator.interval.totals.malformed += 1;
                     return;
                 };
+                if let Some(lateness) = clocks.lateness(&event) {
+                    event.late_ns = Some(lateness.ns);
+                    let error = accumulator.interval.totals.deadline_error_ns.get_or_insert_default();
+                    *error = (*error).max(lateness.error_ns);
+                }
                 let found = vms.get(event.tgid, event.kvm);
                 if is_foreign(event.outline(), layout_isa) {
                     *accumulator.interval.totals.foreign_isa.get_or_insert_default() += 1;
@@ -169,8 +179,13 @@ impl Collector {
         }
         if self.tracer.traces_timer_exits() {
             let cause = |cause: usize| growth(&|c| c.traced_timer_exits[cause]);
-            totals.traced_timer_exits =
-                Some(TracedTimerExits { spurious: cause(0), immediate: cause(1), deadline: cause(2) });
+            let early = self.tracer.traces_lateness().then(|| growth(&|c| c.traced_early_exits));
+            totals.traced_timer_exits = Some(TracedTimerExits {
+                spurious: cause(0),
+                immediate: cause(1),
+                deadline: cause(2) - early.unwrap_or_default(),
+                early,
+            });
         }
         let sites = self.tracer.sites()?;
         for (index, count) in sites.iter().enumerate() {
@@ -262,6 +277,21 @@ fn is_foreign(outline: Outline, layout_isa: Option<Isa>) -> bool {
     layout_isa.is_some_and(|own| own != outline.isa())
 }
 
+/// A tracer whose programs are attached, and the clocks by which they judge deadlines.
+pub(crate) struct Attached {
+    tracer: Tracer,
+    clocks: Clocks,
+}
+
+impl Attached {
+    /// Attaches the programs, which count and write records as soon as they are.
+    pub(crate) fn new(mut tracer: Tracer) -> Result<Self> {
+        let clocks = Clocks::start(&mut tracer)?;
+        tracer.attach()?;
+        Ok(Self { tracer, clocks })
+    }
+}
+
 /// A running collection.
 pub(crate) struct Collection {
     /// intervals in order; closed after the last one
@@ -274,13 +304,17 @@ pub(crate) struct Collection {
 impl Collection {
     /// Collects from an attached tracer on a thread of its own, which has the caller's capabilities. An interval ends every `period`, if
     /// there is one, and at every [`Self::cut`].
-    pub(crate) fn start(tracer: Tracer, period: Option<Duration>) -> Result<Self> {
-        Self::start_tapped(tracer, period, None)
+    pub(crate) fn start(attached: Attached, period: Option<Duration>) -> Result<Self> {
+        Self::start_tapped(attached, period, None)
     }
 
     /// Like [`Collection::start`]; also passes each event to `events`.
-    pub(crate) fn start_tapped(tracer: Tracer, period: Option<Duration>, events: Option<EventSink>) -> Result<Self> {
-        let collector = Collector::new(tracer, events)?;
+    pub(crate) fn start_tapped(
+        attached: Attached,
+        period: Option<Duration>,
+        events: Option<EventSink>,
+    ) -> Result<Self> {
+        let collector = Collector::new(attached, events)?;
         let (cuts, wanted) = mpsc::channel(1);
         let (send, intervals) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use tokio::{sync::mpsc, task::LocalSet};
 
 use crate::{
-    collect::collector::Collection,
+    collect::collector::{Attached, Collection},
     commands::{
         args::ExportArgs,
         child::Endings,
@@ -125,9 +125,9 @@ async fn trace(args: &ExportArgs, places: Destinations, endings: &mut Endings) -
     let mut module = watch_module(&facts.host);
     let mut tracer = Tracer::load(&layout, &options)?;
     let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, output::say)?;
-    tracer.attach()?;
+    let attached = Attached::new(tracer)?;
     privileges::of_exporter(Serving { follows: options.tgids.is_some(), changes_files })?;
-    let mut collection = Collection::start(tracer, Some(args.interval))?;
+    let mut collection = Collection::start(attached, Some(args.interval))?;
     let take = |exporter: &mut Exporter, interval: &Interval| {
         ensure_same_module(module.as_mut())?;
         exporter.about.policy = policy_now(facts.policy);

@@ -107,6 +107,7 @@ fn header(sources: &[Provenance], command: Vec<String>) -> Header {
         latency: report.latency(),
         aggregation: report.aggregation(),
         timer: common(sources, |s| s.header.timer.clone()).flatten(),
+        soft_delay: common(sources, |s| s.header.soft_delay).flatten(),
         tickless_cpus: common(sources, |s| s.header.tickless_cpus.clone()).flatten(),
         stopwatch: common(sources, |s| s.header.stopwatch).flatten(),
         sites: common(sources, |s| s.header.sites.clone()).unwrap_or_default(),

@@ -11,7 +11,7 @@ use tokio::{
 use tracer_common::{Isa, in_kernel_series::MAX_IN_KERNEL_SERIES};
 
 use crate::{
-    collect::collector::Collection,
+    collect::collector::{Attached, Collection},
     commands::{
         args::{RecordArgs, Targets},
         child::{Ended, Endings, GRACE, command_code, end, exit_of, or_end, refuse_unknown, start, stdout_beside},
@@ -76,10 +76,10 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     runtime()?.block_on(async {
         let tsc = TscMeter::start();
         let mut endings = Endings::new()?;
-        tracer.attach()?;
+        let attached = Attached::new(tracer)?;
         // Before privileges are given up, so that the command has the caller's, and before other threads start, which get what is left.
         let mut child = start(&args.command, user, stdout_beside(writes_to_stdout(args)))?;
-        let begun = begin(args, &header, tracer, out, events);
+        let begun = begin(args, &header, attached, out, events);
         let Begun { mut recording, mut collection, events } = or_end(&mut child, begun).await?;
         let policy_before = policy::now(&Roots::default());
         // From here on an error must not return before the collector has detached.
@@ -116,7 +116,7 @@ struct Begun<'a> {
 fn begin<'a>(
     args: &'a RecordArgs,
     header: &Header,
-    tracer: Tracer,
+    attached: Attached,
     out: Box<dyn Write + Send>,
     events: Option<OpenedTrace>,
 ) -> Result<Begun<'a>> {
@@ -136,7 +136,7 @@ fn begin<'a>(
         progress: Progress::new(args.command.is_empty(), header.host.vendor),
         left_out: Totals::default(),
     };
-    let collection = Collection::start_tapped(tracer, Some(args.interval), sink)?;
+    let collection = Collection::start_tapped(attached, Some(args.interval), sink)?;
     Ok(Begun { recording, collection, events })
 }
 

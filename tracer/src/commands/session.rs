@@ -16,6 +16,7 @@ use crate::{
     commands::args::Targets,
     host::{
         clock::Anchor,
+        erratum::Erratum,
         facts::{self, Facts},
         machine::Host,
         pid_namespace, problems,
@@ -142,6 +143,7 @@ pub(crate) fn header(
         latency: Latency::Clean,
         aggregation: options.aggregation,
         timer: facts.timer.clone(),
+        soft_delay: facts.erratum.as_ref().and_then(Erratum::soft_delay),
         tickless_cpus: Some(facts.tickless_cpus.clone()),
         stopwatch: options.stopwatch,
         sites: options.sites.clone(),

@@ -32,10 +32,11 @@ const MAX_STRATA: usize = 64;
 
 /// Events per second: name, better direction, and the cause if only timer exits count. The workload decides how often timers are
 /// due and entries happen.
-const RATES: [(&str, Better, Option<TimerCause>); 4] = [
+const RATES: [(&str, Better, Option<TimerCause>); 5] = [
     ("timer_exits.deadline", Better::Neither, Some(TimerCause::Deadline)),
     ("timer_exits.immediate", Better::Neither, Some(TimerCause::Immediate)),
     ("timer_exits.spurious", Better::Lower, Some(TimerCause::Spurious)),
+    ("timer_exits.early", Better::Lower, Some(TimerCause::Early)),
     ("entries", Better::Neither, None),
 ];
 
@@ -90,9 +91,9 @@ impl Drafts {
     fn add_figures(&mut self, units: &Units, options: &Options) {
         let strata = dense::strata(&units.windows, MAX_STRATA);
         for figure in figures() {
-            // Transitions need a stopwatch, or exits that KVM forces: without any, their rows would be n/a in every comparison.
+            // Without any value, their rows would be n/a in every comparison.
             let has_values = || units.windows.iter().any(|w| w.strata.values().any(|s| s[figure].count() > 0));
-            if figure == Figure::Transition && !has_values() {
+            if figure.is_rare() && !has_values() {
                 continue;
             }
             let measure = Measure::of(figure);

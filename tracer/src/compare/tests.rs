@@ -69,7 +69,7 @@ fn row<'a>(rows: &'a [Row], figure: &str, stat: &str) -> &'a Row {
 
 /// Checks the invariants of every comparison.
 fn sound(c: &Comparison) {
-    assert_eq!((c.rows.len(), c.stratified.len()), (17, 11));
+    assert_eq!((c.rows.len(), c.stratified.len()), (18, 11));
     for row in c.rows.iter().chain(&c.stratified) {
         let name = format!("{}.{}: {row:?}", row.figure, row.stat);
         assert!(row.p.is_none_or(|p| p > 0.0 && p <= 1.0 && p >= c.least_p - 1e-12), "{name}");
@@ -367,7 +367,7 @@ fn no_input_panics() {
             Windows::Runs { a: side(), b: side() }
         };
         let c = compare(&windows, &options(&mut random));
-        assert_eq!((c.rows.len(), c.stratified.len()), (17, 11));
+        assert_eq!((c.rows.len(), c.stratified.len()), (18, 11));
         assert!(c.rows.iter().all(|r| r.p.is_none_or(|p| p > 0.0 && p <= 1.0)));
     }
 }

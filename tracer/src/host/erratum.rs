@@ -18,7 +18,7 @@ use crate::{
     },
     model::{
         knowledge::Unknown,
-        measurement::Timer,
+        measurement::{SoftDelay, Timer},
         soft_timer::{Named, Reach, TimerSetup, TscRatio, named},
     },
 };
@@ -83,8 +83,17 @@ impl Erratum {
         }
     }
 
+    /// The delays of a soft-disabled timer, for recordings; none where the promised one is unknown.
+    pub(crate) fn soft_delay(&self) -> Option<SoftDelay> {
+        Some(SoftDelay { promised_ns: self.promised_ns?, real_ns: self.real_delay_ns().ok() })
+    }
+
     /// The delay after which a soft-disabled timer really expires here, seconds; the reason where it is unknown.
     pub(crate) fn real_delay_s(&self) -> Result<f64, Unknown> {
+        self.real_delay_ns().map(seconds)
+    }
+
+    fn real_delay_ns(&self) -> Result<u64, Unknown> {
         let unknown = || Unknown::because(self.unknown.as_deref().unwrap_or("no reason is known"));
         let ns = match (self.reach, self.cpu) {
             (Some(Reach::Never | Reach::Avoided(_)), _) => self.promised_ns,
@@ -94,7 +103,7 @@ impl Erratum {
             }
             (None, _) => None,
         };
-        ns.map(seconds).ok_or_else(unknown)
+        ns.ok_or_else(unknown)
     }
 }
 

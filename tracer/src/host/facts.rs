@@ -315,7 +315,7 @@ mod tests {
         let facts = Facts::gather(&host.roots, false);
         assert_eq!((facts.policy, facts.tells_timer_causes), (Policy::Unknown, false));
         assert_eq!((facts.companion_tracepoint, facts.stopwatch, facts.layout_error.as_deref()), (None, None, None));
-        assert_eq!(facts.missing.len(), 5, "{:?}", facts.missing);
+        assert_eq!(facts.missing.len(), 6, "{:?}", facts.missing);
         let told = facts.problems();
         let told: Vec<_> = told.iter().filter(|p| p.severity == Severity::Warning).collect();
         let [one] = told.as_slice() else { panic!("{told:?}") };

@@ -2,6 +2,7 @@
 
 pub(crate) mod capabilities;
 pub mod clock;
+pub(crate) mod clock_mapping;
 pub(crate) mod erratum;
 pub(crate) mod facts;
 pub mod machine;

@@ -277,7 +277,7 @@ fn grown(outline: Outline, before: &[u32], now: &[u32]) -> Series {
         Figure::ExitToEntry => exit_to_entry.clone(),
         Figure::PinWrites => pin_writes.clone(),
         Figure::Transition if is_immediate => entry_to_exit.clone(),
-        Figure::Transition => Histogram::default(),
+        Figure::Transition | Figure::DeadlineLate | Figure::DeadlineRemaining => Histogram::default(),
     })
 }
 

@@ -59,8 +59,10 @@ impl Cast {
 pub struct Companion {
     /// kvm_vmcs_write(vcpu, field, old_val, new_val, vmcs02)
     pub vmcs_write: bool,
-    /// kvm_preemption_timer_exit(vcpu, cause, vmcs02)
+    /// kvm_preemption_timer_exit(vcpu, cause, vmcs02), or with a fourth argument
     pub timer_exit: bool,
+    /// its fourth argument, the TSC cycles since the deadline
+    pub timer_exit_late: bool,
     /// the stopwatch's kvm_guest_time(vcpu, total, guest)
     pub guest_time: bool,
 }
@@ -153,6 +155,14 @@ const VMX: &[Wanted] = &[
         size: 1,
         lost: "causes of timer exits",
     },
+    Wanted {
+        slot: Slot::VmxDeadlineTsc,
+        structure: "vcpu_vmx",
+        paths: &["hv_deadline_tsc"],
+        of_vcpu: true,
+        size: 8,
+        lost: "early timer exits and the lateness of timers",
+    },
 ];
 
 const SVM: &[Wanted] = &[
@@ -183,8 +193,10 @@ pub(crate) fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Re
     fields.vcpu(kvm)?;
     fields.calibration(kvm, vendor_btf);
     fields.vendor(vendor, vendor_btf);
+    let companion = Companion::find(vendor_btf);
+    fields.config.set(Slot::TimerExitHasLate, companion.timer_exit_late);
     let Fields { config, missing } = fields;
-    Ok(Layout { config, exit_arguments, missing, companion: Companion::find(vendor_btf), cast: Cast::find(kvm) })
+    Ok(Layout { config, exit_arguments, missing, companion, cast: Cast::find(kvm) })
 }
 
 fn exit_arguments(kvm: &Btf<'_>) -> Result<ExitArguments, Refusal> {
@@ -288,11 +300,15 @@ impl Companion {
         let scalar = Argument::Scalar;
         let has = |name, expected: &[Argument]| {
             let found = btf.tracepoint(name);
-            found.is_some_and(|f| f.split_first().is_some_and(|(vcpu, rest)| is_vcpu(vcpu) && rest == expected))
+            // Newer patches add arguments at the end.
+            found.is_some_and(|f| {
+                f.split_first().is_some_and(|(vcpu, rest)| is_vcpu(vcpu) && rest.starts_with(expected))
+            })
         };
         Self {
             vmcs_write: has("kvm_vmcs_write", &[scalar(4), scalar(8), scalar(8), scalar(1)]),
             timer_exit: has("kvm_preemption_timer_exit", &[scalar(4), scalar(1)]),
+            timer_exit_late: has("kvm_preemption_timer_exit", &[scalar(4), scalar(1), scalar(8)]),
             guest_time: has("kvm_guest_time", &[scalar(8), scalar(8)]),
         }
     }
@@ -363,6 +379,7 @@ pub(crate) mod made_up {
                     ("vt", vt, 0x1000),
                     ("vmcs01", vmcs, 0x1100),
                     ("loaded_vmcs", vmcs_pointer, 0x1200),
+                    ("hv_deadline_tsc", k.u64_type, 0x1300),
                 ],
             );
         } else {
@@ -375,6 +392,7 @@ pub(crate) mod made_up {
                     ("vmcs01", vmcs, 0x1a88),
                     ("loaded_vmcs", vmcs_pointer, 0x1b28),
                     ("req_immediate_exit", k.flag, 0x1c00),
+                    ("hv_deadline_tsc", k.u64_type, 0x1c08),
                 ],
             );
         }
@@ -429,6 +447,7 @@ mod tests {
         assert_eq!(c.get(Slot::VmxLoadedVmcs), Some(0x1b28 - 16));
         assert_eq!(c.get(Slot::VmcsPin), Some(0x88));
         assert_eq!(c.get(Slot::VmcsSoftDisabled), Some(0x16));
+        assert_eq!(c.get(Slot::VmxDeadlineTsc), Some(0x1c08 - 16));
         assert_eq!(c.get(Slot::StatExits), Some(0x88));
         assert_eq!(c.get(Slot::KvmVmType), Some(36));
         assert_eq!(c.get(Slot::GuestR8), Some(0xa0 + 64));
@@ -481,6 +500,15 @@ mod tests {
         patched.tracepoint("kvm_preemption_timer_exit", &[k.vcpu_pointer, k.u32_type, k.u32_type]);
         let companion = resolved(&k, &patched, Vendor::Intel).unwrap().companion;
         assert_eq!(companion, Companion { vmcs_write: true, ..Companion::default() });
+        for late in [None, Some(k.u64_type), Some(k.u32_type)] {
+            let mut patched = intel(&k, false);
+            let arguments = [Some(k.vcpu_pointer), Some(k.u32_type), Some(k.flag), late].into_iter().flatten();
+            patched.tracepoint("kvm_preemption_timer_exit", &arguments.collect::<Vec<_>>());
+            let layout = resolved(&k, &patched, Vendor::Intel).unwrap();
+            let has_late = late == Some(k.u64_type);
+            assert_eq!((layout.companion.timer_exit, layout.companion.timer_exit_late), (true, has_late));
+            assert_eq!(layout.config.get(Slot::TimerExitHasLate), Some(has_late.into()));
+        }
         assert_eq!(resolved(&k, &intel(&k, false), Vendor::Intel).unwrap().companion, Companion::default());
     }
 

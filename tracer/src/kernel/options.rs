@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Size limit of one CPU's ring, in bytes, unless another one is asked for: 8192 short records.
-pub(crate) const DEFAULT_RING_BYTES: u32 = 512 * 1024;
+pub(crate) const DEFAULT_RING_BYTES: u32 = 1024 * 1024;
 
 /// Size limit of the rings of all CPUs together: the verifier lets a program reach no more of an array's value (BPF_MAX_VAR_OFF).
 const MAX_RINGS_BYTES: usize = 1 << 29;

@@ -63,7 +63,7 @@ impl PlaceholderFds {
     /// Opens a descriptor for each region.
     pub(super) fn reserve() -> Result<Self> {
         let open = || File::open("/dev/null").map(OwnedFd::from).context("open /dev/null");
-        Ok(Self([open()?, open()?, open()?, open()?, open()?]))
+        Ok(Self([open()?, open()?, open()?, open()?, open()?, open()?]))
     }
 
     /// Makes a region's descriptor refer to its map.

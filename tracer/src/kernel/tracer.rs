@@ -4,7 +4,10 @@ use std::{
     fs, io,
     mem::offset_of,
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, atomic::Ordering::Acquire},
+    sync::{
+        Arc,
+        atomic::Ordering::{Acquire, Relaxed, Release},
+    },
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -18,6 +21,7 @@ use aya_log::EbpfLogger;
 use rustix::{io::Errno, param::page_size};
 use tracer_common::{
     Counters, Isa, Region,
+    clock::ClockBase,
     in_kernel_series::MAX_IN_KERNEL_SERIES,
     state::{MAX_STATES, Phase, VcpuState},
 };
@@ -43,6 +47,9 @@ static OBJECT_WITH_LOG: &[u8] = aya::include_bytes_aligned!(concat!(env!("VMENTR
 /// Size limit of the rings of all CPUs together before Linux 6.1, commit "bpf: remove obsolete KMALLOC_MAX_SIZE restriction on array map value size" of July 2022.
 const MAX_RINGS_BYTES_BEFORE_6_1: usize = 4 << 20;
 
+/// Places of [`ClockBase`]s: the programs use one while the other changes.
+const CLOCK_BASES: usize = 2;
+
 /// The loaded programs, their rings and counters. Dropping it detaches them.
 pub struct Tracer {
     ebpf: Ebpf,
@@ -57,10 +64,12 @@ pub struct Tracer {
     reads_directly: bool,
     /// of the vendor whose fields the programs read
     layout_isa: Option<Isa>,
+    timer_exits_have_lateness: bool,
     /// CPUs that have counters
     cpus: usize,
     counters: Mapping,
     states: Mapping,
+    clock: Mapping,
     /// how often each VMWRITE site was passed
     passed: PerCpuArray<MapData, u64>,
     log: Option<EbpfLogger<Stderr>>,
@@ -118,6 +127,7 @@ struct Regions {
     records: Arc<Mapping>,
     taken: Arc<Mapping>,
     series: Mapping,
+    clock: Mapping,
 }
 
 impl Attempt<'_> {
@@ -138,9 +148,11 @@ impl Attempt<'_> {
             in_kernel_series: self.in_kernel_series(&mut ebpf, regions.series)?,
             reads_directly: self.cast.is_some(),
             layout_isa: self.layout.config.layout_isa(),
+            timer_exits_have_lateness: self.layout.companion.timer_exit_late,
             cpus: self.cpus.possible as usize,
             counters: regions.counters,
             states: regions.states,
+            clock: regions.clock,
             passed: take(&mut ebpf, "SITES")?,
             log: self.options.kernel_log.then(|| open_log(&mut ebpf)).transpose()?,
             ebpf,
@@ -199,6 +211,7 @@ impl Attempt<'_> {
             Region::Series if self.options.counts_in_kernel() => MAX_IN_KERNEL_SERIES,
             // Code that is never reached still names it.
             Region::Series => 1,
+            Region::Clock => CLOCK_BASES,
         };
         let object = if self.options.kernel_log { OBJECT_WITH_LOG } else { OBJECT };
         let object = patched(object, &config, self.cast, placeholders, length)?;
@@ -222,6 +235,7 @@ fn map_regions(ebpf: &Ebpf, placeholders: &mut PlaceholderFds) -> Result<Regions
         records: Arc::new(map(Region::Records, "RECORDS", false)?),
         taken: Arc::new(map(Region::Taken, "TAKEN", true)?),
         series: map(Region::Series, "SERIES", true)?,
+        clock: map(Region::Clock, "CLOCK", true)?,
     })
 }
 
@@ -347,9 +361,28 @@ impl Tracer {
         (0..).take(self.sites.len()).map(count).collect()
     }
 
+    /// Gives the programs a new tie of CLOCK_MONOTONIC to the TSC, later than all before. A program may still use the one before, which
+    /// therefore must be a second old.
+    pub fn renew_clock(&mut self, base: &ClockBase) {
+        let word = |place: usize, field: usize| self.clock.word(place * size_of::<ClockBase>() + field);
+        let ns = |place| word(place, offset_of!(ClockBase, ns));
+        let older = usize::from(ns(0).load(Relaxed) > ns(1).load(Relaxed));
+        // Programs use the other place until the new moment is there.
+        ns(older).store(0, Release);
+        word(older, offset_of!(ClockBase, tsc)).store(base.tsc, Release);
+        word(older, offset_of!(ClockBase, cycles_per_ns)).store(base.cycles_per_ns, Release);
+        word(older, offset_of!(ClockBase, margin)).store(base.margin, Release);
+        ns(older).store(base.ns, Release);
+    }
+
     /// Whether a program is attached to the companion patch's kvm_preemption_timer_exit.
     pub(crate) fn traces_timer_exits(&self) -> bool {
         self.programs.iter().any(|p| p.0 == "kvm_preemption_timer_exit")
+    }
+
+    /// Whether that tracepoint also tells the lateness of timers.
+    pub(crate) fn traces_lateness(&self) -> bool {
+        self.traces_timer_exits() && self.timer_exits_have_lateness
     }
 
     /// Takes the filter of thread groups, which has an effect only where [`Options::tgids`] are some.

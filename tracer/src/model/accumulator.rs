@@ -60,6 +60,8 @@ struct RunningSeries {
     few_writes: [u64; FEW_WRITES],
     many_writes: Histogram,
     transition: RunningHistogram,
+    deadline_late: Histogram,
+    deadline_remaining: Histogram,
 }
 
 impl Accumulator {
@@ -95,6 +97,12 @@ impl Accumulator {
         if let Some(ns) = event.known_transition_ns() {
             series.transition.record(ns);
         }
+        if let Some(ns) = event.deadline_late_ns() {
+            series.deadline_late.record(ns);
+        }
+        if let Some(ns) = event.deadline_remaining_ns() {
+            series.deadline_remaining.record(ns);
+        }
         let shadow = event.known_shadow_pin_writes();
         if let Some(writes) = shadow {
             *self.interval.totals.shadow_pin_writes.get_or_insert_default() += writes;
@@ -128,6 +136,8 @@ impl Accumulator {
             series[Figure::ExitToEntry] = running.exit_to_entry.finish();
             series[Figure::PinWrites] = pin_writes;
             series[Figure::Transition] = running.transition.finish();
+            series[Figure::DeadlineLate] = running.deadline_late;
+            series[Figure::DeadlineRemaining] = running.deadline_remaining;
             match self.interval.series.entry(running.id.key()) {
                 Entry::Vacant(vacant) => {
                     vacant.insert(series);
@@ -169,6 +179,8 @@ impl Accumulator {
             few_writes: [0; FEW_WRITES],
             many_writes: Histogram::default(),
             transition: RunningHistogram::default(),
+            deadline_late: Histogram::default(),
+            deadline_remaining: Histogram::default(),
         });
         Some(at)
     }

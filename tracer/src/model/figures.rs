@@ -28,6 +28,10 @@ pub enum Figure {
     PinWrites,
     /// VM entry and VM exit without guest code, ns
     Transition,
+    /// from the deadline of the timer that caused the exit to kvm_exit, ns
+    DeadlineLate,
+    /// from an exit that came before the deadline of its timer to that deadline, ns
+    DeadlineRemaining,
 }
 
 /// A row of the table.
@@ -42,7 +46,14 @@ struct Entry {
 
 impl Figure {
     /// Every figure, in the order of files and tables.
-    pub(crate) const ALL: [Self; 4] = [Self::EntryToExit, Self::ExitToEntry, Self::PinWrites, Self::Transition];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::EntryToExit,
+        Self::ExitToEntry,
+        Self::PinWrites,
+        Self::Transition,
+        Self::DeadlineLate,
+        Self::DeadlineRemaining,
+    ];
 
     const fn entry(self) -> Entry {
         match self {
@@ -75,6 +86,22 @@ impl Figure {
                 title: "transition",
                 short_title: "trans",
                 help: "VM entry + VM exit without guest code: immediate timer exits, or every entry with the companion patch's stopwatch",
+                counts_exits: false,
+                unit: Unit::Ns,
+            },
+            Self::DeadlineLate => Entry {
+                name: "deadline_late_ns",
+                title: "timer lateness",
+                short_title: "late",
+                help: "timer's deadline -> kvm_exit: how late the VMX-preemption timer was, exits at or after their deadline only",
+                counts_exits: false,
+                unit: Unit::Ns,
+            },
+            Self::DeadlineRemaining => Entry {
+                name: "deadline_remaining_ns",
+                title: "timer's remaining time",
+                short_title: "left",
+                help: "kvm_exit -> timer's deadline: how early the VMX-preemption timer was, exits before their deadline only",
                 counts_exits: false,
                 unit: Unit::Ns,
             },
@@ -116,6 +143,11 @@ impl Figure {
         self.entry().unit
     }
 
+    /// Whether many hosts and guests have no value of it, so that a view without values leaves it out.
+    pub(crate) const fn is_rare(self) -> bool {
+        matches!(self, Self::Transition | Self::DeadlineLate | Self::DeadlineRemaining)
+    }
+
     /// Whether the values are times, which hooks before the VM entry disturb.
     pub(crate) const fn is_time(self) -> bool {
         matches!(self.unit(), Unit::Ns)
@@ -133,6 +165,8 @@ impl Figure {
             Self::ExitToEntry => (event.exit_to_entry_ns != Event::UNKNOWN_NS).then_some(event.exit_to_entry_ns),
             Self::PinWrites => event.outline().known_pin_writes().map(u64::from),
             Self::Transition => event.known_transition_ns(),
+            Self::DeadlineLate => event.deadline_late_ns(),
+            Self::DeadlineRemaining => event.deadline_remaining_ns(),
         }
     }
 }
@@ -301,6 +335,6 @@ mod tests {
     #[test]
     fn a_figure_has_a_place_of_its_own_in_a_series() {
         let places: Vec<_> = Figure::ALL.iter().map(|&figure| figure as usize).collect();
-        assert_eq!(places, [0, 1, 2, 3]);
+        assert_eq!(places, [0, 1, 2, 3, 4, 5]);
     }
 }

@@ -26,6 +26,10 @@ pub enum Subject {
     TimerExits,
     /// cause of each timer exit
     TimerCause,
+    /// whether a timer's deadline was due at its exit: apart from those that were, exits of cause [`TimerCause::Early`]
+    Deadline,
+    /// `deadline_late_ns` and `deadline_remaining_ns`
+    Lateness,
     /// `transition_ns`
     Transition,
     /// guest and host times, undisturbed or wanted nevertheless
@@ -36,12 +40,14 @@ pub enum Subject {
 
 impl Subject {
     /// Every one.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::ExitReason,
         Self::Level,
         Self::PinWrites,
         Self::TimerExits,
         Self::TimerCause,
+        Self::Deadline,
+        Self::Lateness,
         Self::Transition,
         Self::Times,
         Self::Policy,
@@ -55,6 +61,8 @@ impl Subject {
             Self::PinWrites => "pin_writes",
             Self::TimerExits => "timer_exits",
             Self::TimerCause => "timer_cause",
+            Self::Deadline => "timer_deadline",
+            Self::Lateness => "timer_lateness",
             Self::Transition => "transition_ns",
             Self::Times => "times",
             Self::Policy => "policy",
@@ -69,6 +77,8 @@ impl Subject {
             Self::PinWrites => "pin writes",
             Self::TimerExits => "timer exits",
             Self::TimerCause => "causes of timer exits",
+            Self::Deadline => "early timer exits",
+            Self::Lateness => "lateness of timers",
             Self::Transition => "transition_ns",
             Self::Times => "guest and host times",
             Self::Policy => "policy",
@@ -81,6 +91,8 @@ impl Subject {
             Figure::EntryToExit | Figure::ExitToEntry => &[Self::Times],
             Figure::PinWrites => &[Self::PinWrites],
             Figure::Transition => &[Self::Transition, Self::Times],
+            // A hook after KVM has computed the value delays the timer.
+            Figure::DeadlineLate | Figure::DeadlineRemaining => &[Self::Lateness, Self::Times],
         }
     }
 }
@@ -105,6 +117,7 @@ impl fmt::Display for Unknown {
 /// The fields that each subject needs, by the names in [`Source::missing`]. One that a kernel lacks makes its subjects unknown.
 const NEEDED: &[(&str, &[Subject])] = &[
     ("vcpu_vmx.exit_reason", &[Subject::ExitReason, Subject::TimerExits, Subject::TimerCause]),
+    ("vcpu_vmx.hv_deadline_tsc", &[Subject::Deadline, Subject::Lateness]),
     ("vcpu_vmx.loaded_vmcs", &[Subject::PinWrites, Subject::TimerCause]),
     ("loaded_vmcs.controls_shadow.pin", &[Subject::PinWrites]),
     ("loaded_vmcs.hv_timer_soft_disabled", &[Subject::TimerCause]),
@@ -123,18 +136,21 @@ const LEVEL_STATISTICS: &str = "kvm_vcpu.stat.guest_mode";
 /// The fields of kvm_amd that are all missing where it has no BTF.
 const SVM_FIELDS: [&str; 2] = ["vcpu_svm.vmcb", "vmcb.control.exit_code"];
 /// The fields of kvm_intel that are all missing where it has no BTF.
-const VMX_FIELDS: [&str; 5] = [
+const VMX_FIELDS: [&str; 6] = [
     "vcpu_vmx.exit_reason",
     "vcpu_vmx.loaded_vmcs",
     "vcpu_vmx.vmcs01",
     "loaded_vmcs.controls_shadow.pin",
     "loaded_vmcs.hv_timer_soft_disabled",
+    "vcpu_vmx.hv_deadline_tsc",
 ];
 
 /// Subjects, and those that cannot be known without them, in an order in which one follows from the other.
 const DEPENDENT: &[(Subject, &[Subject])] = &[
     (Subject::ExitReason, &[Subject::TimerExits, Subject::TimerCause]),
     (Subject::TimerExits, &[Subject::TimerCause]),
+    (Subject::TimerCause, &[Subject::Deadline]),
+    (Subject::Deadline, &[Subject::Lateness]),
 ];
 
 /// Why disturbed times are not shown.
@@ -154,6 +170,8 @@ pub struct Source<'a> {
     pub stopwatch: bool,
     /// the module shows whether it uses the timer
     pub policy_is_shown: bool,
+    /// entries were counted by the programs, which keep no distribution of timers' deadlines
+    pub counted_in_kernel: bool,
     /// a parameter of the module names the policy; otherwise the fields of the kernel tell
     pub policy_is_parameter: bool,
 }
@@ -217,6 +235,10 @@ impl Knowledge {
         }
         if !source.policy_is_shown {
             known.lose(&[Subject::Policy], "kvm_intel does not show it");
+        }
+        known.lose_dependents();
+        if source.counted_in_kernel {
+            known.lose(&[Subject::Lateness], "in-kernel counting does not keep it");
         }
         if !source.stopwatch
             && let Err(reason) = known.known(Subject::TimerCause).map_err(Unknown::clone)
@@ -282,13 +304,18 @@ impl Knowledge {
         let subject = |name: &str| Subject::ALL.into_iter().find(|s| s.name() == name);
         let known = reasons.iter().filter_map(|(name, reason)| Some((subject(name)?, Unknown::because(reason))));
         let mut knowledge = Self { unknown: known.collect() };
-        // A file may contradict itself: what depends on an unknown subject is not known either.
+        // A file may contradict itself.
+        knowledge.lose_dependents();
+        knowledge
+    }
+
+    /// Loses what depends on an unknown subject.
+    fn lose_dependents(&mut self) {
         for (needed, dependent) in DEPENDENT {
-            if let Err(reason) = knowledge.known(*needed).map_err(Unknown::clone) {
-                knowledge.lose(dependent, &reason.0);
+            if let Err(reason) = self.known(*needed).map_err(Unknown::clone) {
+                self.lose(dependent, &reason.0);
             }
         }
-        knowledge
     }
 
     /// The key without what is not known: whatever the tags of a file say.
@@ -298,6 +325,7 @@ impl Knowledge {
         let cause = match key.cause {
             _ if !is_known(Subject::ExitReason) || !is_known(Subject::TimerExits) => None,
             Some(_) if !is_known(Subject::TimerCause) => Some(TimerCause::Unknown),
+            Some(TimerCause::Early) if !is_known(Subject::Deadline) => Some(TimerCause::Deadline),
             cause => cause,
         };
         Key {
@@ -311,7 +339,7 @@ impl Knowledge {
 
     /// A series without the figures that are not known; its times stay, because they count its entries.
     pub(crate) fn known_series(&self, mut series: Series) -> Series {
-        for figure in [Figure::PinWrites, Figure::Transition] {
+        for figure in [Figure::PinWrites, Figure::Transition, Figure::DeadlineLate, Figure::DeadlineRemaining] {
             if Subject::of(figure).iter().any(|s| *s != Subject::Times && self.known(*s).is_err()) {
                 series[figure] = Histogram::default();
             }
@@ -320,7 +348,8 @@ impl Knowledge {
     }
 
     /// What is known about the entries of several sources: a subject that any of them knows. Entries of the others carry no value of it,
-    /// and [`TimerExits`] holds them against counts. Times and policy must be known of all. Without a source nothing is known.
+    /// and [`TimerExits`] holds them against counts. Times and policy must be known of all,
+    /// and early timer exits of all that tell causes. Without a source nothing is known.
     pub fn merge(sources: impl IntoIterator<Item = Knowledge>) -> Self {
         let sources: Vec<_> = sources.into_iter().collect();
         let mut merged = Self::complete();
@@ -328,9 +357,13 @@ impl Knowledge {
             merged.lose(&Subject::ALL, "there is no recording");
         }
         for subject in Subject::ALL {
-            let mut reasons: Vec<_> = sources.iter().filter_map(|s| s.known(subject).err()).map(|r| &*r.0).collect();
-            let all = matches!(subject, Subject::Times | Subject::Policy);
-            if reasons.is_empty() || !all && reasons.len() < sources.len() {
+            // Exits before their deadline are among those at it where nobody looked: every source with causes must tell them.
+            let asked = |s: &&Knowledge| subject != Subject::Deadline || s.known(Subject::TimerCause).is_ok();
+            let of_all = sources.iter().filter(asked).collect::<Vec<_>>();
+            let of_all = if of_all.is_empty() { sources.iter().collect() } else { of_all };
+            let mut reasons: Vec<_> = of_all.iter().filter_map(|s| s.known(subject).err()).map(|r| &*r.0).collect();
+            let all = matches!(subject, Subject::Times | Subject::Policy | Subject::Deadline);
+            if reasons.is_empty() || !all && reasons.len() < of_all.len() {
                 continue;
             }
             reasons.sort_unstable();
@@ -409,7 +442,7 @@ pub struct TimerExits {
     /// those whose exit reason was not read, of whatever instruction set: an entry that contradicts the module may be anything
     without_reason: u64,
     /// in the order of [`TimerCause::ALL`]
-    by_cause: [u64; 4],
+    by_cause: [u64; TimerCause::ALL.len()],
 }
 
 impl TimerExits {
@@ -462,6 +495,9 @@ impl TimerExits {
                 return Err(Unknown::because(format!("the cause of {unread} timer exits was not read")));
             }
         }
+        if cause == TimerCause::Early {
+            knowledge.known(Subject::Deadline).map_err(Unknown::clone)?;
+        }
         Ok(of(cause))
     }
 }
@@ -477,6 +513,7 @@ mod tests {
             missing,
             pin_writes: PinSource::Shadow,
             stopwatch: false,
+            counted_in_kernel: false,
             policy_is_shown: true,
             policy_is_parameter: false,
         }
@@ -499,13 +536,14 @@ mod tests {
         assert_eq!(lost(&Knowledge::of(&source(&[]))), []);
         let missing = without(&["loaded_vmcs.hv_timer_soft_disabled"]);
         let known = Knowledge::of(&source(&missing));
-        assert_eq!(lost(&known), [Subject::TimerCause, Subject::Transition, Subject::Policy]);
+        let causes = [Subject::TimerCause, Subject::Deadline, Subject::Lateness];
+        assert_eq!(lost(&known), [&causes[..], &[Subject::Transition, Subject::Policy]].concat());
         assert_eq!(
             reason(&known, Subject::TimerCause),
             "field loaded_vmcs.hv_timer_soft_disabled is not in this kernel"
         );
         let with_stopwatch = Knowledge::of(&Source { stopwatch: true, ..source(&missing) });
-        assert_eq!(lost(&with_stopwatch), [Subject::TimerCause, Subject::Policy]);
+        assert_eq!(lost(&with_stopwatch), [&causes[..], &[Subject::Policy]].concat());
     }
 
     #[test]
@@ -513,8 +551,8 @@ mod tests {
         let missing = without(&VMX_FIELDS);
         let known = Knowledge::of(&Source { pin_writes: PinSource::None, ..source(&missing) });
         let all = lost(&known);
-        use Subject::{ExitReason, PinWrites, Policy, TimerCause, TimerExits, Transition};
-        assert_eq!(all, [ExitReason, PinWrites, TimerExits, TimerCause, Transition, Policy]);
+        use Subject::{Deadline, ExitReason, Lateness, PinWrites, Policy, TimerCause, TimerExits, Transition};
+        assert_eq!(all, [ExitReason, PinWrites, TimerExits, TimerCause, Deadline, Lateness, Transition, Policy]);
         assert!(all.iter().all(|s| reason(&known, *s) == "kvm_intel has no BTF"), "{known:?}");
         let patched = Knowledge::of(&Source { policy_is_parameter: true, ..source(&missing) });
         assert!(patched.known(Policy).is_ok(), "the companion patch's parameter names it");
@@ -550,8 +588,9 @@ mod tests {
     #[test]
     fn what_a_file_does_not_know_takes_what_depends_on_it_and_is_in_no_key() {
         let of = |subject: Subject| Knowledge::from_file(&[(subject.name().into(), "why".into())].into());
-        assert_eq!(lost(&of(Subject::ExitReason)), [Subject::ExitReason, Subject::TimerExits, Subject::TimerCause]);
-        assert_eq!(lost(&of(Subject::TimerExits)), [Subject::TimerExits, Subject::TimerCause]);
+        let order =
+            [Subject::ExitReason, Subject::TimerExits, Subject::TimerCause, Subject::Deadline, Subject::Lateness];
+        (0..order.len()).for_each(|at| assert_eq!(lost(&of(order[at])), &order[at..]));
         let (reason, cause) = (Some(52), Some(TimerCause::Spurious));
         let key = Key { level: Level::L1, isa: Isa::Vmx, reason, cause, entry: EntryKind::Dirty, ..Key::default() };
         assert_eq!(Knowledge::complete().known_key(key), key);
@@ -559,14 +598,17 @@ mod tests {
         assert_eq!(without(Subject::ExitReason), Key { reason: None, cause: None, ..key });
         assert_eq!(without(Subject::TimerExits), Key { cause: None, ..key });
         assert_eq!(without(Subject::TimerCause), Key { cause: Some(TimerCause::Unknown), ..key });
+        let early = Key { cause: Some(TimerCause::Early), ..key };
+        assert_eq!(of(Subject::Deadline).known_key(early), Key { cause: Some(TimerCause::Deadline), ..key });
+        assert_eq!(of(Subject::Lateness).known_key(early), early);
         assert_eq!(without(Subject::PinWrites), Key { entry: EntryKind::Unknown, ..key });
         assert_eq!(without(Subject::Level), Key { level: Level::Unknown, ..key });
         let mut series = Series::default();
         Figure::ALL.into_iter().for_each(|figure| series[figure].record_n(1, 4));
         let counts = |s: &Series| Figure::ALL.map(|figure| s[figure].count());
-        assert_eq!(counts(&of(Subject::PinWrites).known_series(series.clone())).iter().sum::<u64>(), 12);
+        assert_eq!(counts(&of(Subject::PinWrites).known_series(series.clone())).iter().sum::<u64>(), 20);
         assert_eq!(of(Subject::Transition).known_series(series.clone())[Figure::Transition].count(), 0);
-        assert_eq!(counts(&Knowledge::complete().with_latency(Latency::Disturbed).known_series(series)), [4; 4]);
+        assert_eq!(counts(&Knowledge::complete().with_latency(Latency::Disturbed).known_series(series)), [4; 6]);
     }
 
     #[test]
@@ -579,6 +621,22 @@ mod tests {
         let disturbed = Knowledge::merge([intel.clone().with_latency(Latency::Disturbed), intel]);
         assert_eq!(lost(&disturbed), [Subject::Times]);
         assert_eq!(lost(&Knowledge::merge([])).len(), Subject::ALL.len());
+    }
+
+    #[test]
+    fn early_exits_of_several_recordings_are_known_where_all_that_tell_causes_know_them() {
+        let early = |sources: &[&Knowledge]| {
+            Knowledge::merge(sources.iter().map(|s| Knowledge::clone(s))).known(Subject::Deadline).is_ok()
+        };
+        let intel = Knowledge::of(&source(&[]));
+        let amd = Knowledge::of(&Source { vendor: Some(Vendor::Amd), ..source(&[]) });
+        let older = intel.clone().without(Subject::Deadline, "recordings of version 2 do not have it");
+        assert!(early(&[&intel, &amd]), "SVM has no timer that could be early");
+        assert!(!early(&[&intel, &older]), "its early exits are among those at their deadline");
+        assert!(!early(&[&amd, &older]) && !early(&[&amd]));
+        let in_kernel = Knowledge::of(&Source { counted_in_kernel: true, ..source(&[]) });
+        assert_eq!(lost(&in_kernel), [Subject::Lateness]);
+        assert_eq!(lost(&Knowledge::merge([in_kernel, intel])), []);
     }
 
     /// Timer exits of a cause, and other entries of VMX with and without a reason.
@@ -598,6 +656,10 @@ mod tests {
         let known = Knowledge::complete();
         let exits = counts(&[(TimerCause::Deadline, 3), (TimerCause::Spurious, 1)], 5, 0);
         assert_eq!((exits.all(&known), exits.of(TimerCause::Immediate, &known)), (Ok(4), Ok(0)));
+        assert_eq!(exits.of(TimerCause::Early, &known), Ok(0));
+        let not_looked = Knowledge::complete().without(Subject::Deadline, "why");
+        assert_eq!(exits.of(TimerCause::Early, &not_looked).unwrap_err().to_string(), "why");
+        assert_eq!(exits.of(TimerCause::Deadline, &not_looked), Ok(3));
         let unread = counts(&[(TimerCause::Deadline, 3)], 5, 2);
         let why = unread.of(TimerCause::Spurious, &known).unwrap_err().to_string();
         assert_eq!(why, "the exit reason of 2 entries was not read");

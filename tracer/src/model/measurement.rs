@@ -165,6 +165,23 @@ pub struct Timer {
     pub max_delay_s: Option<f64>,
 }
 
+/// How long a soft-disabled timer runs, which KVM expects nobody to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SoftDelay {
+    /// the delay that its value promises, ns
+    pub promised_ns: u64,
+    /// the delay after which it expires on this CPU and kernel, ns: shorter with erratum EMR158, by the model of docs/erratum.md; null
+    /// where it is unknown whether the CPU has the erratum
+    pub real_ns: Option<u64>,
+}
+
+impl SoftDelay {
+    /// Least guest time after which a soft-disabled timer may expire, ns: 1 % for the timer's step and the TSC's measurement.
+    pub(crate) fn least_ns(&self) -> u64 {
+        self.promised_ns - self.promised_ns / 100
+    }
+}
+
 impl Timer {
     /// The longest timer delay, seconds, by the TSC frequency that was measured (kHz) or else that KVM has; the reason where it is not known.
     pub(crate) fn longest_delay_s(&self, measured_khz: Option<u32>) -> Result<f64, Unknown> {

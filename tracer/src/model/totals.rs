@@ -46,6 +46,9 @@ pub struct Totals {
     /// preemption-timer exits as the companion patch classified them; null without it
     #[serde(default)]
     pub traced_timer_exits: Option<TracedTimerExits>,
+    /// bound of the error of `deadline_late_ns` and `deadline_remaining_ns`, the largest of all timer exits, ns; none without one
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_error_ns: Option<u64>,
     /// executions of each VMWRITE site, in the order of the header's `sites`
     #[serde(default)]
     pub site_writes: [u64; MAX_SITES],
@@ -75,6 +78,9 @@ pub struct TracedTimerExits {
     pub immediate: u64,
     /// the timer was soft-disabled
     pub spurious: u64,
+    /// the guest's timer was not due yet; none where the companion patch has no lateness, and these are among those that were due
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early: Option<u64>,
 }
 
 impl Totals {
@@ -90,6 +96,7 @@ impl Totals {
         add_counted(&mut self.foreign_isa, other.foreign_isa);
         add_counted(&mut self.evicted, other.evicted);
         add_counted(&mut self.shadow_pin_writes, other.shadow_pin_writes);
+        self.deadline_error_ns = self.deadline_error_ns.max(other.deadline_error_ns);
         for (mine, theirs) in self.site_writes.iter_mut().zip(other.site_writes) {
             add(mine, theirs);
         }
@@ -101,6 +108,7 @@ impl Totals {
             add(&mut mine.deadline, other.deadline);
             add(&mut mine.immediate, other.immediate);
             add(&mut mine.spurious, other.spurious);
+            add_counted(&mut mine.early, other.early);
         }
     }
 
@@ -115,7 +123,7 @@ impl Totals {
             .chain(writes.vmcs01)
             .chain(writes.vmcs02)
             .chain([writes.entries_l1, writes.entries_l2, writes.shadow_differs])
-            .chain([exits.deadline, exits.immediate, exits.spurious])
+            .chain([exits.deadline, exits.immediate, exits.spurious, exits.early.unwrap_or_default()])
     }
 }
 

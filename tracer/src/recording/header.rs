@@ -12,18 +12,22 @@ use crate::{
     model::{
         accounting::Accounting,
         knowledge::{Knowledge, Source, Subject},
-        measurement::{Aggregation, Latency, OtherTracers, PinSource, Stopwatch, Timer},
+        measurement::{Aggregation, Latency, OtherTracers, PinSource, SoftDelay, Stopwatch, Timer},
         policy::Policy,
     },
 };
 
 /// Value of [`Header::format`].
 pub(crate) const FORMAT: &str = "vmentry-recording";
-/// Version that this program writes, and the highest that it reads. 2 added the figure `transition_ns`, which readers of 1 refuse.
-pub(crate) const VERSION: u32 = 2;
+/// Version that this program writes, and the highest that it reads. 2 added the figure `transition_ns`, 3 the figures `deadline_late_ns` and
+/// `deadline_remaining_ns` and the cause `early`, which earlier readers refuse.
+pub(crate) const VERSION: u32 = 3;
 
 /// First version with `transition_ns`.
 const FIRST_WITH_TRANSITION: u32 = 2;
+
+/// First version with timers' deadlines.
+const FIRST_WITH_DEADLINES: u32 = 3;
 
 /// Parameter of a kvm_intel with the companion patch, which shows the policy.
 const SWITCH: &str = "preemption_timer_policy";
@@ -62,6 +66,9 @@ pub struct Header {
     /// the VMX-preemption timer; none without VMX
     #[serde(default)]
     pub timer: Option<Timer>,
+    /// how long a soft-disabled timer runs; none without VMX, where it is unknown, and in recordings of versions before 3
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft_delay: Option<SoftDelay>,
     /// CPUs without a periodic tick, as in nohz_full; empty without one, none where nobody looked
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tickless_cpus: Option<String>,
@@ -100,15 +107,20 @@ impl Header {
                 missing: &self.missing,
                 pin_writes: self.pin_writes_source,
                 stopwatch: self.stopwatch.is_some(),
+                counted_in_kernel: self.aggregation == Aggregation::InKernel,
                 policy_is_shown: self.policy != Policy::Unknown,
                 policy_is_parameter: self.policy == Policy::Off || self.host.parameters.contains_key(SWITCH),
             }),
         };
-        let traced = if self.version < FIRST_WITH_TRANSITION {
-            traced.without(Subject::Transition, "recordings of version 1 do not have it")
-        } else {
-            traced
-        };
+        let subjects = [
+            (Subject::Transition, FIRST_WITH_TRANSITION),
+            (Subject::Deadline, FIRST_WITH_DEADLINES),
+            (Subject::Lateness, FIRST_WITH_DEADLINES),
+        ];
+        let too_old = subjects.into_iter().filter(|(_, first)| self.version < *first);
+        let traced = too_old.fold(traced, |traced, (subject, _)| {
+            traced.without(subject, &format!("recordings of version {} do not have it", self.version))
+        });
         traced.with_latency(self.latency)
     }
 

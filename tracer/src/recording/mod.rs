@@ -78,6 +78,7 @@ pub mod tests {
             latency: Latency::Clean,
             aggregation: Aggregation::Records,
             timer: None,
+            soft_delay: None,
             tickless_cpus: Some(String::new()),
             stopwatch: None,
             sites: vec![],

@@ -169,9 +169,22 @@ fn totals(report: &Report, view: &View) -> Markup {
             add(&format!("timer exits: {}", cause.name()), count(n), &source);
         }
     }
+    if report.timer_exits(TimerCause::Spurious).is_ok_and(|n| n > 0) {
+        let before = report.spurious_before_time();
+        let source = match (&before, report.soft_delay()) {
+            (Err(why), _) => format!("n/a: {why}"),
+            (Ok(_), Ok(delay)) => {
+                let promised = human(Some(delay.promised_ns as f64), Unit::Ns);
+                format!("the guest had run for less than the {promised} that the timer's value promises: erratum EMR158")
+            }
+            (Ok(_), Err(why)) => why.to_string(),
+        };
+        add("spurious timer exits before their time", count(before), &source);
+    }
     if let Some(traced) = &t.traced_timer_exits {
-        let counts = format!("{} / {} / {}", traced.deadline, traced.immediate, traced.spurious);
-        add("timer exits: deadline / immediate / spurious", counts.into(), "the companion patch's tracepoint");
+        let early = traced.early.map_or("n/a".to_owned(), |n| n.to_string());
+        let counts = format!("{} / {} / {} / {early}", traced.deadline, traced.immediate, traced.spurious);
+        add("timer exits: deadline / immediate / spurious / early", counts.into(), "the companion patch's tracepoint");
     }
     let writes = report.pin_writes();
     let unknown = report.entries_with_unknown_pin_writes();
@@ -202,12 +215,19 @@ fn timer_source(report: &Report, n: &Result<u64, Unknown>, cause: TimerCause) ->
         (_, TimerCause::Deadline) => "the guest's timer was due",
         (_, TimerCause::Immediate) => "KVM forced an exit before the first guest instruction",
         (_, TimerCause::Spurious) => "the timer expired while soft-disabled",
+        (_, TimerCause::Early) => "the guest's timer expired before its deadline: erratum EMR158",
         (_, TimerCause::Unknown) => "this kernel does not provide the cause",
     };
-    let ran = report.spurious_after().filter(|_| cause == TimerCause::Spurious).map(|(least, median)| {
-        let [least, median] = [least, median].map(|v| human(Some(v as f64), Unit::Ns));
-        format!("; the guest had run at least {least}, {median} at the median")
-    });
+    let human = |ns: u64| human(Some(ns as f64), Unit::Ns);
+    let ran = match cause {
+        TimerCause::Spurious => report.spurious_after().map(|(least, median)| {
+            format!("; the guest had run at least {}, {} at the median", human(least), human(median))
+        }),
+        TimerCause::Early => report.early_before().map(|(least, median)| {
+            format!("; the deadline was at least {} away, {} at the median", human(least), human(median))
+        }),
+        _ => None,
+    };
     format!("{meaning}{}", ran.unwrap_or_default())
 }
 
@@ -221,7 +241,7 @@ fn distributions(report: &Report, view: &View) -> Markup {
     if !view.filters.is_empty() {
         out.push(paragraph("Only the entries that pass the filters."));
     }
-    for figure in Figure::ALL.into_iter().filter(|f| f.is_time()) {
+    for figure in Figure::ALL.into_iter().filter(|f| f.is_time() && !notes::is_left_out(report, *f)) {
         out.extend([heading(&figure.heading()), paragraph(figure.help())]);
         out.push(match notes::why_empty(report, figure, &rows) {
             Some(why) => paragraph(&format!("n/a: {why}")),

@@ -81,6 +81,7 @@ fn recording(source: &Provenance) -> Value {
         "torn": source.torn,
         "also_in": source.also_in,
         "missing": source.header.missing,
+        "soft_delay": source.header.soft_delay,
         "longest_timer_delay_s": source.longest_timer_delay_s().ok(),
         "other_tracers": { "begin": source.header.other_tracers, "end": source.end.as_ref().map(|e| &e.other_tracers) },
         "accounting": source.end.as_ref().map(|e| &e.accounting),
@@ -124,6 +125,8 @@ fn totals(report: &Report) -> Value {
         "site_writes": (!site_writes.is_empty()).then_some(site_writes),
         "timer_exits": timer_exits,
         "timer_exits_tracepoint": t.traced_timer_exits,
+        "spurious_before_time": report.spurious_before_time().ok(),
+        "deadline_error_ns": t.deadline_error_ns,
     })
 }
 

@@ -40,6 +40,14 @@ pub(super) fn loss(report: &Report) -> String {
     line + "\n"
 }
 
+/// Whether a figure without a value in a view needs no word there: the timer's, where no timer had a deadline. That they cannot be known is
+/// said with the timer exits.
+pub(super) fn is_left_out(report: &Report, figure: Figure) -> bool {
+    figure.is_rare()
+        && figure != Figure::Transition
+        && report.values(figure, |_| true).map_or(true, |all| all.count() == 0)
+}
+
 /// Why none of these rows has a value of a figure; none where one has.
 pub(super) fn why_empty(report: &Report, figure: Figure, rows: &[Row]) -> Option<String> {
     if rows.iter().any(|row| row.series[figure].count() > 0) {

@@ -272,6 +272,7 @@ mod tests {
             missing: &missing,
             pin_writes: PinSource::None,
             stopwatch: false,
+            counted_in_kernel: false,
             policy_is_shown: true,
             policy_is_parameter: true,
         });

@@ -65,7 +65,7 @@ pub struct Sum {
     /// share of the entries with pin-control writes among those whose writes are known; none where they are known of no entry
     pub dirty: Option<f64>,
     /// in the order of [`TimerCause::ALL`]
-    timer_exits: [Result<u64, Unknown>; 4],
+    timer_exits: [Result<u64, Unknown>; TimerCause::ALL.len()],
 }
 
 impl Sum {

@@ -42,6 +42,7 @@ pub const GUEST_MODE: usize = 32;
 pub const REASON: usize = 40;
 pub const LOADED_VMCS: usize = 48;
 pub const VMCB: usize = 56;
+pub const DEADLINE: usize = 72;
 pub const VMCS01: usize = 128;
 pub const VMCS02: usize = 256;
 pub const PIN: usize = 8;
@@ -72,6 +73,7 @@ pub fn config() -> Config {
         (Slot::VmxVmcs01, VMCS01),
         (Slot::VmcsPin, PIN),
         (Slot::VmcsSoftDisabled, SOFT),
+        (Slot::VmxDeadlineTsc, DEADLINE),
         (Slot::SvmVmcb, VMCB),
         (Slot::VmcbExitCode, EXIT_CODE),
         (Slot::EntryHasImmediate, 1),
@@ -273,6 +275,7 @@ impl Bed {
             td_entries: a.td_entries + b.td_entries,
             no_state: a.no_state + b.no_state,
             evicted: a.evicted + b.evicted,
+            traced_early_exits: a.traced_early_exits + b.traced_early_exits,
             traced_timer_exits: std::array::from_fn(|i| a.traced_timer_exits[i] + b.traced_timer_exits[i]),
             ..Counters::default()
         })

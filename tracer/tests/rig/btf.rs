@@ -17,6 +17,7 @@ pub const REQUESTS_IMMEDIATE: usize = 64;
 struct Types {
     builder: Builder,
     u32: u32,
+    u64: u32,
     flag: u32,
     vcpu: u32,
 }
@@ -47,7 +48,7 @@ fn kernel() -> Types {
     let arguments = [pointer, flag];
     b.tracepoint("kvm_entry", &arguments[..if entry_has_immediate() { 2 } else { 1 }]);
     b.tracepoint("kvm_exit", &[pointer, u32]);
-    Types { builder: b, u32, flag, vcpu }
+    Types { builder: b, u32, u64, flag, vcpu }
 }
 
 /// Adds the structures of a vendor's module.
@@ -66,6 +67,7 @@ fn add(b: &mut Builder, kernel: &Types, vendor: Vendor) {
                 ("exit_reason", reason, at(bed::REASON)),
                 ("loaded_vmcs", pointer, at(bed::LOADED_VMCS)),
                 ("vmcs01", vmcs, at(bed::VMCS01)),
+                ("hv_deadline_tsc", kernel.u64, at(bed::DEADLINE)),
             ];
             if !entry_has_immediate() {
                 fields.push(("req_immediate_exit", kernel.flag, at(REQUESTS_IMMEDIATE)));

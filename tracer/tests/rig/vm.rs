@@ -7,7 +7,7 @@ use std::{
     os::unix::process::CommandExt,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio, exit},
     thread::sleep,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -44,6 +44,8 @@ pub struct Rounds {
     pub immediate: bool,
     /// the preemption timer is soft-disabled
     pub soft_disabled: bool,
+    /// the timer's deadline lies so many us ahead of each entry, behind it where this is negative; none for no deadline
+    pub deadline_us: Option<i64>,
     /// the CPU that the vCPU runs on; none for any
     pub cpu: Option<u32>,
     pub pause_us: u64,
@@ -70,6 +72,7 @@ impl Rounds {
             pin_writes: 0,
             immediate: false,
             soft_disabled: false,
+            deadline_us: None,
             cpu: None,
             pause_us: 0,
             new_vms: None,
@@ -183,6 +186,7 @@ struct Machine {
     address: u64,
     /// by process of vmentry
     programs: HashMap<u32, Programs>,
+    tsc_mhz: Option<i64>,
 }
 
 /// The programs of one vmentry.
@@ -220,6 +224,7 @@ impl Machine {
             memory: Box::new([0; ARENA]),
             address,
             programs: HashMap::new(),
+            tsc_mhz: None,
         };
         for vcpu in 0..KVM_AT / VCPU {
             let at = machine.at(vcpu);
@@ -228,6 +233,16 @@ impl Machine {
             machine.set(vcpu, bed::VMCB, at);
         }
         machine
+    }
+
+    /// The TSC's frequency, measured once: cycles per us.
+    fn tsc_mhz(&mut self) -> i64 {
+        *self.tsc_mhz.get_or_insert_with(|| {
+            let (start, since) = (tsc(), Instant::now());
+            sleep(Duration::from_millis(50));
+            let cycles = u128::from(tsc() - start);
+            i64::try_from(cycles * 1000 / since.elapsed().as_nanos()).unwrap()
+        })
     }
 
     fn at(&self, vcpu: usize) -> u64 {
@@ -284,6 +299,8 @@ impl Machine {
             if n < rounds.pin_writes {
                 self.set(vcpu, vmcs + bed::PIN, self.get(vcpu, vmcs + bed::PIN) ^ 0x40);
             }
+            let ahead = rounds.deadline_us.map(|us| us * self.tsc_mhz());
+            self.set(vcpu, bed::DEADLINE, ahead.map_or(u64::MAX, |cycles| tsc().wrapping_add_signed(cycles)));
             self.arena.set(0, *self.memory, 0).unwrap();
             for tracer in tracers {
                 run(&self.programs[tracer].entry, [at, rounds.immediate.into()]);
@@ -297,6 +314,11 @@ impl Machine {
             }
         }
     }
+}
+
+fn tsc() -> u64 {
+    // SAFETY: RDTSC accesses no memory, and every x86-64 CPU has it.
+    unsafe { std::arch::x86_64::_rdtsc() }
 }
 
 /// Moves this thread to a CPU for good.

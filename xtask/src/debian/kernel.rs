@@ -29,13 +29,16 @@ impl Offered {
 }
 
 const IMAGE: &str = "linux-image-";
+/// The packages on which an image depends since Linux 6.19.
+const PARTS: [&str; 3] = ["linux-binary-", "linux-modules-", "linux-base-"];
 
 /// Returns the newest kernel of every series, from old to new. `home` is the release of Debian that runs here, such as
 /// `bookworm`. A series comes from this release if it has it, else from another release, else from sid or experimental,
 /// because a module needs the compiler of its kernel's suite.
 pub(super) fn newest_of_each(packages: &[Package], home: &str) -> Vec<Offered> {
     let mut newest: Vec<Offered> = Vec::new();
-    for kernel in packages.iter().filter_map(offered) {
+    let is_whole = |package: &&Package| lacks(packages, package).is_none();
+    for kernel in packages.iter().filter(is_whole).filter_map(offered) {
         let Some(other) = newest.iter_mut().find(|other| other.kernel == kernel.kernel) else {
             newest.push(kernel);
             continue;
@@ -63,15 +66,28 @@ pub(super) fn newest(packages: &[Package], kernel: Kernel, home: &str) -> Result
     let all = newest_of_each(packages, home);
     let series: Vec<_> = all.iter().map(|offered| offered.kernel.to_string()).collect();
     let found = all.into_iter().find(|offered| offered.kernel == kernel);
-    found.with_context(|| format!("find kernel {kernel}: Debian's suites offer {}", series.join(", ")))
+    found.with_context(|| {
+        let images = packages.iter().filter(|package| offered(package).is_some_and(|image| image.kernel == kernel));
+        let lacking = images.filter_map(|image| Some(format!("{} without {}, ", image.name, lacks(packages, image)?)));
+        let lacking = lacking.last().unwrap_or_default();
+        format!("find kernel {kernel}: Debian's suites offer {lacking}{}", series.join(", "))
+    })
+}
+
+/// Returns the name of a part of an image's kernel that no suite offers any more; none if the kernel is whole. Debian removes
+/// the signed packages of a superseded kernel later than the others.
+fn lacks(packages: &[Package], image: &Package) -> Option<String> {
+    let release = image.name.strip_prefix(IMAGE)?;
+    let parts = PARTS.into_iter().map(|part| format!("{part}{release}"));
+    let mut needed = parts.filter(|part| image.depends.split([' ', ',']).any(|word| word == part));
+    needed.find(|part| !packages.iter().any(|package| package.name == *part && package.version == image.version))
 }
 
 /// Returns the packages of a kernel: since Linux 6.19 its image only depends on others, which have the files.
 pub(super) fn parts<'a>(packages: &'a [Package], kernel: &Offered) -> Vec<&'a Package> {
     let is_part = |package: &&Package| {
         let name = package.name.strip_suffix(&kernel.release);
-        package.version == kernel.version
-            && name.is_some_and(|kind| [IMAGE, "linux-binary-", "linux-modules-", "linux-base-"].contains(&kind))
+        package.version == kernel.version && name.is_some_and(|kind| kind == IMAGE || PARTS.contains(&kind))
     };
     let mut parts: Vec<_> = packages.iter().filter(is_part).collect();
     // A version may be in several suites.
@@ -108,18 +124,17 @@ mod tests {
     use super::*;
 
     fn package(name: &str, version: &str, suite: &str) -> Package {
-        let depends =
-            if name.ends_with("-6.12-cloud-amd64") { "linux-image-6.12.117+deb12-cloud-amd64 (= 1)" } else { "kmod" };
+        let depends = match name {
+            "linux-image-6.12-cloud-amd64" => "linux-image-6.12.117+deb12-cloud-amd64 (= 1)".into(),
+            name if name.starts_with("linux-image-7.3.4") || name.starts_with("linux-image-6.19.14") => {
+                let release = name.strip_prefix(IMAGE).unwrap();
+                format!("kmod, linux-binary-{release} (= {version}), linux-modules-{release} (= {version})")
+            }
+            _ => "kmod".to_owned(),
+        };
         let uri = format!("http://mirror/{name}");
         let sha256 = "00".into();
-        Package {
-            name: name.into(),
-            version: version.into(),
-            depends: depends.into(),
-            suite: suite.into(),
-            uri,
-            sha256,
-        }
+        Package { name: name.into(), version: version.into(), depends, suite: suite.into(), uri, sha256 }
     }
 
     fn packages() -> Vec<Package> {
@@ -132,6 +147,8 @@ mod tests {
             ("linux-image-6.12.117+deb12-cloud-amd64", "6.12.117-1~deb12u1", "bookworm-security"),
             ("linux-image-6.12-cloud-amd64", "6.12.999-1", "bookworm-security"),
             ("linux-image-6.12.118+deb13-cloud-amd64", "6.12.118-1", "trixie-security"),
+            ("linux-image-6.19.14+deb13-cloud-amd64", "6.19.14-1~bpo13+1", "trixie-backports"),
+            ("linux-binary-6.19.14+deb13-cloud-amd64", "6.19.14-1~bpo13+1", "trixie-backports"),
             ("linux-image-7.2.12+deb13-cloud-amd64", "7.2.12-1~bpo13+1", "trixie-backports"),
             ("linux-image-7.2.13+deb14-cloud-amd64", "7.2.13-1", "sid"),
             ("linux-image-7.3.4+deb13-cloud-amd64", "7.3.4-1~bpo13+1", "trixie-backports"),
@@ -190,6 +207,14 @@ mod tests {
     fn a_series_that_is_not_offered_is_an_error_that_lists_the_others() {
         let error = newest(&packages(), "6.6".parse().unwrap(), "bookworm").unwrap_err().to_string();
         assert_eq!(error, "find kernel 6.6: Debian's suites offer 5.10, 6.1, 6.12, 7.2, 7.3, 7.4");
+    }
+
+    #[test]
+    fn a_kernel_whose_modules_are_gone_is_not_offered_and_the_error_says_so() {
+        let error = newest(&packages(), "6.19".parse().unwrap(), "bookworm").unwrap_err().to_string();
+        let release = "6.19.14+deb13-cloud-amd64";
+        let gone = format!("linux-image-{release} without linux-modules-{release}, 5.10,");
+        assert!(error.starts_with(&format!("find kernel 6.19: Debian's suites offer {gone}")), "{error}");
     }
 
     #[test]

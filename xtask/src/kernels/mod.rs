@@ -92,7 +92,8 @@ fn figures_of(kernel: Kernel, cpu: Cpu) -> Result<Vec<Figure>> {
     let machine = machine(kernel, cpu, module.iter().flatten().cloned().collect());
     let outcome = boot(&machine).context(FAILED)?;
     if let Ok(refusal) = fs::read_to_string(outcome.out_dir.join(figures::REFUSAL)) {
-        bail!("{REFUSED}{}", refusal.trim().trim_start_matches("error: "));
+        let reason = refusal.lines().find_map(|line| line.split_once("this kernel is not supported: "));
+        bail!("{REFUSED}{}", reason.map_or(refusal.trim(), |(_, reason)| reason));
     }
     outcome.check_exit_code().context(FAILED)?;
     let mut figures = figures::figures(&outcome.out_dir, cpu == Cpu::Intel).context(FAILED)?;

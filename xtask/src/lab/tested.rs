@@ -56,9 +56,10 @@ impl Row {
     }
 }
 
-/// Returns a text as one line that does not end its cell.
+/// Returns a text as one line that does not end its cell, without paths of this machine.
 fn in_a_cell(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "/")
+    let is_path = |word: &&str| word.starts_with('/') && word.matches('/').count() > 1;
+    text.split_whitespace().filter(|word| !is_path(word)).collect::<Vec<_>>().join(" ").replace('|', "/")
 }
 
 /// The table's file.
@@ -98,7 +99,7 @@ const HEAD: &str = "\
 own kvm_intel or kvm_amd, in an emulated machine (Bochs for intel, QEMU for amd). Built-in guests make known exits
 there, while ftrace counts the same events. In a cell, vmentry's number stands before its witness: `448 = 448`.
 Emulated: counts are exact, and times, which say nothing about real hardware, are left out. A kernel without a row was
-not tested.
+not tested: of superseded kernels, Debian removes the modules first.
 
 * **entries**, **exit reasons**: entries, and different exit reasons; the witness is ftrace. The entries of each reason
   are equal, too, and equal to the guests' own counts.
@@ -148,6 +149,25 @@ mod tests {
         assert_eq!(parse(&text), rows, "{text}");
         let odd = page(&[row("7.3", Cpu::Amd, &["FAILED: a | b\nc", "1"], "")], &["entries", "sites"]);
         assert_eq!(parse(&odd)[0].cells, ["FAILED: a / b c", "1"]);
+    }
+
+    #[test]
+    fn a_note_names_no_path_of_the_machine_that_tested() {
+        let line = row("7.1", Cpu::Intel, &[], "FAILED: find modules in /root/.cache/packages and I/O").line(0);
+        assert!(line.ends_with("| FAILED: find modules in and I/O |"), "{line}");
+    }
+
+    #[test]
+    fn the_readme_lists_the_kernels_whose_rows_are_good() {
+        let rows = rows().unwrap();
+        let mut good: Vec<_> = rows.iter().map(|row| row.kernel).collect();
+        good.dedup();
+        good.retain(|kernel| rows.iter().filter(|row| row.kernel == *kernel).all(Row::is_good));
+        let names: Vec<_> = good.iter().map(Kernel::to_string).collect();
+        let (last, others) = names.split_last().unwrap();
+        let readme = include_str!("../../../README.md").split_whitespace().collect::<Vec<_>>().join(" ");
+        let expected = format!("Debian's {} and {last}.", others.join(", "));
+        assert!(readme.contains(&expected), "README.md, supported kernels: {expected}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use tokio::{process::Child, time::Instant};
 
 use crate::{
-    collect::collector::Collection,
+    collect::collector::{Attached, Collection},
     commands::{
         args::AbArgs,
         child::{
@@ -111,7 +111,7 @@ async fn attached(
     args: &AbArgs,
     header: &Header,
     experiment: &Experiment,
-    mut tracer: Tracer,
+    tracer: Tracer,
     user: Option<User>,
 ) -> Result<ExitCode> {
     let tsc = TscMeter::start();
@@ -123,10 +123,10 @@ async fn attached(
     let writer = Writer::new(out, header).with_context(|| format!("write {name}"))?;
     let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
     let switch = Switch::new(args, &experiment.switches[first])?;
-    tracer.attach()?;
+    let attached = Attached::new(tracer)?;
     // Before privileges are given up, so that the command has the caller's.
     let mut child = start(&args.command, user, stdout_beside(!args.no_compare))?;
-    let collection = confined(args).and_then(|()| Collection::start(tracer, None));
+    let collection = confined(args).and_then(|()| Collection::start(attached, None));
     let collection = or_end(&mut child, collection).await?;
     let progress = Progress::new(experiment, args.command.is_empty());
     let mut run = Run { args, experiment, switch, module, collection, writer, progress };

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
 use crate::{
-    collect::collector::Collection,
+    collect::collector::{Attached, Collection},
     commands::{progress::ProgressLine, session::ensure_exact},
     guest::{self, ExercisePlan, Scenario},
     host::{clock::process_cpu_ns, facts::Facts, problems},
@@ -126,10 +126,10 @@ fn run(facts: &Facts, mode: Option<Aggregation>) -> Result<Run> {
     let plan = ExercisePlan { scenario: Scenario::Cpuid, count: EXITS, vcpus: 1, delta: None };
     let layout = facts.layout.as_ref().context("no layout, and no error about it")?;
     let load = |aggregation| Tracer::load(layout, &Options { aggregation, ..Options::default() });
-    let mut tracer = mode.map(load).transpose()?;
-    tracer.as_mut().map_or(Ok(()), Tracer::attach)?;
+    let tracer = mode.map(load).transpose()?;
     let direct_loads = tracer.as_ref().is_some_and(Tracer::reads_directly);
-    let collection = tracer.map(|tracer| Collection::start(tracer, None)).transpose()?;
+    let attached = tracer.map(Attached::new).transpose()?;
+    let collection = attached.map(|attached| Collection::start(attached, None)).transpose()?;
     let before = process_cpu_ns();
     let outcome = guest::run(&plan)?;
     let spent = process_cpu_ns().saturating_sub(before);

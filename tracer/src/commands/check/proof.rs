@@ -6,7 +6,7 @@ use serde::Serialize;
 use tracer_common::Slot;
 
 use crate::{
-    collect::collector::Collection,
+    collect::collector::{Attached, Collection},
     commands::session::ensure_exact,
     guest::{self, ExercisePlan, Scenario},
     host::{
@@ -93,11 +93,8 @@ pub(super) fn make(facts: &Facts, wanted: bool) -> Proof {
         return not_made("in a PID namespace of its own, the guest's entries cannot be told from others");
     };
     let options = Options { tgids: Some(vec![this_process]), ..Options::default() };
-    let attached = Tracer::load(layout, &options).and_then(|mut tracer| {
-        tracer.attach()?;
-        Collection::start(tracer, None)
-    });
-    let mut collection = match attached {
+    let started = Tracer::load(layout, &options).and_then(Attached::new).and_then(|a| Collection::start(a, None));
+    let mut collection = match started {
         Ok(collection) => collection,
         Err(error) => {
             let (why, fix) =

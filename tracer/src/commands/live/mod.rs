@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 
 use crate::{
-    collect::collector::Collection,
+    collect::collector::{Attached, Collection},
     commands::{
         args::LiveArgs,
         child::Endings,
@@ -80,9 +80,9 @@ async fn trace(args: &LiveArgs, facts: &Facts, layout: &Layout, options: &Option
         }
     };
     let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, tell)?;
-    tracer.attach()?;
+    let attached = Attached::new(tracer)?;
     privileges::of_live_view()?;
-    let mut collection = Collection::start(tracer, Some(PERIOD))?;
+    let mut collection = Collection::start(attached, Some(PERIOD))?;
     let shown = if on_screen {
         let info = Info { switchable: facts.companion_patch, ..Info::of(&header, None, Origin::Live) };
         let mut stage = Stage::new(info, Some(header), Some(notes))?;

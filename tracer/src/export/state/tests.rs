@@ -58,7 +58,8 @@ fn sums_equal_those_of_the_entries() {
     assert_eq!(s(&metrics::ENTRIES), [("vm0/L1/clean".into(), 2), ("vm0/L1/dirty".into(), 2)]);
     assert_eq!(s(&metrics::PIN_WRITES), [("vm0/L1".into(), 4)]);
     assert_eq!(s(&metrics::PIN_KNOWN_ENTRIES), [("vm0/L1".into(), 4)]);
-    let causes = [("vm0/deadline".into(), 2), ("vm0/immediate".into(), 0), ("vm0/spurious".into(), 0)];
+    let causes = [("deadline", 2), ("immediate", 0), ("spurious", 0), ("early", 0)];
+    let causes = causes.map(|(cause, n)| (format!("vm0/{cause}"), n));
     assert_eq!(s(&metrics::TIMER_EXITS), causes);
     let entry = [("vm0/L1/CPUID/clean".into(), 2), ("vm0/L1/PREEMPTION_TIMER/dirty".into(), 2)];
     assert_eq!(s(&metrics::ENTRY_TO_EXIT), entry);

@@ -10,7 +10,7 @@ use crate::{
         figures::{Figure, Unit, human},
         histogram::Histogram,
         knowledge::{Subject, Unknown},
-        measurement::Latency,
+        measurement::{Latency, SoftDelay},
         series::{EntryKind, Key, Level},
     },
     recording::Provenance,
@@ -136,16 +136,25 @@ pub(super) fn spurious(report: &Report) -> Found {
     if count == 0 {
         return found("0".into(), format!("timer exits while soft-disabled; {tick}"), Some(true));
     }
-    let delay = report.sources.iter().find_map(|s| s.longest_timer_delay_s().ok());
+    let promised = report.soft_delay().ok().map(|delay| delay.promised_ns as f64 / 1e9);
+    let delay = promised.or_else(|| report.sources.iter().find_map(|s| s.longest_timer_delay_s().ok()));
     let delay_text = delay.map_or("n/a".into(), |s| format!("{s:.1} s"));
-    let from =
-        format!("timer exits while soft-disabled, and their guest time; longest timer delay {delay_text}; {tick}");
+    let from = format!(
+        "timer exits while soft-disabled, and their guest time; longest timer delay {delay_text}{}; {tick}",
+        by_erratum(report.soft_delay().ok())
+    );
     let Some((least, _)) = report.spurious_after() else {
         return found(format!("{count}"), from + "; their guest time is not known", None);
     };
     // One percent for the timer's tick and the TSC's measurement.
     let agrees = delay.map(|delay| least as f64 >= 0.99e9 * delay);
     found(format!("{count}, the earliest after {}", human(Some(least as f64), Unit::Ns)), from, agrees)
+}
+
+/// The real delay of a soft-disabled timer where erratum EMR158 makes it shorter than promised; empty elsewhere.
+fn by_erratum(delay: Option<SoftDelay>) -> String {
+    let real = delay.and_then(|delay| delay.real_ns.filter(|real| *real < delay.least_ns()));
+    real.map_or_else(String::new, |ns| format!(", {:.1} s by erratum EMR158's model", ns as f64 / 1e9))
 }
 
 /// The tickless CPUs of the recordings, for people.
@@ -164,7 +173,10 @@ pub(super) fn delay(report: &Report) -> Found {
     let uses = |s: &&Provenance| s.header.timer.as_ref().is_some_and(|timer| timer.used == Some(true));
     let described = |s: &&Provenance| s.header.timer.is_some();
     let source = report.sources.iter().find(uses).or_else(|| report.sources.iter().find(described)).unwrap_or(first);
-    let delay = source.longest_timer_delay_s().map_err(|reason| reason.to_string())?;
+    let longest = source.longest_timer_delay_s().map_err(|reason| reason.to_string())?;
+    // KVM computes the delay without the erratum, which may leave less than the ten seconds.
+    let real = source.header.soft_delay.and_then(|delay| delay.real_ns).map(|ns| ns as f64 / 1e9);
+    let delay = real.map_or(longest, |real| real.min(longest));
     let used = source.header.timer.as_ref().and_then(|t| t.used);
     let (uses, agrees) = match used {
         Some(true) => ("KVM uses it", Some(delay >= LEAST_DELAY_S)),
@@ -173,7 +185,7 @@ pub(super) fn delay(report: &Report) -> Found {
         None => ("use n/a", None),
     };
     Ok(Finding {
-        measured: format!("{delay:.1} s, and {uses}"),
+        measured: format!("{longest:.1} s{}, and {uses}", by_erratum(source.header.soft_delay)),
         from: "(2^32 - 1) << rate TSC cycles, rate from IA32_VMX_MISC, TSC measured".into(),
         agrees,
         counts: None,
@@ -357,6 +369,29 @@ mod tests {
         assert_eq!(delay(&with_timer(20_000_000, true)).unwrap().agrees, Some(false));
         assert_eq!(delay(&with_timer(20_000_000, false)).unwrap().agrees, Some(true));
         assert_eq!(delay(&with_timer(2_400_000, false)).unwrap().agrees, None, "its user may have switched it off");
+    }
+
+    #[test]
+    fn the_real_delay_by_the_erratum_decides_and_is_told() {
+        let with = |real_ns| {
+            let mut report = with_timer(2_400_000, true);
+            report.sources[0].header.soft_delay = Some(SoftDelay { promised_ns: 57_300_000_000, real_ns });
+            report
+        };
+        let found = |real_ns| delay(&with(real_ns)).unwrap();
+        let (short, long) = (found(Some(5_500_000_000)), found(Some(57_300_000_000)));
+        assert_eq!(short.measured, "57.3 s, 5.5 s by erratum EMR158's model, and KVM uses it");
+        assert_eq!((short.agrees, long.agrees, found(None).agrees), (Some(false), Some(true), Some(true)));
+        assert_eq!(long.measured, "57.3 s, and KVM uses it");
+        let mut report = with(Some(24_500_000_000));
+        let early = event(3, 52, 24_600_000_000, 0);
+        let mut interval = Interval::starting(0);
+        interval.record(&Event { flags: early.flags | Flags::SOFT_DISABLED, ..early }, &vm(0));
+        report.add(0, interval, &mut BTreeMap::new());
+        assert_eq!(report.spurious_before_time(), Ok(1));
+        let found = spurious(&report).unwrap();
+        assert_eq!(found.agrees, Some(false));
+        assert!(found.from.contains("57.3 s, 24.5 s by erratum EMR158's model"), "{}", found.from);
     }
 
     #[test]

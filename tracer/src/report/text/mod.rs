@@ -61,6 +61,9 @@ pub fn render(report: &Report, view: &View) -> String {
     let stats: Vec<_> = Stat::ALL.into_iter().filter(|s| *s != Stat::Mean).collect();
     for figure in Figure::ALL.into_iter().filter(|f| f.is_time()) {
         if let Some(why) = notes::why_empty(report, figure, &rows) {
+            if notes::is_left_out(report, figure) {
+                continue;
+            }
             let _ = write!(out, "\n{}  n/a: {why}\n", figure.heading());
             continue;
         }
@@ -215,6 +218,6 @@ mod tests {
         let cells: Vec<_> = row.split_whitespace().collect();
         assert_eq!(cells[..5], ["vm0", "PREEMPTION_TIMER", "23", "11.5", "50.0us"]);
         assert_eq!(cells.last(), Some(&"2"));
-        assert!(text.contains("timer exits  deadline 23  immediate 0  spurious 0\n"), "{text}");
+        assert!(text.contains("timer exits  deadline 23  immediate 0  spurious 0  early 0\n"), "{text}");
     }
 }

@@ -19,8 +19,9 @@ pub(super) fn render(report: &Report, view: &View) -> String {
     let mut out = String::from(if view.filters.is_empty() { "timer exits" } else { "unfiltered\ntimer exits" });
     out += &timer_exits(report);
     if let Some(traced) = &t.traced_timer_exits {
-        let TracedTimerExits { deadline, immediate, spurious } = traced;
+        let TracedTimerExits { deadline, immediate, spurious, early } = traced;
         let _ = write!(out, "\n  tracepoint  deadline {deadline}  immediate {immediate}  spurious {spurious}");
+        out += &early.map_or_else(String::new, |early| format!("  early {early}"));
     }
     out += "\npin writes  ";
     match (report.pin_writes(), report.entries_with_unknown_pin_writes()) {
@@ -67,12 +68,32 @@ fn timer_exits(report: &Report) -> String {
                 reason = Some(why);
             }
         }
-        if let Some((least, median)) = report.spurious_after().filter(|_| cause == TimerCause::Spurious) {
-            let ns = |v| human(Some(v as f64), Unit::Ns);
-            out += &format!(" (guest time: least {}, median {})", ns(least), ns(median));
-        }
+        out += &match cause {
+            TimerCause::Spurious => times("guest time", report.spurious_after()) + &before_time(report),
+            TimerCause::Early => times("remaining", report.early_before()),
+            _ => String::new(),
+        };
     }
     out + &reason.map(|why| format!("  ({why})")).unwrap_or_default()
+}
+
+/// How many of the spurious timer exits came before the time that the timer's value promises; empty without spurious exits.
+fn before_time(report: &Report) -> String {
+    match (report.timer_exits(TimerCause::Spurious), report.spurious_before_time(), report.soft_delay()) {
+        (Ok(0) | Err(_), ..) => String::new(),
+        (_, Ok(n), Ok(delay)) => {
+            let promised = human(Some(delay.promised_ns as f64), Unit::Ns);
+            format!(" ({n} before their time of {promised}{})", if n > 0 { ": erratum EMR158" } else { "" })
+        }
+        (_, Err(why), _) | (_, _, Err(why)) => format!(" (before their time: n/a, {why})"),
+    }
+}
+
+/// " (NAME: least X, median Y)"; empty where neither is known.
+fn times(name: &str, least_and_median: Option<(u64, u64)>) -> String {
+    let ns = |v| human(Some(v as f64), Unit::Ns);
+    least_and_median
+        .map_or_else(String::new, |(least, median)| format!(" ({name}: least {}, median {})", ns(least), ns(median)))
 }
 
 /// The same writes as counted by other methods, and writes of other controls.

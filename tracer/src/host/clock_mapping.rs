@@ -1,4 +1,9 @@
-//! Maps CLOCK_MONOTONIC to the TSC, with a bound of the error. Pure.
+//! Reads CLOCK_MONOTONIC and the TSC together, and maps the one to the other with a bound of the error.
+
+use crate::host::clock::{monotonic_ns, tsc};
+
+/// Readings of the clocks of which the narrowest is used.
+const TRIES: usize = 64;
 
 /// CLOCK_MONOTONIC, read between two reads of the TSC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +17,12 @@ pub(crate) struct ClockReading {
 }
 
 impl ClockReading {
+    /// The present moment: the narrowest of many readings, which was not interrupted if any was not.
+    pub(crate) fn now() -> Self {
+        let one = || Self { before: tsc(), ns: monotonic_ns(), after: tsc() };
+        (1..TRIES).fold(one(), |best, _| std::cmp::min_by_key(best, one(), Self::width))
+    }
+
     /// TSC cycles between the two reads of the TSC.
     fn width(&self) -> u64 {
         self.after.saturating_sub(self.before)
@@ -20,11 +31,6 @@ impl ClockReading {
     fn middle(&self) -> f64 {
         self.before as f64 + self.width() as f64 / 2.0
     }
-}
-
-/// The reading with the least time between its two reads of the TSC, which was not interrupted if any was not.
-pub(crate) fn narrowest(readings: impl IntoIterator<Item = ClockReading>) -> Option<ClockReading> {
-    readings.into_iter().min_by_key(ClockReading::width)
 }
 
 /// A straight line from one reading to the next.
@@ -41,7 +47,9 @@ struct Segment {
 impl Segment {
     fn between(from: ClockReading, to: ClockReading) -> Option<Self> {
         let ns = to.ns.checked_sub(from.ns).filter(|ns| *ns > 0)? as f64;
-        Some(Self { from, to, slope: (to.middle() - from.middle()) / ns, error: 0.0 })
+        // Differences of the readings, not of their middles: a TSC has more digits than a float.
+        let cycles = distance(from.before, to.before) + distance(from.width(), to.width()) / 2.0;
+        Some(Self { from, to, slope: cycles / ns, error: 0.0 })
     }
 
     fn length_ns(&self) -> f64 {
@@ -91,11 +99,29 @@ impl Mapping {
         Some((segment.from.middle() + (ns - segment.from.ns) as f64 * segment.slope, segment.error))
     }
 
+    /// TSC cycles from a moment of the TSC to one of CLOCK_MONOTONIC, negative where that comes first, and the bound of their error. Before
+    /// the first and after the last reading the line goes on: its error grows with the distance.
+    pub(crate) fn cycles_since(&self, tsc: u64, ns: u64) -> Option<(f64, f64)> {
+        let at = self.segments.partition_point(|s| s.to.ns < ns).min(self.segments.len() - 1);
+        let segment = self.segments.get(at)?;
+        // Relative to the reading: a TSC has more digits than a float.
+        let since_reading = distance(segment.from.ns, ns);
+        let cycles =
+            segment.from.width() as f64 / 2.0 + since_reading * segment.slope - distance(segment.from.before, tsc);
+        let outside = (-since_reading).max(since_reading - segment.length_ns()).max(0.0);
+        Some((cycles, segment.error * (1.0 + 2.0 * outside / segment.length_ns())))
+    }
+
     /// TSC frequency between the first and the last reading, in kHz.
     pub(crate) fn khz(&self) -> f64 {
         let (Some(first), Some(last)) = (self.segments.first(), self.segments.last()) else { return 0.0 };
-        (last.to.middle() - first.from.middle()) / (last.to.ns - first.from.ns) as f64 * 1e6
+        Segment::between(first.from, last.to).map_or(0.0, |whole| whole.slope * 1e6)
     }
+}
+
+/// From one number to another, negative where that is lower.
+fn distance(from: u64, to: u64) -> f64 {
+    if to >= from { (to - from) as f64 } else { -((from - to) as f64) }
 }
 
 #[cfg(test)]
@@ -183,6 +209,27 @@ mod tests {
         let (tsc, error) = mapping.tsc(1_500_000).unwrap();
         assert!((tsc - 4_500_000.0).abs() < 1e-3 && (error - 23.0).abs() < 1e-3, "{tsc} {error}");
         assert!((mapping.khz() - 3e6).abs() < 1e-3);
+    }
+
+    #[test]
+    fn cycles_since_a_deadline_are_signed_and_exact_however_long_the_host_has_been_up() {
+        let up = u64::MAX / 3;
+        let at = |ns: u64| ClockReading { before: up + 3 * ns - 20, ns, after: up + 3 * ns + 20 };
+        let mapping = Mapping::new(&[at(1000), at(1_001_000), at(2_001_000)]).unwrap();
+        let since = |deadline: u64, ns| mapping.cycles_since(up + deadline, ns).unwrap();
+        for (ns, error) in [(1_500_000, 23.0), (1_001_000, 23.0), (2_501_000, 46.0), (1000, 23.0)] {
+            let (late, bound) = since(3 * ns - 120, ns);
+            assert!((late - 120.0).abs() < 1e-3 && (bound - error).abs() < 1e-3, "{ns}: {late} {bound}");
+            let (early, _) = since(3 * ns + 90_000, ns);
+            assert!((early + 90_000.0).abs() < 1e-3, "{early}");
+        }
+        assert!((since(0, 500).0 - 1500.0).abs() < 1e-3, "before the first reading");
+    }
+
+    #[test]
+    fn a_reading_of_the_clocks_is_narrow_and_later_readings_are_later() {
+        let (first, second) = (ClockReading::now(), ClockReading::now());
+        assert!(first.before < first.after && first.after < second.before && first.ns < second.ns);
     }
 
     #[test]
