@@ -175,7 +175,9 @@ fn totals(report: &Report, view: &View) -> Markup {
             (Err(why), _) => format!("n/a: {why}"),
             (Ok(_), Ok(delay)) => {
                 let promised = human(Some(delay.promised_ns as f64), Unit::Ns);
-                format!("the guest had run for less than the {promised} that the timer's value promises: erratum EMR158")
+                format!(
+                    "the guest had run for less than the {promised} that the timer's value promises: erratum EMR158"
+                )
             }
             (Ok(_), Err(why)) => why.to_string(),
         };
