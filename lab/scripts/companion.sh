@@ -1,22 +1,28 @@
 # Runs guests under both timer policies with the companion module, records pin writes from every source, and changes
 # policy and module during recordings. Leaves results in $OUT, which `cargo xtask test` checks. /bin has
-# kvm-intel-test.ko, the module whose timer value for "soft-disabled" can be lowered.
+# kvm-intel-test.ko, the module whose timer can be made to run out early.
 set -e
 events=/sys/kernel/tracing/events
 dmesg -c > /dev/null
 policy=/sys/module/kvm_intel/parameters/preemption_timer_policy
+
+# Counts timer exits by cause and lateness until `causes NAME` writes the counts to NAME.causes.
+count_causes() { echo 'hist:keys=cause,late' > $events/kvmvmx/kvm_preemption_timer_exit/trigger; }
+causes() {
+    cat $events/kvmvmx/kvm_preemption_timer_exit/hist > $OUT/$1.causes
+    echo '!hist:keys=cause,late' > $events/kvmvmx/kvm_preemption_timer_exit/trigger
+}
 
 # NAME COMMAND...: records a command with every source of writes, while ftrace counts the companion's tracepoints.
 verified() {
     name=$1
     shift
     echo 'hist:keys=field,vmcs02' > $events/kvmvmx/kvm_vmcs_write/trigger
-    echo 'hist:keys=cause' > $events/kvmvmx/kvm_preemption_timer_exit/trigger
+    count_causes
     vmentry record --verify-writes -o $OUT/$name.hlog -- "$@" > $OUT/$name.guest 2> $OUT/$name.log
     cat $events/kvmvmx/kvm_vmcs_write/hist > $OUT/$name.writes
-    cat $events/kvmvmx/kvm_preemption_timer_exit/hist > $OUT/$name.causes
     echo '!hist:keys=field,vmcs02' > $events/kvmvmx/kvm_vmcs_write/trigger
-    echo '!hist:keys=cause' > $events/kvmvmx/kvm_preemption_timer_exit/trigger
+    causes $name
     vmentry report $OUT/$name.hlog --format json > $OUT/$name.json
     vmentry report $OUT/$name.hlog > $OUT/$name.txt
 }
@@ -87,10 +93,9 @@ vmentry report $OUT/reload.hlog --format json > $OUT/reload.json
 # A soft-disabled timer that soon expires. VMWRITE sites are unknown, because this build is not the one on the disk.
 for p in soft hard; do
     vmentry policy $p > /dev/null
-    echo 'hist:keys=cause' > $events/kvmvmx/kvm_preemption_timer_exit/trigger
+    count_causes
     vmentry record -o $OUT/spurious-$p.hlog -- vmentry exercise spin --count 100 > /dev/null
-    cat $events/kvmvmx/kvm_preemption_timer_exit/hist > $OUT/spurious-$p.causes
-    echo '!hist:keys=cause' > $events/kvmvmx/kvm_preemption_timer_exit/trigger
+    causes spurious-$p
     vmentry report $OUT/spurious-$p.hlog --format json > $OUT/spurious-$p.json
     vmentry report $OUT/spurious-$p.hlog > $OUT/spurious-$p.txt
 done
@@ -105,9 +110,31 @@ rmmod kvm_intel
 insmod $companion preemption_timer_policy=hard preemption_timer=0
 cat $policy > $OUT/hard-without-timer
 
-# A soft value that runs out before the guest's first instruction would never come back.
+# A timer that runs out early with large values, as on CPUs with Intel's erratum EMR158: the CPU of the lab counts it in
+# cycles of the TSC. Then the same guest when KVM never sets the timer to such a value, and a soft-disabled timer.
+# NAME PARAMETER... -- COMMAND...: counts the causes of a command with a module that is loaded with parameters.
+early() {
+    name=$1 parameters=
+    shift
+    while [ $1 != -- ]; do parameters="$parameters $1"; shift; done
+    shift
+    rmmod kvm_intel
+    insmod /bin/kvm-intel-test.ko $parameters
+    count_causes
+    "$@" > $OUT/$name.guest
+    causes $name
+}
+early early preemption_timer_wrap=1048576 -- vmentry exercise tsc-deadline --count 21 --delta 1248576
+early capped preemption_timer_wrap=1048576 preemption_timer_max=1048575 -- \
+    vmentry exercise tsc-deadline --count 21 --delta 1248576
+cat /sys/module/kvm_intel/parameters/preemption_timer_cap > $OUT/capped.parameter 2> /dev/null || true
+early early-soft preemption_timer_wrap=131072 -- vmentry exercise spin --count 21 --delta 131071
+
+# Values that run out before the guest's first instruction would never come back. 2^32-1 is a multiple of 65537.
 rmmod kvm_intel
-! insmod /bin/kvm-intel-test.ko preemption_timer_soft_value=65535 2> /dev/null
-[ ! -e $policy ]
+for value in soft_value=65535 wrap=65535 wrap=65537 max=65535; do
+    ! insmod /bin/kvm-intel-test.ko preemption_timer_$value 2> /dev/null
+    [ ! -e $policy ]
+done
 
 dmesg | grep -iE 'warn|bug:|oops|call trace|rcu:' > $OUT/complaints || true

@@ -25,13 +25,13 @@ if [ -e /bin/kvm-intel.ko ]; then
         name=${guest%%:*}-hard
         scenario=${guest#*:}
         echo 'hist:keys=field,vmcs02' > $kvmvmx/kvm_vmcs_write/trigger
-        echo 'hist:keys=cause' > $kvmvmx/kvm_preemption_timer_exit/trigger
+        echo 'hist:keys=cause,late' > $kvmvmx/kvm_preemption_timer_exit/trigger
         vmentry record --verify-writes -o $OUT/$name.hlog -- \
             vmentry exercise ${scenario%:*} --count ${scenario#*:} > /dev/null
         cat $kvmvmx/kvm_vmcs_write/hist > $OUT/$name.writes
         cat $kvmvmx/kvm_preemption_timer_exit/hist > $OUT/$name.causes
         echo '!hist:keys=field,vmcs02' > $kvmvmx/kvm_vmcs_write/trigger
-        echo '!hist:keys=cause' > $kvmvmx/kvm_preemption_timer_exit/trigger
+        echo '!hist:keys=cause,late' > $kvmvmx/kvm_preemption_timer_exit/trigger
         vmentry report $OUT/$name.hlog --format json > $OUT/$name.json
     done
     dmesg | grep -iE 'warn|bug:|oops|call trace|rcu:' > $OUT/complaints || true

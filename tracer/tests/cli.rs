@@ -148,6 +148,8 @@ fn a_wrong_command_line_is_refused_before_the_host_is_looked_at() {
         (&["exercise", "cpuid", "--vcpus", "65"], "64"),
         (&["exercise", "cpuid", "--count", "0"], "4294967295"),
         (&["exercise", "cpuid", "--delta", "0"], "1.."),
+        (&["exercise", "cpuid", "--limit", "7"], "--limit is for early only"),
+        (&["exercise", "early", "--vcpus", "2"], "leave out --vcpus and --delta"),
         (&["calibrate", "--samples", "1"], "20"),
         (&["calibrate", "--exit", "dance"], "tsc-deadline"),
         (&["export", "--max-series", "0"], "1000000"),
@@ -226,6 +228,22 @@ fn check_speaks_json_with_every_problem() {
         assert!(problem["fix"].as_str().is_some_and(|f| !f.is_empty()), "{problem}");
     }
     assert!(Path::new(RECORDING).exists());
+}
+
+#[test]
+fn a_host_without_the_timer_does_not_know_whether_it_fires_early() {
+    if Path::new("/sys/module/kvm_intel").exists() {
+        eprintln!("SKIPPED: kvm_intel is loaded, so the answer is this host's own");
+        return;
+    }
+    let json = |args: &[&str]| -> serde_json::Value { serde_json::from_slice(&vmentry(args).stdout).unwrap() };
+    let early = json(&["exercise", "early", "--format", "json"]);
+    assert_eq!((&early["verdict"], &early["timers"]), (&"unknown".into(), &serde_json::json!([])));
+    assert!(early["why"].as_str().unwrap().contains("kvm_intel runs no VMs here"), "{early}");
+    let check = json(&["check", "--no-proof", "--probe", "--format", "json"]);
+    assert_eq!((&check["probe"]["verdict"], &check["probe"]["why"]), (&early["verdict"], &early["why"]));
+    let text = out(&vmentry(&["check", "--no-proof", "--probe"]));
+    assert!(text.contains("\nearly timers        unknown: kvm_intel runs no VMs here"), "{text}");
 }
 
 #[test]

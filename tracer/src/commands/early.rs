@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     guest::{
-        Extension, GuestHost,
+        Extension, GuestHost, Verdict,
         probe::{self, ProbeOutcome, ProbePlan},
     },
     host::{
@@ -19,17 +19,18 @@ use crate::{
 
 /// Why timers that KVM caps prove nothing.
 const CAPPED: &str = "this kernel keeps its timer values below the erratum's limit, so that no timer can fire early";
-/// Why timers of the host prove nothing.
-const ON_HRTIMERS: &str = "KVM put the guest's timers on the host's timers (hrtimers), not on the preemption timer";
-
 /// Runs the probe with this many timers, or says why not. A `limit` in TSC cycles replaces the erratum's, and then nothing else is asked.
-pub(super) fn probe(facts: &Facts, timers: u32, limit: Option<u64>) -> Result<ProbeOutcome> {
+pub(super) fn probe(facts: &Facts, timers: usize, limit: Option<u64>) -> Result<ProbeOutcome> {
     let limit = match limit.map_or_else(|| limit_here(facts), Ok) {
         Ok(limit) => limit,
         Err(why) => return Ok(ProbeOutcome::not_tried(why.to_string())),
     };
-    let why_unarmed = if is_capped(&Roots::default(), &facts.host) == Some(true) { CAPPED } else { ON_HRTIMERS };
-    probe::probe(&ProbePlan { limit, timers, why_unarmed }).context("exercise early")
+    let mut outcome = probe::probe(&ProbePlan { limit, timers }).context("exercise early")?;
+    let is_unknown = matches!(outcome.verdict, Verdict::Unknown { .. });
+    if is_unknown && outcome.is_unarmed() && is_capped(&Roots::default(), &facts.host) == Some(true) {
+        outcome.verdict = Verdict::unknown(CAPPED);
+    }
+    Ok(outcome)
 }
 
 /// The erratum's limit on this host, TSC cycles, or why no timer can fire early here as far as is known.

@@ -46,7 +46,7 @@ fn early_timers(args: &ExerciseArgs) -> Result<ExitCode> {
         return refuse("exercise early: it has one vCPU and distances of its own: leave out --vcpus and --delta");
     }
     name_this_vm("early");
-    let timers = args.count.unwrap_or(probe::TIMERS);
+    let timers = args.count.map_or(probe::TIMERS, |count| count as usize);
     let outcome = early::probe(&facts::gather(true), timers, args.limit)?;
     output::print(&match args.format {
         Format::Text => format!("{outcome}\n"),

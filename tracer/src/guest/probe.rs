@@ -26,7 +26,7 @@ use crate::host::tracepoint_count::TracepointCount;
 use crate::model::knowledge::Unknown;
 
 /// Timers of a probe that was not asked for a number: one at each offset.
-pub(crate) const TIMERS: u32 = OFFSETS_MS.len() as u32;
+pub(crate) const TIMERS: usize = OFFSETS_MS.len();
 /// Distances of the deadlines behind the limit, ms, in turn.
 const OFFSETS_MS: [u32; 3] = [5, 20, 35];
 /// Time after which a guest gives up a timer, ms: with the offsets, a fifth of a second for three.
@@ -42,9 +42,7 @@ pub(crate) struct ProbePlan {
     /// TSC cycles from arming a timer to the deadline at which it would fire at once: 2^32 crystal ticks
     pub(crate) limit: u64,
     /// timers, at least 1
-    pub(crate) timers: u32,
-    /// why KVM may not have armed the preemption timer, where it is seen that it has not
-    pub(crate) why_unarmed: &'static str,
+    pub(crate) timers: usize,
 }
 
 /// The verdict, and what it follows from.
@@ -97,7 +95,7 @@ pub(crate) fn probe(plan: &ProbePlan) -> Result<ProbeOutcome> {
     let mut trial = Trial { machine, limit: plan.limit, tsc_khz, armed };
     let timers = watched(PATIENCE, |stop, progress| {
         let mut timers = Vec::new();
-        for offset_ms in OFFSETS_MS.into_iter().cycle().take(plan.timers as usize) {
+        for offset_ms in OFFSETS_MS.into_iter().cycle().take(plan.timers) {
             timers.push(trial.attempt(offset_ms, stop)?);
             // The receiver lives as long as this function runs.
             let _ = progress.send(());
@@ -110,7 +108,7 @@ pub(crate) fn probe(plan: &ProbePlan) -> Result<ProbeOutcome> {
     };
     let extension = GuestHost::probe(Path::new("/sys")).extension;
     Ok(ProbeOutcome {
-        verdict: verdict::judge(&timers, &why_unseen, plan.why_unarmed),
+        verdict: verdict::judge(&timers, &why_unseen),
         limit: Some(plan.limit),
         tsc_khz: Some(tsc_khz),
         tgid: std::process::id(),
@@ -209,6 +207,11 @@ impl fmt::Display for ProbeOutcome {
 }
 
 impl ProbeOutcome {
+    /// Whether it was seen that KVM did not arm the preemption timer for each timer.
+    pub(crate) fn is_unarmed(&self) -> bool {
+        verdict::is_unarmed(&self.timers)
+    }
+
     /// The verdict for people, on one line.
     pub(crate) fn verdict_text(&self) -> String {
         let tried = counted(self.timers.len() as u64, "timer");

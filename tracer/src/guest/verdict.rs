@@ -53,16 +53,24 @@ pub(crate) fn count_early(attempts: &[Attempt]) -> u64 {
     attempts.iter().filter(|attempt| attempt.is_early()).count() as u64
 }
 
-/// Judges the attempts. `why_unseen` says why it could not be seen whether KVM armed the timer; `why_unarmed` why KVM may not have.
-pub(crate) fn judge(attempts: &[Attempt], why_unseen: &str, why_unarmed: &str) -> Verdict {
+/// Why timers of the host prove nothing.
+const UNARMED: &str = "KVM put the guest's timers on the host's timers (hrtimers), not on the preemption timer";
+
+/// Whether it was seen that KVM did not arm the preemption timer for each attempt.
+pub(crate) fn is_unarmed(attempts: &[Attempt]) -> bool {
+    attempts.iter().any(|attempt| attempt.armed == Some(false))
+}
+
+/// Judges the attempts. `why_unseen` says why it could not be seen whether KVM armed the timer.
+pub(crate) fn judge(attempts: &[Attempt], why_unseen: &str) -> Verdict {
     let mut offsets: Vec<_> = attempts.iter().filter(|a| a.is_early()).map(|a| a.offset_ns).collect();
     offsets.sort_unstable();
     offsets.dedup();
     let came = attempts.iter().filter(|attempt| attempt.after_ns.is_some()).count();
     if offsets.len() >= 2 {
         Verdict::Yes
-    } else if attempts.iter().any(|attempt| attempt.armed == Some(false)) {
-        Verdict::unknown(why_unarmed)
+    } else if is_unarmed(attempts) {
+        Verdict::unknown(UNARMED)
     } else if came > 0 {
         Verdict::unknown(format!(
             "{came} of {} timers had an interrupt, but not at the times of two offsets, as early timers would: try again",
@@ -79,16 +87,18 @@ pub(crate) fn judge(attempts: &[Attempt], why_unseen: &str, why_unarmed: &str) -
 mod tests {
     use super::*;
 
-    /// Attempts at 5, 20 and 35 ms, by the time of their interrupts in ms.
-    fn attempts(after_ms: [Option<f64>; 3], armed: Option<bool>) -> Vec<Attempt> {
-        let ns = |ms: f64| (ms * 1e6) as u64;
-        let attempt =
-            |(offset, after): (f64, Option<f64>)| Attempt { offset_ns: ns(offset), after_ns: after.map(ns), armed };
-        [5.0, 20.0, 35.0].into_iter().zip(after_ms).map(attempt).collect()
+    /// Attempts at 5, 20 and 35 ms, by the time of their interrupts in us.
+    fn attempts(after_us: [Option<u64>; 3], armed: Option<bool>) -> Vec<Attempt> {
+        let attempt = |(offset_us, after): (u64, Option<u64>)| Attempt {
+            offset_ns: offset_us * 1000,
+            after_ns: after.map(|us| us * 1000),
+            armed,
+        };
+        [5_000, 20_000, 35_000].into_iter().zip(after_us).map(attempt).collect()
     }
 
-    fn judged(after_ms: [Option<f64>; 3], armed: Option<bool>) -> Verdict {
-        judge(&attempts(after_ms, armed), "unseen", "unarmed")
+    fn judged(after_us: [Option<u64>; 3], armed: Option<bool>) -> Verdict {
+        judge(&attempts(after_us, armed), "unseen")
     }
 
     fn why(verdict: Verdict) -> String {
@@ -101,47 +111,47 @@ mod tests {
     #[test]
     fn interrupts_that_follow_the_offsets_are_early_timers() {
         for armed in [None, Some(true)] {
-            assert_eq!(judged([Some(2.6), Some(17.5), Some(32.4)], armed), Verdict::Yes);
-            assert_eq!(judged([Some(5.2), Some(20.1), Some(39.9)], armed), Verdict::Yes);
+            assert_eq!(judged([Some(2_600), Some(17_500), Some(32_400)], armed), Verdict::Yes);
+            assert_eq!(judged([Some(5_200), Some(20_100), Some(39_900)], armed), Verdict::Yes);
         }
-        assert_eq!(count_early(&attempts([Some(2.6), None, Some(50.0)], None)), 1);
+        assert_eq!(count_early(&attempts([Some(2_600), None, Some(50_000)], None)), 1);
     }
 
     #[test]
     fn a_host_that_holds_the_cpu_may_hide_one_of_three() {
         for hidden in 0..3 {
-            let mut after = [Some(4.0), Some(19.0), Some(34.0)];
+            let mut after = [Some(4_000), Some(19_000), Some(34_000)];
             after[hidden] = None;
             assert_eq!(judged(after, Some(true)), Verdict::Yes);
         }
-        assert!(why(judged([None, Some(19.0), None], Some(true))).starts_with("1 of 3 timers"));
+        assert!(why(judged([None, Some(19_000), None], Some(true))).starts_with("1 of 3 timers"));
     }
 
     #[test]
     fn interrupts_at_a_constant_time_are_no_early_timers() {
-        for ms in [1.0, 5.0, 20.0, 34.0, 59.0] {
-            let verdict = judged([Some(ms); 3], Some(true));
-            assert!(why(verdict).starts_with("3 of 3 timers had an interrupt, but not at the times"), "{ms}");
+        for us in [1_000, 5_000, 20_000, 34_000, 59_000] {
+            let verdict = judged([Some(us); 3], Some(true));
+            assert!(why(verdict).starts_with("3 of 3 timers had an interrupt, but not at the times"), "{us}");
         }
         // Nor are many at the same offset.
-        let one_offset = [attempts([Some(5.0), None, None], Some(true))[0]; 7];
-        assert!(why(judge(&one_offset, "unseen", "unarmed")).starts_with("7 of 7"));
+        let one_offset = [attempts([Some(5_000), None, None], Some(true))[0]; 7];
+        assert!(why(judge(&one_offset, "unseen")).starts_with("7 of 7"));
     }
 
     #[test]
     fn no_interrupt_is_a_no_only_if_kvm_armed_every_timer() {
         assert_eq!(judged([None; 3], Some(true)), Verdict::No);
         assert_eq!(why(judged([None; 3], None)), "unseen");
-        assert_eq!(why(judged([None; 3], Some(false))), "unarmed");
+        assert_eq!(why(judged([None; 3], Some(false))), UNARMED);
         let mut one_unseen = attempts([None; 3], Some(true));
         one_unseen[1].armed = None;
-        assert_eq!(why(judge(&one_unseen, "unseen", "unarmed")), "unseen");
-        assert_eq!(why(judge(&[], "unseen", "unarmed")), "unseen");
+        assert_eq!(why(judge(&one_unseen, "unseen")), "unseen");
+        assert_eq!(why(judge(&[], "unseen")), "unseen");
     }
 
     #[test]
     fn a_timer_that_kvm_did_not_arm_proves_nothing() {
-        assert_eq!(why(judged([Some(5.0), Some(20.0), Some(35.0)], Some(false))), "unarmed");
+        assert_eq!(why(judged([Some(5_000), Some(20_000), Some(35_000)], Some(false))), UNARMED);
     }
 
     #[test]

@@ -25,15 +25,15 @@ use crate::{
 
 /// The companion patch's parameter for kernels before 7.3 that keeps timer values below the erratum's limit.
 const CAP_PARAMETER: &str = "preemption_timer_cap";
-/// The parameter of modules for tests that replaces the value of a soft-disabled timer.
-const TEST_VALUE_PARAMETER: &str = "preemption_timer_soft_value";
+/// The parameters of modules for tests of which the smaller one is the value of a soft-disabled timer.
+const TEST_VALUE_PARAMETERS: [&str; 2] = ["preemption_timer_soft_value", "preemption_timer_max"];
 /// kvm_intel's variable with the largest timer value, since Linux 7.3 (commit 0aaedada606a).
 const CAP_SYMBOL: &[u8] = b"preemption_timer_max_value";
 /// kvm_intel's variable with the timer's rate. Every kernel that shows its variables shows it.
 const RATE_SYMBOL: &[u8] = b"cpu_preemption_timer_multi";
 /// How to keep timers from expiring early.
 pub(crate) const FIX: &str = "use a kernel that caps the timer (Linux 7.3, or the companion patch with preemption_timer_cap=1), or load \
-                              kvm_intel with preemption_timer=0; see docs/erratum.md, and try it by 'vmentry exercise early'";
+                              kvm_intel with preemption_timer=0; 'vmentry exercise early' tries whether it happens here";
 /// Most bytes that are read of /proc/kallsyms, which has some 5 MB.
 const MOST_SYMBOLS: u64 = 64 << 20;
 
@@ -123,7 +123,7 @@ fn setup(host: &Host, timer: &Timer, ratio: Option<TscRatio>) -> Result<TimerSet
         ratio,
         hypervisor: host.virtualized.is_some(),
         capped: capped_by_parameter(&host.parameters),
-        test_value: host.parameters.get(TEST_VALUE_PARAMETER).and_then(|value| value.parse().ok()),
+        test_value: TEST_VALUE_PARAMETERS.iter().filter_map(|name| host.parameters.get(*name)?.parse().ok()).min(),
     })
 }
 
@@ -196,6 +196,13 @@ mod tests {
         assert_eq!([delay("N"), delay("Y")], [1031.0, 1718.0]);
         let reason = xeon(&[]).real_delay_s().unwrap_err().to_string();
         assert!(reason.contains("does not show whether KVM caps the timer"), "{reason}");
+    }
+
+    #[test]
+    fn a_module_for_tests_has_the_smaller_of_its_values() {
+        let value = |parameters: &[(&str, &str)]| setup(&host(parameters), &timer(Some(7)), None).unwrap().test_value;
+        let (soft, max) = (("preemption_timer_soft_value", "100000"), ("preemption_timer_max", "4294967295"));
+        assert_eq!((value(&[soft, max]), value(&[max]), value(&[])), (Some(100_000), Some(u32::MAX), None));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 
 pub(crate) mod axis;
 pub(crate) mod chart;
+#[cfg(test)]
+mod delay_plot;
 pub(crate) mod density;
 pub(crate) mod environment;
 pub(crate) mod moment;

@@ -59,7 +59,7 @@ pub(crate) struct TimerSetup {
     pub(crate) hypervisor: bool,
     /// KVM keeps values below the erratum's limit, as Linux 7.3 does (commit 0aaedada606a); none where that cannot be seen
     pub(crate) capped: Option<bool>,
-    /// value that a module for tests loads instead (parameter `preemption_timer_soft_value`); none with every other module
+    /// value that a module for tests loads instead, if it is below the cap; none with every other module
     pub(crate) test_value: Option<u32>,
 }
 
@@ -87,11 +87,11 @@ pub(crate) enum Reach {
 impl TimerSetup {
     /// The value that KVM loads into a soft-disabled timer.
     pub(crate) fn soft_value(&self) -> Result<u32, Unknown> {
-        match (self.test_value, self.cap(), self.capped) {
-            (Some(value), ..) => Ok(value),
-            (None, u32::MAX, _) | (None, _, Some(false)) => Ok(u32::MAX),
-            (None, cap, Some(true)) => Ok(cap),
-            (None, _, None) => Err(Unknown::because("the kernel does not show whether KVM caps the timer")),
+        let (value, cap) = (self.test_value.unwrap_or(u32::MAX), self.cap());
+        match self.capped {
+            _ if value <= cap => Ok(value),
+            Some(capped) => Ok(if capped { cap } else { value }),
+            None => Err(Unknown::because("the kernel does not show whether KVM caps the timer")),
         }
     }
 
@@ -292,6 +292,9 @@ mod tests {
     fn a_value_for_tests_is_what_is_promised() {
         let lab = TimerSetup { rate: 5, ratio: None, test_value: Some(100_000), ..xeon(80) };
         assert_eq!((lab.soft_value(), lab.promised_ns()), (Ok(100_000), Ok(1_600_000)));
+        let value = |test_value, capped| TimerSetup { test_value: Some(test_value), capped, ..xeon(80) }.soft_value();
+        assert_eq!((value(100_000, None), value(u32::MAX, Some(true))), (Ok(100_000), Ok(0x9fff_ffff)));
+        assert_eq!((value(u32::MAX, Some(false)), value(u32::MAX, None).is_err()), (Ok(u32::MAX), true));
     }
 
     #[test]

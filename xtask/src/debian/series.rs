@@ -14,6 +14,8 @@ impl Kernel {
     pub(crate) const V6_1: Kernel = Kernel { major: 6, minor: 1 };
     /// The kernel of Debian 13; Debian 12 has it as a backport.
     pub(crate) const V6_12: Kernel = Kernel { major: 6, minor: 12 };
+    /// The last stable kernel without a cap on timer values.
+    pub(crate) const V7_2: Kernel = Kernel { major: 7, minor: 2 };
     /// A stable kernel that Debian 13 has as a backport.
     pub(crate) const V7_3: Kernel = Kernel { major: 7, minor: 3 };
 

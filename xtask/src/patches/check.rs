@@ -12,7 +12,9 @@ const TRACEPOINTS: [&str; 2] = ["__tracepoint_kvm_vmcs_write", "__tracepoint_kvm
 const STOPWATCH_TRACEPOINT: &str = "__tracepoint_kvm_guest_time";
 const POLICY: &str = "preemption_timer_policy";
 const STOPWATCH: &str = "preemption_timer_stopwatch";
-const SOFT_VALUE: &str = "preemption_timer_soft_value";
+const CAP: &str = "preemption_timer_cap";
+/// Parameters of the patches for tests.
+const FOR_TESTS: [&str; 3] = ["preemption_timer_soft_value", "preemption_timer_wrap", "preemption_timer_max"];
 
 /// Checks the patches for some kernels, and prints a line for each check.
 pub(crate) fn run(kernels: &[Choice]) -> Result<()> {
@@ -57,6 +59,8 @@ const CHECKS: [(&str, Check); 5] = [
 
 /// Contents of the modules.
 struct Built {
+    /// Whether the patches add the cap.
+    caps: bool,
     distribution: Vec<u8>,
     unpatched: Vec<u8>,
     companion: Vec<u8>,
@@ -71,6 +75,7 @@ impl Built {
             fs::read(&path).with_context(|| format!("read {}", path.display()))
         };
         Ok(Built {
+            caps: series::named(&target.series)?.caps,
             distribution: target.own_module()?,
             unpatched: read(Flavour::Unpatched)?,
             companion: read(Flavour::Companion)?,
@@ -196,14 +201,17 @@ fn additions(built: &Built) -> Result<String> {
             let state = module.defines(tracepoint);
             ensure!(state == expected, "look for {tracepoint} in {name}: found {state}, expected {expected}");
         }
-        for (parameter, expected) in [(POLICY, has_patches), (STOPWATCH, has_stopwatch), (SOFT_VALUE, is_for_tests)] {
+        let own = [(POLICY, has_patches), (CAP, has_patches && built.caps), (STOPWATCH, has_stopwatch)];
+        for (parameter, expected) in own.into_iter().chain(FOR_TESTS.map(|parameter| (parameter, is_for_tests))) {
             let state = has(parameter);
             ensure!(state == expected, "look for parameter {parameter} in {name}: found {state}, expected {expected}");
         }
     }
+    let cap = if built.caps { format!(", {CAP}") } else { String::new() };
     Ok(format!(
-        "{} tracepoints, {POLICY}; one more and {STOPWATCH} with the stopwatch; {SOFT_VALUE} for tests only",
-        TRACEPOINTS.len()
+        "{} tracepoints, {POLICY}{cap}; one more and {STOPWATCH} with the stopwatch; {} for tests only",
+        TRACEPOINTS.len(),
+        FOR_TESTS.join(", ")
     ))
 }
 

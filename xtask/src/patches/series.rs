@@ -16,6 +16,8 @@ pub(crate) struct Series {
     pub(crate) name: &'static str,
     /// Version of Debian's source that the patches are made for: `6.12.117-1~deb12u1`.
     pub(crate) version: &'static str,
+    /// Whether the first patch caps the timer's values. From 7.3 on the kernel does it itself (0aaedada606a).
+    pub(crate) caps: bool,
     /// The reason why Debian's packages do not suffice for a build; none if they do.
     pub(crate) no_build: Option<&'static str>,
     /// Whether the short test builds and boots it; if not, only the whole test does.
@@ -24,16 +26,17 @@ pub(crate) struct Series {
 
 /// Every series, from old to new. patches/README.md has the same rows.
 pub(crate) const ALL: [Series; 5] = [
-    Series { name: "6.1", version: "6.1.192-2", no_build: None, in_short_test: true },
-    Series { name: "6.12", version: "6.12.117-1~deb12u1", no_build: None, in_short_test: true },
+    Series { name: "6.1", version: "6.1.192-2", caps: true, no_build: None, in_short_test: true },
+    Series { name: "6.12", version: "6.12.117-1~deb12u1", caps: true, no_build: None, in_short_test: true },
     Series {
         name: "6.18",
         version: "6.18.15-1~bpo13+1",
+        caps: true,
         no_build: Some("Debian has withdrawn linux-source-6.18 and its headers; only upstream's tarball is left"),
         in_short_test: false,
     },
-    Series { name: "7.2", version: "7.2.12-1~bpo13+1", no_build: None, in_short_test: false },
-    Series { name: "7.3", version: "7.3.4-1~bpo13+1", no_build: None, in_short_test: true },
+    Series { name: "7.2", version: "7.2.12-1~bpo13+1", caps: true, no_build: None, in_short_test: false },
+    Series { name: "7.3", version: "7.3.4-1~bpo13+1", caps: false, no_build: None, in_short_test: true },
 ];
 
 impl Series {
@@ -132,6 +135,8 @@ mod tests {
                 assert!(more.len() > companion.len() && more.starts_with(&companion));
             }
             assert!(files(series.name, Flavour::Unpatched).unwrap().is_empty());
+            assert_eq!(companion.len(), 3 + usize::from(series.caps), "{}", series.name);
+            assert_eq!(name(&companion[0]).contains("cap-the-VMX-preemption"), series.caps, "{}", series.name);
         }
         assert_eq!(named("6.12").unwrap().version, ALL[1].version);
         let error = format!("{:#}", named("5.10").unwrap_err());
@@ -154,11 +159,19 @@ mod tests {
     }
 
     #[test]
-    fn no_patch_has_a_placeholder() {
-        for series in &ALL {
-            for flavour in [Flavour::Stopwatch, Flavour::TestOnly] {
-                for file in files(series.name, flavour).unwrap() {
-                    assert!(!fs::read_to_string(&file).unwrap().contains("@TEXT"), "{}", file.display());
+    fn patches_are_numbered_and_have_no_placeholder() {
+        for parent in ["", "stopwatch", "test-only"] {
+            for series in &ALL {
+                let files = in_order(&folder().join(parent).join(format!("linux-{}", series.name))).unwrap();
+                for (at, file) in files.iter().enumerate() {
+                    let text = fs::read_to_string(file).unwrap();
+                    let number = match files.len() {
+                        1 => String::new(),
+                        all => format!(" {}/{all}", at + 1),
+                    };
+                    assert!(text.contains(&format!("\nSubject: [PATCH{number}] KVM: VMX: ")), "{}", file.display());
+                    assert!(name(file).starts_with(&format!("{:04}-", at + 1)), "{}", file.display());
+                    assert!(!text.contains("TEXT"), "{}", file.display());
                 }
             }
         }

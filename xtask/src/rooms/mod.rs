@@ -83,7 +83,7 @@ const TRACER: House = House {
                 &["comparison"],
                 &["following", "listening", "session"],
                 &["child", "privileges"],
-                &["args", "damaged", "descendants", "progress", "usage", "user"],
+                &["args", "damaged", "descendants", "early", "progress", "usage", "user"],
             ],
         },
         Inner {

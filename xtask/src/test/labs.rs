@@ -50,6 +50,9 @@ pub(super) const LONG: &[Step] = &[
     ("claims on a Linux guest and KVM on KVM", || in_lab(Cpu::Intel, claims::check)),
     ("lab amd, every other kernel, short", || with_other_kernels(Cpu::Amd)),
     ("lab intel, every other kernel, short", || with_other_kernels(Cpu::Intel)),
+    ("lab companion 7.2", || with_companion(Kernel::V7_2)),
+    ("lab stopwatch 7.3", || with_stopwatch(Kernel::V7_3)),
+    ("lab experiment 7.3", || with_experiment(Kernel::V7_3)),
 ];
 
 /// Time after which a machine is stopped: several times what it takes alone, because others run beside it.

@@ -8,7 +8,10 @@ use serde_json::Value;
 
 use crate::{
     lab::results::{Results, number},
-    witness::failures::{Failures, balance, count, no_complaints, rows, site_writes},
+    witness::{
+        early::{self, DEADLINE, SPURIOUS, by_cause},
+        failures::{Failures, balance, count, no_complaints, rows, site_writes},
+    },
 };
 
 /// The shell script that a lab runs for [`failures`].
@@ -27,9 +30,7 @@ const CONTROLS: [(&str, u64); 6] = [
     ("vm_entry", 0x4012),
     ("vm_exit", 0x400c),
 ];
-/// Values of enum kvm_preemption_timer_cause.
-const SPURIOUS: u64 = 0;
-const DEADLINE: u64 = 2;
+/// Names and values of enum kvm_preemption_timer_cause.
 const CAUSES: [(&str, u64); 3] = [("spurious", SPURIOUS), ("immediate", 1), ("deadline", DEADLINE)];
 
 /// Returns every failed check of the files that the script left.
@@ -43,6 +44,7 @@ pub(crate) fn failures(out: &Path) -> Result<Vec<String>> {
     failures.extend(formats(results)?);
     failures.extend(reload(results)?);
     failures.extend(spurious_exits(results)?);
+    failures.extend(early::failures(results)?);
     failures.extend(no_complaints(results)?);
     Ok(failures.0)
 }
@@ -105,8 +107,8 @@ struct Run {
     report: Value,
     /// Writes by encoding and by whether the VMCS is a vmcs02.
     writes: BTreeMap<Vec<u64>, u64>,
-    /// Timer exits by enum kvm_preemption_timer_cause.
-    causes: BTreeMap<u64, u64>,
+    /// Timer exits by enum kvm_preemption_timer_cause and by lateness.
+    causes: BTreeMap<Vec<u64>, u64>,
 }
 
 impl Run {
@@ -115,7 +117,7 @@ impl Run {
             name: name.to_owned(),
             report: results.json(&format!("{name}.json"))?,
             writes: results.histogram_of_keys(&format!("{name}.writes"))?,
-            causes: results.histogram(&format!("{name}.causes"))?,
+            causes: results.histogram_of_keys(&format!("{name}.causes"))?,
         })
     }
 
@@ -175,7 +177,9 @@ impl Run {
             failures.equal(&format!("{}: deadline exits by {by}", self.name), &counts["deadline"], expected);
             failures.equal(&format!("{}: spurious exits by {by}", self.name), &counts["spurious"], 0);
         }
-        failures.same(&format!("{}: deadline exits by ftrace", self.name), count(&self.causes, DEADLINE), expected);
+        let traced = count(&by_cause(&self.causes), DEADLINE);
+        failures.same(&format!("{}: deadline exits by ftrace", self.name), traced, expected);
+        failures.extend(early::in_time(&self.name, &self.causes));
         failures
     }
 }
@@ -249,8 +253,9 @@ fn spurious_exits(results: Results) -> Result<Failures> {
     for (policy, expected) in [("soft", 100), ("hard", 0)] {
         let report = results.json(&format!("spurious-{policy}.json"))?;
         failures.equal(&format!("spurious exits, {policy}"), &report["totals"]["timer_exits"]["spurious"], expected);
-        let traced = results.histogram(&format!("spurious-{policy}.causes"))?;
-        failures.same(&format!("spurious exits by ftrace, {policy}"), count(&traced, SPURIOUS), expected);
+        let traced = results.histogram_of_keys(&format!("spurious-{policy}.causes"))?;
+        failures.same(&format!("spurious exits by ftrace, {policy}"), count(&by_cause(&traced), SPURIOUS), expected);
+        failures.extend(early::in_time(&format!("spurious-{policy}"), &traced));
     }
     Ok(failures)
 }

@@ -5,6 +5,7 @@ mod calibration;
 pub(crate) mod claims;
 pub(crate) mod companion;
 pub(crate) mod counts;
+mod early;
 pub(crate) mod experiment;
 mod failures;
 pub(crate) mod figures;

@@ -10,6 +10,7 @@ use crate::{
     lab::results::{Results, number},
     witness::{
         calibration,
+        early::SPURIOUS,
         failures::{Failures, balance, count, element, no_complaints, rows},
     },
 };
@@ -150,8 +151,11 @@ fn on(results: Results) -> Result<Failures> {
     for (cause, key, expected) in [("deadline", 2, 23), ("immediate", 1, 7)] {
         let report = results.json(&format!("{cause}.json"))?;
         failures.equal(&format!("{cause} exits"), &report["totals"]["timer_exits"][cause], expected);
-        failures.equal(&format!("{cause}: spurious exits"), &report["totals"]["timer_exits"]["spurious"], 0);
         let causes = results.histogram(&format!("{cause}.causes"))?;
+        // The stopwatch runs out before a deadline that is further away than it counts, and starts again.
+        let restarts = count(&causes, SPURIOUS);
+        failures.equal(&format!("{cause}: spurious exits"), &report["totals"]["timer_exits"]["spurious"], restarts);
+        failures.check((restarts >= 23) == (cause == "deadline"), || format!("{cause}: {restarts} restarts"));
         failures.same(&format!("{cause} exits by ftrace"), count(&causes, key), expected);
     }
     for (file, words) in [
