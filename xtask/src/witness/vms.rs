@@ -41,6 +41,9 @@ const VMS: [Vm; 3] = [
     Vm { file: LINUX, given: Some("web2"), reported: "web2", vcpus: 3 },
 ];
 
+/// Hits by the keys of an ftrace histogram.
+type Histogram = BTreeMap<Vec<u64>, u64>;
+
 /// Exits by VM, vCPU and exit reason.
 type Exits = BTreeMap<(String, u64, u64), u64>;
 
@@ -57,7 +60,7 @@ pub(crate) fn failures(out: &Path) -> Result<Vec<String>> {
         let answers = Answers::read(&results.text(&format!("{}.qmp", vm.file))?)
             .with_context(|| format!("read QEMU's answers of VM {}", vm.file))?;
         failures.extend(against_options(vm, &answers));
-        failures.extend(process(vm, &report, &results.word(&format!("{}.pid", vm.file))?));
+        failures.extend(process(vm, &report, &results.json(&format!("{}.pid", vm.file))?));
         threads.extend(answers.threads.iter().map(|(vcpu, thread)| (*thread, (vm.reported, *vcpu))));
     }
     failures.extend(against_threads(&report, &threads, &results.histogram_of_keys("vms.kvm_exit")?));
@@ -102,9 +105,9 @@ fn against_options(vm: &Vm, answers: &Answers) -> Failures {
 }
 
 /// Checks that every row with the VM's name has the id of its process.
-fn process(vm: &Vm, report: &Value, id: &str) -> Failures {
+fn process(vm: &Vm, report: &Value, id: &Value) -> Failures {
     let mut failures = Failures::default();
-    for row in rows(report).iter().filter(|row| row["vm"] == vm.reported && row["tgid"].to_string() != id) {
+    for row in rows(report).iter().filter(|row| row["vm"] == vm.reported && row["tgid"] != *id) {
         failures.check(false, || format!("VM {}: process {} instead of {id}", vm.reported, row["tgid"]));
     }
     failures
@@ -112,7 +115,7 @@ fn process(vm: &Vm, report: &Value, id: &str) -> Failures {
 
 /// Compares exits by VM, vCPU and reason with ftrace's counts by thread, vCPU and reason. `threads` has the VM and the
 /// vCPU of each thread.
-fn against_threads(report: &Value, threads: &BTreeMap<u64, (&str, u64)>, exits: &BTreeMap<Vec<u64>, u64>) -> Failures {
+fn against_threads(report: &Value, threads: &BTreeMap<u64, (&str, u64)>, exits: &Histogram) -> Failures {
     let mut failures = Failures::default();
     let mut counted = Exits::new();
     for (keys, hits) in exits {
@@ -147,7 +150,7 @@ fn against_threads(report: &Value, threads: &BTreeMap<u64, (&str, u64)>, exits: 
 }
 
 /// Sums the entries of all threads by vCPU.
-fn by_vcpu(entries: &BTreeMap<Vec<u64>, u64>) -> BTreeMap<u64, u64> {
+fn by_vcpu(entries: &Histogram) -> BTreeMap<u64, u64> {
     let mut sums = BTreeMap::new();
     for (keys, hits) in entries {
         *sums.entry(keys[1]).or_default() += hits;
@@ -168,18 +171,20 @@ mod tests {
 
     const THREADS: [(u64, (&str, u64)); 3] = [(41, ("web1", 0)), (51, ("web2", 0)), (52, ("web2", 1))];
 
-    fn exits() -> BTreeMap<Vec<u64>, u64> {
+    fn exits() -> Histogram {
         BTreeMap::from([(vec![41, 0, 12], 203), (vec![51, 0, 12], 1700), (vec![52, 1, 12], 97), (vec![52, 1, 30], 20)])
     }
 
-    fn compared(report: &Value, exits: &BTreeMap<Vec<u64>, u64>) -> Vec<String> {
+    type Change = fn(&mut Histogram);
+
+    fn compared(report: &Value, exits: &Histogram) -> Vec<String> {
         against_threads(report, &BTreeMap::from(THREADS), exits).0
     }
 
     #[test]
     fn equal_counts_pass_and_one_exit_more_a_thread_of_no_vm_and_another_vcpu_fail() {
         assert_eq!(compared(&report(), &exits()), [""; 0]);
-        let changed: [(fn(&mut BTreeMap<Vec<u64>, u64>), &str); 4] = [
+        let changed: [(Change, &str); 4] = [
             (|exits| *exits.entry(vec![52, 1, 30]).or_default() += 1, "VM web2, vCPU 1: exits for reason 30"),
             (|exits| _ = exits.insert(vec![52, 1, 7], 1), "VM web2, vCPU 1: exits for reason 7: 0 instead of 1"),
             (|exits| _ = exits.insert(vec![60, 0, 12], 5), "thread 60 left a guest 5 times"),
@@ -205,7 +210,7 @@ mod tests {
         other["series"][0]["vm"] = "web1.x".into();
         let failures = compared(&other, &exits());
         assert_eq!(failures, [r#"VMs are named {"web1.x", "web2"} instead of {"web1", "web2"}"#]);
-        assert_eq!((process(&VMS[0], &report(), "40").0.len(), process(&VMS[0], &report(), "41").0.len()), (0, 1));
+        assert_eq!([40, 41].map(|id| process(&VMS[0], &report(), &json!(id)).0.len()), [0, 1]);
     }
 
     #[test]
