@@ -8,7 +8,7 @@ mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
 # $name and $work are on the kernel's command line.
 say() { echo "$name: $*"; }
-say "up, Linux $(uname -r), clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
+say "up, Linux $(uname -r), $(nproc) vCPUs, clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
 for module in /modules/*; do insmod $module || say "FAILED: insmod $module"; done
 
 [ $work = all ] || { say done; poweroff -f; }

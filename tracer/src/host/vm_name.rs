@@ -74,23 +74,23 @@ fn option<'a>(arguments: &'a Arguments, names: &'static [&'static str]) -> Optio
     names.chunks(1).find_map(|name| values(arguments, name).next())
 }
 
-/// QEMU merges its `-name` options; the last one with a guest names it.
+/// QEMU merges its `-name` options; the last guest in them names the VM.
 fn qemu(arguments: &Arguments) -> Option<String> {
     values(arguments, &["-name", "--name"]).find_map(guest_of_name_option)
 }
 
-/// The guest's name in QEMU's `-name`: `web1`, `web1,debug-threads=on` or `debug-threads=on,guest=web1`. Two commas stand for one
-/// that belongs to the name.
+/// The last guest in QEMU's `-name`: `web1`, `web1,debug-threads=on` or `debug-threads=on,guest=web1`. Two commas stand for one that belongs
+/// to the name. None in an empty one, but an empty name in `guest=`.
 fn guest_of_name_option(value: &str) -> Option<String> {
     // NUL, which no argument has, stands for a doubled comma while the rest is split.
     let value = value.replace(",,", "\0");
-    let mut properties = value.split(',').enumerate();
-    let guest = properties.find_map(|(i, property)| match property.split_once('=') {
+    let properties = value.split(',').enumerate();
+    let guests = properties.filter_map(|(i, property)| match property.split_once('=') {
         Some(("guest", name)) => Some(name),
-        None if i == 0 => Some(property),
+        None if i == 0 && !property.is_empty() => Some(property),
         _ => None,
-    })?;
-    Some(guest.replace('\0', ","))
+    });
+    Some(guests.last()?.replace('\0', ","))
 }
 
 /// The name in a socket's path, `path=/run/web1.sock` or `/run/web1/api.sock`: of the file, or of its folder where VMMs and managers give
@@ -240,6 +240,11 @@ mod tests {
         assert_eq!(of_line("qemu-kvm -name a -name debug-threads=on"), "a");
         assert_eq!(of_line("qemu-kvm -name debug-threads=on -name guest=a"), "a");
         assert_eq!(of_line("qemu-kvm -name a -name b"), "b");
+        // As QEMU 7.2 answers query-name.
+        assert_eq!(of_line("qemu-kvm -name guest=a,guest=b"), "b");
+        assert_eq!(of_line("qemu-kvm -name a,guest=b"), "b");
+        assert_eq!(name(&["qemu-kvm", "-name", "a", "-name", ""], "", "comm"), "a");
+        assert_eq!(of_line("qemu-kvm -name a -name guest="), "comm");
     }
 
     #[test]

@@ -20,7 +20,10 @@ use crate::{
     lab::{self, Cpu, Kernel, Machine},
     patches::{self, Flavour},
     process::output,
-    witness::claims::{self as witness, BOOT, NESTED, Plan, STANDARD, STANDARD_AND_OFF},
+    witness::{
+        claims::{self as witness, BOOT, NESTED, Plan, STANDARD, STANDARD_AND_OFF},
+        vms,
+    },
 };
 
 /// The series of the lab's kernel and of the guests'.
@@ -65,7 +68,7 @@ fn checked(out: &Path, in_lab_only: bool, quiet: bool) -> Result<String> {
     let plans = match &reason {
         Some(reason) => {
             eprintln!("running in the lab, not on this host: {reason}");
-            in_lab(out, &[STANDARD_AND_OFF, NESTED], quiet)?;
+            in_lab(out, &[STANDARD_AND_OFF, NESTED], "", quiet)?;
             [STANDARD_AND_OFF, NESTED]
         }
         None => {
@@ -80,19 +83,21 @@ fn checked(out: &Path, in_lab_only: bool, quiet: bool) -> Result<String> {
     Ok(table)
 }
 
-/// Boots a Linux guest under the hard policy in the lab, and checks the counts against ftrace's.
-pub(crate) fn boot_one_guest() -> Result<()> {
+/// Boots a Linux guest under the hard policy in the lab, then several VMs of QEMU at the same time, and checks names and
+/// counts against QEMU's and ftrace's.
+pub(crate) fn boot_guests() -> Result<()> {
     let out = build::target_dir().join("lab/linux-guest");
-    in_lab(&out, &[BOOT], true)?;
-    let failures = witness::failures(&out, &[BOOT])?;
+    in_lab(&out, &[BOOT], vms::SCRIPT, true)?;
+    let mut failures = witness::failures(&out, &[BOOT])?;
+    failures.extend(vms::failures(&machine_out(BOOT, &out))?);
     ensure!(failures.is_empty(), "{}\n(files in {})", failures.join("\n"), out.display());
     Ok(())
 }
 
 const SCRIPT: &str = include_str!("../../../lab/scripts/claims.sh");
 
-/// Boots a machine for each guest, all at once: an emulator uses one core.
-fn in_lab(out: &Path, plans: &[Plan], quiet: bool) -> Result<()> {
+/// Boots a machine for each guest, all at once: an emulator uses one core. Each then runs the rest of the script.
+fn in_lab(out: &Path, plans: &[Plan], rest: &str, quiet: bool) -> Result<()> {
     lab::install(Cpu::Intel)?;
     let module = patches::module(KERNEL, Flavour::Companion)?;
     let _ = fs::remove_dir_all(out);
@@ -104,12 +109,18 @@ fn in_lab(out: &Path, plans: &[Plan], quiet: bool) -> Result<()> {
     build::static_binary("lab-init")?;
     eprintln!("booting {} emulated machines with Debian's Linux {KERNEL}, real kvm_intel and QEMU", machines.len());
     thread::scope(|scope| {
-        let runs: Vec<_> = machines.iter().map(|(plan, machine)| scope.spawn(|| record(*plan, machine, out))).collect();
+        let runs: Vec<_> =
+            machines.iter().map(|(plan, machine)| scope.spawn(|| record(*plan, machine, rest, out))).collect();
         // All of them end before the first failure is returned.
         let ended: Vec<_> =
             runs.into_iter().map(|run| run.join().unwrap_or(Err(anyhow!("run machine: panic")))).collect();
         ended.into_iter().collect()
     })
+}
+
+/// Folder of the results of a plan's machine.
+fn machine_out(plan: Plan, out: &Path) -> PathBuf {
+    out.join("machines").join(plan.name)
 }
 
 fn machine(plan: Plan, module: &Path, out: &Path) -> Result<Machine> {
@@ -121,16 +132,16 @@ fn machine(plan: Plan, module: &Path, out: &Path) -> Result<Machine> {
         module: Some(module.to_owned()),
         memory: Some(MEMORY),
         trees: vec![tree],
-        out: Some(out.join("machines").join(plan.name)),
+        out: Some(machine_out(plan, out)),
         timeout: TIMEOUT,
         ..Machine::default()
     })
 }
 
 /// Runs the script in a machine and moves what it leaves to the other results.
-fn record(plan: Plan, machine: &Machine, out: &Path) -> Result<()> {
+fn record(plan: Plan, machine: &Machine, rest: &str, out: &Path) -> Result<()> {
     let variables = "GUESTS=/guests\nQEMU='/usr/bin/qemu-system-x86_64 -L /usr/share/qemu'\n";
-    let outcome = lab::run(machine, &format!("{variables}{}{SCRIPT}", plan.variables()))?;
+    let outcome = lab::run(machine, &format!("{variables}{}{SCRIPT}{rest}", plan.variables()))?;
     outcome.check_exit_code()?;
     eprintln!("the machine of the {} guest took {:.0} s", plan.name, outcome.seconds);
     for entry in fs::read_dir(&outcome.out_dir).context("read folder of a machine")?.flatten() {

@@ -16,8 +16,10 @@ const PROGRAM: &str = "usr/bin/qemu-system-x86_64";
 const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
 /// Folders of shared libraries.
 const LIBRARIES: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
-/// Firmware of the machine type microvm, and the option ROMs that load a kernel. In the tree it lies in usr/share/qemu.
-const FIRMWARE: [&str; 5] = ["bios-microvm.bin", "pvh.bin", "qboot.rom", "kvmvapic.bin", "linuxboot_dma.bin"];
+/// Firmware of the machine types microvm and pc, and the option ROMs that load a kernel. In the tree it lies in
+/// usr/share/qemu.
+const FIRMWARE: [&str; 6] =
+    ["bios-microvm.bin", "bios-256k.bin", "pvh.bin", "qboot.rom", "kvmvapic.bin", "linuxboot_dma.bin"];
 /// Where the packages have it.
 const FIRMWARE_FOLDERS: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
 

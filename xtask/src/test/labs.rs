@@ -39,7 +39,7 @@ pub(super) const LABS: &[Step] = &[
     ("lab companion 6.12", || with_companion(Kernel::V6_12)),
     ("lab companion 6.1", || with_companion(Kernel::V6_1)),
     ("lab companion 7.3", || with_companion(Kernel::V7_3)),
-    ("lab linux guest 6.12", || in_lab(Cpu::Intel, claims::boot_one_guest)),
+    ("lab linux guest 6.12", || in_lab(Cpu::Intel, claims::boot_guests)),
     ("lab stopwatch 6.12", || with_stopwatch(Kernel::V6_12)),
     ("lab stopwatch 6.1", || with_stopwatch(Kernel::V6_1)),
     ("lab experiment 6.12", || with_experiment(Kernel::V6_12)),

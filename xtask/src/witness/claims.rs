@@ -67,7 +67,7 @@ pub(crate) fn failures(out: &Path, plans: &[Plan]) -> Result<Vec<String>> {
     Ok(failures.0)
 }
 
-fn did_its_work(name: &str, console: &str) -> Failures {
+pub(super) fn did_its_work(name: &str, console: &str) -> Failures {
     let mut failures = Failures::default();
     let lines: Vec<_> = console.lines().filter(|line| line.contains("FAILED")).collect();
     failures.check(lines.is_empty(), || format!("{name}: {}", lines.join("; ")));

@@ -11,5 +11,6 @@ mod failures;
 pub(crate) mod figures;
 pub(crate) mod stopwatch;
 mod traces;
+pub(crate) mod vms;
 
 pub(crate) use crate::witness::traces::TRACES;
