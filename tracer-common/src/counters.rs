@@ -34,8 +34,8 @@ pub struct Counters {
     pub evicted: u64,
     /// preemption-timer exits that the companion patch saw before their deadline; these are among its deadline exits, too
     pub traced_early_exits: u64,
-    /// fills the cache line, because two CPUs must not share one
-    pub unused: [u64; 1],
+    /// rounds whose cycles in the guest, by the companion patch's stopwatch, exceed all cycles of the round: they have no transition
+    pub stopwatch_excesses: u64,
 }
 
 impl Counters {

@@ -34,7 +34,7 @@ use tracer_common::{
 use crate::{
     in_kernel_series::{Identity, Times},
     kernel::{barrier, cpu, now_ns, probe, read, slot, times},
-    maps::{SITES, TGIDS, VCPU_IDS, WAKE, clock_base, counters, record, taken},
+    maps::{SITES, TGIDS, VCPU_IDS, WAKE, clock_base, count_rare, counters, record, taken},
     shared::{Shared, get, increment, set},
     states::{State, adopt_state, find_open_round, likely_state},
 };
@@ -497,10 +497,13 @@ pub fn kvm_guest_time(ctx: RawTracePointContext) -> i32 {
     if let Some(factor) = slot(Slot::TscToNs)
         && let Some(state) = states::find(ctx.arg(0))
         && get!(state.phase) == Phase::OPEN
-        && let Some(ns) = transition_ns(ctx.arg(1), ctx.arg(2), factor as u32)
     {
-        set!(state.transition_ns = ns);
-        set!(state.flags = get!(state.flags) | Flags::TRANSITION_KNOWN);
+        if let Some(ns) = transition_ns(ctx.arg(1), ctx.arg(2), factor as u32) {
+            set!(state.transition_ns = ns);
+            set!(state.flags = get!(state.flags) | Flags::TRANSITION_KNOWN);
+        } else {
+            count_rare!(stopwatch_excesses);
+        }
     }
     0
 }

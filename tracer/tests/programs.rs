@@ -172,6 +172,7 @@ fn the_stopwatch_measures_the_transition_of_each_round() {
     bed.guest_time(0, 31, 32);
     bed.exit(0, HERE, VMX, 10);
     assert_eq!(bed.one_event().known_transition_ns(), None);
+    assert_eq!(bed.counters().stopwatch_excesses, 1);
     // An L2 entry, and a vCPU that is not in a round.
     bed.enter_level(0, 2);
     bed.guest_time(0, 900, 0);

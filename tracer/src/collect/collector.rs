@@ -177,6 +177,9 @@ impl Collector {
             totals.entries += dropped;
             totals.dropped += dropped;
         }
+        if self.tracer.has_stopwatch() {
+            *totals.stopwatch_excesses.get_or_insert_default() += growth(&|c| c.stopwatch_excesses);
+        }
         if self.tracer.traces_timer_exits() {
             let cause = |cause: usize| growth(&|c| c.traced_timer_exits[cause]);
             let early = self.tracer.traces_lateness().then(|| growth(&|c| c.traced_early_exits));

@@ -377,7 +377,16 @@ impl Tracer {
 
     /// Whether a program is attached to the companion patch's kvm_preemption_timer_exit.
     pub(crate) fn traces_timer_exits(&self) -> bool {
-        self.programs.iter().any(|p| p.0 == "kvm_preemption_timer_exit")
+        self.has_program("kvm_preemption_timer_exit")
+    }
+
+    /// Whether a program is attached to the stopwatch's kvm_guest_time.
+    pub(crate) fn has_stopwatch(&self) -> bool {
+        self.has_program("kvm_guest_time")
+    }
+
+    fn has_program(&self, name: &str) -> bool {
+        self.programs.iter().any(|program| program.0 == name)
     }
 
     /// Whether that tracepoint also tells the lateness of timers.

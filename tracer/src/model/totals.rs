@@ -46,6 +46,10 @@ pub struct Totals {
     /// preemption-timer exits as the companion patch classified them; null without it
     #[serde(default)]
     pub traced_timer_exits: Option<TracedTimerExits>,
+    /// entries without `transition_ns` because the guest's cycles by the stopwatch exceed all cycles of the round: the stopwatch counts in
+    /// steps, or the timer that it reads is wrong; none without the stopwatch, and where nobody counted them
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopwatch_excesses: Option<u64>,
     /// bound of the error of `deadline_late_ns` and `deadline_remaining_ns`, the largest of all timer exits, ns; none without one
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_error_ns: Option<u64>,
@@ -96,6 +100,7 @@ impl Totals {
         add_counted(&mut self.foreign_isa, other.foreign_isa);
         add_counted(&mut self.evicted, other.evicted);
         add_counted(&mut self.shadow_pin_writes, other.shadow_pin_writes);
+        add_counted(&mut self.stopwatch_excesses, other.stopwatch_excesses);
         self.deadline_error_ns = self.deadline_error_ns.max(other.deadline_error_ns);
         for (mine, theirs) in self.site_writes.iter_mut().zip(other.site_writes) {
             add(mine, theirs);
@@ -118,7 +123,10 @@ impl Totals {
         let exits = self.traced_timer_exits.unwrap_or_default();
         [self.entries, self.delivered, self.dropped, self.unmatched, self.malformed, self.not_kept, self.td_entries]
             .into_iter()
-            .chain([self.foreign_isa, self.shadow_pin_writes, self.evicted].map(Option::unwrap_or_default))
+            .chain(
+                [self.foreign_isa, self.shadow_pin_writes, self.evicted, self.stopwatch_excesses]
+                    .map(Option::unwrap_or_default),
+            )
             .chain(self.site_writes)
             .chain(writes.vmcs01)
             .chain(writes.vmcs02)

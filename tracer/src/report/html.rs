@@ -201,6 +201,9 @@ fn totals(report: &Report, view: &View) -> Markup {
     for (site, n) in report.sites() {
         add(&format!("pin writes at {}", site.name()), n.to_string().into(), "kprobe on this VMWRITE");
     }
+    if let Some(entries) = t.stopwatch_excesses.filter(|n| *n > 0) {
+        add("entries without transition_ns", entries.to_string().into(), notes::STOPWATCH_EXCESS);
+    }
     if let Some(text) = report.foreign_isa() {
         add("entries of another instruction set", t.foreign_isa.unwrap_or_default().to_string().into(), &text);
     }

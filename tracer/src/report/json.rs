@@ -126,6 +126,7 @@ fn totals(report: &Report) -> Value {
         "timer_exits": timer_exits,
         "timer_exits_tracepoint": t.traced_timer_exits,
         "spurious_before_time": report.spurious_before_time().ok(),
+        "stopwatch_excesses": t.stopwatch_excesses,
         "deadline_error_ns": t.deadline_error_ns,
     })
 }

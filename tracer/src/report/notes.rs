@@ -10,6 +10,9 @@ use crate::{
 pub(super) const DISTURBED: &str =
     "hooks on VMCS writes ran between kvm_entry and the VM entry; the times of dirty entries contain them";
 
+/// Why the stopwatch gave some entries no `transition_ns`.
+pub(super) const STOPWATCH_EXCESS: &str = "the guest's cycles exceed those of the whole round; the stopwatch counts in steps of the timer, or its timer is wrong";
+
 /// The first line of every view: entries that are missing from all figures.
 pub(super) fn loss(report: &Report) -> String {
     let t = &report.whole.totals;

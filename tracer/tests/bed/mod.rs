@@ -275,8 +275,10 @@ impl Bed {
             td_entries: a.td_entries + b.td_entries,
             no_state: a.no_state + b.no_state,
             evicted: a.evicted + b.evicted,
+            stopwatch_excesses: a.stopwatch_excesses + b.stopwatch_excesses,
             traced_early_exits: a.traced_early_exits + b.traced_early_exits,
             traced_timer_exits: std::array::from_fn(|i| a.traced_timer_exits[i] + b.traced_timer_exits[i]),
+            // For the programs themselves.
             ..Counters::default()
         })
     }

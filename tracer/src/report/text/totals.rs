@@ -10,7 +10,7 @@ use crate::{
         knowledge::Unknown,
         totals::TracedTimerExits,
     },
-    report::{Report, View},
+    report::{Report, View, notes},
 };
 
 /// The counts, whatever the view's filters.
@@ -30,6 +30,9 @@ pub(super) fn render(report: &Report, view: &View) -> String {
         (Err(reason), _) => out += &not_known(&reason),
     }
     out += &writes(report);
+    if let Some(entries) = t.stopwatch_excesses.filter(|n| *n > 0) {
+        let _ = write!(out, "\nstopwatch   {entries} entries without transition_ns: {}", notes::STOPWATCH_EXCESS);
+    }
     let _ = write!(out, "\nunmatched   {}", t.unmatched);
     if let Some(evicted) = t.evicted.filter(|n| *n > 0) {
         let _ = write!(out, "; places for vCPUs' states were too few {evicted} times");
