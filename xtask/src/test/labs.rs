@@ -39,7 +39,8 @@ pub(super) const LABS: &[Step] = &[
     ("lab companion 6.12", || with_companion(Kernel::V6_12)),
     ("lab companion 6.1", || with_companion(Kernel::V6_1)),
     ("lab companion 7.3", || with_companion(Kernel::V7_3)),
-    ("lab linux guest 6.12", || in_lab(Cpu::Intel, claims::boot_guests)),
+    ("lab linux guest 6.12", || in_lab(Cpu::Intel, claims::boot_one_guest)),
+    ("lab VMs of QEMU amd 6.12", || in_lab(Cpu::Amd, || claims::boot_vms(Cpu::Amd))),
     ("lab stopwatch 6.12", || with_stopwatch(Kernel::V6_12)),
     ("lab stopwatch 6.1", || with_stopwatch(Kernel::V6_1)),
     ("lab experiment 6.12", || with_experiment(Kernel::V6_12)),
@@ -48,6 +49,7 @@ pub(super) const LABS: &[Step] = &[
 /// The steps that only `--all` runs, each with its share of what the others leave out.
 pub(super) const LONG: &[Step] = &[
     ("claims on a Linux guest and KVM on KVM", || in_lab(Cpu::Intel, claims::check)),
+    ("lab VMs of QEMU intel 6.12", || in_lab(Cpu::Intel, || claims::boot_vms(Cpu::Intel))),
     ("lab amd, every other kernel, short", || with_other_kernels(Cpu::Amd)),
     ("lab intel, every other kernel, short", || with_other_kernels(Cpu::Intel)),
     ("lab companion 7.2", || with_companion(Kernel::V7_2)),

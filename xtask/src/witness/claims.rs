@@ -39,6 +39,8 @@ pub(crate) const STANDARD_AND_OFF: Plan = Plan { policies: &["hard", "soft", "of
 pub(crate) const NESTED: Plan = Plan { name: "nested", guest: "hypervisor", prefix: "nested-", ..STANDARD };
 /// A guest that boots and powers off.
 pub(crate) const BOOT: Plan = Plan { name: "booting", work: "none", prefix: "boot-", policies: &["hard"], ..STANDARD };
+/// No guest under a policy: only what the rest of a script does.
+pub(crate) const NO_POLICY: Plan = Plan { name: "vms", policies: &[], ..BOOT };
 
 impl Plan {
     /// Names of its recordings: one for each policy.

@@ -15,7 +15,7 @@ use crate::{
     witness::{
         claims::did_its_work,
         counts::entries_against_ftrace,
-        failures::{Failures, rows},
+        failures::{Failures, count, rows},
     },
 };
 
@@ -63,8 +63,16 @@ pub(crate) fn failures(out: &Path) -> Result<Vec<String>> {
         failures.extend(process(vm, &report, &results.json(&format!("{}.pid", vm.file))?));
         threads.extend(answers.threads.iter().map(|(vcpu, thread)| (*thread, (vm.reported, *vcpu))));
     }
-    failures.extend(against_threads(&report, &threads, &results.histogram_of_keys("vms.kvm_exit")?));
+    let exits = results.histogram_of_keys("vms.kvm_exit")?;
+    failures.extend(against_threads(&report, &threads, &Ftrace { entries, exits }));
     Ok(failures.0)
+}
+
+/// ftrace's counts: entries by thread and vCPU, exits by thread, vCPU and exit reason.
+#[derive(Clone)]
+struct Ftrace {
+    entries: Histogram,
+    exits: Histogram,
 }
 
 /// QEMU's answers about a VM.
@@ -113,12 +121,12 @@ fn process(vm: &Vm, report: &Value, id: &Value) -> Failures {
     failures
 }
 
-/// Compares exits by VM, vCPU and reason with ftrace's counts by thread, vCPU and reason. `threads` has the VM and the
-/// vCPU of each thread.
-fn against_threads(report: &Value, threads: &BTreeMap<u64, (&str, u64)>, exits: &Histogram) -> Failures {
+/// Compares entries by VM and vCPU, and exits by VM, vCPU and reason, with ftrace's counts by thread. `threads` has the
+/// VM and the vCPU of each thread.
+fn against_threads(report: &Value, threads: &BTreeMap<u64, (&str, u64)>, ftrace: &Ftrace) -> Failures {
     let mut failures = Failures::default();
     let mut counted = Exits::new();
-    for (keys, hits) in exits {
+    for (keys, hits) in &ftrace.exits {
         let [thread, vcpu, reason] = keys[..] else { continue };
         let Some(&(vm, of_thread)) = threads.get(&thread) else {
             failures.check(false, || format!("thread {thread} left a guest {hits} times, but is no vCPU of QEMU's"));
@@ -133,18 +141,19 @@ fn against_threads(report: &Value, threads: &BTreeMap<u64, (&str, u64)>, exits: 
         let key = (vm, number(&row["vcpu"]), number(&row["exit_reason_code"]));
         *reported.entry(key).or_default() += number(&row["entries"]);
     }
-    let named = |exits: &Exits| exits.keys().map(|(vm, ..)| vm.clone()).collect::<BTreeSet<_>>();
-    let (of_qemu, of_vmentry) = (named(&counted), named(&reported));
+    let of_qemu: BTreeSet<_> = threads.values().map(|(vm, _)| (*vm).to_owned()).collect();
+    let of_vmentry: BTreeSet<_> = reported.keys().map(|(vm, ..)| vm.clone()).collect();
     failures.check(of_qemu == of_vmentry, || format!("VMs are named {of_vmentry:?} instead of {of_qemu:?}"));
-    for (vm, vcpu) in threads.values() {
-        let hits: u64 = counted.iter().filter(|(key, _)| key.0 == *vm && key.1 == *vcpu).map(|(_, hits)| hits).sum();
-        failures.check(hits > 20, || format!("VM {vm}: only {hits} exits of vCPU {vcpu}"));
+    for (&thread, &(vm, vcpu)) in threads.iter().filter(|(_, (vm, _))| of_vmentry.contains(*vm)) {
+        let entered = count(&ftrace.entries, vec![thread, vcpu]);
+        let entries: u64 = reported.iter().filter(|(key, _)| key.0 == vm && key.1 == vcpu).map(|(_, n)| n).sum();
+        failures.same(&format!("VM {vm}: entries of vCPU {vcpu}"), entries, entered);
+        failures.check(entered > 20, || format!("VM {vm}: only {entered} entries of vCPU {vcpu}"));
     }
     let keys = counted.keys().chain(reported.keys().filter(|key| !counted.contains_key(key)));
     for key in keys.filter(|key| of_qemu.contains(&key.0) && of_vmentry.contains(&key.0)) {
-        let of = |exits: &Exits| exits.get(key).copied().unwrap_or(0);
-        let (vm, vcpu, reason) = key;
-        failures.same(&format!("VM {vm}, vCPU {vcpu}: exits for reason {reason}"), of(&reported), of(&counted));
+        let name = format!("VM {}, vCPU {}: exits for reason {}", key.0, key.1, key.2);
+        failures.same(&name, count(&reported, key.clone()), count(&counted, key.clone()));
     }
     failures
 }
@@ -171,54 +180,59 @@ mod tests {
 
     const THREADS: [(u64, (&str, u64)); 3] = [(41, ("web1", 0)), (51, ("web2", 0)), (52, ("web2", 1))];
 
-    fn exits() -> Histogram {
-        BTreeMap::from([(vec![41, 0, 12], 203), (vec![51, 0, 12], 1700), (vec![52, 1, 12], 97), (vec![52, 1, 30], 20)])
+    fn ftrace() -> Ftrace {
+        let entries = [(vec![41, 0], 203), (vec![51, 0], 1700), (vec![52, 1], 117)];
+        let exits = [(vec![41, 0, 12], 203), (vec![51, 0, 12], 1700), (vec![52, 1, 12], 97), (vec![52, 1, 30], 20)];
+        Ftrace { entries: entries.into(), exits: exits.into() }
     }
 
-    type Change = fn(&mut Histogram);
-
-    fn compared(report: &Value, exits: &Histogram) -> Vec<String> {
-        against_threads(report, &BTreeMap::from(THREADS), exits).0
+    fn compared(report: &Value, ftrace: &Ftrace) -> Vec<String> {
+        against_threads(report, &BTreeMap::from(THREADS), ftrace).0
     }
 
     #[test]
-    fn equal_counts_pass_and_one_exit_more_a_thread_of_no_vm_and_another_vcpu_fail() {
-        assert_eq!(compared(&report(), &exits()), [""; 0]);
-        let changed: [(Change, &str); 4] = [
-            (|exits| *exits.entry(vec![52, 1, 30]).or_default() += 1, "VM web2, vCPU 1: exits for reason 30"),
-            (|exits| _ = exits.insert(vec![52, 1, 7], 1), "VM web2, vCPU 1: exits for reason 7: 0 instead of 1"),
-            (|exits| _ = exits.insert(vec![60, 0, 12], 5), "thread 60 left a guest 5 times"),
-            (
-                |exits| {
-                    let hits = exits.remove(&vec![51, 0, 12]).unwrap();
-                    exits.insert(vec![51, 2, 12], hits);
-                },
-                "VM web2: vCPU of thread 51: 2 instead of 0",
-            ),
-        ];
-        for (change, expected) in changed {
-            let mut exits = exits();
-            change(&mut exits);
-            let failures = compared(&report(), &exits);
-            assert!(failures.iter().any(|failure| failure.contains(expected)), "{expected}: {failures:?}");
-        }
+    fn equal_counts_pass_and_one_hit_more_a_thread_of_no_vm_and_another_vcpu_fail() {
+        assert_eq!(compared(&report(), &ftrace()), [""; 0]);
+        let with = |change: fn(&mut Ftrace)| {
+            let mut ftrace = ftrace();
+            change(&mut ftrace);
+            compared(&report(), &ftrace)
+        };
+        let failures = with(|ftrace| *ftrace.entries.entry(vec![52, 1]).or_default() += 1);
+        assert_eq!(failures, ["VM web2: entries of vCPU 1: 117 instead of 118"]);
+        let failures = with(|ftrace| *ftrace.exits.entry(vec![52, 1, 30]).or_default() += 1);
+        assert_eq!(failures, ["VM web2, vCPU 1: exits for reason 30: 20 instead of 21"]);
+        let failures = with(|ftrace| _ = ftrace.exits.insert(vec![52, 1, 7], 1));
+        assert_eq!(failures, ["VM web2, vCPU 1: exits for reason 7: 0 instead of 1"]);
+        let failures = with(|ftrace| _ = ftrace.exits.insert(vec![60, 0, 12], 5));
+        assert_eq!(failures, ["thread 60 left a guest 5 times, but is no vCPU of QEMU's"]);
+        let failures = with(|ftrace| {
+            ftrace.exits.remove(&vec![51, 0, 12]);
+            ftrace.exits.insert(vec![51, 2, 12], 1700);
+        });
+        assert_eq!(failures[0], "VM web2: vCPU of thread 51: 2 instead of 0");
     }
 
     #[test]
     fn a_vm_under_another_name_or_with_another_process_fails() {
         let mut other = report();
         other["series"][0]["vm"] = "web1.x".into();
-        let failures = compared(&other, &exits());
+        let failures = compared(&other, &ftrace());
         assert_eq!(failures, [r#"VMs are named {"web1.x", "web2"} instead of {"web1", "web2"}"#]);
         assert_eq!([40, 41].map(|id| process(&VMS[0], &report(), &json!(id)).0.len()), [0, 1]);
     }
 
     #[test]
-    fn a_vcpu_that_hardly_ran_fails() {
-        let (mut report, mut exits) = (report(), exits());
+    fn a_vm_or_a_vcpu_that_hardly_ran_fails() {
+        let (mut report, mut ftrace) = (report(), ftrace());
         report["series"][0]["entries"] = 20.into();
-        exits.insert(vec![41, 0, 12], 20);
-        assert_eq!(compared(&report, &exits), ["VM web1: only 20 exits of vCPU 0"]);
+        ftrace.entries.insert(vec![41, 0], 20);
+        ftrace.exits.insert(vec![41, 0, 12], 20);
+        assert_eq!(compared(&report, &ftrace), ["VM web1: only 20 entries of vCPU 0"]);
+        report["series"].as_array_mut().unwrap().remove(0);
+        ftrace.entries.remove(&vec![41, 0]);
+        ftrace.exits.remove(&vec![41, 0, 12]);
+        assert_eq!(compared(&report, &ftrace), [r#"VMs are named {"web2"} instead of {"web1", "web2"}"#]);
     }
 
     const SESSION: &str = r#"{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}}}}
