@@ -130,6 +130,14 @@ early capped preemption_timer_wrap=1048576 preemption_timer_max=1048575 -- \
 cat /sys/module/kvm_intel/parameters/preemption_timer_cap > $OUT/capped.parameter 2> /dev/null || true
 early early-soft preemption_timer_wrap=131072 -- vmentry exercise spin --count 21 --delta 131071
 
+# Whether far timers fire early, by a guest's own answer: they do (a recording has each); KVM stays below; they do not.
+early probe-yes preemption_timer_wrap=8388608 -- vmentry record -o $OUT/probe-yes.hlog -- \
+    vmentry exercise early --limit 8388608 --count 9 --format json
+vmentry report $OUT/probe-yes.hlog --format json > $OUT/probe-yes.json
+early probe-capped preemption_timer_wrap=8388608 preemption_timer_max=8388607 -- \
+    vmentry exercise early --limit 8388608 --format json
+early probe-no -- vmentry exercise early --limit 8388608 --format json
+
 # Values that run out before the guest's first instruction would never come back. 2^32-1 is a multiple of 65537.
 rmmod kvm_intel
 for value in soft_value=65535 wrap=65535 wrap=65537 max=65535; do

@@ -11,6 +11,7 @@ use crate::{
     kernel::resolve::NO_BTF_FIX,
     model::{
         measurement::EMULATED,
+        policy::Policy,
         soft_timer::{Limit, Named, Reach},
         vendor::Vendor,
     },
@@ -194,10 +195,10 @@ fn early_timer(facts: &Facts) -> Option<Problem> {
     let erratum = facts.erratum.as_ref()?;
     let Reach::Reached(limit) = erratum.reach? else { return None };
     match erratum.cpu {
-        Some(Named::Published(cpu)) => Some(certainly_early(erratum, limit, cpu)),
+        Some(Named::Published(cpu)) => expires_early(facts, erratum, limit, cpu),
         Some(Named::Inferred(cpu)) => {
             let cpu = format!("{cpu}, inferred from the models before and after it");
-            Some(certainly_early(erratum, limit, &cpu))
+            expires_early(facts, erratum, limit, &cpu)
         }
         Some(Named::No) | None => {
             let far = seconds(limit.ns);
@@ -211,19 +212,24 @@ fn early_timer(facts: &Facts) -> Option<Problem> {
 }
 
 /// The problem on a CPU that has the erratum.
-fn certainly_early(erratum: &Erratum, limit: Limit, cpu: &str) -> Problem {
-    let [promised, expires] = [erratum.promised_ns, erratum.expires_ns].map(|ns| ns.map(seconds).unwrap_or(f64::NAN));
+fn expires_early(facts: &Facts, erratum: &Erratum, limit: Limit, cpu: &str) -> Option<Problem> {
+    let [promised, expires, far] = [erratum.promised_ns?, erratum.expires_ns?, limit.ns].map(seconds);
     let rule = if expires < LEAST_DELAY_S {
         format!(", below the {LEAST_DELAY_S} s that KVM requires but computes without the erratum")
     } else {
         String::new()
     };
+    // The hard policy does not leave an unused timer running.
+    let soft = if facts.policy == Policy::Hard {
+        String::new()
+    } else {
+        format!(" soft-disabled after {expires:.1} s instead of {promised:.1} s{rule};")
+    };
     let what = format!(
-        "the preemption timer expires early (Intel's erratum EMR158; {cpu}): soft-disabled after {expires:.1} s instead of \
-         {promised:.1} s{rule}; a guest's timer that is further ahead than {far:.1} s can fire {far:.1} s early",
-        far = seconds(limit.ns)
+        "the preemption timer expires early (Intel's erratum EMR158; {cpu}):{soft} a guest's timer that is further ahead than {far:.1} s \
+         can fire {far:.1} s early"
     );
-    warning(what, erratum::FIX)
+    Some(warning(what, erratum::FIX))
 }
 
 fn policy_left_behind(facts: &Facts) -> Option<Problem> {
@@ -265,7 +271,6 @@ mod tests {
         host::{machine::Host, policy, vendor::NoVendor},
         model::{
             measurement::{OtherTracers, Timer},
-            policy::Policy,
             soft_timer::{TimerSetup, TscRatio},
         },
     };
@@ -372,6 +377,9 @@ mod tests {
         for harmless in [setup(7, 80, Some(true)), setup(7, 80, None), setup(5, 80, Some(false)), setup(7, 128, None)] {
             assert_eq!(problems(ice_lake, harmless), []);
         }
+        let erratum = Erratum::of(ice_lake, Ok(setup(7, 80, Some(false))));
+        let hard = Facts { policy: Policy::Hard, erratum: Some(erratum), ..good() }.problems();
+        assert!(!hard[0].what.contains("soft-disabled") && hard[0].what.contains("171.8 s early"), "{hard:?}");
         let off = Timer { used: Some(false), rate: Some(7), tsc_khz: Some(2_000_000), max_delay_s: None };
         let erratum = Erratum::of(ice_lake, Ok(setup(7, 80, Some(false))));
         let off = Facts { timer: Some(off), erratum: Some(erratum), ..good() }.problems();

@@ -25,6 +25,8 @@ const WRAP: i64 = 1 << 20;
 const HANDLING: i64 = 1 << 17;
 /// Cycles by which a deadline is late at most: a second of the emulated CPU. Some pass while the CPU is in the host.
 const LATEST: i64 = 100_000_000;
+/// Cycles from arming a probe's timer to its deadline, less its offset.
+const PROBE_LIMIT: i64 = 1 << 23;
 /// Timers of which KVM may miss the moment at which they are early, because the CPU is in the host just then.
 const MISSED: u64 = 6;
 
@@ -52,6 +54,35 @@ pub(super) fn failures(results: Results) -> Result<Failures> {
     failures.check(["Y", ""].contains(&parameter.as_str()), || format!("capped: parameter {parameter}"));
     let soft = by_cause(&results.histogram_of_keys("early-soft.causes")?);
     failures.same("early-soft: spurious exits", count(&soft, SPURIOUS), TIMERS);
+    failures.extend(probes(results)?);
+    Ok(failures)
+}
+
+/// Returns every failed check of the guest that says itself whether far timers fire early.
+fn probes(results: Results) -> Result<Failures> {
+    let mut failures = Failures::default();
+    let guest = |name: &str| results.json(&format!("{name}.guest"));
+    let deadlines =
+        |name: &str| Ok::<_, anyhow::Error>(deadlines(&results.histogram_of_keys(&format!("{name}.causes"))?));
+    let yes = guest("probe-yes")?;
+    failures.equal("probe-yes: verdict", &yes["verdict"], "yes");
+    let fired =
+        yes["timers"].as_array().into_iter().flatten().filter(|timer| !timer["after_ns"].is_null()).count() as u64;
+    let exits = deadlines("probe-yes")?;
+    failures.same("probe-yes: deadlines by ftrace", exits.iter().map(|(_, n)| n).sum(), fired);
+    for (late, _) in exits {
+        failures.check(late < HANDLING - PROBE_LIMIT, || format!("probe-yes: a deadline was {late} cycles late"));
+    }
+    let recorded = &results.json("probe-yes.json")?["totals"]["timer_exits"];
+    failures.equal("probe-yes: early timer exits in the report", &recorded["early"], fired);
+    failures.equal("probe-yes: due timer exits in the report", &recorded["deadline"], 0);
+    for (name, verdict) in [("probe-capped", "unknown"), ("probe-no", "no")] {
+        let said = guest(name)?;
+        failures.equal(&format!("{name}: verdict"), &said["verdict"], verdict);
+        failures.check(deadlines(name)?.is_empty(), || format!("{name}: a timer fired"));
+    }
+    let why = guest("probe-capped")?["why"].to_string();
+    failures.contains("probe-capped", &why, &["below the erratum's limit"]);
     Ok(failures)
 }
 
@@ -84,6 +115,36 @@ fn deadlines(causes: &Causes) -> Vec<(i64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The results of three probes, as the lab leaves them.
+    fn results_of_probes(early: u64) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write(
+            "probe-yes.guest",
+            r#"{"verdict":"yes","timers":[{"after_ns":null},{"after_ns":20068480},{"after_ns":35068490}]}"#,
+        );
+        write(
+            "probe-capped.guest",
+            r#"{"verdict":"unknown","why":"this kernel keeps its timer values below the erratum's limit"}"#,
+        );
+        write("probe-no.guest", r#"{"verdict":"no","timers":[]}"#);
+        write("probe-yes.json", &format!(r#"{{"totals":{{"timer_exits":{{"early":{early},"deadline":0}}}}}}"#));
+        let none = "Totals:\n    Hits: 0\n    Dropped: 0\n";
+        write("probe-capped.causes", none);
+        write("probe-no.causes", none);
+        let late = 9_308u64.wrapping_sub(1 << 23);
+        write("probe-yes.causes", &format!("{{ cause: 2, late: {late} }} hitcount: 2\nDropped: 0\n"));
+        folder
+    }
+
+    #[test]
+    fn a_recording_has_the_early_timers_that_a_guest_saw() {
+        let [good, short] = [2, 1].map(results_of_probes);
+        assert_eq!(probes(Results(good.path())).unwrap().0, Vec::<String>::new());
+        let failures = probes(Results(short.path())).unwrap().0;
+        assert_eq!(failures, ["probe-yes: early timer exits in the report: 1 instead of 2"]);
+    }
 
     #[test]
     fn a_negative_lateness_is_early() {

@@ -28,7 +28,10 @@ use proof::Proof;
 pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
     let facts = facts::gather(true);
     let proof = proof::make(&facts, !args.no_proof);
-    let probe = if args.probe { Some(early::probe(&facts, probe::TIMERS, None)?) } else { None };
+    let probe = args.probe.then(|| {
+        // A guest that cannot run here leaves one answer unknown, and the others as they are.
+        early::probe(&facts, probe::TIMERS, None).unwrap_or_else(|error| ProbeOutcome::not_tried(format!("{error:#}")))
+    });
     let mut problems = facts.problems();
     // An error like those of the facts, which come first.
     let at = problems.partition_point(|p| p.severity == Severity::Error);
