@@ -124,11 +124,20 @@ early() {
     "$@" > $OUT/$name.guest
     causes $name
 }
-early early preemption_timer_wrap=1048576 -- vmentry exercise tsc-deadline --count 21 --delta 1248576
-early capped preemption_timer_wrap=1048576 preemption_timer_max=1048575 -- \
-    vmentry exercise tsc-deadline --count 21 --delta 1248576
+# The recordings have two witnesses of early exits: the deadline that the programs read, and the tracepoint's lateness.
+recorded() {
+    name=$1
+    shift
+    vmentry record --exact-writes --with-latency -o $OUT/$name.hlog -- "$@"
+    vmentry report $OUT/$name.hlog --format json > $OUT/$name.json
+    vmentry report $OUT/$name.hlog > $OUT/$name.txt
+}
+early early preemption_timer_wrap=2097152 -- \
+    recorded early vmentry exercise tsc-deadline --count 21 --delta 2297152
+early capped preemption_timer_wrap=2097152 preemption_timer_max=2097151 -- \
+    vmentry exercise tsc-deadline --count 21 --delta 2297152
 cat /sys/module/kvm_intel/parameters/preemption_timer_cap > $OUT/capped.parameter 2> /dev/null || true
-early early-soft preemption_timer_wrap=131072 -- vmentry exercise spin --count 21 --delta 131071
+early early-soft preemption_timer_wrap=131072 -- recorded early-soft vmentry exercise spin --count 21 --delta 131071
 
 # Whether far timers fire early, by a guest's own answer: they do (a recording has each); KVM stays below; they do not.
 early probe-yes preemption_timer_wrap=8388608 -- vmentry record -o $OUT/probe-yes.hlog -- \

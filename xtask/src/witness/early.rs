@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use serde_json::Value;
 
 use crate::{
-    lab::results::Results,
-    witness::failures::{Failures, count},
+    lab::results::{Results, number},
+    witness::failures::{Failures, count, rows},
 };
 
 /// Values of enum kvm_preemption_timer_cause.
@@ -20,11 +21,13 @@ type Causes = BTreeMap<Vec<u64>, u64>;
 /// Timers, and rounds of the loop, in the script's runs with an early timer.
 const TIMERS: u64 = 21;
 /// The script's preemption_timer_wrap, in ticks, which are TSC cycles in the lab.
-const WRAP: i64 = 1 << 20;
+const WRAP: i64 = 1 << 21;
 /// Cycles from the moment at which the timer runs out to the handler's look at the TSC: some hundred in the lab.
 const HANDLING: i64 = 1 << 17;
 /// Cycles by which a deadline is late at most: a second of the emulated CPU. Some pass while the CPU is in the host.
 const LATEST: i64 = 100_000_000;
+/// ns that remain until the deadline when the timer runs out [`WRAP`] cycles before it, at the lab's 100 MHz.
+const REMAINING_NS: std::ops::RangeInclusive<u64> = 19_000_000..=21_500_000;
 /// Cycles from arming a probe's timer to its deadline, less its offset.
 const PROBE_LIMIT: i64 = 1 << 23;
 /// Timers of which KVM may miss the moment at which they are early, because the CPU is in the host just then.
@@ -43,6 +46,7 @@ pub(super) fn failures(results: Results) -> Result<Failures> {
     failures.check(sum(&early) + sum(&due) == TIMERS && sum(&due) <= MISSED, || {
         format!("early: {} early deadlines and {} due ones of {TIMERS} timers", sum(&early), sum(&due))
     });
+    failures.extend(recorded(results, [sum(&early), sum(&due)])?);
     for (late, _) in early {
         // The timer loses WRAP ticks.
         failures.check((0..HANDLING).contains(&(late + WRAP)), || format!("early: a deadline was {late} cycles late"));
@@ -55,6 +59,28 @@ pub(super) fn failures(results: Results) -> Result<Failures> {
     let soft = by_cause(&results.histogram_of_keys("early-soft.causes")?);
     failures.same("early-soft: spurious exits", count(&soft, SPURIOUS), TIMERS);
     failures.extend(probes(results)?);
+    Ok(failures)
+}
+
+/// Compares the recordings of early timers with ftrace's counts of early and of due deadlines.
+fn recorded(results: Results, [early, due]: [u64; 2]) -> Result<Failures> {
+    let mut failures = Failures::default();
+    let report = results.json("early.json")?;
+    for source in ["timer_exits", "timer_exits_tracepoint"] {
+        let counts = &report["totals"][source];
+        failures.equal(&format!("early: {source} before their deadline"), &counts["early"], early);
+        failures.equal(&format!("early: {source} at their deadline"), &counts["deadline"], due);
+    }
+    for row in rows(&report).iter().filter(|row| row["timer_cause"] == "early") {
+        let remaining = &row["deadline_remaining_ns"];
+        let within = |ns: &Value| REMAINING_NS.contains(&number(ns));
+        failures.check(within(&remaining["min"]) && within(&remaining["max"]), || {
+            format!("early: time to the deadline: {remaining}")
+        });
+    }
+    let soft = results.json("early-soft.json")?;
+    failures.equal("early-soft: spurious exits in the report", &soft["totals"]["timer_exits"]["spurious"], TIMERS);
+    failures.equal("early-soft: spurious exits before their time", &soft["totals"]["spurious_before_time"], TIMERS);
     Ok(failures)
 }
 
@@ -150,7 +176,7 @@ mod tests {
     fn a_negative_lateness_is_early() {
         let causes = |late: u64| BTreeMap::from([(vec![DEADLINE, late], 3), (vec![SPURIOUS, 0], 2)]);
         assert!(in_time("due", &causes(4000)).0.is_empty());
-        assert_eq!(in_time("early", &causes(4000u64.wrapping_sub(1 << 20))).0.len(), 1);
+        assert_eq!(in_time("early", &causes(4000u64.wrapping_sub(1 << 21))).0.len(), 1);
         assert_eq!(by_cause(&causes(0)), BTreeMap::from([(DEADLINE, 3), (SPURIOUS, 2)]));
     }
 }
