@@ -7,6 +7,7 @@ mod proof;
 use std::{fmt::Write as _, process::ExitCode};
 
 use anyhow::Result;
+use tracer_common::Slot;
 
 use crate::{
     commands::{
@@ -180,10 +181,13 @@ fn timer_lines(facts: &Facts) -> Vec<(&'static str, String)> {
         lines.push(("longest timer delay", erratum::longest_delay(erratum)));
         lines.push(("erratum EMR158", erratum::text(erratum)));
     }
-    lines.push((
-        "timer causes",
-        if facts.tells_timer_causes { "deadline, immediate, spurious".into() } else { "n/a".into() },
-    ));
+    let tells_early = facts.layout.as_ref().is_some_and(|l| l.config.get(Slot::VmxDeadlineTsc).is_some());
+    let causes = match (facts.tells_timer_causes, tells_early) {
+        (true, true) => "deadline, immediate, spurious, early",
+        (true, false) => "deadline, immediate, spurious",
+        (false, _) => "n/a",
+    };
+    lines.push(("timer causes", causes.into()));
     lines.push((
         "stopwatch",
         match facts.stopwatch {
