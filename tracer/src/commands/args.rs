@@ -137,8 +137,8 @@ pub struct Targets {
 #[command(group = ArgGroup::new("hooks").args(["exact_writes", "verify_writes"]).multiple(true))]
 #[command(after_help = "\
 Conditions: entry_to_exit_ns>1ms, exit_to_entry_ns<9us, pin_writes>1,
-deadline_late_ns>50us, reason=HLT, cause=spurious|early|deadline|immediate,
-entry=dirty|clean, level=L1|L2
+deadline_late_ns>9us, deadline_remaining_ns>1s, reason=HLT, level=L1|L2,
+entry=dirty|clean, cause=spurious|early|deadline|immediate
 
 Examples:
   vmentry record -o all.hlog                          until Ctrl-C

@@ -20,6 +20,7 @@ use crate::{
     model::{
         course::Course,
         interval::Interval,
+        knowledge::Subject,
         series::{Key, Series},
     },
     output,
@@ -87,7 +88,7 @@ struct Recording {
 
 /// Reads recordings, refuses those that cannot be compared, and compares.
 pub(crate) fn load(request: &Request) -> Result<(Comparison, Setting)> {
-    let (windows, mut setting) = read_sides(request)?;
+    let (mut windows, mut setting) = read_sides(request)?;
     setting.names = fairness::names(&setting);
     let [a, b] = &setting.sources;
     if !request.filters.is_empty() {
@@ -96,6 +97,9 @@ pub(crate) fn load(request: &Request) -> Result<(Comparison, Setting)> {
     }
     setting.warnings.extend(fairness::warnings(a, b, setting.experiment.is_some()));
     let options = Options { seed: request.seed, ..fairness::options(a, b) };
+    if options.knowledge.iter().any(|known| known.known(Subject::Deadline).is_err()) {
+        windows.fold_early();
+    }
     // The statistics take a second or two.
     if std::io::stderr().is_terminal() {
         say!("comparing ...");

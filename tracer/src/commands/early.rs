@@ -19,6 +19,7 @@ use crate::{
 
 /// Why timers that KVM caps prove nothing.
 const CAPPED: &str = "this kernel keeps its timer values below the erratum's limit, so that no timer can fire early";
+
 /// Runs the probe with this many timers, or says why not. A `limit` in TSC cycles replaces the erratum's, and then nothing else is asked.
 pub(super) fn probe(facts: &Facts, timers: usize, limit: Option<u64>) -> Result<ProbeOutcome> {
     let limit = match limit.map_or_else(|| limit_here(facts), Ok) {
@@ -41,6 +42,11 @@ fn limit_here(facts: &Facts) -> Result<u64, Unknown> {
     };
     if timer.used == Some(false) {
         return because("KVM does not use the preemption timer (kvm_intel.preemption_timer=N)");
+    }
+    if facts.stopwatch == Some(true) {
+        return because(
+            "the companion patch's stopwatch never sets the timer to a large value: load kvm_intel without it",
+        );
     }
     if facts.host.virtualized.is_some() {
         return because("this host is itself a VM, and its preemption timer is the hypervisor's");

@@ -45,6 +45,9 @@ fn early_timers(args: &ExerciseArgs) -> Result<ExitCode> {
     if args.vcpus != 1 || args.delta.is_some() {
         return refuse("exercise early: it has one vCPU and distances of its own: leave out --vcpus and --delta");
     }
+    if args.count.is_some_and(|count| (count as usize) < probe::TIMERS) {
+        return refuse(format!("exercise early: --count: at least {}, one timer at each distance", probe::TIMERS));
+    }
     name_this_vm("early");
     let timers = args.count.map_or(probe::TIMERS, |count| count as usize);
     let outcome = early::probe(&facts::gather(true), timers, args.limit)?;

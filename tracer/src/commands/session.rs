@@ -16,6 +16,7 @@ use crate::{
     commands::args::Targets,
     host::{
         clock::Anchor,
+        clock_mapping::measured_khz,
         erratum::Erratum,
         facts::{self, Facts},
         machine::Host,
@@ -28,7 +29,7 @@ use crate::{
     model::{
         accounting::Accounting,
         interval::Interval,
-        measurement::{Latency, PinSource},
+        measurement::{Latency, PinSource, SoftDelay, Timer},
         vendor::Vendor,
     },
     output::{self, Background, MAX_NAME},
@@ -143,7 +144,7 @@ pub(crate) fn header(
         latency: Latency::Clean,
         aggregation: options.aggregation,
         timer: facts.timer.clone(),
-        soft_delay: facts.erratum.as_ref().and_then(Erratum::soft_delay),
+        soft_delay: soft_delay(facts),
         tickless_cpus: Some(facts.tickless_cpus.clone()),
         stopwatch: options.stopwatch,
         sites: options.sites.clone(),
@@ -155,6 +156,13 @@ pub(crate) fn header(
     };
     header.unknown = Some(header.knowledge().to_file());
     header
+}
+
+/// How long a soft-disabled timer runs here; none without VMX, where it is unknown, and with the companion's stopwatch, which restarts it.
+fn soft_delay(facts: &Facts) -> Option<SoftDelay> {
+    let timer = facts.timer.as_ref().filter(|_| facts.stopwatch != Some(true))?;
+    let timer = Timer { tsc_khz: timer.tsc_khz.or_else(measured_khz), ..timer.clone() };
+    Erratum::gather(&Roots::default(), &facts.host, &timer).soft_delay()
 }
 
 /// The command line that looks at a recording which was written to `path`; none where that cannot be read again: standard output, a device.

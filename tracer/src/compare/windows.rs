@@ -63,6 +63,25 @@ impl Window {
     }
 }
 
+impl Windows {
+    /// Counts early timer exits as those at their deadline, as a side counts them that does not tell deadlines.
+    pub(crate) fn fold_early(&mut self) {
+        let windows: Vec<&mut Window> = match self {
+            Self::Rounds(rounds) => rounds.iter_mut().flat_map(|r| r.a.iter_mut().chain(&mut r.b)).collect(),
+            Self::Runs { a, b } => a.iter_mut().chain(b).flatten().collect(),
+        };
+        for window in windows {
+            for (stratum, series) in std::mem::take(&mut window.strata) {
+                let cause = match stratum.cause {
+                    Some(TimerCause::Early) => Some(TimerCause::Deadline),
+                    cause => cause,
+                };
+                window.strata.entry(Stratum { cause, ..stratum }).or_default().merge(&series);
+            }
+        }
+    }
+}
+
 /// The arrangement of the windows, which decides what the permutation test may swap.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Windows {

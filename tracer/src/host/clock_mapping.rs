@@ -1,5 +1,7 @@
 //! Reads CLOCK_MONOTONIC and the TSC together, and maps the one to the other with a bound of the error.
 
+use std::{thread, time::Duration};
+
 use crate::host::clock::{monotonic_ns, tsc};
 
 /// Readings of the clocks of which the narrowest is used.
@@ -31,6 +33,17 @@ impl ClockReading {
     fn middle(&self) -> f64 {
         self.before as f64 + self.width() as f64 / 2.0
     }
+}
+
+/// The TSC's frequency, measured for a moment: kHz; none where the clock stands still or the frequency does not fit.
+pub(crate) fn measured_khz() -> Option<u32> {
+    /// As short as it can be for 10 ppm: reading the clocks takes some 100 ns.
+    const METERING: Duration = Duration::from_millis(20);
+    let first = ClockReading::now();
+    thread::sleep(METERING);
+    let khz = Mapping::new(&[first, ClockReading::now()])?.khz().round();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the bounds of a u32")]
+    (1.0..=f64::from(u32::MAX)).contains(&khz).then_some(khz as u32)
 }
 
 /// A straight line from one reading to the next.

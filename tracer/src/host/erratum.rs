@@ -85,7 +85,11 @@ impl Erratum {
 
     /// The delays of a soft-disabled timer, for recordings; none where the promised one is unknown.
     pub(crate) fn soft_delay(&self) -> Option<SoftDelay> {
-        Some(SoftDelay { promised_ns: self.promised_ns?, real_ns: self.real_delay_ns().ok() })
+        let limit_ns = match self.reach {
+            Some(Reach::Reached(limit) | Reach::Avoided(limit)) => Some(limit.ns),
+            Some(Reach::Never) | None => None,
+        };
+        Some(SoftDelay { promised_ns: self.promised_ns?, real_ns: self.real_delay_ns().ok(), limit_ns })
     }
 
     /// The delay after which a soft-disabled timer really expires here, seconds; the reason where it is unknown.

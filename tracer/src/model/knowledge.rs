@@ -78,7 +78,7 @@ impl Subject {
             Self::TimerExits => "timer exits",
             Self::TimerCause => "causes of timer exits",
             Self::Deadline => "early timer exits",
-            Self::Lateness => "lateness of timers",
+            Self::Lateness => "distances to timers' deadlines",
             Self::Transition => "transition_ns",
             Self::Times => "guest and host times",
             Self::Policy => "policy",

@@ -173,13 +173,31 @@ pub struct SoftDelay {
     /// the delay after which it expires on this CPU and kernel, ns: shorter with erratum EMR158, by the model of docs/erratum.md; null
     /// where it is unknown whether the CPU has the erratum
     pub real_ns: Option<u64>,
+    /// the time by which a deadline's timer is early on a CPU with the erratum, ns; null where it is unknown
+    pub limit_ns: Option<u64>,
 }
+
+/// Time by which a deadline's timer is early on a CPU with erratum EMR158, ns: 2^32 ticks of a crystal of 25 MHz, where the recording does not
+/// tell a better one.
+const USUAL_LIMIT_NS: u64 = 171_798_691_840;
 
 impl SoftDelay {
     /// Least guest time after which a soft-disabled timer may expire, ns: 1 % for the timer's step and the TSC's measurement.
     pub(crate) fn least_ns(&self) -> u64 {
         self.promised_ns - self.promised_ns / 100
     }
+
+    /// Whether the erratum explains a soft-disabled timer that expired before its time, after so many ns of guest time.
+    pub(crate) fn explains(&self, guest_ns: u64) -> bool {
+        self.real_ns.is_some_and(|real| real < self.least_ns() && guest_ns >= real - real / 100)
+    }
+}
+
+/// Whether the erratum explains a deadline's timer that expired so many ns early: by its limit, which has 1 % of tolerance for the time that
+/// the exit took and for the CPU's conversion.
+pub(crate) fn erratum_explains_early(remaining_ns: u64, delay: Option<&SoftDelay>) -> bool {
+    let limit = delay.and_then(|delay| delay.limit_ns).unwrap_or(USUAL_LIMIT_NS);
+    remaining_ns.abs_diff(limit) <= limit / 100
 }
 
 impl Timer {
@@ -195,4 +213,26 @@ impl Timer {
 /// The longest timer delay, seconds: `(2^32 - 1) << rate` TSC cycles. `rate` is below 32.
 pub fn max_delay_s(rate: u32, tsc_khz: u32) -> f64 {
     f64::from(u32::MAX) * f64::from(rate).exp2() / (f64::from(tsc_khz) * 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_erratum_explains_the_times_of_its_model_only() {
+        const SECOND: u64 = 1_000_000_000;
+        let delay = |real_ns| SoftDelay { promised_ns: 275 * SECOND, real_ns, limit_ns: Some(172 * SECOND) };
+        let xeon = delay(Some(103 * SECOND));
+        assert!(xeon.explains(103 * SECOND) && xeon.explains(200 * SECOND) && !xeon.explains(SECOND));
+        assert!(!delay(Some(275 * SECOND)).explains(200 * SECOND), "this CPU has no erratum, or KVM avoids it");
+        assert!(!delay(None).explains(200 * SECOND));
+        let early = |seconds: f64, delay| {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some minutes in ns")]
+            let ns = (seconds * 1e9) as u64;
+            erratum_explains_early(ns, delay)
+        };
+        assert!(early(171.79, None) && early(171.0, Some(&xeon)) && early(173.5, Some(&xeon)));
+        assert!(!early(4.0, None) && !early(171.79 * 2.0, None) && !early(165.0, Some(&xeon)));
+    }
 }

@@ -6,10 +6,13 @@ use super::{
     damage::Damage,
     header::{End, Header},
 };
-use crate::model::{
-    knowledge::{Subject, Unknown},
-    measurement::{Aggregation, OtherTracers},
-    policy::Policy,
+use crate::{
+    host::stopwatch,
+    model::{
+        knowledge::{Subject, Unknown},
+        measurement::{Aggregation, OtherTracers},
+        policy::Policy,
+    },
 };
 
 /// A recording that figures come from.
@@ -47,7 +50,9 @@ pub(crate) fn longest_timer_delay_s(header: &Header, end: Option<&End>) -> Resul
         header.knowledge().known(Subject::TimerExits).map_err(Unknown::clone)?;
         return Err(Unknown::because("the recording does not describe the timer"));
     };
-    timer.longest_delay_s(end.and_then(|e| e.tsc_khz))
+    // KVM may keep the timer's values below the largest one.
+    let promised = header.soft_delay.map(|delay| delay.promised_ns as f64 / 1e9);
+    promised.map_or_else(|| timer.longest_delay_s(end.and_then(|e| e.tsc_khz)), Ok)
 }
 
 /// The other tracers that were on kvm_entry and kvm_exit at a recording's beginning or end; of a merge, those of its recordings.
@@ -75,6 +80,12 @@ impl Provenance {
     /// As [`longest_timer_delay_s`].
     pub(crate) fn longest_timer_delay_s(&self) -> Result<f64, Unknown> {
         longest_timer_delay_s(&self.header, self.end.as_ref())
+    }
+
+    /// Whether the companion patch's stopwatch was on: it restarts the timer over and over, so that spurious exits are normal.
+    pub(crate) fn has_stopwatch(&self) -> bool {
+        let parameter = self.header.host.parameters.get(stopwatch::PARAMETER);
+        self.header.stopwatch.is_some() || parameter.is_some_and(|on| on == "Y")
     }
 
     /// The timer policy; unknown where it changed while recording.

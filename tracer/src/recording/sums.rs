@@ -2,6 +2,7 @@
 //! without them as damaged.
 
 use anyhow::{Result, ensure};
+use tracer_common::{Isa, VMX_PREEMPTION_TIMER, rules::TimerCause};
 
 use crate::model::{
     accounting::{Accounting, CpuAccount, LeftOut},
@@ -19,6 +20,7 @@ use crate::model::{
 /// * A series of clean or dirty entries has as many numbers of pin writes as entries, one of unknown entries none. With in-kernel
 ///   aggregation it may have fewer, because early recorders read a series' counts one after the other while they grew.
 /// * `transition_ns` is known of at most every entry.
+/// * Only exits of the VMX-preemption timer have a cause, and only those with a deadline have a distance to it, one at most each.
 ///
 /// Host time has no sum within an interval: it is charged to the exit before, and unknown for a vCPU's first entry.
 pub(super) fn check(interval: &Interval, aggregation: Aggregation) -> Result<()> {
@@ -56,6 +58,18 @@ fn check_series(key: &Key, series: &Series, aggregation: Aggregation) -> Result<
         series[Figure::Transition].count() <= entries,
         "transition_ns known of {} of {entries} entries of a series",
         series[Figure::Transition].count()
+    );
+    let is_timer = key.isa == Isa::Vmx && key.reason.is_some_and(|reason| reason & 0xffff == VMX_PREEMPTION_TIMER);
+    ensure!(is_timer || key.cause.is_none(), "the cause of a timer exit in a series of other exits");
+    let distances = series[Figure::DeadlineLate].count().saturating_add(series[Figure::DeadlineRemaining].count());
+    let has_deadline = matches!(key.cause, Some(TimerCause::Deadline | TimerCause::Early));
+    ensure!(
+        distances <= if has_deadline { entries } else { 0 },
+        "{distances} distances to a deadline of {entries} entries of a series"
+    );
+    ensure!(
+        key.cause != Some(TimerCause::Early) || series[Figure::DeadlineLate].count() == 0,
+        "early timer exits at or after their deadline"
     );
     if aggregation == Aggregation::Records {
         let (known, possible) = match key.entry {
@@ -103,6 +117,39 @@ mod tests {
             let series = |i: &mut Interval| i.series.retain(|key, _| key.entry == EntryKind::Dirty);
             assert!(error(series, aggregation).unwrap().contains("1 entries, and its counts say 2"));
         }
+    }
+
+    #[test]
+    fn distances_to_a_deadline_belong_to_timer_exits_that_had_one() {
+        let records = Aggregation::Records;
+        let at = |reason, figure: Figure, times: u64| {
+            error(
+                move |i| {
+                    let series = i.series.iter_mut().filter(|(key, _)| key.reason == Some(reason));
+                    series.for_each(|(_, series)| series[figure].record_n(7, times));
+                },
+                records,
+            )
+        };
+        assert_eq!(at(52, Figure::DeadlineLate, 1), None);
+        assert!(at(52, Figure::DeadlineLate, 2).unwrap().contains("2 distances to a deadline of 1 entries"));
+        assert!(at(10, Figure::DeadlineRemaining, 1).unwrap().contains("of 1 entries"));
+        let as_cause = |reason, cause, figure: Option<Figure>| {
+            error(
+                move |i| {
+                    let of = |key: &Key| key.reason == Some(reason);
+                    let key = *i.series.keys().find(|key| of(key)).unwrap();
+                    let mut series = i.series.remove(&key).unwrap();
+                    figure.into_iter().for_each(|figure| series[figure].record(7));
+                    i.series.insert(Key { cause: Some(cause), ..key }, series);
+                },
+                records,
+            )
+        };
+        assert_eq!(as_cause(52, TimerCause::Early, Some(Figure::DeadlineRemaining)), None);
+        assert!(as_cause(52, TimerCause::Early, Some(Figure::DeadlineLate)).is_some());
+        assert!(as_cause(52, TimerCause::Spurious, Some(Figure::DeadlineLate)).is_some());
+        assert!(as_cause(10, TimerCause::Early, None).unwrap().contains("a series of other exits"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tracer_common::rules::TimerCause;
 
-use super::{Dimension, Report, Row, View, notes, timeline::Point};
+use super::{Dimension, Report, Row, View, explanation, notes, timeline::Point};
 use crate::{
     html::{
         Markup, Section, Tile, Tone,
@@ -171,17 +171,16 @@ fn totals(report: &Report, view: &View) -> Markup {
     }
     if report.timer_exits(TimerCause::Spurious).is_ok_and(|n| n > 0) {
         let before = report.spurious_before_time();
-        let source = match (&before, report.soft_delay()) {
-            (Err(why), _) => format!("n/a: {why}"),
-            (Ok(_), Ok(delay)) => {
-                let promised = human(Some(delay.promised_ns as f64), Unit::Ns);
-                format!(
-                    "the guest had run for less than the {promised} that the timer's value promises: erratum EMR158"
-                )
+        let source = match &before {
+            Err(why) => format!("n/a: {why}"),
+            Ok(found) => {
+                let promised = human(found.promised_ns.map(|ns| ns as f64), Unit::Ns);
+                let why = found.explanation();
+                let colon = if why.is_empty() { "" } else { ": " };
+                format!("the guest had run for less than the {promised} that the timer's value promises{colon}{why}")
             }
-            (Ok(_), Err(why)) => why.to_string(),
         };
-        add("spurious timer exits before their time", count(before), &source);
+        add("spurious timer exits before their time", count(before.map(|found| found.count)), &source);
     }
     if let Some(traced) = &t.traced_timer_exits {
         let early = traced.early.map_or("n/a".to_owned(), |n| n.to_string());
@@ -217,10 +216,13 @@ fn totals(report: &Report, view: &View) -> Markup {
 fn timer_source(report: &Report, n: &Result<u64, Unknown>, cause: TimerCause) -> String {
     let meaning = match (n, cause) {
         (Err(reason), _) => return format!("n/a: {reason}"),
+        (_, TimerCause::Deadline) if report.knowledge().known(Subject::Deadline).is_err() => {
+            "the guest's timer was due, or early, which is not known"
+        }
         (_, TimerCause::Deadline) => "the guest's timer was due",
         (_, TimerCause::Immediate) => "KVM forced an exit before the first guest instruction",
         (_, TimerCause::Spurious) => "the timer expired while soft-disabled",
-        (_, TimerCause::Early) => "the guest's timer expired before its deadline: erratum EMR158",
+        (_, TimerCause::Early) => "the guest's timer expired before its deadline",
         (_, TimerCause::Unknown) => "this kernel does not provide the cause",
     };
     let human = |ns: u64| human(Some(ns as f64), Unit::Ns);
@@ -229,7 +231,13 @@ fn timer_source(report: &Report, n: &Result<u64, Unknown>, cause: TimerCause) ->
             format!("; the guest had run at least {}, {} at the median", human(least), human(median))
         }),
         TimerCause::Early => report.early_before().map(|(least, median)| {
-            format!("; the deadline was at least {} away, {} at the median", human(least), human(median))
+            let why = report.early_explained().map_or_else(
+                |_| String::new(),
+                |(known, explained)| {
+                    format!(": {}", explanation(known, explained, ", whose deadlines are 171.8 s away"))
+                },
+            );
+            format!("; the deadline was at least {} away, {} at the median{why}", human(least), human(median))
         }),
         _ => None,
     };

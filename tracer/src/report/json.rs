@@ -125,7 +125,7 @@ fn totals(report: &Report) -> Value {
         "site_writes": (!site_writes.is_empty()).then_some(site_writes),
         "timer_exits": timer_exits,
         "timer_exits_tracepoint": t.traced_timer_exits,
-        "spurious_before_time": report.spurious_before_time().ok(),
+        "spurious_before_time": report.spurious_before_time().ok().map(|before| before.count),
         "stopwatch_excesses": t.stopwatch_excesses,
         "deadline_error_ns": t.deadline_error_ns,
     })

@@ -31,7 +31,7 @@ use crate::{
         histogram::Histogram,
         interval::{Interval, Vm, absorb},
         knowledge::{Knowledge, Shown, Subject, TimerExits, Unknown},
-        measurement::{Aggregation, Latency, OtherTracers, SoftDelay},
+        measurement::{Aggregation, Latency, OtherTracers, SoftDelay, erratum_explains_early},
         series::{EntryKind, Key, Series},
         totals::foreign_isa_text,
     },
@@ -238,33 +238,36 @@ impl Report {
         self.least_and_median(TimerCause::Early, Figure::DeadlineRemaining)
     }
 
-    /// Number of spurious timer exits before the time that the value of a soft-disabled timer promises: erratum EMR158. The reason where
-    /// their number, their guest time or that time is not known.
-    pub(crate) fn spurious_before_time(&self) -> Result<u64, Unknown> {
-        let spurious = self.timer_exits(TimerCause::Spurious)?;
-        if spurious == 0 {
-            return Ok(0);
-        }
-        let delay = self.soft_delay()?;
-        let all = self.values(Figure::EntryToExit, |key| key.cause == Some(TimerCause::Spurious))?;
-        // Buckets are narrow: 0.1 % of their values, and in-kernel ones 3 %.
-        Ok(all.buckets().filter(|(low, width, _)| low + width <= delay.least_ns()).map(|(.., n)| n).sum())
-    }
-
-    /// How long a soft-disabled timer runs, where it is the same in all recordings that have one; the reason where it is not known.
-    pub(crate) fn soft_delay(&self) -> Result<SoftDelay, Unknown> {
-        let with_timer = self.sources.iter().filter(|s| s.header.knowledge().known(Subject::TimerExits).is_ok());
-        let mut delays = with_timer.map(|s| s.header.soft_delay);
-        let unknown = Unknown::because("the recording does not tell the delay of a soft-disabled timer");
-        let first = delays.next().flatten().ok_or(unknown.clone())?;
-        let same = |other: &SoftDelay| other.promised_ns.abs_diff(first.promised_ns) < first.promised_ns / 100;
-        for other in delays {
-            let other = other.ok_or(unknown.clone())?;
-            if !same(&other) {
-                return Err(Unknown::because("the delay of a soft-disabled timer is not the same in all recordings"));
+    /// Spurious timer exits before the time that the value of a soft-disabled timer promises; the reason where their number, their guest
+    /// time or that time is not known.
+    pub(crate) fn spurious_before_time(&self) -> Result<BeforeTime, Unknown> {
+        self.timer_exits(TimerCause::Spurious)?;
+        self.knowledge().figure(Figure::EntryToExit).map_err(Unknown::clone)?;
+        let mut found = BeforeTime::default();
+        for (key, series) in self.whole.series.iter().filter(|(key, _)| key.cause == Some(TimerCause::Spurious)) {
+            let seen = self.seen_in.get(&key.vm).into_iter().flatten();
+            let delay = soft_delay(seen.filter_map(|at| self.sources.get(*at)))?;
+            found.promised_ns = found.promised_ns.max(Some(delay.promised_ns));
+            // Buckets are narrow: 0.1 % of their values, and in-kernel ones 3 %.
+            for (low, width, n) in series[Figure::EntryToExit].buckets().filter(|b| b.0 + b.1 <= delay.least_ns()) {
+                found.count += n;
+                found.explained += if delay.explains(low + width) { n } else { 0 };
             }
         }
-        Ok(first)
+        Ok(found)
+    }
+
+    /// How long a soft-disabled timer runs, where it is the same in all recordings; the reason where it is not known.
+    pub(crate) fn soft_delay(&self) -> Result<SoftDelay, Unknown> {
+        soft_delay(&self.sources)
+    }
+
+    /// Early timer exits whose remaining time is known, and those of them that erratum EMR158 explains.
+    pub(crate) fn early_explained(&self) -> Result<(u64, u64), Unknown> {
+        let all = self.values(Figure::DeadlineRemaining, |key| key.cause == Some(TimerCause::Early))?;
+        let delay = self.soft_delay().ok();
+        let by_erratum = |(low, width, _): &(u64, u64, u64)| erratum_explains_early(low + width / 2, delay.as_ref());
+        Ok((all.count(), all.buckets().filter(by_erratum).map(|(.., n)| n).sum()))
     }
 
     fn least_and_median(&self, cause: TimerCause, figure: Figure) -> Option<(u64, u64)> {
@@ -336,6 +339,57 @@ impl Report {
         t.entries == t.delivered + t.dropped
             && self.sources.iter().filter_map(|s| s.end.as_ref()).all(|e| e.accounting.exact)
     }
+}
+
+/// Spurious timer exits before their time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BeforeTime {
+    /// how many
+    pub(crate) count: u64,
+    /// of these, how many ran for as long as erratum EMR158's model says, or longer
+    pub(crate) explained: u64,
+    /// the time that the timer's value promises, ns: the longest of the recordings; none without a spurious exit
+    pub(crate) promised_ns: Option<u64>,
+}
+
+impl BeforeTime {
+    /// Which of them the erratum explains, for people.
+    pub(crate) fn explanation(self) -> String {
+        explanation(self.count, self.explained, "")
+    }
+}
+
+/// Which exits of a number erratum EMR158 explains, for people; empty without any. `why_not` is added where it explains none.
+pub(crate) fn explanation(count: u64, explained: u64, why_not: &str) -> String {
+    match explained {
+        _ if count == 0 => String::new(),
+        0 => format!("not explained by erratum EMR158{why_not}"),
+        all if all == count => "erratum EMR158".into(),
+        some => format!("erratum EMR158 explains {some} of {count}"),
+    }
+}
+
+/// How long a soft-disabled timer runs in these recordings, where it is the same in all that have a timer; the reason where it is not known.
+fn soft_delay<'a>(sources: impl IntoIterator<Item = &'a Provenance>) -> Result<SoftDelay, Unknown> {
+    let mut found: Option<SoftDelay> = None;
+    for source in sources {
+        if source.header.knowledge().known(Subject::TimerExits).is_err() {
+            continue;
+        }
+        if source.has_stopwatch() {
+            return Err(Unknown::because("the companion patch's stopwatch restarts the timer"));
+        }
+        let unknown = || Unknown::because("the recording does not tell the delay of a soft-disabled timer");
+        let delay = source.header.soft_delay.filter(|delay| delay.promised_ns > 0).ok_or_else(unknown)?;
+        match found {
+            Some(first) if first.promised_ns.abs_diff(delay.promised_ns) > first.promised_ns / 100 => {
+                return Err(Unknown::because("the delay of a soft-disabled timer is not the same in all recordings"));
+            }
+            Some(first) => found = Some(SoftDelay { real_ns: first.real_ns.or(delay.real_ns), ..first }),
+            None => found = Some(delay),
+        }
+    }
+    found.ok_or_else(|| Unknown::because("no recording has the timer"))
 }
 
 fn known(name: &str) -> Option<String> {

@@ -100,7 +100,7 @@ mod tests {
             let text = render(&read, &view());
             let evidence =
                 claims::Evidence { by_policy: [(read.sources[0].policy(), read)].into(), ..Default::default() };
-            (text, claims::claims(&evidence)[4].measured.clone())
+            (text, claims::claims(&evidence)[5].measured.clone())
         };
         let (all, spurious) = text_of("a later subject");
         assert!(all.contains("entry=\"dirty\"") && all.contains("timer_exits_total{"), "{all}");

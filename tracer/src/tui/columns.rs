@@ -97,10 +97,10 @@ pub(super) const COLUMNS: [Column; 15] = [
         kind: Kind::Percent,
         of: Derivation::Sum(|s| s.dirty.map(|share| 100.0 * share)),
     },
-    timer("DEADLINE", 11, |s| exits(s, TimerCause::Deadline)),
-    Column { width: 9, ..timer("IMMEDIATE", 12, |s| exits(s, TimerCause::Immediate)) },
+    timer("DEADLINE", 12, |s| exits(s, TimerCause::Deadline)),
+    Column { width: 9, ..timer("IMMEDIATE", 13, |s| exits(s, TimerCause::Immediate)) },
     timer("SPURIOUS", 5, |s| exits(s, TimerCause::Spurious)),
-    Column { width: 6, ..timer("EARLY", 13, |s| exits(s, TimerCause::Early)) },
+    Column { width: 6, ..timer("EARLY", 11, |s| exits(s, TimerCause::Early)) },
     // Shown last: without the companion patch's stopwatch there are few values.
     stat(Figure::Transition, Stat::P50, 14),
     stat(Figure::Transition, Stat::P99, 15),

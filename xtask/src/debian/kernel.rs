@@ -69,7 +69,7 @@ pub(super) fn newest(packages: &[Package], kernel: Kernel, home: &str) -> Result
     found.with_context(|| {
         let images = packages.iter().filter(|package| offered(package).is_some_and(|image| image.kernel == kernel));
         let lacking = images.filter_map(|image| Some(format!("{} without {}, ", image.name, lacks(packages, image)?)));
-        let lacking = lacking.last().unwrap_or_default();
+        let lacking = lacking.max().unwrap_or_default();
         format!("find kernel {kernel}: Debian's suites offer {lacking}{}", series.join(", "))
     })
 }

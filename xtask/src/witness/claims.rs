@@ -124,9 +124,9 @@ fn against_ftrace(name: &str, report: &Value, ftrace: &Ftrace) -> Failures {
 /// Number in the list of the claim on the time of a VM entry, of which an emulated CPU says nothing.
 const LATENCY: usize = 0;
 /// Numbers of the claims on counts and on the timer, which must hold.
-const COUNTED: [usize; 5] = [1, 2, 3, 4, 5];
+const COUNTED: [usize; 5] = [1, 2, 3, 5, 6];
 /// Number of the claim on KVM without the timer, which is tried in the lab only.
-const WITHOUT_TIMER: usize = 6;
+const WITHOUT_TIMER: usize = 7;
 
 /// Returns every claim in `claims.json` whose verdict is not the known one.
 pub(crate) fn disagreements(out: &Path, emulated: bool) -> Result<Vec<String>> {
@@ -198,17 +198,19 @@ mod tests {
 
     #[test]
     fn a_claim_that_differs_or_is_not_judged_is_a_failure_and_latency_must_not_be_judged_in_the_lab() {
-        let claims = |agrees: [Value; 7]| json!({"claims": agrees.map(|agrees| json!({"agrees": agrees}))});
+        let claims = |agrees: [Value; 8]| json!({"claims": agrees.map(|agrees| json!({"agrees": agrees}))});
         let yes = Value::Bool(true);
-        let known = [Value::Null, yes.clone(), yes.clone(), yes.clone(), yes.clone(), yes.clone(), yes.clone()];
+        // The lab's CPU does not tell what the delay of a soft-disabled timer really is.
+        let mut known = std::array::from_fn(|_| yes.clone());
+        (known[0], known[4]) = (Value::Null, Value::Null);
         assert_eq!(against_known(&claims(known.clone()), true).0, Vec::<String>::new());
         for (at, verdict, emulated, failures) in [
             (1, Value::Bool(false), true, 1),
             (2, Value::Null, true, 1),
             (0, yes.clone(), true, 1),
             (0, yes, false, 0),
-            (6, Value::Null, true, 1),
-            (6, Value::Null, false, 0),
+            (7, Value::Null, true, 1),
+            (7, Value::Null, false, 0),
         ] {
             let mut other = known.clone();
             other[at] = verdict;

@@ -14,8 +14,12 @@ use crate::{
         args::{CheckArgs, Format},
         early,
     },
-    guest::probe::{self, ProbeOutcome},
+    guest::{
+        Verdict,
+        probe::{self, ProbeOutcome},
+    },
     host::{
+        erratum::FIX,
         facts::{self, Facts},
         problems::{self, Problem, Severity},
         stopwatch,
@@ -37,6 +41,10 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
     // An error like those of the facts, which come first.
     let at = problems.partition_point(|p| p.severity == Severity::Error);
     problems.splice(at..at, proof.problem());
+    if probe.as_ref().is_some_and(|probe| !matches!(probe.verdict, Verdict::Unknown { .. })) {
+        // A guest has tried what CPU and kernel let expect.
+        problems.retain(|problem| problem.fix != FIX);
+    }
     problems.extend(probe.as_ref().and_then(erratum::seen));
     let overhead = if args.overhead { Some(overhead::measure(&facts)?) } else { None };
     match args.format {

@@ -124,7 +124,7 @@ mod tests {
             Interval,
             tests::{event, vm},
         },
-        measurement::{Aggregation, OtherTracers},
+        measurement::{Aggregation, OtherTracers, SoftDelay},
     };
 
     #[test]
@@ -198,6 +198,48 @@ mod tests {
         assert!(top.contains("transition_ns)  n/a: none in the rows shown; 1 values in all\n"), "{top}");
         let all = render(&report, &view());
         assert!(all.contains("(transition_ns): VM entry + VM exit") && !all.contains("n/a:"), "{all}");
+    }
+
+    #[test]
+    fn what_the_erratum_explains_is_said_with_the_numbers_and_nothing_else_is_called_it() {
+        const SECOND: u64 = 1_000_000_000;
+        let with = |remaining_ns: i64, guest_ns| {
+            let mut report = report();
+            let delay = SoftDelay { promised_ns: 275 * SECOND, real_ns: Some(103 * SECOND), limit_ns: None };
+            report.sources[0].header.soft_delay = Some(delay);
+            let mut interval = Interval::starting(0);
+            let timer = event(1, 52, 800, 0);
+            let early = timer.flags | Flags::DEADLINE_READ | Flags::EARLY;
+            interval.record(&Event { flags: early, late_ns: Some(-remaining_ns), ..timer }, &vm(0));
+            let spurious = event(1, 52, guest_ns, 0);
+            interval.record(&Event { flags: spurious.flags | Flags::SOFT_DISABLED, ..spurious }, &vm(0));
+            report.add(0, interval, &mut BTreeMap::new());
+            let text = render(&report, &view());
+            text.lines().find(|line| line.starts_with("timer exits")).unwrap().to_owned()
+        };
+        let explained = with(171_800_000_000, 104 * SECOND);
+        assert!(explained.contains("early 1 (remaining: least 171.8s, median 171.9s: erratum EMR158)"), "{explained}");
+        assert!(explained.contains("(1 before their time of 275.0s: erratum EMR158)"), "{explained}");
+        let other = with(4_000_000_000, SECOND);
+        assert!(other.contains("not explained by erratum EMR158, whose deadlines are 171.8 s away)"), "{other}");
+        assert!(other.contains("(1 before their time of 275.0s: not explained by erratum EMR158)"), "{other}");
+        let in_time = with(171_800_000_000, 276 * SECOND);
+        assert!(in_time.contains("(0 before their time of 275.0s)"), "{in_time}");
+    }
+
+    #[test]
+    fn with_the_stopwatch_spurious_exits_are_normal() {
+        let mut report = report();
+        report.sources[0].header.host.parameters.insert("preemption_timer_stopwatch".into(), "Y".into());
+        let mut interval = Interval::starting(0);
+        let spurious = event(1, 52, 4_000_000, 0);
+        interval.record(&Event { flags: spurious.flags | Flags::SOFT_DISABLED, ..spurious }, &vm(0));
+        report.add(0, interval, &mut BTreeMap::new());
+        let text = render(&report, &view());
+        assert!(
+            text.contains("(before their time: n/a, the companion patch's stopwatch restarts the timer)"),
+            "{text}"
+        );
     }
 
     #[test]

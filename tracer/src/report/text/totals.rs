@@ -10,7 +10,7 @@ use crate::{
         knowledge::Unknown,
         totals::TracedTimerExits,
     },
-    report::{Report, View, notes},
+    report::{Report, View, explanation, notes},
 };
 
 /// The counts, whatever the view's filters.
@@ -73,7 +73,7 @@ fn timer_exits(report: &Report) -> String {
         }
         out += &match cause {
             TimerCause::Spurious => times("guest time", report.spurious_after()) + &before_time(report),
-            TimerCause::Early => times("remaining", report.early_before()),
+            TimerCause::Early => remaining(report),
             _ => String::new(),
         };
     }
@@ -82,14 +82,34 @@ fn timer_exits(report: &Report) -> String {
 
 /// How many of the spurious timer exits came before the time that the timer's value promises; empty without spurious exits.
 fn before_time(report: &Report) -> String {
-    match (report.timer_exits(TimerCause::Spurious), report.spurious_before_time(), report.soft_delay()) {
-        (Ok(0) | Err(_), ..) => String::new(),
-        (_, Ok(n), Ok(delay)) => {
-            let promised = human(Some(delay.promised_ns as f64), Unit::Ns);
-            format!(" ({n} before their time of {promised}{})", if n > 0 { ": erratum EMR158" } else { "" })
-        }
-        (_, Err(why), _) | (_, _, Err(why)) => format!(" (before their time: n/a, {why})"),
+    if !report.timer_exits(TimerCause::Spurious).is_ok_and(|n| n > 0) {
+        return String::new();
     }
+    match report.spurious_before_time() {
+        Ok(before) => {
+            let promised = human(before.promised_ns.map(|ns| ns as f64), Unit::Ns);
+            let why = before.explanation();
+            format!(
+                " ({} before their time of {promised}{}{why})",
+                before.count,
+                if why.is_empty() { "" } else { ": " }
+            )
+        }
+        Err(why) => format!(" (before their time: n/a, {why})"),
+    }
+}
+
+/// The time that remained at early timer exits, and what explains it; empty where none is known.
+fn remaining(report: &Report) -> String {
+    let (Ok(all), Ok((known, explained))) = (report.timer_exits(TimerCause::Early), report.early_explained()) else {
+        return String::new();
+    };
+    if known == 0 {
+        return if all > 0 { " (remaining: n/a)".into() } else { String::new() };
+    }
+    let of = if known < all { format!("remaining, of {known}") } else { "remaining".into() };
+    let why = explanation(known, explained, ", whose deadlines are 171.8 s away");
+    times(&of, report.early_before()).replace(')', &format!(": {why})"))
 }
 
 /// " (NAME: least X, median Y)"; empty where neither is known.

@@ -216,9 +216,12 @@ pub(super) fn untimely(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     let x = title(pen, "last spurious and early timer exits");
     if detail.untimely.is_empty() {
-        let text = match detail.sum.timer_exits(TimerCause::Spurious) {
-            Ok(_) => "none".into(),
-            Err(reason) => format!("n/a: {reason}"),
+        let causes = [TimerCause::Spurious, TimerCause::Early].map(|cause| detail.sum.timer_exits(cause));
+        let text = match causes {
+            [Err(reason), _] => format!("n/a: {reason}"),
+            [Ok(0), Ok(0)] => "none".into(),
+            [Ok(0), Err(reason)] => format!("none; early n/a: {reason}"),
+            [Ok(_), _] => "their times are n/a".into(),
         };
         pen.put(x + 2, 0, &text, p.quiet());
         return;
