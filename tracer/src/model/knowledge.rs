@@ -626,7 +626,7 @@ mod tests {
     #[test]
     fn early_exits_of_several_recordings_are_known_where_all_that_tell_causes_know_them() {
         let early = |sources: &[&Knowledge]| {
-            Knowledge::merge(sources.iter().map(|s| Knowledge::clone(s))).known(Subject::Deadline).is_ok()
+            Knowledge::merge(sources.iter().copied().cloned()).known(Subject::Deadline).is_ok()
         };
         let intel = Knowledge::of(&source(&[]));
         let amd = Knowledge::of(&Source { vendor: Some(Vendor::Amd), ..source(&[]) });

@@ -249,7 +249,9 @@ impl Report {
             let delay = soft_delay(seen.filter_map(|at| self.sources.get(*at)))?;
             found.promised_ns = found.promised_ns.max(Some(delay.promised_ns));
             // Buckets are narrow: 0.1 % of their values, and in-kernel ones 3 %.
-            for (low, width, n) in series[Figure::EntryToExit].buckets().filter(|b| b.0 + b.1 <= delay.least_ns()) {
+            for (low, width, n) in
+                series[Figure::EntryToExit].buckets().filter(|b| b.0.saturating_add(b.1) <= delay.least_ns())
+            {
                 found.count += n;
                 found.explained += if delay.explains(low + width) { n } else { 0 };
             }
