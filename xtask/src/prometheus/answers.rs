@@ -68,6 +68,7 @@ pub(super) fn compare(native: u16, classic: u16, host: &str, report: &Value) -> 
         ("sum(vmentry_timer_exits_total{HOST, cause=\"deadline\"}) or vector(0)", &totals["timer_exits"]["deadline"]),
         ("sum(vmentry_timer_exits_total{HOST, cause=\"immediate\"}) or vector(0)", &totals["timer_exits"]["immediate"]),
         ("sum(vmentry_timer_exits_total{HOST, cause=\"spurious\"}) or vector(0)", &totals["timer_exits"]["spurious"]),
+        ("sum(vmentry_timer_exits_total{HOST, cause=\"early\"}) or vector(0)", &totals["timer_exits"]["early"]),
     ] {
         let expr = expr.replace("HOST", &format!("instance=\"{host}\""));
         for port in [native, classic] {

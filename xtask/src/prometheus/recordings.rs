@@ -9,7 +9,7 @@ pub(super) struct Variant {
     pub(super) host: &'static str,
     /// Its policy, as in the recording's header.
     pub(super) policy: &'static str,
-    /// Whether deadline exits become spurious, and each interval has a lost entry and one of each other problem.
+    /// Whether deadline exits become spurious and early in turn, and each interval has a lost entry and one of each other problem.
     pub(super) has_problems: bool,
 }
 
@@ -22,6 +22,8 @@ pub(super) fn repeat(fixture: &str, times: u64, variant: &Variant) -> Result<Str
     let mut header: Value = json(lines.next().context("read the fixture: it is empty")?)?;
     header["host"]["name"] = variant.host.into();
     header["policy"] = variant.policy.into();
+    // The first version that tells early timer exits.
+    header["version"] = 3.into();
     let mut out = format!("#{header}\n");
     let (mut interval, mut rest) = (Vec::new(), Vec::new());
     for line in lines {
@@ -85,7 +87,8 @@ fn histogram(line: &str, times: u64, variant: &Variant) -> Result<String> {
     let seconds = |text: &str| text.parse::<f64>().context("read the fixture's times");
     *start = format!("{:.3}", seconds(start)? + times as f64 * seconds(length)?);
     if variant.has_problems {
-        *tag = tag.replace("cause=deadline", "cause=spurious");
+        let cause = if times.is_multiple_of(2) { "cause=spurious" } else { "cause=early" };
+        *tag = tag.replace("cause=deadline", cause);
     }
     Ok(fields.join(","))
 }
@@ -106,6 +109,7 @@ mod tests {
         let cpu = &end["end"]["accounting"]["cpus"][0];
         assert_eq!(cpu["entries"], 3 * 275);
         assert_eq!(cpu["dropped"], 3);
-        assert!(thrice.contains("cause=spurious") && !thrice.contains("cause=deadline"));
+        let has = |cause: &str| thrice.contains(&format!("cause={cause}"));
+        assert_eq!(["spurious", "early", "deadline"].map(has), [true, true, false]);
     }
 }
