@@ -29,8 +29,10 @@ impl Offered {
 }
 
 const IMAGE: &str = "linux-image-";
-/// The packages on which an image depends since Linux 6.19.
-const PARTS: [&str; 3] = ["linux-binary-", "linux-modules-", "linux-base-"];
+/// The packages with the files of an image, on which it depends since Linux 6.19.
+const FILES: [&str; 2] = ["linux-binary-", "linux-modules-"];
+/// The package with the configuration of an image, which nobody needs who only boots it.
+const BASE: &str = "linux-base-";
 
 /// Returns the newest kernel of every series, from old to new. `home` is the release of Debian that runs here, such as
 /// `bookworm`. A series comes from this release if it has it, else from another release, else from sid or experimental,
@@ -78,7 +80,7 @@ pub(super) fn newest(packages: &[Package], kernel: Kernel, home: &str) -> Result
 /// the signed packages of a superseded kernel later than the others.
 fn lacks(packages: &[Package], image: &Package) -> Option<String> {
     let release = image.name.strip_prefix(IMAGE)?;
-    let parts = PARTS.into_iter().map(|part| format!("{part}{release}"));
+    let parts = FILES.into_iter().map(|part| format!("{part}{release}"));
     let mut needed = parts.filter(|part| image.depends.split([' ', ',']).any(|word| word == part));
     needed.find(|part| !packages.iter().any(|package| package.name == *part && package.version == image.version))
 }
@@ -87,7 +89,8 @@ fn lacks(packages: &[Package], image: &Package) -> Option<String> {
 pub(super) fn parts<'a>(packages: &'a [Package], kernel: &Offered) -> Vec<&'a Package> {
     let is_part = |package: &&Package| {
         let name = package.name.strip_suffix(&kernel.release);
-        package.version == kernel.version && name.is_some_and(|kind| kind == IMAGE || PARTS.contains(&kind))
+        package.version == kernel.version
+            && name.is_some_and(|kind| kind == IMAGE || kind == BASE || FILES.contains(&kind))
     };
     let mut parts: Vec<_> = packages.iter().filter(is_part).collect();
     // A version may be in several suites.
@@ -126,6 +129,10 @@ mod tests {
     fn package(name: &str, version: &str, suite: &str) -> Package {
         let depends = match name {
             "linux-image-6.12-cloud-amd64" => "linux-image-6.12.117+deb12-cloud-amd64 (= 1)".into(),
+            // Its modules are in the image, and its base is gone.
+            name if name.starts_with("linux-image-6.18.15") => {
+                "kmod, linux-base-6.18.15+deb13-cloud-amd64 (= 6.18.15-1)".into()
+            }
             name if name.starts_with("linux-image-7.3.4") || name.starts_with("linux-image-6.19.14") => {
                 let release = name.strip_prefix(IMAGE).unwrap();
                 format!("kmod, linux-binary-{release} (= {version}), linux-modules-{release} (= {version})")
@@ -147,6 +154,7 @@ mod tests {
             ("linux-image-6.12.117+deb12-cloud-amd64", "6.12.117-1~deb12u1", "bookworm-security"),
             ("linux-image-6.12-cloud-amd64", "6.12.999-1", "bookworm-security"),
             ("linux-image-6.12.118+deb13-cloud-amd64", "6.12.118-1", "trixie-security"),
+            ("linux-image-6.18.15+deb13-cloud-amd64", "6.18.15-1", "trixie-backports"),
             ("linux-image-6.19.14+deb13-cloud-amd64", "6.19.14-1~bpo13+1", "trixie-backports"),
             ("linux-binary-6.19.14+deb13-cloud-amd64", "6.19.14-1~bpo13+1", "trixie-backports"),
             ("linux-image-7.2.12+deb13-cloud-amd64", "7.2.12-1~bpo13+1", "trixie-backports"),
@@ -174,6 +182,7 @@ mod tests {
             ("5.10", "5.10.262-1"),
             ("6.1", "6.1.192-2"),
             ("6.12", "6.12.118-1"),
+            ("6.18", "6.18.15-1"),
             ("7.2", "7.2.12-1~bpo13+1"),
             // A release candidate is older than its release.
             ("7.3", "7.3.4-1~bpo13+1"),
@@ -181,14 +190,14 @@ mod tests {
         ];
         assert_eq!(versions("trixie"), expected.map(|(series, version)| (series.into(), version.into())));
         let candidates: Vec<_> = newest_of_each(&packages(), "trixie").iter().map(Offered::is_candidate).collect();
-        assert_eq!(candidates, [false, false, false, false, false, true]);
+        assert_eq!(candidates, [false, false, false, false, false, false, true]);
     }
 
     #[test]
     fn a_series_that_this_machines_release_has_comes_from_there() {
         let newest = versions("bookworm");
         assert_eq!(newest[2].1, "6.12.117-1~deb12u1", "neither the superseded one nor that of another release");
-        assert_eq!(newest[3].1, "7.2.12-1~bpo13+1", "one that it lacks comes from another release, not from sid");
+        assert_eq!(newest[4].1, "7.2.12-1~bpo13+1", "one that it lacks comes from another release, not from sid");
     }
 
     #[test]
@@ -206,7 +215,7 @@ mod tests {
     #[test]
     fn a_series_that_is_not_offered_is_an_error_that_lists_the_others() {
         let error = newest(&packages(), "6.6".parse().unwrap(), "bookworm").unwrap_err().to_string();
-        assert_eq!(error, "find kernel 6.6: Debian's suites offer 5.10, 6.1, 6.12, 7.2, 7.3, 7.4");
+        assert_eq!(error, "find kernel 6.6: Debian's suites offer 5.10, 6.1, 6.12, 6.18, 7.2, 7.3, 7.4");
     }
 
     #[test]
