@@ -293,10 +293,11 @@ fn not_enough(c: &Comparison, setting: &Setting) -> String {
     format!("NOT ENOUGH DATA to compare {} with {}: {why}", side(1, setting), side(0, setting))
 }
 
-/// The rows of a verdict, lowest adjusted p first.
+/// The rows of a verdict, lowest adjusted p first. Of equal ones, those first of which A has about none: no ratio is larger.
 fn surest_first(c: &Comparison, verdict: Verdict) -> Vec<&Row> {
     let mut rows: Vec<_> = c.rows.iter().filter(|r| r.verdict == verdict).collect();
-    rows.sort_by(|a, b| a.p_holm.unwrap_or(1.0).total_cmp(&b.p_holm.unwrap_or(1.0)));
+    let p = |row: &Row| row.p_holm.unwrap_or(1.0);
+    rows.sort_by(|a, b| p(a).total_cmp(&p(b)).then(ratio(a).is_some().cmp(&ratio(b).is_some())));
     rows
 }
 
@@ -389,6 +390,21 @@ mod tests {
         assert!(summary(&none, &setting()).starts_with("no detectable change from A (soft) to B (hard)"));
         none.rows.iter_mut().for_each(|r| r.verdict = Verdict::NotEnoughData);
         assert!(summary(&none, &setting()).starts_with("NOT ENOUGH DATA"));
+    }
+
+    #[test]
+    fn of_equally_sure_rows_the_summary_names_those_first_of_which_a_has_none() {
+        let mut all = comparison();
+        all.rows.iter_mut().filter(|r| is_judged(r)).for_each(|r| {
+            r.verdict = Verdict::Worse;
+            r.p_holm = Some(0.001);
+        });
+        assert!(all.rows.iter().take_while(|r| r.figure != "pin_writes").count() > 2, "times come first");
+        assert!(
+            summary(&all, &setting()).starts_with("B (hard) is WORSE: pin_writes.mean "),
+            "{}",
+            summary(&all, &setting())
+        );
     }
 
     #[test]
