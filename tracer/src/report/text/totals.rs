@@ -72,7 +72,10 @@ fn timer_exits(report: &Report) -> String {
             }
         }
         out += &match cause {
-            TimerCause::Spurious => times("guest time", report.spurious_after()) + &before_time(report),
+            TimerCause::Spurious => {
+                let times = report.spurious_after().map(|times| format!(" (guest time: {})", least_and_median(times)));
+                times.unwrap_or_default() + &before_time(report)
+            }
             TimerCause::Early => remaining(report),
             _ => String::new(),
         };
@@ -109,14 +112,14 @@ fn remaining(report: &Report) -> String {
     }
     let of = if known < all { format!("remaining, of {known}") } else { "remaining".into() };
     let why = explanation(known, explained, ", whose deadlines are 171.8 s away");
-    times(&of, report.early_before()).replace(')', &format!(": {why})"))
+    let times = report.early_before().map(|times| format!(" ({of}: {}: {why})", least_and_median(times)));
+    times.unwrap_or_default()
 }
 
-/// " (NAME: least X, median Y)"; empty where neither is known.
-fn times(name: &str, least_and_median: Option<(u64, u64)>) -> String {
+/// "least X, median Y", of ns.
+fn least_and_median((least, median): (u64, u64)) -> String {
     let ns = |v| human(Some(v as f64), Unit::Ns);
-    least_and_median
-        .map_or_else(String::new, |(least, median)| format!(" ({name}: least {}, median {})", ns(least), ns(median)))
+    format!("least {}, median {}", ns(least), ns(median))
 }
 
 /// The same writes as counted by other methods, and writes of other controls.
