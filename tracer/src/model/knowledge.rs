@@ -9,6 +9,7 @@ use crate::model::{
     figures::Figure,
     histogram::Histogram,
     measurement::{Latency, PinSource},
+    number::truncated_u64,
     series::{EntryKind, Key, Level, Series},
     vendor::Vendor,
 };
@@ -106,6 +107,11 @@ impl Unknown {
     pub fn because(reason: impl Into<String>) -> Self {
         Self(reason.into())
     }
+
+    /// Whether it is that SVM has no such thing.
+    pub(crate) fn is_of_svm(&self) -> bool {
+        [SVM_PIN_CONTROLS, SVM_TIMER].contains(&&*self.0)
+    }
 }
 
 impl fmt::Display for Unknown {
@@ -152,6 +158,11 @@ const DEPENDENT: &[(Subject, &[Subject])] = &[
     (Subject::TimerCause, &[Subject::Deadline]),
     (Subject::Deadline, &[Subject::Lateness]),
 ];
+
+/// Why there are no pin writes on AMD.
+const SVM_PIN_CONTROLS: &str = "SVM has no pin controls";
+/// Why there are no figures of the timer on AMD.
+const SVM_TIMER: &str = "SVM has no VMX-preemption timer";
 
 /// Why disturbed times are not shown.
 pub(crate) const DISTURBED: &str = "hooks on VMCS writes ran between kvm_entry and the VM entry. Record \
@@ -219,9 +230,9 @@ impl Knowledge {
         let mut known = Self::complete();
         match source.vendor {
             Some(Vendor::Amd) => {
-                known.lose(&[Subject::PinWrites], "SVM has no pin controls");
+                known.lose(&[Subject::PinWrites], SVM_PIN_CONTROLS);
                 let timer = [Subject::TimerExits, Subject::TimerCause, Subject::Policy];
-                known.lose(&timer, "SVM has no VMX-preemption timer");
+                known.lose(&timer, SVM_TIMER);
             }
             Some(Vendor::Other) => known.lose(
                 &[Subject::ExitReason, Subject::PinWrites, Subject::TimerExits, Subject::TimerCause, Subject::Policy],
@@ -423,6 +434,27 @@ impl Shown {
     /// Number of entries.
     pub fn entries(&self) -> u64 {
         self.entries
+    }
+
+    /// Sum of the host times, ns; none where none is known.
+    pub fn host_ns(&self) -> Option<u64> {
+        self.sum(Figure::ExitToEntry)
+    }
+
+    /// Sum of the guest times, ns; none where none is known.
+    pub fn guest_ns(&self) -> Option<u64> {
+        self.sum(Figure::EntryToExit)
+    }
+
+    fn sum(&self, figure: Figure) -> Option<u64> {
+        let histogram = &self[figure];
+        histogram.mean().map(|mean| truncated_u64((mean * histogram.count() as f64).round()))
+    }
+
+    /// Adds another's values.
+    pub fn merge(&mut self, other: &Self) {
+        self.entries = self.entries.saturating_add(other.entries);
+        self.series.merge(&other.series);
     }
 }
 

@@ -6,7 +6,7 @@ use tracer_common::{
     rules::{Control, TimerCause},
 };
 
-use super::{Dimension, Report, Row, View};
+use super::{Dimension, Report, Row, Rows, View};
 use crate::{
     model::{
         figures::{Figure, Stat},
@@ -23,7 +23,8 @@ pub(crate) const FORMAT: &str = "vmentry-report/1";
 /// The report. Unknown values are null, never 0. Without `by`, rows have every dimension.
 pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
     let by = by.unwrap_or(&Dimension::ALL);
-    let rows = report.rows(&View { by: by.to_vec(), ..view.clone() });
+    let Rows { each, total } = report.all_rows(&View { by: by.to_vec(), ..view.clone() });
+    let rows = each.iter().take(view.top.unwrap_or(usize::MAX));
     json!({
         "format": FORMAT,
         "host": report.sources.first().map(|s| &s.header.host),
@@ -41,7 +42,7 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
         "transition_source": common(report, |s| json!(s.header.transition_source())),
         "stopwatch_tick_ns": common(report, |s| json!(s.header.stopwatch.and_then(|w| w.tick_ns()))),
         "totals": totals(report),
-        "series": rows.iter().map(|r| series(report, r, by)).collect::<Vec<_>>(),
+        "series": rows.map(|row| series(report, row, &total, by)).collect::<Vec<_>>(),
     })
 }
 
@@ -131,7 +132,8 @@ fn totals(report: &Report) -> Value {
     })
 }
 
-fn series(report: &Report, row: &Row, by: &[Dimension]) -> Value {
+/// A row, and its shares of `total`.
+fn series(report: &Report, row: &Row, total: &Row, by: &[Dimension]) -> Value {
     let mut out = Map::new();
     for &dimension in by {
         let name = match dimension {
@@ -163,14 +165,16 @@ fn series(report: &Report, row: &Row, by: &[Dimension]) -> Value {
     out.insert("entries".into(), json!(row.series.entries()));
     out.insert("observed_ns".into(), json!(row.observed_ns));
     out.insert("entries_per_second".into(), json!(row.rate(row.series.entries())));
+    out.insert("exit_share".into(), json!(row.exit_share(total)));
+    out.insert("host_time_share".into(), json!(row.host_time_share(total)));
     for figure in Figure::ALL {
-        out.insert(figure.name().into(), distribution(&row.series[figure]));
+        out.insert(figure.name().into(), distribution(&row.series[figure], row.sum_ns(figure)));
     }
     Value::Object(out)
 }
 
-/// The statistics of a figure; null without values.
-fn distribution(histogram: &Histogram) -> Value {
+/// The statistics of a figure, and of a time the sum of all values, ns; null without values.
+fn distribution(histogram: &Histogram, sum_ns: Option<u64>) -> Value {
     if histogram.count() == 0 {
         return Value::Null;
     }
@@ -180,6 +184,7 @@ fn distribution(histogram: &Histogram) -> Value {
         let value = if stat == Stat::Mean { json!(value) } else { json!(value.map(whole)) };
         out.insert(stat.name().into(), value);
     }
+    out.extend(sum_ns.map(|sum| ("sum".to_owned(), json!(sum))));
     Value::Object(out)
 }
 
@@ -214,7 +219,8 @@ mod tests {
         );
         assert_eq!(timer["pin_writes"]["count"], 23);
         assert_eq!(timer["entry_to_exit_ns"]["min"], 49_984);
-        assert_eq!(timer["entry_to_exit_ns"].as_object().unwrap().len(), 8);
+        assert_eq!(timer["entry_to_exit_ns"].as_object().unwrap().len(), 9);
+        assert_eq!(timer["pin_writes"].as_object().unwrap().len(), 8, "the sum of writes is in the totals");
     }
 
     #[test]

@@ -1,19 +1,45 @@
-//! The report as text: loss first, then provenance, then the tables.
+//! The report as text: loss first, then provenance and counts, then the table.
 
+mod columns;
+mod grid;
 mod provenance;
+mod rare;
+mod table;
 mod totals;
 
 use std::fmt::Write as _;
 
-use super::{Dimension, Report, Row, View, notes};
+use super::{Report, View, notes};
 use crate::{
     model::{
-        figures::{Figure, Stat, Unit, human},
         knowledge::Subject,
         measurement::{EMULATED, Latency},
     },
-    output::align,
+    output::{Ink, Paint},
 };
+
+pub use columns::ColumnSet;
+
+/// Says which time is which, below the table.
+const LEGEND: &str = "\
+host time: kvm_exit to the next kvm_entry, the host's work on that exit (exit_to_entry_ns)
+guest time: kvm_entry to kvm_exit, VM entry and VM exit included (entry_to_exit_ns)
+";
+
+/// How a text report is laid out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Layout {
+    /// columns of the table
+    pub(crate) columns: ColumnSet,
+    /// the user did not choose the dimensions: those in which all rows agree are left out
+    pub(crate) is_usual_view: bool,
+    /// most rows where the view does not say it; none for all
+    pub(crate) most: Option<usize>,
+    /// cells of a line of the table; none for as many as it takes
+    pub(crate) width: Option<usize>,
+    /// attributes
+    pub(crate) paint: Paint,
+}
 
 /// Loss, emulation, and where and how it was recorded.
 pub(crate) fn preamble(report: &Report) -> String {
@@ -32,16 +58,20 @@ pub(crate) fn preamble(report: &Report) -> String {
     if report.is_emulated() {
         let _ = writeln!(out, "EMULATED: {}", EMULATED);
     }
-    report.sources.iter().for_each(|source| out += &provenance::render(source));
-    out
+    out + &provenance::render(&report.sources)
 }
 
-/// Renders a report for a terminal or a file. No colours.
+/// Renders a report for a file: as wide as it takes, without attributes.
 pub fn render(report: &Report, view: &View) -> String {
-    let mut out = preamble(report);
+    render_in(report, view, &Layout::default())
+}
+
+/// Renders a report in a layout.
+pub(crate) fn render_in(report: &Report, view: &View, layout: &Layout) -> String {
+    let mut out = painted(&preamble(report), layout.paint);
     out += &totals::render(report, view);
-    let rows = report.rows(view);
-    if rows.is_empty() {
+    let rows = report.all_rows(view);
+    if rows.each.is_empty() {
         let delivered = report.whole.totals.delivered > 0;
         out +=
             if delivered { "\nno entries pass the filters\n" } else { "\nno entries were recorded: did a VM run?\n" };
@@ -50,63 +80,26 @@ pub fn render(report: &Report, view: &View) -> String {
     if let Some(note) = report.aggregation().note() {
         let _ = write!(out, "\n{note}\n");
     }
-    let table = Table { view, rows: &rows };
-    if let Err(reason) = report.knowledge().known(Subject::Times) {
-        let _ = write!(out, "\n{} are not shown: {reason}\n\n", Subject::Times.title());
-        return out + &table.render(Figure::EntryToExit, &[]);
-    }
-    if report.latency() == Latency::DisturbedButAsked {
+    let times = report.knowledge().known(Subject::Times).map_err(ToString::to_string);
+    if let Err(reason) = &times {
+        let _ = write!(out, "\n{} are not shown: {reason}\n", Subject::Times.title());
+    } else if report.latency() == Latency::DisturbedButAsked {
         let _ = write!(out, "\nDISTURBED: {}\n", notes::DISTURBED);
     }
-    let stats: Vec<_> = Stat::ALL.into_iter().filter(|s| *s != Stat::Mean).collect();
-    for figure in Figure::ALL.into_iter().filter(|f| f.is_time()) {
-        if let Some(why) = notes::why_empty(report, figure, &rows) {
-            if notes::is_left_out(report, figure) {
-                continue;
-            }
-            let _ = write!(out, "\n{}  n/a: {why}\n", figure.heading());
-            continue;
-        }
-        let _ = write!(out, "\n{}: {}\n", figure.heading(), figure.help());
-        out += &table.render(figure, &stats);
+    out.push('\n');
+    out += &table::render(report, view, &rows, layout);
+    if times.is_ok() {
+        out += &rare::render(report, &rows.total, layout.columns);
+        out += &LEGEND.lines().map(|line| layout.paint.ink(Ink::Dim, line) + "\n").collect::<String>();
     }
     out
 }
 
-/// The rows of a report, to be printed with the statistics of one figure.
-struct Table<'a> {
-    view: &'a View,
-    rows: &'a [Row],
-}
-
-impl Table<'_> {
-    fn render(&self, figure: Figure, stats: &[Stat]) -> String {
-        let heading =
-            |d: &Dimension| if *d == Dimension::Reason { "EXIT REASON".into() } else { d.name().to_uppercase() };
-        let mut head: Vec<String> = self.view.by.iter().map(heading).collect();
-        let texts = head.len();
-        head.extend([if figure.counts_exits() { "EXITS" } else { "ENTRIES" }, "/S"].map(str::to_owned));
-        head.extend(stats.iter().map(|s| s.title().to_owned()));
-        // Pin writes are of all entries of a row: the other tables hold exits, or some of the entries.
-        let of_entries = figure == Figure::EntryToExit;
-        head.extend(of_entries.then(|| "PIN/ENTRY".to_owned()));
-        let mut cells = vec![head];
-        for row in self.rows {
-            let histogram = &row.series[figure];
-            // Entries are counted also where their times are not shown.
-            let count = if of_entries { row.series.entries() } else { histogram.count() };
-            if count == 0 {
-                continue;
-            }
-            let mut line = row.group.clone();
-            line.push(count.to_string());
-            line.push(human(row.rate(count), Unit::PerSecond));
-            line.extend(stats.iter().map(|s| human(s.of(histogram), figure.unit())));
-            line.extend(of_entries.then(|| human(row.series[Figure::PinWrites].mean(), Unit::Count)));
-            cells.push(line);
-        }
-        align(&cells, texts)
-    }
+/// Lines of the preamble with what no reader may miss in red.
+fn painted(preamble: &str, paint: Paint) -> String {
+    let is_alarm = |line: &str| ["LOST", "DAMAGED"].iter().any(|word| line.starts_with(word)) || line.contains("DISAGREES");
+    let ink = |line: &str| if is_alarm(line) { Ink::Red } else { Ink::Plain };
+    preamble.lines().map(|line| paint.ink(ink(line), line) + "\n").collect()
 }
 
 #[cfg(test)]
