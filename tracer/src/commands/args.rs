@@ -602,7 +602,9 @@ fn column(name: &str) -> Result<Column, String> {
     let near = || {
         let likeness = |known: &String| (strsim::jaro_winkler(name, known), known.clone());
         let most = Column::names().iter().map(likeness).max_by(|a, b| a.0.total_cmp(&b.0));
-        most.filter(|(likeness, _)| *likeness > 0.8).map(|(_, known)| format!("did you mean {known}? ")).unwrap_or_default()
+        most.filter(|(likeness, _)| *likeness > 0.8)
+            .map(|(_, known)| format!("did you mean {known}? "))
+            .unwrap_or_default()
     };
     Column::parse(name).ok_or_else(|| {
         format!(

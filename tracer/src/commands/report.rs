@@ -33,7 +33,11 @@ pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
     refuse_wrong(args)?;
     let (text, damage) = if args.claims { check_claims(args)? } else { render(args, view(args))? };
     let is_paged = args.format == ReportFormat::Text && !args.no_pager && terminal::is_output();
-    if is_paged { output::page(&text)? } else { output::print(&text)? }
+    if is_paged {
+        output::page(&text)?
+    } else {
+        output::print(&text)?
+    }
     Ok(done(damage.as_deref()))
 }
 

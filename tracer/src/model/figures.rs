@@ -271,7 +271,8 @@ impl Column {
     /// From "time", "exits", a statistic of host time such as "mean" or "p99.9", or FIGURE.STATISTIC such as "entry_to_exit_ns.p99" or
     /// "guest.p99".
     pub fn parse(name: &str) -> Option<Self> {
-        let stat = |name: &str| Stat::ALL.into_iter().find(|s| s.name() == name || s.title().eq_ignore_ascii_case(name));
+        let stat =
+            |name: &str| Stat::ALL.into_iter().find(|s| s.name() == name || s.title().eq_ignore_ascii_case(name));
         let figure = |name: &str| Figure::ALL.into_iter().find(|f| f.name() == name || f.short_title() == name);
         match name {
             "exits" | "entries" => return Some(Self::Entries),

@@ -53,7 +53,12 @@ mod tests {
     #[test]
     fn text_is_aligned_to_the_left_and_numbers_to_the_right() {
         let line = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
-        let lines = [line(["NAME", "N", "P50"]), line(["é", "1234", ""]), line(["longer", "5", "6ns"]), line(["東京", "7", ""])];
+        let lines = [
+            line(["NAME", "N", "P50"]),
+            line(["é", "1234", ""]),
+            line(["longer", "5", "6ns"]),
+            line(["東京", "7", ""]),
+        ];
         assert_eq!(align(&lines, 1), "NAME       N  P50\né       1234\nlonger     5  6ns\n東京       7\n");
         assert_eq!(align(&[], 1), "");
     }

@@ -120,7 +120,8 @@ impl Report {
         let mut each: Vec<Row> = each.collect();
         let total = row(vec!["-".into(); view.by.len()], whole, of_all);
         // Where times are not known, all values are none, and those with most exits come first.
-        let column = if view.sort == Column::HostTime && total.series.host_ns().is_none() { Column::Entries } else { view.sort };
+        let column =
+            if view.sort == Column::HostTime && total.series.host_ns().is_none() { Column::Entries } else { view.sort };
         let value = |row: &Row| column.value(&row.series).unwrap_or(f64::NEG_INFINITY);
         // Stable: rows with equal values stay in the order of their groups.
         each.sort_by(|a, b| value(b).partial_cmp(&value(a)).unwrap_or(Ordering::Equal));
@@ -203,7 +204,8 @@ mod tests {
         };
         assert_eq!(halted(vec![Dimension::Vm, Dimension::Reason]), ["vm0/HLT"]);
         assert!(halted(vec![Dimension::Vm]).is_empty(), "a VM is more than its halts");
-        let nested = Row { key: Key { level: Level::L2, ..report.rows(&view())[0].key }, ..report.rows(&view())[0].clone() };
+        let nested =
+            Row { key: Key { level: Level::L2, ..report.rows(&view())[0].key }, ..report.rows(&view())[0].clone() };
         assert!(!nested.is_halted(&[Dimension::Reason]));
     }
 }

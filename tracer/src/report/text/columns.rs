@@ -90,8 +90,7 @@ impl ColumnSet {
 }
 
 fn percentiles() -> impl Iterator<Item = (Field, u8)> {
-    let ranked =
-        [(Stat::Min, 7), (Stat::P50, 1), (Stat::P90, 5), (Stat::P99, 2), (Stat::P999, 3), (Stat::Max, 4)];
+    let ranked = [(Stat::Min, 7), (Stat::P50, 1), (Stat::P90, 5), (Stat::P99, 2), (Stat::P999, 3), (Stat::Max, 4)];
     // Guest time makes room before host time does.
     let of = move |figure, less: u8| ranked.map(|(stat, rank)| (Field::Stat(figure, stat), rank + less));
     of(Figure::ExitToEntry, 0).into_iter().chain(of(Figure::EntryToExit, 7))
@@ -143,9 +142,9 @@ impl Field {
     pub(super) fn title(self) -> String {
         match self {
             Self::Exits => "EXITS".into(),
-            Self::ExitShare => "EXIT %".into(),
+            Self::ExitShare => "EXIT%".into(),
             Self::Rate => "/S".into(),
-            Self::HostTimeShare => "TIME %".into(),
+            Self::HostTimeShare => "TIME%".into(),
             Self::Stat(Figure::PinWrites, _) => "PIN/ENTRY".into(),
             Self::Stat(_, stat) => stat.title().into(),
             Self::Cause(cause) => cause.name().to_uppercase(),

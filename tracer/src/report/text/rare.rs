@@ -20,8 +20,8 @@ pub(super) fn render(report: &Report, total: &Row, columns: ColumnSet) -> String
                 let stats = stats.filter(|stat| stat.is_carried(values.count()));
                 let stats: Vec<_> =
                     stats.map(|stat| format!("{} {}", stat.name(), human(stat.of(values), figure.unit()))).collect();
-                let count = grouped(values.count());
-                format!("{count} values, {} (--columns timer)", stats.join(", "))
+                let what = if values.count() == 1 { "value" } else { "values" };
+                format!("{} {what}, {} (--columns timer)", grouped(values.count()), stats.join(", "))
             }
             Some(_) if notes::is_left_out(report, figure) => continue,
             // Where nobody asked and nothing was recorded, there is nothing to say.

@@ -27,12 +27,7 @@ pub(super) fn render(report: &Report, view: &View, rows: &Rows, layout: &Layout)
     let context = Context { total: &rows.total, knowledge: &knowledge, digits: body.digits };
     let fields = layout.columns.fields(report, &rows.total);
     let dimensions = shown_dimensions(view, rows, layout);
-    let texts = dimensions.iter().map(|at| Column {
-        group: "",
-        title: heading(view.by[*at]),
-        is_text: true,
-        rank: 0,
-    });
+    let texts = dimensions.iter().map(|at| Column { group: "", title: heading(view.by[*at]), is_text: true, rank: 0 });
     let numbers = fields.iter().map(|(field, rank)| Column {
         group: field.group(),
         title: field.title(),
@@ -113,7 +108,7 @@ impl<'a> Body<'a> {
             left_out.extend(body.add(&halted, Some(&of_halted), most, is_folded, Label::Halted));
             if let Some(share) = of_halted.host_time_share(&rows.total).filter(|_| !work.is_empty()) {
                 body.notes.push(format!(
-                    "halted: in HLT the guest is idle; this is {} % of all host time, and none of the work above it\n",
+                    "halted: the guest was idle, for {} % of all host time; the rows above it are the host's work\n",
                     percent(Some(share), body.digits)
                 ));
             }
