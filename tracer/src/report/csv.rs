@@ -1,7 +1,10 @@
 //! The report's rows as CSV by RFC 4180, for spreadsheets; documented in the README's format section.
 
 use super::{Dimension, Report, Row, Rows, View};
-use crate::model::figures::{Figure, Stat};
+use crate::model::{
+    budget::Phase,
+    figures::{Figure, Stat},
+};
 
 /// The times that have a sum.
 const SUMMED: [Figure; 2] = [Figure::EntryToExit, Figure::ExitToEntry];
@@ -11,7 +14,7 @@ pub(crate) fn render(report: &Report, view: &View) -> String {
     let lost = report.lost() as f64 / report.whole.totals.entries.max(1) as f64;
     let emulated = if report.is_emulated() { "EMULATED" } else { "" };
     let of_all = [lost.to_string(), emulated.into(), report.aggregation().name().into()];
-    let Rows { each, total } = report.all_rows(view);
+    let Rows { each, total, .. } = report.all_rows(view);
     let rows = each.iter().take(view.top.unwrap_or(usize::MAX));
     let rows = rows.map(|row| [&cells(report, view, row)[..], &of_all, &sums(row, &total)].concat());
     let lines = std::iter::once(titles(view)).chain(rows);
@@ -25,6 +28,8 @@ fn titles(view: &View) -> Vec<String> {
     titles.extend(Figure::ALL.into_iter().flat_map(|f| Stat::ALL.map(|s| format!("{}_{}", f.name(), s.name()))));
     titles.extend(["lost_share", "emulated", "counted", "exit_share", "host_time_share"].map(str::to_owned));
     titles.extend(SUMMED.map(|figure| format!("{}_sum", figure.name())));
+    titles.extend(Phase::ALL.map(|phase| format!("{}_ns", phase.name())));
+    titles.push("exits".into());
     titles
 }
 
@@ -45,11 +50,13 @@ fn cells(report: &Report, view: &View, row: &Row) -> Vec<String> {
     cells
 }
 
-/// Shares of all rows, and sums.
+/// Shares of all rows, sums, parts of the host time, and exits.
 fn sums(row: &Row, total: &Row) -> Vec<String> {
     let shares = [row.exit_share(total), row.host_time_share(total)].map(|share| share.map(|share| share.to_string()));
     let sums = SUMMED.map(|figure| row.sum_ns(figure).map(|sum| sum.to_string()));
-    shares.into_iter().chain(sums).map(Option::unwrap_or_default).collect()
+    let phases = Phase::ALL.map(|phase| row.series.host_ns().and(row.series.phase(phase)).map(|ns| ns.to_string()));
+    let all = shares.into_iter().chain(sums).chain(phases).map(Option::unwrap_or_default);
+    all.chain(std::iter::once(row.exits.to_string())).collect()
 }
 
 /// A name as one cell that no spreadsheet runs as a formula, also where semicolons or tabs separate cells: names come from whoever runs a VM.
@@ -77,7 +84,7 @@ mod tests {
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[0][..4], ["vm", "exit_reason", "entries", "observed_ns"]);
         assert_eq!(lines[1][..5], ["\"vm0\"", "CPUID", "97", "2000000000", "48.5"]);
-        assert!(lines.iter().all(|l| l.len() == 5 + Figure::ALL.len() * Stat::ALL.len() + 7));
+        assert!(lines.iter().all(|l| l.len() == 5 + Figure::ALL.len() * Stat::ALL.len() + 8 + Phase::ALL.len()));
         let cell = |line: usize, title: &str| lines[line][lines[0].iter().position(|h| *h == title).unwrap()];
         assert_eq!(cell(1, "counted"), "records");
         assert_eq!((cell(1, "pin_writes_mean"), cell(2, "pin_writes_mean")), ("0", "2"));
@@ -94,7 +101,7 @@ mod tests {
         let csv = render(&report, &view());
         let first = csv.lines().nth(1).unwrap();
         assert!(first.starts_with("\"vm0\",CPUID,97,2000000000,48.5,,,,,,,,"), "{first}");
-        let end = format!(",0{}0.04,,records,{},,,", ",".repeat(1 + 3 * Stat::ALL.len()), 97.0 / 120.0);
+        let end = format!(",0{}0.04,,records,{},,,,,,,,,97", ",".repeat(1 + 3 * Stat::ALL.len()), 97.0 / 120.0);
         assert!(first.ends_with(&end), "{first}");
     }
 

@@ -9,9 +9,10 @@ use tracer_common::{
 use super::{Dimension, Report, Row, Rows, View};
 use crate::{
     model::{
+        budget::Phase,
         figures::{Figure, Stat},
         histogram::Histogram,
-        knowledge::Subject,
+        knowledge::{Shown, Subject},
         measurement::PinSource,
     },
     recording::Provenance,
@@ -23,7 +24,7 @@ pub(crate) const FORMAT: &str = "vmentry-report/1";
 /// The report. Unknown values are null, never 0. Without `by`, rows have every dimension.
 pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
     let by = by.unwrap_or(&Dimension::ALL);
-    let Rows { each, total } = report.all_rows(&View { by: by.to_vec(), ..view.clone() });
+    let Rows { each, total, .. } = report.all_rows(&View { by: by.to_vec(), ..view.clone() });
     let rows = each.iter().take(view.top.unwrap_or(usize::MAX));
     json!({
         "format": FORMAT,
@@ -91,6 +92,7 @@ fn recording(source: &Provenance) -> Value {
 
 fn totals(report: &Report) -> Value {
     let t = &report.whole.totals;
+    let whole = report.knowledge().show(report.sum());
     let by_control = |counts: &[u64; 6]| -> Map<_, _> {
         Control::ALL.iter().zip(counts).map(|(control, n)| (control.name().to_owned(), json!(n))).collect()
     };
@@ -103,6 +105,9 @@ fn totals(report: &Report) -> Value {
         "entries": t.entries,
         "delivered": t.delivered,
         "dropped": t.dropped,
+        "guest_ns": whole.guest_ns(),
+        "host_ns": whole.host_ns(),
+        "phases": phases(&whole),
         "unmatched": t.unmatched,
         "evicted": t.evicted,
         "malformed": t.malformed,
@@ -163,14 +168,22 @@ fn series(report: &Report, row: &Row, total: &Row, by: &[Dimension]) -> Value {
         }
     }
     out.insert("entries".into(), json!(row.series.entries()));
+    out.insert("exits".into(), json!(row.exits));
     out.insert("observed_ns".into(), json!(row.observed_ns));
     out.insert("entries_per_second".into(), json!(row.rate(row.series.entries())));
     out.insert("exit_share".into(), json!(row.exit_share(total)));
     out.insert("host_time_share".into(), json!(row.host_time_share(total)));
+    out.insert("phases".into(), phases(&row.series));
     for figure in Figure::ALL {
         out.insert(figure.name().into(), distribution(&row.series[figure], row.sum_ns(figure)));
     }
     Value::Object(out)
+}
+
+/// Sums of the parts of the host time, ns; null where there is none, and a part that is not known. Kernel is the rest.
+fn phases(series: &Shown) -> Value {
+    let part = |phase: Phase| (format!("{}_ns", phase.name()), json!(series.phase(phase)));
+    series.host_ns().map_or(Value::Null, |_| Phase::ALL.into_iter().map(part).collect::<Map<_, _>>().into())
 }
 
 /// The statistics of a figure, and of a time the sum of all values, ns; null without values.

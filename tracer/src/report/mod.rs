@@ -130,7 +130,17 @@ impl Report {
             Dimension::Reason => key.reason.map(|r| exit_reasons::name(key.isa, r).into_owned()),
             Dimension::Entry => known(key.entry.name()),
             Dimension::Cause => key.cause.map(|c| c.name().to_owned()),
+            Dimension::Detail => key.detail.map(|detail| detail.to_string()),
         }
+    }
+
+    /// All series together: number of entries, and sums of times.
+    pub(crate) fn sum(&self) -> Series {
+        let mut sum = Series::default();
+        for series in self.whole.series.values() {
+            sum.merge(series);
+        }
+        sum
     }
 
     /// What is known about the entries of all recordings.

@@ -4,6 +4,7 @@ use std::{cmp::Ordering, collections::BTreeMap};
 
 use super::{Dimension, Report, View};
 use crate::model::{
+    budget::Phase,
     exit_reasons,
     figures::{Column, Figure},
     knowledge::{Shown, TimerExits},
@@ -19,6 +20,8 @@ pub struct Row {
     pub key: Key,
     /// the distributions that are known
     pub series: Shown,
+    /// exits: as many as entries, and where details are told apart, those that the host handled
+    pub(crate) exits: u64,
     /// the timer exits among the entries
     pub(crate) timer_exits: TimerExits,
     /// ns that the recordings behind the row cover
@@ -32,6 +35,8 @@ pub struct Rows {
     pub each: Vec<Row>,
     /// all of them together
     pub total: Row,
+    /// whether details are told apart: then rows count exits, and those with a detail have no entries and no guest time
+    pub(crate) by_detail: bool,
 }
 
 impl Row {
@@ -51,12 +56,17 @@ impl Row {
 
     /// Share of the exits of `total`, 0..1; none if that has none.
     pub(crate) fn exit_share(&self, total: &Row) -> Option<f64> {
-        share(self.series.entries(), total.series.entries())
+        share(self.exits, total.exits)
     }
 
     /// Share of the host time of `total`, halts included, 0..1; none where host time is not known.
     pub(crate) fn host_time_share(&self, total: &Row) -> Option<f64> {
         share(self.series.host_ns()?, total.series.host_ns()?)
+    }
+
+    /// Share of a part of the row's host time, 0..1; none where it is not known.
+    pub(crate) fn part(&self, phase: Phase) -> Option<f64> {
+        share(self.series.phase(phase)?, self.series.host_ns()?)
     }
 
     /// Whether all its exits are halts of the host's guest, so that its host time is the guest's idle time. `by` are the dimensions of its
@@ -72,6 +82,7 @@ impl Row {
         let first = Row { observed_ns: of.observed_ns, ..rows.next()?.clone() };
         Some(rows.fold(first, |mut sum, row| {
             sum.series.merge(&row.series);
+            sum.exits = sum.exits.saturating_add(row.exits);
             sum.timer_exits.merge(&row.timer_exits);
             sum
         }))
@@ -101,9 +112,12 @@ impl Report {
             groups.entry(view.by.iter().map(place).collect()).or_insert_with(|| Group::of(*key)).add(key, series);
         }
         let knowledge = self.knowledge();
+        // Series with a detail have exits and no entries, which are in the series without one.
+        let by_detail = groups.values().any(|group| group.lowest.detail.is_some()) && view.by.contains(&Dimension::Detail);
         let row = |group: Vec<String>, of: Group, observed_ns| Row {
             group,
             key: of.lowest,
+            exits: if by_detail { of.series[Figure::ExitToEntry].count() } else { of.series.entries() },
             series: knowledge.show(of.series),
             timer_exits: of.timer_exits,
             observed_ns,
@@ -122,10 +136,13 @@ impl Report {
         // Where times are not known, all values are none, and those with most exits come first.
         let column =
             if view.sort == Column::HostTime && total.series.host_ns().is_none() { Column::Entries } else { view.sort };
-        let value = |row: &Row| column.value(&row.series).unwrap_or(f64::NEG_INFINITY);
+        let value = |row: &Row| match column {
+            Column::Entries => row.exits as f64,
+            column => column.value(&row.series).unwrap_or(f64::NEG_INFINITY),
+        };
         // Stable: rows with equal values stay in the order of their groups.
         each.sort_by(|a, b| value(b).partial_cmp(&value(a)).unwrap_or(Ordering::Equal));
-        Rows { each, total }
+        Rows { each, total, by_detail }
     }
 }
 

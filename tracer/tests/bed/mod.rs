@@ -124,7 +124,16 @@ impl Bed {
 
     /// With or without loads from kernel memory by the programs themselves (`cast`).
     pub fn reading(config: Config, options: Options, exit_arguments: ExitArguments, cast: Option<Cast>) -> Self {
-        let layout = Layout { config, exit_arguments, missing: vec![], companion: Default::default(), cast };
+        let layout = Layout {
+            config,
+            exit_arguments,
+            missing: vec![],
+            companion: Default::default(),
+            userspace_exit: true,
+            mmio: true,
+            fast_mmio: true,
+            cast,
+        };
         let tracer = Tracer::load(&layout, &options).unwrap();
         assert_eq!(tracer.reads_directly(), cast.is_some());
         let (testbed, arena, address) = arena();

@@ -5,6 +5,7 @@ use tracer_common::rules::TimerCause;
 
 use crate::{
     model::{
+        budget::Phase,
         figures::{Figure, Stat, Unit, human},
         histogram::Histogram,
         knowledge::Knowledge,
@@ -12,7 +13,7 @@ use crate::{
         policy::Policy,
     },
     output::grouped,
-    report::{Report, Row},
+    report::{Report, Row, Rows},
 };
 
 /// What the table of a text report shows about each row.
@@ -23,6 +24,8 @@ pub enum ColumnSet {
     Time,
     /// percentiles of host and guest time
     Latency,
+    /// parts of the host time
+    Phases,
     /// pin writes, causes of timer exits, transition, distances to timers' deadlines
     Timer,
     /// all of these
@@ -43,6 +46,7 @@ pub(super) enum Field {
     HostTimeShare,
     Stat(Figure, Stat),
     Cause(TimerCause),
+    Part(Phase),
 }
 
 /// What all cells of a table have in common.
@@ -56,7 +60,7 @@ pub(super) struct Context<'a> {
 impl ColumnSet {
     /// The set's columns from left to right, each with its rank: the highest is the first that a narrow terminal leaves out. Only those that
     /// hold something are left in.
-    pub(super) fn fields(self, report: &Report, total: &Row) -> Vec<(Field, u8)> {
+    pub(super) fn fields(self, report: &Report, rows: &Rows) -> Vec<(Field, u8)> {
         let host = |stat, rank| (Field::Stat(Figure::ExitToEntry, stat), rank);
         let guest = |stat, rank| (Field::Stat(Figure::EntryToExit, stat), rank);
         let counts = [(Field::Exits, 0), (Field::ExitShare, 4), (Field::Rate, 7), (Field::HostTimeShare, 1)];
@@ -67,6 +71,7 @@ impl ColumnSet {
                 .chain([host(Stat::Mean, 2), host(Stat::P50, 6), host(Stat::P99, 3), host(Stat::Max, 9)])
                 .chain([guest(Stat::Mean, 11), guest(Stat::P50, 8), guest(Stat::P99, 10), pin])
                 .collect(),
+            Self::Phases => [(Field::Exits, 0), (Field::HostTimeShare, 1), host(Stat::Mean, 8)].into_iter().chain(parts()).collect(),
             Self::Latency => [(Field::Exits, 0)].into_iter().chain(percentiles()).collect(),
             Self::Timer => [(Field::Exits, 0), pin].into_iter().chain(timer()).collect(),
             Self::All => {
@@ -78,6 +83,7 @@ impl ColumnSet {
                     .into_iter()
                     .chain([host_mean])
                     .chain(host)
+                    .chain(parts())
                     .chain([guest_mean])
                     .chain(guest)
                     .chain([pin])
@@ -85,7 +91,8 @@ impl ColumnSet {
                     .collect()
             }
         };
-        all.into_iter().filter(|(field, _)| field.is_shown(report, total)).collect()
+        let is_shown = |field: &Field| field.is_shown(report, &rows.total) && !(rows.by_detail && field.is_of_entries());
+        all.into_iter().filter(|(field, _)| is_shown(field)).collect()
     }
 }
 
@@ -94,6 +101,16 @@ fn percentiles() -> impl Iterator<Item = (Field, u8)> {
     // Guest time makes room before host time does.
     let of = move |figure, less: u8| ranked.map(|(stat, rank)| (Field::Stat(figure, stat), rank + less));
     of(Figure::ExitToEntry, 0).into_iter().chain(of(Figure::EntryToExit, 7))
+}
+
+fn parts() -> impl Iterator<Item = (Field, u8)> {
+    let rank = |phase| match phase {
+        Phase::Kernel | Phase::User => 2,
+        Phase::Idle => 3,
+        Phase::Steal => 4,
+        Phase::Polled => 5,
+    };
+    Phase::ALL.into_iter().map(move |phase| (Field::Part(phase), rank(phase)))
 }
 
 fn timer() -> impl Iterator<Item = (Field, u8)> {
@@ -122,7 +139,19 @@ impl Field {
                 pin.sum() > 0 || pin.count() > 0 && is_hard()
             }
             Self::Stat(figure, _) => total.series[figure].count() > 0,
+            // Without the others, the kernel's part is all of the host time.
+            Self::Part(Phase::Kernel) => Phase::ALL[1..].iter().any(|other| total.series.phase(*other).is_some()),
+            Self::Part(phase) => total.series.phase(phase).is_some(),
             Self::Cause(cause) => total.timer_exits.of(cause, &report.knowledge()).is_ok_and(|n| n > 0),
+        }
+    }
+
+    /// Whether it is about entries, which the rows of details do not have.
+    const fn is_of_entries(self) -> bool {
+        match self {
+            Self::Exits | Self::ExitShare | Self::Rate | Self::HostTimeShare | Self::Part(_) => false,
+            Self::Stat(figure, _) => !matches!(figure, Figure::ExitToEntry),
+            Self::Cause(_) => true,
         }
     }
 
@@ -135,6 +164,7 @@ impl Field {
             Self::Stat(Figure::DeadlineLate, _) => "TIMER LATE",
             Self::Stat(Figure::DeadlineRemaining, _) => "TIMER EARLY BY",
             Self::Cause(_) => "TIMER EXITS",
+            Self::Part(_) => "% OF ITS HOST TIME",
             Self::Exits | Self::ExitShare | Self::Rate | Self::Stat(Figure::PinWrites, _) => "",
         }
     }
@@ -148,12 +178,13 @@ impl Field {
             Self::Stat(Figure::PinWrites, _) => "PIN/ENTRY".into(),
             Self::Stat(_, stat) => stat.title().into(),
             Self::Cause(cause) => cause.name().to_uppercase(),
+            Self::Part(phase) => phase.name().to_uppercase(),
         }
     }
 
     /// The column's cell of a row.
     pub(super) fn cell(self, row: &Row, context: &Context<'_>) -> String {
-        let exits = row.series.entries();
+        let exits = row.exits;
         match self {
             Self::Exits => grouped(exits),
             Self::ExitShare => percent(row.exit_share(context.total), 1),
@@ -161,6 +192,7 @@ impl Field {
             Self::HostTimeShare => percent(row.host_time_share(context.total), context.digits),
             Self::Stat(Figure::PinWrites, _) => human(row.series[Figure::PinWrites].mean(), Unit::Count),
             Self::Stat(figure, stat) => time(&row.series[figure], stat),
+            Self::Part(phase) => percent(row.part(phase), 1),
             Self::Cause(cause) => row.timer_exits.of(cause, context.knowledge).map_or(UNKNOWN.into(), grouped),
         }
     }

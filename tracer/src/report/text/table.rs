@@ -25,7 +25,7 @@ pub(super) fn render(report: &Report, view: &View, rows: &Rows, layout: &Layout)
     let body = Body::of(view, rows, layout);
     let knowledge = report.knowledge();
     let context = Context { total: &rows.total, knowledge: &knowledge, digits: body.digits };
-    let fields = layout.columns.fields(report, &rows.total);
+    let fields = layout.columns.fields(report, rows);
     let dimensions = shown_dimensions(view, rows, layout);
     let texts = dimensions.iter().map(|at| Column { group: "", title: heading(view.by[*at]), is_text: true, rank: 0 });
     let numbers = fields.iter().map(|(field, rank)| Column {
