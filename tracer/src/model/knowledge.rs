@@ -476,6 +476,8 @@ impl Knowledge {
         let is_known = |phase| Subject::of_phase(phase).is_none_or(|subject| self.known(subject).is_ok());
         let has_times = self.known(Subject::Times).is_ok();
         let phases = Phase::ALL.map(|phase| has_times && is_known(phase));
+        // Some of the entries may know it nevertheless.
+        Phase::ALL.into_iter().filter(|phase| !is_known(*phase)).for_each(|phase| series.budget.forget(phase));
         Shown { entries, has_times, phases, series }
     }
 }

@@ -267,4 +267,27 @@ mod tests {
         assert_eq!(json["totals"]["pin_writes_source"], Value::Null);
         assert_eq!(json["series"][0]["pin_writes"], Value::Null);
     }
+
+    #[test]
+    fn sums_shares_and_parts_of_the_host_time_agree_and_what_is_not_known_is_null() {
+        let mut report = report();
+        report.sources[0].header.phases = true;
+        for series in report.whole.series.values_mut() {
+            (series.budget.user_ns, series.budget.steal_ns) = (series.budget.host_ns / 4, 7);
+        }
+        let json = render(&report, &view(), None);
+        let of = |name: &str| json["series"].as_array().unwrap().iter().map(|s| s[name].as_f64().unwrap()).sum::<f64>();
+        assert!((of("exit_share") - 1.0).abs() < 1e-9 && (of("host_time_share") - 1.0).abs() < 1e-9);
+        let totals = &json["totals"];
+        let first = &json["series"][0];
+        let share = first["exit_to_entry_ns"]["sum"].as_f64().unwrap() / totals["host_ns"].as_f64().unwrap();
+        assert_eq!(first["host_time_share"], share);
+        let parts = totals["phases"].as_object().unwrap();
+        assert_eq!(parts.values().map(|ns| ns.as_u64().unwrap()).sum::<u64>(), totals["host_ns"].as_u64().unwrap());
+        assert_eq!((&parts["steal_ns"], parts.len()), (&json!(14), 5));
+        report.sources[0].header.phases = false;
+        let json = render(&report, &view(), None);
+        assert_eq!(json["totals"]["phases"]["user_ns"], Value::Null);
+        assert_eq!(json["totals"]["phases"]["kernel_ns"], json["totals"]["host_ns"]);
+    }
 }

@@ -113,7 +113,8 @@ impl Report {
         }
         let knowledge = self.knowledge();
         // Series with a detail have exits and no entries, which are in the series without one.
-        let by_detail = groups.values().any(|group| group.lowest.detail.is_some()) && view.by.contains(&Dimension::Detail);
+        let by_detail =
+            groups.values().any(|group| group.lowest.detail.is_some()) && view.by.contains(&Dimension::Detail);
         let row = |group: Vec<String>, of: Group, observed_ns| Row {
             group,
             key: of.lowest,
@@ -174,9 +175,12 @@ impl Group {
 mod tests {
     use super::*;
     use crate::{
-        model::interval::{
-            Interval,
-            tests::{event, vm},
+        model::{
+            detail::Detail,
+            interval::{
+                Interval,
+                tests::{event, vm},
+            },
         },
         report::tests::{report, view},
     };
@@ -224,5 +228,31 @@ mod tests {
         let nested =
             Row { key: Key { level: Level::L2, ..report.rows(&view())[0].key }, ..report.rows(&view())[0].clone() };
         assert!(!nested.is_halted(&[Dimension::Reason]));
+    }
+
+    #[test]
+    fn where_details_are_told_apart_rows_count_exits_and_no_exit_twice() {
+        let mut report = report();
+        let (&key, series) = report.whole.series.iter().find(|(key, _)| key.reason == Some(10)).unwrap();
+        let mut of_leaf = Series::default();
+        // Of 97 exits that the host handled, 90 are known to be of a leaf.
+        of_leaf[Figure::ExitToEntry].record_n(500, 90);
+        of_leaf.budget.host_ns = 45_000;
+        let mut rest = series.clone();
+        rest[Figure::ExitToEntry] = Default::default();
+        rest[Figure::ExitToEntry].record_n(500, 7);
+        rest.budget.host_ns = 3500;
+        report.whole.series.insert(key, rest);
+        report.whole.series.insert(Key { detail: Some(Detail::Leaf(1, None)), ..key }, of_leaf);
+        let by = |by: Vec<Dimension>| report.all_rows(&View { by, ..view() });
+        let exits = |rows: &Rows| rows.each.iter().map(|row| (row.group.join("/"), row.exits)).collect::<Vec<_>>();
+        let rows = by(vec![Dimension::Reason, Dimension::Detail]);
+        assert!(rows.by_detail);
+        assert_eq!(exits(&rows)[0], ("CPUID/0x1".into(), 90), "{:?}", exits(&rows));
+        assert_eq!(rows.total.exits, 97 + 23);
+        assert_eq!((rows.each[0].series.entries(), rows.each[0].series.guest_ns()), (0, None));
+        let whole = by(vec![Dimension::Reason]);
+        assert_eq!((exits(&whole)[0].clone(), whole.by_detail), (("CPUID".into(), 97), false));
+        assert_eq!(whole.each[0].series.host_ns(), Some(48_500));
     }
 }

@@ -71,7 +71,9 @@ impl ColumnSet {
                 .chain([host(Stat::Mean, 2), host(Stat::P50, 6), host(Stat::P99, 3), host(Stat::Max, 9)])
                 .chain([guest(Stat::Mean, 11), guest(Stat::P50, 8), guest(Stat::P99, 10), pin])
                 .collect(),
-            Self::Phases => [(Field::Exits, 0), (Field::HostTimeShare, 1), host(Stat::Mean, 8)].into_iter().chain(parts()).collect(),
+            Self::Phases => {
+                [(Field::Exits, 0), (Field::HostTimeShare, 1), host(Stat::Mean, 8)].into_iter().chain(parts()).collect()
+            }
             Self::Latency => [(Field::Exits, 0)].into_iter().chain(percentiles()).collect(),
             Self::Timer => [(Field::Exits, 0), pin].into_iter().chain(timer()).collect(),
             Self::All => {
@@ -91,7 +93,8 @@ impl ColumnSet {
                     .collect()
             }
         };
-        let is_shown = |field: &Field| field.is_shown(report, &rows.total) && !(rows.by_detail && field.is_of_entries());
+        let is_shown =
+            |field: &Field| field.is_shown(report, &rows.total) && !(rows.by_detail && field.is_of_entries());
         all.into_iter().filter(|(field, _)| is_shown(field)).collect()
     }
 }

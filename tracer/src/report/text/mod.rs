@@ -1,5 +1,6 @@
 //! The report as text: loss first, then provenance and counts, then the table.
 
+mod budget;
 mod columns;
 mod grid;
 mod provenance;
@@ -88,6 +89,10 @@ pub(crate) fn render_in(report: &Report, view: &View, layout: &Layout) -> String
     } else if report.latency() == Latency::DisturbedButAsked {
         let _ = write!(out, "\nDISTURBED: {}\n", notes::DISTURBED);
     }
+    let budget = budget::render(report, view, layout);
+    if !budget.is_empty() {
+        out += &format!("\n{budget}");
+    }
     out.push('\n');
     out += &table::render(report, view, &rows, layout);
     if has_times {
@@ -123,6 +128,7 @@ mod tests {
     };
     use crate::{
         model::{
+            budget::Budget,
             figures::{Column, Figure},
             interval::{
                 Interval,
@@ -310,6 +316,7 @@ mod tests {
             let series = interval.series.entry(key).or_default();
             series[Figure::EntryToExit].record_n(1000, *count);
             series[Figure::ExitToEntry].record_n(*ns, *count);
+            series.budget = Budget::of_distributions(series);
         }
         interval.vms.insert(0, vm(0));
         report.add(0, interval, &mut BTreeMap::new());
