@@ -20,19 +20,19 @@ const RCX: u64 = 1;
 
 /// At kvm_exit: the detail of the exit, or the source alone of one that KVM reads later; returns that of the previous exit.
 #[inline(always)]
-pub fn begin(state: State, vcpu: u64, isa: u64, reason: u32) -> RawDetail {
+pub fn begin(state: State, vcpu: u64, isa: u64, reason: u32, is_known: bool) -> RawDetail {
     if slot(Slot::Detail) != Some(1) {
         return RawDetail::NONE;
     }
     let previous = get!(state.detail);
     let isa = if isa == Isa::Vmx as u64 { Isa::Vmx } else { Isa::Svm };
-    set!(state.detail = of_exit(state, vcpu, isa, reason));
+    // Nothing is known of a vCPU that another layout describes.
+    set!(state.detail = if is_known { of_exit(state, vcpu, isa, reason) } else { RawDetail::NONE });
     previous
 }
 
 #[inline(always)]
 fn of_exit(state: State, vcpu: u64, isa: Isa, reason: u32) -> RawDetail {
-    // The value of a vCPU that another layout describes is 0 everywhere: nothing was read of it.
     let source = Source::of_exit(isa, reason);
     let value = match source {
         Source::None => return RawDetail::NONE,
@@ -84,11 +84,9 @@ pub fn complete(state: State, vcpu: u64) {
         set!(state.detail = late(Source::Interruption, word.map(u64::from)));
     } else if detail.is_from(Source::Fault) {
         let ended = outcome(get!(state.outcomes), outcomes(vcpu));
-        let access = if slot(Slot::LayoutIsa) == Some(Isa::Vmx as i64) {
-            qualification(vcpu).map(low)
-        } else {
-            Some(low(detail.value()))
-        };
+        // On SVM, kvm_exit has read it.
+        let is_late = slot(Slot::VmxQualification).is_some();
+        let access = if is_late { qualification(vcpu).map(low) } else { Some(low(detail.value())) };
         set!(state.detail = late(Source::Fault, access.map(|access| access | u64::from(ended.0) << 32)));
     }
 }

@@ -237,7 +237,7 @@ fn on_exit(vcpu: u64, isa: u64) {
     };
     let outline = Outline::of(reason, flags, pins.best, isa as u8);
     let phases = host_time::take(state, flags, isa);
-    let previous_detail = detail::begin(state, vcpu, isa, reason);
+    let previous_detail = detail::begin(state, vcpu, isa, reason, flags.has(Flags::REASON_KNOWN));
     let (previous, previous_exit_ns) = (get!(state.previous), get!(state.exit_ns));
     set!(state.previous = outline);
     set!(state.exit_ns = exit_ns);

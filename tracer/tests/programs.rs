@@ -7,6 +7,10 @@
 
 #[path = "bed/mod.rs"]
 mod bed;
+#[path = "programs/detail.rs"]
+mod detail;
+#[path = "programs/host_time.rs"]
+mod host_time;
 
 use std::{
     collections::BTreeMap,
