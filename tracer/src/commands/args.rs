@@ -242,14 +242,15 @@ pub struct LiveArgs {
 /// Arguments of `report`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Dimensions: host, vm, vcpu, level (L1, L2), reason, entry (clean, dirty),
-cause (of timer exits). A filter takes exit reasons by name or number, and '-'
-for a value that is not known; one that no entry passes is refused with what
-the recordings have.
+Dimensions: host, vm, vcpu, level (L1, L2), reason, entry (clean, dirty), cause
+(of timer exits), detail (MSR, port, ... of record --detail). A filter takes
+exit reasons by name or number, and '-' for a value that is not known; one that
+no entry passes is refused with what the recordings have.
 
 Examples:
   vmentry report a.hlog b.hlog                   several recordings as one
   vmentry report a.hlog --by vm,vcpu,reason --top 10
+  vmentry report a.hlog --by reason,detail       which MSR, which port?
   vmentry report a.hlog --filter reason=PREEMPTION_TIMER --by cause,entry
   vmentry report a.hlog --format json | jq .totals
   vmentry report a.hlog --format html > a.html   a page with charts")]
@@ -270,7 +271,7 @@ pub struct ReportArgs {
     /// p99.9, or FIGURE.STATISTIC such as guest.p99
     #[arg(long, value_name = "COLUMN", default_value = "time", value_parser = column)]
     pub sort: Column,
-    /// Columns of the text: time, latency (percentiles), timer (pin writes, causes of timer exits, transition, lateness), or all
+    /// Columns of the text: time, phases (of host time), latency (percentiles), timer (pin writes, timer exits), or all
     #[arg(long, value_enum, value_name = "SET", hide_possible_values = true)]
     pub columns: Option<ColumnSet>,
     /// Check each claim of commit 804939ea20 against these recordings
@@ -280,7 +281,7 @@ pub struct ReportArgs {
     /// on a terminal
     #[arg(long, value_name = "N|all", value_parser = top)]
     pub top: Option<usize>,
-    /// Print to a terminal without a pager ($PAGER, else 'less -FRX')
+    /// Use no pager on a terminal ($PAGER, or less)
     #[arg(long)]
     pub no_pager: bool,
     /// Leave out the intervals of damaged lines, say so first, and end with exit code 1

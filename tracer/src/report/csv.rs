@@ -35,7 +35,7 @@ fn titles(view: &View) -> Vec<String> {
 
 fn cells(report: &Report, view: &View, row: &Row) -> Vec<String> {
     let value = |&d: &Dimension| match (d, report.value(&row.key, d)) {
-        (Dimension::Host | Dimension::Vm, Some(name)) => quote(&name),
+        (Dimension::Host | Dimension::Vm | Dimension::Detail, Some(name)) => quote(&name),
         (_, value) => value.unwrap_or_default(),
     };
     let mut cells: Vec<_> = view.by.iter().map(value).collect();

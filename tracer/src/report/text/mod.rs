@@ -72,7 +72,7 @@ pub fn render(report: &Report, view: &View) -> String {
 
 /// Renders a report in a layout.
 pub(crate) fn render_in(report: &Report, view: &View, layout: &Layout) -> String {
-    let mut out = layout.painted(&(preamble(report) + &totals::render(report, view)));
+    let mut out = layout.broken(&(preamble(report) + &totals::render(report, view)), alarm);
     let rows = report.all_rows(view);
     if rows.each.is_empty() {
         let delivered = report.whole.totals.delivered > 0;
@@ -96,24 +96,28 @@ pub(crate) fn render_in(report: &Report, view: &View, layout: &Layout) -> String
     out.push('\n');
     out += &table::render(report, view, &rows, layout);
     if has_times {
-        out += &rare::render(report, &rows.total, layout.columns);
-        out += &LEGEND.lines().map(|line| layout.paint.ink(Ink::Dim, line) + "\n").collect::<String>();
+        out += &layout.broken(&rare::render(report, &rows.total, layout.columns), |_| Ink::Plain);
+        out += &layout.broken(LEGEND, |_| Ink::Dim);
     }
     out
 }
 
 impl Layout {
-    /// Lines before the table, broken where the terminal ends, with what no reader may miss in red.
-    fn painted(&self, text: &str) -> String {
-        let is_alarm =
-            |line: &str| ["LOST", "DAMAGED"].iter().any(|word| line.starts_with(word)) || line.contains("DISAGREES");
+    /// Lines, broken where the terminal ends, each in its ink.
+    fn broken(&self, text: &str, ink: impl Fn(&str) -> Ink) -> String {
         let line = |line: &str| {
-            let ink = if is_alarm(line) { Ink::Red } else { Ink::Plain };
+            let ink = ink(line);
             let broken = self.width.map_or_else(|| format!("{line}\n"), |width| wrap(line, INDENT, width));
             broken.lines().map(|part| self.paint.ink(ink, part) + "\n").collect::<String>()
         };
         text.lines().map(line).collect()
     }
+}
+
+/// What no reader may miss is red.
+fn alarm(line: &str) -> Ink {
+    let is_alarm = ["LOST", "DAMAGED"].iter().any(|word| line.starts_with(word)) || line.contains("DISAGREES");
+    if is_alarm { Ink::Red } else { Ink::Plain }
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ pub(super) fn render(report: &Report, view: &View, rows: &Rows, layout: &Layout)
         Line { cells, ink: *ink }
     });
     let grid = Grid { columns: texts.chain(numbers).collect(), lines: lines.collect() };
-    grid.render(layout.width, layout.paint) + &body.notes.concat()
+    grid.render(layout.width, layout.paint) + &layout.broken(&body.notes.concat(), |_| Ink::Plain)
 }
 
 fn heading(dimension: Dimension) -> String {
@@ -93,7 +93,9 @@ struct Body<'a> {
 
 impl<'a> Body<'a> {
     fn of(view: &View, rows: &'a Rows, layout: &Layout) -> Self {
-        let (halted, work): (Vec<&Row>, Vec<&Row>) = rows.each.iter().partition(|row| row.is_halted(&view.by));
+        // Where details are told apart, a row without one may have none left of its exits.
+        let counted = rows.each.iter().filter(|row| row.exits > 0);
+        let (halted, work): (Vec<&Row>, Vec<&Row>) = counted.partition(|row| row.is_halted(&view.by));
         let largest = work.iter().filter_map(|row| row.host_time_share(&rows.total)).fold(0.0, f64::max);
         let mut body = Self { lines: Vec::new(), notes: Vec::new(), digits: digits(largest) };
         let most = view.top.or(layout.most);
