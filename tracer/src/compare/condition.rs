@@ -136,7 +136,8 @@ impl Condition {
         let (value, limit, none) = (sign * estimate.value, sign * limit, sign * none);
         let [near, far] = [estimate.low, estimate.high].map(|bound| bound.map(|b| sign * b));
         let (near, far) = if self.above { (near, far) } else { (far, near) };
-        let significant = matches!(row.verdict, Verdict::Better | Verdict::Worse | Verdict::Changed);
+        // The condition has a limit of its own.
+        let significant = matches!(row.verdict, Verdict::Better | Verdict::Worse | Verdict::Changed | Verdict::Ignored);
         // A limit on the other side of "no change" can be passed without a significant change.
         let passed = significant || limit < none && near.is_some_and(|near| near > limit);
         match value > limit {
