@@ -197,6 +197,8 @@ mod tests {
         assert_eq!(judged("entry_to_exit_ns.p99>+3%", unbounded.clone()), ConditionResult::Inconclusive);
         let max = Row { stat: "max", ..unbounded };
         assert_eq!(judged("entry_to_exit_ns.max>+3%", max), ConditionResult::DoesNotHold);
+        let ignored = Row { verdict: Verdict::Ignored, ..row([1.05, 1.02, 1.08], 0.01) };
+        assert_eq!(judged("entry_to_exit_ns.p99>+3%", ignored), ConditionResult::Holds, "it has a limit of its own");
         let none = Row { verdict: Verdict::NotEnoughData, ..row([1.05, 1.02, 1.08], 0.01) };
         assert_eq!(judged("entry_to_exit_ns.p99>+3%", none), ConditionResult::Inconclusive);
     }

@@ -1,7 +1,7 @@
 //! What a comparison without verdicts lacks, and what to do for some.
 
 use super::{
-    answer::{has_values, is_conclusive, is_judged},
+    answer::{has_values, is_conclusive},
     sides::entries,
 };
 use crate::{
