@@ -14,6 +14,8 @@ use crate::{
 
 /// Height of a row of the forest.
 const STEP: f64 = 27.0;
+/// Length of an arrow that stands for a whole row.
+const SHAFT: f64 = 16.0;
 /// A row that reaches this many times as far as the next one is cut.
 const OUTLIER: f64 = 4.0;
 
@@ -73,7 +75,8 @@ pub(super) fn forest(c: &Comparison, rows: &[&Row], setting: &Setting) -> Markup
             chart.circle(if changed { "dot neutral" } else { "dot open" }, chart.x(*value), y);
         }
         let change = wording::change(row);
-        let text = format!("{change}  {}", wording::verdict(row.verdict));
+        let mark = if wording::contradiction(row).is_some() { "*" } else { "" };
+        let text = format!("{change}  {}{mark}", wording::verdict(row.verdict));
         let shown = if row.verdict == Verdict::NoDetectableChange { format!("{change}  ~") } else { text.clone() };
         chart.text(chart.x(reach.exp()) + 10.0, y + 4.5, if changed { "strong" } else { "tick" }, &shown);
         words.push(format!("{} {text}", wording::title(row)));
@@ -100,7 +103,13 @@ fn draw_interval(chart: &mut Chart, row: &Row, value: f64, axis: &Axis, y: f64) 
     let (from, to) = (chart.x(low), chart.x(high));
     let bar = |x: f64| format!("M{x:.1} {:.1}v8", y - 4.0);
     let arrow = |x: f64, inwards: f64| format!("M{:.1} {:.1}L{x:.1} {y:.1}l{inwards} 4", x + inwards, y - 4.0);
-    let mut path = format!("M{from:.1} {y:.1}H{to:.1}");
+    // An arrow alone needs a shaft.
+    let start = match (is_shown(low) || is_shown(high), axis.share(low) > 0.5, axis.share(high) < 0.5) {
+        (false, true, _) => to - SHAFT,
+        (false, _, true) => from + SHAFT,
+        _ => from,
+    };
+    let mut path = format!("M{start:.1} {y:.1}H{to:.1}");
     path += &match is_shown(low) {
         true => bar(from),
         false if axis.share(low) < 0.5 => arrow(from, 5.0),
@@ -159,7 +168,10 @@ mod tests {
         let cut = cut.unwrap();
         assert!(cut.contains(&format!("L{end:.1} 20.0l-5 4")) && cut.contains("l5 4"), "{cut}");
         let (beyond, _, end) = drawn(row(50.0, 3.0));
-        assert_eq!(beyond.unwrap(), format!("M{end:.1} 20.0H{end:.1}M{:.1} 16.0L{end:.1} 20.0l-5 4", end - 5.0));
+        assert_eq!(
+            beyond.unwrap(),
+            format!("M{:.1} 20.0H{end:.1}M{:.1} 16.0L{end:.1} 20.0l-5 4", end - SHAFT, end - 5.0)
+        );
         let unsure = Some(Estimate { value: 0.01, low: None, high: None });
         let (beyond, start, _) = drawn((Row { ratio: unsure, ..comparison().rows[0].clone() }, 0.01));
         assert!(beyond.unwrap().ends_with(&format!("L{start:.1} 20.0l5 4")));
