@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{expectation::Expectation, statistics::Statistics};
 use super::scenario::Scenario;
+use super::{expectation::Expectation, statistics::Statistics};
 
 /// The work of a run, and the exits that a tracer must have counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
