@@ -387,7 +387,7 @@ Examples:
   vmentry compare vmentry-ab.hlog                 an experiment of 'vmentry ab'
   vmentry compare soft.hlog hard.hlog             A, then B
   vmentry compare a1.hlog a2.hlog --with b1.hlog b2.hlog
-  vmentry compare a.hlog b.hlog --method          every figure, and how it was judged
+  vmentry compare a.hlog b.hlog --method          every figure and the method
   vmentry compare a.hlog b.hlog --fail-if 'entry_to_exit_ns.p99>+3%'
 
 Exit codes with --fail-if: 0 no condition holds; 3 one holds, significantly;

@@ -62,7 +62,11 @@ pub fn compare(windows: &Windows, options: &Options) -> Comparison {
     let rows = judging::judge(drafts.raw, units.design, options);
     let stratified = judging::judge(drafts.stratified, units.design, options);
     let least_p = units.design.least_p(options.permutations);
-    let with_values = rows.iter().filter(|r| r.a.is_some() && r.b.is_some()).count();
+    // Without any window, every figure may get values.
+    let tests = match rows.iter().filter(|r| r.a.is_some() && r.b.is_some()).count() {
+        0 => rows.len(),
+        with_values => with_values,
+    };
     Comparison {
         method: method(&units, options, least_p, [judging::family(&rows), judging::family(&stratified)]),
         seed: options.seed,
@@ -70,7 +74,7 @@ pub fn compare(windows: &Windows, options: &Options) -> Comparison {
         ignore_below: options.ignore_below,
         unit: units.unit,
         units: units.design.units(),
-        needed: units.design.needed(with_values, options),
+        needed: units.design.needed(tests, options),
         least_p,
         rows,
         stratified,

@@ -136,6 +136,8 @@ fn units_that_are_needed_give_verdicts_and_one_less_does_not() {
             compare(&Windows::Rounds(rounds(count as u64, 2.0, 1)), &Options { resamples: 40, ..Options::default() });
         row(&c.rows, "entry_to_exit_ns", "p50").verdict
     };
+    let without_any = compare(&Windows::Rounds(vec![]), &Options::default());
+    assert_eq!(without_any.needed, 10, "2^9 is above 20 times the 18 figures");
     assert_eq!((verdict(needed), verdict(needed - 2)), (Verdict::Worse, Verdict::NotEnoughData), "{needed}");
 }
 
