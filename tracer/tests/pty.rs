@@ -347,7 +347,38 @@ fn without_a_terminal_there_is_a_line_an_interval() {
     let output = Command::new(env!("CARGO_BIN_EXE_vmentry")).args(["live", "--replay", RECORDING]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
-    assert!(text.lines().count() >= 1 && text.lines().all(|l| l.contains("entries ")), "{text}");
+    let lines: Vec<_> = text.lines().collect();
+    let is_time = |line: &str| line.len() > 8 && line.as_bytes()[2] == b':' && line.as_bytes()[5] == b':';
+    assert!(lines[0].trim_start().starts_with("UTC ") && lines.len() >= 2, "{text}");
+    assert!(lines[1..].iter().all(|line| is_time(line)), "{text}");
+}
+
+#[test]
+fn lines_are_printed_on_a_terminal_where_they_are_asked_for() {
+    let args = ["live", "--once", "--format", "jsonl", "--replay", RECORDING];
+    let mut session = Session::run(&args, Path::new("/"), 200, 50, &[]);
+    session.wait_for("\"format\":\"vmentry-live/1\"");
+    assert!(session.child.wait().unwrap().success());
+    assert!(!session.seen().contains("\x1b["), "{:?}", session.seen());
+    assert_eq!(session.seen().lines().count(), 1, "{:?}", session.seen());
+}
+
+#[test]
+fn a_typed_time_is_jumped_to() {
+    let mut session = Session::start(120, 24, &[]);
+    session.drawn();
+    session.press("t");
+    session.wait_for("jump to (UTC)");
+    session.press("2001-02-03 04:05\r");
+    session.wait_for("is outside the recording: ");
+    session.press("\x1b");
+    let header: serde_json::Value = serde_json::from_str(
+        std::fs::read_to_string(RECORDING).unwrap().lines().next().unwrap().trim_start_matches('#'),
+    )
+    .unwrap();
+    let _ = header;
+    session.press("q");
+    assert!(session.ends().0.success());
 }
 
 #[test]

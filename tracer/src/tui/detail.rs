@@ -10,6 +10,7 @@ use super::{
     history::Slice,
     node::Node,
     sum::{Sum, SumCache},
+    weight::{Weight, Whole},
 };
 use crate::model::{
     exit_reasons::name_or_unknown,
@@ -51,7 +52,7 @@ pub struct Detail {
     pub unknown: Histogram,
     /// transition of clean and of dirty entries, as far as it is known
     pub transition: [Histogram; 2],
-    /// exit reasons, most entries first
+    /// exit reasons, most host time first
     pub reasons: Vec<Reason>,
     /// values of the columns in each of the latest intervals, oldest first
     pub latest: Vec<Values>,
@@ -59,11 +60,13 @@ pub struct Detail {
     pub untimely: Vec<Untimely>,
 }
 
-/// The entries of an exit reason.
+/// The exits of a reason.
 #[derive(Clone, Debug)]
 pub struct Reason {
     /// its name
     pub name: String,
+    /// its exits and their host time
+    pub weight: Weight,
     /// its distributions
     pub series: Shown,
 }
@@ -99,14 +102,18 @@ impl Detail {
             unknown: Histogram::default(),
             transition: Default::default(),
             reasons: Vec::new(),
-            latest: latest.iter().map(|s| sum(std::slice::from_ref(s)).values()).collect(),
+            latest: latest
+                .iter()
+                .map(std::slice::from_ref)
+                .map(|slice| sum(slice).values(&Whole::of(slice, matcher, knowledge)))
+                .collect(),
             untimely: untimely(node, view),
         };
-        let mut reasons: BTreeMap<(Isa, Option<u32>), Series> = BTreeMap::new();
+        let mut reasons: BTreeMap<(Isa, Option<u32>), (Weight, Series)> = BTreeMap::new();
         let [times, kinds, transitions] =
             [Figure::EntryToExit, Figure::PinWrites, Figure::Transition].map(|figure| knowledge.figure(figure).is_ok());
         for slice in *window {
-            for (key, _) in node.keys(slice).filter(|(key, _)| matcher.passes(key)) {
+            for (key, weight) in node.keys(slice).filter(|(key, _)| matcher.passes(key)) {
                 let Some(series) = slice.interval.series.get(key) else { continue };
                 let kind = if kinds { key.entry } else { EntryKind::Unknown };
                 let (of_kind, transition) = match kind {
@@ -120,17 +127,22 @@ impl Detail {
                 if let Some(at) = transition.filter(|_| transitions) {
                     detail.transition[at].merge(&series[Figure::Transition]);
                 }
-                reasons.entry((key.isa, key.reason)).or_default().merge(series);
+                let reason = reasons.entry((key.isa, key.reason)).or_default();
+                reason.0.add(weight);
+                reason.1.merge(series);
             }
         }
         detail.reasons = reasons
             .into_iter()
-            .map(|((isa, r), series)| Reason {
+            .map(|((isa, r), (weight, series))| Reason {
                 name: name_or_unknown(isa, r).into_owned(),
+                weight,
                 series: knowledge.show(series),
             })
             .collect();
-        detail.reasons.sort_by_key(|r| std::cmp::Reverse(r.series.entries()));
+        let is_timed = knowledge.figure(Figure::ExitToEntry).is_ok();
+        let rank = |r: &Reason| if is_timed { r.weight.host_ns } else { r.weight.exits };
+        detail.reasons.sort_by_key(|r| std::cmp::Reverse(rank(r)));
         detail
     }
 }

@@ -1,10 +1,15 @@
 //! The detail pane: panels in as many columns as there is room for.
 
+use tracer_common::rules::TimerCause;
+
 use super::{
-    panels,
+    distribution, panels,
     pen::{Pen, cells},
 };
-use crate::tui::{App, detail::Detail};
+use crate::{
+    model::policy::Policy,
+    tui::{App, detail::Detail, node::Node},
+};
 
 type Draw = fn(&mut Pen, &App, &Detail);
 
@@ -13,14 +18,31 @@ struct Panel {
     least: u16,
     most: u16,
     draw: Draw,
+    /// whether it says something about this row
+    says: fn(&App, &Detail) -> bool,
 }
 
-const HISTOGRAM: Panel = Panel { least: 5, most: 24, draw: panels::histogram };
-const SERIES: Panel = Panel { least: 5, most: 18, draw: panels::series };
-const SPECTRUM: Panel = Panel { least: 6, most: 11, draw: panels::spectrum };
-const PIN_WRITES: Panel = Panel { least: 3, most: 10, draw: panels::pin_writes };
-const REASONS: Panel = Panel { least: 4, most: 16, draw: panels::reasons };
-const UNTIMELY: Panel = Panel { least: 3, most: 17, draw: panels::untimely };
+const HOST: Panel = Panel { least: 5, most: 24, draw: distribution::host, says: |_, _| true };
+const GUEST: Panel = Panel { least: 5, most: 24, draw: distribution::guest, says: |_, _| true };
+const SERIES: Panel = Panel { least: 5, most: 12, draw: panels::series, says: |_, _| true };
+const SPECTRUM: Panel = Panel { least: 6, most: 11, draw: panels::spectrum, says: |_, _| true };
+const PIN_WRITES: Panel = Panel {
+    least: 3,
+    most: 10,
+    draw: panels::pin_writes,
+    says: |app, detail| detail.dirty.count() > 0 || app.info.policy == Policy::Hard,
+};
+const REASONS: Panel =
+    Panel { least: 4, most: 24, draw: panels::reasons, says: |_, detail| !matches!(detail.node, Node::Exit(..)) };
+const UNTIMELY: Panel = Panel {
+    least: 3,
+    most: 17,
+    draw: panels::untimely,
+    says: |_, detail| TimerCause::ALL.into_iter().any(|cause| detail.sum.timer_exits(cause).is_ok_and(|n| n > 0)),
+};
+
+/// Lines of the detail from which on the time series has a place of its own below the columns.
+const SERIES_FROM: u16 = 18;
 
 /// Draws the detail of the selected row.
 pub(super) fn draw(pen: &mut Pen, app: &mut App) {
@@ -28,16 +50,21 @@ pub(super) fn draw(pen: &mut Pen, app: &mut App) {
     let Some(detail) = &app.seen.detail else { return };
     pen.rule(0, &format!("{}: {}", detail.name, app.window.name()));
     let columns: &[&[&Panel]] = match pen.width() {
-        0..=71 => &[&[&HISTOGRAM, &SPECTRUM, &SERIES, &REASONS, &PIN_WRITES, &UNTIMELY]],
-        72..=149 => &[&[&HISTOGRAM, &SERIES, &PIN_WRITES], &[&SPECTRUM, &REASONS, &UNTIMELY]],
-        _ => &[&[&HISTOGRAM, &SERIES], &[&SPECTRUM, &PIN_WRITES], &[&REASONS, &UNTIMELY]],
+        0..=71 => &[&[&REASONS, &HOST, &SERIES, &SPECTRUM, &GUEST, &PIN_WRITES, &UNTIMELY]],
+        72..=149 => &[&[&HOST, &GUEST], &[&REASONS, &SPECTRUM, &PIN_WRITES, &UNTIMELY]],
+        _ => &[&[&HOST, &GUEST], &[&REASONS, &SPECTRUM], &[&PIN_WRITES, &UNTIMELY]],
     };
-    let many = cells(columns.len());
+    let (height, many) = (pen.height().saturating_sub(1), cells(columns.len()));
+    let series = if many > 1 && height >= SERIES_FROM { (height / 4).clamp(SERIES.least, SERIES.most) } else { 0 };
     let width = (pen.width() + 1).saturating_sub(2 * many) / many;
     for (at, panels) in columns.iter().enumerate() {
         let x = 1 + cells(at) * (width + 2);
-        let height = pen.height().saturating_sub(1);
-        stack(&mut pen.part(x, 1, width, height), panels, app, detail);
+        let panels: Vec<&Panel> = panels.iter().copied().filter(|panel| (panel.says)(app, detail)).collect();
+        stack(&mut pen.part(x, 1, width, height - series), &panels, app, detail);
+    }
+    if series > 0 {
+        let width = pen.width().saturating_sub(2);
+        (SERIES.draw)(&mut pen.part(1, 1 + height - series, width, series), app, detail);
     }
 }
 
