@@ -364,19 +364,14 @@ fn lines_are_printed_on_a_terminal_where_they_are_asked_for() {
 }
 
 #[test]
-fn a_typed_time_is_jumped_to() {
+fn a_typed_time_outside_a_recording_is_refused_with_its_ends() {
     let mut session = Session::start(120, 24, &[]);
     session.drawn();
     session.press("t");
     session.wait_for("jump to (UTC)");
     session.press("2001-02-03 04:05\r");
-    session.wait_for("is outside the recording: ");
+    session.wait_for("is outside the recording: 2023-11-14 22:13:3");
     session.press("\x1b");
-    let header: serde_json::Value = serde_json::from_str(
-        std::fs::read_to_string(RECORDING).unwrap().lines().next().unwrap().trim_start_matches('#'),
-    )
-    .unwrap();
-    let _ = header;
     session.press("q");
     assert!(session.ends().0.success());
 }

@@ -44,7 +44,7 @@ mod tests {
     fn every_day_is_found_by_its_date() {
         for day in (0..213_000).step_by(37) {
             let date = utc(day * 86_400_000_000_000);
-            let part = |range| date[range].parse().unwrap();
+            let part = |at: std::ops::Range<usize>| date[at].parse().unwrap();
             assert_eq!(days_since_epoch(part(0..4), part(5..7), part(8..10)), Some(day), "{date}");
         }
         for (year, month, day) in

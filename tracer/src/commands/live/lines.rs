@@ -22,7 +22,7 @@ use crate::{
 const HEADING_EVERY: u64 = 20;
 
 /// Writes intervals as lines.
-pub(super) struct Lines {
+pub(crate) struct Lines {
     format: LinesFormat,
     /// lines that were written
     written: u64,
@@ -35,7 +35,7 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Of a host or recording of which this is known.
-    pub(super) fn new(format: LinesFormat, count: Option<u64>, anchor: Anchor, knowledge: Knowledge) -> Self {
+    pub(crate) fn new(format: LinesFormat, count: Option<u64>, anchor: Anchor, knowledge: Knowledge) -> Self {
         Self { format, written: 0, count, anchor, knowledge }
     }
 
@@ -45,7 +45,7 @@ impl Lines {
     }
 
     /// The line of an interval, after a heading where one is due.
-    pub(super) fn line(&mut self, interval: &Interval) -> String {
+    pub(crate) fn line(&mut self, interval: &Interval) -> String {
         let row = Row::of(interval, &self.knowledge, self.anchor);
         let text = match self.format {
             LinesFormat::Text if self.written.is_multiple_of(HEADING_EVERY) => heading() + &row.text(),

@@ -35,7 +35,7 @@ use crate::{
     recording::OnDamage,
     tui::{Info, Origin, terminal},
 };
-use lines::Lines;
+pub(super) use lines::Lines;
 use stage::Stage;
 
 /// Length of an interval.
