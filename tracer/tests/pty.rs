@@ -364,19 +364,6 @@ fn lines_are_printed_on_a_terminal_where_they_are_asked_for() {
 }
 
 #[test]
-fn a_typed_time_outside_a_recording_is_refused_with_its_ends() {
-    let mut session = Session::start(120, 24, &[]);
-    session.drawn();
-    session.press("t");
-    session.wait_for("jump to (UTC)");
-    session.press("2001-02-03 04:05\r");
-    session.wait_for("is outside the recording: 2023-11-14 22:13:3");
-    session.press("\x1b");
-    session.press("q");
-    assert!(session.ends().0.success());
-}
-
-#[test]
 fn a_report_saved_from_a_damaged_recording_says_so_first() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
