@@ -114,6 +114,43 @@ slots! {
     SvmVmcb,
     /// of the vmcb: `control.exit_code`, low 32 bits
     VmcbExitCode,
+    /// of the vmcb: `control.exit_info_1`, u64
+    VmcbExitInfo1,
+    /// 1 where host time is split into its parts
+    Phases,
+    /// `kvm_vcpu.stat.generic.halt_poll_success_ns`, u64; absent before Linux 5.14
+    HaltPollSuccess,
+    /// `kvm_vcpu.stat.generic.halt_poll_fail_ns`, u64; absent before Linux 5.14
+    HaltPollFail,
+    /// `kvm_vcpu.stat.generic.halt_wait_ns`, u64; absent before Linux 5.15
+    HaltWait,
+    /// `task_struct.sched_info.run_delay`, u64
+    RunDelay,
+    /// 1 where the program on kvm_userspace_exit is attached
+    UserspaceExits,
+    /// 1 where exits are looked at beyond their reasons
+    Detail,
+    /// `kvm_vcpu.arch.regs`: the guest's RAX, RCX and the other registers, u64 each
+    GuestRegs,
+    /// bit from the beginning of the vcpu that is set once KVM has read the exit qualification of this exit: `VCPU_EXREG_EXIT_INFO_1` of
+    /// `arch.regs_avail`
+    QualificationRead,
+    /// the same of the interruption information: `VCPU_EXREG_EXIT_INFO_2`
+    InterruptionRead,
+    /// of the vcpu: `vcpu_vmx.exit_qualification` (or `.vt.exit_qualification` since 6.16), u64
+    VmxQualification,
+    /// of the vcpu: `vcpu_vmx.exit_intr_info` (or `.vt.exit_intr_info` since 6.16), u32
+    VmxInterruption,
+    /// `kvm_vcpu.stat.pf_fixed`, u64
+    FaultsFixed,
+    /// `kvm_vcpu.stat.pf_fast`, u64; absent before Linux 5.19
+    FaultsFast,
+    /// `kvm_vcpu.stat.pf_spurious`, u64; absent before Linux 5.19
+    FaultsSpurious,
+    /// `kvm_vcpu.stat.pf_emulate`, u64; absent before Linux 5.19
+    FaultsEmulated,
+    /// `kvm.arch.hyperv.hv_guest_os_id`, u64: not 0 while the guest calls Hyper-V's hypercalls
+    HypervGuest,
     /// 1 where kvm_entry's second argument is `force_immediate_exit`
     EntryHasImmediate,
     /// 1 where kvm_preemption_timer_exit has a fourth argument: TSC cycles since the deadline, signed
@@ -136,7 +173,7 @@ slots! {
     /// bytes of a record
     RecordBytes,
     /// 1 where records are whole, and stamped where [`Slot::GuestR8`] is set, too
-    Details,
+    Extras,
     /// 1 to count in SERIES instead of writing records
     InKernel,
     /// one more than the highest number of a possible CPU: each has counters and a ring

@@ -36,11 +36,13 @@ pub struct Counters {
     pub traced_early_exits: u64,
     /// rounds whose cycles in the guest, by the companion patch's stopwatch, exceed all cycles of the round: they have no transition
     pub stopwatch_excesses: u64,
+    /// host times whose parts are not what they were: they added up to more and were cut, or another thread ran the vCPU before
+    pub inexact_phases: u64,
 }
 
 impl Counters {
     /// Words of one CPU's counters.
-    pub const WORDS: usize = 16;
+    pub const WORDS: usize = 17;
 
     /// From one CPU's words.
     #[must_use]

@@ -8,7 +8,11 @@ use core::{
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{
-    Isa, high32, low32,
+    Isa,
+    detail::RawDetail,
+    high32,
+    host_time::Phases,
+    low32,
     rules::{TimerCause, Writes},
 };
 
@@ -48,6 +52,8 @@ impl Flags {
     pub const DEADLINE_READ: Flags = Flags(1 << 12);
     /// the deadline was not due by more than [`EARLY_MARGIN_NS`](crate::clock::EARLY_MARGIN_NS); only with DEADLINE_READ
     pub const EARLY: Flags = Flags(1 << 13);
+    /// `phases` of the host time before this entry is not all 0, and was written
+    pub const PHASES: Flags = Flags(1 << 14);
 
     /// True when every flag of `other` is set.
     #[must_use]
@@ -99,6 +105,10 @@ pub struct Event {
     pub isa: u8,
     /// the exit that the host handled during `exit_to_entry_ns`; all zero where it is unknown
     pub previous: Outline,
+    /// more about that exit; [`RawDetail::NONE`] where nothing is known
+    pub previous_detail: RawDetail,
+    /// parts of `exit_to_entry_ns`; all 0 where it is all the kernel's, and where nothing is known
+    pub phases: Phases,
     /// number of this round on its CPU, from 1: gaps are dropped records
     pub seq: u64,
     /// host TSC at which the timer was to expire, cycles (`vcpu_vmx.hv_deadline_tsc`); valid with DEADLINE_READ
@@ -165,22 +175,34 @@ pub struct ShortRecord {
     pub seq: u64,
     /// as [`Event::deadline_tsc`]; whatever an earlier record left here where it is not valid
     pub deadline_tsc: u64,
+    /// as [`Event::phases`]; whatever an earlier record left here without [`Flags::PHASES`]
+    pub phases: Phases,
 }
 
-/// A whole record: a short one, followed by the details.
+/// A detailed record: a short one, followed by the detail of the previous exit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct DetailedRecord {
+    /// the short record
+    pub short: ShortRecord,
+    /// as [`Event::previous_detail`]
+    pub previous_detail: RawDetail,
+}
+
+/// A whole record: a detailed one, followed by the extras.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Record {
-    /// the short record
-    pub short: ShortRecord,
-    /// the details
-    pub details: Details,
+    /// the detailed record
+    pub detailed: DetailedRecord,
+    /// the extras
+    pub extras: Extras,
 }
 
-/// The fields of a whole record that a short one does not have.
+/// The fields of a whole record that a shorter one does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-pub struct Details {
+pub struct Extras {
     /// as [`Event::writes`]
     pub writes: Writes,
     /// as [`Event::transition_ns`]
@@ -224,6 +246,9 @@ impl Record {
     /// Bytes of a short record.
     pub const SHORT: usize = size_of::<ShortRecord>();
 
+    /// Bytes of a detailed record.
+    pub const DETAILED: usize = size_of::<DetailedRecord>();
+
     /// Offset of `seq` in every record.
     pub const NUMBER_AT: usize = offset_of!(ShortRecord, seq);
 }
@@ -243,14 +268,18 @@ impl Event {
     /// `exit_to_entry_ns` of an entry whose previous exit was not seen.
     pub const UNKNOWN_NS: u64 = u64::MAX;
 
-    /// Decodes a short or whole record; none for any other length, and where the clock runs backwards or the number is 0.
+    /// Decodes a short, detailed or whole record; none for any other length, and where the clock runs backwards or the number is 0.
     #[must_use]
     #[inline]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (short, details) = ShortRecord::read_from_prefix(bytes).ok()?;
+        let (short, rest) = ShortRecord::read_from_prefix(bytes).ok()?;
         let mut event = Self::from(&short);
-        if !details.is_empty() {
-            event.add(&Details::read_from_bytes(details).ok()?);
+        if !rest.is_empty() {
+            let (detail, extras) = RawDetail::read_from_prefix(rest).ok()?;
+            event.previous_detail = detail;
+            if !extras.is_empty() {
+                event.add(&Extras::read_from_bytes(extras).ok()?);
+            }
         }
         event.is_sound().then_some(event)
     }
@@ -262,19 +291,27 @@ impl Event {
     }
 
     #[inline]
-    fn add(&mut self, details: &Details) {
-        self.writes = details.writes;
-        self.transition_ns = details.transition_ns;
-        self.shadow_pin_writes = details.shadow_pin_writes;
-        self.tid = details.tid;
-        self.cpu = details.cpu;
-        self.pin_entry = details.pin_entry;
-        self.pin_exit = details.pin_exit;
+    fn add(&mut self, extras: &Extras) {
+        self.writes = extras.writes;
+        self.transition_ns = extras.transition_ns;
+        self.shadow_pin_writes = extras.shadow_pin_writes;
+        self.tid = extras.tid;
+        self.cpu = extras.cpu;
+        self.pin_entry = extras.pin_entry;
+        self.pin_exit = extras.pin_exit;
     }
 
     #[inline]
     fn is_sound(&self) -> bool {
         self.exit_ns >= self.entry_ns && self.seq > 0
+    }
+
+    /// The kernel's part of the host time, ns: all that no other part has; none where the previous exit was not seen.
+    #[must_use]
+    #[inline]
+    pub fn kernel_ns(&self) -> Option<u64> {
+        let host_ns = Some(self.exit_to_entry_ns).filter(|ns| *ns != Self::UNKNOWN_NS);
+        host_ns.map(|ns| ns.saturating_sub(self.phases.sum_ns()))
     }
 
     /// Guest time, ns from kvm_entry to kvm_exit: timer VMWRITEs, VM-entry, guest and VM-exit.
@@ -360,6 +397,7 @@ impl From<&ShortRecord> for Event {
             previous: record.previous,
             seq: record.seq,
             deadline_tsc: if record.outline.flags().has(Flags::DEADLINE_READ) { record.deadline_tsc } else { 0 },
+            phases: if record.outline.flags().has(Flags::PHASES) { record.phases } else { Phases::default() },
             // A short record is only written where the shadow is the one source of pin writes.
             shadow_pin_writes: record.outline.pin_writes().into(),
             ..Self::default()
@@ -370,21 +408,25 @@ impl From<&ShortRecord> for Event {
 impl From<&Event> for Record {
     fn from(event: &Event) -> Self {
         Self {
-            short: ShortRecord {
-                entry_ns: event.entry_ns,
-                exit_ns: event.exit_ns,
-                previous_exit_ns: match event.exit_to_entry_ns {
-                    Event::UNKNOWN_NS => 0,
-                    ns => event.entry_ns.saturating_sub(ns),
+            detailed: DetailedRecord {
+                short: ShortRecord {
+                    entry_ns: event.entry_ns,
+                    exit_ns: event.exit_ns,
+                    previous_exit_ns: match event.exit_to_entry_ns {
+                        Event::UNKNOWN_NS => 0,
+                        ns => event.entry_ns.saturating_sub(ns),
+                    },
+                    kvm: event.kvm,
+                    who: u64::from(event.tgid) << 32 | u64::from(event.vcpu),
+                    outline: event.outline(),
+                    previous: event.previous,
+                    seq: event.seq,
+                    deadline_tsc: event.deadline_tsc,
+                    phases: event.phases,
                 },
-                kvm: event.kvm,
-                who: u64::from(event.tgid) << 32 | u64::from(event.vcpu),
-                outline: event.outline(),
-                previous: event.previous,
-                seq: event.seq,
-                deadline_tsc: event.deadline_tsc,
+                previous_detail: event.previous_detail,
             },
-            details: Details {
+            extras: Extras {
                 writes: event.writes,
                 transition_ns: event.transition_ns,
                 shadow_pin_writes: event.shadow_pin_writes,
@@ -488,8 +530,9 @@ impl StampedEvent {
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let stamped = StampedRecord::read_from_bytes(bytes).ok()?;
-        let mut event = Event::from(&stamped.record.short);
-        event.add(&stamped.record.details);
+        let mut event = Event::from(&stamped.record.detailed.short);
+        event.previous_detail = stamped.record.detailed.previous_detail;
+        event.add(&stamped.record.extras);
         event.is_sound().then_some(Self {
             event,
             entry_tsc: stamped.entry_tsc,
@@ -502,7 +545,8 @@ impl StampedEvent {
     }
 }
 
-const _: () = assert!(Record::SHORT == 72 && Record::SIZE == 104 && StampedRecord::SIZE == 144);
+const _: () =
+    assert!(Record::SHORT == 96 && Record::DETAILED == 104 && Record::SIZE == 136 && StampedRecord::SIZE == 176);
 
 #[cfg(test)]
 mod tests {
@@ -519,13 +563,19 @@ mod tests {
             previous: Outline::of(0xd1d2_d3d4, Flags(0xe1e2), 1, 2),
             seq: 0x4142_4344_4546_4748,
             deadline_tsc: 0x0807_0605_0403_0201,
+            phases: Phases {
+                user_ns: 0x1817_1615_1413_1211,
+                idle_ns: 0x2827_2625_2423_2221,
+                polled_ns: 0x3433_3231,
+                steal_ns: 0x4443_4241,
+            },
         }
     }
 
     fn record() -> Record {
         Record {
-            short: short(),
-            details: Details {
+            detailed: DetailedRecord { short: short(), previous_detail: RawDetail(0x5857_5655_5453_5251) },
+            extras: Extras {
                 writes: Writes(0xf1f2_f3f4_f5f6_f7f8),
                 transition_ns: 0x0f1f_2f3f,
                 shadow_pin_writes: 0x4f5f_6f7f,
@@ -542,7 +592,7 @@ mod tests {
     }
 
     fn bytes_with(short: ShortRecord) -> [u8; Record::SIZE] {
-        bytes_of(Record { short, ..record() })
+        bytes_of(Record { detailed: DetailedRecord { short, ..record().detailed }, ..record() })
     }
 
     fn sample() -> Event {
@@ -558,6 +608,8 @@ mod tests {
             pin_writes: 2,
             isa: 1,
             previous: Outline::of(0xd1d2_d3d4, Flags(0xe1e2), 1, 2),
+            previous_detail: RawDetail(0x5857_5655_5453_5251),
+            phases: short().phases,
             seq: 0x4142_4344_4546_4748,
             deadline_tsc: 0x0807_0605_0403_0201,
             late_ns: None,
@@ -611,8 +663,8 @@ mod tests {
     }
 
     #[test]
-    fn a_short_record_decodes_to_an_event_without_details() {
-        let without_details = Event {
+    fn a_shorter_record_decodes_to_an_event_without_what_it_lacks() {
+        let without_extras = Event {
             writes: Writes(0),
             transition_ns: 0,
             shadow_pin_writes: sample().pin_writes.into(),
@@ -622,13 +674,15 @@ mod tests {
             pin_exit: 0,
             ..sample()
         };
-        assert_eq!(Event::decode(&bytes_of(record())[..Record::SHORT]), Some(without_details));
+        assert_eq!(Event::decode(&bytes_of(record())[..Record::DETAILED]), Some(without_extras));
+        let short = Event { previous_detail: RawDetail::NONE, ..without_extras };
+        assert_eq!(Event::decode(&bytes_of(record())[..Record::SHORT]), Some(short));
     }
 
     #[test]
     fn a_record_of_any_other_length_does_not_decode() {
         let bytes = bytes_of(record());
-        for length in [0, Record::SHORT - 1, Record::SHORT + 1, Record::SIZE - 1] {
+        for length in [0, Record::SHORT - 1, Record::SHORT + 1, Record::DETAILED + 1, Record::SIZE - 1] {
             assert_eq!(Event::decode(&bytes[..length]), None);
         }
         let mut longer = [0; Record::SIZE + 1];
@@ -651,6 +705,7 @@ mod tests {
         assert_eq!(decode(Flags::DEADLINE_READ).known_deadline_tsc(), Some(0x0807_0605_0403_0201));
         let left_over = decode(Flags::NONE);
         assert_eq!((left_over.known_deadline_tsc(), left_over.deadline_tsc), (None, 0));
+        assert_eq!((left_over.phases, decode(Flags::PHASES).phases), (Phases::default(), short().phases));
     }
 
     #[test]

@@ -74,12 +74,32 @@ pub struct SeriesCounts {
     pub key: Outline,
     /// odd while a round is being counted in this series; 0 before the first one
     pub sequence: u64,
+    /// sums of these entries' times
+    pub sums: TimeSums,
     /// entries with 0, 1, 2, and more pin-control writes; entries whose writes are not known are in none of them
     pub pin_writes: [u32; 4],
     /// entries by guest time, in buckets of ns
     pub entry_to_exit: [u32; BUCKETS],
     /// entries that another entry followed, by the host time until then, in buckets of ns
     pub exit_to_entry: [u32; BUCKETS],
+}
+
+/// Sums of times of a series, ns. They wrap around.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct TimeSums {
+    /// guest time
+    pub guest_ns: u64,
+    /// host time
+    pub host_ns: u64,
+    /// the parts of the host time, as [`Phases`](crate::host_time::Phases) has them
+    pub user_ns: u64,
+    /// see [`Self::user_ns`]
+    pub idle_ns: u64,
+    /// see [`Self::user_ns`]
+    pub polled_ns: u64,
+    /// see [`Self::user_ns`]
+    pub steal_ns: u64,
 }
 
 /// The series of an outline, among those of one vCPU. Keeps the exit reason, the level, the timer cause of a preemption-timer exit, and

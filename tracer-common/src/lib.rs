@@ -14,7 +14,9 @@
 pub mod clock;
 pub mod config;
 pub mod counters;
+pub mod detail;
 pub mod event;
+pub mod host_time;
 pub mod in_kernel_series;
 pub mod rules;
 pub mod state;

@@ -1,6 +1,11 @@
 //! The state that the programs keep of each vCPU between its hooks.
 
-use crate::{Flags, Outline, rules::Writes};
+use crate::{
+    Flags, Outline,
+    detail::RawDetail,
+    host_time::{Parts, Sums},
+    rules::Writes,
+};
 
 /// vCPUs whose state is kept. They are kept in sets: a new vCPU in a full set evicts the vCPU of that set that was entered longest ago.
 pub const MAX_STATES: usize = 1 << SET_BITS << WAY_BITS;
@@ -89,7 +94,8 @@ impl Owner {
     }
 }
 
-/// State of one vCPU: two cache lines, of which the second is for VMX. All zeros is a free place.
+/// State of one vCPU: four cache lines, of which the second is for VMX, the third for the parts of the host time, and the fourth for exits that
+/// are long or looked at closely. All zeros is a free place.
 ///
 /// A state may be evicted while a hook of its vCPU still runs on another CPU, and then writes into the state of the new owner.
 /// See `tracer-ebpf/src/states.rs` for the guarantees that hold then.
@@ -136,11 +142,26 @@ pub struct VcpuState {
     /// writes to the controls of vmcs01 and vmcs02 since the last kvm_exit of each
     pub writes: [Writes; 2],
     unused: [u64; 2],
+    /// the thread that runs the vCPU: address of its `task_struct`; 0 before its first kvm_entry
+    pub task: u64,
+    /// sums at the last kvm_entry; on SVM, the delay at the last kvm_exit
+    pub sums: Sums,
+    /// first return of KVM_RUN since the last kvm_exit; 0 for none
+    pub returned_ns: u64,
+    /// sums at that return
+    pub returned: Sums,
+    /// parts of the host time before the open round; valid with [`Flags::PHASES`]
+    pub parts: Parts,
+    /// more about the last exit; while KVM handles it, its source alone where the value is not read yet
+    pub detail: RawDetail,
+    /// outcomes of faults of nested paging at the last exit of that kind: 16 bits each of four counts
+    pub outcomes: u64,
+    reserved_too: [u64; 2],
 }
 
 impl VcpuState {
     /// Bytes of a state.
-    pub const SIZE: usize = 128;
+    pub const SIZE: usize = 256;
 }
 
 const _: () = assert!(size_of::<VcpuState>() == VcpuState::SIZE);

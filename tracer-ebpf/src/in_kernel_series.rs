@@ -2,6 +2,7 @@
 
 use tracer_common::{
     Flags, Outline, Slot,
+    host_time::Phases,
     in_kernel_series::{MAX_IN_KERNEL_SERIES, SeriesCounts, bucket, series_key},
     state::WAY_BITS,
 };
@@ -9,7 +10,7 @@ use tracer_common::{
 use crate::{
     kernel::{barrier, opaque, slot, unpredictable},
     maps::{self, claim_series, count_limited, forget_search, is_limited},
-    shared::{Shared, get, increment, set},
+    shared::{Shared, add, get, increment, set},
     states::State,
 };
 
@@ -31,6 +32,8 @@ pub struct Times {
     pub previous_exit_ns: u64,
     pub entry_ns: u64,
     pub exit_ns: u64,
+    /// of the host time
+    pub phases: Phases,
 }
 
 /// Counts a round that has just closed; false where its series finds no place.
@@ -45,6 +48,13 @@ pub fn count(state: State, identity: Identity, round: Outline, times: Times) -> 
             // The clocks of two CPUs may differ by some ns.
             let ns = (times.entry_ns.wrapping_sub(times.previous_exit_ns) as i64).max(0) as u64;
             increment!(last.exit_to_entry[bucket(opaque(ns))]);
+            add!(last.sums.host_ns += ns);
+            if round.flags().has(Flags::PHASES) {
+                add!(last.sums.user_ns += times.phases.user_ns);
+                add!(last.sums.idle_ns += times.phases.idle_ns);
+                add!(last.sums.polled_ns += u64::from(times.phases.polled_ns));
+                add!(last.sums.steal_ns += u64::from(times.phases.steal_ns));
+            }
         }
         if get!(last.key) == key {
             found = Some(last);
@@ -65,7 +75,9 @@ pub fn count(state: State, identity: Identity, round: Outline, times: Times) -> 
         count_limited(tgid(identity));
         return false;
     };
-    increment!(series.entry_to_exit[bucket(opaque(times.exit_ns.wrapping_sub(times.entry_ns)))]);
+    let guest_ns = times.exit_ns.wrapping_sub(times.entry_ns);
+    increment!(series.entry_to_exit[bucket(opaque(guest_ns))]);
+    add!(series.sums.guest_ns += guest_ns);
     if slot(Slot::VmcsPin).is_some() && round.flags().has(Flags::PIN_WRITES_KNOWN) {
         let writes = if round.pin_writes() > 3 { 3 } else { round.pin_writes() };
         // Masked, so that the verifier knows the bound.

@@ -2,7 +2,7 @@
 
 use core::arch::asm;
 
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel};
+use aya_ebpf::helpers::{bpf_get_current_task, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_kernel};
 use tracer_common::{
     Slot,
     config::{CAST_HELPER, PLACE},
@@ -35,7 +35,7 @@ pub fn slot(slot: Slot) -> Option<i64> {
         };
     }
     let value = constants!(
-        LayoutIsa VcpuKvm VcpuId StatExits StatGuestMode KvmVmType VmxExitReason VmxLoadedVmcs VmxVmcs01 VmxReqImmediate VmcsPin VmcsSoftDisabled VmxDeadlineTsc SvmVmcb VmcbExitCode EntryHasImmediate TimerExitHasLate ExactWrites GuestR8 VmcsExec TscToNs Filter WakeEvery RingRecords RecordBytes Details InKernel Cpus CastType
+        LayoutIsa VcpuKvm VcpuId StatExits StatGuestMode KvmVmType VmxExitReason VmxLoadedVmcs VmxVmcs01 VmxReqImmediate VmcsPin VmcsSoftDisabled VmxDeadlineTsc SvmVmcb VmcbExitCode VmcbExitInfo1 Phases HaltPollSuccess HaltPollFail HaltWait RunDelay UserspaceExits Detail GuestRegs QualificationRead InterruptionRead VmxQualification VmxInterruption FaultsFixed FaultsFast FaultsSpurious FaultsEmulated HypervGuest EntryHasImmediate TimerExitHasLate ExactWrites GuestR8 VmcsExec TscToNs Filter WakeEvery RingRecords RecordBytes Extras InKernel Cpus CastType
     );
     (value >= 0).then_some(value)
 }
@@ -60,6 +60,13 @@ pub fn cpu() -> u64 {
 pub fn now_ns() -> u64 {
     // SAFETY: the helper takes no argument and cannot fail.
     unsafe { bpf_ktime_get_ns() }
+}
+
+/// Address of the current thread's `task_struct`.
+#[inline(always)]
+pub fn current_task() -> u64 {
+    // SAFETY: the helper takes no argument and cannot fail.
+    unsafe { bpf_get_current_task() }
 }
 
 /// The product of a number and a slot's value, in this order: Linux 6.1's verifier derives no bound for a product whose second factor is
@@ -95,8 +102,13 @@ pub fn unpredictable(mut step: u64) -> u64 {
 /// [`Slot::CastType`], a read that faults returns 0 instead.
 #[inline(always)]
 pub fn read<T: Copy>(base: u64, field: Slot) -> Option<T> {
-    let Some(structure) = slot(Slot::CastType) else { return probe(base, field) };
-    let at = base.wrapping_add(slot(field)? as u64);
+    read_at(base.wrapping_add(slot(field)? as u64))
+}
+
+/// Reads an integer; see [`read`].
+#[inline(always)]
+pub fn read_at<T: Copy>(at: u64) -> Option<T> {
+    let Some(structure) = slot(Slot::CastType) else { return probe_at(at) };
     // SAFETY: the loader patches the call of this number into one of bpf_rdonly_cast(address, BTF id), which has this signature; where it
     // did not, CastType is absent and this line is not reached.
     let cast: unsafe extern "C" fn(u64, u64) -> *const T = unsafe { core::mem::transmute(CAST_HELPER as usize) };
@@ -104,10 +116,22 @@ pub fn read<T: Copy>(base: u64, field: Slot) -> Option<T> {
     Some(unsafe { cast(at, structure as u64).read_volatile() })
 }
 
+/// Whether a bit is set, counted from the lowest one of the byte at `base`; none where the slot is absent or the read faults.
+#[inline(always)]
+pub fn read_bit(base: u64, bit: Slot) -> Option<bool> {
+    let bit = slot(bit)? as u64;
+    let byte = read_at::<u8>(base.wrapping_add(bit >> 3))?;
+    Some(byte >> (bit & 7) & 1 != 0)
+}
+
 /// As [`read`], through a helper that detects every fault but takes ten times as long.
 #[inline(always)]
 pub fn probe<T>(base: u64, field: Slot) -> Option<T> {
-    let at = base.wrapping_add(slot(field)? as u64);
+    probe_at(base.wrapping_add(slot(field)? as u64))
+}
+
+#[inline(always)]
+fn probe_at<T>(at: u64) -> Option<T> {
     // SAFETY: the helper checks the address and copies; any bits are a T, which is a number or an array of numbers.
     unsafe { bpf_probe_read_kernel(at as *const T) }.ok()
 }

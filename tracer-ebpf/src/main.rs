@@ -10,7 +10,9 @@
 #![allow(internal_features, reason = "core has no compare-and-exchange for this target")]
 #![allow(missing_docs, reason = "the program attributes repeat documented functions without their documentation")]
 
+mod detail;
 mod diagnostics;
+mod host_time;
 mod in_kernel_series;
 mod kernel;
 mod maps;
@@ -27,6 +29,8 @@ use aya_ebpf::{
 use tracer_common::{
     Counters, Flags, Isa, Outline, Slot, StampedRecord, VMX_PREEMPTION_TIMER,
     config::{FILTER_TGIDS, FILTER_VCPUS, MAX_SITES},
+    detail::RawDetail,
+    host_time::Phases,
     rules::{Control, Writes, pin_writes, transition_ns},
     state::{Owner, Phase},
 };
@@ -94,6 +98,8 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, mut flags: Flags) {
     if slot(Slot::VmxLoadedVmcs).is_some() {
         set!(state.loaded_vmcs = vmcs);
     }
+    detail::complete(state, vcpu);
+    host_time::close(state, vcpu, &mut flags);
     set!(state.flags = flags);
     set!(state.entry_ns = now_ns());
 }
@@ -188,8 +194,10 @@ struct Round {
     /// 0 where the exit is none of a timer with a deadline
     deadline_tsc: u64,
     previous: Outline,
+    previous_detail: RawDetail,
     /// 0 where it was not seen
     previous_exit_ns: u64,
+    phases: Phases,
     pins: PinWrites,
 }
 
@@ -228,6 +236,8 @@ fn on_exit(vcpu: u64, isa: u64) {
         (reason, deadline_tsc, close_pin_writes(state, &mut flags))
     };
     let outline = Outline::of(reason, flags, pins.best, isa as u8);
+    let phases = host_time::take(state, flags, isa);
+    let previous_detail = detail::begin(state, vcpu, isa, reason, flags.has(Flags::REASON_KNOWN));
     let (previous, previous_exit_ns) = (get!(state.previous), get!(state.exit_ns));
     set!(state.previous = outline);
     set!(state.exit_ns = exit_ns);
@@ -235,7 +245,19 @@ fn on_exit(vcpu: u64, isa: u64) {
     let cpu = cpu();
     let Some(counters) = counters(cpu) else { return };
     let number = get!(counters.rounds) + 1;
-    let round = Round { vcpu, state, number, outline, exit_ns, deadline_tsc, previous, previous_exit_ns, pins };
+    let round = Round {
+        vcpu,
+        state,
+        number,
+        outline,
+        exit_ns,
+        deadline_tsc,
+        previous,
+        previous_detail,
+        previous_exit_ns,
+        phases,
+        pins,
+    };
     let is_kept = if slot(Slot::InKernel) == Some(1) {
         count_in_kernel(counters, &round)
     } else {
@@ -264,7 +286,8 @@ fn end_round(vcpu: u64) -> Option<State> {
 fn forget_vendor_fields(state: State, flags: &mut Flags) {
     let kept =
         if slot(Slot::EntryHasImmediate) == Some(1) { Flags::IMMEDIATE_KNOWN | Flags::IMMEDIATE } else { Flags::NONE };
-    flags.0 &= kept.0;
+    // The parts of the host time come from KVM's and the scheduler's structures, which all vendors share.
+    flags.0 &= kept.0 | Flags::PHASES.0;
     set!(state.shadow_pin_writes = 0);
     set!(state.pin_seen = 0);
     set!(state.pin_entry = 0);
@@ -381,7 +404,7 @@ fn take_writes(state: State, is_l2: bool) -> Writes {
 fn count_in_kernel(counters: Shared<Counters>, round: &Round) -> bool {
     let &Round { state, previous_exit_ns, exit_ns, .. } = round;
     let identity = Identity { kvm: get!(state.kvm), who: get!(state.who) };
-    let times = Times { previous_exit_ns, entry_ns: get!(state.entry_ns), exit_ns };
+    let times = Times { previous_exit_ns, entry_ns: get!(state.entry_ns), exit_ns, phases: round.phases };
     if is_evicted(counters, round) {
         return false;
     }
@@ -402,19 +425,28 @@ fn send_record(counters: Shared<Counters>, cpu: u64, round: &Round) -> bool {
         return false;
     };
     let state = round.state;
-    set!(place.record.short.entry_ns = get!(state.entry_ns));
-    set!(place.record.short.exit_ns = round.exit_ns);
-    set!(place.record.short.previous_exit_ns = round.previous_exit_ns);
-    set!(place.record.short.kvm = get!(state.kvm));
-    set!(place.record.short.who = get!(state.who));
-    set!(place.record.short.outline = round.outline);
-    set!(place.record.short.previous = round.previous);
+    set!(place.record.detailed.short.entry_ns = get!(state.entry_ns));
+    set!(place.record.detailed.short.exit_ns = round.exit_ns);
+    set!(place.record.detailed.short.previous_exit_ns = round.previous_exit_ns);
+    set!(place.record.detailed.short.kvm = get!(state.kvm));
+    set!(place.record.detailed.short.who = get!(state.who));
+    set!(place.record.detailed.short.outline = round.outline);
+    set!(place.record.detailed.short.previous = round.previous);
     // Only where there is one: a store less for all other exits.
     if round.deadline_tsc != 0 {
-        set!(place.record.short.deadline_tsc = round.deadline_tsc);
+        set!(place.record.detailed.short.deadline_tsc = round.deadline_tsc);
     }
-    if slot(Slot::Details) == Some(1) {
-        write_details(place, cpu, round);
+    if slot(Slot::Phases) == Some(1) && round.outline.flags().has(Flags::PHASES) {
+        set!(place.record.detailed.short.phases.user_ns = round.phases.user_ns);
+        set!(place.record.detailed.short.phases.idle_ns = round.phases.idle_ns);
+        set!(place.record.detailed.short.phases.polled_ns = round.phases.polled_ns);
+        set!(place.record.detailed.short.phases.steal_ns = round.phases.steal_ns);
+    }
+    if slot(Slot::Detail) == Some(1) || slot(Slot::Extras) == Some(1) {
+        set!(place.record.detailed.previous_detail = round.previous_detail);
+    }
+    if slot(Slot::Extras) == Some(1) {
+        write_extras(place, cpu, round);
         if slot(Slot::GuestR8).is_some() {
             write_stamps(place, round);
         }
@@ -425,21 +457,21 @@ fn send_record(counters: Shared<Counters>, cpu: u64, round: &Round) -> bool {
     set!(counters.rounds = round.number);
     barrier();
     // Last, because it says that the record is complete.
-    set!(place.record.short.seq = round.number);
+    set!(place.record.detailed.short.seq = round.number);
     true
 }
 
 #[inline(always)]
-fn write_details(place: Shared<StampedRecord>, cpu: u64, round: &Round) {
+fn write_extras(place: Shared<StampedRecord>, cpu: u64, round: &Round) {
     let Round { state, pins, .. } = round;
     let state = *state;
-    set!(place.record.details.writes = pins.all);
-    set!(place.record.details.transition_ns = get!(state.transition_ns));
-    set!(place.record.details.shadow_pin_writes = pins.shadow.into());
-    set!(place.record.details.tid = bpf_get_current_pid_tgid() as u32);
-    set!(place.record.details.cpu = cpu as u32);
-    set!(place.record.details.pin_entry = get!(state.pin_entry));
-    set!(place.record.details.pin_exit = pins.pin_exit);
+    set!(place.record.extras.writes = pins.all);
+    set!(place.record.extras.transition_ns = get!(state.transition_ns));
+    set!(place.record.extras.shadow_pin_writes = pins.shadow.into());
+    set!(place.record.extras.tid = bpf_get_current_pid_tgid() as u32);
+    set!(place.record.extras.cpu = cpu as u32);
+    set!(place.record.extras.pin_entry = get!(state.pin_entry));
+    set!(place.record.extras.pin_exit = pins.pin_exit);
 }
 
 /// Writes the stamps that the calibration guest left in its registers.

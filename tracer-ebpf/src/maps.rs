@@ -9,7 +9,7 @@ use core::{
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use tracer_common::{
@@ -17,7 +17,7 @@ use tracer_common::{
     clock::ClockBase,
     config::{MAX_SITES, REGION, Taken},
     in_kernel_series::SeriesCounts,
-    state::{Owner, VcpuState},
+    state::{MAX_STATES, Owner, VcpuState},
 };
 
 use crate::{
@@ -72,6 +72,11 @@ pub static TGIDS: HashMap<u32, u8, MAX_FILTER> = HashMap::new();
 /// vCPU numbers to trace, with [`FILTER_VCPUS`](tracer_common::config::FILTER_VCPUS).
 #[btf_map]
 pub static VCPU_IDS: HashMap<u32, u8, MAX_FILTER> = HashMap::new();
+
+/// The vCPU that a thread runs, by the addresses of both structures. The thread that ran longest ago gives way: its vCPU's next kvm_entry finds
+/// no return of KVM_RUN.
+#[btf_map]
+pub static VCPU_OF_TASK: LruHashMap<u64, u64, MAX_STATES> = LruHashMap::new();
 
 /// Thread groups that hold their share of SERIES and get no further ones, and the rounds that they lost for it.
 #[btf_map]
@@ -130,7 +135,7 @@ pub fn taken(cpu: u64) -> u64 {
     get!(taken.records)
 }
 
-/// A place of STATES by its number, which must be below [`MAX_STATES`](tracer_common::state::MAX_STATES).
+/// A place of STATES by its number, which must be below [`MAX_STATES`].
 #[inline(always)]
 pub fn state(number: u64) -> Shared<VcpuState> {
     value_at(region!(States), number * VcpuState::SIZE as u64)

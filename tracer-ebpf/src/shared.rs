@@ -84,3 +84,12 @@ macro_rules! increment {
     }};
 }
 pub(crate) use increment;
+
+/// Adds to a field of a [`Shared`] that nobody else writes. Wraps around.
+macro_rules! add {
+    ($value:ident $(.$field:ident)+ += $more:expr) => {{
+        let more = $more;
+        $crate::shared::set!($value$(.$field)+ = $crate::shared::get!($value$(.$field)+).wrapping_add(more))
+    }};
+}
+pub(crate) use add;

@@ -7,6 +7,10 @@
 
 #[path = "bed/mod.rs"]
 mod bed;
+#[path = "programs/detail.rs"]
+mod detail;
+#[path = "programs/host_time.rs"]
+mod host_time;
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +35,7 @@ use vmentry::{
 };
 
 fn bed() -> Bed {
-    Bed::new(config(), Options { details: true, ..Options::default() })
+    Bed::new(config(), Options { extras: true, ..Options::default() })
 }
 
 #[test]
@@ -449,7 +453,7 @@ fn an_event_of_another_instruction_set_than_the_layouts_has_no_field_of_a_vendor
     let mut c = config();
     c.set(Slot::LayoutIsa, Isa::Vmx as u8);
     for isa in [SVM, 0, 3] {
-        let mut bed = Bed::new(c, Options { details: true, ..Options::default() });
+        let mut bed = Bed::new(c, Options { extras: true, ..Options::default() });
         let round = |bed: &mut Bed, isa: u64, pin: u64| {
             bed.set(0, VMCS01 + PIN, pin);
             bed.set(0, VMCS01 + SOFT, 1);
@@ -615,7 +619,7 @@ fn run_a_crowd(bed: &mut Bed, crowd: &Crowd) -> u64 {
 #[test]
 #[ignore = "needs root"]
 fn vcpus_that_evict_each_other_on_two_cpus_keep_their_identity_and_the_balance() {
-    let mut bed = Bed::new(config(), Options { details: true, ring_bytes: 4 << 20, ..Options::default() });
+    let mut bed = Bed::new(config(), Options { extras: true, ring_bytes: 4 << 20, ..Options::default() });
     let crowd = bed.crowd(CROWD);
     let exits = run_a_crowd(&mut bed, &crowd);
     let (mut delivered, mut wrong) = (0, Vec::new());

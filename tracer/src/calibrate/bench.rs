@@ -199,7 +199,7 @@ fn without_warm_up(round_trips: &[u32], program: CalibrationProgram) -> impl Ite
 }
 
 /// Bytes of each CPU's ring. The number of records that it holds is a power of two, so up to half of the bytes are unused.
-pub(crate) const RING_BYTES: u32 = 1 << 20;
+pub(crate) const RING_BYTES: u32 = 2 << 20;
 /// The records of one run, including those of some interrupts of the host, must fit into a ring.
 const _: () = assert!((BATCH + WARM_UP) as usize * 6 * StampedRecord::SIZE < RING_BYTES as usize / 2);
 

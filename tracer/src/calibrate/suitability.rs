@@ -88,7 +88,16 @@ mod tests {
             config.set(Slot::GuestR8, 64);
         }
         let (exit_arguments, companion) = (ExitArguments::VcpuIsa, Companion::default());
-        Layout { config, exit_arguments, missing: vec![], companion, cast: None }
+        Layout {
+            config,
+            exit_arguments,
+            missing: vec![],
+            companion,
+            userspace_exit: true,
+            mmio: true,
+            fast_mmio: true,
+            cast: None,
+        }
     }
 
     #[test]

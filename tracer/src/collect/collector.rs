@@ -177,6 +177,9 @@ impl Collector {
             totals.entries += dropped;
             totals.dropped += dropped;
         }
+        if self.tracer.splits_host_time() {
+            *totals.inexact_phases.get_or_insert_default() += growth(&|c| c.inexact_phases);
+        }
         if self.tracer.has_stopwatch() {
             *totals.stopwatch_excesses.get_or_insert_default() += growth(&|c| c.stopwatch_excesses);
         }

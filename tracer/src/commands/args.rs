@@ -132,6 +132,15 @@ pub struct Targets {
     pub vcpu: Vec<u32>,
 }
 
+/// Which details of exits are recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DetailKind {
+    /// what registers and the VMCS tell
+    Exits,
+    /// also guest-physical addresses of accesses that KVM emulates, by its tracepoints kvm_mmio and kvm_fast_mmio
+    Addresses,
+}
+
 /// Arguments of `record`.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("hooks").args(["exact_writes", "verify_writes"]).multiple(true))]
@@ -164,7 +173,14 @@ pub struct RecordArgs {
     /// VMs and vCPUs to trace
     #[command(flatten)]
     pub targets: Targets,
-    /// Size of each CPU's ring in KiB, a power of two; an entry takes 64 or 96 bytes
+    /// Also tell exits apart by MSR, port, CPUID leaf, vector and the like; --detail=addresses adds those of emulated memory accesses
+    #[arg(long, value_name = "WHAT", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "exits",
+          hide_possible_values = true)]
+    pub detail: Option<DetailKind>,
+    /// Do not split host times into kernel, user, polled, idle and steal
+    #[arg(long)]
+    pub no_phases: bool,
+    /// Size of each CPU's ring in KiB, a power of two; an entry takes 96 or 136 bytes
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024, value_parser = ring_kib)]
     pub ring_kib: u32,
     /// Where to count entries: 'in-kernel' needs no rings and no collector's CPU; values to 1.6 % instead of 0.1 %

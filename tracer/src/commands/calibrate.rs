@@ -60,6 +60,8 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<ExitCode> {
     let stopwatch = stopwatch::start(&facts)?;
     let options = Options {
         stamps: true,
+        // Every instruction before the VM entry is a part of what is measured.
+        phases: false,
         stopwatch,
         tgids: Some(vec![this_process]),
         ring_bytes: RING_BYTES,

@@ -110,6 +110,8 @@ fn header(sources: &[Provenance], command: Vec<String>) -> Header {
         soft_delay: common(sources, |s| s.header.soft_delay).flatten(),
         tickless_cpus: common(sources, |s| s.header.tickless_cpus.clone()).flatten(),
         stopwatch: common(sources, |s| s.header.stopwatch).flatten(),
+        phases: common(sources, |s| s.header.phases).unwrap_or(false),
+        detail: common(sources, |s| s.header.detail).unwrap_or(false),
         sites: common(sources, |s| s.header.sites.clone()).unwrap_or_default(),
         missing: common(sources, |s| s.header.missing.clone()).unwrap_or_default(),
         unknown: None,

@@ -13,7 +13,7 @@ use tracer_common::{Isa, in_kernel_series::MAX_IN_KERNEL_SERIES};
 use crate::{
     collect::collector::{Attached, Collection},
     commands::{
-        args::{RecordArgs, Targets},
+        args::{DetailKind, RecordArgs, Targets},
         child::{Ended, Endings, GRACE, command_code, end, exit_of, or_end, refuse_unknown, start, stdout_beside},
         following::follow,
         privileges,
@@ -163,6 +163,9 @@ fn options(args: &RecordArgs, facts: &Facts, layout: &Layout) -> Result<Options>
     if in_kernel && facts.stopwatch == Some(true) {
         say!("--aggregate in-kernel ignores the stopwatch: leave it out to get transition_ns of every entry");
     }
+    if in_kernel && args.detail.is_some() {
+        return refuse("--detail: --aggregate in-kernel counts no details: leave one of them out");
+    }
     let exact_writes = args.exact_writes || args.verify_writes && layout.companion.vmcs_write;
     Ok(Options {
         exact_writes,
@@ -171,7 +174,10 @@ fn options(args: &RecordArgs, facts: &Facts, layout: &Layout) -> Result<Options>
         sites,
         stopwatch: if in_kernel { None } else { stopwatch::start(facts)? },
         aggregation: args.aggregate,
-        details: args.events.is_some() || args.flight_recorder.is_some(),
+        phases: !args.no_phases,
+        detail: args.detail.is_some(),
+        addresses: args.detail == Some(DetailKind::Addresses),
+        extras: args.events.is_some() || args.flight_recorder.is_some(),
         stamps: false,
         ring_bytes: ring_bytes(args.ring_kib),
         tgids,

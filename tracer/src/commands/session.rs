@@ -147,6 +147,8 @@ pub(crate) fn header(
         soft_delay: soft_delay(facts),
         tickless_cpus: Some(facts.tickless_cpus.clone()),
         stopwatch: options.stopwatch,
+        phases: options.phases,
+        detail: options.detail,
         sites: options.sites.clone(),
         missing: facts.missing.clone(),
         unknown: None,

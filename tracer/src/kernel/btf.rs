@@ -86,11 +86,11 @@ pub struct Btf<'a> {
 
 /// A member of a structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Field {
+pub struct Field {
     /// bytes from the beginning of the structure
-    pub(crate) offset: u32,
+    pub offset: u32,
     /// size in bytes; 0 where the type has none
-    pub(crate) size: u32,
+    pub size: u32,
 }
 
 /// Type of a tracepoint's argument.
@@ -207,7 +207,7 @@ impl<'a> Btf<'a> {
     }
 
     /// The member `path` ("a.b.c") of structure `name`, also inside unnamed structures and unions; none for a bit field.
-    pub(crate) fn field(&self, name: &str, path: &str) -> Option<Field> {
+    pub fn field(&self, name: &str, path: &str) -> Option<Field> {
         let mut id = self.find(STRUCT, name)?;
         let mut offset = 0;
         for part in path.split('.') {
@@ -240,6 +240,14 @@ impl<'a> Btf<'a> {
     /// Id of a function.
     pub(crate) fn function(&self, name: &str) -> Option<u32> {
         self.find(FUNC, name)
+    }
+
+    /// The value of a constant of an enumeration, of 32 bits.
+    pub(crate) fn enumerator(&self, enumeration: &str, name: &str) -> Option<i32> {
+        let enumeration = self.get(self.find(ENUM, enumeration)?)?;
+        let mut constants = enumeration.rest.chunks_exact(8);
+        let found = constants.find(|c| u32_at(c, 0).is_ok_and(|at| self.name(at) == name))?;
+        u32_at(found, 4).ok().map(u32::cast_signed)
     }
 
     /// Id of a structure.

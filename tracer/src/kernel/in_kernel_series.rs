@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use rustc_hash::FxHashMap;
 use tracer_common::{
     Outline,
-    in_kernel_series::{BUCKETS, MAX_IN_KERNEL_SERIES, SeriesCounts, TAKEN_BACK, middle},
+    in_kernel_series::{BUCKETS, MAX_IN_KERNEL_SERIES, SeriesCounts, TAKEN_BACK, TimeSums, middle},
     rules::TimerCause,
 };
 
@@ -26,12 +26,14 @@ use crate::{
         series_shares::{Plan, Use, plan},
         tracer::Limits,
     },
-    model::{figures::Figure, histogram::Histogram, series::Series},
+    model::{budget::Budget, figures::Figure, histogram::Histogram, series::Series},
 };
 
 /// Counts of a series: pin-control writes, then the two distributions, as they lie in [`SeriesCounts`].
 const COUNTS: usize = PIN_WRITES + 2 * BUCKETS;
 const PIN_WRITES: usize = 4;
+/// Sums of times of a series: the words of [`TimeSums`].
+const SUMS: usize = size_of::<TimeSums>() / size_of::<u64>();
 const _: () = assert!(
     offset_of!(SeriesCounts, entry_to_exit) == offset_of!(SeriesCounts, pin_writes) + PIN_WRITES * size_of::<u32>()
         && size_of::<SeriesCounts>() == offset_of!(SeriesCounts, pin_writes) + COUNTS * size_of::<u32>()
@@ -48,8 +50,8 @@ const MOST_REMEMBERED: usize = 1024;
 pub struct InKernelSeries {
     places: Mapping,
     seen: FxHashMap<usize, Seen>,
-    /// the counts that were read last
-    now: Vec<u32>,
+    /// what was read last
+    now: Counts,
     /// none where places cannot be taken back
     sharing: Option<Sharing>,
 }
@@ -57,9 +59,21 @@ pub struct InKernelSeries {
 /// A place at the last look.
 struct Seen {
     sequence: u64,
-    counts: Vec<u32>,
+    counts: Counts,
     /// looks since the last round
     silent: u32,
+}
+
+/// Counts and sums of a series.
+struct Counts {
+    counts: Vec<u32>,
+    sums: [u64; SUMS],
+}
+
+impl Counts {
+    fn zero() -> Self {
+        Self { counts: vec![0; COUNTS], sums: [0; SUMS] }
+    }
 }
 
 /// Shares of the processes in the places.
@@ -121,7 +135,7 @@ pub struct Growth {
 impl InKernelSeries {
     /// Reads from the array in memory.
     pub(crate) fn new(places: Mapping, sharing: Option<Sharing>) -> Self {
-        Self { places, seen: FxHashMap::default(), now: vec![0; COUNTS], sharing }
+        Self { places, seen: FxHashMap::default(), now: Counts::zero(), sharing }
     }
 
     /// Owners of all series.
@@ -143,7 +157,7 @@ impl InKernelSeries {
         let at = place * size_of::<SeriesCounts>();
         let outline = Outline(self.word(at + offset_of!(SeriesCounts, key)));
         let Self { places, seen, now, .. } = self;
-        let seen = seen.entry(place).or_insert_with(|| Seen { sequence: 0, counts: vec![0; COUNTS], silent: 0 });
+        let seen = seen.entry(place).or_insert_with(|| Seen { sequence: 0, counts: Counts::zero(), silent: 0 });
         seen.silent = seen.silent.saturating_add(1);
         let Some(sequence) = read_new(places, at, seen.sequence, now) else { return };
         let series = grown(outline, &seen.counts, now);
@@ -234,9 +248,9 @@ impl InKernelSeries {
     }
 }
 
-/// Reads the counts of the series at an offset into `counts`, and returns their sequence; none where it is still `last`, or where no attempt
+/// Reads the counts and sums of the series at an offset into `now`, and returns their sequence; none where it is still `last`, or where no attempt
 /// came between two rounds.
-fn read_new(places: &Mapping, at: usize, last: u64, counts: &mut [u32]) -> Option<u64> {
+fn read_new(places: &Mapping, at: usize, last: u64, now: &mut Counts) -> Option<u64> {
     let sequence = places.word(at + offset_of!(SeriesCounts, sequence));
     let halves = places.halves(at + offset_of!(SeriesCounts, pin_writes), COUNTS);
     for _ in 0..ATTEMPTS {
@@ -245,8 +259,12 @@ fn read_new(places: &Mapping, at: usize, last: u64, counts: &mut [u32]) -> Optio
             return None;
         }
         if before.is_multiple_of(2) {
-            for (count, half) in counts.iter_mut().zip(halves) {
+            for (count, half) in now.counts.iter_mut().zip(halves) {
                 *count = half.load(Relaxed);
+            }
+            for (index, sum) in now.sums.iter_mut().enumerate() {
+                let at = at + offset_of!(SeriesCounts, sums) + index * size_of::<u64>();
+                *sum = places.word(at).load(Relaxed);
             }
             // The counts are loaded before the sequence is loaded again.
             fence(Acquire);
@@ -260,10 +278,10 @@ fn read_new(places: &Mapping, at: usize, last: u64, counts: &mut [u32]) -> Optio
 }
 
 /// The growth of a series from the counts `before` to the counts `now`.
-fn grown(outline: Outline, before: &[u32], now: &[u32]) -> Series {
+fn grown(outline: Outline, before: &Counts, now: &Counts) -> Series {
     let histogram = |from: usize, length: usize, value: fn(usize) -> u64| {
         let mut histogram = Histogram::default();
-        for (bucket, (now, before)) in now[from..][..length].iter().zip(&before[from..]).enumerate() {
+        for (bucket, (now, before)) in now.counts[from..][..length].iter().zip(&before.counts[from..]).enumerate() {
             histogram.record_n(value(bucket), u64::from(now.wrapping_sub(*before)));
         }
         histogram
@@ -272,13 +290,18 @@ fn grown(outline: Outline, before: &[u32], now: &[u32]) -> Series {
     let entry_to_exit = histogram(PIN_WRITES, BUCKETS, middle);
     let exit_to_entry = histogram(PIN_WRITES + BUCKETS, BUCKETS, middle);
     let is_immediate = outline.timer_cause() == Some(TimerCause::Immediate);
-    Series::from_fn(|figure| match figure {
+    let sums: [u64; SUMS] = std::array::from_fn(|at| now.sums[at].wrapping_sub(before.sums[at]));
+    let [guest_ns, host_ns, user_ns, idle_ns, polled_ns, steal_ns] = sums;
+    let sums = TimeSums { guest_ns, host_ns, user_ns, idle_ns, polled_ns, steal_ns };
+    let mut series = Series::from_fn(|figure| match figure {
         Figure::EntryToExit => entry_to_exit.clone(),
         Figure::ExitToEntry => exit_to_entry.clone(),
         Figure::PinWrites => pin_writes.clone(),
         Figure::Transition if is_immediate => entry_to_exit.clone(),
         Figure::Transition | Figure::DeadlineLate | Figure::DeadlineRemaining => Histogram::default(),
-    })
+    });
+    series.budget = Budget::from(sums);
+    series
 }
 
 #[cfg(test)]
@@ -324,6 +347,8 @@ mod tests {
         increment(places, offset_of!(SeriesCounts, exit_to_entry) + 4 * ROUND_NS);
         increment(places, offset_of!(SeriesCounts, entry_to_exit) + 4 * ROUND_NS);
         increment(places, offset_of!(SeriesCounts, pin_writes) + 4);
+        let sum = places.word(offset_of!(SeriesCounts, sums) + offset_of!(TimeSums, host_ns));
+        sum.store(sum.load(Relaxed).wrapping_add(ROUND_NS as u64), Release);
         next_sequence(places);
     }
 
@@ -333,6 +358,7 @@ mod tests {
         series.take(|growth| {
             assert_eq!(growth.owner, Owner { tgid: 7, kvm: 0x1000, vcpu: 3 });
             let count = |figure| growth.series[figure].count();
+            assert_eq!(growth.series.budget.host_ns, count(Figure::ExitToEntry) * ROUND_NS as u64);
             assert_eq!(
                 found.replace([growth.series.entries(), count(Figure::PinWrites), count(Figure::ExitToEntry)]),
                 None

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use tracer_common::{Config, Slot};
+use tracer_common::{Config, Slot, config::ABSENT};
 
 use crate::{
     kernel::btf::{Argument, Btf, Field},
@@ -30,6 +30,12 @@ pub struct Layout {
     pub missing: Vec<Missing>,
     /// the companion patch's tracepoints that are there
     pub companion: Companion,
+    /// kvm_userspace_exit is there
+    pub userspace_exit: bool,
+    /// kvm_mmio is there, with the address as its third argument
+    pub mmio: bool,
+    /// kvm_fast_mmio is there
+    pub fast_mmio: bool,
     /// `bpf_rdonly_cast`; none where this kernel does not have it
     pub cast: Option<Cast>,
 }
@@ -184,6 +190,13 @@ const SVM: &[Wanted] = &[
     },
 ];
 
+/// Fields about exits beyond their reasons: slot, structure, paths of which the first that exists counts, least size.
+const DETAIL: &[(Slot, &str, &[&str], u32)] = &[
+    (Slot::VmxQualification, "vcpu_vmx", &["vt.exit_qualification", "exit_qualification"], 8),
+    (Slot::VmxInterruption, "vcpu_vmx", &["vt.exit_intr_info", "exit_intr_info"], 4),
+    (Slot::VmcbExitInfo1, "vmcb", &["control.exit_info_1"], 8),
+];
+
 /// Finds the fields. `kvm` is the BTF with kvm's tracepoints and `struct kvm_vcpu`, `vendor_btf` the one with the vendor module's structures;
 /// both may be the kernel's own where KVM is built in.
 pub(crate) fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Result<Layout, Refusal> {
@@ -193,10 +206,22 @@ pub(crate) fn resolve(kvm: &Btf<'_>, vendor: Vendor, vendor_btf: &Btf<'_>) -> Re
     fields.vcpu(kvm)?;
     fields.calibration(kvm, vendor_btf);
     fields.vendor(vendor, vendor_btf);
+    let userspace_exit = fields.host_time(kvm);
+    fields.detail(kvm);
     let companion = Companion::find(vendor_btf);
     fields.config.set(Slot::TimerExitHasLate, companion.timer_exit_late);
     let Fields { config, missing } = fields;
-    Ok(Layout { config, exit_arguments, missing, companion, cast: Cast::find(kvm) })
+    let mmio = [Argument::Scalar(4), Argument::Scalar(4), Argument::Scalar(8)];
+    Ok(Layout {
+        config,
+        exit_arguments,
+        missing,
+        companion,
+        userspace_exit,
+        mmio: kvm.tracepoint("kvm_mmio").is_some_and(|found| found.starts_with(&mmio)),
+        fast_mmio: kvm.tracepoint("kvm_fast_mmio").is_some_and(|found| found.starts_with(&[Argument::Scalar(8)])),
+        cast: Cast::find(kvm),
+    })
 }
 
 fn exit_arguments(kvm: &Btf<'_>) -> Result<ExitArguments, Refusal> {
@@ -258,6 +283,62 @@ impl Fields {
         }
     }
 
+    /// Sums that KVM and the scheduler keep, from which the parts of the host time follow; whether kvm_userspace_exit is there.
+    fn host_time(&mut self, kvm: &Btf<'_>) -> bool {
+        let halts = "polled and idle time";
+        for (slot, structure, path, lost) in [
+            (Slot::HaltPollSuccess, "kvm_vcpu", "stat.generic.halt_poll_success_ns", halts),
+            (Slot::HaltPollFail, "kvm_vcpu", "stat.generic.halt_poll_fail_ns", halts),
+            (Slot::HaltWait, "kvm_vcpu", "stat.generic.halt_wait_ns", halts),
+            (Slot::RunDelay, "task_struct", "sched_info.run_delay", "steal time"),
+        ] {
+            match kvm.field(structure, path) {
+                Some(field) if field.size == 8 => self.config.set(slot, field.offset),
+                _ => self.missing.push(Missing { field: format!("{structure}.{path}"), lost }),
+            }
+        }
+        // Halts are known by all three counts or not at all.
+        let all = [Slot::HaltPollSuccess, Slot::HaltPollFail, Slot::HaltWait];
+        if all.iter().any(|slot| self.config.get(*slot).is_none()) {
+            all.into_iter().for_each(|slot| self.config.set(slot, ABSENT));
+        }
+        let is_there = kvm.tracepoint("kvm_userspace_exit").is_some();
+        if !is_there {
+            self.missing.push(Missing { field: "kvm_userspace_exit".into(), lost: "user time" });
+        }
+        is_there
+    }
+
+    /// Fields about exits beyond their reasons. A kernel without one of them lacks details of some exits, which is not reported.
+    fn detail(&mut self, kvm: &Btf<'_>) {
+        for (slot, structure, path, size) in [
+            (Slot::GuestRegs, "kvm_vcpu", "arch.regs", 2 * 8),
+            (Slot::FaultsFixed, "kvm_vcpu", "stat.pf_fixed", 8),
+            (Slot::FaultsFast, "kvm_vcpu", "stat.pf_fast", 8),
+            (Slot::FaultsSpurious, "kvm_vcpu", "stat.pf_spurious", 8),
+            (Slot::FaultsEmulated, "kvm_vcpu", "stat.pf_emulate", 8),
+            (Slot::HypervGuest, "kvm", "arch.hyperv.hv_guest_os_id", 8),
+        ] {
+            if let Some(field) = kvm.field(structure, path).filter(|field| field.size >= size) {
+                self.config.set(slot, field.offset);
+            }
+        }
+        // A mask of one word, and since Linux 7.2 an array of words under another prefix; bits are numbered through either way.
+        let available = kvm.field("kvm_vcpu", "arch.regs_avail");
+        for (slot, names) in [
+            (Slot::QualificationRead, ["VCPU_EXREG_EXIT_INFO_1", "VCPU_REG_EXIT_INFO_1"]),
+            (Slot::InterruptionRead, ["VCPU_EXREG_EXIT_INFO_2", "VCPU_REG_EXIT_INFO_2"]),
+        ] {
+            let bit =
+                names.iter().find_map(|name| kvm.enumerator("kvm_reg", name)).and_then(|bit| u32::try_from(bit).ok());
+            if let (Some(field), Some(bit)) = (available, bit)
+                && bit < field.size * 8
+            {
+                self.config.set(slot, i64::from(field.offset) * 8 + i64::from(bit));
+            }
+        }
+    }
+
     /// The vendor's vCPU structure and what it points to.
     fn vendor(&mut self, vendor: Vendor, btf: &Btf<'_>) {
         let (table, structure): (&[Wanted], _) = match vendor {
@@ -280,6 +361,16 @@ impl Fields {
                     field: format!("{}.{}", wanted.structure, wanted.paths[wanted.paths.len() - 1]),
                     lost: wanted.lost,
                 }),
+            }
+        }
+        // Without these, details of some exits are unknown, which is not reported.
+        for (slot, structure, paths, size) in
+            DETAIL.iter().filter(|(_, of, ..)| *of == structure || *of == "vmcb" && vendor == Vendor::Amd)
+        {
+            let field = paths.iter().find_map(|path| btf.field(structure, path)).filter(|field| field.size >= *size);
+            let from = if *structure == "vmcb" { 0 } else { vcpu_at };
+            if let Some(offset) = field.map(|field| i64::from(field.offset) - from).filter(|offset| *offset >= 0) {
+                self.config.set(*slot, offset);
             }
         }
         if vendor == Vendor::Intel && self.config.get(Slot::EntryHasImmediate).is_none() {
@@ -342,17 +433,34 @@ pub(crate) mod made_up {
         let kvm = b.structure("kvm", 64, &[("arch", arch, 32)]);
         let kvm_pointer = b.ptr(kvm);
         let regs = b.array(u64_type, 17);
-        let vcpu_arch = b.structure("kvm_vcpu_arch", 136, &[("regs", regs, 0)]);
-        let stat = b.structure("kvm_vcpu_stat", 32, &[("exits", u64_type, 8), ("guest_mode", u64_type, 24)]);
+        let vcpu_arch = b.structure("kvm_vcpu_arch", 144, &[("regs", regs, 0), ("regs_avail", u32_type, 136)]);
+        let generic = b.structure(
+            "kvm_vcpu_stat_generic",
+            24,
+            &[
+                ("halt_poll_success_ns", u64_type, 0),
+                ("halt_poll_fail_ns", u64_type, 8),
+                ("halt_wait_ns", u64_type, 16),
+            ],
+        );
+        let stat = b.structure(
+            "kvm_vcpu_stat",
+            56,
+            &[("exits", u64_type, 8), ("guest_mode", u64_type, 24), ("generic", generic, 32)],
+        );
+        let sched_info = b.structure("sched_info", 16, &[("pcount", u64_type, 0), ("run_delay", u64_type, 8)]);
+        b.structure("task_struct", 64, &[("sched_info", sched_info, 32)]);
+        b.enumeration("kvm_reg", &[("VCPU_EXREG_EXIT_INFO_1", 23), ("VCPU_EXREG_EXIT_INFO_2", 24)]);
+        b.tracepoint("kvm_userspace_exit", &[u32_type, u32_type]);
         let vcpu = b.structure(
             "kvm_vcpu",
-            296,
+            336,
             &[
                 ("kvm", kvm_pointer, 0),
                 ("cpu", u32_type, 0x20),
                 ("vcpu_id", u32_type, 0x24),
                 ("stat", stat, 0x80),
-                ("arch", vcpu_arch, 0xa0),
+                ("arch", vcpu_arch, 0xb8),
             ],
         );
         let vcpu_pointer = b.ptr(vcpu);
@@ -450,7 +558,10 @@ mod tests {
         assert_eq!(c.get(Slot::VmxDeadlineTsc), Some(0x1c08 - 16));
         assert_eq!(c.get(Slot::StatExits), Some(0x88));
         assert_eq!(c.get(Slot::KvmVmType), Some(36));
-        assert_eq!(c.get(Slot::GuestR8), Some(0xa0 + 64));
+        assert_eq!(c.get(Slot::GuestR8), Some(0xb8 + 64));
+        assert_eq!((c.get(Slot::HaltWait), c.get(Slot::RunDelay)), (Some(0x80 + 48), Some(40)));
+        assert_eq!(c.get(Slot::QualificationRead), Some((0xb8 + 136) * 8 + 23));
+        assert!(layout.userspace_exit && !layout.mmio);
         assert_eq!(c.get(Slot::EntryHasImmediate), None);
         assert_eq!(c.get(Slot::VmxReqImmediate), Some(0x1c00 - 16));
         assert_eq!(layout.missing, []);

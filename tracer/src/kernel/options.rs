@@ -9,7 +9,7 @@ use tracer_common::{
 
 use crate::{
     kernel::{
-        layout::{Cast, ExitArguments},
+        layout::{Cast, ExitArguments, Layout},
         ring::Shape,
         vmwrite_sites::Site,
     },
@@ -46,8 +46,14 @@ pub struct Options {
     pub stopwatch: Option<Stopwatch>,
     /// place that counts entries
     pub aggregation: Aggregation,
+    /// split host time into its parts; attaches to kvm_userspace_exit, where there is one
+    pub phases: bool,
+    /// look at exits beyond their reasons
+    pub detail: bool,
+    /// attach to kvm_mmio and kvm_fast_mmio, for the addresses of emulated accesses; only with `detail`
+    pub addresses: bool,
     /// records are whole, with thread, CPU and pin shadows; they also are with `exact_writes` or `stopwatch`
-    pub details: bool,
+    pub extras: bool,
     /// records are [`StampedRecord`]s: for the calibration guest, which leaves time stamps in its registers
     pub stamps: bool,
     /// VMWRITE sites in kvm_intel to count, at most [`MAX_SITES`], at the cost of a trap before VM-entry
@@ -65,7 +71,10 @@ impl Default for Options {
             timer_exits: false,
             stopwatch: None,
             aggregation: Aggregation::Records,
-            details: false,
+            phases: true,
+            detail: false,
+            addresses: false,
+            extras: false,
             stamps: false,
             sites: Vec::new(),
         }
@@ -124,20 +133,21 @@ impl Options {
     }
 
     fn has_whole_records(&self) -> bool {
-        self.details || self.exact_writes || self.stopwatch.is_some()
+        self.extras || self.exact_writes || self.stopwatch.is_some()
     }
 
     fn record_bytes(&self) -> usize {
         match (self.stamps, self.has_whole_records()) {
             (true, _) => StampedRecord::SIZE,
             (false, true) => Record::SIZE,
+            (false, false) if self.detail => Record::DETAILED,
             (false, false) => Record::SHORT,
         }
     }
 
     /// Programs and their tracepoints, in the order of attaching.
-    pub(super) fn programs(&self, exit_arguments: ExitArguments) -> Vec<(&'static str, &'static str)> {
-        let exit_program = match exit_arguments {
+    pub(super) fn programs(&self, layout: &Layout) -> Vec<(&'static str, &'static str)> {
+        let exit_program = match layout.exit_arguments {
             ExitArguments::VcpuIsa => "kvm_exit",
             ExitArguments::ReasonVcpuIsa => "kvm_exit_5_15",
         };
@@ -146,6 +156,10 @@ impl Options {
         programs.extend(self.exact_writes.then_some(("kvm_vmcs_write", "kvm_vmcs_write")));
         programs.extend(self.timer_exits.then_some(("kvm_preemption_timer_exit", "kvm_preemption_timer_exit")));
         programs.extend(self.stopwatch.map(|_| ("kvm_guest_time", "kvm_guest_time")));
+        let has_addresses = self.detail && self.addresses;
+        programs.extend((has_addresses && layout.mmio).then_some(("kvm_mmio", "kvm_mmio")));
+        programs.extend((has_addresses && layout.fast_mmio).then_some(("kvm_fast_mmio", "kvm_fast_mmio")));
+        programs.extend((self.phases && layout.userspace_exit).then_some(("kvm_userspace_exit", "kvm_userspace_exit")));
         programs.extend([(exit_program, "kvm_exit"), ("kvm_entry", "kvm_entry")]);
         programs
     }
@@ -169,7 +183,9 @@ impl Options {
         let tgids = if self.tgids.is_some() { FILTER_TGIDS } else { 0 };
         let vcpus = if self.vcpu_ids.is_some() { FILTER_VCPUS } else { 0 };
         config.set(Slot::Filter, tgids | vcpus);
-        config.set(Slot::Details, self.stamps || self.has_whole_records());
+        config.set(Slot::Extras, self.stamps || self.has_whole_records());
+        config.set(Slot::Phases, self.phases);
+        config.set(Slot::Detail, self.detail && !in_kernel);
         config.set(Slot::Cpus, cpus.possible);
         Ok(config)
     }

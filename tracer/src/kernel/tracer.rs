@@ -64,6 +64,7 @@ pub struct Tracer {
     reads_directly: bool,
     /// of the vendor whose fields the programs read
     layout_isa: Option<Isa>,
+    splits_host_time: bool,
     timer_exits_have_lateness: bool,
     /// CPUs that have counters
     cpus: usize,
@@ -139,7 +140,7 @@ impl Attempt<'_> {
         fill(&mut ebpf, "TGIDS", self.options.tgids.as_deref())?;
         fill(&mut ebpf, "VCPU_IDS", self.options.vcpu_ids.as_deref())?;
         let mut tracer = Tracer {
-            programs: self.options.programs(self.layout.exit_arguments),
+            programs: self.options.programs(self.layout),
             sites: self.options.sites.clone(),
             links: Vec::new(),
             probes: Vec::new(),
@@ -148,6 +149,7 @@ impl Attempt<'_> {
             in_kernel_series: self.in_kernel_series(&mut ebpf, regions.series)?,
             reads_directly: self.cast.is_some(),
             layout_isa: self.layout.config.layout_isa(),
+            splits_host_time: self.options.phases,
             timer_exits_have_lateness: self.layout.companion.timer_exit_late,
             cpus: self.cpus.possible as usize,
             counters: regions.counters,
@@ -378,6 +380,11 @@ impl Tracer {
     /// Whether a program is attached to the companion patch's kvm_preemption_timer_exit.
     pub(crate) fn traces_timer_exits(&self) -> bool {
         self.has_program("kvm_preemption_timer_exit")
+    }
+
+    /// Whether host time is split into its parts.
+    pub(crate) fn splits_host_time(&self) -> bool {
+        self.splits_host_time
     }
 
     /// Whether a program is attached to the stopwatch's kvm_guest_time.

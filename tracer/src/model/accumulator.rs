@@ -3,12 +3,14 @@
 use std::{collections::hash_map::Entry, sync::Arc};
 
 use rustc_hash::FxHashMap;
-use tracer_common::{Event, Flags, Outline, in_kernel_series::series_key};
+use tracer_common::{Event, Flags, Outline, detail::RawDetail, in_kernel_series::series_key};
 
 use crate::model::{
+    budget::Budget,
+    detail::{Detail, MAX_DETAILS},
     figures::Figure,
     histogram::Histogram,
-    interval::{Interval, MAX_SERIES, Vm},
+    interval::{Interval, MAX_SERIES, Vm, absorb},
     running_histogram::RunningHistogram,
     series::{Key, Series},
 };
@@ -26,6 +28,8 @@ pub struct Accumulator {
     series: Vec<RunningSeries>,
     /// index in `series`
     index: FxHashMap<Id, u32>,
+    /// exits whose detail is known, by the index of their series
+    details: FxHashMap<(u32, Detail), Exits>,
     /// the latest `index` entry of each hash, tried before `index`
     hints: Vec<(Id, u32)>,
     /// vCPU, outline and series index of the last event: its series is most likely where the next event's host time belongs
@@ -62,6 +66,16 @@ struct RunningSeries {
     transition: RunningHistogram,
     deadline_late: Histogram,
     deadline_remaining: Histogram,
+    budget: Budget,
+    /// how many details of its exits are told apart
+    details: usize,
+}
+
+/// Exits of one detail.
+#[derive(Default)]
+struct Exits {
+    exit_to_entry: RunningHistogram,
+    budget: Budget,
 }
 
 impl Accumulator {
@@ -71,6 +85,7 @@ impl Accumulator {
             interval,
             series: Vec::new(),
             index: FxHashMap::default(),
+            details: FxHashMap::default(),
             hints: vec![(Id::NONE, 0); HINTS],
             last: (u64::MAX, Outline(0), 0),
         }
@@ -88,6 +103,7 @@ impl Accumulator {
         let last = std::mem::replace(&mut self.last, (vcpu, round, at));
         let series = &mut self.series[at as usize];
         series.entry_to_exit.record(event.entry_to_exit_ns());
+        series.budget.add_guest_time(event);
         if let Some(writes) = round.known_pin_writes() {
             match series.few_writes.get_mut(usize::from(writes)) {
                 Some(count) => *count += 1,
@@ -119,31 +135,64 @@ impl Accumulator {
             (last_vcpu, outline, at) if last_vcpu == vcpu && outline == event.previous => Some(at),
             _ => self.find(Id(vcpu, series_key(event.previous)), vm),
         };
-        if let Some(at) = at {
-            self.series[at as usize].exit_to_entry.record(event.exit_to_entry_ns);
+        let Some(at) = at else { return };
+        if event.previous_detail != RawDetail::NONE
+            && let Some(detail) = Detail::of(&event.previous, event.previous_detail)
+            && self.record_detail(event, at, detail)
+        {
+            return;
         }
+        let series = &mut self.series[at as usize];
+        series.exit_to_entry.record(event.exit_to_entry_ns);
+        series.budget.add_host_time(event);
+    }
+
+    /// Counts the host time of an exit whose detail is known; false where there is no room for another series.
+    fn record_detail(&mut self, event: &Event, at: u32, detail: Detail) -> bool {
+        let exits = match self.details.get_mut(&(at, detail)) {
+            Some(exits) => exits,
+            None => {
+                let known = self.interval.series.len() + self.series.len() + self.details.len();
+                let series = &mut self.series[at as usize];
+                let detail = if series.details < MAX_DETAILS { detail } else { Detail::Other };
+                match self.details.entry((at, detail)) {
+                    Entry::Occupied(other) => other.into_mut(),
+                    Entry::Vacant(_) if known >= MAX_SERIES => return false,
+                    Entry::Vacant(new) => {
+                        series.details += 1;
+                        new.insert(Exits::default())
+                    }
+                }
+            }
+        };
+        exits.exit_to_entry.record(event.exit_to_entry_ns);
+        exits.budget.add_host_time(event);
+        true
     }
 
     /// The interval with everything that was counted.
     pub fn finish(mut self) -> Interval {
+        for ((at, detail), exits) in std::mem::take(&mut self.details) {
+            let mut series = Series::default();
+            series.budget = exits.budget;
+            series[Figure::ExitToEntry] = exits.exit_to_entry.finish();
+            let key = Key { detail: Some(detail), ..self.series[at as usize].id.key() };
+            absorb(self.interval.series.entry(key), series);
+        }
         for running in self.series {
             let mut pin_writes = running.many_writes;
             for (writes, n) in running.few_writes.into_iter().enumerate() {
                 pin_writes.record_n(writes as u64, n);
             }
             let mut series = Series::default();
+            series.budget = running.budget;
             series[Figure::EntryToExit] = running.entry_to_exit.finish();
             series[Figure::ExitToEntry] = running.exit_to_entry.finish();
             series[Figure::PinWrites] = pin_writes;
             series[Figure::Transition] = running.transition.finish();
             series[Figure::DeadlineLate] = running.deadline_late;
             series[Figure::DeadlineRemaining] = running.deadline_remaining;
-            match self.interval.series.entry(running.id.key()) {
-                Entry::Vacant(vacant) => {
-                    vacant.insert(series);
-                }
-                Entry::Occupied(known) => known.into_mut().merge(&series),
-            }
+            absorb(self.interval.series.entry(running.id.key()), series);
         }
         self.interval
     }
@@ -166,7 +215,8 @@ impl Accumulator {
             return Some(*at);
         }
         let known = self.interval.series.len();
-        if known + self.series.len() >= MAX_SERIES && !self.interval.series.contains_key(&id.key()) {
+        if known + self.series.len() + self.details.len() >= MAX_SERIES && !self.interval.series.contains_key(&id.key())
+        {
             return None;
         }
         self.interval.vms.entry(vm.id).or_insert_with(|| Arc::clone(vm));
@@ -181,6 +231,8 @@ impl Accumulator {
             transition: RunningHistogram::default(),
             deadline_late: Histogram::default(),
             deadline_remaining: Histogram::default(),
+            budget: Budget::default(),
+            details: 0,
         });
         Some(at)
     }

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt, ops::Index};
 use tracer_common::{Isa, rules::TimerCause};
 
 use crate::model::{
+    budget::{Budget, Phase},
     figures::Figure,
     histogram::Histogram,
     measurement::{Latency, PinSource},
@@ -36,11 +37,19 @@ pub enum Subject {
     Times,
     /// the timer policy
     Policy,
+    /// the part of the host time that the VMM had
+    UserTime,
+    /// the parts of the host time in which the guest was halted
+    HaltTime,
+    /// the part of the host time in which the vCPU's thread waited for a CPU
+    StealTime,
+    /// what exits were about beyond their reasons
+    Detail,
 }
 
 impl Subject {
     /// Every one.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::ExitReason,
         Self::Level,
         Self::PinWrites,
@@ -51,6 +60,10 @@ impl Subject {
         Self::Transition,
         Self::Times,
         Self::Policy,
+        Self::UserTime,
+        Self::HaltTime,
+        Self::StealTime,
+        Self::Detail,
     ];
 
     /// Name in files.
@@ -66,6 +79,10 @@ impl Subject {
             Self::Transition => "transition_ns",
             Self::Times => "times",
             Self::Policy => "policy",
+            Self::UserTime => "user_time",
+            Self::HaltTime => "halt_time",
+            Self::StealTime => "steal_time",
+            Self::Detail => "detail",
         }
     }
 
@@ -82,6 +99,20 @@ impl Subject {
             Self::Transition => "transition_ns",
             Self::Times => "guest and host times",
             Self::Policy => "policy",
+            Self::UserTime => "user time",
+            Self::HaltTime => "polled and idle time",
+            Self::StealTime => "steal time",
+            Self::Detail => "details of exits",
+        }
+    }
+
+    /// The subject that a part of the host time depends on; none for the kernel's, which is the rest.
+    pub const fn of_phase(phase: Phase) -> Option<Self> {
+        match phase {
+            Phase::Kernel => None,
+            Phase::User => Some(Self::UserTime),
+            Phase::Polled | Phase::Idle => Some(Self::HaltTime),
+            Phase::Steal => Some(Self::StealTime),
         }
     }
 
@@ -124,6 +155,11 @@ const NEEDED: &[(&str, &[Subject])] = &[
     ("vcpu_vmx.req_immediate_exit", &[Subject::TimerCause]),
     ("vcpu_svm.vmcb", &[Subject::ExitReason]),
     ("vmcb.control.exit_code", &[Subject::ExitReason]),
+    ("kvm_userspace_exit", &[Subject::UserTime]),
+    ("kvm_vcpu.stat.generic.halt_poll_success_ns", &[Subject::HaltTime]),
+    ("kvm_vcpu.stat.generic.halt_poll_fail_ns", &[Subject::HaltTime]),
+    ("kvm_vcpu.stat.generic.halt_wait_ns", &[Subject::HaltTime]),
+    ("task_struct.sched_info.run_delay", &[Subject::StealTime]),
 ];
 
 /// The field that also tells the policy.
@@ -151,7 +187,12 @@ const DEPENDENT: &[(Subject, &[Subject])] = &[
     (Subject::TimerExits, &[Subject::TimerCause]),
     (Subject::TimerCause, &[Subject::Deadline]),
     (Subject::Deadline, &[Subject::Lateness]),
+    (Subject::ExitReason, &[Subject::Detail]),
+    (Subject::Times, &PHASES),
 ];
+
+/// Parts of the host time.
+const PHASES: [Subject; 3] = [Subject::UserTime, Subject::HaltTime, Subject::StealTime];
 
 /// Why disturbed times are not shown.
 pub(crate) const DISTURBED: &str = "hooks on VMCS writes ran between kvm_entry and the VM entry. Record \
@@ -174,6 +215,10 @@ pub struct Source<'a> {
     pub counted_in_kernel: bool,
     /// a parameter of the module names the policy; otherwise the fields of the kernel tell
     pub policy_is_parameter: bool,
+    /// host times were split into their parts
+    pub phases: bool,
+    /// exits were looked at beyond their reasons
+    pub detail: bool,
 }
 
 /// Whether what depends on a missing field is told by [`Knowledge`]; `missing` is one of [`Source::missing`].
@@ -236,9 +281,15 @@ impl Knowledge {
         if !source.policy_is_shown {
             known.lose(&[Subject::Policy], "kvm_intel does not show it");
         }
+        if !source.phases {
+            known.lose(&PHASES, "host times were not split");
+        }
         known.lose_dependents();
         if source.counted_in_kernel {
-            known.lose(&[Subject::Lateness], "in-kernel counting does not keep it");
+            known.lose(&[Subject::Lateness, Subject::Detail], "in-kernel counting does not keep it");
+        }
+        if !source.detail {
+            known.lose(&[Subject::Detail], "recorded without --detail");
         }
         if !source.stopwatch
             && let Err(reason) = known.known(Subject::TimerCause).map_err(Unknown::clone)
@@ -279,9 +330,9 @@ impl Knowledge {
         }
     }
 
-    /// The same, with a subject not known; a reason that there is already stays.
-    pub(crate) fn without(mut self, subject: Subject, reason: &str) -> Self {
-        self.lose(&[subject], reason);
+    /// The same, with subjects not known for one reason, which replaces those of fields and settings.
+    pub(crate) fn without(mut self, subjects: impl IntoIterator<Item = Subject>, reason: &str) -> Self {
+        self.unknown.extend(subjects.into_iter().map(|subject| (subject, Unknown::because(reason))));
         self
     }
 
@@ -289,13 +340,15 @@ impl Knowledge {
     pub fn with_latency(mut self, latency: Latency) -> Self {
         if latency == Latency::Disturbed {
             self.lose(&[Subject::Times], DISTURBED);
+            self.lose_dependents();
         }
         self
     }
 
     /// The reasons by [`Subject::name`], as files hold them. Times are left out: they follow from the file's `latency`.
     pub fn to_file(&self) -> BTreeMap<String, String> {
-        let kept = self.unknown.iter().filter(|(subject, _)| **subject != Subject::Times);
+        let of_times = |s: Subject, why: &Unknown| s == Subject::Times || PHASES.contains(&s) && why.0 == DISTURBED;
+        let kept = self.unknown.iter().filter(|(subject, why)| !of_times(**subject, why));
         kept.map(|(subject, reason)| (subject.name().to_owned(), reason.0.clone())).collect()
     }
 
@@ -331,6 +384,7 @@ impl Knowledge {
         Key {
             level: if is_known(Subject::Level) { key.level } else { Level::Unknown },
             reason: key.reason.filter(|_| is_known(Subject::ExitReason)),
+            detail: key.detail.filter(|_| is_known(Subject::Detail)),
             entry: if is_known(Subject::PinWrites) { key.entry } else { EntryKind::Unknown },
             cause,
             ..key
@@ -362,7 +416,8 @@ impl Knowledge {
             let of_all = sources.iter().filter(asked).collect::<Vec<_>>();
             let of_all = if of_all.is_empty() { sources.iter().collect() } else { of_all };
             let mut reasons: Vec<_> = of_all.iter().filter_map(|s| s.known(subject).err()).map(|r| &*r.0).collect();
-            let all = matches!(subject, Subject::Times | Subject::Policy | Subject::Deadline);
+            let all =
+                matches!(subject, Subject::Times | Subject::Policy | Subject::Deadline) || PHASES.contains(&subject);
             if reasons.is_empty() || !all && reasons.len() < of_all.len() {
                 continue;
             }
@@ -408,7 +463,10 @@ impl Knowledge {
                 series[figure] = Histogram::default();
             }
         }
-        Shown { entries, series }
+        let is_known = |phase| Subject::of_phase(phase).is_none_or(|subject| self.known(subject).is_ok());
+        let has_times = self.known(Subject::Times).is_ok();
+        let phases = Phase::ALL.map(|phase| has_times && is_known(phase));
+        Shown { entries, has_times, phases, series }
     }
 }
 
@@ -416,6 +474,9 @@ impl Knowledge {
 #[derive(Clone, Debug)]
 pub struct Shown {
     entries: u64,
+    has_times: bool,
+    /// in the order of [`Phase::ALL`]
+    phases: [bool; Phase::ALL.len()],
     series: Series,
 }
 
@@ -423,6 +484,16 @@ impl Shown {
     /// Number of entries.
     pub fn entries(&self) -> u64 {
         self.entries
+    }
+
+    /// Sums of the times; none where these are not known. A part of the host time may be unknown nevertheless: see [`Self::phase`].
+    pub fn budget(&self) -> Option<&Budget> {
+        self.has_times.then_some(&self.series.budget)
+    }
+
+    /// Sum of a part of the host time, ns; none where it is not known. What is not known is in the kernel's part.
+    pub fn phase(&self, phase: Phase) -> Option<u64> {
+        self.phases[phase as usize].then(|| self.series.budget.of(phase))
     }
 }
 
@@ -516,6 +587,8 @@ mod tests {
             counted_in_kernel: false,
             policy_is_shown: true,
             policy_is_parameter: false,
+            phases: true,
+            detail: true,
         }
     }
 
@@ -551,8 +624,11 @@ mod tests {
         let missing = without(&VMX_FIELDS);
         let known = Knowledge::of(&Source { pin_writes: PinSource::None, ..source(&missing) });
         let all = lost(&known);
-        use Subject::{Deadline, ExitReason, Lateness, PinWrites, Policy, TimerCause, TimerExits, Transition};
-        assert_eq!(all, [ExitReason, PinWrites, TimerExits, TimerCause, Deadline, Lateness, Transition, Policy]);
+        use Subject::{Deadline, Detail, ExitReason, Lateness, PinWrites, Policy, TimerCause, TimerExits, Transition};
+        assert_eq!(
+            all,
+            [ExitReason, PinWrites, TimerExits, TimerCause, Deadline, Lateness, Transition, Policy, Detail]
+        );
         assert!(all.iter().all(|s| reason(&known, *s) == "kvm_intel has no BTF"), "{known:?}");
         let patched = Knowledge::of(&Source { policy_is_parameter: true, ..source(&missing) });
         assert!(patched.known(Policy).is_ok(), "the companion patch's parameter names it");
@@ -590,7 +666,9 @@ mod tests {
         let of = |subject: Subject| Knowledge::from_file(&[(subject.name().into(), "why".into())].into());
         let order =
             [Subject::ExitReason, Subject::TimerExits, Subject::TimerCause, Subject::Deadline, Subject::Lateness];
-        (0..order.len()).for_each(|at| assert_eq!(lost(&of(order[at])), &order[at..]));
+        let with_reasons: Vec<_> = order.into_iter().chain([Subject::Detail]).collect();
+        assert_eq!(lost(&of(order[0])), with_reasons);
+        (1..order.len()).for_each(|at| assert_eq!(lost(&of(order[at])), &order[at..]));
         let (reason, cause) = (Some(52), Some(TimerCause::Spurious));
         let key = Key { level: Level::L1, isa: Isa::Vmx, reason, cause, entry: EntryKind::Dirty, ..Key::default() };
         assert_eq!(Knowledge::complete().known_key(key), key);
@@ -619,7 +697,7 @@ mod tests {
         assert_eq!(lost(&both), [Subject::Policy]);
         assert_eq!(Knowledge::merge([amd.clone(), amd.clone()]), amd);
         let disturbed = Knowledge::merge([intel.clone().with_latency(Latency::Disturbed), intel]);
-        assert_eq!(lost(&disturbed), [Subject::Times]);
+        assert_eq!(lost(&disturbed), [&[Subject::Times][..], &PHASES].concat());
         assert_eq!(lost(&Knowledge::merge([])).len(), Subject::ALL.len());
     }
 
@@ -630,12 +708,12 @@ mod tests {
         };
         let intel = Knowledge::of(&source(&[]));
         let amd = Knowledge::of(&Source { vendor: Some(Vendor::Amd), ..source(&[]) });
-        let older = intel.clone().without(Subject::Deadline, "recordings of version 2 do not have it");
+        let older = intel.clone().without([Subject::Deadline], "recordings of version 2 do not have it");
         assert!(early(&[&intel, &amd]), "SVM has no timer that could be early");
         assert!(!early(&[&intel, &older]), "its early exits are among those at their deadline");
         assert!(!early(&[&amd, &older]) && !early(&[&amd]));
         let in_kernel = Knowledge::of(&Source { counted_in_kernel: true, ..source(&[]) });
-        assert_eq!(lost(&in_kernel), [Subject::Lateness]);
+        assert_eq!(lost(&in_kernel), [Subject::Lateness, Subject::Detail]);
         assert_eq!(lost(&Knowledge::merge([in_kernel, intel])), []);
     }
 
@@ -657,7 +735,7 @@ mod tests {
         let exits = counts(&[(TimerCause::Deadline, 3), (TimerCause::Spurious, 1)], 5, 0);
         assert_eq!((exits.all(&known), exits.of(TimerCause::Immediate, &known)), (Ok(4), Ok(0)));
         assert_eq!(exits.of(TimerCause::Early, &known), Ok(0));
-        let not_looked = Knowledge::complete().without(Subject::Deadline, "why");
+        let not_looked = Knowledge::complete().without([Subject::Deadline], "why");
         assert_eq!(exits.of(TimerCause::Early, &not_looked).unwrap_err().to_string(), "why");
         assert_eq!(exits.of(TimerCause::Deadline, &not_looked), Ok(3));
         let unread = counts(&[(TimerCause::Deadline, 3)], 5, 2);

@@ -2,7 +2,10 @@
 
 pub mod accounting;
 pub mod accumulator;
+pub mod budget;
 pub(crate) mod course;
+pub mod detail;
+mod detail_names;
 pub mod exit_reasons;
 pub mod figures;
 pub mod histogram;

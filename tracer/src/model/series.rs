@@ -7,7 +7,7 @@ use std::{
 
 use tracer_common::{Isa, Outline, rules::TimerCause};
 
-use crate::model::{figures::Figure, histogram::Histogram};
+use crate::model::{budget::Budget, detail::Detail, figures::Figure, histogram::Histogram};
 
 /// The level that an entry enters: the host's guest or a nested one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +48,9 @@ pub struct Key {
     pub entry: EntryKind,
     /// cause of a preemption-timer exit; none for other exits
     pub cause: Option<TimerCause>,
+    /// what the exits were about, of a series of exits alone: it has host times and no entries. None where that was not asked for, and where
+    /// it is not known
+    pub detail: Option<Detail>,
 }
 
 impl Default for Key {
@@ -64,6 +67,8 @@ impl Default for Key {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Series {
     distributions: [Histogram; Figure::ALL.len()],
+    /// exact sums of the times
+    pub budget: Budget,
 }
 
 impl Index<Figure> for Series {
@@ -81,9 +86,11 @@ impl IndexMut<Figure> for Series {
 }
 
 impl Series {
-    /// With a distribution of each figure.
+    /// With a distribution of each figure, and sums of times as exact as these are.
     pub fn from_fn(distribution: impl FnMut(Figure) -> Histogram) -> Self {
-        Self { distributions: Figure::ALL.map(distribution) }
+        let mut series = Self { distributions: Figure::ALL.map(distribution), budget: Budget::default() };
+        series.budget = Budget::of_distributions(&series);
+        series
     }
 
     /// Adds another's values.
@@ -91,6 +98,7 @@ impl Series {
         for (mine, theirs) in self.distributions.iter_mut().zip(&other.distributions) {
             mine.merge(theirs);
         }
+        self.budget.merge(&other.budget);
     }
 
     /// Adds another's values; returns by how many histogram buckets this one grew.
@@ -130,6 +138,7 @@ impl Key {
                 None => EntryKind::Unknown,
             },
             cause: round.timer_cause(),
+            detail: None,
         }
     }
 }
@@ -147,6 +156,9 @@ impl Hash for Key {
         ];
         let small = small.iter().fold(0, |word, field| word << 3 | field);
         state.write_u64(u64::from(self.reason.unwrap_or(0)) << 32 | u64::from(small));
+        if let Some(detail) = self.detail {
+            detail.hash(state);
+        }
     }
 }
 

@@ -50,6 +50,10 @@ pub struct Totals {
     /// steps, or the timer that it reads is wrong; none without the stopwatch, and where nobody counted them
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopwatch_excesses: Option<u64>,
+    /// host times whose parts are not known exactly: they added up to more and were cut, or another thread had run the vCPU before; none where
+    /// nobody split host times
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inexact_phases: Option<u64>,
     /// bound of the error of `deadline_late_ns` and `deadline_remaining_ns`, the largest of all timer exits, ns; none without one
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_error_ns: Option<u64>,
@@ -101,6 +105,7 @@ impl Totals {
         add_counted(&mut self.evicted, other.evicted);
         add_counted(&mut self.shadow_pin_writes, other.shadow_pin_writes);
         add_counted(&mut self.stopwatch_excesses, other.stopwatch_excesses);
+        add_counted(&mut self.inexact_phases, other.inexact_phases);
         self.deadline_error_ns = self.deadline_error_ns.max(other.deadline_error_ns);
         for (mine, theirs) in self.site_writes.iter_mut().zip(other.site_writes) {
             add(mine, theirs);
@@ -124,7 +129,7 @@ impl Totals {
         [self.entries, self.delivered, self.dropped, self.unmatched, self.malformed, self.not_kept, self.td_entries]
             .into_iter()
             .chain(
-                [self.foreign_isa, self.shadow_pin_writes, self.evicted, self.stopwatch_excesses]
+                [self.foreign_isa, self.shadow_pin_writes, self.evicted, self.stopwatch_excesses, self.inexact_phases]
                     .map(Option::unwrap_or_default),
             )
             .chain(self.site_writes)

@@ -20,7 +20,8 @@ use crate::{
 /// Value of [`Header::format`].
 pub(crate) const FORMAT: &str = "vmentry-recording";
 /// Version that this program writes, and the highest that it reads. 2 added the figure `transition_ns`, 3 the figures `deadline_late_ns` and
-/// `deadline_remaining_ns` and the cause `early`, which earlier readers refuse.
+/// `deadline_remaining_ns`, the cause `early`, sums of times with the parts of the host time, and details of exits, which earlier readers
+/// refuse.
 pub(crate) const VERSION: u32 = 3;
 
 /// First version with `transition_ns`.
@@ -28,6 +29,9 @@ const FIRST_WITH_TRANSITION: u32 = 2;
 
 /// First version with timers' deadlines.
 const FIRST_WITH_DEADLINES: u32 = 3;
+
+/// First version with the parts of the host time, and with details.
+const FIRST_WITH_PHASES: u32 = 3;
 
 /// Parameter of a kvm_intel with the companion patch, which shows the policy.
 const SWITCH: &str = "preemption_timer_policy";
@@ -75,6 +79,12 @@ pub struct Header {
     /// the stopwatch, where it was on; without it, `transition_ns` is known of immediate timer exits only
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopwatch: Option<Stopwatch>,
+    /// host times were split into their parts
+    #[serde(default)]
+    pub phases: bool,
+    /// exits were looked at beyond their reasons (`--detail`)
+    #[serde(default)]
+    pub detail: bool,
     /// the VMWRITE sites that kprobes counted
     #[serde(default)]
     pub sites: Vec<Site>,
@@ -110,17 +120,21 @@ impl Header {
                 counted_in_kernel: self.aggregation == Aggregation::InKernel,
                 policy_is_shown: self.policy != Policy::Unknown,
                 policy_is_parameter: self.policy == Policy::Off || self.host.parameters.contains_key(SWITCH),
+                phases: self.phases,
+                detail: self.detail,
             }),
         };
         let subjects = [
             (Subject::Transition, FIRST_WITH_TRANSITION),
             (Subject::Deadline, FIRST_WITH_DEADLINES),
             (Subject::Lateness, FIRST_WITH_DEADLINES),
+            (Subject::UserTime, FIRST_WITH_PHASES),
+            (Subject::HaltTime, FIRST_WITH_PHASES),
+            (Subject::StealTime, FIRST_WITH_PHASES),
+            (Subject::Detail, FIRST_WITH_PHASES),
         ];
-        let too_old = subjects.into_iter().filter(|(_, first)| self.version < *first);
-        let traced = too_old.fold(traced, |traced, (subject, _)| {
-            traced.without(subject, &format!("recordings of version {} do not have it", self.version))
-        });
+        let too_old = subjects.into_iter().filter(|(_, first)| self.version < *first).map(|(subject, _)| subject);
+        let traced = traced.without(too_old, &format!("recordings of version {} do not have it", self.version));
         traced.with_latency(self.latency)
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Limits {
     pub(super) buckets: usize,
     /// series in the lines up to an interval's last one
     pub(super) series: usize,
+    /// series in the lines up to an interval's last one, as the writer makes them: their sums of times are in that line
+    pub(super) written_series: usize,
     /// buckets of an interval that is joined from its parts
     pub(super) joined: usize,
 }
@@ -30,6 +32,8 @@ pub(super) const LIMITS: Limits = Limits {
     // 200 MB of memory. A line of a few hundred bytes could expand to a megabyte.
     buckets: 8 << 20,
     series: MAX_SERIES,
+    // Six numbers of 20 digits each are 2 MB.
+    written_series: 16_384,
     // A gigabyte: every series of an interval with a thousand.
     joined: 64 << 20,
 };

@@ -81,6 +81,8 @@ pub mod tests {
             soft_delay: None,
             tickless_cpus: Some(String::new()),
             stopwatch: None,
+            phases: true,
+            detail: true,
             sites: vec![],
             missing: vec![],
             unknown: None,

@@ -11,7 +11,7 @@ use super::{
     header::{End, Label},
     seal::{self, Closing},
 };
-use crate::model::{interval::Vm, totals::Totals};
+use crate::model::{budget::Budget, interval::Vm, series::Series, totals::Totals};
 
 /// How the lines of each kind begin.
 pub(super) const BEGINNING: &[u8] = b"#{";
@@ -46,6 +46,9 @@ pub(crate) struct Interval {
     pub(super) length_ns: u64,
     /// counts; `sums::check` says how the series add up to them
     pub(super) totals: Totals,
+    /// sums of the series' times, in the order of their first lines; none before recordings had them
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) times: Option<Vec<Times>>,
     /// of an experiment; none between windows and outside of experiments
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) window: Option<Label>,
@@ -58,6 +61,30 @@ pub(crate) struct Interval {
     /// the next interval line goes on with this interval, whose series were too many for one
     #[serde(default, skip_serializing_if = "Not::not")]
     pub(super) more: bool,
+}
+
+/// Sums of a series' times, ns: guest, host; then, unless all of them are 0, the host time's user, polled, idle and steal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Times(Vec<u64>);
+
+impl Times {
+    pub(super) fn of(series: &Series) -> Self {
+        let Budget { guest_ns, host_ns, user_ns, polled_ns, idle_ns, steal_ns } = series.budget;
+        let all = [guest_ns, host_ns, user_ns, polled_ns, idle_ns, steal_ns];
+        let length = if series.budget.named_ns() == 0 { 2 } else { all.len() };
+        Self(all[..length].to_vec())
+    }
+
+    /// The sums; none for any other number of them.
+    pub(super) fn budget(&self) -> Option<Budget> {
+        let (guest_ns, host_ns, [user_ns, polled_ns, idle_ns, steal_ns]) = match *self.0 {
+            [guest, host] => (guest, host, [0; 4]),
+            [guest, host, user, polled, idle, steal] => (guest, host, [user, polled, idle, steal]),
+            _ => return None,
+        };
+        Some(Budget { guest_ns, host_ns, user_ns, polled_ns, idle_ns, steal_ns })
+    }
 }
 
 /// Appends a note as a line that seals `text`, whose first `sealed` bytes are sealed already; `crc` is [`seal::begin`]'s.

@@ -16,14 +16,16 @@ use super::{
     hdr,
     header::{self, End, Header, Label},
     limits::{LIMITS, Limits},
-    note::{self, Note},
+    note::{self, Note, Times},
     seal::{self, Closing},
     sums,
     tag::parse_tag,
 };
 use crate::{
     model::{
+        budget::Budget,
         interval::{Interval, MAX_SERIES, Vm},
+        series::Key,
         totals::Totals,
     },
     output::{MAX_NAME, printable},
@@ -82,6 +84,8 @@ struct Latest {
 #[derive(Default)]
 struct Draft {
     interval: Interval,
+    /// its series, in the order of their first lines
+    order: Vec<Key>,
     buckets: usize,
     counts: u64,
     /// a line was damaged; set where only sums could show that
@@ -350,7 +354,7 @@ impl<R: BufRead> Reader<R> {
 
     /// Completes an interval, unless it is damaged.
     fn take_interval(&mut self, note: note::Interval, draft: &mut Draft) -> Result<bool> {
-        let note::Interval { start_ns, length_ns, totals, window, source, number, more } = note;
+        let note::Interval { start_ns, length_ns, totals, times, window, source, number, more } = note;
         ensure!(!draft.damaged, "a line of its interval is damaged");
         let source = source.unwrap_or(0) as usize;
         ensure!(
@@ -362,6 +366,7 @@ impl<R: BufRead> Reader<R> {
         }
         let interval = &mut draft.interval;
         (interval.start_ns, interval.length_ns, interval.totals) = (start_ns, length_ns, totals);
+        take_times(times, &draft.order, interval)?;
         sums::check(interval, self.header.aggregation_of(source))?;
         let expected = self.latest.number + 1;
         let number = if self.sealed { number.context("an interval without a number")? } else { expected };
@@ -432,6 +437,9 @@ impl<R: BufRead> Reader<R> {
         if interval.series.len() >= self.limits.series && !interval.series.contains_key(&key) {
             bail!("more than {} series in an interval", self.limits.series);
         }
+        if !interval.series.contains_key(&key) {
+            draft.order.push(key);
+        }
         let histogram = &mut interval.series.entry(key).or_default()[figure];
         ensure!(histogram.count() == 0, "a histogram twice in an interval: '{}'", shown());
         *histogram = hdr::decode(&bytes).context("decode a histogram")?;
@@ -468,6 +476,20 @@ impl<R: BufRead + Seek> Reader<R> {
         self.sums = None;
         Ok(())
     }
+}
+
+/// Gives series their sums of times: those of the interval's line, or else of their distributions.
+fn take_times(times: Option<Vec<Times>>, order: &[Key], interval: &mut Interval) -> Result<()> {
+    let Some(times) = times else {
+        interval.series.values_mut().for_each(|series| series.budget = Budget::of_distributions(series));
+        return Ok(());
+    };
+    ensure!(times.len() == order.len(), "sums of times of {} series, and there are {}", times.len(), order.len());
+    for (times, key) in times.iter().zip(order) {
+        let series = interval.series.get_mut(key).context("a series that is not there")?;
+        series.budget = times.budget().context("sums of times of another number")?;
+    }
+    Ok(())
 }
 
 fn checksum(bytes: &[u8]) -> u32 {

@@ -20,6 +20,9 @@ use crate::model::{
 /// * A series of clean or dirty entries has as many numbers of pin writes as entries, one of unknown entries none. With in-kernel
 ///   aggregation it may have fewer, because early recorders read a series' counts one after the other while they grew.
 /// * `transition_ns` is known of at most every entry.
+/// * The sums of times are those of values in the buckets of their distributions; where the programs counted, buckets are only middles of
+///   theirs, and only the parts are held against the host time. The parts of the host time are at most the host time.
+/// * A series of a detail has exits alone.
 /// * Only exits of the VMX-preemption timer have a cause, and only those with a deadline have a distance to it, one at most each.
 ///
 /// Host time has no sum within an interval: it is charged to the exit before, and unknown for a vCPU's first entry.
@@ -71,6 +74,11 @@ fn check_series(key: &Key, series: &Series, aggregation: Aggregation) -> Result<
         key.cause != Some(TimerCause::Early) || series[Figure::DeadlineLate].count() == 0,
         "early timer exits at or after their deadline"
     );
+    check_times(series, aggregation)?;
+    ensure!(
+        key.detail.is_none() || Figure::ALL.iter().all(|f| *f == Figure::ExitToEntry || series[*f].count() == 0),
+        "entries in a series of exits"
+    );
     if aggregation == Aggregation::Records {
         let (known, possible) = match key.entry {
             EntryKind::Clean => (entries, writes.max() <= Some(0)),
@@ -82,6 +90,30 @@ fn check_series(key: &Key, series: &Series, aggregation: Aggregation) -> Result<
             "pin writes of {} of {entries} {} entries of a series",
             writes.count(),
             key.entry.name()
+        );
+    }
+    Ok(())
+}
+
+fn check_times(series: &Series, aggregation: Aggregation) -> Result<()> {
+    let budget = &series.budget;
+    ensure!(
+        budget.named_ns() <= budget.host_ns,
+        "parts of {} ns of a host time of {} ns",
+        budget.named_ns(),
+        budget.host_ns
+    );
+    for (figure, sum) in [(Figure::EntryToExit, budget.guest_ns), (Figure::ExitToEntry, budget.host_ns)] {
+        let total = |of: fn((u64, u64)) -> u64| {
+            let terms = series[figure].buckets().map(|(low, width, n)| of((low, width)).saturating_mul(n));
+            terms.fold(0, u64::saturating_add)
+        };
+        let least = total(|(low, _)| low);
+        let most = total(|(low, width)| low.saturating_add(width - 1));
+        ensure!(
+            aggregation == Aggregation::InKernel || (least..=most).contains(&sum),
+            "a sum of {} of {sum} ns, and its distribution has {least} to {most}",
+            figure.name()
         );
     }
     Ok(())

@@ -3,6 +3,7 @@
 use tracer_common::{Isa, rules::TimerCause};
 
 use crate::model::{
+    detail::Detail,
     figures::Figure,
     series::{EntryKind, Key, Level},
 };
@@ -21,6 +22,9 @@ pub(crate) fn tag(key: &Key, figure: Figure) -> String {
     if let Some(cause) = key.cause {
         tag += &format!("cause={};", cause.name());
     }
+    if let Some(detail) = key.detail {
+        tag += &format!("detail={};", detail.tag());
+    }
     tag + "figure=" + figure.name()
 }
 
@@ -34,6 +38,7 @@ pub(crate) fn parse_tag(text: &str) -> Option<(Key, Figure)> {
         reason: None,
         entry: EntryKind::Unknown,
         cause: None,
+        detail: None,
     };
     let mut figure = None;
     for part in text.split(';') {
@@ -47,6 +52,7 @@ pub(crate) fn parse_tag(text: &str) -> Option<(Key, Figure)> {
             "reason" => key.reason = Some(value.parse().ok()?),
             "entry" => key.entry = EntryKind::parse(value)?,
             "cause" => key.cause = Some(TimerCause::ALL.into_iter().find(|c| c.name() == value)?),
+            "detail" => key.detail = Some(Detail::parse(value)?),
             "figure" => figure = Some(Figure::parse(value)?),
             // A later version of the format may tell series further apart: it must raise VERSION then.
             _ => return None,
@@ -71,10 +77,14 @@ mod tests {
             reason: Some(0x8000_0021),
             entry: EntryKind::Dirty,
             cause: Some(TimerCause::Spurious),
+            detail: None,
         };
         assert_eq!(parse_tag(&tag(&key, Figure::PinWrites)), Some((key, Figure::PinWrites)));
         let unknown = Key { reason: None, cause: None, ..key };
         assert_eq!(parse_tag(&tag(&unknown, Figure::Transition)), Some((unknown, Figure::Transition)));
+        let port = Detail::Port { port: 0x3f8, bytes: 1, is_in: false };
+        let detailed = Key { detail: Some(port), ..unknown };
+        assert_eq!(parse_tag(&tag(&detailed, Figure::ExitToEntry)), Some((detailed, Figure::ExitToEntry)));
         assert_eq!(parse_tag("vm=1;color=red;figure=pin_writes"), None);
         assert_eq!(parse_tag("vm=1;figure=x"), None);
     }

@@ -17,7 +17,7 @@ use hdrhistogram::serialization::{
 use super::{
     header::{End, Header, Label},
     limits::{LIMITS, Limits},
-    note::{self, Note},
+    note::{self, Note, Times},
     seal::{self, Closing},
     sums,
     tag::tag,
@@ -128,7 +128,9 @@ impl<W: Write> Writer<W> {
             self.number += 1;
             let Place { window, source, more } = place;
             let (number, more) = (Some(self.number), more || at < last);
-            let note = note::Interval { start_ns: interval.start_ns, length_ns, totals, window, source, number, more };
+            let times = Some(part.iter().map(|(_, series)| Times::of(series)).collect());
+            let start_ns = interval.start_ns;
+            let note = note::Interval { start_ns, length_ns, totals, times, window, source, number, more };
             self.append_note(&Note::Interval(Box::new(note)))?;
         }
         self.flush()
@@ -141,7 +143,8 @@ impl<W: Write> Writer<W> {
         // Ordered, so that equal intervals make equal files.
         for (key, series) in interval.series.iter().collect::<BTreeMap<_, _>>() {
             let more: usize = Figure::ALL.into_iter().map(|figure| series[figure].buckets().count()).sum();
-            let full = parts.last().is_some_and(|part| part.len() >= self.limits.series);
+            let full =
+                parts.last().is_some_and(|part| part.len() >= self.limits.written_series.min(self.limits.series));
             if full || buckets + more > self.limits.buckets && buckets > 0 {
                 parts.push(Vec::new());
                 buckets = 0;

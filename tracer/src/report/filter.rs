@@ -69,7 +69,7 @@ impl Filter {
             Dimension::Vcpu if value.parse::<u32>().is_err() => {
                 return Err(format!("'{value}' is not the number of a vCPU"));
             }
-            Dimension::Host | Dimension::Vm | Dimension::Vcpu => return Ok(()),
+            Dimension::Host | Dimension::Vm | Dimension::Vcpu | Dimension::Detail => return Ok(()),
             Dimension::Level => &["L1", "L2"],
             Dimension::Entry => &["clean", "dirty"],
             Dimension::Cause => &TimerCause::ALL.map(TimerCause::name),
@@ -89,6 +89,10 @@ impl Filter {
     fn passes(&self, key: &Key, value: Option<&str>, vm: Option<&str>) -> bool {
         match (self.dimension, key.reason) {
             (Dimension::Reason, Some(reason)) => self.reasons.iter().any(|wanted| wanted.is(key.isa, reason)),
+            // By its number, too: "0x6e0" of "0x6e0 TSC_DEADLINE".
+            (Dimension::Detail, _) => {
+                self.passes_value(value) || key.detail.is_some_and(|detail| self.selects(&detail.short()))
+            }
             _ => self.passes_value(value) || vm.is_some_and(|vm| self.selects(vm)),
         }
     }

@@ -148,6 +148,7 @@ impl Report {
             Dimension::Reason => key.reason.map(|r| exit_reasons::name(key.isa, r).into_owned()),
             Dimension::Entry => known(key.entry.name()),
             Dimension::Cause => key.cause.map(|c| c.name().to_owned()),
+            Dimension::Detail => key.detail.map(|detail| detail.to_string()),
         }
     }
 

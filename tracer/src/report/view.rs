@@ -20,12 +20,14 @@ pub enum Dimension {
     Entry,
     /// cause of a timer exit
     Cause,
+    /// what an exit was about beyond its reason: rows of exits, without entries
+    Detail,
 }
 
 impl Dimension {
     /// Every dimension, in the order of a report's columns.
-    pub(crate) const ALL: [Dimension; 7] =
-        [Self::Host, Self::Vm, Self::Vcpu, Self::Level, Self::Reason, Self::Entry, Self::Cause];
+    pub(crate) const ALL: [Dimension; 8] =
+        [Self::Host, Self::Vm, Self::Vcpu, Self::Level, Self::Reason, Self::Entry, Self::Cause, Self::Detail];
 
     /// Name on the command line and in files.
     pub const fn name(self) -> &'static str {
@@ -37,6 +39,7 @@ impl Dimension {
             Self::Reason => "reason",
             Self::Entry => "entry",
             Self::Cause => "cause",
+            Self::Detail => "detail",
         }
     }
 

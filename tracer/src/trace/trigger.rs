@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use tracer_common::{Event, rules::TimerCause};
 
 use crate::model::{
+    budget::Phase,
+    detail::Detail,
     exit_reasons::Wanted,
     figures::Figure,
     knowledge::{Knowledge, Subject},
@@ -23,19 +25,32 @@ pub struct Clause {
     conditions: Vec<Condition>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Condition {
     Figure(Figure, Side, u64),
     Reason(Wanted),
     Cause(TimerCause),
     Dirty(bool),
     L2(bool),
+    /// of the exit that the host time belongs to
+    Phase(Phase, Side, u64),
+    /// of the same exit: as shown, or its number alone, in lower case
+    Detail(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Above,
     Below,
+}
+
+impl Side {
+    const fn is_met(self, value: u64, limit: u64) -> bool {
+        match self {
+            Self::Above => value > limit,
+            Self::Below => value < limit,
+        }
+    }
 }
 
 impl Trigger {
@@ -47,7 +62,7 @@ impl Trigger {
     /// Fails where a condition depends on something that is not known here: it would never hold.
     pub fn ensure_known(&self, knowledge: &Knowledge) -> Result<(), String> {
         for clause in &self.0 {
-            for subject in clause.conditions.iter().flat_map(|c| c.subjects()) {
+            for subject in clause.conditions.iter().flat_map(Condition::subjects) {
                 if let Err(reason) = knowledge.known(*subject) {
                     return Err(format!(
                         "--trigger '{}': {} are not known here: {reason}\n  -> leave that condition out",
@@ -77,9 +92,14 @@ impl Clause {
 
 impl Condition {
     /// What must be known for it.
-    const fn subjects(self) -> &'static [Subject] {
-        match self {
+    fn subjects(&self) -> &'static [Subject] {
+        match *self {
             Self::Figure(figure, ..) => Subject::of(figure),
+            Self::Phase(Phase::Kernel, ..) => &[Subject::Times],
+            Self::Phase(Phase::User, ..) => &[Subject::UserTime],
+            Self::Phase(Phase::Polled | Phase::Idle, ..) => &[Subject::HaltTime],
+            Self::Phase(Phase::Steal, ..) => &[Subject::StealTime],
+            Self::Detail(_) => &[Subject::Detail],
             Self::Reason { .. } => &[Subject::ExitReason],
             Self::Cause(TimerCause::Early) => &[Subject::TimerCause, Subject::Deadline],
             Self::Cause(_) => &[Subject::TimerCause],
@@ -88,15 +108,14 @@ impl Condition {
         }
     }
 
-    fn holds(self, event: &Event) -> Option<bool> {
+    fn holds(&self, event: &Event) -> Option<bool> {
         let round = event.outline();
-        Some(match self {
-            Self::Figure(figure, side, limit) => {
-                let value = figure.of_event(event)?;
-                match side {
-                    Side::Above => value > limit,
-                    Side::Below => value < limit,
-                }
+        Some(match *self {
+            Self::Figure(figure, side, limit) => side.is_met(figure.of_event(event)?, limit),
+            Self::Phase(phase, side, limit) => side.is_met(phase.of_event(event)?, limit),
+            Self::Detail(ref wanted) => {
+                let detail = Detail::of(&event.previous, event.previous_detail)?;
+                detail.short().to_lowercase() == *wanted || detail.to_string().to_lowercase() == *wanted
             }
             Self::Reason(wanted) => wanted.is(round.isa(), round.reason()?),
             Self::Cause(cause) => round.timer_cause()? == cause,
@@ -109,9 +128,10 @@ impl Condition {
 /// The form of a condition, for error messages.
 fn grammar() -> String {
     let figures = Figure::ALL.map(Figure::name).join(", ");
+    let phases = Phase::ALL.map(|phase| format!("{}_ns", phase.name())).join(", ");
     format!(
         "conditions are FIGURE>VALUE or FIGURE<VALUE with {figures}, and reason=NAME, cause=spurious|early|deadline|immediate, \
-         entry=dirty|clean, level=L1|L2"
+         entry=dirty|clean, level=L1|L2; of host time also {phases}; detail=VALUE"
     )
 }
 
@@ -135,6 +155,9 @@ fn condition(text: &str) -> Result<Condition, String> {
         "<" => Some(Side::Below),
         _ => None,
     };
+    if let (Some(phase), Some(side)) = (Phase::of_ns(name), side) {
+        return Ok(Condition::Phase(phase, side, time(value)?));
+    }
     let figure = Figure::parse(name);
     match (figure, side, name) {
         (Some(figure), Some(side), _) => {
@@ -147,6 +170,8 @@ fn condition(text: &str) -> Result<Condition, String> {
             let known = TimerCause::ALL.into_iter().find(|c| *c != TimerCause::Unknown && c.name() == value);
             known.map(Condition::Cause).ok_or_else(|| one_of(value, "spurious, early, deadline, immediate"))
         }
+        (None, None, "detail") if value.is_empty() => Err(format!("'{text}': a value is missing, e.g. detail=0x6e0")),
+        (None, None, "detail") => Ok(Condition::Detail(value.to_lowercase())),
         (None, None, "entry") => match value {
             "dirty" => Ok(Condition::Dirty(true)),
             "clean" => Ok(Condition::Dirty(false)),
@@ -157,7 +182,7 @@ fn condition(text: &str) -> Result<Condition, String> {
             "L2" => Ok(Condition::L2(true)),
             _ => Err(one_of(value, "L1, L2")),
         },
-        (None, Some(_), "reason" | "cause" | "entry" | "level") => {
+        (None, Some(_), "reason" | "cause" | "entry" | "level" | "detail") => {
             Err(format!("'{text}': compare {name} with =, e.g. {name}=..."))
         }
         _ => Err(format!("'{name}' is neither a figure nor a dimension; {}", grammar())),
@@ -276,6 +301,8 @@ mod tests {
             counted_in_kernel: false,
             policy_is_shown: true,
             policy_is_parameter: true,
+            phases: true,
+            detail: true,
         });
         let refusal = |clause: &str| Trigger(vec![clause.parse().unwrap()]).ensure_known(&knowledge).unwrap_err();
         for clause in [

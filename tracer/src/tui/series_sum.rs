@@ -1,6 +1,6 @@
 //! Adds up many histograms at once: the rows of a window are sums of tens of thousands, which merging one by one takes too long for.
 
-use crate::model::{figures::Figure, histogram::Histogram, series::Series};
+use crate::model::{budget::Budget, figures::Figure, histogram::Histogram, series::Series};
 
 /// Buckets of one width: HDR's at three significant digits.
 const OF_A_WIDTH: usize = 2048;
@@ -47,6 +47,7 @@ impl HistogramSum {
 #[derive(Debug, Default)]
 pub(super) struct SeriesSum {
     sums: [HistogramSum; Figure::ALL.len()],
+    budget: Budget,
 }
 
 impl SeriesSum {
@@ -55,11 +56,14 @@ impl SeriesSum {
         for (sums, figure) in self.sums.iter_mut().zip(Figure::ALL) {
             sums.add(&series[figure]);
         }
+        self.budget.merge(&series.budget);
     }
 
     /// Returns the sum and begins a new one.
     pub(super) fn take(&mut self) -> Series {
-        Series::from_fn(|figure| self.sums[figure as usize].take())
+        let mut sum = Series::from_fn(|figure| self.sums[figure as usize].take());
+        sum.budget = std::mem::take(&mut self.budget);
+        sum
     }
 }
 

@@ -43,14 +43,24 @@ pub const REASON: usize = 40;
 pub const LOADED_VMCS: usize = 48;
 pub const VMCB: usize = 56;
 pub const DEADLINE: usize = 72;
+pub const HALT_POLL_SUCCESS: usize = 80;
+pub const HALT_POLL_FAIL: usize = 88;
+pub const HALT_WAIT: usize = 96;
+pub const REGS_AVAIL: usize = 104;
+pub const QUALIFICATION: usize = 112;
+pub const INTERRUPTION: usize = 120;
+pub const FAULTS: usize = 384;
 pub const VMCS01: usize = 128;
 pub const VMCS02: usize = 256;
 pub const PIN: usize = 8;
 pub const SOFT: usize = 16;
 pub const EXEC: usize = 24;
-pub const EXIT_CODE: usize = 400;
+pub const EXIT_CODE: usize = 440;
+pub const EXIT_INFO_1: usize = 448;
 pub const REGISTERS: usize = 512;
 pub const VM_TYPE: usize = 4;
+/// In a `struct kvm`.
+pub const HYPERV_GUEST: usize = 64;
 /// A `struct kvm`, from the beginning of the arena.
 pub const KVM_AT: usize = 16384;
 
@@ -77,6 +87,44 @@ pub fn config() -> Config {
         (Slot::SvmVmcb, VMCB),
         (Slot::VmcbExitCode, EXIT_CODE),
         (Slot::EntryHasImmediate, 1),
+    ] {
+        c.set(slot, at as i32);
+    }
+    c
+}
+
+/// Bits of [`REGS_AVAIL`], as Linux 6.12 numbers them.
+pub const QUALIFICATION_READ: u32 = 23;
+pub const INTERRUPTION_READ: u32 = 24;
+
+/// As [`config`], with the fields that tell the parts of the host time. The delay is that of the running kernel's tasks, because the programs
+/// look at the thread that runs them.
+pub fn config_of_host_time() -> Config {
+    let kernel = std::fs::read("/sys/kernel/btf/vmlinux").unwrap();
+    let delay = Btf::parse(&kernel, None).unwrap().field("task_struct", "sched_info.run_delay").unwrap();
+    let mut c = config();
+    c.set(Slot::HaltPollSuccess, HALT_POLL_SUCCESS as i32);
+    c.set(Slot::HaltPollFail, HALT_POLL_FAIL as i32);
+    c.set(Slot::HaltWait, HALT_WAIT as i32);
+    c.set(Slot::RunDelay, delay.offset);
+    c
+}
+
+/// As [`config`], with the fields that tell what an exit was about.
+pub fn config_of_details() -> Config {
+    let mut c = config();
+    for (slot, at) in [
+        (Slot::GuestRegs, REGISTERS),
+        (Slot::QualificationRead, 8 * REGS_AVAIL + QUALIFICATION_READ as usize),
+        (Slot::InterruptionRead, 8 * REGS_AVAIL + INTERRUPTION_READ as usize),
+        (Slot::VmxQualification, QUALIFICATION),
+        (Slot::VmxInterruption, INTERRUPTION),
+        (Slot::VmcbExitInfo1, EXIT_INFO_1),
+        (Slot::FaultsFixed, FAULTS),
+        (Slot::FaultsFast, FAULTS + 8),
+        (Slot::FaultsSpurious, FAULTS + 16),
+        (Slot::FaultsEmulated, FAULTS + 24),
+        (Slot::HypervGuest, HYPERV_GUEST),
     ] {
         c.set(slot, at as i32);
     }
@@ -124,7 +172,16 @@ impl Bed {
 
     /// With or without loads from kernel memory by the programs themselves (`cast`).
     pub fn reading(config: Config, options: Options, exit_arguments: ExitArguments, cast: Option<Cast>) -> Self {
-        let layout = Layout { config, exit_arguments, missing: vec![], companion: Default::default(), cast };
+        let layout = Layout {
+            config,
+            exit_arguments,
+            missing: vec![],
+            companion: Default::default(),
+            userspace_exit: true,
+            mmio: true,
+            fast_mmio: true,
+            cast,
+        };
         let tracer = Tracer::load(&layout, &options).unwrap();
         assert_eq!(tracer.reads_directly(), cast.is_some());
         let (testbed, arena, address) = arena();
@@ -276,6 +333,7 @@ impl Bed {
             no_state: a.no_state + b.no_state,
             evicted: a.evicted + b.evicted,
             stopwatch_excesses: a.stopwatch_excesses + b.stopwatch_excesses,
+            inexact_phases: a.inexact_phases + b.inexact_phases,
             traced_early_exits: a.traced_early_exits + b.traced_early_exits,
             traced_timer_exits: std::array::from_fn(|i| a.traced_timer_exits[i] + b.traced_timer_exits[i]),
             // For the programs themselves.

@@ -11,6 +11,7 @@ const PTR: u32 = 2;
 const ARRAY: u32 = 3;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+const ENUM: u32 = 6;
 const TYPEDEF: u32 = 8;
 const FUNC_PROTO: u32 = 13;
 /// A kind that no kernel has yet: the highest. Its fixed bytes, and bytes per element.
@@ -99,6 +100,13 @@ impl Builder {
     pub(crate) fn structure(&mut self, name: &str, size: u32, members: &[(&str, u32, u32)]) -> u32 {
         let rest: Vec<u32> = members.iter().flat_map(|&(n, t, at)| [self.string(n), t, at * 8]).collect();
         self.add(name, STRUCT, members.len(), size, &rest)
+    }
+
+    /// Constants of 32 bits: name, value.
+    #[allow(dead_code, reason = "integration tests include this file, too")]
+    pub(crate) fn enumeration(&mut self, name: &str, constants: &[(&str, u32)]) -> u32 {
+        let rest: Vec<u32> = constants.iter().flat_map(|&(n, value)| [self.string(n), value]).collect();
+        self.add(name, ENUM, constants.len(), 4, &rest)
     }
 
     pub(crate) fn array(&mut self, of: u32, count: u32) -> u32 {

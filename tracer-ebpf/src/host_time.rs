@@ -1,0 +1,165 @@
+//! The parts of the host time: what a vCPU and its thread spent between kvm_exit and kvm_entry, by sums that KVM and the scheduler keep.
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use tracer_common::{
+    Flags, Isa, Slot,
+    host_time::{Parts, Phases, Sums},
+    state::{Owner, Phase},
+};
+
+use crate::{
+    kernel::{current_task, now_ns, read, slot},
+    maps::{VCPU_OF_TASK, count_rare},
+    shared::{get, set},
+    states::{self, State},
+};
+
+/// The sums of a vCPU and its thread now; 0 where a field is not in this kernel.
+#[inline(always)]
+fn sums(vcpu: u64, task: u64) -> Sums {
+    let success: u64 = read(vcpu, Slot::HaltPollSuccess).unwrap_or(0);
+    let fail: u64 = read(vcpu, Slot::HaltPollFail).unwrap_or(0);
+    Sums {
+        polled_ns: success.wrapping_add(fail),
+        waited_ns: read(vcpu, Slot::HaltWait).unwrap_or(0),
+        delayed_ns: read(task, Slot::RunDelay).unwrap_or(0),
+    }
+}
+
+/// At kvm_entry: keeps the parts of the host time since kvm_exit for the record, unless all of it is the kernel's.
+#[inline(always)]
+pub fn close(state: State, vcpu: u64, flags: &mut Flags) {
+    if slot(Slot::Phases) != Some(1) {
+        return;
+    }
+    let task = current_task();
+    let now = sums(vcpu, task);
+    let is_changed = get!(state.task) != task
+        || get!(state.sums.polled_ns) != now.polled_ns
+        || get!(state.sums.waited_ns) != now.waited_ns
+        || get!(state.sums.delayed_ns) != now.delayed_ns
+        || get!(state.returned_ns) != 0;
+    if is_changed && keep_parts(state, vcpu, task) {
+        *flags |= Flags::PHASES;
+    }
+}
+
+/// Keeps the parts; false where they are not known, or there are none. Out of line, because most exits need no part of it.
+#[inline(never)]
+fn keep_parts(state: State, vcpu: u64, task: u64) -> bool {
+    let now = sums(vcpu, task);
+    let is_same_task = get!(state.task) == task;
+    let before = Sums {
+        polled_ns: get!(state.sums.polled_ns),
+        waited_ns: get!(state.sums.waited_ns),
+        delayed_ns: get!(state.sums.delayed_ns),
+    };
+    set!(state.sums.polled_ns = now.polled_ns);
+    set!(state.sums.waited_ns = now.waited_ns);
+    set!(state.sums.delayed_ns = now.delayed_ns);
+    let is_first = get!(state.exit_ns) == 0;
+    if !is_same_task {
+        meet(state, vcpu, task);
+    }
+    // KVM's statistics can be reset through debugfs.
+    let is_reset =
+        now.polled_ns < before.polled_ns || now.waited_ns < before.waited_ns || now.delayed_ns < before.delayed_ns;
+    if is_first || !is_same_task || is_reset {
+        set!(state.returned_ns = 0);
+        if !is_first {
+            count_rare!(inexact_phases);
+        }
+        return false;
+    }
+    let middle = if get!(state.returned_ns) == 0 {
+        now
+    } else {
+        Sums {
+            polled_ns: get!(state.returned.polled_ns),
+            waited_ns: get!(state.returned.waited_ns),
+            delayed_ns: get!(state.returned.delayed_ns),
+        }
+    };
+    let parts = Parts::of(growth(before, middle), growth(middle, now));
+    set!(state.parts.polled_ns = parts.polled_ns);
+    set!(state.parts.idle_ns = parts.idle_ns);
+    set!(state.parts.steal_ns = parts.steal_ns);
+    set!(state.parts.after_return_ns = parts.after_return_ns);
+    true
+}
+
+#[inline(always)]
+fn growth(from: Sums, to: Sums) -> Sums {
+    Sums {
+        polled_ns: to.polled_ns.wrapping_sub(from.polled_ns),
+        waited_ns: to.waited_ns.wrapping_sub(from.waited_ns),
+        delayed_ns: to.delayed_ns.wrapping_sub(from.delayed_ns),
+    }
+}
+
+/// Remembers which thread runs the vCPU.
+#[inline(always)]
+fn meet(state: State, vcpu: u64, task: u64) {
+    // A full map gives an old thread's place away. Where it cannot, the thread is met again at the next kvm_entry.
+    let is_kept = VCPU_OF_TASK.insert(task, vcpu, 0).is_ok();
+    set!(state.task = if is_kept { task } else { 0 });
+}
+
+/// At kvm_exit: the parts of the host time before the round, and ends them.
+#[inline(always)]
+pub fn take(state: State, flags: Flags, isa: u64) -> Phases {
+    // On SVM, kvm_exit may come after the thread was preempted (before Linux 6.2): that wait is in the guest time.
+    if slot(Slot::LayoutIsa) == Some(Isa::Svm as i64) && slot(Slot::Phases) == Some(1) && isa == Isa::Svm as u64 {
+        let task = current_task();
+        if get!(state.task) == task {
+            set!(state.sums.delayed_ns = read(task, Slot::RunDelay).unwrap_or(0));
+        }
+    }
+    if slot(Slot::Phases) != Some(1) || !flags.has(Flags::PHASES) {
+        return Phases::default();
+    }
+    let (entry_ns, returned_ns, exit_ns) = (get!(state.entry_ns), get!(state.returned_ns), get!(state.exit_ns));
+    set!(state.returned_ns = 0);
+    let parts = Parts {
+        polled_ns: get!(state.parts.polled_ns),
+        idle_ns: get!(state.parts.idle_ns),
+        steal_ns: get!(state.parts.steal_ns),
+        after_return_ns: get!(state.parts.after_return_ns),
+    };
+    // The clocks of two CPUs may differ by some ns.
+    let since = |ns: u64| (entry_ns.wrapping_sub(ns) as i64).max(0) as u64;
+    let since_return_ns = if returned_ns == 0 { 0 } else { since(returned_ns) };
+    let (phases, is_cut) = parts.within(since(exit_ns), since_return_ns);
+    if is_cut {
+        count_rare!(inexact_phases);
+    }
+    phases
+}
+
+/// kvm_userspace_exit(reason, errno): KVM_RUN returns to the VMM. It does not tell the vCPU.
+#[raw_tracepoint(tracepoint = "kvm_userspace_exit")]
+pub fn kvm_userspace_exit(_ctx: RawTracePointContext) -> i32 {
+    let task = current_task();
+    if let Some((state, vcpu)) = state_of(task)
+        && get!(state.returned_ns) == 0
+    {
+        let now = sums(vcpu, task);
+        set!(state.returned.polled_ns = now.polled_ns);
+        set!(state.returned.waited_ns = now.waited_ns);
+        set!(state.returned.delayed_ns = now.delayed_ns);
+        set!(state.returned_ns = now_ns());
+    }
+    0
+}
+
+/// The state of the vCPU that a thread runs, with the vCPU, between kvm_exit and kvm_entry; none for other threads, and while the guest runs.
+#[inline(always)]
+pub fn state_of(task: u64) -> Option<(State, u64)> {
+    let vcpu = VCPU_OF_TASK.get_ptr(task)?;
+    // SAFETY: a value of the map, which stays readable while this program runs; another thread's vCPU may take its place, which the checks
+    // below notice.
+    let vcpu = unsafe { vcpu.read_volatile() };
+    let state = states::find(vcpu)?;
+    let is_mine = get!(state.owner) == Owner::vcpu(vcpu) && get!(state.task) == task;
+    (is_mine && get!(state.phase) == Phase::CLOSED).then_some((state, vcpu))
+}
