@@ -13,7 +13,10 @@ use ratatui::{
     crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind},
     style::Color,
 };
-use tracer_common::{Event, Flags};
+use tracer_common::{
+    Event, Flags,
+    detail::{RawDetail, Source},
+};
 use vmentry::{
     host::{clock::Anchor, machine::Host},
     model::{
@@ -81,6 +84,17 @@ fn event(vcpu: u32, reason: u32, guest_ns: u64, host_ns: u64, writes: u8) -> Eve
         ..Event::default()
     };
     event.previous = event.outline();
+    match reason {
+        // CPUID: leaves 0, 1 and 2
+        10 => event.previous_detail = RawDetail::new(Source::Cpuid, guest_ns % 3),
+        // HLT
+        12 => {
+            let eighth_ns = host_ns / 8;
+            event.phases.idle_ns = 6 * eighth_ns;
+            event.phases.polled_ns = u32::try_from(eighth_ns).unwrap();
+        }
+        _ => event.phases.user_ns = host_ns / 3,
+    }
     event
 }
 
@@ -649,12 +663,57 @@ fn rows_are_sorted_by_host_time_and_its_shares_add_up() {
     let mut app = app();
     press(&mut app, "gg");
     let page = text(&drawn(&mut app, 120, 24));
+    let page = page.replace('▸', " ");
     let rows: Vec<Vec<&str>> = page.lines().skip(6).take(3).map(|l| l.split_whitespace().collect()).collect();
     assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), ["HLT", "CPUID", "PREEMPTION_TIMER"], "{page}");
     let sum = |column: usize| rows.iter().map(|row| row[column].parse::<f64>().unwrap()).sum::<f64>();
     assert!((sum(2) - 100.0).abs() < 0.11 && (sum(3) - 100.0).abs() < 0.11, "{page}");
     // 18 % of the exits.
     assert!(rows[0][3].parse::<f64>().unwrap() > 99.0, "{page}");
+}
+
+#[test]
+fn the_budget_of_the_selected_row_sums_up_and_leaves_out_what_is_not_known() {
+    let line = |app: &mut App| text(&drawn(app, 120, 24)).lines().nth(2).unwrap().to_owned();
+    let shares =
+        |line: &str| line.split(" %").filter_map(|part| part.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
+    let mut app = app();
+    let all = line(&mut app);
+    for part in ["build-worker", "guest 18.5 %", "kernel ", "user ", "polled ", "idle ", "steal 0.0 %"] {
+        assert!(all.contains(part), "{part}: {all}");
+    }
+    assert!((shares(&all) - 100.0).abs() < 0.31, "{all}");
+    app.info.knowledge = Knowledge::from_file(&[("halt_time".into(), "a field is missing".into())].into());
+    app.push(interval(20));
+    let without = line(&mut app);
+    assert!(!without.contains("polled") && without.contains("kernel") && without.contains("steal"), "{without}");
+    let page = text(&drawn(&mut app, 200, 50));
+    assert!(page.contains("idle: n/a (a field is missing)"), "{page}");
+    let names = ["user_time", "halt_time", "steal_time"].map(|name| (name.into(), "why".into()));
+    app.info.knowledge = Knowledge::from_file(&names.into());
+    app.push(interval(21));
+    let old = line(&mut app);
+    assert!(old.contains("host 8") && !old.contains("kernel"), "{old}");
+}
+
+#[test]
+fn an_exit_reason_unfolds_to_its_details_with_exits_and_host_times_alone() {
+    let mut app = app();
+    press(&mut app, "gg");
+    drawn(&mut app, 160, 24);
+    app.act(Action::Down);
+    press(&mut app, "\n");
+    let page = text(&drawn(&mut app, 160, 24));
+    let rows: Vec<&str> = page.lines().skip(6).collect();
+    assert!(rows[1].contains("▾ CPUID") && rows[2].starts_with("     "), "{page}");
+    let numbers = |row: &str| row.split_whitespace().filter_map(|word| word.parse::<f64>().ok()).collect::<Vec<_>>();
+    // Exits per second of the leaves are those of the reason, and they have no guest time.
+    let sum: f64 = rows[2..5].iter().map(|row| row.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap()).sum();
+    assert!((sum - numbers(rows[1])[0]).abs() < 2.0, "{page}");
+    assert!(!rows[2].contains("n/a") && rows[1].matches("us").count() == rows[2].matches("us").count() + 2, "{page}");
+    app.act(Action::Down);
+    let page = text(&drawn(&mut app, 160, 40));
+    assert!(page.contains("CPUID / "), "{page}");
 }
 
 #[test]
@@ -696,14 +755,14 @@ fn columns_of_rare_events_are_shown_where_there_are_some() {
 #[test]
 fn with_a_baseline_rows_stay_sorted_by_the_values_that_are_shown() {
     let mut app = app();
-    press(&mut app, "gg1bs");
+    press(&mut app, "gg1bss");
     app.push(interval(24));
     let page = text(&drawn(&mut app, 200, 24));
     let titles = page.lines().find(|l| l.contains("EXITS/S")).unwrap();
     assert!(titles.contains("▾MEAN"), "{titles}");
     let at = titles.chars().position(|c| c == '▾').unwrap();
     let rows: Vec<&str> = page.lines().skip(6).take(3).collect();
-    let names: Vec<_> = rows.iter().map(|row| row.split_whitespace().next().unwrap()).collect();
+    let names: Vec<_> = rows.iter().map(|row| row.trim_start_matches([' ', '▸']).split(' ').next().unwrap()).collect();
     assert_eq!(names, ["HLT", "PREEMPTION_TIMER", "CPUID"], "{page}");
     for row in rows {
         let shown: String = row.chars().skip(at - 4).take(16).collect();

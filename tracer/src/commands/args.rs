@@ -236,6 +236,10 @@ pub struct LiveArgs {
     /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
     #[arg(long, requires = "replay")]
     pub skip_damaged: bool,
+    /// Also tell exits apart by MSR, port, CPUID leaf, vector and the like; --detail=addresses adds those of emulated memory accesses
+    #[arg(long, value_name = "WHAT", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "exits",
+          hide_possible_values = true, conflicts_with = "replay")]
+    pub detail: Option<DetailKind>,
     /// Print lines, on a terminal as well
     #[arg(long)]
     pub lines: bool,

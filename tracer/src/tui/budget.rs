@@ -1,20 +1,22 @@
-//! The budget of a row: its guest time and the parts of its host time.
+//! The budget of a row: its guest time and the parts of its host time, as far as they are known.
 
 use ratatui::style::Style;
 
 use super::{palette::Palette, sum::Sum};
 use crate::model::{
-    figures::Figure,
-    knowledge::{Knowledge, Unknown},
+    budget::Phase,
+    knowledge::{Knowledge, Subject, Unknown},
 };
 
-/// Where a vCPU's time goes.
+/// Where vCPUs' time goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// kvm_entry to kvm_exit
+    /// guest time
     Guest,
-    /// kvm_exit to kvm_entry
+    /// host time, of which no part is known
     Host,
+    /// a part of the host time
+    Part(Phase),
 }
 
 impl Kind {
@@ -23,22 +25,19 @@ impl Kind {
         match self {
             Self::Guest => "guest",
             Self::Host => "host",
+            Self::Part(phase) => phase.name(),
         }
     }
 
-    /// Character of its part of the bar.
-    pub(super) const fn glyph(self) -> &'static str {
+    /// Character of its part of the bar, and the same in ASCII: neighbours differ without colours, too.
+    pub(super) const fn glyph(self) -> (&'static str, &'static str) {
         match self {
-            Self::Guest => "█",
-            Self::Host => "▓",
-        }
-    }
-
-    /// The same in ASCII.
-    pub(super) const fn ascii(self) -> &'static str {
-        match self {
-            Self::Guest => "#",
-            Self::Host => "=",
+            Self::Guest => ("█", "#"),
+            Self::Host | Self::Part(Phase::Kernel) => ("▓", "="),
+            Self::Part(Phase::User) => ("▒", "+"),
+            Self::Part(Phase::Polled) => ("▚", "o"),
+            Self::Part(Phase::Idle) => ("░", "."),
+            Self::Part(Phase::Steal) => ("▞", "x"),
         }
     }
 
@@ -46,7 +45,11 @@ impl Kind {
     pub(super) fn style(self, palette: Palette) -> Style {
         match self {
             Self::Guest => palette.clean(),
-            Self::Host => palette.host(),
+            Self::Host | Self::Part(Phase::Kernel) => palette.host(),
+            Self::Part(Phase::User) => palette.user(),
+            Self::Part(Phase::Polled) => palette.dirty(),
+            Self::Part(Phase::Idle) => palette.quiet(),
+            Self::Part(Phase::Steal) => palette.higher(),
         }
     }
 }
@@ -60,13 +63,22 @@ pub(crate) struct Part {
     pub(super) ns: u64,
 }
 
-/// The parts of a row's time, in the order of the bar, or the reason why they are not known.
+/// The parts of a row's time that are known, in the order of the bar, or the reason why none is.
 pub(super) fn parts(sum: &Sum, knowledge: &Knowledge) -> Result<Vec<Part>, Unknown> {
-    [(Kind::Guest, Figure::EntryToExit), (Kind::Host, Figure::ExitToEntry)]
-        .into_iter()
-        .map(|(kind, figure)| {
-            knowledge.figure(figure).map_err(Unknown::clone)?;
-            Ok(Part { kind, ns: super::weight::total_ns(&sum.series[figure]) })
-        })
-        .collect()
+    knowledge.known(Subject::Times).map_err(Unknown::clone)?;
+    let Some(budget) = sum.series.budget() else { return Err(Unknown::because("times are not known")) };
+    let mut parts = vec![Part { kind: Kind::Guest, ns: budget.guest_ns }];
+    let known = |phase: Phase| sum.series.phase(phase).map(|ns| Part { kind: Kind::Part(phase), ns });
+    let others: Vec<_> = Phase::ALL.into_iter().filter(|p| *p != Phase::Kernel).filter_map(known).collect();
+    let rest_ns = others.iter().fold(budget.host_ns, |rest, part| rest.saturating_sub(part.ns));
+    parts.push(Part { kind: if others.is_empty() { Kind::Host } else { Kind::Part(Phase::Kernel) }, ns: rest_ns });
+    parts.extend(others);
+    // A detail has no guest time: it has exits alone.
+    parts.retain(|part| part.kind != Kind::Guest || part.ns > 0);
+    Ok(parts)
+}
+
+/// The parts of the host time that are not known, each with the reason: they are in the kernel's part.
+pub(super) fn unknown(knowledge: &Knowledge) -> impl Iterator<Item = (Phase, &Unknown)> {
+    Phase::ALL.into_iter().filter_map(|phase| Some((phase, knowledge.known(Subject::of_phase(phase)?).err()?)))
 }

@@ -5,7 +5,7 @@ use tracer_common::rules::TimerCause;
 use super::weight::{Weight, Whole};
 use crate::model::{
     figures::{Figure, Stat, Unit, human},
-    knowledge::Knowledge,
+    knowledge::{Knowledge, Subject},
     policy::Policy,
 };
 
@@ -47,6 +47,8 @@ pub(super) enum Per {
     Second,
     /// everything in the window, in percent
     Whole,
+    /// the row's host time, in percent
+    HostTime,
 }
 
 /// A column.
@@ -88,22 +90,23 @@ const fn timer(title: &'static str, rank: u8, cause: TimerCause) -> Column {
 }
 
 /// All columns, in the order of the table.
-pub(super) const COLUMNS: [Column; 17] = [
+pub(super) const COLUMNS: [Column; 18] = [
     alone("EXITS/S", 8, 1, Kind::Rate, Derivation::Weight(|w| w.exits, Per::Second)),
     alone("EXIT%", 6, 4, Kind::Percent, Derivation::Weight(|w| w.exits, Per::Whole)),
     alone("TIME%", 6, 0, Kind::Percent, Derivation::Weight(|w| w.host_ns, Per::Whole)),
+    alone("HALT%", 6, 5, Kind::Percent, Derivation::Weight(|w| w.halted_ns, Per::HostTime)),
     stat(Figure::ExitToEntry, Stat::Mean, 2),
-    stat(Figure::ExitToEntry, Stat::P50, 6),
+    stat(Figure::ExitToEntry, Stat::P50, 7),
     stat(Figure::ExitToEntry, Stat::P99, 3),
-    stat(Figure::ExitToEntry, Stat::Max, 9),
-    stat(Figure::EntryToExit, Stat::P50, 5),
-    stat(Figure::EntryToExit, Stat::P99, 8),
-    Column { title: "PIN/E", width: 6, ..stat(Figure::PinWrites, Stat::Mean, 7) },
-    alone("DIRTY%", 6, 10, Kind::Percent, Derivation::Dirty),
+    stat(Figure::ExitToEntry, Stat::Max, 10),
+    stat(Figure::EntryToExit, Stat::P50, 6),
+    stat(Figure::EntryToExit, Stat::P99, 9),
+    Column { title: "PIN/E", width: 6, ..stat(Figure::PinWrites, Stat::Mean, 8) },
+    alone("DIRTY%", 6, 11, Kind::Percent, Derivation::Dirty),
     timer("DEADLINE", 15, TimerCause::Deadline),
     Column { width: 9, ..timer("IMMEDIATE", 16, TimerCause::Immediate) },
-    timer("SPURIOUS", 11, TimerCause::Spurious),
-    Column { width: 6, ..timer("EARLY", 12, TimerCause::Early) },
+    timer("SPURIOUS", 12, TimerCause::Spurious),
+    Column { width: 6, ..timer("EARLY", 13, TimerCause::Early) },
     // Shown last: without the companion patch's stopwatch there are few values.
     stat(Figure::Transition, Stat::P50, 17),
     stat(Figure::Transition, Stat::P99, 18),
@@ -114,7 +117,7 @@ pub(super) const HOST_TIME: usize = 2;
 pub(super) const EXITS: usize = 0;
 
 /// Rank of the sparkline among the columns.
-pub(super) const SPARK_RANK: u8 = 13;
+pub(super) const SPARK_RANK: u8 = 14;
 
 /// Unit of times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -182,9 +185,22 @@ impl Column {
             Derivation::Stat(Figure::Transition, _) => whole.weight.transitions > 0,
             Derivation::Stat(Figure::PinWrites, _) | Derivation::Dirty => writes,
             Derivation::Stat(figure, _) => knowledge.figure(figure).is_ok(),
-            Derivation::Weight(..) if self.is_host_time() => knowledge.figure(Figure::ExitToEntry).is_ok(),
+            Derivation::Weight(_, Per::HostTime) => {
+                [Subject::Times, Subject::HaltTime].iter().all(|subject| knowledge.known(*subject).is_ok())
+                    && whole.weight.halted_ns > 0
+            }
+            Derivation::Weight(..) if self.is_host_time() => knowledge.known(Subject::Times).is_ok(),
             Derivation::Weight(..) => true,
             Derivation::Timer(cause) => whole.timer_exits.of(cause, knowledge).is_ok_and(|n| n > 0),
+        }
+    }
+
+    /// Whether exits alone, without the entries before them, have values in it.
+    pub(super) fn is_of_exits(&self) -> bool {
+        match self.of {
+            Derivation::Stat(figure, _) => figure.counts_exits(),
+            Derivation::Weight(..) => true,
+            Derivation::Dirty | Derivation::Timer(_) => false,
         }
     }
 

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tracer_common::{Isa, rules::TimerCause};
+use tracer_common::rules::TimerCause;
 
 use super::{
     columns::Values,
     filter::Matcher,
     history::Slice,
-    node::Node,
+    node::{Node, Scope},
     sum::{Sum, SumCache},
     weight::{Weight, Whole},
 };
@@ -54,13 +54,15 @@ pub struct Detail {
     pub transition: [Histogram; 2],
     /// exit reasons, most host time first
     pub reasons: Vec<Reason>,
+    /// of an exit reason: the details of its exits, most host time first
+    pub details: Vec<Reason>,
     /// values of the columns in each of the latest intervals, oldest first
     pub latest: Vec<Values>,
     /// spurious and early timer exits of the latest intervals, newest first
     pub untimely: Vec<Untimely>,
 }
 
-/// The exits of a reason.
+/// The exits of a reason, or of one with a detail.
 #[derive(Clone, Debug)]
 pub struct Reason {
     /// its name
@@ -102,6 +104,7 @@ impl Detail {
             unknown: Histogram::default(),
             transition: Default::default(),
             reasons: Vec::new(),
+            details: Vec::new(),
             latest: latest
                 .iter()
                 .map(std::slice::from_ref)
@@ -109,7 +112,8 @@ impl Detail {
                 .collect(),
             untimely: untimely(node, view),
         };
-        let mut reasons: BTreeMap<(Isa, Option<u32>), (Weight, Series)> = BTreeMap::new();
+        let mut reasons: BTreeMap<Node, (Weight, Series)> = BTreeMap::new();
+        let mut details: BTreeMap<Node, (Weight, Series)> = BTreeMap::new();
         let [times, kinds, transitions] =
             [Figure::EntryToExit, Figure::PinWrites, Figure::Transition].map(|figure| knowledge.figure(figure).is_ok());
         for slice in *window {
@@ -127,22 +131,34 @@ impl Detail {
                 if let Some(at) = transition.filter(|_| transitions) {
                     detail.transition[at].merge(&series[Figure::Transition]);
                 }
-                let reason = reasons.entry((key.isa, key.reason)).or_default();
-                reason.0.add(weight);
-                reason.1.merge(series);
+                let reason = Node::Exit(Scope::Host, key.isa, key.reason);
+                let detail = Node::Detail(Scope::Host, key.isa, key.reason, key.detail);
+                for (sums, node) in [(&mut reasons, reason), (&mut details, detail)] {
+                    let sum = sums.entry(node).or_default();
+                    sum.0.add(&node.weigh(*weight));
+                    sum.1.merge(series);
+                }
             }
         }
-        detail.reasons = reasons
-            .into_iter()
-            .map(|((isa, r), (weight, series))| Reason {
-                name: name_or_unknown(isa, r).into_owned(),
-                weight,
-                series: knowledge.show(series),
-            })
-            .collect();
-        let is_timed = knowledge.figure(Figure::ExitToEntry).is_ok();
-        let rank = |r: &Reason| if is_timed { r.weight.host_ns } else { r.weight.exits };
-        detail.reasons.sort_by_key(|r| std::cmp::Reverse(rank(r)));
+        let is_timed = knowledge.known(Subject::Times).is_ok();
+        let ranked = |sums: BTreeMap<Node, (Weight, Series)>| {
+            let known = sums.into_iter().map(|(node, (weight, series))| {
+                let name = match node {
+                    Node::Exit(_, isa, reason) => name_or_unknown(isa, reason).into_owned(),
+                    Node::Detail(.., Some(detail)) => detail.to_string(),
+                    _ => "(not known)".to_owned(),
+                };
+                Reason { name, weight, series: knowledge.show(series) }
+            });
+            let mut reasons: Vec<_> = known.filter(|reason| reason.weight.exits > 0).collect();
+            let rank = |r: &Reason| if is_timed { r.weight.host_ns } else { r.weight.exits };
+            reasons.sort_by_key(|r| std::cmp::Reverse(rank(r)));
+            reasons
+        };
+        detail.reasons = ranked(reasons);
+        if matches!(node, Node::Exit(..)) && knowledge.known(Subject::Detail).is_ok() {
+            detail.details = ranked(details);
+        }
         detail
     }
 }

@@ -63,7 +63,7 @@ impl Slice {
 
     fn order(&mut self) {
         self.keys.clear();
-        self.keys.extend(self.interval.series.iter().map(|(k, s)| (*k, Weight::of(s))));
+        self.keys.extend(self.interval.series.iter().map(|(k, s)| (*k, Weight::of(k, s))));
         self.keys.sort_unstable_by_key(|(key, _)| *key);
         self.by_reason.take();
     }

@@ -184,8 +184,8 @@ table! {
     Table [key(KeyCode::PageDown)] Action::PageDown, "page down", "a page down", false;
     Table [key(KeyCode::Home)] Action::First, "first", "select the first row", false;
     Table [key(KeyCode::End)] Action::Last, "last", "select the last row", false;
-    Table [key(KeyCode::Enter)] Action::Toggle, "toggle", "unfold or fold the selected row; on an exit reason, show its detail", false;
-    Table [key(KeyCode::Right), ch('l')] Action::Expand, "unfold", "unfold: a VM or vCPU to its exit reasons", false;
+    Table [key(KeyCode::Enter)] Action::Toggle, "toggle", "unfold or fold the row; without rows below it, show its detail", false;
+    Table [key(KeyCode::Right), ch('l')] Action::Expand, "unfold", "unfold: a VM or vCPU to exit reasons, these to details", false;
     Table [key(KeyCode::Left), ch('h')] Action::Collapse, "fold", "fold, or go to the parent row", false;
     Table [ch('f')] Action::NextFigure, "figure", "next figure in the detail's time series", false;
     Table [ch('F')] Action::PreviousFigure, "figure", "previous figure in the detail's time series", false;

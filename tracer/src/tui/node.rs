@@ -11,6 +11,7 @@ use tracer_common::Isa;
 use super::{history::Slice, weight::Weight};
 use crate::model::{
     self,
+    detail::Detail,
     interval::Vm,
     series::{Key, Level},
 };
@@ -24,6 +25,8 @@ pub enum Node {
     Vcpu(u32, u32),
     /// an exit reason of some vCPUs
     Exit(Scope, Isa, Option<u32>),
+    /// exits of a reason with this detail; none are those whose detail is not known
+    Detail(Scope, Isa, Option<u32>, Option<Detail>),
 }
 
 /// The vCPUs whose exits a row holds.
@@ -42,19 +45,28 @@ impl Node {
     pub fn keys(self, slice: &Slice) -> impl Iterator<Item = &(Key, Weight)> {
         let keys = &slice.keys[..];
         let none = &keys[..0];
-        let (ranges, of_reason) = match self {
+        let (node, detail) = match self {
+            Self::Detail(scope, isa, reason, detail) => (Self::Exit(scope, isa, reason), Some(detail)),
+            node => (node, None),
+        };
+        let (ranges, of_reason) = match node {
             Self::Vm(vm) => ([range(keys, |k| k.vm.cmp(&vm)), none, none], None),
             Self::Vcpu(vm, vcpu) => ([range(keys, |k| (k.vm, k.vcpu).cmp(&(vm, vcpu))), none, none], None),
-            Self::Exit(Scope::Vcpu(vm, vcpu), isa, reason) => {
+            Self::Exit(Scope::Vcpu(vm, vcpu), isa, reason) | Self::Detail(Scope::Vcpu(vm, vcpu), isa, reason, _) => {
                 let of_level = |level| {
                     range(keys, |k| (k.vm, k.vcpu, k.level, k.isa, k.reason).cmp(&(vm, vcpu, level, isa, reason)))
                 };
                 ([Level::L1, Level::L2, Level::Unknown].map(of_level), None)
             }
-            Self::Exit(Scope::Vm(vm), isa, reason) => ([none; 3], Some(slice.of_reason(isa, reason, Some(vm)))),
-            Self::Exit(Scope::Host, isa, reason) => ([none; 3], Some(slice.of_reason(isa, reason, None))),
+            Self::Exit(Scope::Vm(vm), isa, reason) | Self::Detail(Scope::Vm(vm), isa, reason, _) => {
+                ([none; 3], Some(slice.of_reason(isa, reason, Some(vm))))
+            }
+            Self::Exit(Scope::Host, isa, reason) | Self::Detail(Scope::Host, isa, reason, _) => {
+                ([none; 3], Some(slice.of_reason(isa, reason, None)))
+            }
         };
-        ranges.into_iter().flatten().chain(of_reason.into_iter().flatten())
+        let keys = ranges.into_iter().flatten().chain(of_reason.into_iter().flatten());
+        keys.filter(move |(key, _)| detail.is_none_or(|detail| key.detail == detail))
     }
 
     /// Its parent in the tree; none at the first level.
@@ -62,12 +74,26 @@ impl Node {
         match self {
             Self::Exit(Scope::Vm(vm), ..) => Some(Self::Vm(vm)),
             Self::Exit(Scope::Vcpu(vm, vcpu), ..) => Some(Self::Vcpu(vm, vcpu)),
+            Self::Detail(scope, isa, reason, _) => Some(Self::Exit(scope, isa, reason)),
             _ => None,
         }
     }
 
-    pub(super) fn unfolds(self) -> bool {
-        matches!(self, Self::Vm(_) | Self::Vcpu(..))
+    /// Whether there are nodes below it: below an exit reason, where details of its exits are known.
+    pub(super) fn unfolds(self, weight: &Weight) -> bool {
+        match self {
+            Self::Vm(_) | Self::Vcpu(..) => true,
+            Self::Exit(..) => weight.detailed > 0,
+            Self::Detail(..) => false,
+        }
+    }
+
+    /// The weight of its keys as this node has it: a detail has no entries, so its exits are those that were followed by an entry.
+    pub(super) fn weigh(self, weight: Weight) -> Weight {
+        match self {
+            Self::Detail(..) => Weight { exits: weight.handled, ..weight },
+            _ => weight,
+        }
     }
 
     /// The child of `parent` that a key belongs to; without a parent, a node of the first level.
@@ -77,6 +103,7 @@ impl Node {
             (None, Group::Vcpu) => Self::Vcpu(key.vm, key.vcpu),
             (Some(Self::Vm(vm)), _) => Self::Exit(Scope::Vm(vm), key.isa, key.reason),
             (Some(Self::Vcpu(vm, vcpu)), _) => Self::Exit(Scope::Vcpu(vm, vcpu), key.isa, key.reason),
+            (Some(Self::Exit(scope, isa, reason)), _) => Self::Detail(scope, isa, reason, key.detail),
             (None, Group::Reason) | (Some(_), _) => Self::Exit(Scope::Host, key.isa, key.reason),
         }
     }

@@ -70,6 +70,11 @@ impl Palette {
         self.of((45, 123, 179), 31)
     }
 
+    /// The VMM's time.
+    pub(crate) fn user(self) -> Style {
+        self.of((148, 94, 187), 98)
+    }
+
     /// Less than the baseline.
     pub fn lower(self) -> Style {
         self.of((56, 134, 40), 28)
@@ -153,7 +158,7 @@ mod tests {
     #[test]
     fn every_colour_is_readable_on_black_and_on_white() {
         type Of = fn(Palette) -> Style;
-        let all: [(&str, Of); 11] = [
+        let all: [(&str, Of); 12] = [
             ("plain", Palette::plain),
             ("quiet", Palette::quiet),
             ("strong", Palette::strong),
@@ -161,6 +166,7 @@ mod tests {
             ("clean", Palette::clean),
             ("dirty", Palette::dirty),
             ("host", Palette::host),
+            ("user", Palette::user),
             ("lower", Palette::lower),
             ("higher", Palette::higher),
             ("notice", Palette::notice),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    columns::{COLUMNS, Derivation, Values},
+    columns::{COLUMNS, Derivation, Per, Values},
     filter::Matcher,
     history::Slice,
     node::{Group, Node},
@@ -91,13 +91,14 @@ impl RowBuilder<'_> {
             node,
             depth,
             name: self.name(node),
-            unfolded: node.unfolds().then(|| unfolded.contains(&node)),
-            weight,
+            unfolded: node.unfolds(&weight).then(|| unfolded.contains(&node)),
+            weight: node.weigh(weight),
             values: None,
             before: None,
             spark: None,
         };
         let mut rows: Vec<Row> = self.weights(parent).into_iter().map(row).collect();
+        rows.retain(|row| row.weight.exits > 0 || !matches!(row.node, Node::Detail(..)));
         self.sort(&mut rows, sums);
         rows
     }
@@ -137,6 +138,8 @@ impl RowBuilder<'_> {
             Node::Vm(vm) => vm_name(vm),
             Node::Vcpu(vm, vcpu) => format!("{}/{vcpu}", vm_name(vm)),
             Node::Exit(_, isa, reason) => name_or_unknown(isa, reason).into_owned(),
+            Node::Detail(.., Some(detail)) => detail.to_string(),
+            Node::Detail(.., None) => "(not known)".to_owned(),
         }
     }
 
@@ -144,7 +147,7 @@ impl RowBuilder<'_> {
         let turn = |order: Ordering| if self.order.ascending { order } else { order.reverse() };
         match self.order.column {
             None => rows.sort_by(|a, b| turn(natural(&b.name, &a.name)).then(a.node.cmp(&b.node))),
-            Some(column) if let Derivation::Weight(of, _) = COLUMNS[column].of => {
+            Some(column) if let Derivation::Weight(of, Per::Second | Per::Whole) = COLUMNS[column].of => {
                 rows.sort_by(|a, b| turn(of(&a.weight).cmp(&of(&b.weight))).then(a.node.cmp(&b.node)));
             }
             Some(column) => {

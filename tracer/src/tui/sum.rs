@@ -16,6 +16,7 @@ use super::{
     weight::{Weight, Whole},
 };
 use crate::model::{
+    budget::Phase,
     figures::Figure,
     knowledge::{Knowledge, Shown, TimerExits, Unknown},
     series::{EntryKind, Series},
@@ -80,7 +81,8 @@ impl Sum {
         cache: &mut SumCache,
         knowledge: &Knowledge,
     ) -> Self {
-        Part::of(slices, node, matcher, cache).show(knowledge)
+        let part = Part::of(slices, node, matcher, cache);
+        Part { weight: node.weigh(part.weight), ..part }.show(knowledge)
     }
 
     /// Timer exits of a cause; the reason where their number is not known.
@@ -94,6 +96,10 @@ impl Sum {
         COLUMNS.map(|column| match column.of {
             Derivation::Stat(figure, stat) => stat.of(&self.series[figure]),
             Derivation::Weight(of, Per::Second) => (self.seconds > 0.0).then(|| of(&self.weight) as f64 / self.seconds),
+            Derivation::Weight(of, Per::HostTime) => {
+                let knows = [Phase::Polled, Phase::Idle].into_iter().all(|phase| self.series.phase(phase).is_some());
+                share(of(&self.weight), self.weight.host_ns).filter(|_| knows)
+            }
             Derivation::Weight(of, Per::Whole) => share(of(&self.weight), of(&whole.weight)),
             Derivation::Dirty => self.dirty.map(|share| 100.0 * share),
             Derivation::Timer(cause) => self.timer_exits(cause).ok().map(|n| n as f64),

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::{filter::Matcher, history::Slice};
 use crate::model::{
+    budget::Budget,
     figures::Figure,
-    histogram::Histogram,
-    knowledge::{Knowledge, TimerExits},
-    series::{EntryKind, Series},
+    knowledge::{Knowledge, Subject, TimerExits},
+    series::{EntryKind, Key, Series},
 };
 
 /// Counts and sums of one or more series.
@@ -15,34 +15,43 @@ use crate::model::{
 pub struct Weight {
     /// exits
     pub exits: u64,
+    /// those that were followed by another entry, and so have a host time
+    pub handled: u64,
+    /// those of them whose detail is known
+    pub detailed: u64,
     /// host time, ns
     pub host_ns: u64,
+    /// of the host time: polled and idle, ns
+    pub halted_ns: u64,
     /// entries whose transition is known
     pub transitions: u64,
 }
 
 impl Weight {
-    /// Of a series.
-    pub(super) fn of(series: &Series) -> Self {
+    /// Of a key's series.
+    pub(super) fn of(key: &Key, series: &Series) -> Self {
+        let Budget { host_ns, polled_ns, idle_ns, .. } = series.budget;
+        let handled = series[Figure::ExitToEntry].count();
         Self {
             exits: series.entries(),
-            host_ns: total_ns(&series[Figure::ExitToEntry]),
+            handled,
+            detailed: if key.detail.is_some() { handled } else { 0 },
+            host_ns,
+            halted_ns: polled_ns.saturating_add(idle_ns),
             transitions: series[Figure::Transition].count(),
         }
     }
 
     /// Adds another's.
     pub(super) fn add(&mut self, other: &Self) {
-        self.exits = self.exits.saturating_add(other.exits);
-        self.host_ns = self.host_ns.saturating_add(other.host_ns);
-        self.transitions = self.transitions.saturating_add(other.transitions);
+        let add = |mine: &mut u64, more: u64| *mine = mine.saturating_add(more);
+        add(&mut self.exits, other.exits);
+        add(&mut self.handled, other.handled);
+        add(&mut self.detailed, other.detailed);
+        add(&mut self.host_ns, other.host_ns);
+        add(&mut self.halted_ns, other.halted_ns);
+        add(&mut self.transitions, other.transitions);
     }
-}
-
-/// The sum of times, ns, to the precision of buckets.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and `as` saturates")]
-pub(super) fn total_ns(times: &Histogram) -> u64 {
-    times.mean().map_or(0, |mean| (mean * times.count() as f64) as u64)
 }
 
 /// Everything in a window that passes the filter: shares are of it, and a column without values in it is not shown.
@@ -71,7 +80,7 @@ impl Whole {
         if knowledge.figure(Figure::PinWrites).is_err() {
             (whole.knows_writes, whole.dirty) = (false, 0);
         }
-        if knowledge.figure(Figure::ExitToEntry).is_err() {
+        if knowledge.known(Subject::Times).is_err() {
             whole.weight.host_ns = 0;
         }
         whole

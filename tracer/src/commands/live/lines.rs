@@ -10,6 +10,7 @@ use crate::{
     host::clock::Anchor,
     html::moment::utc,
     model::{
+        budget::{Budget, Phase},
         exit_reasons::name_or_unknown,
         figures::{Figure, Stat, Unit, human},
         interval::Interval,
@@ -18,6 +19,8 @@ use crate::{
     },
 };
 
+/// Name and version of the format.
+const FORMAT: &str = "vmentry-live/1";
 /// Lines between two headings.
 const HEADING_EVERY: u64 = 20;
 
@@ -93,7 +96,7 @@ impl<'a> Row<'a> {
             .into_iter()
             .map(|((isa, reason), series)| {
                 let shown = knowledge.show(series);
-                let host_ns = knowledge.figure(Figure::ExitToEntry).is_ok().then(|| total_ns(&shown));
+                let host_ns = shown.budget().map(|budget| budget.host_ns);
                 Reason { name: name_or_unknown(isa, reason).into_owned(), exits: shown.entries(), host_ns }
             })
             .collect();
@@ -112,6 +115,11 @@ impl<'a> Row<'a> {
         }
     }
 
+    /// Polled and idle time, ns; none where either is not known.
+    fn halted_ns(&self) -> Option<u64> {
+        Some(self.all.phase(Phase::Polled)?.saturating_add(self.all.phase(Phase::Idle)?))
+    }
+
     fn vcpus(&self) -> usize {
         self.interval.series.keys().map(|key| (key.vm, key.vcpu)).collect::<std::collections::BTreeSet<_>>().len()
     }
@@ -126,6 +134,8 @@ impl<'a> Row<'a> {
             self.vcpus().to_string(),
             human(rate(Some(self.interval.totals.entries)), Unit::PerSecond),
             human(rate(self.l2_entries), Unit::PerSecond),
+            percent(self.all.budget().map(|b| b.guest_ns), self.all.budget().map(Budget::total_ns)),
+            percent(self.halted_ns(), self.all.budget().map(Budget::total_ns)),
             stat(Figure::ExitToEntry, Stat::Mean),
             stat(Figure::ExitToEntry, Stat::P50),
             stat(Figure::ExitToEntry, Stat::P99),
@@ -165,7 +175,7 @@ impl<'a> Row<'a> {
             .map(|reason| json!({ "reason": reason.name, "exits": reason.exits, "host_ns": reason.host_ns }))
             .collect();
         json!({
-            "format": "vmentry-live/1",
+            "format": FORMAT,
             "end_unix_ns": self.end_unix_ns,
             "length_ns": self.interval.length_ns,
             "vms": self.interval.vms.len(),
@@ -173,6 +183,9 @@ impl<'a> Row<'a> {
             "entries": totals.entries,
             "dropped": totals.dropped,
             "l2_entries": self.l2_entries,
+            "guest_ns": self.all.budget().map(|budget| budget.guest_ns),
+            "host_ns": self.all.budget().map(|budget| budget.host_ns),
+            "host_time": Phase::ALL.into_iter().map(|phase| (phase.name().to_owned() + "_ns", json!(self.all.phase(phase)))).collect::<Map<_, _>>(),
             Figure::EntryToExit.name(): figure(Figure::EntryToExit),
             Figure::ExitToEntry.name(): figure(Figure::ExitToEntry),
             Figure::PinWrites.name(): figure(Figure::PinWrites),
@@ -183,12 +196,14 @@ impl<'a> Row<'a> {
 }
 
 /// Columns: title and width.
-const COLUMNS: [(&str, usize); 13] = [
+const COLUMNS: [(&str, usize); 15] = [
     ("UTC", 8),
     ("VMS", 4),
     ("VCPUS", 5),
     ("EXITS/S", 8),
     ("L2/S", 7),
+    ("GUEST%", 6),
+    ("HALT%", 6),
     ("HOST MEAN", 9),
     ("P50", 7),
     ("P99", 7),
@@ -208,11 +223,12 @@ fn aligned(cells: &[String; COLUMNS.len()]) -> String {
     padded.join(" ")
 }
 
-/// Sum of host times, ns, to the precision of buckets.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and `as` saturates")]
-fn total_ns(shown: &Shown) -> u64 {
-    let times = &shown[Figure::ExitToEntry];
-    times.mean().map_or(0, |mean| (mean * times.count() as f64) as u64)
+/// A share in percent; n/a where either is not known, or there is nothing to share.
+fn percent(part: Option<u64>, whole: Option<u64>) -> String {
+    match (part, whole) {
+        (Some(part), Some(whole @ 1..)) => format!("{:.1}", 100.0 * part as f64 / whole as f64),
+        _ => "n/a".into(),
+    }
 }
 
 #[cfg(test)]

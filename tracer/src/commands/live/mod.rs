@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use crate::{
     collect::collector::{Attached, Collection},
     commands::{
-        args::LiveArgs,
+        args::{DetailKind, LiveArgs},
         child::Endings,
         damaged::done,
         following::follow,
@@ -60,6 +60,8 @@ pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
         tgids: selected_tgids(&args.targets)?,
         vcpu_ids: selected_vcpus(&args.targets),
         stopwatch: stopwatch::start(&facts)?,
+        detail: args.detail.is_some(),
+        addresses: args.detail == Some(DetailKind::Addresses),
         ..Options::default()
     };
     runtime.block_on(trace(args, &facts, &layout, &options))?;

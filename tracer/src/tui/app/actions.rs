@@ -114,8 +114,10 @@ impl App {
             Action::Expand => self.expand(),
             Action::Collapse => self.collapse(),
             Action::Detail => self.toggle_detail(),
-            Action::NextFigure => self.figure = (self.figure + 1) % COLUMNS.len(),
-            Action::PreviousFigure => self.figure = (self.figure + COLUMNS.len() - 1) % COLUMNS.len(),
+            Action::NextFigure => self.figure = self.column_after(Some(self.figure), 1, false).unwrap_or(self.figure),
+            Action::PreviousFigure => {
+                self.figure = self.column_after(Some(self.figure), COLUMNS.len(), false).unwrap_or(self.figure);
+            }
             Action::Group => self.group_by(self.group.next()),
             Action::SortNext => self.sort_by(1),
             Action::SortPrevious => self.sort_by(COLUMNS.len()),
@@ -208,10 +210,21 @@ impl App {
     }
 
     fn sort_by(&mut self, by: usize) {
-        // The name comes after the last column.
-        let at = self.order.column.unwrap_or(COLUMNS.len());
-        let to = (at + by) % (COLUMNS.len() + 1);
-        self.order_by(Order { column: (to < COLUMNS.len()).then_some(to), ascending: false });
+        self.order_by(Order { column: self.column_after(self.order.column, by, true), ascending: false });
+    }
+
+    /// The next column that is shown, `by` steps after one; none is the name, which comes after the last column where it is wanted.
+    fn column_after(&self, from: Option<usize>, by: usize, with_name: bool) -> Option<usize> {
+        let mut at = from.unwrap_or(COLUMNS.len());
+        for _ in 0..=COLUMNS.len() {
+            at = (at + by) % (COLUMNS.len() + 1);
+            match at < COLUMNS.len() {
+                true if self.shows_column(at) => return Some(at),
+                false if with_name => return None,
+                _ => {}
+            }
+        }
+        from
     }
 
     fn order_by(&mut self, order: Order) {

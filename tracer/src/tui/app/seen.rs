@@ -6,6 +6,7 @@ use super::{App, LATEST, SPARK};
 use crate::model::knowledge::Unknown;
 use crate::tui::{
     budget::{self, Part},
+    columns::COLUMNS,
     detail::{Detail, View},
     filter::Matcher,
     history::Slice,
@@ -114,6 +115,15 @@ impl App {
                 row.before = Some(*baseline.values.entry(node).or_insert_with(|| values(&baseline.slices, before)));
             }
         }
+    }
+
+    /// Whether a column has values, now or in the baseline, or sorts the rows.
+    pub(crate) fn shows_column(&self, at: usize) -> bool {
+        let has_values = |whole: &Whole, policy| COLUMNS[at].has_values(whole, &self.info.knowledge, policy);
+        let before = self.baseline.as_ref().zip(self.seen.before.as_ref());
+        self.order.column == Some(at)
+            || has_values(&self.seen.whole, self.info.policy)
+            || before.is_some_and(|(baseline, whole)| has_values(whole, baseline.policy))
     }
 
     /// Computes the budget of the selected row.

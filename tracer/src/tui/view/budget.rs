@@ -32,7 +32,8 @@ pub(super) fn draw(pen: &mut Pen, app: &mut App) {
         if x + 3 + width_of(name) + 1 + width_of(&value) > pen.width() {
             break;
         }
-        x = pen.put(x + 1, 0, p.glyph(part.kind.glyph(), part.kind.ascii()), style);
+        let (unicode, ascii) = part.kind.glyph();
+        x = pen.put(x + 1, 0, p.glyph(unicode, ascii), style);
         x = pen.put(x + 1, 0, name, p.quiet());
         x = pen.put(x + 1, 0, &value, p.plain()) + 1;
     }
@@ -41,13 +42,14 @@ pub(super) fn draw(pen: &mut Pen, app: &mut App) {
     for part in parts {
         sum += share(part);
         let to = share_of(sum, width, f64::round);
-        pen.fill(1 + from..1 + to, 1, p.glyph(part.kind.glyph(), part.kind.ascii()), part.kind.style(p));
+        let (unicode, ascii) = part.kind.glyph();
+        pen.fill(1 + from..1 + to, 1, p.glyph(unicode, ascii), part.kind.style(p));
         from = to;
     }
 }
 
 /// A share in percent; one that is not 0 does not read 0.
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     match 100.0 * share {
         percent if percent > 0.0 && percent < 0.05 => "<0.1 %".into(),
         percent => format!("{percent:.1} %"),

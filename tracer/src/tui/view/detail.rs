@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     model::policy::Policy,
-    tui::{App, detail::Detail, node::Node},
+    tui::{App, budget, detail::Detail, node::Node},
 };
 
 type Draw = fn(&mut Pen, &App, &Detail);
@@ -34,6 +34,14 @@ const PIN_WRITES: Panel = Panel {
 };
 const REASONS: Panel =
     Panel { least: 4, most: 24, draw: panels::reasons, says: |_, detail| !matches!(detail.node, Node::Exit(..)) };
+const BUDGET: Panel = Panel {
+    least: 3,
+    most: 9,
+    draw: panels::budget,
+    says: |app, detail| budget::parts(&detail.sum, &app.info.knowledge).is_ok_and(|parts| parts.len() > 2),
+};
+const DETAILS: Panel =
+    Panel { least: 4, most: 24, draw: panels::details, says: |_, detail| matches!(detail.node, Node::Exit(..)) };
 const UNTIMELY: Panel = Panel {
     least: 3,
     most: 17,
@@ -50,9 +58,9 @@ pub(super) fn draw(pen: &mut Pen, app: &mut App) {
     let Some(detail) = &app.seen.detail else { return };
     pen.rule(0, &format!("{}: {}", detail.name, app.window.name()));
     let columns: &[&[&Panel]] = match pen.width() {
-        0..=71 => &[&[&REASONS, &HOST, &SERIES, &SPECTRUM, &GUEST, &PIN_WRITES, &UNTIMELY]],
-        72..=149 => &[&[&HOST, &GUEST], &[&REASONS, &SPECTRUM, &PIN_WRITES, &UNTIMELY]],
-        _ => &[&[&HOST, &GUEST], &[&REASONS, &SPECTRUM], &[&PIN_WRITES, &UNTIMELY]],
+        0..=71 => &[&[&REASONS, &DETAILS, &HOST, &SERIES, &SPECTRUM, &GUEST, &BUDGET, &PIN_WRITES, &UNTIMELY]],
+        72..=149 => &[&[&HOST, &GUEST], &[&REASONS, &DETAILS, &SPECTRUM, &BUDGET, &PIN_WRITES, &UNTIMELY]],
+        _ => &[&[&HOST, &GUEST], &[&REASONS, &DETAILS, &SPECTRUM], &[&BUDGET, &PIN_WRITES, &UNTIMELY]],
     };
     let (height, many) = (pen.height().saturating_sub(1), cells(columns.len()));
     let series = if many > 1 && height >= SERIES_FROM { (height / 4).clamp(SERIES.least, SERIES.most) } else { 0 };

@@ -14,6 +14,8 @@ const KEYS_WIDTH: u16 = 22;
 
 const FIGURES_HELP: &[(&str, &str)] = &[
     ("TIME%", "share of all host time in the window, halts included; rows are sorted by it at first"),
+    ("HALT%", "share of the row's host time in which the guest was halted: polled and idle"),
+    ("guest kernel user polled idle steal", "the selected row's time; the five of the host sum up to its host time"),
     ("EXIT%", "share of all exits in the window"),
     ("PIN/E", "pin writes per entry, mean"),
     ("DIRTY%", "share of entries with at least one pin-control write"),

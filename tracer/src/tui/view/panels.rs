@@ -3,6 +3,7 @@
 use tracer_common::rules::TimerCause;
 
 use super::{
+    budget::percent,
     chart,
     pen::{Pen, cells},
 };
@@ -10,11 +11,12 @@ use crate::{
     model::{
         figures::{Figure, Stat},
         histogram::Histogram,
+        knowledge::Subject,
     },
     tui::{
-        App,
+        App, budget,
         columns::{COLUMNS, HOST_TIME, Units, short},
-        detail::Detail,
+        detail::{Detail, Reason},
         weight::Weight,
     },
 };
@@ -122,8 +124,62 @@ pub(super) fn pin_writes(pen: &mut Pen, app: &App, detail: &Detail) {
 
 /// Exit reasons: shares of the row's host time and exits, mean host time.
 pub(super) fn reasons(pen: &mut Pen, app: &App, detail: &Detail) {
+    ranked(pen, app, "exit reasons", &detail.reasons);
+}
+
+/// Details of the exits of a reason, in the same columns.
+pub(super) fn details(pen: &mut Pen, app: &App, detail: &Detail) {
+    if let Err(reason) = app.info.knowledge.known(Subject::Detail) {
+        let x = title(pen, "details");
+        pen.put(x + 2, 0, &format!("n/a: {reason}"), pen.palette.quiet());
+        return;
+    }
+    ranked(pen, app, "details", &detail.details);
+}
+
+/// Guest time and the parts of the host time: share of the row's time, and per second of the window.
+pub(super) fn budget(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
-    title(pen, "exit reasons");
+    let x = title(pen, "time");
+    let parts = match budget::parts(&detail.sum, &app.info.knowledge) {
+        Ok(parts) => parts,
+        Err(reason) => {
+            pen.put(x + 2, 0, &format!("n/a: {reason}"), p.quiet());
+            return;
+        }
+    };
+    let whole = parts.iter().map(|part| part.ns).fold(0, u64::saturating_add).max(1);
+    let width = pen.width();
+    pen.put_right(18, 0, "share", p.quiet());
+    pen.put_right(30, 0, "per second", p.quiet());
+    let lines = pen.height().saturating_sub(1);
+    let mut y = 1;
+    for part in &parts {
+        let share = part.ns as f64 / whole as f64;
+        pen.put(1, y, part.kind.name(), p.plain());
+        pen.put_right(18, y, &percent(share), p.plain());
+        let per_second = (detail.sum.seconds > 0.0).then(|| part.ns as f64 / detail.sum.seconds);
+        pen.put_right(30, y, &per_second.map_or("n/a".into(), |ns| app.units.time(ns)), p.plain());
+        if width > 38 {
+            chart::share(pen, 32, y, width - 32, share, part.kind.style(p));
+        }
+        y += 1;
+    }
+    for (phase, reason) in budget::unknown(&app.info.knowledge) {
+        if y > lines {
+            break;
+        }
+        let text =
+            format!("{}: n/a ({reason}); it is in the {}'s", phase.name(), parts[parts.len().min(2) - 1].kind.name());
+        pen.put_cut(1, y, &text, width.saturating_sub(1), p.quiet());
+        y += 1;
+    }
+}
+
+/// Shares of host time and exits, and mean host time, of what has most of it.
+fn ranked(pen: &mut Pen, app: &App, name: &str, rows: &[Reason]) {
+    let p = pen.palette;
+    title(pen, name);
     let width = pen.width();
     let times = app.units.width();
     let has_mean = width >= 40 + times;
@@ -134,12 +190,12 @@ pub(super) fn reasons(pen: &mut Pen, app: &App, detail: &Detail) {
     if has_mean {
         pen.put_right(mean_end, 0, "host mean", p.quiet());
     }
-    let sum = |of: fn(&Weight) -> u64| detail.reasons.iter().map(|r| of(&r.weight)).fold(0, u64::saturating_add);
+    let sum = |of: fn(&Weight) -> u64| rows.iter().map(|r| of(&r.weight)).fold(0, u64::saturating_add);
     let (host_ns, exits) = (sum(|w| w.host_ns), sum(|w| w.exits));
     let is_timed = app.info.knowledge.figure(Figure::ExitToEntry).is_ok();
     let share = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
     let lines = usize::from(pen.height().saturating_sub(1));
-    for (line, reason) in detail.reasons.iter().take(lines).enumerate() {
+    for (line, reason) in rows.iter().take(lines).enumerate() {
         let y = 1 + cells(line);
         let time_share = share(reason.weight.host_ns, host_ns).filter(|_| is_timed);
         let exit_share = share(reason.weight.exits, exits);
@@ -156,7 +212,7 @@ pub(super) fn reasons(pen: &mut Pen, app: &App, detail: &Detail) {
             chart::share(pen, bar, y, width - bar, time_share.or(exit_share).unwrap_or(0.0), p.host());
         }
     }
-    let more = detail.reasons.len().saturating_sub(lines);
+    let more = rows.len().saturating_sub(lines);
     if more > 0 {
         pen.put_right(width, 0, &format!("{more} more"), p.quiet());
     }

@@ -14,8 +14,8 @@ use crate::{
         App,
         app::{Places, SPARK},
         columns::{CHANGE_WIDTH, COLUMNS, Change, Column, Derivation, EXITS, SPARK_RANK},
+        node::Node,
         rows::Row,
-        weight::Whole,
     },
 };
 
@@ -48,7 +48,7 @@ impl Layout {
             Derivation::Stat(Figure::Transition, _) if app.info.stopwatch => 2,
             _ => c.rank,
         };
-        let shown = COLUMNS.iter().enumerate().filter(|(at, _)| is_shown(app, *at));
+        let shown = COLUMNS.iter().enumerate().filter(|(at, _)| app.shows_column(*at));
         let mut ranked: Vec<(u8, Option<usize>)> = shown.map(|(i, c)| (rank(c), Some(i))).collect();
         ranked.push((SPARK_RANK, None));
         ranked.sort_unstable();
@@ -76,15 +76,6 @@ impl Layout {
         }
         Self { name, columns, spark: has_spark.then_some(end + 2) }
     }
-}
-
-/// Whether a column has values, now or in the baseline, or sorts the rows.
-fn is_shown(app: &App, at: usize) -> bool {
-    let has_values = |whole: &Whole, policy| COLUMNS[at].has_values(whole, &app.info.knowledge, policy);
-    let before = app.baseline.as_ref().zip(app.seen.before.as_ref());
-    app.order.column == Some(at)
-        || has_values(&app.seen.whole, app.info.policy)
-        || before.is_some_and(|(baseline, whole)| has_values(whole, baseline.policy))
 }
 
 /// Width of a column: its own, or that of its widest value on the screen; with a baseline, of value and change.
@@ -214,7 +205,9 @@ fn draw_row(pen: &mut Pen, app: &App, layout: &Layout, y: u16, row: &Row) {
         let column = &COLUMNS[at];
         let value = row.values.and_then(|v| v[at]);
         let style = if value.is_none_or(|v| v == 0.0) { p.quiet() } else { p.plain() };
-        let text = column.text(value, app.units);
+        // A detail has exits and host times alone.
+        let is_blank = matches!(row.node, Node::Detail(..)) && !column.is_of_exits();
+        let text = if is_blank { String::new() } else { column.text(value, app.units) };
         if app.baseline.is_none() {
             pen.put_right(right, y, &text, style);
             continue;
