@@ -150,7 +150,7 @@ pub(super) fn budget(pen: &mut Pen, app: &App, detail: &Detail) {
     };
     let whole = parts.iter().map(|part| part.ns).fold(0, u64::saturating_add).max(1);
     let width = pen.width();
-    pen.put_right(18, 0, "share", p.quiet());
+    pen.put_right(18, 0, "TIME%", p.quiet());
     pen.put_right(30, 0, "per second", p.quiet());
     let lines = pen.height().saturating_sub(1);
     let mut y = 1;
