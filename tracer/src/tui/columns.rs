@@ -47,6 +47,8 @@ pub(super) enum Per {
     Second,
     /// everything in the window, in percent
     Whole,
+    /// the host time of everything in the window, in percent
+    WholeHostTime,
     /// the row's host time, in percent
     HostTime,
 }
@@ -93,7 +95,7 @@ const fn timer(title: &'static str, rank: u8, cause: TimerCause) -> Column {
 pub(super) const COLUMNS: [Column; 18] = [
     alone("EXITS/S", 8, 1, Kind::Rate, Derivation::Weight(|w| w.exits, Per::Second)),
     alone("EXIT%", 6, 4, Kind::Percent, Derivation::Weight(|w| w.exits, Per::Whole)),
-    alone("TIME%", 6, 0, Kind::Percent, Derivation::Weight(|w| w.host_ns, Per::Whole)),
+    alone("TIME%", 6, 0, Kind::Percent, Derivation::Weight(|w| w.host_ns, Per::WholeHostTime)),
     alone("HALT%", 6, 5, Kind::Percent, Derivation::Weight(|w| w.halted_ns, Per::HostTime)),
     stat(Figure::ExitToEntry, Stat::Mean, 2),
     stat(Figure::ExitToEntry, Stat::P50, 7),
@@ -189,7 +191,7 @@ impl Column {
                 [Subject::Times, Subject::HaltTime].iter().all(|subject| knowledge.known(*subject).is_ok())
                     && whole.weight.halted_ns > 0
             }
-            Derivation::Weight(..) if self.is_host_time() => knowledge.known(Subject::Times).is_ok(),
+            Derivation::Weight(_, Per::WholeHostTime) => knowledge.known(Subject::Times).is_ok(),
             Derivation::Weight(..) => true,
             Derivation::Timer(cause) => whole.timer_exits.of(cause, knowledge).is_ok_and(|n| n > 0),
         }
@@ -202,10 +204,6 @@ impl Column {
             Derivation::Weight(..) => true,
             Derivation::Dirty | Derivation::Timer(_) => false,
         }
-    }
-
-    fn is_host_time(&self) -> bool {
-        self.title == COLUMNS[HOST_TIME].title
     }
 
     /// Title with the figure's, for a panel.

@@ -147,7 +147,9 @@ impl RowBuilder<'_> {
         let turn = |order: Ordering| if self.order.ascending { order } else { order.reverse() };
         match self.order.column {
             None => rows.sort_by(|a, b| turn(natural(&b.name, &a.name)).then(a.node.cmp(&b.node))),
-            Some(column) if let Derivation::Weight(of, Per::Second | Per::Whole) = COLUMNS[column].of => {
+            Some(column)
+                if let Derivation::Weight(of, Per::Second | Per::Whole | Per::WholeHostTime) = COLUMNS[column].of =>
+            {
                 rows.sort_by(|a, b| turn(of(&a.weight).cmp(&of(&b.weight))).then(a.node.cmp(&b.node)));
             }
             Some(column) => {

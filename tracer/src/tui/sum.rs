@@ -100,6 +100,9 @@ impl Sum {
                 let knows = [Phase::Polled, Phase::Idle].into_iter().all(|phase| self.series.phase(phase).is_some());
                 share(of(&self.weight), self.weight.host_ns).filter(|_| knows)
             }
+            Derivation::Weight(of, Per::WholeHostTime) => {
+                share(of(&self.weight), of(&whole.weight)).filter(|_| self.weight.handled > 0)
+            }
             Derivation::Weight(of, Per::Whole) => share(of(&self.weight), of(&whole.weight)),
             Derivation::Dirty => self.dirty.map(|share| 100.0 * share),
             Derivation::Timer(cause) => self.timer_exits(cause).ok().map(|n| n as f64),

@@ -197,7 +197,7 @@ fn ranked(pen: &mut Pen, app: &App, name: &str, rows: &[Reason]) {
     let lines = usize::from(pen.height().saturating_sub(1));
     for (line, reason) in rows.iter().take(lines).enumerate() {
         let y = 1 + cells(line);
-        let time_share = share(reason.weight.host_ns, host_ns).filter(|_| is_timed);
+        let time_share = share(reason.weight.host_ns, host_ns).filter(|_| is_timed && reason.weight.handled > 0);
         let exit_share = share(reason.weight.exits, exits);
         let percent = |share: Option<f64>| COLUMNS[HOST_TIME].text(share.map(|s| 100.0 * s), app.units);
         pen.put_middle(1, y, &reason.name, name.saturating_sub(1), p.plain());
