@@ -35,15 +35,19 @@ guest_beside() {
 
 tool_untraced() { guest $1; }
 
-tool_record() { record $1 records; }
-tool_in_kernel() { record $1 in-kernel; }
-# NAME AGGREGATION: starts a recording and waits until it has begun; $! is its process.
+tool_record() { record $1; }
+tool_record_no_phases() { record $1 --no-phases; }
+tool_record_detail() { record $1 --detail; }
+tool_in_kernel() { record $1 --aggregate in-kernel; }
+# NAME [OPTION..]: starts a recording and waits until it has begun; $! is its process.
 start_recording() {
-    vmentry record --aggregate $2 -o $1.hlog 2> $1.log &
-    await '#{"interval"' $1.hlog $1.log
+    name=$1
+    shift
+    vmentry record "$@" -o $name.hlog 2> $name.log &
+    await '#{"interval"' $name.hlog $name.log
 }
 record() {
-    start_recording $1 $2 || return 1
+    start_recording "$@" || return 1
     guest $1
     kill -TERM $!
     wait $!
@@ -190,8 +194,10 @@ done
 # program for them.
 for tool in $TOOLS; do
     case $tool in
-    record) start_recording $OUT/stats records ;;
-    in_kernel) start_recording $OUT/stats in-kernel ;;
+    record) start_recording $OUT/stats ;;
+    record_no_phases) start_recording $OUT/stats --no-phases ;;
+    record_detail) start_recording $OUT/stats --detail ;;
+    in_kernel) start_recording $OUT/stats --aggregate in-kernel ;;
     *) continue ;;
     esac
     were=$(cat /proc/sys/kernel/bpf_stats_enabled)

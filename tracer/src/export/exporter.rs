@@ -117,6 +117,11 @@ pub(crate) fn resident() -> Option<u64> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use tracer_common::{
+        Event,
+        detail::{RawDetail, Source},
+    };
+
     use super::{
         super::{
             family::Labels,
@@ -149,7 +154,10 @@ pub(crate) mod tests {
     fn every_metric_of_the_table_is_exported_with_its_labels_and_no_other() {
         let mut exporter = exporter(&[VmLabel::Pid, VmLabel::Ordinal]);
         let mut interval = Interval::default();
-        interval.record(&event(0, 52, 900, 2), &vm(0));
+        let round = event(0, 52, 900, 2);
+        interval.record(&round, &vm(0));
+        let previous_detail = RawDetail::new(Source::Address, 7);
+        interval.record(&Event { previous: round.outline(), previous_detail, ..round }, &vm(0));
         interval.totals.evicted = Some(0);
         exporter.add(&interval);
         let mut families = exporter.families();

@@ -76,6 +76,28 @@ pub(crate) const EXIT_TO_ENTRY: Metric = metric(
     &["vm", "level", "exit_reason"],
     "Host time (exit_to_entry): kvm_exit to the next kvm_entry, with halts; by the exit that the host handled",
 );
+/// Parts of the host time.
+pub(crate) const PHASE: Metric = metric(
+    "vmentry_phase_seconds_total",
+    MetricKind::Counter,
+    "seconds",
+    &["vm", "exit_reason", "phase"],
+    "Host time by part; phase: kernel, user (the VMM), polled and idle (halted), steal (the vCPU's thread waited for a CPU); a part that is not known is in kernel",
+);
+/// Exits by detail.
+pub(crate) const DETAIL_EXITS: Metric = counter(
+    "vmentry_detail_exits_total",
+    &["vm", "exit_reason", "detail"],
+    "Handled exits by MSR, port, CPUID leaf, vector and the like, with --detail; detail=\"other\": beyond ten of an exit reason",
+);
+/// Host time by detail.
+pub(crate) const DETAIL_SECONDS: Metric = metric(
+    "vmentry_detail_host_seconds_total",
+    MetricKind::Counter,
+    "seconds",
+    &["vm", "exit_reason", "detail"],
+    "Host time of the exits in vmentry_detail_exits_total",
+);
 /// Number of entries.
 pub(crate) const ENTRIES: Metric = counter(
     "vmentry_entries_total",
@@ -208,12 +230,15 @@ pub(crate) const PROCESS_START: Metric =
     metric("process_start_time_seconds", MetricKind::Gauge, "seconds", &[], "Start of this process, since 1970");
 
 /// All metrics, in the order of the output.
-pub(crate) const METRICS: [&Metric; 30] = [
+pub(crate) const METRICS: [&Metric; 33] = [
     &BUILD_INFO,
     &HOST_INFO,
     &POLICY,
     &ENTRY_TO_EXIT,
     &EXIT_TO_ENTRY,
+    &PHASE,
+    &DETAIL_EXITS,
+    &DETAIL_SECONDS,
     &ENTRIES,
     &PIN_WRITES,
     &PIN_KNOWN_ENTRIES,

@@ -12,16 +12,17 @@ use super::{
     family::{Family, Labels, Sample, Value},
     folded::Folded,
     shares::{Moment, Process, Shares},
-    sums::{HISTOGRAMS, Place, Reason, Sums, grow, places},
+    sums::{DetailSum, HISTOGRAMS, Place, Reason, Sums, grow, places},
 };
 use crate::{
     export::metrics,
     host::clock::Anchor,
     model::{
+        budget::Phase,
         exit_reasons,
         figures::Figure,
         interval::{Interval, Vm},
-        knowledge::Knowledge,
+        knowledge::{Knowledge, Subject},
         series::{Key, Series},
         totals::Totals,
     },
@@ -193,7 +194,7 @@ impl State {
         grow(&mut self.gone.evicted, evicted.len() as u64);
         for (number, place) in evicted {
             let Some(sums) = self.vms.get_mut(&number) else { continue };
-            sums.histograms.remove(&place);
+            sums.forget(&place);
             if sums.histograms.is_empty() {
                 grow(&mut self.gone.entries, sums.all_entries());
                 self.vms.remove(&number);
@@ -254,6 +255,8 @@ impl State {
         let [mut entries, mut pin_writes, mut known, mut timer_exits] =
             [&metrics::ENTRIES, &metrics::PIN_WRITES, &metrics::PIN_KNOWN_ENTRIES, &metrics::TIMER_EXITS]
                 .map(Family::new);
+        let [mut phases, mut detail_exits, mut detail_seconds] =
+            [&metrics::PHASE, &metrics::DETAIL_EXITS, &metrics::DETAIL_SECONDS].map(Family::new);
         let with_sums = self.numbers.iter().filter_map(|(identity, number)| Some((identity, self.vms.get(number)?)));
         for (identity, sums) in with_sums {
             let created_ns = Some(sums.created_ns);
@@ -275,6 +278,21 @@ impl State {
                     push(&mut timer_exits, &[("cause", cause.name())], n);
                 }
             }
+            for (reason, phase, ns) in known_phases(sums, knowledge) {
+                let more = [("exit_reason", reason), ("phase", phase.name())];
+                let value = Value::Number(ns as f64 / 1e9);
+                phases.samples.push(Sample { labels: labels(identity, &more), value, created_ns });
+            }
+            for (reason, details) in sums.details.iter().filter(|_| knowledge.known(Subject::Detail).is_ok()) {
+                for (detail, DetailSum { exits, host_ns }) in details {
+                    let labels = labels(identity, &[("exit_reason", reason), ("detail", detail)]);
+                    let sample = |value| Sample { labels: labels.clone(), value, created_ns };
+                    detail_exits.samples.push(sample(Value::Count(*exits)));
+                    if knowledge.known(Subject::Times).is_ok() {
+                        detail_seconds.samples.push(sample(Value::Number(*host_ns as f64 / 1e9)));
+                    }
+                }
+            }
             for ((level, reason, figure, kind), durations) in &sums.histograms {
                 if knowledge.figure(*figure).is_err() {
                     continue;
@@ -288,7 +306,7 @@ impl State {
             }
         }
         let mut families = histograms;
-        families.extend([entries, pin_writes, known, timer_exits]);
+        families.extend([phases, detail_exits, detail_seconds, entries, pin_writes, known, timer_exits]);
         families.retain(|f| !f.samples.is_empty());
         families
     }
@@ -336,6 +354,23 @@ impl State {
         ]);
         families
     }
+}
+
+/// The known parts of the host times of a VM, ns, by exit reason; none at all where only the whole is known.
+fn known_phases<'a>(
+    sums: &'a Sums,
+    knowledge: &Knowledge,
+) -> impl Iterator<Item = (&'a str, Phase, u64)> + use<'a> {
+    let is_known = |phase| Subject::of_phase(phase).is_none_or(|subject| knowledge.known(subject).is_ok());
+    let mut known = Phase::ALL.to_vec();
+    known.retain(|phase| is_known(*phase) && knowledge.known(Subject::Times).is_ok());
+    if known == [Phase::Kernel] {
+        known.clear();
+    }
+    let reasons = sums.budgets.iter().filter(|(_, budget)| budget.host_ns > 0);
+    reasons.flat_map(move |(reason, budget)| {
+        known.clone().into_iter().map(move |phase| (reason.as_ref(), phase, budget.of(phase)))
+    })
 }
 
 fn labels<'a>(identity: &'a Identity, more: &[(&'static str, &'a str)]) -> Labels<'a> {

@@ -8,6 +8,7 @@ use super::{
     metrics::{self, Metric},
 };
 use crate::model::{
+    budget::Budget,
     figures::Figure,
     knowledge::TimerExits,
     series::{EntryKind, Key, Level, Series},
@@ -68,6 +69,23 @@ pub(super) struct Sums {
     pub(super) pin_writes: BTreeMap<Level, (u64, u64)>,
     pub(super) timer_exits: TimerExits,
     pub(super) histograms: BTreeMap<Place, Durations>,
+    /// times, by the exit reason
+    pub(super) budgets: BTreeMap<Reason, Budget>,
+    /// exits by what they were about, at most [`MOST_DETAILS`] and "other" of an exit reason
+    pub(super) details: BTreeMap<Reason, BTreeMap<String, DetailSum>>,
+}
+
+/// Details of an exit reason that have samples of their own.
+const MOST_DETAILS: usize = 10;
+/// The details beyond them.
+const OTHER_DETAILS: &str = "other";
+
+/// Exits of one detail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct DetailSum {
+    pub(super) exits: u64,
+    /// host time, ns
+    pub(super) host_ns: u64,
 }
 
 impl Sums {
@@ -88,6 +106,25 @@ impl Sums {
             grow(known, series[Figure::PinWrites].count());
         }
         self.timer_exits.count(key, entries);
+        self.budgets.entry(reason.clone()).or_default().merge(&series.budget);
+        if let Some(detail) = key.detail {
+            let details = self.details.entry(reason.clone()).or_default();
+            let name = detail.to_string();
+            let has_place = details.contains_key(&name) || details.len() < MOST_DETAILS;
+            let sum = details.entry(if has_place { name } else { OTHER_DETAILS.into() }).or_default();
+            grow(&mut sum.exits, series[Figure::ExitToEntry].count());
+            grow(&mut sum.host_ns, series.budget.host_ns);
+        }
+    }
+
+    /// Forgets a histogram, and everything of its exit reason with the last one.
+    pub(super) fn forget(&mut self, place: &Place) {
+        self.histograms.remove(place);
+        let (_, reason, ..) = place;
+        if self.histograms.keys().all(|(_, other, ..)| other != reason) {
+            self.budgets.remove(reason);
+            self.details.remove(reason);
+        }
     }
 
     /// Number of entries.

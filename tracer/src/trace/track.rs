@@ -13,13 +13,17 @@ use super::{
     },
 };
 
-use crate::model::exit_reasons::{self, name_or_unknown};
+use crate::model::{
+    budget::Phase,
+    detail::Detail,
+    exit_reasons::{self, name_or_unknown},
+};
 
 /// Names interned for one track; further ones are written in full.
 const MAX_NAMES: usize = 1024;
 
 /// Names of a slice's arguments. The number of each in the file is its position, from 1.
-const ARGUMENTS: [&str; 11] = [
+const ARGUMENTS: [&str; 12] = [
     "exit_reason",
     "exit_reason_code",
     "pin_writes",
@@ -31,6 +35,7 @@ const ARGUMENTS: [&str; 11] = [
     "transition_ns",
     "deadline_late_ns",
     "deadline_remaining_ns",
+    "detail",
 ];
 
 /// A vCPU's track. It is a packet sequence of its own, because its timestamps are the time since the sequence's last packet,
@@ -51,6 +56,7 @@ enum Name {
     /// host time after an exit with this reason
     Host(Isa, Option<u32>),
     PinWrites,
+    Phase(Phase),
 }
 
 /// The mark that a packet sets on a track.
@@ -69,6 +75,7 @@ enum Mark {
 enum Text {
     Reason(Isa, u32),
     Cause(TimerCause),
+    Detail(Detail),
 }
 
 impl Name {
@@ -79,6 +86,7 @@ impl Name {
             Self::Guest(Some(true)) => "guest L2".into(),
             Self::Host(isa, reason) => format!("host: {}", name_or_unknown(isa, reason)),
             Self::PinWrites => "pin writes".into(),
+            Self::Phase(phase) => phase.name().into(),
         }
     }
 }
@@ -88,6 +96,7 @@ impl Text {
         match self {
             Self::Reason(isa, reason) => exit_reasons::name(isa, reason).into_owned(),
             Self::Cause(cause) => cause.name().into(),
+            Self::Detail(detail) => detail.to_string(),
         }
     }
 }
@@ -143,7 +152,11 @@ impl Track {
     pub(super) fn append_event(&mut self, buffer: &mut Vec<u8>, event: &Event, host_ns: Option<u64>) {
         if let Some(at_ns) = host_ns {
             let name = Name::Host(event.previous.isa(), event.previous.reason());
-            self.append_packet(buffer, Mark::Begin(name), at_ns, &[]);
+            let detail = Detail::of(&event.previous, event.previous_detail);
+            let arguments = [detail.map(|detail| Argument::Text(12, Text::Detail(detail)))];
+            let arguments: Vec<_> = arguments.into_iter().flatten().collect();
+            self.append_packet(buffer, Mark::Begin(name), at_ns, &arguments);
+            self.append_phases(buffer, event);
             self.append_packet(buffer, Mark::End, event.entry_ns, &[]);
         }
         let round = event.outline();
@@ -172,6 +185,21 @@ impl Track {
         let arguments: Vec<_> = arguments.into_iter().flatten().collect();
         self.append_packet(buffer, Mark::Begin(Name::Guest(round.is_l2())), event.entry_ns, &arguments);
         self.append_packet(buffer, Mark::End, event.exit_ns, &[]);
+    }
+
+    /// Slices inside of the host time's, one for each part that is not the kernel's. Their lengths are measured; their order is not: they lie
+    /// one behind the other before kvm_entry, user time last.
+    fn append_phases(&mut self, buffer: &mut Vec<u8>, event: &Event) {
+        const ORDER: [Phase; 4] = [Phase::Polled, Phase::Idle, Phase::Steal, Phase::User];
+        let mut at_ns = event.entry_ns.saturating_sub(event.phases.sum_ns()).max(self.last_ns);
+        for phase in ORDER {
+            let ns = phase.of_event(event).unwrap_or(0);
+            if ns > 0 {
+                self.append_packet(buffer, Mark::Begin(Name::Phase(phase)), at_ns, &[]);
+                at_ns = at_ns.saturating_add(ns).min(event.entry_ns);
+                self.append_packet(buffer, Mark::End, at_ns, &[]);
+            }
+        }
     }
 
     fn append_packet(&mut self, buffer: &mut Vec<u8>, mark: Mark, at_ns: u64, arguments: &[Argument]) {

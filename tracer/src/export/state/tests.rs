@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use tracer_common::Isa;
+use tracer_common::{
+    Event, Isa,
+    detail::{RawDetail, Source},
+    host_time::Phases,
+};
 
 use super::*;
 use crate::{
@@ -68,6 +72,35 @@ fn sums_equal_those_of_the_entries() {
     assert_eq!(value(&state, &metrics::OBSERVED), 2);
     let disturbed = Knowledge::complete().with_latency(Latency::Disturbed);
     assert!(state.figures(&disturbed).iter().all(|f| f.metric.kind != metrics::MetricKind::Histogram));
+}
+
+#[test]
+fn parts_of_the_host_time_and_details_are_sums_by_exit_reason() {
+    let mut state = state(100);
+    let mut interval = Interval { length_ns: 1_000_000_000, ..Interval::default() };
+    let round = event(0, 32, 900, 0);
+    let phases = Phases { user_ns: 100_000_000_000, steal_ns: 1_000_000_000, ..Phases::default() };
+    for msr in (0..12).chain([3, 3]) {
+        let previous_detail = RawDetail::new(Source::Msr, 0x6e0 + msr);
+        let exit_to_entry_ns = 103_000_000_000;
+        let event = Event { previous: round.outline(), previous_detail, exit_to_entry_ns, phases, ..round };
+        interval.record(&event, &vm(0));
+    }
+    interval.totals = Totals { entries: 14, delivered: 14, ..Totals::default() };
+    state.add(&interval, at(1));
+    let of = |phase: &str, seconds: u64| (format!("vm0/MSR_WRITE/{phase}"), seconds * 14);
+    let expected = [of("kernel", 2), of("user", 100), of("polled", 0), of("idle", 0), of("steal", 1)];
+    assert_eq!(samples(&state, &metrics::PHASE), expected);
+    let exits = samples(&state, &metrics::DETAIL_EXITS);
+    let of = |name: &str| exits.iter().find(|(labels, _)| labels == &format!("vm0/MSR_WRITE/{name}")).map(|s| s.1);
+    assert_eq!((exits.len(), of("0x6e0 TSC_DEADLINE"), of("0x6e3"), of("other")), (11, Some(1), Some(3), Some(2)));
+    assert_eq!(samples(&state, &metrics::DETAIL_SECONDS).iter().map(|s| s.1).sum::<u64>(), 103 * 14);
+    let without = Knowledge::complete().without([Subject::UserTime], "why");
+    let phases = state.figures(&without).into_iter().find(|f| f.metric.name == metrics::PHASE.name).unwrap();
+    assert_eq!(phases.samples.len(), 4, "what is not known has no sample");
+    let all = [Subject::UserTime, Subject::HaltTime, Subject::StealTime];
+    let without = state.figures(&Knowledge::complete().without(all, "why"));
+    assert!(without.iter().all(|f| f.metric.name != metrics::PHASE.name));
 }
 
 #[test]
