@@ -109,7 +109,7 @@ impl Session {
         let before = settings(&line);
         let mut command = Command::new(env!("CARGO_BIN_EXE_vmentry"));
         command.args(args).current_dir(folder).env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8");
-        command.envs(environment.iter().copied()).env_remove("NO_COLOR");
+        command.env_remove("NO_COLOR").env_remove("PAGER").env_remove("LESS").envs(environment.iter().copied());
         for stdio in [Command::stdin, Command::stdout, Command::stderr] {
             stdio(&mut command, Stdio::from(line.try_clone().unwrap()));
         }
@@ -185,16 +185,20 @@ impl Session {
         assert_eq!(unsafe { libc::kill(self.viewer, signal) }, 0);
     }
 
+    fn ended(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "it does not end: {:?}", self.seen());
+            sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Waits for the end and checks that the terminal is as it was.
     fn ends(mut self) -> (ExitStatus, String) {
-        let start = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(start.elapsed() < Duration::from_secs(10), "it does not end");
-            sleep(Duration::from_millis(20));
-        };
+        let status = self.ended();
         self.wait_for(LEAVE_ALTERNATE_SCREEN);
         self.wait_for(SHOW_CURSOR);
         let after = settings(&self.line);
@@ -415,4 +419,56 @@ fn a_terminal_that_stands_still_loses_no_interval() {
     assert!(last.0 - first.0 > 15_000_000_000, "{moments:?}");
     assert!(moments.iter().all(|m| m.1 < 3_000_000_000), "the terminal held the screen up: {moments:?}");
     assert!(moments.windows(2).all(|w| w[0].0 + w[0].1 == w[1].0), "there is a gap: {moments:?}");
+}
+
+/// Prints a report on a terminal of that many columns. Returns the exit code and the text.
+fn report(more: &[&str], columns: u16, environment: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut session = Session::run(&[&["report", RECORDING], more].concat(), Path::new("/"), columns, 24, environment);
+    let status = session.ended();
+    // The last line is there once the other end of the terminal is closed, or soon after.
+    session.until("the report is there", |s| s.seen().contains("(entry_to_exit_ns)") || environment.len() > 1);
+    (status.code(), session.seen().replace("\r\n", "\n"))
+}
+
+#[test]
+fn a_report_on_a_terminal_goes_through_the_pager_of_the_user() {
+    let paged = |more: &[&str], pager| report(more, 100, &[("PAGER", pager)]);
+    let (code, text) = paged(&[], "sed s/^/PAGED/");
+    assert!(code == Some(0) && text.lines().all(|line| line.starts_with("PAGED")), "{text}");
+    for (more, pager) in [(&["--no-pager"][..], "sed s/^/PAGED/"), (&[], ""), (&[], "cat")] {
+        let (code, text) = paged(more, pager);
+        assert!(code == Some(0) && text.starts_with("no loss") && text.contains("TOTAL"), "{text}");
+    }
+    let (code, text) = paged(&[], "no-such-pager-anywhere");
+    assert!(code == Some(0) && text.contains("TOTAL"), "a pager that there is not hides nothing: {text}");
+}
+
+#[test]
+fn a_pager_that_is_closed_early_is_no_error() {
+    let (code, text) = report(&["--columns", "all", "--top", "all"], 100, &[("PAGER", "head -n 1"), ("LESS", "FRX")]);
+    assert_eq!((code, text.lines().count()), (Some(0), 1), "{text}");
+}
+
+#[test]
+fn the_table_of_a_report_is_as_wide_as_the_terminal_at_most() {
+    for columns in [200, 120, 100, 80, 60] {
+        for set in ["time", "latency", "timer", "phases", "all"] {
+            let (_, text) = report(&["--no-pager", "--columns", set], columns, &[("TERM", "dumb")]);
+            let lines = text.lines().skip_while(|line| !line.contains("EXIT REASON"));
+            let lines: Vec<_> = lines.take_while(|line| !line.contains("exit_to_entry_ns")).collect();
+            assert!(lines.len() > 10, "{text}");
+            let widest = lines.iter().map(|line| line.chars().count()).max().unwrap();
+            assert!(widest <= usize::from(columns), "{widest} of {columns}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_report_has_attributes_on_a_terminal_alone_and_not_where_nobody_wants_them() {
+    let heading = "\x1b[1mEXIT REASON\x1b[0m";
+    assert!(report(&["--no-pager"], 100, &[]).1.contains(heading));
+    for variable in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let (_, text) = report(&["--no-pager"], 100, &[variable]);
+        assert!(text.contains("EXIT REASON") && !text.contains('\x1b'), "{variable:?}: {text:?}");
+    }
 }

@@ -16,13 +16,13 @@ use crate::{
     guest::{MAX_VCPUS, Scenario},
     kernel::options::DEFAULT_RING_BYTES,
     model::{
-        figures::Column,
+        figures::{Column, Figure},
         measurement::Aggregation,
         policy::Policy,
         quantity::{DURATION_UNITS, duration_unit_ns, split_unit},
     },
     recording::MaxBuckets,
-    report::{Dimension, Filter},
+    report::{Dimension, Filter, text::ColumnSet},
     trace::trigger::Clause,
 };
 
@@ -286,14 +286,15 @@ impl LiveArgs {
 /// Arguments of `report`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Dimensions: host, vm, vcpu, level (L1, L2), reason, entry (clean, dirty),
-cause (of timer exits). A filter takes exit reasons by name or number, and '-'
-for a value that is not known; one that no entry passes is refused with what
-the recordings have.
+Dimensions: host, vm, vcpu, level (L1, L2), reason, entry (clean, dirty), cause
+(of timer exits), detail (MSR, port, ... of record --detail). A filter takes
+exit reasons by name or number, and '-' for a value that is not known; one that
+no entry passes is refused with what the recordings have.
 
 Examples:
   vmentry report a.hlog b.hlog                   several recordings as one
   vmentry report a.hlog --by vm,vcpu,reason --top 10
+  vmentry report a.hlog --by reason,detail       which MSR, which port?
   vmentry report a.hlog --filter reason=PREEMPTION_TIMER --by cause,entry
   vmentry report a.hlog --format json | jq .totals
   vmentry report a.hlog --format html > a.html   a page with charts")]
@@ -310,15 +311,23 @@ pub struct ReportArgs {
     /// Keep only rows with these values, e.g. reason=CPUID,HLT [repeatable]
     #[arg(long, value_name = "DIM=VALUE,..")]
     pub filter: Vec<Filter>,
-    /// Column to sort by, highest first: entries, or FIGURE.STATISTIC such as entry_to_exit_ns.p99
-    #[arg(long, value_name = "COLUMN", default_value = "entries", value_parser = column)]
+    /// Column to sort by, highest first: time (the sum of host times), exits, a statistic of host time such as mean, p99 or
+    /// p99.9, or FIGURE.STATISTIC such as guest.p99
+    #[arg(long, value_name = "COLUMN", default_value = "time", value_parser = column)]
     pub sort: Column,
+    /// Columns of the text: time, phases (of host time), latency (percentiles), timer (pin writes, timer exits), or all
+    #[arg(long, value_enum, value_name = "SET", hide_possible_values = true)]
+    pub columns: Option<ColumnSet>,
     /// Check each claim of commit 804939ea20 against these recordings
-    #[arg(long, conflicts_with_all = ["by", "filter", "sort", "top"])]
+    #[arg(long, conflicts_with_all = ["by", "filter", "sort", "top", "columns"])]
     pub claims: bool,
-    /// Show only the first N rows
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub top: Option<u64>,
+    /// Show only the first N rows, or all; by default, text sums rows below 0.1 % of exits and host time, and shows 20 rows
+    /// on a terminal
+    #[arg(long, value_name = "N|all", value_parser = top)]
+    pub top: Option<usize>,
+    /// Use no pager on a terminal ($PAGER, or less)
+    #[arg(long)]
+    pub no_pager: bool,
     /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
     #[arg(long)]
     pub skip_damaged: bool,
@@ -649,9 +658,32 @@ fn dimensions() -> impl TypedValueParser<Value = Dimension> {
     PossibleValuesParser::new(names).try_map(|name| Dimension::parse(&name).ok_or("no dimension"))
 }
 
-/// A column by its name; the error lists all names.
+/// A column by its name; the error suggests one that is written like it.
 fn column(name: &str) -> Result<Column, String> {
-    Column::parse(name).ok_or_else(|| format!("there are: {}", Column::names().join(", ")))
+    let near = || {
+        let likeness = |known: &String| (strsim::jaro_winkler(name, known), known.clone());
+        let most = Column::names().iter().map(likeness).max_by(|a, b| a.0.total_cmp(&b.0));
+        most.filter(|(likeness, _)| *likeness > 0.8)
+            .map(|(_, known)| format!("did you mean {known}? "))
+            .unwrap_or_default()
+    };
+    Column::parse(name).ok_or_else(|| {
+        format!(
+            "{}there are time, exits, mean, min, p50, p90, p99, p99.9, max, and FIGURE.STATISTIC such as entry_to_exit_ns.p99; \
+             figures are {}",
+            near(),
+            Figure::ALL.map(Figure::name).join(", ")
+        )
+    })
+}
+
+/// A number of rows; all are as many as there can be.
+fn top(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        _ if text == "all" => Ok(usize::MAX),
+        Ok(rows) if rows > 0 => Ok(rows),
+        _ => Err("write a number of rows from 1, or all".into()),
+    }
 }
 
 /// A ring's size in KiB: a power of two of at least a page, whose bytes fit into 32 bits.

@@ -245,9 +245,9 @@ fn of_text(recorded: &Recorded) -> Tells {
         (Subject::TimerExits, shows_after(exits, "spurious") || shows_after(exits, "unknown")),
         (Subject::TimerCause, ["deadline", "immediate", "spurious"].iter().all(|cause| shows_after(exits, cause))),
         (Subject::Deadline, shows_after(exits, "early")),
-        (Subject::Lateness, text.contains("(deadline_late_ns): timer") && text.contains("remaining: least 17")),
-        (Subject::Transition, text.contains("(transition_ns): VM entry")),
-        (Subject::Times, text.contains("(entry_to_exit_ns): kvm_entry")),
+        (Subject::Lateness, shows_after(&text, "(deadline_late_ns):") && text.contains("remaining: least 17")),
+        (Subject::Transition, shows_after(&text, "(transition_ns):")),
+        (Subject::Times, text.contains("- HOST TIME -") && text.contains("- GUEST TIME -")),
         (Subject::Policy, line("policy").contains(" soft;")),
     ])
 }

@@ -13,21 +13,31 @@ use crate::{
         damaged::done,
         usage::{refuse, refuse_overlap},
     },
-    output,
+    output::{self, Paint},
     recording::OnDamage,
     report::{
         Choices, Dimension, Report, View,
         claims::{self, Evidence},
-        csv, html, input, json, openmetrics, text,
+        csv, html, input, json, openmetrics,
+        text::{self, Layout},
     },
     say,
+    tui::terminal,
 };
+
+/// Rows of the table on a terminal where `--top` does not say it.
+const ROWS_ON_TERMINAL: usize = 20;
 
 /// Reads, merges and prints.
 pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
     refuse_wrong(args)?;
     let (text, damage) = if args.claims { check_claims(args)? } else { render(args, view(args))? };
-    output::print(&text)?;
+    let is_paged = args.format == ReportFormat::Text && !args.no_pager && terminal::is_output();
+    if is_paged {
+        output::page(&text)?
+    } else {
+        output::print(&text)?
+    }
     Ok(done(damage.as_deref()))
 }
 
@@ -46,6 +56,9 @@ fn refuse_wrong(args: &ReportArgs) -> Result<()> {
         }
         ReportFormat::Openmetrics if !args.by.is_empty() || args.top.is_some() => {
             refuse("--format openmetrics has its own labels: leave --by and --top out")
+        }
+        format if args.columns.is_some() && format != ReportFormat::Text => {
+            refuse("--columns is for text: the other formats have all columns")
         }
         _ => Ok(()),
     }
@@ -69,7 +82,7 @@ fn render(args: &ReportArgs, mut view: View) -> Result<(String, Option<String>)>
     }
     let text = match args.format {
         ReportFormat::Openmetrics => openmetrics::render(&report, &view),
-        ReportFormat::Text => text::render(&report, &view),
+        ReportFormat::Text => text::render_in(&report, &view, &layout(args)),
         ReportFormat::Html => html::render(&report, &view),
         ReportFormat::Csv => {
             // A spreadsheet has no place for loss and provenance.
@@ -112,11 +125,18 @@ fn check_claims(args: &ReportArgs) -> Result<(String, Option<String>)> {
 }
 
 fn view(args: &ReportArgs) -> View {
-    let usual = || vec![Dimension::Vm, Dimension::Level, Dimension::Reason];
-    View {
-        by: if args.by.is_empty() { usual() } else { args.by.clone() },
-        filters: args.filter.clone(),
-        sort: args.sort,
-        top: args.top.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+    let by = if args.by.is_empty() { View::default().by } else { args.by.clone() };
+    View { by, filters: args.filter.clone(), sort: args.sort, top: args.top }
+}
+
+/// How the text is laid out on standard output.
+fn layout(args: &ReportArgs) -> Layout {
+    let on_terminal = terminal::is_output();
+    Layout {
+        columns: args.columns.unwrap_or_default(),
+        is_usual_view: args.by.is_empty(),
+        most: on_terminal.then_some(ROWS_ON_TERMINAL),
+        width: on_terminal.then(terminal::width),
+        paint: Paint { on: on_terminal && terminal::has_attributes() },
     }
 }

@@ -122,6 +122,17 @@ impl Budget {
         }
     }
 
+    /// Leaves a part of the host time to [`Phase::Kernel`], because not all of it is known.
+    pub(crate) fn forget(&mut self, phase: Phase) {
+        match phase {
+            Phase::Kernel => {}
+            Phase::User => self.user_ns = 0,
+            Phase::Polled => self.polled_ns = 0,
+            Phase::Idle => self.idle_ns = 0,
+            Phase::Steal => self.steal_ns = 0,
+        }
+    }
+
     /// Guest and host time, ns: all that the vCPUs' time was measured.
     pub fn total_ns(&self) -> u64 {
         self.guest_ns.saturating_add(self.host_ns)

@@ -5,6 +5,10 @@ use std::{borrow::Cow, str::FromStr};
 use tracer_common::Isa;
 
 const VMX_BASIC: u32 = 0xffff;
+/// HLT's number.
+const VMX_HLT: u32 = 12;
+/// HLT, and HLT without a pending interrupt (the idle-HLT intercept).
+const SVM_HLT: [u32; 2] = [0x78, 0xa6];
 const VMX_BUS_LOCK_DETECTED: u32 = 1 << 26;
 const VMX_FAILED_ENTRY: u32 = 1 << 31;
 /// The modifier bits that a name shows.
@@ -244,6 +248,15 @@ pub fn name(isa: Isa, reason: u32) -> Cow<'static, str> {
     }
 }
 
+/// Whether an exit is the guest's HLT: its host time is the guest's idle time.
+pub(crate) fn is_halt(isa: Isa, reason: u32) -> bool {
+    match isa {
+        Isa::Vmx => reason & VMX_BASIC == VMX_HLT,
+        Isa::Svm => SVM_HLT.contains(&reason),
+        Isa::Other => false,
+    }
+}
+
 /// Name of an exit reason, or "unknown" where it could not be read.
 pub(crate) fn name_or_unknown(isa: Isa, reason: Option<u32>) -> Cow<'static, str> {
     reason.map_or(Cow::Borrowed("unknown"), |reason| name(isa, reason))
@@ -347,6 +360,16 @@ fn find(table: &[(u32, &'static str)], reason: u32) -> Option<&'static str> {
 mod tests {
     use super::*;
     use std::collections::HashSet;
+
+    #[test]
+    fn a_halt_is_hlt_by_its_name() {
+        for (isa, names) in [(Isa::Vmx, VMX_NAMES), (Isa::Svm, SVM_NAMES)] {
+            for (code, name) in names {
+                assert_eq!(is_halt(isa, *code), matches!(*name, "HLT" | "IDLE_HLT"), "{name}");
+            }
+        }
+        assert!(is_halt(Isa::Vmx, 1 << 26 | 12) && !is_halt(Isa::Svm, 12) && !is_halt(Isa::Other, 12));
+    }
 
     #[test]
     fn tables_ascend_and_have_no_name_twice() {

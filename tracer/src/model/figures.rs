@@ -248,38 +248,57 @@ impl Stat {
             Self::Min | Self::Max | Self::Mean => None,
         }
     }
+
+    /// Whether so many values carry it: a percentile needs one value beyond it, e.g. the 99th a hundred values.
+    pub fn is_carried(self, count: u64) -> bool {
+        // 1 - 0.99 is a little more than 0.01.
+        self.quantile().map_or(count > 0, |q| count as f64 * (1.0 - q) > 1.0 - 1e-9)
+    }
 }
 
 /// A column to sort by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
-    /// number of entries
+    /// number of entries, which is that of exits
     Entries,
+    /// sum of the host times, ns
+    HostTime,
     /// a statistic of a figure
     Stat(Figure, Stat),
 }
 
 impl Column {
-    /// From "entries", "entry_to_exit_ns.p99" and the like.
+    /// From "time", "exits", a statistic of host time such as "mean" or "p99.9", or FIGURE.STATISTIC such as "entry_to_exit_ns.p99" or
+    /// "guest.p99".
     pub fn parse(name: &str) -> Option<Self> {
-        if name == "entries" {
-            return Some(Self::Entries);
+        let stat =
+            |name: &str| Stat::ALL.into_iter().find(|s| s.name() == name || s.title().eq_ignore_ascii_case(name));
+        let figure = |name: &str| Figure::ALL.into_iter().find(|f| f.name() == name || f.short_title() == name);
+        match name {
+            "exits" | "entries" => return Some(Self::Entries),
+            "time" => return Some(Self::HostTime),
+            _ => {}
         }
-        let (figure, stat) = name.split_once('.')?;
-        Some(Self::Stat(Figure::parse(figure)?, Stat::ALL.into_iter().find(|s| s.name() == stat)?))
+        match name.split_once('.') {
+            // "p99.9" is a statistic alone.
+            Some((of, of_it)) if figure(of).is_some() => Some(Self::Stat(figure(of)?, stat(of_it)?)),
+            _ => Some(Self::Stat(Figure::ExitToEntry, stat(name)?)),
+        }
     }
 
-    /// Every name that [`Column::parse`] knows.
+    /// The names for people to choose from: the short ones, then FIGURE.STATISTIC of every figure.
     pub fn names() -> Vec<String> {
+        let short = ["time", "exits"].into_iter().chain(Stat::ALL.map(Stat::name));
         let stats = Figure::ALL.into_iter().flat_map(|f| Stat::ALL.map(|s| format!("{}.{}", f.name(), s.name())));
-        std::iter::once("entries".to_owned()).chain(stats).collect()
+        short.map(str::to_owned).chain(stats).collect()
     }
 
-    /// The column's value; none where it is not known.
+    /// The column's value; none where it is not known, and of a percentile that the number of values cannot carry.
     pub fn value(self, series: &Shown) -> Option<f64> {
         match self {
             Self::Entries => Some(series.entries() as f64),
-            Self::Stat(figure, stat) => stat.of(&series[figure]),
+            Self::HostTime => series.host_ns().map(|ns| ns as f64),
+            Self::Stat(figure, stat) => stat.of(&series[figure]).filter(|_| stat.is_carried(series[figure].count())),
         }
     }
 }
@@ -304,6 +323,8 @@ pub(crate) fn human(value: Option<f64>, unit: Unit) -> String {
             format!("{scaled:.digits$}{suffix}")
         }
         Unit::Count if value.fract() == 0.0 => format!("{value:.0}"),
+        // 0.000 would read as none.
+        Unit::Count if value > 0.0 && value < 0.0005 => "<0.001".into(),
         Unit::Count => format!("{value:.3}"),
         Unit::PerSecond if value < 100.0 => format!("{value:.1}"),
         Unit::PerSecond => format!("{value:.0}"),
@@ -331,7 +352,25 @@ mod tests {
     #[test]
     fn every_column_is_found_by_its_name() {
         assert!(Column::names().iter().all(|n| Column::parse(n).is_some()));
-        assert!(Column::parse("entry_to_exit_ns.p98").is_none());
+        let host = |stat| Some(Column::Stat(Figure::ExitToEntry, stat));
+        let guest = Some(Column::Stat(Figure::EntryToExit, Stat::P999));
+        assert_eq!((Column::parse("time"), Column::parse("entries")), (Some(Column::HostTime), Some(Column::Entries)));
+        assert_eq!((Column::parse("p99"), Column::parse("mean")), (host(Stat::P99), host(Stat::Mean)));
+        assert_eq!((Column::parse("p99.9"), Column::parse("p999")), (host(Stat::P999), host(Stat::P999)));
+        assert_eq!((Column::parse("entry_to_exit_ns.p99.9"), Column::parse("guest.p999")), (guest, guest));
+        assert!(["entry_to_exit_ns.p98", "entry_to_exit_ns", "", "."].iter().all(|n| Column::parse(n).is_none()));
+    }
+
+    #[test]
+    fn a_percentile_needs_a_value_beyond_it() {
+        let least = |stat: Stat| (1..2000).find(|n| stat.is_carried(*n));
+        assert_eq!([Stat::P50, Stat::P90, Stat::P99, Stat::P999].map(least), [2, 10, 100, 1000].map(Some));
+        assert_eq!([Stat::Min, Stat::Max, Stat::Mean].map(least), [Some(1); 3]);
+    }
+
+    #[test]
+    fn a_little_is_not_none() {
+        assert_eq!([0.0, 0.0001, 0.003, 7.0].map(|v| human(Some(v), Unit::Count)), ["0", "<0.001", "0.003", "7"]);
     }
 
     #[test]

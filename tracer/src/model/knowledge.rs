@@ -137,6 +137,11 @@ impl Unknown {
     pub fn because(reason: impl Into<String>) -> Self {
         Self(reason.into())
     }
+
+    /// Whether it is that SVM has no such thing.
+    pub(crate) fn is_of_svm(&self) -> bool {
+        [SVM_PIN_CONTROLS, SVM_TIMER].contains(&&*self.0)
+    }
 }
 
 impl fmt::Display for Unknown {
@@ -193,6 +198,11 @@ const DEPENDENT: &[(Subject, &[Subject])] = &[
 
 /// Parts of the host time.
 const PHASES: [Subject; 3] = [Subject::UserTime, Subject::HaltTime, Subject::StealTime];
+
+/// Why there are no pin writes on AMD.
+const SVM_PIN_CONTROLS: &str = "SVM has no pin controls";
+/// Why there are no figures of the timer on AMD.
+const SVM_TIMER: &str = "SVM has no VMX-preemption timer";
 
 /// Why disturbed times are not shown.
 pub(crate) const DISTURBED: &str = "hooks on VMCS writes ran between kvm_entry and the VM entry. Record \
@@ -264,9 +274,9 @@ impl Knowledge {
         let mut known = Self::complete();
         match source.vendor {
             Some(Vendor::Amd) => {
-                known.lose(&[Subject::PinWrites], "SVM has no pin controls");
+                known.lose(&[Subject::PinWrites], SVM_PIN_CONTROLS);
                 let timer = [Subject::TimerExits, Subject::TimerCause, Subject::Policy];
-                known.lose(&timer, "SVM has no VMX-preemption timer");
+                known.lose(&timer, SVM_TIMER);
             }
             Some(Vendor::Other) => known.lose(
                 &[Subject::ExitReason, Subject::PinWrites, Subject::TimerExits, Subject::TimerCause, Subject::Policy],
@@ -466,6 +476,8 @@ impl Knowledge {
         let is_known = |phase| Subject::of_phase(phase).is_none_or(|subject| self.known(subject).is_ok());
         let has_times = self.known(Subject::Times).is_ok();
         let phases = Phase::ALL.map(|phase| has_times && is_known(phase));
+        // Some of the entries may know it nevertheless.
+        Phase::ALL.into_iter().filter(|phase| !is_known(*phase)).for_each(|phase| series.budget.forget(phase));
         Shown { entries, has_times, phases, series }
     }
 }
@@ -494,6 +506,22 @@ impl Shown {
     /// Sum of a part of the host time, ns; none where it is not known. What is not known is in the kernel's part.
     pub fn phase(&self, phase: Phase) -> Option<u64> {
         self.phases[phase as usize].then(|| self.series.budget.of(phase))
+    }
+
+    /// Sum of the host times, ns; none where they are not known, or there are none.
+    pub fn host_ns(&self) -> Option<u64> {
+        self.budget().filter(|_| self[Figure::ExitToEntry].count() > 0).map(|budget| budget.host_ns)
+    }
+
+    /// Sum of the guest times, ns; none where they are not known, or there are none.
+    pub fn guest_ns(&self) -> Option<u64> {
+        self.budget().filter(|_| self[Figure::EntryToExit].count() > 0).map(|budget| budget.guest_ns)
+    }
+
+    /// Adds another's values.
+    pub fn merge(&mut self, other: &Self) {
+        self.entries = self.entries.saturating_add(other.entries);
+        self.series.merge(&other.series);
     }
 }
 

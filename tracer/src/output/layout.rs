@@ -2,17 +2,22 @@
 
 use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 
+/// Cells that a text takes on a terminal: wide characters take two, marks that combine with letters none.
+pub(crate) fn cells(text: &str) -> usize {
+    unicode_width::UnicodeWidthStr::width(text)
+}
+
 /// Makes each column as wide as its widest cell. The first `text_columns` are aligned to the left, the others to the right.
 /// Every line must have as many cells as the first one.
 pub(crate) fn align(lines: &[Vec<String>], text_columns: usize) -> String {
     let columns = lines.first().map_or(0, Vec::len);
-    let width = |c: usize| lines.iter().map(|line| line[c].chars().count()).max().unwrap_or(0);
+    let width = |c: usize| lines.iter().map(|line| cells(&line[c])).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut out = String::new();
     for line in lines {
         let mut text = String::new();
         for (c, cell) in line.iter().enumerate() {
-            let pad = " ".repeat(widths[c] - cell.chars().count());
+            let pad = " ".repeat(widths[c] - cells(cell));
             let gap = if c == 0 { "" } else { "  " };
             text += &if c < text_columns { format!("{gap}{cell}{pad}") } else { format!("{gap}{pad}{cell}") };
         }
@@ -48,8 +53,13 @@ mod tests {
     #[test]
     fn text_is_aligned_to_the_left_and_numbers_to_the_right() {
         let line = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
-        let lines = [line(["NAME", "N", "P50"]), line(["é", "1234", ""]), line(["longer", "5", "6ns"])];
-        assert_eq!(align(&lines, 1), "NAME       N  P50\né       1234\nlonger     5  6ns\n");
+        let lines = [
+            line(["NAME", "N", "P50"]),
+            line(["é", "1234", ""]),
+            line(["longer", "5", "6ns"]),
+            line(["東京", "7", ""]),
+        ];
+        assert_eq!(align(&lines, 1), "NAME       N  P50\né       1234\nlonger     5  6ns\n東京       7\n");
         assert_eq!(align(&[], 1), "");
     }
 

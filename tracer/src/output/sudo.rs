@@ -19,6 +19,11 @@ pub(super) fn is_own(user: u32) -> bool {
     user == geteuid().as_raw() || caller().is_some_and(|(caller, _)| caller.as_raw() == user)
 }
 
+/// Whether another user called this process by sudo.
+pub(super) fn is_behind() -> bool {
+    caller().is_some()
+}
+
 /// The user and group behind sudo; none where this process is not root's, or only by the set-user-ID bit: then the environment is that of a
 /// user who must not be believed. Root may say what he wants: he could give the file away himself.
 fn caller() -> Option<(Uid, Gid)> {

@@ -6,12 +6,13 @@ use tracer_common::{
     rules::{Control, TimerCause},
 };
 
-use super::{Dimension, Report, Row, View};
+use super::{Dimension, Report, Row, Rows, View};
 use crate::{
     model::{
+        budget::Phase,
         figures::{Figure, Stat},
         histogram::Histogram,
-        knowledge::Subject,
+        knowledge::{Shown, Subject},
         measurement::PinSource,
     },
     recording::Provenance,
@@ -23,7 +24,8 @@ pub(crate) const FORMAT: &str = "vmentry-report/1";
 /// The report. Unknown values are null, never 0. Without `by`, rows have every dimension.
 pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
     let by = by.unwrap_or(&Dimension::ALL);
-    let rows = report.rows(&View { by: by.to_vec(), ..view.clone() });
+    let Rows { each, total, .. } = report.all_rows(&View { by: by.to_vec(), ..view.clone() });
+    let rows = each.iter().take(view.top.unwrap_or(usize::MAX));
     json!({
         "format": FORMAT,
         "host": report.sources.first().map(|s| &s.header.host),
@@ -41,7 +43,7 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
         "transition_source": common(report, |s| json!(s.header.transition_source())),
         "stopwatch_tick_ns": common(report, |s| json!(s.header.stopwatch.and_then(|w| w.tick_ns()))),
         "totals": totals(report),
-        "series": rows.iter().map(|r| series(report, r, by)).collect::<Vec<_>>(),
+        "series": rows.map(|row| series(report, row, &total, by)).collect::<Vec<_>>(),
     })
 }
 
@@ -90,6 +92,7 @@ fn recording(source: &Provenance) -> Value {
 
 fn totals(report: &Report) -> Value {
     let t = &report.whole.totals;
+    let whole = report.knowledge().show(report.sum());
     let by_control = |counts: &[u64; 6]| -> Map<_, _> {
         Control::ALL.iter().zip(counts).map(|(control, n)| (control.name().to_owned(), json!(n))).collect()
     };
@@ -102,6 +105,9 @@ fn totals(report: &Report) -> Value {
         "entries": t.entries,
         "delivered": t.delivered,
         "dropped": t.dropped,
+        "guest_ns": whole.guest_ns(),
+        "host_ns": whole.host_ns(),
+        "phases": phases(&whole),
         "unmatched": t.unmatched,
         "evicted": t.evicted,
         "malformed": t.malformed,
@@ -131,7 +137,8 @@ fn totals(report: &Report) -> Value {
     })
 }
 
-fn series(report: &Report, row: &Row, by: &[Dimension]) -> Value {
+/// A row, and its shares of `total`.
+fn series(report: &Report, row: &Row, total: &Row, by: &[Dimension]) -> Value {
     let mut out = Map::new();
     for &dimension in by {
         let name = match dimension {
@@ -161,16 +168,26 @@ fn series(report: &Report, row: &Row, by: &[Dimension]) -> Value {
         }
     }
     out.insert("entries".into(), json!(row.series.entries()));
+    out.insert("exits".into(), json!(row.exits));
     out.insert("observed_ns".into(), json!(row.observed_ns));
     out.insert("entries_per_second".into(), json!(row.rate(row.series.entries())));
+    out.insert("exit_share".into(), json!(row.exit_share(total)));
+    out.insert("host_time_share".into(), json!(row.host_time_share(total)));
+    out.insert("phases".into(), phases(&row.series));
     for figure in Figure::ALL {
-        out.insert(figure.name().into(), distribution(&row.series[figure]));
+        out.insert(figure.name().into(), distribution(&row.series[figure], row.sum_ns(figure)));
     }
     Value::Object(out)
 }
 
-/// The statistics of a figure; null without values.
-fn distribution(histogram: &Histogram) -> Value {
+/// Sums of the parts of the host time, ns; null where there is none, and a part that is not known. Kernel is the rest.
+fn phases(series: &Shown) -> Value {
+    let part = |phase: Phase| (format!("{}_ns", phase.name()), json!(series.phase(phase)));
+    series.host_ns().map_or(Value::Null, |_| Phase::ALL.into_iter().map(part).collect::<Map<_, _>>().into())
+}
+
+/// The statistics of a figure, and of a time the sum of all values, ns; null without values.
+fn distribution(histogram: &Histogram, sum_ns: Option<u64>) -> Value {
     if histogram.count() == 0 {
         return Value::Null;
     }
@@ -180,6 +197,7 @@ fn distribution(histogram: &Histogram) -> Value {
         let value = if stat == Stat::Mean { json!(value) } else { json!(value.map(whole)) };
         out.insert(stat.name().into(), value);
     }
+    out.extend(sum_ns.map(|sum| ("sum".to_owned(), json!(sum))));
     Value::Object(out)
 }
 
@@ -214,7 +232,8 @@ mod tests {
         );
         assert_eq!(timer["pin_writes"]["count"], 23);
         assert_eq!(timer["entry_to_exit_ns"]["min"], 49_984);
-        assert_eq!(timer["entry_to_exit_ns"].as_object().unwrap().len(), 8);
+        assert_eq!(timer["entry_to_exit_ns"].as_object().unwrap().len(), 9);
+        assert_eq!(timer["pin_writes"].as_object().unwrap().len(), 8, "the sum of writes is in the totals");
     }
 
     #[test]
@@ -247,5 +266,28 @@ mod tests {
         assert_eq!(json["totals"]["pin_writes"], Value::Null);
         assert_eq!(json["totals"]["pin_writes_source"], Value::Null);
         assert_eq!(json["series"][0]["pin_writes"], Value::Null);
+    }
+
+    #[test]
+    fn sums_shares_and_parts_of_the_host_time_agree_and_what_is_not_known_is_null() {
+        let mut report = report();
+        report.sources[0].header.phases = true;
+        for series in report.whole.series.values_mut() {
+            (series.budget.user_ns, series.budget.steal_ns) = (series.budget.host_ns / 4, 7);
+        }
+        let json = render(&report, &view(), None);
+        let of = |name: &str| json["series"].as_array().unwrap().iter().map(|s| s[name].as_f64().unwrap()).sum::<f64>();
+        assert!((of("exit_share") - 1.0).abs() < 1e-9 && (of("host_time_share") - 1.0).abs() < 1e-9);
+        let totals = &json["totals"];
+        let first = &json["series"][0];
+        let share = first["exit_to_entry_ns"]["sum"].as_f64().unwrap() / totals["host_ns"].as_f64().unwrap();
+        assert_eq!(first["host_time_share"], share);
+        let parts = totals["phases"].as_object().unwrap();
+        assert_eq!(parts.values().map(|ns| ns.as_u64().unwrap()).sum::<u64>(), totals["host_ns"].as_u64().unwrap());
+        assert_eq!((&parts["steal_ns"], parts.len()), (&json!(14), 5));
+        report.sources[0].header.phases = false;
+        let json = render(&report, &view(), None);
+        assert_eq!(json["totals"]["phases"]["user_ns"], Value::Null);
+        assert_eq!(json["totals"]["phases"]["kernel_ns"], json["totals"]["host_ns"]);
     }
 }

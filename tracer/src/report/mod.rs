@@ -9,13 +9,13 @@ pub mod json;
 mod notes;
 mod observed;
 pub(crate) mod openmetrics;
+mod rows;
 pub mod text;
 pub(crate) mod timeline;
 mod view;
 mod vm_index;
 
 use std::{
-    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -30,16 +30,18 @@ use crate::{
         figures::Figure,
         histogram::Histogram,
         interval::{Interval, Vm, absorb},
-        knowledge::{Knowledge, Shown, Subject, TimerExits, Unknown},
+        knowledge::{Knowledge, Subject, TimerExits, Unknown},
         measurement::{Aggregation, Latency, OtherTracers, SoftDelay, erratum_explains_early},
         series::{EntryKind, Key, Series},
         totals::foreign_isa_text,
+        vendor::Vendor,
     },
     recording::{self, Coverage, MaxBuckets, Provenance, Readings},
 };
 
 pub(crate) use filter::Choices;
 pub use filter::Filter;
+pub use rows::{Row, Rows};
 use timeline::Timeline;
 pub use view::{Dimension, View};
 use vm_index::VmIndex;
@@ -68,26 +70,6 @@ pub struct Report {
     pub(crate) repeats: Vec<String>,
     /// the part of a recording that these intervals are, for people; none where all was read
     pub(crate) shown: Option<String>,
-}
-
-/// Entries that share the values of the view's dimensions.
-#[derive(Debug)]
-pub struct Row {
-    /// values of the view's dimensions, in its order
-    pub group: Vec<String>,
-    /// the lowest key of the group
-    pub key: Key,
-    /// the distributions that are known
-    pub series: Shown,
-    /// ns that the recordings behind the row cover
-    pub(crate) observed_ns: u64,
-}
-
-impl Row {
-    /// Events a second of the row's own time; none if that is 0.
-    pub(crate) fn rate(&self, events: u64) -> Option<f64> {
-        (self.observed_ns > 0).then(|| events as f64 * 1e9 / self.observed_ns as f64)
-    }
 }
 
 impl Report {
@@ -152,36 +134,13 @@ impl Report {
         }
     }
 
-    /// The rows of a view.
-    pub fn rows(&self, view: &View) -> Vec<Row> {
-        let mut groups: BTreeMap<Vec<Option<String>>, (Key, Series)> = BTreeMap::new();
-        for (key, series) in &self.whole.series {
-            if !self.passes(key, &view.filters) {
-                continue;
-            }
-            let group = view.by.iter().map(|&d| self.value(key, d)).collect();
-            let (lowest, merged) = groups.entry(group).or_insert_with(|| (*key, Series::default()));
-            *lowest = (*lowest).min(*key);
-            merged.merge(series);
+    /// All series together: number of entries, and sums of times.
+    pub(crate) fn sum(&self) -> Series {
+        let mut sum = Series::default();
+        for series in self.whole.series.values() {
+            sum.merge(series);
         }
-        let observed = self.observed(view);
-        let knowledge = self.knowledge();
-        let mut rows: Vec<Row> = groups
-            .into_iter()
-            .map(|(group, (key, series))| Row {
-                observed_ns: observed.of(&group),
-                group: group.into_iter().map(|v| v.unwrap_or_else(|| "-".into())).collect(),
-                key,
-                series: knowledge.show(series),
-            })
-            .collect();
-        // Stable: rows with equal values stay in the order of their groups.
-        rows.sort_by(|a, b| {
-            let value = |row: &Row| view.sort.value(&row.series).unwrap_or(f64::NEG_INFINITY);
-            value(b).partial_cmp(&value(a)).unwrap_or(Ordering::Equal)
-        });
-        rows.truncate(view.top.unwrap_or(usize::MAX));
-        rows
+        sum
     }
 
     /// What is known about the entries of all recordings.
@@ -329,6 +288,12 @@ impl Report {
     /// What was left out of the recordings because it is damaged; none where nothing was.
     pub(crate) fn damage(&self) -> Option<String> {
         recording::damage(&self.sources)
+    }
+
+    /// Whether all recordings are of SVM hosts.
+    pub(crate) fn is_svm(&self) -> bool {
+        let is_svm = |source: &Provenance| source.header.host.vendor == Some(Vendor::Amd);
+        !self.sources.is_empty() && self.sources.iter().all(is_svm)
     }
 
     /// Whether any recording was made on an emulated CPU.

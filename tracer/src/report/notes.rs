@@ -3,6 +3,7 @@
 use super::{Report, Row};
 use crate::{
     model::{figures::Figure, knowledge::Subject},
+    output::grouped,
     recording::Provenance,
 };
 
@@ -25,17 +26,17 @@ pub(super) fn loss(report: &Report) -> String {
             (None, Some(_)) => " in the rest",
             (None, None) => "",
         };
-        format!("no loss{rest}: {} entries, all delivered{cut}", t.entries)
+        format!("no loss{rest}: {} entries, all delivered{cut}", grouped(t.entries))
     } else {
         let percent = 100.0 * report.lost() as f64 / t.entries.max(1) as f64;
         let mut parts = vec![
-            format!("{} delivered", t.delivered),
-            format!("{} dropped ({})", t.dropped, report.aggregation().why_dropped()),
+            format!("{} delivered", grouped(t.delivered)),
+            format!("{} dropped ({})", grouped(t.dropped), report.aggregation().why_dropped()),
         ];
         let more = [(t.malformed, "undecodable"), (t.not_kept, "over the series limit")];
-        parts.extend(more.into_iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} {why}")));
+        parts.extend(more.into_iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{} {why}", grouped(n))));
         let part = if report.shown.is_some() { " of this part" } else { "" };
-        format!("LOST {percent:.3}% of {} entries{part}: {}", t.entries, parts.join(", "))
+        format!("LOST {percent:.3}% of {} entries{part}: {}", grouped(t.entries), parts.join(", "))
     };
     if !report.is_exact() {
         line += "; THE KERNEL'S COUNT DISAGREES: do not trust these figures";

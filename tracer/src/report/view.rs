@@ -61,3 +61,15 @@ pub struct View {
     /// rows shown; none for all
     pub top: Option<usize>,
 }
+
+impl Default for View {
+    /// By VM, level and exit reason, those of most host time first.
+    fn default() -> Self {
+        Self {
+            by: vec![Dimension::Vm, Dimension::Level, Dimension::Reason],
+            filters: vec![],
+            sort: Column::HostTime,
+            top: None,
+        }
+    }
+}

@@ -190,6 +190,16 @@ pub(crate) fn is_usable() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal() && env::var_os("TERM").is_none_or(|t| t != "dumb")
 }
 
+/// Whether standard output is a terminal.
+pub(crate) fn is_output() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Whether text for this terminal may have attributes: it is not dumb, and nobody asked for none (NO_COLOR).
+pub(crate) fn has_attributes() -> bool {
+    env::var_os("NO_COLOR").is_none_or(|set| set.is_empty()) && env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
 /// Colours and characters of this terminal, from the usual environment variables.
 pub(crate) fn palette() -> Palette {
     let value = |name: &str| env::var_os(name).unwrap_or_default().to_string_lossy().to_lowercase();

@@ -7,10 +7,10 @@ use anyhow::{Context, Result};
 use crate::{
     host::clock::Anchor,
     html::moment::utc,
-    model::{accounting::Accounting, figures::Column},
+    model::accounting::Accounting,
     output,
     recording::{End, Header, Provenance, Writer},
-    report::{Dimension, Report, View, text},
+    report::{Report, View, text},
     tui::{App, Origin},
 };
 
@@ -52,15 +52,9 @@ fn report_text(source: Option<Provenance>, app: &mut App) -> String {
     let shown: Vec<_> = shown.into_iter().chain(app.left_out()).collect();
     let shown = (!shown.is_empty()).then(|| shown.join("; "));
     let source = source.map(|source| Provenance { intervals, length_ns: whole.length_ns, ..source });
-    let view = View {
-        by: vec![Dimension::Vm, Dimension::Level, Dimension::Reason],
-        filters: Vec::new(),
-        sort: Column::Entries,
-        top: None,
-    };
     let mut report = Report { sources: source.into_iter().collect(), shown, ..Report::default() };
     report.add(0, whole, &mut BTreeMap::new());
-    text::render(&report, &view)
+    text::render(&report, &View::default())
 }
 
 /// A name in this folder that has not been used: with the seconds since the epoch.

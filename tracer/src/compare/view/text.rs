@@ -9,7 +9,7 @@ use crate::{
         figures::{Figure, Unit, human},
         measurement::EMULATED,
     },
-    output::wrap,
+    output::{grouped, wrap},
     recording::{self, Provenance},
 };
 
@@ -61,7 +61,7 @@ fn alarms(c: &Comparison, setting: &Setting, width: usize) -> String {
 fn sides(c: &Comparison, setting: &Setting, width: usize) -> String {
     let mut out = String::new();
     for (at, side) in [&c.a, &c.b].into_iter().enumerate() {
-        let pins = side.pin_writes.map_or("n/a".into(), |n| n.to_string());
+        let pins = side.pin_writes.map_or("n/a".into(), grouped);
         let timer = wording::timer_exits(side);
         let windows = if side.windows == 1 { "window" } else { "windows" };
         let text = format!(
@@ -70,7 +70,7 @@ fn sides(c: &Comparison, setting: &Setting, width: usize) -> String {
             setting.names[at],
             side.windows,
             human(Some(side.length_ns as f64), Unit::Ns),
-            wording::entries(c, at)
+            grouped(wording::entries(c, at))
         );
         out += &wrap(&text, "   ", width);
     }

@@ -1,19 +1,49 @@
-//! The report as text: loss first, then provenance, then the tables.
+//! The report as text: loss first, then provenance and counts, then the table.
 
+mod budget;
+mod columns;
+mod grid;
 mod provenance;
+mod rare;
+mod table;
 mod totals;
 
 use std::fmt::Write as _;
 
-use super::{Dimension, Report, Row, View, notes};
+use super::{Report, View, notes};
 use crate::{
     model::{
-        figures::{Figure, Stat, Unit, human},
         knowledge::Subject,
         measurement::{EMULATED, Latency},
     },
-    output::align,
+    output::{Ink, Paint, wrap},
 };
+
+pub use columns::ColumnSet;
+
+/// Says which time is which, below the table.
+const LEGEND: &str = "\
+host time: kvm_exit to the next kvm_entry, the host's work on that exit (exit_to_entry_ns)
+guest time: kvm_entry to kvm_exit, VM entry and VM exit included (entry_to_exit_ns)
+";
+
+/// Before the rest of a broken line: the width of the words that begin the lines.
+const INDENT: &str = "           ";
+
+/// How a text report is laid out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Layout {
+    /// columns of the table
+    pub(crate) columns: ColumnSet,
+    /// the user did not choose the dimensions: those in which all rows agree are left out
+    pub(crate) is_usual_view: bool,
+    /// most rows where the view does not say it; none for all
+    pub(crate) most: Option<usize>,
+    /// cells of a line of the table; none for as many as it takes
+    pub(crate) width: Option<usize>,
+    /// attributes
+    pub(crate) paint: Paint,
+}
 
 /// Loss, emulation, and where and how it was recorded.
 pub(crate) fn preamble(report: &Report) -> String {
@@ -32,16 +62,19 @@ pub(crate) fn preamble(report: &Report) -> String {
     if report.is_emulated() {
         let _ = writeln!(out, "EMULATED: {}", EMULATED);
     }
-    report.sources.iter().for_each(|source| out += &provenance::render(source));
-    out
+    out + &provenance::render(&report.sources)
 }
 
-/// Renders a report for a terminal or a file. No colours.
+/// Renders a report for a file: as wide as it takes, without attributes.
 pub fn render(report: &Report, view: &View) -> String {
-    let mut out = preamble(report);
-    out += &totals::render(report, view);
-    let rows = report.rows(view);
-    if rows.is_empty() {
+    render_in(report, view, &Layout::default())
+}
+
+/// Renders a report in a layout.
+pub(crate) fn render_in(report: &Report, view: &View, layout: &Layout) -> String {
+    let mut out = layout.broken(&(preamble(report) + &totals::render(report, view)), alarm);
+    let rows = report.all_rows(view);
+    if rows.each.is_empty() {
         let delivered = report.whole.totals.delivered > 0;
         out +=
             if delivered { "\nno entries pass the filters\n" } else { "\nno entries were recorded: did a VM run?\n" };
@@ -50,63 +83,41 @@ pub fn render(report: &Report, view: &View) -> String {
     if let Some(note) = report.aggregation().note() {
         let _ = write!(out, "\n{note}\n");
     }
-    let table = Table { view, rows: &rows };
-    if let Err(reason) = report.knowledge().known(Subject::Times) {
-        let _ = write!(out, "\n{} are not shown: {reason}\n\n", Subject::Times.title());
-        return out + &table.render(Figure::EntryToExit, &[]);
-    }
-    if report.latency() == Latency::DisturbedButAsked {
+    let has_times = report.knowledge().known(Subject::Times).is_ok();
+    if !has_times {
+        let _ = write!(out, "\n{} are not shown: the reason stands above\n", Subject::Times.title());
+    } else if report.latency() == Latency::DisturbedButAsked {
         let _ = write!(out, "\nDISTURBED: {}\n", notes::DISTURBED);
     }
-    let stats: Vec<_> = Stat::ALL.into_iter().filter(|s| *s != Stat::Mean).collect();
-    for figure in Figure::ALL.into_iter().filter(|f| f.is_time()) {
-        if let Some(why) = notes::why_empty(report, figure, &rows) {
-            if notes::is_left_out(report, figure) {
-                continue;
-            }
-            let _ = write!(out, "\n{}  n/a: {why}\n", figure.heading());
-            continue;
-        }
-        let _ = write!(out, "\n{}: {}\n", figure.heading(), figure.help());
-        out += &table.render(figure, &stats);
+    let budget = budget::render(report, view, layout);
+    if !budget.is_empty() {
+        out += &format!("\n{budget}");
+    }
+    out.push('\n');
+    out += &table::render(report, view, &rows, layout);
+    if has_times {
+        out += &layout.broken(&rare::render(report, &rows.total, layout.columns), |_| Ink::Plain);
+        out += &layout.broken(LEGEND, |_| Ink::Dim);
     }
     out
 }
 
-/// The rows of a report, to be printed with the statistics of one figure.
-struct Table<'a> {
-    view: &'a View,
-    rows: &'a [Row],
+impl Layout {
+    /// Lines, broken where the terminal ends, each in its ink.
+    fn broken(&self, text: &str, ink: impl Fn(&str) -> Ink) -> String {
+        let line = |line: &str| {
+            let ink = ink(line);
+            let broken = self.width.map_or_else(|| format!("{line}\n"), |width| wrap(line, INDENT, width));
+            broken.lines().map(|part| self.paint.ink(ink, part) + "\n").collect::<String>()
+        };
+        text.lines().map(line).collect()
+    }
 }
 
-impl Table<'_> {
-    fn render(&self, figure: Figure, stats: &[Stat]) -> String {
-        let heading =
-            |d: &Dimension| if *d == Dimension::Reason { "EXIT REASON".into() } else { d.name().to_uppercase() };
-        let mut head: Vec<String> = self.view.by.iter().map(heading).collect();
-        let texts = head.len();
-        head.extend([if figure.counts_exits() { "EXITS" } else { "ENTRIES" }, "/S"].map(str::to_owned));
-        head.extend(stats.iter().map(|s| s.title().to_owned()));
-        // Pin writes are of all entries of a row: the other tables hold exits, or some of the entries.
-        let of_entries = figure == Figure::EntryToExit;
-        head.extend(of_entries.then(|| "PIN/ENTRY".to_owned()));
-        let mut cells = vec![head];
-        for row in self.rows {
-            let histogram = &row.series[figure];
-            // Entries are counted also where their times are not shown.
-            let count = if of_entries { row.series.entries() } else { histogram.count() };
-            if count == 0 {
-                continue;
-            }
-            let mut line = row.group.clone();
-            line.push(count.to_string());
-            line.push(human(row.rate(count), Unit::PerSecond));
-            line.extend(stats.iter().map(|s| human(s.of(histogram), figure.unit())));
-            line.extend(of_entries.then(|| human(row.series[Figure::PinWrites].mean(), Unit::Count)));
-            cells.push(line);
-        }
-        align(&cells, texts)
-    }
+/// What no reader may miss is red.
+fn alarm(line: &str) -> Ink {
+    let is_alarm = ["LOST", "DAMAGED"].iter().any(|word| line.starts_with(word)) || line.contains("DISAGREES");
+    if is_alarm { Ink::Red } else { Ink::Plain }
 }
 
 #[cfg(test)]
@@ -119,13 +130,25 @@ mod tests {
         super::tests::{report, view},
         *,
     };
-    use crate::model::{
-        interval::{
-            Interval,
-            tests::{event, vm},
+    use crate::{
+        model::{
+            budget::Budget,
+            figures::{Column, Figure},
+            interval::{
+                Interval,
+                tests::{event, vm},
+            },
+            measurement::{Aggregation, OtherTracers, PinSource, SoftDelay},
+            policy::Policy,
+            series::Key,
+            vendor::Vendor,
         },
-        measurement::{Aggregation, OtherTracers, SoftDelay},
+        recording::Provenance,
     };
+
+    fn with_columns(report: &Report, columns: ColumnSet) -> String {
+        render_in(report, &view(), &Layout { columns, ..Layout::default() })
+    }
 
     #[test]
     fn the_first_line_counts_the_loss() {
@@ -162,13 +185,13 @@ mod tests {
         let mut old = report.sources[0].clone();
         (old.name, old.header.version) = ("old.hlog".into(), 1);
         report.sources.push(old);
-        let text = render(&report, &view());
-        let said = text.lines().find(|l| l.contains("(transition_ns)  n/a:")).unwrap();
+        let text = with_columns(&report, ColumnSet::Timer);
+        let said = text.lines().find(|l| l.contains("(transition_ns): n/a:")).unwrap();
         assert!(said.contains("no entry of the recordings that tell it was forced to exit at once"), "{said}");
         assert!(said.ends_with("; not known of old.hlog: recordings of version 1 do not have it"), "{said}");
         report.sources.remove(0);
-        let text = render(&report, &view());
-        assert!(text.contains("(transition_ns)  n/a: recordings of version 1 do not have it\n"), "{text}");
+        let text = with_columns(&report, ColumnSet::Timer);
+        assert!(text.contains("(transition_ns): n/a: recordings of version 1 do not have it\n"), "{text}");
     }
 
     #[test]
@@ -192,12 +215,19 @@ mod tests {
     #[test]
     fn what_the_view_leaves_out_is_no_absence() {
         let mut report = report();
-        assert!(render(&report, &view()).contains("transition_ns)  n/a: no entry was forced to exit at once"));
+        let asked = with_columns(&report, ColumnSet::Timer);
+        assert!(asked.contains("transition_ns): n/a: no entry was forced to exit at once"), "{asked}");
+        assert!(!render(&report, &view()).contains("transition_ns): n/a"), "nobody asked");
         report.add(0, forced(), &mut BTreeMap::new());
-        let top = render(&report, &View { top: Some(1), ..view() });
-        assert!(top.contains("transition_ns)  n/a: none in the rows shown; 1 values in all\n"), "{top}");
-        let all = render(&report, &view());
-        assert!(all.contains("(transition_ns): VM entry + VM exit") && !all.contains("n/a:"), "{all}");
+        for top in [None, Some(1)] {
+            let text = render(&report, &View { top, ..view() });
+            assert!(text.contains("(transition_ns): 1 value, min 800ns, max 800ns (--columns timer)\n"), "{text}");
+        }
+        let filters = vec!["reason=CPUID".parse().unwrap()];
+        let text = render(&report, &View { filters, ..view() });
+        assert!(text.contains("transition_ns): n/a: none in the rows shown; 1 values in all\n"), "{text}");
+        let timer = with_columns(&report, ColumnSet::Timer);
+        assert!(timer.contains("TRANS") && timer.contains("IMMEDIATE") && !timer.contains("n/a:"), "{timer}");
     }
 
     #[test]
@@ -243,23 +273,130 @@ mod tests {
     }
 
     #[test]
-    fn pin_writes_stand_in_the_table_of_all_entries_only() {
+    fn pin_writes_have_a_column_where_there_are_any_or_the_policy_is_hard() {
         let mut report = report();
         report.add(0, forced(), &mut BTreeMap::new());
         let text = render(&report, &view());
-        let tables: Vec<_> = text.split("\n\n").filter(|part| part.contains("EXIT REASON")).collect();
-        // 46 writes of 24 timer exits, of which one was forced and has a transition: 46/24 is not that one's mean.
-        assert!(tables[0].contains("PIN/ENTRY") && tables[0].contains("1.917"), "{text}");
-        assert!(tables[2].contains("transition_ns") && !tables[2].contains("PIN/ENTRY"), "{text}");
+        // 46 writes of 24 timer exits, of which one was forced.
+        assert!(text.contains("PIN/ENTRY") && row(&text, "PREEMPTION_TIMER").ends_with("  1.917"), "{text}");
+        let without = || {
+            let mut report = self::report();
+            report.whole.series.retain(|key, _| key.reason == Some(10));
+            report
+        };
+        assert!(!render(&without(), &view()).contains("PIN/ENTRY"));
+        let mut hard = without();
+        hard.sources[0].header.policy = Policy::Hard;
+        assert!(render(&hard, &view()).contains("PIN/ENTRY"));
+    }
+
+    /// The line that begins with or contains a word.
+    fn row<'a>(text: &'a str, word: &str) -> &'a str {
+        text.lines().find(|line| line.split_whitespace().any(|w| w == word)).unwrap()
     }
 
     #[test]
-    fn a_table_shows_every_row_with_its_figures() {
+    fn the_table_has_the_rows_of_most_host_time_first_and_their_sum() {
         let text = render(&report(), &view());
-        let row = text.lines().find(|l| l.contains("PREEMPTION_TIMER")).unwrap();
-        let cells: Vec<_> = row.split_whitespace().collect();
-        assert_eq!(cells[..5], ["vm0", "PREEMPTION_TIMER", "23", "11.5", "50.0us"]);
-        assert_eq!(cells.last(), Some(&"2"));
+        let table: Vec<_> = text.lines().skip_while(|line| !line.starts_with("VM ")).collect();
+        let cells = |at: usize| table[at].split_whitespace().collect::<Vec<_>>();
+        assert_eq!(cells(0)[..6], ["VM", "EXIT", "REASON", "EXITS", "EXIT%", "/S"]);
+        // Each host time is some 5 times the guest time.
+        assert_eq!(cells(1)[..5], ["vm0", "CPUID", "97", "80.8", "48.5"]);
+        assert_eq!(cells(2)[..5], ["vm0", "PREEMPTION_TIMER", "23", "19.2", "11.5"]);
+        assert_eq!(cells(3)[..5], ["TOTAL", "120", "100.0", "60.0", "100.0"]);
         assert!(text.contains("timer exits  deadline 23  immediate 0  spurious 0  early 0\n"), "{text}");
+    }
+
+    /// A report with some exits each of these reasons, each of so many ns of host time.
+    fn mixed(exits: &[(u32, u64, u64)]) -> Report {
+        let mut report = report();
+        report.whole.series.clear();
+        let mut interval = Interval::starting(0);
+        for (reason, count, ns) in exits {
+            let mut exit = event(0, 10, 1000, 0);
+            exit.exit_reason = *reason;
+            let key = Key::of(0, 0, &exit.outline());
+            let series = interval.series.entry(key).or_default();
+            series[Figure::EntryToExit].record_n(1000, *count);
+            series[Figure::ExitToEntry].record_n(*ns, *count);
+            series.budget = Budget::of_distributions(series);
+        }
+        interval.vms.insert(0, vm(0));
+        report.add(0, interval, &mut BTreeMap::new());
+        report
+    }
+
+    #[test]
+    fn halts_stand_apart_and_the_work_is_summed_above_them() {
+        let by_time = View { sort: Column::HostTime, ..view() };
+        let text = render(&mixed(&[(12, 10, 1_000_000_000), (10, 100, 1000), (30, 50, 3000)]), &by_time);
+        let first = |n: usize| text.lines().skip_while(|line| !line.starts_with("VM ")).nth(n).unwrap();
+        assert!(first(1).contains("IO_INSTRUCTION") && first(2).contains("CPUID"), "{text}");
+        assert!(first(3).starts_with("work ") && first(3).contains("150"), "{text}");
+        assert!(first(4).contains("HLT (halted)") && first(5).starts_with("TOTAL"), "{text}");
+        assert!(text.contains("halted: the guest was idle, for 99.997 % of all host time"), "{text}");
+    }
+
+    #[test]
+    fn small_rows_are_one_row_and_nothing_is_missing_from_the_sum() {
+        let exits = [(10, 100_000, 1000), (30, 9, 1000), (31, 8, 1000), (32, 7, 1000)];
+        let text = render(&mixed(&exits), &view());
+        let more = row(&text, "more");
+        assert!(more.starts_with("3 more") && more.split_whitespace().nth(2) == Some("24"), "{text}");
+        assert!(text.contains("... 3 more rows, each below 0.1 % of exits and of host time: --top all\n"), "{text}");
+        assert!(row(&text, "TOTAL").contains("100,024"), "{text}");
+        let all = render(&mixed(&exits), &View { top: Some(usize::MAX), ..view() });
+        assert!(!all.contains("more") && all.contains("MSR_READ"), "{all}");
+        let two = render(&mixed(&exits), &View { top: Some(2), ..view() });
+        assert!(two.contains("IO_INSTRUCTION") && two.contains("... 2 more rows: --top all\n"), "{two}");
+        let slow = render(&mixed(&[(10, 100_000, 1000), (30, 9, 900_000_000), (31, 8, 1000)]), &view());
+        assert!(slow.contains("IO_INSTRUCTION"), "few exits of much time are not small: {slow}");
+    }
+
+    #[test]
+    fn a_usual_view_of_one_vm_without_nesting_has_one_column_of_text() {
+        let usual = Layout { is_usual_view: true, ..Layout::default() };
+        let report = report();
+        let head = |view: &View, layout: &Layout| {
+            let text = render_in(&report, view, layout);
+            text.lines().find(|line| line.contains("EXIT REASON")).unwrap().to_owned()
+        };
+        assert!(head(&View::default(), &usual).starts_with("EXIT REASON"));
+        let asked = head(&View::default(), &Layout::default());
+        assert_eq!(asked.split_whitespace().take(4).collect::<Vec<_>>(), ["VM", "LEVEL", "EXIT", "REASON"]);
+    }
+
+    #[test]
+    fn an_svm_host_is_said_once_to_have_no_timer_and_no_pin_controls() {
+        let mut report = report();
+        report.sources[0].header.host.vendor = Some(Vendor::Amd);
+        report.sources[0].header.pin_writes_source = PinSource::None;
+        let text = render(&report, &view());
+        assert_eq!(text.matches("SVM ").count(), 1, "{text}");
+        assert!(!text.contains("n/a") && !text.contains("timer exits"), "{text}");
+    }
+
+    #[test]
+    fn recordings_of_one_host_and_setting_say_once_what_they_have_in_common() {
+        let mut report = report();
+        let source = report.sources[0].clone();
+        report.sources.extend((0..6).map(|n| Provenance { name: format!("{n}.hlog"), ..source.clone() }));
+        let text = render(&report, &view());
+        assert_eq!((text.matches("\nhost  ").count(), text.matches("\nrecording ").count()), (1, 4), "{text}");
+        assert!(text.contains("recording  ... and 4 more: 8.00s in all, 4 of them cut off\n"), "{text}");
+        report.sources[6].header.host.name = "other".into();
+        assert_eq!(render(&report, &view()).matches("\nhost  ").count(), 2);
+    }
+
+    #[test]
+    fn what_no_reader_may_miss_is_red_on_a_terminal_and_no_line_before_the_table_is_too_long() {
+        let layout = Layout { width: Some(60), paint: Paint { on: true }, ..Layout::default() };
+        let text = render_in(&report(), &view(), &layout);
+        assert!(text.starts_with("\x1b[1;31mLOST 4.000%"), "{text:?}");
+        let plain = render_in(&report(), &view(), &Layout { paint: Paint::default(), ..layout });
+        let before = plain.lines().take_while(|line| !line.contains("HOST TIME"));
+        assert!(before.clone().count() > 5 && before.clone().all(|line| line.chars().count() <= 60), "{plain}");
+        assert!(!render(&report(), &view()).contains('\x1b'));
     }
 }

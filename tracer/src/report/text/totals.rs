@@ -10,30 +10,22 @@ use crate::{
         knowledge::Unknown,
         totals::TracedTimerExits,
     },
+    output::grouped,
     report::{Report, View, explanation, notes},
 };
 
 /// The counts, whatever the view's filters.
 pub(super) fn render(report: &Report, view: &View) -> String {
     let t = &report.whole.totals;
-    let mut out = String::from(if view.filters.is_empty() { "timer exits" } else { "unfiltered\ntimer exits" });
-    out += &timer_exits(report);
-    if let Some(traced) = &t.traced_timer_exits {
-        let TracedTimerExits { deadline, immediate, spurious, early } = traced;
-        let _ = write!(out, "\n  tracepoint  deadline {deadline}  immediate {immediate}  spurious {spurious}");
-        out += &early.map_or_else(String::new, |early| format!("  early {early}"));
+    let mut out = String::from(if view.filters.is_empty() { "" } else { "unfiltered\n" });
+    // Of SVM hosts alone it is said once that there is no such thing.
+    if !report.is_svm() {
+        out += &of_vmx(report);
     }
-    out += "\npin writes  ";
-    match (report.pin_writes(), report.entries_with_unknown_pin_writes()) {
-        (Ok(writes), 0) => out += &writes.to_string(),
-        (Ok(writes), unknown) => out += &format!("{writes} (unknown of {unknown} more entries)"),
-        (Err(reason), _) => out += &not_known(&reason),
-    }
-    out += &writes(report);
     if let Some(entries) = t.stopwatch_excesses.filter(|n| *n > 0) {
-        let _ = write!(out, "\nstopwatch   {entries} entries without transition_ns: {}", notes::STOPWATCH_EXCESS);
+        let _ = writeln!(out, "stopwatch   {entries} entries without transition_ns: {}", notes::STOPWATCH_EXCESS);
     }
-    let _ = write!(out, "\nunmatched   {}", t.unmatched);
+    let _ = write!(out, "unmatched   {}", t.unmatched);
     if let Some(evicted) = t.evicted.filter(|n| *n > 0) {
         let _ = write!(out, "; places for vCPUs' states were too few {evicted} times");
     }
@@ -50,6 +42,24 @@ pub(super) fn render(report: &Report, view: &View) -> String {
     out + "\n"
 }
 
+/// Timer exits and pin-control writes.
+fn of_vmx(report: &Report) -> String {
+    let t = &report.whole.totals;
+    let mut out = format!("timer exits{}", timer_exits(report));
+    if let Some(traced) = &t.traced_timer_exits {
+        let TracedTimerExits { deadline, immediate, spurious, early } = traced;
+        let _ = write!(out, "\n  tracepoint  deadline {deadline}  immediate {immediate}  spurious {spurious}");
+        out += &early.map_or_else(String::new, |early| format!("  early {early}"));
+    }
+    out += "\npin writes  ";
+    match (report.pin_writes(), report.entries_with_unknown_pin_writes()) {
+        (Ok(writes), 0) => out += &grouped(writes),
+        (Ok(writes), unknown) => out += &format!("{} (unknown of {} more entries)", grouped(writes), grouped(unknown)),
+        (Err(reason), _) => out += &not_known(&reason),
+    }
+    out + &writes(report) + "\n"
+}
+
 /// "n/a" with the reason.
 fn not_known(reason: &Unknown) -> String {
     format!("n/a ({reason})")
@@ -64,7 +74,7 @@ fn timer_exits(report: &Report) -> String {
         match count {
             // Exits of unknown cause are named only if there are some.
             Ok(0) if cause == TimerCause::Unknown => {}
-            Ok(n) => out += &format!("  {} {n}", cause.name()),
+            Ok(n) => out += &format!("  {} {}", cause.name(), grouped(n)),
             Err(why) if cause == TimerCause::Unknown => reason = Some(why),
             Err(why) => {
                 out += &format!("  {} n/a", cause.name());
