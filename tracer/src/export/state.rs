@@ -357,10 +357,7 @@ impl State {
 }
 
 /// The known parts of the host times of a VM, ns, by exit reason; none at all where only the whole is known.
-fn known_phases<'a>(
-    sums: &'a Sums,
-    knowledge: &Knowledge,
-) -> impl Iterator<Item = (&'a str, Phase, u64)> + use<'a> {
+fn known_phases<'a>(sums: &'a Sums, knowledge: &Knowledge) -> impl Iterator<Item = (&'a str, Phase, u64)> + use<'a> {
     let is_known = |phase| Subject::of_phase(phase).is_none_or(|subject| knowledge.known(subject).is_ok());
     let mut known = Phase::ALL.to_vec();
     known.retain(|phase| is_known(*phase) && knowledge.known(Subject::Times).is_ok());

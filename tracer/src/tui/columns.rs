@@ -8,6 +8,7 @@ use crate::model::{
     knowledge::{Knowledge, Subject},
     policy::Policy,
 };
+use crate::output::grouped;
 
 /// Values of all columns; none if unknown.
 pub(super) type Values = [Option<f64>; COLUMNS.len()];
@@ -230,15 +231,7 @@ pub(super) fn short(value: f64) -> String {
 /// A number without decimals, with thousands separators.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and `as` saturates")]
 pub(super) fn thousands(value: f64) -> String {
-    let digits = (value.round() as u64).to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    grouped(value.round() as u64)
 }
 
 /// A change against a baseline.

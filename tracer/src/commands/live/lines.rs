@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(line["end_unix_ns"], 1_700_000_007_000_000_000_u64);
         assert_eq!((&line["entries"], &line["dropped"], &line["vcpus"]), (&json!(123), &json!(3), &json!(2)));
         assert_eq!(line["reasons"].as_array().unwrap().len(), 2);
-        let unknown = Knowledge::complete().without(Subject::Times, "why").without(Subject::Level, "why");
+        let unknown = Knowledge::complete().without([Subject::Times, Subject::Level], "why");
         let text = Lines::new(LinesFormat::Jsonl, None, ANCHOR, unknown).line(&interval());
         let line: Value = serde_json::from_str(&text).unwrap();
         assert!(line["entry_to_exit_ns"].is_null() && line["l2_entries"].is_null(), "{line}");
