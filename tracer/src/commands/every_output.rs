@@ -383,8 +383,7 @@ fn of_screen(recorded: &Recorded) -> (Tells, bool) {
 }
 
 fn of_line(recorded: &Recorded) -> Tells {
-    let Header { anchor, .. } = recorded.header;
-    let line = |format| Lines::new(format, None, anchor, recorded.header.knowledge()).line(&recorded.interval);
+    let line = |format| Lines::new(format, None, &recorded.header).line(&recorded.interval);
     let text = line(LinesFormat::Text);
     let (heading, values) = text.split_once('\n').unwrap();
     let shows = |title: &str| {

@@ -10,13 +10,14 @@ use crate::{
     host::clock::Anchor,
     html::moment::utc,
     model::{
-        budget::{Budget, Phase},
+        budget::Phase,
         exit_reasons::name_or_unknown,
         figures::{Figure, Stat, Unit, human},
         interval::Interval,
         knowledge::{Knowledge, Shown, Subject, TimerExits},
         series::{Level, Series},
     },
+    recording::Header,
 };
 
 /// Name and version of the format.
@@ -31,15 +32,18 @@ pub(crate) struct Lines {
     written: u64,
     /// lines to write; none writes on
     count: Option<u64>,
+    /// the CPU was emulated
+    emulated: bool,
     /// a moment on the intervals' clock and on the wall clock
     anchor: Anchor,
     knowledge: Knowledge,
 }
 
 impl Lines {
-    /// Of a host or recording of which this is known.
-    pub(crate) fn new(format: LinesFormat, count: Option<u64>, anchor: Anchor, knowledge: Knowledge) -> Self {
-        Self { format, written: 0, count, anchor, knowledge }
+    /// Of the host or recording with this header.
+    pub(crate) fn new(format: LinesFormat, count: Option<u64>, header: &Header) -> Self {
+        let (emulated, anchor, knowledge) = (header.host.emulated, header.anchor, header.knowledge());
+        Self { format, written: 0, count, emulated, anchor, knowledge }
     }
 
     /// Whether all lines that were asked for are written.
@@ -53,7 +57,7 @@ impl Lines {
         let text = match self.format {
             LinesFormat::Text if self.written.is_multiple_of(HEADING_EVERY) => heading() + &row.text(),
             LinesFormat::Text => row.text(),
-            LinesFormat::Jsonl => row.json().to_string(),
+            LinesFormat::Jsonl => row.json(self.emulated).to_string(),
         };
         self.written += 1;
         text + "\n"
@@ -96,7 +100,7 @@ impl<'a> Row<'a> {
             .into_iter()
             .map(|((isa, reason), series)| {
                 let shown = knowledge.show(series);
-                let host_ns = shown.budget().map(|budget| budget.host_ns);
+                let host_ns = shown.host_ns();
                 Reason { name: name_or_unknown(isa, reason).into_owned(), exits: shown.entries(), host_ns }
             })
             .collect();
@@ -113,6 +117,11 @@ impl<'a> Row<'a> {
             timer_exits,
             reasons,
         }
+    }
+
+    /// Guest and host time, ns; none where they are not known, or there are none.
+    fn total_ns(&self) -> Option<u64> {
+        Some(self.all.guest_ns()?.saturating_add(self.all.host_ns().unwrap_or(0)))
     }
 
     /// Polled and idle time, ns; none where either is not known.
@@ -134,8 +143,8 @@ impl<'a> Row<'a> {
             self.vcpus().to_string(),
             human(rate(Some(self.interval.totals.entries)), Unit::PerSecond),
             human(rate(self.l2_entries), Unit::PerSecond),
-            percent(self.all.budget().map(|b| b.guest_ns), self.all.budget().map(Budget::total_ns)),
-            percent(self.halted_ns(), self.all.budget().map(Budget::total_ns)),
+            percent(self.all.guest_ns(), self.total_ns()),
+            percent(self.halted_ns(), self.total_ns()),
             stat(Figure::ExitToEntry, Stat::Mean),
             stat(Figure::ExitToEntry, Stat::P50),
             stat(Figure::ExitToEntry, Stat::P99),
@@ -155,7 +164,7 @@ impl<'a> Row<'a> {
     }
 
     /// The fields of the README's section on formats. Unknown values are null, never 0.
-    fn json(&self) -> Value {
+    fn json(&self, emulated: bool) -> Value {
         let totals = &self.interval.totals;
         let figure = |figure: Figure| {
             let shown = &self.all[figure];
@@ -169,6 +178,8 @@ impl<'a> Row<'a> {
             .into_iter()
             .map(|cause| (cause.name().to_owned(), json!(self.timer_exits.of(cause, self.knowledge).ok())))
             .collect();
+        let part = |phase: Phase| (format!("{}_ns", phase.name()), json!(self.all.phase(phase)));
+        let phases = self.all.host_ns().map(|_| Phase::ALL.into_iter().map(part).collect::<Map<_, _>>());
         let reasons: Vec<Value> = self
             .reasons
             .iter()
@@ -176,6 +187,7 @@ impl<'a> Row<'a> {
             .collect();
         json!({
             "format": FORMAT,
+            "emulated": emulated,
             "end_unix_ns": self.end_unix_ns,
             "length_ns": self.interval.length_ns,
             "vms": self.interval.vms.len(),
@@ -183,9 +195,9 @@ impl<'a> Row<'a> {
             "entries": totals.entries,
             "dropped": totals.dropped,
             "l2_entries": self.l2_entries,
-            "guest_ns": self.all.budget().map(|budget| budget.guest_ns),
-            "host_ns": self.all.budget().map(|budget| budget.host_ns),
-            "host_time": Phase::ALL.into_iter().map(|phase| (phase.name().to_owned() + "_ns", json!(self.all.phase(phase)))).collect::<Map<_, _>>(),
+            "guest_ns": self.all.guest_ns(),
+            "host_ns": self.all.host_ns(),
+            "phases": phases,
             Figure::EntryToExit.name(): figure(Figure::EntryToExit),
             Figure::ExitToEntry.name(): figure(Figure::ExitToEntry),
             Figure::PinWrites.name(): figure(Figure::PinWrites),
@@ -242,7 +254,8 @@ mod tests {
     const ANCHOR: Anchor = Anchor { monotonic_ns: 0, unix_ns: 1_700_000_000_000_000_000 };
 
     fn lines(format: LinesFormat, count: Option<u64>) -> Lines {
-        Lines::new(format, count, ANCHOR, Knowledge::complete())
+        let knowledge = Knowledge::complete();
+        Lines { format, written: 0, count, emulated: false, anchor: ANCHOR, knowledge }
     }
 
     fn interval() -> Interval {
@@ -296,8 +309,9 @@ mod tests {
         assert_eq!((&line["entries"], &line["dropped"], &line["vcpus"]), (&json!(123), &json!(3), &json!(2)));
         assert_eq!(line["reasons"].as_array().unwrap().len(), 2);
         let unknown = Knowledge::complete().without([Subject::Times, Subject::Level], "why");
-        let text = Lines::new(LinesFormat::Jsonl, None, ANCHOR, unknown).line(&interval());
+        let text = Lines { knowledge: unknown, ..lines(LinesFormat::Jsonl, None) }.line(&interval());
         let line: Value = serde_json::from_str(&text).unwrap();
+        assert!(line["guest_ns"].is_null() && line["phases"].is_null(), "{line}");
         assert!(line["entry_to_exit_ns"].is_null() && line["l2_entries"].is_null(), "{line}");
         assert!(line["reasons"][0]["host_ns"].is_null() && line["pin_writes"]["count"] == 2, "{line}");
     }

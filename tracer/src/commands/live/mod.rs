@@ -30,9 +30,10 @@ use crate::{
     },
     host::{facts::Facts, stopwatch},
     kernel::{layout::Layout, options::Options, tracer::Tracer},
-    model::interval::Interval,
+    model::{interval::Interval, measurement::EMULATED},
     output::{self, Background},
-    recording::OnDamage,
+    recording::{Header, OnDamage},
+    say,
     tui::{Info, Origin, terminal},
 };
 pub(super) use lines::Lines;
@@ -93,10 +94,18 @@ async fn trace(args: &LiveArgs, facts: &Facts, layout: &Layout, options: &Option
         let mut stage = Stage::new(info, Some(header), Some(notes))?;
         stage.watch(&mut collection.intervals, &mut endings).await
     } else {
-        let lines = Lines::new(args.format.unwrap_or_default(), args.lines_wanted(), header.anchor, header.knowledge());
+        let lines = Lines::new(args.format.unwrap_or_default(), args.lines_wanted(), &header);
+        tell_emulated(&header);
         print_lines(&mut collection.intervals, &mut endings, lines).await
     };
     detach(collection, shown, "what was shown").await
+}
+
+/// Says, beside the lines, that the CPU was emulated.
+fn tell_emulated(header: &Header) {
+    if header.host.emulated {
+        say!("EMULATED: {EMULATED}");
+    }
 }
 
 /// Prints a line per interval. While nobody reads, intervals are left to the collector, which makes them longer.

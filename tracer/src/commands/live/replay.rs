@@ -8,6 +8,7 @@ use tokio::{sync::mpsc, time::Instant};
 use super::{
     lines::Lines,
     stage::{Stage, frames},
+    tell_emulated,
 };
 use crate::{
     commands::{args::LiveArgs, child::Endings, session::nanoseconds, usage::refuse},
@@ -29,7 +30,8 @@ pub(super) fn print_lines(path: &Path, on_damage: OnDamage, args: &LiveArgs) -> 
     let mut reader = tape::open(path, on_damage)?;
     refuse_merge(reader.header(), path)?;
     let header = reader.header();
-    let mut lines = Lines::new(args.format.unwrap_or_default(), args.lines_wanted(), header.anchor, header.knowledge());
+    let mut lines = Lines::new(args.format.unwrap_or_default(), args.lines_wanted(), header);
+    tell_emulated(header);
     let at_first = recording::other_tracers(header, None);
     tell_shared(&at_first);
     let length_ns = args.interval.map_or(0, nanoseconds);

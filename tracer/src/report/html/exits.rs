@@ -197,7 +197,7 @@ pub(super) fn table(report: &Report, view: &View) -> Markup {
         ["exits", "exit %", "exits/s", "host time %", "host mean", "p50", "p99", "max", "guest mean", "p50", "p99"];
     columns.extend(numbers.map(Heading::number));
     if has_writes {
-        columns.push(Heading::number("pin writes/entry"));
+        columns.push(Heading::number("pin writes /entry"));
     }
     let emulated = if report.is_emulated() { "; times are EMULATED" } else { "" };
     let all_of: String =
@@ -317,7 +317,7 @@ mod tests {
         assert_eq!((rows[0][4].trim(), rows[1][4].trim()), ("75.0", "25.0"), "{table}");
         assert!(table.contains("<meter aria-hidden=\"true\" value=\"0.7500\">") && rows[0][1] == "3", "{table}");
         assert!(rows[0][7] == "-" && rows[1][7].ends_with("us"), "3 values carry no 99th percentile: {table}");
-        assert!(table.contains("; vm vm0; level ") && !table.contains("pin writes/entry"), "{table}");
+        assert!(table.contains("; vm vm0; level ") && !table.contains("pin writes /entry"), "{table}");
     }
 
     #[test]
