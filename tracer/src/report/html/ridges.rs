@@ -21,8 +21,6 @@ use crate::{
 
 /// Exit reasons with a curve of their own.
 const MAX_RIDGES: usize = 8;
-/// Bins of a curve.
-const BINS: usize = 110;
 /// How to read the pictures.
 const LEGEND: &str = "Each curve is scaled to its own peak. Solid tick: median; dashed tick: 99th percentile.";
 
@@ -68,6 +66,8 @@ fn ridges(report: &Report, figure: Figure, rows: &[&Row]) -> Markup {
 /// How the rows of a picture are laid out.
 struct Form {
     size: Size,
+    /// bins of a curve
+    bins: usize,
     /// height of a row
     step: f64,
     /// height of a curve
@@ -79,8 +79,8 @@ struct Form {
 }
 
 const FORMS: [Form; 2] = [
-    Form { size: Size::Page, step: 46.0, curve: 34.0, left: Some(180.0), right: 190.0 },
-    Form { size: Size::Phone, step: 66.0, curve: 34.0, left: None, right: 8.0 },
+    Form { size: Size::Page, bins: 110, step: 46.0, curve: 34.0, left: Some(180.0), right: 190.0 },
+    Form { size: Size::Phone, bins: 60, step: 66.0, curve: 34.0, left: None, right: 8.0 },
 ];
 
 /// One curve per exit reason over one axis, each scaled to its own peak.
@@ -98,7 +98,7 @@ fn ridges_in(form: &Form, report: &Report, figure: Figure, rows: &[&Row]) -> Mar
     let mut words = Vec::new();
     for (at, (row, histogram)) in rows.iter().zip(&histograms).enumerate() {
         let bottom = chart.row(at) + form.step / 2.0 - 6.0;
-        draw_curve(&mut chart, histogram, &axis, bottom, form.curve);
+        draw_curve(&mut chart, histogram, &axis, bottom, form);
         let (Some(p50), Some(p99)) = (histogram.quantile(0.5), histogram.quantile(0.99)) else { continue };
         let [p50, p99] = [p50, p99].map(|v| v as f64);
         for (value, class) in [(p50, "interval"), (p99, "mark dark")] {
@@ -122,12 +122,12 @@ fn ridges_in(form: &Form, report: &Report, figure: Figure, rows: &[&Row]) -> Mar
 }
 
 /// Draws a density above `bottom`.
-fn draw_curve(chart: &mut Chart, histogram: &Histogram, axis: &Axis, bottom: f64, height: f64) {
-    let bins = density::bins(histogram, axis, BINS);
+fn draw_curve(chart: &mut Chart, histogram: &Histogram, axis: &Axis, bottom: f64, form: &Form) {
+    let bins = density::bins(histogram, axis, form.bins);
     let peak = bins.iter().fold(f64::MIN_POSITIVE, |a, &b| a.max(b));
     let corners: Vec<_> = density::stairs(&bins, axis)
         .iter()
-        .map(|(x, y)| format!("{:.1} {:.1}", chart.x(*x), bottom - y / peak * height))
+        .map(|(x, y)| format!("{:.1} {:.1}", chart.x(*x), bottom - y / peak * form.curve))
         .collect();
     let (from, to) = (chart.x(axis.value(0.0)), chart.x(axis.value(1.0)));
     let path = format!("M{from:.1} {bottom:.1}L{}L{to:.1} {bottom:.1}", corners.join("L"));

@@ -34,7 +34,7 @@ pub(super) fn draw(pen: &mut Pen, app: &mut App) {
     let all: u16 = parts.iter().map(|part| width(&part) + 2).sum();
     let room = pen.width().saturating_sub(NAME + 4);
     let listed: Vec<&Part> = parts.iter().filter(|part| all <= room || part.ns > 0).collect();
-    let needed: u16 = listed.iter().map(|part| width(part)).sum();
+    let needed: u16 = listed.iter().map(width).sum();
     let gap = if needed + 2 * cells(listed.len()) <= room { 2 } else { 1 };
     let left = pen.width().saturating_sub(needed + gap * cells(listed.len()) + 4);
     let mut x = pen.put_middle(1, 0, name, left, p.strong());
