@@ -126,6 +126,8 @@ slots! {
     HaltWait,
     /// `task_struct.sched_info.run_delay`, u64
     RunDelay,
+    /// `task_struct.sched_info.pcount`, u64: how often the thread was given a CPU; absent without [`Slot::RunDelay`]
+    RunCount,
     /// 1 where the program on kvm_userspace_exit is attached
     UserspaceExits,
     /// 1 where exits are looked at beyond their reasons

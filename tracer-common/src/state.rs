@@ -144,6 +144,10 @@ pub struct VcpuState {
     unused: [u64; 2],
     /// the thread that runs the vCPU: address of its `task_struct`; 0 before its first kvm_entry
     pub task: u64,
+    /// how often that thread had been given a CPU at the last kvm_entry; on SVM, at the last kvm_exit
+    pub runs: u64,
+    /// the part of `sums.polled_ns` that found work
+    pub polled_with_success_ns: u64,
     /// sums at the last kvm_entry; on SVM, the delay at the last kvm_exit
     pub sums: Sums,
     /// first return of KVM_RUN since the last kvm_exit; 0 for none
@@ -156,7 +160,6 @@ pub struct VcpuState {
     pub detail: RawDetail,
     /// outcomes of faults of nested paging at the last exit of that kind: 16 bits each of four counts
     pub outcomes: u64,
-    reserved_too: [u64; 2],
 }
 
 impl VcpuState {

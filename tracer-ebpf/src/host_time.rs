@@ -27,27 +27,41 @@ fn sums(vcpu: u64, task: u64) -> Sums {
 }
 
 /// At kvm_entry: keeps the parts of the host time since kvm_exit for the record, unless all of it is the kernel's.
+///
+/// Two loads tell that it is: without a switch to the thread there was neither a wait for a CPU nor a sleep, and halt polling without a
+/// sleep is polling with success. A halt that ends between the last look for work and the switch is found at the next one.
 #[inline(always)]
 pub fn close(state: State, vcpu: u64, flags: &mut Flags) {
     if slot(Slot::Phases) != Some(1) {
         return;
     }
     let task = current_task();
-    let now = sums(vcpu, task);
-    let is_changed = get!(state.task) != task
-        || get!(state.sums.polled_ns) != now.polled_ns
-        || get!(state.sums.waited_ns) != now.waited_ns
-        || get!(state.sums.delayed_ns) != now.delayed_ns
-        || get!(state.returned_ns) != 0;
-    if is_changed && keep_parts(state, vcpu, task) {
+    let polled: u64 = read(vcpu, Slot::HaltPollSuccess).unwrap_or(0);
+    let may_have_parts = get!(state.polled_with_success_ns) != polled
+        || get!(state.returned_ns) != 0
+        || get!(state.task) != task
+        || if slot(Slot::RunCount).is_some() {
+            get!(state.runs) != runs(task)
+        } else {
+            get!(state.sums.waited_ns) != read(vcpu, Slot::HaltWait).unwrap_or(0)
+        };
+    if may_have_parts && keep_parts(state, vcpu, task) {
         *flags |= Flags::PHASES;
     }
+}
+
+/// How often a thread was given a CPU.
+#[inline(always)]
+fn runs(task: u64) -> u64 {
+    read(task, Slot::RunCount).unwrap_or(0)
 }
 
 /// Keeps the parts; false where they are not known, or there are none. Out of line, because most exits need no part of it.
 #[inline(never)]
 fn keep_parts(state: State, vcpu: u64, task: u64) -> bool {
     let now = sums(vcpu, task);
+    set!(state.polled_with_success_ns = read(vcpu, Slot::HaltPollSuccess).unwrap_or(0));
+    set!(state.runs = runs(task));
     let is_same_task = get!(state.task) == task;
     let before = Sums {
         polled_ns: get!(state.sums.polled_ns),
@@ -110,8 +124,10 @@ fn meet(state: State, vcpu: u64, task: u64) {
 pub fn take(state: State, flags: Flags, isa: u64) -> Phases {
     // On SVM, kvm_exit may come after the thread was preempted (before Linux 6.2): that wait is in the guest time.
     if slot(Slot::LayoutIsa) == Some(Isa::Svm as i64) && slot(Slot::Phases) == Some(1) && isa == Isa::Svm as u64 {
-        let task = current_task();
-        if get!(state.task) == task {
+        let task = get!(state.task);
+        let runs = runs(task);
+        if get!(state.runs) != runs {
+            set!(state.runs = runs);
             set!(state.sums.delayed_ns = read(task, Slot::RunDelay).unwrap_or(0));
         }
     }

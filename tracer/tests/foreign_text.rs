@@ -176,9 +176,11 @@ fn nothing_hostile_in_a_recording_comes_out_of_any_view() {
         run(&["report", &a, "--claims", "--format", format]);
     }
     for format in ["text", "json", "html"] {
-        let output = run(&["compare", &a, &b, "--format", format]);
+        let output = run(&["compare", &a, &b, "--format", format, "--method"]);
         assert!(out(&output).contains("Intel(R) Core"), "{output:?}");
     }
+    let short = run(&["compare", &a, &b]);
+    assert!(out(&short).contains("FORGED"), "{short:?}");
     run(&["compare", &a, &a]);
     run(&["live", "--replay", &a]);
     assert!(run(&["merge", "-o", &merged, &a, &b]).status.success());

@@ -431,6 +431,7 @@ Examples:
   vmentry compare vmentry-ab.hlog                 an experiment of 'vmentry ab'
   vmentry compare soft.hlog hard.hlog             A, then B
   vmentry compare a1.hlog a2.hlog --with b1.hlog b2.hlog
+  vmentry compare a.hlog b.hlog --method          every figure and the method
   vmentry compare a.hlog b.hlog --fail-if 'entry_to_exit_ns.p99>+3%'
 
 Exit codes with --fail-if: 0 no condition holds; 3 one holds, significantly;
@@ -449,6 +450,13 @@ pub struct CompareArgs {
     /// [repeatable]
     #[arg(long, value_name = "CONDITION")]
     pub fail_if: Vec<Condition>,
+    /// Call no change of less than N % better or worse
+    #[arg(long, value_name = "N%", value_parser = share, default_value = "0%")]
+    pub ignore_below: f64,
+    /// Print every figure with its MDE and A/A noise, the exit mixes, distributions, checks and the method (HTML and JSON have them
+    /// anyway)
+    #[arg(long)]
+    pub method: bool,
     /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
     #[arg(long)]
     pub skip_damaged: bool,
@@ -701,6 +709,14 @@ fn ring_kib(text: &str) -> Result<u32, String> {
     Ok(kib)
 }
 
+/// From "0.5%"; as a share.
+fn share(text: &str) -> Result<f64, String> {
+    match split_unit(text) {
+        Ok((percent, "%")) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err("write a percentage from 0% to 100%, such as 0.5%".into()),
+    }
+}
+
 /// From "500ms", "30s", "5m", "1h"; a bare number is seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split_unit(text).map_err(|e| format!("{e}: use {DURATION_UNITS}"))?;
@@ -732,6 +748,14 @@ mod tests {
         {
             let error = ring_kib(bad).unwrap_err();
             assert!(error.contains(near), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_a_percentage() {
+        assert_eq!((share("0.5%"), share("0 %"), share("100%")), (Ok(0.005), Ok(0.0), Ok(1.0)));
+        for bad in ["", "0.5", "-1%", "101%", "nan%", "5ms"] {
+            assert!(share(bad).unwrap_err().contains("such as 0.5%"), "{bad}");
         }
     }
 

@@ -31,11 +31,12 @@ pub(super) fn run(args: &CompareArgs) -> Result<ExitCode> {
         with: &args.with,
         filters: &args.filter,
         seed: args.seed,
+        ignore_below: args.ignore_below,
         on_damage: OnDamage::skip_if(args.skip_damaged),
         limit: args.max_buckets,
     };
     let (comparison, setting) = load(&request)?;
-    print(&comparison, &setting, args.format)?;
+    print(&comparison, &setting, args.format, args.method)?;
     let code = judge(&args.fail_if, &comparison)?;
     let damage = recording::damage(wording::damaged(&setting));
     Ok(if code == 0 { done(damage.as_deref()) } else { ExitCode::from(code) })

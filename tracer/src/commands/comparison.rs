@@ -46,6 +46,8 @@ pub(crate) struct Request<'a> {
     pub(crate) filters: &'a [Filter],
     /// of the statistics
     pub(crate) seed: u64,
+    /// share of A below which a change gets no verdict
+    pub(crate) ignore_below: f64,
     /// at a damaged line
     pub(crate) on_damage: OnDamage,
     /// how many histogram buckets all windows may have
@@ -60,17 +62,19 @@ pub(crate) fn print_experiment(file: &Path, format: ComparisonFormat) -> Result<
         with: &[],
         filters: &[],
         seed: Options::default().seed,
+        ignore_below: 0.0,
         on_damage: OnDamage::Refuse,
         limit: MaxBuckets::default(),
     };
     let (comparison, setting) = load(&request)?;
-    print(&comparison, &setting, format)
+    print(&comparison, &setting, format, false)
 }
 
-/// Prints a comparison.
-pub(crate) fn print(comparison: &Comparison, setting: &Setting, format: ComparisonFormat) -> Result<()> {
+/// Prints a comparison; as text, with every figure and the method if `is_full`.
+pub(crate) fn print(comparison: &Comparison, setting: &Setting, format: ComparisonFormat, is_full: bool) -> Result<()> {
     match format {
-        ComparisonFormat::Text => output::print(&text::render(comparison, setting, terminal::width())),
+        ComparisonFormat::Text if is_full => output::print(&text::full(comparison, setting, terminal::width())),
+        ComparisonFormat::Text => output::print(&text::short(comparison, setting, terminal::width())),
         ComparisonFormat::Json => {
             output::print(&(serde_json::to_string_pretty(&json::render(comparison, setting))? + "\n"))
         }
@@ -96,7 +100,7 @@ pub(crate) fn load(request: &Request) -> Result<(Comparison, Setting)> {
         setting.warnings.push(format!("only entries with {} are compared; loss is that of all", only.join(" and ")));
     }
     setting.warnings.extend(fairness::warnings(a, b, setting.experiment.is_some()));
-    let options = Options { seed: request.seed, ..fairness::options(a, b) };
+    let options = Options { seed: request.seed, ignore_below: request.ignore_below, ..fairness::options(a, b) };
     if options.knowledge.iter().any(|known| known.known(Subject::Deadline).is_err()) {
         windows.fold_early();
     }

@@ -62,11 +62,19 @@ pub fn compare(windows: &Windows, options: &Options) -> Comparison {
     let rows = judging::judge(drafts.raw, units.design, options);
     let stratified = judging::judge(drafts.stratified, units.design, options);
     let least_p = units.design.least_p(options.permutations);
+    // Without any window, every figure may get values.
+    let tests = match rows.iter().filter(|r| r.a.is_some() && r.b.is_some()).count() {
+        0 => rows.len(),
+        with_values => with_values,
+    };
     Comparison {
         method: method(&units, options, least_p, [judging::family(&rows), judging::family(&stratified)]),
         seed: options.seed,
         alpha: options.alpha,
+        ignore_below: options.ignore_below,
+        unit: units.unit,
         units: units.design.units(),
+        needed: units.design.needed(tests, options),
         least_p,
         rows,
         stratified,

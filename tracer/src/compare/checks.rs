@@ -141,7 +141,12 @@ fn vcpus(windows: &Windows, [a, b]: [&Side; 2]) -> Check {
         found.push("no VM entered".to_owned());
     }
     if found.is_empty() && partly > 0 {
-        found.push(format!("{partly} of {count} windows lack some of {}", names(all.iter().copied())));
+        let names = names(all.iter().copied());
+        found.push(if all.len() == 1 {
+            format!("vCPU {names} did not run in {partly} of {count} windows")
+        } else {
+            format!("in {partly} of {count} windows, not all vCPUs ran ({names})")
+        });
     }
     let alarm = !found.is_empty();
     let text = if alarm { found.join("; ") } else { format!("the same {} vCPUs in every window", all.len()) };

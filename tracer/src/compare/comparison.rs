@@ -36,6 +36,8 @@ pub enum Verdict {
     Worse,
     /// B differs significantly, in a figure that is neither good nor bad
     Changed,
+    /// B differs significantly, by less than [`Comparison::ignore_below`]
+    Ignored,
     /// the difference may be chance
     NoDetectableChange,
     /// so few data could not have shown a difference
@@ -223,8 +225,14 @@ pub struct Comparison {
     pub seed: u64,
     /// chance of one false alarm among all figures, 0..1
     pub alpha: f64,
-    /// units of A and of B: rounds, blocks of windows, or recordings
+    /// share of A below which a significant change is [`Verdict::Ignored`]; 0 for none
+    pub ignore_below: f64,
+    /// name of a unit: "round", "block" (of windows) or "recording"
+    pub unit: &'static str,
+    /// units of A and of B
     pub units: [usize; 2],
+    /// units of each side from which every figure with a value can get a verdict
+    pub needed: usize,
     /// lowest p that so many units can give
     pub least_p: f64,
     /// statistics of every figure

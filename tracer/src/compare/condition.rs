@@ -136,7 +136,8 @@ impl Condition {
         let (value, limit, none) = (sign * estimate.value, sign * limit, sign * none);
         let [near, far] = [estimate.low, estimate.high].map(|bound| bound.map(|b| sign * b));
         let (near, far) = if self.above { (near, far) } else { (far, near) };
-        let significant = matches!(row.verdict, Verdict::Better | Verdict::Worse | Verdict::Changed);
+        // The condition has a limit of its own.
+        let significant = matches!(row.verdict, Verdict::Better | Verdict::Worse | Verdict::Changed | Verdict::Ignored);
         // A limit on the other side of "no change" can be passed without a significant change.
         let passed = significant || limit < none && near.is_some_and(|near| near > limit);
         match value > limit {
@@ -196,6 +197,8 @@ mod tests {
         assert_eq!(judged("entry_to_exit_ns.p99>+3%", unbounded.clone()), ConditionResult::Inconclusive);
         let max = Row { stat: "max", ..unbounded };
         assert_eq!(judged("entry_to_exit_ns.max>+3%", max), ConditionResult::DoesNotHold);
+        let ignored = Row { verdict: Verdict::Ignored, ..row([1.05, 1.02, 1.08], 0.01) };
+        assert_eq!(judged("entry_to_exit_ns.p99>+3%", ignored), ConditionResult::Holds, "it has a limit of its own");
         let none = Row { verdict: Verdict::NotEnoughData, ..row([1.05, 1.02, 1.08], 0.01) };
         assert_eq!(judged("entry_to_exit_ns.p99>+3%", none), ConditionResult::Inconclusive);
     }

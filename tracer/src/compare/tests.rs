@@ -112,6 +112,36 @@ fn a_plain_difference_is_found_with_its_size() {
 }
 
 #[test]
+fn a_change_below_the_limit_is_ignored_and_one_from_0_never_is() {
+    let with = |ignore_below| {
+        let c = compare(&Windows::Rounds(rounds(12, 1.2, 1)), &Options { ignore_below, ..quick() });
+        let verdicts = [("entry_to_exit_ns", "p50"), ("exit_to_entry_ns", "mean"), ("pin_writes", "mean")];
+        (
+            verdicts.map(|(figure, stat)| row(&c.rows, figure, stat).verdict),
+            row(&c.rows, "entry_to_exit_ns", "p50").p_holm,
+        )
+    };
+    let (all, p) = with(0.1);
+    assert_eq!(all, [Verdict::Worse; 3]);
+    let (ignored, same_p) = with(0.3);
+    assert_eq!(ignored, [Verdict::Ignored, Verdict::Ignored, Verdict::Worse]);
+    assert_eq!(p, same_p, "the limit is none of the test's");
+}
+
+#[test]
+fn units_that_are_needed_give_verdicts_and_one_less_does_not() {
+    let needed = compare(&Windows::Rounds(rounds(4, 2.0, 1)), &Options::default()).needed;
+    let verdict = |count| {
+        let c =
+            compare(&Windows::Rounds(rounds(count as u64, 2.0, 1)), &Options { resamples: 40, ..Options::default() });
+        row(&c.rows, "entry_to_exit_ns", "p50").verdict
+    };
+    let without_any = compare(&Windows::Rounds(vec![]), &Options::default());
+    assert_eq!(without_any.needed, 10, "2^9 is above 20 times the 18 figures");
+    assert_eq!((verdict(needed), verdict(needed - 2)), (Verdict::Worse, Verdict::NotEnoughData), "{needed}");
+}
+
+#[test]
 fn a_figure_with_one_value_everywhere_is_not_tested() {
     let c = compare(&Windows::Rounds(rounds(12, 1.0, 1)), &quick());
     let spurious = row(&c.rows, "timer_exits.spurious", "per_second");

@@ -118,6 +118,8 @@ pub struct Options {
     pub permutations: u32,
     /// chance of one false alarm among all figures, 0..1
     pub alpha: f64,
+    /// share of A below which a significant change gets no verdict of better, worse or changed; 0 for none
+    pub ignore_below: f64,
     /// what is known of A's entries and of B's
     pub knowledge: [Knowledge; 2],
     /// whether `transition_ns` has the same source on both sides
@@ -133,6 +135,7 @@ impl Default for Options {
             resamples: 2000,
             permutations: 10_000,
             alpha: 0.05,
+            ignore_below: 0.0,
             knowledge: [Knowledge::complete(), Knowledge::complete()],
             transitions: true,
             pin_writes: true,

@@ -15,6 +15,7 @@ mod outcome;
 pub(crate) mod probe;
 mod run;
 mod scenario;
+mod statistics;
 mod vcpu;
 mod verdict;
 mod vmcs;

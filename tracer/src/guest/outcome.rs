@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::expectation::Expectation;
 use super::scenario::Scenario;
+use super::{expectation::Expectation, statistics::Statistics};
 
 /// The work of a run, and the exits that a tracer must have counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -44,6 +44,10 @@ pub(crate) struct VcpuOutcome {
     pub(crate) run_ns: u64,
     /// CPU time of the vCPU's thread in that time, in ns.
     pub(crate) cpu_ns: u64,
+    /// From the first return of KVM_RUN to its last call, in ns: without the time within KVM_RUN.
+    pub(crate) user_ns: u64,
+    /// KVM's and the scheduler's own sums; none where the kernel does not have them.
+    pub(crate) statistics: Option<Statistics>,
 }
 
 impl fmt::Display for ExerciseOutcome {
@@ -102,6 +106,8 @@ mod tests {
                 guest_tsc: 4_600_100,
                 run_ns: 2_345_678,
                 cpu_ns: 2_000_000,
+                user_ns: 0,
+                statistics: None,
             }],
             expects: expectations(scenario, 23, extension),
         }

@@ -1,7 +1,7 @@
 //! Runs one vCPU until its guest is done.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use kvm_bindings::{
@@ -12,6 +12,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use super::image::{END_PORT, WORK_ADDRESS, WORK_PORT};
 use super::intervention::Intervention;
+use super::statistics::Statistics;
 use crate::host::clock::thread_cpu_ns;
 
 /// How a vCPU's run ended.
@@ -35,6 +36,10 @@ pub(crate) struct RunTotals {
     pub(crate) run_ns: u64,
     /// CPU time of the thread in that time, in ns: guest, KVM and user space.
     pub(crate) cpu_ns: u64,
+    /// From each return of KVM_RUN to the next call, in ns of CLOCK_MONOTONIC.
+    pub(crate) user_ns: u64,
+    /// KVM's and the scheduler's own sums; none where the kernel does not have them.
+    pub(crate) statistics: Option<Statistics>,
 }
 
 /// The result of one KVM_RUN.
@@ -52,11 +57,16 @@ enum RunExit {
 pub(crate) fn run_to_end(vcpu: &mut VcpuFd, id: u32, intervention: Intervention, stop: &AtomicBool) -> Result<End> {
     let (start, cpu_before) = (Instant::now(), thread_cpu_ns());
     let mut user_exits = 0;
+    let mut user = Duration::ZERO;
+    let mut returned: Option<Instant> = None;
     loop {
         if stop.load(Ordering::Relaxed) {
             return Ok(End::Stopped { location: location(vcpu) });
         }
-        match run_once(vcpu)? {
+        user += returned.map_or(Duration::ZERO, |at| at.elapsed());
+        let exit = run_once(vcpu)?;
+        returned = Some(Instant::now());
+        match exit {
             RunExit::Interrupted => continue,
             RunExit::Unexpected(exit) => bail!("{exit} at {}", location(vcpu)),
             RunExit::WorkPort => user_exits += 1 + intervention.after_port_write(vcpu)?,
@@ -68,7 +78,9 @@ pub(crate) fn run_to_end(vcpu: &mut VcpuFd, id: u32, intervention: Intervention,
             RunExit::EndPort => {
                 let run_ns = u64::try_from(start.elapsed().as_nanos())?;
                 let cpu_ns = thread_cpu_ns() - cpu_before;
-                return Ok(End::Done(RunTotals { user_exits: user_exits + 1, run_ns, cpu_ns }));
+                let (user_ns, statistics) = (u64::try_from(user.as_nanos())?, Statistics::of(vcpu));
+                let user_exits = user_exits + 1;
+                return Ok(End::Done(RunTotals { user_exits, run_ns, cpu_ns, user_ns, statistics }));
             }
         }
     }

@@ -202,6 +202,8 @@ impl<'a> Watch<'a> {
                 guest_tsc: progress.last_tsc.wrapping_sub(progress.first_tsc),
                 run_ns: run.run_ns,
                 cpu_ns: run.cpu_ns,
+                user_ns: run.user_ns,
+                statistics: run.statistics,
             })
         };
         (0..).zip(&self.vcpus).map(|(id, vcpu)| outcome(id, vcpu).with_context(|| format!("vcpu {id}"))).collect()
@@ -264,7 +266,7 @@ mod tests {
     }
 
     fn done() -> Result<End> {
-        Ok(End::Done(RunTotals { user_exits: 1, run_ns: 5, cpu_ns: 4 }))
+        Ok(End::Done(RunTotals { user_exits: 1, run_ns: 5, cpu_ns: 4, user_ns: 0, statistics: None }))
     }
 
     fn stopped() -> Result<End> {

@@ -297,6 +297,11 @@ impl Fields {
                 _ => self.missing.push(Missing { field: format!("{structure}.{path}"), lost }),
             }
         }
+        if let Some(field) = kvm.field("task_struct", "sched_info.pcount").filter(|field| field.size == 8)
+            && self.config.get(Slot::RunDelay).is_some()
+        {
+            self.config.set(Slot::RunCount, field.offset);
+        }
         // Halts are known by all three counts or not at all.
         let all = [Slot::HaltPollSuccess, Slot::HaltPollFail, Slot::HaltWait];
         if all.iter().any(|slot| self.config.get(*slot).is_none()) {

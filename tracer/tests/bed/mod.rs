@@ -101,12 +101,15 @@ pub const INTERRUPTION_READ: u32 = 24;
 /// look at the thread that runs them.
 pub fn config_of_host_time() -> Config {
     let kernel = std::fs::read("/sys/kernel/btf/vmlinux").unwrap();
-    let delay = Btf::parse(&kernel, None).unwrap().field("task_struct", "sched_info.run_delay").unwrap();
+    let kernel = Btf::parse(&kernel, None).unwrap();
+    let [delay, runs] =
+        ["sched_info.run_delay", "sched_info.pcount"].map(|path| kernel.field("task_struct", path).unwrap());
     let mut c = config();
     c.set(Slot::HaltPollSuccess, HALT_POLL_SUCCESS as i32);
     c.set(Slot::HaltPollFail, HALT_POLL_FAIL as i32);
     c.set(Slot::HaltWait, HALT_WAIT as i32);
     c.set(Slot::RunDelay, delay.offset);
+    c.set(Slot::RunCount, runs.offset);
     c
 }
 

@@ -156,8 +156,11 @@ fn what_cannot_be_told_apart_is_the_kernels_and_counted() {
     bed.round(0, 10);
     let before = bed.counters().inexact_phases;
     bed.set(0, HALT_WAIT, 0);
+    // A thread that halts gives up its CPU.
+    thread::sleep(Duration::from_micros(50));
     assert_eq!(bed.round(0, 10).phases, Phases::default());
     bed.set(0, HALT_WAIT, 1 << 50);
+    thread::sleep(Duration::from_micros(50));
     let cut = bed.round(0, 10);
     assert_eq!((cut.kernel_ns(), cut.phases.sum_ns()), (Some(0), cut.exit_to_entry_ns));
     assert!(bed.counters().inexact_phases - before >= 2);

@@ -86,7 +86,7 @@ fn effect(results: Results, vmentry: &Path) -> Result<Failures> {
     failures.same("after-ab", results.word("after-ab")?.as_str(), "soft");
     // In an emulator, other figures may differ by a cycle between the policies, so the summary may name more.
     let summary = ab["summary"].as_str().unwrap_or_default();
-    let is_worse = summary.starts_with("B (hard) is WORSE") && summary.contains("pin_writes.mean");
+    let is_worse = summary.starts_with("B (hard) is WORSE") && summary.contains("pin writes per entry");
     failures.check(is_worse, || format!("ab: {summary}"));
     Ok(failures)
 }

@@ -1,9 +1,9 @@
 //! The design of the permutation test: the units of both sides, and every assignment of A and B to them that was as likely as the
 //! actual one.
 
-use super::{blocks, random::Random};
+use super::{blocks, random::Random, resample::MIN_UNITS};
 use crate::{
-    compare::windows::{Arm, ExperimentRound, Window, Windows},
+    compare::windows::{Arm, ExperimentRound, Options, Window, Windows},
     model::number::truncated_u64,
 };
 
@@ -13,6 +13,9 @@ const MAX_FLIPPED: usize = 14;
 const MAX_CHOICES: f64 = 16_384.0;
 /// Runs of each side from which the run is the unit.
 const MIN_RUNS: usize = 4;
+
+/// Most units that are ever said to be needed.
+const MOST_NEEDED: usize = 30;
 
 /// How parts form units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub(crate) enum Design {
 pub(crate) struct Units<'a> {
     /// how parts form units
     pub design: Design,
+    /// name of a unit
+    pub unit: &'static str,
     /// all windows: A, A, B, B of each round; or A's runs, followed by B's
     pub windows: Vec<&'a Window>,
     /// side of each window
@@ -62,6 +67,7 @@ impl<'a> Units<'a> {
         )];
         Self {
             design: Design::Rounds(rounds.len()),
+            unit: "round",
             windows,
             arms: [Arm::A, Arm::A, Arm::B, Arm::B].repeat(rounds.len()),
             parts: (0..2 * rounds.len()).map(|p| vec![2 * p, 2 * p + 1]).collect(),
@@ -103,7 +109,8 @@ impl<'a> Units<'a> {
                 arms.extend(run.iter().map(|_| arm));
             }
         }
-        Self { design: Design::Blocks { a: counts[0], b: counts[1] }, windows, arms, parts, method }
+        let unit = if by_run { "recording" } else { "block" };
+        Self { design: Design::Blocks { a: counts[0], b: counts[1] }, unit, windows, arms, parts, method }
     }
 }
 
@@ -163,6 +170,17 @@ impl Design {
             (Self::Blocks { a, b }, None) => drawn.max(clearest(a, b)),
             (Self::Rounds(n), None) => drawn.max(2f64.powf(1.0 - n as f64)),
         }
+    }
+
+    /// Units of each side from which each of `tests` figures that are tested at once can get a verdict, whatever the others do;
+    /// [`MIN_UNITS`] at least, and [`MOST_NEEDED`] if there are none.
+    pub(crate) fn needed(self, tests: usize, options: &Options) -> usize {
+        let of = |n| match self {
+            Self::Rounds(_) => Self::Rounds(n),
+            Self::Blocks { .. } => Self::Blocks { a: n, b: n },
+        };
+        let level = options.alpha / tests.max(1) as f64;
+        (MIN_UNITS..MOST_NEEDED).find(|&n| of(n).least_p(options.permutations) <= level).unwrap_or(MOST_NEEDED)
     }
 
     /// Calls `look` with every labelling, `true` for A, the actual one first; or with the actual one and `permutations` random ones.
@@ -255,6 +273,17 @@ mod tests {
         let blocks = all(Design::Blocks { a: 30, b: 20 });
         assert!(blocks.len() == 501 && blocks.iter().all(|l| l.iter().filter(|x| **x).count() == 30));
         assert_eq!(Design::Rounds(40).least_p(499), 1.0 / 500.0);
+    }
+
+    #[test]
+    fn the_units_that_are_needed_can_pass_holms_first_step() {
+        let options = Options::default();
+        let rounds = Design::Rounds(3);
+        assert_eq!([1, 17, 25, 26].map(|tests| rounds.needed(tests, &options)), [6, 10, 10, 11]);
+        let blocks = Design::Blocks { a: 1, b: 40 };
+        assert_eq!([0, 17, 23, 24].map(|tests| blocks.needed(tests, &options)), [6, 6, 6, 7]);
+        assert_eq!(blocks.needed(17, &Options { permutations: 10, ..options }), 6);
+        assert_eq!(rounds.needed(17, &Options { alpha: 0.0, ..Options::default() }), MOST_NEEDED);
     }
 
     #[test]

@@ -26,8 +26,9 @@ pub(crate) fn judge(drafts: Vec<Draft>, design: Design, options: &Options) -> Ve
     let p: Vec<f64> = rows.iter().filter_map(|r| r.p).collect();
     let mut adjusted = permutation::holm(&p).into_iter();
     let least = design.least_p(options.permutations);
-    let mut judge =
-        Judge { design, alpha: options.alpha, least, level: first_step(&rows, options.alpha, least), last: None };
+    let level = first_step(&rows, options.alpha, least);
+    let (alpha, ignore_below) = (options.alpha, options.ignore_below);
+    let mut judge = Judge { design, alpha, ignore_below, least, level, last: None };
     let judged = drafts.into_iter().map(|draft| match draft.row.p {
         Some(_) => judge.tested(draft, adjusted.next(), p.len()),
         None => judge.untested(draft),
@@ -39,6 +40,8 @@ pub(crate) fn judge(drafts: Vec<Draft>, design: Design, options: &Options) -> Ve
 struct Judge {
     design: Design,
     alpha: f64,
+    /// share of A below which a change is ignored
+    ignore_below: f64,
     /// lowest possible p
     least: f64,
     /// highest p that passes Holm's first step
@@ -86,6 +89,10 @@ impl Judge {
     fn verdict(&self, row: &Row) -> Verdict {
         if row.p_holm.is_none_or(|p| p > self.alpha) {
             return Verdict::NoDetectableChange;
+        }
+        // Where A is 0, no change is small.
+        if row.ratio.is_some_and(|ratio| (ratio.value - 1.0).abs() < self.ignore_below) {
+            return Verdict::Ignored;
         }
         match (row.better, row.difference.map_or(0.0, |d| d.value)) {
             (Better::Neither, _) => Verdict::Changed,

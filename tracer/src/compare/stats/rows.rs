@@ -135,7 +135,7 @@ impl<'a> Results<'a> {
         if let Some(spread) = spread.filter(|s| s.difference_se > 1e-12 * (a.abs() + b.abs())) {
             (draft.se, draft.df) = (spread.difference_se, spread.df);
         }
-        match self.untestable(name, stat, empty, draft.same) {
+        match self.untestable(stat, empty, draft.same) {
             Some(reason) => why.push(reason),
             None => row.p = self.p.as_ref().and_then(|p| known(p[narrow])),
         }
@@ -150,7 +150,7 @@ impl<'a> Results<'a> {
     }
 
     /// Reason why a statistic is not tested; none if it is.
-    fn untestable(&self, name: &str, stat: Stat, empty: bool, same: bool) -> Option<String> {
+    fn untestable(&self, stat: Stat, empty: bool, same: bool) -> Option<String> {
         let [n_a, n_b] = &self.behind;
         let beyond = stat.quantile().map_or(f64::INFINITY, |q| q.min(1.0 - q) * n_a.effective.min(n_b.effective));
         let [units_a, units_b] = self.design.units();
@@ -160,7 +160,7 @@ impl<'a> Results<'a> {
             let unit = self.design.unit();
             Some(format!("the same in all {unit} ({units_a} of A, {units_b} of B): nothing to test"))
         } else if beyond < MIN_BEYOND {
-            Some(format!("fewer than {MIN_BEYOND} values beyond {name} on a side"))
+            Some(format!("fewer than {MIN_BEYOND} values beyond {} on a side", stat.title().to_lowercase()))
         } else {
             None
         }

@@ -27,7 +27,8 @@ pub(crate) fn render(c: &Comparison, setting: &Setting) -> Value {
         "checks": c.checks,
         "seed": c.seed,
         "alpha": c.alpha,
-        "units": { "a": c.units[0], "b": c.units[1] },
+        "ignore_below": c.ignore_below,
+        "units": { "of": c.unit, "a": c.units[0], "b": c.units[1], "needed": c.needed },
         "least_p": c.least_p,
         "method": c.method,
         "experiment": setting.experiment,
@@ -125,6 +126,7 @@ fn row(row: &Row) -> Value {
         "detectable": row.detectable,
         "noise": row.noise,
         "verdict": row.verdict,
+        "contradiction": wording::contradiction(row),
         "why": row.why,
     })
 }

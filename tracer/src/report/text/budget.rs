@@ -90,14 +90,16 @@ impl Of {
             (false, 1) => "1 vCPU".into(),
             (false, n) => format!("{} vCPUs", grouped(n as u64)),
         };
-        let mut cells = vec![self.name.clone(), vcpus, format!("guest {:>5} %", share(budget.guest_ns))];
-        if Phase::ALL.into_iter().all(|phase| phase == Phase::Kernel || known(knowledge, phase).is_err()) {
-            cells.push(format!("host {:>5} %", share(budget.host_ns)));
+        let mut cells = vec![self.name.clone(), vcpus, format!("guest {:>4} %", share(budget.guest_ns))];
+        if Phase::ALL[1..].iter().all(|phase| times.phase(*phase).is_none()) {
+            cells.push(format!("host {:>4} %", share(budget.host_ns)));
             return cells;
         }
-        cells.extend(Phase::ALL.map(|phase| match times.phase(phase) {
-            Some(ns) => format!("{} {:>5} %", phase.name(), share(ns)),
-            None => format!("{}   n/a", phase.name()),
+        cells.extend(Phase::ALL.map(|phase| {
+            let share = times.phase(phase).map_or("n/a".into(), share);
+            // The unit stands at both ends of the line.
+            let unit = if phase == Phase::Steal && times.phase(phase).is_some() { " %" } else { "" };
+            format!("{} {share:>4}{unit}", phase.name())
         }));
         cells
     }
@@ -169,14 +171,14 @@ mod tests {
     fn a_line_has_the_shares_of_a_vms_time() {
         let lines = render(&split(), &view(), &Layout::default());
         let words: Vec<_> = lines.split_whitespace().collect();
-        let expected = "vm0 2 vCPUs guest 63.7 % kernel 5.2 % user 2.5 % polled 4.2 % idle 22.5 % steal 1.9 %"
+        let expected = "vm0 2 vCPUs guest 63.7 % kernel 5.2 user 2.5 polled 4.2 idle 22.5 steal 1.9 %"
             .split(' ')
             .collect::<Vec<_>>();
         assert_eq!(words, expected, "{lines}");
         let of_vcpu = View { by: vec![Dimension::Vcpu], filters: vec!["vcpu=0".parse().unwrap()], ..view() };
         let line = render(&split(), &of_vcpu, &Layout::default());
         let words = line.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert_eq!(words, "vm0 vCPU 0 guest 71.2 % kernel 4.1 % user 2.0 % polled 3.3 % idle 17.9 % steal 1.5 %");
+        assert_eq!(words, "vm0 vCPU 0 guest 71.2 % kernel 4.1 user 2.0 polled 3.3 idle 17.9 steal 1.5 %");
     }
 
     #[test]
@@ -190,12 +192,12 @@ mod tests {
         let mut report = split();
         report.sources[0].header.missing = vec!["task_struct.sched_info.run_delay: steal time n/a".into()];
         let lines = render(&report, &view(), &Layout::default());
-        assert!(lines.contains("steal   n/a"), "{lines}");
+        assert!(lines.contains("steal  n/a\n"), "{lines}");
         let why = "field task_struct.sched_info.run_delay is not in this kernel";
         assert!(lines.ends_with(&format!("\nsteal n/a, within kernel: {why}\n")), "{lines}");
         (report.sources[0].header.phases, report.sources[0].header.missing) = (false, vec![]);
         let lines = render(&report, &view(), &Layout::default());
-        assert!(lines.contains("host  36.3 %") && !lines.contains("kernel"), "{lines}");
+        assert!(lines.contains("host 36.3 %") && !lines.contains("kernel"), "{lines}");
         assert!(lines.contains("user, polled, idle, steal n/a, within host: "), "{lines}");
         report.sources[0].header.latency = Latency::Disturbed;
         assert_eq!(render(&report, &view(), &Layout::default()), "");

@@ -63,11 +63,12 @@ fn halted(dimension: Dimension) -> &'static str {
     if dimension == Dimension::Reason { " (halted)" } else { "" }
 }
 
-/// Places in `view.by` of the dimensions that have a column: in a usual view, VMs if there are several, and levels if not all are L1.
+/// Places in `view.by` of the dimensions that have a column: in a usual view, VMs if there are several or no line above the table names the
+/// one, and levels if not all are L1.
 fn shown_dimensions(view: &View, rows: &Rows, layout: &Layout) -> Vec<usize> {
     let differ = |at: usize| rows.each.windows(2).any(|pair| pair[0].group[at] != pair[1].group[at]);
     let is_shown = |at: &usize| match view.by[*at] {
-        Dimension::Vm if layout.is_usual_view => differ(*at),
+        Dimension::Vm if layout.is_usual_view => differ(*at) || rows.total.series.budget().is_none(),
         Dimension::Level if layout.is_usual_view => differ(*at) || rows.total.key.level == Level::L2,
         _ => true,
     };

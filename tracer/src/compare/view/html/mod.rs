@@ -2,6 +2,7 @@
 
 mod distributions;
 mod figures;
+mod forest;
 mod timeline;
 
 use std::collections::BTreeSet;
@@ -20,6 +21,7 @@ use crate::{
         figures::{Figure, Unit, human},
         measurement::EMULATED,
     },
+    output::grouped,
     recording,
 };
 
@@ -67,6 +69,7 @@ fn legend(chart: &mut Chart, setting: &Setting) {
 
 fn verdict(c: &Comparison, setting: &Setting) -> Markup {
     let mut out = vec![callout(Tone::Answer, "", &wording::summary(c, setting))];
+    out.extend(wording::advice(c, setting).map(|advice| paragraph(&format!("For a verdict: {advice}."))));
     out.extend(alarms(c, setting));
     out.push(overview(c));
     out.push(sides(c, setting));
@@ -93,12 +96,12 @@ fn alarms(c: &Comparison, setting: &Setting) -> Vec<Markup> {
 }
 
 fn count(n: Option<u64>) -> String {
-    n.map_or("n/a".into(), |n| n.to_string())
+    n.map_or("n/a".into(), grouped)
 }
 
 fn overview(c: &Comparison) -> Markup {
     let mean = c.rows.iter().find(|r| r.figure == Figure::PinWrites.name() && r.stat == "mean");
-    let per_entry = |value: Option<f64>| format!("{} per entry", human(value, Unit::Count));
+    let per_entry = |value: Option<f64>| format!("{} per entry", wording::value(value, Unit::Count));
     let windows = |s: &Side| if s.windows == 1 { "1 window".to_owned() } else { format!("{} windows", s.windows) };
     let both = |f: &dyn Fn(&Side) -> String| [f(&c.a), f(&c.b)].join(" / ");
     tiles(&[
@@ -109,7 +112,7 @@ fn overview(c: &Comparison) -> Markup {
         },
         Tile {
             name: "VM entries, A / B",
-            value: [0, 1].map(|side| wording::entries(c, side).to_string()).join(" / ").into(),
+            value: [0, 1].map(|side| grouped(wording::entries(c, side))).join(" / ").into(),
             note: String::new(),
         },
         Tile {
@@ -128,9 +131,9 @@ fn sides(c: &Comparison, setting: &Setting) -> Markup {
     };
     add("windows", &|s| s.windows.to_string());
     add("length", &|s| human(Some(s.length_ns as f64), Unit::Ns));
-    add("entries", &|s| wording::entries(c, usize::from(std::ptr::eq(s, &c.b))).to_string());
-    add("dropped", &|s| s.totals.dropped.to_string());
-    add("unmatched", &|s| s.totals.unmatched.to_string());
+    add("entries", &|s| grouped(wording::entries(c, usize::from(std::ptr::eq(s, &c.b)))));
+    add("dropped", &|s| grouped(s.totals.dropped));
+    add("unmatched", &|s| grouped(s.totals.unmatched));
     add("pin writes", &|s| count(s.pin_writes));
     add("timer exits", &|s| wording::timer_exits(s));
     add("vCPUs", &|s| {
@@ -170,8 +173,7 @@ fn mix(c: &Comparison) -> Markup {
             }
             _ => "n/a".into(),
         };
-        let mut cells =
-            vec![wording::exit_reason(&row.stratum), row.entries[0].to_string(), row.entries[1].to_string()];
+        let mut cells = vec![wording::exit_reason(&row.stratum), grouped(row.entries[0]), grouped(row.entries[1])];
         cells.extend(shares.map(wording::share_text));
         cells.push(difference);
         cells.extend(row.entry_to_exit_p50.map(|v| human(v, Unit::Ns)));
@@ -222,7 +224,7 @@ mod tests {
     use super::*;
     use crate::{
         compare::{
-            Estimate,
+            Estimate, Verdict,
             fixture::{comparison, setting},
         },
         html::{
@@ -256,13 +258,36 @@ mod tests {
         let html = render(&c, &s);
         check(&html);
         for row in &c.rows {
-            assert!(html.contains(&format!("<th scope=\"row\">{}</th>", wording::name(row))), "{}", wording::name(row));
+            let named = |title: &str| html.contains(&format!("<th scope=\"row\">{title}</th>"));
+            assert!(row.a.is_none() || named(&wording::title(row)), "{}", wording::title(row));
+            assert!(row.why.as_ref().is_none_or(|why| html.contains(why.as_str())), "{row:?}");
         }
         for text in
             ["EMULATED", "LOST in A", "ALARM carry-over", &Text(&wording::summary(&c, &s)).to_string(), "L1 CPUID"]
         {
             assert!(html.contains(text), "{text}");
         }
+    }
+
+    #[test]
+    fn without_verdicts_a_page_has_both_sides_and_the_reason_once() {
+        let (mut c, mut s) = (comparison(), setting());
+        s.experiment = None;
+        (c.unit, c.units, c.needed) = ("block", [1, 1], 6);
+        for row in c.rows.iter_mut().chain(&mut c.stratified).filter(|r| r.a.is_some()) {
+            (row.verdict, row.p, row.p_holm) = (Verdict::NotEnoughData, None, None);
+            row.why = Some("fewer than 6 blocks".into());
+        }
+        let html = render(&c, &s);
+        check(&html);
+        assert_eq!(html.matches("fewer than 6 blocks").count(), 0, "the answer says it");
+        for text in ["6 a side are needed", "For a verdict: record about", "without verdicts", "values of A"] {
+            assert!(html.contains(text), "{text}");
+        }
+        assert!(
+            !html.contains("id=\"forest")
+                && html.contains("pin writes: 0 in 40,000 entries of A, 16,400 in 40,000 of B")
+        );
     }
 
     #[test]
@@ -305,8 +330,10 @@ mod tests {
         if let Ok(path) = std::env::var("VMENTRY_PAGE") {
             std::fs::write(&path, render(&comparison(), &setting())).unwrap();
             for width in [80, 120] {
-                let text = crate::compare::text::render(&comparison(), &setting(), width);
-                std::fs::write(format!("{path}.{width}.txt"), text).unwrap();
+                let short = crate::compare::text::short(&comparison(), &setting(), width);
+                std::fs::write(format!("{path}.{width}.txt"), short).unwrap();
+                let full = crate::compare::text::full(&comparison(), &setting(), width);
+                std::fs::write(format!("{path}.{width}.full.txt"), full).unwrap();
             }
         }
     }

@@ -1,61 +1,38 @@
-//! A comparison as text: alarms, the answer, the table, the pictures. No colours.
+//! The text with everything: alarms, the answer, every figure, the exit mixes, the distributions, and the method.
 
 use std::fmt::Write as _;
 
-use super::{plot, wording};
+use super::{super::plot, MIN_WIDTH, alarms, align, fitted, warnings, wording};
 use crate::{
-    compare::{Comparison, Distributions, Row, Setting, Verdict},
-    model::{
-        figures::{Figure, Unit, human},
-        measurement::EMULATED,
-    },
+    compare::{Comparison, Distributions, Row, Setting},
+    model::figures::{Figure, Unit, human},
     output::{grouped, wrap},
-    recording::{self, Provenance},
+    recording::Provenance,
 };
 
 /// Renders a comparison for a terminal of `width` columns, at least 60.
 pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize) -> String {
-    let width = width.max(60);
-    let mut out = alarms(c, setting, width);
+    let width = width.max(MIN_WIDTH);
+    let mut out: String = alarms(c, setting, width).concat();
+    out.extend(warnings(c, setting).iter().map(|warning| wrap(warning, "         ", width)));
+    if !out.is_empty() {
+        out.push('\n');
+    }
     out += &sides(c, setting, width);
     out.push('\n');
     out += &wrap(&wording::summary(c, setting), "", width);
+    if let Some(advice) = wording::advice(c, setting) {
+        out += &wrap(&format!("  -> {advice}"), "     ", width);
+    }
     out.push('\n');
     out += &figures(c, setting, width);
-    out += &footnotes(c, width);
+    out.extend(wording::footnotes(&c.rows.iter().collect::<Vec<_>>()).iter().map(|note| wrap(note, "  ", width)));
     out += &stratified(c, width);
     out += &mix(c, width);
     for d in &c.distributions {
         out += &distribution(d, setting, width);
     }
     out + &method(c, width)
-}
-
-/// Everything that the reader must know before any figure.
-fn alarms(c: &Comparison, setting: &Setting, width: usize) -> String {
-    let mut out = String::new();
-    if let Some(damage) = recording::damage(wording::damaged(setting)) {
-        out += &wrap(&format!("DAMAGED: {damage}"), "         ", width);
-    }
-    for (name, side) in [("A", &c.a), ("B", &c.b)] {
-        if let Some(loss) = wording::loss(side) {
-            out += &wrap(&format!("LOST in {name}: {loss}"), "         ", width);
-        }
-    }
-    if wording::is_emulated(setting) {
-        out += &wrap(&format!("EMULATED: {}", EMULATED), "         ", width);
-    }
-    for warning in &setting.warnings {
-        out += &wrap(&format!("WARNING  {warning}"), "         ", width);
-    }
-    for check in c.checks.iter().filter(|k| k.alarm) {
-        let p = check.p.map(|p| format!(" (p {})", wording::p_value(Some(p)))).unwrap_or_default();
-        out += &wrap(&format!("ALARM    {}: {}{p}", check.name, check.text), "         ", width);
-    }
-    if !out.is_empty() {
-        out.push('\n');
-    }
-    out
 }
 
 fn sides(c: &Comparison, setting: &Setting, width: usize) -> String {
@@ -127,10 +104,19 @@ fn figures(c: &Comparison, setting: &Setting, width: usize) -> String {
     let legend = format!(
         "95% CI: confidence interval of the change. ADJ. P: p of the permutation test, adjusted for all figures (Holm); significant: \
          at most {}. MDE: smallest change found with 80 % power. A/A: A/A noise, the 95th percentile of half-against-half \
-         differences within a side. ~: no detectable change. ?: not enough data, see below.",
-        c.alpha
+         differences within a side. ~: no detectable change. ?: not enough data, see below.{}",
+        c.alpha,
+        if c.ignore_below > 0.0 {
+            format!(" Ignored: changed by less than {}.", wording::size(c.ignore_below))
+        } else {
+            String::new()
+        }
     );
-    text + &wrap(&legend, "", width)
+    text += &wrap(&legend, "", width);
+    if let Some(why) = shown.iter().find_map(|row| wording::contradiction(row)) {
+        text += &wrap(&format!("* {why}"), "  ", width);
+    }
+    text
 }
 
 /// The cells of the table, with a line above each figure.
@@ -147,6 +133,8 @@ fn lines(rows: &[&Row], emulated: &str, long: bool) -> Vec<[String; 9]> {
             let heading = Figure::parse(figure).map_or(figure.to_owned(), Figure::heading);
             lines.push([&format!("{heading}{note}"), "", "", "", "", "", "", "", ""].map(str::to_owned));
         }
+        let verdict = if long { wording::verdict(row.verdict) } else { wording::word(row.verdict) };
+        let mark = if wording::contradiction(row).is_some() { "*" } else { "" };
         lines.push([
             format!("  {}", stat_name(part, row.stat)),
             wording::value(row.a, row.unit),
@@ -156,7 +144,7 @@ fn lines(rows: &[&Row], emulated: &str, long: bool) -> Vec<[String; 9]> {
             wording::p_value(row.p_holm),
             wording::mde(row),
             wording::noise(row),
-            if long { wording::verdict(row.verdict) } else { wording::word(row.verdict) }.into(),
+            format!("{verdict}{mark}"),
         ]);
     }
     lines
@@ -171,29 +159,6 @@ fn stat_name(part: &str, stat: &str) -> String {
     if part.is_empty() { stat.into() } else { format!("{part} {stat}") }
 }
 
-/// Rows without a verdict or without an interval, by reason.
-fn footnotes(c: &Comparison, width: usize) -> String {
-    let mut reasons: Vec<(bool, &str, Vec<String>)> = Vec::new();
-    for row in &c.rows {
-        let is_judged = row.verdict != Verdict::NotEnoughData;
-        // What is not known will not be known with more data.
-        let judged = is_judged || row.a.is_none() && row.b.is_none();
-        if is_judged && row.difference.is_none_or(|d| d.low.is_some()) {
-            continue;
-        }
-        let why = row.why.as_deref().unwrap_or("no reason given");
-        match reasons.iter_mut().find(|(j, w, _)| (*j, *w) == (judged, why)) {
-            Some((_, _, names)) => names.push(wording::name(row)),
-            None => reasons.push((judged, why, vec![wording::name(row)])),
-        }
-    }
-    let line = |(judged, why, names): &(bool, &str, Vec<String>)| {
-        let result = if *judged { "n/a" } else { "not enough data" };
-        wrap(&format!("{result}: {}: {why}", names.join(", ")), "  ", width)
-    };
-    reasons.iter().map(line).collect()
-}
-
 fn stratified(c: &Comparison, width: usize) -> String {
     let pairs = wording::contradicting(c);
     if pairs.is_empty() {
@@ -202,7 +167,7 @@ fn stratified(c: &Comparison, width: usize) -> String {
     let mut lines = vec![["", "RAW", "ONE MIX", "95% CI", "ADJ. P", "VERDICT"].map(str::to_owned)];
     for (raw, one) in pairs {
         lines.push([
-            format!("  {}", wording::name(raw)),
+            format!("  {}", wording::title(raw)),
             wording::change(raw),
             wording::change(one),
             wording::interval(one),
@@ -215,9 +180,7 @@ fn stratified(c: &Comparison, width: usize) -> String {
          change comes from the workload, not from the cost of an exit.",
         wording::share_text(Some(c.mix.covered))
     );
-    let table = [2, 1].map(|gap| align(&lines, gap, true));
-    let fits = |t: &&String| t.lines().all(|l| l.chars().count() <= width);
-    format!("\n{}{}", wrap(&text, "", width), table.iter().find(fits).unwrap_or(&table[1]))
+    format!("\n{}{}", wrap(&text, "", width), fitted(&lines, true, width))
 }
 
 fn mix(c: &Comparison, width: usize) -> String {
@@ -246,11 +209,9 @@ fn mix(c: &Comparison, width: usize) -> String {
             ns(row.exit_to_entry_p50[1]),
         ]);
     }
-    let table = [2, 1].map(|gap| align(&lines, gap, false));
-    let fits = |t: &&String| t.lines().all(|l| l.chars().count() <= width);
     let more = c.mix.rows.len().saturating_sub(TOP);
     let more = if more > 0 { format!("  and {more} more\n") } else { String::new() };
-    format!("\n{}{}{more}", wrap(&text, "", width), table.iter().find(fits).unwrap_or(&table[1]))
+    format!("\n{}{}{more}", wrap(&text, "", width), fitted(&lines, false, width))
 }
 
 fn distribution(d: &Distributions, setting: &Setting, width: usize) -> String {
@@ -276,36 +237,13 @@ fn method(c: &Comparison, width: usize) -> String {
     out
 }
 
-/// Aligns columns: the first to the left, also the last if it is `words`; the others to the right.
-fn align<const N: usize>(lines: &[[String; N]], gap: usize, words: bool) -> String {
-    let is_group = |line: &[String; N]| line[1..].iter().all(String::is_empty);
-    let width = |c: usize| {
-        let cells = lines.iter().filter(|l| c > 0 || !is_group(l)).map(|l| l[c].chars().count());
-        cells.max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let mut out = String::new();
-    for line in lines {
-        let mut text = String::new();
-        for (c, cell) in line.iter().enumerate() {
-            let pad = " ".repeat(widths[c].saturating_sub(cell.chars().count()));
-            let space = if c == 0 { String::new() } else { " ".repeat(gap) };
-            text += &if c == 0 || words && c == N - 1 {
-                format!("{space}{cell}{pad}")
-            } else {
-                format!("{space}{pad}{cell}")
-            };
-        }
-        out += text.trim_end();
-        out.push('\n');
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::fixture::{comparison, setting};
+    use crate::compare::{
+        Verdict,
+        fixture::{comparison, setting},
+    };
 
     #[test]
     fn every_figure_has_a_row_or_a_reason() {
@@ -318,7 +256,7 @@ mod tests {
                 let cell = format!("  {} ", stat_name(part, row.stat));
                 let shown = match row.verdict {
                     Verdict::NotEnoughData => {
-                        flowing.contains(&wording::name(&row)) && flowing.contains(row.why.as_ref().unwrap())
+                        flowing.contains(&wording::title(&row)) && flowing.contains(row.why.as_ref().unwrap())
                     }
                     _ => {
                         text.lines().any(|l| l.strip_suffix(" (EMULATED)").unwrap_or(l) == heading)

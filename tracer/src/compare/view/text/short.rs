@@ -1,0 +1,321 @@
+//! The default text: the answer, the figures that changed, one line about the others, and what to do next.
+
+use super::{MIN_WIDTH, alarms, fitted, warnings, wording};
+use crate::{
+    compare::{Comparison, Row, Setting, Verdict},
+    html::chart::shortened,
+    model::figures::{Unit, human},
+    output::{grouped, wrap},
+};
+
+/// Rows of the table at most.
+const MOST_ROWS: usize = 10;
+/// Statistics of the plain table: those that most readers ask for.
+const PLAIN_STATS: [&str; 4] = ["p50", "p99", "mean", "per_second"];
+
+/// Renders a comparison for a terminal of `width` columns, at least 60.
+pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize) -> String {
+    let width = width.max(MIN_WIDTH);
+    let line = |text: &String| shortened(text, width) + "\n";
+    let mut out: String = alarms(c, setting, width).concat();
+    out.extend(warnings(c, setting).iter().map(line));
+    out.extend(sides(c, setting).iter().map(line));
+    out += &format!("\n{}", wrap(&wording::summary(c, setting), "", width));
+    if let Some(advice) = wording::advice(c, setting) {
+        out += &wrap(&format!("  -> {advice}"), "     ", width);
+    }
+    out.push('\n');
+    if wording::is_conclusive(c) {
+        out += &changed(c, width);
+        out.extend(others(c).iter().map(line));
+    } else {
+        out += &plain(c, width);
+        out.extend(wording::pin_writes(c).iter().map(line));
+        out.extend(unknown(c).iter().map(line));
+    }
+    out.extend(mix(c).iter().map(|text| wrap(text, "  ", width)));
+    out + "everything else: vmentry compare --method, or --format html\n"
+}
+
+/// A line of each side, and one of what they have in common.
+fn sides(c: &Comparison, setting: &Setting) -> Vec<String> {
+    let side = |at: usize| {
+        let side = [&c.a, &c.b][at];
+        let windows = if side.windows == 1 { "window" } else { "windows" };
+        let (length, entries) = (human(Some(side.length_ns as f64), Unit::Ns), grouped(wording::entries(c, at)));
+        let pins = |n| format!("; {} pin {}", grouped(n), if n == 1 { "write" } else { "writes" });
+        let pins = side.pin_writes.map(pins).unwrap_or_default();
+        let name = &setting.names[at];
+        format!("{}  {name}: {length} in {} {windows}; {entries} entries{pins}", ["A", "B"][at], side.windows)
+    };
+    let hosts = setting.sources.iter().flatten().map(|source| {
+        let host = &source.header.host;
+        format!("{}: Linux {}, {} x {}", host.name, host.kernel, host.cpus, host.cpu)
+    });
+    let mut hosts: Vec<_> = hosts.collect();
+    hosts.dedup();
+    let more = if hosts.len() > 2 { format!(", and {} more", hosts.len() - 1) } else { String::new() };
+    let mut out = vec![side(0), side(1)];
+    out.extend(match hosts.as_slice() {
+        [a, b] => vec![format!("A on {a}"), format!("B on {b}")],
+        [first, ..] => vec![format!("on {first}{more}")],
+        [] => vec![],
+    });
+    out
+}
+
+/// The figures that changed, largest change first, with a line for each footnote.
+fn changed(c: &Comparison, width: usize) -> String {
+    let changed = wording::largest_first(c.rows.iter().filter(|r| wording::is_change(r)));
+    if changed.is_empty() {
+        return String::new();
+    }
+    let mut lines = vec![["", "A", "B", "CHANGE", "95% CI", "ADJ. P", "VERDICT"].map(str::to_owned)];
+    let (shown, more) = changed.split_at(changed.len().min(MOST_ROWS));
+    for row in shown {
+        let mark = if wording::contradiction(row).is_some() { "*" } else { "" };
+        lines.push([
+            wording::title(row),
+            wording::value(row.a, row.unit),
+            wording::value(row.b, row.unit),
+            wording::change(row),
+            wording::interval(row),
+            wording::p_value(row.p_holm),
+            format!("{}{mark}", wording::word(row.verdict)),
+        ]);
+    }
+    let mut out = fitted(&lines, true, width);
+    if let Some(why) = shown.iter().find_map(|row| wording::contradiction(row)) {
+        out += &wrap(&format!("* {why}"), "  ", width);
+    }
+    if !more.is_empty() {
+        out += &format!("{} more changed, by less\n", more.len());
+    }
+    out
+}
+
+/// The figures that are not in the table, as counts.
+fn others(c: &Comparison) -> Vec<String> {
+    let of = |verdict| c.rows.iter().filter(move |r| r.verdict == verdict);
+    let others = |n: usize| if n == 1 { "1 other".to_owned() } else { format!("{n} others") };
+    let mut out = Vec::new();
+    match of(Verdict::Ignored).count() {
+        0 => {}
+        n => out.push(format!("{}: changed by less than {}", others(n), wording::size(c.ignore_below))),
+    }
+    match of(Verdict::NoDetectableChange).count() {
+        0 => {}
+        n => out.push(format!("{}: no detectable change{}", others(n), detectable(c))),
+    }
+    let few: Vec<_> = of(Verdict::NotEnoughData).filter(|r| r.a.is_some() && r.b.is_some()).collect();
+    if !few.is_empty() {
+        let why = match few.iter().find(|r| wording::is_carried(r)) {
+            Some(row) => row.why.clone().unwrap_or_else(|| "no reason given".into()),
+            None => "fewer than 10 values beyond the quantile on a side: record longer".into(),
+        };
+        out.push(format!("{}: not enough data: {why}", others(few.len())));
+    }
+    out.extend(unknown(c));
+    out
+}
+
+/// The smallest and the largest change that would have been found of figures without one; empty if that is not known.
+fn detectable(c: &Comparison) -> String {
+    let same = c.rows.iter().filter(|r| r.verdict == Verdict::NoDetectableChange && wording::ratio(r).is_some());
+    let mut shares: Vec<f64> = same.filter_map(|r| Some(r.detectable? / r.a?)).filter(|s| s.is_finite()).collect();
+    shares.sort_by(f64::total_cmp);
+    match shares.as_slice() {
+        [] => String::new(),
+        [one] => format!(" (MDE {})", wording::size(*one)),
+        [least, .., most] => format!(" (MDE {} to {})", wording::size(*least), wording::size(*most)),
+    }
+}
+
+/// Figures without a value, by reason: the first two by name.
+fn unknown(c: &Comparison) -> Vec<String> {
+    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+    for row in c.rows.iter().filter(|r| r.a.is_none() || r.b.is_none()) {
+        let why = row.why.as_deref().unwrap_or("no reason given");
+        match reasons.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, titles)) => titles.push(wording::title(row)),
+            None => reasons.push((why, vec![wording::title(row)])),
+        }
+    }
+    let line = |(why, titles): (&str, Vec<String>)| match titles.as_slice() {
+        [first, second, _, ..] => format!("{first}, {second} and {} others n/a: {why}", titles.len() - 2),
+        few => format!("{} n/a: {why}", few.join(", ")),
+    };
+    reasons.into_iter().map(line).collect()
+}
+
+/// Both sides next to each other, without verdicts: the statistics that the counts carry.
+fn plain(c: &Comparison, width: usize) -> String {
+    let has_figure = |r: &&Row| r.a.is_some() && r.b.is_some() && (r.a, r.b) != (Some(0.0), Some(0.0));
+    let is_plain = |r: &&Row| PLAIN_STATS.contains(&r.stat) && wording::is_carried(r);
+    let rows: Vec<_> = c.rows.iter().filter(has_figure).filter(is_plain).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let has_intervals = rows.iter().any(|r| wording::interval(r) != "n/a");
+    let mut lines = vec![["", "A", "B", "CHANGE", if has_intervals { "95% CI" } else { "" }].map(str::to_owned)];
+    for row in rows {
+        lines.push([
+            wording::title(row),
+            wording::value(row.a, row.unit),
+            wording::value(row.b, row.unit),
+            wording::change(row),
+            if has_intervals { wording::interval(row) } else { String::new() },
+        ]);
+    }
+    fitted(&lines, false, width)
+}
+
+/// How much the exit mixes differ, and the figures that one mix of exits judges otherwise; none if neither.
+fn mix(c: &Comparison) -> Option<String> {
+    let pairs = wording::contradicting(c);
+    if !wording::mix_differs(c) && pairs.is_empty() {
+        return None;
+    }
+    let p = c.mix.p.filter(|_| wording::is_conclusive(c)).map(|p| format!(", p {}", wording::p_value(Some(p))));
+    let distance = wording::share_text(Some(c.mix.distance));
+    let otherwise: Vec<_> =
+        pairs.iter().map(|(_, one)| format!("{} {}", wording::title(one), wording::verdict(one.verdict))).collect();
+    let otherwise =
+        if otherwise.is_empty() { String::new() } else { format!("; with one mix: {}", otherwise.join(", ")) };
+    Some(format!("the exit mixes differ by {distance} (total variation{}){otherwise}", p.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::{
+        Estimate,
+        fixture::{comparison, setting},
+    };
+
+    /// The comparison as if each side were one block.
+    fn one_block() -> Comparison {
+        let mut c = comparison();
+        c.rows.iter_mut().for_each(|row| {
+            row.verdict = Verdict::NotEnoughData;
+            (row.p, row.p_holm, row.detectable, row.noise) = (None, None, None, None);
+            for estimate in [&mut row.difference, &mut row.ratio].into_iter().flatten() {
+                (estimate.low, estimate.high) = (None, None);
+            }
+        });
+        (c.unit, c.units, c.needed) = ("block", [1, 1], 6);
+        c.a.pin_writes = Some(1);
+        let at = c.rows.iter().position(|r| r.figure == "pin_writes").unwrap();
+        let pins = &mut c.rows[at];
+        (pins.a, pins.count_a) = (Some(1.0 / 52_127.0), 52_127);
+        pins.ratio = Some(Estimate { value: 21_000.0, low: None, high: None });
+        c
+    }
+
+    #[test]
+    fn the_answer_takes_some_fifteen_lines_besides_the_alarms() {
+        let is_said = |line: &&str| {
+            !line.is_empty() && !["LOST", "EMULATED", "WARNING", "ALARM"].iter().any(|word| line.starts_with(word))
+        };
+        for c in [comparison(), one_block()] {
+            let text = render(&c, &setting(), 100);
+            let lines = text.lines().filter(is_said).count();
+            assert!((12..=20).contains(&lines), "{lines}\n{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_changed_has_a_row_and_the_others_are_counted() {
+        let c = comparison();
+        let text = render(&c, &setting(), 100);
+        for row in c.rows.iter().filter(|r| r.a.is_some()) {
+            let has_row = text.lines().any(|l| l.starts_with(&format!("{}  ", wording::title(row))));
+            assert_eq!(has_row, wording::is_change(row), "{} in\n{text}", wording::title(row));
+        }
+        let same = c.rows.iter().filter(|r| r.verdict == Verdict::NoDetectableChange).count();
+        assert!(text.contains(&format!("\n{same} others: no detectable change (MDE ")), "{text}");
+        assert!(text.contains("\nguest time max n/a: a maximum has no valid interval\n"), "{text}");
+    }
+
+    #[test]
+    fn the_largest_change_is_the_first_row() {
+        let text = render(&comparison(), &setting(), 100);
+        let rows: Vec<_> = text.lines().skip_while(|l| !l.contains("ADJ. P")).skip(1).take(4).collect();
+        let titles = ["pin writes per entry", "guest time p99", "entries/s", "guest time p50"];
+        assert!(rows.iter().zip(titles).all(|(row, title)| row.starts_with(title)), "{text}");
+    }
+
+    #[test]
+    fn more_changes_than_rows_are_counted() {
+        let mut c = comparison();
+        c.rows.iter_mut().filter(|r| r.a.is_some()).for_each(|r| r.verdict = Verdict::Worse);
+        let changed = c.rows.iter().filter(|r| r.a.is_some()).count();
+        let text = render(&c, &setting(), 100);
+        assert!(
+            changed > MOST_ROWS && text.contains(&format!("\n{} more changed, by less\n", changed - MOST_ROWS)),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_contradicted_verdict_has_a_mark_and_a_line() {
+        let mut c = comparison();
+        assert!(!render(&c, &setting(), 100).contains('*'));
+        c.rows[2].ratio = Some(Estimate { value: 1.2, low: Some(0.6), high: Some(2.3) });
+        let text = render(&c, &setting(), 100);
+        assert!(text.lines().any(|l| l.starts_with("guest time p99 ") && l.ends_with("WORSE*")), "{text}");
+        assert!(text.contains("\n* the test finds a change, but the 95% CI includes no change"), "{text}");
+    }
+
+    #[test]
+    fn without_verdicts_both_sides_are_shown_with_their_counts() {
+        let text = render(&one_block(), &setting(), 100);
+        assert!(!text.contains("VERDICT") && !text.contains("ADJ. P") && !text.contains("95% CI"), "{text}");
+        assert!(text.contains("\n  -> record about "), "{text}");
+        let pins = text.lines().find(|l| l.starts_with("pin writes per entry")).unwrap();
+        assert_eq!(pins.split_whitespace().skip(4).collect::<Vec<_>>(), ["0.000019", "0.410", "+0.410"], "{text}");
+        assert!(text.contains("\npin writes: 1 in 52,127 entries of A, 16,400 in 40,000 of B\n"), "{text}");
+        assert_eq!(text.matches("NOT ENOUGH DATA").count(), 1, "{text}");
+        assert!(!text.contains("not enough data"), "{text}");
+    }
+
+    #[test]
+    fn intervals_that_can_be_had_are_shown_without_verdicts() {
+        let mut c = one_block();
+        (c.units, c.needed, c.rows[0].ratio) = ([7, 7], 9, comparison().rows[0].ratio);
+        let text = render(&c, &setting(), 100);
+        assert!(text.contains("95% CI") && text.contains("[-3.9, -2.3]%"), "{text}");
+    }
+
+    #[test]
+    fn percentiles_that_the_counts_do_not_carry_are_left_out() {
+        let mut c = one_block();
+        c.rows.iter_mut().for_each(|r| r.count_b = 999);
+        let text = render(&c, &setting(), 100);
+        assert!(text.contains("\nguest time p50 ") && !text.contains("time p99"), "{text}");
+    }
+
+    #[test]
+    fn every_warning_is_one_line_and_comes_before_the_answer() {
+        let mut s = setting();
+        s.warnings.push("kernel differs between the sides: ".to_owned() + &"long ".repeat(60));
+        let text = render(&comparison(), &s, 80);
+        let answer = text.find("B (hard) is WORSE").unwrap();
+        for word in ["LOST in A", "LOST in B", "EMULATED", "WARNING  a vCPU", "WARNING  kernel", "ALARM    carry-over"]
+        {
+            assert!(text.find(word).is_some_and(|at| at < answer), "{word}");
+        }
+        assert!(text.lines().any(|l| l.starts_with("WARNING  kernel") && l.ends_with('\u{2026}')), "{text}");
+        assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn an_empty_comparison_is_a_text_too() {
+        let mut empty = comparison();
+        empty.rows.clear();
+        empty.stratified.clear();
+        empty.mix.rows.clear();
+        let text = render(&empty, &setting(), 80);
+        assert!(text.contains("NOT ENOUGH DATA") && text.contains("both sides have no entries"), "{text}");
+    }
+}
