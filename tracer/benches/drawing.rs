@@ -5,7 +5,7 @@ use std::{hint::black_box, sync::Arc, time::Instant};
 use ratatui::{Terminal, backend::TestBackend};
 use tracer_common::{Event, Flags};
 use vmentry::{
-    host::machine::Host,
+    host::{clock::Anchor, machine::Host},
     model::{
         interval::{Interval, Vm},
         knowledge::Knowledge,
@@ -64,6 +64,7 @@ fn main() {
         knowledge: Knowledge::complete(),
         other_tracers: Vec::new(),
         origin: Origin::Live,
+        anchor: Anchor { monotonic_ns: 0, unix_ns: 0 },
     };
     let mut app = App::new(info, Palette { color: Colors::True, ascii: false });
     let intervals: Vec<_> = (0..4).map(interval).collect();

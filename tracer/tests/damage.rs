@@ -137,7 +137,8 @@ fn a_merge_and_a_comparison_carry_the_damage_on() {
 #[test]
 fn a_replay_without_a_terminal_prints_what_is_whole_and_says_the_rest() {
     let folder = Folder::new("live");
-    let output = vmentry(&["live", "--skip-damaged", "--replay", &damaged(&folder, "damaged.hlog")]);
+    let output =
+        vmentry(&["live", "--skip-damaged", "--replay", &damaged(&folder, "damaged.hlog"), "--format", "jsonl"]);
     assert_eq!((output.status.code(), out(&output).lines().count()), (Some(1), 4), "{}", err(&output));
     assert!(err(&output).contains("DAMAGED: "), "{}", err(&output));
 }

@@ -351,7 +351,21 @@ fn without_a_terminal_there_is_a_line_an_interval() {
     let output = Command::new(env!("CARGO_BIN_EXE_vmentry")).args(["live", "--replay", RECORDING]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
-    assert!(text.lines().count() >= 1 && text.lines().all(|l| l.contains("entries ")), "{text}");
+    let lines: Vec<_> = text.lines().collect();
+    let is_time = |line: &str| line.len() > 8 && line.as_bytes()[2] == b':' && line.as_bytes()[5] == b':';
+    assert!(lines[0].trim_start().starts_with("UTC ") && lines.len() >= 2, "{text}");
+    assert!(lines[1..].iter().all(|line| is_time(line)), "{text}");
+}
+
+#[test]
+fn lines_are_printed_on_a_terminal_where_they_are_asked_for() {
+    let args = ["live", "--once", "--format", "jsonl", "--replay", RECORDING];
+    let mut session = Session::run(&args, Path::new("/"), 200, 50, &[]);
+    session.wait_for("\"format\":\"vmentry-live/1\"");
+    assert!(session.child.wait().unwrap().success());
+    assert!(!session.seen().contains("\x1b["), "{:?}", session.seen());
+    // That it was emulated is said on standard error.
+    assert_eq!(session.seen().lines().filter(|line| line.starts_with('{')).count(), 1, "{:?}", session.seen());
 }
 
 #[test]

@@ -13,9 +13,12 @@ use ratatui::{
     crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind},
     style::Color,
 };
-use tracer_common::{Event, Flags};
+use tracer_common::{
+    Event, Flags,
+    detail::{RawDetail, Source},
+};
 use vmentry::{
-    host::machine::Host,
+    host::{clock::Anchor, machine::Host},
     model::{
         accumulator::Accumulator,
         interval::{Interval, Vm},
@@ -25,8 +28,8 @@ use vmentry::{
     },
     tui::{
         App, Colors, Effect, Info, Origin, Palette, ReplayCommand,
-        app::Window,
-        keys::{Action, KEYS, Mode, Scope, action_of, label},
+        app::{Replay, Window},
+        keys::{Action, KEYS, Mode, Question, Scope, action_of, label},
         node::Group,
         view,
     },
@@ -53,6 +56,7 @@ fn info() -> Info {
         knowledge: Knowledge::complete(),
         other_tracers: Vec::new(),
         origin: Origin::Live,
+        anchor: Anchor { monotonic_ns: 0, unix_ns: 1_700_000_000_000_000_000 },
     }
 }
 
@@ -80,6 +84,17 @@ fn event(vcpu: u32, reason: u32, guest_ns: u64, host_ns: u64, writes: u8) -> Eve
         ..Event::default()
     };
     event.previous = event.outline();
+    match reason {
+        // CPUID: leaves 0, 1 and 2
+        10 => event.previous_detail = RawDetail::new(Source::Cpuid, guest_ns % 3),
+        // HLT
+        12 => {
+            let eighth_ns = host_ns / 8;
+            event.phases.idle_ns = 6 * eighth_ns;
+            event.phases.polled_ns = u32::try_from(eighth_ns).unwrap();
+        }
+        _ => event.phases.user_ns = host_ns / 3,
+    }
     event
 }
 
@@ -126,6 +141,9 @@ fn crowd() -> Interval {
     interval.totals.entries = 6400;
     interval
 }
+
+/// A recording of 40 s from 22:13:20 UTC on.
+const PLAYED: Replay = Replay { speed: 2.0, paused: false, position: 0.25, range_ns: Some((0, 40_000_000_000)) };
 
 fn empty() -> App {
     App::new(info(), PLAIN)
@@ -203,7 +221,7 @@ fn screens() -> Vec<(&'static str, App)> {
     paused.push(interval(20));
     let mut replay = App::new(Info { origin: Origin::Replay { file: "lab.hlog".into() }, ..info() }, PLAIN);
     replay.push(interval(0));
-    replay.set_replay(2.0, false, 0.25);
+    replay.set_replay(PLAYED);
     vec![
         ("empty", empty()),
         ("table", app()),
@@ -264,7 +282,7 @@ fn a_crowd_is_scrolled_through() {
     app.act(Action::Last);
     assert!(text(&drawn(&mut app, 80, 24)).contains("200 of 200"));
     app.act(Action::PageUp);
-    assert_eq!(app.selected, 199 - 19);
+    assert_eq!((app.selected, app.places.rows.height), (199 - 17, 17));
     snapshot("crowd", &mut app, 80, 24);
 }
 
@@ -316,17 +334,16 @@ fn the_stopwatchs_transitions_have_columns_and_a_place_in_the_detail() {
     }
     app.push(interval);
     let page = text(&drawn(&mut app, 200, 50));
-    let row = page.lines().find(|l| l.contains("web1")).unwrap();
+    let row = page.lines().find(|l| l.contains("▾ web1")).unwrap();
     assert!(row.contains("310ns    640ns"), "{page}");
-    let narrow = |app: &mut App| text(&drawn(app, 80, 24)).lines().find(|l| l.contains("web1")).unwrap().to_owned();
+    let narrow = |app: &mut App| text(&drawn(app, 80, 24)).lines().find(|l| l.contains("▾ web1")).unwrap().to_owned();
     assert!(!narrow(&mut app).contains("310ns"));
     app.info.stopwatch = true;
     assert!(narrow(&mut app).contains("310ns    640ns"), "{}", narrow(&mut app));
-    press(&mut app, "d");
     let page = text(&drawn(&mut app, 200, 50));
-    let heads = page.lines().find(|l| l.contains("host time t:clean t:dirty")).unwrap_or_else(|| panic!("{page}"));
+    let heads = page.lines().find(|l| l.contains("dirty t:clean t:dirty")).unwrap_or_else(|| panic!("{page}"));
     let p50 = page.lines().find(|l| l.contains("p50  ")).unwrap();
-    assert!(p50.contains("700ns   300ns   640ns"), "{heads}\n{p50}");
+    assert!(p50.contains("  300ns   640ns"), "{heads}\n{p50}");
 }
 
 #[test]
@@ -351,13 +368,19 @@ fn what_is_not_known_reads_n_a() {
     interval.record(&bare, &vm(0));
     app.push(interval);
     let screen = text(&drawn(&mut app, 200, 50));
-    let row = screen.lines().find(|l| l.contains("web1")).unwrap();
-    assert_eq!(row.matches("n/a").count(), 11, "{row}");
+    let row = screen.lines().find(|l| l.contains("web1") && l.contains("n/a")).unwrap();
+    let titles = screen.lines().find(|l| l.contains("EXITS/S")).unwrap();
+    assert_eq!(row.matches("n/a").count(), 5, "share, mean and percentiles of host time\n{titles}\n{row}");
+    for hidden in ["PIN/E", "DIRTY%", "DEADLINE", "SPURIOUS", "transition"] {
+        assert!(!titles.contains(hidden) && !screen.contains(&format!(" {hidden} ─")), "{hidden}\n{screen}");
+    }
     assert!(screen.lines().next().unwrap().contains("values to 1.6 %"), "{screen}");
 }
 
-fn modes() -> [Mode; 4] {
-    [Mode::Table, Mode::Filter, Mode::Help, Mode::Confirm(Policy::Hard)]
+fn modes() -> [Mode; 6] {
+    let questions = [Question::Policy(Policy::Hard), Question::Forget].map(Mode::Confirm);
+    let [policy, forget] = questions;
+    [Mode::Table, Mode::Filter, Mode::Help, Mode::Moment, policy, forget]
 }
 
 #[test]
@@ -414,12 +437,21 @@ fn every_binding_does_something() {
                 app.act(Action::Down);
             }
             Scope::Confirm => drop(press(&mut app, "p")),
+            Scope::Moment => {
+                app.info.origin = Origin::Replay { file: "a.hlog".into() };
+                app.set_replay(PLAYED);
+                press(&mut app, "t22:99");
+            }
             Scope::Any | Scope::Table => {}
         }
         match binding.action {
             // Is there already.
             Action::Window(Window::TenSeconds) => app.window = Window::Start,
-            Action::Expand => drop(press(&mut app, "/\x1b")),
+            Action::Toggle => app.detail = Some(false),
+            Action::Expand => {
+                press(&mut app, "/\x1b");
+                app.act(Action::First);
+            }
             _ => {}
         }
         let small = binding.scope == Scope::Help;
@@ -453,7 +485,7 @@ fn keys_that_concern_others_become_effects() {
 fn the_policy_is_switched_only_after_a_yes_and_only_where_it_can_be() {
     let mut app = app();
     assert_eq!(press(&mut app, "p"), Effect::None);
-    assert_eq!(app.mode, Mode::Confirm(Policy::Hard));
+    assert_eq!(app.mode, Mode::Confirm(Question::Policy(Policy::Hard)));
     assert_eq!(press(&mut app, "n"), Effect::None);
     assert_eq!(press(&mut app, "py"), Effect::SwitchPolicy(Policy::Hard));
     app.set_policy(Policy::Hard);
@@ -531,6 +563,10 @@ fn the_history_is_bounded_and_what_left_it_still_counts() {
     press(&mut app, "4");
     assert_eq!(app.visible().length_ns, 700_000_000_000);
     press(&mut app, "x");
+    assert_eq!((app.history().count(), &app.mode), (600, &Mode::Confirm(Question::Forget)));
+    press(&mut app, "n");
+    assert_eq!((app.history().count(), &app.mode), (600, &Mode::Table));
+    press(&mut app, "xy");
     assert_eq!(app.history().count(), 0);
     assert!(text(&drawn(&mut app, 80, 24)).contains("waiting"));
 }
@@ -540,15 +576,13 @@ fn the_tree_unfolds_and_folds_and_the_selection_stays_on_its_row() {
     let mut app = app();
     press(&mut app, "→→");
     app.refresh();
-    press(&mut app, "→");
-    app.refresh();
     let names: Vec<_> = app.seen.rows.iter().map(|r| r.name.as_str()).collect();
-    assert_eq!(names[..5], ["build-worker", "vcpu 0", "CPUID", "HLT", "PREEMPTION_TIMER"]);
+    assert_eq!(names[..4], ["build-worker", "HLT", "CPUID", "PREEMPTION_TIMER"]);
     app.push(interval(20));
     press(&mut app, "r");
     app.refresh();
-    assert_eq!(app.seen.rows[app.selected].name, "vcpu 0");
-    press(&mut app, "←←");
+    assert_eq!(app.seen.rows[app.selected].name, "HLT");
+    press(&mut app, "←");
     assert_eq!(app.seen.rows[app.selected].name, "build-worker");
     press(&mut app, "g");
     assert_eq!(app.group, Group::Vcpu);
@@ -560,8 +594,179 @@ fn the_same_seconds_as_baseline_make_no_difference() {
     press(&mut app, "b");
     let page = text(&drawn(&mut app, 200, 50));
     assert!(page.contains("vs 10 s of soft"));
-    let row = page.lines().find(|l| l.contains("web1")).unwrap();
-    assert_eq!(row.matches(" = ").count() + row.matches(" =\n").count() + row.matches("n/a").count(), 15, "{row}");
+    let row = page.lines().find(|l| l.contains("web1") && l.contains(" = ")).unwrap();
+    let titles = page.lines().find(|l| l.contains("EXITS/S")).unwrap();
+    assert_eq!(
+        row.split_whitespace().filter(|word| *word == "=").count(),
+        titles.matches('Δ').count(),
+        "{titles}\n{row}"
+    );
+    assert!(titles.matches('Δ').count() >= 8, "{titles}");
+}
+
+#[test]
+fn a_clock_time_is_typed_to_jump_to() {
+    let mut app = App::new(Info { origin: Origin::Replay { file: "a.hlog".into() }, ..info() }, PLAIN);
+    press(&mut app, "t");
+    assert!(app.mode == Mode::Table && app.status.contains("no interval"), "{}", app.status);
+    app.set_replay(PLAYED);
+    press(&mut app, "t22:13:50");
+    let page = text(&drawn(&mut app, 120, 24));
+    assert!(page.contains("jump to (UTC) 22:13:50▏") && page.contains("2023-11-14 22:14:00 UTC"), "{page}");
+    assert_eq!(press(&mut app, "\n"), Effect::Replay(ReplayCommand::SeekTo(30_000_000_000)));
+    assert_eq!(app.mode, Mode::Table);
+    for (typed, said) in
+        [("noon", "'noon' is not a time: type HH:MM"), ("23:00", "23:00 is outside the recording: 2023-11")]
+    {
+        press(&mut app, "t");
+        assert_eq!(press(&mut app, &format!("{typed}\n")), Effect::None);
+        assert!(app.mode == Mode::Moment && app.status.starts_with(said), "{}", app.status);
+        assert!(text(&drawn(&mut app, 200, 24)).contains(&app.status));
+        press(&mut app, "\x1b");
+    }
+    assert!(app.mode == Mode::Table && app.filter.is_empty());
+}
+
+#[test]
+fn the_detail_is_shown_from_30_lines_on_unless_the_user_decides() {
+    let shows = |app: &mut App, height| text(&drawn(app, 120, height)).contains("host time  █ all");
+    let mut app = app();
+    assert!(!shows(&mut app, 29) && shows(&mut app, 30));
+    press(&mut app, "d");
+    assert!(!shows(&mut app, 29) && !shows(&mut app, 30) && !shows(&mut app, 60));
+    press(&mut app, "d");
+    assert!(shows(&mut app, 29) && shows(&mut app, 30));
+}
+
+#[test]
+fn a_vm_that_is_alone_is_unfolded_until_the_user_folds_it() {
+    let mut app = empty();
+    let one = |n| {
+        let mut interval = Interval { length_ns: 1_000_000_000, ..Interval::starting(n) };
+        interval.record(&event(0, 10, 900, 700, 0), &vm(0));
+        interval.record(&event(1, 12, 900, 7_000, 0), &vm(0));
+        interval
+    };
+    let names = |app: &mut App| {
+        app.refresh();
+        app.seen.rows.iter().map(|r| r.name.clone()).collect::<Vec<_>>()
+    };
+    app.push(one(0));
+    assert_eq!(names(&mut app), ["web1", "HLT", "CPUID"]);
+    press(&mut app, "\n");
+    app.push(one(1));
+    assert_eq!(names(&mut app), ["web1"]);
+}
+
+#[test]
+fn rows_are_sorted_by_host_time_and_its_shares_add_up() {
+    let mut app = app();
+    press(&mut app, "gg");
+    let page = text(&drawn(&mut app, 120, 24));
+    let page = page.replace('▸', " ");
+    let rows: Vec<Vec<&str>> = page.lines().skip(6).take(3).map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), ["HLT", "CPUID", "PREEMPTION_TIMER"], "{page}");
+    let sum = |column: usize| rows.iter().map(|row| row[column].parse::<f64>().unwrap()).sum::<f64>();
+    assert!((sum(2) - 100.0).abs() < 0.11 && (sum(3) - 100.0).abs() < 0.11, "{page}");
+    // 18 % of the exits.
+    assert!(rows[0][3].parse::<f64>().unwrap() > 99.0, "{page}");
+}
+
+#[test]
+fn the_budget_of_the_selected_row_sums_up_and_leaves_out_what_is_not_known() {
+    let line = |app: &mut App| text(&drawn(app, 120, 24)).lines().nth(2).unwrap().to_owned();
+    let shares = |line: &str| line.split_whitespace().filter_map(|word| word.parse::<f64>().ok()).sum::<f64>();
+    let mut app = app();
+    let all = line(&mut app);
+    for part in ["build-worker", "guest 18.5", "kernel ", "user ", "polled ", "idle ", "steal 0.0 %"] {
+        assert!(all.contains(part), "{part}: {all}");
+    }
+    assert!((shares(&all) - 100.0).abs() < 0.31, "{all}");
+    app.info.knowledge = Knowledge::from_file(&[("halt_time".into(), "a field is missing".into())].into());
+    app.push(interval(20));
+    let without = line(&mut app);
+    assert!(!without.contains("polled") && without.contains("kernel") && without.contains("steal"), "{without}");
+    let page = text(&drawn(&mut app, 200, 50));
+    assert!(page.contains("idle: n/a (a field is missing)"), "{page}");
+    let names = ["user_time", "halt_time", "steal_time"].map(|name| (name.into(), "why".into()));
+    app.info.knowledge = Knowledge::from_file(&names.into());
+    app.push(interval(21));
+    let old = line(&mut app);
+    assert!(old.contains("host 8") && !old.contains("kernel"), "{old}");
+}
+
+#[test]
+fn an_exit_reason_unfolds_to_its_details_with_exits_and_host_times_alone() {
+    let mut app = app();
+    press(&mut app, "gg");
+    drawn(&mut app, 160, 24);
+    app.act(Action::Down);
+    press(&mut app, "\n");
+    let page = text(&drawn(&mut app, 160, 24));
+    let rows: Vec<&str> = page.lines().skip(6).collect();
+    assert!(rows[1].contains("▾ CPUID") && rows[2].starts_with("     "), "{page}");
+    let numbers = |row: &str| row.split_whitespace().filter_map(|word| word.parse::<f64>().ok()).collect::<Vec<_>>();
+    // Exits per second of the leaves are those of the reason, and they have no guest time.
+    let sum: f64 = rows[2..5].iter().map(|row| row.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap()).sum();
+    assert!((sum - numbers(rows[1])[0]).abs() < 2.0, "{page}");
+    assert!(!rows[2].contains("n/a") && rows[1].matches("us").count() == rows[2].matches("us").count() + 2, "{page}");
+    app.act(Action::Down);
+    let page = text(&drawn(&mut app, 160, 40));
+    assert!(page.contains("CPUID / "), "{page}");
+}
+
+#[test]
+fn long_names_are_cut_in_the_middle() {
+    let mut app = empty();
+    let mut interval = Interval { length_ns: 1_000_000_000, ..Interval::starting(0) };
+    for id in [16, 17] {
+        let named = Vm { name: format!("web-frontend-production-eu-west-{id:04}"), ..Vm::clone(&vm(id)) };
+        interval.record(&event(0, 10, 900, 700, 0), &Arc::new(named));
+    }
+    app.push(interval);
+    let page = text(&drawn(&mut app, 80, 24));
+    assert!(page.contains("▸ web-fr") && page.contains("-0017") && page.contains("-0016"), "{page}");
+}
+
+#[test]
+fn columns_of_rare_events_are_shown_where_there_are_some() {
+    let titles = |app: &mut App| {
+        let page = text(&drawn(app, 200, 24));
+        page.lines().find(|l| l.contains("EXITS/S")).unwrap().to_owned()
+    };
+    let mut app = empty();
+    let mut quiet = Interval { length_ns: 1_000_000_000, ..Interval::starting(0) };
+    quiet.record(&event(0, 10, 900, 700, 0), &vm(0));
+    app.push(quiet.clone());
+    let before = titles(&mut app);
+    assert!(!before.contains("SPURIOUS") && !before.contains("PIN/E") && !before.contains("DIRTY%"), "{before}");
+    app.set_policy(Policy::Hard);
+    assert!(titles(&mut app).contains("PIN/E"), "under the hard policy, none is news");
+    app.set_policy(Policy::Soft);
+    let mut spurious = event(1, 52, 1_200_000, 2_000, 1);
+    spurious.flags |= Flags::SOFT_DISABLED;
+    quiet.record(&spurious, &vm(0));
+    app.push(quiet);
+    let now = titles(&mut app);
+    assert!(now.contains("SPURIOUS") && now.contains("PIN/E") && !now.contains("IMMEDIATE"), "{now}");
+}
+
+#[test]
+fn with_a_baseline_rows_stay_sorted_by_the_values_that_are_shown() {
+    let mut app = app();
+    press(&mut app, "gg1bss");
+    app.push(interval(24));
+    let page = text(&drawn(&mut app, 200, 24));
+    let titles = page.lines().find(|l| l.contains("EXITS/S")).unwrap();
+    assert!(titles.contains("▾MEAN"), "{titles}");
+    let at = titles.chars().position(|c| c == '▾').unwrap();
+    let rows: Vec<&str> = page.lines().skip(6).take(3).collect();
+    let names: Vec<_> = rows.iter().map(|row| row.trim_start_matches([' ', '▸']).split(' ').next().unwrap()).collect();
+    assert_eq!(names, ["HLT", "PREEMPTION_TIMER", "CPUID"], "{page}");
+    for row in rows {
+        let shown: String = row.chars().skip(at - 4).take(16).collect();
+        assert!(shown.contains("us") && (shown.contains('%') || shown.contains('=')), "value and change: {row}");
+    }
 }
 
 #[test]
@@ -587,7 +792,7 @@ fn the_mouse_selects_unfolds_and_sorts() {
     assert_eq!(app.selected, 1);
     app.mouse(at(5, app.places.rows.y + 1, click));
     app.refresh();
-    assert_eq!(app.seen.rows.len(), 5);
+    assert_eq!(app.seen.rows.len(), 6);
     app.mouse(at(5, 9, MouseEventKind::ScrollUp));
     assert_eq!(app.selected, 0);
     let (left, _, column) = app.places.titles[2];

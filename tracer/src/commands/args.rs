@@ -226,7 +226,9 @@ Examples:
   vmentry live                          every VM on this host; ? shows the keys
   vmentry live --vm web1
   vmentry live --replay before.hlog     play a recording, on any machine
-  vmentry live | tee log                one line per second without a terminal")]
+  vmentry live | tee log                one line per second without a terminal
+  vmentry live --once --format jsonl    the next second, for a script
+  vmentry live --count 6 --interval 10s a minute, in lines of ten seconds")]
 pub struct LiveArgs {
     /// Play a recording instead of tracing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu"])]
@@ -234,9 +236,51 @@ pub struct LiveArgs {
     /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
     #[arg(long, requires = "replay")]
     pub skip_damaged: bool,
+    /// Also tell exits apart by MSR, port, CPUID leaf, vector and the like; --detail=addresses adds those of emulated memory accesses
+    #[arg(long, value_name = "WHAT", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "exits",
+          hide_possible_values = true, conflicts_with = "replay")]
+    pub detail: Option<DetailKind>,
+    /// Print lines, on a terminal as well
+    #[arg(long)]
+    pub lines: bool,
+    /// Print one line and end
+    #[arg(long, conflicts_with = "count")]
+    pub once: bool,
+    /// Print N lines and end
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Print a line per D [default: 1s; of a recording, each interval]
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub interval: Option<Duration>,
+    /// Print lines in this format [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<LinesFormat>,
     /// VMs and vCPUs to trace
     #[command(flatten)]
     pub targets: Targets,
+}
+
+/// How the lines of `live` are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LinesFormat {
+    /// for people: columns, with a heading every 20 lines
+    #[default]
+    Text,
+    /// for programs: one JSON object per line; the fields are in the README
+    Jsonl,
+}
+
+impl LiveArgs {
+    /// Whether lines were asked for, whatever the terminal.
+    pub(crate) fn wants_lines(&self) -> bool {
+        let limited = self.once || self.count.is_some();
+        self.lines || limited || self.interval.is_some() || self.format.is_some()
+    }
+
+    /// How many lines were asked for; none for no limit.
+    pub(crate) fn lines_wanted(&self) -> Option<u64> {
+        if self.once { Some(1) } else { self.count }
+    }
 }
 
 /// Arguments of `report`.

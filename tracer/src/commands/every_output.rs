@@ -8,7 +8,7 @@ use roxmltree::{Document, Node, ParsingOptions};
 use serde_json::Value;
 use tracer_common::{Event, Flags, Isa};
 
-use super::live;
+use super::{args::LinesFormat, live::Lines};
 use crate::{
     kernel::{
         btf::Btf,
@@ -361,10 +361,11 @@ fn screen(recorded: &Recorded) -> Vec<String> {
 
 fn of_screen(recorded: &Recorded) -> (Tells, bool) {
     let lines = screen(recorded);
-    let titles = lines.iter().position(|line| line.contains("SPURIOUS")).unwrap();
-    let row = &lines[titles + 1];
+    let titles = lines.iter().position(|line| line.contains("EXITS/S")).unwrap();
+    let (groups, row) = (&lines[titles - 1], &lines[titles + 1]);
+    // A column without known values is not there.
     let value = |end: usize| row[..end].rsplit(' ').next().unwrap().starts_with(|c: char| c.is_ascii_digit());
-    let shows = |title: &str| value(lines[titles].find(title).unwrap() + title.len());
+    let shows = |title: &str| lines[titles].find(title).is_some_and(|at| value(at + title.len()));
     let last = |title: &str| value(lines[titles].rfind(title).unwrap() + title.len());
     assert_eq!((shows("PIN/E"), shows("DEADLINE"), shows("IMMEDIATE")), {
         (shows("DIRTY%"), shows("SPURIOUS"), shows("SPURIOUS"))
@@ -374,20 +375,33 @@ fn of_screen(recorded: &Recorded) -> (Tells, bool) {
         (Subject::ExitReason, screen.contains("CPUID")),
         (Subject::PinWrites, shows("PIN/E")),
         (Subject::TimerCause, shows("SPURIOUS")),
-        (Subject::Transition, last("P50")),
-        (Subject::Times, shows("P50")),
+        (Subject::Transition, groups.contains("transition") && last("P50")),
+        (Subject::Times, shows("TIME%") && shows("P50")),
         (Subject::Policy, screen.contains("policy soft")),
     ]);
     (tells, screen.contains("n/a here"))
 }
 
 fn of_line(recorded: &Recorded) -> Tells {
-    let line = live::line(&recorded.interval, &recorded.header.knowledge());
-    Tells::from([
-        (Subject::Level, shows_after(&line, "L2 ")),
-        (Subject::PinWrites, shows_after(&line, "pin/entry ")),
-        (Subject::Times, shows_after(&line, "guest p50 ")),
-    ])
+    let line = |format| Lines::new(format, None, &recorded.header).line(&recorded.interval);
+    let text = line(LinesFormat::Text);
+    let (heading, values) = text.split_once('\n').unwrap();
+    let shows = |title: &str| {
+        let value = &values[..heading.find(title).unwrap() + title.len()];
+        value.rsplit(' ').next().unwrap().starts_with(|c: char| c.is_ascii_digit())
+    };
+    let json: Value = serde_json::from_str(&line(LinesFormat::Jsonl)).unwrap();
+    let tells = Tells::from([
+        (Subject::Level, shows("L2/S")),
+        (Subject::PinWrites, shows("PIN/E")),
+        (Subject::Times, shows("GUEST P50")),
+    ]);
+    for (subject, field) in
+        [(Subject::Level, "l2_entries"), (Subject::PinWrites, "pin_writes"), (Subject::Times, "entry_to_exit_ns")]
+    {
+        assert_eq!(!json[field].is_null(), tells[&subject], "{field}: {text} {json}");
+    }
+    tells
 }
 
 /// The bytes of a Perfetto trace.

@@ -88,7 +88,10 @@ pub(crate) fn label(value: f64, unit: Unit) -> String {
         (_, v) if v < 1e9 => (1e6, "M"),
         _ => (1e9, "G"),
     };
-    let text = format!("{:.3}", value / scale);
+    // A tick that is not 0 does not read 0.
+    let scaled = value / scale;
+    let small = if scaled != 0.0 && scaled.abs() < 0.1 { truncated_usize((-scaled.abs().log10()).ceil()) } else { 0 };
+    let text = format!("{scaled:.*}", (2 + small).clamp(3, 12));
     let text = text.trim_end_matches('0').trim_end_matches('.');
     let text = if text == "-0" { "0" } else { text };
     format!("{text}{suffix}")
@@ -126,5 +129,7 @@ mod tests {
         assert_eq!(ns, ["500ns", "1us", "2ms", "1.5s", "0ns", "-200ns"]);
         let counts = [0.0, 0.25, 2000.0, 20_000.0, 3e6].map(|v| label(v, Unit::Count));
         assert_eq!(counts, ["0", "0.25", "2000", "20k", "3M"]);
+        let small = [0.0005, 0.001, 0.000_012_5, 0.05, 1e-9].map(|v| label(v, Unit::Count));
+        assert_eq!(small, ["0.0005", "0.001", "0.0000125", "0.05", "0.000000001"]);
     }
 }

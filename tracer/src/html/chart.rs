@@ -48,6 +48,32 @@ pub(crate) struct Rows {
     pub(crate) right: f64,
 }
 
+/// How wide a picture is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Size {
+    /// as wide as the page; not shown on phones
+    Page,
+    /// as wide as a phone, and shown there alone
+    Phone,
+}
+
+impl Size {
+    /// Class in the style.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Page => "page",
+            Self::Phone => "phone",
+        }
+    }
+
+    const fn width(self) -> f64 {
+        match self {
+            Self::Page => 1150.0,
+            Self::Phone => 350.0,
+        }
+    }
+}
+
 /// The left side of a picture.
 enum Side {
     Axis(Axis, Unit),
@@ -73,6 +99,7 @@ pub(crate) struct Chart {
     height: f64,
     left: f64,
     right: f64,
+    size: Option<Size>,
     marks: String,
     legend: Vec<(Look, String)>,
 }
@@ -102,6 +129,7 @@ impl Chart {
             height: 260.0,
             left: LEFT,
             right: RIGHT,
+            size: None,
             marks: String::new(),
             legend: Vec::new(),
         }
@@ -115,6 +143,12 @@ impl Chart {
         chart.width += (left - LEFT) + (right - RIGHT);
         (chart.side, chart.left, chart.right) = (Side::Rows(labels), left, right);
         chart
+    }
+
+    /// Makes it as wide as a page or a phone; before anything is drawn.
+    pub(crate) fn sized(mut self, size: Size) -> Self {
+        (self.width, self.size) = (size.width(), Some(size));
+        self
     }
 
     /// Sets the description for readers who cannot see the picture: a sentence with its numbers.
@@ -228,9 +262,13 @@ impl Chart {
     pub(crate) fn render(&self) -> Markup {
         let Self { id, width, height, .. } = self;
         let (id, title, description) = (Text(id), Text(&self.title), Text(&self.description));
-        let size = if *width > 560.0 { "wide" } else { "small" };
+        let size = match self.size {
+            Some(size) => size.name(),
+            None if *width > 560.0 => "wide",
+            None => "small",
+        };
         let mut out = format!(
-            "<figure>\n<figcaption>{title}</figcaption>\n\
+            "<figure class=\"{size}\">\n<figcaption>{title}</figcaption>\n\
              <div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"{title}\">\n\
              <svg role=\"img\" class=\"{size}\" viewBox=\"0 0 {width} {height}\" aria-labelledby=\"{id}-t {id}-d\">\n\
              <title id=\"{id}-t\">{title}</title>\n<desc id=\"{id}-d\">{description}</desc>\n"
@@ -278,7 +316,7 @@ impl Chart {
     /// Draws the grid and the labels of the lower axis.
     fn draw_ticks(&self, out: &mut String) {
         let (top, bottom) = (self.top(), self.height - BOTTOM);
-        for tick in self.x.axis.ticks(7) {
+        for tick in self.x.axis.ticks(if self.size == Some(Size::Phone) { 4 } else { 7 }) {
             let (x, text) = (self.x(tick), (self.x.label)(tick));
             let _ = writeln!(
                 out,

@@ -159,6 +159,16 @@ pub(crate) fn list<T: AsRef<str>>(points: &[T]) -> Markup {
     }
 }
 
+/// The names of colours: name, and class in the style.
+pub(crate) fn legend(names: &[(&str, &str)]) -> Markup {
+    html! {
+        ul class="legend" { @for (name, class) in names {
+            li { span class={ "key " (class) } { "" } (Text(name)) } "\n"
+        } }
+        "\n"
+    }
+}
+
 /// A number that sums a page up.
 pub(crate) struct Tile {
     /// name of the number
@@ -351,6 +361,9 @@ pub(crate) mod tests {
             ];
             for (front, back) in pairs.into_iter().chain([("a", "page"), ("b", "page"), ("quiet", "alarm-page")]) {
                 assert!(contrast(front, back) >= 4.5, "{front} on {back}: {}", contrast(front, back));
+            }
+            for part in ["guest", "kernel", "user", "polled", "idle", "steal"] {
+                assert!(contrast("on", part) >= 4.5, "on {part}: {}", contrast("on", part));
             }
         }
     }

@@ -17,9 +17,43 @@ pub(crate) fn utc(unix_ns: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
+/// Days from 1970-01-01 to a day, by the same algorithm; none where there is no such day, or it is before.
+pub(crate) fn days_since_epoch(year: u64, month: u64, day: u64) -> Option<u64> {
+    let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let days = match month {
+        2 if is_leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(1..=days).contains(&day) {
+        return None;
+    }
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
+    let (era, of_era) = (year / 400, year % 400);
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + (153 * month + 2) / 5 + day - 1;
+    days.checked_sub(719_468)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_day_is_found_by_its_date() {
+        for day in (0..213_000).step_by(37) {
+            let date = utc(day * 86_400_000_000_000);
+            let part = |at: std::ops::Range<usize>| date[at].parse().unwrap();
+            assert_eq!(days_since_epoch(part(0..4), part(5..7), part(8..10)), Some(day), "{date}");
+        }
+        for (year, month, day) in
+            [(2023, 2, 29), (2100, 2, 29), (2023, 0, 1), (2023, 13, 1), (2023, 4, 31), (1969, 12, 31)]
+        {
+            assert_eq!(days_since_epoch(year, month, day), None);
+        }
+        assert!(days_since_epoch(2024, 2, 29).is_some() && days_since_epoch(2000, 2, 29).is_some());
+    }
 
     #[test]
     fn moments_match_those_of_date() {

@@ -37,11 +37,25 @@ pub(crate) struct Cell {
     pub(super) text: String,
     /// shown as a tooltip
     pub(super) reason: Option<String>,
+    /// share that a bar before the text shows, 0..1
+    pub(super) bar: Option<f64>,
+}
+
+impl Cell {
+    /// The same with a bar.
+    pub(crate) fn with_bar(self, share: Option<f64>) -> Self {
+        Self { bar: share, ..self }
+    }
+
+    /// The same with another text.
+    pub(crate) fn reading(self, text: &str) -> Self {
+        Self { text: text.to_owned(), ..self }
+    }
 }
 
 impl From<String> for Cell {
     fn from(text: String) -> Self {
-        Self { text, reason: None }
+        Self { text, ..Self::default() }
     }
 }
 
@@ -55,14 +69,19 @@ impl<E: Borrow<Unknown>> From<Result<String, E>> for Cell {
     fn from(value: Result<String, E>) -> Self {
         match value {
             Ok(text) => text.into(),
-            Err(reason) => Self { text: "n/a".into(), reason: Some(reason.borrow().to_string()) },
+            Err(reason) => Self { text: "n/a".into(), reason: Some(reason.borrow().to_string()), bar: None },
         }
     }
 }
 
 impl Render for Cell {
     fn render_to(&self, out: &mut String) {
+        if let Some(share) = self.bar {
+            // The text says the same.
+            html! { meter aria-hidden="true" value=(format!("{share:.4}")) { "" } " " }.render_to(out);
+        }
         match &self.reason {
+            None if self.bar.is_some() => html! { span class="share" { (Text(&self.text)) } }.render_to(out),
             None => Text(&self.text).render_to(out),
             Some(reason) => html! { span title=(Text(reason)) { (Text(&self.text)) } }.render_to(out),
         }

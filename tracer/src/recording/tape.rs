@@ -52,6 +52,8 @@ pub(crate) struct Tape {
 struct Index {
     /// where each interval begins, and the end
     places: Vec<Place>,
+    /// CLOCK_MONOTONIC at the beginning and the end of each interval, ns
+    moments: Vec<(u64, u64)>,
     /// VMs and the lines that introduce them
     vms: Vec<(u64, Arc<Vm>)>,
     /// all intervals are in it
@@ -117,14 +119,32 @@ impl Tape {
         Ok(interval)
     }
 
+    /// CLOCK_MONOTONIC of the recorder's host at the beginning and the end of what is known of the recording, ns; none where no interval
+    /// is known.
+    pub(crate) fn range_ns(&self) -> Option<(u64, u64)> {
+        let index = lock(&self.index);
+        Some((index.moments.first()?.0, index.moments.last()?.1))
+    }
+
     /// Jumps by so many seconds, back where negative, as far as the intervals are known. Returns the intervals of the last `memory_s`
     /// seconds before the new place, or fewer where these are many bytes.
     pub(crate) fn seek_by(&mut self, by_s: f64, memory_s: f64) -> Result<Vec<Interval>> {
+        let to_s = self.at_s + by_s;
+        self.jump(|index| index.places.partition_point(|place| place.at_s < to_s), memory_s)
+    }
+
+    /// Jumps behind the interval of a moment of CLOCK_MONOTONIC, as [`Self::seek_by`] does.
+    pub(crate) fn seek_to(&mut self, moment_ns: u64, memory_s: f64) -> Result<Vec<Interval>> {
+        self.jump(|index| index.moments.partition_point(|(start_ns, _)| *start_ns <= moment_ns), memory_s)
+    }
+
+    /// Jumps to a place, of which the index tells the number; to the last one that is known where it is beyond.
+    fn jump(&mut self, find: impl FnOnce(&Index) -> usize, memory_s: f64) -> Result<Vec<Interval>> {
         let to = {
             let index = lock(&self.index);
-            let Some(end) = index.places.last() else { return Ok(Vec::new()) };
-            let to_s = (self.at_s + by_s).clamp(0.0, end.at_s);
-            let to = index.places.partition_point(|place| place.at_s < to_s).min(index.places.len() - 1);
+            let Some(last) = index.places.len().checked_sub(1) else { return Ok(Vec::new()) };
+            let to = find(&index).min(last);
+            let to_s = index.places[to].at_s;
             let far = index.places[to].mark.offset.saturating_sub(MEMORY_BYTES);
             let is_near =
                 |at: &usize| index.places[at + 1].at_s >= to_s - memory_s && index.places[*at].mark.offset >= far;
@@ -177,6 +197,8 @@ fn seconds(ns: u64) -> f64 {
 /// Notes where each interval begins. Ends early where the file cannot be read, which the tape reports when it comes there.
 fn fill(index: &Mutex<Index>, mut input: impl BufRead) {
     let mut place = Place { mark: Mark::default(), at_s: 0.0 };
+    // Of the parts of an interval.
+    let mut moment: Option<(u64, u64)> = None;
     let mut text = Vec::new();
     while let Ok(bytes @ 1..) = read_line(&mut input, &mut text) {
         place.mark.offset += bytes as u64;
@@ -189,8 +211,14 @@ fn fill(index: &Mutex<Index>, mut input: impl BufRead) {
                 Ok(Note::Interval(interval)) => {
                     place.mark.number = interval.number.unwrap_or(0);
                     place.at_s += seconds(interval.length_ns);
+                    let end_ns = interval.start_ns.saturating_add(interval.length_ns);
+                    let so_far = moment.map_or((interval.start_ns, end_ns), |(start_ns, _)| (start_ns, end_ns));
+                    moment = Some(so_far);
                     if !interval.more {
-                        lock(index).places.push(place);
+                        moment = None;
+                        let mut index = lock(index);
+                        index.places.push(place);
+                        index.moments.push(so_far);
                     }
                 }
                 _ => {}
@@ -258,6 +286,17 @@ mod tests {
     }
 
     #[test]
+    fn a_tape_jumps_to_a_moment_on_its_clock() {
+        let mut tape = tape(|_| {}, OnDamage::Refuse);
+        assert_eq!(tape.range_ns(), Some((0, 10_000_000_000)));
+        assert_eq!(starts(&tape.seek_to(4_500_000_000, 1.5).unwrap()), [3, 4]);
+        assert_eq!(tape.next().unwrap().unwrap().start_ns, 5_000_000_000);
+        assert_eq!(starts(&tape.seek_to(0, 2.0).unwrap()), [0]);
+        assert_eq!(starts(&tape.seek_to(u64::MAX, 0.5).unwrap()), [9]);
+        assert!(tape.next().unwrap().is_none());
+    }
+
+    #[test]
     fn a_tape_stops_at_no_part_of_an_interval() {
         let in_parts = |text: &mut String| {
             let mut bytes = Vec::new();
@@ -294,6 +333,7 @@ mod tests {
             // As long as the thread has not come further.
             let mut index = lock(&tape.index);
             index.places.truncate(4);
+            index.moments.truncate(3);
             index.is_complete = false;
         }
         assert!(tape.position() < 0.5);

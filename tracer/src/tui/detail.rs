@@ -2,14 +2,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tracer_common::{Isa, rules::TimerCause};
+use tracer_common::rules::TimerCause;
 
 use super::{
     columns::Values,
     filter::Matcher,
     history::Slice,
-    node::Node,
+    node::{Node, Scope},
     sum::{Sum, SumCache},
+    weight::{Weight, Whole},
 };
 use crate::model::{
     exit_reasons::name_or_unknown,
@@ -51,19 +52,23 @@ pub struct Detail {
     pub unknown: Histogram,
     /// transition of clean and of dirty entries, as far as it is known
     pub transition: [Histogram; 2],
-    /// exit reasons, most entries first
+    /// exit reasons, most host time first
     pub reasons: Vec<Reason>,
+    /// of an exit reason: the details of its exits, most host time first
+    pub details: Vec<Reason>,
     /// values of the columns in each of the latest intervals, oldest first
     pub latest: Vec<Values>,
     /// spurious and early timer exits of the latest intervals, newest first
     pub untimely: Vec<Untimely>,
 }
 
-/// The entries of an exit reason.
+/// The exits of a reason, or of one with a detail.
 #[derive(Clone, Debug)]
 pub struct Reason {
     /// its name
     pub name: String,
+    /// its exits and their host time
+    pub weight: Weight,
     /// its distributions
     pub series: Shown,
 }
@@ -99,14 +104,20 @@ impl Detail {
             unknown: Histogram::default(),
             transition: Default::default(),
             reasons: Vec::new(),
-            latest: latest.iter().map(|s| sum(std::slice::from_ref(s)).values()).collect(),
+            details: Vec::new(),
+            latest: latest
+                .iter()
+                .map(std::slice::from_ref)
+                .map(|slice| sum(slice).values(&Whole::of(slice, matcher, knowledge)))
+                .collect(),
             untimely: untimely(node, view),
         };
-        let mut reasons: BTreeMap<(Isa, Option<u32>), Series> = BTreeMap::new();
+        let mut reasons: BTreeMap<Node, (Weight, Series)> = BTreeMap::new();
+        let mut details: BTreeMap<Node, (Weight, Series)> = BTreeMap::new();
         let [times, kinds, transitions] =
             [Figure::EntryToExit, Figure::PinWrites, Figure::Transition].map(|figure| knowledge.figure(figure).is_ok());
         for slice in *window {
-            for (key, _) in node.keys(slice).filter(|(key, _)| matcher.passes(key)) {
+            for (key, weight) in node.keys(slice).filter(|(key, _)| matcher.passes(key)) {
                 let Some(series) = slice.interval.series.get(key) else { continue };
                 let kind = if kinds { key.entry } else { EntryKind::Unknown };
                 let (of_kind, transition) = match kind {
@@ -120,17 +131,34 @@ impl Detail {
                 if let Some(at) = transition.filter(|_| transitions) {
                     detail.transition[at].merge(&series[Figure::Transition]);
                 }
-                reasons.entry((key.isa, key.reason)).or_default().merge(series);
+                let reason = Node::Exit(Scope::Host, key.isa, key.reason);
+                let detail = Node::Detail(Scope::Host, key.isa, key.reason, key.detail);
+                for (sums, node) in [(&mut reasons, reason), (&mut details, detail)] {
+                    let sum = sums.entry(node).or_default();
+                    sum.0.add(&node.weigh(*weight));
+                    sum.1.merge(series);
+                }
             }
         }
-        detail.reasons = reasons
-            .into_iter()
-            .map(|((isa, r), series)| Reason {
-                name: name_or_unknown(isa, r).into_owned(),
-                series: knowledge.show(series),
-            })
-            .collect();
-        detail.reasons.sort_by_key(|r| std::cmp::Reverse(r.series.entries()));
+        let is_timed = knowledge.known(Subject::Times).is_ok();
+        let ranked = |sums: BTreeMap<Node, (Weight, Series)>| {
+            let known = sums.into_iter().map(|(node, (weight, series))| {
+                let name = match node {
+                    Node::Exit(_, isa, reason) => name_or_unknown(isa, reason).into_owned(),
+                    Node::Detail(.., Some(detail)) => detail.to_string(),
+                    _ => "(not known)".to_owned(),
+                };
+                Reason { name, weight, series: knowledge.show(series) }
+            });
+            let mut reasons: Vec<_> = known.filter(|reason| reason.weight.exits > 0).collect();
+            let rank = |r: &Reason| if is_timed { r.weight.host_ns } else { r.weight.exits };
+            reasons.sort_by_key(|r| std::cmp::Reverse(rank(r)));
+            reasons
+        };
+        detail.reasons = ranked(reasons);
+        if matches!(node, Node::Exit(..)) && knowledge.known(Subject::Detail).is_ok() {
+            detail.details = ranked(details);
+        }
         detail
     }
 }

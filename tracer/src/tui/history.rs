@@ -8,6 +8,7 @@ use std::{
 
 use tracer_common::Isa;
 
+use super::weight::Weight;
 use crate::model::{
     interval::{Interval, MAX_SERIES},
     series::Key,
@@ -45,8 +46,8 @@ pub struct Slice {
     pub number: u64,
     /// the interval
     pub interval: Interval,
-    /// its keys, ascending, with their entries
-    pub keys: Vec<(Key, u64)>,
+    /// its keys, ascending, with their weight
+    pub keys: Vec<(Key, Weight)>,
     /// buckets of its histograms
     buckets: usize,
     /// places in `keys`, by instruction set and exit reason, as soon as these are asked for
@@ -62,21 +63,28 @@ impl Slice {
 
     fn order(&mut self) {
         self.keys.clear();
-        self.keys.extend(self.interval.series.iter().map(|(k, s)| (*k, s.entries())));
-        self.keys.sort_unstable();
+        self.keys.extend(self.interval.series.iter().map(|(k, s)| (*k, Weight::of(k, s))));
+        self.keys.sort_unstable_by_key(|(key, _)| *key);
         self.by_reason.take();
     }
 
-    /// The keys of an exit reason, ascending.
-    pub(super) fn of_reason(&self, isa: Isa, reason: Option<u32>) -> impl Iterator<Item = &(Key, u64)> {
-        let place = |at: &usize| (self.keys[*at].0.isa, self.keys[*at].0.reason);
+    /// The keys of an exit reason, ascending: those of a VM, or of all.
+    pub(super) fn of_reason(
+        &self,
+        isa: Isa,
+        reason: Option<u32>,
+        vm: Option<u32>,
+    ) -> impl Iterator<Item = &(Key, Weight)> {
+        let key = |at: &usize| &self.keys[*at].0;
+        // Keys of a reason stay in their order, so that those of a VM are neighbours.
         let order = self.by_reason.get_or_init(|| {
             let mut order: Vec<usize> = (0..self.keys.len()).collect();
-            order.sort_by_key(place);
+            order.sort_by_key(|at| (key(at).isa, key(at).reason));
             order
         });
-        let from = order.partition_point(|at| place(at) < (isa, reason));
-        let to = order.partition_point(|at| place(at) <= (isa, reason));
+        let of = |key: &Key| (key.isa, key.reason, vm.map(|_| key.vm));
+        let from = order.partition_point(|at| of(key(at)) < (isa, reason, vm));
+        let to = order.partition_point(|at| of(key(at)) <= (isa, reason, vm));
         order[from..to].iter().map(|at| &self.keys[*at])
     }
 }

@@ -14,8 +14,19 @@ pub enum Mode {
     Filter,
     /// the help is shown
     Help,
-    /// the user is asked whether to switch to this policy
-    Confirm(Policy),
+    /// a moment to jump to is typed
+    Moment,
+    /// the user is asked something
+    Confirm(Question),
+}
+
+/// A question that is answered with yes or no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// whether to switch to this policy
+    Policy(Policy),
+    /// whether to forget everything that was seen
+    Forget,
 }
 
 /// An action of a key.
@@ -56,6 +67,8 @@ pub enum Action {
     Slower,
     SeekBack,
     SeekForward,
+    AskMoment,
+    Jump,
     Help,
     Redraw,
     Quit,
@@ -79,6 +92,8 @@ pub enum Scope {
     Filter,
     /// [`Mode::Help`]
     Help,
+    /// [`Mode::Moment`]
+    Moment,
     /// [`Mode::Confirm`]
     Confirm,
 }
@@ -91,6 +106,7 @@ impl Scope {
             Self::Table => *mode == Mode::Table,
             Self::Filter => *mode == Mode::Filter,
             Self::Help => *mode == Mode::Help,
+            Self::Moment => *mode == Mode::Moment,
             Self::Confirm => matches!(mode, Mode::Confirm(_)),
         }
     }
@@ -153,12 +169,12 @@ table! {
     Table [ch('?'), key(KeyCode::F(1))] Action::Help, "help", "this help", true;
     Table [ch('w')] Action::NextWindow, "window", "next window: 1 s, 10 s, 60 s, since start", true;
     Table [ch(' ')] Action::Pause, "pause", "pause or continue; a live view keeps collecting", true;
-    Table [ch('d'), key(KeyCode::Tab)] Action::Detail, "detail", "show or hide the detail of the selected row", true;
+    Table [ch('d'), key(KeyCode::Tab)] Action::Detail, "detail", "show or hide the detail of the selected row; it is shown from 30 lines on", true;
     Table [ch('g')] Action::Group, "group", "group by VM, vCPU or exit reason", true;
     Table [ch('s'), ch('>')] Action::SortNext, "sort", "sort by the next column", true;
     Table [ch('/')] Action::Filter, "filter", "filter by VM, vCPU or exit reason", true;
-    Table [ch('b')] Action::Baseline, "baseline", "set the baseline: show changes against this window", true;
-    Table [ch('u')] Action::Units, "units", "times as ns/us/ms, as ns, as TSC cycles", true;
+    Table [ch('b')] Action::Baseline, "baseline", "set the baseline: show values with their difference to this window's", true;
+    Table [ch('u')] Action::Units, "units", "times as ns/us/ms, all as ns, all as TSC cycles", true;
     Table [ch('p')] Action::Policy, "policy", "switch the timer policy (companion patch; asks first)", true;
     Table [ch('o')] Action::SaveRecording, "save", "save all intervals in memory as a recording", true;
     Table [ch('e')] Action::SaveReport, "report", "save a report on the window", true;
@@ -168,8 +184,8 @@ table! {
     Table [key(KeyCode::PageDown)] Action::PageDown, "page down", "a page down", false;
     Table [key(KeyCode::Home)] Action::First, "first", "select the first row", false;
     Table [key(KeyCode::End)] Action::Last, "last", "select the last row", false;
-    Table [key(KeyCode::Enter)] Action::Toggle, "toggle", "unfold or fold the selected row", false;
-    Table [key(KeyCode::Right), ch('l')] Action::Expand, "unfold", "unfold: VM, its vCPUs, their exit reasons", false;
+    Table [key(KeyCode::Enter)] Action::Toggle, "toggle", "unfold or fold the row; without rows below it, show its detail", false;
+    Table [key(KeyCode::Right), ch('l')] Action::Expand, "unfold", "unfold: a VM or vCPU to exit reasons, these to details", false;
     Table [key(KeyCode::Left), ch('h')] Action::Collapse, "fold", "fold, or go to the parent row", false;
     Table [ch('f')] Action::NextFigure, "figure", "next figure in the detail's time series", false;
     Table [ch('F')] Action::PreviousFigure, "figure", "previous figure in the detail's time series", false;
@@ -183,11 +199,12 @@ table! {
     Table [ch('['), shift(KeyCode::Left)] Action::Back, "back", "move the window back by an interval", false;
     Table [ch(']'), shift(KeyCode::Right)] Action::Forward, "forward", "move the window forward; at the end, live again", false;
     Table [ch('B')] Action::ClearBaseline, "no baseline", "clear the baseline", false;
-    Table [ch('x')] Action::Reset, "reset", "forget everything seen so far except the baseline", false;
+    Table [ch('x')] Action::Reset, "reset", "forget everything seen so far except the baseline (asks first)", false;
     Table [ch('+'), ch('=')] Action::Faster, "faster", "replay faster", false;
     Table [ch('-')] Action::Slower, "slower", "replay slower", false;
     Table [ch('.')] Action::SeekForward, "seek", "replay: skip 10 s", false;
     Table [ch(',')] Action::SeekBack, "seek", "replay: 10 s back", false;
+    Table [ch('t')] Action::AskMoment, "time", "replay: jump to a clock time (UTC)", false;
     Any [ctrl('l')] Action::Redraw, "redraw", "redraw the screen", false;
     Any [ctrl('z')] Action::Suspend, "suspend", "suspend; 'fg' brings it back", false;
     Any [ctrl('c')] Action::Quit, "quit", "quit, whatever is on the screen", false;
@@ -195,6 +212,10 @@ table! {
     Filter [key(KeyCode::Esc)] Action::ClearFilter, "clear", "filter: clear it and go back to the table", true;
     Filter [key(KeyCode::Backspace), ctrl('h')] Action::Erase, "erase", "filter: erase the last character", false;
     Filter [ctrl('u')] Action::EraseAll, "erase all", "filter: erase all of it", false;
+    Moment [key(KeyCode::Enter)] Action::Jump, "jump", "time: jump there", true;
+    Moment [key(KeyCode::Esc)] Action::Close, "cancel", "time: stay, and go back to the table", true;
+    Moment [key(KeyCode::Backspace), ctrl('h')] Action::Erase, "erase", "time: erase the last character", false;
+    Moment [ctrl('u')] Action::EraseAll, "erase all", "time: erase all of it", false;
     Help [key(KeyCode::Esc), ch('?'), ch('q'), key(KeyCode::Enter), key(KeyCode::F(1))] Action::Close, "close", "help: close", true;
     Help [key(KeyCode::Up), ch('k')] Action::Up, "up", "help: a line up", false;
     Help [key(KeyCode::Down), ch('j')] Action::Down, "down", "help: a line down", true;

@@ -2,6 +2,8 @@
 //! and carries out the effects.
 
 pub mod app;
+mod budget;
+mod clock;
 mod columns;
 mod detail;
 mod filter;
@@ -14,12 +16,13 @@ mod series_sum;
 mod sum;
 pub(crate) mod terminal;
 pub mod view;
+mod weight;
 
 pub use app::{App, Effect, ReplayCommand};
 pub use palette::{Colors, Palette};
 
 use crate::{
-    host::machine::Host,
+    host::{clock::Anchor, machine::Host},
     model::{
         knowledge::Knowledge,
         measurement::{Aggregation, PinSource},
@@ -53,6 +56,8 @@ pub struct Info {
     pub other_tracers: Vec<String>,
     /// source of the intervals
     pub origin: Origin,
+    /// a moment on the intervals' clock and on the wall clock
+    pub anchor: Anchor,
 }
 
 impl Info {
@@ -70,6 +75,7 @@ impl Info {
             knowledge: header.knowledge(),
             other_tracers: other_tracers(header, end).names,
             origin,
+            anchor: header.anchor,
         }
     }
 }

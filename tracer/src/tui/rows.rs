@@ -7,11 +7,12 @@ use std::{
 };
 
 use super::{
-    columns::{COLUMNS, Values},
+    columns::{COLUMNS, Derivation, Per, Values},
     filter::Matcher,
     history::Slice,
-    node::{Group, Node, vcpu_name},
+    node::{Group, Node},
     sum::{Sum, SumCache},
+    weight::{Weight, Whole},
 };
 
 use crate::model::{exit_reasons::name_or_unknown, knowledge::Knowledge};
@@ -36,13 +37,13 @@ pub struct Row {
     pub name: String,
     /// whether its children follow; none if it has no children
     pub unfolded: Option<bool>,
-    /// entries in the window
-    pub entries: u64,
+    /// exits and host time in the window
+    pub weight: Weight,
     /// values of the columns; none until the row is shown
     pub values: Option<Values>,
-    /// the same of the baseline
+    /// values of the baseline
     pub before: Option<Values>,
-    /// entries per second of the latest intervals, oldest first, none of one without length; none until the row is shown
+    /// exits per second of the latest intervals, oldest first, none of one without length; none until the row is shown
     pub spark: Option<Vec<Option<f64>>>,
 }
 
@@ -58,74 +59,87 @@ pub(super) struct RowBuilder<'a> {
     pub group: Group,
     /// order
     pub order: Order,
-    /// unfolded nodes
-    pub unfolded: &'a HashSet<Node>,
+    /// everything in the window
+    pub whole: &'a Whole,
     /// what is known
     pub knowledge: &'a Knowledge,
 }
 
 impl RowBuilder<'_> {
     /// All rows, top to bottom.
-    pub(super) fn rows(&self, sums: &mut SumCache) -> Vec<Row> {
+    pub(super) fn rows(&self, unfolded: &HashSet<Node>, sums: &mut SumCache) -> Vec<Row> {
         let mut rows = Vec::new();
-        self.add(None, 0, &mut rows, sums);
+        for row in self.children(None, 0, unfolded, sums) {
+            self.add(row, unfolded, &mut rows, sums);
+        }
         rows
     }
 
-    fn add(&self, parent: Option<Node>, depth: u16, rows: &mut Vec<Row>, sums: &mut SumCache) {
-        let mut children: Vec<Row> =
-            self.entries(parent).into_iter().map(|(node, entries)| self.row(node, depth, entries)).collect();
-        self.sort(&mut children, sums);
-        for child in children {
-            let (node, unfolded) = (child.node, child.unfolded == Some(true));
-            rows.push(child);
-            if unfolded {
-                self.add(Some(node), depth + 1, rows, sums);
+    /// Adds a row and, where it is unfolded, those below it.
+    fn add(&self, row: Row, unfolded: &HashSet<Node>, rows: &mut Vec<Row>, sums: &mut SumCache) {
+        let (node, depth, is_unfolded) = (row.node, row.depth, row.unfolded == Some(true));
+        rows.push(row);
+        if is_unfolded {
+            for child in self.children(Some(node), depth + 1, unfolded, sums) {
+                self.add(child, unfolded, rows, sums);
             }
         }
     }
 
-    /// Entries of each child. Distributions are merged later, for rows that are shown or sorted by them.
-    fn entries(&self, parent: Option<Node>) -> HashMap<Node, u64> {
-        let mut children = HashMap::new();
+    fn children(&self, parent: Option<Node>, depth: u16, unfolded: &HashSet<Node>, sums: &mut SumCache) -> Vec<Row> {
+        let row = |(node, weight): (Node, Weight)| Row {
+            node,
+            depth,
+            name: self.name(node),
+            unfolded: node.unfolds(&weight).then(|| unfolded.contains(&node)),
+            weight: node.weigh(weight),
+            values: None,
+            before: None,
+            spark: None,
+        };
+        let mut rows: Vec<Row> = self.weights(parent).into_iter().map(row).collect();
+        rows.retain(|row| row.weight.exits > 0 || !matches!(row.node, Node::Detail(..)));
+        self.sort(&mut rows, sums);
+        rows
+    }
+
+    /// Weight of each child. Distributions are merged later, for rows that are shown or sorted by them.
+    fn weights(&self, parent: Option<Node>) -> HashMap<Node, Weight> {
+        let mut children: HashMap<Node, Weight> = HashMap::new();
         for slice in self.slices {
             let all = parent.is_none().then(|| slice.keys.iter());
             let some = parent.map(|p| p.keys(slice));
             // Neighbours mostly belong to the same node: one look-up for all of them.
-            let mut run: Option<(Node, u64)> = None;
-            for (key, entries) in all.into_iter().flatten().chain(some.into_iter().flatten()) {
+            let mut run: Option<(Node, Weight)> = None;
+            for (key, weight) in all.into_iter().flatten().chain(some.into_iter().flatten()) {
                 if !self.matcher.passes(key) {
                     continue;
                 }
                 let node = Node::of(key, self.group, parent);
                 match &mut run {
-                    Some((of, sum)) if *of == node => *sum += entries,
+                    Some((of, sum)) if *of == node => sum.add(weight),
                     _ => {
-                        if let Some((of, sum)) = run.replace((node, *entries)) {
-                            *children.entry(of).or_default() += sum;
+                        if let Some((of, sum)) = run.replace((node, *weight)) {
+                            children.entry(of).or_default().add(&sum);
                         }
                     }
                 }
             }
             if let Some((of, sum)) = run {
-                *children.entry(of).or_default() += sum;
+                children.entry(of).or_default().add(&sum);
             }
         }
         children
-    }
-
-    fn row(&self, node: Node, depth: u16, entries: u64) -> Row {
-        let unfolded = node.unfolds().then(|| self.unfolded.contains(&node));
-        Row { node, depth, name: self.name(node), unfolded, entries, values: None, before: None, spark: None }
     }
 
     fn name(&self, node: Node) -> String {
         let vm_name = |vm: u32| self.names.get(&vm).cloned().unwrap_or_else(|| format!("vm-{vm}"));
         match node {
             Node::Vm(vm) => vm_name(vm),
-            Node::Vcpu(_, vcpu) if self.group == Group::Vm => vcpu_name(vcpu),
             Node::Vcpu(vm, vcpu) => format!("{}/{vcpu}", vm_name(vm)),
-            Node::Exit(_, _, isa, reason) | Node::Reason(isa, reason) => name_or_unknown(isa, reason).into_owned(),
+            Node::Exit(_, isa, reason) => name_or_unknown(isa, reason).into_owned(),
+            Node::Detail(.., Some(detail)) => detail.to_string(),
+            Node::Detail(.., None) => "(not known)".to_owned(),
         }
     }
 
@@ -133,12 +147,17 @@ impl RowBuilder<'_> {
         let turn = |order: Ordering| if self.order.ascending { order } else { order.reverse() };
         match self.order.column {
             None => rows.sort_by(|a, b| turn(natural(&b.name, &a.name)).then(a.node.cmp(&b.node))),
-            Some(0) => rows.sort_by(|a, b| turn(a.entries.cmp(&b.entries)).then(a.node.cmp(&b.node))),
+            Some(column)
+                if let Derivation::Weight(of, Per::Second | Per::Whole | Per::WholeHostTime) = COLUMNS[column].of =>
+            {
+                rows.sort_by(|a, b| turn(of(&a.weight).cmp(&of(&b.weight))).then(a.node.cmp(&b.node)));
+            }
             Some(column) => {
                 for row in rows.iter_mut() {
-                    row.values = Some(Sum::of(self.slices, row.node, self.matcher, sums, self.knowledge).values());
+                    let sum = Sum::of(self.slices, row.node, self.matcher, sums, self.knowledge);
+                    row.values = Some(sum.values(self.whole));
                 }
-                let value = |r: &Row| r.values.and_then(|v| v[column.min(COLUMNS.len() - 1)]);
+                let value = |r: &Row| r.values.and_then(|v| v[column]);
                 // Unknown values come last in either order.
                 let order = |a, b| match (a, b) {
                     (Some(a), Some(b)) => turn(f64::total_cmp(&a, &b)),

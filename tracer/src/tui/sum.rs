@@ -8,13 +8,15 @@ use std::{
 use tracer_common::rules::TimerCause;
 
 use super::{
-    columns::{COLUMNS, Derivation, Values},
+    columns::{COLUMNS, Derivation, Per, Values},
     filter::Matcher,
     history::Slice,
     node::Node,
     series_sum::SeriesSum,
+    weight::{Weight, Whole},
 };
 use crate::model::{
+    budget::Phase,
     figures::Figure,
     knowledge::{Knowledge, Shown, TimerExits, Unknown},
     series::{EntryKind, Series},
@@ -50,6 +52,7 @@ impl SumCache {
 struct Part {
     seconds: f64,
     series: Series,
+    weight: Weight,
     dirty: u64,
     kind_known: u64,
     timer_exits: TimerExits,
@@ -62,6 +65,7 @@ pub struct Sum {
     pub seconds: f64,
     /// all its distributions, merged
     pub series: Shown,
+    weight: Weight,
     /// share of the entries with pin-control writes among those whose writes are known; none where they are known of no entry
     pub dirty: Option<f64>,
     /// in the order of [`TimerCause::ALL`]
@@ -77,7 +81,8 @@ impl Sum {
         cache: &mut SumCache,
         knowledge: &Knowledge,
     ) -> Self {
-        Part::of(slices, node, matcher, cache).show(knowledge)
+        let part = Part::of(slices, node, matcher, cache);
+        Part { weight: node.weigh(part.weight), ..part }.show(knowledge)
     }
 
     /// Timer exits of a cause; the reason where their number is not known.
@@ -85,11 +90,22 @@ impl Sum {
         self.timer_exits[cause as usize].as_ref().copied()
     }
 
-    /// The values of all columns.
-    pub fn values(&self) -> Values {
+    /// The values of all columns; shares are of the whole window.
+    pub(super) fn values(&self, whole: &Whole) -> Values {
+        let share = |mine: u64, all: u64| (all > 0).then(|| 100.0 * mine as f64 / all as f64);
         COLUMNS.map(|column| match column.of {
             Derivation::Stat(figure, stat) => stat.of(&self.series[figure]),
-            Derivation::Sum(of) => of(self),
+            Derivation::Weight(of, Per::Second) => (self.seconds > 0.0).then(|| of(&self.weight) as f64 / self.seconds),
+            Derivation::Weight(of, Per::HostTime) => {
+                let knows = [Phase::Polled, Phase::Idle].into_iter().all(|phase| self.series.phase(phase).is_some());
+                share(of(&self.weight), self.weight.host_ns).filter(|_| knows)
+            }
+            Derivation::Weight(of, Per::WholeHostTime) => {
+                share(of(&self.weight), of(&whole.weight)).filter(|_| self.weight.handled > 0)
+            }
+            Derivation::Weight(of, Per::Whole) => share(of(&self.weight), of(&whole.weight)),
+            Derivation::Dirty => self.dirty.map(|share| 100.0 * share),
+            Derivation::Timer(cause) => self.timer_exits(cause).ok().map(|n| n as f64),
         })
     }
 }
@@ -118,15 +134,16 @@ impl Part {
 
     fn of_slice(slice: &Slice, node: Node, matcher: &Matcher, sums: &mut SeriesSum) -> Self {
         let mut sum = Self { seconds: slice.interval.length_ns as f64 / 1e9, ..Self::default() };
-        for (key, entries) in node.keys(slice).filter(|(key, _)| matcher.passes(key)) {
+        for (key, weight) in node.keys(slice).filter(|(key, _)| matcher.passes(key)) {
             if let Some(series) = slice.interval.series.get(key) {
                 sums.add(series);
             }
+            sum.weight.add(weight);
             if key.entry != EntryKind::Unknown {
-                sum.kind_known += entries;
-                sum.dirty += if key.entry == EntryKind::Dirty { *entries } else { 0 };
+                sum.kind_known += weight.exits;
+                sum.dirty += if key.entry == EntryKind::Dirty { weight.exits } else { 0 };
             }
-            sum.timer_exits.count(key, *entries);
+            sum.timer_exits.count(key, weight.exits);
         }
         sum.series = sums.take();
         sum
@@ -136,17 +153,19 @@ impl Part {
     fn add(&mut self, other: &Self, sums: &mut SeriesSum) {
         sums.add(&other.series);
         self.seconds += other.seconds;
+        self.weight.add(&other.weight);
         self.dirty += other.dirty;
         self.kind_known += other.kind_known;
         self.timer_exits.merge(&other.timer_exits);
     }
 
     fn show(self, knowledge: &Knowledge) -> Sum {
-        let Self { seconds, series, dirty, kind_known, timer_exits } = self;
+        let Self { seconds, series, weight, dirty, kind_known, timer_exits } = self;
         let kinds = kind_known > 0 && knowledge.figure(Figure::PinWrites).is_ok();
         Sum {
             seconds,
             series: knowledge.show(series),
+            weight,
             dirty: kinds.then(|| dirty as f64 / kind_known as f64),
             timer_exits: TimerCause::ALL.map(|cause| timer_exits.of(cause, knowledge)),
         }

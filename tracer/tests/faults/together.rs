@@ -12,7 +12,7 @@ fn recorders_an_exporter_and_a_live_screen_see_every_entry_each() {
     let host = Shape::intel().build();
     let recorders = [host.record("a.hlog", &[]), host.record("b.hlog", &["--aggregate", "in-kernel"])];
     let exporter = Exporter::start(&host);
-    let live = Vmentry::tracing(host.vmentry(&["live"]));
+    let live = Vmentry::tracing(host.vmentry(&["live", "--format", "jsonl"]));
     let tracers = [recorders[0].pid(), recorders[1].pid(), exporter.pid(), live.pid()];
     let mut vm = Vm::start();
     vm.run(&tracers, &Rounds { pin_writes: 23, pause_us: 500, ..Rounds::vmx(997) });

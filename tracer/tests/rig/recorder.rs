@@ -174,8 +174,8 @@ impl Exporter {
 /// Ends `live`, which prints lines where it has no terminal; returns the entries in them.
 pub fn live_entries(live: Vmentry) -> u64 {
     let lines = text(&live.interrupt().stdout);
-    let entries = |line: &str| line.split_once("entries ")?.1.split_once(' ')?.0.parse::<u64>().ok();
-    lines.lines().filter_map(entries).sum()
+    let entries = |line: &str| serde_json::from_str::<Value>(line).unwrap()["entries"].as_u64().unwrap();
+    lines.lines().map(entries).sum()
 }
 
 /// A count in a report's totals.

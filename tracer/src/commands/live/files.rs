@@ -57,9 +57,10 @@ fn report_text(source: Option<Provenance>, app: &mut App) -> String {
     text::render(&report, &View::default())
 }
 
-/// A name in this folder that has not been used: with the seconds since the epoch.
+/// A name in this folder that has not been used: with the time, "vmentry-2026-11-26T111620Z.txt".
 fn new_path(extension: &str) -> PathBuf {
-    format!("vmentry-{}.{extension}", Anchor::now().unix_ns / 1_000_000_000).into()
+    let now = utc(Anchor::now().unix_ns).replace(':', "").replacen(' ', "T", 1).replace(" UTC", "Z");
+    format!("vmentry-{now}.{extension}").into()
 }
 
 /// The end of a saved recording. The collection goes on and checks its accounting when it ends itself.

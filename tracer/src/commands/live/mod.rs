@@ -1,6 +1,7 @@
 //! `vmentry live`: traces and draws, or plays a recording; prints one line per interval if there is no terminal.
 
 mod files;
+mod lines;
 mod replay;
 mod stage;
 
@@ -17,7 +18,7 @@ use tokio::sync::mpsc;
 use crate::{
     collect::collector::{Attached, Collection},
     commands::{
-        args::LiveArgs,
+        args::{DetailKind, LiveArgs},
         child::Endings,
         damaged::done,
         following::follow,
@@ -29,16 +30,13 @@ use crate::{
     },
     host::{facts::Facts, stopwatch},
     kernel::{layout::Layout, options::Options, tracer::Tracer},
-    model::{
-        figures::{Figure, Stat, Unit, human},
-        interval::Interval,
-        knowledge::{Knowledge, Subject},
-        series::{Level, Series},
-    },
+    model::{interval::Interval, measurement::EMULATED},
     output::{self, Background},
-    recording::OnDamage,
+    recording::{Header, OnDamage},
+    say,
     tui::{Info, Origin, terminal},
 };
+pub(super) use lines::Lines;
 use stage::Stage;
 
 /// Length of an interval.
@@ -49,7 +47,12 @@ pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
     let runtime = runtime()?;
     if let Some(file) = &args.replay {
         refuse_overlap([file.as_path()], Path::new("-"))?;
-        let damage = runtime.block_on(replay::play(file, OnDamage::skip_if(args.skip_damaged)))?;
+        let on_damage = OnDamage::skip_if(args.skip_damaged);
+        let damage = if args.wants_lines() || !terminal::is_usable() {
+            replay::print_lines(file, on_damage, args)?
+        } else {
+            runtime.block_on(replay::play(file, on_damage))?
+        };
         return Ok(done(damage.map(|damage| damage.to_string()).as_deref()));
     }
     let hint = "; 'vmentry live --replay FILE' plays a recording";
@@ -58,6 +61,8 @@ pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
         tgids: selected_tgids(&args.targets)?,
         vcpu_ids: selected_vcpus(&args.targets),
         stopwatch: stopwatch::start(&facts)?,
+        detail: args.detail.is_some(),
+        addresses: args.detail == Some(DetailKind::Addresses),
         ..Options::default()
     };
     runtime.block_on(trace(args, &facts, &layout, &options))?;
@@ -67,9 +72,10 @@ pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
 async fn trace(args: &LiveArgs, facts: &Facts, layout: &Layout, options: &Options) -> Result<()> {
     // Before anything is attached: a signal must not end this process without restoring the terminal and the policy.
     let mut endings = Endings::new()?;
-    let header = header(facts, layout, options, PERIOD, command_line(&[], false));
+    let period = args.interval.unwrap_or(PERIOD);
+    let header = header(facts, layout, options, period, command_line(&[], false));
     let mut tracer = Tracer::load(layout, options)?;
-    let on_screen = terminal::is_usable();
+    let on_screen = !args.wants_lines() && terminal::is_usable();
     let (send, notes) = mpsc::unbounded_channel();
     let tell = move |note: &str| {
         if on_screen {
@@ -82,78 +88,40 @@ async fn trace(args: &LiveArgs, facts: &Facts, layout: &Layout, options: &Option
     let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, tell)?;
     let attached = Attached::new(tracer)?;
     privileges::of_live_view()?;
-    let mut collection = Collection::start(attached, Some(PERIOD))?;
+    let mut collection = Collection::start(attached, Some(period))?;
     let shown = if on_screen {
         let info = Info { switchable: facts.companion_patch, ..Info::of(&header, None, Origin::Live) };
         let mut stage = Stage::new(info, Some(header), Some(notes))?;
         stage.watch(&mut collection.intervals, &mut endings).await
     } else {
-        print_lines(&mut collection.intervals, &mut endings, &header.knowledge()).await
+        let lines = Lines::new(args.format.unwrap_or_default(), args.lines_wanted(), &header);
+        tell_emulated(&header);
+        print_lines(&mut collection.intervals, &mut endings, lines).await
     };
     detach(collection, shown, "what was shown").await
 }
 
-/// Prints one line per interval. While nobody reads, intervals are left to the collector, which makes them longer.
-async fn print_lines(
-    intervals: &mut mpsc::Receiver<Interval>,
-    endings: &mut Endings,
-    knowledge: &Knowledge,
-) -> Result<()> {
-    let (mut out, _) = Background::start(output::create(Path::new("-"), false)?)?;
-    loop {
+/// Says, beside the lines, that the CPU was emulated.
+fn tell_emulated(header: &Header) {
+    if header.host.emulated {
+        say!("EMULATED: {EMULATED}");
+    }
+}
+
+/// Prints a line per interval. While nobody reads, intervals are left to the collector, which makes them longer.
+async fn print_lines(intervals: &mut mpsc::Receiver<Interval>, endings: &mut Endings, mut lines: Lines) -> Result<()> {
+    let (mut out, mut written) = Background::start(output::create(Path::new("-"), false)?)?;
+    while !lines.are_done() {
         let interval = tokio::select! {
             _ = endings.next() => return Ok(()),
             interval = next_writable(&out, intervals) => interval,
         };
         let Some(interval) = interval else { return Ok(()) };
-        match out.write_all(line(&interval, knowledge).as_bytes()) {
+        match out.write_all(lines.line(&interval).as_bytes()) {
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             written => written.context("write to standard output")?,
         }
     }
-}
-
-/// "12.0s entries 345 (345/s, L2 0) guest p50 1.20us p99 4.50us host p50 ... pin/entry 0.100 dropped 0".
-pub(super) fn line(interval: &Interval, knowledge: &Knowledge) -> String {
-    let mut all = Series::default();
-    interval.series.values().for_each(|s| all.merge(s));
-    let all = knowledge.show(all);
-    let times = |figure: Figure| {
-        let value = |stat: Stat| human(stat.of(&all[figure]), figure.unit());
-        format!("{} p50 {} p99 {}", figure.short_title(), value(Stat::P50), value(Stat::P99))
-    };
-    let rate = interval.entries_per_s(interval.totals.entries);
-    let rate = rate.map_or("n/a".into(), |rate| format!("{}/s", human(Some(rate), Unit::PerSecond)));
-    let of_level = |level| interval.series.iter().filter(move |(k, _)| k.level == level).map(|(_, s)| s.entries());
-    let unread: u64 = of_level(Level::Unknown).sum();
-    let l2 = match knowledge.known(Subject::Level) {
-        Ok(()) if unread == 0 => of_level(Level::L2).sum::<u64>().to_string(),
-        _ => "n/a".into(),
-    };
-    format!(
-        "{:.1}s entries {} ({rate}, L2 {l2}) {} {} pin/entry {} dropped {}\n",
-        interval.start_ns.saturating_add(interval.length_ns) as f64 / 1e9,
-        interval.totals.entries,
-        times(Figure::EntryToExit),
-        times(Figure::ExitToEntry),
-        human(Stat::Mean.of(&all[Figure::PinWrites]), Unit::Count),
-        interval.totals.dropped,
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::totals::Totals;
-
-    #[test]
-    fn a_line_of_any_start_and_length_has_a_rate_only_with_a_length() {
-        let totals = Totals { entries: 123, delivered: 123, ..Totals::default() };
-        let of = |start_ns, length_ns| {
-            line(&Interval { start_ns, length_ns, totals, ..Interval::default() }, &Knowledge::complete())
-        };
-        assert!(of(0, 2_000_000_000).starts_with("2.0s entries 123 (61.5/s"), "{}", of(0, 2_000_000_000));
-        assert!(of(1_000_000_000, 0).starts_with("1.0s entries 123 (n/a, "), "{}", of(1_000_000_000, 0));
-        assert!(of(u64::MAX, u64::MAX).starts_with("18446744073.7s entries 123"), "{}", of(u64::MAX, u64::MAX));
-    }
+    drop(out);
+    written.wait().await.context("write to standard output")
 }

@@ -6,11 +6,12 @@ use anyhow::{Context, Result};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    line,
+    lines::Lines,
     stage::{Stage, frames},
+    tell_emulated,
 };
 use crate::{
-    commands::{child::Endings, usage::refuse},
+    commands::{args::LiveArgs, child::Endings, session::nanoseconds, usage::refuse},
     model::{interval::Interval, measurement::OtherTracers},
     output,
     recording::{
@@ -18,29 +19,46 @@ use crate::{
         tape::{self, Tape},
     },
     say,
-    tui::{Effect, Info, Origin, ReplayCommand, terminal},
+    tui::{Effect, Info, Origin, ReplayCommand, app::Replay},
 };
 
 /// Time before the destination of a jump whose intervals the screen loads, seconds.
 const MEMORY_S: f64 = 600.0;
 
-/// Plays the recording in a file: on the terminal, or as one line per interval. Returns what was left out because it is damaged.
-pub(super) async fn play(path: &Path, on_damage: OnDamage) -> Result<Option<Damage>> {
-    if !terminal::is_usable() {
-        let mut reader = tape::open(path, on_damage)?;
-        refuse_merge(reader.header(), path)?;
-        let knowledge = reader.header().knowledge();
-        let at_first = recording::other_tracers(reader.header(), None);
-        tell_shared(&at_first);
-        while let Some(interval) = reader.read_joined().with_context(|| format!("read {}", output::shown(path)))? {
-            output::print(&line(&interval, &knowledge))?;
+/// Prints the recording in a file as lines. Returns what was left out because it is damaged.
+pub(super) fn print_lines(path: &Path, on_damage: OnDamage, args: &LiveArgs) -> Result<Option<Damage>> {
+    let mut reader = tape::open(path, on_damage)?;
+    refuse_merge(reader.header(), path)?;
+    let header = reader.header();
+    let mut lines = Lines::new(args.format.unwrap_or_default(), args.lines_wanted(), header);
+    tell_emulated(header);
+    let at_first = recording::other_tracers(header, None);
+    tell_shared(&at_first);
+    let length_ns = args.interval.map_or(0, nanoseconds);
+    let mut whole = Interval::default();
+    while !lines.are_done() {
+        let next = reader.read_joined().with_context(|| format!("read {}", output::shown(path)))?;
+        let is_last = next.is_none();
+        if let Some(interval) = next {
+            whole.merge(&interval);
         }
-        let all = recording::other_tracers(reader.header(), reader.end());
-        if all.names != at_first.names {
-            tell_shared(&all);
+        let is_some = whole.length_ns > 0 || whole.totals.entries > 0;
+        if is_some && (is_last || whole.length_ns >= length_ns) {
+            output::print(&lines.line(&std::mem::take(&mut whole)))?;
         }
-        return Ok(reader.damage_of(&output::shown(path)));
+        if is_last {
+            break;
+        }
     }
+    let all = recording::other_tracers(reader.header(), reader.end());
+    if all.names != at_first.names {
+        tell_shared(&all);
+    }
+    Ok(reader.damage_of(&output::shown(path)))
+}
+
+/// Plays the recording in a file on the terminal. Returns what was left out because it is damaged.
+pub(super) async fn play(path: &Path, on_damage: OnDamage) -> Result<Option<Damage>> {
     let tape = Tape::open(path, on_damage)?;
     refuse_merge(tape.header(), path)?;
     let file = output::shown(path.file_name().map_or(path, Path::new));
@@ -73,7 +91,16 @@ fn refuse_merge(header: &Header, path: &Path) -> Result<()> {
 /// What is wanted of the tape.
 enum Order {
     Next,
-    SeekBy(f64),
+    Seek(Seek),
+}
+
+/// A jump of the tape.
+#[derive(Clone, Copy)]
+enum Seek {
+    /// by seconds
+    By(f64),
+    /// to a moment of the recorder's CLOCK_MONOTONIC, ns
+    To(u64),
 }
 
 /// An answer of the tape.
@@ -84,6 +111,8 @@ struct Played {
     next: Option<Interval>,
     /// share that was played
     position: f64,
+    /// CLOCK_MONOTONIC of the beginning and the end, ns, as far as they are known
+    range_ns: Option<(u64, u64)>,
     damage: Option<Damage>,
 }
 
@@ -96,10 +125,12 @@ fn start(
     let play = move |tape: &mut Tape, order| -> Result<Played> {
         let remembered = match order {
             Order::Next => None,
-            Order::SeekBy(seconds) => Some(tape.seek_by(seconds, MEMORY_S)?),
+            Order::Seek(Seek::By(seconds)) => Some(tape.seek_by(seconds, MEMORY_S)?),
+            Order::Seek(Seek::To(moment_ns)) => Some(tape.seek_to(moment_ns, MEMORY_S)?),
         };
         let position = tape.position();
-        Ok(Played { remembered, next: tape.next()?, position, damage: tape.damage() })
+        let next = tape.next()?;
+        Ok(Played { remembered, next, position, range_ns: tape.range_ns(), damage: tape.damage() })
     };
     let work = move || {
         while let Ok(order) = orders.recv() {
@@ -119,16 +150,13 @@ struct Player {
     answers: mpsc::UnboundedReceiver<Result<Played>>,
     /// an answer is on its way
     is_waiting: bool,
-    /// seconds to jump when it has come
-    jump_s: f64,
+    /// the jump when it has come
+    jump: Option<Seek>,
     /// none at the end of the tape, and while it is read
     next: Option<Interval>,
     /// when `next` is shown
     due: Instant,
-    /// times real time
-    speed: f64,
-    paused: bool,
-    position: f64,
+    state: Replay,
     damage: Option<Damage>,
 }
 
@@ -141,12 +169,10 @@ impl Player {
             orders,
             answers,
             is_waiting: false,
-            jump_s: 0.0,
+            jump: None,
             next: None,
             due: Instant::now(),
-            speed: 1.0,
-            paused: false,
-            position: 0.0,
+            state: Replay { speed: 1.0, paused: false, position: 0.0, range_ns: None },
             damage: None,
         };
         player.order(Order::Next);
@@ -159,7 +185,7 @@ impl Player {
         let mut frames = frames();
         let mut dirty = true;
         loop {
-            self.stage.app.set_replay(self.speed, self.paused, self.position);
+            self.stage.app.set_replay(self.state);
             tokio::select! {
                 _ = endings.next() => return Ok(()),
                 input = self.stage.input() => {
@@ -174,7 +200,7 @@ impl Player {
                     self.take(played?);
                     dirty = true;
                 }
-                () = tokio::time::sleep_until(self.due), if !self.paused && self.next.is_some() => {
+                () = tokio::time::sleep_until(self.due), if !self.state.paused && self.next.is_some() => {
                     self.show_next();
                     dirty = true;
                 }
@@ -191,11 +217,20 @@ impl Player {
 
     fn steer(&mut self, command: ReplayCommand) {
         match command {
-            ReplayCommand::Pause => self.paused = !self.paused,
-            ReplayCommand::Faster => self.speed = (self.speed * 2.0).min(1024.0),
-            ReplayCommand::Slower => self.speed = (self.speed / 2.0).max(1.0 / 16.0),
-            ReplayCommand::SeekBy(seconds) if self.is_waiting => self.jump_s += seconds,
-            ReplayCommand::SeekBy(seconds) => self.order(Order::SeekBy(seconds)),
+            ReplayCommand::Pause => self.state.paused = !self.state.paused,
+            ReplayCommand::Faster => self.state.speed = (self.state.speed * 2.0).min(1024.0),
+            ReplayCommand::Slower => self.state.speed = (self.state.speed / 2.0).max(1.0 / 16.0),
+            ReplayCommand::SeekBy(seconds) => self.seek(Seek::By(seconds)),
+            ReplayCommand::SeekTo(moment_ns) => self.seek(Seek::To(moment_ns)),
+        }
+    }
+
+    /// Jumps, or remembers to: jumps by seconds add up, and of others the last one counts.
+    fn seek(&mut self, seek: Seek) {
+        match (self.is_waiting, seek, self.jump) {
+            (true, Seek::By(more_s), Some(Seek::By(s))) => self.jump = Some(Seek::By(s + more_s)),
+            (true, ..) => self.jump = Some(seek),
+            (false, ..) => self.order(Order::Seek(seek)),
         }
     }
 
@@ -206,7 +241,8 @@ impl Player {
             remembered.into_iter().for_each(|i| self.stage.app.push(i));
             self.due = Instant::now();
         }
-        (self.next, self.position) = (played.next, played.position);
+        self.next = played.next;
+        (self.state.position, self.state.range_ns) = (played.position.clamp(0.0, 1.0), played.range_ns);
         if let Some(damage) = played.damage.filter(|new| self.damage.as_ref() != Some(new)) {
             self.stage.app.set_status(format!("DAMAGED: {damage}"));
             if let Some(source) = &mut self.stage.played {
@@ -214,15 +250,14 @@ impl Player {
             }
             self.damage = Some(damage);
         }
-        if self.jump_s != 0.0 {
-            let jump = Order::SeekBy(std::mem::take(&mut self.jump_s));
-            self.order(jump);
+        if let Some(seek) = self.jump.take() {
+            self.order(Order::Seek(seek));
         }
     }
 
     fn show_next(&mut self) {
         if let Some(interval) = self.next.take() {
-            let length_s = interval.length_ns as f64 / 1e9 / self.speed;
+            let length_s = interval.length_ns as f64 / 1e9 / self.state.speed;
             self.due = Instant::now() + Duration::from_secs_f64(length_s.clamp(0.0, 3600.0));
             self.stage.app.push(interval);
             if !self.is_waiting {

@@ -10,14 +10,14 @@ use crate::{
     model::policy::Policy,
     tui::{
         columns::{COLUMNS, Units},
-        keys::{Action, Mode, action_of},
+        keys::{Action, Mode, Question, action_of},
         node::Group,
         rows::Order,
     },
 };
 
-/// Characters of a filter.
-const MAX_FILTER: usize = 64;
+/// Characters of a filter, or of a moment.
+const MAX_TYPED: usize = 64;
 
 /// An action that is left to the caller.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,11 +50,13 @@ impl App {
             && !event.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
         if let KeyCode::Char(c) = event.code
             && typed
-            && self.mode == Mode::Filter
             && !c.is_control()
-            && self.filter.chars().count() < MAX_FILTER
         {
-            self.edit_filter(|filter| filter.push(c));
+            self.edit(|text| {
+                if text.chars().count() < MAX_TYPED {
+                    text.push(c);
+                }
+            });
         }
         Effect::None
     }
@@ -74,7 +76,7 @@ impl App {
 
     /// A click selects a row or unfolds the selected one; on a title it sorts, or reverses the order.
     fn click(&mut self, at: Position) -> Effect {
-        let Places { rows, titles, title_line } = &self.places;
+        let Places { rows, titles, title_line, .. } = &self.places;
         if rows.contains(at) {
             let row = self.first + usize::from(at.y - rows.top());
             if row < self.seen.rows.len() {
@@ -112,8 +114,10 @@ impl App {
             Action::Expand => self.expand(),
             Action::Collapse => self.collapse(),
             Action::Detail => self.toggle_detail(),
-            Action::NextFigure => self.figure = (self.figure + 1) % COLUMNS.len(),
-            Action::PreviousFigure => self.figure = (self.figure + COLUMNS.len() - 1) % COLUMNS.len(),
+            Action::NextFigure => self.figure = self.column_after(Some(self.figure), 1, false).unwrap_or(self.figure),
+            Action::PreviousFigure => {
+                self.figure = self.column_after(Some(self.figure), COLUMNS.len(), false).unwrap_or(self.figure);
+            }
             Action::Group => self.group_by(self.group.next()),
             Action::SortNext => self.sort_by(1),
             Action::SortPrevious => self.sort_by(COLUMNS.len()),
@@ -125,16 +129,17 @@ impl App {
             Action::Units => self.next_units(),
             Action::Baseline => self.mark_baseline(),
             Action::ClearBaseline => self.clear_baseline(),
-            Action::Reset => self.forget(),
+            Action::Reset => self.mode = Mode::Confirm(Question::Forget),
             Action::Help => self.open_help(),
             Action::Filter => self.mode = Mode::Filter,
             Action::Apply | Action::Close | Action::No | Action::Yes => self.mode = Mode::Table,
             Action::ClearFilter => {
                 self.mode = Mode::Table;
-                self.edit_filter(String::clear);
+                self.filter.clear();
+                self.stale = true;
             }
-            Action::Erase => self.edit_filter(erase_last),
-            Action::EraseAll => self.edit_filter(String::clear),
+            Action::Erase => self.edit(erase_last),
+            Action::EraseAll => self.edit(String::clear),
             // Done by effect_of.
             Action::Pause
             | Action::Policy
@@ -144,6 +149,8 @@ impl App {
             | Action::Slower
             | Action::SeekBack
             | Action::SeekForward
+            | Action::AskMoment
+            | Action::Jump
             | Action::Redraw
             | Action::Quit
             | Action::Suspend => {}
@@ -160,7 +167,11 @@ impl App {
             Action::SaveRecording => Effect::SaveRecording,
             Action::SaveReport => Effect::SaveReport,
             Action::Yes => match std::mem::replace(&mut self.mode, Mode::Table) {
-                Mode::Confirm(policy) => Effect::SwitchPolicy(policy),
+                Mode::Confirm(Question::Policy(policy)) => Effect::SwitchPolicy(policy),
+                Mode::Confirm(Question::Forget) => {
+                    self.forget();
+                    Effect::None
+                }
                 _ => Effect::None,
             },
             Action::Policy => {
@@ -174,6 +185,8 @@ impl App {
             }
             Action::Faster => self.steer(ReplayCommand::Faster),
             Action::Slower => self.steer(ReplayCommand::Slower),
+            Action::AskMoment => self.ask_for_moment(),
+            Action::Jump => self.jump_to_moment(),
             Action::SeekBack => self.steer(ReplayCommand::SeekBy(-JUMP_S)),
             Action::SeekForward => self.steer(ReplayCommand::SeekBy(JUMP_S)),
             _ => return None,
@@ -192,15 +205,26 @@ impl App {
                 self.status = "this kernel cannot switch the policy: it needs the companion patch".into();
             }
             None => self.status = format!("policy is {}: there is nothing to switch", self.info.policy.name()),
-            Some(policy) => self.mode = Mode::Confirm(policy),
+            Some(policy) => self.mode = Mode::Confirm(Question::Policy(policy)),
         }
     }
 
     fn sort_by(&mut self, by: usize) {
-        // The name comes after the last column.
-        let at = self.order.column.unwrap_or(COLUMNS.len());
-        let to = (at + by) % (COLUMNS.len() + 1);
-        self.order_by(Order { column: (to < COLUMNS.len()).then_some(to), ascending: false });
+        self.order_by(Order { column: self.column_after(self.order.column, by, true), ascending: false });
+    }
+
+    /// The next column that is shown, `by` steps after one; none is the name, which comes after the last column where it is wanted.
+    fn column_after(&self, from: Option<usize>, by: usize, with_name: bool) -> Option<usize> {
+        let mut at = from.unwrap_or(COLUMNS.len());
+        for _ in 0..=COLUMNS.len() {
+            at = (at + by) % (COLUMNS.len() + 1);
+            match at < COLUMNS.len() {
+                true if self.shows_column(at) => return Some(at),
+                false if with_name => return None,
+                _ => {}
+            }
+        }
+        from
     }
 
     fn order_by(&mut self, order: Order) {
@@ -214,13 +238,23 @@ impl App {
     }
 
     fn toggle_detail(&mut self) {
-        self.detail = !self.detail;
+        self.detail = Some(!self.places.detail);
         self.seen.detail = None;
     }
 
-    fn edit_filter(&mut self, edit: impl FnOnce(&mut String)) {
-        edit(&mut self.filter);
-        self.stale = true;
+    /// Edits the text that is typed, if one is.
+    fn edit(&mut self, edit: impl FnOnce(&mut String)) {
+        match self.mode {
+            Mode::Filter => {
+                edit(&mut self.filter);
+                self.stale = true;
+            }
+            Mode::Moment => {
+                self.status.clear();
+                edit(&mut self.moment);
+            }
+            Mode::Table | Mode::Help | Mode::Confirm(_) => {}
+        }
     }
 
     fn open_help(&mut self) {
@@ -242,6 +276,6 @@ impl App {
     }
 }
 
-fn erase_last(filter: &mut String) {
-    filter.pop();
+fn erase_last(text: &mut String) {
+    text.pop();
 }

@@ -6,7 +6,7 @@ use super::App;
 use crate::{
     model::policy::Policy,
     tui::{
-        columns::{COLUMNS, Kind, Values, change},
+        columns::{COLUMNS, Change, Kind, Values},
         history::Slice,
         node::Node,
         rows::Row,
@@ -32,13 +32,15 @@ impl Baseline {
 }
 
 impl App {
-    /// Change of a value against the baseline, percent; none if either is unknown. Counts are compared per second.
-    pub fn change(&self, row: &Row, column: usize) -> Option<f64> {
-        let is_count = COLUMNS[column].kind == Kind::Count;
-        let per = |seconds: f64| if is_count { (seconds > 0.0).then_some(seconds) } else { Some(1.0) };
-        let now = row.values?[column]? / per(self.seen.seconds)?;
-        let before = row.before?[column]? / per(self.baseline.as_ref()?.seconds())?;
-        change(Some(now), Some(before))
+    /// Change of a value against the baseline. Counts are compared per second.
+    pub fn change(&self, row: &Row, column: usize) -> Change {
+        let kind = COLUMNS[column].kind;
+        let value = |values: Option<Values>, seconds: f64| {
+            let per = if kind == Kind::Count { (seconds > 0.0).then_some(seconds)? } else { 1.0 };
+            Some(values?[column]? / per)
+        };
+        let before = value(row.before, self.baseline.as_ref().map_or(0.0, Baseline::seconds));
+        Change::of(kind, before, value(row.values, self.seen.seconds))
     }
 
     pub(super) fn mark_baseline(&mut self) {
@@ -48,7 +50,7 @@ impl App {
         }
         let slices = self.seen.slices.clone();
         self.baseline = Some(Baseline { slices, policy: self.info.policy, values: HashMap::new() });
-        self.status = "baseline marked: values are differences to it; B clears it".into();
+        self.status = "baseline marked: each value has its difference to it; B clears it".into();
         self.stale = true;
     }
 

@@ -12,10 +12,10 @@ use std::collections::HashSet;
 use ratatui::layout::Rect;
 
 use crate::{
-    model::{interval::Interval, policy::Policy},
+    model::{figures::Figure, interval::Interval, policy::Policy},
     tui::{
         Info, Palette,
-        columns::Units,
+        columns::{EXITS, HOST_TIME, Units},
         history::History,
         keys::Mode,
         node::{Group, Node},
@@ -43,6 +43,8 @@ pub struct Places {
     pub titles: Vec<(u16, u16, Option<usize>)>,
     /// line of the titles
     pub title_line: u16,
+    /// whether the detail is shown
+    pub detail: bool,
 }
 
 /// The screen's state.
@@ -66,12 +68,14 @@ pub struct App {
     pub order: Order,
     /// text of the filter
     pub filter: String,
+    /// text of the moment to jump to
+    pub moment: String,
     /// how times are written
     pub units: Units,
     /// the window that values are compared with
     pub baseline: Option<Baseline>,
-    /// whether the detail is shown
-    pub detail: bool,
+    /// whether the detail is shown; none shows it where there is room
+    pub detail: Option<bool>,
     /// figure of the detail's time series: index into [`COLUMNS`]
     pub figure: usize,
     /// index of the selected row
@@ -97,6 +101,8 @@ pub struct App {
     /// The filter of `sums` and of the baseline's values.
     summed_filter: String,
     unfolded: HashSet<Node>,
+    /// Nodes that were unfolded because they were alone.
+    unfolded_alone: HashSet<Node>,
     selected_node: Option<Node>,
     stale: bool,
 }
@@ -104,6 +110,7 @@ pub struct App {
 impl App {
     /// A screen that has seen nothing.
     pub fn new(info: Info, palette: Palette) -> Self {
+        let first = if info.knowledge.figure(Figure::ExitToEntry).is_ok() { HOST_TIME } else { EXITS };
         Self {
             info,
             palette,
@@ -112,11 +119,12 @@ impl App {
             end: None,
             paused: false,
             group: Group::default(),
-            order: Order { column: Some(0), ascending: false },
+            order: Order { column: Some(first), ascending: false },
             filter: String::new(),
+            moment: String::new(),
             units: Units::default(),
             baseline: None,
-            detail: false,
+            detail: None,
             figure: 0,
             selected: 0,
             first: 0,
@@ -131,6 +139,7 @@ impl App {
             sums: SumCache::default(),
             summed_filter: String::new(),
             unfolded: HashSet::new(),
+            unfolded_alone: HashSet::new(),
             selected_node: None,
             stale: false,
         }
@@ -174,8 +183,8 @@ impl App {
     }
 
     /// Sets the state of the replay.
-    pub fn set_replay(&mut self, speed: f64, paused: bool, position: f64) {
-        self.replay = Some(Replay { speed, paused, position: position.clamp(0.0, 1.0) });
+    pub fn set_replay(&mut self, replay: Replay) {
+        self.replay = Some(replay);
     }
 
     /// The intervals of the window merged, whatever the filter.

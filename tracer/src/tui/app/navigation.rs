@@ -18,6 +18,7 @@ impl App {
         if node != self.selected_node {
             self.selected_node = node;
             self.seen.detail = None;
+            self.seen.budget = None;
         }
     }
 
@@ -25,7 +26,7 @@ impl App {
         match self.seen.rows.get(self.selected) {
             Some(Row { unfolded: Some(true), .. }) => self.collapse(),
             Some(Row { unfolded: Some(false), .. }) => self.expand(),
-            _ => self.detail = true,
+            _ => self.detail = Some(true),
         }
     }
 
@@ -45,7 +46,7 @@ impl App {
         if row.unfolded == Some(true) {
             self.unfolded.remove(&row.node);
             self.stale = true;
-        } else if let Some(parent) = row.node.parent(self.group)
+        } else if let Some(parent) = row.node.parent()
             && let Some(at) = self.seen.rows.iter().position(|r| r.node == parent)
         {
             self.select(at);

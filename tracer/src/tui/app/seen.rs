@@ -3,13 +3,17 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{App, LATEST, SPARK};
+use crate::model::knowledge::Unknown;
 use crate::tui::{
+    budget::{self, Part},
+    columns::COLUMNS,
     detail::{Detail, View},
     filter::Matcher,
     history::Slice,
     node::{Node, vm_names},
     rows::{Row, RowBuilder},
     sum::{Sum, SumCache},
+    weight::Whole,
 };
 
 /// Slices, rows and detail of the window.
@@ -23,12 +27,18 @@ pub struct Seen {
     pub names: HashMap<u32, String>,
     /// the filter
     pub matcher: Matcher,
+    /// everything in the window
+    pub(crate) whole: Whole,
+    /// everything in the baseline's window; none without a baseline
+    pub(crate) before: Option<Whole>,
     /// rows, top to bottom
     pub rows: Vec<Row>,
     /// entries by the kernel's count
     pub entries: u64,
     /// seconds of observation
     pub seconds: f64,
+    /// name and budget of the selected row, if it is shown
+    pub(crate) budget: Option<(String, Result<Vec<Part>, Unknown>)>,
     /// detail of the selected row, if it is shown
     pub detail: Option<Detail>,
 }
@@ -61,37 +71,79 @@ impl App {
             self.baseline.iter_mut().for_each(|b| b.values.clear());
         }
         self.sums.keep(slices.iter().chain(self.baseline.iter().flat_map(|b| &b.slices)));
+        let knowledge = &self.info.knowledge;
+        let whole = Whole::of(&slices, &matcher, knowledge);
+        let before = self.baseline.as_ref().map(|b| Whole::of(&b.slices, &matcher, knowledge));
         let builder = RowBuilder {
             slices: &slices,
             names: &names,
             matcher: &matcher,
             group: self.group,
             order: self.order,
-            unfolded: &self.unfolded,
-            knowledge: &self.info.knowledge,
+            whole: &whole,
+            knowledge,
         };
-        let rows = builder.rows(&mut self.sums);
+        let mut rows = builder.rows(&self.unfolded, &mut self.sums);
+        // Nothing but one folded row would say little: it unfolds, once.
+        if let [Row { node, unfolded: Some(false), .. }] = rows[..]
+            && self.filter.is_empty()
+            && self.unfolded_alone.insert(node)
+        {
+            self.unfolded.insert(node);
+            rows = builder.rows(&self.unfolded, &mut self.sums);
+        }
         let entries = slices.iter().map(|s| s.interval.totals.entries).sum();
         let seconds = slices.iter().map(|s| s.interval.length_ns as f64 / 1e9).sum();
-        self.seen = Seen { slices, latest, names, matcher, rows, entries, seconds, detail: None };
+        self.seen =
+            Seen { slices, latest, names, matcher, whole, before, rows, entries, seconds, budget: None, detail: None };
         let kept = self.selected_node.and_then(|node| self.seen.rows.iter().position(|r| r.node == node));
         self.select(kept.unwrap_or(self.selected));
     }
 
     /// Computes the values of the rows that are about to be drawn.
     pub(crate) fn prepare_rows(&mut self, first: usize, count: usize) {
-        let Seen { slices, latest, matcher, rows, .. } = &mut self.seen;
+        let Seen { slices, latest, matcher, whole, before, rows, .. } = &mut self.seen;
         let spark = &latest[latest.len().saturating_sub(usize::from(SPARK))..];
         for row in rows.iter_mut().skip(first).take(count) {
             let node = row.node;
-            let mut values =
-                |slices: &[Arc<Slice>]| Sum::of(slices, node, matcher, &mut self.sums, &self.info.knowledge).values();
-            row.values.get_or_insert_with(|| values(slices));
+            let mut values = |slices: &[Arc<Slice>], whole: &Whole| {
+                Sum::of(slices, node, matcher, &mut self.sums, &self.info.knowledge).values(whole)
+            };
+            row.values.get_or_insert_with(|| values(slices, whole));
             row.spark.get_or_insert_with(|| spark.iter().map(|s| rate(s, node, matcher)).collect());
-            if let Some(baseline) = &mut self.baseline {
-                row.before = Some(*baseline.values.entry(node).or_insert_with(|| values(&baseline.slices)));
+            if let (Some(baseline), Some(before)) = (&mut self.baseline, &*before) {
+                row.before = Some(*baseline.values.entry(node).or_insert_with(|| values(&baseline.slices, before)));
             }
         }
+    }
+
+    /// Whether a column has values, now or in the baseline, or sorts the rows.
+    pub(crate) fn shows_column(&self, at: usize) -> bool {
+        let has_values = |whole: &Whole, policy| COLUMNS[at].has_values(whole, &self.info.knowledge, policy);
+        let before = self.baseline.as_ref().zip(self.seen.before.as_ref());
+        self.order.column == Some(at)
+            || has_values(&self.seen.whole, self.info.policy)
+            || before.is_some_and(|(baseline, whole)| has_values(whole, baseline.policy))
+    }
+
+    /// Computes the budget of the selected row.
+    pub(crate) fn prepare_budget(&mut self) {
+        let Some(row) = self.seen.rows.get(self.selected).filter(|_| self.seen.budget.is_none()) else { return };
+        let Seen { slices, matcher, .. } = &self.seen;
+        let sum = Sum::of(slices, row.node, matcher, &mut self.sums, &self.info.knowledge);
+        self.seen.budget = Some((self.full_name(row), budget::parts(&sum, &self.info.knowledge)));
+    }
+
+    /// The row's name, after those of the rows that hold it.
+    fn full_name(&self, row: &Row) -> String {
+        let mut names = vec![row.name.clone()];
+        let mut node = row.node;
+        while let Some(parent) = node.parent() {
+            names.extend(self.seen.rows.iter().find(|r| r.node == parent).map(|r| r.name.clone()));
+            node = parent;
+        }
+        names.reverse();
+        names.join(" / ")
     }
 
     /// Computes the detail of the selected row.
@@ -103,22 +155,15 @@ impl App {
         if self.seen.detail.as_ref().is_some_and(|d| d.node == row.node) {
             return;
         }
-        let mut names = vec![row.name.clone()];
-        let mut node = row.node;
-        while let Some(parent) = node.parent(self.group) {
-            names.extend(self.seen.rows.iter().find(|r| r.node == parent).map(|r| r.name.clone()));
-            node = parent;
-        }
-        names.reverse();
         let Seen { slices, latest, matcher, .. } = &self.seen;
         let view = View { window: slices, latest, matcher, knowledge: &self.info.knowledge };
-        self.seen.detail = Some(Detail::of(row.node, names.join(" / "), &view, &mut self.sums));
+        self.seen.detail = Some(Detail::of(row.node, self.full_name(row), &view, &mut self.sums));
     }
 }
 
 fn rate(slice: &Slice, node: Node, matcher: &Matcher) -> Option<f64> {
-    let entries: u64 = node.keys(slice).filter(|(k, _)| matcher.passes(k)).map(|(_, n)| n).sum();
-    slice.interval.entries_per_s(entries)
+    let exits: u64 = node.keys(slice).filter(|(k, _)| matcher.passes(k)).map(|(_, weight)| weight.exits).sum();
+    slice.interval.entries_per_s(exits)
 }
 
 #[cfg(test)]

@@ -8,21 +8,26 @@ use super::pen::{Pen, cells, share_of};
 pub(super) fn spark(pen: &mut Pen, values: &[Option<f64>]) {
     let style = pen.palette.clean();
     let values: Vec<_> = values.iter().map(|v| v.filter(|&v| v > 0.0)).collect();
-    bars(pen, &values, style);
+    let shown = &values[values.len().saturating_sub(usize::from(pen.width()))..];
+    let many = cells(shown.len());
+    let width = pen.width();
+    bars(&mut pen.part(width - many, 0, many, 1), shown, style);
 }
 
-/// Values as bars of the pen's height, newest at the right; unknown values are gaps. Returns the highest value.
-pub(super) fn bars(pen: &mut Pen, values: &[Option<f64>], style: Style) -> f64 {
+/// Values as bars of the pen's height, newest at the right, as wide as there is room for; unknown values are gaps. Returns the highest
+/// value, and how many values there are.
+pub(super) fn bars(pen: &mut Pen, values: &[Option<f64>], style: Style) -> (f64, usize) {
     let width = usize::from(pen.width());
     let shown = &values[values.len().saturating_sub(width)..];
     let highest = shown.iter().flatten().fold(0.0, |a: f64, &b| a.max(b));
-    let left = width - shown.len();
+    let each = width / shown.len().max(1);
+    let left = width - each * shown.len();
     for (at, value) in shown.iter().enumerate() {
         if let Some(value) = value.filter(|_| highest > 0.0) {
-            column(pen, cells(left + at), value / highest, style);
+            (0..each).for_each(|cell| column(pen, cells(left + at * each + cell), value / highest, style));
         }
     }
-    highest
+    (highest, shown.len())
 }
 
 /// A bar of a share of the pen's height; any value above 0 is visible.

@@ -1,26 +1,67 @@
 //! The detail pane: panels in as many columns as there is room for.
 
+use tracer_common::rules::TimerCause;
+
 use super::{
-    panels,
+    distribution, panels,
     pen::{Pen, cells},
 };
-use crate::tui::{App, detail::Detail};
+use crate::{
+    model::{figures::Figure, policy::Policy},
+    tui::{App, budget, detail::Detail, node::Node},
+};
 
 type Draw = fn(&mut Pen, &App, &Detail);
 
-/// A panel: the least and the most lines that it is drawn in.
+/// A panel: the least lines that it is drawn in, and the most that it has a use for; 0 of one that says nothing about this row.
 struct Panel {
     least: u16,
-    most: u16,
+    most: fn(&App, &Detail) -> u16,
     draw: Draw,
 }
 
-const HISTOGRAM: Panel = Panel { least: 5, most: 24, draw: panels::histogram };
-const SERIES: Panel = Panel { least: 5, most: 18, draw: panels::series };
-const SPECTRUM: Panel = Panel { least: 6, most: 11, draw: panels::spectrum };
-const PIN_WRITES: Panel = Panel { least: 3, most: 10, draw: panels::pin_writes };
-const REASONS: Panel = Panel { least: 4, most: 16, draw: panels::reasons };
-const UNTIMELY: Panel = Panel { least: 3, most: 17, draw: panels::untimely };
+const HOST: Panel = Panel { least: 5, most: |_, _| 24, draw: distribution::host };
+const GUEST: Panel = Panel { least: 5, most: |_, _| 24, draw: distribution::guest };
+const SERIES: Panel = Panel { least: 5, most: |_, _| 12, draw: panels::series };
+const SPECTRUM: Panel = Panel { least: 6, most: |_, _| 11, draw: panels::spectrum };
+const PIN_WRITES: Panel = Panel { least: 3, most: pin_lines, draw: panels::pin_writes };
+const REASONS: Panel = Panel { least: 4, most: reason_lines, draw: panels::reasons };
+const DETAILS: Panel = Panel { least: 2, most: detail_lines, draw: panels::details };
+const BUDGET: Panel = Panel { least: 3, most: budget_lines, draw: panels::budget };
+const UNTIMELY: Panel = Panel { least: 3, most: untimely_lines, draw: panels::untimely };
+
+/// Lines of a title, some rows and a gap.
+fn lines(rows: usize) -> u16 {
+    cells(rows).saturating_add(2)
+}
+
+fn pin_lines(app: &App, detail: &Detail) -> u16 {
+    let says = detail.dirty.count() > 0 || app.info.policy == Policy::Hard;
+    if says { lines(detail.sum.series[Figure::PinWrites].len().min(8)) } else { 0 }
+}
+
+fn reason_lines(_: &App, detail: &Detail) -> u16 {
+    if matches!(detail.node, Node::Exit(..) | Node::Detail(..)) { 0 } else { lines(detail.reasons.len()) }
+}
+
+fn detail_lines(_: &App, detail: &Detail) -> u16 {
+    if matches!(detail.node, Node::Exit(..)) { lines(detail.details.len()) } else { 0 }
+}
+
+fn budget_lines(app: &App, detail: &Detail) -> u16 {
+    match budget::parts(&detail.sum, &app.info.knowledge) {
+        Ok(parts) if parts.len() > 2 => lines(parts.len() + budget::unknown(&app.info.knowledge).count()),
+        _ => 0,
+    }
+}
+
+fn untimely_lines(_: &App, detail: &Detail) -> u16 {
+    let has_some = TimerCause::ALL.into_iter().any(|cause| detail.sum.timer_exits(cause).is_ok_and(|n| n > 0));
+    if has_some { lines(detail.untimely.len()) } else { 0 }
+}
+
+/// Lines of the detail from which on the time series has a place of its own below the columns.
+const SERIES_FROM: u16 = 18;
 
 /// Draws the detail of the selected row.
 pub(super) fn draw(pen: &mut Pen, app: &mut App) {
@@ -28,16 +69,24 @@ pub(super) fn draw(pen: &mut Pen, app: &mut App) {
     let Some(detail) = &app.seen.detail else { return };
     pen.rule(0, &format!("{}: {}", detail.name, app.window.name()));
     let columns: &[&[&Panel]] = match pen.width() {
-        0..=71 => &[&[&HISTOGRAM, &SPECTRUM, &SERIES, &REASONS, &PIN_WRITES, &UNTIMELY]],
-        72..=149 => &[&[&HISTOGRAM, &SERIES, &PIN_WRITES], &[&SPECTRUM, &REASONS, &UNTIMELY]],
-        _ => &[&[&HISTOGRAM, &SERIES], &[&SPECTRUM, &PIN_WRITES], &[&REASONS, &UNTIMELY]],
+        0..=71 => &[&[&REASONS, &DETAILS, &HOST, &SERIES, &SPECTRUM, &GUEST, &BUDGET, &PIN_WRITES, &UNTIMELY]],
+        72..=149 => &[&[&HOST, &GUEST], &[&REASONS, &DETAILS, &SPECTRUM, &BUDGET, &PIN_WRITES, &UNTIMELY]],
+        _ => &[&[&HOST, &GUEST], &[&REASONS, &DETAILS, &SPECTRUM], &[&BUDGET, &PIN_WRITES, &UNTIMELY]],
     };
-    let many = cells(columns.len());
+    let (height, many) = (pen.height().saturating_sub(1), cells(columns.len()));
+    let series = if many > 1 && height >= SERIES_FROM {
+        (height / 4).clamp(SERIES.least, (SERIES.most)(app, detail))
+    } else {
+        0
+    };
     let width = (pen.width() + 1).saturating_sub(2 * many) / many;
     for (at, panels) in columns.iter().enumerate() {
         let x = 1 + cells(at) * (width + 2);
-        let height = pen.height().saturating_sub(1);
-        stack(&mut pen.part(x, 1, width, height), panels, app, detail);
+        stack(&mut pen.part(x, 1, width, height - series), panels, app, detail);
+    }
+    if series > 0 {
+        let width = pen.width().saturating_sub(2);
+        (SERIES.draw)(&mut pen.part(1, 1 + height - series, width, series), app, detail);
     }
 }
 
@@ -45,15 +94,17 @@ pub(super) fn draw(pen: &mut Pen, app: &mut App) {
 fn stack(pen: &mut Pen, panels: &[&Panel], app: &App, detail: &Detail) {
     let mut left = pen.height();
     let mut heights = Vec::new();
-    for panel in panels {
-        let least = if panel.least > left { 0 } else { panel.least };
+    let most: Vec<u16> = panels.iter().map(|panel| (panel.most)(app, detail)).collect();
+    for (panel, most) in panels.iter().zip(&most) {
+        let least = panel.least.min(*most);
+        let least = if least > left { 0 } else { least };
         heights.push(least);
         left -= least;
     }
     while left > 0 {
         let before = left;
-        for (height, panel) in heights.iter_mut().zip(panels) {
-            if (1..panel.most).contains(height) && left > 0 {
+        for (height, most) in heights.iter_mut().zip(&most) {
+            if (1..*most).contains(height) && left > 0 {
                 *height += 1;
                 left -= 1;
             }
@@ -63,7 +114,7 @@ fn stack(pen: &mut Pen, panels: &[&Panel], app: &App, detail: &Detail) {
         }
     }
     let mut y = 0;
-    for (height, panel) in heights.into_iter().zip(panels) {
+    for (height, panel) in heights.into_iter().zip(panels).filter(|(height, _)| *height > 0) {
         (panel.draw)(&mut pen.part(0, y, pen.width(), height), app, detail);
         y += height;
     }

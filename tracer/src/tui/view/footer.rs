@@ -1,8 +1,9 @@
-//! The last line: the filter while it is typed, else a message, else keys.
+//! The last line: the filter or moment while it is typed, else a message, else keys.
 
 use super::pen::{Pen, width_of};
 use crate::tui::{
     App,
+    clock::FORMS,
     keys::{KEYS, Mode, label},
 };
 
@@ -14,6 +15,19 @@ pub(super) fn draw(pen: &mut Pen, app: &App) {
         x = pen.put(x, 0, "filter ", p.quiet());
         x = pen.put(x, 0, &app.filter, p.strong());
         x = pen.put(x, 0, p.glyph("▏", "_"), p.accent()) + 2;
+    } else if app.mode == Mode::Moment {
+        x = pen.put(x, 0, "jump to (UTC) ", p.quiet());
+        x = pen.put(x, 0, &app.moment, p.strong());
+        x = pen.put(x, 0, p.glyph("▏", "_"), p.accent()) + 2;
+        let (said, style) = match app.status.is_empty() {
+            true => (format!("{FORMS}; {}", app.replay_range()), p.quiet()),
+            false => (app.status.clone(), p.notice()),
+        };
+        let room = pen.width().saturating_sub(x + 1);
+        if !app.status.is_empty() || width_of(&said) <= room {
+            pen.put_cut(x, 0, &said, room, style);
+            return;
+        }
     } else if !app.status.is_empty() {
         pen.put_cut(x, 0, &app.status, pen.width().saturating_sub(2), p.notice());
         return;

@@ -23,7 +23,13 @@ pub(super) fn draw(pen: &mut Pen, app: &App) {
     let host = &app.info.host;
     let mut word = |text: &str, style| {
         if !text.is_empty() {
-            x = left.put(x + 2, 0, text, style);
+            let room = left.width().saturating_sub(x + 2);
+            if width_of(text) <= room {
+                x = left.put(x + 2, 0, text, style);
+            } else {
+                left.put_cut(x + 2, 0, text, room, style);
+                x = left.width();
+            }
         }
     };
     if host.emulated {
@@ -96,7 +102,8 @@ fn figures(pen: &mut Pen, app: &App) {
     words.retain(|(name, value)| !value.is_empty() && (app.lost == 0 || *name != "lost"));
     for (name, mut value) in words {
         if name == UNKNOWN {
-            value = cut(value, usize::from(pen.width().saturating_sub(x + width_of(name) + 1)));
+            let room = pen.width().saturating_sub(x + width_of(name) + 1);
+            value = cut(value, usize::from(room), p.glyph("…", "~"));
         }
         let width = width_of(name).saturating_add(1).saturating_add(width_of(&value));
         if x.saturating_add(width) > pen.width() && x > 1 {
@@ -117,7 +124,10 @@ fn unknown(app: &App) -> String {
     texts.join("; ")
 }
 
-/// The first characters of a text.
-fn cut(text: String, most: usize) -> String {
-    if text.chars().count() > most { text.chars().take(most).collect() } else { text }
+/// The first characters of a text, the last of which is then an ellipsis.
+fn cut(text: String, most: usize, ellipsis: &str) -> String {
+    if text.chars().count() <= most {
+        return text;
+    }
+    text.chars().take(most.saturating_sub(1)).chain(ellipsis.chars()).collect()
 }

@@ -13,13 +13,18 @@ use crate::{
 const KEYS_WIDTH: u16 = 22;
 
 const FIGURES_HELP: &[(&str, &str)] = &[
+    ("TIME%", "share of all host time in the window, halts included; rows are sorted by it at first"),
+    ("HALT%", "share of the row's host time in which the guest was halted: polled and idle"),
+    ("guest kernel user polled idle steal", "the selected row's time; the five of the host sum up to its host time"),
+    ("EXIT%", "share of all exits in the window"),
     ("PIN/E", "pin writes per entry, mean"),
     ("DIRTY%", "share of entries with at least one pin-control write"),
     ("DEADLINE", "timer exits at the guest's deadline"),
     ("IMMEDIATE", "timer exits that KVM forced"),
     ("SPURIOUS", "timer exits while the timer was soft-disabled"),
     ("t:clean t:dirty", "transition of clean and of dirty entries"),
-    ("n/a", "unknown here; never shown as 0"),
+    ("n/a", "unknown here; never shown as 0; columns that would be n/a, or 0 for rare events, are hidden"),
+    ("with a baseline", "value and difference: in % of the baseline's, of shares in points; counts per second"),
 ];
 
 /// Draws it, from the line that it was scrolled to.
@@ -44,8 +49,9 @@ pub(super) fn draw(pen: &mut Pen, app: &mut App) {
 fn lines(room: usize, ascii: bool) -> Vec<(String, String)> {
     let keys = |b: &Binding| b.keys.iter().map(|k| label(k, ascii)).collect::<Vec<_>>().join("  ");
     let mut lines = vec![("Keys".to_owned(), String::new())];
+    add(&mut lines, "mouse".into(), "click a row: select, again: unfold; click a title: sort, again: reverse", room);
+    add(&mut lines, "".into(), "wheel: move; with Shift the terminal selects text, as without this screen", room);
     KEYS.iter().for_each(|b| add(&mut lines, keys(b), b.help, room));
-    add(&mut lines, "mouse".into(), "click selects, again unfolds; titles sort; wheel moves", room);
     lines.extend([(String::new(), String::new()), ("Figures".to_owned(), String::new())]);
     for figure in Figure::ALL {
         add(&mut lines, figure.title().into(), &format!("{}: {}", figure.name(), figure.help()), room);

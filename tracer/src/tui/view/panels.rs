@@ -3,98 +3,31 @@
 use tracer_common::rules::TimerCause;
 
 use super::{
+    budget::percent,
     chart,
-    pen::{Pen, cells, width_of},
+    pen::{Pen, cells},
 };
 use crate::{
-    model::{figures::Figure, histogram::Histogram},
+    model::{
+        figures::{Figure, Stat},
+        histogram::Histogram,
+        knowledge::Subject,
+    },
     tui::{
-        App,
-        columns::{COLUMNS, Units, short},
-        detail::Detail,
+        App, budget,
+        columns::{COLUMNS, HOST_TIME, Units, short},
+        detail::{Detail, Reason},
+        weight::Weight,
     },
 };
 
-/// Width of a time.
-const TIME: u16 = 7;
-
-fn title(pen: &mut Pen, text: &str) -> u16 {
+pub(super) fn title(pen: &mut Pen, text: &str) -> u16 {
     let style = pen.palette.accent();
     pen.put(0, 0, text, style)
 }
 
 fn time(ns: Option<u64>, units: Units) -> String {
-    ns.map_or("n/a".into(), |ns| units.time(ns as f64, TIME))
-}
-
-/// Guest time of clean and dirty entries over one logarithmic axis, each as shares of its entries.
-pub(super) fn histogram(pen: &mut Pen, app: &App, detail: &Detail) {
-    let p = pen.palette;
-    let (width, height) = (pen.width(), pen.height());
-    let x = title(pen, Figure::EntryToExit.title());
-    if let Err(reason) = app.info.knowledge.figure(Figure::EntryToExit) {
-        pen.put(x + 2, 0, &format!("n/a: {reason}"), p.quiet());
-        return;
-    }
-    let plain = if detail.clean.count() > 0 || detail.dirty.count() > 0 { &detail.clean } else { &detail.unknown };
-    let name = if std::ptr::eq(plain, &detail.clean) { "clean" } else { "all" };
-    let x = pen.put(x + 2, 0, p.glyph("█", "#"), p.clean());
-    let counted = |name: &str, h: &Histogram| match width {
-        0..44 => name.to_owned(),
-        _ => format!("{name} {}", short(h.count() as f64)),
-    };
-    let x = pen.put(x + 1, 0, &counted(name, plain), p.quiet());
-    if detail.dirty.count() > 0 {
-        let x = pen.put(x + 2, 0, p.glyph("●", "o"), p.dirty());
-        pen.put(x + 1, 0, &counted("dirty", &detail.dirty), p.quiet());
-    }
-    let both = [plain, &detail.dirty];
-    let low = both.iter().filter_map(|h| h.min()).min().unwrap_or(1).max(1) as f64;
-    let high = both.iter().filter_map(|h| h.max()).max().unwrap_or(1).max(1) as f64;
-    // At least a factor of 2, so that a single value stands in the middle.
-    let (low, high) = if high < low * 2.0 { (low / 1.5, high * 1.5) } else { (low, high * 1.02) };
-    if width < 8 || height < 4 {
-        return;
-    }
-    let [clean, dirty] = both.map(|h| shares(h, low, high, usize::from(width)));
-    let highest = clean.iter().chain(&dirty).fold(f64::MIN_POSITIVE, |a, &b| a.max(b));
-    let mut area = pen.part(0, 1, width, height - 3);
-    for (x, (clean, dirty)) in (0..width).zip(clean.into_iter().zip(dirty)) {
-        chart::column(&mut area, x, clean / highest, p.clean());
-        if dirty > 0.0 {
-            let y = chart::line_of(&area, dirty / highest);
-            area.put(x, y, p.glyph("●", "o"), p.dirty());
-        }
-    }
-    pen.fill(0..width, height - 2, p.glyph("─", "-"), p.quiet());
-    let at = |share: f64| app.units.time(low * (high / low).powf(share), TIME);
-    let y = height - 1;
-    pen.put(0, y, &at(0.0), p.quiet());
-    for quarter in 1..4 {
-        let x = width * quarter / 4;
-        let label = at(f64::from(x) / f64::from(width));
-        if width >= 36 || quarter == 2 {
-            pen.put(x.saturating_sub(width_of(&label) / 2), y, &label, p.quiet());
-        }
-    }
-    pen.put_right(width, y, &at(1.0), p.quiet());
-}
-
-/// Share of the values in each of `bins` equal parts of the logarithmic axis.
-fn shares(histogram: &Histogram, low: f64, high: f64, bins: usize) -> Vec<f64> {
-    let mut shares = vec![0.0; bins];
-    let scale = bins as f64 / (high / low).ln();
-    for (from, width, count) in histogram.buckets() {
-        let middle = (from as f64 + width as f64 / 2.0).max(low);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "not negative, because middle >= low"
-        )]
-        let bin = ((middle / low).ln() * scale) as usize;
-        shares[bin.min(bins - 1)] += count as f64 / histogram.count() as f64;
-    }
-    shares
+    ns.map_or("n/a".into(), |ns| units.time(ns as f64))
 }
 
 /// The chosen figure over the latest intervals.
@@ -106,12 +39,16 @@ pub(super) fn series(pen: &mut Pen, app: &App, detail: &Detail) {
     let last = values.last().copied().flatten();
     let x = pen.put(x + 2, 0, &column.text(last, app.units), p.plain());
     let (width, height) = (pen.width(), pen.height());
-    let highest = chart::bars(&mut pen.part(0, 1, width, height.saturating_sub(2)), &values, p.clean());
-    pen.put(x + 2, 0, &format!("top {}", column.text((highest > 0.0).then_some(highest), app.units)), p.quiet());
-    let shown: f64 =
-        app.seen.latest.iter().rev().take(usize::from(width)).map(|s| s.interval.length_ns as f64 / 1e9).sum();
+    let (highest, drawn) = chart::bars(&mut pen.part(0, 1, width, height.saturating_sub(2)), &values, p.host());
+    let highest = format!("top {}", column.text((highest > 0.0).then_some(highest), app.units));
+    let x = pen.put(x + 2, 0, &highest, p.quiet());
+    pen.put(x + 2, 0, "f: next figure", p.quiet());
+    let shown: f64 = app.seen.latest.iter().rev().take(drawn).map(|s| s.interval.length_ns as f64 / 1e9).sum();
     let y = height.saturating_sub(1);
-    pen.put(0, y, &format!("{shown:.0} s, by interval; f: next figure"), p.quiet());
+    let each = width / cells(drawn.max(1));
+    let left = width.saturating_sub(each * cells(drawn));
+    pen.put(left, y, &format!("-{shown:.0} s"), p.quiet());
+    pen.put_right(width, y, if app.end.is_some() { "end of the window" } else { "now" }, p.quiet());
 }
 
 const QUANTILES: [(&str, f64, bool); 9] = [
@@ -129,22 +66,20 @@ const QUANTILES: [(&str, f64, bool); 9] = [
 /// Percentiles of guest time, of that of clean and of dirty entries, of host time and of transitions.
 pub(super) fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
-    title(pen, "percentiles");
+    title(pen, "percentile");
     let of: [(&str, &Histogram); 6] = [
+        (Figure::ExitToEntry.title(), &detail.sum.series[Figure::ExitToEntry]),
         (Figure::EntryToExit.title(), &detail.sum.series[Figure::EntryToExit]),
         ("clean", &detail.clean),
         ("dirty", &detail.dirty),
-        (Figure::ExitToEntry.title(), &detail.sum.series[Figure::ExitToEntry]),
         // transition_ns
         ("t:clean", &detail.transition[0]),
         ("t:dirty", &detail.transition[1]),
     ];
-    let right = |at: usize| match at {
-        0 => 22,
-        3 => 22 + 2 * 8 + 11,
-        4.. => 22 + 2 * 8 + 11 + 8 * (cells(at) - 3),
-        at => 22 + 8 * cells(at),
-    };
+    let each = app.units.width() + 1;
+    // The names of the first two are longer than a time may be.
+    let wide = |at: usize| if at < 2 { each.max(11) } else { each };
+    let right = |at: usize| 10 + (0..=at).map(wide).sum::<u16>();
     // Without the stopwatch, rows without a transition have no such columns.
     let known = if detail.sum.series[Figure::Transition].count() > 0 { of.len() } else { 4 };
     let fits = of.iter().enumerate().take(known).filter(|(at, _)| right(*at) <= pen.width()).count();
@@ -187,27 +122,99 @@ pub(super) fn pin_writes(pen: &mut Pen, app: &App, detail: &Detail) {
     }
 }
 
-/// Exit reasons: share of entries, median guest time, median host time.
+/// Exit reasons: shares of the row's host time and exits, mean host time.
 pub(super) fn reasons(pen: &mut Pen, app: &App, detail: &Detail) {
+    ranked(pen, app, "exit reasons", &detail.reasons);
+}
+
+/// Details of the exits of a reason, in the same columns.
+pub(super) fn details(pen: &mut Pen, app: &App, detail: &Detail) {
+    if let Err(reason) = app.info.knowledge.known(Subject::Detail) {
+        let x = title(pen, "details");
+        pen.put(x + 2, 0, &format!("n/a: {reason}"), pen.palette.quiet());
+        return;
+    }
+    ranked(pen, app, "details", &detail.details);
+}
+
+/// Guest time and the parts of the host time: share of the row's time, and per second of the window.
+pub(super) fn budget(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
-    title(pen, "exit reasons");
-    let width = pen.width();
-    let name = width.saturating_sub(26).min(26);
-    pen.put_right(name + 7, 0, "share", p.quiet());
-    pen.put_right(name + 17, 0, "guest p50", p.quiet());
-    pen.put_right(name + 26, 0, "host p50", p.quiet());
-    let whole = detail.sum.series.entries().max(1) as f64;
-    let lines = usize::from(pen.height().saturating_sub(1));
-    for (line, reason) in detail.reasons.iter().take(lines).enumerate() {
-        let y = 1 + cells(line);
-        let share = reason.series.entries() as f64 / whole;
-        pen.put_cut(1, y, &reason.name, name.saturating_sub(1), p.plain());
-        pen.put_right(name + 7, y, &format!("{:.1}%", share * 100.0), p.plain());
-        pen.put_right(name + 17, y, &time(reason.series[Figure::EntryToExit].quantile(0.5), app.units), p.plain());
-        pen.put_right(name + 26, y, &time(reason.series[Figure::ExitToEntry].quantile(0.5), app.units), p.plain());
-        if width > name + 34 {
-            chart::share(pen, name + 28, y, width - name - 28, share, p.clean());
+    let x = title(pen, "time");
+    let parts = match budget::parts(&detail.sum, &app.info.knowledge) {
+        Ok(parts) => parts,
+        Err(reason) => {
+            pen.put(x + 2, 0, &format!("n/a: {reason}"), p.quiet());
+            return;
         }
+    };
+    let whole = parts.iter().map(|part| part.ns).fold(0, u64::saturating_add).max(1);
+    let width = pen.width();
+    pen.put_right(18, 0, "TIME%", p.quiet());
+    pen.put_right(30, 0, "per second", p.quiet());
+    let lines = pen.height().saturating_sub(1);
+    let mut y = 1;
+    for part in &parts {
+        let share = part.ns as f64 / whole as f64;
+        pen.put(1, y, part.kind.name(), p.plain());
+        pen.put_right(18, y, &percent(share), p.plain());
+        let per_second = (detail.sum.seconds > 0.0).then(|| part.ns as f64 / detail.sum.seconds);
+        pen.put_right(30, y, &per_second.map_or("n/a".into(), |ns| app.units.time(ns)), p.plain());
+        if width > 38 {
+            chart::share(pen, 32, y, width - 32, share, part.kind.style(p));
+        }
+        y += 1;
+    }
+    for (phase, reason) in budget::unknown(&app.info.knowledge) {
+        if y > lines {
+            break;
+        }
+        let text =
+            format!("{}: n/a ({reason}); it is in the {}'s", phase.name(), parts[parts.len().min(2) - 1].kind.name());
+        pen.put_cut(1, y, &text, width.saturating_sub(1), p.quiet());
+        y += 1;
+    }
+}
+
+/// Shares of host time and exits, and mean host time, of what has most of it.
+fn ranked(pen: &mut Pen, app: &App, name: &str, rows: &[Reason]) {
+    let p = pen.palette;
+    title(pen, name);
+    let width = pen.width();
+    let times = app.units.width();
+    let has_mean = width >= 40 + times;
+    let name = width.saturating_sub(if has_mean { 19 + times.max(9) } else { 16 }).min(26);
+    pen.put_right(name + 8, 0, "TIME%", p.quiet());
+    pen.put_right(name + 15, 0, "EXIT%", p.quiet());
+    let mean_end = name + 17 + times.max(9);
+    if has_mean {
+        pen.put_right(mean_end, 0, "host mean", p.quiet());
+    }
+    let sum = |of: fn(&Weight) -> u64| rows.iter().map(|r| of(&r.weight)).fold(0, u64::saturating_add);
+    let (host_ns, exits) = (sum(|w| w.host_ns), sum(|w| w.exits));
+    let is_timed = app.info.knowledge.figure(Figure::ExitToEntry).is_ok();
+    let share = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
+    let lines = usize::from(pen.height().saturating_sub(1));
+    for (line, reason) in rows.iter().take(lines).enumerate() {
+        let y = 1 + cells(line);
+        let time_share = share(reason.weight.host_ns, host_ns).filter(|_| is_timed && reason.weight.handled > 0);
+        let exit_share = share(reason.weight.exits, exits);
+        let percent = |share: Option<f64>| COLUMNS[HOST_TIME].text(share.map(|s| 100.0 * s), app.units);
+        pen.put_middle(1, y, &reason.name, name.saturating_sub(1), p.plain());
+        pen.put_right(name + 8, y, &percent(time_share), p.plain());
+        pen.put_right(name + 15, y, &percent(exit_share), p.plain());
+        if has_mean {
+            let mean = Stat::Mean.of(&reason.series[Figure::ExitToEntry]);
+            pen.put_right(mean_end, y, &mean.map_or("n/a".into(), |ns| app.units.time(ns)), p.plain());
+        }
+        if width > mean_end + 8 {
+            let bar = mean_end + 2;
+            chart::share(pen, bar, y, width - bar, time_share.or(exit_share).unwrap_or(0.0), p.host());
+        }
+    }
+    let more = rows.len().saturating_sub(lines);
+    if more > 0 {
+        pen.put_right(width, 0, &format!("{more} more"), p.quiet());
     }
 }
 
@@ -235,9 +242,10 @@ pub(super) fn untimely(pen: &mut Pen, app: &App, detail: &Detail) {
         pen.put_cut(9, y, &format!("{vm}/{}", exit.vcpu), 12, p.plain());
         let what = if exit.cause == TimerCause::Early { "early by" } else { "guest" };
         pen.put(22, y, what, p.quiet());
-        pen.put_right(31 + TIME, y, &time(Some(exit.ns), app.units), p.dirty());
+        let end = 31 + app.units.width();
+        pen.put_right(end, y, &time(Some(exit.ns), app.units), p.dirty());
         if exit.count > 1 {
-            pen.put(40, y, &format!("x{}", exit.count), p.quiet());
+            pen.put(end + 2, y, &format!("x{}", exit.count), p.quiet());
         }
     }
 }

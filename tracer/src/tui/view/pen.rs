@@ -98,6 +98,19 @@ impl<'a> Pen<'a> {
         }
     }
 
+    /// Writes a name into `width`, cut in the middle where it is longer: names mostly differ at their ends. Returns where it ended.
+    pub(super) fn put_middle(&mut self, x: u16, y: u16, text: &str, width: u16, style: Style) -> u16 {
+        let (length, room) = (text.chars().count(), usize::from(width));
+        if length <= room {
+            return self.put(x, y, text, style);
+        }
+        let Some(room) = room.checked_sub(1) else { return x };
+        let mut cut: String = text.chars().take(room.div_ceil(2)).collect();
+        cut += self.palette.glyph("…", "~");
+        cut.extend(text.chars().skip(length - room / 2));
+        self.put(x, y, &cut, style)
+    }
+
     /// Fills columns of a line with one character.
     pub(super) fn fill(&mut self, columns: std::ops::Range<u16>, y: u16, glyph: &str, style: Style) {
         for x in columns {

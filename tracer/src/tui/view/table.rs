@@ -1,5 +1,7 @@
 //! The table of VMs, vCPUs and exit reasons.
 
+use std::collections::BTreeMap;
+
 use ratatui::layout::Rect;
 
 use super::{
@@ -11,51 +13,80 @@ use crate::{
     tui::{
         App,
         app::{Places, SPARK},
-        columns::{COLUMNS, Column, Derivation, SPARK_RANK, change_text},
+        columns::{CHANGE_WIDTH, COLUMNS, Change, Column, Derivation, EXITS, SPARK_RANK},
+        node::Node,
         rows::Row,
     },
 };
 
 /// Least and greatest width of the first column.
-const NAME: (u16, u16) = (14, 44);
+const NAME: (u16, u16) = (20, 44);
+/// Lines of the titles.
+pub(super) const TITLES: u16 = 2;
 
 /// Columns that fit.
 struct Layout {
     name: u16,
-    /// Index and right end of each column.
-    columns: Vec<(usize, u16)>,
+    columns: Vec<Place>,
     /// Left end of the sparkline.
     spark: Option<u16>,
 }
 
+/// The place of a column.
+struct Place {
+    /// index into [`COLUMNS`]
+    column: usize,
+    /// ends, the right one exclusive
+    left: u16,
+    right: u16,
+}
+
 impl Layout {
-    /// Takes columns by rank until one finds no room. With the stopwatch, transitions come right after guest time.
-    fn of(width: u16, stopwatch: bool) -> Self {
-        let rank =
-            |c: &Column| if stopwatch && matches!(c.of, Derivation::Stat(Figure::Transition, _)) { 2 } else { c.rank };
-        let mut ranked: Vec<(u8, Option<usize>)> =
-            COLUMNS.iter().enumerate().map(|(i, c)| (rank(c), Some(i))).collect();
+    /// Takes the columns that have values, by rank, until one finds no room. With the stopwatch, transitions come right after guest time.
+    fn of(width: u16, app: &App, rows: &[Row]) -> Self {
+        let rank = |c: &Column| match c.of {
+            Derivation::Stat(Figure::Transition, _) if app.info.stopwatch => 2,
+            _ => c.rank,
+        };
+        let shown = COLUMNS.iter().enumerate().filter(|(at, _)| app.shows_column(*at));
+        let mut ranked: Vec<(u8, Option<usize>)> = shown.map(|(i, c)| (rank(c), Some(i))).collect();
         ranked.push((SPARK_RANK, None));
         ranked.sort_unstable();
         let mut room = width.saturating_sub(NAME.0 + 2);
-        let mut shown = Vec::new();
+        let mut widths = BTreeMap::new();
+        let mut has_spark = false;
         for (_, column) in ranked {
-            let wanted = column.map_or(SPARK, |c| COLUMNS[c].width) + 2;
+            let wanted = column.map_or(SPARK, |at| width_in(app, at, rows)) + 2;
             if wanted > room {
                 break;
             }
             room -= wanted;
-            shown.push(column);
+            match column {
+                Some(at) => drop(widths.insert(at, wanted - 2)),
+                None => has_spark = true,
+            }
         }
         let name = (NAME.0 + room).min(NAME.1).min(width.saturating_sub(2));
-        let mut right = 1 + name;
+        let mut end = 1 + name;
         let mut columns = Vec::new();
-        for (at, column) in COLUMNS.iter().enumerate().filter(|(at, _)| shown.contains(&Some(*at))) {
-            right += 2 + column.width;
-            columns.push((at, right));
+        for (column, width) in widths {
+            let left = end + 2;
+            end = left + width;
+            columns.push(Place { column, left, right: end });
         }
-        Self { name, columns, spark: shown.contains(&None).then_some(right + 2) }
+        Self { name, columns, spark: has_spark.then_some(end + 2) }
     }
+}
+
+/// Width of a column: its own, or that of its widest value on the screen; with a baseline, of value and change.
+fn width_in(app: &App, at: usize, rows: &[Row]) -> u16 {
+    let column = &COLUMNS[at];
+    let values = rows.iter().filter_map(|row| row.values.map(|values| values[at]));
+    let widest = values.map(|value| width_of(&column.text(value, app.units))).max().unwrap_or(0);
+    // The title's arrow, where it sorts.
+    let title = width_of(column.title) + u16::from(app.order.column == Some(at));
+    let change = if app.baseline.is_some() { CHANGE_WIDTH } else { 0 };
+    column.width.max(widest).max(title) + change
 }
 
 /// Draws it, and notes its places for the mouse.
@@ -64,14 +95,20 @@ pub(super) fn draw(pen: &mut Pen, app: &mut App) {
     let titles = match pen.height() {
         0..=2 => 0,
         3..=5 => 1,
-        _ => 2,
+        _ => TITLES,
     };
     if pen.height() == 0 || pen.width() == 0 {
         return;
     }
-    let layout = Layout::of(pen.width(), app.info.stopwatch);
     let height = pen.height() - titles;
-    if titles == 2 {
+    let lines = usize::from(height);
+    let lowest_first = (app.selected + 1).saturating_sub(lines);
+    app.first = app.first.clamp(lowest_first.min(app.selected), app.selected);
+    app.first = app.first.min(app.seen.rows.len().saturating_sub(lines));
+    app.prepare_rows(app.first, lines);
+    let shown = app.first..app.seen.rows.len().min(app.first + lines);
+    let layout = Layout::of(pen.width(), app, &app.seen.rows[shown.clone()]);
+    if titles == TITLES {
         draw_groups(pen, app, &layout);
     }
     if titles > 0 {
@@ -89,11 +126,7 @@ pub(super) fn draw(pen: &mut Pen, app: &mut App) {
         pen.put(2, titles + u16::from(height > 2), text, pen.palette.quiet());
         return;
     }
-    let lines = usize::from(height);
-    let lowest_first = (app.selected + 1).saturating_sub(lines);
-    app.first = app.first.clamp(lowest_first, app.selected).min(app.seen.rows.len().saturating_sub(lines));
-    app.prepare_rows(app.first, lines);
-    for (line, at) in (app.first..app.seen.rows.len()).take(lines).enumerate() {
+    for (line, at) in shown.enumerate() {
         let y = titles + cells(line);
         draw_row(pen, app, &layout, y, &app.seen.rows[at]);
         if at == app.selected {
@@ -107,16 +140,14 @@ fn draw_groups(pen: &mut Pen, app: &App, layout: &Layout) {
     if !app.seen.rows.is_empty() {
         pen.put_within(1, 0, &format!("{} of {}", app.selected + 1, app.seen.rows.len()), layout.name, p.quiet());
     }
-    let mut done = 0;
-    while let Some((at, right)) = layout.columns.get(done) {
-        let (group, short) = (COLUMNS[*at].group, COLUMNS[*at].short_group);
-        let many = layout.columns[done..].iter().take_while(|(at, _)| COLUMNS[*at].group == group).count();
-        let left = right - COLUMNS[*at].width;
-        let end = layout.columns[done + many - 1].1;
-        if !group.is_empty() {
-            draw_group(pen, if width_of(group) + 2 > end - left { short } else { group }, left, end);
+    let group = |place: &Place| COLUMNS[place.column].group;
+    for columns in layout.columns.chunk_by(|a, b| group(a) == group(b)) {
+        let (first, last) = (&columns[0], &columns[columns.len() - 1]);
+        let column = &COLUMNS[first.column];
+        let fits = width_of(column.group) + 2 <= last.right - first.left;
+        if !column.group.is_empty() {
+            draw_group(pen, if fits { column.group } else { column.short_group }, first.left, last.right);
         }
-        done += many;
     }
 }
 
@@ -144,13 +175,17 @@ fn draw_titles(pen: &mut Pen, app: &mut App, layout: &Layout, y: u16) {
     pen.put_within(1, y, &text, layout.name, style);
     let x0 = pen.area().x;
     let mut places = vec![(x0, x0 + 1 + layout.name, None)];
-    for &(at, right) in &layout.columns {
-        let (text, style) = title(COLUMNS[at].title, Some(at));
-        pen.put_right(right, y, &text, style);
-        places.push((x0 + right - COLUMNS[at].width, x0 + right + 1, Some(at)));
+    let change = if app.baseline.is_some() { CHANGE_WIDTH } else { 0 };
+    for &Place { column, left, right } in &layout.columns {
+        let (text, style) = title(COLUMNS[column].title, Some(column));
+        pen.put_right(right - change, y, &text, style);
+        if change > 0 {
+            pen.put_right(right, y, p.glyph("Δ", "+/-"), p.quiet());
+        }
+        places.push((x0 + left, x0 + right + 1, Some(column)));
     }
     if let Some(left) = layout.spark {
-        pen.put(left, y, "ENTRIES/S", p.quiet());
+        pen.put(left, y, COLUMNS[EXITS].title, p.quiet());
     }
     app.places.titles = places;
 }
@@ -165,22 +200,27 @@ fn draw_row(pen: &mut Pen, app: &App, layout: &Layout, y: u16, row: &Row) {
     let indent = 1 + 2 * row.depth;
     let x = pen.put(indent, y, mark, p.quiet());
     let style = if row.depth == 0 { p.strong() } else { p.plain() };
-    pen.put_cut(x, y, &row.name, (1 + layout.name).saturating_sub(x), style);
-    for &(at, right) in &layout.columns {
+    pen.put_middle(x, y, &row.name, (1 + layout.name).saturating_sub(x), style);
+    for &Place { column: at, right, .. } in &layout.columns {
         let column = &COLUMNS[at];
         let value = row.values.and_then(|v| v[at]);
-        if app.baseline.is_some() {
-            let change = app.change(row, at);
-            let style = match change {
-                Some(c) if c >= 0.05 => p.higher(),
-                Some(c) if c <= -0.05 => p.lower(),
-                _ => p.quiet(),
-            };
-            pen.put_right(right, y, &change_text(change), style);
-        } else {
-            let style = if value.is_none_or(|v| v == 0.0) { p.quiet() } else { p.plain() };
-            pen.put_right(right, y, &column.text(value, app.units), style);
+        let style = if value.is_none_or(|v| v == 0.0) { p.quiet() } else { p.plain() };
+        // A detail has exits and host times alone.
+        let is_blank = matches!(row.node, Node::Detail(..)) && !column.is_of_exits();
+        let text = if is_blank { String::new() } else { column.text(value, app.units) };
+        if app.baseline.is_none() {
+            pen.put_right(right, y, &text, style);
+            continue;
         }
+        pen.put_right(right - CHANGE_WIDTH, y, &text, style);
+        let change = app.change(row, at);
+        let style = match change {
+            Change::New => p.higher(),
+            Change::By(by) if by >= 0.05 => p.higher(),
+            Change::By(by) if by <= -0.05 => p.lower(),
+            Change::By(_) | Change::Unknown => p.quiet(),
+        };
+        pen.put_right(right, y, &change.text(column.kind), style);
     }
     if let (Some(left), Some(spark)) = (layout.spark, &row.spark) {
         chart::spark(&mut pen.part(left, y, SPARK, 1), spark);
