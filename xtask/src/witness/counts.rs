@@ -78,7 +78,7 @@ pub(super) fn known_exits(results: Results, report: &Value) -> Result<Failures> 
 }
 
 /// The guests' own results.
-fn exercises(results: Results) -> Result<Vec<Value>> {
+pub(super) fn exercises(results: Results) -> Result<Vec<Value>> {
     let folder = results.0;
     let entries = fs::read_dir(folder).with_context(|| format!("read folder {}", folder.display()))?.flatten();
     let files = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("exercise-"));

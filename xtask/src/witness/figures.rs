@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     lab::results::{Results, number},
     witness::{
-        calibration, companion, counts,
+        calibration, companion, counts, exits,
         failures::{Failures, balance, count, element, no_complaints, rows, site_writes},
     },
 };
@@ -87,6 +87,7 @@ fn reasons(results: Results, report: &Value) -> Result<Figure> {
     let traced = results.histogram("kvm_exit.hist")?;
     let mut failures = counts::reasons_against_ftrace(report, &traced);
     failures.extend(counts::known_exits(results, report)?);
+    failures.extend(exits::failures(results, &counts::exercises(results)?)?);
     let codes: BTreeSet<_> = rows(report).iter().map(|row| number(&row["exit_reason_code"])).collect();
     Ok(equal(codes.len(), traced.len() as u64, failures))
 }
