@@ -14,6 +14,11 @@ vmentry check --format json > $OUT/check.json || {
 # The second witness: ftrace's own histograms of the two tracepoints.
 echo 'hist:keys=exit_reason' > $events/kvm_exit/trigger
 echo 'hist:keys=vcpu_id' > $events/kvm_entry/trigger
+# What KVM emulated, by MSR, leaf and port.
+details='kvm_msr:write,ecx kvm_cpuid:function kvm_pio:rw,port'
+for detail in $details; do
+    echo "hist:keys=${detail#*:}:size=4096" > $events/${detail%%:*}/trigger
+done
 
 cat > /tmp/guests.sh <<'END'
 set -e
@@ -42,7 +47,7 @@ fi
 END
 export MODULE
 # Two recordings of the same guests: one from records, one aggregated in the kernel.
-vmentry record -o $OUT/recording.hlog --label "known exits" --interval 1s -- \
+vmentry record --detail -o $OUT/recording.hlog --label "known exits" --interval 1s -- \
     vmentry record --aggregate in-kernel -o $OUT/in-kernel.hlog -- sh /tmp/guests.sh
 vmentry report $OUT/in-kernel.hlog --format json > $OUT/in-kernel.json
 
@@ -50,5 +55,10 @@ cat $events/kvm_exit/hist > $OUT/kvm_exit.hist
 cat $events/kvm_entry/hist > $OUT/kvm_entry.hist
 echo '!hist:keys=exit_reason' > $events/kvm_exit/trigger
 echo '!hist:keys=vcpu_id' > $events/kvm_entry/trigger
+for detail in $details; do
+    cat $events/${detail%%:*}/hist > $OUT/${detail%%:*}.hist
+    echo "!hist:keys=${detail#*:}" > $events/${detail%%:*}/trigger
+done
 vmentry report $OUT/recording.hlog --format json > $OUT/report.json
+vmentry report $OUT/recording.hlog --by vm,vcpu,reason,detail --format json > $OUT/details.json
 vmentry report $OUT/recording.hlog > $OUT/report.txt

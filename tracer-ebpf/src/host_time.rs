@@ -14,6 +14,9 @@ use crate::{
     states::{self, State},
 };
 
+/// Time that no thread gives a CPU away and gets it back in, ns.
+const TWO_SWITCHES_NS: u64 = 1000;
+
 /// The sums of a vCPU and its thread now; 0 where a field is not in this kernel.
 #[inline(always)]
 fn sums(vcpu: u64, task: u64) -> Sums {
@@ -121,9 +124,13 @@ fn meet(state: State, vcpu: u64, task: u64) {
 
 /// At kvm_exit: the parts of the host time before the round, and ends them.
 #[inline(always)]
-pub fn take(state: State, flags: Flags, isa: u64) -> Phases {
+pub fn take(state: State, flags: Flags, isa: u64, exit_ns: u64) -> Phases {
     // On SVM, kvm_exit may come after the thread was preempted (before Linux 6.2): that wait is in the guest time.
-    if slot(Slot::LayoutIsa) == Some(Isa::Svm as i64) && slot(Slot::Phases) == Some(1) && isa == Isa::Svm as u64 {
+    if slot(Slot::LayoutIsa) == Some(Isa::Svm as i64)
+        && slot(Slot::Phases) == Some(1)
+        && isa == Isa::Svm as u64
+        && exit_ns.wrapping_sub(get!(state.entry_ns)) > TWO_SWITCHES_NS
+    {
         let task = get!(state.task);
         let runs = runs(task);
         if get!(state.runs) != runs {

@@ -236,7 +236,7 @@ fn on_exit(vcpu: u64, isa: u64) {
         (reason, deadline_tsc, close_pin_writes(state, &mut flags))
     };
     let outline = Outline::of(reason, flags, pins.best, isa as u8);
-    let phases = host_time::take(state, flags, isa);
+    let phases = host_time::take(state, flags, isa, exit_ns);
     let previous_detail = detail::begin(state, vcpu, isa, reason, flags.has(Flags::REASON_KNOWN));
     let (previous, previous_exit_ns) = (get!(state.previous), get!(state.exit_ns));
     set!(state.previous = outline);

@@ -15,8 +15,12 @@ pub(crate) const MAX_DETAILS: usize = 64;
 /// What an exit was about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Detail {
-    /// an MSR, by its number
+    /// an MSR, by its number: the exit reason says whether it was read or written (VMX)
     Msr(u32),
+    /// an MSR that was read (SVM)
+    MsrRead(u32),
+    /// an MSR that was written (SVM)
+    MsrWrite(u32),
     /// an I/O port
     Port {
         /// number of the port
@@ -137,7 +141,8 @@ impl Detail {
         Some(match raw.source()? {
             Source::None => return None,
             Source::Msr => Self::Msr(low32(value)),
-            Source::MsrWithDirection => Self::Msr(low32(value)),
+            Source::MsrWithDirection if value >> 32 == 0 => Self::MsrRead(low32(value)),
+            Source::MsrWithDirection => Self::MsrWrite(low32(value)),
             Source::Cpuid => {
                 let leaf = low32(value);
                 Self::Leaf(leaf, WITH_SUBLEAVES.contains(&leaf).then(|| low32(value >> 32)))
@@ -164,6 +169,8 @@ impl Detail {
         let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
         let found = match kind {
             "msr" => Self::Msr(number()?.try_into().ok()?),
+            "rdmsr" => Self::MsrRead(number()?.try_into().ok()?),
+            "wrmsr" => Self::MsrWrite(number()?.try_into().ok()?),
             "in" | "out" => {
                 Self::Port { port: number()?.try_into().ok()?, bytes: number()?.try_into().ok()?, is_in: kind == "in" }
             }
@@ -198,6 +205,8 @@ impl Detail {
     pub(crate) fn tag(self) -> String {
         match self {
             Self::Msr(msr) => format!("msr.{msr:x}"),
+            Self::MsrRead(msr) => format!("rdmsr.{msr:x}"),
+            Self::MsrWrite(msr) => format!("wrmsr.{msr:x}"),
             Self::Port { port, bytes, is_in } => format!("{}.{port:x}.{bytes:x}", if is_in { "in" } else { "out" }),
             Self::Leaf(leaf, None) => format!("leaf.{leaf:x}"),
             Self::Leaf(leaf, Some(subleaf)) => format!("leaf.{leaf:x}.{subleaf:x}"),
@@ -223,6 +232,8 @@ impl Detail {
         let name = name.map(|name| format!(" {name}")).unwrap_or_default();
         match self {
             Self::Msr(msr) => format!("{msr:#x}{name}"),
+            Self::MsrRead(msr) => format!("read {msr:#x}{name}"),
+            Self::MsrWrite(msr) => format!("write {msr:#x}{name}"),
             Self::Port { port, bytes, is_in } => {
                 format!("{} {port:#x}/{bytes}{name}", if is_in { "in" } else { "out" })
             }
@@ -249,7 +260,7 @@ impl Detail {
 impl fmt::Display for Detail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match *self {
-            Self::Msr(msr) => detail_names::msr(msr),
+            Self::Msr(msr) | Self::MsrRead(msr) | Self::MsrWrite(msr) => detail_names::msr(msr),
             Self::Port { port, .. } => detail_names::port(port),
             Self::Hypercall(number) => detail_names::hypercall(number),
             Self::HypervCall(code) => detail_names::hyperv_call(code),
@@ -354,7 +365,8 @@ mod tests {
         assert_eq!(svm(0x7b, Source::ExitInfo, 0x0010_0010).unwrap(), "out 0x10/1");
         assert_eq!(svm(0x7b, Source::ExitInfo, 0x0064_0011).unwrap(), "in 0x64/1 keyboard");
         assert_eq!(svm(0x7b, Source::ExitInfo, 0x0064_0001), None, "an access of no size");
-        assert_eq!(svm(0x7c, Source::MsrWithDirection, 1 << 32 | 0xc000_0080).unwrap(), "0xc0000080 EFER");
+        assert_eq!(svm(0x7c, Source::MsrWithDirection, 1 << 32 | 0xc000_0080).unwrap(), "write 0xc0000080 EFER");
+        assert_eq!(svm(0x7c, Source::MsrWithDirection, 0x10).unwrap(), "read 0x10 TSC");
         assert_eq!(svm(0x402, Source::ExitInfo, 1 << 32 | 0x310).unwrap(), "0x310 ICR2");
         assert_eq!(svm(0x400, Source::Fault, 1 << 1 | 8 << 32).unwrap(), "write emulated");
     }

@@ -23,7 +23,8 @@ pub(crate) const FORMAT: &str = "vmentry-report/1";
 
 /// The report. Unknown values are null, never 0. Without `by`, rows have every dimension.
 pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
-    let by = by.unwrap_or(&Dimension::ALL);
+    let all_of_entries: Vec<_> = Dimension::ALL.into_iter().filter(|d| *d != Dimension::Detail).collect();
+    let by = by.unwrap_or(&all_of_entries);
     let Rows { each, total, .. } = report.all_rows(&View { by: by.to_vec(), ..view.clone() });
     let rows = each.iter().take(view.top.unwrap_or(usize::MAX));
     json!({
@@ -133,6 +134,7 @@ fn totals(report: &Report) -> Value {
         "timer_exits_tracepoint": t.traced_timer_exits,
         "spurious_before_time": report.spurious_before_time().ok().map(|before| before.count),
         "stopwatch_excesses": t.stopwatch_excesses,
+        "inexact_phases": t.inexact_phases,
         "deadline_error_ns": t.deadline_error_ns,
     })
 }

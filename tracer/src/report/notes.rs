@@ -14,6 +14,9 @@ pub(super) const DISTURBED: &str =
 /// Why the stopwatch gave some entries no `transition_ns`.
 pub(super) const STOPWATCH_EXCESS: &str = "the guest's cycles exceed those of the whole round; the stopwatch counts in steps of the timer, or its timer is wrong";
 
+/// Why the parts of some host times are not exact.
+pub(super) const INEXACT_PHASES: &str = "their parts were cut, because they added up to more, or are all kernel, because another thread had run the vCPU or its statistics were reset";
+
 /// The first line of every view: entries that are missing from all figures.
 pub(super) fn loss(report: &Report) -> String {
     let t = &report.whole.totals;

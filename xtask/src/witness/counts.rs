@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     lab::results::{Results, json, number},
     witness::{
-        calibration,
+        calibration, exits,
         failures::{Failures, balance, rows},
         traces,
     },
@@ -30,6 +30,7 @@ pub(crate) fn failures(out: &Path, vmx: bool) -> Result<Vec<String>> {
     let mut failures = entries_against_ftrace(&report, &results.histogram("kvm_entry.hist")?);
     failures.extend(reasons_against_ftrace(&report, &results.histogram("kvm_exit.hist")?));
     failures.extend(known_exits(results, &report)?);
+    failures.extend(exits::failures(results, &exercises(results)?)?);
     failures.extend(timer_causes(results, &report, vmx)?);
     failures.extend(pin_writes(results, &report, vmx)?);
     failures.equal("emulated", &report["emulated"], true);

@@ -6,6 +6,7 @@ pub(crate) mod claims;
 pub(crate) mod companion;
 pub(crate) mod counts;
 mod early;
+mod exits;
 pub(crate) mod experiment;
 mod failures;
 pub(crate) mod figures;

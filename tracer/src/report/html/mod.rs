@@ -203,6 +203,9 @@ fn totals(report: &Report, view: &View) -> Markup {
     if let Some(entries) = t.stopwatch_excesses.filter(|n| *n > 0) {
         add("entries without transition_ns", grouped(entries).into(), notes::STOPWATCH_EXCESS);
     }
+    if let Some(times) = t.inexact_phases.filter(|n| *n > 0) {
+        add("inexact host times", times.to_string().into(), notes::INEXACT_PHASES);
+    }
     if let Some(text) = report.foreign_isa() {
         add("entries of another instruction set", t.foreign_isa.unwrap_or_default().to_string().into(), &text);
     }

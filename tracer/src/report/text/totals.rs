@@ -25,6 +25,9 @@ pub(super) fn render(report: &Report, view: &View) -> String {
     if let Some(entries) = t.stopwatch_excesses.filter(|n| *n > 0) {
         let _ = writeln!(out, "stopwatch   {entries} entries without transition_ns: {}", notes::STOPWATCH_EXCESS);
     }
+    if let Some(times) = t.inexact_phases.filter(|n| *n > 0) {
+        let _ = writeln!(out, "inexact     {} host times: {}", grouped(times), notes::INEXACT_PHASES);
+    }
     let _ = write!(out, "unmatched   {}", t.unmatched);
     if let Some(evicted) = t.evicted.filter(|n| *n > 0) {
         let _ = write!(out, "; places for vCPUs' states were too few {evicted} times");
