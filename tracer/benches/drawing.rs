@@ -64,7 +64,7 @@ fn main() {
         knowledge: Knowledge::complete(),
         other_tracers: Vec::new(),
         origin: Origin::Live,
-        anchor: Anchor { monotonic_ns: 0, unix_ns: 0 },
+        anchor: Anchor::default(),
     };
     let mut app = App::new(info, Palette { color: Colors::True, ascii: false });
     let intervals: Vec<_> = (0..4).map(interval).collect();
@@ -75,9 +75,7 @@ fn main() {
     println!("{:<24}{:>12}{:>16}{:>14}", "window", "ms/frame", "ms/interval", "% of a core");
     let windows = [Window::Second, Window::TenSeconds, Window::Minute, Window::Start];
     for (window, detail) in windows.into_iter().map(|w| (w, false)).chain([(Window::TenSeconds, true)]) {
-        if detail {
-            app.act(Action::Detail);
-        }
+        app.detail = Some(detail);
         app.act(Action::Window(window));
         let mut draw = |app: &mut App| {
             let start = Instant::now();

@@ -45,6 +45,11 @@ impl Matcher {
         Self { chosen: Some(chosen) }
     }
 
+    /// Whether every series passes, because there is no filter.
+    pub(super) fn passes_all(&self) -> bool {
+        self.chosen.is_none()
+    }
+
     /// Whether a series passes.
     pub fn passes(&self, key: &Key) -> bool {
         self.chosen.as_ref().is_none_or(|c| {

@@ -8,7 +8,7 @@ use std::{
 
 use tracer_common::Isa;
 
-use super::weight::Weight;
+use super::weight::{Weight, Whole};
 use crate::model::{
     interval::{Interval, MAX_SERIES},
     series::Key,
@@ -52,6 +52,8 @@ pub struct Slice {
     buckets: usize,
     /// places in `keys`, by instruction set and exit reason, as soon as these are asked for
     by_reason: OnceLock<Vec<usize>>,
+    /// all its keys, as soon as this is asked for
+    whole: OnceLock<Whole>,
 }
 
 impl Slice {
@@ -66,6 +68,12 @@ impl Slice {
         self.keys.extend(self.interval.series.iter().map(|(k, s)| (*k, Weight::of(k, s))));
         self.keys.sort_unstable_by_key(|(key, _)| *key);
         self.by_reason.take();
+        self.whole.take();
+    }
+
+    /// All its keys, whatever the filter.
+    pub(super) fn whole(&self) -> &Whole {
+        self.whole.get_or_init(|| Whole::of_keys(self.keys.iter()))
     }
 
     /// The keys of an exit reason, ascending: those of a VM, or of all.

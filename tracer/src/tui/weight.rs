@@ -71,11 +71,12 @@ impl Whole {
     /// Of a window.
     pub(super) fn of(slices: &[Arc<Slice>], matcher: &Matcher, knowledge: &Knowledge) -> Self {
         let mut whole = Self::default();
-        for (key, weight) in slices.iter().flat_map(|slice| &slice.keys).filter(|(key, _)| matcher.passes(key)) {
-            whole.weight.add(weight);
-            whole.timer_exits.count(key, weight.exits);
-            whole.knows_writes |= key.entry != EntryKind::Unknown;
-            whole.dirty += if key.entry == EntryKind::Dirty { weight.exits } else { 0 };
+        for slice in slices {
+            if matcher.passes_all() {
+                whole.merge(slice.whole());
+            } else {
+                whole.merge(&Self::of_keys(slice.keys.iter().filter(|(key, _)| matcher.passes(key))));
+            }
         }
         if knowledge.figure(Figure::PinWrites).is_err() {
             (whole.knows_writes, whole.dirty) = (false, 0);
@@ -84,5 +85,24 @@ impl Whole {
             whole.weight.host_ns = 0;
         }
         whole
+    }
+
+    /// Of some keys.
+    pub(super) fn of_keys<'a>(keys: impl Iterator<Item = &'a (Key, Weight)>) -> Self {
+        let mut whole = Self::default();
+        for (key, weight) in keys {
+            whole.weight.add(weight);
+            whole.timer_exits.count(key, weight.exits);
+            whole.knows_writes |= key.entry != EntryKind::Unknown;
+            whole.dirty += if key.entry == EntryKind::Dirty { weight.exits } else { 0 };
+        }
+        whole
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.weight.add(&other.weight);
+        self.timer_exits.merge(&other.timer_exits);
+        self.knows_writes |= other.knows_writes;
+        self.dirty = self.dirty.saturating_add(other.dirty);
     }
 }

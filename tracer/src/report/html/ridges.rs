@@ -131,8 +131,7 @@ fn draw_curve(chart: &mut Chart, histogram: &Histogram, axis: &Axis, bottom: f64
         .collect();
     let (from, to) = (chart.x(axis.value(0.0)), chart.x(axis.value(1.0)));
     let path = format!("M{from:.1} {bottom:.1}L{}L{to:.1} {bottom:.1}", corners.join("L"));
-    chart.path("fill a", &format!("{path}Z"));
-    chart.path("line thin a", &path);
+    chart.path("curve", &path);
 }
 
 fn ridges_table(report: &Report, figure: Figure, rows: &[&Row]) -> Markup {
