@@ -121,7 +121,7 @@ pub struct CheckArgs {
 /// VMs and vCPUs to trace; without arguments, all.
 #[derive(Debug, Default, Args)]
 pub struct Targets {
-    /// Only VMs of this name or process, as 'vmentry check' lists them [repeatable]
+    /// Only VMs of this name or process [repeatable]
     #[arg(long, value_name = "NAME|PID")]
     pub vm: Vec<String>,
     /// Only VMs of this process [repeatable]
@@ -141,21 +141,43 @@ pub enum DetailKind {
     Addresses,
 }
 
+/// Whether exits are looked at beyond their reasons.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Details {
+    /// Tell exits apart by MSR, port, CPUID leaf, vector, etc.; =addresses adds those of emulated accesses
+    #[arg(long, value_name = "WHAT", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "exits",
+          hide_possible_values = true)]
+    pub detail: Option<DetailKind>,
+}
+
+impl Details {
+    /// Whether details were asked for.
+    pub(crate) fn are_wanted(self) -> bool {
+        self.detail.is_some()
+    }
+
+    /// Whether addresses were asked for, too.
+    pub(crate) fn have_addresses(self) -> bool {
+        self.detail == Some(DetailKind::Addresses)
+    }
+}
+
 /// Arguments of `record`.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("hooks").args(["exact_writes", "verify_writes"]).multiple(true))]
 #[command(after_help = "\
-Conditions: entry_to_exit_ns>1ms, exit_to_entry_ns<9us, pin_writes>1,
-deadline_late_ns>9us, deadline_remaining_ns>1s, reason=HLT, level=L1|L2,
-entry=dirty|clean, cause=spurious|early|deadline|immediate
+Conditions: entry_to_exit_ns>1ms, exit_to_entry_ns<9us or a part of it:
+kernel_ns, user_ns, polled_ns, idle_ns, steal_ns; detail=0x6e0, reason=HLT,
+level=L1|L2, pin_writes>1, entry=dirty|clean, deadline_late_ns>9us,
+deadline_remaining_ns>1s, cause=spurious|early|deadline|immediate
 
 Examples:
   vmentry record -o all.hlog                          until Ctrl-C
-  vmentry record -o web1.hlog --vm web1 --duration 1m
+  vmentry record -o web1.hlog --vm web1 --detail --duration 1m
   vmentry record -o x.hlog -- vmentry exercise tsc-deadline --count 23
   vmentry record --flight-recorder 2s --trigger 'entry_to_exit_ns>1ms'")]
 pub struct RecordArgs {
-    /// File to write; '-' for standard output
+    /// File to write; - for stdout
     #[arg(short, long, value_name = "FILE", default_value = "vmentry.hlog")]
     pub output: PathBuf,
     /// Replace FILE if it exists
@@ -164,7 +186,7 @@ pub struct RecordArgs {
     /// Stop after this time, e.g. 500ms, 30s, 5m, 1h
     #[arg(long, value_name = "D", value_parser = duration)]
     pub duration: Option<Duration>,
-    /// Length of an interval; a killed recording loses at most one
+    /// Interval; kill -9 loses at most one
     #[arg(long, value_name = "D", value_parser = duration, default_value = "1s")]
     pub interval: Duration,
     /// Name of the recording, shown in reports
@@ -173,17 +195,16 @@ pub struct RecordArgs {
     /// VMs and vCPUs to trace
     #[command(flatten)]
     pub targets: Targets,
-    /// Also tell exits apart by MSR, port, CPUID leaf, vector and the like; --detail=addresses adds those of emulated memory accesses
-    #[arg(long, value_name = "WHAT", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "exits",
-          hide_possible_values = true)]
-    pub detail: Option<DetailKind>,
-    /// Do not split host times into kernel, user, polled, idle and steal
+    /// What is told about exits
+    #[command(flatten)]
+    pub details: Details,
+    /// Do not split host time (kernel, user, halts, steal)
     #[arg(long)]
     pub no_phases: bool,
     /// Size of each CPU's ring in KiB, a power of two; an entry takes 96 or 136 bytes
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024, value_parser = ring_kib)]
     pub ring_kib: u32,
-    /// Where to count entries: 'in-kernel' needs no rings and no collector's CPU; values to 1.6 % instead of 0.1 %
+    /// Count 'in-kernel': no rings, no collector's CPU; values to 1.6 % instead of 0.1 %
     #[arg(long, value_name = "WHERE", value_enum, default_value = "records", hide_possible_values = true,
           conflicts_with_all = ["exact_writes", "verify_writes", "events", "flight_recorder"])]
     pub aggregate: Aggregation,
@@ -193,7 +214,7 @@ pub struct RecordArgs {
     /// Also count pin-control writes by kprobes on kvm_intel's VMWRITEs; reports then show no times
     #[arg(long)]
     pub verify_writes: bool,
-    /// Show times although hooks on VMCS writes ran before the VM entries
+    /// Show times although hooks ran before VM entries
     #[arg(long, requires = "hooks")]
     pub with_latency: bool,
     /// Print rare diagnostics of the eBPF programs
@@ -231,15 +252,14 @@ Examples:
   vmentry live --count 6 --interval 10s a minute, in lines of ten seconds")]
 pub struct LiveArgs {
     /// Play a recording instead of tracing
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu", "detail"])]
     pub replay: Option<PathBuf>,
     /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
     #[arg(long, requires = "replay")]
     pub skip_damaged: bool,
-    /// Also tell exits apart by MSR, port, CPUID leaf, vector and the like; --detail=addresses adds those of emulated memory accesses
-    #[arg(long, value_name = "WHAT", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "exits",
-          hide_possible_values = true, conflicts_with = "replay")]
-    pub detail: Option<DetailKind>,
+    /// What is told about exits
+    #[command(flatten)]
+    pub details: Details,
     /// Print lines, on a terminal as well
     #[arg(long)]
     pub lines: bool,
@@ -305,7 +325,7 @@ pub struct ReportArgs {
     /// How to print: text, html (a page with charts), csv, json (fields: README), or openmetrics
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: ReportFormat,
-    /// Dimensions to group by; JSON has all of them by default
+    /// Dimensions to group by; JSON has all but detail by default
     #[arg(long, value_name = "DIM,..", value_delimiter = ',', value_parser = dimensions(), hide_possible_values = true)]
     pub by: Vec<Dimension>,
     /// Keep only rows with these values, e.g. reason=CPUID,HLT [repeatable]
@@ -529,7 +549,7 @@ pub struct ExportArgs {
     #[arg(long, value_name = "D", value_parser = duration, default_value = "1s")]
     pub interval: Duration,
     /// Serve a whole recording instead of tracing
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu", "detail"])]
     pub replay: Option<PathBuf>,
     /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
     #[arg(long, requires = "replay")]
@@ -537,6 +557,9 @@ pub struct ExportArgs {
     /// Replay at the speed of the recording; the sum stays at the end
     #[arg(long, requires = "replay")]
     pub paced: bool,
+    /// What is told about exits
+    #[command(flatten)]
+    pub details: Details,
     /// VMs and vCPUs to trace
     #[command(flatten)]
     pub targets: Targets,

@@ -22,7 +22,9 @@ use crate::{
         following::follow,
         listening::{announce, listen},
         privileges,
-        session::{detach, header, runtime, selected_tgids, selected_vcpus, traceable_host, watch_module},
+        session::{
+            detach, header, runtime, say_missing_details, selected_tgids, selected_vcpus, traceable_host, watch_module,
+        },
         usage::{refuse, refuse_overlap},
     },
     export::{
@@ -110,8 +112,11 @@ async fn trace(args: &ExportArgs, places: Destinations, endings: &mut Endings) -
     let options = Options {
         tgids: selected_tgids(&args.targets)?,
         vcpu_ids: selected_vcpus(&args.targets),
+        detail: args.details.are_wanted(),
+        addresses: args.details.have_addresses(),
         ..Options::default()
     };
+    say_missing_details(&options, &layout.config);
     let about = About {
         hosts: vec![facts.host.clone()],
         policy: facts.policy,

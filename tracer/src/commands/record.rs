@@ -13,14 +13,14 @@ use tracer_common::{Isa, in_kernel_series::MAX_IN_KERNEL_SERIES};
 use crate::{
     collect::collector::{Attached, Collection},
     commands::{
-        args::{DetailKind, RecordArgs, Targets},
+        args::{RecordArgs, Targets},
         child::{Ended, Endings, GRACE, command_code, end, exit_of, or_end, refuse_unknown, start, stdout_beside},
         following::follow,
         privileges,
         progress::ProgressLine,
         session::{
-            command_line, ensure_exact, header, look_again, next_writable, ring_bytes, runtime, selected_tgids,
-            selected_vcpus, traceable_host, watch_module,
+            command_line, ensure_exact, header, look_again, next_writable, ring_bytes, runtime, say_missing_details,
+            selected_tgids, selected_vcpus, traceable_host, watch_module,
         },
         usage::refuse,
         user::User,
@@ -56,6 +56,7 @@ use crate::{
 pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     let (facts, layout) = traceable_host("record", "", false)?;
     let options = options(args, &facts, &layout)?;
+    say_missing_details(&options, &layout.config);
     let command = command_line(&args.command, args.full_command);
     let mut header = header(&facts, &layout, &options, args.interval, command);
     header.label = args.label.clone();
@@ -163,7 +164,7 @@ fn options(args: &RecordArgs, facts: &Facts, layout: &Layout) -> Result<Options>
     if in_kernel && facts.stopwatch == Some(true) {
         say!("--aggregate in-kernel ignores the stopwatch: leave it out to get transition_ns of every entry");
     }
-    if in_kernel && args.detail.is_some() {
+    if in_kernel && args.details.are_wanted() {
         return refuse("--detail: --aggregate in-kernel counts no details: leave one of them out");
     }
     let exact_writes = args.exact_writes || args.verify_writes && layout.companion.vmcs_write;
@@ -175,8 +176,8 @@ fn options(args: &RecordArgs, facts: &Facts, layout: &Layout) -> Result<Options>
         stopwatch: if in_kernel { None } else { stopwatch::start(facts)? },
         aggregation: args.aggregate,
         phases: !args.no_phases,
-        detail: args.detail.is_some(),
-        addresses: args.detail == Some(DetailKind::Addresses),
+        detail: args.details.are_wanted(),
+        addresses: args.details.have_addresses(),
         extras: args.events.is_some() || args.flight_recorder.is_some(),
         stamps: false,
         ring_bytes: ring_bytes(args.ring_kib),

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use tokio::sync::mpsc;
-use tracer_common::{Config, Slot};
+use tracer_common::{Config, Isa, Slot};
 
 use crate::{
     collect::collector::Collection,
@@ -185,6 +185,30 @@ pub(crate) fn pin_source(config: &Config) -> PinSource {
     }
 }
 
+/// Says which details that were asked for cannot be known on this kernel.
+pub(crate) fn say_missing_details(options: &Options, config: &Config) {
+    if options.detail
+        && let Some(missing) = missing_details(config)
+    {
+        say!("{missing}");
+    }
+}
+
+/// The details of exits that this kernel's BTF does not tell; none where it tells all.
+fn missing_details(config: &Config) -> Option<&'static str> {
+    let lacks = |slots: &[Slot]| slots.iter().any(|slot| config.get(*slot).is_none());
+    match config.layout_isa() {
+        Some(Isa::Vmx) if lacks(&[Slot::QualificationRead, Slot::VmxQualification]) => Some(
+            "details of I/O, control registers, interrupts and faults are n/a: this kernel's BTF does not say which fields KVM has \
+             read",
+        ),
+        Some(Isa::Svm) if lacks(&[Slot::VmcbExitInfo1]) => {
+            Some("details of I/O, MSRs and faults are n/a: field vmcb.control.exit_info_1 is not in this kernel's BTF")
+        }
+        _ => None,
+    }
+}
+
 /// Processes to trace; none for all.
 pub(crate) fn selected_tgids(targets: &Targets) -> Result<Option<Vec<u32>>> {
     let Targets { vm: names, pid: pids, .. } = targets;
@@ -230,6 +254,26 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     use super::*;
+
+    #[test]
+    fn details_that_a_kernel_does_not_tell_are_named_once_for_its_module() {
+        let mut vmx = Config::empty();
+        assert_eq!(missing_details(&vmx), None, "no module's fields are read");
+        vmx.set(Slot::LayoutIsa, Isa::Vmx as u8);
+        assert!(missing_details(&vmx).unwrap().starts_with("details of I/O, control registers"));
+        vmx.set(Slot::VmxQualification, 8);
+        assert!(
+            missing_details(&vmx).is_some(),
+            "a qualification is not used where nobody tells that it is this exit's"
+        );
+        vmx.set(Slot::QualificationRead, 8);
+        assert_eq!(missing_details(&vmx), None);
+        let mut svm = Config::empty();
+        svm.set(Slot::LayoutIsa, Isa::Svm as u8);
+        assert!(missing_details(&svm).unwrap().contains("exit_info_1"));
+        svm.set(Slot::VmcbExitInfo1, 8);
+        assert_eq!(missing_details(&svm), None);
+    }
 
     #[test]
     fn a_recording_keeps_no_arguments_of_the_command_unless_asked() {

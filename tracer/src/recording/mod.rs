@@ -2,10 +2,12 @@
 //! line has a checksum of all bytes since the one before. Documented in the README's format section.
 //!
 //! ```text
-//! #{"format":"vmentry-recording","version":2,...}              header, first line
+//! #{"format":"vmentry-recording","version":3,...}              header, first line
 //! #{"vm":{"id":0,"name":"web1",...}}                           before the first interval with a series of it
 //! Tag=vm=0;vcpu=0;level=L1;isa=vmx;reason=52;entry=clean;cause=deadline;figure=entry_to_exit_ns,<start>,<length>,<max>,HIST...
-//! #{"interval":{"start_ns":...,"length_ns":...,"totals":{...},"number":1,...}} completes an interval; with "window" one of an experiment
+//! Tag=vm=0;vcpu=0;level=L1;isa=vmx;reason=32;entry=clean;detail=msr.6e0;figure=exit_to_entry_ns,...    exits alone
+//! #{"interval":{"start_ns":...,"length_ns":...,"totals":{...},"times":[[guest,host],[guest,host,user,polled,idle,steal],...],"number":1,...}}
+//!                                                              completes an interval; with "window" one of an experiment
 //! #{"end":{...,"intervals":1,...}}                             only where the recording ended in order
 //! ```
 

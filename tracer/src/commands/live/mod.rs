@@ -18,13 +18,14 @@ use tokio::sync::mpsc;
 use crate::{
     collect::collector::{Attached, Collection},
     commands::{
-        args::{DetailKind, LiveArgs},
+        args::LiveArgs,
         child::Endings,
         damaged::done,
         following::follow,
         privileges,
         session::{
-            command_line, detach, header, next_writable, runtime, selected_tgids, selected_vcpus, traceable_host,
+            command_line, detach, header, next_writable, runtime, say_missing_details, selected_tgids, selected_vcpus,
+            traceable_host,
         },
         usage::refuse_overlap,
     },
@@ -61,10 +62,11 @@ pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
         tgids: selected_tgids(&args.targets)?,
         vcpu_ids: selected_vcpus(&args.targets),
         stopwatch: stopwatch::start(&facts)?,
-        detail: args.detail.is_some(),
-        addresses: args.detail == Some(DetailKind::Addresses),
+        detail: args.details.are_wanted(),
+        addresses: args.details.have_addresses(),
         ..Options::default()
     };
+    say_missing_details(&options, &layout.config);
     runtime.block_on(trace(args, &facts, &layout, &options))?;
     Ok(ExitCode::SUCCESS)
 }
