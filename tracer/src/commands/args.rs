@@ -307,9 +307,9 @@ impl LiveArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Dimensions: host, vm, vcpu, level (L1, L2), reason, entry (clean, dirty), cause
-(of timer exits), detail (MSR, port, ... of record --detail). A filter takes
-exit reasons by name or number, and '-' for a value that is not known; one that
-no entry passes is refused with what the recordings have.
+(of timer exits), detail (MSR, port, ... of record --detail; with its reason). A
+filter takes exit reasons by name or number, and '-' for a value that is not
+known; one that no entry passes is refused with what the recordings have.
 
 Examples:
   vmentry report a.hlog b.hlog                   several recordings as one

@@ -125,7 +125,11 @@ fn check_claims(args: &ReportArgs) -> Result<(String, Option<String>)> {
 }
 
 fn view(args: &ReportArgs) -> View {
-    let by = if args.by.is_empty() { View::default().by } else { args.by.clone() };
+    let mut by = if args.by.is_empty() { View::default().by } else { args.by.clone() };
+    // The details of two exit reasons may read the same, and those without one are halts and others.
+    if let Some(at) = by.iter().position(|d| *d == Dimension::Detail).filter(|_| !by.contains(&Dimension::Reason)) {
+        by.insert(at, Dimension::Reason);
+    }
     View { by, filters: args.filter.clone(), sort: args.sort, top: args.top }
 }
 

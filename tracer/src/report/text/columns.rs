@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use tracer_common::rules::TimerCause;
 
+use super::grid::TOGETHER;
 use crate::{
     model::{
         budget::Phase,
@@ -34,6 +35,8 @@ pub enum ColumnSet {
 
 /// A cell without a value: there are too few to say it.
 pub(super) const TOO_FEW: &str = "-";
+/// A cell of none.
+pub(super) const ZERO: &str = "0";
 /// A cell whose value is not known.
 const UNKNOWN: &str = "n/a";
 
@@ -63,21 +66,21 @@ impl ColumnSet {
     pub(super) fn fields(self, report: &Report, rows: &Rows) -> Vec<(Field, u8)> {
         let host = |stat, rank| (Field::Stat(Figure::ExitToEntry, stat), rank);
         let guest = |stat, rank| (Field::Stat(Figure::EntryToExit, stat), rank);
-        let counts = [(Field::Exits, 0), (Field::ExitShare, 4), (Field::Rate, 7), (Field::HostTimeShare, 1)];
-        let pin = (Field::Stat(Figure::PinWrites, Stat::Mean), 5);
+        let counts = [(Field::Exits, 0), (Field::ExitShare, 5), (Field::Rate, 8), (Field::HostTimeShare, 2)];
+        let pin = (Field::Stat(Figure::PinWrites, Stat::Mean), 6);
         let all: Vec<_> = match self {
             Self::Time => counts
                 .into_iter()
-                .chain([host(Stat::Mean, 2), host(Stat::P50, 6), host(Stat::P99, 3), host(Stat::Max, 9)])
-                .chain([guest(Stat::Mean, 11), guest(Stat::P50, 8), guest(Stat::P99, 10), pin])
+                .chain([host(Stat::Mean, 3), host(Stat::P50, 7), host(Stat::P99, 4), host(Stat::Max, 10)])
+                .chain([guest(Stat::Mean, 12), guest(Stat::P50, 9), guest(Stat::P99, 11), pin])
                 .collect(),
             Self::Phases => {
-                [(Field::Exits, 0), (Field::HostTimeShare, 1), host(Stat::Mean, 8)].into_iter().chain(parts()).collect()
+                [(Field::Exits, 0), (Field::HostTimeShare, 2), host(Stat::Mean, 9)].into_iter().chain(parts()).collect()
             }
             Self::Latency => [(Field::Exits, 0)].into_iter().chain(percentiles()).collect(),
             Self::Timer => [(Field::Exits, 0), pin].into_iter().chain(timer()).collect(),
             Self::All => {
-                let means = [host(Stat::Mean, 2), guest(Stat::Mean, 11)];
+                let means = [host(Stat::Mean, 3), guest(Stat::Mean, 12)];
                 let [host_mean, guest_mean] = means;
                 let (host, guest): (Vec<_>, Vec<_>) =
                     percentiles().partition(|(field, _)| matches!(field, Field::Stat(Figure::ExitToEntry, _)));
@@ -100,32 +103,26 @@ impl ColumnSet {
 }
 
 fn percentiles() -> impl Iterator<Item = (Field, u8)> {
-    let ranked = [(Stat::Min, 7), (Stat::P50, 1), (Stat::P90, 5), (Stat::P99, 2), (Stat::P999, 3), (Stat::Max, 4)];
+    let ranked = [(Stat::Min, 8), (Stat::P50, 2), (Stat::P90, 6), (Stat::P99, 3), (Stat::P999, 4), (Stat::Max, 5)];
     // Guest time makes room before host time does.
     let of = move |figure, less: u8| ranked.map(|(stat, rank)| (Field::Stat(figure, stat), rank + less));
     of(Figure::ExitToEntry, 0).into_iter().chain(of(Figure::EntryToExit, 7))
 }
 
 fn parts() -> impl Iterator<Item = (Field, u8)> {
-    let rank = |phase| match phase {
-        Phase::Kernel | Phase::User => 2,
-        Phase::Idle => 3,
-        Phase::Steal => 4,
-        Phase::Polled => 5,
-    };
-    Phase::ALL.into_iter().map(move |phase| (Field::Part(phase), rank(phase)))
+    Phase::ALL.into_iter().map(|phase| (Field::Part(phase), TOGETHER))
 }
 
 fn timer() -> impl Iterator<Item = (Field, u8)> {
     let stat = |figure, stat, rank| (Field::Stat(figure, stat), rank);
-    TimerCause::ALL.map(|cause| (Field::Cause(cause), 2)).into_iter().chain([
-        stat(Figure::Transition, Stat::P50, 3),
-        stat(Figure::Transition, Stat::P99, 6),
-        stat(Figure::DeadlineLate, Stat::P50, 4),
-        stat(Figure::DeadlineLate, Stat::P99, 7),
-        stat(Figure::DeadlineLate, Stat::Max, 9),
-        stat(Figure::DeadlineRemaining, Stat::Min, 5),
-        stat(Figure::DeadlineRemaining, Stat::P50, 8),
+    TimerCause::ALL.map(|cause| (Field::Cause(cause), 3)).into_iter().chain([
+        stat(Figure::Transition, Stat::P50, 4),
+        stat(Figure::Transition, Stat::P99, 7),
+        stat(Figure::DeadlineLate, Stat::P50, 5),
+        stat(Figure::DeadlineLate, Stat::P99, 8),
+        stat(Figure::DeadlineLate, Stat::Max, 10),
+        stat(Figure::DeadlineRemaining, Stat::Min, 6),
+        stat(Figure::DeadlineRemaining, Stat::P50, 9),
     ])
 }
 
@@ -206,7 +203,7 @@ pub(super) fn percent(share: Option<f64>, digits: usize) -> String {
     match share {
         // No value is not an unknown one: the row's exits were the last of their vCPUs.
         None => TOO_FEW.into(),
-        Some(0.0) => "0".into(),
+        Some(0.0) => ZERO.into(),
         Some(share) => {
             let (percent, least) = (share * 100.0, 0.1_f64.powi(i32::try_from(digits).unwrap_or(1)));
             if percent < least / 2.0 { format!("<{least:.digits$}") } else { format!("{percent:.digits$}") }
@@ -218,7 +215,7 @@ pub(super) fn percent(share: Option<f64>, digits: usize) -> String {
 fn rate(rate: Option<f64>) -> String {
     match rate {
         None => UNKNOWN.into(),
-        Some(0.0) => "0".into(),
+        Some(0.0) => ZERO.into(),
         Some(rate) if rate < 0.05 => "<0.1".into(),
         Some(rate) if rate < 100.0 => format!("{rate:.1}"),
         Some(rate) => grouped(truncated_u64(rate.round())),

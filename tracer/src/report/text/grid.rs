@@ -4,10 +4,17 @@ use std::iter::once;
 
 use crate::output::{Ink, Paint, cells};
 
-use super::columns::TOO_FEW;
+use super::columns::{TOO_FEW, ZERO};
 
 /// Longest name on a terminal that is too narrow for all columns.
 const SHORT_NAME: usize = 24;
+
+/// Rank of the columns that are only left out all together: the last.
+pub(super) const TOGETHER: u8 = 1;
+/// Least rank of a column of zeros.
+const ZEROS: u8 = 5;
+/// Least rank of a column without a value.
+const EMPTY: u8 = 100;
 
 /// A column of the grid.
 pub(super) struct Column {
@@ -16,7 +23,7 @@ pub(super) struct Column {
     pub(super) title: String,
     /// to the left, as text is
     pub(super) is_text: bool,
-    /// the highest makes room first; 0 never does
+    /// the highest makes room first, those of [`TOGETHER`] at once; 0 never does
     pub(super) rank: u8,
 }
 
@@ -32,9 +39,26 @@ pub(super) struct Grid {
     pub(super) lines: Vec<Line>,
 }
 
+/// A printed grid.
+pub(super) struct Printed {
+    pub(super) text: String,
+    /// of the columns that are shown
+    pub(super) groups: Vec<&'static str>,
+    pub(super) left_out: Vec<LeftOut>,
+}
+
+/// A column that there was no room for.
+pub(super) struct LeftOut {
+    pub(super) group: &'static str,
+    pub(super) title: String,
+    /// 0 in every line
+    pub(super) is_zero: bool,
+}
+
 impl Grid {
-    /// As text of lines of at most `width` cells, if there are columns that can make room for the others.
-    pub(super) fn render(mut self, width: Option<usize>, paint: Paint) -> String {
+    /// As text of lines of at most `width` cells, if there are columns that can make room for the others, and what became of them.
+    pub(super) fn render(mut self, width: Option<usize>, paint: Paint) -> Printed {
+        let mut left_out = Vec::new();
         let mut gap = 2;
         if let Some(width) = width {
             if self.width(gap) > width {
@@ -43,9 +67,15 @@ impl Grid {
             if self.width(gap) > width {
                 self.shorten_names();
             }
-            while self.width(gap) > width && self.drop_column() {}
+            while self.width(gap) > width {
+                let next = self.next_to_go();
+                if next.is_empty() {
+                    break;
+                }
+                left_out.extend(next.into_iter().rev().map(|at| self.remove(at)));
+            }
         }
-        self.print(gap, paint)
+        Printed { text: self.print(gap, paint), groups: self.columns.iter().map(|c| c.group).collect(), left_out }
     }
 
     fn widths(&self) -> Vec<usize> {
@@ -78,13 +108,31 @@ impl Grid {
         }
     }
 
-    /// Leaves out the column of the highest rank; false if none can go.
-    fn drop_column(&mut self) -> bool {
-        let ranked = self.columns.iter().enumerate().map(|(at, column)| (column.rank, at));
-        let Some((_, at)) = ranked.max().filter(|(rank, _)| *rank > 0) else { return false };
-        self.columns.remove(at);
+    /// Places of the columns to leave out next, in their order; empty if none can go.
+    fn next_to_go(&self) -> Vec<usize> {
+        let rank = |at: usize| match self.columns[at].rank {
+            0 => 0,
+            rank if self.has_only(at, &[TOO_FEW]) => rank.saturating_add(EMPTY),
+            rank if self.has_only(at, &[ZERO, TOO_FEW]) => rank.max(ZEROS),
+            rank => rank,
+        };
+        let ranked = (0..self.columns.len()).map(|at| (rank(at), at));
+        match ranked.clone().max() {
+            None | Some((0, _)) => vec![],
+            Some((TOGETHER, _)) => ranked.filter(|(rank, _)| *rank == TOGETHER).map(|(_, at)| at).collect(),
+            Some((_, at)) => vec![at],
+        }
+    }
+
+    fn has_only(&self, at: usize, values: &[&str]) -> bool {
+        self.lines.iter().all(|line| values.contains(&line.cells[at].as_str()))
+    }
+
+    fn remove(&mut self, at: usize) -> LeftOut {
+        let is_zero = self.has_only(at, &[ZERO]);
         self.lines.iter_mut().for_each(|line| drop(line.cells.remove(at)));
-        true
+        let Column { group, title, .. } = self.columns.remove(at);
+        LeftOut { group, title, is_zero }
     }
 
     fn print(&self, gap: usize, paint: Paint) -> String {
@@ -173,7 +221,7 @@ mod tests {
 
     #[test]
     fn headings_stand_over_their_columns() {
-        let text = grid().render(None, Paint::default());
+        let text = grid().render(None, Paint::default()).text;
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], format!("{}-- TIME ---", " ".repeat(37)));
         assert_eq!(lines[1], format!("NAME{}   N    MEAN  MAX", " ".repeat(27)));
@@ -183,7 +231,7 @@ mod tests {
     #[test]
     fn a_narrow_terminal_gets_short_names_and_then_fewer_columns_and_no_line_wraps() {
         let widest = |width| {
-            let text = grid().render(Some(width), Paint::default());
+            let text = grid().render(Some(width), Paint::default()).text;
             assert!(text.lines().all(|line| line.chars().count() <= width), "{width}: {text}");
             text
         };
@@ -196,13 +244,36 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_a_whole_go_last_and_together_and_empty_and_zero_columns_before() {
+        let titles = ["P50", "A", "B", "C", "EMPTY"];
+        let column = |(at, title): (usize, &str)| Column {
+            group: "",
+            title: title.into(),
+            is_text: false,
+            rank: [4, TOGETHER, TOGETHER, TOGETHER, 2][at],
+        };
+        let left = |width| {
+            let line = Line { cells: ["7", "60.0", "0", "40.0", "-"].map(str::to_owned).to_vec(), ink: Ink::Plain };
+            let grid = Grid { columns: titles.into_iter().enumerate().map(column).collect(), lines: vec![line] };
+            grid.render(Some(width), Paint::default())
+                .left_out
+                .into_iter()
+                .map(|c| c.title)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!([21, 15, 13, 9].map(left), ["", "EMPTY", "EMPTY B", "EMPTY B P50"]);
+        assert_eq!(left(8), "EMPTY B P50 C A");
+    }
+
+    #[test]
     fn attributes_do_not_move_cells() {
-        let colored = grid().render(None, Paint { on: true });
+        let colored = grid().render(None, Paint { on: true }).text;
         assert!(colored.contains("\x1b[1mNAME\x1b[0m") && colored.contains("\x1b[2m-\x1b[0m"), "{colored:?}");
         let mut plain = colored;
         for code in ["\x1b[1m", "\x1b[2m", "\x1b[0m"] {
             plain = plain.replace(code, "");
         }
-        assert_eq!(plain, grid().render(None, Paint::default()));
+        assert_eq!(plain, grid().render(None, Paint::default()).text);
     }
 }

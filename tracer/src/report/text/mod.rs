@@ -15,19 +15,25 @@ use std::fmt::Write as _;
 use super::{Report, View, notes};
 use crate::{
     model::{
+        figures::{Figure, Stat},
         knowledge::Subject,
         measurement::{EMULATED, Latency},
     },
     output::{Ink, Paint, wrap},
 };
 
+use columns::Field;
+
 pub use columns::ColumnSet;
 
-/// Says which time is which, below the table.
-const LEGEND: &str = "\
-host time: kvm_exit to the next kvm_entry, the host's work on that exit (exit_to_entry_ns)
-guest time: kvm_entry to kvm_exit, VM entry and VM exit included (entry_to_exit_ns)
-";
+/// Says which time is which, below the table that shows it.
+const LEGEND: [(Figure, &str); 2] = [
+    (
+        Figure::ExitToEntry,
+        "host time: kvm_exit to the next kvm_entry, the host's work on that exit (exit_to_entry_ns)\n",
+    ),
+    (Figure::EntryToExit, "guest time: kvm_entry to kvm_exit, VM entry and VM exit included (entry_to_exit_ns)\n"),
+];
 
 /// Before the rest of a broken line: the width of the words that begin the lines.
 const INDENT: &str = "           ";
@@ -96,10 +102,13 @@ pub(crate) fn render_in(report: &Report, view: &View, layout: &Layout) -> String
         out += &format!("\n{budget}");
     }
     out.push('\n');
-    out += &table::render(report, view, &rows, layout);
+    let (table, groups) = table::render(report, view, &rows, layout);
+    out += &table;
     if has_times {
-        out += &layout.broken(&rare::render(report, &rows.total, layout.columns), |_| Ink::Plain);
-        out += &layout.broken(LEGEND, |_| Ink::Dim);
+        let has_columns = |figure| groups.contains(&Field::Stat(figure, Stat::P50).group());
+        out += &layout.broken(&rare::render(report, &rows.total, layout.columns, has_columns), |_| Ink::Plain);
+        let legend: String = LEGEND.iter().filter(|(figure, _)| has_columns(*figure)).map(|(_, text)| *text).collect();
+        out += &layout.broken(&legend, |_| Ink::Dim);
     }
     out
 }

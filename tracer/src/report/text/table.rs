@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::{
     Layout, budget,
     columns::{Context, percent},
-    grid::{Column, Grid, Line},
+    grid::{Column, Grid, LeftOut, Line, Printed},
 };
 use crate::{
     model::{
@@ -13,7 +13,7 @@ use crate::{
         figures::{Unit, human},
         series::Level,
     },
-    output::{Ink, grouped},
+    output::{Ink, grouped, one_line},
     report::{Dimension, Report, Row, Rows, View},
 };
 
@@ -26,8 +26,8 @@ const MOST_SMALL: usize = 20;
 /// Most rows of halts where the number of rows is limited.
 const MOST_HALTED: usize = 5;
 
-/// Prints the table of rows, and what it leaves out.
-pub(super) fn render(report: &Report, view: &View, rows: &Rows, layout: &Layout) -> String {
+/// Prints the table of rows, and what it leaves out. Returns the groups of the columns that are shown, too.
+pub(super) fn render(report: &Report, view: &View, rows: &Rows, layout: &Layout) -> (String, Vec<&'static str>) {
     let body = Body::of(view, rows, layout);
     let knowledge = report.knowledge();
     let context = Context { total: &rows.total, knowledge: &knowledge, digits: body.digits };
@@ -54,7 +54,34 @@ pub(super) fn render(report: &Report, view: &View, rows: &Rows, layout: &Layout)
         Line { cells, ink: *ink }
     });
     let grid = Grid { columns: texts.chain(numbers).collect(), lines: lines.collect() };
-    grid.render(layout.width, layout.paint) + &layout.broken(&body.notes.concat(), |_| Ink::Plain)
+    let Printed { text, groups, left_out } = grid.render(layout.width, layout.paint);
+    let notes = body.notes.concat() + &of_columns(&left_out, layout.width.unwrap_or_default());
+    (text + &layout.broken(&notes, |_| Ink::Plain), groups)
+}
+
+/// The columns that a terminal has no room for; empty if it has.
+fn of_columns(left_out: &[LeftOut], width: usize) -> String {
+    let mut groups: Vec<(&str, Vec<String>)> = Vec::new();
+    for LeftOut { group, title, is_zero } in left_out.iter().rev() {
+        let title = if *is_zero { format!("{title} (0 in every row)") } else { title.clone() };
+        match groups.iter_mut().find(|(of, _)| of == group) {
+            Some((_, titles)) => titles.push(title),
+            None => groups.push((group, vec![title])),
+        }
+    }
+    if groups.is_empty() {
+        return String::new();
+    }
+    let names: Vec<_> =
+        groups.iter().map(|(group, titles)| one_line(&format!("{group} {}", titles.join(" ")))).collect();
+    let (n, columns) = match left_out.len() {
+        1 => (1, "column does"),
+        n => (n, "columns do"),
+    };
+    format!(
+        "{n} {columns} not fit in {width} cells ({}): a wider terminal, another --columns, or a pipe (| less -S)\n",
+        names.join(", ").trim()
+    )
 }
 
 fn heading(dimension: Dimension) -> String {
@@ -117,11 +144,12 @@ impl<'a> Body<'a> {
         let rest = work.rest.len() + halted.rest.len();
         if rest > 0 {
             let kinds = [&work, &halted];
-            let is_small = kinds.iter().all(|kind| kind.small_rest == kind.rest.len());
+            // Who asks for so many rows knows why there are no more.
+            let is_small = view.top.is_none() && kinds.iter().all(|kind| kind.small_rest == kind.rest.len());
             let why = if is_small { ", each below 0.1 % of exits and of host time" } else { "" };
             let also: usize = kinds.iter().map(|kind| kind.small_shown).sum();
             let also = if is_small && also > 0 {
-                format!(", as {} of those shown", grouped(also as u64))
+                format!(", as are {} of those shown", grouped(also as u64))
             } else {
                 String::new()
             };

@@ -21,6 +21,7 @@ use crate::{
         series::Key,
         vendor::Vendor,
     },
+    output::one_line,
     recording::Provenance,
 };
 
@@ -210,7 +211,10 @@ fn halts_stand_apart_and_the_work_is_summed_above_them() {
     assert!(first(1).contains("IO_INSTRUCTION") && first(2).contains("CPUID"), "{text}");
     assert!(first(3).starts_with("work ") && first(3).contains("150"), "{text}");
     assert!(first(4).contains("HLT (halted)") && first(5).starts_with("TOTAL"), "{text}");
-    assert!(text.contains("\nhalted: HLT exits took 99.997 % of the host time; the rows"), "{text}");
+    assert!(
+        text.contains("\nhalted: HLT exits took 99.997 % of the host time (polled 0 %, idle 0 %); the rows"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -257,8 +261,8 @@ fn fleet(vms: u32, reasons: &[u32]) -> Report {
 fn of_rows_that_are_all_small_the_first_20_are_shown() {
     let text = render(&fleet(1500, &[10]), &view());
     assert_eq!(text.matches(" CPUID ").count(), 20, "{text}");
-    let note = "... 1,480 more rows, each below 0.1 % of exits and of host time, as 20 of those shown: --top all\n";
-    assert!(row(&text, "more").starts_with("1,480 more") && text.contains(note), "{text}");
+    let note = "... 1,480 more rows, each below 0.1 % of exits and of host time, as are 20 of those shown: --top all\n";
+    assert!(text.contains("\n1,480 more ") && text.contains(note), "{text}");
     assert_eq!(render(&fleet(500, &[10]), &view()).matches(" CPUID ").count(), 500);
 }
 
@@ -270,6 +274,25 @@ fn text_cuts_the_same_rows_as_csv() {
     for (reason, is_shown) in [("HLT", true), ("IO_INSTRUCTION", true), ("CPUID", false)] {
         assert_eq!((text.contains(reason), csv.contains(reason)), (is_shown, is_shown), "{text}{csv}");
     }
+}
+
+#[test]
+fn what_a_narrow_terminal_has_no_room_for_is_said() {
+    let mut report = report();
+    report.sources[0].header.phases = true;
+    let narrow = |columns, width| {
+        let text = render_in(&report, &view(), &Layout { columns, width: Some(width), ..Layout::default() });
+        one_line(&text)
+    };
+    let usual = narrow(ColumnSet::Time, 50);
+    assert!(usual.contains(" columns do not fit in 50 cells (") && usual.contains("GUEST TIME P50"), "{usual}");
+    assert!(!usual.contains("guest time: kvm_entry"), "{usual}");
+    assert!(usual.contains("host time: kvm_exit"), "{usual}");
+    let parts = narrow(ColumnSet::All, 60);
+    assert!(parts.matches("KERNEL").count() == 1 && !parts.contains("GUEST TIME MEAN P50 P99 KERNEL"), "{parts}");
+    assert!(parts.contains("STEAL (0 in every row)"), "{parts}");
+    let whole = narrow(ColumnSet::All, 500);
+    assert!(!whole.contains("not fit") && whole.contains("guest time: kvm_entry"), "{whole}");
 }
 
 #[test]
