@@ -65,7 +65,7 @@ impl Trigger {
             for subject in clause.conditions.iter().flat_map(Condition::subjects) {
                 if let Err(reason) = knowledge.known(*subject) {
                     return Err(format!(
-                        "--trigger '{}': {} are not known here: {reason}\n  -> leave that condition out",
+                        "--trigger '{}': {}: not known here: {reason}\n  -> leave that condition out",
                         clause.text,
                         subject.title()
                     ));
@@ -115,7 +115,7 @@ impl Condition {
             Self::Phase(phase, side, limit) => side.is_met(phase.of_event(event)?, limit),
             Self::Detail(ref wanted) => {
                 let detail = Detail::of(&event.previous, event.previous_detail)?;
-                detail.short().to_lowercase() == *wanted || detail.to_string().to_lowercase() == *wanted
+                detail.is_meant_by(wanted)
             }
             Self::Reason(wanted) => wanted.is(round.isa(), round.reason()?),
             Self::Cause(cause) => round.timer_cause()? == cause,
