@@ -15,6 +15,8 @@ pub enum Unit {
     Count,
     /// per second
     PerSecond,
+    /// part of a whole, 0 to 1
+    Share,
 }
 
 /// A distribution that every series has.
@@ -328,6 +330,7 @@ pub(crate) fn human(value: Option<f64>, unit: Unit) -> String {
         Unit::Count => format!("{value:.3}"),
         Unit::PerSecond if value < 100.0 => format!("{value:.1}"),
         Unit::PerSecond => format!("{value:.0}"),
+        Unit::Share => format!("{:.1}%", value * 100.0),
     }
 }
 
