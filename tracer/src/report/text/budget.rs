@@ -16,12 +16,19 @@ use crate::{
 /// Most lines, unless all rows are wanted.
 const MOST: usize = 10;
 
-/// The lines, those of the VMs that were busiest first; empty where times are not known. By vCPU where the view is.
+/// Whether there are lines: not where times are not known, or a filter leaves out a part of the vCPUs' time, which the shares would miss.
+pub(super) fn is_shown(report: &Report, view: &View) -> bool {
+    let is_whole =
+        view.filters.iter().all(|f| matches!(f.dimension, Dimension::Host | Dimension::Vm | Dimension::Vcpu));
+    is_whole && report.knowledge().known(Subject::Times).is_ok()
+}
+
+/// The lines, those of the VMs that were busiest first; empty where there are none to show. By vCPU where the view is.
 pub(super) fn render(report: &Report, view: &View, layout: &Layout) -> String {
-    let knowledge = report.knowledge();
-    if knowledge.known(Subject::Times).is_err() {
+    if !is_shown(report, view) {
         return String::new();
     }
+    let knowledge = report.knowledge();
     let mut all = of_each(report, view);
     let busy = |of: &Of| {
         let budget = &of.times.budget;
@@ -54,18 +61,12 @@ struct Of {
     is_vcpu: bool,
 }
 
-/// Those of entries that pass the filters of host, VM and vCPU, whatever ended them.
+/// Those of entries that pass the filters.
 fn of_each(report: &Report, view: &View) -> Vec<Of> {
     let is_vcpu = view.by.contains(&Dimension::Vcpu);
-    let filters: Vec<_> = view
-        .filters
-        .iter()
-        .filter(|f| matches!(f.dimension, Dimension::Host | Dimension::Vm | Dimension::Vcpu))
-        .cloned()
-        .collect();
     let mut each: BTreeMap<(String, u32), Of> = BTreeMap::new();
     let mut names: BTreeMap<u32, String> = BTreeMap::new();
-    for (key, series) in report.whole.series.iter().filter(|(key, _)| report.passes(key, &filters)) {
+    for (key, series) in report.whole.series.iter().filter(|(key, _)| report.passes(key, &view.filters)) {
         let name = names.entry(key.vm).or_insert_with(|| report.vm_name(key.vm));
         let of = each.entry((name.clone(), if is_vcpu { key.vcpu } else { 0 })).or_insert_with(|| Of {
             name: name.clone(),
@@ -182,9 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_by_exit_reason_leaves_the_time_of_the_vm_whole() {
-        let filters = vec!["reason=HLT".parse().unwrap()];
-        assert!(render(&split(), &View { filters, ..view() }, &Layout::default()).contains("63.7 %"));
+    fn shares_of_a_part_of_the_time_are_not_shown() {
+        let lines = |filter: &str| {
+            let filters = vec![filter.parse().unwrap()];
+            render(&split(), &View { filters, ..view() }, &Layout::default())
+        };
+        assert_eq!(lines("reason=CPUID"), "");
+        assert!(lines("vm=vm0").contains("63.7 %"));
     }
 
     #[test]

@@ -210,7 +210,7 @@ fn halts_stand_apart_and_the_work_is_summed_above_them() {
     assert!(first(1).contains("IO_INSTRUCTION") && first(2).contains("CPUID"), "{text}");
     assert!(first(3).starts_with("work ") && first(3).contains("150"), "{text}");
     assert!(first(4).contains("HLT (halted)") && first(5).starts_with("TOTAL"), "{text}");
-    assert!(text.contains("halted: the guest was idle, for 99.997 % of all host time"), "{text}");
+    assert!(text.contains("\nhalted: HLT exits took 99.997 % of the host time; the rows"), "{text}");
 }
 
 #[test]
@@ -227,6 +227,63 @@ fn small_rows_are_one_row_and_nothing_is_missing_from_the_sum() {
     assert!(two.contains("IO_INSTRUCTION") && two.contains("... 2 more rows: --top all\n"), "{two}");
     let slow = render(&mixed(&[(10, 100_000, 1000), (30, 9, 900_000_000), (31, 8, 1000)]), &view());
     assert!(slow.contains("IO_INSTRUCTION"), "few exits of much time are not small: {slow}");
+}
+
+#[test]
+fn of_halts_it_is_said_how_much_was_idle() {
+    let mut report = mixed(&[(12, 100, 900_000), (10, 100, 100_000)]);
+    report.sources[0].header.phases = true;
+    let of_halts = report.whole.series.iter_mut().find(|(key, _)| key.reason == Some(12)).unwrap().1;
+    (of_halts.budget.idle_ns, of_halts.budget.polled_ns) = (80_000_000, 5_000_000);
+    let text = render(&report, &view());
+    assert!(text.contains("HLT exits took 90.0 % of the host time (polled 5.0 %, idle 80.0 %); "), "{text}");
+}
+
+/// So many VMs, each with an exit of each of the reasons.
+fn fleet(vms: u32, reasons: &[u32]) -> Report {
+    let mut report = report();
+    report.whole.series.clear();
+    let mut interval = Interval::starting(0);
+    for id in 0..vms {
+        for reason in reasons {
+            interval.record(&event(0, *reason, 1000, 0), &vm(id));
+        }
+    }
+    report.add(0, interval, &mut BTreeMap::new());
+    report
+}
+
+#[test]
+fn of_rows_that_are_all_small_the_first_20_are_shown() {
+    let text = render(&fleet(1500, &[10]), &view());
+    assert_eq!(text.matches(" CPUID ").count(), 20, "{text}");
+    let note = "... 1,480 more rows, each below 0.1 % of exits and of host time, as 20 of those shown: --top all\n";
+    assert!(row(&text, "more").starts_with("1,480 more") && text.contains(note), "{text}");
+    assert_eq!(render(&fleet(500, &[10]), &view()).matches(" CPUID ").count(), 500);
+}
+
+#[test]
+fn text_cuts_the_same_rows_as_csv() {
+    let report = mixed(&[(12, 10, 1_000_000), (10, 100, 1000), (30, 50, 3000)]);
+    let view = View { sort: Column::HostTime, top: Some(2), ..view() };
+    let (text, csv) = (render(&report, &view), crate::report::csv::render(&report, &view));
+    for (reason, is_shown) in [("HLT", true), ("IO_INSTRUCTION", true), ("CPUID", false)] {
+        assert_eq!((text.contains(reason), csv.contains(reason)), (is_shown, is_shown), "{text}{csv}");
+    }
+}
+
+#[test]
+fn rates_that_do_not_add_up_are_said_to() {
+    let mut merged = report();
+    assert!(!render(&merged, &view()).contains("add up"));
+    let mut later = merged.sources[0].clone();
+    later.header.anchor.unix_ns += 100_000_000_000;
+    merged.sources.push(later);
+    let mut interval = Interval::starting(0);
+    interval.record(&event(0, 10, 1000, 0), &vm(7));
+    merged.add(1, interval, &mut BTreeMap::new());
+    let text = render(&merged, &view());
+    assert!(text.contains("\n/S: a row's is per second of the recordings that have its VM or host"), "{text}");
 }
 
 #[test]
