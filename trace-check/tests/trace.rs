@@ -11,7 +11,12 @@ use std::{
 
 use tempfile::TempDir;
 use trace_check::{Slice, read, unknown_fields, whole_packets};
-use tracer_common::{Event, Flags, Isa, rules::TimerCause};
+use tracer_common::{
+    Event, Flags, Isa, Outline,
+    detail::{RawDetail, Source},
+    host_time::Phases,
+    rules::TimerCause,
+};
 use vmentry::{
     host::naming::Naming,
     model::interval::Vm,
@@ -170,6 +175,59 @@ fn every_event_has_its_slices_and_there_are_no_others() {
     let anchor = header.anchor;
     assert_eq!(found.wall_minus_monotonic_ns, i128::from(anchor.unix_ns) - i128::from(anchor.monotonic_ns));
     println!("{} bytes per event", bytes.len() as f64 / events.len() as f64);
+}
+
+/// An event whose host time, on an exit with a detail, has parts: the host began with it at 10 us.
+fn event_with(phases: Phases) -> VmEvent {
+    let event = Event {
+        entry_ns: 20_000,
+        exit_ns: 25_000,
+        exit_to_entry_ns: 10_000,
+        seq: 2,
+        exit_reason: 12,
+        flags: Flags::REASON_KNOWN,
+        isa: Isa::Vmx as u8,
+        previous: Outline::of(32, Flags::REASON_KNOWN, 0, Isa::Vmx as u8),
+        previous_detail: RawDetail::new(Source::Msr, 0x6e0),
+        phases,
+        ..Event::default()
+    };
+    VmEvent { vm: 0, event }
+}
+
+#[test]
+fn parts_of_the_host_time_are_nested_slices_and_the_rest_of_it_is_the_kernels() {
+    let nested = |phases: Phases| {
+        let vm_event = event_with(phases);
+        let bytes = trace(&header(), &[vm_event]);
+        assert_eq!(unknown_fields(&trace_check::parse(&bytes)), 0);
+        let read = read(&bytes);
+        assert_eq!(read.unbalanced, 0);
+        let (outer, inner): (Vec<_>, Vec<_>) = read.slices.into_iter().partition(|slice| slice.depth == 0);
+        let host = outer.iter().find(|slice| slice.name == "host: MSR_WRITE").unwrap();
+        assert_eq!((outer.len(), host.begin_ns, host.end_ns), (2, 10_000, 20_000));
+        assert_eq!(host.arguments["detail"], "0x6e0 TSC_DEADLINE");
+        let mut at_ns = host.begin_ns;
+        let mut parts = Vec::new();
+        for slice in sorted(inner) {
+            assert!(slice.depth == 1 && slice.track == host.track, "{slice:?}");
+            assert!(
+                at_ns <= slice.begin_ns && slice.end_ns <= host.end_ns,
+                "{slice:?} overlaps another, or its host time"
+            );
+            at_ns = slice.end_ns;
+            parts.push((slice.name, slice.end_ns - slice.begin_ns));
+        }
+        let rest = host.end_ns - host.begin_ns - parts.iter().map(|(_, ns)| ns).sum::<u64>();
+        assert_eq!(Some(rest), vm_event.event.kernel_ns());
+        parts
+    };
+    let all = Phases { user_ns: 1_000, idle_ns: 4_000, polled_ns: 300, steal_ns: 2_500 };
+    let of = |parts: Vec<(String, u64)>| parts.into_iter().map(|(name, ns)| format!("{name} {ns}")).collect::<Vec<_>>();
+    assert_eq!(of(nested(all)), ["polled 300", "idle 4000", "steal 2500", "user 1000"]);
+    assert_eq!(of(nested(Phases { idle_ns: 0, polled_ns: 0, ..all })), ["steal 2500", "user 1000"]);
+    assert_eq!(of(nested(Phases { user_ns: 10_000, ..Phases::default() })), ["user 10000"]);
+    assert_eq!(of(nested(Phases::default())), [""; 0]);
 }
 
 #[test]

@@ -328,7 +328,8 @@ fn the_stopwatchs_transitions_have_columns_and_a_place_in_the_detail() {
     let mut app = App::new(info(), PLAIN);
     let mut interval = Interval::starting(0);
     interval.length_ns = 1_000_000_000;
-    for (writes, transition_ns) in [(0, 300), (0, 310), (1, 640)] {
+    // So many that they carry a 99th percentile.
+    for (writes, transition_ns) in [(0, 300), (0, 310), (1, 640)].repeat(50) {
         let clean = event(0, 10, 5000, 700, writes);
         interval.record(&Event { flags: clean.flags | Flags::TRANSITION_KNOWN, transition_ns, ..clean }, &vm(0));
     }
@@ -368,9 +369,14 @@ fn what_is_not_known_reads_n_a() {
     interval.record(&bare, &vm(0));
     app.push(interval);
     let screen = text(&drawn(&mut app, 200, 50));
-    let row = screen.lines().find(|l| l.contains("web1") && l.contains("n/a")).unwrap();
+    let row = screen.lines().find(|l| l.contains("web1") && l.contains(" - ")).unwrap();
     let titles = screen.lines().find(|l| l.contains("EXITS/S")).unwrap();
-    assert_eq!(row.matches("n/a").count(), 5, "share, mean and percentiles of host time\n{titles}\n{row}");
+    assert!(!row.contains(" 0ns"), "{row}");
+    let none = row.split_whitespace().filter(|cell| *cell == "-").count();
+    assert_eq!(
+        none, 7,
+        "percentiles of guest time; share, mean, percentiles and maximum of host time\n{titles}\n{row}"
+    );
     for hidden in ["PIN/E", "DIRTY%", "DEADLINE", "SPURIOUS", "transition"] {
         assert!(!titles.contains(hidden) && !screen.contains(&format!(" {hidden} ─")), "{hidden}\n{screen}");
     }
@@ -812,4 +818,46 @@ fn loss_is_said_loudly() {
     let buffer = drawn(&mut app, 40, 10);
     assert!(text(&buffer).contains("LOST 5"));
     assert!(buffer.content.iter().any(|c| c.bg == Color::Indexed(160)));
+}
+
+#[test]
+fn the_detail_has_every_part_of_the_time_at_usual_sizes() {
+    for (width, height) in [(80, 40), (100, 30), (120, 30), (120, 40), (200, 50)] {
+        let shown = text(&drawn(&mut app(), width, height));
+        let (_, detail) = shown.split_once("─ build-worker: 10 s").unwrap();
+        for part in ["guest ", "kernel ", "user ", "polled ", "idle ", "steal "] {
+            assert!(detail.contains(part), "{part} at {width}x{height}:\n{shown}");
+        }
+    }
+}
+
+#[test]
+fn a_count_of_rows_left_out_stands_on_no_title() {
+    for (width, height) in [(80, 30), (100, 30), (120, 30), (120, 40)] {
+        let shown = text(&drawn(&mut app(), width, height));
+        let titles = shown.lines().find(|line| line.contains("exit reasons")).unwrap();
+        assert!(titles.contains("EXIT%"), "{titles}");
+        let means = ["host mean", "host ", "mean"].map(|title| titles.matches(title).count());
+        assert!(means[0] == means[2], "at {width}x{height}: {titles}");
+    }
+}
+
+#[test]
+fn percentiles_of_few_values_and_shares_without_host_time_are_not_shown() {
+    let mut app = empty();
+    let mut interval = Accumulator::of(Interval::starting(0));
+    (0..50).for_each(|_| interval.record(&event(0, 10, 900, 700, 0), &vm(0)));
+    let last = Event { exit_to_entry_ns: Event::UNKNOWN_NS, ..event(0, 10, 900, 0, 0) };
+    (0..50).for_each(|_| interval.record(&last, &vm(1)));
+    let mut interval = interval.finish();
+    interval.length_ns = 1_000_000_000;
+    app.push(interval);
+    let shown = text(&drawn(&mut app, 120, 40));
+    let row = shown.lines().find(|line| line.contains("web1") && line.contains("50.0")).unwrap();
+    // Host mean and median, no 99th percentile, the highest.
+    assert!(row.contains("700ns    700ns        -    700ns"), "{shown}");
+    press(&mut app, "\u{2193}");
+    let shown = text(&drawn(&mut app, 120, 40));
+    assert!(shown.contains("db  shares of guest and host time n/a: no entry was seen after its exits"), "{shown}");
+    assert!(!shown.contains("100.0  kernel"), "{shown}");
 }

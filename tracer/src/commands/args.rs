@@ -466,8 +466,8 @@ pub struct CompareArgs {
     /// Keep only entries with these values, e.g. reason=CPUID,HLT [repeatable]
     #[arg(long, value_name = "DIM=VALUE,..")]
     pub filter: Vec<Filter>,
-    /// Fail if B is that much above (>) or below (<) A: FIGURE.STATISTIC>+N%, or >+N with ns, us, ms for a difference
-    /// [repeatable]
+    /// Fail if B is that much above (>) or below (<) A: FIGURE.STATISTIC>+N%, or >+N with ns, us, ms, or pp of
+    /// a share, for a difference [repeatable]
     #[arg(long, value_name = "CONDITION")]
     pub fail_if: Vec<Condition>,
     /// Call no change of less than N % better or worse

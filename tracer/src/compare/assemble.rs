@@ -12,7 +12,7 @@ use super::{
         design::{Design, Units},
         judging,
         measure::{Draft, Measure},
-        mix, rows,
+        mix, rows, shares,
     },
     windows::{Arm, Options, Stratum, Window, Windows, why_unknown},
 };
@@ -49,7 +49,7 @@ fn figures() -> impl Iterator<Item = Figure> {
 /// Every statistic that can be compared, as `--fail-if` names it, and its unit.
 pub(crate) fn statistics() -> Vec<(String, Unit)> {
     let rates = RATES.map(|(name, better, _)| Measure::rate(name, better));
-    figures().map(Measure::of).chain(rates).flat_map(|measure| measure.statistics()).collect()
+    figures().map(Measure::of).chain(rates).chain(shares::measures()).flat_map(|measure| measure.statistics()).collect()
 }
 
 /// Compares the two sides.
@@ -59,7 +59,9 @@ pub fn compare(windows: &Windows, options: &Options) -> Comparison {
     let mut drafts = Drafts::default();
     drafts.add_figures(&units, options);
     drafts.add_rates(&units, [&a, &b], options);
-    let rows = judging::judge(drafts.raw, units.design, options);
+    let mut rows = judging::judge(drafts.raw, units.design, options);
+    // A family of their own, so that they take no power from the other figures.
+    let shares = judging::judge(shares::drafts(&units, options), units.design, options);
     let stratified = judging::judge(drafts.stratified, units.design, options);
     let least_p = units.design.least_p(options.permutations);
     // Without any window, every figure may get values.
@@ -67,8 +69,10 @@ pub fn compare(windows: &Windows, options: &Options) -> Comparison {
         0 => rows.len(),
         with_values => with_values,
     };
+    let families = [&rows, &stratified, &shares].map(|rows| judging::family(rows));
+    rows.extend(shares);
     Comparison {
-        method: method(&units, options, least_p, [judging::family(&rows), judging::family(&stratified)]),
+        method: method(&units, options, least_p, families),
         seed: options.seed,
         alpha: options.alpha,
         ignore_below: options.ignore_below,
@@ -225,7 +229,7 @@ fn timeline(units: &Units, options: &Options) -> Vec<Point> {
     points
 }
 
-fn method(units: &Units, options: &Options, least_p: f64, [raw, stratified]: [usize; 2]) -> Vec<String> {
+fn method(units: &Units, options: &Options, least_p: f64, [raw, stratified, shares]: [usize; 3]) -> Vec<String> {
     let labellings = match (units.design, units.design.all_labellings()) {
         (Design::Rounds(n), Some(_)) => format!("all 2^{n} ways of swapping the sides within rounds"),
         (Design::Rounds(_), None) => format!("{} random swaps of the sides within rounds", options.permutations),
@@ -239,7 +243,8 @@ fn method(units: &Units, options: &Options, least_p: f64, [raw, stratified]: [us
         ),
         format!(
             "adjusted p (Holm): the chance of any false alarm among all figures is at most {}; {raw} figures were tested, and \
-             {stratified} with both sides weighted to one mix of exits",
+             {stratified} with both sides weighted to one mix of exits; {shares} shares of the vCPUs' time, for which the chance is \
+             as high once more",
             options.alpha
         ),
         format!(

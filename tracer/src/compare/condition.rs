@@ -30,6 +30,8 @@ enum Threshold {
     Absolute(f64),
     /// compared with `difference`, ns; only for figures that are times
     Time(f64),
+    /// compared with `difference`, 0 to 1; only for shares
+    Points(f64),
 }
 
 /// Whether a condition holds.
@@ -46,7 +48,7 @@ pub(crate) enum ConditionResult {
 impl FromStr for Condition {
     type Err = String;
 
-    /// From `FIGURE.STATISTIC>+N%`; also with `<`, and with a unit of time or no unit for a difference.
+    /// From `FIGURE.STATISTIC>+N%`; also with `<`, and with a unit of time, pp of a share, or no unit for a difference.
     fn from_str(text: &str) -> Result<Self, String> {
         let example = "write FIGURE.STATISTIC>+N%, such as entry_to_exit_ns.p99>+3% or pin_writes.mean>+0.1";
         let at = text.find(['<', '>']).ok_or(example)?;
@@ -55,9 +57,10 @@ impl FromStr for Condition {
         let threshold = match unit {
             "%" => Threshold::Relative(number / 100.0),
             "" => Threshold::Absolute(number),
+            "pp" => Threshold::Points(number / 100.0),
             unit => match limit_unit_ns(unit) {
                 Some(ns) => Threshold::Time(number * ns),
-                None => return Err(format!("unknown unit '{unit}': use %, {LIMIT_UNITS}, or none")),
+                None => return Err(format!("unknown unit '{unit}': use %, {LIMIT_UNITS}, pp of a share, or none")),
             },
         };
         let compared = statistics();
@@ -67,6 +70,9 @@ impl FromStr for Condition {
         };
         if matches!(threshold, Threshold::Time(_)) && *unit != Unit::Ns {
             return Err(format!("{name} is not a time: write a plain number"));
+        }
+        if matches!(threshold, Threshold::Points(_)) && *unit != Unit::Share {
+            return Err(format!("{name} is not a share: percentage points (pp) are only for time.PART.share"));
         }
         Ok(Self {
             text: text.into(),
@@ -98,7 +104,9 @@ impl Condition {
     fn estimate(&self, row: &Row) -> (Option<Estimate>, f64, f64) {
         match self.threshold {
             Threshold::Relative(limit) => (row.ratio, 1.0 + limit, 1.0),
-            Threshold::Absolute(limit) | Threshold::Time(limit) => (row.difference, limit, 0.0),
+            Threshold::Absolute(limit) | Threshold::Time(limit) | Threshold::Points(limit) => {
+                (row.difference, limit, 0.0)
+            }
         }
     }
 
@@ -201,6 +209,18 @@ mod tests {
         assert_eq!(judged("entry_to_exit_ns.p99>+3%", ignored), ConditionResult::Holds, "it has a limit of its own");
         let none = Row { verdict: Verdict::NotEnoughData, ..row([1.05, 1.02, 1.08], 0.01) };
         assert_eq!(judged("entry_to_exit_ns.p99>+3%", none), ConditionResult::Inconclusive);
+    }
+
+    #[test]
+    fn a_share_of_the_time_is_limited_by_percentage_points() {
+        let difference = Some(Estimate { value: 0.03, low: Some(0.025), high: Some(0.035) });
+        let steal =
+            || Row { figure: "time.steal", stat: "share", unit: Unit::Share, difference, ..row([4.0, 3.5, 4.5], 0.01) };
+        assert_eq!(judged("time.steal.share>+2pp", steal()), ConditionResult::Holds);
+        assert_eq!(judged("time.steal.share>+4pp", steal()), ConditionResult::DoesNotHold);
+        assert_eq!(judged("time.steal.share>+3.2pp", steal()), ConditionResult::Inconclusive);
+        let wrong = "entry_to_exit_ns.p99>+2pp".parse::<Condition>().unwrap_err();
+        assert!(wrong.contains("entry_to_exit_ns.p99 is not a share"), "{wrong}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use tracer_common::{Isa, rules::TimerCause};
 
 use super::{random::Random, *};
 use crate::model::{
+    budget::Budget,
     figures::Figure,
     histogram::Histogram,
     knowledge::{Knowledge, Subject},
@@ -13,6 +14,7 @@ use crate::model::{
     number::truncated_u64,
     series::Level,
 };
+use crate::recording::Reader;
 
 const CPUID: u32 = 10;
 const TIMER: u32 = 52;
@@ -69,7 +71,7 @@ fn row<'a>(rows: &'a [Row], figure: &str, stat: &str) -> &'a Row {
 
 /// Checks the invariants of every comparison.
 fn sound(c: &Comparison) {
-    assert_eq!((c.rows.len(), c.stratified.len()), (18, 11));
+    assert_eq!((c.rows.len(), c.stratified.len()), (24, 11));
     for row in c.rows.iter().chain(&c.stratified) {
         let name = format!("{}.{}: {row:?}", row.figure, row.stat);
         assert!(row.p.is_none_or(|p| p > 0.0 && p <= 1.0 && p >= c.least_p - 1e-12), "{name}");
@@ -154,7 +156,8 @@ fn a_figure_with_one_value_everywhere_is_not_tested() {
 
 #[test]
 fn swapping_the_sides_mirrors_the_differences() {
-    let rounds = rounds(10, 1.03, 5);
+    let rounds =
+        budgets([[600_000, 90_000, 80_000, 50_000, 100_000, 9_000], [610_000, 90_000, 80_000, 50_000, 90_000, 9_000]]);
     let there = compare(&Windows::Rounds(rounds.clone()), &quick());
     let back = compare(&Windows::Rounds(swapped(&rounds)), &quick());
     for (x, y) in there.rows.iter().chain(&there.stratified).zip(back.rows.iter().chain(&back.stratified)) {
@@ -282,6 +285,84 @@ fn incomparable_figures_are_unknown() {
     );
 }
 
+/// Rounds whose windows spend these ns in the guest and in each part of the host time, of A and of B.
+fn budgets(of: [[u64; 6]; 2]) -> Vec<ExperimentRound> {
+    let mut rounds = rounds(12, 1.0, 7);
+    let mut random = Random::new(3);
+    for round in &mut rounds {
+        for (windows, ns) in [(&mut round.a, of[0]), (&mut round.b, of[1])] {
+            for series in windows.iter_mut().flat_map(|w| w.strata.values_mut()) {
+                let [guest_ns, kernel, user_ns, polled_ns, idle_ns, steal_ns] =
+                    ns.map(|ns| ns + random.below(100) as u64);
+                let host_ns = kernel + user_ns + polled_ns + idle_ns + steal_ns;
+                series.budget = Budget { guest_ns, host_ns, user_ns, polled_ns, idle_ns, steal_ns };
+            }
+        }
+    }
+    rounds
+}
+
+#[test]
+fn shares_of_the_vcpus_time_are_compared_and_take_no_power_from_other_figures() {
+    let same = [600_000, 100_000, 100_000, 50_000, 140_000, 10_000];
+    // 6 % of the time went from the guest to waiting for a CPU.
+    let starved = [540_000, 100_000, 100_000, 50_000, 140_000, 70_000];
+    let options = Options { permutations: 10_000, ..quick() };
+    let c = compare(&Windows::Rounds(budgets([same, starved])), &options);
+    sound(&c);
+    let share = |part: &str| row(&c.rows, part, "share");
+    let [guest, kernel, steal] = ["time.guest", "time.kernel", "time.steal"].map(share);
+    assert_eq!(
+        [guest, kernel, steal].map(|r| r.verdict),
+        [Verdict::Changed, Verdict::NoDetectableChange, Verdict::Worse]
+    );
+    for (row, [a, b]) in [(guest, [0.6, 0.54]), (kernel, [0.1, 0.1]), (steal, [0.01, 0.07])] {
+        let off = [row.a.unwrap() - a, row.b.unwrap() - b].map(f64::abs);
+        assert!(off.into_iter().all(|off| off < 1e-3), "{row:?}");
+    }
+    let sum = |side: fn(&Row) -> Option<f64>| -> f64 {
+        c.rows.iter().filter(|r| r.stat == "share").map(|r| side(r).unwrap()).sum()
+    };
+    assert!((sum(|r| r.a) - 1.0).abs() < 1e-9 && (sum(|r| r.b) - 1.0).abs() < 1e-9);
+    assert_eq!([steal.count_a, steal.count_b], [12 * 2 * 500; 2]);
+    let without = compare(&Windows::Rounds(rounds(12, 1.0, 7)), &options);
+    let others = |c: &Comparison| c.rows.iter().filter(|r| r.stat != "share").cloned().collect::<Vec<_>>();
+    assert_eq!((others(&c), c.needed), (others(&without), without.needed));
+    // Five points are a large change of time, also where they are seven times A; six are not ignored below five.
+    let ignoring = |ignore_below| {
+        let c = compare(&Windows::Rounds(budgets([same, starved])), &Options { ignore_below, ..options.clone() });
+        row(&c.rows, "time.steal", "share").verdict
+    };
+    assert_eq!([ignoring(0.05), ignoring(0.07)], [Verdict::Worse, Verdict::Ignored]);
+}
+
+#[test]
+fn parts_that_a_side_does_not_know_are_not_0_and_neither_is_the_kernels_that_contains_them() {
+    let part = [600_000, 100_000, 100_000, 50_000, 140_000, 10_000];
+    let shares = |unknown: &[Subject], why: &str| {
+        let side = Knowledge::complete().without(unknown.iter().copied(), why);
+        let options = Options { knowledge: [Knowledge::complete(), side], ..quick() };
+        let c = compare(&Windows::Rounds(budgets([part, part])), &options);
+        let all: Vec<_> = c.rows.into_iter().filter(|r| r.stat == "share").collect();
+        assert_eq!(all.len(), 6);
+        let (known, unknown): (Vec<_>, Vec<_>) = all.into_iter().partition(|r| r.a.is_some() && r.b.is_some());
+        assert!(unknown.iter().all(|r| r.a.is_none() && r.b.is_none() && r.why.as_ref().unwrap().ends_with(why)));
+        known.iter().map(|r| r.figure).collect::<Vec<_>>()
+    };
+    let of_earlier_version =
+        Reader::new(include_bytes!("../../tests/data/lab.hlog").as_slice()).unwrap().header().knowledge();
+    let older = [Subject::UserTime, Subject::HaltTime, Subject::StealTime];
+    let why = of_earlier_version.known(Subject::UserTime).unwrap_err().to_string();
+    assert!(older.iter().all(|subject| of_earlier_version.known(*subject).is_err()));
+    assert_eq!(shares(&older, &why), ["time.guest"]);
+    let without_steal = ["time.guest", "time.user", "time.polled", "time.idle"];
+    assert_eq!(
+        shares(&[Subject::StealTime], "field task_struct.sched_info.run_delay is not in this kernel"),
+        without_steal
+    );
+    assert_eq!(shares(&[], "").len(), 6);
+}
+
 #[test]
 fn transitions_are_compared_where_there_are_any_and_from_one_source() {
     let mut rounds = rounds(12, 1.0, 5);
@@ -397,7 +478,7 @@ fn no_input_panics() {
             Windows::Runs { a: side(), b: side() }
         };
         let c = compare(&windows, &options(&mut random));
-        assert_eq!((c.rows.len(), c.stratified.len()), (18, 11));
+        assert_eq!((c.rows.len(), c.stratified.len()), (24, 11));
         assert!(c.rows.iter().all(|r| r.p.is_none_or(|p| p > 0.0 && p <= 1.0)));
     }
 }

@@ -44,7 +44,7 @@ pub(crate) const BOUNDS: [(u64, &str); 25] = [
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Distribution {
     count: u64,
-    /// sum of the buckets' middles, ns
+    /// sum of the values, ns
     sum_ns: u128,
     zeros: u64,
     /// by bound, not cumulative; values above the last one are in `count` only
@@ -54,12 +54,12 @@ pub(crate) struct Distribution {
 }
 
 impl Distribution {
-    /// Adds values, ns.
-    pub(crate) fn add(&mut self, histogram: &Histogram) {
+    /// Adds values with their exact sum, ns.
+    pub(crate) fn add(&mut self, histogram: &Histogram, sum_ns: u64) {
+        self.sum_ns = self.sum_ns.saturating_add(sum_ns.into());
         for (low, width, n) in histogram.buckets() {
             let middle = low + width / 2;
             self.count = self.count.saturating_add(n);
-            self.sum_ns = self.sum_ns.saturating_add(u128::from(middle) * u128::from(n));
             let bound = BOUNDS.partition_point(|&(bound, _)| bound < middle);
             if let Some(count) = self.classic.get_mut(bound) {
                 *count = count.saturating_add(n);
@@ -114,7 +114,8 @@ pub(crate) mod tests {
     /// The distribution of these values, ns.
     pub(crate) fn of(values: &[u64]) -> Distribution {
         let mut distribution = Distribution::default();
-        distribution.add(&histogram(values));
+        let sum_ns = values.iter().fold(0, |sum: u64, v| sum.saturating_add(*v));
+        distribution.add(&histogram(values), sum_ns);
         distribution
     }
 
@@ -130,14 +131,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn classic_and_native_buckets_hold_every_value_and_the_sum_is_the_histograms() {
+    fn classic_and_native_buckets_hold_every_value_and_the_sum_is_exact() {
         let histogram = histogram(&spread());
-        let distribution = of(&spread());
+        let mut distribution = Distribution::default();
+        distribution.add(&histogram, 1_234_567_891);
         assert_eq!(distribution.count(), histogram.count());
         let native: u64 = distribution.native().map(|(_, n)| n).sum();
         assert_eq!(native + distribution.zeros(), histogram.count());
-        let mean = histogram.mean().unwrap() * histogram.count() as f64 / 1e9;
-        assert!((distribution.sum_s() / mean - 1.0).abs() < 1e-12);
+        assert_eq!(distribution.sum_s(), 1.234_567_891);
         let above = spread().iter().filter(|v| **v > 10_000_000_000).count() as u64;
         assert_eq!(distribution.cumulative().last(), Some(histogram.count() - above));
     }

@@ -97,8 +97,9 @@ impl Sums {
         }
         for place in places(key, reason, series) {
             let values = &series[place.2];
+            let sum_ns = if place.2.counts_exits() { series.budget.host_ns } else { series.budget.guest_ns };
             let new = || Durations { created_ns, distribution: Distribution::default() };
-            self.histograms.entry(place).or_insert_with(new).distribution.add(values);
+            self.histograms.entry(place).or_insert_with(new).distribution.add(values, sum_ns);
         }
         if series[Figure::PinWrites].count() > 0 {
             let (writes, known) = self.pin_writes.entry(key.level).or_default();

@@ -184,7 +184,7 @@ pub(crate) fn tiles(tiles: &[Tile]) -> Markup {
     html! {
         dl class="tiles" { @for Tile { name, value, note } in tiles {
             div {
-                dt { (Text(name)) } dd { (value) }
+                dt { (Text(name)) } dd class=[value.is_word().then_some("word")] { (value) }
                 @if !note.is_empty() { dd class="note" { (Text(note)) } }
             }
             "\n"

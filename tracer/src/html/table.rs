@@ -47,6 +47,11 @@ impl Cell {
         Self { bar: share, ..self }
     }
 
+    /// Whether it is a name rather than a number, such as "IO_INSTRUCTION".
+    pub(super) fn is_word(&self) -> bool {
+        self.text.len() > 10 && self.text.starts_with(|c: char| c.is_ascii_uppercase())
+    }
+
     /// The same with another text.
     pub(crate) fn reading(self, text: &str) -> Self {
         Self { text: text.to_owned(), ..self }

@@ -228,6 +228,16 @@ impl Detail {
         self.text(None)
     }
 
+    /// Whether a user means it, in any case of letters: as shown, without its name, its name alone, its number alone, or as in a file.
+    pub(crate) fn is_meant_by(self, wanted: &str) -> bool {
+        let shown = self.to_string();
+        let short = self.short();
+        let name = shown.strip_prefix(&short).map(str::trim).filter(|name| !name.is_empty());
+        let mut numbers = short.split([' ', '/']).filter(|part| part.starts_with("0x"));
+        let forms = [Some(shown.as_str()), Some(&short), name, numbers.next(), short.split('/').next()];
+        forms.into_iter().flatten().any(|form| form.eq_ignore_ascii_case(wanted)) || self.tag() == wanted
+    }
+
     fn text(self, name: Option<&str>) -> String {
         let name = name.map(|name| format!(" {name}")).unwrap_or_default();
         match self {
@@ -379,6 +389,18 @@ mod tests {
         let exit = Outline::of(30, Flags::REASON_KNOWN, 0, Isa::Vmx as u8);
         assert_eq!(Detail::of(&exit, RawDetail(0xff << 56)), None);
         assert_eq!(vmx(12, Source::Qualification, 0x182), None, "a halt has none");
+    }
+
+    #[test]
+    fn a_user_may_name_it_in_several_ways() {
+        let means = |detail: Detail, wanted: &[&str]| wanted.iter().all(|wanted| detail.is_meant_by(wanted));
+        let deadline = Detail::Msr(0x6e0);
+        assert!(means(deadline, &["0x6e0", "0x6E0 tsc_deadline", "TSC_DEADLINE", "msr.6e0"]));
+        assert!(!deadline.is_meant_by("0x6e") && !deadline.is_meant_by("") && !deadline.is_meant_by("6e0"));
+        let port = Detail::Port { port: 0x3f8, bytes: 1, is_in: false };
+        assert!(means(port, &["out 0x3f8/1 COM1", "out 0x3f8/1", "out 0x3f8", "0x3f8", "com1"]));
+        assert!(!port.is_meant_by("in 0x3f8") && !port.is_meant_by("out"));
+        assert!(means(Detail::Leaf(7, Some(0)), &["0x7.0x0"]) && means(Detail::Other, &["other"]));
     }
 
     #[test]

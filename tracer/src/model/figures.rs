@@ -4,7 +4,10 @@
 
 use tracer_common::Event;
 
-use crate::model::{histogram::Histogram, knowledge::Shown};
+use crate::{
+    model::{histogram::Histogram, knowledge::Shown, number::truncated_u64},
+    output::grouped,
+};
 
 /// Unit of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub enum Unit {
     Count,
     /// per second
     PerSecond,
+    /// part of a whole, 0 to 1
+    Share,
 }
 
 /// A distribution that every series has.
@@ -251,9 +256,14 @@ impl Stat {
 
     /// Whether so many values carry it: a percentile needs one value beyond it, e.g. the 99th a hundred values.
     pub fn is_carried(self, count: u64) -> bool {
-        // 1 - 0.99 is a little more than 0.01.
-        self.quantile().map_or(count > 0, |q| count as f64 * (1.0 - q) > 1.0 - 1e-9)
+        self.quantile().map_or(count > 0, |q| is_carried(q, count))
     }
+}
+
+/// Whether so many values carry a quantile, 0..1; the highest value counts as one.
+pub(crate) fn is_carried(quantile: f64, count: u64) -> bool {
+    // 1 - 0.99 is a little more than 0.01.
+    count > 0 && (quantile >= 1.0 || count as f64 * (1.0 - quantile) > 1.0 - 1e-9)
 }
 
 /// A column to sort by.
@@ -327,7 +337,8 @@ pub(crate) fn human(value: Option<f64>, unit: Unit) -> String {
         Unit::Count if value > 0.0 && value < 0.0005 => "<0.001".into(),
         Unit::Count => format!("{value:.3}"),
         Unit::PerSecond if value < 100.0 => format!("{value:.1}"),
-        Unit::PerSecond => format!("{value:.0}"),
+        Unit::PerSecond => grouped(truncated_u64(value.round())),
+        Unit::Share => format!("{:.1}%", value * 100.0),
     }
 }
 

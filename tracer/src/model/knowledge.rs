@@ -475,7 +475,9 @@ impl Knowledge {
         }
         let is_known = |phase| Subject::of_phase(phase).is_none_or(|subject| self.known(subject).is_ok());
         let has_times = self.known(Subject::Times).is_ok();
-        let phases = Phase::ALL.map(|phase| has_times && is_known(phase));
+        // Where no other part is known, the rest is not the kernel's.
+        let any = Phase::ALL.into_iter().any(|phase| phase != Phase::Kernel && is_known(phase));
+        let phases = Phase::ALL.map(|phase| has_times && any && is_known(phase));
         // Some of the entries may know it nevertheless.
         Phase::ALL.into_iter().filter(|phase| !is_known(*phase)).for_each(|phase| series.budget.forget(phase));
         Shown { entries, has_times, phases, series }

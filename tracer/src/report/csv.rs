@@ -39,8 +39,9 @@ fn cells(report: &Report, view: &View, row: &Row) -> Vec<String> {
         (_, value) => value.unwrap_or_default(),
     };
     let mut cells: Vec<_> = view.by.iter().map(value).collect();
-    cells.extend([row.series.entries().to_string(), row.observed_ns.to_string()]);
-    cells.push(row.rate(row.series.entries()).map(|rate| rate.to_string()).unwrap_or_default());
+    let entries = row.entries.map(|n| n.to_string()).unwrap_or_default();
+    cells.extend([entries, row.observed_ns.to_string()]);
+    cells.push(row.entries.and_then(|n| row.rate(n)).map(|rate| rate.to_string()).unwrap_or_default());
     for figure in Figure::ALL {
         for stat in Stat::ALL {
             let value = stat.of(&row.series[figure]);

@@ -9,7 +9,7 @@ use std::{
 use tracer_common::rules::TimerCause;
 
 use super::{Dimension, Report};
-use crate::model::{exit_reasons::Wanted, series::Key};
+use crate::model::{detail::Detail, exit_reasons::Wanted, series::Key};
 
 /// Values of which any run of neighbours is tried as one name with commas.
 const MOST_PARTS: usize = 32;
@@ -89,9 +89,10 @@ impl Filter {
     fn passes(&self, key: &Key, value: Option<&str>, vm: Option<&str>) -> bool {
         match (self.dimension, key.reason) {
             (Dimension::Reason, Some(reason)) => self.reasons.iter().any(|wanted| wanted.is(key.isa, reason)),
-            // By its number, too: "0x6e0" of "0x6e0 TSC_DEADLINE".
+            // By its number or its name, too: "0x6e0" of "0x6e0 TSC_DEADLINE".
             (Dimension::Detail, _) => {
-                self.passes_value(value) || key.detail.is_some_and(|detail| self.selects(&detail.short()))
+                let is_meant = |detail: Detail| self.values.iter().any(|wanted| detail.is_meant_by(wanted));
+                self.passes_value(value) || key.detail.is_some_and(is_meant)
             }
             _ => self.passes_value(value) || vm.is_some_and(|vm| self.selects(vm)),
         }

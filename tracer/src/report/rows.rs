@@ -4,7 +4,7 @@ use std::{cmp::Ordering, collections::BTreeMap};
 
 use super::{Dimension, Report, View};
 use crate::model::{
-    budget::Phase,
+    budget::{Budget, Phase},
     exit_reasons,
     figures::{Column, Figure},
     knowledge::{Shown, TimerExits},
@@ -22,6 +22,8 @@ pub struct Row {
     pub series: Shown,
     /// exits: as many as entries, and where details are told apart, those that the host handled
     pub(crate) exits: u64,
+    /// entries; none where details are told apart
+    pub(crate) entries: Option<u64>,
     /// the timer exits among the entries
     pub(crate) timer_exits: TimerExits,
     /// ns that the recordings behind the row cover
@@ -83,6 +85,7 @@ impl Row {
         Some(rows.fold(first, |mut sum, row| {
             sum.series.merge(&row.series);
             sum.exits = sum.exits.saturating_add(row.exits);
+            sum.entries = sum.entries.zip(row.entries).map(|(mine, more)| mine.saturating_add(more));
             sum.timer_exits.merge(&row.timer_exits);
             sum
         }))
@@ -106,19 +109,25 @@ impl Report {
 
     /// The rows of a view, whatever its `top`, and their sum.
     pub fn all_rows(&self, view: &View) -> Rows {
+        // Series with a detail have exits and no entries, which are in the series without one.
+        let asks =
+            view.by.contains(&Dimension::Detail) || view.filters.iter().any(|f| f.dimension == Dimension::Detail);
+        let by_detail = asks && self.whole.series.keys().any(|key| key.detail.is_some());
         let mut groups: BTreeMap<Vec<Place>, Group> = BTreeMap::new();
         for (key, series) in self.whole.series.iter().filter(|(key, _)| self.passes(key, &view.filters)) {
             let place = |&d: &Dimension| (if d == Dimension::Vcpu { key.vcpu } else { 0 }, self.value(key, d));
-            groups.entry(view.by.iter().map(place).collect()).or_insert_with(|| Group::of(*key)).add(key, series);
+            if by_detail && series[Figure::ExitToEntry].count() == 0 {
+                continue;
+            }
+            let group = groups.entry(view.by.iter().map(place).collect()).or_insert_with(|| Group::of(*key));
+            if by_detail { group.add_exits(key, series) } else { group.add(key, series) }
         }
         let knowledge = self.knowledge();
-        // Series with a detail have exits and no entries, which are in the series without one.
-        let by_detail =
-            groups.values().any(|group| group.lowest.detail.is_some()) && view.by.contains(&Dimension::Detail);
         let row = |group: Vec<String>, of: Group, observed_ns| Row {
             group,
             key: of.lowest,
             exits: if by_detail { of.series[Figure::ExitToEntry].count() } else { of.series.entries() },
+            entries: (!by_detail).then(|| of.series.entries()),
             series: knowledge.show(of.series),
             timer_exits: of.timer_exits,
             observed_ns,
@@ -165,6 +174,15 @@ impl Group {
         self.series.merge(series);
     }
 
+    /// Adds the host's side of a series alone.
+    fn add_exits(&mut self, key: &Key, series: &Series) {
+        self.lowest = self.lowest.min(*key);
+        let mut exits = Series::default();
+        exits[Figure::ExitToEntry] = series[Figure::ExitToEntry].clone();
+        exits.budget = Budget { guest_ns: 0, ..series.budget };
+        self.series.merge(&exits);
+    }
+
     fn merge(&mut self, other: &Self) {
         self.timer_exits.merge(&other.timer_exits);
         self.series.merge(&other.series);
@@ -173,6 +191,11 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
+    use tracer_common::{
+        Event,
+        detail::{RawDetail, Source},
+    };
+
     use super::*;
     use crate::{
         model::{
@@ -181,6 +204,7 @@ mod tests {
                 Interval,
                 tests::{event, vm},
             },
+            totals::Totals,
         },
         report::tests::{report, view},
     };
@@ -196,6 +220,39 @@ mod tests {
         let filters = vec!["reason=CPUID".parse().unwrap()];
         let rows = report.all_rows(&View { filters, ..view() });
         assert_eq!(rows.each[0].exit_share(&rows.total), Some(1.0));
+    }
+
+    #[test]
+    fn details_count_the_same_exits_whether_they_group_or_filter() {
+        let mut interval = Interval::starting(0);
+        let round = event(0, 32, 900, 0);
+        for msr in [0x6e0, 0x6e0, 0x10] {
+            let previous_detail = RawDetail::new(Source::Msr, msr);
+            interval.record(&Event { previous: round.outline(), previous_detail, ..round }, &vm(0));
+        }
+        interval.record(&Event { exit_to_entry_ns: Event::UNKNOWN_NS, ..round }, &vm(0));
+        interval.totals = Totals { entries: 4, delivered: 4, ..Totals::default() };
+        let mut report = report();
+        report.whole.series.clear();
+        report.add(0, interval, &mut BTreeMap::new());
+        let counts = |by: &[Dimension], filter: &str| {
+            let filters = [filter].iter().filter(|f| !f.is_empty()).map(|f| f.parse().unwrap()).collect();
+            let rows = report.all_rows(&View { by: by.to_vec(), filters, ..view() });
+            let each: Vec<_> = rows.each.iter().map(|row| (row.group.join("/"), row.exits, row.entries)).collect();
+            (each, rows.total.exits)
+        };
+        let (reason, detail) = (Dimension::Reason, Dimension::Detail);
+        let row = |group: &str, exits, entries| (group.to_owned(), exits, entries);
+        let deadline = row("MSR_WRITE/0x6e0 TSC_DEADLINE", 2, None);
+        let (mut both, total) = counts(&[reason, detail], "");
+        both.sort();
+        assert_eq!((both, total), (vec![row("MSR_WRITE/0x10 TSC", 1, None), deadline.clone()], 3));
+        for filter in ["detail=0x6e0", "detail=TSC_DEADLINE"] {
+            assert_eq!(counts(&[reason, detail], filter), (vec![deadline.clone()], 2));
+            assert_eq!(counts(&[reason], filter), (vec![row("MSR_WRITE", 2, None)], 2));
+        }
+        assert_eq!(counts(&[reason], "detail=-"), (vec![], 0), "every exit with a host time has a detail");
+        assert_eq!(counts(&[reason], ""), (vec![row("MSR_WRITE", 4, Some(4))], 4));
     }
 
     #[test]

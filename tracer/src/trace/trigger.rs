@@ -65,7 +65,7 @@ impl Trigger {
             for subject in clause.conditions.iter().flat_map(Condition::subjects) {
                 if let Err(reason) = knowledge.known(*subject) {
                     return Err(format!(
-                        "--trigger '{}': {} are not known here: {reason}\n  -> leave that condition out",
+                        "--trigger '{}': {}: not known here: {reason}\n  -> leave that condition out",
                         clause.text,
                         subject.title()
                     ));
@@ -115,7 +115,7 @@ impl Condition {
             Self::Phase(phase, side, limit) => side.is_met(phase.of_event(event)?, limit),
             Self::Detail(ref wanted) => {
                 let detail = Detail::of(&event.previous, event.previous_detail)?;
-                detail.short().to_lowercase() == *wanted || detail.to_string().to_lowercase() == *wanted
+                detail.is_meant_by(wanted)
             }
             Self::Reason(wanted) => wanted.is(round.isa(), round.reason()?),
             Self::Cause(cause) => round.timer_cause()? == cause,
@@ -217,7 +217,11 @@ fn time(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use tracer_common::{Flags, Isa};
+    use tracer_common::{
+        Flags, Isa,
+        detail::{RawDetail, Source as From},
+        host_time::Phases,
+    };
 
     use super::*;
     use crate::model::{
@@ -338,6 +342,46 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_the_host_time_and_details_are_those_of_the_exit_that_the_host_handled() {
+        // Of 500 ns of host time on a WRMSR to TSC_DEADLINE, 250 waiting for a CPU and 100 in the VMM.
+        let wrmsr = event(0, 32, 5, 0).outline();
+        let phases = Phases { user_ns: 100, steal_ns: 250, ..Phases::default() };
+        let previous_detail = RawDetail::new(From::Msr, 0x6e0);
+        let e = Event { previous: wrmsr, phases, previous_detail, ..event(0, 10, 2000, 0) };
+        for good in [
+            "steal_ns>249ns",
+            "user_ns>99ns,user_ns<101ns",
+            "kernel_ns>149ns,kernel_ns<151ns",
+            "idle_ns<1ns",
+            "detail=0x6e0",
+            "detail=0x6E0 TSC_DEADLINE",
+            "steal_ns>0.2us,detail=0x6e0",
+        ] {
+            assert!(matches(good, &e), "{good}");
+        }
+        for bad in ["steal_ns>250ns", "polled_ns>0ns", "kernel_ns>150ns", "detail=0x6e", "detail=0x10", "detail=6e0"] {
+            assert!(!matches(bad, &e), "{bad}");
+        }
+        // The exit before was not seen, or nothing beyond its reason was read.
+        let unseen = Event { exit_to_entry_ns: Event::UNKNOWN_NS, ..e };
+        assert!(!matches("steal_ns<1s", &unseen) && !matches("kernel_ns<1s", &unseen));
+        let unread = Event { previous_detail: RawDetail::NONE, ..e };
+        assert!(!matches("detail=0x6e0", &unread) && matches("steal_ns>249ns", &unread));
+        let known = |subject| Knowledge::complete().without([subject], "why");
+        for (clause, subject) in [
+            ("user_ns>1us", Subject::UserTime),
+            ("polled_ns>1us", Subject::HaltTime),
+            ("idle_ns>1us", Subject::HaltTime),
+            ("steal_ns>1us", Subject::StealTime),
+            ("detail=0x6e0", Subject::Detail),
+        ] {
+            let trigger = Trigger(vec![clause.parse().unwrap()]);
+            assert_eq!(trigger.ensure_known(&Knowledge::complete()), Ok(()));
+            assert!(trigger.ensure_known(&known(subject)).unwrap_err().contains("why"), "{clause}");
+        }
+    }
+
+    #[test]
     fn an_invalid_trigger_is_refused_with_a_valid_form() {
         for (text, why) in [
             ("", "FIGURE>VALUE"),
@@ -350,6 +394,9 @@ mod tests {
             ("pin_writes>1ms", "not a number of pin writes"),
             ("reason=NOPE", "not an exit reason"),
             ("reason>HLT", "compare reason with ="),
+            ("detail=", "a value is missing"),
+            ("detail>0x6e0", "compare detail with ="),
+            ("steal_ns>1", "no unit"),
             ("cause=unknown", "spurious, early, deadline, immediate"),
             ("entry=Dirty", "dirty, clean"),
             ("level=L3", "L1, L2"),

@@ -5,6 +5,7 @@ use ratatui::style::Style;
 use super::{palette::Palette, sum::Sum};
 use crate::model::{
     budget::Phase,
+    figures::Figure,
     knowledge::{Knowledge, Subject, Unknown},
 };
 
@@ -67,6 +68,9 @@ pub(crate) struct Part {
 pub(super) fn parts(sum: &Sum, knowledge: &Knowledge) -> Result<Vec<Part>, Unknown> {
     knowledge.known(Subject::Times).map_err(Unknown::clone)?;
     let Some(budget) = sum.series.budget() else { return Err(Unknown::because("times are not known")) };
+    if sum.series[Figure::ExitToEntry].count() == 0 {
+        return Err(Unknown::because("no entry was seen after its exits, so their host time is not known"));
+    }
     let mut parts = vec![Part { kind: Kind::Guest, ns: budget.guest_ns }];
     let known = |phase: Phase| sum.series.phase(phase).map(|ns| Part { kind: Kind::Part(phase), ns });
     let others: Vec<_> = Phase::ALL.into_iter().filter(|p| *p != Phase::Kernel).filter_map(known).collect();

@@ -7,6 +7,9 @@ const DAY_S: u64 = 86_400;
 /// The forms of a moment, for messages.
 pub(super) const FORMS: &str = "HH:MM, HH:MM:SS or YYYY-MM-DD HH:MM:SS";
 
+/// The shortest of them, where there is little room.
+pub(super) const SHORT_FORMS: &str = "HH:MM:SS";
+
 /// A typed moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Moment {

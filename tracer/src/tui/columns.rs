@@ -163,13 +163,31 @@ impl Units {
     }
 }
 
+/// Stands for a percentile that so few values do not carry, and for times where there are none.
+pub(super) const TOO_FEW: &str = "-";
+
 impl Column {
+    /// A row's value as the table shows it: "n/a" where it cannot be known, "-" where the row has too few values for it, or none.
+    pub(super) fn text_of_row(&self, value: Option<f64>, units: Units, knowledge: &Knowledge) -> String {
+        let is_known = |subjects: &[Subject]| subjects.iter().all(|subject| knowledge.known(*subject).is_ok());
+        let could_be_known = match self.of {
+            // Entries whose pin-control writes are not known have no value, however many they are.
+            Derivation::Stat(Figure::PinWrites, _) | Derivation::Dirty | Derivation::Timer(_) => false,
+            Derivation::Stat(figure, _) => knowledge.figure(figure).is_ok(),
+            Derivation::Weight(_, Per::HostTime) => is_known(&[Subject::Times, Subject::HaltTime]),
+            Derivation::Weight(_, Per::WholeHostTime) => is_known(&[Subject::Times]),
+            Derivation::Weight(..) => false,
+        };
+        if value.is_none() && could_be_known { TOO_FEW.into() } else { self.text(value, units) }
+    }
+
     /// A value as the table shows it; "n/a" if it is unknown.
     pub(super) fn text(&self, value: Option<f64>, units: Units) -> String {
         let Some(value) = value else { return "n/a".into() };
         match self.kind {
             Kind::Time => units.time(value),
             Kind::Rate if value < 1e6 => human(Some(value), Unit::PerSecond),
+            Kind::Count if value < 1e6 => thousands(value),
             Kind::Rate | Kind::Count => short(value),
             Kind::Mean if value == 0.0 => "0".into(),
             Kind::Mean if value < 0.0005 => "<0.001".into(),

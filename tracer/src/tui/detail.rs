@@ -146,7 +146,7 @@ impl Detail {
                 let name = match node {
                     Node::Exit(_, isa, reason) => name_or_unknown(isa, reason).into_owned(),
                     Node::Detail(.., Some(detail)) => detail.to_string(),
-                    _ => "(not known)".to_owned(),
+                    _ => "-".to_owned(),
                 };
                 Reason { name, weight, series: knowledge.show(series) }
             });

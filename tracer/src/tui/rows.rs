@@ -139,7 +139,7 @@ impl RowBuilder<'_> {
             Node::Vcpu(vm, vcpu) => format!("{}/{vcpu}", vm_name(vm)),
             Node::Exit(_, isa, reason) => name_or_unknown(isa, reason).into_owned(),
             Node::Detail(.., Some(detail)) => detail.to_string(),
-            Node::Detail(.., None) => "(not known)".to_owned(),
+            Node::Detail(.., None) => "-".to_owned(),
         }
     }
 

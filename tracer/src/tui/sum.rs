@@ -17,7 +17,7 @@ use super::{
 };
 use crate::model::{
     budget::Phase,
-    figures::Figure,
+    figures::{Column, Figure},
     knowledge::{Knowledge, Shown, TimerExits, Unknown},
     series::{EntryKind, Series},
 };
@@ -94,7 +94,7 @@ impl Sum {
     pub(super) fn values(&self, whole: &Whole) -> Values {
         let share = |mine: u64, all: u64| (all > 0).then(|| 100.0 * mine as f64 / all as f64);
         COLUMNS.map(|column| match column.of {
-            Derivation::Stat(figure, stat) => stat.of(&self.series[figure]),
+            Derivation::Stat(figure, stat) => Column::Stat(figure, stat).value(&self.series),
             Derivation::Weight(of, Per::Second) => (self.seconds > 0.0).then(|| of(&self.weight) as f64 / self.seconds),
             Derivation::Weight(of, Per::HostTime) => {
                 let knows = [Phase::Polled, Phase::Idle].into_iter().all(|phase| self.series.phase(phase).is_some());

@@ -140,7 +140,13 @@ pub struct Exporter {
 impl Exporter {
     /// Starts it on a port of the kernel's choice and waits until it traces and serves.
     pub fn start(host: &Host) -> Self {
-        let mut vmentry = Vmentry::tracing(host.vmentry(&["export", "--listen", "127.0.0.1:0", "--interval", "100ms"]));
+        Self::with(host, &[])
+    }
+
+    /// The same with further arguments.
+    pub fn with(host: &Host, arguments: &[&str]) -> Self {
+        let export = &["export", "--listen", "127.0.0.1:0", "--interval", "100ms"];
+        let mut vmentry = Vmentry::tracing(host.vmentry(&[export, arguments].concat()));
         let stderr = vmentry.child.as_mut().unwrap().stderr.as_mut().unwrap();
         let mut lines = BufReader::new(stderr).lines().map(Result::unwrap);
         // After what it may say about the host.
@@ -171,7 +177,7 @@ impl Exporter {
     }
 }
 
-/// Ends `live`, which prints lines where it has no terminal; returns the entries in them.
+/// Ends `live --format jsonl`; returns the entries in its lines.
 pub fn live_entries(live: Vmentry) -> u64 {
     let lines = text(&live.interrupt().stdout);
     let entries = |line: &str| serde_json::from_str::<Value>(line).unwrap()["entries"].as_u64().unwrap();

@@ -80,6 +80,8 @@ pub(crate) struct Panel {
     pub(crate) names: &'static [(u32, &'static str, &'static str)],
     /// Whether the axis is logarithmic.
     pub(crate) log: bool,
+    /// Whether the lines are parts of a whole, one above the other.
+    pub(crate) stacked: bool,
 }
 
 /// A query and the legend of its series.
@@ -125,7 +127,19 @@ impl Panel {
             Kind::Table => (12, 9),
             Kind::States => (12, 8),
         };
-        Self { title, description, kind, unit, queries, width, height, thresholds: None, names: &[], log: false }
+        Self {
+            title,
+            description,
+            kind,
+            unit,
+            queries,
+            width,
+            height,
+            thresholds: None,
+            names: &[],
+            log: false,
+            stacked: false,
+        }
     }
 
     /// Sets another width.
@@ -141,6 +155,11 @@ impl Panel {
     /// Makes the axis logarithmic, because latencies range from microseconds to seconds.
     pub(crate) fn log(self) -> Self {
         Self { log: true, ..self }
+    }
+
+    /// Stacks the lines, because they are parts of a whole.
+    pub(crate) fn stacked(self) -> Self {
+        Self { stacked: true, ..self }
     }
 
     /// Sets names and colours of values.
@@ -235,6 +254,10 @@ impl Panel {
 
     fn custom(&self) -> Value {
         match self.kind {
+            Kind::Lines if self.stacked => json!({
+                "drawStyle": "line", "lineWidth": 1, "fillOpacity": 60, "showPoints": "never", "spanNulls": false,
+                "scaleDistribution": {"type": "linear"}, "stacking": {"mode": "normal", "group": "A"},
+            }),
             Kind::Lines => json!({
                 "drawStyle": "line", "lineWidth": 1, "fillOpacity": 5, "showPoints": "auto", "spanNulls": false,
                 "scaleDistribution": if self.log { json!({"type": "log", "log": 10}) } else { json!({"type": "linear"}) },

@@ -20,7 +20,7 @@ pub(super) fn dashboard() -> Dashboard {
         from: "now-1h",
         refresh: "30s",
         variables: variables("instance=\"$instance\"", false),
-        rows: vec![now(), guest_time(), host_time(), timer(), tool()],
+        rows: vec![now(), budget(), guest_time(), host_time(), timer(), tool()],
     }
     .selecting("instance=\"$instance\"")
 }
@@ -71,6 +71,36 @@ fn now() -> Row {
         panels::kernels("Host").wide(24),
     ];
     Row { title: "Now", panels }
+}
+
+fn budget() -> Row {
+    let guest = sum("", &format!("histogram_sum({})", rate(GUEST_TIME)));
+    let by_reason = "rate(vmentry_phase_seconds_total{SERIES}[$__range])";
+    let panels = vec![
+        Panel::new(
+            Kind::Lines,
+            "Where vCPU time goes",
+            "short",
+            "vCPUs that are in the guest, and in each part of the host time: in KVM (kernel), in the VMM (user), halted \
+             (polled, idle), or waiting for a CPU (steal). A part that the host's kernel does not tell is in kernel.",
+            vec![
+                Query::new(guest, "guest"),
+                Query::new(sum_of_rates("phase", "vmentry_phase_seconds_total{SERIES}"), "{{phase}}"),
+            ],
+        )
+        .stacked()
+        .wide(16),
+        Panel::new(
+            Kind::Table,
+            "Top exit reasons by host time",
+            "short",
+            "The ten exit reasons with the most host time over the time range: the mean number of vCPUs that are in it. HLT \
+             lasts as long as the guest halts.",
+            vec![Query::new(format!("topk(10, {})", sum("exit_reason", by_reason)), "vCPUs in host time")],
+        )
+        .wide(8),
+    ];
+    Row { title: "Where vCPU time goes", panels }
 }
 
 fn guest_time() -> Row {

@@ -70,6 +70,17 @@ pub(crate) const RECORDINGS: &[Recording] = &[
         expr: "sum by (instance) (increase(vmentry_timer_exits_total{cause=\"early\"}[1h]))",
     },
     Recording {
+        name: "instance_vm:vmentry_entry_to_exit_seconds:sum_rate5m",
+        labels: &["instance", "vm"],
+        expr: "sum by (instance, vm) (histogram_sum(rate(vmentry_entry_to_exit_seconds[5m])))",
+    },
+    Recording {
+        name: "instance_vm:vmentry_steal:ratio_rate5m",
+        labels: &["instance", "vm"],
+        expr: "sum by (instance, vm) (rate(vmentry_phase_seconds_total{phase=\"steal\"}[5m]))\n\
+               / (instance_vm:vmentry_entry_to_exit_seconds:sum_rate5m + sum by (instance, vm) (rate(vmentry_phase_seconds_total[5m])))",
+    },
+    Recording {
         name: "instance_exit_reason:vmentry_exit_to_entry_seconds:count_rate1h",
         labels: &["instance", "exit_reason"],
         expr: "sum by (instance, exit_reason) (histogram_count(rate(vmentry_exit_to_entry_seconds[1h])))",
@@ -117,6 +128,18 @@ pub(crate) const ALERTS: &[Alert] = &[
         summary: "{{ $labels.instance }}: {{ $value | humanizePercentage }} of the VM entries were lost",
         description: "The rings were full, so percentiles describe the measured entries only. Give vmentry export more \
                       CPU time (CPUWeight=, Nice= of its service), or measure fewer VMs (--vm).",
+    },
+    Alert {
+        name: "VmentrySteal",
+        value: "instance_vm:vmentry_steal:ratio_rate5m",
+        condition: "> 0.1",
+        holds: "10m",
+        severity: "warning",
+        summary: "{{ $labels.instance }}: vCPUs of {{ $labels.vm }} waited for a CPU {{ $value | humanizePercentage }} of their \
+                  time",
+        description: "The threads of these vCPUs were runnable, and the host ran others: it has more work than CPUs, or the \
+                      threads are pinned to busy CPUs or throttled by a cgroup's cpu.max. Halted time counts as time, so \
+                      a mostly idle VM suffers more than the number says.",
     },
     Alert {
         name: "VmentrySpuriousTimerExits",

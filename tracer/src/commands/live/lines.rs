@@ -11,12 +11,13 @@ use crate::{
     html::moment::utc,
     model::{
         budget::Phase,
-        exit_reasons::name_or_unknown,
+        exit_reasons::{is_halt, name_or_unknown},
         figures::{Figure, Stat, Unit, human},
         interval::Interval,
         knowledge::{Knowledge, Shown, Subject, TimerExits},
         series::{Level, Series},
     },
+    output::grouped,
     recording::Header,
 };
 
@@ -84,6 +85,8 @@ struct Reason {
     exits: u64,
     /// none where it is not known
     host_ns: Option<u64>,
+    /// it is the guest's HLT, whose host time is the guest's idle time
+    is_halt: bool,
 }
 
 impl<'a> Row<'a> {
@@ -101,7 +104,8 @@ impl<'a> Row<'a> {
             .map(|((isa, reason), series)| {
                 let shown = knowledge.show(series);
                 let host_ns = shown.host_ns();
-                Reason { name: name_or_unknown(isa, reason).into_owned(), exits: shown.entries(), host_ns }
+                let is_halt = reason.is_some_and(|reason| is_halt(isa, reason));
+                Reason { name: name_or_unknown(isa, reason).into_owned(), exits: shown.entries(), host_ns, is_halt }
             })
             .collect();
         reasons.sort_by(|a, b| (b.host_ns, b.exits, &a.name).cmp(&(a.host_ns, a.exits, &b.name)));
@@ -144,7 +148,7 @@ impl<'a> Row<'a> {
             human(rate(Some(self.interval.totals.entries)), Unit::PerSecond),
             human(rate(self.l2_entries), Unit::PerSecond),
             percent(self.all.guest_ns(), self.total_ns()),
-            percent(self.halted_ns(), self.total_ns()),
+            percent(self.halted_ns(), self.all.host_ns()),
             stat(Figure::ExitToEntry, Stat::Mean),
             stat(Figure::ExitToEntry, Stat::P50),
             stat(Figure::ExitToEntry, Stat::P99),
@@ -152,11 +156,12 @@ impl<'a> Row<'a> {
             stat(Figure::EntryToExit, Stat::P50),
             stat(Figure::EntryToExit, Stat::P99),
             human(Stat::Mean.of(&self.all[Figure::PinWrites]), Unit::Count),
-            self.interval.totals.dropped.to_string(),
+            grouped(self.interval.totals.dropped),
         ];
         let mut text = aligned(&cells);
         let whole = self.reasons.iter().filter_map(|reason| reason.host_ns).fold(0, u64::saturating_add);
-        if let Some(Reason { name, host_ns: Some(ns), .. }) = self.reasons.first().filter(|_| whole > 0) {
+        let work = self.reasons.iter().find(|reason| !reason.is_halt);
+        if let Some(Reason { name, host_ns: Some(ns), .. }) = work.filter(|_| whole > 0) {
             // Writing to a String cannot fail.
             let _ = write!(text, "  {name} {:.0}%", 100.0 * *ns as f64 / whole as f64);
         }
@@ -212,8 +217,8 @@ const COLUMNS: [(&str, usize); 15] = [
     ("UTC", 8),
     ("VMS", 4),
     ("VCPUS", 5),
-    ("EXITS/S", 8),
-    ("L2/S", 7),
+    ("EXITS/S", 9),
+    ("L2/S", 9),
     ("GUEST%", 6),
     ("HALT%", 6),
     ("HOST MEAN", 9),
@@ -227,7 +232,7 @@ const COLUMNS: [(&str, usize); 15] = [
 ];
 
 fn heading() -> String {
-    aligned(&COLUMNS.map(|(title, _)| title.to_owned())) + "  MOST HOST TIME\n"
+    aligned(&COLUMNS.map(|(title, _)| title.to_owned())) + "  MOST WORK\n"
 }
 
 fn aligned(cells: &[String; COLUMNS.len()]) -> String {
@@ -271,11 +276,29 @@ mod tests {
         let mut lines = lines(LinesFormat::Text, None);
         let text = lines.line(&interval());
         let [heading, line] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
-        assert!(heading.starts_with("     UTC  VMS VCPUS  EXITS/S"), "{heading}");
-        assert!(line.starts_with("22:13:27    1     2     61.5 "), "{line}");
+        assert!(heading.starts_with("     UTC  VMS VCPUS   EXITS/S"), "{heading}");
+        assert!(line.starts_with("22:13:27    1     2      61.5 "), "{line}");
         let end = |title: &str| heading.find(title).unwrap() + title.len();
         assert_eq!(&line[..end("LOST")].split_whitespace().last(), &Some("3"), "{text}");
         assert!(line[..end("L2/S")].len() == end("L2/S") && line.as_bytes()[end("L2/S")] == b' ', "{text}");
+    }
+
+    #[test]
+    fn halts_are_a_share_of_host_time_and_are_not_the_most_work() {
+        let mut interval = interval();
+        let mut halt = event(0, 12, 5_000, 0);
+        (halt.exit_to_entry_ns, halt.previous) = (3_000_000, halt.outline());
+        halt.phases.idle_ns = 2_000_000;
+        let mut work = event(0, 10, 5_000, 0);
+        (work.exit_to_entry_ns, work.previous) = (1_000_000, work.outline());
+        interval.series.clear();
+        interval.record(&halt, &vm(0));
+        interval.record(&work, &vm(0));
+        interval.totals.entries = 52_127_000;
+        let text = lines(LinesFormat::Text, None).line(&interval);
+        let line = text.lines().nth(1).unwrap();
+        assert_eq!(line.split_whitespace().nth(6), Some("50.0"), "2 of 4 ms: {text}");
+        assert!(line.ends_with("  CPUID 25%") && line.contains(" 26,063,500 "), "{text}");
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Verdicts: the rows of all figures, judged together.
 
 use super::{design::Design, measure::Draft, permutation, resample::MIN_UNITS, student};
-use crate::compare::{
-    comparison::{Better, Row, Verdict},
-    windows::Options,
+use crate::{
+    compare::{
+        comparison::{Better, Row, Verdict},
+        windows::Options,
+    },
+    model::figures::Unit,
 };
 
 /// Power of the minimum detectable effect.
@@ -90,8 +93,12 @@ impl Judge {
         if row.p_holm.is_none_or(|p| p > self.alpha) {
             return Verdict::NoDetectableChange;
         }
-        // Where A is 0, no change is small.
-        if row.ratio.is_some_and(|ratio| (ratio.value - 1.0).abs() < self.ignore_below) {
+        // Where A is 0, no change is small; a share of the time is small or not whatever A is.
+        let size = match row.unit {
+            Unit::Share => row.difference.map(|difference| difference.value.abs()),
+            _ => row.ratio.map(|ratio| (ratio.value - 1.0).abs()),
+        };
+        if size.is_some_and(|size| size < self.ignore_below) {
             return Verdict::Ignored;
         }
         match (row.better, row.difference.map_or(0.0, |d| d.value)) {

@@ -38,6 +38,11 @@ impl Measure {
         Self { name, unit: Unit::PerSecond, better, stats: &[("per_second", Stat::Mean)] }
     }
 
+    /// Share of the vCPUs' time.
+    pub(crate) const fn share(name: &'static str, better: Better) -> Self {
+        Self { name, unit: Unit::Share, better, stats: &[("share", Stat::Mean)] }
+    }
+
     /// Its statistics, joined to its name by a dot, and their unit.
     pub(crate) fn statistics(&self) -> impl Iterator<Item = (String, Unit)> + use<> {
         let Self { name, unit, stats, .. } = *self;

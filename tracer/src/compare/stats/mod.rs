@@ -10,4 +10,5 @@ pub(super) mod permutation;
 pub mod random;
 mod resample;
 pub(super) mod rows;
+pub(super) mod shares;
 mod student;

@@ -206,7 +206,7 @@ fn estimate(value: f64, exact: bool, bounds: Option<[f64; 2]>) -> Estimate {
     Estimate { value, low, high }
 }
 
-fn entries(units: &Units, arm: Arm) -> u64 {
+pub(crate) fn entries(units: &Units, arm: Arm) -> u64 {
     let of_arm = units.windows.iter().zip(&units.arms).filter(|(_, a)| **a == arm);
     of_arm.flat_map(|(w, _)| w.strata.values()).map(Series::entries).fold(0, u64::saturating_add)
 }

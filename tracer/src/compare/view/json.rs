@@ -106,6 +106,7 @@ const fn unit(unit: Unit) -> &'static str {
         Unit::Ns => "ns",
         Unit::Count => "count",
         Unit::PerSecond => "per_second",
+        Unit::Share => "share",
     }
 }
 

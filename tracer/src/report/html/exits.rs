@@ -159,14 +159,17 @@ fn percent(share: Option<f64>) -> String {
     }
 }
 
-/// The exit reason of most host time, with its share of all.
+/// The exit reason of most host time that is no halt, with its share of all.
 pub(super) fn most_host_time(report: &Report) -> (String, String) {
     let view = View { by: vec![Dimension::Reason], sort: Column::HostTime, top: None, ..View::default() };
     let rows = report.all_rows(&view);
     let share = |row: &Row| row.host_time_share(&rows.total).map(|share| percent(Some(share)));
-    match rows.each.first().and_then(|row| Some((row, share(row)?))) {
+    let halts: Vec<_> = rows.each.iter().filter(|row| row.is_halted(&view.by)).collect();
+    let of_halts = Row::sum(halts, &rows.total).and_then(|sum| share(&sum));
+    let work = rows.each.iter().find(|row| !row.is_halted(&view.by));
+    match work.and_then(|row| Some((row, share(row)?))) {
         Some((row, share)) => {
-            let halted = if row.is_halted(&view.by) { ", halted" } else { "" };
+            let halted = of_halts.map_or_else(String::new, |share| format!("; halts {share} %"));
             (row.group[0].clone(), format!("{share} % of the host time{halted}"))
         }
         None => ("n/a".into(), String::new()),
@@ -202,7 +205,10 @@ pub(super) fn table(report: &Report, view: &View) -> Markup {
     let emulated = if report.is_emulated() { "; times are EMULATED" } else { "" };
     let all_of: String =
         same.iter().map(|at| format!("; {} {}", name(view.by[*at]), rows.each[0].group[*at])).collect();
-    let caption = format!("Exits, those of most host time first (halts included){all_of}{emulated}");
+    let has_halts = rows.each.iter().any(|row| row.is_halted(&view.by));
+    let halts =
+        if has_halts { "; halts, in which the guest was idle, last. Shares are of all, halts included" } else { "" };
+    let caption = format!("Exits, those of most host time first{halts}{all_of}{emulated}");
     let mut table = Table::new("exits-table", caption, columns);
     let cells = |row: &Row, group: Vec<String>| {
         let group = if group.is_empty() { vec!["all".into()] } else { group };
@@ -229,28 +235,27 @@ pub(super) fn table(report: &Report, view: &View) -> Markup {
         }
         cells
     };
-    // At least, the first few rows are shown.
-    let is_small = |row: &Row| {
-        let below = |share: Option<f64>| share.is_none_or(|share| share < LEAST_SHARE);
-        below(row.host_time_share(&rows.total)) && below(row.exit_share(&rows.total))
-    };
-    let shown = rows.each.iter().rposition(|row| !is_small(row)).map_or(0, |at| at + 1).max(LEAST_ROWS);
-    let shown = shown.min(view.top.unwrap_or(usize::MAX)).min(rows.each.len());
-    for row in &rows.each[..shown] {
-        let class = if row.is_halted(&view.by) { "quiet" } else { "" };
-        let mut group: Vec<String> = kept.iter().map(|at| row.group[*at].clone()).collect();
-        if let Some(last) = group.last_mut().filter(|_| row.is_halted(&view.by)) {
-            *last += " (halted)";
-        }
-        table.row_of(class, cells(row, group));
-    }
     let named = |text: String| {
         let mut group = vec![String::new(); heads];
         group[0] = text;
         group
     };
-    if let Some(rest) = Row::sum(&rows.each[shown..], &rows.total) {
-        table.row_of("quiet", cells(&rest, named(format!("{} more", rows.each.len() - shown))));
+    let names = |row: &Row| kept.iter().map(|at| row.group[*at].clone()).collect();
+    // Where details are told apart, a row without one may have none left of its exits.
+    let counted = rows.each.iter().filter(|row| row.exits > 0);
+    let (halted, work): (Vec<&Row>, Vec<&Row>) = counted.partition(|row| row.is_halted(&view.by));
+    let shown = shown(&work, view, &rows.total);
+    for row in &work[..shown] {
+        table.row(cells(row, names(row)));
+    }
+    if let Some(rest) = Row::sum(work[shown..].iter().copied(), &rows.total) {
+        table.row_of("quiet", cells(&rest, named(format!("{} more", work.len() - shown))));
+    }
+    if let Some(sum) = Row::sum(work.iter().copied(), &rows.total).filter(|_| work.len() > 1 && !halted.is_empty()) {
+        table.row_of("strong", cells(&sum, named("work".into())));
+    }
+    for row in halted {
+        table.row_of("quiet", cells(row, names(row)));
     }
     if rows.each.len() > 1 {
         table.row_of("strong", cells(&rows.total, named("total".into())));
@@ -258,8 +263,18 @@ pub(super) fn table(report: &Report, view: &View) -> Markup {
     table.render()
 }
 
+/// How many of the rows are shown, of which those after the last that is not small are summed up; at least the first few are shown.
+fn shown(rows: &[&Row], view: &View, total: &Row) -> usize {
+    let is_small = |row: &&Row| {
+        let below = |share: Option<f64>| share.is_none_or(|share| share < LEAST_SHARE);
+        below(row.host_time_share(total)) && below(row.exit_share(total))
+    };
+    let shown = rows.iter().rposition(|row| !is_small(row)).map_or(0, |at| at + 1).max(LEAST_ROWS);
+    shown.min(view.top.unwrap_or(usize::MAX)).min(rows.len())
+}
+
 /// A statistic; "-" with the reason where so few values do not carry it.
-fn value(stat: Stat, histogram: &Histogram, unit: Unit) -> Cell {
+pub(super) fn value(stat: Stat, histogram: &Histogram, unit: Unit) -> Cell {
     let n = histogram.count();
     if n > 0 && !stat.is_carried(n) {
         let few = Unknown::because(format!("too few values for this percentile: {n}"));
@@ -311,12 +326,14 @@ mod tests {
         let table = table(&halted(), &View::default()).into_string();
         let rows: Vec<_> = table.split("<tr").skip(2).map(cells).collect();
         let names: Vec<_> = rows.iter().map(|row| row[0].as_str()).collect();
-        assert_eq!(names[..2], ["HLT (halted)", "CPUID"], "{table}");
-        assert_eq!(names[names.len() - 2..], ["4 more", "total"], "{table}");
+        assert_eq!(names[0], "CPUID", "{table}");
+        assert_eq!(names[names.len() - 4..], ["3 more", "work", "HLT", "total"], "halts stand apart: {table}");
+        let (work, halt) = (&rows[rows.len() - 3], &rows[rows.len() - 2]);
         // 3000000 of 4000007 ns.
-        assert_eq!((rows[0][4].trim(), rows[1][4].trim()), ("75.0", "25.0"), "{table}");
-        assert!(table.contains("<meter aria-hidden=\"true\" value=\"0.7500\">") && rows[0][1] == "3", "{table}");
-        assert!(rows[0][7] == "-" && rows[1][7].ends_with("us"), "3 values carry no 99th percentile: {table}");
+        assert_eq!((halt[4].trim(), rows[0][4].trim(), &*work[1]), ("75.0", "25.0", "1,007"), "{table}");
+        assert!(table.contains("<meter aria-hidden=\"true\" value=\"0.7500\">") && halt[1] == "3", "{table}");
+        assert!(halt[7] == "-" && rows[0][7].ends_with("us"), "3 values carry no 99th percentile: {table}");
+        assert_eq!(most_host_time(&halted()), ("CPUID".into(), "25.0 % of the host time; halts 75.0 %".into()));
         assert!(table.contains("; vm vm0; level ") && !table.contains("pin writes /entry"), "{table}");
     }
 

@@ -2,7 +2,9 @@
 
 use super::{
     super::{Dimension, Report, Row, View, notes},
-    counted, emulated_suffix, times,
+    counted, emulated_suffix,
+    exits::value,
+    times,
 };
 use crate::{
     html::{
@@ -10,7 +12,7 @@ use crate::{
         axis::Axis,
         chart::{Chart, Rows, Scale, Size, shortened},
         density, details, heading, join, paragraph,
-        table::{Heading, Table},
+        table::{Cell, Heading, Table},
     },
     model::{
         figures::{Column, Figure, Stat, human},
@@ -100,12 +102,15 @@ fn ridges_in(form: &Form, report: &Report, figure: Figure, rows: &[&Row]) -> Mar
         let bottom = chart.row(at) + form.step / 2.0 - 6.0;
         draw_curve(&mut chart, histogram, &axis, bottom, form);
         let (Some(p50), Some(p99)) = (histogram.quantile(0.5), histogram.quantile(0.99)) else { continue };
-        let [p50, p99] = [p50, p99].map(|v| v as f64);
-        for (value, class) in [(p50, "interval"), (p99, "mark dark")] {
-            let (x, top) = (chart.x(value), bottom - form.curve);
+        // A percentile that so few values do not carry has no tick.
+        let [p50, p99] = [(p50, Stat::P50, "interval"), (p99, Stat::P99, "mark dark")].map(|(ns, stat, class)| {
+            if !stat.is_carried(histogram.count()) {
+                return "-".to_owned();
+            }
+            let (x, top) = (chart.x(ns as f64), bottom - form.curve);
             chart.path(class, &format!("M{x:.1} {top:.1}v{:.1}", form.curve + 3.0));
-        }
-        let [p50, p99] = [p50, p99].map(|v| human(Some(v), figure.unit()));
+            human(Some(ns as f64), figure.unit())
+        });
         if form.left.is_some() {
             let (right, middle) = (chart.x(high) + 12.0, chart.row(at));
             let values = format!("of {}", grouped(histogram.count()));
@@ -141,8 +146,8 @@ fn ridges_table(report: &Report, figure: Figure, rows: &[&Row]) -> Markup {
     let mut table = Table::new(format!("ridges-{}-table", figure.name()), caption, columns);
     for row in rows {
         let histogram = &row.series[figure];
-        let mut cells = vec![row.group[0].clone(), grouped(histogram.count())];
-        cells.extend(Stat::ALL.map(|s| human(s.of(histogram), figure.unit())));
+        let mut cells: Vec<Cell> = vec![row.group[0].as_str().into(), grouped(histogram.count()).into()];
+        cells.extend(Stat::ALL.map(|s| value(s, histogram, figure.unit())));
         table.row(cells);
     }
     details("The numbers behind this picture", &table.render())

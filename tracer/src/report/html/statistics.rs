@@ -3,6 +3,7 @@
 use super::{
     super::{Dimension, Report, Row, View, notes},
     counted,
+    exits::value,
 };
 use crate::{
     html::{
@@ -65,7 +66,10 @@ fn rows_table(report: &Report, view: &View, figure: Figure, rows: &[Row]) -> Mar
         let group = if row.group.is_empty() { vec!["all".into()] } else { row.group.clone() };
         let mut cells: Vec<Cell> = group.into_iter().map(Cell::from).collect();
         cells.extend([grouped(count).into(), human(row.rate(count), Unit::PerSecond).into()]);
-        let stat = |s: Stat| Cell::from(knowledge.figure(figure).map(|()| human(s.of(histogram), figure.unit())));
+        let stat = |s: Stat| match knowledge.figure(figure) {
+            Ok(()) => value(s, histogram, figure.unit()),
+            Err(why) => Cell::from(Err::<String, _>(why.clone())),
+        };
         cells.extend(Stat::ALL.map(stat));
         table.row(cells);
     }

@@ -6,7 +6,7 @@ use super::App;
 use crate::{
     model::policy::Policy,
     tui::{
-        columns::{COLUMNS, Change, Kind, Values},
+        columns::{COLUMNS, Change, EXITS, Kind, Values},
         history::Slice,
         node::Node,
         rows::Row,
@@ -39,6 +39,11 @@ impl App {
             let per = if kind == Kind::Count { (seconds > 0.0).then_some(seconds)? } else { 1.0 };
             Some(values?[column]? / per)
         };
+        let is_new = |before: Values| before[EXITS].is_none_or(|rate| rate == 0.0);
+        // A percentile that the baseline has too few values for is not new.
+        if row.before.is_some_and(|before| before[column].is_none() && !is_new(before)) {
+            return Change::Unknown;
+        }
         let before = value(row.before, self.baseline.as_ref().map_or(0.0, Baseline::seconds));
         Change::of(kind, before, value(row.values, self.seen.seconds))
     }

@@ -18,7 +18,7 @@ pub(super) fn draw(pen: &mut Pen, app: &mut App) {
         Ok(parts) => parts,
         Err(reason) => {
             let x = pen.put_middle(1, 0, name, pen.width() / 4, p.strong());
-            pen.put(x + 2, 0, &format!("guest and host time n/a: {reason}"), p.quiet());
+            pen.put(x + 2, 0, &format!("shares of guest and host time n/a: {reason}"), p.quiet());
             return;
         }
     };

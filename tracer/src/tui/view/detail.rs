@@ -27,7 +27,7 @@ const SPECTRUM: Panel = Panel { least: 6, most: |_, _| 11, draw: panels::spectru
 const PIN_WRITES: Panel = Panel { least: 3, most: pin_lines, draw: panels::pin_writes };
 const REASONS: Panel = Panel { least: 4, most: reason_lines, draw: panels::reasons };
 const DETAILS: Panel = Panel { least: 2, most: detail_lines, draw: panels::details };
-const BUDGET: Panel = Panel { least: 3, most: budget_lines, draw: panels::budget };
+const BUDGET: Panel = Panel { least: 4, most: budget_lines, draw: panels::budget };
 const UNTIMELY: Panel = Panel { least: 3, most: untimely_lines, draw: panels::untimely };
 
 /// Lines of a title, some rows and a gap.
@@ -50,7 +50,7 @@ fn detail_lines(_: &App, detail: &Detail) -> u16 {
 
 fn budget_lines(app: &App, detail: &Detail) -> u16 {
     match budget::parts(&detail.sum, &app.info.knowledge) {
-        Ok(parts) if parts.len() > 2 => lines(parts.len() + budget::unknown(&app.info.knowledge).count()),
+        Ok(parts) if parts.len() > 2 => lines(parts.len().div_ceil(2) + budget::unknown(&app.info.knowledge).count()),
         _ => 0,
     }
 }
@@ -69,8 +69,8 @@ pub(super) fn draw(pen: &mut Pen, app: &mut App) {
     let Some(detail) = &app.seen.detail else { return };
     pen.rule(0, &format!("{}: {}", detail.name, app.window.name()));
     let columns: &[&[&Panel]] = match pen.width() {
-        0..=71 => &[&[&REASONS, &DETAILS, &HOST, &SERIES, &SPECTRUM, &GUEST, &BUDGET, &PIN_WRITES, &UNTIMELY]],
-        72..=149 => &[&[&HOST, &GUEST], &[&REASONS, &DETAILS, &SPECTRUM, &BUDGET, &PIN_WRITES, &UNTIMELY]],
+        0..=71 => &[&[&BUDGET, &REASONS, &DETAILS, &HOST, &SERIES, &SPECTRUM, &GUEST, &PIN_WRITES, &UNTIMELY]],
+        72..=149 => &[&[&HOST, &GUEST], &[&BUDGET, &REASONS, &DETAILS, &SPECTRUM, &PIN_WRITES, &UNTIMELY]],
         _ => &[&[&HOST, &GUEST], &[&REASONS, &DETAILS, &SPECTRUM], &[&BUDGET, &PIN_WRITES, &UNTIMELY]],
     };
     let (height, many) = (pen.height().saturating_sub(1), cells(columns.len()));

@@ -8,8 +8,12 @@ use super::{
     pen::{Pen, share_of, width_of},
 };
 use crate::{
-    model::{figures::Figure, histogram::Histogram},
-    tui::{App, columns::short, detail::Detail},
+    model::{
+        figures::{Figure, is_carried},
+        histogram::Histogram,
+    },
+    output::grouped,
+    tui::{App, detail::Detail},
 };
 
 /// Columns for the scale of shares, and those of a panel from which on there is one.
@@ -53,7 +57,7 @@ fn draw(pen: &mut Pen, app: &App, figure: Figure, all: &Histogram, curves: &[Cur
         x = pen.put(x + 2, 0, glyph(p, at), curve.style);
         let text = match width {
             0..44 => curve.name.to_owned(),
-            _ => format!("{} {}", curve.name, short(curve.histogram.count() as f64)),
+            _ => format!("{} {}", curve.name, grouped(curve.histogram.count())),
         };
         x = pen.put(x + 1, 0, &text, p.quiet());
     }
@@ -101,7 +105,7 @@ fn axis(pen: &mut Pen, app: &App, all: &Histogram, low: f64, high: f64) {
     pen.fill(0..width, 0, p.glyph("─", "-"), p.quiet());
     let mut free = 0;
     for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
-        let Some(ns) = all.quantile(quantile) else { continue };
+        let Some(ns) = all.quantile(quantile).filter(|_| is_carried(quantile, all.count())) else { continue };
         let x = place(ns as f64).saturating_sub(1).min(width.saturating_sub(width_of(name)));
         if x >= free {
             free = pen.put(x, 0, name, p.accent()) + 1;

@@ -3,7 +3,7 @@
 use super::pen::{Pen, width_of};
 use crate::tui::{
     App,
-    clock::FORMS,
+    clock::{FORMS, SHORT_FORMS},
     keys::{KEYS, Mode, label},
 };
 
@@ -20,7 +20,12 @@ pub(super) fn draw(pen: &mut Pen, app: &App) {
         x = pen.put(x, 0, &app.moment, p.strong());
         x = pen.put(x, 0, p.glyph("▏", "_"), p.accent()) + 2;
         let (said, style) = match app.status.is_empty() {
-            true => (format!("{FORMS}; {}", app.replay_range()), p.quiet()),
+            true => {
+                let room = usize::from(pen.width().saturating_sub(x + 1));
+                let texts = [FORMS, SHORT_FORMS].map(|forms| format!("{forms}; {}", app.replay_range()));
+                let fits = texts.into_iter().find(|text| text.chars().count() <= room);
+                (fits.unwrap_or_else(|| app.replay_range()), p.quiet())
+            }
             false => (app.status.clone(), p.notice()),
         };
         let room = pen.width().saturating_sub(x + 1);

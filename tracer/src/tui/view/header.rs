@@ -6,6 +6,7 @@ use crate::{
         figures::{Unit, human},
         measurement::{Aggregation, PinSource},
     },
+    output::grouped,
     tui::{App, Origin, columns::short},
 };
 
@@ -95,7 +96,7 @@ fn figures(pen: &mut Pen, app: &App) {
         ("pin writes", source.to_owned()),
         (UNKNOWN, unknown),
         ("own CPU", app.own_cpu.map_or("n/a".into(), |c| format!("{c:.1}%"))),
-        ("lost", app.lost.to_string()),
+        ("lost", grouped(app.lost)),
         ("longest timer delay", human(app.info.max_delay_s.map(|s| s * 1e9), Unit::Ns)),
         ("times", app.units.name().to_owned()),
     ];

@@ -5,17 +5,17 @@ use tracer_common::rules::TimerCause;
 use super::{
     budget::percent,
     chart,
-    pen::{Pen, cells},
+    pen::{Pen, cells, width_of},
 };
 use crate::{
     model::{
-        figures::{Figure, Stat},
+        figures::{Figure, Stat, is_carried},
         histogram::Histogram,
         knowledge::Subject,
     },
     tui::{
         App, budget,
-        columns::{COLUMNS, HOST_TIME, Units, short},
+        columns::{COLUMNS, HOST_TIME, TOO_FEW, Units, short},
         detail::{Detail, Reason},
         weight::Weight,
     },
@@ -93,8 +93,13 @@ pub(super) fn spectrum(pen: &mut Pen, app: &App, detail: &Detail) {
         pen.put(1, y, name, p.quiet());
         for (at, (_, histogram)) in of.iter().enumerate().take(fits) {
             let value = if *q == 0.0 { histogram.min() } else { histogram.quantile(*q) };
-            let style = if value.is_none() { p.quiet() } else { p.plain() };
-            pen.put_right(right(at), y, &time(value, app.units), style);
+            let carried = *q == 0.0 || is_carried(*q, histogram.count());
+            let (text, style) = match value {
+                Some(_) if !carried => (TOO_FEW.to_owned(), p.quiet()),
+                None => ("n/a".into(), p.quiet()),
+                Some(ns) => (app.units.time(ns as f64), p.plain()),
+            };
+            pen.put_right(right(at), y, &text, style);
         }
     }
 }
@@ -137,7 +142,7 @@ pub(super) fn details(pen: &mut Pen, app: &App, detail: &Detail) {
     ranked(pen, app, "details", &detail.details);
 }
 
-/// Guest time and the parts of the host time: share of the row's time, and per second of the window.
+/// Guest time and the parts of the host time, in two columns: share of the row's time, and per second of the window where there is room.
 pub(super) fn budget(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
     let x = title(pen, "time");
@@ -150,36 +155,43 @@ pub(super) fn budget(pen: &mut Pen, app: &App, detail: &Detail) {
     };
     let whole = parts.iter().map(|part| part.ns).fold(0, u64::saturating_add).max(1);
     let width = pen.width();
-    pen.put_right(18, 0, "TIME%", p.quiet());
-    pen.put_right(30, 0, "per second", p.quiet());
-    let lines = pen.height().saturating_sub(1);
-    let mut y = 1;
-    for part in &parts {
-        let share = part.ns as f64 / whole as f64;
-        pen.put(1, y, part.kind.name(), p.plain());
-        pen.put_right(18, y, &percent(share), p.plain());
-        let per_second = (detail.sum.seconds > 0.0).then(|| part.ns as f64 / detail.sum.seconds);
-        pen.put_right(30, y, &per_second.map_or("n/a".into(), |ns| app.units.time(ns)), p.plain());
-        if width > 38 {
-            chart::share(pen, 32, y, width - 32, share, part.kind.style(p));
+    let each = width / 2;
+    let per_second = 17 + app.units.width().max(10);
+    let has_rates = per_second < each;
+    let lines = cells(parts.len().div_ceil(2));
+    for at in 0..2 {
+        pen.put_right(at * each + 15, 0, "TIME%", p.quiet());
+        if has_rates {
+            pen.put_right(at * each + per_second, 0, "per second", p.quiet());
         }
-        y += 1;
     }
-    for (phase, reason) in budget::unknown(&app.info.knowledge) {
-        if y > lines {
-            break;
+    for (at, part) in (0..).zip(&parts) {
+        let (x, y) = (at / lines * each, 1 + at % lines);
+        let (unicode, ascii) = part.kind.glyph();
+        pen.put(x, y, p.glyph(unicode, ascii), part.kind.style(p));
+        pen.put(x + 2, y, part.kind.name(), p.plain());
+        pen.put_right(x + 15, y, &percent(part.ns as f64 / whole as f64), p.plain());
+        if has_rates {
+            let ns = (detail.sum.seconds > 0.0).then(|| part.ns as f64 / detail.sum.seconds);
+            pen.put_right(x + per_second, y, &ns.map_or("n/a".into(), |ns| app.units.time(ns)), p.plain());
         }
-        let text =
-            format!("{}: n/a ({reason}); it is in the {}'s", phase.name(), parts[parts.len().min(2) - 1].kind.name());
+    }
+    let rest = parts.get(1).map_or("kernel", |part| part.kind.name());
+    for ((phase, reason), y) in budget::unknown(&app.info.knowledge).zip(1 + lines..) {
+        let text = format!("{}: n/a ({reason}); it is in the {rest}'s", phase.name());
         pen.put_cut(1, y, &text, width.saturating_sub(1), p.quiet());
-        y += 1;
     }
 }
 
 /// Shares of host time and exits, and mean host time, of what has most of it.
 fn ranked(pen: &mut Pen, app: &App, name: &str, rows: &[Reason]) {
     let p = pen.palette;
-    title(pen, name);
+    let lines = usize::from(pen.height().saturating_sub(1));
+    let more = match rows.len().saturating_sub(lines) {
+        0 => String::new(),
+        more => format!("{more} more"),
+    };
+    let x = title(pen, name);
     let width = pen.width();
     let times = app.units.width();
     let has_mean = width >= 40 + times;
@@ -190,11 +202,17 @@ fn ranked(pen: &mut Pen, app: &App, name: &str, rows: &[Reason]) {
     if has_mean {
         pen.put_right(mean_end, 0, "host mean", p.quiet());
     }
+    let end = if has_mean { mean_end } else { name + 15 };
+    // Beside the title, or right of the columns' titles.
+    if x + 2 + width_of(&more) + 1 <= name + 2 {
+        pen.put(x + 2, 0, &more, p.quiet());
+    } else if end + 2 + width_of(&more) <= width {
+        pen.put_right(width, 0, &more, p.quiet());
+    }
     let sum = |of: fn(&Weight) -> u64| rows.iter().map(|r| of(&r.weight)).fold(0, u64::saturating_add);
     let (host_ns, exits) = (sum(|w| w.host_ns), sum(|w| w.exits));
     let is_timed = app.info.knowledge.figure(Figure::ExitToEntry).is_ok();
     let share = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
-    let lines = usize::from(pen.height().saturating_sub(1));
     for (line, reason) in rows.iter().take(lines).enumerate() {
         let y = 1 + cells(line);
         let time_share = share(reason.weight.host_ns, host_ns).filter(|_| is_timed && reason.weight.handled > 0);
@@ -205,16 +223,13 @@ fn ranked(pen: &mut Pen, app: &App, name: &str, rows: &[Reason]) {
         pen.put_right(name + 15, y, &percent(exit_share), p.plain());
         if has_mean {
             let mean = Stat::Mean.of(&reason.series[Figure::ExitToEntry]);
-            pen.put_right(mean_end, y, &mean.map_or("n/a".into(), |ns| app.units.time(ns)), p.plain());
+            let none = if is_timed { TOO_FEW } else { "n/a" };
+            pen.put_right(mean_end, y, &mean.map_or(none.into(), |ns| app.units.time(ns)), p.plain());
         }
         if width > mean_end + 8 {
             let bar = mean_end + 2;
             chart::share(pen, bar, y, width - bar, time_share.or(exit_share).unwrap_or(0.0), p.host());
         }
-    }
-    let more = rows.len().saturating_sub(lines);
-    if more > 0 {
-        pen.put_right(width, 0, &format!("{more} more"), p.quiet());
     }
 }
 

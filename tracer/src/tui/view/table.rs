@@ -207,7 +207,7 @@ fn draw_row(pen: &mut Pen, app: &App, layout: &Layout, y: u16, row: &Row) {
         let style = if value.is_none_or(|v| v == 0.0) { p.quiet() } else { p.plain() };
         // A detail has exits and host times alone.
         let is_blank = matches!(row.node, Node::Detail(..)) && !column.is_of_exits();
-        let text = if is_blank { String::new() } else { column.text(value, app.units) };
+        let text = if is_blank { String::new() } else { column.text_of_row(value, app.units, &app.info.knowledge) };
         if app.baseline.is_none() {
             pen.put_right(right, y, &text, style);
             continue;

@@ -6,7 +6,10 @@ use super::{
     numbers::{change, interval, mde, ratio, size},
     sides::is_emulated,
 };
-use crate::compare::{Comparison, Row, Setting, Verdict};
+use crate::{
+    compare::{Comparison, Row, Setting, Verdict},
+    model::figures::Unit,
+};
 
 /// Whether there were enough data for a verdict.
 pub(super) fn is_judged(row: &Row) -> bool {
@@ -89,9 +92,12 @@ fn top_two(rows: &[&Row]) -> String {
 }
 
 /// Rows by the size of their change, largest first: the ratio in either direction, which is largest of all where A or B is about
-/// 0. Maxima, which are single values, and rows whose interval contradicts the test come last. Equal ones stay in order.
+/// 0; of shares the difference, as the whole time grows or shrinks by it. Maxima, which are single values, and rows whose interval contradicts the test come last. Equal ones stay in order.
 pub(crate) fn largest_first<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<&'a Row> {
-    let size = |row: &Row| ratio(row).map_or(f64::INFINITY, |r| r.value.ln().abs());
+    let size = |row: &Row| match row.unit {
+        Unit::Share => row.difference.map_or(0.0, |d| d.value.abs().ln_1p()),
+        _ => ratio(row).map_or(f64::INFINITY, |r| r.value.ln().abs()),
+    };
     let is_doubtful = |row: &Row| row.stat == "max" || contradiction(row).is_some();
     let mut rows: Vec<_> = rows.collect();
     rows.sort_by(|a, b| is_doubtful(a).cmp(&is_doubtful(b)).then(size(b).total_cmp(&size(a))));
@@ -186,6 +192,26 @@ mod tests {
         c.rows.retain(|r| r.figure != "pin_writes" && r.stat != "p90");
         let text = summary(&c, &setting());
         assert!(text.starts_with("B (hard) is WORSE: host time p99 +96.0% [+50.0, +140]%, "), "{text}");
+    }
+
+    #[test]
+    fn a_small_share_that_grows_tenfold_is_no_large_change() {
+        let mut c = all_worse(|_| Some([1.2, 1.1, 1.3]));
+        c.rows.retain(|r| r.figure != "pin_writes");
+        let of = |value| Some(Estimate { value, low: Some(value - 0.001), high: Some(value + 0.001) });
+        let host = c.rows.iter().find(|r| title(r) == "host time p99").unwrap().clone();
+        let share = |figure, difference, ratio| Row {
+            figure,
+            stat: "share",
+            unit: Unit::Share,
+            difference: of(difference),
+            ratio: of(ratio),
+            ..host.clone()
+        };
+        c.rows.extend([share("time.steal", 0.009, 10.0), share("time.user", 0.3, 1.5)]);
+        let sorted = largest_first(c.rows.iter().filter(|r| is_change(r)));
+        assert_eq!(title(sorted[0]), "user time share");
+        assert_eq!(title(sorted.last().unwrap()), "steal time share");
     }
 
     #[test]

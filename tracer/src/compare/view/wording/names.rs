@@ -13,13 +13,14 @@ pub(crate) fn name(row: &Row) -> String {
     format!("{}.{}", row.figure, row.stat)
 }
 
-/// The same for people: "guest time p99", "pin writes per entry", "spurious timer exits/s".
+/// The same for people: "guest time p99", "pin writes per entry", "spurious timer exits/s", "steal time share".
 pub(crate) fn title(row: &Row) -> String {
     let stat = if row.stat == "p999" { "p99.9" } else { row.stat };
     match (Figure::parse(row.figure), row.figure.split_once('.')) {
         (Some(figure), _) if figure.unit() == Unit::Count && stat == "mean" => format!("{} per entry", figure.title()),
         (Some(figure), _) => format!("{} {stat}", figure.title()),
         (None, Some(("timer_exits", cause))) => format!("{cause} timer exits/s"),
+        (None, Some((_, part))) if row.unit == Unit::Share => format!("{part} time share"),
         (None, _) if row.unit == Unit::PerSecond => format!("{}/s", row.figure),
         (None, _) => name(row),
     }

@@ -36,6 +36,7 @@ pub(crate) fn size(share: f64) -> String {
 /// A value for people; small counts and rates keep two digits, so that only none at all is 0.
 pub(crate) fn value(value: Option<f64>, unit: Unit) -> String {
     match value {
+        Some(v) if unit == Unit::Share => size(v),
         Some(v) if unit != Unit::Ns && v > 0.0 && v < 0.01 => {
             let digits = truncated_usize(1.0 - v.log10().floor()).min(12);
             format!("{v:.digits$}")
@@ -46,30 +47,34 @@ pub(crate) fn value(value: Option<f64>, unit: Unit) -> String {
     }
 }
 
-/// "+1.23us".
+/// "+1.23us"; "+1.2pp" of shares, which differ by percentage points.
 pub(crate) fn signed(number: f64, unit: Unit) -> String {
+    if unit == Unit::Share {
+        return percent(number).replace('%', "pp");
+    }
     let sign = if number < 0.0 { "-" } else { "+" };
     let text = value(Some(number.abs()), unit);
     if text == value(Some(0.0), unit) { text } else { format!("{sign}{text}") }
 }
 
-/// Number of events that A's value is of, for counts and rates; none for times.
+/// Number of events that A's value is of, for counts and rates; none for times and their shares.
 fn events(row: &Row) -> Option<f64> {
     match row.unit {
-        Unit::Ns => None,
+        Unit::Ns | Unit::Share => None,
         Unit::Count => row.a.map(|mean| mean * row.count_a as f64),
         Unit::PerSecond => Some(row.count_a as f64),
     }
 }
 
 /// The ratio that is shown: none if A is 0 or about 0, which is where B is more than [`MOST_RATIO`] times A, where A had fewer
-/// than [`FEWEST_EVENTS`] events, or where the difference has an interval and the ratio has none, because A may be 0. The
-/// difference is shown instead.
+/// than [`FEWEST_EVENTS`] events, or where the difference has an interval and the ratio has none, because A may be 0. Shares
+/// have none: 0.2 % of the time is not twice as bad as 0.1 %. The difference is shown instead.
 pub(crate) fn ratio(row: &Row) -> Option<Estimate> {
     let has_interval = |e: Estimate| e.low.is_some() || e.high.is_some();
     let only_difference = row.difference.is_some_and(has_interval) && !row.ratio.is_some_and(has_interval);
     let few = events(row).is_some_and(|n| n < FEWEST_EVENTS);
-    row.ratio.filter(|ratio| ratio.value <= MOST_RATIO && !only_difference && !few)
+    let is_share = row.unit == Unit::Share;
+    row.ratio.filter(|ratio| !is_share && ratio.value <= MOST_RATIO && !only_difference && !few)
 }
 
 /// Whether both sides have enough values beyond a quantile for it to mean something; true for other statistics.
@@ -104,7 +109,10 @@ fn bounds(estimate: Estimate, show: &dyn Fn(f64) -> String) -> String {
 /// The difference of the sides, and its confidence interval.
 pub(super) fn difference(row: &Row) -> (String, String) {
     let Some(d) = row.difference else { return ("n/a".into(), "n/a".into()) };
-    (signed(d.value, row.unit), bounds(d, &|v| signed(v, row.unit)))
+    let bounds = bounds(d, &|v| signed(v, row.unit).trim_end_matches("pp").to_owned());
+    // As with %, one unit is enough for both bounds.
+    let unit = if row.unit == Unit::Share && bounds != "n/a" { "pp" } else { "" };
+    (signed(d.value, row.unit), bounds + unit)
 }
 
 /// The difference in % of A, and its confidence interval; n/a if A is 0.
@@ -127,7 +135,7 @@ pub(crate) fn p_value(p: Option<f64>) -> String {
 pub(crate) fn mde(row: &Row) -> String {
     match (row.detectable, row.a) {
         (Some(d), Some(a)) if a > 0.0 && ratio(row).is_some() => size(d / a),
-        (Some(d), _) => value(Some(d), row.unit),
+        (Some(d), _) => signed(d, row.unit).trim_start_matches('+').to_owned(),
         (None, _) => "n/a".into(),
     }
 }
@@ -189,6 +197,23 @@ mod tests {
         assert_eq!(shown(&unsure), "+111 [+109, +114] 2.000 n/a");
         let usual = Row { a: Some(100.0), ratio: of(1.113, Some(1.09), Some(1.14)), ..huge };
         assert_eq!(shown(&usual), "+11.3% [+9.0, +14.0]% 2.0% 300%");
+    }
+
+    #[test]
+    fn shares_differ_by_percentage_points_and_never_by_a_ratio() {
+        let steal = Row {
+            figure: "time.steal",
+            stat: "share",
+            unit: Unit::Share,
+            a: Some(0.001),
+            b: Some(0.0132),
+            ratio: of(13.2, Some(11.0), Some(15.0)),
+            difference: of(0.0122, Some(-0.004), Some(0.02)),
+            detectable: Some(0.003),
+            ..row("exit_to_entry_ns")
+        };
+        let shown = [value(steal.a, steal.unit), change(&steal), interval(&steal), mde(&steal)];
+        assert_eq!(shown, ["0.10%", "+1.2pp", "[-0.40, +2.0]pp", "0.30pp"]);
     }
 
     #[test]
