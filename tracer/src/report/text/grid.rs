@@ -51,7 +51,7 @@ pub(super) struct Printed {
 pub(super) struct LeftOut {
     pub(super) group: &'static str,
     pub(super) title: String,
-    /// 0 in every line
+    /// 0 in every line that has a value
     pub(super) is_zero: bool,
 }
 
@@ -129,7 +129,7 @@ impl Grid {
     }
 
     fn remove(&mut self, at: usize) -> LeftOut {
-        let is_zero = self.has_only(at, &[ZERO]);
+        let is_zero = self.has_only(at, &[ZERO, TOO_FEW]) && !self.has_only(at, &[TOO_FEW]);
         self.lines.iter_mut().for_each(|line| drop(line.cells.remove(at)));
         let Column { group, title, .. } = self.columns.remove(at);
         LeftOut { group, title, is_zero }
@@ -180,10 +180,14 @@ impl Grid {
     }
 }
 
-/// A heading in the middle of a line of that many cells; its first word where there is no room for more.
+/// A heading in the middle of a line of that many cells; as many of its words as there is room for, at least one.
 fn ruled(text: &str, span: usize) -> String {
     let Some(rest) = span.checked_sub(cells(text) + 2) else {
-        let text = if cells(text) > span { text.split(' ').next().unwrap_or(text) } else { text };
+        let ends = text.rmatch_indices(' ').map(|(end, _)| &text[..end]);
+        let text = once(text)
+            .chain(ends)
+            .find(|words| cells(words) <= span)
+            .unwrap_or_else(|| text.split(' ').next().unwrap_or(text));
         return format!("{text:<span$}");
     };
     format!("{} {text} {}", "-".repeat(rest / 2), "-".repeat(rest - rest / 2))
