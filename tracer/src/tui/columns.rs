@@ -172,11 +172,13 @@ impl Column {
         let is_known = |subjects: &[Subject]| subjects.iter().all(|subject| knowledge.known(*subject).is_ok());
         let could_be_known = match self.of {
             // Entries whose pin-control writes are not known have no value, however many they are.
-            Derivation::Stat(Figure::PinWrites, _) | Derivation::Dirty | Derivation::Timer(_) => false,
+            Derivation::Stat(Figure::PinWrites, _)
+            | Derivation::Dirty
+            | Derivation::Timer(_)
+            | Derivation::Weight(_, Per::Second | Per::Whole) => false,
             Derivation::Stat(figure, _) => knowledge.figure(figure).is_ok(),
             Derivation::Weight(_, Per::HostTime) => is_known(&[Subject::Times, Subject::HaltTime]),
             Derivation::Weight(_, Per::WholeHostTime) => is_known(&[Subject::Times]),
-            Derivation::Weight(..) => false,
         };
         if value.is_none() && could_be_known { TOO_FEW.into() } else { self.text(value, units) }
     }

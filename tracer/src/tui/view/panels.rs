@@ -204,7 +204,7 @@ fn ranked(pen: &mut Pen, app: &App, name: &str, rows: &[Reason]) {
     }
     let end = if has_mean { mean_end } else { name + 15 };
     // Beside the title, or right of the columns' titles.
-    if x + 2 + width_of(&more) + 1 <= name + 2 {
+    if x + 2 + width_of(&more) < name + 2 {
         pen.put(x + 2, 0, &more, p.quiet());
     } else if end + 2 + width_of(&more) <= width {
         pen.put_right(width, 0, &more, p.quiet());
