@@ -128,8 +128,6 @@ slots! {
     RunDelay,
     /// `task_struct.sched_info.pcount`, u64: how often the thread was given a CPU; absent without [`Slot::RunDelay`]
     RunCount,
-    /// 1 where the program on kvm_userspace_exit is attached
-    UserspaceExits,
     /// 1 where exits are looked at beyond their reasons
     Detail,
     /// `kvm_vcpu.arch.regs`: the guest's RAX, RCX and the other registers, u64 each

@@ -35,7 +35,7 @@ pub fn slot(slot: Slot) -> Option<i64> {
         };
     }
     let value = constants!(
-        LayoutIsa VcpuKvm VcpuId StatExits StatGuestMode KvmVmType VmxExitReason VmxLoadedVmcs VmxVmcs01 VmxReqImmediate VmcsPin VmcsSoftDisabled VmxDeadlineTsc SvmVmcb VmcbExitCode VmcbExitInfo1 Phases HaltPollSuccess HaltPollFail HaltWait RunDelay RunCount UserspaceExits Detail GuestRegs QualificationRead InterruptionRead VmxQualification VmxInterruption FaultsFixed FaultsFast FaultsSpurious FaultsEmulated HypervGuest EntryHasImmediate TimerExitHasLate ExactWrites GuestR8 VmcsExec TscToNs Filter WakeEvery RingRecords RecordBytes Extras InKernel Cpus CastType
+        LayoutIsa VcpuKvm VcpuId StatExits StatGuestMode KvmVmType VmxExitReason VmxLoadedVmcs VmxVmcs01 VmxReqImmediate VmcsPin VmcsSoftDisabled VmxDeadlineTsc SvmVmcb VmcbExitCode VmcbExitInfo1 Phases HaltPollSuccess HaltPollFail HaltWait RunDelay RunCount Detail GuestRegs QualificationRead InterruptionRead VmxQualification VmxInterruption FaultsFixed FaultsFast FaultsSpurious FaultsEmulated HypervGuest EntryHasImmediate TimerExitHasLate ExactWrites GuestR8 VmcsExec TscToNs Filter WakeEvery RingRecords RecordBytes Extras InKernel Cpus CastType
     );
     (value >= 0).then_some(value)
 }

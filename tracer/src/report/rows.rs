@@ -39,6 +39,8 @@ pub struct Rows {
     pub total: Row,
     /// whether details are told apart: then rows count exits, and those with a detail have no entries and no guest time
     pub(crate) by_detail: bool,
+    /// exits that are in no row, because no kvm_entry followed them: the last of each vCPU; none but where details are told apart
+    pub(crate) unfinished: u64,
 }
 
 impl Row {
@@ -110,11 +112,13 @@ impl Report {
     /// The rows of a view, whatever its `top`, and their sum.
     pub fn all_rows(&self, view: &View) -> Rows {
         // Series with a detail have exits and no entries, which are in the series without one.
-        let asks =
-            view.by.contains(&Dimension::Detail) || view.filters.iter().any(|f| f.dimension == Dimension::Detail);
+        let filters_detail = view.filters.iter().any(|f| f.dimension == Dimension::Detail);
+        let asks = view.by.contains(&Dimension::Detail) || filters_detail;
         let by_detail = asks && self.whole.series.keys().any(|key| key.detail.is_some());
+        let mut entries = 0_u64;
         let mut groups: BTreeMap<Vec<Place>, Group> = BTreeMap::new();
         for (key, series) in self.whole.series.iter().filter(|(key, _)| self.passes(key, &view.filters)) {
+            entries = entries.saturating_add(series.entries());
             let place = |&d: &Dimension| (if d == Dimension::Vcpu { key.vcpu } else { 0 }, self.value(key, d));
             if by_detail && series[Figure::ExitToEntry].count() == 0 {
                 continue;
@@ -152,7 +156,8 @@ impl Report {
         };
         // Stable: rows with equal values stay in the order of their groups.
         each.sort_by(|a, b| value(b).partial_cmp(&value(a)).unwrap_or(Ordering::Equal));
-        Rows { each, total, by_detail }
+        let unfinished = if by_detail && !filters_detail { entries.saturating_sub(total.exits) } else { 0 };
+        Rows { each, total, by_detail, unfinished }
     }
 }
 
@@ -247,6 +252,8 @@ mod tests {
         let (mut both, total) = counts(&[reason, detail], "");
         both.sort();
         assert_eq!((both, total), (vec![row("MSR_WRITE/0x10 TSC", 1, None), deadline.clone()], 3));
+        let by = vec![reason, detail];
+        assert_eq!(report.all_rows(&View { by, filters: vec![], ..view() }).unfinished, 1, "the last one");
         for filter in ["detail=0x6e0", "detail=TSC_DEADLINE"] {
             assert_eq!(counts(&[reason, detail], filter), (vec![deadline.clone()], 2));
             assert_eq!(counts(&[reason], filter), (vec![row("MSR_WRITE", 2, None)], 2));

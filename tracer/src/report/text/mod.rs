@@ -19,7 +19,7 @@ use crate::{
         knowledge::Subject,
         measurement::{EMULATED, Latency},
     },
-    output::{Ink, Paint, wrap},
+    output::{Ink, Paint, grouped, wrap},
 };
 
 use columns::Field;
@@ -104,6 +104,10 @@ pub(crate) fn render_in(report: &Report, view: &View, layout: &Layout) -> String
     out.push('\n');
     let (table, groups) = table::render(report, view, &rows, layout);
     out += &table;
+    if rows.unfinished > 0 {
+        let note = format!("{} exits that no kvm_entry followed are in no row\n", grouped(rows.unfinished));
+        out += &layout.broken(&note, |_| Ink::Dim);
+    }
     if has_times {
         let has_columns = |figure| groups.contains(&Field::Stat(figure, Stat::P50).group());
         out += &layout.broken(&rare::render(report, &rows.total, layout.columns, has_columns), |_| Ink::Plain);

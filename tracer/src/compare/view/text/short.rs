@@ -11,7 +11,7 @@ use crate::{
 /// Rows of the table at most.
 const MOST_ROWS: usize = 10;
 /// Statistics of the plain table: those that most readers ask for.
-const PLAIN_STATS: [&str; 4] = ["p50", "p99", "mean", "per_second"];
+const PLAIN_STATS: [&str; 5] = ["p50", "p99", "mean", "per_second", "share"];
 
 /// Renders a comparison for a terminal of `width` columns, at least 60.
 pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize) -> String {
