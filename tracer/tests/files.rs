@@ -281,7 +281,8 @@ fn a_file_that_cannot_be_replaced_by_renaming_is_refused_with_the_fix() {
     assert_refused(&output.output().unwrap(), 1, "something is mounted there");
     // As a user who may write to the file, but not to its folder.
     let binary = folder.file("vmentry");
-    fs::copy(env!("CARGO_BIN_EXE_vmentry"), &binary).unwrap();
+    // By another process: a fork of this one, for another test, would hold the copy open, and a file that is open for writing cannot be run.
+    assert!(Command::new("cp").args([env!("CARGO_BIN_EXE_vmentry"), &binary]).status().unwrap().success());
     let recording = folder.file("b.hlog");
     fs::copy(RECORDING, &recording).unwrap();
     fs::set_permissions(&recording, Permissions::from_mode(0o644)).unwrap();

@@ -153,7 +153,7 @@ fn recordings_of_two_hosts_at_the_same_time_add_up_in_every_view() {
     let text = out(&vmentry(&["report", LAB, other, "--by", "level"]));
     assert!(text.lines().any(|l| l.split_whitespace().take(4).eq(["L1", "544", "100.0", "1,744"])), "{text}");
     let html = out(&vmentry(&["report", LAB, other, "--by", "level", "--format", "html"]));
-    assert!(html.contains(">1744<"), "{html}");
+    assert!(html.contains(">1,744<"), "{html}");
     let metrics = out(&vmentry(&["report", LAB, other, "--format", "openmetrics"]));
     assert!(metrics.contains("vmentry_observed_seconds_total 0.31186208\n"), "{metrics}");
     let sides = json(&["compare", LAB, other, "--with", early, late, "--format", "json"]);
