@@ -146,10 +146,10 @@ fn compare_row(histograms: &Histograms, key: &Key, stats: &Value) -> Result<()> 
         let answer = counts.get(key);
         ensure!(answer == Some(&count), "{source} count of {key:?}: {answer:?}, the report has {count}");
     }
-    let sum = stats["mean"].as_f64().context("read the report: no mean")? * count / 1e9;
+    let sum = stats["sum"].as_f64().context("read the report: no sum")? / 1e9;
     for (source, sums) in sums {
         let answer = sums.get(key).copied().unwrap_or(f64::NAN);
-        // The report's mean is rounded by a division.
+        // Seconds are rounded by a division.
         ensure!((answer / sum - 1.0).abs() < 1e-9, "{source} sum of {key:?}: {answer}, the report has {sum}");
     }
     for (name, values) in percentiles {
