@@ -178,6 +178,8 @@ pub fn kvm_userspace_exit(_ctx: RawTracePointContext) -> i32 {
 /// The state of the vCPU that a thread runs, with the vCPU, between kvm_exit and kvm_entry; none for other threads, and while the guest runs.
 #[inline(always)]
 pub fn state_of(task: u64) -> Option<(State, u64)> {
+    // Absent without a loader, which patches the address of the states in.
+    slot(Slot::Filter)?;
     let vcpu = VCPU_OF_TASK.get_ptr(task)?;
     // SAFETY: a value of the map, which stays readable while this program runs; another thread's vCPU may take its place, which the checks
     // below notice.
