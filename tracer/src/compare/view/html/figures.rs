@@ -151,7 +151,7 @@ fn table(id: &str, caption: &str, rows: &[&Row], setting: &Setting) -> Markup {
     ];
     let mut table = Table::new(id, format!("{caption}{emulated}"), columns);
     for row in rows {
-        let mark = if wording::contradiction(row).is_some() { "*" } else { "" };
+        let mark = wording::contradiction_mark(row);
         let cells = vec![
             wording::title(row),
             wording::value(row.a, row.unit),

@@ -75,7 +75,7 @@ pub(super) fn forest(c: &Comparison, rows: &[&Row], setting: &Setting) -> Markup
             chart.circle(if changed { "dot neutral" } else { "dot open" }, chart.x(*value), y);
         }
         let change = wording::change(row);
-        let mark = if wording::contradiction(row).is_some() { "*" } else { "" };
+        let mark = wording::contradiction_mark(row);
         let text = format!("{change}  {}{mark}", wording::verdict(row.verdict));
         let shown = if row.verdict == Verdict::NoDetectableChange { format!("{change}  ~") } else { text.clone() };
         chart.text(chart.x(reach.exp()) + 10.0, y + 4.5, if changed { "strong" } else { "tick" }, &shown);

@@ -134,7 +134,7 @@ fn lines(rows: &[&Row], emulated: &str, long: bool) -> Vec<[String; 9]> {
             lines.push([&format!("{heading}{note}"), "", "", "", "", "", "", "", ""].map(str::to_owned));
         }
         let verdict = if long { wording::verdict(row.verdict) } else { wording::word(row.verdict) };
-        let mark = if wording::contradiction(row).is_some() { "*" } else { "" };
+        let mark = wording::contradiction_mark(row);
         lines.push([
             format!("  {}", stat_name(part, row.stat)),
             wording::value(row.a, row.unit),

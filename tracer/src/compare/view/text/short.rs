@@ -73,7 +73,7 @@ fn changed(c: &Comparison, width: usize) -> String {
     let mut lines = vec![["", "A", "B", "CHANGE", "95% CI", "ADJ. P", "VERDICT"].map(str::to_owned)];
     let (shown, more) = changed.split_at(changed.len().min(MOST_ROWS));
     for row in shown {
-        let mark = if wording::contradiction(row).is_some() { "*" } else { "" };
+        let mark = wording::contradiction_mark(row);
         lines.push([
             wording::title(row),
             wording::value(row.a, row.unit),

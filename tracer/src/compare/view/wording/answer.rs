@@ -104,6 +104,11 @@ pub(crate) fn largest_first<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<&'a 
     rows
 }
 
+/// Footnote mark of a verdict that has a [`contradiction`]; empty for others.
+pub(crate) fn contradiction_mark(row: &Row) -> &'static str {
+    if contradiction(row).is_some() { "*" } else { "" }
+}
+
 /// Reason why a significant change and its interval contradict each other; none if they agree, or if there is no interval.
 pub(crate) fn contradiction(row: &Row) -> Option<&'static str> {
     let (estimate, no_change) = match ratio(row) {

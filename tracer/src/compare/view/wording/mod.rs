@@ -8,7 +8,10 @@ mod numbers;
 mod sides;
 
 pub(crate) use self::{
-    answer::{contradicting, contradiction, is_change, is_conclusive, largest_first, mix_differs, share, summary},
+    answer::{
+        contradicting, contradiction, contradiction_mark, is_change, is_conclusive, largest_first, mix_differs, share,
+        summary,
+    },
     fail_if::condition,
     lack::advice,
     names::{exit_reason, footnotes, name, side, title, verdict, word},
