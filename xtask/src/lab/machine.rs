@@ -84,6 +84,16 @@ impl Default for Machine {
     }
 }
 
+/// How many of the last lines that a script printed an error shows.
+const LAST_LINES: usize = 8;
+
+/// The last lines of a script's output, each on a line of its own; empty if there is no output.
+fn last_lines(output: &[u8]) -> String {
+    let text = String::from_utf8_lossy(output);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(|line| format!("\n  | {line}")).collect()
+}
+
 /// The result of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
@@ -98,13 +108,14 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Fails if the script's exit code is not 0.
+    /// Fails if the script's exit code is not 0, with the last lines that it printed: the files of a CI run are gone with it.
     pub(crate) fn check_exit_code(&self) -> Result<()> {
         ensure!(
             self.exit_code == 0,
-            "run the script: exit code {}: see {}",
+            "run the script: exit code {}: see {}{}",
             self.exit_code,
-            self.output_path.display()
+            self.output_path.display(),
+            last_lines(&std::fs::read(&self.output_path).unwrap_or_default())
         );
         Ok(())
     }

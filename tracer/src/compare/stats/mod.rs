@@ -10,5 +10,6 @@ pub(super) mod permutation;
 pub mod random;
 mod resample;
 pub(super) mod rows;
+pub(crate) mod sequential;
 pub(super) mod shares;
 mod student;
