@@ -6,13 +6,15 @@ use tracer_common::rules::TimerCause;
 
 use super::{
     checks,
-    comparison::{Better, Comparison, Distributions, Point, Side},
+    comparison::{Comparison, Distributions, Point, Row, Side},
     stats::{
         dense::{self, Dense},
         design::{Design, Units},
         judging,
         measure::{Draft, Measure},
-        mix, rows, shares,
+        mix,
+        rates::{RATES, Rate},
+        rows, shares,
     },
     windows::{Arm, Options, Stratum, Window, Windows, why_unknown},
 };
@@ -30,16 +32,6 @@ use crate::{
 /// Strata of the stratified comparison at most: those with the most entries.
 const MAX_STRATA: usize = 64;
 
-/// Events per second: name, better direction, and the cause if only timer exits count. The workload decides how often timers are
-/// due and entries happen.
-const RATES: [(&str, Better, Option<TimerCause>); 5] = [
-    ("timer_exits.deadline", Better::Neither, Some(TimerCause::Deadline)),
-    ("timer_exits.immediate", Better::Neither, Some(TimerCause::Immediate)),
-    ("timer_exits.spurious", Better::Lower, Some(TimerCause::Spurious)),
-    ("timer_exits.early", Better::Lower, Some(TimerCause::Early)),
-    ("entries", Better::Neither, None),
-];
-
 /// Every figure that can be compared, in the order of the rows: times first.
 fn figures() -> impl Iterator<Item = Figure> {
     let (times, counts): (Vec<_>, Vec<_>) = Figure::ALL.into_iter().partition(|figure| figure.is_time());
@@ -48,8 +40,28 @@ fn figures() -> impl Iterator<Item = Figure> {
 
 /// Every statistic that can be compared, as `--fail-if` names it, and its unit.
 pub(crate) fn statistics() -> Vec<(String, Unit)> {
-    let rates = RATES.map(|(name, better, _)| Measure::rate(name, better));
-    figures().map(Measure::of).chain(rates).chain(shares::measures()).flat_map(|measure| measure.statistics()).collect()
+    figures()
+        .map(Measure::of)
+        .chain(RATES.map(|rate| rate.measure))
+        .chain(shares::measures().map(|(measure, _)| measure))
+        .flat_map(|measure| measure.statistics())
+        .collect()
+}
+
+/// A statistic's values by window, and its quantile; none for a mean. None if there is no such statistic.
+pub(crate) fn dense(name: &str, units: &Units) -> Option<(Dense, Option<f64>)> {
+    let stat = |measure: &Measure| {
+        let stats = measure.statistics().zip(measure.stats);
+        stats.into_iter().find(|((known, _), _)| known == name).map(|(_, (_, stat))| stat.quantile())
+    };
+    let of_figures = figures().find_map(|figure| {
+        let quantile = stat(&Measure::of(figure))?;
+        Some((Dense::of(&units.windows, None, figure), quantile))
+    });
+    let of_rates = || RATES.iter().find_map(|rate| Some((rate.dense(units, [1.0; 2]), stat(&rate.measure)?)));
+    let of_shares =
+        || shares::measures().find_map(|(measure, part)| Some((shares::dense(units, part), stat(&measure)?)));
+    of_figures.or_else(of_rates).or_else(of_shares)
 }
 
 /// Compares the two sides.
@@ -59,18 +71,17 @@ pub fn compare(windows: &Windows, options: &Options) -> Comparison {
     let mut drafts = Drafts::default();
     drafts.add_figures(&units, options);
     drafts.add_rates(&units, [&a, &b], options);
-    let mut rows = judging::judge(drafts.raw, units.design, options);
-    // A family of their own, so that they take no power from the other figures.
-    let shares = judging::judge(shares::drafts(&units, options), units.design, options);
+    drafts.raw.extend(shares::drafts(&units, options));
+    let rows = judging::judge(drafts.raw, units.design, options);
     let stratified = judging::judge(drafts.stratified, units.design, options);
     let least_p = units.design.least_p(options.permutations);
     // Without any window, every figure may get values.
-    let tests = match rows.iter().filter(|r| r.a.is_some() && r.b.is_some()).count() {
+    let has_values = |r: &&Row| r.primary.is_none() && r.a.is_some() && r.b.is_some();
+    let tests = match rows.iter().filter(has_values).count() {
         0 => rows.len(),
         with_values => with_values,
     };
-    let families = [&rows, &stratified, &shares].map(|rows| judging::family(rows));
-    rows.extend(shares);
+    let families = [&rows, &stratified].map(|rows| judging::family(rows));
     Comparison {
         method: method(&units, options, least_p, families),
         seed: options.seed,
@@ -127,20 +138,14 @@ impl Drafts {
 
     fn add_rates(&mut self, units: &Units, sides: [&Side; 2], options: &Options) {
         let covered = sides.map(Side::covered_share);
-        for (name, better, cause) in RATES {
-            let measure = Measure::rate(name, better);
+        for Rate { measure, cause } in RATES {
             let count = |side: &Side| cause.and_then(|cause| side.timer_exits.get(&cause)).cloned().unwrap_or(Ok(0));
             if let Some(why) = why_unknown(sides.map(count)) {
                 self.raw.extend(measure.unknown(&why));
                 continue;
             }
-            let events = |w: &Window| {
-                let counted = w.strata.iter().filter(|(s, _)| cause.is_none() || s.cause == cause);
-                counted.map(|(_, s)| s.entries() as f64).sum()
-            };
-            let seconds = |w: &Window, arm: Arm| covered[usize::from(arm == Arm::B)] * w.length_ns as f64 / 1e9;
-            let parts = units.windows.iter().zip(&units.arms).map(|(w, arm)| (events(w), seconds(w, *arm)));
-            self.raw.extend(rows::compare(&measure, &Dense::ratio(parts), units, options).0);
+            let windows = Rate { measure, cause }.dense(units, covered);
+            self.raw.extend(rows::compare(&measure, &windows, units, options).0);
         }
     }
 }
@@ -229,30 +234,49 @@ fn timeline(units: &Units, options: &Options) -> Vec<Point> {
     points
 }
 
-fn method(units: &Units, options: &Options, least_p: f64, [raw, stratified, shares]: [usize; 3]) -> Vec<String> {
-    let labellings = match (units.design, units.design.all_labellings()) {
-        (Design::Rounds(n), Some(_)) => format!("all 2^{n} ways of swapping the sides within rounds"),
-        (Design::Rounds(_), None) => format!("{} random swaps of the sides within rounds", options.permutations),
-        (Design::Blocks { .. }, Some(n)) => format!("all {n:.0} ways of choosing A's blocks"),
-        (Design::Blocks { .. }, None) => format!("{} random choices of A's blocks", options.permutations),
-    };
+fn permuted(labellings: &str, least_p: f64) -> String {
+    format!(
+        "p: {labellings}, two-sided on |b - a| of all windows of a side together; the lowest possible p is {least_p:.5}"
+    )
+}
+
+fn method(units: &Units, options: &Options, least_p: f64, [raw, stratified]: [usize; 2]) -> Vec<String> {
     let mut method = units.method.clone();
+    let (alpha, resamples) = (options.alpha, options.resamples);
+    method.push(match (units.design, units.design.all_labellings()) {
+        (Design::Rounds(_), _) => format!(
+            "p: anytime-valid, two-sided, from the coin of each round and its difference b - a (of logarithms where both are above 0): 1 / \
+             the most evidence of an e-process after any round, so it holds whenever the experiment stops; below {least_p:.5} it cannot be"
+        ),
+        (_, Some(n)) => permuted(&format!("all {n:.0} ways of choosing A's blocks"), least_p),
+        (_, None) => permuted(&format!("{} random choices of A's blocks", options.permutations), least_p),
+    });
+    method.push(match options.primary.as_slice() {
+        [] => format!(
+            "adjusted p (Holm): the chance of any false alarm among all figures is at most {alpha}; {raw} figures were tested, and \
+             {stratified} with both sides weighted to one mix of exits"
+        ),
+        primary => format!(
+            "primary figures, named before the data: {}; each is tested at the full level of {alpha} if those before it are decided. Then \
+             {raw} others under Holm's correction ({stratified} with both sides weighted to one mix of exits): the chance of any false \
+             alarm is at most {alpha}",
+            primary.join(", ")
+        ),
+    });
+    method.push(match units.design {
+        Design::Rounds(_) => "95 % confidence intervals: all changes that this evidence has not ruled out after any round (a confidence \
+                              sequence), so they hold whenever the experiment stops"
+            .to_owned(),
+        Design::Blocks { .. } => format!(
+            "95 % confidence intervals: studentised bootstrap of the units, {resamples} resamples, leave-one-out standard errors"
+        ),
+    });
     method.extend([
-        format!(
-            "p: {labellings}, two-sided on |b - a| of all windows of a side together; the lowest possible p is {least_p:.5}"
-        ),
-        format!(
-            "adjusted p (Holm): the chance of any false alarm among all figures is at most {}; {raw} figures were tested, and \
-             {stratified} with both sides weighted to one mix of exits; {shares} shares of the vCPUs' time, for which the chance is \
-             as high once more",
-            options.alpha
-        ),
-        format!(
-            "95 % confidence intervals: studentised bootstrap of the units, {} resamples, leave-one-out standard errors",
-            options.resamples
-        ),
-        "MDE: smallest change found with 80 % power, at Holm's first step; A/A noise: 95th percentile of half-against-half \
-         differences within a side, from half of the data"
+        "where one side has no event at all and the units are too few: exact test of the windows with events, which are taken to be as \
+         likely on either side"
+            .to_owned(),
+        "MDE: smallest change found with 80 % power, of primary figures at the full level, of others at Holm's first step; A/A noise: \
+         95th percentile of half-against-half differences within a side, from half of the data"
             .to_owned(),
         "quantiles are interpolated within their bucket of 0.1 %; host time (exit_to_entry_ns) contains the time that halted vCPUs \
          wait, which depends on the guest's load"

@@ -36,10 +36,12 @@ pub enum Verdict {
     Worse,
     /// B differs significantly, in a figure that is neither good nor bad
     Changed,
-    /// B differs significantly, by less than [`Comparison::ignore_below`]
+    /// B differs by less than [`Comparison::ignore_below`]: significantly so, or its whole interval does
     Ignored,
     /// the difference may be chance
     NoDetectableChange,
+    /// a primary figure before it is undecided, so it was not tested
+    NotTested,
     /// so few data could not have shown a difference
     NotEnoughData,
 }
@@ -78,14 +80,18 @@ pub struct Row {
     pub difference: Option<Estimate>,
     /// b / a; none if a is 0
     pub ratio: Option<Estimate>,
-    /// two-sided p of the permutation test; none for a figure that is not tested
+    /// two-sided p, for an experiment valid whenever it stops; none for a figure that is not tested
     pub p: Option<f64>,
-    /// adjusted p: after Holm's correction over all tested figures
+    /// adjusted p: of a primary figure the highest p up to it, of others after Holm's correction
     pub p_holm: Option<f64>,
     /// minimum detectable effect: the smallest |b - a| found with 80 % power
     pub detectable: Option<f64>,
     /// A/A noise: 95th percentile of |ratio - 1| between halves of a side, from half of the data
     pub noise: Option<f64>,
+    /// place among the primary figures, from 0; none for others
+    pub primary: Option<usize>,
+    /// rounds after which a primary figure was decided at the full level; none if it was not, or for others
+    pub decided_after: Option<usize>,
     /// the verdict
     pub verdict: Verdict,
     /// reason for whatever is none above

@@ -180,6 +180,8 @@ mod tests {
             p_holm: Some(p_holm),
             detectable: None,
             noise: None,
+            primary: None,
+            decided_after: None,
             verdict: if p_holm < 0.05 { Verdict::Worse } else { Verdict::NoDetectableChange },
             why: None,
         }

@@ -57,7 +57,11 @@ pub(crate) fn options(a: &[Provenance], b: &[Provenance]) -> Options {
     let all = || a.iter().chain(b);
     let source = all().next().map(|s| s.header.pin_writes_source);
     let transition = all().next().map(|s| s.header.transition_source());
+    let primary = |s: &Provenance| s.header.experiment.as_ref().map(|e| e.primary.clone()).unwrap_or_default();
+    // Experiments that were planned for different figures were planned for none together.
+    let first = all().next().map(primary).filter(|first| all().all(|s| primary(s) == *first));
     Options {
+        primary: first.unwrap_or_default(),
         knowledge: [a, b].map(|side| Knowledge::merge(side.iter().map(|s| s.header.knowledge()))),
         transitions: all().all(|s| Some(s.header.transition_source()) == transition),
         pin_writes: all().all(|s| Some(s.header.pin_writes_source) == source),

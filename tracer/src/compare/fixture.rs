@@ -62,6 +62,8 @@ fn row(figure: &'static str, stat: &'static str, unit: Unit, a: f64, b: f64, hal
         p_holm: Some(if changed { 0.0034 } else { 1.0 }),
         detectable: Some(half * 1.4 * if a > 0.0 { a } else { 1.0 }),
         noise: (a > 0.0).then_some(half * 0.8),
+        primary: None,
+        decided_after: None,
         verdict,
         why: None,
     }
@@ -216,6 +218,7 @@ pub(crate) fn setting() -> Setting {
         washout_ns: 500_000_000,
         rounds: 10,
         seed: 7,
+        primary: vec![],
     };
     header.experiment = Some(experiment.clone());
     let mut source = Provenance::unread("ab.hlog".into(), header);

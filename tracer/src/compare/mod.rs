@@ -7,6 +7,7 @@ pub(crate) mod condition;
 pub(crate) mod fairness;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub(crate) mod primary;
 pub(crate) mod schedule;
 mod stats;
 #[cfg(test)]

@@ -120,6 +120,8 @@ pub struct Options {
     pub alpha: f64,
     /// share of A below which a significant change gets no verdict of better, worse or changed; 0 for none
     pub ignore_below: f64,
+    /// primary figures of an experiment in their order, as FIGURE.STATISTIC, chosen before its data; empty for none
+    pub primary: Vec<String>,
     /// what is known of A's entries and of B's
     pub knowledge: [Knowledge; 2],
     /// whether `transition_ns` has the same source on both sides
@@ -136,6 +138,7 @@ impl Default for Options {
             permutations: 10_000,
             alpha: 0.05,
             ignore_below: 0.0,
+            primary: Vec::new(),
             knowledge: [Knowledge::complete(), Knowledge::complete()],
             transitions: true,
             pin_writes: true,

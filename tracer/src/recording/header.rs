@@ -205,6 +205,9 @@ pub struct Experiment {
     pub rounds: u32,
     /// seed of the windows' order
     pub seed: u64,
+    /// primary figures in their order, as FIGURE.STATISTIC; absent in older recordings
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub primary: Vec<String>,
 }
 
 /// The window of an experiment that an interval belongs to.

@@ -74,6 +74,7 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
         washout_ns: nanoseconds(args.washout),
         rounds: args.rounds,
         seed: args.seed.unwrap_or_else(seed_of_now),
+        primary: vec![],
     };
     let command = command_line(&args.command, args.full_command);
     let mut header = header(&facts, &layout, &options, args.window, command);

@@ -1,9 +1,13 @@
-//! Verdicts: the rows of all figures, judged together.
+//! Verdicts: the rows of all figures, judged together. Primary figures, which were named before the data, come first, each at the full
+//! level and in their order; the first that is undecided closes the gate. The others follow under Holm's correction, if the gate is open.
+//! So the chance of any false alarm is at most the level (Westfall and Krishen 2001, "Optimally weighted, fixed sequence and gatekeeper
+//! multiple testing procedures"): the first primary figure without an effect is wrongly decided by that chance, and without such
+//! a decision nothing behind it is tested.
 
-use super::{design::Design, measure::Draft, permutation, resample::MIN_UNITS, student};
+use super::{design::Design, measure::Draft, pairs::Pairs, permutation, resample::MIN_UNITS, sequential, student};
 use crate::{
     compare::{
-        comparison::{Better, Row, Verdict},
+        comparison::{Better, Estimate, Row, Verdict},
         windows::Options,
     },
     model::figures::Unit,
@@ -12,9 +16,10 @@ use crate::{
 /// Power of the minimum detectable effect.
 const POWER: f64 = 0.8;
 
-/// Number of figures tested at once: those whose values allow a test. Figures with the same value in every unit are not tested.
+/// Number of figures tested at once: those whose values allow a test, but for primary ones. Figures with the same value in every unit
+/// are not tested.
 pub(crate) fn family(rows: &[Row]) -> usize {
-    rows.iter().filter(|r| r.p.is_some()).count()
+    rows.iter().filter(|r| r.p.is_some() && r.primary.is_none()).count()
 }
 
 /// The highest p that passes Holm's first step: a multiple of the lowest possible p, if that is low enough.
@@ -24,19 +29,72 @@ pub fn first_step(rows: &[Row], alpha: f64, least_p: f64) -> f64 {
 }
 
 /// Judges all rows together: adjusted p, minimum detectable effects, verdicts.
-pub(crate) fn judge(drafts: Vec<Draft>, design: Design, options: &Options) -> Vec<Row> {
-    let rows: Vec<Row> = drafts.iter().map(|d| d.row.clone()).collect();
-    let p: Vec<f64> = rows.iter().filter_map(|r| r.p).collect();
-    let mut adjusted = permutation::holm(&p).into_iter();
+pub(crate) fn judge(mut drafts: Vec<Draft>, design: Design, options: &Options) -> Vec<Row> {
     let least = design.least_p(options.permutations);
-    let level = first_step(&rows, options.alpha, least);
+    name_primary(&mut drafts, &options.primary);
+    let tested = |drafts: &[Draft]| drafts.iter().filter(|d| d.row.p.is_some() && d.row.primary.is_none()).count();
+    let all = tested(&drafts).max(1) as f64;
+    for draft in &mut drafts {
+        let level = if draft.row.primary.is_some() { options.alpha } else { options.alpha / all };
+        if least > level
+            && let (Some(zero), Some(_)) = (&draft.zero, draft.row.p)
+        {
+            draft.row.p = Some(zero.p);
+            let [low, high] = zero.difference.map(Some);
+            draft.row.difference = draft.row.difference.map(|difference| match difference.low {
+                None => Estimate { low, high, ..difference },
+                Some(_) => difference,
+            });
+        } else {
+            draft.zero = None;
+        }
+    }
+    let (adjusted, gate) = adjusted(&drafts, options.alpha);
+    let rows: Vec<Row> = drafts.iter().map(|d| d.row.clone()).collect();
+    let level = match design {
+        Design::Rounds(_) => options.alpha / family(&rows).max(1) as f64,
+        Design::Blocks { .. } => first_step(&rows, options.alpha, least),
+    };
     let (alpha, ignore_below) = (options.alpha, options.ignore_below);
-    let mut judge = Judge { design, alpha, ignore_below, least, level, last: None };
-    let judged = drafts.into_iter().map(|draft| match draft.row.p {
-        Some(_) => judge.tested(draft, adjusted.next(), p.len()),
+    let mut judge = Judge { design, alpha, ignore_below, least, level, tested: family(&rows), gate, known: vec![] };
+    let judged = drafts.into_iter().zip(adjusted).map(|(draft, adjusted)| match draft.row.p {
+        Some(_) => judge.tested(draft, adjusted),
         None => judge.untested(draft),
     });
     judged.collect()
+}
+
+/// Gives the primary figures their places.
+fn name_primary(drafts: &mut [Draft], primary: &[String]) {
+    for draft in drafts {
+        let row = &mut draft.row;
+        row.primary = primary.iter().position(|name| *name == format!("{}.{}", row.figure, row.stat));
+    }
+}
+
+/// Place of the primary figure that is undecided, behind which nothing is tested; none if the gate is open.
+type Gate = Option<usize>;
+
+/// Adjusted p of every draft that is tested, and the gate.
+fn adjusted(drafts: &[Draft], alpha: f64) -> (Vec<Option<f64>>, Gate) {
+    let mut adjusted = vec![None; drafts.len()];
+    let mut primary: Vec<(usize, usize, f64)> = Vec::new();
+    for (at, draft) in drafts.iter().enumerate() {
+        primary.extend(draft.row.primary.zip(draft.row.p).map(|(place, p)| (place, at, p)));
+    }
+    primary.sort_by_key(|(place, ..)| *place);
+    let (mut highest, mut gate) = (0.0f64, None);
+    for (place, at, p) in primary {
+        highest = highest.max(p);
+        adjusted[at] = Some(highest);
+        gate = gate.or_else(|| (highest > alpha).then_some(place));
+    }
+    let others: Vec<_> = (0..drafts.len()).filter(|at| drafts[*at].row.primary.is_none()).collect();
+    let p: Vec<_> = others.iter().filter_map(|at| drafts[*at].row.p.map(|p| (*at, p))).collect();
+    for ((at, _), holm) in p.iter().zip(permutation::holm(&p.iter().map(|(_, p)| *p).collect::<Vec<_>>())) {
+        adjusted[*at] = Some(holm);
+    }
+    (adjusted, gate)
 }
 
 /// The measure that every row is judged by.
@@ -47,10 +105,13 @@ struct Judge {
     ignore_below: f64,
     /// lowest possible p
     least: f64,
-    /// highest p that passes Holm's first step
+    /// highest p of others than primary figures that passes Holm's first step
     level: f64,
-    /// degrees of freedom and their detectable effect in standard errors: the same for all rows of rounds
-    last: Option<(f64, f64)>,
+    /// figures at that step
+    tested: usize,
+    gate: Gate,
+    /// detectable effects that were computed, by a row's degrees of freedom or rounds, and by level
+    known: Vec<([f64; 2], Option<f64>)>,
 }
 
 impl Judge {
@@ -62,24 +123,34 @@ impl Judge {
         row
     }
 
-    fn tested(&mut self, draft: Draft, adjusted: Option<f64>, tested: usize) -> Row {
-        let (se, df, mut row) = (draft.se, draft.df, draft.row);
+    fn tested(&mut self, draft: Draft, adjusted: Option<f64>) -> Row {
+        let level = if draft.row.primary.is_some() { self.alpha } else { self.level };
+        let detectable = self.detectable_of(&draft, level);
+        let mut row = draft.row;
         let mut why: Vec<String> = row.why.take().into_iter().collect();
         row.p_holm = adjusted;
-        if se > 0.0 && df >= 1.0 {
-            row.detectable = Some(se * self.detectable(df));
-        } else if row.stat != "max" {
+        row.detectable = detectable.filter(|_| row.stat != "max" || draft.pairs.is_none());
+        let units = self.design.units();
+        let least_units = units.into_iter().min().unwrap_or(0);
+        let few = least_units < MIN_UNITS;
+        if row.detectable.is_none() && row.stat != "max" && !few {
             why.push(format!("no MDE from {} that agree", self.design.unit()));
         }
-        let units = self.design.units();
-        let few = units.into_iter().min().unwrap_or(0) < MIN_UNITS;
-        row.verdict = if few && row.detectable.is_none() && row.stat != "max" {
-            why.push(format!("fewer than {MIN_UNITS} {} of a side", self.design.unit()));
+        if let (Some(_), Some(pairs)) = (row.primary, &draft.pairs) {
+            row.decided_after = pairs.decided_after(self.alpha);
+        }
+        row.verdict = if let Some(zero) = draft.zero {
+            why.push(zero.text);
+            self.verdict(&row)
+        } else if few && row.detectable.is_none() && row.stat != "max" {
+            why.push(format!("{least_units} {} of a side; {MIN_UNITS} are needed", self.design.unit()));
             Verdict::NotEnoughData
-        } else if self.least > self.level {
+        } else if self.least > level {
+            let [a, b] = units;
             why.push(format!(
-                "{} of A and {} of B give no p below {:.5}; {tested} figures at once need {:.5}",
-                units[0], units[1], self.least, self.level
+                "{a} of A and {b} of B give no p below {:.5}; {} figures at once need {level:.5}",
+                self.least,
+                if row.primary.is_some() { 1 } else { self.tested }
             ));
             Verdict::NotEnoughData
         } else {
@@ -89,17 +160,43 @@ impl Judge {
         row
     }
 
-    fn verdict(&self, row: &Row) -> Verdict {
-        if row.p_holm.is_none_or(|p| p > self.alpha) {
-            return Verdict::NoDetectableChange;
-        }
-        // Where A is 0, no change is small; a share of the time is small or not whatever A is.
-        let size = match row.unit {
-            Unit::Share => row.difference.map(|difference| difference.value.abs()),
-            _ => row.ratio.map(|ratio| (ratio.value - 1.0).abs()),
+    /// The minimum detectable effect of a row; none if its units agree, or are too few.
+    fn detectable_of(&mut self, draft: &Draft, level: f64) -> Option<f64> {
+        let (scale, freedom) = match &draft.pairs {
+            Some(pairs) => (pairs.deviation()?, pairs.differences.len() as f64),
+            None => (draft.se, draft.df),
         };
-        if size.is_some_and(|size| size < self.ignore_below) {
-            return Verdict::Ignored;
+        let size = draft.row.a.unwrap_or(0.0).abs() + draft.row.b.unwrap_or(0.0).abs();
+        if scale.is_nan() || scale <= 1e-12 * size || freedom.is_nan() || freedom < 1.0 {
+            return None;
+        }
+        let known = self.known.iter().find(|(of, _)| *of == [freedom, level]).map(|(_, effect)| *effect);
+        let effect = known.unwrap_or_else(|| {
+            let effect = match &draft.pairs {
+                Some(Pairs { differences, .. }) => sequential::detectable(differences.len(), level),
+                None => Some(student::detectable(freedom, level, POWER)),
+            };
+            self.known.push(([freedom, level], effect));
+            effect
+        });
+        Some(scale * effect?)
+    }
+
+    fn verdict(&self, row: &Row) -> Verdict {
+        // Where A is 0, no change is small; a share of the time is small or not whatever A is.
+        let (change, none) = match row.unit {
+            Unit::Share => (row.difference, 0.0),
+            _ => (row.ratio, 1.0),
+        };
+        let is_small = |value: f64| (value - none).abs() < self.ignore_below;
+        let is_within = || change.is_some_and(|c| c.low.is_some_and(is_small) && c.high.is_some_and(is_small));
+        match (self.gate, row.primary) {
+            (Some(gate), place) if place.is_none_or(|place| place > gate) => return Verdict::NotTested,
+            _ if row.p_holm.is_none_or(|p| p > self.alpha) => {
+                return if is_within() { Verdict::Ignored } else { Verdict::NoDetectableChange };
+            }
+            _ if change.is_some_and(|change| is_small(change.value)) => return Verdict::Ignored,
+            _ => {}
         }
         match (row.better, row.difference.map_or(0.0, |d| d.value)) {
             (Better::Neither, _) => Verdict::Changed,
@@ -107,25 +204,16 @@ impl Judge {
             (Better::Lower, _) => Verdict::Worse,
         }
     }
-
-    /// The minimum detectable effect in standard errors.
-    fn detectable(&mut self, df: f64) -> f64 {
-        match self.last {
-            Some((last, effect)) if last == df => effect,
-            _ => {
-                let effect = student::detectable(df, self.level, POWER);
-                self.last = Some((df, effect));
-                effect
-            }
-        }
-    }
 }
 
-/// The power that a row promises: the chance to find a true difference of `effect`, in the row's unit, at [`first_step`]'s `level`.
-/// None if the row has no minimum detectable effect. Exact for rounds; for blocks, whose degrees of freedom the row does not hold,
-/// with those of all blocks together.
+/// The power that a row promises: the chance to find a true difference of `effect`, in the row's unit, at `level`. None if the row has no
+/// minimum detectable effect. For blocks, whose degrees of freedom the row does not hold, with those of all blocks together.
 pub fn promised_power(row: &Row, effect: f64, units: [usize; 2], rounds: bool, level: f64) -> Option<f64> {
-    let df = if rounds { units[0] as f64 - 1.0 } else { (units[0] + units[1]) as f64 - 2.0 };
+    if rounds {
+        let deviation = row.detectable? / sequential::detectable(units[0], level)?;
+        return Some(sequential::power(effect / deviation, units[0], level));
+    }
+    let df = (units[0] + units[1]) as f64 - 2.0;
     let se = row.detectable? / student::detectable(df, level, POWER);
     Some(student::power(effect, se, df, level))
 }

@@ -1,5 +1,6 @@
 //! Measures, which are figures or rates with their statistics, and their rows before judging.
 
+use super::{pairs::Pairs, zeros::Zero};
 use crate::{
     compare::comparison::{Better, Row, Verdict},
     model::figures::{Figure, Stat, Unit},
@@ -49,6 +50,11 @@ impl Measure {
         stats.iter().map(move |(stat, _)| (format!("{name}.{stat}"), unit))
     }
 
+    /// Whether it is of single events: their number per entry or second.
+    pub(crate) fn counts_events(&self) -> bool {
+        matches!(self.unit, Unit::Count | Unit::PerSecond)
+    }
+
     /// A draft without any value.
     pub(crate) fn draft(&self, stat: &'static str, why: Option<String>) -> Draft {
         let row = Row {
@@ -66,10 +72,12 @@ impl Measure {
             p_holm: None,
             detectable: None,
             noise: None,
+            primary: None,
+            decided_after: None,
             verdict: Verdict::NotEnoughData,
             why,
         };
-        Draft { row, se: f64::NAN, df: f64::NAN, same: false }
+        Draft { row, se: f64::NAN, df: f64::NAN, same: false, pairs: None, zero: None }
     }
 
     /// Its rows if nothing about it is known.
@@ -83,10 +91,14 @@ impl Measure {
 pub(crate) struct Draft {
     /// the row, without the fields that depend on other rows
     pub row: Row,
-    /// standard error of the difference; NaN if not known
+    /// standard error of the difference of blocks; NaN if not known
     pub se: f64,
     /// degrees of freedom of `se`; NaN if not known
     pub df: f64,
     /// whether every unit of both sides has the same value, so that there is nothing to test
     pub same: bool,
+    /// the rounds' values; none without rounds
+    pub pairs: Option<Pairs>,
+    /// the exact test of a side that has no event at all
+    pub zero: Option<Zero>,
 }

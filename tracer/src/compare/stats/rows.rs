@@ -4,8 +4,10 @@ use super::{
     dense::{CountsView, Dense, Weights},
     design::{Design, Units},
     measure::{Draft, Measure},
+    pairs::{self, Pairs},
     permutation::{self, Split},
     resample::{self, MIN_UNITS, Spread},
+    zeros::{self, Zero},
 };
 use crate::{
     compare::{
@@ -66,12 +68,15 @@ struct Results<'a> {
     a: Vec<f64>,
     b: Vec<f64>,
     behind: [Behind; 2],
-    /// at `quantiles`; none without units
+    /// at `quantiles`; none without blocks
     p: Option<Vec<f64>>,
     /// at `quantiles`; none if a side cannot be split
     noise: Option<Vec<f64>>,
-    /// at `shifts`; none with fewer than two units
+    /// at `shifts`; none with fewer than two blocks a side
     spreads: Option<Vec<Spread>>,
+    /// at `shifts`; none without rounds
+    pairs: Option<Vec<Pairs>>,
+    zero: Option<Zero>,
     /// values of every unit, at `quantiles`
     of_units: Vec<Vec<f64>>,
     /// whether a side has no entries at all
@@ -94,9 +99,20 @@ impl<'a> Results<'a> {
             a,
             b,
             behind: values_behind(&dense, design),
-            p: permutation::p_values(&dense, design, quantiles, options.permutations, options.seed),
+            p: if by_window {
+                None
+            } else {
+                permutation::p_values(&dense, design, quantiles, options.permutations, options.seed)
+            },
+            pairs: by_window.then(|| pairs::of_rounds(&dense, shifts).iter().map(|of| Pairs::of(of)).collect()),
+            // Statistics of times are never 0, and shares of the time are no events.
+            zero: if measure.counts_events() { zeros::of(windows, &units.arms) } else { None },
             noise: permutation::noise(if by_window { windows } else { &dense }, design, quantiles, options.seed),
-            spreads: resample::spreads(&dense, design, shifts, options.resamples, options.seed),
+            spreads: if by_window {
+                None
+            } else {
+                resample::spreads(&dense, design, shifts, options.resamples, options.seed)
+            },
             of_units: of_units(&dense, quantiles),
             no_entries: entries(units, Arm::A) == 0 || entries(units, Arm::B) == 0,
         }
@@ -120,9 +136,19 @@ impl<'a> Results<'a> {
         let empty = same && self.no_entries;
         draft.same = same && !empty;
         let exact = !empty && agree == [true, true] && self.design.units().into_iter().all(|n| n >= MIN_UNITS);
+        let pairs = self.pairs.as_ref().map(|pairs| &pairs[wide]);
         let spread = self.spreads.as_ref().and_then(|s| s.get(wide));
-        row.difference = Some(estimate(b - a, exact, spread.and_then(|s| s.difference)));
-        row.ratio = (a != 0.0).then(|| estimate(b / a, exact, spread.and_then(|s| s.ratio)));
+        let alpha = self.options.alpha;
+        let [of_difference, of_ratio] = match pairs {
+            _ if stat == Stat::Max => [None, None],
+            Some(pairs) => [
+                pairs.difference(alpha).map(|bounds| including(bounds, b - a)),
+                pairs.ratio(alpha).map(|bounds| including(bounds, b / a)),
+            ],
+            None => [spread.and_then(|s| s.difference), spread.and_then(|s| s.ratio)],
+        };
+        row.difference = Some(estimate(b - a, exact, of_difference));
+        row.ratio = (a != 0.0).then(|| estimate(b / a, exact, of_ratio));
         let mut why = vec![];
         if stat == Stat::Max {
             why.push("a maximum has no valid interval: resampling never goes beyond it".to_owned());
@@ -135,9 +161,14 @@ impl<'a> Results<'a> {
         if let Some(spread) = spread.filter(|s| s.difference_se > 1e-12 * (a.abs() + b.abs())) {
             (draft.se, draft.df) = (spread.difference_se, spread.df);
         }
+        draft.pairs = pairs.cloned();
+        draft.zero = self.zero.clone();
         match self.untestable(stat, empty, draft.same) {
             Some(reason) => why.push(reason),
-            None => row.p = self.p.as_ref().and_then(|p| known(p[narrow])),
+            None => {
+                let of_blocks = || self.p.as_ref().and_then(|p| known(p[narrow]));
+                row.p = pairs.map_or_else(of_blocks, |pairs| Some(pairs.p()));
+            }
         }
         row.why = (!why.is_empty()).then(|| why.join("; "));
         draft
@@ -175,6 +206,12 @@ impl<'a> Results<'a> {
         let unit = self.design.unit();
         let few = self.design.units().into_iter().min().unwrap_or(0) < MIN_UNITS;
         Some(match spread {
+            None if self.pairs.is_some() && !few => if missing(&row.difference) {
+                "no interval: the rounds agree on no common change"
+            } else {
+                "no interval of the ratio: a side's value is 0 in some rounds"
+            }
+            .to_owned(),
             _ if few => format!("no interval from fewer than {MIN_UNITS} {unit} of a side"),
             _ if self.options.resamples == 0 => "no interval without resamples".to_owned(),
             Some(s) if s.difference_se == 0.0 => {
@@ -192,12 +229,20 @@ impl<'a> Results<'a> {
         let least = n_a.effective.min(n_b.effective);
         let quantiles = self.shifts.iter().enumerate().filter(|(_, q)| q.min(1.0 - **q) * least >= MIN_BEYOND);
         let shift = |(i, &quantile): (usize, &f64)| {
-            let bounds = self.spreads.as_ref().and_then(|s| s[i].difference);
-            let difference = estimate(known(self.b[i] - self.a[i])?, false, bounds);
+            let value = known(self.b[i] - self.a[i])?;
+            let of_rounds = |pairs: &Vec<Pairs>| Some(including(pairs[i].difference(self.options.alpha)?, value));
+            let of_blocks = || self.spreads.as_ref().and_then(|s| s[i].difference);
+            let bounds = self.pairs.as_ref().map_or_else(of_blocks, of_rounds);
+            let difference = estimate(value, false, bounds);
             Some(Shift { quantile, a: known(self.a[i])?, difference })
         };
         quantiles.filter_map(shift).collect()
     }
+}
+
+/// Bounds that contain the value of all windows together, which weighs rounds with more entries more.
+fn including([low, high]: [f64; 2], value: f64) -> [f64; 2] {
+    [low.min(value), high.max(value)]
 }
 
 /// A value with its bounds; an exact value is its own bounds.

@@ -28,32 +28,35 @@ const SHARES: [(&str, Better, Option<Phase>); 6] = [
     ("time.steal", Better::Lower, Some(Phase::Steal)),
 ];
 
-/// Every share.
-pub(crate) fn measures() -> impl Iterator<Item = Measure> {
-    SHARES.into_iter().map(|(name, better, _)| Measure::share(name, better))
+/// Every share, and its part of the host time; none for the guest's time.
+pub(crate) fn measures() -> impl Iterator<Item = (Measure, Option<Phase>)> {
+    SHARES.into_iter().map(|(name, better, part)| (Measure::share(name, better), part))
 }
 
 /// The rows of all shares before they are judged.
 pub(crate) fn drafts(units: &Units, options: &Options) -> Vec<Draft> {
-    let budgets: Vec<Budget> = units.windows.iter().map(|window| budget(window)).collect();
     let entries = [Arm::A, Arm::B].map(|arm| rows::entries(units, arm));
     let mut drafts = Vec::new();
-    for (name, better, part) in SHARES {
-        let measure = Measure::share(name, better);
+    for (measure, part) in measures() {
         if let Some(why) = why_unknown(options.knowledge.each_ref().map(|known| is_known(known, part))) {
             drafts.extend(measure.unknown(&why));
             continue;
         }
-        let of = |budget: &Budget| {
-            let ns = part.map_or(budget.guest_ns, |phase| budget.of(phase));
-            (ns as f64, budget.total_ns() as f64)
-        };
-        for mut draft in rows::compare(&measure, &Dense::ratio(budgets.iter().map(of)), units, options).0 {
+        for mut draft in rows::compare(&measure, &dense(units, part), units, options).0 {
             [draft.row.count_a, draft.row.count_b] = entries;
             drafts.push(draft);
         }
     }
     drafts
+}
+
+/// The part's time and the vCPUs' whole time in every window.
+pub(crate) fn dense(units: &Units, part: Option<Phase>) -> Dense {
+    let of = |window: &&Window| {
+        let budget = budget(window);
+        (part.map_or(budget.guest_ns, |phase| budget.of(phase)) as f64, budget.total_ns() as f64)
+    };
+    Dense::ratio(units.windows.iter().map(of))
 }
 
 /// Whether a part is known. The kernel's contains every other part that is not.

@@ -116,6 +116,8 @@ fn row(row: &Row) -> Value {
         "stat": row.stat,
         "unit": unit(row.unit),
         "better": row.better,
+        "primary": row.primary.is_some(),
+        "decided_after": row.decided_after,
         "a": row.a,
         "b": row.b,
         "count_a": row.count_a,

@@ -34,6 +34,7 @@ pub(crate) const fn word(verdict: Verdict) -> &'static str {
         Verdict::Changed => "changed",
         Verdict::Ignored => "ignored",
         Verdict::NoDetectableChange => "~",
+        Verdict::NotTested => "not tested",
         Verdict::NotEnoughData => "?",
     }
 }
@@ -43,7 +44,7 @@ pub(crate) const fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::NoDetectableChange => "no detectable change",
         Verdict::NotEnoughData => "not enough data",
-        Verdict::Better | Verdict::Worse | Verdict::Changed | Verdict::Ignored => word(verdict),
+        Verdict::Better | Verdict::Worse | Verdict::Changed | Verdict::Ignored | Verdict::NotTested => word(verdict),
     }
 }
 

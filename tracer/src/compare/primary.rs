@@ -1,0 +1,182 @@
+//! The primary figures of an experiment while it runs: which are decided, and how much longer the others take.
+
+use super::{
+    assemble,
+    stats::{
+        design::Units,
+        pairs::{self, Pairs, deviation},
+        sequential,
+    },
+    windows::{ExperimentRound, Options, Windows},
+};
+use crate::model::figures::Unit;
+
+/// Primary figures of timer policies, in their order: those that a policy changes by itself come first.
+pub(crate) const OF_POLICIES: [&str; 5] = [
+    "pin_writes.mean",
+    "transition_ns.p50",
+    "entry_to_exit_ns.p50",
+    "timer_exits.early.per_second",
+    "timer_exits.spurious.per_second",
+];
+/// Primary figures of other settings.
+pub(crate) const OF_OTHERS: [&str; 2] = ["exit_to_entry_ns.p50", "entry_to_exit_ns.p50"];
+
+/// One primary figure.
+struct Primary {
+    /// as FIGURE.STATISTIC
+    name: String,
+    unit: Unit,
+    /// A's value and B's in every round
+    values: Vec<[f64; 2]>,
+}
+
+/// All primary figures, in their order.
+pub(crate) struct Primaries {
+    figures: Vec<Primary>,
+    alpha: f64,
+    ignore_below: f64,
+}
+
+/// How far a primary figure is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum State {
+    /// no round has a value on both sides, or all have the same
+    Nothing,
+    /// a change, found after so many rounds
+    Changed { after: usize, up: bool },
+    /// its whole interval is below the limit
+    Small,
+    /// open; rounds that a change as large as the one so far takes to be found, if that can be told
+    Open { rounds: Option<usize> },
+}
+
+/// A primary figure and its interval so far.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Standing {
+    /// as FIGURE.STATISTIC
+    pub(crate) name: String,
+    pub(crate) unit: Unit,
+    pub(crate) state: State,
+    /// confidence sequence: of b / a if `is_ratio`, else of b - a
+    pub(crate) interval: Option<[f64; 2]>,
+    pub(crate) is_ratio: bool,
+}
+
+impl Primaries {
+    /// The figures by their names, which must be of [`assemble::statistics`].
+    pub(crate) fn new(names: &[String], options: &Options) -> Self {
+        let units = assemble::statistics();
+        let unit = |name: &String| units.iter().find(|(known, _)| known == name).map(|(_, unit)| *unit);
+        let figure = |name: &String| Some(Primary { name: name.clone(), unit: unit(name)?, values: Vec::new() });
+        Self {
+            figures: names.iter().filter_map(figure).collect(),
+            alpha: options.alpha,
+            ignore_below: options.ignore_below,
+        }
+    }
+
+    /// Takes the next round.
+    pub(crate) fn take(&mut self, round: ExperimentRound) {
+        let windows = Windows::Rounds(vec![round]);
+        let units = Units::of(&windows);
+        for figure in &mut self.figures {
+            let value = assemble::dense(&figure.name, &units).map(|(dense, quantile)| {
+                let quantiles: Vec<f64> = quantile.into_iter().collect();
+                pairs::of_rounds(&dense.merged(&units.parts), &quantiles)[0][0]
+            });
+            figure.values.push(value.unwrap_or([f64::NAN; 2]));
+        }
+    }
+
+    /// How far each figure is.
+    pub(crate) fn standings(&self) -> Vec<Standing> {
+        self.figures.iter().map(|figure| self.standing(figure)).collect()
+    }
+
+    fn standing(&self, figure: &Primary) -> Standing {
+        let pairs = Pairs::of(&figure.values);
+        let is_ratio = figure.unit != Unit::Share && pairs.log_ratios.is_some();
+        let interval = if is_ratio { pairs.ratio(self.alpha) } else { pairs.difference(self.alpha) };
+        let none = if is_ratio { 1.0 } else { 0.0 };
+        let is_small = |bounds: [f64; 2]| bounds.iter().all(|bound| (bound - none).abs() < self.ignore_below);
+        // Without a ratio, no change is small: see the verdicts.
+        let can_be_small = is_ratio || figure.unit == Unit::Share;
+        let tested = pairs.log_ratios.as_ref().filter(|_| is_ratio).unwrap_or(&pairs.differences);
+        let state = if tested.iter().all(|difference| *difference == 0.0) {
+            State::Nothing
+        } else if can_be_small && interval.is_some_and(is_small) {
+            State::Small
+        } else if let Some(after) = pairs.decided_after(self.alpha) {
+            State::Changed { after, up: tested.iter().sum::<f64>() > 0.0 }
+        } else {
+            let mean = tested.iter().sum::<f64>() / tested.len() as f64;
+            let effect = deviation(tested).filter(|sd| *sd > 0.0).map(|sd| mean.abs() / sd);
+            State::Open { rounds: effect.and_then(|effect| sequential::rounds_for(effect, self.alpha)) }
+        };
+        Standing { name: figure.name.clone(), unit: figure.unit, state, interval, is_ratio }
+    }
+
+    /// Whether nothing is left to find: every figure has changed, or is known to have not; behind one that has not, nothing is
+    /// tested.
+    pub(crate) fn is_decided(&self) -> bool {
+        let standings = self.standings();
+        let open = standings.iter().find(|s| !matches!(s.state, State::Changed { .. } | State::Nothing));
+        // Nothing but figures without a value says nothing.
+        standings.iter().any(|s| s.state != State::Nothing) && open.is_none_or(|s| s.state == State::Small)
+    }
+
+    /// The smallest change of each figure that so many rounds find with a power of 80 %: of b / a - 1 if true, else of b - a. None
+    /// where its rounds agree, or are fewer than two.
+    pub(crate) fn detectable(&self, rounds: usize) -> Vec<(String, Unit, Option<(f64, bool)>)> {
+        let effect = sequential::detectable(rounds, self.alpha);
+        let of = |figure: &Primary| {
+            let pairs = Pairs::of(&figure.values);
+            let ratios = pairs.log_ratios.as_ref().filter(|_| figure.unit != Unit::Share);
+            let spread = deviation(ratios.unwrap_or(&pairs.differences)).filter(|sd| *sd > 0.0);
+            let least = spread.zip(effect).map(|(sd, effect)| sd * effect);
+            let least = least.map(|least| (if ratios.is_some() { least.exp_m1() } else { least }, ratios.is_some()));
+            (figure.name.clone(), figure.unit, least)
+        };
+        self.figures.iter().map(of).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn primaries(ignore_below: f64, values: &[(&str, &[[f64; 2]])]) -> Primaries {
+        let names: Vec<String> = values.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let mut primaries = Primaries::new(&names, &Options { ignore_below, ..Options::default() });
+        for (figure, (_, values)) in primaries.figures.iter_mut().zip(values) {
+            figure.values = values.to_vec();
+        }
+        primaries
+    }
+
+    #[test]
+    fn figures_are_decided_by_a_change_or_by_an_interval_that_is_small() {
+        let writes: &[[f64; 2]] = &[[0.0, 0.8]; 6];
+        let flat: Vec<[f64; 2]> =
+            (0..40).map(|r| [1000.0 + f64::from(r * 7 % 5), 1000.0 + f64::from(r * 3 % 5)]).collect();
+        let both =
+            |ignore_below| primaries(ignore_below, &[("pin_writes.mean", writes), ("entry_to_exit_ns.p50", &flat)]);
+        let open = both(0.0);
+        let [first, second] = &open.standings()[..] else { panic!() };
+        assert_eq!(first.state, State::Changed { after: 6, up: true });
+        assert!(matches!(second.state, State::Open { .. }) && second.is_ratio && !open.is_decided(), "{second:?}");
+        let decided = both(0.02);
+        assert!(decided.standings()[1].state == State::Small && decided.is_decided());
+        assert!(!primaries(0.0, &[("pin_writes.mean", &[[0.0, 0.0]; 9])]).is_decided(), "no value anywhere");
+    }
+
+    #[test]
+    fn what_is_promised_shrinks_with_the_rounds() {
+        let values: Vec<[f64; 2]> = (0..8).map(|r| [1000.0, 1000.0 + 20.0 * f64::from(r % 4)]).collect();
+        let of = |rounds| primaries(0.0, &[("entry_to_exit_ns.p50", &values)]).detectable(rounds)[0].2;
+        let (Some((few, true)), Some((many, true))) = (of(12), of(48)) else { panic!("{:?} {:?}", of(12), of(48)) };
+        assert!(many < few && (0.01..0.1).contains(&few), "{few} {many}");
+        assert_eq!(of(5), None);
+    }
+}
