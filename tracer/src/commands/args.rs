@@ -11,7 +11,7 @@ use rustix::param::page_size;
 
 use crate::{
     calibrate::exits::Exit,
-    compare::condition::Condition,
+    compare::{assemble, condition::Condition},
     export::{allowed_hosts::parse_name, listener::Address},
     guest::{MAX_VCPUS, Scenario},
     kernel::options::DEFAULT_RING_BYTES,
@@ -368,6 +368,17 @@ pub enum ComparisonFormat {
     Html,
 }
 
+/// When an experiment stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// when every primary figure is decided
+    Decided,
+    /// after the last round that fits into this time
+    Time(Duration),
+    /// after so many rounds
+    Rounds(u32),
+}
+
 /// A setting to compare: its name, and the command that switches to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArmCommand {
@@ -400,9 +411,23 @@ pub struct AbArgs {
     /// Length of a window
     #[arg(long, value_name = "D", value_parser = duration, default_value = "5s")]
     pub window: Duration,
-    /// Rounds of four windows; use at least 10 (the least possible p is 2^-(N-1))
-    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub rounds: u32,
+    /// Rounds of four windows; with --until decided at most [default: 12; 60 with --until decided]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: Option<u32>,
+    /// Stop as soon as every primary figure is decided ("decided"), or after a time such as 10m, or after N rounds; the verdicts hold
+    /// whenever it stops
+    #[arg(long, value_name = "decided|TIME|N", value_parser = until)]
+    pub until: Option<Until>,
+    /// Figures that are tested first, in this order, each at the full level [default for policies: pin_writes.mean, transition_ns.p50,
+    /// entry_to_exit_ns.p50, early and spurious timer exits]
+    #[arg(long, value_name = "FIGURE.STATISTIC,..", value_delimiter = ',', value_parser = statistic)]
+    pub primary: Vec<String>,
+    /// Say before the start how small a change the rounds can find, from the spread in this recording of the same load
+    #[arg(long, value_name = "FILE")]
+    pub like: Option<PathBuf>,
+    /// Call no change of less than N % better or worse, and a figure decided whose whole interval is within it
+    #[arg(long, value_name = "N%", value_parser = share, default_value = "0%")]
+    pub ignore_below: f64,
     /// Time left out before the first window
     #[arg(long, value_name = "D", value_parser = duration, default_value = "2s")]
     pub warmup: Duration,
@@ -672,6 +697,27 @@ fn works() -> impl TypedValueParser<Value = Work> {
 fn policies() -> impl TypedValueParser<Value = Policy> {
     let names = [Policy::Soft, Policy::Hard].map(Policy::name);
     PossibleValuesParser::new(names).try_map(|name| Policy::parse(&name).ok_or("neither soft nor hard"))
+}
+
+/// From "decided", "10m" or "20".
+fn until(text: &str) -> Result<Until, String> {
+    match text {
+        "decided" => Ok(Until::Decided),
+        _ if text.bytes().all(|byte| byte.is_ascii_digit()) => match text.parse() {
+            Ok(rounds @ 1..=1000) => Ok(Until::Rounds(rounds)),
+            _ => Err("rounds: 1 to 1000".into()),
+        },
+        _ => duration(text).map(Until::Time).map_err(|e| format!("write decided, a time such as 10m, or rounds: {e}")),
+    }
+}
+
+/// The name of a statistic that a comparison has.
+fn statistic(name: &str) -> Result<String, String> {
+    let names: Vec<_> = assemble::statistics().into_iter().map(|(name, _)| name).collect();
+    if names.iter().any(|known| known == name) {
+        return Ok(name.into());
+    }
+    Err(format!("there is no '{name}' (there are: {})", names.join(", ")))
 }
 
 /// From "NAME=COMMAND".

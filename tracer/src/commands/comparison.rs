@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, IsTerminal},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -55,14 +56,14 @@ pub(crate) struct Request<'a> {
 }
 
 /// Compares the two settings of an experiment, and prints.
-pub(crate) fn print_experiment(file: &Path, format: ComparisonFormat) -> Result<()> {
+pub(crate) fn print_experiment(file: &Path, format: ComparisonFormat, ignore_below: f64) -> Result<()> {
     let files = [file.to_owned()];
     let request = Request {
         files: &files,
         with: &[],
         filters: &[],
         seed: Options::default().seed,
-        ignore_below: 0.0,
+        ignore_below,
         on_damage: OnDamage::Refuse,
         limit: MaxBuckets::default(),
     };
@@ -248,6 +249,29 @@ fn whole_rounds(windows: Vec<(Option<Label>, Window)>) -> (Vec<ExperimentRound>,
         }
     }
     (rounds, left_out)
+}
+
+/// The rounds of a recording that is no experiment's own plan: those of an experiment, or groups of four windows of `length`, as ABBA.
+pub(crate) fn rounds_of(path: &Path, length: Duration) -> Result<Windows> {
+    let mut reading = Together::default();
+    let recording = reading.read(path, input::open(path, OnDamage::Refuse)?)?;
+    if recording.source.header.experiment.is_some() {
+        return Ok(Windows::Rounds(whole_rounds(recording.windows).0.into_iter().filter(has_entries).collect()));
+    }
+    let mut windows: Vec<Window> = Vec::new();
+    for (_, next) in recording.windows {
+        match windows.last_mut().filter(|last| u128::from(last.length_ns) < length.as_nanos()) {
+            Some(last) => last.merge(&next),
+            None => windows.push(next),
+        }
+    }
+    let rounds = windows.as_chunks::<4>().0.iter().cloned();
+    let round = |[first, second, third, last]: [Window; 4]| ExperimentRound {
+        a: [first, last],
+        b: [second, third],
+        a_first: true,
+    };
+    Ok(Windows::Rounds(rounds.map(round).filter(has_entries).collect()))
 }
 
 /// What recordings that are read one after the other have in common.

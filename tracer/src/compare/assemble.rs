@@ -48,6 +48,11 @@ pub(crate) fn statistics() -> Vec<(String, Unit)> {
         .collect()
 }
 
+/// Rounds from which so many figures that are tested at once can be decided, if all rounds agree.
+pub(crate) fn first_rounds(tests: usize) -> u32 {
+    u32::try_from(Design::Rounds(1).needed(tests, &Options::default())).unwrap_or(u32::MAX)
+}
+
 /// A statistic's values by window, and its quantile; none for a mean. None if there is no such statistic.
 pub(crate) fn dense(name: &str, units: &Units) -> Option<(Dense, Option<f64>)> {
     let stat = |measure: &Measure| {

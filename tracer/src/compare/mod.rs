@@ -1,6 +1,6 @@
 //! A/B: is B better than A, and how certain is that? Windows in, a [`Comparison`] out, without I/O; text, JSON and HTML are views of it.
 
-mod assemble;
+pub(crate) mod assemble;
 mod checks;
 mod comparison;
 pub(crate) mod condition;

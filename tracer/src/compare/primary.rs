@@ -7,9 +7,9 @@ use super::{
         pairs::{self, Pairs, deviation},
         sequential,
     },
-    windows::{ExperimentRound, Options, Windows},
+    windows::{ExperimentRound, Options, Stratum, Window, Windows},
 };
-use crate::model::figures::Unit;
+use crate::model::{figures::Unit, interval::Interval};
 
 /// Primary figures of timer policies, in their order: those that a policy changes by itself come first.
 pub(crate) const OF_POLICIES: [&str; 5] = [
@@ -21,6 +21,17 @@ pub(crate) const OF_POLICIES: [&str; 5] = [
 ];
 /// Primary figures of other settings.
 pub(crate) const OF_OTHERS: [&str; 2] = ["exit_to_entry_ns.p50", "entry_to_exit_ns.p50"];
+
+/// A window of all VMs together.
+pub(crate) fn window(interval: &Interval) -> Window {
+    let Interval { start_ns: start_unix_ns, length_ns, totals, .. } = *interval;
+    let mut window = Window { start_unix_ns, length_ns, totals, ..Window::default() };
+    for (key, series) in &interval.series {
+        let stratum = Stratum { level: key.level, isa: key.isa, reason: key.reason, cause: key.cause };
+        window.strata.entry(stratum).or_default().merge(series);
+    }
+    window
+}
 
 /// One primary figure.
 struct Primary {
@@ -87,6 +98,11 @@ impl Primaries {
             });
             figure.values.push(value.unwrap_or([f64::NAN; 2]));
         }
+    }
+
+    /// Number of rounds that were taken.
+    pub(crate) fn rounds(&self) -> usize {
+        self.figures.first().map_or(0, |figure| figure.values.len())
     }
 
     /// How far each figure is.

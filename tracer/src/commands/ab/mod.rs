@@ -1,6 +1,8 @@
 //! `vmentry ab`: alternates a setting of the host while its VMs run, records every window, restores the setting on every way out,
 //! and compares.
 
+mod live;
+mod plan;
 mod setting;
 
 use std::{
@@ -40,6 +42,8 @@ use crate::{
     recording::{End, Experiment, Header, Label, Writer},
     say,
 };
+use live::Live;
+use plan::Plan;
 use setting::{Switch, ensure_switchable, settings};
 
 /// How often the first entry is looked for while a command starts its guest.
@@ -51,6 +55,7 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
         return refuse("-o -: standard output is for the comparison: name a file");
     }
     let (arms, switches) = settings(args)?;
+    let plan = Plan::of(args)?;
     let (facts, layout) = traceable_host("record", "", false)?;
     ensure_switchable(args)?;
     refuse_unknown(&args.command)?;
@@ -72,20 +77,25 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
         switches,
         window_ns: nanoseconds(args.window),
         washout_ns: nanoseconds(args.washout),
-        rounds: args.rounds,
+        rounds: plan.rounds,
         seed: args.seed.unwrap_or_else(seed_of_now),
-        primary: vec![],
+        primary: plan.primary.clone(),
     };
     let command = command_line(&args.command, args.full_command);
     let mut header = header(&facts, &layout, &options, args.window, command);
     header.label = args.label.clone();
     header.experiment = Some(experiment.clone());
+    if !args.no_compare {
+        let sized = plan.sized(args)?;
+        say!("{}", plan.design(args.warmup));
+        sized.into_iter().for_each(|text| say!("{text}"));
+    }
     let mut tracer = Tracer::load(&layout, &options)?;
     let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, output::say_over_progress)?;
-    let code = runtime()?.block_on(attached(args, &header, &experiment, tracer, user))?;
+    let code = runtime()?.block_on(attached(args, &plan, &header, &experiment, tracer, user))?;
     default_endings();
     if !args.no_compare {
-        comparison::print_experiment(&args.output, args.format)?;
+        comparison::print_experiment(&args.output, args.format, args.ignore_below)?;
     }
     Ok(code)
 }
@@ -110,6 +120,7 @@ fn seed_of_now() -> u64 {
 
 async fn attached(
     args: &AbArgs,
+    plan: &Plan,
     header: &Header,
     experiment: &Experiment,
     tracer: Tracer,
@@ -130,13 +141,14 @@ async fn attached(
     let collection = confined(args).and_then(|()| Collection::start(attached, None));
     let collection = or_end(&mut child, collection).await?;
     let progress = Progress::new(experiment, args.command.is_empty());
-    let mut run = Run { args, experiment, switch, module, collection, writer, progress };
+    let live = Live::new(plan);
+    let mut run = Run { args, experiment, switch, module, collection, writer, progress, live };
     // From here on an error must not return before the setting is restored and the collector has detached.
     let is_started_here = child.is_some();
     let ended = tokio::select! {
         biased;
         ended = interruption(&mut endings, &mut child) => ended,
-        done = run.windows(is_started_here) => done.map(|()| Ended { reason: "rounds", status: None }),
+        done = run.windows(is_started_here) => done.map(|reason| Ended { reason, status: None }),
     };
     let last_line = |accounting, reason: &str| End {
         reason: reason.into(),
@@ -174,11 +186,13 @@ struct Run<'a> {
     collection: Collection,
     writer: Writer<Box<dyn Write + Send>>,
     progress: Progress<'a>,
+    live: Live<'a>,
 }
 
 impl Run<'_> {
-    /// Goes through all windows, up to a round in which no VM entered. A guest that the command starts is waited for.
-    async fn windows(&mut self, is_started_here: bool) -> Result<()> {
+    /// Goes through all windows, up to a round in which no VM entered, or after which everything is decided; returns why it ended. A guest
+    /// that the command starts is waited for.
+    async fn windows(&mut self, is_started_here: bool) -> Result<&'static str> {
         if is_started_here {
             self.first_entry().await?;
         }
@@ -192,9 +206,12 @@ impl Run<'_> {
                     "no VM entered in round {round}: does the guest run, and is it one of those that are traced?"
                 );
                 entries = 0;
+                if self.live.ends_with_round(&self.progress.line, round) {
+                    return Ok("decided");
+                }
             }
         }
-        Ok(())
+        Ok("rounds")
     }
 
     /// Waits until a traced VM enters.
@@ -233,6 +250,8 @@ impl Run<'_> {
             bail!("the KVM module was unloaded or reloaded during a window, which is left out");
         }
         self.write(&window, Some(label))?;
+        self.live.take(&window, label);
+        self.progress.standing = self.live.text();
         self.progress.done += 1;
         Ok(window.totals.entries)
     }
@@ -290,7 +309,7 @@ impl Run<'_> {
         ensure!(!nothing, "no VM entered until the experiment was ended by {reason}: there is nothing to compare");
         self.progress.summary(self.args, reason);
         // The status of a command that the last round ended does not count.
-        Ok(status.or(interrupted.filter(|_| reason != "rounds")))
+        Ok(status.or(interrupted.filter(|_| !["rounds", "decided"].contains(&reason))))
     }
 }
 
@@ -302,12 +321,15 @@ struct Progress<'a> {
     window: Option<Label>,
     /// whole windows
     done: u32,
+    /// how far the primary figures are
+    standing: String,
 }
 
 impl<'a> Progress<'a> {
     /// `alone`: no command writes to the same terminal.
     fn new(experiment: &'a Experiment, alone: bool) -> Self {
-        Self { experiment, line: ProgressLine::new(alone), totals: Totals::default(), window: None, done: 0 }
+        let line = ProgressLine::new(alone);
+        Self { experiment, line, totals: Totals::default(), window: None, done: 0, standing: String::new() }
     }
 
     /// Sleeps, and shows the progress every second. `then` is the rest of the window after that.
@@ -335,13 +357,14 @@ impl<'a> Progress<'a> {
             );
         let arm = usize::from(window.arm);
         self.line.show(&format!(
-            "round {} of {rounds}, {} ({}): {} entries, {} dropped; {} s left. Ctrl-C compares the rounds so far",
+            "round {} of {rounds}, {} ({}): {} entries, {} dropped; {} s left.{} Ctrl-C compares the rounds so far",
             window.round + 1,
             ["A", "B"][arm],
             arms[arm],
             self.totals.entries,
             self.totals.dropped,
             left.as_secs(),
+            self.standing,
         ));
     }
 

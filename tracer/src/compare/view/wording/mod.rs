@@ -14,7 +14,7 @@ pub(crate) use self::{
     },
     fail_if::condition,
     lack::advice,
-    names::{exit_reason, footnotes, name, side, title, verdict, word},
+    names::{exit_reason, footnotes, name, side, title, title_of, verdict, word},
     numbers::{change, interval, is_carried, mde, noise, p_value, percent, ratio, share_text, signed, size, value},
     sides::{alternation, damaged, entries, is_emulated, loss, pin_writes, timer_exits},
 };
