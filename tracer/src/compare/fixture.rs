@@ -107,6 +107,7 @@ fn side(pin_writes: u64) -> Side {
         pin_writes: Some(pin_writes),
         timer_exits: BTreeMap::from([(TimerCause::Deadline, Ok(8000)), (TimerCause::Spurious, Ok(3))]),
         vcpus: BTreeSet::from([("web1".into(), 0), ("web1".into(), 1)]),
+        left_out: 0,
     }
 }
 
@@ -144,6 +145,7 @@ pub(crate) fn comparison() -> Comparison {
                 alarm: true,
             },
         ],
+        by_vm: ByVm::default(),
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod condition;
 pub(crate) mod fairness;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub(crate) mod presence;
 pub(crate) mod schedule;
 mod stats;
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub use self::{
     assemble::compare,
     comparison::{Comparison, Estimate, Row, Verdict},
     stats::{
+        by_vm::{ByVm, Combined, FigureByVm, VmEffect},
         judging::{first_step, promised_power},
         random,
     },
