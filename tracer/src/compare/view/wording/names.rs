@@ -15,14 +15,19 @@ pub(crate) fn name(row: &Row) -> String {
 
 /// The same for people: "guest time p99", "pin writes per entry", "spurious timer exits/s", "steal time share".
 pub(crate) fn title(row: &Row) -> String {
-    let stat = if row.stat == "p999" { "p99.9" } else { row.stat };
-    match (Figure::parse(row.figure), row.figure.split_once('.')) {
+    title_of(row.figure, row.stat, row.unit)
+}
+
+/// The same of a figure's statistic.
+pub(crate) fn title_of(figure_name: &str, stat: &str, unit: Unit) -> String {
+    let shown = if stat == "p999" { "p99.9" } else { stat };
+    match (Figure::parse(figure_name), figure_name.split_once('.')) {
         (Some(figure), _) if figure.unit() == Unit::Count && stat == "mean" => format!("{} per entry", figure.title()),
-        (Some(figure), _) => format!("{} {stat}", figure.title()),
+        (Some(figure), _) => format!("{} {shown}", figure.title()),
         (None, Some(("timer_exits", cause))) => format!("{cause} timer exits/s"),
-        (None, Some((_, part))) if row.unit == Unit::Share => format!("{part} time share"),
-        (None, _) if row.unit == Unit::PerSecond => format!("{}/s", row.figure),
-        (None, _) => name(row),
+        (None, Some((_, part))) if unit == Unit::Share => format!("{part} time share"),
+        (None, _) if unit == Unit::PerSecond => format!("{figure_name}/s"),
+        (None, _) => format!("{figure_name}.{stat}"),
     }
 }
 
