@@ -209,7 +209,8 @@ fn rounds(recordings: Vec<Recording>) -> Result<(Windows, Setting)> {
             [(without, "in which no VM entered"), (empty.len() - without, "of which every vCPU is left out")]
         {
             if count > 0 {
-                warnings.push(format!("{name}: {count} rounds {why} are left out"));
+                let (rounds, are) = if count == 1 { ("round", "is") } else { ("rounds", "are") };
+                warnings.push(format!("{name}: {count} {rounds} {why} {are} left out"));
             }
         }
         rounds.extend(kept);
@@ -341,37 +342,4 @@ impl Together<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn window(length_ns: u64) -> Window {
-        Window { length_ns, ..Window::default() }
-    }
-
-    fn labelled(windows: &[(u8, u32, u8)]) -> Vec<(Option<Label>, Window)> {
-        let label = |&(arm, round, place)| (Some(Label { arm, round, place }), window(u64::from(place) + 1));
-        windows.iter().map(label).chain([(None, window(99))]).collect()
-    }
-
-    #[test]
-    fn rounds_that_did_not_end_are_left_out_and_counted() {
-        let abba = [(0, 0, 0), (1, 0, 1), (1, 0, 2), (0, 0, 3)];
-        let baab = [(1, 1, 0), (0, 1, 1), (0, 1, 2), (1, 1, 3)];
-        let (rounds, left_out) = whole_rounds(labelled(&[&abba[..], &baab[..], &[(0, 2, 0)]].concat()));
-        assert_eq!((rounds.len(), left_out), (2, 1));
-        assert_eq!((rounds[0].a_first, rounds[1].a_first), (true, false));
-        assert_eq!(rounds[1].a, [window(2), window(3)]);
-        assert_eq!(rounds[1].b, [window(1), window(4)]);
-        // A damaged or foreign file may have any labels.
-        assert_eq!(whole_rounds(labelled(&[(0, 0, 0), (0, 0, 1), (0, 0, 2), (1, 0, 3)])), (vec![], 4));
-    }
-
-    #[test]
-    fn a_stub_joins_its_neighbour_and_a_long_recording_is_merged() {
-        assert_eq!(merge_neighbours(vec![window(10), window(10), window(3)], 10), [window(10), window(13)]);
-        assert_eq!(merge_neighbours(vec![window(3)], 10), [window(3)]);
-        let merged = merge_neighbours(vec![window(10); 1025], 10);
-        assert_eq!(merged.len(), 342);
-        assert_eq!(merged.iter().map(|w| w.length_ns).sum::<u64>(), 10_250);
-    }
-}
+mod tests;

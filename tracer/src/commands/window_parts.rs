@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     compare::{
         Stratum, Window,
-        presence::{self, LeftOut, Vcpu},
+        presence::{self, Entries, LeftOut, Vcpu},
         schedule::PLACES,
     },
     model::{
@@ -46,7 +46,7 @@ pub(super) struct Parts {
     /// every vCPU with an entry that passes the filters
     vcpus: BTreeSet<Vcpu>,
     /// all entries of every vCPU, whatever the filters
-    entries: BTreeMap<Vcpu, u64>,
+    entries: Entries,
 }
 
 impl Parts {
@@ -108,13 +108,7 @@ impl Parts {
 
     /// The window of the VMs that pass the filters, when all names are known, without the vCPUs that are `absent`, whose entries are
     /// added to `left_out`; with the distributions of each VM if asked for.
-    fn join(
-        self,
-        names: &Names,
-        absent: impl Fn(Vcpu) -> bool,
-        keeps_vms: bool,
-        left_out: &mut BTreeMap<Vcpu, u64>,
-    ) -> Window {
+    fn join(self, names: &Names, absent: impl Fn(Vcpu) -> bool, keeps_vms: bool, left_out: &mut Entries) -> Window {
         let mut window = self.window;
         for (owner, strata) in self.strata {
             match owner {
@@ -142,7 +136,7 @@ impl Parts {
     }
 }
 
-fn add(counts: &mut BTreeMap<Vcpu, u64>, vcpu: Vcpu, entries: u64) {
+fn add(counts: &mut Entries, vcpu: Vcpu, entries: u64) {
     let count = counts.entry(vcpu).or_default();
     *count = count.saturating_add(entries);
 }
@@ -219,7 +213,7 @@ impl AllParts {
         let labelled: Vec<_> = parts.iter().filter_map(|(label, parts)| Some(((*label)?, &parts.entries))).collect();
         let absences = presence::absences(&labelled);
         let seen: BTreeSet<Vcpu> = parts.iter().flat_map(|(_, parts)| parts.vcpus.iter().copied()).collect();
-        let mut left_out: BTreeMap<Vcpu, u64> = BTreeMap::new();
+        let mut left_out = Entries::new();
         let join = |(label, parts): (Option<Label>, Parts)| {
             let absent = |vcpu: Vcpu| {
                 let rounds = absences.get(&vcpu);

@@ -16,18 +16,21 @@ const MAX_LINES: usize = 5;
 /// Stretches of rounds or vCPUs that a line names at most.
 const MAX_STRETCHES: usize = 6;
 
-/// Entries of a vCPU in the windows of a round: two of A, two of B.
-type Counts = [[u64; 2]; 2];
+/// Entries of every vCPU in a window.
+pub(crate) type Entries = BTreeMap<Vcpu, u64>;
+
+/// Something of each window of a round: two of A, two of B.
+type OfRound<T> = [[T; 2]; 2];
 
 /// The rounds in which each vCPU was absent from a window: it had no entry there, although it had at least [`PLENTY`] in the other
 /// window of the same side, or in half of the recording's windows of that side. A vCPU that never enters under one side is not absent.
 /// `windows` are those of one recording, with the entries of each vCPU; rounds that are not whole are passed over.
-pub(crate) fn absences(windows: &[(Label, &BTreeMap<Vcpu, u64>)]) -> BTreeMap<Vcpu, BTreeSet<u32>> {
+pub(crate) fn absences(windows: &[(Label, &Entries)]) -> BTreeMap<Vcpu, BTreeSet<u32>> {
     let rounds = whole_rounds(windows);
     let vcpus: BTreeSet<Vcpu> =
         rounds.values().flatten().flatten().flat_map(|entries| entries.keys().copied()).collect();
     let of_vcpu = |vcpu: Vcpu| {
-        let count = |entries: &&BTreeMap<Vcpu, u64>| entries.get(&vcpu).copied().unwrap_or(0);
+        let count = |entries: &&Entries| entries.get(&vcpu).copied().unwrap_or(0);
         let counts =
             rounds.iter().map(|(round, sides)| (*round, sides.map(|side| side.map(|entries| count(&entries)))));
         (vcpu, absent_in(&counts.collect::<Vec<_>>()))
@@ -35,29 +38,30 @@ pub(crate) fn absences(windows: &[(Label, &BTreeMap<Vcpu, u64>)]) -> BTreeMap<Vc
     vcpus.into_iter().map(of_vcpu).filter(|(_, rounds)| !rounds.is_empty()).collect()
 }
 
-/// The windows of each whole round: two of A, two of B. Of two windows in one place, the later one counts.
-fn whole_rounds<'a>(windows: &[(Label, &'a BTreeMap<Vcpu, u64>)]) -> BTreeMap<u32, [[&'a BTreeMap<Vcpu, u64>; 2]; 2]> {
-    let mut by_round: BTreeMap<u32, BTreeMap<u8, (u8, &BTreeMap<Vcpu, u64>)>> = BTreeMap::new();
-    for (Label { arm, round, place }, entries) in windows {
-        by_round.entry(*round).or_default().insert(*place, (*arm, entries));
+/// The windows of each whole round. Of two windows in one place, the later one counts.
+fn whole_rounds<'a>(windows: &[(Label, &'a Entries)]) -> BTreeMap<u32, OfRound<&'a Entries>> {
+    let mut by_round: BTreeMap<u32, BTreeMap<u8, usize>> = BTreeMap::new();
+    for (at, (Label { round, place, .. }, _)) in windows.iter().enumerate() {
+        by_round.entry(*round).or_default().insert(*place, at);
     }
-    let sides = |places: BTreeMap<u8, (u8, &'a BTreeMap<Vcpu, u64>)>| {
-        let is_whole = places.len() == usize::from(PLACES);
-        let (a, b): (Vec<_>, Vec<_>) = places.into_values().partition(|(arm, _)| *arm == 0);
-        let pair = |side: Vec<(u8, &'a _)>| <[_; 2]>::try_from(side.into_iter().map(|s| s.1).collect::<Vec<_>>()).ok();
-        Some([pair(a)?, pair(b)?]).filter(|_| is_whole)
+    let sides = |places: BTreeMap<u8, usize>| {
+        let of = |arm: u8| -> Option<[&'a Entries; 2]> {
+            let of_arm = places.values().map(|&at| windows[at]).filter(|(label, _)| u8::from(label.arm != 0) == arm);
+            of_arm.map(|(_, entries)| entries).collect::<Vec<_>>().try_into().ok()
+        };
+        Some([of(0)?, of(1)?]).filter(|_| places.len() == usize::from(PLACES))
     };
     by_round.into_iter().filter_map(|(round, places)| Some((round, sides(places)?))).collect()
 }
 
 /// The rounds in which a vCPU with these entries was absent.
-fn absent_in(rounds: &[(u32, Counts)]) -> BTreeSet<u32> {
-    let entered = |(_, counts): &(u32, Counts)| counts.iter().flatten().any(|n| *n > 0);
+fn absent_in(rounds: &[(u32, OfRound<u64>)]) -> BTreeSet<u32> {
+    let entered = |(_, counts): &(u32, OfRound<u64>)| counts.iter().flatten().any(|n| *n > 0);
     let (first, last) = (rounds.iter().position(entered), rounds.iter().rposition(entered));
     // Of a VM that was there for a quarter of the experiment, the other windows say nothing.
     let lived = first.zip(last).map_or(&[][..], |(first, last)| &rounds[first..=last]);
     let usual = [0, 1].map(|side| median(lived.iter().flat_map(|(_, counts)| counts[side])));
-    let is_absent = |counts: &Counts| {
+    let is_absent = |counts: &OfRound<u64>| {
         counts.iter().zip(usual).any(|([first, second], usual)| {
             [(first, second), (second, first)].iter().any(|(here, other)| **here == 0 && usual.max(**other) >= PLENTY)
         })
@@ -85,37 +89,43 @@ pub(crate) struct LeftOut {
     pub(crate) entries: u64,
 }
 
+/// vCPUs of a VM that were left out of the same rounds.
+struct Group {
+    vcpus: BTreeSet<u32>,
+    entries: u64,
+}
+
+impl Group {
+    fn line(&self, vm: &str, rounds: &BTreeSet<u32>) -> String {
+        let numbers: BTreeSet<u32> = rounds.iter().map(|round| round.saturating_add(1)).collect();
+        let vcpu = if self.vcpus.len() == 1 { "vCPU" } else { "vCPUs" };
+        let [round, of] = if rounds.len() == 1 { ["round", "it"] } else { ["rounds", "each"] };
+        format!(
+            "vm {vm}, {vcpu} {}: left out of {round} {} ({} entries): no entries in a window of {of} (paused, or ended)",
+            stretches(&self.vcpus),
+            stretches(&numbers),
+            grouped(self.entries)
+        )
+    }
+}
+
 /// A line about each VM's vCPUs that were left out of the same rounds, most entries first.
 pub(crate) fn lines(left_out: &[LeftOut]) -> Vec<String> {
-    let mut groups: BTreeMap<(&str, &BTreeSet<u32>), (u64, BTreeSet<u32>)> = BTreeMap::new();
+    let mut groups: BTreeMap<(&str, &BTreeSet<u32>), Group> = BTreeMap::new();
     for LeftOut { vm, vcpu, rounds, entries } in left_out {
-        let (sum, vcpus) = groups.entry((vm, rounds)).or_default();
-        *sum = sum.saturating_add(*entries);
-        vcpus.insert(*vcpu);
+        let empty = || Group { vcpus: BTreeSet::new(), entries: 0 };
+        let group = groups.entry((vm, rounds)).or_insert_with(empty);
+        group.entries = group.entries.saturating_add(*entries);
+        group.vcpus.insert(*vcpu);
     }
     let mut groups: Vec<_> = groups.into_iter().collect();
-    groups.sort_by_key(|(_, (entries, _))| std::cmp::Reverse(*entries));
+    groups.sort_by_key(|(_, group)| std::cmp::Reverse(group.entries));
     let (named, others) = groups.split_at(groups.len().min(MAX_LINES));
-    let line = |((vm, rounds), (entries, vcpus)): &((&str, &BTreeSet<u32>), (u64, BTreeSet<u32>))| {
-        let numbers: BTreeSet<u32> = rounds.iter().map(|round| round.saturating_add(1)).collect();
-        let [vcpu, round, of] = match (vcpus.len(), rounds.len()) {
-            (1, 1) => ["vCPU", "round", "it"],
-            (_, 1) => ["vCPUs", "round", "it"],
-            (1, _) => ["vCPU", "rounds", "each"],
-            _ => ["vCPUs", "rounds", "each"],
-        };
-        format!(
-            "vm {vm}, {vcpu} {}: left out of {round} {}: no entries in a window of {of} (paused, or ended); {} entries",
-            stretches(vcpus),
-            stretches(&numbers),
-            grouped(*entries)
-        )
-    };
-    let mut lines: Vec<String> = named.iter().map(line).collect();
+    let mut lines: Vec<String> = named.iter().map(|((vm, rounds), group)| group.line(vm, rounds)).collect();
     if !others.is_empty() {
-        let vcpus: usize = others.iter().map(|(_, (_, vcpus))| vcpus.len()).sum();
-        let entries = others.iter().fold(0u64, |sum, (_, (entries, _))| sum.saturating_add(*entries));
-        lines.push(format!("and {vcpus} more vCPUs: left out of rounds, too; {} entries", grouped(entries)));
+        let vcpus: usize = others.iter().map(|(_, group)| group.vcpus.len()).sum();
+        let entries = others.iter().fold(0u64, |sum, (_, group)| sum.saturating_add(group.entries));
+        lines.push(format!("and {vcpus} more vCPUs: left out of rounds, too ({} entries)", grouped(entries)));
     }
     lines
 }
@@ -208,13 +218,13 @@ mod tests {
         assert_eq!(
             said,
             [
-                "vm web1, vCPU 2: left out of rounds 4 to 6: no entries in a window of each (paused, or ended); 1,602 entries",
-                "vm db, vCPUs 0 to 1: left out of round 4: no entries in a window of it (paused, or ended); 15 entries",
+                "vm web1, vCPU 2: left out of rounds 4 to 6 (1,602 entries): no entries in a window of each (paused, or ended)",
+                "vm db, vCPUs 0 to 1: left out of round 4 (15 entries): no entries in a window of it (paused, or ended)",
             ]
         );
         let many: Vec<_> = (0..9).map(|n| left_out(&format!("vm{n}"), 0, &[n], 5)).collect();
         let said = lines(&many);
-        assert_eq!((said.len(), said[5].as_str()), (6, "and 4 more vCPUs: left out of rounds, too; 20 entries"));
+        assert_eq!((said.len(), said[5].as_str()), (6, "and 4 more vCPUs: left out of rounds, too (20 entries)"));
         assert!(lines(&[]).is_empty());
         let odd: BTreeSet<u32> = (0..30).map(|n| 2 * n).collect();
         assert_eq!(stretches(&odd), "0, 2, 4, 6, 8, 10 and 24 more");

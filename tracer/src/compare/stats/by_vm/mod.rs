@@ -120,7 +120,7 @@ pub(crate) fn of(windows: &Windows, figures: &[Primary]) -> ByVm {
     ByVm { figures: figures.iter().filter_map(of_figure).collect(), more }
 }
 
-/// A figure of each VM; none if no VM has a value of it on both sides.
+/// A figure of each VM; none if no VM has a value of it on both sides, and if all values are 0.
 fn of_figure(figure: &Primary, vms: &[&str], rounds: &[ExperimentRound]) -> Option<FigureByVm> {
     let values: Vec<Vec<Option<[f64; 2]>>> =
         vms.iter().map(|vm| rounds.iter().map(|round| figure.values(round, vm)).collect()).collect();
@@ -129,7 +129,8 @@ fn of_figure(figure: &Primary, vms: &[&str], rounds: &[ExperimentRound]) -> Opti
     let all = together(&effects);
     let vms: Vec<VmEffect> = effects.into_iter().map(|(effect, _)| effect).collect();
     let Primary { figure, stat, unit, .. } = *figure;
-    (!vms.is_empty()).then_some(FigureByVm { figure, stat, unit, vms, all })
+    // None of an event anywhere is no news of any VM.
+    vms.iter().any(|vm| (vm.a, vm.b) != (0.0, 0.0)).then_some(FigureByVm { figure, stat, unit, vms, all })
 }
 
 /// The effect on a VM with these values of A and B in each round.

@@ -61,11 +61,10 @@ impl Primary {
                 stat.quantile().map_or_else(|| stat.of(&all), |q| quantile(&all, q))
             }
             Source::TimerExits(causes) => {
-                let count = |is_meant: &dyn Fn(&Stratum) -> bool| -> f64 {
-                    series()
-                        .filter(|(stratum, _)| is_meant(stratum))
-                        .map(|(_, s): (_, &Series)| s.entries() as f64)
-                        .sum()
+                // From 0: the sum of nothing is -0.
+                let count = |is_meant: &dyn Fn(&Stratum) -> bool| {
+                    let meant = series().filter(|(stratum, _)| is_meant(stratum));
+                    meant.fold(0.0, |sum, (_, series): (_, &Series)| sum + series.entries() as f64)
                 };
                 let seconds: f64 = windows.iter().map(|w| w.length_ns as f64 / 1e9).sum();
                 let exits = count(&|stratum| stratum.cause.is_some_and(|cause| causes.contains(&cause)));

@@ -23,27 +23,25 @@ pub(super) fn block(c: &Comparison, width: usize) -> String {
         out += &wrap(&text, "  ", width);
     }
     out.extend(wording::by_vm::more_vms(c).map(|text| wrap(&text, "  ", width)));
-    out + &wrap(wording::by_vm::LEGEND, "", width)
+    out + &wrap(&format!("By VM: {}", wording::by_vm::LEGEND), "", width)
 }
 
 /// The cells of a figure: each VM, and all together.
 fn rows(figure: &FigureByVm) -> Vec<[String; 6]> {
-    let cells = |name: String, a: f64, difference, rounds: String| {
+    let cells = |name: String, a: f64, b: f64, difference, rounds: String| {
         [
             format!("  {name}"),
             wording::value(Some(a), figure.unit),
-            String::new(),
+            wording::value(Some(b), figure.unit),
             wording::by_vm::change(figure, a, difference),
             wording::by_vm::interval(figure, a, difference),
             rounds,
         ]
     };
-    let vms = figure.vms.iter().map(|vm| {
-        let mut row = cells(vm.vm.clone(), vm.a, vm.difference, grouped(vm.rounds as u64));
-        row[2] = wording::value(Some(vm.b), figure.unit);
-        row
+    let vms = figure.vms.iter().map(|vm| cells(vm.vm.clone(), vm.a, vm.b, vm.difference, grouped(vm.rounds as u64)));
+    let all = figure.all.map(|all| {
+        cells(format!("all {} VMs", all.vms), all.a, all.a + all.difference.value, all.difference, String::new())
     });
-    let all = figure.all.map(|all| cells(format!("all {} VMs", all.vms), all.a, all.difference, String::new()));
     vms.chain(all).collect()
 }
 
@@ -62,7 +60,7 @@ mod tests {
             row.split_whitespace().collect::<Vec<_>>().join(" ")
         };
         assert_eq!(row("web1"), "1.00us 1.12us +12.0% [+10.0, +14.0]% 12");
-        assert_eq!(row("all 2 VMs"), "1.00us +5.5% [-84.5, +95.5]%");
+        assert_eq!(row("all 2 VMs"), "1.00us 1.05us +5.5% [-84.5, +95.5]%");
         assert_eq!(row("gone"), "1.00us 1.03us +3.0% n/a 3");
         let flowing = block.split_whitespace().collect::<Vec<_>>().join(" ");
         for part in ["differ: from -1.0% (db) to +12.0% (web1) (tau 130ns, I\u{b2} 97%)", "2 more VMs", "No verdict"] {
