@@ -13,17 +13,13 @@ use crate::{
     commands::{
         args::ComparisonFormat,
         usage::{refuse, refuse_overlap},
+        window_parts::{AllParts, Apart, MOST_WINDOWS, Names, Parts},
     },
     compare::{
-        Comparison, ExperimentRound, Options, Setting, Stratum, Window, Windows, compare, fairness, html, json,
+        Comparison, ExperimentRound, Options, Setting, Window, Windows, compare, fairness, html, json, presence,
         schedule, text,
     },
-    model::{
-        course::Course,
-        interval::Interval,
-        knowledge::Subject,
-        series::{Key, Series},
-    },
+    model::{knowledge::Subject, series::Series},
     output,
     recording::{Experiment, Label, MaxBuckets, OnDamage, Provenance, Reader, Readings},
     report::{
@@ -33,9 +29,6 @@ use crate::{
     say,
     tui::terminal,
 };
-
-/// Windows of one recording at most; neighbours of a longer recording are merged.
-const MOST_WINDOWS: usize = 512;
 
 /// Recordings to compare, and how.
 pub(crate) struct Request<'a> {
@@ -129,7 +122,8 @@ fn read_sides(request: &Request) -> Result<(Windows, Setting)> {
             "{number}: name A and B, or the recordings of A and then --with those of B, or one of 'vmentry ab'"
         ));
     }
-    let mut reading = Together { filters: request.filters, limit: request.limit, ..Together::default() };
+    let are_several = files.len() > 1;
+    let mut reading = Together { filters: request.filters, limit: request.limit, are_several, ..Together::default() };
     let mut a = files.into_iter().map(|(path, file)| reading.read(path, file)).collect::<Result<Vec<_>>>()?;
     let mut b = if are_experiments { Vec::new() } else { a.split_off(of_a) };
     let sources = |side: &[Recording]| side.iter().map(|r| r.source.clone()).collect::<Vec<_>>();
@@ -207,24 +201,35 @@ fn rounds(recordings: Vec<Recording>) -> Result<(Windows, Setting)> {
         if left_out > 0 {
             warnings.push(format!("{name}: {left_out} windows of a round that did not end are left out"));
         }
-        let with_entries = whole.iter().filter(|round| has_entries(round)).count();
-        if with_entries < whole.len() {
-            let empty = whole.len() - with_entries;
-            warnings.push(format!("{name}: {empty} rounds in which no VM entered are left out"));
-        }
         if whole.len() < asked_for {
             warnings.push(format!("{name}: {} of {asked_for} rounds; it ended early", whole.len()));
         }
-        rounds.extend(whole.into_iter().filter(has_entries));
+        let (kept, empty): (Vec<_>, Vec<_>) = whole.into_iter().partition(has_entries);
+        let without = empty.iter().filter(|round| windows_of(round).all(|w| w.totals.entries == 0)).count();
+        for (count, why) in
+            [(without, "in which no VM entered"), (empty.len() - without, "of which every vCPU is left out")]
+        {
+            if count > 0 {
+                let (rounds, are) = if count == 1 { ("round", "is") } else { ("rounds", "are") };
+                warnings.push(format!("{name}: {count} {rounds} {why} {are} left out"));
+            }
+        }
+        rounds.extend(kept);
         sources.push(recording.source);
     }
     let setting = Setting { names: Default::default(), sources: [sources.clone(), sources], experiment, warnings };
     Ok((Windows::Rounds(rounds), setting))
 }
 
-/// Whether any VM entered in a round.
+fn windows_of(round: &ExperimentRound) -> impl Iterator<Item = &Window> {
+    round.a.iter().chain(&round.b)
+}
+
+/// Whether any VM entered in a round, and is not left out of it.
 fn has_entries(round: &ExperimentRound) -> bool {
-    round.a.iter().chain(&round.b).any(|window| window.totals.entries > 0)
+    let is_left = |window: &Window| window.strata.values().any(|series: &Series| series.entries() > 0);
+    let is_untouched = windows_of(round).all(|window| window.left_out == 0);
+    windows_of(round).any(|window| window.totals.entries > 0) && (is_untouched || windows_of(round).any(is_left))
 }
 
 /// Rounds with all their windows, and the number of windows of others.
@@ -278,6 +283,8 @@ pub(crate) fn rounds_of(path: &Path, length: Duration) -> Result<Windows> {
 #[derive(Default)]
 struct Together<'a> {
     filters: &'a [Filter],
+    /// whether there is more than one
+    are_several: bool,
     choices: Choices,
     recordings: Vec<Provenance>,
     readings: Readings,
@@ -300,11 +307,16 @@ impl Together<'_> {
         let mut input = Input::new(reader, name.clone(), &mut self.recordings, &mut self.readings)?;
         // Of the report only the VMs and the source are used: the windows stay apart.
         let mut report = Report { sources: vec![Provenance::unread(name, header)], ..Report::default() };
-        // The name of a VM depends on its namesakes, which are known only at the end: until then, VMs that are filtered stay apart.
         let (by_vm, others): (Vec<_>, Vec<_>) =
             self.filters.iter().cloned().partition(|f| f.dimension == Dimension::Vm);
         let (mut vms, mut parts, mut keys) = (BTreeMap::new(), AllParts::default(), BTreeSet::new());
+        let (mut keeps_vms, mut held) = (false, 0);
         let is_experiment = report.sources[0].header.experiment.is_some();
+        let apart = match (is_experiment, by_vm.is_empty()) {
+            (true, _) => Apart::ByVcpu,
+            (false, false) => Apart::ByVm,
+            (false, true) => Apart::No,
+        };
         while let Some((_, interval)) =
             input.next(&mut self.readings).with_context(|| format!("read {}", output::shown(path)))?
         {
@@ -315,16 +327,19 @@ impl Together<'_> {
             if !self.filters.is_empty() {
                 keys.extend(interval.series.keys().copied());
             }
-            let of_interval = Parts::of(&interval, &report, &others, !by_vm.is_empty());
+            let of_interval = Parts::of(&interval, &report, &others, apart);
             match input.reader.window() {
                 // Between the windows of an experiment.
                 None if is_experiment => {}
                 label => parts.add(label, input.reader.continues(), of_interval),
             }
             let failed = || format!("read {}", output::shown(path));
-            self.limit.check(self.buckets + parts.buckets, input.reader.line()).with_context(failed)?;
+            // In the end those of each VM are kept, too.
+            keeps_vms = is_experiment && (vms.len() > 1 || self.are_several);
+            held = parts.buckets * if keeps_vms { 2 } else { 1 };
+            self.limit.check(self.buckets + held, input.reader.line()).with_context(failed)?;
         }
-        self.buckets += parts.buckets;
+        self.buckets += held;
         self.choices.add(&report, keys.iter(), self.filters);
         let repeats = input.finish(&mut self.recordings);
         let is_repeated = !repeats.is_empty() && report.sources[0].intervals == 0;
@@ -343,129 +358,12 @@ impl Together<'_> {
         source.end = input.reader.end().cloned();
         source.torn = input.reader.is_torn();
         source.damage.extend(input.reader.damage_of(&source.name));
-        let joined = |(label, parts): (_, Parts)| (label, parts.join(&report, &by_vm));
-        let windows = parts.course.into_parts().into_iter().map(joined).collect();
+        let (windows, left_out) = parts.into_windows(&Names { report: &report, filters: &by_vm }, keeps_vms);
+        let of_file = if self.are_several { format!("{}: ", output::shown(path)) } else { String::new() };
+        self.warnings.extend(presence::lines(&left_out).into_iter().map(|line| of_file.clone() + &line));
         Ok(Recording { source, is_left_out: is_repeated || is_other, windows })
     }
 }
 
-/// A window whose VMs have no names yet.
-struct Parts {
-    window: Window,
-    /// by number of the VM if VMs are filtered; else all under none
-    strata: BTreeMap<Option<u32>, BTreeMap<Stratum, Series>>,
-    /// VM and vCPU number of every vCPU that entered
-    vcpus: BTreeSet<(u32, u32)>,
-}
-
-impl Parts {
-    fn of(interval: &Interval, report: &Report, filters: &[Filter], by_vm: bool) -> Self {
-        let Interval { start_ns: start_unix_ns, length_ns, totals, .. } = *interval;
-        let window = Window { start_unix_ns, length_ns, totals, ..Window::default() };
-        let mut parts = Self { window, strata: BTreeMap::new(), vcpus: BTreeSet::new() };
-        for (key, series) in interval.series.iter().filter(|(key, _)| report.passes(key, filters)) {
-            let stratum = Stratum { level: key.level, isa: key.isa, reason: key.reason, cause: key.cause };
-            let strata = parts.strata.entry(by_vm.then_some(key.vm)).or_default();
-            strata.entry(stratum).or_default().merge(series);
-            if series.entries() > 0 {
-                parts.vcpus.insert((key.vm, key.vcpu));
-            }
-        }
-        parts
-    }
-
-    /// Takes the next part in; returns by how many histogram buckets this one grew.
-    fn absorb(&mut self, next: Self) -> usize {
-        self.window.merge(&next.window);
-        self.vcpus.extend(next.vcpus);
-        let mut grown = 0;
-        for (vm, strata) in next.strata {
-            let mine = self.strata.entry(vm).or_default();
-            for (stratum, series) in strata {
-                grown += mine.entry(stratum).or_default().absorb(&series);
-            }
-        }
-        grown
-    }
-
-    fn buckets(&self) -> usize {
-        self.strata.values().flat_map(BTreeMap::values).map(Series::buckets).sum()
-    }
-
-    /// The window of the VMs that pass the filters, when all names are known.
-    fn join(self, report: &Report, filters: &[Filter]) -> Window {
-        let mut window = self.window;
-        let passes = |vm: u32| report.passes(&Key { vm, ..Key::default() }, filters);
-        for (_, strata) in self.strata.into_iter().filter(|(vm, _)| vm.is_none_or(passes)) {
-            for (stratum, series) in strata {
-                window.strata.entry(stratum).or_default().merge(&series);
-            }
-        }
-        let vcpus = self.vcpus.into_iter().filter(|(vm, _)| passes(*vm));
-        window.vcpus = vcpus.map(|(vm, vcpu)| (report.vm_name(vm), vcpu)).collect();
-        window
-    }
-}
-
-/// The parts of one recording.
-#[derive(Default)]
-struct AllParts {
-    course: Course<(Option<Label>, Parts)>,
-    /// histogram buckets of all of them
-    buckets: usize,
-}
-
-impl AllParts {
-    /// Adds the next interval. `continues`: it goes on with the one before.
-    fn add(&mut self, label: Option<Label>, continues: bool, parts: Parts) {
-        let mut grown = parts.buckets();
-        match self.course.last_mut().filter(|_| continues) {
-            Some((_, last)) => grown = last.absorb(parts),
-            None => self.course.add((label, parts), |(_, last), (_, next)| grown = last.absorb(next)),
-        }
-        self.buckets += grown;
-        // The windows of an experiment stay apart. Others are merged to at most MOST_WINDOWS in the end.
-        while label.is_none() && self.course.parts().len() > 2 * MOST_WINDOWS {
-            self.course.halve(|(_, first), (_, second)| {
-                first.absorb(second);
-            });
-            self.buckets = self.course.parts().iter().map(|(_, parts)| parts.buckets()).sum();
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn window(length_ns: u64) -> Window {
-        Window { length_ns, ..Window::default() }
-    }
-
-    fn labelled(windows: &[(u8, u32, u8)]) -> Vec<(Option<Label>, Window)> {
-        let label = |&(arm, round, place)| (Some(Label { arm, round, place }), window(u64::from(place) + 1));
-        windows.iter().map(label).chain([(None, window(99))]).collect()
-    }
-
-    #[test]
-    fn rounds_that_did_not_end_are_left_out_and_counted() {
-        let abba = [(0, 0, 0), (1, 0, 1), (1, 0, 2), (0, 0, 3)];
-        let baab = [(1, 1, 0), (0, 1, 1), (0, 1, 2), (1, 1, 3)];
-        let (rounds, left_out) = whole_rounds(labelled(&[&abba[..], &baab[..], &[(0, 2, 0)]].concat()));
-        assert_eq!((rounds.len(), left_out), (2, 1));
-        assert_eq!((rounds[0].a_first, rounds[1].a_first), (true, false));
-        assert_eq!(rounds[1].a, [window(2), window(3)]);
-        assert_eq!(rounds[1].b, [window(1), window(4)]);
-        // A damaged or foreign file may have any labels.
-        assert_eq!(whole_rounds(labelled(&[(0, 0, 0), (0, 0, 1), (0, 0, 2), (1, 0, 3)])), (vec![], 4));
-    }
-
-    #[test]
-    fn a_stub_joins_its_neighbour_and_a_long_recording_is_merged() {
-        assert_eq!(merge_neighbours(vec![window(10), window(10), window(3)], 10), [window(10), window(13)]);
-        assert_eq!(merge_neighbours(vec![window(3)], 10), [window(3)]);
-        let merged = merge_neighbours(vec![window(10); 1025], 10);
-        assert_eq!(merged.len(), 342);
-        assert_eq!(merged.iter().map(|w| w.length_ns).sum::<u64>(), 10_250);
-    }
-}
+mod tests;

@@ -28,6 +28,7 @@ mod record;
 mod report;
 mod session;
 mod user;
+mod window_parts;
 
 use std::process::ExitCode;
 

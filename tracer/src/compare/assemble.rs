@@ -8,6 +8,7 @@ use super::{
     checks,
     comparison::{Comparison, Distributions, Point, Row, Side},
     stats::{
+        by_vm,
         dense::{self, Dense},
         design::{Design, Units},
         judging,
@@ -102,6 +103,7 @@ pub fn compare(windows: &Windows, options: &Options) -> Comparison {
         distributions: drafts.distributions,
         timeline: timeline(&units, options),
         checks: checks::of(windows, [&a, &b], options),
+        by_vm: by_vm::of(windows, &by_vm::primaries([&a, &b], options)),
         a,
         b,
     }
@@ -196,6 +198,7 @@ fn side(units: &Units, arm: Arm, options: &Options) -> Side {
         pin_writes: None,
         timer_exits: BTreeMap::new(),
         vcpus: BTreeSet::new(),
+        left_out: 0,
     };
     for window in of_arm(units, arm) {
         side.windows += 1;
@@ -203,6 +206,7 @@ fn side(units: &Units, arm: Arm, options: &Options) -> Side {
         covered.add(window.start_unix_ns, window.length_ns);
         side.totals.merge(&window.totals);
         side.vcpus.extend(window.vcpus.iter().cloned());
+        side.left_out = side.left_out.saturating_add(window.left_out);
         for (stratum, series) in &window.strata {
             let Stratum { isa, reason, cause, .. } = *stratum;
             timer_exits.count(&Key { isa, reason, cause, ..Key::default() }, series.entries());

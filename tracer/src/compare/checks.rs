@@ -118,16 +118,17 @@ fn names<'a>(vcpus: impl Iterator<Item = &'a (String, u32)>) -> String {
 
 fn vcpus(windows: &Windows, [a, b]: [&Side; 2]) -> Check {
     let all: BTreeSet<&(String, u32)> = a.vcpus.union(&b.vcpus).collect();
-    let missing = |window: &Window| all.iter().any(|v| !window.vcpus.contains(v));
-    let (partly, count) = match windows {
-        Windows::Rounds(rounds) => {
-            (rounds.iter().flat_map(|r| r.a.iter().chain(&r.b)).filter(|w| missing(w)).count(), 4 * rounds.len())
-        }
-        Windows::Runs { a, b } => {
-            let all = || a.iter().chain(b).flatten();
-            (all().filter(|w| missing(w)).count(), all().count())
-        }
+    // vCPUs may come and go between rounds: within a round, both sides have the same.
+    let groups: Vec<Vec<&Window>> = match windows {
+        Windows::Rounds(rounds) => rounds.iter().map(|r| r.a.iter().chain(&r.b).collect()).collect(),
+        Windows::Runs { a, b } => vec![a.iter().chain(b).flatten().collect()],
     };
+    let missing = |group: &Vec<&Window>| {
+        let there: BTreeSet<&(String, u32)> = group.iter().flat_map(|window| &window.vcpus).collect();
+        group.iter().filter(|window| window.vcpus.len() < there.len()).count()
+    };
+    let (partly, count) = (groups.iter().map(missing).sum::<usize>(), groups.iter().map(Vec::len).sum::<usize>());
+    let is_same = groups.iter().flatten().all(|window| window.vcpus.len() == all.len());
     let only = |x: &Side, y: &Side| names(x.vcpus.difference(&y.vcpus));
     let (only_a, only_b) = (only(a, b), only(b, a));
     let mut found = vec![];
@@ -149,7 +150,11 @@ fn vcpus(windows: &Windows, [a, b]: [&Side; 2]) -> Check {
         });
     }
     let alarm = !found.is_empty();
-    let text = if alarm { found.join("; ") } else { format!("the same {} vCPUs in every window", all.len()) };
+    let text = match (alarm, is_same) {
+        (true, _) => found.join("; "),
+        (false, true) => format!("the same {} vCPUs in every window", all.len()),
+        (false, false) => format!("the same vCPUs in all windows of each round, of {} in all", all.len()),
+    };
     Check { name: "vcpus", text, p: None, alarm }
 }
 
@@ -179,4 +184,37 @@ fn loss(sides: [&Side; 2]) -> Check {
         format!("{}, {}", of(Arm::A, a, share_a), of(Arm::B, b, share_b))
     };
     Check { name: "loss", text, p: None, alarm }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::{Comparison, compare};
+
+    fn check(there: impl Fn(usize, usize) -> Vec<u32>) -> Check {
+        let window = |round, place| {
+            let vcpus = there(round, place).into_iter().map(|vcpu| ("vm".to_owned(), vcpu)).collect();
+            Window { vcpus, ..Window::default() }
+        };
+        let round =
+            |n| ExperimentRound { a: [window(n, 0), window(n, 3)], b: [window(n, 1), window(n, 2)], a_first: true };
+        let options = Options { resamples: 0, ..Options::default() };
+        let Comparison { checks, .. } = compare(&Windows::Rounds((0..4).map(round).collect()), &options);
+        checks.into_iter().find(|check| check.name == "vcpus").unwrap()
+    }
+
+    #[test]
+    fn vcpus_may_come_and_go_between_rounds_but_not_within_one() {
+        let same = check(|_, _| vec![0, 1]);
+        assert_eq!((same.alarm, same.text.as_str()), (false, "the same 2 vCPUs in every window"));
+        let came = check(|round, _| if round < 2 { vec![0] } else { vec![0, 1] });
+        assert_eq!(
+            (came.alarm, came.text.as_str()),
+            (false, "the same vCPUs in all windows of each round, of 2 in all")
+        );
+        let within = check(|round, place| if round == 1 && place == 2 { vec![0] } else { vec![0, 1] });
+        assert!(within.alarm && within.text.contains("in 1 of 16 windows, not all vCPUs ran"), "{}", within.text);
+        let only_b = check(|_, place| if place == 1 || place == 2 { vec![0, 1] } else { vec![0] });
+        assert!(only_b.alarm && only_b.text.contains("only B has vm/1"), "{}", only_b.text);
+    }
 }

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use tracer_common::rules::TimerCause;
 
-use super::windows::{Arm, Stratum};
+use super::{
+    stats::by_vm::ByVm,
+    windows::{Arm, Stratum},
+};
 use crate::{
     model::{
         figures::{Figure, Unit},
@@ -208,6 +211,8 @@ pub struct Side {
     pub timer_exits: BTreeMap<TimerCause, Result<u64, Unknown>>,
     /// VM name and vCPU number of every vCPU that entered
     pub vcpus: BTreeSet<(String, u32)>,
+    /// of `totals.entries`: those of vCPUs that came, went or paused, which are left out of their rounds
+    pub left_out: u64,
 }
 
 impl Side {
@@ -253,4 +258,6 @@ pub struct Comparison {
     pub timeline: Vec<Point>,
     /// drift, order, carry-over, vCPUs, loss
     pub checks: Vec<Check>,
+    /// what each VM's rounds say by themselves; empty with one VM, and for recordings made one after the other
+    pub by_vm: ByVm,
 }

@@ -109,6 +109,7 @@ fn side(pin_writes: u64) -> Side {
         pin_writes: Some(pin_writes),
         timer_exits: BTreeMap::from([(TimerCause::Deadline, Ok(8000)), (TimerCause::Spurious, Ok(3))]),
         vcpus: BTreeSet::from([("web1".into(), 0), ("web1".into(), 1)]),
+        left_out: 0,
     }
 }
 
@@ -146,6 +147,40 @@ pub(crate) fn comparison() -> Comparison {
                 alarm: true,
             },
         ],
+        by_vm: ByVm::default(),
+    }
+}
+
+/// Guest time that differs between VMs, one of which was there for few rounds, and pin-control writes that do not.
+pub(crate) fn by_vm() -> ByVm {
+    let vm = |name: &str, a: f64, b: f64, half: f64| VmEffect {
+        vm: name.into(),
+        rounds: 12,
+        a,
+        b,
+        difference: around(b - a, half).unwrap(),
+    };
+    let mut gone = vm("gone", 1000.0, 1030.0, 1.0);
+    (gone.rounds, gone.difference) = (3, Estimate { value: 30.0, low: None, high: None });
+    let all = |a, difference, tau, i_squared| Some(Combined { vms: 2, a, difference, tau, i_squared });
+    ByVm {
+        figures: vec![
+            FigureByVm {
+                figure: "entry_to_exit_ns",
+                stat: "p50",
+                unit: Unit::Ns,
+                vms: vec![vm("web1", 1000.0, 1120.0, 20.0), vm("db", 2000.0, 1980.0, 30.0), gone],
+                all: all(1000.0, around(55.0, 900.0).unwrap(), 130.0, 0.97),
+            },
+            FigureByVm {
+                figure: "pin_writes",
+                stat: "mean",
+                unit: Unit::Count,
+                vms: vec![vm("web1", 0.0, 0.41, 0.01), vm("db", 0.0, 0.42, 0.02)],
+                all: all(0.0, around(0.412, 0.02).unwrap(), 0.0, 0.0),
+            },
+        ],
+        more: 2,
     }
 }
 

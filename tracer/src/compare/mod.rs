@@ -7,6 +7,7 @@ pub(crate) mod condition;
 pub(crate) mod fairness;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub(crate) mod presence;
 pub(crate) mod primary;
 pub(crate) mod schedule;
 mod stats;
@@ -21,6 +22,7 @@ pub use self::{
     assemble::compare,
     comparison::{Comparison, Estimate, Row, Verdict},
     stats::{
+        by_vm::{ByVm, Combined, FigureByVm, VmEffect},
         judging::{first_step, promised_power},
         random,
     },

@@ -44,10 +44,21 @@ pub struct Window {
     pub length_ns: u64,
     /// distributions by exit
     pub strata: BTreeMap<Stratum, Series>,
+    /// the same of each VM, by its name; empty unless it is a window of an experiment with several VMs
+    pub vms: BTreeMap<String, BTreeMap<Stratum, Series>>,
     /// VM name and vCPU number of every vCPU that entered
     pub vcpus: BTreeSet<(String, u32)>,
-    /// counts
+    /// counts of all that was traced
     pub totals: Totals,
+    /// of `totals.entries`: those of vCPUs that are left out of the round, because they were absent from one of its windows
+    pub left_out: u64,
+}
+
+/// Adds distributions by exit to others.
+fn merge_strata(mine: &mut BTreeMap<Stratum, Series>, theirs: &BTreeMap<Stratum, Series>) {
+    for (stratum, series) in theirs {
+        mine.entry(*stratum).or_default().merge(series);
+    }
 }
 
 impl Window {
@@ -55,9 +66,11 @@ impl Window {
     pub(crate) fn merge(&mut self, other: &Window) {
         self.start_unix_ns = self.start_unix_ns.min(other.start_unix_ns);
         self.length_ns = self.length_ns.saturating_add(other.length_ns);
-        for (stratum, series) in &other.strata {
-            self.strata.entry(*stratum).or_default().merge(series);
+        merge_strata(&mut self.strata, &other.strata);
+        for (vm, strata) in &other.vms {
+            merge_strata(self.vms.entry(vm.clone()).or_default(), strata);
         }
+        self.left_out = self.left_out.saturating_add(other.left_out);
         self.vcpus.extend(other.vcpus.iter().cloned());
         self.totals.merge(&other.totals);
     }
@@ -70,13 +83,13 @@ impl Windows {
             Self::Rounds(rounds) => rounds.iter_mut().flat_map(|r| r.a.iter_mut().chain(&mut r.b)).collect(),
             Self::Runs { a, b } => a.iter_mut().chain(b).flatten().collect(),
         };
-        for window in windows {
-            for (stratum, series) in std::mem::take(&mut window.strata) {
+        for strata in windows.into_iter().flat_map(|w| w.vms.values_mut().chain([&mut w.strata])) {
+            for (stratum, series) in std::mem::take(strata) {
                 let cause = match stratum.cause {
                     Some(TimerCause::Early) => Some(TimerCause::Deadline),
                     cause => cause,
                 };
-                window.strata.entry(Stratum { cause, ..stratum }).or_default().merge(&series);
+                strata.entry(Stratum { cause, ..stratum }).or_default().merge(&series);
             }
         }
     }

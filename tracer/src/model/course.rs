@@ -47,6 +47,11 @@ impl<T> Course<T> {
         &self.parts
     }
 
+    /// The parts, to change them in place.
+    pub(crate) fn parts_mut(&mut self) -> &mut [T] {
+        &mut self.parts
+    }
+
     /// The last part.
     pub(crate) fn last_mut(&mut self) -> Option<&mut T> {
         self.parts.last_mut()

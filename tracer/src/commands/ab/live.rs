@@ -84,13 +84,13 @@ impl<'a> Live<'a> {
         let done = self.primaries.rounds();
         let more = rounds.map(|rounds| rounds.saturating_sub(done)).filter(|more| *more > 0);
         let more = more.map(|more| format!(", about {} more", self.plan.time_of(more))).unwrap_or_default();
-        format!(" {}: still between {interval}{more}.", wording::title_of(&standing.name, standing.unit))
+        format!(" {}: still between {interval}{more}.", wording::title_of_name(&standing.name, standing.unit))
     }
 }
 
 /// "decided after 7 rounds: pin writes per entry rose by +0.610 to +0.930".
 fn decision(standing: &Standing, round: u32) -> String {
-    let title = wording::title_of(&standing.name, standing.unit);
+    let title = wording::title_of_name(&standing.name, standing.unit);
     let bounds = bounds(standing).map(|bounds| bounds.replace(" and ", " to "));
     match (&standing.state, bounds) {
         (State::Changed { after, up }, Some(bounds)) => {

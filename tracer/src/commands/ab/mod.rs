@@ -1,6 +1,7 @@
 //! `vmentry ab`: alternates a setting of the host while its VMs run, records every window, restores the setting on every way out,
 //! and compares.
 
+mod guests;
 mod live;
 mod plan;
 mod setting;
@@ -35,13 +36,14 @@ use crate::{
         user::User,
     },
     compare::schedule,
-    host::{clock::TscMeter, facts::RunningVm, other_tracers, roots::Roots, stopwatch},
+    host::{clock::TscMeter, facts::RunningVm, other_tracers, pid_namespace, roots::Roots, stopwatch},
     kernel::{kvm_module::Watch, options::Options, tracer::Tracer},
     model::{accounting::Accounting, interval::Interval, totals::Totals},
     output,
     recording::{End, Experiment, Header, Label, Writer},
     say,
 };
+use guests::{DECIDED, Guests, LAST_VM, Next, ROUNDS, is_own_end, next};
 use live::Live;
 use plan::Plan;
 use setting::{Switch, ensure_switchable, settings};
@@ -141,8 +143,8 @@ async fn attached(
     let collection = confined(args).and_then(|()| Collection::start(attached, None));
     let collection = or_end(&mut child, collection).await?;
     let progress = Progress::new(experiment, args.command.is_empty());
-    let live = Live::new(plan);
-    let mut run = Run { args, experiment, switch, module, collection, writer, progress, live };
+    let guests = Guests::default();
+    let mut run = Run { args, experiment, switch, module, collection, writer, progress, live: Live::new(plan), guests };
     // From here on an error must not return before the setting is restored and the collector has detached.
     let is_started_here = child.is_some();
     let ended = tokio::select! {
@@ -187,31 +189,42 @@ struct Run<'a> {
     writer: Writer<Box<dyn Write + Send>>,
     progress: Progress<'a>,
     live: Live<'a>,
+    guests: Guests,
 }
 
 impl Run<'_> {
-    /// Goes through all windows, up to a round in which no VM entered, or after which everything is decided; returns why it ended. A guest
-    /// that the command starts is waited for.
+    /// Goes through all windows, up to the last VM's end, a round in which no VM entered, or one after which everything is decided; returns
+    /// the reason of the end. A guest that the command starts is waited for.
     async fn windows(&mut self, is_started_here: bool) -> Result<&'static str> {
         if is_started_here {
             self.first_entry().await?;
         }
-        let mut entries = 0;
+        // A command may start another VM after this one, and ends the experiment with its own end. The numbers of processes of another
+        // PID namespace say nothing here.
+        let sees_ends = !is_started_here && pid_namespace::shows_host_processes(&Roots::default().proc) != Some(false);
+        let (mut of_round, mut earlier) = (0, false);
         for label in schedule::windows(self.experiment.seed, self.experiment.rounds) {
-            entries += self.window(label).await?;
-            if label.place + 1 == schedule::PLACES {
-                let round = label.round + 1;
-                ensure!(
-                    entries > 0,
-                    "no VM entered in round {round}: does the guest run, and is it one of those that are traced?"
-                );
-                entries = 0;
-                if self.live.ends_with_round(&self.progress.line, round) {
-                    return Ok("decided");
+            let entries = self.window(label).await?;
+            of_round += entries;
+            let is_last = label.place + 1 == schedule::PLACES;
+            let is_any_alive = || !sees_ends || self.guests.is_any_alive();
+            match next(entries, is_last.then_some(of_round), earlier, is_any_alive) {
+                Next::GoOn => {}
+                Next::End(reason) => return Ok(reason),
+                Next::NoVm => bail!(
+                    "no VM entered in round {}: does the guest run, and is it one of those that are traced?",
+                    label.round + 1
+                ),
+            }
+            if is_last {
+                earlier |= of_round > 0;
+                of_round = 0;
+                if self.live.ends_with_round(&self.progress.line, label.round + 1) {
+                    return Ok(DECIDED);
                 }
             }
         }
-        Ok("rounds")
+        Ok(ROUNDS)
     }
 
     /// Waits until a traced VM enters.
@@ -266,6 +279,7 @@ impl Run<'_> {
     async fn cut(&mut self) -> Result<Interval> {
         let interval = self.collection.cut().await.context("the collector ended early")?;
         self.progress.totals.merge(&interval.totals);
+        self.guests.see(&interval);
         Ok(interval)
     }
 
@@ -307,10 +321,24 @@ impl Run<'_> {
         self.writer.finish(last_line(accounting, reason)).with_context(|| format!("write {name}")).map_err(saved)?;
         exact?;
         ensure!(!nothing, "no VM entered until the experiment was ended by {reason}: there is nothing to compare");
+        ensure!(
+            reason != LAST_VM || self.progress.whole_rounds() > 0,
+            "the last VM ended in the first round: there is nothing to compare\n  -> keep a guest running for several rounds, or make \
+             them shorter, now {} s: --window",
+            schedule::time_left(0, 1, self.args.window, self.args.washout).as_secs()
+        );
         self.progress.summary(self.args, reason);
-        // The status of a command that the last round ended does not count.
-        Ok(status.or(interrupted.filter(|_| !["rounds", "decided"].contains(&reason))))
+        // The status of a command that was ended because nothing is left to record does not count.
+        Ok(status.or(interrupted.filter(|_| !is_own_end(reason))))
     }
+}
+
+/// "1 whole round of 12, 6 windows".
+fn rounds_text(whole: u32, of: u32, windows: u32) -> String {
+    let rounds = if whole == 1 { "round" } else { "rounds" };
+    let windows =
+        if windows == whole * u32::from(schedule::PLACES) { String::new() } else { format!(", {windows} windows") };
+    format!("{whole} whole {rounds} of {of}{windows}")
 }
 
 /// Progress and summary of an experiment, on standard error.
@@ -368,12 +396,16 @@ impl<'a> Progress<'a> {
         ));
     }
 
+    /// Rounds of which every window is recorded.
+    fn whole_rounds(&self) -> u32 {
+        self.done / u32::from(schedule::PLACES)
+    }
+
     fn summary(&self, args: &AbArgs, reason: &str) {
         let Totals { entries, dropped, .. } = self.totals;
-        let windows = self.experiment.rounds * u32::from(schedule::PLACES);
         say!(
-            "recorded {} of {windows} windows, {entries} entries, {dropped} dropped (ended by {reason}); seed {}",
-            self.done,
+            "recorded {}; {entries} entries, {dropped} dropped (ended by {reason}); seed {}",
+            rounds_text(self.whole_rounds(), self.experiment.rounds, self.done),
             self.experiment.seed
         );
         if let Some(look) = look_again("compare", &args.output) {
@@ -385,6 +417,12 @@ impl<'a> Progress<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_summary_says_how_many_rounds_are_whole() {
+        assert_eq!(rounds_text(12, 12, 48), "12 whole rounds of 12");
+        assert_eq!(rounds_text(1, 12, 6), "1 whole round of 12, 6 windows");
+    }
 
     #[test]
     fn an_experiment_without_a_vm_is_refused_with_the_fix_unless_some_may_not_be_seen() {

@@ -100,7 +100,7 @@ impl Plan {
         let of = |(name, unit, least): (String, Unit, Option<(f64, bool)>)| {
             let (least, is_ratio) = least?;
             let least = if is_ratio { wording::size(least) } else { wording::signed(least, unit).replacen('+', "", 1) };
-            Some(format!("{} from {least}", wording::title_of(&name, unit)))
+            Some(format!("{} from {least}", wording::title_of_name(&name, unit)))
         };
         let all: Vec<_> = primaries.detectable(self.rounds as usize).into_iter().filter_map(of).collect();
         (!all.is_empty()).then(|| format!("{} rounds find a change (4 times of 5) of {}", self.rounds, all.join(", ")))
@@ -131,8 +131,9 @@ impl Plan {
     fn refuse_too_few(&self, primaries: &Primaries) -> Result<()> {
         let least = |rounds: u32| {
             let all = primaries.detectable(rounds as usize).into_iter();
-            let ratios =
-                all.filter_map(|(name, unit, least)| Some((wording::title_of(&name, unit), least.filter(|l| l.1)?.0)));
+            let ratios = all.filter_map(|(name, unit, least)| {
+                Some((wording::title_of_name(&name, unit), least.filter(|l| l.1)?.0))
+            });
             ratios.max_by(|a, b| a.1.total_cmp(&b.1))
         };
         let Some((title, found)) = least(self.rounds).filter(|(_, found)| *found > self.ignore_below) else {

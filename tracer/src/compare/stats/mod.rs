@@ -1,6 +1,7 @@
 //! The statistics of a comparison: units, tests, intervals and power. They know windows and rows, and no view.
 
 pub(super) mod blocks;
+pub(super) mod by_vm;
 pub(super) mod dense;
 pub(super) mod design;
 pub(super) mod judging;

@@ -69,6 +69,11 @@ fn solve(wanted: f64, mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f6
     f64::midpoint(low, high)
 }
 
+/// The t that |T| exceeds with chance `level` without a difference, on `df` degrees of freedom.
+pub(super) fn critical(df: f64, level: f64) -> f64 {
+    Law::new(df).critical(level)
+}
+
 /// The chance that a two-sided test at `level` finds a true difference of `effect`, estimated with standard error `se` on `df`
 /// degrees of freedom.
 pub(super) fn power(effect: f64, se: f64, df: f64, level: f64) -> f64 {

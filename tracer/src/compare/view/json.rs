@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::wording;
 use crate::{
-    compare::{Comparison, Distributions, Row, Setting, Side},
+    compare::{Comparison, Distributions, FigureByVm, Row, Setting, Side},
     html::density,
     model::figures::Unit,
     recording::Provenance,
@@ -52,6 +52,10 @@ pub(crate) fn render(c: &Comparison, setting: &Setting) -> Value {
         },
         "distributions": c.distributions.iter().map(distribution).collect::<Vec<_>>(),
         "windows": c.timeline,
+        "by_vm": {
+            "figures": c.by_vm.figures.iter().map(by_vm).collect::<Vec<_>>(),
+            "more": c.by_vm.more,
+        },
     })
 }
 
@@ -64,6 +68,7 @@ fn side(c: &Comparison, side: &Side, setting: &Setting, at: usize) -> Value {
         "name": setting.names[at],
         "windows": side.windows,
         "entries": wording::entries(c, at),
+        "left_out": side.left_out,
         "length_ns": side.length_ns,
         "totals": {
             "entries": t.entries,
@@ -145,10 +150,33 @@ fn distribution(d: &Distributions) -> Value {
     })
 }
 
+fn by_vm(figure: &FigureByVm) -> Value {
+    json!({
+        "figure": figure.figure,
+        "stat": figure.stat,
+        "unit": unit(figure.unit),
+        "vms": figure.vms.iter().map(|vm| json!({
+            "vm": vm.vm,
+            "rounds": vm.rounds,
+            "a": vm.a,
+            "b": vm.b,
+            "difference": vm.difference,
+        })).collect::<Vec<_>>(),
+        "all": figure.all.map(|all| json!({
+            "vms": all.vms,
+            "a": all.a,
+            "difference": all.difference,
+            "tau": all.tau,
+            "i_squared": all.i_squared,
+        })),
+        "sentence": wording::by_vm::spread(figure),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::fixture::{comparison, setting};
+    use crate::compare::fixture::{self, comparison, setting};
 
     #[test]
     fn every_documented_field_is_there() {
@@ -165,6 +193,21 @@ mod tests {
         assert_eq!(json.as_object().unwrap().len(), documented.len(), "{documented:?}");
         assert_eq!(json["emulated"], true);
         assert_eq!(json["figures"].as_array().unwrap().len(), comparison().rows.len());
+    }
+
+    #[test]
+    fn effects_by_vm_have_their_intervals_and_null_where_there_is_none() {
+        let c = Comparison { by_vm: fixture::by_vm(), ..comparison() };
+        let json = render(&c, &setting());
+        let p50 = &json["by_vm"]["figures"][0];
+        assert_eq!(
+            (&p50["figure"], &p50["unit"], &json["by_vm"]["more"]),
+            (&"entry_to_exit_ns".into(), &"ns".into(), &2.into())
+        );
+        assert_eq!((&p50["vms"][0]["vm"], &p50["vms"][2]["difference"]["low"]), (&"web1".into(), &Value::Null));
+        assert_eq!((&p50["all"]["vms"], &p50["all"]["i_squared"]), (&2.into(), &0.97.into()));
+        assert!(render(&comparison(), &setting())["by_vm"]["figures"].as_array().unwrap().is_empty());
+        assert_eq!(json["a"]["left_out"], 0);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A comparison as one page: the answer, its alarms, the sizes of the differences, their place in the distributions, other differences.
 
+mod by_vm;
 mod distributions;
 mod figures;
 mod forest;
@@ -44,7 +45,7 @@ pub(crate) fn render(c: &Comparison, setting: &Setting) -> String {
     let host = |s: &recording::Provenance| format!("{}, Linux {}", s.header.host.name, s.header.host.kernel);
     let hosts: BTreeSet<_> = setting.sources.iter().flatten().map(host).collect();
     let hosts = hosts.into_iter().collect::<Vec<_>>().join("; ");
-    let sections = [
+    let mut sections = vec![
         Section { id: "verdict", title: "Verdict", body: verdict(c, setting) },
         Section { id: "figures", title: "Figures", body: figures::section(c, setting) },
         Section { id: "distributions", title: "Distributions", body: distributions::section(c, setting) },
@@ -54,6 +55,9 @@ pub(crate) fn render(c: &Comparison, setting: &Setting) -> String {
         Section { id: "environment", title: "Environment", body: environment(setting) },
         Section { id: "method", title: "Method", body: method(c) },
     ];
+    let by_vm = by_vm::section(c).map(|body| Section { id: "vms", title: "By VM", body });
+    // After the figures.
+    by_vm.into_iter().for_each(|section| sections.insert(2, section));
     page(&format!("VM entries: {title}"), &format!("{emulated}{hosts}"), &sections)
 }
 
@@ -132,6 +136,9 @@ fn sides(c: &Comparison, setting: &Setting) -> Markup {
     add("windows", &|s| s.windows.to_string());
     add("length", &|s| human(Some(s.length_ns as f64), Unit::Ns));
     add("entries", &|s| grouped(wording::entries(c, usize::from(std::ptr::eq(s, &c.b)))));
+    if c.a.left_out > 0 || c.b.left_out > 0 {
+        add("left out: of vCPUs that were absent", &|s| grouped(s.left_out));
+    }
     add("dropped", &|s| grouped(s.totals.dropped));
     add("unmatched", &|s| grouped(s.totals.unmatched));
     add("pin writes", &|s| count(s.pin_writes));

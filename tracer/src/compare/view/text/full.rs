@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{super::plot, MIN_WIDTH, alarms, align, fitted, warnings, wording};
+use super::{super::plot, MIN_WIDTH, alarms, align, by_vm, fitted, warnings, wording};
 use crate::{
     compare::{Comparison, Distributions, Row, Setting},
     model::figures::{Figure, Unit, human},
@@ -28,6 +28,7 @@ pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize) -> String 
     out += &figures(c, setting, width);
     out.extend(wording::footnotes(&c.rows.iter().collect::<Vec<_>>()).iter().map(|note| wrap(note, "  ", width)));
     out += &stratified(c, width);
+    out += &by_vm::block(c, width);
     out += &mix(c, width);
     for d in &c.distributions {
         out += &distribution(d, setting, width);
@@ -42,12 +43,13 @@ fn sides(c: &Comparison, setting: &Setting, width: usize) -> String {
         let timer = wording::timer_exits(side);
         let windows = if side.windows == 1 { "window" } else { "windows" };
         let text = format!(
-            "{}  {}: {} {windows}, {}; {} entries; pin writes {pins}; timer exits: {timer}",
+            "{}  {}: {} {windows}, {}; {} entries{}; pin writes {pins}; timer exits: {timer}",
             ["A", "B"][at],
             setting.names[at],
             side.windows,
             human(Some(side.length_ns as f64), Unit::Ns),
-            grouped(wording::entries(c, at))
+            grouped(wording::entries(c, at)),
+            wording::left_out(side).map(|text| format!(" ({text})")).unwrap_or_default()
         );
         out += &wrap(&text, "   ", width);
     }

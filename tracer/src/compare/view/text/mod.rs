@@ -1,5 +1,6 @@
 //! A comparison as text, without colours: what changed, in some fifteen lines; or everything.
 
+mod by_vm;
 mod full;
 mod short;
 

@@ -33,6 +33,7 @@ pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize) -> String 
         out.extend(wording::pin_writes(c).iter().map(line));
         out.extend(unknown(c).iter().map(line));
     }
+    out.extend(wording::by_vm::differing_vms(c).iter().map(line));
     out.extend(mix(c).iter().map(|text| wrap(text, "  ", width)));
     out + "everything else: vmentry compare --method, or --format html\n"
 }

@@ -1,6 +1,7 @@
 //! The words of a comparison, shared by text, HTML and the JSON's summary.
 
 mod answer;
+pub(crate) mod by_vm;
 mod fail_if;
 mod lack;
 mod names;
@@ -14,7 +15,7 @@ pub(crate) use self::{
     },
     fail_if::condition,
     lack::advice,
-    names::{exit_reason, footnotes, name, side, title, title_of, verdict, word},
+    names::{exit_reason, footnotes, name, side, title, title_of_name, verdict, word},
     numbers::{change, interval, is_carried, mde, noise, p_value, percent, ratio, share_text, signed, size, value},
-    sides::{alternation, damaged, entries, is_emulated, loss, pin_writes, timer_exits},
+    sides::{alternation, damaged, entries, is_emulated, left_out, loss, pin_writes, timer_exits},
 };

@@ -15,20 +15,25 @@ pub(crate) fn name(row: &Row) -> String {
 
 /// The same for people: "guest time p99", "pin writes per entry", "spurious timer exits/s", "steal time share".
 pub(crate) fn title(row: &Row) -> String {
-    title_of(&name(row), row.unit)
+    title_of(row.figure, row.stat, row.unit)
 }
 
 /// The title of "entry_to_exit_ns.p99".
-pub(crate) fn title_of(name: &str, unit: Unit) -> String {
+pub(crate) fn title_of_name(name: &str, unit: Unit) -> String {
     let (figure, stat) = name.rsplit_once('.').unwrap_or((name, ""));
+    title_of(figure, stat, unit)
+}
+
+/// The same of a figure's statistic.
+pub(crate) fn title_of(figure_name: &str, stat: &str, unit: Unit) -> String {
     let shown = if stat == "p999" { "p99.9" } else { stat };
-    match (Figure::parse(figure), figure.split_once('.')) {
+    match (Figure::parse(figure_name), figure_name.split_once('.')) {
         (Some(figure), _) if figure.unit() == Unit::Count && stat == "mean" => format!("{} per entry", figure.title()),
         (Some(figure), _) => format!("{} {shown}", figure.title()),
         (None, Some(("timer_exits", cause))) => format!("{cause} timer exits/s"),
         (None, Some((_, part))) if unit == Unit::Share => format!("{part} time share"),
-        (None, _) if unit == Unit::PerSecond => format!("{figure}/s"),
-        (None, _) => name.to_owned(),
+        (None, _) if unit == Unit::PerSecond => format!("{figure_name}/s"),
+        (None, _) => format!("{figure_name}.{stat}"),
     }
 }
 

@@ -17,6 +17,11 @@ pub(crate) fn entries(c: &Comparison, side: usize) -> u64 {
     c.mix.rows.iter().map(|r| r.entries[side]).sum()
 }
 
+/// Entries of a side that are not compared, because their vCPUs came, went or paused; none if there are none.
+pub(crate) fn left_out(side: &Side) -> Option<String> {
+    (side.left_out > 0).then(|| format!("{} left out with vCPUs that were absent", grouped(side.left_out)))
+}
+
 /// Pin-control writes of both sides as counts: "1 in 52,127 entries of A, 5,651 in 52,951 of B"; none if they are not compared.
 pub(crate) fn pin_writes(c: &Comparison) -> Option<String> {
     let row = c.rows.iter().find(|r| r.figure == Figure::PinWrites.name())?;

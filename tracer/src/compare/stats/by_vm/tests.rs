@@ -1,0 +1,175 @@
+//! Effects on VMs whose truth is known.
+
+use tracer_common::{Isa, rules::TimerCause};
+
+use super::*;
+use crate::{
+    compare::{random::Random, windows::Stratum},
+    model::{
+        figures::{Figure, Stat},
+        number::truncated_u64,
+        series::Level,
+    },
+};
+
+/// A normal random number, to three standard deviations.
+fn normal(random: &mut Random) -> f64 {
+    (0..12).map(|_| random.below(1 << 20) as f64 / f64::from(1 << 20)).sum::<f64>() - 6.0
+}
+
+/// Values of A and B in 12 rounds of VMs with these true effects: each VM has noise of its own, and all share the `host`'s.
+fn simulated(effects: &[f64], own: f64, host: f64, random: &mut Random) -> Vec<Vec<Option<[f64; 2]>>> {
+    let shared: Vec<f64> = (0..12).map(|_| host * normal(random)).collect();
+    let of_vm = |effect: &f64| -> Vec<Option<[f64; 2]>> {
+        shared.iter().map(|shared| Some([100.0, 100.0 + effect + shared + own * normal(random)])).collect()
+    };
+    effects.iter().map(of_vm).collect()
+}
+
+/// Simulated experiments of a test.
+const TRIALS: u32 = 300;
+
+/// The share of experiments whose combined interval contains the true mean, the mean of their tau^2, and the share whose interval
+/// would contain it if the VMs were independent.
+fn trials(vms: usize, tau: f64, own: f64, host: f64) -> [f64; 3] {
+    let mut random = Random::new(23);
+    let (mut covered, mut tau_squared, mut naive) = (0.0, 0.0, 0.0);
+    for _ in 0..TRIALS {
+        let truth: Vec<f64> = (0..vms).map(|_| 5.0 + tau * normal(&mut random)).collect();
+        let values = simulated(&truth, own, host, &mut random);
+        // The intervals of single VMs take time, and only whether they are known matters here.
+        let known = |values: &Vec<Option<[f64; 2]>>| {
+            let difference = Estimate { value: mean(&differences(values)), low: Some(f64::NAN), high: None };
+            VmEffect { vm: "vm".into(), rounds: 12, a: 100.0, b: 100.0, difference }
+        };
+        let effects: Vec<_> = values.iter().map(|values| (known(values), values)).collect();
+        let all = together(&effects).unwrap();
+        let Estimate { value, low, high } = all.difference;
+        covered += f64::from(u8::from(low.unwrap() <= 5.0 && 5.0 <= high.unwrap()));
+        tau_squared += all.tau * all.tau;
+        let studies: Vec<_> = effects
+            .iter()
+            .map(|(effect, values)| combined::Study {
+                effect: effect.difference.value,
+                variance: variance(&differences(values)) / 12.0,
+            })
+            .collect();
+        naive += f64::from(u8::from((value - 5.0).abs() <= combined::pool(&studies).unwrap().half));
+    }
+    [covered, tau_squared, naive].map(|sum| sum / f64::from(TRIALS))
+}
+
+#[test]
+fn the_combined_interval_contains_the_true_mean_and_tau_is_that_of_the_truth() {
+    let [covered, tau_squared, _] = trials(8, 2.0, 3.0, 1.0);
+    assert!((0.93..=1.0).contains(&covered), "{covered}");
+    assert!((3.3..4.7).contains(&tau_squared), "{tau_squared}");
+    let [covered, tau_squared, _] = trials(4, 0.0, 3.0, 0.0);
+    assert!(covered >= 0.94 && tau_squared < 0.5, "{covered} {tau_squared}");
+}
+
+#[test]
+fn noise_that_all_vms_share_is_in_the_combined_interval() {
+    // Without the rounds' interval, VMs that are all disturbed alike would count as so many witnesses.
+    let [covered, _, naive] = trials(8, 0.0, 1.0, 3.0);
+    assert!(covered >= 0.93 && naive < 0.6, "{covered} {naive}");
+}
+
+/// Rounds in which VM n has entries of `level(n, is_b, round)` ns; none where it is not there.
+fn rounds(count: u64, vms: usize, level: impl Fn(usize, bool, u64) -> Option<f64>) -> Vec<ExperimentRound> {
+    let stratum = Stratum { level: Level::L1, isa: Isa::Vmx, reason: Some(10), cause: None };
+    let window = |is_b, round| {
+        let mut window = Window { length_ns: 1_000_000_000, ..Window::default() };
+        for vm in 0..vms {
+            let Some(level) = level(vm, is_b, round) else { continue };
+            let mut series = Series::default();
+            (0..50).for_each(|n| series[Figure::EntryToExit].record(truncated_u64(level) + n));
+            // The VM with the lowest number has the most entries.
+            (vm..vms).for_each(|_| series[Figure::EntryToExit].record(truncated_u64(level)));
+            series[Figure::PinWrites].record_n(if is_b { 2 } else { 0 }, 50);
+            window.vms.insert(format!("vm{vm}"), [(stratum, series)].into());
+        }
+        window
+    };
+    let round = |round| {
+        let [a, b] = [false, true].map(|is_b| [0, 1].map(|_| window(is_b, round)));
+        ExperimentRound { a, b, a_first: true }
+    };
+    (0..count).map(round).collect()
+}
+
+const FIGURES: [Primary; 2] = [Primary::of(Figure::PinWrites, Stat::Mean), Primary::of(Figure::EntryToExit, Stat::P50)];
+
+#[test]
+fn vms_whose_effects_differ_are_told_apart() {
+    // VM 2 gains what the others lose; rounds differ a little.
+    let level = |vm, is_b, round| {
+        let effect = if vm == 2 { -100.0 } else { 100.0 };
+        Some(1000.0 + 7.0 * (round % 4) as f64 + if is_b { effect + (round * 3 % 5) as f64 } else { 0.0 })
+    };
+    let by_vm = of(&Windows::Rounds(rounds(12, 3, level)), &FIGURES);
+    assert_eq!((by_vm.figures.len(), by_vm.more), (2, 0));
+    let p50 = &by_vm.figures[1];
+    assert_eq!((p50.figure, p50.stat, p50.unit), ("entry_to_exit_ns", "p50", Unit::Ns));
+    let names: Vec<&str> = p50.vms.iter().map(|vm| vm.vm.as_str()).collect();
+    assert_eq!(names, ["vm0", "vm1", "vm2"], "most entries first");
+    let all = p50.all.unwrap();
+    assert!(all.i_squared > 0.95 && (100.0..140.0).contains(&all.tau), "{all:?}");
+    assert!(all.difference.low.unwrap() < 0.0 && all.difference.high.unwrap() > 100.0, "{all:?}");
+    let [first, .., last] = p50.vms.as_slice() else { panic!("{p50:?}") };
+    assert!(first.difference.low.unwrap() > 95.0 && last.difference.high.unwrap() < -95.0, "{p50:?}");
+    assert!((first.b - first.a - first.difference.value).abs() < 1e-9);
+    // Pin-control writes are the same in every round and VM.
+    let writes = by_vm.figures[0].all.unwrap();
+    assert_eq!(writes.difference, Estimate { value: 2.0, low: Some(2.0), high: Some(2.0) });
+    assert_eq!((writes.tau, writes.i_squared, writes.a), (0.0, 0.0, 0.0));
+}
+
+#[test]
+fn a_vm_that_was_there_for_few_rounds_has_values_and_no_interval() {
+    let level = |vm, _, round| (vm == 0 || vm == 1 && round < 5 || vm == 2).then_some(1000.0 + round as f64);
+    let by_vm = of(&Windows::Rounds(rounds(12, 3, level)), &FIGURES[1..]);
+    let p50 = &by_vm.figures[0];
+    let of_vm = |name: &str| p50.vms.iter().find(|vm| vm.vm == name).unwrap();
+    assert_eq!((of_vm("vm1").rounds, of_vm("vm1").difference.low), (5, None));
+    assert_eq!((of_vm("vm0").rounds, p50.all.unwrap().vms), (12, 2));
+}
+
+#[test]
+fn one_vm_and_recordings_without_rounds_are_not_compared_by_vm() {
+    let by_vm = |rounds| of(&Windows::Rounds(rounds), &FIGURES);
+    assert_eq!(by_vm(rounds(12, 1, |_, _, _| Some(1000.0))), ByVm::default());
+    assert_eq!(by_vm(vec![]), ByVm::default());
+    assert_eq!(of(&Windows::Runs { a: vec![], b: vec![] }, &FIGURES), ByVm::default());
+}
+
+#[test]
+fn vms_beyond_the_most_are_counted() {
+    let by_vm = of(&Windows::Rounds(rounds(6, 19, |_, _, _| Some(1000.0))), &FIGURES);
+    assert_eq!((by_vm.figures[0].vms.len(), by_vm.more), (16, 3));
+    assert_eq!(by_vm.figures[0].vms[0].vm, "vm0");
+}
+
+#[test]
+fn timer_exits_are_per_second_of_both_windows_and_none_of_a_vm_that_was_not_there() {
+    let stratum = |cause| Stratum { level: Level::L1, isa: Isa::Vmx, reason: Some(52), cause: Some(cause) };
+    let window = |exits: &[(TimerCause, u64)], there: bool| {
+        let mut window = Window { length_ns: 2_000_000_000, ..Window::default() };
+        let of_cause = |&(cause, n): &(TimerCause, u64)| {
+            let mut series = Series::default();
+            series[Figure::EntryToExit].record_n(1000, n);
+            (stratum(cause), series)
+        };
+        let strata: BTreeMap<_, _> = exits.iter().map(of_cause).collect();
+        window.vms.extend(there.then(|| ("vm".to_owned(), strata)));
+        window
+    };
+    let usual = || window(&[(TimerCause::Deadline, 50)], true);
+    let odd = window(&[(TimerCause::Early, 3), (TimerCause::Spurious, 5), (TimerCause::Immediate, 9)], true);
+    let empty = || window(&[], false);
+    let c = crate::compare::fixture::comparison();
+    let rate = primaries([&c.a, &c.b], &crate::compare::Options::default()).pop().unwrap();
+    let values = |a, b| rate.values(&ExperimentRound { a, b, a_first: true }, "vm");
+    assert_eq!(values([usual(), usual()], [odd, usual()]), Some([0.0, 2.0]));
+    assert_eq!(values([usual(), usual()], [empty(), empty()]), None);
+}
