@@ -137,7 +137,8 @@ fn content(text: &str) -> Result<Content, String> {
     if text.is_empty() {
         return Err("it is empty, which cannot be restored".into());
     }
-    if let Some(lines) = Some(text.lines().count()).filter(|&lines| lines != 1) {
+    let lines = text.lines().count();
+    if lines > 1 {
         return Err(format!("it has {lines} lines, and only files of one value can be switched"));
     }
     let words: Vec<_> = text.split_whitespace().collect();

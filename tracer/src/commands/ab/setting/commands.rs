@@ -260,8 +260,9 @@ mod tests {
         let _alone = SIGNALS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let folder = Folder::new();
         let at = |name: &str| folder.roots.run.join(name);
-        let mut commands = Commands::new(&folder.roots, format!("echo restored > {}", shown(&at("state")))).unwrap();
-        assert!(left_behind(&folder.roots).unwrap().command.unwrap().starts_with("echo restored"));
+        let mut commands =
+            Commands::new(&folder.roots, format!("sleep 0.3; echo restored > {}", shown(&at("state")))).unwrap();
+        assert!(left_behind(&folder.roots).unwrap().command.unwrap().starts_with("sleep 0.3; echo restored"));
         now(async {
             let mut endings = Endings::new().unwrap();
             let signal = signal_after(at("pid"));
@@ -272,6 +273,8 @@ mod tests {
                 _ = switch(&command) => panic!("it does not end by itself"),
             };
             assert_eq!(reason, "SIGUSR2");
+            // One that comes at the same time does not end the restoring.
+            rustix::process::kill_process(rustix::process::getpid(), Signal::USR1).unwrap();
             commands.restore(&mut endings).await.unwrap();
             signal.join().unwrap();
         });
