@@ -139,6 +139,15 @@ pub(crate) fn policy(input: &[u8]) {
     RUN.with(|run| fuzzing::is_policy_left_behind(run.replace([input])));
 }
 
+/// The note of a switched setting.
+pub(crate) fn setting(input: &[u8]) {
+    thread_local! {
+        static RUN: Folder<1> = Folder::of(["vmentry-setting.json"]);
+    }
+    let said = RUN.with(|run| fuzzing::setting_left_behind(run.replace([input])));
+    one_printable_line("a note", &said.unwrap_or_default());
+}
+
 /// The files of a process below /proc.
 pub(crate) fn process(input: &[u8]) {
     thread_local! {

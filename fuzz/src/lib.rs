@@ -52,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     Target::small("http", inputs::http),
     Target::small("negotiation", inputs::negotiation),
     Target::small("policy", inputs::policy),
+    Target::small("setting", inputs::setting),
     Target::small("process", inputs::process),
     Target::small("trigger", inputs::trigger),
 ];

@@ -50,6 +50,14 @@ fn a_wrong_command_line_is_refused_with_2_before_any_recording_is_read() {
         (&["ab", "-o", "-"], "name a file"),
         (&["ab", "--arm", "a=true"], "needs two settings, and not 1"),
         (&["ab", "--policies", "soft"], "needs two policies"),
+        (&["ab", "--arm", "thp=never", "--arm", "governor=powersave"], "the same setting"),
+        (&["ab", "--arm", "thp=never", "--arm", "b=echo x"], "one is a value and one a command"),
+        (&["ab", "--arm", "thp=never", "--arm", "thp=always", "--restore", "true"], "restores itself"),
+        (&["ab", "--arm", "nohz=on", "--arm", "nohz=off"], "boot parameters"),
+        (&["ab", "--arm", "/etc/passwd=x", "--arm", "/etc/passwd=y"], "only files below /sys and /proc/sys"),
+        (&["ab", "--arm", "a=true", "--arm", "b=true", "--restore"], "give nothing else"),
+        (&["ab", "--restore", "true"], "alone, without COMMAND"),
+        (&["ab", "--restore", "--", "true"], "give nothing else"),
     ] {
         let said = wrong(args);
         assert!(said.contains(why), "{args:?}: {said}");

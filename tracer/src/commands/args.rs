@@ -14,6 +14,7 @@ use crate::{
     compare::{assemble, condition::Condition},
     export::{allowed_hosts::parse_name, listener::Address},
     guest::{MAX_VCPUS, Scenario},
+    host::setting::{FORMS, Kind},
     kernel::options::DEFAULT_RING_BYTES,
     model::{
         figures::{Column, Figure},
@@ -379,35 +380,47 @@ pub enum Until {
     Rounds(u32),
 }
 
-/// A setting to compare: its name, and the command that switches to it.
+/// A setting to compare, as `--arm` names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArmCommand {
+pub struct Arm {
     /// as shown
     pub name: String,
-    /// run by `sh -c`
-    pub command: String,
+    /// a command for `sh -c`, or the value of a setting that is switched without one
+    pub switch: String,
+    /// the setting that takes the value; none for a command
+    pub(crate) kind: Option<Kind>,
 }
 
 /// Arguments of `ab`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each round has four windows, ABBA or BAAB at random. Policies need the
-companion patch; --arm compares any other setting:
+companion patch; --arm compares any other setting. It is one of
+  MODULE.PARAMETER=VALUE     a module's parameter that can be written
+  /sys/FILE=VALUE            any file of one value; also /proc/sys/FILE=VALUE
+  cgroup:PATH/FILE=VALUE     below /sys/fs/cgroup
+  governor=NAME              of CPU frequency, on all CPUs
+  thp=WORD                   transparent huge pages
+which need no command and restore themselves, or else NAME=COMMAND.
+
+Examples:
   vmentry ab                                    soft against hard, 4.5 minutes
   vmentry ab --policies soft,soft               A/A test: differences by chance
   vmentry ab --window 1s --format html > ab.html
-  vmentry ab --arm 'haltpoll=echo 200000 > /sys/module/kvm/parameters/halt_poll_ns' \\
-             --arm 'none=echo 0 > /sys/module/kvm/parameters/halt_poll_ns'")]
+  vmentry ab --arm kvm.halt_poll_ns=0 --arm kvm.halt_poll_ns=200000
+  vmentry ab --arm 'a=tuned-adm off' --arm 'b=tuned-adm profile virtual-host'
+  vmentry ab --restore                          after kill -9")]
 pub struct AbArgs {
     /// The policies to compare, A first
     #[arg(long, value_name = "A,B", value_delimiter = ',', default_value = "soft,hard", value_parser = policies(), hide_possible_values = true)]
     pub policies: Vec<Policy>,
-    /// A setting to compare and the command that switches to it; twice, A first
-    #[arg(long, value_name = "NAME=COMMAND", value_parser = arm, conflicts_with = "policies")]
-    pub arm: Vec<ArmCommand>,
-    /// Command that restores the setting on every way out [default: A's]
-    #[arg(long, value_name = "COMMAND", requires = "arm")]
-    pub restore: Option<String>,
+    /// A setting and its value, or a name and the command that switches; twice, A first; see below
+    #[arg(long, value_name = "SETTING=VALUE|NAME=COMMAND", value_parser = arm, conflicts_with = "policies")]
+    pub arm: Vec<Arm>,
+    /// Command that restores what --arm's commands switch, on every way out [default: A's]. Alone, without a command: restore what a
+    /// killed 'vmentry ab' left behind, and do nothing else
+    #[arg(long, value_name = "COMMAND", num_args = 0..=1)]
+    pub restore: Option<Option<String>>,
     /// Length of a window
     #[arg(long, value_name = "D", value_parser = duration, default_value = "5s")]
     pub window: Duration,
@@ -721,12 +734,14 @@ fn statistic(name: &str) -> Result<String, String> {
 }
 
 /// From "NAME=COMMAND".
-fn arm(text: &str) -> Result<ArmCommand, String> {
-    match text.split_once('=').map(|(name, command)| (name.trim(), command.trim())) {
-        Some((name, command)) if !name.is_empty() && !command.is_empty() => {
-            Ok(ArmCommand { name: name.into(), command: command.into() })
+fn arm(text: &str) -> Result<Arm, String> {
+    match text.split_once('=').map(|(name, switch)| (name.trim(), switch.trim())) {
+        Some((name, switch)) if !name.is_empty() && !switch.is_empty() => {
+            let kind = Kind::parse(name, switch)?;
+            let name = if kind.is_some() { format!("{name}={switch}") } else { name.into() };
+            Ok(Arm { name, switch: switch.into(), kind })
         }
-        _ => Err("write NAME=COMMAND".into()),
+        _ => Err(format!("write NAME=COMMAND, or SETTING=VALUE with {FORMS}")),
     }
 }
 

@@ -1,8 +1,9 @@
 //! The processes that a command starts and leaves behind: this process becomes their parent, so that it can end them with the command.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
-    fs,
+    fs, io,
     path::Path,
     time::{Duration, Instant},
 };
@@ -25,21 +26,43 @@ pub(crate) fn adopt() -> Result<()> {
     set_child_subreaper(Some(getpid())).context("become the parent of a command's processes")
 }
 
-/// Leaves orphans to process 1 while `work` runs.
-pub(crate) fn without_adopting<T>(work: impl FnOnce() -> T) -> T {
-    let adopts = rustix::process::child_subreaper().is_ok_and(|parent| parent.is_some());
-    // The kernel refuses neither.
-    let _ = set_child_subreaper(None);
-    let done = work();
-    if adopts {
-        let _ = set_child_subreaper(Some(getpid()));
-    }
-    done
+thread_local! {
+    /// The process that an [`Apart`] waits for.
+    static APART: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// Forgets adopted processes that have ended. `own` is the process that somebody else waits for.
+/// A child that its owner waits for, and whose orphans process 1 gets, until this is dropped.
+pub(crate) struct Apart {
+    /// orphans were adopted before
+    adopts: bool,
+}
+
+impl Apart {
+    /// Starts a child apart from those of the command.
+    pub(crate) fn start(command: &mut std::process::Command) -> io::Result<(std::process::Child, Self)> {
+        let adopts = rustix::process::child_subreaper().is_ok_and(|parent| parent.is_some());
+        // The kernel refuses neither.
+        let _ = set_child_subreaper(None);
+        let apart = Self { adopts };
+        let child = command.spawn()?;
+        APART.set(Some(child.id()));
+        Ok((child, apart))
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        APART.set(None);
+        if self.adopts {
+            let _ = set_child_subreaper(Some(getpid()));
+        }
+    }
+}
+
+/// Forgets adopted processes that have ended. `own` is the process that somebody else waits for, as is one [`Apart`].
 pub(crate) fn reap(own: Option<u32>) {
-    while let Some(ended) = next_ended().filter(|&ended| own.and_then(|own| own.try_into().ok()) != Some(ended)) {
+    let kept = [own, APART.get()].map(|kept| kept.and_then(|kept| kept.try_into().ok()));
+    while let Some(ended) = next_ended().filter(|&ended| !kept.contains(&Some(ended))) {
         // SAFETY: waitpid may be given no place for the status.
         unsafe { libc::waitpid(ended, std::ptr::null_mut(), libc::WNOHANG) };
     }

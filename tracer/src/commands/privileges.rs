@@ -1,7 +1,7 @@
 //! The privileges that each command keeps once its programs are attached and its command runs. Nothing is attached again later: tracepoints
 //! outlive a reload of the vendor's module, and another build of it ends the command.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{
     host::{
@@ -29,13 +29,23 @@ impl Recording {
     /// Of the calling thread and those that it will start: capabilities but those for /proc, files, the command, and the look at other
     /// tracers at the end. Of this process: the calls that would attach or start anything.
     pub(crate) fn give_up_the_rest(self) -> Result<()> {
+        keep_only(self.kept())?;
+        note_missing(forbid_all_but_tracing());
+        Ok(())
+    }
+
+    /// Does something on a thread of its own with the capabilities that will be left, to see whether they are enough.
+    pub(crate) fn rehearse(self, work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+        let rehearsal = || keep_only(self.kept()).and_then(|()| work());
+        std::thread::scope(|scope| scope.spawn(rehearsal).join()).unwrap_or_else(|_| bail!("the rehearsal panicked"))
+    }
+
+    fn kept(self) -> CapabilitySet {
         // The kernel tells of others' links only to CAP_SYS_ADMIN.
         let mut keep = PROCESSES | FILES | CapabilitySet::SYS_ADMIN;
         keep.set(CapabilitySet::BPF, self.uses_map);
         keep.set(CapabilitySet::KILL, self.ends_command);
-        keep_only(keep)?;
-        note_missing(forbid_all_but_tracing());
-        Ok(())
+        keep
     }
 }
 
@@ -62,5 +72,28 @@ pub(crate) fn of_exporter(serving: Serving) -> Result<()> {
 fn note_missing(filtered: Result<()>) {
     if let Err(error) = filtered {
         say!("{error:#}; it goes on without a filter");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::thread::capabilities;
+
+    use super::*;
+
+    #[test]
+    fn a_rehearsal_has_the_capabilities_that_are_kept_and_this_thread_stays_as_it_is() {
+        let before = capabilities(None).unwrap();
+        let recording = Recording { uses_map: false, ends_command: true };
+        let work = || {
+            let held = capabilities(None)?;
+            assert_eq!(
+                held.effective,
+                before.effective & (PROCESSES | FILES | CapabilitySet::SYS_ADMIN | CapabilitySet::KILL)
+            );
+            bail!("in the middle")
+        };
+        assert_eq!(recording.rehearse(work).unwrap_err().to_string(), "in the middle");
+        assert_eq!(capabilities(None).unwrap(), before);
     }
 }

@@ -125,7 +125,7 @@ pub struct ExperimentRound {
 pub struct Options {
     /// seed of everything random; printed with the result
     pub seed: u64,
-    /// resamples of the bootstrap; 0 for no intervals
+    /// resamples of the bootstrap; 0 for no intervals of blocks and of the shift function
     pub resamples: u32,
     /// random relabellings of the permutation test if there are too many to try all
     pub permutations: u32,

@@ -23,7 +23,7 @@ use crate::{
         http::{self, converse},
         negotiate::{Format, allows_gzip},
     },
-    host::{policy, process::read_process, roots::Roots},
+    host::{policy, process::read_process, roots::Roots, setting::left_behind::left_behind},
     kernel::{btf::Btf, layout},
     model::vendor::Vendor,
     recording::{OnDamage, Reader, Writer},
@@ -105,6 +105,13 @@ pub fn vm_name(proc: &Path, tgid: u32) -> io::Result<String> {
 pub fn is_policy_left_behind(run: &Path) -> bool {
     let roots = Roots { run: run.to_owned(), ..Roots::default() };
     policy::left_behind(&roots).is_some()
+}
+
+/// What `vmentry check` says of the note of a switched setting in `run`, on a host without files that it could name.
+pub fn setting_left_behind(run: &Path) -> Option<String> {
+    let none = run.join("none");
+    let roots = Roots { run: run.to_owned(), sys: none.clone(), proc: none, ..Roots::default() };
+    left_behind(&roots).map(|left| left.what() + left.fix())
 }
 
 /// The answer's content type, and whether it is compressed, for a request's Accept and Accept-Encoding.

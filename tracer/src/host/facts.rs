@@ -19,6 +19,7 @@ use crate::{
         process::text,
         restrictions,
         roots::Roots,
+        setting::{self, left_behind::LeftBehind},
         stopwatch,
         vendor::{self, NoVendor},
         vmm,
@@ -80,6 +81,8 @@ pub(crate) struct Facts {
     pub(crate) stopwatch: Option<bool>,
     /// note of a vmentry that switched the policy and was killed before it restored it; null for none
     pub(crate) policy_left_behind: Option<policy::Note>,
+    /// what a killed `ab` left switched; null for nothing
+    pub(crate) setting_left_behind: Option<LeftBehind>,
     /// eBPF programs are compiled by the JIT; null where the kernel does not say
     pub(crate) jit: Option<bool>,
     /// kernel lockdown mode, of securityfs or, where that is not mounted, as asked for on the kernel's command line; null where neither tells
@@ -145,6 +148,7 @@ impl Facts {
             companion_tracepoint: known.filter(|_| without_btf.is_none()).map(|l| l.companion.vmcs_write),
             stopwatch: host.parameters.get(stopwatch::PARAMETER).filter(|_| companion.guest_time).map(|on| on == "Y"),
             policy_left_behind: policy::left_behind(roots),
+            setting_left_behind: setting::left_behind::left_behind(roots),
             jit: read(proc.join("sys/net/core/bpf_jit_enable")).map(|v| v != "0"),
             lockdown: restrictions::lockdown(roots),
             other_tracers: other_tracers::among(roots, &files),

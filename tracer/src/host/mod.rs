@@ -15,6 +15,7 @@ pub(crate) mod problems;
 pub(crate) mod process;
 mod restrictions;
 pub(crate) mod roots;
+pub(crate) mod setting;
 pub(crate) mod signals;
 pub(crate) mod stopwatch;
 pub(crate) mod system_calls;

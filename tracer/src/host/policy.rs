@@ -189,6 +189,18 @@ pub(crate) fn left_behind(roots: &Roots) -> Option<Note> {
     Switch::of(roots).left_behind()
 }
 
+/// Restores a policy that a killed process left behind; returns what was done, none without its note.
+pub(crate) fn restore_left_behind(roots: &Roots) -> Result<Option<String>> {
+    let switch = Switch::of(roots);
+    let Some(note) = switch.left_behind() else { return Ok(None) };
+    if !switch.parameter.exists() {
+        fs::remove_file(&switch.note).with_context(|| format!("remove {}", output::shown(&switch.note)))?;
+        return Ok(Some("gone: nothing to restore".into()));
+    }
+    let now = switch.set_to_stay(note.before)?;
+    Ok(Some(format!("{} -> {}", now.name(), note.before.name())))
+}
+
 /// Restores the policy when it is dropped: at the end, on an error, on a panic.
 #[must_use]
 pub(crate) struct Restore {
@@ -326,6 +338,22 @@ mod tests {
         assert_eq!(left_behind(&host.roots).map(|n| n.before), Some(Policy::Soft));
         let refused = Switch::of(&host.roots).set_temporarily(Policy::Hard);
         assert!(refused.err().unwrap().to_string().contains("was killed"));
+    }
+
+    #[test]
+    fn a_policy_left_behind_is_restored_and_its_note_removed() {
+        let host = host();
+        assert_eq!(restore_left_behind(&host.roots).unwrap(), None);
+        let left = |before: &str| {
+            host.write("run/vmentry-policy.json", format!(r#"{{"pid":0,"start_ticks":0,"before":"{before}"}}"#));
+        };
+        left("hard");
+        assert_eq!(restore_left_behind(&host.roots).unwrap().as_deref(), Some("soft -> hard"));
+        assert_eq!((host.read(PARAMETER_FILE).as_str(), host.has("run/vmentry-policy.json")), ("hard", false));
+        left("soft");
+        fs::remove_file(host.roots.sys.join(PARAMETER)).unwrap();
+        assert!(restore_left_behind(&host.roots).unwrap().unwrap().contains("gone"), "the module was unloaded");
+        assert!(!host.has("run/vmentry-policy.json"));
     }
 
     #[test]

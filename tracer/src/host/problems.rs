@@ -58,6 +58,7 @@ const RULES: &[Rule] = &[
     tsc_frequency,
     early_timer,
     policy_left_behind,
+    setting_left_behind,
     own_pid_namespace,
     other_tracers,
     real_hardware,
@@ -242,6 +243,11 @@ fn policy_left_behind(facts: &Facts) -> Option<Problem> {
     Some(warning(what, format!("vmentry policy {before}")))
 }
 
+fn setting_left_behind(facts: &Facts) -> Option<Problem> {
+    let left = facts.setting_left_behind.as_ref()?;
+    Some(warning(left.what(), left.fix()))
+}
+
 fn own_pid_namespace(facts: &Facts) -> Option<Problem> {
     let what = "this process is in a PID namespace of its own: VMs are named 'tgid N' by the host's process ids, and --vm and --pid are refused";
     (facts.shows_host_processes == Some(false)).then(|| warning(what, pid_namespace::FIX))
@@ -268,7 +274,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        host::{machine::Host, policy, vendor::NoVendor},
+        host::{
+            machine::Host,
+            policy,
+            setting::left_behind::{Left, LeftBehind},
+            vendor::NoVendor,
+        },
         model::{
             measurement::{OtherTracers, Timer},
             soft_timer::{TimerSetup, TscRatio},
@@ -295,6 +306,7 @@ mod tests {
             companion_tracepoint: Some(false),
             stopwatch: None,
             policy_left_behind: None,
+            setting_left_behind: None,
             jit: Some(true),
             lockdown: None,
             other_tracers: OtherTracers::default(),
@@ -336,6 +348,15 @@ mod tests {
         let note = policy::Note { pid: 7, start_ticks: 0, before: Policy::Soft };
         let problems = Facts { policy: Policy::Hard, policy_left_behind: Some(note), ..good() }.problems();
         assert_eq!(problems[0].fix, "vmentry policy soft");
+    }
+
+    #[test]
+    fn a_setting_left_behind_is_noticed() {
+        let (file, before, now) = ("/sys/x".into(), "5".into(), "0".into());
+        let left = LeftBehind { pid: Some(7), files: vec![Left { file, before, now }], command: None, foreign: None };
+        let problems = Facts { setting_left_behind: Some(left), ..good() }.problems();
+        assert!(problems[0].what.starts_with("/sys/x is 0, "), "{problems:?}");
+        assert_eq!(problems[0].fix, "vmentry ab --restore");
     }
 
     #[test]

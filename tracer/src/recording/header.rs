@@ -193,9 +193,9 @@ pub(super) fn parse(first: &[u8]) -> Result<Header> {
 /// An experiment: two settings of the host, alternately.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Experiment {
-    /// name of each setting, e.g. "soft": A, then B
+    /// name of each setting, e.g. "soft", "kvm.halt_poll_ns=0": A, then B
     pub arms: [String; 2],
-    /// the switch to each setting: a policy's name, or a shell command
+    /// the switch to each setting: a policy's name, a value, or a shell command
     pub switches: [String; 2],
     /// requested length of a window, ns
     pub window_ns: u64,

@@ -4,6 +4,7 @@
 mod guests;
 mod live;
 mod plan;
+mod restore;
 mod setting;
 
 use std::{
@@ -46,7 +47,7 @@ use crate::{
 use guests::{DECIDED, Guests, LAST_VM, Next, ROUNDS, is_own_end, next};
 use live::Live;
 use plan::Plan;
-use setting::{Switch, ensure_switchable, settings};
+use setting::{Switch, ensure_switchable, runs_commands, settings};
 
 /// How often the first entry is looked for while a command starts its guest.
 const FIRST_ENTRY_EVERY: Duration = Duration::from_millis(200);
@@ -55,6 +56,9 @@ const FIRST_ENTRY_EVERY: Duration = Duration::from_millis(200);
 pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
     if args.output == Path::new("-") {
         return refuse("-o -: standard output is for the comparison: name a file");
+    }
+    if args.restore == Some(None) {
+        return restore::run(args);
     }
     let (arms, switches) = settings(args)?;
     let plan = Plan::of(args)?;
@@ -136,7 +140,7 @@ async fn attached(
     let out = output::create(&args.output, args.overwrite)?;
     let writer = Writer::new(out, header).with_context(|| format!("write {name}"))?;
     let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
-    let switch = Switch::new(args, &experiment.switches[first])?;
+    let switch = Switch::new(args, &experiment.switches, first, &mut endings).await?;
     let attached = Attached::new(tracer)?;
     // Before privileges are given up, so that the command has the caller's.
     let mut child = start(&args.command, user, stdout_beside(!args.no_compare))?;
@@ -159,16 +163,21 @@ async fn attached(
         policy_changed: false,
         other_tracers: Some(other_tracers::look(&Roots::default())),
     };
-    let status = run.finish(ended, child, last_line).await?;
+    let status = run.finish(ended, child, &mut endings, last_line).await?;
     Ok(status.map_or(ExitCode::SUCCESS, command_code))
 }
 
 /// Gives up what the rest of an experiment does not need; nothing where it runs the user's commands to switch, which have the caller's rights.
 fn confined(args: &AbArgs) -> Result<()> {
-    if !args.arm.is_empty() {
+    if runs_commands(args) {
         return Ok(());
     }
-    privileges::Recording { uses_map: false, ends_command: !args.command.is_empty() }.give_up_the_rest()
+    kept(args).give_up_the_rest()
+}
+
+/// The privileges that an experiment keeps unless it runs commands.
+fn kept(args: &AbArgs) -> privileges::Recording {
+    privileges::Recording { uses_map: false, ends_command: !args.command.is_empty() }
 }
 
 /// Waits for a signal or for the command's exit, either of which ends an experiment before its time.
@@ -248,7 +257,7 @@ impl Run<'_> {
         let args = self.args;
         let setting = &self.experiment.switches[usize::from(label.arm)];
         // Also if it is in force already: switching must disturb both settings alike.
-        self.switch.to(setting)?;
+        self.switch.to(setting).await?;
         let warmup = if label.round == 0 && label.place == 0 { args.warmup } else { Duration::ZERO };
         self.progress.window = Some(label);
         self.progress.sleep(warmup + args.washout, args.window).await;
@@ -256,9 +265,7 @@ impl Run<'_> {
         self.write(&between, None)?;
         self.progress.sleep(args.window, Duration::ZERO).await;
         let window = self.cut().await?;
-        if !self.switch.is(setting) {
-            bail!("the policy is no longer {setting}: something else switched it during a window, which is left out");
-        }
+        self.switch.ensure(setting)?;
         if self.module.as_mut().and_then(Watch::look).is_some() {
             bail!("the KVM module was unloaded or reloaded during a window, which is left out");
         }
@@ -288,9 +295,10 @@ impl Run<'_> {
         mut self,
         ended: Result<Ended>,
         mut child: Option<Child>,
+        endings: &mut Endings,
         last_line: impl FnOnce(Accounting, &str) -> End,
     ) -> Result<Option<ExitStatus>> {
-        let restored = self.switch.restore();
+        let restored = self.switch.restore(endings).await;
         self.progress.line.clear();
         self.collection.stop();
         let mut failure = None;

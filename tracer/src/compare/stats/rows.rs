@@ -230,7 +230,11 @@ impl<'a> Results<'a> {
         let quantiles = self.shifts.iter().enumerate().filter(|(_, q)| q.min(1.0 - **q) * least >= MIN_BEYOND);
         let shift = |(i, &quantile): (usize, &f64)| {
             let value = known(self.b[i] - self.a[i])?;
-            let of_rounds = |pairs: &Vec<Pairs>| Some(including(pairs[i].difference(self.options.alpha)?, value));
+            let is_wanted = self.options.resamples > 0;
+            let of_rounds = |pairs: &Vec<Pairs>| {
+                let bounds = is_wanted.then(|| pairs[i].difference(self.options.alpha)).flatten()?;
+                Some(including(bounds, value))
+            };
             let of_blocks = || self.spreads.as_ref().and_then(|s| s[i].difference);
             let bounds = self.pairs.as_ref().map_or_else(of_blocks, of_rounds);
             let difference = estimate(value, false, bounds);

@@ -18,7 +18,7 @@ const BETS: [(f64, f64); 3] = [(3.0, 0.66), (1.0, 0.2), (0.35, 0.14)];
 /// Power of what is promised.
 const POWER: f64 = 0.8;
 /// Experiments that a promise is simulated with.
-const TRIALS: usize = 400;
+const TRIALS: usize = 200;
 /// Rounds that are simulated; beyond, the detectable effect shrinks with their root.
 const SIMULATED: usize = 128;
 /// Steps of a bisection.
@@ -145,7 +145,7 @@ pub(crate) fn detectable(rounds: usize, level: f64) -> Option<f64> {
     let noise = noise(simulated);
     let power = |effect: f64| decisions(&noise, effect, level).flatten().count() as f64 / TRIALS as f64;
     let (mut low, mut high) = (0.0, 64.0);
-    for _ in 0..16 {
+    for _ in 0..12 {
         let middle = f64::midpoint(low, high);
         if power(middle) < POWER { low = middle } else { high = middle }
     }
