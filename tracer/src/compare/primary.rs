@@ -142,20 +142,34 @@ impl Primaries {
         standings.iter().any(|s| s.state != State::Nothing) && open.is_none_or(|s| s.state == State::Small)
     }
 
-    /// The smallest change of each figure that so many rounds find with a power of 80 %: of b / a - 1 if true, else of b - a. None
-    /// where its rounds agree, or are fewer than two.
-    pub(crate) fn detectable(&self, rounds: usize) -> Vec<(String, Unit, Option<(f64, bool)>)> {
+    /// The smallest change of each figure that so many rounds find with a power of 80 %.
+    pub(crate) fn detectable(&self, rounds: usize) -> Vec<Detectable> {
         let effect = sequential::detectable(rounds, self.alpha);
         let of = |figure: &Primary| {
             let pairs = Pairs::of(&figure.values);
             let ratios = pairs.log_ratios.as_ref().filter(|_| figure.unit != Unit::Share);
             let spread = deviation(ratios.unwrap_or(&pairs.differences)).filter(|sd| *sd > 0.0);
             let least = spread.zip(effect).map(|(sd, effect)| sd * effect);
-            let least = least.map(|least| (if ratios.is_some() { least.exp_m1() } else { least }, ratios.is_some()));
-            (figure.name.clone(), figure.unit, least)
+            Detectable {
+                name: figure.name.clone(),
+                unit: figure.unit,
+                least: least.map(|least| if ratios.is_some() { least.exp_m1() } else { least }),
+                is_ratio: ratios.is_some(),
+            }
         };
         self.figures.iter().map(of).collect()
     }
+}
+
+/// The smallest change of a primary figure that an experiment finds.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Detectable {
+    /// as FIGURE.STATISTIC
+    pub(crate) name: String,
+    pub(crate) unit: Unit,
+    /// b / a - 1 if `is_ratio`, else b - a; none where the rounds agree, or are too few
+    pub(crate) least: Option<f64>,
+    pub(crate) is_ratio: bool,
 }
 
 #[cfg(test)]
@@ -190,8 +204,8 @@ mod tests {
     #[test]
     fn what_is_promised_shrinks_with_the_rounds() {
         let values: Vec<[f64; 2]> = (0..8).map(|r| [1000.0, 1000.0 + 20.0 * f64::from(r % 4)]).collect();
-        let of = |rounds| primaries(0.0, &[("entry_to_exit_ns.p50", &values)]).detectable(rounds)[0].2;
-        let (Some((few, true)), Some((many, true))) = (of(12), of(48)) else { panic!("{:?} {:?}", of(12), of(48)) };
+        let of = |rounds| primaries(0.0, &[("entry_to_exit_ns.p50", &values)]).detectable(rounds)[0].least;
+        let (Some(few), Some(many)) = (of(12), of(48)) else { panic!("{:?} {:?}", of(12), of(48)) };
         assert!(many < few && (0.01..0.1).contains(&few), "{few} {many}");
         assert_eq!(of(5), None);
     }

@@ -13,11 +13,11 @@ use crate::{
     compare::{
         Options, Windows,
         assemble::first_rounds,
-        primary::{OF_OTHERS, OF_POLICIES, Primaries},
+        primary::{Detectable, OF_OTHERS, OF_POLICIES, Primaries},
         schedule::PLACES,
         wording,
     },
-    model::{figures::Unit, number::truncated_u64},
+    model::number::truncated_u64,
 };
 
 /// Rounds of an experiment.
@@ -97,8 +97,8 @@ impl Plan {
     /// How small a change of each primary figure its rounds can find, from the spread between `primaries`' rounds; none if that cannot
     /// be told of any.
     pub(super) fn promise(&self, primaries: &Primaries) -> Option<String> {
-        let of = |(name, unit, least): (String, Unit, Option<(f64, bool)>)| {
-            let (least, is_ratio) = least?;
+        let of = |Detectable { name, unit, least, is_ratio }: Detectable| {
+            let least = least?;
             let least = if is_ratio { wording::size(least) } else { wording::signed(least, unit).replacen('+', "", 1) };
             Some(format!("{} from {least}", wording::title_of_name(&name, unit)))
         };
@@ -130,10 +130,8 @@ impl Plan {
     /// Refuses a plan that cannot find a change of `--ignore-below` in a figure, and names the rounds that can.
     fn refuse_too_few(&self, primaries: &Primaries) -> Result<()> {
         let least = |rounds: u32| {
-            let all = primaries.detectable(rounds as usize).into_iter();
-            let ratios = all.filter_map(|(name, unit, least)| {
-                Some((wording::title_of_name(&name, unit), least.filter(|l| l.1)?.0))
-            });
+            let all = primaries.detectable(rounds as usize).into_iter().filter(|figure| figure.is_ratio);
+            let ratios = all.filter_map(|f| Some((wording::title_of_name(&f.name, f.unit), f.least?)));
             ratios.max_by(|a, b| a.1.total_cmp(&b.1))
         };
         let Some((title, found)) = least(self.rounds).filter(|(_, found)| *found > self.ignore_below) else {
