@@ -30,6 +30,8 @@ pub(crate) fn render(c: &Comparison, setting: &Setting) -> Value {
         "ignore_below": c.ignore_below,
         "units": { "of": c.unit, "a": c.units[0], "b": c.units[1], "needed": c.needed },
         "least_p": c.least_p,
+        "primary": wording::primary(&c.rows).into_iter().map(wording::name).collect::<Vec<_>>(),
+        "gate": wording::gate(c).map(wording::name),
         "method": c.method,
         "experiment": setting.experiment,
         "a": side(c, &c.a, setting, 0),
@@ -148,11 +150,11 @@ fn distribution(d: &Distributions) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::fixture::{comparison, setting};
+    use crate::compare::fixture::{comparison, gated, setting};
 
     #[test]
     fn every_documented_field_is_there() {
-        let json = render(&comparison(), &setting());
+        let json = render(&gated(), &setting());
         let readme = include_str!("../../../../README.md");
         let (_, section) = readme.split_once("**JSON comparison**").unwrap();
         let table = section.split("\n\n").find(|p| p.starts_with("| field")).unwrap();
@@ -165,6 +167,17 @@ mod tests {
         assert_eq!(json.as_object().unwrap().len(), documented.len(), "{documented:?}");
         assert_eq!(json["emulated"], true);
         assert_eq!(json["figures"].as_array().unwrap().len(), comparison().rows.len());
+    }
+
+    #[test]
+    fn primary_figures_and_the_undecided_one_are_named() {
+        let json = render(&gated(), &setting());
+        assert_eq!(json["primary"], json!(["pin_writes.mean", "entry_to_exit_ns.p50", "exit_to_entry_ns.p50"]));
+        assert_eq!(json["gate"], "entry_to_exit_ns.p50");
+        let open = render(&comparison(), &setting());
+        assert_eq!((&open["primary"], &open["gate"]), (&json!([]), &Value::Null));
+        let p99 = json["figures"].as_array().unwrap().iter().find(|r| r["stat"] == "p99").unwrap();
+        assert_eq!((&p99["verdict"], &p99["primary"]), (&json!("not_tested"), &json!(false)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 mod distributions;
 mod figures;
-mod forest;
+mod picture;
 mod timeline;
 
 use std::collections::BTreeSet;
@@ -68,7 +68,9 @@ fn legend(chart: &mut Chart, setting: &Setting) {
 }
 
 fn verdict(c: &Comparison, setting: &Setting) -> Markup {
-    let mut out = vec![callout(Tone::Answer, "", &wording::summary(c, setting))];
+    let mut out = vec![picture::picture(c, setting)];
+    let untested = wording::not_tested(c).into_iter().chain(wording::clear(c));
+    out.extend(untested.map(|text| paragraph(&format!("{text}."))));
     out.extend(wording::advice(c, setting).map(|advice| paragraph(&format!("For a verdict: {advice}."))));
     out.extend(alarms(c, setting));
     out.push(overview(c));
@@ -225,7 +227,7 @@ mod tests {
     use crate::{
         compare::{
             Estimate, Verdict,
-            fixture::{comparison, setting},
+            fixture::{comparison, gated, setting},
         },
         html::{
             Text,
@@ -259,7 +261,7 @@ mod tests {
         check(&html);
         for row in &c.rows {
             let named = |title: &str| html.contains(&format!("<th scope=\"row\">{title}</th>"));
-            assert!(row.a.is_none() || named(&wording::title(row)), "{}", wording::title(row));
+            assert!(!wording::has_values(row) || named(&wording::title(row)), "{}", wording::title(row));
             assert!(row.why.as_ref().is_none_or(|why| html.contains(why.as_str())), "{row:?}");
         }
         for text in
@@ -285,7 +287,7 @@ mod tests {
             assert!(html.contains(text), "{text}");
         }
         assert!(
-            !html.contains("id=\"forest")
+            !html.contains("class=\"bar")
                 && html.contains("pin writes: 0 in 40,000 entries of A, 16,400 in 40,000 of B")
         );
     }
@@ -323,17 +325,35 @@ mod tests {
         assert!(html.contains("<tr class=\"differs\"><th scope=\"row\">kernel</th><td class=\"nowrap\">differs</td><td class=\"text\">6.12.117</td><td class=\"text\">6.1.0</td>"));
     }
 
+    #[test]
+    fn primary_figures_are_first_in_picture_and_table_and_the_untested_ones_are_said() {
+        let c = gated();
+        let html = render(&c, &setting());
+        check(&html);
+        let picture = html.find("Primary figures, named before the data").unwrap();
+        assert!(picture < html.find("LOST in A").unwrap(), "the picture is first");
+        let table = &html[html.find("Every figure").unwrap()..];
+        let order = ["P1 pin writes per entry<", "P2 guest time p50<", "P3 host time p50<", ">guest time p90<"];
+        let places: Vec<_> = order.iter().map(|cell| table.find(cell).unwrap_or_else(|| panic!("{cell}"))).collect();
+        assert!(places.is_sorted());
+        for said in ["worse after 7 rounds", "because the primary guest time p50 is undecided.", "clear by themselves"]
+        {
+            assert!(html.to_lowercase().contains(said), "{said}");
+        }
+    }
+
     /// `VMENTRY_PAGE=/tmp/x.html cargo test -p vmentry --lib -- --ignored page_to_look_at`
     #[test]
     #[ignore = "writes a page for people to look at"]
     fn a_page_to_look_at() {
-        if let Ok(path) = std::env::var("VMENTRY_PAGE") {
-            std::fs::write(&path, render(&comparison(), &setting())).unwrap();
+        let Ok(path) = std::env::var("VMENTRY_PAGE") else { return };
+        for (name, c) in [("", comparison()), (".gated.html", gated())] {
+            let (path, s) = (format!("{path}{name}"), setting());
+            std::fs::write(&path, render(&c, &s)).unwrap();
+            std::fs::write(format!("{path}.md"), crate::compare::markdown::render(&c, &s)).unwrap();
             for width in [80, 120] {
-                let short = crate::compare::text::short(&comparison(), &setting(), width);
-                std::fs::write(format!("{path}.{width}.txt"), short).unwrap();
-                let full = crate::compare::text::full(&comparison(), &setting(), width);
-                std::fs::write(format!("{path}.{width}.full.txt"), full).unwrap();
+                std::fs::write(format!("{path}.{width}.txt"), crate::compare::text::short(&c, &s, width)).unwrap();
+                std::fs::write(format!("{path}.{width}.full.txt"), crate::compare::text::full(&c, &s, width)).unwrap();
             }
         }
     }
