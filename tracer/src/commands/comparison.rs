@@ -15,7 +15,7 @@ use crate::{
     },
     compare::{
         Comparison, ExperimentRound, Options, Setting, Stratum, Window, Windows, compare, fairness, html, json,
-        markdown, schedule, text,
+        schedule, text,
     },
     model::{
         course::Course,
@@ -79,7 +79,7 @@ pub(crate) fn print(comparison: &Comparison, setting: &Setting, format: Comparis
             output::print(&(serde_json::to_string_pretty(&json::render(comparison, setting))? + "\n"))
         }
         ComparisonFormat::Html => output::print(&html::render(comparison, setting)),
-        ComparisonFormat::Markdown => output::print(&markdown::render(comparison, setting)),
+        ComparisonFormat::Markdown => output::print(&text::markdown(comparison, setting)),
     }
 }
 

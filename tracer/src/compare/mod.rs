@@ -28,6 +28,6 @@ pub use self::{
 };
 pub(crate) use self::{
     comparison::{Check, Distributions, Point, Setting, Shift, Side},
-    view::{html, json, markdown, text, wording},
+    view::{html, json, text, wording},
     windows::Arm,
 };

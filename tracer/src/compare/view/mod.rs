@@ -2,7 +2,7 @@
 
 pub(crate) mod html;
 pub(crate) mod json;
-pub(crate) mod markdown;
+mod markdown;
 mod plot;
 pub(crate) mod text;
 pub(crate) mod wording;

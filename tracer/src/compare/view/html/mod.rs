@@ -3,30 +3,27 @@
 mod distributions;
 mod figures;
 mod picture;
+mod sides;
 mod timeline;
 
 use std::collections::BTreeSet;
 
 use super::wording;
 use crate::{
-    compare::{Arm, Check, Comparison, Setting, Side},
+    compare::{Arm, Check, Comparison, Setting},
     html::{
-        Markup, Section, Tile, Tone, callout,
+        Markup, Section, Tone, callout,
         chart::{Chart, Look},
         environment, heading, join, list, page, paragraph,
         table::{Heading, Table},
-        tiles,
     },
     model::{
-        figures::{Figure, Unit, human},
+        figures::{Unit, human},
         measurement::EMULATED,
     },
     output::grouped,
     recording,
 };
-
-/// vCPUs named in the table of sides.
-const MAX_VCPUS: usize = 16;
 
 impl From<Arm> for Look {
     fn from(arm: Arm) -> Self {
@@ -73,8 +70,8 @@ fn verdict(c: &Comparison, setting: &Setting) -> Markup {
     out.extend(untested.map(|text| paragraph(&format!("{text}."))));
     out.extend(wording::advice(c, setting).map(|advice| paragraph(&format!("For a verdict: {advice}."))));
     out.extend(alarms(c, setting));
-    out.push(overview(c));
-    out.push(sides(c, setting));
+    out.push(sides::overview(c));
+    out.push(sides::table(c, setting));
     if let (Some(alternation), Some(e)) = (wording::alternation(c, setting), &setting.experiment) {
         let switches = format!("A is switched to by '{}', B by '{}'.", e.switches[0], e.switches[1]);
         out.push(paragraph(&format!("Windows {alternation}. {switches}")));
@@ -95,57 +92,6 @@ fn alarms(c: &Comparison, setting: &Setting) -> Vec<Markup> {
     let alarms = c.checks.iter().filter(|check| check.alarm);
     out.extend(alarms.map(|check| callout(Tone::Alarm, &format!("ALARM {}:", check.name), &check.text)));
     out
-}
-
-fn count(n: Option<u64>) -> String {
-    n.map_or("n/a".into(), grouped)
-}
-
-fn overview(c: &Comparison) -> Markup {
-    let mean = c.rows.iter().find(|r| r.figure == Figure::PinWrites.name() && r.stat == "mean");
-    let per_entry = |value: Option<f64>| format!("{} per entry", wording::value(value, Unit::Count));
-    let windows = |s: &Side| if s.windows == 1 { "1 window".to_owned() } else { format!("{} windows", s.windows) };
-    let both = |f: &dyn Fn(&Side) -> String| [f(&c.a), f(&c.b)].join(" / ");
-    tiles(&[
-        Tile {
-            name: "observed, A / B",
-            value: both(&|s| human(Some(s.length_ns as f64), Unit::Ns)).into(),
-            note: both(&windows),
-        },
-        Tile {
-            name: "VM entries, A / B",
-            value: [0, 1].map(|side| grouped(wording::entries(c, side))).join(" / ").into(),
-            note: String::new(),
-        },
-        Tile {
-            name: "pin writes, A / B",
-            value: both(&|s| count(s.pin_writes)).into(),
-            note: format!("{} / {}", per_entry(mean.and_then(|r| r.a)), per_entry(mean.and_then(|r| r.b))),
-        },
-    ])
-}
-
-fn sides(c: &Comparison, setting: &Setting) -> Markup {
-    let [a, b] = [0, 1].map(|side| Heading::text(wording::side(side, setting)));
-    let mut table = Table::new("sides", "Both sides", vec![Heading::word(""), a, b]);
-    let mut add = |name: &str, of: &dyn Fn(&Side) -> String| {
-        table.row(vec![name.into(), of(&c.a), of(&c.b)]);
-    };
-    add("windows", &|s| s.windows.to_string());
-    add("length", &|s| human(Some(s.length_ns as f64), Unit::Ns));
-    add("entries", &|s| grouped(wording::entries(c, usize::from(std::ptr::eq(s, &c.b)))));
-    add("dropped", &|s| grouped(s.totals.dropped));
-    add("unmatched", &|s| grouped(s.totals.unmatched));
-    add("pin writes", &|s| count(s.pin_writes));
-    add("timer exits", &|s| wording::timer_exits(s));
-    add("vCPUs", &|s| {
-        let names: Vec<_> = s.vcpus.iter().take(MAX_VCPUS).map(|(vm, vcpu)| format!("{vm}/{vcpu}")).collect();
-        match s.vcpus.len().saturating_sub(MAX_VCPUS) {
-            0 => names.join(", "),
-            more => format!("{} and {more} more", names.join(", ")),
-        }
-    });
-    table.render()
 }
 
 fn mix(c: &Comparison) -> Markup {
@@ -350,7 +296,7 @@ mod tests {
         for (name, c) in [("", comparison()), (".gated.html", gated())] {
             let (path, s) = (format!("{path}{name}"), setting());
             std::fs::write(&path, render(&c, &s)).unwrap();
-            std::fs::write(format!("{path}.md"), crate::compare::markdown::render(&c, &s)).unwrap();
+            std::fs::write(format!("{path}.md"), crate::compare::text::markdown(&c, &s)).unwrap();
             for width in [80, 120] {
                 std::fs::write(format!("{path}.{width}.txt"), crate::compare::text::short(&c, &s, width)).unwrap();
                 std::fs::write(format!("{path}.{width}.full.txt"), crate::compare::text::full(&c, &s, width)).unwrap();

@@ -5,16 +5,23 @@ use std::fmt::Write as _;
 use super::{Panel, panel::Bar, tone, wording};
 use crate::{
     compare::Row,
-    html::{Text, chart::Size},
+    html::{
+        Text,
+        chart::{Size, shortened},
+    },
     output::wrap,
 };
 
 /// Length of an arrow that stands for a whole row.
 const SHAFT: f64 = 16.0;
+/// Room beside everything.
+pub(super) const MARGIN: f64 = 8.0;
 /// Room for the labels of an axis.
 const AXIS: f64 = 40.0;
 /// Mean width of a bold character, as a share of its size.
 const BOLD: f64 = 0.62;
+/// Characters of the reason why a row has no interval.
+const MOST_REASON: usize = 38;
 const KEY: &str = "Thick line: 95 % confidence interval. Grey: A/A noise. Open circle: undecided. Dashed: untested. Arrow: goes on. \
                    Figures that are 0 on both sides, and figures without a verdict, are only in the table.";
 
@@ -38,9 +45,9 @@ impl Form {
     pub(super) const fn of(size: Size) -> Self {
         match size {
             Size::Page => {
-                Self { width: 1000.0, from: 260.0, to: 730.0, stacked: false, headline: 112, key: 150, ticks: 7 }
+                Self { width: 1000.0, from: 260.0, to: 730.0, stacked: false, headline: 104, key: 150, ticks: 7 }
             }
-            Size::Phone => Self { width: 350.0, from: 10.0, to: 340.0, stacked: true, headline: 42, key: 52, ticks: 4 },
+            Size::Phone => Self { width: 350.0, from: 24.0, to: 326.0, stacked: true, headline: 42, key: 52, ticks: 4 },
         }
     }
 
@@ -86,7 +93,7 @@ pub(super) fn all(form: &Form, (word, tone): &(String, &str), headline: &str, pa
         }
         y = panel(&mut inner, form, one, y + 4.0) + 6.0;
         if one.is_primary {
-            rectangle(&mut out, "ground", [-8.0, top, form.width + 16.0, y - top]);
+            rectangle(&mut out, "ground", [-MARGIN, top, form.width + 2.0 * MARGIN, y - top]);
         }
         out += &inner;
     }
@@ -125,7 +132,10 @@ fn words(out: &mut String, form: &Form, row: &Row, top: f64, is_primary: bool) {
     let (_, middle) = form.row(is_primary);
     let name_tone = if tone == "untested" { " untested" } else { "" };
     let short = format!("{} {}{}", wording::change(row), wording::word(row.verdict), wording::contradiction_mark(row));
-    let interval = wording::interval(row);
+    let interval = match (wording::interval(row), wording::reason(row)) {
+        (interval, Some(why)) if interval == "n/a" => shortened(&why, MOST_REASON),
+        (interval, _) => interval,
+    };
     let details = match wording::decided(row) {
         Some(after) => format!("{interval}, {after}"),
         None => interval,

@@ -7,7 +7,7 @@ mod panel;
 use maud::{Markup, PreEscaped};
 
 use self::{
-    draw::Form,
+    draw::{Form, MARGIN},
     panel::{Panel, panels},
 };
 use super::{emulated_suffix, wording};
@@ -63,11 +63,11 @@ pub(super) fn picture(c: &Comparison, setting: &Setting) -> Markup {
         let form = Form::of(size);
         let (height, marks) = draw::all(&form, &word(c), &summary, &panels);
         let style = if size == Size::Page { format!("<style>\n{STYLE}</style>\n") } else { String::new() };
-        let (name, width, title, description) = (size.name(), form.width, Text(&title), Text(&description));
+        let (name, width, title, description) = (size.name(), form.width + 2.0 * MARGIN, Text(&title), Text(&description));
         PreEscaped(format!(
             "<figure class=\"{name} differences\">\n<figcaption>{title}</figcaption>\n\
              <div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"{title}\">\n\
-             <svg role=\"img\" class=\"{name}\" viewBox=\"0 0 {width} {height}\" aria-labelledby=\"answer-{name}-t answer-{name}-d\">\n\
+             <svg role=\"img\" class=\"{name}\" viewBox=\"-{MARGIN} 0 {width} {height}\" aria-labelledby=\"answer-{name}-t answer-{name}-d\">\n\
              <title id=\"answer-{name}-t\">{title}</title>\n<desc id=\"answer-{name}-d\">{description}</desc>\n\
              {style}{marks}</svg>\n</div>\n</figure>\n"
         ))
