@@ -84,8 +84,9 @@ pub(crate) fn clear(c: &Comparison) -> Option<String> {
 /// -2.1% and +3.0%".
 pub(super) fn undecided(c: &Comparison, gate: &Row) -> String {
     let what = match gate.verdict {
-        Verdict::Ignored => format!("no change of {} or more", size(c.ignore_below)),
-        _ => "no detectable change".to_owned(),
+        Verdict::Ignored => format!("no change of {} or more in", size(c.ignore_below)),
+        Verdict::NotEnoughData => "not enough data for".to_owned(),
+        _ => "no detectable change in".to_owned(),
     };
     let (estimate, is_ratio) = match ratio(gate) {
         Some(ratio) => (Some(ratio), true),
@@ -97,7 +98,7 @@ pub(super) fn undecided(c: &Comparison, gate: &Row) -> String {
         Some((low, high)) => format!(": still between {low} and {high}"),
         None => reason(gate).map(|why| format!(" ({why})")).unwrap_or_default(),
     };
-    format!("{what} in the primary {}{possible}", title(gate))
+    format!("{what} the primary {}{possible}", title(gate))
 }
 
 /// Why rows of a table have no interval or no verdict, one line for each reason.
@@ -176,6 +177,16 @@ mod tests {
         c.rows[p50].why = Some("no interval: the rounds agree on no common change".into());
         let text = summary(&c, &setting());
         assert!(text.contains("p50 (no interval: the rounds agree on no common change); "), "{text}");
+        c.rows[p50].verdict = Verdict::NotEnoughData;
+        c.rows.push(Row { primary: None, ..gated().rows.iter().find(|r| r.figure == "pin_writes").unwrap().clone() });
+        let text = summary(&c, &setting());
+        assert!(text.contains("; not enough data for the primary guest time p50 ("), "{text}");
+        (c.rows[p50].verdict, c.ignore_below) = (Verdict::Ignored, 0.05);
+        let text = summary(&c, &setting());
+        assert!(text.contains("; no change of 5.0% or more in the primary guest time p50"), "{text}");
+        assert!(
+            not_tested(&c).unwrap().ends_with("the primary guest time p50 has changed by less than 5.0%, if at all")
+        );
     }
 
     #[test]

@@ -82,7 +82,10 @@ fn said(row: &Row) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::fixture::{comparison, gated, setting};
+    use crate::compare::{
+        Estimate,
+        fixture::{comparison, gated, setting},
+    };
 
     #[test]
     fn the_answer_is_a_word_and_the_whole_headline() {
@@ -117,6 +120,16 @@ mod tests {
         let untested = c.rows.iter().filter(|r| r.verdict == Verdict::NotTested).count();
         let bars = one.matches("class=\"bar untested\"").count() + one.matches("class=\"bar thick untested\"").count();
         assert_eq!((bars, one.matches("% untested</text>").count()), (untested, untested), "{one}");
+    }
+
+    #[test]
+    fn a_refused_interval_of_a_primary_figure_has_its_reason_beside_it() {
+        let mut c = gated();
+        let p50 = c.rows.iter_mut().find(|r| r.primary == Some(1)).unwrap();
+        (p50.ratio, p50.why) = (None, Some("no interval: the rounds agree on no common change".into()));
+        p50.difference = p50.difference.map(|e| Estimate { low: None, high: None, ..e });
+        let html = picture(&c, &setting()).into_string();
+        assert!(html.contains(">no interval: the rounds agree on no c\u{2026}</text>"), "{html}");
     }
 
     /// Relative luminance by WCAG 2.
