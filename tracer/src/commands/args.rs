@@ -367,6 +367,8 @@ pub enum ComparisonFormat {
     Json,
     /// one self-contained page
     Html,
+    /// a table for mails and pull requests
+    Markdown,
 }
 
 /// When an experiment stops.
@@ -459,7 +461,7 @@ pub struct AbArgs {
     /// Name of the recording, shown in reports
     #[arg(long, value_name = "L")]
     pub label: Option<String>,
-    /// How to print the comparison: text, json or html
+    /// How to print the comparison: text, json, html or markdown
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: ComparisonFormat,
     /// Only record; 'vmentry compare' can do the statistics later, on any machine
@@ -524,7 +526,7 @@ pub struct CompareArgs {
     /// Seed of the statistics
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-    /// How to print: text, json (its fields are in the README) or html
+    /// How to print: text, json (its fields are in the README), html, or markdown for mails and pull requests
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: ComparisonFormat,
 }

@@ -73,6 +73,7 @@ pub(crate) fn print(comparison: &Comparison, setting: &Setting, format: Comparis
             output::print(&(serde_json::to_string_pretty(&json::render(comparison, setting))? + "\n"))
         }
         ComparisonFormat::Html => output::print(&html::render(comparison, setting)),
+        ComparisonFormat::Markdown => output::print(&text::markdown(comparison, setting)),
     }
 }
 

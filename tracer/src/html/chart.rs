@@ -203,12 +203,6 @@ impl Chart {
         );
     }
 
-    /// Draws a circle around a place.
-    pub(crate) fn circle(&mut self, class: &str, x: f64, y: f64) {
-        let class = Text(class);
-        let _ = writeln!(self.marks, "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\"/>");
-    }
-
     /// Writes text at a place.
     pub(crate) fn text(&mut self, x: f64, y: f64, class: &str, text: &str) {
         let (class, text) = (Text(class), Text(text));

@@ -18,6 +18,7 @@ use crate::{
         wording,
     },
     model::number::truncated_u64,
+    output,
 };
 
 /// Rounds of an experiment.
@@ -115,7 +116,7 @@ impl Plan {
         if found < PILOT {
             return refuse(format!(
                 "--like {}: has {found} rounds of four windows of {}; {PILOT} tell how much they differ: name a longer recording",
-                like.display(),
+                output::shown(like),
                 text(args.window)
             ));
         }

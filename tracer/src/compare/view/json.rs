@@ -30,6 +30,8 @@ pub(crate) fn render(c: &Comparison, setting: &Setting) -> Value {
         "ignore_below": c.ignore_below,
         "units": { "of": c.unit, "a": c.units[0], "b": c.units[1], "needed": c.needed },
         "least_p": c.least_p,
+        "primary": wording::primary(&c.rows).into_iter().map(wording::name).collect::<Vec<_>>(),
+        "gate": wording::gate(c).map(wording::name),
         "method": c.method,
         "experiment": setting.experiment,
         "a": side(c, &c.a, setting, 0),
@@ -176,11 +178,11 @@ fn by_vm(figure: &FigureByVm) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::fixture::{self, comparison, setting};
+    use crate::compare::fixture::{self, comparison, gated, setting};
 
     #[test]
     fn every_documented_field_is_there() {
-        let json = render(&comparison(), &setting());
+        let json = render(&gated(), &setting());
         let readme = include_str!("../../../../README.md");
         let (_, section) = readme.split_once("**JSON comparison**").unwrap();
         let table = section.split("\n\n").find(|p| p.starts_with("| field")).unwrap();
@@ -208,6 +210,17 @@ mod tests {
         assert_eq!((&p50["all"]["vms"], &p50["all"]["i_squared"]), (&2.into(), &0.97.into()));
         assert!(render(&comparison(), &setting())["by_vm"]["figures"].as_array().unwrap().is_empty());
         assert_eq!(json["a"]["left_out"], 0);
+    }
+
+    #[test]
+    fn primary_figures_and_the_undecided_one_are_named() {
+        let json = render(&gated(), &setting());
+        assert_eq!(json["primary"], json!(["pin_writes.mean", "entry_to_exit_ns.p50", "exit_to_entry_ns.p50"]));
+        assert_eq!(json["gate"], "entry_to_exit_ns.p50");
+        let open = render(&comparison(), &setting());
+        assert_eq!((&open["primary"], &open["gate"]), (&json!([]), &Value::Null));
+        let p99 = json["figures"].as_array().unwrap().iter().find(|r| r["stat"] == "p99").unwrap();
+        assert_eq!((&p99["verdict"], &p99["primary"]), (&json!("not_tested"), &json!(false)));
     }
 
     #[test]

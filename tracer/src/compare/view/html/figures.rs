@@ -1,6 +1,6 @@
-//! The section of figures: the forest of ratios, the table of every figure, and the comparison with one mix of exits.
+//! The section of figures: the table of every figure, and the comparison with one mix of exits.
 
-use super::{forest::forest, wording};
+use super::wording;
 use crate::{
     compare::{Comparison, Row, Setting, Verdict},
     html::{
@@ -11,13 +11,14 @@ use crate::{
 };
 
 pub(super) fn section(c: &Comparison, setting: &Setting) -> Markup {
-    let judged: Vec<_> = c.rows.iter().filter(|r| r.verdict != Verdict::NotEnoughData).collect();
     let valued: Vec<_> = c.rows.iter().filter(|r| r.a.is_some() && r.b.is_some()).collect();
     let is_conclusive = wording::is_conclusive(c);
     let mut out = Vec::new();
     if is_conclusive {
-        out.push(forest(c, &judged, setting));
-        out.push(table("figures-table", "Every figure", &valued, setting));
+        let others = valued.iter().copied().filter(|r| r.primary.is_none());
+        let rows: Vec<_> =
+            wording::primary(&c.rows).into_iter().filter(|r| wording::has_values(r)).chain(others).collect();
+        out.push(table("figures-table", "Every figure", &rows, setting));
         out.push(legend(c, &valued));
     } else if !valued.is_empty() {
         out.push(plain(c, &valued, setting));
@@ -38,15 +39,17 @@ pub(super) fn section(c: &Comparison, setting: &Setting) -> Markup {
 /// The words of the table's columns, and its footnote.
 fn legend(c: &Comparison, rows: &[&Row]) -> Markup {
     let text = format!(
-        "Change: B relative to A in %; absolute where A is about 0. Adjusted p: p of the permutation test, adjusted for all figures \
-         (Holm); significant is at most {}. MDE: smallest change found with 80 % power. A/A noise: 95th percentile of half-against-half \
-         differences within a side.",
+        "Change: B relative to A in %; absolute where A or B is 0 or about 0. {}; significant is at most {}. MDE: smallest change found \
+         with 80 % power. A/A noise: 95th percentile of half-against-half differences within a side.",
+        wording::adjusted(c, "Adjusted p"),
         c.alpha
     );
     let ignored =
         (c.ignore_below > 0.0).then(|| format!("Ignored: changed by less than {}.", wording::size(c.ignore_below)));
     let contradiction = rows.iter().find_map(|row| wording::contradiction(row)).map(|why| format!("* {why}."));
-    join([Some(text), ignored, contradiction, Some(machine_names(rows))].into_iter().flatten().map(|t| paragraph(&t)))
+    let plan = wording::plan(c).map(|plan| format!("P1, P2 and so on: {plan}."));
+    let notes = [Some(text), plan, ignored, contradiction, Some(machine_names(rows))];
+    join(notes.into_iter().flatten().map(|t| paragraph(&t)))
 }
 
 /// The names of the rows in JSON and `--fail-if`, by an example of each figure.
@@ -151,19 +154,24 @@ fn table(id: &str, caption: &str, rows: &[&Row], setting: &Setting) -> Markup {
     ];
     let mut table = Table::new(id, format!("{caption}{emulated}"), columns);
     for row in rows {
-        let mark = wording::contradiction_mark(row);
+        let title = wording::title(row);
         let cells = vec![
-            wording::title(row),
+            wording::place_mark(row).unwrap_or_default() + &title,
             wording::value(row.a, row.unit),
             wording::value(row.b, row.unit),
             wording::change(row),
             wording::interval(row),
-            wording::p_value(row.p_holm),
+            wording::p_value(wording::shown_p(row)),
             wording::mde(row),
             wording::noise(row),
-            format!("{}{mark}", wording::verdict(row.verdict)),
+            wording::verdict_of(row),
         ];
-        table.row_of(if wording::is_change(row) { "strong" } else { "" }, cells);
+        let class = match row.verdict {
+            Verdict::NotTested => "quiet",
+            _ if wording::is_change(row) => "strong",
+            _ => "",
+        };
+        table.row_of(class, cells);
     }
     table.render()
 }

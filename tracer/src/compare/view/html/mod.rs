@@ -3,31 +3,28 @@
 mod by_vm;
 mod distributions;
 mod figures;
-mod forest;
+mod picture;
+mod sides;
 mod timeline;
 
 use std::collections::BTreeSet;
 
 use super::wording;
 use crate::{
-    compare::{Arm, Check, Comparison, Setting, Side},
+    compare::{Arm, Check, Comparison, Setting},
     html::{
-        Markup, Section, Tile, Tone, callout,
+        Markup, Section, Tone, callout,
         chart::{Chart, Look},
         environment, heading, join, list, page, paragraph,
         table::{Heading, Table},
-        tiles,
     },
     model::{
-        figures::{Figure, Unit, human},
+        figures::{Unit, human},
         measurement::EMULATED,
     },
     output::grouped,
     recording,
 };
-
-/// vCPUs named in the table of sides.
-const MAX_VCPUS: usize = 16;
 
 impl From<Arm> for Look {
     fn from(arm: Arm) -> Self {
@@ -72,11 +69,13 @@ fn legend(chart: &mut Chart, setting: &Setting) {
 }
 
 fn verdict(c: &Comparison, setting: &Setting) -> Markup {
-    let mut out = vec![callout(Tone::Answer, "", &wording::summary(c, setting))];
+    let mut out = vec![picture::picture(c, setting)];
+    let untested = wording::not_tested(c).into_iter().chain(wording::clear(c));
+    out.extend(untested.map(|text| paragraph(&format!("{text}."))));
     out.extend(wording::advice(c, setting).map(|advice| paragraph(&format!("For a verdict: {advice}."))));
     out.extend(alarms(c, setting));
-    out.push(overview(c));
-    out.push(sides(c, setting));
+    out.push(sides::overview(c));
+    out.push(sides::table(c, setting));
     if let (Some(alternation), Some(e)) = (wording::alternation(c, setting), &setting.experiment) {
         let switches = format!("A is switched to by '{}', B by '{}'.", e.switches[0], e.switches[1]);
         out.push(paragraph(&format!("Windows {alternation}. {switches}")));
@@ -97,60 +96,6 @@ fn alarms(c: &Comparison, setting: &Setting) -> Vec<Markup> {
     let alarms = c.checks.iter().filter(|check| check.alarm);
     out.extend(alarms.map(|check| callout(Tone::Alarm, &format!("ALARM {}:", check.name), &check.text)));
     out
-}
-
-fn count(n: Option<u64>) -> String {
-    n.map_or("n/a".into(), grouped)
-}
-
-fn overview(c: &Comparison) -> Markup {
-    let mean = c.rows.iter().find(|r| r.figure == Figure::PinWrites.name() && r.stat == "mean");
-    let per_entry = |value: Option<f64>| format!("{} per entry", wording::value(value, Unit::Count));
-    let windows = |s: &Side| if s.windows == 1 { "1 window".to_owned() } else { format!("{} windows", s.windows) };
-    let both = |f: &dyn Fn(&Side) -> String| [f(&c.a), f(&c.b)].join(" / ");
-    tiles(&[
-        Tile {
-            name: "observed, A / B",
-            value: both(&|s| human(Some(s.length_ns as f64), Unit::Ns)).into(),
-            note: both(&windows),
-        },
-        Tile {
-            name: "VM entries, A / B",
-            value: [0, 1].map(|side| grouped(wording::entries(c, side))).join(" / ").into(),
-            note: String::new(),
-        },
-        Tile {
-            name: "pin writes, A / B",
-            value: both(&|s| count(s.pin_writes)).into(),
-            note: format!("{} / {}", per_entry(mean.and_then(|r| r.a)), per_entry(mean.and_then(|r| r.b))),
-        },
-    ])
-}
-
-fn sides(c: &Comparison, setting: &Setting) -> Markup {
-    let [a, b] = [0, 1].map(|side| Heading::text(wording::side(side, setting)));
-    let mut table = Table::new("sides", "Both sides", vec![Heading::word(""), a, b]);
-    let mut add = |name: &str, of: &dyn Fn(&Side) -> String| {
-        table.row(vec![name.into(), of(&c.a), of(&c.b)]);
-    };
-    add("windows", &|s| s.windows.to_string());
-    add("length", &|s| human(Some(s.length_ns as f64), Unit::Ns));
-    add("entries", &|s| grouped(wording::entries(c, usize::from(std::ptr::eq(s, &c.b)))));
-    if c.a.left_out > 0 || c.b.left_out > 0 {
-        add("left out: of vCPUs that were absent", &|s| grouped(s.left_out));
-    }
-    add("dropped", &|s| grouped(s.totals.dropped));
-    add("unmatched", &|s| grouped(s.totals.unmatched));
-    add("pin writes", &|s| count(s.pin_writes));
-    add("timer exits", &|s| wording::timer_exits(s));
-    add("vCPUs", &|s| {
-        let names: Vec<_> = s.vcpus.iter().take(MAX_VCPUS).map(|(vm, vcpu)| format!("{vm}/{vcpu}")).collect();
-        match s.vcpus.len().saturating_sub(MAX_VCPUS) {
-            0 => names.join(", "),
-            more => format!("{} and {more} more", names.join(", ")),
-        }
-    });
-    table.render()
 }
 
 fn mix(c: &Comparison) -> Markup {
@@ -232,7 +177,7 @@ mod tests {
     use crate::{
         compare::{
             Estimate, Verdict,
-            fixture::{comparison, setting},
+            fixture::{comparison, gated, setting},
         },
         html::{
             Text,
@@ -266,7 +211,7 @@ mod tests {
         check(&html);
         for row in &c.rows {
             let named = |title: &str| html.contains(&format!("<th scope=\"row\">{title}</th>"));
-            assert!(row.a.is_none() || named(&wording::title(row)), "{}", wording::title(row));
+            assert!(!wording::has_values(row) || named(&wording::title(row)), "{}", wording::title(row));
             assert!(row.why.as_ref().is_none_or(|why| html.contains(why.as_str())), "{row:?}");
         }
         for text in
@@ -292,7 +237,7 @@ mod tests {
             assert!(html.contains(text), "{text}");
         }
         assert!(
-            !html.contains("id=\"forest")
+            !html.contains("class=\"bar")
                 && html.contains("pin writes: 0 in 40,000 entries of A, 16,400 in 40,000 of B")
         );
     }
@@ -330,17 +275,35 @@ mod tests {
         assert!(html.contains("<tr class=\"differs\"><th scope=\"row\">kernel</th><td class=\"nowrap\">differs</td><td class=\"text\">6.12.117</td><td class=\"text\">6.1.0</td>"));
     }
 
+    #[test]
+    fn primary_figures_are_first_in_picture_and_table_and_the_untested_ones_are_said() {
+        let c = gated();
+        let html = render(&c, &setting());
+        check(&html);
+        let picture = html.find("Primary figures, named before the data").unwrap();
+        assert!(picture < html.find("LOST in A").unwrap(), "the picture is first");
+        let table = &html[html.find("Every figure").unwrap()..];
+        let order = ["P1 pin writes per entry<", "P2 guest time p50<", "P3 host time p50<", ">guest time p90<"];
+        let places: Vec<_> = order.iter().map(|cell| table.find(cell).unwrap_or_else(|| panic!("{cell}"))).collect();
+        assert!(places.is_sorted());
+        for said in ["worse after 7 rounds", "because the primary guest time p50 is undecided.", "clear by themselves"]
+        {
+            assert!(html.to_lowercase().contains(said), "{said}");
+        }
+    }
+
     /// `VMENTRY_PAGE=/tmp/x.html cargo test -p vmentry --lib -- --ignored page_to_look_at`
     #[test]
     #[ignore = "writes a page for people to look at"]
     fn a_page_to_look_at() {
-        if let Ok(path) = std::env::var("VMENTRY_PAGE") {
-            std::fs::write(&path, render(&comparison(), &setting())).unwrap();
+        let Ok(path) = std::env::var("VMENTRY_PAGE") else { return };
+        for (name, c) in [("", comparison()), (".gated.html", gated())] {
+            let (path, s) = (format!("{path}{name}"), setting());
+            std::fs::write(&path, render(&c, &s)).unwrap();
+            std::fs::write(format!("{path}.md"), crate::compare::text::markdown(&c, &s)).unwrap();
             for width in [80, 120] {
-                let short = crate::compare::text::short(&comparison(), &setting(), width);
-                std::fs::write(format!("{path}.{width}.txt"), short).unwrap();
-                let full = crate::compare::text::full(&comparison(), &setting(), width);
-                std::fs::write(format!("{path}.{width}.full.txt"), full).unwrap();
+                std::fs::write(format!("{path}.{width}.txt"), crate::compare::text::short(&c, &s, width)).unwrap();
+                std::fs::write(format!("{path}.{width}.full.txt"), crate::compare::text::full(&c, &s, width)).unwrap();
             }
         }
     }

@@ -104,9 +104,10 @@ fn figures(c: &Comparison, setting: &Setting, width: usize) -> String {
         }
     }
     let legend = format!(
-        "95% CI: confidence interval of the change. ADJ. P: p of the permutation test, adjusted for all figures (Holm); significant: \
-         at most {}. MDE: smallest change found with 80 % power. A/A: A/A noise, the 95th percentile of half-against-half \
-         differences within a side. ~: no detectable change. ?: not enough data, see below.{}",
+        "95% CI: confidence interval of the change. {}; significant: at most {}. MDE: smallest change found with 80 % power. A/A: A/A \
+         noise, the 95th percentile of half-against-half differences within a side. ~: no detectable change. ?: not enough data, see \
+         below.{}",
+        wording::adjusted(c, "ADJ. P"),
         c.alpha,
         if c.ignore_below > 0.0 {
             format!(" Ignored: changed by less than {}.", wording::size(c.ignore_below))
@@ -118,6 +119,8 @@ fn figures(c: &Comparison, setting: &Setting, width: usize) -> String {
     if let Some(why) = shown.iter().find_map(|row| wording::contradiction(row)) {
         text += &wrap(&format!("* {why}"), "  ", width);
     }
+    let plan = wording::plan(c).into_iter().chain(wording::not_tested(c)).chain(wording::clear(c));
+    plan.for_each(|line| text += &wrap(&line, "  ", width));
     text
 }
 
@@ -138,12 +141,12 @@ fn lines(rows: &[&Row], emulated: &str, long: bool) -> Vec<[String; 9]> {
         let verdict = if long { wording::verdict(row.verdict) } else { wording::word(row.verdict) };
         let mark = wording::contradiction_mark(row);
         lines.push([
-            format!("  {}", stat_name(part, row.stat)),
+            format!("{}{}", wording::place_mark(row).unwrap_or_else(|| "  ".into()), stat_name(part, row.stat)),
             wording::value(row.a, row.unit),
             wording::value(row.b, row.unit),
             wording::change(row),
             wording::interval(row),
-            wording::p_value(row.p_holm),
+            wording::p_value(wording::shown_p(row)),
             wording::mde(row),
             wording::noise(row),
             format!("{verdict}{mark}"),
@@ -244,7 +247,7 @@ mod tests {
     use super::*;
     use crate::compare::{
         Verdict,
-        fixture::{comparison, setting},
+        fixture::{comparison, gated, setting},
     };
 
     #[test]
@@ -271,9 +274,28 @@ mod tests {
     }
 
     #[test]
+    fn primary_figures_are_marked_and_others_have_their_p_even_if_not_tested() {
+        let text = render(&gated(), &setting(), 120);
+        let row =
+            |start: &str| text.lines().find(|l| l.starts_with(start)).unwrap_or_else(|| panic!("{start}: {text}"));
+        assert!(row("P1 mean ").ends_with("WORSE") && row("P2 p50 ").ends_with("no detectable change"), "{text}");
+        assert!(row("P3 p50 ").contains(" 0.600 ") && row("P3 p50 ").ends_with("not tested"), "{text}");
+        assert!(row("  p99 ").contains(" 0.003 ") && row("  p99 ").ends_with("not tested"), "{text}");
+        let flowing = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for said in [
+            "P1 pin writes per entry (decided after 7 rounds), P2 guest time p50, P3 host time p50",
+            "others: not tested, because the primary guest time p50 is undecided",
+            "clear by themselves",
+        ] {
+            assert!(flowing.contains(said), "{said}: {text}");
+        }
+        assert!(!render(&comparison(), &setting(), 120).contains("P1"));
+    }
+
+    #[test]
     fn nothing_is_wider_than_the_terminal() {
-        for width in [80, 100, 120, 200] {
-            let text = render(&comparison(), &setting(), width);
+        for (width, c) in [80, 100, 120, 200].into_iter().flat_map(|width| [(width, comparison()), (width, gated())]) {
+            let text = render(&c, &setting(), width);
             let widest = text.lines().max_by_key(|l| l.chars().count()).unwrap();
             assert!(widest.chars().count() <= width, "{widest}");
             assert!(text.lines().all(|l| l.trim_end() == l), "no trailing blanks");

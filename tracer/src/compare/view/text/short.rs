@@ -1,8 +1,12 @@
 //! The default text: the answer, the figures that changed, one line about the others, and what to do next.
 
-use super::{MIN_WIDTH, alarms, fitted, warnings, wording};
+use super::{
+    MIN_WIDTH, alarms, fitted,
+    others::{others, unknown},
+    warnings, wording,
+};
 use crate::{
-    compare::{Comparison, Row, Setting, Verdict},
+    compare::{Comparison, Row, Setting},
     html::chart::shortened,
     model::figures::{Unit, human},
     output::{grouped, wrap},
@@ -10,6 +14,8 @@ use crate::{
 
 /// Rows of the table at most.
 const MOST_ROWS: usize = 10;
+/// Rows of others at least, however many figures are primary.
+const FEWEST_ROWS: usize = 3;
 /// Statistics of the plain table: those that most readers ask for.
 const PLAIN_STATS: [&str; 5] = ["p50", "p99", "mean", "per_second", "share"];
 
@@ -27,7 +33,7 @@ pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize) -> String 
     out.push('\n');
     if wording::is_conclusive(c) {
         out += &changed(c, width);
-        out.extend(others(c).iter().map(line));
+        out += &others(c, width).concat();
     } else {
         out += &plain(c, width);
         out.extend(wording::pin_writes(c).iter().map(line));
@@ -65,95 +71,55 @@ fn sides(c: &Comparison, setting: &Setting) -> Vec<String> {
     out
 }
 
-/// The figures that changed, largest change first, with a line for each footnote.
+/// The primary figures in their order, whatever is known of them, and the others that changed, largest change first; with a line for
+/// each footnote.
 fn changed(c: &Comparison, width: usize) -> String {
-    let changed = wording::largest_first(c.rows.iter().filter(|r| wording::is_change(r)));
-    if changed.is_empty() {
+    let primary: Vec<_> = wording::primary(&c.rows).into_iter().filter(|r| wording::has_values(r)).collect();
+    let changed = wording::largest_first(c.rows.iter().filter(|r| r.primary.is_none() && wording::is_change(r)));
+    if primary.is_empty() && changed.is_empty() {
         return String::new();
     }
-    let mut lines = vec![["", "A", "B", "CHANGE", "95% CI", "ADJ. P", "VERDICT"].map(str::to_owned)];
-    let (shown, more) = changed.split_at(changed.len().min(MOST_ROWS));
-    for row in shown {
-        let mark = wording::contradiction_mark(row);
-        lines.push([
-            wording::title(row),
-            wording::value(row.a, row.unit),
-            wording::value(row.b, row.unit),
-            wording::change(row),
-            wording::interval(row),
-            wording::p_value(row.p_holm),
-            format!("{}{mark}", wording::word(row.verdict)),
-        ]);
+    let most = MOST_ROWS.saturating_sub(primary.len()).max(FEWEST_ROWS);
+    let (shown, more) = changed.split_at(changed.len().min(most));
+    let name = if primary.is_empty() { "" } else { "PRIMARY" };
+    let mut lines = vec![[name, "A", "B", "CHANGE", "95% CI", "ADJ. P", "VERDICT"].map(str::to_owned)];
+    lines.extend(primary.iter().map(|row| line(row)));
+    if !primary.is_empty() && !shown.is_empty() {
+        lines.push(["OTHERS", "", "", "", "", "", ""].map(str::to_owned));
     }
+    lines.extend(shown.iter().map(|row| line(row)));
     let mut out = fitted(&lines, true, width);
+    let shown = [&primary, shown].concat();
     if let Some(why) = shown.iter().find_map(|row| wording::contradiction(row)) {
         out += &wrap(&format!("* {why}"), "  ", width);
     }
     if !more.is_empty() {
         out += &format!("{} more changed, by less\n", more.len());
     }
+    out.extend(wording::refusals(&shown).iter().map(|text| shortened(text, width) + "\n"));
     out
 }
 
-/// The figures that are not in the table, as counts.
-fn others(c: &Comparison) -> Vec<String> {
-    let of = |verdict| c.rows.iter().filter(move |r| r.verdict == verdict);
-    let others = |n: usize| if n == 1 { "1 other".to_owned() } else { format!("{n} others") };
-    let mut out = Vec::new();
-    match of(Verdict::Ignored).count() {
-        0 => {}
-        n => out.push(format!("{}: changed by less than {}", others(n), wording::size(c.ignore_below))),
-    }
-    match of(Verdict::NoDetectableChange).count() {
-        0 => {}
-        n => out.push(format!("{}: no detectable change{}", others(n), detectable(c))),
-    }
-    let few: Vec<_> = of(Verdict::NotEnoughData).filter(|r| r.a.is_some() && r.b.is_some()).collect();
-    if !few.is_empty() {
-        let why = match few.iter().find(|r| wording::is_carried(r)) {
-            Some(row) => row.why.clone().unwrap_or_else(|| "no reason given".into()),
-            None => "fewer than 10 values beyond the quantile on a side: record longer".into(),
-        };
-        out.push(format!("{}: not enough data: {why}", others(few.len())));
-    }
-    out.extend(unknown(c));
-    out
-}
-
-/// The smallest and the largest change that would have been found of figures without one; empty if that is not known.
-fn detectable(c: &Comparison) -> String {
-    let same = c.rows.iter().filter(|r| r.verdict == Verdict::NoDetectableChange && wording::ratio(r).is_some());
-    let mut shares: Vec<f64> = same.filter_map(|r| Some(r.detectable? / r.a?)).filter(|s| s.is_finite()).collect();
-    shares.sort_by(f64::total_cmp);
-    match shares.as_slice() {
-        [] => String::new(),
-        [one] => format!(" (MDE {})", wording::size(*one)),
-        [least, .., most] => format!(" (MDE {} to {})", wording::size(*least), wording::size(*most)),
-    }
-}
-
-/// Figures without a value, by reason: the first two by name.
-fn unknown(c: &Comparison) -> Vec<String> {
-    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
-    for row in c.rows.iter().filter(|r| r.a.is_none() || r.b.is_none()) {
-        let why = row.why.as_deref().unwrap_or("no reason given");
-        match reasons.iter_mut().find(|(known, _)| *known == why) {
-            Some((_, titles)) => titles.push(wording::title(row)),
-            None => reasons.push((why, vec![wording::title(row)])),
-        }
-    }
-    let line = |(why, titles): (&str, Vec<String>)| match titles.as_slice() {
-        [first, second, _, ..] => format!("{first}, {second} and {} others n/a: {why}", titles.len() - 2),
-        few => format!("{} n/a: {why}", few.join(", ")),
-    };
-    reasons.into_iter().map(line).collect()
+/// A row of the table.
+fn line(row: &Row) -> [String; 7] {
+    let mark = wording::contradiction_mark(row);
+    [
+        wording::title(row),
+        wording::value(row.a, row.unit),
+        wording::value(row.b, row.unit),
+        wording::change(row),
+        wording::interval(row),
+        wording::p_value(wording::shown_p(row)),
+        format!("{}{mark}", wording::word(row.verdict)),
+    ]
 }
 
 /// Both sides next to each other, without verdicts: the statistics that the counts carry.
 fn plain(c: &Comparison, width: usize) -> String {
     let has_figure = |r: &&Row| r.a.is_some() && r.b.is_some() && (r.a, r.b) != (Some(0.0), Some(0.0));
-    let is_plain = |r: &&Row| PLAIN_STATS.contains(&r.stat) && wording::is_carried(r);
-    let rows: Vec<_> = c.rows.iter().filter(has_figure).filter(is_plain).collect();
+    let is_plain = |r: &&Row| r.primary.is_none() && PLAIN_STATS.contains(&r.stat) && wording::is_carried(r);
+    let primary = wording::primary(&c.rows).into_iter().filter(has_figure);
+    let rows: Vec<_> = primary.chain(c.rows.iter().filter(has_figure).filter(is_plain)).collect();
     if rows.is_empty() {
         return String::new();
     }
@@ -190,8 +156,8 @@ fn mix(c: &Comparison) -> Option<String> {
 mod tests {
     use super::*;
     use crate::compare::{
-        Estimate,
-        fixture::{comparison, setting},
+        Estimate, Verdict,
+        fixture::{comparison, gated, setting},
     };
 
     /// The comparison as if each side were one block.
@@ -236,6 +202,48 @@ mod tests {
         let same = c.rows.iter().filter(|r| r.verdict == Verdict::NoDetectableChange).count();
         assert!(text.contains(&format!("\n{same} others: no detectable change (MDE ")), "{text}");
         assert!(text.contains("\nguest time max n/a: a maximum has no valid interval\n"), "{text}");
+    }
+
+    #[test]
+    fn primary_figures_are_on_top_whatever_their_verdict() {
+        let c = gated();
+        let text = render(&c, &setting(), 80);
+        let rows: Vec<_> = text.lines().skip_while(|l| !l.starts_with("PRIMARY ")).take(4).collect();
+        for (row, (start, end)) in rows.iter().skip(1).zip([
+            ("pin writes per entry ", "WORSE"),
+            ("guest time p50 ", "[-2.1, +3.0]%   0.400  ~"),
+            ("host time p50 ", "0.600  untested"),
+        ]) {
+            assert!(row.starts_with(start) && row.ends_with(end), "{text}");
+        }
+        assert!(!text.contains("\nOTHERS\n"), "nothing else was tested: {text}");
+        let said = [
+            " others: not tested, because the primary guest time p50 is undecided\n",
+            "clear by themselves, but outside of the plan: guest time p99 +17.8%",
+        ];
+        assert!(said.iter().all(|said| text.contains(said)), "{text}");
+        assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn others_that_changed_are_below_the_primary_ones() {
+        let mut c = comparison();
+        c.rows[5].primary = Some(0);
+        let text = render(&c, &setting(), 80);
+        let order = ["PRIMARY ", "host time p50 ", "OTHERS\n", "pin writes per entry ", "guest time p99 "];
+        let places: Vec<_> = order.iter().map(|word| text.find(&format!("\n{word}")).unwrap()).collect();
+        assert!(places.is_sorted(), "{text}");
+        let same = c.rows.iter().filter(|r| r.verdict == Verdict::NoDetectableChange).count() - 1;
+        assert!(text.contains(&format!("\n{same} others: no detectable change")), "it is in the table: {text}");
+    }
+
+    #[test]
+    fn a_primary_figure_without_a_verdict_has_its_reason_in_one_line() {
+        let mut c = gated();
+        let pins = c.rows.iter_mut().find(|r| r.figure == "pin_writes").unwrap();
+        (pins.verdict, pins.why) = (Verdict::NotEnoughData, Some("5 rounds of a side; 6 are needed".into()));
+        let text = render(&c, &setting(), 80);
+        assert!(text.contains("\npin writes per entry: 5 rounds of a side; 6 are needed\n"), "{text}");
     }
 
     #[test]

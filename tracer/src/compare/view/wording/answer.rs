@@ -4,6 +4,7 @@ use super::{
     lack::lack,
     names::{side, title},
     numbers::{change, interval, mde, ratio, size},
+    primary::{decided, gate, undecided},
     sides::is_emulated,
 };
 use crate::{
@@ -11,13 +12,13 @@ use crate::{
     model::figures::Unit,
 };
 
-/// Whether there were enough data for a verdict.
-pub(super) fn is_judged(row: &Row) -> bool {
-    row.verdict != Verdict::NotEnoughData
+/// Whether there were enough data for a verdict, and a test.
+pub(super) const fn is_judged(row: &Row) -> bool {
+    !matches!(row.verdict, Verdict::NotEnoughData | Verdict::NotTested)
 }
 
 /// Whether both sides have a value, so that more data could give a verdict.
-pub(super) fn has_values(row: &Row) -> bool {
+pub(crate) const fn has_values(row: &Row) -> bool {
     row.a.is_some() && row.b.is_some()
 }
 
@@ -51,14 +52,27 @@ fn conclusion(c: &Comparison, setting: &Setting) -> String {
         0 => String::new(),
         n => format!(", {n} more by less than {}", size(c.ignore_below)),
     };
-    let of_all = format!("{significant} of {conclusive} changed significantly{ignored}");
+    let untested = match c.rows.iter().filter(|r| r.verdict == Verdict::NotTested).count() {
+        0 => String::new(),
+        1 => "; 1 other not tested".to_owned(),
+        n => format!("; {n} others not tested"),
+    };
+    let of_all = format!("{significant} of {conclusive} changed significantly{ignored}{untested}");
+    // Where more is said of primary figures, what has changed without being better or worse is said, too.
+    let planned: Vec<_> = changed.iter().copied().filter(|r| r.primary.is_some()).collect();
+    let also = if planned.is_empty() { String::new() } else { format!(", changed in {}", top_two(&planned)) };
+    let gate = gate(c).map(|gate| undecided(c, gate));
+    let open = gate.as_ref().map(|text| format!("; {text}")).unwrap_or_default();
     match (worse.is_empty(), better.is_empty()) {
-        (false, true) => format!("{b} is WORSE: {}; {of_all}", top_two(&worse)),
-        (true, false) => format!("{b} is better: {}; {of_all}", top_two(&better)),
-        (false, false) => format!("{b} is WORSE in {}, better in {}; {of_all}", top_two(&worse), top_two(&better)),
-        (true, true) if significant > 0 => {
-            format!("{b} differs from {a}, but is neither better nor worse: {}; {of_all}", top_two(&changed))
+        (false, true) => format!("{b} is WORSE: {}{also}{open}; {of_all}", top_two(&worse)),
+        (true, false) => format!("{b} is better: {}{also}{open}; {of_all}", top_two(&better)),
+        (false, false) => {
+            format!("{b} is WORSE in {}, better in {}{also}{open}; {of_all}", top_two(&worse), top_two(&better))
         }
+        (true, true) if significant > 0 => {
+            format!("{b} differs from {a}, but is neither better nor worse: {}{open}; {of_all}", top_two(&changed))
+        }
+        (true, true) if gate.is_some() => format!("{}{untested}", gate.unwrap_or_default()),
         (true, true) if !ignored.is_empty() => {
             format!("no change of {} or more from {a} to {b}; {of_all}", size(c.ignore_below))
         }
@@ -66,7 +80,7 @@ fn conclusion(c: &Comparison, setting: &Setting) -> String {
             let has_mde = |r: &&Row| is_judged(r) && r.detectable.is_some() && r.a.is_some_and(|a| a > 0.0);
             let first = c.rows.iter().find(has_mde);
             let mde = first.map(|r| format!(" (MDE of {}: {})", title(r), mde(r))).unwrap_or_default();
-            let more = match c.rows.iter().filter(|r| !is_judged(r) && has_values(r)).count() {
+            let more = match c.rows.iter().filter(|r| r.verdict == Verdict::NotEnoughData && has_values(r)).count() {
                 0 => String::new(),
                 unjudged => format!("; not enough data for {unjudged} more"),
             };
@@ -79,10 +93,17 @@ fn count_figures(n: usize) -> String {
     if n == 1 { "1 figure".into() } else { format!("{n} figures") }
 }
 
+/// A row's change with its interval.
+pub(super) fn with_interval(row: &Row) -> String {
+    let interval = Some(interval(row)).filter(|i| i != "n/a").map(|i| format!(" {i}")).unwrap_or_default();
+    format!("{} {}{interval}", title(row), change(row))
+}
+
 fn top_two(rows: &[&Row]) -> String {
-    let text = |r: &&Row| {
-        let interval = Some(interval(r)).filter(|i| i != "n/a").map(|i| format!(" {i}")).unwrap_or_default();
-        format!("{} {}{interval}", title(r), change(r))
+    let text = |row: &&Row| {
+        let primary = if row.primary.is_some() { "primary " } else { "" };
+        let decided = decided(row).map(|after| format!(" (decided {after})")).unwrap_or_default();
+        format!("{primary}{}{decided}", with_interval(row))
     };
     let first = rows.iter().take(2).map(text).collect::<Vec<_>>().join(", ");
     match rows.len().saturating_sub(2) {
@@ -91,7 +112,7 @@ fn top_two(rows: &[&Row]) -> String {
     }
 }
 
-/// Rows by the size of their change, largest first: the ratio in either direction, which is largest of all where A or B is about
+/// Primary rows in their order, then the others by the size of their change, largest first: the ratio in either direction, which is largest of all where A or B is about
 /// 0; of shares the difference, as the whole time grows or shrinks by it. Maxima, which are single values, and rows whose interval contradicts the test come last. Equal ones stay in order.
 pub(crate) fn largest_first<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<&'a Row> {
     let size = |row: &Row| match row.unit {
@@ -100,7 +121,10 @@ pub(crate) fn largest_first<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<&'a 
     };
     let is_doubtful = |row: &Row| row.stat == "max" || contradiction(row).is_some();
     let mut rows: Vec<_> = rows.collect();
-    rows.sort_by(|a, b| is_doubtful(a).cmp(&is_doubtful(b)).then(size(b).total_cmp(&size(a))));
+    rows.sort_by(|a, b| {
+        let place = |row: &Row| (row.primary.is_none(), row.primary);
+        place(a).cmp(&place(b)).then(is_doubtful(a).cmp(&is_doubtful(b))).then(size(b).total_cmp(&size(a)))
+    });
     rows
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     answer::{has_values, is_conclusive},
+    names::reason,
     sides::entries,
 };
 use crate::{
@@ -24,7 +25,7 @@ pub(super) fn lack(c: &Comparison) -> String {
     let ([a, b], needed) = (c.units, c.needed);
     if a.min(b) >= needed {
         // A maximum never has an interval.
-        let why = c.rows.iter().filter(|r| has_values(r) && r.stat != "max").find_map(|r| r.why.clone());
+        let why = c.rows.iter().filter(|r| has_values(r) && r.stat != "max").find_map(reason);
         return why.unwrap_or_else(|| "there are no figures".into());
     }
     let ns = |ns: u64| human(Some(ns as f64), Unit::Ns);

@@ -1,5 +1,6 @@
 //! The names in a comparison: of figures, sides, exits and verdicts.
 
+use super::{answer::contradiction_mark, primary::decided};
 use crate::{
     compare::{Row, Setting, Stratum, Verdict},
     model::{
@@ -45,7 +46,7 @@ pub(crate) const fn word(verdict: Verdict) -> &'static str {
         Verdict::Changed => "changed",
         Verdict::Ignored => "ignored",
         Verdict::NoDetectableChange => "~",
-        Verdict::NotTested => "not tested",
+        Verdict::NotTested => "untested",
         Verdict::NotEnoughData => "?",
     }
 }
@@ -55,8 +56,42 @@ pub(crate) const fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::NoDetectableChange => "no detectable change",
         Verdict::NotEnoughData => "not enough data",
-        Verdict::Better | Verdict::Worse | Verdict::Changed | Verdict::Ignored | Verdict::NotTested => word(verdict),
+        Verdict::NotTested => "not tested",
+        Verdict::Better | Verdict::Worse | Verdict::Changed | Verdict::Ignored => word(verdict),
     }
+}
+
+/// The verdict on a row in full, with the rounds that a primary figure took, and a mark if its interval contradicts it.
+pub(crate) fn verdict_of(row: &Row) -> String {
+    let decided = decided(row).map(|after| format!(" {after}")).unwrap_or_default();
+    format!("{}{decided}{}", verdict(row.verdict), contradiction_mark(row))
+}
+
+/// Reason why a row has no interval, no test or no verdict, in few words; none if it has all of them.
+pub(crate) fn reason(row: &Row) -> Option<String> {
+    let parts: Vec<&str> = row.why.as_deref()?.split("; ").collect();
+    let needs_more = parts.iter().any(|part| part.ends_with(" are needed"));
+    let mut short: Vec<String> = Vec::new();
+    for (at, part) in parts.iter().enumerate() {
+        let next = parts.get(at + 1).and_then(|next| next.split_once(" need "));
+        let before = at.checked_sub(1).and_then(|before| parts.get(before));
+        if let (Some((units, _)), Some((figures, _))) = (part.split_once(" give no p below "), next) {
+            short.push(format!("{units} are too few for {figures}"));
+        } else if before.is_some_and(|before| before.contains(" give no p below "))
+            // The difference is shown instead of a ratio.
+            || *part == "no ratio to 0"
+            || part.starts_with("no MDE from ")
+            || needs_more && part.starts_with("no interval from fewer than ")
+        {
+        } else if part.starts_with("a maximum has ") {
+            short.push(part.split(": ").next().unwrap_or(part).to_owned());
+        } else if let (true, Some((same, _))) = (part.ends_with(": nothing to test"), part.split_once(" (")) {
+            short.push(same.to_owned());
+        } else {
+            short.push((*part).to_owned());
+        }
+    }
+    Some(if short.is_empty() { parts.join("; ") } else { short.join("; ") })
 }
 
 /// "B (hard)".
@@ -74,26 +109,30 @@ pub(crate) fn exit_reason(stratum: &Stratum) -> String {
     }
 }
 
-/// Rows without a verdict or without an interval, by reason: "not enough data: guest time p99.9: fewer than ...".
+/// Rows without a verdict or without an interval, or with an exact test, by reason: "not enough data: guest time p99.9: fewer than ...".
 pub(crate) fn footnotes(rows: &[&Row]) -> Vec<String> {
-    let mut reasons: Vec<(bool, &str, Vec<String>)> = Vec::new();
+    const EXACT: &str = "exact test";
+    let mut reasons: Vec<(&str, String, Vec<String>)> = Vec::new();
     for row in rows {
         let is_judged = row.verdict != Verdict::NotEnoughData;
-        // What is not known will not be known with more data.
-        let judged = is_judged || row.a.is_none() && row.b.is_none();
-        if is_judged && row.difference.is_none_or(|d| d.low.is_some()) {
-            continue;
-        }
-        let why = row.why.as_deref().unwrap_or("no reason given");
-        match reasons.iter_mut().find(|(j, w, _)| (*j, *w) == (judged, why)) {
+        let mut why = reason(row).unwrap_or_else(|| "no reason given".to_owned());
+        let exact = why.split("; ").find_map(|part| part.strip_prefix("exact test: ")).map(str::to_owned);
+        let result = match (exact, is_judged) {
+            (Some(counts), true) => {
+                why = counts;
+                EXACT
+            }
+            (_, true) if row.difference.is_none_or(|d| d.low.is_some()) => continue,
+            // What is not known will not be known with more data.
+            (_, false) if row.a.is_some() || row.b.is_some() => "not enough data",
+            _ => "n/a",
+        };
+        match reasons.iter_mut().find(|(r, w, _)| (*r, w) == (result, &why)) {
             Some((_, _, names)) => names.push(title(row)),
-            None => reasons.push((judged, why, vec![title(row)])),
+            None => reasons.push((result, why, vec![title(row)])),
         }
     }
-    let line = |(judged, why, names): (bool, &str, Vec<String>)| {
-        let result = if judged { "n/a" } else { "not enough data" };
-        format!("{result}: {}: {why}", names.join(", "))
-    };
+    let line = |(result, why, names): (&str, String, Vec<String>)| format!("{result}: {}: {why}", names.join(", "));
     reasons.into_iter().map(line).collect()
 }
 
@@ -111,5 +150,37 @@ mod tests {
             assert!(titles.iter().any(|t| t == expected), "{expected}: {titles:?}");
         }
         assert_eq!(name(&comparison().rows[3]), "entry_to_exit_ns.p999");
+    }
+
+    fn why(text: &str) -> Row {
+        Row { why: Some(text.into()), ..comparison().rows[0].clone() }
+    }
+
+    #[test]
+    fn reasons_are_short() {
+        for (long, short) in [
+            ("a maximum has no valid interval: resampling never goes beyond it", "a maximum has no valid interval"),
+            (
+                "7 of A and 7 of B give no p below 0.01563; 17 figures at once need 0.00294",
+                "7 of A and 7 of B are too few for 17 figures at once",
+            ),
+            (
+                "no interval from fewer than 6 rounds of a side; no ratio to 0; 5 rounds of a side; 6 are needed",
+                "5 rounds of a side; 6 are needed",
+            ),
+            ("no ratio to 0; the same in all rounds (7 of A, 7 of B): nothing to test", "the same in all rounds"),
+            ("no ratio to 0; no MDE from rounds that agree", "no ratio to 0; no MDE from rounds that agree"),
+            ("not known of A: no hook; of B: no field", "not known of A: no hook; of B: no field"),
+        ] {
+            assert_eq!(reason(&why(long)).as_deref(), Some(short));
+        }
+        assert_eq!(reason(&comparison().rows[0]), None);
+    }
+
+    #[test]
+    fn an_exact_test_has_a_footnote_with_its_counts() {
+        let row = why("no ratio to 0; exact test: 0 events of A, 2,420 events of B, of which 10 count as one");
+        let note = "exact test: guest time p50: 0 events of A, 2,420 events of B, of which 10 count as one";
+        assert_eq!(footnotes(&[&row]), [note]);
     }
 }

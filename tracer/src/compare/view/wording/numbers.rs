@@ -67,12 +67,12 @@ fn events(row: &Row) -> Option<f64> {
 }
 
 /// The ratio that is shown: none if A is 0 or about 0, which is where B is more than [`MOST_RATIO`] times A, where A had fewer
-/// than [`FEWEST_EVENTS`] events, or where the difference has an interval and the ratio has none, because A may be 0. Shares
-/// have none: 0.2 % of the time is not twice as bad as 0.1 %. The difference is shown instead.
+/// than [`FEWEST_EVENTS`] events, or where the difference has an interval and the ratio has none, because A may be 0; nor where B has no
+/// event at all. Shares have none: 0.2 % of the time is not twice as bad as 0.1 %. The difference is shown instead.
 pub(crate) fn ratio(row: &Row) -> Option<Estimate> {
     let has_interval = |e: Estimate| e.low.is_some() || e.high.is_some();
     let only_difference = row.difference.is_some_and(has_interval) && !row.ratio.is_some_and(has_interval);
-    let few = events(row).is_some_and(|n| n < FEWEST_EVENTS);
+    let few = events(row).is_some_and(|n| n < FEWEST_EVENTS || row.b == Some(0.0));
     let is_share = row.unit == Unit::Share;
     row.ratio.filter(|ratio| !is_share && ratio.value <= MOST_RATIO && !only_difference && !few)
 }
@@ -231,6 +231,9 @@ mod tests {
         assert_eq!((change(&one), events(&one).map(f64::round)), ("+0.240".into(), Some(1.0)));
         let ten = Row { a: Some(0.1), b: Some(0.25), count_a: 104, ratio: of(2.5, None, None), ..one };
         assert_eq!(change(&ten), "+150%");
+        let none =
+            Row { b: Some(0.0), ratio: of(0.0, None, None), difference: of(-0.1, Some(-0.12), Some(-0.08)), ..ten };
+        assert_eq!((change(&none), interval(&none)), ("-0.100".into(), "[-0.120, -0.080]".into()));
     }
 
     #[test]

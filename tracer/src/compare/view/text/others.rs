@@ -1,0 +1,66 @@
+//! The lines below the default text's table: the figures that it does not have.
+
+use super::wording;
+use crate::{
+    compare::{Comparison, Row, Verdict},
+    html::chart::shortened,
+    output::wrap,
+};
+
+/// The figures that are not in the table, as counts.
+pub(super) fn others(c: &Comparison, width: usize) -> Vec<String> {
+    let of = |verdict| c.rows.iter().filter(move |r| r.verdict == verdict && r.primary.is_none());
+    let others = |n: usize| if n == 1 { "1 other".to_owned() } else { format!("{n} others") };
+    let mut out = Vec::new();
+    match of(Verdict::Ignored).count() {
+        0 => {}
+        n => out.push(format!("{}: changed by less than {}", others(n), wording::size(c.ignore_below))),
+    }
+    match of(Verdict::NoDetectableChange).count() {
+        0 => {}
+        n => out.push(format!("{}: no detectable change{}", others(n), detectable(c))),
+    }
+    out.extend(wording::not_tested(c));
+    out.extend(wording::clear(c));
+    let few: Vec<_> = of(Verdict::NotEnoughData).filter(|r| wording::has_values(r)).collect();
+    if !few.is_empty() {
+        let why = match few.iter().find(|r| wording::is_carried(r)) {
+            Some(row) => wording::reason(row).unwrap_or_else(|| "no reason given".into()),
+            None => "fewer than 10 values beyond the quantile on a side: record longer".into(),
+        };
+        out.push(format!("{}: not enough data: {why}", others(few.len())));
+    }
+    let mut out: Vec<_> = out.iter().map(|text| wrap(text, "  ", width)).collect();
+    out.extend(unknown(c).iter().map(|text| shortened(text, width) + "\n"));
+    out
+}
+
+/// The smallest and the largest change that would have been found of figures without one; empty if that is not known.
+fn detectable(c: &Comparison) -> String {
+    let is_same = |r: &&Row| r.verdict == Verdict::NoDetectableChange && r.primary.is_none();
+    let same = c.rows.iter().filter(is_same).filter(|r| wording::ratio(r).is_some());
+    let mut shares: Vec<f64> = same.filter_map(|r| Some(r.detectable? / r.a?)).filter(|s| s.is_finite()).collect();
+    shares.sort_by(f64::total_cmp);
+    match shares.as_slice() {
+        [] => String::new(),
+        [one] => format!(" (MDE {})", wording::size(*one)),
+        [least, .., most] => format!(" (MDE {} to {})", wording::size(*least), wording::size(*most)),
+    }
+}
+
+/// Figures without a value, by reason: the first two by name.
+pub(super) fn unknown(c: &Comparison) -> Vec<String> {
+    let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
+    for row in c.rows.iter().filter(|r| r.a.is_none() || r.b.is_none()) {
+        let why = wording::reason(row).unwrap_or_else(|| "no reason given".into());
+        match reasons.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, titles)) => titles.push(wording::title(row)),
+            None => reasons.push((why, vec![wording::title(row)])),
+        }
+    }
+    let line = |(why, titles): (String, Vec<String>)| match titles.as_slice() {
+        [first, second, _, ..] => format!("{first}, {second} and {} others n/a: {why}", titles.len() - 2),
+        few => format!("{} n/a: {why}", few.join(", ")),
+    };
+    reasons.into_iter().map(line).collect()
+}
