@@ -1,6 +1,6 @@
-# Runs `vmentry ab` on a running VM: soft against hard, where it must find a difference, soft against soft, where it
-# must find none, and experiments that end early, which must restore the policy. Leaves results in $OUT, which `cargo
-# xtask test` checks. $seed is the seed of the A/A experiment.
+# Runs `vmentry ab` on a running VM: soft against hard, where it must find a difference, soft against soft at five seeds,
+# of which at most one may find any, one that stops when it knows, and experiments that end early, which must restore
+# the policy. Leaves results in $OUT, which `cargo xtask test` checks.
 set -e
 policy=/sys/module/kvm_intel/parameters/preemption_timer_policy
 # On one CPU, a guest that only spins would delay the ends of the windows, so it gets a low weight.
@@ -19,7 +19,24 @@ experiment() {
 experiment --seed 23 -o $OUT/ab.hlog
 cat $policy > $OUT/after-ab
 vmentry report $OUT/ab.hlog --format json > $OUT/report.json
-experiment --seed ${seed:-97} --policies soft,soft -o $OUT/aa.hlog
+for seed in 97 98 99 100 101; do
+    experiment --seed $seed --policies soft,soft -o $OUT/aa-$seed.hlog
+done
+
+# One that stops as soon as it knows.
+vmentry ab --until decided --primary pin_writes.mean --window 60ms --washout 10ms --warmup 50ms --seed 7 --no-compare \
+    -o $OUT/decided.hlog -- sh -c "$timers" 2> $OUT/decided.txt
+cat $policy > $OUT/after-decided
+
+# A guest that ends in the middle.
+sh -c "$timers" &
+guest=$!
+sleep 1
+(sleep 4; kill -9 $guest) &
+vmentry ab --window 60ms --washout 10ms --warmup 50ms --rounds 1000 --seed 7 --no-compare -o $OUT/ended.hlog \
+    2> $OUT/ended.txt
+wait
+cat $policy > $OUT/after-ended
 
 # Experiments that end early: by a signal within a window of the hard policy, by an arm that fails, and by a policy that
 # another program has switched.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     build, claims,
@@ -191,23 +191,11 @@ fn with_stopwatch(kernel: Kernel) -> Result<Outcome> {
     })
 }
 
-/// Runs the experiment with another seed if the only failures are those that chance can cause.
 fn with_experiment(kernel: Kernel) -> Result<Outcome> {
     in_companion_lab(kernel, || {
         let vmentry = build::static_binary("vmentry")?;
-        let machine = companion_machine("experiment", kernel, Flavour::Companion)?;
-        let mut alarms = Vec::new();
-        for seed in experiment::SEEDS {
-            let outcome = run(&machine, &format!("seed={seed}\n{}", experiment::SCRIPT))?;
-            alarms = experiment::false_alarms(&outcome.out_dir, &vmentry)?;
-            let mut failures = experiment::failures(&outcome.out_dir, &vmentry)?;
-            if alarms.is_empty() || !failures.is_empty() {
-                failures.append(&mut alarms);
-                return check(&outcome, &failures);
-            }
-            eprintln!("seed {seed}: {}: trying the next seed", alarms.join("; "));
-        }
-        bail!("false alarms with all seeds: {}", alarms.join("; "))
+        let outcome = run(&companion_machine("experiment", kernel, Flavour::Companion)?, experiment::SCRIPT)?;
+        check(&outcome, &experiment::failures(&outcome.out_dir, &vmentry)?)
     })
 }
 
