@@ -369,7 +369,7 @@ fn stopping_at_the_worst_moment(trials: u64, shapes: &[f64], bounds: &mut Bounds
     let results = each(trials, |seed| {
         let all = WORLD.experiment(MOST, shapes, &mut Random::new(seed + 5_000_000));
         let alarm_after = |rounds: usize| {
-            let options = Options { primary: primary(), ..options(seed, 0) };
+            let options = Options { primary: primary(), permutations: 10, ..options(seed, 0) };
             let c = compare::compare(&Windows::Rounds(all[..rounds].to_vec()), &options);
             let primary = c.rows.iter().any(|r| r.primary.is_some() && is_change(r));
             let [difference, se] = entries_independent(&c);
@@ -397,7 +397,8 @@ fn intervals_at_the_worst_moment(trials: u64, shapes: &[f64], bounds: &mut Bound
         let all = world.experiment(MOST, shapes, &mut Random::new(seed + 6_000_000));
         let mut rounds = 6;
         loop {
-            let options = Options { primary: vec!["entry_to_exit_ns.p50".to_owned()], ..options(seed, 0) };
+            let primary = vec!["entry_to_exit_ns.p50".to_owned()];
+            let options = Options { primary, permutations: 10, ..options(seed, 0) };
             let c = compare::compare(&Windows::Rounds(all[..rounds].to_vec()), &options);
             let row = row(&c.rows, "p50").cloned();
             let found = row.as_ref().is_some_and(is_change);
