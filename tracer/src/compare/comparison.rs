@@ -5,10 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use tracer_common::rules::TimerCause;
 
-use super::{
-    stats::by_vm::ByVm,
-    windows::{Arm, Stratum},
-};
+use super::windows::{Arm, Stratum};
 use crate::{
     model::{
         figures::{Figure, Unit},
@@ -221,6 +218,60 @@ impl Side {
     pub(crate) fn covered_share(&self) -> f64 {
         if self.recorded_ns > self.length_ns { self.length_ns as f64 / self.recorded_ns as f64 } else { 1.0 }
     }
+}
+
+/// What each VM's rounds say by themselves.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ByVm {
+    /// the figures that have a value of at least one VM
+    pub figures: Vec<FigureByVm>,
+    /// VMs beyond the 16 with the most entries, which are not compared
+    pub more: usize,
+}
+
+/// A figure of each VM, and of the VMs together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FigureByVm {
+    /// e.g. "entry_to_exit_ns", "timer_exits.early+spurious"
+    pub figure: &'static str,
+    /// e.g. "p50"; "per_second" for rates
+    pub stat: &'static str,
+    /// unit of all its values
+    pub unit: Unit,
+    /// VMs with a value, most entries first
+    pub vms: Vec<VmEffect>,
+    /// all VMs that have an interval together; none with fewer than two
+    pub all: Option<Combined>,
+}
+
+/// A figure of one VM: means over the rounds in which both sides have a value of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VmEffect {
+    /// its name
+    pub vm: String,
+    /// number of its rounds
+    pub rounds: usize,
+    /// value of A
+    pub a: f64,
+    /// value of B
+    pub b: f64,
+    /// b - a, with its 95 % confidence interval
+    pub difference: Estimate,
+}
+
+/// The mean effect on VMs like these, and how much the effects differ (random effects).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Combined {
+    /// number of VMs
+    pub vms: usize,
+    /// value of A, weighted as the difference
+    pub a: f64,
+    /// b - a, with its 95 % confidence interval
+    pub difference: Estimate,
+    /// standard deviation of the true effects between VMs
+    pub tau: f64,
+    /// share of the spread of the VMs' differences that is not chance, 0..1
+    pub i_squared: f64,
 }
 
 /// The result of a comparison.

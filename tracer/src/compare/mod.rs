@@ -20,9 +20,8 @@ mod windows;
 pub(crate) use self::comparison::{Better, Mix, MixRow};
 pub use self::{
     assemble::compare,
-    comparison::{Comparison, Estimate, Row, Verdict},
+    comparison::{ByVm, Combined, Comparison, Estimate, FigureByVm, Row, Verdict, VmEffect},
     stats::{
-        by_vm::{ByVm, Combined, FigureByVm, VmEffect},
         judging::{first_step, promised_power},
         random,
     },

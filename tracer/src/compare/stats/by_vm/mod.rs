@@ -9,70 +9,16 @@ pub(crate) use self::primary::{Primary, primaries};
 use super::sequential;
 use crate::{
     compare::{
-        comparison::Estimate,
+        comparison::{ByVm, Combined, Estimate, FigureByVm, VmEffect},
         windows::{ExperimentRound, Window, Windows},
     },
-    model::{figures::Unit, series::Series},
+    model::series::Series,
 };
 
 /// VMs that are compared at most: those with the most entries.
 const MOST_VMS: usize = 16;
 /// Chance that an interval does not contain the true value.
 const LEVEL: f64 = 0.05;
-
-/// What each VM's rounds say by themselves.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ByVm {
-    /// the figures that have a value of at least one VM
-    pub figures: Vec<FigureByVm>,
-    /// VMs beyond [`MOST_VMS`], which are not compared
-    pub more: usize,
-}
-
-/// A figure of each VM, and of the VMs together.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FigureByVm {
-    /// e.g. "entry_to_exit_ns", "timer_exits.early+spurious"
-    pub figure: &'static str,
-    /// e.g. "p50"; "per_second" for rates
-    pub stat: &'static str,
-    /// unit of all its values
-    pub unit: Unit,
-    /// VMs with a value, most entries first
-    pub vms: Vec<VmEffect>,
-    /// all VMs that have an interval together; none with fewer than two
-    pub all: Option<Combined>,
-}
-
-/// A figure of one VM: means over the rounds in which both sides have a value of it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct VmEffect {
-    /// its name
-    pub vm: String,
-    /// number of its rounds
-    pub rounds: usize,
-    /// value of A
-    pub a: f64,
-    /// value of B
-    pub b: f64,
-    /// b - a, with its 95 % confidence interval
-    pub difference: Estimate,
-}
-
-/// The mean effect on VMs like these, and how much the effects differ (random effects).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Combined {
-    /// number of VMs
-    pub vms: usize,
-    /// value of A, weighted as the difference
-    pub a: f64,
-    /// b - a, with its 95 % confidence interval
-    pub difference: Estimate,
-    /// standard deviation of the true effects between VMs
-    pub tau: f64,
-    /// share of the spread of the VMs' differences that is not chance, 0..1
-    pub i_squared: f64,
-}
 
 /// 95 % confidence interval of the rounds' differences, valid whenever the experiment stops; none from too few rounds.
 fn round_interval(differences: &[f64]) -> Option<[f64; 2]> {

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     compare::{random::Random, windows::Stratum},
     model::{
-        figures::{Figure, Stat},
+        figures::{Figure, Stat, Unit},
         number::truncated_u64,
         series::Level,
     },
