@@ -470,7 +470,7 @@ pub struct AbArgs {
     /// VMs and vCPUs to trace
     #[command(flatten)]
     pub targets: Targets,
-    /// Size of each CPU's ring in KiB, a power of two; an entry takes 64 bytes
+    /// Size of each CPU's ring in KiB, a power of two; an entry takes 96 bytes
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024, value_parser = ring_kib)]
     pub ring_kib: u32,
     /// Keep COMMAND's arguments in the recording, too
