@@ -13,14 +13,14 @@ timers="echo \$\$ > $cgroup/cgroup.procs; exec vmentry exercise tsc-deadline --c
 
 # No statistics in here, where they would take long; they take seconds on a real CPU.
 experiment() {
-    vmentry ab --window 60ms --washout 10ms --warmup 50ms --rounds 12 --no-compare "$@" -- sh -c "$timers"
+    vmentry ab --window 60ms --washout 10ms --warmup 50ms --no-compare "$@" -- sh -c "$timers"
 }
 
 experiment --seed 23 -o $OUT/ab.hlog
 cat $policy > $OUT/after-ab
 vmentry report $OUT/ab.hlog --format json > $OUT/report.json
 for seed in 97 98 99 100 101; do
-    experiment --seed $seed --policies soft,soft -o $OUT/aa-$seed.hlog
+    experiment --seed $seed --policies soft,soft --rounds 6 -o $OUT/aa-$seed.hlog
 done
 
 # One that stops as soon as it knows.
@@ -32,7 +32,10 @@ cat $policy > $OUT/after-decided
 sh -c "$timers" &
 guest=$!
 sleep 1
-(sleep 4; kill -9 $guest) &
+(
+    until grep -q '"round":2' $OUT/ended.hlog 2> /dev/null; do sleep 0.1; done
+    kill -9 $guest
+) &
 vmentry ab --window 60ms --washout 10ms --warmup 50ms --rounds 1000 --seed 7 --no-compare -o $OUT/ended.hlog \
     2> $OUT/ended.txt
 wait

@@ -34,7 +34,7 @@ fn same_policy_twice(results: Results, vmentry: &Path) -> Result<Failures> {
     let mut alarms = Vec::new();
     for seed in SEEDS {
         let (_, aa) = compare(vmentry, &results.0.join(format!("aa-{seed}.hlog")), &[])?;
-        failures.equal(&format!("a/a {seed}: rounds"), &aa["units"]["a"], 12);
+        failures.equal(&format!("a/a {seed}: rounds"), &aa["units"]["a"], 6);
         let figures = aa["figures"].as_array().cloned().unwrap_or_default();
         failures.check(figures.len() > 10, || format!("a/a {seed}: {} figures", figures.len()));
         let changed = figures.iter().filter(|f| matches!(f["verdict"].as_str(), Some("better" | "worse" | "changed")));
