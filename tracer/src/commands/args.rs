@@ -722,7 +722,8 @@ fn until(text: &str) -> Result<Until, String> {
             Ok(rounds @ 1..=1000) => Ok(Until::Rounds(rounds)),
             _ => Err("rounds: 1 to 1000".into()),
         },
-        _ => duration(text).map(Until::Time).map_err(|e| format!("write decided, a time such as 10m, or rounds: {e}")),
+        _ if text.starts_with(|first: char| first.is_ascii_digit()) => duration(text).map(Until::Time),
+        _ => Err("write decided, a time such as 10m, or a number of rounds".into()),
     }
 }
 

@@ -126,7 +126,7 @@ impl Condition {
             .iter()
             .find(|r| name(r) == self.name)
             .ok_or_else(|| format!("--fail-if '{}': neither side has a value of {}", self.text, self.name))?;
-        if row.verdict == Verdict::NotEnoughData {
+        if matches!(row.verdict, Verdict::NotEnoughData | Verdict::NotTested) {
             return Ok((ConditionResult::Inconclusive, row));
         }
         match self.threshold {
@@ -211,6 +211,8 @@ mod tests {
         assert_eq!(judged("entry_to_exit_ns.p99>+3%", ignored), ConditionResult::Holds, "it has a limit of its own");
         let none = Row { verdict: Verdict::NotEnoughData, ..row([1.05, 1.02, 1.08], 0.01) };
         assert_eq!(judged("entry_to_exit_ns.p99>+3%", none), ConditionResult::Inconclusive);
+        let gated = Row { stat: "max", verdict: Verdict::NotTested, ..row([1.0; 3], 0.9) };
+        assert_eq!(judged("entry_to_exit_ns.max>+3%", gated), ConditionResult::Inconclusive);
     }
 
     #[test]

@@ -52,16 +52,19 @@ fn instruction_set(vendor: Option<Vendor>) -> &'static str {
     }
 }
 
+/// Primary figures of the experiment of a recording, in their order.
+fn primary(source: &Provenance) -> &[String] {
+    source.header.experiment.as_ref().map_or(&[], |experiment| &experiment.primary)
+}
+
 /// Options for all that these recordings allow; [`warnings`] has the reasons for the rest.
 pub(crate) fn options(a: &[Provenance], b: &[Provenance]) -> Options {
     let all = || a.iter().chain(b);
     let source = all().next().map(|s| s.header.pin_writes_source);
     let transition = all().next().map(|s| s.header.transition_source());
-    let primary = |s: &Provenance| s.header.experiment.as_ref().map(|e| e.primary.clone()).unwrap_or_default();
-    // Experiments that were planned for different figures were planned for none together.
     let first = all().next().map(primary).filter(|first| all().all(|s| primary(s) == *first));
     Options {
-        primary: first.unwrap_or_default(),
+        primary: first.unwrap_or_default().to_vec(),
         knowledge: [a, b].map(|side| Knowledge::merge(side.iter().map(|s| s.header.knowledge()))),
         transitions: all().all(|s| Some(s.header.transition_source()) == transition),
         pin_writes: all().all(|s| Some(s.header.pin_writes_source) == source),
@@ -80,6 +83,10 @@ pub(crate) fn warnings(a: &[Provenance], b: &[Provenance], experiment: bool) -> 
         out.push(
             "DISTURBED: hooks on VMCS writes ran before the VM entries; the times of dirty entries contain them".into(),
         );
+    }
+    // Experiments that were planned for different figures were planned for none together.
+    if options.primary.is_empty() && all().any(|s| !primary(s).is_empty()) {
+        out.push("the experiments have different primary figures, so none of them is primary here".into());
     }
     out.extend(OtherTracers::merge(all().map(Provenance::other_tracers)).may_be_more());
     // Also between the recordings of several experiments.

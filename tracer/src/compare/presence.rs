@@ -101,7 +101,7 @@ impl Group {
         let vcpu = if self.vcpus.len() == 1 { "vCPU" } else { "vCPUs" };
         let [round, of] = if rounds.len() == 1 { ["round", "it"] } else { ["rounds", "each"] };
         format!(
-            "vm {vm}, {vcpu} {}: left out of {round} {} ({} entries): no entries in a window of {of} (paused, or ended)",
+            "vm {vm}, {vcpu} {}: left out of {round} {} ({} entries): no entries in a window of {of} (not started, paused, or ended)",
             stretches(&self.vcpus),
             stretches(&numbers),
             grouped(self.entries)
@@ -118,7 +118,8 @@ pub(crate) fn lines(left_out: &[LeftOut]) -> Vec<String> {
         group.entries = group.entries.saturating_add(*entries);
         group.vcpus.insert(*vcpu);
     }
-    let mut groups: Vec<_> = groups.into_iter().collect();
+    // A round that it was absent from altogether lost nothing.
+    let mut groups: Vec<_> = groups.into_iter().filter(|(_, group)| group.entries > 0).collect();
     groups.sort_by_key(|(_, group)| std::cmp::Reverse(group.entries));
     let (named, others) = groups.split_at(groups.len().min(MAX_LINES));
     let mut lines: Vec<String> = named.iter().map(|((vm, rounds), group)| group.line(vm, rounds)).collect();
@@ -218,8 +219,8 @@ mod tests {
         assert_eq!(
             said,
             [
-                "vm web1, vCPU 2: left out of rounds 4 to 6 (1,602 entries): no entries in a window of each (paused, or ended)",
-                "vm db, vCPUs 0 to 1: left out of round 4 (15 entries): no entries in a window of it (paused, or ended)",
+                "vm web1, vCPU 2: left out of rounds 4 to 6 (1,602 entries): no entries in a window of each (not started, paused, or ended)",
+                "vm db, vCPUs 0 to 1: left out of round 4 (15 entries): no entries in a window of it (not started, paused, or ended)",
             ]
         );
         let many: Vec<_> = (0..9).map(|n| left_out(&format!("vm{n}"), 0, &[n], 5)).collect();

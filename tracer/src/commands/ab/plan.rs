@@ -8,7 +8,7 @@ use crate::{
     commands::{
         args::{AbArgs, Until},
         comparison,
-        usage::refuse,
+        usage::{refuse, refuse_overlap},
     },
     compare::{
         Options, Windows,
@@ -66,15 +66,19 @@ impl Plan {
                 _ => format!("--rounds {rounds}: {rounds} rounds"),
             };
             let length = text(args.warmup + round * needed);
+            let option = if args.until.is_some() { "--until" } else { "--rounds" };
             return refuse(format!(
-                "{given} cannot decide anything: even if all of them agree, {needed} are needed for a primary figure, which take \
-                 {length}\n  -> --rounds {needed} or more, shorter windows (--window), or --no-compare to record rounds that are compared \
+                "{given} cannot decide a small change: even if all of them agree, {needed} are needed for a primary figure, which take \
+                 {length}\n  -> {option} {needed} or more, shorter windows (--window), or --no-compare to record rounds that are compared \
                  together with others"
             ));
         }
         let defaults: &[&str] = if args.arm.is_empty() { &OF_POLICIES } else { &OF_OTHERS };
         let defaults = defaults.iter().map(|name| (*name).to_owned());
-        let primary = if args.primary.is_empty() { defaults.collect() } else { args.primary.clone() };
+        let primary: Vec<String> = if args.primary.is_empty() { defaults.collect() } else { args.primary.clone() };
+        if let Some(twice) = primary.iter().enumerate().find(|(at, name)| primary[..*at].contains(name)) {
+            return refuse(format!("--primary {}: is named twice: the order decides which is tested first", twice.1));
+        }
         Ok(Self { rounds, primary, stops_when_decided, round, ignore_below: args.ignore_below })
     }
 
@@ -87,8 +91,13 @@ impl Plan {
     pub(super) fn design(&self, warmup: Duration) -> String {
         let others = first_rounds(20).max(first_rounds(1));
         let up_to = if self.stops_when_decided { "up to " } else { "" };
+        let others = if others > self.rounds {
+            "not the others, which takes more rounds".to_owned()
+        } else {
+            format!("the others from about round {others}")
+        };
         format!(
-            "{up_to}{} rounds, {}: decides a primary figure from round {} on, and the others from about round {others}",
+            "{up_to}{} rounds, {}: decides a primary figure from round {} on, and {others}",
             self.rounds,
             text(warmup + self.round * self.rounds),
             first_rounds(1)
@@ -111,6 +120,7 @@ impl Plan {
     /// `--ignore-below`.
     pub(super) fn sized(&self, args: &AbArgs) -> Result<Option<String>> {
         let Some(like) = &args.like else { return Ok(None) };
+        refuse_overlap([like.as_path()], &args.output)?;
         let Windows::Rounds(rounds) = comparison::rounds_of(like, args.window)? else { return Ok(None) };
         let found = rounds.len();
         if found < PILOT {
@@ -202,6 +212,13 @@ mod tests {
         let few = refusal("--rounds 5");
         assert!(few.contains("6 are needed") && few.contains("2 min 14 s") && few.contains("--rounds 6"), "{few}");
         assert!(refusal("--until 1m").contains("has time for 2 rounds"));
+        assert!(refusal("--until 3").contains("-> --until 6 or more"));
+        assert!(refusal("--primary pin_writes.mean,pin_writes.mean").contains("named twice"));
+        let six = plan("--rounds 6").unwrap().design(Duration::ZERO);
+        assert_eq!(
+            six,
+            "6 rounds, 2 min 12 s: decides a primary figure from round 6 on, and not the others, which takes more rounds"
+        );
         assert!(refusal("--until 9 --rounds 9").contains("leave out one"));
         assert_eq!(plan("--rounds 2 --no-compare").unwrap().rounds, 2);
     }

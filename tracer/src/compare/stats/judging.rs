@@ -136,9 +136,6 @@ impl Judge {
         if row.detectable.is_none() && row.stat != "max" && !few {
             why.push(format!("no MDE from {} that agree", self.design.unit()));
         }
-        if let (Some(_), Some(pairs)) = (row.primary, &draft.pairs) {
-            row.decided_after = pairs.decided_after(self.alpha);
-        }
         row.verdict = if let Some(zero) = draft.zero {
             why.push(zero.text);
             self.verdict(&row)
@@ -156,6 +153,9 @@ impl Judge {
         } else {
             self.verdict(&row)
         };
+        if let (Some(_), Some(pairs), true) = (row.primary, &draft.pairs, row.verdict != Verdict::NotTested) {
+            row.decided_after = pairs.decided_after(self.alpha);
+        }
         row.why = (!why.is_empty()).then(|| why.join("; "));
         row
     }

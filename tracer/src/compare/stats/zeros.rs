@@ -74,7 +74,9 @@ pub(crate) fn of(windows: &Dense, arms: &[Arm]) -> Option<Zero> {
     // ln(1 / 0.025) clusters more would have been seen.
     let at_most = 3.69 * cluster / without;
     let [low, high] = poisson(clusters).map(|n| n * cluster / exposure);
-    let bounds = [low - at_most, high].map(|bound| sign * bound);
+    // The bounds of both sides together (MOVER: Zou and Donner, Statistics in Medicine 27, 2008).
+    let rate = other.sum() / exposure;
+    let bounds = [rate - (rate - low).hypot(at_most), high].map(|bound| sign * bound);
     let of = |side: &Events| format!("{} events", grouped(truncated_u64(side.sum())));
     let text = format!("exact test: {} of A, {} of B, of which {cluster:.0} count as one", of(a), of(b));
     Some(Zero { p, difference: [bounds[0].min(bounds[1]), bounds[0].max(bounds[1])], text })

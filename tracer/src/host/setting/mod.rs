@@ -277,7 +277,7 @@ mod tests {
         // As after kill -9: the made-up /proc has no process.
         std::mem::forget(held_then);
         let refused = find(&host, "kvm.halt_poll_ns", ["0", "5"]).unwrap_err().to_string();
-        assert!(refused.contains("was killed before it restored"), "{refused}");
+        assert!(refused.contains("ended without restoring"), "{refused}");
         assert_eq!(left_behind::left_behind(&host.roots).unwrap().files[0].before, "200000");
         let note = note::to_restore(&host.roots).unwrap().unwrap();
         let done = restore_left_behind(&host.roots, &note).unwrap();

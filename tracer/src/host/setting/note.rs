@@ -140,7 +140,7 @@ pub(crate) fn ensure_none(roots: &Roots) -> Result<()> {
         }
         Found::Note(note) if note.is_settled() => remove(roots),
         Found::Note(Note { pid, .. }) => bail!(
-            "vmentry (pid {pid}) was killed before it restored a setting; 'vmentry check' shows which\n  -> vmentry ab --restore"
+            "vmentry (pid {pid}) ended without restoring a setting; 'vmentry check' shows which\n  -> vmentry ab --restore"
         ),
         // Another experiment may be about to write it.
         Found::CutOff => bail!("{name} was cut off before anything was switched\n  -> vmentry ab --restore"),

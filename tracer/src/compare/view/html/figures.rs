@@ -161,7 +161,7 @@ fn table(id: &str, caption: &str, rows: &[&Row], setting: &Setting) -> Markup {
             wording::value(row.b, row.unit),
             wording::change(row),
             wording::interval(row),
-            wording::p_value(wording::shown_p(row)),
+            wording::p_value(row.p_holm),
             wording::mde(row),
             wording::noise(row),
             wording::verdict_of(row),

@@ -146,7 +146,7 @@ fn lines(rows: &[&Row], emulated: &str, long: bool) -> Vec<[String; 9]> {
             wording::value(row.b, row.unit),
             wording::change(row),
             wording::interval(row),
-            wording::p_value(wording::shown_p(row)),
+            wording::p_value(row.p_holm),
             wording::mde(row),
             wording::noise(row),
             format!("{verdict}{mark}"),

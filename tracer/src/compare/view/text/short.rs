@@ -37,6 +37,7 @@ pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize) -> String 
     } else {
         out += &plain(c, width);
         out.extend(wording::pin_writes(c).iter().map(line));
+        out.extend(wording::clear(c).iter().map(|text| wrap(text, "  ", width)));
         out.extend(unknown(c).iter().map(line));
     }
     out.extend(wording::by_vm::differing_vms(c).iter().map(line));
@@ -109,7 +110,7 @@ fn line(row: &Row) -> [String; 7] {
         wording::value(row.b, row.unit),
         wording::change(row),
         wording::interval(row),
-        wording::p_value(wording::shown_p(row)),
+        wording::p_value(row.p_holm),
         format!("{}{mark}", wording::word(row.verdict)),
     ]
 }

@@ -30,6 +30,9 @@ pub(crate) fn condition(condition: &Condition, row: &Row, result: ConditionResul
             };
             let found = match &row.why {
                 Some(why) if row.verdict == Verdict::NotEnoughData => why.clone(),
+                _ if row.verdict == Verdict::NotTested => {
+                    format!("{change} {interval}, but not tested, because a primary figure before it is undecided")
+                }
                 _ => format!("{change} {interval}"),
             };
             Some(format!("--fail-if '{}': inconclusive: {found}: {advice}", condition.text))

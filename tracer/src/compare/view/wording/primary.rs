@@ -24,9 +24,9 @@ fn untested(c: &Comparison) -> impl Iterator<Item = &Row> {
     c.rows.iter().filter(|r| r.verdict == Verdict::NotTested)
 }
 
-/// p that a table shows: a primary figure that was not tested has its own, all others the adjusted one.
-pub(crate) fn shown_p(row: &Row) -> Option<f64> {
-    if row.verdict == Verdict::NotTested && row.primary.is_some() { row.p } else { row.p_holm }
+/// p of a row that was not tested, as if it had been: a primary figure's own, as it has the full level, and the adjusted one of others.
+fn own_p(row: &Row) -> Option<f64> {
+    if row.primary.is_some() { row.p } else { row.p_holm }
 }
 
 /// "P1 " of the first primary figure; none for others.
@@ -74,7 +74,7 @@ pub(crate) fn not_tested(c: &Comparison) -> Option<String> {
 
 /// The rows that were not tested although their own p, corrected as if they had been, is low enough: the largest, and how many more.
 pub(crate) fn clear(c: &Comparison) -> Option<String> {
-    let clear = largest_first(untested(c).filter(|r| shown_p(r).is_some_and(|p| p <= c.alpha)));
+    let clear = largest_first(untested(c).filter(|r| own_p(r).is_some_and(|p| p <= c.alpha)));
     let (first, more) = clear.split_first()?;
     let more = if more.is_empty() { String::new() } else { format!(", and {} more", more.len()) };
     Some(format!("clear by themselves, but outside of the plan: {}{more}", with_interval(first)))
@@ -147,7 +147,7 @@ mod tests {
         // The adjusted p of a primary figure is never below the gate's; its own counts.
         let host = c.rows.iter().position(|r| title(r) == "host time p50").unwrap();
         c.rows[host].p = Some(0.001);
-        assert_eq!(shown_p(&c.rows[host]), Some(0.001));
+        assert_eq!(own_p(&c.rows[host]), Some(0.001));
         assert!(clear(&c).unwrap().ends_with(", and 2 more"));
         c.rows
             .iter_mut()
