@@ -100,6 +100,12 @@ impl Primaries {
         }
     }
 
+    /// Sets the first figure's values in every round.
+    #[cfg(test)]
+    pub(crate) fn set(&mut self, values: &[[f64; 2]]) {
+        self.figures[0].values = values.to_vec();
+    }
+
     /// Number of rounds that were taken.
     pub(crate) fn rounds(&self) -> usize {
         self.figures.first().map_or(0, |figure| figure.values.len())

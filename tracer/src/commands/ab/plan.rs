@@ -108,9 +108,13 @@ impl Plan {
     /// be told of any.
     pub(super) fn promise(&self, primaries: &Primaries) -> Option<String> {
         let of = |Detectable { name, unit, least, is_ratio }: Detectable| {
-            let least = least?;
-            let least = if is_ratio { wording::size(least) } else { wording::signed(least, unit).replacen('+', "", 1) };
-            Some(format!("{} from {least}", wording::title_of_name(&name, unit)))
+            let (least, title) = (least?, wording::title_of_name(&name, unit));
+            Some(match is_ratio {
+                // How far beyond says nothing.
+                true if least > 1.0 => format!("{title} only beyond 100%"),
+                true => format!("{title} from {}", wording::size(least)),
+                false => format!("{title} from {}", wording::signed(least, unit).replacen('+', "", 1)),
+            })
         };
         let all: Vec<_> = primaries.detectable(self.rounds as usize).into_iter().filter_map(of).collect();
         (!all.is_empty()).then(|| format!("{} rounds find a change (4 times of 5) of {}", self.rounds, all.join(", ")))
@@ -205,6 +209,18 @@ mod tests {
         // 2 s of warmup, and 22 s a round.
         assert_eq!([rounds("--until 10m"), rounds("--until decided --rounds 9")], [27, 9]);
         assert!(plan("--until decided").unwrap().stops_when_decided && !plan("--until 7").unwrap().stops_when_decided);
+    }
+
+    #[test]
+    fn a_change_that_only_a_miracle_could_find_has_no_size() {
+        let plan = plan("").unwrap();
+        let promise = |values: &[[f64; 2]]| {
+            let mut primaries = Primaries::new(&["entry_to_exit_ns.p50".to_owned()], &Options::default());
+            primaries.set(values);
+            plan.promise(&primaries).unwrap()
+        };
+        assert!(promise(&[[100.0, 101.0], [100.0, 99.0], [100.0, 100.5]]).contains("guest time p50 from 1."));
+        assert!(promise(&[[100.0, 900.0], [900.0, 100.0], [100.0, 700.0]]).contains("guest time p50 only beyond 100%"));
     }
 
     #[test]

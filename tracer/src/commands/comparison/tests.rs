@@ -102,7 +102,9 @@ fn vms_that_end_are_left_out_said_and_counted_and_the_others_are_compared_by_vm(
         said,
         [
             format!("vm vm3, vCPU 1: left out of round 3 (60 entries): {why} it (not started, paused, or ended)"),
-            format!("vm vm2, vCPUs 0 to 1: left out of rounds 6 to 8 (40 entries): {why} each (not started, paused, or ended)"),
+            format!(
+                "vm vm2, vCPUs 0 to 1: left out of rounds 6 to 8 (40 entries): {why} each (not started, paused, or ended)"
+            ),
         ]
     );
     // Of 8 rounds, VM 1 has 16 windows of 40 a side, VM 2 has 10, VM 3 16 but for one vCPU in two windows.
