@@ -192,7 +192,10 @@ impl Accumulator {
             series[Figure::Transition] = running.transition.finish();
             series[Figure::DeadlineLate] = running.deadline_late;
             series[Figure::DeadlineRemaining] = running.deadline_remaining;
-            absorb(self.interval.series.entry(running.id.key()), series);
+            // An exit that began in the interval before, and whose host time is in the series of its detail.
+            if !series.is_empty() {
+                absorb(self.interval.series.entry(running.id.key()), series);
+            }
         }
         self.interval
     }

@@ -117,6 +117,11 @@ impl Series {
     pub fn entries(&self) -> u64 {
         self[Figure::EntryToExit].count()
     }
+
+    /// Whether it has no value of any figure.
+    pub fn is_empty(&self) -> bool {
+        Figure::ALL.into_iter().all(|figure| self[figure].count() == 0)
+    }
 }
 
 impl Key {

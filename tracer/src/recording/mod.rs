@@ -42,8 +42,13 @@ pub use writer::Writer;
 pub mod tests {
     //! Tests, and made-up values for those of other modules.
 
+    use std::collections::BTreeSet;
+
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
-    use tracer_common::Event;
+    use tracer_common::{
+        Event, Isa,
+        detail::{RawDetail, Source},
+    };
 
     use super::{
         limits::{LIMITS, Limits},
@@ -59,6 +64,7 @@ pub mod tests {
             },
             measurement::{Aggregation, Latency, PinSource},
             policy::Policy,
+            series::{Key, Series},
             totals::Totals,
         },
     };
@@ -121,6 +127,25 @@ pub mod tests {
         })
         .unwrap();
         bytes
+    }
+
+    #[test]
+    fn an_exit_with_a_detail_that_began_in_the_interval_before_leaves_no_empty_series() {
+        // Its own entry was in the interval before: of its reason, this interval has the exit of the detail and nothing else.
+        let mut i = Interval { length_ns: 1_000_000_000, ..Interval::starting(2_000) };
+        let mut after_msr = event(0, 10, 900, 0);
+        after_msr.previous = event(0, 32, 5, 0).outline();
+        after_msr.previous_detail = RawDetail::new(Source::of_exit(Isa::Vmx, 32), 0x6e0);
+        i.record(&after_msr, &vm(0));
+        i.totals = Totals { entries: 1, delivered: 1, ..Totals::default() };
+        let reasons: BTreeSet<_> = i.series.keys().map(|key| (key.reason, key.detail.is_some())).collect();
+        assert_eq!(reasons, [(Some(10), false), (Some(32), true)].into());
+        // Whatever makes one, the reader takes the file.
+        let whole = i.clone();
+        i.series.insert(Key { reason: Some(12), ..Key::default() }, Series::default());
+        let mut bytes = Vec::new();
+        Writer::new(&mut bytes, &header()).unwrap().write(&i).unwrap();
+        assert_eq!(read(&bytes).0[0].series, whole.series);
     }
 
     fn read(bytes: &[u8]) -> (Vec<Interval>, Reader<&[u8]>) {

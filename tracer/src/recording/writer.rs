@@ -140,8 +140,10 @@ impl<W: Write> Writer<W> {
     fn parts<'a>(&self, interval: &'a Interval) -> Vec<Part<'a>> {
         let mut parts: Vec<Part<'a>> = vec![Vec::new()];
         let mut buckets = 0;
+        // A series without any value has no line, so a reader would not know it.
+        let with_values = interval.series.iter().filter(|(_, series)| !series.is_empty());
         // Ordered, so that equal intervals make equal files.
-        for (key, series) in interval.series.iter().collect::<BTreeMap<_, _>>() {
+        for (key, series) in with_values.collect::<BTreeMap<_, _>>() {
             let more: usize = Figure::ALL.into_iter().map(|figure| series[figure].buckets().count()).sum();
             let full =
                 parts.last().is_some_and(|part| part.len() >= self.limits.written_series.min(self.limits.series));
