@@ -329,7 +329,7 @@ pub(crate) mod tests {
     }
 
     /// Relative luminance by WCAG 2.
-    fn luminance(color: &str) -> f64 {
+    pub(crate) fn luminance(color: &str) -> f64 {
         let channel = |at: usize| {
             let c = f64::from(u8::from_str_radix(&color[at..at + 2], 16).unwrap()) / 255.0;
             if c <= 0.040_45 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }

@@ -271,7 +271,10 @@ impl Run<'_> {
         }
         self.write(&window, Some(label))?;
         self.live.take(&window, label);
-        self.progress.standing = self.live.text();
+        // Only a whole round changes it.
+        if label.place + 1 == schedule::PLACES {
+            self.progress.standing = self.live.text();
+        }
         self.progress.done += 1;
         Ok(window.totals.entries)
     }

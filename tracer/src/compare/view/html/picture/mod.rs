@@ -132,22 +132,13 @@ mod tests {
         assert!(html.contains(">no interval: the rounds agree on no c\u{2026}</text>"), "{html}");
     }
 
-    /// Relative luminance by WCAG 2.
-    fn luminance(color: &str) -> f64 {
-        let channel = |at: usize| {
-            let c = f64::from(u8::from_str_radix(&color[at..at + 2], 16).unwrap()) / 255.0;
-            if c <= 0.040_45 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
-        };
-        0.2126 * channel(1) + 0.7152 * channel(3) + 0.0722 * channel(5)
-    }
-
     #[test]
     fn the_tones_have_enough_contrast_in_light_and_dark() {
         let style = include_str!("../../../../html/style.css");
         for theme in style.split(":root {").skip(1).take(2) {
             let color = |name: &str| {
                 let (_, rest) = theme.split_once(&format!("--{name}: ")).unwrap();
-                luminance(rest.split(';').next().unwrap())
+                crate::html::tests::luminance(rest.split(';').next().unwrap())
             };
             for (front, back) in ["alarm", "fine", "a", "quiet"].into_iter().flat_map(|f| [(f, "page"), (f, "panel")]) {
                 let (a, b) = (color(front), color(back));
