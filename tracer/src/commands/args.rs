@@ -12,10 +12,12 @@ use clap::{
     builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 
+use clap_complete::{ArgValueCandidates, Shell};
 use rustix::param::page_size;
 
 use crate::{
     calibrate::exits::Exit,
+    commands::completions::running_vms,
     compare::{assemble, condition::Condition},
     export::{allowed_hosts::parse_name, listener::Address},
     guest::{MAX_VCPUS, Scenario},
@@ -85,6 +87,11 @@ pub enum Command {
     Exercise(ExerciseArgs),
     /// Measure VM-entry and VM-exit latency alone, with a guest that stamps the TSC
     Calibrate(CalibrateArgs),
+    /// Print the definitions that complete command lines in a shell
+    Completions(CompletionsArgs),
+    /// Write the man pages, for packages
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 /// Text for people or JSON for programs.
@@ -177,7 +184,7 @@ impl CheckArgs {
 #[derive(Debug, Default, Args)]
 pub struct Targets {
     /// Only VMs of this name or process [repeatable]
-    #[arg(long, value_name = "NAME|PID")]
+    #[arg(long, value_name = "NAME|PID", add = ArgValueCandidates::new(running_vms))]
     pub vm: Vec<String>,
     /// Only VMs of this process [repeatable]
     #[arg(long, value_name = "PID")]
@@ -780,6 +787,27 @@ impl CalibrateArgs {
     }
 }
 
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The deb and the rpm have them installed. Otherwise, for this user:
+  vmentry completions bash > ~/.local/share/bash-completion/completions/vmentry
+  vmentry completions zsh > ~/.zfunc/_vmentry       a folder in fpath
+  vmentry completions fish > ~/.config/fish/completions/vmentry.fish")]
+pub struct CompletionsArgs {
+    /// bash, zsh or fish
+    #[arg(value_name = "SHELL", value_parser = shells(), hide_possible_values = true)]
+    pub shell: Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Folder to write to
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
+}
+
 /// Largest ring of a CPU in KiB; where those of all CPUs do not fit, they are made smaller.
 const MAX_RING_KIB: u32 = 1 << 19;
 
@@ -839,6 +867,11 @@ fn works() -> impl TypedValueParser<Value = Work> {
         PossibleValue::new(Work::EARLY).help("see whether far timers fire early (Intel's erratum EMR158, VMX only)");
     let values = Scenario::ALL.map(|s| PossibleValue::new(s.name()).help(s.description())).into_iter().chain([early]);
     PossibleValuesParser::new(values).try_map(|name| Work::parse(&name))
+}
+
+/// The shells whose completions are tested.
+fn shells() -> impl TypedValueParser<Value = Shell> {
+    PossibleValuesParser::new(["bash", "zsh", "fish"]).try_map(|name| name.parse::<Shell>())
 }
 
 /// The policies that can be switched to.
