@@ -38,7 +38,7 @@ fn alike(values: impl Iterator<Item = f64>) -> bool {
 }
 
 /// Index of a statistic among the values at `quantiles`, which the mean and the maximum follow.
-fn place(stat: Stat, quantiles: &[f64]) -> usize {
+pub(super) fn place(stat: Stat, quantiles: &[f64]) -> usize {
     match stat.quantile() {
         Some(q) => quantiles.iter().position(|x| *x == q).unwrap_or(quantiles.len()),
         None if stat == Stat::Max => quantiles.len() + 1,
@@ -105,7 +105,9 @@ impl<'a> Results<'a> {
             behind: values_behind(&dense, design),
             p: blocks
                 .and_then(|_| permutation::p_values(&dense, design, quantiles, options.permutations, options.seed)),
-            pairs: blocks.is_none().then(|| pairs::of_rounds(&dense, shifts).iter().map(|of| Pairs::of(of)).collect()),
+            pairs: blocks
+                .is_none()
+                .then(|| pairs::of_rounds(&dense, shifts).iter().map(|of| Pairs::of(of, measure.unit())).collect()),
             // Statistics of times are never 0, and shares of the time are no events.
             zero: if measure.counts_events() { zeros::of(windows, &units.arms) } else { None },
             noise: permutation::noise(if blocks.is_none() { windows } else { &dense }, design, quantiles, options.seed),

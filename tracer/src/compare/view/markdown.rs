@@ -153,7 +153,7 @@ mod tests {
         );
         assert!(
             lines[5].starts_with("| **guest time p50** (primary) | ")
-                && lines[5].ends_with(" | no detectable change |")
+                && lines[5].ends_with(" | undecided |")
         );
         assert!(lines[6].ends_with(" | not tested |"), "{text}");
         let rows = comparison().rows.iter().filter(|r| wording::has_values(r)).count();
