@@ -215,7 +215,7 @@ mod tests {
         let rows: Vec<_> = text.lines().skip_while(|l| !l.starts_with("PRIMARY ")).take(4).collect();
         for (row, (start, end)) in rows.iter().skip(1).zip([
             ("pin writes per entry ", "WORSE"),
-            ("guest time p50 ", [-2.1, +3.0]%   0.400  open"),
+            ("guest time p50 ", "[-2.1, +3.0]%   0.400  open"),
             ("host time p50 ", "0.600  untested"),
         ]) {
             assert!(row.starts_with(start) && row.ends_with(end), "{text}");

@@ -196,6 +196,17 @@ mod tests {
     }
 
     #[test]
+    fn an_mde_beyond_a_doubling_has_no_size() {
+        let of = |share: f64| {
+            let p50 = row("entry_to_exit_ns");
+            let row = Row { detectable: p50.a.map(|a| a * share), ..p50 };
+            [mde(&row), mde_of(&row)]
+        };
+        assert_eq!(of(0.031), ["3.1%", "MDE of guest time p50: 3.1%"]);
+        assert_eq!(of(479.01), [">100%", "MDE of guest time p50: nothing below a doubling"]);
+    }
+
+    #[test]
     fn where_a_is_about_0_the_difference_is_shown_and_not_the_ratio() {
         let huge = Row {
             a: Some(0.02),
