@@ -8,7 +8,6 @@ pub(crate) use super::stats::statistic::statistics;
 use super::{
     checks,
     comparison::{Comparison, Distributions, Point, Row, Side},
-    primary::OF_POLICIES,
     stats::{
         by_vm,
         dense::{self, Dense},
@@ -18,7 +17,7 @@ use super::{
         mix,
         rates::{RATES, Rate},
         rows, shares,
-        statistic::figures,
+        statistic::{OF_POLICIES, figures},
     },
     windows::{Arm, Options, Stratum, Window, Windows, why_unknown},
 };

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 
+pub(crate) use super::stats::statistic::OF_POLICIES;
 use super::{
     stats::{
         design::Units,
@@ -12,14 +13,6 @@ use super::{
 };
 use crate::model::{figures::Unit, interval::Interval};
 
-/// Primary figures of timer policies, in their order: those that a policy changes by itself come first.
-pub(crate) const OF_POLICIES: [&str; 5] = [
-    "pin_writes.mean",
-    "transition_ns.p50",
-    "entry_to_exit_ns.p50",
-    "timer_exits.early.per_second",
-    "timer_exits.spurious.per_second",
-];
 /// Primary figures of other settings.
 pub(crate) const OF_OTHERS: [&str; 2] = ["exit_to_entry_ns.p50", "entry_to_exit_ns.p50"];
 

@@ -3,6 +3,15 @@
 use super::{dense::Dense, design::Units, measure::Measure, pairs, rates::RATES, rows::place, shares};
 use crate::model::figures::{Figure, Stat, Unit};
 
+/// Primary figures of timer policies, in their order: those that a policy changes by itself come first.
+pub(crate) const OF_POLICIES: [&str; 5] = [
+    "pin_writes.mean",
+    "transition_ns.p50",
+    "entry_to_exit_ns.p50",
+    "timer_exits.early.per_second",
+    "timer_exits.spurious.per_second",
+];
+
 /// Every figure that can be compared, in the order of the rows: times first.
 pub(crate) fn figures() -> impl Iterator<Item = Figure> {
     let (times, counts): (Vec<_>, Vec<_>) = Figure::ALL.into_iter().partition(|figure| figure.is_time());
