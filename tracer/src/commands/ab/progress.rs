@@ -1,0 +1,136 @@
+//! Progress and summary of an experiment, on standard error.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{
+    commands::{args::AbArgs, progress::ProgressLine, session::look_again},
+    compare::schedule,
+    model::totals::Totals,
+    recording::{Experiment, Label},
+    say,
+};
+
+/// "1 whole round of 12, 6 windows".
+fn rounds_text(whole: u32, of: u32, windows: u32) -> String {
+    let rounds = if whole == 1 { "round" } else { "rounds" };
+    let windows = match windows {
+        all if all == whole * u32::from(schedule::PLACES) => String::new(),
+        1 => ", 1 window".to_owned(),
+        some => format!(", {some} windows"),
+    };
+    format!("{whole} whole {rounds} of {of}{windows}")
+}
+
+/// An experiment's progress.
+pub(super) struct Progress<'a> {
+    experiment: &'a Experiment,
+    pub(super) line: ProgressLine,
+    pub(super) totals: Totals,
+    pub(super) window: Option<Label>,
+    /// whole windows
+    pub(super) done: u32,
+    /// how far the primary figures are
+    pub(super) standing: String,
+}
+
+impl<'a> Progress<'a> {
+    /// `alone`: no command writes to the same terminal.
+    pub(super) fn new(experiment: &'a Experiment, alone: bool) -> Self {
+        let line = ProgressLine::new(alone);
+        Self { experiment, line, totals: Totals::default(), window: None, done: 0, standing: String::new() }
+    }
+
+    /// Sleeps, and shows the progress every second. `then` is the rest of the window after that.
+    pub(super) async fn sleep(&self, time: Duration, then: Duration) {
+        let until = Instant::now() + time;
+        loop {
+            self.show(until.saturating_duration_since(Instant::now()) + then);
+            let now = Instant::now();
+            if now >= until {
+                return;
+            }
+            tokio::time::sleep_until(until.min(now + Duration::from_secs(1))).await;
+        }
+    }
+
+    fn show(&self, of_window: Duration) {
+        let (true, Some(window)) = (self.line.is_shown(), self.window) else { return };
+        let Experiment { arms, window_ns, washout_ns, rounds, .. } = self.experiment;
+        let left = of_window
+            + schedule::time_left(
+                self.done + 1,
+                *rounds,
+                Duration::from_nanos(*window_ns),
+                Duration::from_nanos(*washout_ns),
+            );
+        let arm = usize::from(window.arm);
+        self.line.show(&format!(
+            "round {} of {rounds}, {} ({}): {} entries, {} dropped; {} s left.{} Ctrl-C compares the rounds so far",
+            window.round + 1,
+            ["A", "B"][arm],
+            arms[arm],
+            self.totals.entries,
+            self.totals.dropped,
+            left.as_secs(),
+            self.standing,
+        ));
+    }
+
+    /// Rounds of which every window is recorded.
+    pub(super) fn whole_rounds(&self) -> u32 {
+        self.done / u32::from(schedule::PLACES)
+    }
+
+    pub(super) fn summary(&self, args: &AbArgs, reason: &str) {
+        let Totals { entries, dropped, .. } = self.totals;
+        say!(
+            "recorded {}; {entries} entries, {dropped} dropped (ended by {reason}); seed {}",
+            rounds_text(self.whole_rounds(), self.experiment.rounds, self.done),
+            self.experiment.seed
+        );
+        if let Some(look) = compare_again(args) {
+            say!("compare again: {look}");
+        }
+    }
+}
+
+/// The command line that compares the recording again as it is compared here; none where it cannot be read again.
+pub(super) fn compare_again(args: &AbArgs) -> Option<String> {
+    let look = look_again("compare", &args.output)?;
+    let percent = format!("{:.9}", args.ignore_below * 100.0);
+    let ignored = match percent.trim_end_matches('0').trim_end_matches('.') {
+        "0" => String::new(),
+        percent => format!(" --ignore-below {percent}%"),
+    };
+    Some(look + &ignored)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::commands::args::{Cli, Command};
+
+    #[test]
+    fn the_summary_says_how_many_rounds_are_whole() {
+        assert_eq!(rounds_text(12, 12, 48), "12 whole rounds of 12");
+        assert_eq!(rounds_text(1, 12, 6), "1 whole round of 12, 6 windows");
+        assert_eq!(rounds_text(0, 12, 1), "0 whole rounds of 12, 1 window");
+    }
+
+    #[test]
+    fn the_next_comparison_has_the_options_of_this_one() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let again = |more: &[&str]| {
+            let line = [&["vmentry", "ab", "-o", file.path().to_str().unwrap()], more].concat();
+            let Some(Command::Ab(args)) = Cli::try_parse_from(line).unwrap().command else { panic!() };
+            compare_again(&args).unwrap()
+        };
+        assert!(again(&[]).ends_with(file.path().to_str().unwrap()));
+        assert!(again(&["--ignore-below", "7%"]).ends_with(" --ignore-below 7%"));
+        assert!(again(&["--ignore-below", "0.25%"]).ends_with(" --ignore-below 0.25%"));
+    }
+}
