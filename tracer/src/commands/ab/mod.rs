@@ -9,6 +9,8 @@ mod recording;
 mod restore;
 mod run;
 mod setting;
+mod sizing;
+mod unknown;
 
 use std::{path::Path, process::ExitCode};
 
@@ -35,6 +37,7 @@ use crate::{
     output,
     recording::{End, Experiment, Header},
     say,
+    tui::terminal,
 };
 use guests::Guests;
 use live::Live;
@@ -46,11 +49,11 @@ use setting::{Switch, ensure_switchable, runs_commands, settings};
 
 /// Runs the experiment and compares.
 pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
-    if args.output == Path::new("-") {
-        return refuse("-o -: standard output is for the comparison: name a file");
-    }
     if args.restore == Some(None) {
         return restore::run(args);
+    }
+    if args.output == Path::new("-") {
+        return refuse("-o -: standard output is for the comparison: name a file");
     }
     let (arms, switches) = settings(args)?;
     let plan = Plan::of(args)?;
@@ -85,8 +88,9 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
     header.experiment = Some(experiment.clone());
     if !args.no_compare {
         let sized = plan.sized(args)?;
-        say!("{}", plan.design(args.warmup));
-        sized.into_iter().for_each(|text| say!("{text}"));
+        let unknown = unknown::unknown(&plan.primary, &header.knowledge());
+        let said = [plan.design(args.warmup)].into_iter().chain(unknown).chain(sized);
+        said.for_each(|text| say!("{}", terminal::fitted(&text)));
     }
     let mut tracer = Tracer::load(&layout, &options)?;
     let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, output::say_over_progress)?;

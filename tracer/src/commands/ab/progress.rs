@@ -6,10 +6,12 @@ use tokio::time::Instant;
 
 use crate::{
     commands::{args::AbArgs, progress::ProgressLine, session::look_again},
-    compare::schedule,
+    compare::{schedule, wording::time},
     model::totals::Totals,
+    output::{cells, grouped},
     recording::{Experiment, Label},
     say,
+    tui::terminal,
 };
 
 /// "1 whole round of 12, 6 windows".
@@ -56,25 +58,23 @@ impl<'a> Progress<'a> {
     }
 
     fn show(&self, of_window: Duration) {
-        let (true, Some(window)) = (self.line.is_shown(), self.window) else { return };
+        let (Some(width), Some(window)) = (self.line.width(), self.window) else { return };
         let Experiment { arms, window_ns, washout_ns, rounds, .. } = self.experiment;
-        let left = of_window
-            + schedule::time_left(
-                self.done + 1,
-                *rounds,
-                Duration::from_nanos(*window_ns),
-                Duration::from_nanos(*washout_ns),
-            );
+        let [window_time, washout] = [window_ns, washout_ns].map(|ns| Duration::from_nanos(*ns));
+        let left = of_window + schedule::time_left(self.done + 1, *rounds, window_time, washout);
         let arm = usize::from(window.arm);
-        self.line.show(&format!(
-            "round {} of {rounds}, {} ({}): {} entries, {} dropped; {} s left.{} Ctrl-C compares the rounds so far",
-            window.round + 1,
-            ["A", "B"][arm],
-            arms[arm],
-            self.totals.entries,
-            self.totals.dropped,
-            left.as_secs(),
-            self.standing,
+        let Totals { entries, dropped, .. } = self.totals;
+        let of_dropped = if dropped == 0 { String::new() } else { format!("{} DROPPED", grouped(dropped)) };
+        self.line.show(&fitted(
+            &[
+                format!("round {} of {rounds}, {} ({})", window.round + 1, ["A", "B"][arm], arms[arm]),
+                format!("{} left", time(left)),
+                of_dropped,
+                self.standing.clone(),
+                "Ctrl-C compares the rounds so far".to_owned(),
+                format!("{} entries", grouped(entries)),
+            ],
+            width,
         ));
     }
 
@@ -85,15 +85,31 @@ impl<'a> Progress<'a> {
 
     pub(super) fn summary(&self, args: &AbArgs, reason: &str) {
         let Totals { entries, dropped, .. } = self.totals;
-        say!(
-            "recorded {}; {entries} entries, {dropped} dropped (ended by {reason}); seed {}",
+        let text = format!(
+            "recorded {}; {} {}, {} dropped (ended by {reason}); seed {}",
             rounds_text(self.whole_rounds(), self.experiment.rounds, self.done),
+            grouped(entries),
+            if entries == 1 { "entry" } else { "entries" },
+            grouped(dropped),
             self.experiment.seed
         );
+        say!("{}", terminal::fitted(&text));
         if let Some(look) = compare_again(args) {
             say!("compare again: {look}");
         }
     }
+}
+
+/// The parts that fit into a line, the first ones first.
+fn fitted(parts: &[String], width: usize) -> String {
+    let mut line = String::new();
+    for part in parts.iter().filter(|part| !part.is_empty()) {
+        let longer = if line.is_empty() { part.clone() } else { format!("{line}; {part}") };
+        if line.is_empty() || cells(&longer) <= width {
+            line = longer;
+        }
+    }
+    line
 }
 
 /// The command line that compares the recording again as it is compared here; none where it cannot be read again.
@@ -119,6 +135,15 @@ mod tests {
         assert_eq!(rounds_text(12, 12, 48), "12 whole rounds of 12");
         assert_eq!(rounds_text(1, 12, 6), "1 whole round of 12, 6 windows");
         assert_eq!(rounds_text(0, 12, 1), "0 whole rounds of 12, 1 window");
+    }
+
+    #[test]
+    fn the_line_has_as_many_parts_as_fit() {
+        let parts =
+            ["round 1 of 12, A (soft)", "", "4 min left", "x: still between 1 and 2", "900 entries"].map(str::to_owned);
+        assert_eq!(fitted(&parts, 80), "round 1 of 12, A (soft); 4 min left; x: still between 1 and 2; 900 entries");
+        assert_eq!(fitted(&parts, 50), "round 1 of 12, A (soft); 4 min left; 900 entries");
+        assert_eq!(fitted(&parts, 9), parts[0], "which the line itself cuts");
     }
 
     #[test]

@@ -1,14 +1,10 @@
 //! The lines below the default text's table: the figures that it does not have.
 
-use super::wording;
-use crate::{
-    compare::{Comparison, Row, Verdict},
-    html::chart::shortened,
-    output::wrap,
-};
+use super::{Page, wording};
+use crate::compare::{Comparison, Row, Verdict};
 
 /// The figures that are not in the table, as counts.
-pub(super) fn others(c: &Comparison, width: usize) -> Vec<String> {
+pub(super) fn others(c: &Comparison, page: Page) -> Vec<String> {
     let of = |verdict| c.rows.iter().filter(move |r| r.verdict == verdict && r.primary.is_none());
     let others = |n: usize| if n == 1 { "1 other".to_owned() } else { format!("{n} others") };
     let mut out = Vec::new();
@@ -30,8 +26,8 @@ pub(super) fn others(c: &Comparison, width: usize) -> Vec<String> {
         };
         out.push(format!("{}: not enough data: {why}", others(few.len())));
     }
-    let mut out: Vec<_> = out.iter().map(|text| wrap(text, "  ", width)).collect();
-    out.extend(unknown(c).iter().map(|text| shortened(text, width) + "\n"));
+    let mut out: Vec<_> = out.iter().map(|text| page.text(text)).collect();
+    out.extend(unknown(c).iter().map(|text| page.line(text)));
     out
 }
 
@@ -59,6 +55,7 @@ pub(super) fn unknown(c: &Comparison) -> Vec<String> {
         }
     }
     let line = |(why, titles): (String, Vec<String>)| match titles.as_slice() {
+        [first, second, _] => format!("{first}, {second} and 1 other n/a: {why}"),
         [first, second, _, ..] => format!("{first}, {second} and {} others n/a: {why}", titles.len() - 2),
         few => format!("{} n/a: {why}", few.join(", ")),
     };
