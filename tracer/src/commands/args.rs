@@ -120,7 +120,7 @@ pub struct CheckArgs {
 }
 
 /// VMs and vCPUs to trace; without arguments, all.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, PartialEq, Eq, Args)]
 pub struct Targets {
     /// Only VMs of this name or process [repeatable]
     #[arg(long, value_name = "NAME|PID")]
@@ -394,7 +394,7 @@ pub struct Arm {
 }
 
 /// Arguments of `ab`.
-#[derive(Debug, Args)]
+#[derive(Debug, PartialEq, Args)]
 #[command(after_help = "\
 Each round has four windows, ABBA or BAAB at random. Policies need the
 companion patch; --arm compares any other setting. It is one of

@@ -92,14 +92,19 @@ impl<'a> Live<'a> {
 /// "decided after 7 rounds: pin writes per entry rose by +0.610 to +0.930".
 fn decision(standing: &Standing, round: u32) -> String {
     let title = wording::title_of_name(&standing.name, standing.unit);
+    let rounds = |n: usize| wording::counted(n as u64, "round");
     let bounds = bounds(standing).map(|bounds| bounds.replace(" and ", " to "));
     match (&standing.state, bounds) {
         (State::Changed { after, up }, bounds) => {
             let by = bounds.map(|bounds| format!(" by {bounds}")).unwrap_or_default();
-            format!("decided after {after} rounds: {title} {}{by}", if *up { "rose" } else { "fell" })
+            format!("decided after {}: {title} {}{by}", rounds(*after), if *up { "rose" } else { "fell" })
         }
         (_, bounds) => {
-            format!("decided after {round} rounds: {title} changes by {} at most", bounds.unwrap_or_default())
+            format!(
+                "decided after {}: {title} changes by {} at most",
+                rounds(round as usize),
+                bounds.unwrap_or_default()
+            )
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         assemble::first_rounds,
         primary::{OF_OTHERS, OF_POLICIES, Primaries},
         schedule::PLACES,
-        wording::time,
+        wording::{self, time},
     },
     output::grouped,
 };
@@ -130,7 +130,7 @@ impl Plan {
 
 /// "1 round", "12 rounds".
 pub(super) fn counted(rounds: u32) -> String {
-    format!("{rounds} {}", if rounds == 1 { "round" } else { "rounds" })
+    wording::counted(rounds.into(), "round")
 }
 
 #[cfg(test)]

@@ -6,7 +6,10 @@ use tokio::time::Instant;
 
 use crate::{
     commands::{args::AbArgs, progress::ProgressLine, session::look_again},
-    compare::{schedule, wording::time},
+    compare::{
+        schedule,
+        wording::{counted, time},
+    },
     model::totals::Totals,
     output::{cells, grouped},
     recording::{Experiment, Label},
@@ -16,13 +19,10 @@ use crate::{
 
 /// "1 whole round of 12, 6 windows".
 fn rounds_text(whole: u32, of: u32, windows: u32) -> String {
-    let rounds = if whole == 1 { "round" } else { "rounds" };
-    let windows = match windows {
-        all if all == whole * u32::from(schedule::PLACES) => String::new(),
-        1 => ", 1 window".to_owned(),
-        some => format!(", {some} windows"),
-    };
-    format!("{whole} whole {rounds} of {of}{windows}")
+    let round = if whole == 1 { "round" } else { "rounds" };
+    let is_all = windows == whole * u32::from(schedule::PLACES);
+    let windows = if is_all { String::new() } else { format!(", {}", counted(windows.into(), "window")) };
+    format!("{whole} whole {round} of {of}{windows}")
 }
 
 /// An experiment's progress.
@@ -72,7 +72,7 @@ impl<'a> Progress<'a> {
                 of_dropped,
                 self.standing.clone(),
                 "Ctrl-C compares the rounds so far".to_owned(),
-                format!("{} entries", grouped(entries)),
+                counted(entries, "entry"),
             ],
             width,
         ));
@@ -86,10 +86,9 @@ impl<'a> Progress<'a> {
     pub(super) fn summary(&self, args: &AbArgs, reason: &str) {
         let Totals { entries, dropped, .. } = self.totals;
         let text = format!(
-            "recorded {}; {} {}, {} dropped (ended by {reason}); seed {}",
+            "recorded {}; {}, {} dropped (ended by {reason}); seed {}",
             rounds_text(self.whole_rounds(), self.experiment.rounds, self.done),
-            grouped(entries),
-            if entries == 1 { "entry" } else { "entries" },
+            counted(entries, "entry"),
             grouped(dropped),
             self.experiment.seed
         );

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::{Recording, Together};
 use crate::{
-    compare::{ExperimentRound, Setting, Window, Windows, schedule},
+    compare::{ExperimentRound, Setting, Window, Windows, schedule, wording},
     model::series::Series,
     recording::{Experiment, Label, OnDamage},
     report::input,
@@ -33,11 +33,13 @@ pub(super) fn rounds(recordings: Vec<Recording>) -> Result<(Windows, Setting)> {
         let asked_for = this.rounds as usize;
         let (whole, left_out) = whole_rounds(recording.windows);
         if left_out > 0 {
-            let (windows, are) = if left_out == 1 { ("window", "is") } else { ("windows", "are") };
-            warnings.push(format!("{name}: {left_out} {windows} of a round that did not end {are} left out"));
+            let (windows, are) =
+                (wording::counted(left_out as u64, "window"), if left_out == 1 { "is" } else { "are" });
+            warnings.push(format!("{name}: {windows} of a round that did not end {are} left out"));
         }
         if whole.len() < asked_for {
-            warnings.push(format!("{name}: {} of {asked_for} rounds; it ended early", whole.len()));
+            let asked_for = wording::counted(asked_for as u64, "round");
+            warnings.push(format!("{name}: {} of {asked_for}; it ended early", whole.len()));
         }
         let (kept, empty): (Vec<_>, Vec<_>) = whole.into_iter().partition(has_entries);
         let without = empty.iter().filter(|round| windows_of(round).all(|w| w.totals.entries == 0)).count();
@@ -45,8 +47,8 @@ pub(super) fn rounds(recordings: Vec<Recording>) -> Result<(Windows, Setting)> {
             [(without, "in which no VM entered"), (empty.len() - without, "of which every vCPU is left out")]
         {
             if count > 0 {
-                let (rounds, are) = if count == 1 { ("round", "is") } else { ("rounds", "are") };
-                warnings.push(format!("{name}: {count} {rounds} {why} {are} left out"));
+                let (rounds, are) = (wording::counted(count as u64, "round"), if count == 1 { "is" } else { "are" });
+                warnings.push(format!("{name}: {rounds} {why} {are} left out"));
             }
         }
         rounds.extend(kept);

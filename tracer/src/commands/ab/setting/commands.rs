@@ -49,6 +49,36 @@ impl Commands {
         Ok(Self { restore, note, done: false })
     }
 
+    /// Notes the command that restores, and switches for the first time, to `to`. Where that fails, the setting is restored: nothing has
+    /// changed then that the command which has failed could change back.
+    pub(super) async fn begin(roots: &Roots, restore: String, to: &str, endings: &mut Endings) -> Result<Self> {
+        let mut commands = Self::new(roots, restore)?;
+        let (error, is_own) = tokio::select! {
+            biased;
+            reason = endings.next() => {
+                (anyhow!("ended by {reason} before the first window: there is nothing to compare"), false)
+            }
+            switched = switch(to) => match switched {
+                Ok(()) => return Ok(commands),
+                Err(error) => (error, commands.restore == to),
+            },
+        };
+        if is_own {
+            commands.forget();
+        } else if let Err(error) = commands.restore(endings).await {
+            say!("vmentry: {error:#}");
+        }
+        Err(error)
+    }
+
+    /// There is nothing to restore.
+    fn forget(&mut self) {
+        self.done = true;
+        if let Some(note) = &self.note {
+            note.remove();
+        }
+    }
+
     /// Restores once; a second signal ends a command that hangs.
     pub(super) async fn restore(&mut self, endings: &mut Endings) -> Result<()> {
         if std::mem::replace(&mut self.done, true) {
@@ -58,12 +88,11 @@ impl Commands {
             done = run(&self.restore, RESTORE_TIME) => done,
             signal = another(endings) => Err(anyhow!("ended by {signal}")),
         };
-        done.map_err(|error| {
-            anyhow!("THE SETTING WAS NOT RESTORED: {error:#}\n  -> type: {}", printable(&self.restore, MAX_TEXT))
-        })?;
-        if let Some(note) = &self.note {
-            note.remove();
+        if let Err(error) = done {
+            self.note.iter_mut().for_each(|note| note.failed(&format!("{error:#}")));
+            bail!("THE SETTING WAS NOT RESTORED: {error:#}\n  -> type: {}", printable(&self.restore, MAX_TEXT));
         }
+        self.forget();
         Ok(())
     }
 }
@@ -93,7 +122,7 @@ async fn another(endings: &mut Endings) -> &'static str {
 
 /// Runs a command that switches.
 pub(super) async fn switch(command: &str) -> Result<()> {
-    run(command, SWITCH_TIME).await
+    run(command, SWITCH_TIME).await.context("--arm: the command must succeed to compare its setting")
 }
 
 /// Runs a command by `sh -c`, and waits for its end: a half-made switch must not overlap the next one. When this is dropped before, or the
@@ -301,7 +330,25 @@ mod tests {
         assert!(error.ends_with(&format!("-> type: {command}")), "{error}");
         until(|| !runs(&file));
         drop(commands);
-        assert!(left_behind(&folder.roots).is_some(), "check still tells");
+        let told = left_behind(&folder.roots).expect("check still tells").what();
+        assert!(told.contains("failed: ended by SIGUSR2") && !told.contains("killed"), "{told}");
+    }
+
+    #[test]
+    fn a_first_command_that_fails_leaves_a_note_only_where_something_is_to_be_restored() {
+        let _alone = SIGNALS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let begun = |restore: &str, to: &str| {
+            let folder = Folder::new();
+            let begin =
+                async { Commands::begin(&folder.roots, restore.into(), to, &mut Endings::new().unwrap()).await };
+            let error = now(begin).err().unwrap();
+            assert!(format!("{error:#}").contains(&format!("'{to}' failed (exit status: 3)")), "{error:#}");
+            left_behind(&folder.roots).map(|left| left.what())
+        };
+        assert_eq!(begun("exit 3", "exit 3"), None, "nothing restores it, and nothing else was switched");
+        assert_eq!(begun("true", "exit 3"), None, "it is restored");
+        let left = begun("exit 5", "exit 3").unwrap();
+        assert!(left.contains("whose command to restore it failed: 'exit 5' failed (exit status: 5)"), "{left}");
     }
 
     #[test]

@@ -41,14 +41,14 @@ fn sides(c: &Comparison, setting: &Setting, width: usize) -> String {
     for (at, side) in [&c.a, &c.b].into_iter().enumerate() {
         let pins = side.pin_writes.map_or("n/a".into(), grouped);
         let timer = wording::timer_exits(side);
-        let windows = if side.windows == 1 { "window" } else { "windows" };
+        let (windows, entries) = (side.windows as u64, wording::entries(c, at));
         let text = format!(
-            "{}  {}: {} {windows}, {}; {} entries{}; pin writes {pins}; timer exits: {timer}",
+            "{}  {}: {}, {}; {}{}; pin writes {pins}; timer exits: {timer}",
             ["A", "B"][at],
             setting.names[at],
-            side.windows,
+            wording::counted(windows, "window"),
             human(Some(side.length_ns as f64), Unit::Ns),
-            grouped(wording::entries(c, at)),
+            wording::counted(entries, "entry"),
             wording::left_out(side).map(|text| format!(" ({text})")).unwrap_or_default()
         );
         out += &wrap(&text, "   ", width);

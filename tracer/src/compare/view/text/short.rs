@@ -3,12 +3,13 @@
 use super::{
     MIN_WIDTH, Page, alarms, fitted,
     others::{others, unknown},
-    warnings, wording,
+    warnings,
+    wording::{self, counted},
 };
 use crate::{
     compare::{Comparison, Row, Setting},
     model::figures::{Unit, human},
-    output::{grouped, wrap},
+    output::wrap,
 };
 
 /// Rows of the table at most.
@@ -49,12 +50,12 @@ pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize, is_termina
 fn sides(c: &Comparison, setting: &Setting) -> Vec<String> {
     let side = |at: usize| {
         let side = [&c.a, &c.b][at];
-        let windows = if side.windows == 1 { "window" } else { "windows" };
-        let (length, entries) = (human(Some(side.length_ns as f64), Unit::Ns), grouped(wording::entries(c, at)));
-        let pins = |n| format!("; {} pin {}", grouped(n), if n == 1 { "write" } else { "writes" });
+        let (windows, entries) = (counted(side.windows as u64, "window"), counted(wording::entries(c, at), "entry"));
+        let length = human(Some(side.length_ns as f64), Unit::Ns);
+        let pins = |n| format!("; {}", counted(n, "pin write"));
         let pins = side.pin_writes.map(pins).unwrap_or_default();
         let name = &setting.names[at];
-        format!("{}  {name}: {length} in {} {windows}; {entries} entries{pins}", ["A", "B"][at], side.windows)
+        format!("{}  {name}: {length} in {windows}; {entries}{pins}", ["A", "B"][at])
     };
     let hosts = setting.sources.iter().flatten().map(|source| {
         let host = &source.header.host;

@@ -35,6 +35,16 @@ pub(crate) fn size(share: f64) -> String {
     percent(share.abs()).trim_start_matches('+').to_owned()
 }
 
+/// A number of things: "1 round", "12 rounds".
+pub(crate) fn counted(n: u64, thing: &str) -> String {
+    let things = match (n, thing.strip_suffix('y')) {
+        (1, _) => thing.to_owned(),
+        (_, Some(stem)) => format!("{stem}ies"),
+        (_, None) => format!("{thing}s"),
+    };
+    format!("{} {things}", grouped(n))
+}
+
 /// A duration of a plan: "6 min 24 s", "6 h 7 min".
 pub(crate) fn time(duration: Duration) -> String {
     let seconds = truncated_u64(duration.as_secs_f64().round());
@@ -267,6 +277,12 @@ mod tests {
         assert_eq!(p_value(Some(0.0)), "<.0001");
         assert_eq!(p_value(Some(0.0123)), "0.012");
         assert_eq!(p_value(None), "n/a");
+    }
+
+    #[test]
+    fn one_thing_is_no_plural() {
+        let texts = [counted(1, "entry"), counted(0, "entry"), counted(1, "other"), counted(1200, "other")];
+        assert_eq!(texts, ["1 entry", "0 entries", "1 other", "1,200 others"]);
     }
 
     #[test]
