@@ -105,12 +105,12 @@ impl Plan {
         let others = first_rounds(20).max(first_rounds(1));
         let up_to = if self.stops_when_decided { "up to " } else { "" };
         let others = if others > self.rounds {
-            "not the others, which takes more rounds".to_owned()
+            "; the others take more rounds".to_owned()
         } else {
-            format!("the others from about round {others}")
+            format!(", and the others from about round {others}")
         };
         format!(
-            "{up_to}{}, {}: decides a primary figure from round {} on, and {others}",
+            "{up_to}{}, {}: decides a primary figure from round {} on{others}",
             counted(self.rounds),
             time(warmup.saturating_add(self.length(self.rounds))),
             first_rounds(1)
@@ -176,10 +176,7 @@ pub(super) mod tests {
         assert!(refusal("--until 3").contains("-> --until 6 or more"));
         assert!(refusal("--primary pin_writes.mean,pin_writes.mean").contains("named twice"));
         let six = plan("--rounds 6").unwrap().design(Duration::ZERO);
-        assert_eq!(
-            six,
-            "6 rounds, 2 min 12 s: decides a primary figure from round 6 on, and not the others, which takes more rounds"
-        );
+        assert_eq!(six, "6 rounds, 2 min 12 s: decides a primary figure from round 6 on; the others take more rounds");
         assert!(refusal("--until 9 --rounds 9").contains("leave out one"));
         assert_eq!(plan("--rounds 2 --no-compare").unwrap().rounds, 2);
     }
@@ -192,7 +189,7 @@ pub(super) mod tests {
         assert!(refusal("--until 1000000000s --window 10ms --washout 10ms").contains("12,499,999,975 rounds"));
         // Nor does any length overflow.
         let long = plan("--window 1000000000s --rounds 1000").unwrap().design(Duration::from_secs(2));
-        assert!(long.starts_with("1000 rounds, 1,111,111,111 h"), "{long}");
+        assert!(long.starts_with("1,000 rounds, 1,111,111,111 h"), "{long}");
     }
 
     #[test]

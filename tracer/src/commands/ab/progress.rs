@@ -71,7 +71,7 @@ impl<'a> Progress<'a> {
                 format!("{} left", time(left)),
                 of_dropped,
                 self.standing.clone(),
-                "Ctrl-C compares the rounds so far".to_owned(),
+                "Ctrl-C compares now".to_owned(),
                 counted(entries, "entry"),
             ],
             width,
