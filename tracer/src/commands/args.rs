@@ -408,6 +408,7 @@ which need no command and restore themselves, or else NAME=COMMAND.
 Examples:
   vmentry ab                                    soft against hard, 4.5 minutes
   vmentry ab --policies soft,soft               A/A test: differences by chance
+  vmentry ab --until decided --ignore-below 2%  no longer than it takes
   vmentry ab --window 1s --format html > ab.html
   vmentry ab --arm kvm.halt_poll_ns=0 --arm kvm.halt_poll_ns=200000
   vmentry ab --arm 'a=tuned-adm off' --arm 'b=tuned-adm profile virtual-host'
