@@ -3,6 +3,7 @@
 mod answer;
 pub(crate) mod by_vm;
 mod fail_if;
+mod headline;
 mod lack;
 mod names;
 mod numbers;
@@ -11,10 +12,11 @@ mod sides;
 
 pub(crate) use self::{
     answer::{
-        contradicting, contradiction, contradiction_mark, has_values, headline, is_change, is_conclusive,
-        largest_first, mix_differs, share, summary,
+        contradicting, contradiction, contradiction_mark, has_values, is_change, is_conclusive, largest_first,
+        mix_differs, share, summary,
     },
     fail_if::condition,
+    headline::headline,
     lack::advice,
     names::{exit_reason, footnotes, name, reason, side, title, title_of_name, verdict, verdict_of, word},
     numbers::{
