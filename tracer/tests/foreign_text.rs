@@ -175,7 +175,7 @@ fn nothing_hostile_in_a_recording_comes_out_of_any_view() {
     for format in ["text", "json"] {
         run(&["report", &a, "--claims", "--format", format]);
     }
-    for format in ["text", "json", "html"] {
+    for format in ["text", "json", "html", "markdown"] {
         let output = run(&["compare", &a, &b, "--format", format, "--method"]);
         assert!(out(&output).contains("Intel(R) Core"), "{output:?}");
     }
@@ -197,8 +197,31 @@ fn nothing_hostile_comes_out_of_a_merge_or_an_experiment() {
         for format in ["text", "json", "html"] {
             let output = run(&["report", &file, "--format", format]);
             assert!(out(&output).contains("tsc-deadline"), "{name}: {output:?}");
-            run(&["compare", &file, &file, "--format", format]);
         }
+        for format in ["text", "json", "html", "markdown"] {
+            run(&["compare", &file, &file, "--format", format]);
+            run(&["compare", &file, "--format", format]);
+        }
+    }
+}
+
+#[test]
+fn nothing_in_a_recording_is_markup_of_markdown() {
+    let folder = Folder::new("markdown");
+    let [a, b] = ["a.hlog", "b.hlog"].map(|name| folder.file(name));
+    let name = "a|b `c` <img src=x> [d](e) **f**\\n# g @someone #77";
+    for (file, boot) in [(&a, "3b902005"), (&b, "4b902005")] {
+        let text = LAB.replace("3b902005", boot).replace("\"lab\"", &format!("\"{name}\""));
+        let text = text.replacen("\"label\":\"demo\"", &format!("\"label\":\"{name}\""), 1);
+        fs::write(file, text.replace("17000000109122712", &format!("170000001{}9122712", &boot[..1]))).unwrap();
+    }
+    let text = out(&run(&["compare", &a, &b, "--format", "markdown"]));
+    assert!(text.contains("a&#124;b \\`c\\` &lt;img"), "{text}");
+    let (table, rest): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with('|'));
+    assert!(table.iter().all(|row| row.matches('|').count() == 7), "{text}");
+    assert!(!table.is_empty() && rest.iter().all(|line| !line.contains(['|', '<'])), "{text}");
+    for mark in ["**f", " [d]", "@someone", "#77", "\n# g"] {
+        assert!(!text.contains(mark), "{mark}: {text}");
     }
 }
 

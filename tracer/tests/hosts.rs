@@ -301,3 +301,29 @@ fn a_vm_is_named_after_its_command_line_even_where_its_comm_is_cut_within_a_char
     });
     assert_eq!(of_series(&report, "vm"), ["datenbank"]);
 }
+
+#[test]
+#[ignore = "needs root and the module kvm"]
+fn an_experiment_that_fails_leaves_neither_a_note_nor_a_hole_where_a_recording_was() {
+    let host = Shape::intel().build();
+    let vm = Vm::start();
+    let file = host.file("old.hlog");
+    host.write("old.hlog", "precious");
+    let short =
+        ["--window", "50ms", "--washout", "10ms", "--warmup", "10ms", "--rounds", "6", "--overwrite", "-o", &file];
+    let said = |arms: [&str; 2]| {
+        let output = host.output(&[&["ab", "--arm", arms[0], "--arm", arms[1]], &short[..]].concat());
+        assert!(!output.status.success());
+        text(&output.stderr)
+    };
+    let no_entry = said(["a=true", "b=true"]);
+    assert!(no_entry.contains("no VM entered in round 1"), "{no_entry}");
+    let failed = said(["a=exit 3", "b=exit 3"]);
+    assert!(failed.contains("'exit 3' failed"), "{failed}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+    let new =
+        host.output(&["ab", "--arm", "a=true", "--arm", "b=true", "--window", "50ms", "-o", &host.file("new.hlog")]);
+    assert!(!new.status.success() && !host.path("new.hlog").exists());
+    drop(vm);
+    assert_nothing_left(&host);
+}

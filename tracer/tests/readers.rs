@@ -58,6 +58,10 @@ fn a_wrong_command_line_is_refused_with_2_before_any_recording_is_read() {
         (&["ab", "--arm", "a=true", "--arm", "b=true", "--restore"], "give nothing else"),
         (&["ab", "--restore", "true"], "alone, without COMMAND"),
         (&["ab", "--restore", "--", "true"], "give nothing else"),
+        (&["ab", "--rounds", "5", "--restore"], "give nothing else"),
+        (&["ab", "--overwrite", "-o", "-", "--restore"], "give nothing else"),
+        (&["ab", "--vm", "web1", "--restore"], "give nothing else"),
+        (&["ab", "--until", "30h"], "-> --until 1000, which takes 6 h 7 min"),
     ] {
         let said = wrong(args);
         assert!(said.contains(why), "{args:?}: {said}");

@@ -139,7 +139,7 @@ impl ReportFormat {
 }
 
 /// JSON in fewer letters.
-#[derive(Clone, Copy, Debug, Default, Args)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
 pub struct Json {
     /// The same as --format json
     #[arg(long, conflicts_with = "format")]
@@ -181,7 +181,7 @@ impl CheckArgs {
 }
 
 /// VMs and vCPUs to trace; without arguments, all.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Default, PartialEq, Eq, Args)]
 pub struct Targets {
     /// Only VMs of this name or process [repeatable]
     #[arg(long, value_name = "NAME|PID", add = ArgValueCandidates::new(running_vms))]
@@ -402,13 +402,13 @@ pub struct ReportArgs {
     /// Recordings; '-' for standard input
     #[arg(value_name = "FILE", default_value = DEFAULT_RECORDING)]
     pub files: Vec<PathBuf>,
-    /// How to print: text, html (a page with charts), csv, json (fields: README), or openmetrics [default: by -o's suffix, or text]
+    /// How to print: text, html, csv, json or openmetrics [default: by -o's suffix, or text]
     #[arg(long, value_enum, hide_possible_values = true)]
     format: Option<ReportFormat>,
     /// JSON in fewer letters
     #[command(flatten)]
     json: Json,
-    /// File to write, in the format of its suffix: txt, html, csv, json or prom
+    /// File to write: *.txt, html, csv, json or prom
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Replace the file to write if it exists
@@ -430,8 +430,7 @@ pub struct ReportArgs {
     /// Check each claim of commit 804939ea20 against these recordings
     #[arg(long, conflicts_with_all = ["by", "filter", "sort", "top", "columns"])]
     pub claims: bool,
-    /// Show only the first N rows, or all; by default, text sums rows below 0.1 % of exits and host time, and shows 20 rows
-    /// on a terminal
+    /// Show only the first N rows, or all; by default, text sums rows below 0.1 %, and shows 20 on a terminal
     #[arg(long, value_name = "N|all", value_parser = top)]
     pub top: Option<usize>,
     /// Use no pager on a terminal ($PAGER, or less)
@@ -494,7 +493,7 @@ pub struct Arm {
 }
 
 /// Arguments of `ab`.
-#[derive(Debug, Args)]
+#[derive(Debug, PartialEq, Args)]
 #[command(after_help = "\
 Each round has four windows, ABBA or BAAB at random. Policies need the
 companion patch; --arm compares any other setting. It is one of
@@ -508,6 +507,7 @@ which need no command and restore themselves, or else NAME=COMMAND.
 Examples:
   vmentry ab                                    soft against hard, 4.5 minutes
   vmentry ab --policies soft,soft               A/A test: differences by chance
+  vmentry ab --until decided --ignore-below 2%  no longer than it takes
   vmentry ab --window 1s --format html > ab.html
   vmentry ab --arm kvm.halt_poll_ns=0 --arm kvm.halt_poll_ns=200000
   vmentry ab --arm 'a=tuned-adm off' --arm 'b=tuned-adm profile virtual-host'

@@ -1,10 +1,11 @@
 //! Makes a comparison of recordings and prints it, for `compare` and `ab`.
 
+mod rounds;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, IsTerminal},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -15,13 +16,10 @@ use crate::{
         usage::{refuse, refuse_overlap},
         window_parts::{AllParts, Apart, MOST_WINDOWS, Names, Parts},
     },
-    compare::{
-        Comparison, ExperimentRound, Options, Setting, Window, Windows, compare, fairness, html, json, presence,
-        schedule, text,
-    },
-    model::{knowledge::Subject, series::Series},
+    compare::{Comparison, Options, Setting, Window, Windows, compare, fairness, html, json, presence, text},
+    model::knowledge::Subject,
     output,
-    recording::{Experiment, Label, MaxBuckets, OnDamage, Provenance, Reader, Readings},
+    recording::{Label, MaxBuckets, OnDamage, Provenance, Reader, Readings},
     report::{
         Choices, Dimension, Filter, Report,
         input::{self, Input},
@@ -29,6 +27,8 @@ use crate::{
     say,
     tui::terminal,
 };
+pub(crate) use rounds::Like;
+use rounds::rounds;
 
 /// Recordings to compare, and how.
 pub(crate) struct Request<'a> {
@@ -68,7 +68,9 @@ pub(crate) fn print_experiment(file: &Path, format: ComparisonFormat, ignore_bel
 pub(crate) fn print(comparison: &Comparison, setting: &Setting, format: ComparisonFormat, is_full: bool) -> Result<()> {
     match format {
         ComparisonFormat::Text if is_full => output::print(&text::full(comparison, setting, terminal::width())),
-        ComparisonFormat::Text => output::print(&text::short(comparison, setting, terminal::width())),
+        ComparisonFormat::Text => {
+            output::print(&text::short(comparison, setting, terminal::width(), std::io::stdout().is_terminal()))
+        }
         ComparisonFormat::Json => {
             output::print(&(serde_json::to_string_pretty(&json::render(comparison, setting))? + "\n"))
         }
@@ -179,107 +181,6 @@ fn merge_neighbours(mut windows: Vec<Window>, interval_ns: u64) -> Vec<Window> {
     merged
 }
 
-/// The rounds of experiments of 'vmentry ab', which must be of the same settings.
-fn rounds(recordings: Vec<Recording>) -> Result<(Windows, Setting)> {
-    let (mut rounds, mut sources, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
-    let mut experiment: Option<Experiment> = None;
-    for recording in recordings {
-        let Some(this) = &recording.source.header.experiment else { continue };
-        match &experiment {
-            Some(first) if (&first.arms, &first.switches) != (&this.arms, &this.switches) => bail!(
-                "the experiments compare different settings: {} against {}, and {} against {}",
-                first.arms[0],
-                first.arms[1],
-                this.arms[0],
-                this.arms[1]
-            ),
-            Some(_) => {}
-            None => experiment = Some(this.clone()),
-        }
-        let name = &recording.source.name;
-        let asked_for = this.rounds as usize;
-        let (whole, left_out) = whole_rounds(recording.windows);
-        if left_out > 0 {
-            warnings.push(format!("{name}: {left_out} windows of a round that did not end are left out"));
-        }
-        if whole.len() < asked_for {
-            warnings.push(format!("{name}: {} of {asked_for} rounds; it ended early", whole.len()));
-        }
-        let (kept, empty): (Vec<_>, Vec<_>) = whole.into_iter().partition(has_entries);
-        let without = empty.iter().filter(|round| windows_of(round).all(|w| w.totals.entries == 0)).count();
-        for (count, why) in
-            [(without, "in which no VM entered"), (empty.len() - without, "of which every vCPU is left out")]
-        {
-            if count > 0 {
-                let (rounds, are) = if count == 1 { ("round", "is") } else { ("rounds", "are") };
-                warnings.push(format!("{name}: {count} {rounds} {why} {are} left out"));
-            }
-        }
-        rounds.extend(kept);
-        sources.push(recording.source);
-    }
-    let setting = Setting { names: Default::default(), sources: [sources.clone(), sources], experiment, warnings };
-    Ok((Windows::Rounds(rounds), setting))
-}
-
-fn windows_of(round: &ExperimentRound) -> impl Iterator<Item = &Window> {
-    round.a.iter().chain(&round.b)
-}
-
-/// Whether any VM entered in a round, and is not left out of it.
-fn has_entries(round: &ExperimentRound) -> bool {
-    let is_left = |window: &Window| window.strata.values().any(|series: &Series| series.entries() > 0);
-    let is_untouched = windows_of(round).all(|window| window.left_out == 0);
-    windows_of(round).any(|window| window.totals.entries > 0) && (is_untouched || windows_of(round).any(is_left))
-}
-
-/// Rounds with all their windows, and the number of windows of others.
-fn whole_rounds(windows: Vec<(Option<Label>, Window)>) -> (Vec<ExperimentRound>, usize) {
-    let mut by_round: BTreeMap<u32, BTreeMap<u8, (u8, Window)>> = BTreeMap::new();
-    for (label, window) in windows {
-        if let Some(Label { arm, round, place }) = label {
-            by_round.entry(round).or_default().insert(place, (arm, window));
-        }
-    }
-    let (mut rounds, mut left_out) = (Vec::new(), 0);
-    for places in by_round.into_values() {
-        let windows = places.len();
-        let a_first = places.get(&0).is_some_and(|w| w.0 == 0);
-        let (a, b): (Vec<_>, Vec<_>) = places.into_values().partition(|(arm, _)| *arm == 0);
-        let pair = |side: Vec<(u8, Window)>| <[Window; 2]>::try_from(side.into_iter().map(|s| s.1).collect::<Vec<_>>());
-        match (pair(a), pair(b)) {
-            (Ok(a), Ok(b)) if windows == usize::from(schedule::PLACES) => {
-                rounds.push(ExperimentRound { a, b, a_first })
-            }
-            _ => left_out += windows,
-        }
-    }
-    (rounds, left_out)
-}
-
-/// The rounds of a recording that is no experiment's own plan: those of an experiment, or groups of four windows of `length`, as ABBA.
-pub(crate) fn rounds_of(path: &Path, length: Duration) -> Result<Windows> {
-    let mut reading = Together::default();
-    let recording = reading.read(path, input::open(path, OnDamage::Refuse)?)?;
-    if recording.source.header.experiment.is_some() {
-        return Ok(Windows::Rounds(whole_rounds(recording.windows).0.into_iter().filter(has_entries).collect()));
-    }
-    let mut windows: Vec<Window> = Vec::new();
-    for (_, next) in recording.windows {
-        match windows.last_mut().filter(|last| u128::from(last.length_ns) < length.as_nanos()) {
-            Some(last) => last.merge(&next),
-            None => windows.push(next),
-        }
-    }
-    let rounds = windows.as_chunks::<4>().0.iter().cloned();
-    let round = |[first, second, third, last]: [Window; 4]| ExperimentRound {
-        a: [first, last],
-        b: [second, third],
-        a_first: true,
-    };
-    Ok(Windows::Rounds(rounds.map(round).filter(has_entries).collect()))
-}
-
 /// What recordings that are read one after the other have in common.
 #[derive(Default)]
 struct Together<'a> {
@@ -367,4 +268,4 @@ impl Together<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

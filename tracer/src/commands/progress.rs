@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use crate::output;
+use crate::{output, tui::terminal};
 
 /// A line that is overwritten. Shown only if standard error is a terminal and no other command writes to it.
 pub(crate) struct ProgressLine {
@@ -21,15 +21,38 @@ impl ProgressLine {
         self.shown
     }
 
-    /// Replaces the line.
+    /// Columns that it may have; none if it is not shown.
+    pub(crate) fn width(&self) -> Option<usize> {
+        // A line that fills the last column, too, is not overwritten but pushed up.
+        self.shown.then(|| terminal::message_width().unwrap_or(80).saturating_sub(1))
+    }
+
+    /// Replaces the line; a longer one is cut.
     pub(crate) fn show(&self, text: &str) {
-        if self.shown {
-            output::show(&format!("\r\x1b[K{text}"));
+        if let Some(width) = self.width() {
+            output::show(&format!("\r\x1b[K{}", cut(text, width)));
         }
     }
 
     /// Removes the line.
     pub(crate) fn clear(&self) {
         self.show("");
+    }
+}
+
+/// As much of a text as so many columns take.
+fn cut(text: &str, width: usize) -> &str {
+    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+    let end = ends.take_while(|end| output::cells(&text[..*end]) <= width).last();
+    &text[..end.unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_never_wider_than_the_terminal() {
+        assert_eq!([cut("round 1", 80), cut("round 1", 5), cut("", 5), cut("東京", 3)], ["round 1", "round", "", "東"]);
     }
 }

@@ -353,7 +353,8 @@ mod tests {
     #[test]
     fn a_setting_left_behind_is_noticed() {
         let (file, before, now) = ("/sys/x".into(), "5".into(), "0".into());
-        let left = LeftBehind { pid: Some(7), files: vec![Left { file, before, now }], command: None, foreign: None };
+        let files = vec![Left { file, before, now }];
+        let left = LeftBehind { pid: Some(7), files, command: None, failed: None, foreign: None };
         let problems = Facts { setting_left_behind: Some(left), ..good() }.problems();
         assert!(problems[0].what.starts_with("/sys/x is 0, "), "{problems:?}");
         assert_eq!(problems[0].fix, "vmentry ab --restore");

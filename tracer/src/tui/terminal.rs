@@ -223,3 +223,14 @@ pub(crate) fn width() -> usize {
     let columns = terminal::size().map_or(100, |(columns, _)| usize::from(columns));
     if io::stdout().is_terminal() { columns } else { 100 }
 }
+
+/// Columns of the terminal that is standard error; none if it is no terminal.
+pub(crate) fn message_width() -> Option<usize> {
+    let columns = || terminal::size().ok().map(|(columns, _)| usize::from(columns)).filter(|columns| *columns > 0);
+    io::stderr().is_terminal().then(columns).flatten()
+}
+
+/// A message in lines that fit the terminal; as it is where standard error is no terminal.
+pub(crate) fn fitted(message: &str) -> String {
+    message_width().map_or(message.to_owned(), |width| output::wrap(message, "  ", width).trim_end().to_owned())
+}

@@ -14,6 +14,7 @@ use crate::{
     model::interval::Interval,
     recording::Label,
     say,
+    tui::terminal,
 };
 
 /// The primary figures while the experiment runs.
@@ -59,7 +60,7 @@ impl<'a> Live<'a> {
         for standing in self.primaries.standings() {
             if matches!(standing.state, State::Changed { .. } | State::Small) && !self.said.contains(&standing.name) {
                 line.clear();
-                say!("{}", decision(standing, round));
+                say!("{}", terminal::fitted(&decision(standing, round)));
                 self.said.push(standing.name.clone());
             }
         }
@@ -67,7 +68,7 @@ impl<'a> Live<'a> {
             && let Some(promise) = self.plan.promise(&self.primaries)
         {
             line.clear();
-            say!("{promise}, by the spread of the first {PILOT}");
+            say!("{}", terminal::fitted(&format!("{promise}, by the spread of the first {PILOT}")));
         }
         self.plan.stops_when_decided && self.primaries.is_decided()
     }
@@ -84,23 +85,26 @@ impl<'a> Live<'a> {
         let done = self.primaries.rounds();
         let more = rounds.map(|rounds| rounds.saturating_sub(done)).filter(|more| *more > 0);
         let more = more.map(|more| format!(", about {} more", self.plan.time_of(more))).unwrap_or_default();
-        format!(" {}: still between {interval}{more}.", wording::title_of_name(&standing.name, standing.unit))
+        format!("{}: still between {interval}{more}", wording::title_of_name(&standing.name, standing.unit))
     }
 }
 
 /// "decided after 7 rounds: pin writes per entry rose by +0.610 to +0.930".
 fn decision(standing: &Standing, round: u32) -> String {
     let title = wording::title_of_name(&standing.name, standing.unit);
+    let rounds = |n: usize| wording::counted(n as u64, "round");
     let bounds = bounds(standing).map(|bounds| bounds.replace(" and ", " to "));
     match (&standing.state, bounds) {
-        (State::Changed { after, up }, Some(bounds)) => {
-            format!("decided after {after} rounds: {title} {} by {bounds}", if *up { "rose" } else { "fell" })
-        }
-        (State::Changed { after, up }, None) => {
-            format!("decided after {after} rounds: {title} {}", if *up { "rose" } else { "fell" })
+        (State::Changed { after, up }, bounds) => {
+            let by = bounds.map(|bounds| format!(" by {bounds}")).unwrap_or_default();
+            format!("decided after {}: {title} {}{by}", rounds(*after), if *up { "rose" } else { "fell" })
         }
         (_, bounds) => {
-            format!("decided after {round} rounds: {title} changes by {} at most", bounds.unwrap_or_default())
+            format!(
+                "decided after {}: {title} changes by {} at most",
+                rounds(round as usize),
+                bounds.unwrap_or_default()
+            )
         }
     }
 }

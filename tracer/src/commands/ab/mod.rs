@@ -4,61 +4,56 @@
 mod guests;
 mod live;
 mod plan;
+mod progress;
+mod recording;
 mod restore;
+mod run;
 mod setting;
+mod sizing;
+mod unknown;
 
-use std::{
-    io::Write,
-    path::Path,
-    process::{ExitCode, ExitStatus},
-    time::Duration,
-};
+use std::{path::Path, process::ExitCode};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use tokio::{process::Child, time::Instant};
+use anyhow::{Result, ensure};
 
 use crate::{
     collect::collector::{Attached, Collection},
     commands::{
         args::AbArgs,
-        child::{
-            Ended, Endings, GRACE, command_code, default_endings, end, exit_of, or_end, refuse_unknown, start,
-            stdout_beside,
-        },
+        child::{Ended, Endings, command_code, default_endings, or_end, refuse_unknown, start, stdout_beside},
         comparison,
         following::follow,
         privileges,
-        progress::ProgressLine,
         session::{
-            command_line, ensure_exact, header, look_again, nanoseconds, ring_bytes, runtime, selected_tgids,
-            selected_vcpus, traceable_host, watch_module,
+            command_line, header, nanoseconds, ring_bytes, runtime, selected_tgids, selected_vcpus, traceable_host,
+            watch_module,
         },
         usage::refuse,
         user::User,
     },
     compare::schedule,
-    host::{clock::TscMeter, facts::RunningVm, other_tracers, pid_namespace, roots::Roots, stopwatch},
-    kernel::{kvm_module::Watch, options::Options, tracer::Tracer},
-    model::{accounting::Accounting, interval::Interval, totals::Totals},
+    host::{clock::TscMeter, facts::RunningVm, other_tracers, roots::Roots, stopwatch},
+    kernel::{options::Options, tracer::Tracer},
     output,
-    recording::{End, Experiment, Header, Label, Writer},
+    recording::{End, Experiment, Header},
     say,
+    tui::terminal,
 };
-use guests::{DECIDED, Guests, LAST_VM, Next, ROUNDS, is_own_end, next};
+use guests::Guests;
 use live::Live;
 use plan::Plan;
+use progress::Progress;
+use recording::Recording;
+use run::{Run, interruption};
 use setting::{Switch, ensure_switchable, runs_commands, settings};
-
-/// How often the first entry is looked for while a command starts its guest.
-const FIRST_ENTRY_EVERY: Duration = Duration::from_millis(200);
 
 /// Runs the experiment and compares.
 pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
-    if args.output == Path::new("-") {
-        return refuse("-o -: standard output is for the comparison: name a file");
-    }
     if args.restore == Some(None) {
         return restore::run(args);
+    }
+    if args.output == Path::new("-") {
+        return refuse("-o -: standard output is for the comparison: name a file");
     }
     let (arms, switches) = settings(args)?;
     let plan = Plan::of(args)?;
@@ -93,8 +88,9 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
     header.experiment = Some(experiment.clone());
     if !args.no_compare {
         let sized = plan.sized(args)?;
-        say!("{}", plan.design(args.warmup));
-        sized.into_iter().for_each(|text| say!("{text}"));
+        let unknown = unknown::unknown(&plan.primary, &header.knowledge());
+        let said = [plan.design(args.warmup)].into_iter().chain(unknown).chain(sized);
+        said.for_each(|text| say!("{}", terminal::fitted(&text)));
     }
     let mut tracer = Tracer::load(&layout, &options)?;
     let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, output::say_over_progress)?;
@@ -136,9 +132,7 @@ async fn attached(
     // Before the first switch: from here on a signal cannot kill this process between switching and restoring.
     let mut endings = Endings::new()?;
     let module = watch_module(&header.host);
-    let name = output::shown(&args.output);
-    let out = output::create(&args.output, args.overwrite)?;
-    let writer = Writer::new(out, header).with_context(|| format!("write {name}"))?;
+    let recording = Recording::new(&args.output, args.overwrite, header)?;
     let first = schedule::windows(experiment.seed, 1).next().map_or(0, |l| usize::from(l.arm));
     let switch = Switch::new(args, &experiment.switches, first, &mut endings).await?;
     let attached = Attached::new(tracer)?;
@@ -148,7 +142,8 @@ async fn attached(
     let collection = or_end(&mut child, collection).await?;
     let progress = Progress::new(experiment, args.command.is_empty());
     let guests = Guests::default();
-    let mut run = Run { args, experiment, switch, module, collection, writer, progress, live: Live::new(plan), guests };
+    let live = Live::new(plan);
+    let mut run = Run { args, experiment, switch, module, collection, recording, progress, live, guests };
     // From here on an error must not return before the setting is restored and the collector has detached.
     let is_started_here = child.is_some();
     let ended = tokio::select! {
@@ -180,260 +175,9 @@ fn kept(args: &AbArgs) -> privileges::Recording {
     privileges::Recording { uses_map: false, ends_command: !args.command.is_empty() }
 }
 
-/// Waits for a signal or for the command's exit, either of which ends an experiment before its time.
-async fn interruption(endings: &mut Endings, child: &mut Option<Child>) -> Result<Ended> {
-    tokio::select! {
-        reason = endings.next() => Ok(Ended { reason, status: None }),
-        status = exit_of(child) => Ok(Ended { reason: "command", status: Some(status.context("wait for the command")?) }),
-    }
-}
-
-/// An experiment while it runs.
-struct Run<'a> {
-    args: &'a AbArgs,
-    experiment: &'a Experiment,
-    switch: Switch,
-    module: Option<Watch>,
-    collection: Collection,
-    writer: Writer<Box<dyn Write + Send>>,
-    progress: Progress<'a>,
-    live: Live<'a>,
-    guests: Guests,
-}
-
-impl Run<'_> {
-    /// Goes through all windows, up to the last VM's end, a round in which no VM entered, or one after which everything is decided; returns
-    /// the reason of the end. A guest that the command starts is waited for.
-    async fn windows(&mut self, is_started_here: bool) -> Result<&'static str> {
-        if is_started_here {
-            self.first_entry().await?;
-        }
-        // A command may start another VM after this one, and ends the experiment with its own end. The numbers of processes of another
-        // PID namespace say nothing here.
-        let sees_ends = !is_started_here && pid_namespace::shows_host_processes(&Roots::default().proc) != Some(false);
-        let (mut of_round, mut earlier) = (0, false);
-        for label in schedule::windows(self.experiment.seed, self.experiment.rounds) {
-            let entries = self.window(label).await?;
-            of_round += entries;
-            let is_last = label.place + 1 == schedule::PLACES;
-            let is_any_alive = || !sees_ends || self.guests.is_any_alive();
-            match next(entries, is_last.then_some(of_round), earlier, is_any_alive) {
-                Next::GoOn => {}
-                Next::End(reason) => return Ok(reason),
-                Next::NoVm => bail!(
-                    "no VM entered in round {}: does the guest run, and is it one of those that are traced?",
-                    label.round + 1
-                ),
-            }
-            if is_last {
-                earlier |= of_round > 0;
-                of_round = 0;
-                if self.live.ends_with_round(&self.progress.line, label.round + 1) {
-                    return Ok(DECIDED);
-                }
-            }
-        }
-        Ok(ROUNDS)
-    }
-
-    /// Waits until a traced VM enters.
-    async fn first_entry(&mut self) -> Result<()> {
-        let mut is_first = true;
-        loop {
-            let interval = self.cut().await?;
-            self.write(&interval, None)?;
-            if interval.totals.entries > 0 {
-                return Ok(());
-            }
-            if std::mem::take(&mut is_first) {
-                say!("waiting for the first VM entry");
-            }
-            tokio::time::sleep(FIRST_ENTRY_EVERY).await;
-        }
-    }
-
-    /// Switches, waits for the washout, records the window; returns its entries.
-    async fn window(&mut self, label: Label) -> Result<u64> {
-        let args = self.args;
-        let setting = &self.experiment.switches[usize::from(label.arm)];
-        // Also if it is in force already: switching must disturb both settings alike.
-        self.switch.to(setting).await?;
-        let warmup = if label.round == 0 && label.place == 0 { args.warmup } else { Duration::ZERO };
-        self.progress.window = Some(label);
-        self.progress.sleep(warmup + args.washout, args.window).await;
-        let between = self.cut().await?;
-        self.write(&between, None)?;
-        self.progress.sleep(args.window, Duration::ZERO).await;
-        let window = self.cut().await?;
-        self.switch.ensure(setting)?;
-        if self.module.as_mut().and_then(Watch::look).is_some() {
-            bail!("the KVM module was unloaded or reloaded during a window, which is left out");
-        }
-        self.write(&window, Some(label))?;
-        self.live.take(&window, label);
-        // Only a whole round changes it.
-        if label.place + 1 == schedule::PLACES {
-            self.progress.standing = self.live.text();
-        }
-        self.progress.done += 1;
-        Ok(window.totals.entries)
-    }
-
-    /// Writes an interval: that of a window, or one between windows.
-    fn write(&mut self, interval: &Interval, window: Option<Label>) -> Result<()> {
-        let written = self.writer.write_window(interval, window);
-        written.with_context(|| format!("write {}", output::shown(&self.args.output)))
-    }
-
-    /// Ends the interval that the collector fills.
-    async fn cut(&mut self) -> Result<Interval> {
-        let interval = self.collection.cut().await.context("the collector ended early")?;
-        self.progress.totals.merge(&interval.totals);
-        self.guests.see(&interval);
-        Ok(interval)
-    }
-
-    /// Restores the setting, detaches, ends the command, and writes the recording's end; returns the command's status.
-    async fn finish(
-        mut self,
-        ended: Result<Ended>,
-        mut child: Option<Child>,
-        endings: &mut Endings,
-        last_line: impl FnOnce(Accounting, &str) -> End,
-    ) -> Result<Option<ExitStatus>> {
-        let restored = self.switch.restore(endings).await;
-        self.progress.line.clear();
-        self.collection.stop();
-        let mut failure = None;
-        while let Some(interval) = self.collection.intervals.recv().await {
-            self.progress.totals.merge(&interval.totals);
-            // The rest of a window that did not end is written as an interval between windows.
-            if ended.is_ok() && failure.is_none() {
-                failure = self.writer.write(&interval).err();
-            }
-        }
-        let interrupted = end(&mut child, GRACE).await;
-        let accounting = self.collection.join();
-        restored?;
-        let name = output::shown(&self.args.output);
-        let nothing = self.progress.totals.entries == 0;
-        // A window that is done has been written.
-        let whole = look_again("compare", &self.args.output).filter(|_| self.progress.done > 0);
-        let saved = |e: anyhow::Error| match &whole {
-            None => e,
-            Some(look) => anyhow!("{e:#}\n  -> the windows before are whole: {look}"),
-        };
-        let Ended { reason, status } = ended.map_err(saved)?;
-        if let Some(error) = failure {
-            return Err(saved(error.context(format!("write {name}"))));
-        }
-        let accounting = accounting?;
-        let exact = ensure_exact(&accounting, &name.to_string());
-        self.writer.finish(last_line(accounting, reason)).with_context(|| format!("write {name}")).map_err(saved)?;
-        exact?;
-        ensure!(!nothing, "no VM entered until the experiment was ended by {reason}: there is nothing to compare");
-        ensure!(
-            reason != LAST_VM || self.progress.whole_rounds() > 0,
-            "the last VM ended in the first round: there is nothing to compare\n  -> keep a guest running for several rounds, or make \
-             them shorter, now {} s: --window",
-            schedule::time_left(0, 1, self.args.window, self.args.washout).as_secs()
-        );
-        self.progress.summary(self.args, reason);
-        // The status of a command that was ended because nothing is left to record does not count.
-        Ok(status.or(interrupted.filter(|_| !is_own_end(reason))))
-    }
-}
-
-/// "1 whole round of 12, 6 windows".
-fn rounds_text(whole: u32, of: u32, windows: u32) -> String {
-    let rounds = if whole == 1 { "round" } else { "rounds" };
-    let windows =
-        if windows == whole * u32::from(schedule::PLACES) { String::new() } else { format!(", {windows} windows") };
-    format!("{whole} whole {rounds} of {of}{windows}")
-}
-
-/// Progress and summary of an experiment, on standard error.
-struct Progress<'a> {
-    experiment: &'a Experiment,
-    line: ProgressLine,
-    totals: Totals,
-    window: Option<Label>,
-    /// whole windows
-    done: u32,
-    /// how far the primary figures are
-    standing: String,
-}
-
-impl<'a> Progress<'a> {
-    /// `alone`: no command writes to the same terminal.
-    fn new(experiment: &'a Experiment, alone: bool) -> Self {
-        let line = ProgressLine::new(alone);
-        Self { experiment, line, totals: Totals::default(), window: None, done: 0, standing: String::new() }
-    }
-
-    /// Sleeps, and shows the progress every second. `then` is the rest of the window after that.
-    async fn sleep(&self, time: Duration, then: Duration) {
-        let until = Instant::now() + time;
-        loop {
-            self.show(until.saturating_duration_since(Instant::now()) + then);
-            let now = Instant::now();
-            if now >= until {
-                return;
-            }
-            tokio::time::sleep_until(until.min(now + Duration::from_secs(1))).await;
-        }
-    }
-
-    fn show(&self, of_window: Duration) {
-        let (true, Some(window)) = (self.line.is_shown(), self.window) else { return };
-        let Experiment { arms, window_ns, washout_ns, rounds, .. } = self.experiment;
-        let left = of_window
-            + schedule::time_left(
-                self.done + 1,
-                *rounds,
-                Duration::from_nanos(*window_ns),
-                Duration::from_nanos(*washout_ns),
-            );
-        let arm = usize::from(window.arm);
-        self.line.show(&format!(
-            "round {} of {rounds}, {} ({}): {} entries, {} dropped; {} s left.{} Ctrl-C compares the rounds so far",
-            window.round + 1,
-            ["A", "B"][arm],
-            arms[arm],
-            self.totals.entries,
-            self.totals.dropped,
-            left.as_secs(),
-            self.standing,
-        ));
-    }
-
-    /// Rounds of which every window is recorded.
-    fn whole_rounds(&self) -> u32 {
-        self.done / u32::from(schedule::PLACES)
-    }
-
-    fn summary(&self, args: &AbArgs, reason: &str) {
-        let Totals { entries, dropped, .. } = self.totals;
-        say!(
-            "recorded {}; {entries} entries, {dropped} dropped (ended by {reason}); seed {}",
-            rounds_text(self.whole_rounds(), self.experiment.rounds, self.done),
-            self.experiment.seed
-        );
-        if let Some(look) = look_again("compare", &args.output) {
-            say!("compare again: {look}");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_summary_says_how_many_rounds_are_whole() {
-        assert_eq!(rounds_text(12, 12, 48), "12 whole rounds of 12");
-        assert_eq!(rounds_text(1, 12, 6), "1 whole round of 12, 6 windows");
-    }
 
     #[test]
     fn an_experiment_without_a_vm_is_refused_with_the_fix_unless_some_may_not_be_seen() {

@@ -2,10 +2,14 @@
 
 use std::{fmt::Write as _, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use clap::Parser;
 
 use crate::{
-    commands::{args::AbArgs, usage::refuse},
+    commands::{
+        args::{AbArgs, Cli, Command},
+        usage::refuse,
+    },
     host::{
         policy,
         roots::Roots,
@@ -17,7 +21,7 @@ use crate::{
 
 /// Restores, says for each file what it did, and fails if something is not restored.
 pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
-    if !args.arm.is_empty() || !args.command.is_empty() {
+    if !is_alone(args) {
         return refuse("--restore: name the COMMAND that restores what --arm's commands switch, or give nothing else");
     }
     let Done { lines, failures } = restore(&Roots::default());
@@ -26,6 +30,12 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
         say!("vmentry: {failure:#}");
     }
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether nothing else was given. The command line's rules cannot tell it from --restore COMMAND, which needs other options.
+fn is_alone(args: &AbArgs) -> bool {
+    let alone = Cli::try_parse_from(["vmentry", "ab", "--restore"]).ok().and_then(|line| line.command);
+    matches!(alone, Some(Command::Ab(alone)) if alone == *args)
 }
 
 /// What was restored, one line each, and what could not be.
@@ -44,12 +54,22 @@ fn restore(roots: &Roots) -> Done {
         Ok(None) => {}
         Ok(Some(note)) => {
             match setting::restore_left_behind(roots, &note) {
-                Ok(files) => files.into_iter().for_each(|(file, result)| done.add(&file, Some(result))),
+                Ok(files) => {
+                    let failed = files.iter().find(|(_, result)| result.is_err()).map(|(file, _)| file.clone());
+                    files.into_iter().for_each(|(file, result)| done.add(&file, Some(result)));
+                    let note = output::shown(&note::path(roots));
+                    // The value may be one that the kernel refuses: then no second try helps.
+                    done.failures.extend(failed.map(|file| {
+                        anyhow!(
+                            "{note} stays\n  -> try again, or write a value to {file} yourself, and then: rm {note}"
+                        )
+                    }));
+                }
                 Err(error) => done.failures.push(error),
             }
             // A file that others might have written must not have its commands run.
             if let Some(command) = &note.command {
-                done.failures.push(anyhow::anyhow!(
+                done.failures.push(anyhow!(
                     "a command restores this setting, which 'vmentry ab' does not run from a note; the note is removed\n  -> unless you \
                      have, type: {}",
                     printable(command, MAX_TEXT)
@@ -125,6 +145,8 @@ mod tests {
         note(&host, &[("folder", "5"), ("b", "6")], "null");
         let Done { lines, failures } = restore(&host.roots);
         assert!(failures[0].to_string().contains("/sys/folder: NOT RESTORED") && lines.contains("/sys/b: 0 -> 6"));
+        let out = failures[1].to_string();
+        assert!(out.contains("/sys/folder yourself, and then: rm ") && out.ends_with(SETTING), "{out}");
         assert!(host.has(SETTING));
     }
 

@@ -1,7 +1,8 @@
 //! Rounds of recordings, and whole experiments that are written and read.
 
-use super::*;
+use super::{rounds::whole_rounds, *};
 use crate::{
+    compare::schedule,
     model::{
         accounting::Accounting,
         interval::{
@@ -9,7 +10,7 @@ use crate::{
             tests::{event, vm},
         },
     },
-    recording::{End, Writer, tests::header},
+    recording::{End, Experiment, Writer, tests::header},
 };
 
 fn window(length_ns: u64) -> Window {
@@ -44,7 +45,7 @@ fn a_stub_joins_its_neighbour_and_a_long_recording_is_merged() {
 }
 
 /// An experiment of eight rounds of VMs 1 to 3, of two vCPUs each that make `entries` in a window, by VM, vCPU, round and place.
-fn experiment(folder: &Path, entries: impl Fn(u32, u32, u32, u8) -> u64) -> PathBuf {
+pub(crate) fn experiment(folder: &Path, entries: impl Fn(u32, u32, u32, u8) -> u64) -> PathBuf {
     let mut header = header();
     let arms = ["soft".to_owned(), "hard".to_owned()];
     let (window_ns, washout_ns) = (1_000_000_000, 0);
@@ -153,4 +154,19 @@ fn the_limit_of_buckets_counts_what_is_kept_by_vm() {
     let pooled = 2 * 32 * 3 * 5;
     assert!(refused(pooled / 2).unwrap().contains("--max-buckets"));
     assert_eq!(refused(2 * pooled), None);
+}
+
+#[test]
+fn one_window_of_a_round_that_did_not_end_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = experiment(folder.path(), |_, _, _, _| 20);
+    let text = std::fs::read_to_string(&file).unwrap();
+    // Up to the first window of the last round.
+    let notes: Vec<_> = text.match_indices("\"place\":0").map(|(at, _)| at).collect();
+    let end = notes[7] + text[notes[7]..].find('\n').unwrap() + 1;
+    std::fs::write(&file, &text[..end]).unwrap();
+    let (_, setting) = compared(&file, &[], MaxBuckets::default()).unwrap();
+    let said =
+        setting.warnings.iter().any(|warning| warning.ends_with(": 1 window of a round that did not end is left out"));
+    assert!(said, "{:?}", setting.warnings);
 }

@@ -3,6 +3,7 @@
 use super::wording;
 use crate::{
     compare::{Comparison, Row, Setting},
+    html::chart::shortened,
     model::{
         figures::{Unit, human},
         measurement::EMULATED,
@@ -14,9 +15,13 @@ use crate::{
 /// Characters that start markup or links somewhere in a line.
 const MARKUP: &str = "\\`*_{}[]~$!";
 
+/// Characters of a heading, at most.
+const LONGEST_HEADING: usize = 120;
+
 /// Renders a comparison; ends with a newline.
 pub(crate) fn render(c: &Comparison, setting: &Setting) -> String {
-    let mut out = format!("### {}\n\n", escaped(&wording::summary(c, setting)));
+    let headline = shortened(&wording::headline(c, setting), LONGEST_HEADING);
+    let mut out = format!("### {}\n\n{}\n\n", escaped(&headline), escaped(&wording::summary(c, setting)));
     if let Some(advice) = wording::advice(c, setting) {
         out += &format!("For a verdict: {}\n\n", escaped(&advice));
     }
@@ -106,12 +111,14 @@ fn method(c: &Comparison, setting: &Setting) -> String {
     let side = |at: usize| {
         let side = [&c.a, &c.b][at];
         let length = human(Some(side.length_ns as f64), Unit::Ns);
-        let windows = if side.windows == 1 { "window" } else { "windows" };
-        format!("{}: {length} in {} {windows}", wording::side(at, setting), side.windows)
+        format!("{}: {length} in {}", wording::side(at, setting), wording::counted(side.windows as u64, "window"))
     };
+    let counted = |n: usize| wording::counted(n as u64, c.unit);
     let units = match c.units {
-        [a, b] if a == b => format!("{a} {}{} a side", c.unit, if a == 1 { "" } else { "s" }),
-        [a, b] => format!("{a} and {b} {}s", c.unit),
+        // Each has windows of both sides.
+        [rounds, _] if c.unit == "round" => counted(rounds),
+        [a, b] if a == b => format!("{} a side", counted(a)),
+        [a, b] => format!("{a} and {}", counted(b)),
     };
     let host = |source: &recording::Provenance| {
         let host = &source.header.host;
@@ -139,25 +146,28 @@ mod tests {
     fn the_answer_is_a_heading_and_primary_figures_are_the_first_rows() {
         let text = render(&gated(), &setting());
         let lines: Vec<_> = text.lines().collect();
-        assert!(
-            lines[0].starts_with("### B (hard) is WORSE: primary pin writes per entry +0.410 \\[+0.390, "),
-            "{text}"
+        assert!(lines[2].starts_with("B (hard) is WORSE: primary pin writes per entry +0.410 \\[+0.390, "), "{text}");
+        assert_eq!(
+            [&lines[..2], &lines[3..6]].concat(),
+            [
+                "### B (hard) is WORSE than A (soft) (EMULATED)",
+                "",
+                "",
+                "| figure | A | B | change | 95 % CI | verdict |",
+                "|---|---:|---:|---:|---:|---|"
+            ]
         );
         assert_eq!(
-            lines[1..4],
-            ["", "| figure | A | B | change | 95 % CI | verdict |", "|---|---:|---:|---:|---:|---|"]
-        );
-        assert_eq!(
-            lines[4],
+            lines[6],
             "| **pin writes per entry** (primary) | 0 | 0.410 | +0.410 | \\[+0.390, +0.430\\] | WORSE after 7 rounds |"
         );
-        assert!(lines[5].starts_with("| **guest time p50** (primary) | ") && lines[5].ends_with(" | undecided |"));
-        assert!(lines[6].ends_with(" | not tested |"), "{text}");
+        assert!(lines[7].starts_with("| **guest time p50** (primary) | ") && lines[7].ends_with(" | undecided |"));
+        assert!(lines[8].ends_with(" | not tested |"), "{text}");
         let rows = comparison().rows.iter().filter(|r| wording::has_values(r)).count();
         assert_eq!(lines.iter().filter(|l| l.starts_with("| ")).count(), 1 + rows, "{text}");
         assert!(text.contains("\n- ALARM carry-over: ") && text.contains("\n- LOST in A: "), "{text}");
         let last = lines.last().unwrap();
-        for word in ["10 rounds a side", "20 windows", "on lab, Linux 6.12.117, 2 x Made-up CPU @ 2.4GHz (EMULATED)"] {
+        for word in ["; 10 rounds, ", "20 windows", "on lab, Linux 6.12.117, 2 x Made-up CPU @ 2.4GHz (EMULATED)"] {
             assert!(last.contains(word), "{word}: {last}");
         }
     }
@@ -184,13 +194,34 @@ mod tests {
     }
 
     #[test]
+    fn a_heading_is_short_whatever_the_settings_are_called() {
+        let mut s = setting();
+        s.names = ["x".repeat(300), "y".repeat(300)];
+        for c in [comparison(), gated()] {
+            let text = render(&c, &s);
+            let heading = text.lines().next().unwrap();
+            assert!(heading.chars().count() <= 130 && heading.starts_with("### B (yyy"), "{heading}");
+        }
+    }
+
+    #[test]
+    fn recordings_have_as_many_units_on_either_side_as_is_said() {
+        let units = |unit, units| {
+            let text = render(&Comparison { unit, units, ..comparison() }, &setting());
+            text.lines().last().unwrap().split("; ").nth(2).unwrap().split(", ").next().unwrap().to_owned()
+        };
+        assert_eq!([units("round", [1, 1]), units("block", [1, 1])], ["1 round", "1 block a side"]);
+        assert_eq!([units("block", [6, 7]), units("block", [6, 1])], ["6 and 7 blocks", "6 and 1 block"]);
+    }
+
+    #[test]
     fn without_any_verdict_it_says_what_to_do() {
         let mut c = comparison();
         c.rows.iter_mut().for_each(|r| r.verdict = Verdict::NotEnoughData);
         c.needed = 12;
         let text = render(&c, &setting());
         assert!(text.starts_with("### NOT ENOUGH DATA"), "{text}");
-        assert!(text.contains("\nFor a verdict: sudo vmentry ab --rounds 12, or more\n"), "{text}");
+        assert!(text.contains("\nFor a verdict: sudo vmentry ab --rounds 12 -o NEW.hlog, or more rounds\n"), "{text}");
         c.rows.clear();
         assert!(!render(&c, &setting()).contains("| figure"));
     }

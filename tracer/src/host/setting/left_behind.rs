@@ -11,15 +11,17 @@ use crate::{
     output::{MAX_TEXT, printable, shown},
 };
 
-/// The note of a killed experiment against what is in force now.
+/// The note of an experiment that did not restore its setting against what is in force now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct LeftBehind {
-    /// process that was killed; null where the note does not tell
+    /// process that did not restore; null where the note does not tell
     pub(crate) pid: Option<u32>,
     /// files whose values are not those from before
     pub(crate) files: Vec<Left>,
     /// command that would have restored the setting; null where files tell
     pub(crate) command: Option<String>,
+    /// why the process could not restore the setting; null if it was killed before
+    pub(crate) failed: Option<String>,
     /// why the note is not to be trusted; null for a good one
     pub(crate) foreign: Option<&'static str>,
 }
@@ -40,7 +42,7 @@ pub(crate) fn left_behind(roots: &Roots) -> Option<LeftBehind> {
     let note = match note::find(roots) {
         Found::Note(note) if !note.is_alive && !note.is_settled() => note,
         Found::Foreign(why) if why != UNREADABLE => {
-            return Some(LeftBehind { pid: None, files: Vec::new(), command: None, foreign: Some(why) });
+            return Some(LeftBehind { pid: None, files: Vec::new(), command: None, failed: None, foreign: Some(why) });
         }
         _ => return None,
     };
@@ -54,7 +56,8 @@ pub(crate) fn left_behind(roots: &Roots) -> Option<LeftBehind> {
         };
         files.push(Left { file: shown(file.path()), before: text(before), now });
     }
-    Some(LeftBehind { pid: Some(note.pid), files, command: note.command.as_deref().map(text), foreign: None })
+    let [command, failed] = [&note.command, &note.failed].map(|part| part.as_deref().map(text));
+    Some(LeftBehind { pid: Some(note.pid), files, command, failed, foreign: None })
 }
 
 impl LeftBehind {
@@ -63,17 +66,25 @@ impl LeftBehind {
         if let Some(why) = self.foreign {
             return format!("the note of a switched setting is none of vmentry's: {why}");
         }
-        let by = format!("vmentry (pid {}), which was killed", self.pid.unwrap_or_default());
+        let by = format!("vmentry (pid {})", self.pid.unwrap_or_default());
         if let Some(command) = &self.command {
-            return format!("a setting may be left behind by {by} before it ran: {command}");
+            return match &self.failed {
+                None => format!("a setting may be left behind by {by}, which was killed before it ran: {command}"),
+                Some(why) => format!("a setting may be left behind by {by}, whose command to restore it failed: {why}"),
+            };
         }
+        // "..., which was killed before it restored 5", or "..., which could not restore 5: why".
+        let without = |what: &str| match &self.failed {
+            None => format!("left behind by {by}, which was killed before it restored {what}"),
+            Some(why) => format!("left behind by {by}, which could not restore {what}: {why}"),
+        };
         let each = |left: &Left| format!("{} is {}, was {}", left.file, left.now, left.before);
         match self.files.as_slice() {
             [] => format!("a note is left behind by {by}"),
-            [left] => format!("{} is {}, left behind by {by} before it restored {}", left.file, left.now, left.before),
+            [left] => format!("{} is {}, {}", left.file, left.now, without(&left.before)),
             [first, second, rest @ ..] => {
                 let more = if rest.is_empty() { String::new() } else { format!("; and {} more", rest.len()) };
-                format!("{}; {}{more}: left behind by {by} before it restored them", each(first), each(second))
+                format!("{}; {}{more}: {}", each(first), each(second), without("them"))
             }
         }
     }
@@ -82,6 +93,7 @@ impl LeftBehind {
     pub(crate) fn fix(&self) -> &'static str {
         match (self.foreign, &self.command) {
             (Some(_), _) => "look at /run/vmentry-setting.json, and remove it",
+            (None, Some(_)) if self.failed.is_some() => "vmentry ab --restore, which shows the command and forgets it",
             (None, Some(_)) => "type that command, then 'vmentry ab --restore', which forgets it",
             (None, None) => "vmentry ab --restore",
         }
@@ -94,7 +106,13 @@ mod tests {
 
     fn left(files: usize, command: Option<&str>, foreign: Option<&'static str>) -> LeftBehind {
         let file = |n: usize| Left { file: format!("/sys/{n}"), before: "5".into(), now: "0".into() };
-        LeftBehind { pid: Some(7), files: (0..files).map(file).collect(), command: command.map(str::to_owned), foreign }
+        LeftBehind {
+            pid: Some(7),
+            files: (0..files).map(file).collect(),
+            command: command.map(str::to_owned),
+            failed: None,
+            foreign,
+        }
     }
 
     #[test]

@@ -124,6 +124,7 @@ impl Held {
             return Ok(());
         }
         let failed: Vec<_> = failed.iter().map(|error| format!("{error:#}")).collect();
+        self.note.failed(&failed.join("; "));
         bail!("THE SETTING WAS NOT RESTORED: {}\n  -> vmentry ab --restore", failed.join("\n"))
     }
 }
@@ -257,7 +258,8 @@ mod tests {
         std::fs::create_dir(&file).unwrap();
         let error = format!("{:#}", held.restore().unwrap_err());
         assert!(error.starts_with("THE SETTING WAS NOT RESTORED") && error.contains("--restore"), "{error}");
-        assert!(host.has(NOTE));
+        let left = left_behind::left_behind(&host.roots).unwrap().what();
+        assert!(left.contains("which could not restore 200000: ") && !left.contains("killed"), "{left}");
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //! to no file outside /sys and /proc/sys, and no command of it is ever run.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +15,7 @@ use super::file::{KernelFile, MOST_VALUE, is_same};
 use crate::{
     host::{process::read_process, roots::Roots},
     output::{MAX_TEXT, printable, shown},
+    say,
 };
 
 /// The note, below /run.
@@ -36,6 +37,9 @@ struct Text {
     files: Vec<Before>,
     /// command that restores, for people to read
     command: Option<String>,
+    /// why that process could not restore the setting; none while it did not try
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failed: Option<String>,
 }
 
 /// A file's value before the first switch.
@@ -53,6 +57,8 @@ pub(crate) struct Note {
     pub(crate) is_alive: bool,
     pub(crate) files: Vec<(KernelFile, String)>,
     pub(crate) command: Option<String>,
+    /// why its process could not restore the setting; none if it was killed before
+    pub(crate) failed: Option<String>,
 }
 
 /// What stands in the note's place.
@@ -68,7 +74,11 @@ pub(crate) enum Found {
 
 /// The note's own file while its process runs.
 #[derive(Debug)]
-pub(crate) struct Kept(PathBuf);
+pub(crate) struct Kept {
+    path: PathBuf,
+    file: File,
+    text: Text,
+}
 
 /// The note's path.
 pub(crate) fn path(roots: &Roots) -> PathBuf {
@@ -116,7 +126,7 @@ fn understood(roots: &Roots, bytes: &[u8]) -> Found {
         Err(error) if error.is_eof() => return Found::CutOff,
         Err(_) => return Found::Foreign("it is not as vmentry wrote it"),
     };
-    let Text { pid, start_ticks, files, command } = text;
+    let Text { pid, start_ticks, files, command, failed } = text;
     let file = |Before { file, value }: Before| {
         let is_value = !value.is_empty() && value.len() <= MOST_VALUE && !value.contains(['\n', '\0']);
         KernelFile::of_note(roots, &file).filter(|_| is_value).map(|file| (file, value))
@@ -124,13 +134,16 @@ fn understood(roots: &Roots, bytes: &[u8]) -> Found {
     match files.into_iter().map(file).collect::<Option<Vec<_>>>() {
         None => Found::Foreign("it names a file or a value that vmentry never notes"),
         Some(files) => {
-            let is_alive = read_process(&roots.proc, pid).is_ok_and(|process| process.start_time_ticks == start_ticks);
-            Found::Note(Note { pid, is_alive, files, command })
+            let runs = || read_process(&roots.proc, pid).is_ok_and(|process| process.start_time_ticks == start_ticks);
+            // It does not try twice.
+            let is_alive = failed.is_none() && runs();
+            Found::Note(Note { pid, is_alive, files, command, failed })
         }
     }
 }
 
-/// Fails, with the fix, where a setting is switched already or was left behind. A note of values that are in force again is removed.
+/// Fails, with the fix, where a setting is switched already or was left behind. A note of values that are in force again is removed, and so
+/// is one of files that are gone, which is said.
 pub(crate) fn ensure_none(roots: &Roots) -> Result<()> {
     let name = shown(&path(roots));
     match find(roots) {
@@ -138,10 +151,18 @@ pub(crate) fn ensure_none(roots: &Roots) -> Result<()> {
         Found::Note(Note { pid, is_alive: true, .. }) => {
             bail!("vmentry (pid {pid}) switches a setting and will restore it, as {name} says\n  -> wait for its end")
         }
-        Found::Note(note) if note.is_settled() => remove(roots),
-        Found::Note(Note { pid, .. }) => bail!(
-            "vmentry (pid {pid}) ended without restoring a setting; 'vmentry check' shows which\n  -> vmentry ab --restore"
-        ),
+        Found::Note(note) if note.is_settled() => {
+            if let Some(gone) = note.gone() {
+                say!("{gone}: nothing is left to restore, and {name} is removed");
+            }
+            remove(roots)
+        }
+        Found::Note(note) => {
+            bail!(
+                "{}; 'vmentry check' shows which, and {name} notes it\n  -> vmentry ab --restore",
+                note.what_happened()
+            )
+        }
         // Another experiment may be about to write it.
         Found::CutOff => bail!("{name} was cut off before anything was switched\n  -> vmentry ab --restore"),
         Found::Foreign(why) => Err(refusal(&name, why)),
@@ -167,6 +188,28 @@ pub(crate) fn remove(roots: &Roots) -> Result<()> {
 }
 
 impl Note {
+    /// "vmentry (pid 7) ended without restoring a setting", and why if it could say so.
+    fn what_happened(&self) -> String {
+        match &self.failed {
+            None => format!("vmentry (pid {}) ended without restoring a setting", self.pid),
+            Some(why) => {
+                format!("vmentry (pid {}) could not restore a setting ({})", self.pid, printable(why, MAX_TEXT))
+            }
+        }
+    }
+
+    /// The files that are not there any more; none if all are.
+    fn gone(&self) -> Option<String> {
+        let gone: Vec<_> = self.files.iter().filter(|(file, _)| file.is_gone()).collect();
+        let (first, more) = gone.split_first()?;
+        let name = shown(first.0.path());
+        Some(if more.is_empty() {
+            format!("{name} of an experiment that was not restored is gone")
+        } else {
+            format!("{name} and {} more of an experiment that was not restored are gone", more.len())
+        })
+    }
+
     /// Whether nothing is left to restore, as far as files tell.
     pub(crate) fn is_settled(&self) -> bool {
         let is_back = |(file, value): &(KernelFile, String)| {
@@ -183,15 +226,16 @@ impl Kept {
         let start_ticks = read_process(&roots.proc, pid).map(|process| process.start_time_ticks).unwrap_or(0);
         let before = |(file, value): &(KernelFile, String)| Before { file: file.text().into(), value: value.clone() };
         let command = command.map(|command| printable(command, MAX_TEXT).into_owned());
-        let text = Text { pid, start_ticks, files: files.iter().map(before).collect(), command };
+        let text = Text { pid, start_ticks, files: files.iter().map(before).collect(), command, failed: None };
         let bytes = serde_json::to_vec(&text)?;
         if bytes.len() as u64 > NOTE_BYTES {
             return Err(io::Error::other("the setting has too many files"));
         }
         let path = path(roots);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        let kept = Self(path);
-        file.write_all(&bytes).inspect_err(|_| kept.remove())?;
+        let written = file.write_all(&bytes);
+        let kept = Self { path, file, text };
+        written.inspect_err(|_| kept.remove())?;
         Ok(kept)
     }
 
@@ -207,10 +251,17 @@ impl Kept {
         }
     }
 
+    /// Notes why the setting could not be restored.
+    pub(crate) fn failed(&mut self, why: &str) {
+        self.text.failed = Some(printable(why, MAX_TEXT).into_owned());
+        // It is longer than before, so that it replaces all of it; where it cannot be written, the note says less.
+        let _ = serde_json::to_vec(&self.text).map(|bytes| self.file.write_all_at(&bytes, 0));
+    }
+
     /// Removes the note: the setting is restored.
     pub(crate) fn remove(&self) {
         // Somebody may have removed it already.
-        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(&self.path);
     }
 }
 

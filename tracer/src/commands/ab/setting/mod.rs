@@ -3,7 +3,7 @@
 
 mod commands;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     commands::{
@@ -17,7 +17,6 @@ use crate::{
         setting::{Held, Kind, Setting, note},
     },
     model::policy::Policy,
-    say,
 };
 use commands::Commands;
 
@@ -123,19 +122,7 @@ impl Switch {
         }
         let Some(a) = args.arm.first() else { return Ok(Self::Policy(Restore::after(named_policy(to)?)?)) };
         let restore = args.restore.clone().flatten().unwrap_or_else(|| a.switch.clone());
-        let switch = Self::Commands(Commands::new(&roots, restore)?);
-        let switched = tokio::select! {
-            biased;
-            reason = endings.next() => Err(anyhow!("ended by {reason} before the first window: there is nothing to compare")),
-            switched = switch.to(to) => switched,
-        };
-        if let Err(error) = switched {
-            if let Err(error) = switch.restore(endings).await {
-                say!("vmentry: {error:#}");
-            }
-            return Err(error);
-        }
-        Ok(switch)
+        Ok(Self::Commands(Commands::begin(&roots, restore, to, endings).await?))
     }
 
     /// Switches to a setting. Dropped before its end, it ends the command that switches.
@@ -143,9 +130,7 @@ impl Switch {
         match self {
             Self::Policy(restore) => restore.switch(named_policy(to)?),
             Self::Values(held) => held.switch(to),
-            Self::Commands(_) => {
-                commands::switch(to).await.context("--arm: the command must succeed to compare its setting")
-            }
+            Self::Commands(_) => commands::switch(to).await,
         }
     }
 

@@ -302,7 +302,8 @@ mod tests {
             std::fs::write(&path, render(&c, &s)).unwrap();
             std::fs::write(format!("{path}.md"), crate::compare::text::markdown(&c, &s)).unwrap();
             for width in [80, 120] {
-                std::fs::write(format!("{path}.{width}.txt"), crate::compare::text::short(&c, &s, width)).unwrap();
+                std::fs::write(format!("{path}.{width}.txt"), crate::compare::text::short(&c, &s, width, true))
+                    .unwrap();
                 std::fs::write(format!("{path}.{width}.full.txt"), crate::compare::text::full(&c, &s, width)).unwrap();
             }
         }

@@ -23,7 +23,7 @@ fn count(n: Option<u64>) -> String {
 pub(super) fn overview(c: &Comparison) -> Markup {
     let mean = c.rows.iter().find(|r| r.figure == Figure::PinWrites.name() && r.stat == "mean");
     let per_entry = |value: Option<f64>| format!("{} per entry", wording::value(value, Unit::Count));
-    let windows = |s: &Side| if s.windows == 1 { "1 window".to_owned() } else { format!("{} windows", s.windows) };
+    let windows = |s: &Side| wording::counted(s.windows as u64, "window");
     let both = |f: &dyn Fn(&Side) -> String| [f(&c.a), f(&c.b)].join(" / ");
     tiles(&[
         Tile {

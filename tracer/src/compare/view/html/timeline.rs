@@ -2,7 +2,7 @@
 
 use super::{emulated_suffix, legend};
 use crate::{
-    compare::{Arm, Comparison, Point, Setting},
+    compare::{Arm, Comparison, Point, Setting, wording},
     html::{
         Markup,
         axis::Axis,
@@ -103,6 +103,10 @@ fn windows(c: &Comparison, setting: &Setting, series: &Series<'_>) -> Markup {
         }
     }
     legend(&mut chart, setting);
-    let words = format!("{title} in {} windows; median of the windows: {}.", values.len(), medians.join(", "));
+    let words = format!(
+        "{title} in {}; median of the windows: {}.",
+        wording::counted(values.len() as u64, "window"),
+        medians.join(", ")
+    );
     chart.describe(words).render()
 }

@@ -74,8 +74,8 @@ mod tests {
     fn the_short_text_has_a_line_if_vms_differ_and_one_vm_has_none() {
         let c = Comparison { by_vm: by_vm(), ..comparison() };
         let line = "\nguest time p50: the VMs differ: from -1.0% (db) to +12.0% (web1)\n";
-        assert!(super::super::short(&c, &setting(), 100).contains(line));
+        assert!(super::super::short(&c, &setting(), 100, true).contains(line));
         assert_eq!(block(&comparison(), 80), "");
-        assert!(!super::super::short(&comparison(), &setting(), 100).contains("VMs differ"));
+        assert!(!super::super::short(&comparison(), &setting(), 100, true).contains("VMs differ"));
     }
 }

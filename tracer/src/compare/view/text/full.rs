@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{super::plot, MIN_WIDTH, alarms, align, by_vm, fitted, warnings, wording};
+use super::{super::plot, MIN_WIDTH, alarms, align, by_vm, fits, fitted, warnings, wording};
 use crate::{
     compare::{Comparison, Distributions, Row, Setting},
     model::figures::{Figure, Unit, human},
@@ -41,14 +41,14 @@ fn sides(c: &Comparison, setting: &Setting, width: usize) -> String {
     for (at, side) in [&c.a, &c.b].into_iter().enumerate() {
         let pins = side.pin_writes.map_or("n/a".into(), grouped);
         let timer = wording::timer_exits(side);
-        let windows = if side.windows == 1 { "window" } else { "windows" };
+        let (windows, entries) = (side.windows as u64, wording::entries(c, at));
         let text = format!(
-            "{}  {}: {} {windows}, {}; {} entries{}; pin writes {pins}; timer exits: {timer}",
+            "{}  {}: {}, {}; {}{}; pin writes {pins}; timer exits: {timer}",
             ["A", "B"][at],
             setting.names[at],
-            side.windows,
+            wording::counted(windows, "window"),
             human(Some(side.length_ns as f64), Unit::Ns),
-            grouped(wording::entries(c, at)),
+            wording::counted(entries, "entry"),
             wording::left_out(side).map(|text| format!(" ({text})")).unwrap_or_default()
         );
         out += &wrap(&text, "   ", width);
@@ -89,6 +89,18 @@ fn host(source: &Provenance) -> String {
 /// Forms of the table, widest first: gap between columns, and verdicts in full.
 const VARIANTS: [(usize, bool); 3] = [(2, true), (2, false), (1, false)];
 
+/// Columns of the table's two parts where it does not fit as one: the names are in both.
+const MAIN: &[usize] = &[0, 1, 2, 3, 4, 8];
+const REST: &[usize] = &[0, 5, 6, 7];
+
+/// The lines with these columns alone; the others are empty.
+fn columns_of(lines: &[[String; 9]], columns: &[usize]) -> Vec<[String; 9]> {
+    let kept = |line: &[String; 9]| {
+        std::array::from_fn(|at| if columns.contains(&at) { line[at].clone() } else { String::new() })
+    };
+    lines.iter().map(kept).collect()
+}
+
 /// The table of figures in the widest form that fits. Rows without a value on both sides are in the footnotes.
 fn figures(c: &Comparison, setting: &Setting, width: usize) -> String {
     let emulated = if wording::is_emulated(setting) { " (EMULATED)" } else { "" };
@@ -96,13 +108,12 @@ fn figures(c: &Comparison, setting: &Setting, width: usize) -> String {
     if shown.is_empty() {
         return String::new();
     }
-    let mut text = String::new();
-    for (gap, long) in VARIANTS {
-        text = align(&lines(&shown, emulated, long), gap, true);
-        if text.lines().all(|l| l.chars().count() <= width) {
-            break;
-        }
-    }
+    let variants = VARIANTS.map(|(gap, long)| align(&lines(&shown, emulated, long), gap, true));
+    let mut text = variants.into_iter().find(|text| fits(text, width)).unwrap_or_else(|| {
+        let lines = lines(&shown, emulated, false);
+        let [first, second] = [MAIN, REST].map(|columns| columns_of(&lines, columns));
+        format!("{}\n{}", fitted(&first, true, width), fitted(&second, false, width))
+    });
     let legend = format!(
         "95% CI: confidence interval of the change. {}; significant: at most {}. MDE: smallest change found with 80 % power. A/A: A/A \
          noise, the 95th percentile of half-against-half differences within a side. ~: no detectable change. Open: undecided. ?: not \

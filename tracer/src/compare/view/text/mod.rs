@@ -10,6 +10,7 @@ pub(crate) use super::markdown::render as markdown;
 use super::wording;
 use crate::{
     compare::{Comparison, Setting},
+    html::chart::shortened,
     model::measurement::EMULATED,
     output::wrap,
     recording,
@@ -72,8 +73,91 @@ fn align<const N: usize>(lines: &[[String; N]], gap: usize, words: bool) -> Stri
     out
 }
 
-/// The table with wide gaps, or with narrow ones if it does not fit.
+/// The table with wide gaps; with narrow ones if it does not fit; or else with the first column on lines of its own.
 fn fitted<const N: usize>(lines: &[[String; N]], words: bool, width: usize) -> String {
+    let narrow = || Some(align(lines, 1, words)).filter(|text| fits(text, width));
     let wide = align(lines, 2, words);
-    if wide.lines().all(|l| l.chars().count() <= width) { wide } else { align(lines, 1, words) }
+    if fits(&wide, width) { wide } else { narrow().unwrap_or_else(|| align(&first_above(lines), 1, words)) }
+}
+
+fn fits(text: &str, width: usize) -> bool {
+    text.lines().all(|line| line.chars().count() <= width)
+}
+
+/// The table with the first column above the others, which are indented.
+fn first_above<const N: usize>(lines: &[[String; N]]) -> Vec<[String; N]> {
+    let empty = || std::array::from_fn(|_| String::new());
+    let apart = |line: &[String; N]| {
+        let (mut name, mut rest) = (empty(), line.clone());
+        name[0] = std::mem::replace(&mut rest[0], "  ".into());
+        let is_group = rest[1..].iter().all(String::is_empty);
+        let name = (!name[0].is_empty()).then_some(name);
+        name.into_iter().chain((!is_group).then_some(rest))
+    };
+    lines.iter().flat_map(apart).collect()
+}
+
+/// A page of text.
+#[derive(Clone, Copy)]
+struct Page {
+    /// columns
+    width: usize,
+    /// long lines that say little at their end are cut: on a terminal, where the answer must stay in sight
+    cuts: bool,
+}
+
+impl Page {
+    /// A text in as many lines as it takes.
+    fn text(self, text: &str) -> String {
+        wrap(text, "  ", self.width)
+    }
+
+    /// One line, cut on a terminal.
+    fn line(self, text: &str) -> String {
+        if self.cuts { shortened(text, self.width) + "\n" } else { self.text(text) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::fixture::{by_vm, comparison, gated, setting};
+
+    #[test]
+    fn no_line_of_any_text_is_wider_than_it_may_be() {
+        let mut many = Comparison { by_vm: by_vm(), ..gated() };
+        let row = many.rows.iter_mut().find(|r| r.primary == Some(1)).unwrap();
+        // As wide as values become.
+        (row.a, row.b) = (Some(123_456_789_012.0), Some(123_456_789_012.0));
+        let mut setting = setting();
+        setting.warnings.push("kernel differs between the sides: ".to_owned() + &"long ".repeat(60));
+        for c in [comparison(), gated(), many] {
+            for width in [60, 70, 80, 100, 120] {
+                let texts =
+                    [full(&c, &setting, width), short(&c, &setting, width, true), short(&c, &setting, width, false)];
+                for text in texts {
+                    let long: Vec<_> = text.lines().filter(|line| line.chars().count() > width).collect();
+                    assert!(long.is_empty(), "{width}: {long:#?} in\n{text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_cut_but_on_a_terminal() {
+        let mut setting = setting();
+        setting.warnings.push("kernel differs: ".to_owned() + &"long ".repeat(60) + "end");
+        let [terminal, file] = [true, false].map(|cuts| short(&comparison(), &setting, 80, cuts));
+        assert!(terminal.contains('\u{2026}') && !terminal.contains(" end\n"), "{terminal}");
+        assert!(!file.contains('\u{2026}') && file.contains(" end\n"), "{file}");
+    }
+
+    #[test]
+    fn a_table_that_does_not_fit_has_its_names_on_lines_of_their_own() {
+        let lines = [["", "A", "B"], ["guest time p50", "1.00us", "12.0us"], ["OTHERS", "", ""], ["x", "5ns", "1ns"]];
+        let lines = lines.map(|line| line.map(str::to_owned));
+        assert_eq!(fitted(&lines, false, 30).lines().next(), Some("                     A       B"));
+        let narrow = "        A      B\nguest time p50\n   1.00us 12.0us\nOTHERS\nx\n      5ns    1ns\n";
+        assert_eq!(fitted(&lines, false, 20), narrow);
+    }
 }

@@ -1,16 +1,12 @@
 //! The lines below the default text's table: the figures that it does not have.
 
-use super::wording;
-use crate::{
-    compare::{Comparison, Row, Verdict},
-    html::chart::shortened,
-    output::wrap,
-};
+use super::{Page, wording};
+use crate::compare::{Comparison, Row, Verdict};
 
 /// The figures that are not in the table, as counts.
-pub(super) fn others(c: &Comparison, width: usize) -> Vec<String> {
+pub(super) fn others(c: &Comparison, page: Page) -> Vec<String> {
     let of = |verdict| c.rows.iter().filter(move |r| r.verdict == verdict && r.primary.is_none());
-    let others = |n: usize| if n == 1 { "1 other".to_owned() } else { format!("{n} others") };
+    let others = |n: usize| wording::counted(n as u64, "other");
     let mut out = Vec::new();
     match of(Verdict::Ignored).count() {
         0 => {}
@@ -31,8 +27,8 @@ pub(super) fn others(c: &Comparison, width: usize) -> Vec<String> {
         };
         out.push(format!("{}: not enough data: {why}", others(few.len())));
     }
-    let mut out: Vec<_> = out.iter().map(|text| wrap(text, "  ", width)).collect();
-    out.extend(unknown(c).iter().map(|text| shortened(text, width) + "\n"));
+    let mut out: Vec<_> = out.iter().map(|text| page.text(text)).collect();
+    out.extend(unknown(c).iter().map(|text| page.line(text)));
     out
 }
 
@@ -58,8 +54,27 @@ pub(super) fn unknown(c: &Comparison) -> Vec<String> {
         }
     }
     let line = |(why, titles): (String, Vec<String>)| match titles.as_slice() {
-        [first, second, _, ..] => format!("{first}, {second} and {} others n/a: {why}", titles.len() - 2),
+        [first, second, rest @ ..] if !rest.is_empty() => {
+            format!("{first}, {second} and {} n/a: {why}", wording::counted(rest.len() as u64, "other"))
+        }
         few => format!("{} n/a: {why}", few.join(", ")),
     };
     reasons.into_iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::fixture::comparison;
+
+    #[test]
+    fn the_third_figure_of_a_reason_is_one_other() {
+        let mut c = comparison();
+        c.rows.truncate(4);
+        c.rows.iter_mut().for_each(|row| (row.a, row.why) = (None, Some("no hook".into())));
+        let line = |c: &Comparison| unknown(c).join("");
+        assert_eq!(line(&c), "guest time p50, guest time p90 and 2 others n/a: no hook");
+        c.rows.truncate(3);
+        assert_eq!(line(&c), "guest time p50, guest time p90 and 1 other n/a: no hook");
+    }
 }

@@ -1,15 +1,15 @@
 //! The default text: the answer, the figures that changed, one line about the others, and what to do next.
 
 use super::{
-    MIN_WIDTH, alarms, fitted,
+    MIN_WIDTH, Page, alarms, fitted,
     others::{others, unknown},
-    warnings, wording,
+    warnings,
+    wording::{self, counted},
 };
 use crate::{
     compare::{Comparison, Row, Setting},
-    html::chart::shortened,
     model::figures::{Unit, human},
-    output::{grouped, wrap},
+    output::wrap,
 };
 
 /// Rows of the table at most.
@@ -19,10 +19,11 @@ const FEWEST_ROWS: usize = 3;
 /// Statistics of the plain table: those that most readers ask for.
 const PLAIN_STATS: [&str; 5] = ["p50", "p99", "mean", "per_second", "share"];
 
-/// Renders a comparison for a terminal of `width` columns, at least 60.
-pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize) -> String {
-    let width = width.max(MIN_WIDTH);
-    let line = |text: &String| shortened(text, width) + "\n";
+/// Renders a comparison in `width` columns, at least 60. On a terminal, warnings are lines that it cuts.
+pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize, is_terminal: bool) -> String {
+    let page = Page { width: width.max(MIN_WIDTH), cuts: is_terminal };
+    let width = page.width;
+    let line = |text: &String| page.line(text);
     let mut out: String = alarms(c, setting, width).concat();
     out.extend(warnings(c, setting).iter().map(line));
     out.extend(sides(c, setting).iter().map(line));
@@ -32,16 +33,16 @@ pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize) -> String 
     }
     out.push('\n');
     if wording::is_conclusive(c) {
-        out += &changed(c, width);
-        out += &others(c, width).concat();
+        out += &changed(c, page);
+        out += &others(c, page).concat();
     } else {
         out += &plain(c, width);
         out.extend(wording::pin_writes(c).iter().map(line));
-        out.extend(wording::clear(c).iter().map(|text| wrap(text, "  ", width)));
+        out.extend(wording::clear(c).iter().map(|text| page.text(text)));
         out.extend(unknown(c).iter().map(line));
     }
     out.extend(wording::by_vm::differing_vms(c).iter().map(line));
-    out.extend(mix(c).iter().map(|text| wrap(text, "  ", width)));
+    out.extend(mix(c).iter().map(|text| page.text(text)));
     out + "everything else: vmentry compare --method, or --format html\n"
 }
 
@@ -49,12 +50,12 @@ pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize) -> String 
 fn sides(c: &Comparison, setting: &Setting) -> Vec<String> {
     let side = |at: usize| {
         let side = [&c.a, &c.b][at];
-        let windows = if side.windows == 1 { "window" } else { "windows" };
-        let (length, entries) = (human(Some(side.length_ns as f64), Unit::Ns), grouped(wording::entries(c, at)));
-        let pins = |n| format!("; {} pin {}", grouped(n), if n == 1 { "write" } else { "writes" });
+        let (windows, entries) = (counted(side.windows as u64, "window"), counted(wording::entries(c, at), "entry"));
+        let length = human(Some(side.length_ns as f64), Unit::Ns);
+        let pins = |n| format!("; {}", counted(n, "pin write"));
         let pins = side.pin_writes.map(pins).unwrap_or_default();
         let name = &setting.names[at];
-        format!("{}  {name}: {length} in {} {windows}; {entries} entries{pins}", ["A", "B"][at], side.windows)
+        format!("{}  {name}: {length} in {windows}; {entries}{pins}", ["A", "B"][at])
     };
     let hosts = setting.sources.iter().flatten().map(|source| {
         let host = &source.header.host;
@@ -74,7 +75,7 @@ fn sides(c: &Comparison, setting: &Setting) -> Vec<String> {
 
 /// The primary figures in their order, whatever is known of them, and the others that changed, largest change first; with a line for
 /// each footnote.
-fn changed(c: &Comparison, width: usize) -> String {
+fn changed(c: &Comparison, page: Page) -> String {
     let primary: Vec<_> = wording::primary(&c.rows).into_iter().filter(|r| wording::has_values(r)).collect();
     let changed = wording::largest_first(c.rows.iter().filter(|r| r.primary.is_none() && wording::is_change(r)));
     if primary.is_empty() && changed.is_empty() {
@@ -89,15 +90,15 @@ fn changed(c: &Comparison, width: usize) -> String {
         lines.push(["OTHERS", "", "", "", "", "", ""].map(str::to_owned));
     }
     lines.extend(shown.iter().map(|row| line(row)));
-    let mut out = fitted(&lines, true, width);
+    let mut out = fitted(&lines, true, page.width);
     let shown = [&primary, shown].concat();
     if let Some(why) = shown.iter().find_map(|row| wording::contradiction(row)) {
-        out += &wrap(&format!("* {why}"), "  ", width);
+        out += &page.text(&format!("* {why}"));
     }
     if !more.is_empty() {
         out += &format!("{} more changed, by less\n", more.len());
     }
-    out.extend(wording::refusals(&shown).iter().map(|text| shortened(text, width) + "\n"));
+    out.extend(wording::refusals(&shown).iter().map(|text| page.line(text)));
     out
 }
 
@@ -186,7 +187,7 @@ mod tests {
             !line.is_empty() && !["LOST", "EMULATED", "WARNING", "ALARM"].iter().any(|word| line.starts_with(word))
         };
         for c in [comparison(), one_block()] {
-            let text = render(&c, &setting(), 100);
+            let text = render(&c, &setting(), 100, true);
             let lines = text.lines().filter(is_said).count();
             assert!((12..=20).contains(&lines), "{lines}\n{text}");
         }
@@ -195,7 +196,7 @@ mod tests {
     #[test]
     fn only_what_changed_has_a_row_and_the_others_are_counted() {
         let c = comparison();
-        let text = render(&c, &setting(), 100);
+        let text = render(&c, &setting(), 100, true);
         for row in c.rows.iter().filter(|r| r.a.is_some()) {
             let has_row = text.lines().any(|l| l.starts_with(&format!("{}  ", wording::title(row))));
             assert_eq!(has_row, wording::is_change(row), "{} in\n{text}", wording::title(row));
@@ -211,7 +212,7 @@ mod tests {
     #[test]
     fn primary_figures_are_on_top_whatever_their_verdict() {
         let c = gated();
-        let text = render(&c, &setting(), 80);
+        let text = render(&c, &setting(), 80, true);
         let rows: Vec<_> = text.lines().skip_while(|l| !l.starts_with("PRIMARY ")).take(4).collect();
         for (row, (start, end)) in rows.iter().skip(1).zip([
             ("pin writes per entry ", "WORSE"),
@@ -234,7 +235,7 @@ mod tests {
     fn others_that_changed_are_below_the_primary_ones() {
         let mut c = comparison();
         c.rows[5].primary = Some(0);
-        let text = render(&c, &setting(), 80);
+        let text = render(&c, &setting(), 80, true);
         let order = ["PRIMARY ", "host time p50 ", "OTHERS\n", "pin writes per entry ", "guest time p99 "];
         let places: Vec<_> = order.iter().map(|word| text.find(&format!("\n{word}")).unwrap()).collect();
         assert!(places.is_sorted(), "{text}");
@@ -247,13 +248,13 @@ mod tests {
         let mut c = gated();
         let pins = c.rows.iter_mut().find(|r| r.figure == "pin_writes").unwrap();
         (pins.verdict, pins.why) = (Verdict::NotEnoughData, Some("5 rounds of a side; 6 are needed".into()));
-        let text = render(&c, &setting(), 80);
+        let text = render(&c, &setting(), 80, true);
         assert!(text.contains("\npin writes per entry: 5 rounds of a side; 6 are needed\n"), "{text}");
     }
 
     #[test]
     fn the_largest_change_is_the_first_row() {
-        let text = render(&comparison(), &setting(), 100);
+        let text = render(&comparison(), &setting(), 100, true);
         let rows: Vec<_> = text.lines().skip_while(|l| !l.contains("ADJ. P")).skip(1).take(4).collect();
         let titles = ["pin writes per entry", "guest time p99", "entries/s", "guest time p50"];
         assert!(rows.iter().zip(titles).all(|(row, title)| row.starts_with(title)), "{text}");
@@ -264,7 +265,7 @@ mod tests {
         let mut c = comparison();
         c.rows.iter_mut().filter(|r| r.a.is_some()).for_each(|r| r.verdict = Verdict::Worse);
         let changed = c.rows.iter().filter(|r| r.a.is_some()).count();
-        let text = render(&c, &setting(), 100);
+        let text = render(&c, &setting(), 100, true);
         assert!(
             changed > MOST_ROWS && text.contains(&format!("\n{} more changed, by less\n", changed - MOST_ROWS)),
             "{text}"
@@ -274,16 +275,16 @@ mod tests {
     #[test]
     fn a_contradicted_verdict_has_a_mark_and_a_line() {
         let mut c = comparison();
-        assert!(!render(&c, &setting(), 100).contains('*'));
+        assert!(!render(&c, &setting(), 100, true).contains('*'));
         c.rows[2].ratio = Some(Estimate { value: 1.2, low: Some(0.6), high: Some(2.3) });
-        let text = render(&c, &setting(), 100);
+        let text = render(&c, &setting(), 100, true);
         assert!(text.lines().any(|l| l.starts_with("guest time p99 ") && l.ends_with("WORSE*")), "{text}");
         assert!(text.contains("\n* the test finds a change, but the 95% CI includes no change"), "{text}");
     }
 
     #[test]
     fn without_verdicts_both_sides_are_shown_with_their_counts() {
-        let text = render(&one_block(), &setting(), 100);
+        let text = render(&one_block(), &setting(), 100, true);
         assert!(!text.contains("VERDICT") && !text.contains("ADJ. P") && !text.contains("95% CI"), "{text}");
         assert!(text.contains("\n  -> record about "), "{text}");
         let pins = text.lines().find(|l| l.starts_with("pin writes per entry")).unwrap();
@@ -297,7 +298,7 @@ mod tests {
     fn intervals_that_can_be_had_are_shown_without_verdicts() {
         let mut c = one_block();
         (c.units, c.needed, c.rows[0].ratio) = ([7, 7], 9, comparison().rows[0].ratio);
-        let text = render(&c, &setting(), 100);
+        let text = render(&c, &setting(), 100, true);
         assert!(text.contains("95% CI") && text.contains("[-3.9, -2.3]%"), "{text}");
     }
 
@@ -305,7 +306,7 @@ mod tests {
     fn percentiles_that_the_counts_do_not_carry_are_left_out() {
         let mut c = one_block();
         c.rows.iter_mut().for_each(|r| r.count_b = 999);
-        let text = render(&c, &setting(), 100);
+        let text = render(&c, &setting(), 100, true);
         assert!(text.contains("\nguest time p50 ") && !text.contains("time p99"), "{text}");
     }
 
@@ -313,7 +314,7 @@ mod tests {
     fn every_warning_is_one_line_and_comes_before_the_answer() {
         let mut s = setting();
         s.warnings.push("kernel differs between the sides: ".to_owned() + &"long ".repeat(60));
-        let text = render(&comparison(), &s, 80);
+        let text = render(&comparison(), &s, 80, true);
         let answer = text.find("B (hard) is WORSE").unwrap();
         for word in ["LOST in A", "LOST in B", "EMULATED", "WARNING  a vCPU", "WARNING  kernel", "ALARM    carry-over"]
         {
@@ -329,7 +330,7 @@ mod tests {
         empty.rows.clear();
         empty.stratified.clear();
         empty.mix.rows.clear();
-        let text = render(&empty, &setting(), 80);
+        let text = render(&empty, &setting(), 80, true);
         assert!(text.contains("NOT ENOUGH DATA") && text.contains("both sides have no entries"), "{text}");
     }
 }

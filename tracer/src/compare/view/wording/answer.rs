@@ -3,7 +3,7 @@
 use super::{
     lack::lack,
     names::{side, title},
-    numbers::{change, interval, mde_of, ratio, size},
+    numbers::{change, counted, interval, mde_of, ratio, size},
     primary::{decided, gate, undecided},
     sides::is_emulated,
 };
@@ -43,7 +43,7 @@ pub(crate) fn summary(c: &Comparison, setting: &Setting) -> String {
 }
 
 fn conclusion(c: &Comparison, setting: &Setting) -> String {
-    let conclusive = count_figures(c.rows.iter().filter(|r| is_judged(r)).count());
+    let conclusive = counted(c.rows.iter().filter(|r| is_judged(r)).count() as u64, "figure");
     let of = |verdict| largest_first(c.rows.iter().filter(|r| r.verdict == verdict));
     let [worse, better, changed] = [Verdict::Worse, Verdict::Better, Verdict::Changed].map(of);
     let (a, b) = (side(0, setting), side(1, setting));
@@ -54,8 +54,7 @@ fn conclusion(c: &Comparison, setting: &Setting) -> String {
     };
     let untested = match c.rows.iter().filter(|r| r.verdict == Verdict::NotTested).count() {
         0 => String::new(),
-        1 => "; 1 other not tested".to_owned(),
-        n => format!("; {n} others not tested"),
+        n => format!("; {} not tested", counted(n as u64, "other")),
     };
     let of_all = format!("{significant} of {conclusive} changed significantly{ignored}{untested}");
     // Where more is said of primary figures, what has changed without being better or worse is said, too.
@@ -87,10 +86,6 @@ fn conclusion(c: &Comparison, setting: &Setting) -> String {
             format!("no detectable change from {a} to {b} in any of {conclusive}{mde}{more}")
         }
     }
-}
-
-fn count_figures(n: usize) -> String {
-    if n == 1 { "1 figure".into() } else { format!("{n} figures") }
 }
 
 /// A row's change with its interval.

@@ -89,7 +89,12 @@ pub(crate) fn differing_vms(c: &Comparison) -> Vec<String> {
 /// The VMs that are not compared by themselves; none if all are.
 pub(crate) fn more_vms(c: &Comparison) -> Option<String> {
     let more = c.by_vm.more;
-    (more > 0).then(|| format!("{more} more VMs, with fewer entries, are not compared by themselves"))
+    let text = match more {
+        0 => return None,
+        1 => "1 more VM, with fewer entries, is not compared by itself".to_owned(),
+        more => format!("{more} more VMs, with fewer entries, are not compared by themselves"),
+    };
+    Some(text)
 }
 
 #[cfg(test)]
@@ -120,6 +125,14 @@ mod tests {
         });
         assert_eq!(decided.len(), 1);
         assert_eq!(with(|figure| figure.all = None), Vec::<String>::new());
+    }
+
+    #[test]
+    fn vms_that_are_not_compared_are_counted() {
+        let said = |more| more_vms(&Comparison { by_vm: crate::compare::ByVm { more, ..by_vm() }, ..comparison() });
+        assert_eq!(said(0), None);
+        assert!(said(1).unwrap().starts_with("1 more VM, with fewer entries, is "));
+        assert!(said(2).unwrap().starts_with("2 more VMs, with fewer entries, are "));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The message of `--fail-if`.
 
+use std::time::Duration;
+
 use super::{
     names::name,
-    numbers::{difference, relative},
+    numbers::{difference, relative, time},
 };
 use crate::compare::{
     Row, Verdict,
@@ -24,7 +26,8 @@ pub(crate) fn condition(condition: &Condition, row: &Row, result: ConditionResul
             let advice = match condition.growth_needed(row) {
                 Some(growth) => {
                     let seconds = ((growth - 1.0) * observed_ns as f64 / 1e9).ceil().max(1.0);
-                    format!("record at least {seconds:.0} more seconds")
+                    // Beyond ten years, the number says nothing.
+                    format!("record at least {} more", time(Duration::from_secs_f64(seconds.min(3.2e8))))
                 }
                 None => "record longer".to_owned(),
             };
@@ -59,7 +62,7 @@ mod tests {
         // The interval reaches 5 % in its upper half: 22 points to each side of 12.5 %, so (22 / 7.5)^2 times the data.
         let unclear = said("entry_to_exit_ns.p999>+5%").unwrap();
         assert!(
-            unclear.contains("inconclusive: +12.5%") && unclear.ends_with("record at least 77 more seconds"),
+            unclear.contains("inconclusive: +12.5%") && unclear.ends_with("record at least 1 min 17 s more"),
             "{unclear}"
         );
         let none = said("entry_to_exit_ns.max>+3%").unwrap();

@@ -3,6 +3,7 @@
 use super::{
     answer::{has_values, is_conclusive},
     names::reason,
+    numbers::counted,
     sides::entries,
 };
 use crate::{
@@ -35,7 +36,7 @@ pub(super) fn lack(c: &Comparison) -> String {
             let (a, b) = (ns(c.a.length_ns), ns(c.b.length_ns));
             format!("{a} and {b} are one block each; {needed} a side are needed")
         }
-        unit => format!("{a} {unit}s of A and {b} of B; {needed} a side are needed"),
+        unit => format!("{} of A and {b} of B; {needed} a side are needed", counted(a as u64, unit)),
     }
 }
 
@@ -61,13 +62,49 @@ pub(crate) fn advice(c: &Comparison, setting: &Setting) -> Option<String> {
         return Some("record longer".into());
     }
     Some(match c.unit {
-        "round" => format!("sudo vmentry ab --rounds {needed}, or more"),
+        "round" => again(setting, needed),
         "block" => {
             let length = about(needed as u64 * longest_block_ns(c, setting));
             format!("record about {length} a side, or {needed} recordings a side, or: sudo vmentry ab")
         }
         _ => format!("make {needed} recordings a side, or: sudo vmentry ab"),
     })
+}
+
+/// The command line that makes the experiment once more, with so many rounds and into another file: with the options that it had.
+fn again(setting: &Setting, needed: usize) -> String {
+    let command = setting.sources[0].first().map(|source| source.header.command.as_slice()).unwrap_or_default();
+    let ours = command.split(|word| word == "--").next().unwrap_or_default();
+    let (rest, mut ours) = (&command[ours.len()..], ours.iter().skip_while(|word| *word != "ab").skip(1));
+    let mut kept: Vec<&str> = Vec::new();
+    let mut is_until_decided = false;
+    while let Some(word) = ours.next() {
+        let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
+        match name {
+            "--overwrite" => {}
+            "--rounds" | "--until" | "--output" | "-o" => {
+                let value = value.or_else(|| ours.next().map(String::as_str));
+                is_until_decided |= name == "--until" && value == Some("decided");
+            }
+            _ if name.starts_with("-o") => {}
+            _ => kept.push(word),
+        }
+    }
+    let rounds = if is_until_decided { "--until decided".to_owned() } else { format!("--rounds {needed}") };
+    let words = kept.into_iter().map(shell_word);
+    let line = words.chain([rounds, "-o NEW.hlog".into()]).chain(rest.iter().map(|word| shell_word(word)));
+    let more = if is_until_decided { "" } else { ", or more rounds" };
+    format!("sudo vmentry ab {}{more}", line.collect::<Vec<_>>().join(" "))
+}
+
+/// A word as the shell takes it.
+fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-+=./,:%@".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.into()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 /// The length of a block, ns: that of the side with the longer ones, and an interval at least.
@@ -122,20 +159,42 @@ mod tests {
         let (text, next) = said("block", [3, 2]);
         assert!(text.contains(": 3 blocks of A and 2 of B; 6 a side are needed"), "{text}");
         assert!(next.starts_with("record about 60 s a side"), "{next}");
+        assert!(said("block", [1, 2]).0.contains(": 1 block of A and 2 of B; 6 a side are needed"));
         let (text, next) = said("recording", [4, 5]);
         assert!(text.contains(": 4 recordings of A and 5 of B; 6 a side are needed"), "{text}");
         assert_eq!(next, "make 6 recordings a side, or: sudo vmentry ab");
         let (text, next) = said("round", [3, 3]);
         assert!(text.contains(": 3 of the 6 rounds that are needed"), "{text}");
-        assert_eq!(next, "sudo vmentry ab --rounds 6, or more");
+        assert_eq!(next, "sudo vmentry ab --rounds 6 -o NEW.hlog, or more rounds");
         let (text, next) = said("round", [0, 0]);
         assert!(text.contains(": it ended before the first round did"), "{text}");
-        assert_eq!(next, "sudo vmentry ab --rounds 6, or more");
+        assert_eq!(next, "sudo vmentry ab --rounds 6 -o NEW.hlog, or more rounds");
         let (mut c, s) = inconclusive("block", [1, 1]);
         c.mix.rows.iter_mut().for_each(|r| r.entries[1] = 0);
         assert!(summary(&c, &s).contains(": B has no entries"));
         assert_eq!(advice(&c, &s).unwrap(), "record while a VM runs");
         assert_eq!(advice(&comparison(), &s), None);
+    }
+
+    #[test]
+    fn an_experiment_is_made_again_with_its_options() {
+        let said = |line: &[&str]| {
+            let (c, mut s) = inconclusive("round", [3, 3]);
+            s.sources[0][0].header.command = line.iter().map(|&word| word.to_owned()).collect();
+            advice(&c, &s).unwrap()
+        };
+        let arms = ["--arm", "a=echo 'x' > /y", "--arm=b=true"];
+        let line =
+            [&["vmentry", "ab"], &arms[..], &["--rounds", "3", "-o", "x.hlog", "--overwrite", "--vm", "web1"]].concat();
+        assert_eq!(
+            said(&line),
+            r"sudo vmentry ab --arm 'a=echo '\''x'\'' > /y' --arm=b=true --vm web1 --rounds 6 -o NEW.hlog, or more rounds"
+        );
+        assert_eq!(
+            said(&["vmentry", "ab", "--until", "decided", "-oy", "--", "qemu", "--rounds", "..."]),
+            "sudo vmentry ab --until decided -o NEW.hlog -- qemu --rounds ..."
+        );
+        assert!(said(&["vmentry", "ab", "--until=10m"]).starts_with("sudo vmentry ab --rounds 6 -o NEW.hlog,"));
     }
 
     #[test]

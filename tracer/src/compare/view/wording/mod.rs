@@ -3,6 +3,7 @@
 mod answer;
 pub(crate) mod by_vm;
 mod fail_if;
+mod headline;
 mod lack;
 mod names;
 mod numbers;
@@ -15,10 +16,12 @@ pub(crate) use self::{
         mix_differs, share, summary,
     },
     fail_if::condition,
+    headline::headline,
     lack::advice,
     names::{exit_reason, footnotes, name, reason, side, title, title_of_name, verdict, verdict_of, word},
     numbers::{
-        change, interval, is_carried, mde, mde_of, noise, p_value, percent, ratio, share_text, signed, size, value,
+        change, counted, interval, is_carried, mde, mde_of, noise, p_value, percent, ratio, share_text, signed, size,
+        time, value,
     },
     primary::{adjusted, clear, decided, gate, not_tested, place_mark, plan, primary, refusals},
     sides::{alternation, damaged, entries, is_emulated, left_out, loss, pin_writes, timer_exits},

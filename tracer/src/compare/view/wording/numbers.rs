@@ -1,5 +1,7 @@
 //! The numbers of a comparison as people read them.
 
+use std::time::Duration;
+
 use super::names::title;
 use crate::{
     compare::{Estimate, Row},
@@ -32,6 +34,33 @@ pub(crate) fn percent(share: f64) -> String {
 /// The same without a sign, for sizes.
 pub(crate) fn size(share: f64) -> String {
     percent(share.abs()).trim_start_matches('+').to_owned()
+}
+
+/// A number of things: "1 round", "12 rounds".
+pub(crate) fn counted(n: u64, thing: &str) -> String {
+    let things = match (n, thing.strip_suffix('y')) {
+        (1, _) => thing.to_owned(),
+        (_, Some(stem)) => format!("{stem}ies"),
+        (_, None) => format!("{thing}s"),
+    };
+    format!("{} {things}", grouped(n))
+}
+
+/// A duration of a plan: "6 min 24 s", "6 h 7 min".
+pub(crate) fn time(duration: Duration) -> String {
+    let seconds = truncated_u64(duration.as_secs_f64().round());
+    if seconds < 3600 {
+        return match (seconds / 60, seconds % 60) {
+            (0, s) => format!("{s} s"),
+            (minutes, 0) => format!("{minutes} min"),
+            (minutes, s) => format!("{minutes} min {s} s"),
+        };
+    }
+    let minutes = (seconds + 30) / 60;
+    match (grouped(minutes / 60), minutes % 60) {
+        (hours, 0) => format!("{hours} h"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
 }
 
 /// A value for people; small counts and rates keep two digits, so that only none at all is 0.
@@ -275,5 +304,17 @@ mod tests {
         assert_eq!(p_value(Some(0.0)), "<.0001");
         assert_eq!(p_value(Some(0.0123)), "0.012");
         assert_eq!(p_value(None), "n/a");
+    }
+
+    #[test]
+    fn one_thing_is_no_plural() {
+        let texts = [counted(1, "entry"), counted(0, "entry"), counted(1, "other"), counted(1200, "other")];
+        assert_eq!(texts, ["1 entry", "0 entries", "1 other", "1,200 others"]);
+    }
+
+    #[test]
+    fn durations_have_hours() {
+        let texts = [0, 59, 60, 384, 3600, 22_002, 360_000].map(|s| time(Duration::from_secs(s)));
+        assert_eq!(texts, ["0 s", "59 s", "1 min", "6 min 24 s", "1 h", "6 h 7 min", "100 h"]);
     }
 }

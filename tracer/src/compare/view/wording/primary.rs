@@ -3,7 +3,7 @@
 use super::{
     answer::{has_values, largest_first, with_interval},
     names::{reason, title},
-    numbers::{interval, percent, ratio, signed, size},
+    numbers::{counted, interval, percent, ratio, signed, size},
 };
 use crate::compare::{Comparison, Row, Verdict};
 
@@ -58,13 +58,13 @@ pub(crate) fn adjusted(c: &Comparison, column: &str) -> String {
 pub(crate) fn decided(row: &Row) -> Option<String> {
     let after =
         row.decided_after.filter(|_| matches!(row.verdict, Verdict::Better | Verdict::Worse | Verdict::Changed))?;
-    Some(format!("after {after} {}", if after == 1 { "round" } else { "rounds" }))
+    Some(format!("after {}", counted(after as u64, "round")))
 }
 
 /// "12 others: not tested, because the primary guest time p50 is undecided"; none if the gate is open.
 pub(crate) fn not_tested(c: &Comparison) -> Option<String> {
     let (gate, n) = (gate(c)?, untested(c).count());
-    let others = if n == 1 { "1 other".to_owned() } else { format!("{n} others") };
+    let others = counted(n as u64, "other");
     let why = match gate.verdict {
         Verdict::Ignored => format!("has changed by less than {}, if at all", size(c.ignore_below)),
         _ => "is undecided".to_owned(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::numbers::counted;
 use crate::{
     compare::{Comparison, Setting, Side},
     model::{
@@ -27,8 +28,8 @@ pub(crate) fn pin_writes(c: &Comparison) -> Option<String> {
     let row = c.rows.iter().find(|r| r.figure == Figure::PinWrites.name())?;
     row.a.zip(row.b)?;
     let (a, b) = (grouped(c.a.pin_writes?), grouped(c.b.pin_writes?));
-    let (of_a, of_b) = (grouped(row.count_a), grouped(row.count_b));
-    Some(format!("pin writes: {a} in {of_a} entries of A, {b} in {of_b} of B"))
+    let of_b = grouped(row.count_b);
+    Some(format!("pin writes: {a} in {} of A, {b} in {of_b} of B", counted(row.count_a, "entry")))
 }
 
 /// Timer exits of a side by cause; n/a with the reason where they are not known.
@@ -52,13 +53,15 @@ pub(crate) fn alternation(c: &Comparison, setting: &Setting) -> Option<String> {
     let first = experiments.first()?;
     let seeds: Vec<_> = experiments.iter().map(|e| e.seed.to_string()).collect();
     let planned: u64 = experiments.iter().map(|e| u64::from(e.rounds)).sum();
-    let of_planned = if planned == c.units[0] as u64 { String::new() } else { format!(" of {planned}") };
+    let rounds = match c.units[0] as u64 {
+        all if all == planned => counted(all, "round"),
+        some => format!("{} of {}", grouped(some), counted(planned, "round")),
+    };
     let ns = |n: u64| human(Some(n as f64), Unit::Ns);
     Some(format!(
-        "alternately, in random order ({} {}): {}{of_planned} rounds of four windows of {}, {} left out after each switch",
+        "alternately, in random order ({} {}): {rounds} of four windows of {}, {} left out after each switch",
         if seeds.len() == 1 { "seed" } else { "seeds" },
         seeds.join(", "),
-        c.units[0],
         ns(first.window_ns),
         ns(first.washout_ns)
     ))
@@ -82,7 +85,7 @@ pub(crate) fn loss(side: &Side) -> Option<String> {
     let mut text = String::new();
     if lost > 0 {
         let share = 100.0 * lost as f64 / entries.max(1) as f64;
-        text = format!("{share:.3}% of {entries} entries: {dropped} dropped");
+        text = format!("{share:.3}% of {}: {dropped} dropped", counted(entries, "entry"));
         if malformed > 0 {
             text += &format!(", {malformed} undecodable");
         }

@@ -15,7 +15,7 @@ fn host() -> Folder {
 
 fn note(pid: u32, start_ticks: u64, file: &Path, value: &str) -> String {
     let files = vec![Before { file: file.to_str().unwrap().into(), value: value.into() }];
-    serde_json::to_string(&Text { pid, start_ticks, files, command: None }).unwrap()
+    serde_json::to_string(&Text { pid, start_ticks, files, command: None, failed: None }).unwrap()
 }
 
 #[test]
@@ -128,4 +128,40 @@ fn a_command_is_noted_as_text() {
     let mut without_run = host.roots.clone();
     without_run.run.push("none");
     assert!(Kept::of_command(&without_run, "true").unwrap().is_err(), "it goes on without a note");
+}
+
+#[test]
+fn a_note_says_what_happened() {
+    let host = host();
+    let mut kept = Kept::of_command(&host.roots, "echo 1 > /x").unwrap().unwrap();
+    assert!(ensure_none(&host.roots).unwrap_err().to_string().contains("ended without restoring"));
+    assert!(left_behind(&host.roots).unwrap().what().contains("which was killed before it ran: echo 1"));
+    kept.failed("'echo 1 > /x' failed (exit status: 2)");
+    let refused = ensure_none(&host.roots).unwrap_err().to_string();
+    assert!(refused.contains("could not restore a setting ('echo 1 > /x' failed (exit status: 2))"), "{refused}");
+    let what = left_behind(&host.roots).unwrap().what();
+    assert!(!what.contains("killed") && what.contains("(exit status: 2)"), "{what}");
+    kept.remove();
+    let file = KernelFile::find(&host.roots, &host.roots.sys.join("a")).unwrap();
+    let mut kept = Kept::new(&host.roots, &[(file, "before".into())], None).unwrap();
+    kept.failed("write before to a: no");
+    let what = left_behind(&host.roots).unwrap().what();
+    assert!(what.ends_with("which could not restore before: write before to a: no"), "{what}");
+}
+
+#[test]
+fn files_that_are_gone_are_named() {
+    let host = host();
+    let gone = |files: &[&str]| {
+        let before =
+            |file: &&str| Before { file: host.roots.sys.join(file).to_str().unwrap().into(), value: "x".into() };
+        let files = files.iter().map(before).collect();
+        let text = Text { pid: 0, start_ticks: 0, files, command: None, failed: None };
+        host.write(PLACE, serde_json::to_string(&text).unwrap());
+        let Found::Note(note) = find(&host.roots) else { panic!() };
+        note.gone()
+    };
+    assert_eq!(gone(&["a"]), None);
+    assert!(gone(&["a", "b"]).unwrap().ends_with("/sys/b of an experiment that was not restored is gone"));
+    assert!(gone(&["b", "c"]).unwrap().ends_with("/sys/b and 1 more of an experiment that was not restored are gone"));
 }
