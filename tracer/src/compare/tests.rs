@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tracer_common::{Isa, rules::TimerCause};
 
-use super::{random::Random, *};
+use super::{random::Random, stats::judging, *};
 use crate::model::{
     budget::Budget,
     figures::Figure,
@@ -195,6 +195,20 @@ fn few_rounds_are_not_enough_and_say_so() {
     assert!(writes.verdict == Verdict::Worse && why.contains("exact test: 0 events of A, 8,000 events of B"), "{why}");
     assert!(p50.why.as_deref().unwrap().contains("4"), "{:?}", p50.why);
     assert_eq!((p50.difference.unwrap().low, c.least_p), (None, 0.125));
+}
+
+#[test]
+fn rounds_that_all_agree_but_are_too_few_for_so_many_figures_are_not_called_unchanged() {
+    let one = compare(&Windows::Rounds(rounds(9, 2.0, 1)), &quick());
+    // Between the lowest possible p of 9 rounds and that of equal differences.
+    let alpha = 0.0047 * judging::family(&one.rows) as f64;
+    let c = compare(&Windows::Rounds(rounds(9, 2.0, 1)), &Options { alpha, ..quick() });
+    sound(&c);
+    let p50 = row(&c.rows, "entry_to_exit_ns", "p50");
+    assert_eq!((p50.verdict, p50.difference.unwrap().value > 0.0), (Verdict::NotEnoughData, true), "{p50:?}");
+    assert!(p50.why.as_deref().unwrap().contains("9 of A and 9 of B give no p below 0.00548"), "{p50:?}");
+    // Writes of one side alone have a test of their own.
+    assert_eq!(row(&c.rows, "pin_writes", "mean").verdict, Verdict::Worse);
 }
 
 #[test]

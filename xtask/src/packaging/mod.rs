@@ -51,11 +51,16 @@ pub(crate) struct Arguments {
 /// Builds the RPM package and prints its path, or checks it.
 pub(crate) fn run_rpm(arguments: &Arguments) -> Result<()> {
     if arguments.check {
-        return rpm::check();
+        return check_rpm();
     }
     arguments.release.verify()?;
     println!("{}", rpm::build()?.display());
     Ok(())
+}
+
+/// Builds the RPM package and checks what rpm says of it.
+pub(crate) fn check_rpm() -> Result<()> {
+    rpm::check()
 }
 
 /// Builds the package and prints its path, or checks it.

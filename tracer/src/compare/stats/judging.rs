@@ -30,14 +30,19 @@ pub fn first_step(rows: &[Row], alpha: f64, least_p: f64) -> f64 {
 
 /// Judges all rows together: adjusted p, minimum detectable effects, verdicts.
 pub(crate) fn judge(mut drafts: Vec<Draft>, design: Design, options: &Options) -> Vec<Row> {
-    let least = design.least_p(options.permutations);
+    let least = match design {
+        // The lowest possible p needs a luck in the sizes of the differences that nobody can plan for.
+        Design::Rounds(rounds) => sequential::clearest_p(rounds),
+        Design::Blocks { .. } => design.least_p(options.permutations),
+    };
     name_primary(&mut drafts, &options.primary);
     let tested = |drafts: &[Draft]| drafts.iter().filter(|d| d.row.p.is_some() && d.row.primary.is_none()).count();
     let all = tested(&drafts).max(1) as f64;
     for draft in &mut drafts {
         let level = if draft.row.primary.is_some() { options.alpha } else { options.alpha / all };
         if least > level
-            && let (Some(zero), Some(_)) = (&draft.zero, draft.row.p)
+            && let Some(zero) = &draft.zero
+            && draft.row.p.is_some_and(|p| p > level)
         {
             draft.row.p = Some(zero.p);
             let [low, high] = zero.difference.map(Some);
@@ -103,7 +108,7 @@ struct Judge {
     alpha: f64,
     /// share of A below which a change is ignored
     ignore_below: f64,
-    /// lowest possible p
+    /// lowest possible p; of rounds, that of differences that are all the same
     least: f64,
     /// highest p of others than primary figures that passes Holm's first step
     level: f64,
@@ -148,7 +153,7 @@ impl Judge {
         } else if few && row.detectable.is_none() && row.stat != "max" {
             why.push(format!("{least_units} {} of a side; {MIN_UNITS} are needed", self.design.unit()));
             Verdict::NotEnoughData
-        } else if self.least > level {
+        } else if self.least > level && adjusted.is_none_or(|p| p > self.alpha) {
             why.push(self.too_few(row.primary.is_some(), level));
             Verdict::NotEnoughData
         } else {
