@@ -29,7 +29,7 @@ use crate::{
 
 /// Measures VM-entry latency, pin-control VMCS writes per entry and spurious VMX-preemption-timer exits of KVM hosts.
 #[derive(Debug, Parser)]
-#[command(name = "vmentry", version, after_help = EXAMPLES)]
+#[command(name = "vmentry", version, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Cli {
     /// The command; live if there is none
     #[command(subcommand)]
@@ -43,6 +43,8 @@ Examples:
   vmentry record -o a.hlog --duration 30s trace every VM for 30 seconds
   vmentry report a.hlog                   what was seen, by VM and exit reason
   vmentry report a.hlog --by reason,entry --sort entry_to_exit_ns.p99
+  vmentry help figures                    a page of the manual; 'vmentry help'
+                                          lists them
 
 Exit codes: 0 done; 1 failed, the message says what to do; 2 wrong command
 line; of 'compare --fail-if': 3 a condition holds, 4 inconclusive. Of record,
@@ -74,6 +76,16 @@ pub enum Command {
     Exercise(ExerciseArgs),
     /// Measure VM-entry and VM-exit latency alone, with a guest that stamps the TSC
     Calibrate(CalibrateArgs),
+    /// Print the help of a command, or a page of the manual
+    Help(HelpArgs),
+}
+
+/// Arguments of `help`.
+#[derive(Debug, Args)]
+pub struct HelpArgs {
+    /// A command, or a topic of the manual; both are listed without one
+    #[arg(value_name = "COMMAND|TOPIC")]
+    pub subject: Option<String>,
 }
 
 /// Text for people or JSON for programs.
@@ -82,7 +94,7 @@ pub enum Format {
     /// for people
     #[default]
     Text,
-    /// for programs; the fields are in the README
+    /// for programs; 'vmentry help formats' has the fields
     Json,
 }
 
@@ -92,7 +104,7 @@ pub enum ReportFormat {
     /// for people, in a terminal
     #[default]
     Text,
-    /// for programs; the fields are in the README
+    /// for programs; 'vmentry help formats' has the fields
     Json,
     /// for people: one self-contained page with charts
     Html,
@@ -114,7 +126,7 @@ pub struct CheckArgs {
     /// Also try, in a fifth of a second, whether a guest's far timers fire early (Intel's erratum EMR158)
     #[arg(long)]
     pub probe: bool,
-    /// How to print: text, or json (its fields are in the README)
+    /// How to print: text, or json (fields: 'vmentry help formats')
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: Format,
 }
@@ -287,7 +299,7 @@ pub enum LinesFormat {
     /// for people: columns, with a heading every 20 lines
     #[default]
     Text,
-    /// for programs: one JSON object per line; the fields are in the README
+    /// for programs: one JSON object per line; 'vmentry help formats' has the fields
     Jsonl,
 }
 
@@ -323,7 +335,7 @@ pub struct ReportArgs {
     /// Recordings; '-' for standard input
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// How to print: text, html (a page with charts), csv, json (fields: README), or openmetrics
+    /// How to print: text, html (a page with charts), csv, json (fields: 'vmentry help formats'), or openmetrics
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: ReportFormat,
     /// Dimensions to group by; JSON has all but detail by default
@@ -363,7 +375,7 @@ pub enum ComparisonFormat {
     /// for terminals
     #[default]
     Text,
-    /// for programs; the fields are in the README
+    /// for programs; 'vmentry help formats' has the fields
     Json,
     /// one self-contained page
     Html,
@@ -526,7 +538,7 @@ pub struct CompareArgs {
     /// Seed of the statistics
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-    /// How to print: text, json (its fields are in the README), html, or markdown for mails and pull requests
+    /// How to print: text, json (fields: 'vmentry help formats'), html, or markdown for mails and pull requests
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: ComparisonFormat,
 }
@@ -652,7 +664,7 @@ pub struct CalibrateArgs {
     /// Loop instructions that the guest executes between its two stamps
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub work: u32,
-    /// How to print: text, or json (its fields are in the README)
+    /// How to print: text, or json (fields: 'vmentry help formats')
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: Format,
 }

@@ -18,6 +18,7 @@ mod every_output;
 mod exercise;
 mod export;
 mod following;
+mod help;
 mod listening;
 mod live;
 mod merge;
@@ -58,6 +59,7 @@ pub fn run(command: &Command) -> Result<ExitCode> {
         Command::Export(args) => export::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Calibrate(args) => calibrate::run(args),
+        Command::Help(args) => help::run(args),
         Command::Exercise(args) => exercise::run(args),
     }
 }

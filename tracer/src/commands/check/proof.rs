@@ -98,7 +98,7 @@ pub(super) fn make(facts: &Facts, wanted: bool) -> Proof {
         Ok(collection) => collection,
         Err(error) => {
             let (why, fix) =
-                (format!("the programs cannot be attached: {error:#}"), "see 'When something is wrong' in the README");
+                (format!("the programs cannot be attached: {error:#}"), "'vmentry help troubleshooting' explains errors");
             return Proof::Failed { why, fix, seen: None };
         }
     };
