@@ -24,7 +24,8 @@ fn main() {
 fn pack_pages() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
     println!("cargo:rerun-if-changed={folder}");
-    let mut pages: Vec<_> = fs::read_dir(folder).expect("read docs/").map(|entry| entry.expect("read docs/").path()).collect();
+    let mut pages: Vec<_> =
+        fs::read_dir(folder).expect("read docs/").map(|entry| entry.expect("read docs/").path()).collect();
     pages.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     pages.sort();
     let to = Path::new(&env::var_os("OUT_DIR").expect("OUT_DIR is set")).join("pages.deflate");

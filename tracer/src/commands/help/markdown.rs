@@ -21,7 +21,8 @@ pub(super) fn render(page: &str, is_topic: impl Fn(&str) -> bool, width: usize, 
             while let Some(row) = lines.next_if(|line| line.starts_with('|')) {
                 rows.push(row);
             }
-            out += &table::render(&rows.into_iter().map(|row| links::as_words(row, &is_topic)).collect::<Vec<_>>(), width);
+            out +=
+                &table::render(&rows.into_iter().map(|row| links::as_words(row, &is_topic)).collect::<Vec<_>>(), width);
         } else {
             let mut text = line.to_owned();
             while let Some(more) = lines.next_if(|line| goes_on(line)) {

@@ -39,7 +39,11 @@ pub(super) fn run(args: &HelpArgs) -> Result<ExitCode> {
             None => return refuse(unknown(name, &topics)),
         },
     };
-    if terminal::is_output() { page(&text)? } else { print(&text)? }
+    if terminal::is_output() {
+        page(&text)?
+    } else {
+        print(&text)?
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -108,7 +112,8 @@ mod tests {
     fn no_topic_has_the_name_of_a_command() {
         let commands = commands();
         assert!(commands.iter().any(|name| name == "help"));
-        let both: Vec<_> = topics::all().unwrap().into_iter().map(|t| t.name).filter(|n| commands.contains(n)).collect();
+        let both: Vec<_> =
+            topics::all().unwrap().into_iter().map(|t| t.name).filter(|n| commands.contains(n)).collect();
         assert_eq!(both, [""; 0]);
     }
 

@@ -45,7 +45,10 @@ fn widths(rows: &[Vec<String>], available: usize) -> Option<Vec<usize>> {
 
 fn in_columns(rows: &[Vec<String>], widths: &[usize]) -> String {
     let wrapped = |row: &Vec<String>| -> Vec<Vec<String>> {
-        row.iter().zip(widths).map(|(cell, width)| wrap(cell, "", *width).lines().map(str::to_owned).collect()).collect()
+        row.iter()
+            .zip(widths)
+            .map(|(cell, width)| wrap(cell, "", *width).lines().map(str::to_owned).collect())
+            .collect()
     };
     let rows: Vec<_> = rows.iter().map(wrapped).collect();
     // Rows of several lines would run into each other.
@@ -104,6 +107,9 @@ mod tests {
 
     #[test]
     fn a_table_with_too_many_columns_becomes_records() {
-        assert_eq!(rendered(12), "a: one\nwhat it\n  says: short\n\na: `x|y`\nwhat it\n  says: a\n  text of\n  words\n");
+        assert_eq!(
+            rendered(12),
+            "a: one\nwhat it\n  says:\n  short\n\na: `x|y`\nwhat it\n  says: a\n  text of\n  words\n"
+        );
     }
 }
