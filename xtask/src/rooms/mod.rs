@@ -74,6 +74,7 @@ const TRACER: House = House {
                     "compare",
                     "exercise",
                     "export",
+                    "help",
                     "live",
                     "merge",
                     "policy",

@@ -77,7 +77,8 @@ fn as_records(rows: &[Vec<String>], width: usize) -> String {
     let Some((head, rows)) = rows.split_first() else { return String::new() };
     let record = |row: &Vec<String>| -> String {
         let cells = row.iter().zip(head).filter(|(cell, _)| !cell.is_empty());
-        let text = |cell, name: &String| if name.is_empty() { format!("{cell}") } else { format!("{name}: {cell}") };
+        let text =
+            |cell: &String, name: &String| if name.is_empty() { cell.clone() } else { format!("{name}: {cell}") };
         cells.map(|(cell, name)| wrap(&text(cell, name), GAP, width)).collect()
     };
     rows.iter().map(record).collect::<Vec<_>>().join("\n")
