@@ -1,6 +1,7 @@
 #!/bin/busybox sh
 # The standard guest of `cargo xtask claims`: a Linux guest that boots, idles, waits for timers, computes, starts
-# processes, sends packets to itself, and writes files and a disk.
+# processes, sends packets to itself, and writes files and a disk. $work says how much of it: all, none after the boot,
+# or endless, which mixes timers, computing and processes until the guest is killed.
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -11,6 +12,15 @@ say() { echo "$name: $*"; }
 say "up, Linux $(uname -r), $(nproc) vCPUs, clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"
 for module in /modules/*; do insmod $module || say "FAILED: insmod $module"; done
 
+if [ $work = endless ]; then
+    say working
+    while true; do
+        for i in 1 2 3 4 5; do usleep 2000; done
+        i=0
+        while [ $i -lt 100 ]; do i=$((i + 1)); done
+        seq 20 | sort -n | tail -1 > /dev/null
+    done
+fi
 [ $work = all ] || { say done; poweroff -f; }
 say idle
 sleep 1

@@ -22,7 +22,14 @@ done
 
 cat > /tmp/guests.sh <<'END'
 set -e
-exercise() { vmentry exercise "$@" --format json > $OUT/exercise-$1.json; }
+exercise() {
+    vmentry exercise "$@" --format json > $OUT/exercise-$1.json 2> /tmp/exercise.txt && return
+    cat /tmp/exercise.txt >&2
+    # Once in hundreds of guests, on a busy host, one of QEMU's emulation of SVM took a timer interrupt too many. Another guest
+    # then runs: both witnesses have counted the exits of the first one, too.
+    [ $MODULE = kvm_amd ] && grep -q 'guest took' /tmp/exercise.txt
+    vmentry exercise "$@" --format json > $OUT/exercise-$1.json
+}
 exercise tsc-deadline --count 23
 exercise cpuid --count 97
 exercise out --count 31

@@ -11,12 +11,14 @@ use vmentry::{
     commands::{
         self,
         args::{Cli, Command, LiveArgs},
+        completions::answer_shell,
     },
     output, say,
 };
 
 fn main() -> ExitCode {
     output::survive_file_size_limit();
+    answer_shell();
     let command = match commands::parse() {
         Ok(Cli { command }) => command,
         Err(code) => return code,

@@ -255,3 +255,64 @@ fn check_without_a_proof_says_so_and_is_not_ready() {
     assert!(text.contains("\nproof               not made: --no-proof\n"), "{text}");
     assert!(!text.contains("\nready"), "{text}");
 }
+
+#[test]
+fn a_report_is_written_in_the_format_of_its_suffix_and_replaces_nothing_unasked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for (name, format) in
+        [("a.json", "json"), ("a.html", "html"), ("a.CSV", "csv"), ("a.txt", "text"), ("a.prom", "openmetrics")]
+    {
+        let written = vmentry(&["report", RECORDING, "-o", &path(name)]);
+        assert_eq!((written.status.code(), out(&written).as_str()), (Some(0), ""), "{}", err(&written));
+        let printed = out(&vmentry(&["report", RECORDING, "--format", format]));
+        assert_eq!(fs::read_to_string(path(name)).unwrap(), printed, "{name}");
+    }
+    let again = error(&vmentry(&["report", RECORDING, "-o", &path("a.json")]));
+    assert!(again.contains("--overwrite"), "{again}");
+    assert!(vmentry(&["report", RECORDING, "-o", &path("a.json"), "--overwrite"]).status.success());
+    let unknown = vmentry(&["report", RECORDING, "-o", &path("a.pdf")]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(err(&unknown).contains(".html") && !Path::new(&path("a.pdf")).exists(), "{}", err(&unknown));
+    assert!(vmentry(&["report", RECORDING, "-o", &path("a.pdf"), "--json"]).status.success());
+}
+
+#[test]
+fn a_report_without_a_file_is_of_the_last_recording_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = || Command::new(env!("CARGO_BIN_EXE_vmentry")).arg("report").current_dir(&folder).output().unwrap();
+    let none = error(&report());
+    assert!(none.contains("there is no vmentry.hlog in this folder") && none.contains("'vmentry record'"), "{none}");
+    fs::copy(RECORDING, folder.path().join("vmentry.hlog")).unwrap();
+    assert_eq!(out(&report()), out(&vmentry(&["report", RECORDING])));
+}
+
+#[test]
+fn json_has_a_short_form_in_every_command_that_prints_it() {
+    let long = out(&vmentry(&["report", RECORDING, "--format", "json"]));
+    assert_eq!(out(&vmentry(&["report", RECORDING, "--json"])), long);
+    let long = out(&vmentry(&["live", RECORDING, "--format", "jsonl"]));
+    assert_eq!(out(&vmentry(&["live", RECORDING, "--json"])), long);
+    assert_eq!(vmentry(&["report", RECORDING, "--json", "--format", "csv"]).status.code(), Some(2));
+}
+
+#[test]
+fn what_people_type_first_is_answered_with_what_they_meant() {
+    for (arguments, expected) in [
+        (&["record", "sleep", "1"][..], "write -- before it: vmentry record -- sleep 1"),
+        (&["live", "web1"], "vmentry live --vm web1"),
+        (&["report", RECORDING, "--filter", "resaon=HLT"], "did you mean reason?"),
+        (&["report", RECORDING, "--filter", "reason=PREEMTION_TIMER"], "did you mean PREEMPTION_TIMER?"),
+        (&["report", RECORDING, "--sort", "entry_to_exit.p99"], "did you mean entry_to_exit_ns.p99?"),
+        (&["record", "--flight-recorder", "2s", "--trigger", "entry_to_exit>1ms"], "did you mean entry_to_exit_ns?"),
+        (&["record", "--vcpu", "3-0"], "write 0-3"),
+        (
+            &["compare", RECORDING, RECORDING, "--fail-if", "entry_to_exit.p99>+3%"],
+            "did you mean entry_to_exit_ns.p99?",
+        ),
+    ] {
+        let output = vmentry(arguments);
+        let (code, error) = (output.status.code(), err(&output));
+        assert!(matches!(code, Some(1 | 2)) && error.contains(expected), "{arguments:?}: {code:?}: {error}");
+    }
+}

@@ -331,5 +331,5 @@ fn an_interval_at_a_time_is_kept_where_no_more_is_needed() {
     // All intervals take 173 MB, and one 7 MB.
     let limits = Limits { cpu_s: 60, bytes: BASE + (64 << 20) };
     cheap(&["merge", "-o", &folder.file("merged.hlog"), &path], limits);
-    assert_eq!(cheap(&["live", "--format", "jsonl", "--replay", &path], limits).lines().count(), 24);
+    assert_eq!(cheap(&["live", "--format", "jsonl", &path], limits).lines().count(), 24);
 }

@@ -73,7 +73,7 @@ fn a_damaged_recording_is_one_error_that_names_the_line_and_the_flag() {
         &["report", &damaged, "--claims"],
         &["compare", &damaged, &other],
         &["merge", "-o", &merged, &other, &damaged],
-        &["live", "--replay", &damaged],
+        &["live", &damaged],
         &["export", "--listen", "127.0.0.1:0", "--replay", &damaged],
     ] {
         let output = vmentry(args);
@@ -137,8 +137,7 @@ fn a_merge_and_a_comparison_carry_the_damage_on() {
 #[test]
 fn a_replay_without_a_terminal_prints_what_is_whole_and_says_the_rest() {
     let folder = Folder::new("live");
-    let output =
-        vmentry(&["live", "--skip-damaged", "--replay", &damaged(&folder, "damaged.hlog"), "--format", "jsonl"]);
+    let output = vmentry(&["live", "--skip-damaged", &damaged(&folder, "damaged.hlog"), "--format", "jsonl"]);
     assert_eq!((output.status.code(), out(&output).lines().count()), (Some(1), 4), "{}", err(&output));
     assert!(err(&output).contains("DAMAGED: "), "{}", err(&output));
 }

@@ -123,7 +123,7 @@ fn no_output_is_an_input_by_another_name() {
         &["report", "-"],
         &["compare", &file, "--with", &other],
         &["compare", &other, "--with", &hard],
-        &["live", "--replay", &hard],
+        &["live", &hard],
     ] {
         assert_refused(&appended(args), 2, "both read and written");
     }
@@ -173,7 +173,7 @@ fn names_need_not_be_utf_8() {
     }
     let copy = name(b"copy\xff");
     fs::copy(RECORDING, &copy).unwrap();
-    let played = run(&args(&["live".as_ref(), "--replay".as_ref(), &copy]));
+    let played = run(&args(&["live".as_ref(), &copy]));
     assert!(played.status.success() && !played.stdout.is_empty(), "{played:?}");
     let both = run(&args(&["compare".as_ref(), &first, &second]));
     assert_eq!(both.status.code(), Some(1), "{both:?}");
@@ -196,7 +196,7 @@ fn the_environment_need_not_be_utf_8() {
         &["report", RECORDING][..],
         &["merge", "--overwrite", "-o", &merged, RECORDING],
         &["--help"],
-        &["live", "--replay", RECORDING],
+        &["live", RECORDING],
         &["check", "--no-proof"],
         &["report"],
     ] {

@@ -182,7 +182,7 @@ fn nothing_hostile_in_a_recording_comes_out_of_any_view() {
     let short = run(&["compare", &a, &b]);
     assert!(out(&short).contains("FORGED"), "{short:?}");
     run(&["compare", &a, &a]);
-    run(&["live", "--replay", &a]);
+    run(&["live", &a]);
     assert!(run(&["merge", "-o", &merged, &a, &b]).status.success());
     check("a merge", &fs::read(&merged).unwrap());
     assert_eq!(out(&run(&["report", &merged])), out(&run(&["report", &a, &b])), "cleaned once is cleaned for good");
@@ -219,8 +219,7 @@ fn an_error_quotes_no_hostile_line() {
         (format!("{first}\n{hostile}\n{rest}"), "neither"),
     ] {
         fs::write(&file, text).unwrap();
-        for command in [&["report"][..], &["report", "--skip-damaged"], &["live", "--replay"], &["report", "--claims"]]
-        {
+        for command in [&["report"][..], &["report", "--skip-damaged"], &["live"], &["report", "--claims"]] {
             let output = run(&[command, &[&file]].concat());
             assert!([out(&output), err(&output)].concat().contains(said), "{said}: {output:?}");
         }
@@ -246,7 +245,7 @@ fn a_hostile_name_of_a_file_forges_no_line() {
         &["merge", "-o", &none, &file, &other],
         &["merge", "-o", &none, &file, &other],
         &["merge", "-o", &file, &file],
-        &["live", "--replay", &none],
+        &["live", &none],
         &["export", "--replay", &folder.file(&format!("{name}4"))],
         &["record", "-o", &file, "--duration", "1s"],
         &["record", "-o", "/none/x", "--events", &file],

@@ -74,12 +74,12 @@ unsafe fn become_job() {
 
 impl Session {
     fn start(columns: u16, lines: u16, environment: &[(&str, &str)]) -> Self {
-        Self::run(&["live", "--replay", RECORDING], Path::new("/"), columns, lines, environment)
+        Self::run(&["live", RECORDING], Path::new("/"), columns, lines, environment)
     }
 
     /// In a job of a shell, which here only waits.
     fn job(columns: u16, lines: u16) -> Self {
-        let mut session = Self::run_as(&["live", "--replay", RECORDING], Path::new("/"), (columns, lines), &[], true);
+        let mut session = Self::run_as(&["live", RECORDING], Path::new("/"), (columns, lines), &[], true);
         let children = format!("/proc/{0}/task/{0}/children", session.child.id());
         let child = std::fs::read_to_string(children).unwrap();
         session.viewer = child.trim().parse().unwrap();
@@ -348,7 +348,7 @@ fn a_terminal_that_stands_still_does_not_keep_the_view_from_ending() {
 
 #[test]
 fn without_a_terminal_there_is_a_line_an_interval() {
-    let output = Command::new(env!("CARGO_BIN_EXE_vmentry")).args(["live", "--replay", RECORDING]).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_vmentry")).args(["live", RECORDING]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
     let lines: Vec<_> = text.lines().collect();
@@ -359,7 +359,7 @@ fn without_a_terminal_there_is_a_line_an_interval() {
 
 #[test]
 fn lines_are_printed_on_a_terminal_where_they_are_asked_for() {
-    let args = ["live", "--once", "--format", "jsonl", "--replay", RECORDING];
+    let args = ["live", "--once", "--format", "jsonl", RECORDING];
     let mut session = Session::run(&args, Path::new("/"), 200, 50, &[]);
     session.wait_for("\"format\":\"vmentry-live/1\"");
     assert!(session.child.wait().unwrap().success());
@@ -374,7 +374,7 @@ fn a_report_saved_from_a_damaged_recording_says_so_first() {
     let folder = temporary.path();
     let file = folder.join("damaged.hlog");
     std::fs::write(&file, std::fs::read_to_string(RECORDING).unwrap() + "x\n").unwrap();
-    let args = ["live", "--skip-damaged", "--replay", file.to_str().unwrap()];
+    let args = ["live", "--skip-damaged", file.to_str().unwrap()];
     let mut session = Session::run(&args, folder, 200, 50, &[]);
     session.wait_for("DAMAGED: ");
     session.press("e");

@@ -779,7 +779,7 @@ fn with_a_baseline_rows_stay_sorted_by_the_values_that_are_shown() {
 fn a_replay_is_steered_and_a_live_screen_is_not() {
     let mut live = app();
     assert_eq!(press(&mut live, "+"), Effect::None);
-    assert!(live.status.contains("--replay"));
+    assert!(live.status.contains("vmentry live FILE"));
     let mut replay = App::new(Info { origin: Origin::Replay { file: "a.hlog".into() }, ..info() }, PLAIN);
     assert_eq!(press(&mut replay, " "), Effect::Replay(ReplayCommand::Pause));
     assert_eq!(press(&mut replay, "+"), Effect::Replay(ReplayCommand::Faster));

@@ -31,9 +31,11 @@ enum Task {
     /// Run everything a contributor runs; steps that cannot run here are skipped with the reason
     Test(test::Arguments),
     /// Build the static release binary: one file to copy to a host
-    Dist(build::release::Arguments),
+    Dist(DistArguments),
     /// Build the Debian package
     Deb(packaging::Arguments),
+    /// Build the RPM package
+    Rpm(packaging::Arguments),
     /// Build the eBPF objects, or check the committed ones
     Ebpf(build::ebpf::Arguments),
     /// Write Grafana's dashboards and Prometheus's rules, or check the committed files
@@ -47,13 +49,32 @@ enum Task {
     Patches(patches::Arguments),
 }
 
+/// Arguments of `dist`.
+#[derive(clap::Args)]
+struct DistArguments {
+    /// Also pack it with docs, man pages, completions and dashboards into an archive, with its SHA-256 and bill of materials
+    #[arg(long)]
+    release: bool,
+    #[command(flatten)]
+    build: build::release::Arguments,
+}
+
+fn dist(arguments: &DistArguments) -> anyhow::Result<()> {
+    if arguments.release {
+        arguments.build.verify()?;
+        return packaging::archive::build();
+    }
+    build::release::run(&arguments.build)
+}
+
 fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Demo(arguments) => demo::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Claims(arguments) => claims::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Test(arguments) => test::run(&arguments).map(|()| ExitCode::SUCCESS),
-        Task::Dist(arguments) => build::release::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Dist(arguments) => dist(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Deb(arguments) => packaging::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Rpm(arguments) => packaging::run_rpm(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Prometheus => prometheus::run().map(|()| ExitCode::SUCCESS),
         Task::Ebpf(arguments) => build::ebpf::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Dashboards(arguments) => dashboards::run(&arguments).map(|()| ExitCode::SUCCESS),

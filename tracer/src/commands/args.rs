@@ -1,16 +1,23 @@
 //! The command line: types only.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{
     ArgGroup, Args, Parser, Subcommand, ValueEnum,
     builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 
+use clap_complete::{ArgValueCandidates, Shell};
 use rustix::param::page_size;
 
 use crate::{
     calibrate::exits::Exit,
+    commands::completions::running_vms,
     compare::{assemble, condition::Condition},
     export::{allowed_hosts::parse_name, listener::Address},
     guest::{MAX_VCPUS, Scenario},
@@ -20,8 +27,10 @@ use crate::{
         figures::{Column, Figure},
         measurement::Aggregation,
         policy::Policy,
-        quantity::{DURATION_UNITS, duration_unit_ns, split_unit},
+        quantity::{duration_ns, split_unit},
+        suggestion::did_you_mean,
     },
+    output::shown,
     recording::MaxBuckets,
     report::{Dimension, Filter, text::ColumnSet},
     trace::trigger::Clause,
@@ -36,12 +45,16 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
+/// The recording of `record` and `report` where none is named.
+pub(crate) const DEFAULT_RECORDING: &str = "vmentry.hlog";
+
 const EXAMPLES: &str = "\
 Examples:
   vmentry check                           what can be measured on this host?
   vmentry                                 watch it; ? shows the keys
-  vmentry record -o a.hlog --duration 30s trace every VM for 30 seconds
-  vmentry report a.hlog                   what was seen, by VM and exit reason
+  vmentry record --duration 30s           trace every VM for 30 seconds
+  vmentry report                          what was seen, by VM and exit reason
+  vmentry report -o vmentry.html          the same as a page with charts
   vmentry report a.hlog --by reason,entry --sort entry_to_exit_ns.p99
   vmentry help figures                    a page of the manual; 'vmentry help'
                                           lists them
@@ -76,6 +89,11 @@ pub enum Command {
     Exercise(ExerciseArgs),
     /// Measure VM-entry and VM-exit latency alone, with a guest that stamps the TSC
     Calibrate(CalibrateArgs),
+    /// Print the definitions that complete command lines in a shell
+    Completions(CompletionsArgs),
+    /// Write the man pages, for packages
+    #[command(hide = true)]
+    Man(ManArgs),
     /// Print the help of a command, or a page of the manual
     Help(HelpArgs),
 }
@@ -114,6 +132,39 @@ pub enum ReportFormat {
     Openmetrics,
 }
 
+impl ReportFormat {
+    /// The format that a file of this name has.
+    fn of_suffix(path: &Path) -> Result<Self, String> {
+        let suffix = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        match suffix.as_str() {
+            "txt" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            "html" | "htm" => Ok(Self::Html),
+            "csv" => Ok(Self::Csv),
+            "prom" => Ok(Self::Openmetrics),
+            _ => Err(format!(
+                "-o {}: no format has this suffix: use .txt, .html, .csv, .json or .prom, or say --format",
+                shown(path)
+            )),
+        }
+    }
+}
+
+/// JSON in fewer letters.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct Json {
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+}
+
+impl Json {
+    /// The format that was asked for: JSON, or else `other`.
+    fn or<F>(self, json: F, other: F) -> F {
+        if self.json { json } else { other }
+    }
+}
+
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -128,21 +179,31 @@ pub struct CheckArgs {
     pub probe: bool,
     /// How to print: text, or json (fields: 'vmentry help formats')
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
-    pub format: Format,
+    format: Format,
+    /// JSON in fewer letters
+    #[command(flatten)]
+    json: Json,
+}
+
+impl CheckArgs {
+    /// How to print.
+    pub(crate) fn format(&self) -> Format {
+        self.json.or(Format::Json, self.format)
+    }
 }
 
 /// VMs and vCPUs to trace; without arguments, all.
 #[derive(Debug, Default, Args)]
 pub struct Targets {
     /// Only VMs of this name or process [repeatable]
-    #[arg(long, value_name = "NAME|PID")]
+    #[arg(long, value_name = "NAME|PID", add = ArgValueCandidates::new(running_vms))]
     pub vm: Vec<String>,
     /// Only VMs of this process [repeatable]
     #[arg(long, value_name = "PID")]
     pub pid: Vec<u32>,
-    /// Only these vCPU numbers, e.g. 0,2
-    #[arg(long, value_name = "N", value_delimiter = ',')]
-    pub vcpu: Vec<u32>,
+    /// Only these vCPU numbers, e.g. 0-3,7
+    #[arg(long, value_name = "N|N-M,..", value_delimiter = ',', value_parser = vcpus)]
+    pub vcpu: Vec<RangeInclusive<u32>>,
 }
 
 /// Which details of exits are recorded.
@@ -190,13 +251,13 @@ Examples:
   vmentry record -o x.hlog -- vmentry exercise tsc-deadline --count 23
   vmentry record --flight-recorder 2s --trigger 'entry_to_exit_ns>1ms'")]
 pub struct RecordArgs {
-    /// File to write; - for stdout
-    #[arg(short, long, value_name = "FILE", default_value = "vmentry.hlog")]
-    pub output: PathBuf,
-    /// Replace FILE if it exists
+    /// File to write; - for stdout [default: vmentry.hlog; one that is there is kept under another name]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace the file if it exists
     #[arg(long)]
     pub overwrite: bool,
-    /// Stop after this time, e.g. 500ms, 30s, 5m, 1h
+    /// Stop after this time, e.g. 500ms, 30s, 5m, 1h30m
     #[arg(long, value_name = "D", value_parser = duration)]
     pub duration: Option<Duration>,
     /// Interval; kill -9 loses at most one
@@ -253,22 +314,32 @@ pub struct RecordArgs {
     pub command: Vec<OsString>,
 }
 
+impl RecordArgs {
+    /// The file to write.
+    pub(crate) fn output(&self) -> &Path {
+        self.output.as_deref().unwrap_or(Path::new(DEFAULT_RECORDING))
+    }
+}
+
 /// Arguments of `live`.
 #[derive(Debug, Default, Args)]
 #[command(after_help = "\
 Examples:
   vmentry live                          every VM on this host; ? shows the keys
   vmentry live --vm web1
-  vmentry live --replay before.hlog     play a recording, on any machine
+  vmentry live before.hlog              play a recording, on any machine
   vmentry live | tee log                one line per second without a terminal
   vmentry live --once --format jsonl    the next second, for a script
   vmentry live --count 6 --interval 10s a minute, in lines of ten seconds")]
 pub struct LiveArgs {
-    /// Play a recording instead of tracing
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu", "detail"])]
-    pub replay: Option<PathBuf>,
+    /// Play this recording instead of tracing
+    #[arg(value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu", "detail"])]
+    pub file: Option<PathBuf>,
+    /// What FILE was written after until version 0.2
+    #[arg(long, hide = true, requires = "file")]
+    replay: bool,
     /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
-    #[arg(long, requires = "replay")]
+    #[arg(long, requires = "file")]
     pub skip_damaged: bool,
     /// What is told about exits
     #[command(flatten)]
@@ -287,7 +358,10 @@ pub struct LiveArgs {
     pub interval: Option<Duration>,
     /// Print lines in this format [default: text]
     #[arg(long, value_name = "FORMAT")]
-    pub format: Option<LinesFormat>,
+    format: Option<LinesFormat>,
+    /// The same as --format jsonl
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
     /// VMs and vCPUs to trace
     #[command(flatten)]
     pub targets: Targets,
@@ -307,7 +381,12 @@ impl LiveArgs {
     /// Whether lines were asked for, whatever the terminal.
     pub(crate) fn wants_lines(&self) -> bool {
         let limited = self.once || self.count.is_some();
-        self.lines || limited || self.interval.is_some() || self.format.is_some()
+        self.lines || limited || self.json || self.interval.is_some() || self.format.is_some()
+    }
+
+    /// How lines are printed.
+    pub(crate) fn format(&self) -> LinesFormat {
+        if self.json { LinesFormat::Jsonl } else { self.format.unwrap_or_default() }
     }
 
     /// How many lines were asked for; none for no limit.
@@ -329,15 +408,24 @@ Examples:
   vmentry report a.hlog --by vm,vcpu,reason --top 10
   vmentry report a.hlog --by reason,detail       which MSR, which port?
   vmentry report a.hlog --filter reason=PREEMPTION_TIMER --by cause,entry
-  vmentry report a.hlog --format json | jq .totals
-  vmentry report a.hlog --format html > a.html   a page with charts")]
+  vmentry report a.hlog --json | jq .totals
+  vmentry report a.hlog -o a.html                a page with charts")]
 pub struct ReportArgs {
     /// Recordings; '-' for standard input
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(value_name = "FILE", default_value = DEFAULT_RECORDING)]
     pub files: Vec<PathBuf>,
-    /// How to print: text, html (a page with charts), csv, json (fields: 'vmentry help formats'), or openmetrics
-    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
-    pub format: ReportFormat,
+    /// How to print: text, html (a page with charts), csv, json (fields: 'vmentry help formats'), or openmetrics [default: by -o's suffix, or text]
+    #[arg(long, value_enum, hide_possible_values = true)]
+    format: Option<ReportFormat>,
+    /// JSON in fewer letters
+    #[command(flatten)]
+    json: Json,
+    /// File to write, in the format of its suffix: txt, html, csv, json or prom
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace the file to write if it exists
+    #[arg(long, requires = "output")]
+    pub overwrite: bool,
     /// Dimensions to group by; JSON has all but detail by default
     #[arg(long, value_name = "DIM,..", value_delimiter = ',', value_parser = dimensions(), hide_possible_values = true)]
     pub by: Vec<Dimension>,
@@ -367,6 +455,18 @@ pub struct ReportArgs {
     /// Keep at most N histogram buckets in memory, 16 bytes each; recordings that have more are refused
     #[arg(long, value_name = "N", default_value_t, value_parser = max_buckets())]
     pub max_buckets: MaxBuckets,
+}
+
+impl ReportArgs {
+    /// How to print: as asked, else by the suffix of the file to write; fails where the suffix says nothing.
+    pub(crate) fn format(&self) -> Result<ReportFormat, String> {
+        let asked = self.json.or(Some(ReportFormat::Json), self.format);
+        match (asked, &self.output) {
+            (Some(format), _) => Ok(format),
+            (None, Some(path)) if path != Path::new("-") => ReportFormat::of_suffix(path),
+            (None, _) => Ok(ReportFormat::Text),
+        }
+    }
 }
 
 /// How a comparison is printed.
@@ -475,7 +575,10 @@ pub struct AbArgs {
     pub label: Option<String>,
     /// How to print the comparison: text, json, html or markdown
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
-    pub format: ComparisonFormat,
+    format: ComparisonFormat,
+    /// JSON in fewer letters
+    #[command(flatten)]
+    json: Json,
     /// Only record; 'vmentry compare' can do the statistics later, on any machine
     #[arg(long, conflicts_with = "format")]
     pub no_compare: bool,
@@ -494,6 +597,13 @@ pub struct AbArgs {
     /// Run this command and stop when it ends
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+impl AbArgs {
+    /// How to print the comparison.
+    pub(crate) fn format(&self) -> ComparisonFormat {
+        self.json.or(ComparisonFormat::Json, self.format)
+    }
 }
 
 /// Arguments of `compare`.
@@ -540,7 +650,17 @@ pub struct CompareArgs {
     pub seed: u64,
     /// How to print: text, json (fields: 'vmentry help formats'), html, or markdown for mails and pull requests
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
-    pub format: ComparisonFormat,
+    format: ComparisonFormat,
+    /// JSON in fewer letters
+    #[command(flatten)]
+    json: Json,
+}
+
+impl CompareArgs {
+    /// How to print the comparison.
+    pub(crate) fn format(&self) -> ComparisonFormat {
+        self.json.or(ComparisonFormat::Json, self.format)
+    }
 }
 
 /// Arguments of `merge`.
@@ -666,7 +786,38 @@ pub struct CalibrateArgs {
     pub work: u32,
     /// How to print: text, or json (fields: 'vmentry help formats')
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
-    pub format: Format,
+    format: Format,
+    /// JSON in fewer letters
+    #[command(flatten)]
+    json: Json,
+}
+
+impl CalibrateArgs {
+    /// How to print.
+    pub(crate) fn format(&self) -> Format {
+        self.json.or(Format::Json, self.format)
+    }
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The deb and the rpm have them installed. Otherwise, for this user:
+  vmentry completions bash > ~/.local/share/bash-completion/completions/vmentry
+  vmentry completions zsh > ~/.zfunc/_vmentry       a folder in fpath
+  vmentry completions fish > ~/.config/fish/completions/vmentry.fish")]
+pub struct CompletionsArgs {
+    /// bash, zsh or fish
+    #[arg(value_name = "SHELL", value_parser = shells(), hide_possible_values = true)]
+    pub shell: Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Folder to write to
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
 }
 
 /// Largest ring of a CPU in KiB; where those of all CPUs do not fit, they are made smaller.
@@ -692,7 +843,17 @@ pub struct ExerciseArgs {
     pub limit: Option<u64>,
     /// How to print the counts: text, or json
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
-    pub format: Format,
+    format: Format,
+    /// JSON in fewer letters
+    #[command(flatten)]
+    json: Json,
+}
+
+impl ExerciseArgs {
+    /// How to print.
+    pub(crate) fn format(&self) -> Format {
+        self.json.or(Format::Json, self.format)
+    }
 }
 
 /// The work of `exercise`.
@@ -720,6 +881,11 @@ fn works() -> impl TypedValueParser<Value = Work> {
     PossibleValuesParser::new(values).try_map(|name| Work::parse(&name))
 }
 
+/// The shells whose completions are tested.
+fn shells() -> impl TypedValueParser<Value = Shell> {
+    PossibleValuesParser::new(["bash", "zsh", "fish"]).try_map(|name| name.parse::<Shell>())
+}
+
 /// The policies that can be switched to.
 fn policies() -> impl TypedValueParser<Value = Policy> {
     let names = [Policy::Soft, Policy::Hard].map(Policy::name);
@@ -739,13 +905,27 @@ fn until(text: &str) -> Result<Until, String> {
     }
 }
 
+/// Numbers of vCPUs that KVM can give: below KVM_MAX_VCPU_IDS (arch/x86/include/asm/kvm_host.h) at its largest, 4 times 4096.
+const MAX_VCPU_IDS: u32 = 16384;
+
+/// From "7" or "0-3".
+fn vcpus(text: &str) -> Result<RangeInclusive<u32>, String> {
+    let number = |text: &str| text.trim().parse::<u32>().ok().filter(|id| *id < MAX_VCPU_IDS);
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (number(first), number(last)) {
+        (Some(first), Some(last)) if first <= last => Ok(first..=last),
+        (Some(first), Some(last)) => Err(format!("{first} is above {last}: write {last}-{first}")),
+        _ => Err(format!("write numbers below {MAX_VCPU_IDS} and ranges of them, such as 0-3,7")),
+    }
+}
+
 /// The name of a statistic that a comparison has.
 fn statistic(name: &str) -> Result<String, String> {
     let names: Vec<_> = assemble::statistics().into_iter().map(|(name, _)| name).collect();
     if names.iter().any(|known| known == name) {
         return Ok(name.into());
     }
-    Err(format!("there is no '{name}' (there are: {})", names.join(", ")))
+    Err(format!("there is no '{name}': {}there are {}", did_you_mean(name, &names), names.join(", ")))
 }
 
 /// From "NAME=COMMAND".
@@ -767,18 +947,11 @@ fn dimensions() -> impl TypedValueParser<Value = Dimension> {
 
 /// A column by its name; the error suggests one that is written like it.
 fn column(name: &str) -> Result<Column, String> {
-    let near = || {
-        let likeness = |known: &String| (strsim::jaro_winkler(name, known), known.clone());
-        let most = Column::names().iter().map(likeness).max_by(|a, b| a.0.total_cmp(&b.0));
-        most.filter(|(likeness, _)| *likeness > 0.8)
-            .map(|(_, known)| format!("did you mean {known}? "))
-            .unwrap_or_default()
-    };
     Column::parse(name).ok_or_else(|| {
         format!(
             "{}there are time, exits, mean, min, p50, p90, p99, p99.9, max, and FIGURE.STATISTIC such as entry_to_exit_ns.p99; \
              figures are {}",
-            near(),
+            did_you_mean(name, Column::names()),
             Figure::ALL.map(Figure::name).join(", ")
         )
     })
@@ -816,12 +989,9 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// From "500ms", "30s", "5m", "1h"; a bare number is seconds.
+/// From "500ms", "30s", "1h30m"; a bare number is seconds.
 fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split_unit(text).map_err(|e| format!("{e}: use {DURATION_UNITS}"))?;
-    let unit = if unit.is_empty() { "s" } else { unit };
-    let unit_ns = duration_unit_ns(unit).ok_or_else(|| format!("unknown unit '{unit}': use {DURATION_UNITS}"))?;
-    let seconds = number * unit_ns / 1e9;
+    let seconds = duration_ns(text)? / 1e9;
     if !(0.01..=1e9).contains(&seconds) {
         return Err("must be between 10ms and 30 years".into());
     }
@@ -851,6 +1021,17 @@ mod tests {
     }
 
     #[test]
+    fn vcpus_are_numbers_and_ranges() {
+        assert_eq!((vcpus("7"), vcpus("0-3")), (Ok(7..=7), Ok(0..=3)));
+        for (bad, expected) in
+            [("3-0", "write 0-3"), ("", "0-3,7"), ("-1", "0-3,7"), ("0-99999", "below"), ("a", "below")]
+        {
+            let error = vcpus(bad).unwrap_err();
+            assert!(error.contains(expected), "{bad}: {error}");
+        }
+    }
+
+    #[test]
     fn a_share_is_a_percentage() {
         assert_eq!((share("0.5%"), share("0 %"), share("100%")), (Ok(0.005), Ok(0.0), Ok(1.0)));
         for bad in ["", "0.5", "-1%", "101%", "nan%", "5ms"] {
@@ -862,6 +1043,7 @@ mod tests {
     fn durations_have_units_and_bounds() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
         for bad in ["", "s", "5d", "-1s", "0", "1e99", "nan"] {
             assert!(duration(bad).is_err(), "{bad}");

@@ -82,7 +82,7 @@ pub(super) fn run(args: &CalibrateArgs) -> Result<ExitCode> {
         measured,
         stopped_by: stopped,
     };
-    match args.format {
+    match args.format() {
         Format::Text => output::print(&text::render(&calibration))?,
         Format::Json => output::print(&(serde_json::to_string_pretty(&json::render(&calibration))? + "\n"))?,
     }

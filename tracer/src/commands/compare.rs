@@ -36,7 +36,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<ExitCode> {
         limit: args.max_buckets,
     };
     let (comparison, setting) = load(&request)?;
-    print(&comparison, &setting, args.format, args.method)?;
+    print(&comparison, &setting, args.format(), args.method)?;
     let code = judge(&args.fail_if, &comparison)?;
     let damage = recording::damage(wording::damaged(&setting));
     Ok(if code == 0 { done(damage.as_deref()) } else { ExitCode::from(code) })

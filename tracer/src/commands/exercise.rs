@@ -34,7 +34,7 @@ fn of_scenario(scenario: Scenario, args: &ExerciseArgs) -> Result<ExitCode> {
     let plan = ExercisePlan { scenario, count, vcpus: args.vcpus, delta: args.delta };
     name_this_vm(scenario.name());
     let outcome = guest::run(&plan)?;
-    output::print(&match args.format {
+    output::print(&match args.format() {
         Format::Text => format!("{outcome}\n"),
         Format::Json => serde_json::to_string_pretty(&outcome)? + "\n",
     })?;
@@ -51,7 +51,7 @@ fn early_timers(args: &ExerciseArgs) -> Result<ExitCode> {
     name_this_vm("early");
     let timers = args.count.map_or(probe::TIMERS, |count| count as usize);
     let outcome = early::probe(&facts::gather(true), timers, args.limit)?;
-    output::print(&match args.format {
+    output::print(&match args.format() {
         Format::Text => format!("{outcome}\n"),
         Format::Json => serde_json::to_string_pretty(&outcome)? + "\n",
     })?;

@@ -10,6 +10,7 @@ mod calibrate;
 mod child;
 mod compare;
 mod comparison;
+pub mod completions;
 mod damaged;
 mod descendants;
 mod early;
@@ -59,6 +60,8 @@ pub fn run(command: &Command) -> Result<ExitCode> {
         Command::Export(args) => export::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Calibrate(args) => calibrate::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => completions::write_man_pages(args),
         Command::Help(args) => help::run(args),
         Command::Exercise(args) => exercise::run(args),
     }

@@ -1,6 +1,12 @@
 //! `vmentry record`: attaches, collects and writes intervals; detaches on every way out.
 
-use std::{collections::BTreeSet, io::Write, path::Path, process::ExitCode, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    path::Path,
+    process::ExitCode,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::{
@@ -26,6 +32,7 @@ use crate::{
         user::User,
     },
     host::{clock::TscMeter, facts::Facts, machine::Host, other_tracers, policy, roots::Roots, stopwatch, vmm},
+    html::moment::file_stamp,
     kernel::{
         kvm_module::{self, Change, Watch},
         layout::Layout,
@@ -72,7 +79,8 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     // Replaces an old recording only after everything that can be refused was checked.
     let mut tracer = Tracer::load(&layout, &options)?;
     let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, output::say_over_progress)?;
-    let out = output::create(&args.output, args.overwrite)?;
+    keep_last(args)?;
+    let out = output::create(args.output(), args.overwrite)?;
     let events = plan.map(|plan| OpenedTrace::open(plan, &header)).transpose()?;
     runtime()?.block_on(async {
         let tsc = TscMeter::start();
@@ -131,7 +139,7 @@ fn begin<'a>(
     let recording = Recording {
         args,
         module: watch_module(&header.host),
-        writer: Writer::new(out.clone(), header).with_context(|| format!("write {}", output::shown(&args.output)))?,
+        writer: Writer::new(out.clone(), header).with_context(|| format!("write {}", output::shown(args.output())))?,
         out,
         written,
         progress: Progress::new(args.command.is_empty(), header.host.vendor),
@@ -141,10 +149,25 @@ fn begin<'a>(
     Ok(Begun { recording, collection, events })
 }
 
+/// Keeps the last recording under another name where none was given: it may be the only one of what was seen.
+fn keep_last(args: &RecordArgs) -> Result<()> {
+    if args.output.is_some() || args.overwrite {
+        return Ok(());
+    }
+    let stamp = |changed: SystemTime| {
+        let since_epoch = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
+        file_stamp(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
+    };
+    if let Some(kept) = output::set_aside(args.output(), stamp)? {
+        say!("the last recording is kept as {}", output::shown(&kept));
+    }
+    Ok(())
+}
+
 /// Whether standard output is the recording or its trace of single events, which a command's output would damage.
 fn writes_to_stdout(args: &RecordArgs) -> bool {
     let is_stdout = |path: &Path| path == Path::new("-");
-    is_stdout(&args.output) || args.events.as_deref().is_some_and(is_stdout)
+    is_stdout(args.output()) || args.events.as_deref().is_some_and(is_stdout)
 }
 
 /// How the programs are loaded for these arguments; fails if this host cannot do it.
@@ -199,7 +222,7 @@ fn events_plan(args: &RecordArgs) -> Result<Option<TracePlan>> {
     let flight_recorder =
         args.flight_recorder.map(|span| FlightOptions { trigger: Trigger(args.trigger.clone()), span });
     let plan = TracePlan { path, overwrite: args.overwrite, flight_recorder };
-    if let Some(file) = plan.files().find(|file| output::is_same_file(file, &args.output)) {
+    if let Some(file) = plan.files().find(|file| output::is_same_file(file, args.output())) {
         return refuse(format!(
             "--events {}: the recording is written to {}: choose another name",
             output::shown(&plan.path),
@@ -362,9 +385,9 @@ impl Recording<'_> {
         last.map_err(|error| not_written(self.args, &written, error))?;
         // Only now, because it says what the file has.
         self.progress.summary(self.args, reason, &accounting);
-        ensure_exact(&accounting, &output::shown(&self.args.output))?;
+        ensure_exact(&accounting, &output::shown(self.args.output()))?;
         if MODULE_REASONS.contains(&reason) {
-            let whole = look_again("report", &self.args.output).map_or(String::new(), |look| format!(": {look}"));
+            let whole = look_again("report", self.args.output()).map_or(String::new(), |look| format!(": {look}"));
             bail!("the recording ended early because of {reason}; what was recorded is whole{whole}");
         }
         Ok(status)
@@ -373,8 +396,8 @@ impl Recording<'_> {
 
 /// The error of a recording that could not be written, with what of it is in the file.
 fn not_written(args: &RecordArgs, written: &Written, error: anyhow::Error) -> anyhow::Error {
-    let name = output::shown(&args.output);
-    let kept = match look_again("report", &args.output) {
+    let name = output::shown(args.output());
+    let kept = match look_again("report", args.output()) {
         Some(look) if written.has_any() => format!(" (intervals that were written before are whole: {look})"),
         _ if written.has_any() => String::new(),
         Some(_) if args.overwrite => " (nothing was recorded, and the file is as it was)".into(),
@@ -492,7 +515,7 @@ impl Progress {
                 ),
             }
         }
-        if let Some(look) = look_again("report", &args.output) {
+        if let Some(look) = look_again("report", args.output()) {
             say!("next: {look}");
         }
     }

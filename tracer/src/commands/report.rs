@@ -1,15 +1,16 @@
 //! `vmentry report`: recordings in, text, JSON, HTML or CSV out.
 
 use std::{
+    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::{
     commands::{
-        args::{ReportArgs, ReportFormat},
+        args::{DEFAULT_RECORDING, ReportArgs, ReportFormat},
         damaged::done,
         usage::{refuse, refuse_overlap},
     },
@@ -30,24 +31,39 @@ const ROWS_ON_TERMINAL: usize = 20;
 
 /// Reads, merges and prints.
 pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
-    refuse_wrong(args)?;
-    let (text, damage) = if args.claims { check_claims(args)? } else { render(args, view(args))? };
-    let is_paged = args.format == ReportFormat::Text && !args.no_pager && terminal::is_output();
-    if is_paged {
-        output::page(&text)?
-    } else {
-        output::print(&text)?
+    let format = args.format().or_else(refuse)?;
+    if args.files == [Path::new(DEFAULT_RECORDING)] && !Path::new(DEFAULT_RECORDING).exists() {
+        bail!("there is no {DEFAULT_RECORDING} in this folder: name a recording, or make one with 'vmentry record'");
+    }
+    refuse_wrong(args, format)?;
+    let out = args.output.as_deref().filter(|path| *path != Path::new("-"));
+    let out = out.map(|path| output::WholeFile::create(path, args.overwrite)).transpose()?;
+    let (text, damage) =
+        if args.claims { check_claims(args, format)? } else { render(args, format, view(args), out.is_none())? };
+    match out {
+        Some(file) => write(file, &text, args)?,
+        None if format == ReportFormat::Text && !args.no_pager && terminal::is_output() => output::page(&text)?,
+        None => output::print(&text)?,
     }
     Ok(done(damage.as_deref()))
 }
 
+/// Writes the report into its file.
+fn write(mut file: output::WholeFile, text: &str, args: &ReportArgs) -> Result<()> {
+    let name = || args.output.as_deref().map(output::shown).unwrap_or_default();
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.take_place());
+    written.with_context(|| format!("write {}", name()))?;
+    say!("wrote {}", name());
+    Ok(())
+}
+
 /// Refuses arguments that do not fit each other, before any work.
-fn refuse_wrong(args: &ReportArgs) -> Result<()> {
-    refuse_overlap(args.files.iter().map(PathBuf::as_path), Path::new("-"))?;
+fn refuse_wrong(args: &ReportArgs, format: ReportFormat) -> Result<()> {
+    refuse_overlap(args.files.iter().map(PathBuf::as_path), args.output.as_deref().unwrap_or(Path::new("-")))?;
     if let Some(twice) = args.by.iter().enumerate().find_map(|(n, by)| args.by[..n].contains(by).then_some(by)) {
         return refuse(format!("--by: {} is given twice", twice.name()));
     }
-    match args.format {
+    match format {
         ReportFormat::Html | ReportFormat::Csv | ReportFormat::Openmetrics if args.claims => {
             refuse("--claims prints text or json: choose one of these formats")
         }
@@ -65,7 +81,12 @@ fn refuse_wrong(args: &ReportArgs) -> Result<()> {
 }
 
 /// The report and what was left out of it.
-fn render(args: &ReportArgs, mut view: View) -> Result<(String, Option<String>)> {
+fn render(
+    args: &ReportArgs,
+    format: ReportFormat,
+    mut view: View,
+    to_stdout: bool,
+) -> Result<(String, Option<String>)> {
     let on_damage = OnDamage::skip_if(args.skip_damaged);
     let mut report = Report { limit: args.max_buckets, ..Report::default() };
     for path in &args.files {
@@ -80,9 +101,9 @@ fn render(args: &ReportArgs, mut view: View) -> Result<(String, Option<String>)>
     if args.by.is_empty() && report.has_hosts() {
         view.by.insert(0, Dimension::Host);
     }
-    let text = match args.format {
+    let text = match format {
         ReportFormat::Openmetrics => openmetrics::render(&report, &view),
-        ReportFormat::Text => text::render_in(&report, &view, &layout(args)),
+        ReportFormat::Text => text::render_in(&report, &view, &layout(args, to_stdout)),
         ReportFormat::Html => html::render(&report, &view),
         ReportFormat::Csv => {
             // A spreadsheet has no place for loss and provenance.
@@ -97,7 +118,7 @@ fn render(args: &ReportArgs, mut view: View) -> Result<(String, Option<String>)>
     Ok((text, report.damage()))
 }
 
-fn check_claims(args: &ReportArgs) -> Result<(String, Option<String>)> {
+fn check_claims(args: &ReportArgs, format: ReportFormat) -> Result<(String, Option<String>)> {
     let on_damage = OnDamage::skip_if(args.skip_damaged);
     let empty = || Report { limit: args.max_buckets, ..Report::default() };
     let mut evidence = Evidence { whole: empty(), ..Evidence::default() };
@@ -109,7 +130,7 @@ fn check_claims(args: &ReportArgs) -> Result<(String, Option<String>)> {
         input::read(path, on_damage, evidence.by_policy.entry(policy).or_insert_with(empty))?;
     }
     evidence.whole.repeats.iter().for_each(|repeat| say!("{repeat}"));
-    let text = match args.format {
+    let text = match format {
         ReportFormat::Json => {
             let json = serde_json::json!({
                 "format": "vmentry-claims/1",
@@ -133,9 +154,9 @@ fn view(args: &ReportArgs) -> View {
     View { by, filters: args.filter.clone(), sort: args.sort, top: args.top }
 }
 
-/// How the text is laid out on standard output.
-fn layout(args: &ReportArgs) -> Layout {
-    let on_terminal = terminal::is_output();
+/// How the text is laid out: for the terminal where it goes to one.
+fn layout(args: &ReportArgs, to_stdout: bool) -> Layout {
+    let on_terminal = to_stdout && terminal::is_output();
     Layout {
         columns: args.columns.unwrap_or_default(),
         is_usual_view: args.by.is_empty(),

@@ -2,6 +2,7 @@
 //! select VMs, make a recording's header, detach.
 
 use std::{
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
     path::Path,
     time::Duration,
@@ -96,7 +97,8 @@ pub(crate) fn ring_bytes(kib: u32) -> u32 {
 
 /// vCPU numbers to trace; none for all.
 pub(crate) fn selected_vcpus(targets: &Targets) -> Option<Vec<u32>> {
-    (!targets.vcpu.is_empty()).then(|| targets.vcpu.clone())
+    let ids: BTreeSet<u32> = targets.vcpu.iter().cloned().flatten().collect();
+    (!ids.is_empty()).then(|| ids.into_iter().collect())
 }
 
 /// The command line as a recording keeps it. Of `command`, the end of it, only the program's name is kept unless `full` is set: recordings

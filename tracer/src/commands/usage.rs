@@ -9,7 +9,10 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
+use clap::{
+    Parser,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 use crate::{
     output::{self, MAX_TEXT, printable},
@@ -22,12 +25,36 @@ pub fn parse<C: Parser>() -> Result<C, ExitCode> {
     C::try_parse_from(&arguments).map_err(|error| {
         if error.use_stderr() {
             say!("{}", explain::<C>(&error, &arguments).trim_end());
+            if let Some(tip) = command_tip(&error, &arguments) {
+                say!("{tip}");
+            }
             return ExitCode::from(EXIT_CODE);
         }
         // As clap does: whoever closes the pipe has read enough.
         let _ = error.print();
         ExitCode::SUCCESS
     })
+}
+
+/// Commands that take `-- COMMAND`.
+const TAKE_COMMANDS: [&str; 3] = ["record", "ab", "policy"];
+
+/// How a command is run, for somebody who wrote it without `--`; none where the first wrong argument is an option.
+fn command_tip(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
+    let takes_command = arguments.get(1).and_then(|name| TAKE_COMMANDS.into_iter().find(|known| name == known))?;
+    let wrong = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(wrong))) => wrong,
+        _ => return None,
+    };
+    let at = 2 + arguments.iter().skip(2).position(|argument| argument == wrong.as_str())?;
+    if wrong.starts_with('-') {
+        return None;
+    }
+    let words = |range: &[OsString]| -> String {
+        range.iter().map(|word| format!(" {}", printable(&word.to_string_lossy(), MAX_TEXT))).collect()
+    };
+    let (options, command) = (words(&arguments[2..at]), words(&arguments[at..]));
+    Some(format!("to run a command, write -- before it: vmentry {takes_command}{options} --{command}"))
 }
 
 /// The error of a command line, whose arguments must not begin a line of their own: that of the same one with printable arguments. Where
@@ -125,6 +152,19 @@ mod tests {
         let arguments = ["vmentry", "--policy=a\nFORGED"].map(OsString::from);
         let error = Line::try_parse_from(&arguments).unwrap_err();
         assert_eq!(explain::<Anything>(&error, &arguments).lines().count(), 1);
+    }
+
+    #[test]
+    fn a_command_without_dashes_is_shown_with_them() {
+        let tip = |words: &[&str]| {
+            let arguments: Vec<_> = words.iter().map(OsString::from).collect();
+            command_tip(&crate::commands::args::Cli::try_parse_from(&arguments).unwrap_err(), &arguments)
+        };
+        let expected = "to run a command, write -- before it: vmentry record --duration 3s -- sleep 1";
+        assert_eq!(tip(&["vmentry", "record", "--duration", "3s", "sleep", "1"]).as_deref(), Some(expected));
+        assert_eq!(tip(&["vmentry", "record", "--duratoin", "3s"]), None);
+        assert_eq!(tip(&["vmentry", "check", "sleep"]), None);
+        assert!(!tip(&["vmentry", "ab", "a\nFORGED"]).unwrap().contains('\n'));
     }
 
     #[derive(Debug, Parser)]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracer_common::rules::TimerCause;
 
+pub(crate) use super::stats::statistic::statistics;
 use super::{
     checks,
     comparison::{Comparison, Distributions, Point, Row, Side},
@@ -16,12 +17,13 @@ use super::{
         mix,
         rates::{RATES, Rate},
         rows, shares,
+        statistic::{OF_POLICIES, figures},
     },
     windows::{Arm, Options, Stratum, Window, Windows, why_unknown},
 };
 use crate::{
     model::{
-        figures::{Figure, Unit},
+        figures::Figure,
         histogram::Histogram,
         knowledge::TimerExits,
         series::{Key, Series},
@@ -33,41 +35,9 @@ use crate::{
 /// Strata of the stratified comparison at most: those with the most entries.
 const MAX_STRATA: usize = 64;
 
-/// Every figure that can be compared, in the order of the rows: times first.
-fn figures() -> impl Iterator<Item = Figure> {
-    let (times, counts): (Vec<_>, Vec<_>) = Figure::ALL.into_iter().partition(|figure| figure.is_time());
-    times.into_iter().chain(counts)
-}
-
-/// Every statistic that can be compared, as `--fail-if` names it, and its unit.
-pub(crate) fn statistics() -> Vec<(String, Unit)> {
-    figures()
-        .map(Measure::of)
-        .chain(RATES.map(|rate| rate.measure))
-        .chain(shares::measures().map(|(measure, _)| measure))
-        .flat_map(|measure| measure.statistics())
-        .collect()
-}
-
 /// Rounds from which so many figures that are tested at once can be decided, if all rounds agree.
 pub(crate) fn first_rounds(tests: usize) -> u32 {
     u32::try_from(Design::Rounds(1).needed(tests, &Options::default())).unwrap_or(u32::MAX)
-}
-
-/// A statistic's values by window, and its quantile; none for a mean. None if there is no such statistic.
-pub(crate) fn dense(name: &str, units: &Units) -> Option<(Dense, Option<f64>)> {
-    let stat = |measure: &Measure| {
-        let stats = measure.statistics().zip(measure.stats);
-        stats.into_iter().find(|((known, _), _)| known == name).map(|(_, (_, stat))| stat.quantile())
-    };
-    let of_figures = figures().find_map(|figure| {
-        let quantile = stat(&Measure::of(figure))?;
-        Some((Dense::of(&units.windows, None, figure), quantile))
-    });
-    let of_rates = || RATES.iter().find_map(|rate| Some((rate.dense(units, [1.0; 2]), stat(&rate.measure)?)));
-    let of_shares =
-        || shares::measures().find_map(|(measure, part)| Some((shares::dense(units, part), stat(&measure)?)));
-    of_figures.or_else(of_rates).or_else(of_shares)
 }
 
 /// Compares the two sides.
@@ -88,6 +58,7 @@ pub fn compare(windows: &Windows, options: &Options) -> Comparison {
         with_values => with_values,
     };
     let families = [&rows, &stratified].map(|rows| judging::family(rows));
+    let by_vm = by_vm::of(windows, &by_vm_figures(&rows, &options.primary));
     Comparison {
         method: method(&units, options, least_p, families),
         seed: options.seed,
@@ -103,10 +74,19 @@ pub fn compare(windows: &Windows, options: &Options) -> Comparison {
         distributions: drafts.distributions,
         timeline: timeline(&units, options),
         checks: checks::of(windows, [&a, &b], options),
-        by_vm: by_vm::of(windows, &by_vm::primaries([&a, &b], options)),
+        by_vm,
         a,
         b,
     }
+}
+
+/// Rows of the figures that are compared by VM, if both sides have a value: the primary ones in their order; of an experiment that names
+/// none, those of policies.
+fn by_vm_figures<'a>(rows: &'a [Row], primary: &[String]) -> Vec<&'a Row> {
+    let of_policies = || OF_POLICIES.map(str::to_owned).to_vec();
+    let names = if primary.is_empty() { of_policies() } else { primary.to_vec() };
+    let row = |name: &String| rows.iter().find(|row| *name == format!("{}.{}", row.figure, row.stat));
+    names.iter().filter_map(row).filter(|row| row.a.is_some() && row.b.is_some()).collect()
 }
 
 /// Rows before they are judged together.
@@ -254,7 +234,7 @@ fn method(units: &Units, options: &Options, least_p: f64, [raw, stratified]: [us
     let (alpha, resamples) = (options.alpha, options.resamples);
     method.push(match (units.design, units.design.all_labellings()) {
         (Design::Rounds(_), _) => format!(
-            "p: anytime-valid, two-sided, from the coin of each round and its difference b - a (of logarithms where both are above 0): 1 / \
+            "p: anytime-valid, two-sided, from the coin of each round and its difference b - a (of logarithms where both are above 0, but for shares): 1 / \
              the most evidence of an e-process after any round, so it holds whenever the experiment stops; below {least_p:.5} it cannot be"
         ),
         (_, Some(n)) => permuted(&format!("all {n:.0} ways of choosing A's blocks"), least_p),

@@ -40,6 +40,8 @@ pub enum Verdict {
     Ignored,
     /// the difference may be chance
     NoDetectableChange,
+    /// the difference of a primary figure may be chance, and may be as large as its interval
+    Undecided,
     /// a primary figure before it is undecided, so it was not tested
     NotTested,
     /// so few data could not have shown a difference
@@ -232,12 +234,14 @@ pub struct ByVm {
 /// A figure of each VM, and of the VMs together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FigureByVm {
-    /// e.g. "entry_to_exit_ns", "timer_exits.early+spurious"
+    /// as in [`Row::figure`]
     pub figure: &'static str,
     /// e.g. "p50"; "per_second" for rates
     pub stat: &'static str,
-    /// unit of all its values
+    /// unit of its values
     pub unit: Unit,
+    /// whether changes are b / a, because both sides of every VM are above 0 in all of its rounds; else b - a
+    pub is_ratio: bool,
     /// VMs with a value, most entries first
     pub vms: Vec<VmEffect>,
     /// all VMs that have an interval together; none with fewer than two
@@ -255,8 +259,8 @@ pub struct VmEffect {
     pub a: f64,
     /// value of B
     pub b: f64,
-    /// b - a, with its 95 % confidence interval
-    pub difference: Estimate,
+    /// b / a if [`FigureByVm::is_ratio`], the geometric mean of the rounds, else b - a; with its 95 % confidence interval
+    pub change: Estimate,
 }
 
 /// The mean effect on VMs like these, and how much the effects differ (random effects).
@@ -264,11 +268,11 @@ pub struct VmEffect {
 pub struct Combined {
     /// number of VMs
     pub vms: usize,
-    /// value of A, weighted as the difference
+    /// value of A, weighted as the change
     pub a: f64,
-    /// b - a, with its 95 % confidence interval
-    pub difference: Estimate,
-    /// standard deviation of the true effects between VMs
+    /// b / a if [`FigureByVm::is_ratio`], else b - a; with its 95 % confidence interval
+    pub change: Estimate,
+    /// standard deviation of the true changes between VMs; of ln(b / a) if [`FigureByVm::is_ratio`]
     pub tau: f64,
     /// share of the spread of the VMs' differences that is not chance, 0..1
     pub i_squared: f64,

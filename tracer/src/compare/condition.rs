@@ -6,6 +6,7 @@ use super::{Estimate, Row, Verdict, assemble::statistics};
 use crate::model::{
     figures::Unit,
     quantity::{LIMIT_UNITS, limit_unit_ns, split_unit},
+    suggestion::did_you_mean,
 };
 
 /// A condition such as `entry_to_exit_ns.p99>+3%`.
@@ -66,7 +67,8 @@ impl FromStr for Condition {
         let compared = statistics();
         let Some((_, unit)) = compared.iter().find(|(known, _)| known == name) else {
             let names: Vec<_> = compared.into_iter().map(|(name, _)| name).collect();
-            return Err(format!("there is no '{name}' (there are: {})", names.join(", ")));
+            let meant = did_you_mean(name, &names);
+            return Err(format!("there is no '{name}': {meant}there are {}", names.join(", ")));
         };
         if matches!(threshold, Threshold::Time(_)) && *unit != Unit::Ns {
             return Err(format!("{name} is not a time: write a plain number"));
@@ -246,7 +248,7 @@ mod tests {
         assert!(refused("entry_to_exit_ns.p99>+3%", Row { a: Some(0.0), ..row([1.0; 3], 1.0) }).contains("difference"));
         let wrong = |text: &str| text.parse::<Condition>().unwrap_err();
         assert!(wrong("pin_writes.mean>+3ms").contains("plain number"));
-        assert!(wrong("p99>+3%").contains("there are: entry_to_exit_ns.p50, "));
+        assert!(wrong("p99>+3%").contains("there are entry_to_exit_ns.p50, "));
         let named = wrong("entry_to_exit_ns.p98>+3%");
         for name in ["exit_to_entry_ns.p999", "transition_ns.max", "pin_writes.mean", "timer_exits.spurious.per_second"]
         {

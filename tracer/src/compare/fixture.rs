@@ -158,24 +158,26 @@ pub(crate) fn by_vm() -> ByVm {
         rounds: 12,
         a,
         b,
-        difference: around(b - a, half).unwrap(),
+        change: around(if a > 0.0 { b / a } else { b - a }, half).unwrap(),
     };
     let mut gone = vm("gone", 1000.0, 1030.0, 1.0);
-    (gone.rounds, gone.difference) = (3, Estimate { value: 30.0, low: None, high: None });
-    let all = |a, difference, tau, i_squared| Some(Combined { vms: 2, a, difference, tau, i_squared });
+    (gone.rounds, gone.change) = (3, Estimate { value: 1.03, low: None, high: None });
+    let all = |a, change, tau, i_squared| Some(Combined { vms: 2, a, change, tau, i_squared });
     ByVm {
         figures: vec![
             FigureByVm {
                 figure: "entry_to_exit_ns",
                 stat: "p50",
                 unit: Unit::Ns,
-                vms: vec![vm("web1", 1000.0, 1120.0, 20.0), vm("db", 2000.0, 1980.0, 30.0), gone],
-                all: all(1000.0, around(55.0, 900.0).unwrap(), 130.0, 0.97),
+                is_ratio: true,
+                vms: vec![vm("web1", 1000.0, 1120.0, 0.02), vm("db", 2000.0, 1980.0, 0.015), gone],
+                all: all(1000.0, around(1.055, 0.9).unwrap(), 0.122, 0.97),
             },
             FigureByVm {
                 figure: "pin_writes",
                 stat: "mean",
                 unit: Unit::Count,
+                is_ratio: false,
                 vms: vec![vm("web1", 0.0, 0.41, 0.01), vm("db", 0.0, 0.42, 0.02)],
                 all: all(0.0, around(0.412, 0.02).unwrap(), 0.0, 0.0),
             },
@@ -201,7 +203,7 @@ pub(crate) fn gated() -> Comparison {
                 row.b = Some(a * 1.004);
                 row.difference = Some(Estimate { value: a * 0.004, low: Some(a * low), high: Some(a * high) });
                 row.ratio = Some(Estimate { value: 1.004, low: Some(1.0 + low), high: Some(1.0 + high) });
-                (row.p, row.p_holm, row.verdict) = (Some(0.4), Some(0.4), Verdict::NoDetectableChange);
+                (row.p, row.p_holm, row.verdict) = (Some(0.4), Some(0.4), Verdict::Undecided);
             }
             Some(_) => (row.p, row.p_holm) = (Some(0.6), Some(0.6)),
             None => {}

@@ -1,24 +1,18 @@
 //! The primary figures of an experiment while it runs: which are decided, and how much longer the others take.
 
+use std::cell::OnceCell;
+
+pub(crate) use super::stats::statistic::OF_POLICIES;
 use super::{
-    assemble,
     stats::{
         design::Units,
-        pairs::{self, Pairs, deviation},
-        sequential,
+        pairs::{Pairs, mean},
+        sequential, statistic,
     },
     windows::{ExperimentRound, Options, Stratum, Window, Windows},
 };
 use crate::model::{figures::Unit, interval::Interval};
 
-/// Primary figures of timer policies, in their order: those that a policy changes by itself come first.
-pub(crate) const OF_POLICIES: [&str; 5] = [
-    "pin_writes.mean",
-    "transition_ns.p50",
-    "entry_to_exit_ns.p50",
-    "timer_exits.early.per_second",
-    "timer_exits.spurious.per_second",
-];
 /// Primary figures of other settings.
 pub(crate) const OF_OTHERS: [&str; 2] = ["exit_to_entry_ns.p50", "entry_to_exit_ns.p50"];
 
@@ -47,6 +41,8 @@ pub(crate) struct Primaries {
     figures: Vec<Primary>,
     alpha: f64,
     ignore_below: f64,
+    /// how far the figures are after the last round, because simulating what open ones still take is slow
+    standings: OnceCell<Vec<Standing>>,
 }
 
 /// How far a primary figure is.
@@ -75,15 +71,16 @@ pub(crate) struct Standing {
 }
 
 impl Primaries {
-    /// The figures by their names, which must be of [`assemble::statistics`].
+    /// The figures by their names, which must be of [`statistic::statistics`].
     pub(crate) fn new(names: &[String], options: &Options) -> Self {
-        let units = assemble::statistics();
+        let units = statistic::statistics();
         let unit = |name: &String| units.iter().find(|(known, _)| known == name).map(|(_, unit)| *unit);
         let figure = |name: &String| Some(Primary { name: name.clone(), unit: unit(name)?, values: Vec::new() });
         Self {
             figures: names.iter().filter_map(figure).collect(),
             alpha: options.alpha,
             ignore_below: options.ignore_below,
+            standings: OnceCell::new(),
         }
     }
 
@@ -92,18 +89,16 @@ impl Primaries {
         let windows = Windows::Rounds(vec![round]);
         let units = Units::of(&windows);
         for figure in &mut self.figures {
-            let value = assemble::dense(&figure.name, &units).map(|(dense, quantile)| {
-                let quantiles: Vec<f64> = quantile.into_iter().collect();
-                pairs::of_rounds(&dense.merged(&units.parts), &quantiles)[0][0]
-            });
-            figure.values.push(value.unwrap_or([f64::NAN; 2]));
+            figure.values.extend(statistic::of_rounds(&figure.name, &units).unwrap_or_else(|| vec![[f64::NAN; 2]]));
         }
+        self.standings.take();
     }
 
     /// Sets the first figure's values in every round.
     #[cfg(test)]
     pub(crate) fn set(&mut self, values: &[[f64; 2]]) {
         self.figures[0].values = values.to_vec();
+        self.standings.take();
     }
 
     /// Number of rounds that were taken.
@@ -112,19 +107,18 @@ impl Primaries {
     }
 
     /// How far each figure is.
-    pub(crate) fn standings(&self) -> Vec<Standing> {
-        self.figures.iter().map(|figure| self.standing(figure)).collect()
+    pub(crate) fn standings(&self) -> &[Standing] {
+        self.standings.get_or_init(|| self.figures.iter().map(|figure| self.standing(figure)).collect())
     }
 
     fn standing(&self, figure: &Primary) -> Standing {
-        let pairs = Pairs::of(&figure.values);
-        let is_ratio = figure.unit != Unit::Share && pairs.log_ratios.is_some();
+        let pairs = Pairs::of(&figure.values, figure.unit);
+        let (is_ratio, tested) = (pairs.is_ratio(), pairs.tested());
         let interval = if is_ratio { pairs.ratio(self.alpha) } else { pairs.difference(self.alpha) };
         let none = if is_ratio { 1.0 } else { 0.0 };
         let is_small = |bounds: [f64; 2]| bounds.iter().all(|bound| (bound - none).abs() < self.ignore_below);
         // Without a ratio, no change is small: see the verdicts.
         let can_be_small = is_ratio || figure.unit == Unit::Share;
-        let tested = pairs.log_ratios.as_ref().filter(|_| is_ratio).unwrap_or(&pairs.differences);
         let state = if tested.iter().all(|difference| *difference == 0.0) {
             State::Nothing
         } else if can_be_small && interval.is_some_and(is_small) {
@@ -132,8 +126,7 @@ impl Primaries {
         } else if let Some(after) = pairs.decided_after(self.alpha) {
             State::Changed { after, up: tested.iter().sum::<f64>() > 0.0 }
         } else {
-            let mean = tested.iter().sum::<f64>() / tested.len() as f64;
-            let effect = deviation(tested).filter(|sd| *sd > 0.0).map(|sd| mean.abs() / sd);
+            let effect = pairs.deviation().map(|deviation| mean(tested).abs() / deviation);
             State::Open { rounds: effect.and_then(|effect| sequential::rounds_for(effect, self.alpha)) }
         };
         Standing { name: figure.name.clone(), unit: figure.unit, state, interval, is_ratio }
@@ -152,15 +145,12 @@ impl Primaries {
     pub(crate) fn detectable(&self, rounds: usize) -> Vec<Detectable> {
         let effect = sequential::detectable(rounds, self.alpha);
         let of = |figure: &Primary| {
-            let pairs = Pairs::of(&figure.values);
-            let ratios = pairs.log_ratios.as_ref().filter(|_| figure.unit != Unit::Share);
-            let spread = deviation(ratios.unwrap_or(&pairs.differences)).filter(|sd| *sd > 0.0);
-            let least = spread.zip(effect).map(|(sd, effect)| sd * effect);
+            let pairs = Pairs::of(&figure.values, figure.unit);
             Detectable {
                 name: figure.name.clone(),
                 unit: figure.unit,
-                least: least.map(|least| if ratios.is_some() { least.exp_m1() } else { least }),
-                is_ratio: ratios.is_some(),
+                least: effect.and_then(|effect| pairs.detectable(effect)),
+                is_ratio: pairs.is_ratio(),
             }
         };
         self.figures.iter().map(of).collect()
@@ -199,12 +189,24 @@ mod tests {
         let both =
             |ignore_below| primaries(ignore_below, &[("pin_writes.mean", writes), ("entry_to_exit_ns.p50", &flat)]);
         let open = both(0.0);
-        let [first, second] = &open.standings()[..] else { panic!() };
+        let [first, second] = open.standings() else { panic!() };
         assert_eq!(first.state, State::Changed { after: 6, up: true });
         assert!(matches!(second.state, State::Open { .. }) && second.is_ratio && !open.is_decided(), "{second:?}");
         let decided = both(0.02);
         assert!(decided.standings()[1].state == State::Small && decided.is_decided());
         assert!(!primaries(0.0, &[("pin_writes.mean", &[[0.0, 0.0]; 9])]).is_decided(), "no value anywhere");
+    }
+
+    #[test]
+    fn how_far_figures_are_is_computed_once_a_round() {
+        let mut one = primaries(0.0, &[("pin_writes.mean", &[[0.0, 0.8]; 6])]);
+        let (first, again) = (one.standings().as_ptr(), one.standings().as_ptr());
+        assert_eq!(first, again);
+        let round = ExperimentRound { a: Default::default(), b: Default::default(), a_first: true };
+        one.set(&[[0.0, 0.8]; 5]);
+        assert!(matches!(one.standings()[0].state, State::Open { .. }));
+        one.take(round);
+        assert_eq!(one.rounds(), 6, "a round without a value is one");
     }
 
     #[test]

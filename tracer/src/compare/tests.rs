@@ -535,7 +535,7 @@ fn primary_figures_are_tested_at_the_full_level_in_fewer_rounds_than_others_need
 fn behind_an_undecided_primary_figure_nothing_is_tested() {
     let of = with_primary(rounds(12, 1.0, 1), &["entry_to_exit_ns.p50", "pin_writes.mean"]);
     let (p50, writes, p90) = (of("entry_to_exit_ns.p50"), of("pin_writes.mean"), of("exit_to_entry_ns.p90"));
-    assert_eq!(p50.verdict, Verdict::NoDetectableChange);
+    assert_eq!(p50.verdict, Verdict::Undecided);
     assert_eq!((writes.verdict, p90.verdict), (Verdict::NotTested, Verdict::NotTested));
     assert!(writes.p.is_some_and(|p| p < 0.001) && writes.p_holm == p50.p, "it would have been found: {writes:?}");
     // A primary figure that has the same value everywhere says nothing, and closes no gate.
@@ -545,11 +545,79 @@ fn behind_an_undecided_primary_figure_nothing_is_tested() {
 
 #[test]
 fn an_interval_within_the_limit_is_no_change_of_that_size() {
-    let none = |ignore_below| {
-        let c = compare(&Windows::Rounds(rounds(12, 1.0, 1)), &Options { ignore_below, ..quick() });
+    let none = |ignore_below, primary: &[&str]| {
+        let primary = primary.iter().map(|name| (*name).to_owned()).collect();
+        let c = compare(&Windows::Rounds(rounds(12, 1.0, 1)), &Options { ignore_below, primary, ..quick() });
         row(&c.rows, "entry_to_exit_ns", "p50").verdict
     };
-    assert_eq!([none(0.0), none(0.1)], [Verdict::NoDetectableChange, Verdict::Ignored]);
+    assert_eq!([none(0.0, &[]), none(0.1, &[])], [Verdict::NoDetectableChange, Verdict::Ignored]);
+    // A primary figure that may still have changed is undecided, and no finding of "no change".
+    let primary = ["entry_to_exit_ns.p50"];
+    assert_eq!([none(0.0, &primary), none(0.1, &primary)], [Verdict::Undecided, Verdict::Ignored]);
+}
+
+#[test]
+fn the_report_and_the_plan_promise_the_same() {
+    let name = "entry_to_exit_ns.p50".to_owned();
+    let options = Options { primary: vec![name.clone()], ..quick() };
+    let mut planned = primary::Primaries::new(&[name], &options);
+    let mut rounds = rounds(12, 1.0, 3);
+    // Rounds of levels that differ threefold, so that a difference means little.
+    for (n, round) in rounds.iter_mut().enumerate() {
+        let mut random = Random::new(n as u64);
+        let mut again = |window: &mut Window| {
+            let level = if n % 2 == 0 { 1000.0 } else { 3000.0 } * (1.0 + random.below(100) as f64 / 1000.0);
+            *window = self::window(window.start_unix_ns, level, 250, 1, &mut random);
+        };
+        round.a.iter_mut().chain(&mut round.b).for_each(&mut again);
+    }
+    rounds.iter().for_each(|round| planned.take(round.clone()));
+    let c = compare(&Windows::Rounds(rounds), &options);
+    let p50 = row(&c.rows, "entry_to_exit_ns", "p50");
+    let (reported, planned) = (p50.detectable.unwrap() / p50.a.unwrap(), planned.detectable(12)[0].least.unwrap());
+    assert!((reported / planned - 1.0).abs() < 1e-9, "{reported} {planned}");
+    // The power that a row promises at its own MDE is the MDE's.
+    let power = promised_power(p50, p50.detectable.unwrap(), c.units, true, options.alpha).unwrap();
+    assert!((power - 0.8).abs() < 0.02, "{power}");
+}
+
+#[test]
+fn a_zero_that_one_round_cannot_decide_has_not_enough_data() {
+    for primary in [vec![], vec!["pin_writes.mean".to_owned()]] {
+        let mut few = rounds(1, 1.0, 1);
+        // Some writes, in one of B's windows alone: they may be one burst.
+        few[0].b[0] = window(0, 1000.0, 250, 0, &mut Random::new(1));
+        let c = compare(&Windows::Rounds(few), &Options { primary, ..quick() });
+        let writes = row(&c.rows, "pin_writes", "mean");
+        assert_eq!((writes.verdict, writes.p.unwrap() > 0.05), (Verdict::NotEnoughData, true), "{writes:?}");
+        let why = writes.why.as_deref().unwrap();
+        assert!(why.contains("1 of A and 1 of B give no p below 1.0") && why.contains("0 events of A"), "{why}");
+    }
+}
+
+#[test]
+fn every_primary_figure_is_compared_by_vm_by_itself() {
+    let spurious = stratum(TIMER, Some(TimerCause::Spurious));
+    let mut rounds = rounds(8, 1.2, 5);
+    for round in &mut rounds {
+        round.b.iter_mut().for_each(|w| w.strata.entry(spurious).or_default()[Figure::EntryToExit].record_n(900, 7));
+        for window in round.a.iter_mut().chain(&mut round.b) {
+            window.vms = ["x", "y"].map(|vm| (vm.to_owned(), window.strata.clone())).into();
+        }
+    }
+    let of = |primary: &[&str]| {
+        let primary = primary.iter().map(|name| (*name).to_owned()).collect();
+        let c = compare(&Windows::Rounds(rounds.clone()), &Options { primary, ..quick() });
+        let spurious = row(&c.rows, "timer_exits.spurious", "per_second").clone();
+        (c.by_vm.figures, spurious)
+    };
+    let (figures, spurious) = of(&["timer_exits.spurious.per_second", "exit_to_entry_ns.p99"]);
+    let names: Vec<_> = figures.iter().map(|f| (f.figure, f.stat, f.is_ratio)).collect();
+    assert_eq!(names, [("timer_exits.spurious", "per_second", false), ("exit_to_entry_ns", "p99", true)]);
+    assert!(figures[0].vms.iter().all(|vm| Some(vm.b) == spurious.b), "{figures:?}");
+    // Without primary figures, those of policies; early exits are 0 on both sides everywhere.
+    let names: Vec<_> = of(&[]).0.iter().map(|f| f.figure).collect();
+    assert_eq!(names, ["pin_writes", "entry_to_exit_ns", "timer_exits.spurious"]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The ways in which user space treats a vCPU between two runs, so that its next VM entry or exit is of a certain kind.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, bail, ensure};
 use kvm_bindings::KVM_VCPUEVENT_VALID_NMI_PENDING;
 use kvm_ioctls::{VcpuExit, VcpuFd};
@@ -28,14 +30,23 @@ pub(crate) enum Intervention {
     Restart,
 }
 
+/// VM entries that an intervention itself tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Entries {
+    /// How many of them ended with an exit to user space.
+    pub(super) user_exits: u64,
+    /// Time in KVM_RUN.
+    pub(super) in_kvm_run: Duration,
+}
+
 impl Intervention {
-    /// Treats a vCPU after a port write, and returns how many exits to user space that took.
-    pub(super) fn after_port_write(self, vcpu: &mut VcpuFd) -> Result<u64> {
+    /// Treats a vCPU after a port write.
+    pub(super) fn after_port_write(self, vcpu: &mut VcpuFd) -> Result<Entries> {
         match self {
-            Self::None | Self::Restart => Ok(0),
-            Self::ForceImmediateExit => force_immediate_exit(vcpu).map(|()| 0),
-            Self::SendNmis => send_nmis(vcpu).map(|()| 0),
-            Self::FailEntry => fail_entry(vcpu).map(|()| 1),
+            Self::None | Self::Restart => Ok(Entries::default()),
+            Self::ForceImmediateExit => force_immediate_exit(vcpu).map(|()| Entries::default()),
+            Self::SendNmis => send_nmis(vcpu).map(|()| Entries::default()),
+            Self::FailEntry => fail_entry(vcpu),
         }
     }
 
@@ -73,12 +84,13 @@ fn send_nmis(vcpu: &mut VcpuFd) -> Result<()> {
 }
 
 /// Makes a VM entry fail, and sets the guest's state right again.
-fn fail_entry(vcpu: &mut VcpuFd) -> Result<()> {
+fn fail_entry(vcpu: &mut VcpuFd) -> Result<Entries> {
     complete_port_write(vcpu)?;
     let right = vcpu.get_sregs().context("get system registers")?;
     let mut wrong = right;
     wrong.tr.type_ = AVAILABLE_TASK_STATE_SEGMENT;
     vcpu.set_sregs(&wrong).context("set an invalid task-state segment")?;
+    let start = Instant::now();
     loop {
         match vcpu.run() {
             Ok(VcpuExit::FailEntry(INVALID_GUEST_STATE, _)) => break,
@@ -87,7 +99,9 @@ fn fail_entry(vcpu: &mut VcpuFd) -> Result<()> {
             Err(error) => return Err(error).context("enter with an invalid task-state segment"),
         }
     }
-    vcpu.set_sregs(&right).context("set system registers")
+    let in_kvm_run = start.elapsed();
+    vcpu.set_sregs(&right).context("set system registers")?;
+    Ok(Entries { user_exits: 1, in_kvm_run })
 }
 
 /// Lets KVM complete the OUT without a VM entry, which must not come between what follows and the guest's next instruction.

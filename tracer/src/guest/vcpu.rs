@@ -1,5 +1,6 @@
 //! Runs one vCPU until its guest is done.
 
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -59,17 +60,22 @@ pub(crate) fn run_to_end(vcpu: &mut VcpuFd, id: u32, intervention: Intervention,
     let mut user_exits = 0;
     let mut user = Duration::ZERO;
     let mut returned: Option<Instant> = None;
+    let mut in_interventions = Duration::ZERO;
     loop {
         if stop.load(Ordering::Relaxed) {
             return Ok(End::Stopped { location: location(vcpu) });
         }
-        user += returned.map_or(Duration::ZERO, |at| at.elapsed());
+        user += returned.map_or(Duration::ZERO, |at| at.elapsed()).saturating_sub(mem::take(&mut in_interventions));
         let exit = run_once(vcpu)?;
         returned = Some(Instant::now());
         match exit {
             RunExit::Interrupted => continue,
             RunExit::Unexpected(exit) => bail!("{exit} at {}", location(vcpu)),
-            RunExit::WorkPort => user_exits += 1 + intervention.after_port_write(vcpu)?,
+            RunExit::WorkPort => {
+                let entries = intervention.after_port_write(vcpu)?;
+                user_exits += 1 + entries.user_exits;
+                in_interventions += entries.in_kvm_run;
+            }
             RunExit::WorkAddress => user_exits += 1,
             RunExit::Shutdown => {
                 user_exits += 1;

@@ -36,6 +36,11 @@ pub(crate) fn days_since_epoch(year: u64, month: u64, day: u64) -> Option<u64> {
     days.checked_sub(719_468)
 }
 
+/// The same for names of files: "2026-11-26T111620Z".
+pub(crate) fn file_stamp(unix_ns: u64) -> String {
+    utc(unix_ns).replace(':', "").replacen(' ', "T", 1).replace(" UTC", "Z")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,8 @@ use std::{borrow::Cow, str::FromStr};
 
 use tracer_common::Isa;
 
+use super::suggestion::did_you_mean;
+
 const VMX_BASIC: u32 = 0xffff;
 /// HLT's number.
 const VMX_HLT: u32 = 12;
@@ -336,8 +338,10 @@ impl FromStr for Wanted {
         let vmx = parse(Isa::Vmx, bare).filter(|n| *n <= VMX_BASIC);
         let svm = parse(Isa::Svm, bare).filter(|_| lower == bare);
         if (vmx, svm, number) == (None, None, None) {
+            let meant = did_you_mean(bare, VMX_NAMES.iter().chain(SVM_NAMES).map(|(_, name)| name));
             return Err(format!(
-                "'{text}' is not an exit reason: write a name as 'vmentry report' shows it, e.g. HLT or CPUID, or a number"
+                "'{text}' is not an exit reason: {meant}write a name as 'vmentry report' shows it, e.g. HLT or CPUID, or a \
+                 number"
             ));
         }
         Ok(Self { vmx, svm, number, modifiers: (given != 0).then_some(given) })

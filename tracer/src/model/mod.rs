@@ -18,6 +18,7 @@ pub(crate) mod quantity;
 mod running_histogram;
 pub mod series;
 pub(crate) mod soft_timer;
+pub(crate) mod suggestion;
 pub mod totals;
 pub(crate) mod vendor;
 pub(crate) mod vm_names;

@@ -21,7 +21,7 @@ pub(crate) fn limit_unit_ns(unit: &str) -> Option<f64> {
 }
 
 /// ns of a unit of a duration: [`DURATION_UNITS`], or min.
-pub(crate) fn duration_unit_ns(unit: &str) -> Option<f64> {
+fn duration_unit_ns(unit: &str) -> Option<f64> {
     match unit {
         "m" | "min" => Some(60e9),
         "h" => Some(3600e9),
@@ -30,10 +30,36 @@ pub(crate) fn duration_unit_ns(unit: &str) -> Option<f64> {
     }
 }
 
+/// ns of a duration such as "500ms", "1.5m" or "1h30m"; a bare number is seconds.
+pub(crate) fn duration_ns(text: &str) -> Result<f64, String> {
+    let mut rest = text.trim();
+    let mut sum_ns = 0.0;
+    loop {
+        // From one unit's end to the next one's.
+        let unit_at = rest.find(char::is_alphabetic).unwrap_or(rest.len());
+        let length = rest[unit_at..].find(|c: char| !c.is_alphabetic()).unwrap_or(rest.len() - unit_at);
+        let (part, others) = rest.split_at(unit_at + length);
+        let (number, unit) = split_unit(part).map_err(|e| format!("{e}: use {DURATION_UNITS}"))?;
+        let is_whole = part.len() == text.trim().len();
+        sum_ns += match unit {
+            "" if is_whole => number * 1e9,
+            "" => return Err(format!("'{number}' has no unit: use {DURATION_UNITS}")),
+            _ if number < 0.0 && !is_whole => return Err(format!("'{part}' is negative")),
+            _ => {
+                number * duration_unit_ns(unit).ok_or_else(|| format!("unknown unit '{unit}': use {DURATION_UNITS}"))?
+            }
+        };
+        rest = others;
+        if rest.trim().is_empty() {
+            return Ok(sum_ns);
+        }
+    }
+}
+
 /// The units of limits on times, for error messages.
 pub(crate) const LIMIT_UNITS: &str = "ns, us, ms or s";
 /// The units of durations, for error messages.
-pub(crate) const DURATION_UNITS: &str = "ms, s, m or h";
+const DURATION_UNITS: &str = "ms, s, m or h, e.g. 500ms or 1h30m";
 
 #[cfg(test)]
 mod tests {
@@ -47,6 +73,17 @@ mod tests {
         assert_eq!(split_unit("7"), Ok((7.0, "")));
         for bad in ["", "ms", "1.2.3s", "infs"] {
             assert!(split_unit(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_duration_may_have_several_parts() {
+        assert_eq!(duration_ns("1h30m"), Ok(5400e9));
+        assert_eq!(duration_ns(" 2 m 1.5s"), Ok(121.5e9));
+        assert_eq!(duration_ns("7"), Ok(7e9));
+        assert_eq!(duration_ns("500ms"), Ok(5e8));
+        for bad in ["", "h", "1h30", "5 1h", "1h-5m", "1d2h", "1h30m5"] {
+            assert!(duration_ns(bad).is_err(), "{bad}");
         }
     }
 

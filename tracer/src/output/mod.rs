@@ -1,6 +1,7 @@
 //! Output that every view shares: files that are created safely, standard output and error, foreign text made printable, and plain-text
 //! layout.
 
+mod aside;
 mod background;
 mod draft;
 mod files;
@@ -15,6 +16,7 @@ mod spot;
 mod streams;
 mod sudo;
 
+pub(crate) use aside::set_aside;
 pub(crate) use background::{Background, STALLED, Written};
 pub(crate) use draft::Draft;
 pub(crate) use files::{WholeFile, create, create_at, create_new, lock, spot};

@@ -9,7 +9,7 @@ use std::{
 use tracer_common::rules::TimerCause;
 
 use super::{Dimension, Report};
-use crate::model::{detail::Detail, exit_reasons::Wanted, series::Key};
+use crate::model::{detail::Detail, exit_reasons::Wanted, series::Key, suggestion::did_you_mean};
 
 /// Values of which any run of neighbours is tried as one name with commas.
 const MOST_PARTS: usize = 32;
@@ -37,8 +37,10 @@ impl FromStr for Filter {
     fn from_str(text: &str) -> Result<Self, String> {
         let names = || Dimension::ALL.map(Dimension::name).join(", ");
         let (name, values) = text.split_once('=').ok_or("write DIMENSION=VALUE[,VALUE...], e.g. reason=CPUID,HLT")?;
-        let dimension = Dimension::parse(name.trim())
-            .ok_or_else(|| format!("there is no dimension '{}' (there are: {})", name.trim(), names()))?;
+        let dimension = Dimension::parse(name.trim()).ok_or_else(|| {
+            let meant = did_you_mean(name.trim(), Dimension::ALL.map(Dimension::name));
+            format!("there is no dimension '{}': {meant}there are {}", name.trim(), names())
+        })?;
         let (text, values) = (values.trim().to_owned(), values.split(',').map(|v| v.trim().to_lowercase()).collect());
         let mut filter = Self { dimension, text, values, reasons: vec![], unknown: false };
         for value in filter.values.clone() {
@@ -155,8 +157,11 @@ impl Choices {
             let names = self.shown.get(&filter.dimension).into_iter().flatten().chain(bare);
             if let Some(missing) = filter.missing(names.map(String::as_str)) {
                 let what = filter.dimension.name();
-                let there = self.there_are(filter.dimension);
-                return Some(format!("--filter {filter}: no {what} of these recordings is '{missing}' ({there})"));
+                let (meant, there) =
+                    (did_you_mean(missing, self.values(filter.dimension)), self.there_are(filter.dimension));
+                return Some(format!(
+                    "--filter {filter}: no {what} of these recordings is '{missing}' ({meant}{there})"
+                ));
             }
         }
         let written: Vec<_> = filters.iter().map(|f| format!("--filter {f}")).collect();
@@ -165,8 +170,12 @@ impl Choices {
         (!self.any_passes).then(|| format!("{}: no entry passes; {}", written.join(" "), there.join("; ")))
     }
 
+    fn values(&self, dimension: Dimension) -> impl Iterator<Item = &str> {
+        self.shown.get(&dimension).into_iter().flatten().map(String::as_str)
+    }
+
     fn there_are(&self, dimension: Dimension) -> String {
-        let all: Vec<&str> = self.shown.get(&dimension).into_iter().flatten().map(String::as_str).collect();
+        let all: Vec<&str> = self.values(dimension).collect();
         match all.len().saturating_sub(MOST_LISTED) {
             0 => format!("there are: {}", all.join(", ")),
             more => format!("there are: {}, and {more} more", all[..MOST_LISTED].join(", ")),

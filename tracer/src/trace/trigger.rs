@@ -11,6 +11,7 @@ use crate::model::{
     figures::Figure,
     knowledge::{Knowledge, Subject},
     quantity::{LIMIT_UNITS, limit_unit_ns, split_unit},
+    suggestion::did_you_mean,
 };
 
 /// Clauses of which at least one must hold.
@@ -125,6 +126,9 @@ impl Condition {
     }
 }
 
+/// What conditions compare with "=".
+const DIMENSIONS: [&str; 5] = ["reason", "cause", "entry", "level", "detail"];
+
 /// The form of a condition, for error messages.
 fn grammar() -> String {
     let figures = Figure::ALL.map(Figure::name).join(", ");
@@ -182,10 +186,16 @@ fn condition(text: &str) -> Result<Condition, String> {
             "L2" => Ok(Condition::L2(true)),
             _ => Err(one_of(value, "L1, L2")),
         },
-        (None, Some(_), "reason" | "cause" | "entry" | "level" | "detail") => {
+        (None, Some(_), name) if DIMENSIONS.contains(&name) => {
             Err(format!("'{text}': compare {name} with =, e.g. {name}=..."))
         }
-        _ => Err(format!("'{name}' is neither a figure nor a dimension; {}", grammar())),
+        _ => {
+            let phases = Phase::ALL.map(|phase| format!("{}_ns", phase.name()));
+            let known =
+                Figure::ALL.map(Figure::name).into_iter().chain(phases.iter().map(String::as_str)).chain(DIMENSIONS);
+            let meant = did_you_mean(name, known);
+            Err(format!("'{name}' is neither a figure nor a dimension: {meant}{}", grammar()))
+        }
     }
 }
 

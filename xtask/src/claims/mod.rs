@@ -22,7 +22,7 @@ use crate::{
     process::output,
     witness::{
         claims::{self as witness, BOOT, NESTED, NO_POLICY, Plan, STANDARD, STANDARD_AND_OFF},
-        vms,
+        guest_experiment, vms,
     },
 };
 
@@ -95,6 +95,14 @@ pub(crate) fn boot_vms(cpu: Cpu) -> Result<()> {
     let out = build::target_dir().join("lab/vms").join(cpu.name());
     in_lab(cpu, &out, &[NO_POLICY], vms::SCRIPT, true)?;
     good(&vms::failures(&machine_out(NO_POLICY, &out))?, &out)
+}
+
+/// Runs experiments on a Linux guest in the lab, and checks what they find and how they end.
+pub(crate) fn experiment() -> Result<()> {
+    let out = build::target_dir().join("lab/guest-experiment");
+    in_lab(Cpu::Intel, &out, &[NO_POLICY], guest_experiment::SCRIPT, true)?;
+    let vmentry = build::static_binary("vmentry")?;
+    good(&guest_experiment::failures(&machine_out(NO_POLICY, &out), &vmentry)?, &out)
 }
 
 /// Fails with every failed check.

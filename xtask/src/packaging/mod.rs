@@ -1,5 +1,8 @@
 //! `cargo xtask deb`: builds the Debian package with cargo-deb from `tracer/Cargo.toml`, and checks it and its service.
 
+pub(crate) mod archive;
+mod generated;
+mod rpm;
 mod service;
 
 use std::{
@@ -20,7 +23,7 @@ const CARGO_DEB: &str = "3.8.0";
 const NEEDS: [debian::Need; 3] =
     [("systemd-analyze", "systemd"), ("systemd-socket-activate", "systemd"), ("dpkg-deb", "dpkg")];
 /// Files that must be in the package.
-const CONTENTS: [&str; 7] = [
+const CONTENTS: [&str; 12] = [
     "./usr/bin/vmentry",
     "./usr/lib/systemd/system/vmentry-export.service",
     "./usr/lib/systemd/system/vmentry-export.socket",
@@ -28,16 +31,31 @@ const CONTENTS: [&str; 7] = [
     "./usr/share/doc/vmentry/README.md",
     "./usr/share/doc/vmentry/copyright",
     "./usr/share/doc/vmentry/CHANGELOG.md",
+    "./usr/share/man/man1/vmentry.1.gz",
+    "./usr/share/man/man1/vmentry-record.1.gz",
+    "./usr/share/bash-completion/completions/vmentry",
+    "./usr/share/zsh/vendor-completions/_vmentry",
+    "./usr/share/fish/vendor_completions.d/vmentry.fish",
 ];
 
-/// Arguments of `deb`.
+/// Arguments of `deb` and `rpm`.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Also check the contents of the package, and its service
+    /// Also check the package
     #[arg(long)]
     check: bool,
     #[command(flatten)]
     release: build::release::Arguments,
+}
+
+/// Builds the RPM package and prints its path, or checks it.
+pub(crate) fn run_rpm(arguments: &Arguments) -> Result<()> {
+    if arguments.check {
+        return rpm::check();
+    }
+    arguments.release.verify()?;
+    println!("{}", rpm::build()?.display());
+    Ok(())
 }
 
 /// Builds the package and prints its path, or checks it.
@@ -52,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// Builds the package and returns its path.
 fn build() -> Result<PathBuf> {
-    build::static_binary("vmentry")?;
+    generated::write(&build::static_binary("vmentry")?)?;
     let cargo_deb = build::cargo_tool("cargo-deb", CARGO_DEB)?;
     let folder = build::target_dir().join("deb");
     // Packages of other versions may lie there.

@@ -55,6 +55,7 @@ pub(super) const LONG: &[Step] = &[
     ("lab companion 7.2", || with_companion(Kernel::V7_2)),
     ("lab stopwatch 7.3", || with_stopwatch(Kernel::V7_3)),
     ("lab experiment 7.3", || with_experiment(Kernel::V7_3)),
+    ("lab experiment on a Linux guest 6.12", || in_lab(Cpu::Intel, claims::experiment)),
 ];
 
 /// Time after which a machine is stopped: several times what it takes alone, because others run beside it.

@@ -35,10 +35,6 @@ pub(super) fn failures(results: Results, exercises: &[Value]) -> Result<Failures
     Ok(failures)
 }
 
-/// The scheduler's clock and CLOCK_MONOTONIC may differ by one in so many: the kernel measures the TSC's rate for each of them
-/// at another time of its boot.
-const CLOCK_RATES: u64 = 50;
-
 /// Compares the parts of the host time of a guest's vCPUs with KVM's statistics of them, to the nanosecond, and with their VMM's clock.
 fn against_statistics(report: &Value, exercise: &Value) -> Failures {
     let mut failures = Failures::default();
@@ -62,8 +58,7 @@ fn against_statistics(report: &Value, exercise: &Value) -> Failures {
         let delay = statistic("run_delay_ns");
         failures.check(steal <= delay, || format!("{name}: steal {steal} ns of the scheduler's {delay} ns"));
         let outside = number(&vcpu["user_ns"]);
-        // The scheduler's clock, which steal is measured by, may run 1 % slower than the VMM's in an emulated machine.
-        failures.check(user + steal + steal / CLOCK_RATES >= outside && user <= host_ns, || {
+        failures.check(user + steal >= outside && user <= host_ns, || {
             format!("{name}: user {user} ns and steal {steal} ns, and the VMM was {outside} ns outside of KVM_RUN")
         });
     }

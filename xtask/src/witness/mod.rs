@@ -10,6 +10,7 @@ mod exits;
 pub(crate) mod experiment;
 mod failures;
 pub(crate) mod figures;
+pub(crate) mod guest_experiment;
 pub(crate) mod stopwatch;
 mod traces;
 pub(crate) mod vms;

@@ -59,8 +59,8 @@ impl<'a> Live<'a> {
         for standing in self.primaries.standings() {
             if matches!(standing.state, State::Changed { .. } | State::Small) && !self.said.contains(&standing.name) {
                 line.clear();
-                say!("{}", decision(&standing, round));
-                self.said.push(standing.name);
+                say!("{}", decision(standing, round));
+                self.said.push(standing.name.clone());
             }
         }
         if round as usize == PILOT

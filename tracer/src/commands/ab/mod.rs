@@ -101,7 +101,7 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
     let code = runtime()?.block_on(attached(args, &plan, &header, &experiment, tracer, user))?;
     default_endings();
     if !args.no_compare {
-        comparison::print_experiment(&args.output, args.format, args.ignore_below)?;
+        comparison::print_experiment(&args.output, args.format(), args.ignore_below)?;
     }
     Ok(code)
 }

@@ -47,7 +47,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
     }
     problems.extend(probe.as_ref().and_then(erratum::seen));
     let overhead = if args.overhead { Some(overhead::measure(&facts)?) } else { None };
-    match args.format {
+    match args.format() {
         Format::Text => {
             let overhead = overhead.map(|o| overhead::text(&o, facts.host.caveat().as_deref())).unwrap_or_default();
             output::print(&(text(&facts, &proof, probe.as_ref(), &problems) + &overhead))?;

@@ -15,6 +15,7 @@ use super::{
     usage::refuse,
 };
 use crate::{
+    model::suggestion::did_you_mean,
     output::{Ink, MAX_NAME, Paint, page, print, printable, wrap},
     tui::terminal,
 };
@@ -57,7 +58,9 @@ fn help_of(command: &str) -> ExitCode {
 }
 
 fn commands() -> Vec<String> {
-    Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
+    let command = Cli::command();
+    let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    shown.map(|command| command.get_name().to_owned()).collect()
 }
 
 /// The help of the program, and the topics.
@@ -79,15 +82,11 @@ fn list(topics: &[Topic]) -> String {
 /// The error of a name that is neither a command nor a topic.
 fn unknown(name: &str, topics: &[Topic]) -> String {
     let commands = commands();
-    let known = || topics.iter().map(|topic| topic.name.as_str()).chain(commands.iter().map(String::as_str));
-    let nearest = known()
-        .map(|known| (strsim::jaro_winkler(name, known), known))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    let advice = nearest.map_or_else(String::new, |(_, near)| format!("\n  -> did you mean 'vmentry help {near}'?"));
+    let known = topics.iter().map(|topic| &topic.name).chain(&commands);
     format!(
-        "help {}: there is no such command or topic{advice}\ncommands: {}\ntopics:\n{}",
+        "help {}: there is no such command or topic. {}Commands: {}. Topics:\n{}",
         printable(name, MAX_NAME),
+        did_you_mean(name, known),
         commands.join(", "),
         list(topics).trim_end()
     )
@@ -102,8 +101,8 @@ mod tests {
         let topics = topics::all().unwrap();
         let error = unknown("overhed", &topics);
         assert!(error.starts_with("help overhed: there is no such"), "{error}");
-        assert!(error.contains("'vmentry help overhead'?") && error.contains("\n  figures "), "{error}");
-        assert!(unknown("recrod", &topics).contains("'vmentry help record'?"));
+        assert!(error.contains("did you mean overhead?") && error.contains("\n  figures "), "{error}");
+        assert!(unknown("recrod", &topics).contains("did you mean record?"));
         assert!(!unknown("xyz", &topics).contains("did you mean"));
         assert_eq!(unknown("a\nFORGED", &topics).lines().filter(|line| line.starts_with("FORGED")).count(), 0);
     }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     host::clock::Anchor,
-    html::moment::utc,
+    html::moment::{file_stamp, utc},
     model::accounting::Accounting,
     output,
     recording::{End, Header, Provenance, Writer},
@@ -59,8 +59,7 @@ fn report_text(source: Option<Provenance>, app: &mut App) -> String {
 
 /// A name in this folder that has not been used: with the time, "vmentry-2026-11-26T111620Z.txt".
 fn new_path(extension: &str) -> PathBuf {
-    let now = utc(Anchor::now().unix_ns).replace(':', "").replacen(' ', "T", 1).replace(" UTC", "Z");
-    format!("vmentry-{now}.{extension}").into()
+    format!("vmentry-{}.{extension}", file_stamp(Anchor::now().unix_ns)).into()
 }
 
 /// The end of a saved recording. The collection goes on and checks its accounting when it ends itself.

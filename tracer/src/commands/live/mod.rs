@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -46,8 +46,12 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Traces, or plays a recording.
 pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
     let runtime = runtime()?;
-    if let Some(file) = &args.replay {
+    if let Some(file) = &args.file {
         refuse_overlap([file.as_path()], Path::new("-"))?;
+        if !file.exists() && file != Path::new("-") {
+            let name = output::shown(file);
+            bail!("there is no recording {name}\n  -> to watch a VM of this name: vmentry live --vm {name}");
+        }
         let on_damage = OnDamage::skip_if(args.skip_damaged);
         let damage = if args.wants_lines() || !terminal::is_usable() {
             replay::print_lines(file, on_damage, args)?
@@ -56,7 +60,7 @@ pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
         };
         return Ok(done(damage.map(|damage| damage.to_string()).as_deref()));
     }
-    let hint = "; 'vmentry live --replay FILE' plays a recording";
+    let hint = "; 'vmentry live FILE' plays a recording";
     let (facts, layout) = traceable_host("trace", hint, true)?;
     let options = Options {
         tgids: selected_tgids(&args.targets)?,
@@ -96,7 +100,7 @@ async fn trace(args: &LiveArgs, facts: &Facts, layout: &Layout, options: &Option
         let mut stage = Stage::new(info, Some(header), Some(notes))?;
         stage.watch(&mut collection.intervals, &mut endings).await
     } else {
-        let lines = Lines::new(args.format.unwrap_or_default(), args.lines_wanted(), &header);
+        let lines = Lines::new(args.format(), args.lines_wanted(), &header);
         tell_emulated(&header);
         print_lines(&mut collection.intervals, &mut endings, lines).await
     };

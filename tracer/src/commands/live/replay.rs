@@ -30,7 +30,7 @@ pub(super) fn print_lines(path: &Path, on_damage: OnDamage, args: &LiveArgs) -> 
     let mut reader = tape::open(path, on_damage)?;
     refuse_merge(reader.header(), path)?;
     let header = reader.header();
-    let mut lines = Lines::new(args.format.unwrap_or_default(), args.lines_wanted(), header);
+    let mut lines = Lines::new(args.format(), args.lines_wanted(), header);
     tell_emulated(header);
     let at_first = recording::other_tracers(header, None);
     tell_shared(&at_first);
@@ -82,7 +82,7 @@ fn refuse_merge(header: &Header, path: &Path) -> Result<()> {
     match header.sources.len() {
         0 => Ok(()),
         n => refuse(format!(
-            "--replay: {file} is a merge of {n} recordings: play each of them, or see them together with 'vmentry report {file}'",
+            "live: {file} is a merge of {n} recordings: play each of them, or see them together with 'vmentry report {file}'",
             file = output::shown(path)
         )),
     }

@@ -137,18 +137,19 @@ impl Judge {
             why.push(format!("no MDE from {} that agree", self.design.unit()));
         }
         row.verdict = if let Some(zero) = draft.zero {
+            let verdict = self.verdict(&row);
+            let is_open = matches!(verdict, Verdict::NoDetectableChange | Verdict::Undecided);
+            if is_open {
+                why.push(self.too_few(row.primary.is_some(), level));
+            }
             why.push(zero.text);
-            self.verdict(&row)
+            // So few units are only enough for a finding.
+            if is_open { Verdict::NotEnoughData } else { verdict }
         } else if few && row.detectable.is_none() && row.stat != "max" {
             why.push(format!("{least_units} {} of a side; {MIN_UNITS} are needed", self.design.unit()));
             Verdict::NotEnoughData
         } else if self.least > level {
-            let [a, b] = units;
-            why.push(format!(
-                "{a} of A and {b} of B give no p below {:.5}; {} figures at once need {level:.5}",
-                self.least,
-                if row.primary.is_some() { 1 } else { self.tested }
-            ));
+            why.push(self.too_few(row.primary.is_some(), level));
             Verdict::NotEnoughData
         } else {
             self.verdict(&row)
@@ -160,16 +161,22 @@ impl Judge {
         row
     }
 
+    /// Reason why no p of the units can be low enough.
+    fn too_few(&self, is_primary: bool, level: f64) -> String {
+        let [a, b] = self.design.units();
+        let tested = if is_primary { 1 } else { self.tested };
+        format!("{a} of A and {b} of B give no p below {:.5}; {tested} figures at once need {level:.5}", self.least)
+    }
+
     /// The minimum detectable effect of a row; none if its units agree, or are too few.
     fn detectable_of(&mut self, draft: &Draft, level: f64) -> Option<f64> {
-        let (scale, freedom) = match &draft.pairs {
-            Some(pairs) => (pairs.deviation()?, pairs.differences.len() as f64),
-            None => (draft.se, draft.df),
+        let freedom = match &draft.pairs {
+            Some(pairs) => pairs.deviation().map(|_| pairs.differences.len() as f64)?,
+            None => {
+                let size = draft.row.a.unwrap_or(0.0).abs() + draft.row.b.unwrap_or(0.0).abs();
+                Some(draft.df).filter(|df| *df >= 1.0 && draft.se > 1e-12 * size)?
+            }
         };
-        let size = draft.row.a.unwrap_or(0.0).abs() + draft.row.b.unwrap_or(0.0).abs();
-        if scale.is_nan() || scale <= 1e-12 * size || freedom.is_nan() || freedom < 1.0 {
-            return None;
-        }
         let known = self.known.iter().find(|(of, _)| *of == [freedom, level]).map(|(_, effect)| *effect);
         let effect = known.unwrap_or_else(|| {
             let effect = match &draft.pairs {
@@ -178,8 +185,15 @@ impl Judge {
             };
             self.known.push(([freedom, level], effect));
             effect
-        });
-        Some(scale * effect?)
+        })?;
+        Some(match &draft.pairs {
+            // As the plan of the experiment has it.
+            Some(pairs) => {
+                let scale = if pairs.is_ratio() { draft.row.a? } else { 1.0 };
+                (pairs.detectable(effect)? * scale).min(f64::MAX)
+            }
+            None => draft.se * effect,
+        })
     }
 
     fn verdict(&self, row: &Row) -> Verdict {
@@ -193,7 +207,11 @@ impl Judge {
         match (self.gate, row.primary) {
             (Some(gate), place) if place.is_none_or(|place| place > gate) => return Verdict::NotTested,
             _ if row.p_holm.is_none_or(|p| p > self.alpha) => {
-                return if is_within() { Verdict::Ignored } else { Verdict::NoDetectableChange };
+                return match row.primary {
+                    _ if is_within() => Verdict::Ignored,
+                    Some(_) => Verdict::Undecided,
+                    None => Verdict::NoDetectableChange,
+                };
             }
             _ if change.is_some_and(|change| is_small(change.value)) => return Verdict::Ignored,
             _ => {}
@@ -210,8 +228,15 @@ impl Judge {
 /// minimum detectable effect. For blocks, whose degrees of freedom the row does not hold, with those of all blocks together.
 pub fn promised_power(row: &Row, effect: f64, units: [usize; 2], rounds: bool, level: f64) -> Option<f64> {
     if rounds {
-        let deviation = row.detectable? / sequential::detectable(units[0], level)?;
-        return Some(sequential::power(effect / deviation, units[0], level));
+        let deviations = sequential::detectable(units[0], level)?;
+        // Only where every round has a ratio, its interval is known: see the pairs of the rounds.
+        let is_ratio = row.unit != Unit::Share && row.ratio.is_some_and(|ratio| ratio.low.is_some());
+        let scale = |change: f64| match row.a {
+            Some(a) if is_ratio => (change / a).ln_1p(),
+            _ => change,
+        };
+        let deviation = scale(row.detectable?) / deviations;
+        return Some(sequential::power(scale(effect) / deviation, units[0], level));
     }
     let df = (units[0] + units[1]) as f64 - 2.0;
     let se = row.detectable? / student::detectable(df, level, POWER);

@@ -44,6 +44,11 @@ impl Measure {
         Self { name, unit: Unit::Share, better, stats: &[("share", Stat::Mean)] }
     }
 
+    /// Unit of its statistics.
+    pub(crate) const fn unit(&self) -> Unit {
+        self.unit
+    }
+
     /// Its statistics, joined to its name by a dot, and their unit.
     pub(crate) fn statistics(&self) -> impl Iterator<Item = (String, Unit)> + use<> {
         let Self { name, unit, stats, .. } = *self;

@@ -15,5 +15,6 @@ mod resample;
 pub(super) mod rows;
 pub(crate) mod sequential;
 pub(super) mod shares;
+pub(super) mod statistic;
 mod student;
 pub(super) mod zeros;

@@ -4,28 +4,43 @@ use super::{
     dense::{CountsView, Dense, Weights},
     sequential,
 };
+use crate::model::figures::Unit;
 
 /// One statistic of the rounds that have a value on both sides, in the order of time.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Pairs {
     /// b - a
     pub differences: Vec<f64>,
     /// ln(b / a); none unless both sides are above 0 in all of these rounds
-    pub log_ratios: Option<Vec<f64>>,
+    log_ratios: Option<Vec<f64>>,
+    /// whether it is a share of the time, whose changes are percentage points
+    is_share: bool,
+    /// the largest |a| + |b|
+    level: f64,
 }
 
 impl Pairs {
     /// The pairs of `[a, b]`; those with NaN are left out.
-    pub(crate) fn of(values: &[[f64; 2]]) -> Self {
+    pub(crate) fn of(values: &[[f64; 2]], unit: Unit) -> Self {
         let known: Vec<_> = values.iter().filter(|pair| pair.iter().all(|v| v.is_finite())).collect();
         let log_ratios: Vec<f64> = known.iter().map(|[a, b]| (b / a).ln()).collect();
         let have_ratios = known.iter().all(|[a, b]| *a > 0.0 && *b > 0.0);
-        Self { differences: known.iter().map(|[a, b]| b - a).collect(), log_ratios: have_ratios.then_some(log_ratios) }
+        Self {
+            differences: known.iter().map(|[a, b]| b - a).collect(),
+            log_ratios: have_ratios.then_some(log_ratios),
+            is_share: unit == Unit::Share,
+            level: known.iter().map(|[a, b]| a.abs() + b.abs()).fold(0.0, f64::max),
+        }
     }
 
-    /// The scale of the test: ratios where there are any, because rounds then differ by their level, too.
-    fn tested(&self) -> &[f64] {
-        self.log_ratios.as_ref().unwrap_or(&self.differences)
+    /// Whether the change is b / a, because rounds then differ by their level, too; else it is b - a.
+    pub(crate) const fn is_ratio(&self) -> bool {
+        self.log_ratios.is_some() && !self.is_share
+    }
+
+    /// The change in every round, on the scale of the test: ln(b / a) if it is a ratio, else b - a.
+    pub(crate) fn tested(&self) -> &[f64] {
+        self.log_ratios.as_ref().filter(|_| self.is_ratio()).unwrap_or(&self.differences)
     }
 
     /// Anytime-valid p of no effect.
@@ -48,18 +63,33 @@ impl Pairs {
         Some(sequential::interval(self.log_ratios.as_ref()?, alpha)?.map(f64::exp))
     }
 
-    /// Standard deviation of a round's difference; none from fewer than two.
+    /// Standard deviation of a round's change, on the scale of the test; none from fewer than two rounds, or if they agree but for
+    /// rounding.
     pub(crate) fn deviation(&self) -> Option<f64> {
-        deviation(&self.differences)
+        let rounding = 1e-12 * if self.is_ratio() { 1.0 } else { self.level };
+        deviation(self.tested()).filter(|deviation| *deviation > rounding)
+    }
+
+    /// The smallest change that is found, if that is so many standard deviations of a round's: b / a - 1 if it is a ratio, else
+    /// b - a. None as for the deviation.
+    pub(crate) fn detectable(&self, deviations: f64) -> Option<f64> {
+        let change = deviations * self.deviation()?;
+        Some(if self.is_ratio() { change.exp_m1() } else { change })
     }
 }
 
-/// Standard deviation of a sample; none from fewer than two values.
+/// Mean of a sample; NaN of none.
+pub(crate) fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Standard deviation of a sample, 0 if its values differ by no more than rounding; none from fewer than two.
 pub(crate) fn deviation(values: &[f64]) -> Option<f64> {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
+    let mean = mean(values);
     let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-    (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt())
+    let is_rounding = squares <= 1e-24 * values.iter().map(|v| v * v).sum::<f64>();
+    let squares = if is_rounding { 0.0 } else { squares };
+    (values.len() > 1).then(|| (squares / (values.len() as f64 - 1.0)).sqrt())
 }
 
 /// `[a, b]` of every round, by statistic: the quantiles, the mean, the maximum. Parts 2r and 2r + 1 are the sides of round r, which are
@@ -89,14 +119,39 @@ mod tests {
 
     #[test]
     fn rounds_without_a_value_on_a_side_are_left_out_and_zeros_have_no_ratio() {
-        let pairs = Pairs::of(&[[1.0, 2.0], [f64::NAN, 3.0], [2.0, 1.0]]);
+        let of = |values: &[[f64; 2]]| Pairs::of(values, Unit::Ns);
+        let pairs = of(&[[1.0, 2.0], [f64::NAN, 3.0], [2.0, 1.0]]);
         assert_eq!(pairs.differences, [1.0, -1.0]);
-        assert_eq!(pairs.log_ratios, Some(vec![2f64.ln(), 0.5f64.ln()]));
-        assert_eq!(Pairs::of(&[[0.0, 2.0], [1.0, 2.0]]).log_ratios, None);
+        assert!(pairs.is_ratio() && pairs.tested() == [2f64.ln(), 0.5f64.ln()]);
+        let zero = of(&[[0.0, 2.0], [0.0, 4.0]]);
+        assert!(!zero.is_ratio() && zero.ratio(0.05).is_none());
+        assert_eq!((of(&[[1.0, 2.0]]).deviation(), zero.deviation()), (None, Some(2f64.sqrt())));
+    }
+
+    #[test]
+    fn a_share_changes_by_percentage_points_in_its_test_too() {
+        let share = Pairs::of(&[[0.1, 0.2], [0.4, 0.5]], Unit::Share);
+        assert!(!share.is_ratio() && share.tested() == share.differences);
+        assert!(share.deviation().is_none(), "both rounds change by 10 points");
+        assert!(Pairs::of(&[[0.1, 0.2], [0.4, 0.5]], Unit::Count).deviation().unwrap() > 0.3);
+    }
+
+    #[test]
+    fn a_deviation_that_is_only_rounding_is_none() {
+        let sum = 0.1 + 0.2;
         assert_eq!(
-            (Pairs::of(&[[1.0, 2.0]]).deviation(), Pairs::of(&[[0.0, 2.0], [0.0, 4.0]]).deviation()),
-            (None, Some(2f64.sqrt()))
+            (deviation(&[sum, 0.3, sum]), deviation(&[1.0, 3.0]), deviation(&[1.0])),
+            (Some(0.0), Some(2f64.sqrt()), None)
         );
+        let agreeing = Pairs::of(&[[1000.0, 1000.0 + 1e-10], [1000.0, 1000.0]], Unit::Ns);
+        assert_eq!((agreeing.deviation(), agreeing.detectable(2.0)), (None, None));
+    }
+
+    #[test]
+    fn a_detectable_ratio_is_that_of_the_logarithms() {
+        // Each round is four times or a quarter: in logarithms, sqrt(2) ln 4.
+        let pairs = Pairs::of(&[[1.0, 4.0], [4.0, 1.0]], Unit::Ns);
+        assert!((pairs.detectable(1.0).unwrap() - (2f64.sqrt() * 4f64.ln()).exp_m1()).abs() < 1e-12);
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub(crate) fn labels(design: Design) -> Vec<Option<bool>> {
     (0..design.parts()).map(|p| Some(design.is_a(p))).collect()
 }
 
-/// Two-sided p of `|b - a|` for every quantile, the mean and the maximum; none without units. A labelling that leaves a side without
+/// Two-sided p of `|b - a|` of blocks for every quantile, the mean and the maximum; none without units. A labelling that leaves a side without
 /// values counts against a difference.
 pub(crate) fn p_values(
     dense: &Dense,
@@ -197,30 +197,31 @@ mod tests {
         assert!(holm(&[]).is_empty());
     }
 
+    const BLOCKS: Design = Design::Blocks { a: 6, b: 6 };
+
     #[test]
     fn the_clearest_difference_has_the_least_p() {
-        let rounds: Vec<f64> = (0..10).flat_map(|r| [f64::from(r), f64::from(r) + 5.0]).collect();
-        let p = p_values(&means(&rounds), Design::Rounds(10), &[], 0, 1).unwrap()[0];
-        assert_eq!(p, 1.0 / 512.0);
         let blocks: Vec<f64> = (0..6).chain(100..106).map(f64::from).collect();
-        let p = p_values(&means(&blocks), Design::Blocks { a: 6, b: 6 }, &[], 0, 1).unwrap()[0];
-        assert_eq!(p, 2.0 / 924.0);
+        assert_eq!(p_values(&means(&blocks), BLOCKS, &[], 0, 1).unwrap()[0], 2.0 / 924.0);
+        assert_eq!(sign_p(&[5.0; 10], 0, 1), Some(1.0 / 512.0));
     }
 
     #[test]
     fn equal_sides_have_p_one() {
-        assert_eq!(p_values(&means(&[3.0; 8]), Design::Rounds(4), &[], 0, 1).unwrap()[0], 1.0);
-        assert_eq!(p_values(&means(&[]), Design::Rounds(0), &[], 9, 1), None);
+        assert_eq!(p_values(&means(&[3.0; 12]), BLOCKS, &[], 0, 1).unwrap()[0], 1.0);
+        assert_eq!(p_values(&means(&[]), Design::Blocks { a: 0, b: 0 }, &[], 9, 1), None);
+        assert_eq!((sign_p(&[1.0, -1.0], 0, 1), sign_p(&[], 9, 1)), (Some(1.0), None));
     }
 
     #[test]
-    fn the_exact_p_is_the_share_of_swaps_as_far_apart() {
-        // Differences 1, 2, 4: |sum| of the eight swaps is 7, 5, 3, 1, twice each.
-        let p = |d: [f64; 3]| {
-            p_values(&means(&[0.0, d[0], 0.0, d[1], 0.0, d[2]]), Design::Rounds(3), &[], 0, 1).unwrap()[0]
-        };
+    fn the_exact_p_is_the_share_of_labellings_as_far_apart() {
+        // |sum| of the eight signs of 1, 2, 4 is 7, 5, 3, 1, twice each.
+        let p = |units: [f64; 3]| sign_p(&units, 0, 1).unwrap();
         assert_eq!([p([1.0, 2.0, 4.0]), p([-1.0, 2.0, 4.0]), p([1.0, 2.0, -4.0])], [0.25, 0.5, 1.0]);
-        assert_eq!(sign_p(&[-1.0, 2.0, 4.0], 0, 1), Some(0.5));
+        // The six choices of two of these four differ by 10.5, 1.5 and 0.5, twice each.
+        let p = |values: [f64; 4]| p_values(&means(&values), Design::Blocks { a: 2, b: 2 }, &[], 0, 1).unwrap()[0];
+        assert_eq!([p([0.0, 1.0, 10.0, 12.0]), p([0.0, 12.0, 1.0, 10.0])], [2.0 / 6.0, 1.0]);
+        assert_eq!(p([0.0, 10.0, 1.0, 12.0]), 4.0 / 6.0);
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn alike(values: impl Iterator<Item = f64>) -> bool {
 }
 
 /// Index of a statistic among the values at `quantiles`, which the mean and the maximum follow.
-fn place(stat: Stat, quantiles: &[f64]) -> usize {
+pub(super) fn place(stat: Stat, quantiles: &[f64]) -> usize {
     match stat.quantile() {
         Some(q) => quantiles.iter().position(|x| *x == q).unwrap_or(quantiles.len()),
         None if stat == Stat::Max => quantiles.len() + 1,
@@ -90,7 +90,11 @@ impl<'a> Results<'a> {
         let quantiles: &[f64] = if measure.stats.len() > 1 { &QUANTILES } else { &[] };
         let shifts: &[f64] = if quantiles.is_empty() { &[] } else { &SHIFTS };
         let [a, b] = Split::new(&dense, shifts, &permutation::labels(design)).values();
-        let by_window = matches!(design, Design::Rounds(_));
+        // Rounds have a test and intervals of their own.
+        let blocks = match design {
+            Design::Rounds(_) => None,
+            Design::Blocks { a, b } => Some([a, b]),
+        };
         Self {
             design,
             options,
@@ -99,20 +103,16 @@ impl<'a> Results<'a> {
             a,
             b,
             behind: values_behind(&dense, design),
-            p: if by_window {
-                None
-            } else {
-                permutation::p_values(&dense, design, quantiles, options.permutations, options.seed)
-            },
-            pairs: by_window.then(|| pairs::of_rounds(&dense, shifts).iter().map(|of| Pairs::of(of)).collect()),
+            p: blocks
+                .and_then(|_| permutation::p_values(&dense, design, quantiles, options.permutations, options.seed)),
+            pairs: blocks
+                .is_none()
+                .then(|| pairs::of_rounds(&dense, shifts).iter().map(|of| Pairs::of(of, measure.unit())).collect()),
             // Statistics of times are never 0, and shares of the time are no events.
             zero: if measure.counts_events() { zeros::of(windows, &units.arms) } else { None },
-            noise: permutation::noise(if by_window { windows } else { &dense }, design, quantiles, options.seed),
-            spreads: if by_window {
-                None
-            } else {
-                resample::spreads(&dense, design, shifts, options.resamples, options.seed)
-            },
+            noise: permutation::noise(if blocks.is_none() { windows } else { &dense }, design, quantiles, options.seed),
+            spreads: blocks
+                .and_then(|blocks| resample::spreads(&dense, blocks, shifts, options.resamples, options.seed)),
             of_units: of_units(&dense, quantiles),
             no_entries: entries(units, Arm::A) == 0 || entries(units, Arm::B) == 0,
         }

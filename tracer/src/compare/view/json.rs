@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::wording;
 use crate::{
-    compare::{Comparison, Distributions, FigureByVm, Row, Setting, Side},
+    compare::{Comparison, Distributions, Estimate, FigureByVm, Row, Setting, Side},
     html::density,
     model::figures::Unit,
     recording::Provenance,
@@ -153,6 +153,8 @@ fn distribution(d: &Distributions) -> Value {
 }
 
 fn by_vm(figure: &FigureByVm) -> Value {
+    let difference = |change: Estimate| (!figure.is_ratio).then_some(change);
+    let ratio = |change: Estimate| figure.is_ratio.then_some(change);
     json!({
         "figure": figure.figure,
         "stat": figure.stat,
@@ -162,12 +164,14 @@ fn by_vm(figure: &FigureByVm) -> Value {
             "rounds": vm.rounds,
             "a": vm.a,
             "b": vm.b,
-            "difference": vm.difference,
+            "difference": difference(vm.change),
+            "ratio": ratio(vm.change),
         })).collect::<Vec<_>>(),
         "all": figure.all.map(|all| json!({
             "vms": all.vms,
             "a": all.a,
-            "difference": all.difference,
+            "difference": difference(all.change),
+            "ratio": ratio(all.change),
             "tau": all.tau,
             "i_squared": all.i_squared,
         })),
@@ -206,7 +210,8 @@ mod tests {
             (&p50["figure"], &p50["unit"], &json["by_vm"]["more"]),
             (&"entry_to_exit_ns".into(), &"ns".into(), &2.into())
         );
-        assert_eq!((&p50["vms"][0]["vm"], &p50["vms"][2]["difference"]["low"]), (&"web1".into(), &Value::Null));
+        assert_eq!((&p50["vms"][0]["vm"], &p50["vms"][2]["ratio"]["low"]), (&"web1".into(), &Value::Null));
+        assert_eq!((&p50["all"]["ratio"]["value"], &p50["all"]["difference"]), (&1.055.into(), &Value::Null));
         assert_eq!((&p50["all"]["vms"], &p50["all"]["i_squared"]), (&2.into(), &0.97.into()));
         assert!(render(&comparison(), &setting())["by_vm"]["figures"].as_array().unwrap().is_empty());
         assert_eq!(json["a"]["left_out"], 0);

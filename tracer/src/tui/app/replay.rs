@@ -43,7 +43,7 @@ impl App {
         if self.is_replay() {
             return Effect::Replay(command);
         }
-        self.status = "only a replay has a speed and can jump: vmentry live --replay FILE".into();
+        self.status = "only a replay has a speed and can jump: vmentry live FILE".into();
         Effect::None
     }
 

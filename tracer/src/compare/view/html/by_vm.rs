@@ -29,18 +29,16 @@ pub(super) fn section(c: &Comparison) -> Option<Markup> {
 
 fn rows(table: &mut Table, figure: &FigureByVm) {
     let title = wording::by_vm::title(figure);
-    let change = |a, difference| {
-        [wording::by_vm::change(figure, a, difference), wording::by_vm::interval(figure, a, difference)]
-    };
+    let change = |change| [wording::by_vm::change(figure, change), wording::by_vm::interval(figure, change)];
     for vm in &figure.vms {
         let [a, b] = [vm.a, vm.b].map(|value| wording::value(Some(value), figure.unit));
-        let [change, interval] = change(vm.a, vm.difference);
+        let [change, interval] = change(vm.change);
         table.row(vec![vm.vm.clone(), title.clone(), a, b, change, interval, vm.rounds.to_string()]);
     }
     if let Some(all) = figure.all {
-        let [change, interval] = change(all.a, all.difference);
+        let [change, interval] = change(all.change);
         let a = wording::value(Some(all.a), figure.unit);
-        let b = wording::value(Some(all.a + all.difference.value), figure.unit);
+        let b = wording::value(Some(wording::by_vm::value_of_b(figure, all.a, all.change)), figure.unit);
         table.row(vec![format!("all {} VMs", all.vms), title, a, b, change, interval, String::new()]);
     }
 }

@@ -28,19 +28,20 @@ pub(super) fn block(c: &Comparison, width: usize) -> String {
 
 /// The cells of a figure: each VM, and all together.
 fn rows(figure: &FigureByVm) -> Vec<[String; 6]> {
-    let cells = |name: String, a: f64, b: f64, difference, rounds: String| {
+    let cells = |name: String, a: f64, b: f64, change, rounds: String| {
         [
             format!("  {name}"),
             wording::value(Some(a), figure.unit),
             wording::value(Some(b), figure.unit),
-            wording::by_vm::change(figure, a, difference),
-            wording::by_vm::interval(figure, a, difference),
+            wording::by_vm::change(figure, change),
+            wording::by_vm::interval(figure, change),
             rounds,
         ]
     };
-    let vms = figure.vms.iter().map(|vm| cells(vm.vm.clone(), vm.a, vm.b, vm.difference, grouped(vm.rounds as u64)));
+    let vms = figure.vms.iter().map(|vm| cells(vm.vm.clone(), vm.a, vm.b, vm.change, grouped(vm.rounds as u64)));
     let all = figure.all.map(|all| {
-        cells(format!("all {} VMs", all.vms), all.a, all.a + all.difference.value, all.difference, String::new())
+        let b = wording::by_vm::value_of_b(figure, all.a, all.change);
+        cells(format!("all {} VMs", all.vms), all.a, b, all.change, String::new())
     });
     vms.chain(all).collect()
 }
@@ -63,7 +64,7 @@ mod tests {
         assert_eq!(row("all 2 VMs"), "1.00us 1.05us +5.5% [-84.5, +95.5]%");
         assert_eq!(row("gone"), "1.00us 1.03us +3.0% n/a 3");
         let flowing = block.split_whitespace().collect::<Vec<_>>().join(" ");
-        for part in ["differ: from -1.0% (db) to +12.0% (web1) (tau 130ns, I\u{b2} 97%)", "2 more VMs", "No verdict"] {
+        for part in ["differ: from -1.0% (db) to +12.0% (web1) (tau 13.0%, I\u{b2} 97%)", "2 more VMs", "No verdict"] {
             assert!(flowing.contains(part), "{part} in\n{text}");
         }
         assert!(text.lines().all(|l| l.chars().count() <= 80 && l.trim_end() == l), "{text}");

@@ -105,8 +105,8 @@ fn figures(c: &Comparison, setting: &Setting, width: usize) -> String {
     }
     let legend = format!(
         "95% CI: confidence interval of the change. {}; significant: at most {}. MDE: smallest change found with 80 % power. A/A: A/A \
-         noise, the 95th percentile of half-against-half differences within a side. ~: no detectable change. ?: not enough data, see \
-         below.{}",
+         noise, the 95th percentile of half-against-half differences within a side. ~: no detectable change. Open: undecided. ?: not \
+         enough data, see below.{}",
         wording::adjusted(c, "ADJ. P"),
         c.alpha,
         if c.ignore_below > 0.0 {
@@ -278,7 +278,7 @@ mod tests {
         let text = render(&gated(), &setting(), 120);
         let row =
             |start: &str| text.lines().find(|l| l.starts_with(start)).unwrap_or_else(|| panic!("{start}: {text}"));
-        assert!(row("P1 mean ").ends_with("WORSE") && row("P2 p50 ").ends_with("no detectable change"), "{text}");
+        assert!(row("P1 mean ").ends_with("WORSE") && row("P2 p50 ").ends_with("undecided"), "{text}");
         assert!(row("P3 p50 ").contains(" 0.600 ") && row("P3 p50 ").ends_with("not tested"), "{text}");
         assert!(row("  p99 ").contains(" 0.003 ") && row("  p99 ").ends_with("not tested"), "{text}");
         let flowing = text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -18,8 +18,9 @@ pub(super) fn others(c: &Comparison, width: usize) -> Vec<String> {
     }
     match of(Verdict::NoDetectableChange).count() {
         0 => {}
-        n => out.push(format!("{}: no detectable change{}", others(n), detectable(c))),
+        n => out.push(format!("{}: no detectable change", others(n))),
     }
+    out.extend(detectable(c));
     out.extend(wording::not_tested(c));
     out.extend(wording::clear(c));
     let few: Vec<_> = of(Verdict::NotEnoughData).filter(|r| wording::has_values(r)).collect();
@@ -35,17 +36,15 @@ pub(super) fn others(c: &Comparison, width: usize) -> Vec<String> {
     out
 }
 
-/// The smallest and the largest change that would have been found of figures without one; empty if that is not known.
-fn detectable(c: &Comparison) -> String {
-    let is_same = |r: &&Row| r.verdict == Verdict::NoDetectableChange && r.primary.is_none();
-    let same = c.rows.iter().filter(is_same).filter(|r| wording::ratio(r).is_some());
-    let mut shares: Vec<f64> = same.filter_map(|r| Some(r.detectable? / r.a?)).filter(|s| s.is_finite()).collect();
-    shares.sort_by(f64::total_cmp);
-    match shares.as_slice() {
-        [] => String::new(),
-        [one] => format!(" (MDE {})", wording::size(*one)),
-        [least, .., most] => format!(" (MDE {} to {})", wording::size(*least), wording::size(*most)),
-    }
+/// The smallest change that would have been found of each primary figure that is undecided; without primary figures, of the first figure
+/// without a change. A range over all figures would be as wide as they are different.
+fn detectable(c: &Comparison) -> Option<String> {
+    let has_mde = |r: &&Row| r.detectable.is_some();
+    let open = wording::primary(&c.rows).into_iter().filter(|r| r.verdict == Verdict::Undecided).filter(has_mde);
+    let first = || c.rows.iter().filter(has_mde).find(|r| r.verdict == Verdict::NoDetectableChange);
+    let has_primary = c.rows.iter().any(|r| r.primary.is_some());
+    let shown: Vec<_> = if has_primary { open.collect() } else { first().into_iter().collect() };
+    (!shown.is_empty()).then(|| shown.into_iter().map(wording::mde_of).collect::<Vec<_>>().join("; "))
 }
 
 /// Figures without a value, by reason: the first two by name.

@@ -201,7 +201,10 @@ mod tests {
             assert_eq!(has_row, wording::is_change(row), "{} in\n{text}", wording::title(row));
         }
         let same = c.rows.iter().filter(|r| r.verdict == Verdict::NoDetectableChange).count();
-        assert!(text.contains(&format!("\n{same} others: no detectable change (MDE ")), "{text}");
+        assert!(
+            text.contains(&format!("\n{same} others: no detectable change\nMDE of guest time p90: 1.7%\n")),
+            "{text}"
+        );
         assert!(text.contains("\nguest time max n/a: a maximum has no valid interval\n"), "{text}");
     }
 
@@ -212,7 +215,7 @@ mod tests {
         let rows: Vec<_> = text.lines().skip_while(|l| !l.starts_with("PRIMARY ")).take(4).collect();
         for (row, (start, end)) in rows.iter().skip(1).zip([
             ("pin writes per entry ", "WORSE"),
-            ("guest time p50 ", "[-2.1, +3.0]%   0.400  ~"),
+            ("guest time p50 ", "[-2.1, +3.0]%   0.400  open"),
             ("host time p50 ", "0.600  untested"),
         ]) {
             assert!(row.starts_with(start) && row.ends_with(end), "{text}");
@@ -221,6 +224,7 @@ mod tests {
         let said = [
             " others: not tested, because the primary guest time p50 is undecided\n",
             "clear by themselves, but outside of the plan: guest time p99 +17.8%",
+            "\nMDE of guest time p50: 1.1%\n",
         ];
         assert!(said.iter().all(|said| text.contains(said)), "{text}");
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");

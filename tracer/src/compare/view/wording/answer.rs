@@ -3,7 +3,7 @@
 use super::{
     lack::lack,
     names::{side, title},
-    numbers::{change, interval, mde, ratio, size},
+    numbers::{change, interval, mde_of, ratio, size},
     primary::{decided, gate, undecided},
     sides::is_emulated,
 };
@@ -79,7 +79,7 @@ fn conclusion(c: &Comparison, setting: &Setting) -> String {
         (true, true) => {
             let has_mde = |r: &&Row| is_judged(r) && r.detectable.is_some() && r.a.is_some_and(|a| a > 0.0);
             let first = c.rows.iter().find(has_mde);
-            let mde = first.map(|r| format!(" (MDE of {}: {})", title(r), mde(r))).unwrap_or_default();
+            let mde = first.map(|r| format!(" ({})", mde_of(r))).unwrap_or_default();
             let more = match c.rows.iter().filter(|r| r.verdict == Verdict::NotEnoughData && has_values(r)).count() {
                 0 => String::new(),
                 unjudged => format!("; not enough data for {unjudged} more"),

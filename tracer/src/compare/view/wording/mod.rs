@@ -17,7 +17,9 @@ pub(crate) use self::{
     fail_if::condition,
     lack::advice,
     names::{exit_reason, footnotes, name, reason, side, title, title_of_name, verdict, verdict_of, word},
-    numbers::{change, interval, is_carried, mde, noise, p_value, percent, ratio, share_text, signed, size, value},
+    numbers::{
+        change, interval, is_carried, mde, mde_of, noise, p_value, percent, ratio, share_text, signed, size, value,
+    },
     primary::{adjusted, clear, decided, gate, not_tested, place_mark, plan, primary, refusals},
     sides::{alternation, damaged, entries, is_emulated, left_out, loss, pin_writes, timer_exits},
 };

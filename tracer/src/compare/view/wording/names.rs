@@ -46,6 +46,7 @@ pub(crate) const fn word(verdict: Verdict) -> &'static str {
         Verdict::Changed => "changed",
         Verdict::Ignored => "ignored",
         Verdict::NoDetectableChange => "~",
+        Verdict::Undecided => "open",
         Verdict::NotTested => "untested",
         Verdict::NotEnoughData => "?",
     }
@@ -56,6 +57,7 @@ pub(crate) const fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::NoDetectableChange => "no detectable change",
         Verdict::NotEnoughData => "not enough data",
+        Verdict::Undecided => "undecided",
         Verdict::NotTested => "not tested",
         Verdict::Better | Verdict::Worse | Verdict::Changed | Verdict::Ignored => word(verdict),
     }

@@ -1,5 +1,6 @@
 //! The numbers of a comparison as people read them.
 
+use super::names::title;
 use crate::{
     compare::{Estimate, Row},
     model::{
@@ -131,13 +132,28 @@ pub(crate) fn p_value(p: Option<f64>) -> String {
     }
 }
 
+/// Change from which its size is not shown: how much more than a doubling it takes to be found says nothing.
+const DOUBLING: f64 = 1.0;
+
+/// Whether only a change of more than A itself would have been found.
+fn is_beyond_doubling(row: &Row) -> bool {
+    ratio(row).is_some() && row.detectable.zip(row.a).is_some_and(|(d, a)| d > DOUBLING * a)
+}
+
 /// The minimum detectable effect, in % of A, or as a difference if A is about 0.
 pub(crate) fn mde(row: &Row) -> String {
     match (row.detectable, row.a) {
+        (Some(_), _) if is_beyond_doubling(row) => ">100%".into(),
         (Some(d), Some(a)) if a > 0.0 && ratio(row).is_some() => size(d / a),
         (Some(d), _) => signed(d, row.unit).trim_start_matches('+').to_owned(),
         (None, _) => "n/a".into(),
     }
+}
+
+/// The same in a sentence: "MDE of guest time p50: 3.1%".
+pub(crate) fn mde_of(row: &Row) -> String {
+    let mde = if is_beyond_doubling(row) { "nothing below a doubling".into() } else { mde(row) };
+    format!("MDE of {}: {mde}", title(row))
 }
 
 /// The A/A noise: 95th percentile of half-against-half differences within a side, in % of its value; n/a if A is about 0.
@@ -177,6 +193,17 @@ mod tests {
 
     fn row(figure: &str) -> Row {
         comparison().rows.into_iter().find(|r| r.figure == figure).unwrap()
+    }
+
+    #[test]
+    fn an_mde_beyond_a_doubling_has_no_size() {
+        let of = |share: f64| {
+            let p50 = row("entry_to_exit_ns");
+            let row = Row { detectable: p50.a.map(|a| a * share), ..p50 };
+            [mde(&row), mde_of(&row)]
+        };
+        assert_eq!(of(0.031), ["3.1%", "MDE of guest time p50: 3.1%"]);
+        assert_eq!(of(479.01), [">100%", "MDE of guest time p50: nothing below a doubling"]);
     }
 
     #[test]

@@ -80,13 +80,13 @@ pub(crate) fn clear(c: &Comparison) -> Option<String> {
     Some(format!("clear by themselves, but outside of the plan: {}{more}", with_interval(first)))
 }
 
-/// The primary figure that is undecided and what is still possible: "no detectable change in the primary guest time p50: still between
-/// -2.1% and +3.0%".
+/// The primary figure behind which nothing was tested, and its interval: "the primary guest time p50 is undecided: still between -2.1% and
+/// +3.0%".
 pub(super) fn undecided(c: &Comparison, gate: &Row) -> String {
     let what = match gate.verdict {
-        Verdict::Ignored => format!("no change of {} or more in", size(c.ignore_below)),
-        Verdict::NotEnoughData => "not enough data for".to_owned(),
-        _ => "no detectable change in".to_owned(),
+        Verdict::Ignored => format!("no change of {} or more in the primary {}", size(c.ignore_below), title(gate)),
+        Verdict::NotEnoughData => format!("not enough data for the primary {}", title(gate)),
+        _ => format!("the primary {} is undecided", title(gate)),
     };
     let (estimate, is_ratio) = match ratio(gate) {
         Some(ratio) => (Some(ratio), true),
@@ -95,10 +95,11 @@ pub(super) fn undecided(c: &Comparison, gate: &Row) -> String {
     let text = |bound: f64| if is_ratio { percent(bound - 1.0) } else { signed(bound, gate.unit) };
     let bounds = estimate.and_then(|e| Some((text(e.low?), text(e.high?))));
     let possible = match bounds {
-        Some((low, high)) => format!(": still between {low} and {high}"),
-        None => reason(gate).map(|why| format!(" ({why})")).unwrap_or_default(),
+        Some((low, high)) if gate.verdict == Verdict::Ignored => format!(": between {low} and {high}"),
+        Some((low, high)) if gate.verdict != Verdict::NotEnoughData => format!(": still between {low} and {high}"),
+        _ => reason(gate).map(|why| format!(" ({why})")).unwrap_or_default(),
     };
-    format!("{what} the primary {}{possible}", title(gate))
+    what + &possible
 }
 
 /// Why rows of a table have no interval or no verdict, one line for each reason.
@@ -162,21 +163,27 @@ mod tests {
         let text = summary(&c, &setting());
         assert!(
             text.starts_with(
-                "B (hard) is WORSE: primary pin writes per entry +0.410 [+0.390, +0.430] (decided after 7 rounds); no detectable change \
-                 in the primary guest time p50: still between -2.1% and +3.0%; "
+                "B (hard) is WORSE: primary pin writes per entry +0.410 [+0.390, +0.430] (decided after 7 rounds); the primary \
+                 guest time p50 is undecided: still between -2.1% and +3.0%; "
             ),
             "{text}"
         );
         let pins = c.rows.iter().position(|r| r.figure == "pin_writes").unwrap();
         c.rows.remove(pins);
         let text = summary(&c, &setting());
-        let expected = "no detectable change in the primary guest time p50: still between -2.1% and +3.0%; ";
+        let expected = "the primary guest time p50 is undecided: still between -2.1% and +3.0%; ";
         assert!(text.starts_with(expected) && text.contains(" others not tested"), "{text}");
+        let mut small = c.clone();
+        small.ignore_below = 0.05;
+        small.rows.iter_mut().filter(|r| title(r) == "guest time p50").for_each(|r| r.verdict = Verdict::Ignored);
+        let text = summary(&small, &setting());
+        let expected = "no change of 5.0% or more in the primary guest time p50: between -2.1% and +3.0%; ";
+        assert!(text.starts_with(expected), "{text}");
         let p50 = c.rows.iter().position(|r| title(r) == "guest time p50").unwrap();
         (c.rows[p50].ratio, c.rows[p50].difference) = (None, None);
         c.rows[p50].why = Some("no interval: the rounds agree on no common change".into());
         let text = summary(&c, &setting());
-        assert!(text.contains("p50 (no interval: the rounds agree on no common change); "), "{text}");
+        assert!(text.contains("p50 is undecided (no interval: the rounds agree on no common change); "), "{text}");
         c.rows[p50].verdict = Verdict::NotEnoughData;
         c.rows.push(Row { primary: None, ..gated().rows.iter().find(|r| r.figure == "pin_writes").unwrap().clone() });
         let text = summary(&c, &setting());

@@ -22,7 +22,7 @@ const AXIS: f64 = 40.0;
 const BOLD: f64 = 0.62;
 /// Characters of the reason why a row has no interval.
 const MOST_REASON: usize = 38;
-const KEY: &str = "Thick line: 95 % confidence interval. Grey: A/A noise. Open circle, ~: no detectable change. Dashed: untested. Arrow: goes on. \
+const KEY: &str = "Thick line: 95 % confidence interval. Grey: A/A noise. Open circle, ~, open: no change found. Dashed: untested. Arrow: goes on. \
                    Figures that are 0 on both sides, and figures without a verdict, are only in the table.";
 
 /// Sizes, in units of the viewBox, about a pixel each.

@@ -26,7 +26,7 @@ fn tone(row: &Row) -> &'static str {
         Verdict::Better => "better",
         Verdict::Changed => "changed",
         Verdict::NotTested => "untested",
-        Verdict::Ignored | Verdict::NoDetectableChange | Verdict::NotEnoughData => "same",
+        Verdict::Ignored | Verdict::NoDetectableChange | Verdict::Undecided | Verdict::NotEnoughData => "same",
     }
 }
 
@@ -41,6 +41,7 @@ fn word(c: &Comparison) -> (String, &'static str) {
         (true, false) => ("WORSE".to_owned(), "worse"),
         (false, true) => ("better".to_owned(), "better"),
         _ if has(Verdict::Changed) => ("changed".to_owned(), "changed"),
+        _ if has(Verdict::Undecided) => ("undecided".to_owned(), "same"),
         _ if has(Verdict::Ignored) => (format!("no change of {} or more", wording::size(c.ignore_below)), "same"),
         _ => ("no detectable change".to_owned(), "same"),
     }
@@ -98,6 +99,8 @@ mod tests {
         assert_eq!(word(&c), ("no detectable change".into(), "same"));
         (c.ignore_below, c.rows[0].verdict) = (0.02, Verdict::Ignored);
         assert_eq!(word(&c).0, "no change of 2.0% or more");
+        c.rows[1].verdict = Verdict::Undecided;
+        assert_eq!(word(&c).0, "undecided", "whatever others are");
         all(&mut c, Verdict::NotEnoughData);
         assert_eq!(word(&c).0, "not enough data");
         let html = picture(&c, &setting()).into_string();
