@@ -84,7 +84,7 @@ fn unknown(name: &str, topics: &[Topic]) -> String {
     let commands = commands();
     let known = topics.iter().map(|topic| &topic.name).chain(&commands);
     format!(
-        "help {}: there is no such command or topic. {}Commands: {}. Topics:\n{}",
+        "help {}: there is no such command or topic\n  -> {}there are the commands {}, and these topics:\n{}",
         printable(name, MAX_NAME),
         did_you_mean(name, known),
         commands.join(", "),
