@@ -209,7 +209,7 @@ fn number(input: &mut Vec<u8>) {
     *input = lines.concat();
 }
 
-/// Corrects the checksums of a recording whose header has one, as the README's format section defines them.
+/// Corrects the checksums of a recording whose header has one, as docs/formats.md defines them.
 pub(crate) fn seal(input: &mut Vec<u8>) {
     const FIELD: &str = ",\"crc32\":";
     let mut lines = lines(input);

@@ -50,7 +50,7 @@ host           program on kvm_exit -> program on kvm_entry: KVM's handling, with
 entry latency  program on kvm_entry -> the guest's first stamp: KVM's path to the VM entry (with its timer VMWRITEs), the VM entry
 guest          first stamp -> last stamp
 round trip     last stamp -> first stamp; untraced: without any program attached; tracing: the difference of the medians
-the README says under 'VM-entry latency alone' what each duration leaves out
+'vmentry help latencies' says what each duration leaves out
 ";
 
 fn preamble(c: &Calibration) -> String {

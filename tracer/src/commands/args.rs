@@ -12,16 +12,19 @@ use clap::{
     builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 
-use clap_complete::{ArgValueCandidates, Shell};
+use clap_complete::{ArgValueCandidates, CompletionCandidate, Shell};
 use rustix::param::page_size;
 
 use crate::{
     calibrate::exits::Exit,
-    commands::completions::running_vms,
     compare::{assemble, condition::Condition},
     export::{allowed_hosts::parse_name, listener::Address},
     guest::{MAX_VCPUS, Scenario},
-    host::setting::{FORMS, Kind},
+    host::{
+        roots::Roots,
+        setting::{FORMS, Kind},
+        vmm,
+    },
     kernel::options::DEFAULT_RING_BYTES,
     model::{
         figures::{Column, Figure},
@@ -38,7 +41,7 @@ use crate::{
 
 /// Measures VM-entry latency, pin-control VMCS writes per entry and spurious VMX-preemption-timer exits of KVM hosts.
 #[derive(Debug, Parser)]
-#[command(name = "vmentry", version, after_help = EXAMPLES)]
+#[command(name = "vmentry", version, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Cli {
     /// The command; live if there is none
     #[command(subcommand)]
@@ -56,6 +59,8 @@ Examples:
   vmentry report                          what was seen, by VM and exit reason
   vmentry report -o vmentry.html          the same as a page with charts
   vmentry report a.hlog --by reason,entry --sort entry_to_exit_ns.p99
+  vmentry help figures                    a page of the manual; 'vmentry help'
+                                          lists them
 
 Exit codes: 0 done; 1 failed, the message says what to do; 2 wrong command
 line; of 'compare --fail-if': 3 a condition holds, 4 inconclusive. Of record,
@@ -92,6 +97,16 @@ pub enum Command {
     /// Write the man pages, for packages
     #[command(hide = true)]
     Man(ManArgs),
+    /// Print the help of a command, or a page of the manual
+    Help(HelpArgs),
+}
+
+/// Arguments of `help`.
+#[derive(Debug, Args)]
+pub struct HelpArgs {
+    /// A command, or a topic of the manual; both are listed without one
+    #[arg(value_name = "COMMAND|TOPIC")]
+    pub subject: Option<String>,
 }
 
 /// Text for people or JSON for programs.
@@ -100,7 +115,7 @@ pub enum Format {
     /// for people
     #[default]
     Text,
-    /// for programs; the fields are in the README
+    /// for programs; 'vmentry help formats' has the fields
     Json,
 }
 
@@ -110,7 +125,7 @@ pub enum ReportFormat {
     /// for people, in a terminal
     #[default]
     Text,
-    /// for programs; the fields are in the README
+    /// for programs; 'vmentry help formats' has the fields
     Json,
     /// for people: one self-contained page with charts
     Html,
@@ -165,7 +180,7 @@ pub struct CheckArgs {
     /// Also try, in a fifth of a second, whether a guest's far timers fire early (Intel's erratum EMR158)
     #[arg(long)]
     pub probe: bool,
-    /// How to print: text, or json (its fields are in the README)
+    /// How to print: text, or json (fields: 'vmentry help formats')
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     format: Format,
     /// JSON in fewer letters
@@ -361,7 +376,7 @@ pub enum LinesFormat {
     /// for people: columns, with a heading every 20 lines
     #[default]
     Text,
-    /// for programs: one JSON object per line; the fields are in the README
+    /// for programs: one JSON object per line; 'vmentry help formats' has the fields
     Jsonl,
 }
 
@@ -417,7 +432,7 @@ pub struct ReportArgs {
     /// Dimensions to group by; JSON has all but detail by default
     #[arg(long, value_name = "DIM,..", value_delimiter = ',', value_parser = dimensions(), hide_possible_values = true)]
     pub by: Vec<Dimension>,
-    /// Keep only rows with these values, e.g. reason=CPUID,HLT [repeatable]
+    /// Keep only rows with these values [repeatable]
     #[arg(long, value_name = "DIM=VALUE,..")]
     pub filter: Vec<Filter>,
     /// Column to sort by, highest first: time (the sum of host times), exits, a statistic of host time such as mean, p99 or
@@ -462,7 +477,7 @@ pub enum ComparisonFormat {
     /// for terminals
     #[default]
     Text,
-    /// for programs; the fields are in the README
+    /// for programs; 'vmentry help formats' has the fields
     Json,
     /// one self-contained page
     Html,
@@ -636,7 +651,7 @@ pub struct CompareArgs {
     /// Seed of the statistics
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-    /// How to print: text, json (its fields are in the README), html, or markdown for mails and pull requests
+    /// How to print: text, json (fields: 'vmentry help formats'), html, or markdown for mails and pull requests
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     format: ComparisonFormat,
     /// JSON in fewer letters
@@ -772,7 +787,7 @@ pub struct CalibrateArgs {
     /// Loop instructions that the guest executes between its two stamps
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub work: u32,
-    /// How to print: text, or json (its fields are in the README)
+    /// How to print: text, or json (fields: 'vmentry help formats')
     #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     format: Format,
     /// JSON in fewer letters
@@ -867,6 +882,11 @@ fn works() -> impl TypedValueParser<Value = Work> {
         PossibleValue::new(Work::EARLY).help("see whether far timers fire early (Intel's erratum EMR158, VMX only)");
     let values = Scenario::ALL.map(|s| PossibleValue::new(s.name()).help(s.description())).into_iter().chain([early]);
     PossibleValuesParser::new(values).try_map(|name| Work::parse(&name))
+}
+
+/// The VMs that run here, for a shell that completes `--vm`.
+fn running_vms() -> Vec<CompletionCandidate> {
+    vmm::words(&Roots::default().proc).into_iter().map(CompletionCandidate::new).collect()
 }
 
 /// The shells whose completions are tested.

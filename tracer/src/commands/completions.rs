@@ -6,13 +6,12 @@ use std::{fs, path::Path, process::ExitCode};
 use anyhow::{Context, Result};
 use clap::CommandFactory;
 use clap_complete::{
-    CompleteEnv, CompletionCandidate, Shell,
+    CompleteEnv, Shell,
     env::{self, EnvCompleter},
 };
 
 use crate::{
     commands::args::{Cli, CompletionsArgs, ManArgs},
-    host::{roots::Roots, vmm},
     output::{self, shown},
     say,
 };
@@ -46,32 +45,4 @@ pub(super) fn write_man_pages(args: &ManArgs) -> Result<ExitCode> {
     clap_mangen::generate_to(Cli::command(), &args.folder).with_context(|| failed(&args.folder))?;
     say!("man pages are in {}", shown(&args.folder));
     Ok(ExitCode::SUCCESS)
-}
-
-/// The VMs that run here, by name; by process id where a shell would see more in the name than a word, since whoever starts a VM chooses it.
-pub(super) fn running_vms() -> Vec<CompletionCandidate> {
-    let running = vmm::find_vms(&Roots::default().proc).vms.into_iter();
-    running.map(|vm| candidate(&vm.name, vm.process.tgid)).collect()
-}
-
-fn candidate(name: &str, tgid: u32) -> CompletionCandidate {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || "._:@+-".contains(c);
-    let is_plain = !name.is_empty() && !name.starts_with('-') && name.chars().all(is_word);
-    if is_plain { CompletionCandidate::new(name) } else { CompletionCandidate::new(tgid.to_string()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_that_a_shell_would_run_is_not_offered() {
-        let offered = |name| candidate(name, 7).get_value().to_str().unwrap().to_owned();
-        for plain in ["web1", "a.b-c_d:e@f+g"] {
-            assert_eq!(offered(plain), plain);
-        }
-        for hostile in ["", "-o", "a b", "$(reboot)", "a;b", "`x`", "a\nb", "*", "ä", "'", "\u{202e}x"] {
-            assert_eq!(offered(hostile), "7", "{hostile:?}");
-        }
-    }
 }

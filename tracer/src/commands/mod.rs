@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod check;
+pub mod completions;
 mod usage;
 
 mod ab;
@@ -10,7 +11,7 @@ mod calibrate;
 mod child;
 mod compare;
 mod comparison;
-pub mod completions;
+
 mod damaged;
 mod descendants;
 mod early;
@@ -19,6 +20,7 @@ mod every_output;
 mod exercise;
 mod export;
 mod following;
+mod help;
 mod listening;
 mod live;
 mod merge;
@@ -61,6 +63,7 @@ pub fn run(command: &Command) -> Result<ExitCode> {
         Command::Calibrate(args) => calibrate::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => completions::write_man_pages(args),
+        Command::Help(args) => help::run(args),
         Command::Exercise(args) => exercise::run(args),
     }
 }

@@ -61,7 +61,7 @@ fn show() -> Result<()> {
         },
         Policy::Off => "KVM does not use the preemption timer (preemption_timer=N)",
         _ if facts.companion_patch => "switchable: vmentry policy soft|hard",
-        _ => "not switchable: no companion patch (README: 'Both policies on one host')",
+        _ => "not switchable: no companion patch ('vmentry help pin-controls')",
     };
     output::print(&format!("{}\n", facts.policy.name()))?;
     say!("{note}");

@@ -180,7 +180,7 @@ fn options(args: &RecordArgs, facts: &Facts, layout: &Layout) -> Result<Options>
         }
         bail!(
             "--exact-writes needs the companion patch, and this kvm_intel has no tracepoint kvm_vmcs_write\n  \
-             -> --verify-writes works without it (README: 'Pin-control writes, exactly')"
+             -> --verify-writes works without it: 'vmentry help pin-controls'"
         );
     }
     let in_kernel = args.aggregate == Aggregation::InKernel;

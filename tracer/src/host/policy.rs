@@ -77,7 +77,7 @@ impl Switch {
             Ok(content) => content,
             Err(e) if e.kind() == io::ErrorKind::NotFound => bail!(
                 "this kvm_intel has no switchable policy ({parameter} is missing)\n  \
-                 -> build and load the companion patch (README: 'Both policies on one host')"
+                 -> build and load the companion patch: 'vmentry help pin-controls'"
             ),
             Err(e) => return Err(e).with_context(|| format!("read {parameter}")),
         };

@@ -102,7 +102,7 @@ fn note(what: impl Into<String>, fix: impl Into<String>) -> Problem {
     Problem { severity: Severity::Note, what: what.into(), fix: fix.into() }
 }
 
-const SEE_KERNELS: &str = "see 'Supported kernels' in the README";
+const SEE_KERNELS: &str = "'vmentry help requirements' lists the kernels";
 
 fn rights(facts: &Facts) -> Option<Problem> {
     let fix = "run as root: sudo vmentry ... (or grant CAP_BPF and CAP_PERFMON)";

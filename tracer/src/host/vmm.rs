@@ -34,6 +34,18 @@ pub(crate) fn find_vms(proc: &Path) -> Running {
     among(proc, &OpenFiles::read(proc))
 }
 
+/// Words that name the running VMs: their names, or process ids where a shell would see more in the name than a word, since whoever starts
+/// a VM chooses its name.
+pub(crate) fn words(proc: &Path) -> Vec<String> {
+    find_vms(proc).vms.iter().map(|vm| word(&vm.name, vm.process.tgid)).collect()
+}
+
+fn word(name: &str, tgid: u32) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._:@+-".contains(c);
+    let is_word = !name.is_empty() && !name.starts_with('-') && name.chars().all(is_plain);
+    if is_word { name.into() } else { tgid.to_string() }
+}
+
 /// [`find_vms`] among files that were read already.
 pub(super) fn among(proc: &Path, files: &OpenFiles) -> Running {
     let with_vm = files.by_process.iter().filter(|(_, open)| !open.vms.is_empty());
@@ -108,6 +120,16 @@ mod tests {
 
     fn found(proc: &Path) -> Vec<(String, u32)> {
         find_vms(proc).vms.into_iter().map(|vm| (vm.name, vm.process.tgid)).collect()
+    }
+
+    #[test]
+    fn a_name_that_a_shell_would_run_is_no_word() {
+        for plain in ["web1", "a.b-c_d:e@f+g"] {
+            assert_eq!(word(plain, 7), plain);
+        }
+        for hostile in ["", "-o", "a b", "$(reboot)", "a;b", "`x`", "a\nb", "*", "\u{e4}", "'", "\u{202e}x"] {
+            assert_eq!(word(hostile, 7), "7", "{hostile:?}");
+        }
     }
 
     #[test]

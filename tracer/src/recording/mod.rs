@@ -1,5 +1,5 @@
 //! Recordings on disk: an HDR interval log, which HdrHistogram tools open. Comment lines hold JSON: header, VMs, counts, end. Each JSON
-//! line has a checksum of all bytes since the one before. Documented in the README's format section.
+//! line has a checksum of all bytes since the one before. docs/formats.md documents it.
 //!
 //! ```text
 //! #{"format":"vmentry-recording","version":3,...}              header, first line

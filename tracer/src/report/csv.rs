@@ -1,4 +1,4 @@
-//! The report's rows as CSV by RFC 4180, for spreadsheets; documented in the README's format section.
+//! The report's rows as CSV by RFC 4180, for spreadsheets; docs/formats.md has the columns.
 
 use super::{Dimension, Report, Row, Rows, View};
 use crate::model::{

@@ -1,4 +1,4 @@
-//! The report as JSON: format "vmentry-report", version 1; documented in the README's format section.
+//! The report as JSON: format "vmentry-report", version 1; docs/formats.md has the fields.
 
 use serde_json::{Map, Value, json};
 use tracer_common::{

@@ -244,7 +244,7 @@ fn tool() -> Row {
             "CPU of the exporter",
             "percentunit",
             "Share of one CPU. The eBPF programs are not part of it: they run on the vCPUs' time, about 0.5 us per \
-             entry (README: Overhead).",
+             entry (vmentry help overhead).",
             vec![Query::new(rate("process_cpu_seconds_total{HOST}"), "exporter")],
         ),
         Panel::new(

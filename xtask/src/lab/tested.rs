@@ -93,7 +93,7 @@ fn replaced(mut rows: Vec<Row>, row: Row) -> Vec<Row> {
 }
 
 const HEAD: &str = "\
-# Kernels
+# Kernels: which ones were tested, and every figure beside ftrace's
 
 `cargo xtask kernels` wrote this table. It boots the newest kernel of each series that Debian's suites offer, with its
 own kvm_intel or kvm_amd, in an emulated machine (Bochs for intel, QEMU for amd). Built-in guests make known exits
@@ -158,16 +158,16 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_lists_the_kernels_whose_rows_are_good() {
+    fn the_requirements_list_the_kernels_whose_rows_are_good() {
         let rows = rows().unwrap();
         let mut good: Vec<_> = rows.iter().map(|row| row.kernel).collect();
         good.dedup();
         good.retain(|kernel| rows.iter().filter(|row| row.kernel == *kernel).all(Row::is_good));
         let names: Vec<_> = good.iter().map(Kernel::to_string).collect();
         let (last, others) = names.split_last().unwrap();
-        let readme = include_str!("../../../README.md").split_whitespace().collect::<Vec<_>>().join(" ");
+        let page = include_str!("../../../docs/requirements.md").split_whitespace().collect::<Vec<_>>().join(" ");
         let expected = format!("Debian's {} and {last}.", others.join(", "));
-        assert!(readme.contains(&expected), "README.md, supported kernels: {expected}");
+        assert!(page.contains(&expected), "docs/requirements.md: {expected}");
     }
 
     #[test]

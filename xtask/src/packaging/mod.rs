@@ -118,7 +118,8 @@ fn check_contents(package: &Path) -> Result<()> {
     let files: BTreeSet<_> =
         list.lines().filter_map(|line| line.split_whitespace().nth(5)).filter(|path| !path.ends_with('/')).collect();
     let dashboards = committed(&build::root().join("dashboards"), "./usr/share/vmentry/dashboards")?;
-    let wanted = CONTENTS.into_iter().chain(dashboards.iter().map(String::as_str));
+    let pages = committed(&build::root().join("docs"), "./usr/share/doc/vmentry/docs")?;
+    let wanted = CONTENTS.into_iter().chain(dashboards.iter().chain(&pages).map(String::as_str));
     let missing: Vec<_> = wanted.filter(|path| !files.contains(path)).collect();
     ensure!(missing.is_empty(), "check {}: missing {}:\n{list}", package.display(), missing.join(", "));
     ensure!(

@@ -147,7 +147,7 @@ mod tests {
 
     /// What is said of an experiment of eight rounds of windows of one second, or why it is refused.
     fn sized(like: &Path, arguments: &str) -> Result<Vec<String>, String> {
-        let args = args(&format!("--primary entry_to_exit_ns.p50 --like {} {arguments}", like.display()));
+        let args = args(&format!("--primary entry_to_exit_ns.p50 --like {} {arguments}", like.to_str().unwrap()));
         Plan::of(&args).unwrap().sized(&args).map_err(|error| error.to_string())
     }
 

@@ -97,8 +97,10 @@ pub(super) fn make(facts: &Facts, wanted: bool) -> Proof {
     let mut collection = match started {
         Ok(collection) => collection,
         Err(error) => {
-            let (why, fix) =
-                (format!("the programs cannot be attached: {error:#}"), "see 'When something is wrong' in the README");
+            let (why, fix) = (
+                format!("the programs cannot be attached: {error:#}"),
+                "'vmentry help troubleshooting' explains errors",
+            );
             return Proof::Failed { why, fix, seen: None };
         }
     };

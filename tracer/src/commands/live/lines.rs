@@ -168,7 +168,7 @@ impl<'a> Row<'a> {
         text
     }
 
-    /// The fields of the README's section on formats. Unknown values are null, never 0.
+    /// The fields of docs/formats.md. Unknown values are null, never 0.
     fn json(&self, emulated: bool) -> Value {
         let totals = &self.interval.totals;
         let figure = |figure: Figure| {

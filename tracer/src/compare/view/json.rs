@@ -1,4 +1,4 @@
-//! A comparison as JSON: format "vmentry-compare", version 1; the README documents it.
+//! A comparison as JSON: format "vmentry-compare", version 1; docs/formats.md has the fields.
 
 use serde_json::{Map, Value, json};
 
@@ -187,8 +187,8 @@ mod tests {
     #[test]
     fn every_documented_field_is_there() {
         let json = render(&gated(), &setting());
-        let readme = include_str!("../../../../README.md");
-        let (_, section) = readme.split_once("**JSON comparison**").unwrap();
+        let page = include_str!("../../../../docs/formats.md");
+        let (_, section) = page.split_once("## JSON comparison").unwrap();
         let table = section.split("\n\n").find(|p| p.starts_with("| field")).unwrap();
         let documented: Vec<_> =
             table.lines().skip(2).filter_map(|l| l.split('|').nth(1)).flat_map(|f| f.split(',')).collect();
