@@ -20,8 +20,6 @@ use crate::{
 };
 
 const SIZE: (u16, u16) = (110, 30);
-/// Row of the timer's exits among the exit reasons.
-const PREEMPTION_TIMER_ROW: usize = 14;
 
 pub fn pictures() -> Vec<(&'static str, String)> {
     let shown = |title: &str, keys: &[KeyCode]| {
@@ -36,12 +34,11 @@ pub fn pictures() -> Vec<(&'static str, String)> {
         screen::picture(title, &format!("vmentry live {RECORDING}"), SIZE.0.into(), &lines)
     };
     // The window of a minute holds the whole recording.
-    let vms = [KeyCode::Char('w')];
-    let reasons = [KeyCode::Char('w'), KeyCode::Char('g'), KeyCode::Char('g')];
-    let timer = [&reasons[..], &[KeyCode::Down; PREEMPTION_TIMER_ROW]].concat();
+    let vm = [KeyCode::Char('w')];
+    let reason = [KeyCode::Char('w'), KeyCode::Char('g'), KeyCode::Char('g')];
     vec![
-        ("live.svg", shown("The live view of vmentry: VMs, and where the time of one goes", &vms)),
-        ("exit-reason.svg", shown("The live view of vmentry: exit reasons, and the figures of one", &timer)),
+        ("live.svg", shown("The live view of vmentry: VMs, and where the time of one goes", &vm)),
+        ("exit-reason.svg", shown("The live view of vmentry: exit reasons, and the figures of one", &reason)),
     ]
 }
 

@@ -166,7 +166,7 @@ fn parts(character: char) -> Vec<(Part, Part, f64)> {
         '▚' => vec![(FIRST, FIRST, 1.0), (SECOND, SECOND, 1.0)],
         '▞' => vec![(SECOND, FIRST, 1.0), (FIRST, SECOND, 1.0)],
         '▬' => vec![(ALL, (0.35, 0.7), 1.0)],
-        '─' => vec![(ALL, (0.5, 0.56), 1.0)],
+        '─' => vec![(ALL, (0.5, 0.6), 1.0)],
         _ => Vec::new(),
     }
 }
