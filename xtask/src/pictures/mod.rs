@@ -1,5 +1,7 @@
 //! `cargo xtask pictures`: writes the documentation's pictures, docs/pictures, from committed recordings, and checks them.
 
+mod page;
+
 use anyhow::Result;
 use clap::Args;
 
@@ -23,6 +25,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         test.env("UPDATE_SNAPSHOTS", "1");
     }
     process::run(&mut test, "draw docs/pictures")?;
+    if arguments.check {
+        page::check()?
+    } else {
+        page::draw()?
+    }
     println!("docs/pictures is {}", if arguments.check { "up to date" } else { "written: look at it, and commit it" });
     Ok(())
 }
