@@ -16,7 +16,8 @@ use std::{env, fs, path::Path};
 
 /// Bytes of a picture that a reader of the README has to load.
 const MOST_BYTES: usize = 60_000;
-/// A recording of the lab's guests, which make known exits: `cargo xtask lab` made it, with an emulated CPU.
+/// A recording of a lab with an emulated CPU, by lab/scripts/known-exits.sh: ftrace counts the same events beside vmentry,
+/// which therefore marks it as SHARED.
 const RECORDING: &str = "known-exits.hlog";
 
 fn recordings() -> &'static Path {
@@ -74,11 +75,10 @@ fn each_picture_is_small_has_a_title_and_keeps_everything_within_its_frame() {
 
 #[test]
 fn each_picture_of_a_recording_says_that_its_cpu_was_emulated() {
-    let (mut recorded, mut all) = (live::pictures(), pictures());
-    recorded.push(("report.svg", report::picture()));
-    all.retain(|(name, _)| recorded.iter().any(|(recorded, _)| recorded == name));
-    assert_eq!(all.len(), 3);
-    for (name, drawn) in all {
+    let drawn_by_hand = |name: &str| name == "round.svg";
+    let recorded: Vec<_> = pictures().into_iter().filter(|(name, _)| !drawn_by_hand(name)).collect();
+    assert_eq!(recorded.len(), 3);
+    for (name, drawn) in recorded {
         assert!(drawn.contains("EMULATED"), "{name}");
     }
 }
