@@ -12,6 +12,7 @@ mod kernels;
 mod lab;
 mod packaging;
 mod patches;
+mod pictures;
 mod process;
 mod prometheus;
 mod rooms;
@@ -40,6 +41,8 @@ enum Task {
     Ebpf(build::ebpf::Arguments),
     /// Write Grafana's dashboards and Prometheus's rules, or check the committed files
     Dashboards(dashboards::Arguments),
+    /// Draw the documentation's pictures, or check the committed ones
+    Pictures(pictures::Arguments),
     /// Ask a real Prometheus every query of the dashboards and rules, while exporters replay recordings
     Prometheus,
     Bench(bench::Arguments),
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Task::Prometheus => prometheus::run().map(|()| ExitCode::SUCCESS),
         Task::Ebpf(arguments) => build::ebpf::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Dashboards(arguments) => dashboards::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Pictures(arguments) => pictures::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Bench(arguments) => bench::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Fuzz(arguments) => fuzz::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Lab(arguments) => lab::cli::run(arguments),

@@ -202,7 +202,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// The next whole interval; none at the end.
-    pub(crate) fn read_interval(&mut self) -> Result<Option<Interval>> {
+    pub fn read_interval(&mut self) -> Result<Option<Interval>> {
         let mut draft = Draft::default();
         let mut text = Vec::new();
         loop {

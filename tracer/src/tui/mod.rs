@@ -62,7 +62,7 @@ pub struct Info {
 
 impl Info {
     /// Of the recording with this header, live or played; `end` is its last line, if it has one.
-    pub(crate) fn of(header: &Header, end: Option<&End>, origin: Origin) -> Self {
+    pub fn of(header: &Header, end: Option<&End>, origin: Origin) -> Self {
         Self {
             host: header.host.clone(),
             policy: header.known_policy(),

@@ -32,6 +32,7 @@ const XTASK: House = House {
         "prometheus",
         "dashboards",
         "patches",
+        "pictures",
         "lab",
         "build",
         "debian",
