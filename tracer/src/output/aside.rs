@@ -86,7 +86,7 @@ mod tests {
         symlink(&target, &link).unwrap();
         fs::write(&empty, "").unwrap();
         for path in [&link, &empty, &folder.path().to_owned()] {
-            assert_eq!(aside(path).unwrap(), None, "{}", path.display());
+            assert_eq!(aside(path).unwrap(), None, "{}", shown(path));
         }
         assert!(link.is_symlink() && target.exists() && empty.exists());
     }

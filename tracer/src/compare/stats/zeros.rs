@@ -70,7 +70,8 @@ pub(crate) fn of(windows: &Dense, arms: &[Arm]) -> Option<Zero> {
     }
     let cluster = other.cluster();
     let clusters = (other.sum() / cluster).floor();
-    let p = (2.0 * (exposure / (exposure + without)).powf(clusters)).min(1.0);
+    // Below the smallest number it is still no impossibility.
+    let p = (2.0 * (exposure / (exposure + without)).powf(clusters)).clamp(f64::MIN_POSITIVE, 1.0);
     // ln(1 / 0.025) clusters more would have been seen.
     let at_most = 3.69 * cluster / without;
     let [low, high] = poisson(clusters).map(|n| n * cluster / exposure);
@@ -107,6 +108,7 @@ mod tests {
         assert_eq!(many.text, "exact test: 0 events of A, 2,420 events of B, of which 10 count as one");
         let mirrored = zero(&[800.0, 830.0, 790.0], &[0.0; 3]).unwrap();
         assert_eq!((mirrored.p, mirrored.difference), (many.p, [-high, -low]));
+        assert!(zero(&[0.0; 3], &[80_000.0; 3]).unwrap().p > 0.0);
     }
 
     #[test]
