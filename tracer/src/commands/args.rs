@@ -132,6 +132,7 @@ pub enum ReportFormat {
     /// for spreadsheets: one line per row
     Csv,
     /// for Prometheus: the metrics of 'vmentry export'
+    #[value(alias = "prom")]
     Openmetrics,
 }
 
@@ -821,6 +822,9 @@ pub struct ManArgs {
     /// Folder to write to
     #[arg(value_name = "FOLDER")]
     pub folder: PathBuf,
+    /// Replace pages that are there
+    #[arg(long)]
+    pub overwrite: bool,
 }
 
 /// Largest ring of a CPU in KiB; where those of all CPUs do not fit, they are made smaller.

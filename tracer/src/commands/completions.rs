@@ -42,7 +42,14 @@ pub(super) fn run(args: &CompletionsArgs) -> Result<ExitCode> {
 pub(super) fn write_man_pages(args: &ManArgs) -> Result<ExitCode> {
     let failed = |path: &Path| format!("write man pages into {}", shown(path));
     fs::create_dir_all(&args.folder).with_context(|| failed(&args.folder))?;
-    clap_mangen::generate_to(Cli::command(), &args.folder).with_context(|| failed(&args.folder))?;
+    let mut vmentry = Cli::command().disable_help_subcommand(true);
+    vmentry.build();
+    let commands: Vec<_> = vmentry.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
+    for command in [vmentry].into_iter().chain(commands) {
+        let man = clap_mangen::Man::new(command);
+        let mut file = output::WholeFile::create(&args.folder.join(man.get_filename()), args.overwrite)?;
+        man.render(&mut file).and_then(|()| file.take_place()).with_context(|| failed(&args.folder))?;
+    }
     say!("man pages are in {}", shown(&args.folder));
     Ok(ExitCode::SUCCESS)
 }

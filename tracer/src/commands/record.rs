@@ -5,7 +5,7 @@ use std::{
     io::Write,
     path::Path,
     process::ExitCode,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -79,8 +79,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     // Replaces an old recording only after everything that can be refused was checked.
     let mut tracer = Tracer::load(&layout, &options)?;
     let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, output::say_over_progress)?;
-    keep_last(args)?;
-    let out = output::create(args.output(), args.overwrite)?;
+    let out = create(args)?;
     let events = plan.map(|plan| OpenedTrace::open(plan, &header)).transpose()?;
     runtime()?.block_on(async {
         let tsc = TscMeter::start();
@@ -149,19 +148,15 @@ fn begin<'a>(
     Ok(Begun { recording, collection, events })
 }
 
-/// Keeps the last recording under another name where none was given: it may be the only one of what was seen.
-fn keep_last(args: &RecordArgs) -> Result<()> {
+/// Creates the file to write. Where none was named, the last recording is kept: it may be the only one of what was seen.
+fn create(args: &RecordArgs) -> Result<Box<dyn Write + Send>> {
     if args.output.is_some() || args.overwrite {
-        return Ok(());
+        return output::create(args.output(), args.overwrite);
     }
-    let stamp = |changed: SystemTime| {
+    output::create_keeping(args.output(), |changed| {
         let since_epoch = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
         file_stamp(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
-    };
-    if let Some(kept) = output::set_aside(args.output(), stamp)? {
-        say!("the last recording is kept as {}", output::shown(&kept));
-    }
-    Ok(())
+    })
 }
 
 /// Whether standard output is the recording or its trace of single events, which a command's output would damage.

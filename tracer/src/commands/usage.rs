@@ -54,6 +54,13 @@ fn command_tip(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
         range.iter().map(|word| format!(" {}", printable(&word.to_string_lossy(), MAX_TEXT))).collect()
     };
     let (options, command) = (words(&arguments[2..at]), words(&arguments[at..]));
+    if arguments[at..].iter().any(|word| word.as_encoded_bytes().starts_with(b"-")) {
+        let wrong = printable(wrong, MAX_TEXT);
+        return Some(format!(
+            "to run a command, write it after all options and --: vmentry {takes_command} --duration 1s -- {wrong}\n\
+             to trace one VM: vmentry {takes_command} --vm {wrong}"
+        ));
+    }
     Some(format!("to run a command, write -- before it: vmentry {takes_command}{options} --{command}"))
 }
 
@@ -162,6 +169,12 @@ mod tests {
         };
         let expected = "to run a command, write -- before it: vmentry record --duration 3s -- sleep 1";
         assert_eq!(tip(&["vmentry", "record", "--duration", "3s", "sleep", "1"]).as_deref(), Some(expected));
+        // The option may be vmentry's.
+        let with_option = tip(&["vmentry", "record", "web1", "--duration", "1s"]).unwrap();
+        assert!(
+            with_option.contains("--duration 1s -- web1\n") && with_option.contains("record --vm web1"),
+            "{with_option}"
+        );
         assert_eq!(tip(&["vmentry", "record", "--duratoin", "3s"]), None);
         assert_eq!(tip(&["vmentry", "check", "sleep"]), None);
         assert!(!tip(&["vmentry", "ab", "a\nFORGED"]).unwrap().contains('\n'));

@@ -1,40 +1,85 @@
-//! A file that is kept under another name, so that a new one can have its own.
+//! A file that is kept under another name when a new one takes its own.
 
 use std::{
     ffi::OsString,
-    io,
-    path::{Path, PathBuf},
+    fs::File,
+    io::{self, Write},
+    os::fd::AsRawFd,
+    path::Path,
     time::SystemTime,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
-use super::{files, printable::shown};
+use super::{files, printable::shown, spot::Spot, streams::say_over_progress};
 
 /// Names that are tried.
 const MOST_NAMES: u32 = 100;
 
-/// Moves a regular file that has anything in it to a name of its own in its folder: that of `path` with `stamp` of the time of its last
-/// change before the suffix. Returns the new path; none where there is no such file. Fails while a process is writing it.
-pub(crate) fn set_aside(path: &Path, stamp: impl Fn(SystemTime) -> String) -> Result<Option<PathBuf>> {
+/// As [`create`](super::create), but a regular file that is there and not empty is kept: when the first write has been flushed, it gets a
+/// name of its own in its folder, that of `path` with `stamp` of the time of its last change before the suffix.
+pub(crate) fn create_keeping(path: &Path, stamp: fn(SystemTime) -> String) -> Result<Box<dyn Write + Send>> {
     let spot = files::spot(path)?;
-    let Some(old) = spot.open_file() else { return Ok(None) };
-    let failed = || format!("keep {} under another name (-o names another file)", shown(path));
-    let metadata = old.metadata().with_context(failed)?;
-    if metadata.len() == 0 {
-        return Ok(None);
+    let Some(old) = spot.open_file().filter(|file| file.metadata().is_ok_and(|metadata| metadata.len() > 0)) else {
+        return files::create(path, false);
+    };
+    let new = files::create(path, true)?;
+    Ok(Box::new(Keeping { new, old: Some(Old { file: old, spot, stamp }) }))
+}
+
+/// A new file that takes the place of one that is to be kept.
+struct Keeping {
+    new: Box<dyn Write + Send>,
+    /// none once it has a name of its own
+    old: Option<Old>,
+}
+
+impl Write for Keeping {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.new.write(bytes)
     }
-    files::lock(&old, &spot)?;
-    let changed = stamp(metadata.modified().with_context(failed)?);
-    for number in 1..=MOST_NAMES {
-        let to = spot.sibling(&name(path, &changed, number));
-        match spot.rename_to_new(&to) {
-            Ok(()) => return Ok(Some(to.path().to_owned())),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(e).with_context(failed),
+
+    fn flush(&mut self) -> io::Result<()> {
+        if let Some(old) = &self.old {
+            old.keep()?;
+            self.old = None;
         }
+        self.new.flush()
     }
-    bail!("{}: there are {MOST_NAMES} of that time", failed())
+}
+
+/// A file that is to be kept.
+struct Old {
+    file: File,
+    spot: Spot,
+    stamp: fn(SystemTime) -> String,
+}
+
+impl Old {
+    /// Gives the file a second name, which nothing else has.
+    fn keep(&self) -> io::Result<()> {
+        let path = self.spot.path();
+        let failed = |error: io::Error| {
+            io::Error::new(
+                error.kind(),
+                format!("keep {} under another name (-o writes to another file): {error}", shown(path)),
+            )
+        };
+        let changed = (self.stamp)(self.file.metadata().and_then(|metadata| metadata.modified()).map_err(failed)?);
+        let from = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        for number in 1..=MOST_NAMES {
+            let to = self.spot.sibling(&name(path, &changed, number));
+            match to.link(Path::new(&from)) {
+                Ok(()) => {
+                    say_over_progress(&format!("the last recording is kept as {}", shown(to.path())));
+                    return Ok(());
+                }
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        Err(failed(io::Error::other(format!("there are {MOST_NAMES} of that time"))))
+    }
 }
 
 /// "vmentry-STAMP.hlog", "vmentry-STAMP-2.hlog" of "vmentry.hlog".
@@ -53,42 +98,46 @@ fn name(path: &Path, stamp: &str, number: u32) -> OsString {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs::{self, File},
-        os::unix::fs::symlink,
-    };
+    use std::{fs, os::unix::fs::symlink};
 
     use super::*;
 
-    fn aside(path: &Path) -> Result<Option<PathBuf>> {
-        set_aside(path, |_| "T".into())
+    fn create(path: &Path) -> Result<Box<dyn Write + Send>> {
+        create_keeping(path, |_| "T".into())
+    }
+
+    fn put(path: &Path, content: &str) {
+        let mut file = create(path).unwrap();
+        file.write_all(content.as_bytes()).unwrap();
+        file.flush().unwrap();
     }
 
     #[test]
-    fn a_file_is_kept_under_a_new_name_each_time_and_nothing_is_replaced() {
+    fn each_file_is_kept_under_a_name_of_its_own_when_the_next_one_is_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vmentry.hlog");
-        assert_eq!(aside(&path).unwrap(), None);
-        for (content, kept) in [("one", "vmentry-T.hlog"), ("two", "vmentry-T-2.hlog"), ("three", "vmentry-T-3.hlog")] {
-            fs::write(&path, content).unwrap();
-            assert_eq!(aside(&path).unwrap(), Some(folder.path().join(kept)));
-            assert!(!path.exists());
-            assert_eq!(fs::read_to_string(folder.path().join(kept)).unwrap(), content);
+        let content = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        for text in ["one", "two", "three"] {
+            put(&path, text);
         }
-        assert_eq!(fs::read_to_string(folder.path().join("vmentry-T.hlog")).unwrap(), "one");
+        assert_eq!(["vmentry-T.hlog", "vmentry-T-2.hlog", "vmentry.hlog"].map(content), ["one", "two", "three"]);
+        // One that never gets anything whole changes nothing.
+        let mut unfinished = create(&path).unwrap();
+        unfinished.write_all(b"four").unwrap();
+        drop(unfinished);
+        assert_eq!((content("vmentry.hlog").as_str(), fs::read_dir(&folder).unwrap().count()), ("three", 3));
     }
 
     #[test]
-    fn links_empty_files_and_folders_stay_where_they_are() {
+    fn links_are_refused_and_empty_files_are_used() {
         let folder = tempfile::tempdir().unwrap();
         let [target, link, empty] = ["target", "link", "empty"].map(|name| folder.path().join(name));
         fs::write(&target, "x").unwrap();
         symlink(&target, &link).unwrap();
+        assert!(create(&link).is_err() && fs::read_to_string(&target).unwrap() == "x");
         fs::write(&empty, "").unwrap();
-        for path in [&link, &empty, &folder.path().to_owned()] {
-            assert_eq!(aside(path).unwrap(), None, "{}", shown(path));
-        }
-        assert!(link.is_symlink() && target.exists() && empty.exists());
+        put(&empty, "y");
+        assert_eq!((fs::read_to_string(&empty).unwrap().as_str(), fs::read_dir(&folder).unwrap().count()), ("y", 3));
     }
 
     #[test]
@@ -98,7 +147,7 @@ mod tests {
         fs::write(&path, "x").unwrap();
         let writer = File::options().write(true).open(&path).unwrap();
         writer.lock().unwrap();
-        let error = format!("{:#}", aside(&path).unwrap_err());
+        let error = format!("{:#}", create(&path).err().unwrap());
         assert!(error.contains("is writing it") && path.exists(), "{error}");
     }
 }

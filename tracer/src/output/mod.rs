@@ -16,7 +16,7 @@ mod spot;
 mod streams;
 mod sudo;
 
-pub(crate) use aside::set_aside;
+pub(crate) use aside::create_keeping;
 pub(crate) use background::{Background, STALLED, Written};
 pub(crate) use draft::Draft;
 pub(crate) use files::{WholeFile, create, create_at, create_new, lock, spot};

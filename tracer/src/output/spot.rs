@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::same::{Inode, inode_at, inode_of};
 
@@ -92,12 +92,6 @@ impl Spot {
     /// Moves what is here to another name, in place of whatever has it.
     pub(super) fn rename(&self, to: &Self) -> io::Result<()> {
         Ok(rustix::fs::renameat(&*self.folder, &self.name, &to.folder, &to.name)?)
-    }
-
-    /// Moves what is here to a name that nothing has.
-    pub(super) fn rename_to_new(&self, to: &Self) -> io::Result<()> {
-        let flags = RenameFlags::NOREPLACE;
-        Ok(rustix::fs::renameat_with(&*self.folder, &self.name, &to.folder, &to.name, flags)?)
     }
 
     /// The folder, which is open only as a place.

@@ -41,12 +41,30 @@ impl FromStr for Filter {
             let meant = did_you_mean(name.trim(), Dimension::ALL.map(Dimension::name));
             format!("there is no dimension '{}': {meant}there are {}", name.trim(), names())
         })?;
-        let (text, values) = (values.trim().to_owned(), values.split(',').map(|v| v.trim().to_lowercase()).collect());
+        let (text, values) = (values.trim().to_owned(), values.split(',').map(|v| v.trim().to_lowercase()));
+        let values: Vec<String> = match dimension {
+            Dimension::Vcpu => values.map(|value| vcpus(&value)).collect::<Result<Vec<_>, _>>()?.concat(),
+            _ => values.collect(),
+        };
         let mut filter = Self { dimension, text, values, reasons: vec![], unknown: false };
         for value in filter.values.clone() {
             filter.take(&value)?;
         }
         Ok(filter)
+    }
+}
+
+/// Most vCPUs of a range.
+const MOST_VCPUS: usize = 16384;
+
+/// The numbers of a range such as "0-3"; anything else as it is.
+fn vcpus(value: &str) -> Result<Vec<String>, String> {
+    let range = value.split_once('-').and_then(|(first, last)| Some(first.parse::<u32>().ok()?..=last.parse().ok()?));
+    match range {
+        None => Ok(vec![value.to_owned()]),
+        Some(range) if range.is_empty() => Err(format!("'{value}' is no range of vCPUs: write the lower number first")),
+        Some(range) if range.clone().count() > MOST_VCPUS => Err(format!("'{value}' has more than {MOST_VCPUS} vCPUs")),
+        Some(range) => Ok(range.map(|vcpu| vcpu.to_string()).collect()),
     }
 }
 
@@ -214,6 +232,16 @@ mod tests {
         let mut choices = Choices::default();
         choices.add(report, report.whole.series.keys(), &filters);
         choices.refusal(&filters)
+    }
+
+    #[test]
+    fn vcpus_may_be_ranges() {
+        let values = |text: &str| text.parse::<Filter>().map(|filter| filter.values);
+        assert_eq!(values("vcpu=0-2,7").unwrap(), ["0", "1", "2", "7"]);
+        assert_eq!(values("vcpu=-").unwrap(), ["-"]);
+        for bad in ["vcpu=3-0", "vcpu=0-99999", "vcpu=a-b", "vcpu=1-"] {
+            assert!(values(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -218,10 +218,11 @@ pub(crate) fn palette() -> Palette {
     Palette { color, ascii: !utf8 || contains("TERM", &["vt100", "vt220"]) }
 }
 
-/// Columns of standard output; 100 if it is no terminal.
+/// Columns of standard output: 100 if it is no terminal, 80 if the terminal does not know.
 pub(crate) fn width() -> usize {
-    let columns = terminal::size().map_or(100, |(columns, _)| usize::from(columns));
-    if io::stdout().is_terminal() { columns } else { 100 }
+    // A terminal that was given no size has 0.
+    let columns = terminal::size().ok().map(|(columns, _)| usize::from(columns)).filter(|columns| *columns > 0);
+    if io::stdout().is_terminal() { columns.unwrap_or(80) } else { 100 }
 }
 
 /// Columns of the terminal that is standard error; none if it is no terminal.

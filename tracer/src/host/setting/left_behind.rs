@@ -70,7 +70,11 @@ impl LeftBehind {
         if let Some(command) = &self.command {
             return match &self.failed {
                 None => format!("a setting may be left behind by {by}, which was killed before it ran: {command}"),
-                Some(why) => format!("a setting may be left behind by {by}, whose command to restore it failed: {why}"),
+                Some(why) => {
+                    format!(
+                        "a setting may be left behind by {by}, whose command to restore it failed: {command}: {why}"
+                    )
+                }
             };
         }
         // "..., which was killed before it restored 5", or "..., which could not restore 5: why".
@@ -93,7 +97,6 @@ impl LeftBehind {
     pub(crate) fn fix(&self) -> &'static str {
         match (self.foreign, &self.command) {
             (Some(_), _) => "look at /run/vmentry-setting.json, and remove it",
-            (None, Some(_)) if self.failed.is_some() => "vmentry ab --restore, which shows the command and forgets it",
             (None, Some(_)) => "type that command, then 'vmentry ab --restore', which forgets it",
             (None, None) => "vmentry ab --restore",
         }

@@ -1,7 +1,8 @@
 //! Settings that the user's commands switch between. The setting from before is unknown: A's command restores unless --restore names one.
 
 use std::{
-    os::unix::process::CommandExt,
+    fmt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -23,7 +24,7 @@ const RESTORE_TIME: Duration = Duration::from_secs(10);
 /// How long a command may take to end after SIGTERM, and once more after SIGKILL: one that waits within the kernel does not end.
 const GRACE: Duration = Duration::from_secs(1);
 /// Signals that come within this time after the restoring began are those that ended the experiment, or the same finger.
-const SAME_SIGNAL: Duration = Duration::from_millis(100);
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 /// How often a command is asked whether it has ended.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -85,7 +86,7 @@ impl Commands {
             return Ok(());
         }
         let done = tokio::select! {
-            done = run(&self.restore, RESTORE_TIME) => done,
+            done = run_undisturbed(&self.restore) => done,
             signal = another(endings) => Err(anyhow!("ended by {signal}")),
         };
         if let Err(error) = done {
@@ -120,6 +121,28 @@ async fn another(endings: &mut Endings) -> &'static str {
     endings.next().await
 }
 
+/// Runs the command that restores. A signal to this process's group, as from `timeout`, may reach the command before it has a group of its
+/// own: it is then run once more.
+async fn run_undisturbed(command: &str) -> Result<()> {
+    let started = Instant::now();
+    match run(command, RESTORE_TIME).await {
+        Err(error) if error.is::<Signalled>() && started.elapsed() < SAME_SIGNAL => run(command, RESTORE_TIME).await,
+        done => done,
+    }
+}
+
+/// A command that a signal ended.
+#[derive(Debug)]
+struct Signalled(String);
+
+impl fmt::Display for Signalled {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Signalled {}
+
 /// Runs a command that switches.
 pub(super) async fn switch(command: &str) -> Result<()> {
     run(command, SWITCH_TIME).await.context("--arm: the command must succeed to compare its setting")
@@ -135,6 +158,9 @@ async fn run(command: &str, most: Duration) -> Result<()> {
     loop {
         match running.status().with_context(|| format!("wait for '{shown}'"))? {
             Some(status) if status.success() => return Ok(()),
+            Some(status) if status.signal().is_some() => {
+                return Err(Signalled(format!("'{shown}' failed ({status})")).into());
+            }
             Some(status) => bail!("'{shown}' failed ({status})"),
             None if started.elapsed() > most => bail!("'{shown}' did not end within {} s", most.as_secs()),
             None => tokio::time::sleep(LOOK).await,
