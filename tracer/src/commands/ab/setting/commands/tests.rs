@@ -167,3 +167,16 @@ fn the_setting_is_restored_on_a_panic_and_by_an_error_within_the_runtime() {
     now(async { drop(made()) });
     assert_eq!(folder.read("run/state"), "restored\nrestored\n");
 }
+
+#[test]
+fn a_restoring_that_a_signal_to_the_group_ended_is_done_again() {
+    let _alone = SIGNALS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let folder = Folder::new();
+    let tried = shown(&folder.roots.run.join("tried"));
+    // As if the signal came before the command had a group of its own: the first try dies of it.
+    let command = format!("if [ -e {tried} ]; then echo restored >> {tried}; else touch {tried}; kill -TERM $$; fi");
+    let mut commands = Commands::new(&folder.roots, command).unwrap();
+    now(async { commands.restore(&mut Endings::new().unwrap()).await.unwrap() });
+    assert_eq!(folder.read("run/tried"), "restored\n");
+    assert_eq!(left_behind(&folder.roots), None);
+}
