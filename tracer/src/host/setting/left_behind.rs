@@ -71,9 +71,8 @@ impl LeftBehind {
             return match &self.failed {
                 None => format!("a setting may be left behind by {by}, which was killed before it ran: {command}"),
                 Some(why) => {
-                    format!(
-                        "a setting may be left behind by {by}, whose command to restore it failed: {command}: {why}"
-                    )
+                    let command = if why.contains(command.as_str()) { String::new() } else { format!("{command}: ") };
+                    format!("a setting may be left behind by {by}, whose command to restore it failed: {command}{why}")
                 }
             };
         }

@@ -120,7 +120,7 @@ fn a_second_signal_ends_a_restoring_that_hangs_and_names_its_command() {
     let _alone = SIGNALS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let folder = Folder::new();
     let file = folder.roots.run.join("pid");
-    let command = format!("sleep 0.3; sleep 60 & echo $! > {}; wait", shown(&file));
+    let command = format!("sleep 1.3; sleep 60 & echo $! > {}; wait", shown(&file));
     let mut commands = Commands::new(&folder.roots, command.clone()).unwrap();
     let error = now(async {
         let mut endings = Endings::new().unwrap();
@@ -134,7 +134,8 @@ fn a_second_signal_ends_a_restoring_that_hangs_and_names_its_command() {
     until(|| !runs(&file));
     drop(commands);
     let told = left_behind(&folder.roots).expect("check still tells").what();
-    assert!(told.contains("failed: ended by SIGUSR2") && !told.contains("killed"), "{told}");
+    let why = format!("whose command to restore it failed: {command}: ended by SIGUSR2");
+    assert!(told.contains(&why) && !told.contains("killed"), "{told}");
 }
 
 #[test]
