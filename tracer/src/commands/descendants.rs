@@ -1,10 +1,10 @@
 //! The processes that a command starts and leaves behind: this process becomes their parent, so that it can end them with the command.
 
 use std::{
-    cell::Cell,
     collections::BTreeSet,
     fs, io,
     path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -26,15 +26,20 @@ pub(crate) fn adopt() -> Result<()> {
     set_child_subreaper(Some(getpid())).context("become the parent of a command's processes")
 }
 
-thread_local! {
-    /// The process that an [`Apart`] waits for.
-    static APART: Cell<Option<u32>> = const { Cell::new(None) };
+/// The processes that an [`Apart`] waits for, on whatever thread.
+static APART: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+fn apart() -> MutexGuard<'static, BTreeSet<u32>> {
+    // A set of numbers is whole after any panic.
+    APART.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A child that its owner waits for, and whose orphans process 1 gets, until this is dropped.
 pub(crate) struct Apart {
     /// orphans were adopted before
     adopts: bool,
+    /// none until it is started
+    child: Option<u32>,
 }
 
 impl Apart {
@@ -43,26 +48,33 @@ impl Apart {
         let adopts = rustix::process::child_subreaper().is_ok_and(|parent| parent.is_some());
         // The kernel refuses neither.
         let _ = set_child_subreaper(None);
-        let apart = Self { adopts };
+        let mut started = Self { adopts, child: None };
+        // Locked until it is noted: it may end at once.
+        let mut all = apart();
         let child = command.spawn()?;
-        APART.set(Some(child.id()));
-        Ok((child, apart))
+        all.insert(child.id());
+        started.child = Some(child.id());
+        drop(all);
+        Ok((child, started))
     }
 }
 
 impl Drop for Apart {
     fn drop(&mut self) {
-        APART.set(None);
+        if let Some(child) = self.child {
+            apart().remove(&child);
+        }
         if self.adopts {
             let _ = set_child_subreaper(Some(getpid()));
         }
     }
 }
 
-/// Forgets adopted processes that have ended. `own` is the process that somebody else waits for, as is one [`Apart`].
+/// Forgets adopted processes that have ended. `own` is the process that somebody else waits for, as are those [`Apart`].
 pub(crate) fn reap(own: Option<u32>) {
-    let kept = [own, APART.get()].map(|kept| kept.and_then(|kept| kept.try_into().ok()));
-    while let Some(ended) = next_ended().filter(|&ended| !kept.contains(&Some(ended))) {
+    let apart = apart();
+    let is_kept = |id: u32| own == Some(id) || apart.contains(&id);
+    while let Some(ended) = next_ended().filter(|&ended| !ended.try_into().is_ok_and(is_kept)) {
         // SAFETY: waitpid may be given no place for the status.
         unsafe { libc::waitpid(ended, std::ptr::null_mut(), libc::WNOHANG) };
     }
