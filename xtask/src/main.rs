@@ -93,3 +93,15 @@ fn main() -> ExitCode {
         ExitCode::FAILURE
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_task_has_a_consistent_command_line() {
+        Task::command().debug_assert();
+    }
+}

@@ -7,6 +7,8 @@ use crate::build::{self, ebpf};
 
 /// Arguments of every release build.
 #[derive(Args)]
+// It is flattened into the arguments of other tasks, whose struct has this name, too.
+#[group(skip)]
 pub(crate) struct Arguments {
     /// Build even though the committed eBPF objects are not compared with their source here, for want of their toolchain
     #[arg(long)]
