@@ -61,9 +61,15 @@ fn bill_of_materials(folder: &Path, name: &str) -> Result<String> {
     command.args(["--target", build::TARGET, "--manifest-path", "tracer/Cargo.toml"]).current_dir(build::root());
     output(&mut command).context("make the bill of materials")?;
     let bill = format!("{name}.cdx.json");
-    // It is made beside the sources.
+    // It is made beside the sources, as are those of the other members, and names this machine's folder.
     let made = build::root().join("tracer/vmentry_bin.cdx.json");
-    fs::copy(&made, folder.join(&bill)).with_context(|| format!("copy {}", made.display()))?;
-    fs::remove_file(&made).with_context(|| format!("remove {}", made.display()))?;
+    let text = fs::read_to_string(&made).with_context(|| format!("read {}", made.display()))?;
+    let text = text.replace(&format!("file://{}", build::root().display()), "file:///vmentry");
+    fs::write(folder.join(&bill), text).with_context(|| format!("write {bill}"))?;
+    let mut list = Command::new("git");
+    list.args(["ls-files", "--others", "*_bin.cdx.json"]).current_dir(build::root());
+    for other in output(&mut list)?.lines() {
+        fs::remove_file(build::root().join(other)).with_context(|| format!("remove {other}"))?;
+    }
     Ok(bill)
 }
