@@ -32,6 +32,7 @@ use crate::{
         policy::Policy,
         quantity::{duration_ns, split_unit},
         suggestion::did_you_mean,
+        vcpu_range::vcpu_range,
     },
     output::shown,
     recording::MaxBuckets,
@@ -206,7 +207,7 @@ pub struct Targets {
     #[arg(long, value_name = "PID")]
     pub pid: Vec<u32>,
     /// Only these vCPU numbers, e.g. 0-3,7
-    #[arg(long, value_name = "N|N-M,..", value_delimiter = ',', value_parser = vcpus)]
+    #[arg(long, value_name = "N|N-M,..", value_delimiter = ',', value_parser = vcpu_range)]
     pub vcpu: Vec<RangeInclusive<u32>>,
 }
 
@@ -339,7 +340,7 @@ pub struct LiveArgs {
     /// Play this recording instead of tracing
     #[arg(value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu", "detail"])]
     pub file: Option<PathBuf>,
-    /// What FILE was written after until version 0.2
+    /// What stood before FILE when it was an option; scripts have it
     #[arg(long, hide = true, requires = "file")]
     replay: bool,
     /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
@@ -917,20 +918,6 @@ fn until(text: &str) -> Result<Until, String> {
     }
 }
 
-/// Numbers of vCPUs that KVM can give: below KVM_MAX_VCPU_IDS (arch/x86/include/asm/kvm_host.h) at its largest, 4 times 4096.
-const MAX_VCPU_IDS: u32 = 16384;
-
-/// From "7" or "0-3".
-fn vcpus(text: &str) -> Result<RangeInclusive<u32>, String> {
-    let number = |text: &str| text.trim().parse::<u32>().ok().filter(|id| *id < MAX_VCPU_IDS);
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    match (number(first), number(last)) {
-        (Some(first), Some(last)) if first <= last => Ok(first..=last),
-        (Some(first), Some(last)) => Err(format!("{first} is above {last}: write {last}-{first}")),
-        _ => Err(format!("write numbers below {MAX_VCPU_IDS} and ranges of them, such as 0-3,7")),
-    }
-}
-
 /// The name of a statistic that a comparison has.
 fn statistic(name: &str) -> Result<String, String> {
     let names: Vec<_> = assemble::statistics().into_iter().map(|(name, _)| name).collect();
@@ -1029,17 +1016,6 @@ mod tests {
         {
             let error = ring_kib(bad).unwrap_err();
             assert!(error.contains(near), "{bad}: {error}");
-        }
-    }
-
-    #[test]
-    fn vcpus_are_numbers_and_ranges() {
-        assert_eq!((vcpus("7"), vcpus("0-3")), (Ok(7..=7), Ok(0..=3)));
-        for (bad, expected) in
-            [("3-0", "write 0-3"), ("", "0-3,7"), ("-1", "0-3,7"), ("0-99999", "below"), ("a", "below")]
-        {
-            let error = vcpus(bad).unwrap_err();
-            assert!(error.contains(expected), "{bad}: {error}");
         }
     }
 

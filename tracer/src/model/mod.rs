@@ -20,5 +20,6 @@ pub mod series;
 pub(crate) mod soft_timer;
 pub(crate) mod suggestion;
 pub mod totals;
+pub(crate) mod vcpu_range;
 pub(crate) mod vendor;
 pub(crate) mod vm_names;

@@ -9,7 +9,9 @@ use std::{
 use tracer_common::rules::TimerCause;
 
 use super::{Dimension, Report};
-use crate::model::{detail::Detail, exit_reasons::Wanted, series::Key, suggestion::did_you_mean};
+use crate::model::{
+    detail::Detail, exit_reasons::Wanted, series::Key, suggestion::did_you_mean, vcpu_range::vcpu_range,
+};
 
 /// Values of which any run of neighbours is tried as one name with commas.
 const MOST_PARTS: usize = 32;
@@ -54,18 +56,13 @@ impl FromStr for Filter {
     }
 }
 
-/// Most vCPUs of a range.
-const MOST_VCPUS: usize = 16384;
-
 /// The numbers of a range such as "0-3"; anything else as it is.
 fn vcpus(value: &str) -> Result<Vec<String>, String> {
-    let range = value.split_once('-').and_then(|(first, last)| Some(first.parse::<u32>().ok()?..=last.parse().ok()?));
-    match range {
-        None => Ok(vec![value.to_owned()]),
-        Some(range) if range.is_empty() => Err(format!("'{value}' is no range of vCPUs: write the lower number first")),
-        Some(range) if range.clone().count() > MOST_VCPUS => Err(format!("'{value}' has more than {MOST_VCPUS} vCPUs")),
-        Some(range) => Ok(range.map(|vcpu| vcpu.to_string()).collect()),
+    let is_range = value.contains('-') && value.starts_with(|first: char| first.is_ascii_digit());
+    if !is_range {
+        return Ok(vec![value.to_owned()]);
     }
+    Ok(vcpu_range(value)?.map(|vcpu| vcpu.to_string()).collect())
 }
 
 impl fmt::Display for Filter {
