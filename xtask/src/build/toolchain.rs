@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     build::{self, object::without_dwarf},
@@ -40,6 +40,24 @@ const NEEDS: [debian::Need; 4] = [
     ("/usr/bin/cargo-clippy", "rust-web-clippy"),
 ];
 
+/// Oldest rustc that builds the programs: `1.95`, the workspace's rust-version.
+const OLDEST: &str = env!("CARGO_PKG_RUST_VERSION");
+
+/// Returns what Debian's rustc says of its version: `rustc 1.96.0 (ac68faa20 2026-05-25)`.
+fn version() -> Result<String> {
+    output(Command::new("/usr/bin/rustc").arg("--version"))
+}
+
+/// Whether rustc of this version is [`OLDEST`] or newer.
+fn is_new_enough(rustc: &str) -> bool {
+    let minor = |version: &str| {
+        let (major, rest) = version.split_once('.')?;
+        Some((major.parse::<u32>().ok()?, rest.split('.').next()?.parse::<u32>().ok()?))
+    };
+    let version = rustc.split(' ').nth(1).and_then(minor);
+    version.is_some() && version >= minor(OLDEST)
+}
+
 /// The installed toolchain.
 pub(super) struct Toolchain {
     linker: PathBuf,
@@ -53,11 +71,21 @@ impl Toolchain {
     /// Installs the missing parts of the toolchain.
     pub(super) fn install() -> Result<Self> {
         debian::install(&NEEDS)?;
+        let mut rustc = version()?;
+        if !is_new_enough(&rustc) {
+            debian::upgrade(&NEEDS.map(|(_, package)| package))?;
+            rustc = version()?;
+        }
+        ensure!(
+            is_new_enough(&rustc),
+            "build the eBPF programs: /usr/bin/rustc is {}, they need Rust {OLDEST} or newer; \
+             install rustc-web and cargo-web of Debian 12 or newer with its security updates",
+            rustc.trim()
+        );
         let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
         // bpf-linker loads the LLVM of user space's rustc, which must be as new as the one that made the bitcode.
         let llvm = Path::new(sysroot.trim()).join("lib");
         let linker = build::cargo_tool("bpf-linker", BPF_LINKER)?;
-        let rustc = output(Command::new("/usr/bin/rustc").arg("--version"))?;
         let linker_version = output(Command::new(&linker).arg("--version").env("LD_LIBRARY_PATH", &llvm))?;
         let versions = format!("{}\n{}\n", rustc.trim(), linker_version.trim());
         Ok(Self { linker, llvm, versions })
@@ -123,5 +151,20 @@ impl Toolchain {
             process::run(&mut cargo, "clippy of the eBPF programs")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rustc_older_than_the_workspace_needs_is_told_from_a_newer_one() {
+        assert!(is_new_enough(&format!("rustc {OLDEST}.0 (59807616e 2026-04-14)\n")));
+        assert!(is_new_enough("rustc 1.96.0 (ac68faa20 2026-05-25) (built from a source tarball)\n"));
+        assert!(is_new_enough("rustc 2.0.0-nightly"));
+        for old in ["rustc 1.85.0 (4d91de4e4 2025-02-17)", "rustc 1.9.0", "rustc", "", "rustc new"] {
+            assert!(!is_new_enough(old), "{old}");
+        }
     }
 }

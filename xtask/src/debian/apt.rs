@@ -5,11 +5,15 @@ use std::{
     fs::{self, File},
     path::Path,
     process::Command,
+    sync::OnceLock,
 };
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process::{self, output};
+use crate::{
+    debian::cache::cache_dir,
+    process::{self, output},
+};
 
 /// A binary package that apt offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,13 +61,17 @@ fn sha256_of(file: File) -> Result<String> {
     Ok(sum.split(' ').next().unwrap_or_default().to_owned())
 }
 
-/// Installs packages, after updating the lists if apt does not know all of them.
+/// Installs the newest versions of packages, or upgrades them, after updating the lists: those of a machine's image may
+/// be months old, name files that Debian has removed, and versions that are too old.
 pub(super) fn install(packages: &[&str]) -> Result<()> {
+    static UPDATED: OnceLock<()> = OnceLock::new();
+    UPDATED.get_or_init(|| {
+        if let Err(error) = update_lists() {
+            eprintln!("note: {error:#}; installing from the lists of this machine");
+        }
+    });
     let mut arguments = vec!["-q", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "--no-install-recommends"];
     arguments.extend(packages);
-    if offers(packages)?.len() < packages.len() {
-        update_lists()?;
-    }
     run_as_root("apt-get", &arguments).with_context(|| format!("install packages {}", packages.join(" ")))
 }
 
@@ -77,6 +85,12 @@ pub(super) fn with_fresh_lists<T>(get: impl Fn() -> Result<T>) -> Result<T> {
 }
 
 pub(super) fn update_lists() -> Result<()> {
+    // apt waits for no other that updates the lists, as another step of the test may.
+    let cache = cache_dir()?;
+    fs::create_dir_all(&cache).with_context(|| format!("create folder {}", cache.display()))?;
+    let path = cache.join("apt-lists.lock");
+    let lock = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    lock.lock().with_context(|| format!("lock {}", path.display()))?;
     run_as_root("apt-get", &["-q", "update"]).context("update package lists")
 }
 

@@ -59,6 +59,12 @@ pub(crate) fn install(needs: &[(&str, &str)]) -> Result<()> {
     apt::install(&packages)
 }
 
+/// Installs packages, or upgrades them to the newest version that Debian offers.
+pub(crate) fn upgrade(packages: &[&str]) -> Result<()> {
+    eprintln!("upgrading with apt-get: {}", packages.join(" "));
+    apt::install(packages)
+}
+
 /// Whether this machine has a command, or its apt offers the package of the same name.
 pub(crate) fn is_offered(command: &str) -> Result<bool> {
     if apt::is_present(command) {
