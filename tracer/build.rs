@@ -1,5 +1,5 @@
 //! Sets the folder of the eBPF objects: the committed ones, or those of a folder that is to be tested. Packs the pages of docs/ for
-//! `vmentry help`.
+//! `vmentry help`. Both folders are links, so that the package on crates.io has their files.
 
 use std::{env, fs, io::Write, path::Path};
 
@@ -7,7 +7,7 @@ use flate2::{Compression, write::DeflateEncoder};
 
 fn main() {
     println!("cargo:rerun-if-env-changed=VMENTRY_BPF_DIR");
-    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/../tracer-ebpf/dist");
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/bpf");
     let other = env::var("VMENTRY_BPF_DIR").ok();
     if let Some(folder) = &other {
         println!(
@@ -22,7 +22,7 @@ fn main() {
 
 /// Writes the pages as one compressed text: the name of each and its Markdown, each with a NUL after it.
 fn pack_pages() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/docs");
     println!("cargo:rerun-if-changed={folder}");
     let mut pages: Vec<_> =
         fs::read_dir(folder).expect("read docs/").map(|entry| entry.expect("read docs/").path()).collect();

@@ -2,6 +2,7 @@
 
 pub(crate) mod archive;
 mod generated;
+mod lifecycle;
 mod rpm;
 mod service;
 
@@ -105,6 +106,7 @@ pub(crate) fn check() -> Result<()> {
     debian::install(&NEEDS)?;
     let package = build()?;
     check_contents(&package)?;
+    lifecycle::check(&package)?;
     let root = build::target_dir().join("deb/root");
     output(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&root))?;
     let version = output(Command::new(root.join("usr/bin/vmentry")).arg("--version"))?;
