@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{build, debian, process::output};
+use crate::{
+    build, debian,
+    process::{self, output},
+};
 
 /// Releases whose dpkg and whose scripts for systemd run the package.
 const RELEASES: [&str; 2] = ["bookworm", "trixie"];
@@ -40,6 +43,10 @@ const OWN: &str = "OPTIONS=\"--vm-labels name,pid\"\n";
 
 /// Checks a package in each release.
 pub(super) fn check(package: &Path) -> Result<()> {
+    ensure!(
+        process::is_root(),
+        "try the maintainer scripts: only root can change the root folder; run the tests as root"
+    );
     let older = older(package)?;
     RELEASES.iter().try_for_each(|release| {
         let host = Host::create(release)?;

@@ -1,6 +1,7 @@
 //! `cargo xtask deb`: builds the Debian package with cargo-deb from `tracer/Cargo.toml`, and checks it and its service.
 
 pub(crate) mod archive;
+mod crates;
 mod generated;
 mod lifecycle;
 mod rpm;
@@ -101,7 +102,12 @@ fn build() -> Result<PathBuf> {
     package.context("build the package: cargo-deb has made no file")
 }
 
-/// Builds the package and checks its contents, its binary and its service.
+/// Packs the crates as for crates.io, and builds them from what was packed if asked to.
+pub(crate) fn check_crates(builds: bool) -> Result<()> {
+    crates::check(builds)
+}
+
+/// Builds the package and checks its contents, its maintainer scripts, its binary and its service.
 pub(crate) fn check() -> Result<()> {
     debian::install(&NEEDS)?;
     let package = build()?;

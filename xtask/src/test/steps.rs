@@ -30,6 +30,7 @@ pub(super) const STEPS: &[Step] = &[
     ("recorder on the running kernel", recorder),
     ("exporter with the service's capabilities", exporter_as_service),
     ("dashboards against the table of metrics", || passed(dashboards::check())),
+    ("crates are packed", || passed(packaging::check_crates(false))),
     ("prometheus", || passed(prometheus::run())),
 ];
 
