@@ -1,6 +1,7 @@
 //! `cargo xtask deb`: builds the Debian package with cargo-deb from `tracer/Cargo.toml`, and checks it and its service.
 
 pub(crate) mod archive;
+mod container;
 mod crates;
 mod generated;
 mod lifecycle;
@@ -105,6 +106,11 @@ fn build() -> Result<PathBuf> {
 /// Packs the crates as for crates.io, and builds them from what was packed if asked to.
 pub(crate) fn check_crates(builds: bool) -> Result<()> {
     crates::check(builds)
+}
+
+/// Builds the container image and runs it.
+pub(crate) fn check_container() -> Result<()> {
+    container::check()
 }
 
 /// Builds the package and checks its contents, its maintainer scripts, its binary and its service.

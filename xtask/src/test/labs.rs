@@ -56,6 +56,7 @@ pub(super) const LONG: &[Step] = &[
     ("lab stopwatch 7.3", || with_stopwatch(Kernel::V7_3)),
     ("lab experiment 7.3", || with_experiment(Kernel::V7_3)),
     ("lab experiment on a Linux guest 6.12", || in_lab(Cpu::Intel, claims::experiment)),
+    ("container image", || passed(packaging::check_container())),
     ("crates are built from their packages", || passed(packaging::check_crates(true))),
     ("RPM package", || passed(packaging::check_rpm())),
 ];
