@@ -1,6 +1,6 @@
 //! The facts of a host that a survey keeps: of hardware, kernel and module, and none that names it.
 
-use super::values::{Expected, Host, Known, ErratumLimit};
+use super::values::{ErratumLimit, Expected, Host, Known};
 use crate::{
     host::{
         erratum::{Erratum, seconds},

@@ -28,7 +28,7 @@ pub(super) fn all(survey: &Survey) -> Vec<Row> {
     let parts = &survey.parts;
     let mut rows = of(&parts.check, "VM entries that arrive", proof);
     rows.extend(of(&parts.erratum, "far timers fire early", probe));
-    rows.extend(of(&parts.overhead, "added to a VM entry by tracing", overhead));
+    rows.extend(of(&parts.overhead, "added by tracing", overhead));
     rows.extend(of(&parts.calibrate, "VM-entry latency", calibration));
     rows
 }
@@ -73,25 +73,20 @@ fn probe(probe: &Probe) -> Vec<Row> {
     let fired = probe.timers.iter().filter(|timer| timer.after_ns.is_some()).count();
     let value = if probe.early { "yes" } else { "no" };
     let source = format!("erratum: {} timers armed, {fired} with an interrupt", probe.timers.len());
-    vec![row("far timers fire early (EMR158)", value.into(), String::new(), source)]
+    vec![row("far timers fire early", value.into(), String::new(), source)]
 }
 
 fn overhead(overhead: &Overhead) -> Vec<Row> {
     let runs = format!("overhead: {} rounds of {} exits", overhead.rounds, grouped(overhead.exits));
     let three = |[least, _, most]: [f64; 3]| format!("{} to {}", ns(least), ns(most));
-    let mut rows = vec![row(
-        "untraced exit with its entry",
-        ns(overhead.untraced_ns[1]),
-        three(overhead.untraced_ns),
-        runs.clone(),
-    )];
+    let mut rows = vec![row("untraced exit", ns(overhead.untraced_ns[1]), three(overhead.untraced_ns), runs.clone())];
     for mode in &overhead.modes {
         let name = mode.aggregation.name();
         let source = format!("{runs}; {} entries counted, {} lost", grouped(mode.counted), mode.dropped);
         for (what, values) in [("vCPU", mode.vcpu_ns), ("collector", mode.collector_ns)] {
             let value = if values[0] > 0.0 { ns(values[1]) } else { NA.into() };
             let source = if values[0] > 0.0 { source.clone() } else { "the runs differ by more".into() };
-            rows.push(row(format!("added per entry to the {what} ({name})"), value, three(values), source));
+            rows.push(row(format!("added to {what}, {name}"), value, three(values), source));
         }
     }
     rows
@@ -116,7 +111,7 @@ fn calibration(calibration: &Calibration) -> Vec<Row> {
 }
 
 fn write(write: &Write) -> Row {
-    let name = format!("added by a write of the {} controls", write.control);
+    let name = format!("added by {}-control write", write.control);
     match (write.cost_ns, write.unavailable) {
         (Some(cost), None) => row(
             name,

@@ -62,20 +62,21 @@ fn json_beside(page: &Path) -> Result<PathBuf> {
 
 fn survey(page: &Path, overwrite: bool) -> Result<ExitCode> {
     let json = json_beside(page)?;
-    // Before two minutes of work; each takes its name only when it is whole.
-    let files = [WholeFile::create(page, overwrite)?, WholeFile::create(&json, overwrite)?];
-    let facts = gather(true);
-    let parts = runtime()?.block_on(async {
+    let (survey, files) = runtime()?.block_on(async {
+        // First of all: from here on a signal leaves whole files.
         let endings = Endings::new()?;
-        anyhow::Ok(parts::measure(&facts, endings).await)
+        // Before two minutes of work; each takes its name only when it is whole.
+        let files = [WholeFile::create(page, overwrite)?, WholeFile::create(&json, overwrite)?];
+        let facts = gather(true);
+        let parts = parts::measure(&facts, endings).await;
+        anyhow::Ok((Survey::new(facts::of(&facts), parts), files))
     })?;
-    default_endings();
-    let survey = Survey::new(facts::of(&facts), parts);
     let texts = [page::render(&survey), serde_json::to_string_pretty(&survey)? + "\n"];
     for ((mut file, text), path) in files.into_iter().zip(texts).zip([page, &json]) {
         let written = file.write_all(text.as_bytes()).and_then(|()| file.take_place());
         written.with_context(|| format!("write {}", shown(path)))?;
     }
+    default_endings();
     say!("wrote {} and {}: no names of VMs, users or hosts are in them", shown(page), shown(&json));
     if survey.cut {
         say!("CUT: the survey was ended before all parts were done");

@@ -94,13 +94,13 @@ fn soft_delay(host: &Host) -> Option<String> {
 
 fn figures_table(survey: &Survey) -> Markup {
     let columns = vec![
-        Heading::text("Figure"),
+        Heading::word("Figure"),
         Heading::word("Value"),
         Heading::word("Spread"),
         Heading::text("Source and loss"),
     ];
     let mark = if survey.host.emulated { " (EMULATED)" } else { "" };
-    let mut table = Table::new("figures-table", format!("Times are of one vCPU{mark}"), columns);
+    let mut table = Table::new("figures-table", format!("Times are of one VM entry or exit of a vCPU{mark}"), columns);
     for figures::Row { name, value, spread, source } in figures::all(survey) {
         table.row([name, value, spread, source]);
     }
@@ -202,8 +202,11 @@ fn parts(survey: &Survey) -> Markup {
         Heading::text("What, and the command"),
     ];
     let mut table = Table::new("parts-table", "The parts, in their order", columns);
-    let ends =
+    let mut ends =
         [end(&parts.check), end(&parts.erratum), end(&parts.overhead), end(&parts.calibrate), end(&parts.recording)];
+    if parts.check.measured.as_ref().is_some_and(|proof| !proof.passed) {
+        ends[0].1 = "failed: the exits do not arrive as they were made".into();
+    }
     for (Step { name, what, arguments, .. }, (seconds, result)) in STEPS.into_iter().zip(ends) {
         table.row([
             (*name).to_owned(),

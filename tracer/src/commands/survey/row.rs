@@ -1,6 +1,6 @@
 //! A survey as its row of docs/hosts.md.
 
-use super::values::{Exit, Known, ErratumLimit, Survey, Write};
+use super::values::{ErratumLimit, Exit, Known, Survey, Write};
 use crate::{
     model::{measurement::Aggregation, policy::Policy},
     output::grouped,
