@@ -117,7 +117,7 @@ fn write(write: &Write) -> Row {
             name,
             ns(cost.value),
             format!("95 %: {} to {}", ns(cost.low), ns(cost.high)),
-            format!("calibrate: {} rounds; {} entries unexpected, left out", write.rounds, write.unexpected),
+            format!("calibrate: {} rounds; unexpected entries, left out: {}", write.rounds, write.unexpected),
         ),
         (_, reason) => na(&name, reason.unwrap_or(Reason::NoWrite)),
     }

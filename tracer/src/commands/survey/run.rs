@@ -64,6 +64,9 @@ pub(super) async fn run(arguments: &[&str], limit: Duration, endings: &mut Endin
 
 fn read(from: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    from.take(MOST_OUTPUT).read_to_end(&mut bytes)?;
+    let read = from.take(MOST_OUTPUT).read_to_end(&mut bytes)?;
+    if read as u64 == MOST_OUTPUT {
+        return Err(io::Error::other(format!("it has more than {} MiB", MOST_OUTPUT >> 20)));
+    }
     Ok(bytes)
 }
