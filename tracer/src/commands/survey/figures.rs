@@ -100,7 +100,11 @@ fn calibration(calibration: &Calibration) -> Vec<Row> {
             let apart = format!("{} set apart, {} inconsistent", exit.set_apart, exit.inconsistent);
             format!("calibrate: {} values, policy {policy}; {apart}", grouped(d.count))
         };
-        let figures = [("VM-entry latency", exit.entry_latency_ns), ("VM-exit latency", exit.exit_latency_ns)];
+        let figures = [
+            ("VM-entry latency", exit.entry_latency_ns),
+            ("VM-exit latency", exit.exit_latency_ns),
+            ("transition", exit.transition_ns),
+        ];
         for (what, latency) in figures {
             let name = format!("{what}, {}", exit.exit);
             rows.extend(latency.map(|d| row(name, format!("p50 {}", ns(d.p50)), spread(&d), of(&d))));

@@ -106,7 +106,8 @@ impl Faults {
         for exit in &calibration.exits {
             let is_known = exits::Exit::ALL.iter().any(|known| known.name() == exit.exit);
             self.unless(is_known, format!("calibrate has an exit that is none: '{}'", printable(&exit.exit, 40)));
-            let figures = [exit.entry_latency_ns, exit.exit_latency_ns, exit.round_trip_untraced_ns];
+            let figures =
+                [exit.entry_latency_ns, exit.exit_latency_ns, exit.transition_ns, exit.round_trip_untraced_ns];
             figures.iter().flatten().for_each(|figure| self.distribution(&exit.exit, figure));
         }
         for write in &calibration.writes {

@@ -4,6 +4,8 @@
 mod facts;
 mod figures;
 mod judge;
+#[cfg(test)]
+mod made_up;
 mod page;
 mod parts;
 mod projection;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     reason::Reason,
-    values::{Calibration, Exit, FarTimer, Overhead, Probe, Proof, Write},
+    values::{Calibration, Distribution, Exit, FarTimer, Mode, Overhead, Probe, Proof, Write},
 };
 use crate::host::facts::Facts;
 
@@ -14,6 +14,21 @@ use crate::host::facts::Facts;
 pub(super) fn field<T: DeserializeOwned>(json: &Value, path: &[&str]) -> Result<T, Reason> {
     let value = path.iter().fold(json, |value, name| &value[*name]);
     T::deserialize(value).map_err(|_| Reason::Failed)
+}
+
+/// These fields of an object, and no others.
+fn fields<T: DeserializeOwned>(json: &Value, names: &[&str]) -> Result<T, Reason> {
+    let kept = names.iter().map(|name| ((*name).to_owned(), json[*name].clone())).collect();
+    serde_json::from_value(Value::Object(kept)).map_err(|_| Reason::Failed)
+}
+
+/// The ns of a distribution; none where the command has none.
+fn distribution(json: &Value, name: &str) -> Result<Option<Distribution>, Reason> {
+    let ns = &json[name]["ns"];
+    if ns.is_null() {
+        return Ok(None);
+    }
+    fields(ns, &["count", "floor", "p50", "p90", "p99", "max", "mean"]).map(Some)
 }
 
 /// The JSON that a command printed.
@@ -51,20 +66,23 @@ pub(super) fn probe(bytes: &[u8]) -> Result<Probe, Reason> {
         Some("no") => false,
         _ => return Err(Reason::of_probe(json["why"].as_str().unwrap_or_default())),
     };
-    let timer = |timer: &Value| {
-        Ok(FarTimer {
-            offset_ns: field(timer, &["offset_ns"])?,
-            after_ns: field(timer, &["after_ns"])?,
-            armed: field(timer, &["armed"])?,
-        })
-    };
+    let timer = |timer: &Value| fields::<FarTimer>(timer, &["offset_ns", "after_ns", "armed"]);
     let timers = json["timers"].as_array().ok_or(Reason::Failed)?.iter().map(timer);
     Ok(Probe { early, timers: timers.collect::<Result<_, _>>()? })
 }
 
-/// Of `check --overhead --format json`, all of whose fields are numbers.
+/// Of `check --overhead --format json`.
 pub(super) fn overhead(bytes: &[u8]) -> Result<Overhead, Reason> {
-    field(&parse(bytes)?, &["overhead"])
+    let json = &parse(bytes)?["overhead"];
+    let names = ["aggregation", "vcpu_ns", "collector_ns", "speed", "dropped", "counted"];
+    let modes = json["modes"].as_array().ok_or(Reason::Failed)?.iter().map(|mode| fields::<Mode>(mode, &names));
+    Ok(Overhead {
+        exits: field(json, &["exits"])?,
+        rounds: field(json, &["rounds"])?,
+        untraced_ns: field(json, &["untraced_ns"])?,
+        direct_loads: field(json, &["direct_loads"])?,
+        modes: modes.collect::<Result<_, _>>()?,
+    })
 }
 
 /// Of `calibrate --format json`.
@@ -90,9 +108,10 @@ fn exit(json: &Value) -> Result<Exit, Reason> {
     Ok(Exit {
         exit: field(json, &["exit"])?,
         policy: field(json, &["policy"])?,
-        entry_latency_ns: field(json, &["entry_latency", "ns"])?,
-        exit_latency_ns: field(json, &["exit_latency", "ns"])?,
-        round_trip_untraced_ns: field(json, &["round_trip_untraced", "ns"])?,
+        entry_latency_ns: distribution(json, "entry_latency")?,
+        exit_latency_ns: distribution(json, "exit_latency")?,
+        transition_ns: distribution(json, "transition")?,
+        round_trip_untraced_ns: distribution(json, "round_trip_untraced")?,
         tracing_ns: field(json, &["tracing", "ns"])?,
         set_apart: apart.values().filter_map(Value::as_u64).sum(),
         inconsistent: field(json, &["inconsistent"])?,
@@ -101,14 +120,14 @@ fn exit(json: &Value) -> Result<Exit, Reason> {
 
 fn write(json: &Value, facts: &Facts) -> Result<Write, Reason> {
     let control: String = field(json, &["control"])?;
-    let cost_ns = field(json, &["cost", "ns"])?;
-    let is_known = json["unavailable"].is_null() && !json["cost"].is_null();
+    let cost = &json["cost"]["ns"];
+    let cost_ns = if cost.is_null() { None } else { Some(fields(cost, &["value", "low", "high"])?) };
     Ok(Write {
-        unavailable: (!is_known).then(|| Reason::no_write(facts, &control)),
+        unavailable: cost_ns.is_none().then(|| Reason::no_write(facts, &control)),
         control,
         rounds: field(json, &["rounds"])?,
-        dirty_ns: field(json, &["dirty", "ns"])?,
-        clean_ns: field(json, &["clean", "ns"])?,
+        dirty_ns: distribution(json, "dirty")?,
+        clean_ns: distribution(json, "clean")?,
         cost_ns,
         unexpected: field(json, &["unexpected"])?,
     })

@@ -231,6 +231,8 @@ pub(super) struct Exit {
     pub(super) policy: Policy,
     pub(super) entry_latency_ns: Option<Distribution>,
     pub(super) exit_latency_ns: Option<Distribution>,
+    /// VM entry plus VM exit without guest code
+    pub(super) transition_ns: Option<Distribution>,
     pub(super) round_trip_untraced_ns: Option<Distribution>,
     /// added to the median round trip by tracing
     pub(super) tracing_ns: Option<f64>,
