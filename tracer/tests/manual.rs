@@ -153,3 +153,28 @@ fn the_output_in_the_readme_is_an_excerpt_of_that_in_the_manual() {
         assert!(page.contains(part), "docs/pin-controls.md has not:\n{part}");
     }
 }
+
+/// The rows of the table of hosts.
+fn host_rows(page: &str) -> Vec<&str> {
+    let table = page.lines().skip_while(|line| !line.starts_with("| CPU | microcode ")).skip(2);
+    table.take_while(|line| line.starts_with('|')).collect()
+}
+
+#[test]
+fn each_row_of_the_table_of_hosts_is_printed_from_its_file() {
+    let page = read(&root().join("docs/hosts.md"));
+    let mut files: Vec<_> = fs::read_dir(root().join("docs/hosts")).into_iter().flatten().flatten().collect();
+    files.sort_by_key(fs::DirEntry::file_name);
+    let row = |file: &fs::DirEntry| {
+        let path = file.path();
+        let output = vmentry(&["survey", "--check", &path.display().to_string()]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout).trim_end().to_owned()
+    };
+    let printed: Vec<_> = files.iter().map(row).collect();
+    assert_eq!(host_rows(&page), printed);
+    assert_eq!(page.contains("The table is empty"), printed.is_empty(), "the page says whether the table is empty");
+    // A row that was typed would be found.
+    let typed = page.replacen("|---|\n", "|---|\n| typed |\n", 1);
+    assert_eq!(host_rows(&typed).first(), Some(&"| typed |"));
+}

@@ -30,6 +30,7 @@ mod progress;
 mod record;
 mod report;
 mod session;
+mod survey;
 mod user;
 mod window_parts;
 
@@ -61,6 +62,7 @@ pub fn run(command: &Command) -> Result<ExitCode> {
         Command::Export(args) => export::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Calibrate(args) => calibrate::run(args),
+        Command::Survey(args) => survey::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => completions::write_man_pages(args),
         Command::Help(args) => help::run(args),

@@ -82,6 +82,7 @@ const TRACER: House = House {
                     "policy",
                     "record",
                     "report",
+                    "survey",
                 ],
                 &["comparison"],
                 &["window_parts"],

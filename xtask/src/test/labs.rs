@@ -17,7 +17,7 @@ use crate::{
     packaging,
     patches::{self, Flavour},
     test::{Outcome, Step, steps::passed},
-    witness::{self, companion, counts, experiment, stopwatch},
+    witness::{self, companion, counts, experiment, stopwatch, survey},
 };
 
 /// Steps that build for minutes with all processors.
@@ -44,6 +44,7 @@ pub(super) const LABS: &[Step] = &[
     ("lab stopwatch 6.12", || with_stopwatch(Kernel::V6_12)),
     ("lab stopwatch 6.1", || with_stopwatch(Kernel::V6_1)),
     ("lab experiment 6.12", || with_experiment(Kernel::V6_12)),
+    ("lab survey 6.12", || with_survey(Kernel::V6_12)),
 ];
 
 /// The steps that only `--all` runs, each with its share of what the others leave out.
@@ -200,6 +201,13 @@ fn with_experiment(kernel: Kernel) -> Result<Outcome> {
         let vmentry = build::static_binary("vmentry")?;
         let outcome = run(&companion_machine("experiment", kernel, Flavour::Companion)?, experiment::SCRIPT)?;
         check(&outcome, &experiment::failures(&outcome.out_dir, &vmentry)?)
+    })
+}
+
+fn with_survey(kernel: Kernel) -> Result<Outcome> {
+    in_companion_lab(kernel, || {
+        let outcome = run(&companion_machine("survey", kernel, Flavour::Companion)?, survey::SCRIPT)?;
+        check(&outcome, &survey::failures(&outcome.out_dir)?)
     })
 }
 

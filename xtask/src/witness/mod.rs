@@ -12,6 +12,7 @@ mod failures;
 pub(crate) mod figures;
 pub(crate) mod guest_experiment;
 pub(crate) mod stopwatch;
+pub(crate) mod survey;
 mod traces;
 pub(crate) mod vms;
 

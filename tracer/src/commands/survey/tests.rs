@@ -1,0 +1,222 @@
+//! What is in a survey's files, what is not, and what speaks against one.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{
+    figures, judge,
+    made_up::{NAMES, host_facts, nothing, survey},
+    page, projection,
+    reason::Reason,
+    row,
+};
+use crate::{
+    calibrate,
+    guest::{Verdict, probe::ProbeOutcome},
+    html::tests::check as check_page,
+};
+
+#[test]
+fn no_name_is_in_the_page_or_the_json() {
+    for survey in [survey(), nothing()] {
+        let json = serde_json::to_string_pretty(&survey).unwrap();
+        for name in NAMES {
+            for output in [&json, &page::render(&survey)] {
+                assert!(!output.contains(name), "{name}: {output}");
+            }
+        }
+        assert!(!json.contains("script"), "{json}");
+    }
+}
+
+/// Fields that may hold a text, by path; `*` stands for each element and each parameter.
+const TEXTS: [&str; 27] = [
+    "format",
+    "tool",
+    "day",
+    "host.cpu",
+    "host.microcode",
+    "host.kernel",
+    "host.vendor",
+    "host.parameters.*",
+    "host.virtualized",
+    "host.policy",
+    "host.missing.*",
+    "host.tickless_cpus",
+    "host.erratum.cpu",
+    "host.erratum.reach",
+    "parts.check.unavailable",
+    "parts.erratum.unavailable",
+    "parts.overhead.unavailable",
+    "parts.calibrate.unavailable",
+    "parts.recording.unavailable",
+    "parts.overhead.measured.modes.*.aggregation",
+    "parts.calibrate.measured.clock_source",
+    "parts.calibrate.measured.exits.*.exit",
+    "parts.calibrate.measured.exits.*.policy",
+    "parts.calibrate.measured.writes.*.control",
+    "parts.calibrate.measured.writes.*.unavailable",
+    "parts.recording.measured.pin_writes_source",
+    "parts.recording.measured.reasons.*.reason",
+];
+
+fn texts(path: &str, value: &Value, found: &mut BTreeSet<String>) {
+    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    match value {
+        Value::String(_) => drop(found.insert(path.to_owned())),
+        Value::Array(all) => all.iter().for_each(|value| texts(&below("*"), value, found)),
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| {
+            texts(&below(if path == "host.parameters" { "*" } else { name }), value, found);
+        }),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_text_of_the_json_is_in_a_field_that_may_hold_one() {
+    let mut found = BTreeSet::new();
+    for survey in [survey(), nothing()] {
+        texts("", &serde_json::to_value(&survey).unwrap(), &mut found);
+    }
+    let unknown: Vec<_> = found.iter().filter(|path| !TEXTS.contains(&path.as_str())).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+    assert!(found.len() > 20, "{found:?}");
+}
+
+#[test]
+fn a_survey_says_what_its_parts_measured() {
+    let survey = survey();
+    let parts = &survey.parts;
+    assert!(parts.has_figures() && !survey.cut, "{parts:?}");
+    let recording = parts.recording.measured.as_ref().unwrap();
+    assert_eq!((recording.entries, recording.dropped, recording.timer_exits.deadline), (272, 0, Some(23)));
+    assert_eq!(parts.calibrate.measured.as_ref().unwrap().exits.len(), 1, "an exit without figures is left out");
+    let rows = figures::all(&survey);
+    let of = |name: &str| rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("{name}: {rows:?}"));
+    assert_eq!(of("VM-entry latency, cpuid").value, "p50 812ns");
+    assert!(of("VM-entry latency, cpuid").source.contains("2,400 values, policy soft; 83 set apart"));
+    assert_eq!(of("added to vCPU, records").spread, "80ns to 120ns");
+    assert_eq!(of("added by pin-control write").spread, "95 %: 230ns to 251ns");
+    assert_eq!(of("added by exec-control write").source, Reason::NoWrite.text());
+}
+
+#[test]
+fn the_fields_that_are_taken_are_those_that_the_commands_print() {
+    let facts = host_facts();
+    let printed = calibrate::json::render(&calibrate::text::tests::calibration()).to_string();
+    let calibration = projection::calibration(printed.as_bytes(), &facts).unwrap();
+    let names: Vec<_> = calibration.exits.iter().map(|exit| exit.exit.as_str()).collect();
+    assert_eq!(names, ["cpuid", "immediate"]);
+    assert_eq!(calibration.exits[0].entry_latency_ns.unwrap().p50, 200.0);
+    assert_eq!(calibration.exits[1].transition_ns.unwrap().p50, 350.0);
+    let writes: Vec<_> = calibration.writes.iter().map(|write| (write.control.as_str(), write.unavailable)).collect();
+    assert_eq!(writes, [("pin", None), ("exec", Some(Reason::NoWrite))]);
+    let outcome = ProbeOutcome::not_tried("this host is itself a VM, and so on");
+    assert_eq!(projection::probe(serde_json::to_string(&outcome).unwrap().as_bytes()), Err(Reason::IsVm));
+    let outcome = ProbeOutcome { verdict: Verdict::No, ..outcome };
+    let probe = projection::probe(serde_json::to_string(&outcome).unwrap().as_bytes()).unwrap();
+    assert_eq!((probe.early, probe.timers.len()), (false, 0));
+}
+
+#[test]
+fn what_failed_is_not_available_for_a_reason_of_the_set() {
+    let survey = nothing();
+    assert!(!survey.parts.has_figures());
+    assert_eq!(survey.parts.erratum.unavailable, Some(Reason::Failed));
+    let rows = figures::all(&survey);
+    assert_eq!(rows.len(), 4);
+    assert!(rows.iter().all(|row| row.value == "n/a" && row.source == Reason::Failed.text()), "{rows:?}");
+    assert!(judge::faults(&survey).contains(&"nothing was measured".to_owned()));
+}
+
+#[test]
+fn every_time_of_an_emulated_cpu_is_marked() {
+    let mut survey = survey();
+    survey.host.emulated = true;
+    let parts = &mut survey.parts;
+    (parts.check.emulated, parts.erratum.emulated, parts.overhead.emulated) = (true, true, true);
+    (parts.calibrate.emulated, parts.recording.emulated) = (true, true);
+    assert!(figures::all(&survey).iter().all(|row| row.value == "n/a" || row.source.starts_with("EMULATED; ")));
+    assert!(page::render(&survey).contains("272 VM entries, no loss (EMULATED)"));
+    assert_eq!(judge::faults(&survey).len(), 1, "{:?}", judge::faults(&survey));
+    assert!(judge::faults(&survey)[0].starts_with("the CPU is emulated"));
+}
+
+#[test]
+fn the_page_keeps_the_rules_of_pages() {
+    let mut cut = survey();
+    (cut.cut, cut.parts.calibrate.cut) = (true, true);
+    for survey in [survey(), nothing(), cut] {
+        check_page(&page::render(&survey));
+    }
+}
+
+#[test]
+fn a_good_survey_gives_its_row() {
+    let survey = survey();
+    let read = judge::read(&serde_json::to_string_pretty(&survey).unwrap()).unwrap();
+    assert_eq!(judge::faults(&read), [""; 0]);
+    assert_eq!(page::render(&read), page::render(&survey), "the page shows what the JSON has");
+    assert_eq!(
+        row::row(&read, "xeon.json"),
+        "| Intel(R) Xeon(R) Gold 6338 CPU @ 2.00GHz | 0xd0003e7 | 6.12.1-amd64 | bare | 812 ns / 1130 ns (the write: +240 ns, 95 % 230 to \
+         251) | 100 ns (80 to 120) | no: a guest's far timers did not fire early | n/a: the kernel does not tell | \
+         [xeon.json](hosts/xeon.json) |"
+    );
+}
+
+/// The faults of a survey whose value at a JSON pointer is another one.
+fn faults_with(pointer: &str, value: Value) -> String {
+    let mut json = serde_json::to_value(survey()).unwrap();
+    *json.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}")) = value;
+    judge::read(&json.to_string()).map_or_else(|why| why, |survey| judge::faults(&survey).join("; "))
+}
+
+#[test]
+fn a_survey_that_does_not_add_up_gives_no_row() {
+    for (pointer, value, fault) in [
+        ("/format", json!("vmentry-survey/9"), "its format is 'vmentry-survey/9'"),
+        ("/tool", json!("vmentry by hand"), "tool is not"),
+        ("/day", json!("yesterday"), "day is not a date"),
+        ("/cut", json!(true), "it was ended before"),
+        ("/parts/recording/measured/entries", json!(273), "entries are not delivered and dropped"),
+        ("/parts/recording/measured/vms/0/entries", json!(u64::MAX), "the entries of the VMs do not add up"),
+        ("/parts/recording/measured/reasons/0/entries", json!(0), "the entries of the exit reasons do not add up"),
+        ("/parts/recording/measured/exact", json!(false), "the kernel's counts"),
+        ("/parts/check/measured/entries", json!(3), "fewer entries than exits"),
+        ("/parts/check/unavailable", json!("no_btf"), "check has figures and a reason"),
+        ("/parts/overhead/measured/modes/0/counted", json!(139_999), "counts fewer entries than exits"),
+        ("/parts/overhead/measured/untraced_ns/0", json!(2000.0), "are not in order"),
+        ("/parts/overhead/emulated", json!(true), "disagree on whether the CPU is emulated"),
+        (
+            "/parts/calibrate/measured/exits/0/entry_latency_ns/p50",
+            json!(1e9),
+            "cpuid: least, median and most are not in order",
+        ),
+        ("/parts/calibrate/measured/exits/0/exit", json!("fast"), "an exit that is none"),
+        ("/parts/calibrate/measured/writes/0/cost_ns", Value::Null, "a cost and a reason why not, or neither"),
+    ] {
+        let faults = faults_with(pointer, value);
+        assert!(faults.contains(fault), "{pointer}: {faults}");
+    }
+}
+
+#[test]
+fn a_survey_with_a_name_gives_no_row() {
+    for (pointer, text) in [
+        ("/host/cpu", "Xeon /home/alice"),
+        ("/host/kernel", "6.12.1 on prod7.example"),
+        ("/host/kernel", "6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
+        ("/host/microcode", "52:54:00:12:34:56"),
+        ("/host/parameters/preemption_timer", "a@b"),
+        ("/parts/recording/measured/reasons/0/reason", "CPUID of acme-db:1"),
+    ] {
+        let faults = faults_with(pointer, json!(text));
+        assert!(faults.contains("may hold a name"), "{pointer}: {faults}");
+    }
+    let mut json = serde_json::to_value(survey()).unwrap();
+    json["parts"]["recording"]["measured"]["vms"][0]["name"] = json!("acme-db");
+    let why = judge::read(&json.to_string()).unwrap_err();
+    assert!(why.contains("unknown field `name`"), "{why}");
+}

@@ -1,0 +1,66 @@
+//! `vmentry survey` as a process: what it refuses, and that a signal leaves whole files.
+
+#![allow(clippy::unwrap_used, reason = "a test: an error is a failure")]
+
+mod binary;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use binary::{err, vmentry};
+use rustix::process::{Pid, Signal, kill_process};
+
+#[test]
+fn a_wrong_name_and_a_file_that_exists_are_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for name in ["x.json", "x", "-"] {
+        let output = vmentry(&["survey", "-o", name]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(err(&output).contains("vmentry survey -o host.html"), "{}", err(&output));
+    }
+    assert_eq!(vmentry(&["survey"]).status.code(), Some(2));
+    fs::write(path("host.json"), "x").unwrap();
+    let output = vmentry(&["survey", "-o", &path("host.html")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("host.json: it exists and is not empty"), "{}", err(&output));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the page that was begun is gone");
+}
+
+#[test]
+fn what_is_no_survey_is_refused() {
+    let output = vmentry(&["survey", "--check", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    assert!(err(&output).contains("it is no JSON"), "{}", err(&output));
+}
+
+/// On a host that can measure, the survey would take minutes; where it cannot, it may end before the signal comes.
+#[test]
+fn a_survey_that_is_ended_writes_whole_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("host.html");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_vmentry"))
+        .args([Path::new("survey"), Path::new("-o"), &page])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    assert!(first.starts_with("1/5 check: "), "{first}");
+    let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+    let rest: Vec<_> = lines.map_while(Result::ok).collect();
+    let status = child.wait().unwrap();
+    assert!(matches!(status.code(), Some(0 | 1)), "{status}: {rest:?}");
+    let json: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(folder.path().join("host.json")).unwrap()).unwrap();
+    assert_eq!(json["format"], "vmentry-survey/1");
+    let was_running = !first.contains("n/a");
+    assert!(!was_running || json["cut"] == true, "{json}");
+    assert!(fs::read_to_string(&page).unwrap().ends_with("</html>\n"));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+}
