@@ -1,10 +1,11 @@
 //! Decodes the histograms of an interval log: HdrHistogram's V2 format, deflated. By hand, because the crate's decoder allocates as much
 //! as the file asks for, and a recording may be damaged or hostile.
 
-use std::{io::Read, num::NonZeroU64};
+use std::{num::NonZeroU64, ops::Range};
 
 use anyhow::{Context, Result, bail, ensure};
-use flate2::read::ZlibDecoder;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::model::histogram::{BUCKETS, DIGITS, Histogram};
 
@@ -13,22 +14,60 @@ const PLAIN: u32 = 0x1c84_9313;
 /// Of a plain histogram: cookie, length, offset, digits, lowest, highest, ratio.
 const HEADER_BYTES: usize = 40;
 /// A count takes nine bytes at most.
-const MAX_BYTES: u64 = HEADER_BYTES as u64 + 9 * BUCKETS as u64;
+const MAX_BYTES: usize = HEADER_BYTES + 9 * BUCKETS as usize;
 
-/// Decodes a histogram.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Histogram> {
-    ensure!(u32_at(bytes, 0)? == COMPRESSED, "no deflated V2 histogram");
-    let deflated = bytes.get(8..).context("too short")?;
-    let deflated = &deflated[..deflated.len().min(u32_at(bytes, 4)? as usize)];
-    let mut plain = Vec::new();
-    ZlibDecoder::new(deflated).take(MAX_BYTES + 1).read_to_end(&mut plain).context("inflate")?;
-    ensure!(plain.len() as u64 <= MAX_BYTES, "more counts than there are buckets");
-    ensure!(u32_at(&plain, 0)? == PLAIN, "no V2 histogram");
-    let (digits, lowest) = (u32_at(&plain, 12)?, u64_at(&plain, 16)?);
-    ensure!(digits == u32::from(DIGITS) && lowest == 1 && u32_at(&plain, 8)? == 0, "buckets of another kind");
-    ensure!(u64_at(&plain, 32)? == 1.0f64.to_bits(), "a ratio of values");
+/// Decodes histograms one after another, in memory that it keeps: a histogram of a recording is small, so that a new inflater and new
+/// buffers for each would cost more than its bytes.
+pub(super) struct Decoder {
+    inflate: Decompress,
+    deflated: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self { inflate: Decompress::new(true), deflated: Vec::new(), plain: Vec::new() }
+    }
+}
+
+impl Decoder {
+    /// Decodes a histogram of an interval log: a deflated V2 histogram in base64.
+    pub(super) fn decode(&mut self, encoded: &[u8]) -> Result<Histogram> {
+        self.deflated.clear();
+        STANDARD.decode_vec(encoded, &mut self.deflated)?;
+        ensure!(u32_at(&self.deflated, 0)? == COMPRESSED, "no deflated V2 histogram");
+        let bytes = u32_at(&self.deflated, 4)? as usize;
+        self.inflate(8..self.deflated.len().min(bytes.saturating_add(8))).context("inflate")?;
+        counts(&self.plain)
+    }
+
+    /// Inflates a range of the deflated bytes, as many as a histogram may have.
+    fn inflate(&mut self, range: Range<usize>) -> Result<()> {
+        self.inflate.reset(true);
+        self.plain.clear();
+        let deflated = self.deflated.get(range).context("too short")?;
+        loop {
+            #[expect(clippy::cast_possible_truncation, reason = "not more than `deflated` has")]
+            let rest = &deflated[self.inflate.total_in() as usize..];
+            let status = self.inflate.decompress_vec(rest, &mut self.plain, FlushDecompress::Finish)?;
+            if status == Status::StreamEnd {
+                return Ok(());
+            }
+            ensure!(self.plain.len() == self.plain.capacity(), "it is cut off");
+            ensure!(self.plain.len() < MAX_BYTES, "more counts than there are buckets");
+            self.plain.reserve_exact(self.plain.len().clamp(4096, MAX_BYTES));
+        }
+    }
+}
+
+/// The counts of a plain V2 histogram.
+fn counts(plain: &[u8]) -> Result<Histogram> {
+    ensure!(u32_at(plain, 0)? == PLAIN, "no V2 histogram");
+    let (digits, lowest) = (u32_at(plain, 12)?, u64_at(plain, 16)?);
+    ensure!(digits == u32::from(DIGITS) && lowest == 1 && u32_at(plain, 8)? == 0, "buckets of another kind");
+    ensure!(u64_at(plain, 32)? == 1.0f64.to_bits(), "a ratio of values");
     let counts = plain.get(HEADER_BYTES..).context("too short")?;
-    let mut rest = counts.get(..u32_at(&plain, 4)? as usize).context("fewer counts than it says")?;
+    let mut rest = counts.get(..u32_at(plain, 4)? as usize).context("fewer counts than it says")?;
     let (mut bucket, mut ascending) = (0u64, Vec::new());
     while !rest.is_empty() {
         match zig_zag(varint(&mut rest)?) {
@@ -83,9 +122,16 @@ fn zig_zag(n: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
+    use flate2::read::ZlibDecoder;
     use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 
     use super::*;
+
+    fn decode(bytes: &[u8]) -> Result<Histogram> {
+        Decoder::default().decode(STANDARD.encode(bytes).as_bytes())
+    }
 
     fn encode(values: &[(u64, u64)]) -> Vec<u8> {
         let mut hdr = hdrhistogram::Histogram::<u64>::new_with_bounds(1, u64::MAX, DIGITS).unwrap();

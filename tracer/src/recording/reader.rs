@@ -1,13 +1,12 @@
 //! Reads a recording, interval by interval, within the limits. Nothing that is damaged becomes a figure.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, hash_map::Entry},
     io::{self, BufRead, Seek, SeekFrom},
     sync::Arc,
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use base64::Engine as _;
 use flate2::Crc;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
@@ -19,13 +18,13 @@ use super::{
     note::{self, Note, Times},
     seal::{self, Closing},
     sums,
-    tag::parse_tag,
+    tag::Tags,
 };
 use crate::{
     model::{
         budget::Budget,
         interval::{Interval, MAX_SERIES, Vm},
-        series::Key,
+        series::{Key, Series},
         totals::Totals,
     },
     output::{MAX_NAME, printable},
@@ -57,6 +56,8 @@ pub struct Reader<R: BufRead> {
     counts: u64,
     /// counts of the intervals read; none where some were skipped by a jump
     sums: Option<Totals>,
+    tags: Tags,
+    decoder: hdr::Decoder,
 }
 
 /// A place between two intervals.
@@ -141,6 +142,8 @@ impl<R: BufRead> Reader<R> {
             torn: false,
             counts: 0,
             sums: Some(Totals::default()),
+            tags: Tags::default(),
+            decoder: hdr::Decoder::default(),
         };
         if let Some((body, crc)) = seal::split(&first, Closing::Header) {
             reader.sealed = true;
@@ -420,10 +423,7 @@ impl<R: BufRead> Reader<R> {
             _ => bail!("not a line of an HDR interval log"),
         };
         let tag = entry.tag().context("a histogram without a tag")?;
-        let shown = || printable(&tag, MAX_NAME);
-        let (key, figure) = parse_tag(&tag).with_context(|| format!("unknown tag '{}'", shown()))?;
-        let bytes = base64::engine::general_purpose::STANDARD.decode(entry.encoded_histogram())?;
-        let interval = &mut draft.interval;
+        let (key, figure) = self.tags.parse(&tag)?;
         let vm = match self.vms.get(&key.vm) {
             Some(vm) => vm,
             // Its line was damaged; its entries need not be lost with its name.
@@ -433,16 +433,22 @@ impl<R: BufRead> Reader<R> {
             }
             None => bail!("vm {} was not introduced", key.vm),
         };
+        let interval = &mut draft.interval;
         interval.vms.entry(key.vm).or_insert_with(|| Arc::clone(vm));
-        if interval.series.len() >= self.limits.series && !interval.series.contains_key(&key) {
-            bail!("more than {} series in an interval", self.limits.series);
-        }
-        if !interval.series.contains_key(&key) {
-            draft.order.push(key);
-        }
-        let histogram = &mut interval.series.entry(key).or_default()[figure];
-        ensure!(histogram.count() == 0, "a histogram twice in an interval: '{}'", shown());
-        *histogram = hdr::decode(&bytes).context("decode a histogram")?;
+        let known = interval.series.len();
+        let series = match interval.series.entry(key) {
+            Entry::Occupied(series) => series.into_mut(),
+            Entry::Vacant(_) if known >= self.limits.series => {
+                bail!("more than {} series in an interval", self.limits.series)
+            }
+            Entry::Vacant(place) => {
+                draft.order.push(key);
+                place.insert(Series::default())
+            }
+        };
+        let histogram = &mut series[figure];
+        ensure!(histogram.count() == 0, "a histogram twice in an interval: '{}'", printable(&tag, MAX_NAME));
+        *histogram = self.decoder.decode(entry.encoded_histogram().as_bytes()).context("decode a histogram")?;
         let sum = histogram.count();
         ensure!(sum > 0, "a histogram without values");
         draft.buckets += histogram.len();

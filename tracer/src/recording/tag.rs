@@ -1,11 +1,17 @@
 //! The tag of a histogram's line: which series and figure it is.
 
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
 use tracer_common::{Isa, rules::TimerCause};
 
-use crate::model::{
-    detail::Detail,
-    figures::Figure,
-    series::{EntryKind, Key, Level},
+use crate::{
+    model::{
+        detail::Detail,
+        figures::Figure,
+        series::{EntryKind, Key, Level},
+    },
+    output::{MAX_NAME, printable},
 };
 
 /// The tag of a figure of a series.
@@ -61,6 +67,27 @@ pub(crate) fn parse_tag(text: &str) -> Option<(Key, Figure)> {
     let figure = figure?;
     // A damaged tag can lack a key or have one twice, of two lines: only the whole one is written for this series and figure.
     (tag(&key, figure) == text).then_some((key, figure))
+}
+
+/// Tags that were parsed before: most lines of a recording have the tag of a line of the interval before.
+#[derive(Default)]
+pub(super) struct Tags(HashMap<Box<str>, (Key, Figure)>);
+
+impl Tags {
+    /// Most tags that are remembered: 15 MB.
+    const MOST: usize = 1 << 16;
+
+    /// [`parse_tag`], or its result of before.
+    pub(super) fn parse(&mut self, tag: &str) -> Result<(Key, Figure)> {
+        if let Some(known) = self.0.get(tag) {
+            return Ok(*known);
+        }
+        let parsed = parse_tag(tag).with_context(|| format!("unknown tag '{}'", printable(tag, MAX_NAME)))?;
+        if self.0.len() < Self::MOST {
+            self.0.insert(tag.into(), parsed);
+        }
+        Ok(parsed)
+    }
 }
 
 #[cfg(test)]
