@@ -20,7 +20,7 @@ use crate::{
     },
     host::{
         erratum::FIX,
-        facts::{self, Facts},
+        facts::{self, Facts, RunningVm},
         problems::{self, Problem, Severity},
         stopwatch,
     },
@@ -224,7 +224,8 @@ fn other_lines(facts: &Facts) -> Vec<(&'static str, String)> {
         "tickless cpus",
         if facts.tickless_cpus.is_empty() { "none (nohz_full is empty)".into() } else { facts.tickless_cpus.clone() },
     ));
-    let vms: Vec<_> = facts.vms.iter().map(|v| format!("{} (pid {})", v.name, v.tgid)).collect();
+    let manager = |vm: &RunningVm| vm.labels.get("manager").map(|name| format!(", {name}")).unwrap_or_default();
+    let vms: Vec<_> = facts.vms.iter().map(|v| format!("{} (pid {}{})", v.name, v.tgid, manager(v))).collect();
     let vms = if vms.is_empty() { "none".into() } else { vms.join(", ") };
     let unseen = facts.vms_unseen.as_ref().map(|why| format!(" seen; {why}")).unwrap_or_default();
     lines.push(("running VMs", vms + &unseen));
