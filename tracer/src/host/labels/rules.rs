@@ -83,7 +83,7 @@ impl LabelRules {
             let text = String::from_utf8(bytes).ok().context("the file is not UTF-8: save it as UTF-8")?;
             Self::parse(&text)
         };
-        read().with_context(|| format!("read rules of labels: {}", shown(path)))
+        read().with_context(|| format!("--vm-label-rules {}", shown(path)))
     }
 
     fn parse(text: &str) -> Result<Self> {
@@ -242,7 +242,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rules");
         let error = || format!("{:#}", LabelRules::read(&path).unwrap_err());
-        assert!(error().starts_with("read rules of labels: /") && error().contains("No such file"), "{}", error());
+        assert!(error().starts_with("--vm-label-rules /") && error().contains("No such file"), "{}", error());
         std::fs::write(&path, vec![b'#'; (64 << 10) + 1]).unwrap();
         assert!(error().contains("more than 65536 bytes"), "{}", error());
         std::fs::write(&path, b"a name (\xff)").unwrap();
