@@ -216,8 +216,8 @@ pub struct Targets {
 /// The file of rules for labels of VMs.
 #[derive(Debug, Default, Args)]
 pub struct LabelRulesFile {
-    /// Find further labels of VMs by the rules in a file, LABEL FIELD REGEX in each line ('vmentry help metrics')
-    #[arg(long, value_name = "FILE")]
+    /// File of rules for labels ('vmentry help metrics')
+    #[arg(long, value_name = "F")]
     pub vm_label_rules: Option<PathBuf>,
 }
 
@@ -307,7 +307,7 @@ pub struct RecordArgs {
     #[arg(long, value_name = "WHERE", value_enum, default_value = "records", hide_possible_values = true,
           conflicts_with_all = ["exact_writes", "verify_writes", "events", "flight_recorder"])]
     pub aggregate: Aggregation,
-    /// Count every VMCS control write with the companion patch; reports then show no times
+    /// Count control writes (companion patch); no times
     #[arg(long)]
     pub exact_writes: bool,
     /// Also count pin-control writes by kprobes on kvm_intel's VMWRITEs; reports then show no times
@@ -736,8 +736,8 @@ pub struct ExportArgs {
     /// Write metrics here every interval, for node_exporter's textfile collector
     #[arg(long, value_name = "PATH")]
     pub textfile: Option<PathBuf>,
-    /// Labels that identify VMs: name, uid (not in recordings), those of managers (manager, uuid, namespace, vmi, pod_uid, sandbox,
-    /// instance, vmid, jail) and of --vm-label-rules; and pid or ordinal, which create new series at every start
+    /// Labels that identify VMs: name, uid (not in recordings), manager, uuid, namespace, vmi, pod_uid, sandbox, instance, vmid, jail,
+    /// those of --vm-label-rules; pid and ordinal create new series at every start
     #[arg(long, value_name = "LABEL,..", value_delimiter = ',', default_value = "name", add = ArgValueCandidates::new(vm_labels))]
     pub vm_labels: Vec<String>,
     /// Further labels of VMs
