@@ -247,3 +247,25 @@ fn json(facts: &Facts, proof: &Proof, problems: &[Problem]) -> serde_json::Value
     json["facts"]["memlock_unused"] = true.into();
     json
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{process::made_up::add, roots::made_up::Folder};
+
+    #[test]
+    fn a_running_vm_is_listed_with_its_manager_and_labels() {
+        let host = Folder::new();
+        for (id, cgroup) in [(40, "0::/qemu.slice/101.scope\n"), (41, "0::/user.slice\n")] {
+            let cmdline = b"/usr/bin/kvm\0-name\0web1\0-smbios\0type=1,uuid=7b10d7af-b932-4c66-b2c3-3996152ec465\0";
+            add(&host.roots.proc, [id, id, 1], cmdline, b"kvm", &["anon_inode:kvm-vm"]);
+            host.write(&format!("proc/{id}/cgroup"), cgroup);
+        }
+        let facts = Facts::gather(&host.roots, false);
+        let line = other_lines(&facts).into_iter().find(|line| line.0 == "running VMs").unwrap();
+        assert_eq!(line.1, "101 (pid 40, proxmox), web1 (pid 41)");
+        let uuid = "7b10d7af-b932-4c66-b2c3-3996152ec465";
+        let labels = serde_json::to_value(&facts).unwrap()["vms"][0]["labels"].clone();
+        assert_eq!(labels, serde_json::json!({ "manager": "proxmox", "uuid": uuid, "vmid": "101" }));
+    }
+}
