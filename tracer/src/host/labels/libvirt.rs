@@ -3,7 +3,12 @@
 use super::{Found, manager};
 use crate::host::cgroup::Machine;
 
-/// libvirt's labels. Other programs name their scopes as it does, but have no driver of these names.
-pub(super) fn labels(machine: &Machine) -> Found {
-    if matches!(machine.driver.as_str(), "qemu" | "ch") { vec![manager("libvirt")] } else { Vec::new() }
+/// Whether a scope is of one of libvirt's drivers for KVM. systemd-nspawn's machine may have a name like that of a VM of libvirt's.
+pub(super) fn made(machine: &Machine) -> bool {
+    matches!(machine.driver.as_str(), "qemu" | "ch")
+}
+
+/// libvirt's labels.
+pub(super) fn labels() -> Found {
+    vec![manager("libvirt")]
 }

@@ -30,7 +30,9 @@ type Found = Vec<(&'static str, String)>;
 /// The labels of the VMs of a process. Those of the rules count where no manager gives one.
 pub(crate) fn labels(process: &Process, rules: &LabelRules) -> VmLabels {
     let found = match unit(&process.cgroup) {
-        Some(Unit::Libvirt(machine)) => openstack::labels(process).unwrap_or_else(|| libvirt::labels(&machine)),
+        Some(Unit::Libvirt(machine)) if libvirt::made(&machine) => {
+            openstack::labels(process).unwrap_or_else(libvirt::labels)
+        }
         Some(Unit::Proxmox(number)) => proxmox::labels(number),
         Some(Unit::Kata(sandbox)) => kata::labels(sandbox),
         Some(Unit::Pod(pod)) => {
@@ -38,7 +40,7 @@ pub(crate) fn labels(process: &Process, rules: &LabelRules) -> VmLabels {
             [vec![("pod_uid", pod.uid)], vm.unwrap_or_default()].concat()
         }
         Some(Unit::Jail(id)) => firecracker::labels(id),
-        None => firecracker::without_cgroup(process),
+        Some(Unit::Libvirt(_)) | None => firecracker::without_cgroup(process),
     };
     let mut labels = VmLabels::default();
     let uuid = uuid(process).map(|uuid| ("uuid", uuid));

@@ -61,6 +61,7 @@ fn libvirts_scope_names_the_manager_and_the_command_line_the_uuid() {
         "0::/machine.slice/machine-web\\x2d1\\x2da.scope\n",
     ] {
         assert_eq!(found(LIBVIRT, cgroup), uuid, "{cgroup}");
+        assert_eq!(found(OPENSTACK, cgroup), "uuid=30ad89ac-5906-49ca-8d52-3c6343c598f6", "{cgroup}");
     }
 }
 
