@@ -19,7 +19,7 @@ use rustix::param::page_size;
 use crate::{
     calibrate::exits::Exit,
     compare::{assemble, condition::Condition},
-    export::{allowed_hosts::parse_name, listener::Address, state::VmLabel},
+    export::{allowed_hosts::parse_name, listener::Address, vm_label::VmLabel},
     guest::{MAX_VCPUS, Scenario},
     host::{
         labels::rules::LabelRules,

@@ -35,8 +35,8 @@ use crate::{
         http::{self, Endpoint},
         listener::{self, Listener},
         metrics,
-        state::VmLabel,
         textfile::Textfile,
+        vm_label::VmLabel,
     },
     host::{labels::rules::LabelRules, policy, roots::Roots, system_calls::Serving},
     kernel::{

@@ -10,8 +10,9 @@ use super::{
     metrics,
     negotiate::Format,
     protobuf,
-    state::{State, VmLabel},
+    state::State,
     text::{self, Dialect},
+    vm_label::VmLabel,
 };
 use crate::{
     host::clock::{Anchor, monotonic_ns, process_cpu_ns},

@@ -13,6 +13,7 @@ use super::{
     folded::Folded,
     shares::{Moment, Process, Shares},
     sums::{DetailSum, HISTOGRAMS, Place, Reason, Sums, grow, places},
+    vm_label::VmLabel,
 };
 use crate::{
     export::metrics,
@@ -36,60 +37,6 @@ const OTHER: &str = "other";
 const OTHERS: usize = 256;
 /// Characters of a label's value at most; names in a recording may have any length.
 pub(super) const MAX_LABEL: usize = 256;
-
-/// Labels that may identify VMs in addition to their names.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum VmLabel {
-    /// name of the host
-    Host,
-    /// process of the VMM
-    Pid,
-    /// effective user of that process
-    Uid,
-    /// number of the VM within its process
-    Ordinal,
-    /// one of its labels, by key
-    Key(String),
-}
-
-impl VmLabel {
-    /// The names that `--vm-labels` knows without a rule file.
-    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-        ["name"].into_iter().chain(metrics::VM_LABELS.into_iter().filter(|label| *label != "host"))
-    }
-
-    /// The label of this name, as `--vm-labels` has it; none of "name", which every VM has.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        match name {
-            "name" => None,
-            "pid" => Some(Self::Pid),
-            "uid" => Some(Self::Uid),
-            "ordinal" => Some(Self::Ordinal),
-            key => Some(Self::Key(key.to_owned())),
-        }
-    }
-
-    fn name(&self) -> &str {
-        match self {
-            Self::Host => "host",
-            Self::Pid => "pid",
-            Self::Uid => "uid",
-            Self::Ordinal => "ordinal",
-            Self::Key(key) => key,
-        }
-    }
-
-    /// The value; empty where it is not known, so that all series of a metric have the same labels.
-    fn of(&self, vm: &Vm) -> String {
-        match self {
-            Self::Host => vm.host.clone().unwrap_or_default(),
-            Self::Pid => vm.tgid.to_string(),
-            Self::Uid => vm.uid.map(|uid| uid.to_string()).unwrap_or_default(),
-            Self::Ordinal => vm.ordinal.to_string(),
-            Self::Key(key) => vm.labels.get(key).unwrap_or_default().to_owned(),
-        }
-    }
-}
 
 /// Values of a VM's labels: of `vm`, then of those that were asked for.
 type Identity = Vec<String>;
