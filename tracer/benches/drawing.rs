@@ -27,9 +27,7 @@ fn interval(n: u64) -> Interval {
     let mut interval = Interval::starting(n * 1_000_000_000);
     interval.length_ns = 1_000_000_000;
     let vms: Vec<_> = (0..VMS)
-        .map(|id| {
-            Arc::new(Vm { id, name: format!("vm{id}"), tgid: id, start_ticks: 1, ordinal: 0, uid: None, host: None })
-        })
+        .map(|id| Arc::new(Vm { id, name: format!("vm{id}"), tgid: id, start_ticks: 1, ..Vm::default() }))
         .collect();
     for (at, vm) in vms.iter().enumerate() {
         for vcpu in 0..VCPUS {

@@ -11,6 +11,7 @@ use std::{
     io::{BufRead, BufReader},
     net::TcpListener,
     path::Path,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -19,6 +20,10 @@ use binary::{Folder, assert_confined, command as vmentry, on_signals};
 use exporter::{Exporter, RECORDING, sum};
 use prost::Message;
 use serde_json::Value;
+use vmentry::{
+    model::interval::Vm,
+    recording::{Reader, Writer},
+};
 
 const PROTOBUF: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
 const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0";
@@ -233,6 +238,63 @@ fn an_exporter_of_a_recording_has_no_capability_and_a_filter_of_system_calls() {
     assert!(exporter.text(OPENMETRICS).contains("vmentry_entries_total"));
     let (code, said) = exporter.end(libc::SIGTERM);
     assert_eq!(code, Some(0), "{said}");
+}
+
+/// The lab's recording in a folder, its VM with these labels.
+fn labelled(folder: &Folder, labels: &[(&str, &str)]) -> String {
+    let labels: BTreeMap<_, _> = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let mut reader = Reader::new(BufReader::new(fs::File::open(RECORDING).unwrap())).unwrap();
+    let path = folder.file("labelled.hlog");
+    let mut writer = Writer::new(fs::File::create(&path).unwrap(), &reader.header().clone()).unwrap();
+    while let Some(mut interval) = reader.read_interval().unwrap() {
+        for vm in interval.vms.values_mut() {
+            *vm = Arc::new(Vm { labels: labels.clone().into(), ..Vm::clone(vm) });
+        }
+        writer.write(&interval).unwrap();
+    }
+    path
+}
+
+#[test]
+fn labels_of_vms_travel_in_a_recording() {
+    let folder = Folder::new("labelled");
+    let labels = [("manager", "kubevirt"), ("namespace", "prod\"} 1\n"), ("customer", "acme")];
+    let file = labelled(&folder, &labels);
+    let rules = folder.file("rules");
+    fs::write(&rules, "customer name ^(x)\n").unwrap();
+    let keys = "name,customer,namespace,vmid";
+    let exporter = Exporter::start(&["--replay", &file, "--vm-label-rules", &rules, "--vm-labels", keys]);
+    let text = exporter.text(OPENMETRICS);
+    // Sorted by key; the line end became another character when the recording was read.
+    let expected = ",customer=\"acme\",namespace=\"prod\\\"} 1\u{fffd}\",vmid=\"\",level=\"L1\"";
+    assert!(text.contains(expected), "{text}");
+    assert!(!text.contains("manager="));
+    let json: Value = serde_json::from_str(&stdout(&["report", &file, "--format", "json", "--by", "vm"])).unwrap();
+    let of = |key: &str| json["series"][0]["labels"][key].as_str().map(str::to_owned);
+    assert_eq!(
+        (of("manager").as_deref(), of("customer").as_deref(), of("vmid")),
+        (Some("kubevirt"), Some("acme"), None)
+    );
+    assert_eq!(exporter.end(libc::SIGTERM).0, Some(0));
+}
+
+#[test]
+fn a_label_that_is_not_known_and_a_rule_that_is_wrong_are_refused_with_the_fix() {
+    let folder = Folder::new("rules");
+    let rules = folder.file("rules");
+    fs::write(&rules, "customer name (\\S+)\n").unwrap();
+    let said = error(&["export", "--vm-labels", "name,namespcae"], 2);
+    assert!(
+        said.contains("--vm-labels namespcae: no such label: did you mean namespace? write name, pid, uid"),
+        "{said}"
+    );
+    let said = error(&["export", "--vm-labels", "custome", "--vm-label-rules", &rules], 2);
+    assert!(said.contains("did you mean customer?"), "{said}");
+    fs::write(&rules, "customer name (x\n").unwrap();
+    for command in ["export", "record"] {
+        let said = failure(&[command, "--vm-label-rules", &rules]);
+        assert!(said.contains("--vm-label-rules /") && said.contains("rules: line 1: (x: "), "{said}");
+    }
 }
 
 #[test]

@@ -90,6 +90,8 @@ impl Lines {
         header["missing"] = json!(["vcpu_vmx.req_immediate_exit: causes n/a"]);
         header["other_tracers"] = json!({"names": ["ftrace"], "unseen": ["BPF links (why)"]});
         header["sites"] = json!([{"symbol": "vmx_vcpu_run", "offset": 31}]);
+        let vm = lines.0.iter_mut().find_map(|line| line.1.get_mut("vm")).unwrap();
+        vm["labels"] = json!({"namespace": "prod"});
         lines
     }
 
@@ -364,7 +366,7 @@ fn an_exporter_has_no_hostile_label() {
     let folder = Folder::new("export");
     let file = folder.file("a.hlog");
     fs::write(&file, Lines::new().poisoned(&folder)).unwrap();
-    let args = ["export", "--listen", "127.0.0.1:0", "--vm-labels", "name,pid", "--replay", &file];
+    let args = ["export", "--listen", "127.0.0.1:0", "--vm-labels", "name,pid,namespace", "--replay", &file];
     // It serves until it is told to end, which a failed test would not do.
     let mut command = Command::new("timeout");
     command.args(["--signal=KILL", "60", env!("CARGO_BIN_EXE_vmentry")]).args(args).stderr(Stdio::piped());

@@ -288,18 +288,24 @@ fn leaves_are_told_apart_by_recorder_and_exporter_and_what_the_kernel_does_not_t
 
 #[test]
 #[ignore = "needs root and the module kvm"]
-fn a_vm_is_named_after_its_command_line_even_where_its_comm_is_cut_within_a_character() {
+fn a_vm_is_named_and_labelled_after_its_command_line_even_where_its_comm_is_cut_within_a_character() {
     let host = Shape::intel().build();
-    let mut vm = Vm::with("qemu-systéméé".as_bytes().get(..15).unwrap(), &["qemu-system-x86_64", "-name", "datenbank"]);
+    let uuid = "c7a5fdbd-edaf-9455-926a-d65c16db1809";
+    let arguments = ["qemu-system-x86_64", "-name", "datenbank", "-uuid", uuid];
+    let mut vm = Vm::with("qemu-systéméé".as_bytes().get(..15).unwrap(), &arguments);
     let (pid, holds_kvm) = (vm.pid(), vm.holds_kvm);
-    let report = host.recorded(&[], |recorder| {
+    host.write("rules", "purpose name ^(daten)");
+    let report = host.recorded(&["--vm-label-rules", &host.file("rules")], |recorder| {
         vm.run(&[recorder], &Rounds::vmx(9));
         if holds_kvm {
             let vms = host.check()["facts"]["vms"].clone();
-            assert!(vms.as_array().unwrap().contains(&serde_json::json!({"name": "datenbank", "tgid": pid})), "{vms}");
+            let expected = serde_json::json!({"name": "datenbank", "tgid": pid, "labels": {"uuid": uuid}});
+            assert!(vms.as_array().unwrap().contains(&expected), "{vms}");
         }
     });
     assert_eq!(of_series(&report, "vm"), ["datenbank"]);
+    let labels = &report["series"][0]["labels"];
+    assert_eq!(*labels, serde_json::json!({"purpose": "daten", "uuid": uuid}));
 }
 
 #[test]

@@ -52,9 +52,7 @@ fn whole() -> Vec<u8> {
     let header = Reader::new(LAB).unwrap().header().clone();
     let mut bytes = Vec::new();
     let mut writer = Writer::new(&mut bytes, &header).unwrap();
-    let vm = |id| {
-        Arc::new(Vm { id, name: format!("web{id}"), tgid: 5 + id, start_ticks: 7, ordinal: 0, uid: None, host: None })
-    };
+    let vm = |id| Arc::new(Vm { id, name: format!("web{id}"), tgid: 5 + id, start_ticks: 7, ..Vm::default() });
     for n in 0..INTERVALS {
         let mut interval = Interval::starting(u64::from(n) * 1_000);
         interval.length_ns = 1_000;

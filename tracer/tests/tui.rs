@@ -62,7 +62,7 @@ fn info() -> Info {
 
 fn vm(id: u32) -> Arc<Vm> {
     let name = ["web1", "db", "build-worker"].get(id as usize).map_or_else(|| format!("vm{id}"), |n| (*n).to_owned());
-    Arc::new(Vm { id, name, tgid: 100 + id, start_ticks: 7, ordinal: 0, uid: None, host: None })
+    Arc::new(Vm { id, name, tgid: 100 + id, start_ticks: 7, ..Vm::default() })
 }
 
 fn event(vcpu: u32, reason: u32, guest_ns: u64, host_ns: u64, writes: u8) -> Event {

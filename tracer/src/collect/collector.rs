@@ -19,7 +19,7 @@ use crate::{
         shares::{Named, say_lost},
         vms::{Unnamed, Vms},
     },
-    host::{clock::monotonic_ns, roots::Roots},
+    host::{clock::monotonic_ns, labels::rules::LabelRules, roots::Roots},
     kernel::{in_kernel_series::Growth, tracer::Tracer},
     model::{
         accounting::Accounting,
@@ -65,13 +65,13 @@ struct Collector {
 impl Collector {
     /// Collects from an attached tracer; the first interval begins now.
     fn new(attached: Attached, events: Option<EventSink>) -> Result<Self> {
-        let Attached { mut tracer, clocks } = attached;
+        let Attached { mut tracer, clocks, rules } = attached;
         let cpus = tracer.rings().iter().map(|r| r.cpu as usize + 1).max().unwrap_or(0);
         let arrivals = Arrivals::new(tracer.aggregation(), cpus);
         Ok(Self {
             tracer,
             clocks,
-            vms: Vms::new(&Roots::default())?,
+            vms: Vms::new(&Roots::default(), rules)?,
             arrivals,
             owners: FxHashSet::default(),
             counters: Vec::new(),
@@ -287,6 +287,7 @@ fn is_foreign(outline: Outline, layout_isa: Option<Isa>) -> bool {
 pub(crate) struct Attached {
     tracer: Tracer,
     clocks: Clocks,
+    rules: LabelRules,
 }
 
 impl Attached {
@@ -294,7 +295,12 @@ impl Attached {
     pub(crate) fn new(mut tracer: Tracer) -> Result<Self> {
         let clocks = Clocks::start(&mut tracer)?;
         tracer.attach()?;
-        Ok(Self { tracer, clocks })
+        Ok(Self { tracer, clocks, rules: LabelRules::default() })
+    }
+
+    /// With rules for further labels of VMs.
+    pub(crate) fn labelled_by(self, rules: LabelRules) -> Self {
+        Self { rules, ..self }
     }
 }
 

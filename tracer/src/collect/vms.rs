@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     host::{
+        labels::rules::LabelRules,
         naming::{Names, Naming},
         pid_namespace::shows_host_processes,
         roots::Roots,
@@ -92,11 +93,11 @@ impl Unnamed {
 }
 
 impl Vms {
-    /// Without any VM. Processes are read from procfs below `roots`.
-    pub(super) fn new(roots: &Roots) -> Result<Self> {
+    /// Without any VM. Processes are read from procfs below `roots`, and labelled by `rules`, too.
+    pub(super) fn new(roots: &Roots, rules: LabelRules) -> Result<Self> {
         let are_named = shows_host_processes(&roots.proc) != Some(false);
         Ok(Self {
-            names: are_named.then(|| Names::start(&roots.proc)).transpose()?,
+            names: are_named.then(|| Names::start(&roots.proc, rules)).transpose()?,
             recent: Default::default(),
             by_identity: FxHashMap::default(),
             by_id: FxHashMap::default(),

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Result;
 use clap::{
     ArgGroup, Args, Parser, Subcommand, ValueEnum,
     builder::{OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser},
@@ -18,9 +19,10 @@ use rustix::param::page_size;
 use crate::{
     calibrate::exits::Exit,
     compare::{assemble, condition::Condition},
-    export::{allowed_hosts::parse_name, listener::Address},
+    export::{allowed_hosts::parse_name, listener::Address, vm_label::VmLabel},
     guest::{MAX_VCPUS, Scenario},
     host::{
+        labels::rules::LabelRules,
         roots::Roots,
         setting::{FORMS, Kind},
         vmm,
@@ -213,6 +215,21 @@ pub struct Targets {
     pub vcpu: Vec<RangeInclusive<u32>>,
 }
 
+/// The file of rules for labels of VMs.
+#[derive(Debug, Default, Args)]
+pub struct LabelRulesFile {
+    /// File of rules for labels ('vmentry help metrics')
+    #[arg(long, value_name = "F")]
+    pub vm_label_rules: Option<PathBuf>,
+}
+
+impl LabelRulesFile {
+    /// Reads the rules; there are none without a file.
+    pub(crate) fn read(&self) -> Result<LabelRules> {
+        self.vm_label_rules.as_deref().map(LabelRules::read).transpose().map(Option::unwrap_or_default)
+    }
+}
+
 /// Which details of exits are recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DetailKind {
@@ -279,6 +296,9 @@ pub struct RecordArgs {
     /// What is told about exits
     #[command(flatten)]
     pub details: Details,
+    /// Further labels of VMs
+    #[command(flatten)]
+    pub rules: LabelRulesFile,
     /// Do not split host time (kernel, user, halts, steal)
     #[arg(long)]
     pub no_phases: bool,
@@ -289,7 +309,7 @@ pub struct RecordArgs {
     #[arg(long, value_name = "WHERE", value_enum, default_value = "records", hide_possible_values = true,
           conflicts_with_all = ["exact_writes", "verify_writes", "events", "flight_recorder"])]
     pub aggregate: Aggregation,
-    /// Count every VMCS control write with the companion patch; reports then show no times
+    /// Count control writes (companion patch); no times
     #[arg(long)]
     pub exact_writes: bool,
     /// Also count pin-control writes by kprobes on kvm_intel's VMWRITEs; reports then show no times
@@ -718,9 +738,13 @@ pub struct ExportArgs {
     /// Write metrics here every interval, for node_exporter's textfile collector
     #[arg(long, value_name = "PATH")]
     pub textfile: Option<PathBuf>,
-    /// Labels that identify VMs: name, uid (not in recordings), and pid or ordinal, which create new series at every start
-    #[arg(long, value_name = "LABEL,..", value_delimiter = ',', default_value = "name", value_parser = PossibleValuesParser::new(["name", "pid", "uid", "ordinal"]), hide_possible_values = true)]
+    /// Labels that identify VMs: name, uid (not in recordings), manager, uuid, namespace, vmi, pod_uid, sandbox, instance, vmid, jail,
+    /// those of --vm-label-rules; pid and ordinal create new series at every start
+    #[arg(long, value_name = "LABEL,..", value_delimiter = ',', default_value = "name", add = ArgValueCandidates::new(vm_labels))]
     pub vm_labels: Vec<String>,
+    /// Further labels of VMs
+    #[command(flatten)]
+    pub rules: LabelRulesFile,
     /// Histograms, at most, each of some 30 series; the rest counts as vm="other"
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_series: u32,
@@ -916,6 +940,11 @@ fn works() -> impl TypedValueParser<Value = Work> {
 /// The VMs that run here, for a shell that completes `--vm`.
 fn running_vms() -> Vec<CompletionCandidate> {
     vmm::words(&Roots::default().proc).into_iter().map(CompletionCandidate::new).collect()
+}
+
+/// The labels of `--vm-labels`, for a shell.
+fn vm_labels() -> Vec<CompletionCandidate> {
+    VmLabel::names().map(CompletionCandidate::new).collect()
 }
 
 /// The shells whose completions are tested.

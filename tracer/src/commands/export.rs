@@ -35,17 +35,17 @@ use crate::{
         http::{self, Endpoint},
         listener::{self, Listener},
         metrics,
-        state::VmLabel,
         textfile::Textfile,
+        vm_label::VmLabel,
     },
-    host::{policy, roots::Roots, system_calls::Serving},
+    host::{labels::rules::LabelRules, policy, roots::Roots, system_calls::Serving},
     kernel::{
         kvm_module::{Change, Watch},
         options::Options,
         tracer::Tracer,
     },
-    model::{interval::Interval, measurement::Aggregation, policy::Policy},
-    output,
+    model::{interval::Interval, measurement::Aggregation, policy::Policy, suggestion::did_you_mean},
+    output::{self, MAX_NAME, printable},
     recording::{self, OnDamage, Provenance, Readings, Spans, on_one_clock, tape},
     report::{input::Input, openmetrics},
     say,
@@ -60,6 +60,8 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
         output::print(&(serde_json::to_string_pretty(&metrics::json())? + "\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
+    let rules = args.rules.read()?;
+    let labels = vm_labels(&args.vm_labels, &rules)?;
     // Before any descriptor is opened.
     let inherited = listener::handed_over()?;
     if let (Some(recording), Some(textfile)) = (&args.replay, &args.textfile) {
@@ -77,8 +79,8 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
             textfile,
         };
         match &args.replay {
-            Some(file) => replay(args, file, places, &mut endings).await,
-            None => trace(args, places, &mut endings).await.map(|()| ExitCode::SUCCESS),
+            Some(file) => replay(args, labels, file, places, &mut endings).await,
+            None => trace(args, labels, rules, places, &mut endings).await.map(|()| ExitCode::SUCCESS),
         }
     })
 }
@@ -88,17 +90,19 @@ fn own_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-fn vm_labels(args: &ExportArgs) -> Vec<VmLabel> {
-    let label = |name: &str| match name {
-        "pid" => Some(VmLabel::Pid),
-        "uid" => Some(VmLabel::Uid),
-        "ordinal" => Some(VmLabel::Ordinal),
-        _ => None,
-    };
-    let mut labels: Vec<_> = args.vm_labels.iter().filter_map(|name| label(name)).collect();
+/// The labels that identify VMs besides their names.
+fn vm_labels(names: &[String], rules: &LabelRules) -> Result<Vec<VmLabel>> {
+    let mut known: Vec<&str> = VmLabel::names().collect();
+    known.extend(rules.keys());
+    if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
+        let (shown, meant) = (printable(name, MAX_NAME), did_you_mean(name, &known));
+        let from_rules = "or, with --vm-label-rules, a label of its rules";
+        return refuse(format!("--vm-labels {shown}: no such label: {meant}write {}, {from_rules}", known.join(", ")));
+    }
+    let mut labels: Vec<_> = names.iter().filter_map(|name| VmLabel::named(name)).collect();
     labels.sort();
     labels.dedup();
-    labels
+    Ok(labels)
 }
 
 fn max_series(args: &ExportArgs) -> usize {
@@ -106,7 +110,13 @@ fn max_series(args: &ExportArgs) -> usize {
 }
 
 /// Exports what is traced on this host.
-async fn trace(args: &ExportArgs, places: Destinations, endings: &mut Endings) -> Result<()> {
+async fn trace(
+    args: &ExportArgs,
+    labels: Vec<VmLabel>,
+    rules: LabelRules,
+    places: Destinations,
+    endings: &mut Endings,
+) -> Result<()> {
     let hint = "; 'vmentry export --replay FILE' serves a recording";
     let (facts, layout) = traceable_host("trace", hint, false)?;
     let options = Options {
@@ -124,13 +134,13 @@ async fn trace(args: &ExportArgs, places: Destinations, endings: &mut Endings) -
         knowledge: header(&facts, &layout, &options, args.interval, Vec::new()).knowledge(),
     };
     let silence = SILENCE.max(5 * args.interval);
-    let exporter = Exporter::new(max_series(args), about, vm_labels(args), Some(silence));
+    let exporter = Exporter::new(max_series(args), about, labels, Some(silence));
     let changes_files = places.have_files();
     let server = Server::new(places, exporter);
     let mut module = watch_module(&facts.host);
     let mut tracer = Tracer::load(&layout, &options)?;
     let _following = follow(&args.targets, options.tgids.as_deref(), &mut tracer, output::say)?;
-    let attached = Attached::new(tracer)?;
+    let attached = Attached::new(tracer)?.labelled_by(rules);
     privileges::of_exporter(Serving { follows: options.tgids.is_some(), changes_files })?;
     let mut collection = Collection::start(attached, Some(args.interval))?;
     let take = |exporter: &mut Exporter, interval: &Interval| {
@@ -162,10 +172,15 @@ fn policy_now(at_first: Policy) -> Policy {
 }
 
 /// Exports a recording. Fails at the end if not all of it could be read.
-async fn replay(args: &ExportArgs, file: &Path, places: Destinations, endings: &mut Endings) -> Result<ExitCode> {
+async fn replay(
+    args: &ExportArgs,
+    mut labels: Vec<VmLabel>,
+    file: &Path,
+    places: Destinations,
+    endings: &mut Endings,
+) -> Result<ExitCode> {
     let mut replay = Replay::open(file, OnDamage::skip_if(args.skip_damaged))?;
     privileges::of_exporter(Serving { follows: false, changes_files: places.have_files() })?;
-    let mut labels = vm_labels(args);
     if replay.recordings.len() > 1 {
         labels.insert(0, VmLabel::Host);
     }

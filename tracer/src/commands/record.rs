@@ -61,6 +61,7 @@ use crate::{
 
 /// Records as the arguments say.
 pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
+    let rules = args.rules.read()?;
     let (facts, layout) = traceable_host("record", "", false)?;
     let options = options(args, &facts, &layout)?;
     say_missing_details(&options, &layout.config);
@@ -84,7 +85,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     runtime()?.block_on(async {
         let tsc = TscMeter::start();
         let mut endings = Endings::new()?;
-        let attached = Attached::new(tracer)?;
+        let attached = Attached::new(tracer)?.labelled_by(rules);
         // Before privileges are given up, so that the command has the caller's, and before other threads start, which get what is left.
         let mut child = start(&args.command, user, stdout_beside(writes_to_stdout(args)))?;
         let begun = begin(args, &header, attached, out, events);

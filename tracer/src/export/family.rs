@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Names and values of labels.
-pub(crate) type Labels<'a> = Vec<(&'static str, Cow<'a, str>)>;
+pub(crate) type Labels<'a> = Vec<(&'a str, Cow<'a, str>)>;
 
 /// A sample's value.
 #[derive(Clone, Copy, Debug)]

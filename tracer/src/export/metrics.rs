@@ -43,8 +43,22 @@ pub(crate) struct Metric {
     pub(crate) help: &'static str,
 }
 
-/// Labels that may identify VMs in addition to `vm`, the VM's name; `host` only in reports on several hosts.
-pub(crate) const VM_LABELS: [&str; 4] = ["host", "pid", "uid", "ordinal"];
+/// Labels that may identify VMs in addition to `vm`, the VM's name, and to those of a rule file; `host` only in reports on several hosts.
+pub(crate) const VM_LABELS: [&str; 13] = [
+    "host",
+    "pid",
+    "uid",
+    "ordinal",
+    "manager",
+    "uuid",
+    "namespace",
+    "vmi",
+    "pod_uid",
+    "sandbox",
+    "instance",
+    "vmid",
+    "jail",
+];
 
 const fn metric(
     name: &'static str,
@@ -281,6 +295,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::{host::labels::rules, model::vm_labels};
 
     #[test]
     fn names_follow_the_conventions() {
@@ -293,6 +308,16 @@ mod tests {
             assert!(m.name.starts_with("vmentry_") || m.name.starts_with("process_"), "{}", m.name);
             assert!(!m.help.is_empty() && !m.help.contains('\n'), "{}", m.name);
             assert!(m.labels.iter().all(|l| l.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')), "{}", m.name);
+        }
+    }
+
+    #[test]
+    fn the_labels_of_vms_are_no_labels_of_metrics_and_a_rule_file_can_give_none_of_both() {
+        assert_eq!(VM_LABELS[4..], vm_labels::KEYS);
+        let with_vm = METRICS.iter().filter(|m| m.labels.contains(&"vm"));
+        for label in with_vm.flat_map(|m| m.labels).chain(&VM_LABELS[..4]) {
+            assert!(rules::TAKEN.contains(label), "{label}");
+            assert!(!vm_labels::KEYS.contains(label), "{label}");
         }
     }
 }

@@ -18,3 +18,4 @@ pub(crate) mod state;
 mod sums;
 pub(crate) mod text;
 pub(crate) mod textfile;
+pub(crate) mod vm_label;

@@ -134,7 +134,7 @@ fn message(family: &Family<'_>) -> MetricFamily {
 }
 
 fn sample(sample: &Sample<'_>, kind: MetricKind) -> Metric {
-    let pair = |(name, value): &(&'static str, std::borrow::Cow<'_, str>)| LabelPair {
+    let pair = |(name, value): &(&str, std::borrow::Cow<'_, str>)| LabelPair {
         name: Some((*name).into()),
         value: Some(value.clone().into_owned()),
     };

@@ -13,6 +13,7 @@ use super::{
     folded::Folded,
     shares::{Moment, Process, Shares},
     sums::{DetailSum, HISTOGRAMS, Place, Reason, Sums, grow, places},
+    vm_label::VmLabel,
 };
 use crate::{
     export::metrics,
@@ -37,32 +38,8 @@ const OTHERS: usize = 256;
 /// Characters of a label's value at most; names in a recording may have any length.
 pub(super) const MAX_LABEL: usize = 256;
 
-/// Labels that may identify VMs in addition to their names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum VmLabel {
-    /// name of the host
-    Host,
-    /// process of the VMM
-    Pid,
-    /// effective user of that process
-    Uid,
-    /// number of the VM within its process
-    Ordinal,
-}
-
-impl VmLabel {
-    fn of(self, vm: &Vm) -> (&'static str, String) {
-        match self {
-            Self::Host => ("host", vm.host.clone().unwrap_or_default()),
-            Self::Pid => ("pid", vm.tgid.to_string()),
-            Self::Uid => ("uid", vm.uid.map(|uid| uid.to_string()).unwrap_or_default()),
-            Self::Ordinal => ("ordinal", vm.ordinal.to_string()),
-        }
-    }
-}
-
-/// Labels of a VM, `vm` first.
-type Identity = Vec<(&'static str, String)>;
+/// Values of a VM's labels: of `vm`, then of those that were asked for.
+type Identity = Vec<String>;
 /// A histogram: the number of its VM, and its place there.
 type Histogram = (u64, Place);
 
@@ -236,17 +213,15 @@ impl State {
         });
     }
 
-    /// Labels of a VM. A VM that is called "other" gets another name.
+    /// The values of a VM's labels. A VM that is called "other" gets another name.
     fn identity(&self, vm: &Vm) -> Identity {
         let name = if vm.name == OTHER { "other (a VM of this name)" } else { &vm.name };
         let cut = |text: &str| text.chars().take(MAX_LABEL).collect();
-        let more = self.labels.iter().map(|l| l.of(vm)).map(|(name, value)| (name, cut(&value)));
-        std::iter::once(("vm", cut(name))).chain(more).collect()
+        std::iter::once(cut(name)).chain(self.labels.iter().map(|label| cut(&label.of(vm)))).collect()
     }
 
     fn other(&self) -> Identity {
-        let more = self.labels.iter().map(|l| (l.of(&Vm::default()).0, String::new()));
-        std::iter::once(("vm", OTHER.to_owned())).chain(more).collect()
+        std::iter::once(OTHER.to_owned()).chain(self.labels.iter().map(|_| String::new())).collect()
     }
 
     /// Families of the VMs' entries, as far as they are known: what is not has no sample.
@@ -259,9 +234,10 @@ impl State {
             [&metrics::PHASE, &metrics::DETAIL_EXITS, &metrics::DETAIL_SECONDS].map(Family::new);
         let with_sums = self.numbers.iter().filter_map(|(identity, number)| Some((identity, self.vms.get(number)?)));
         for (identity, sums) in with_sums {
+            let labels = |more: &[(&'static str, &'a str)]| labels(&self.labels, identity, more);
             let created_ns = Some(sums.created_ns);
-            let push = |family: &mut Family<'a>, more: &[(&'static str, &'static str)], n: u64| {
-                family.samples.push(Sample { labels: labels(identity, more), value: Value::Count(n), created_ns });
+            let push = |family: &mut Family<'a>, more: &[(&'static str, &'a str)], n: u64| {
+                family.samples.push(Sample { labels: labels(more), value: Value::Count(n), created_ns });
             };
             for ((level, kind), n) in &sums.entries {
                 push(&mut entries, &[("level", level.name()), ("entry", kind.name())], *n);
@@ -281,11 +257,11 @@ impl State {
             for (reason, phase, ns) in known_phases(sums, knowledge) {
                 let more = [("exit_reason", reason), ("phase", phase.name())];
                 let value = Value::Number(ns as f64 / 1e9);
-                phases.samples.push(Sample { labels: labels(identity, &more), value, created_ns });
+                phases.samples.push(Sample { labels: labels(&more), value, created_ns });
             }
             for (reason, details) in sums.details.iter().filter(|_| knowledge.known(Subject::Detail).is_ok()) {
                 for (detail, DetailSum { exits, host_ns }) in details {
-                    let labels = labels(identity, &[("exit_reason", reason), ("detail", detail)]);
+                    let labels = labels(&[("exit_reason", reason), ("detail", detail)]);
                     let sample = |value| Sample { labels: labels.clone(), value, created_ns };
                     detail_exits.samples.push(sample(Value::Count(*exits)));
                     if knowledge.known(Subject::Times).is_ok() {
@@ -301,7 +277,7 @@ impl State {
                 more.extend(kind.map(|kind| ("entry", kind.name())));
                 let family = HISTOGRAMS.iter().zip(&mut histograms).find(|(h, _)| h.figure == *figure);
                 if let Some((_, family)) = family {
-                    family.samples.push(durations.sample(labels(identity, &more)));
+                    family.samples.push(durations.sample(labels(&more)));
                 }
             }
         }
@@ -370,8 +346,9 @@ fn known_phases<'a>(sums: &'a Sums, knowledge: &Knowledge) -> impl Iterator<Item
     })
 }
 
-fn labels<'a>(identity: &'a Identity, more: &[(&'static str, &'a str)]) -> Labels<'a> {
-    let vm = identity.iter().map(|(name, value)| (*name, Cow::Borrowed(value.as_str())));
+fn labels<'a>(names: &'a [VmLabel], identity: &'a Identity, more: &[(&'static str, &'a str)]) -> Labels<'a> {
+    let names = std::iter::once("vm").chain(names.iter().map(VmLabel::name));
+    let vm = names.zip(identity.iter().map(|value| Cow::Borrowed(value.as_str())));
     vm.chain(more.iter().map(|(name, value)| (*name, Cow::Borrowed(*value)))).collect()
 }
 

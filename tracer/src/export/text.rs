@@ -78,7 +78,7 @@ fn histogram(out: &mut String, name: &str, sample: &Sample<'_>, distribution: &D
 fn line<'a>(
     out: &mut String,
     name: [&str; 2],
-    labels: impl IntoIterator<Item = &'a (&'static str, Cow<'a, str>)>,
+    labels: impl IntoIterator<Item = &'a (&'a str, Cow<'a, str>)>,
     value: impl std::fmt::Display,
 ) {
     name.into_iter().for_each(|part| out.push_str(part));

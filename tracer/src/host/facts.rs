@@ -13,6 +13,7 @@ use crate::{
     host::{
         clock::kvm_tsc_khz,
         erratum::Erratum,
+        labels::{labels, rules::LabelRules},
         machine::Host,
         open_files::OpenFiles,
         other_tracers, pid_namespace, policy,
@@ -32,6 +33,7 @@ use crate::{
         measurement::{OtherTracers, Timer, max_delay_s},
         policy::Policy,
         vendor::Vendor,
+        vm_labels::VmLabels,
     },
 };
 
@@ -104,6 +106,15 @@ pub(crate) struct RunningVm {
     pub(crate) name: String,
     /// process id of its VMM
     pub(crate) tgid: u32,
+    /// what its manager knows it by
+    pub(crate) labels: VmLabels,
+}
+
+impl RunningVm {
+    fn of(vm: vmm::Vm) -> Self {
+        let labels = labels(&vm.process, &LabelRules::default());
+        Self { name: vm.name, tgid: vm.process.tgid, labels }
+    }
 }
 
 impl Facts {
@@ -154,7 +165,7 @@ impl Facts {
             other_tracers: other_tracers::among(roots, &files),
             shows_host_processes: pid_namespace::shows_host_processes(proc),
             vms_unseen: running.unseen,
-            vms: running.vms.into_iter().map(|v| RunningVm { name: v.name, tgid: v.process.tgid }).collect(),
+            vms: running.vms.into_iter().map(RunningVm::of).collect(),
             layout_error,
             layout: resolved.map(|r| r.layout),
             host,

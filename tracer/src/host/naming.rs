@@ -13,8 +13,11 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    host::process::{read_process, start_time},
-    model::interval::Vm,
+    host::{
+        labels::{labels, rules::LabelRules},
+        process::{read_process, start_time},
+    },
+    model::{interval::Vm, vm_labels::VmLabels},
 };
 
 /// Questions that wait for the thread.
@@ -23,7 +26,7 @@ const QUEUE: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The properties of a process that its VMs are named by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Named {
     /// the name of its VMs
     pub(crate) name: String,
@@ -31,6 +34,8 @@ pub(crate) struct Named {
     pub(crate) start_ticks: u64,
     /// effective user id; none where it could not be read
     pub(crate) uid: Option<u32>,
+    /// what its manager knows its VMs by
+    pub(crate) labels: VmLabels,
 }
 
 /// The name of a process's VMs, found by another thread.
@@ -56,7 +61,7 @@ impl Naming {
     /// A name that is not looked for.
     pub fn known(tgid: u32, name: String) -> Self {
         let naming = Self::new(tgid);
-        naming.settle(Named { name, start_ticks: 0, uid: None });
+        naming.settle(Named { name, ..Named::default() });
         naming
     }
 
@@ -77,7 +82,7 @@ impl Naming {
 
     /// Takes the process's number for the name, unless that was found.
     pub(crate) fn give_up(&self) {
-        self.settle(Named { name: format!("pid-{}", self.tgid), start_ticks: 0, uid: None });
+        self.settle(Named { name: format!("pid-{}", self.tgid), ..Named::default() });
     }
 
     /// The first name counts.
@@ -89,8 +94,8 @@ impl Naming {
 impl Named {
     /// The VM with this name.
     pub(crate) fn name(&self, vm: &Vm) -> Arc<Vm> {
-        let Self { name, start_ticks, uid } = self.clone();
-        Arc::new(Vm { name, start_ticks, uid, ..vm.clone() })
+        let Self { name, start_ticks, uid, labels } = self.clone();
+        Arc::new(Vm { name, start_ticks, uid, labels, ..vm.clone() })
     }
 }
 
@@ -113,11 +118,11 @@ pub(crate) struct Names {
 
 impl Names {
     /// Starts the thread, which reads processes below `proc`.
-    pub(crate) fn start(proc: &Path) -> Result<Self> {
+    pub(crate) fn start(proc: &Path, rules: LabelRules) -> Result<Self> {
         let (questions, asked) = sync_channel(QUEUE);
         let (answer, starts) = channel();
         let proc = proc.to_owned();
-        let thread = thread::Builder::new().name("names".into()).spawn(move || run(&proc, &asked, &answer));
+        let thread = thread::Builder::new().name("names".into()).spawn(move || run(&proc, &rules, &asked, &answer));
         thread.context("start the thread that names VMs")?;
         Ok(Self { questions, starts })
     }
@@ -138,13 +143,17 @@ impl Names {
     }
 }
 
-fn run(proc: &Path, questions: &Receiver<Question>, starts: &Sender<Starts>) {
+fn run(proc: &Path, rules: &LabelRules, questions: &Receiver<Question>, starts: &Sender<Starts>) {
     for question in questions {
         match question {
             Question::Name(naming) => match read_process(proc, naming.tgid) {
                 Ok(process) => {
-                    let (name, uid) = (process.name(), process.uid);
-                    naming.settle(Named { name, start_ticks: process.start_time_ticks, uid });
+                    naming.settle(Named {
+                        name: process.name(),
+                        start_ticks: process.start_time_ticks,
+                        uid: process.uid,
+                        labels: labels(&process, rules),
+                    });
                 }
                 Err(_) => naming.give_up(),
             },

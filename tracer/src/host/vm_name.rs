@@ -2,7 +2,11 @@
 //! the process itself chooses.
 
 use crate::{
-    host::process::{Arguments, Process},
+    host::{
+        cgroup::{Unit, unit},
+        options::{QEMU, guest_of_name_option, option, qemu_name},
+        process::{Arguments, Process},
+    },
     output,
 };
 
@@ -16,7 +20,7 @@ struct Rule {
 
 /// The first rule whose program runs and whose name is there counts.
 const RULES: &[Rule] = &[
-    Rule { programs: &["qemu", "kvm"], name: qemu },
+    Rule { programs: &QEMU, name: qemu_name },
     // Kata Containers run one in the folder of each sandbox.
     Rule { programs: &["cloud-hypervisor"], name: |arguments| of_socket(option(arguments, &["--api-socket"])?) },
     Rule { programs: &["firecracker"], name: |arguments| owned(option(arguments, &["--id"])) },
@@ -39,14 +43,14 @@ const RULES: &[Rule] = &[
 impl Process {
     /// The name of the VM that it runs: never empty, printable, not unique.
     pub(crate) fn name(&self) -> String {
-        let program = self.arguments.iter().next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
-        let is_of = |rule: &&Rule| rule.programs.iter().any(|p| program.starts_with(p) || self.comm.starts_with(p));
-        let by_rule = RULES.iter().filter(is_of).filter_map(|rule| (rule.name)(&self.arguments));
+        let by_rule =
+            RULES.iter().filter(|rule| self.runs(rule.programs)).filter_map(|rule| (rule.name)(&self.arguments));
         // The comm is the same for all VMs of a program.
         let own = by_rule.chain([self.comm.clone()]).find(|name| !name.trim().is_empty());
         let own = own.unwrap_or_else(|| "unnamed".into());
-        let name = match of_cgroup(&self.cgroup) {
-            Some(unit) if !unit.may_be_of(&own) => unit.name,
+        let name = match unit(&self.cgroup) {
+            Some(Unit::Libvirt(machine)) if !machine.may_be_of(&own) => machine.name,
+            Some(Unit::Proxmox(number)) => number,
             _ => own,
         };
         output::name(name.trim()).into_owned()
@@ -55,42 +59,6 @@ impl Process {
 
 fn owned(value: Option<&str>) -> Option<String> {
     value.map(str::to_owned)
-}
-
-/// The values of these options, the last first: the next argument, or the text after `=` in the same one.
-fn values<'a>(arguments: &'a Arguments, names: &'static [&'static str]) -> impl Iterator<Item = &'a str> {
-    let following = arguments.iter().skip(2).map(Some).chain([None]);
-    let pairs: Vec<_> = arguments.iter().skip(1).zip(following).collect();
-    pairs.into_iter().rev().filter_map(move |(argument, next)| {
-        names.iter().find_map(|name| match argument.strip_prefix(name)? {
-            "" => next,
-            rest => rest.strip_prefix('='),
-        })
-    })
-}
-
-/// The last value of the first of these options that is there.
-fn option<'a>(arguments: &'a Arguments, names: &'static [&'static str]) -> Option<&'a str> {
-    names.chunks(1).find_map(|name| values(arguments, name).next())
-}
-
-/// QEMU merges its `-name` options; the last guest in them names the VM.
-fn qemu(arguments: &Arguments) -> Option<String> {
-    values(arguments, &["-name", "--name"]).find_map(guest_of_name_option)
-}
-
-/// The last guest in QEMU's `-name`: `web1`, `web1,debug-threads=on` or `debug-threads=on,guest=web1`. Two commas stand for one that belongs
-/// to the name. None in an empty one, but an empty name in `guest=`.
-fn guest_of_name_option(value: &str) -> Option<String> {
-    // NUL, which no argument has, stands for a doubled comma while the rest is split.
-    let value = value.replace(",,", "\0");
-    let properties = value.split(',').enumerate();
-    let guests = properties.filter_map(|(i, property)| match property.split_once('=') {
-        Some(("guest", name)) => Some(name),
-        None if i == 0 && !property.is_empty() => Some(property),
-        _ => None,
-    });
-    Some(guests.last()?.replace('\0', ","))
 }
 
 /// The name in a socket's path, `path=/run/web1.sock` or `/run/web1/api.sock`: of the file, or of its folder where VMMs and managers give
@@ -106,95 +74,6 @@ fn of_socket(value: &str) -> Option<String> {
     let file = parts.next()?;
     let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
     if USUAL.contains(&stem) { parts.next().map(str::to_owned) } else { Some(stem.to_owned()) }
-}
-
-/// Characters of a machine's name, with libvirt's driver and the VM's id, at most.
-const MACHINE_NAME: usize = 64;
-
-/// A VM's name in its cgroup.
-struct UnitName {
-    name: String,
-    /// characters that libvirt had for the name: 64, less those of its driver and the VM's id
-    room: usize,
-}
-
-impl UnitName {
-    /// Whether libvirt makes this of a VM's name: it leaves out all but ASCII letters, digits, and single dots and hyphens between them
-    /// (virDomainDriverGenerateMachineName).
-    fn may_be_of(&self, name: &str) -> bool {
-        let mut made = String::new();
-        let mut after_sign = true;
-        for c in name.chars() {
-            if made.len() >= self.room {
-                break;
-            }
-            let is_sign = matches!(c, '.' | '-');
-            if c.is_ascii_alphanumeric() || is_sign && !after_sign {
-                made.push(c);
-            }
-            after_sign = is_sign;
-        }
-        made.trim_end_matches(['.', '-']) == self.name
-    }
-}
-
-/// The name that a manager which runs as root gave the VM by its unit: the scope that is directly below the system's slice for VMs. Further
-/// down, and below user.slice, users name cgroups as they like.
-fn of_cgroup(cgroup: &str) -> Option<UnitName> {
-    // "0::/machine.slice/machine-qemu\x2d1\x2dweb1.scope/libvirt/emulator", or a line for each controller of version 1.
-    cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2)?.strip_prefix('/')).find_map(|path| {
-        let mut units = path.split('/');
-        match units.next()? {
-            // libvirt's partitions are slices within it.
-            "machine.slice" => {
-                let unit = units.find(|unit| !(unit.starts_with("machine-") && unit.ends_with(".slice")))?;
-                libvirt_vm(unit.strip_prefix("machine-")?.strip_suffix(".scope")?)
-            }
-            // Proxmox VE: the VM's number, by which its tools know it.
-            "qemu.slice" => {
-                let number = units.next()?.strip_suffix(".scope")?;
-                let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-                is_number.then(|| UnitName { name: number.to_owned(), room: usize::MAX })
-            }
-            _ => None,
-        }
-    })
-}
-
-/// The VM in a scope of libvirt: `qemu\x2d1\x2dweb1` is VM `web1`, whose running id is 1.
-fn libvirt_vm(scope: &str) -> Option<UnitName> {
-    // The driver's name comes before the id; with the user's name before it in a user's own session.
-    let machine = unescape_unit(scope);
-    let mut words = machine.split('-');
-    words.next()?;
-    words.find(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit()))?;
-    let name: Vec<_> = words.collect();
-    // Dots and hyphens at the end were left out.
-    let name = name.join("-");
-    let room = MACHINE_NAME.saturating_sub(machine.len() - name.len());
-    (!name.is_empty()).then_some(UnitName { name, room })
-}
-
-/// Undoes systemd's escaping of unit names: `\x2d` is a hyphen.
-fn unescape_unit(unit: &str) -> String {
-    let mut bytes = Vec::with_capacity(unit.len());
-    let mut rest = unit;
-    while let Some((before, after)) = rest.split_once("\\x") {
-        bytes.extend(before.bytes());
-        let byte = after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        rest = match byte {
-            Some(byte) => {
-                bytes.push(byte);
-                &after[2..]
-            }
-            None => {
-                bytes.extend(b"\\x");
-                after
-            }
-        };
-    }
-    bytes.extend(rest.bytes());
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
@@ -359,13 +238,6 @@ mod tests {
             assert_eq!(in_cgroup(&format!("0::{folder}/{scope}\n")), "own", "{folder}");
         }
         assert_eq!(in_cgroup("0::/machine.slice:/machine.slice\n1:name=a:b:/x\nmachine.slice\n"), "own");
-    }
-
-    #[test]
-    fn broken_escapes_are_left_as_they_are() {
-        assert_eq!(unescape_unit(r"a\x2db\x2"), r"a-b\x2");
-        assert_eq!(unescape_unit(r"\xzz\x41"), r"\xzzA");
-        assert_eq!(unescape_unit("\\x\u{e4}"), "\\x\u{e4}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::model::{
     accumulator::Accumulator,
     series::{Key, Series},
     totals::{Totals, add},
+    vm_labels::VmLabels,
 };
 
 /// Most VMs that are remembered by number and name. Beyond, VMs are forgotten, and one may be numbered twice.
@@ -37,6 +38,9 @@ pub struct Vm {
     /// effective user of that process; none in recordings, and when it had ended before it could be read
     #[serde(skip)]
     pub uid: Option<u32>,
+    /// what its manager knows it by
+    #[serde(default, skip_serializing_if = "VmLabels::is_empty")]
+    pub labels: VmLabels,
     /// the host's name where there are several: in merged recordings and in reports; else none
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -140,7 +144,7 @@ pub mod tests {
 
     /// A VM for tests.
     pub fn vm(id: u32) -> Arc<Vm> {
-        Arc::new(Vm { id, name: format!("vm{id}"), tgid: 100 + id, start_ticks: 7, ordinal: 0, uid: None, host: None })
+        Arc::new(Vm { id, name: format!("vm{id}"), tgid: 100 + id, start_ticks: 7, ..Vm::default() })
     }
 
     /// An L1 entry of VMX with everything known, after one like it.

@@ -22,4 +22,5 @@ pub(crate) mod suggestion;
 pub mod totals;
 pub(crate) mod vcpu_range;
 pub(crate) mod vendor;
+pub mod vm_labels;
 pub(crate) mod vm_names;

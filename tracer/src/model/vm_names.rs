@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     fn vm(id: u32, name: &str, tgid: u32, ordinal: u32, host: Option<&str>) -> Vm {
-        Vm { id, name: name.into(), tgid, start_ticks: 1, uid: None, ordinal, host: host.map(str::to_owned) }
+        Vm { id, name: name.into(), tgid, start_ticks: 1, ordinal, host: host.map(str::to_owned), ..Vm::default() }
     }
 
     #[test]

@@ -167,6 +167,7 @@ fn series(report: &Report, row: &Row, total: &Row, by: &[Dimension]) -> Value {
         if dimension == Dimension::Vm {
             let vm = report.whole.vms.get(&row.key.vm);
             out.insert("tgid".into(), json!(vm.map(|v| v.tgid)));
+            out.insert("labels".into(), json!(vm.map(|v| &v.labels)));
         }
     }
     out.insert("entries".into(), json!(row.entries));

@@ -6,8 +6,9 @@ use super::{Report, View};
 use crate::{
     export::{
         family::{About, families},
-        state::{State, VmLabel},
+        state::State,
         text::{self, Dialect},
+        vm_label::VmLabel,
     },
     host::clock::Anchor,
     model::{interval::Vm, knowledge::Knowledge, policy::Policy},

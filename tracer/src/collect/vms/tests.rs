@@ -52,7 +52,7 @@ fn ask(vms: &mut Vms, times: u32) {
 fn a_vm_is_named_after_its_process_and_numbered_once() {
     let host = Folder::new();
     process(&host, 40, "web1");
-    let mut vms = Vms::new(&host.roots).unwrap();
+    let mut vms = Vms::new(&host.roots, LabelRules::default()).unwrap();
     let first = interval(&mut vms, &[(40, 0x1000), (40, 0x2000), (50, 0x1000)]);
     let expected = [(0, "web1", 1040, 0), (1, "web1", 1040, 1), (2, "pid-50", 0, 0)];
     assert_eq!(numbers(&first), expected, "another VM of the same process, and a process that is gone");
@@ -61,12 +61,28 @@ fn a_vm_is_named_after_its_process_and_numbered_once() {
 }
 
 #[test]
+fn a_vm_is_labelled_by_its_manager_and_by_the_rules() {
+    let host = Folder::new();
+    process(&host, 40, "web1");
+    host.write("proc/40/cgroup", "0::/qemu.slice/101.scope\n");
+    host.write("rules", "tier arguments -name ([a-z]+)\nvmid cgroup (qemu)\n");
+    let rules = LabelRules::read(&host.roots.proc.join("../rules")).unwrap();
+    let mut vms = Vms::new(&host.roots, rules).unwrap();
+    let found = interval(&mut vms, &[(40, 0x1000), (50, 0x1000)]);
+    let of = |key| (found[0].labels.get(key), found[1].labels.get(key));
+    assert_eq!(
+        ["manager", "vmid", "tier"].map(of),
+        [("proxmox", None), ("101", None), ("web", None)].map(|(a, b)| (Some(a), b))
+    );
+}
+
+#[test]
 fn a_process_that_is_never_read_keeps_neither_entries_nor_other_names_waiting() {
     let host = Folder::new();
     fs::create_dir_all(host.roots.proc.join("40")).unwrap();
     // Opening it waits for a writer, as reading waits for a process that changes its memory map.
     rustix::fs::mkfifoat(rustix::fs::CWD, host.roots.proc.join("40/status"), rustix::fs::Mode::RWXU).unwrap();
-    let mut vms = Vms::new(&host.roots).unwrap();
+    let mut vms = Vms::new(&host.roots, LabelRules::default()).unwrap();
     let (vm, naming) = (Arc::clone(&vms.get(40, 0x1000).vm), Arc::clone(&vms.get(40, 0x1000).naming));
     let mut counted = Interval::default();
     counted.record(&event(0, 10, 5, 0), &vm);
@@ -82,7 +98,7 @@ fn a_process_that_is_never_read_keeps_neither_entries_nor_other_names_waiting() 
 fn a_later_process_of_the_same_number_is_another_vm_at_the_same_address() {
     let host = Folder::new();
     started(&host, 40, "old", 77);
-    let mut vms = Vms::new(&host.roots).unwrap();
+    let mut vms = Vms::new(&host.roots, LabelRules::default()).unwrap();
     assert_eq!(numbers(&interval(&mut vms, &[(40, 0x1000)])), [(0, "old", 77, 0)]);
     ask(&mut vms, 3);
     assert_eq!(numbers(&interval(&mut vms, &[(40, 0x1000)])), [(0, "old", 77, 0)], "an idle VM stays");
@@ -104,13 +120,13 @@ fn a_stranger_in_another_pid_namespace_gives_no_name() {
     let host = Folder::new();
     process(&host, 40, "web1");
     host.link("proc/self/ns/pid", "pid:[4026532201]");
-    let mut vms = Vms::new(&host.roots).unwrap();
+    let mut vms = Vms::new(&host.roots, LabelRules::default()).unwrap();
     assert_eq!(numbers(&interval(&mut vms, &[(40, 0x1000)])), [(0, "tgid 40", 0, 0)]);
 }
 
 #[test]
 fn more_vms_than_recent_slots_keep_their_numbers() {
-    let mut vms = Vms::new(&Folder::new().roots).unwrap();
+    let mut vms = Vms::new(&Folder::new().roots, LabelRules::default()).unwrap();
     for _ in 0..2 {
         for n in 0..200 {
             assert_eq!(u64::from(vms.get(1, n << 12).vm.id), n);
@@ -120,7 +136,7 @@ fn more_vms_than_recent_slots_keep_their_numbers() {
 
 #[test]
 fn a_process_with_very_many_vms_leaves_those_of_others_as_they_are() {
-    let mut vms = Vms::new(&Folder::new().roots).unwrap();
+    let mut vms = Vms::new(&Folder::new().roots, LabelRules::default()).unwrap();
     let of_other = vms.get(2, 0x1000).vm.id;
     for n in 0..2 * MAX_VMS as u64 {
         vms.get(1, n << 12);

@@ -178,10 +178,11 @@ fn kept(args: &AbArgs) -> privileges::Recording {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::vm_labels::VmLabels;
 
     #[test]
     fn an_experiment_without_a_vm_is_refused_with_the_fix_unless_some_may_not_be_seen() {
-        let web = [RunningVm { name: "web1".into(), tgid: 7 }];
+        let web = [RunningVm { name: "web1".into(), tgid: 7, labels: VmLabels::default() }];
         assert!(ensure_vm(&web, false, None).is_ok() && ensure_vm(&web, false, Some(&[5, 7])).is_ok());
         let refused = |seen: &[RunningVm], tgids| ensure_vm(seen, false, tgids).unwrap_err().to_string();
         assert!(refused(&[], None).starts_with("no VM is running: ") && refused(&[], None).contains("-- COMMAND"));

@@ -20,7 +20,7 @@ use crate::{
     },
     host::{
         erratum::FIX,
-        facts::{self, Facts},
+        facts::{self, Facts, RunningVm},
         problems::{self, Problem, Severity},
         stopwatch,
     },
@@ -224,7 +224,8 @@ fn other_lines(facts: &Facts) -> Vec<(&'static str, String)> {
         "tickless cpus",
         if facts.tickless_cpus.is_empty() { "none (nohz_full is empty)".into() } else { facts.tickless_cpus.clone() },
     ));
-    let vms: Vec<_> = facts.vms.iter().map(|v| format!("{} (pid {})", v.name, v.tgid)).collect();
+    let manager = |vm: &RunningVm| vm.labels.get("manager").map(|name| format!(", {name}")).unwrap_or_default();
+    let vms: Vec<_> = facts.vms.iter().map(|v| format!("{} (pid {}{})", v.name, v.tgid, manager(v))).collect();
     let vms = if vms.is_empty() { "none".into() } else { vms.join(", ") };
     let unseen = facts.vms_unseen.as_ref().map(|why| format!(" seen; {why}")).unwrap_or_default();
     lines.push(("running VMs", vms + &unseen));
@@ -245,4 +246,26 @@ fn json(facts: &Facts, proof: &Proof, problems: &[Problem]) -> serde_json::Value
     json["facts"]["memlock_bytes"] = serde_json::Value::Null;
     json["facts"]["memlock_unused"] = true.into();
     json
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{process::made_up::add, roots::made_up::Folder};
+
+    #[test]
+    fn a_running_vm_is_listed_with_its_manager_and_labels() {
+        let host = Folder::new();
+        for (id, cgroup) in [(40, "0::/qemu.slice/101.scope\n"), (41, "0::/user.slice\n")] {
+            let cmdline = b"/usr/bin/kvm\0-name\0web1\0-smbios\0type=1,uuid=7b10d7af-b932-4c66-b2c3-3996152ec465\0";
+            add(&host.roots.proc, [id, id, 1], cmdline, b"kvm", &["anon_inode:kvm-vm"]);
+            host.write(&format!("proc/{id}/cgroup"), cgroup);
+        }
+        let facts = Facts::gather(&host.roots, false);
+        let line = other_lines(&facts).into_iter().find(|line| line.0 == "running VMs").unwrap();
+        assert_eq!(line.1, "101 (pid 40, proxmox), web1 (pid 41)");
+        let uuid = "7b10d7af-b932-4c66-b2c3-3996152ec465";
+        let labels = serde_json::to_value(&facts).unwrap()["vms"][0]["labels"].clone();
+        assert_eq!(labels, serde_json::json!({ "manager": "proxmox", "uuid": uuid, "vmid": "101" }));
+    }
 }

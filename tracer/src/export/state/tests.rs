@@ -297,6 +297,30 @@ fn vms_of_one_name_count_together_unless_a_label_differs() {
 }
 
 #[test]
+fn a_label_of_a_manager_is_empty_where_it_is_not_known_and_escaped_in_the_text() {
+    let labelled = |id, labels: &[(&str, &str)]| {
+        let mut vm = Vm { id, ..Vm::clone(&vm(0)) };
+        labels.iter().for_each(|(key, value)| vm.labels.add(key, (*value).to_owned()));
+        Arc::new(vm)
+    };
+    let keys = ["namespace", "customer"].map(|key| VmLabel::named(key).unwrap());
+    let mut state = State::new(keys.into(), 100, at(0));
+    state.add(&interval(&labelled(0, &[("namespace", "a"), ("uuid", "not asked for")])), at(1));
+    state.add(&interval(&labelled(1, &[("customer", "x\"}\\\n y")])), at(1));
+    state.add(&interval(&labelled(2, &[("namespace", "a")])), at(1));
+    let text =
+        crate::export::text::encode(&state.figures(&Knowledge::complete()), crate::export::text::Dialect::Classic);
+    let writes: Vec<_> = text.lines().filter(|line| line.starts_with("vmentry_pin_writes_total{")).collect();
+    assert_eq!(
+        writes,
+        [
+            r#"vmentry_pin_writes_total{vm="vm0",namespace="",customer="x\"}\\\n y",level="L1"} 2"#,
+            r#"vmentry_pin_writes_total{vm="vm0",namespace="a",customer="",level="L1"} 4"#,
+        ]
+    );
+}
+
+#[test]
 fn a_long_name_is_cut_and_no_vm_can_pose_as_other() {
     let mut state = state(100);
     state.add(&interval(&Arc::new(Vm { name: "ü".repeat(1 << 20), ..Vm::clone(&vm(0)) })), at(1));
