@@ -79,24 +79,41 @@ impl Histogram {
         }
         if other.counts.len() < self.counts.len() / 8 {
             self.merge_few(&other.counts);
-            self.total = self.total.saturating_add(other.total);
-            return;
+        } else {
+            self.merge_many(&other.counts);
         }
-        let mut both = Vec::with_capacity(self.counts.len() + other.counts.len());
-        let (mut mine, mut theirs) = (self.counts.iter().peekable(), other.counts.iter().peekable());
-        while let (Some(&&(a, n)), Some(&&(b, m))) = (mine.peek(), theirs.peek()) {
-            let count = match a.cmp(&b) {
-                std::cmp::Ordering::Less => n,
-                std::cmp::Ordering::Equal => n.saturating_add(m),
-                std::cmp::Ordering::Greater => m,
-            };
-            both.push((a.min(b), count));
-            mine.next_if(|_| a <= b);
-            theirs.next_if(|_| b <= a);
-        }
-        both.extend(mine.chain(theirs));
-        self.counts = both;
         self.total = self.total.saturating_add(other.total);
+    }
+
+    /// Adds counts in one pass over both, and new buckets in another, from the end, so that nothing is copied where all are known.
+    fn merge_many(&mut self, many: &[(u32, u64)]) {
+        let (mut at, mut new) = (0, 0);
+        for &(bucket, n) in many {
+            while self.counts.get(at).is_some_and(|c| c.0 < bucket) {
+                at += 1;
+            }
+            match self.counts.get_mut(at) {
+                Some(count) if count.0 == bucket => count.1 = count.1.saturating_add(n),
+                _ => new += 1,
+            }
+        }
+        let mut from = self.counts.len();
+        let mut to = from + new;
+        self.counts.resize(to, (0, 0));
+        for &count in many.iter().rev() {
+            // All new ones have their places: the rest stays where it is.
+            if from == to {
+                break;
+            }
+            while from > 0 && self.counts[from - 1].0 > count.0 {
+                (from, to) = (from - 1, to - 1);
+                self.counts[to] = self.counts[from];
+            }
+            if from == 0 || self.counts[from - 1].0 != count.0 {
+                to -= 1;
+                self.counts[to] = count;
+            }
+        }
     }
 
     /// Adds a few counts to many, without a copy of the many. New buckets take their places in one pass from the end: moving what is

@@ -98,6 +98,9 @@ impl Report {
                 self.whole.vms.entry(id).or_insert_with(|| Arc::new(Vm { id, host: host.clone(), ..Vm::clone(&vm) }));
             interval.vms.insert(id, Arc::clone(vm));
         }
+        if vms.iter().all(|(old, new)| old == new) {
+            return interval;
+        }
         for (key, series) in std::mem::take(&mut interval.series) {
             // Two of the file's VMs can be one: a recorder forgets a VM after 65 536 others.
             absorb(interval.series.entry(Key { vm: vms[&key.vm], ..key }), series);
