@@ -1,0 +1,11 @@
+//! The command line of `help`.
+
+use clap::Args;
+
+/// Arguments of `help`.
+#[derive(Debug, Args)]
+pub struct HelpArgs {
+    /// A command, or a topic of the manual; both are listed without one
+    #[arg(value_name = "COMMAND|TOPIC")]
+    pub subject: Option<String>,
+}
