@@ -67,9 +67,14 @@ pub(crate) fn print_experiment(file: &Path, format: ComparisonFormat, ignore_bel
 /// Prints a comparison; as text, with every figure and the method if `is_full`.
 pub(crate) fn print(comparison: &Comparison, setting: &Setting, format: ComparisonFormat, is_full: bool) -> Result<()> {
     match format {
-        ComparisonFormat::Text if is_full => output::print(&text::full(comparison, setting, terminal::width())),
         ComparisonFormat::Text => {
-            output::print(&text::short(comparison, setting, terminal::width(), std::io::stdout().is_terminal()))
+            let width = terminal::width();
+            let text = if is_full {
+                text::full(comparison, setting, width)
+            } else {
+                text::short(comparison, setting, width, terminal::is_output())
+            };
+            output::print(&text::painted(&text, terminal::paint()))
         }
         ComparisonFormat::Json => {
             output::print(&(serde_json::to_string_pretty(&json::render(comparison, setting))? + "\n"))

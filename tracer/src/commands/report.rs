@@ -38,8 +38,11 @@ pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
     refuse_wrong(args, format)?;
     let out = args.output.as_deref().filter(|path| *path != Path::new("-"));
     let out = out.map(|path| output::WholeFile::create(path, args.overwrite)).transpose()?;
-    let (text, damage) =
-        if args.claims { check_claims(args, format)? } else { render(args, format, view(args), out.is_none())? };
+    let (text, damage) = if args.claims {
+        check_claims(args, format, out.is_none())?
+    } else {
+        render(args, format, view(args), out.is_none())?
+    };
     match out {
         Some(file) => write(file, &text, args)?,
         None if format == ReportFormat::Text && !args.no_pager && terminal::is_output() => output::page(&text)?,
@@ -118,7 +121,7 @@ fn render(
     Ok((text, report.damage()))
 }
 
-fn check_claims(args: &ReportArgs, format: ReportFormat) -> Result<(String, Option<String>)> {
+fn check_claims(args: &ReportArgs, format: ReportFormat, to_stdout: bool) -> Result<(String, Option<String>)> {
     let on_damage = OnDamage::skip_if(args.skip_damaged);
     let empty = || Report { limit: args.max_buckets, ..Report::default() };
     let mut evidence = Evidence { whole: empty(), ..Evidence::default() };
@@ -140,7 +143,7 @@ fn check_claims(args: &ReportArgs, format: ReportFormat) -> Result<(String, Opti
             });
             serde_json::to_string_pretty(&json)? + "\n"
         }
-        _ => claims::text(&evidence),
+        _ => claims::text_in(&evidence, &layout(args, to_stdout)),
     };
     Ok((text, evidence.whole.damage()))
 }
@@ -162,6 +165,6 @@ fn layout(args: &ReportArgs, to_stdout: bool) -> Layout {
         is_usual_view: args.by.is_empty(),
         most: on_terminal.then_some(ROWS_ON_TERMINAL),
         width: on_terminal.then(terminal::width),
-        paint: Paint { on: on_terminal && terminal::has_attributes() },
+        paint: if on_terminal { terminal::paint() } else { Paint::default() },
     }
 }

@@ -77,7 +77,7 @@ pub enum LinesFormat {
 
 /// JSON in fewer letters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
-pub struct Json {
+pub(super) struct Json {
     /// The same as --format json
     #[arg(long, conflicts_with = "format")]
     pub(super) json: bool,

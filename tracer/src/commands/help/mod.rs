@@ -28,7 +28,7 @@ const TEXT_WIDTH: usize = 100;
 /// Prints, on a terminal through the pager.
 pub(super) fn run(args: &HelpArgs) -> Result<ExitCode> {
     let topics = topics::all()?;
-    let paint = Paint { on: terminal::is_output() && terminal::has_attributes() };
+    let paint = terminal::paint();
     let text = match args.subject.as_deref() {
         None => overview(&topics, paint),
         Some(name) => match topics.iter().find(|topic| topic.name == name) {

@@ -1,5 +1,6 @@
 //! `vmentry live`: traces and draws, or plays a recording; prints one line per interval if there is no terminal.
 
+mod columns;
 mod files;
 mod lines;
 mod replay;
@@ -100,7 +101,7 @@ async fn trace(args: &LiveArgs, facts: &Facts, layout: &Layout, options: &Option
         let mut stage = Stage::new(info, Some(header), Some(notes))?;
         stage.watch(&mut collection.intervals, &mut endings).await
     } else {
-        let lines = Lines::new(args.format(), args.lines_wanted(), &header);
+        let lines = Lines::new(args.format(), args.lines_wanted(), &header).for_output();
         tell_emulated(&header);
         print_lines(&mut collection.intervals, &mut endings, lines).await
     };
