@@ -1,20 +1,23 @@
 //! `vmentry compare`: compares recordings, prints, and judges `--fail-if`.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, anyhow};
 
 use crate::{
     commands::{
         args::CompareArgs,
-        comparison::{Request, load, print},
+        comparison::{Request, load, render},
         damaged::done,
+        document,
+        usage::{refuse, refuse_overlap},
     },
     compare::{
         Comparison,
         condition::{Condition, ConditionResult},
         wording,
     },
+    output,
     recording::{self, OnDamage},
     say,
 };
@@ -26,6 +29,11 @@ const INCONCLUSIVE: u8 = 4;
 
 /// Compares as the arguments say.
 pub(super) fn run(args: &CompareArgs) -> Result<ExitCode> {
+    let format = args.format().or_else(refuse)?;
+    if let Some(out) = &args.output {
+        refuse_overlap(args.files.iter().chain(&args.with).map(PathBuf::as_path), out)?;
+    }
+    let out = document::create(args.output.as_deref(), args.overwrite)?;
     let request = Request {
         files: &args.files,
         with: &args.with,
@@ -36,7 +44,11 @@ pub(super) fn run(args: &CompareArgs) -> Result<ExitCode> {
         limit: args.max_buckets,
     };
     let (comparison, setting) = load(&request)?;
-    print(&comparison, &setting, args.format(), args.method)?;
+    let text = render(&comparison, &setting, format, args.method, out.is_none())?;
+    match out {
+        Some(file) => document::write(file, &text, args.output.as_deref())?,
+        None => output::print(&text)?,
+    }
     let code = judge(&args.fail_if, &comparison)?;
     let damage = recording::damage(wording::damaged(&setting));
     Ok(if code == 0 { done(damage.as_deref()) } else { ExitCode::from(code) })

@@ -2,11 +2,10 @@
 
 use std::str::FromStr;
 
-use super::{Estimate, Row, Verdict, assemble::statistics};
+use super::{Estimate, Row, Verdict, assemble::named};
 use crate::model::{
     figures::Unit,
     quantity::{LIMIT_UNITS, limit_unit_ns, split_unit},
-    suggestion::did_you_mean,
 };
 
 /// A condition such as `entry_to_exit_ns.p99>+3%`.
@@ -64,25 +63,14 @@ impl FromStr for Condition {
                 None => return Err(format!("unknown unit '{unit}': use %, {LIMIT_UNITS}, pp of a share, or none")),
             },
         };
-        let compared = statistics();
-        let Some((_, unit)) = compared.iter().find(|(known, _)| known == name) else {
-            let names: Vec<_> = compared.into_iter().map(|(name, _)| name).collect();
-            let meant = did_you_mean(name, &names);
-            return Err(format!("there is no '{name}': {meant}there are {}", names.join(", ")));
-        };
-        if matches!(threshold, Threshold::Time(_)) && *unit != Unit::Ns {
+        let (name, unit) = named(name)?;
+        if matches!(threshold, Threshold::Time(_)) && unit != Unit::Ns {
             return Err(format!("{name} is not a time: write a plain number"));
         }
-        if matches!(threshold, Threshold::Points(_)) && *unit != Unit::Share {
+        if matches!(threshold, Threshold::Points(_)) && unit != Unit::Share {
             return Err(format!("{name} is not a share: percentage points (pp) are only for time.PART.share"));
         }
-        Ok(Self {
-            text: text.into(),
-            name: name.into(),
-            above: text[at..].starts_with('>'),
-            limit: limit.into(),
-            threshold,
-        })
+        Ok(Self { text: text.into(), name, above: text[at..].starts_with('>'), limit: limit.into(), threshold })
     }
 }
 

@@ -163,6 +163,11 @@ impl Figure {
         Self::ALL.into_iter().find(|figure| figure.name() == name)
     }
 
+    /// From what people write: its name, or its short title.
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|figure| figure.name() == text || figure.short_title() == text)
+    }
+
     /// The value of one event; none where it is not known.
     pub(crate) fn of_event(self, event: &Event) -> Option<u64> {
         match self {
@@ -218,6 +223,11 @@ impl Stat {
         }
     }
 
+    /// From what people write: its name, or its title in letters of either case, such as "p99.9".
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stat| stat.name() == text || stat.title().eq_ignore_ascii_case(text))
+    }
+
     /// Heading of its column.
     pub const fn title(self) -> &'static str {
         match self {
@@ -266,6 +276,15 @@ pub(crate) fn is_carried(quantile: f64, count: u64) -> bool {
     count > 0 && (quantile >= 1.0 || count as f64 * (1.0 - quantile) > 1.0 - 1e-9)
 }
 
+/// A figure and a statistic, from what people write: FIGURE.STATISTIC such as "guest.p99", or a statistic of host time such as "p99.9".
+pub(crate) fn figure_and_stat(text: &str) -> Option<(Figure, Stat)> {
+    match text.split_once('.') {
+        // "p99.9" is a statistic alone.
+        Some((figure, stat)) if Figure::named(figure).is_some() => Some((Figure::named(figure)?, Stat::named(stat)?)),
+        _ => Some((Figure::ExitToEntry, Stat::named(text)?)),
+    }
+}
+
 /// A column to sort by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
@@ -281,18 +300,10 @@ impl Column {
     /// From "time", "exits", a statistic of host time such as "mean" or "p99.9", or FIGURE.STATISTIC such as "entry_to_exit_ns.p99" or
     /// "guest.p99".
     pub fn parse(name: &str) -> Option<Self> {
-        let stat =
-            |name: &str| Stat::ALL.into_iter().find(|s| s.name() == name || s.title().eq_ignore_ascii_case(name));
-        let figure = |name: &str| Figure::ALL.into_iter().find(|f| f.name() == name || f.short_title() == name);
         match name {
-            "exits" | "entries" => return Some(Self::Entries),
-            "time" => return Some(Self::HostTime),
-            _ => {}
-        }
-        match name.split_once('.') {
-            // "p99.9" is a statistic alone.
-            Some((of, of_it)) if figure(of).is_some() => Some(Self::Stat(figure(of)?, stat(of_it)?)),
-            _ => Some(Self::Stat(Figure::ExitToEntry, stat(name)?)),
+            "exits" | "entries" => Some(Self::Entries),
+            "time" => Some(Self::HostTime),
+            _ => figure_and_stat(name).map(|(figure, stat)| Self::Stat(figure, stat)),
         }
     }
 

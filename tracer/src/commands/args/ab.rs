@@ -12,6 +12,7 @@ use crate::{
 };
 
 use super::{
+    candidates::{command, ends, figures, recordings, settings},
     format::{ComparisonFormat, Json},
     targets::Targets,
     value::{duration, policies, ring_kib, share},
@@ -42,7 +43,7 @@ pub struct AbArgs {
     #[arg(long, value_name = "A,B", value_delimiter = ',', default_value = "soft,hard", value_parser = policies(), hide_possible_values = true)]
     pub policies: Vec<Policy>,
     /// A setting and its value, or a name and the command that switches; twice, A first; see below
-    #[arg(long, value_name = "SETTING=VALUE|NAME=COMMAND", value_parser = arm, conflicts_with = "policies")]
+    #[arg(long, value_name = "SETTING=VALUE|NAME=COMMAND", value_parser = arm, conflicts_with = "policies", add = settings())]
     pub arm: Vec<Arm>,
     /// Command that restores what --arm's commands switch, on every way out [default: A's]. Alone, without a command: restore what a
     /// killed 'vmentry ab' left behind, and do nothing else
@@ -56,14 +57,14 @@ pub struct AbArgs {
     pub rounds: Option<u32>,
     /// Stop as soon as every primary figure is decided ("decided"), or after a time such as 10m, or after N rounds; the verdicts hold
     /// whenever it stops
-    #[arg(long, value_name = "decided|TIME|N", value_parser = until)]
+    #[arg(long, value_name = "decided|TIME|N", value_parser = until, add = ends())]
     pub until: Option<Until>,
     /// Figures that are tested first, in this order, each at the full level [default for policies: pin_writes.mean, transition_ns.p50,
     /// entry_to_exit_ns.p50, early and spurious timer exits]
-    #[arg(long, value_name = "FIGURE.STATISTIC,..", value_delimiter = ',', value_parser = statistic)]
+    #[arg(long, value_name = "FIGURE.STATISTIC,..", value_delimiter = ',', value_parser = statistic, add = figures(""))]
     pub primary: Vec<String>,
     /// Say before the start how small a change the rounds can find, from the spread in this recording of the same load
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", add = recordings())]
     pub like: Option<PathBuf>,
     /// Call no change of less than N % better or worse, and a figure decided whose whole interval is within it
     #[arg(long, value_name = "N%", value_parser = share, default_value = "0%")]
@@ -108,7 +109,7 @@ pub struct AbArgs {
     #[arg(long, value_name = "USER", requires = "command")]
     pub user: Option<String>,
     /// Run this command and stop when it ends
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", add = command())]
     pub command: Vec<OsString>,
 }
 
@@ -150,17 +151,16 @@ fn until(text: &str) -> Result<Until, String> {
             _ => Err("rounds: 1 to 1000".into()),
         },
         _ if text.starts_with(|first: char| first.is_ascii_digit()) => duration(text).map(Until::Time),
-        _ => Err("write decided, a time such as 10m, or a number of rounds".into()),
+        _ => {
+            let meant = did_you_mean(text, ["decided"]);
+            Err(format!("{meant}write decided, a time such as 10m, or a number of rounds"))
+        }
     }
 }
 
 /// The name of a statistic that a comparison has.
 fn statistic(name: &str) -> Result<String, String> {
-    let names: Vec<_> = assemble::statistics().into_iter().map(|(name, _)| name).collect();
-    if names.iter().any(|known| known == name) {
-        return Ok(name.into());
-    }
-    Err(format!("there is no '{name}': {}there are {}", did_you_mean(name, &names), names.join(", ")))
+    assemble::named(name).map(|(name, _)| name)
 }
 
 /// From "NAME=COMMAND".

@@ -10,6 +10,7 @@ use clap::{
 use crate::export::{allowed_hosts::parse_name, listener::Address};
 
 use super::{
+    candidates::recordings,
     targets::{Details, Targets},
     value::duration,
 };
@@ -48,7 +49,7 @@ pub struct ExportArgs {
     #[arg(long, value_name = "D", value_parser = duration, default_value = "1s")]
     pub interval: Duration,
     /// Serve a whole recording instead of tracing
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu", "detail"])]
+    #[arg(long, value_name = "FILE", add = recordings(), conflicts_with_all = ["vm", "pid", "vcpu", "detail"])]
     pub replay: Option<PathBuf>,
     /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
     #[arg(long, requires = "replay")]

@@ -2,10 +2,12 @@
 
 use clap::Args;
 
+use super::candidates::subjects;
+
 /// Arguments of `help`.
 #[derive(Debug, Args)]
 pub struct HelpArgs {
     /// A command, or a topic of the manual; both are listed without one
-    #[arg(value_name = "COMMAND|TOPIC")]
+    #[arg(value_name = "COMMAND|TOPIC", add = subjects())]
     pub subject: Option<String>,
 }

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::{
+    candidates::recordings,
     format::LinesFormat,
     targets::{Details, Targets},
     value::duration,
@@ -22,7 +23,7 @@ Examples:
   vmentry live --count 6 --interval 10s a minute, in lines of ten seconds")]
 pub struct LiveArgs {
     /// Play this recording instead of tracing
-    #[arg(value_name = "FILE", conflicts_with_all = ["vm", "pid", "vcpu", "detail"])]
+    #[arg(value_name = "FILE", add = recordings(), conflicts_with_all = ["vm", "pid", "vcpu", "detail"])]
     pub file: Option<PathBuf>,
     /// What stood before FILE when it was an option; scripts have it
     #[arg(long, hide = true, requires = "file")]

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::candidates::recordings;
+
 /// Arguments of `merge`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -15,7 +17,7 @@ Examples:
   vmentry report fleet.hlog --filter host=host2")]
 pub struct MergeArgs {
     /// Recordings, or merges
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required = true, value_name = "FILE", add = recordings())]
     pub files: Vec<PathBuf>,
     /// File to write; '-' for standard output
     #[arg(short, long, value_name = "FILE")]

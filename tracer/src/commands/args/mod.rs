@@ -1,9 +1,10 @@
 //! The command line: types only, a file for each command.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 mod ab;
 mod calibrate;
+mod candidates;
 mod check;
 mod compare;
 mod completions;
@@ -46,6 +47,12 @@ pub struct Cli {
 
 /// The recording of `record` and `report` where none is named.
 pub(crate) const DEFAULT_RECORDING: &str = "vmentry.hlog";
+
+/// The names of the commands.
+pub(crate) fn commands() -> Vec<String> {
+    let command = Cli::command();
+    command.get_subcommands().map(|command| command.get_name().to_owned()).collect()
+}
 
 const EXAMPLES: &str = "\
 Examples:
@@ -91,7 +98,6 @@ pub enum Command {
     /// Print the definitions that complete command lines in a shell
     Completions(CompletionsArgs),
     /// Write the man pages, for packages
-    #[command(hide = true)]
     Man(ManArgs),
     /// Print the help of a command, or a page of the manual
     Help(HelpArgs),
@@ -99,8 +105,6 @@ pub enum Command {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::model::policy::Policy;
 
-use super::value::policies;
+use super::{candidates::command, value::policies};
 
 /// Arguments of `policy`.
 #[derive(Debug, Args)]
@@ -24,6 +24,6 @@ pub struct PolicyArgs {
     #[arg(long, value_name = "USER", requires = "command")]
     pub user: Option<String>,
     /// Run this command under the policy, then restore the previous one: also after errors and signals, not after kill -9
-    #[arg(last = true, value_name = "COMMAND", requires = "policy")]
+    #[arg(last = true, value_name = "COMMAND", add = command(), requires = "policy")]
     pub command: Vec<OsString>,
 }

@@ -12,6 +12,7 @@ use crate::{kernel::options::DEFAULT_RING_BYTES, model::measurement::Aggregation
 
 use super::{
     DEFAULT_RECORDING,
+    candidates::command,
     targets::{Details, Targets},
     value::{duration, ring_kib},
 };
@@ -90,7 +91,7 @@ pub struct RecordArgs {
     #[arg(long, value_name = "USER", requires = "command")]
     pub user: Option<String>,
     /// Run this command and stop when it ends
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", add = command())]
     pub command: Vec<OsString>,
 }
 

@@ -1,6 +1,6 @@
 //! The command line of `report`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{
     Args,
@@ -18,7 +18,8 @@ use crate::{
 
 use super::{
     DEFAULT_RECORDING,
-    format::{Json, ReportFormat},
+    candidates::{columns, filters, recordings},
+    format::{Json, ReportFormat, chosen},
     value::max_buckets,
 };
 
@@ -39,7 +40,7 @@ Examples:
   vmentry report a.hlog -o a.html                a page with charts")]
 pub struct ReportArgs {
     /// Recordings; '-' for standard input
-    #[arg(value_name = "FILE", default_value = DEFAULT_RECORDING)]
+    #[arg(value_name = "FILE", default_value = DEFAULT_RECORDING, add = recordings())]
     pub files: Vec<PathBuf>,
     /// How to print: text, html, csv, json or openmetrics [default: by -o's suffix, or text]
     #[arg(long, value_enum, hide_possible_values = true)]
@@ -57,11 +58,11 @@ pub struct ReportArgs {
     #[arg(long, value_name = "DIM,..", value_delimiter = ',', value_parser = dimensions(), hide_possible_values = true)]
     pub by: Vec<Dimension>,
     /// Keep only rows with these values [repeatable]
-    #[arg(long, value_name = "DIM=VALUE,..")]
+    #[arg(long, value_name = "DIM=VALUE,..", add = filters())]
     pub filter: Vec<Filter>,
     /// Column to sort by, highest first: time (the sum of host times), exits, a statistic of host time such as mean, p99 or
     /// p99.9, or FIGURE.STATISTIC such as guest.p99
-    #[arg(long, value_name = "COLUMN", default_value = "time", value_parser = column)]
+    #[arg(long, value_name = "COLUMN", default_value = "time", value_parser = column, add = columns())]
     pub sort: Column,
     /// Columns of the text: time, phases (of host time), latency (percentiles), timer (pin writes, timer exits), or all
     #[arg(long, value_enum, value_name = "SET", hide_possible_values = true)]
@@ -86,12 +87,7 @@ pub struct ReportArgs {
 impl ReportArgs {
     /// How to print: as asked, else by the suffix of the file to write; fails where the suffix says nothing.
     pub(crate) fn format(&self) -> Result<ReportFormat, String> {
-        let asked = self.json.or(Some(ReportFormat::Json), self.format);
-        match (asked, &self.output) {
-            (Some(format), _) => Ok(format),
-            (None, Some(path)) if path != Path::new("-") => ReportFormat::of_suffix(path),
-            (None, _) => Ok(ReportFormat::Text),
-        }
+        chosen(self.json.or(Some(ReportFormat::Json), self.format), self.output.as_deref())
     }
 }
 
@@ -118,6 +114,6 @@ fn top(text: &str) -> Result<usize, String> {
     match text.parse() {
         _ if text == "all" => Ok(usize::MAX),
         Ok(rows) if rows > 0 => Ok(rows),
-        _ => Err("write a number of rows from 1, or all".into()),
+        _ => Err(format!("{}write a number of rows from 1, or all", did_you_mean(text, ["all"]))),
     }
 }

@@ -3,18 +3,15 @@
 use std::ops::RangeInclusive;
 
 use clap::{Args, ValueEnum};
-use clap_complete::{ArgValueCandidates, CompletionCandidate};
 
-use crate::{
-    host::{roots::Roots, vmm},
-    model::vcpu_range::vcpu_range,
-};
+use super::candidates::running_vms;
+use crate::model::vcpu_range::vcpu_range;
 
 /// VMs and vCPUs to trace; without arguments, all.
 #[derive(Debug, Default, PartialEq, Eq, Args)]
 pub struct Targets {
     /// Only VMs of this name or process [repeatable]
-    #[arg(long, value_name = "NAME|PID", add = ArgValueCandidates::new(running_vms))]
+    #[arg(long, value_name = "NAME|PID", add = running_vms())]
     pub vm: Vec<String>,
     /// Only VMs of this process [repeatable]
     #[arg(long, value_name = "PID")]
@@ -52,9 +49,4 @@ impl Details {
     pub(crate) fn have_addresses(self) -> bool {
         self.detail == Some(DetailKind::Addresses)
     }
-}
-
-/// The VMs that run here, for a shell that completes `--vm`.
-pub(super) fn running_vms() -> Vec<CompletionCandidate> {
-    vmm::words(&Roots::default().proc).into_iter().map(CompletionCandidate::new).collect()
 }

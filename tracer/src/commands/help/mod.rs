@@ -3,7 +3,6 @@
 mod links;
 mod markdown;
 mod table;
-mod topics;
 
 use std::process::ExitCode;
 
@@ -11,7 +10,8 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser};
 
 use super::{
-    args::{Cli, HelpArgs},
+    args::{Cli, HelpArgs, commands},
+    topics::{self, Topic},
     usage::refuse,
 };
 use crate::{
@@ -19,8 +19,6 @@ use crate::{
     output::{Ink, MAX_NAME, Paint, page, print, printable, wrap},
     tui::terminal,
 };
-
-use topics::Topic;
 
 /// Columns of a page, at most: longer lines are hard to read. Examples and wide terminals' tables may be wider.
 const TEXT_WIDTH: usize = 100;
@@ -55,12 +53,6 @@ fn help_of(command: &str) -> ExitCode {
         let _ = help.print();
     }
     ExitCode::SUCCESS
-}
-
-fn commands() -> Vec<String> {
-    let command = Cli::command();
-    let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
-    shown.map(|command| command.get_name().to_owned()).collect()
 }
 
 /// The help of the program, and the topics.

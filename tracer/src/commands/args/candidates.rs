@@ -1,0 +1,119 @@
+//! Values that a shell may complete a command line with.
+
+use std::{env, ffi::OsStr, os::unix::fs::PermissionsExt, path::Path};
+
+use clap_complete::{
+    ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, engine::ValueCompleter,
+};
+
+use super::commands;
+use crate::{
+    commands::topics,
+    compare::assemble::statistics,
+    host::{roots::Roots, vmm},
+    model::{
+        exit_reasons,
+        figures::{Column, Figure, Stat},
+    },
+    report::Dimension,
+};
+
+/// Programs of `PATH` that are offered, at most.
+const MOST_PROGRAMS: usize = 1000;
+
+/// The VMs that run here.
+pub(super) fn running_vms() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| candidates(vmm::words(&Roots::default().proc)))
+}
+
+/// The commands and the topics of the manual.
+pub(super) fn subjects() -> ArgValueCandidates {
+    let topics = || topics::all().into_iter().flatten().map(|topic| topic.name);
+    ArgValueCandidates::new(move || candidates(commands().into_iter().chain(topics())))
+}
+
+/// Columns to sort by.
+pub(super) fn columns() -> ArgValueCandidates {
+    let short = || Figure::ALL.into_iter().flat_map(|f| Stat::ALL.map(|s| format!("{}.{}", f.short_title(), s.name())));
+    ArgValueCandidates::new(move || candidates(Column::names().into_iter().chain(short())))
+}
+
+/// Figures with their statistics, each followed by `after`.
+pub(super) fn figures(after: &'static str) -> ArgValueCandidates {
+    ArgValueCandidates::new(move || candidates(statistics().into_iter().map(|(name, _)| name + after)))
+}
+
+/// Dimensions, and the values of those whose values are known without a recording.
+pub(super) fn filters() -> ArgValueCandidates {
+    let known = [("level", &["L1", "L2"][..]), ("entry", &["clean", "dirty"])];
+    let known = known.into_iter().flat_map(|(name, values)| values.iter().map(move |value| format!("{name}={value}")));
+    let causes = ["spurious", "early", "deadline", "immediate"].map(|cause| format!("cause={cause}"));
+    let reasons = || exit_reasons::names().map(|name| format!("reason={name}"));
+    let dimensions = || Dimension::ALL.into_iter().map(|dimension| format!("{}=", dimension.name()));
+    let known: Vec<_> = known.chain(causes).collect();
+    ArgValueCandidates::new(move || candidates(dimensions().chain(known.clone()).chain(reasons())))
+}
+
+/// When an experiment stops.
+pub(super) fn ends() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| candidates(["decided", "10m", "20"].map(str::to_owned)))
+}
+
+/// Settings that can be switched here: parameters of KVM's modules that can be written, and the settings that have a name.
+pub(super) fn settings() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let modules = Roots::default().sys.join("module");
+        let of_module = |module: &str| {
+            let entries = std::fs::read_dir(modules.join(module).join("parameters")).into_iter().flatten().flatten();
+            let is_writable =
+                |entry: &std::fs::DirEntry| entry.metadata().is_ok_and(|m| m.permissions().mode() & 0o200 != 0);
+            let name = |entry: std::fs::DirEntry| Some(format!("{module}.{}=", entry.file_name().to_str()?));
+            entries.filter(is_writable).filter_map(name).collect::<Vec<_>>()
+        };
+        let parameters = ["kvm", "kvm_intel", "kvm_amd"].into_iter().flat_map(of_module);
+        candidates(parameters.chain(["governor=", "thp=", "cgroup:"].map(str::to_owned)))
+    })
+}
+
+/// Recordings, and folders in which some may be; every file where there is no recording.
+pub(super) fn recordings() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let is_recording = |path: &Path| path.extension().is_some_and(|suffix| suffix == "hlog");
+        let found = PathCompleter::any().filter(is_recording).complete(current);
+        let has_recording = found.iter().any(|candidate| is_recording(Path::new(candidate.get_value())));
+        if has_recording { found } else { PathCompleter::file().complete(current) }
+    })
+}
+
+/// A program, then its arguments, which may be files.
+pub(super) fn command() -> ArgValueCompleter {
+    ArgValueCompleter::new(Command)
+}
+
+struct Command;
+
+impl ValueCompleter for Command {
+    fn complete(&self, current: &OsStr) -> Vec<CompletionCandidate> {
+        self.complete_at(0, current)
+    }
+
+    fn complete_at(&self, at: usize, current: &OsStr) -> Vec<CompletionCandidate> {
+        let begin = current.to_string_lossy();
+        if at > 0 || begin.contains('/') {
+            return PathCompleter::file().complete(current);
+        }
+        let path = env::var_os("PATH").unwrap_or_default();
+        let files =
+            env::split_paths(&path).flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
+        let names = files.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<_> = names.filter(|name| name.starts_with(&*begin)).collect();
+        names.sort();
+        names.dedup();
+        names.truncate(MOST_PROGRAMS);
+        candidates(names)
+    }
+}
+
+fn candidates(values: impl IntoIterator<Item = String>) -> Vec<CompletionCandidate> {
+    values.into_iter().map(CompletionCandidate::new).collect()
+}
