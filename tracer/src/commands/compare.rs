@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 
 use crate::{
     commands::{
@@ -44,6 +44,9 @@ pub(super) fn run(args: &CompareArgs) -> Result<ExitCode> {
         limit: args.max_buckets,
     };
     let (comparison, setting) = load(&request)?;
+    if let Some(why) = no_entries(&comparison) {
+        bail!(why);
+    }
     let text = render(&comparison, &setting, format, args.method, out.is_none())?;
     match out {
         Some(file) => document::write(file, &text, args.output.as_deref())?,
@@ -52,6 +55,18 @@ pub(super) fn run(args: &CompareArgs) -> Result<ExitCode> {
     let code = judge(&args.fail_if, &comparison)?;
     let damage = recording::damage(wording::damaged(&setting));
     Ok(if code == 0 { done(damage.as_deref()) } else { ExitCode::from(code) })
+}
+
+/// Reason why there is nothing to compare: a side without any VM entry.
+fn no_entries(c: &Comparison) -> Option<String> {
+    let [a, b] = [0, 1].map(|side| wording::entries(c, side) == 0);
+    let side = match (a, b) {
+        (true, true) => "A and B have",
+        (true, false) => "A has",
+        (false, true) => "B has",
+        (false, false) => return None,
+    };
+    Some(format!("{side} no VM entries, so there is nothing to compare: let a VM run while you record"))
 }
 
 fn judge(conditions: &[Condition], comparison: &Comparison) -> Result<u8> {

@@ -5,7 +5,7 @@
 use tracer_common::Event;
 
 use crate::{
-    model::{histogram::Histogram, knowledge::Shown, number::truncated_u64},
+    model::{histogram::Histogram, knowledge::Shown, number::truncated_u64, suggestion::did_you_mean},
     output::grouped,
 };
 
@@ -285,6 +285,23 @@ pub(crate) fn figure_and_stat(text: &str) -> Option<(Figure, Stat)> {
     }
 }
 
+/// FIGURE.STATISTIC with the figures' short titles, such as "guest.p99".
+pub(crate) fn short_names() -> impl Iterator<Item = String> {
+    Figure::ALL.into_iter().flat_map(|f| Stat::ALL.map(|s| format!("{}.{}", f.short_title(), s.name())))
+}
+
+/// The name that was meant by a wrong FIGURE.STATISTIC: "exit.p99" means that of the figure whose name begins so; empty if none is alike.
+pub(crate) fn figure_meant(text: &str, known: &[String]) -> String {
+    let begun = text.split_once('.').and_then(|(begin, stat)| {
+        let figure = Figure::ALL.into_iter().find(|figure| !begin.is_empty() && figure.name().starts_with(begin))?;
+        Some(format!("{}.{}", figure.name(), Stat::named(stat)?.name()))
+    });
+    match begun.filter(|name| known.contains(name)) {
+        Some(name) => format!("did you mean {name}? "),
+        None => did_you_mean(text, known.iter().cloned().chain(short_names())),
+    }
+}
+
 /// A column to sort by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
@@ -381,6 +398,14 @@ mod tests {
         assert_eq!((Column::parse("p99.9"), Column::parse("p999")), (host(Stat::P999), host(Stat::P999)));
         assert_eq!((Column::parse("entry_to_exit_ns.p99.9"), Column::parse("guest.p999")), (guest, guest));
         assert!(["entry_to_exit_ns.p98", "entry_to_exit_ns", "", "."].iter().all(|n| Column::parse(n).is_none()));
+    }
+
+    #[test]
+    fn a_slip_finds_the_figure_by_its_short_title_or_by_the_beginning_of_its_name() {
+        let meant = |text| figure_meant(text, &Column::names());
+        assert_eq!(meant("guset.p50"), "did you mean guest.p50? ");
+        assert_eq!(meant("exit.p99.9"), "did you mean exit_to_entry_ns.p999? ");
+        assert_eq!((meant("entry.p50"), meant("zzz")), ("did you mean entry_to_exit_ns.p50? ".into(), String::new()));
     }
 
     #[test]

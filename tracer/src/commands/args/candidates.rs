@@ -1,6 +1,6 @@
 //! Values that a shell may complete a command line with.
 
-use std::{env, ffi::OsStr, os::unix::fs::PermissionsExt, path::Path};
+use std::{collections::HashSet, env, ffi::OsStr, os::unix::fs::PermissionsExt, path::Path};
 
 use clap_complete::{
     ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, engine::ValueCompleter,
@@ -13,7 +13,7 @@ use crate::{
     host::{roots::Roots, vmm},
     model::{
         exit_reasons,
-        figures::{Column, Figure, Stat},
+        figures::{Column, short_names},
     },
     report::Dimension,
 };
@@ -34,8 +34,7 @@ pub(super) fn subjects() -> ArgValueCandidates {
 
 /// Columns to sort by.
 pub(super) fn columns() -> ArgValueCandidates {
-    let short = || Figure::ALL.into_iter().flat_map(|f| Stat::ALL.map(|s| format!("{}.{}", f.short_title(), s.name())));
-    ArgValueCandidates::new(move || candidates(Column::names().into_iter().chain(short())))
+    ArgValueCandidates::new(|| candidates(Column::names().into_iter().chain(short_names())))
 }
 
 /// Figures with their statistics, each followed by `after`.
@@ -115,5 +114,7 @@ impl ValueCompleter for Command {
 }
 
 fn candidates(values: impl IntoIterator<Item = String>) -> Vec<CompletionCandidate> {
-    values.into_iter().map(CompletionCandidate::new).collect()
+    // VMX and SVM have names of exit reasons in common.
+    let mut seen = HashSet::new();
+    values.into_iter().filter(|value| seen.insert(value.clone())).map(CompletionCandidate::new).collect()
 }

@@ -9,7 +9,7 @@ use clap::{
 
 use crate::{
     model::{
-        figures::{Column, Figure},
+        figures::{Column, Figure, figure_meant},
         suggestion::did_you_mean,
     },
     recording::MaxBuckets,
@@ -103,7 +103,7 @@ fn column(name: &str) -> Result<Column, String> {
         format!(
             "{}there are time, exits, mean, min, p50, p90, p99, p99.9, max, and FIGURE.STATISTIC such as entry_to_exit_ns.p99; \
              figures are {}",
-            did_you_mean(name, Column::names()),
+            figure_meant(name, &Column::names()),
             Figure::ALL.map(Figure::name).join(", ")
         )
     })

@@ -35,7 +35,7 @@ pub(super) fn run(args: &HelpArgs) -> Result<ExitCode> {
                 markdown::render(&topic.text, is_topic, terminal::width(), paint)
             }
             None if commands().iter().any(|command| command == name) => return Ok(help_of(name)),
-            None => return refuse(unknown(name, &topics)),
+            None => return refuse(fitted(&unknown(name, &topics), terminal::message_width())),
         },
     };
     if terminal::is_output() {
@@ -84,6 +84,12 @@ fn unknown(name: &str, topics: &[Topic]) -> String {
     )
 }
 
+/// The lines of a message as a terminal has room for them.
+fn fitted(message: &str, width: Option<usize>) -> String {
+    let Some(width) = width else { return message.to_owned() };
+    message.lines().map(|line| wrap(line, "    ", width)).collect::<String>().trim_end().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +112,13 @@ mod tests {
         let both: Vec<_> =
             topics::all().unwrap().into_iter().map(|t| t.name).filter(|n| commands.contains(n)).collect();
         assert_eq!(both, [""; 0]);
+    }
+
+    #[test]
+    fn the_list_of_topics_fits_a_narrow_terminal() {
+        let text = fitted(&unknown("nosuch", &topics::all().unwrap()), Some(40));
+        assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
+        assert!(text.lines().count() > 20, "{text}");
     }
 
     #[test]

@@ -47,6 +47,12 @@ pub(super) fn print_lines(path: &Path, on_damage: OnDamage, args: &LiveArgs) -> 
             output::print(&lines.line(&std::mem::take(&mut whole)))?;
         }
         if is_last {
+            if reader.end().is_none() {
+                let file = output::shown(path);
+                say!(
+                    "cut off: {file} was not ended by its recorder; everything up to its last whole interval is above"
+                );
+            }
             break;
         }
     }

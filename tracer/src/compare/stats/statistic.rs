@@ -1,10 +1,7 @@
 //! Every statistic that can be compared, by its name, and its values in the rounds of an experiment.
 
 use super::{dense::Dense, design::Units, measure::Measure, pairs, rates::RATES, rows::place, shares};
-use crate::model::{
-    figures::{Figure, Stat, Unit, figure_and_stat},
-    suggestion::did_you_mean,
-};
+use crate::model::figures::{Figure, Stat, Unit, figure_and_stat, figure_meant};
 
 /// Primary figures of timer policies, in their order: those that a policy changes by itself come first.
 pub(crate) const OF_POLICIES: [&str; 5] = [
@@ -38,8 +35,8 @@ pub(crate) fn named(text: &str) -> Result<(String, Unit), String> {
     let find = |text: &str| known.iter().find(|(name, _)| name == text).cloned();
     let short = || figure_and_stat(text).map(|(figure, stat)| format!("{}.{}", figure.name(), stat.name()));
     find(text).or_else(|| find(&short()?)).ok_or_else(|| {
-        let names: Vec<_> = known.iter().map(|(name, _)| name.as_str()).collect();
-        format!("there is no '{text}': {}there are {}", did_you_mean(text, &names), names.join(", "))
+        let names: Vec<_> = known.iter().map(|(name, _)| name.clone()).collect();
+        format!("there is no '{text}': {}there are {}", figure_meant(text, &names), names.join(", "))
     })
 }
 
