@@ -236,7 +236,9 @@ mod tests {
         assert!(refused("entry_to_exit_ns.p99>+3%", Row { a: Some(0.0), ..row([1.0; 3], 1.0) }).contains("difference"));
         let wrong = |text: &str| text.parse::<Condition>().unwrap_err();
         assert!(wrong("pin_writes.mean>+3ms").contains("plain number"));
-        assert!(wrong("p99>+3%").contains("there are entry_to_exit_ns.p50, "));
+        assert!(wrong("p98>+3%").contains("there are entry_to_exit_ns.p50, "));
+        let host: Condition = "p99.9>+3%".parse().unwrap();
+        assert_eq!((host.name.as_str(), host.text.as_str()), ("exit_to_entry_ns.p999", "p99.9>+3%"));
         let named = wrong("entry_to_exit_ns.p98>+3%");
         for name in ["exit_to_entry_ns.p999", "transition_ns.max", "pin_writes.mean", "timer_exits.spurious.per_second"]
         {

@@ -32,7 +32,7 @@ fn fix(path: &Path, error: &io::Error) -> Option<String> {
 }
 
 /// "did you mean FILE?", with the most alike name in the folder; none if none is alike.
-fn similar(path: &Path) -> Option<String> {
+pub(crate) fn similar(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let names = std::fs::read_dir(folder).ok()?.take(MOST_NAMES).flatten();
@@ -56,7 +56,7 @@ mod tests {
         std::fs::write(folder.path().join("vmentry.hlog"), "").unwrap();
         std::fs::create_dir(folder.path().join("vmentri.hlo")).unwrap();
         let error = |name: &str| format!("{:#}", open_file(&folder.path().join(name)).unwrap_err());
-        let meant = format!("did you mean {}?", folder.path().join("vmentry.hlog").display());
+        let meant = format!("did you mean {}?", shown(&folder.path().join("vmentry.hlog")));
         assert!(error("vmentri.hlog").ends_with(&meant), "{}", error("vmentri.hlog"));
         assert!(!error("zzz").contains("did you mean"), "{}", error("zzz"));
         assert!(error("vmentri.hlo").contains("it is a folder"), "{}", error("vmentri.hlo"));

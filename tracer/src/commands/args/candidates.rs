@@ -84,33 +84,24 @@ pub(super) fn recordings() -> ArgValueCompleter {
     })
 }
 
-/// A program, then its arguments, which may be files.
+/// Programs and files: which word of a command it is, the shell does not say.
 pub(super) fn command() -> ArgValueCompleter {
-    ArgValueCompleter::new(Command)
-}
-
-struct Command;
-
-impl ValueCompleter for Command {
-    fn complete(&self, current: &OsStr) -> Vec<CompletionCandidate> {
-        self.complete_at(0, current)
-    }
-
-    fn complete_at(&self, at: usize, current: &OsStr) -> Vec<CompletionCandidate> {
+    ArgValueCompleter::new(|current: &OsStr| {
         let begin = current.to_string_lossy();
-        if at > 0 || begin.contains('/') {
-            return PathCompleter::file().complete(current);
+        let mut names = Vec::new();
+        if !begin.is_empty() && !begin.contains('/') {
+            let path = env::var_os("PATH").unwrap_or_default();
+            let folders = env::split_paths(&path).filter_map(|folder| std::fs::read_dir(folder).ok());
+            let files = folders.flat_map(|folder| folder.flatten());
+            names.extend(files.filter_map(|entry| entry.file_name().into_string().ok()));
+            names.retain(|name| name.starts_with(&*begin));
+            names.sort();
+            names.truncate(MOST_PROGRAMS);
         }
-        let path = env::var_os("PATH").unwrap_or_default();
-        let files =
-            env::split_paths(&path).flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
-        let names = files.filter_map(|entry| entry.file_name().into_string().ok());
-        let mut names: Vec<_> = names.filter(|name| name.starts_with(&*begin)).collect();
-        names.sort();
-        names.dedup();
-        names.truncate(MOST_PROGRAMS);
-        candidates(names)
-    }
+        let mut found = candidates(names);
+        found.extend(PathCompleter::file().complete(current));
+        found
+    })
 }
 
 fn candidates(values: impl IntoIterator<Item = String>) -> Vec<CompletionCandidate> {

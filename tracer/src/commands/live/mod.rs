@@ -34,7 +34,7 @@ use crate::{
     kernel::{layout::Layout, options::Options, tracer::Tracer},
     model::{interval::Interval, measurement::EMULATED},
     output::{self, Background},
-    recording::{Header, OnDamage},
+    recording::{self, Header, OnDamage},
     say,
     tui::{Info, Origin, terminal},
 };
@@ -51,7 +51,8 @@ pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
         refuse_overlap([file.as_path()], Path::new("-"))?;
         if !file.exists() && file != Path::new("-") {
             let name = output::shown(file);
-            bail!("there is no recording {name}\n  -> to watch a VM of this name: vmentry live --vm {name}");
+            let meant = recording::similar(file).map(|meant| format!(": {meant}")).unwrap_or_default();
+            bail!("there is no recording {name}{meant}\n  -> to watch a VM of this name: vmentry live --vm {name}");
         }
         let on_damage = OnDamage::skip_if(args.skip_damaged);
         let damage = if args.wants_lines() || !terminal::is_usable() {
