@@ -37,7 +37,7 @@ fn header() -> Header {
 }
 
 fn vm(id: u32) -> Arc<Vm> {
-    Arc::new(Vm { id, name: format!("web{id}"), tgid: 100 + id, start_ticks: 7, ordinal: 0, uid: None, host: None })
+    Arc::new(Vm { id, name: format!("web{id}"), tgid: 100 + id, start_ticks: 7, ..Vm::default() })
 }
 
 fn vms() -> Vms {

@@ -93,15 +93,13 @@ fn a_recording_can_come_through_a_pipe() {
 
 #[test]
 fn a_closed_pipe_is_no_error() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_vmentry"))
-        .args(["report", RECORDING, "--format", "json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()));
+    for args in [&["report", RECORDING, "--format", "json"][..], &["merge", RECORDING, "-o", "-"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vmentry"));
+        let mut child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()), "{args:?}");
+    }
 }
 
 #[test]
@@ -278,6 +276,72 @@ fn a_report_is_written_in_the_format_of_its_suffix_and_replaces_nothing_unasked(
 }
 
 #[test]
+fn a_comparison_is_written_in_the_format_of_its_suffix_and_a_contradiction_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let other = RECORDING.replace("lab.hlog", "known-exits.hlog");
+    for (name, format) in [("a.json", "json"), ("a.html", "html"), ("a.MD", "markdown"), ("a.txt", "text")] {
+        let written = vmentry(&["compare", RECORDING, &other, "-o", &path(name)]);
+        assert_eq!((written.status.code(), out(&written).as_str()), (Some(0), ""), "{}", err(&written));
+        let printed = out(&vmentry(&["compare", RECORDING, &other, "--format", format]));
+        assert_eq!(fs::read_to_string(path(name)).unwrap(), printed, "{name}");
+    }
+    let again = error(&vmentry(&["compare", RECORDING, &other, "-o", &path("a.json")]));
+    assert!(again.contains("--overwrite"), "{again}");
+    for args in [&["report", RECORDING, "--json", "-o"][..], &["compare", RECORDING, &other, "--json", "-o"]] {
+        let file = path("y.html");
+        let refused = vmentry(&[args, &[&file]].concat());
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(err(&refused).contains("json is asked for") && err(&refused).contains("y.json"), "{}", err(&refused));
+        assert!(!Path::new(&file).exists());
+    }
+    let over_itself = vmentry(&["compare", RECORDING, &other, "--overwrite", "--json", "-o", RECORDING]);
+    assert_eq!(over_itself.status.code(), Some(2), "{}", err(&over_itself));
+}
+
+#[test]
+fn a_recording_that_was_cut_off_or_has_no_entries_is_said_to_be_so() {
+    let bytes = fs::read(RECORDING).unwrap();
+    let cut = temporary("cut", &bytes[..bytes.len() * 9 / 10]);
+    let live = vmentry(&["live", "--lines", cut.to_str().unwrap()]);
+    fs::remove_file(cut).unwrap();
+    assert!(live.status.success() && err(&live).contains("cut off: "), "{}", err(&live));
+    assert!(!err(&vmentry(&["live", "--lines", RECORDING])).contains("cut off"));
+    let header = bytes.split_inclusive(|byte| *byte == b'\n').take(2).flatten().copied().collect::<Vec<_>>();
+    let empty = temporary("empty", &header);
+    let compared = error(&vmentry(&["compare", empty.to_str().unwrap(), &RECORDING.replace("lab", "known-exits")]));
+    fs::remove_file(empty).unwrap();
+    assert!(compared.contains("A has no VM entries"), "{compared}");
+}
+
+#[test]
+fn a_shell_gets_names_for_what_it_completes() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(RECORDING, folder.path().join("z.hlog")).unwrap();
+    fs::write(folder.path().join("notes.txt"), "").unwrap();
+    for (words, wanted, unwanted) in [
+        (&["help", "fig"][..], "figures", "formats"),
+        (&["report", ""], "z.hlog", "notes.txt"),
+        (&["live", ""], "z.hlog", "notes.txt"),
+        (&["report", "--sort", "gu"], "guest.p999", "host.p50"),
+        (&["report", "--filter", "reason=CPU"], "reason=CPUID", "reason=HLT"),
+        (&["compare", "--fail-if", "pin"], "pin_writes.mean>+3%", "entries"),
+        (&["ab", "--until", ""], "decided", "soft"),
+        (&["ab", "--primary", "pin"], "pin_writes.mean", "entries"),
+        (&["ab", "--arm", "go"], "governor=", "thp="),
+        (&["record", "--", "slee"], "sleep", "z.hlog"),
+        (&["record", "--", "sleep", ""], "notes.txt", "governor"),
+        (&["ma"], "man", "report"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vmentry"));
+        command.env("COMPLETE", "fish").current_dir(&folder).args(["--", "vmentry"]).args(words);
+        let said = out(&command.output().unwrap());
+        let names: Vec<_> = said.lines().map(|line| line.split('\t').next().unwrap()).collect();
+        assert!(names.contains(&wanted) && !names.iter().any(|name| name.starts_with(unwanted)), "{words:?}: {said}");
+    }
+}
+
+#[test]
 fn a_report_without_a_file_is_of_the_last_recording_here() {
     let folder = tempfile::tempdir().unwrap();
     let report = || Command::new(env!("CARGO_BIN_EXE_vmentry")).arg("report").current_dir(&folder).output().unwrap();
@@ -306,6 +370,17 @@ fn what_people_type_first_is_answered_with_what_they_meant() {
         (&["report", RECORDING, "--sort", "entry_to_exit.p99"], "did you mean entry_to_exit_ns.p99?"),
         (&["record", "--flight-recorder", "2s", "--trigger", "entry_to_exit>1ms"], "did you mean entry_to_exit_ns?"),
         (&["record", "--vcpu", "3-0"], "write 0-3"),
+        (&["record", "--flight-recorder", "2s", "--trigger", "cause=spurios"], "did you mean spurious?"),
+        (&["report", RECORDING, "--sort", "exit.p99"], "did you mean exit_to_entry_ns.p99?"),
+        (&["report", RECORDING, "--top", "al"], "did you mean all?"),
+        (&["report", &RECORDING.replace("lab", "lba")], "did you mean "),
+        (&["live", "--lines", &RECORDING.replace("lab", "lba")], "did you mean "),
+        (&["ab", "--until", "decidet"], "did you mean decided?"),
+        (&["ab", "--primary", "guset.p50"], "did you mean guest.p50?"),
+        (&[RECORDING], "did you mean 'vmentry report /"),
+        (&["export", RECORDING], "vmentry export --replay /"),
+        (&["compare"], "vmentry compare A.hlog B.hlog"),
+        (&["compare", RECORDING], "lab.hlog B.hlog"),
         (
             &["compare", RECORDING, RECORDING, "--fail-if", "entry_to_exit.p99>+3%"],
             "did you mean entry_to_exit_ns.p99?",

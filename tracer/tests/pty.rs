@@ -21,6 +21,7 @@ use std::{
 };
 
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/lab.hlog");
+const OTHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/known-exits.hlog");
 const LEAVE_ALTERNATE_SCREEN: &str = "\x1b[?1049l";
 const SHOW_CURSOR: &str = "\x1b[?25h";
 
@@ -471,5 +472,33 @@ fn a_report_has_attributes_on_a_terminal_alone_and_not_where_nobody_wants_them()
     for variable in [("NO_COLOR", "1"), ("TERM", "dumb")] {
         let (_, text) = report(&["--no-pager"], 100, &[variable]);
         assert!(text.contains("EXIT REASON") && !text.contains('\x1b'), "{variable:?}: {text:?}");
+    }
+}
+
+#[test]
+fn alarms_and_verdicts_have_colours_on_a_terminal_alone_and_not_where_nobody_wants_them() {
+    for (args, last, colour) in [
+        (&["compare", RECORDING, OTHER][..], "everything else", "\x1b[33mEMULATED"),
+        (&["compare", "--method", RECORDING, OTHER], "Method and checks", "\x1b[33mEMULATED"),
+        (&["report", "--no-pager", RECORDING], "TOTAL", "\x1b[33mEMULATED"),
+        (&["report", "--no-pager", "--claims", RECORDING], "fall back to", "\x1b[33mEMULATED"),
+        (&["live", "--lines", RECORDING], "LOST", "\x1b[1m     UTC"),
+        // The last line is one of "ready: ...", "not ready: ..." and "not proven ...".
+        (&["check", "--no-proof"], "ready", "m"),
+    ] {
+        let shown = |environment: &[(&str, &str)]| {
+            let mut session = Session::run(args, Path::new("/"), 100, 50, environment);
+            session.ended();
+            session.until("the end is there", |s| s.seen().contains(last) || s.seen().contains("proven"));
+            session.seen()
+        };
+        let text = shown(&[]);
+        assert!(text.contains('\x1b') && text.contains(colour), "{args:?}: {text:?}");
+        for variable in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+            let text = shown(&[variable]);
+            assert!(!text.contains('\x1b'), "{args:?} with {variable:?}: {text:?}");
+        }
+        let piped = Command::new(env!("CARGO_BIN_EXE_vmentry")).args(args).output().unwrap();
+        assert!(!piped.stdout.is_empty() && !piped.stdout.contains(&0x1b), "{args:?}");
     }
 }

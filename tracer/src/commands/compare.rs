@@ -1,20 +1,23 @@
 //! `vmentry compare`: compares recordings, prints, and judges `--fail-if`.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 
 use crate::{
     commands::{
         args::CompareArgs,
-        comparison::{Request, load, print},
+        comparison::{Request, load, render},
         damaged::done,
+        document,
+        usage::{refuse, refuse_overlap},
     },
     compare::{
         Comparison,
         condition::{Condition, ConditionResult},
         wording,
     },
+    output,
     recording::{self, OnDamage},
     say,
 };
@@ -26,6 +29,11 @@ const INCONCLUSIVE: u8 = 4;
 
 /// Compares as the arguments say.
 pub(super) fn run(args: &CompareArgs) -> Result<ExitCode> {
+    let format = args.format().or_else(refuse)?;
+    if let Some(out) = &args.output {
+        refuse_overlap(args.files.iter().chain(&args.with).map(PathBuf::as_path), out)?;
+    }
+    let out = document::create(args.output.as_deref(), args.overwrite)?;
     let request = Request {
         files: &args.files,
         with: &args.with,
@@ -36,10 +44,29 @@ pub(super) fn run(args: &CompareArgs) -> Result<ExitCode> {
         limit: args.max_buckets,
     };
     let (comparison, setting) = load(&request)?;
-    print(&comparison, &setting, args.format(), args.method)?;
+    if let Some(why) = no_entries(&comparison) {
+        bail!(why);
+    }
+    let text = render(&comparison, &setting, format, args.method, out.is_none())?;
+    match out {
+        Some(file) => document::write(file, &text, args.output.as_deref())?,
+        None => output::print(&text)?,
+    }
     let code = judge(&args.fail_if, &comparison)?;
     let damage = recording::damage(wording::damaged(&setting));
     Ok(if code == 0 { done(damage.as_deref()) } else { ExitCode::from(code) })
+}
+
+/// Reason why there is nothing to compare: a side without any VM entry.
+fn no_entries(c: &Comparison) -> Option<String> {
+    let [a, b] = [0, 1].map(|side| wording::entries(c, side) == 0);
+    let side = match (a, b) {
+        (true, true) => "A and B have",
+        (true, false) => "A has",
+        (false, true) => "B has",
+        (false, false) => return None,
+    };
+    Some(format!("{side} no VM entries, so there is nothing to compare: let a VM run while you record"))
 }
 
 fn judge(conditions: &[Condition], comparison: &Comparison) -> Result<u8> {

@@ -18,7 +18,7 @@ use crate::{
     },
     compare::{Comparison, Options, Setting, Window, Windows, compare, fairness, html, json, presence, text},
     model::knowledge::Subject,
-    output,
+    output::{self, Paint},
     recording::{Label, MaxBuckets, OnDamage, Provenance, Reader, Readings},
     report::{
         Choices, Dimension, Filter, Report,
@@ -61,22 +61,32 @@ pub(crate) fn print_experiment(file: &Path, format: ComparisonFormat, ignore_bel
         limit: MaxBuckets::default(),
     };
     let (comparison, setting) = load(&request)?;
-    print(&comparison, &setting, format, false)
+    output::print(&render(&comparison, &setting, format, false, true)?)
 }
 
-/// Prints a comparison; as text, with every figure and the method if `is_full`.
-pub(crate) fn print(comparison: &Comparison, setting: &Setting, format: ComparisonFormat, is_full: bool) -> Result<()> {
-    match format {
-        ComparisonFormat::Text if is_full => output::print(&text::full(comparison, setting, terminal::width())),
+/// A comparison in a format; as text, with every figure and the method if `is_full`, in lines that fit the terminal it is for, if any.
+pub(crate) fn render(
+    comparison: &Comparison,
+    setting: &Setting,
+    format: ComparisonFormat,
+    is_full: bool,
+    to_stdout: bool,
+) -> Result<String> {
+    Ok(match format {
         ComparisonFormat::Text => {
-            output::print(&text::short(comparison, setting, terminal::width(), std::io::stdout().is_terminal()))
+            let (width, on_terminal) =
+                if to_stdout { (terminal::width(), terminal::is_output()) } else { (100, false) };
+            let text = if is_full {
+                text::full(comparison, setting, width)
+            } else {
+                text::short(comparison, setting, width, on_terminal)
+            };
+            text::painted(&text, if to_stdout { terminal::paint() } else { Paint::default() })
         }
-        ComparisonFormat::Json => {
-            output::print(&(serde_json::to_string_pretty(&json::render(comparison, setting))? + "\n"))
-        }
-        ComparisonFormat::Html => output::print(&html::render(comparison, setting)),
-        ComparisonFormat::Markdown => output::print(&text::markdown(comparison, setting)),
-    }
+        ComparisonFormat::Json => serde_json::to_string_pretty(&json::render(comparison, setting))? + "\n",
+        ComparisonFormat::Html => html::render(comparison, setting),
+        ComparisonFormat::Markdown => text::markdown(comparison, setting),
+    })
 }
 
 /// A recording and its windows.
@@ -120,9 +130,11 @@ fn read_sides(request: &Request) -> Result<(Windows, Setting)> {
     }
     let of_a = if request.with.is_empty() { 1 } else { request.files.len() };
     if request.with.is_empty() && files.len() != 2 && !are_experiments {
-        let number = if files.len() == 1 { "one recording".into() } else { format!("{} recordings", files.len()) };
+        let (number, first) = (files.len(), output::shown(files[0].0));
+        let number = if number == 1 { "one recording".into() } else { format!("{number} recordings") };
         return refuse(format!(
-            "{number}: name A and B, or the recordings of A and then --with those of B, or one of 'vmentry ab'"
+            "{number}: name A and B, or the recordings of A and then --with those of B, or one of 'vmentry ab'\n  -> vmentry compare {first} \
+             B.hlog"
         ));
     }
     let are_several = files.len() > 1;

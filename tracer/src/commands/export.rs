@@ -67,11 +67,14 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
     if let (Some(recording), Some(textfile)) = (&args.replay, &args.textfile) {
         refuse_overlap([recording.as_path()], textfile)?;
     }
+    if let Some(path) = args.textfile.as_deref().filter(|path| path.extension().is_none_or(|suffix| suffix != "prom")) {
+        return refuse(format!("--textfile {}: node_exporter reads only names that end in .prom", output::shown(path)));
+    }
     let runtime = runtime()?;
     LocalSet::new().block_on(&runtime, async {
         // Before anything is attached: from here on a signal ends this in order.
         let mut endings = Endings::new()?;
-        let textfile = args.textfile.as_deref().map(Textfile::new).transpose().or_else(|e| refuse(format!("{e:#}")))?;
+        let textfile = args.textfile.as_deref().map(Textfile::new).transpose()?;
         let needs_address = textfile.is_none();
         let places = Destinations {
             listeners: listen(inherited, &args.listen, needs_address)?,

@@ -1,6 +1,7 @@
 //! The sockets of `vmentry export`: those that systemd hands over, and those of `--listen`.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::OwnedFd,
 };
@@ -23,19 +24,24 @@ pub(super) fn listen(inherited: Vec<OwnedFd>, addresses: &[Address], needs_addre
     for address in addresses {
         // OPTIONS of the service may repeat the address of its socket unit.
         if !listeners.iter().any(|l| l.address == *address) {
-            let listener = Listener::bind(address).with_context(|| advise(address, &listeners[..of_systemd]))?;
+            let listener = Listener::bind(address).map_err(|error| advise(error, address, &listeners[..of_systemd]))?;
             listeners.push(listener);
         }
     }
     if listeners.is_empty() && needs_address {
-        listeners.push(Listener::bind(&DEFAULT).with_context(|| advise(&DEFAULT, &[]))?);
+        listeners.push(Listener::bind(&DEFAULT).map_err(|error| advise(error, &DEFAULT, &[]))?);
     }
     Ok(listeners)
 }
 
 /// The error of an address, with the fix.
-fn advise(address: &Address, of_systemd: &[Listener]) -> String {
+fn advise(error: anyhow::Error, address: &Address, of_systemd: &[Listener]) -> anyhow::Error {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
     let fix = match (address, of_systemd) {
+        (Address::Tcp(address), _) if kind == Some(io::ErrorKind::AddrNotAvailable) => &format!(
+            " (no interface of this host has the address {}: 'ip address' lists those that there are, and 0.0.0.0 means all)",
+            address.ip()
+        ),
         (Address::Unix(_), _) => "",
         (Address::Tcp(_), [first, ..]) => &format!(
             " (systemd listens on {} for it: change ListenStream= of that socket unit, or choose another address with --listen)",
@@ -45,7 +51,7 @@ fn advise(address: &Address, of_systemd: &[Listener]) -> String {
             " (is another exporter running? Choose another address with --listen; port 0 takes a free one)"
         }
     };
-    format!("listen on {address}{fix}")
+    error.context(format!("listen on {address}{fix}"))
 }
 
 /// Says where metrics are served, from now on.

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -28,8 +28,19 @@ use crate::{
     say,
 };
 
-/// Merges as the arguments say.
+/// Merges as the arguments say. Whoever closes the pipe that it writes to has read enough.
 pub(super) fn run(args: &MergeArgs) -> Result<ExitCode> {
+    let is_closed = |error: &anyhow::Error| {
+        let errors = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+        errors.map(io::Error::kind).any(|kind| kind == io::ErrorKind::BrokenPipe)
+    };
+    match merge(args) {
+        Err(error) if args.output == Path::new("-") && is_closed(&error) => Ok(ExitCode::SUCCESS),
+        result => result,
+    }
+}
+
+fn merge(args: &MergeArgs) -> Result<ExitCode> {
     let on_damage = OnDamage::skip_if(args.skip_damaged);
     let sources = read_sources(args, on_damage)?;
     let count = sources.len();

@@ -1,5 +1,5 @@
 //! The commands: arguments, I/O, signals, exit codes. They import every other room, share `child`, `comparison`, `damaged`,
-//! `descendants`, `early`, `following`, `privileges`, `progress`, `session`, `usage` and `user`, and never import each other.
+//! `descendants`, `document`, `early`, `following`, `privileges`, `progress`, `session`, `topics`, `usage` and `user`, and never import each other.
 
 pub mod args;
 pub mod check;
@@ -14,6 +14,7 @@ mod comparison;
 
 mod damaged;
 mod descendants;
+mod document;
 mod early;
 #[cfg(test)]
 mod every_output;
@@ -31,6 +32,7 @@ mod record;
 mod report;
 mod session;
 mod survey;
+mod topics;
 mod user;
 mod window_parts;
 

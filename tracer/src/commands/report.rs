@@ -1,17 +1,17 @@
 //! `vmentry report`: recordings in, text, JSON, HTML or CSV out.
 
 use std::{
-    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::{
     commands::{
         args::{DEFAULT_RECORDING, ReportArgs, ReportFormat},
         damaged::done,
+        document,
         usage::{refuse, refuse_overlap},
     },
     output::{self, Paint},
@@ -36,25 +36,18 @@ pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
         bail!("there is no {DEFAULT_RECORDING} in this folder: name a recording, or make one with 'vmentry record'");
     }
     refuse_wrong(args, format)?;
-    let out = args.output.as_deref().filter(|path| *path != Path::new("-"));
-    let out = out.map(|path| output::WholeFile::create(path, args.overwrite)).transpose()?;
-    let (text, damage) =
-        if args.claims { check_claims(args, format)? } else { render(args, format, view(args), out.is_none())? };
+    let out = document::create(args.output.as_deref(), args.overwrite)?;
+    let (text, damage) = if args.claims {
+        check_claims(args, format, out.is_none())?
+    } else {
+        render(args, format, view(args), out.is_none())?
+    };
     match out {
-        Some(file) => write(file, &text, args)?,
+        Some(file) => document::write(file, &text, args.output.as_deref())?,
         None if format == ReportFormat::Text && !args.no_pager && terminal::is_output() => output::page(&text)?,
         None => output::print(&text)?,
     }
     Ok(done(damage.as_deref()))
-}
-
-/// Writes the report into its file.
-fn write(mut file: output::WholeFile, text: &str, args: &ReportArgs) -> Result<()> {
-    let name = || args.output.as_deref().map(output::shown).unwrap_or_default();
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.take_place());
-    written.with_context(|| format!("write {}", name()))?;
-    say!("wrote {}", name());
-    Ok(())
 }
 
 /// Refuses arguments that do not fit each other, before any work.
@@ -118,7 +111,7 @@ fn render(
     Ok((text, report.damage()))
 }
 
-fn check_claims(args: &ReportArgs, format: ReportFormat) -> Result<(String, Option<String>)> {
+fn check_claims(args: &ReportArgs, format: ReportFormat, to_stdout: bool) -> Result<(String, Option<String>)> {
     let on_damage = OnDamage::skip_if(args.skip_damaged);
     let empty = || Report { limit: args.max_buckets, ..Report::default() };
     let mut evidence = Evidence { whole: empty(), ..Evidence::default() };
@@ -140,7 +133,7 @@ fn check_claims(args: &ReportArgs, format: ReportFormat) -> Result<(String, Opti
             });
             serde_json::to_string_pretty(&json)? + "\n"
         }
-        _ => claims::text(&evidence),
+        _ => claims::text_in(&evidence, &layout(args, to_stdout)),
     };
     Ok((text, evidence.whole.damage()))
 }
@@ -162,6 +155,6 @@ fn layout(args: &ReportArgs, to_stdout: bool) -> Layout {
         is_usual_view: args.by.is_empty(),
         most: on_terminal.then_some(ROWS_ON_TERMINAL),
         width: on_terminal.then(terminal::width),
-        paint: Paint { on: on_terminal && terminal::has_attributes() },
+        paint: if on_terminal { terminal::paint() } else { Paint::default() },
     }
 }

@@ -25,7 +25,7 @@ pub fn parse<C: Parser>() -> Result<C, ExitCode> {
     C::try_parse_from(&arguments).map_err(|error| {
         if error.use_stderr() {
             say!("{}", explain::<C>(&error, &arguments).trim_end());
-            if let Some(tip) = command_tip(&error, &arguments) {
+            if let Some(tip) = tip(&error, &arguments) {
                 say!("{tip}");
             }
             return ExitCode::from(EXIT_CODE);
@@ -38,6 +38,31 @@ pub fn parse<C: Parser>() -> Result<C, ExitCode> {
 
 /// Commands that take `-- COMMAND`.
 const TAKE_COMMANDS: [&str; 3] = ["record", "ab", "policy"];
+
+/// What was meant by a wrong command line, if it can be told: a recording without a command, or where the command does not take one; no
+/// recordings for a comparison; or a command to run without `--`.
+fn tip(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
+    let shown = |word: &OsStr| printable(&word.to_string_lossy(), MAX_TEXT).into_owned();
+    let wrong = match (error.get(ContextKind::InvalidSubcommand), error.get(ContextKind::InvalidArg)) {
+        (Some(ContextValue::String(wrong)), _) | (_, Some(ContextValue::String(wrong))) => wrong.as_str(),
+        _ => "",
+    };
+    let is_file = !wrong.starts_with('-') && (wrong.ends_with(".hlog") || Path::new(wrong).is_file());
+    let command = arguments.get(1).map(OsString::as_os_str).unwrap_or_default();
+    let (raw, wrong) = (wrong, shown(OsStr::new(wrong)));
+    match error.kind() {
+        ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument if is_file && command.to_string_lossy() == raw => {
+            Some(format!("did you mean 'vmentry report {wrong}'?"))
+        }
+        ErrorKind::UnknownArgument if is_file && command == "export" => {
+            Some(format!("to serve a recording: vmentry export --replay {wrong}"))
+        }
+        ErrorKind::MissingRequiredArgument if command == "compare" => {
+            Some("name A and B: vmentry compare A.hlog B.hlog; or a recording of 'vmentry ab', which has both".into())
+        }
+        _ => command_tip(error, arguments),
+    }
+}
 
 /// How a command is run, for somebody who wrote it without `--`; none where the first wrong argument is an option.
 fn command_tip(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
@@ -161,12 +186,30 @@ mod tests {
         assert_eq!(explain::<Anything>(&error, &arguments).lines().count(), 1);
     }
 
+    fn tip(words: &[&str]) -> Option<String> {
+        let arguments: Vec<_> = words.iter().map(OsString::from).collect();
+        super::tip(&crate::commands::args::Cli::try_parse_from(&arguments).unwrap_err(), &arguments)
+    }
+
+    #[test]
+    fn a_recording_in_the_place_of_something_else_has_the_command_that_takes_it() {
+        let said = |words: &[&str]| tip(words).unwrap_or_default();
+        assert_eq!(said(&["vmentry", "a.hlog"]), "did you mean 'vmentry report a.hlog'?");
+        assert_eq!(said(&["vmentry", "export", "a.hlog"]), "to serve a recording: vmentry export --replay a.hlog");
+        assert!(said(&["vmentry", "compare"]).contains("vmentry compare A.hlog B.hlog"));
+        for words in [
+            &["vmentry", "reprot"][..],
+            &["vmentry", "--verbsoe"],
+            &["vmentry", "export", "web1"],
+            &["vmentry", "merge"],
+        ] {
+            assert_eq!(tip(words), None, "{words:?}");
+        }
+        assert!(!said(&["vmentry", "a\nFORGED.hlog"]).contains('\n'));
+    }
+
     #[test]
     fn a_command_without_dashes_is_shown_with_them() {
-        let tip = |words: &[&str]| {
-            let arguments: Vec<_> = words.iter().map(OsString::from).collect();
-            command_tip(&crate::commands::args::Cli::try_parse_from(&arguments).unwrap_err(), &arguments)
-        };
         let expected = "to run a command, write -- before it: vmentry record --duration 3s -- sleep 1";
         assert_eq!(tip(&["vmentry", "record", "--duration", "3s", "sleep", "1"]).as_deref(), Some(expected));
         // The option may be vmentry's.

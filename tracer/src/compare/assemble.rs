@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracer_common::rules::TimerCause;
 
-pub(crate) use super::stats::statistic::statistics;
+pub(crate) use super::stats::statistic::{named, statistics};
 use super::{
     checks,
     comparison::{Comparison, Distributions, Point, Row, Side},

@@ -2,11 +2,10 @@
 
 use std::str::FromStr;
 
-use super::{Estimate, Row, Verdict, assemble::statistics};
+use super::{Estimate, Row, Verdict, assemble::named};
 use crate::model::{
     figures::Unit,
     quantity::{LIMIT_UNITS, limit_unit_ns, split_unit},
-    suggestion::did_you_mean,
 };
 
 /// A condition such as `entry_to_exit_ns.p99>+3%`.
@@ -64,25 +63,14 @@ impl FromStr for Condition {
                 None => return Err(format!("unknown unit '{unit}': use %, {LIMIT_UNITS}, pp of a share, or none")),
             },
         };
-        let compared = statistics();
-        let Some((_, unit)) = compared.iter().find(|(known, _)| known == name) else {
-            let names: Vec<_> = compared.into_iter().map(|(name, _)| name).collect();
-            let meant = did_you_mean(name, &names);
-            return Err(format!("there is no '{name}': {meant}there are {}", names.join(", ")));
-        };
-        if matches!(threshold, Threshold::Time(_)) && *unit != Unit::Ns {
+        let (name, unit) = named(name)?;
+        if matches!(threshold, Threshold::Time(_)) && unit != Unit::Ns {
             return Err(format!("{name} is not a time: write a plain number"));
         }
-        if matches!(threshold, Threshold::Points(_)) && *unit != Unit::Share {
+        if matches!(threshold, Threshold::Points(_)) && unit != Unit::Share {
             return Err(format!("{name} is not a share: percentage points (pp) are only for time.PART.share"));
         }
-        Ok(Self {
-            text: text.into(),
-            name: name.into(),
-            above: text[at..].starts_with('>'),
-            limit: limit.into(),
-            threshold,
-        })
+        Ok(Self { text: text.into(), name, above: text[at..].starts_with('>'), limit: limit.into(), threshold })
     }
 }
 
@@ -248,7 +236,9 @@ mod tests {
         assert!(refused("entry_to_exit_ns.p99>+3%", Row { a: Some(0.0), ..row([1.0; 3], 1.0) }).contains("difference"));
         let wrong = |text: &str| text.parse::<Condition>().unwrap_err();
         assert!(wrong("pin_writes.mean>+3ms").contains("plain number"));
-        assert!(wrong("p99>+3%").contains("there are entry_to_exit_ns.p50, "));
+        assert!(wrong("p98>+3%").contains("there are entry_to_exit_ns.p50, "));
+        let host: Condition = "p99.9>+3%".parse().unwrap();
+        assert_eq!((host.name.as_str(), host.text.as_str()), ("exit_to_entry_ns.p999", "p99.9>+3%"));
         let named = wrong("entry_to_exit_ns.p98>+3%");
         for name in ["exit_to_entry_ns.p999", "transition_ns.max", "pin_writes.mean", "timer_exits.spurious.per_second"]
         {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
+    assemble::statistics,
     comparison::Setting,
     windows::{Options, why_unknown},
 };
@@ -85,6 +86,12 @@ pub(crate) fn warnings(a: &[Provenance], b: &[Provenance], experiment: bool) -> 
         );
     }
     // Experiments that were planned for different figures were planned for none together.
+    let known: Vec<_> = statistics().into_iter().map(|(name, _)| name).collect();
+    for name in options.primary.iter().filter(|name| !known.contains(name)) {
+        out.push(format!(
+            "the primary figure {name} of the recording is not known to this version, so it is not compared"
+        ));
+    }
     if options.primary.is_empty() && all().any(|s| !primary(s).is_empty()) {
         out.push("the experiments have different primary figures, so none of them is primary here".into());
     }

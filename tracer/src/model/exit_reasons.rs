@@ -21,6 +21,11 @@ const BUS_LOCK: &str = "(bus lock)";
 const FAILED_ENTRY: &str = "(failed entry)";
 
 /// Basic exit reasons, ascending; names as EXIT_REASON_*.
+/// The names of all exit reasons.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    VMX_NAMES.iter().chain(SVM_NAMES).map(|(_, name)| *name)
+}
+
 static VMX_NAMES: &[(u32, &str)] = &[
     (0, "EXCEPTION_NMI"),
     (1, "EXTERNAL_INTERRUPT"),

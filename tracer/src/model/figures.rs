@@ -5,7 +5,7 @@
 use tracer_common::Event;
 
 use crate::{
-    model::{histogram::Histogram, knowledge::Shown, number::truncated_u64},
+    model::{histogram::Histogram, knowledge::Shown, number::truncated_u64, suggestion::did_you_mean},
     output::grouped,
 };
 
@@ -163,6 +163,11 @@ impl Figure {
         Self::ALL.into_iter().find(|figure| figure.name() == name)
     }
 
+    /// From what people write: its name, or its short title.
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|figure| figure.name() == text || figure.short_title() == text)
+    }
+
     /// The value of one event; none where it is not known.
     pub(crate) fn of_event(self, event: &Event) -> Option<u64> {
         match self {
@@ -218,6 +223,11 @@ impl Stat {
         }
     }
 
+    /// From what people write: its name, or its title in letters of either case, such as "p99.9".
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stat| stat.name() == text || stat.title().eq_ignore_ascii_case(text))
+    }
+
     /// Heading of its column.
     pub const fn title(self) -> &'static str {
         match self {
@@ -266,6 +276,32 @@ pub(crate) fn is_carried(quantile: f64, count: u64) -> bool {
     count > 0 && (quantile >= 1.0 || count as f64 * (1.0 - quantile) > 1.0 - 1e-9)
 }
 
+/// A figure and a statistic, from what people write: FIGURE.STATISTIC such as "guest.p99", or a statistic of host time such as "p99.9".
+pub(crate) fn figure_and_stat(text: &str) -> Option<(Figure, Stat)> {
+    match text.split_once('.') {
+        // "p99.9" is a statistic alone.
+        Some((figure, stat)) if Figure::named(figure).is_some() => Some((Figure::named(figure)?, Stat::named(stat)?)),
+        _ => Some((Figure::ExitToEntry, Stat::named(text)?)),
+    }
+}
+
+/// FIGURE.STATISTIC with the figures' short titles, such as "guest.p99".
+pub(crate) fn short_names() -> impl Iterator<Item = String> {
+    Figure::ALL.into_iter().flat_map(|f| Stat::ALL.map(|s| format!("{}.{}", f.short_title(), s.name())))
+}
+
+/// The name that was meant by a wrong FIGURE.STATISTIC: "exit.p99" means that of the figure whose name begins so; empty if none is alike.
+pub(crate) fn figure_meant(text: &str, known: &[String]) -> String {
+    let begun = text.split_once('.').and_then(|(begin, stat)| {
+        let figure = Figure::ALL.into_iter().find(|figure| !begin.is_empty() && figure.name().starts_with(begin))?;
+        Some(format!("{}.{}", figure.name(), Stat::named(stat)?.name()))
+    });
+    match begun.filter(|name| known.contains(name)) {
+        Some(name) => format!("did you mean {name}? "),
+        None => did_you_mean(text, known.iter().cloned().chain(short_names())),
+    }
+}
+
 /// A column to sort by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
@@ -281,18 +317,10 @@ impl Column {
     /// From "time", "exits", a statistic of host time such as "mean" or "p99.9", or FIGURE.STATISTIC such as "entry_to_exit_ns.p99" or
     /// "guest.p99".
     pub fn parse(name: &str) -> Option<Self> {
-        let stat =
-            |name: &str| Stat::ALL.into_iter().find(|s| s.name() == name || s.title().eq_ignore_ascii_case(name));
-        let figure = |name: &str| Figure::ALL.into_iter().find(|f| f.name() == name || f.short_title() == name);
         match name {
-            "exits" | "entries" => return Some(Self::Entries),
-            "time" => return Some(Self::HostTime),
-            _ => {}
-        }
-        match name.split_once('.') {
-            // "p99.9" is a statistic alone.
-            Some((of, of_it)) if figure(of).is_some() => Some(Self::Stat(figure(of)?, stat(of_it)?)),
-            _ => Some(Self::Stat(Figure::ExitToEntry, stat(name)?)),
+            "exits" | "entries" => Some(Self::Entries),
+            "time" => Some(Self::HostTime),
+            _ => figure_and_stat(name).map(|(figure, stat)| Self::Stat(figure, stat)),
         }
     }
 
@@ -370,6 +398,14 @@ mod tests {
         assert_eq!((Column::parse("p99.9"), Column::parse("p999")), (host(Stat::P999), host(Stat::P999)));
         assert_eq!((Column::parse("entry_to_exit_ns.p99.9"), Column::parse("guest.p999")), (guest, guest));
         assert!(["entry_to_exit_ns.p98", "entry_to_exit_ns", "", "."].iter().all(|n| Column::parse(n).is_none()));
+    }
+
+    #[test]
+    fn a_slip_finds_the_figure_by_its_short_title_or_by_the_beginning_of_its_name() {
+        let meant = |text| figure_meant(text, &Column::names());
+        assert_eq!(meant("guset.p50"), "did you mean guest.p50? ");
+        assert_eq!(meant("exit.p99.9"), "did you mean exit_to_entry_ns.p999? ");
+        assert_eq!((meant("entry.p50"), meant("zzz")), ("did you mean entry_to_exit_ns.p50? ".into(), String::new()));
     }
 
     #[test]

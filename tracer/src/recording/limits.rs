@@ -41,6 +41,9 @@ pub(super) const LIMITS: Limits = Limits {
 /// Bytes of a bucket in memory: its number and its count.
 const BUCKET_BYTES: u64 = 16;
 
+/// Buckets that are advised at least, 16 MB.
+const LEAST_ADVISED: u64 = 1_000_000;
+
 /// Most histogram buckets of recordings that a command keeps in memory, as `--max-buckets` sets it.
 ///
 /// The largest honest recording: 1024 vCPUs with 12 exit reasons that are frequent, each with guest and host times in 2500 buckets, are
@@ -66,11 +69,26 @@ impl MaxBuckets {
         let Self(most) = self;
         ensure!(
             held as u64 <= most,
-            "line {line}: the histograms up to here have more than {most} buckets, which take {} MiB: \
+            "line {line}: the histograms up to here have more than {most} buckets, which take {}: \
              --max-buckets {} raises the limit, and fewer recordings at a time stay below it",
-            most.saturating_mul(BUCKET_BYTES) >> 20,
-            most.saturating_mul(2)
+            match most.saturating_mul(BUCKET_BYTES) {
+                bytes if bytes < 1 << 20 => format!("{bytes} bytes"),
+                bytes => format!("{} MiB", bytes >> 20),
+            },
+            most.saturating_mul(2).max(LEAST_ADVISED)
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_is_far_too_low_is_raised_at_once() {
+        let said = |most| MaxBuckets(most).check(usize::MAX, 7).unwrap_err().to_string();
+        assert!(said(1).contains("16 bytes: --max-buckets 1000000 "), "{}", said(1));
+        assert!(said(2_000_000).contains("30 MiB: --max-buckets 4000000 "), "{}", said(2_000_000));
     }
 }

@@ -13,6 +13,7 @@
 
 mod coverage;
 mod damage;
+mod file;
 mod foreign;
 pub(crate) mod hdr;
 mod header;
@@ -30,6 +31,7 @@ mod writer;
 pub(crate) use coverage::{Coverage, Spans, on_one_clock};
 pub(crate) use damage::damage;
 pub use damage::{Damage, OnDamage};
+pub(crate) use file::{open_file, similar};
 pub use header::{End, Header};
 pub(crate) use header::{Experiment, FORMAT, Label, VERSION};
 pub use limits::MaxBuckets;

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 
 use super::{
     Damage, End, Header, OnDamage, Reader,
+    file::open_file,
     limits::LIMITS,
     note::{self, Note},
     reader::Mark,
@@ -29,7 +30,7 @@ const MEMORY_BUCKETS: usize = 32 << 20;
 /// Opens the recording in a file.
 pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Reader<BufReader<File>>> {
     let failed = || format!("read {}", shown(path));
-    let file = File::open(path).with_context(failed)?;
+    let file = open_file(path).with_context(failed)?;
     Reader::careful(BufReader::new(file), on_damage).with_context(failed)
 }
 

@@ -2,12 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::{self, BufRead, BufReader},
     path::Path,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::Report;
 use crate::{
@@ -16,7 +15,7 @@ use crate::{
         knowledge::Knowledge,
     },
     output::shown,
-    recording::{OnDamage, Provenance, Reader, Reading, Readings},
+    recording::{OnDamage, Provenance, Reader, Reading, Readings, open_file},
 };
 
 /// Opens a recording and reads its header; '-' is standard input.
@@ -28,11 +27,7 @@ fn bytes(path: &Path) -> Result<Box<dyn BufRead>> {
     if path == Path::new("-") {
         return Ok(Box::new(io::stdin().lock()));
     }
-    let file = File::open(path)?;
-    if file.metadata()?.is_dir() {
-        bail!("it is a folder");
-    }
-    Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
+    Ok(Box::new(BufReader::with_capacity(1 << 16, open_file(path)?)))
 }
 
 /// Adds the recording in a file to a report; '-' is standard input. Returns its index among the report's recordings; none for a merge.

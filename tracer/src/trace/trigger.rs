@@ -162,7 +162,7 @@ fn condition(text: &str) -> Result<Condition, String> {
     if let (Some(phase), Some(side)) = (Phase::of_ns(name), side) {
         return Ok(Condition::Phase(phase, side, time(value)?));
     }
-    let figure = Figure::parse(name);
+    let figure = Figure::named(name);
     match (figure, side, name) {
         (Some(figure), Some(side), _) => {
             let limit = if figure.is_time() { time(value)? } else { count(figure, value)? };
@@ -172,19 +172,19 @@ fn condition(text: &str) -> Result<Condition, String> {
         (None, None, "reason") => value.parse().map(Condition::Reason),
         (None, None, "cause") => {
             let known = TimerCause::ALL.into_iter().find(|c| *c != TimerCause::Unknown && c.name() == value);
-            known.map(Condition::Cause).ok_or_else(|| one_of(value, "spurious, early, deadline, immediate"))
+            known.map(Condition::Cause).ok_or_else(|| one_of(value, &["spurious", "early", "deadline", "immediate"]))
         }
         (None, None, "detail") if value.is_empty() => Err(format!("'{text}': a value is missing, e.g. detail=0x6e0")),
         (None, None, "detail") => Ok(Condition::Detail(value.to_lowercase())),
         (None, None, "entry") => match value {
             "dirty" => Ok(Condition::Dirty(true)),
             "clean" => Ok(Condition::Dirty(false)),
-            _ => Err(one_of(value, "dirty, clean")),
+            _ => Err(one_of(value, &["dirty", "clean"])),
         },
         (None, None, "level") => match value {
             "L1" => Ok(Condition::L2(false)),
             "L2" => Ok(Condition::L2(true)),
-            _ => Err(one_of(value, "L1, L2")),
+            _ => Err(one_of(value, &["L1", "L2"])),
         },
         (None, Some(_), name) if DIMENSIONS.contains(&name) => {
             Err(format!("'{text}': compare {name} with =, e.g. {name}=..."))
@@ -199,8 +199,8 @@ fn condition(text: &str) -> Result<Condition, String> {
     }
 }
 
-fn one_of(value: &str, known: &str) -> String {
-    format!("'{value}' is not one of {known}")
+fn one_of(value: &str, known: &[&str]) -> String {
+    format!("'{value}': {}it is one of {}", did_you_mean(value, known), known.join(", "))
 }
 
 fn count(figure: Figure, text: &str) -> Result<u64, String> {
@@ -252,6 +252,7 @@ mod tests {
         for good in [
             "entry_to_exit_ns>1999ns",
             "entry_to_exit_ns<2.001us",
+            "guest>1999ns,host<501ns,pin>1",
             "exit_to_entry_ns>0.4us",
             "pin_writes>1",
             "pin_writes<3",
@@ -396,6 +397,8 @@ mod tests {
         for (text, why) in [
             ("", "FIGURE>VALUE"),
             ("latency>1ms", "entry_to_exit_ns"),
+            ("cause=spurios", "did you mean spurious? "),
+            ("entry=drity", "did you mean dirty? "),
             ("entry_to_exit_ns=1ms", "> or <"),
             ("entry_to_exit_ns>1", "no unit"),
             ("entry_to_exit_ns>1h", "use ns, us, ms or s"),

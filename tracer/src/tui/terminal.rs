@@ -25,7 +25,7 @@ use ratatui::{
 };
 
 use crate::{
-    output,
+    output::{self, Paint},
     tui::{Colors, Palette},
 };
 
@@ -196,8 +196,13 @@ pub(crate) fn is_output() -> bool {
 }
 
 /// Whether text for this terminal may have attributes: it is not dumb, and nobody asked for none (NO_COLOR).
-pub(crate) fn has_attributes() -> bool {
+fn has_attributes() -> bool {
     env::var_os("NO_COLOR").is_none_or(|set| set.is_empty()) && env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Attributes of text for standard output: none where it is no terminal.
+pub(crate) fn paint() -> Paint {
+    Paint { on: is_output() && has_attributes() }
 }
 
 /// Colours and characters of this terminal, from the usual environment variables.

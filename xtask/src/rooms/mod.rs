@@ -88,7 +88,8 @@ const TRACER: House = House {
                 &["window_parts"],
                 &["following", "listening", "session"],
                 &["child", "privileges"],
-                &["args", "damaged", "descendants", "early", "progress", "usage", "user"],
+                &["args", "damaged", "descendants", "document", "early", "progress", "usage", "user"],
+                &["topics"],
             ],
         },
         Inner {

@@ -25,7 +25,8 @@ use crate::{
         stopwatch,
     },
     model::vendor::Vendor,
-    output,
+    output::{self, wrap},
+    tui::terminal,
 };
 use proof::Proof;
 
@@ -50,7 +51,9 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
     match args.format() {
         Format::Text => {
             let overhead = overhead.map(|o| overhead::text(&o, facts.host.caveat().as_deref())).unwrap_or_default();
-            output::print(&(text(&facts, &proof, probe.as_ref(), &problems) + &overhead))?;
+            let text = text(&facts, &proof, probe.as_ref(), &problems) + &overhead;
+            let text = if terminal::is_output() { fitted(&text, terminal::width()) } else { text };
+            output::print(&terminal::paint().lines(&text))?;
         }
         Format::Json => {
             let mut json = json(&facts, &proof, &problems);
@@ -87,6 +90,20 @@ fn text(facts: &Facts, proof: &Proof, probe: Option<&ProbeOutcome>, problems: &[
     }
     out += &verdict(facts, proof, problems);
     out
+}
+
+/// The text in lines that fit a terminal: values stay under values, and the rest of a problem is indented.
+fn fitted(text: &str, width: usize) -> String {
+    let facts = text.split_once("\n\n").map_or(0, |(facts, _)| facts.lines().count());
+    let line = |(at, line): (usize, &str)| {
+        let indent = match line {
+            _ if at < facts => 20,
+            fix if fix.starts_with("  ->") => 5,
+            _ => 9,
+        };
+        wrap(line, &" ".repeat(indent), width)
+    };
+    text.lines().enumerate().map(line).collect()
 }
 
 /// The last line: whether this host is ready, and the next command.
@@ -267,5 +284,16 @@ mod tests {
         let uuid = "7b10d7af-b932-4c66-b2c3-3996152ec465";
         let labels = serde_json::to_value(&facts).unwrap()["vms"][0]["labels"].clone();
         assert_eq!(labels, serde_json::json!({ "manager": "proxmox", "uuid": uuid, "vmid": "101" }));
+    }
+
+    #[test]
+    fn nothing_is_wider_than_the_terminal_and_values_stay_under_values() {
+        let text = "host                vm, 2 x a CPU with a name\nkernel              Linux 6.18\n\nwarning: this host is itself a VM\n  -> \
+                    times include the hypervisor below\nready: vmentry record -o FILE\n";
+        let expected = "host                vm, 2 x a CPU\n                    with a name\nkernel              Linux 6.18\n\n\
+                        warning: this host is itself a VM\n  -> times include the hypervisor\n     below\n\
+                        ready: vmentry record -o FILE\n";
+        assert_eq!(fitted(text, 34), expected);
+        assert_eq!(fitted(text, 200), text);
     }
 }

@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn every_page_fits_its_width_but_for_examples_and_words() {
-        for topic in super::super::topics::all().unwrap() {
+        for topic in crate::commands::topics::all().unwrap() {
             for width in [60, 80, 120] {
                 let text = plain(&topic.text, width);
                 let is_example = |line: &&str| line.starts_with("    ");

@@ -3,7 +3,6 @@
 mod links;
 mod markdown;
 mod table;
-mod topics;
 
 use std::process::ExitCode;
 
@@ -11,7 +10,8 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser};
 
 use super::{
-    args::{Cli, HelpArgs},
+    args::{Cli, HelpArgs, commands},
+    topics::{self, Topic},
     usage::refuse,
 };
 use crate::{
@@ -20,15 +20,13 @@ use crate::{
     tui::terminal,
 };
 
-use topics::Topic;
-
 /// Columns of a page, at most: longer lines are hard to read. Examples and wide terminals' tables may be wider.
 const TEXT_WIDTH: usize = 100;
 
 /// Prints, on a terminal through the pager.
 pub(super) fn run(args: &HelpArgs) -> Result<ExitCode> {
     let topics = topics::all()?;
-    let paint = Paint { on: terminal::is_output() && terminal::has_attributes() };
+    let paint = terminal::paint();
     let text = match args.subject.as_deref() {
         None => overview(&topics, paint),
         Some(name) => match topics.iter().find(|topic| topic.name == name) {
@@ -37,7 +35,7 @@ pub(super) fn run(args: &HelpArgs) -> Result<ExitCode> {
                 markdown::render(&topic.text, is_topic, terminal::width(), paint)
             }
             None if commands().iter().any(|command| command == name) => return Ok(help_of(name)),
-            None => return refuse(unknown(name, &topics)),
+            None => return refuse(fitted(&unknown(name, &topics), terminal::message_width())),
         },
     };
     if terminal::is_output() {
@@ -55,12 +53,6 @@ fn help_of(command: &str) -> ExitCode {
         let _ = help.print();
     }
     ExitCode::SUCCESS
-}
-
-fn commands() -> Vec<String> {
-    let command = Cli::command();
-    let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
-    shown.map(|command| command.get_name().to_owned()).collect()
 }
 
 /// The help of the program, and the topics.
@@ -92,6 +84,12 @@ fn unknown(name: &str, topics: &[Topic]) -> String {
     )
 }
 
+/// The lines of a message as a terminal has room for them.
+fn fitted(message: &str, width: Option<usize>) -> String {
+    let Some(width) = width else { return message.to_owned() };
+    message.lines().map(|line| wrap(line, "    ", width)).collect::<String>().trim_end().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +112,13 @@ mod tests {
         let both: Vec<_> =
             topics::all().unwrap().into_iter().map(|t| t.name).filter(|n| commands.contains(n)).collect();
         assert_eq!(both, [""; 0]);
+    }
+
+    #[test]
+    fn the_list_of_topics_fits_a_narrow_terminal() {
+        let text = fitted(&unknown("nosuch", &topics::all().unwrap()), Some(40));
+        assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
+        assert!(text.lines().count() > 20, "{text}");
     }
 
     #[test]

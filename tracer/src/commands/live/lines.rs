@@ -1,10 +1,9 @@
 //! The live view as lines: one per interval, in columns for people or as a JSON object for programs.
 
-use std::fmt::Write as _;
-
 use serde_json::{Map, Value, json};
 use tracer_common::rules::TimerCause;
 
+use super::columns::Layout;
 use crate::{
     commands::args::LinesFormat,
     host::clock::Anchor,
@@ -19,6 +18,7 @@ use crate::{
     },
     output::grouped,
     recording::Header,
+    tui::terminal,
 };
 
 /// Name and version of the format.
@@ -38,13 +38,20 @@ pub(crate) struct Lines {
     /// a moment on the intervals' clock and on the wall clock
     anchor: Anchor,
     knowledge: Knowledge,
+    layout: Layout,
 }
 
 impl Lines {
     /// Of the host or recording with this header.
     pub(crate) fn new(format: LinesFormat, count: Option<u64>, header: &Header) -> Self {
         let (emulated, anchor, knowledge) = (header.host.emulated, header.anchor, header.knowledge());
-        Self { format, written: 0, count, emulated, anchor, knowledge }
+        Self { format, written: 0, count, emulated, anchor, knowledge, layout: Layout::default() }
+    }
+
+    /// The same, laid out for standard output.
+    pub(super) fn for_output(self) -> Self {
+        let layout = Layout { width: terminal::is_output().then(terminal::width), paint: terminal::paint() };
+        Self { layout, ..self }
     }
 
     /// Whether all lines that were asked for are written.
@@ -56,8 +63,10 @@ impl Lines {
     pub(crate) fn line(&mut self, interval: &Interval) -> String {
         let row = Row::of(interval, &self.knowledge, self.anchor);
         let text = match self.format {
-            LinesFormat::Text if self.written.is_multiple_of(HEADING_EVERY) => heading() + &row.text(),
-            LinesFormat::Text => row.text(),
+            LinesFormat::Text if self.written.is_multiple_of(HEADING_EVERY) => {
+                self.layout.heading() + &row.text(self.layout)
+            }
+            LinesFormat::Text => row.text(self.layout),
             LinesFormat::Jsonl => row.json(self.emulated).to_string(),
         };
         self.written += 1;
@@ -137,8 +146,8 @@ impl<'a> Row<'a> {
         self.interval.series.keys().map(|key| (key.vm, key.vcpu)).collect::<std::collections::BTreeSet<_>>().len()
     }
 
-    /// In the columns of [`heading`].
-    fn text(&self) -> String {
+    /// In columns.
+    fn text(&self, layout: Layout) -> String {
         let stat = |figure: Figure, stat: Stat| human(stat.of(&self.all[figure]), figure.unit());
         let rate = |n: Option<u64>| n.and_then(|n| self.interval.entries_per_s(n));
         let cells = [
@@ -158,14 +167,13 @@ impl<'a> Row<'a> {
             human(Stat::Mean.of(&self.all[Figure::PinWrites]), Unit::Count),
             grouped(self.interval.totals.dropped),
         ];
-        let mut text = aligned(&cells);
         let whole = self.reasons.iter().filter_map(|reason| reason.host_ns).fold(0, u64::saturating_add);
         let work = self.reasons.iter().find(|reason| !reason.is_halt);
-        if let Some(Reason { name, host_ns: Some(ns), .. }) = work.filter(|_| whole > 0) {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "  {name} {:.0}%", 100.0 * *ns as f64 / whole as f64);
-        }
-        text
+        let work = match work.filter(|_| whole > 0) {
+            Some(Reason { name, host_ns: Some(ns), .. }) => format!("{name} {:.0}%", 100.0 * *ns as f64 / whole as f64),
+            _ => String::new(),
+        };
+        layout.line(&cells, &work, self.interval.totals.dropped > 0)
     }
 
     /// The fields of docs/formats.md. Unknown values are null, never 0.
@@ -212,34 +220,6 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Columns: title and width.
-const COLUMNS: [(&str, usize); 15] = [
-    ("UTC", 8),
-    ("VMS", 4),
-    ("VCPUS", 5),
-    ("EXITS/S", 9),
-    ("L2/S", 9),
-    ("GUEST%", 6),
-    ("HALT%", 6),
-    ("HOST MEAN", 9),
-    ("P50", 7),
-    ("P99", 7),
-    ("MAX", 7),
-    ("GUEST P50", 9),
-    ("P99", 7),
-    ("PIN/E", 6),
-    ("LOST", 5),
-];
-
-fn heading() -> String {
-    aligned(&COLUMNS.map(|(title, _)| title.to_owned())) + "  MOST WORK\n"
-}
-
-fn aligned(cells: &[String; COLUMNS.len()]) -> String {
-    let padded: Vec<String> = cells.iter().zip(COLUMNS).map(|(cell, (_, width))| format!("{cell:>width$}")).collect();
-    padded.join(" ")
-}
-
 /// A share in percent; n/a where either is not known, or there is nothing to share.
 fn percent(part: Option<u64>, whole: Option<u64>) -> String {
     match (part, whole) {
@@ -260,7 +240,7 @@ mod tests {
 
     fn lines(format: LinesFormat, count: Option<u64>) -> Lines {
         let knowledge = Knowledge::complete();
-        Lines { format, written: 0, count, emulated: false, anchor: ANCHOR, knowledge }
+        Lines { format, written: 0, count, emulated: false, anchor: ANCHOR, knowledge, layout: Layout::default() }
     }
 
     fn interval() -> Interval {

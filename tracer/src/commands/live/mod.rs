@@ -1,5 +1,6 @@
 //! `vmentry live`: traces and draws, or plays a recording; prints one line per interval if there is no terminal.
 
+mod columns;
 mod files;
 mod lines;
 mod replay;
@@ -33,7 +34,7 @@ use crate::{
     kernel::{layout::Layout, options::Options, tracer::Tracer},
     model::{interval::Interval, measurement::EMULATED},
     output::{self, Background},
-    recording::{Header, OnDamage},
+    recording::{self, Header, OnDamage},
     say,
     tui::{Info, Origin, terminal},
 };
@@ -50,7 +51,8 @@ pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
         refuse_overlap([file.as_path()], Path::new("-"))?;
         if !file.exists() && file != Path::new("-") {
             let name = output::shown(file);
-            bail!("there is no recording {name}\n  -> to watch a VM of this name: vmentry live --vm {name}");
+            let meant = recording::similar(file).map(|meant| format!(": {meant}")).unwrap_or_default();
+            bail!("there is no recording {name}{meant}\n  -> to watch a VM of this name: vmentry live --vm {name}");
         }
         let on_damage = OnDamage::skip_if(args.skip_damaged);
         let damage = if args.wants_lines() || !terminal::is_usable() {
@@ -100,7 +102,7 @@ async fn trace(args: &LiveArgs, facts: &Facts, layout: &Layout, options: &Option
         let mut stage = Stage::new(info, Some(header), Some(notes))?;
         stage.watch(&mut collection.intervals, &mut endings).await
     } else {
-        let lines = Lines::new(args.format(), args.lines_wanted(), &header);
+        let lines = Lines::new(args.format(), args.lines_wanted(), &header).for_output();
         tell_emulated(&header);
         print_lines(&mut collection.intervals, &mut endings, lines).await
     };

@@ -30,7 +30,7 @@ pub(super) fn print_lines(path: &Path, on_damage: OnDamage, args: &LiveArgs) -> 
     let mut reader = tape::open(path, on_damage)?;
     refuse_merge(reader.header(), path)?;
     let header = reader.header();
-    let mut lines = Lines::new(args.format(), args.lines_wanted(), header);
+    let mut lines = Lines::new(args.format(), args.lines_wanted(), header).for_output();
     tell_emulated(header);
     let at_first = recording::other_tracers(header, None);
     tell_shared(&at_first);
@@ -47,6 +47,12 @@ pub(super) fn print_lines(path: &Path, on_damage: OnDamage, args: &LiveArgs) -> 
             output::print(&lines.line(&std::mem::take(&mut whole)))?;
         }
         if is_last {
+            if reader.end().is_none() {
+                let file = output::shown(path);
+                say!(
+                    "cut off: {file} was not ended by its recorder; everything up to its last whole interval is above"
+                );
+            }
             break;
         }
     }

@@ -1,5 +1,7 @@
 //! Surveys of made-up parts whose sources are full of names.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -15,7 +17,7 @@ use crate::{
         roots::made_up::Folder,
     },
     html::tests::HOSTILE,
-    model::vendor::Vendor,
+    model::{vendor::Vendor, vm_labels::VmLabels},
 };
 
 /// What must be in no file.
@@ -58,7 +60,9 @@ pub(super) fn host_facts() -> Facts {
     facts.layout_error = Some(names());
     facts.vms_unseen = Some(names());
     facts.missing = vec![format!("vcpu_vmx.vmcs01: {}", names())];
-    facts.vms = vec![RunningVm { name: "acme-db".into(), tgid: 4711 }];
+    let labels =
+        VmLabels::from(BTreeMap::from([("uuid".to_owned(), names()), ("namespace".to_owned(), "acme-db".to_owned())]));
+    facts.vms = vec![RunningVm { name: "acme-db".into(), tgid: 4711, labels }];
     facts
 }
 
@@ -78,7 +82,7 @@ fn distribution(p50: f64) -> Value {
 /// As the commands print them, each with names wherever it has text.
 fn check_json() -> Value {
     json!({
-        "problems": [{ "what": names(), "fix": names() }], "facts": { "host": { "name": "prod7" }, "vms": [{ "name": "acme-db" }] },
+        "problems": [{ "what": names(), "fix": names() }], "facts": { "host": { "name": "prod7" }, "vms": [{ "name": "acme-db", "labels": { "uuid": names() } }] },
         "proof": { "outcome": "passed", "exits": 23, "entries": 25, "dropped": 0, "cpuid": 23, "with_reason": 25, "with_level": 25,
                    "with_pin_writes": 24, "why": names() },
         "overhead": { "exits": 20_000, "rounds": 7, "untraced_ns": [900.0, 1000.0, 1100.0], "direct_loads": true, "modes": [

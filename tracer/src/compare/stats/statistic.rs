@@ -1,7 +1,7 @@
 //! Every statistic that can be compared, by its name, and its values in the rounds of an experiment.
 
 use super::{dense::Dense, design::Units, measure::Measure, pairs, rates::RATES, rows::place, shares};
-use crate::model::figures::{Figure, Stat, Unit};
+use crate::model::figures::{Figure, Stat, Unit, figure_and_stat, figure_meant};
 
 /// Primary figures of timer policies, in their order: those that a policy changes by itself come first.
 pub(crate) const OF_POLICIES: [&str; 5] = [
@@ -26,6 +26,18 @@ pub(crate) fn statistics() -> Vec<(String, Unit)> {
         .chain(shares::measures().map(|(measure, _)| measure))
         .flat_map(|measure| measure.statistics())
         .collect()
+}
+
+/// The statistic of that name, as [`statistics`] has it, and its unit. Figures' short titles and a statistic of host time alone are
+/// understood as by `report --sort`; the error suggests a name that is written like it.
+pub(crate) fn named(text: &str) -> Result<(String, Unit), String> {
+    let known = statistics();
+    let find = |text: &str| known.iter().find(|(name, _)| name == text).cloned();
+    let short = || figure_and_stat(text).map(|(figure, stat)| format!("{}.{}", figure.name(), stat.name()));
+    find(text).or_else(|| find(&short()?)).ok_or_else(|| {
+        let names: Vec<_> = known.iter().map(|(name, _)| name.clone()).collect();
+        format!("there is no '{text}': {}there are {}", figure_meant(text, &names), names.join(", "))
+    })
 }
 
 /// `[a, b]` of a statistic in every round, in the order of time; NaN for a side without values. None if there is no such statistic.
@@ -58,6 +70,25 @@ mod tests {
     use crate::compare::windows::{ExperimentRound, Stratum, Window, Windows};
     use crate::model::series::{Level, Series};
     use tracer_common::Isa;
+
+    #[test]
+    fn short_names_are_understood_as_by_report_sort_and_a_slip_finds_its_name() {
+        let name = |text: &str| named(text).map(|(name, _)| name);
+        for (short, full) in [
+            ("guest.p50", "entry_to_exit_ns.p50"),
+            ("guest.p99.9", "entry_to_exit_ns.p999"),
+            ("p99.9", "exit_to_entry_ns.p999"),
+            ("host.P99", "exit_to_entry_ns.p99"),
+            ("pin.mean", "pin_writes.mean"),
+            ("entry_to_exit_ns.p99", "entry_to_exit_ns.p99"),
+        ] {
+            assert_eq!(name(short).as_deref(), Ok(full), "{short}");
+        }
+        assert!(statistics().iter().all(|(known, _)| name(known).as_ref() == Ok(known)));
+        for slip in ["guset.p50", "entry_to_exit_ns.p98", "pin_write.mean"] {
+            assert!(name(slip).unwrap_err().contains("did you mean "), "{slip}: {:?}", name(slip));
+        }
+    }
 
     #[test]
     fn every_statistic_of_a_round_is_its_own() {

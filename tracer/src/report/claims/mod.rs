@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::Report;
 use crate::model::policy::Policy;
 pub use table::text;
+pub(crate) use table::text_in;
 
 /// One claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

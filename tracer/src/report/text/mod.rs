@@ -95,7 +95,7 @@ pub(crate) fn render_in(report: &Report, view: &View, layout: &Layout) -> String
     if !has_times {
         let _ = write!(out, "\n{} are not shown: the reason stands above\n", Subject::Times.title());
     } else if report.latency() == Latency::DisturbedButAsked {
-        let _ = write!(out, "\nDISTURBED: {}\n", notes::DISTURBED);
+        out += &format!("\n{}", layout.broken(&format!("DISTURBED: {}", notes::DISTURBED), Ink::of_line));
     }
     let budget = budget::render(report, view, layout);
     if !budget.is_empty() {
@@ -119,7 +119,7 @@ pub(crate) fn render_in(report: &Report, view: &View, layout: &Layout) -> String
 
 impl Layout {
     /// Lines, broken where the terminal ends, each in its ink.
-    fn broken(&self, text: &str, ink: impl Fn(&str) -> Ink) -> String {
+    pub(super) fn broken(&self, text: &str, ink: impl Fn(&str) -> Ink) -> String {
         let line = |line: &str| {
             let ink = ink(line);
             let broken = self.width.map_or_else(|| format!("{line}\n"), |width| wrap(line, INDENT, width));
@@ -129,8 +129,7 @@ impl Layout {
     }
 }
 
-/// What no reader may miss is red.
-fn alarm(line: &str) -> Ink {
-    let is_alarm = ["LOST", "DAMAGED"].iter().any(|word| line.starts_with(word)) || line.contains("DISAGREES");
-    if is_alarm { Ink::Red } else { Ink::Plain }
+/// The ink of a line above the table.
+pub(super) fn alarm(line: &str) -> Ink {
+    if line.contains("DISAGREES") { Ink::Red } else { Ink::of_line(line) }
 }

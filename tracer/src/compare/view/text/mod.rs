@@ -1,11 +1,12 @@
-//! A comparison as text, without colours: what changed, in some fifteen lines; or everything; or as Markdown.
+//! A comparison as text: what changed, in some fifteen lines; or everything; or as Markdown.
 
 mod by_vm;
 mod full;
 mod others;
 mod short;
+mod verdicts;
 
-pub(crate) use self::{full::render as full, short::render as short};
+pub(crate) use self::{full::render as full, short::render as short, verdicts::painted};
 pub(crate) use super::markdown::render as markdown;
 use super::wording;
 use crate::{

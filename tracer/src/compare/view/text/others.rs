@@ -12,9 +12,13 @@ pub(super) fn others(c: &Comparison, page: Page) -> Vec<String> {
         0 => {}
         n => out.push(format!("{}: changed by less than {}", others(n), wording::size(c.ignore_below))),
     }
-    match of(Verdict::NoDetectableChange).count() {
-        0 => {}
-        n => out.push(format!("{}: no detectable change", others(n))),
+    let is_zero = |r: &&Row| (r.a, r.b) == (Some(0.0), Some(0.0));
+    let (zero, same): (Vec<_>, Vec<_>) = of(Verdict::NoDetectableChange).partition(is_zero);
+    if !same.is_empty() {
+        out.push(format!("{}: no detectable change", others(same.len())));
+    }
+    if !zero.is_empty() {
+        out.push(format!("0 on both sides: {}", zero.into_iter().map(wording::title).collect::<Vec<_>>().join(", ")));
     }
     out.extend(detectable(c));
     out.extend(wording::not_tested(c));
@@ -66,6 +70,20 @@ pub(super) fn unknown(c: &Comparison) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::compare::fixture::comparison;
+
+    #[test]
+    fn a_figure_that_is_zero_on_both_sides_is_not_one_without_a_detectable_change() {
+        let mut c = comparison();
+        c.rows.truncate(2);
+        c.rows.iter_mut().for_each(|row| (row.verdict, row.primary) = (Verdict::NoDetectableChange, None));
+        (c.rows[0].a, c.rows[0].b) = (Some(0.0), Some(0.0));
+        (c.rows[1].a, c.rows[1].b) = (Some(5.0), Some(5.0));
+        let text = others(&c, Page { width: 100, cuts: false }).concat();
+        assert!(
+            text.contains("0 on both sides: guest time p50\n") && text.contains("1 other: no detectable change"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn the_third_figure_of_a_reason_is_one_other() {

@@ -1,0 +1,119 @@
+//! The command line of `report`.
+
+use std::path::PathBuf;
+
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+
+use crate::{
+    model::{
+        figures::{Column, Figure, figure_meant},
+        suggestion::did_you_mean,
+    },
+    recording::MaxBuckets,
+    report::{Dimension, Filter, text::ColumnSet},
+};
+
+use super::{
+    DEFAULT_RECORDING,
+    candidates::{columns, filters, recordings},
+    format::{Json, ReportFormat, chosen},
+    value::max_buckets,
+};
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Dimensions: host, vm, vcpu, level (L1, L2), reason, entry (clean, dirty), cause
+(of timer exits), detail (MSR, port, ... of record --detail; with its reason). A
+filter takes exit reasons by name or number, and '-' for a value that is not
+known; one that no entry passes is refused with what the recordings have.
+
+Examples:
+  vmentry report a.hlog b.hlog                   several recordings as one
+  vmentry report a.hlog --by vm,vcpu,reason --top 10
+  vmentry report a.hlog --by reason,detail       which MSR, which port?
+  vmentry report a.hlog --filter reason=PREEMPTION_TIMER --by cause,entry
+  vmentry report a.hlog --json | jq .totals
+  vmentry report a.hlog -o a.html                a page with charts")]
+pub struct ReportArgs {
+    /// Recordings; '-' for standard input
+    #[arg(value_name = "FILE", default_value = DEFAULT_RECORDING, add = recordings())]
+    pub files: Vec<PathBuf>,
+    /// How to print: text, html, csv, json or openmetrics [default: by -o's suffix, or text]
+    #[arg(long, value_enum, hide_possible_values = true)]
+    format: Option<ReportFormat>,
+    /// JSON in fewer letters
+    #[command(flatten)]
+    json: Json,
+    /// File to write: *.txt, html, csv, json or prom
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace the file to write if it exists
+    #[arg(long, requires = "output")]
+    pub overwrite: bool,
+    /// Dimensions to group by; JSON has all but detail by default
+    #[arg(long, value_name = "DIM,..", value_delimiter = ',', value_parser = dimensions(), hide_possible_values = true)]
+    pub by: Vec<Dimension>,
+    /// Keep only rows with these values [repeatable]
+    #[arg(long, value_name = "DIM=VALUE,..", add = filters())]
+    pub filter: Vec<Filter>,
+    /// Column to sort by, highest first: time (the sum of host times), exits, a statistic of host time such as mean, p99 or
+    /// p99.9, or FIGURE.STATISTIC such as guest.p99
+    #[arg(long, value_name = "COLUMN", default_value = "time", value_parser = column, add = columns())]
+    pub sort: Column,
+    /// Columns of the text: time, phases (of host time), latency (percentiles), timer (pin writes, timer exits), or all
+    #[arg(long, value_enum, value_name = "SET", hide_possible_values = true)]
+    pub columns: Option<ColumnSet>,
+    /// Check each claim of commit 804939ea20 against these recordings
+    #[arg(long, conflicts_with_all = ["by", "filter", "sort", "top", "columns"])]
+    pub claims: bool,
+    /// Show only the first N rows, or all; by default, text sums rows below 0.1 %, and shows 20 on a terminal
+    #[arg(long, value_name = "N|all", value_parser = top)]
+    pub top: Option<usize>,
+    /// Use no pager on a terminal ($PAGER, or less)
+    #[arg(long)]
+    pub no_pager: bool,
+    /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
+    #[arg(long)]
+    pub skip_damaged: bool,
+    /// Keep at most N histogram buckets in memory, 16 bytes each; recordings that have more are refused
+    #[arg(long, value_name = "N", default_value_t, value_parser = max_buckets())]
+    pub max_buckets: MaxBuckets,
+}
+
+impl ReportArgs {
+    /// How to print: as asked, else by the suffix of the file to write; fails where the suffix says nothing.
+    pub(crate) fn format(&self) -> Result<ReportFormat, String> {
+        chosen(self.json.or(Some(ReportFormat::Json), self.format), self.output.as_deref())
+    }
+}
+
+/// The dimensions by their names.
+fn dimensions() -> impl TypedValueParser<Value = Dimension> {
+    let names = Dimension::ALL.map(Dimension::name);
+    PossibleValuesParser::new(names).try_map(|name| Dimension::parse(&name).ok_or("no dimension"))
+}
+
+/// A column by its name; the error suggests one that is written like it.
+fn column(name: &str) -> Result<Column, String> {
+    Column::parse(name).ok_or_else(|| {
+        format!(
+            "{}there are time, exits, mean, min, p50, p90, p99, p99.9, max, and FIGURE.STATISTIC such as entry_to_exit_ns.p99; \
+             figures are {}",
+            figure_meant(name, &Column::names()),
+            Figure::ALL.map(Figure::name).join(", ")
+        )
+    })
+}
+
+/// A number of rows; all are as many as there can be.
+fn top(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        _ if text == "all" => Ok(usize::MAX),
+        Ok(rows) if rows > 0 => Ok(rows),
+        _ => Err(format!("{}write a number of rows from 1, or all", did_you_mean(text, ["all"]))),
+    }
+}
