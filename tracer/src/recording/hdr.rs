@@ -22,11 +22,12 @@ pub(super) struct Decoder {
     inflate: Decompress,
     deflated: Vec<u8>,
     plain: Vec<u8>,
+    ascending: Vec<(u32, u64)>,
 }
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { inflate: Decompress::new(true), deflated: Vec::new(), plain: Vec::new() }
+        Self { inflate: Decompress::new(true), deflated: Vec::new(), plain: Vec::new(), ascending: Vec::new() }
     }
 }
 
@@ -37,8 +38,10 @@ impl Decoder {
         STANDARD.decode_vec(encoded, &mut self.deflated)?;
         ensure!(u32_at(&self.deflated, 0)? == COMPRESSED, "no deflated V2 histogram");
         let bytes = u32_at(&self.deflated, 4)? as usize;
-        self.inflate(8..self.deflated.len().min(bytes.saturating_add(8))).context("inflate")?;
-        counts(&self.plain)
+        self.inflate(8..self.deflated.len().min(bytes.saturating_add(8)))?;
+        self.ascending.clear();
+        counts(&self.plain, &mut self.ascending)?;
+        Ok(Histogram::from_ascending(self.ascending.clone()))
     }
 
     /// Inflates a range of the deflated bytes, as many as a histogram may have.
@@ -49,7 +52,8 @@ impl Decoder {
         loop {
             #[expect(clippy::cast_possible_truncation, reason = "not more than `deflated` has")]
             let rest = &deflated[self.inflate.total_in() as usize..];
-            let status = self.inflate.decompress_vec(rest, &mut self.plain, FlushDecompress::Finish)?;
+            let status =
+                self.inflate.decompress_vec(rest, &mut self.plain, FlushDecompress::Finish).context("inflate")?;
             if status == Status::StreamEnd {
                 return Ok(());
             }
@@ -60,15 +64,15 @@ impl Decoder {
     }
 }
 
-/// The counts of a plain V2 histogram.
-fn counts(plain: &[u8]) -> Result<Histogram> {
+/// The counts of a plain V2 histogram by their buckets, in ascending order.
+fn counts(plain: &[u8], ascending: &mut Vec<(u32, u64)>) -> Result<()> {
     ensure!(u32_at(plain, 0)? == PLAIN, "no V2 histogram");
     let (digits, lowest) = (u32_at(plain, 12)?, u64_at(plain, 16)?);
     ensure!(digits == u32::from(DIGITS) && lowest == 1 && u32_at(plain, 8)? == 0, "buckets of another kind");
     ensure!(u64_at(plain, 32)? == 1.0f64.to_bits(), "a ratio of values");
     let counts = plain.get(HEADER_BYTES..).context("too short")?;
     let mut rest = counts.get(..u32_at(plain, 4)? as usize).context("fewer counts than it says")?;
-    let (mut bucket, mut ascending) = (0u64, Vec::new());
+    let mut bucket = 0u64;
     while !rest.is_empty() {
         match zig_zag(varint(&mut rest)?) {
             // A run of empty buckets.
@@ -82,8 +86,7 @@ fn counts(plain: &[u8]) -> Result<Histogram> {
             }
         }
     }
-    ascending.shrink_to_fit();
-    Ok(Histogram::from_ascending(ascending))
+    Ok(())
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N]> {

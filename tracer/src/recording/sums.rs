@@ -104,12 +104,10 @@ fn check_times(series: &Series, aggregation: Aggregation) -> Result<()> {
         budget.host_ns
     );
     for (figure, sum) in [(Figure::EntryToExit, budget.guest_ns), (Figure::ExitToEntry, budget.host_ns)] {
-        let total = |of: fn((u64, u64)) -> u64| {
-            let terms = series[figure].buckets().map(|(low, width, n)| of((low, width)).saturating_mul(n));
-            terms.fold(0, u64::saturating_add)
-        };
-        let least = total(|(low, _)| low);
-        let most = total(|(low, width)| low.saturating_add(width - 1));
+        let add = |sum: u64, value: u64, n: u64| sum.saturating_add(value.saturating_mul(n));
+        let (least, most) = series[figure].buckets().fold((0, 0), |(least, most), (low, width, n)| {
+            (add(least, low, n), add(most, low.saturating_add(width - 1), n))
+        });
         ensure!(
             aggregation == Aggregation::InKernel || (least..=most).contains(&sum),
             "a sum of {} of {sum} ns, and its distribution has {least} to {most}",

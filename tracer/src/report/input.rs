@@ -18,6 +18,9 @@ use crate::{
     recording::{OnDamage, Provenance, Reader, Reading, Readings, open_file},
 };
 
+/// Most buckets of the intervals that are summed before they are added to a report: 16 MB.
+const RECENT: usize = 1 << 20;
+
 /// Opens a recording and reads its header; '-' is standard input.
 pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Reader<Box<dyn BufRead>>> {
     bytes(path).and_then(|bytes| Reader::careful(bytes, on_damage)).with_context(|| format!("read {}", shown(path)))
@@ -51,11 +54,19 @@ pub(crate) fn read_sources(path: &Path, on_damage: OnDamage, report: &mut Report
 
 fn add(reader: Reader<impl BufRead>, name: String, report: &mut Report) -> Result<Option<usize>> {
     let mut vms = BTreeMap::new();
-    each(reader, name, report, |report, at, interval, line| {
+    // The histograms of all intervals are large and far apart in memory: a few intervals are summed before they are added to them.
+    let (mut recent, mut buckets) = (Interval::default(), 0);
+    let last = each(reader, name, report, |report, at, interval, line| {
         report.timeline.add(at, interval.start_ns, &interval);
-        report.add(at, interval, &mut vms);
+        buckets += recent.absorb(report.admit(at, interval, &mut vms));
+        if buckets > RECENT || report.is_near_limit(buckets) {
+            report.absorb(std::mem::take(&mut recent));
+            buckets = 0;
+        }
         report.check_size(line)
-    })
+    });
+    report.absorb(recent);
+    last
 }
 
 /// Gives each interval to `take`, with the index of its recording and its last line.

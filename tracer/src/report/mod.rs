@@ -75,9 +75,25 @@ pub struct Report {
 impl Report {
     /// Adds an interval of `sources[at]`, which starts in ns since 1970. `vms` maps the file's VM numbers to the report's and is kept between calls.
     pub fn add(&mut self, at: usize, interval: Interval, vms: &mut BTreeMap<u32, u32>) {
+        let interval = self.admit(at, interval, vms);
+        self.absorb(interval);
+    }
+
+    /// Notes the time and the VMs of an interval of `sources[at]`, and returns it with the report's numbers of them, for [`Self::absorb`].
+    fn admit(&mut self, at: usize, interval: Interval, vms: &mut BTreeMap<u32, u32>) -> Interval {
         let interval = self.renumber(at, interval, vms);
         self.covered.add(at, interval.start_ns, interval.length_ns);
+        interval
+    }
+
+    /// Adds what was admitted: an interval, or the sum of several.
+    fn absorb(&mut self, interval: Interval) {
         self.buckets += self.whole.absorb(interval);
+    }
+
+    /// Whether so many more histogram buckets may be more than it may have.
+    fn is_near_limit(&self, more: usize) -> bool {
+        self.limit.check(self.buckets + self.timeline.buckets() + more, 0).is_err()
     }
 
     /// Fails if it has more histogram buckets than it may, now that `line` of a file was added.

@@ -88,6 +88,8 @@ fn changed(look: Look, code: &str) -> Look {
         "1" => Look { bold: true, ..look },
         "2" => Look { dim: true, ..look },
         "31" => Look { text: Some([0xff, 0x7b, 0x72]), ..look },
+        "32" => Look { text: Some([0x7e, 0xe7, 0x87]), ..look },
+        "33" => Look { text: Some([0xe3, 0xb3, 0x41]), ..look },
         other => panic!("an attribute that this does not know: {other}"),
     }
 }

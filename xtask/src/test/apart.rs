@@ -5,6 +5,7 @@ use std::{
     process::Command,
     sync::{Mutex, mpsc},
     thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -21,7 +22,7 @@ pub(super) enum End {
 }
 
 /// Runs steps by their names, as many at once as there are processors, and gives each result to `take`.
-pub(super) fn run(names: &[&'static str], mut take: impl FnMut(End)) -> Result<()> {
+pub(super) fn run(names: &[&'static str], mut take: impl FnMut(&str, Duration, End)) -> Result<()> {
     let at_once = thread::available_parallelism().map_or(1, usize::from).min(MOST_AT_ONCE);
     let waiting = Mutex::new(names.iter().copied().collect::<VecDeque<_>>());
     let (sender, results) = mpsc::channel();
@@ -34,15 +35,16 @@ pub(super) fn run(names: &[&'static str], mut take: impl FnMut(End)) -> Result<(
                 while let Some(name) = next() {
                     eprintln!("== {name}: started");
                     // The receiver outlives all senders.
-                    let _ = sender.send(in_own_process(name));
+                    let started = Instant::now();
+                    let _ = sender.send((name, in_own_process(name), started.elapsed()));
                 }
             });
         }
         drop(sender);
-        for result in results {
+        for (name, result, took) in results {
             let (talk, result) = result?;
             eprintln!("{}", talk.trim_end());
-            take(result);
+            take(name, took, result);
         }
         Ok(())
     })

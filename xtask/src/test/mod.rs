@@ -5,7 +5,7 @@ mod apart;
 mod labs;
 mod steps;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         steps.for_each(|(name, step)| summary.run(name, step));
     } else {
         let names: Vec<_> = steps.map(|(name, _)| *name).collect();
-        apart::run(&names, |end| summary.add(end))?;
+        apart::run(&names, |name, took, end| summary.add(name, took, end))?;
     }
     if !is_all {
         summary.left_out.extend(wanted(LONG).map(|(name, _)| *name));
@@ -82,6 +82,8 @@ struct Summary {
     skipped: Vec<String>,
     /// Steps that only `--all` runs.
     left_out: Vec<&'static str>,
+    /// How long each step took. Those that ran side by side slowed each other down.
+    took: Vec<(String, Duration)>,
 }
 
 impl Summary {
@@ -102,10 +104,12 @@ impl Summary {
                 self.failed.push(format!("FAILED  {name}: {error:#}"));
             }
         }
+        self.took.push((name.to_owned(), start.elapsed()));
     }
 
     /// Adds the result of a step that ran in a process of its own.
-    fn add(&mut self, end: End) {
+    fn add(&mut self, name: &str, took: Duration, end: End) {
+        self.took.push((name.to_owned(), took));
         match end {
             End::Passed => self.passed += 1,
             End::Skipped(reason) => self.skipped.push(reason),
@@ -115,7 +119,7 @@ impl Summary {
 
     /// Prints skipped and failed steps and the totals. Fails if a step failed, or if there was none.
     fn print(&self) -> Result<()> {
-        let Summary { passed, failed, skipped, left_out } = self;
+        let Summary { passed, failed, skipped, left_out, took } = self;
         ensure!(
             passed + failed.len() + skipped.len() + left_out.len() > 0,
             "select steps by --only: no step has such a name"
@@ -127,8 +131,32 @@ impl Summary {
         for name in left_out {
             println!("LEFT OUT {name}: takes long, run with --all");
         }
+        if took.len() > 1 {
+            println!("{}", longest(took));
+        }
         println!("{passed} passed, {} failed, {} skipped", failed.len(), skipped.len());
         ensure!(failed.is_empty(), "{} steps failed", failed.len());
         Ok(())
+    }
+}
+
+/// The steps that took the longest, in one line.
+fn longest(took: &[(String, Duration)]) -> String {
+    const MOST: usize = 16;
+    let mut took: Vec<_> = took.iter().map(|(name, time)| (time.as_secs(), name)).collect();
+    took.sort_unstable_by(|a, b| b.cmp(a));
+    let shown: Vec<_> = took.iter().take(MOST).map(|(seconds, name)| format!("{name} {seconds} s")).collect();
+    format!("longest: {}", shown.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_steps_are_said_first() {
+        let took: Vec<_> = (0..20).map(|n| (format!("step {n}"), Duration::from_secs(n))).collect();
+        let said = longest(&took);
+        assert!(said.starts_with("longest: step 19 19 s; step 18 18 s; ") && said.ends_with("; step 4 4 s"), "{said}");
     }
 }
