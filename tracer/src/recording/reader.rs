@@ -8,26 +8,22 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use flate2::Crc;
-use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
 use super::{
+    block::{self, Block, Decoded, Line},
     damage::{Damage, OnDamage},
-    hdr,
     header::{self, End, Header, Label},
     limits::{LIMITS, Limits},
     note::{self, Note, Times},
     seal::{self, Closing},
     sums,
-    tag::Tags,
+    tag::tag,
 };
-use crate::{
-    model::{
-        budget::Budget,
-        interval::{Interval, MAX_SERIES, Vm},
-        series::{Key, Series},
-        totals::Totals,
-    },
-    output::{MAX_NAME, printable},
+use crate::model::{
+    budget::Budget,
+    interval::{Interval, MAX_SERIES, Vm},
+    series::{Key, Series},
+    totals::Totals,
 };
 
 /// Reads a recording interval by interval.
@@ -56,8 +52,7 @@ pub struct Reader<R: BufRead> {
     counts: u64,
     /// counts of the intervals read; none where some were skipped by a jump
     sums: Option<Totals>,
-    tags: Tags,
-    decoder: hdr::Decoder,
+    block: Block,
 }
 
 /// A place between two intervals.
@@ -91,15 +86,6 @@ struct Draft {
     counts: u64,
     /// a line was damaged; set where only sums could show that
     damaged: bool,
-}
-
-/// A line, or why there is none.
-enum Line {
-    Whole,
-    TooLong,
-    /// the file ends within this line
-    Cut,
-    End,
 }
 
 impl<R: BufRead> Reader<R> {
@@ -142,8 +128,7 @@ impl<R: BufRead> Reader<R> {
             torn: false,
             counts: 0,
             sums: Some(Totals::default()),
-            tags: Tags::default(),
-            decoder: hdr::Decoder::default(),
+            block: Block::default(),
         };
         if let Some((body, crc)) = seal::split(&first, Closing::Header) {
             reader.sealed = true;
@@ -206,10 +191,17 @@ impl<R: BufRead> Reader<R> {
 
     /// The next whole interval; none at the end.
     pub fn read_interval(&mut self) -> Result<Option<Interval>> {
+        // Apart, because the lines in it are taken with the rest of the reader.
+        let mut block = std::mem::take(&mut self.block);
+        let interval = self.read_from(&mut block);
+        self.block = block;
+        interval
+    }
+
+    fn read_from(&mut self, block: &mut Block) -> Result<Option<Interval>> {
         let mut draft = Draft::default();
-        let mut text = Vec::new();
         loop {
-            let taken = match self.read_line(&mut text)? {
+            let taken = match self.read_line(block)? {
                 Line::End => {
                     self.torn |= !draft.interval.series.is_empty() || self.latest.more;
                     self.count_left_out(None);
@@ -221,13 +213,14 @@ impl<R: BufRead> Reader<R> {
                     return Ok(None);
                 }
                 Line::TooLong => Err(anyhow!("it is longer than {} bytes", self.limits.line)),
-                Line::Cut | Line::Whole => self.take(&text, &mut draft),
+                Line::Cut | Line::Whole => self.take(block, &mut draft),
             };
             match taken {
                 Ok(true) => return Ok(Some(draft.interval)),
                 Ok(false) => {}
                 Err(error) => {
                     self.found(error).map_err(|why| self.refusal(&why))?;
+                    let text = block.text();
                     // Its checksum tells whether an interval is whole. Without one, whatever is in it belongs to the damage.
                     let ended = text.starts_with(note::INTERVAL)
                         || text.starts_with(note::BEGINNING) && !draft.interval.series.is_empty();
@@ -262,25 +255,12 @@ impl<R: BufRead> Reader<R> {
         Ok(Some(whole))
     }
 
-    /// Reads a line, of which only the beginning is kept where it is too long.
-    fn read_line(&mut self, text: &mut Vec<u8>) -> Result<Line> {
-        text.clear();
-        let bytes = io::Read::take(&mut self.input, self.limits.line).read_until(b'\n', text).context("read")?;
-        if bytes == 0 {
-            return Ok(Line::End);
-        }
-        self.line += 1;
-        self.offset += bytes as u64;
-        Ok(match text.last() {
-            Some(b'\n') => Line::Whole,
-            _ if bytes as u64 == self.limits.line => {
-                if self.on_damage == OnDamage::Skip {
-                    self.offset += self.input.skip_until(b'\n').context("read")? as u64;
-                }
-                Line::TooLong
-            }
-            _ => Line::Cut,
-        })
+    /// Takes the next line.
+    fn read_line(&mut self, block: &mut Block) -> Result<Line> {
+        let (line, bytes) = block.next(&mut self.input, &self.limits, self.on_damage == OnDamage::Skip)?;
+        self.line += u64::from(line != Line::End);
+        self.offset += bytes;
+        Ok(line)
     }
 
     /// Notes that the latest line is damaged; returns `why` where that is an error.
@@ -312,8 +292,9 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// Takes a line; returns whether it completes the interval.
-    fn take(&mut self, text: &[u8], draft: &mut Draft) -> Result<bool> {
+    fn take(&mut self, block: &mut Block, draft: &mut Draft) -> Result<bool> {
         ensure!(self.end.is_none(), "it comes after the last line");
+        let text = block.text();
         if text.starts_with(note::BEGINNING) {
             self.check_seal(text)?;
             return match note::parse(text)? {
@@ -323,8 +304,8 @@ impl<R: BufRead> Reader<R> {
             };
         }
         self.crc.update(text);
-        if text.starts_with(b"Tag=") {
-            self.take_histogram(text, draft)?;
+        if text.starts_with(block::HISTOGRAM) {
+            self.take_histogram(block.histogram()?, draft)?;
         } else if !text.starts_with(b"#") && !text.starts_with(b"\"StartTimestamp\"") {
             bail!("neither a histogram nor a comment");
         }
@@ -417,13 +398,8 @@ impl<R: BufRead> Reader<R> {
         if !is_known || may_lack { Ok(()) } else { sums::check_accounting(&read, &end.accounting) }
     }
 
-    fn take_histogram(&mut self, text: &[u8], draft: &mut Draft) -> Result<()> {
-        let entry = match IntervalLogIterator::new(text).next() {
-            Some(Ok(LogEntry::Interval(entry))) => entry,
-            _ => bail!("not a line of an HDR interval log"),
-        };
-        let tag = entry.tag().context("a histogram without a tag")?;
-        let (key, figure) = self.tags.parse(&tag)?;
+    fn take_histogram(&mut self, decoded: Decoded, draft: &mut Draft) -> Result<()> {
+        let Decoded { key, figure, histogram } = decoded;
         let vm = match self.vms.get(&key.vm) {
             Some(vm) => vm,
             // Its line was damaged; its entries need not be lost with its name.
@@ -446,15 +422,14 @@ impl<R: BufRead> Reader<R> {
                 place.insert(Series::default())
             }
         };
-        let histogram = &mut series[figure];
-        ensure!(histogram.count() == 0, "a histogram twice in an interval: '{}'", printable(&tag, MAX_NAME));
-        *histogram = self.decoder.decode(entry.encoded_histogram().as_bytes()).context("decode a histogram")?;
+        ensure!(series[figure].count() == 0, "a histogram twice in an interval: '{}'", tag(&key, figure));
         let sum = histogram.count();
         ensure!(sum > 0, "a histogram without values");
         draft.buckets += histogram.len();
         if draft.buckets > self.limits.buckets {
             bail!("more than {} buckets in an interval", self.limits.buckets);
         }
+        series[figure] = histogram;
         draft.counts = self.count(sum, draft)?;
         Ok(())
     }
@@ -478,6 +453,7 @@ impl<R: BufRead + Seek> Reader<R> {
         self.latest = Latest { number: mark.number, ..Latest::default() };
         self.crc = seal::begin(&self.header);
         self.ahead = None;
+        self.block.clear();
         (self.damage, self.since_damage, self.end, self.torn, self.counts) = (None, None, None, false, 0);
         self.sums = None;
         Ok(())
