@@ -1,5 +1,5 @@
-//! Cost of reading a long recording: time and peak memory of `vmentry report` on recordings of 10 MB, 100 MB and 1 GB, and of
-//! `vmentry compare` on two of 100 MB. `cargo bench -p vmentry --bench recordings`; takes a minute and 1.3 GB of the folder for temporary
+//! Cost of reading a long recording: time, processor time and peak memory of `vmentry report` on recordings of 10 MB, 100 MB and 1 GB, and
+//! of `vmentry compare` on two of 100 MB; the processor time also in multiples of that of `gzip -dc` for the same bytes, in the same run. `cargo bench -p vmentry --bench recordings`; takes a minute and 1.3 GB of the folder for temporary
 //! files.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark: an error ends it")]
@@ -67,11 +67,20 @@ fn write(path: &Path, header: &Header, intervals: &[Interval], bytes: u64) -> u6
     n
 }
 
-/// Runs `vmentry`; seconds and peak memory in MB.
+/// What a program took.
+struct Cost {
+    /// seconds from its start to its end
+    seconds: f64,
+    /// seconds of processors
+    processor_s: f64,
+    peak_mb: f64,
+}
+
+/// Runs a program.
 #[allow(clippy::zombie_processes, reason = "wait4 waits for the child, and returns its peak memory")]
-fn run(arguments: &[&str]) -> (f64, f64) {
+fn run(program: &str, arguments: &[&str]) -> Cost {
     let start = Instant::now();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vmentry"));
+    let mut command = Command::new(program);
     let child = command.args(arguments).stdout(Stdio::null()).spawn().unwrap();
     let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
     // SAFETY: both pointers are to writable locals that outlive the call; nobody else waits for the child.
@@ -79,7 +88,28 @@ fn run(arguments: &[&str]) -> (f64, f64) {
     assert_eq!((pid, status), (child.id() as i32, 0), "{arguments:?}");
     // SAFETY: `usage` was zeroed, and rusage holds integers only, so that it is valid no matter how much of it wait4 wrote.
     let usage = unsafe { usage.assume_init() };
-    (start.elapsed().as_secs_f64(), usage.ru_maxrss as f64 / 1e3)
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    let processor_s = seconds(usage.ru_utime) + seconds(usage.ru_stime);
+    Cost { seconds: start.elapsed().as_secs_f64(), processor_s, peak_mb: usage.ru_maxrss as f64 / 1e3 }
+}
+
+/// Prints the cost of a command that read recordings of so many MB.
+fn print(command: &str, intervals: u64, megabytes: f64, cost: &Cost, gzip_s: f64) {
+    let Cost { seconds, processor_s, peak_mb } = cost;
+    println!(
+        "{command:<24} {intervals:>10} {seconds:>8.2} {processor_s:>8.2} {:>8.1} {peak_mb:>10.1} {:>8.0}",
+        processor_s / gzip_s,
+        megabytes / seconds
+    );
+}
+
+/// Processor time of `gzip -dc` for a file's bytes.
+fn gzip_s(path: &Path) -> f64 {
+    let packed = path.with_extension("gz");
+    let mut pack = Command::new("gzip");
+    let status = pack.arg("-c").arg(path).stdout(File::create(&packed).unwrap()).status().unwrap();
+    assert!(status.success());
+    run("gzip", &["-dc", packed.to_str().unwrap()]).processor_s
 }
 
 fn main() {
@@ -90,13 +120,16 @@ fn main() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     println!("{VMS} VMs x {VCPUS} vCPUs, {} series an interval of a second", intervals[0].series.len());
-    println!("{:<24} {:>10} {:>8} {:>12} {:>8}", "command", "intervals", "s", "peak MB", "MB/s");
+    println!(
+        "{:<24} {:>10} {:>8} {:>8} {:>8} {:>10} {:>8}",
+        "command", "intervals", "s", "CPU s", "x gzip", "peak MB", "MB/s"
+    );
+    let vmentry = env!("CARGO_BIN_EXE_vmentry");
     for &megabytes in sizes {
         let path = folder.join("recording.hlog");
         let n = write(&path, &header, &intervals, megabytes * 1_000_000);
-        let (seconds, peak) = run(&["report", path.to_str().unwrap()]);
-        let rate = megabytes as f64 / seconds;
-        println!("{:<24} {n:>10} {seconds:>8.2} {peak:>12.1} {rate:>8.0}", format!("report, {megabytes} MB"));
+        let cost = run(vmentry, &["report", path.to_str().unwrap()]);
+        print(&format!("report, {megabytes} MB"), n, megabytes as f64, &cost, gzip_s(&path));
     }
     let sides: [PathBuf; 2] = ["a.hlog", "b.hlog"].map(|name| folder.join(name));
     let megabytes = sizes[sizes.len() / 2];
@@ -107,7 +140,7 @@ fn main() {
         header.anchor.unix_ns += at * 3600 * SECOND_NS;
         n += write(path, &header, &intervals, megabytes * 1_000_000);
     }
-    let (seconds, peak) = run(&["compare", sides[0].to_str().unwrap(), sides[1].to_str().unwrap()]);
-    let rate = 2.0 * megabytes as f64 / seconds;
-    println!("{:<24} {n:>10} {seconds:>8.2} {peak:>12.1} {rate:>8.0}", format!("compare, 2 x {megabytes} MB"));
+    let gzip_s = sides.each_ref().map(|path| gzip_s(path)).iter().sum();
+    let cost = run(vmentry, &["compare", sides[0].to_str().unwrap(), sides[1].to_str().unwrap()]);
+    print(&format!("compare, 2 x {megabytes} MB"), n, 2.0 * megabytes as f64, &cost, gzip_s);
 }
