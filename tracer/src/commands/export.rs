@@ -62,6 +62,9 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
     }
     let rules = args.rules.read()?;
     let labels = vm_labels(&args.vm_labels, &rules)?;
+    if let Some(note) = without_effect(&args.vm_labels, &rules, args.replay.is_some()) {
+        say!("note: {note}");
+    }
     // Before any descriptor is opened.
     let inherited = listener::handed_over()?;
     if let (Some(recording), Some(textfile)) = (&args.replay, &args.textfile) {
@@ -106,6 +109,21 @@ fn vm_labels(names: &[String], rules: &LabelRules) -> Result<Vec<VmLabel>> {
     labels.sort();
     labels.dedup();
     Ok(labels)
+}
+
+/// Why rules change nothing; none if they do, or if there are none.
+fn without_effect(names: &[String], rules: &LabelRules, is_replay: bool) -> Option<String> {
+    let keys = rules.keys();
+    let first = keys.first()?;
+    if is_replay {
+        return Some(
+            "the recording has the labels that 'record --vm-label-rules' found; here, the rules only name them".into(),
+        );
+    }
+    let is_asked_for = names.iter().any(|name| keys.contains(name.as_str()));
+    (!is_asked_for).then(|| {
+        format!("no label of --vm-label-rules is asked for: name it, as --vm-labels {},{first}", names.join(","))
+    })
 }
 
 fn max_series(args: &ExportArgs) -> usize {

@@ -20,7 +20,7 @@ const MOST_COMPILED: usize = 256 << 10;
 /// Characters of a label's name at most.
 const MOST_NAME: usize = 64;
 /// Names of labels that metrics have already, or that only a cgroup may tell.
-pub(crate) const TAKEN: [&str; 16] = [
+pub(crate) const TAKEN: [&str; 19] = [
     "vm",
     "name",
     "host",
@@ -36,6 +36,9 @@ pub(crate) const TAKEN: [&str; 16] = [
     "le",
     "quantile",
     "job",
+    "policy",
+    "version",
+    "vcpu",
     "manager",
 ];
 
@@ -81,7 +84,10 @@ impl LabelRules {
             File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
             ensure!(bytes.len() as u64 <= MOST_BYTES, "the file has more than {MOST_BYTES} bytes: shorten it");
             let text = String::from_utf8(bytes).ok().context("the file is not UTF-8: save it as UTF-8")?;
-            Self::parse(&text)
+            // Some editors begin a file with a byte-order mark.
+            let rules = Self::parse(text.strip_prefix('\u{feff}').unwrap_or(&text))?;
+            ensure!(!rules.0.is_empty(), "no rule is in it: write LABEL FIELD REGEX, as: customer name ^([a-z]+)-");
+            Ok(rules)
         };
         read().with_context(|| format!("--vm-label-rules {}", shown(path)))
     }
@@ -155,7 +161,8 @@ fn check_label(label: &str) -> Result<()> {
         "{shown}: no name of a label: write lower-case letters, digits and _, a letter first, {MOST_NAME} at most"
     );
     ensure!(
-        !TAKEN.contains(&label),
+        // Prometheus renames labels of the target that a metric has, too.
+        !TAKEN.contains(&label) && !label.starts_with("exported_"),
         "{shown}: metrics have this label already: choose another name, as vm_{shown}, or one of {}",
         KEYS[1..].join(", ")
     );
@@ -224,6 +231,7 @@ mod tests {
             ("Customer name (x)", "line 1: Customer: no name of a label: write lower-case letters"),
             ("__x name (x)", "no name of a label"),
             ("level name (x)", "line 1: level: metrics have this label already: choose another name, as vm_level"),
+            ("exported_job name (x)", "line 1: exported_job: metrics have this label already"),
             ("customer argument (x)", "line 1: argument: no such field: did you mean arguments? write name"),
             ("customer name ^web", "line 1: ^web: no group"),
             ("customer name (x", "correct the regular expression"),
@@ -248,6 +256,8 @@ mod tests {
         std::fs::write(&path, b"a name (\xff)").unwrap();
         assert!(error().contains("not UTF-8"), "{}", error());
         std::fs::write(&path, vec![b'#'; 64 << 10]).unwrap();
-        assert!(LabelRules::read(&path).unwrap().keys().is_empty());
+        assert!(error().contains("no rule is in it"), "{}", error());
+        std::fs::write(&path, "\u{feff}customer name (x)\n").unwrap();
+        assert_eq!(LabelRules::read(&path).unwrap().keys().into_iter().collect::<Vec<_>>(), ["customer"]);
     }
 }

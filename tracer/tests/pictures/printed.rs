@@ -1,4 +1,4 @@
-//! Draws the text report of the recording, as the real binary prints it on a terminal.
+//! Draws what the real binary prints on a terminal: the text report of a recording, and a comparison.
 
 use std::{
     fs::File,
@@ -11,22 +11,25 @@ use std::{
 };
 
 use crate::{
-    RECORDING, recordings,
+    EXPERIMENT, RECORDING, recordings,
     screen::{self, Line, Look},
 };
 
 const WIDTH: u16 = 110;
 
-pub fn picture() -> String {
-    let arguments = ["report", RECORDING, "--by", "reason", "--top", "8"];
-    let lines: Vec<_> = printed(&arguments).lines().map(cells).collect();
-    let command = format!("vmentry {}", arguments.join(" "));
-    screen::picture(
-        "The text report of vmentry: host time and guest time by exit reason",
-        &command,
-        WIDTH.into(),
-        &lines,
-    )
+/// Each picture: its file's name and its content.
+pub fn pictures() -> Vec<(&'static str, String)> {
+    let report = ["report", RECORDING, "--by", "reason", "--top", "8"];
+    let comparison = ["compare", EXPERIMENT];
+    vec![
+        ("report.svg", picture("The text report of vmentry: host time and guest time by exit reason", &report)),
+        ("comparison.svg", picture("A comparison by vmentry: the hard timer policy against the soft one", &comparison)),
+    ]
+}
+
+fn picture(title: &str, arguments: &[&str]) -> String {
+    let lines: Vec<_> = printed(arguments).lines().map(cells).collect();
+    screen::picture(title, &format!("vmentry {}", arguments.join(" ")), WIDTH.into(), &lines)
 }
 
 /// The binary's output on a pseudo-terminal, with its escape sequences.
@@ -40,11 +43,11 @@ fn printed(arguments: &[&str]) -> String {
     // SAFETY: both descriptors are new and nobody else's.
     let (mut terminal, line) = unsafe { (File::from_raw_fd(near), OwnedFd::from_raw_fd(far)) };
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmentry"));
-    command.args(arguments).arg("--no-pager").current_dir(recordings());
+    // A comparison has no pager.
+    command.args(arguments).args((arguments[0] == "report").then_some("--no-pager")).current_dir(recordings());
     command.env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8").env_remove("NO_COLOR");
-    for stdio in [Command::stdin, Command::stdout, Command::stderr] {
-        stdio(&mut command, Stdio::from(line.try_clone().unwrap()));
-    }
+    // What is said while it works is no part of the picture.
+    command.stdin(line.try_clone().unwrap()).stdout(line.try_clone().unwrap()).stderr(Stdio::null());
     // SAFETY: these are system calls alone, which the child of a process with several threads may make between fork and exec.
     unsafe {
         command.pre_exec(|| {
