@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
-    figures, judge,
+    figures, is_link, judge,
     made_up::{NAMES, host_facts, nothing, survey},
     page, projection,
     reason::Reason,
@@ -100,7 +100,7 @@ fn a_survey_says_what_its_parts_measured() {
     let rows = figures::all(&survey);
     let of = |name: &str| rows.iter().find(|row| row.name == name).unwrap_or_else(|| panic!("{name}: {rows:?}"));
     assert_eq!(of("VM-entry latency, cpuid").value, "p50 812ns");
-    assert!(of("VM-entry latency, cpuid").source.contains("2,400 values, policy soft; 83 set apart"));
+    assert!(of("VM-entry latency, cpuid").source.contains("4,917 values, policy soft; 83 set apart"));
     assert_eq!(of("added to vCPU, records").spread, "80ns to 120ns");
     assert_eq!(of("added by pin-control write").spread, "95 %: 230ns to 251ns");
     assert_eq!(of("added by exec-control write").source, Reason::NoWrite.text());
@@ -168,5 +168,39 @@ fn a_good_survey_gives_its_row() {
         "| Intel(R) Xeon(R) Gold 6338 CPU @ 2.00GHz | 0xd0003e7 | 6.12.1-amd64 | bare | 812 ns / 1130 ns (the write: +240 ns, 95 % 230 to \
          251) | 100 ns (80 to 120) | no: a guest's far timers did not fire early | n/a: the kernel does not tell | \
          [xeon.json](hosts/xeon.json) |"
+    );
+}
+
+#[test]
+fn a_link_to_a_file_of_an_unusual_name_would_be_broken() {
+    for (name, is) in [("xeon-gold_6338.v2.json", true), ("a) b.json", false), (".json", false), ("a.html", false)] {
+        assert_eq!(is_link(name), is, "{name}");
+    }
+}
+
+#[test]
+fn a_recording_without_timer_exits_has_no_share_of_them() {
+    let mut survey = survey();
+    let exits = &mut survey.parts.recording.measured.as_mut().unwrap().timer_exits;
+    exits.early = Some(2);
+    assert!(row::row(&survey, "x.json").contains("| 2 of 32 timer exits |"));
+    let exits = &mut survey.parts.recording.measured.as_mut().unwrap().timer_exits;
+    (exits.deadline, exits.immediate, exits.early) = (Some(0), Some(0), Some(0));
+    assert!(row::row(&survey, "x.json").contains("| n/a: no timer exits |"));
+}
+
+#[test]
+fn a_survey_is_written_with_words_of_the_lists_alone() {
+    let mut facts = host_facts();
+    facts.host.kernel = "6.12.17-bob-smith-laptop".into();
+    facts.host.microcode = Some("bob".into());
+    facts.host.virtualized = Some("BobsHostName".into());
+    let host = super::facts::of(&facts);
+    assert_eq!((host.kernel.as_str(), host.microcode), ("6.12.17-own", None));
+    assert_eq!((host.virtualized.as_deref(), host.missing), (Some("other"), vec!["vcpu_vmx.vmcs01".to_owned()]));
+    let parameters: Vec<_> = host.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(
+        parameters,
+        ["preemption_timer=Y", "preemption_timer_policy=soft", "pt_mode=other", "vmentry_l1d_flush=not required"]
     );
 }

@@ -19,6 +19,8 @@ impl Findings {
             after_ns: timer.after_ns,
             armed: timer.armed,
         };
+        let is_offset = probe.timers.iter().all(|timer| timer.offset_ns <= MOST_OFFSET_NS);
+        self.unless(is_offset, "erratum: an offset of a timer is not some milliseconds");
         // The same rule as that of the command that measured it.
         let attempts: Vec<_> = probe.timers.iter().map(attempt).collect();
         let follows = if probe.early { Verdict::Yes } else { Verdict::No };

@@ -5,6 +5,7 @@ use super::{
     Findings,
 };
 use crate::{
+    host::machine,
     html::moment::days_since_epoch,
     model::{policy::Policy, vendor::Vendor},
     output::printable,
@@ -52,6 +53,11 @@ impl Findings {
         };
         self.unless(is_right, "host.vendor is not the module for this CPU");
         let has_vmx = host.timer_rate.is_some() || host.erratum.is_some() || host.policy != Policy::Unknown;
+        // The same rule as that by which it was found; whether the field is there is not known here.
+        let found =
+            machine::Host { vendor: host.vendor, parameters: host.parameters.clone(), ..machine::Host::default() };
+        let follows = [true, false].into_iter().any(|soft_field| found.policy(soft_field) == host.policy);
+        self.unless(follows, "host.policy does not follow from the parameters");
         let is_vmx = host.vendor == Some(Vendor::Intel);
         self.unless(is_vmx || !has_vmx, "the host has a preemption timer, a policy or the erratum, which only VMX has");
         let is_switchable = host.parameters.contains_key("preemption_timer_policy");
