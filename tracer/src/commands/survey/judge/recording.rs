@@ -5,7 +5,7 @@ use super::{
         values::{Host, Percentiles, Recording},
         words,
     },
-    Findings, SHARE_ERROR, sum,
+    BUCKET, Findings, SHARE_ERROR, sum,
 };
 use crate::{model::vendor::Vendor, output::printable};
 
@@ -63,7 +63,7 @@ impl Findings {
             self.unless(is_share, format!("recording: exit_share of {shown} is not that of its entries"));
             for (of, time) in [("guest_time_ns", row.guest_time_ns), ("host_time_ns", row.host_time_ns)] {
                 let Some(time) = &time else { continue };
-                self.spread(&format!("{of} of {shown}"), time, Some(recording.length_s * 1e9));
+                self.spread(&format!("{of} of {shown}"), time, Some(recording.length_s * 1e9 * (1.0 + BUCKET)));
                 // The first host time of a vCPU may follow an exit whose entry was before the recording.
                 let most = if of == "guest_time_ns" { row.entries } else { kept };
                 self.unless(time.count <= most, format!("{of} of {shown}: more values than entries"));
