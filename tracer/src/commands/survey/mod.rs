@@ -58,7 +58,7 @@ fn json_beside(page: &Path) -> Result<PathBuf> {
         return Ok(page.with_extension("json"));
     }
     refuse(format!(
-        "-o {}: it is not a name before .html, as in 'vmentry survey -o host.html', which writes host.html and host.json",
+        "-o {}: name the page NAME.html: 'vmentry survey -o host.html' writes host.html and host.json",
         shown(page)
     ))
 }
