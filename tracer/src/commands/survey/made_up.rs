@@ -66,7 +66,7 @@ pub(super) fn host_facts() -> Facts {
     facts.missing = vec![format!("vcpu_vmx.vmcs01: {}", names()), names()];
     (facts.policy, facts.companion_patch) = (Policy::Soft, true);
     facts.timer = Some(Timer { used: Some(true), rate: Some(5), tsc_khz: Some(2_000_000), max_delay_s: None });
-    facts.erratum = Some(Erratum::of(None, Err(Unknown::because(&names()))));
+    facts.erratum = Some(Erratum::of(None, Err(Unknown::because(names()))));
     let labels =
         VmLabels::from(BTreeMap::from([("uuid".to_owned(), names()), ("namespace".to_owned(), "acme-db".to_owned())]));
     facts.vms = vec![RunningVm { name: "acme-db".into(), tgid: 4711, labels }];
