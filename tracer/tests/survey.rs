@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 fn a_wrong_name_and_a_file_that_exists_are_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    for name in ["x.json", "x", "-"] {
+    for name in ["x.json", "x", "-", ".html"] {
         let output = vmentry(&["survey", "-o", name]);
         assert_eq!(output.status.code(), Some(2));
         assert!(err(&output).contains("vmentry survey -o host.html"), "{}", err(&output));
@@ -36,6 +36,33 @@ fn what_is_no_survey_is_refused() {
     let output = vmentry(&["survey", "--check", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
     assert!(err(&output).contains("it is no JSON"), "{}", err(&output));
+}
+
+#[test]
+fn no_more_is_read_than_a_survey_has_and_nothing_that_may_never_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        path("fifo.json"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    for name in ["/dev/zero", &path("fifo.json"), folder.path().to_str().unwrap()] {
+        let output = vmentry(&["survey", "--check", name]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(err(&output).contains("it is no regular file"), "{}", err(&output));
+    }
+    fs::write(path("large.json"), vec![b' '; (4 << 20) + 1]).unwrap();
+    let output = vmentry(&["survey", "--check", &path("large.json")]);
+    assert!(err(&output).contains("it has more than 4194304 bytes"), "{}", err(&output));
+    let zero = fs::File::open("/dev/zero").unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_vmentry")).args(["survey", "--check", "-"]).stdin(zero).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("standard input: it has more than"), "{}", err(&output));
 }
 
 /// On a host that can measure, the survey would take minutes; where it cannot, it may end before the signal comes.

@@ -26,4 +26,4 @@ pub(crate) use guest_host::{Extension, GuestHost};
 pub(crate) use guest_host::{Svm, Vmx};
 pub(crate) use run::{ExercisePlan, MAX_VCPUS, run};
 pub(crate) use scenario::Scenario;
-pub(crate) use verdict::Verdict;
+pub(crate) use verdict::{Attempt, Verdict, judge};

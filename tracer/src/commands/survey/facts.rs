@@ -1,6 +1,9 @@
 //! The facts of a host that a survey keeps: of hardware, kernel and module, and none that names it.
 
-use super::values::{ErratumLimit, Expected, Host, Known};
+use super::{
+    values::{ErratumLimit, Expected, Host, Known},
+    words,
+};
 use crate::{
     host::{
         erratum::{Erratum, seconds},
@@ -13,20 +16,21 @@ use crate::{
 pub(super) fn of(facts: &Facts) -> Host {
     let (host, timer) = (&facts.host, facts.timer.as_ref());
     // "FIELD: FIGURES n/a"
-    let field = |missing: &String| missing.split(':').next().unwrap_or_default().to_owned();
+    let field = |missing: &String| missing.split(':').next().filter(|name| words::is_field(name)).map(str::to_owned);
+    let parameters = host.parameters.iter().filter(|(name, _)| words::is_parameter(name));
     Host {
         cpu: host.cpu.clone(),
-        microcode: host.microcode.clone(),
+        microcode: host.microcode.clone().filter(|revision| words::is_microcode(revision)),
         cpus: host.cpus,
-        kernel: host.kernel.clone(),
+        kernel: words::kernel(&host.kernel),
         vendor: host.vendor,
-        parameters: host.parameters.clone(),
+        parameters: parameters.map(|(name, value)| (name.clone(), words::parameter_value(value))).collect(),
         emulated: host.emulated,
-        virtualized: host.virtualized.clone(),
+        virtualized: host.virtualized.as_deref().map(words::hypervisor),
         policy: facts.policy,
         companion_patch: facts.companion_patch,
         stopwatch: facts.stopwatch,
-        missing: facts.missing.iter().map(field).collect(),
+        missing: facts.missing.iter().filter_map(field).collect(),
         tsc_khz: timer.and_then(|timer| timer.tsc_khz),
         timer_rate: timer.and_then(|timer| timer.rate),
         tickless_cpus: facts.tickless_cpus.clone(),

@@ -12,12 +12,13 @@ use super::{
 };
 use crate::{
     host::{
+        erratum::Erratum,
         facts::{Facts, RunningVm},
         machine::Host,
         roots::made_up::Folder,
     },
     html::tests::HOSTILE,
-    model::{vendor::Vendor, vm_labels::VmLabels},
+    model::{knowledge::Unknown, measurement::Timer, policy::Policy, vendor::Vendor, vm_labels::VmLabels},
 };
 
 /// What must be in no file.
@@ -51,7 +52,10 @@ pub(super) fn host_facts() -> Facts {
         build_ids: [("kvm".to_owned(), NAMES[4].to_owned())].into(),
         parameters: [
             ("preemption_timer".to_owned(), "Y".to_owned()),
-            ("l1d_flush".to_owned(), "not required".to_owned()),
+            ("preemption_timer_policy".to_owned(), "soft".to_owned()),
+            ("alice".to_owned(), names()),
+            ("pt_mode".to_owned(), names()),
+            ("vmentry_l1d_flush".to_owned(), "not required".to_owned()),
         ]
         .into(),
         boot_id: NAMES[4].into(),
@@ -59,7 +63,10 @@ pub(super) fn host_facts() -> Facts {
     };
     facts.layout_error = Some(names());
     facts.vms_unseen = Some(names());
-    facts.missing = vec![format!("vcpu_vmx.vmcs01: {}", names())];
+    facts.missing = vec![format!("vcpu_vmx.vmcs01: {}", names()), names()];
+    (facts.policy, facts.companion_patch) = (Policy::Soft, true);
+    facts.timer = Some(Timer { used: Some(true), rate: Some(5), tsc_khz: Some(2_000_000), max_delay_s: None });
+    facts.erratum = Some(Erratum::of(None, Err(Unknown::because(names()))));
     let labels =
         VmLabels::from(BTreeMap::from([("uuid".to_owned(), names()), ("namespace".to_owned(), "acme-db".to_owned())]));
     facts.vms = vec![RunningVm { name: "acme-db".into(), tgid: 4711, labels }];
@@ -73,7 +80,7 @@ fn part<T>(measured: Result<T, Reason>) -> Part<T> {
 
 fn distribution(p50: f64) -> Value {
     let of = |factor: f64| {
-        json!({ "count": 2400, "floor": 0.5 * p50 * factor, "p50": p50 * factor, "p90": 2.0 * p50 * factor, "p99": 3.0 * p50 * factor,
+        json!({ "count": 4917, "floor": 0.5 * p50 * factor, "p50": p50 * factor, "p90": 2.0 * p50 * factor, "p99": 3.0 * p50 * factor,
                 "max": 9.0 * p50 * factor, "mean": p50 * factor })
     };
     json!({ "tsc": of(2.0), "ns": of(1.0) })

@@ -14,10 +14,11 @@ mod recorded;
 mod row;
 mod run;
 mod values;
+mod words;
 
 use std::{
     fs,
-    io::Write,
+    io::{Read, Write, stdin},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -57,7 +58,7 @@ fn json_beside(page: &Path) -> Result<PathBuf> {
         return Ok(page.with_extension("json"));
     }
     refuse(format!(
-        "-o {}: name a file that ends with .html; the JSON is written beside it: vmentry survey -o host.html",
+        "-o {}: name the page NAME.html: 'vmentry survey -o host.html' writes host.html and host.json",
         shown(page)
     ))
 }
@@ -88,6 +89,10 @@ fn survey(page: &Path, overwrite: bool) -> Result<ExitCode> {
         say!("vmentry: nothing could be measured here: {}", why.text());
         return Ok(ExitCode::FAILURE);
     }
+    let look = words::unknown_words(&survey.host.cpu);
+    if !look.is_empty() {
+        say!("look at these words of the CPU before you send it: {}", output::printable(&look.join(" "), 100));
+    }
     say!(
         "please send the JSON: 'vmentry help hosts' says how, and 'vmentry survey --check {}' checks it",
         shown(&json)
@@ -97,22 +102,53 @@ fn survey(page: &Path, overwrite: bool) -> Result<ExitCode> {
 
 /// Prints a survey's row of docs/hosts.md, if the survey is whole, consistent, of a real CPU and without names.
 fn print_row(file: &Path) -> Result<ExitCode> {
-    let name = shown(file);
-    let size = fs::metadata(file).with_context(|| format!("read {name}"))?.len();
-    if size > MOST_BYTES {
+    let is_stdin = file == Path::new("-");
+    let name = if is_stdin { "standard input".into() } else { shown(file) };
+    let text = if is_stdin { bounded(stdin().lock(), &name)? } else { text_of(file, &name)? };
+    let survey = judge::read(&text).map_err(|why| anyhow!("{name}: {why}"))?;
+    let source = if is_stdin { "host.json".into() } else { file.file_name().unwrap_or_default().to_string_lossy() };
+    let mut findings = judge::judge(&survey, &values::today());
+    if !is_link(&source) {
+        findings.faults.push(format!(
+            "{name}: the row links to it: name it with letters, digits, '.', '_', '-' and .json at its end"
+        ));
+    }
+    if !findings.faults.is_empty() {
+        bail!("{name} gives no row of the table of hosts:\n  {}", findings.faults.join("\n  "));
+    }
+    output::print(&(row::row(&survey, &source) + "\n"))?;
+    findings.remarks.iter().for_each(|remark| say!("remark: {remark}"));
+    if is_stdin {
+        say!("remark: the row links to host.json: write the name of the file in docs/hosts there");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The text of a file. A FIFO or a device may never end.
+fn text_of(file: &Path, name: &str) -> Result<String> {
+    let is_file = fs::metadata(file).with_context(|| format!("read {name}"))?.is_file();
+    if !is_file {
+        bail!("read {name}: it is no regular file: name the JSON of 'vmentry survey -o', or '-' for standard input");
+    }
+    bounded(fs::File::open(file).with_context(|| format!("read {name}"))?, name)
+}
+
+/// The text of a survey, of which no more is read than a survey has.
+fn bounded(from: impl Read, name: &str) -> Result<String> {
+    let mut text = Vec::new();
+    from.take(MOST_BYTES + 1).read_to_end(&mut text).with_context(|| format!("read {name}"))?;
+    if text.len() as u64 > MOST_BYTES {
         bail!(
-            "read {name}: it has {size} bytes, and a survey has at most {MOST_BYTES}: name the JSON of 'vmentry survey -o'"
+            "read {name}: it has more than {MOST_BYTES} bytes, as no survey has: name the JSON of 'vmentry survey -o'"
         );
     }
-    let text = fs::read_to_string(file).with_context(|| format!("read {name}"))?;
-    let survey = judge::read(&text).map_err(|why| anyhow!("{name}: {why}"))?;
-    let faults = judge::faults(&survey);
-    if !faults.is_empty() {
-        bail!("{name} gives no row of the table of hosts:\n  {}", faults.join("\n  "));
-    }
-    let source = file.file_name().unwrap_or_default().to_string_lossy();
-    output::print(&(row::row(&survey, &output::name(&source)) + "\n"))?;
-    Ok(ExitCode::SUCCESS)
+    String::from_utf8(text).map_err(|_| anyhow!("read {name}: it is no UTF-8: name the JSON of 'vmentry survey -o'"))
+}
+
+/// Whether a link of Markdown to a JSON file of this name works.
+fn is_link(name: &str) -> bool {
+    let is_usual = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    name.strip_suffix(".json").is_some_and(|stem| !stem.is_empty()) && name.chars().all(is_usual)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::{
     projection,
     reason::Reason,
     recorded,
-    run::{Ended, run},
+    run::{Ended, GRACE, run},
     values::{Part, Parts},
 };
 use crate::{calibrate::suitability::HostClock, commands::child::Endings, host::facts::Facts, say};
@@ -63,6 +63,13 @@ pub(super) const RECORDING: Step = Step {
     limit_s: 35,
 };
 pub(super) const STEPS: [&Step; 5] = [&CHECK, &ERRATUM, &OVERHEAD, &CALIBRATE, &RECORDING];
+
+impl Step {
+    /// Longest that it takes, with the time to end it, s.
+    pub(super) fn most_seconds(&self, emulated: bool) -> f64 {
+        (self.limit_s * times(emulated) + GRACE.as_secs()) as f64 + 1.0
+    }
+}
 
 /// Time that an emulated CPU needs, in that of a real one.
 const EMULATED_TIMES: u64 = 20;
@@ -135,7 +142,7 @@ impl Runner {
         step: &Step,
         read: impl FnOnce(&[u8]) -> Result<T, Reason>,
     ) -> (Result<T, Reason>, bool) {
-        let limit = step.limit_s * if self.emulated { EMULATED_TIMES } else { 1 };
+        let limit = step.limit_s * times(self.emulated);
         let arguments: Vec<_> = step.arguments.iter().map(|argument| instead(argument, self.emulated)).collect();
         match run(&arguments, Duration::from_secs(limit), &mut self.endings).await {
             Ok(ran) => {
@@ -148,6 +155,11 @@ impl Runner {
             }
         }
     }
+}
+
+/// Time that a part may take, in that of a real CPU.
+const fn times(emulated: bool) -> u64 {
+    if emulated { EMULATED_TIMES } else { 1 }
 }
 
 /// The argument that is used.

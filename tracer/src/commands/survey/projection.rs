@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     reason::Reason,
     values::{Calibration, Distribution, Exit, FarTimer, Mode, Overhead, Probe, Proof, Write},
+    words,
 };
 use crate::host::facts::Facts;
 
@@ -93,7 +94,7 @@ pub(super) fn calibration(bytes: &[u8], facts: &Facts) -> Result<Calibration, Re
         all("exits")?.iter().filter(|exit| exit["unavailable"].is_null()).map(exit).collect::<Result<_, _>>()?;
     let writes = all("control_writes")?.iter().map(|write| self::write(write, facts)).collect::<Result<_, _>>()?;
     let calibration = Calibration {
-        clock_source: field(&json, &["clock", "source"])?,
+        clock_source: words::clock_source(&field::<String>(&json, &["clock", "source"])?),
         tsc_khz: field(&json, &["clock", "tsc_khz"])?,
         clock_error_ns: field(&json, &["clock", "error", "ns"])?,
         samples: field(&json, &["samples"])?,

@@ -24,6 +24,9 @@ pub(super) fn recording(bytes: &[u8]) -> Result<Recording, Reason> {
     let totals = &vms["totals"];
     let count = |name| field::<u64>(totals, &[name]);
     let cause = |name| field(totals, &["timer_exits", name]);
+    if count("entries")? == 0 {
+        return Err(Reason::NoVms);
+    }
     let length_ns: u64 = field(&vms, &["length_ns"])?;
     Ok(Recording {
         length_s: length_ns as f64 / 1e9,

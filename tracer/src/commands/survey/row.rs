@@ -100,12 +100,10 @@ fn early_exits(survey: &Survey) -> String {
     };
     let exits = &recording.timer_exits;
     let all = [exits.deadline, exits.immediate, exits.spurious, exits.early, exits.unknown];
+    let all = all.into_iter().flatten().fold(0, u64::saturating_add);
     match exits.early {
-        Some(early) => format!(
-            "{} of {} timer exits",
-            grouped(early),
-            grouped(all.into_iter().flatten().fold(0, u64::saturating_add))
-        ),
+        Some(_) if all == 0 => "n/a: no timer exits".into(),
+        Some(early) => format!("{} of {} timer exits", grouped(early), grouped(all)),
         None => "n/a: the kernel does not tell".into(),
     }
 }

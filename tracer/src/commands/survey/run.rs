@@ -17,7 +17,7 @@ use crate::commands::child::{Endings, end, exit_of, start};
 /// This program, whatever has become of its file.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 /// How long a child may take to detach and restore after SIGTERM. A calibration that is killed would leave its policy in force.
-const GRACE: Duration = Duration::from_secs(20);
+pub(super) const GRACE: Duration = Duration::from_secs(20);
 /// How long a signal that a terminal sends to both may come after the child has ended by it.
 const BOTH: Duration = Duration::from_millis(50);
 /// Most bytes that are taken of a child's output: a recording of half a minute has some MB.

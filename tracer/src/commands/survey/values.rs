@@ -36,16 +36,21 @@ pub(super) struct Survey {
 impl Survey {
     /// Of what was gathered and measured, today.
     pub(super) fn new(host: Host, parts: Parts) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             format: FORMAT.into(),
             tool: format!("vmentry {}", env!("CARGO_PKG_VERSION")),
-            day: utc(u64::try_from(now.as_nanos()).unwrap_or(0))[..10].into(),
+            day: today(),
             cut: parts.is_cut(),
             host,
             parts,
         }
     }
+}
+
+/// The day in UTC, e.g. "2026-11-27".
+pub(super) fn today() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    utc(u64::try_from(now.as_nanos()).unwrap_or(0))[..10].into()
 }
 
 /// The host, without its name.
@@ -123,7 +128,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    fn is_cut(&self) -> bool {
+    pub(super) fn is_cut(&self) -> bool {
         let cut = [self.check.cut, self.erratum.cut, self.overhead.cut, self.calibrate.cut, self.recording.cut];
         cut.contains(&true)
     }
