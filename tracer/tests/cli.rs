@@ -323,7 +323,7 @@ fn a_shell_gets_names_for_what_it_completes() {
         (&["help", "fig"][..], "figures", "formats"),
         (&["report", ""], "z.hlog", "notes.txt"),
         (&["live", ""], "z.hlog", "notes.txt"),
-        (&["report", "--sort", "gu"], "guest.p999", "host.p50"),
+        (&["report", "--sort", "gu"], "guest.p99.9", "host.p50"),
         (&["report", "--filter", "reason=CPU"], "reason=CPUID", "reason=HLT"),
         (&["compare", "--fail-if", "pin"], "pin_writes.mean>+3%", "entries"),
         (&["ab", "--until", ""], "decided", "soft"),

@@ -1,17 +1,19 @@
 //! `vmentry completions`: what a shell needs to complete command lines, and the man pages for packages. The shell asks the program itself
 //! for candidates, so that names of running VMs are among them.
 
-use std::{fs, path::Path, process::ExitCode};
+mod bash;
+
+use std::{env, fs, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result};
-use clap::CommandFactory;
+use clap::{Arg, CommandFactory};
 use clap_complete::{
-    CompleteEnv, Shell,
-    env::{self, EnvCompleter},
+    ArgValueCompleter, CompleteEnv, Shell,
+    env::{EnvCompleter, Fish, Shells, Zsh},
 };
 
 use crate::{
-    commands::args::{Cli, CompletionsArgs, ManArgs},
+    commands::args::{Cli, CompletionsArgs, ManArgs, candidates::list},
     output::{self, shown},
     say,
 };
@@ -19,18 +21,36 @@ use crate::{
 /// The variable by which a shell asks for candidates.
 const ASKED_BY: &str = "COMPLETE";
 const NAME: &str = "vmentry";
+/// The shells whose completions are tested.
+const SHELLS: Shells = Shells(&[&bash::Bash, &Zsh, &Fish]);
 
-/// Prints candidates and ends the process, if a shell asks for them.
+/// Prints candidates and ends the process, if a shell asks for them. Another program's variable of the same name is none of its business.
 pub fn answer_shell() {
-    CompleteEnv::with_factory(Cli::command).complete();
+    let asked_by = env::var_os(ASKED_BY).unwrap_or_default();
+    let shell = Path::new(&asked_by).file_stem().unwrap_or_default().to_string_lossy();
+    if SHELLS.completer(&shell).is_some() {
+        CompleteEnv::with_factory(command).var(ASKED_BY).shells(SHELLS).complete();
+    }
+}
+
+/// The command line, whose lists are completed as a whole: what stands in them is not offered again.
+fn command() -> clap::Command {
+    let whole = |arg: Arg| {
+        if arg.get_value_delimiter().is_none() || arg.get::<ArgValueCompleter>().is_some() {
+            return arg.value_delimiter(None);
+        }
+        let names: Vec<_> = arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+        arg.value_delimiter(None).add(list(move || names.clone()))
+    };
+    Cli::command().mut_subcommands(|command| command.mut_args(whole))
 }
 
 /// Prints the definitions for a shell.
 pub(super) fn run(args: &CompletionsArgs) -> Result<ExitCode> {
     let shell: &dyn EnvCompleter = match args.shell {
-        Shell::Zsh => &env::Zsh,
-        Shell::Fish => &env::Fish,
-        _ => &env::Bash,
+        Shell::Zsh => &Zsh,
+        Shell::Fish => &Fish,
+        _ => &bash::Bash,
     };
     let mut text = Vec::new();
     shell.write_registration(ASKED_BY, NAME, NAME, NAME, &mut text).context("write completions")?;
