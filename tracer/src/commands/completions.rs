@@ -3,9 +3,9 @@
 
 mod bash;
 
-use std::{env, fs, path::Path, process::ExitCode};
+use std::{env, fs, io::Write, path::Path, process::ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::{Arg, CommandFactory};
 use clap_complete::{
     ArgValueCompleter, CompleteEnv, Shell,
@@ -61,14 +61,19 @@ pub(super) fn run(args: &CompletionsArgs) -> Result<ExitCode> {
 /// Writes the man pages into a folder, which it creates: one for each command.
 pub(super) fn write_man_pages(args: &ManArgs) -> Result<ExitCode> {
     let failed = |path: &Path| format!("write man pages into {}", shown(path));
-    fs::create_dir_all(&args.folder).with_context(|| failed(&args.folder))?;
+    fs::create_dir_all(&args.folder)
+        .map_err(|error| anyhow!("{}: {}", failed(&args.folder), output::explain(&args.folder, &error)))?;
     let mut vmentry = Cli::command().disable_help_subcommand(true);
     vmentry.build();
     let commands: Vec<_> = vmentry.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
     for command in [vmentry].into_iter().chain(commands) {
-        let man = clap_mangen::Man::new(command);
+        let man = clap_mangen::Man::new(command).source(concat!("vmentry ", env!("CARGO_PKG_VERSION")));
         let mut file = output::WholeFile::create(&args.folder.join(man.get_filename()), args.overwrite)?;
-        man.render(&mut file).and_then(|()| file.take_place()).with_context(|| failed(&args.folder))?;
+        let mut page = Vec::new();
+        let rendered = man.render(&mut page);
+        let page = String::from_utf8_lossy(&page).replace("\n.SH EXTRA\n", "\n.SH EXAMPLES\n");
+        let written = rendered.and_then(|()| file.write_all(page.as_bytes())).and_then(|()| file.take_place());
+        written.with_context(|| failed(&args.folder))?;
     }
     say!("man pages are in {}", shown(&args.folder));
     Ok(ExitCode::SUCCESS)

@@ -88,7 +88,7 @@ pub struct AbArgs {
     #[arg(long, value_name = "L")]
     pub label: Option<String>,
     /// How to print the comparison: text, json, html or markdown
-    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t, hide_possible_values = true)]
     format: ComparisonFormat,
     /// JSON in fewer letters
     #[command(flatten)]

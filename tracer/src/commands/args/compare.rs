@@ -57,7 +57,7 @@ pub struct CompareArgs {
     pub seed: u64,
     /// How to print: text, json (fields: 'vmentry help formats'), html, or markdown for mails and pull requests [default: by -o's
     /// suffix, or text]
-    #[arg(long, value_enum, hide_possible_values = true)]
+    #[arg(long, value_enum, ignore_case = true, hide_possible_values = true)]
     format: Option<ComparisonFormat>,
     /// JSON in fewer letters
     #[command(flatten)]
