@@ -66,7 +66,10 @@ pub(super) fn write_man_pages(args: &ManArgs) -> Result<ExitCode> {
     let mut vmentry = Cli::command().disable_help_subcommand(true);
     vmentry.build();
     let commands: Vec<_> = vmentry.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
-    for command in [vmentry].into_iter().chain(commands) {
+    for mut command in [vmentry].into_iter().chain(commands) {
+        // That of the help, which says where a file may be repeated, and has no list of all options.
+        let usage = command.render_usage().to_string();
+        let command = command.override_usage(usage.trim_start_matches("Usage: ").to_owned());
         let man = clap_mangen::Man::new(command).source(concat!("vmentry ", env!("CARGO_PKG_VERSION")));
         let mut file = output::WholeFile::create(&args.folder.join(man.get_filename()), args.overwrite)?;
         let mut page = Vec::new();
