@@ -116,11 +116,17 @@ fn render(
 fn refuse_cut(report: &Report) -> Result<()> {
     let sources = &report.sources;
     match sources.first() {
-        Some(first) if sources.iter().all(|source| source.intervals == 0 && source.end.is_none() && source.damage.is_empty()) => bail!(
-            "{}: it was cut off before the end of its first interval, so that nothing in it can be counted: record again, and end it \
+        Some(first)
+            if sources
+                .iter()
+                .all(|source| source.intervals == 0 && source.end.is_none() && source.damage.is_empty()) =>
+        {
+            bail!(
+                "{}: it was cut off before the end of its first interval, so that nothing in it can be counted: record again, and end it \
              by Ctrl-C or --duration",
-            output::shown(Path::new(&first.name))
-        ),
+                output::shown(Path::new(&first.name))
+            )
+        }
         _ => Ok(()),
     }
 }

@@ -145,7 +145,8 @@ fn command_tip(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
 fn explain<C: Parser>(error: &clap::Error, arguments: &[OsString]) -> String {
     match C::try_parse_from(arguments.iter().map(|argument| harmless(argument))) {
         Err(mut same) if same.kind() == error.kind() => {
-            let is_misled = |kind, is: fn(&str) -> bool| matches!(error.get(kind), Some(ContextValue::String(wrong)) if is(wrong));
+            let is_misled =
+                |kind, is: fn(&str) -> bool| matches!(error.get(kind), Some(ContextValue::String(wrong)) if is(wrong));
             // clap's own tips, where there is a better one: another command for a file, and `-- --replay`.
             if is_misled(ContextKind::InvalidSubcommand, is_file_name)
                 || is_misled(ContextKind::InvalidArg, |wrong| wrong == "--replay")

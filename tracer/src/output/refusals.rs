@@ -43,7 +43,9 @@ pub(crate) fn explain(path: &Path, error: &io::Error) -> String {
             let link = link_in_shared_folder(path, rustix::process::geteuid().as_raw());
             Some(link.unwrap_or_else(|| "choose a folder that you may write to, or use sudo".into()))
         }
-        io::ErrorKind::IsADirectory => Some(format!("it is a folder: name a file in it, such as {}", shown(&path.join("NAME")))),
+        io::ErrorKind::IsADirectory => {
+            Some(format!("it is a folder: name a file in it, such as {}", shown(&path.join("NAME"))))
+        }
         io::ErrorKind::NotADirectory => Some("a part of its path is a file: choose a folder".into()),
         io::ErrorKind::AlreadyExists => Some("there is something of this name: choose another name".into()),
         io::ErrorKind::ReadOnlyFilesystem => Some("choose a folder of another file system".into()),

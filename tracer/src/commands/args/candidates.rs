@@ -154,7 +154,9 @@ pub(super) fn addresses() -> ArgValueCompleter {
                 let found = PathCompleter::any().complete(OsStr::new(path));
                 found.into_iter().map(|candidate| candidate.add_prefix("unix:")).collect()
             }
-            None => candidates(strings(&["unix:", "127.0.0.1:9753"]).into_iter().filter(|known| known.starts_with(&*text))),
+            None => {
+                candidates(strings(&["unix:", "127.0.0.1:9753"]).into_iter().filter(|known| known.starts_with(&*text)))
+            }
         }
     })
 }

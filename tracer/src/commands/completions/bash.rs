@@ -51,7 +51,9 @@ impl EnvCompleter for Bash {
         out: &mut dyn io::Write,
     ) -> io::Result<()> {
         let [line, breaks] = arguments.as_slice() else {
-            return Err(io::Error::other("bash asks with a line and COMP_WORDBREAKS: run 'vmentry completions bash' again"));
+            return Err(io::Error::other(
+                "bash asks with a line and COMP_WORDBREAKS: run 'vmentry completions bash' again",
+            ));
         };
         let line = Line::read(line.as_bytes(), breaks.as_bytes());
         let candidates = if line.is_redirected {
@@ -170,7 +172,7 @@ fn quoted(text: &[u8], quote: Quote) -> Vec<u8> {
         match quote {
             Quote::Single if byte == b'\'' => br"'\''".to_vec(),
             Quote::Double if is_special_in_double_quotes(byte) => vec![b'\\', byte],
-            Quote::None if !is_plain && !(at == 0 && text.starts_with(b"~/")) => vec![b'\\', byte],
+            Quote::None if !(is_plain || at == 0 && text.starts_with(b"~/")) => vec![b'\\', byte],
             _ => vec![byte],
         }
     };
