@@ -3,7 +3,9 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    fmt, io,
+    fmt,
+    fs::File,
+    io::{self, Read},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::{ExitCode, ExitStatus, Stdio},
@@ -127,9 +129,19 @@ fn look_for(program: &OsStr, path: Option<&OsStr>) -> Result<(), NotStarted> {
     }
     Err(match places.iter().find(|place| place.exists()) {
         Some(place) if place.is_dir() => NotStarted::new(program, "it is a folder", 126),
+        Some(place) if !may_be_program(place) => {
+            NotStarted::new(program, format!("{} is no program: name one, with its arguments", shown(place)), 126)
+        }
         Some(place) => NotStarted::new(program, format!("{0} is not executable: chmod +x {0}", shown(place)), 126),
         None => NotStarted::new(program, "there is no such program", 127),
     })
+}
+
+/// Whether a file begins as a program or a script does, or cannot be read.
+fn may_be_program(path: &Path) -> bool {
+    let mut begin = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut begin));
+    read.is_err() || begin.starts_with(b"#!") || begin == b"\x7fELF"
 }
 
 /// Where a command's standard output goes: to ours, or to standard error where ours is `data` that nothing may be mixed into.

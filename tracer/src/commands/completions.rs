@@ -1,17 +1,19 @@
 //! `vmentry completions`: what a shell needs to complete command lines, and the man pages for packages. The shell asks the program itself
 //! for candidates, so that names of running VMs are among them.
 
-use std::{fs, path::Path, process::ExitCode};
+mod bash;
 
-use anyhow::{Context, Result};
-use clap::CommandFactory;
+use std::{env, fs, io::Write, path::Path, process::ExitCode};
+
+use anyhow::{Context, Result, anyhow};
+use clap::{Arg, CommandFactory};
 use clap_complete::{
-    CompleteEnv, Shell,
-    env::{self, EnvCompleter},
+    ArgValueCompleter, CompleteEnv, Shell,
+    env::{EnvCompleter, Fish, Shells, Zsh},
 };
 
 use crate::{
-    commands::args::{Cli, CompletionsArgs, ManArgs},
+    commands::args::{Cli, CompletionsArgs, ManArgs, candidates::list},
     output::{self, shown},
     say,
 };
@@ -19,18 +21,36 @@ use crate::{
 /// The variable by which a shell asks for candidates.
 const ASKED_BY: &str = "COMPLETE";
 const NAME: &str = "vmentry";
+/// The shells whose completions are tested.
+const SHELLS: Shells = Shells(&[&bash::Bash, &Zsh, &Fish]);
 
-/// Prints candidates and ends the process, if a shell asks for them.
+/// Prints candidates and ends the process, if a shell asks for them. Another program's variable of the same name is none of its business.
 pub fn answer_shell() {
-    CompleteEnv::with_factory(Cli::command).complete();
+    let asked_by = env::var_os(ASKED_BY).unwrap_or_default();
+    let shell = Path::new(&asked_by).file_stem().unwrap_or_default().to_string_lossy();
+    if SHELLS.completer(&shell).is_some() {
+        CompleteEnv::with_factory(command).var(ASKED_BY).shells(SHELLS).complete();
+    }
+}
+
+/// The command line, whose lists are completed as a whole: what stands in them is not offered again.
+fn command() -> clap::Command {
+    let whole = |arg: Arg| {
+        if arg.get_value_delimiter().is_none() || arg.get::<ArgValueCompleter>().is_some() {
+            return arg.value_delimiter(None);
+        }
+        let names: Vec<_> = arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+        arg.value_delimiter(None).add(list(move || names.clone()))
+    };
+    Cli::command().mut_subcommands(|command| command.mut_args(whole))
 }
 
 /// Prints the definitions for a shell.
 pub(super) fn run(args: &CompletionsArgs) -> Result<ExitCode> {
     let shell: &dyn EnvCompleter = match args.shell {
-        Shell::Zsh => &env::Zsh,
-        Shell::Fish => &env::Fish,
-        _ => &env::Bash,
+        Shell::Zsh => &Zsh,
+        Shell::Fish => &Fish,
+        _ => &bash::Bash,
     };
     let mut text = Vec::new();
     shell.write_registration(ASKED_BY, NAME, NAME, NAME, &mut text).context("write completions")?;
@@ -41,14 +61,22 @@ pub(super) fn run(args: &CompletionsArgs) -> Result<ExitCode> {
 /// Writes the man pages into a folder, which it creates: one for each command.
 pub(super) fn write_man_pages(args: &ManArgs) -> Result<ExitCode> {
     let failed = |path: &Path| format!("write man pages into {}", shown(path));
-    fs::create_dir_all(&args.folder).with_context(|| failed(&args.folder))?;
+    fs::create_dir_all(&args.folder)
+        .map_err(|error| anyhow!("{}: {}", failed(&args.folder), output::explain(&args.folder, &error)))?;
     let mut vmentry = Cli::command().disable_help_subcommand(true);
     vmentry.build();
     let commands: Vec<_> = vmentry.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
-    for command in [vmentry].into_iter().chain(commands) {
-        let man = clap_mangen::Man::new(command);
+    for mut command in [vmentry].into_iter().chain(commands) {
+        // That of the help, which says where a file may be repeated, and has no list of all options.
+        let usage = command.render_usage().to_string();
+        let command = command.override_usage(usage.trim_start_matches("Usage: ").to_owned());
+        let man = clap_mangen::Man::new(command).source(concat!("vmentry ", env!("CARGO_PKG_VERSION")));
         let mut file = output::WholeFile::create(&args.folder.join(man.get_filename()), args.overwrite)?;
-        man.render(&mut file).and_then(|()| file.take_place()).with_context(|| failed(&args.folder))?;
+        let mut page = Vec::new();
+        let rendered = man.render(&mut page);
+        let page = String::from_utf8_lossy(&page).replace("\n.SH EXTRA\n", "\n.SH EXAMPLES\n");
+        let written = rendered.and_then(|()| file.write_all(page.as_bytes())).and_then(|()| file.take_place());
+        written.with_context(|| failed(&args.folder))?;
     }
     say!("man pages are in {}", shown(&args.folder));
     Ok(ExitCode::SUCCESS)

@@ -15,7 +15,7 @@ use crate::{
         args::MergeArgs,
         damaged::done,
         session::{command_line, look_again},
-        usage::{refuse, refuse_overlap},
+        usage::{refuse, refuse_document_name, refuse_overlap},
     },
     host::{clock::Anchor, machine::Host},
     model::{accounting::Accounting, measurement::PinSource, policy::Policy},
@@ -41,6 +41,7 @@ pub(super) fn run(args: &MergeArgs) -> Result<ExitCode> {
 }
 
 fn merge(args: &MergeArgs) -> Result<ExitCode> {
+    refuse_document_name(&args.output)?;
     let on_damage = OnDamage::skip_if(args.skip_damaged);
     let sources = read_sources(args, on_damage)?;
     let count = sources.len();

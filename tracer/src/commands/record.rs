@@ -28,7 +28,7 @@ use crate::{
             command_line, ensure_exact, header, look_again, next_writable, ring_bytes, runtime, say_missing_details,
             selected_tgids, selected_vcpus, traceable_host, watch_module,
         },
-        usage::refuse,
+        usage::{refuse, refuse_document_name},
         user::User,
     },
     host::{clock::TscMeter, facts::Facts, machine::Host, other_tracers, policy, roots::Roots, stopwatch, vmm},
@@ -61,6 +61,7 @@ use crate::{
 
 /// Records as the arguments say.
 pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
+    refuse_document_name(args.output())?;
     let rules = args.rules.read()?;
     let (facts, layout) = traceable_host("record", "", false)?;
     let options = options(args, &facts, &layout)?;

@@ -85,6 +85,7 @@ fn render(
     for path in &args.files {
         input::read(path, on_damage, &mut report)?;
     }
+    refuse_cut(&report)?;
     report.repeats.iter().for_each(|repeat| say!("{repeat}"));
     let mut choices = Choices::default();
     choices.add(&report, report.whole.series.keys(), &view.filters);
@@ -111,6 +112,25 @@ fn render(
     Ok((text, report.damage()))
 }
 
+/// Refuses recordings that have no whole interval, because they were cut off before its end: "no loss" would be no answer.
+fn refuse_cut(report: &Report) -> Result<()> {
+    let sources = &report.sources;
+    match sources.first() {
+        Some(first)
+            if sources
+                .iter()
+                .all(|source| source.intervals == 0 && source.end.is_none() && source.damage.is_empty()) =>
+        {
+            bail!(
+                "{}: it was cut off before the end of its first interval, so that nothing in it can be counted: record again, and end it \
+             by Ctrl-C or --duration",
+                output::shown(Path::new(&first.name))
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
 fn check_claims(args: &ReportArgs, format: ReportFormat, to_stdout: bool) -> Result<(String, Option<String>)> {
     let on_damage = OnDamage::skip_if(args.skip_damaged);
     let empty = || Report { limit: args.max_buckets, ..Report::default() };
@@ -122,6 +142,7 @@ fn check_claims(args: &ReportArgs, format: ReportFormat, to_stdout: bool) -> Res
         let policy = evidence.whole.sources[at].policy();
         input::read(path, on_damage, evidence.by_policy.entry(policy).or_insert_with(empty))?;
     }
+    refuse_cut(&evidence.whole)?;
     evidence.whole.repeats.iter().for_each(|repeat| say!("{repeat}"));
     let text = match format {
         ReportFormat::Json => {

@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fmt,
+    io::{self, Write},
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::Path,
     process::ExitCode,
@@ -16,6 +17,7 @@ use clap::{
 
 use crate::{
     output::{self, MAX_TEXT, printable},
+    recording::similar,
     say,
 };
 
@@ -30,10 +32,19 @@ pub fn parse<C: Parser>() -> Result<C, ExitCode> {
             }
             return ExitCode::from(EXIT_CODE);
         }
-        // As clap does: whoever closes the pipe has read enough.
-        let _ = error.print();
-        ExitCode::SUCCESS
+        print_help(&error)
     })
+}
+
+/// Prints a help or the version. Whoever closes the pipe has read enough.
+pub(crate) fn print_help(help: &clap::Error) -> ExitCode {
+    match help.print().and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            say!("vmentry: write to standard output: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 /// Commands that take `-- COMMAND`.
@@ -47,13 +58,27 @@ fn tip(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
         (Some(ContextValue::String(wrong)), _) | (_, Some(ContextValue::String(wrong))) => wrong.as_str(),
         _ => "",
     };
-    let is_file = !wrong.starts_with('-') && (wrong.ends_with(".hlog") || Path::new(wrong).is_file());
+    let is_file = is_file_name(wrong);
     let command = arguments.get(1).map(OsString::as_os_str).unwrap_or_default();
     let (raw, wrong) = (wrong, shown(OsStr::new(wrong)));
     match error.kind() {
         ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument if is_file && command.to_string_lossy() == raw => {
-            Some(format!("did you mean 'vmentry report {wrong}'?"))
+            Some(match Path::new(raw).exists() {
+                true => format!("did you mean 'vmentry report {wrong}'?"),
+                false => format!(
+                    "there is no file {wrong}: {}a recording that is there is shown by 'vmentry report FILE'",
+                    similar(Path::new(raw)).map(|meant| meant + " ").unwrap_or_default()
+                ),
+            })
         }
+        ErrorKind::UnknownArgument if raw == "--replay" => Some(format!(
+            "leave --replay out: vmentry{}",
+            without(arguments, "--replay").map(|word| format!(" {}", shown(word))).collect::<String>()
+        )),
+        ErrorKind::UnknownArgument if command == "survey" && !raw.starts_with('-') => {
+            Some(format!("to write it there: vmentry survey -o {wrong}"))
+        }
+        ErrorKind::MissingRequiredArgument if command == "merge" => output_of_merge(arguments),
         ErrorKind::UnknownArgument if is_file && command == "export" => {
             Some(format!("to serve a recording: vmentry export --replay {wrong}"))
         }
@@ -62,6 +87,29 @@ fn tip(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
         }
         _ => command_tip(error, arguments),
     }
+}
+
+/// Whether a wrong word was meant as a file.
+fn is_file_name(word: &str) -> bool {
+    !word.starts_with('-') && (word.ends_with(".hlog") || Path::new(word).is_file())
+}
+
+/// The arguments behind the program's name, without one of them.
+fn without<'a>(arguments: &'a [OsString], left_out: &str) -> impl Iterator<Item = &'a OsStr> {
+    arguments.iter().skip(1).map(OsString::as_os_str).filter(move |word| *word != left_out)
+}
+
+/// A `merge` that has files, with `-o` before the one to write: the last one, where there is no such file yet.
+fn output_of_merge(arguments: &[OsString]) -> Option<String> {
+    let shown = |word: &OsString| printable(&word.to_string_lossy(), MAX_TEXT).into_owned();
+    let files = arguments.get(2..).filter(|files| files.len() > 1)?;
+    let is_new = |word: &OsString| !Path::new(word).exists() && !word.as_encoded_bytes().starts_with(b"-");
+    let (read, written) = match files.split_last() {
+        Some((last, others)) if is_new(last) => (others, shown(last)),
+        _ => (files, "all.hlog".to_owned()),
+    };
+    let read: Vec<_> = read.iter().map(shown).collect();
+    Some(format!("name the file to write: vmentry merge -o {written} {}", read.join(" ")))
 }
 
 /// How a command is run, for somebody who wrote it without `--`; none where the first wrong argument is an option.
@@ -79,6 +127,9 @@ fn command_tip(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
         range.iter().map(|word| format!(" {}", printable(&word.to_string_lossy(), MAX_TEXT))).collect()
     };
     let (options, command) = (words(&arguments[2..at]), words(&arguments[at..]));
+    if takes_command == "record" && wrong.ends_with(".hlog") {
+        return Some(format!("to write it there: vmentry record{options} -o{command}"));
+    }
     if arguments[at..].iter().any(|word| word.as_encoded_bytes().starts_with(b"-")) {
         let wrong = printable(wrong, MAX_TEXT);
         return Some(format!(
@@ -93,7 +144,18 @@ fn command_tip(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
 /// that is no such error, it is put on one line.
 fn explain<C: Parser>(error: &clap::Error, arguments: &[OsString]) -> String {
     match C::try_parse_from(arguments.iter().map(|argument| harmless(argument))) {
-        Err(same) if same.kind() == error.kind() => same.to_string(),
+        Err(mut same) if same.kind() == error.kind() => {
+            let is_misled =
+                |kind, is: fn(&str) -> bool| matches!(error.get(kind), Some(ContextValue::String(wrong)) if is(wrong));
+            // clap's own tips, where there is a better one: another command for a file, and `-- --replay`.
+            if is_misled(ContextKind::InvalidSubcommand, is_file_name)
+                || is_misled(ContextKind::InvalidArg, |wrong| wrong == "--replay")
+            {
+                same.remove(ContextKind::SuggestedSubcommand);
+                same.remove(ContextKind::Suggested);
+            }
+            same.to_string()
+        }
         _ => printable(&error.to_string(), MAX_TEXT).into_owned(),
     }
 }
@@ -135,6 +197,19 @@ pub(crate) fn refuse_overlap<'a>(read: impl IntoIterator<Item = &'a Path>, writt
             let read = if is_standard(path) { "standard input".into() } else { output::shown(path) };
             return refuse(format!("{read} is both read and written ({written}): choose another name"));
         }
+    }
+    Ok(())
+}
+
+/// Refuses a recording with the suffix of a document: its readers would take it for one.
+pub(crate) fn refuse_document_name(recording: &Path) -> anyhow::Result<()> {
+    let suffix = recording.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    if ["html", "htm", "json", "csv", "md"].contains(&suffix.as_str()) {
+        let named = output::shown(&recording.with_extension("hlog"));
+        return refuse(format!(
+            "-o {}: it would be a recording: name it {named}, and make a document of it with 'vmentry report {named} -o FILE'",
+            output::shown(recording)
+        ));
     }
     Ok(())
 }
@@ -194,7 +269,15 @@ mod tests {
     #[test]
     fn a_recording_in_the_place_of_something_else_has_the_command_that_takes_it() {
         let said = |words: &[&str]| tip(words).unwrap_or_default();
-        assert_eq!(said(&["vmentry", "a.hlog"]), "did you mean 'vmentry report a.hlog'?");
+        assert!(said(&["vmentry", "a.hlog"]).starts_with("there is no file a.hlog: "));
+        for (words, expected) in [
+            (&["vmentry", "record", "--vm", "a", "out.hlog"][..], "vmentry record --vm a -o out.hlog"),
+            (&["vmentry", "survey", "host.html"], "vmentry survey -o host.html"),
+            (&["vmentry", "merge", "a", "b", "all.hlog"], "vmentry merge -o all.hlog a b"),
+            (&["vmentry", "report", "--replay", "a.hlog"], "leave --replay out: vmentry report a.hlog"),
+        ] {
+            assert!(said(words).ends_with(expected), "{words:?}: {}", said(words));
+        }
         assert_eq!(said(&["vmentry", "export", "a.hlog"]), "to serve a recording: vmentry export --replay a.hlog");
         assert!(said(&["vmentry", "compare"]).contains("vmentry compare A.hlog B.hlog"));
         for words in [

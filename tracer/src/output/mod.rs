@@ -25,6 +25,7 @@ pub(crate) use number::grouped;
 pub(crate) use pager::page;
 pub(crate) use paint::{Ink, Paint};
 pub(crate) use printable::{MAX_NAME, MAX_TEXT, is_deceptive, name, printable, shown};
+pub(crate) use refusals::explain;
 pub(crate) use same::{is_both, is_same_file};
 pub(crate) use spot::Spot;
 pub use streams::{print, say, survive_file_size_limit};

@@ -37,9 +37,17 @@ impl Owned {
 }
 
 /// The error of opening `path` for writing, with its cause and fix where they can be told.
-pub(super) fn explain(path: &Path, error: &io::Error) -> String {
+pub(crate) fn explain(path: &Path, error: &io::Error) -> String {
     let cause = match error.kind() {
-        io::ErrorKind::PermissionDenied => link_in_shared_folder(path, rustix::process::geteuid().as_raw()),
+        io::ErrorKind::PermissionDenied => {
+            let link = link_in_shared_folder(path, rustix::process::geteuid().as_raw());
+            Some(link.unwrap_or_else(|| "choose a folder that you may write to, or use sudo".into()))
+        }
+        io::ErrorKind::IsADirectory => {
+            Some(format!("it is a folder: name a file in it, such as {}", shown(&path.join("NAME"))))
+        }
+        io::ErrorKind::NotADirectory => Some("a part of its path is a file: choose a folder".into()),
+        io::ErrorKind::AlreadyExists => Some("there is something of this name: choose another name".into()),
         io::ErrorKind::ReadOnlyFilesystem => Some("choose a folder of another file system".into()),
         io::ErrorKind::NotFound => Some("its folder does not exist: create it, or choose another one".into()),
         _ => None,
@@ -145,6 +153,15 @@ mod tests {
     fn other_errors_stay_as_they_are() {
         let full = io::Error::from_raw_os_error(libc::ENOSPC);
         assert_eq!(explain(Path::new("/tmp/a"), &full), full.to_string());
+        for (errno, fix) in [
+            (libc::EISDIR, "name a file in it, such as /tmp/a/NAME"),
+            (libc::EACCES, "use sudo"),
+            (libc::EEXIST, "choose another name"),
+            (libc::ENOTDIR, "choose a folder"),
+        ] {
+            let error = io::Error::from_raw_os_error(errno);
+            assert!(explain(Path::new("/tmp/a"), &error).ends_with(fix), "{}", explain(Path::new("/tmp/a"), &error));
+        }
         let missing = io::Error::from_raw_os_error(libc::ENOENT);
         assert!(explain(Path::new("/no/folder/a"), &missing).contains("folder does not exist"));
     }

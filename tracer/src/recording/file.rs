@@ -37,7 +37,9 @@ pub(crate) fn similar(path: &Path) -> Option<String> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let names = std::fs::read_dir(folder).ok()?.take(MOST_NAMES).flatten();
     let files = names.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()));
-    let names: Vec<_> = files.map(|entry| shown(&path.with_file_name(entry.file_name()))).collect();
+    // A name that is shown otherwise cannot be typed.
+    let typed = files.filter(|entry| entry.file_name().to_str() == Some(&shown(Path::new(&entry.file_name()))));
+    let names: Vec<_> = typed.map(|entry| shown(&path.with_file_name(entry.file_name()))).collect();
     // The folder is the same for all, and would make any two names alike.
     let prefix = shown(path).len().saturating_sub(name.len());
     let bare: Vec<_> = names.iter().map(|name| name.get(prefix..).unwrap_or(name)).collect();
@@ -55,9 +57,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("vmentry.hlog"), "").unwrap();
         std::fs::create_dir(folder.path().join("vmentri.hlo")).unwrap();
+        let no_text = std::os::unix::ffi::OsStrExt::from_bytes(b"nu\xff.hlog");
+        std::fs::write(folder.path().join(<std::ffi::OsStr>::new::<std::ffi::OsStr>(no_text)), "").unwrap();
         let error = |name: &str| format!("{:#}", open_file(&folder.path().join(name)).unwrap_err());
         let meant = format!("did you mean {}?", shown(&folder.path().join("vmentry.hlog")));
         assert!(error("vmentri.hlog").ends_with(&meant), "{}", error("vmentri.hlog"));
+        assert!(!error("nux.hlog").contains("did you mean"), "{}", error("nux.hlog"));
         assert!(!error("zzz").contains("did you mean"), "{}", error("zzz"));
         assert!(error("vmentri.hlo").contains("it is a folder"), "{}", error("vmentri.hlo"));
         assert!(open_file(&folder.path().join("vmentry.hlog")).is_ok());

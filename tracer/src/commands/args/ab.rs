@@ -61,7 +61,7 @@ pub struct AbArgs {
     pub until: Option<Until>,
     /// Figures that are tested first, in this order, each at the full level [default for policies: pin_writes.mean, transition_ns.p50,
     /// entry_to_exit_ns.p50, early and spurious timer exits]
-    #[arg(long, value_name = "FIGURE.STATISTIC,..", value_delimiter = ',', value_parser = statistic, add = figures(""))]
+    #[arg(long, value_name = "FIGURE.STATISTIC,..", value_delimiter = ',', value_parser = statistic, add = figures())]
     pub primary: Vec<String>,
     /// Say before the start how small a change the rounds can find, from the spread in this recording of the same load
     #[arg(long, value_name = "FILE", add = recordings())]
@@ -88,7 +88,7 @@ pub struct AbArgs {
     #[arg(long, value_name = "L")]
     pub label: Option<String>,
     /// How to print the comparison: text, json, html or markdown
-    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t, hide_possible_values = true)]
     format: ComparisonFormat,
     /// JSON in fewer letters
     #[command(flatten)]

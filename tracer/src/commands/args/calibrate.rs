@@ -31,7 +31,7 @@ pub struct CalibrateArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub work: u32,
     /// How to print: text, or json (fields: 'vmentry help formats')
-    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t, hide_possible_values = true)]
     format: Format,
     /// JSON in fewer letters
     #[command(flatten)]

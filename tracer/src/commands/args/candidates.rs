@@ -28,8 +28,8 @@ pub(super) fn running_vms() -> ArgValueCandidates {
 }
 
 /// The labels of VMs.
-pub(super) fn vm_labels() -> ArgValueCandidates {
-    ArgValueCandidates::new(|| candidates(VmLabel::names().map(str::to_owned)))
+pub(super) fn vm_labels() -> ArgValueCompleter {
+    list(|| VmLabel::names().map(str::to_owned).collect())
 }
 
 /// The commands and the topics of the manual.
@@ -40,23 +40,41 @@ pub(super) fn subjects() -> ArgValueCandidates {
 
 /// Columns to sort by.
 pub(super) fn columns() -> ArgValueCandidates {
-    ArgValueCandidates::new(|| candidates(Column::names().into_iter().chain(short_names())))
+    ArgValueCandidates::new(|| candidates(Column::names().into_iter().chain(short_names()).map(taught)))
 }
 
-/// Figures with their statistics, each followed by `after`.
-pub(super) fn figures(after: &'static str) -> ArgValueCandidates {
-    ArgValueCandidates::new(move || candidates(statistics().into_iter().map(|(name, _)| name + after)))
+/// Conditions on figures, to be changed.
+pub(super) fn conditions() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| candidates(statistics().into_iter().map(|(name, _)| taught(name) + ">+3%")))
 }
 
-/// Dimensions, and the values of those whose values are known without a recording.
-pub(super) fn filters() -> ArgValueCandidates {
-    let known = [("level", &["L1", "L2"][..]), ("entry", &["clean", "dirty"])];
-    let known = known.into_iter().flat_map(|(name, values)| values.iter().map(move |value| format!("{name}={value}")));
-    let causes = ["spurious", "early", "deadline", "immediate"].map(|cause| format!("cause={cause}"));
-    let reasons = || exit_reasons::names().map(|name| format!("reason={name}"));
-    let dimensions = || Dimension::ALL.into_iter().map(|dimension| format!("{}=", dimension.name()));
-    let known: Vec<_> = known.chain(causes).collect();
-    ArgValueCandidates::new(move || candidates(dimensions().chain(known.clone()).chain(reasons())))
+/// Figures with their statistics.
+pub(super) fn figures() -> ArgValueCompleter {
+    list(|| statistics().into_iter().map(|(name, _)| taught(name)).collect())
+}
+
+/// A column's name as the help has it: "p999" of JSON is p99.9.
+fn taught(name: String) -> String {
+    name.strip_suffix("p999").map(|begin| format!("{begin}p99.9")).unwrap_or(name)
+}
+
+/// Dimensions; behind `=`, values that are known without a recording.
+pub(super) fn filters() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let text = current.to_string_lossy();
+        let Some((name, values)) = text.split_once('=') else {
+            let names = Dimension::ALL.map(|dimension| format!("{}=", dimension.name()));
+            return candidates(names.into_iter().filter(|name| name.starts_with(&*text)));
+        };
+        let known = match Dimension::parse(name) {
+            Some(Dimension::Level) => strings(&["L1", "L2"]),
+            Some(Dimension::Entry) => strings(&["clean", "dirty"]),
+            Some(Dimension::Cause) => strings(&["spurious", "early", "deadline", "immediate"]),
+            Some(Dimension::Reason) => exit_reasons::names().map(|name| name.to_string()).collect(),
+            _ => vec![],
+        };
+        candidates(lists(values, &known).map(|value| format!("{name}={value}")))
+    })
 }
 
 /// When an experiment stops.
@@ -107,6 +125,39 @@ pub(super) fn command() -> ArgValueCompleter {
         let mut found = candidates(names);
         found.extend(PathCompleter::file().complete(current));
         found
+    })
+}
+
+/// A list of names with commas, of which none is offered twice. It sees whole lists where clap splits none.
+pub(crate) fn list(names: impl Fn() -> Vec<String> + Send + Sync + 'static) -> ArgValueCompleter {
+    ArgValueCompleter::new(move |current: &OsStr| candidates(lists(&current.to_string_lossy(), &names())))
+}
+
+/// What a list that was begun may be.
+fn lists(begun: &str, names: &[String]) -> impl Iterator<Item = String> {
+    let at = begun.rfind(',').map_or(0, |comma| comma + 1);
+    let (given, last) = begun.split_at(at);
+    let is_new = |name: &&String| name.starts_with(last) && !given.split(',').any(|given| given == **name);
+    names.iter().filter(is_new).map(|name| format!("{given}{name}")).collect::<Vec<_>>().into_iter()
+}
+
+fn strings(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// Where to serve metrics: a socket's path, or the default.
+pub(super) fn addresses() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let text = current.to_string_lossy();
+        match text.strip_prefix("unix:") {
+            Some(path) => {
+                let found = PathCompleter::any().complete(OsStr::new(path));
+                found.into_iter().map(|candidate| candidate.add_prefix("unix:")).collect()
+            }
+            None => {
+                candidates(strings(&["unix:", "127.0.0.1:9753"]).into_iter().filter(|known| known.starts_with(&*text)))
+            }
+        }
     })
 }
 

@@ -17,7 +17,7 @@ pub struct CheckArgs {
     #[arg(long)]
     pub probe: bool,
     /// How to print: text, or json (fields: 'vmentry help formats')
-    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t, hide_possible_values = true)]
     format: Format,
     /// JSON in fewer letters
     #[command(flatten)]

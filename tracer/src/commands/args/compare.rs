@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{compare::condition::Condition, recording::MaxBuckets, report::Filter};
 
 use super::{
-    candidates::{figures, filters, recordings},
+    candidates::{conditions, filters, recordings},
     format::{ComparisonFormat, Json, chosen},
     value::{max_buckets, share},
 };
@@ -37,7 +37,7 @@ pub struct CompareArgs {
     pub filter: Vec<Filter>,
     /// Fail if B is that much above (>) or below (<) A: FIGURE.STATISTIC>+N%, or >+N with ns, us, ms, or pp of
     /// a share, for a difference [repeatable]
-    #[arg(long, value_name = "CONDITION", add = figures(">+3%"))]
+    #[arg(long, value_name = "CONDITION", add = conditions())]
     pub fail_if: Vec<Condition>,
     /// Call no change of less than N % better or worse
     #[arg(long, value_name = "N%", value_parser = share, default_value = "0%")]
@@ -57,7 +57,7 @@ pub struct CompareArgs {
     pub seed: u64,
     /// How to print: text, json (fields: 'vmentry help formats'), html, or markdown for mails and pull requests [default: by -o's
     /// suffix, or text]
-    #[arg(long, value_enum, hide_possible_values = true)]
+    #[arg(long, value_enum, ignore_case = true, hide_possible_values = true)]
     format: Option<ComparisonFormat>,
     /// JSON in fewer letters
     #[command(flatten)]

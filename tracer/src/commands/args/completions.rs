@@ -17,7 +17,7 @@ The deb and the rpm have them installed. Otherwise, for this user:
   vmentry completions fish > ~/.config/fish/completions/vmentry.fish")]
 pub struct CompletionsArgs {
     /// bash, zsh or fish
-    #[arg(value_name = "SHELL", value_parser = shells(), hide_possible_values = true)]
+    #[arg(value_name = "SHELL", value_parser = shells(), ignore_case = true, hide_possible_values = true)]
     pub shell: Shell,
 }
 
@@ -34,5 +34,5 @@ pub struct ManArgs {
 
 /// The shells whose completions are tested.
 fn shells() -> impl TypedValueParser<Value = Shell> {
-    PossibleValuesParser::new(["bash", "zsh", "fish"]).try_map(|name| name.parse::<Shell>())
+    PossibleValuesParser::new(["bash", "zsh", "fish"]).try_map(|name| name.to_lowercase().parse::<Shell>())
 }

@@ -7,7 +7,10 @@ use clap::{
 
 use crate::guest::{MAX_VCPUS, Scenario};
 
-use super::format::{Format, Json};
+use super::{
+    format::{Format, Json},
+    value::at_least_one,
+};
 
 /// Arguments of `exercise`.
 #[derive(Debug, Args)]
@@ -16,19 +19,19 @@ pub struct ExerciseArgs {
     #[arg(value_name = "SCENARIO", value_parser = works())]
     pub work: Work,
     /// Repetitions by each vCPU [default: 100; 3 for early]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u32>)]
     pub count: Option<u32>,
     /// Number of vCPUs
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_VCPUS.into()))]
     pub vcpus: u32,
     /// TSC cycles to a timer's deadline, or iterations of the loops of spin and pause [default: by scenario, and further ahead where exits take long]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u32>)]
     pub delta: Option<u32>,
     /// For early: TSC cycles after which the CPU's timer begins anew [default: 2^32 ticks of the crystal clock, by CPUID.15H]
-    #[arg(long, value_name = "CYCLES", hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "CYCLES", hide = true, value_parser = at_least_one::<u64>)]
     pub limit: Option<u64>,
     /// How to print the counts: text, or json
-    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+    #[arg(long, value_enum, ignore_case = true, default_value_t, hide_possible_values = true)]
     format: Format,
     /// JSON in fewer letters
     #[command(flatten)]

@@ -10,7 +10,7 @@ use clap::{
 use crate::export::{allowed_hosts::parse_name, listener::Address};
 
 use super::{
-    candidates::{recordings, vm_labels},
+    candidates::{addresses, recordings, vm_labels},
     targets::{Details, LabelRulesFile, Targets},
     value::duration,
 };
@@ -30,7 +30,7 @@ firewall or a proxy. Sockets that systemd hands over replace the default.")]
 pub struct ExportArgs {
     /// Where to serve metrics: IP:PORT (0 takes a free one) or unix:PATH (mode 0660) [repeatable; default: 127.0.0.1:9753, or
     /// nothing with --textfile]
-    #[arg(long, value_name = "ADDRESS", value_parser = OsStringValueParser::new().try_map(|text| Address::parse(&text)))]
+    #[arg(long, value_name = "ADDRESS", value_parser = OsStringValueParser::new().try_map(|text| Address::parse(&text)), add = addresses())]
     pub listen: Vec<Address>,
     /// Answer requests whose Host header has this name. Loopback addresses answer to IP addresses, localhost and this host's name;
     /// others to every name unless this is given [repeatable]

@@ -105,6 +105,7 @@ pub enum LinesFormat {
     #[default]
     Text,
     /// for programs: one JSON object per line; 'vmentry help formats' has the fields
+    #[value(alias = "json")]
     Jsonl,
 }
 

@@ -8,7 +8,7 @@ use super::{
     candidates::recordings,
     format::LinesFormat,
     targets::{Details, Targets},
-    value::duration,
+    value::{at_least_one, duration},
 };
 
 /// Arguments of `live`.
@@ -41,13 +41,13 @@ pub struct LiveArgs {
     #[arg(long, conflicts_with = "count")]
     pub once: bool,
     /// Print N lines and end
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u64>)]
     pub count: Option<u64>,
     /// Print a line per D [default: 1s; of a recording, each interval]
     #[arg(long, value_name = "D", value_parser = duration)]
     pub interval: Option<Duration>,
     /// Print lines in this format [default: text]
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", ignore_case = true)]
     format: Option<LinesFormat>,
     /// The same as --format jsonl
     #[arg(long, conflicts_with = "format")]

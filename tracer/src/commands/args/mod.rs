@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod ab;
 mod calibrate;
-mod candidates;
+pub(super) mod candidates;
 mod check;
 mod compare;
 mod completions;

@@ -43,7 +43,7 @@ pub struct ReportArgs {
     #[arg(value_name = "FILE", default_value = DEFAULT_RECORDING, add = recordings())]
     pub files: Vec<PathBuf>,
     /// How to print: text, html, csv, json or openmetrics [default: by -o's suffix, or text]
-    #[arg(long, value_enum, hide_possible_values = true)]
+    #[arg(long, value_enum, ignore_case = true, hide_possible_values = true)]
     format: Option<ReportFormat>,
     /// JSON in fewer letters
     #[command(flatten)]
@@ -65,7 +65,7 @@ pub struct ReportArgs {
     #[arg(long, value_name = "COLUMN", default_value = "time", value_parser = column, add = columns())]
     pub sort: Column,
     /// Columns of the text: time, phases (of host time), latency (percentiles), timer (pin writes, timer exits), or all
-    #[arg(long, value_enum, value_name = "SET", hide_possible_values = true)]
+    #[arg(long, value_enum, ignore_case = true, value_name = "SET", hide_possible_values = true)]
     pub columns: Option<ColumnSet>,
     /// Check each claim of commit 804939ea20 against these recordings
     #[arg(long, conflicts_with_all = ["by", "filter", "sort", "top", "columns"])]

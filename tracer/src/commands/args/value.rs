@@ -1,6 +1,6 @@
 //! Values of several commands, as they are written.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use rustix::param::page_size;
@@ -25,7 +25,14 @@ pub(super) fn policies() -> impl TypedValueParser<Value = Policy> {
 
 /// Histogram buckets that are kept in memory: at least one.
 pub(super) fn max_buckets() -> impl TypedValueParser<Value = MaxBuckets> {
-    clap::value_parser!(u64).range(1..).map(MaxBuckets)
+    let number: fn(&str) -> Result<u64, String> = at_least_one;
+    number.map(MaxBuckets)
+}
+
+/// A number that is not 0.
+pub(super) fn at_least_one<N: FromStr + From<u8> + PartialOrd>(text: &str) -> Result<N, String> {
+    let number = text.parse().ok().filter(|number| *number >= N::from(1));
+    number.ok_or_else(|| "write a whole number, at least 1".into())
 }
 
 /// A ring's size in KiB: a power of two of at least a page, whose bytes fit into 32 bits.

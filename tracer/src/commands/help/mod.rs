@@ -12,7 +12,7 @@ use clap::{CommandFactory, Parser};
 use super::{
     args::{Cli, HelpArgs, commands},
     topics::{self, Topic},
-    usage::refuse,
+    usage::{print_help, refuse},
 };
 use crate::{
     model::suggestion::did_you_mean,
@@ -27,7 +27,8 @@ const TEXT_WIDTH: usize = 100;
 pub(super) fn run(args: &HelpArgs) -> Result<ExitCode> {
     let topics = topics::all()?;
     let paint = terminal::paint();
-    let text = match args.subject.as_deref() {
+    let lower = args.subject.as_deref().map(str::to_lowercase);
+    let text = match lower.as_deref() {
         None => overview(&topics, paint),
         Some(name) => match topics.iter().find(|topic| topic.name == name) {
             Some(topic) => {
@@ -48,11 +49,7 @@ pub(super) fn run(args: &HelpArgs) -> Result<ExitCode> {
 
 /// Prints what `vmentry COMMAND --help` prints.
 fn help_of(command: &str) -> ExitCode {
-    if let Err(help) = Cli::try_parse_from(["vmentry", command, "--help"]) {
-        // As clap does: whoever closes the pipe has read enough.
-        let _ = help.print();
-    }
-    ExitCode::SUCCESS
+    Cli::try_parse_from(["vmentry", command, "--help"]).map_or_else(|help| print_help(&help), |_| ExitCode::SUCCESS)
 }
 
 /// The help of the program, and the topics.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs::File, io::Read, path::Path};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use regex_lite::{Regex, RegexBuilder};
 
 use crate::{
@@ -81,7 +81,10 @@ impl LabelRules {
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let read = || -> Result<Self> {
             let mut bytes = Vec::new();
-            File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+            let file = File::open(path).map_err(|error| {
+                anyhow!("{error}: name a file of rules that you may read, see 'vmentry help metrics'")
+            })?;
+            file.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
             ensure!(bytes.len() as u64 <= MOST_BYTES, "the file has more than {MOST_BYTES} bytes: shorten it");
             let text = String::from_utf8(bytes).ok().context("the file is not UTF-8: save it as UTF-8")?;
             // Some editors begin a file with a byte-order mark.
