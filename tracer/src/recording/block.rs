@@ -226,7 +226,7 @@ mod tests {
         for start_ns in [2_000, 3_000] {
             let mut seen = Accumulator::of(Interval { length_ns: 1_000, ..Interval::starting(start_ns) });
             for n in 0..3_000 {
-                (0..3).for_each(|round| seen.record(&event(n, 10, 900 * (n + 1) as u64 * (round + 1), 1), &vm(0)));
+                (0..3).for_each(|round| seen.record(&event(n, 10, 900 * u64::from(n + 1) * (round + 1), 1), &vm(0)));
             }
             let mut interval = seen.finish();
             (interval.totals.entries, interval.totals.delivered) = (9_000, 9_000);
