@@ -42,7 +42,6 @@ pub(super) const LABS: &[Step] = &[
     ("lab VMs of QEMU amd 6.12", || in_lab(Cpu::Amd, || claims::boot_vms(Cpu::Amd))),
     ("lab stopwatch 6.12", || with_stopwatch(Kernel::V6_12)),
     ("lab experiment 6.12", || with_experiment(Kernel::V6_12)),
-    ("lab survey 6.12", || with_survey(Kernel::V6_12)),
 ];
 
 /// The steps that only `--all` runs, each with its share of what the others leave out.
@@ -51,6 +50,7 @@ pub(super) const LONG: &[Step] = &[
     ("lab VMs of QEMU intel 6.12", || in_lab(Cpu::Intel, || claims::boot_vms(Cpu::Intel))),
     ("lab amd, every other kernel, short", || with_other_kernels(Cpu::Amd)),
     ("lab intel, every other kernel, short", || with_other_kernels(Cpu::Intel)),
+    ("lab survey 6.12", || with_survey(Kernel::V6_12)),
     ("lab companion 6.1", || with_companion(Kernel::V6_1)),
     ("lab stopwatch 6.1", || with_stopwatch(Kernel::V6_1)),
     ("lab companion 7.2", || with_companion(Kernel::V7_2)),
