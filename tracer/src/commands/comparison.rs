@@ -19,7 +19,7 @@ use crate::{
     compare::{Comparison, Options, Setting, Window, Windows, compare, fairness, html, json, presence, text},
     model::knowledge::Subject,
     output::{self, Paint},
-    recording::{Label, MaxBuckets, OnDamage, Provenance, Reader, Readings},
+    recording::{Label, MaxBuckets, OnDamage, Provenance, Reader, Readings, ahead::Read},
     report::{
         Choices, Dimension, Filter, Report,
         input::{self, Input},
@@ -211,7 +211,7 @@ struct Together<'a> {
 
 impl Together<'_> {
     /// Reads a recording into windows.
-    fn read(&mut self, path: &Path, reader: Reader<impl BufRead>) -> Result<Recording> {
+    fn read(&mut self, path: &Path, reader: Reader<impl BufRead + Send + 'static>) -> Result<Recording> {
         let name = output::shown(path);
         let header = reader.header().clone();
         if !header.sources.is_empty() {
@@ -231,10 +231,10 @@ impl Together<'_> {
             (false, false) => Apart::ByVm,
             (false, true) => Apart::No,
         };
-        while let Some((_, interval)) =
+        while let Some((_, Read { interval, window, continues, line, .. })) =
             input.next(&mut self.readings).with_context(|| format!("read {}", output::shown(path)))?
         {
-            report.sources[0].intervals += u64::from(!input.reader.continues());
+            report.sources[0].intervals += u64::from(!continues);
             let length_ns = &mut report.sources[0].length_ns;
             *length_ns = length_ns.saturating_add(interval.length_ns);
             let interval = report.renumber(0, interval, &mut vms);
@@ -242,16 +242,16 @@ impl Together<'_> {
                 keys.extend(interval.series.keys().copied());
             }
             let of_interval = Parts::of(&interval, &report, &others, apart);
-            match input.reader.window() {
+            match window {
                 // Between the windows of an experiment.
                 None if is_experiment => {}
-                label => parts.add(label, input.reader.continues(), of_interval),
+                label => parts.add(label, continues, of_interval),
             }
             let failed = || format!("read {}", output::shown(path));
             // In the end those of each VM are kept, too.
             keeps_vms = is_experiment && (vms.len() > 1 || self.are_several);
             held = parts.buckets * if keeps_vms { 2 } else { 1 };
-            self.limit.check(self.buckets + held, input.reader.line()).with_context(failed)?;
+            self.limit.check(self.buckets + held, line).with_context(failed)?;
         }
         self.buckets += held;
         self.choices.add(&report, keys.iter(), self.filters);
@@ -269,9 +269,9 @@ impl Together<'_> {
             ));
         }
         let mut source = report.sources[0].clone();
-        source.end = input.reader.end().cloned();
-        source.torn = input.reader.is_torn();
-        source.damage.extend(input.reader.damage_of(&source.name));
+        source.end = input.file.end().cloned();
+        source.torn = input.file.is_torn();
+        source.damage.extend(input.file.damage_of(&source.name));
         let (windows, left_out) = parts.into_windows(&Names { report: &report, filters: &by_vm }, keeps_vms);
         let of_file = if self.are_several { format!("{}: ", output::shown(path)) } else { String::new() };
         self.warnings.extend(presence::lines(&left_out).into_iter().map(|line| of_file.clone() + &line));

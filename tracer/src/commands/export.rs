@@ -2,8 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fs::File,
-    io::BufReader,
     path::Path,
     process::ExitCode,
     rc::Rc,
@@ -46,7 +44,7 @@ use crate::{
     },
     model::{interval::Interval, measurement::Aggregation, policy::Policy, suggestion::did_you_mean},
     output::{self, MAX_NAME, printable},
-    recording::{self, OnDamage, Provenance, Readings, Spans, on_one_clock, tape},
+    recording::{self, OnDamage, Provenance, Readings, Spans, ahead::Read, on_one_clock, tape},
     report::{input::Input, openmetrics},
     say,
 };
@@ -234,7 +232,7 @@ async fn replay(
 
 /// A recording that is exported: each moment counts once, also of a merge whose recordings overlap or repeat each other.
 struct Replay {
-    input: Input<BufReader<File>>,
+    input: Input,
     recordings: Vec<Provenance>,
     readings: Readings,
     covered: Spans,
@@ -249,7 +247,7 @@ impl Replay {
 
     /// The next interval, and the time that it took; its length is the time that no earlier one covered.
     fn next(&mut self) -> Result<Option<(Duration, Interval)>> {
-        let Some((at, mut interval)) = self.input.next(&mut self.readings)? else {
+        let Some((at, Read { mut interval, .. })) = self.input.next(&mut self.readings)? else {
             self.input.finish(&mut self.recordings).iter().for_each(|repeat| say!("{repeat}"));
             return Ok(None);
         };

@@ -82,9 +82,9 @@ fn append<W: Write>(path: &Path, on_damage: OnDamage, numbering: &mut Report, wr
     let name = output::shown(path);
     let mut input = Input::new(input::open(path, on_damage)?, name, &mut numbering.sources, &mut numbering.readings)?;
     let mut vms = BTreeMap::new();
-    while let Some((at, interval)) = input.next(&mut numbering.readings)? {
-        let interval = numbering.renumber(at, interval, &mut vms);
-        writer.write_of(&interval, at, input.reader.has_more())?;
+    while let Some((at, read)) = input.next(&mut numbering.readings)? {
+        let interval = numbering.renumber(at, read.interval, &mut vms);
+        writer.write_of(&interval, at, read.has_more)?;
     }
     Ok(())
 }

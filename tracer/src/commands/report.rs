@@ -81,7 +81,10 @@ fn render(
     to_stdout: bool,
 ) -> Result<(String, Option<String>)> {
     let on_damage = OnDamage::skip_if(args.skip_damaged);
-    let mut report = Report { limit: args.max_buckets, ..Report::default() };
+    // A host has tens of vCPUs for each VM: their histograms are kept apart only where rows or filters tell them apart.
+    let is_by_vm = view.filters.is_empty() && !view.by.contains(&Dimension::Vcpu);
+    let vcpus = (is_by_vm && matches!(format, ReportFormat::Text | ReportFormat::Csv)).then(Default::default);
+    let mut report = Report { limit: args.max_buckets, vcpus, ..Report::default() };
     for path in &args.files {
         input::read(path, on_damage, &mut report)?;
     }

@@ -15,10 +15,54 @@ pub(crate) const BUCKETS: u32 = (65 - HALF_BITS) << HALF_BITS;
 /// Counts of values by bucket. Values are `u64` of any unit; every statistic is a bound of a bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// buckets that hold values, ascending, and how many
-    counts: Vec<(u32, u64)>,
+    /// buckets that hold values, ascending
+    counts: Vec<Count>,
     total: u64,
 }
+
+/// A bucket that holds values, in 16 bits, and how many, in 48: half the memory of two numbers. A count ends at 2^48 - 1, which is nine
+/// years of a million exits a second in one bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Count(u64);
+
+impl Count {
+    const BITS: u32 = 48;
+    /// Highest count of a bucket.
+    pub(crate) const MOST: u64 = (1 << Self::BITS) - 1;
+
+    /// `n` values of a bucket below [`BUCKETS`].
+    #[inline]
+    pub(crate) fn new(bucket: u32, n: u64) -> Self {
+        debug_assert!(bucket < BUCKETS);
+        Self(Self::least_of(bucket) | n.min(Self::MOST))
+    }
+
+    /// Number of the bucket.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "16 bits are left")]
+    pub(crate) fn bucket(self) -> u32 {
+        (self.0 >> Self::BITS) as u32
+    }
+
+    /// Number of values in it.
+    #[inline]
+    pub(crate) fn n(self) -> u64 {
+        self.0 & Self::MOST
+    }
+
+    /// What every count of a bucket is at least, and every one of the buckets before is below.
+    #[inline]
+    fn least_of(bucket: u32) -> u64 {
+        u64::from(bucket) << Self::BITS
+    }
+
+    #[inline]
+    fn add(&mut self, n: u64) {
+        *self = Self::new(self.bucket(), self.n().saturating_add(n));
+    }
+}
+
+const _: () = assert!(BUCKETS <= 1 << 16);
 
 /// Number of the value's bucket: HDR's flattened counts index.
 #[inline]
@@ -48,25 +92,25 @@ impl Histogram {
         self.record_bucket(bucket(value), n);
     }
 
-    /// Counts `n` values of a bucket, by HDR's flattened counts index below [`BUCKETS`]. Counts end at 2^64 - 1, which nothing real
-    /// reaches.
+    /// Counts `n` values of a bucket, by HDR's flattened counts index below [`BUCKETS`].
     pub(crate) fn record_bucket(&mut self, bucket: u32, n: u64) {
         debug_assert!(bucket < BUCKETS);
         if n > 0 {
             // partition_point instead of binary_search: half of the instructions.
-            let at = self.counts.partition_point(|c| c.0 < bucket);
+            let least = Count::least_of(bucket);
+            let at = self.counts.partition_point(|c| c.0 < least);
             match self.counts.get_mut(at) {
-                Some(count) if count.0 == bucket => count.1 = count.1.saturating_add(n),
-                _ => self.counts.insert(at, (bucket, n)),
+                Some(count) if count.bucket() == bucket => count.add(n),
+                _ => self.counts.insert(at, Count::new(bucket, n)),
             }
             self.total = self.total.saturating_add(n);
         }
     }
 
-    /// From counts by bucket, in ascending order of buckets, none of them 0.
-    pub(crate) fn from_ascending(counts: Vec<(u32, u64)>) -> Self {
-        debug_assert!(counts.is_sorted_by(|a, b| a.0 < b.0));
-        let total = counts.iter().map(|(_, n)| n).fold(0, |sum, n| n.saturating_add(sum));
+    /// From counts in ascending order of buckets, none of them 0.
+    pub(crate) fn from_ascending(counts: Vec<Count>) -> Self {
+        debug_assert!(counts.is_sorted_by(|a, b| a.bucket() < b.bucket()));
+        let total = counts.iter().map(|c| c.n()).fold(0, u64::saturating_add);
         Self { counts, total }
     }
 
@@ -86,30 +130,30 @@ impl Histogram {
     }
 
     /// Adds counts in one pass over both, and new buckets in another, from the end, so that nothing is copied where all are known.
-    fn merge_many(&mut self, many: &[(u32, u64)]) {
+    fn merge_many(&mut self, many: &[Count]) {
         let (mut at, mut new) = (0, 0);
-        for &(bucket, n) in many {
-            while self.counts.get(at).is_some_and(|c| c.0 < bucket) {
+        for count in many {
+            while self.counts.get(at).is_some_and(|c| c.bucket() < count.bucket()) {
                 at += 1;
             }
             match self.counts.get_mut(at) {
-                Some(count) if count.0 == bucket => count.1 = count.1.saturating_add(n),
+                Some(known) if known.bucket() == count.bucket() => known.add(count.n()),
                 _ => new += 1,
             }
         }
         let mut from = self.counts.len();
         let mut to = from + new;
-        self.counts.resize(to, (0, 0));
+        self.counts.resize(to, Count(0));
         for &count in many.iter().rev() {
             // All new ones have their places: the rest stays where it is.
             if from == to {
                 break;
             }
-            while from > 0 && self.counts[from - 1].0 > count.0 {
+            while from > 0 && self.counts[from - 1].bucket() > count.bucket() {
                 (from, to) = (from - 1, to - 1);
                 self.counts[to] = self.counts[from];
             }
-            if from == 0 || self.counts[from - 1].0 != count.0 {
+            if from == 0 || self.counts[from - 1].bucket() != count.bucket() {
                 to -= 1;
                 self.counts[to] = count;
             }
@@ -118,22 +162,28 @@ impl Histogram {
 
     /// Adds a few counts to many, without a copy of the many. New buckets take their places in one pass from the end: moving what is
     /// behind each of them would be quadratic.
-    fn merge_few(&mut self, few: &[(u32, u64)]) {
+    fn merge_few(&mut self, few: &[Count]) {
         let mut new = Vec::new();
-        for &(bucket, n) in few {
-            let at = self.counts.partition_point(|c| c.0 < bucket);
+        for &count in few {
+            let least = Count::least_of(count.bucket());
+            let at = self.counts.partition_point(|c| c.0 < least);
             match self.counts.get_mut(at) {
-                Some(count) if count.0 == bucket => count.1 = count.1.saturating_add(n),
-                _ => new.push((at, (bucket, n))),
+                Some(known) if known.bucket() == count.bucket() => known.add(count.n()),
+                _ => new.push((at, count)),
             }
         }
         let mut end = self.counts.len();
-        self.counts.resize(end + new.len(), (0, 0));
+        self.counts.resize(end + new.len(), Count(0));
         for (before, (at, count)) in new.into_iter().enumerate().rev() {
             self.counts.copy_within(at..end, at + before + 1);
             self.counts[at + before] = count;
             end = at;
         }
+    }
+
+    /// Its counts, in ascending order of buckets.
+    pub(crate) fn counts(&self) -> &[Count] {
+        &self.counts
     }
 
     /// Number of buckets that hold values.
@@ -148,12 +198,12 @@ impl Histogram {
 
     /// Lowest value of the lowest bucket that holds one; none when empty.
     pub fn min(&self) -> Option<u64> {
-        self.counts.first().map(|c| range(c.0).0)
+        self.counts.first().map(|c| range(c.bucket()).0)
     }
 
     /// Highest value of the highest bucket that holds one; none when empty.
     pub fn max(&self) -> Option<u64> {
-        self.counts.last().map(|c| highest(c.0))
+        self.counts.last().map(|c| highest(c.bucket()))
     }
 
     /// Sum of the buckets' lowest values: exact of values below 2048, such as counts of writes.
@@ -175,21 +225,20 @@ impl Histogram {
             reason = "between 0 and the number of values"
         )]
         let wanted = ((quantile.clamp(0.0, 1.0) * self.total as f64).ceil() as u64).max(1);
-        let mut seen = 0;
-        self.counts
-            .iter()
-            .find(|(_, n)| {
-                seen = n.saturating_add(seen);
-                seen >= wanted
-            })
-            .map(|c| highest(c.0))
+        let mut seen = 0u64;
+        let reached = self.counts.iter().find(|count| {
+            seen = seen.saturating_add(count.n());
+            seen >= wanted
+        });
+        // None where a count has ended below the number of values.
+        reached.or(self.counts.last()).map(|count| highest(count.bucket()))
     }
 
     /// Buckets that hold values, ascending: lowest value, width, count.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64, u64)> {
-        self.counts.iter().map(|&(b, n)| {
-            let (low, width) = range(b);
-            (low, width, n)
+        self.counts.iter().map(|count| {
+            let (low, width) = range(count.bucket());
+            (low, width, count.n())
         })
     }
 }

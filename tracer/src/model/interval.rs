@@ -88,7 +88,7 @@ impl Interval {
 
     /// Adds another interval with the same numbering of VMs.
     pub fn merge(&mut self, other: &Interval) {
-        self.merge_counts(other);
+        self.merge_counts(other, self.series.is_empty());
         for (key, series) in &other.series {
             self.series.entry(*key).or_default().merge(series);
         }
@@ -96,12 +96,13 @@ impl Interval {
 
     /// Takes another interval in, as [`Self::merge`] does; returns by how many histogram buckets this one grew.
     pub(crate) fn absorb(&mut self, other: Interval) -> usize {
-        self.merge_counts(&other);
+        self.merge_counts(&other, self.series.is_empty());
         other.series.into_iter().map(|(key, series)| absorb(self.series.entry(key), series)).sum()
     }
 
-    fn merge_counts(&mut self, other: &Interval) {
-        if self.length_ns == 0 && self.series.is_empty() {
+    /// Adds all of another interval but its series to this one, which may have none yet.
+    pub(crate) fn merge_counts(&mut self, other: &Interval, has_none: bool) {
+        if self.length_ns == 0 && has_none {
             self.start_ns = other.start_ns;
         } else if other.length_ns > 0 {
             self.start_ns = self.start_ns.min(other.start_ns);

@@ -1,6 +1,6 @@
 //! A histogram that is being filled: sparse while it has few values, dense pages of buckets once it has many.
 
-use super::histogram::{BUCKETS, Histogram, bucket};
+use super::histogram::{BUCKETS, Count, Histogram, bucket};
 
 /// A histogram that is being filled, one value at a time.
 pub(crate) enum RunningHistogram {
@@ -14,9 +14,18 @@ pub(crate) enum RunningHistogram {
 /// small series.
 const MANY: u64 = 4096;
 
+/// Number of buckets from which on a histogram to which others are added has pages: a page takes as much memory as 64 buckets.
+const MANY_BUCKETS: usize = 512;
+
 impl Default for RunningHistogram {
     fn default() -> Self {
         Self::Sparse(Histogram::default())
+    }
+}
+
+impl From<Histogram> for RunningHistogram {
+    fn from(counted: Histogram) -> Self {
+        Self::Sparse(counted)
     }
 }
 
@@ -36,6 +45,29 @@ impl RunningHistogram {
             if sparse.count() >= MANY {
                 *self = Self::Dense(Box::new(DenseHistogram::with(std::mem::take(sparse))));
             }
+        }
+    }
+
+    /// Adds a histogram's counts.
+    pub(crate) fn merge(&mut self, other: &Histogram) {
+        match self {
+            Self::Dense(dense) => dense.merge(other),
+            Self::Sparse(sparse) => {
+                sparse.merge(other);
+                if sparse.len() >= MANY_BUCKETS {
+                    let mut dense = DenseHistogram::with(Histogram::default());
+                    dense.merge(sparse);
+                    *self = Self::Dense(Box::new(dense));
+                }
+            }
+        }
+    }
+
+    /// Memory that it takes, in buckets of a [`Histogram`]: not fewer than [`Self::finish`] returns.
+    pub(crate) fn held(&self) -> usize {
+        match self {
+            Self::Sparse(sparse) => sparse.len(),
+            Self::Dense(dense) => dense.flushed.len() + (dense.pages.len() - 1) * PAGE,
         }
     }
 
@@ -81,18 +113,39 @@ impl DenseHistogram {
         }
     }
 
+    fn merge(&mut self, other: &Histogram) {
+        for count in other.counts() {
+            let (bucket, n) = (count.bucket() as usize, count.n());
+            let page = match usize::from(self.page_of[bucket / PAGE]) {
+                0 => self.new_page(bucket),
+                page => page,
+            };
+            let place = &mut self.pages[page][bucket % PAGE];
+            match u32::try_from(u64::from(*place) + n) {
+                Ok(sum) => *place = sum,
+                Err(_) => self.flushed.record_bucket(count.bucket(), n),
+            }
+        }
+    }
+
     #[cold]
     fn record_in_new_page(&mut self, bucket: usize) {
         if self.page_of[bucket / PAGE] > 0 {
             self.flush();
         }
+        let page = self.new_page(bucket);
+        self.pages[page][bucket % PAGE] = 1;
+    }
+
+    /// Begins the page of a bucket that has none.
+    #[cold]
+    fn new_page(&mut self, bucket: usize) -> usize {
+        let page = self.pages.len();
         #[expect(clippy::cast_possible_truncation, reason = "there are at most PAGES + 1 pages, which is below 2^16")]
-        let page = self.pages.len() as u16;
-        self.page_of[bucket / PAGE] = page;
+        let number = page as u16;
+        self.page_of[bucket / PAGE] = number;
         self.pages.push([0; PAGE]);
-        if let Some(page) = self.pages.last_mut() {
-            page[bucket % PAGE] = 1;
-        }
+        page
     }
 
     /// Moves all counts from the pages into `flushed`.
@@ -101,7 +154,7 @@ impl DenseHistogram {
         for (first, &page) in (0..BUCKETS).step_by(PAGE).zip(&self.page_of) {
             if page > 0 {
                 let page = (first..).zip(self.pages[usize::from(page)]);
-                counts.extend(page.filter(|(_, n)| *n > 0).map(|(bucket, n)| (bucket, u64::from(n))));
+                counts.extend(page.filter(|(_, n)| *n > 0).map(|(bucket, n)| Count::new(bucket, n.into())));
             }
         }
         self.flushed.merge(&Histogram::from_ascending(counts));

@@ -93,6 +93,16 @@ impl Series {
         series
     }
 
+    /// With these distributions, by [`Figure`], and sums of times.
+    pub(crate) fn of(distributions: [Histogram; Figure::ALL.len()], budget: Budget) -> Self {
+        Self { distributions, budget }
+    }
+
+    /// Its distributions, by [`Figure`].
+    pub(crate) fn into_distributions(self) -> [Histogram; Figure::ALL.len()] {
+        self.distributions
+    }
+
     /// Adds another's values.
     pub fn merge(&mut self, other: &Series) {
         for (mine, theirs) in self.distributions.iter_mut().zip(&other.distributions) {

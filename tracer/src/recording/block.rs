@@ -8,8 +8,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, Result, bail};
-use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use anyhow::{Context, Result};
 
 use super::{hdr, limits::Limits, tag::Tags};
 use crate::model::{figures::Figure, histogram::Histogram, series::Key};
@@ -182,15 +181,22 @@ impl Worker {
     }
 
     fn decode(&mut self, line: &[u8]) -> Result<Decoded> {
-        let entry = match IntervalLogIterator::new(line).next() {
-            Some(Ok(LogEntry::Interval(entry))) => entry,
-            _ => bail!("not a line of an HDR interval log"),
-        };
-        let tag = entry.tag().context("a histogram without a tag")?;
-        let (key, figure) = self.tags.parse(&tag)?;
-        let encoded = entry.encoded_histogram().as_bytes();
+        let (tag, encoded) = tag_and_histogram(line).context("not a line of an HDR interval log")?;
+        let (key, figure) = self.tags.parse(tag)?;
         Ok(Decoded { key, figure, histogram: self.decoder.decode(encoded).context("decode a histogram")? })
     }
+}
+
+/// The tag and the encoded histogram of a line: "Tag=TAG,START,LENGTH,MAX,HISTOGRAM", three numbers of seconds and a value, which the
+/// interval's line and the histogram have as integers.
+fn tag_and_histogram(line: &[u8]) -> Option<(&str, &[u8])> {
+    let mut fields = line.strip_prefix(HISTOGRAM)?.splitn(5, |&b| b == b',');
+    let tag = str::from_utf8(fields.next()?).ok()?;
+    for number in fields.by_ref().take(3) {
+        let is_number = !number.is_empty() && number.iter().all(|b| b.is_ascii_digit() || *b == b'.');
+        is_number.then_some(())?;
+    }
+    Some((tag, fields.next()?.trim_ascii_end()))
 }
 
 /// Appends a line, of which only the beginning is kept where it is too long; returns also its bytes with those that were skipped.

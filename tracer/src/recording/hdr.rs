@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use flate2::{Decompress, FlushDecompress, Status};
 
-use crate::model::histogram::{BUCKETS, DIGITS, Histogram};
+use crate::model::histogram::{BUCKETS, Count, DIGITS, Histogram};
 
 const COMPRESSED: u32 = 0x1c84_9314;
 const PLAIN: u32 = 0x1c84_9313;
@@ -22,7 +22,7 @@ pub(super) struct Decoder {
     inflate: Decompress,
     deflated: Vec<u8>,
     plain: Vec<u8>,
-    ascending: Vec<(u32, u64)>,
+    ascending: Vec<Count>,
 }
 
 impl Default for Decoder {
@@ -65,7 +65,7 @@ impl Decoder {
 }
 
 /// The counts of a plain V2 histogram by their buckets, in ascending order.
-fn counts(plain: &[u8], ascending: &mut Vec<(u32, u64)>) -> Result<()> {
+fn counts(plain: &[u8], ascending: &mut Vec<Count>) -> Result<()> {
     ensure!(u32_at(plain, 0)? == PLAIN, "no V2 histogram");
     let (digits, lowest) = (u32_at(plain, 12)?, u64_at(plain, 16)?);
     ensure!(digits == u32::from(DIGITS) && lowest == 1 && u32_at(plain, 8)? == 0, "buckets of another kind");
@@ -73,14 +73,26 @@ fn counts(plain: &[u8], ascending: &mut Vec<(u32, u64)>) -> Result<()> {
     let counts = plain.get(HEADER_BYTES..).context("too short")?;
     let mut rest = counts.get(..u32_at(plain, 4)? as usize).context("fewer counts than it says")?;
     let mut bucket = 0u64;
-    while !rest.is_empty() {
-        match zig_zag(varint(&mut rest)?) {
+    while let Some((&first, more)) = rest.split_first() {
+        // Nearly all counts and runs take one byte.
+        let number = if first < 0x80 {
+            rest = more;
+            u64::from(first)
+        } else {
+            varint(&mut rest)?
+        };
+        match zig_zag(number) {
             // A run of empty buckets.
             run @ ..0 => bucket = bucket.saturating_add(run.unsigned_abs()),
             count => {
                 if let Some(count) = NonZeroU64::new(count.unsigned_abs()) {
                     let index = u32::try_from(bucket).ok().filter(|index| *index < BUCKETS);
-                    ascending.push((index.context("a value of more than 64 bits")?, count.get()));
+                    ensure!(
+                        count.get() <= Count::MOST,
+                        "a count of {count}, and one of a bucket is at most {}",
+                        Count::MOST
+                    );
+                    ascending.push(Count::new(index.context("a value of more than 64 bits")?, count.get()));
                 }
                 bucket = bucket.saturating_add(1);
             }

@@ -11,6 +11,7 @@
 //! #{"end":{...,"intervals":1,...}}                             only where the recording ended in order
 //! ```
 
+pub(crate) mod ahead;
 mod block;
 mod coverage;
 mod damage;

@@ -12,23 +12,25 @@ use super::Report;
 use crate::{
     model::{
         interval::{Interval, absorb},
+        interval_sum::IntervalSum,
         knowledge::Knowledge,
     },
     output::shown,
-    recording::{OnDamage, Provenance, Reader, Reading, Readings, open_file},
+    recording::{
+        OnDamage, Provenance, Reader, Reading, Readings,
+        ahead::{Ahead, Read},
+        open_file,
+    },
 };
 
-/// Most buckets of the intervals that are summed before they are added to a report: 16 MB.
-const RECENT: usize = 1 << 20;
-
 /// Opens a recording and reads its header; '-' is standard input.
-pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Reader<Box<dyn BufRead>>> {
+pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Reader<Box<dyn BufRead + Send>>> {
     bytes(path).and_then(|bytes| Reader::careful(bytes, on_damage)).with_context(|| format!("read {}", shown(path)))
 }
 
-fn bytes(path: &Path) -> Result<Box<dyn BufRead>> {
+fn bytes(path: &Path) -> Result<Box<dyn BufRead + Send>> {
     if path == Path::new("-") {
-        return Ok(Box::new(io::stdin().lock()));
+        return Ok(Box::new(BufReader::new(io::stdin())));
     }
     Ok(Box::new(BufReader::with_capacity(1 << 16, open_file(path)?)))
 }
@@ -41,7 +43,12 @@ pub(crate) fn read(path: &Path, on_damage: OnDamage, report: &mut Report) -> Res
 }
 
 /// Adds a recording, or the recordings that it is a merge of, to a report. `name` is shown for its file.
-pub fn read_from(input: impl BufRead, name: String, on_damage: OnDamage, report: &mut Report) -> Result<()> {
+pub fn read_from(
+    input: impl BufRead + Send + 'static,
+    name: String,
+    on_damage: OnDamage,
+    report: &mut Report,
+) -> Result<()> {
     add(Reader::careful(input, on_damage)?, name, report).map(drop)
 }
 
@@ -52,47 +59,41 @@ pub(crate) fn read_sources(path: &Path, on_damage: OnDamage, report: &mut Report
     each(open(path, on_damage)?, name, report, |_, _, _, _| Ok(())).context(failed).map(drop)
 }
 
-fn add(reader: Reader<impl BufRead>, name: String, report: &mut Report) -> Result<Option<usize>> {
-    let mut vms = BTreeMap::new();
-    // The histograms of all intervals are large and far apart in memory: a few intervals are summed before they are added to them.
-    let (mut recent, mut buckets) = (Interval::default(), 0);
+fn add(reader: Reader<impl BufRead + Send + 'static>, name: String, report: &mut Report) -> Result<Option<usize>> {
+    let (mut vms, mut sum) = (BTreeMap::new(), IntervalSum::default());
     let last = each(reader, name, report, |report, at, interval, line| {
         report.timeline.add(at, interval.start_ns, &interval);
-        buckets += recent.absorb(report.admit(at, interval, &mut vms));
-        if buckets > RECENT || report.is_near_limit(buckets) {
-            report.absorb(std::mem::take(&mut recent));
-            buckets = 0;
-        }
-        report.check_size(line)
+        sum.add(report.admit(at, interval, &mut vms), |key| report.kept(key));
+        report.check_size(sum.held(), line)
     });
-    report.absorb(recent);
+    report.absorb(sum.finish());
     last
 }
 
 /// Gives each interval to `take`, with the index of its recording and its last line.
 fn each(
-    reader: Reader<impl BufRead>,
+    reader: Reader<impl BufRead + Send + 'static>,
     name: String,
     report: &mut Report,
     mut take: impl FnMut(&mut Report, usize, Interval, u64) -> Result<()>,
 ) -> Result<Option<usize>> {
     let mut input = Input::new(reader, name, &mut report.sources, &mut report.readings)?;
-    while let Some((at, interval)) = input.next(&mut report.readings)? {
-        report.sources[at].intervals += u64::from(!input.reader.continues());
+    while let Some((at, Read { interval, continues, line, .. })) = input.next(&mut report.readings)? {
+        report.sources[at].intervals += u64::from(!continues);
         let length_ns = &mut report.sources[at].length_ns;
         *length_ns = length_ns.saturating_add(interval.length_ns);
-        take(report, at, interval, input.reader.line())?;
+        take(report, at, interval, line)?;
     }
     report.repeats.extend(input.finish(&mut report.sources));
-    let is_merge = !input.reader.header().sources.is_empty();
+    let is_merge = !input.file.header().sources.is_empty();
     Ok((!is_merge).then(|| input.parts[0].reading.recording))
 }
 
 /// A file that is read, beside others that may have parts of the same recordings.
-pub(crate) struct Input<R: BufRead> {
-    pub(crate) reader: Reader<R>,
+pub(crate) struct Input {
+    pub(crate) file: Ahead,
     name: String,
-    /// by [`Reader::source`]
+    /// by [`Read::source`]
     parts: Vec<Part>,
 }
 
@@ -117,10 +118,10 @@ struct Part {
     repeated: u64,
 }
 
-impl<R: BufRead> Input<R> {
+impl Input {
     /// Begins to read a file. `recordings` gets those of the file that are not there yet.
     pub(crate) fn new(
-        reader: Reader<R>,
+        reader: Reader<impl BufRead + Send + 'static>,
         name: String,
         recordings: &mut Vec<Provenance>,
         readings: &mut Readings,
@@ -134,21 +135,23 @@ impl<R: BufRead> Input<R> {
             Ok(Part { reading, knowledge, is_new: true, intervals: 0, repeated: 0 })
         };
         let parts = merged.chain(alone).map(begin).collect::<Result<_>>()?;
-        Ok(Self { reader, name, parts })
+        Ok(Self { file: Ahead::new(reader)?, name, parts })
     }
 
     /// The next interval that no other file had, with the index of its recording. It starts in ns since 1970.
-    pub(crate) fn next(&mut self, readings: &mut Readings) -> Result<Option<(usize, Interval)>> {
-        while let Some(mut interval) = self.reader.read_interval()? {
-            interval.start_ns = self.reader.header().anchor.to_unix_ns(interval.start_ns);
-            let part = &mut self.parts[self.reader.source()];
-            if !self.reader.continues() {
+    pub(crate) fn next(&mut self, readings: &mut Readings) -> Result<Option<(usize, Read)>> {
+        while let Some(mut read) = self.file.next()? {
+            let interval = &mut read.interval;
+            interval.start_ns = self.file.header().anchor.to_unix_ns(interval.start_ns);
+            let part = &mut self.parts[read.source];
+            if !read.continues {
                 part.is_new = readings.admit(part.reading, interval.start_ns, interval.length_ns);
                 part.intervals += 1;
                 part.repeated += u64::from(!part.is_new);
             }
             if part.is_new {
-                return Ok(Some((part.reading.recording, known(part.knowledge.as_ref(), interval))));
+                let interval = known(part.knowledge.as_ref(), read.interval);
+                return Ok(Some((part.reading.recording, Read { interval, ..read })));
             }
         }
         Ok(None)
@@ -157,13 +160,13 @@ impl<R: BufRead> Input<R> {
     /// Notes how the file's recordings ended; returns what to say about those that another file had.
     pub(crate) fn finish(&self, recordings: &mut [Provenance]) -> Vec<String> {
         let mut repeats = Vec::new();
-        let (header, torn) = (self.reader.header(), self.reader.is_torn());
+        let (header, torn) = (self.file.header(), self.file.is_torn());
         for (at, part) in self.parts.iter().enumerate() {
             let recording = &mut recordings[part.reading.recording];
             let (end, torn) = match header.sources.get(at) {
-                None => (self.reader.end().cloned(), torn),
+                None => (self.file.end().cloned(), torn),
                 // A merge that was cut off may lack the rest of any of them.
-                Some(merged) => (merged.end.clone().filter(|_| self.reader.end().is_some()), merged.torn || torn),
+                Some(merged) => (merged.end.clone().filter(|_| self.file.end().is_some()), merged.torn || torn),
             };
             let also_in = header.sources.get(at).map_or(&[][..], |merged| &merged.also_in);
             if part.reading.file == 0 {
@@ -184,7 +187,7 @@ impl<R: BufRead> Input<R> {
             }
         }
         if let Some(first) = self.parts.first() {
-            recordings[first.reading.recording].damage.extend(self.reader.damage_of(&self.name));
+            recordings[first.reading.recording].damage.extend(self.file.damage_of(&self.name));
         }
         repeats
     }

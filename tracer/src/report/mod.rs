@@ -55,6 +55,8 @@ pub struct Report {
     pub whole: Interval,
     /// their course
     pub timeline: Timeline,
+    /// by number of a VM: its vCPUs, where `whole` has the series of all of them together, under vCPU 0. None where it keeps them apart
+    pub(crate) vcpus: Option<BTreeMap<u32, BTreeSet<u32>>>,
     pub(crate) index: VmIndex,
     /// histogram buckets of `whole`
     pub(crate) buckets: usize,
@@ -83,7 +85,15 @@ impl Report {
     fn admit(&mut self, at: usize, interval: Interval, vms: &mut BTreeMap<u32, u32>) -> Interval {
         let interval = self.renumber(at, interval, vms);
         self.covered.add(at, interval.start_ns, interval.length_ns);
+        if let Some(vcpus) = &mut self.vcpus {
+            interval.series.keys().for_each(|key| drop(vcpus.entry(key.vm).or_default().insert(key.vcpu)));
+        }
         interval
+    }
+
+    /// The key under which the report has a series.
+    fn kept(&self, key: Key) -> Key {
+        if self.vcpus.is_some() { Key { vcpu: 0, ..key } } else { key }
     }
 
     /// Adds what was admitted: an interval, or the sum of several.
@@ -91,14 +101,9 @@ impl Report {
         self.buckets += self.whole.absorb(interval);
     }
 
-    /// Whether so many more histogram buckets may be more than it may have.
-    fn is_near_limit(&self, more: usize) -> bool {
-        self.limit.check(self.buckets + self.timeline.buckets() + more, 0).is_err()
-    }
-
-    /// Fails if it has more histogram buckets than it may, now that `line` of a file was added.
-    pub(crate) fn check_size(&self, line: u64) -> Result<()> {
-        self.limit.check(self.buckets + self.timeline.buckets(), line)
+    /// Fails if it and `more` histogram buckets are more than it may have, now that `line` of a file was read.
+    pub(crate) fn check_size(&self, more: usize, line: u64) -> Result<()> {
+        self.limit.check(self.buckets + self.timeline.buckets() + more, line)
     }
 
     /// Adds the VMs of an interval of `sources[at]`, and returns it with the report's numbers of them.

@@ -97,7 +97,7 @@ mod tests {
                 .finish(End { reason, accounting, tsc_khz: None, policy_changed: false, other_tracers: None })
                 .unwrap();
             let mut read = Report::default();
-            input::read_from(bytes.as_slice(), "x.hlog".into(), OnDamage::Refuse, &mut read).unwrap();
+            input::read_from(std::io::Cursor::new(bytes), "x.hlog".into(), OnDamage::Refuse, &mut read).unwrap();
             let text = render(&read, &view());
             let evidence =
                 claims::Evidence { by_policy: [(read.sources[0].policy(), read)].into(), ..Default::default() };

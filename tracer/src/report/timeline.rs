@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{course::Course, figures::Figure, histogram::Histogram, interval::Interval};
+use crate::model::{
+    course::Course, figures::Figure, histogram::Histogram, interval::Interval, running_histogram::RunningHistogram,
+};
 
 /// Points at most: about as many as a chart can show.
 const MOST: usize = 512;
@@ -72,11 +74,13 @@ impl Timeline {
             dropped: interval.totals.dropped,
             ..Point::default()
         };
+        let mut guest_times = RunningHistogram::default();
         for series in interval.series.values() {
-            point.entry_to_exit.merge(&series[Figure::EntryToExit]);
+            guest_times.merge(&series[Figure::EntryToExit]);
             point.pin_writes = point.pin_writes.saturating_add(series[Figure::PinWrites].sum());
             point.with_pin_writes += series[Figure::PinWrites].count();
         }
+        point.entry_to_exit = guest_times.finish();
         self.change(source, |course| match course.last_mut() {
             // The rest of an interval whose series were too many for one.
             Some(last) if point.length_ns == 0 => last.merge(&point),

@@ -17,7 +17,8 @@ use crate::{
 /// Of the bytes that `record -o -` writes.
 pub(super) fn recording(bytes: &[u8]) -> Result<Recording, Reason> {
     let mut report = Report::default();
-    read_from(Cursor::new(bytes), "survey".into(), OnDamage::Refuse, &mut report).map_err(|_| Reason::Failed)?;
+    read_from(Cursor::new(bytes.to_vec()), "survey".into(), OnDamage::Refuse, &mut report)
+        .map_err(|_| Reason::Failed)?;
     let by = |dimension| render(&report, &View { by: vec![dimension], ..View::default() }, Some(&[dimension]));
     let [vms, reasons] = [by(Dimension::Vm), by(Dimension::Reason)];
     let rows = |json: &Value| json["series"].as_array().cloned().ok_or(Reason::Failed);

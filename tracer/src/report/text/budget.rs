@@ -74,7 +74,10 @@ fn of_each(report: &Report, view: &View) -> Vec<Of> {
             times: Series::default(),
             is_vcpu,
         });
-        of.vcpus.insert(key.vcpu);
+        match &report.vcpus {
+            Some(vcpus) => of.vcpus.extend(vcpus.get(&key.vm).into_iter().flatten()),
+            None => drop(of.vcpus.insert(key.vcpu)),
+        }
         of.times.budget.merge(&series.budget);
     }
     each.into_values().collect()
