@@ -135,9 +135,11 @@ fn a_recording_that_is_given_again_counts_once_and_this_is_said() {
         (&272.into(), 1)
     );
     assert!(sides["warnings"].to_string().contains("counts once"), "{}", sides["warnings"]);
-    let both = vmentry(&["compare", LAB, copy]);
-    assert_eq!(both.status.code(), Some(1));
-    assert!(err(&both).contains("cannot be both sides"), "{both:?}");
+    for (b, words) in [(copy, "are the same recording, and cannot be both sides"), (LAB, "lab.hlog cannot be both sides")] {
+        let both = vmentry(&["compare", LAB, b]);
+        assert_eq!(both.status.code(), Some(2), "a wrong command line");
+        assert!(err(&both).contains(words) && err(&both).contains("name another recording of B"), "{both:?}");
+    }
     [copy, merge, link, other].iter().for_each(|path| fs::remove_file(path).unwrap());
 }
 

@@ -142,7 +142,10 @@ fn read_sides(request: &Request) -> Result<(Windows, Setting)> {
     let mut a = files.into_iter().map(|(path, file)| reading.read(path, file)).collect::<Result<Vec<_>>>()?;
     let mut b = if are_experiments { Vec::new() } else { a.split_off(of_a) };
     let sources = |side: &[Recording]| side.iter().map(|r| r.source.clone()).collect::<Vec<_>>();
-    if let Some(why) = fairness::refusal(&sources(&a), &sources(&b), are_experiments) {
+    if !are_experiments && let Some(why) = fairness::on_both_sides(&sources(&a), &sources(&b)) {
+        return refuse(why);
+    }
+    if let Some(why) = fairness::refusal(&sources(&a), &sources(&b)) {
         bail!(why);
     }
     if let Some(why) = reading.choices.refusal(request.filters) {

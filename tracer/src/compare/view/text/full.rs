@@ -10,7 +10,7 @@ use crate::{
     recording::Provenance,
 };
 
-/// Renders a comparison for a terminal of `width` columns, at least 60.
+/// Renders a comparison for a terminal of `width` columns, at least 40.
 pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize) -> String {
     let width = width.max(MIN_WIDTH);
     let mut out: String = alarms(c, setting, width).concat();
