@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn sixty_four_rules_search_no_more_text_than_four_do_and_few_search_all_of_it() {
-        let process = process(&"\u{e9}".repeat(8 << 10), &"/x".repeat(8 << 10));
+        let process = process(&"\u{e9}".repeat(5 << 10), &"/x".repeat(8 << 10));
         let searched = |rules: &LabelRules| -> usize {
             let texts = rules.texts(&process);
             rules.0.iter().map(|rule| texts[rule.field as usize].len()).sum()
@@ -262,10 +262,11 @@ mod tests {
         let whole = process.arguments.iter().collect::<Vec<_>>().join(" ").len();
         assert!(whole > 8 << 10);
         assert_eq!([of(1, "arguments"), of(3, "arguments")], [whole, 3 * whole]);
-        for field in ["arguments", "name", "cgroup"] {
+        for field in ["arguments", "cgroup"] {
             let all = of(MOST_RULES, field);
             assert!((MOST_SEARCHED - MOST_RULES..=MOST_SEARCHED).contains(&all), "{field}: {all}");
         }
+        assert!(of(MOST_RULES, "name") <= MOST_SEARCHED);
     }
 
     #[test]

@@ -255,7 +255,7 @@ mod tests {
         assert!(refused("kvm.halt_poll_ns=0").contains("modprobe kvm"));
         host.write("sys/module/kvm/parameters/halt_poll_ns", "1\n");
         assert!(refused("kvm.halt_pol_ns=0").contains("did you mean halt_poll_ns? kvm has: halt_poll_ns"));
-        assert!(refused("kmv.halt_poll_ns=0").contains("did you mean kvm? load the module"));
+        assert!(refused("kvn_intel.nested=Y").contains("did you mean kvm_intel? load the module"));
         assert!(refused("thp=never").contains("CONFIG_TRANSPARENT_HUGEPAGE"));
         assert!(refused("governor=performance").contains("no CPU frequency governor"));
         assert!(refused("cgroup:a/cpu.weight=1").contains("systemd-cgls"));

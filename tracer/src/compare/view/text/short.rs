@@ -43,7 +43,7 @@ pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize, is_termina
     }
     out.extend(wording::by_vm::differing_vms(c).iter().map(line));
     out.extend(mix(c).iter().map(|text| page.text(text)));
-    out + "everything else: vmentry compare --method, or --format html\n"
+    out + &page.text("everything else: vmentry compare --method, or --format html")
 }
 
 /// A line of each side, and one of what they have in common.
