@@ -99,7 +99,7 @@ fn in_sections(page: &str) -> String {
             let text = own.join("\n\n");
             // As it stands, in the 80 columns that the help has.
             let text = text.strip_prefix("Examples:\n").unwrap_or(&text);
-            split += &format!(".SH \"{title}\"\n.nf\n.in 2n\n{text}\n.in\n.fi\n");
+            split += &format!(".SH {title}\n.nf\n.in 2n\n{text}\n.in\n.fi\n");
         }
     }
     split + after
@@ -116,9 +116,9 @@ mod tests {
         let split = in_sections(&page);
         assert_eq!(
             split,
-            ".SH NAME\nx\n.SH \"NOTES\"\n.nf\n.in 2n\nConditions: x>1,\ny=2\n.in\n.fi\n\
-             .SH \"EXAMPLES\"\n.nf\n.in 2n\n  vmentry a\n  vmentry b\n.in\n.fi\n\
-             .SH \"EXIT STATUS\"\n.nf\n.in 2n\nExit codes: 0 done\n.in\n.fi\n.SH VERSION\nv1\n"
+            ".SH NAME\nx\n.SH NOTES\n.nf\n.in 2n\nConditions: x>1,\ny=2\n.in\n.fi\n\
+             .SH EXAMPLES\n.nf\n.in 2n\n  vmentry a\n  vmentry b\n.in\n.fi\n\
+             .SH EXIT STATUS\n.nf\n.in 2n\nExit codes: 0 done\n.in\n.fi\n.SH VERSION\nv1\n"
         );
         assert_eq!(in_sections(".SH NAME\nx\n"), ".SH NAME\nx\n");
     }

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use crate::{
-    host::labels::{self, rules::LabelRules},
-    model::vm_labels::KEYS,
-};
 use crate::host::{
     open_files::{MOST_VMS, OpenFiles},
     process::{self, Process, read_process},
+};
+use crate::{
+    host::labels::{self, rules::LabelRules},
+    model::vm_labels::KEYS,
 };
 
 /// Ancestors that are looked at, so that a walk ends.

@@ -135,7 +135,9 @@ impl LabelRules {
                 continue;
             }
             let value = rule.regex.captures(&texts[rule.field as usize]).and_then(|groups| groups.get(1));
-            found.extend(value.map(|value| (rule.label.as_str(), value.as_str().to_owned())).filter(|f| !f.1.is_empty()));
+            found.extend(
+                value.map(|value| (rule.label.as_str(), value.as_str().to_owned())).filter(|f| !f.1.is_empty()),
+            );
         }
         found
     }

@@ -79,7 +79,8 @@ impl Kind {
         match self {
             Self::Parameter { module, parameter } => {
                 let folder = roots.sys.join("module").join(module);
-                let files = one(folder.join("parameters").join(parameter), without_parameter(&folder, module, parameter))?;
+                let files =
+                    one(folder.join("parameters").join(parameter), without_parameter(&folder, module, parameter))?;
                 ensure!(
                     !files[0].is_read_only(),
                     "{module}.{parameter} is read-only: it is set only when the module is loaded\n  -> load the module with each \
@@ -139,7 +140,11 @@ fn without_parameter(folder: &Path, module: &str, parameter: &str) -> String {
     let entries = std::fs::read_dir(folder.join("parameters")).into_iter().flatten().flatten();
     let mut names: Vec<_> = entries.map(|entry| shown(Path::new(&entry.file_name()))).collect();
     names.sort();
-    format!("{}{module} has: {} ({command})", did_you_mean(parameter, &names), if names.is_empty() { "no parameters".into() } else { names.join(", ") })
+    format!(
+        "{}{module} has: {} ({command})",
+        did_you_mean(parameter, &names),
+        if names.is_empty() { "no parameters".into() } else { names.join(", ") }
+    )
 }
 
 /// The governor of each group of CPUs, in order. A group whose CPUs are all offline has none.

@@ -215,10 +215,16 @@ mod tests {
         for (arguments, why) in [
             (&["--arm", "thp=never", "--arm", "governor=powersave"][..], "the same setting"),
             (&["--arm", "thp=never", "--arm", "b=echo never > /x"], "one is a value and one a command"),
-            (&["--arm", "governer=powersave", "--arm", "governor=performance"], "did you mean governor? write both alike"),
+            (
+                &["--arm", "governer=powersave", "--arm", "governor=performance"],
+                "did you mean governor? write both alike",
+            ),
             (&["--arm", "governer=powersave", "--arm", "governer=performance"], "did you mean governor? give each"),
             (&["--arm", "cgrup:a/cpu.max=1", "--arm", "cgrup:a/cpu.max=2"], "did you mean cgroup:a/cpu.max? give each"),
-            (&["--arm", "a=echo 1 > /x", "--arm", "a=echo 2 > /x"], "both commands: give each command a name of its own"),
+            (
+                &["--arm", "a=echo 1 > /x", "--arm", "a=echo 2 > /x"],
+                "both commands: give each command a name of its own",
+            ),
             (&["--arm", "thp=never"], "needs two settings, and not 1"),
             (&["--arm", "thp=never", "--arm", "thp=always", "--restore", "true"], "restores itself"),
             (&["--restore", "true"], "alone, without COMMAND"),

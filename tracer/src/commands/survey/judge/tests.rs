@@ -209,7 +209,7 @@ fn halts_that_are_far_longer_than_most_are_no_contradiction() {
     let mut halted = whole.pointer(CPUID).unwrap().clone();
     halted["exit"] = json!("hlt");
     halted["entry_latency_ns"]["count"] = json!(7);
-    let Findings { faults, remarks } = findings(&[("/parts/calibrate/measured/exits/1", halted)]);
+    let Findings { faults, remarks } = findings(&[("/parts/calibrate/measured/exits/-", halted)]);
     assert_eq!(faults, [""; 0]);
     assert!(remarks.len() == 1 && remarks[0].contains("entry_latency_ns of hlt: 7 of 5000 samples"), "{remarks:?}");
 }

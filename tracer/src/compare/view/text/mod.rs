@@ -76,9 +76,11 @@ fn align<const N: usize>(lines: &[[String; N]], gap: usize, words: bool) -> Stri
 
 /// The table with wide gaps; with narrow ones if it does not fit; then with the first column on lines of its own; or else as a list.
 fn fitted<const N: usize>(lines: &[[String; N]], words: bool, width: usize) -> String {
-    let tables = [|l: &[_], words| align(l, 2, words), |l: &[_], words| align(l, 1, words), |l: &[_], words| {
-        align(&first_above(l), 1, words)
-    }];
+    let tables = [
+        |l: &[_], words| align(l, 2, words),
+        |l: &[_], words| align(l, 1, words),
+        |l: &[_], words| align(&first_above(l), 1, words),
+    ];
     let mut texts = tables.iter().map(|table| table(lines, words));
     texts.find(|text| fits(text, width)).unwrap_or_else(|| listed(lines, words, width))
 }
@@ -186,7 +188,8 @@ mod tests {
 
     #[test]
     fn a_terminal_that_is_too_narrow_for_any_column_gets_a_list() {
-        let lines = [["PRIMARY", "A", "CHANGE", "VERDICT"], ["time p50", "1.00us", "+12.0%", "WORSE"], ["OTHERS", "", "", ""]];
+        let lines =
+            [["PRIMARY", "A", "CHANGE", "VERDICT"], ["time p50", "1.00us", "+12.0%", "WORSE"], ["OTHERS", "", "", ""]];
         let lines = lines.map(|line| line.map(str::to_owned));
         assert_eq!(fitted(&lines, true, 16), "PRIMARY\ntime p50\n  A 1.00us,\n  CHANGE +12.0%\n  WORSE\nOTHERS\n");
     }
