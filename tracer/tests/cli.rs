@@ -469,5 +469,10 @@ fn a_man_page_says_of_which_version_it_is() {
     let title = page.lines().find(|line| line.starts_with(".TH ")).unwrap();
     assert!(title.contains(concat!("vmentry ", env!("CARGO_PKG_VERSION"))), "{title}");
     assert!(page.contains("[FILE]..."), "{page}");
-    assert!(page.contains("\n.SH EXAMPLES\n") && !page.contains(".SH EXTRA"), "{page}");
+    assert!(!page.contains(".SH EXTRA"), "{page}");
+    // Conditions are no examples.
+    let page = fs::read_to_string(folder.path().join("vmentry-record.1")).unwrap();
+    let (before, examples) = page.split_once("\n.SH EXAMPLES\n").unwrap();
+    assert!(before.contains("\n.SH NOTES\n.nf\n.in 2n\nConditions: ") && !examples.contains("Conditions"), "{page}");
+    assert!(examples.starts_with(".nf\n.in 2n\n  vmentry record "), "{page}");
 }

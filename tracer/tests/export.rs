@@ -38,6 +38,17 @@ fn error(args: &[&str], code: i32) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
+#[test]
+fn an_address_that_is_no_hosts_own_is_told_from_one_that_is_taken() {
+    // Of a network for documents, which no host has (RFC 5737).
+    let foreign = failure(&["export", "--replay", RECORDING, "--listen", "203.0.113.7:9753"]);
+    assert!(foreign.contains("no interface of this host has the address 203.0.113.7: 'ip address' lists"), "{foreign}");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let taken = failure(&["export", "--replay", RECORDING, "--listen", &address]);
+    assert!(taken.contains("is another exporter running?") && !taken.contains("no interface"), "{taken}");
+}
+
 fn stdout(args: &[&str]) -> String {
     let output = vmentry(args).output().unwrap();
     assert!(output.status.success(), "{output:?}");

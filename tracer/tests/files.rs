@@ -294,6 +294,25 @@ fn a_file_that_cannot_be_replaced_by_renaming_is_refused_with_the_fix() {
 }
 
 #[test]
+fn a_recording_that_may_not_be_read_is_named_with_the_fix() {
+    let folder = Folder::new("unreadable");
+    let (binary, recording) = (folder.file("vmentry"), folder.file("a.hlog"));
+    assert!(Command::new("cp").args([env!("CARGO_BIN_EXE_vmentry"), &binary]).status().unwrap().success());
+    fs::copy(RECORDING, &recording).unwrap();
+    fs::set_permissions(&recording, Permissions::from_mode(0o0)).unwrap();
+    for line in [&["report", &recording][..], &["compare", &recording, &recording], &["live", "--once", &recording]] {
+        let mut user = Command::new(&binary);
+        user.args(line);
+        if rustix::process::geteuid().is_root() {
+            user.uid(NOBODY).gid(NOBODY);
+        }
+        let output = user.output().unwrap();
+        assert_refused(&output, 1, &format!("or let others read it: chmod a+r {recording}"));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("Permission denied"), "{output:?}");
+    }
+}
+
+#[test]
 fn an_old_file_outlives_a_disk_without_room() {
     let folder = Folder::new("full");
     let file = folder.file("a.hlog");

@@ -79,7 +79,7 @@ type Said = (serde_json::Value, bool, Option<u64>);
 
 fn said(bytes: &[u8], on_damage: OnDamage) -> Option<Said> {
     let mut report = Report::default();
-    read_from(Cursor::new(bytes.to_vec()), "x".into(), on_damage, &mut report).ok()?;
+    read_from(bytes, "x".into(), on_damage, &mut report).ok()?;
     // A VM's name is lost with its line, and its entries are not.
     let by = vec![Dimension::Vcpu, Dimension::Level, Dimension::Reason, Dimension::Entry, Dimension::Cause];
     let view = View { by: by.clone(), filters: vec![], sort: Column::Entries, top: None };
@@ -178,6 +178,6 @@ fn a_block_of_zeros_in_a_recording_without_checksums_changes_no_sum_in_silence()
 fn a_line_without_end_is_refused() {
     let line = vec![b'7'; 64 << 20];
     let bytes = [LAB, &line].concat();
-    let error = read_from(Cursor::new(bytes), "x".into(), OnDamage::Refuse, &mut Report::default()).unwrap_err();
+    let error = read_from(&bytes, "x".into(), OnDamage::Refuse, &mut Report::default()).unwrap_err();
     assert!(format!("{error:#}").contains("longer than"), "{error:#}");
 }

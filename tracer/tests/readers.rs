@@ -43,6 +43,13 @@ fn a_wrong_command_line_is_refused_with_2_before_any_recording_is_read() {
         (&["compare", "/none", "/none", "--filter", "level=L3"], "L1, L2"),
         (&["compare", "/none", "/none", "--fail-if", "p98>+3%"], "there is no 'p98': there are entry_to_exit_ns.p50"),
         (&["compare", "/none", "/none", "--fail-if", "pin_writes.mean>+3ms"], "plain number"),
+        (
+            &["ab", "--primary", "entry_to_exit_nz.p50"],
+            "did you mean entry_to_exit_ns.p50? there are entry_to_exit_ns.p50",
+        ),
+        (&["ab", "--primary", "zzz"], "there is no 'zzz': there are entry_to_exit_ns.p50"),
+        (&["ab", "--arm", "governer=powersave", "--arm", "governor=performance"], "did you mean governor?"),
+        (&["report", "/none", "--vm-labels", "uuid"], "--vm-labels is for --format openmetrics"),
         (&["compare", LAB], "one recording: name A and B"),
         (&["compare", LAB, LAB, LAB], "3 recordings: name A and B"),
         (&["merge", "-", "-o", "/none/x"], "name a file"),
@@ -135,9 +142,13 @@ fn a_recording_that_is_given_again_counts_once_and_this_is_said() {
         (&272.into(), 1)
     );
     assert!(sides["warnings"].to_string().contains("counts once"), "{}", sides["warnings"]);
-    let both = vmentry(&["compare", LAB, copy]);
-    assert_eq!(both.status.code(), Some(1));
-    assert!(err(&both).contains("cannot be both sides"), "{both:?}");
+    for (b, words) in
+        [(copy, "are the same recording, and cannot be both sides"), (LAB, "lab.hlog cannot be both sides")]
+    {
+        let both = vmentry(&["compare", LAB, b]);
+        assert_eq!(both.status.code(), Some(2), "a wrong command line");
+        assert!(err(&both).contains(words) && err(&both).contains("name another recording of B"), "{both:?}");
+    }
     [copy, merge, link, other].iter().for_each(|path| fs::remove_file(path).unwrap());
 }
 

@@ -23,7 +23,13 @@ fn a_wrong_name_and_a_file_that_exists_are_refused_at_once() {
         assert_eq!(output.status.code(), Some(2));
         assert!(err(&output).contains("vmentry survey -o host.html"), "{}", err(&output));
     }
-    assert_eq!(vmentry(&["survey"]).status.code(), Some(2));
+    let plain = vmentry(&["survey"]);
+    assert_eq!(plain.status.code(), Some(2));
+    for either in ["--output <FILE.html>", "--check <FILE.json>"] {
+        assert!(err(&plain).contains(either), "{}", err(&plain));
+    }
+    let both = vmentry(&["survey", "-o", "host.html", "--check", "host.json"]);
+    assert!(both.status.code() == Some(2) && err(&both).contains("cannot be used with"), "{}", err(&both));
     fs::write(path("host.json"), "x").unwrap();
     let output = vmentry(&["survey", "-o", &path("host.html")]);
     assert_eq!(output.status.code(), Some(1));

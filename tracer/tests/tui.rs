@@ -688,6 +688,10 @@ fn the_budget_of_the_selected_row_sums_up_and_leaves_out_what_is_not_known() {
         assert!(all.contains(part), "{part}: {all}");
     }
     assert!((shares(&all) - 100.0).abs() < 0.31, "{all}");
+    for width in [40, 50, 60, 70] {
+        let narrow = text(&drawn(&mut app, width, 24)).lines().nth(2).unwrap().to_owned();
+        assert!(narrow.trim_end().ends_with('%') && narrow.contains("idle "), "the last value is whole: {narrow}");
+    }
     app.info.knowledge = Knowledge::from_file(&[("halt_time".into(), "a field is missing".into())].into());
     app.push(interval(20));
     let without = line(&mut app);

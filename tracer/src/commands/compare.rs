@@ -30,10 +30,10 @@ const INCONCLUSIVE: u8 = 4;
 /// Compares as the arguments say.
 pub(super) fn run(args: &CompareArgs) -> Result<ExitCode> {
     let format = args.format().or_else(refuse)?;
-    if let Some(out) = &args.output {
+    if let Some(out) = &args.document.output {
         refuse_overlap(args.files.iter().chain(&args.with).map(PathBuf::as_path), out)?;
     }
-    let out = document::create(args.output.as_deref(), args.overwrite)?;
+    let out = document::create(&args.document)?;
     let request = Request {
         files: &args.files,
         with: &args.with,
@@ -49,7 +49,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<ExitCode> {
     }
     let text = render(&comparison, &setting, format, args.method, out.is_none())?;
     match out {
-        Some(file) => document::write(file, &text, args.output.as_deref())?,
+        Some(file) => document::write(file, &text, &args.document)?,
         None => output::print(&text)?,
     }
     let code = judge(&args.fail_if, &comparison)?;

@@ -19,7 +19,7 @@ use crate::{
     compare::{Comparison, Options, Setting, Window, Windows, compare, fairness, html, json, presence, text},
     model::knowledge::Subject,
     output::{self, Paint},
-    recording::{Label, MaxBuckets, OnDamage, Provenance, Reader, Readings, ahead::Read},
+    recording::{Label, MaxBuckets, OnDamage, Provenance, Reader, Readings, ahead::IntervalRead},
     report::{
         Choices, Dimension, Filter, Report,
         input::{self, Input},
@@ -142,7 +142,10 @@ fn read_sides(request: &Request) -> Result<(Windows, Setting)> {
     let mut a = files.into_iter().map(|(path, file)| reading.read(path, file)).collect::<Result<Vec<_>>>()?;
     let mut b = if are_experiments { Vec::new() } else { a.split_off(of_a) };
     let sources = |side: &[Recording]| side.iter().map(|r| r.source.clone()).collect::<Vec<_>>();
-    if let Some(why) = fairness::refusal(&sources(&a), &sources(&b), are_experiments) {
+    if !are_experiments && let Some(why) = fairness::on_both_sides(&sources(&a), &sources(&b)) {
+        return refuse(why);
+    }
+    if let Some(why) = fairness::refusal(&sources(&a), &sources(&b)) {
         bail!(why);
     }
     if let Some(why) = reading.choices.refusal(request.filters) {
@@ -231,7 +234,7 @@ impl Together<'_> {
             (false, false) => Apart::ByVm,
             (false, true) => Apart::No,
         };
-        while let Some((_, Read { interval, window, continues, line, .. })) =
+        while let Some((_, IntervalRead { interval, window, continues, line, .. })) =
             input.next(&mut self.readings).with_context(|| format!("read {}", output::shown(path)))?
         {
             report.sources[0].intervals += u64::from(!continues);

@@ -74,10 +74,52 @@ pub(super) fn write_man_pages(args: &ManArgs) -> Result<ExitCode> {
         let mut file = output::WholeFile::create(&args.folder.join(man.get_filename()), args.overwrite)?;
         let mut page = Vec::new();
         let rendered = man.render(&mut page);
-        let page = String::from_utf8_lossy(&page).replace("\n.SH EXTRA\n", "\n.SH EXAMPLES\n");
+        let page = in_sections(&String::from_utf8_lossy(&page));
         let written = rendered.and_then(|()| file.write_all(page.as_bytes())).and_then(|()| file.take_place());
         written.with_context(|| failed(&args.folder))?;
     }
     say!("man pages are in {}", shown(&args.folder));
     Ok(ExitCode::SUCCESS)
+}
+
+/// A man page whose section EXTRA, the end of the help, is split by its paragraphs: examples, exit codes, and the rest as notes.
+fn in_sections(page: &str) -> String {
+    const EXTRA: &str = ".SH EXTRA\n";
+    let Some((before, extra)) = page.split_once(EXTRA) else { return page.to_owned() };
+    let (extra, after) = extra.find("\n.SH ").map_or((extra, ""), |at| extra.split_at(at + 1));
+    let sections = [("NOTES", None), ("EXAMPLES", Some("Examples:")), ("EXIT STATUS", Some("Exit codes"))];
+    let mut split = before.to_owned();
+    for (title, begin) in sections {
+        let is_here = |paragraph: &&str| match begin {
+            Some(begin) => paragraph.starts_with(begin),
+            None => sections.iter().all(|(_, other)| other.is_none_or(|other| !paragraph.starts_with(other))),
+        };
+        let own: Vec<_> = extra.trim_end().split("\n\n").filter(is_here).collect();
+        if !own.is_empty() {
+            let text = own.join("\n\n");
+            // As it stands, in the 80 columns that the help has.
+            let text = text.strip_prefix("Examples:\n").unwrap_or(&text);
+            split += &format!(".SH {title}\n.nf\n.in 2n\n{text}\n.in\n.fi\n");
+        }
+    }
+    split + after
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_exit_codes_and_notes_have_a_section_each() {
+        let extra = "Conditions: x>1,\ny=2\n\nExamples:\n  vmentry a\n  vmentry b\n\nExit codes: 0 done\n";
+        let page = format!(".SH NAME\nx\n.SH EXTRA\n{extra}.SH VERSION\nv1\n");
+        let split = in_sections(&page);
+        assert_eq!(
+            split,
+            ".SH NAME\nx\n.SH NOTES\n.nf\n.in 2n\nConditions: x>1,\ny=2\n.in\n.fi\n\
+             .SH EXAMPLES\n.nf\n.in 2n\n  vmentry a\n  vmentry b\n.in\n.fi\n\
+             .SH EXIT STATUS\n.nf\n.in 2n\nExit codes: 0 done\n.in\n.fi\n.SH VERSION\nv1\n"
+        );
+        assert_eq!(in_sections(".SH NAME\nx\n"), ".SH NAME\nx\n");
+    }
 }

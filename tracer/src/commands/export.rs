@@ -24,6 +24,7 @@ use crate::{
             detach, header, runtime, say_missing_details, selected_tgids, selected_vcpus, traceable_host, watch_module,
         },
         usage::{refuse, refuse_overlap},
+        vm_labels::vm_labels,
     },
     export::{
         allowed_hosts::AllowedHosts,
@@ -42,9 +43,9 @@ use crate::{
         options::Options,
         tracer::Tracer,
     },
-    model::{interval::Interval, measurement::Aggregation, policy::Policy, suggestion::did_you_mean},
-    output::{self, MAX_NAME, printable},
-    recording::{self, OnDamage, Provenance, Readings, Spans, ahead::Read, on_one_clock, tape},
+    model::{interval::Interval, measurement::Aggregation, policy::Policy},
+    output,
+    recording::{self, OnDamage, Provenance, Readings, Spans, ahead::IntervalRead, on_one_clock, tape},
     report::{input::Input, openmetrics},
     say,
 };
@@ -59,8 +60,9 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let rules = args.rules.read()?;
-    let labels = vm_labels(&args.vm_labels, &rules)?;
-    if let Some(note) = without_effect(&args.vm_labels, &rules, args.replay.is_some()) {
+    let names = &args.labels.vm_labels;
+    let labels = vm_labels(names, rules.keys(), "or, with --vm-label-rules, a label of its rules")?;
+    if let Some(note) = without_effect(names, &rules, args.replay.is_some()) {
         say!("note: {note}");
     }
     // Before any descriptor is opened.
@@ -92,21 +94,6 @@ pub(super) fn run(args: &ExportArgs) -> Result<ExitCode> {
 /// This host's name.
 fn own_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// The labels that identify VMs besides their names.
-fn vm_labels(names: &[String], rules: &LabelRules) -> Result<Vec<VmLabel>> {
-    let mut known: Vec<&str> = VmLabel::names().collect();
-    known.extend(rules.keys());
-    if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
-        let (shown, meant) = (printable(name, MAX_NAME), did_you_mean(name, &known));
-        let from_rules = "or, with --vm-label-rules, a label of its rules";
-        return refuse(format!("--vm-labels {shown}: no such label: {meant}write {}, {from_rules}", known.join(", ")));
-    }
-    let mut labels: Vec<_> = names.iter().filter_map(|name| VmLabel::named(name)).collect();
-    labels.sort();
-    labels.dedup();
-    Ok(labels)
 }
 
 /// Why rules change nothing; none if they do, or if there are none.
@@ -247,7 +234,7 @@ impl Replay {
 
     /// The next interval, and the time that it took; its length is the time that no earlier one covered.
     fn next(&mut self) -> Result<Option<(Duration, Interval)>> {
-        let Some((at, Read { mut interval, .. })) = self.input.next(&mut self.readings)? else {
+        let Some((at, IntervalRead { mut interval, .. })) = self.input.next(&mut self.readings)? else {
             self.input.finish(&mut self.recordings).iter().for_each(|repeat| say!("{repeat}"));
             return Ok(None);
         };

@@ -64,7 +64,7 @@ pub(crate) fn follow(
 /// A change of the processes to trace.
 #[derive(Debug, PartialEq, Eq)]
 enum Change {
-    /// a process of a VM's name, which is traced from now on
+    /// a process of a VM's name or label, which is traced from now on
     Started { tgid: u32, name: String },
     /// a process that was traced has ended; with the name that brings it back, if one does
     Ended { tgid: u32, name: Option<String> },
@@ -100,8 +100,8 @@ struct Traced {
 }
 
 impl Traced {
-    fn by_name(vm: &vmm::Vm) -> Self {
-        Self { name: Some(vm.name.clone()), start_ticks: Some(vm.process.start_time_ticks) }
+    fn by_name(vm: &vmm::Vm, name: &str) -> Self {
+        Self { name: Some(name.to_owned()), start_ticks: Some(vm.process.start_time_ticks) }
     }
 
     /// Whether the process is gone. One whose VM cannot be seen any more may still run it.
@@ -119,16 +119,20 @@ impl Followed {
         let traced = tgids.iter().map(|tgid| (*tgid, traced(*tgid))).collect();
         let mut followed = Self { proc, names: names.to_vec(), traced };
         let of_names = followed.of_names();
-        followed.traced.extend(of_names.into_iter().map(|vm| (vm.process.tgid, Traced::by_name(&vm))));
+        followed.traced.extend(of_names.iter().map(|(vm, name)| (vm.process.tgid, Traced::by_name(vm, name))));
         followed
     }
 
-    /// The running VMs of the names.
-    fn of_names(&self) -> Vec<vmm::Vm> {
+    /// The running VMs of the names, each with the name that selects it.
+    fn of_names(&self) -> Vec<(vmm::Vm, String)> {
         if self.names.is_empty() {
             return Vec::new();
         }
-        vmm::find_vms(&self.proc).vms.into_iter().filter(|vm| self.names.contains(&vm.name)).collect()
+        let named = |vm: vmm::Vm| {
+            let name = self.names.iter().find(|name| vm.is_called(name))?.clone();
+            Some((vm, name))
+        };
+        vmm::find_vms(&self.proc).vms.into_iter().filter_map(named).collect()
     }
 
     /// Looks through the processes; returns what has changed since the last look.
@@ -137,10 +141,10 @@ impl Followed {
         let gone: Vec<_> = traced.extract_if(.., |tgid, traced| traced.has_ended(proc, *tgid)).collect();
         let mut changes: Vec<_> =
             gone.into_iter().map(|(tgid, traced)| Change::Ended { tgid, name: traced.name }).collect();
-        for vm in self.of_names() {
+        for (vm, name) in self.of_names() {
             let tgid = vm.process.tgid;
-            if self.traced.insert(tgid, Traced::by_name(&vm)).is_none() {
-                changes.push(Change::Started { tgid, name: vm.name });
+            if self.traced.insert(tgid, Traced::by_name(&vm, &name)).is_none() {
+                changes.push(Change::Started { tgid, name });
             }
         }
         changes
@@ -188,6 +192,27 @@ mod tests {
         assert_eq!(followed.look(), []);
         vm(&host, 51, "web1");
         assert_eq!(lines(followed.look()), ["--vm web1: process 51 is traced from now on"], "names are not unique");
+    }
+
+    #[test]
+    fn a_vm_that_is_restarted_is_traced_again_by_its_label() {
+        let host = Folder::new();
+        let start = |tgid: u32| {
+            vm(&host, tgid, &format!("incarnation-{tgid}"));
+            host.write(&format!("proc/{tgid}/cgroup"), "0::/qemu.slice/101.scope\n");
+        };
+        start(40);
+        let mut followed = followed(&host, &["vmid=101"], &[40]);
+        assert_eq!(followed.look(), []);
+        fs::remove_dir_all(host.roots.proc.join("40")).unwrap();
+        start(50);
+        assert_eq!(
+            lines(followed.look()),
+            [
+                "--vm vmid=101: process 40 has ended; the next one of this name will be traced",
+                "--vm vmid=101: process 50 is traced from now on"
+            ]
+        );
     }
 
     #[test]

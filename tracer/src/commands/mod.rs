@@ -1,5 +1,6 @@
 //! The commands: arguments, I/O, signals, exit codes. They import every other room, share `child`, `comparison`, `damaged`,
-//! `descendants`, `document`, `early`, `following`, `privileges`, `progress`, `session`, `topics`, `usage` and `user`, and never import each other.
+//! `descendants`, `document`, `early`, `following`, `privileges`, `progress`, `session`, `topics`, `usage`, `user` and `vm_labels`, and
+//! never import each other.
 
 pub mod args;
 pub mod check;
@@ -34,6 +35,7 @@ mod session;
 mod survey;
 mod topics;
 mod user;
+mod vm_labels;
 mod window_parts;
 
 use std::process::ExitCode;

@@ -66,7 +66,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
     let (facts, layout) = traceable_host("record", "", false)?;
     let options = options(args, &facts, &layout)?;
     say_missing_details(&options, &layout.config);
-    let command = command_line(&args.command, args.full_command);
+    let command = command_line(&args.run.command, args.run.full_command);
     let mut header = header(&facts, &layout, &options, args.interval, command);
     header.label = args.label.clone();
     header.latency = match (options.exact_writes || args.verify_writes, args.with_latency) {
@@ -74,8 +74,8 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
         (true, false) => Latency::Disturbed,
         (true, true) => Latency::DisturbedButAsked,
     };
-    refuse_unknown(&args.command)?;
-    let user = args.user.as_deref().map(User::find).transpose()?;
+    refuse_unknown(&args.run.command)?;
+    let user = args.run.user.as_deref().map(User::find).transpose()?;
     Trigger(args.trigger.clone()).ensure_known(&header.knowledge()).map_err(|refusal| anyhow!(refusal))?;
     let plan = events_plan(args)?;
     // Replaces an old recording only after everything that can be refused was checked.
@@ -88,7 +88,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode> {
         let mut endings = Endings::new()?;
         let attached = Attached::new(tracer)?.labelled_by(rules);
         // Before privileges are given up, so that the command has the caller's, and before other threads start, which get what is left.
-        let mut child = start(&args.command, user, stdout_beside(writes_to_stdout(args)))?;
+        let mut child = start(&args.run.command, user, stdout_beside(writes_to_stdout(args)))?;
         let begun = begin(args, &header, attached, out, events);
         let Begun { mut recording, mut collection, events } = or_end(&mut child, begun).await?;
         let policy_before = policy::now(&Roots::default());
@@ -132,7 +132,7 @@ fn begin<'a>(
 ) -> Result<Begun<'a>> {
     let kept = privileges::Recording {
         uses_map: args.verify_writes || args.aggregate == Aggregation::InKernel,
-        ends_command: !args.command.is_empty(),
+        ends_command: !args.run.command.is_empty(),
     };
     kept.give_up_the_rest()?;
     let (events, sink) = events.map(OpenedTrace::start).transpose()?.unzip();
@@ -143,7 +143,7 @@ fn begin<'a>(
         writer: Writer::new(out.clone(), header).with_context(|| format!("write {}", output::shown(args.output())))?,
         out,
         written,
-        progress: Progress::new(args.command.is_empty(), header.host.vendor),
+        progress: Progress::new(args.run.command.is_empty(), header.host.vendor),
         left_out: Totals::default(),
     };
     let collection = Collection::start_tapped(attached, Some(args.interval), sink)?;

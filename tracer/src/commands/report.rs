@@ -1,6 +1,7 @@
 //! `vmentry report`: recordings in, text, JSON, HTML or CSV out.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -13,6 +14,7 @@ use crate::{
         damaged::done,
         document,
         usage::{refuse, refuse_overlap},
+        vm_labels::vm_labels,
     },
     output::{self, Paint},
     recording::OnDamage,
@@ -36,14 +38,14 @@ pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
         bail!("there is no {DEFAULT_RECORDING} in this folder: name a recording, or make one with 'vmentry record'");
     }
     refuse_wrong(args, format)?;
-    let out = document::create(args.output.as_deref(), args.overwrite)?;
+    let out = document::create(&args.document)?;
     let (text, damage) = if args.claims {
         check_claims(args, format, out.is_none())?
     } else {
         render(args, format, view(args), out.is_none())?
     };
     match out {
-        Some(file) => document::write(file, &text, args.output.as_deref())?,
+        Some(file) => document::write(file, &text, &args.document)?,
         None if format == ReportFormat::Text && !args.no_pager && terminal::is_output() => output::page(&text)?,
         None => output::print(&text)?,
     }
@@ -52,7 +54,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<ExitCode> {
 
 /// Refuses arguments that do not fit each other, before any work.
 fn refuse_wrong(args: &ReportArgs, format: ReportFormat) -> Result<()> {
-    refuse_overlap(args.files.iter().map(PathBuf::as_path), args.output.as_deref().unwrap_or(Path::new("-")))?;
+    refuse_overlap(args.files.iter().map(PathBuf::as_path), args.document.output.as_deref().unwrap_or(Path::new("-")))?;
     if let Some(twice) = args.by.iter().enumerate().find_map(|(n, by)| args.by[..n].contains(by).then_some(by)) {
         return refuse(format!("--by: {} is given twice", twice.name()));
     }
@@ -65,6 +67,9 @@ fn refuse_wrong(args: &ReportArgs, format: ReportFormat) -> Result<()> {
         }
         ReportFormat::Openmetrics if !args.by.is_empty() || args.top.is_some() => {
             refuse("--format openmetrics has its own labels: leave --by and --top out")
+        }
+        format if args.labels.vm_labels != ["name"] && format != ReportFormat::Openmetrics => {
+            refuse("--vm-labels is for --format openmetrics: other formats have the labels of VMs in JSON alone")
         }
         format if args.columns.is_some() && format != ReportFormat::Text => {
             refuse("--columns is for text: the other formats have all columns")
@@ -99,7 +104,11 @@ fn render(
         view.by.insert(0, Dimension::Host);
     }
     let text = match format {
-        ReportFormat::Openmetrics => openmetrics::render(&report, &view),
+        ReportFormat::Openmetrics => {
+            let keys: BTreeSet<_> = report.whole.vms.values().flat_map(|vm| vm.labels.keys()).collect();
+            let labels = vm_labels(&args.labels.vm_labels, keys, "or a label that the recordings have")?;
+            openmetrics::labelled(&report, &view, labels)
+        }
         ReportFormat::Text => text::render_in(&report, &view, &layout(args, to_stdout)),
         ReportFormat::Html => html::render(&report, &view),
         ReportFormat::Csv => {

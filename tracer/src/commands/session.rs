@@ -31,7 +31,9 @@ use crate::{
         accounting::Accounting,
         interval::Interval,
         measurement::{Latency, PinSource, SoftDelay, Timer},
+        suggestion::did_you_mean,
         vendor::Vendor,
+        vm_labels::KEYS,
     },
     output::{self, Background, MAX_NAME},
     recording::{FORMAT, Header, VERSION},
@@ -234,12 +236,13 @@ pub(crate) fn selected_tgids(targets: &Targets) -> Result<Option<Vec<u32>>> {
     let vmm::Running { vms: running, unseen } = vmm::find_vms(&proc);
     for name in names {
         let shown = output::printable(name, MAX_NAME);
-        let of_name = running.iter().filter(|v| v.name == *name || v.process.tgid.to_string() == *name);
+        let of_name = running.iter().filter(|v| v.is_called(name) || v.process.tgid.to_string() == *name);
         let before = tgids.len();
         tgids.extend(of_name.map(|v| v.process.tgid));
         if tgids.len() == before {
             let known: Vec<_> = running.iter().map(|v| format!("{} (pid {})", v.name, v.process.tgid)).collect();
             let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+            let known = known + &label_meant(name);
             match &unseen {
                 None => bail!("--vm {shown}: no such VM is running (running: {known})"),
                 Some(why) => {
@@ -249,6 +252,16 @@ pub(crate) fn selected_tgids(targets: &Targets) -> Result<Option<Vec<u32>>> {
         }
     }
     Ok(Some(tgids))
+}
+
+/// "; did you mean uuid? labels are ..." of a word that names a label which no VM has; empty of any other.
+fn label_meant(word: &str) -> String {
+    match word.split_once('=') {
+        Some((key, _)) if !KEYS.contains(&key) => {
+            format!("; {}labels are {}", did_you_mean(key, KEYS), KEYS.join(", "))
+        }
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -275,6 +288,12 @@ mod tests {
         assert!(missing_details(&svm).unwrap().contains("exit_info_1"));
         svm.set(Slot::VmcbExitInfo1, 8);
         assert_eq!(missing_details(&svm), None);
+    }
+
+    #[test]
+    fn a_label_that_there_is_not_is_told_from_a_value_that_no_vm_has() {
+        assert!(label_meant("namespce=prod").starts_with("; did you mean namespace? labels are manager, uuid"));
+        assert_eq!([label_meant("namespace=prod"), label_meant("web1")], ["", ""]);
     }
 
     #[test]

@@ -19,18 +19,13 @@ use crate::{
 };
 
 /// Reason why the sides cannot be compared at all; none if they can.
-pub(crate) fn refusal(a: &[Provenance], b: &[Provenance], experiment: bool) -> Option<String> {
+pub(crate) fn refusal(a: &[Provenance], b: &[Provenance]) -> Option<String> {
     let all = || a.iter().chain(b);
     if let Some(inexact) = all().find(|s| s.end.as_ref().is_some_and(|e| !e.accounting.exact)) {
         return Some(format!(
             "{}: the kernel's count disagrees with the delivered records: record again",
             inexact.name
         ));
-    }
-    // The recordings of an experiment are on both sides.
-    let again = |x: &Provenance| b.iter().find(|y| is_same(&x.header, &y.header)).map(|y| (x.name.clone(), y));
-    if let Some((first, second)) = a.iter().filter(|_| !experiment).find_map(again) {
-        return Some(format!("{first} and {} are the same recording, and cannot be both sides", second.name));
     }
     let differs = |name: &str, of: &dyn Fn(&Host) -> String| {
         let first = of(&all().next()?.header.host);
@@ -42,6 +37,15 @@ pub(crate) fn refusal(a: &[Provenance], b: &[Provenance], experiment: bool) -> O
     };
     differs("the instruction set", &|h| instruction_set(h.vendor).to_owned())
         .or_else(|| differs("the CPU", &|h| if h.emulated { "emulated" } else { "real" }.into()))
+}
+
+/// The recording that was named for both sides, if one was.
+pub(crate) fn on_both_sides(a: &[Provenance], b: &[Provenance]) -> Option<String> {
+    let again = |x: &Provenance| b.iter().find(|y| is_same(&x.header, &y.header)).map(|y| (x.name.clone(), y));
+    let (first, second) = a.iter().find_map(again)?;
+    let same =
+        if first == second.name { first } else { format!("{first} and {} are the same recording, and", second.name) };
+    Some(format!("{same} cannot be both sides: name another recording of B"))
 }
 
 fn instruction_set(vendor: Option<Vendor>) -> &'static str {
@@ -292,7 +296,7 @@ mod tests {
     #[test]
     fn incomparable_recordings_are_refused_or_figures_left_out() {
         let (a, mut b) = (source("a"), source("bb"));
-        assert_eq!(refusal(std::slice::from_ref(&a), std::slice::from_ref(&b), false), None);
+        assert_eq!(refusal(std::slice::from_ref(&a), std::slice::from_ref(&b)), None);
         b.header.pin_writes_source = PinSource::Tracepoint;
         b.header.latency = Latency::Disturbed;
         let o = options(std::slice::from_ref(&a), std::slice::from_ref(&b));
@@ -304,14 +308,14 @@ mod tests {
                 .contains("A shadow; B tracepoint")
         );
         b.header.host.emulated = true;
-        assert!(refusal(std::slice::from_ref(&a), std::slice::from_ref(&b), false).unwrap().contains("emulated in bb"));
+        assert!(refusal(std::slice::from_ref(&a), std::slice::from_ref(&b)).unwrap().contains("emulated in bb"));
         b.header.host.vendor = Some(Vendor::Amd);
-        let vendors = refusal(std::slice::from_ref(&a), std::slice::from_ref(&b), false).unwrap();
+        let vendors = refusal(std::slice::from_ref(&a), std::slice::from_ref(&b)).unwrap();
         assert!(vendors.contains("is VMX (kvm_intel) in one recording and SVM (kvm_amd) in bb"), "{vendors}");
         b.header.host.vendor = Some(Vendor::Intel);
         b.header.host.emulated = false;
         b.end.as_mut().unwrap().accounting.exact = false;
-        assert!(refusal(&[a], &[b], false).unwrap().contains("record again"));
+        assert!(refusal(&[a], &[b]).unwrap().contains("record again"));
     }
 
     #[test]
@@ -348,7 +352,8 @@ mod tests {
         );
         let both = [a];
         assert!(warnings(&both, &both, true).is_empty(), "an experiment is on both sides");
-        assert!(refusal(&both, &both, true).is_none());
-        assert!(refusal(&both, &both, false).unwrap().contains("the same recording"));
+        assert!(refusal(&both, &both).is_none());
+        let again = on_both_sides(&both, &both).unwrap();
+        assert!(again.ends_with(" cannot be both sides: name another recording of B"), "{again}");
     }
 }

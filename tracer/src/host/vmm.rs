@@ -6,6 +6,10 @@ use crate::host::{
     open_files::{MOST_VMS, OpenFiles},
     process::{self, Process, read_process},
 };
+use crate::{
+    host::labels::{self, rules::LabelRules},
+    model::vm_labels::KEYS,
+};
 
 /// Ancestors that are looked at, so that a walk ends.
 const MAX_ANCESTORS: usize = 64;
@@ -17,6 +21,18 @@ pub(crate) struct Vm {
     pub(crate) name: String,
     /// the process
     pub(crate) process: Process,
+}
+
+impl Vm {
+    /// Whether `--vm` selects it by this word: its name, or a label of its manager's as LABEL=VALUE.
+    pub(crate) fn is_called(&self, word: &str) -> bool {
+        let has = |(key, value): (&str, &str)| {
+            let labels = labels::labels(&self.process, &LabelRules::default());
+            // UUIDs are written in either case.
+            labels.get(key).is_some_and(|known| known == value || key == "uuid" && known.eq_ignore_ascii_case(value))
+        };
+        self.name == word || word.split_once('=').filter(|(key, _)| KEYS.contains(key)).is_some_and(has)
+    }
 }
 
 /// The VMs that were found, and whether there may be others.
@@ -149,6 +165,22 @@ mod tests {
         fs::create_dir(proc.join("sys")).unwrap();
         assert_eq!(found(proc), [("a".to_owned(), 60), ("vm-\u{fffd}".to_owned(), 80), ("b".to_owned(), 500)]);
         assert_eq!(find_vms(proc).unseen, None);
+    }
+
+    #[test]
+    fn a_vm_is_called_by_its_name_or_by_a_label_of_its_managers() {
+        let folder = tempfile::tempdir().unwrap();
+        let proc = folder.path();
+        let uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+        let cmdline = format!("qemu-system-x86_64\0-name\0guest=a=b\0-uuid\0{uuid}\0");
+        add(proc, [60, 60, 1], cmdline.as_bytes(), b"qemu-system-x86", &[VM_LINK]);
+        let vm = find_vms(proc).vms.remove(0);
+        for word in ["a=b", &format!("uuid={uuid}"), &format!("uuid={}", uuid.to_uppercase())] {
+            assert!(vm.is_called(word), "{word}");
+        }
+        for word in ["a", "uuid=", &uuid[..8], "uuid=6ba7b810", "vmid=60", "name=a=b", "pid=60"] {
+            assert!(!vm.is_called(word), "{word}");
+        }
     }
 
     #[test]

@@ -39,7 +39,6 @@ impl Count {
 
     /// Number of the bucket.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "16 bits are left")]
     pub(crate) fn bucket(self) -> u32 {
         (self.0 >> Self::BITS) as u32
     }
@@ -314,6 +313,16 @@ pub(crate) mod tests {
         right.merge(&of(&a));
         assert_eq!(left, whole);
         assert_eq!(right, whole);
+    }
+
+    #[test]
+    fn a_count_ends_at_48_bits_and_stays_in_its_bucket() {
+        let mut h = Histogram::default();
+        h.record_n(u64::MAX, u64::MAX);
+        h.record_n(u64::MAX, 1);
+        h.record(7);
+        assert_eq!(h.buckets().map(|(.., n)| n).collect::<Vec<_>>(), [1, (1 << 48) - 1]);
+        assert_eq!((h.min(), h.max(), h.quantile(1.0)), (Some(7), Some(u64::MAX), Some(u64::MAX)));
     }
 
     #[test]

@@ -14,8 +14,10 @@ pub(crate) enum RunningHistogram {
 /// small series.
 const MANY: u64 = 4096;
 
-/// Number of buckets from which on a histogram to which others are added has pages: a page takes as much memory as 64 buckets.
+/// Number of buckets from which on a histogram to which others are added may have pages.
 const MANY_BUCKETS: usize = 512;
+/// Buckets with values that a page must have on average then: it takes as much memory as 64 of them.
+const FILLED: usize = 16;
 
 impl Default for RunningHistogram {
     fn default() -> Self {
@@ -54,7 +56,7 @@ impl RunningHistogram {
             Self::Dense(dense) => dense.merge(other),
             Self::Sparse(sparse) => {
                 sparse.merge(other);
-                if sparse.len() >= MANY_BUCKETS {
+                if sparse.len() >= MANY_BUCKETS && sparse.len() >= FILLED * pages_of(sparse) {
                     let mut dense = DenseHistogram::with(Histogram::default());
                     dense.merge(sparse);
                     *self = Self::Dense(Box::new(dense));
@@ -78,6 +80,11 @@ impl RunningHistogram {
             Self::Dense(dense) => dense.finish(),
         }
     }
+}
+
+/// Number of pages that a histogram's buckets are in.
+fn pages_of(histogram: &Histogram) -> usize {
+    histogram.counts().chunk_by(|a, b| a.bucket() as usize / PAGE == b.bucket() as usize / PAGE).count()
 }
 
 /// Buckets of a page.
@@ -190,6 +197,26 @@ mod tests {
             dense.flush();
         }
         assert_eq!(dense.finish(), of(&values));
+    }
+
+    #[test]
+    fn histograms_that_are_added_count_the_same_with_pages_and_without() {
+        // Of every magnitude, which stays sparse, and within two doublings, which gets pages.
+        let near = |seed| values(seed, 3_000).into_iter().map(|v| 4_096 + v % 8_192).collect::<Vec<_>>();
+        for (parts, is_dense) in [([values(3, 3_000), values(4, 700)], false), ([near(3), near(4)], true)] {
+            let mut running = RunningHistogram::default();
+            parts.iter().for_each(|part| running.merge(&of(part)));
+            assert_eq!(matches!(running, RunningHistogram::Dense(_)), is_dense);
+            let held = running.held();
+            let whole = running.finish();
+            assert!(held >= whole.len(), "{held} of {}", whole.len());
+            assert_eq!(whole, of(&parts.concat()));
+        }
+        let mut full = Histogram::default();
+        full.record_n(5_000, u32::MAX.into());
+        let mut dense = DenseHistogram::with(Histogram::default());
+        (0..3).for_each(|_| dense.merge(&full));
+        assert_eq!(dense.finish().count(), 3 * u64::from(u32::MAX));
     }
 
     #[test]

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn other_errors_stay_as_they_are() {
+    fn each_error_that_a_user_can_mend_has_its_fix_and_a_full_disk_stays_as_it_is() {
         let full = io::Error::from_raw_os_error(libc::ENOSPC);
         assert_eq!(explain(Path::new("/tmp/a"), &full), full.to_string());
         for (errno, fix) in [

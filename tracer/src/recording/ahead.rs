@@ -27,7 +27,7 @@ pub(crate) struct Ahead {
 }
 
 /// An interval, and what the reader knew after it.
-pub(crate) struct Read {
+pub(crate) struct IntervalRead {
     pub(crate) interval: Interval,
     /// [`Reader::window`]
     pub(crate) window: Option<Label>,
@@ -42,8 +42,8 @@ pub(crate) struct Read {
 }
 
 enum Message {
-    Interval(Read),
-    Ending(Ending),
+    Interval(Box<IntervalRead>),
+    Ending(Box<Ending>),
 }
 
 /// What the reader knew after the last interval.
@@ -70,10 +70,10 @@ impl Ahead {
     }
 
     /// The next interval; none at the end.
-    pub(crate) fn next(&mut self) -> Result<Option<Read>> {
+    pub(crate) fn next(&mut self) -> Result<Option<IntervalRead>> {
         match self.intervals.recv() {
-            Ok(Ok(Message::Interval(read))) => return Ok(Some(read)),
-            Ok(Ok(Message::Ending(end))) => self.end = end,
+            Ok(Ok(Message::Interval(read))) => return Ok(Some(*read)),
+            Ok(Ok(Message::Ending(end))) => self.end = *end,
             Ok(Err(error)) => return Err(error),
             Err(_) => {}
         }
@@ -103,19 +103,19 @@ impl Ahead {
 fn read(mut reader: Reader<impl BufRead>, sender: &SyncSender<Result<Message>>) {
     loop {
         let message = reader.read_interval().map(|interval| match interval {
-            Some(interval) => Message::Interval(Read {
+            Some(interval) => Message::Interval(Box::new(IntervalRead {
                 interval,
                 window: reader.window(),
                 source: reader.source(),
                 continues: reader.continues(),
                 has_more: reader.has_more(),
                 line: reader.line(),
-            }),
-            None => Message::Ending(Ending {
+            })),
+            None => Message::Ending(Box::new(Ending {
                 end: reader.end().cloned(),
                 torn: reader.is_torn(),
                 damage: reader.damage_of(""),
-            }),
+            })),
         });
         let is_last = !matches!(message, Ok(Message::Interval(_)));
         if sender.send(message).is_err() || is_last {

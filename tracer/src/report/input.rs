@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Cursor},
     path::Path,
 };
 
@@ -18,7 +18,7 @@ use crate::{
     output::shown,
     recording::{
         OnDamage, Provenance, Reader, Reading, Readings,
-        ahead::{Ahead, Read},
+        ahead::{Ahead, IntervalRead},
         open_file,
     },
 };
@@ -42,14 +42,9 @@ pub(crate) fn read(path: &Path, on_damage: OnDamage, report: &mut Report) -> Res
     add(open(path, on_damage)?, name, report).context(failed)
 }
 
-/// Adds a recording, or the recordings that it is a merge of, to a report. `name` is shown for its file.
-pub fn read_from(
-    input: impl BufRead + Send + 'static,
-    name: String,
-    on_damage: OnDamage,
-    report: &mut Report,
-) -> Result<()> {
-    add(Reader::careful(input, on_damage)?, name, report).map(drop)
+/// Adds the recording in `bytes`, or the recordings that it is a merge of, to a report. `name` is shown for its file.
+pub fn read_from(bytes: &[u8], name: String, on_damage: OnDamage, report: &mut Report) -> Result<()> {
+    add(Reader::careful(Cursor::new(bytes.to_vec()), on_damage)?, name, report).map(drop)
 }
 
 /// Notes which recordings a file has, and how they ended, in `report.sources`; their intervals are only counted.
@@ -78,7 +73,7 @@ fn each(
     mut take: impl FnMut(&mut Report, usize, Interval, u64) -> Result<()>,
 ) -> Result<Option<usize>> {
     let mut input = Input::new(reader, name, &mut report.sources, &mut report.readings)?;
-    while let Some((at, Read { interval, continues, line, .. })) = input.next(&mut report.readings)? {
+    while let Some((at, IntervalRead { interval, continues, line, .. })) = input.next(&mut report.readings)? {
         report.sources[at].intervals += u64::from(!continues);
         let length_ns = &mut report.sources[at].length_ns;
         *length_ns = length_ns.saturating_add(interval.length_ns);
@@ -93,7 +88,7 @@ fn each(
 pub(crate) struct Input {
     pub(crate) file: Ahead,
     name: String,
-    /// by [`Read::source`]
+    /// by [`IntervalRead::source`]
     parts: Vec<Part>,
 }
 
@@ -139,7 +134,7 @@ impl Input {
     }
 
     /// The next interval that no other file had, with the index of its recording. It starts in ns since 1970.
-    pub(crate) fn next(&mut self, readings: &mut Readings) -> Result<Option<(usize, Read)>> {
+    pub(crate) fn next(&mut self, readings: &mut Readings) -> Result<Option<(usize, IntervalRead)>> {
         while let Some(mut read) = self.file.next()? {
             let interval = &mut read.interval;
             interval.start_ns = self.file.header().anchor.to_unix_ns(interval.start_ns);
@@ -151,7 +146,7 @@ impl Input {
             }
             if part.is_new {
                 let interval = known(part.knowledge.as_ref(), read.interval);
-                return Ok(Some((part.reading.recording, Read { interval, ..read })));
+                return Ok(Some((part.reading.recording, IntervalRead { interval, ..read })));
             }
         }
         Ok(None)

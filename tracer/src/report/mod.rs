@@ -86,7 +86,9 @@ impl Report {
         let interval = self.renumber(at, interval, vms);
         self.covered.add(at, interval.start_ns, interval.length_ns);
         if let Some(vcpus) = &mut self.vcpus {
-            interval.series.keys().for_each(|key| drop(vcpus.entry(key.vm).or_default().insert(key.vcpu)));
+            for key in interval.series.keys() {
+                vcpus.entry(key.vm).or_default().insert(key.vcpu);
+            }
         }
         interval
     }

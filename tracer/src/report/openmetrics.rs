@@ -15,15 +15,20 @@ use crate::{
     recording::{self, Provenance},
 };
 
-/// Metrics of the entries that pass the view's filters.
+/// Metrics of the entries that pass the view's filters, of VMs by their names.
 pub(crate) fn render(report: &Report, view: &View) -> String {
+    labelled(report, view, Vec::new())
+}
+
+/// The same, of VMs by their names and these labels.
+pub(crate) fn labelled(report: &Report, view: &View, mut labels: Vec<VmLabel>) -> String {
     let mut whole = report.whole.clone();
     whole.length_ns = report.observed_ns();
     whole.series.retain(|key, _| report.passes(key, &view.filters));
     whole.vms = (whole.vms.into_iter())
         .map(|(id, vm)| (id, Arc::new(Vm { name: report.vm_name_on_host(id), ..Vm::clone(&vm) })))
         .collect();
-    let labels = if report.has_hosts() { vec![VmLabel::Host] } else { vec![] };
+    labels.splice(..0, report.has_hosts().then_some(VmLabel::Host));
     let began = report.sources.iter().map(|s| s.header.anchor.unix_ns).min().unwrap_or(0);
     let began = Anchor { monotonic_ns: 0, unix_ns: began };
     let mut state = State::new(labels, usize::MAX, began);
@@ -70,6 +75,20 @@ mod tests {
     }
 
     #[test]
+    fn vms_have_the_labels_that_are_asked_for_and_an_empty_one_where_it_is_not_known() {
+        let mut report = report();
+        for vm in report.whole.vms.values_mut() {
+            let labels = [("uuid".to_owned(), "6ba7".to_owned())].into();
+            *vm = Arc::new(Vm { labels: std::collections::BTreeMap::into(labels), ..Vm::clone(vm) });
+        }
+        let labels = ["uuid", "vmid"].map(|name| VmLabel::Key(name.into()));
+        let text = labelled(&report, &view(), labels.into());
+        let line = "vmentry_entries_total{vm=\"vm0\",uuid=\"6ba7\",vmid=\"\",level=\"L1\",entry=\"dirty\"} 23\n";
+        assert!(text.contains(line), "{text}");
+        assert!(!render(&report, &view()).contains("6ba7"));
+    }
+
+    #[test]
     fn values_counted_in_the_kernel_are_labelled() {
         let mut report = report();
         assert!(render(&report, &view()).contains(",counted=\"records\"} 1\n"));
@@ -97,7 +116,7 @@ mod tests {
                 .finish(End { reason, accounting, tsc_khz: None, policy_changed: false, other_tracers: None })
                 .unwrap();
             let mut read = Report::default();
-            input::read_from(std::io::Cursor::new(bytes), "x.hlog".into(), OnDamage::Refuse, &mut read).unwrap();
+            input::read_from(&bytes, "x.hlog".into(), OnDamage::Refuse, &mut read).unwrap();
             let text = render(&read, &view());
             let evidence =
                 claims::Evidence { by_policy: [(read.sources[0].policy(), read)].into(), ..Default::default() };

@@ -59,10 +59,10 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
     let plan = Plan::of(args)?;
     let (facts, layout) = traceable_host("record", "", false)?;
     ensure_switchable(args)?;
-    refuse_unknown(&args.command)?;
-    let user = args.user.as_deref().map(User::find).transpose()?;
+    refuse_unknown(&args.run.command)?;
+    let user = args.run.user.as_deref().map(User::find).transpose()?;
     let tgids = selected_tgids(&args.targets)?;
-    if args.command.is_empty() {
+    if args.run.command.is_empty() {
         let may_be_more = facts.vms_unseen.is_some() || facts.shows_host_processes == Some(false);
         ensure_vm(&facts.vms, may_be_more, tgids.as_deref())?;
     }
@@ -82,7 +82,7 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
         seed: args.seed.unwrap_or_else(seed_of_now),
         primary: plan.primary.clone(),
     };
-    let command = command_line(&args.command, args.full_command);
+    let command = command_line(&args.run.command, args.run.full_command);
     let mut header = header(&facts, &layout, &options, args.window, command);
     header.label = args.label.clone();
     header.experiment = Some(experiment.clone());
@@ -137,10 +137,10 @@ async fn attached(
     let switch = Switch::new(args, &experiment.switches, first, &mut endings).await?;
     let attached = Attached::new(tracer)?;
     // Before privileges are given up, so that the command has the caller's.
-    let mut child = start(&args.command, user, stdout_beside(!args.no_compare))?;
+    let mut child = start(&args.run.command, user, stdout_beside(!args.no_compare))?;
     let collection = confined(args).and_then(|()| Collection::start(attached, None));
     let collection = or_end(&mut child, collection).await?;
-    let progress = Progress::new(experiment, args.command.is_empty());
+    let progress = Progress::new(experiment, args.run.command.is_empty());
     let guests = Guests::default();
     let live = Live::new(plan);
     let mut run = Run { args, experiment, switch, module, collection, recording, progress, live, guests };
@@ -172,7 +172,7 @@ fn confined(args: &AbArgs) -> Result<()> {
 
 /// The privileges that an experiment keeps unless it runs commands.
 fn kept(args: &AbArgs) -> privileges::Recording {
-    privileges::Recording { uses_map: false, ends_command: !args.command.is_empty() }
+    privileges::Recording { uses_map: false, ends_command: !args.run.command.is_empty() }
 }
 
 #[cfg(test)]

@@ -70,9 +70,10 @@ fn restore(roots: &Roots) -> Done {
             // A file that others might have written must not have its commands run.
             if let Some(command) = &note.command {
                 done.failures.push(anyhow!(
-                    "a command restores this setting, which 'vmentry ab' does not run from a note; the note is removed\n  -> unless you \
-                     have, type: {}",
-                    printable(command, MAX_TEXT)
+                    "a command restores this setting, which 'vmentry ab' does not run from a note\n  -> type: {}\n  -> and then, so that \
+                     it is forgotten: rm {}",
+                    printable(command, MAX_TEXT),
+                    output::shown(&note::path(roots))
                 ));
             }
         }
@@ -156,7 +157,8 @@ mod tests {
         let proof = host.roots.run.join("proof");
         note(&host, &[], &format!(r#""touch {}""#, output::shown(&proof)));
         let Done { failures, .. } = restore(&host.roots);
-        assert!(failures[0].to_string().contains("type: touch "), "{failures:?}");
-        assert!(!proof.exists() && !host.has(SETTING));
+        let said = failures[0].to_string();
+        assert!(said.contains("type: touch ") && said.contains("rm ") && said.ends_with(SETTING), "{said}");
+        assert!(!proof.exists() && host.has(SETTING), "nothing is restored yet, so the note stays");
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     commands::{
         args::AbArgs,
         comparison::Like,
+        progress::ProgressLine,
         usage::{refuse, refuse_overlap},
     },
     compare::{
@@ -45,6 +46,14 @@ impl Plan {
     /// Sizes the plan by the recording of `--like`: says how it differs from the plan and what the rounds will find, or refuses the plan
     /// if that is more than `--ignore-below`.
     pub(super) fn sized(&self, args: &AbArgs) -> Result<Vec<String>> {
+        let line = ProgressLine::new(true);
+        let said = self.sized_with(args, &|rounds| line.show(&format!("--like: simulating {} ...", counted(rounds))));
+        line.clear();
+        said
+    }
+
+    /// The same; `simulates` is told the rounds before each simulation of them, because many take seconds.
+    fn sized_with(&self, args: &AbArgs, simulates: &dyn Fn(u32)) -> Result<Vec<String>> {
         let Some(file) = &args.like else { return Ok(Vec::new()) };
         refuse_overlap([file.as_path()], &args.output)?;
         let (like, name) = (Like::read(file, args.window)?, output::shown(file));
@@ -65,8 +74,9 @@ impl Plan {
         let is_experiment = like.is_experiment;
         like.rounds.into_iter().for_each(|round| primaries.take(round));
         if self.ignore_below > 0.0 {
-            self.refuse_too_few(&primaries, is_experiment)?;
+            self.refuse_too_few(&primaries, is_experiment, simulates)?;
         }
+        simulates(self.rounds);
         said.extend(self.promise(&primaries));
         Ok(said)
     }
@@ -90,8 +100,9 @@ impl Plan {
 
     /// Refuses a plan that cannot find a change of `--ignore-below` in a figure, and names the rounds that can. Windows of an experiment
     /// stay as they are, whatever `--window` says.
-    fn refuse_too_few(&self, primaries: &Primaries, is_experiment: bool) -> Result<()> {
+    fn refuse_too_few(&self, primaries: &Primaries, is_experiment: bool, simulates: &dyn Fn(u32)) -> Result<()> {
         let least = |rounds: u32| {
+            simulates(rounds);
             let all = primaries.detectable(rounds as usize).into_iter().filter(|figure| figure.is_ratio);
             let ratios = all.filter_map(|f| Some((wording::title_of_name(&f.name, f.unit), f.least?)));
             ratios.max_by(|a, b| a.1.total_cmp(&b.1))
@@ -184,7 +195,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file =
             experiment(folder.path(), |_, _, round, place| 20 + 30 * u64::from(round * 7 % 5) * u64::from(place));
-        let refused = sized(&file, "--window 1s --ignore-below 0.001%").unwrap_err();
+        let line = format!(
+            "--primary entry_to_exit_ns.p50 --like {} --window 1s --ignore-below 0.001%",
+            file.to_str().unwrap()
+        );
+        let (args, told) = (args(&line), std::cell::RefCell::new(Vec::new()));
+        let refused = Plan::of(&args).unwrap().sized_with(&args, &|rounds| told.borrow_mut().push(rounds));
+        let (refused, told) = (refused.unwrap_err().to_string(), told.into_inner());
+        assert!(told.starts_with(&[12, 12, 16]) && told.len() > 100, "each simulation is told: {told:?}");
         assert!(
             refused.contains("or --like with an experiment of longer windows") && !refused.contains("--window)"),
             "{refused}"

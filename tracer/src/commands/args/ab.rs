@@ -1,6 +1,6 @@
 //! The command line of `ab`.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
@@ -12,8 +12,9 @@ use crate::{
 };
 
 use super::{
-    candidates::{command, ends, figures, recordings, settings},
+    candidates::{ends, figures, recordings, settings},
     format::{ComparisonFormat, Json},
+    run_command::RunCommand,
     targets::Targets,
     value::{duration, policies, ring_kib, share},
 };
@@ -102,15 +103,9 @@ pub struct AbArgs {
     /// Size of each CPU's ring in KiB, a power of two; an entry takes 96 bytes
     #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024, value_parser = ring_kib)]
     pub ring_kib: u32,
-    /// Keep COMMAND's arguments in the recording, too
-    #[arg(long, requires = "command")]
-    pub full_command: bool,
-    /// Run COMMAND as this user, by name or number
-    #[arg(long, value_name = "USER", requires = "command")]
-    pub user: Option<String>,
-    /// Run this command and stop when it ends
-    #[arg(last = true, value_name = "COMMAND", add = command())]
-    pub command: Vec<OsString>,
+    /// A command to run meanwhile
+    #[command(flatten)]
+    pub run: RunCommand,
 }
 
 impl AbArgs {

@@ -8,6 +8,7 @@ use crate::{compare::condition::Condition, recording::MaxBuckets, report::Filter
 
 use super::{
     candidates::{conditions, filters, recordings},
+    document_file::DocumentFile,
     format::{ComparisonFormat, Json, chosen},
     value::{max_buckets, share},
 };
@@ -55,24 +56,21 @@ pub struct CompareArgs {
     /// Seed of the statistics
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-    /// How to print: text, json (fields: 'vmentry help formats'), html, or markdown for mails and pull requests [default: by -o's
-    /// suffix, or text]
+    /// How to print: text (*.txt), json (fields: 'vmentry help formats'), html, or markdown (*.md) for mails and pull requests
+    /// [default: by -o's suffix, or text]
     #[arg(long, value_enum, ignore_case = true, hide_possible_values = true)]
     format: Option<ComparisonFormat>,
     /// JSON in fewer letters
     #[command(flatten)]
     json: Json,
-    /// File to write: *.txt, html, json or md
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Replace the file to write if it exists
-    #[arg(long, requires = "output")]
-    pub overwrite: bool,
+    /// The file to write
+    #[command(flatten)]
+    pub document: DocumentFile,
 }
 
 impl CompareArgs {
     /// How to print: as asked, else by the suffix of the file to write.
     pub(crate) fn format(&self) -> Result<ComparisonFormat, String> {
-        chosen(self.json.or(Some(ComparisonFormat::Json), self.format), self.output.as_deref())
+        chosen(self.json.or(Some(ComparisonFormat::Json), self.format), self.document.output.as_deref())
     }
 }

@@ -10,8 +10,8 @@ use clap::{
 use crate::export::{allowed_hosts::parse_name, listener::Address};
 
 use super::{
-    candidates::{addresses, recordings, vm_labels},
-    targets::{Details, LabelRulesFile, Targets},
+    candidates::{addresses, recordings},
+    targets::{Details, LabelRulesFile, Targets, VmLabelNames},
     value::duration,
 };
 
@@ -39,10 +39,9 @@ pub struct ExportArgs {
     /// Write metrics here every interval, for node_exporter's textfile collector
     #[arg(long, value_name = "PATH")]
     pub textfile: Option<PathBuf>,
-    /// Labels that identify VMs: name, uid (not in recordings), manager, uuid, namespace, vmi, pod_uid, sandbox, instance, vmid, jail,
-    /// those of --vm-label-rules; pid and ordinal create new series at every start
-    #[arg(long, value_name = "LABEL,..", value_delimiter = ',', default_value = "name", add = vm_labels())]
-    pub vm_labels: Vec<String>,
+    /// Labels of VMs in the metrics
+    #[command(flatten)]
+    pub labels: VmLabelNames,
     /// Further labels of VMs
     #[command(flatten)]
     pub rules: LabelRulesFile,

@@ -8,6 +8,7 @@ pub(super) mod candidates;
 mod check;
 mod compare;
 mod completions;
+mod document_file;
 mod exercise;
 mod export;
 mod format;
@@ -17,6 +18,7 @@ mod merge;
 mod policy;
 mod record;
 mod report;
+mod run_command;
 mod survey;
 mod targets;
 mod value;
@@ -26,6 +28,7 @@ pub use calibrate::CalibrateArgs;
 pub use check::CheckArgs;
 pub use compare::CompareArgs;
 pub use completions::{CompletionsArgs, ManArgs};
+pub use document_file::DocumentFile;
 pub use exercise::{ExerciseArgs, Work};
 pub use export::ExportArgs;
 pub use format::{ComparisonFormat, Format, LinesFormat, ReportFormat};
@@ -35,8 +38,9 @@ pub use merge::MergeArgs;
 pub use policy::PolicyArgs;
 pub use record::RecordArgs;
 pub use report::ReportArgs;
+pub use run_command::RunCommand;
 pub use survey::SurveyArgs;
-pub use targets::{DetailKind, Details, LabelRulesFile, Targets};
+pub use targets::{DetailKind, Details, LabelRulesFile, Targets, VmLabelNames};
 
 /// Measures VM-entry latency, pin-control VMCS writes per entry and spurious VMX-preemption-timer exits of KVM hosts.
 #[derive(Debug, Parser)]

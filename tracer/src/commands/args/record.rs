@@ -1,7 +1,6 @@
 //! The command line of `record`.
 
 use std::{
-    ffi::OsString,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,7 +11,7 @@ use crate::{kernel::options::DEFAULT_RING_BYTES, model::measurement::Aggregation
 
 use super::{
     DEFAULT_RECORDING,
-    candidates::command,
+    run_command::RunCommand,
     targets::{Details, LabelRulesFile, Targets},
     value::{duration, ring_kib},
 };
@@ -87,15 +86,9 @@ pub struct RecordArgs {
     /// Conditions on one event, see below [repeatable]
     #[arg(long, value_name = "C,..", requires = "flight_recorder")]
     pub trigger: Vec<Clause>,
-    /// Keep COMMAND's arguments in the recording, too
-    #[arg(long, requires = "command")]
-    pub full_command: bool,
-    /// Run COMMAND as this user, by name or number
-    #[arg(long, value_name = "USER", requires = "command")]
-    pub user: Option<String>,
-    /// Run this command and stop when it ends
-    #[arg(last = true, value_name = "COMMAND", add = command())]
-    pub command: Vec<OsString>,
+    /// A command to run meanwhile
+    #[command(flatten)]
+    pub run: RunCommand,
 }
 
 impl RecordArgs {

@@ -19,7 +19,9 @@ use crate::{
 use super::{
     DEFAULT_RECORDING,
     candidates::{columns, filters, recordings},
+    document_file::DocumentFile,
     format::{Json, ReportFormat, chosen},
+    targets::VmLabelNames,
     value::max_buckets,
 };
 
@@ -42,18 +44,15 @@ pub struct ReportArgs {
     /// Recordings; '-' for standard input
     #[arg(value_name = "FILE", default_value = DEFAULT_RECORDING, add = recordings())]
     pub files: Vec<PathBuf>,
-    /// How to print: text, html, csv, json or openmetrics [default: by -o's suffix, or text]
+    /// How to print: text (*.txt), html, csv, json or openmetrics (*.prom) [default: by -o's suffix, or text]
     #[arg(long, value_enum, ignore_case = true, hide_possible_values = true)]
     format: Option<ReportFormat>,
     /// JSON in fewer letters
     #[command(flatten)]
     json: Json,
-    /// File to write: *.txt, html, csv, json or prom
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Replace the file to write if it exists
-    #[arg(long, requires = "output")]
-    pub overwrite: bool,
+    /// The file to write
+    #[command(flatten)]
+    pub document: DocumentFile,
     /// Dimensions to group by; JSON has all but detail by default
     #[arg(long, value_name = "DIM,..", value_delimiter = ',', value_parser = dimensions(), hide_possible_values = true)]
     pub by: Vec<Dimension>,
@@ -67,6 +66,9 @@ pub struct ReportArgs {
     /// Columns of the text: time, phases (of host time), latency (percentiles), timer (pin writes, timer exits), or all
     #[arg(long, value_enum, ignore_case = true, value_name = "SET", hide_possible_values = true)]
     pub columns: Option<ColumnSet>,
+    /// Labels of VMs, for openmetrics
+    #[command(flatten)]
+    pub labels: VmLabelNames,
     /// Check each claim of commit 804939ea20 against these recordings
     #[arg(long, conflicts_with_all = ["by", "filter", "sort", "top", "columns"])]
     pub claims: bool,
@@ -87,7 +89,7 @@ pub struct ReportArgs {
 impl ReportArgs {
     /// How to print: as asked, else by the suffix of the file to write; fails where the suffix says nothing.
     pub(crate) fn format(&self) -> Result<ReportFormat, String> {
-        chosen(self.json.or(Some(ReportFormat::Json), self.format), self.output.as_deref())
+        chosen(self.json.or(Some(ReportFormat::Json), self.format), self.document.output.as_deref())
     }
 }
 

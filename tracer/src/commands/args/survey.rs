@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 /// Arguments of `survey`.
 #[derive(Debug, Args)]
 #[command(
+    group = ArgGroup::new("task").args(["output", "check"]).required(true),
     override_usage = "vmentry survey -o FILE.html | --check FILE.json",
     after_help = "\
 It runs check, exercise early, check --overhead, calibrate, and, if VMs run,
@@ -19,12 +20,12 @@ Examples:
 )]
 pub struct SurveyArgs {
     /// Page to write; the JSON is written beside it, with the suffix .json
-    #[arg(short, long, value_name = "FILE.html", required_unless_present = "check")]
+    #[arg(short, long, value_name = "FILE.html")]
     pub output: Option<PathBuf>,
     /// Replace the files if they exist
     #[arg(long, conflicts_with = "check")]
     pub overwrite: bool,
     /// Check a survey instead ('-' for standard input), and print its row of the table in 'vmentry help hosts'
-    #[arg(long, value_name = "FILE.json", conflicts_with = "output")]
+    #[arg(long, value_name = "FILE.json")]
     pub check: Option<PathBuf>,
 }

@@ -5,14 +5,14 @@ use std::{ops::RangeInclusive, path::PathBuf};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use super::candidates::running_vms;
+use super::candidates::{running_vms, vm_labels};
 use crate::{host::labels::rules::LabelRules, model::vcpu_range::vcpu_range};
 
 /// VMs and vCPUs to trace; without arguments, all.
 #[derive(Debug, Default, PartialEq, Eq, Args)]
 pub struct Targets {
-    /// Only VMs of this name or process [repeatable]
-    #[arg(long, value_name = "NAME|PID", add = running_vms())]
+    /// Only VMs of this name, process or label, e.g. uuid=...; labels: 'vmentry help metrics' [repeatable]
+    #[arg(long, value_name = "NAME|PID|LABEL=VALUE", add = running_vms())]
     pub vm: Vec<String>,
     /// Only VMs of this process [repeatable]
     #[arg(long, value_name = "PID")]
@@ -20,6 +20,15 @@ pub struct Targets {
     /// Only these vCPU numbers, e.g. 0-3,7
     #[arg(long, value_name = "N|N-M,..", value_delimiter = ',', value_parser = vcpu_range)]
     pub vcpu: Vec<RangeInclusive<u32>>,
+}
+
+/// The labels that metrics have of VMs.
+#[derive(Debug, Args)]
+pub struct VmLabelNames {
+    /// Labels that identify VMs in metrics: name, uid (not in recordings), manager, uuid, namespace, vmi, pod_uid, sandbox, instance, vmid,
+    /// jail, those of --vm-label-rules; pid and ordinal are others at every start
+    #[arg(long, value_name = "LABEL,..", value_delimiter = ',', default_value = "name", add = vm_labels())]
+    pub vm_labels: Vec<String>,
 }
 
 /// The file of rules for labels of VMs.

@@ -93,11 +93,20 @@ fn survey(page: &Path, overwrite: bool) -> Result<ExitCode> {
     if !look.is_empty() {
         say!("look at these words of the CPU before you send it: {}", output::printable(&look.join(" "), 100));
     }
-    say!(
-        "please send the JSON: 'vmentry help hosts' says how, and 'vmentry survey --check {}' checks it",
-        shown(&json)
-    );
+    say!("{}", next_step(&survey, &json));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What to do with the JSON: to send it, if its figures are of a real CPU.
+fn next_step(survey: &Survey, json: &Path) -> String {
+    if survey.host.emulated {
+        return "EMULATED: these files show what a survey has; 'vmentry help hosts' says why its table takes real CPUs only"
+            .into();
+    }
+    format!(
+        "please send the JSON: 'vmentry help hosts' says how, and 'vmentry survey --check {}' checks it",
+        shown(json)
+    )
 }
 
 /// Prints a survey's row of docs/hosts.md, if the survey is whole, consistent, of a real CPU and without names.

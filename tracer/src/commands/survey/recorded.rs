@@ -1,7 +1,5 @@
 //! The figures that a survey keeps of a recording of running VMs: VMs by number, exits by reason.
 
-use std::io::Cursor;
-
 use serde_json::Value;
 
 use super::{
@@ -17,8 +15,7 @@ use crate::{
 /// Of the bytes that `record -o -` writes.
 pub(super) fn recording(bytes: &[u8]) -> Result<Recording, Reason> {
     let mut report = Report::default();
-    read_from(Cursor::new(bytes.to_vec()), "survey".into(), OnDamage::Refuse, &mut report)
-        .map_err(|_| Reason::Failed)?;
+    read_from(bytes, "survey".into(), OnDamage::Refuse, &mut report).map_err(|_| Reason::Failed)?;
     let by = |dimension| render(&report, &View { by: vec![dimension], ..View::default() }, Some(&[dimension]));
     let [vms, reasons] = [by(Dimension::Vm), by(Dimension::Reason)];
     let rows = |json: &Value| json["series"].as_array().cloned().ok_or(Reason::Failed);

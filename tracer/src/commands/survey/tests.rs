@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     figures, is_link, judge,
     made_up::{NAMES, host_facts, nothing, survey},
-    page, projection,
+    next_step, page, projection,
     reason::Reason,
     row,
     values::{Survey, today},
@@ -203,4 +203,13 @@ fn a_survey_is_written_with_words_of_the_lists_alone() {
         parameters,
         ["preemption_timer=Y", "preemption_timer_policy=soft", "pt_mode=other", "vmentry_l1d_flush=not required"]
     );
+}
+
+#[test]
+fn only_the_owner_of_a_real_cpu_is_asked_to_send_the_file() {
+    let mut survey = survey();
+    let said = |survey: &Survey| next_step(survey, std::path::Path::new("host.json"));
+    assert!(said(&survey).starts_with("please send the JSON") && said(&survey).contains("--check host.json"));
+    survey.host.emulated = true;
+    assert!(said(&survey).starts_with("EMULATED") && !said(&survey).contains("please send"), "{}", said(&survey));
 }

@@ -15,8 +15,10 @@ use crate::{
 const MOST_BYTES: u64 = 64 << 10;
 /// Rules of a file at most.
 const MOST_RULES: usize = 64;
-/// Bytes of a compiled regular expression at most.
-const MOST_COMPILED: usize = 256 << 10;
+/// Bytes of a compiled regular expression at most: the time that a byte of text takes grows with them.
+const MOST_COMPILED: usize = 16 << 10;
+/// Bytes of a text that all rules together search, at most. A VM is named when its labels are known, and waits no longer than a second.
+const MOST_SEARCHED: usize = 64 << 10;
 /// Characters of a label's name at most.
 const MOST_NAME: usize = 64;
 /// Names of labels that metrics have already, or that only a cgroup may tell.
@@ -54,7 +56,7 @@ struct Rule {
 }
 
 /// The text of a process that a rule searches.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Field {
     /// the VM's name
     Name,
@@ -66,6 +68,14 @@ enum Field {
 
 impl Field {
     const ALL: [(&str, Self); 3] = [("name", Self::Name), ("arguments", Self::Arguments), ("cgroup", Self::Cgroup)];
+
+    fn text(self, process: &Process) -> String {
+        match self {
+            Self::Name => process.name(),
+            Self::Arguments => process.arguments.iter().collect::<Vec<_>>().join(" "),
+            Self::Cgroup => process.cgroup.trim_end().to_owned(),
+        }
+    }
 
     fn parse(name: &str) -> Result<Self> {
         let known = Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, field)| field);
@@ -118,17 +128,31 @@ impl LabelRules {
         if self.0.is_empty() {
             return Vec::new();
         }
-        let [name, arguments] = [process.name(), process.arguments.iter().collect::<Vec<_>>().join(" ")];
-        let text = |field| match field {
-            Field::Name => name.as_str(),
-            Field::Arguments => arguments.as_str(),
-            Field::Cgroup => process.cgroup.trim_end(),
-        };
-        let found = self.0.iter().filter_map(|rule| {
-            let value = rule.regex.captures(text(rule.field))?.get(1)?.as_str();
-            Some((rule.label.as_str(), value.to_owned()))
-        });
-        found.collect()
+        let texts = self.texts(process);
+        let mut found: Vec<(&str, String)> = Vec::new();
+        for rule in &self.0 {
+            if found.iter().any(|(label, _)| *label == rule.label) {
+                continue;
+            }
+            let value = rule.regex.captures(&texts[rule.field as usize]).and_then(|groups| groups.get(1));
+            found.extend(
+                value.map(|value| (rule.label.as_str(), value.as_str().to_owned())).filter(|f| !f.1.is_empty()),
+            );
+        }
+        found
+    }
+
+    /// The text of each field, in the order of [`Field::ALL`], cut so that its rules search no more than [`MOST_SEARCHED`] together.
+    fn texts(&self, process: &Process) -> [String; 3] {
+        Field::ALL.map(|(_, field)| {
+            let rules = self.0.iter().filter(|rule| rule.field == field).count();
+            if rules == 0 {
+                return String::new();
+            }
+            let mut text = field.text(process);
+            text.truncate(text.floor_char_boundary(MOST_SEARCHED / rules));
+            text
+        })
     }
 }
 
@@ -227,6 +251,27 @@ mod tests {
     }
 
     #[test]
+    fn sixty_four_rules_search_no_more_text_than_four_do_and_few_search_all_of_it() {
+        let process = process(&"\u{e9}".repeat(5 << 10), &"/x".repeat(8 << 10));
+        let searched = |rules: &LabelRules| -> usize {
+            let texts = rules.texts(&process);
+            rules.0.iter().map(|rule| texts[rule.field as usize].len()).sum()
+        };
+        let of = |rules: usize, field: &str| {
+            let lines = (0..rules).map(|n| format!("label{n} {field} (x)\n"));
+            searched(&LabelRules::parse(&lines.collect::<String>()).unwrap())
+        };
+        let whole = process.arguments.iter().collect::<Vec<_>>().join(" ").len();
+        assert!(whole > 8 << 10);
+        assert_eq!([of(1, "arguments"), of(3, "arguments")], [whole, 3 * whole]);
+        for field in ["arguments", "cgroup"] {
+            let all = of(MOST_RULES, field);
+            assert!((MOST_SEARCHED - MOST_RULES..=MOST_SEARCHED).contains(&all), "{field}: {all}");
+        }
+        assert!(of(MOST_RULES, "name") <= MOST_SEARCHED);
+    }
+
+    #[test]
     fn each_wrong_line_is_named_with_its_fix() {
         for (text, expected) in [
             ("\n\ncustomer", "line 3: customer: write LABEL FIELD REGEX"),
@@ -239,6 +284,7 @@ mod tests {
             ("customer name ^web", "line 1: ^web: no group"),
             ("customer name (x", "correct the regular expression"),
             ("customer name (a{1000}){1000}", "correct the regular expression"),
+            ("customer arguments ([a-z]{1000})", "correct the regular expression"),
             ("customer\u{1b} name (x)", "customer\u{fffd}: no name of a label"),
         ] {
             assert!(refused(text).contains(expected), "{text}: {}", refused(text));

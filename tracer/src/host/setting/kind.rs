@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::file::KernelFile;
 use crate::{
     host::{process::text, roots::Roots},
+    model::suggestion::did_you_mean,
     output::shown,
 };
 
@@ -78,7 +79,8 @@ impl Kind {
         match self {
             Self::Parameter { module, parameter } => {
                 let folder = roots.sys.join("module").join(module);
-                let files = one(folder.join("parameters").join(parameter), without_parameter(&folder, module))?;
+                let files =
+                    one(folder.join("parameters").join(parameter), without_parameter(&folder, module, parameter))?;
                 ensure!(
                     !files[0].is_read_only(),
                     "{module}.{parameter} is read-only: it is set only when the module is loaded\n  -> load the module with each \
@@ -129,15 +131,20 @@ fn below(path: &str) -> Result<PathBuf, String> {
 }
 
 /// The fix where a module has no such parameter.
-fn without_parameter(folder: &Path, module: &str) -> String {
+fn without_parameter(folder: &Path, module: &str, parameter: &str) -> String {
     let command = "a command's NAME has no '.' before a plain word";
     if !folder.exists() {
-        return format!("load the module: modprobe {module} ({command})");
+        let meant = did_you_mean(module, ["kvm", "kvm_intel", "kvm_amd"]);
+        return format!("{meant}load the module: modprobe {module} ({command})");
     }
     let entries = std::fs::read_dir(folder.join("parameters")).into_iter().flatten().flatten();
     let mut names: Vec<_> = entries.map(|entry| shown(Path::new(&entry.file_name()))).collect();
     names.sort();
-    format!("{module} has: {} ({command})", if names.is_empty() { "no parameters".into() } else { names.join(", ") })
+    format!(
+        "{}{module} has: {} ({command})",
+        did_you_mean(parameter, &names),
+        if names.is_empty() { "no parameters".into() } else { names.join(", ") }
+    )
 }
 
 /// The governor of each group of CPUs, in order. A group whose CPUs are all offline has none.
@@ -252,7 +259,8 @@ mod tests {
         let refused = |text: &str| format!("{:#}", kind(text).unwrap().files(&host.roots).unwrap_err());
         assert!(refused("kvm.halt_poll_ns=0").contains("modprobe kvm"));
         host.write("sys/module/kvm/parameters/halt_poll_ns", "1\n");
-        assert!(refused("kvm.halt_pol_ns=0").contains("kvm has: halt_poll_ns"));
+        assert!(refused("kvm.halt_pol_ns=0").contains("did you mean halt_poll_ns? kvm has: halt_poll_ns"));
+        assert!(refused("kvn_intel.nested=Y").contains("did you mean kvm_intel? load the module"));
         assert!(refused("thp=never").contains("CONFIG_TRANSPARENT_HUGEPAGE"));
         assert!(refused("governor=performance").contains("no CPU frequency governor"));
         assert!(refused("cgroup:a/cpu.weight=1").contains("systemd-cgls"));

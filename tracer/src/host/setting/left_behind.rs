@@ -96,7 +96,7 @@ impl LeftBehind {
     pub(crate) fn fix(&self) -> &'static str {
         match (self.foreign, &self.command) {
             (Some(_), _) => "look at /run/vmentry-setting.json, and remove it",
-            (None, Some(_)) => "type that command, then 'vmentry ab --restore', which forgets it",
+            (None, Some(_)) => "type that command, and then: rm /run/vmentry-setting.json",
             (None, None) => "vmentry ab --restore",
         }
     }

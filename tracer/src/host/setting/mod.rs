@@ -153,10 +153,11 @@ fn put_back(before: &[(KernelFile, String)]) -> Vec<(String, Result<String>)> {
     before.iter().map(back).collect()
 }
 
-/// Writes back what a killed experiment left behind, and removes its note unless a write failed. Returns for each file what was done.
+/// Writes back what a killed experiment left behind, and removes its note once all of it is restored: not if a write failed, nor if a
+/// command restores it, which is not run. Returns for each file what was done.
 pub(crate) fn restore_left_behind(roots: &Roots, note: &Note) -> Result<Vec<(String, Result<String>)>> {
     let done = put_back(&note.files);
-    if done.iter().all(|(_, done)| done.is_ok()) {
+    if note.command.is_none() && done.iter().all(|(_, done)| done.is_ok()) {
         note::remove(roots)?;
     }
     Ok(done)

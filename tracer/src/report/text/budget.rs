@@ -76,7 +76,7 @@ fn of_each(report: &Report, view: &View) -> Vec<Of> {
         });
         match &report.vcpus {
             Some(vcpus) => of.vcpus.extend(vcpus.get(&key.vm).into_iter().flatten()),
-            None => drop(of.vcpus.insert(key.vcpu)),
+            None => of.vcpus.extend([key.vcpu]),
         }
         of.times.budget.merge(&series.budget);
     }

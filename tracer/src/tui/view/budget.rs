@@ -33,8 +33,14 @@ pub(super) fn draw(pen: &mut Pen, app: &mut App) {
     let width = |part: &&Part| 3 + width_of(part.kind.name()) + width_of(&percent(share(part)));
     let all: u16 = parts.iter().map(|part| width(&part) + 2).sum();
     let room = pen.width().saturating_sub(NAME + 4);
-    let listed: Vec<&Part> = parts.iter().filter(|part| all <= room || part.ns > 0).collect();
-    let needed: u16 = listed.iter().map(width).sum();
+    let mut listed: Vec<&Part> = parts.iter().filter(|part| all <= room || part.ns > 0).collect();
+    let mut needed: u16 = listed.iter().map(width).sum();
+    // A value that is cut would be wrong: the bar alone has the smallest parts that do not fit.
+    while needed + cells(listed.len()) + 3 > pen.width()
+        && let Some(at) = (0..listed.len()).min_by_key(|at| listed[*at].ns)
+    {
+        needed -= width(&listed.remove(at));
+    }
     let gap = if needed + 2 * cells(listed.len()) <= room { 2 } else { 1 };
     let left = pen.width().saturating_sub(needed + gap * cells(listed.len()) + 4);
     let mut x = pen.put_middle(1, 0, name, left, p.strong());

@@ -236,7 +236,8 @@ fn ranked(pen: &mut Pen, app: &App, name: &str, rows: &[Reason]) {
 /// The last spurious timer exits with their guest times, and the last early ones with the time that remained.
 pub(super) fn untimely(pen: &mut Pen, app: &App, detail: &Detail) {
     let p = pen.palette;
-    let x = title(pen, "last spurious and early timer exits");
+    let wide = "last spurious and early timer exits";
+    let x = title(pen, if usize::from(pen.width()) > wide.len() + 8 { wide } else { "spurious, early exits" });
     if detail.untimely.is_empty() {
         let causes = [TimerCause::Spurious, TimerCause::Early].map(|cause| detail.sum.timer_exits(cause));
         let text = match causes {

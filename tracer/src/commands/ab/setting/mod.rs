@@ -16,7 +16,7 @@ use crate::{
         roots::Roots,
         setting::{Held, Kind, Setting, note},
     },
-    model::policy::Policy,
+    model::{policy::Policy, suggestion::did_you_mean},
 };
 use commands::Commands;
 
@@ -49,6 +49,11 @@ pub(super) fn settings(args: &AbArgs) -> Result<([String; 2], [String; 2])> {
 /// Refuses arms of different settings, which would both be switched at once.
 fn ensure_comparable(a: &Arm, b: &Arm, has_restore: bool) -> Result<()> {
     match (&a.kind, &b.kind) {
+        (None, None) if a.name == b.name && (a.switch != b.switch || !setting_meant(a).is_empty()) => refuse(format!(
+            "--arm {}: is the name of both commands: {}give each command a name of its own",
+            a.name,
+            setting_meant(a)
+        )),
         (None, None) => Ok(()),
         (Some(_), Some(_)) if a.kind != b.kind => refuse(format!(
             "--arm {} and --arm {}: both must be values of the same setting, written alike",
@@ -59,8 +64,26 @@ fn ensure_comparable(a: &Arm, b: &Arm, has_restore: bool) -> Result<()> {
         }
         (Some(_), Some(_)) => Ok(()),
         (None, Some(_)) | (Some(_), None) => {
-            refuse(format!("--arm {} and --arm {}: one is a value and one a command: write both alike", a.name, b.name))
+            let meant = if a.kind.is_none() { setting_meant(a) } else { setting_meant(b) };
+            refuse(format!(
+                "--arm {} and --arm {}: one is a value and one a command: {meant}write both alike",
+                a.name, b.name
+            ))
         }
+    }
+}
+
+/// "did you mean governor? " of a command whose name is written like a setting's, before the word of a value; else empty.
+fn setting_meant(arm: &Arm) -> String {
+    if arm.switch.contains([' ', '/']) {
+        return String::new();
+    }
+    match arm.name.split_once(':') {
+        Some((begin, path)) => {
+            let meant = did_you_mean(begin, ["cgroup"]);
+            if meant.is_empty() { meant } else { format!("did you mean cgroup:{path}? ") }
+        }
+        None => did_you_mean(&arm.name, ["governor", "thp"]),
     }
 }
 
@@ -192,6 +215,16 @@ mod tests {
         for (arguments, why) in [
             (&["--arm", "thp=never", "--arm", "governor=powersave"][..], "the same setting"),
             (&["--arm", "thp=never", "--arm", "b=echo never > /x"], "one is a value and one a command"),
+            (
+                &["--arm", "governer=powersave", "--arm", "governor=performance"],
+                "did you mean governor? write both alike",
+            ),
+            (&["--arm", "governer=powersave", "--arm", "governer=performance"], "did you mean governor? give each"),
+            (&["--arm", "cgrup:a/cpu.max=1", "--arm", "cgrup:a/cpu.max=2"], "did you mean cgroup:a/cpu.max? give each"),
+            (
+                &["--arm", "a=echo 1 > /x", "--arm", "a=echo 2 > /x"],
+                "both commands: give each command a name of its own",
+            ),
             (&["--arm", "thp=never"], "needs two settings, and not 1"),
             (&["--arm", "thp=never", "--arm", "thp=always", "--restore", "true"], "restores itself"),
             (&["--restore", "true"], "alone, without COMMAND"),

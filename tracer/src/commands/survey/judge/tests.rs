@@ -191,6 +191,29 @@ fn what_chance_makes_is_a_remark() {
     }
 }
 
+/// A halt lasts until the guest's next timer: a few may be as long as the recording, and most of a calibration's are interrupted.
+#[test]
+fn halts_that_are_far_longer_than_most_are_no_contradiction() {
+    let host_time = "/parts/recording/measured/reasons/0/host_time_ns";
+    let whole = edited(&[]);
+    assert_eq!(whole.pointer("/parts/recording/measured/reasons/0/reason"), Some(&json!("HLT")));
+    let length_ns = whole.pointer("/parts/recording/measured/length_s").unwrap().as_f64().unwrap() * 1e9;
+    let halts = |p99: f64, mean: f64| {
+        let time = json!({ "count": 9, "p50": 1e6, "p99": p99, "mean": mean });
+        findings(&[(host_time, time)]).faults.join("; ")
+    };
+    assert_eq!(halts(2e6, 2e6 + 0.01 * length_ns), "", "one halt of a hundred is as long as the recording");
+    assert!(halts(2e6, 2e6 + 0.02 * length_ns).contains("the mean"), "two of a hundred would be above p99");
+    assert_eq!(halts(length_ns, 0.5 * length_ns), "");
+    assert!(halts(1.2 * length_ns, 0.5 * length_ns).contains("are not in order"), "longer than the recording");
+    let mut halted = whole.pointer(CPUID).unwrap().clone();
+    halted["exit"] = json!("hlt");
+    halted["entry_latency_ns"]["count"] = json!(7);
+    let Findings { faults, remarks } = findings(&[("/parts/calibrate/measured/exits/-", halted)]);
+    assert_eq!(faults, [""; 0]);
+    assert!(remarks.len() == 1 && remarks[0].contains("entry_latency_ns of hlt: 7 of 5000 samples"), "{remarks:?}");
+}
+
 #[test]
 fn an_erratum_that_does_not_follow_is_refused() {
     let timer = |after: Value| json!({ "offset_ns": 5_000_000, "after_ns": after, "armed": true });

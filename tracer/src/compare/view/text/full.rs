@@ -10,7 +10,10 @@ use crate::{
     recording::Provenance,
 };
 
-/// Renders a comparison for a terminal of `width` columns, at least 60.
+/// Columns that the pictures of distributions take.
+const PICTURES: usize = 60;
+
+/// Renders a comparison for a terminal of `width` columns, at least 40.
 pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize) -> String {
     let width = width.max(MIN_WIDTH);
     let mut out: String = alarms(c, setting, width).concat();
@@ -30,8 +33,11 @@ pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize) -> String 
     out += &stratified(c, width);
     out += &by_vm::block(c, width);
     out += &mix(c, width);
-    for d in &c.distributions {
-        out += &distribution(d, setting, width);
+    if width >= PICTURES {
+        c.distributions.iter().for_each(|d| out += &distribution(d, setting, width));
+    } else if !c.distributions.is_empty() {
+        let text = format!("distributions: they take {PICTURES} columns; widen the terminal, or use --format html");
+        out += &format!("\n{}", wrap(&text, "  ", width));
     }
     out + &method(c, width)
 }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Columns that both views need at least.
-const MIN_WIDTH: usize = 60;
+const MIN_WIDTH: usize = 40;
 
 /// Everything that the reader must know before any figure.
 fn alarms(c: &Comparison, setting: &Setting, width: usize) -> Vec<String> {
@@ -74,11 +74,35 @@ fn align<const N: usize>(lines: &[[String; N]], gap: usize, words: bool) -> Stri
     out
 }
 
-/// The table with wide gaps; with narrow ones if it does not fit; or else with the first column on lines of its own.
+/// The table with wide gaps; with narrow ones if it does not fit; then with the first column on lines of its own; or else as a list.
 fn fitted<const N: usize>(lines: &[[String; N]], words: bool, width: usize) -> String {
-    let narrow = || Some(align(lines, 1, words)).filter(|text| fits(text, width));
-    let wide = align(lines, 2, words);
-    if fits(&wide, width) { wide } else { narrow().unwrap_or_else(|| align(&first_above(lines), 1, words)) }
+    let tables = [
+        |l: &[_], words| align(l, 2, words),
+        |l: &[_], words| align(l, 1, words),
+        |l: &[_], words| align(&first_above(l), 1, words),
+    ];
+    let mut texts = tables.iter().map(|table| table(lines, words));
+    texts.find(|text| fits(text, width)).unwrap_or_else(|| listed(lines, words, width))
+}
+
+/// The cells of each line behind their headings, without columns: for a terminal that is too narrow for any. A last cell of words needs no
+/// heading.
+fn listed<const N: usize>(lines: &[[String; N]], words: bool, width: usize) -> String {
+    let Some((headings, rows)) = lines.split_first() else { return String::new() };
+    let mut out = wrap(&headings[0], "  ", width);
+    for row in rows {
+        out += &wrap(&row[0], "  ", width);
+        let is_word = |at: usize| words && at == N - 1;
+        let cells = (1..N).filter(|at| !row[*at].is_empty() && !is_word(*at));
+        let mut text = cells.map(|at| format!("{} {}", headings[at], row[at])).collect::<Vec<_>>().join(", ");
+        if is_word(N - 1) && !row[N - 1].is_empty() {
+            text += &format!(" {}", row[N - 1]);
+        }
+        if !text.is_empty() {
+            out += &wrap(&format!("  {text}"), "  ", width);
+        }
+    }
+    out
 }
 
 fn fits(text: &str, width: usize) -> bool {
@@ -133,7 +157,7 @@ mod tests {
         let mut setting = setting();
         setting.warnings.push("kernel differs between the sides: ".to_owned() + &"long ".repeat(60));
         for c in [comparison(), gated(), many] {
-            for width in [60, 70, 80, 100, 120] {
+            for width in [40, 45, 50, 59, 60, 70, 80, 100, 120] {
                 let texts =
                     [full(&c, &setting, width), short(&c, &setting, width, true), short(&c, &setting, width, false)];
                 for text in texts {
@@ -160,5 +184,13 @@ mod tests {
         assert_eq!(fitted(&lines, false, 30).lines().next(), Some("                     A       B"));
         let narrow = "        A      B\nguest time p50\n   1.00us 12.0us\nOTHERS\nx\n      5ns    1ns\n";
         assert_eq!(fitted(&lines, false, 20), narrow);
+    }
+
+    #[test]
+    fn a_terminal_that_is_too_narrow_for_any_column_gets_a_list() {
+        let lines =
+            [["PRIMARY", "A", "CHANGE", "VERDICT"], ["time p50", "1.00us", "+12.0%", "WORSE"], ["OTHERS", "", "", ""]];
+        let lines = lines.map(|line| line.map(str::to_owned));
+        assert_eq!(fitted(&lines, true, 16), "PRIMARY\ntime p50\n  A 1.00us,\n  CHANGE +12.0%\n  WORSE\nOTHERS\n");
     }
 }

@@ -19,7 +19,7 @@ const FEWEST_ROWS: usize = 3;
 /// Statistics of the plain table: those that most readers ask for.
 const PLAIN_STATS: [&str; 5] = ["p50", "p99", "mean", "per_second", "share"];
 
-/// Renders a comparison in `width` columns, at least 60. On a terminal, warnings are lines that it cuts.
+/// Renders a comparison in `width` columns, at least 40. On a terminal, warnings are lines that it cuts.
 pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize, is_terminal: bool) -> String {
     let page = Page { width: width.max(MIN_WIDTH), cuts: is_terminal };
     let width = page.width;
@@ -43,7 +43,7 @@ pub(crate) fn render(c: &Comparison, setting: &Setting, width: usize, is_termina
     }
     out.extend(wording::by_vm::differing_vms(c).iter().map(line));
     out.extend(mix(c).iter().map(|text| page.text(text)));
-    out + "everything else: vmentry compare --method, or --format html\n"
+    out + &page.text("everything else: vmentry compare --method, or --format html")
 }
 
 /// A line of each side, and one of what they have in common.
