@@ -16,8 +16,8 @@ const MANY: u64 = 4096;
 
 /// Number of buckets from which on a histogram to which others are added may have pages.
 const MANY_BUCKETS: usize = 512;
-/// Buckets with values that a page must have on average then: it takes as much memory as 64 of them.
-const FILLED: usize = 16;
+/// Buckets with values that a page must have on average then.
+const FILLED: usize = PAGE_MEMORY / 4;
 
 impl Default for RunningHistogram {
     fn default() -> Self {
@@ -65,11 +65,11 @@ impl RunningHistogram {
         }
     }
 
-    /// Memory that it takes, in buckets of a [`Histogram`]: not fewer than [`Self::finish`] returns.
+    /// Memory that it takes, in buckets of a [`Histogram`]: where histograms were merged, not fewer than [`Self::finish`] returns.
     pub(crate) fn held(&self) -> usize {
         match self {
             Self::Sparse(sparse) => sparse.len(),
-            Self::Dense(dense) => dense.flushed.len() + (dense.pages.len() - 1) * PAGE,
+            Self::Dense(dense) => dense.flushed.len() + dense.merged.max((dense.pages.len() - 1) * PAGE_MEMORY),
         }
     }
 
@@ -89,6 +89,8 @@ fn pages_of(histogram: &Histogram) -> usize {
 
 /// Buckets of a page.
 const PAGE: usize = 128;
+/// Buckets of a [`Histogram`] that take as much memory as a page.
+const PAGE_MEMORY: usize = PAGE * size_of::<u32>() / size_of::<Count>();
 const PAGES: usize = BUCKETS as usize / PAGE;
 const _: () = assert!(BUCKETS.is_multiple_of(128) && PAGES < u16::MAX as usize);
 
@@ -100,11 +102,13 @@ pub(crate) struct DenseHistogram {
     page_of: [u16; PAGES],
     /// the first page is a placeholder for buckets without a page: its counts stay 0
     pages: Vec<[u32; PAGE]>,
+    /// buckets of the pages that got their first values by [`DenseHistogram::merge`]
+    merged: usize,
 }
 
 impl DenseHistogram {
     fn with(flushed: Histogram) -> Self {
-        Self { flushed, page_of: [0; PAGES], pages: vec![[0; PAGE]] }
+        Self { flushed, page_of: [0; PAGES], pages: vec![[0; PAGE]], merged: 0 }
     }
 
     #[inline]
@@ -128,6 +132,7 @@ impl DenseHistogram {
                 page => page,
             };
             let place = &mut self.pages[page][bucket % PAGE];
+            self.merged += usize::from(*place == 0);
             match u32::try_from(u64::from(*place) + n) {
                 Ok(sum) => *place = sum,
                 Err(_) => self.flushed.record_bucket(count.bucket(), n),
@@ -167,6 +172,7 @@ impl DenseHistogram {
         self.flushed.merge(&Histogram::from_ascending(counts));
         self.page_of = [0; PAGES];
         self.pages.truncate(1);
+        self.merged = 0;
     }
 
     fn finish(mut self) -> Histogram {

@@ -29,19 +29,19 @@ pub(super) const LIMITS: Limits = Limits {
     line: 4 << 20,
     // f64 and sums of counts stay exact.
     counts: 1 << 53,
-    // 200 MB of memory. A line of a few hundred bytes could expand to a megabyte.
+    // 64 MB of memory. A line of a few hundred bytes could expand to a megabyte.
     buckets: 8 << 20,
     series: MAX_SERIES,
     // Six numbers of 20 digits each are 2 MB.
     written_series: 16_384,
-    // A gigabyte: every series of an interval with a thousand.
+    // Half a gigabyte: every series of an interval with a thousand.
     joined: 64 << 20,
 };
 
 /// Bytes of a bucket in memory: its number and its count.
-const BUCKET_BYTES: u64 = 16;
+const BUCKET_BYTES: u64 = 8;
 
-/// Buckets that are advised at least, 16 MB.
+/// Buckets that are advised at least, 8 MB.
 const LEAST_ADVISED: u64 = 1_000_000;
 
 /// Most histogram buckets of recordings that a command keeps in memory, as `--max-buckets` sets it.
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn a_limit_that_is_far_too_low_is_raised_at_once() {
         let said = |most| MaxBuckets(most).check(usize::MAX, 7).unwrap_err().to_string();
-        assert!(said(1).contains("16 bytes: --max-buckets 1000000 "), "{}", said(1));
-        assert!(said(2_000_000).contains("30 MiB: --max-buckets 4000000 "), "{}", said(2_000_000));
+        assert!(said(1).contains("8 bytes: --max-buckets 1000000 "), "{}", said(1));
+        assert!(said(2_000_000).contains("15 MiB: --max-buckets 4000000 "), "{}", said(2_000_000));
     }
 }

@@ -24,7 +24,7 @@ use crate::{
 
 /// Most bytes that are read to fill the screen after a jump: about a second's work.
 const MEMORY_BYTES: u64 = 24 << 20;
-/// Most histogram buckets of the intervals that were read for that, half a gigabyte; the latest count.
+/// Most histogram buckets of the intervals that were read for that, 256 MB; the latest count.
 const MEMORY_BUCKETS: usize = 32 << 20;
 
 /// Opens the recording in a file.

@@ -33,7 +33,7 @@ struct Limits {
 }
 
 impl Default for Limits {
-    /// A gigabyte for the intervals, half a gigabyte for the sum since the start.
+    /// Half a gigabyte for the intervals, a quarter for the sum since the start.
     fn default() -> Self {
         Self { kept_series: KEPT_SERIES, kept_buckets: 64 << 20, whole_series: 4 * MAX_SERIES, whole_buckets: 32 << 20 }
     }

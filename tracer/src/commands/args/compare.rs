@@ -50,7 +50,7 @@ pub struct CompareArgs {
     /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
     #[arg(long)]
     pub skip_damaged: bool,
-    /// Keep at most N histogram buckets in memory, 16 bytes each; recordings that have more are refused
+    /// Refuse more than N histogram buckets in memory, 8 bytes each
     #[arg(long, value_name = "N", default_value_t, value_parser = max_buckets())]
     pub max_buckets: MaxBuckets,
     /// Seed of the statistics

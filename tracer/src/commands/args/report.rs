@@ -44,7 +44,7 @@ pub struct ReportArgs {
     /// Recordings; '-' for standard input
     #[arg(value_name = "FILE", default_value = DEFAULT_RECORDING, add = recordings())]
     pub files: Vec<PathBuf>,
-    /// How to print: text (*.txt), html, csv, json or openmetrics (*.prom) [default: by -o's suffix, or text]
+    /// How to print: text, html, csv, json or openmetrics [default: by -o's suffix, or text]
     #[arg(long, value_enum, ignore_case = true, hide_possible_values = true)]
     format: Option<ReportFormat>,
     /// JSON in fewer letters
@@ -69,7 +69,7 @@ pub struct ReportArgs {
     /// Labels of VMs, for openmetrics
     #[command(flatten)]
     pub labels: VmLabelNames,
-    /// Check each claim of commit 804939ea20 against these recordings
+    /// Check the claims of commit 804939ea20 on them
     #[arg(long, conflicts_with_all = ["by", "filter", "sort", "top", "columns"])]
     pub claims: bool,
     /// Show only the first N rows, or all; by default, text sums rows below 0.1 %, and shows 20 on a terminal
@@ -81,7 +81,7 @@ pub struct ReportArgs {
     /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
     #[arg(long)]
     pub skip_damaged: bool,
-    /// Keep at most N histogram buckets in memory, 16 bytes each; recordings that have more are refused
+    /// Refuse more than N histogram buckets in memory, 8 bytes each
     #[arg(long, value_name = "N", default_value_t, value_parser = max_buckets())]
     pub max_buckets: MaxBuckets,
 }

@@ -11,8 +11,8 @@ use crate::{host::labels::rules::LabelRules, model::vcpu_range::vcpu_range};
 /// VMs and vCPUs to trace; without arguments, all.
 #[derive(Debug, Default, PartialEq, Eq, Args)]
 pub struct Targets {
-    /// Only VMs of this name, process or label, e.g. uuid=...; labels: 'vmentry help metrics' [repeatable]
-    #[arg(long, value_name = "NAME|PID|LABEL=VALUE", add = running_vms())]
+    /// Only VMs of this name, process or LABEL=VALUE
+    #[arg(long, value_name = "VM", add = running_vms())]
     pub vm: Vec<String>,
     /// Only VMs of this process [repeatable]
     #[arg(long, value_name = "PID")]
@@ -25,8 +25,7 @@ pub struct Targets {
 /// The labels that metrics have of VMs.
 #[derive(Debug, Args)]
 pub struct VmLabelNames {
-    /// Labels that identify VMs in metrics: name, uid (not in recordings), manager, uuid, namespace, vmi, pod_uid, sandbox, instance, vmid,
-    /// jail, those of --vm-label-rules; pid and ordinal are others at every start
+    /// Labels of VMs in metrics, e.g. name,uuid
     #[arg(long, value_name = "LABEL,..", value_delimiter = ',', default_value = "name", add = vm_labels())]
     pub vm_labels: Vec<String>,
 }
