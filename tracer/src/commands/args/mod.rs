@@ -37,6 +37,7 @@ pub use record::RecordArgs;
 pub use report::ReportArgs;
 pub use survey::SurveyArgs;
 pub use targets::{DetailKind, Details, LabelRulesFile, Targets};
+pub use value::RingKib;
 
 /// Measures VM-entry latency, pin-control VMCS writes per entry and spurious VMX-preemption-timer exits of KVM hosts.
 #[derive(Debug, Parser)]
