@@ -1,5 +1,5 @@
-//! What the bench `scale` calls that nothing else outside this crate does: the collector with intervals that end when asked, and the
-//! exporter without a port.
+//! What the bench `scale` calls that nothing else outside this crate does: the collector with intervals that end when asked, the
+//! exporter without a port, and the reader.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::{
     host::clock::Anchor,
     kernel::tracer::Tracer,
     model::{accounting::Accounting, interval::Interval},
-    recording::Header,
+    recording::{Header, OnDamage, Reader},
 };
 
 /// A running collector.
@@ -67,4 +67,9 @@ impl Scraped {
     pub fn scrape(&mut self, protobuf: bool, gzip: bool) -> Bytes {
         self.0.scrape(Form { format: if protobuf { Format::Protobuf } else { Format::Classic }, gzip })
     }
+}
+
+/// The first interval of a recording, together with those that go on with it; none in an empty one.
+pub fn first_interval(recording: &[u8]) -> Result<Option<Interval>> {
+    Reader::careful(recording, OnDamage::Refuse)?.read_joined()
 }

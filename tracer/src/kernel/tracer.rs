@@ -18,11 +18,7 @@ use aya::{
     util::online_cpus,
 };
 use aya_log::EbpfLogger;
-use rustix::{
-    io::Errno,
-    param::page_size,
-    process::{Resource, Rlimit, getrlimit, setrlimit},
-};
+use rustix::{io::Errno, param::page_size};
 use tracer_common::{
     Counters, Isa, Region,
     clock::ClockBase,
@@ -221,20 +217,9 @@ impl Attempt<'_> {
         };
         let object = if self.options.kernel_log { OBJECT_WITH_LOG } else { OBJECT };
         let object = patched(object, &config, self.cast, placeholders, length)?;
-        loader_without_btf()?.load(&object).context("load the eBPF object")
+        // Nothing is relocated against the kernel's BTF. aya 0.14 reads and parses it all the same, in `new`.
+        EbpfLoader::new().btf(None).load(&object).context("load the eBPF object")
     }
-}
-
-/// A loader that relocates nothing against the kernel's BTF, because nothing is relocated. aya 0.14 reads and parses that BTF in `new`, even
-/// where it is not wanted, which takes longer than loading the programs does: it finds no descriptor to open it with. No other thread of
-/// this process opens anything meanwhile: programs are loaded before the collector's threads begin.
-fn loader_without_btf() -> Result<EbpfLoader<'static>> {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).context("limit the open files for a moment")?;
-    let mut loader = EbpfLoader::new();
-    setrlimit(Resource::Nofile, limit).context("restore the limit of open files")?;
-    loader.btf(None);
-    Ok(loader)
 }
 
 /// Maps the regions into memory, and makes their placeholder descriptors refer to them.
