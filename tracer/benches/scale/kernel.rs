@@ -112,8 +112,9 @@ impl Words {
         let (fd, bytes) = (map.fd().unwrap(), map.value_size() as usize);
         let (protection, descriptor) = (libc::PROT_READ | libc::PROT_WRITE, fd.as_fd().as_raw_fd());
         // SAFETY: a new mapping, at an address that the kernel chooses.
-        let at =
-            unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED | libc::MAP_POPULATE, descriptor, 0) };
+        let at = unsafe {
+            libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED | libc::MAP_POPULATE, descriptor, 0)
+        };
         assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
         Self(NonNull::new(at.cast()).unwrap(), bytes / 8)
     }

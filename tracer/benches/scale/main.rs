@@ -29,7 +29,7 @@ use views::Views;
 
 pub const SECOND_NS: u64 = 1_000_000_000;
 /// Rounds of each vCPU in a second of the busy host, and of the host with churn.
-const BUSY: u32 = 1000;
+const BUSY: u32 = 200;
 const CALM: u32 = 10;
 
 fn main() {
@@ -81,7 +81,12 @@ fn with_rings(mut tracer: vmentry::kernel::tracer::Tracer, seconds: u64, busy_se
     let rate = (programs.made().0 - made) as f64 / seconds as f64;
     let condition = format!("{rate:.0} events/s and {CHURN} new VMs/s for {seconds} s");
     row("collector: CPU", of_interval(ms_of_thread("collect") - collect), "ms/interval", &condition);
-    row("naming of VMs: CPU", of_interval(ms_of_thread("names") - names), "ms/interval", "their thread; part of no other figure");
+    row(
+        "naming of VMs: CPU",
+        of_interval(ms_of_thread("names") - names),
+        "ms/interval",
+        "their thread; part of no other figure",
+    );
     views.print();
     let (_, accounting) = collector.finish().unwrap();
     let (made, dropped) = programs.made();
@@ -145,5 +150,10 @@ fn print_series(interval: &Interval) {
     let copy = interval.clone();
     let bytes = allocated().saturating_sub(before);
     let (series, vms) = (copy.series.len(), copy.vms.len());
-    row("series: memory", format!("{:.1}", bytes as f64 / 1e6), "MB/interval", &format!("{series} series of {vms} VMs"));
+    row(
+        "series: memory",
+        format!("{:.1}", bytes as f64 / 1e6),
+        "MB/interval",
+        &format!("{series} series of {vms} VMs"),
+    );
 }

@@ -107,7 +107,12 @@ pub fn run(seconds: usize) {
         let how = if frees { "those of ended VMs freed" } else { "none freed, as before" };
         let condition = format!("{NEW} new vCPUs/s for {seconds} s beside {living}, {how}");
         row("states: evicted", before.evicted, "states", &condition);
-        row("states: lost of quiet vCPUs", format!("{lost} of {QUIET}"), "vCPUs", &format!("without an exit for {seconds} s"));
+        row(
+            "states: lost of quiet vCPUs",
+            format!("{lost} of {QUIET}"),
+            "vCPUs",
+            &format!("without an exit for {seconds} s"),
+        );
         if frees {
             row("states: time to free", times.shown(), "ms/interval", "one look at all places where a VM ended");
         }

@@ -23,7 +23,8 @@ use crate::{
         listening::{announce, listen},
         privileges,
         session::{
-            detach, header, ring_bytes, runtime, say_missing_details, selected_tgids, selected_vcpus, traceable_host, watch_module,
+            detach, header, ring_bytes, runtime, say_missing_details, selected_tgids, selected_vcpus, traceable_host,
+            watch_module,
         },
         usage::{refuse, refuse_overlap},
     },

@@ -295,7 +295,8 @@ impl<'a> Btf<'a> {
         let is_wanted = |at: &u32| {
             let word = |at| u32_at(self.types, at).ok();
             let at = *at as usize;
-            word(at + 4).is_some_and(|info| Info(info).kind() == kind) && word(at).is_some_and(|at| self.is_name(at, name))
+            word(at + 4).is_some_and(|info| Info(info).kind() == kind)
+                && word(at).is_some_and(|at| self.is_name(at, name))
         };
         let own = (self.first_id..).zip(&self.offsets).find(|(_, at)| is_wanted(at)).map(|(id, _)| id);
         let found = own.or_else(|| self.base?.find(kind, name));

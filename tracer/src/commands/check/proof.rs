@@ -99,7 +99,8 @@ pub(super) fn make(facts: &Facts, wanted: bool) -> Proof {
     let started = ring_bytes_of_host()
         .map(|ring_bytes| Options { tgids: Some(vec![this_process]), ring_bytes, ..Options::default() })
         .and_then(|options| Tracer::load(layout, &options))
-        .and_then(Attached::new).and_then(|a| Collection::start(a, None));
+        .and_then(Attached::new)
+        .and_then(|a| Collection::start(a, None));
     let mut collection = match started {
         Ok(collection) => collection,
         Err(error) => {

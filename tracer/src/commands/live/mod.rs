@@ -25,8 +25,8 @@ use crate::{
         following::follow,
         privileges,
         session::{
-            command_line, detach, header, next_writable, ring_bytes, runtime, say_missing_details, selected_tgids, selected_vcpus,
-            traceable_host,
+            command_line, detach, header, next_writable, ring_bytes, runtime, say_missing_details, selected_tgids,
+            selected_vcpus, traceable_host,
         },
         usage::refuse_overlap,
     },
