@@ -8,6 +8,8 @@
     unreachable_pub
 )]
 
+#[doc(hidden)]
+pub mod benching;
 pub(crate) mod calibrate;
 pub(crate) mod collect;
 pub mod commands;

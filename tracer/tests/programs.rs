@@ -582,6 +582,25 @@ fn a_new_vcpu_in_a_full_set_evicts_the_one_entered_longest_ago() {
     assert_eq!(bed.round(0, 12).previous.reason(), Some(12));
 }
 
+#[test]
+#[ignore = "needs root"]
+fn a_quiet_vcpu_keeps_its_state_where_those_of_vms_that_ended_are_freed() {
+    let mut bed = bed();
+    // In one set of 16 places, and each of a VM of its own.
+    let crowd = bed.crowd(CROWD);
+    // In the guest from now on, without an exit.
+    bed.run("kvm_entry", 0, &[crowd.at(0), 0]);
+    for vcpu in 1..CROWD {
+        bed.run("kvm_entry", 0, &[crowd.at(vcpu), 0]);
+        bed.run("kvm_exit", 0, &[crowd.at(vcpu), VMX]);
+        bed.tracer.free_states(|_, kvm| kvm == crowd.at(vcpu));
+    }
+    assert_eq!(bed.tracer.open_rounds(), 1, "the quiet one's");
+    bed.run("kvm_exit", 0, &[crowd.at(0), VMX]);
+    let counters = bed.counters();
+    assert_eq!((counters.evicted, counters.unmatched_exits, counters.rounds), (0, 0, CROWD as u64));
+}
+
 const CROWD: usize = 40;
 const ROUNDS_OF_EACH: usize = 20_000;
 

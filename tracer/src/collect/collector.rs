@@ -1,7 +1,7 @@
 //! Collects records from the rings into intervals and sends them through a channel. One owner, no mutex: a slow consumer makes an
 //! interval longer, but never loses one.
 
-use std::{collections::VecDeque, os::fd::OwnedFd, thread::JoinHandle, time::Duration};
+use std::{collections::VecDeque, os::fd::OwnedFd, path::Path, thread::JoinHandle, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use rustc_hash::FxHashSet;
@@ -65,13 +65,13 @@ struct Collector {
 impl Collector {
     /// Collects from an attached tracer; the first interval begins now.
     fn new(attached: Attached, events: Option<EventSink>) -> Result<Self> {
-        let Attached { mut tracer, clocks, rules } = attached;
+        let Attached { mut tracer, clocks, rules, roots } = attached;
         let cpus = tracer.rings().iter().map(|r| r.cpu as usize + 1).max().unwrap_or(0);
         let arrivals = Arrivals::new(tracer.aggregation(), cpus);
         Ok(Self {
             tracer,
             clocks,
-            vms: Vms::new(&Roots::default(), rules)?,
+            vms: Vms::new(&roots, rules)?,
             arrivals,
             owners: FxHashSet::default(),
             counters: Vec::new(),
@@ -216,7 +216,12 @@ impl Collector {
         self.tracer.flush_log();
         let mut whole = std::mem::replace(&mut self.accumulator, Accumulator::of(Interval::starting(now))).finish();
         whole.length_ns = now - whole.start_ns;
-        Ok(self.vms.end(whole))
+        let unnamed = self.vms.end(whole);
+        let ended = self.vms.take_ended();
+        if !ended.is_empty() {
+            self.tracer.free_states(|tgid, kvm| ended.contains(&(tgid, kvm)));
+        }
+        Ok(unnamed)
     }
 
     /// Detaches, drains the rings, and checks that entries == delivered + dropped; returns the last interval, too.
@@ -288,6 +293,7 @@ pub(crate) struct Attached {
     tracer: Tracer,
     clocks: Clocks,
     rules: LabelRules,
+    roots: Roots,
 }
 
 impl Attached {
@@ -295,12 +301,17 @@ impl Attached {
     pub(crate) fn new(mut tracer: Tracer) -> Result<Self> {
         let clocks = Clocks::start(&mut tracer)?;
         tracer.attach()?;
-        Ok(Self { tracer, clocks, rules: LabelRules::default() })
+        Ok(Self { tracer, clocks, rules: LabelRules::default(), roots: Roots::default() })
     }
 
     /// With rules for further labels of VMs.
     pub(crate) fn labelled_by(self, rules: LabelRules) -> Self {
         Self { rules, ..self }
+    }
+
+    /// With processes below another folder than /proc, for a bench.
+    pub(crate) fn with_processes_below(self, proc: &Path) -> Self {
+        Self { roots: Roots { proc: proc.to_owned(), ..self.roots }, ..self }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     host::{
@@ -60,6 +60,8 @@ pub(super) struct Vms {
     /// numbers of VMs that were forgotten in the current interval
     forgotten: Vec<u32>,
     processes: FxHashMap<u32, Process>,
+    /// VMs of processes that have ended, which nobody took yet
+    ended: FxHashSet<Identity>,
     /// names that have not been asked for, as too many questions wait
     to_ask: VecDeque<Arc<Naming>>,
     /// names that have not come, the oldest question first
@@ -103,6 +105,7 @@ impl Vms {
             by_id: FxHashMap::default(),
             forgotten: Vec::new(),
             processes: FxHashMap::default(),
+            ended: FxHashSet::default(),
             to_ask: VecDeque::new(),
             waiting: VecDeque::new(),
             asked: Instant::now(),
@@ -220,9 +223,19 @@ impl Vms {
                 // It could not be read before, either.
                 None if named.start_ticks == 0 => {}
                 None if !process.has_ended => process.has_ended = true,
-                _ => self.forget(tgid),
+                None => {
+                    self.ended.extend(process.kvms.iter().map(|kvm| (tgid, *kvm)));
+                    self.forget(tgid);
+                }
+                // Some of its VMs may be those of the new process.
+                Some(_) => self.forget(tgid),
             }
         }
+    }
+
+    /// The VMs of processes that have ended since the last call: they will never enter again.
+    pub(super) fn take_ended(&mut self) -> FxHashSet<Identity> {
+        std::mem::take(&mut self.ended)
     }
 
     /// Forgets the VMs of the processes that have the most.

@@ -14,14 +14,15 @@ use tokio::{sync::mpsc, task::LocalSet};
 use crate::{
     collect::collector::{Attached, Collection},
     commands::{
-        args::ExportArgs,
+        args::{ExportArgs, RingKib},
         child::Endings,
         damaged::done,
         following::follow,
         listening::{announce, listen},
         privileges,
         session::{
-            detach, header, runtime, say_missing_details, selected_tgids, selected_vcpus, traceable_host, watch_module,
+            detach, header, ring_bytes, runtime, say_missing_details, selected_tgids, selected_vcpus, traceable_host,
+            watch_module,
         },
         usage::{refuse, refuse_overlap},
         vm_labels::vm_labels,
@@ -130,6 +131,7 @@ async fn trace(
         vcpu_ids: selected_vcpus(&args.targets),
         detail: args.details.are_wanted(),
         addresses: args.details.have_addresses(),
+        ring_bytes: ring_bytes(RingKib::Auto)?,
         ..Options::default()
     };
     say_missing_details(&options, &layout.config);

@@ -36,7 +36,7 @@ use crate::{
     kernel::{
         kvm_module::{self, Change, Watch},
         layout::Layout,
-        options::Options,
+        options::{DEFAULT_RING_BYTES, Options},
         resolve::NO_BTF_FIX,
         tracer::Tracer,
         vmwrite_sites::{self, Site},
@@ -200,7 +200,7 @@ fn options(args: &RecordArgs, facts: &Facts, layout: &Layout) -> Result<Options>
         addresses: args.details.have_addresses(),
         extras: args.events.is_some() || args.flight_recorder.is_some(),
         stamps: false,
-        ring_bytes: ring_bytes(args.ring_kib),
+        ring_bytes: ring_bytes(args.ring_kib)?,
         tgids,
         vcpu_ids: selected_vcpus(&args.targets),
         kernel_log: args.kernel_log,
@@ -503,7 +503,7 @@ impl Progress {
         if dropped > 0 {
             match args.aggregate {
                 Aggregation::Records => {
-                    let more = args.ring_kib.saturating_mul(4);
+                    let more = ring_bytes(args.ring_kib).unwrap_or(DEFAULT_RING_BYTES) / 1024 * 4;
                     say!("dropped entries are missing from every figure: try --ring-kib {more}");
                 }
                 Aggregation::InKernel => say!(

@@ -14,7 +14,7 @@ use tracer_common::{Config, Isa, Slot};
 
 use crate::{
     collect::collector::Collection,
-    commands::args::Targets,
+    commands::args::{RingKib, Targets},
     host::{
         clock::Anchor,
         clock_mapping::measured_khz,
@@ -26,7 +26,7 @@ use crate::{
         roots::Roots,
         vmm,
     },
-    kernel::{kvm_module::Watch, layout::Layout, options::Options},
+    kernel::{kvm_module::Watch, layout::Layout, options::Options, tracer::ring_bytes_of_host},
     model::{
         accounting::Accounting,
         interval::Interval,
@@ -93,8 +93,11 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 /// Size of one CPU's ring in bytes.
-pub(crate) fn ring_bytes(kib: u32) -> u32 {
-    kib * 1024
+pub(crate) fn ring_bytes(ring: RingKib) -> Result<u32> {
+    match ring {
+        RingKib::Auto => ring_bytes_of_host(),
+        RingKib::Kib(kib) => Ok(kib * 1024),
+    }
 }
 
 /// vCPU numbers to trace; none for all.

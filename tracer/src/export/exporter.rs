@@ -50,7 +50,11 @@ impl Exporter {
 
     /// Adds an interval to the sums. Says which VMs find no room for their series.
     pub(crate) fn add(&mut self, interval: &Interval) {
-        let now = Anchor::now();
+        self.add_at(interval, Anchor::now());
+    }
+
+    /// As [`Self::add`], for an interval that ended `now`.
+    pub(crate) fn add_at(&mut self, interval: &Interval, now: Anchor) {
         self.heard_ns = now.monotonic_ns;
         if let Some(message) = self.state.add(interval, now) {
             say!("{message}");

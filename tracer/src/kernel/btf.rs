@@ -5,7 +5,7 @@
 //! as much to a start of `vmentry check` as this reader with all its lookups (41 alternating runs), and its mmap backend about 1.3 times as
 //! much for the lookups by name alone. It is also LGPL, and vmentry is linked statically.
 
-use std::fmt;
+use std::{cell::RefCell, collections::HashMap, fmt};
 
 const MAGIC: u16 = 0xeb9f;
 const VERSION: u8 = 1;
@@ -82,6 +82,8 @@ pub struct Btf<'a> {
     offsets: Vec<u32>,
     first_id: u32,
     first_string: u32,
+    /// what was looked for by kind and name: a layout asks for the members of the same few structures again and again
+    found: RefCell<HashMap<(u32, String), Option<u32>>>,
 }
 
 /// A member of a structure.
@@ -203,6 +205,7 @@ impl<'a> Btf<'a> {
             first_id: base.map_or(Ok(1), |b| Ok(b.first_id + len_u32(b.offsets.len())?))?,
             first_string: base.map_or(Ok(0), |b| Ok(b.first_string + len_u32(b.strings.len())?))?,
             base,
+            found: RefCell::default(),
         })
     }
 
@@ -284,10 +287,30 @@ impl<'a> Btf<'a> {
 
     /// The type of this kind and name, in this BTF first, then in its base.
     fn find(&self, kind: u32, name: &str) -> Option<u32> {
-        let own = (self.first_id..)
-            .take(self.offsets.len())
-            .find(|&id| self.get(id).is_some_and(|t| t.kind == kind && self.name(t.name) == name));
-        own.or_else(|| self.base?.find(kind, name))
+        let wanted = (kind, name.to_owned());
+        if let Some(found) = self.found.borrow().get(&wanted) {
+            return *found;
+        }
+        // Of most types, of which a kernel has 150 000, only the kind is read.
+        let is_wanted = |at: &u32| {
+            let word = |at| u32_at(self.types, at).ok();
+            let at = *at as usize;
+            word(at + 4).is_some_and(|info| Info(info).kind() == kind)
+                && word(at).is_some_and(|at| self.is_name(at, name))
+        };
+        let own = (self.first_id..).zip(&self.offsets).find(|(_, at)| is_wanted(at)).map(|(id, _)| id);
+        let found = own.or_else(|| self.base?.find(kind, name));
+        self.found.borrow_mut().insert(wanted, found);
+        found
+    }
+
+    /// Whether the string at this offset is `name`.
+    fn is_name(&self, offset: u32, name: &str) -> bool {
+        if offset < self.first_string {
+            return self.base.is_some_and(|base| base.is_name(offset, name));
+        }
+        let tail = self.strings.get((offset - self.first_string) as usize..).unwrap_or_default();
+        tail.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
     }
 
     fn get(&self, id: u32) -> Option<Type<'a>> {

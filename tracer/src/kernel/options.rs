@@ -19,6 +19,10 @@ use crate::{
 /// Size limit of one CPU's ring, in bytes, unless another one is asked for: 8192 short records.
 pub(crate) const DEFAULT_RING_BYTES: u32 = 1024 * 1024;
 
+/// Size limit of the rings of all CPUs together that [`auto_ring_bytes`] chooses. The collector folds some ten million records a second: rings
+/// of as many records as it folds in a tenth of a second are filled by a host that it cannot keep up with, however large they are.
+const AUTO_RINGS_BYTES: u32 = 256 << 20;
+
 /// Size limit of the rings of all CPUs together: the verifier lets a program reach no more of an array's value (BPF_MAX_VAR_OFF).
 const MAX_RINGS_BYTES: usize = 1 << 29;
 
@@ -26,6 +30,13 @@ const MAX_RINGS_BYTES: usize = 1 << 29;
 /// Every possible CPU has a ring, because one that comes online cannot be given one then, and the kernel allocates the whole array at once:
 /// virtual machines with 4 CPUs and room for 240 would pay 120 MiB.
 const MAX_RINGS_BYTES_OF_ABSENT: usize = 64 << 20;
+
+/// Size limit of one CPU's ring, in bytes, for so many CPUs that have one: [`DEFAULT_RING_BYTES`] up to 256 CPUs, then less, so that all rings
+/// together stay below [`AUTO_RINGS_BYTES`]; at least `page_bytes`.
+pub fn auto_ring_bytes(cpus: u32, page_bytes: u32) -> u32 {
+    let share = (AUTO_RINGS_BYTES / cpus.max(1)).max(1);
+    (1 << share.ilog2()).clamp(page_bytes, DEFAULT_RING_BYTES)
+}
 
 /// How the programs are loaded.
 #[derive(Clone, Debug)]
@@ -83,11 +94,11 @@ impl Default for Options {
 
 /// CPUs of this host, for which maps are sized.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Cpus {
+pub struct Cpus {
     /// how many are online
-    pub(super) online: u32,
+    pub online: u32,
     /// one more than the highest number of a CPU that may come online: each number below has counters and a ring
-    pub(super) possible: u32,
+    pub possible: u32,
 }
 
 impl Cpus {
@@ -247,6 +258,18 @@ mod tests {
         let options = Options::default();
         let config = options.config(&Config::empty(), options.ring_shape(), &self::cpus(), None).unwrap();
         assert_eq!(config.get(Slot::Cpus), Some(8));
+    }
+
+    #[test]
+    fn rings_of_many_cpus_are_smaller_so_that_their_memory_is_bounded() {
+        let ring_bytes = |cpus| auto_ring_bytes(cpus, 4096);
+        assert_eq!([1, 2, 256].map(ring_bytes), [DEFAULT_RING_BYTES; 3], "as without many CPUs");
+        assert_eq!([257, 512, 640, 8192].map(|cpus| ring_bytes(cpus) >> 10), [512, 512, 256, 32]);
+        for cpus in 1..=8192 {
+            let options = Options { ring_bytes: ring_bytes(cpus), ..Options::default() };
+            assert!(options.check(4096).is_ok() && options.ring_shape().bytes(cpus) <= AUTO_RINGS_BYTES as usize);
+        }
+        assert_eq!((ring_bytes(0), ring_bytes(1 << 30)), (DEFAULT_RING_BYTES, 4096));
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! Reads the running kernel's BTF and resolves the layout: the I/O for `btf` and `layout`.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
+    ops::Deref,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
+use memmap2::Mmap;
 
 use crate::{
     kernel::{
@@ -20,9 +23,37 @@ fn btf_path(sys: &Path, module: &str) -> PathBuf {
     sys.join("kernel/btf").join(module)
 }
 
+/// BTF in memory.
+enum Bytes {
+    Mapped(Mmap),
+    Read(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(mapped) => mapped,
+            Self::Read(read) => read,
+        }
+    }
+}
+
+/// The kernel's own BTF can be mapped since Linux 6.16 ("btf: Allow mmap of vmlinux btf"). Before, and for that of modules, it is
+/// read, which takes a system call for each page.
+fn bytes(path: &Path) -> io::Result<Bytes> {
+    let file = File::open(path)?;
+    // SAFETY: the kernel never changes nor frees its own BTF; a file that a test has made up for it is not changed, either.
+    match unsafe { Mmap::map(&file) } {
+        Ok(mapped) if !mapped.is_empty() => Ok(Bytes::Mapped(mapped)),
+        _ => fs::read(path).map(Bytes::Read),
+    }
+}
+
 /// A module's BTF; none where it is built in, or has none, which the resolution then reports.
-fn optional(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
+fn optional(path: &Path) -> Result<Option<Bytes>> {
+    match bytes(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).with_context(|| format!("read {}", shown(path))),
@@ -98,6 +129,16 @@ mod tests {
     fn error(files: &[&str], vendor: Vendor) -> String {
         let files: Vec<_> = files.iter().map(|&f| (f, crate::kernel::btf::build::Builder::new().bytes())).collect();
         format!("{:#}", layout(sys(&files).path(), vendor).unwrap_err())
+    }
+
+    #[test]
+    fn btf_is_mapped_where_it_can_be() {
+        let sys = sys(&[("vmlinux", vec![7; 5000])]);
+        let found = bytes(&btf_path(sys.path(), "vmlinux")).unwrap();
+        assert!(matches!(found, Bytes::Mapped(_)) && *found == [7; 5000]);
+        fs::write(sys.path().join("kernel/btf/empty"), "").unwrap();
+        assert!(bytes(&btf_path(sys.path(), "empty")).unwrap().is_empty(), "an empty file cannot be mapped");
+        assert_eq!(bytes(&btf_path(sys.path(), "none")).map(|_| ()).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

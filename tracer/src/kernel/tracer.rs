@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc,
-        atomic::Ordering::{Acquire, Relaxed, Release},
+        atomic::Ordering::{AcqRel, Acquire, Relaxed, Release},
     },
 };
 
@@ -23,14 +23,14 @@ use tracer_common::{
     Counters, Isa, Region,
     clock::ClockBase,
     in_kernel_series::MAX_IN_KERNEL_SERIES,
-    state::{MAX_STATES, Phase, VcpuState},
+    state::{MAX_STATES, Owner, Phase, VcpuState},
 };
 
 use crate::{
     kernel::{
         in_kernel_series::{InKernelSeries, Sharing},
         layout::{Cast, Layout},
-        options::{Cpus, Options},
+        options::{Cpus, Options, auto_ring_bytes},
         patch::{PlaceholderFds, patched},
         ring::{Mapping, Ring, Shape},
         vmwrite_sites::Site,
@@ -217,7 +217,7 @@ impl Attempt<'_> {
         };
         let object = if self.options.kernel_log { OBJECT_WITH_LOG } else { OBJECT };
         let object = patched(object, &config, self.cast, placeholders, length)?;
-        // Nothing is relocated against the kernel's BTF, and parsing it would take longer than the rest of the start.
+        // Nothing is relocated against the kernel's BTF. aya 0.14 reads and parses it all the same, in `new`.
         EbpfLoader::new().btf(None).load(&object).context("load the eBPF object")
     }
 }
@@ -233,7 +233,7 @@ fn map_regions(ebpf: &Ebpf, placeholders: &mut PlaceholderFds) -> Result<Regions
     };
     Ok(Regions {
         counters: map(Region::Counters, "COUNTERS", false)?,
-        states: map(Region::States, "STATES", false)?,
+        states: map(Region::States, "STATES", true)?,
         records: Arc::new(map(Region::Records, "RECORDS", false)?),
         taken: Arc::new(map(Region::Taken, "TAKEN", true)?),
         series: map(Region::Series, "SERIES", true)?,
@@ -292,12 +292,21 @@ impl Cpus {
     }
 }
 
+/// Size limit of one CPU's ring on this host, in bytes, unless the user names one.
+pub(crate) fn ring_bytes_of_host() -> Result<u32> {
+    Ok(auto_ring_bytes(Cpus::of_host()?.possible, u32::try_from(page_size()).context("size of a page")?))
+}
+
 impl Tracer {
     /// Loads the programs and makes the rings. Attaches nothing.
     pub fn load(layout: &Layout, options: &Options) -> Result<Self> {
+        Self::load_for(layout, options, &Cpus::of_host()?)
+    }
+
+    /// As [`Self::load`], with counters and a ring for each of these CPUs.
+    pub fn load_for(layout: &Layout, options: &Options, cpus: &Cpus) -> Result<Self> {
         options.check(page_size())?;
-        let cpus = Cpus::of_host()?;
-        let load = |cast| Attempt { layout, options, cpus: &cpus, cast }.load();
+        let load = |cast| Attempt { layout, options, cpus, cast }.load();
         let loaded = match layout.cast {
             // The programs are the same without it, but slower.
             Some(cast) => or_without_cast(load(Some(cast)), || load(None)),
@@ -459,10 +468,32 @@ impl Tracer {
         (0..self.cpus).map(|cpu| Counters::from_words(std::array::from_fn(|n| word(cpu, n)))).collect()
     }
 
+    /// Frees the states of vCPUs that will never enter again: those of VMs, by process and address of their `struct kvm`, of which `is_gone`
+    /// holds. Otherwise a new vCPU would take the place of a living one that was quiet for longer than the dead ones.
+    ///
+    /// The programs may give a place to another vCPU at any time, so it is freed only if it still has the owner that it had before its VM was
+    /// read. In between, a new vCPU at the address of the dead one can have taken the place over: it then loses one round, as unmatched.
+    pub fn free_states(&self, is_gone: impl Fn(u32, u64) -> bool) {
+        for at in (0..MAX_STATES).map(|place| place * VcpuState::SIZE) {
+            let word = |offset| self.states.word(at + offset);
+            let owner = word(offset_of!(VcpuState, owner)).load(Acquire);
+            if [Owner::NONE, Owner::CLAIMED].contains(&Owner(owner)) {
+                continue;
+            }
+            let (who, kvm) = (word(offset_of!(VcpuState, who)), word(offset_of!(VcpuState, kvm)));
+            if is_gone((who.load(Relaxed) >> 32) as u32, kvm.load(Relaxed)) {
+                // Where it fails, the place has another owner already.
+                let _ = word(offset_of!(VcpuState, owner)).compare_exchange(owner, Owner::NONE.0, AcqRel, Relaxed);
+            }
+        }
+    }
+
     /// vCPUs that are between kvm_entry and kvm_exit.
     pub fn open_rounds(&self) -> u64 {
         let places = (0..MAX_STATES).map(|place| place * VcpuState::SIZE);
-        places.filter(|at| self.states.byte(at + offset_of!(VcpuState, phase)) == Phase::OPEN.0).count() as u64
+        let has_owner = |at: &usize| self.states.word(at + offset_of!(VcpuState, owner)).load(Acquire) != Owner::NONE.0;
+        let is_open = |at: &usize| self.states.byte(at + offset_of!(VcpuState, phase)) == Phase::OPEN.0;
+        places.filter(|at| has_owner(at) && is_open(at)).count() as u64
     }
 }
 

@@ -19,7 +19,10 @@ pub(super) const KEPT_NS: u64 = 600_000_000_000;
 /// Series that are kept, at most, whatever their age.
 const KEPT_SERIES: usize = 2_000_000;
 
-/// Most of what is kept, whatever its age.
+/// Series that are merged into the sum since the start before the next frame, about: they take 50 to 100 ms.
+const MERGED_AT_ONCE: usize = 32_768;
+
+/// Most of what is kept, whatever its age, and of what is done for a frame.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     /// series of all intervals
@@ -30,12 +33,20 @@ struct Limits {
     whole_series: usize,
     /// histogram buckets since the start
     whole_buckets: usize,
+    /// series after which no further interval is merged for a frame
+    merged_at_once: usize,
 }
 
 impl Default for Limits {
     /// Half a gigabyte for the intervals, a quarter for the sum since the start.
     fn default() -> Self {
-        Self { kept_series: KEPT_SERIES, kept_buckets: 64 << 20, whole_series: 4 * MAX_SERIES, whole_buckets: 32 << 20 }
+        Self {
+            kept_series: KEPT_SERIES,
+            kept_buckets: 64 << 20,
+            whole_series: 4 * MAX_SERIES,
+            whole_buckets: 32 << 20,
+            merged_at_once: MERGED_AT_ONCE,
+        }
     }
 }
 
@@ -235,10 +246,17 @@ impl History {
         slices
     }
 
-    /// The merge of all intervals up to number `end`, and of later ones that were merged before.
+    /// The merge of the intervals up to number `end`, and of later ones that were merged before. So that the screen never stands still, one
+    /// call merges intervals of some [`MERGED_AT_ONCE`] series; [`Self::is_behind`] says whether more are left.
     pub(super) fn since_start(&mut self, end: u64) -> Arc<Slice> {
-        let pending: Vec<_> =
-            self.kept.iter().filter(|s| s.number >= self.merged && s.number <= end).cloned().collect();
+        let mut series = 0;
+        let pending = self.kept.iter().filter(|s| s.number >= self.merged && s.number <= end);
+        let pending = pending.take_while(|slice| {
+            let has_room = series < self.limits.merged_at_once;
+            series += slice.interval.series.len();
+            has_room
+        });
+        let pending: Vec<_> = pending.cloned().collect();
         if !pending.is_empty() || self.whole.keys.is_empty() {
             pending.iter().for_each(|slice| self.add_to_whole(slice));
             let whole = Arc::make_mut(&mut self.whole);
@@ -246,6 +264,11 @@ impl History {
             whole.number = self.merged.saturating_sub(1);
         }
         Arc::clone(&self.whole)
+    }
+
+    /// Whether [`Self::since_start`] has not merged all intervals up to number `end` yet.
+    pub(super) fn is_behind(&self, end: u64) -> bool {
+        self.kept.iter().any(|s| s.number >= self.merged && s.number <= end)
     }
 }
 
@@ -297,6 +320,23 @@ mod tests {
         history.push(wide(1));
         assert!(history.since_start(1).interval.buckets() <= 50);
         assert_eq!(history.left_out(), 1);
+    }
+
+    #[test]
+    fn a_frame_merges_so_many_series_and_the_next_ones_catch_up() {
+        let limits = Limits { merged_at_once: 10, ..Limits::default() };
+        let mut history = History { limits, ..History::default() };
+        (0..30).for_each(|_| history.push(interval(0..4)));
+        let entries = |whole: &Arc<Slice>| whole.interval.series.values().map(|series| series.entries()).sum::<u64>();
+        let mut frames = Vec::new();
+        while history.is_behind(29) {
+            frames.push(entries(&history.since_start(29)));
+        }
+        assert_eq!(frames, (1..=10).map(|frame| frame * 3 * 4).collect::<Vec<_>>());
+        assert_eq!(entries(&history.since_start(29)), 120);
+        // At least one, however large it is.
+        history.push(interval(0..1000));
+        assert_eq!((entries(&history.since_start(30)), history.is_behind(30)), (1120, false));
     }
 
     #[test]

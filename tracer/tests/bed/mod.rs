@@ -318,6 +318,12 @@ impl Bed {
         crowd
     }
 
+    /// Simulated vCPUs of a cache line each, this many: without a VMCS.
+    pub fn vcpus_of_a_cache_line(&mut self, vcpus: usize) -> Crowd {
+        let (memory, base) = self.crowds_memory();
+        Crowd { memory, base, offsets: (0..vcpus).map(|n| n * CROWDED).collect() }
+    }
+
     fn crowds_memory(&mut self) -> (Mapped<[u8; CROWD]>, u64) {
         let address: Array<_, u64> = self.testbed.map("ADDRESS").unwrap().try_into().unwrap();
         let base = address.get(&1, 0).unwrap();

@@ -46,6 +46,7 @@ const XTASK: House = House {
 const TRACER: House = House {
     src: "tracer/src",
     rooms: &[
+        "benching",
         "fuzzing",
         "commands",
         "calibrate",

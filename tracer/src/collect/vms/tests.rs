@@ -105,11 +105,15 @@ fn a_later_process_of_the_same_number_is_another_vm_at_the_same_address() {
     started(&host, 40, "new", 99);
     ask(&mut vms, 1);
     assert_eq!(numbers(&interval(&mut vms, &[(40, 0x1000)])), [(1, "new", 99, 0)]);
+    assert!(vms.take_ended().is_empty(), "the VM at the address of the old one is the new one");
     // Gone, its last records still arrive; then it is forgotten before a third one comes.
     fs::remove_dir_all(host.roots.proc.join("40")).unwrap();
     ask(&mut vms, 1);
     assert_eq!(numbers(&interval(&mut vms, &[(40, 0x1000)])), [(1, "new", 99, 0)]);
+    assert!(vms.take_ended().is_empty(), "its vCPUs may still be on their way out");
     ask(&mut vms, 2);
+    assert_eq!(vms.take_ended(), [(40, 0x1000)].into_iter().collect());
+    assert!(vms.take_ended().is_empty());
     started(&host, 40, "third", 111);
     assert_eq!(numbers(&interval(&mut vms, &[(40, 0x1000)])), [(2, "third", 111, 0)]);
     assert_eq!((vms.by_id.len(), vms.by_identity.len()), (1, 1), "the dead ones are forgotten");

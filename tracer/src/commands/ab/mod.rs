@@ -67,7 +67,7 @@ pub(super) fn run(args: &AbArgs) -> Result<ExitCode> {
         ensure_vm(&facts.vms, may_be_more, tgids.as_deref())?;
     }
     let options = Options {
-        ring_bytes: ring_bytes(args.ring_kib),
+        ring_bytes: ring_bytes(args.ring_kib)?,
         tgids,
         vcpu_ids: selected_vcpus(&args.targets),
         stopwatch: stopwatch::start(&facts)?,

@@ -7,7 +7,6 @@ use clap::Args;
 use crate::{
     compare::assemble,
     host::setting::{FORMS, Kind},
-    kernel::options::DEFAULT_RING_BYTES,
     model::{policy::Policy, suggestion::did_you_mean},
 };
 
@@ -16,7 +15,7 @@ use super::{
     format::{ComparisonFormat, Json},
     run_command::RunCommand,
     targets::Targets,
-    value::{duration, policies, ring_kib, share},
+    value::{RingKib, duration, policies, ring_kib, share},
 };
 
 /// Arguments of `ab`.
@@ -100,9 +99,9 @@ pub struct AbArgs {
     /// VMs and vCPUs to trace
     #[command(flatten)]
     pub targets: Targets,
-    /// Size of each CPU's ring in KiB, a power of two; an entry takes 96 bytes
-    #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024, value_parser = ring_kib)]
-    pub ring_kib: u32,
+    /// Size of each CPU's ring in KiB, a power of two; auto: 1024, less beyond 256 CPUs
+    #[arg(long, value_name = "KIB", default_value = "auto", value_parser = ring_kib)]
+    pub ring_kib: RingKib,
     /// A command to run meanwhile
     #[command(flatten)]
     pub run: RunCommand,

@@ -41,6 +41,7 @@ pub use report::ReportArgs;
 pub use run_command::RunCommand;
 pub use survey::SurveyArgs;
 pub use targets::{DetailKind, Details, LabelRulesFile, Targets, VmLabelNames};
+pub use value::RingKib;
 
 /// Measures VM-entry latency, pin-control VMCS writes per entry and spurious VMX-preemption-timer exits of KVM hosts.
 #[derive(Debug, Parser)]

@@ -7,13 +7,13 @@ use std::{
 
 use clap::{ArgGroup, Args};
 
-use crate::{kernel::options::DEFAULT_RING_BYTES, model::measurement::Aggregation, trace::trigger::Clause};
+use crate::{model::measurement::Aggregation, trace::trigger::Clause};
 
 use super::{
     DEFAULT_RECORDING,
     run_command::RunCommand,
     targets::{Details, LabelRulesFile, Targets},
-    value::{duration, ring_kib},
+    value::{RingKib, duration, ring_kib},
 };
 
 /// Arguments of `record`.
@@ -58,9 +58,9 @@ pub struct RecordArgs {
     /// Do not split host time (kernel, user, halts, steal)
     #[arg(long)]
     pub no_phases: bool,
-    /// Size of each CPU's ring in KiB, a power of two; an entry takes 96 or 136 bytes
-    #[arg(long, value_name = "KIB", default_value_t = DEFAULT_RING_BYTES / 1024, value_parser = ring_kib)]
-    pub ring_kib: u32,
+    /// Size of each CPU's ring in KiB, a power of two; auto: 1024, less beyond 256 CPUs
+    #[arg(long, value_name = "KIB", default_value = "auto", value_parser = ring_kib)]
+    pub ring_kib: RingKib,
     /// Count 'in-kernel': no rings, no collector's CPU; values to 1.6 % instead of 0.1 %
     #[arg(long, value_name = "WHERE", value_enum, default_value = "records", hide_possible_values = true,
           conflicts_with_all = ["exact_writes", "verify_writes", "events", "flight_recorder"])]

@@ -35,15 +35,28 @@ pub(super) fn at_least_one<N: FromStr + From<u8> + PartialOrd>(text: &str) -> Re
     number.ok_or_else(|| "write a whole number, at least 1".into())
 }
 
-/// A ring's size in KiB: a power of two of at least a page, whose bytes fit into 32 bits.
-pub(super) fn ring_kib(text: &str) -> Result<u32, String> {
+/// Size of each CPU's ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingKib {
+    /// by the number of CPUs
+    Auto,
+    /// KiB
+    Kib(u32),
+}
+
+/// A ring's size: "auto", or KiB: a power of two of at least a page, whose bytes fit into 32 bits.
+pub(super) fn ring_kib(text: &str) -> Result<RingKib, String> {
+    if text == "auto" {
+        return Ok(RingKib::Auto);
+    }
     let page_kib = u32::try_from(page_size() / 1024).unwrap_or(4);
-    let kib: u32 = text.parse().map_err(|_| format!("must be a power of two, e.g. {}", DEFAULT_RING_BYTES / 1024))?;
+    let kib: u32 =
+        text.parse().map_err(|_| format!("must be auto or a power of two, e.g. {}", DEFAULT_RING_BYTES / 1024))?;
     if !kib.is_power_of_two() || !(page_kib..=MAX_RING_KIB).contains(&kib) {
         let near = kib.checked_next_power_of_two().unwrap_or(MAX_RING_KIB).clamp(page_kib, MAX_RING_KIB);
-        return Err(format!("must be a power of two from {page_kib} (a page) to {MAX_RING_KIB}, e.g. {near}"));
+        return Err(format!("must be auto or a power of two from {page_kib} (a page) to {MAX_RING_KIB}, e.g. {near}"));
     }
-    Ok(kib)
+    Ok(RingKib::Kib(kib))
 }
 
 /// From "0.5%"; as a share.
@@ -68,8 +81,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ring_is_a_power_of_two_of_at_least_a_page() {
-        assert_eq!((ring_kib("4"), ring_kib("524288")), (Ok(4), Ok(524_288)));
+    fn a_ring_is_a_power_of_two_of_at_least_a_page_or_left_to_the_number_of_cpus() {
+        assert_eq!((ring_kib("4"), ring_kib("524288")), (Ok(RingKib::Kib(4)), Ok(RingKib::Kib(524_288))));
+        assert_eq!(ring_kib("auto"), Ok(RingKib::Auto));
         for (bad, near) in
             [("3", "e.g. 4"), ("5", "e.g. 8"), ("0", "e.g. 4"), ("1048576", "e.g. 524288"), ("-1", "power")]
         {

@@ -11,7 +11,10 @@ use crate::{
     commands::{progress::ProgressLine, session::ensure_exact},
     guest::{self, ExercisePlan, Scenario},
     host::{clock::process_cpu_ns, facts::Facts, problems},
-    kernel::{options::Options, tracer::Tracer},
+    kernel::{
+        options::Options,
+        tracer::{Tracer, ring_bytes_of_host},
+    },
     model::measurement::Aggregation,
     say,
 };
@@ -125,7 +128,8 @@ fn of_mode(aggregation: Aggregation, runs: &[(Option<Aggregation>, Run)]) -> Mod
 fn run(facts: &Facts, mode: Option<Aggregation>) -> Result<Run> {
     let plan = ExercisePlan { scenario: Scenario::Cpuid, count: EXITS, vcpus: 1, delta: None };
     let layout = facts.layout.as_ref().context("no layout, and no error about it")?;
-    let load = |aggregation| Tracer::load(layout, &Options { aggregation, ..Options::default() });
+    let ring_bytes = ring_bytes_of_host()?;
+    let load = |aggregation| Tracer::load(layout, &Options { aggregation, ring_bytes, ..Options::default() });
     let tracer = mode.map(load).transpose()?;
     let direct_loads = tracer.as_ref().is_some_and(Tracer::reads_directly);
     let attached = tracer.map(Attached::new).transpose()?;

@@ -15,7 +15,11 @@ use crate::{
         problems::{self, Problem},
         roots::Roots,
     },
-    kernel::{layout::Layout, options::Options, tracer::Tracer},
+    kernel::{
+        layout::Layout,
+        options::Options,
+        tracer::{Tracer, ring_bytes_of_host},
+    },
     model::{
         exit_reasons,
         figures::Figure,
@@ -92,8 +96,11 @@ pub(super) fn make(facts: &Facts, wanted: bool) -> Proof {
     let Some(this_process) = pid_namespace::this_process(&Roots::default().proc) else {
         return not_made("in a PID namespace of its own, the guest's entries cannot be told from others");
     };
-    let options = Options { tgids: Some(vec![this_process]), ..Options::default() };
-    let started = Tracer::load(layout, &options).and_then(Attached::new).and_then(|a| Collection::start(a, None));
+    let started = ring_bytes_of_host()
+        .map(|ring_bytes| Options { tgids: Some(vec![this_process]), ring_bytes, ..Options::default() })
+        .and_then(|options| Tracer::load(layout, &options))
+        .and_then(Attached::new)
+        .and_then(|a| Collection::start(a, None));
     let mut collection = match started {
         Ok(collection) => collection,
         Err(error) => {

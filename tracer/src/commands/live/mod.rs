@@ -19,14 +19,14 @@ use tokio::sync::mpsc;
 use crate::{
     collect::collector::{Attached, Collection},
     commands::{
-        args::LiveArgs,
+        args::{LiveArgs, RingKib},
         child::Endings,
         damaged::done,
         following::follow,
         privileges,
         session::{
-            command_line, detach, header, next_writable, runtime, say_missing_details, selected_tgids, selected_vcpus,
-            traceable_host,
+            command_line, detach, header, next_writable, ring_bytes, runtime, say_missing_details, selected_tgids,
+            selected_vcpus, traceable_host,
         },
         usage::refuse_overlap,
     },
@@ -70,6 +70,7 @@ pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
         stopwatch: stopwatch::start(&facts)?,
         detail: args.details.are_wanted(),
         addresses: args.details.have_addresses(),
+        ring_bytes: ring_bytes(RingKib::Auto)?,
         ..Options::default()
     };
     say_missing_details(&options, &layout.config);

@@ -21,6 +21,20 @@ fn a_member_is_found_through_split_btf_typedefs_and_unnamed_unions() {
 }
 
 #[test]
+fn a_structure_is_found_by_its_whole_name_and_looked_for_once() {
+    let mut b = Builder::new();
+    let int = b.int("int", 4);
+    b.structure("vcpu_vmx_more", 8, &[("first", int, 0)]);
+    b.structure("vcpu_vmx", 16, &[("first", int, 8), ("second", int, 12)]);
+    let bytes = b.bytes();
+    let btf = Btf::parse(&bytes, None).unwrap();
+    let offset = |name, path| btf.field(name, path).map(|field| field.offset);
+    assert_eq!((offset("vcpu_vmx", "first"), offset("vcpu_vmx", "second")), (Some(8), Some(12)));
+    assert_eq!((offset("vcpu_v", "first"), offset("vcpu_v", "second")), (None, None));
+    assert_eq!(btf.found.borrow().len(), 2, "each name once, found or not");
+}
+
+#[test]
 fn a_tracepoints_arguments_are_read() {
     let mut b = Builder::new();
     let vcpu = b.structure("kvm_vcpu", 8, &[]);

@@ -49,6 +49,7 @@ impl App {
     }
 
     pub(super) fn mark_baseline(&mut self) {
+        self.refresh_whole();
         if self.seen.slices.is_empty() {
             self.status = "no baseline: nothing was seen yet".into();
             return;

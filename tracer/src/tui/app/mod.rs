@@ -189,7 +189,7 @@ impl App {
 
     /// The intervals of the window merged, whatever the filter.
     pub fn visible(&mut self) -> Interval {
-        self.refresh();
+        self.refresh_whole();
         let mut whole = Interval::default();
         self.seen.slices.iter().for_each(|s| whole.merge(&s.interval));
         whole

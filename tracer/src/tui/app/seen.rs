@@ -57,7 +57,12 @@ impl App {
         let end = self.end.unwrap_or(newest).max(self.history.oldest().unwrap_or(0));
         let slices = match self.window.seconds() {
             Some(seconds) => self.history.window(seconds, end),
-            None => vec![self.history.since_start(end)],
+            None => {
+                let whole = self.history.since_start(end);
+                // The next frame goes on.
+                self.stale = self.history.is_behind(end);
+                vec![whole]
+            }
         };
         let mut latest: Vec<_> =
             self.history.slices().rev().skip_while(|s| s.number > end).take(LATEST).cloned().collect();
@@ -98,6 +103,14 @@ impl App {
             Seen { slices, latest, names, matcher, whole, before, rows, entries, seconds, budget: None, detail: None };
         let kept = self.selected_node.and_then(|node| self.seen.rows.iter().position(|r| r.node == node));
         self.select(kept.unwrap_or(self.selected));
+    }
+
+    /// As [`Self::refresh`], until the window has all its intervals.
+    pub(crate) fn refresh_whole(&mut self) {
+        self.refresh();
+        while self.stale {
+            self.refresh();
+        }
     }
 
     /// Computes the values of the rows that are about to be drawn.
