@@ -112,6 +112,8 @@ slots! {
     VmxDeadlineTsc,
     /// of the vcpu: `vcpu_svm.vmcb`, pointer
     SvmVmcb,
+    /// of the vcpu: `vcpu_svm.vmcb01.ptr`, pointer: L1 runs on this vmcb as long as the vCPU lives; absent before Linux 5.13
+    SvmVmcb01,
     /// of the vmcb: `control.exit_code`, low 32 bits
     VmcbExitCode,
     /// of the vmcb: `control.exit_info_1`, u64

@@ -55,6 +55,11 @@ impl Flags {
     /// `phases` of the host time before this entry is not all 0, and was written
     pub const PHASES: Flags = Flags(1 << 14);
 
+    /// flags of events that need a closer look than times and outline: those of most entries are not among them
+    pub const RARE: Flags = Flags(
+        Self::IMMEDIATE.0 | Self::WRITES_EXACT.0 | Self::TRANSITION_KNOWN.0 | Self::DEADLINE_READ.0 | Self::PHASES.0,
+    );
+
     /// True when every flag of `other` is set.
     #[must_use]
     #[inline(always)]
@@ -373,6 +378,32 @@ impl Event {
     #[inline(always)]
     pub const fn outline(&self) -> Outline {
         Outline::of(self.exit_reason, self.flags, self.pin_writes, self.isa)
+    }
+}
+
+impl ShortRecord {
+    /// Decodes a short record without any of [`Flags::RARE`], of which the times and outlines are all that is counted; none for any other
+    /// record, and for one that [`Event::decode`] refuses.
+    #[must_use]
+    #[inline(always)]
+    pub fn decode_plain(bytes: &[u8]) -> Option<Self> {
+        let record = Self::read_from_bytes(bytes).ok()?;
+        let is_plain = record.outline.flags().0 & Flags::RARE.0 == 0;
+        (is_plain && record.exit_ns >= record.entry_ns && record.seq > 0).then_some(record)
+    }
+
+    /// As [`Event::vcpu`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn vcpu(&self) -> u32 {
+        low32(self.who)
+    }
+
+    /// As [`Event::tgid`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn tgid(&self) -> u32 {
+        high32(self.who)
     }
 }
 

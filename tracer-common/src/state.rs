@@ -141,7 +141,10 @@ pub struct VcpuState {
     pub series: u32,
     /// writes to the controls of vmcs01 and vmcs02 since the last kvm_exit of each
     pub writes: [Writes; 2],
-    unused: [u64; 2],
+    /// SVM: the vmcb on which L1 runs
+    pub vmcb01: u64,
+    /// the first return of KVM_RUN before the open round, 0 for none; valid with [`Flags::PHASES`]
+    pub parts_returned_ns: u64,
     /// the thread that runs the vCPU: address of its `task_struct`; 0 before its first kvm_entry
     pub task: u64,
     /// how often that thread had been given a CPU at the last kvm_entry; on SVM, at the last kvm_exit

@@ -8,7 +8,8 @@ use tracer_common::{
 };
 
 use crate::{
-    kernel::{current_task, now_ns, read, slot},
+    ANY,
+    kernel::{current_task, now_ns, read, read_known, slot},
     maps::{VCPU_OF_TASK, count_rare},
     shared::{get, set},
     states::{self, State},
@@ -34,21 +35,27 @@ fn sums(vcpu: u64, task: u64) -> Sums {
 /// Two loads tell that it is: without a switch to the thread there was neither a wait for a CPU nor a sleep, and halt polling without a
 /// sleep is polling with success. A halt that ends between the last look for work and the switch is found at the next one.
 #[inline(always)]
-pub fn close(state: State, vcpu: u64, flags: &mut Flags) {
+pub fn close<const ISA: u64>(state: State, vcpu: u64, flags: &mut Flags) {
     if slot(Slot::Phases) != Some(1) {
         return;
     }
     let task = current_task();
-    let polled: u64 = read(vcpu, Slot::HaltPollSuccess).unwrap_or(0);
-    let may_have_parts = get!(state.polled_with_success_ns) != polled
-        || get!(state.returned_ns) != 0
-        || get!(state.task) != task
-        || if slot(Slot::RunCount).is_some() {
-            get!(state.runs) != runs(task)
-        } else {
-            get!(state.sums.waited_ns) != read(vcpu, Slot::HaltWait).unwrap_or(0)
-        };
-    if may_have_parts && keep_parts(state, vcpu, task) {
+    let may_have_parts = if ISA == ANY {
+        get!(state.polled_with_success_ns) != read(vcpu, Slot::HaltPollSuccess).unwrap_or(0)
+            || get!(state.returned_ns) != 0
+            || get!(state.task) != task
+            || if slot(Slot::RunCount).is_some() {
+                get!(state.runs) != runs(task)
+            } else {
+                get!(state.sums.waited_ns) != read(vcpu, Slot::HaltWait).unwrap_or(0)
+            }
+    } else {
+        get!(state.task) != task
+            || get!(state.runs) != read_known::<u64>(task, Slot::RunCount)
+            || get!(state.polled_with_success_ns) != read_known::<u64>(vcpu, Slot::HaltPollSuccess)
+            || get!(state.returned_ns) != 0
+    };
+    if may_have_parts && keep_parts(state, vcpu) {
         *flags |= Flags::PHASES;
     }
 }
@@ -61,7 +68,8 @@ fn runs(task: u64) -> u64 {
 
 /// Keeps the parts; false where they are not known, or there are none. Out of line, because most exits need no part of it.
 #[inline(never)]
-fn keep_parts(state: State, vcpu: u64, task: u64) -> bool {
+fn keep_parts(state: State, vcpu: u64) -> bool {
+    let task = current_task();
     let now = sums(vcpu, task);
     set!(state.polled_with_success_ns = read(vcpu, Slot::HaltPollSuccess).unwrap_or(0));
     set!(state.runs = runs(task));
@@ -81,14 +89,15 @@ fn keep_parts(state: State, vcpu: u64, task: u64) -> bool {
     // KVM's statistics can be reset through debugfs.
     let is_reset =
         now.polled_ns < before.polled_ns || now.waited_ns < before.waited_ns || now.delayed_ns < before.delayed_ns;
+    let returned_ns = get!(state.returned_ns);
+    set!(state.returned_ns = 0);
     if is_first || !is_same_task || is_reset {
-        set!(state.returned_ns = 0);
         if !is_first {
             count_rare!(inexact_phases);
         }
         return false;
     }
-    let middle = if get!(state.returned_ns) == 0 {
+    let middle = if returned_ns == 0 {
         now
     } else {
         Sums {
@@ -102,6 +111,7 @@ fn keep_parts(state: State, vcpu: u64, task: u64) -> bool {
     set!(state.parts.idle_ns = parts.idle_ns);
     set!(state.parts.steal_ns = parts.steal_ns);
     set!(state.parts.after_return_ns = parts.after_return_ns);
+    set!(state.parts_returned_ns = returned_ns);
     true
 }
 
@@ -122,27 +132,33 @@ fn meet(state: State, vcpu: u64, task: u64) {
     set!(state.task = if is_kept { task } else { 0 });
 }
 
-/// At kvm_exit: the parts of the host time before the round, and ends them.
+/// At kvm_exit: leaves a wait for a CPU since kvm_entry out of the next host time. On SVM, kvm_exit may come after the thread was preempted
+/// (before Linux 6.2): that wait is in the guest time.
 #[inline(always)]
-pub fn take(state: State, flags: Flags, isa: u64, exit_ns: u64) -> Phases {
-    // On SVM, kvm_exit may come after the thread was preempted (before Linux 6.2): that wait is in the guest time.
-    if slot(Slot::LayoutIsa) == Some(Isa::Svm as i64)
-        && slot(Slot::Phases) == Some(1)
+pub fn leave_out_preemption(state: State, isa: u64, exit_ns: u64) {
+    if slot(Slot::Phases) == Some(1)
+        && slot(Slot::LayoutIsa) == Some(Isa::Svm as i64)
         && isa == Isa::Svm as u64
         && exit_ns.wrapping_sub(get!(state.entry_ns)) > TWO_SWITCHES_NS
     {
-        let task = get!(state.task);
-        let runs = runs(task);
-        if get!(state.runs) != runs {
-            set!(state.runs = runs);
-            set!(state.sums.delayed_ns = read(task, Slot::RunDelay).unwrap_or(0));
-        }
+        note_delay(state);
     }
-    if slot(Slot::Phases) != Some(1) || !flags.has(Flags::PHASES) {
-        return Phases::default();
+}
+
+#[inline(never)]
+fn note_delay(state: State) {
+    let task = get!(state.task);
+    let runs = runs(task);
+    if get!(state.runs) != runs {
+        set!(state.runs = runs);
+        set!(state.sums.delayed_ns = read(task, Slot::RunDelay).unwrap_or(0));
     }
-    let (entry_ns, returned_ns, exit_ns) = (get!(state.entry_ns), get!(state.returned_ns), get!(state.exit_ns));
-    set!(state.returned_ns = 0);
+}
+
+/// At kvm_exit: the parts of the host time before the round, which has [`Flags::PHASES`]. `previous_exit_ns` is 0 where that was not seen.
+#[inline(always)]
+pub fn phases(state: State, previous_exit_ns: u64) -> Phases {
+    let (entry_ns, returned_ns) = (get!(state.entry_ns), get!(state.parts_returned_ns));
     let parts = Parts {
         polled_ns: get!(state.parts.polled_ns),
         idle_ns: get!(state.parts.idle_ns),
@@ -152,7 +168,7 @@ pub fn take(state: State, flags: Flags, isa: u64, exit_ns: u64) -> Phases {
     // The clocks of two CPUs may differ by some ns.
     let since = |ns: u64| (entry_ns.wrapping_sub(ns) as i64).max(0) as u64;
     let since_return_ns = if returned_ns == 0 { 0 } else { since(returned_ns) };
-    let (phases, is_cut) = parts.within(since(exit_ns), since_return_ns);
+    let (phases, is_cut) = parts.within(since(previous_exit_ns), since_return_ns);
     if is_cut {
         count_rare!(inexact_phases);
     }

@@ -2,16 +2,17 @@
 
 use tracer_common::{
     Flags, Outline, Slot,
-    host_time::Phases,
-    in_kernel_series::{MAX_IN_KERNEL_SERIES, SeriesCounts, bucket, series_key},
-    state::WAY_BITS,
+    in_kernel_series::{MAX_IN_KERNEL_SERIES, SeriesCounts, bucket, series_key, series_key_of_svm},
+    state::{Owner, WAY_BITS},
 };
 
 use crate::{
+    SVM, host_time,
     kernel::{barrier, opaque, slot, unpredictable},
     maps::{self, claim_series, count_limited, forget_search, is_limited},
     shared::{Shared, add, get, increment, set},
     states::State,
+    wake,
 };
 
 /// Places of a set.
@@ -20,9 +21,9 @@ const SET_BITS: u32 = MAX_IN_KERNEL_SERIES.trailing_zeros() - WAY_BITS;
 
 /// Whose series: a VM and a vCPU, as in [`SeriesCounts`].
 #[derive(Clone, Copy)]
-pub struct Identity {
-    pub kvm: u64,
-    pub who: u64,
+struct Identity {
+    kvm: u64,
+    who: u64,
 }
 
 /// Times of a round, CLOCK_MONOTONIC in ns.
@@ -32,28 +33,31 @@ pub struct Times {
     pub previous_exit_ns: u64,
     pub entry_ns: u64,
     pub exit_ns: u64,
-    /// of the host time
-    pub phases: Phases,
 }
 
-/// Counts a round that has just closed; false where its series finds no place.
+/// Counts a round that has just closed; false where its series finds no place. `last` is the series of the vCPU's round before.
 #[inline(always)]
-pub fn count(state: State, identity: Identity, round: Outline, times: Times) -> bool {
-    let key = series_key(round);
+pub fn count<const ISA: u64>(
+    state: State,
+    vcpu: u64,
+    last: Option<Shared<SeriesCounts>>,
+    round: Outline,
+    times: Times,
+) -> bool {
+    let guest_ns = times.exit_ns.wrapping_sub(times.entry_ns);
+    let key = if ISA == SVM { series_key_of_svm(round) } else { series_key(round) };
     let mut found = None;
-    if let Some(last) = last_series(state, identity) {
+    if let Some(last) = last {
         begin_counting(last);
         // Host time is the host's work on the previous exit, so it counts in that exit's series.
         if times.previous_exit_ns != 0 {
             // The clocks of two CPUs may differ by some ns.
             let ns = (times.entry_ns.wrapping_sub(times.previous_exit_ns) as i64).max(0) as u64;
-            increment!(last.exit_to_entry[bucket(opaque(ns))]);
             add!(last.sums.host_ns += ns);
-            if round.flags().has(Flags::PHASES) {
-                add!(last.sums.user_ns += times.phases.user_ns);
-                add!(last.sums.idle_ns += times.phases.idle_ns);
-                add!(last.sums.polled_ns += u64::from(times.phases.polled_ns));
-                add!(last.sums.steal_ns += u64::from(times.phases.steal_ns));
+            increment!(last.exit_to_entry[bucket(opaque(ns))]);
+            // Opaque, or it would be tested without parts of host time, too.
+            if slot(Slot::Phases) == Some(1) && Outline(opaque(round.0)).flags().has(Flags::PHASES) {
+                add_phases(state, last, times.previous_exit_ns);
             }
         }
         if get!(last.key) == key {
@@ -64,21 +68,17 @@ pub fn count(state: State, identity: Identity, round: Outline, times: Times) -> 
     }
     // No closure: the compiler could make a function of one, whose captures are types that the kernel refuses in BTF.
     if found.is_none() {
-        set!(state.series = after(identity.kvm, identity.who, key.0));
+        set!(state.series = after(state, vcpu, key.0));
         // Through memory, or the verifier would follow the rest of the program once for each step of the search.
         found = series_before(get!(state.series));
         if let Some(series) = found {
             begin_counting(series);
         }
     }
-    let Some(series) = found else {
-        count_limited(tgid(identity));
-        return false;
-    };
-    let guest_ns = times.exit_ns.wrapping_sub(times.entry_ns);
-    increment!(series.entry_to_exit[bucket(opaque(guest_ns))]);
+    let Some(series) = found else { return false };
     add!(series.sums.guest_ns += guest_ns);
-    if slot(Slot::VmcsPin).is_some() && round.flags().has(Flags::PIN_WRITES_KNOWN) {
+    increment!(series.entry_to_exit[bucket(opaque(guest_ns))]);
+    if ISA != SVM && slot(Slot::VmcsPin).is_some() && round.flags().has(Flags::PIN_WRITES_KNOWN) {
         let writes = if round.pin_writes() > 3 { 3 } else { round.pin_writes() };
         // Masked, so that the verifier knows the bound.
         increment!(series.pin_writes[writes as usize & 3]);
@@ -87,12 +87,22 @@ pub fn count(state: State, identity: Identity, round: Outline, times: Times) -> 
     true
 }
 
+/// Adds the parts of the host time. Out of line, because most exits have none.
+#[inline(never)]
+fn add_phases(state: State, series: Shared<SeriesCounts>, previous_exit_ns: u64) {
+    let phases = host_time::phases(state, previous_exit_ns);
+    add!(series.sums.user_ns += phases.user_ns);
+    add!(series.sums.idle_ns += phases.idle_ns);
+    add!(series.sums.polled_ns += u64::from(phases.polled_ns));
+    add!(series.sums.steal_ns += u64::from(phases.steal_ns));
+}
+
 /// The series of the vCPU's last round. None for a series of another vCPU, which the hook of an evicted vCPU may have left in the state: two
 /// hooks could count in it at the same time.
 #[inline(always)]
-fn last_series(state: State, identity: Identity) -> Option<Shared<SeriesCounts>> {
+pub fn last(state: State) -> Option<Shared<SeriesCounts>> {
     let last = series_before(get!(state.series))?;
-    (get!(last.kvm) == identity.kvm && get!(last.who) == identity.who).then_some(last)
+    (get!(last.kvm) == get!(state.kvm) && get!(last.who) == get!(state.who)).then_some(last)
 }
 
 /// The series whose place is one less than a number; none for 0.
@@ -122,10 +132,28 @@ fn tgid(identity: Identity) -> u32 {
     (identity.who >> 32) as u32
 }
 
-/// The place of a series plus 1, made where there is none; 0 where it finds none.
+/// The place of a vCPU's series plus 1, made where there is none; 0 where it finds none, and where the vCPU's state was evicted.
 #[inline(never)]
-fn after(kvm: u64, who: u64, key: u64) -> u32 {
-    find_or_make(Identity { kvm, who }, Outline(key)).map_or(0, |number| number + 1)
+fn after(state: State, vcpu: u64, key: u64) -> u32 {
+    let identity = Identity { kvm: get!(state.kvm), who: get!(state.who) };
+    barrier();
+    if get!(state.owner) != Owner::vcpu(vcpu) {
+        return 0;
+    }
+    let is_first = get!(state.series) == 0;
+    match find_or_make(identity, Outline(key)) {
+        Some(number) => {
+            // User space can then read the process's name while the process lives.
+            if is_first {
+                wake();
+            }
+            number + 1
+        }
+        None => {
+            count_limited(tgid(identity));
+            0
+        }
+    }
 }
 
 /// The place of a series, made where there is none. None where its set is full, the process holds its share of places, or another CPU took

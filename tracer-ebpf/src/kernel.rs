@@ -29,15 +29,27 @@ pub(crate) use constant;
 /// A slot's value; none where it is absent. A constant, so that the verifier removes dead branches.
 #[inline(always)]
 pub fn slot(slot: Slot) -> Option<i64> {
+    let value = raw(slot);
+    (value >= 0).then_some(value)
+}
+
+/// A slot's value, for programs that are loaded only where it is present: without the copies of values that the compiler makes for the
+/// dead branch.
+#[inline(always)]
+pub fn known(slot: Slot) -> u64 {
+    raw(slot) as u64
+}
+
+#[inline(always)]
+fn raw(slot: Slot) -> i64 {
     macro_rules! constants {
         ($($name:ident)+) => {
             match slot { $(Slot::$name => constant!(i64, PLACE + Slot::$name as u64),)+ }
         };
     }
-    let value = constants!(
-        LayoutIsa VcpuKvm VcpuId StatExits StatGuestMode KvmVmType VmxExitReason VmxLoadedVmcs VmxVmcs01 VmxReqImmediate VmcsPin VmcsSoftDisabled VmxDeadlineTsc SvmVmcb VmcbExitCode VmcbExitInfo1 Phases HaltPollSuccess HaltPollFail HaltWait RunDelay RunCount Detail GuestRegs QualificationRead InterruptionRead VmxQualification VmxInterruption FaultsFixed FaultsFast FaultsSpurious FaultsEmulated HypervGuest EntryHasImmediate TimerExitHasLate ExactWrites GuestR8 VmcsExec TscToNs Filter WakeEvery RingRecords RecordBytes Extras InKernel Cpus CastType
-    );
-    (value >= 0).then_some(value)
+    constants!(
+        LayoutIsa VcpuKvm VcpuId StatExits StatGuestMode KvmVmType VmxExitReason VmxLoadedVmcs VmxVmcs01 VmxReqImmediate VmcsPin VmcsSoftDisabled VmxDeadlineTsc SvmVmcb SvmVmcb01 VmcbExitCode VmcbExitInfo1 Phases HaltPollSuccess HaltPollFail HaltWait RunDelay RunCount Detail GuestRegs QualificationRead InterruptionRead VmxQualification VmxInterruption FaultsFixed FaultsFast FaultsSpurious FaultsEmulated HypervGuest EntryHasImmediate TimerExitHasLate ExactWrites GuestR8 VmcsExec TscToNs Filter WakeEvery RingRecords RecordBytes Extras InKernel Cpus CastType
+    )
 }
 
 /// Keeps the compiler from moving stores across, because user space and other CPUs read while programs write. LLVM has no fence for this
@@ -80,13 +92,22 @@ pub fn times(mut number: u64, constant: u64) -> u64 {
     number
 }
 
-/// The value itself, of whose origin the compiler then knows nothing: it computes everything that depends on it after this point. The
-/// verifier follows each path through [`bucket`](tracer_common::in_kernel_series::bucket), and interleaving two of them multiplies the
-/// paths.
+/// The value itself, of whose origin the compiler then knows nothing: it computes the value before this point, and everything that depends
+/// on it after. The verifier follows each path through [`bucket`](tracer_common::in_kernel_series::bucket), and interleaving two of them
+/// multiplies the paths.
 #[inline(always)]
 pub fn opaque(mut value: u64) -> u64 {
     // SAFETY: no instruction at all.
     unsafe { asm!("", inout("r0") value, options(nostack, preserves_flags)) };
+    value
+}
+
+/// As [`opaque`], in a register that calls keep. A named one: with text for any register, the assembler writes line information of no
+/// instruction, which the kernel refuses.
+#[inline(always)]
+pub fn settled(mut value: u64) -> u64 {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("", inout("r9") value, options(nostack, preserves_flags)) };
     value
 }
 
@@ -102,18 +123,33 @@ pub fn unpredictable(mut step: u64) -> u64 {
 /// [`Slot::CastType`], a read that faults returns 0 instead.
 #[inline(always)]
 pub fn read<T: Copy>(base: u64, field: Slot) -> Option<T> {
-    read_at(base.wrapping_add(slot(field)? as u64))
+    let offset = slot(field)? as u64;
+    // The helper's address is computed apart: one that both ways have in common takes an instruction more.
+    let Some(structure) = slot(Slot::CastType) else { return probe(base, field) };
+    Some(load(base.wrapping_add(offset), structure as u64))
+}
+
+/// As [`read`], for programs that are loaded only where the slot and [`Slot::CastType`] are present.
+#[inline(always)]
+pub fn read_known<T: Copy>(base: u64, field: Slot) -> T {
+    load(base.wrapping_add(known(field)), known(Slot::CastType))
 }
 
 /// Reads an integer; see [`read`].
 #[inline(always)]
 pub fn read_at<T: Copy>(at: u64) -> Option<T> {
     let Some(structure) = slot(Slot::CastType) else { return probe_at(at) };
+    Some(load(at, structure as u64))
+}
+
+/// Reads an integer through a pointer to the structure of [`Slot::CastType`].
+#[inline(always)]
+fn load<T: Copy>(at: u64, structure: u64) -> T {
     // SAFETY: the loader patches the call of this number into one of bpf_rdonly_cast(address, BTF id), which has this signature; where it
     // did not, CastType is absent and this line is not reached.
     let cast: unsafe extern "C" fn(u64, u64) -> *const T = unsafe { core::mem::transmute(CAST_HELPER as usize) };
     // SAFETY: the verifier allows the load, because the structure begins with 8 bytes of integer, and the kernel handles its fault.
-    Some(unsafe { cast(at, structure as u64).read_volatile() })
+    unsafe { cast(at, structure).read_volatile() }
 }
 
 /// Whether a bit is set, counted from the lowest one of the byte at `base`; none where the slot is absent or the read faults.

@@ -30,14 +30,13 @@ use tracer_common::{
     Counters, Flags, Isa, Outline, Slot, StampedRecord, VMX_PREEMPTION_TIMER,
     config::{FILTER_TGIDS, FILTER_VCPUS, MAX_SITES},
     detail::RawDetail,
-    host_time::Phases,
     rules::{Control, Writes, pin_writes, transition_ns},
     state::{Owner, Phase},
 };
 
 use crate::{
-    in_kernel_series::{Identity, Times},
-    kernel::{barrier, cpu, now_ns, probe, read, slot, times},
+    in_kernel_series::Times,
+    kernel::{barrier, cpu, now_ns, opaque, probe, read, read_known, settled, slot, times},
     maps::{SITES, TGIDS, VCPU_IDS, WAKE, clock_base, count_rare, counters, record, taken},
     shared::{Shared, get, increment, set},
     states::{State, adopt_state, find_open_round, likely_state},
@@ -47,51 +46,123 @@ use crate::{
 const VMX: u64 = Isa::Vmx as u64;
 const SVM: u64 = Isa::Svm as u64;
 
+/// Of the constant `ISA` of a function: all options and instruction sets, as the slots say. Another value is an instruction set, and the usual
+/// options: no details, extras and stamps, on a kernel with all of that instruction set's fields and `bpf_rdonly_cast`. The compiler keeps
+/// the few values that such a program needs in registers; in the programs for all options, it spills a dozen to the stack at each exit.
+const ANY: u64 = 0;
+
+/// Where a round is counted.
+const RECORDS: bool = false;
+const SERIES: bool = true;
+
 /// Linux 5.16 and later: kvm_exit(vcpu, isa).
 #[raw_tracepoint(tracepoint = "kvm_exit")]
 pub fn kvm_exit(ctx: RawTracePointContext) -> i32 {
-    on_exit(ctx.arg(0), ctx.arg(1));
+    on_exit::<ANY, RECORDS>(ctx.arg(0), ctx.arg(1));
     0
 }
 
 /// Before Linux 5.16: kvm_exit(exit_reason, vcpu, isa).
 #[raw_tracepoint(tracepoint = "kvm_exit")]
 pub fn kvm_exit_5_15(ctx: RawTracePointContext) -> i32 {
-    on_exit(ctx.arg(1), ctx.arg(2));
+    on_exit::<ANY, RECORDS>(ctx.arg(1), ctx.arg(2));
+    0
+}
+
+/// As [`kvm_exit`], for VMX and the usual options.
+#[raw_tracepoint(tracepoint = "kvm_exit")]
+pub fn kvm_exit_vmx_records(ctx: RawTracePointContext) -> i32 {
+    on_exit::<VMX, RECORDS>(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// As [`kvm_exit_vmx_records`], counting in the kernel.
+#[raw_tracepoint(tracepoint = "kvm_exit")]
+pub fn kvm_exit_vmx_in_kernel(ctx: RawTracePointContext) -> i32 {
+    on_exit::<VMX, SERIES>(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// As [`kvm_exit`], for SVM and the usual options.
+#[raw_tracepoint(tracepoint = "kvm_exit")]
+pub fn kvm_exit_svm_records(ctx: RawTracePointContext) -> i32 {
+    on_exit::<SVM, RECORDS>(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// As [`kvm_exit_svm_records`], counting in the kernel.
+#[raw_tracepoint(tracepoint = "kvm_exit")]
+pub fn kvm_exit_svm_in_kernel(ctx: RawTracePointContext) -> i32 {
+    on_exit::<SVM, SERIES>(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// As [`kvm_entry`], for VMX and the usual options.
+#[raw_tracepoint(tracepoint = "kvm_entry")]
+pub fn kvm_entry_vmx(ctx: RawTracePointContext) -> i32 {
+    on_entry::<VMX>(&ctx);
+    0
+}
+
+/// As [`kvm_entry`], for SVM and the usual options.
+#[raw_tracepoint(tracepoint = "kvm_entry")]
+pub fn kvm_entry_svm(ctx: RawTracePointContext) -> i32 {
+    on_entry::<SVM>(&ctx);
     0
 }
 
 /// kvm_entry(vcpu), or on newer kernels kvm_entry(vcpu, force_immediate_exit).
 #[raw_tracepoint(tracepoint = "kvm_entry")]
 pub fn kvm_entry(ctx: RawTracePointContext) -> i32 {
+    on_entry::<ANY>(&ctx);
+    0
+}
+
+#[inline(always)]
+fn on_entry<const ISA: u64>(ctx: &RawTracePointContext) {
     let vcpu: u64 = ctx.arg(0);
-    let mut flags = Flags::NONE;
+    // kvm_exit takes back what turns out not to be known.
+    let mut flags = if ISA == SVM { Flags::LEVEL_KNOWN | Flags::REASON_KNOWN } else { Flags::NONE };
     // Where the tracepoint has no second argument, a program that reads it cannot be attached.
     if slot(Slot::EntryHasImmediate) == Some(1) {
         flags |= Flags::IMMEDIATE_KNOWN;
         if ctx.arg::<u64>(1) & 0xff != 0 {
             flags |= Flags::IMMEDIATE;
         }
-    } else if let Some(immediate) = read::<u8>(vcpu, Slot::VmxReqImmediate) {
+    } else if ISA != SVM
+        && let Some(immediate) = read::<u8>(vcpu, Slot::VmxReqImmediate)
+    {
         flags |= Flags::IMMEDIATE_KNOWN;
         if immediate != 0 {
             flags |= Flags::IMMEDIATE;
         }
     }
-    on_entry(&ctx, vcpu, flags);
-    0
-}
-
-#[inline(always)]
-fn on_entry(ctx: &RawTracePointContext, vcpu: u64, mut flags: Flags) {
     if !is_selected(vcpu) {
         return;
     }
-    let Some(state) = begin_round(ctx, vcpu) else { return };
+    let Some(state) = begin_round::<ISA>(ctx, vcpu) else { return };
+    match ISA {
+        SVM => {}
+        VMX => {
+            let vmcs: u64 = read_known(vcpu, Slot::VmxLoadedVmcs);
+            read_level(vcpu, vmcs, &mut flags);
+            read_pin_at_entry(state, vmcs, &mut flags);
+            set!(state.loaded_vmcs = vmcs);
+        }
+        _ => read_vendor_fields(state, vcpu, &mut flags),
+    }
+    host_time::close::<ISA>(state, vcpu, &mut flags);
+    set!(state.flags = flags);
+    set!(state.entry_ns = now_ns());
+}
+
+/// Reads what this kernel and the options have, of whatever vendor.
+#[inline(always)]
+fn read_vendor_fields(state: State, vcpu: u64, flags: &mut Flags) {
     // 0 where there is none. Not an `Option`: the compiler would move its undefined part around, which the verifier refuses.
     let vmcs = read::<u64>(vcpu, Slot::VmxLoadedVmcs).unwrap_or(0);
-    read_level(vcpu, vmcs, &mut flags);
-    read_pin_at_entry(state, vmcs, &mut flags);
+    read_level(vcpu, vmcs, flags);
+    read_pin_at_entry(state, vmcs, flags);
     if slot(Slot::GuestR8).is_some() {
         set!(state.exec_entry = if vmcs == 0 { 0 } else { read(vmcs, Slot::VmcsExec).unwrap_or(0) });
     }
@@ -99,16 +170,14 @@ fn on_entry(ctx: &RawTracePointContext, vcpu: u64, mut flags: Flags) {
         set!(state.loaded_vmcs = vmcs);
     }
     detail::complete(state, vcpu);
-    host_time::close(state, vcpu, &mut flags);
-    set!(state.flags = flags);
-    set!(state.entry_ns = now_ns());
 }
 
 /// Opens a round in the vCPU's state; none for a vCPU that is not traced.
 #[inline(always)]
-fn begin_round(ctx: &RawTracePointContext, vcpu: u64) -> Option<State> {
-    let exits = read::<u64>(vcpu, Slot::StatExits).unwrap_or(0);
-    let ran_before = slot(Slot::StatExits).is_none() || exits > 0;
+fn begin_round<const ISA: u64>(ctx: &RawTracePointContext, vcpu: u64) -> Option<State> {
+    let exits =
+        if ISA == ANY { read(vcpu, Slot::StatExits).unwrap_or(0) } else { read_known::<u64>(vcpu, Slot::StatExits) };
+    let ran_before = exits > 0 || ISA == ANY && slot(Slot::StatExits).is_none();
     let mut state = likely_state(vcpu);
     if get!(state.owner) != Owner::vcpu(vcpu)
         || get!(state.phase) != Phase::CLOSED
@@ -122,7 +191,7 @@ fn begin_round(ctx: &RawTracePointContext, vcpu: u64) -> Option<State> {
     Some(state)
 }
 
-/// Whether the entry is into L1 or L2: by the current VMCS, or else by KVM's statistics.
+/// Whether the entry is into L1 or L2: by the current VMCS, or else by KVM's statistics, unless the vmcb will tell at kvm_exit.
 #[inline(always)]
 fn read_level(vcpu: u64, vmcs: u64, flags: &mut Flags) {
     if vmcs != 0
@@ -132,7 +201,9 @@ fn read_level(vcpu: u64, vmcs: u64, flags: &mut Flags) {
         if vmcs != vcpu.wrapping_add(vmcs01 as u64) {
             *flags |= Flags::L2;
         }
-    } else if let Some(mode) = read::<u64>(vcpu, Slot::StatGuestMode) {
+    } else if slot(Slot::SvmVmcb01).is_none()
+        && let Some(mode) = read::<u64>(vcpu, Slot::StatGuestMode)
+    {
         *flags |= Flags::LEVEL_KNOWN;
         if mode != 0 {
             *flags |= Flags::L2;
@@ -193,11 +264,7 @@ struct Round {
     exit_ns: u64,
     /// 0 where the exit is none of a timer with a deadline
     deadline_tsc: u64,
-    previous: Outline,
     previous_detail: RawDetail,
-    /// 0 where it was not seen
-    previous_exit_ns: u64,
-    phases: Phases,
     pins: PinWrites,
 }
 
@@ -216,57 +283,69 @@ impl PinWrites {
 }
 
 #[inline(always)]
-fn on_exit(vcpu: u64, isa: u64) {
-    let exit_ns = now_ns();
-    if !is_selected(vcpu) {
-        return;
+fn on_exit<const ISA: u64, const SINK: bool>(vcpu: u64, isa: u64) {
+    if ISA != ANY && isa != ISA {
+        return close_foreign_round(vcpu, isa);
     }
+    let exit_ns = now_ns();
+    if is_selected(vcpu) {
+        close_round::<ISA, SINK>(vcpu, isa, exit_ns);
+    }
+}
+
+/// A kvm_exit of another instruction set than the program's. Out of line, because it is the slow path.
+#[inline(never)]
+fn close_foreign_round(vcpu: u64, isa: u64) {
+    on_exit::<ANY, RECORDS>(vcpu, isa);
+}
+
+#[inline(always)]
+fn close_round<const ISA: u64, const SINK: bool>(vcpu: u64, isa: u64, exit_ns: u64) {
     let Some(state) = end_round(vcpu) else { return };
     let mut flags = get!(state.flags);
-    let (reason, deadline_tsc, pins) = if slot(Slot::LayoutIsa).is_some_and(|own| isa != own as u64) {
-        forget_vendor_fields(state, &mut flags);
-        (0, 0, PinWrites::NONE)
-    } else {
-        let reason = read_reason(vcpu, isa, &mut flags);
-        let mut deadline_tsc = 0;
-        if isa == VMX && reason & 0xffff == VMX_PREEMPTION_TIMER {
-            read_soft_disabled(state, &mut flags);
-            deadline_tsc = read_deadline(vcpu, exit_ns, &mut flags);
+    let (isa, reason, deadline_tsc, pins) = match ISA {
+        SVM => (SVM, read_svm_reason(state, vcpu, &mut flags), 0, PinWrites::NONE),
+        VMX => {
+            flags |= Flags::REASON_KNOWN;
+            let reason = read_known(vcpu, Slot::VmxExitReason);
+            let deadline_tsc = read_timer(state, vcpu, reason, exit_ns, &mut flags);
+            (VMX, reason, deadline_tsc, close_pin_writes(state, &mut flags))
         }
-        (reason, deadline_tsc, close_pin_writes(state, &mut flags))
+        _ if slot(Slot::LayoutIsa).is_some_and(|own| isa != own as u64) => {
+            forget_vendor_fields(state, &mut flags);
+            (isa, 0, 0, PinWrites::NONE)
+        }
+        _ => {
+            let reason = read_reason(state, vcpu, isa, &mut flags);
+            let deadline_tsc = if isa == VMX { read_timer(state, vcpu, reason, exit_ns, &mut flags) } else { 0 };
+            (isa, reason, deadline_tsc, close_pin_writes(state, &mut flags))
+        }
     };
-    let outline = Outline::of(reason, flags, pins.best, isa as u8);
-    let phases = host_time::take(state, flags, isa, exit_ns);
-    let previous_detail = detail::begin(state, vcpu, isa, reason, flags.has(Flags::REASON_KNOWN));
-    let (previous, previous_exit_ns) = (get!(state.previous), get!(state.exit_ns));
-    set!(state.previous = outline);
-    set!(state.exit_ns = exit_ns);
+    // From here on, flags are those in the outline: one value less to keep.
+    let outline = Outline(settled(Outline::of(reason, flags, pins.best, isa as u8).0));
+    if ISA != VMX {
+        host_time::leave_out_preemption(state, isa, exit_ns);
+    }
+    let previous_detail = if ISA == ANY {
+        detail::begin(state, vcpu, isa, reason, flags.has(Flags::REASON_KNOWN))
+    } else {
+        RawDetail::NONE
+    };
 
+    // After all reads of kernel memory, which are calls to the compiler: fewer values have to outlive them.
     let cpu = cpu();
     let Some(counters) = counters(cpu) else { return };
     let number = get!(counters.rounds) + 1;
-    let round = Round {
-        vcpu,
-        state,
-        number,
-        outline,
-        exit_ns,
-        deadline_tsc,
-        previous,
-        previous_detail,
-        previous_exit_ns,
-        phases,
-        pins,
-    };
-    let is_kept = if slot(Slot::InKernel) == Some(1) {
-        count_in_kernel(counters, &round)
-    } else {
-        send_record(counters, cpu, &round)
-    };
+    let round = Round { vcpu, state, number, outline, exit_ns, deadline_tsc, previous_detail, pins };
+    let counts_in_kernel = if ISA == ANY { slot(Slot::InKernel) == Some(1) } else { SINK == SERIES };
+    if counts_in_kernel {
+        return count_in_kernel::<ISA>(counters, &round);
+    }
+    let is_sent = send_record::<ISA>(counters, cpu, &round);
     // A wake-up per record was measured to add VM exits to the very guest that is traced.
-    if is_kept && number >= get!(counters.wake_at) {
+    if is_sent && number >= get!(counters.wake_at) {
         set!(counters.wake_at = number + slot(Slot::WakeEvery).unwrap_or(1) as u64);
-        wake(cpu);
+        wake();
     }
 }
 
@@ -297,11 +376,17 @@ fn forget_vendor_fields(state: State, flags: &mut Flags) {
 
 /// The exit reason; 0 where it is not known.
 #[inline(always)]
-fn read_reason(vcpu: u64, isa: u64, flags: &mut Flags) -> u32 {
+fn read_reason(state: State, vcpu: u64, isa: u64, flags: &mut Flags) -> u32 {
     let (reason, is_known) = match isa {
         VMX => (read::<u32>(vcpu, Slot::VmxExitReason).unwrap_or(0), slot(Slot::VmxExitReason).is_some()),
         SVM => {
             let vmcb = read::<u64>(vcpu, Slot::SvmVmcb).unwrap_or(0);
+            if vmcb != 0 && slot(Slot::SvmVmcb01).is_some() {
+                *flags |= Flags::LEVEL_KNOWN;
+                if vmcb != get!(state.vmcb01) {
+                    *flags |= Flags::L2;
+                }
+            }
             let is_known = vmcb != 0 && slot(Slot::VmcbExitCode).is_some();
             (if is_known { read::<u32>(vmcb, Slot::VmcbExitCode).unwrap_or(0) } else { 0 }, is_known)
         }
@@ -311,6 +396,30 @@ fn read_reason(vcpu: u64, isa: u64, flags: &mut Flags) -> u32 {
         *flags |= Flags::REASON_KNOWN;
     }
     reason
+}
+
+/// The exit reason, and the level: KVM switches vmcbs only after kvm_exit. kvm_entry has taken both for known.
+#[inline(always)]
+fn read_svm_reason(state: State, vcpu: u64, flags: &mut Flags) -> u32 {
+    let vmcb: u64 = read_known(vcpu, Slot::SvmVmcb);
+    if vmcb == 0 {
+        flags.0 &= !(Flags::LEVEL_KNOWN | Flags::REASON_KNOWN).0;
+        return 0;
+    }
+    if vmcb != get!(state.vmcb01) {
+        *flags |= Flags::L2;
+    }
+    read_known(vmcb, Slot::VmcbExitCode)
+}
+
+/// At a preemption-timer exit, what the timer was for; returns its deadline, or 0.
+#[inline(always)]
+fn read_timer(state: State, vcpu: u64, reason: u32, exit_ns: u64, flags: &mut Flags) -> u64 {
+    if reason & 0xffff != VMX_PREEMPTION_TIMER {
+        return 0;
+    }
+    read_soft_disabled(state, flags);
+    read_deadline(vcpu, exit_ns, flags)
 }
 
 /// At a preemption-timer exit, whether the timer was soft-disabled.
@@ -399,53 +508,55 @@ fn take_writes(state: State, is_l2: bool) -> Writes {
     }
 }
 
-/// Counts the round in its series; false where it is dropped, or the vCPU's state was evicted.
+/// Counts the round in its series, unless it is dropped or the vCPU's state was evicted.
 #[inline(always)]
-fn count_in_kernel(counters: Shared<Counters>, round: &Round) -> bool {
-    let &Round { state, previous_exit_ns, exit_ns, .. } = round;
-    let identity = Identity { kvm: get!(state.kvm), who: get!(state.who) };
-    let times = Times { previous_exit_ns, entry_ns: get!(state.entry_ns), exit_ns, phases: round.phases };
+fn count_in_kernel<const ISA: u64>(counters: Shared<Counters>, round: &Round) {
+    let &Round { state, vcpu, outline, exit_ns, .. } = round;
+    let last = in_kernel_series::last(state);
+    let times = Times { previous_exit_ns: get!(state.exit_ns), entry_ns: get!(state.entry_ns), exit_ns };
+    set!(state.exit_ns = exit_ns);
+    set!(state.previous = outline);
     if is_evicted(counters, round) {
-        return false;
+        return;
     }
     set!(counters.rounds = round.number);
-    let is_kept = in_kernel_series::count(state, identity, round.outline, times);
-    if !is_kept {
-        increment!(counters.dropped);
+    if !in_kernel_series::count::<ISA>(state, vcpu, last, outline, times) {
+        count_rare!(dropped);
     }
-    is_kept
 }
 
 /// Writes the record of the round; false where it is dropped, or the vCPU's state was evicted.
 #[inline(always)]
-fn send_record(counters: Shared<Counters>, cpu: u64, round: &Round) -> bool {
-    let Some(place) = place_of_record(counters, cpu, round.number) else {
+fn send_record<const ISA: u64>(counters: Shared<Counters>, cpu: u64, round: &Round) -> bool {
+    let &Round { state, outline, exit_ns, .. } = round;
+    let place = place_of_record(counters, cpu, round.number);
+    let (previous, previous_exit_ns) = (get!(state.previous), get!(state.exit_ns));
+    set!(state.previous = outline);
+    set!(state.exit_ns = exit_ns);
+    let Some(place) = place else {
         set!(counters.rounds = round.number);
         increment!(counters.dropped);
         return false;
     };
-    let state = round.state;
+    set!(place.record.detailed.short.previous = previous);
+    set!(place.record.detailed.short.previous_exit_ns = previous_exit_ns);
+    set!(place.record.detailed.short.outline = outline);
+    set!(place.record.detailed.short.exit_ns = exit_ns);
     set!(place.record.detailed.short.entry_ns = get!(state.entry_ns));
-    set!(place.record.detailed.short.exit_ns = round.exit_ns);
-    set!(place.record.detailed.short.previous_exit_ns = round.previous_exit_ns);
     set!(place.record.detailed.short.kvm = get!(state.kvm));
     set!(place.record.detailed.short.who = get!(state.who));
-    set!(place.record.detailed.short.outline = round.outline);
-    set!(place.record.detailed.short.previous = round.previous);
     // Only where there is one: a store less for all other exits.
     if round.deadline_tsc != 0 {
         set!(place.record.detailed.short.deadline_tsc = round.deadline_tsc);
     }
-    if slot(Slot::Phases) == Some(1) && round.outline.flags().has(Flags::PHASES) {
-        set!(place.record.detailed.short.phases.user_ns = round.phases.user_ns);
-        set!(place.record.detailed.short.phases.idle_ns = round.phases.idle_ns);
-        set!(place.record.detailed.short.phases.polled_ns = round.phases.polled_ns);
-        set!(place.record.detailed.short.phases.steal_ns = round.phases.steal_ns);
+    // Opaque, or it would be tested without parts of host time, too.
+    if slot(Slot::Phases) == Some(1) && Outline(opaque(outline.0)).flags().has(Flags::PHASES) {
+        write_phases(state, place);
     }
-    if slot(Slot::Detail) == Some(1) || slot(Slot::Extras) == Some(1) {
+    if ISA == ANY && (slot(Slot::Detail) == Some(1) || slot(Slot::Extras) == Some(1)) {
         set!(place.record.detailed.previous_detail = round.previous_detail);
     }
-    if slot(Slot::Extras) == Some(1) {
+    if ISA == ANY && slot(Slot::Extras) == Some(1) {
         write_extras(place, cpu, round);
         if slot(Slot::GuestR8).is_some() {
             write_stamps(place, round);
@@ -459,6 +570,16 @@ fn send_record(counters: Shared<Counters>, cpu: u64, round: &Round) -> bool {
     // Last, because it says that the record is complete.
     set!(place.record.detailed.short.seq = round.number);
     true
+}
+
+/// Writes the parts of the host time. Out of line, because most exits have none.
+#[inline(never)]
+fn write_phases(state: State, place: Shared<StampedRecord>) {
+    let phases = host_time::phases(state, get!(place.record.detailed.short.previous_exit_ns));
+    set!(place.record.detailed.short.phases.user_ns = phases.user_ns);
+    set!(place.record.detailed.short.phases.idle_ns = phases.idle_ns);
+    set!(place.record.detailed.short.phases.polled_ns = phases.polled_ns);
+    set!(place.record.detailed.short.phases.steal_ns = phases.steal_ns);
 }
 
 #[inline(always)]
@@ -514,11 +635,11 @@ fn place_of_record(counters: Shared<Counters>, cpu: u64, round: u64) -> Option<S
     Some(record(times(cpu, records) + (number & (records - 1))))
 }
 
-/// Wakes user space, unless it has many wake-ups to look at already.
-#[inline(always)]
-fn wake(cpu: u64) {
+/// Wakes user space, unless it has many wake-ups to look at already. Out of line, because it is rare.
+#[inline(never)]
+fn wake() {
     if let Some(mut wish) = WAKE.reserve_untyped::<u32>(0) {
-        wish.write(cpu as u32);
+        wish.write(cpu() as u32);
         wish.submit(BPF_RB_FORCE_WAKEUP.into());
     }
 }
@@ -622,7 +743,13 @@ fn count_site(site: u32) {
 /// Whether the filters, if any, let this vCPU through. False without a loader.
 #[inline(always)]
 fn is_selected(vcpu: u64) -> bool {
-    let Some(filter) = slot(Slot::Filter) else { return false };
+    slot(Slot::Filter).is_some_and(|filter| filter == 0 || passes(vcpu))
+}
+
+/// Whether the filters let this vCPU through. Out of line, so that a program without filters has nothing of them.
+#[inline(never)]
+fn passes(vcpu: u64) -> bool {
+    let filter = slot(Slot::Filter).unwrap_or(0);
     if filter & FILTER_TGIDS != 0 && !is_selected_tgid() {
         return false;
     }

@@ -8,7 +8,8 @@
 //!
 //! * Identity stays right. `kvm`, `who` and `from_birth` are written only under [`Owner::CLAIMED`], and a claimed place is not evicted.
 //!   kvm_exit checks the owner again after it has read the state. So each counted entry is one of its own vCPU, and only the hooks of one
-//!   vCPU count in a series. An exit whose state was evicted is unmatched, as if the eviction had come before it.
+//!   vCPU count in a series. An exit whose state was evicted is unmatched, as if the eviction had come before it; or dropped, where the
+//!   eviction came while a series was looked for.
 //! * The balance stays exact: `rounds`, `dropped` and the ring belong to a CPU, whoever owns the state, so `entries == delivered + dropped`.
 //! * The other fields that A's hook still writes, once each, land in B's state. B's next hooks overwrite them, so at most two rounds of B are
 //!   wrong, the open one and the next: counted as unmatched (at most two events) instead of as an entry, undecodable because the exit lies
@@ -185,6 +186,9 @@ fn identify(ctx: *mut c_void, state: State, vcpu: u64, age: Age) -> bool {
     set!(state.kvm = kvm);
     set!(state.writes[0] = writes[0]);
     set!(state.writes[1] = writes[1]);
+    if slot(Slot::SvmVmcb01).is_some() {
+        set!(state.vmcb01 = read(vcpu, Slot::SvmVmcb01).unwrap_or(0));
+    }
     set!(state.from_birth = (age == Age::Born) as u8);
     let vcpu_id = read(vcpu, Slot::VcpuId).unwrap_or(u32::MAX);
     set!(state.who = bpf_get_current_pid_tgid() >> 32 << 32 | u64::from(vcpu_id));

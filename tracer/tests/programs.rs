@@ -565,6 +565,84 @@ fn direct_loads_read_the_same_as_the_helper() {
     assert_eq!(with_loads[3].outline().reason(), Some(0xffff_ffff));
 }
 
+/// Rounds of every kind on a host of one vendor: other reasons and levels, pin-control writes, causes of timer exits, parts of host time, another
+/// instruction set, and a new vCPU at the address of a dead one.
+fn rounds_of_every_kind(bed: &mut Bed, isa: u64) {
+    let vmcb = bed.at(0);
+    bed.set(0, VMCB, vmcb);
+    bed.set(0, EXIT_CODE, 0x72);
+    for n in 0..48 {
+        bed.set(0, VMCS01 + PIN, n / 5);
+        bed.set(0, VMCS02 + PIN, n / 7);
+        bed.set(0, VMCS01 + SOFT, n % 2);
+        bed.enter_level(0, if n % 11 == 3 { 2 } else { 1 });
+        bed.set(0, GUEST_MODE, u64::from(n % 11 == 3));
+        // On SVM, L2 has another vmcb.
+        bed.set(0, VMCB, if n % 11 == 3 { vmcb + 8 } else { vmcb });
+        bed.set(0, EXIT_CODE + 8, 0x73);
+        bed.set(0, HALT_POLL_SUCCESS, n / 4 * 100);
+        if n == 40 {
+            bed.set(0, EXITS, 0);
+        }
+        bed.entry(0, HERE, n % 3 == 0);
+        bed.exit(0, HERE, if n % 13 == 6 { 3 - isa } else { isa }, [10, 52, 0x8000_0021][n as usize % 3]);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn programs_for_one_instruction_set_count_the_same_as_those_for_all() {
+    for isa in [VMX, SVM] {
+        for phases in [false, true] {
+            let mut c = config_of_host_time();
+            c.set(Slot::LayoutIsa, i64::try_from(isa).unwrap());
+            c.set(Slot::SvmVmcb01, VMCB01 as i32);
+            if isa == SVM {
+                c.set(Slot::VmxLoadedVmcs, tracer_common::config::ABSENT);
+                c.set(Slot::VmcsPin, tracer_common::config::ABSENT);
+            }
+            // Without bpf_rdonly_cast, the programs for all options run.
+            let counted = [None, cast()].map(|cast| {
+                let options = |aggregation| Options { aggregation, phases, ..Options::default() };
+                let vcpu_ready = |bed: &mut Bed| {
+                    let vmcb = bed.at(0);
+                    bed.set(0, VMCB01, vmcb);
+                };
+                let mut bed = Bed::reading(c, options(Aggregation::Records), ExitArguments::VcpuIsa, cast);
+                vcpu_ready(&mut bed);
+                rounds_of_every_kind(&mut bed, isa);
+                // The thread may be preempted at any time: which host times have parts differs from run to run.
+                let without_parts = |e: Event| Event {
+                    phases: Default::default(),
+                    flags: Flags(e.flags.0 & !Flags::PHASES.0),
+                    previous: Outline(e.previous.0 & !Outline::of(0, Flags::PHASES, 0, 0).0),
+                    seq: 0,
+                    ..timeless(e)
+                };
+                let events = bed.events();
+                assert!(!phases || events.iter().any(|e| e.flags.has(Flags::PHASES)));
+                let events: Vec<_> = events.into_iter().map(without_parts).collect();
+                let mut bed = Bed::reading(c, options(Aggregation::InKernel), ExitArguments::VcpuIsa, cast);
+                vcpu_ready(&mut bed);
+                rounds_of_every_kind(&mut bed, isa);
+                let mut series = Vec::new();
+                bed.tracer.in_kernel_series().unwrap().take(|growth| {
+                    let figure = |figure: Figure| growth.series[figure].count();
+                    let counts = [Figure::PinWrites, Figure::EntryToExit, Figure::ExitToEntry].map(figure);
+                    series.push((growth.outline.0, counts, growth.series[Figure::PinWrites].sum()));
+                });
+                series.sort_unstable();
+                (events, series)
+            });
+            let [(events, series), (usual_events, usual_series)] = &counted;
+            assert_eq!(events, usual_events, "isa {isa}, phases {phases}");
+            assert_eq!(series, usual_series, "isa {isa}, phases {phases}");
+            assert_eq!(events.len(), 48);
+            assert!(series.len() > 3 && events.iter().any(|e| e.outline().is_l2() == Some(true)), "{series:x?}");
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs root"]
 fn a_new_vcpu_in_a_full_set_evicts_the_one_entered_longest_ago() {

@@ -10,7 +10,7 @@ use tokio::{
     sync::mpsc::{self, OwnedPermit},
     time::MissedTickBehavior,
 };
-use tracer_common::{Counters, Event, Isa, Outline};
+use tracer_common::{Counters, Event, Isa, Outline, ShortRecord};
 
 use crate::{
     collect::{
@@ -85,8 +85,11 @@ impl Collector {
     /// Drains the rings into the current interval, each by at most a batch; returns the number of records.
     fn drain(&mut self) -> usize {
         let Self { tracer, clocks, vms, arrivals, owners, accumulator, events, .. } = self;
-        clocks.read(tracer);
         let layout_isa = tracer.layout_isa();
+        // SVM has no preemption timer, whose deadlines need the clocks.
+        if layout_isa != Some(Isa::Svm) {
+            clocks.read(tracer);
+        }
         let began_ns = events.as_ref().map_or(0, |_| monotonic_ns());
         let mut records = 0;
         let woken = tracer.forget_wake_ups();
@@ -95,9 +98,12 @@ impl Collector {
             if owners.len() >= MAX_VMS {
                 owners.clear();
             }
-            for owner in series.owners().filter(|_| woken) {
-                if owners.insert((owner.tgid, owner.kvm)) {
-                    vms.get(owner.tgid, owner.kvm);
+            // Not at each poll: it is a look at the memory of all series.
+            if woken {
+                for owner in series.owners() {
+                    if owners.insert((owner.tgid, owner.kvm)) {
+                        vms.get(owner.tgid, owner.kvm);
+                    }
                 }
             }
             vms.keep_asking();
@@ -105,23 +111,16 @@ impl Collector {
         }
         for ring in tracer.rings() {
             let taken = ring.drain(BATCH, |bytes| {
-                let Some(mut event) = Event::decode(bytes) else {
-                    accumulator.interval.totals.malformed += 1;
+                // Whoever gets each event gets a whole one.
+                let plain = if events.is_none() { ShortRecord::decode_plain(bytes) } else { None };
+                if let Some(record) = plain
+                    && !is_foreign(record.outline, layout_isa)
+                {
+                    let found = vms.get(record.tgid(), record.kvm);
+                    accumulator.record_plain(&record, &found.vm);
                     return;
-                };
-                if let Some(lateness) = clocks.lateness(&event) {
-                    event.late_ns = Some(lateness.ns);
-                    let error = accumulator.interval.totals.deadline_error_ns.get_or_insert_default();
-                    *error = (*error).max(lateness.error_ns);
                 }
-                let found = vms.get(event.tgid, event.kvm);
-                if is_foreign(event.outline(), layout_isa) {
-                    *accumulator.interval.totals.foreign_isa.get_or_insert_default() += 1;
-                }
-                accumulator.record(&event, &found.vm);
-                if let Some(events) = events {
-                    events.push(&event, &found.vm, &found.naming);
-                }
+                count_event(bytes, layout_isa, clocks, vms, accumulator, events);
             });
             let Progress { entries, dropped } = arrivals.add_records(ring.cpu, taken as u64, ring.last());
             let totals = &mut accumulator.interval.totals;
@@ -260,6 +259,35 @@ impl Collector {
         // SAFETY: `AsyncFd` owns the `OwnedFd` that it registers and removes the registration before it closes the descriptor. The safe
         // constructors are deprecated because other types may close or change theirs (tokio pull request 8587); an `OwnedFd` cannot.
         unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(|e| anyhow!("watch the rings: {e}"))
+    }
+}
+
+/// Adds the event of a record to the current interval, whatever is known of it.
+#[inline(never)]
+fn count_event(
+    bytes: &[u8],
+    layout_isa: Option<Isa>,
+    clocks: &Clocks,
+    vms: &mut Vms,
+    accumulator: &mut Accumulator,
+    events: &mut Option<EventSink>,
+) {
+    let Some(mut event) = Event::decode(bytes) else {
+        accumulator.interval.totals.malformed += 1;
+        return;
+    };
+    if let Some(lateness) = clocks.lateness(&event) {
+        event.late_ns = Some(lateness.ns);
+        let error = accumulator.interval.totals.deadline_error_ns.get_or_insert_default();
+        *error = (*error).max(lateness.error_ns);
+    }
+    let found = vms.get(event.tgid, event.kvm);
+    if is_foreign(event.outline(), layout_isa) {
+        *accumulator.interval.totals.foreign_isa.get_or_insert_default() += 1;
+    }
+    accumulator.record(&event, &found.vm);
+    if let Some(events) = events {
+        events.push(&event, &found.vm, &found.naming);
     }
 }
 

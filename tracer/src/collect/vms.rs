@@ -115,6 +115,7 @@ impl Vms {
     }
 
     /// The VM of an entry. A new one is numbered, and named later after its process.
+    #[inline]
     pub(super) fn get(&mut self, tgid: u32, kvm: u64) -> &Found {
         let at = recent_slot(kvm);
         if self.recent[at].0 != (tgid, kvm) {

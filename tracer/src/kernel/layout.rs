@@ -190,11 +190,12 @@ const SVM: &[Wanted] = &[
     },
 ];
 
-/// Fields about exits beyond their reasons: slot, structure, paths of which the first that exists counts, least size.
+/// Fields about exits beyond their reasons, and the level by a faster way: slot, structure, paths of which the first that exists counts, least size.
 const DETAIL: &[(Slot, &str, &[&str], u32)] = &[
     (Slot::VmxQualification, "vcpu_vmx", &["vt.exit_qualification", "exit_qualification"], 8),
     (Slot::VmxInterruption, "vcpu_vmx", &["vt.exit_intr_info", "exit_intr_info"], 4),
     (Slot::VmcbExitInfo1, "vmcb", &["control.exit_info_1"], 8),
+    (Slot::SvmVmcb01, "vcpu_svm", &["vmcb01.ptr"], 8),
 ];
 
 /// Finds the fields. `kvm` is the BTF with kvm's tracepoints and `struct kvm_vcpu`, `vendor_btf` the one with the vendor module's structures;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use tracer_common::{
-    Config, Record, Slot, StampedRecord,
+    Config, Isa, Record, Slot, StampedRecord,
     config::{ABSENT, FILTER_TGIDS, FILTER_VCPUS, MAX_SITES},
     rules::tsc_to_ns_factor,
 };
@@ -157,10 +157,15 @@ impl Options {
     }
 
     /// Programs and their tracepoints, in the order of attaching.
-    pub(super) fn programs(&self, layout: &Layout) -> Vec<(&'static str, &'static str)> {
-        let exit_program = match layout.exit_arguments {
-            ExitArguments::VcpuIsa => "kvm_exit",
-            ExitArguments::ReasonVcpuIsa => "kvm_exit_5_15",
+    pub(super) fn programs(&self, layout: &Layout, cast: Option<Cast>) -> Vec<(&'static str, &'static str)> {
+        let in_kernel = self.counts_in_kernel();
+        let (entry_program, exit_program) = match (self.usual_isa(layout, cast), layout.exit_arguments) {
+            (Some(Isa::Vmx), _) if in_kernel => ("kvm_entry_vmx", "kvm_exit_vmx_in_kernel"),
+            (Some(Isa::Vmx), _) => ("kvm_entry_vmx", "kvm_exit_vmx_records"),
+            (Some(Isa::Svm), _) if in_kernel => ("kvm_entry_svm", "kvm_exit_svm_in_kernel"),
+            (Some(Isa::Svm), _) => ("kvm_entry_svm", "kvm_exit_svm_records"),
+            (_, ExitArguments::VcpuIsa) => ("kvm_entry", "kvm_exit"),
+            (_, ExitArguments::ReasonVcpuIsa) => ("kvm_entry", "kvm_exit_5_15"),
         };
         let mut programs = Vec::new();
         // kvm_vmcs_write comes before kvm_entry, so that the first entry has its writes counted.
@@ -171,8 +176,28 @@ impl Options {
         programs.extend((has_addresses && layout.mmio).then_some(("kvm_mmio", "kvm_mmio")));
         programs.extend((has_addresses && layout.fast_mmio).then_some(("kvm_fast_mmio", "kvm_fast_mmio")));
         programs.extend((self.phases && layout.userspace_exit).then_some(("kvm_userspace_exit", "kvm_userspace_exit")));
-        programs.extend([(exit_program, "kvm_exit"), ("kvm_entry", "kvm_entry")]);
+        programs.extend([(exit_program, "kvm_exit"), (entry_program, "kvm_entry")]);
         programs
+    }
+
+    /// The instruction set whose programs for the usual options do; none where options or this kernel need those for all.
+    fn usual_isa(&self, layout: &Layout, cast: Option<Cast>) -> Option<Isa> {
+        let isa = layout.config.layout_isa()?;
+        let mut needed = match isa {
+            Isa::Vmx => vec![Slot::VmxExitReason, Slot::VmxLoadedVmcs, Slot::VmxVmcs01, Slot::VmcsPin],
+            Isa::Svm => vec![Slot::SvmVmcb, Slot::SvmVmcb01, Slot::VmcbExitCode],
+            Isa::Other => return None,
+        };
+        needed.push(Slot::StatExits);
+        if self.phases {
+            needed.extend([Slot::HaltPollSuccess, Slot::RunCount]);
+        }
+        let is_usual = cast.is_some()
+            && layout.exit_arguments == ExitArguments::VcpuIsa
+            && (self.counts_in_kernel() || !self.detail)
+            && !self.stamps
+            && !self.has_whole_records();
+        (is_usual && needed.into_iter().all(|slot| layout.config.get(slot).is_some())).then_some(isa)
     }
 
     /// The programs' constants: the kernel's offsets in `found`, and these options.

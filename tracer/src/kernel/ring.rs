@@ -108,11 +108,12 @@ impl Ring {
     /// Passes each new record to `f`, at most `limit`; returns their number.
     pub fn drain(&mut self, limit: usize, mut f: impl FnMut(&[u8])) -> usize {
         let Shape { record_bytes, records } = self.shape;
-        let (first, mask) = (self.shape.bytes(self.cpu), records as usize - 1);
+        let (size, mask) = (record_bytes / size_of::<u64>(), records as usize - 1);
+        let all = Arc::clone(&self.records);
+        let ring = &all.words()[self.shape.bytes(self.cpu) / size_of::<u64>()..][..records as usize * size];
         let mut n = 0;
         while n < limit {
-            let at = first + (self.next & mask) * record_bytes;
-            let words = &self.records.words()[at / size_of::<u64>()..][..record_bytes / size_of::<u64>()];
+            let words = &ring[(self.next & mask) * size..][..size];
             // Numbers only increase. A place without a new record holds the number of an older one, or 0.
             let number = words[Record::NUMBER_AT / size_of::<u64>()].load(Acquire);
             if number <= self.last {

@@ -140,7 +140,7 @@ impl Attempt<'_> {
         fill(&mut ebpf, "TGIDS", self.options.tgids.as_deref())?;
         fill(&mut ebpf, "VCPU_IDS", self.options.vcpu_ids.as_deref())?;
         let mut tracer = Tracer {
-            programs: self.options.programs(self.layout),
+            programs: self.options.programs(self.layout, self.cast),
             sites: self.options.sites.clone(),
             links: Vec::new(),
             probes: Vec::new(),
@@ -357,6 +357,8 @@ impl Tracer {
 
     /// The program on a tracepoint; tests and benches run it with made-up arguments.
     pub fn program(&mut self, name: &str) -> Result<&mut RawTracePoint> {
+        let chosen = self.programs.iter().find(|(_, tracepoint)| *tracepoint == name);
+        let name = chosen.map_or(name, |(program, _)| program);
         let program = self.ebpf.program_mut(name).with_context(|| format!("program {name} is not in the object"))?;
         program.try_into().with_context(|| format!("program {name}"))
     }

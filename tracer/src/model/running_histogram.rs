@@ -11,8 +11,8 @@ pub(crate) enum RunningHistogram {
 }
 
 /// Number of values from which on memory is spent for speed. Benches/collect.rs: dense from the start costs speed with thousands of
-/// small series.
-const MANY: u64 = 4096;
+/// small series. Up to so many values, a sparse histogram is no larger than a dense one of values that spread over a decade.
+const MANY: u64 = 1024;
 
 /// Number of buckets from which on a histogram to which others are added may have pages.
 const MANY_BUCKETS: usize = 512;
@@ -33,7 +33,7 @@ impl From<Histogram> for RunningHistogram {
 
 impl RunningHistogram {
     /// Counts one value.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn record(&mut self, value: u64) {
         match self {
             Self::Dense(dense) => dense.record(value),
@@ -41,6 +41,7 @@ impl RunningHistogram {
         }
     }
 
+    #[cold]
     fn record_sparse(&mut self, value: u64) {
         if let Self::Sparse(sparse) = self {
             sparse.record(value);

@@ -42,6 +42,7 @@ pub const GUEST_MODE: usize = 32;
 pub const REASON: usize = 40;
 pub const LOADED_VMCS: usize = 48;
 pub const VMCB: usize = 56;
+pub const VMCB01: usize = 200;
 pub const DEADLINE: usize = 72;
 pub const HALT_POLL_SUCCESS: usize = 80;
 pub const HALT_POLL_FAIL: usize = 88;

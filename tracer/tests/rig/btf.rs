@@ -78,7 +78,9 @@ fn add(b: &mut Builder, kernel: &Types, vendor: Vendor) {
             let control = b.structure("vmcb_control_area", 1024, &[("exit_code", kernel.u32, at(bed::EXIT_CODE))]);
             let vmcb = b.structure("vmcb", 4096, &[("control", control, 0)]);
             let vmcb = b.ptr(vmcb);
-            b.structure("vcpu_svm", at(bed::VCPU), &[("vcpu", kernel.vcpu, 0), ("vmcb", vmcb, at(bed::VMCB))]);
+            let info = b.structure("kvm_vmcb_info", 32, &[("ptr", vmcb, 0)]);
+            let fields = [("vcpu", kernel.vcpu, 0), ("vmcb", vmcb, at(bed::VMCB)), ("vmcb01", info, at(bed::VMCB01))];
+            b.structure("vcpu_svm", at(bed::VCPU), &fields);
         }
     }
 }

@@ -40,7 +40,9 @@ pub fn left_behind() -> Vec<String> {
         .flatten()
         .map(|p| (true, p.id(), p.name_as_str().unwrap_or_default().to_owned()))
         .chain(loaded_maps().flatten().map(|m| (false, m.id(), m.name_as_str().unwrap_or_default().to_owned())))
-        .filter(|(is_program, _, name)| if *is_program { PROGRAMS.contains(&&**name) } else { MAPS.contains(&&**name) })
+        .filter(|(is_program, _, name)| {
+            if *is_program { PROGRAMS.iter().any(|program| name.starts_with(program)) } else { MAPS.contains(&&**name) }
+        })
         .collect();
     if candidates.is_empty() {
         return Vec::new();

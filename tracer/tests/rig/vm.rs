@@ -200,7 +200,8 @@ impl Programs {
         let ids = kernel_objects::held_by(vmentry).programs;
         let program = |name: &str| {
             let mut loaded = loaded_programs().flatten().filter(|p| ids.contains(&p.id()));
-            let info = loaded.find(|p| p.name_as_str() == Some(name));
+            // The name of one that is compiled for some options has an ending.
+            let info = loaded.find(|p| p.name_as_str().is_some_and(|loaded| loaded.starts_with(name)));
             let info = info.unwrap_or_else(|| panic!("process {vmentry} has no program {name}"));
             RawTracePoint::from_program_info(info, name.to_owned().into()).unwrap()
         };
@@ -231,6 +232,7 @@ impl Machine {
             machine.set(vcpu, bed::KVM, machine.address + KVM_AT as u64);
             machine.set(vcpu, bed::ID, vcpu as u64);
             machine.set(vcpu, bed::VMCB, at);
+            machine.set(vcpu, bed::VMCB01, at);
         }
         machine
     }
