@@ -302,7 +302,7 @@ mod tests {
                 exit_ns: 1000 * n + n % 97,
                 exit_to_entry_ns: if n.is_multiple_of(11) { Event::UNKNOWN_NS } else { n % 311 },
                 vcpu: u32::try_from(n % 2).unwrap(),
-                exit_reason: [10, 52, 0x8000_0021][n as usize % 3],
+                exit_reason: [10, 52, 0x8000_0021][usize::try_from(n % 3).unwrap()],
                 flags,
                 pin_writes: u8::try_from(n % 6).unwrap(),
                 shadow_pin_writes: u32::try_from(n % 6).unwrap(),
