@@ -9,8 +9,10 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::model::histogram::{BUCKETS, Count, DIGITS, Histogram};
 
-const COMPRESSED: u32 = 0x1c84_9314;
-const PLAIN: u32 = 0x1c84_9313;
+/// Begins a deflated V2 histogram.
+pub(super) const COMPRESSED: u32 = 0x1c84_9314;
+/// Begins a V2 histogram.
+pub(super) const PLAIN: u32 = 0x1c84_9313;
 /// Of a plain histogram: cookie, length, offset, digits, lowest, highest, ratio.
 const HEADER_BYTES: usize = 40;
 /// A count takes nine bytes at most.

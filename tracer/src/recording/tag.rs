@@ -16,6 +16,11 @@ use crate::{
 
 /// The tag of a figure of a series.
 pub(crate) fn tag(key: &Key, figure: Figure) -> String {
+    tag_of_series(key) + figure.name()
+}
+
+/// The tag of a figure of a series, up to the figure's name.
+pub(super) fn tag_of_series(key: &Key) -> String {
     let isa = key.isa.name();
     let reason = key.reason.map_or("unknown".to_owned(), |r| r.to_string());
     let mut tag = format!(
@@ -31,7 +36,7 @@ pub(crate) fn tag(key: &Key, figure: Figure) -> String {
     if let Some(detail) = key.detail {
         tag += &format!("detail={};", detail.tag());
     }
-    tag + "figure=" + figure.name()
+    tag + "figure="
 }
 
 /// From [`tag`]; none for anything that this version does not write: another key, a key twice, a missing one.

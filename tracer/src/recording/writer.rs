@@ -7,24 +7,20 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use flate2::Crc;
-use hdrhistogram::serialization::{
-    V2DeflateSerializer,
-    interval_log::{IntervalLogWriterBuilder, Tag},
-};
 
 use super::{
+    encoder::Encoder,
     header::{End, Header, Label},
     limits::{LIMITS, Limits},
     note::{self, Note, Times},
     seal::{self, Closing},
     sums,
-    tag::tag,
+    tag::tag_of_series,
 };
 use crate::model::{
     figures::Figure,
-    histogram::{DIGITS, Histogram},
     interval::{Interval, Vm},
     series::{Key, Series},
     totals::Totals,
@@ -43,7 +39,7 @@ pub struct Writer<W: Write> {
     number: u64,
     /// sum of all counts so far
     counts: u64,
-    serializer: V2DeflateSerializer,
+    encoder: Encoder,
     /// lines that are not written yet
     text: Vec<u8>,
     /// bytes of `text` up to its last JSON line
@@ -87,7 +83,7 @@ impl<W: Write> Writer<W> {
             known_vms: HashSet::new(),
             number: 0,
             counts: 0,
-            serializer: V2DeflateSerializer::new(),
+            encoder: Encoder::default(),
             text,
             sealed,
         })
@@ -165,18 +161,16 @@ impl<W: Write> Writer<W> {
             }
         }
         let start = Duration::from_nanos(self.header.anchor.to_unix_ns(interval.start_ns));
-        let length = Duration::from_nanos(interval.length_ns);
-        let mut log = IntervalLogWriterBuilder::new().begin_log_with(&mut self.text, &mut self.serializer)?;
+        let times = format!("{:.3},{:.3}", start.as_secs_f64(), Duration::from_nanos(interval.length_ns).as_secs_f64());
         for (key, series) in part {
+            let of_series = tag_of_series(key);
             for figure in Figure::ALL {
                 let histogram = &series[figure];
-                if histogram.count() == 0 {
-                    continue;
-                }
-                let tag = tag(key, figure);
-                let tag = Tag::new(&tag).ok_or_else(|| anyhow!("tag {tag}: not allowed in an interval log"))?;
-                log.write_histogram(&to_hdr(histogram)?, start, length, Some(tag))
-                    .map_err(|e| anyhow!("encode a histogram: {e}"))?;
+                let Some(max) = histogram.max() else { continue };
+                let name = figure.name();
+                write!(self.text, "Tag={of_series}{name},{times},{:.3},", max as f64)?;
+                self.encoder.encode(histogram, &mut self.text)?;
+                self.text.push(b'\n');
             }
         }
         Ok(())
@@ -222,13 +216,4 @@ impl<W: Write> Writer<W> {
 fn counts(interval: &Interval) -> u64 {
     let values = |series: &Series| Figure::ALL.map(|figure| series[figure].count());
     interval.totals.counts().chain(interval.series.values().flat_map(values)).fold(0, u64::saturating_add)
-}
-
-fn to_hdr(histogram: &Histogram) -> Result<hdrhistogram::Histogram<u64>> {
-    let highest = histogram.max().unwrap_or(0).max(2);
-    let mut hdr = hdrhistogram::Histogram::new_with_bounds(1, highest, DIGITS)?;
-    for (low, _, n) in histogram.buckets() {
-        hdr.record_n(low, n)?;
-    }
-    Ok(hdr)
 }

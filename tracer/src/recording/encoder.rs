@@ -1,0 +1,150 @@
+//! Encodes histograms for the lines of an interval log: HdrHistogram's V2 format, deflated, in base64. By hand, because the crate's
+//! serializer takes an array of all buckets and a new deflater for each, and a host with a thousand vCPUs has 200 000 an interval.
+
+use anyhow::{Result, ensure};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use flate2::{Compress, Compression, FlushCompress, Status};
+
+use super::{
+    fixed_huffman,
+    hdr::{COMPRESSED, PLAIN},
+};
+use crate::model::histogram::{DIGITS, Histogram};
+
+/// Bytes of a plain histogram up to which fixed codes are shorter.
+const SMALL: usize = 104;
+
+/// Encodes histograms one after another, in memory that it keeps.
+pub(super) struct Encoder {
+    deflate: Compress,
+    plain: Vec<u8>,
+    deflated: Vec<u8>,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self { deflate: Compress::new(Compression::default(), true), plain: Vec::new(), deflated: Vec::new() }
+    }
+}
+
+impl Encoder {
+    /// Appends a histogram.
+    pub(super) fn encode(&mut self, histogram: &Histogram, text: &mut Vec<u8>) -> Result<()> {
+        self.plain.clear();
+        plain(histogram, &mut self.plain)?;
+        self.deflated.clear();
+        self.deflated.extend([COMPRESSED.to_be_bytes(), [0; 4]].concat());
+        if self.plain.len() <= SMALL {
+            fixed_huffman::deflate(&self.plain, &mut self.deflated);
+        } else {
+            self.deflate()?;
+        }
+        let bytes = u32::try_from(self.deflated.len() - 8)?;
+        self.deflated[4..8].copy_from_slice(&bytes.to_be_bytes());
+        let start = text.len();
+        text.resize(start + self.deflated.len().div_ceil(3) * 4, 0);
+        STANDARD.encode_slice(&self.deflated, &mut text[start..])?;
+        Ok(())
+    }
+
+    fn deflate(&mut self) -> Result<()> {
+        self.deflate.reset();
+        // Deflated bytes are a little more than the plain ones at most.
+        self.deflated.reserve(self.plain.len() + self.plain.len() / 100 + 64);
+        let status = self.deflate.compress_vec(&self.plain, &mut self.deflated, FlushCompress::Finish)?;
+        ensure!(status == Status::StreamEnd, "deflate a histogram: no room");
+        Ok(())
+    }
+}
+
+/// Appends a V2 histogram: its header, the counts of all buckets up to the highest one with values, and runs of empty buckets.
+fn plain(histogram: &Histogram, out: &mut Vec<u8>) -> Result<()> {
+    let highest = histogram.max().unwrap_or(0).max(2);
+    let start = out.len();
+    out.extend(PLAIN.to_be_bytes());
+    out.extend([0; 8]);
+    out.extend(u32::from(DIGITS).to_be_bytes());
+    out.extend(1u64.to_be_bytes());
+    out.extend(highest.to_be_bytes());
+    out.extend(1f64.to_be_bytes());
+    let counts = out.len();
+    let mut next = 0;
+    for count in histogram.counts() {
+        match count.bucket() - next {
+            0 => {}
+            // A count of 0; longer runs are negative.
+            1 => out.push(0),
+            run => varint(2 * u64::from(run) - 1, out),
+        }
+        varint(2 * count.n(), out);
+        next = count.bucket() + 1;
+    }
+    let bytes = u32::try_from(out.len() - counts)?;
+    out[start + 4..start + 8].copy_from_slice(&bytes.to_be_bytes());
+    Ok(())
+}
+
+/// LEB128: in eight bytes at most, because a count has 48 bits.
+#[expect(clippy::cast_possible_truncation, reason = "the lowest seven bits are meant")]
+fn varint(mut n: u64, out: &mut Vec<u8>) {
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
+
+    use super::{super::hdr::Decoder, *};
+    use crate::model::histogram::tests::{of, values};
+
+    /// Histograms of one value, of two, of few and of many, near and far, with counts of one byte and of seven.
+    fn histograms() -> Vec<Histogram> {
+        let mut all: Vec<_> = [vec![0], vec![1], vec![2], vec![5, 6], vec![5, 7], vec![u64::MAX], vec![0, u64::MAX]]
+            .iter()
+            .map(|values| of(values))
+            .collect();
+        all.extend((1..200).map(|n| of(&values(n, usize::try_from(n * n).unwrap()))));
+        let mut many = Histogram::default();
+        (0..40).for_each(|bit| many.record_n(1000 + bit * 900, 1 << bit));
+        all.push(many);
+        all
+    }
+
+    #[test]
+    fn the_plain_bytes_are_those_of_the_hdrhistogram_crate_and_its_reader_has_the_same_counts() {
+        for histogram in histograms() {
+            let mut hdr =
+                hdrhistogram::Histogram::<u64>::new_with_bounds(1, histogram.max().unwrap().max(2), DIGITS).unwrap();
+            histogram.buckets().for_each(|(low, _, n)| hdr.record_n(low, n).unwrap());
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            plain(&histogram, &mut ours).unwrap();
+            V2Serializer::new().serialize(&hdr, &mut theirs).unwrap();
+            assert_eq!(ours, theirs);
+            let mut text = b"Tag=".to_vec();
+            Encoder::default().encode(&histogram, &mut text).unwrap();
+            let bytes = STANDARD.decode(&text[4..]).unwrap();
+            let read: hdrhistogram::Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice()).unwrap();
+            assert_eq!(
+                (read.len(), read.max(), read.value_at_quantile(0.5)),
+                (hdr.len(), hdr.max(), hdr.value_at_quantile(0.5))
+            );
+            assert_eq!(Decoder::default().decode(&text[4..]).unwrap(), histogram);
+        }
+    }
+
+    #[test]
+    fn no_small_histogram_takes_more_than_two_bytes_more_than_with_codes_of_its_own() {
+        let mut encoder = Encoder::default();
+        for histogram in histograms() {
+            encoder.encode(&histogram, &mut Vec::new()).unwrap();
+            let chosen = encoder.deflated.len();
+            encoder.deflated.truncate(8);
+            encoder.deflate().unwrap();
+            assert!(chosen <= encoder.deflated.len() + 2, "{chosen} of {}: {histogram:?}", encoder.deflated.len());
+        }
+    }
+}
