@@ -23,7 +23,10 @@ pub(crate) fn open_file(path: &Path) -> Result<File> {
 
 fn fix(path: &Path, error: &io::Error) -> Option<String> {
     match error.kind() {
-        io::ErrorKind::NotFound => similar(path),
+        io::ErrorKind::NotFound => match path.read_link() {
+            Ok(to) => Some(format!("it is a link to {}, which is not there", shown(&to))),
+            Err(_) => similar(path),
+        },
         io::ErrorKind::PermissionDenied => {
             Some(format!("read it as its owner or as root, or let others read it: chmod a+r {}", shown(path)))
         }
@@ -36,7 +39,8 @@ pub(crate) fn similar(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let names = std::fs::read_dir(folder).ok()?.take(MOST_NAMES).flatten();
-    let files = names.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()));
+    // Not a link to nothing.
+    let files = names.filter(|entry| entry.path().metadata().is_ok_and(|file| !file.is_dir()));
     // A name that is shown otherwise cannot be typed.
     let typed = files.filter(|entry| entry.file_name().to_str() == Some(&shown(Path::new(&entry.file_name()))));
     let names: Vec<_> = typed.map(|entry| shown(&path.with_file_name(entry.file_name()))).collect();
@@ -64,6 +68,9 @@ mod tests {
         assert!(error("vmentri.hlog").ends_with(&meant), "{}", error("vmentri.hlog"));
         assert!(!error("nux.hlog").contains("did you mean"), "{}", error("nux.hlog"));
         assert!(!error("zzz").contains("did you mean"), "{}", error("zzz"));
+        std::os::unix::fs::symlink("gone.hlog", folder.path().join("vmentrx.hlog")).unwrap();
+        assert!(error("vmentrx.hlog").ends_with("it is a link to gone.hlog, which is not there"));
+        assert!(error("vmentrz.hlog").ends_with(&meant), "{}", error("vmentrz.hlog"));
         assert!(error("vmentri.hlo").contains("it is a folder"), "{}", error("vmentri.hlo"));
         assert!(open_file(&folder.path().join("vmentry.hlog")).is_ok());
     }

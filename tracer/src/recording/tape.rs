@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::{
     Damage, End, Header, OnDamage, Reader,
@@ -30,6 +30,9 @@ const MEMORY_BUCKETS: usize = 32 << 20;
 /// Opens the recording in a file.
 pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Reader<BufReader<File>>> {
     let failed = || format!("read {}", shown(path));
+    if path == Path::new("-") {
+        bail!("'-' is standard input, in which nobody can go back: save it in a file, and name that file");
+    }
     let file = open_file(path).with_context(failed)?;
     Reader::careful(BufReader::new(file), on_damage).with_context(failed)
 }
