@@ -17,7 +17,9 @@ if [ $(nproc) -gt 1 ]; then
     while kill -0 $! 2> /dev/null; do
         for mask in 1 2; do
             for task in /proc/$!/task/*; do
-                grep -q "vcpu 0" $task/comm 2> /dev/null && taskset -p $mask ${task##*/} > /dev/null
+                # It may end after grep has seen it.
+                grep -q "vcpu 0" $task/comm 2> /dev/null \
+                    && { taskset -p $mask ${task##*/} > /dev/null 2>&1 || [ ! -e $task ]; }
             done
             sleep 0.1
         done
