@@ -170,6 +170,13 @@ mod tests {
     }
 
     #[test]
+    fn a_count_that_a_bucket_cannot_hold_is_an_error() {
+        assert_eq!(decode(&encode(&[(5, Count::MOST)])).unwrap().count(), Count::MOST);
+        let error = decode(&encode(&[(5, Count::MOST + 1)])).unwrap_err().to_string();
+        assert!(error.starts_with("a count of 281474976710656, "), "{error}");
+    }
+
+    #[test]
     fn a_length_that_lies_is_an_error_and_fills_no_memory() {
         let bytes = encode(&[(5, 1)]);
         let mut plain = Vec::new();
