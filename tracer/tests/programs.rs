@@ -638,7 +638,8 @@ fn programs_for_one_instruction_set_count_the_same_as_those_for_all() {
             assert_eq!(events, usual_events, "isa {isa}, phases {phases}");
             assert_eq!(series, usual_series, "isa {isa}, phases {phases}");
             assert_eq!(events.len(), 48);
-            assert!(series.len() > 3 && events.iter().any(|e| e.outline().is_l2() == Some(true)), "{series:x?}");
+            // SVM has no pin writes, so no dirty entries.
+            assert!(series.len() >= 3 && events.iter().any(|e| e.outline().is_l2() == Some(true)), "{series:x?}");
         }
     }
 }
