@@ -16,19 +16,24 @@ pub(super) fn deflate(plain: &[u8], out: &mut Vec<u8>) {
     let (mut at, mut zeros) = (0, 0..0);
     while at < plain.len() {
         let byte = plain[at];
-        let run = plain[at..].iter().take(MOST_COPIED).take_while(|b| **b == byte).count();
         let goes_on = at > 0 && plain[at - 1] == byte;
-        let copied = if goes_on { run } else { run.min(zeros.len()) };
-        if copied >= LEAST_COPIED && (goes_on || byte == 0) {
-            bits.push_copy(copied, if goes_on { 1 } else { at - zeros.start });
-        } else {
+        if !goes_on && byte != 0 {
             bits.push_literal(byte);
+            at += 1;
+            continue;
         }
-        let is_literal = copied < LEAST_COPIED || !(goes_on || byte == 0);
-        if byte == 0 && !goes_on {
+        let run = plain[at..].iter().take(MOST_COPIED).take_while(|b| **b == byte).count();
+        let (copied, distance) = if goes_on { (run, 1) } else { (run.min(zeros.len()), at - zeros.start) };
+        if !goes_on {
             zeros = at..at + run;
         }
-        at += if is_literal { 1 } else { copied };
+        if copied >= LEAST_COPIED {
+            bits.push_copy(copied, distance);
+            at += copied;
+        } else {
+            bits.push_literal(byte);
+            at += 1;
+        }
     }
     // The end of the block is 7 zeros.
     bits.push(0, 7);
@@ -44,49 +49,59 @@ struct Bits<'a> {
 }
 
 impl Bits<'_> {
-    #[expect(clippy::cast_possible_truncation, reason = "the lowest byte is meant")]
+    /// Pushes up to 32 bits.
+    #[expect(clippy::cast_possible_truncation, reason = "the lowest 32 bits are meant")]
     fn push(&mut self, bits: u32, count: u32) {
         self.held |= u64::from(bits) << self.count;
         self.count += count;
-        while self.count >= 8 {
-            self.out.push(self.held as u8);
-            self.held >>= 8;
-            self.count -= 8;
+        if self.count >= 32 {
+            self.out.extend_from_slice(&(self.held as u32).to_le_bytes());
+            self.held >>= 32;
+            self.count -= 32;
         }
-    }
-
-    /// A Huffman code, which has its first bit highest.
-    fn push_code(&mut self, code: u32, count: u32) {
-        self.push(code.reverse_bits() >> (32 - count), count);
     }
 
     fn push_literal(&mut self, byte: u8) {
-        match u32::from(byte) {
-            low @ 0..144 => self.push_code(0x30 + low, 8),
-            high => self.push_code(0x190 + high - 144, 9),
-        }
+        let (code, count) = LITERALS[usize::from(byte)];
+        self.push(code.into(), count.into());
     }
 
     /// A copy of 3 to 10 bytes from so many bytes before.
     #[expect(clippy::cast_possible_truncation, reason = "both are at most 32 KiB")]
     fn push_copy(&mut self, length: usize, distance: usize) {
-        self.push_code(length as u32 - 2, 7);
+        self.push(reversed(length as u32 - 2, 7), 7);
         let before = distance as u32 - 1;
         if before < 4 {
-            return self.push_code(before, 5);
+            return self.push(reversed(before, 5), 5);
         }
         let high = before.ilog2();
         let extra = high - 1;
-        self.push_code(2 * high + (before >> extra & 1), 5);
+        self.push(reversed(2 * high + (before >> extra & 1), 5), 5);
         self.push(before & ((1 << extra) - 1), extra);
     }
 
-    fn finish(mut self) {
-        if self.count > 0 {
-            self.push(0, 8 - self.count);
-        }
+    fn finish(self) {
+        let bytes = self.count.div_ceil(8) as usize;
+        self.out.extend_from_slice(&self.held.to_le_bytes()[..bytes]);
     }
 }
+
+/// A Huffman code of so many bits, which has its first bit highest, as bits are pushed.
+const fn reversed(code: u32, count: u32) -> u32 {
+    code.reverse_bits() >> (32 - count)
+}
+
+/// The codes of bytes, as they are pushed, and their numbers of bits.
+static LITERALS: [(u16, u8); 256] = {
+    let mut codes = [(0, 0); 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (code, count) = if byte < 144 { (0x30 + byte, 8) } else { (0x190 + byte - 144, 9) };
+        codes[byte as usize] = (reversed(code, count) as u16, count as u8);
+        byte += 1;
+    }
+    codes
+};
 
 /// The checksum of RFC 1950 of up to 5552 bytes, whose sums fit without a division.
 fn adler32(bytes: &[u8]) -> u32 {

@@ -2,16 +2,15 @@
 
 use std::ops::Not;
 
-use anyhow::Result;
 use flate2::Crc;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
     foreign,
     header::{End, Label},
     seal::{self, Closing},
 };
-use crate::model::{budget::Budget, interval::Vm, series::Series, totals::Totals};
+use crate::model::{budget::Budget, interval::Vm, totals::Totals};
 
 /// How the lines of each kind begin.
 pub(super) const BEGINNING: &[u8] = b"#{";
@@ -33,7 +32,7 @@ pub(crate) enum Note {
 }
 
 /// The note of a JSON line; an error for any other line.
-pub(super) fn parse(line: &[u8]) -> Result<Note> {
+pub(super) fn parse(line: &[u8]) -> anyhow::Result<Note> {
     foreign::parse(line.strip_prefix(b"#").unwrap_or(line))
 }
 
@@ -64,31 +63,34 @@ pub(crate) struct Interval {
 }
 
 /// Sums of a series' times, ns: guest, host; then, unless all of them are 0, the host time's user, polled, idle and steal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Times(Vec<u64>);
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<u64>")]
+pub(crate) struct Times(pub(super) Budget);
 
-impl Times {
-    pub(super) fn of(series: &Series) -> Self {
-        let Budget { guest_ns, host_ns, user_ns, polled_ns, idle_ns, steal_ns } = series.budget;
+impl Serialize for Times {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Budget { guest_ns, host_ns, user_ns, polled_ns, idle_ns, steal_ns } = self.0;
         let all = [guest_ns, host_ns, user_ns, polled_ns, idle_ns, steal_ns];
-        let length = if series.budget.named_ns() == 0 { 2 } else { all.len() };
-        Self(all[..length].to_vec())
+        let length = if self.0.named_ns() == 0 { 2 } else { all.len() };
+        all[..length].serialize(serializer)
     }
+}
 
-    /// The sums; none for any other number of them.
-    pub(super) fn budget(&self) -> Option<Budget> {
-        let (guest_ns, host_ns, [user_ns, polled_ns, idle_ns, steal_ns]) = match *self.0 {
+impl TryFrom<Vec<u64>> for Times {
+    type Error = &'static str;
+
+    fn try_from(sums: Vec<u64>) -> Result<Self, Self::Error> {
+        let (guest_ns, host_ns, [user_ns, polled_ns, idle_ns, steal_ns]) = match *sums {
             [guest, host] => (guest, host, [0; 4]),
             [guest, host, user, polled, idle, steal] => (guest, host, [user, polled, idle, steal]),
-            _ => return None,
+            _ => return Err("sums of times of another number"),
         };
-        Some(Budget { guest_ns, host_ns, user_ns, polled_ns, idle_ns, steal_ns })
+        Ok(Self(Budget { guest_ns, host_ns, user_ns, polled_ns, idle_ns, steal_ns }))
     }
 }
 
 /// Appends a note as a line that seals `text`, whose first `sealed` bytes are sealed already; `crc` is [`seal::begin`]'s.
-pub(super) fn append(text: &mut Vec<u8>, sealed: usize, crc: Crc, note: &Note) -> Result<()> {
+pub(super) fn append(text: &mut Vec<u8>, sealed: usize, crc: Crc, note: &Note) -> anyhow::Result<()> {
     text.push(b'#');
     serde_json::to_writer(&mut *text, note)?;
     text.push(b'\n');

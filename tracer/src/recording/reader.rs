@@ -469,7 +469,7 @@ fn take_times(times: Option<Vec<Times>>, order: &[Key], interval: &mut Interval)
     ensure!(times.len() == order.len(), "sums of times of {} series, and there are {}", times.len(), order.len());
     for (times, key) in times.iter().zip(order) {
         let series = interval.series.get_mut(key).context("a series that is not there")?;
-        series.budget = times.budget().context("sums of times of another number")?;
+        series.budget = times.0;
     }
     Ok(())
 }

@@ -27,7 +27,11 @@ use crate::model::{
 ///
 /// Host time has no sum within an interval: it is charged to the exit before, and unknown for a vCPU's first entry.
 pub(super) fn check(interval: &Interval, aggregation: Aggregation) -> Result<()> {
-    let entries = interval.series.values().map(Series::entries).fold(0, u64::saturating_add);
+    let mut entries = 0u64;
+    for (key, series) in &interval.series {
+        check_series(key, series, aggregation)?;
+        entries = entries.saturating_add(series.entries());
+    }
     let totals = &interval.totals;
     let expected = totals.delivered.checked_sub(totals.malformed).and_then(|n| n.checked_sub(totals.not_kept));
     ensure!(
@@ -35,7 +39,7 @@ pub(super) fn check(interval: &Interval, aggregation: Aggregation) -> Result<()>
         "its series have {entries} entries, and its counts say {}",
         expected.map_or("fewer than none".into(), |n| n.to_string())
     );
-    interval.series.iter().try_for_each(|(key, series)| check_series(key, series, aggregation))
+    Ok(())
 }
 
 /// Holds the counts of all intervals against the accounting at the end.

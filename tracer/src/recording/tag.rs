@@ -16,27 +16,35 @@ use crate::{
 
 /// The tag of a figure of a series.
 pub(crate) fn tag(key: &Key, figure: Figure) -> String {
-    tag_of_series(key) + figure.name()
+    let mut tag = String::new();
+    append_tag_of_series(key, &mut tag);
+    tag + figure.name()
 }
 
-/// The tag of a figure of a series, up to the figure's name.
-pub(super) fn tag_of_series(key: &Key) -> String {
-    let isa = key.isa.name();
-    let reason = key.reason.map_or("unknown".to_owned(), |r| r.to_string());
-    let mut tag = format!(
-        "vm={};vcpu={};level={};isa={isa};reason={reason};entry={};",
-        key.vm,
-        key.vcpu,
-        key.level.name(),
-        key.entry.name(),
-    );
+/// Appends the tag of a figure of a series, up to the figure's name.
+pub(super) fn append_tag_of_series(key: &Key, tag: &mut String) {
+    // Piece by piece: formatting them takes three times as long, and an interval may have a hundred thousand series.
+    let mut digits = itoa::Buffer::new();
+    for (name, number) in [("vm=", key.vm), (";vcpu=", key.vcpu)] {
+        tag.push_str(name);
+        tag.push_str(digits.format(number));
+    }
+    for (name, value) in [(";level=", key.level.name()), (";isa=", key.isa.name()), (";reason=", "")] {
+        tag.push_str(name);
+        tag.push_str(value);
+    }
+    tag.push_str(key.reason.map_or("unknown", |reason| digits.format(reason)));
+    tag.push_str(";entry=");
+    tag.push_str(key.entry.name());
     if let Some(cause) = key.cause {
-        tag += &format!("cause={};", cause.name());
+        tag.push_str(";cause=");
+        tag.push_str(cause.name());
     }
     if let Some(detail) = key.detail {
-        tag += &format!("detail={};", detail.tag());
+        tag.push_str(";detail=");
+        tag.push_str(&detail.tag());
     }
-    tag + "figure="
+    tag.push_str(";figure=");
 }
 
 /// From [`tag`]; none for anything that this version does not write: another key, a key twice, a missing one.
