@@ -39,6 +39,7 @@ tool_record() { record $1; }
 tool_record_no_phases() { record $1 --no-phases; }
 tool_record_detail() { record $1 --detail; }
 tool_in_kernel() { record $1 --aggregate in-kernel; }
+tool_in_kernel_no_phases() { record $1 --aggregate in-kernel --no-phases; }
 # NAME [OPTION..]: starts a recording and waits until it has begun; $! is its process.
 start_recording() {
     name=$1
@@ -198,6 +199,7 @@ for tool in $TOOLS; do
     record_no_phases) start_recording $OUT/stats --no-phases ;;
     record_detail) start_recording $OUT/stats --detail ;;
     in_kernel) start_recording $OUT/stats --aggregate in-kernel ;;
+    in_kernel_no_phases) start_recording $OUT/stats --aggregate in-kernel --no-phases ;;
     *) continue ;;
     esac
     were=$(cat /proc/sys/kernel/bpf_stats_enabled)

@@ -40,8 +40,8 @@ pub(super) struct Arguments {
     /// Rounds; in each, every tool runs between two untraced runs
     #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: u64,
-    /// Measure only these tools: record, record_no_phases, record_detail, in_kernel, live, ftrace_hist, ftrace_buffer, perf_stat, perf_kvm, trace_cmd,
-    /// bcc_kvmexit, bcc_histogram, bpftrace_count, bpftrace_guest, bpftrace_host
+    /// Measure only these tools: record, record_no_phases, record_detail, in_kernel, in_kernel_no_phases, live, ftrace_hist,
+    /// ftrace_buffer, perf_stat, perf_kvm, trace_cmd, bcc_kvmexit, bcc_histogram, bpftrace_count, bpftrace_guest, bpftrace_host
     #[arg(long, value_name = "TOOL,..", value_delimiter = ',')]
     tool: Vec<String>,
     /// Measure wall clock on this host instead, in ns per exit; needs root, kvm_intel or kvm_amd, and an idle host

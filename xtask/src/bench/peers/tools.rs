@@ -24,11 +24,12 @@ pub(super) struct Tool {
     pub(super) need: Option<Need>,
 }
 
-pub(super) const TOOLS: [Tool; 15] = [
+pub(super) const TOOLS: [Tool; 16] = [
     Tool { name: "record", title: "vmentry record", need: None },
     Tool { name: "record_no_phases", title: "vmentry record --no-phases", need: None },
     Tool { name: "record_detail", title: "vmentry record --detail", need: None },
     Tool { name: "in_kernel", title: "vmentry record --aggregate in-kernel", need: None },
+    Tool { name: "in_kernel_no_phases", title: "vmentry record --aggregate in-kernel --no-phases", need: None },
     Tool { name: "live", title: "vmentry live", need: None },
     Tool { name: "ftrace_hist", title: "ftrace hist trigger, count by reason", need: None },
     Tool { name: "ftrace_buffer", title: "ftrace buffer, no reader", need: None },
