@@ -72,14 +72,22 @@ struct Worker {
 }
 
 impl Block {
-    /// Takes the next line; how it was read, and its bytes. `skips` lines that are too long.
-    pub(super) fn next(&mut self, input: &mut impl BufRead, limits: &Limits, skips: bool) -> Result<(Line, u64)> {
+    /// Takes the next line; how it was read, and its bytes. `skips` lines that are too long, `decodes` histograms ahead.
+    pub(super) fn next(
+        &mut self,
+        input: &mut impl BufRead,
+        limits: &Limits,
+        skips: bool,
+        decodes: bool,
+    ) -> Result<(Line, u64)> {
         if self.taken == self.pieces.len() {
             if let Some(error) = self.failed.take() {
                 return Err(error).context("read");
             }
             self.fill(input, limits, skips);
-            self.decode(limits);
+            if decodes {
+                self.decode(limits);
+            }
         }
         match self.pieces.get(self.taken) {
             Some(piece) => {
@@ -276,7 +284,7 @@ mod tests {
         let mut input = &text.as_bytes()[text.find("Tag=").unwrap()..];
         let mut block = Block::default();
         let limits = Limits { buckets: 100, ..LIMITS };
-        assert_eq!(block.next(&mut input, &limits, false).unwrap().0, Line::Whole);
+        assert_eq!(block.next(&mut input, &limits, false, true).unwrap().0, Line::Whole);
         let ahead: usize =
             block.pieces.iter().filter_map(|p| Some(p.histogram.as_ref()?.as_ref().ok()?.histogram.len())).sum();
         // Each thread may have begun another one.
@@ -300,7 +308,7 @@ mod tests {
         }
         let mut input = io::BufReader::new(Torn(b"Tag=a\nTag=b\nTag"));
         let mut block = Block::default();
-        let mut next = |block: &mut Block| block.next(&mut input, &LIMITS, false).map(|(line, _)| line);
+        let mut next = |block: &mut Block| block.next(&mut input, &LIMITS, false, true).map(|(line, _)| line);
         for text in [b"Tag=a\n", b"Tag=b\n"] {
             assert_eq!(next(&mut block).unwrap(), Line::Whole);
             assert_eq!(block.text(), text);

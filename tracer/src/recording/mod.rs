@@ -190,6 +190,32 @@ pub mod tests {
     }
 
     #[test]
+    fn every_prefix_tells_the_same_of_its_intervals_without_their_series() {
+        let bytes = recording();
+        let all = |mut reader: Reader<&[u8]>| -> (Vec<_>, Option<String>, bool, u64) {
+            let mut known = Vec::new();
+            let error = loop {
+                match reader.read_interval() {
+                    Ok(Some(i)) => known.push((i.start_ns, i.length_ns, i.totals, reader.source(), reader.has_more())),
+                    Ok(None) => break None,
+                    Err(error) => break Some(error.to_string()),
+                }
+            };
+            (known, error, reader.is_torn(), reader.line())
+        };
+        for end in 0..=bytes.len() {
+            let Ok(reader) = Reader::new(&bytes[..end]) else { continue };
+            let without = all(Reader::new(&bytes[..end]).unwrap().without_series());
+            assert_eq!(without, all(reader), "{end} of {} bytes", bytes.len());
+        }
+        // A changed byte is found by its checksum.
+        let mut changed = bytes.clone();
+        let at = changed.windows(4).position(|text| text == b"HIST").unwrap();
+        changed[at + 20] ^= 1;
+        assert!(all(Reader::new(&changed[..]).unwrap().without_series()).1.is_some_and(|e| e.contains("is damaged")));
+    }
+
+    #[test]
     fn an_interval_without_its_last_line_is_torn() {
         let text = String::from_utf8(recording()).unwrap();
         let cut = text.rfind("#{\"interval\"").unwrap();

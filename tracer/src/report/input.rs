@@ -47,11 +47,14 @@ pub fn read_from(bytes: &[u8], name: String, on_damage: OnDamage, report: &mut R
     add(Reader::careful(Cursor::new(bytes.to_vec()), on_damage)?, name, report).map(drop)
 }
 
-/// Notes which recordings a file has, and how they ended, in `report.sources`; their intervals are only counted.
+/// Notes which recordings a file has, and how they ended, in `report.sources`; their intervals are only counted. What is left out of a
+/// damaged file must be known exactly; otherwise series that are written wrongly are found when they are read.
 pub(crate) fn read_sources(path: &Path, on_damage: OnDamage, report: &mut Report) -> Result<()> {
     let name = shown(path);
     let failed = format!("read {name}");
-    each(open(path, on_damage)?, name, report, |_, _, _, _| Ok(())).context(failed).map(drop)
+    let reader = open(path, on_damage)?;
+    let reader = if on_damage == OnDamage::Refuse { reader.without_series() } else { reader };
+    each(reader, name, report, |_, _, _, _| Ok(())).context(failed).map(drop)
 }
 
 fn add(reader: Reader<impl BufRead + Send + 'static>, name: String, report: &mut Report) -> Result<Option<usize>> {
