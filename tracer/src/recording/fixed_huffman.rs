@@ -96,7 +96,7 @@ impl Bits<'_> {
 
     fn push_literal(&mut self, byte: u8) {
         let (code, count) = LITERALS[usize::from(byte)];
-        self.push(code.into(), count.into());
+        self.push(code, count);
     }
 
     /// A copy of 3 to 10 bytes from so many bytes before.
@@ -125,12 +125,12 @@ const fn reversed(code: u32, count: u32) -> u32 {
 }
 
 /// The codes of bytes, as they are pushed, and their numbers of bits.
-static LITERALS: [(u16, u8); 256] = {
+static LITERALS: [(u32, u32); 256] = {
     let mut codes = [(0, 0); 256];
     let mut byte = 0;
     while byte < 256 {
         let (code, count) = if byte < 144 { (0x30 + byte, 8) } else { (0x190 + byte - 144, 9) };
-        codes[byte as usize] = (reversed(code, count) as u16, count as u8);
+        codes[byte as usize] = (reversed(code, count), count);
         byte += 1;
     }
     codes
@@ -140,7 +140,7 @@ static LITERALS: [(u16, u8); 256] = {
 fn adler32(bytes: &[u8]) -> u32 {
     debug_assert!(bytes.len() <= 5552);
     let (a, b) = bytes.iter().fold((1, 0), |(a, b), byte| (a + u32::from(*byte), b + a + u32::from(*byte)));
-    (b % 65_521) << 16 | a % 65_521
+    ((b % 65_521) << 16) | (a % 65_521)
 }
 
 #[cfg(test)]
