@@ -19,6 +19,9 @@ pub(super) const KEPT_NS: u64 = 600_000_000_000;
 /// Series that are kept, at most, whatever their age.
 const KEPT_SERIES: usize = 2_000_000;
 
+/// Intervals that may come before those that are kept, after a jump.
+const EARLIER: u64 = 1 << 20;
+
 /// Series that are merged into the sum since the start before the next frame, about: they take 50 to 100 ms.
 const MERGED_AT_ONCE: usize = 32_768;
 
@@ -125,13 +128,57 @@ pub(super) struct History {
     left_out: usize,
     /// number of the first interval
     first: u64,
+    /// the lowest number that no interval had before
+    unused: u64,
     limits: Limits,
 }
 
 impl History {
     /// A history without intervals whose numbers go on: no two intervals ever share a number.
     pub(super) fn emptied(&self) -> Self {
-        Self { next: self.next, merged: self.next, first: self.next, limits: self.limits, ..Self::default() }
+        Self::from(self.next, self.next, self.limits)
+    }
+
+    /// The same, with numbers for intervals before the next one.
+    pub(super) fn emptied_for_earlier(&self) -> Self {
+        Self::from(self.next + EARLIER, self.next, self.limits)
+    }
+
+    fn from(next: u64, unused: u64, limits: Limits) -> Self {
+        Self { next, merged: next, first: next, unused, limits, ..Self::default() }
+    }
+
+    /// Adds an interval before all others. Returns whether there is room for it, and a number.
+    pub(super) fn push_earlier(&mut self, interval: Interval) -> bool {
+        let is_first = self.kept.front().map_or(self.next, |slice| slice.number) == self.first;
+        if !is_first || self.first == self.unused {
+            return false;
+        }
+        let slice = Slice::new(self.first - 1, interval);
+        let (series, length_ns) = (slice.interval.series.len(), slice.interval.length_ns);
+        self.kept_ns = self.kept_ns.saturating_add(length_ns);
+        self.kept_series += series;
+        self.kept_buckets += slice.buckets;
+        if self.is_full() {
+            self.kept_ns = self.kept_ns.saturating_sub(length_ns);
+            self.kept_series -= series;
+            self.kept_buckets -= slice.buckets;
+            return false;
+        }
+        if self.merged == self.first {
+            self.merged = slice.number;
+        } else {
+            let whole = Arc::make_mut(&mut self.whole);
+            whole.interval.merge(&slice.interval);
+            whole.keys.clear();
+            for vm in slice.interval.vms.keys() {
+                self.last_seen.entry(*vm).or_insert(slice.number);
+            }
+            self.leave_out();
+        }
+        self.first = slice.number;
+        self.kept.push_front(Arc::new(slice));
+        true
     }
 
     /// Adds an interval.

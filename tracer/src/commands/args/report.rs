@@ -21,6 +21,7 @@ use super::{
     candidates::{columns, filters, recordings},
     document_file::DocumentFile,
     format::{Json, ReportFormat, chosen},
+    moment::{Moment, moment},
     targets::VmLabelNames,
     value::max_buckets,
 };
@@ -66,6 +67,12 @@ pub struct ReportArgs {
     /// Columns of the text: time, phases (of host time), latency (percentiles), timer (pin writes, timer exits), or all
     #[arg(long, value_enum, ignore_case = true, value_name = "SET", hide_possible_values = true)]
     pub columns: Option<ColumnSet>,
+    /// Only intervals from here on: 90s after the beginning, -30s before the end, 14:03:05 (UTC) or with a date
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with = "claims", value_parser = moment)]
+    pub since: Option<Moment>,
+    /// Only intervals that begin before this time
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with = "claims", value_parser = moment)]
+    pub until: Option<Moment>,
     /// Labels of VMs, for openmetrics
     #[command(flatten)]
     pub labels: VmLabelNames,

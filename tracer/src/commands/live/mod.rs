@@ -58,7 +58,7 @@ pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
         let damage = if args.wants_lines() || !terminal::is_usable() {
             replay::print_lines(file, on_damage, args)?
         } else {
-            runtime.block_on(replay::play(file, on_damage))?
+            runtime.block_on(replay::play(file, on_damage, args.at.as_ref()))?
         };
         return Ok(done(damage.map(|damage| damage.to_string()).as_deref()));
     }
