@@ -128,7 +128,8 @@ impl Index {
             between.add(found);
         }
         let is_end = at + 2 == self.places.len();
-        let last = between.places.last().map(|&last| if is_end { last } else { Place { start_ns: to.start_ns, ..last } });
+        let last =
+            between.places.last().map(|&last| if is_end { last } else { Place { start_ns: to.start_ns, ..last } });
         let known = self.vms.iter().map(|(line, _)| *line).chain(self.unread.iter().map(|mark| mark.line));
         let of_lines = from.mark.line + 1..=to.mark.line;
         ensure!(
@@ -233,7 +234,8 @@ impl<R: BufRead> Scan<R> {
                 self.sealed = self.place.mark.offset;
                 return Ok(Some(Found::First(self.place)));
             }
-            if is_json && self.text.starts_with(note::BEGINNING) {
+            // A line that is cut off is none, whatever it says.
+            if is_json && self.text.starts_with(note::BEGINNING) && self.text.ends_with(b"\n") {
                 let sealed = std::mem::replace(&mut self.sealed, self.place.mark.offset);
                 let found = self.take(sealed);
                 if found.is_some() {
@@ -287,8 +289,10 @@ fn read_line(input: &mut impl BufRead, text: &mut Vec<u8>) -> io::Result<usize> 
 
 /// The last line of a recording and the index before it; none of either where it is not there or cannot be trusted. Reads no more than
 /// a line may have. `begins`: bytes of the header.
-pub(super) fn tail(file: &mut File, header: &Header, begins: u64) -> io::Result<(Option<End>, Option<Index>)> {
-    let bytes = file.metadata()?.len();
+pub(super) fn tail(file: &mut File, header: &Header, begins: u64) -> Result<(Option<End>, Option<Index>)> {
+    let metadata = file.metadata()?;
+    ensure!(metadata.is_file(), "nobody can go back in it: save it in a file, and name that file");
+    let bytes = metadata.len();
     let from = bytes.saturating_sub(LIMITS.line);
     file.seek(SeekFrom::Start(from))?;
     let mut tail = Vec::new();

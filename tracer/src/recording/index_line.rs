@@ -146,7 +146,8 @@ fn sums(steps: &[u64], least: u64) -> Option<Vec<u64>> {
 pub(super) fn parse(line: &[u8]) -> Option<(Vec<Place>, Vec<VmMark>)> {
     let columns: Columns = serde_json::from_slice(line.strip_prefix(BEGINNING)?).ok()?;
     let (offset, number) = (sums(&columns.offset, 1)?, sums(&columns.number, 1)?);
-    let (lines, length_ns, start_ns) = (sums(&columns.line, 1)?, sums(&columns.length_ns, 0)?, sums(&columns.start_ns, 0)?);
+    let (lines, length_ns, start_ns) =
+        (sums(&columns.line, 1)?, sums(&columns.length_ns, 0)?, sums(&columns.start_ns, 0)?);
     let (vm_offset, vm_line) = (sums(&columns.vm_offset, 1)?, sums(&columns.vm_line, 1)?);
     let places = offset.len();
     let is_even = [&lines, &number, &length_ns, &start_ns].iter().all(|column| column.len() == places);
@@ -162,4 +163,78 @@ pub(super) fn parse(line: &[u8]) -> Option<(Vec<Place>, Vec<VmMark>)> {
     let vms = vm_offset.iter().zip(&vm_line).map(|(&offset, &line)| VmMark { offset, line });
     let vms: Vec<_> = vms.filter(|vm| vm.offset < end).collect();
     Some(((0..places).map(place).collect(), vms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::limits::LIMITS;
+
+    const SMALL: Limits = Limits { unindexed: 0, places: 4, ..LIMITS };
+
+    /// What a writer remembers of so many intervals, of one VM each.
+    fn places(intervals: u64, limits: &Limits) -> Places {
+        let mut places = Places::new(limits);
+        for n in 0..intervals {
+            let mark = Mark { offset: 100 + 50 * n, line: 1 + 3 * n, number: n };
+            places.begin(mark, 7 * n);
+            places.add(7 * n, 5);
+            places.introduce(VmMark { offset: mark.offset, line: mark.line + 1 });
+        }
+        places
+    }
+
+    fn end(intervals: u64) -> Mark {
+        Mark { offset: 100 + 50 * intervals, line: 1 + 3 * intervals, number: intervals }
+    }
+
+    #[test]
+    fn places_are_read_as_they_were_written_and_stay_few() {
+        for (intervals, kept) in [(1, 1), (4, 4), (5, 3), (8, 4), (9, 3), (100, 4)] {
+            let line = places(intervals, &SMALL).line(end(intervals), &SMALL).unwrap();
+            let (read, vms) = parse(&line).unwrap();
+            assert_eq!((read.len(), vms.len()), (kept + 1, intervals as usize), "{intervals}");
+            let step = read[1].mark.number;
+            for (at, place) in read[..kept].iter().enumerate() {
+                let n = at as u64 * step;
+                assert_eq!(*place, Place { mark: end(n), played_ns: 5 * n, start_ns: 7 * n });
+            }
+            let last = Place { mark: end(intervals), played_ns: 5 * intervals, start_ns: 7 * intervals - 2 };
+            assert_eq!(read[kept], last);
+        }
+    }
+
+    #[test]
+    fn a_recording_that_is_small_or_not_in_order_of_time_has_no_index() {
+        assert!(places(3, &LIMITS).line(end(3), &LIMITS).is_none());
+        assert!(places(0, &SMALL).line(end(0), &SMALL).is_none());
+        let mut unordered = places(3, &SMALL);
+        unordered.begin(end(3), 13);
+        assert!(unordered.line(end(4), &SMALL).is_none());
+        let short = Limits { line: 200, ..SMALL };
+        assert!(places(3, &short).line(end(3), &short).is_none(), "a line that is too long");
+    }
+
+    #[test]
+    fn nonsense_is_no_index() {
+        let good = places(3, &SMALL).line(end(3), &SMALL).unwrap();
+        let good = String::from_utf8(good).unwrap();
+        assert!(parse(good.as_bytes()).is_some());
+        for (from, to) in [
+            ("#index ", "#index"),
+            ("[100,50", "[100,0"),
+            ("[100,50", "[100,18446744073709551615"),
+            ("[100,50", "[100,-1"),
+            ("[100,50", "[100,1.5"),
+            ("[100,50", "[100"),
+            ("[100,50,50,50]", "[]"),
+            ("\"line\":[1,3,3,3],", ""),
+            ("\"vm_line\":[2", "\"vm_line\":[2,2"),
+            ("{\"offset\"", "{\"offset\":[],\"offset\""),
+            ("}", ""),
+        ] {
+            assert!(good.contains(from), "{from} {good}");
+            assert!(parse(good.replacen(from, to, 1).as_bytes()).is_none(), "{to}");
+        }
+    }
 }

@@ -448,6 +448,7 @@ impl<R: BufRead + Seek> Reader<R> {
     /// Goes on at another place, before which `vms` were introduced. What was left out until now is forgotten.
     pub(super) fn jump(&mut self, mark: Mark, vms: Vec<Arc<Vm>>) -> Result<()> {
         self.input.seek(SeekFrom::Start(mark.offset)).context("read")?;
+        self.damage = None;
         self.stand_at(mark, vms);
         Ok(())
     }
@@ -462,7 +463,7 @@ impl<R: BufRead> Reader<R> {
         self.crc = seal::begin(&self.header);
         self.ahead = None;
         self.block.clear();
-        (self.damage, self.since_damage, self.end, self.torn, self.counts) = (None, None, None, false, 0);
+        (self.since_damage, self.end, self.torn, self.counts) = (None, None, false, 0);
         self.sums = None;
     }
 }

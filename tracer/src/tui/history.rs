@@ -354,6 +354,34 @@ mod tests {
     }
 
     #[test]
+    fn earlier_intervals_come_before_all_others_and_into_the_sum_since_the_start() {
+        let mut history = History::default().emptied_for_earlier();
+        history.push(interval([0, 1]));
+        let newest = history.newest().unwrap();
+        let entries = |whole: &Arc<Slice>| whole.interval.series.values().map(|series| series.entries()).sum::<u64>();
+        // Before the sum is made, and after.
+        assert!(history.push_earlier(interval([0])));
+        assert_eq!(entries(&history.since_start(newest)), 3);
+        assert!(history.push_earlier(interval([0, 1, 2, 3])));
+        history.push(interval([1]));
+        assert_eq!(entries(&history.since_start(newest + 1)), 8);
+        assert_eq!(history.count_to(newest + 1), 4);
+        let numbers: Vec<_> = history.slices().map(|slice| slice.number).collect();
+        assert_eq!(numbers, [newest - 2, newest - 1, newest, newest + 1]);
+        assert_eq!(history.window(2.0, newest).len(), 2);
+        // Not of a user who forgets all, nor where older ones are gone.
+        let mut emptied = history.emptied();
+        emptied.push(interval([0]));
+        assert!(!emptied.push_earlier(interval([0])));
+        let long = Interval { length_ns: KEPT_NS, ..interval([0]) };
+        assert!(!history.push_earlier(long.clone()));
+        history.push(long);
+        assert!(!history.push_earlier(interval([0])));
+        assert_eq!(history.slices().count(), 1);
+        assert_eq!(entries(&history.since_start(newest + 2)), 9);
+    }
+
+    #[test]
     fn a_vm_that_alone_is_too_large_is_left_out_too() {
         let limits = Limits { whole_buckets: 50, ..Limits::default() };
         let mut history = History { limits, ..History::default() };

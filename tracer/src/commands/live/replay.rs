@@ -13,7 +13,9 @@ use super::{
 use crate::{
     commands::{
         args::{LiveArgs, Moment},
-        child::Endings, session::nanoseconds, usage::refuse,
+        child::Endings,
+        session::nanoseconds,
+        usage::refuse,
     },
     model::{interval::Interval, measurement::OtherTracers},
     output,
@@ -50,11 +52,7 @@ pub(super) fn print_lines(path: &Path, on_damage: OnDamage, args: &LiveArgs) -> 
 }
 
 /// Prints intervals as lines, as many as are wanted.
-fn print_all(
-    mut next: impl FnMut() -> Result<Option<Interval>>,
-    args: &LiveArgs,
-    lines: &mut Lines,
-) -> Result<()> {
+fn print_all(mut next: impl FnMut() -> Result<Option<Interval>>, args: &LiveArgs, lines: &mut Lines) -> Result<()> {
     let length_ns = args.interval.map_or(0, nanoseconds);
     let mut whole = Interval::default();
     while !lines.are_done() {
@@ -82,7 +80,11 @@ fn print_lines_at(path: &Path, on_damage: OnDamage, args: &LiveArgs, at: &Moment
     let mut first = seek_at(&mut tape, at).with_context(failed)?.map(|(interval, _)| interval);
     tell_emulated(tape.header());
     tell_shared(&recording::other_tracers(tape.header(), tape.end()));
-    print_all(|| first.take().map_or_else(|| tape.next().with_context(failed), |first| Ok(Some(first))), args, &mut lines)?;
+    print_all(
+        || first.take().map_or_else(|| tape.next().with_context(failed), |first| Ok(Some(first))),
+        args,
+        &mut lines,
+    )?;
     if !lines.are_done() && tape.end().is_none() {
         let file = output::shown(path);
         say!("cut off: {file} was not ended by its recorder; everything up to its last whole interval is above");
@@ -204,13 +206,8 @@ fn start(
 }
 
 /// Sends an answer, where there is one; returns whether anybody waits for more.
-fn tell(
-    tape: &Tape,
-    answer: Result<Option<(Answer, f64)>>,
-    answers: &mpsc::UnboundedSender<Result<Played>>,
-) -> bool {
-    let played =
-        |(interval, position)| Played { interval, position, range_ns: tape.range_ns(), damage: tape.damage() };
+fn tell(tape: &Tape, answer: Result<Option<(Answer, f64)>>, answers: &mpsc::UnboundedSender<Result<Played>>) -> bool {
+    let played = |(interval, position)| Played { interval, position, range_ns: tape.range_ns(), damage: tape.damage() };
     match answer.map(|answer| answer.map(played)).transpose() {
         Some(answer) => answers.send(answer).is_ok(),
         None => !answers.is_closed(),
@@ -322,12 +319,15 @@ impl Player {
             }
             Answer::Jumped(interval) => {
                 self.is_waiting = false;
-                self.stage.app.reset_for_jump();
-                (self.next, self.state.position) = (interval, position);
                 self.stage.app.set_status(String::new());
-                // Also where the replay is paused.
-                if self.jump.is_none() {
-                    self.show_next();
+                if let Some(interval) = interval {
+                    self.stage.app.reset_for_jump();
+                    (self.next, self.state.position) = (None, position);
+                    // Also where the replay is paused.
+                    self.show(interval);
+                    if self.jump.is_none() {
+                        self.order(Order::Next);
+                    }
                 }
             }
         }
@@ -347,13 +347,17 @@ impl Player {
 
     fn show_next(&mut self) {
         if let Some(interval) = self.next.take() {
-            let length_s = interval.length_ns as f64 / 1e9 / self.state.speed;
-            self.due = Instant::now() + Duration::from_secs_f64(length_s.clamp(0.0, 3600.0));
-            self.stage.app.push(interval);
+            self.show(interval);
             if !self.is_waiting {
                 self.order(Order::Next);
             }
         }
+    }
+
+    fn show(&mut self, interval: Interval) {
+        let length_s = interval.length_ns as f64 / 1e9 / self.state.speed;
+        self.due = Instant::now() + Duration::from_secs_f64(length_s.clamp(0.0, 3600.0));
+        self.stage.app.push(interval);
     }
 }
 
