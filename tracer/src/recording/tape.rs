@@ -21,7 +21,7 @@ use crate::{model::interval::Interval, output::shown};
 const MEMORY_BYTES: u64 = 24 << 20;
 /// Most histogram buckets of the intervals that were read for that, 256 MB.
 const MEMORY_BUCKETS: usize = 32 << 20;
-/// Time before the destination of a jump of which intervals are read, ns.
+/// Time of which intervals are read for that, ns.
 const MEMORY_NS: u64 = 600_000_000_000;
 /// How often it is looked whether a moment was found.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -64,9 +64,10 @@ pub(crate) struct Tape {
 struct Memory {
     /// bytes before what was read
     until: u64,
-    /// ns of observation and bytes before the first interval that is read
-    from_ns: u64,
+    /// bytes before the first interval that is read
     from: u64,
+    /// ns of what was read
+    length_ns: u64,
     /// histogram buckets of what was read
     buckets: usize,
 }
@@ -203,8 +204,8 @@ impl Tape {
         (self.played_ns, self.latest_ns) = (place.played_ns, place.played_ns);
         self.memory = Some(Memory {
             until: place.mark.offset,
-            from_ns: place.played_ns.saturating_sub(MEMORY_NS),
             from: place.mark.offset.saturating_sub(MEMORY_BYTES),
+            length_ns: 0,
             buckets: 0,
         });
         let position = self.position();
@@ -265,8 +266,8 @@ impl Tape {
                 }
             }
         };
-        let is_wanted = |place: &Place| place.played_ns >= memory.from_ns && place.mark.offset >= memory.from;
-        let Some(place) = place.filter(is_wanted).filter(|_| memory.buckets <= MEMORY_BUCKETS) else {
+        let has_room = memory.length_ns < MEMORY_NS && memory.buckets <= MEMORY_BUCKETS;
+        let Some(place) = place.filter(|place| has_room && place.mark.offset >= memory.from) else {
             self.memory = None;
             return Ok(None);
         };
@@ -278,7 +279,8 @@ impl Tape {
         // A damaged one was left out, and the one behind it was read before.
         let interval = interval.filter(|interval| interval.start_ns == place.start_ns);
         let buckets = memory.buckets + interval.as_ref().map_or(0, Interval::buckets);
-        self.memory = Some(Memory { until: place.mark.offset, buckets, ..memory });
+        let length_ns = memory.length_ns.saturating_add(interval.as_ref().map_or(0, |interval| interval.length_ns));
+        self.memory = Some(Memory { until: place.mark.offset, buckets, length_ns, ..memory });
         Ok(interval)
     }
 

@@ -59,8 +59,7 @@ pub struct ReportArgs {
     /// Keep only rows with these values [repeatable]
     #[arg(long, value_name = "DIM=VALUE,..", add = filters())]
     pub filter: Vec<Filter>,
-    /// Column to sort by, highest first: time (the sum of host times), exits, p99 and such of host time, or
-    /// FIGURE.STATISTIC such as guest.p99
+    /// Column to sort by, highest first: time (the sum of host times), exits, mean, p99 and such of host time, or guest.p99
     #[arg(long, value_name = "COLUMN", default_value = "time", value_parser = column, add = columns())]
     pub sort: Column,
     /// Columns of the text: time, phases (of host time), latency (percentiles), timer (pin writes, timer exits), or all
