@@ -220,7 +220,8 @@ impl Tape {
             let places = &index.places;
             let at = match to {
                 Seek::By(seconds) => {
-                    let by_ns = (seconds.abs() * 1e9) as u64;
+                    let by_ns = Duration::try_from_secs_f64(seconds.abs()).map_or(u128::MAX, |by| by.as_nanos());
+                    let by_ns = u64::try_from(by_ns).unwrap_or(u64::MAX);
                     let to_ns =
                         if seconds < 0.0 { from_ns.saturating_sub(by_ns) } else { from_ns.saturating_add(by_ns) };
                     places.partition_point(|place| place.played_ns <= to_ns)

@@ -1,14 +1,11 @@
 //! Moments of a recording, as they are written on the command line.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::{
     model::quantity::duration_ns,
     tui::clock::{self, FORMS},
 };
-
-/// Most time from an end of a recording, ns: 30 years.
-const MOST_NS: f64 = 1e18;
 
 /// A moment of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +61,10 @@ impl Moment {
 /// From "90s", "-30s" or a clock time.
 pub(super) fn moment(text: &str) -> Result<Moment, String> {
     let text = text.trim();
-    let length = |text: &str| duration_ns(text).ok().filter(|ns| (0.0..=MOST_NS).contains(ns)).map(|ns| ns as u64);
+    let length = |text: &str| {
+        let length = Duration::try_from_secs_f64(duration_ns(text).ok()? / 1e9).ok()?;
+        u64::try_from(length.as_nanos()).ok()
+    };
     let from = match text.strip_prefix('-') {
         Some(before_end) => length(before_end).map(From::End),
         None => clock::Moment::parse(text).map(From::Clock).or_else(|| length(text).map(From::Beginning)),

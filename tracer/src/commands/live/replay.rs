@@ -5,95 +5,20 @@ use std::{path::Path, sync::mpsc as blocking, time::Duration};
 use anyhow::{Context, Result};
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{
-    lines::Lines,
-    stage::{Stage, frames},
-    tell_emulated,
-};
+use super::stage::{Stage, frames};
 use crate::{
-    commands::{
-        args::{LiveArgs, Moment},
-        child::Endings,
-        session::nanoseconds,
-        usage::refuse,
-    },
-    model::{interval::Interval, measurement::OtherTracers},
+    commands::{args::Moment, child::Endings, usage::refuse},
+    model::interval::Interval,
     output,
     recording::{
-        self, Damage, Header, OnDamage, Provenance,
-        tape::{self, Seek, Tape},
+        Damage, Header, OnDamage, Provenance,
+        tape::{Seek, Tape},
     },
-    say,
     tui::{Effect, Info, Origin, ReplayCommand, app::Replay},
 };
 
-/// Prints the recording in a file as lines. Returns what was left out because it is damaged.
-pub(super) fn print_lines(path: &Path, on_damage: OnDamage, args: &LiveArgs) -> Result<Option<Damage>> {
-    let mut reader = tape::open(path, on_damage)?;
-    refuse_merge(reader.header(), path)?;
-    if let Some(at) = &args.at {
-        return print_lines_at(path, on_damage, args, at);
-    }
-    let mut lines = Lines::new(args.format(), args.lines_wanted(), reader.header()).for_output();
-    tell_emulated(reader.header());
-    let at_first = recording::other_tracers(reader.header(), None);
-    tell_shared(&at_first);
-    let next = || reader.read_joined().with_context(|| format!("read {}", output::shown(path)));
-    print_all(next, args, &mut lines)?;
-    if !lines.are_done() && reader.end().is_none() {
-        let file = output::shown(path);
-        say!("cut off: {file} was not ended by its recorder; everything up to its last whole interval is above");
-    }
-    let all = recording::other_tracers(reader.header(), reader.end());
-    if all.names != at_first.names {
-        tell_shared(&all);
-    }
-    Ok(reader.damage_of(&output::shown(path)))
-}
-
-/// Prints intervals as lines, as many as are wanted.
-fn print_all(mut next: impl FnMut() -> Result<Option<Interval>>, args: &LiveArgs, lines: &mut Lines) -> Result<()> {
-    let length_ns = args.interval.map_or(0, nanoseconds);
-    let mut whole = Interval::default();
-    while !lines.are_done() {
-        let next = next()?;
-        let is_last = next.is_none();
-        if let Some(interval) = next {
-            whole.merge(&interval);
-        }
-        let is_some = whole.length_ns > 0 || whole.totals.entries > 0;
-        if is_some && (is_last || whole.length_ns >= length_ns) {
-            output::print(&lines.line(&std::mem::take(&mut whole)))?;
-        }
-        if is_last {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// Prints the recording from a moment on.
-fn print_lines_at(path: &Path, on_damage: OnDamage, args: &LiveArgs, at: &Moment) -> Result<Option<Damage>> {
-    let mut tape = Tape::open(path, on_damage)?;
-    let mut lines = Lines::new(args.format(), args.lines_wanted(), tape.header()).for_output();
-    let failed = || format!("read {}", output::shown(path));
-    let mut first = seek_at(&mut tape, at).with_context(failed)?.map(|(interval, _)| interval);
-    tell_emulated(tape.header());
-    tell_shared(&recording::other_tracers(tape.header(), tape.end()));
-    print_all(
-        || first.take().map_or_else(|| tape.next().with_context(failed), |first| Ok(Some(first))),
-        args,
-        &mut lines,
-    )?;
-    if !lines.are_done() && tape.end().is_none() {
-        let file = output::shown(path);
-        say!("cut off: {file} was not ended by its recorder; everything up to its last whole interval is above");
-    }
-    Ok(tape.damage())
-}
-
 /// Jumps to a moment that the user named.
-fn seek_at(tape: &mut Tape, at: &Moment) -> Result<Option<(Interval, f64)>> {
+pub(super) fn seek_at(tape: &mut Tape, at: &Moment) -> Result<Option<(Interval, f64)>> {
     let anchor = tape.header().anchor;
     let find = |(first_ns, last_ns)| {
         let unix_ns = at.within((anchor.to_unix_ns(first_ns), anchor.to_unix_ns(last_ns)))?;
@@ -115,15 +40,8 @@ pub(super) async fn play(path: &Path, on_damage: OnDamage, at: Option<&Moment>) 
     Ok(player.damage)
 }
 
-/// Says, beside the lines, that other tracers were on the tracepoints.
-fn tell_shared(tracers: &OtherTracers) {
-    if let Some(shared) = tracers.shared("were") {
-        say!("SHARED: {shared}");
-    }
-}
-
 /// Refuses a merge: its recordings may overlap in time, and the screen has one host and one clock.
-fn refuse_merge(header: &Header, path: &Path) -> Result<()> {
+pub(super) fn refuse_merge(header: &Header, path: &Path) -> Result<()> {
     match header.sources.len() {
         0 => Ok(()),
         n => refuse(format!(
