@@ -126,7 +126,7 @@ mod tests {
             let mut interval = Interval { length_ns: 7, ..Interval::starting(100 + 7 * n) };
             let entries = 2 * n + 1;
             (0..entries).for_each(|entry| {
-                let vm = vm((entry % (n / 4 + 1)) as u32);
+                let vm = vm(u32::try_from(entry % (n / 4 + 1)).unwrap());
                 interval.record(&event((entry % 3) as u32, 10, 900 + n, 1), &vm);
             });
             interval.totals = Totals { entries, delivered: entries, ..interval.totals };

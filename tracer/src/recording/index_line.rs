@@ -193,7 +193,7 @@ mod tests {
         for (intervals, kept) in [(1, 1), (4, 4), (5, 3), (8, 4), (9, 3), (100, 4)] {
             let line = places(intervals, &SMALL).line(end(intervals), &SMALL).unwrap();
             let (read, vms) = parse(&line).unwrap();
-            assert_eq!((read.len(), vms.len()), (kept + 1, intervals as usize), "{intervals}");
+            assert_eq!((read.len(), vms.len() as u64), (kept + 1, intervals), "{intervals}");
             let step = read[1].mark.number;
             for (at, place) in read[..kept].iter().enumerate() {
                 let n = at as u64 * step;

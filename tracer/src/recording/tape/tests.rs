@@ -22,7 +22,7 @@ fn recording(limits: Limits) -> Vec<u8> {
     for n in 0..10 {
         let mut interval = Interval { length_ns: SECOND_NS, ..Interval::starting(n * SECOND_NS) };
         // Each VM begins later than the one before.
-        (0..=n as u32 / 3).for_each(|vcpu| interval.record(&event(vcpu, 10, 900 + n, 1), &vm(vcpu)));
+        (0..=u32::try_from(n / 3).unwrap()).for_each(|vcpu| interval.record(&event(vcpu, 10, 900 + n, 1), &vm(vcpu)));
         let entries = n / 3 + 1;
         interval.totals = Totals { entries, delivered: entries, ..interval.totals };
         writer.write(&interval).unwrap();
