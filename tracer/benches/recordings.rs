@@ -1,12 +1,12 @@
 //! Cost of reading a long recording: time, processor time and peak memory of `vmentry report` on recordings of 10 MB, 100 MB and 1 GB, and
-//! of `vmentry compare` on two of 100 MB; the processor time also in multiples of that of `gzip -dc` for the same bytes, in the same run. `cargo bench -p vmentry --bench recordings`; takes a minute and 1.3 GB of the folder for temporary
+//! of `vmentry compare` on two of 100 MB; of opening the largest one at a moment, with and without an index; the processor time also in multiples of that of `gzip -dc` for the same bytes, in the same run. `cargo bench -p vmentry --bench recordings`; takes a minute and 1.3 GB of the folder for temporary
 //! files.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark: an error ends it")]
 
 use std::{
     fs::{self, File},
-    io::BufWriter,
+    io::{BufWriter, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
@@ -17,10 +17,11 @@ use tracer_common::{Event, Flags};
 use vmentry::{
     compare::random::Random,
     model::{
+        accounting::Accounting,
         accumulator::Accumulator,
         interval::{Interval, Vm},
     },
-    recording::{Header, Writer},
+    recording::{End, Header, Writer},
 };
 
 /// A recording of which only the header is used.
@@ -64,6 +65,10 @@ fn write(path: &Path, header: &Header, intervals: &[Interval], bytes: u64) -> u6
         writer.write(&Interval { start_ns: n * SECOND_NS, ..interval.clone() }).unwrap();
         n += 1;
     }
+    let accounting = Accounting { exact: true, ..Accounting::default() };
+    let (tsc_khz, other_tracers) = (None, None);
+    let end = End { reason: "bench".into(), accounting, tsc_khz, policy_changed: false, other_tracers };
+    writer.finish(end).unwrap();
     n
 }
 
@@ -112,6 +117,40 @@ fn gzip_s(path: &Path) -> f64 {
     run("gzip", &["-dc", packed.to_str().unwrap()]).processor_s
 }
 
+/// Prints what it costs to open a recording at a moment, with its index and after it is cut off.
+fn seek(vmentry: &str, path: &Path) {
+    let name = path.to_str().unwrap();
+    let mut file = File::options().read(true).write(true).open(path).unwrap();
+    let bytes = file.metadata().unwrap().len();
+    let mut tail = Vec::new();
+    file.seek(SeekFrom::Start(bytes.saturating_sub(4 << 20))).unwrap();
+    file.read_to_end(&mut tail).unwrap();
+    let index = tail.windows(8).rposition(|bytes| bytes == b"\n#index ").map(|at| tail.len() - at - 1);
+    let cost = |arguments: &[&str]| {
+        let mut runs: Vec<_> = (0..5).map(|_| run(vmentry, arguments).processor_s * 1e3).collect();
+        runs.sort_by(f64::total_cmp);
+        format!("{:.0}", runs[2])
+    };
+    println!("\n{:<44} {:>10} CPU ms, median of 5", format!("of {} MB", bytes / 1_000_000), "");
+    for indexed in [true, false] {
+        let with = if indexed { "with" } else { "without" };
+        if indexed && index.is_none() {
+            println!("with an index: n/a: the recording is too small for one");
+            continue;
+        }
+        if !indexed {
+            file.set_len(bytes - index.unwrap_or(0) as u64).unwrap();
+        }
+        for (what, arguments) in [
+            ("live --once", &["live", name, "--once"][..]),
+            ("live --once --at -30s", &["live", name, "--once", "--at", "-30s"]),
+            ("report --since -10s", &["report", name, "--since", "-10s"]),
+        ] {
+            println!("{:<44} {:>10}", format!("{what}, {with} an index"), cost(arguments));
+        }
+    }
+}
+
 fn main() {
     // `cargo test` runs benches too, to see that they work.
     let sizes: &[u64] = if std::env::args().any(|a| a == "--bench") { &[10, 100, 1000] } else { &[1] };
@@ -131,6 +170,7 @@ fn main() {
         let cost = run(vmentry, &["report", path.to_str().unwrap()]);
         print(&format!("report, {megabytes} MB"), n, megabytes as f64, &cost, gzip_s(&path));
     }
+    seek(vmentry, &folder.join("recording.hlog"));
     let sides: [PathBuf; 2] = ["a.hlog", "b.hlog"].map(|name| folder.join(name));
     let megabytes = sizes[sizes.len() / 2];
     let mut n = 0;

@@ -193,6 +193,123 @@ fn help_and_messages_name_no_file_that_only_the_source_has() {
     }
 }
 
+/// Start, length and entries of each interval of a recording, in ns since its first one.
+fn intervals(recording: &str) -> Vec<(u64, u64, u64)> {
+    let text = fs::read_to_string(recording).unwrap();
+    let lines = text.lines().filter(|line| line.starts_with("#{\"interval\""));
+    let all = lines.map(|line| {
+        let line: serde_json::Value = serde_json::from_str(&line[1..]).unwrap();
+        let of = |field: &str| line["interval"][field].as_u64().unwrap();
+        (of("start_ns"), of("length_ns"), line["interval"]["totals"]["entries"].as_u64().unwrap())
+    });
+    let all: Vec<_> = all.collect();
+    all.iter().map(|(start, length, entries)| (start - all[0].0, *length, *entries)).collect()
+}
+
+#[test]
+fn a_report_on_a_part_of_the_time_counts_the_intervals_that_begin_in_it() {
+    let file = RECORDING.replace("lab.hlog", "soft-hard.hlog");
+    let all = intervals(&file);
+    let counted = |span: &[&str]| {
+        let output = vmentry(&[&["report", &file, "--json", "--by", "reason"], span].concat());
+        assert!(output.status.success(), "{output:?}");
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(json["shown"].as_str().unwrap().ends_with(&format!("of {}", span.join(" "))), "{}", json["shown"]);
+        let recording = &json["recordings"][0];
+        assert_eq!((&recording["ended"], recording["accounting"].is_null()), (&"rounds".into(), true));
+        let of_rows =
+            json["series"].as_array().unwrap().iter().map(|row| row["entries"].as_u64().unwrap()).sum::<u64>();
+        assert_eq!(of_rows, json["totals"]["delivered"].as_u64().unwrap());
+        let count = |value: &serde_json::Value| value.as_u64().unwrap();
+        (count(&recording["intervals"]), count(&recording["length_ns"]), count(&json["totals"]["entries"]))
+    };
+    let expected = |from_s: f64, to_s: f64| {
+        let is_in = |start: u64| (from_s..to_s).contains(&(start as f64 / 1e9));
+        let of = all.iter().filter(|(start, ..)| is_in(*start));
+        of.fold((0, 0, 0), |(n, ns, sum), (_, length, entries)| (n + 1, ns + length, sum + entries))
+    };
+    let (begin, end) = (f64::NEG_INFINITY, f64::INFINITY);
+    let length_s = all.iter().map(|(_, length, _)| *length as f64 / 1e9).sum::<f64>();
+    for (span, from_s, to_s) in [
+        (&["--since", "10s", "--until", "20s"][..], 10.0, 20.0),
+        (&["--since", "20s"], 20.0, end),
+        (&["--until", "10s"], begin, 10.0),
+        (&["--since", "-5s"], length_s - 5.0, end),
+        // The first interval begins at 22:13:49.487.
+        (&["--since", "22:14:00", "--until", "2023-11-14 22:14:10.5"], 10.513, 21.013),
+        (&["--until", "2024-01-01 00:00"], begin, end),
+    ] {
+        assert_eq!(counted(span), expected(from_s, to_s), "{span:?}");
+        assert!(counted(span).0 > 10);
+    }
+    let text = out(&vmentry(&["report", &file, "--since", "10s", "--until", "10.2s"]));
+    let shown = "SHOWN: 1 interval, 2023-11-14 22:13:59 to 2023-11-14 22:13:59 UTC, of --since 10s --until 10.2s\n";
+    assert!(text.starts_with(shown) && text.contains("no loss in this part: "), "{text}");
+    for format in ["html", "csv", "openmetrics"] {
+        let output = vmentry(&["report", &file, "--since", "10s", "--format", format]);
+        assert!((out(&output) + &err(&output)).contains("of --since 10s"), "{format}");
+    }
+}
+
+#[test]
+fn a_part_of_a_merge_is_that_part_of_its_recordings() {
+    let folder = tempfile::tempdir().unwrap();
+    let merge = folder.path().join("merge.hlog").to_str().unwrap().to_owned();
+    let [one, other] = ["soft-hard.hlog", "known-exits.hlog"].map(|name| RECORDING.replace("lab.hlog", name));
+    assert!(vmentry(&["merge", "-o", &merge, &one, &other]).status.success());
+    let of = |files: &[&str]| {
+        let span = ["--since", "2023-11-14 22:13:45", "--until", "2023-11-14 22:13:55", "--json"];
+        let output = vmentry(&[&["report"], files, &span].concat());
+        let mut json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        [json["shown"].take(), json["totals"].take(), json["series"].take(), json["length_ns"].take()]
+    };
+    let together = of(&[&one, &other]);
+    assert!(together[1]["entries"].as_u64().unwrap() > 1000, "{together:?}");
+    assert_eq!(of(&[&merge]), together);
+}
+
+#[test]
+fn a_part_of_the_time_without_an_interval_is_refused_with_the_recordings_own_time() {
+    let file = RECORDING.replace("lab.hlog", "soft-hard.hlog");
+    let own = "2023-11-14 22:13:49 to 2023-11-14 22:14:18 UTC";
+    for (span, why) in [
+        (&["--since", "1h"][..], "no interval begins in --since 1h: "),
+        (&["--since", "20s", "--until", "10s"], "no interval begins in --since 20s --until 10s: "),
+        (&["--until", "2023-11-14 22:00"], "no interval begins in --until 2023-11-14 22:00: "),
+        (&["--since", "22:00"], "22:00 is outside the recording: "),
+    ] {
+        let output = vmentry(&[&["report", &file], span].concat());
+        let said = err(&output);
+        assert!(output.status.code() == Some(2) && said.contains(why) && said.contains(own), "{output:?}");
+    }
+    let typed = err(&vmentry(&["report", &file, "--since", "soon"]));
+    assert!(typed.contains("90s") && typed.contains("HH:MM:SS"), "{typed}");
+    let piped = err(&vmentry(&["report", "-", "--since", "1s"]));
+    assert!(piped.contains("save it in a file"), "{piped}");
+}
+
+#[test]
+fn live_begins_at_the_interval_of_a_moment() {
+    let file = RECORDING.replace("lab.hlog", "soft-hard.hlog");
+    let all = intervals(&file);
+    let entries = |at: &str| {
+        let output = vmentry(&["live", &file, "--once", "--json", "--at", at]);
+        let line: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        line["entries"].as_u64().unwrap()
+    };
+    let at = |seconds: f64| all.iter().rev().find(|(start, ..)| *start as f64 / 1e9 <= seconds).unwrap().2;
+    let length_s = all.iter().map(|(_, length, _)| *length as f64 / 1e9).sum::<f64>();
+    for (text, seconds) in [("0", 0.0), ("10s", 10.0), ("-3s", length_s - 3.0), ("22:14:00", 10.513), ("-0s", 1e9)] {
+        assert_eq!(entries(text), at(seconds), "{text}");
+    }
+    let lines = out(&vmentry(&["live", &file, "--json", "--at", "10s"]));
+    assert_eq!(lines.lines().count(), all.iter().filter(|i| i.0 + i.1 > 10_000_000_000).count());
+    let outside = error(&vmentry(&["live", &file, "--once", "--at", "99s"]));
+    assert!(outside.contains("99s is outside the recording: 2023-11-14 22:13:49 to"), "{outside}");
+    let live = vmentry(&["live", "--at", "10s"]);
+    assert!(live.status.code() == Some(2) && err(&live).contains("FILE"), "{live:?}");
+}
+
 #[test]
 fn help_fits_a_terminal_and_shows_examples() {
     let commands = [

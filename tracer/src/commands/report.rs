@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     commands::{
-        args::{DEFAULT_RECORDING, ReportArgs, ReportFormat},
+        args::{DEFAULT_RECORDING, Moment, ReportArgs, ReportFormat},
         damaged::done,
         document,
         usage::{refuse, refuse_overlap},
@@ -25,7 +25,7 @@ use crate::{
         text::{self, Layout},
     },
     say,
-    tui::terminal,
+    tui::{clock, terminal},
 };
 
 /// Rows of the table on a terminal where `--top` does not say it.
@@ -90,10 +90,7 @@ fn render(
     let is_by_vm = view.filters.is_empty() && !view.by.contains(&Dimension::Vcpu);
     let vcpus = (is_by_vm && matches!(format, ReportFormat::Text | ReportFormat::Csv)).then(Default::default);
     let mut report = Report { limit: args.max_buckets, vcpus, ..Report::default() };
-    for path in &args.files {
-        input::read(path, on_damage, &mut report)?;
-    }
-    refuse_cut(&report)?;
+    read(args, on_damage, &mut report)?;
     report.repeats.iter().for_each(|repeat| say!("{repeat}"));
     let mut choices = Choices::default();
     choices.add(&report, report.whole.series.keys(), &view.filters);
@@ -107,6 +104,9 @@ fn render(
         ReportFormat::Openmetrics => {
             let keys: BTreeSet<_> = report.whole.vms.values().flat_map(|vm| vm.labels.keys()).collect();
             let labels = vm_labels(&args.labels.vm_labels, keys, "or a label that the recordings have")?;
+            if let Some(shown) = &report.shown {
+                say!("SHOWN: {shown}");
+            }
             openmetrics::labelled(&report, &view, labels)
         }
         ReportFormat::Text => text::render_in(&report, &view, &layout(args, to_stdout)),
@@ -122,6 +122,36 @@ fn render(
         }
     };
     Ok((text, report.damage()))
+}
+
+/// Reads all files, or the parts of them that are wanted.
+fn read(args: &ReportArgs, on_damage: OnDamage, report: &mut Report) -> Result<()> {
+    let ReportArgs { since, until, .. } = args;
+    let asked = [("--since", since), ("--until", until)].map(|(name, at)| Some(format!("{name} {}", at.as_ref()?)));
+    let asked = asked.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    if asked.is_empty() {
+        args.files.iter().try_for_each(|path| input::read(path, on_damage, report).map(drop))?;
+        return refuse_cut(report);
+    }
+    let mut known = Vec::new();
+    for path in &args.files {
+        let name = output::shown(path);
+        let find = |ends| {
+            let at = |moment: &Option<Moment>, none| moment.as_ref().map_or(Ok(none), |moment| moment.unix_ns(ends));
+            let find = || Ok(at(since, 0)?..at(until, u64::MAX)?);
+            let span = find().or_else(|why: String| refuse(format!("{name}: {why}")))?;
+            known.push(format!("{name}: {}", clock::range(ends)));
+            Ok(span)
+        };
+        input::read_part(path, on_damage, find, report)?;
+    }
+    let intervals: u64 = report.sources.iter().map(|source| source.intervals).sum();
+    let Some(ends) = report.covered.ends().filter(|_| intervals > 0) else {
+        return refuse(format!("no interval begins in {asked}: {}", known.join("; ")));
+    };
+    let noun = if intervals == 1 { "interval" } else { "intervals" };
+    report.shown = Some(format!("{} {noun}, {}, of {asked}", output::grouped(intervals), clock::range(ends)));
+    Ok(())
 }
 
 /// Refuses recordings that have no whole interval, because they were cut off before its end: "no loss" would be no answer.

@@ -91,6 +91,11 @@ impl Anchor {
     pub(crate) fn to_unix_ns(self, monotonic_ns: u64) -> u64 {
         self.unix_ns.saturating_add(monotonic_ns).saturating_sub(self.monotonic_ns)
     }
+
+    /// Converts a moment in ns since 1970 to CLOCK_MONOTONIC.
+    pub(crate) fn to_monotonic_ns(self, unix_ns: u64) -> u64 {
+        self.monotonic_ns.saturating_add(unix_ns).saturating_sub(self.unix_ns)
+    }
 }
 
 #[cfg(test)]

@@ -50,6 +50,13 @@ impl Coverage {
         self.0[at].add(start_unix_ns, length_ns);
     }
 
+    /// The first and the last moment that any of the recordings covers, ns since 1970; none without any.
+    pub(crate) fn ends(&self) -> Option<(u64, u64)> {
+        let first = self.0.iter().filter_map(|spans| spans.0.keys().next()).min()?;
+        let last = self.0.iter().filter_map(|spans| spans.0.values().next_back()).max()?;
+        Some((*first, *last))
+    }
+
     /// ns that some of the recordings cover. Those of one boot are laid on one clock, in case the wall clock was set between them.
     pub(crate) fn of(&self, recordings: &[Provenance], which: impl IntoIterator<Item = usize>) -> u64 {
         let mut all = Spans::default();

@@ -21,6 +21,10 @@ pub(super) struct Limits {
     pub(super) written_series: usize,
     /// buckets of an interval that is joined from its parts
     pub(super) joined: usize,
+    /// bytes of a recording without an index: its intervals are found at once
+    pub(super) unindexed: u64,
+    /// places of an index
+    pub(super) places: usize,
 }
 
 /// The limits of every recording.
@@ -36,6 +40,9 @@ pub(super) const LIMITS: Limits = Limits {
     written_series: 16_384,
     // Half a gigabyte: every series of an interval with a thousand.
     joined: 64 << 20,
+    unindexed: 8 << 20,
+    // An index of 700 kB, of each second of four hours, or of each eighth of a day and a half.
+    places: 16_384,
 };
 
 /// Bytes of a bucket in memory: its number and its count.

@@ -8,6 +8,7 @@
 //! Tag=vm=0;vcpu=0;level=L1;isa=vmx;reason=32;entry=clean;detail=msr.6e0;figure=exit_to_entry_ns,...    exits alone
 //! #{"interval":{"start_ns":...,"length_ns":...,"totals":{...},"times":[[guest,host],[guest,host,user,polled,idle,steal],...],"number":1,...}}
 //!                                                              completes an interval; with "window" one of an experiment
+//! #index {"offset":[...],...}                                  where intervals begin, in a large recording
 //! #{"end":{...,"intervals":1,...}}                             only where the recording ended in order
 //! ```
 
@@ -16,11 +17,14 @@ mod block;
 mod coverage;
 mod damage;
 mod encoder;
+mod excerpt;
 mod file;
 mod fixed_huffman;
 mod foreign;
 pub(crate) mod hdr;
 mod header;
+mod index;
+mod index_line;
 mod limits;
 mod note;
 mod provenance;
@@ -35,6 +39,7 @@ mod writer;
 pub(crate) use coverage::{Coverage, Spans, on_one_clock};
 pub(crate) use damage::damage;
 pub use damage::{Damage, OnDamage};
+pub(crate) use excerpt::Excerpt;
 pub(crate) use file::{open_file, similar};
 pub use header::{End, Header};
 pub(crate) use header::{Experiment, FORMAT, Label, VERSION};
@@ -124,15 +129,19 @@ pub mod tests {
         w.write(&interval(2_000)).unwrap();
         w.write(&Interval::starting(7)).unwrap();
         w.write(&interval(3_000)).unwrap();
-        w.finish(End {
+        w.finish(end()).unwrap();
+        bytes
+    }
+
+    /// A last line for tests.
+    pub fn end() -> End {
+        End {
             reason: "duration".into(),
             accounting: Accounting::default(),
             tsc_khz: None,
             policy_changed: false,
             other_tracers: None,
-        })
-        .unwrap();
-        bytes
+        }
     }
 
     #[test]

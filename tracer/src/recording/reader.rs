@@ -463,17 +463,25 @@ impl<R: BufRead> Reader<R> {
 
 impl<R: BufRead + Seek> Reader<R> {
     /// Goes on at another place, before which `vms` were introduced. What was left out until now is forgotten.
-    pub(super) fn jump(&mut self, mark: Mark, vms: impl Iterator<Item = Arc<Vm>>) -> Result<()> {
+    pub(super) fn jump(&mut self, mark: Mark, vms: Vec<Arc<Vm>>) -> Result<()> {
         self.input.seek(SeekFrom::Start(mark.offset)).context("read")?;
+        self.damage = None;
+        self.stand_at(mark, vms);
+        Ok(())
+    }
+}
+
+impl<R: BufRead> Reader<R> {
+    /// Goes on as if it had come to a place, from which on the input has the recording.
+    pub(super) fn stand_at(&mut self, mark: Mark, vms: Vec<Arc<Vm>>) {
         (self.offset, self.line) = (mark.offset, mark.line);
-        self.vms = vms.map(|vm| (vm.id, vm)).collect();
+        self.vms = vms.into_iter().map(|vm| (vm.id, vm)).collect();
         self.latest = Latest { number: mark.number, ..Latest::default() };
         self.crc = seal::begin(&self.header);
         self.ahead = None;
         self.block.clear();
-        (self.damage, self.since_damage, self.end, self.torn, self.counts) = (None, None, None, false, 0);
+        (self.since_damage, self.end, self.torn, self.counts) = (None, None, false, 0);
         self.sums = None;
-        Ok(())
     }
 }
 

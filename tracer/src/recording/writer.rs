@@ -9,8 +9,11 @@ use flate2::Crc;
 use super::{
     encoder::Encoder,
     header::{End, Header, Label},
+    index::VmMark,
+    index_line::Places,
     limits::{LIMITS, Limits},
     note::{self, Note, Times},
+    reader::Mark,
     seal::{self, Closing},
     sums,
     tag::append_tag_of_series,
@@ -40,6 +43,15 @@ pub struct Writer<W: Write> {
     text: Vec<u8>,
     /// bytes of `text` up to its last JSON line
     sealed: usize,
+    /// bytes before `text`
+    written: u64,
+    /// lines up to the last JSON line
+    lines: u64,
+    /// lines after it
+    unsealed: u64,
+    /// the next interval goes on with the latest one
+    more: bool,
+    places: Places,
 }
 
 /// What an interval is a part of, apart from the recording.
@@ -87,6 +99,11 @@ impl<W: Write> Writer<W> {
             encoder: Encoder::default(),
             text,
             sealed,
+            written: 0,
+            lines: 1,
+            unsealed: 2,
+            more: false,
+            places: Places::new(&limits),
         })
     }
 
@@ -109,6 +126,11 @@ impl<W: Write> Writer<W> {
         let aggregation = self.header.aggregation_of(place.source.unwrap_or(0) as usize);
         sums::check(interval, aggregation).context("an interval does not add up: please report this as a bug")?;
         self.count(counts(interval))?;
+        if !self.more {
+            self.places.begin(self.mark(), interval.start_ns);
+        }
+        self.more = place.more;
+        self.places.add(interval.start_ns, interval.length_ns);
         let parts = self.parts(interval);
         let last = parts.len() - 1;
         let mut rest = interval.totals;
@@ -163,7 +185,9 @@ impl<W: Write> Writer<W> {
     fn append_part(&mut self, interval: &Interval, part: &Part) -> Result<()> {
         for (id, vm) in &interval.vms {
             if self.known_vms.insert(*id) {
+                let offset = self.mark().offset;
                 self.append_note(&Note::Vm(Vm::clone(vm)))?;
+                self.places.introduce(VmMark { offset, line: self.lines });
             }
         }
         let start = Duration::from_nanos(self.header.anchor.to_unix_ns(interval.start_ns));
@@ -184,6 +208,7 @@ impl<W: Write> Writer<W> {
                 self.text.extend_from_slice(b".000,");
                 self.encoder.encode(histogram, &mut self.text)?;
                 self.text.push(b'\n');
+                self.unsealed += 1;
                 self.check_line(start)?;
             }
         }
@@ -193,6 +218,9 @@ impl<W: Write> Writer<W> {
     /// Ends the recording in order.
     pub fn finish(mut self, end: End) -> Result<()> {
         self.count(end.accounting.open)?;
+        if let Some(index) = self.places.line(self.mark(), &self.limits) {
+            self.text.extend(index);
+        }
         self.append_note(&Note::End { end, intervals: Some(self.number) })?;
         self.flush()
     }
@@ -201,6 +229,7 @@ impl<W: Write> Writer<W> {
     fn append_note(&mut self, note: &Note) -> Result<()> {
         let start = self.text.len();
         note::append(&mut self.text, self.sealed, seal::begin(&self.header), note)?;
+        self.lines += std::mem::take(&mut self.unsealed) + 1;
         self.sealed = self.text.len();
         self.check_line(start)
     }
@@ -212,9 +241,15 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// The place behind the last JSON line.
+    fn mark(&self) -> Mark {
+        Mark { offset: self.written + self.sealed as u64, line: self.lines, number: self.number }
+    }
+
     /// Writes what was appended.
     fn flush(&mut self) -> Result<()> {
         self.out.write_all(&self.text)?;
+        self.written += self.text.len() as u64;
         self.text.clear();
         self.sealed = 0;
         Ok(self.out.flush()?)

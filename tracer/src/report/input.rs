@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, BufRead, BufReader, Cursor},
+    ops::Range,
     path::Path,
 };
 
@@ -17,7 +18,7 @@ use crate::{
     },
     output::shown,
     recording::{
-        OnDamage, Provenance, Reader, Reading, Readings,
+        End, Excerpt, OnDamage, Provenance, Reader, Reading, Readings,
         ahead::{Ahead, IntervalRead},
         open_file,
     },
@@ -39,12 +40,30 @@ fn bytes(path: &Path) -> Result<Box<dyn BufRead + Send>> {
 pub(crate) fn read(path: &Path, on_damage: OnDamage, report: &mut Report) -> Result<Option<usize>> {
     let name = shown(path);
     let failed = format!("read {name}");
-    add(open(path, on_damage)?, name, report).context(failed)
+    add(open(path, on_damage)?, name, None, report).context(failed)
+}
+
+/// Adds the intervals of a recording that begin in the span which `find` finds between the recording's ends, all in ns since 1970.
+pub(crate) fn read_part(
+    path: &Path,
+    on_damage: OnDamage,
+    find: impl FnOnce((u64, u64)) -> Result<Range<u64>>,
+    report: &mut Report,
+) -> Result<()> {
+    let failed = || format!("read {}", shown(path));
+    let excerpt = Excerpt::open(path, on_damage).with_context(failed)?;
+    let anchor = excerpt.header().anchor;
+    let (first_ns, last_ns) = excerpt.range_ns().unwrap_or_default();
+    let span = find((anchor.to_unix_ns(first_ns), anchor.to_unix_ns(last_ns)))?;
+    let end = excerpt.end().cloned();
+    let on_its_clock = anchor.to_monotonic_ns(span.start)..anchor.to_monotonic_ns(span.end);
+    let reader = excerpt.read(&on_its_clock).with_context(failed)?;
+    add(reader, shown(path), Some((span, end)), report).with_context(failed).map(drop)
 }
 
 /// Adds the recording in `bytes`, or the recordings that it is a merge of, to a report. `name` is shown for its file.
 pub fn read_from(bytes: &[u8], name: String, on_damage: OnDamage, report: &mut Report) -> Result<()> {
-    add(Reader::careful(Cursor::new(bytes.to_vec()), on_damage)?, name, report).map(drop)
+    add(Reader::careful(Cursor::new(bytes.to_vec()), on_damage)?, name, None, report).map(drop)
 }
 
 /// Notes which recordings a file has, and how they ended, in `report.sources`; their intervals are only counted. What is left out of a
@@ -54,12 +73,20 @@ pub(crate) fn read_sources(path: &Path, on_damage: OnDamage, report: &mut Report
     let failed = format!("read {name}");
     let reader = open(path, on_damage)?;
     let reader = if on_damage == OnDamage::Refuse { reader.without_series() } else { reader };
-    each(reader, name, report, |_, _, _, _| Ok(())).context(failed).map(drop)
+    each(reader, name, None, report, |_, _, _, _| Ok(())).context(failed).map(drop)
 }
 
-fn add(reader: Reader<impl BufRead + Send + 'static>, name: String, report: &mut Report) -> Result<Option<usize>> {
+/// A part of a recording: the span in which its intervals begin, ns since 1970, and the recording's last line.
+type Extract = (Range<u64>, Option<End>);
+
+fn add(
+    reader: Reader<impl BufRead + Send + 'static>,
+    name: String,
+    part: Option<Extract>,
+    report: &mut Report,
+) -> Result<Option<usize>> {
     let (mut vms, mut sum) = (BTreeMap::new(), IntervalSum::default());
-    let last = each(reader, name, report, |report, at, interval, line| {
+    let last = each(reader, name, part, report, |report, at, interval, line| {
         report.timeline.add(at, interval.start_ns, &interval);
         sum.add(report.admit(at, interval, &mut vms), |key| report.kept(key));
         report.check_size(sum.held(), line)
@@ -68,21 +95,28 @@ fn add(reader: Reader<impl BufRead + Send + 'static>, name: String, report: &mut
     last
 }
 
-/// Gives each interval to `take`, with the index of its recording and its last line.
+/// Gives each interval, or each one of a part, to `take`, with the index of its recording and its last line.
 fn each(
     reader: Reader<impl BufRead + Send + 'static>,
     name: String,
+    part: Option<Extract>,
     report: &mut Report,
     mut take: impl FnMut(&mut Report, usize, Interval, u64) -> Result<()>,
 ) -> Result<Option<usize>> {
     let mut input = Input::new(reader, name, &mut report.sources, &mut report.readings)?;
     while let Some((at, IntervalRead { interval, continues, line, .. })) = input.next(&mut report.readings)? {
+        if part.as_ref().is_some_and(|(span, _)| !span.contains(&interval.start_ns)) {
+            continue;
+        }
         report.sources[at].intervals += u64::from(!continues);
         let length_ns = &mut report.sources[at].length_ns;
         *length_ns = length_ns.saturating_add(interval.length_ns);
         take(report, at, interval, line)?;
     }
     report.repeats.extend(input.finish(&mut report.sources));
+    if let Some((_, end)) = part {
+        input.end_of_part(end, &mut report.sources);
+    }
     let is_merge = !input.file.header().sources.is_empty();
     Ok((!is_merge).then(|| input.parts[0].reading.recording))
 }
@@ -188,6 +222,18 @@ impl Input {
             recordings[first.reading.recording].damage.extend(self.file.damage_of(&self.name));
         }
         repeats
+    }
+
+    /// Notes how the file's recordings ended, of which a part was read: what comes behind the part says it.
+    fn end_of_part(&self, end: Option<End>, recordings: &mut [Provenance]) {
+        let merged = &self.file.header().sources;
+        for (at, part) in self.parts.iter().enumerate() {
+            let recording = &mut recordings[part.reading.recording];
+            let its_end = merged.get(at).map_or(end.as_ref(), |merged| merged.end.as_ref().filter(|_| end.is_some()));
+            if recording.end.is_none() {
+                recording.end = its_end.cloned();
+            }
+        }
     }
 
     /// What to say about a recording of which another file had a part; none if no interval was in both.

@@ -33,7 +33,8 @@ pub fn render(report: &Report, view: &View, by: Option<&[Dimension]>) -> Value {
         "policy": common(report, |s| json!(s.policy())),
         "emulated": report.is_emulated(),
         "virtualized": common(report, |s| json!(s.header.host.virtualized)),
-        "recordings": report.sources.iter().map(recording).collect::<Vec<_>>(),
+        "shown": report.shown,
+        "recordings": report.sources.iter().map(|source| recording(source, report.shown.is_some())).collect::<Vec<_>>(),
         "length_ns": report.observed_ns(),
         "damaged": damaged(&report.sources),
         "exact": report.is_exact(),
@@ -70,7 +71,8 @@ fn common(report: &Report, value: impl Fn(&Provenance) -> Value) -> Value {
     if values.all(|v| v == first) { first } else { json!("mixed") }
 }
 
-fn recording(source: &Provenance) -> Value {
+/// A recording. Its accounting is of all of it, and says nothing of a part.
+fn recording(source: &Provenance, is_part: bool) -> Value {
     json!({
         "file": source.name,
         "label": source.header.label,
@@ -87,7 +89,7 @@ fn recording(source: &Provenance) -> Value {
         "soft_delay": source.header.soft_delay,
         "longest_timer_delay_s": source.longest_timer_delay_s().ok(),
         "other_tracers": { "begin": source.header.other_tracers, "end": source.end.as_ref().map(|e| &e.other_tracers) },
-        "accounting": source.end.as_ref().map(|e| &e.accounting),
+        "accounting": source.end.as_ref().filter(|_| !is_part).map(|e| &e.accounting),
     })
 }
 

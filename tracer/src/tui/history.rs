@@ -19,6 +19,9 @@ pub(super) const KEPT_NS: u64 = 600_000_000_000;
 /// Series that are kept, at most, whatever their age.
 const KEPT_SERIES: usize = 2_000_000;
 
+/// Intervals that may come before those that are kept, after a jump.
+const EARLIER: u64 = 1 << 20;
+
 /// Series that are merged into the sum since the start before the next frame, about: they take 50 to 100 ms.
 const MERGED_AT_ONCE: usize = 32_768;
 
@@ -125,13 +128,57 @@ pub(super) struct History {
     left_out: usize,
     /// number of the first interval
     first: u64,
+    /// the lowest number that no interval had before
+    unused: u64,
     limits: Limits,
 }
 
 impl History {
     /// A history without intervals whose numbers go on: no two intervals ever share a number.
     pub(super) fn emptied(&self) -> Self {
-        Self { next: self.next, merged: self.next, first: self.next, limits: self.limits, ..Self::default() }
+        Self::from(self.next, self.next, self.limits)
+    }
+
+    /// The same, with numbers for intervals before the next one.
+    pub(super) fn emptied_for_earlier(&self) -> Self {
+        Self::from(self.next + EARLIER, self.next, self.limits)
+    }
+
+    fn from(next: u64, unused: u64, limits: Limits) -> Self {
+        Self { next, merged: next, first: next, unused, limits, ..Self::default() }
+    }
+
+    /// Adds an interval before all others. Returns whether there is room for it, and a number.
+    pub(super) fn push_earlier(&mut self, interval: Interval) -> bool {
+        let is_first = self.kept.front().map_or(self.next, |slice| slice.number) == self.first;
+        if !is_first || self.first == self.unused {
+            return false;
+        }
+        let slice = Slice::new(self.first - 1, interval);
+        let (series, length_ns) = (slice.interval.series.len(), slice.interval.length_ns);
+        self.kept_ns = self.kept_ns.saturating_add(length_ns);
+        self.kept_series += series;
+        self.kept_buckets += slice.buckets;
+        if self.is_full() {
+            self.kept_ns = self.kept_ns.saturating_sub(length_ns);
+            self.kept_series -= series;
+            self.kept_buckets -= slice.buckets;
+            return false;
+        }
+        if self.merged == self.first {
+            self.merged = slice.number;
+        } else {
+            let whole = Arc::make_mut(&mut self.whole);
+            whole.interval.merge(&slice.interval);
+            whole.keys.clear();
+            for vm in slice.interval.vms.keys() {
+                self.last_seen.entry(*vm).or_insert(slice.number);
+            }
+            self.leave_out();
+        }
+        self.first = slice.number;
+        self.kept.push_front(Arc::new(slice));
+        true
     }
 
     /// Adds an interval.
@@ -304,6 +351,34 @@ mod tests {
             assert_eq!((entries(0), entries(n + 1)), (Some(u64::from(n) + 1), Some(1)));
         }
         assert!(history.left_out() > 0 && history.last_seen.len() <= 100);
+    }
+
+    #[test]
+    fn earlier_intervals_come_before_all_others_and_into_the_sum_since_the_start() {
+        let mut history = History::default().emptied_for_earlier();
+        history.push(interval([0, 1]));
+        let newest = history.newest().unwrap();
+        let entries = |whole: &Arc<Slice>| whole.interval.series.values().map(|series| series.entries()).sum::<u64>();
+        // Before the sum is made, and after.
+        assert!(history.push_earlier(interval([0])));
+        assert_eq!(entries(&history.since_start(newest)), 3);
+        assert!(history.push_earlier(interval([0, 1, 2, 3])));
+        history.push(interval([1]));
+        assert_eq!(entries(&history.since_start(newest + 1)), 8);
+        assert_eq!(history.count_to(newest + 1), 4);
+        let numbers: Vec<_> = history.slices().map(|slice| slice.number).collect();
+        assert_eq!(numbers, [newest - 2, newest - 1, newest, newest + 1]);
+        assert_eq!(history.window(2.0, newest).len(), 2);
+        // Not of a user who forgets all, nor where older ones are gone.
+        let mut emptied = history.emptied();
+        emptied.push(interval([0]));
+        assert!(!emptied.push_earlier(interval([0])));
+        let long = Interval { length_ns: KEPT_NS, ..interval([0]) };
+        assert!(!history.push_earlier(long.clone()));
+        history.push(long);
+        assert!(!history.push_earlier(interval([0])));
+        assert_eq!(history.slices().count(), 1);
+        assert_eq!(entries(&history.since_start(newest + 2)), 9);
     }
 
     #[test]

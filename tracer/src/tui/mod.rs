@@ -3,7 +3,7 @@
 
 pub mod app;
 mod budget;
-mod clock;
+pub(crate) mod clock;
 mod columns;
 mod detail;
 mod filter;

@@ -7,6 +7,7 @@ use clap::Args;
 use super::{
     candidates::recordings,
     format::LinesFormat,
+    moment::{Moment, moment},
     targets::{Details, Targets},
     value::{at_least_one, duration},
 };
@@ -31,6 +32,9 @@ pub struct LiveArgs {
     /// Leave out the intervals of damaged lines, say so first, and end with exit code 1
     #[arg(long, requires = "file")]
     pub skip_damaged: bool,
+    /// Play from here on: 90s after the beginning, -30s before the end, or 14:03:05 (UTC)
+    #[arg(long, value_name = "TIME", requires = "file", allow_hyphen_values = true, value_parser = moment)]
+    pub at: Option<Moment>,
     /// What is told about exits
     #[command(flatten)]
     pub details: Details,

@@ -21,6 +21,7 @@ use super::{
     candidates::{columns, filters, recordings},
     document_file::DocumentFile,
     format::{Json, ReportFormat, chosen},
+    moment::{Moment, moment},
     targets::VmLabelNames,
     value::max_buckets,
 };
@@ -29,16 +30,15 @@ use super::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Dimensions: host, vm, vcpu, level (L1, L2), reason, entry (clean, dirty), cause
-(of timer exits), detail (MSR, port, ... of record --detail; with its reason). A
-filter takes exit reasons by name or number, and '-' for a value that is not
-known; one that no entry passes is refused with what the recordings have.
+(of timer exits), detail (MSR, port, ... of record --detail; with its reason).
+A filter takes exit reasons by name or number, and '-' for what is not known.
 
 Examples:
   vmentry report a.hlog b.hlog                   several recordings as one
   vmentry report a.hlog --by vm,vcpu,reason --top 10
   vmentry report a.hlog --by reason,detail       which MSR, which port?
   vmentry report a.hlog --filter reason=PREEMPTION_TIMER --by cause,entry
-  vmentry report a.hlog --json | jq .totals
+  vmentry report a.hlog --since -5m --by vm      the last five minutes
   vmentry report a.hlog -o a.html                a page with charts")]
 pub struct ReportArgs {
     /// Recordings; '-' for standard input
@@ -59,20 +59,25 @@ pub struct ReportArgs {
     /// Keep only rows with these values [repeatable]
     #[arg(long, value_name = "DIM=VALUE,..", add = filters())]
     pub filter: Vec<Filter>,
-    /// Column to sort by, highest first: time (the sum of host times), exits, a statistic of host time such as mean, p99 or
-    /// p99.9, or FIGURE.STATISTIC such as guest.p99
+    /// Column to sort by, highest first: time (the sum of host times), exits, mean, p99 and such of host time, or guest.p99
     #[arg(long, value_name = "COLUMN", default_value = "time", value_parser = column, add = columns())]
     pub sort: Column,
     /// Columns of the text: time, phases (of host time), latency (percentiles), timer (pin writes, timer exits), or all
     #[arg(long, value_enum, ignore_case = true, value_name = "SET", hide_possible_values = true)]
     pub columns: Option<ColumnSet>,
+    /// Only intervals that begin from TIME on: 90s, -30s before the end, 14:03:05 (UTC), or with a date
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with = "claims", value_parser = moment)]
+    pub since: Option<Moment>,
+    /// Only intervals that begin before TIME
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with = "claims", value_parser = moment)]
+    pub until: Option<Moment>,
     /// Labels of VMs, for openmetrics
     #[command(flatten)]
     pub labels: VmLabelNames,
     /// Check the claims of commit 804939ea20 on them
     #[arg(long, conflicts_with_all = ["by", "filter", "sort", "top", "columns"])]
     pub claims: bool,
-    /// Show only the first N rows, or all; by default, text sums rows below 0.1 %, and shows 20 on a terminal
+    /// Show N rows, or all; by default, text sums rows below 0.1 %, and shows 20 on a terminal
     #[arg(long, value_name = "N|all", value_parser = top)]
     pub top: Option<usize>,
     /// Use no pager on a terminal ($PAGER, or less)

@@ -5,6 +5,7 @@ mod files;
 mod lines;
 mod replay;
 mod stage;
+mod transcript;
 
 use std::{
     io::{self, Write},
@@ -56,9 +57,9 @@ pub(super) fn run(args: &LiveArgs) -> Result<ExitCode> {
         }
         let on_damage = OnDamage::skip_if(args.skip_damaged);
         let damage = if args.wants_lines() || !terminal::is_usable() {
-            replay::print_lines(file, on_damage, args)?
+            transcript::print_lines(file, on_damage, args)?
         } else {
-            runtime.block_on(replay::play(file, on_damage))?
+            runtime.block_on(replay::play(file, on_damage, args.at.as_ref()))?
         };
         return Ok(done(damage.map(|damage| damage.to_string()).as_deref()));
     }

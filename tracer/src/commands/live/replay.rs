@@ -5,86 +5,43 @@ use std::{path::Path, sync::mpsc as blocking, time::Duration};
 use anyhow::{Context, Result};
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{
-    lines::Lines,
-    stage::{Stage, frames},
-    tell_emulated,
-};
+use super::stage::{Stage, frames};
 use crate::{
-    commands::{args::LiveArgs, child::Endings, session::nanoseconds, usage::refuse},
-    model::{interval::Interval, measurement::OtherTracers},
+    commands::{args::Moment, child::Endings, usage::refuse},
+    model::interval::Interval,
     output,
     recording::{
-        self, Damage, Header, OnDamage, Provenance,
-        tape::{self, Tape},
+        Damage, Header, OnDamage, Provenance,
+        tape::{Seek, Tape},
     },
-    say,
     tui::{Effect, Info, Origin, ReplayCommand, app::Replay},
 };
 
-/// Time before the destination of a jump whose intervals the screen loads, seconds.
-const MEMORY_S: f64 = 600.0;
-
-/// Prints the recording in a file as lines. Returns what was left out because it is damaged.
-pub(super) fn print_lines(path: &Path, on_damage: OnDamage, args: &LiveArgs) -> Result<Option<Damage>> {
-    let mut reader = tape::open(path, on_damage)?;
-    refuse_merge(reader.header(), path)?;
-    let header = reader.header();
-    let mut lines = Lines::new(args.format(), args.lines_wanted(), header).for_output();
-    tell_emulated(header);
-    let at_first = recording::other_tracers(header, None);
-    tell_shared(&at_first);
-    let length_ns = args.interval.map_or(0, nanoseconds);
-    let mut whole = Interval::default();
-    while !lines.are_done() {
-        let next = reader.read_joined().with_context(|| format!("read {}", output::shown(path)))?;
-        let is_last = next.is_none();
-        if let Some(interval) = next {
-            whole.merge(&interval);
-        }
-        let is_some = whole.length_ns > 0 || whole.totals.entries > 0;
-        if is_some && (is_last || whole.length_ns >= length_ns) {
-            output::print(&lines.line(&std::mem::take(&mut whole)))?;
-        }
-        if is_last {
-            if reader.end().is_none() {
-                let file = output::shown(path);
-                say!(
-                    "cut off: {file} was not ended by its recorder; everything up to its last whole interval is above"
-                );
-            }
-            break;
-        }
-    }
-    let all = recording::other_tracers(reader.header(), reader.end());
-    if all.names != at_first.names {
-        tell_shared(&all);
-    }
-    Ok(reader.damage_of(&output::shown(path)))
+/// Jumps to a moment that the user named.
+pub(super) fn seek_at(tape: &mut Tape, at: &Moment) -> Result<Option<(Interval, f64)>> {
+    let anchor = tape.header().anchor;
+    let find = |(first_ns, last_ns)| {
+        let unix_ns = at.within((anchor.to_unix_ns(first_ns), anchor.to_unix_ns(last_ns)))?;
+        Ok(anchor.to_monotonic_ns(unix_ns))
+    };
+    tape.seek_at(find, at.is_from_end())
 }
 
 /// Plays the recording in a file on the terminal. Returns what was left out because it is damaged.
-pub(super) async fn play(path: &Path, on_damage: OnDamage) -> Result<Option<Damage>> {
+pub(super) async fn play(path: &Path, on_damage: OnDamage, at: Option<&Moment>) -> Result<Option<Damage>> {
     let tape = Tape::open(path, on_damage)?;
     refuse_merge(tape.header(), path)?;
     let file = output::shown(path.file_name().map_or(path, Path::new));
     let origin = Origin::Replay { file: file.clone() };
     let mut stage = Stage::new(Info::of(tape.header(), tape.end(), origin), None, None)?;
     stage.played = Some(Provenance { end: tape.end().cloned(), ..Provenance::unread(file, tape.header().clone()) });
-    let mut player = Player::new(stage, tape)?;
+    let mut player = Player::new(stage, tape, at.cloned())?;
     player.run().await.with_context(|| format!("read {}", output::shown(path)))?;
     Ok(player.damage)
 }
 
-/// Says, beside the lines, that other tracers were on the tracepoints.
-fn tell_shared(tracers: &OtherTracers) {
-    if let Some(shared) = tracers.shared("were") {
-        say!("SHARED: {shared}");
-    }
-}
-
 /// Refuses a merge: its recordings may overlap in time, and the screen has one host and one clock.
-fn refuse_merge(header: &Header, path: &Path) -> Result<()> {
+pub(super) fn refuse_merge(header: &Header, path: &Path) -> Result<()> {
     match header.sources.len() {
         0 => Ok(()),
         n => refuse(format!(
@@ -98,28 +55,27 @@ fn refuse_merge(header: &Header, path: &Path) -> Result<()> {
 enum Order {
     Next,
     Seek(Seek),
-}
-
-/// A jump of the tape.
-#[derive(Clone, Copy)]
-enum Seek {
-    /// by seconds
-    By(f64),
-    /// to a moment of the recorder's CLOCK_MONOTONIC, ns
-    To(u64),
+    At(Moment),
 }
 
 /// An answer of the tape.
 struct Played {
-    /// after a jump, the intervals before the new place
-    remembered: Option<Vec<Interval>>,
-    /// none at the end of the tape
-    next: Option<Interval>,
+    interval: Answer,
     /// share that was played
     position: f64,
     /// CLOCK_MONOTONIC of the beginning and the end, ns, as far as they are known
     range_ns: Option<(u64, u64)>,
     damage: Option<Damage>,
+}
+
+/// An interval of the tape.
+enum Answer {
+    /// none at the end of the tape
+    Next(Option<Interval>),
+    /// at the place of a jump; none where no interval is known
+    Jumped(Option<Interval>),
+    /// before all others since the last jump; nobody asks for it
+    Earlier(Interval),
 }
 
 /// Reads the tape on a thread of its own, so that neither keys nor frames wait for a disk.
@@ -128,25 +84,52 @@ fn start(
     orders: blocking::Receiver<Order>,
     answers: mpsc::UnboundedSender<Result<Played>>,
 ) -> Result<()> {
-    let play = move |tape: &mut Tape, order| -> Result<Played> {
-        let remembered = match order {
-            Order::Next => None,
-            Order::Seek(Seek::By(seconds)) => Some(tape.seek_by(seconds, MEMORY_S)?),
-            Order::Seek(Seek::To(moment_ns)) => Some(tape.seek_to(moment_ns, MEMORY_S)?),
-        };
-        let position = tape.position();
-        let next = tape.next()?;
-        Ok(Played { remembered, next, position, range_ns: tape.range_ns(), damage: tape.damage() })
-    };
     let work = move || {
-        while let Ok(order) = orders.recv() {
-            if answers.send(play(&mut tape, order)).is_err() {
-                break;
+        let mut has_earlier = false;
+        loop {
+            // What came before the place of a jump is read while nothing else is wanted.
+            let order = match orders.try_recv() {
+                Ok(order) => order,
+                Err(blocking::TryRecvError::Disconnected) => return,
+                Err(blocking::TryRecvError::Empty) if has_earlier => {
+                    let earlier = tape.earlier();
+                    has_earlier = matches!(earlier, Ok(Some(_)));
+                    let position = tape.position();
+                    let earlier = earlier.map(|interval| Some((Answer::Earlier(interval?), position)));
+                    if tell(&tape, earlier, &answers) { continue } else { return }
+                }
+                Err(blocking::TryRecvError::Empty) => match orders.recv() {
+                    Ok(order) => order,
+                    Err(_) => return,
+                },
+            };
+            let position = tape.position();
+            has_earlier |= !matches!(order, Order::Next);
+            let jumped = |to: Option<(Interval, f64)>| {
+                let (interval, position) = to.unzip();
+                Some((Answer::Jumped(interval), position.unwrap_or_default()))
+            };
+            let answer = match order {
+                Order::Next => tape.next().map(|interval| Some((Answer::Next(interval), position))),
+                Order::Seek(to) => tape.seek(to).map(jumped),
+                Order::At(at) => seek_at(&mut tape, &at).map(jumped),
+            };
+            if !tell(&tape, answer, &answers) {
+                return;
             }
         }
     };
     std::thread::Builder::new().name("tape".into()).spawn(work).context("start the thread that reads")?;
     Ok(())
+}
+
+/// Sends an answer, where there is one; returns whether anybody waits for more.
+fn tell(tape: &Tape, answer: Result<Option<(Answer, f64)>>, answers: &mpsc::UnboundedSender<Result<Played>>) -> bool {
+    let played = |(interval, position)| Played { interval, position, range_ns: tape.range_ns(), damage: tape.damage() };
+    match answer.map(|answer| answer.map(played)).transpose() {
+        Some(answer) => answers.send(answer).is_ok(),
+        None => !answers.is_closed(),
+    }
 }
 
 /// A tape on its way to the screen.
@@ -167,9 +150,12 @@ struct Player {
 }
 
 impl Player {
-    fn new(stage: Stage, tape: Tape) -> Result<Self> {
+    fn new(mut stage: Stage, tape: Tape, at: Option<Moment>) -> Result<Self> {
         let ((orders, wanted), (send, answers)) = (blocking::channel(), mpsc::unbounded_channel());
         start(tape, wanted, send)?;
+        if let Some(at) = &at {
+            stage.app.set_status(format!("looking for {at}"));
+        }
         let mut player = Self {
             stage,
             orders,
@@ -181,7 +167,7 @@ impl Player {
             state: Replay { speed: 1.0, paused: false, position: 0.0, range_ns: None },
             damage: None,
         };
-        player.order(Order::Next);
+        player.order(at.map_or(Order::Next, Order::At));
         Ok(player)
     }
 
@@ -241,14 +227,28 @@ impl Player {
     }
 
     fn take(&mut self, played: Played) {
-        self.is_waiting = false;
-        if let Some(remembered) = played.remembered {
-            self.stage.app.reset();
-            remembered.into_iter().for_each(|i| self.stage.app.push(i));
-            self.due = Instant::now();
+        self.state.range_ns = played.range_ns;
+        let position = played.position.clamp(0.0, 1.0);
+        match played.interval {
+            Answer::Earlier(interval) => self.stage.app.push_earlier(interval),
+            Answer::Next(next) => {
+                self.is_waiting = false;
+                (self.next, self.state.position) = (next, position);
+            }
+            Answer::Jumped(interval) => {
+                self.is_waiting = false;
+                self.stage.app.set_status(String::new());
+                if let Some(interval) = interval {
+                    self.stage.app.reset_for_jump();
+                    (self.next, self.state.position) = (None, position);
+                    // Also where the replay is paused.
+                    self.show(interval);
+                    if self.jump.is_none() {
+                        self.order(Order::Next);
+                    }
+                }
+            }
         }
-        self.next = played.next;
-        (self.state.position, self.state.range_ns) = (played.position.clamp(0.0, 1.0), played.range_ns);
         if let Some(damage) = played.damage.filter(|new| self.damage.as_ref() != Some(new)) {
             self.stage.app.set_status(format!("DAMAGED: {damage}"));
             if let Some(source) = &mut self.stage.played {
@@ -256,20 +256,26 @@ impl Player {
             }
             self.damage = Some(damage);
         }
-        if let Some(seek) = self.jump.take() {
+        if !self.is_waiting
+            && let Some(seek) = self.jump.take()
+        {
             self.order(Order::Seek(seek));
         }
     }
 
     fn show_next(&mut self) {
         if let Some(interval) = self.next.take() {
-            let length_s = interval.length_ns as f64 / 1e9 / self.state.speed;
-            self.due = Instant::now() + Duration::from_secs_f64(length_s.clamp(0.0, 3600.0));
-            self.stage.app.push(interval);
+            self.show(interval);
             if !self.is_waiting {
                 self.order(Order::Next);
             }
         }
+    }
+
+    fn show(&mut self, interval: Interval) {
+        let length_s = interval.length_ns as f64 / 1e9 / self.state.speed;
+        self.due = Instant::now() + Duration::from_secs_f64(length_s.clamp(0.0, 3600.0));
+        self.stage.app.push(interval);
     }
 }
 

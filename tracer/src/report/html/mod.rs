@@ -77,6 +77,7 @@ fn count(n: Result<u64, Unknown>) -> Cell {
 
 fn summary(report: &Report) -> Markup {
     let mut out = Vec::from_iter(report.damage().map(|damage| callout(Tone::Alarm, "DAMAGED:", &damage)));
+    out.extend(report.shown.as_ref().map(|shown| callout(Tone::Answer, "SHOWN:", shown)));
     out.push(loss(report));
     if report.is_emulated() {
         out.push(callout(Tone::Alarm, "EMULATED:", EMULATED));

@@ -157,9 +157,29 @@ impl App {
         self.history.push(interval);
     }
 
-    /// Forgets every interval, for the user or before a jump in a replay. The baseline stays.
+    /// Adds an interval of a replay before all others since the last jump, unless it has no room for it.
+    pub(crate) fn push_earlier(&mut self, interval: Interval) {
+        let totals = &interval.totals;
+        let lost = totals.dropped + totals.malformed + totals.not_kept;
+        self.seen.slices.clear();
+        self.stale = true;
+        if self.history.push_earlier(interval) {
+            self.lost += lost;
+        }
+    }
+
+    /// Forgets every interval, for the user. The baseline stays.
     pub(crate) fn reset(&mut self) {
-        self.history = self.history.emptied();
+        self.begin(self.history.emptied());
+    }
+
+    /// The same before a jump in a replay, after which earlier intervals may come.
+    pub(crate) fn reset_for_jump(&mut self) {
+        self.begin(self.history.emptied_for_earlier());
+    }
+
+    fn begin(&mut self, history: History) {
+        self.history = history;
         self.lost = 0;
         self.end = None;
         self.paused = false;

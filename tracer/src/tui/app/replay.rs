@@ -78,9 +78,7 @@ impl App {
         match clock::find(&self.moment, (first, last)) {
             Ok(unix_ns) => {
                 self.mode = Mode::Table;
-                let anchor = self.info.anchor;
-                let monotonic_ns = anchor.monotonic_ns.saturating_add(unix_ns).saturating_sub(anchor.unix_ns);
-                Effect::Replay(ReplayCommand::SeekTo(monotonic_ns))
+                Effect::Replay(ReplayCommand::SeekTo(self.info.anchor.to_monotonic_ns(unix_ns)))
             }
             Err(why) => {
                 self.status = why;
