@@ -428,7 +428,9 @@ fn report(more: &[&str], columns: u16, environment: &[(&str, &str)]) -> (Option<
     let mut session = Session::run(&[&["report", RECORDING], more].concat(), Path::new("/"), columns, 24, environment);
     let status = session.ended();
     // The last line is there once the other end of the terminal is closed, or soon after.
-    session.until("the report is there", |s| s.seen().contains("TOTAL") || environment.len() > 1);
+    session.until("the report is there", |s| {
+        s.seen().contains("TOTAL") || environment.len() > 1 && s.seen().contains('\n')
+    });
     (status.code(), session.seen().replace("\r\n", "\n"))
 }
 
