@@ -274,7 +274,8 @@ fn a_part_of_the_time_without_an_interval_is_refused_with_the_recordings_own_tim
     let own = "2023-11-14 22:13:49 to 2023-11-14 22:14:18 UTC";
     for (span, why) in [
         (&["--since", "1h"][..], "no interval begins in --since 1h: "),
-        (&["--since", "20s", "--until", "10s"], "no interval begins in --since 20s --until 10s: "),
+        (&["--since", "20s", "--until", "10s"], "--since 20s --until 10s is no span: 2023-11-14 22:14:09 to "),
+        (&["--since", "20s", "--until", "20s"], "--since 20s --until 20s is no span: "),
         (&["--until", "2023-11-14 22:00"], "no interval begins in --until 2023-11-14 22:00: "),
         (&["--since", "22:00"], "22:00 is outside the recording: "),
     ] {
@@ -286,6 +287,8 @@ fn a_part_of_the_time_without_an_interval_is_refused_with_the_recordings_own_tim
     assert!(typed.contains("90s") && typed.contains("HH:MM:SS"), "{typed}");
     let piped = err(&vmentry(&["report", "-", "--since", "1s"]));
     assert!(piped.contains("save it in a file"), "{piped}");
+    let empty = err(&vmentry(&["report", "/dev/null", "--since", "1s"]));
+    assert_eq!(empty.matches("read /dev/null").count(), 1, "{empty}");
 }
 
 #[test]

@@ -140,6 +140,10 @@ fn read(args: &ReportArgs, on_damage: OnDamage, report: &mut Report) -> Result<(
             let at = |moment: &Option<Moment>, none| moment.as_ref().map_or(Ok(none), |moment| moment.unix_ns(ends));
             let find = || Ok(at(since, 0)?..at(until, u64::MAX)?);
             let span = find().or_else(|why: String| refuse(format!("{name}: {why}")))?;
+            if span.is_empty() && since.is_some() && until.is_some() {
+                let (asked_of, own) = (clock::range((span.start, span.end)), clock::range(ends));
+                return refuse(format!("{name}: {asked} is no span: {asked_of}; the recording is {own}"));
+            }
             known.push(format!("{name}: {}", clock::range(ends)));
             Ok(span)
         };

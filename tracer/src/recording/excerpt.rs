@@ -6,16 +6,19 @@ use std::{
     io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom},
     ops::Range,
     path::Path,
+    sync::Arc,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
 use super::{
     End, Header, OnDamage, Reader,
     index::{Index, tail},
     limits::LIMITS,
+    reader::Mark,
     tape,
 };
+use crate::{model::interval::Vm, output::shown};
 
 /// A recording of which a part is wanted.
 pub(crate) struct Excerpt {
@@ -34,11 +37,18 @@ impl Excerpt {
     /// Opens a file, and finds its intervals.
     pub(crate) fn open(path: &Path, on_damage: OnDamage) -> Result<Self> {
         let header = tape::open(path, on_damage)?.header().clone();
+        Self::of(path, header, on_damage).with_context(|| format!("read {}", shown(path)))
+    }
+
+    fn of(path: &Path, header: Header, on_damage: OnDamage) -> Result<Self> {
         let mut file = File::open(path)?;
         let mut first_line = Vec::new();
         BufReader::new(Read::take(&mut file, LIMITS.line)).read_until(b'\n', &mut first_line)?;
         let (end, index) = tail(&mut file, &header, first_line.len() as u64)?;
         let index = index.map_or_else(|| Index::of_lines(&mut file), Ok)?;
+        if let (OnDamage::Refuse, Some(line)) = (on_damage, index.after_end) {
+            bail!("line {line} is damaged: it comes after the last line (--skip-damaged leaves it out)");
+        }
         Ok(Self { file, first_line, header, on_damage, index, end })
     }
 
@@ -63,21 +73,25 @@ impl Excerpt {
 
     /// A reader of all intervals that begin in `span`, ns of the recorder's clock, and perhaps of some before and behind them.
     pub(crate) fn read(mut self, span: &Range<u64>) -> Result<Part> {
-        let places = match self.places(span) {
-            Ok(places) => places,
+        let (from, to, vms) = match self.part(span) {
             Err(_) if self.index.is_claimed() => {
                 self.index = Index::of_lines(&mut self.file)?;
-                self.places(span)?
+                self.part(span)?
             }
-            Err(error) => return Err(error),
+            part => part?,
         };
-        let (from, to) = (self.index.places[places.start].mark, self.index.places[places.end].mark);
-        let vms = self.index.vms_before(&mut self.file, &self.header, from)?;
         self.file.seek(SeekFrom::Start(from.offset))?;
         let lines = Cursor::new(self.first_line).chain(self.file.take(to.offset - from.offset));
         let mut reader = Reader::careful(BufReader::with_capacity(1 << 16, Box::new(lines) as _), self.on_damage)?;
         reader.stand_at(from, vms);
         Ok(reader)
+    }
+
+    /// Where to read from and up to, and the VMs that were introduced before.
+    fn part(&mut self, span: &Range<u64>) -> Result<(Mark, Mark, Vec<Arc<Vm>>)> {
+        let places = self.places(span)?;
+        let (from, to) = (self.index.places[places.start].mark, self.index.places[places.end].mark);
+        Ok((from, to, self.index.vms_before(&mut self.file, &self.header, from)?))
     }
 
     /// The places from which and up to which it is read: with the interval before the span's first one and the one behind its last one,
@@ -195,11 +209,11 @@ mod tests {
         let span = 150..200;
         let (honest, _) = read(excerpt(&bytes), &span);
         let mut lies = 0;
-        for column in ["offset", "line", "number", "length_ns", "start_ns"] {
+        for column in ["offset", "line", "number", "length_ns", "start_ns", "vm_offset", "vm_line"] {
             for at in 0..24 {
                 for change in [-6_i64, -1, 1, 6, 50] {
                     let mut lie: serde_json::Value = serde_json::from_str(index).unwrap();
-                    let step = lie[column][at].as_u64().unwrap();
+                    let Some(step) = lie[column][at].as_u64() else { continue };
                     lie[column][at] = step.saturating_add_signed(change).into();
                     if let Some(next) = lie[column].get_mut(at + 1) {
                         *next = next.as_u64().unwrap().saturating_add_signed(-change).into();
@@ -214,6 +228,29 @@ mod tests {
             }
         }
         assert!(lies > 100, "{lies}");
+    }
+
+    #[test]
+    fn lines_after_the_last_one_are_damage_as_they_are_for_the_whole_recording() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.hlog");
+        let bytes = recording(LIMITS);
+        let lines = bytes.split(|&byte| byte == b'\n').count();
+        for more in [&b"\n"[..], b"x", &[0; 4096], &bytes] {
+            let longer = [&bytes, more].concat();
+            std::fs::write(&path, &longer).unwrap();
+            let whole = Reader::new(longer.as_slice());
+            let whole = whole.and_then(|mut reader| {
+                while reader.read_interval()?.is_some() {}
+                Ok(())
+            });
+            let part = Excerpt::open(&path, OnDamage::Refuse).map(drop);
+            let damaged = format!("line {lines} is damaged: it comes after the last line");
+            for error in [whole, part] {
+                assert!(format!("{:#}", error.unwrap_err()).contains(&damaged), "{more:.9?}");
+            }
+            assert!(Excerpt::open(&path, OnDamage::Skip).is_ok());
+        }
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(super) struct Index {
     unread: Vec<VmMark>,
     /// all intervals are in it
     pub(super) is_complete: bool,
+    /// the first line after the recording's last one, where the whole file was looked at
+    pub(super) after_end: Option<u64>,
     /// by place: the lines up to the next one were looked at. None where the places were found line by line
     proven: Option<Vec<bool>>,
 }
@@ -62,7 +64,7 @@ impl Index {
     /// Of what an index line says, which nobody has held against the intervals yet.
     pub(super) fn claimed(places: Vec<Place>, vms: Vec<VmMark>) -> Self {
         let proven = Some(vec![false; places.len()]);
-        Self { places, unread: vms, proven, is_complete: true, vms: Vec::new() }
+        Self { places, unread: vms, proven, is_complete: true, ..Self::default() }
     }
 
     /// Of all lines of a file.
@@ -73,6 +75,7 @@ impl Index {
             index.add(found);
         }
         index.is_complete = true;
+        index.after_end = scan.after_end;
         ensure!(!index.places.is_empty(), "the header is gone");
         Ok(index)
     }
@@ -197,6 +200,10 @@ pub(super) struct Scan<R> {
     sealed: u64,
     /// beginning and end of the interval of which a part was read, ns
     begun: Option<(u64, u64)>,
+    /// the recording's last line was read
+    is_ended: bool,
+    /// the first line after it
+    after_end: Option<u64>,
     text: Vec<u8>,
 }
 
@@ -218,7 +225,15 @@ impl<R: Read> Scan<BufReader<R>> {
 
 impl<R: BufRead> Scan<R> {
     fn new(place: Place, input: R) -> Self {
-        Self { input, place, sealed: place.mark.offset, begun: None, text: Vec::new() }
+        Self {
+            input,
+            place,
+            sealed: place.mark.offset,
+            begun: None,
+            is_ended: false,
+            after_end: None,
+            text: Vec::new(),
+        }
     }
 
     /// What comes next; none at the end.
@@ -230,6 +245,9 @@ impl<R: BufRead> Scan<R> {
             let bytes @ 1.. = bytes? as u64 else { return Ok(None) };
             self.place.mark.offset += bytes;
             self.place.mark.line += 1;
+            if self.is_ended {
+                self.after_end.get_or_insert(self.place.mark.line);
+            }
             if self.place.mark.line == 1 {
                 self.sealed = self.place.mark.offset;
                 return Ok(Some(Found::First(self.place)));
@@ -247,8 +265,14 @@ impl<R: BufRead> Scan<R> {
 
     fn take(&mut self, sealed: u64) -> Option<Found> {
         if !self.text.starts_with(note::INTERVAL) {
-            let Ok(Note::Vm(vm)) = note::parse(&self.text) else { return None };
-            return Some(Found::Vm(VmMark { offset: sealed, line: self.place.mark.line }, vm));
+            return match note::parse(&self.text) {
+                Ok(Note::Vm(vm)) => Some(Found::Vm(VmMark { offset: sealed, line: self.place.mark.line }, vm)),
+                Ok(Note::End { .. }) => {
+                    self.is_ended = true;
+                    None
+                }
+                _ => None,
+            };
         }
         let Line { interval } = serde_json::from_slice(&self.text[1..]).ok()?;
         self.place.mark.number = interval.number.unwrap_or(0);

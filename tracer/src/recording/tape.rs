@@ -230,7 +230,11 @@ impl Tape {
             };
             let at = at.saturating_sub(1).min(last);
             if !index.prove(&mut self.file, at)? && !index.prove(&mut self.file, at + 1)? {
-                return Ok(Some(index.places[at]));
+                let (place, next) = (index.places[at], index.places[at + 1]);
+                let end_ns = place.start_ns.saturating_add(next.played_ns - place.played_ns);
+                // Nothing was observed then: between two parts of a recording, or two of its windows.
+                let is_in_gap = at < last && matches!(to, Seek::To(moment_ns) if end_ns <= moment_ns);
+                return Ok(Some(if is_in_gap { next } else { place }));
             }
         }
     }

@@ -51,7 +51,7 @@ pub(crate) fn read_part(
     report: &mut Report,
 ) -> Result<()> {
     let failed = || format!("read {}", shown(path));
-    let excerpt = Excerpt::open(path, on_damage).with_context(failed)?;
+    let excerpt = Excerpt::open(path, on_damage)?;
     let anchor = excerpt.header().anchor;
     let (first_ns, last_ns) = excerpt.range_ns().unwrap_or_default();
     let span = find((anchor.to_unix_ns(first_ns), anchor.to_unix_ns(last_ns)))?;

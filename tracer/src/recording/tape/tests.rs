@@ -112,6 +112,23 @@ fn a_tape_jumps_to_a_moment_on_its_clock() {
 }
 
 #[test]
+fn a_moment_that_nobody_observed_is_that_of_the_next_interval() {
+    for limits in [LIMITS, INDEXED] {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::with_limits(&mut bytes, &header(), limits).unwrap();
+        for n in [0, 1, 10, 11, 20] {
+            let interval = Interval { length_ns: SECOND_NS, ..Interval::starting(n * SECOND_NS) };
+            writer.write(&interval).unwrap();
+        }
+        writer.finish(end()).unwrap();
+        let mut tape = open_bytes(&bytes, OnDamage::Refuse);
+        for (moment_ms, wanted) in [(1_999, 1), (2_000, 10), (9_000, 10), (10_000, 10), (12_000, 20), (30_000, 20)] {
+            assert_eq!(jump(&mut tape, Seek::To(moment_ms * 1_000_000)).0, wanted, "{moment_ms} ms");
+        }
+    }
+}
+
+#[test]
 fn with_and_without_an_index_of_any_size_every_jump_finds_the_same_intervals() {
     let all = |limits: Limits, moment_ns: u64| {
         let mut tape = open_bytes(&recording(limits), OnDamage::Refuse);

@@ -61,20 +61,20 @@ impl App {
 
     /// Lets the user type a moment.
     pub(super) fn ask_for_moment(&mut self) -> Effect {
-        match (self.is_replay(), self.replay_unix_ns()) {
-            (true, Some(_)) => {
-                self.mode = Mode::Moment;
-                self.moment.clear();
-            }
-            (true, None) => self.status = "no interval of the recording is known yet".into(),
-            (false, _) => return self.steer(ReplayCommand::SeekBy(0.0)),
+        if !self.is_replay() {
+            return self.steer(ReplayCommand::SeekBy(0.0));
         }
+        self.mode = Mode::Moment;
+        self.moment.clear();
         Effect::None
     }
 
     /// Jumps to the typed moment; where there is no such one, the prompt stays and says why.
     pub(super) fn jump_to_moment(&mut self) -> Effect {
-        let Some((first, last)) = self.replay_unix_ns() else { return Effect::None };
+        let Some((first, last)) = self.replay_unix_ns() else {
+            self.status = "no interval of the recording is known yet: press Enter again".into();
+            return Effect::None;
+        };
         match clock::find(&self.moment, (first, last)) {
             Ok(unix_ns) => {
                 self.mode = Mode::Table;
