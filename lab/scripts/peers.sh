@@ -24,7 +24,7 @@ guest_beside() {
     await $2 $3 $3 || return 1
     settle
     guest $1
-    kill -INT $!
+    kill -INT $! || return 1
     wait $! || true
     settle
 }
@@ -136,7 +136,7 @@ guest_recorded() {
     settle
     kill -0 $! || { cat $2 >&2; return 1; }
     guest $1
-    kill -INT $!
+    kill -INT $! || return 1
     wait $! || true
 }
 
