@@ -1,15 +1,11 @@
 # Runs a guest that only makes exits, alternately untraced and under each tool. Times are counts of instructions,
 # because QEMU's clock counts them (-icount shift=0). Leaves the guest's figures and the tool's counts in
 # $OUT/ROUND-NUMBER-TOOL.*, which `cargo xtask bench peers` summarizes. The caller sets COUNT, ROUNDS and TOOLS; to
-# measure the wall clock of this host instead, also HERE, the folder of the scripts, and PYTHON.
+# measure the wall clock of this host instead, also HERE, the folder of the
+# scripts.
 set -e
 tracing=/sys/kernel/tracing
-# PROGRAM ARGUMENTS...: becomes the program, so that a signal to $! reaches it; call it in the background only. In the
-# lab, the libraries lie beside the programs.
-library() {
-    [ -z "$HERE" ] || exec "$@"
-    exec /bin/ld-linux-x86-64.so.2 --library-path /bin /bin/"$@"
-}
+PATH=$PATH:/usr/bin:/usr/sbin
 
 guest() { vmentry exercise cpuid --count $COUNT --format json > $1.guest; }
 # Waits until a tool has started, or ended, so that this work does not count as the guest's.
@@ -28,7 +24,7 @@ guest_beside() {
     await $2 $3 $3 || return 1
     settle
     guest $1
-    kill -INT $!
+    kill -INT $! || return 1
     wait $! || true
     settle
 }
@@ -106,37 +102,26 @@ tool_bpftrace_guest() {
         END { clear(@at); }'
 }
 with_bpftrace() {
-    library bpftrace -e "$2 interval:s:1 { printf(\"ready\\n\"); }" > $1.bpftrace 2>&1 &
+    bpftrace -e "$2 interval:s:1 { printf(\"ready\\n\"); }" > $1.bpftrace 2>&1 &
     guest_beside $1 ready $1.bpftrace
 }
 
-# The tool as it is rejects AMD, knows 69 exit reasons, and in its raw tracepoint takes the vCPU's address for the exit
-# reason.
+# The tool as it is rejects AMD and knows 69 exit reasons (76 in Debian 13). That of Debian 12 takes, in its raw
+# tracepoint, the vCPU's address for the exit reason.
 tool_bcc_kvmexit() {
-    install_bcc
     sed -e 's/if b"Intel" in arch_info:/if True:/' \
-        -e 's/#define REASON_NUM 69/#define REASON_NUM 128/' \
+        -e 's/#define REASON_NUM [0-9]*/#define REASON_NUM 128/' \
         -e 's/if BPF.support_raw_tracepoint_in_module():/if False:/' \
         -e 's/^# Do some checks/exit_reasons = tuple(exit_reasons) + tuple("SVM_%d" % n for n in range(len(exit_reasons), 128))/' \
         /usr/sbin/kvmexit-bpfcc > $OUT/kvmexit
     with_bcc $1 Ctrl-C $OUT/kvmexit
 }
 tool_bcc_histogram() {
-    install_bcc
     with_bcc $1 ready ${HERE:-/bin}/bcc_histogram.py
-}
-install_bcc() {
-    [ -e /bin/bcc.tar ] || return 0
-    tar -xf /bin/bcc.tar -C /
-    rm /bin/bcc.tar
-    local kernel=$(uname -r)
-    mkdir -p /lib/modules/$kernel
-    ln -s /usr/src/linux-headers-$kernel /lib/modules/$kernel/build
-    ln -s /usr/src/linux-headers-*-common /lib/modules/$kernel/source
 }
 # Background processes of the shell ignore SIGINT, which Python does not change by itself.
 with_bcc() {
-    ${PYTHON:-/usr/bin/python3.11} -u -c '
+    /usr/bin/python3 -u -c '
 import runpy, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv = sys.argv[1:]
@@ -144,32 +129,32 @@ runpy.run_path(sys.argv[0], run_name="__main__")' $3 > $1.bcc 2>&1 &
     guest_beside $1 $2 $1.bcc
 }
 
-tool_perf_stat() {
-    library perf stat -a -e kvm:kvm_entry,kvm:kvm_exit -x , -o $1.stat &
+# NAME LOG: runs the guest while the last started process records, and ends the process. Fails if it ends first, and
+# prints its log.
+guest_recorded() {
     settle
+    settle
+    kill -0 $! || { cat $2 >&2; return 1; }
     guest $1
-    kill -INT $!
+    kill -INT $! || return 1
     wait $! || true
 }
 
+tool_perf_stat() {
+    perf stat -a -e kvm:kvm_entry,kvm:kvm_exit -x , -o $1.stat > $1.stat-log 2>&1 &
+    guest_recorded $1 $1.stat-log
+}
+
 tool_perf_kvm() {
-    library perf kvm --host stat record -a -o $1.perf > /dev/null 2> $1.perf-log &
-    settle
-    settle
-    guest $1
-    kill -INT $!
-    wait $! || true
+    perf kvm --host stat record -a -o $1.perf > $1.perf-log 2>&1 &
+    guest_recorded $1 $1.perf-log || return 1
     wc -c < $1.perf > $1.bytes
     rm $1.perf
 }
 
 tool_trace_cmd() {
-    library trace-cmd record -e kvm:kvm_entry -e kvm:kvm_exit -o $1.dat > $1.dat-log 2>&1 &
-    settle
-    settle
-    guest $1
-    kill -INT $!
-    wait $! || true
+    trace-cmd record -e kvm:kvm_entry -e kvm:kvm_exit -o $1.dat > $1.dat-log 2>&1 &
+    guest_recorded $1 $1.dat-log || return 1
     wc -c < $1.dat > $1.bytes
     rm -f $1.dat
 }
@@ -211,3 +196,17 @@ for tool in $TOOLS; do
     wait $!
     rm $OUT/stats.hlog
 done
+
+# What was measured.
+{
+    vmentry --version
+    echo "Linux $(uname -r)"
+    for tool in $TOOLS; do
+        case $tool in
+        perf_*) perf --version ;;
+        trace_cmd) trace-cmd --version 2>&1 | grep -m 1 version ;;
+        bpftrace_*) bpftrace --version ;;
+        bcc_*) echo "bcc $(/usr/bin/python3 -c 'import bcc; print(bcc.__version__)')" ;;
+        esac
+    done | awk '!seen[$0]++'
+} > $OUT/versions

@@ -1,6 +1,5 @@
 //! `cargo xtask bench`: the overhead of tracing, as ratios and differences within one run.
 
-mod bcc;
 mod peers;
 mod startup;
 

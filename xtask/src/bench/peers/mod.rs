@@ -2,6 +2,7 @@
 //! AMD host whose clock counts instructions, or on this host.
 
 mod counted;
+mod release;
 mod runs;
 mod table;
 mod tools;
@@ -16,7 +17,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    bench::peers::{table::Measured, tools::Tool},
+    bench::peers::{release::Release, table::Measured, tools::Tool},
     build, debian,
     lab::{self, Cpu, Machine},
     process,
@@ -44,6 +45,9 @@ pub(super) struct Arguments {
     /// ftrace_buffer, perf_stat, perf_kvm, trace_cmd, bcc_kvmexit, bcc_histogram, bpftrace_count, bpftrace_guest, bpftrace_host
     #[arg(long, value_name = "TOOL,..", value_delimiter = ',')]
     tool: Vec<String>,
+    /// Release of Debian that perf, trace-cmd, bcc and bpftrace are taken from; the kernel is the same for each
+    #[arg(long, value_name = "RELEASE", default_value = "bookworm", conflicts_with = "here")]
+    release: Release,
     /// Measure wall clock on this host instead, in ns per exit; needs root, kvm_intel or kvm_amd, and an idle host
     #[arg(long)]
     here: bool,
@@ -57,23 +61,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 
 fn in_lab(arguments: &Arguments, wanted: &[&Tool]) -> Result<()> {
     lab::install(Cpu::Amd)?;
-    let (mut tools, mut add) = (Vec::new(), Vec::new());
-    for tool in wanted {
-        match tool.need.map_or(Ok(Vec::new()), tools::with_libraries) {
-            Ok(files) => {
-                tools.push(tool.name);
-                add.extend(files);
-            }
-            Err(error) => println!("SKIPPED {}: {error:#}", tool.title),
-        }
-    }
-    add.sort();
-    add.dedup();
+    let tools: Vec<_> = wanted.iter().map(|tool| tool.name).collect();
+    let mut needs: Vec<_> = wanted.iter().filter_map(|tool| tool.need).collect();
+    needs.dedup();
+    let trees = if needs.is_empty() { Vec::new() } else { release::trees(arguments.release, &needs)? };
     let out = cleared("lab/peers")?;
     let machine = Machine {
         cpu: Cpu::Amd,
         counts_instructions: true,
-        add,
+        add: vec![build::root().join("lab/scripts/bcc_histogram.py")],
+        trees,
         timeout: Duration::from_secs(3000),
         out: Some(out),
         quiet: true,
@@ -86,6 +83,7 @@ fn in_lab(arguments: &Arguments, wanted: &[&Tool]) -> Result<()> {
         "EMULATED: instructions of an emulated AMD host (QEMU -icount shift=0), {} CPUID exits per run",
         arguments.count
     );
+    println!("perf, trace-cmd, bcc and bpftrace: of {}", arguments.release.title());
     table::print(&Measured { out: &outcome.out_dir, count: arguments.count, unit: "instructions", cpuid: SVM_CPUID })
 }
 
@@ -110,7 +108,7 @@ fn on_this_host(arguments: &Arguments, wanted: &[&Tool]) -> Result<()> {
     fs::create_dir_all(&out).with_context(|| format!("create folder {}", out.display()))?;
     let path = process::path_with(vmentry.parent().context("find vmentry's folder")?);
     let scripts = build::root().join("lab/scripts");
-    let variables = format!("HERE='{}' PYTHON=/usr/bin/python3", scripts.display());
+    let variables = format!("HERE='{}'", scripts.display());
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(script(arguments, &tools, &variables)).env("PATH", path).env("OUT", &out);
     process::run(&mut shell, "run the script, which needs root and /dev/kvm")?;

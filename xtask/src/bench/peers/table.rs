@@ -37,13 +37,20 @@ pub(super) fn print(measured: &Measured) -> Result<()> {
     }
     let untraced: Vec<f64> =
         rounds.iter().flatten().filter(|run| run.tool == "untraced").map(|run| run.whole).collect();
-    println!("untraced: {} {unit} per exit, {} runs\n", range(&untraced), untraced.len());
+    println!("untraced: {} {unit} per exit, {} runs", range(&untraced), untraced.len());
+    let failed = text(&out.join("failed")).unwrap_or_default();
+    println!("versions: {}\n", text(&out.join("versions"))?.trim().replace('\n', "; "));
     println!(
         "{:<40} {:>22} {:>22} {:>15}  counted, lost, stored",
         "tool", "+ per exit", "of it the vCPU's", "traced/untraced"
     );
     for Tool { name, title, .. } in TOOLS {
-        let Some(costs) = by_tool.get(name) else { continue };
+        let Some(costs) = by_tool.get(name) else {
+            if failed.lines().any(|line| line == format!("{name} failed")) {
+                println!("{title:<40} {:>22} {:>22} {:>15}  failed", "n/a", "n/a", "n/a");
+            }
+            continue;
+        };
         let of = |f: fn(&Cost) -> f64| costs.iter().map(f).collect::<Vec<_>>();
         let last = rounds.iter().flatten().rev().find(|run| run.tool == name);
         let counted = last.map_or(Ok(String::new()), |run| counted(run, count, cpuid))?;
@@ -55,7 +62,6 @@ pub(super) fn print(measured: &Measured) -> Result<()> {
         );
     }
     print_programs(out);
-    let failed = text(&out.join("failed")).unwrap_or_default();
     ensure!(failed.is_empty(), "{failed}(files in {})", out.display());
     Ok(())
 }

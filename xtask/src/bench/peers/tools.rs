@@ -1,18 +1,8 @@
-//! The tools that are compared, and their files.
+//! The tools that are compared.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use anyhow::{Result, ensure};
 
-use anyhow::{Context, Result, ensure};
-
-use crate::{
-    bench::bcc,
-    build,
-    debian::{self, Need},
-    lab::Machine,
-};
+use crate::debian::Need;
 
 /// A tool to measure.
 pub(super) struct Tool {
@@ -44,7 +34,7 @@ pub(super) const TOOLS: [Tool; 16] = [
 ];
 
 const BPFTRACE: Need = ("bpftrace", "bpftrace");
-const BCC: Need = ("kvmexit-bpfcc", "bpfcc-tools");
+pub(super) const BCC: Need = ("kvmexit-bpfcc", "bpfcc-tools");
 
 /// Returns the tools with these names, or all of them.
 pub(super) fn select(names: &[String]) -> Result<Vec<&'static Tool>> {
@@ -52,38 +42,6 @@ pub(super) fn select(names: &[String]) -> Result<Vec<&'static Tool>> {
     let is_known = |name: &String| TOOLS.iter().any(|tool| tool.name == name);
     ensure!(names.iter().all(is_known), "select --tool {}: known tools are {known}", names.join(","));
     Ok(TOOLS.iter().filter(|tool| names.is_empty() || names.iter().any(|name| name == tool.name)).collect())
-}
-
-/// Returns a program and the libraries that it needs, all for one folder of the lab's machine.
-pub(super) fn with_libraries(need: Need) -> Result<Vec<PathBuf>> {
-    let (program, package) = need;
-    if need == BCC {
-        let kernel = debian::newest_kernel(Machine::default().kernel)?.package;
-        return Ok(vec![bcc::archive(&kernel)?, build::root().join("lab/scripts/bcc_histogram.py")]);
-    }
-    debian::install(&[need])?;
-    let path =
-        ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(program)).into_iter().find(|path| path.exists());
-    let path = path.with_context(|| format!("find {program} of package {package}"))?;
-    // Debian's perf is a script that runs the perf of the running kernel.
-    let path = if program == "perf" { versioned_perf().unwrap_or(path) } else { path };
-    let libraries = bcc::libraries(&path)?;
-    Ok([vec![named(&path, program)?], libraries].concat())
-}
-
-/// Returns the newest perf of a kernel version that is installed.
-fn versioned_perf() -> Option<PathBuf> {
-    let found = fs::read_dir("/usr/bin").ok()?.flatten().map(|entry| entry.path());
-    found.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("perf_"))).max()
-}
-
-/// Copies a program under the name that the script calls, and returns the path of the copy.
-fn named(path: &Path, name: &str) -> Result<PathBuf> {
-    let folder = build::target_dir().join("lab/tools");
-    fs::create_dir_all(&folder).with_context(|| format!("create folder {}", folder.display()))?;
-    let to = folder.join(name);
-    fs::copy(path, &to).with_context(|| format!("copy {} to {}", path.display(), to.display()))?;
-    Ok(to)
 }
 
 #[cfg(test)]
