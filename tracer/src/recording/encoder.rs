@@ -9,27 +9,55 @@ use super::{
     fixed_huffman,
     hdr::{COMPRESSED, PLAIN},
 };
-use crate::model::histogram::{DIGITS, Histogram};
+use crate::model::histogram::{Count, DIGITS, Histogram};
 
 /// Bytes of a plain histogram up to which fixed codes are shorter.
 const SMALL: usize = 104;
+/// Buckets below are of numbers of writes, and hardly ever of times.
+const LOW: u32 = 8;
 
 /// Encodes histograms one after another, in memory that it keeps.
 pub(super) struct Encoder {
     deflate: Compress,
     plain: Vec<u8>,
     deflated: Vec<u8>,
+    /// the latest histogram whose only bucket is a low one, encoded: a third of an interval's are numbers of pin-control writes, which
+    /// are 0 for most entries
+    latest: Option<(Count, Vec<u8>)>,
 }
 
 impl Default for Encoder {
     fn default() -> Self {
-        Self { deflate: Compress::new(Compression::default(), true), plain: Vec::new(), deflated: Vec::new() }
+        Self {
+            deflate: Compress::new(Compression::default(), true),
+            plain: Vec::new(),
+            deflated: Vec::new(),
+            latest: None,
+        }
     }
 }
 
 impl Encoder {
     /// Appends a histogram.
     pub(super) fn encode(&mut self, histogram: &Histogram, text: &mut Vec<u8>) -> Result<()> {
+        let only = match histogram.counts() {
+            [only] if only.bucket() < LOW => Some(*only),
+            _ => None,
+        };
+        match &self.latest {
+            Some((latest, encoded)) if Some(*latest) == only => text.extend_from_slice(encoded),
+            _ => {
+                let start = text.len();
+                self.append(histogram, text)?;
+                if let Some(only) = only {
+                    self.latest = Some((only, text[start..].to_vec()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, histogram: &Histogram, text: &mut Vec<u8>) -> Result<()> {
         self.plain.clear();
         plain(histogram, &mut self.plain)?;
         self.deflated.clear();
@@ -104,10 +132,11 @@ mod tests {
 
     /// Histograms of one value, of two, of few and of many, near and far, with counts of one byte and of seven.
     fn histograms() -> Vec<Histogram> {
-        let mut all: Vec<_> = [vec![0], vec![1], vec![2], vec![5, 6], vec![5, 7], vec![u64::MAX], vec![0, u64::MAX]]
-            .iter()
-            .map(|values| of(values))
-            .collect();
+        let mut all: Vec<_> =
+            [vec![0], vec![0, 0], vec![1], vec![2], vec![5, 6], vec![5, 7], vec![u64::MAX], vec![0, u64::MAX]]
+                .iter()
+                .map(|values| of(values))
+                .collect();
         all.extend((1..200).map(|n| of(&values(n, usize::try_from(n * n).unwrap()))));
         let mut many = Histogram::default();
         (0..40).for_each(|bit| many.record_n(1000 + bit * 900, 1 << bit));
@@ -117,6 +146,7 @@ mod tests {
 
     #[test]
     fn the_plain_bytes_are_those_of_the_hdrhistogram_crate_and_its_reader_has_the_same_counts() {
+        let mut encoder = Encoder::default();
         for histogram in histograms() {
             let mut hdr =
                 hdrhistogram::Histogram::<u64>::new_with_bounds(1, histogram.max().unwrap().max(2), DIGITS).unwrap();
@@ -126,7 +156,10 @@ mod tests {
             V2Serializer::new().serialize(&hdr, &mut theirs).unwrap();
             assert_eq!(ours, theirs);
             let mut text = b"Tag=".to_vec();
-            Encoder::default().encode(&histogram, &mut text).unwrap();
+            encoder.encode(&histogram, &mut text).unwrap();
+            let mut again = b"Tag=".to_vec();
+            encoder.encode(&histogram, &mut again).unwrap();
+            assert_eq!(text, again);
             let bytes = STANDARD.decode(&text[4..]).unwrap();
             let read: hdrhistogram::Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice()).unwrap();
             assert_eq!(
@@ -145,7 +178,7 @@ mod tests {
         let (mut encoder, mut sums) = (Encoder::default(), [0; 2]);
         for (is_recorded, histogram) in recorded.map(|h| (true, h)).chain(histograms().into_iter().map(|h| (false, h)))
         {
-            encoder.encode(&histogram, &mut Vec::new()).unwrap();
+            encoder.append(&histogram, &mut Vec::new()).unwrap();
             if encoder.plain.len() <= SMALL {
                 let fixed = encoder.deflated.len();
                 encoder.deflated.truncate(8);
