@@ -613,8 +613,11 @@ fn the_same_seconds_as_baseline_make_no_difference() {
 #[test]
 fn a_clock_time_is_typed_to_jump_to() {
     let mut app = App::new(Info { origin: Origin::Replay { file: "a.hlog".into() }, ..info() }, PLAIN);
-    press(&mut app, "t");
-    assert!(app.mode == Mode::Table && app.status.contains("no interval"), "{}", app.status);
+    // What is typed before the recording is known is no shortcut of the table.
+    assert_eq!(press(&mut app, "t22:13:50\n"), Effect::None);
+    assert!(app.mode == Mode::Moment && app.status.contains("no interval"), "{}", app.status);
+    assert!(text(&drawn(&mut app, 120, 24)).contains("jump to (UTC) 22:13:50▏"));
+    press(&mut app, "\x1b");
     app.set_replay(PLAYED);
     press(&mut app, "t22:13:50");
     let page = text(&drawn(&mut app, 120, 24));
