@@ -144,7 +144,7 @@ impl<R: BufRead> Reader<R> {
         Ok(reader)
     }
 
-    /// Leaves the series of its intervals out, where checksums tell that they are as they were written: a tenth of the work. What is
+    /// Leaves the series of its intervals out, where checksums tell that they are as they were written: no histogram is decoded. What is
     /// written wrongly is not found.
     pub(crate) fn without_series(mut self) -> Self {
         self.without_series = self.sealed;
