@@ -22,7 +22,7 @@ pub struct Histogram {
 
 /// A bucket that holds values, in 16 bits, and how many, in 48: half the memory of two numbers. A count ends at 2^48 - 1, which is nine
 /// years of a million exits a second in one bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Count(u64);
 
 impl Count {
@@ -35,6 +35,13 @@ impl Count {
     pub(crate) fn new(bucket: u32, n: u64) -> Self {
         debug_assert!(bucket < BUCKETS);
         Self(Self::least_of(bucket) | n.min(Self::MOST))
+    }
+
+    /// Up to [`Self::MOST`] values of any bucket; of one that is not below [`BUCKETS`], any count.
+    #[inline]
+    pub(crate) fn in_any(bucket: u64, n: u64) -> Self {
+        debug_assert!(n <= Self::MOST);
+        Self(bucket << Self::BITS | n)
     }
 
     /// Number of the bucket.
@@ -109,7 +116,8 @@ impl Histogram {
     /// From counts in ascending order of buckets, none of them 0.
     pub(crate) fn from_ascending(counts: Vec<Count>) -> Self {
         debug_assert!(counts.is_sorted_by(|a, b| a.bucket() < b.bucket()));
-        let total = counts.iter().map(|c| c.n()).fold(0, u64::saturating_add);
+        // No more than there are buckets: the sum of counts of 48 bits fits.
+        let total = counts.iter().map(|c| c.n()).sum();
         Self { counts, total }
     }
 

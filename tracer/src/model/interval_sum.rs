@@ -28,7 +28,7 @@ impl IntervalSum {
     /// Adds an interval, each series under the key that `kept` makes of its own.
     pub(crate) fn add(&mut self, mut interval: Interval, kept: impl Fn(Key) -> Key) {
         self.counts.merge_counts(&interval, self.series.is_empty());
-        for (key, series) in interval.series.drain() {
+        for (key, series) in interval.series.drain(..) {
             self.held += match self.series.entry(kept(key)) {
                 Entry::Vacant(place) => place.insert(SeriesSum::of(series)).held(),
                 Entry::Occupied(known) => known.into_mut().add(&series),

@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use super::adler32::adler32;
+
 /// Longest copy that takes a code without extra bits.
 const MOST_COPIED: usize = 10;
 /// Shortest copy.
@@ -135,13 +137,6 @@ static LITERALS: [(u32, u32); 256] = {
     }
     codes
 };
-
-/// The checksum of RFC 1950 of up to 5552 bytes, whose sums fit without a division.
-fn adler32(bytes: &[u8]) -> u32 {
-    debug_assert!(bytes.len() <= 5552);
-    let (a, b) = bytes.iter().fold((1, 0), |(a, b), byte| (a + u32::from(*byte), b + a + u32::from(*byte)));
-    ((b % 65_521) << 16) | (a % 65_521)
-}
 
 #[cfg(test)]
 mod tests {

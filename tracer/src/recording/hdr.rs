@@ -1,12 +1,10 @@
 //! Decodes the histograms of an interval log: HdrHistogram's V2 format, deflated. By hand, because the crate's decoder allocates as much
 //! as the file asks for, and a recording may be damaged or hostile.
 
-use std::{num::NonZeroU64, ops::Range};
-
 use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use flate2::{Decompress, FlushDecompress, Status};
 
+use super::inflate::Inflater;
 use crate::model::histogram::{BUCKETS, Count, DIGITS, Histogram};
 
 /// Begins a deflated V2 histogram.
@@ -18,19 +16,13 @@ const HEADER_BYTES: usize = 40;
 /// A count takes nine bytes at most.
 const MAX_BYTES: usize = HEADER_BYTES + 9 * BUCKETS as usize;
 
-/// Decodes histograms one after another, in memory that it keeps: a histogram of a recording is small, so that a new inflater and new
-/// buffers for each would cost more than its bytes.
+/// Decodes histograms one after another, in memory that it keeps: a histogram of a recording is small, so that new buffers for each would
+/// cost more than its bytes.
+#[derive(Default)]
 pub(super) struct Decoder {
-    inflate: Decompress,
+    inflater: Inflater,
     deflated: Vec<u8>,
-    plain: Vec<u8>,
-    ascending: Vec<Count>,
-}
-
-impl Default for Decoder {
-    fn default() -> Self {
-        Self { inflate: Decompress::new(true), deflated: Vec::new(), plain: Vec::new(), ascending: Vec::new() }
-    }
+    counts: Vec<Count>,
 }
 
 impl Decoder {
@@ -40,67 +32,53 @@ impl Decoder {
         STANDARD.decode_vec(encoded, &mut self.deflated)?;
         ensure!(u32_at(&self.deflated, 0)? == COMPRESSED, "no deflated V2 histogram");
         let bytes = u32_at(&self.deflated, 4)? as usize;
-        self.inflate(8..self.deflated.len().min(bytes.saturating_add(8)))?;
-        self.ascending.clear();
-        counts(&self.plain, &mut self.ascending)?;
-        Ok(Histogram::from_ascending(self.ascending.clone()))
-    }
-
-    /// Inflates a range of the deflated bytes, as many as a histogram may have.
-    fn inflate(&mut self, range: Range<usize>) -> Result<()> {
-        self.inflate.reset(true);
-        self.plain.clear();
-        let deflated = self.deflated.get(range).context("too short")?;
-        loop {
-            #[expect(clippy::cast_possible_truncation, reason = "not more than `deflated` has")]
-            let rest = &deflated[self.inflate.total_in() as usize..];
-            let status =
-                self.inflate.decompress_vec(rest, &mut self.plain, FlushDecompress::Finish).context("inflate")?;
-            if status == Status::StreamEnd {
-                return Ok(());
-            }
-            ensure!(self.plain.len() == self.plain.capacity(), "it is cut off");
-            ensure!(self.plain.len() < MAX_BYTES, "more counts than there are buckets");
-            self.plain.reserve_exact(self.plain.len().clamp(4096, MAX_BYTES));
-        }
+        let stream = &self.deflated[8..self.deflated.len().min(bytes.saturating_add(8))];
+        let plain = self.inflater.inflate(stream, MAX_BYTES)?;
+        Ok(Histogram::from_ascending(counts(plain, &mut self.counts)?.to_vec()))
     }
 }
 
-/// The counts of a plain V2 histogram by their buckets, in ascending order.
-fn counts(plain: &[u8], ascending: &mut Vec<Count>) -> Result<()> {
+/// The counts of a plain V2 histogram by their buckets, in ascending order; in `places`, which is made as long as it must be.
+fn counts<'a>(plain: &[u8], places: &'a mut Vec<Count>) -> Result<&'a [Count]> {
     ensure!(u32_at(plain, 0)? == PLAIN, "no V2 histogram");
     let (digits, lowest) = (u32_at(plain, 12)?, u64_at(plain, 16)?);
     ensure!(digits == u32::from(DIGITS) && lowest == 1 && u32_at(plain, 8)? == 0, "buckets of another kind");
     ensure!(u64_at(plain, 32)? == 1.0f64.to_bits(), "a ratio of values");
-    let counts = plain.get(HEADER_BYTES..).context("too short")?;
-    let mut rest = counts.get(..u32_at(plain, 4)? as usize).context("fewer counts than it says")?;
-    let mut bucket = 0u64;
+    let bytes = plain.get(HEADER_BYTES..).context("too short")?;
+    let mut rest = bytes.get(..u32_at(plain, 4)? as usize).context("fewer counts than it says")?;
+    if places.len() < rest.len() {
+        places.resize(rest.len(), Count::default());
+    }
+    let (mut bucket, mut highest, mut len) = (0u64, 0, 0);
     while let Some((&first, more)) = rest.split_first() {
         // Nearly all counts and runs take one byte.
         let number = if first < 0x80 {
             rest = more;
             u64::from(first)
         } else {
-            varint(&mut rest)?
+            bounded(varint(&mut rest)?)?
         };
-        match zig_zag(number) {
-            // A run of empty buckets.
-            run @ ..0 => bucket = bucket.saturating_add(run.unsigned_abs()),
-            count => {
-                if let Some(count) = NonZeroU64::new(count.unsigned_abs()) {
-                    let index = u32::try_from(bucket).ok().filter(|index| *index < BUCKETS);
-                    ensure!(
-                        count.get() <= Count::MOST,
-                        "a count of {count}, and one of a bucket is at most {}",
-                        Count::MOST
-                    );
-                    ascending.push(Count::new(index.context("a value of more than 64 bits")?, count.get()));
-                }
-                bucket = bucket.saturating_add(1);
-            }
-        }
+        // Small numbers of either sign are small unsigned ones: 0, -1, 1, -2 are 0, 1, 2, 3. A negative one is a run of empty buckets,
+        // which here becomes a count that the next one replaces: that is faster than a branch, for half of the numbers are runs.
+        let (is_run, n) = (number & 1, number >> 1);
+        places[len] = Count::in_any(bucket, n);
+        let has_values = is_run == 0 && n > 0;
+        highest = if has_values { bucket } else { highest };
+        len += usize::from(has_values);
+        bucket += 1 + n * is_run;
     }
-    Ok(())
+    ensure!(highest < BUCKETS.into(), "a value of more than 64 bits");
+    Ok(&places[..len])
+}
+
+/// A number of a histogram: of more empty buckets than there are, one that is as good and adds up to no more than 64 bits.
+fn bounded(number: u64) -> Result<u64> {
+    if number & 1 == 1 {
+        return Ok(number.min(u32::MAX.into()));
+    }
+    let count = number >> 1;
+    ensure!(count <= Count::MOST, "a count of {count}, and one of a bucket is at most {}", Count::MOST);
+    Ok(number)
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N]> {
@@ -130,11 +108,6 @@ fn varint(rest: &mut &[u8]) -> Result<u64> {
         }
     }
     Ok(value)
-}
-
-/// Small numbers of either sign as small unsigned ones: 0, -1, 1, -2 are 0, 1, 2, 3.
-fn zig_zag(n: u64) -> i64 {
-    (n >> 1).cast_signed() ^ -(n & 1).cast_signed()
 }
 
 #[cfg(test)]

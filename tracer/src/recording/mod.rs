@@ -12,6 +12,7 @@
 //! #{"end":{...,"intervals":1,...}}                             only where the recording ended in order
 //! ```
 
+mod adler32;
 pub(crate) mod ahead;
 mod block;
 mod coverage;
@@ -25,7 +26,9 @@ pub(crate) mod hdr;
 mod header;
 mod index;
 mod index_line;
+mod inflate;
 mod limits;
+mod lines;
 mod note;
 mod provenance;
 mod reader;

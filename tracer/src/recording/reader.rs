@@ -1,19 +1,21 @@
 //! Reads a recording, interval by interval, within the limits. Nothing that is damaged becomes a figure.
 
 use std::{
-    collections::{BTreeMap, hash_map::Entry},
+    collections::BTreeMap,
     io::{self, BufRead, Seek, SeekFrom},
     sync::Arc,
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use flate2::Crc;
+use indexmap::map::Entry;
 
 use super::{
-    block::{self, Block, Decoded, Line},
+    block::{self, Decoded, Line},
     damage::{Damage, OnDamage},
     header::{self, End, Header, Label},
     limits::{LIMITS, Limits},
+    lines::Lines,
     note::{self, Note, Times},
     seal::{self, Closing},
     sums,
@@ -54,7 +56,7 @@ pub struct Reader<R: BufRead> {
     counts: u64,
     /// counts of the intervals read; none where some were skipped by a jump
     sums: Option<Totals>,
-    block: Block,
+    lines: Lines,
 }
 
 /// A place between two intervals.
@@ -82,8 +84,6 @@ struct Latest {
 #[derive(Default)]
 struct Draft {
     interval: Interval,
-    /// its series, in the order of their first lines
-    order: Vec<Key>,
     buckets: usize,
     counts: u64,
     /// a line was damaged; set where only sums could show that
@@ -133,7 +133,7 @@ impl<R: BufRead> Reader<R> {
             torn: false,
             counts: 0,
             sums: Some(Totals::default()),
-            block: Block::default(),
+            lines: Lines::default(),
         };
         if let Some((body, crc)) = seal::split(&first, Closing::Header) {
             reader.sealed = true;
@@ -204,16 +204,16 @@ impl<R: BufRead> Reader<R> {
     /// The next whole interval; none at the end.
     pub fn read_interval(&mut self) -> Result<Option<Interval>> {
         // Apart, because the lines in it are taken with the rest of the reader.
-        let mut block = std::mem::take(&mut self.block);
-        let interval = self.read_from(&mut block);
-        self.block = block;
+        let mut lines = std::mem::take(&mut self.lines);
+        let interval = self.read_from(&mut lines);
+        self.lines = lines;
         interval
     }
 
-    fn read_from(&mut self, block: &mut Block) -> Result<Option<Interval>> {
+    fn read_from(&mut self, lines: &mut Lines) -> Result<Option<Interval>> {
         let mut draft = Draft::default();
         loop {
-            let taken = match self.read_line(block)? {
+            let taken = match self.read_line(lines)? {
                 Line::End => {
                     self.torn |= draft.has_series() || self.latest.more;
                     self.count_left_out(None);
@@ -225,14 +225,14 @@ impl<R: BufRead> Reader<R> {
                     return Ok(None);
                 }
                 Line::TooLong => Err(anyhow!("it is longer than {} bytes", self.limits.line)),
-                Line::Cut | Line::Whole => self.take(block, &mut draft),
+                Line::Cut | Line::Whole => self.take(lines, &mut draft),
             };
             match taken {
                 Ok(true) => return Ok(Some(draft.interval)),
                 Ok(false) => {}
                 Err(error) => {
                     self.found(error).map_err(|why| self.refusal(&why))?;
-                    let text = block.text();
+                    let text = lines.text();
                     // Its checksum tells whether an interval is whole. Without one, whatever is in it belongs to the damage.
                     let ended =
                         text.starts_with(note::INTERVAL) || text.starts_with(note::BEGINNING) && draft.has_series();
@@ -268,9 +268,9 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// Takes the next line.
-    fn read_line(&mut self, block: &mut Block) -> Result<Line> {
+    fn read_line(&mut self, lines: &mut Lines) -> Result<Line> {
         let skips = self.on_damage == OnDamage::Skip;
-        let (line, bytes) = block.next(&mut self.input, &self.limits, skips, !self.without_series)?;
+        let (line, bytes) = lines.next(&mut self.input, &self.limits, skips, !self.without_series)?;
         self.line += u64::from(line != Line::End);
         self.offset += bytes;
         Ok(line)
@@ -305,9 +305,9 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// Takes a line; returns whether it completes the interval.
-    fn take(&mut self, block: &mut Block, draft: &mut Draft) -> Result<bool> {
+    fn take(&mut self, lines: &mut Lines, draft: &mut Draft) -> Result<bool> {
         ensure!(self.end.is_none(), "it comes after the last line");
-        let text = block.text();
+        let text = lines.text();
         if text.starts_with(note::BEGINNING) {
             self.check_seal(text)?;
             return match note::parse(text)? {
@@ -321,7 +321,7 @@ impl<R: BufRead> Reader<R> {
             if self.without_series {
                 draft.without_series = true;
             } else {
-                self.take_histogram(block.histogram()?, draft)?;
+                self.take_histogram(lines.histogram()?, draft)?;
             }
         } else if !text.starts_with(b"#") && !text.starts_with(b"\"StartTimestamp\"") {
             bail!("neither a histogram nor a comment");
@@ -369,7 +369,7 @@ impl<R: BufRead> Reader<R> {
         let interval = &mut draft.interval;
         (interval.start_ns, interval.length_ns, interval.totals) = (start_ns, length_ns, totals);
         if !draft.without_series {
-            take_times(times, &draft.order, interval)?;
+            take_times(times, interval)?;
             sums::check(interval, self.header.aggregation_of(source))?;
         }
         let expected = self.latest.number + 1;
@@ -417,28 +417,7 @@ impl<R: BufRead> Reader<R> {
 
     fn take_histogram(&mut self, decoded: Decoded, draft: &mut Draft) -> Result<()> {
         let Decoded { key, figure, histogram } = decoded;
-        let vm = match self.vms.get(&key.vm) {
-            Some(vm) => vm,
-            // Its line was damaged; its entries need not be lost with its name.
-            None if self.damage.is_some() && self.sealed => {
-                let nameless = Vm { id: key.vm, name: format!("vm-{}", key.vm), ..Vm::default() };
-                self.vms.entry(key.vm).or_insert_with(|| Arc::new(nameless))
-            }
-            None => bail!("vm {} was not introduced", key.vm),
-        };
-        let interval = &mut draft.interval;
-        interval.vms.entry(key.vm).or_insert_with(|| Arc::clone(vm));
-        let known = interval.series.len();
-        let series = match interval.series.entry(key) {
-            Entry::Occupied(series) => series.into_mut(),
-            Entry::Vacant(_) if known >= self.limits.series => {
-                bail!("more than {} series in an interval", self.limits.series)
-            }
-            Entry::Vacant(place) => {
-                draft.order.push(key);
-                place.insert(Series::default())
-            }
-        };
+        let series = self.series_of(key, &mut draft.interval)?;
         ensure!(series[figure].count() == 0, "a histogram twice in an interval: '{}'", tag(&key, figure));
         let sum = histogram.count();
         ensure!(sum > 0, "a histogram without values");
@@ -449,6 +428,32 @@ impl<R: BufRead> Reader<R> {
         series[figure] = histogram;
         draft.counts = self.count(sum, draft)?;
         Ok(())
+    }
+
+    /// The series of a key, which may be new.
+    fn series_of<'a>(&mut self, key: Key, interval: &'a mut Interval) -> Result<&'a mut Series> {
+        let known = interval.series.len();
+        // Mostly, the line before was of the same series.
+        if interval.series.last().is_some_and(|(last, _)| *last == key) {
+            return Ok(&mut interval.series[known - 1]);
+        }
+        let vm = match self.vms.get(&key.vm) {
+            Some(vm) => vm,
+            // Its line was damaged; its entries need not be lost with its name.
+            None if self.damage.is_some() && self.sealed => {
+                let nameless = Vm { id: key.vm, name: format!("vm-{}", key.vm), ..Vm::default() };
+                self.vms.entry(key.vm).or_insert_with(|| Arc::new(nameless))
+            }
+            None => bail!("vm {} was not introduced", key.vm),
+        };
+        interval.vms.entry(key.vm).or_insert_with(|| Arc::clone(vm));
+        match interval.series.entry(key) {
+            Entry::Occupied(series) => Ok(series.into_mut()),
+            Entry::Vacant(_) if known >= self.limits.series => {
+                bail!("more than {} series in an interval", self.limits.series)
+            }
+            Entry::Vacant(place) => Ok(place.insert(Series::default())),
+        }
     }
 
     /// The draft's counts with `n` more. Bounds the sum of all counts, so that sums of counts never overflow downstream.
@@ -479,7 +484,7 @@ impl<R: BufRead> Reader<R> {
         self.latest = Latest { number: mark.number, ..Latest::default() };
         self.crc = seal::begin(&self.header);
         self.ahead = None;
-        self.block.clear();
+        self.lines.clear();
         (self.since_damage, self.end, self.torn, self.counts) = (None, None, false, 0);
         self.sums = None;
     }
@@ -492,14 +497,14 @@ impl Draft {
 }
 
 /// Gives series their sums of times: those of the interval's line, or else of their distributions.
-fn take_times(times: Option<Vec<Times>>, order: &[Key], interval: &mut Interval) -> Result<()> {
+fn take_times(times: Option<Vec<Times>>, interval: &mut Interval) -> Result<()> {
     let Some(times) = times else {
         interval.series.values_mut().for_each(|series| series.budget = Budget::of_distributions(series));
         return Ok(());
     };
-    ensure!(times.len() == order.len(), "sums of times of {} series, and there are {}", times.len(), order.len());
-    for (times, key) in times.iter().zip(order) {
-        let series = interval.series.get_mut(key).context("a series that is not there")?;
+    let series = interval.series.len();
+    ensure!(times.len() == series, "sums of times of {} series, and there are {series}", times.len());
+    for (times, series) in times.iter().zip(interval.series.values_mut()) {
         series.budget = times.0;
     }
     Ok(())

@@ -181,7 +181,7 @@ mod tests {
                 move |i| {
                     let of = |key: &Key| key.reason == Some(reason);
                     let key = *i.series.keys().find(|key| of(key)).unwrap();
-                    let mut series = i.series.remove(&key).unwrap();
+                    let mut series = i.series.swap_remove(&key).unwrap();
                     figure.into_iter().for_each(|figure| series[figure].record(7));
                     i.series.insert(Key { cause: Some(cause), ..key }, series);
                 },

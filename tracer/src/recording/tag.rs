@@ -1,8 +1,7 @@
 //! The tag of a histogram's line: which series and figure it is.
 
-use std::collections::HashMap;
-
 use anyhow::{Context, Result};
+use indexmap::IndexMap;
 use tracer_common::{Isa, rules::TimerCause};
 
 use crate::{
@@ -82,22 +81,29 @@ pub(crate) fn parse_tag(text: &str) -> Option<(Key, Figure)> {
     (tag(&key, figure) == text).then_some((key, figure))
 }
 
-/// Tags that were parsed before: most lines of a recording have the tag of a line of the interval before.
+/// Tags that were parsed before: most lines of a recording have the tag of a line of the interval before, and in the same order.
 #[derive(Default)]
-pub(super) struct Tags(HashMap<Box<str>, (Key, Figure)>);
+pub(super) struct Tags {
+    known: IndexMap<Box<str>, (Key, Figure)>,
+    /// index of the tag that is likely to be next
+    next: usize,
+}
 
 impl Tags {
-    /// Most tags that are remembered: 15 MB.
+    /// Most tags that are remembered: 16 MB.
     const MOST: usize = 1 << 16;
 
     /// [`parse_tag`], or its result of before.
     pub(super) fn parse(&mut self, tag: &str) -> Result<(Key, Figure)> {
-        if let Some(known) = self.0.get(tag) {
-            return Ok(*known);
+        let is_next = self.known.get_index(self.next).is_some_and(|(next, _)| **next == *tag);
+        let found = if is_next { Some(self.next) } else { self.known.get_index_of(tag) };
+        if let Some(at) = found {
+            self.next = at + 1;
+            return Ok(self.known[at]);
         }
         let parsed = parse_tag(tag).with_context(|| format!("unknown tag '{}'", printable(tag, MAX_NAME)))?;
-        if self.0.len() < Self::MOST {
-            self.0.insert(tag.into(), parsed);
+        if self.known.len() < Self::MOST {
+            self.known.insert(tag.into(), parsed);
         }
         Ok(parsed)
     }
