@@ -80,11 +80,15 @@ fn read_sources(args: &MergeArgs, on_damage: OnDamage) -> Result<Vec<Provenance>
 /// Copies a recording's intervals, with VM numbers that are unique in the merge, and with wall-clock times.
 fn append<W: Write>(path: &Path, on_damage: OnDamage, numbering: &mut Report, writer: &mut Writer<W>) -> Result<()> {
     let name = output::shown(path);
-    let mut input = Input::new(input::open(path, on_damage)?, name, &mut numbering.sources, &mut numbering.readings)?;
+    let reader = input::open(path, on_damage)?.keeping_as_written();
+    let mut input = Input::new(reader, name, &mut numbering.sources, &mut numbering.readings)?;
     let mut vms = BTreeMap::new();
     while let Some((at, read)) = input.next(&mut numbering.readings)? {
+        let series = read.interval.series.len();
         let interval = numbering.renumber(at, read.interval, &mut vms);
-        writer.write_of(&interval, at, read.has_more)?;
+        // Where two VMs of the file became one, the histograms of their series did, too. Otherwise only keys have changed.
+        let as_written = (interval.series.len() == series).then_some(&read.as_written);
+        writer.write_of(&interval, as_written, at, read.has_more)?;
     }
     Ok(())
 }
@@ -243,5 +247,36 @@ mod tests {
                 prop_assert_eq!(&reports(&[merge(&nested, "nested.hlog")]), &whole);
             }
         }
+    }
+
+    #[test]
+    fn histograms_of_vms_that_are_one_are_added_up_and_others_stay_as_they_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name);
+        let mut interval = Interval { length_ns: 10, ..Interval::default() };
+        for (n, id) in [0, 1, 7].into_iter().enumerate() {
+            // A recorder that has forgotten a VM gives it another number.
+            let vm = if id == 7 { Arc::new(Vm { id, ..Vm::clone(&vm(0)) }) } else { vm(id) };
+            (0..90).for_each(|ns| interval.record(&event(0, 10, 1_000 * (n as u64 + 1) + ns, 0), &vm));
+        }
+        interval.totals = Totals { entries: 270, delivered: 270, ..interval.totals };
+        let mut writer = Writer::new(fs::File::create(file("one.hlog")).unwrap(), &a_header()).unwrap();
+        writer.write(&interval).unwrap();
+        interval.series.retain(|key, _| key.vm == 1);
+        interval.totals = Totals { entries: 90, delivered: 90, ..interval.totals };
+        writer.write(&Interval { start_ns: 10, ..interval }).unwrap();
+        writer.finish(end(&[])).unwrap();
+        let (files, output) = (vec![file("one.hlog")], file("all.hlog"));
+        run(&MergeArgs { files: files.clone(), output: output.clone(), overwrite: false, skip_damaged: false })
+            .unwrap();
+        let histograms = |path: &Path| {
+            let text = fs::read_to_string(path).unwrap();
+            let lines = text.lines().filter(|line| line.starts_with("Tag="));
+            lines.map(|line| line.rsplit_once(',').unwrap().1.to_owned()).collect::<Vec<_>>()
+        };
+        let (before, after) = (histograms(&files[0]), histograms(&output));
+        assert!(after.len() < before.len());
+        assert_eq!(after[after.len() - 3..], before[before.len() - 3..]);
+        assert_eq!(reports(&[output]), reports(&files));
     }
 }

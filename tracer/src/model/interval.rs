@@ -87,10 +87,13 @@ impl Interval {
 
     /// Adds another interval with the same numbering of VMs.
     pub fn merge(&mut self, other: &Interval) {
+        self.grow(other);
+    }
+
+    /// Adds another interval, as [`Self::merge`] does; returns by how many histogram buckets this one grew.
+    pub(crate) fn grow(&mut self, other: &Interval) -> usize {
         self.merge_counts(other, self.series.is_empty());
-        for (key, series) in &other.series {
-            self.series.entry(*key).or_default().merge(series);
-        }
+        other.series.iter().map(|(key, series)| self.series.entry(*key).or_default().absorb(series)).sum()
     }
 
     /// Takes another interval in, as [`Self::merge`] does; returns by how many histogram buckets this one grew.

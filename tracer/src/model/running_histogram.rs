@@ -126,17 +126,21 @@ impl DenseHistogram {
     }
 
     fn merge(&mut self, other: &Histogram) {
-        for count in other.counts() {
-            let (bucket, n) = (count.bucket() as usize, count.n());
+        // Page by page, because neighbours mostly share one.
+        for counts in other.counts().chunk_by(|a, b| a.bucket() as usize / PAGE == b.bucket() as usize / PAGE) {
+            let bucket = counts[0].bucket() as usize;
             let page = match usize::from(self.page_of[bucket / PAGE]) {
                 0 => self.new_page(bucket),
                 page => page,
             };
-            let place = &mut self.pages[page][bucket % PAGE];
-            self.merged += usize::from(*place == 0);
-            match u32::try_from(u64::from(*place) + n) {
-                Ok(sum) => *place = sum,
-                Err(_) => self.flushed.record_bucket(count.bucket(), n),
+            let page = &mut self.pages[page];
+            for count in counts {
+                let place = &mut page[count.bucket() as usize % PAGE];
+                self.merged += usize::from(*place == 0);
+                match u32::try_from(u64::from(*place) + count.n()) {
+                    Ok(sum) => *place = sum,
+                    Err(_) => self.flushed.record_bucket(count.bucket(), count.n()),
+                }
             }
         }
     }

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use super::{
     Damage, Reader,
     header::{End, Header, Label},
+    reader::AsWritten,
 };
 use crate::model::interval::Interval;
 
@@ -45,6 +46,8 @@ pub(crate) struct IntervalRead {
     pub(crate) has_more: bool,
     /// [`Reader::line`]
     pub(crate) line: u64,
+    /// [`Reader::take_as_written`]
+    pub(crate) as_written: AsWritten,
 }
 
 enum Message {
@@ -150,6 +153,7 @@ fn next(reader: &mut Reader<impl BufRead>) -> Result<Message> {
         continues: reader.continues(),
         has_more: reader.has_more(),
         line: reader.line(),
+        as_written: reader.take_as_written(),
     })))
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{hdr, limits::Limits, tag::Tags};
+use super::{hdr, limits::Limits, sums::Span, tag::Tags};
 use crate::model::{figures::Figure, histogram::Histogram, series::Key};
 
 /// What begins a line with a histogram.
@@ -44,6 +44,8 @@ pub(super) struct Decoded {
     pub(super) key: Key,
     pub(super) figure: Figure,
     pub(super) histogram: Histogram,
+    /// of its values; while its counts are at hand
+    pub(super) span: Span,
 }
 
 /// Lines, of which the last one may be any, and all others have histograms.
@@ -128,13 +130,14 @@ impl Decoder {
     pub(super) fn decode(&mut self, line: &[u8]) -> Result<Decoded> {
         let (tag, encoded) = tag_and_histogram(line).context("not a line of an HDR interval log")?;
         let (key, figure) = self.tags.parse(tag)?;
-        Ok(Decoded { key, figure, histogram: self.histograms.decode(encoded).context("decode a histogram")? })
+        let histogram = self.histograms.decode(encoded).context("decode a histogram")?;
+        Ok(Decoded { key, figure, span: Span::of(&histogram), histogram })
     }
 }
 
 /// The tag and the encoded histogram of a line: "Tag=TAG,START,LENGTH,MAX,HISTOGRAM", three numbers of seconds and a value, which the
 /// interval's line and the histogram have as integers.
-fn tag_and_histogram(line: &[u8]) -> Option<(&str, &[u8])> {
+pub(super) fn tag_and_histogram(line: &[u8]) -> Option<(&str, &[u8])> {
     let mut fields = line.strip_prefix(HISTOGRAM)?.splitn(5, |&b| b == b',');
     let tag = str::from_utf8(fields.next()?).ok()?;
     for number in fields.by_ref().take(3) {

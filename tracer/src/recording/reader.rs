@@ -11,22 +11,26 @@ use flate2::Crc;
 use indexmap::map::Entry;
 
 use super::{
-    block::{self, Decoded, Line},
+    block::{self, Decoded, Line, tag_and_histogram},
     damage::{Damage, OnDamage},
     header::{self, End, Header, Label},
     limits::{LIMITS, Limits},
     lines::Lines,
     note::{self, Note, Times},
     seal::{self, Closing},
-    sums,
+    sums::{self, Span, TIMES},
     tag::tag,
 };
 use crate::model::{
     budget::Budget,
+    figures::Figure,
     interval::{Interval, MAX_SERIES, Vm},
     series::{Key, Series},
     totals::Totals,
 };
+
+/// Histograms as they are written, by the places of an interval's series, and by figure. What is empty is not written.
+pub(crate) type AsWritten = Vec<[Option<Box<[u8]>>; Figure::ALL.len()]>;
 
 /// Reads a recording interval by interval.
 pub struct Reader<R: BufRead> {
@@ -41,6 +45,8 @@ pub struct Reader<R: BufRead> {
     sealed: bool,
     /// [`Self::without_series`]
     without_series: bool,
+    /// [`Self::as_written`]
+    as_written: Option<AsWritten>,
     on_damage: OnDamage,
     damage: Option<Damage>,
     /// interval lines since the damage that no whole interval has followed yet
@@ -84,6 +90,10 @@ struct Latest {
 #[derive(Default)]
 struct Draft {
     interval: Interval,
+    /// of each of its series, those of [`TIMES`]
+    spans: Vec<[Span; TIMES.len()]>,
+    /// its histograms, where they are kept as they are written
+    as_written: AsWritten,
     buckets: usize,
     counts: u64,
     /// a line was damaged; set where only sums could show that
@@ -121,6 +131,7 @@ impl<R: BufRead> Reader<R> {
             line: 1,
             sealed: false,
             without_series: false,
+            as_written: None,
             on_damage,
             damage: None,
             since_damage: None,
@@ -149,6 +160,17 @@ impl<R: BufRead> Reader<R> {
     pub(crate) fn without_series(mut self) -> Self {
         self.without_series = self.sealed;
         self
+    }
+
+    /// Keeps the histograms of each interval also as they are written, for [`Self::take_as_written`].
+    pub(crate) fn keeping_as_written(mut self) -> Self {
+        self.as_written = Some(AsWritten::new());
+        self
+    }
+
+    /// The histograms of the latest interval, as they are written; none without [`Self::keeping_as_written`].
+    pub(crate) fn take_as_written(&mut self) -> AsWritten {
+        self.as_written.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The header.
@@ -321,7 +343,9 @@ impl<R: BufRead> Reader<R> {
             if self.without_series {
                 draft.without_series = true;
             } else {
-                self.take_histogram(lines.histogram()?, draft)?;
+                let decoded = lines.histogram()?;
+                let encoded = self.as_written.as_ref().and_then(|_| tag_and_histogram(lines.text()));
+                self.take_histogram(decoded, encoded.map(|(_, encoded)| encoded), draft)?;
             }
         } else if !text.starts_with(b"#") && !text.starts_with(b"\"StartTimestamp\"") {
             bail!("neither a histogram nor a comment");
@@ -370,7 +394,7 @@ impl<R: BufRead> Reader<R> {
         (interval.start_ns, interval.length_ns, interval.totals) = (start_ns, length_ns, totals);
         if !draft.without_series {
             take_times(times, interval)?;
-            sums::check(interval, self.header.aggregation_of(source))?;
+            sums::check(interval, self.header.aggregation_of(source), Some(&draft.spans))?;
         }
         let expected = self.latest.number + 1;
         let number = if self.sealed { number.context("an interval without a number")? } else { expected };
@@ -386,6 +410,9 @@ impl<R: BufRead> Reader<R> {
         self.sums.iter_mut().for_each(|sums| sums.merge(&interval.totals));
         self.count_left_out(Some(number));
         self.latest = Latest { window, source, number, continues, more };
+        if let Some(as_written) = &mut self.as_written {
+            *as_written = std::mem::take(&mut draft.as_written);
+        }
         Ok(true)
     }
 
@@ -415,9 +442,11 @@ impl<R: BufRead> Reader<R> {
         if !is_known || may_lack { Ok(()) } else { sums::check_accounting(&read, &end.accounting) }
     }
 
-    fn take_histogram(&mut self, decoded: Decoded, draft: &mut Draft) -> Result<()> {
-        let Decoded { key, figure, histogram } = decoded;
-        let series = self.series_of(key, &mut draft.interval)?;
+    /// Takes the histogram of a line; `encoded`: as it is written, where that is kept.
+    fn take_histogram(&mut self, decoded: Decoded, encoded: Option<&[u8]>, draft: &mut Draft) -> Result<()> {
+        let Decoded { key, figure, histogram, span } = decoded;
+        let at = self.place_of(key, &mut draft.interval)?;
+        let series = &mut draft.interval.series[at];
         ensure!(series[figure].count() == 0, "a histogram twice in an interval: '{}'", tag(&key, figure));
         let sum = histogram.count();
         ensure!(sum > 0, "a histogram without values");
@@ -426,16 +455,24 @@ impl<R: BufRead> Reader<R> {
             bail!("more than {} buckets in an interval", self.limits.buckets);
         }
         series[figure] = histogram;
+        draft.spans.resize(draft.interval.series.len(), Default::default());
+        if let Some(time) = TIMES.iter().position(|time| *time == figure) {
+            draft.spans[at][time] = span;
+        }
+        if let Some(encoded) = encoded {
+            draft.as_written.resize(draft.interval.series.len(), Default::default());
+            draft.as_written[at][figure as usize] = Some(encoded.into());
+        }
         draft.counts = self.count(sum, draft)?;
         Ok(())
     }
 
-    /// The series of a key, which may be new.
-    fn series_of<'a>(&mut self, key: Key, interval: &'a mut Interval) -> Result<&'a mut Series> {
+    /// Place of a key's series, which may be new.
+    fn place_of(&mut self, key: Key, interval: &mut Interval) -> Result<usize> {
         let known = interval.series.len();
         // Mostly, the line before was of the same series.
         if interval.series.last().is_some_and(|(last, _)| *last == key) {
-            return Ok(&mut interval.series[known - 1]);
+            return Ok(known - 1);
         }
         let vm = match self.vms.get(&key.vm) {
             Some(vm) => vm,
@@ -448,11 +485,14 @@ impl<R: BufRead> Reader<R> {
         };
         interval.vms.entry(key.vm).or_insert_with(|| Arc::clone(vm));
         match interval.series.entry(key) {
-            Entry::Occupied(series) => Ok(series.into_mut()),
+            Entry::Occupied(series) => Ok(series.index()),
             Entry::Vacant(_) if known >= self.limits.series => {
                 bail!("more than {} series in an interval", self.limits.series)
             }
-            Entry::Vacant(place) => Ok(place.insert(Series::default())),
+            Entry::Vacant(place) => {
+                place.insert(Series::default());
+                Ok(known)
+            }
         }
     }
 

@@ -7,13 +7,42 @@ use tracer_common::{Isa, VMX_PREEMPTION_TIMER, rules::TimerCause};
 use crate::model::{
     accounting::{Accounting, CpuAccount, LeftOut},
     figures::Figure,
+    histogram::Histogram,
     interval::Interval,
     measurement::Aggregation,
     series::{EntryKind, Key, Series},
     totals::Totals,
 };
 
-/// Holds an interval's series against its counts.
+/// The figures whose sums the budget of a series has.
+pub(super) const TIMES: [Figure; 2] = [Figure::EntryToExit, Figure::ExitToEntry];
+
+/// The sum of a distribution's values, of which only the buckets are known.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Span {
+    least: u128,
+    most: u128,
+}
+
+impl Span {
+    pub(super) fn of(histogram: &Histogram) -> Self {
+        // In 128 bits, in which no sum of 2^16 buckets overflows.
+        let mut span = Self::default();
+        for (low, width, n) in histogram.buckets() {
+            span.least += u128::from(low) * u128::from(n);
+            span.most += u128::from(low + (width - 1)) * u128::from(n);
+        }
+        span
+    }
+
+    fn contains(&self, sum: u64) -> bool {
+        // A sum that reached 2^64 - 1 ended there.
+        let sum_ends = |bound: u128| bound.min(u64::MAX.into());
+        (sum_ends(self.least)..=sum_ends(self.most)).contains(&sum.into())
+    }
+}
+
+/// Holds an interval's series against its counts. `spans`: by the places of its series, those of [`TIMES`], where they are known.
 ///
 /// * The entries of all series are `delivered - malformed - not_kept`: each record that arrived, decoded and found room is in one
 ///   series; with in-kernel aggregation, `delivered` is the sum of the series' growth, and nothing is malformed or over the limit.
@@ -26,10 +55,14 @@ use crate::model::{
 /// * Only exits of the VMX-preemption timer have a cause, and only those with a deadline have a distance to it, one at most each.
 ///
 /// Host time has no sum within an interval: it is charged to the exit before, and unknown for a vCPU's first entry.
-pub(super) fn check(interval: &Interval, aggregation: Aggregation) -> Result<()> {
+pub(super) fn check(
+    interval: &Interval,
+    aggregation: Aggregation,
+    spans: Option<&[[Span; TIMES.len()]]>,
+) -> Result<()> {
     let mut entries = 0u64;
-    for (key, series) in &interval.series {
-        check_series(key, series, aggregation)?;
+    for (at, (key, series)) in interval.series.iter().enumerate() {
+        check_series(key, series, aggregation, spans.map(|spans| spans[at]))?;
         entries = entries.saturating_add(series.entries());
     }
     let totals = &interval.totals;
@@ -57,7 +90,12 @@ pub(super) fn check_accounting(read: &Totals, accounting: &Accounting) -> Result
     Ok(())
 }
 
-fn check_series(key: &Key, series: &Series, aggregation: Aggregation) -> Result<()> {
+fn check_series(
+    key: &Key,
+    series: &Series,
+    aggregation: Aggregation,
+    spans: Option<[Span; TIMES.len()]>,
+) -> Result<()> {
     let (entries, writes) = (series.entries(), &series[Figure::PinWrites]);
     ensure!(writes.count() <= entries, "{} pin writes known of {entries} entries of a series", writes.count());
     ensure!(writes.max() <= Some(u8::MAX.into()), "more pin writes of an entry than are counted");
@@ -78,7 +116,7 @@ fn check_series(key: &Key, series: &Series, aggregation: Aggregation) -> Result<
         key.cause != Some(TimerCause::Early) || series[Figure::DeadlineLate].count() == 0,
         "early timer exits at or after their deadline"
     );
-    check_times(series, aggregation)?;
+    check_times(series, aggregation, spans)?;
     ensure!(
         key.detail.is_none() || Figure::ALL.iter().all(|f| *f == Figure::ExitToEntry || series[*f].count() == 0),
         "entries in a series of exits"
@@ -99,7 +137,7 @@ fn check_series(key: &Key, series: &Series, aggregation: Aggregation) -> Result<
     Ok(())
 }
 
-fn check_times(series: &Series, aggregation: Aggregation) -> Result<()> {
+fn check_times(series: &Series, aggregation: Aggregation, spans: Option<[Span; TIMES.len()]>) -> Result<()> {
     let budget = &series.budget;
     ensure!(
         budget.named_ns() <= budget.host_ns,
@@ -110,20 +148,14 @@ fn check_times(series: &Series, aggregation: Aggregation) -> Result<()> {
     if aggregation == Aggregation::InKernel {
         return Ok(());
     }
-    for (figure, sum) in [(Figure::EntryToExit, budget.guest_ns), (Figure::ExitToEntry, budget.host_ns)] {
-        // In 128 bits, in which no sum of 2^16 buckets overflows.
-        let (mut least, mut spread) = (0u128, 0u128);
-        for (low, width, n) in series[figure].buckets() {
-            least += u128::from(low) * u128::from(n);
-            spread += u128::from(width - 1) * u128::from(n);
-        }
-        let most = least.saturating_add(spread);
-        // A sum that reached 2^64 - 1 ended there.
-        let sum_ends = |bound: u128| bound.min(u64::MAX.into());
+    let spans = spans.unwrap_or_else(|| TIMES.map(|figure| Span::of(&series[figure])));
+    for ((figure, span), sum) in TIMES.iter().zip(spans).zip([budget.guest_ns, budget.host_ns]) {
         ensure!(
-            (sum_ends(least)..=sum_ends(most)).contains(&sum.into()),
-            "a sum of {} of {sum} ns, and its distribution has {least} to {most}",
-            figure.name()
+            span.contains(sum),
+            "a sum of {} of {sum} ns, and its distribution has {} to {}",
+            figure.name(),
+            span.least,
+            span.most
         );
     }
     Ok(())
@@ -146,7 +178,7 @@ mod tests {
     fn error(change: impl Fn(&mut Interval), aggregation: Aggregation) -> Option<String> {
         let mut interval = interval();
         change(&mut interval);
-        check(&interval, aggregation).err().map(|e| e.to_string())
+        check(&interval, aggregation, None).err().map(|e| e.to_string())
     }
 
     #[test]

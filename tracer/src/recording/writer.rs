@@ -13,7 +13,7 @@ use super::{
     index_line::Places,
     limits::{LIMITS, Limits},
     note::{self, Note, Times},
-    reader::Mark,
+    reader::{AsWritten, Mark},
     seal::{self, Closing},
     sums,
     tag::append_tag_of_series,
@@ -68,7 +68,7 @@ struct Place {
 /// Some series of an interval, in order.
 #[derive(Default)]
 struct Part<'a> {
-    series: Vec<(Key, &'a Series)>,
+    series: Vec<(Key, &'a Series, &'a [Option<Box<[u8]>>])>,
     buckets: usize,
     entries: u64,
 }
@@ -115,9 +115,17 @@ impl<W: Write> Writer<W> {
         self.write_at(interval, Place::default())
     }
 
-    /// Appends an interval of one of the header's [`Header::sources`]. `more`: the next one of this source goes on with it.
-    pub(crate) fn write_of(&mut self, interval: &Interval, source: usize, more: bool) -> Result<()> {
-        self.write_at(interval, Place { source: Some(u32::try_from(source)?), more, ..Place::default() })
+    /// Appends an interval of one of the header's [`Header::sources`]. `more`: the next one of this source goes on with it. `as_written`:
+    /// its histograms as they were read, so that they need not be encoded again; none where they were changed.
+    pub(crate) fn write_of(
+        &mut self,
+        interval: &Interval,
+        as_written: Option<&AsWritten>,
+        source: usize,
+        more: bool,
+    ) -> Result<()> {
+        let place = Place { source: Some(u32::try_from(source)?), more, ..Place::default() };
+        self.write_with(interval, as_written, place)
     }
 
     /// Appends an interval of an experiment. `window` is none for the time between windows.
@@ -126,15 +134,19 @@ impl<W: Write> Writer<W> {
     }
 
     fn write_at(&mut self, interval: &Interval, place: Place) -> Result<()> {
+        self.write_with(interval, None, place)
+    }
+
+    fn write_with(&mut self, interval: &Interval, as_written: Option<&AsWritten>, place: Place) -> Result<()> {
         let aggregation = self.header.aggregation_of(place.source.unwrap_or(0) as usize);
-        sums::check(interval, aggregation).context("an interval does not add up: please report this as a bug")?;
+        sums::check(interval, aggregation, None).context("an interval does not add up: please report this as a bug")?;
         self.count(counts(interval))?;
         if !self.more {
             self.places.begin(self.mark(), interval.start_ns);
         }
         self.more = place.more;
         self.places.add(interval.start_ns, interval.length_ns);
-        let parts = self.parts(interval);
+        let parts = self.parts(interval, as_written);
         let last = parts.len() - 1;
         let mut rest = interval.totals;
         for part in &parts[1..] {
@@ -149,7 +161,7 @@ impl<W: Write> Writer<W> {
             self.number += 1;
             let Place { window, source, more } = place;
             let (number, more) = (Some(self.number), more || at < last);
-            let times = Some(part.series.iter().map(|(_, series)| Times(series.budget)).collect());
+            let times = Some(part.series.iter().map(|(_, series, _)| Times(series.budget)).collect());
             let start_ns = interval.start_ns;
             let note = note::Interval { start_ns, length_ns, totals, times, window, source, number, more };
             self.append_note(&Note::Interval(Box::new(note)))?;
@@ -158,17 +170,20 @@ impl<W: Write> Writer<W> {
     }
 
     /// An interval's series, in as many parts as the limits demand: usually one, and never none.
-    fn parts<'a>(&self, interval: &'a Interval) -> Vec<Part<'a>> {
+    fn parts<'a>(&self, interval: &'a Interval, as_written: Option<&'a AsWritten>) -> Vec<Part<'a>> {
         let mut parts = vec![Part::default()];
         // A series without any value has no line, so a reader would not know it.
-        let with_values = interval.series.iter().filter(|(_, series)| !series.is_empty());
+        let with_values = interval.series.iter().enumerate().filter(|(_, (_, series))| !series.is_empty());
         // Looked at in the order of memory: after sorting, most accesses miss the caches.
-        let with_sizes = with_values.map(|(key, series)| (*key, series, series.buckets(), series.entries()));
+        let with_sizes = with_values.map(|(at, (key, series))| {
+            let as_written = as_written.and_then(|all| all.get(at)).map_or(&[][..], |figures| figures);
+            (*key, series, as_written, series.buckets(), series.entries())
+        });
         let mut with_sizes: Vec<_> = with_sizes.collect();
         // Ordered, so that equal intervals make equal files.
         with_sizes.sort_unstable_by_key(|(key, ..)| *key);
         let most = self.limits.written_series.min(self.limits.series);
-        for (key, series, buckets, entries) in with_sizes {
+        for (key, series, as_written, buckets, entries) in with_sizes {
             let is_full = |part: &Part| {
                 part.series.len() >= most || part.buckets + buckets > self.limits.buckets && part.buckets > 0
             };
@@ -176,7 +191,7 @@ impl<W: Write> Writer<W> {
                 parts.push(Part::default());
             }
             if let Some(part) = parts.last_mut() {
-                part.series.push((key, series));
+                part.series.push((key, series, as_written));
                 part.buckets += buckets;
                 part.entries = part.entries.saturating_add(entries);
             }
@@ -199,10 +214,10 @@ impl<W: Write> Writer<W> {
         for series in part.series.chunks(AT_ONCE) {
             // Before they are needed, because each waits for memory: in the order of the keys, no series is near the one before.
             let mut highest = [[None; Figure::ALL.len()]; AT_ONCE];
-            for (highest, (_, series)) in highest.iter_mut().zip(series) {
+            for (highest, (_, series, _)) in highest.iter_mut().zip(series) {
                 *highest = Figure::ALL.map(|figure| series[figure].max());
             }
-            for ((key, series), highest) in series.iter().zip(highest) {
+            for ((key, series, as_written), highest) in series.iter().zip(highest) {
                 of_series.clear();
                 append_tag_of_series(key, &mut of_series);
                 for (figure, max) in Figure::ALL.into_iter().zip(highest) {
@@ -214,7 +229,10 @@ impl<W: Write> Writer<W> {
                     // As a number of an interval log has them.
                     self.text.extend_from_slice(digits.format(max).as_bytes());
                     self.text.extend_from_slice(b".000,");
-                    self.encoder.encode(&series[figure], &mut self.text)?;
+                    match as_written.get(figure as usize) {
+                        Some(Some(encoded)) => self.text.extend_from_slice(encoded),
+                        _ => self.encoder.encode(&series[figure], &mut self.text)?,
+                    }
                     self.text.push(b'\n');
                     self.unsealed += 1;
                     self.check_line(start)?;

@@ -85,11 +85,11 @@ fn add(
     part: Option<Extract>,
     report: &mut Report,
 ) -> Result<Option<usize>> {
-    let (mut vms, mut sum) = (BTreeMap::new(), IntervalSum::default());
+    let (mut vms, mut sum) = (BTreeMap::new(), IntervalSum::new(report.kept()));
     let last = each(reader, name, part, report, |report, at, interval, line| {
         report.timeline.add(at, interval.start_ns, &interval);
-        sum.add(report.admit(at, interval, &mut vms), |key| report.kept(key));
-        report.check_size(sum.held(), line)
+        sum.add(report.admit(at, interval, &mut vms));
+        report.check_size(sum.held(), line).or_else(|_| report.check_size(sum.least_held(), line))
     });
     report.absorb(sum.finish());
     last
@@ -129,13 +129,17 @@ pub(crate) struct Input {
     parts: Vec<Part>,
 }
 
-/// The interval without what the header of its recording does not know, whatever its tags say.
-fn known(knowledge: Option<&Knowledge>, mut interval: Interval) -> Interval {
-    let Some(knowledge) = knowledge else { return interval };
-    for (key, series) in std::mem::take(&mut interval.series) {
-        absorb(interval.series.entry(knowledge.known_key(key)), knowledge.known_series(series));
+/// Takes from an interval what the header of its recording does not know, whatever its tags say. Returns whether each series has its key
+/// still.
+fn keep_known(knowledge: &Knowledge, interval: &mut Interval) -> bool {
+    interval.series.values_mut().for_each(|series| knowledge.keep_known(series));
+    if interval.series.keys().all(|key| knowledge.known_key(*key) == *key) {
+        return true;
     }
-    interval
+    for (key, series) in std::mem::take(&mut interval.series) {
+        absorb(interval.series.entry(knowledge.known_key(key)), series);
+    }
+    false
 }
 
 /// A recording, or a part of one, in a file.
@@ -182,8 +186,11 @@ impl Input {
                 part.repeated += u64::from(!part.is_new);
             }
             if part.is_new {
-                let interval = known(part.knowledge.as_ref(), read.interval);
-                return Ok(Some((part.reading.recording, IntervalRead { interval, ..read })));
+                let has_keys = part.knowledge.as_ref().is_none_or(|known| keep_known(known, &mut read.interval));
+                if !has_keys {
+                    read.as_written.clear();
+                }
+                return Ok(Some((part.reading.recording, read)));
             }
         }
         Ok(None)

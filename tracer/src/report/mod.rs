@@ -93,9 +93,9 @@ impl Report {
         interval
     }
 
-    /// The key under which the report has a series.
-    fn kept(&self, key: Key) -> Key {
-        if self.vcpus.is_some() { Key { vcpu: 0, ..key } } else { key }
+    /// Makes the key under which the report has a series.
+    fn kept(&self) -> fn(Key) -> Key {
+        if self.vcpus.is_some() { |key| Key { vcpu: 0, ..key } } else { |key| key }
     }
 
     /// Adds what was admitted: an interval, or the sum of several.

@@ -22,8 +22,8 @@ const KEPT_SERIES: usize = 2_000_000;
 /// Intervals that may come before those that are kept, after a jump.
 const EARLIER: u64 = 1 << 20;
 
-/// Series that are merged into the sum since the start before the next frame, about: they take 50 to 100 ms.
-const MERGED_AT_ONCE: usize = 32_768;
+/// Series after which the rest waits for the next frame, when intervals are merged into the sum since the start. They take up to 3 µs each.
+const MERGED_AT_ONCE: usize = 16_384;
 
 /// Most of what is kept, whatever its age, and of what is done for a frame.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +81,30 @@ impl Slice {
         self.keys.clear();
         self.keys.extend(self.interval.series.iter().map(|(k, s)| (*k, Weight::of(k, s))));
         self.keys.sort_unstable_by_key(|(key, _)| *key);
+    }
+
+    /// Merges another slice; only of interval and keys.
+    fn merge(&mut self, other: &Self) {
+        self.buckets += self.interval.grow(&other.interval);
+        let mut new = Vec::new();
+        let mut at = 0;
+        for (key, weight) in &other.keys {
+            at += self.keys[at..].iter().take_while(|(known, _)| known < key).count();
+            match self.keys.get_mut(at) {
+                Some((known, sum)) if known == key => sum.add(weight),
+                _ => new.push((*key, *weight)),
+            }
+        }
+        if !new.is_empty() {
+            self.keys.append(&mut new);
+            // Two parts that are in order: that takes a pass.
+            self.keys.sort_by_key(|(key, _)| *key);
+        }
+        self.forget();
+    }
+
+    /// Forgets what was asked for, because it has changed.
+    fn forget(&mut self) {
         self.by_reason.take();
         self.whole.take();
     }
@@ -168,9 +192,7 @@ impl History {
         if self.merged == self.first {
             self.merged = slice.number;
         } else {
-            let whole = Arc::make_mut(&mut self.whole);
-            whole.interval.merge(&slice.interval);
-            whole.keys.clear();
+            Arc::make_mut(&mut self.whole).merge(&slice);
             for vm in slice.interval.vms.keys() {
                 self.last_seen.entry(*vm).or_insert(slice.number);
             }
@@ -196,7 +218,6 @@ impl History {
                 self.kept_buckets -= oldest.buckets;
                 if oldest.number >= self.merged {
                     self.add_to_whole(&oldest);
-                    Arc::make_mut(&mut self.whole).keys.clear();
                 }
             }
         }
@@ -210,7 +231,9 @@ impl History {
 
     /// Merges the next interval into the sum since the start.
     fn add_to_whole(&mut self, slice: &Slice) {
-        Arc::make_mut(&mut self.whole).interval.merge(&slice.interval);
+        let whole = Arc::make_mut(&mut self.whole);
+        whole.merge(slice);
+        whole.number = slice.number;
         self.merged = slice.number + 1;
         self.last_seen.extend(slice.interval.vms.keys().map(|vm| (*vm, slice.number)));
         self.leave_out();
@@ -219,13 +242,13 @@ impl History {
     /// Leaves VMs out of the sum since the start if it is too large: those first that had no entry for the longest time, until a
     /// quarter is free.
     fn leave_out(&mut self) {
-        let whole = &mut Arc::make_mut(&mut self.whole).interval;
-        let (mut series, mut buckets) = (whole.series.len(), whole.buckets());
+        let (mut series, mut buckets) = (self.whole.interval.series.len(), self.whole.buckets);
         if series <= self.limits.whole_series && buckets <= self.limits.whole_buckets {
             return;
         }
+        let whole = Arc::make_mut(&mut self.whole);
         let mut of_vm: HashMap<u32, (usize, usize)> = HashMap::new();
-        for (key, series) in &whole.series {
+        for (key, series) in &whole.interval.series {
             let (number, buckets) = of_vm.entry(key.vm).or_default();
             *number += 1;
             *buckets += series.buckets();
@@ -242,8 +265,11 @@ impl History {
             self.left_out += its_series;
             gone.insert(vm);
         }
-        whole.series.retain(|key, _| !gone.contains(&key.vm));
-        whole.vms.retain(|vm, _| !gone.contains(vm));
+        whole.buckets = buckets;
+        whole.interval.series.retain(|key, _| !gone.contains(&key.vm));
+        whole.interval.vms.retain(|vm, _| !gone.contains(vm));
+        whole.keys.retain(|(key, _)| !gone.contains(&key.vm));
+        whole.forget();
         self.last_seen.retain(|vm, _| !gone.contains(vm));
     }
 
@@ -304,12 +330,7 @@ impl History {
             has_room
         });
         let pending: Vec<_> = pending.cloned().collect();
-        if !pending.is_empty() || self.whole.keys.is_empty() {
-            pending.iter().for_each(|slice| self.add_to_whole(slice));
-            let whole = Arc::make_mut(&mut self.whole);
-            whole.order();
-            whole.number = self.merged.saturating_sub(1);
-        }
+        pending.iter().for_each(|slice| self.add_to_whole(slice));
         Arc::clone(&self.whole)
     }
 
