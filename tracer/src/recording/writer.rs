@@ -68,9 +68,17 @@ struct Place {
 /// Some series of an interval, in order.
 #[derive(Default)]
 struct Part<'a> {
-    series: Vec<(Key, &'a Series, &'a [Option<Box<[u8]>>])>,
+    series: Vec<PartSeries<'a>>,
     buckets: usize,
     entries: u64,
+}
+
+#[derive(Clone, Copy)]
+struct PartSeries<'a> {
+    key: Key,
+    series: &'a Series,
+    /// its histograms as they were read, by figure; empty where they are encoded
+    as_written: &'a [Option<Box<[u8]>>],
 }
 
 impl<W: Write> Writer<W> {
@@ -161,7 +169,7 @@ impl<W: Write> Writer<W> {
             self.number += 1;
             let Place { window, source, more } = place;
             let (number, more) = (Some(self.number), more || at < last);
-            let times = Some(part.series.iter().map(|(_, series, _)| Times(series.budget)).collect());
+            let times = Some(part.series.iter().map(|of| Times(of.series.budget)).collect());
             let start_ns = interval.start_ns;
             let note = note::Interval { start_ns, length_ns, totals, times, window, source, number, more };
             self.append_note(&Note::Interval(Box::new(note)))?;
@@ -177,13 +185,13 @@ impl<W: Write> Writer<W> {
         // Looked at in the order of memory: after sorting, most accesses miss the caches.
         let with_sizes = with_values.map(|(at, (key, series))| {
             let as_written = as_written.and_then(|all| all.get(at)).map_or(&[][..], |figures| figures);
-            (*key, series, as_written, series.buckets(), series.entries())
+            (PartSeries { key: *key, series, as_written }, series.buckets(), series.entries())
         });
         let mut with_sizes: Vec<_> = with_sizes.collect();
         // Ordered, so that equal intervals make equal files.
-        with_sizes.sort_unstable_by_key(|(key, ..)| *key);
+        with_sizes.sort_unstable_by_key(|(of, ..)| of.key);
         let most = self.limits.written_series.min(self.limits.series);
-        for (key, series, as_written, buckets, entries) in with_sizes {
+        for (series, buckets, entries) in with_sizes {
             let is_full = |part: &Part| {
                 part.series.len() >= most || part.buckets + buckets > self.limits.buckets && part.buckets > 0
             };
@@ -191,7 +199,7 @@ impl<W: Write> Writer<W> {
                 parts.push(Part::default());
             }
             if let Some(part) = parts.last_mut() {
-                part.series.push((key, series, as_written));
+                part.series.push(series);
                 part.buckets += buckets;
                 part.entries = part.entries.saturating_add(entries);
             }
@@ -214,10 +222,10 @@ impl<W: Write> Writer<W> {
         for series in part.series.chunks(AT_ONCE) {
             // Before they are needed, because each waits for memory: in the order of the keys, no series is near the one before.
             let mut highest = [[None; Figure::ALL.len()]; AT_ONCE];
-            for (highest, (_, series, _)) in highest.iter_mut().zip(series) {
+            for (highest, PartSeries { series, .. }) in highest.iter_mut().zip(series) {
                 *highest = Figure::ALL.map(|figure| series[figure].max());
             }
-            for ((key, series, as_written), highest) in series.iter().zip(highest) {
+            for (PartSeries { key, series, as_written }, highest) in series.iter().zip(highest) {
                 of_series.clear();
                 append_tag_of_series(key, &mut of_series);
                 for (figure, max) in Figure::ALL.into_iter().zip(highest) {
