@@ -1,40 +1,30 @@
 //! Encodes histograms for the lines of an interval log: HdrHistogram's V2 format, deflated, in base64. By hand, because the crate's
 //! serializer takes an array of all buckets and a new deflater for each, and a host with a thousand vCPUs has 200 000 an interval.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use flate2::{Compress, Compression, FlushCompress, Status};
 
 use super::{
     fixed_huffman,
     hdr::{COMPRESSED, PLAIN},
+    own_huffman::Deflater,
 };
 use crate::model::histogram::{Count, DIGITS, Histogram};
 
-/// Bytes of a plain histogram up to which fixed codes are shorter.
-const SMALL: usize = 104;
+/// Bytes of a plain histogram up to which fixed codes are shorter than its own, and up to which they may be.
+const SMALL: (usize, usize) = (104, 256);
 /// Buckets below are of numbers of writes, and hardly ever of times.
 const LOW: u32 = 8;
 
 /// Encodes histograms one after another, in memory that it keeps.
+#[derive(Default)]
 pub(super) struct Encoder {
-    deflate: Compress,
+    own: Deflater,
     plain: Vec<u8>,
     deflated: Vec<u8>,
     /// the latest histogram whose only bucket is a low one, encoded: a third of an interval's are numbers of pin-control writes, which
     /// are 0 for most entries
     latest: Option<(Count, Vec<u8>)>,
-}
-
-impl Default for Encoder {
-    fn default() -> Self {
-        Self {
-            deflate: Compress::new(Compression::default(), true),
-            plain: Vec::new(),
-            deflated: Vec::new(),
-            latest: None,
-        }
-    }
 }
 
 impl Encoder {
@@ -63,25 +53,24 @@ impl Encoder {
         self.deflated.clear();
         self.deflated.extend_from_slice(&COMPRESSED.to_be_bytes());
         self.deflated.extend_from_slice(&[0; 4]);
-        if self.plain.len() <= SMALL {
+        if self.plain.len() <= SMALL.1 {
             fixed_huffman::deflate(&self.plain, &mut self.deflated);
-        } else {
-            self.deflate()?;
+        }
+        if self.plain.len() > SMALL.0 {
+            let fixed = self.deflated.len();
+            self.own.deflate(&self.plain, &mut self.deflated);
+            let own = self.deflated.len() - fixed;
+            if fixed > 8 && fixed - 8 <= own {
+                self.deflated.truncate(fixed);
+            } else {
+                self.deflated.drain(8..fixed);
+            }
         }
         let bytes = u32::try_from(self.deflated.len() - 8)?;
         self.deflated[4..8].copy_from_slice(&bytes.to_be_bytes());
         let start = text.len();
         text.resize(start + self.deflated.len().div_ceil(3) * 4, 0);
         STANDARD.encode_slice(&self.deflated, &mut text[start..])?;
-        Ok(())
-    }
-
-    fn deflate(&mut self) -> Result<()> {
-        self.deflate.reset();
-        // Deflated bytes are a little more than the plain ones at most.
-        self.deflated.reserve(self.plain.len() + self.plain.len() / 100 + 64);
-        let status = self.deflate.compress_vec(&self.plain, &mut self.deflated, FlushCompress::Finish)?;
-        ensure!(status == Status::StreamEnd, "deflate a histogram: no room");
         Ok(())
     }
 }
@@ -171,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_with_fixed_codes_is_at_most_half_a_per_cent_longer() {
+    fn a_histogram_is_hardly_longer_than_with_zlib() {
         let text = include_str!("../../tests/data/soft-hard.hlog");
         let encoded = text.lines().filter(|line| line.starts_with("Tag=")).filter_map(|line| line.rsplit(',').next());
         let recorded = encoded.map(|encoded| Decoder::default().decode(encoded.as_bytes()).unwrap());
@@ -179,16 +168,13 @@ mod tests {
         for (is_recorded, histogram) in recorded.map(|h| (true, h)).chain(histograms().into_iter().map(|h| (false, h)))
         {
             encoder.append(&histogram, &mut Vec::new()).unwrap();
-            if encoder.plain.len() <= SMALL {
-                let fixed = encoder.deflated.len();
-                encoder.deflated.truncate(8);
-                encoder.deflate().unwrap();
-                let own = encoder.deflated.len();
-                assert!(fixed <= own + own / 8, "{fixed} of {own} bytes: {histogram:?}");
-                sums = if is_recorded { [sums[0] + fixed, sums[1] + own] } else { sums };
-            }
+            let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+            std::io::Write::write_all(&mut zlib, &encoder.plain).unwrap();
+            let (ours, zlib) = (encoder.deflated.len() - 8, zlib.finish().unwrap().len());
+            assert!(ours <= zlib + zlib / 8, "{ours} of {zlib} bytes: {histogram:?}");
+            sums = if is_recorded { [sums[0] + ours, sums[1] + zlib] } else { sums };
         }
-        // Half of a per cent, because only the latest place of three bytes is looked at.
-        assert!(sums[0] <= sums[1] + sums[1] / 200 && sums[0] > 0, "{sums:?} bytes");
+        // A hundredth, because few copies are looked for.
+        assert!(sums[0] <= sums[1] + sums[1] / 100 && sums[0] > 0, "{sums:?} bytes");
     }
 }

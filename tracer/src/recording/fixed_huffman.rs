@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::adler32::adler32;
+use super::{adler32::adler32, bits::Bits};
 
 /// Longest copy that takes a code without extra bits.
 const MOST_COPIED: usize = 10;
@@ -14,7 +14,7 @@ const LEAST_COPIED: usize = 3;
 pub(super) fn deflate(plain: &[u8], out: &mut Vec<u8>) {
     // A window of 32 KiB, no dictionary, the fastest level; a multiple of 31.
     out.extend_from_slice(&[0x78, 0x01]);
-    let mut bits = Bits { out, held: 0, count: 0 };
+    let mut bits = Bits::new(out);
     // The last block, with fixed codes.
     bits.push(0b011, 3);
     let mut seen = Seen { places: [0; 128], zeros: 0..0 };
@@ -76,26 +76,7 @@ fn same(plain: &[u8], from: usize, at: usize) -> usize {
     plain[from..].iter().zip(&plain[at..]).take(MOST_COPIED).take_while(|(a, b)| a == b).count()
 }
 
-/// Bits, the first one lowest.
-struct Bits<'a> {
-    out: &'a mut Vec<u8>,
-    held: u64,
-    count: u32,
-}
-
 impl Bits<'_> {
-    /// Pushes up to 32 bits.
-    #[expect(clippy::cast_possible_truncation, reason = "the lowest 32 bits are meant")]
-    fn push(&mut self, bits: u32, count: u32) {
-        self.held |= u64::from(bits) << self.count;
-        self.count += count;
-        if self.count >= 32 {
-            self.out.extend_from_slice(&(self.held as u32).to_le_bytes());
-            self.held >>= 32;
-            self.count -= 32;
-        }
-    }
-
     fn push_literal(&mut self, byte: u8) {
         let (code, count) = LITERALS[usize::from(byte)];
         self.push(code, count);
@@ -113,11 +94,6 @@ impl Bits<'_> {
         let extra = high - 1;
         self.push(reversed(2 * high + (before >> extra & 1), 5), 5);
         self.push(before & ((1 << extra) - 1), extra);
-    }
-
-    fn finish(self) {
-        let bytes = self.count.div_ceil(8) as usize;
-        self.out.extend_from_slice(&self.held.to_le_bytes()[..bytes]);
     }
 }
 

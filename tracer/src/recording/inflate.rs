@@ -11,14 +11,14 @@ use super::adler32::adler32;
 /// Symbols of bytes, of the end of a block, and of lengths.
 const SYMBOLS: usize = 288;
 /// The symbol of the end of a block.
-const END: u16 = 256;
+pub(super) const END: u16 = 256;
 /// Bits of the longest code.
 const LONGEST: usize = 15;
 /// The order in which a block has the lengths of its codes of lengths (RFC 1951, 3.2.7).
-const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+pub(super) const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 /// By symbol after [`END`]: the shortest copy, and how many bits follow that make it longer (RFC 1951, 3.2.5).
 #[rustfmt::skip]
-const COPIES: [(u16, u8); 29] = [
+pub(super) const COPIES: [(u16, u8); 29] = [
     (3, 0), (4, 0), (5, 0), (6, 0), (7, 0), (8, 0), (9, 0), (10, 0), (11, 1), (13, 1), (15, 1), (17, 1), (19, 2), (23, 2), (27, 2),
     (31, 2), (35, 3), (43, 3), (51, 3), (59, 3), (67, 4), (83, 4), (99, 4), (115, 4), (131, 5), (163, 5), (195, 5), (227, 5), (258, 0),
 ];

@@ -14,6 +14,7 @@
 
 mod adler32;
 pub(crate) mod ahead;
+mod bits;
 mod block;
 mod coverage;
 mod damage;
@@ -24,12 +25,14 @@ mod fixed_huffman;
 mod foreign;
 pub(crate) mod hdr;
 mod header;
+mod huffman;
 mod index;
 mod index_line;
 mod inflate;
 mod limits;
 mod lines;
 mod note;
+mod own_huffman;
 mod provenance;
 mod reader;
 mod readings;
