@@ -46,6 +46,8 @@ pub(super) struct Decoded {
     pub(super) histogram: Histogram,
     /// of its values; while its counts are at hand
     pub(super) span: Span,
+    /// nothing but it is encoded: another tool reads the same
+    pub(super) is_exact: bool,
 }
 
 /// Lines, of which the last one may be any, and all others have histograms.
@@ -130,8 +132,8 @@ impl Decoder {
     pub(super) fn decode(&mut self, line: &[u8]) -> Result<Decoded> {
         let (tag, encoded) = tag_and_histogram(line).context("not a line of an HDR interval log")?;
         let (key, figure) = self.tags.parse(tag)?;
-        let histogram = self.histograms.decode(encoded).context("decode a histogram")?;
-        Ok(Decoded { key, figure, span: Span::of(&histogram), histogram })
+        let (histogram, is_exact) = self.histograms.decode(encoded).context("decode a histogram")?;
+        Ok(Decoded { key, figure, span: Span::of(&histogram), histogram, is_exact })
     }
 }
 

@@ -155,7 +155,7 @@ mod tests {
                 (read.len(), read.max(), read.value_at_quantile(0.5)),
                 (hdr.len(), hdr.max(), hdr.value_at_quantile(0.5))
             );
-            assert_eq!(Decoder::default().decode(&text[4..]).unwrap(), histogram);
+            assert_eq!(Decoder::default().decode(&text[4..]).unwrap(), (histogram, true));
         }
     }
 
@@ -163,7 +163,7 @@ mod tests {
     fn a_histogram_is_hardly_longer_than_with_zlib() {
         let text = include_str!("../../tests/data/soft-hard.hlog");
         let encoded = text.lines().filter(|line| line.starts_with("Tag=")).filter_map(|line| line.rsplit(',').next());
-        let recorded = encoded.map(|encoded| Decoder::default().decode(encoded.as_bytes()).unwrap());
+        let recorded = encoded.map(|encoded| Decoder::default().decode(encoded.as_bytes()).unwrap().0);
         let (mut encoder, mut sums) = (Encoder::default(), [0; 2]);
         for (is_recorded, histogram) in recorded.map(|h| (true, h)).chain(histograms().into_iter().map(|h| (false, h)))
         {

@@ -26,15 +26,17 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// Decodes a histogram of an interval log: a deflated V2 histogram in base64.
-    pub(super) fn decode(&mut self, encoded: &[u8]) -> Result<Histogram> {
+    /// Decodes a histogram of an interval log: a deflated V2 histogram in base64. Returns also whether there is nothing else.
+    pub(super) fn decode(&mut self, encoded: &[u8]) -> Result<(Histogram, bool)> {
         self.deflated.clear();
         STANDARD.decode_vec(encoded, &mut self.deflated)?;
         ensure!(u32_at(&self.deflated, 0)? == COMPRESSED, "no deflated V2 histogram");
         let bytes = u32_at(&self.deflated, 4)? as usize;
         let stream = &self.deflated[8..self.deflated.len().min(bytes.saturating_add(8))];
-        let plain = self.inflater.inflate(stream, MAX_BYTES)?;
-        Ok(Histogram::from_ascending(counts(plain, &mut self.counts)?.to_vec()))
+        let is_all = bytes == self.deflated.len() - 8;
+        let (plain, rest) = self.inflater.inflate(stream, MAX_BYTES)?;
+        let histogram = Histogram::from_ascending(counts(plain, &mut self.counts)?.to_vec());
+        Ok((histogram, is_all && rest.is_empty()))
     }
 }
 
@@ -120,7 +122,7 @@ mod tests {
     use super::*;
 
     fn decode(bytes: &[u8]) -> Result<Histogram> {
-        Decoder::default().decode(STANDARD.encode(bytes).as_bytes())
+        Decoder::default().decode(STANDARD.encode(bytes).as_bytes()).map(|(histogram, _)| histogram)
     }
 
     fn encode(values: &[(u64, u64)]) -> Vec<u8> {
@@ -166,5 +168,20 @@ mod tests {
         assert!(again(&long).unwrap_err().to_string().contains("fewer"));
         long.resize(2 << 20, 0);
         assert!(again(&long).unwrap_err().to_string().contains("more counts"));
+    }
+
+    #[test]
+    fn what_comes_after_a_histogram_is_told() {
+        let is_exact = |bytes: &[u8]| Decoder::default().decode(STANDARD.encode(bytes).as_bytes()).unwrap().1;
+        let bytes = encode(&[(5, 1), (900, 7)]);
+        assert!(is_exact(&bytes));
+        let mut more = [bytes.as_slice(), b"more"].concat();
+        assert!(!is_exact(&more));
+        let length = u32::try_from(more.len() - 8).unwrap();
+        more[4..8].copy_from_slice(&length.to_be_bytes());
+        assert!(!is_exact(&more));
+        let mut long = bytes;
+        long[4..8].copy_from_slice(&1_000_000u32.to_be_bytes());
+        assert!(!is_exact(&long));
     }
 }

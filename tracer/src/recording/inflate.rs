@@ -46,9 +46,9 @@ struct Codes {
 }
 
 impl Inflater {
-    /// What the stream at the beginning of `bytes` inflates to. An error where that is more than `most` bytes, at least 4096, or where the
-    /// stream is damaged or cut off.
-    pub(super) fn inflate(&mut self, bytes: &[u8], most: usize) -> Result<&[u8]> {
+    /// What the stream at the beginning of `bytes` inflates to, and the bytes after it. An error where that is more than `most` bytes, at
+    /// least 4096, or where the stream is damaged or cut off.
+    pub(super) fn inflate<'a>(&mut self, bytes: &'a [u8], most: usize) -> Result<(&[u8], &'a [u8])> {
         let (&[method, flags], body) = bytes.split_first_chunk().context("it is cut off")?;
         let is_zlib = method & 0xf == 8 && method >> 4 <= 7 && u16::from_be_bytes([method, flags]).is_multiple_of(31);
         ensure!(is_zlib && flags & 0x20 == 0, "no zlib stream");
@@ -59,9 +59,9 @@ impl Inflater {
         self.plain = output.bytes;
         inflated?;
         let plain = &self.plain[..output.len];
-        let sum = bits.bytes().and_then(|rest| rest.first_chunk()).context("it is cut off")?;
+        let (sum, rest) = bits.bytes().and_then(<[u8]>::split_first_chunk).context("it is cut off")?;
         ensure!(adler32(plain) == u32::from_be_bytes(*sum), "its checksum is wrong");
-        Ok(plain)
+        Ok((plain, rest))
     }
 
     fn blocks(&mut self, bits: &mut Bits<'_>, output: &mut Output) -> Result<()> {
@@ -431,9 +431,9 @@ mod tests {
         fn what_zlib_deflates_is_inflated(plain in plain(), level in 0u32..=9) {
             let mut inflater = Inflater::default();
             let mut stream = deflated(&plain, level);
-            prop_assert_eq!(inflater.inflate(&stream, MOST).unwrap(), &plain);
+            prop_assert_eq!(inflater.inflate(&stream, MOST).unwrap(), (&plain[..], &[][..]));
             stream.extend([0x55; 9]);
-            prop_assert_eq!(inflater.inflate(&stream, MOST).unwrap(), &plain, "what follows is not looked at");
+            prop_assert_eq!(inflater.inflate(&stream, MOST).unwrap(), (&plain[..], &[0x55; 9][..]));
         }
 
         #[test]
@@ -445,11 +445,11 @@ mod tests {
             let at = at.index(stream.len());
             stream[at] ^= 1 << bit;
             let mut inflater = Inflater::default();
-            let inflated = inflater.inflate(&stream, MOST).ok().map(<[u8]>::to_vec);
+            let inflated = inflater.inflate(&stream, MOST).ok().map(|(plain, _)| plain.to_vec());
             prop_assert_eq!(inflated, expected(&stream));
             // Nothing is left of what failed.
             stream[at] ^= 1 << bit;
-            prop_assert_eq!(inflater.inflate(&stream, MOST).unwrap(), &plain);
+            prop_assert_eq!(inflater.inflate(&stream, MOST).unwrap().0, &plain);
         }
 
         #[test]
@@ -458,7 +458,7 @@ mod tests {
             if let Some(first) = stream.get_mut(2) {
                 *first = *first & !7 | 1 | kind << 1;
             }
-            let inflated = Inflater::default().inflate(&stream, MOST).map(<[u8]>::to_vec);
+            let inflated = Inflater::default().inflate(&stream, MOST).map(|(plain, _)| plain.to_vec());
             prop_assert_eq!(inflated.ok(), expected(&stream));
         }
     }
@@ -468,7 +468,7 @@ mod tests {
         let few: Vec<u8> = (0..600u32).map(|n| (n * n % 23) as u8).collect();
         for (plain, level) in [(&few[..], 9), (&few[..90], 0), (&few[..20], 6), (&[], 6)] {
             let stream = deflated(plain, level);
-            assert_eq!(Inflater::default().inflate(&stream, MOST).unwrap(), plain);
+            assert_eq!(Inflater::default().inflate(&stream, MOST).unwrap().0, plain);
             for len in 0..stream.len() {
                 let error = Inflater::default().inflate(&stream[..len], MOST).unwrap_err().to_string();
                 assert!(!error.contains("checksum"), "{len} of {}: {error}", stream.len());
@@ -481,7 +481,7 @@ mod tests {
         let mut inflater = Inflater::default();
         for level in [0, 9] {
             let stream = deflated(&[7; 10_000], level);
-            assert_eq!(inflater.inflate(&stream, 10_000).unwrap().len(), 10_000);
+            assert_eq!(inflater.inflate(&stream, 10_000).unwrap().0.len(), 10_000);
             let mut small = Inflater::default();
             assert!(small.inflate(&stream, 9_999).unwrap_err().to_string().contains("more"));
             assert!(small.plain.len() <= 9_999);

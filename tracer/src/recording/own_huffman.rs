@@ -147,7 +147,7 @@ mod tests {
             ZlibDecoder::new(deflated.as_slice()).read_to_end(&mut inflated).unwrap();
             prop_assert_eq!(&inflated, &plain);
             let mut inflater = Inflater::default();
-            prop_assert_eq!(inflater.inflate(&deflated, 1 << 20).unwrap(), &plain);
+            prop_assert_eq!(inflater.inflate(&deflated, 1 << 20).unwrap(), (&plain[..], &[][..]));
         }
     }
 
@@ -158,7 +158,7 @@ mod tests {
             for run in (1..=40).chain([136, 137, 138, 139, 257, 258, 259, 260, 261, 262, 516, 5_000]) {
                 let (plain, mut deflated) = (vec![byte; run], Vec::new());
                 deflater.deflate(&plain, &mut deflated);
-                assert_eq!(Inflater::default().inflate(&deflated, 1 << 20).unwrap(), plain, "{run} times {byte}");
+                assert_eq!(Inflater::default().inflate(&deflated, 1 << 20).unwrap().0, plain, "{run} times {byte}");
             }
         }
     }

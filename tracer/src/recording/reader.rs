@@ -344,7 +344,8 @@ impl<R: BufRead> Reader<R> {
                 draft.without_series = true;
             } else {
                 let decoded = lines.histogram()?;
-                let encoded = self.as_written.as_ref().and_then(|_| tag_and_histogram(lines.text()));
+                let encoded =
+                    self.as_written.as_ref().filter(|_| decoded.is_exact).and_then(|_| tag_and_histogram(lines.text()));
                 self.take_histogram(decoded, encoded.map(|(_, encoded)| encoded), draft)?;
             }
         } else if !text.starts_with(b"#") && !text.starts_with(b"\"StartTimestamp\"") {
@@ -444,7 +445,7 @@ impl<R: BufRead> Reader<R> {
 
     /// Takes the histogram of a line; `encoded`: as it is written, where that is kept.
     fn take_histogram(&mut self, decoded: Decoded, encoded: Option<&[u8]>, draft: &mut Draft) -> Result<()> {
-        let Decoded { key, figure, histogram, span } = decoded;
+        let Decoded { key, figure, histogram, span, .. } = decoded;
         let at = self.place_of(key, &mut draft.interval)?;
         let series = &mut draft.interval.series[at];
         ensure!(series[figure].count() == 0, "a histogram twice in an interval: '{}'", tag(&key, figure));
