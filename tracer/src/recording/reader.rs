@@ -45,7 +45,7 @@ pub struct Reader<R: BufRead> {
     sealed: bool,
     /// [`Self::without_series`]
     without_series: bool,
-    /// [`Self::as_written`]
+    /// [`Self::take_as_written`]; none where that is not kept
     as_written: Option<AsWritten>,
     on_damage: OnDamage,
     damage: Option<Damage>,

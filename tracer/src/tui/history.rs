@@ -357,6 +357,12 @@ mod tests {
         interval
     }
 
+    /// Whether keys and buckets are those of the interval, although they grew with it.
+    fn is_in_order(slice: &Slice) -> bool {
+        let new = Slice::new(slice.number, slice.interval.clone());
+        (&slice.keys, slice.buckets) == (&new.keys, new.buckets)
+    }
+
     #[test]
     fn vms_that_ended_are_left_out_of_the_sum_when_there_are_too_many_and_counted() {
         let limits = Limits { whole_series: 100, ..Limits::default() };
@@ -366,6 +372,7 @@ mod tests {
             history.push(interval([0, n + 1]));
             let whole = history.since_start(n.into());
             assert!(whole.interval.series.len() <= 100 && whole.interval.vms.len() <= 100);
+            assert!(is_in_order(&whole));
             assert_eq!(whole.interval.series.len() + history.left_out(), n as usize + 2);
             let entries =
                 |id: u32| whole.interval.series.iter().find(|(key, _)| key.vm == id).map(|(_, s)| s.entries());
@@ -386,6 +393,7 @@ mod tests {
         assert!(history.push_earlier(interval([0, 1, 2, 3])));
         history.push(interval([1]));
         assert_eq!(entries(&history.since_start(newest + 1)), 8);
+        assert!(is_in_order(&history.since_start(newest + 1)));
         assert_eq!(history.count_to(newest + 1), 4);
         let numbers: Vec<_> = history.slices().map(|slice| slice.number).collect();
         assert_eq!(numbers, [newest - 2, newest - 1, newest, newest + 1]);
@@ -430,6 +438,7 @@ mod tests {
         }
         assert_eq!(frames, (1..=10).map(|frame| frame * 3 * 4).collect::<Vec<_>>());
         assert_eq!(entries(&history.since_start(29)), 120);
+        assert!(is_in_order(&history.since_start(29)));
         // At least one, however large it is.
         history.push(interval(0..1000));
         assert_eq!((entries(&history.since_start(30)), history.is_behind(30)), (1120, false));
