@@ -44,7 +44,9 @@ impl IntervalSum {
     pub(crate) fn add(&mut self, interval: Interval) {
         self.counts.merge_counts(&interval, self.series.is_empty() && self.pending.is_empty());
         self.pending_buckets += interval.buckets();
-        self.pending.push(interval.series);
+        if !interval.series.is_empty() {
+            self.pending.push(interval.series);
+        }
         if self.pending_buckets > AT_ONCE {
             self.add_pending();
         }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{adler32::adler32, bits::Bits};
+use super::bits::{Bits, zlib_stream};
 
 /// Longest copy that takes a code without extra bits.
 const MOST_COPIED: usize = 10;
@@ -12,29 +12,26 @@ const LEAST_COPIED: usize = 3;
 
 /// Appends the bytes, fewer than 65 536, as a zlib stream (RFC 1950).
 pub(super) fn deflate(plain: &[u8], out: &mut Vec<u8>) {
-    // A window of 32 KiB, no dictionary, the fastest level; a multiple of 31.
-    out.extend_from_slice(&[0x78, 0x01]);
-    let mut bits = Bits::new(out);
-    // The last block, with fixed codes.
-    bits.push(0b011, 3);
-    let mut seen = Seen { places: [0; 128], zeros: 0..0 };
-    let mut at = 0;
-    while at < plain.len() {
-        match seen.copy(plain, at) {
-            Some((length, distance)) => {
-                bits.push_copy(length, distance);
-                at += length;
-            }
-            None => {
-                bits.push_literal(plain[at]);
-                at += 1;
+    zlib_stream(plain, out, |bits| {
+        // The last block, with fixed codes.
+        bits.push(0b011, 3);
+        let mut seen = Seen { places: [0; 128], zeros: 0..0 };
+        let mut at = 0;
+        while at < plain.len() {
+            match seen.copy(plain, at) {
+                Some((length, distance)) => {
+                    bits.push_copy(length, distance);
+                    at += length;
+                }
+                None => {
+                    bits.push_literal(plain[at]);
+                    at += 1;
+                }
             }
         }
-    }
-    // The end of the block is 7 zeros.
-    bits.push(0, 7);
-    bits.finish();
-    out.extend_from_slice(&adler32(plain).to_be_bytes());
+        // The end of the block is 7 zeros.
+        bits.push(0, 7);
+    });
 }
 
 /// What was seen before, and can be copied.

@@ -3,8 +3,7 @@
 //! histogram longer.
 
 use super::{
-    adler32::adler32,
-    bits::Bits,
+    bits::{Bits, zlib_stream},
     huffman::Code,
     inflate::{COPIES, END, ORDER},
 };
@@ -45,22 +44,19 @@ impl Deflater {
         self.symbols.make(&frequencies, 15);
         let count = self.lengths();
 
-        // A window of 32 KiB, no dictionary, the fastest level; a multiple of 31.
-        out.extend_from_slice(&[0x78, 0x01]);
-        let mut bits = Bits::new(out);
-        // The last block, with codes of its own.
-        bits.push(0b101, 3);
-        self.push_codes(count, &mut bits);
-        for &(symbol, more, count) in &self.parts {
-            let (code, length) = self.symbols.of(symbol);
-            bits.push(code | u32::from(more) << length, length + u32::from(count));
-            if symbol > END {
-                // The only distance: the byte before.
-                bits.push(0, 1);
+        zlib_stream(plain, out, |bits| {
+            // The last block, with codes of its own.
+            bits.push(0b101, 3);
+            self.push_codes(count, bits);
+            for &(symbol, more, count) in &self.parts {
+                let (code, length) = self.symbols.of(symbol);
+                bits.push(code | u32::from(more) << length, length + u32::from(count));
+                if symbol > END {
+                    // The only distance: the byte before.
+                    bits.push(0, 1);
+                }
             }
-        }
-        bits.finish();
-        out.extend_from_slice(&adler32(plain).to_be_bytes());
+        });
     }
 
     /// Makes the codes of the lengths of the symbols' codes; returns how many symbols have one.
@@ -68,29 +64,28 @@ impl Deflater {
         let lengths = self.symbols.lengths();
         let count = lengths.iter().rposition(|length| *length > 0).map_or(0, |last| last + 1);
         self.lengths.clear();
-        // The code of the only distance has a bit. It is not part of a run, so that a reader need not go from symbols to distances in one.
-        for (lengths, is_distance) in [(&lengths[..count], false), (&[1][..], true)] {
-            for run in lengths.chunk_by(|a, b| a == b) {
-                let (length, mut rest) = (u16::from(run[0]), run.len());
-                while length == 0 && rest >= 3 {
-                    let times = rest.min(138);
-                    #[expect(clippy::cast_possible_truncation, reason = "at most 138")]
-                    self.lengths.push(if times < 11 { (17, times as u16 - 3, 3) } else { (18, times as u16 - 11, 7) });
+        for run in lengths[..count].chunk_by(|a, b| a == b) {
+            let (length, mut rest) = (u16::from(run[0]), run.len());
+            while length == 0 && rest >= 3 {
+                let times = rest.min(138);
+                #[expect(clippy::cast_possible_truncation, reason = "at most 138")]
+                self.lengths.push(if times < 11 { (17, times as u16 - 3, 3) } else { (18, times as u16 - 11, 7) });
+                rest -= times;
+            }
+            if length > 0 {
+                self.lengths.push((length, 0, 0));
+                rest -= 1;
+                while rest >= 3 {
+                    let times = rest.min(6);
+                    #[expect(clippy::cast_possible_truncation, reason = "at most 6")]
+                    self.lengths.push((16, times as u16 - 3, 2));
                     rest -= times;
                 }
-                if length > 0 && !is_distance {
-                    self.lengths.push((length, 0, 0));
-                    rest -= 1;
-                    while rest >= 3 {
-                        let times = rest.min(6);
-                        #[expect(clippy::cast_possible_truncation, reason = "at most 6")]
-                        self.lengths.push((16, times as u16 - 3, 2));
-                        rest -= times;
-                    }
-                }
-                self.lengths.extend((0..rest).map(|_| (length, 0, 0)));
             }
+            self.lengths.extend((0..rest).map(|_| (length, 0, 0)));
         }
+        // The code of the only distance has a bit.
+        self.lengths.push((1, 0, 0));
         let mut frequencies = [0; ORDER.len()];
         self.lengths.iter().for_each(|(code, ..)| frequencies[usize::from(*code)] += 1);
         self.codes.make(&frequencies, 7);

@@ -120,7 +120,7 @@ impl<W: Write> Writer<W> {
 
     /// Appends an interval.
     pub fn write(&mut self, interval: &Interval) -> Result<()> {
-        self.write_at(interval, Place::default())
+        self.write_at(interval, None, Place::default())
     }
 
     /// Appends an interval of one of the header's [`Header::sources`]. `more`: the next one of this source goes on with it. `as_written`:
@@ -133,19 +133,15 @@ impl<W: Write> Writer<W> {
         more: bool,
     ) -> Result<()> {
         let place = Place { source: Some(u32::try_from(source)?), more, ..Place::default() };
-        self.write_with(interval, as_written, place)
+        self.write_at(interval, as_written, place)
     }
 
     /// Appends an interval of an experiment. `window` is none for the time between windows.
     pub(crate) fn write_window(&mut self, interval: &Interval, window: Option<Label>) -> Result<()> {
-        self.write_at(interval, Place { window, ..Place::default() })
+        self.write_at(interval, None, Place { window, ..Place::default() })
     }
 
-    fn write_at(&mut self, interval: &Interval, place: Place) -> Result<()> {
-        self.write_with(interval, None, place)
-    }
-
-    fn write_with(&mut self, interval: &Interval, as_written: Option<&AsWritten>, place: Place) -> Result<()> {
+    fn write_at(&mut self, interval: &Interval, as_written: Option<&AsWritten>, place: Place) -> Result<()> {
         let aggregation = self.header.aggregation_of(place.source.unwrap_or(0) as usize);
         sums::check(interval, aggregation, None).context("an interval does not add up: please report this as a bug")?;
         self.count(counts(interval))?;

@@ -83,7 +83,7 @@ impl Slice {
         self.keys.sort_unstable_by_key(|(key, _)| *key);
     }
 
-    /// Merges another slice; only of interval and keys.
+    /// Adds the interval and the keys of another slice; the number stays.
     fn merge(&mut self, other: &Self) {
         self.buckets += self.interval.grow(&other.interval);
         let mut new = Vec::new();
